@@ -1,0 +1,42 @@
+"""Train Structure-CLIP on WebDataset shards and register the model.
+
+    python jobs/pretrain.py                                     the generated scenes
+    python jobs/pretrain.py data.shards='/data/{000..127}.tar'  your own shards
+    python jobs/pretrain.py --config vit-b-32 train.num_workers=8
+
+Also as `ray job submit --working-dir . -- python jobs/pretrain.py ...`; `--help` lists every key.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from rich.console import Console
+
+from sclip.config import ConfigError
+from sclip.config_loader import load
+
+
+def main() -> int:
+    """Return the exit status: 0 done, 1 failed while running, 2 not started for a mistake in the config."""
+    config = load(
+        sys.argv[1:], folder=Path(__file__).parent / "configs", default="scenes", description=str(__doc__)
+    )
+    from sclip import pretrain  # torch and Ray take seconds to import; --help and mistakes need neither
+
+    console = Console(stderr=False)
+    try:
+        summary = pretrain.pretrain(config, console)
+    except ConfigError as error:
+        print(f"pretrain: {error}", file=sys.stderr)
+        return 2
+    except pretrain.ERRORS as error:
+        print(f"pretrain: {error}", file=sys.stderr)
+        return 1
+    pretrain.show(summary, config, console)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""From tar shards to encoded batches: packing, reading, the schedule and the Ray Data stream."""

@@ -1,0 +1,252 @@
+"""The reading side of a shard: tar file in, samples and rejected samples out, in the order of the tar.
+
+Shards are WebDataset tars at any path or URI that fsspec opens, from `sclip.data.pack`, from img2dataset or
+from elsewhere. Two kinds of trouble are kept apart: what is wrong *in* a shard comes again at every reading,
+so it becomes a `Rejected` item and the stream goes on; what is wrong with the *storage* may pass, so it is
+tried again and then raised as `ShardError`.
+
+Grouping follows webdataset's naming rule (`base_plus_ext`), the tar is read by `tarfile` in stream mode.
+webdataset's own `tar_file_iterator` and `group_by_keys` do not serve here: they take a tar that is cut at a
+header for a complete one, read every member whole whatever its size or kind, and raise at a repeated name.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+import re
+import tarfile
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+import fsspec
+from webdataset.tariterators import base_plus_ext
+
+from sclip.data.storage import ShardError, Storage, expand, resumed
+
+__all__ = ["IMAGE_SUFFIXES", "MAX_CAPTION_BYTES", "Rejected", "Sample", "ShardError"]
+__all__ += ["count_samples", "expand", "read_shard"]
+
+IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
+"""Member suffixes that are images, the first of them that a sample has is taken."""
+MAX_CAPTION_BYTES = 64 * 1024
+MAX_IMAGE_BYTES = 128 * 1024 * 1024
+MAX_TEXT_BYTES = 1024 * 1024
+
+_TEXT_SUFFIXES = ("json", "txt")
+_META = re.compile(r"__[^/]*__($|/)")
+_BROKEN_COMPRESSION = (zlib.error, lzma.LZMAError, EOFError)
+_BROKEN_TAR = (tarfile.TarError, ValueError, ArithmeticError, LookupError, *_BROKEN_COMPRESSION)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image with its captions, still encoded."""
+
+    index: int
+    """Place among the sample groups of its shard, from 0."""
+    key: str
+    image: bytes
+    captions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A sample group that cannot be used, or, with an empty key, the unreadable rest of a shard."""
+
+    index: int
+    key: str
+    reason: str
+
+
+def count_samples(urls: Sequence[str]) -> dict[str, int]:
+    """Return the number of samples of each shard, by the cheapest source that has it.
+
+    That is `index.json` beside the shards (`sclip.data.pack`), else `SHARD_stats.json` (img2dataset), else
+    the headers of the tar itself. Raises ShardError for a shard that cannot be reached.
+    """
+    indexed: dict[str, dict[str, int]] = {}
+    for folder in {_folder(url) for url in urls}:
+        index = _json_beside(f"{folder}index.json") or {}
+        try:
+            indexed[folder] = {entry["name"]: int(entry["samples"]) for entry in index["shards"]}
+        except (LookupError, TypeError, ValueError):  # missing, or the index of another program
+            indexed[folder] = {}
+
+    def count(url: str) -> int:
+        folder = _folder(url)
+        name = url.removeprefix(folder)
+        if name in indexed[folder]:
+            return indexed[folder][name]
+        stats = _json_beside(f"{folder}{name.partition('.')[0]}_stats.json") or {}
+        if isinstance(stats.get("successes"), int):
+            return int(stats["successes"])
+        return sum(1 for _ in resumed(url, lambda stream: _groups(stream, bodies=False)))
+
+    with ThreadPoolExecutor(8) as pool:
+        return dict(zip(urls, pool.map(count, urls), strict=True))
+
+
+def _folder(url: str) -> str:
+    return url[: url.rfind("/") + 1]
+
+
+def _json_beside(url: str) -> dict[str, Any] | None:
+    """Return the JSON object at `url`; None where it is missing or another program's kind of file."""
+    try:
+        with fsspec.open(url, "rb") as file:
+            value = json.loads(file.read())
+    except Exception:  # every fsspec backend has its own; the shard itself is then counted
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def read_shard(url: str, caption_field: str = "") -> Iterator[Sample | Rejected]:
+    """Yield every sample group of one tar, in its order, as `Sample` or `Rejected`; indices count from 0.
+
+    `caption_field` names the field of the .json that holds the caption or the list of them (several fields:
+    separated by commas, all are taken). Empty: `captions`, else `caption`, else the .txt. The tar is
+    streamed: one sample is in memory at a time. Raises ShardError when the storage fails (after retries),
+    never for what is in the tar.
+    """
+    fields = tuple(name.strip() for name in caption_field.split(",") if name.strip())
+    return resumed(url, lambda stream: _judged(stream, fields))
+
+
+class _Header(tarfile.TarInfo):
+    """A tar header; a broken one is an error, where tarfile takes it for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> _Header:
+        try:
+            return super().fromtarfile(tarfile_)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the end-of-archive marker
+            raise
+        except tarfile.EmptyHeaderError as error:  # type: ignore[attr-defined]
+            raise tarfile.ReadError("the file ends without the end-of-archive marker") from error
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from error
+
+
+@dataclass(slots=True)
+class _Group:
+    """Neighbouring members of one key."""
+
+    key: str
+    parts: dict[str, bytes] = field(default_factory=dict)
+    fault: str = ""
+    cut: str = ""
+    """Why the tar cannot be read after this group; only on the last one."""
+
+
+def _groups(stream: Storage, *, bodies: bool) -> Iterator[_Group]:
+    """Yield the sample groups of a tar; the last one carries `cut` when the tar is broken there."""
+    group = _Group("")
+    try:
+        with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Header) as tar:  # type: ignore[call-overload]
+            while (member := tar.next()) is not None:
+                tar.members = []  # it would keep every header of the shard
+                name = member.name.removeprefix("./")
+                key, suffix = base_plus_ext(name)
+                if not member.isreg() or key is None or _META.match(name):
+                    continue
+                if key != group.key:
+                    if group.key:
+                        yield group
+                    group = _Group(key)
+                if bodies:
+                    _take(group, suffix.lower(), tar, member)
+    except _BROKEN_TAR as error:
+        where = f"broken tar, last key {group.key!r}" if group.key else "no tar, or broken at its start"
+        group.cut = f"{where}: {error}"
+    if group.key or group.cut:
+        yield group
+
+
+def _take(group: _Group, suffix: str, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+    """Read a member into the group. Other suffixes than the known ones, pickles above all, stay unread."""
+    if suffix not in (*IMAGE_SUFFIXES, *_TEXT_SUFFIXES):
+        return
+    limit = MAX_TEXT_BYTES if suffix in _TEXT_SUFFIXES else MAX_IMAGE_BYTES
+    if suffix in group.parts:
+        group.fault = f"two members .{suffix}"
+    elif member.size > limit:
+        group.fault = f".{suffix} of {member.size} bytes, more than {limit}"
+    elif (body := tar.extractfile(member)) is not None:
+        group.parts[suffix] = body.read()
+
+
+def _judged(stream: Storage, fields: Sequence[str]) -> Iterator[Sample | Rejected]:
+    seen: set[str] = set()
+    index = 0
+    for group in _groups(stream, bodies=True):
+        found = _judge(index, group, fields, seen)
+        seen.add(group.key)
+        if not group.cut or isinstance(found, Sample):
+            yield found
+            index += 1
+        if group.cut:  # an incomplete last sample is part of the unreadable rest
+            yield Rejected(index, "", group.cut)
+
+
+def _judge(index: int, group: _Group, fields: Sequence[str], seen: set[str]) -> Sample | Rejected:
+    key = group.key.encode(errors="backslashreplace").decode()
+    path = PurePosixPath(group.key)
+    image = next((group.parts[suffix] for suffix in IMAGE_SUFFIXES if group.parts.get(suffix)), None)
+    if key != group.key:
+        return Rejected(index, key, "its name is not UTF-8")
+    if path.is_absolute() or ".." in path.parts or "\\" in key:
+        return Rejected(index, key, "its name leads out of the shard")
+    if group.key in seen:
+        return Rejected(index, key, "its key stands earlier in the shard")
+    if group.fault:
+        return Rejected(index, key, group.fault)
+    if image is None:
+        return Rejected(index, key, f"no image: none of .{', .'.join(IMAGE_SUFFIXES)}, or an empty one")
+    try:
+        return Sample(index, key, image, _captions(group.parts, fields))
+    except ValueError as error:
+        return Rejected(index, key, str(error))
+
+
+def _captions(parts: dict[str, bytes], fields: Sequence[str]) -> tuple[str, ...]:
+    """Return the captions that are not blank. Raises ValueError with the reason where none can be had."""
+    record: Any = {}
+    if "json" in parts:
+        try:
+            record = json.loads(parts["json"].decode())
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f".json is not readable: {error}") from error
+        if not isinstance(record, dict):
+            raise ValueError(f".json holds a {type(record).__name__}, not an object")
+    if fields:
+        found = tuple(text for name in fields for text in _texts(name, record.get(name)))
+    else:
+        found = _texts("captions", record.get("captions")) or _texts("caption", record.get("caption"))
+    if not found and not fields and "txt" in parts:
+        try:
+            found = _texts(".txt", parts["txt"].decode())
+        except UnicodeDecodeError as error:
+            raise ValueError(f".txt is not UTF-8: {error.reason} at byte {error.start}") from error
+    if not found:
+        raise ValueError(f"no caption in {', '.join(fields) or '.json captions, .json caption or .txt'}")
+    return found
+
+
+def _texts(name: str, value: Any) -> tuple[str, ...]:
+    """Return the texts of a caption field: a string, a list of strings or nothing."""
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    for text in values:
+        if text is not None and not isinstance(text, str):
+            raise ValueError(f"{name} holds {type(text).__name__}, not text")
+        try:
+            size = len((text or "").encode())
+        except UnicodeEncodeError as error:  # JSON can spell lone surrogates
+            raise ValueError(f"{name} is not UTF-8: {error.reason}") from error
+        if size > MAX_CAPTION_BYTES:
+            raise ValueError(f"{name} of {size} bytes, more than {MAX_CAPTION_BYTES}")
+    return tuple(text.strip() for text in values if text and text.strip())

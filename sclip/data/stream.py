@@ -1,0 +1,139 @@
+"""The Ray Data graph of a run: schedule -> readers -> encoders, one stream over all epochs.
+
+One dataset is built over the entries that are left, and flows through once: iterating a dataset again for
+every epoch would start its actor pool again (12-13 s here, spaCy loads anew). Epochs are a column of the
+stream, and a resumed run is the same stream with what was trained on left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import ray.data
+from ray.data.block import BlockMetadata
+from ray.data.datasource import Datasource, ReadTask
+
+from sclip import seeding
+from sclip.config import Config
+from sclip.data import columns as col
+from sclip.data.encode import Encoder
+from sclip.data.position import Position
+from sclip.data.schedule import Schedule
+from sclip.data.shards import Rejected, Sample, ShardError, read_shard
+
+_READ_SCHEMA = pa.schema(
+    [
+        (col.ENTRY, pa.int64()), (col.INDEX, pa.int64()), (col.STATUS, pa.int8()), (col.ORIGIN, pa.int64()),
+        (col.SAMPLE_KEY, pa.string()), (col.REASON, pa.string()),
+        (col.JPEG, pa.large_binary()), (col.CAPTION, pa.string()),
+    ]
+)  # fmt: skip
+_MOST_READ_TASKS = 4096
+
+
+@dataclass(frozen=True)
+class StreamPlan:
+    """All that a stream is built from; the same plan and position give the same rows."""
+
+    config: Config
+    shards: tuple[str, ...]
+    image_size: int
+    actors: tuple[int, int]
+    """Fewest and most encoder actors."""
+
+    @property
+    def schedule(self) -> Schedule:
+        """The entries of the whole run."""
+        return Schedule(self.config.run.seed, self.config.train.epochs, len(self.shards))
+
+
+def build(plan: StreamPlan, position: Position, origin: int) -> ray.data.Dataset:
+    """Return the stream of the rows that `position` does not hold, to be split among the workers.
+
+    Every row carries `origin`, the step of the checkpoint that the position comes from, by which a worker
+    sees that it loaded the same one.
+    """
+    config = plan.config
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # By rows, not by Ray's 128 MB: at 64 pixels that would be a whole epoch in one block.
+    context.target_max_block_size = config.data.block_samples * 3 * plan.image_size**2
+    source = _ShardSource(plan, position, origin)
+    rows = ray.data.read_datasource(
+        source,
+        num_cpus=config.data.read_cpus,
+        concurrency=config.data.readers,
+        override_num_blocks=max(1, len(source.chunks)),
+    )
+    fewest, most = plan.actors
+    return rows.map_batches(
+        Encoder,
+        fn_constructor_args=(config, plan.image_size, len(plan.shards)),
+        batch_size=config.data.block_samples,
+        batch_format="pyarrow",
+        num_cpus=config.data.actor_cpus,
+        compute=ray.data.ActorPoolStrategy(min_size=fewest, max_size=most),
+    )
+
+
+class _ShardSource(Datasource):  # type: ignore[misc]
+    """The entries left, a read task each (several each in a schedule of many thousands)."""
+
+    def __init__(self, plan: StreamPlan, position: Position, origin: int) -> None:
+        super().__init__()
+        self._plan, self._origin = plan, origin
+        entries = [(entry, position.done(entry)) for entry in position.remaining(len(plan.schedule))]
+        size = -(-len(entries) // _MOST_READ_TASKS) or 1
+        self.chunks = [entries[at : at + size] for at in range(0, len(entries), size)]
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        return None
+
+    def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
+        metadata = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
+        return [ReadTask(self._task(chunk), metadata, schema=_READ_SCHEMA) for chunk in self.chunks]
+
+    def _task(self, chunk: Sequence[tuple[int, list[range]]]) -> Callable[[], Iterator[pa.Table]]:
+        plan, origin = self._plan, self._origin
+        return lambda: (table for entry, done in chunk for table in read_entry(plan, entry, done, origin))
+
+
+def read_entry(plan: StreamPlan, entry: int, done: Sequence[range], origin: int) -> Iterator[pa.Table]:
+    """Yield the rows of one visit of one shard that are not done, then the END row with its size.
+
+    Raises ShardError when the storage fails, or when the shard shrank since its first rows were trained on.
+    """
+    config = plan.config
+    schedule = plan.schedule
+    url, epoch = plan.shards[schedule.shard(entry)], schedule.epoch(entry)
+    rows: list[dict[str, Any]] = []
+    total = 0
+    for item in read_shard(url, config.data.caption_field):
+        total += 1
+        if not any(item.index in part for part in done):
+            rows.append(_row(item, config.run.seed, epoch) | {col.ENTRY: entry, col.ORIGIN: origin})
+        if len(rows) >= config.data.block_samples:
+            yield pa.Table.from_pylist(rows, schema=_READ_SCHEMA)
+            rows = []
+    if done and done[-1].stop > total:
+        raise ShardError(f"{url}: {total} samples, but sample {done[-1].stop - 1} was trained on; it changed")
+    rows.append(
+        {col.ENTRY: entry, col.INDEX: total, col.STATUS: col.END, col.ORIGIN: origin, col.SAMPLE_KEY: url}
+    )
+    yield pa.Table.from_pylist(rows, schema=_READ_SCHEMA)
+
+
+def _row(item: Sample | Rejected, seed: int, epoch: int) -> dict[str, Any]:
+    if isinstance(item, Rejected):
+        return {
+            col.INDEX: item.index, col.STATUS: col.REJECTED, col.SAMPLE_KEY: item.key, col.REASON: item.reason
+        }  # fmt: skip
+    draw = seeding.generator("caption", seed, epoch, item.key)
+    return {
+        col.INDEX: item.index, col.STATUS: col.SAMPLE, col.SAMPLE_KEY: item.key,
+        col.JPEG: item.image, col.CAPTION: draw.choice(item.captions),
+    }  # fmt: skip

@@ -1,0 +1,1 @@
+"""Evaluation: benchmark files and shards in, scores by name out."""

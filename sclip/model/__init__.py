@@ -1,0 +1,20 @@
+"""Structure-CLIP as torch modules: towers, knowledge-enhanced encoder, losses, tokens and files."""
+
+from sclip.model.architecture import ModelError, architecture, image_size, names
+from sclip.model.export import export, load_exported
+from sclip.model.losses import structure_loss
+from sclip.model.structure_clip import StructureCLIP, build_model
+from sclip.model.tokenizer import Tokenizer
+
+__all__ = [
+    "ModelError",
+    "StructureCLIP",
+    "Tokenizer",
+    "architecture",
+    "build_model",
+    "export",
+    "image_size",
+    "load_exported",
+    "names",
+    "structure_loss",
+]

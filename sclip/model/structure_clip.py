@@ -1,0 +1,237 @@
+"""Structure-CLIP: open_clip's towers, and the knowledge-enhanced encoder beside the text tower (method, 3).
+
+A batch of uint8 images, token ids and triple ids goes in; unit-length image, text and negative features
+come out. Everything that needs floats happens in here, on the device: what travels to it stays small.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.factory import load_checkpoint
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from sclip.config import ModelConfig
+from sclip.model.architecture import ModelError, architecture, open_clip_config
+from sclip.model.kee import KnowledgeEncoder
+from sclip.model.tokenizer import PADDING
+
+__all__ = ["CLIP_PREFIX", "LogitScale", "StructureCLIP", "build_model"]
+
+CLIP_PREFIX = "clip."
+"""What stands before open_clip's own names in a state of `StructureCLIP`."""
+
+
+class LogitScale(nn.Module):
+    """The learned inverse temperature, as its logarithm.
+
+    A module of its own, taken out of open_clip's, so that FSDP2 can keep it in fp32 while the towers compute
+    in bf16: there, values near ln(100) lie 0.03 apart, 3 % of the temperature. Shape [1], not [], because
+    `fully_shard` refuses scalars.
+    """
+
+    def __init__(self, log: Tensor) -> None:
+        """Start from a logarithm of any shape with one element."""
+        super().__init__()
+        self.log = nn.Parameter(log.detach().clone().float().reshape(1))
+
+    def forward(self) -> Tensor:
+        """Return the scale itself, a scalar."""
+        return self.log.float().exp().sum()  # not a view: FSDP2 hooks its backward on what comes out
+
+
+class StructureCLIP(nn.Module):
+    """CLIP whose text feature is unit(unit(E_CLIP) + lambda * unit(E_KE)); of captions without triples, E_CLIP's."""
+
+    image_mean: Tensor
+    image_inverse_std: Tensor
+
+    def __init__(self, clip: Any, config: ModelConfig) -> None:
+        """Take over an open_clip CLIP, whose logit scale moves to `self.logit_scale`."""
+        super().__init__()
+        self.config = config
+        self.clip = clip
+        self.logit_scale = LogitScale(clip.logit_scale)
+        clip.logit_scale = None
+        if clip.logit_bias is not None:  # SigLIP's; a softmax over the batch does not see it
+            clip.logit_bias.requires_grad_(False)
+        preprocess = clip.visual.preprocess_cfg
+        mean, std = torch.tensor(preprocess["mean"]), torch.tensor(preprocess["std"])
+        self.register_buffer("image_mean", (255 * mean).reshape(3, 1, 1))
+        self.register_buffer("image_inverse_std", (1 / (255 * std)).reshape(3, 1, 1))
+        self.kee: KnowledgeEncoder | None = None
+        if config.kee.enabled:
+            width = self.token_embedding.embedding_dim
+            if width % config.kee.heads:
+                raise ModelError(
+                    f"model.kee.heads={config.kee.heads}: must divide the text tower's width {width}"
+                )
+            self.kee = KnowledgeEncoder(width, open_clip_config(config.name)["embed_dim"], config.kee)
+
+    @property
+    def token_embedding(self) -> nn.Embedding:
+        """The word table of CLIP's text tower, which the KEE shares.
+
+        Shared and not the KEE's own: phrases are tokenised with the same BPE, pretrained words keep their
+        meaning, and a second table would double a small model (49,408 rows) and its optimizer's work.
+        """
+        text = self.clip if hasattr(self.clip, "token_embedding") else self.clip.text
+        table: nn.Embedding = text.token_embedding
+        return table
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return image_features, text_features, negative_features (fp32 [B, D], unit length) and logit_scale.
+
+        `batch` holds image uint8 [B, 3, H, W], text [B, L] and, with the KEE, triples [B, K, 3, T]; and, if
+        negatives are trained on, negative_text [B, L] and negative_triples, or no negative features come out.
+        Captions and negatives pass the text tower as one batch of 2B rows.
+        """
+        image_features = self.encode_image(batch["image"])
+        text, triples = batch["text"], batch.get("triples")
+        negatives = "negative_text" in batch
+        if negatives:
+            text = torch.cat([text, batch["negative_text"]])
+            triples = None if triples is None else torch.cat([triples, batch["negative_triples"]])
+        text_features = self.encode_text(text, triples)
+        features = {"image_features": image_features, "logit_scale": self.logit_scale()}
+        if negatives:
+            # Clones and not views, for the same hooks as above.
+            text_features, features["negative_features"] = (half.clone() for half in text_features.chunk(2))
+        features["text_features"] = text_features
+        return features
+
+    def encode_image(self, image: Tensor) -> Tensor:
+        """Return unit features, fp32 [B, D], of uint8 images [B, 3, H, W] in RGB."""
+        if image.dtype != torch.uint8:
+            raise TypeError(f"image is {image.dtype}: pass uint8 0..255, the model normalises by itself")
+        normalised = (image.float() - self.image_mean.float()) * self.image_inverse_std.float()
+        return F.normalize(self.clip.visual(normalised).float(), dim=-1)
+
+    def encode_text(self, text: Tensor, triples: Tensor | None = None) -> Tensor:
+        """Return unit features, fp32 [B, D], of token ids [B, L] and triple ids [B, K, 3, T] (-1: padding).
+
+        Without triples, as a whole or in a row, the feature is CLIP's, exactly.
+        """
+        caption = F.normalize(self.clip.encode_text(text).float(), dim=-1)
+        if self.kee is None or triples is None:
+            return caption
+        words = self.token_embedding(triples.clamp(min=0))
+        knowledge, has_triples = self.kee(words, triples != PADDING)
+        knowledge = F.normalize(knowledge.float(), dim=-1)
+        fused = F.normalize(caption + self.config.kee.weight * knowledge, dim=-1)
+        return torch.where(has_triples[:, None], fused, caption)
+
+
+def build_model(config: ModelConfig, load_weights: bool = True) -> StructureCLIP:
+    """Return the model on the CPU in fp32, with random weights or those that `config.pretrained` names.
+
+    `load_weights=False` skips the latter, where a checkpoint follows. Raises `ModelError`: unknown
+    architecture or tag, missing or unfitting file, a tower with batch statistics.
+    """
+    name = architecture(config)
+    source = config.pretrained if load_weights else ""
+    path = Path(source).expanduser() if source.endswith(".safetensors") else None
+    tag = "" if path else source
+    if tag and not open_clip.pretrained.get_pretrained_cfg(name, tag):
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
+        raise ModelError(
+            f"model.pretrained={tag!r}: neither a .safetensors file nor a tag of {name} (tags: {tags})"
+        )
+    try:
+        with _without_warnings():
+            clip = open_clip.create_model(name, pretrained=tag or None)
+    except RuntimeError as error:  # what open_clip makes of a failed download
+        raise ModelError(f"model.pretrained={tag!r}: {error}") from error
+    _refuse_batch_statistics(clip, name)
+    own_state = _read(path) if path else {}
+    if path and not any(key.startswith(CLIP_PREFIX) for key in own_state):
+        _load_open_clip(clip, path, name)
+        own_state = {}
+    model = StructureCLIP(clip, dataclasses.replace(config, name=name))
+    if own_state:
+        load_state(model, own_state, str(path))
+    return model
+
+
+def export_state(model: StructureCLIP) -> dict[str, Tensor]:
+    """Return the weights under the names of a file: those of open_clip's CLIP with "clip." before them, and the KEE's.
+
+    The logit scale goes back to where open_clip keeps it, so that the CLIP part loads there as it is.
+    """
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    state[CLIP_PREFIX + "logit_scale"] = state.pop("logit_scale.log").reshape(())
+    return state
+
+
+def load_state(model: StructureCLIP, state: Mapping[str, Tensor], source: str) -> None:
+    """Load what `export_state` gave into a model; a file without KEE leaves a model's KEE at its random start.
+
+    Raises `ModelError` naming `source` and the first names that differ.
+    """
+    state = dict(state)
+    if CLIP_PREFIX + "logit_scale" in state:
+        state["logit_scale.log"] = state.pop(CLIP_PREFIX + "logit_scale").reshape(1)
+    own = model.state_dict()
+    if not any(name.startswith("kee.") for name in state):
+        state |= {name: tensor for name, tensor in own.items() if name.startswith("kee.")}
+    unfit = sorted(own.keys() ^ state.keys())
+    unfit += [name for name in own.keys() & state.keys() if own[name].shape != state[name].shape]
+    if unfit:
+        raise ModelError(
+            f"{source} does not fit model.name={model.config.name!r} with model.kee={model.config.kee}: "
+            f"{len(unfit)} tensors differ, {', '.join(unfit[:3])} ..."
+        )
+    model.load_state_dict(state)
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Silence the root logger, where open_clip warns of random weights also if a file follows."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ModelError(f"model.pretrained={str(path)!r}: no such file")
+    try:
+        state: dict[str, Tensor] = load_file(path)
+    except SafetensorError as error:
+        raise ModelError(
+            f"model.pretrained={str(path)!r}: not a readable safetensors file ({error})"
+        ) from error
+
+
+def _load_open_clip(clip: nn.Module, path: Path, name: str) -> None:
+    try:
+        load_checkpoint(clip, str(path))
+    except (RuntimeError, KeyError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ModelError(
+            f"model.pretrained={str(path)!r}: does not fit model.name={name!r} ({reason})"
+        ) from error
+
+
+def _refuse_batch_statistics(clip: nn.Module, name: str) -> None:
+    for place, module in clip.named_modules():
+        if isinstance(module, _BatchNorm):
+            raise ModelError(
+                f"model.name={name!r}: has BatchNorm ({place}), whose statistics would see padded rows and differ "
+                "between workers; choose a ViT or ConvNeXt architecture"
+            )

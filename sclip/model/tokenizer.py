@@ -1,0 +1,60 @@
+"""Captions and triples to token ids, in the CPU actors of the data stream.
+
+Words go in, numpy int32 arrays come out, in the shapes that `StructureCLIP` takes. The model is not built
+for it; phrases repeat ("is", "on", "dog"), so the ids of a phrase are cached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import open_clip
+
+from sclip.config import KEEConfig
+from sclip.model.architecture import open_clip_config
+
+__all__ = ["PADDING", "Tokenizer"]
+
+PADDING = -1
+"""Id where a phrase has no token; 0 is a word of CLIP's vocabulary."""
+
+PHRASES_CACHED = 1 << 16
+
+
+class Tokenizer:
+    """CLIP's BPE tokenizer for the captions of one architecture and the phrases of its triples."""
+
+    def __init__(self, model_name: str, kee: KEEConfig) -> None:
+        """Take the context length from the architecture, K and T from `kee`; `ModelError` if it is unknown."""
+        open_clip_config(model_name)
+        self._tokenizer = open_clip.get_tokenizer(model_name.replace("/", "-"))
+        self._triples, self._phrase_tokens = kee.triples, kee.phrase_tokens
+        self._phrase = lru_cache(maxsize=PHRASES_CACHED)(self._encode_phrase)
+
+    @property
+    def context_length(self) -> int:
+        """L: tokens of a caption, start and end included."""
+        return int(self._tokenizer.context_length)
+
+    def text(self, captions: Sequence[str]) -> npt.NDArray[np.int32]:
+        """Return the ids [N, L] of the captions, cut at L with the end token kept, 0 after it."""
+        if not captions:
+            return np.zeros((0, self.context_length), dtype=np.int32)
+        ids: npt.NDArray[np.int32] = self._tokenizer(list(captions)).numpy().astype(np.int32)
+        return ids
+
+    def triples(self, triples: Sequence[Sequence[tuple[str, str, str]]]) -> npt.NDArray[np.int32]:
+        """Return the ids [N, K, 3, T] (head, relation, tail) of each caption's triples, cut at K and at T."""
+        ids = np.full((len(triples), self._triples, 3, self._phrase_tokens), PADDING, dtype=np.int32)
+        for row, of_caption in enumerate(triples):
+            for k, triple in enumerate(of_caption[: self._triples]):
+                for part, phrase in enumerate(triple):
+                    tokens = self._phrase(phrase)
+                    ids[row, k, part, : len(tokens)] = tokens
+        return ids
+
+    def _encode_phrase(self, phrase: str) -> tuple[int, ...]:
+        return tuple(self._tokenizer.encode(phrase)[: self._phrase_tokens])

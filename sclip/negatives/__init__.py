@@ -1,0 +1,8 @@
+"""Scene graph -> semantic negatives: captions of the same words and another meaning (method, section 2).
+
+`candidates` lists every valid exchange of a caption, best first; `draw` takes one by (seed, epoch, key).
+"""
+
+from sclip.negatives.synthesise import Kind, Negative, candidates, draw
+
+__all__ = ["Kind", "Negative", "candidates", "draw"]

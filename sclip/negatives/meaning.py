@@ -1,0 +1,92 @@
+"""What a graph says, in a form in which two graphs of the same meaning are equal.
+
+An exchange is valid exactly where this form changes. That one comparison refuses what method section 2 forbids:
+coordinations, symmetric predicates, "with" between equals, equal words and synonyms, two attributes of one object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sclip.scenegraph.graph import Attribute, Object, Relation
+
+_SYNONYMS = {
+    word: group.split()[0]
+    for group in (
+        "man guy gentleman fellow dude male", "woman lady female gal", "child kid youngster", "boy lad",
+        "couch sofa settee", "bike bicycle", "motorcycle motorbike", "plane airplane aeroplane airliner aircraft jet",
+        "photo picture photograph image", "phone cellphone telephone", "tv television", "street road", "mug cup",
+        "automobile car", "gray grey", "large big huge", "small little tiny", "blonde blond", "rock stone",
+        "puppy dog", "kitten cat", "racquet racket", "refrigerator fridge", "baby infant", "person human people",
+        "cap hat", "jacket coat", "ocean sea", "pavement sidewalk", "trousers pants", "hamburger burger",
+        "laptop notebook", "bunny rabbit", "wooden wood", "multi-colored multicolored colorful", "tan beige",
+        "doughnut donut", "luggage suitcase baggage",
+    )
+    for word in group.split()
+}  # fmt: skip
+
+_ANIMATE = frozenset(
+    """person man woman child boy girl baby lady guy kid player skier snowboarder surfer rider people couple crowd
+    group skateboarder skater batter catcher pitcher umpire officer policeman fireman firefighter worker chef cook
+    waiter waitress driver pedestrian cyclist biker jockey cowboy soldier student teacher adult male female teen
+    teenager toddler infant mother father son daughter brother sister friend family bride groom boyfriend husband
+    wife gentleman spectator fan audience passenger customer vendor farmer hiker tourist runner athlete team
+    businessman doctor nurse clown dog cat horse cow sheep goat elephant giraffe zebra bear bird duck goose swan
+    chicken rooster pigeon seagull parrot owl puppy kitten pony calf lamb bull ox donkey deer lion tiger monkey
+    rabbit fish dolphin whale turtle animal herd flock camel llama pig cattle foal""".split()
+)
+
+_SYMMETRIC = frozenset(
+    """and,next to,near,beside,by,close to,alongside,among,across from,opposite of,side by side with,with each other,
+    away from,along with,adjacent to,together with""".replace("\n    ", "").split(",")
+)
+_POSTURES = frozenset(
+    """sit stand lay lie park walk rest grow hang lean run play talk speak ride travel sleep wait pose float swim
+    fly kneel graze line stop drive perch place locate position set gather stay""".split()
+)
+_MUTUAL = frozenset("kiss hug match meet resemble face touch marry embrace connect border join mix play".split())
+_TOGETHER = frozenset("with to against".split())
+
+
+def synonym(word: str) -> str:
+    """Return the word that stands for all words of the same meaning."""
+    return _SYNONYMS.get(word, word)
+
+
+def is_animate(name: str) -> bool:
+    """Whether a name is of a person or an animal."""
+    return name.split()[-1] in _ANIMATE if name else False
+
+
+def is_symmetric(predicate: str, subject: str, object_: str) -> bool:
+    """Whether "subject predicate object" says the same as "object predicate subject"."""
+    if predicate in _SYMMETRIC:
+        return True
+    verb, _, preposition = predicate.partition(" ")
+    if verb in _POSTURES and preposition in _SYMMETRIC:
+        return True
+    equals = is_animate(subject) == is_animate(object_) and (is_animate(subject) or verb in ("mix", "match"))
+    last = predicate.rsplit(" ", 1)[-1]
+    if last == "with":
+        return equals
+    return verb in _MUTUAL and (not preposition or last in _TOGETHER) and (equals or verb in ("touch", "connect"))
+
+
+def meaning(
+    objects: Sequence[Object], attributes: Sequence[Attribute], relations: Sequence[Relation]
+) -> tuple[object, ...]:
+    """Return what is said, without order, indices and spans."""
+    described: list[list[str]] = [[] for _ in objects]
+    for attribute in attributes:
+        described[attribute.object].append(synonym(attribute.attribute))
+    labels = [
+        (" ".join(map(synonym, obj.name.split())), tuple(sorted(words)))
+        for obj, words in zip(objects, described, strict=True)
+    ]
+    said = []
+    for relation in relations:
+        ends = [labels[relation.subject], labels[relation.object]]
+        if is_symmetric(relation.predicate, objects[relation.subject].name, objects[relation.object].name):
+            ends.sort()
+        said.append((relation.predicate, *ends))
+    return (tuple(sorted(labels)), tuple(sorted(said)))

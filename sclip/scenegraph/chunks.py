@@ -1,0 +1,89 @@
+"""The words of a caption -> its noun phrases: a name, the attributes before it, and their characters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sclip.scenegraph import lexicon
+from sclip.scenegraph.words import Word
+
+# Determiners, then modifiers (with "and" or a comma between adjectives), then nouns; or a pronoun.
+_NOUN_PHRASE = re.compile(r"D*(?:A?[JM](?:,?C?(?=A?J))?)*N+|H")
+
+
+@dataclass(slots=True)
+class Chunk:
+    """A noun phrase, by word indices; a pronoun is a chunk without a name."""
+
+    start: int
+    end: int
+    name: str = ""
+    name_start: int = 0
+    attributes: list[tuple[str, tuple[int, int]]] = field(default_factory=list)
+    phrase_start: int = -1
+    """First word of the phrase with its measure ("a group of people"); -1: `start`."""
+
+    @property
+    def head(self) -> int:
+        """Index of the head word, the last of the phrase."""
+        return self.end - 1
+
+
+def find_chunks(words: Sequence[Word]) -> list[Chunk]:
+    """Return the noun phrases of a caption in order, pronouns among them."""
+    codes = "".join(word.code for word in words)
+    return [_read(words, match.start(), match.end()) for match in _NOUN_PHRASE.finditer(codes)]
+
+
+def adjectives(words: Sequence[Word], indices: Sequence[int]) -> list[tuple[str, tuple[int, int]]]:
+    """Return the attributes that a run of modifiers gives: colours keep their shade, "very" is dropped."""
+    found: list[tuple[str, tuple[int, int]]] = []
+    pending: list[int] = []
+
+    def flush() -> None:
+        if pending:
+            text = " ".join(words[i].text for i in pending)
+            text = lexicon.NUMBERS.get(text, lexicon.ATTRIBUTE_FORMS.get(text, text))
+            found.append((text, (words[pending[0]].span[0], words[pending[-1]].span[1])))
+            pending.clear()
+
+    for i in indices:
+        word = words[i]
+        if word.code in "C,":
+            flush()
+        elif word.code == "A":
+            flush()
+            if word.text.endswith("ly"):
+                pending.append(i)
+        elif word.text in lexicon.SILENT_MODIFIERS:
+            flush()
+        else:
+            shade = pending and words[pending[-1]].text in lexicon.SHADES and word.text in lexicon.COLOURS
+            adverb = pending and words[pending[-1]].code == "A"
+            if not shade and not adverb:
+                flush()
+            pending.append(i)
+    if pending and words[pending[-1]].code != "A":
+        flush()
+    return found
+
+
+def _read(words: Sequence[Word], start: int, end: int) -> Chunk:
+    if words[start].code == "H":
+        return Chunk(start, end)
+    nouns = end
+    while nouns > start and words[nouns - 1].code == "N":
+        nouns -= 1
+    # Leading nouns that describe ("brick wall") are attributes, the others belong to the name ("tennis ball").
+    first = nouns
+    while first < end - 1 and words[first].text in lexicon.ATTRIBUTE_NOUNS:
+        first += 1
+    name_start = first
+    if first == nouns and nouns > start and words[nouns - 1].text in lexicon.COMPOUND_ADJECTIVES:
+        name_start -= 1
+    modifiers = [i for i in range(start, name_start) if words[i].code != "D"]
+    modifiers += [i for i in range(max(nouns, start), first) if i not in modifiers]
+    name = " ".join([*(w.text for w in words[name_start : end - 1]), lexicon.noun_lemma(words[end - 1].text)])
+    return Chunk(start, end, lexicon.NAME_FORMS.get(name, name), name_start, adjectives(words, modifiers))

@@ -1,0 +1,88 @@
+"""The scene graph of a caption: objects, attribute pairs and relations, with the characters they stand at.
+
+Plain frozen values, no parser in sight: negatives edit captions by the spans, the encoder embeds the
+triples, and both travel as JSON.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+Span = tuple[int, int]
+"""First character and one past the last, in the caption."""
+
+Triple = tuple[str, str, str]
+"""(head, relation, tail) in words, as the knowledge-enhanced encoder embeds them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Object:
+    """A thing that the caption names."""
+
+    name: str
+    """Lemmatised head noun with its compound parts: "traffic light"."""
+    span: Span
+    """Characters of that name in the caption, without determiner and attributes."""
+    phrase: Span
+    """Characters of the whole noun phrase: determiner, attributes and name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """A property of one object; method section 1 writes it as the triple (attribute, "is", object)."""
+
+    object: int
+    """Index into the graph's objects."""
+    attribute: str
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A predicate between two objects, in the lemmatised form of the field ("sit in")."""
+
+    subject: int
+    """Index into the graph's objects."""
+    predicate: str
+    object: int
+    """Index into the graph's objects."""
+    span: Span
+    """Characters of the predicate in the caption; empty (start == end) where no words stand for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SceneGraph:
+    """G(w) = (O, A, R) of method section 1 for one caption."""
+
+    caption: str
+    objects: tuple[Object, ...] = ()
+    attributes: tuple[Attribute, ...] = ()
+    relations: tuple[Relation, ...] = ()
+
+    def triples(self) -> list[Triple]:
+        """Return the relations, then the attribute pairs as (attribute, "is", object), in caption order.
+
+        The order depends on the indices alone, so a negative whose graph keeps the indices keeps the order.
+        """
+        name = [obj.name for obj in self.objects]
+        relations = [(name[r.subject], r.predicate, name[r.object]) for r in self.relations]
+        return relations + [(a.attribute, "is", name[a.object]) for a in self.attributes]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the graph as JSON values; `from_json` reads them back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> SceneGraph:
+        """Return the graph that `to_json` wrote. Raises KeyError or TypeError where a field is missing."""
+
+        def spans(entry: dict[str, Any]) -> dict[str, Any]:
+            return {k: tuple(v) if k in ("span", "phrase") else v for k, v in entry.items()}
+
+        return cls(
+            value["caption"],
+            tuple(Object(**spans(entry)) for entry in value["objects"]),
+            tuple(Attribute(**spans(entry)) for entry in value["attributes"]),
+            tuple(Relation(**spans(entry)) for entry in value["relations"]),
+        )

@@ -1,0 +1,131 @@
+"""Words with a role of their own in captions, and the lemmatised forms that graphs are written in.
+
+The lists are closed classes (measures, containers, place nouns, materials) read from the training half of
+FACTUAL (Li et al., ACL Findings 2023), whose annotators' form the graphs follow: "X is covered in Y" is
+(Y, cover, X), "the wheels of a bus" is (bus, have, wheel), "beneath" is "under".
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from lemminflect import getLemma
+
+NUMBERS = {
+    word: str(value)
+    for value, word in enumerate(
+        "zero one two three four five six seven eight nine ten eleven twelve".split()
+    )
+}
+
+MEASURES = {
+    "group": "group of", "groups": "group of", "pair": "2", "couple": "2", "piece": "piece", "pieces": "piece",
+    "slice": "slice", "slices": "slice", "patch": "patch", "patches": "patch", "part": "part", "pile": "pile",
+    "bunch": "", "lot": "", "lots": "", "row": "", "rows": "", "herd": "", "set": "", "sets": "", "stack": "",
+    "crowd": "", "flock": "", "variety": "", "cluster": "", "number": "", "roll": "", "bit": "", "bits": "",
+    "kind": "", "kinds": "", "type": "", "types": "", "assortment": "", "dozen": "12", "dozens": "",
+    "collection": "", "bouquet": "", "clump": "", "bundle": "", "amount": "", "portion": "", "section": "",
+    "loaf": "", "layer": "", "half": "", "body": "", "team": "", "series": "", "view": "", "close": "",
+    "shot": "", "photo": "", "photograph": "", "image": "", "closeup": "", "close-up": "", "array": "",
+    "strip": "", "piles": "pile", "stacks": "", "some": "", "all": "", "most": "", "each": "", "both": "2",
+    "one": "", "several": "", "many": "", "any": "", "none": "",
+}  # fmt: skip
+"""Nouns before "of" that measure the next noun and name nothing: the attribute that they leave on it."""
+
+CONTAINERS = {
+    "plate": "on", "tray": "on", "glass": "in", "cup": "in", "box": "in", "bottle": "in", "bag": "in",
+    "basket": "in", "vase": "in", "line": "in", "jar": "in", "can": "in", "pot": "in", "mug": "in",
+    "bowl": "in", "bucket": "in", "rack": "on", "pan": "in",
+}  # fmt: skip
+"""Nouns before "of" that hold the next noun: "a glass of wine" is (wine, in, glass)."""
+
+ATTRIBUTE_NOUNS = frozenset(
+    """metal brick glass stone wood dirt cement concrete plastic leather paper iron steel gold silver rock ice
+    straw clay gravel rubber porcelain ceramic wicker tile marble aluminum aluminium brass copper chrome tin cotton
+    denim velvet wool silk cardboard granite bamboo cobblestone asphalt sand foam wire linoleum hardwood plaster
+    white black red blue green yellow orange pink purple brown tan grey gray beige maroon turquoise teal cream
+    plaid round square circle rectangle oval adult baby mother toddler male female asian wii laptop computer pine
+    ocean tomato chocolate decker fighter apple army military football khaki navy adult suit strawberry cherry
+    blueberry camouflage camo calico tabby antique vintage evergreen palm-tree leafy wispy grassy folding""".split()
+) - {"palm-tree"}
+"""Nouns that describe the noun they stand before: "a brick wall" is (wall, is, brick)."""
+
+COMPOUND_ADJECTIVES = frozenset("hot polar front right left remote french back living dining".split())
+"""Adjectives that belong to the name: "a polar bear", "the left hand"."""
+
+SILENT_MODIFIERS = frozenset(
+    """many several few other another different various multiple same own some certain such opposite next more
+    most numerous additional only entire whole""".split()
+)
+"""Modifiers that quantify or point and describe nothing."""
+
+SHADES = frozenset("light dark bright navy pale sky deep neon lime royal baby hot multi dull".split())
+COLOURS = frozenset(
+    """white black red blue green yellow orange pink purple brown tan grey gray beige maroon turquoise teal cream
+    gold golden silver colored coloured colour color violet""".split()
+)
+
+ATTRIBUTE_FORMS = {"wood": "wooden", "blond": "blonde", "multi colored": "multi-colored"}
+
+NAME_FORMS = {
+    "cell phone": "cellphone", "surf board": "surfboard", "side walk": "sidewalk", "counter top": "countertop",
+    "skate board": "skateboard", "tooth brush": "toothbrush", "base ball": "baseball", "guy": "man",
+    "snow board": "snowboard", "foot ball": "football", "tee shirt": "t-shirt", "tshirt": "t-shirt",
+    "t shirt": "t-shirt", "motor cycle": "motorcycle", "lap top": "laptop", "bill board": "billboard",
+}  # fmt: skip
+
+PREPOSITION_FORMS = {
+    "beneath": "under", "underneath": "under", "below": "under", "onto": "on", "upon": "on", "atop": "on top of",
+    "toward": "towards", "amongst": "among", "besides": "beside", "amidst": "among", "amid": "among",
+    "inbetween": "between", "nearby": "near", "adjacent to": "next to", "alongside": "alongside", "w/": "with",
+}  # fmt: skip
+
+MULTIWORD_PREPOSITIONS = {
+    tuple(phrase.split()): form
+    for phrase, form in {
+        "next to": "next to", "close to": "close to", "out of": "out of", "inside of": "inside",
+        "outside of": "outside", "in between": "between", "away from": "away from", "across from": "across from",
+        "far from": "away from", "near to": "near", "off of": "off", "along side of": "alongside",
+        "along side": "alongside", "up against": "against", "adjacent to": "next to", "in front of": "in front of",
+        "side by side with": "side by side with", "on top of": "on top of", "ontop of": "on top of",
+        "opposite of": "opposite of", "full of": "have", "left of": "at the left of", "up to": "to",
+        "right of": "on the right side of", "beside of": "beside", "on to": "on", "in to": "into",
+        "underneath of": "under", "topped with": "top with", "along with": "with", "together with": "with",
+    }.items()
+}  # fmt: skip
+
+PLACE_PREPOSITIONS = frozenset("on in at to from along by near onto".split())
+PLACE_DETERMINERS = frozenset("the a an its his her their one each either both other it's".split())
+PLACE_ADJECTIVES = frozenset(
+    "left right far other opposite very front back near upper lower top bottom both either hand rear immediate".split()
+)
+PLACE_NOUNS = {
+    "side": "on side of", "sides": "on side of", "top": "on top of", "tops": "on top of", "front": "in front of",
+    "back": "on back of", "middle": "on middle of", "center": "in center of", "centre": "in center of",
+    "bottom": "on bottom of", "edge": "on edge of", "edges": "on edge of", "end": "in end of",
+    "corner": "in corner of", "rear": "at rear of", "left": "at the left of", "right": "on the right side of",
+    "inside": "inside", "outside": "outside", "base": "at base of", "midst": "on middle of",
+}  # fmt: skip
+
+VERB_FORMS = {"lie": "lay", "seat": "sit", "have": "have", "contain": "contain"}
+
+COVERING = frozenset(("cover", "surround", "enclose"))
+"""Verbs whose passive with any preposition means that the second thing acts: "covered in snow"."""
+
+COPULAS = frozenset("be am is are was were been being 's 're".split())
+AUXILIARIES = frozenset("has have had having do does did will would can could may might shall should".split())
+
+
+@lru_cache(maxsize=1 << 16)
+def noun_lemma(word: str) -> str:
+    """Return the singular of one lower-case noun ("people" -> "person"); an unknown word comes back as it is."""
+    lemmas = getLemma(word, upos="NOUN")
+    return lemmas[0] if lemmas else word
+
+
+@lru_cache(maxsize=1 << 16)
+def verb_lemma(word: str) -> str:
+    """Return the graph's form of one lower-case verb ("lying" -> "lay", as FACTUAL writes both)."""
+    lemmas = getLemma(word, upos="VERB")
+    lemma = lemmas[0] if lemmas else word
+    return VERB_FORMS.get(lemma, lemma)

@@ -1,0 +1,204 @@
+"""spaCy's tokens -> the words of a caption as the rules read them.
+
+Three things are done here, so that the rules see one word for one role: hyphenated tokens are joined
+("t-shirt"), multi-word prepositions become one word in the graph's form ("on the left side of"), and the
+tagger's mistakes that captions provoke (it was trained on news) are put right.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sclip.scenegraph import lexicon
+
+if TYPE_CHECKING:
+    from spacy.tokens import Doc
+
+CODES = {
+    "DT": "D", "PDT": "D", "PRP$": "D", "WP$": "D", "CD": "M", "JJ": "J", "JJR": "J", "JJS": "J", "AFX": "J",
+    "RB": "A", "RBR": "A", "RBS": "A", "NN": "N", "NNS": "N", "NNP": "N", "NNPS": "N", "VBG": "G", "VBN": "E",
+    "VB": "V", "VBZ": "V", "VBP": "V", "VBD": "V", "MD": "B", "IN": "P", "TO": "T", "RP": "R", "CC": "C",
+    ",": ",", "POS": "S", "PRP": "H", "EX": "X", "WDT": "W", "WP": "W", "WRB": "K", ".": ".", ":": ".",
+}  # fmt: skip
+"""One letter for each part of speech: the rules are regular expressions over a caption's letters.
+
+D determiner, M number, J adjective, A adverb, N noun, G -ing form, E participle, V finite verb, B auxiliary or
+copula, P preposition, T to, R particle, C conjunction, S possessive, H pronoun, X existential "there", W relative
+pronoun, K subordinator ("while"), L a place without its object ("on the left"), O anything else.
+"""
+
+_ING_NOUNS = frozenset(
+    """building ceiling clothing painting awning railing wing ring string king evening morning lighting frosting
+    icing topping stuffing dressing wedding parking thing something anything nothing everything spring earring
+    siding swing seating bedding flooring landing covering drawing writing serving crossing sling opening pudding
+    sibling sterling molding moulding lettering engraving carving filling marking sting wiring fencing housing
+    offering meeting hearing outing rigging tubing shelving trimming""".split()
+)
+_PRONOUNS = frozenset("it them him he she they itself themselves himself herself one another each".split())
+
+
+@dataclass(slots=True)
+class Word:
+    """One word of a caption, possibly of several tokens."""
+
+    text: str
+    """Lower-case text; of a merged preposition, the form that the graph uses."""
+    code: str
+    """Its letter in CODES."""
+    span: tuple[int, int]
+    """Characters in the caption."""
+    dep: str
+    """spaCy's dependency label of its (first) token."""
+    head: int = -1
+    """Index of the word that it depends on; itself at the root."""
+    owner: bool = False
+    """A place phrase that points back by a possessive: "on its right"."""
+
+
+def read_words(doc: Doc) -> list[Word]:
+    """Return the words of a parsed caption, in order."""
+    tokens = [token for token in doc if not token.is_space]
+    lower = [token.lower_ for token in tokens]
+    words: list[Word] = []
+    word_of = [0] * len(doc)
+    i = 0
+    while i < len(tokens):
+        token = tokens[i]
+        end, text, code, owner = _merge(tokens, lower, i)
+        span = (token.idx, tokens[end - 1].idx + len(tokens[end - 1]))
+        words.append(Word(text, code, span, token.dep_, owner=owner))
+        for merged in tokens[i:end]:
+            word_of[merged.i] = len(words) - 1
+        # A joined word hangs where its last token does ("t-shirt"), a preposition where its first does.
+        anchor = token if code in "PL" else tokens[end - 1]
+        words[-1].dep, words[-1].head = anchor.dep_, anchor.head.i
+        i = end
+    for word in words:
+        word.head = word_of[word.head]
+    _correct(words)
+    return words
+
+
+def _merge(tokens: list, lower: list[str], i: int) -> tuple[int, str, str, bool]:  # type: ignore[type-arg]
+    """Return (end, text, code, owner) of the word that starts at token i."""
+    for length in (4, 3, 2):
+        form = lexicon.MULTIWORD_PREPOSITIONS.get(tuple(lower[i : i + length]))
+        if form and i + length <= len(lower):
+            return i + length, form, "P", False
+    place = _place(lower, i)
+    if place:
+        return place
+    end = i + 1
+    while (
+        end + 1 < len(tokens)
+        and lower[end] == "-"
+        and not tokens[end - 1].whitespace_
+        and not tokens[end].whitespace_
+    ):
+        end += 2
+    if end > i + 1:
+        text = "".join(lower[i:end])
+        return end, text, "N" if tokens[end - 1].tag_.startswith("NN") else "J", False
+    text = lower[i]
+    code = CODES.get(tokens[i].tag_, "O")
+    if code == "P" and tokens[i].dep_ == "mark":
+        code = "K"
+    elif text in lexicon.COPULAS and code in "VGEB":
+        code = "B"
+    elif code == "P" and text in ("while", "as", "because", "if", "than"):
+        code = "K"
+    return end, lexicon.PREPOSITION_FORMS.get(text, text) if code in "PJA" else text, code, False
+
+
+def _place(lower: list[str], i: int) -> tuple[int, str, str, bool] | None:
+    """Return (end, form, code, owner) of a place phrase: "on the left side of" (P), "on its right" (L)."""
+    j = i
+    n = len(lower)
+    if lower[j] not in lexicon.PLACE_PREPOSITIONS:
+        return None
+    j += 1
+    determiner = ""
+    if j < n and lower[j] in lexicon.PLACE_DETERMINERS:
+        determiner = lower[j]
+        j += 1
+    adjectives: list[str] = []
+    while (
+        j < n
+        and lower[j] in lexicon.PLACE_ADJECTIVES
+        and (j + 1 < n and (lower[j + 1] in lexicon.PLACE_NOUNS or lower[j + 1] in lexicon.PLACE_ADJECTIVES))
+    ):
+        adjectives.append(lower[j])
+        j += 1
+    if j >= n or lower[j] not in lexicon.PLACE_NOUNS:
+        return None
+    noun = lower[j]
+    j += 1
+    form = _place_form(noun, lower[i], determiner, adjectives)
+    if j < n and lower[j] == "of":
+        return j + 1, form, "P", False
+    if j < n and lower[j] in ("a", "an", "the") and noun in ("front", "top", "side", "back"):
+        return j, form, "P", False
+    if determiner in ("its", "his", "her", "their"):
+        ends = j >= n or not lower[j].isalpha() or lower[j] in ("and", "is", "are", "with")
+        return (j, form, "L", True) if ends else None
+    if j >= n or lower[j] in (".", ",", "and", "is", "are"):
+        return j, form, "L", False
+    return None
+
+
+def _place_form(noun: str, preposition: str, determiner: str, adjectives: list[str]) -> str:
+    if noun in ("side", "sides"):
+        for word in (*adjectives, determiner):
+            if word == "left":
+                return "at the left of"
+            if word == "right":
+                return "on the right side of"
+            if word in ("both", "either"):
+                return f"on {word} sides of" if word == "both" else "on either side of"
+    if noun == "back" and preposition == "in":
+        return "in back of"
+    return lexicon.PLACE_NOUNS[noun]
+
+
+def _correct(words: list[Word]) -> None:
+    """Put the tagger's typical mistakes right, in place."""
+    for i, word in enumerate(words):
+        before = words[i - 1].code if i else ""
+        after = words[i + 1].code if i + 1 < len(words) else ""
+        text = word.text
+        if word.code == "N":
+            if (
+                text.endswith("ing")
+                and before == "N"
+                and text not in _ING_NOUNS
+                and after in ("D", "P", "M", "J", "N", "")
+            ):
+                word.code = "G"
+            elif text.endswith("ing") and before == "B" and text not in _ING_NOUNS:
+                word.code = "G"
+            elif before == "N" and after == "D" and word.dep != "poss" and re.search(r"[a-z]s$", text):
+                word.code = "V"  # "a man rides a horse", tagged as a plural
+        elif word.code == "V" and text.endswith(("ed", "wn", "en")) and after in ("P", "", "."):
+            word.code = "E"
+        elif word.code in "GE" and after and before != "N" and _modifies(words, i):
+            word.code = "J"
+        elif word.code == "D" and text in _PRONOUNS and after not in ("N", "J", "M", "G", "E", "D"):
+            word.code = "H"
+        elif word.code == "O" and re.fullmatch(r"\W+", text):
+            word.code = "."
+
+
+def _modifies(words: list[Word], i: int) -> bool:
+    """Whether the participle at i describes the noun behind it ("a smiling boy")."""
+    j = i + 1
+    while j < len(words) and words[j].code in "JMGE":
+        j += 1
+    if j >= len(words) or words[j].code != "N":
+        return False
+    if i and words[i - 1].code in "DJM":
+        return True
+    if i and words[i - 1].code == "B":
+        return False
+    return words[i].dep in ("amod", "compound") and words[i].head > i

@@ -1,0 +1,120 @@
+"""Generated scenes, the default input: a spec and a seed in, ordinary shards and ARO-format cases out.
+
+Training shards, held-out shards of pairings that training never shows, and two evaluation files with their
+images. Every sample derives from (seed, split, index), so any of them can be drawn again alone. Nothing
+downstream knows where the shards come from: they are written by the packer and captioned in plain English.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sclip.config import ScenesConfig
+from sclip.data.pack import RawSample, write_shards
+from sclip.scenes.cases import Case, attribute_cases, relation_cases
+from sclip.scenes.grammar import captions
+from sclip.scenes.picture import jpeg
+from sclip.scenes.scene import draw_scene
+from sclip.seeding import digest64, generator
+
+__all__ = ["VERSION", "ScenesPaths", "generate"]
+
+VERSION = 1
+"""Raise it with every change of what is drawn or said, so that no older folder is taken for the same."""
+
+_STAMP = "scenes.json"
+_SAMPLES_PER_SHARD = 500
+
+
+@dataclass(frozen=True, slots=True)
+class ScenesPaths:
+    """Where the parts of a generated folder are."""
+
+    train: str
+    """Glob of the training shards."""
+    heldout: str
+    """Glob of the held-out shards."""
+    relation: Path
+    """VG-Relation's format."""
+    attribute: Path
+    """VG-Attribution's format."""
+    images: Path
+    """Folder that `image_path` of both files is relative to."""
+
+
+def generate(out_dir: Path | str, spec: ScenesConfig, seed: int) -> ScenesPaths:
+    """Return the scenes of `spec` and `seed` in a folder of their own below `out_dir`, made where missing.
+
+    The folder is named for spec, seed and generator version. It is built under a temporary name and renamed
+    when complete, so several processes may call this at once, and what an interrupted one left is not used.
+    Raises PackError or OSError when `out_dir` cannot be written to.
+    """
+    stamp = {"version": VERSION, "seed": seed, **asdict(spec)}
+    name = f"scenes-{digest64(json.dumps(stamp, sort_keys=True)):016x}"
+    final = Path(out_dir).expanduser().absolute() / name
+    if not (final / _STAMP).is_file():
+        final.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=final.parent))
+        try:
+            _build(building, spec, seed)
+            (building / _STAMP).write_text(json.dumps(stamp, indent=1))
+            building.chmod(0o755)  # mkdtemp's folders are closed to other users
+            _publish(building, final)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    return ScenesPaths(
+        train=str(final / "train" / "*.tar"),
+        heldout=str(final / "heldout" / "*.tar"),
+        relation=final / "relation.json",
+        attribute=final / "attribute.json",
+        images=final / "images",
+    )
+
+
+def _publish(building: Path, final: Path) -> None:
+    """Give the finished folder its name; another process may have been first with the same content."""
+    if final.exists() and not (final / _STAMP).is_file():
+        shutil.rmtree(final)
+    try:
+        os.rename(building, final)
+    except OSError:
+        if not (final / _STAMP).is_file():
+            raise
+
+
+def _build(folder: Path, spec: ScenesConfig, seed: int) -> None:
+    for split, count in (("train", spec.train_samples), ("heldout", spec.heldout_samples)):
+        samples = _samples(seed, split, count, spec.image_size)
+        write_shards(samples, folder / split, samples_per_shard=_SAMPLES_PER_SHARD)
+    (folder / "images").mkdir()
+    for kind, cases in (
+        ("relation", relation_cases(seed, spec.heldout_samples)),
+        ("attribute", attribute_cases(seed, spec.heldout_samples)),
+    ):
+        entries = _written(cases, folder / "images", spec.image_size)
+        (folder / f"{kind}.json").write_text(json.dumps(entries, indent=1))
+
+
+def _samples(seed: int, split: str, count: int, size: int) -> Iterator[RawSample]:
+    for index in range(count):
+        rng = generator(f"scenes {split}", seed, 0, str(index))
+        scene = draw_scene(rng, held_out=split == "heldout")
+        yield RawSample(f"{split}-{index:08d}", jpeg(scene, size), "jpg", captions(scene, rng))
+
+
+def _written(cases: Iterable[Case], images: Path, size: int) -> list[dict[str, Any]]:
+    """Draw the cases' images into the folder and return their entries."""
+    box = {"bbox_x": 0, "bbox_y": 0, "bbox_w": size, "bbox_h": size}
+    entries = []
+    for case in cases:
+        path = images / f"{case.name}.jpg"
+        path.write_bytes(jpeg(case.scene, size))
+        entries.append({"image_id": case.name, "image_path": path.name, **box, **case.fields})
+    return entries

@@ -1,0 +1,140 @@
+"""What a scene is: coloured shapes, where they stand, and which pairings training never shows.
+
+Two objects stand along one axis, clearly apart; a third, where there is one, stands beside the second along
+the other axis. Coordinates and radii are shares of the picture's side, y grows downwards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations, product
+from random import Random
+
+__all__ = ["BACKGROUNDS", "COLOURS", "HELD_OUT", "OPPOSITE", "PATTERNS", "RELATIONS", "SHAPES"]
+__all__ += ["Fact", "Pairing", "Placed", "Scene", "Thing", "compose", "draw_scene", "pairing"]
+
+COLOURS = ("red", "green", "blue", "yellow", "orange", "purple", "white", "black")
+SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
+BACKGROUNDS = ("grey", "brown", "pink", "beige")
+PATTERNS = ("plain", "gradient", "dots", "grid")
+OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
+RELATIONS = tuple(OPPOSITE)
+
+_RADIUS = {"small": 0.12, "large": 0.19}
+_AXIS = {"left": (-1, 0), "right": (1, 0), "above": (0, -1), "below": (0, 1)}
+_THIRD_OBJECT_SHARE = 0.1
+
+Pairing = tuple[frozenset[str], frozenset[str]]
+"""The two colours and the two shapes of a pair of objects, whichever has which: what a split is made by."""
+
+
+def _held_out() -> frozenset[Pairing]:
+    """Take every fifth pairing, the same number for each pair of colours.
+
+    Both assignments of the colours go together, so that exchanging attributes never leads from one side of
+    the split to the other; every single (colour, shape) stays in training.
+    """
+    colour_pairs, shape_pairs = (list(combinations(words, 2)) for words in (COLOURS, SHAPES))
+    numbered = product(enumerate(colour_pairs), enumerate(shape_pairs))
+    return frozenset((frozenset(c), frozenset(s)) for (i, c), (j, s) in numbered if (i + j) % 5 == 0)
+
+
+HELD_OUT = _held_out()
+"""Pairings that training never shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """One coloured shape."""
+
+    colour: str
+    shape: str
+    size: str
+    """"small" or "large"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A thing in the picture."""
+
+    thing: Thing
+    x: float
+    y: float
+    radius: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A relation that holds: `subject` is `relation` (a key of OPPOSITE) of `object`."""
+
+    subject: Thing
+    relation: str
+    object: Thing
+
+    def inverse(self) -> Fact:
+        """Return the same fact seen from the other object."""
+        return Fact(self.object, OPPOSITE[self.relation], self.subject)
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A picture's content."""
+
+    placed: tuple[Placed, ...]
+    facts: tuple[Fact, ...]
+    background: str
+    pattern: str
+
+
+def pairing(first: Thing, second: Thing) -> Pairing:
+    """Return the pairing of two objects, for a look into HELD_OUT."""
+    return frozenset((first.colour, second.colour)), frozenset((first.shape, second.shape))
+
+
+def compose(rng: Random, things: tuple[Thing, ...], relation: str, second_relation: str = "") -> Scene:
+    """Place two things, the first `relation` of the second; a third comes `second_relation` of the second.
+
+    What `rng` draws does not depend on the things: the same generator state gives the same places,
+    background and radii by size, so that two scenes can differ in an exchange alone.
+    """
+    x, y = _AXIS[relation]
+    along = rng.uniform(0.225, 0.255)  # half the distance of the centres
+    shift = rng.uniform(-0.1, 0.1)
+    tilts = rng.uniform(-0.06, 0.06), rng.uniform(-0.06, 0.06)
+    jitter = rng.uniform(-0.02, 0.02)
+    background, pattern = rng.choice(BACKGROUNDS), rng.choice(PATTERNS)
+    growth = rng.uniform(0.95, 1.05)
+    facts = [Fact(things[0], relation, things[1])]
+    if len(things) == 3:  # room for the third: the pair moves to the other side of the picture
+        dx, dy = _AXIS[second_relation]
+        shift = -along * (dx + dy)
+        tilts = tilts[0] / 3, tilts[1] / 3
+        facts.append(Fact(things[2], second_relation, things[1]))
+    places = []
+    for sign, tilt in zip((1, -1), tilts, strict=True):
+        forth, aside = sign * along + jitter, shift + tilt
+        places.append((0.5 + x * forth + abs(y) * aside, 0.5 + y * forth + abs(x) * aside))
+    if len(things) == 3:
+        places.append((places[1][0] + 2 * along * dx, places[1][1] + 2 * along * dy))
+    placed = (
+        Placed(thing, px, py, growth * _RADIUS[thing.size])
+        for thing, (px, py) in zip(things, places, strict=True)
+    )
+    return Scene(tuple(placed), tuple(facts), background, pattern)
+
+
+def draw_scene(rng: Random, *, held_out: bool) -> Scene:
+    """Return a scene of 2 or 3 objects of different colours and shapes, from one side of the split."""
+    count = 3 if not held_out and rng.random() < _THIRD_OBJECT_SHARE else 2
+    while True:
+        colours, shapes = rng.sample(COLOURS, count), rng.sample(SHAPES, count)
+        things = tuple(
+            Thing(colour, shape, rng.choice(tuple(_RADIUS)))
+            for colour, shape in zip(colours, shapes, strict=True)
+        )
+        sides = {pairing(*pair) in HELD_OUT for pair in combinations(things, 2)}
+        if sides == {held_out}:
+            break
+    relation = rng.choice(RELATIONS)
+    across = [other for other in RELATIONS if other not in (relation, OPPOSITE[relation])]
+    return compose(rng, things, relation, rng.choice(across))

@@ -1,0 +1,156 @@
+"""An exported model with all that stands before it: pictures and captions in, features and scores out.
+
+Captions go through the parser and the tokenizer of training, whoever asks (evaluation, the registered model,
+a user's own code), so that a score never depends on where it was computed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sclip.data.images import ImageError, centre_crop
+from sclip.model import ModelError, StructureCLIP, Tokenizer, export, image_size, load_exported
+from sclip.scenegraph import Parser, SceneGraph
+
+__all__ = ["PARSER_FILE", "Scorer", "read_parser", "to_uint8"]
+
+PARSER_FILE = "parser.json"
+"""Beside the model's two files: which parser its captions went through."""
+BATCH_SIZE = 128
+"""Images or captions that pass the model at a time where the caller does not say."""
+
+_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
+
+
+class Scorer:
+    """Structure-CLIP with its parser and tokenizer; may be called from several threads."""
+
+    def __init__(self, model: StructureCLIP, spacy_model: str = "", device: str = "cpu") -> None:
+        """Freeze the model in eval mode on the device and load the spaCy pipeline (`data.spacy_model`).
+
+        Raises ParserError where the pipeline is missing.
+        """
+        self._model = model.to(device).eval().requires_grad_(False)
+        self._device = device
+        self._spacy_model = spacy_model
+        self._parser = Parser(spacy_model)
+        self._parsing = threading.Lock()  # a spaCy pipeline writes into its own vocabulary
+        self._tokenizer = Tokenizer(model.config.name, model.config.kee)
+        self.image_size = image_size(model.config.name)
+        """Height and width in pixels of the images that the model takes."""
+
+    @classmethod
+    def load(cls, directory: str | Path, device: str = "cpu") -> Scorer:
+        """Return the scorer that `save` wrote; a directory of `sclip.model.export` gets the usual parser.
+
+        Raises ModelError or ParserError where the files do not fit or the spaCy pipeline is missing.
+        """
+        parser = read_parser(directory)
+        scorer = cls(load_exported(directory), parser["spacy_model"], device)
+        if parser["version"] not in ("", scorer._parser.version):
+            _log.warning(
+                "%s was trained on graphs of parser %s, this is %s: scores can differ",
+                directory, parser["version"], scorer._parser.version,
+            )  # fmt: skip
+        return scorer
+
+    def save(self, directory: str | Path) -> Path:
+        """Write model.safetensors, config.json and parser.json, which `load` reads; return the directory."""
+        directory = export(self._model, directory)
+        parser = {"spacy_model": self._spacy_model, "version": self._parser.version}
+        (directory / PARSER_FILE).write_text(json.dumps(parser, indent=2) + "\n")
+        return directory
+
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        """Return unit features, fp32 [B, D] on the CPU, of uint8 [B, 3, S, S] as `to_uint8` makes them."""
+        with torch.no_grad():
+            return self._model.encode_image(pixels.to(self._device)).cpu()
+
+    def encode_image(self, images: Iterable[bytes | Image.Image], batch_size: int = BATCH_SIZE) -> Tensor:
+        """Return unit features, fp32 [N, D] on the CPU, of encoded (JPEG, PNG, WebP) or PIL images.
+
+        Raises ValueError naming the row, from 0, of an image that cannot be read. Images may be a generator:
+        only `batch_size` of them are in memory.
+        """
+        rows = (self._pixels(row, image) for row, image in enumerate(images))
+        return _joined(self.encode_pixels(torch.stack(batch)) for batch in _batches(rows, batch_size))
+
+    def _pixels(self, row: int, image: bytes | Image.Image) -> Tensor:
+        try:
+            return to_uint8(image, self.image_size)
+        except ImageError as error:
+            raise ImageError(f"image in row {row}: {error}") from error
+
+    def encode_text(self, captions: Sequence[str], batch_size: int = BATCH_SIZE) -> Tensor:
+        """Return unit features, fp32 [N, D] on the CPU, of captions and the triples that they hold."""
+        return _joined(self._encode_captions(batch) for batch in _batches(captions, batch_size))
+
+    def _encode_captions(self, captions: Sequence[str]) -> Tensor:
+        graphs = self.scene_graph(captions)
+        text = torch.from_numpy(self._tokenizer.text(captions))
+        triples = torch.from_numpy(self._tokenizer.triples([graph.triples() for graph in graphs]))
+        with torch.no_grad():
+            features = self._model.encode_text(text.to(self._device).long(), triples.to(self._device).long())
+        return features.cpu()
+
+    def score(self, images: Sequence[bytes | Image.Image], captions: Sequence[str]) -> Tensor:
+        """Return the cosine of image and caption row by row, fp32 [N]; raises as `encode_image` does."""
+        if len(images) != len(captions):
+            raise ValueError(f"{len(images)} images and {len(captions)} captions: score compares row by row")
+        return (self.encode_image(images) * self.encode_text(captions)).sum(dim=1)
+
+    def scene_graph(self, captions: Sequence[str]) -> list[SceneGraph]:
+        """Return the scene graph that the model sees of each caption."""
+        with self._parsing:
+            return self._parser.parse(captions)
+
+
+def read_parser(directory: str | Path) -> dict[str, str]:
+    """Return `spacy_model` and `version` of an exported model's parser, both empty where it names none."""
+    path = Path(directory) / PARSER_FILE
+    if not path.exists():
+        return {"spacy_model": "", "version": ""}
+    try:
+        record = json.loads(path.read_text())
+        return {name: str(record[name]) for name in ("spacy_model", "version")}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ModelError(f"{path}: not the parser of an exported model ({error})") from error
+
+
+def to_uint8(image: bytes | Image.Image, size: int) -> Tensor:
+    """Return the centre square of an image scaled to uint8 [3, size, size], RGB, as CLIP evaluates.
+
+    Raises ImageError (a ValueError) for bytes that are no readable image and for what is neither.
+    """
+    if isinstance(image, bytes):
+        return torch.from_numpy(centre_crop(image, size))
+    if not isinstance(image, Image.Image):
+        raise ImageError(f"{type(image).__name__}: pass the bytes of an image file, or a PIL image")
+    side = min(image.size)
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    square = (left, top, left + side, top + side)
+    scaled = image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC, box=square)
+    return torch.from_numpy(np.array(scaled)).permute(2, 0, 1)
+
+
+def _batches(values: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    remaining = iter(values)
+    while batch := list(itertools.islice(remaining, size)):
+        yield batch
+
+
+def _joined(features: Iterable[Tensor]) -> Tensor:
+    batches = list(features)
+    return torch.cat(batches) if batches else torch.empty(0, 0)

@@ -1,0 +1,1 @@
+"""Training: the step, how the model is spread over workers, its checkpoints, and the Ray Train loop."""

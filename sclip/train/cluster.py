@@ -1,0 +1,80 @@
+"""The Ray cluster that a run uses: attached to, or started here; and whether the run fits on it.
+
+A driver inside a cluster (a submitted job, RAY_ADDRESS, a head on this machine) attaches to that cluster.
+Only where there is none a local one starts, bound to loopback and ended with the program.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from dataclasses import dataclass
+
+from sclip.config import Config, ConfigError
+
+@dataclass(frozen=True)
+class Capacity:
+    """CPUs and GPUs that a cluster has, or can grow to where it scales."""
+
+    cpus: float
+    gpus: float
+
+
+def connect() -> Capacity:
+    """Attach to the cluster of this machine or job, or start a local one; return what it has."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray  # after the environment: Ray reads it when it is imported
+
+    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    try:
+        ray.init(address="auto", **quiet)
+    except ConnectionError:
+        _loopback()
+        ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+    now = ray.cluster_resources()
+    most = ray._private.state.state.get_max_resources_from_cluster_config() or {}
+    return Capacity(
+        max(now.get("CPU", 0.0), most.get("CPU", 0.0)), max(now.get("GPU", 0.0), most.get("GPU", 0.0))
+    )
+
+
+def _loopback() -> None:
+    """Keep a cluster that starts now on 127.0.0.1, workers and their collectives included.
+
+    Ray 2.60 replaces 127.0.0.1 by the machine's outer address and listens on every interface, unless the switch
+    that it has for desktop firewalls is off; its name speaks of other systems, its effect does not.
+    """
+    from ray._private import ray_constants
+
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+
+
+def actor_bounds(config: Config, capacity: Capacity) -> tuple[int, int]:
+    """Return the fewest and most encoder actors for a run on this cluster.
+
+    Raises ConfigError with the arithmetic where the workers, one reader and the fewest actors can never be
+    placed together: Ray would wait for them for ever.
+    """
+    train, data = config.train, config.data
+    workers = train.num_workers * train.worker_cpus
+    actors = data.actors_min * data.actor_cpus
+    need = workers + actors + data.read_cpus
+    if need > capacity.cpus + 1e-6:
+        raise ConfigError(
+            f"train.num_workers={train.num_workers}: the run needs {need:g} CPUs "
+            f"({train.num_workers} workers x {train.worker_cpus:g} + {data.actors_min} actors x "
+            f"{data.actor_cpus:g} + {data.read_cpus:g} for a reader), the cluster has {capacity.cpus:g}; "
+            "lower train.num_workers, train.worker_cpus or data.actor_cpus, or add nodes"
+        )
+    if train.use_gpu and train.num_workers > capacity.gpus:
+        raise ConfigError(
+            f"train.num_workers={train.num_workers}: a GPU each with train.use_gpu=true, "
+            f"the cluster has {capacity.gpus:g}; lower train.num_workers or add nodes"
+        )
+    room = capacity.cpus - workers - data.read_cpus
+    most = data.actors_max or math.floor(room / data.actor_cpus + 1e-6)
+    return data.actors_min, max(data.actors_min, most)

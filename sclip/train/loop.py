@@ -1,0 +1,243 @@
+"""The worker loop: its share of the stream in, trained weights and checkpoints out.
+
+Runs in every Ray Train worker. All workers step together: before each step they add up how many samples
+they hold, a worker whose share has ended takes part with rows that are not valid, and when nobody has any
+left they all stop. What was trained on is recorded after `optimizer.step` and travels into the checkpoint.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray.train
+import torch
+import torch.distributed as dist
+from ray.train import Checkpoint, CheckpointUploadMode
+from ray.train.torch import get_device
+from ray.util.queue import Queue
+from torch import Tensor, nn
+
+from sclip.config import Config
+from sclip.data import columns as col
+from sclip.data.batches import Batch, Batches
+from sclip.data.position import Position
+from sclip.data.stream import StreamPlan
+from sclip.model import Tokenizer, build_model
+from sclip.seeding import digest64
+from sclip.train import checkpoint, sharding
+from sclip.train.collectives import gather_json
+from sclip.train.run_folder import RunFolder
+from sclip.train.step import TrainStep
+
+DATASET = "train"
+_FEWEST_TO_JUDGE = 100
+"""Samples seen before the share of quarantined ones may stop a run."""
+
+
+class TooManyQuarantined(RuntimeError):
+    """More of the data is unreadable than `data.max_quarantined` allows."""
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """What a worker is given."""
+
+    plan: StreamPlan
+    folder: Path
+    samples: int
+    """Samples of all epochs together, by which the schedule of the learning rate runs."""
+    reports: Queue
+    """Dictionaries for the driver, from rank 0: `start`, `metrics` and `checkpoint`."""
+
+
+@dataclass
+class _Progress:
+    """Counters of the whole run, the same on every rank; in the checkpoint."""
+
+    step: int = 0
+    samples: int = 0
+    quarantined: int = 0
+
+
+def train_worker(job: TrainJob) -> None:
+    """Train until every sample of the stream is trained on; called by Ray Train on every worker."""
+    _Worker(job).run()
+
+
+class _Worker:
+    def __init__(self, job: TrainJob) -> None:
+        config = job.plan.config
+        context = ray.train.get_context()
+        self.job, self.config = job, config
+        self.rank, self.world = context.get_world_rank(), context.get_world_size()
+        self.device = get_device()
+        if self.device.type == "cpu":
+            torch.set_num_threads(config.train.worker_threads)
+        torch.manual_seed(config.run.seed)  # every rank starts from the same random weights
+        self.folder = RunFolder(job.folder)
+        model = sharding.apply(
+            build_model(config.model, load_weights=self.folder.latest() is None), config.train, self.device
+        )
+        optimizer = sharding.make_optimizer(model, config.train)
+        self.step = TrainStep(model, optimizer, config)
+        self.progress, self.position = _Progress(), Position()
+        self.saved_step = self._resume(model, optimizer)
+        self.batches = Batches(self._blocks(), config.train.batch_size // self.world, self.saved_step, self._blank())
+        self.wait_s = 0.0
+
+    def run(self) -> None:
+        self._report("start", step=self.progress.step, samples=self.progress.samples, workers=self.world)
+        meter = _Meter()
+        while True:
+            waiting = time.perf_counter()
+            batch = self.batches.next()
+            rows, quarantined = self._sum(batch.rows, len(self.batches.rejected))
+            meter.wait_s += time.perf_counter() - waiting
+            self._judge(self.progress.quarantined + quarantined, self.progress.samples + rows)
+            if not rows:
+                break
+            progress = self.progress.samples / self.job.samples
+            metrics = self.step(self._on_device(batch), min(progress, 1.0))
+            self.batches.trained(batch)
+            self.progress.step += 1
+            self.progress.samples += rows
+            meter.add(metrics, rows)
+            if self.progress.step % self.config.train.log_every == 0:
+                self._log(meter, quarantined)
+            if self.progress.step % self.config.train.checkpoint_every == 0:
+                self.step.check(metrics)
+                self._save()
+        if meter.steps:
+            self._log(meter, quarantined)
+        if self.progress.step > self.saved_step:
+            self._save()
+        if self.rank == 0:
+            self.folder.finish(vars(self.progress) | {"checkpoint": self.folder.step_path(self.saved_step).name})
+
+    def _resume(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+        latest = self.folder.latest()
+        if latest is None:
+            return 0
+        path, step = latest
+        state = checkpoint.load(path, model, optimizer)
+        self.progress = _Progress(**state["progress"])
+        self.position = Position.from_json(state["position"])
+        return step
+
+    def _blocks(self) -> Iterator[dict[str, Any]]:
+        data = self.config.data
+        size = self.config.train.batch_size // self.world
+        shuffle = {}
+        if data.shuffle_buffer:
+            seed = digest64("shuffle", self.config.run.seed, self.progress.step, self.rank) % 2**31
+            shuffle = {"local_shuffle_buffer_size": max(data.shuffle_buffer, size), "local_shuffle_seed": seed}
+        return iter(
+            ray.train.get_dataset_shard(DATASET).iter_batches(
+                batch_size=size, batch_format="numpy", prefetch_batches=2, **shuffle
+            )
+        )
+
+    def _blank(self) -> dict[str, Any]:
+        tokenizer = Tokenizer(self.config.model.name, self.config.model.kee)
+        text, triples = tokenizer.text([""])[0], tokenizer.triples([[]])[0]
+        side = self.job.plan.image_size
+        return {
+            col.IMAGE: np.zeros((3, side, side), np.uint8),
+            col.TEXT: text, col.NEGATIVE_TEXT: text,
+            col.TRIPLES: triples, col.NEGATIVE_TRIPLES: triples,
+            col.HAS_NEGATIVE: np.array(False), col.KEY: np.array(-1, np.int64),
+        }  # fmt: skip
+
+    def _on_device(self, batch: Batch) -> dict[str, Tensor]:
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in batch.columns.items()}
+        wide = (col.TEXT, col.NEGATIVE_TEXT, col.TRIPLES, col.NEGATIVE_TRIPLES)
+        for name in wide:  # int32 on the way, int64 where embeddings look up
+            tensors[name] = tensors[name].long()
+        return {name: tensor.to(self.device, non_blocking=True) for name, tensor in tensors.items()}
+
+    def _sum(self, *numbers: int) -> tuple[int, ...]:
+        """Add up numbers over the ranks, on the CPU: it must not wait for the GPU."""
+        total = torch.tensor(numbers)
+        dist.all_reduce(total)
+        return tuple(total.tolist())
+
+    def _judge(self, quarantined: int, samples: int) -> None:
+        seen = quarantined + samples
+        limit = self.config.data.max_quarantined
+        if seen >= _FEWEST_TO_JUDGE and quarantined > limit * seen or seen == quarantined > 0:
+            reasons = "; ".join(f"{entry['key']}: {entry['reason']}" for entry in self.batches.rejected[:5])
+            raise TooManyQuarantined(
+                f"{quarantined} of {seen} samples cannot be trained on, above data.max_quarantined={limit}; "
+                f"for instance {reasons or 'see the other workers'}"
+            )
+
+    def _save(self) -> None:
+        """Write a checkpoint of what every rank has trained on, and tell Ray Train of it."""
+        started = time.perf_counter()
+        record, rejected = self.batches.take_record()
+        rejected_here = [
+            {"shard": self._shard(int(r["entry"])), "key": r["key"], "reason": r["reason"]} for r in rejected
+        ]
+        merged: list[dict[str, str]] = []
+        for payload in gather_json({"position": record.to_json(), "rejected": rejected_here}):
+            self.position.merge(Position.from_json(payload["position"]))
+            merged += payload["rejected"]
+        self.progress.quarantined += len(merged)
+        path = self.folder.step_path(self.progress.step)
+        if self.rank == 0:  # before the manifest: lines without a checkpoint are taken back, the reverse is lost
+            self.folder.set_aside(self.progress.step, merged)
+        state = {"progress": vars(self.progress), "position": self.position.to_json()}
+        checkpoint.save(path, self.step.model, self.step.optimizer, state)
+        self.saved_step = self.progress.step
+        self._report("checkpoint", path=str(path), seconds=time.perf_counter() - started, **vars(self.progress))
+        ray.train.report(
+            {"step": self.progress.step},
+            checkpoint=Checkpoint.from_directory(path) if self.rank == 0 else None,
+            checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD,
+        )
+
+    def _shard(self, entry: int) -> str:
+        return self.job.plan.shards[self.job.plan.schedule.shard(entry)]
+
+    def _log(self, meter: _Meter, quarantined: int) -> None:
+        metrics = meter.take()
+        self.step.check({name: torch.tensor(value) for name, value in metrics.items()})
+        metrics["epoch"] = self.progress.samples / self.job.samples * self.config.train.epochs
+        metrics["quarantined"] = self.progress.quarantined + quarantined
+        self._report("metrics", step=self.progress.step, samples=self.progress.samples, metrics=metrics)
+
+    def _report(self, kind: str, **values: Any) -> None:
+        if self.rank == 0:
+            self.job.reports.put_nowait({"kind": kind} | values)
+
+
+class _Meter:
+    """Means over the steps since the last report, summed on the device and read once."""
+
+    def __init__(self) -> None:
+        self._start()
+
+    def _start(self) -> None:
+        self.steps = self.rows = 0
+        self.wait_s = 0.0
+        self._sums: dict[str, Tensor] = {}
+        self._started = time.perf_counter()
+
+    def add(self, metrics: dict[str, Tensor], rows: int) -> None:
+        for name, value in metrics.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
+        self.steps += 1
+        self.rows += rows
+
+    def take(self) -> dict[str, float]:
+        means = {name: float(total) / self.steps for name, total in self._sums.items()}
+        elapsed = time.perf_counter() - self._started  # after the read: the device has finished
+        means["samples_per_s"] = self.rows / elapsed
+        means["data_wait"] = self.wait_s / elapsed
+        self._start()
+        return means

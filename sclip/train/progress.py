@@ -1,0 +1,74 @@
+"""What a person sees of a run: one live line in a terminal, a plain line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+
+class Progress:
+    """Prints the reports of a run as they come in.
+
+    Args:
+        samples: samples of all epochs together.
+        batch_size: samples a step, for the estimated number of steps.
+        every_s: seconds between two lines where the output is no terminal.
+    """
+
+    def __init__(self, samples: int, batch_size: int, every_s: float, console: Console | None = None) -> None:
+        self._samples, self._batch_size, self._every_s = samples, batch_size, every_s
+        self.console = console or Console()
+        self._live = Live(console=self.console, transient=True, auto_refresh=False)
+        self._printed_at = float("-inf")
+        self._rate = 0.0
+
+    def __enter__(self) -> Progress:
+        if self.console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.console.is_terminal:
+            self._live.stop()
+
+    def report(self, report: dict[str, Any]) -> None:
+        """Show one report of the worker loop."""
+        kind = report["kind"]
+        if kind == "start":
+            begun = f"at step {report['step']} ({report['samples']:,} samples)" if report["step"] else "from the start"
+            self.say(f"training with {report['workers']} workers {begun}")
+        elif kind == "metrics":
+            self._line(report)
+
+    def say(self, text: str) -> None:
+        """Print a line that stays, above the live one."""
+        self.console.print(Text(text), soft_wrap=True)
+
+    def _line(self, report: dict[str, Any]) -> None:
+        metrics = report["metrics"]
+        left = self._samples - report["samples"]
+        # a run's rate changes slowly; a single interval's does not
+        self._rate = 0.8 * self._rate + 0.2 * metrics["samples_per_s"] if self._rate else metrics["samples_per_s"]
+        steps = report["step"] + -(-left // self._batch_size)
+        text = (
+            f"step {report['step']}/{steps}  epoch {metrics['epoch']:.2f}  loss {metrics['loss']:.3f}  "
+            f"{metrics['samples_per_s']:.0f} samples/s  data wait {metrics['data_wait']:.0%}  "
+            f"ETA {_duration(left / max(self._rate, 1e-9))}"
+        )
+        if metrics.get("quarantined"):
+            text += f"  quarantined {metrics['quarantined']:.0f}"
+        if self.console.is_terminal:
+            self._live.update(Text(text), refresh=True)
+        elif time.monotonic() - self._printed_at >= self._every_s or not left:
+            self._printed_at = time.monotonic()
+            self.console.print(Text(text), soft_wrap=True)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,0 +1,159 @@
+"""Ray Train around the worker loop: the stream is built anew at every start of the workers, and split.
+
+Ray Train calls the dataset's builder whenever a worker group starts (first, after a loss, after a resize), in
+its controller and before the workers; there the newest checkpoint says which rows are left.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.data
+import ray.exceptions
+import ray.train
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.queue import Queue
+
+from sclip.config import ConfigError
+from sclip.data import stream
+from sclip.data.position import Position, PositionError
+from sclip.data.shards import ShardError
+from sclip.model import ModelError
+from sclip.scenegraph import ParserError
+from sclip.train import checkpoint
+from sclip.train.checkpoint import CheckpointError
+from sclip.train.loop import DATASET, TooManyQuarantined, TrainJob, train_worker
+from sclip.train.run_folder import RunFolder
+from sclip.train.step import TrainingDiverged
+
+LASTING = (
+    CheckpointError, ConfigError, ModelError, ParserError, PositionError, ShardError, TooManyQuarantined,
+    TrainingDiverged,
+)  # fmt: skip
+"""Errors that a restart of the workers would only meet again."""
+
+
+class TrainingFailed(RuntimeError):
+    """Training ended before every sample was trained on; one line that says why, then where to go on."""
+
+
+def fit(plan: stream.StreamPlan, folder: RunFolder, samples: int, on_report: Callable[[dict[str, Any]], None]) -> None:
+    """Train until every sample of the plan is trained on, over any loss of workers.
+
+    Args:
+        plan: the stream of the run.
+        folder: where its checkpoints stand; the newest is gone on from.
+        samples: samples of all epochs together.
+        on_report: called in a thread of the driver with each report of the worker loop.
+
+    Raises TrainingFailed.
+    """
+    train, run = plan.config.train, plan.config.run
+    resources = {"CPU": train.worker_cpus} | ({"GPU": 1} if train.use_gpu else {})
+    with _reports(on_report) as queue:
+        trainer = TorchTrainer(
+            _worker,
+            train_loop_config={"job": TrainJob(plan, folder.path, samples, queue)},
+            # gloo beside nccl: row counts and positions are added up on the CPU without waiting for the GPU
+            torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if train.use_gpu else "gloo"),
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=train.num_workers, use_gpu=train.use_gpu, resources_per_worker=resources
+            ),
+            run_config=ray.train.RunConfig(
+                name=folder.path.name,
+                storage_path=str(folder.path.parent),
+                failure_config=ray.train.FailureConfig(max_failures=run.max_failures),
+                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=train.keep_checkpoints),
+                callbacks=[_StopAtLastingErrors()],
+            ),
+            datasets={DATASET: lambda: build(plan, folder.path)},
+            dataset_config=_UnevenSplit(),
+        )
+        try:
+            trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            raise TrainingFailed(_first_line(error)) from error
+
+
+def build(plan: stream.StreamPlan, path: Path) -> ray.data.Dataset:
+    """Return the stream of what the newest good checkpoint has not trained on."""
+    folder = RunFolder(path)
+    for note in folder.roll_back():
+        print(note)
+    latest = folder.latest()
+    if latest is None:
+        return stream.build(plan, Position(), origin=0)
+    state = checkpoint.read_state(latest[0])
+    return stream.build(plan, Position.from_json(state["position"]), origin=latest[1])
+
+
+def _worker(config: dict[str, Any]) -> None:
+    train_worker(config["job"])
+
+
+class _UnevenSplit(ray.train.DataConfig):  # type: ignore[misc]
+    """Ray Train's own split drops rows to make the workers' shares equal; the loop copes with unequal ones."""
+
+    def configure(
+        self, datasets: dict[str, ray.data.Dataset], world_size: int, worker_handles: Any, worker_node_ids: Any, **_: Any
+    ) -> list[dict[str, ray.data.DataIterator]]:
+        dataset = datasets[DATASET].copy(datasets[DATASET])
+        dataset.context.execution_options = self._resolve_execution_options(DATASET)
+        splits = dataset.streaming_split(world_size, equal=False, locality_hints=worker_node_ids)
+        return [{DATASET: split} for split in splits]
+
+
+class _StopAtLastingErrors(ray.train.UserCallback):  # type: ignore[misc]
+    """End the run where Ray Train would restart the workers into the same error."""
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        for error in worker_exceptions.values():
+            lasting = _lasting(error)
+            if lasting is not None:
+                raise lasting
+
+
+def _lasting(error: BaseException | None) -> BaseException | None:
+    """Return the lasting error that Ray's wrappers hold, if one does."""
+    while error is not None:
+        if isinstance(error, LASTING):
+            return error
+        inner = getattr(error, "_base_exc", None) or getattr(error, "cause", None)
+        inner = inner or getattr(error, "controller_failure", None) or error.__cause__
+        error = inner if inner is not error else None
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    lasting = _lasting(error)
+    if lasting is not None:
+        return f"{type(lasting).__name__}: {lasting}"
+    failures = getattr(error, "worker_failures", {})
+    for rank, failure in sorted(failures.items()):
+        inner = getattr(failure, "_base_exc", failure)
+        return f"worker {rank}: {type(inner).__name__}: {str(inner).strip().splitlines()[0]}"
+    return str(error).strip().splitlines()[0]
+
+
+@contextmanager
+def _reports(on_report: Callable[[dict[str, Any]], None]) -> Iterator[Queue]:
+    """Hand what workers put on a queue to `on_report`, until the block ends and the queue is empty."""
+    queue = Queue(actor_options={"num_cpus": 0, "max_restarts": -1})
+
+    def pump() -> None:
+        while (report := queue.get()) is not None:
+            on_report(report)
+
+    thread = threading.Thread(target=pump, name="reports", daemon=True)
+    thread.start()
+    try:
+        yield queue
+    finally:
+        queue.put(None)
+        thread.join()
+        queue.shutdown()

@@ -1,0 +1,33 @@
+"""Several gloo ranks in processes of their own, for tests of what happens between ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+
+def run(body: Callable[..., Any], world_size: int, tmp_path: Path, *args: Any) -> list[Any]:
+    """Run `body(rank, world_size, *args)` on every rank of a gloo group; return what they return, by rank.
+
+    `body` is a function of a module's top level; what it returns must pass `torch.load(weights_only=True)`.
+    An assertion that fails on a rank fails the calling test with that rank's traceback.
+    """
+    place = tmp_path / f"ranks-{world_size}-{body.__name__}"
+    place.mkdir()
+    mp.spawn(_rank, (body, world_size, str(place), args), nprocs=world_size)
+    return [torch.load(place / f"{rank}.pt", weights_only=True) for rank in range(world_size)]
+
+
+def _rank(rank: int, body: Callable[..., Any], world_size: int, place: str, args: tuple[Any, ...]) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{place}/store", rank=rank, world_size=world_size)
+    try:
+        torch.save(body(rank, world_size, *args), f"{place}/{rank}.pt")
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,192 @@
+"""Negatives say something else in the same words, read like captions, and carry an aligned graph."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sclip.negatives import Negative, candidates, draw
+from sclip.negatives.__main__ import main
+from sclip.scenegraph import Parser, SceneGraph
+
+# caption -> a negative that must be among its candidates
+MADE = [
+    ("a small red circle to the left of a blue square", "a blue square to the left of a small red circle"),
+    ("a small red circle to the left of a blue square", "a small blue circle to the left of a red square"),
+    ("A green triangle is above a yellow star.", "A yellow star is above a green triangle."),
+    ("A man riding a horse next to an elephant.", "A horse riding a man next to an elephant."),
+    ("An old TV is on top of a table.", "A table is on top of an old TV."),
+    ("Two dogs sit on an orange couch.", "An orange couch sits on two dogs."),
+    ("a blue square with a red circle on its right", "a red square with a blue circle on its right"),
+    ("a red circle and a blue square", "a blue circle and a red square"),
+    ("the circle is red and the square is blue", "the circle is blue and the square is red"),
+    ("an orange car near a white house", "a white car near an orange house"),
+    ("a man with a hat", "a hat with a man"),
+    ("two women and three men", "three women and two men"),
+    ("a boy with a red kite next to a girl with a balloon", "a girl with a red kite next to a boy with a balloon"),
+]
+
+# captions without any exchange that changes what they say
+NONE = [
+    "",
+    "a dog",
+    "a cat and a dog",
+    "a cat next to a dog",
+    "a man with a woman",
+    "a man sitting beside a woman",
+    "a large red ball",
+    "a black and white cat",
+    "a dog behind a dog",
+    "a man and a woman sitting on a bench and a chair"[:18],
+    "a red car and a red bus",
+    "they look at it",
+]
+
+
+@pytest.fixture(scope="module")
+def parser() -> Parser:
+    return Parser()
+
+
+def _negatives(parser: Parser, caption: str) -> list[Negative]:
+    return candidates(parser.parse([caption])[0])
+
+
+@pytest.mark.parametrize(("caption", "negative"), MADE)
+def test_exchange_reads_like_a_caption(parser: Parser, caption: str, negative: str) -> None:
+    assert negative in [found.caption for found in _negatives(parser, caption)]
+
+
+@pytest.mark.parametrize("caption", NONE)
+def test_caption_whose_every_exchange_keeps_the_meaning_has_no_negative(parser: Parser, caption: str) -> None:
+    graph = parser.parse([caption])[0]
+    assert candidates(graph) == []
+    assert draw(graph, seed=0, epoch=0, key="k") is None
+
+
+def test_two_attributes_of_one_object_are_never_exchanged(parser: Parser) -> None:
+    captions = [found.caption for found in _negatives(parser, "a small red ball on a blue mat")]
+    assert "a red small ball on a blue mat" not in captions
+
+
+def test_kinds_and_swapped_texts_are_named(parser: Parser) -> None:
+    found = {n.kind: n.swapped for n in reversed(_negatives(parser, "a red circle above a blue square"))}
+    assert found == {"relation": ("a red circle", "a blue square"), "attribute": ("red", "blue")}
+
+
+def test_relation_negative_exchanges_head_and_tail_of_its_triple(parser: Parser) -> None:
+    graph = parser.parse(["a red circle above a blue square"])[0]
+    negative = next(n for n in candidates(graph) if n.kind == "relation")
+    assert graph.triples() == [("circle", "above", "square"), ("red", "is", "circle"), ("blue", "is", "square")]
+    assert negative.graph.triples() == [
+        ("square", "above", "circle"),
+        ("red", "is", "circle"),
+        ("blue", "is", "square"),
+    ]
+
+
+def test_attribute_negative_exchanges_the_attributes_in_place(parser: Parser) -> None:
+    graph = parser.parse(["a red circle above a blue square"])[0]
+    negative = next(n for n in candidates(graph) if n.kind == "attribute")
+    assert negative.graph.triples() == [
+        ("circle", "above", "square"),
+        ("blue", "is", "circle"),
+        ("red", "is", "square"),
+    ]
+
+
+def _check(graph: SceneGraph, negative: Negative) -> None:
+    text = negative.caption
+    assert negative.graph.caption == text
+    assert len(negative.graph.triples()) == len(graph.triples())
+    assert [r.predicate for r in negative.graph.relations] == [r.predicate for r in graph.relations]
+    assert len(negative.graph.objects) == len(graph.objects)
+    assert " ".join(text.split()).casefold() != " ".join(graph.caption.split()).casefold()
+    for before, after in (
+        *((a.span, b.span) for a, b in zip(graph.relations, negative.graph.relations, strict=True)),
+    ):
+        assert 0 <= after[0] <= after[1] <= len(text)
+        assert (before[0] == before[1]) == (after[0] == after[1])
+    for obj in negative.graph.objects:
+        assert 0 <= obj.phrase[0] <= obj.span[0] < obj.span[1] <= obj.phrase[1] <= len(text)
+    names = Counter(graph.caption[slice(*o.span)].casefold() for o in graph.objects)
+    assert Counter(text[slice(*o.span)].casefold() for o in negative.graph.objects) == names
+
+
+def _words(text: str) -> Counter[str]:
+    return Counter(word for word in re.findall(r"\w+", text.casefold()) if word not in ("a", "an"))
+
+
+_NOUNS = st.sampled_from("dog cats umbrella TV tables man's-hat hour women unicorn 🐶 box".split())
+_PHRASES = st.tuples(
+    st.sampled_from(["a ", "the ", "an ", "two ", "", "A ", "his "]),
+    st.sampled_from(["", "red ", "old ", "small orange ", "wooden "]),
+    _NOUNS,
+).map("".join)
+_LINKS = st.sampled_from(
+    [" on ", " next to ", " and ", " is behind ", " sits on ", " with ", ", ", " of ", " holding ", ". ", "  "]
+)
+
+
+@st.composite
+def _captions(draw_: st.DrawFn) -> str:
+    text = draw_(_PHRASES)
+    for _ in range(draw_(st.integers(0, 3))):
+        text += draw_(_LINKS) + draw_(_PHRASES)
+    return text + draw_(st.sampled_from(["", ".", " .", "\n"]))
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.one_of(_captions(), st.text(max_size=60)))
+def test_every_negative_has_valid_spans_other_text_and_aligned_triples(parser: Parser, caption: str) -> None:
+    graph = parser.parse([caption])[0]
+    found = candidates(graph)
+    for negative in found:
+        _check(graph, negative)
+    assert len({n.caption for n in found}) == len(found)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(_captions())
+def test_words_of_a_negative_are_the_words_of_its_caption_but_for_articles_and_agreement(
+    parser: Parser, caption: str
+) -> None:
+    for negative in candidates(parser.parse([caption])[0]):
+        changed = (_words(caption) - _words(negative.caption)) + (_words(negative.caption) - _words(caption))
+        assert set(changed) <= {"is", "are", "sits", "sit"}
+
+
+@pytest.mark.parametrize("caption", [caption for caption, _ in MADE if "Two dogs" not in caption])
+def test_exchanging_twice_gives_the_caption_back(parser: Parser, caption: str) -> None:
+    for negative in _negatives(parser, caption):
+        assert caption in [again.caption for again in candidates(negative.graph)]
+
+
+def test_draw_is_made_again_by_seed_epoch_and_key(parser: Parser) -> None:
+    graph = parser.parse(["a small red circle to the left of a large blue square"])[0]
+    drawn = [draw(graph, seed=7, epoch=epoch, key="0001") for epoch in range(40)]
+    assert drawn == [draw(graph, seed=7, epoch=epoch, key="0001") for epoch in range(40)]
+    assert {n.kind for n in drawn if n} == {"relation", "attribute"}
+    assert len({n.caption for n in drawn if n}) > 3
+
+
+def test_long_caption_is_taken(parser: Parser) -> None:
+    graph = parser.parse(["a red dog on a blue mat " * 2500])[0]
+    assert draw(graph, seed=0, epoch=0, key="k") is not None
+
+
+def test_command_writes_the_best_candidates_of_each_caption(tmp_path: Path) -> None:
+    source, out = tmp_path / "captions.txt", tmp_path / "negatives.jsonl"
+    source.write_text("a red circle above a blue square\na dog\n")
+    assert main([str(source), "--max-candidates", "1", "--out", str(out)]) == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [len(row["negatives"]) for row in rows] == [1, 0]
+    negative = rows[0]["negatives"][0]
+    assert set(negative) == {"caption", "kind", "swapped", "graph"}
+    assert SceneGraph.from_json(negative["graph"]).caption == negative["caption"]
