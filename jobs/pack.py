@@ -67,6 +67,12 @@ def main(argv: list[str] | None = None) -> int:
     except PackError as error:
         print("\n".join(f"pack: {line}" for line in (*skips.lines(), error)), file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(
+            f"pack: interrupted; the finished shards in {given.out} are whole, without an index",
+            file=sys.stderr,
+        )
+        return 130
     skips.merge(index.skips)
     for line in skips.lines():
         print(f"pack: {line}", file=sys.stderr)

@@ -29,7 +29,7 @@ class _Loader(yaml.SafeLoader):
     """YAML 1.1 reads 1e-3 as text, because it wants a dot; people write learning rates without one."""
 
 
-_Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+_Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
 )
 
@@ -43,11 +43,8 @@ def _sections(cls: type) -> Iterator[type]:
 
 def _adapter() -> TypeAdapter[Config]:
     for section in _sections(Config):
-        setattr(
-            section,
-            "__pydantic_config__",  # noqa: B010  (a dataclass declares no such field)
-            {"extra": "forbid", "strict": True, "use_attribute_docstrings": True},
-        )
+        settings = {"extra": "forbid", "strict": True, "use_attribute_docstrings": True}
+        section.__pydantic_config__ = settings  # type: ignore[attr-defined]
     return TypeAdapter(Config)
 
 

@@ -8,10 +8,12 @@ under its name goes on with the first stage that is not done.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,6 @@ from typing import Any
 import ray
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from sclip import registry, scenes, tracking
 from sclip.config import Config, ConfigError
@@ -29,8 +30,8 @@ from sclip.data.pack import PackError
 from sclip.data.shards import ShardError, count_samples, expand
 from sclip.data.stream import StreamPlan
 from sclip.evaluate.benchmarks import BenchmarkError
-from sclip.evaluate.runner import evaluate
-from sclip.model import ModelError, image_size
+from sclip.evaluate.runner import check_files, evaluate
+from sclip.model import ModelError, check_model, image_size
 from sclip.model.export import WEIGHTS_FILE
 from sclip.scenegraph import ParserError
 from sclip.scorer import Scorer
@@ -39,12 +40,15 @@ from sclip.train.checkpoint import CheckpointError
 from sclip.train.progress import Progress
 from sclip.train.run_folder import RunFolder
 
-
 ERRORS = (
-    BenchmarkError, CheckpointError, ModelError, PackError, ParserError, registry.RegistryError, ShardError,
+    BenchmarkError, CheckpointError, ModelError, ParserError, registry.RegistryError, ShardError,
     tracking.TrackingError, trainer.TrainingFailed,
 )  # fmt: skip
 """What `pretrain` raises beside ConfigError; each message is written for the user."""
+
+_AT_THE_START = (
+    BenchmarkError, ModelError, PackError, ShardError, registry.RegistryError, tracking.TrackingError, OSError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,37 +63,67 @@ class Summary:
     tracking_uri: str
 
 
+@dataclass(frozen=True)
+class _Started:
+    """A run of which everything was checked, and nothing is scheduled yet."""
+
+    config: Config
+    folder: RunFolder
+    plan: StreamPlan
+    samples: int
+    """Of all epochs together."""
+    tracker: tracking.Tracker
+
+
 def pretrain(config: Config, console: Console) -> Summary:
     """Train, evaluate and register one run; go on with it where it was begun before.
 
-    Raises ConfigError or one of ERRORS, each with a message for the user.
+    Raises ConfigError for what can be found before anything is scheduled, later one of ERRORS, each with a
+    message for the user.
     """
-    config = _resolved(config, console)
-    folder = RunFolder(Path(config.run.storage) / "runs" / config.run.name)
-    size = image_size(config.model.name)
+    try:
+        run = _start(config, console)
+    except _AT_THE_START as error:
+        raise ConfigError(str(error)) from error
+    try:
+        if run.folder.complete is None:
+            _train(run, console)
+        summary = _finish(run, console)
+    except BaseException:
+        console.print(
+            f"go on where it stopped: the same command with run.name={run.config.run.name}", soft_wrap=True
+        )
+        with contextlib.suppress(tracking.TrackingError):  # the first error is the one to tell
+            run.tracker.finish("FAILED")
+        raise
+    run.tracker.finish("FINISHED")
+    return summary
+
+
+def _start(config: Config, console: Console) -> _Started:
+    """Check everything that can be checked, then record the start in the run's folder and in MLflow."""
+    check_model(config.model)
     capacity = cluster.connect()
     actors = cluster.actor_bounds(config, capacity)
+    config = _resolved(config, console)
+    folder = RunFolder(Path(config.run.storage) / "runs" / config.run.name)
     counts = count_samples(expand(config.data.shards))
     samples = sum(counts.values()) * config.train.epochs
     if not samples:
         raise ConfigError(f"data.shards={list(config.data.shards)}: {len(counts)} shards without a sample")
-    folder.start(to_tree(config), counts)
+    check_files(config.evaluate)
+    folder.compare(to_tree(config), counts)
+    initialised = _initialised(config, folder)
     tracker = tracking.open_run(config, config.run.name, config.run.storage)
-    console.print(Text(
-        f"run {config.run.name}: {sum(counts.values()):,} samples in {len(counts)} shards, {config.train.epochs} epochs, "
-        f"{config.model.name}, {config.train.num_workers} x {'GPU' if config.train.use_gpu else 'CPU'} workers, "
-        f"{actors[0]}..{actors[1]} encoder actors"
-    ), soft_wrap=True)  # fmt: skip
-    try:
-        if folder.complete is None:
-            plan = StreamPlan(_started_from(config, folder), tuple(sorted(counts)), size, actors)
-            _train(plan, folder, samples, tracker, console)
-        summary = _finish(config, folder, tracker, console)
-    except BaseException:
-        tracker.finish("FAILED")
-        raise
-    tracker.finish("FINISHED")
-    return summary
+    folder.start(to_tree(config), counts)
+    workers = f"{config.train.num_workers} {'GPU' if config.train.use_gpu else 'CPU'} workers"
+    console.print(
+        f"run {config.run.name}: {sum(counts.values()):,} samples in {len(counts)} shards, "
+        f"{config.train.epochs} epochs, {config.model.name}, {workers}, {actors[0]}..{actors[1]} encoder actors",
+        soft_wrap=True, markup=False, highlight=False,
+    )  # fmt: skip
+    plan = StreamPlan(initialised, tuple(sorted(counts)), image_size(config.model.name), actors)
+    return _Started(config, folder, plan, samples, tracker)
 
 
 def _resolved(config: Config, console: Console) -> Config:
@@ -101,7 +135,10 @@ def _resolved(config: Config, console: Console) -> Config:
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, name=name, storage=str(storage)))
     if config.data.shards:
         return config
-    console.print("no data.shards given: training on generated scenes (yours: data.shards='/data/*.tar')", soft_wrap=True)
+    console.print(
+        "no data.shards given: training on generated scenes (yours: data.shards='/data/*.tar')",
+        soft_wrap=True,
+    )
     made = scenes.generate(storage / "scenes", config.scenes, config.run.seed)
     found = dataclasses.replace(
         config.evaluate,
@@ -113,47 +150,52 @@ def _resolved(config: Config, console: Console) -> Config:
     )
 
 
-def _started_from(config: Config, folder: RunFolder) -> Config:
+def _initialised(config: Config, folder: RunFolder) -> Config:
     """Copy the weights of `run.init_from` into the run's folder and name them as the pretrained ones."""
-    source = config.run.init_from
-    if not source:
+    if not config.run.init_from:
         return config
     weights = folder.path / "init.safetensors"
     if not weights.exists():
+        folder.path.mkdir(parents=True, exist_ok=True)
         temporary = weights.with_suffix(".partial")
-        shutil.copyfile(_weights(source, config), temporary)
+        with tempfile.TemporaryDirectory() as fetched:
+            shutil.copyfile(_weights(config, Path(fetched)), temporary)
         temporary.replace(weights)
     return dataclasses.replace(config, model=dataclasses.replace(config.model, pretrained=str(weights)))
 
 
-def _weights(source: str, config: Config) -> Path:
+def _weights(config: Config, fetched: Path) -> Path:
+    """Return the file that `run.init_from` means: of the registry, a file, an exported folder or a run."""
+    source = config.run.init_from
     if source.startswith("models:/"):
-        return registry.download(source, tracking.store_uri(config, config.run.storage)) / WEIGHTS_FILE
+        return (
+            registry.download(source, tracking.store_uri(config, config.run.storage), fetched) / WEIGHTS_FILE
+        )
     path = Path(source).expanduser()
-    candidates = (path, path / WEIGHTS_FILE, path / "model" / WEIGHTS_FILE)
     run = Path(config.run.storage) / "runs" / source / "model" / WEIGHTS_FILE
-    for candidate in (*candidates, run):
+    for candidate in (path, path / WEIGHTS_FILE, path / "model" / WEIGHTS_FILE, run):
         if candidate.is_file():
             return candidate
     raise ConfigError(
-        f"run.init_from={source!r}: no .safetensors file, no folder of a finished run, and no models:/NAME@alias"
+        f"run.init_from={source!r}: no .safetensors file, no finished run, and no models:/NAME@alias"
     )
 
 
-def _train(plan: StreamPlan, folder: RunFolder, samples: int, tracker: tracking.Tracker, console: Console) -> None:
-    config = plan.config
-    with Progress(samples, config.train.batch_size, config.run.progress_every_s, console) as progress:
+def _train(run: _Started, console: Console) -> None:
+    config = run.config
+    with Progress(run.samples, config.train.batch_size, config.run.progress_every_s, console) as progress:
 
         def on_report(report: dict[str, Any]) -> None:
             progress.report(report)
             if report["kind"] == "metrics":
-                tracker.log({f"train/{k}": v for k, v in report["metrics"].items()}, report["step"])
+                run.tracker.log({f"train/{k}": v for k, v in report["metrics"].items()}, report["step"])
 
-        trainer.fit(plan, folder, samples, on_report)
+        trainer.fit(run.plan, run.folder, run.samples, on_report)
 
 
-def _finish(config: Config, folder: RunFolder, tracker: tracking.Tracker, console: Console) -> Summary:
+def _finish(run: _Started, console: Console) -> Summary:
     """Export, score and register the trained model, unless that was done before."""
+    config, folder, tracker = run.config, run.folder, run.tracker
     trained = folder.complete
     if trained is None:
         raise trainer.TrainingFailed("training ended without an error, but not every sample was trained on")
@@ -162,13 +204,14 @@ def _finish(config: Config, folder: RunFolder, tracker: tracking.Tracker, consol
         console.print("evaluating the trained model")
         gpus = 1 if config.train.use_gpu else 0
         task = ray.remote(num_cpus=config.train.worker_cpus, num_gpus=gpus)(_export_and_score)
-        shards = expand(config.data.shards)
         try:
-            scores = ray.get(task.remote(config, folder.path, trained["checkpoint"], shards))
+            scores = ray.get(task.remote(config, folder.path, trained["checkpoint"], run.plan.shards))
         except ray.exceptions.RayTaskError as error:
             raise (error.cause if isinstance(error.cause, ERRORS) else error) from None
         tracker.log(scores, trained["step"])
-        version = registry.register(tracker.client, tracker.run_id, folder.model, config.tracking.model_name, scores)
+        version = registry.register(
+            tracker.client, tracker.run_id, folder.model, config.tracking.model_name, scores
+        )
         result = {"scores": scores, "version": version}
         folder.record_result(result)
     return Summary(folder.path, trained, result["scores"], result["version"], tracker.uri)

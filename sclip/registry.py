@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import mlflow.artifacts
 import mlflow.pyfunc
 import pandas as pd
 from mlflow import MlflowClient
@@ -23,6 +24,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 from PIL import Image
 
+from sclip.model.export import WEIGHTS_FILE
 from sclip.scorer import read_parser
 from sclip.tracking import environment, first_cause, mask
 
@@ -101,6 +103,29 @@ def register(
             f"it stands in {directory}"
         ) from error
     return str(version.version)
+
+
+def download(source: str, uri: str, folder: str | Path) -> Path:
+    """Fetch a registered model below `folder`; return the exported directory in it, which `Scorer.load` reads.
+
+    Args:
+        source: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+        uri: the MLflow store, as `Tracker.uri`.
+        folder: an existing folder.
+
+    Raises RegistryError where there is no such version, or one that this project did not register.
+    """
+    try:
+        with _quiet():
+            model = mlflow.artifacts.download_artifacts(
+                artifact_uri=source, dst_path=str(folder), tracking_uri=uri, registry_uri=uri
+            )
+    except (MlflowException, OSError) as error:
+        raise RegistryError(f"{source} cannot be had from {mask(uri)}: {first_cause(error)}") from error
+    weights = next(Path(model).glob(f"artifacts/*/{WEIGHTS_FILE}"), None)
+    if weights is None:
+        raise RegistryError(f"{source} is no Structure-CLIP model: no artifact of it holds {WEIGHTS_FILE}")
+    return weights.parent
 
 
 def pip_requirements(spacy_model: str) -> list[str]:

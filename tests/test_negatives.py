@@ -29,7 +29,10 @@ MADE = [
     ("an orange car near a white house", "a white car near an orange house"),
     ("a man with a hat", "a hat with a man"),
     ("two women and three men", "three women and two men"),
-    ("a boy with a red kite next to a girl with a balloon", "a girl with a red kite next to a boy with a balloon"),
+    (
+        "a boy with a red kite next to a girl with a balloon",
+        "a girl with a red kite next to a boy with a balloon",
+    ),
 ]
 
 # captions without any exchange that changes what they say
@@ -83,7 +86,11 @@ def test_kinds_and_swapped_texts_are_named(parser: Parser) -> None:
 def test_relation_negative_exchanges_head_and_tail_of_its_triple(parser: Parser) -> None:
     graph = parser.parse(["a red circle above a blue square"])[0]
     negative = next(n for n in candidates(graph) if n.kind == "relation")
-    assert graph.triples() == [("circle", "above", "square"), ("red", "is", "circle"), ("blue", "is", "square")]
+    assert graph.triples() == [
+        ("circle", "above", "square"),
+        ("red", "is", "circle"),
+        ("blue", "is", "square"),
+    ]
     assert negative.graph.triples() == [
         ("square", "above", "circle"),
         ("red", "is", "circle"),
@@ -130,7 +137,19 @@ _PHRASES = st.tuples(
     _NOUNS,
 ).map("".join)
 _LINKS = st.sampled_from(
-    [" on ", " next to ", " and ", " is behind ", " sits on ", " with ", ", ", " of ", " holding ", ". ", "  "]
+    [
+        " on ",
+        " next to ",
+        " and ",
+        " is behind ",
+        " sits on ",
+        " with ",
+        ", ",
+        " of ",
+        " holding ",
+        ". ",
+        "  ",
+    ]
 )
 
 

@@ -60,7 +60,7 @@ def test_any_run_of_crashes_and_world_sizes_does_every_row_exactly_once(
 def test_a_row_that_comes_twice_is_an_error_that_names_it() -> None:
     position = Position()
     position.add(3, 5)
-    with pytest.raises(PositionError, match="entry 3: rows 5..5 recorded twice"):
+    with pytest.raises(PositionError, match=r"entry 3: rows 5\.\.5 recorded twice"):
         position.add(3, 5)
     other = Position()
     other.add(3, 5)

@@ -21,7 +21,10 @@ CAPTIONS = {
         {"circle at the left of square"},
         {"circle: small", "circle: red", "square: blue"},
     ),
-    "A green triangle is above a yellow star.": ({"triangle above star"}, {"triangle: green", "star: yellow"}),
+    "A green triangle is above a yellow star.": (
+        {"triangle above star"},
+        {"triangle: green", "star: yellow"},
+    ),
     "there is a red square below the large blue circle": (
         {"square under circle"},
         {"square: red", "circle: large", "circle: blue"},
@@ -76,7 +79,10 @@ def test_caption_gives_the_graph_that_a_person_writes(parser: Parser, caption: s
 def test_spans_cut_names_phrases_attributes_and_predicates_out_of_the_caption(parser: Parser) -> None:
     caption = "A small red circle to the left of two traffic lights."
     graph = parser.parse([caption])[0]
-    assert [caption[slice(*obj.phrase)] for obj in graph.objects] == ["A small red circle", "two traffic lights"]
+    assert [caption[slice(*obj.phrase)] for obj in graph.objects] == [
+        "A small red circle",
+        "two traffic lights",
+    ]
     assert [caption[slice(*obj.span)] for obj in graph.objects] == ["circle", "traffic lights"]
     assert [caption[slice(*a.span)] for a in graph.attributes] == ["small", "red", "two"]
     assert [caption[slice(*r.span)] for r in graph.relations] == ["to the left of"]

@@ -188,8 +188,10 @@ def _results(
         yield from (_write(number, chunk, out) for number, chunk in jobs)
         return
     pending: deque[Future[tuple[Shard | None, Skips]]] = deque()
-    # Not forked: the caller may run threads (Ray's, torch's), whose locks a forked child would inherit held.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    # Not forked from here: the caller may run threads (Ray's, torch's), whose held locks a child inherits.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # webdataset imports torch: once, not in every process
+    with ProcessPoolExecutor(workers, context) as pool:
         for number, chunk in jobs:
             pending.append(pool.submit(_write, number, chunk, out))
             if len(pending) > 2 * workers:

@@ -17,7 +17,7 @@ from sclip.config import EvaluateConfig
 from sclip.data.images import ImageError
 from sclip.data.shards import Rejected, Sample, expand, read_shard
 from sclip.evaluate import benchmarks, metrics
-from sclip.evaluate.benchmarks import BenchmarkError, Case
+from sclip.evaluate.benchmarks import BenchmarkError, Case, attribute_cases, relation_cases
 from sclip.scorer import Scorer, to_uint8
 
 _log = logging.getLogger(__name__)
@@ -46,10 +46,10 @@ def evaluate(
     """
     scores: dict[str, float] = {}
     if config.relation:
-        cases = benchmarks.relation_cases(config.relation, config.images)
+        cases = relation_cases(config.relation, config.images)
         scores |= _choice("relation", scorer, cases, config, least_cases=1)
     if config.attribute:
-        cases = benchmarks.attribute_cases(config.attribute, config.images)
+        cases = attribute_cases(config.attribute, config.images)
         scores |= _choice("attribute", scorer, cases, config, least_cases=benchmarks.LEAST_ATTRIBUTE_CASES)
     trained = set(expand(training_shards))
     shards = expand(config.retrieval) or sorted(trained)
@@ -57,6 +57,17 @@ def evaluate(
         prefix = "retrieval_on_training_images" if trained & set(shards) else "retrieval"
         scores |= {f"{prefix}/{k}": v for k, v in _retrieval(scorer, shards, config, caption_field).items()}
     return scores
+
+
+def check_files(config: EvaluateConfig) -> None:
+    """Read the benchmark files and look the shards up, before a training of hours ends in an error of theirs.
+
+    Raises BenchmarkError or ShardError as `evaluate` would.
+    """
+    for path, read in ((config.relation, relation_cases), (config.attribute, attribute_cases)):
+        for case in read(path, config.images)[:1] if path else ():
+            case.crop()
+    expand(config.retrieval)
 
 
 def _choice(

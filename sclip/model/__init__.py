@@ -1,6 +1,6 @@
 """Structure-CLIP as torch modules: towers, knowledge-enhanced encoder, losses, tokens and files."""
 
-from sclip.model.architecture import ModelError, architecture, image_size, names
+from sclip.model.architecture import ModelError, architecture, check_model, image_size, names
 from sclip.model.export import export, load_exported
 from sclip.model.losses import structure_loss
 from sclip.model.structure_clip import StructureCLIP, build_model
@@ -12,6 +12,7 @@ __all__ = [
     "Tokenizer",
     "architecture",
     "build_model",
+    "check_model",
     "export",
     "image_size",
     "load_exported",

@@ -17,7 +17,8 @@ from timm.models.convnext import ConvNeXt
 
 from sclip.config import ModelConfig
 
-__all__ = ["ModelError", "architecture", "image_size", "names", "open_clip_config"]
+__all__ = ["ModelError", "architecture", "check_model", "image_size", "names", "open_clip_config"]
+__all__ += ["pretrained_source"]
 
 open_clip.add_model_config(Path(__file__).parent / "configs")
 
@@ -30,7 +31,7 @@ default_cfgs = generate_default_cfgs({"sclip_convnext": {"input_size": (3, 64, 6
 """What timm and open_clip's adapter look up for the tower below; timm finds it in this module by this name."""
 
 
-@register_model
+@register_model  # type: ignore[untyped-decorator]
 def sclip_convnext(pretrained: bool = False, **kwargs: Any) -> ConvNeXt:
     """Return the small tower of `scenes-convnext`: LayerNorm only, 64 px to 2 x 2 positions, random weights."""
     shape = {
@@ -74,6 +75,37 @@ def architecture(config: ModelConfig) -> str:
         open_clip_config(f"{name}-quickgelu")
         return f"{name}-quickgelu"
     return name
+
+
+def pretrained_source(config: ModelConfig) -> tuple[Path | None, str]:
+    """Return the file or the open_clip tag that `config.pretrained` names; (None, "") for random weights.
+
+    Raises `ModelError` for a file that is not there and for a tag that the architecture has not.
+    """
+    source = config.pretrained
+    if source.endswith(".safetensors"):
+        path = Path(source).expanduser()
+        if not path.is_file():
+            raise ModelError(f"model.pretrained={source!r}: no such file")
+        return path, ""
+    name = architecture(config)
+    if source and not open_clip.pretrained.get_pretrained_cfg(name, source):
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
+        raise ModelError(
+            f"model.pretrained={source!r}: neither a .safetensors file nor a tag of {name} (tags: {tags})"
+        )
+    return None, source
+
+
+def check_model(config: ModelConfig) -> None:
+    """Raise `ModelError` for what can be seen to be wrong with a model config without building the model."""
+    pretrained_source(config)
+    image_size(config.name)
+    width = open_clip_config(config.name)["text_cfg"]["width"]
+    if config.kee.enabled and width % config.kee.heads:
+        raise ModelError(
+            f"model.kee.heads={config.kee.heads}: must divide the text tower's width {width} of {config.name}"
+        )
 
 
 def image_size(name: str) -> int:

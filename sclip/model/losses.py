@@ -53,7 +53,7 @@ def _world() -> tuple[int, int]:
 
 def gather_with_gradient(local: Tensor) -> Tensor:
     """Return the rows [N, ...] of all ranks in rank order for this rank's [B, ...], differentiable."""
-    return _Gather.apply(local) if _world()[1] > 1 else local  # type: ignore[no-untyped-call]
+    return _Gather.apply(local) if _world()[1] > 1 else local
 
 
 def contrastive_rows(

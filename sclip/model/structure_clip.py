@@ -11,7 +11,7 @@ import dataclasses
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import open_clip
 import torch
@@ -23,7 +23,13 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sclip.config import ModelConfig
-from sclip.model.architecture import ModelError, architecture, open_clip_config
+from sclip.model.architecture import (
+    ModelError,
+    architecture,
+    check_model,
+    open_clip_config,
+    pretrained_source,
+)
 from sclip.model.kee import KnowledgeEncoder
 from sclip.model.tokenizer import PADDING
 
@@ -73,10 +79,6 @@ class StructureCLIP(nn.Module):
         self.kee: KnowledgeEncoder | None = None
         if config.kee.enabled:
             width = self.token_embedding.embedding_dim
-            if width % config.kee.heads:
-                raise ModelError(
-                    f"model.kee.heads={config.kee.heads}: must divide the text tower's width {width}"
-                )
             self.kee = KnowledgeEncoder(width, open_clip_config(config.name)["embed_dim"], config.kee)
 
     @property
@@ -139,15 +141,9 @@ def build_model(config: ModelConfig, load_weights: bool = True) -> StructureCLIP
     `load_weights=False` skips the latter, where a checkpoint follows. Raises `ModelError`: unknown
     architecture or tag, missing or unfitting file, a tower with batch statistics.
     """
+    check_model(config if load_weights else dataclasses.replace(config, pretrained=""))
     name = architecture(config)
-    source = config.pretrained if load_weights else ""
-    path = Path(source).expanduser() if source.endswith(".safetensors") else None
-    tag = "" if path else source
-    if tag and not open_clip.pretrained.get_pretrained_cfg(name, tag):
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
-        raise ModelError(
-            f"model.pretrained={tag!r}: neither a .safetensors file nor a tag of {name} (tags: {tags})"
-        )
+    path, tag = pretrained_source(config) if load_weights else (None, "")
     try:
         with _without_warnings():
             clip = open_clip.create_model(name, pretrained=tag or None)
@@ -208,10 +204,8 @@ def _without_warnings() -> Iterator[None]:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise ModelError(f"model.pretrained={str(path)!r}: no such file")
     try:
-        state: dict[str, Tensor] = load_file(path)
+        return cast(dict[str, Tensor], load_file(path))
     except SafetensorError as error:
         raise ModelError(
             f"model.pretrained={str(path)!r}: not a readable safetensors file ({error})"

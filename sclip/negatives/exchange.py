@@ -16,7 +16,9 @@ from sclip.scenegraph.graph import Span
 from sclip.scenegraph.lexicon import noun_lemma, verb_lemma
 
 _ARTICLE = re.compile(r"\b(an?)(\s+)([^\W_][\w'-]*)", re.IGNORECASE)
-_AN_BY_SOUND = re.compile(r"hour|honest|honou?r|heir|herb\b|[fhlmnrsx](?:[^a-z]|$)|x-|suv\b|mp3|nfl|mri|lcd|led\b")
+_AN_BY_SOUND = re.compile(
+    r"hour|honest|honou?r|heir|herb\b|[fhlmnrsx](?:[^a-z]|$)|x-|suv\b|mp3|nfl|mri|lcd|led\b"
+)
 _A_BY_SOUND = re.compile(r"uni(?!n|m)|use|usual|utensil|ute|euro|eu|one\b|once|ukul|u\b|u-|urin")
 _SENTENCE_END = re.compile(r"[.!?]\s+$|^\s*$")
 _BE = {"is": "are", "was": "were", "has": "have", "does": "do", "isn't": "aren't"}
@@ -89,7 +91,13 @@ class Exchange:
                     piece
                     for piece in (
                         _cut(part, 0, start - low),
-                        _Part(text, *(_sub(span, part, start - low, end - low) for span in (part.content, part.place))),
+                        _Part(
+                            text,
+                            *(
+                                _sub(span, part, start - low, end - low)
+                                for span in (part.content, part.place)
+                            ),
+                        ),
                         _cut(part, end - low, high - low),
                     )
                     if piece.text or piece.content[0] < piece.content[1]
@@ -108,7 +116,9 @@ class Exchange:
                 article, word = match.group(1), match.group(3)
                 right = _article(word)
                 if (article.lower(), word.lower()) not in known and article.lower() != right:
-                    cased = right.upper() if article.isupper() and len(article) > 1 else article[0] + right[1:]
+                    cased = (
+                        right.upper() if article.isupper() and len(article) > 1 else article[0] + right[1:]
+                    )
                     self.replace(*match.span(1), cased)
                     break
             else:
@@ -168,7 +178,9 @@ def agree(verb: str, plural: bool) -> str:
 
 
 def _cut(part: _Part, start: int, end: int) -> _Part:
-    return _Part(part.text[start:end], _sub(part.content, part, start, end), _sub(part.place, part, start, end))
+    return _Part(
+        part.text[start:end], _sub(part.content, part, start, end), _sub(part.place, part, start, end)
+    )
 
 
 def _sub(span: Span, part: _Part, start: int, end: int) -> Span:
@@ -192,4 +204,6 @@ def _is_name(phrase: str) -> bool:
     words = re.findall(r"[^\W\d_]+", phrase)
     if not words:
         return False
-    return (words[0].isupper() and len(words[0]) > 1) or (len(words) > 1 and words[1][0].isupper() and len(words[0]) > 1)
+    return (words[0].isupper() and len(words[0]) > 1) or (
+        len(words) > 1 and words[1][0].isupper() and len(words[0]) > 1
+    )

@@ -44,7 +44,9 @@ _POSTURES = frozenset(
     """sit stand lay lie park walk rest grow hang lean run play talk speak ride travel sleep wait pose float swim
     fly kneel graze line stop drive perch place locate position set gather stay""".split()
 )
-_MUTUAL = frozenset("kiss hug match meet resemble face touch marry embrace connect border join mix play".split())
+_MUTUAL = frozenset(
+    "kiss hug match meet resemble face touch marry embrace connect border join mix play".split()
+)
 _TOGETHER = frozenset("with to against".split())
 
 
@@ -69,7 +71,11 @@ def is_symmetric(predicate: str, subject: str, object_: str) -> bool:
     last = predicate.rsplit(" ", 1)[-1]
     if last == "with":
         return equals
-    return verb in _MUTUAL and (not preposition or last in _TOGETHER) and (equals or verb in ("touch", "connect"))
+    return (
+        verb in _MUTUAL
+        and (not preposition or last in _TOGETHER)
+        and (equals or verb in ("touch", "connect"))
+    )
 
 
 def meaning(

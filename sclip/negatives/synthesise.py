@@ -103,9 +103,12 @@ def _exchange_objects(graph: SceneGraph, first: int, second: int, whole: bool) -
     attributes = graph.attributes
     if whole:
         attributes = tuple(
-            replace(a, object=swap.get(a.object, a.object)) if _within(a.span, spans) else a for a in attributes
+            replace(a, object=swap.get(a.object, a.object)) if _within(a.span, spans) else a
+            for a in attributes
         )
-    if meaning(objects, attributes, graph.relations) == meaning(graph.objects, graph.attributes, graph.relations):
+    if meaning(objects, attributes, graph.relations) == meaning(
+        graph.objects, graph.attributes, graph.relations
+    ):
         return None
     edit = Exchange(graph.caption, *spans)
     if whole:
@@ -159,9 +162,7 @@ def _exchange_attributes(graph: SceneGraph, first: int, second: int) -> Negative
     spans = (one.span, other.span)
     if one.object == other.object or _overlap(*spans):
         return None
-    in_phrase = [
-        _within(a.span, (graph.objects[a.object].phrase,)) for a in (one, other)
-    ]
+    in_phrase = [_within(a.span, (graph.objects[a.object].phrase,)) for a in (one, other)]
     number = [a.attribute.isdigit() for a in (one, other)]
     if in_phrase[0] != in_phrase[1] or number[0] != number[1]:
         return None

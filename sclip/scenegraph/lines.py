@@ -21,7 +21,9 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
     """Declare the arguments that both commands have."""
     arguments.add_argument("file", metavar="FILE", help="one caption a line; '-' reads standard input")
     arguments.add_argument("--out", metavar="OUT", help="write here instead of to standard output")
-    arguments.add_argument("--spacy-model", default="", help="spaCy pipeline; by default the English one found")
+    arguments.add_argument(
+        "--spacy-model", default="", help="spaCy pipeline; by default the English one found"
+    )
 
 
 def run(options: argparse.Namespace, convert: Callable[[SceneGraph], dict[str, Any]]) -> int:
@@ -29,7 +31,9 @@ def run(options: argparse.Namespace, convert: Callable[[SceneGraph], dict[str, A
     try:
         parser = Parser(options.spacy_model)
         with ExitStack() as stack:
-            source = sys.stdin.buffer if options.file == "-" else stack.enter_context(open(options.file, "rb"))
+            source = (
+                sys.stdin.buffer if options.file == "-" else stack.enter_context(open(options.file, "rb"))
+            )
             sink = stack.enter_context(open(options.out, "wb")) if options.out else sys.stdout.buffer
             _write(sink, (convert(graph) for graph in parser.stream(_captions(source))))
     except BrokenPipeError:  # the reader (`head`) has seen enough

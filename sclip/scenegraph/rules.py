@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from sclip.scenegraph import lexicon
-from sclip.scenegraph.chunks import Chunk, adjectives, find_chunks
+from sclip.scenegraph.chunks import adjectives, find_chunks
 from sclip.scenegraph.graph import Attribute, Object, Relation, SceneGraph, Span
 from sclip.scenegraph.words import Word
 

@@ -174,9 +174,7 @@ def _correct(words: list[Word]) -> None:
                 and before == "N"
                 and text not in _ING_NOUNS
                 and after in ("D", "P", "M", "J", "N", "")
-            ):
-                word.code = "G"
-            elif text.endswith("ing") and before == "B" and text not in _ING_NOUNS:
+            ) or (text.endswith("ing") and before == "B" and text not in _ING_NOUNS):
                 word.code = "G"
             elif before == "N" and after == "D" and word.dep != "poss" and re.search(r"[a-z]s$", text):
                 word.code = "V"  # "a man rides a horse", tagged as a plural

@@ -21,10 +21,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict as dsd
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 
 from sclip.config import ModelConfig
@@ -54,7 +54,9 @@ class CheckpointError(RuntimeError):
     """A checkpoint that cannot be written or read; the message names the folder, what differs and the remedy."""
 
 
-def save(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+def save(
+    path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]
+) -> None:
     """Write a checkpoint into a local folder that all ranks see; called by all of them, together.
 
     `state` is JSON of the caller's (progress, position in the data, config), rank 0's counts. What stands at
@@ -70,7 +72,7 @@ def save(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer, s
     _barrier()
     tensors, _ = _tensors(model, optimizer)
     writer = HuggingFaceStorageWriter(str(path), save_distributed=True)
-    dcp.save(tensors, storage_writer=writer, no_dist=not dist.is_initialized())
+    state_dict_saver.save(tensors, storage_writer=writer, no_dist=not dist.is_initialized())
     # Each rank hashes what it wrote itself, at the same time as the others; DCP numbers its files from 1.
     own = {file.name: _fingerprint(file) for file in path.glob(f"shard-{rank + 1:05d}-*.safetensors")}
     files = {name: entry for of_rank in gather_json(own) for name, entry in of_rank.items()}
@@ -149,8 +151,9 @@ def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[s
     """Return the tensors of a checkpoint, DTensors where sharded, and the optimizer's hyperparameters."""
     model_state, optimizer_state = dsd.get_state_dict(model, optimizer, options=_FLAT)
     tensors = {_MODEL + name: value for name, value in model_state.items()}
-    tensors |= {_OPTIMIZER + name: v for name, v in optimizer_state.items() if isinstance(v, Tensor)}
-    return tensors, {name: v for name, v in optimizer_state.items() if not isinstance(v, Tensor)}
+    flat: dict[str, Any] = dict(optimizer_state)
+    tensors |= {_OPTIMIZER + name: v for name, v in flat.items() if isinstance(v, Tensor)}
+    return tensors, {name: v for name, v in flat.items() if not isinstance(v, Tensor)}
 
 
 def _without(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:
@@ -161,7 +164,7 @@ def _read(path: Path, tensors: dict[str, Any], alone: bool = False) -> None:
     """Read the tensors in place; the optimizer's are ignored if none of them is asked for."""
     reader = HuggingFaceStorageReader(str(path))
     try:
-        found = reader.read_metadata().state_dict_metadata
+        found: Mapping[str, Any] = reader.read_metadata().state_dict_metadata
     except SafetensorError as error:
         raise CheckpointError(f"{path}: a file is no readable safetensors file ({error})") from error
     if not any(name.startswith(_OPTIMIZER) for name in tensors):
@@ -169,7 +172,9 @@ def _read(path: Path, tensors: dict[str, Any], alone: bool = False) -> None:
     differences = {
         "missing in it": sorted(tensors.keys() - found.keys()),
         "unknown to the model": sorted(found.keys() - tensors.keys()),
-        "of another shape": sorted(n for n in tensors.keys() & found.keys() if tensors[n].shape != found[n].size),
+        "of another shape": sorted(
+            n for n in tensors.keys() & found.keys() if tensors[n].shape != found[n].size
+        ),
     }
     told = [f"{len(names)} {what} ({', '.join(names[:3])})" for what, names in differences.items() if names]
     if told:
@@ -177,7 +182,7 @@ def _read(path: Path, tensors: dict[str, Any], alone: bool = False) -> None:
             f"{path}: not a checkpoint of this model: tensors {'; '.join(told)}. Use the model.* keys of the config "
             "it was written with, or another run.name to start anew"
         )
-    dcp.load(tensors, storage_reader=reader, no_dist=alone or not dist.is_initialized())
+    state_dict_loader.load(tensors, storage_reader=reader, no_dist=alone or not dist.is_initialized())
 
 
 def _manifest(path: Path) -> dict[str, Any]:

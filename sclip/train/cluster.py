@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from sclip.config import Config, ConfigError
 
+
 @dataclass(frozen=True)
 class Capacity:
     """CPUs and GPUs that a cluster has, or can grow to where it scales."""

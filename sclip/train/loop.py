@@ -22,7 +22,6 @@ from ray.train.torch import get_device
 from ray.util.queue import Queue
 from torch import Tensor, nn
 
-from sclip.config import Config
 from sclip.data import columns as col
 from sclip.data.batches import Batch, Batches
 from sclip.data.position import Position
@@ -87,7 +86,9 @@ class _Worker:
         self.step = TrainStep(model, optimizer, config)
         self.progress, self.position = _Progress(), Position()
         self.saved_step = self._resume(model, optimizer)
-        self.batches = Batches(self._blocks(), config.train.batch_size // self.world, self.saved_step, self._blank())
+        self.batches = Batches(
+            self._blocks(), config.train.batch_size // self.world, self.saved_step, self._blank()
+        )
         self.wait_s = 0.0
 
     def run(self) -> None:
@@ -117,7 +118,9 @@ class _Worker:
         if self.progress.step > self.saved_step:
             self._save()
         if self.rank == 0:
-            self.folder.finish(vars(self.progress) | {"checkpoint": self.folder.step_path(self.saved_step).name})
+            self.folder.finish(
+                vars(self.progress) | {"checkpoint": self.folder.step_path(self.saved_step).name}
+            )
 
     def _resume(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
         latest = self.folder.latest()
@@ -135,7 +138,10 @@ class _Worker:
         shuffle = {}
         if data.shuffle_buffer:
             seed = digest64("shuffle", self.config.run.seed, self.progress.step, self.rank) % 2**31
-            shuffle = {"local_shuffle_buffer_size": max(data.shuffle_buffer, size), "local_shuffle_seed": seed}
+            shuffle = {
+                "local_shuffle_buffer_size": max(data.shuffle_buffer, size),
+                "local_shuffle_seed": seed,
+            }
         return iter(
             ray.train.get_dataset_shard(DATASET).iter_batches(
                 batch_size=size, batch_format="numpy", prefetch_batches=2, **shuffle
@@ -169,7 +175,7 @@ class _Worker:
     def _judge(self, quarantined: int, samples: int) -> None:
         seen = quarantined + samples
         limit = self.config.data.max_quarantined
-        if seen >= _FEWEST_TO_JUDGE and quarantined > limit * seen or seen == quarantined > 0:
+        if (seen >= _FEWEST_TO_JUDGE and quarantined > limit * seen) or seen == quarantined > 0:
             reasons = "; ".join(f"{entry['key']}: {entry['reason']}" for entry in self.batches.rejected[:5])
             raise TooManyQuarantined(
                 f"{quarantined} of {seen} samples cannot be trained on, above data.max_quarantined={limit}; "
@@ -189,12 +195,16 @@ class _Worker:
             merged += payload["rejected"]
         self.progress.quarantined += len(merged)
         path = self.folder.step_path(self.progress.step)
-        if self.rank == 0:  # before the manifest: lines without a checkpoint are taken back, the reverse is lost
+        if (
+            self.rank == 0
+        ):  # before the manifest: lines without a checkpoint are taken back, the reverse is lost
             self.folder.set_aside(self.progress.step, merged)
         state = {"progress": vars(self.progress), "position": self.position.to_json()}
         checkpoint.save(path, self.step.model, self.step.optimizer, state)
         self.saved_step = self.progress.step
-        self._report("checkpoint", path=str(path), seconds=time.perf_counter() - started, **vars(self.progress))
+        self._report(
+            "checkpoint", path=str(path), seconds=time.perf_counter() - started, **vars(self.progress)
+        )
         ray.train.report(
             {"step": self.progress.step},
             checkpoint=Checkpoint.from_directory(path) if self.rank == 0 else None,

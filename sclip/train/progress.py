@@ -39,7 +39,11 @@ class Progress:
         """Show one report of the worker loop."""
         kind = report["kind"]
         if kind == "start":
-            begun = f"at step {report['step']} ({report['samples']:,} samples)" if report["step"] else "from the start"
+            begun = (
+                f"at step {report['step']} ({report['samples']:,} samples)"
+                if report["step"]
+                else "from the start"
+            )
             self.say(f"training with {report['workers']} workers {begun}")
         elif kind == "metrics":
             self._line(report)
@@ -52,7 +56,9 @@ class Progress:
         metrics = report["metrics"]
         left = self._samples - report["samples"]
         # a run's rate changes slowly; a single interval's does not
-        self._rate = 0.8 * self._rate + 0.2 * metrics["samples_per_s"] if self._rate else metrics["samples_per_s"]
+        self._rate = (
+            0.8 * self._rate + 0.2 * metrics["samples_per_s"] if self._rate else metrics["samples_per_s"]
+        )
         steps = report["step"] + -(-left // self._batch_size)
         text = (
             f"step {report['step']}/{steps}  epoch {metrics['epoch']:.2f}  loss {metrics['loss']:.3f}  "

@@ -17,7 +17,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sclip.config import ConfigError
 from sclip.config_loader import difference
@@ -41,26 +41,29 @@ class RunFolder:
         self.model = path / "model"
         self.quarantine = path / "quarantine.jsonl"
 
-    def start(self, config: dict[str, Any], shards: dict[str, int]) -> None:
-        """Record what the run is started with, or check that a run of this name is the same.
+    def compare(self, config: dict[str, Any], shards: dict[str, int]) -> None:
+        """Raise ConfigError, with one line for each key that differs, where the run was begun with another config.
 
-        Raises ConfigError with one line for each key, or for the shards, that differ.
+        Keys in RESUMABLE may differ; the shards, and the number of samples in each, may not.
         """
+        before, known = self._read("config.json"), self._read("shards.json")
+        if before is None:
+            return
+        lines = [line for line in difference(before, config) if line.partition(":")[0] not in RESUMABLE]
+        if known is not None and known != shards:
+            changed = sorted(set(known.items()) ^ set(shards.items()))
+            lines.append(f"shards: {len(changed)} differ, the first is {changed[0][0]}")
+        if lines:
+            raise ConfigError(
+                f"run.name={self.path.name!r}: a run of this name was started with another config:\n  "
+                + "\n  ".join(lines)
+                + "\nname another run, or take these changes back to resume it"
+            )
+
+    def start(self, config: dict[str, Any], shards: dict[str, int]) -> None:
+        """Record what the run is started with; what an earlier start recorded stays."""
         self.path.mkdir(parents=True, exist_ok=True)
-        before = self._read("config.json")
-        if before is not None:
-            lines = [line for line in difference(before, config) if line.partition(":")[0] not in RESUMABLE]
-            known = self._read("shards.json")
-            if known is not None and known != shards:
-                changed = sorted(set(known.items()) ^ set(shards.items()))
-                lines.append(f"shards: {len(changed)} differ, the first is {changed[0][0]}")
-            if lines:
-                raise ConfigError(
-                    f"run.name={self.path.name!r}: a run of this name was started with another config:\n  "
-                    + "\n  ".join(lines)
-                    + "\nname another run, or take these changes back to resume it"
-                )
-        else:
+        if not (self.path / "config.json").exists():
             self._write("shards.json", shards)
             self._write("config.json", config)
 
@@ -124,9 +127,9 @@ class RunFolder:
         """Record scores and registered version, the last thing that a run does."""
         self._write("result.json", result)
 
-    def _read(self, name: str) -> Any:
+    def _read(self, name: str) -> dict[str, Any] | None:
         path = self.path / name
-        return json.loads(path.read_text()) if path.exists() else None
+        return cast(dict[str, Any], json.loads(path.read_text())) if path.exists() else None
 
     def _write(self, name: str, value: Any) -> None:
         _replace(self.path / name, json.dumps(value, indent=1, sort_keys=True) + "\n")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import warnings
-import warnings
 from collections.abc import Iterator
 
 import torch

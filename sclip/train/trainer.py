@@ -42,7 +42,9 @@ class TrainingFailed(RuntimeError):
     """Training ended before every sample was trained on; one line that says why, then where to go on."""
 
 
-def fit(plan: stream.StreamPlan, folder: RunFolder, samples: int, on_report: Callable[[dict[str, Any]], None]) -> None:
+def fit(
+    plan: stream.StreamPlan, folder: RunFolder, samples: int, on_report: Callable[[dict[str, Any]], None]
+) -> None:
     """Train until every sample of the plan is trained on, over any loss of workers.
 
     Args:
@@ -100,7 +102,12 @@ class _UnevenSplit(ray.train.DataConfig):  # type: ignore[misc]
     """Ray Train's own split drops rows to make the workers' shares equal; the loop copes with unequal ones."""
 
     def configure(
-        self, datasets: dict[str, ray.data.Dataset], world_size: int, worker_handles: Any, worker_node_ids: Any, **_: Any
+        self,
+        datasets: dict[str, ray.data.Dataset],
+        world_size: int,
+        worker_handles: Any,
+        worker_node_ids: Any,
+        **_: Any,
     ) -> list[dict[str, ray.data.DataIterator]]:
         dataset = datasets[DATASET].copy(datasets[DATASET])
         dataset.context.execution_options = self._resolve_execution_options(DATASET)
