@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sclip.negatives import Negative, candidates, draw
 from sclip.negatives.__main__ import main
 from sclip.scenegraph import Parser, SceneGraph
+from sclip.scenegraph.lexicon import verb_lemma
 
 # caption -> a negative that must be among its candidates
 MADE = [
@@ -127,7 +128,9 @@ def _check(graph: SceneGraph, negative: Negative) -> None:
 
 
 def _words(text: str) -> Counter[str]:
-    return Counter(word for word in re.findall(r"\w+", text.casefold()) if word not in ("a", "an"))
+    """Return the words without articles, each in the one form that agreement does not change."""
+    words = re.findall(r"\w+", text.casefold())
+    return Counter(verb_lemma(word) for word in words if word not in ("a", "an"))
 
 
 _NOUNS = st.sampled_from("dog cats umbrella TV tables man's-hat hour women unicorn 🐶 box".split())
@@ -177,8 +180,7 @@ def test_words_of_a_negative_are_the_words_of_its_caption_but_for_articles_and_a
     parser: Parser, caption: str
 ) -> None:
     for negative in candidates(parser.parse([caption])[0]):
-        changed = (_words(caption) - _words(negative.caption)) + (_words(negative.caption) - _words(caption))
-        assert set(changed) <= {"is", "are", "sits", "sit"}
+        assert _words(negative.caption) == _words(caption)
 
 
 @pytest.mark.parametrize("caption", [caption for caption, _ in MADE if "Two dogs" not in caption])

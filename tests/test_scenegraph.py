@@ -16,7 +16,7 @@ from sclip.scenegraph.__main__ import main
 
 # caption -> (relations, attributes as "object: attribute"), as FACTUAL's annotators write them
 CAPTIONS = {
-    "people sitting in bleachers": ({"person sit in bleacher"}, set()),
+    "people sitting in bleachers": ({"people sit in bleacher"}, set()),
     "a small red circle to the left of a blue square": (
         {"circle at the left of square"},
         {"circle: small", "circle: red", "square: blue"},
@@ -47,7 +47,7 @@ CAPTIONS = {
     "the grass is tall": (set(), {"grass: tall"}),
     "a black and white dog": (set(), {"dog: black", "dog: white"}),
     "a woman who is holding an umbrella": ({"woman hold umbrella"}, set()),
-    "a cat on top of a car in front of a house": ({"cat on top of car", "car in front of house"}, set()),
+    "a cat on top of a car in front of a house": ({"cat on top of car", "cat in front of house"}, set()),
     "a bowl with a spoon in it": ({"spoon in bowl"}, set()),
     "a pair of shoes on the floor": ({"shoe on floor"}, {"shoe: 2"}),
     "a bunch of bananas on a table": ({"banana on table"}, set()),

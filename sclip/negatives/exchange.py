@@ -70,12 +70,18 @@ class Exchange:
     def _locate(self, span: Span, content: bool) -> Span:
         start = end = -1
         position = 0
+        continued = False
         for part in self._parts:
             low, high = part.content if content else part.place
             if low <= span[0] < high and start < 0:
                 start = position + min(span[0] - low, len(part.text))
-            if low < span[1] <= high:
-                end = position + (len(part.text) if span[1] == high else min(span[1] - low, len(part.text)))
+            if low < span[1] < high:
+                end = position + min(span[1] - low, len(part.text))
+            continued = high == span[1] and (low < high or continued)
+            if (
+                continued
+            ):  # also by parts of a text that is longer than its place, which is used up before them
+                end = position + len(part.text)
             position += len(part.text)
         if start < 0 or end < 0:  # an empty span: it has a place and no content
             start = end = min(max(start, end, 0), position)

@@ -16,12 +16,20 @@ from typing import Any, Literal
 from sclip.negatives.exchange import Exchange, agree, is_plural
 from sclip.negatives.meaning import meaning
 from sclip.scenegraph.graph import Attribute, Object, Relation, SceneGraph, Span
+from sclip.scenegraph.lexicon import CONNECTIVES
+from sclip.scenegraph.parser import MAX_CHARACTERS
 from sclip.seeding import generator
 
 Kind = Literal["relation", "attribute"]
 
 _POSSESSIVE = re.compile(r"(?:his|her|its|their|my|your|our)\b", re.IGNORECASE)
+_AUXILIARIES = frozenset("is are was were has have".split())
 _DETERMINED = re.compile(r"(?:an?|one|each|every|this|that|another)\b", re.IGNORECASE)
+
+
+MOST_EXCHANGED = 32
+"""Only the first so many objects, and attributes, of a caption change places: pairs grow with the square, and
+CLIP's 77 tokens hold no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +84,7 @@ def _fold(caption: str) -> str:
 
 def _relation_negatives(graph: SceneGraph) -> Iterator[tuple[float, Negative]]:
     related = {frozenset((r.subject, r.object)) for r in graph.relations if r.span[0] < r.span[1]}
-    for first, second in combinations(range(len(graph.objects)), 2):
+    for first, second in combinations(range(min(len(graph.objects), MOST_EXCHANGED)), 2):
         direct = {first, second} in related
         for score, whole in ((0.0, True), (1.0, False)):
             negative = _exchange_objects(graph, first, second, whole)
@@ -110,7 +118,7 @@ def _exchange_objects(graph: SceneGraph, first: int, second: int, whole: bool) -
         graph.objects, graph.attributes, graph.relations
     ):
         return None
-    edit = Exchange(graph.caption, *spans)
+    edit = Exchange(graph.caption[:MAX_CHARACTERS], *spans)
     if whole:
         _agree(edit, graph, spans)
     edit.repair()
@@ -133,14 +141,18 @@ def _agree(edit: Exchange, graph: SceneGraph, spans: tuple[Span, Span]) -> None:
     for span, becomes in ((spans[0], plural[1]), (spans[1], plural[0])):
         end = edit.place(span)[1]
         match = re.match(r"\s+([^\W\d_]+)\b", edit.text[end:])
-        subject = any(
-            r.span[0] >= span[1] and graph.objects[r.subject].phrase == span for r in graph.relations
+        if match is None:
+            continue
+        word = match.group(1)
+        start = end + match.start(1)
+        does = any(
+            graph.objects[r.subject].phrase == span and edit.place(r.span)[0] == start
+            for r in graph.relations
         )
-        if match and (subject or match.group(1).lower() in ("is", "are", "was", "were", "has", "have")):
-            word = match.group(1)
+        if word.lower() in _AUXILIARIES or (does and word.lower() not in CONNECTIVES):
             form = agree(word, becomes)
             if form != word:
-                edit.replace(end + match.start(1), end + match.end(1), form)
+                edit.replace(start, end + match.end(1), form)
 
 
 def _phrase_is_plural(phrase: str) -> bool:
@@ -151,7 +163,7 @@ def _phrase_is_plural(phrase: str) -> bool:
 
 
 def _attribute_negatives(graph: SceneGraph) -> Iterator[tuple[float, Negative]]:
-    for first, second in combinations(range(len(graph.attributes)), 2):
+    for first, second in combinations(range(min(len(graph.attributes), MOST_EXCHANGED)), 2):
         negative = _exchange_attributes(graph, first, second)
         if negative is not None:
             yield 0.5, negative
@@ -175,7 +187,7 @@ def _exchange_attributes(graph: SceneGraph, first: int, second: int) -> Negative
         graph.objects, graph.attributes, graph.relations
     ):
         return None
-    edit = Exchange(graph.caption, *spans)
+    edit = Exchange(graph.caption[:MAX_CHARACTERS], *spans)
     edit.repair()
     objects = [Object(o.name, edit.place(o.span), edit.place(o.phrase)) for o in graph.objects]
     located = [replace(a, span=edit.place(a.span)) for a in attributes]
@@ -196,7 +208,7 @@ def _negative(
     relations = tuple(
         Relation(r.subject, r.predicate, r.object, _follow(edit, r.span)) for r in graph.relations
     )
-    text = edit.text
+    text = edit.text + graph.caption[MAX_CHARACTERS:]
     swapped = sorted(spans)
     return Negative(
         text,

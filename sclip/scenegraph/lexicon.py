@@ -94,6 +94,14 @@ MULTIWORD_PREPOSITIONS = {
     }.items()
 }  # fmt: skip
 
+CONNECTIVES = frozenset(
+    """about above across after against along alongside amid among around as at atop before behind below beneath
+    beside besides between beyond by down during for from in inside into like near of off on onto opposite out
+    outside over past through throughout to toward towards under underneath up upon via with within without
+    and or while""".split()
+) | {phrase[0] for phrase in MULTIWORD_PREPOSITIONS}
+"""Prepositions and conjunctions: behind a subject they are no verb, whatever a dictionary has ("to down")."""
+
 PLACE_PREPOSITIONS = frozenset("on in at to from along by near onto".split())
 PLACE_DETERMINERS = frozenset("the a an its his her their one each either both other it's".split())
 PLACE_ADJECTIVES = frozenset(

@@ -48,7 +48,8 @@ class _Extractor:
         self.roles: dict[int, list[tuple[int, str, Span, bool]]] = {}
         """Chunk -> relations that it ends: (other chunk, predicate, span, reversed)."""
         self.attributes: list[tuple[int, str, Span]] = []
-        self.dropped: set[int] = set()
+        self.measured: dict[int, int] = {}
+        """Chunk of a measure ("a pair of") -> the chunk that stands for it in the graph."""
 
     def run(self) -> None:
         previous = -1
@@ -220,12 +221,14 @@ class _Extractor:
         owner.phrase_start = part.phrase_start if part.phrase_start >= 0 else part.start
         self.roles[k] = self.roles.pop(previous, [])
         self.groups[k] = [g for g in self._row(previous) if g != previous] + [k]
-        self.dropped.add(previous)
+        self.measured[previous] = k
+        for i in range(part.start, part.end):  # what hangs on the measure hangs on the thing
+            self.chunk_of[i] = k
 
     def _coordinate(self, previous: int, k: int) -> None:
         """Put chunk k into the row of an earlier one, and give it that one's role."""
         other = self.chunk_of.get(self.words[self.chunks[k].head].head, previous)
-        if other >= k or other in self.dropped:
+        if other >= k or other in self.measured:
             other = previous
         row = self._row(other)
         self.groups[k] = [*row, k]
@@ -292,7 +295,7 @@ class _Extractor:
         index: dict[int, int] = {}
         attributes: list[Attribute] = []
         for k, chunk in enumerate(self.chunks):
-            if not chunk.name or k in self.dropped:
+            if not chunk.name or k in self.measured:
                 continue
             index[k] = len(objects)
             start = chunk.phrase_start if chunk.phrase_start >= 0 else chunk.start
