@@ -3,11 +3,12 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test check clean
+.PHONY: help demo compare test check clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    train on generated scenes, end with a registered model"
+	@echo "make compare the same beside plain CLIP, which takes twice as long"
 	@echo "make test    run the tests"
 	@echo "make check   ruff and mypy"
 
@@ -18,6 +19,11 @@ help:
 
 demo: .venv/installed
 	$(BIN)/python jobs/pretrain.py $(ARGS)
+
+# The same model as plain CLIP, without negatives and knowledge encoder; a later call uses the finished run.
+compare: .venv/installed
+	$(BIN)/python jobs/pretrain.py run.name=clip loss.negatives=false model.kee.enabled=false $(ARGS)
+	$(BIN)/python jobs/pretrain.py run.name=structure-clip run.compare_with=clip $(ARGS)
 
 test: .venv/installed
 	$(BIN)/python -m pytest $(ARGS)

@@ -34,6 +34,9 @@ def main() -> int:
     except pretrain.ERRORS as error:
         print(f"pretrain: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("pretrain: interrupted", file=sys.stderr)
+        return 130
     pretrain.show(summary, config, console)
     return 0
 

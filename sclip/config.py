@@ -33,6 +33,8 @@ class RunConfig:
     """Seed from which, with epoch and sample key, every random choice is derived."""
     init_from: str = ""
     """Start from the weights of a run (its folder), a .safetensors file or `models:/NAME@alias`."""
+    compare_with: str = ""
+    """Name of a finished run of this storage, whose scores the closing table shows beside the own ones."""
     max_failures: int = 3
     """Times that a lost worker restarts the worker group from the last checkpoint; -1: without limit."""
     progress_every_s: float = 10.0
@@ -49,7 +51,7 @@ class RunConfig:
 class ScenesConfig:
     """The generated scenes that are trained on where `data.shards` is empty."""
 
-    train_samples: int = 12000
+    train_samples: int = 20000
     """Training scenes to generate."""
     heldout_samples: int = 1000
     """Held-out scenes, of combinations that training never shows."""

@@ -13,6 +13,7 @@ import dataclasses
 import datetime
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from typing import Any
 
 import ray
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from sclip import registry, scenes, tracking
 from sclip.config import Config, ConfigError
@@ -112,6 +113,8 @@ def _start(config: Config, console: Console) -> _Started:
     if not samples:
         raise ConfigError(f"data.shards={list(config.data.shards)}: {len(counts)} shards without a sample")
     check_files(config.evaluate)
+    if config.run.compare_with:
+        _compared(config, folder.path.parent)
     folder.compare(to_tree(config), counts)
     initialised = _initialised(config, folder)
     tracker = tracking.open_run(config, config.run.name, config.run.storage)
@@ -228,16 +231,40 @@ def _export_and_score(config: Config, path: Path, step: str, shards: Sequence[st
 def show(summary: Summary, config: Config, console: Console) -> None:
     """Print the closing table: what was trained, the scores, where the run is, how to look at it."""
     trained = summary.trained
-    table = Table(title=f"run {summary.folder.name}", title_justify="left", show_header=False)
-    table.add_row("trained", f"{trained['samples']:,} samples in {trained['step']:,} steps")
-    if trained["quarantined"]:
-        where = summary.folder / "quarantine.jsonl"
-        table.add_row("quarantined", f"{trained['quarantined']:,} samples could not be trained on: {where}")
+    table = Table("score", Column(summary.folder.name, no_wrap=True))
+    other: dict[str, float] = {}
+    if config.run.compare_with:
+        other = _compared(config, summary.folder.parent)["scores"]
+        table.add_column(config.run.compare_with, no_wrap=True)
     for name, score in summary.scores.items():
         if name.rsplit("/", 1)[-1] not in ("cases", "images", "captions"):
-            filled = round(20 * score)
-            table.add_row(name, f"{score:6.3f}  {'█' * filled}{'░' * (20 - filled)}")
-    table.add_row("model", f"{config.tracking.model_name} version {summary.version}, alias candidate")
-    table.add_row("run folder", str(summary.folder))
-    table.add_row("look at it", f"mlflow ui --backend-store-uri {tracking.mask(summary.tracking_uri)}")
+            cells = [_bar(score)] + ([_bar(other[name])] if name in other else [])
+            table.add_row(name, *cells)
     console.print(table)
+    lines = [f"trained     {trained['samples']:,} samples in {trained['step']:,} steps"]
+    if trained["quarantined"]:
+        where = summary.folder / "quarantine.jsonl"
+        lines.append(f"set aside   {trained['quarantined']:,} samples could not be trained on: {where}")
+    mlflow = Path(sys.executable).with_name("mlflow")
+    lines += [
+        f"model       models:/{config.tracking.model_name}/{summary.version}, alias candidate",
+        f"run folder  {summary.folder}",
+        f"look at it  {mlflow} ui --backend-store-uri {tracking.mask(summary.tracking_uri)}",
+    ]
+    for line in lines:  # outside of the table, which would break a path or a command in two
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def _bar(score: float) -> str:
+    filled = round(20 * score)
+    return f"{score:.3f} {'█' * filled}{'░' * (20 - filled)}"
+
+
+def _compared(config: Config, runs: Path) -> dict[str, Any]:
+    """Return the result of the run that `run.compare_with` names."""
+    result = RunFolder(runs / config.run.compare_with).result
+    if result is None:
+        raise ConfigError(
+            f"run.compare_with={config.run.compare_with!r}: no finished run of this name in {runs}"
+        )
+    return result

@@ -19,7 +19,6 @@ from ray.data.datasource import Datasource, ReadTask
 from sclip import seeding
 from sclip.config import Config
 from sclip.data import columns as col
-from sclip.data.encode import Encoder
 from sclip.data.position import Position
 from sclip.data.schedule import Schedule
 from sclip.data.shards import Rejected, Sample, ShardError, read_shard
@@ -71,13 +70,29 @@ def build(plan: StreamPlan, position: Position, origin: int) -> ray.data.Dataset
     )
     fewest, most = plan.actors
     return rows.map_batches(
-        Encoder,
+        _Encoder,
         fn_constructor_args=(config, plan.image_size, len(plan.shards)),
         batch_size=config.data.block_samples,
         batch_format="pyarrow",
         num_cpus=config.data.actor_cpus,
         compute=ray.data.ActorPoolStrategy(min_size=fewest, max_size=most),
     )
+
+
+class _Encoder:
+    """The encoder of `sclip.data.encode`, imported where it runs.
+
+    A reader, and the actor that splits the stream, unpickle this module too; open_clip and spaCy would cost each
+    of these processes 2.5 s of a core and 400 MB.
+    """
+
+    def __init__(self, config: Config, image_size: int, shards: int) -> None:
+        from sclip.data.encode import Encoder
+
+        self._encode = Encoder(config, image_size, shards)
+
+    def __call__(self, batch: pa.Table) -> dict[str, Any]:
+        return self._encode(batch)
 
 
 class _ShardSource(Datasource):  # type: ignore[misc]

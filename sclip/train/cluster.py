@@ -23,17 +23,32 @@ class Capacity:
 
 
 def connect() -> Capacity:
-    """Attach to the cluster of this machine or job, or start a local one; return what it has."""
+    """Attach to the cluster of this machine or job, or start a local one; return what it has.
+
+    Raises ConfigError where RAY_ADDRESS names a cluster that does not answer: a run meant for a cluster must not
+    begin on the machine that starts it.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray  # after the environment: Ray reads it when it is imported
+    from ray._private import services, worker
 
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     logging.getLogger("ray").setLevel(logging.ERROR)
-    try:
-        ray.init(address="auto", **quiet)
-    except ConnectionError:
-        _loopback()
-        ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+    if not ray.is_initialized():
+        # Of `ray start` or of the job; not "auto", which would also enter another program's private Ray.
+        address = services.get_ray_address_from_environment(None, None)
+        if address is None:
+            _loopback()
+            worker._worker_logs_enabled = False  # of two cores, a raylet says that many processes share them
+            ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+        else:
+            try:
+                ray.init(address=address, **quiet)
+            except (ConnectionError, RuntimeError, ValueError) as error:
+                raise ConfigError(
+                    f"no Ray cluster answers at {address}: {str(error).strip().splitlines()[0]}; start one "
+                    "(ray start --head), or unset RAY_ADDRESS and run `ray stop` to train on this machine alone"
+                ) from error
     now = ray.cluster_resources()
     most = ray._private.state.state.get_max_resources_from_cluster_config() or {}
     return Capacity(

@@ -1,0 +1,79 @@
+"""One real Ray cluster on loopback for all tests that need one: a head as a user starts it, ended with the tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+
+os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", RAY_USAGE_STATS_ENABLED="0")
+
+
+@dataclass(frozen=True)
+class Head:
+    """A running head: where its cluster, and where its job server answer."""
+
+    address: str
+    jobs: str
+
+
+def free_port() -> int:
+    """Return a loopback port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return the environment of a user who has activated the virtual environment that runs the tests."""
+    found = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    found["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{found['PATH']}"
+    found["RAY_AUTH_MODE"] = "token"  # what a head asks for by default; its clients must be told
+    return found | more
+
+
+@pytest.fixture(scope="session")
+def head() -> Iterator[Head]:
+    folder = tempfile.mkdtemp(prefix="ray-")  # short: the sockets in it have long names
+    port, dashboard = free_port(), free_port()
+    command = ["ray", "start", "--head", "--block", "--num-cpus=4", f"--temp-dir={folder}", f"--port={port}"]
+    command += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
+    command += ["--object-store-memory=1000000000", "--disable-usage-stats"]
+    # The switch keeps a head with this address on loopback, see sclip.train.cluster.
+    env = environment(RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0", GLOO_SOCKET_IFNAME="lo")
+    log = Path(folder, "head.log")
+    with log.open("w") as file:
+        process = subprocess.Popen(command, env=env, stdout=file, stderr=file, start_new_session=True)
+    try:
+        started = Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}")
+        deadline = time.monotonic() + 120
+        while not _takes_jobs(started):
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"the Ray head did not start:\n{log.read_text()}")
+        yield started
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _takes_jobs(head: Head) -> bool:
+    """Submit a job that does nothing; the job server answers before its agent can start one."""
+    command = ["ray", "job", "submit", "--address", head.jobs, "--", "true"]
+    return subprocess.run(command, env=environment(), capture_output=True).returncode == 0

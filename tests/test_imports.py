@@ -1,0 +1,198 @@
+"""Imports point one way: each package takes from the ones before it in the data flow, and from no other."""
+
+import ast
+import graphlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a module or package of ours may import, beside itself and the standard library."""
+
+    ours: str = ""
+    """Modules or names below `sclip`."""
+    never: str = ""
+    """Third-party packages, with everything below them; `*` for all."""
+
+
+HEAVY = "torch torchvision open_clip timm ray mlflow"
+STEP = Rule("config model train.collectives train.sharding", never="ray spacy mlflow pydantic yaml rich")
+"""What a machine with only torch and open_clip can run."""
+
+RULES = {
+    "": Rule("scorer", never=f"{HEAVY} spacy"),
+    "config": Rule(never="*"),
+    "seeding": Rule(never="*"),
+    "config_loader": Rule("config", never=f"{HEAVY} spacy"),
+    "scenegraph": Rule(never=f"{HEAVY} pydantic yaml"),
+    "negatives": Rule("scenegraph seeding", never=f"{HEAVY} spacy pydantic yaml"),
+    "model": Rule("config seeding", never="ray spacy lemminflect mlflow pydantic yaml"),
+    "data": Rule(
+        "config seeding scenegraph negatives model.Tokenizer model.tokenizer",
+        never="ray spacy open_clip timm mlflow pydantic yaml",
+    ),
+    "data.stream": Rule("config seeding data", never="ray.train spacy open_clip timm mlflow pydantic yaml"),
+    "scenes": Rule("config seeding data.pack", never=f"{HEAVY} spacy pydantic yaml"),
+    "scorer": Rule("config data.images model scenegraph", never="ray spacy mlflow pydantic yaml"),
+    "train": Rule("config config_loader seeding data model", never="spacy mlflow pydantic yaml"),
+    "train.collectives": STEP,
+    "train.sharding": STEP,
+    "train.step": STEP,
+    "train.checkpoint": STEP,
+    "train.trainer": Rule(
+        "config config_loader seeding data model scenegraph.ParserError train tracking",
+        never="spacy mlflow pydantic yaml",
+    ),
+    "evaluate": Rule(
+        "config model scenegraph scorer data.images data.shards",
+        never="ray.train ray.tune spacy mlflow pydantic yaml",
+    ),
+    "tracking": Rule("config config_loader", never="torch ray spacy pydantic yaml"),
+    "registry": Rule("config model.export scorer tracking", never="ray spacy pydantic yaml"),
+    "pyfunc_model": Rule("scorer", never="ray spacy pydantic yaml"),
+    "pretrain": Rule(
+        "config config_loader data evaluate model registry scenegraph scenes scorer seeding tracking train",
+        never="mlflow spacy open_clip timm pydantic yaml",
+    ),
+}
+"""The rule of a module is the one of the longest name here that it lies in."""
+
+
+def modules() -> dict[str, Path]:
+    """Return the modules of the package by their dotted name below `sclip`, "" for the package itself."""
+    found = {}
+    for path in sorted((ROOT / "sclip").rglob("*.py")):
+        parts = path.relative_to(ROOT / "sclip").with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports(source: str) -> Iterator[str]:
+    """Yield the dotted names that a source imports anywhere but for type checking: `module.name`."""
+
+    def walk(node: ast.AST) -> Iterator[str]:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports are absolute here"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            for child in node.orelse:
+                yield from walk(child)
+        else:
+            for child in ast.iter_child_nodes(node):
+                yield from walk(child)
+
+    return walk(ast.parse(source))
+
+
+def within(name: str, places: str) -> bool:
+    """Return whether a dotted name is one of the places or lies in one."""
+    return any(name == place or name.startswith(f"{place}.") for place in places.split())
+
+
+def rule_of(module: str) -> tuple[str, Rule]:
+    """Return the name and the rule that hold for a module."""
+    while module and module not in RULES:
+        module = module.rpartition(".")[0]
+    return module, RULES[module]
+
+
+def breaches(module: str, source: str) -> list[str]:
+    """Return a line for each import of a module that its rule does not allow."""
+    place, rule = rule_of(module)
+    package = place.partition(".")[0]
+    own = package if place == package else place  # a module with a rule of its own is held to it
+    lines = []
+    for name in imports(source):
+        top = name.partition(".")[0]
+        if top == "sclip":
+            allowed = within(name.removeprefix("sclip."), f"{rule.ours} {own}")
+        elif top in sys.stdlib_module_names:
+            allowed = True
+        else:
+            allowed = rule.never != "*" and not within(name, rule.never)
+        if not allowed:
+            lines.append(f"sclip.{module} may not import {name}")
+    return lines
+
+
+@pytest.mark.parametrize("module", modules())
+def test_a_module_imports_only_what_its_place_allows(module: str) -> None:
+    assert breaches(module, modules()[module].read_text()) == []
+
+
+def test_every_module_has_a_rule_and_every_rule_a_module() -> None:
+    assert [module for module in modules() if module and not rule_of(module)[0]] == []
+    assert [place for place in RULES if place not in modules()] == []
+
+
+def test_only_the_modules_of_tracking_and_registry_import_mlflow() -> None:
+    users = {
+        module
+        for module, path in modules().items()
+        if any(within(name, "mlflow") for name in imports(path.read_text()))
+    }
+    assert users == {"tracking", "registry", "pyfunc_model"}
+
+
+def test_no_two_packages_import_each_other() -> None:
+    graph: dict[str, set[str]] = {}
+    for module, path in modules().items():
+        package = module.partition(".")[0]
+        names = [name.split(".") for name in imports(path.read_text()) if name.startswith("sclip.")]
+        graph.setdefault(package, set()).update(parts[1] for parts in names if parts[1] != package)
+    order = list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
+    assert order.index("scenegraph") < order.index("negatives") < order.index("data") < order.index("train")
+    assert order.index("model") < order.index("evaluate") < order.index("pretrain")
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "found"),
+    [
+        ("config", "import yaml", ["yaml"]),
+        ("config", "from sclip import seeding", ["sclip.seeding"]),
+        ("negatives.meaning", "import torch.nn as nn", ["torch.nn"]),
+        ("negatives.meaning", "def f():\n    from ray import data", ["ray.data"]),
+        ("negatives", "try:\n    import ray\nexcept ImportError:\n    pass", ["ray"]),
+        ("model.kee", "from sclip.data.columns import IMAGE", ["sclip.data.columns.IMAGE"]),
+        ("model.kee", "from sclip.modelling import x", ["sclip.modelling.x"]),
+        ("data.encode", "from sclip.model import Tokenizer, build_model", ["sclip.model.build_model"]),
+        ("data.encode", "import ray.data", ["ray.data"]),
+        ("train.step", "from sclip.train import loop", ["sclip.train.loop"]),
+        ("train.loop", "import sclip.evaluate.runner", ["sclip.evaluate.runner"]),
+        ("evaluate.runner", "from ray import train", ["ray.train"]),
+        ("evaluate.runner", "import ray.data", []),
+        ("model.kee", "if TYPE_CHECKING:\n    import ray\nelse:\n    import spacy", ["spacy"]),
+        ("scenegraph.words", "import typing\nif typing.TYPE_CHECKING:\n    import torch", []),
+    ],
+)
+def test_a_breach_is_seen_wherever_it_stands(module: str, source: str, found: list[str]) -> None:
+    assert breaches(module, source) == [f"sclip.{module} may not import {name}" for name in found]
+
+
+def test_model_and_step_import_where_only_torch_and_open_clip_are_installed() -> None:
+    """YAML is not taken away: open_clip's own dependencies need it."""
+    program = """
+import importlib.abc, sys
+
+class Missing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("ray", "spacy", "mlflow", "pydantic", "rich", "lemminflect"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+import sclip.model, sclip.train.step, sclip.train.sharding, sclip.train.checkpoint
+print(sclip.model.StructureCLIP.__name__, sclip.train.step.TrainStep.__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["StructureCLIP", "TrainStep"]

@@ -1,0 +1,258 @@
+"""The folder of a run: it resumes with the same config only, from the newest checkpoint that is whole."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from sclip.config import Config, ConfigError, DataConfig, LossConfig, RunConfig, TrainConfig
+from sclip.config_loader import keys, to_tree
+from sclip.train import checkpoint
+from sclip.train.run_folder import RESUMABLE, RunFolder
+
+pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")  # one process, no group
+
+SHARDS = {"/data/0.tar": 500, "/data/1.tar": 500, "/data/2.tar": 17}
+CONFIG = Config(run=RunConfig(name="first"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    """A run that was started and has no checkpoint yet."""
+    run = RunFolder(tmp_path / "first")
+    run.compare(to_tree(CONFIG), SHARDS)
+    run.start(to_tree(CONFIG), SHARDS)
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[nn.Linear, torch.optim.AdamW]:
+    """The smallest model that a checkpoint can hold, after one step."""
+    torch.manual_seed(0)
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    return model, optimizer
+
+
+def save(folder: RunFolder, step: int, trained: tuple[nn.Linear, torch.optim.AdamW]) -> Path:
+    path = folder.step_path(step)
+    checkpoint.save(path, *trained, {"step": step})
+    return path
+
+
+def differing(folder: RunFolder, config: Config, shards: dict[str, int] = SHARDS) -> list[str]:
+    """Return the lines of a refusal between its first and its last one."""
+    with pytest.raises(ConfigError, match=r"^run\.name='first': a run of this name") as raised:
+        folder.compare(to_tree(config), shards)
+    _, *lines, remedy = str(raised.value).splitlines()
+    assert remedy == "name another run, or take these changes back to resume it"
+    return [line.removeprefix("  ") for line in lines]
+
+
+def quarantined(folder: RunFolder) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in folder.quarantine.read_text().splitlines()]
+
+
+REJECTED = {"shard": "/data/1.tar", "key": "0007", "reason": "not a readable image"}
+
+
+# The config of a run
+
+
+def test_a_folder_that_is_not_there_takes_any_config(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "new")
+    run.compare(to_tree(CONFIG), SHARDS)
+    assert run.latest() is None
+    assert run.roll_back() == []
+    assert run.complete is None
+    assert run.result is None
+    assert not run.path.exists()
+
+
+def test_the_same_config_and_shards_pass(folder: RunFolder) -> None:
+    folder.compare(to_tree(CONFIG), dict(reversed(SHARDS.items())))
+
+
+def test_where_and_how_a_run_goes_may_differ(folder: RunFolder) -> None:
+    changed = dataclasses.replace(
+        CONFIG,
+        train=TrainConfig(num_workers=4, sharding="ddp", checkpoint_every=7, worker_cpus=0.5),
+        data=DataConfig(actors_max=9, readers=1),
+        tracking=dataclasses.replace(CONFIG.tracking, offline=True),
+    )
+    folder.compare(to_tree(changed), SHARDS)
+
+
+@pytest.mark.parametrize("key", sorted(RESUMABLE))
+def test_every_key_that_may_differ_is_a_key_of_the_config(key: str) -> None:
+    assert key in keys()
+
+
+def test_what_is_learned_may_not_differ_and_is_told_key_by_key(folder: RunFolder) -> None:
+    changed = dataclasses.replace(
+        CONFIG,
+        train=TrainConfig(epochs=3, num_workers=4),
+        loss=LossConfig(hinge_weight=5.0),
+        data=DataConfig(shards=("/other/*.tar",)),
+    )
+    assert differing(folder, changed) == [
+        "data.shards: [] -> ['/other/*.tar']",
+        "loss.hinge_weight: 1.0 -> 5.0",
+        "train.epochs: 10 -> 3",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("shards", "line"),
+    [
+        (SHARDS | {"/data/3.tar": 1}, "shards: 1 differ, the first is /data/3.tar"),
+        ({"/data/0.tar": 500, "/data/1.tar": 500}, "shards: 1 differ, the first is /data/2.tar"),
+    ],
+)
+def test_shards_that_came_or_went_are_told(folder: RunFolder, shards: dict[str, int], line: str) -> None:
+    assert differing(folder, CONFIG, shards) == [line]
+
+
+def test_a_shard_of_another_size_is_told_by_its_name(folder: RunFolder) -> None:
+    (line,) = differing(folder, CONFIG, SHARDS | {"/data/1.tar": 499})
+    assert line.startswith("shards: ")
+    assert line.endswith("the first is /data/1.tar")
+
+
+def test_a_shard_of_another_size_counts_as_one(folder: RunFolder) -> None:
+    assert "shards: 1 differ" in differing(folder, CONFIG, SHARDS | {"/data/1.tar": 499})[0]
+
+
+def test_a_second_start_keeps_what_the_first_recorded(folder: RunFolder) -> None:
+    resumed = dataclasses.replace(CONFIG, train=TrainConfig(num_workers=4))
+    folder.start(to_tree(resumed), SHARDS)
+    assert json.loads((folder.path / "config.json").read_text()) == to_tree(CONFIG)
+    assert json.loads((folder.path / "shards.json").read_text()) == SHARDS
+
+
+# Its checkpoints
+
+
+def test_the_newest_whole_checkpoint_is_the_latest(
+    folder: RunFolder, trained: tuple[nn.Linear, torch.optim.AdamW]
+) -> None:
+    assert folder.latest() is None
+    for step in (5, 100, 20):
+        save(folder, step, trained)
+    assert folder.latest() == (folder.path / "step-00000100", 100)
+    (save(folder, 1000, trained) / checkpoint.MANIFEST).unlink()
+    assert folder.latest() == (folder.path / "step-00000100", 100)
+
+
+def test_what_a_crash_left_of_a_checkpoint_is_removed(
+    folder: RunFolder, trained: tuple[nn.Linear, torch.optim.AdamW]
+) -> None:
+    kept = save(folder, 5, trained)
+    half = save(folder, 10, trained)
+    (half / checkpoint.MANIFEST).unlink()
+    folder.step_path(15).mkdir()
+    assert folder.roll_back() == []
+    assert sorted(folder.path.glob("*step-*")) == [kept]
+    assert folder.latest() == (kept, 5)
+    assert checkpoint.read_state(kept) == {"step": 5}
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_told(
+    folder: RunFolder, trained: tuple[nn.Linear, torch.optim.AdamW]
+) -> None:
+    kept, damaged = save(folder, 5, trained), save(folder, 10, trained)
+    flip_a_byte(damaged)
+    (note,) = folder.roll_back()
+    assert note.startswith(f"{damaged}: ")
+    assert "SHA-256" in note
+    assert note.endswith("set aside, the checkpoint before it is used")
+    assert not damaged.exists()
+    assert checkpoint.is_complete(folder.path / "damaged-step-00000010")
+    assert folder.latest() == (kept, 5)
+    assert folder.roll_back() == []
+
+
+def test_a_step_that_is_damaged_a_second_time_is_set_aside_again(
+    folder: RunFolder, trained: tuple[nn.Linear, torch.optim.AdamW]
+) -> None:
+    for _ in range(2):
+        flip_a_byte(save(folder, 10, trained))
+        assert len(folder.roll_back()) == 1
+        assert folder.latest() is None
+
+
+def flip_a_byte(path: Path) -> None:
+    file = next(path.glob("*.safetensors"))
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+# What was set aside
+
+
+def test_quarantine_lines_after_the_newest_checkpoint_are_taken_back(
+    folder: RunFolder, trained: tuple[nn.Linear, torch.optim.AdamW]
+) -> None:
+    """The samples come again, and would be listed twice."""
+    save(folder, 5, trained)
+    folder.set_aside(5, [REJECTED, REJECTED | {"key": "0008"}])
+    folder.set_aside(10, [REJECTED | {"key": "0009"}])
+    (save(folder, 10, trained) / checkpoint.MANIFEST).unlink()
+    folder.roll_back()
+    assert quarantined(folder) == [{"step": 5} | REJECTED, {"step": 5} | REJECTED | {"key": "0008"}]
+    folder.set_aside(10, [REJECTED | {"key": "0009"}])
+    assert [line["key"] for line in quarantined(folder)] == ["0007", "0008", "0009"]
+
+
+def test_quarantine_lines_of_a_whole_checkpoint_stay_and_half_a_line_goes(
+    folder: RunFolder, trained: tuple[nn.Linear, torch.optim.AdamW]
+) -> None:
+    save(folder, 5, trained)
+    folder.set_aside(5, [REJECTED])
+    with folder.quarantine.open("a") as file:
+        file.write('{"key": "0009", "rea')
+    folder.roll_back()
+    assert quarantined(folder) == [{"step": 5} | REJECTED]
+
+
+def test_without_a_checkpoint_nothing_stays_in_quarantine(folder: RunFolder) -> None:
+    folder.set_aside(5, [REJECTED])
+    folder.roll_back()
+    assert quarantined(folder) == []
+
+
+def test_nothing_set_aside_leaves_no_file(folder: RunFolder) -> None:
+    folder.set_aside(5, [])
+    assert not folder.quarantine.exists()
+
+
+# Whether it is done
+
+
+def test_completion_and_result_are_none_until_they_are_recorded(folder: RunFolder) -> None:
+    assert (folder.complete, folder.result) == (None, None)
+    folder.finish({"samples": 1017, "step": 40})
+    assert folder.complete == {"samples": 1017, "step": 40}
+    assert folder.result is None
+    folder.record_result({"version": "3", "scores": {"relation/accuracy": 0.5}})
+    again = RunFolder(folder.path)
+    assert again.result == {"version": "3", "scores": {"relation/accuracy": 0.5}}
+    assert again.complete == folder.complete
+
+
+def test_no_half_of_a_file_is_left_beside_it(folder: RunFolder) -> None:
+    folder.finish({"samples": 1})
+    folder.finish({"samples": 2})
+    assert folder.complete == {"samples": 2}
+    assert sorted(path.name for path in folder.path.iterdir()) == [
+        "complete.json",
+        "config.json",
+        "shards.json",
+    ]
