@@ -29,9 +29,18 @@ class _Loader(yaml.SafeLoader):
     """YAML 1.1 reads 1e-3 as text, because it wants a dot; people write learning rates without one."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
+class _Dumper(yaml.SafeDumper):
+    """Quotes what `_Loader` would not read back as text."""
+
+
+for _yaml in (_Loader, _Dumper):
+    _yaml.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+    )
+_Loader.yaml_implicit_resolvers = {  # no key is a date, and a run may be named for one
+    first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
+    for first, found in _Loader.yaml_implicit_resolvers.items()
+}
 
 
 def _sections(cls: type) -> Iterator[type]:
@@ -75,7 +84,7 @@ def to_tree(config: Config) -> Tree:
 
 def to_yaml(config: Config) -> str:
     """Return the config as YAML that `load` reads back."""
-    return yaml.safe_dump(to_tree(config), sort_keys=False, allow_unicode=True)
+    return yaml.dump(to_tree(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def flatten(tree: Tree, prefix: str = "") -> dict[str, Any]:
@@ -124,10 +133,10 @@ def _explain(error: Any) -> str:
 
 def _nearest(key: str) -> str:
     known = list(keys())
+    # The last part may stand in another section: batch_size where no section was given.
+    same = [name for name in known if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
     sections = sorted({name.rsplit(".", depth)[0] for name in known for depth in (1, 2)} - set(known))
-    near = difflib.get_close_matches(key, known + sections, n=1, cutoff=0.5)
-    if not near:  # the last part may stand in another section: batch_size -> train.batch_size
-        near = [name for name in known if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]][:1]
+    near = same if len(same) == 1 else difflib.get_close_matches(key, known + sections, n=1, cutoff=0.5)
     return f"; nearest is {near[0]}" if near else "; --help lists every key"
 
 
@@ -163,7 +172,9 @@ def _override(text: str) -> Tree:
     try:
         parsed = yaml.load(value, Loader=_Loader) if value else ""  # noqa: S506  (a SafeLoader)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{key}={value!r}: not a YAML value: {getattr(error, 'problem', error)}") from None
+        hint = "; quote it: " + f"{key}='\"{value}\"'" if value[0] in "*&%@`" else ""
+        problem = getattr(error, "problem", error)
+        raise ConfigError(f"{key}={value!r}: not a YAML value: {problem}{hint}") from None
     for part in reversed(key.split(".")):
         parsed = {part: parsed}
     return typing.cast(Tree, parsed)

@@ -89,7 +89,7 @@ class Tracker:
 
     def finish(self, status: Literal["FINISHED", "FAILED"] = "FINISHED") -> None:
         """Send what is left and close the run. Raises TrackingError when the store does not take it."""
-        with _refusals(self.uri):
+        with _refusals(self.uri), _patience(retries=3):
             self._send()
             with contextlib.redirect_stdout(io.StringIO()):  # MLflow prints the address of the run
                 self.client.set_terminated(self.run_id, status)
@@ -130,7 +130,7 @@ def store_uri(config: Config, storage: str) -> str:
 
 def mask(text: str) -> str:
     """Return the text without the passwords, tokens and signatures of the URIs in it."""
-    text = re.sub(r"(://)[^/@\s'\"]+@", r"\1***@", text)
+    text = re.sub(r"(://)(?:[^/@:\s'\"]*:[^\s'\"]*|[^/@\s'\"]+)@", r"\1***@", text)
     return re.sub(r"([?&][^=&\s'\"]+=)[^&\s'\"]+", r"\1***", text)
 
 

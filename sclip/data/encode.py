@@ -40,7 +40,7 @@ class Encoder:
         """Return the columns of `sclip.data.columns` for the rows of one reader table.
 
         An image that cannot be decoded turns its row into a REJECTED one; REJECTED and END rows pass through
-        with zeros for pixels and tokens.
+        with black pixels, an empty caption and no triples.
         """
         rows = batch.to_pylist()
         crops = [self._crop(row) for row in rows]  # sets REASON where it fails

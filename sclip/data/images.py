@@ -7,6 +7,7 @@ scales that still covers the crop (`Image.draft`), which skips most of the work 
 from __future__ import annotations
 
 import io
+import math
 import random
 from typing import Any
 
@@ -33,6 +34,8 @@ def open_image(image: bytes, size: int) -> Image.Image:
             if width * height > MAX_PIXELS:
                 raise ImageError(f"{width} x {height} pixels, more than {MAX_PIXELS}")
             picture.draft("RGB", (size, size))
+            if picture.mode.startswith("I;16"):  # convert() clips 16 bits to 8, which makes them white
+                return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
             return picture.convert("RGB")
     except ImageError:
         raise
@@ -49,7 +52,8 @@ def random_crop(image: bytes, size: int, scale: tuple[float, float], rng: random
     """
     if scale == (1.0, 1.0):
         return centre_crop(image, size)
-    picture = open_image(image, size)
+    # Large enough for the narrow side of the smallest crop.
+    picture = open_image(image, math.ceil(size / (0.75 * scale[0]) ** 0.5))
     width, height = picture.size
     for _ in range(10):
         area = width * height * rng.uniform(*scale)

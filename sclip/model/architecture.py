@@ -61,7 +61,8 @@ def open_clip_config(name: str) -> dict[str, Any]:
     """Return the open_clip config of an architecture; `ModelError` with the nearest name where it is unknown."""
     config: dict[str, Any] | None = get_model_config(name.replace("/", "-"))
     if config is None:
-        nearest = difflib.get_close_matches(name, names(), n=1, cutoff=0.3)
+        spelt = {known.lower(): known for known in names()}
+        nearest = [spelt[n] for n in difflib.get_close_matches(name.lower(), spelt, n=1, cutoff=0.3)]
         hint = f"did you mean {nearest[0]!r}?" if nearest else "see open_clip.list_models()"
         raise ModelError(f"model.name={name!r}: no such architecture; {hint}")
     refusal = _refusal(config, name)

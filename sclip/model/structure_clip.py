@@ -215,7 +215,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 def _load_open_clip(clip: nn.Module, path: Path, name: str) -> None:
     try:
         load_checkpoint(clip, str(path))
-    except (RuntimeError, KeyError) as error:
+    except (RuntimeError, KeyError, AssertionError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise ModelError(
             f"model.pretrained={str(path)!r}: does not fit model.name={name!r} ({reason})"

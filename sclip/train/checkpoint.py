@@ -192,8 +192,10 @@ def _manifest(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: no complete checkpoint ({MANIFEST} is missing)") from None
     except ValueError as error:
         raise CheckpointError(f"{path / MANIFEST}: damaged ({error})") from error
-    if manifest.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: format {manifest.get('format')}, this version reads {FORMAT}")
+    if not isinstance(manifest, dict) or not {"format", "state", "files"} <= manifest.keys():
+        raise CheckpointError(f"{path / MANIFEST}: damaged (no format, state or files in it)")
+    if manifest["format"] != FORMAT:
+        raise CheckpointError(f"{path}: format {manifest['format']}, this version reads {FORMAT}")
     return manifest
 
 

@@ -51,8 +51,8 @@ class RunFolder:
             return
         lines = [line for line in difference(before, config) if line.partition(":")[0] not in RESUMABLE]
         if known is not None and known != shards:
-            changed = sorted(set(known.items()) ^ set(shards.items()))
-            lines.append(f"shards: {len(changed)} differ, the first is {changed[0][0]}")
+            changed = sorted(url for url in known.keys() | shards.keys() if known.get(url) != shards.get(url))
+            lines.append(f"shards: {len(changed)} differ, the first is {changed[0]}")
         if lines:
             raise ConfigError(
                 f"run.name={self.path.name!r}: a run of this name was started with another config:\n  "
@@ -89,7 +89,9 @@ class RunFolder:
             if not checkpoint.is_complete(path):
                 shutil.rmtree(path)
             elif damage := checkpoint.verify(path):
-                path.rename(path.with_name(f"damaged-{path.name}"))
+                aside = path.with_name(f"damaged-{path.name}")
+                shutil.rmtree(aside, ignore_errors=True)  # of the same step, before
+                path.rename(aside)
                 notes.append(f"{path}: {damage}; set aside, the checkpoint before it is used")
             else:
                 break
