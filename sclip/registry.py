@@ -11,6 +11,7 @@ import importlib.metadata
 import io
 import logging
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -177,7 +178,9 @@ def _quiet() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.WARNING)
     try:
-        with environment(MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false"):
+        # Recorded, for mlflow sets filters of its own: it asks for annotations of `predict`, and would take them
+        # for the signature that is declared here.
+        with environment(MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false"), warnings.catch_warnings(record=True):
             yield
     finally:
         logger.setLevel(level)

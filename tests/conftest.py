@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -20,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 
 os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", RAY_USAGE_STATS_ENABLED="0")
+os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))  # before Ray is imported
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,6 @@ def environment(**more: str) -> dict[str, str]:
     """Return the environment of a user who has activated the virtual environment that runs the tests."""
     found = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     found["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{found['PATH']}"
-    found["RAY_AUTH_MODE"] = "token"  # what a head asks for by default; its clients must be told
     return found | more
 
 

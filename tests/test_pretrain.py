@@ -45,7 +45,6 @@ TINY = (
 def _attached(head: Head) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_ADDRESS", head.address)
-        patch.setenv("RAY_AUTH_MODE", "token")
         yield
         ray.shutdown()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import secrets
 from dataclasses import dataclass
 
 from sclip.config import Config, ConfigError
@@ -31,6 +32,7 @@ def connect() -> Capacity:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray  # after the environment: Ray reads it when it is imported
     from ray._private import services, worker
+    from ray._private.authentication import authentication_token_setup
 
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     logging.getLogger("ray").setLevel(logging.ERROR)
@@ -42,6 +44,8 @@ def connect() -> Capacity:
             worker._worker_logs_enabled = False  # of two cores, a raylet says that many processes share them
             ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
         else:
+            # A head asks for a token wherever one exists; a driver must be told to send it, or waits for minutes.
+            authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
             try:
                 ray.init(address=address, **quiet)
             except (ConnectionError, RuntimeError, ValueError) as error:
@@ -67,6 +71,8 @@ def _loopback() -> None:
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    # Of this cluster alone: Ray would write one into the home folder, for which every later head then asks.
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def actor_bounds(config: Config, capacity: Capacity) -> tuple[int, int]:
