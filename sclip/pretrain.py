@@ -159,10 +159,11 @@ def _initialised(config: Config, folder: RunFolder) -> Config:
         return config
     weights = folder.path / "init.safetensors"
     if not weights.exists():
-        folder.path.mkdir(parents=True, exist_ok=True)
         temporary = weights.with_suffix(".partial")
         with tempfile.TemporaryDirectory() as fetched:
-            shutil.copyfile(_weights(config, Path(fetched)), temporary)
+            source = _weights(config, Path(fetched))
+            folder.path.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, temporary)
         temporary.replace(weights)
     return dataclasses.replace(config, model=dataclasses.replace(config.model, pretrained=str(weights)))
 

@@ -21,7 +21,9 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 
 os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", RAY_USAGE_STATS_ENABLED="0")
-os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))  # before Ray is imported
+# Read when Ray is imported. The switch keeps Ray on loopback, see sclip.train.cluster.
+os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32), GLOO_SOCKET_IFNAME="lo")
+os.environ.update(RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0")
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,11 @@ def head() -> Iterator[Head]:
     command = ["ray", "start", "--head", "--block", "--num-cpus=4", f"--temp-dir={folder}", f"--port={port}"]
     command += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
     command += ["--object-store-memory=1000000000", "--disable-usage-stats"]
-    # The switch keeps a head with this address on loopback, see sclip.train.cluster.
-    env = environment(RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0", GLOO_SOCKET_IFNAME="lo")
     log = Path(folder, "head.log")
     with log.open("w") as file:
-        process = subprocess.Popen(command, env=env, stdout=file, stderr=file, start_new_session=True)
+        process = subprocess.Popen(
+            command, env=environment(), stdout=file, stderr=file, start_new_session=True
+        )
     try:
         started = Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}")
         deadline = time.monotonic() + 120
