@@ -117,10 +117,9 @@ def download(source: str, uri: str, folder: str | Path) -> Path:
     Raises RegistryError where there is no such version, or one that this project did not register.
     """
     try:
-        with _quiet():
-            model = mlflow.artifacts.download_artifacts(
-                artifact_uri=source, dst_path=str(folder), tracking_uri=uri, registry_uri=uri
-            )
+        # By the environment: for models:/ URIs the function's own arguments do not reach the registry.
+        with _quiet(), environment(MLFLOW_TRACKING_URI=uri, MLFLOW_REGISTRY_URI=uri):
+            model = mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=str(folder))
     except (MlflowException, OSError) as error:
         raise RegistryError(f"{source} cannot be had from {mask(uri)}: {first_cause(error)}") from error
     weights = next(Path(model).glob(f"artifacts/*/{WEIGHTS_FILE}"), None)
