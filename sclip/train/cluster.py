@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import secrets
+import socket
 from dataclasses import dataclass
 
 from sclip.config import Config, ConfigError
@@ -39,6 +40,8 @@ def connect() -> Capacity:
     if not ray.is_initialized():
         # Of `ray start` or of the job; not "auto", which would also enter another program's private Ray.
         address = services.get_ray_address_from_environment(None, None)
+        if address == "local" or (not os.environ.get("RAY_ADDRESS") and not _listens(address)):
+            address = None  # none, or one that was killed: Ray's note of its address outlives a head
         if address is None:
             _loopback()
             worker._worker_logs_enabled = False  # of two cores, a raylet says that many processes share them
@@ -47,6 +50,8 @@ def connect() -> Capacity:
             # A head asks for a token wherever one exists; a driver must be told to send it, or waits for minutes.
             authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
             try:
+                if not _listens(address):  # Ray itself would try for minutes
+                    raise ConnectionError("nothing listens there")
                 ray.init(address=address, **quiet)
             except (ConnectionError, RuntimeError, ValueError) as error:
                 raise ConfigError(
@@ -58,6 +63,18 @@ def connect() -> Capacity:
     return Capacity(
         max(now.get("CPU", 0.0), most.get("CPU", 0.0)), max(now.get("GPU", 0.0), most.get("GPU", 0.0))
     )
+
+
+def _listens(address: str | None) -> bool:
+    """Tell whether something listens at HOST:PORT; of another kind of address, leave it to Ray to tell."""
+    host, _, port = (address or "").rpartition(":")
+    if "://" in host or not port.isdigit():
+        return bool(address)
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def _loopback() -> None:
