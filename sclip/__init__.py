@@ -18,4 +18,4 @@ def load(directory: str | Path, device: str = "cpu") -> Scorer:
     """
     from sclip.scorer import Scorer
 
-    return Scorer.load(directory, device)
+    return Scorer.load(Path(directory).expanduser(), device)

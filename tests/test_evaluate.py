@@ -282,6 +282,14 @@ def test_a_saved_scorer_scores_the_same_through_sclip_load(scorer: Scorer, tmp_p
     torch.testing.assert_close(loaded.encode_image([speckled(2)]), scorer.encode_image([speckled(2)]))
 
 
+def test_a_path_may_begin_in_the_home_folder(
+    scorer: Scorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    scorer.save(tmp_path / "run" / "model")
+    assert sclip.load("~/run/model").image_size == scorer.image_size
+
+
 def test_a_model_of_another_parser_is_loaded_with_a_warning(
     scorer: Scorer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
