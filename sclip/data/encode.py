@@ -88,7 +88,8 @@ class Encoder:
         if row[col.STATUS] != col.SAMPLE or not self._config.loss.negatives:
             return None
         epoch = self._schedule.epoch(row[col.ENTRY])
-        return negatives.draw(graph, seed=self._config.run.seed, epoch=epoch, key=row[col.SAMPLE_KEY])
+        found = negatives.candidates(graph)
+        return negatives.draw(found, seed=self._config.run.seed, epoch=epoch, key=row[col.SAMPLE_KEY])
 
     def _generator(self, purpose: str, row: dict[str, Any]) -> Any:
         epoch = self._schedule.epoch(row[col.ENTRY])

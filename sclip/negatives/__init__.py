@@ -3,6 +3,6 @@
 `candidates` lists every valid exchange of a caption, best first; `draw` takes one by (seed, epoch, key).
 """
 
-from sclip.negatives.synthesise import Kind, Negative, candidates, draw
+from sclip.negatives.synthesise import VERSION, Kind, Negative, candidates, draw
 
-__all__ = ["Kind", "Negative", "candidates", "draw"]
+__all__ = ["VERSION", "Kind", "Negative", "candidates", "draw"]

@@ -8,7 +8,7 @@ of the graph changes (see `meaning`) and the text still reads like a caption.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import Any, Literal
@@ -27,6 +27,12 @@ _AUXILIARIES = frozenset("is are was were has have".split())
 _DETERMINED = re.compile(r"(?:an?|one|each|every|this|that|another)\b", re.IGNORECASE)
 
 
+VERSION = "2"
+"""Raised with every change that changes a caption's candidates: annotated shards carry it."""
+
+MOST_CANDIDATES = 24
+"""Only the best so many of a caption are kept."""
+
 MOST_EXCHANGED = 32
 """Only the first so many objects, and attributes, of a caption change places: pairs grow with the square, and
 CLIP's 77 tokens hold no more."""
@@ -44,12 +50,18 @@ class Negative:
     """The caption's graph with the same exchange: same length and order of relations and attributes."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the negative as JSON values."""
+        """Return the negative as JSON values; `from_json` reads them back."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Negative:
+        """Return the negative that `to_json` wrote. Raises KeyError or TypeError where a field is missing."""
+        first, second = value["swapped"]
+        return cls(value["caption"], value["kind"], (first, second), SceneGraph.from_json(value["graph"]))
 
 
 def candidates(graph: SceneGraph) -> list[Negative]:
-    """Return every valid exchange, best first, no caption twice; empty where there is none."""
+    """Return the valid exchanges, best first, no caption twice; empty where there is none."""
     scored = [*_relation_negatives(graph), *_attribute_negatives(graph)]
     scored.sort(key=lambda pair: pair[0])
     seen = {_fold(graph.caption)}
@@ -59,15 +71,14 @@ def candidates(graph: SceneGraph) -> list[Negative]:
         if folded not in seen:
             seen.add(folded)
             kept.append(negative)
-    return kept
+    return kept[:MOST_CANDIDATES]
 
 
-def draw(graph: SceneGraph, *, seed: int, epoch: int, key: str) -> Negative | None:
-    """Return the negative of one visit of a sample, or None where the caption has none.
+def draw(found: Sequence[Negative], *, seed: int, epoch: int, key: str) -> Negative | None:
+    """Return the negative of one visit of a sample among its candidates, or None where it has none.
 
     The kind is drawn first, so that a caption of many relations still shows its attributes as often.
     """
-    found = candidates(graph)
     if not found:
         return None
     random = generator("negative", seed, epoch, key)
