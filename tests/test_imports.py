@@ -34,6 +34,7 @@ RULES = {
     "config_loader": Rule("config", never=f"{HEAVY} spacy"),
     "scenegraph": Rule(never=f"{HEAVY} pydantic yaml"),
     "negatives": Rule("scenegraph seeding", never=f"{HEAVY} spacy pydantic yaml"),
+    "report": Rule("scenegraph negatives seeding", never=f"{HEAVY} spacy pydantic yaml"),
     "model": Rule("config seeding", never="ray spacy lemminflect mlflow pydantic yaml"),
     "data": Rule(
         "config seeding scenegraph negatives model.Tokenizer model.tokenizer",

@@ -1,0 +1,172 @@
+"""Captions with their graphs and negatives -> what a corpus holds, as numbers, as JSON and as a page to look at.
+
+Statistics of parts merge into those of the whole in any order, so every actor of a pool counts for itself. Memory
+is bounded for a corpus of any size: of the words only the most frequent are kept (WORDS_KEPT), and what was
+dropped on the way is counted and told.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sclip.negatives import Negative, draw
+from sclip.report.page import render
+from sclip.report.sample import Sample
+from sclip.scenegraph import SceneGraph
+
+WORDS_KEPT = 10_000
+"""Different object names, attributes and predicates that are counted, each; COCO's training captions have fewer."""
+
+EXAMPLES = 24
+"""Captions that are drawn at random, to be looked at."""
+
+_COUNTS = (
+    "captions", "with_object", "with_triple", "with_negative", "with_relation_negative", "with_attribute_negative",
+    "objects", "attributes", "relations", "negatives",
+)  # fmt: skip
+_WORDS = ("object_names", "attribute_words", "predicates")
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One caption of the corpus, with the negative that a first visit in training would show."""
+
+    key: str
+    graph: SceneGraph
+    negative: Negative | None
+
+
+class Words:
+    """How often each word occurs; beyond WORDS_KEPT the rarest are dropped, so that rare counts are too low."""
+
+    def __init__(self, counts: dict[str, int] | None = None, dropped: int = 0) -> None:
+        self.counts: Counter[str] = Counter(counts or {})
+        self.dropped = dropped
+        """Occurrences of words that were not kept."""
+
+    def update(self, words: Sequence[str]) -> None:
+        """Count the words of one caption."""
+        self.counts.update(words)
+        if len(self.counts) >= 2 * WORDS_KEPT:
+            self._prune()
+
+    def merge(self, other: Words) -> None:
+        """Add the counts of another part of the corpus."""
+        self.counts.update(other.counts)
+        self.dropped += other.dropped
+        self._prune()
+
+    def most(self, number: int | None = None) -> list[tuple[str, int]]:
+        """Return the most frequent words with their counts, words of one count in the alphabet's order."""
+        return sorted(self.counts.items(), key=lambda entry: (-entry[1], entry[0]))[:number]
+
+    def _prune(self) -> None:
+        if len(self.counts) > WORDS_KEPT:
+            total = self.counts.total()
+            self.counts = Counter(dict(self.most(WORDS_KEPT)))
+            self.dropped += total - self.counts.total()
+
+
+@dataclass
+class CorpusStatistics:
+    """What is counted of a corpus; every field is a sum over captions."""
+
+    captions: int = 0
+    with_object: int = 0
+    """Captions in whose graph there is anything."""
+    with_triple: int = 0
+    """Captions with a relation or an attribute, which the knowledge-enhanced encoder sees."""
+    with_negative: int = 0
+    with_relation_negative: int = 0
+    with_attribute_negative: int = 0
+    objects: int = 0
+    attributes: int = 0
+    relations: int = 0
+    negatives: int = 0
+    """Valid exchanges, of all captions together."""
+    object_names: Words = field(default_factory=Words)
+    attribute_words: Words = field(default_factory=Words)
+    predicates: Words = field(default_factory=Words)
+    examples: Sample[Example] = field(default_factory=lambda: Sample(EXAMPLES))
+
+    def add(self, key: str, graph: SceneGraph, negatives: Sequence[Negative]) -> None:
+        """Count one caption; `key` names it in the corpus, `negatives` are all its candidates."""
+        kinds = {negative.kind for negative in negatives}
+        self.captions += 1
+        self.with_object += bool(graph.objects)
+        self.with_triple += bool(graph.relations or graph.attributes)
+        self.with_negative += bool(kinds)
+        self.with_relation_negative += "relation" in kinds
+        self.with_attribute_negative += "attribute" in kinds
+        self.objects += len(graph.objects)
+        self.attributes += len(graph.attributes)
+        self.relations += len(graph.relations)
+        self.negatives += len(negatives)
+        self.object_names.update([obj.name for obj in graph.objects])
+        self.attribute_words.update([attribute.attribute for attribute in graph.attributes])
+        self.predicates.update([relation.predicate for relation in graph.relations])
+        if self.examples.wants(key, graph.caption):
+            drawn = draw(negatives, seed=0, epoch=0, key=key)
+            self.examples.add(Example(key, graph, drawn), key, graph.caption)
+
+    def merge(self, other: CorpusStatistics) -> None:
+        """Add the statistics of another part of the corpus."""
+        for name in _COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in _WORDS:
+            getattr(self, name).merge(getattr(other, name))
+        self.examples.merge(other.examples)
+
+    def mean(self, name: str) -> float:
+        """Return `objects`, `attributes`, `relations` or `negatives` a caption."""
+        return float(getattr(self, name) / max(1, self.captions))
+
+    def share(self, name: str) -> float:
+        """Return which share of the captions a `with_...` count is."""
+        return float(getattr(self, name) / max(1, self.captions))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the statistics as JSON values; `from_json` reads them back."""
+        return (
+            {name: getattr(self, name) for name in _COUNTS}
+            | {name: dict(getattr(self, name).most()) for name in _WORDS}
+            | {"dropped": {name: getattr(self, name).dropped for name in _WORDS}}
+            | {"examples": [_example_to_json(example) for example in self.examples]}
+        )
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> CorpusStatistics:
+        """Return the statistics that `to_json` wrote. Raises KeyError or TypeError where a field is missing."""
+        statistics = cls()
+        for name in _COUNTS:
+            setattr(statistics, name, int(value[name]))
+        for name in _WORDS:
+            setattr(statistics, name, Words(value[name], int(value["dropped"][name])))
+        for entry in value["examples"]:
+            graph = SceneGraph.from_json(entry["graph"])
+            negative = Negative.from_json(entry["negative"]) if entry["negative"] else None
+            statistics.examples.add(Example(entry["key"], graph, negative), entry["key"], graph.caption)
+        return statistics
+
+
+def _example_to_json(example: Example) -> dict[str, Any]:
+    negative = example.negative.to_json() if example.negative else None
+    return {"key": example.key, "graph": example.graph.to_json(), "negative": negative}
+
+
+def write(statistics: CorpusStatistics, folder: Path, title: str, notes: Sequence[str] = ()) -> Path:
+    """Write report.json and report.html into the folder, which is made; return the page's path.
+
+    `notes` are lines for the reader of the page: what was left out, where the captions come from.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    value = {"title": title, "notes": list(notes)} | statistics.to_json()
+    (folder / "report.json").write_text(json.dumps(value, indent=1) + "\n")
+    page = folder / "report.html"
+    page.write_text(render("corpus.html", title=title, notes=notes, statistics=statistics))
+    return page

@@ -1,0 +1,51 @@
+"""A fixed number of things drawn at random from a stream of any length: the same ones in any order of the stream.
+
+A bottom-k sample: each thing has a digest of its key, and the k smallest digests stay. Two samples of parts merge
+into the sample of the whole, so actors draw for themselves and nobody has to know how much there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+from sclip.seeding import digest64
+
+_Value = TypeVar("_Value")
+
+
+class Sample(Generic[_Value]):
+    """The values of the `size` smallest digests of their keys; equal keys hold equal values and count once."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._kept: dict[int, _Value] = {}
+        self._largest = -1
+
+    def wants(self, *key: object) -> bool:
+        """Tell whether `add` would keep a value of this key, before it is made."""
+        digest = digest64("sample", *key)
+        return digest not in self._kept and (len(self._kept) < self.size or digest < self._largest)
+
+    def add(self, value: _Value, *key: object) -> None:
+        """Keep the value if its key is among the smallest so far."""
+        if self.wants(*key):
+            self._insert(digest64("sample", *key), value)
+
+    def merge(self, other: Sample[_Value]) -> None:
+        """Make this the sample of both streams."""
+        for digest, value in other._kept.items():
+            if digest not in self._kept:
+                self._insert(digest, value)
+
+    def __iter__(self) -> Iterator[_Value]:
+        return (self._kept[digest] for digest in sorted(self._kept))
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def _insert(self, digest: int, value: _Value) -> None:
+        self._kept[digest] = value
+        if len(self._kept) > self.size:
+            del self._kept[max(self._kept)]
+        self._largest = max(self._kept, default=-1)
