@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sclip.negatives import Negative, draw
+from sclip.report.cards import card
 from sclip.report.page import render
 from sclip.report.sample import Sample
 from sclip.scenegraph import SceneGraph
@@ -168,5 +169,6 @@ def write(statistics: CorpusStatistics, folder: Path, title: str, notes: Sequenc
     value = {"title": title, "notes": list(notes)} | statistics.to_json()
     (folder / "report.json").write_text(json.dumps(value, indent=1) + "\n")
     page = folder / "report.html"
-    page.write_text(render("corpus.html", title=title, notes=notes, statistics=statistics))
+    cards = [card(e.key, e.graph, [e.negative] if e.negative else []) for e in statistics.examples]
+    page.write_text(render("corpus.html", title=title, notes=notes, statistics=statistics, cards=cards))
     return page

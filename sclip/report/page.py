@@ -7,6 +7,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from sclip.report.texts import MOST_CHARACTERS, shortened
+
 
 def render(template: str, **values: Any) -> str:
     """Return a page of `sclip/report/templates`; every value is escaped."""
@@ -15,7 +17,9 @@ def render(template: str, **values: Any) -> str:
 
 @cache
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=PackageLoader("sclip.report"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
+    environment.filters["shown"] = lambda text: shortened(text, MOST_CHARACTERS)
+    return environment

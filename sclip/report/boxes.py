@@ -1,0 +1,87 @@
+"""Objects, attributes and predicates -> how large they are drawn, before they have a place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sclip.report.measure import text_width
+from sclip.report.rows import Node
+from sclip.report.texts import shortened
+from sclip.scenegraph import Attribute, SceneGraph
+
+MOST_PILLS = 24
+"""Attributes of one object that are drawn."""
+
+NAME_HEIGHT, PILL_HEIGHT, LABEL_HEIGHT = 32.0, 19.0, 20.0
+PILL_GAP = 5.0
+
+_NAME_SIZE, _PILL_SIZE, _LABEL_SIZE = 15.0, 12.0, 12.5  # as in page.css
+_PILLS_WIDTH = 150.0
+_PAD, _PILL_PAD = 12.0, 7.0
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A text as it is drawn."""
+
+    text: str
+    full: str
+    """What was shortened, for those who point at it."""
+    text_width: float
+    width: float
+    """With the space around it."""
+    marked: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class Card:
+    """An object: its name, its attributes in rows, and its place, once it has one."""
+
+    name: Words
+    pills: list[list[Words]]
+    node: Node
+
+
+def card_of(graph: SceneGraph, other: SceneGraph | None, index: int) -> Card:
+    """Return one object, marked in what is not the same in the `other` graph."""
+    obj = graph.objects[index]
+    name = _words(obj.name, 24, _NAME_SIZE, _PAD, other is not None and obj.name != other.objects[index].name)
+    pills = [
+        _pill(a.attribute, other is not None and not name.marked and _differs(a, other.attributes[k]))
+        for k, a in enumerate(graph.attributes)
+        if a.object == index
+    ]
+    pills += [_pill(f"↻ {r.predicate}") for r in graph.relations if r.subject == r.object == index]
+    rows: list[list[Words]] = []
+    for pill in pills[:MOST_PILLS]:
+        if not rows or pills_width([*rows[-1], pill]) > _PILLS_WIDTH:
+            rows.append([])
+        rows[-1].append(pill)
+    width = max([name.width, *(pills_width(row) + 2 * _PAD for row in rows)])
+    height = NAME_HEIGHT + len(rows) * (PILL_HEIGHT + PILL_GAP) + (2.0 if rows else 0.0)
+    return Card(name, rows, Node(width, height))
+
+
+def label_of(predicate: str) -> Words:
+    """Return a predicate as it stands on an arrow."""
+    return _words(predicate, 26, _LABEL_SIZE, _PILL_PAD)
+
+
+def pills_width(row: Sequence[Words]) -> float:
+    """Return the width of attributes beside each other."""
+    return sum(pill.width for pill in row) + PILL_GAP * (len(row) - 1)
+
+
+def _pill(attribute: str, marked: bool = False) -> Words:
+    return _words(attribute, 20, _PILL_SIZE, _PILL_PAD, marked)
+
+
+def _words(text: str, most: int, size: float, pad: float, marked: bool = False) -> Words:
+    shown = shortened(text, most)
+    width = text_width(shown, size)
+    return Words(shown, shortened(text, 200), round(width, 1), width + 2 * pad, marked)
+
+
+def _differs(one: Attribute, other: Attribute) -> bool:
+    return (one.object, one.attribute) != (other.object, other.attribute)

@@ -1,0 +1,85 @@
+"""Relations -> which object stands in which layer: subjects above what they act on, no layer wider than a phone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sclip.report.rows import Node, row_width
+from sclip.scenegraph import Relation
+
+WIDTH = 316.0
+"""What a layer may take of a phone's 390 pixels, beside the margins of page and card."""
+
+
+@dataclass(eq=False, slots=True)
+class Edge:
+    """A relation in the drawing, where one end stands above the other."""
+
+    relation: Relation
+    upper: int
+    lower: int
+    label: Node
+    """The place of the predicate; "eggs, bacon and toast on a table" share one."""
+    passages: list[Node] = field(default_factory=list)
+    """Where it passes the rows above its label."""
+
+    @property
+    def down(self) -> bool:
+        """Whether the subject stands above."""
+        return self.upper == self.relation.subject
+
+    @property
+    def nodes(self) -> list[Node]:
+        """What stands for it between its ends, from above."""
+        return [*self.passages, self.label]
+
+
+def edges_of(relations: Sequence[Relation], label: tuple[Sequence[float], float]) -> list[Edge]:
+    """Return an edge for each relation, the subject above the object unless that would close a circle.
+
+    `label` holds the width of each relation's predicate, and their height.
+    """
+    below: dict[int, set[int]] = {}
+    labels: dict[tuple[int, str, bool], Node] = {}
+
+    def reaches(start: int, end: int) -> bool:
+        seen, left = {start}, [start]
+        while left:
+            new = below.get(left.pop(), set()) - seen
+            seen |= new
+            left += new
+        return end in seen
+
+    edges = []
+    for relation, width in zip(relations, label[0], strict=True):
+        upper, lower = relation.subject, relation.object
+        if reaches(lower, upper):
+            upper, lower = lower, upper
+        below.setdefault(upper, set()).add(lower)
+        key = (lower, relation.predicate, upper == relation.subject)
+        edges.append(Edge(relation, upper, lower, labels.setdefault(key, Node(width, label[1]))))
+    return edges
+
+
+def layers_of(widths: Sequence[float], edges: Sequence[Edge]) -> list[int]:
+    """Return the layer of each object of these widths: below all above it, and where there is room."""
+    layers = [-1] * len(widths)
+    boxes: dict[int, list[float]] = {}
+    labels: dict[int, list[float]] = {}
+    left = set(range(len(widths)))
+    while left:
+        index = min(k for k in left if not any(e.lower == k and e.upper in left for e in edges))
+        left.remove(index)
+        incoming = [edge for edge in edges if edge.lower == index]
+        own = [label.width for label in dict.fromkeys(edge.label for edge in incoming)]
+        layer = max((layers[edge.upper] + 1 for edge in incoming), default=0)
+        while boxes.get(layer) and (
+            row_width([*boxes[layer], widths[index]]) > WIDTH
+            or row_width([*labels.get(layer, []), *own]) > WIDTH
+        ):
+            layer += 1
+        layers[index] = layer
+        boxes.setdefault(layer, []).append(widths[index])
+        labels.setdefault(layer, []).extend(own)
+    return layers

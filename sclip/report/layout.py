@@ -1,0 +1,180 @@
+"""A scene graph -> where its boxes and arrows stand: a layered drawing, no wider than a phone.
+
+Objects stand in layers, subjects above what they act on. A predicate has a place of its own in the row between two
+layers, like a node, so that no label lies on a box or on another label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from sclip.report.boxes import (
+    LABEL_HEIGHT,
+    NAME_HEIGHT,
+    PILL_GAP,
+    PILL_HEIGHT,
+    Card,
+    Words,
+    card_of,
+    label_of,
+    pills_width,
+)
+from sclip.report.layers import Edge, edges_of, layers_of
+from sclip.report.rows import Node, link, place
+from sclip.report.texts import visible
+from sclip.scenegraph import SceneGraph
+
+MOST_OBJECTS = 24
+"""Of a caption of more objects the first so many are drawn: a hundred boxes say nothing to anybody."""
+MOST_RELATIONS = 60
+
+_MARGIN = 8.0
+_ROW_GAP = 15.0
+_PORT = 22.0
+"""Most distance between two arrows at one side of a box."""
+_HEAD = 7.0
+"""Length of an arrow's head."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Words in a rounded rectangle, of which x and y are the upper left corner."""
+
+    words: Words
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """An object: its name in its frame, and its attributes."""
+
+    frame: Text
+    pills: list[Text]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrow:
+    """A relation: the line from subject to object and the head at its end, as path data of SVG; the predicate."""
+
+    line: str
+    head: str
+    label: Text
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """All that the template of a graph writes out."""
+
+    width: float
+    height: float
+    boxes: list[Box]
+    arrows: list[Arrow]
+    left_out: int
+    """Objects that are not drawn."""
+    said: str
+    """The triples in words, for those who do not see the drawing."""
+
+
+def lay_out(graph: SceneGraph, other: SceneGraph | None = None) -> Drawing:
+    """Return the drawing of a graph; what is not the same in the `other` one, of equal indices, is marked."""
+    count = min(len(graph.objects), MOST_OBJECTS)
+    cards = [card_of(graph, other, k) for k in range(count)]
+    related = [r for r in graph.relations if r.subject != r.object and max(r.subject, r.object) < count]
+    labels = [label_of(relation.predicate) for relation in related[:MOST_RELATIONS]]
+    edges = edges_of(related[:MOST_RELATIONS], ([label.width for label in labels], LABEL_HEIGHT))
+    rows = _rows(cards, edges)
+    width = place(rows) + 2 * _MARGIN
+    for node in (node for row in rows for node in row):
+        node.x += _MARGIN
+    tops, height = _heights(rows)
+    return Drawing(
+        round(width, 1),
+        round(height, 1),
+        [_box(card, tops[card.node]) for card in cards],
+        [_arrow(edge, words, edges, cards, tops) for edge, words in zip(edges, labels, strict=True)],
+        len(graph.objects) - count,
+        visible("; ".join(" ".join(triple) for triple in graph.triples()[:MOST_RELATIONS])),
+    )
+
+
+def _rows(cards: Sequence[Card], edges: Sequence[Edge]) -> list[list[Node]]:
+    """Return the layers of objects, and between each two the row of what stands on the arrows."""
+    layers = layers_of([card.node.width for card in cards], edges)
+    rows: list[list[Node]] = [[] for _ in range(2 * max(layers, default=0) + 1)]
+    for card, layer in zip(cards, layers, strict=True):
+        rows[2 * layer].append(card.node)
+    for edge in edges:
+        between = range(2 * layers[edge.upper] + 1, 2 * layers[edge.lower])
+        edge.passages += [Node(0.0, 0.0) for _ in between[:-1]]
+        for row, node in zip(between, edge.nodes, strict=True):
+            if node not in rows[row]:  # a shared label
+                rows[row].append(node)
+        for upper, lower in pairwise([cards[edge.upper].node, *edge.nodes, cards[edge.lower].node]):
+            link(upper, lower)
+    return rows
+
+
+def _heights(rows: Sequence[Sequence[Node]]) -> tuple[dict[Node, float], float]:
+    """Return the upper edge of each node, and the height of all."""
+    tops: dict[Node, float] = {}
+    y = _MARGIN
+    for row in rows:
+        height = max((node.height for node in row), default=0.0)
+        for node in row:
+            tops[node] = y
+            if (
+                not node.width
+            ):  # a passage leads through the whole row, or the arrow would bend over its boxes
+                node.height = height
+        y += height + (_ROW_GAP if height else 0.0)
+    return tops, y - _ROW_GAP + _MARGIN
+
+
+def _box(card: Card, top: float) -> Box:
+    node = card.node
+    pills = []
+    y = top + NAME_HEIGHT - 2.0
+    for row in card.pills:
+        x = node.x - pills_width(row) / 2
+        for pill in row:
+            pills.append(_text(pill, x, y, pill.width, PILL_HEIGHT))
+            x += pill.width + PILL_GAP
+        y += PILL_HEIGHT + PILL_GAP
+    return Box(_text(card.name, node.x - node.width / 2, top, node.width, node.height), pills)
+
+
+def _text(words: Words, x: float, y: float, width: float, height: float) -> Text:
+    return Text(words, round(x, 1), round(y, 1), round(width, 1), height)
+
+
+def _arrow(
+    edge: Edge, words: Words, edges: Sequence[Edge], cards: Sequence[Card], tops: dict[Node, float]
+) -> Arrow:
+    upper, lower, label = cards[edge.upper].node, cards[edge.lower].node, edge.label
+    leaving = dict.fromkeys(e.nodes[0] for e in edges if e.upper == edge.upper)
+    arriving = dict.fromkeys(e.label for e in edges if e.lower == edge.lower)
+    start = (_port(upper, list(leaving), edge.nodes[0]), tops[upper] + upper.height)
+    end = (_port(lower, list(arriving), label), tops[lower])
+    points = [(start[0], start[1] + (0.0 if edge.down else _HEAD))]
+    for node in edge.nodes:
+        points += [(node.x, tops[node]), (node.x, tops[node] + node.height)]
+    points.append((end[0], end[1] - (_HEAD if edge.down else 0.0)))
+    line = f"M{points[0][0]:.1f} {points[0][1]:.1f}"
+    for (x, y), (to_x, to_y) in pairwise(points):
+        bend = (y + to_y) / 2
+        line += f"C{x:.1f} {bend:.1f} {to_x:.1f} {bend:.1f} {to_x:.1f} {to_y:.1f}"
+    tip, back = (end, -_HEAD) if edge.down else (start, _HEAD)
+    head = f"M{tip[0]:.1f} {tip[1]:.1f}l-4 {back:.1f}h8z"
+    return Arrow(line, head, _text(words, label.x - label.width / 2, tops[label], label.width, LABEL_HEIGHT))
+
+
+def _port(box: Node, nodes: Sequence[Node], node: Node) -> float:
+    """Return where at the side of a box the arrow over `node` stands: in the order of the nodes."""
+    order = sorted(nodes, key=lambda other: other.x)
+    step = min(_PORT, box.width / (len(order) + 1))
+    return box.x + step * (order.index(node) - (len(order) - 1) / 2)

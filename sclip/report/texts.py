@@ -1,0 +1,125 @@
+"""Captions as people read them: harmless, no longer than a screen, and cut into marked pieces.
+
+A drawing shows text that nobody has checked. Whatever could move a cursor, turn the writing direction or hide is
+shown as one visible sign, so that every span of the caption still stands where it stood.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sclip.negatives import Negative
+from sclip.scenegraph import SceneGraph, Span
+
+MOST_CHARACTERS = 600
+"""Longer captions are cut where they are drawn; a graph seldom reaches so far."""
+
+_MOST_OCCURRENCES = 8
+_HIDDEN = frozenset(("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"))
+_JOINERS = "\u200c\u200d"  # families of emoji, Persian
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Neighbouring characters of one role."""
+
+    text: str
+    role: str
+    """"object", "attribute", "predicate", "exchanged", or "" for the words between."""
+
+
+def visible(text: str) -> str:
+    """Return the text, of the same length, with a visible sign for each control, direction or hidden character."""
+    return text if text.isascii() and text.isprintable() else "".join(map(_sign, text))
+
+
+def _sign(character: str) -> str:
+    if character in "\t\n\r":
+        return " "
+    if unicodedata.category(character) not in _HIDDEN or character in _JOINERS:
+        return character
+    code = ord(character)
+    return chr(0x2400 + code) if code < 0x20 else "\u2421" if code == 0x7F else "\ufffd"
+
+
+def shortened(text: str, most: int) -> str:
+    """Return the text made visible, with an ellipsis where it is longer than `most` characters."""
+    text = visible(text)
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+
+
+def described(graph: SceneGraph) -> list[Piece]:
+    """Return the caption with its objects, attributes and predicates as pieces."""
+    roles: list[tuple[Span, str]] = [(relation.span, "predicate") for relation in graph.relations]
+    roles += [(obj.span, "object") for obj in graph.objects]
+    roles += [(attribute.span, "attribute") for attribute in graph.attributes]
+    return _pieces(graph.caption, roles)
+
+
+def compared(caption: str, negative: Negative) -> tuple[list[Piece], list[Piece]]:
+    """Return the caption and its negative, in both of which the two texts that changed places are pieces."""
+    first, second = negative.swapped
+    texts = ((caption, negative.caption, first, second), (negative.caption, caption, second, first))
+    before, after = (
+        _pieces(text, [(span, "exchanged") for span in _located(text, other, one, two)])
+        for text, other, one, two in texts
+    )
+    return before, after
+
+
+def _located(text: str, other: str, first: str, second: str) -> list[Span]:
+    """Return where `first` and then `second` stand in the text, which differs from the other by their exchange.
+
+    The texts begin to differ near the start of `first`, and end to differ near the end of `second`: articles and
+    capitals, which the exchange has put right, and words that both share move that by a few characters.
+    """
+    begin, end = _difference(text, other)
+    starts = sorted(_occurrences(first, text), key=lambda span: abs(span[0] - begin))[:_MOST_OCCURRENCES]
+    ends = sorted(_occurrences(second, text), key=lambda span: abs(span[1] - end))[:_MOST_OCCURRENCES]
+    pairs = [(one, two) for one in starts for two in ends if one[1] <= two[0]]
+    nearest = min(pairs, key=lambda pair: abs(pair[0][0] - begin) + abs(pair[1][1] - end), default=())
+    return list(nearest)
+
+
+def _occurrences(phrase: str, text: str) -> list[Span]:
+    for pattern in (rf"(?<!\w){re.escape(phrase)}(?!\w)", re.escape(phrase)):
+        found = [match.span() for match in re.finditer(pattern, text, re.IGNORECASE) if match.group()]
+        if found:
+            return found
+    return []
+
+
+def _difference(text: str, other: str) -> Span:
+    """Return the characters of the text outside of which it is like the other, but for capitals."""
+    begin = 0
+    for one, two in zip(text, other, strict=False):
+        if one.lower() != two.lower():
+            break
+        begin += 1
+    same = 0
+    for one, two in zip(reversed(text[begin:]), reversed(other[begin:]), strict=False):
+        if one.lower() != two.lower():
+            break
+        same += 1
+    return begin, len(text) - same
+
+
+def _pieces(text: str, marks: Sequence[tuple[Span, str]]) -> list[Piece]:
+    """Cut the text at the marks; where marks lie upon each other the later one shows."""
+    shown = text[:MOST_CHARACTERS]
+    roles = [""] * len(shown)
+    for (start, end), role in marks:
+        for i in range(max(0, start), min(end, len(shown))):
+            roles[i] = role
+    pieces: list[Piece] = []
+    start = 0
+    for i in range(1, len(shown) + 1):
+        if i == len(shown) or roles[i] != roles[start]:
+            pieces.append(Piece(visible(shown[start:i]), roles[start]))
+            start = i
+    if len(text) > len(shown):
+        pieces.append(Piece("…", ""))
+    return pieces
