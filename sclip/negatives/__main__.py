@@ -1,14 +1,18 @@
-"""`python -m sclip.negatives FILE [--max-candidates N] [--out OUT]`: captions -> their false captions as JSON."""
+"""`python -m sclip.negatives FILE [--max-candidates N] [--out OUT]`: captions -> their false captions as JSON.
+
+With --show captions and negatives are drawn in the terminal, with --html PAGE on a page.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from typing import Any
 
-from sclip.negatives import candidates
+from sclip.negatives import Negative, candidates
 from sclip.scenegraph.graph import SceneGraph
-from sclip.scenegraph.lines import add_arguments, run
+from sclip.scenegraph.lines import Sink, add_arguments, run
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -20,11 +24,18 @@ def main(argv: list[str] | None = None) -> int:
     if options.max_candidates is not None and options.max_candidates < 0:
         arguments.error("--max-candidates: 0 or more")
 
-    def convert(graph: SceneGraph) -> dict[str, Any]:
-        negatives = candidates(graph)[: options.max_candidates]
-        return {"caption": graph.caption, "negatives": [negative.to_json() for negative in negatives]}
+    def find(graph: SceneGraph) -> list[Negative]:
+        return candidates(graph)[: options.max_candidates]
 
-    return run(options, convert)
+    def convert(graph: SceneGraph) -> dict[str, Any]:
+        return {"caption": graph.caption, "negatives": [negative.to_json() for negative in find(graph)]}
+
+    def drawings() -> Sequence[Sink]:
+        from sclip.report.sinks import drawings  # rich and jinja2, only where something is drawn
+
+        return drawings(options.show, options.html, find)
+
+    return run(options, convert, drawings)
 
 
 if __name__ == "__main__":

@@ -167,8 +167,9 @@ def write(statistics: CorpusStatistics, folder: Path, title: str, notes: Sequenc
     """
     folder.mkdir(parents=True, exist_ok=True)
     value = {"title": title, "notes": list(notes)} | statistics.to_json()
-    (folder / "report.json").write_text(json.dumps(value, indent=1) + "\n")
+    (folder / "report.json").write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
     page = folder / "report.html"
     cards = [card(e.key, e.graph, [e.negative] if e.negative else []) for e in statistics.examples]
-    page.write_text(render("corpus.html", title=title, notes=notes, statistics=statistics, cards=cards))
+    html = render("corpus.html", title=title, notes=notes, statistics=statistics, cards=cards)
+    page.write_text(html, encoding="utf-8")
     return page
