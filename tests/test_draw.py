@@ -57,6 +57,12 @@ def page(graph: SceneGraph, negatives: list[Negative] | None = None) -> str:
     return render("graphs.html", title="graphs", notes=[], wide=True, cards=[card("1", graph, negatives)])
 
 
+def negative_of(caption: str, swapped: tuple[str, str]) -> Negative:
+    graph = SceneGraph(caption).to_json()
+    value = {"caption": caption, "kind": "relation", "swapped": swapped, "strangeness": 0.0, "graph": graph}
+    return Negative.from_json(value)
+
+
 # -- texts
 
 
@@ -100,15 +106,22 @@ def test_caption_is_cut_into_its_objects_attributes_and_predicates(parser: Parse
         ("a dog near the [dog] near a [cat]", "a dog near the [cat] near a [dog]"),
         ("[the street] under [the street lights]", "[the street lights] under [the street]"),
         ("a laptop [computer] and a [desktop computer]", "a laptop [desktop computer] and a [computer]"),
+        ("[a] dog and [two] eggs", "[two] dogs and [an] egg"),
         ("[<b>x</b>] on <i>y[</i>]", "[</i>] on <i>y[<b>x</b>]"),
     ],
 )
 def test_what_changed_places_is_marked_in_both_texts(caption: str, negative: str) -> None:
     first, second = re.findall(r"\[(.*?)\]", caption)
     texts = [re.sub(r"[\[\]]", "", text) for text in (caption, negative)]
-    pieces = compared(texts[0], Negative(texts[1], "relation", (first, second), SceneGraph(texts[1])))
+    pieces = compared(texts[0], negative_of(texts[1], (first, second)))
     found = ["".join(f"[{p.text}]" if p.role else p.text for p in side) for side in pieces]
     assert found == [caption, negative]
+
+
+def test_what_only_moved_is_marked_where_it_was_and_where_it_is() -> None:
+    before, after = compared("a red ball and a red cat", negative_of("a ball and a red red cat", ("red", "")))
+    assert [(p.text, p.role) for p in before if p.role] == [("red", "exchanged")]
+    assert [(p.text, p.role) for p in after if p.role] == [("red", "exchanged")]
 
 
 def test_every_negative_of_a_caption_is_marked(parser: Parser) -> None:
@@ -119,10 +132,9 @@ def test_every_negative_of_a_caption_is_marked(parser: Parser) -> None:
     for graph in parser.parse(captions):
         for negative in candidates(graph):
             before, after = compared(graph.caption, negative)
-            assert [p.text for p in before if p.role] == list(negative.swapped)
-            assert [p.text.lower() for p in after if p.role] == [
-                t.lower() for t in reversed(negative.swapped)
-            ]
+            swapped = [text.lower() for text in negative.swapped if text]
+            assert [p.text.lower() for p in before if p.role] == swapped
+            assert [p.text.lower() for p in after if p.role] == swapped[::-1]
 
 
 # -- layout
@@ -226,12 +238,17 @@ def marked(drawing: Drawing) -> list[str]:
 
 def test_what_a_negative_exchanges_is_marked_in_both_drawings(parser: Parser) -> None:
     graph = parser.parse(["a small red circle to the left of a blue square"])[0]
-    of_kind = {(n.kind, n.swapped): n.graph for n in candidates(graph)}
-    attribute, objects = of_kind["attribute", ("red", "blue")], of_kind["relation", ("circle", "square")]
+    of_swap = {negative.swapped: negative.graph for negative in candidates(graph)}
+    attribute, objects = of_swap["red", "blue"], of_swap["circle", "square"]
     assert marked(lay_out(graph, attribute)) == ["red", "blue"]
     assert marked(lay_out(attribute, graph)) == ["blue", "red"]
     assert marked(lay_out(objects, graph)) == ["square", "circle"]
     assert marked(lay_out(graph)) == []
+
+
+def test_a_predicate_that_was_exchanged_is_marked() -> None:
+    drawing = lay_out(graph_of("a b c", "", "0 hold 1, 0 eat 2"), graph_of("a b c", "", "0 eat 1, 0 eat 2"))
+    assert [arrow.label.words.marked for arrow in drawing.arrows] == [True, False]
 
 
 # -- terminal

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sclip.negatives import Negative, candidates
+from sclip.negatives import Negative, candidates, draw
 from sclip.report import CorpusStatistics, corpus, write
 from sclip.scenegraph import Attribute, Object, Parser, Relation, SceneGraph
 
@@ -54,12 +54,20 @@ def test_every_caption_is_counted_by_what_it_has(graphs: list[SceneGraph]) -> No
     assert statistics.captions == 6
     assert statistics.with_object == 4
     assert statistics.with_triple == 3
-    assert statistics.with_negative == 2
-    assert (statistics.with_relation_negative, statistics.with_attribute_negative) == (2, 1)
     assert statistics.share("with_object") == pytest.approx(4 / 6)
     assert statistics.mean("objects") == pytest.approx(7 / 6)
     assert statistics.attribute_words.most(1) == [("red", 2)]
     assert statistics.predicates.most() == [("at the left of", 1), ("ride", 1)]
+
+
+def test_captions_are_counted_by_the_kinds_of_negative_that_they_have(graphs: list[SceneGraph]) -> None:
+    by_kind = {negative.kind: negative for negative in candidates(graphs[0])}
+    relation, attribute = by_kind["relation"], by_kind["attribute"]
+    lists = [[], [relation], [attribute], [relation, relation, attribute]]
+    statistics = counted([(str(i), graphs[0], negatives) for i, negatives in enumerate(lists)])
+    assert statistics.with_negative == 3
+    assert (statistics.with_relation_negative, statistics.with_attribute_negative) == (2, 2)
+    assert statistics.negatives == 5
 
 
 def test_an_empty_corpus_has_means_and_shares(tmp_path: Path) -> None:
@@ -69,11 +77,21 @@ def test_an_empty_corpus_has_means_and_shares(tmp_path: Path) -> None:
 
 
 def test_examples_show_the_negative_that_training_would_draw(graphs: list[SceneGraph]) -> None:
-    examples = {e.graph.caption: e for e in counted(found(graphs)).examples}
-    negative = examples["a man rides a horse"].negative
-    assert negative is not None
-    assert negative.caption == "a horse rides a man"
-    assert examples["a cat and a dog"].negative is None
+    examples = list(counted(found(graphs)).examples)
+    assert {example.graph.caption for example in examples} == set(CAPTIONS)
+    for example in examples:
+        drawn = draw(candidates(example.graph), seed=0, epoch=0, key=example.key)
+        assert (drawn and drawn.to_json()) == (example.negative and example.negative.to_json())
+    assert any(example.negative for example in examples)
+
+
+def test_a_negative_that_training_never_draws_does_not_count(
+    graphs: list[SceneGraph], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus, "draw", lambda found, **_: None)
+    statistics = counted(found(graphs))
+    assert statistics.negatives > 0
+    assert statistics.with_negative == statistics.with_relation_negative == 0
 
 
 _NAMES = st.sampled_from(["dog", "cat", "red ball", "<b>", "犬"])
@@ -94,7 +112,8 @@ def _entries(draw: st.DrawFn) -> list[Entry]:
             tuple(Relation(k, word, other, (0, 0)) for k, word, other in relations),
         )
         kinds = draw(st.lists(st.sampled_from(["relation", "attribute"]), max_size=2))
-        negatives = [Negative(f"not {graph.caption}", kind, ("a", "b"), graph) for kind in kinds]
+        value = {"caption": f"not {graph.caption}", "swapped": ["a", "b"], "strangeness": 0.0}
+        negatives = [Negative.from_json(value | {"kind": kind, "graph": graph.to_json()}) for kind in kinds]
         entries.append((str(number), graph, negatives))
     return entries
 

@@ -63,9 +63,9 @@ def card_of(graph: SceneGraph, other: SceneGraph | None, index: int) -> Card:
     return Card(name, rows, Node(width, height))
 
 
-def label_of(predicate: str) -> Words:
+def label_of(predicate: str, marked: bool) -> Words:
     """Return a predicate as it stands on an arrow."""
-    return _words(predicate, 26, _LABEL_SIZE, _PILL_PAD)
+    return _words(predicate, 26, _LABEL_SIZE, _PILL_PAD, marked)
 
 
 def pills_width(row: Sequence[Words]) -> float:

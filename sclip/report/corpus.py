@@ -26,10 +26,13 @@ WORDS_KEPT = 10_000
 EXAMPLES = 24
 """Captions that are drawn at random, to be looked at."""
 
-_COUNTS = (
-    "captions", "with_object", "with_triple", "with_negative", "with_relation_negative", "with_attribute_negative",
-    "objects", "attributes", "relations", "negatives",
-)  # fmt: skip
+SHARES = {
+    "with_object": "with a graph", "with_triple": "with a triple", "with_negative": "with a negative",
+    "with_relation_negative": "with a relation negative", "with_attribute_negative": "with an attribute negative",
+}  # fmt: skip
+"""Counts of captions, and what they are called."""
+
+_COUNTS = ("captions", *SHARES, "objects", "attributes", "relations", "negatives")
 _WORDS = ("object_names", "attribute_words", "predicates")
 
 
@@ -83,6 +86,7 @@ class CorpusStatistics:
     with_triple: int = 0
     """Captions with a relation or an attribute, which the knowledge-enhanced encoder sees."""
     with_negative: int = 0
+    """Captions of which training draws a negative; the next two tell of which kinds."""
     with_relation_negative: int = 0
     with_attribute_negative: int = 0
     objects: int = 0
@@ -97,7 +101,12 @@ class CorpusStatistics:
 
     def add(self, key: str, graph: SceneGraph, negatives: Sequence[Negative]) -> None:
         """Count one caption; `key` names it in the corpus, `negatives` are all its candidates."""
-        kinds = {negative.kind for negative in negatives}
+        # By drawing: of the valid exchanges, training shows only those that it finds natural enough.
+        kinds = {
+            kind
+            for kind in ("relation", "attribute")
+            if draw([n for n in negatives if n.kind == kind], seed=0, epoch=0, key=key) is not None
+        }
         self.captions += 1
         self.with_object += bool(graph.objects)
         self.with_triple += bool(graph.relations or graph.attributes)
@@ -170,6 +179,6 @@ def write(statistics: CorpusStatistics, folder: Path, title: str, notes: Sequenc
     (folder / "report.json").write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
     page = folder / "report.html"
     cards = [card(e.key, e.graph, [e.negative] if e.negative else []) for e in statistics.examples]
-    html = render("corpus.html", title=title, notes=notes, statistics=statistics, cards=cards)
+    html = render("corpus.html", title=title, notes=notes, statistics=statistics, shares=SHARES, cards=cards)
     page.write_text(html, encoding="utf-8")
     return page

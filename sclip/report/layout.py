@@ -84,9 +84,11 @@ def lay_out(graph: SceneGraph, other: SceneGraph | None = None) -> Drawing:
     """Return the drawing of a graph; what is not the same in the `other` one, of equal indices, is marked."""
     count = min(len(graph.objects), MOST_OBJECTS)
     cards = [card_of(graph, other, k) for k in range(count)]
-    related = [r for r in graph.relations if r.subject != r.object and max(r.subject, r.object) < count]
-    labels = [label_of(relation.predicate) for relation in related[:MOST_RELATIONS]]
-    edges = edges_of(related[:MOST_RELATIONS], ([label.width for label in labels], LABEL_HEIGHT))
+    pairs = zip(graph.relations, other.relations if other else graph.relations, strict=True)
+    drawn = [(r, o) for r, o in pairs if r.subject != r.object and max(r.subject, r.object) < count]
+    related = [(r, r.predicate != o.predicate) for r, o in drawn[:MOST_RELATIONS]]
+    labels = [label_of(r.predicate, marked) for r, marked in related]
+    edges = edges_of([r for r, _ in related], ([label.width for label in labels], LABEL_HEIGHT))
     rows = _rows(cards, edges)
     width = place(rows) + 2 * _MARGIN
     for node in (node for row in rows for node in row):

@@ -79,13 +79,16 @@ def _located(text: str, other: str, first: str, second: str) -> list[Span]:
     begin, end = _difference(text, other)
     starts = sorted(_occurrences(first, text), key=lambda span: abs(span[0] - begin))[:_MOST_OCCURRENCES]
     ends = sorted(_occurrences(second, text), key=lambda span: abs(span[1] - end))[:_MOST_OCCURRENCES]
+    if not first or not second:  # it moved, and nothing came in its place
+        return (starts or ends)[:1]
     pairs = [(one, two) for one in starts for two in ends if one[1] <= two[0]]
     nearest = min(pairs, key=lambda pair: abs(pair[0][0] - begin) + abs(pair[1][1] - end), default=())
     return list(nearest)
 
 
 def _occurrences(phrase: str, text: str) -> list[Span]:
-    for pattern in (rf"(?<!\w){re.escape(phrase)}(?!\w)", re.escape(phrase)):
+    words = "an?" if phrase.lower() in ("a", "an") else re.escape(phrase)
+    for pattern in (rf"(?<!\w){words}(?!\w)", words):
         found = [match.span() for match in re.finditer(pattern, text, re.IGNORECASE) if match.group()]
         if found:
             return found

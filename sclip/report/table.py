@@ -1,0 +1,49 @@
+"""The statistics of a corpus as a short table with bars, for the terminal."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sclip.report.corpus import SHARES, CorpusStatistics
+from sclip.report.texts import shortened
+
+_WIDTH = 24
+_MOST_WORDS = 10
+
+
+def show_statistics(statistics: CorpusStatistics, console: Console) -> None:
+    """Print shares and means of the captions, and the most frequent words."""
+    captions = Table(box=box.SIMPLE_HEAD)
+    captions.add_column(f"{statistics.captions:,} captions", no_wrap=True)
+    captions.add_column("", justify="right", no_wrap=True)
+    captions.add_column("", no_wrap=True)
+    for name, label in SHARES.items():
+        share = statistics.share(name)
+        captions.add_row(label, f"{100 * share:.1f} %", _bar(share))
+    for name in ("objects", "attributes", "relations", "negatives"):
+        captions.add_row(f"{name} a caption", f"{statistics.mean(name):.2f}", "")
+    console.print(captions)
+    words = Table(box=box.SIMPLE_HEAD)
+    kinds = (statistics.object_names, statistics.attribute_words, statistics.predicates)
+    for title in ("objects", "attributes", "predicates"):
+        words.add_column(title, no_wrap=True)
+        words.add_column("", justify="right", no_wrap=True)
+    lists = [kind.most(_MOST_WORDS) for kind in kinds]
+    for rank in range(max(map(len, lists))):
+        entries = [found[rank] if rank < len(found) else None for found in lists]
+        words.add_row(
+            *(
+                cell
+                for entry in entries
+                for cell in ((Text(shortened(entry[0], 20)), f"{entry[1]:,}") if entry else ("", ""))
+            )
+        )
+    console.print(words)
+
+
+def _bar(share: float) -> str:
+    filled = round(_WIDTH * share)
+    return "█" * filled + "░" * (_WIDTH - filled)
