@@ -92,6 +92,14 @@ class DataConfig:
     """Share of the image's area that the random crop keeps (method, 5); 1.0 1.0: the centre, unrandom."""
     max_quarantined: float = 0.1
     """Share of samples set aside as unreadable above which the run stops (once 100 were seen)."""
+    annotations: bool = True
+    """Use the graphs and negatives of annotated shards (jobs/annotate.py). Off: parse in the run."""
+    min_objects: int = 0
+    """Train on captions whose graph has so many objects (method, 5); 0: on all. Needs annotated shards."""
+    min_attributes: int = 0
+    """The same for attribute pairs."""
+    min_relations: int = 0
+    """The same for relations."""
 
     def __post_init__(self) -> None:
         _require(self.actors_min >= 1, "data.actors_min", self.actors_min, "at least 1")
@@ -107,6 +115,17 @@ class DataConfig:
         low, high = self.crop_scale
         _require(0 < low <= high <= 1, "data.crop_scale", self.crop_scale, "0 < low <= high <= 1")
         _require(0 <= self.max_quarantined <= 1, "data.max_quarantined", self.max_quarantined, "0 to 1")
+        for name in ("min_objects", "min_attributes", "min_relations"):
+            _require(getattr(self, name) >= 0, f"data.{name}", getattr(self, name), "0 (off) or more")
+        _require(
+            self.annotations or not any(self.least), "data.annotations", self.annotations,
+            "the filter (data.min_objects, min_attributes, min_relations) reads the annotations; set them to 0",
+        )  # fmt: skip
+
+    @property
+    def least(self) -> tuple[int, int, int]:
+        """Fewest objects, attributes and relations of a caption that is trained on."""
+        return self.min_objects, self.min_attributes, self.min_relations
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,7 @@ RULES = {
     "seeding": Rule(never="*"),
     "config_loader": Rule("config", never=f"{HEAVY} spacy"),
     "scenegraph": Rule(never=f"{HEAVY} pydantic yaml"),
-    "scenegraph.__main__": Rule(
-        "scenegraph report", never=f"{HEAVY} pydantic yaml"
-    ),  # a command stands above
+    "scenegraph.__main__": Rule("scenegraph report", never=f"{HEAVY} pydantic yaml"),
     "negatives": Rule("scenegraph seeding", never=f"{HEAVY} spacy pydantic yaml"),
     "negatives.__main__": Rule("scenegraph negatives report", never=f"{HEAVY} spacy pydantic yaml"),
     "report": Rule("scenegraph negatives seeding", never=f"{HEAVY} spacy pydantic yaml"),
@@ -44,11 +42,9 @@ RULES = {
         "config seeding scenegraph negatives model.Tokenizer model.tokenizer",
         never="ray spacy open_clip timm mlflow pydantic yaml",
     ),
-    "data.annotate": Rule(
-        "config data negatives scenegraph report",
-        never="ray.train spacy open_clip timm mlflow pydantic yaml",
-    ),
+    "data.annotate": Rule("config data negatives scenegraph report", never=f"{HEAVY} spacy pydantic yaml"),
     "data.annotated": Rule("data report", never=f"{HEAVY} spacy pydantic yaml"),
+    "data.pool": Rule("config", never="ray.train spacy open_clip timm mlflow pydantic yaml"),
     "data.stream": Rule("config seeding data", never="ray.train spacy open_clip timm mlflow pydantic yaml"),
     "scenes": Rule("config seeding data.pack", never=f"{HEAVY} spacy pydantic yaml"),
     "scorer": Rule("config data.images model scenegraph", never="ray spacy mlflow pydantic yaml"),
@@ -68,6 +64,9 @@ RULES = {
     "tracking": Rule("config config_loader", never="torch ray spacy pydantic yaml"),
     "registry": Rule("config model.export scorer tracking", never="ray spacy pydantic yaml"),
     "pyfunc_model": Rule("scorer", never="ray spacy pydantic yaml"),
+    "survey": Rule(
+        "config config_loader data negatives report scenegraph", never=f"{HEAVY} spacy pydantic yaml"
+    ),
     "pretrain": Rule(
         "config config_loader data evaluate model registry scenegraph scenes scorer seeding tracking train",
         never="mlflow spacy open_clip timm pydantic yaml",

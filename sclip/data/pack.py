@@ -1,17 +1,15 @@
 """The writing side of a shard: samples in, WebDataset tars and their index out.
 
-A tar is written under a hidden temporary name and renamed when it is whole, `index.json` comes last: what a
-reader can see is complete. The same samples give the same bytes, whatever the number of workers, so that the
-checksums in the index can be compared between machines. What cannot be packed is skipped and counted.
+`index.json` comes last: what a reader can see is complete. The same samples give the same bytes, whatever the
+number of workers, so that the checksums in the index can be compared between machines. What cannot be packed is
+skipped and counted.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import multiprocessing
-import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -21,19 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from webdataset.writer import TarWriter
 
+from sclip.data.annotation import SUFFIX
 from sclip.data.shards import MAX_CAPTION_BYTES
+from sclip.data.writing import PackError, Shard, write_file, write_tar
 
 __all__ = ["INDEX", "Index", "PackError", "RawSample", "Shard", "Skips", "write_shards"]
 
 INDEX = "index.json"
 _SUFFIX_OF_FORMAT = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 _OURS = "[0-9][0-9][0-9][0-9][0-9][0-9].tar"
-
-
-class PackError(Exception):
-    """Nothing can be packed; one line with the place, what was found and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +43,8 @@ class RawSample:
     captions: tuple[str, ...]
     extra: dict[str, Any] = field(default_factory=dict)
     """Further fields of the sample's .json."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """One tar in the index."""
-
-    name: str
-    samples: int
-    bytes: int
-    sha256: str
+    annotation: bytes = b""
+    """Member of `sclip.data.annotation`, where the captions have one."""
 
 
 @dataclass
@@ -133,7 +120,7 @@ def write_shards(
         if not shards:
             raise PackError("; ".join(["no sample to pack", *skips.lines()]))
         index = Index(tuple(shards), skips)
-        _replace(out / INDEX, json.dumps(index.to_json(), indent=1).encode())
+        write_file(out / INDEX, json.dumps(index.to_json(), indent=1).encode())
     except OSError as error:
         raise PackError(
             f"{out}: {error.strerror or error}; {len(shards)} finished shards are kept"
@@ -148,7 +135,7 @@ def _prepare(out: Path, overwrite: bool) -> None:
     old = [path for path in (out / INDEX, *sorted(out.glob(_OURS))) if path.exists()]
     if old and not overwrite:
         raise PackError(f"{out}: holds {old[0].name} already; choose another folder or pass --overwrite")
-    for path in (*old, *out.glob(f".{_OURS}.tmp")):  # the index goes first: it must not outlive its shards
+    for path in (*old, *out.glob(f".{_OURS}.*.tmp")):  # the index goes first: it must not outlive its shards
         path.unlink()
 
 
@@ -203,29 +190,15 @@ def _results(
 def _write(number: int, chunk: list[RawSample], out: Path) -> tuple[Shard | None, Skips]:
     """Write one tar; None where every sample of it had to be skipped."""
     skips = Skips()
-    path = out / f"{number:06d}.tar"
-    temporary = out / f".{path.name}.tmp"
-    count = 0
-    try:
-        with temporary.open("wb") as file:
-            with TarWriter(file, encoder=False, mtime=0, user="", group="") as tar:
-                for sample in chunk:
-                    try:
-                        tar.write(_members(sample))
-                        count += 1
-                    except _Skipped as error:
-                        skips.add(str(error), _place(sample))
-            file.flush()
-            os.fsync(file.fileno())
-        if not count:
-            return None, skips
-        with temporary.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        size = temporary.stat().st_size
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return Shard(path.name, count, size, digest), skips
+
+    def members() -> Iterator[dict[str, Any]]:
+        for sample in chunk:
+            try:
+                yield _members(sample)
+            except _Skipped as error:
+                skips.add(str(error), _place(sample))
+
+    return write_tar(out / f"{number:06d}.tar", members()), skips
 
 
 class _Skipped(Exception):
@@ -248,7 +221,8 @@ def _members(sample: RawSample) -> dict[str, Any]:
         raise _Skipped(f"caption of more than {MAX_CAPTION_BYTES} bytes")
     image = _image(sample)
     record = json.dumps({**sample.extra, "captions": captions}, sort_keys=True, ensure_ascii=False)
-    return {"__key__": sample.key, _suffix(image): image, "json": record.encode()}
+    members = {"__key__": sample.key, _suffix(image): image, "json": record.encode()}
+    return members | ({SUFFIX: sample.annotation} if sample.annotation else {})
 
 
 def _image(sample: RawSample) -> bytes:
@@ -277,9 +251,3 @@ def _suffix(image: bytes) -> str:
 
 def _place(sample: RawSample) -> str:
     return str(sample.image) if isinstance(sample.image, Path) else f"key {sample.key}"
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)

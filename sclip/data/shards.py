@@ -26,6 +26,7 @@ from typing import Any
 import fsspec
 from webdataset.tariterators import base_plus_ext
 
+from sclip.data.annotation import MAX_MEMBER_BYTES, SUFFIX
 from sclip.data.storage import ShardError, Storage, expand, resumed
 
 __all__ = ["IMAGE_SUFFIXES", "MAX_CAPTION_BYTES", "Rejected", "Sample", "ShardError"]
@@ -52,6 +53,8 @@ class Sample:
     key: str
     image: bytes
     captions: tuple[str, ...]
+    members: dict[str, bytes] = field(default_factory=dict, compare=False, repr=False)
+    """Everything of it that is read, by suffix: images, .json, .txt and the annotation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +172,11 @@ def _groups(stream: Storage, *, bodies: bool) -> Iterator[_Group]:
 
 def _take(group: _Group, suffix: str, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
     """Read a member into the group. Other suffixes than the known ones, pickles above all, stay unread."""
+    if suffix == SUFFIX:  # no fault where it cannot be used: the captions are there to be parsed
+        usable = member.size <= MAX_MEMBER_BYTES and suffix not in group.parts
+        body = tar.extractfile(member) if usable else None
+        group.parts[suffix] = body.read() if body is not None else b""
+        return
     if suffix not in (*IMAGE_SUFFIXES, *_TEXT_SUFFIXES):
         return
     limit = MAX_TEXT_BYTES if suffix in _TEXT_SUFFIXES else MAX_IMAGE_BYTES
@@ -208,7 +216,7 @@ def _judge(index: int, group: _Group, fields: Sequence[str], seen: set[str]) -> 
     if image is None:
         return Rejected(index, key, f"no image: none of .{', .'.join(IMAGE_SUFFIXES)}, or an empty one")
     try:
-        return Sample(index, key, image, _captions(group.parts, fields))
+        return Sample(index, key, image, _captions(group.parts, fields), group.parts)
     except ValueError as error:
         return Rejected(index, key, str(error))
 
