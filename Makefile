@@ -3,14 +3,15 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo compare test check clean
+.PHONY: help demo compare benchmark test check clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo    train on generated scenes, end with a registered model"
-	@echo "make compare the same beside plain CLIP, which takes twice as long"
-	@echo "make test    run the tests"
-	@echo "make check   ruff and mypy"
+	@echo "make demo       train on generated scenes, end with a registered model"
+	@echo "make compare    the same beside plain CLIP, which takes twice as long"
+	@echo "make benchmark  captions a second beside the field's parser"
+	@echo "make test       run the tests"
+	@echo "make check      ruff and mypy"
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -24,6 +25,11 @@ demo: .venv/installed
 compare: .venv/installed
 	$(BIN)/python jobs/pretrain.py run.name=clip loss.negatives=false model.kee.enabled=false $(ARGS)
 	$(BIN)/python jobs/pretrain.py run.name=structure-clip run.compare_with=clip $(ARGS)
+
+# SceneGraphParser is a peer to measure with and nothing that sclip needs.
+benchmark: .venv/installed
+	$(PIP) --constraint constraints.txt --editable '.[benchmark]'
+	$(BIN)/python jobs/benchmark.py scenegraph $(ARGS)
 
 test: .venv/installed
 	$(BIN)/python -m pytest $(ARGS)

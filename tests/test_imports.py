@@ -37,6 +37,7 @@ RULES = {
     "negatives": Rule("scenegraph seeding", never=f"{HEAVY} spacy pydantic yaml"),
     "negatives.__main__": Rule("scenegraph negatives report", never=f"{HEAVY} spacy pydantic yaml"),
     "report": Rule("scenegraph negatives seeding", never=f"{HEAVY} spacy pydantic yaml"),
+    "benchmark": Rule("scenegraph negatives", never=f"{HEAVY} pydantic yaml"),
     "model": Rule("config seeding", never="ray spacy lemminflect mlflow pydantic yaml"),
     "data": Rule(
         "config seeding scenegraph negatives model.Tokenizer model.tokenizer",

@@ -1,0 +1,108 @@
+"""Captions a second on one core: our parser and negatives beside spaCy alone and beside SceneGraphParser.
+
+SceneGraphParser (github.com/vacancy/SceneGraphParser) is the rule-based parser of the field, on the same spaCy pipeline
+and called as its README does. spaCy alone, on the components that our parser runs, is the bound of what is possible.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import spacy
+
+from sclip.benchmark.captions import CaptionsError, generated, read
+from sclip.benchmark.machine import machine
+from sclip.benchmark.result import BenchmarkError, Result, Row
+from sclip.benchmark.rounds import in_turns
+from sclip.negatives import candidates
+from sclip.scenegraph import Parser, ParserError
+
+OURS, GRAPHS = "sclip, with negatives", "sclip, graphs alone"
+SAME, MORE = "spaCy, as in sclip", "spaCy, with lemmatizer"
+SCENE_GRAPH_PARSER = "SceneGraphParser (SGP)"
+MISSING = "not installed: pip install '.[benchmark]'"
+
+_BATCH = 256
+
+
+def add_arguments(arguments: argparse.ArgumentParser) -> None:
+    """Declare what this benchmark takes."""
+    arguments.add_argument(
+        "--captions", type=Path, metavar="FILE", help="one a line, or COCO's .json (default: generated ones)"
+    )
+    arguments.add_argument("--count", type=int, default=400, help="captions in a round (default: 400)")
+    arguments.add_argument("--rounds", type=int, default=7, help="measured rounds (default: 7)")
+    arguments.add_argument("--spacy-model", default="", help="as data.spacy_model")
+
+
+def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Result:
+    """Measure; raises BenchmarkError for what the user can put right."""
+    if options.count < 1 or options.rounds < 1:
+        raise BenchmarkError("--count and --rounds: 1 or more")
+    wanted = options.count * (options.rounds + 1)
+    try:
+        captions = read(options.captions) if options.captions else generated(wanted)
+        parser = Parser(options.spacy_model)
+    except (CaptionsError, ParserError, OSError) as error:
+        raise BenchmarkError(str(error)) from error
+    captions = (captions * (wanted // len(captions) + 1))[:wanted]
+    rounds = [captions[at : at + options.count] for at in range(0, wanted, options.count)]
+    found = in_turns(_peers(parser), rounds, on_round)
+    rows = [
+        Row(name, found.get(name), "" if name in found else MISSING)
+        for name in (OURS, GRAPHS, SAME, MORE, SCENE_GRAPH_PARSER)
+    ]
+    words = sum(len(caption.split()) for caption in captions) / len(captions)
+    source = f"{options.captions or 'generated'}, {words:.1f} words each"
+    return Result(
+        "captions a second on one core, and how many times those of SGP and of spaCy",
+        rows,
+        {"SGP": SCENE_GRAPH_PARSER, "spaCy": SAME},
+        {
+            "captions": f"{options.rounds} rounds of {options.count}, {source}",
+            SAME: ", ".join(parser._nlp.pipe_names),
+            MORE: "all but ner and senter",
+            "graphs": parser.version,
+            **machine(["spacy", "lemminflect", "SceneGraphParser"]),
+        },
+    )
+
+
+def _peers(parser: Parser) -> dict[str, Callable[[Sequence[str]], None]]:
+    same = parser._nlp  # the very pipeline that the parser runs
+    more = spacy.load(same.path, exclude=["ner", "senter"])
+
+    def ours(captions: Sequence[str]) -> None:
+        for graph in parser.stream(captions):
+            candidates(graph)
+
+    def graphs(captions: Sequence[str]) -> None:
+        for _ in parser.stream(captions):
+            pass
+
+    peers: dict[str, Callable[[Sequence[str]], None]] = {
+        OURS: ours, GRAPHS: graphs, SAME: _piped(same), MORE: _piped(more),
+    }  # fmt: skip
+    if importlib.util.find_spec("sng_parser"):
+        import sng_parser
+
+        theirs = sng_parser.Parser("spacy", model=same.path)
+
+        def scene_graph_parser(captions: Sequence[str]) -> None:
+            for caption in captions:
+                theirs.parse(caption)
+
+        peers[SCENE_GRAPH_PARSER] = scene_graph_parser
+    return peers
+
+
+def _piped(nlp: Any) -> Callable[[Sequence[str]], None]:
+    def pipe(captions: Sequence[str]) -> None:
+        for _ in nlp.pipe(captions, batch_size=_BATCH):
+            pass
+
+    return pipe
