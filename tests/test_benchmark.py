@@ -78,7 +78,8 @@ def test_the_job_prints_a_row_for_each_peer_and_writes_what_it_found(tmp_path: P
     assert done.returncode == 0, done.stderr
     rows = {row["name"]: row for row in json.loads(out.read_text())["rows"]}
     assert list(rows) == [
-        scenegraph.OURS, scenegraph.GRAPHS, scenegraph.SAME, scenegraph.MORE, scenegraph.SCENE_GRAPH_PARSER,
+        scenegraph.OURS, scenegraph.GRAPHS, scenegraph.PIPELINE, scenegraph.SAME, scenegraph.MORE,
+        scenegraph.SCENE_GRAPH_PARSER,
     ]  # fmt: skip
     assert all(name in done.stdout for name in rows)
     assert all(len(row["per_s"]) == 2 for row in rows.values() if not row["why_not"])

@@ -86,4 +86,4 @@ class Result:
             if row.why_not:
                 console.print(f"{row.name}: {row.why_not}", soft_wrap=True, markup=False)
         for name, value in self.made_on.items():
-            console.print(f"{name:<24}{value}", soft_wrap=True, markup=False)
+            console.print(f"{name:<18}{value}", soft_wrap=True, markup=False)
