@@ -1,0 +1,125 @@
+"""A page as a phone shows it, in a real browser: all there, nothing beside the screen, nothing that runs.
+
+Skipped where there is no chromium (Debian: apt install chromium), but where SCLIP_BROWSER=required, as .ci/run sets it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sclip.negatives import candidates
+from sclip.report import CorpusStatistics, write
+from sclip.report.cards import card
+from sclip.report.page import render
+from sclip.scenegraph import Parser
+
+CHROMIUM = shutil.which("chromium")
+PHONE = 390
+CAPTIONS = [
+    "a small red circle to the left of a blue square",
+    "a man holding a racket near a net in front of a crowd of people with hats on a sunny day with a dog",
+    "eggs, bacon, toast, beans, tomatoes, mushrooms and sausages on a large white wooden table next to a fork",
+    "<script>document.documentElement.dataset.ran = 'a'</script> a <b>dog</b> & a cat \u202e\x1b[31m on a mat",
+    "<img src=x onerror=\"document.documentElement.dataset.ran = 'b'\"> a \"dog\" on a 'mat'",
+    "כלב חום יושב על ספה ליד חתול",
+    "🐶 on a 🛋️ next to 👩‍👩‍👧 and a 犬 near a 猫",
+    "a dog-" + "very-" * 60 + "long-thing on a " + "x" * 300,
+    "a dog on a mat " * 200,
+    "",
+]
+
+PHONE_FRAME = """<!doctype html><body><pre></pre><iframe style="border:0;width:{width}px;height:844px"></iframe><script>
+const frame = document.querySelector("iframe");
+frame.onload = () => {{
+  const page = frame.contentDocument, all = query => [...page.querySelectorAll(query)];
+  const box = element => element.getBoundingClientRect();
+  const wider = (text, rect) => text.x < rect.x - 1 || text.x + text.width > rect.x + rect.width + 1;
+  document.querySelector("pre").textContent = JSON.stringify({{
+    width: page.defaultView.innerWidth,
+    scroll: page.documentElement.scrollWidth,
+    beside: all("body *").filter(e => box(e).right > {width} + 0.5 || box(e).left < -0.5).map(e => e.outerHTML),
+    svgs: all("svg").length,
+    cut: all("svg g").filter(g => wider(g.querySelector("text").getBBox(), g.querySelector("rect").getBBox()))
+      .map(g => g.textContent),
+    least: Math.min(...all("svg").map(svg => box(svg).width / svg.viewBox.baseVal.width)),
+    ran: page.documentElement.dataset.ran || document.documentElement.dataset.ran || "",
+  }});
+}};
+frame.srcdoc = {page};
+</script>"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _browser() -> None:
+    if CHROMIUM is None:
+        told = "no chromium to open a page with: apt-get install chromium"
+        if os.environ.get("SCLIP_BROWSER") == "required":
+            pytest.fail(told)
+        pytest.skip(told)
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    graphs = Parser().parse(CAPTIONS)
+    found = [(graph, candidates(graph)) for graph in graphs]
+    statistics = CorpusStatistics()
+    for number, (graph, negatives) in enumerate(found):
+        statistics.add(f"{number:06d}", graph, negatives)
+    report = write(statistics, tmp_path_factory.mktemp("report"), "x" * 200, ["a note"]).read_text()
+    both = ([card(str(i), graph) for i, graph in enumerate(graphs)], [card("1", *known) for known in found])
+    graph_page, negative_page = (
+        render("graphs.html", title="graphs", notes=[], wide=wide, cards=cards)
+        for wide, cards in zip((False, True), both, strict=True)
+    )
+    return {"graphs": graph_page, "negatives": negative_page, "corpus": report}
+
+
+def shown(page: str, folder: Path) -> dict[str, Any]:
+    """Return what the browser measures of a page in a frame as wide as a phone: its windows are never so narrow."""
+    escaped = json.dumps(page).replace("</", "<\\/")
+    (folder / "frame.html").write_text(PHONE_FRAME.format(width=PHONE, page=escaped), encoding="utf-8")
+    command = [
+        str(CHROMIUM),
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--dump-dom",
+    ]
+    command += [f"--user-data-dir={folder / 'profile'}", (folder / "frame.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
+    match = re.search("<pre>(.+?)</pre>", done.stdout, re.DOTALL)
+    assert match, done.stderr + done.stdout[-2000:]
+    found: dict[str, Any] = json.loads(unescape(match.group(1)))
+    return found
+
+
+@pytest.mark.parametrize("name", ["graphs", "negatives", "corpus"])
+def test_a_phone_shows_all_of_a_page_and_nothing_beside_its_screen(
+    name: str, pages: dict[str, str], tmp_path: Path
+) -> None:
+    found = shown(pages[name], tmp_path)
+    assert found["width"] == PHONE
+    assert found["scroll"] <= PHONE
+    assert found["beside"] == []
+    assert found["cut"] == []
+    assert found["svgs"] == pages[name].count("<svg") > 6
+    assert found["least"] > 0.6  # the smallest letters are still 8 pixels high
+    assert found["ran"] == ""
+
+
+def test_a_script_that_got_into_a_page_would_not_run(pages: dict[str, str], tmp_path: Path) -> None:
+    script = "<script>document.documentElement.dataset.ran = 'yes'</script></body>"
+    page = pages["graphs"].replace("</body>", script)
+    assert shown(page, tmp_path)["ran"] == ""
+    unguarded = page.replace("default-src 'none'", "default-src 'unsafe-inline'")
+    assert shown(unguarded, tmp_path)["ran"] == "yes"
