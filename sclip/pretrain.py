@@ -27,6 +27,7 @@ from rich.table import Column, Table
 from sclip import registry, scenes, tracking
 from sclip.config import Config, ConfigError
 from sclip.config_loader import to_tree
+from sclip.data import annotate
 from sclip.data.pack import PackError
 from sclip.data.shards import ShardError, count_samples, expand
 from sclip.data.stream import StreamPlan
@@ -48,7 +49,8 @@ ERRORS = (
 """What `pretrain` raises beside ConfigError; each message is written for the user."""
 
 _AT_THE_START = (
-    BenchmarkError, ModelError, PackError, ShardError, registry.RegistryError, tracking.TrackingError, OSError,
+    BenchmarkError, ModelError, PackError, ParserError, ShardError, registry.RegistryError,
+    tracking.TrackingError, OSError,
 )  # fmt: skip
 
 
@@ -58,7 +60,7 @@ class Summary:
 
     folder: Path
     trained: dict[str, Any]
-    """step, samples, quarantined, checkpoint."""
+    """step, samples, quarantined, filtered, checkpoint."""
     scores: dict[str, float]
     version: str
     tracking_uri: str
@@ -112,6 +114,7 @@ def _start(config: Config, console: Console) -> _Started:
     samples = sum(counts.values()) * config.train.epochs
     if not samples:
         raise ConfigError(f"data.shards={list(config.data.shards)}: {len(counts)} shards without a sample")
+    stamp = annotate.usable_stamp(config.data, sorted(counts))
     check_files(config.evaluate)
     if config.run.compare_with:
         _compared(config, folder.path.parent)
@@ -122,10 +125,11 @@ def _start(config: Config, console: Console) -> _Started:
     workers = f"{config.train.num_workers} {'GPU' if config.train.use_gpu else 'CPU'} workers"
     console.print(
         f"run {config.run.name}: {sum(counts.values()):,} samples in {len(counts)} shards, "
-        f"{config.train.epochs} epochs, {config.model.name}, {workers}, {actors[0]}..{actors[1]} encoder actors",
+        f"{config.train.epochs} epochs, {config.model.name}, {workers}, {actors[0]}..{actors[1]} encoder actors"
+        + (", graphs and negatives as annotated" if stamp else ""),
         soft_wrap=True, markup=False, highlight=False,
     )  # fmt: skip
-    plan = StreamPlan(initialised, tuple(sorted(counts)), image_size(config.model.name), actors)
+    plan = StreamPlan(initialised, tuple(sorted(counts)), image_size(config.model.name), actors, stamp)
     return _Started(config, folder, plan, samples, tracker)
 
 
@@ -243,6 +247,8 @@ def show(summary: Summary, config: Config, console: Console) -> None:
             table.add_row(name, *cells)
     console.print(table)
     lines = [f"trained     {trained['samples']:,} samples in {trained['step']:,} steps"]
+    if trained["filtered"]:
+        lines.append(f"left out    {trained['filtered']:,} samples without a caption that passes data.min_*")
     if trained["quarantined"]:
         where = summary.folder / "quarantine.jsonl"
         lines.append(f"set aside   {trained['quarantined']:,} samples could not be trained on: {where}")

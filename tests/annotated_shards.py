@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Sequence
+import tarfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from PIL import Image
 
+from sclip.config import Config, DataConfig, KEEConfig, LossConfig, ModelConfig, TrainConfig
+from sclip.data import annotation
+from sclip.data import columns as col
 from sclip.data.annotate import Annotator, stamp
 from sclip.data.annotated import AnnotatedFolder, shard_names
 from sclip.data.pack import RawSample, write_shards
+from sclip.data.position import Position
 from sclip.data.shards import expand
+from sclip.data.stream import StreamPlan, read_entry
 from sclip.scenegraph import Parser
 
-CAPTIONS = (
+RICH = (
     "a red square is left of a blue circle",
     "a man riding a brown horse",
-    "a dog",
     "the cup is on the wooden table",
-    "quickly and quietly",
     "a white cat under a black chair next to a window",
     "a small green star above a large yellow triangle",
-    "two people",
 )
+POOR = ("a dog", "quickly and quietly", "two people")
+EPOCHS, SIDE = 3, 16
+LEAST: dict[str, int] = {"min_objects": 2, "min_attributes": 1, "min_relations": 1}
+"""A filter that every one of RICH passes, and none of POOR."""
 
 
 def jpeg(seed: int) -> bytes:
@@ -36,9 +44,13 @@ def jpeg(seed: int) -> bytes:
 
 
 def write_plain(folder: Path, samples: int = 12, per_shard: int = 5, captions: int = 3) -> list[str]:
-    """Write samples with several captions each, some of them with little in it; return the shards."""
-    texts = [[CAPTIONS[(n * (k + 1) + k) % len(CAPTIONS)] for k in range(captions)] for n in range(samples)]
-    raw = (RawSample(f"s{n:04d}", jpeg(n), "jpg", tuple(texts[n]), {"id": n}) for n in range(samples))
+    """Write samples with several captions each; return the shards. Of two samples in five no caption says much."""
+
+    def texts(n: int) -> tuple[str, ...]:
+        found = (*RICH, *POOR) if n % 5 < 3 else POOR
+        return tuple(found[(n * (k + 1) + k) % len(found)] for k in range(captions))
+
+    raw = (RawSample(f"s{n:04d}", jpeg(n), "jpg", texts(n), {"id": n}) for n in range(samples))
     write_shards(raw, folder, samples_per_shard=per_shard)
     return expand([f"{folder}/*.tar"])
 
@@ -52,3 +64,44 @@ def annotate_here(sources: Sequence[str], out: Path, parser: Parser, caption_fie
     assert not any(shard["failure"] for shard in done), done
     folder.publish(names)
     return [str(out / name) for name in sorted(names)]
+
+
+def rewritten(shard: str, path: Path, member: bytes) -> str:
+    """Copy a shard with another annotation in every sample."""
+    with tarfile.open(shard) as source, tarfile.open(path, "w") as out:
+        for info in source:
+            body = source.extractfile(info)
+            assert body is not None
+            content = member if info.name.endswith(annotation.SUFFIX) else body.read()
+            info.size = len(content)
+            out.addfile(info, io.BytesIO(content))
+    return str(path)
+
+
+def plan(shards: Sequence[str], stamp: str = "", loss: LossConfig | None = None, **data: Any) -> StreamPlan:
+    config = Config(
+        model=ModelConfig(name="scenes-convnext", kee=KEEConfig(triples=3, phrase_tokens=2)),
+        data=DataConfig(crop_scale=(0.3, 0.9), block_samples=4, **data),
+        loss=loss or LossConfig(),
+        train=TrainConfig(epochs=EPOCHS),
+    )
+    return StreamPlan(config, tuple(shards), SIDE, (1, 1), stamp)
+
+
+def rows(of: StreamPlan, position: Position | None = None) -> Iterator[dict[str, Any]]:
+    """Yield what the readers give for everything that the position has not done."""
+    position = position or Position()
+    for entry in position.remaining(len(of.schedule)):
+        for table in read_entry(of, entry, position.done(entry), origin=0):
+            yield from table.to_pylist()
+
+
+def seen(of: StreamPlan) -> set[tuple[int, str, str]]:
+    """Return (epoch, key, caption) of all that is trained on; what is seen twice fails the test."""
+    found = [
+        (of.schedule.epoch(row[col.ENTRY]), row[col.SAMPLE_KEY], row[col.CAPTION])
+        for row in rows(of)
+        if row[col.STATUS] == col.SAMPLE
+    ]
+    assert len({(epoch, key) for epoch, key, _ in found}) == len(found)
+    return set(found)

@@ -1,13 +1,11 @@
 """The annotation of a sample: read back as written, bounded in size, and never more than a reason not to use it."""
 
 import gzip
-import io
 import json
-import tarfile
 from pathlib import Path
 
 import pytest
-from annotated_shards import annotate_here, write_plain
+from annotated_shards import annotate_here, rewritten, write_plain
 
 from sclip.config import ConfigError, DataConfig
 from sclip.data import annotation
@@ -131,18 +129,6 @@ def test_a_caption_passes_with_as_many_objects_attributes_and_relations(
 def test_a_malformed_record_or_one_of_another_caption_cannot_be_judged(bad: bytes) -> None:
     with pytest.raises(AnnotationError):
         passing(sample(None), [RECORDS[0], bad], (1, 0, 0))
-
-
-def rewritten(shard: str, path: Path, member: bytes) -> str:
-    """Copy a shard with another annotation in every sample."""
-    with tarfile.open(shard) as source, tarfile.open(path, "w") as out:
-        for info in source:
-            body = source.extractfile(info)
-            assert body is not None
-            content = member if info.name.endswith(annotation.SUFFIX) else body.read()
-            info.size = len(content)
-            out.addfile(info, io.BytesIO(content))
-    return str(path)
 
 
 def test_a_shard_carries_the_annotation_packed_and_an_overlong_one_costs_no_sample(

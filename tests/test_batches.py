@@ -133,6 +133,18 @@ def test_rejected_and_end_rows_go_into_the_record_and_not_into_batches() -> None
     assert batches.rejected == [{"entry": "4", "key": "key2", "reason": "not a picture"}]
 
 
+def test_filtered_samples_are_done_and_counted_until_the_next_record() -> None:
+    rows = block([*samples(0, 2), (0, 2, col.FILTERED), (0, 5, col.END)])
+    rows[col.COUNT] = np.array([0, 0, 3, 0], np.int64)
+    batches = Batches([rows], 8, 0, BLANK)
+    batches.trained(batches.next())
+    assert batches.filtered == 3
+    record, rejected, filtered = batches.take_record()
+    assert record.closed(0)
+    assert (rejected, filtered) == ([], 3)
+    assert batches.take_record()[2] == 0
+
+
 def test_a_block_of_markers_only_gives_no_batch() -> None:
     batches = Batches([block([(0, 0, col.REJECTED), (0, 1, col.END)])], 2, 0, BLANK)
     assert batches.next().rows == 0
@@ -150,7 +162,7 @@ def test_the_records_of_two_workers_merge_to_a_closed_position() -> None:
     position = Position()
     for worker in workers:
         drain(worker)
-        record, _ = worker.take_record()
+        record, _, _ = worker.take_record()
         position.merge(Position.from_json(json.loads(json.dumps(record.to_json()))))
     assert position.to_json() == {"low": 2, "closed": [], "open": []}
 
@@ -159,11 +171,11 @@ def test_only_what_was_trained_on_is_recorded_and_each_row_in_one_record() -> No
     batches = Batches([block([(0, 6, col.REJECTED), *samples(0, 6)])], 2, 0, BLANK)
     batches.trained(batches.next())
     batches.next()  # taken and never trained on, as where a worker dies in its step
-    record, rejected = batches.take_record()
+    record, rejected, _ = batches.take_record()
     assert record.done(0) == [range(0, 2), range(6, 7)]
     assert len(rejected) == 1
     batches.trained(batches.next())
-    record, rejected = batches.take_record()
+    record, rejected, _ = batches.take_record()
     assert record.done(0) == [range(4, 6)]
     assert rejected == []
 

@@ -182,7 +182,7 @@ def sample_row(index: int, entry: int = 0, **changes: Any) -> dict[str, Any]:
     """Return a row of a sample as the shard readers give it."""
     return {
         col.ENTRY: entry, col.INDEX: index, col.STATUS: col.SAMPLE, col.ORIGIN: 40,
-        col.SAMPLE_KEY: f"{index:04d}", col.REASON: None,
+        col.COUNT: None, col.SAMPLE_KEY: f"{index:04d}", col.REASON: None, col.RECORD: None,
         col.JPEG: encoded(noise(40, 30, seed=index), "JPEG"), col.CAPTION: CAPTIONS[index % len(CAPTIONS)],
     } | changes  # fmt: skip
 

@@ -1,7 +1,7 @@
 """The worker's end of the stream: blocks of rows in, batches of one fixed shape out, and a record of them.
 
-Rows that mark the end of a shard or a rejected sample are taken out here and go into the record; what is
-left fills batches of `size` rows. Only the last batch of a worker is short, and batches after it empty: they
+Rows that mark the end of a shard, or rejected or filtered samples, are taken out here and go into the record;
+what is left fills batches of `size` rows. Only the last batch of a worker is short, and batches after it empty: they
 are filled up with rows that are not valid, so that a worker that has run dry takes part in every collective
 until the others have, too.
 """
@@ -53,6 +53,7 @@ class Batches:
         self._rows = 0
         self.record = Position()
         self.rejected: list[dict[str, str]] = []
+        self.filtered = 0
 
     def next(self) -> Batch:
         """Return the next batch; `rows` is 0 once the worker's share of the stream has ended.
@@ -87,10 +88,10 @@ class Batches:
         for entry, index in zip(batch.entries.tolist(), batch.indices.tolist(), strict=True):
             self.record.add(entry, index)
 
-    def take_record(self) -> tuple[Position, list[dict[str, str]]]:
-        """Return what was done since the last call, for a checkpoint, and start a new record."""
-        taken = self.record, self.rejected
-        self.record, self.rejected = Position(), []
+    def take_record(self) -> tuple[Position, list[dict[str, str]], int]:
+        """Return what was done since the last call, for a checkpoint: rows, rejected samples, count of filtered."""
+        taken = self.record, self.rejected, self.filtered
+        self.record, self.rejected, self.filtered = Position(), [], 0
         return taken
 
     def _take(self, block: Columns) -> None:
@@ -107,6 +108,10 @@ class Batches:
             self.record.add(int(block[col.ENTRY][at]), int(block[col.INDEX][at]))
             key, reason = str(block[col.SAMPLE_KEY][at]), str(block[col.REASON][at])
             self.rejected.append({"entry": str(block[col.ENTRY][at]), "key": key, "reason": reason})
+        for at in np.flatnonzero(status == col.FILTERED):
+            count = int(block[col.COUNT][at])
+            self.record.add(int(block[col.ENTRY][at]), int(block[col.INDEX][at]), count)
+            self.filtered += count
         samples = status == col.SAMPLE
         if samples.any():
             names = (*col.MODEL_COLUMNS, col.ENTRY, col.INDEX)

@@ -4,8 +4,10 @@ ENTRY = "entry"
 """int64: entry of the schedule, that is one visit of one shard."""
 INDEX = "index"
 """int64: place of the sample in its shard; for an END row the number of samples of the shard."""
+COUNT = "count"
+"""int64: samples that a FILTERED row stands for, the first of them at INDEX."""
 STATUS = "status"
-"""int8: SAMPLE, REJECTED or END."""
+"""int8: SAMPLE, REJECTED, FILTERED or END."""
 ORIGIN = "origin"
 """int64: optimizer step of the checkpoint that the stream was built from."""
 SAMPLE_KEY = "sample_key"
@@ -16,6 +18,8 @@ JPEG = "jpeg"
 """bytes: the encoded image (readers to encoders)."""
 CAPTION = "caption"
 """str: the caption drawn for this visit (readers to encoders)."""
+RECORD = "record"
+"""bytes: that caption's record in the annotation of the sample; null where it has none (readers to encoders)."""
 
 IMAGE = "image"
 """uint8 [3, H, W]."""
@@ -34,7 +38,7 @@ KEY = "key"
 VALID = "valid"
 """bool: False for rows that only fill a batch."""
 
-SAMPLE, REJECTED, END = 0, 1, 2
+SAMPLE, REJECTED, END, FILTERED = 0, 1, 2, 3
 
 MODEL_COLUMNS = (IMAGE, TEXT, NEGATIVE_TEXT, HAS_NEGATIVE, TRIPLES, NEGATIVE_TRIPLES, KEY)
 """Columns of a training batch; `valid` joins them when the batch is filled up."""

@@ -2,11 +2,14 @@
 
 Parsing, drawing the negative, decoding and tokenising share one actor: they need the same rows and the same
 kind of machine, so one pool balances itself, and nothing but the finished rows is copied between processes.
+A row of an annotated shard brings its graph and negatives along, and gives the same columns without parsing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +19,9 @@ from numpy.typing import NDArray
 from sclip import negatives, seeding
 from sclip.config import Config
 from sclip.data import columns as col
+from sclip.data.annotation import AnnotationError
 from sclip.data.images import ImageError, random_crop
+from sclip.data.records import read_record
 from sclip.data.schedule import Schedule
 from sclip.model import Tokenizer
 from sclip.scenegraph import Parser, SceneGraph
@@ -25,28 +30,36 @@ _PARSED_CAPTIONS = 200_000
 """Scene graphs that an actor remembers (about 2 kB each): the next epoch's captions are often this one's."""
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a caption."""
+
+    graph: SceneGraph
+    negatives: list[negatives.Negative] | None = None
+    """Its candidates; None where they have yet to be found."""
+
+
 class Encoder:
-    """Callable for `map_batches`; loads spaCy and the tokenizer once for the life of the actor."""
+    """Callable for `map_batches`; loads the tokenizer, and spaCy once a caption needs it, for the actor's life."""
 
     def __init__(self, config: Config, image_size: int, shards: int) -> None:
         self._config = config
         self._image_size = image_size
         self._schedule = Schedule(config.run.seed, config.train.epochs, shards)
-        self._parser = Parser(config.data.spacy_model)
         self._tokenizer = Tokenizer(config.model.name, config.model.kee)
         self._graphs: dict[str, SceneGraph] = {}
 
     def __call__(self, batch: pa.Table) -> dict[str, NDArray[Any]]:
         """Return the columns of `sclip.data.columns` for the rows of one reader table.
 
-        An image that cannot be decoded turns its row into a REJECTED one; REJECTED and END rows pass through
+        An image that cannot be decoded turns its row into a REJECTED one; all rows but samples pass through
         with black pixels, an empty caption and no triples.
         """
         rows = batch.to_pylist()
         crops = [self._crop(row) for row in rows]  # sets REASON where it fails
         captions = [row[col.CAPTION] if row[col.STATUS] == col.SAMPLE else "" for row in rows]
-        graphs = self._parse(captions)
-        drawn = [self._negative(row, graph) for row, graph in zip(rows, graphs, strict=True)]
+        known = self._known(rows, captions)
+        drawn = [self._negative(row, found) for row, found in zip(rows, known, strict=True)]
         has_negative = np.array([negative is not None for negative in drawn])
         negative_text = self._tokenizer.text([negative.caption if negative else "" for negative in drawn])
         negative_text[~has_negative] = 0
@@ -56,11 +69,12 @@ class Encoder:
             col.TEXT: self._tokenizer.text(captions),
             col.NEGATIVE_TEXT: negative_text,
             col.HAS_NEGATIVE: has_negative,
-            col.TRIPLES: self._tokenizer.triples([graph.triples() for graph in graphs]),
+            col.TRIPLES: self._tokenizer.triples([found.graph.triples() for found in known]),
             col.NEGATIVE_TRIPLES: negative_triples,
             col.KEY: np.array([seeding.digest64(row[col.SAMPLE_KEY]) for row in rows], np.int64),
             col.ENTRY: np.array([row[col.ENTRY] for row in rows], np.int64),
             col.INDEX: np.array([row[col.INDEX] for row in rows], np.int64),
+            col.COUNT: np.array([row[col.COUNT] or 0 for row in rows], np.int64),
             col.STATUS: np.array([row[col.STATUS] for row in rows], np.int8),
             col.ORIGIN: np.array([row[col.ORIGIN] for row in rows], np.int64),
             col.SAMPLE_KEY: np.array([row[col.SAMPLE_KEY] for row in rows], object),
@@ -76,21 +90,42 @@ class Encoder:
                 row[col.STATUS], row[col.REASON] = col.REJECTED, str(error)
         return np.zeros((3, self._image_size, self._image_size), np.uint8)
 
-    def _parse(self, captions: Sequence[str]) -> list[SceneGraph]:
-        new = sorted({caption for caption in captions if caption not in self._graphs})
-        if len(self._graphs) + len(new) > _PARSED_CAPTIONS:
-            self._graphs.clear()
-            new = sorted(set(captions))
-        self._graphs.update(zip(new, self._parser.parse(new), strict=True))
-        return [self._graphs[caption] for caption in captions]
+    @functools.cached_property
+    def _parser(self) -> Parser:
+        return Parser(self._config.data.spacy_model)
 
-    def _negative(self, row: dict[str, Any], graph: SceneGraph) -> negatives.Negative | None:
+    def _known(self, rows: list[dict[str, Any]], captions: list[str]) -> list[Known]:
+        """Return what is known of the captions of the rows, from their records where they have one that is sound."""
+        given = [
+            _from_record(row[col.RECORD], caption) if caption and row[col.RECORD] else None
+            for row, caption in zip(rows, captions, strict=True)
+        ]
+        self._parse(caption for caption, found in zip(captions, given, strict=True) if found is None)
+        return [found or Known(self._graphs[caption]) for caption, found in zip(captions, given, strict=True)]
+
+    def _parse(self, captions: Iterable[str]) -> None:
+        wanted = set(captions)
+        if len(self._graphs) + len(wanted - self._graphs.keys()) > _PARSED_CAPTIONS:
+            self._graphs.clear()
+        self._graphs[""] = SceneGraph("")  # of rows without a sample: no reason to load spaCy
+        if new := sorted(wanted - self._graphs.keys()):
+            self._graphs.update(zip(new, self._parser.parse(new), strict=True))
+
+    def _negative(self, row: dict[str, Any], known: Known) -> negatives.Negative | None:
         if row[col.STATUS] != col.SAMPLE or not self._config.loss.negatives:
             return None
         epoch = self._schedule.epoch(row[col.ENTRY])
-        found = negatives.candidates(graph)
+        found = negatives.candidates(known.graph) if known.negatives is None else known.negatives
         return negatives.draw(found, seed=self._config.run.seed, epoch=epoch, key=row[col.SAMPLE_KEY])
 
     def _generator(self, purpose: str, row: dict[str, Any]) -> Any:
         epoch = self._schedule.epoch(row[col.ENTRY])
         return seeding.generator(purpose, self._config.run.seed, epoch, row[col.SAMPLE_KEY])
+
+
+def _from_record(record: bytes, caption: str) -> Known | None:
+    """Return what the record of a caption holds; None where it cannot be used, and the caption is parsed."""
+    try:
+        return Known(*read_record(record, caption))
+    except AnnotationError:
+        return None

@@ -54,12 +54,12 @@ class Position:
         self._closed: set[int] = set()
         self._open: dict[int, _Entry] = {}
 
-    def add(self, entry: int, index: int) -> None:
-        """Record that a row is done (trained on, or set aside as unreadable).
+    def add(self, entry: int, index: int, count: int = 1) -> None:
+        """Record that `count` rows from `index` on are done (trained on, filtered, or set aside as unreadable).
 
-        Raises PositionError where it was done before.
+        Raises PositionError where one was done before.
         """
-        self._add(entry, index, index + 1)
+        self._add(entry, index, index + count)
 
     def end(self, entry: int, total: int) -> None:
         """Record that an entry's shard holds `total` rows, which a reader knows at the shard's end.

@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 
 from sclip.data.annotation import AnnotationError, dumps
-from sclip.negatives import Negative
+from sclip.negatives import Negative, draw
 from sclip.scenegraph import SceneGraph
 
 __all__ = ["read_record", "write_record"]
@@ -33,7 +33,11 @@ def read_record(record: bytes, caption: str) -> tuple[SceneGraph, list[Negative]
         words = [word for g in graphs for triple in g.triples() for word in triple]
         words += [text for negative in negatives for text in (negative.caption, negative.kind)]
         "".join(words).encode()  # raises where one is no text, or none that a tokenizer takes
-    except (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError) as error:
+        for kind in {
+            negative.kind for negative in negatives
+        }:  # what a draw weighs is a number that can be weighed
+            draw([negative for negative in negatives if negative.kind == kind], seed=0, epoch=0, key="")
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise AnnotationError(f"annotation is not readable: {error}") from error
     if graph.caption != caption:
         raise AnnotationError("annotation is of another caption (data.caption_field)")

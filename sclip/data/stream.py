@@ -18,7 +18,9 @@ from ray.data.datasource import Datasource, ReadTask
 
 from sclip import seeding
 from sclip.config import Config
+from sclip.data import annotation
 from sclip.data import columns as col
+from sclip.data.annotation import AnnotationError
 from sclip.data.position import Position
 from sclip.data.schedule import Schedule
 from sclip.data.shards import Rejected, Sample, ShardError, read_shard
@@ -26,8 +28,8 @@ from sclip.data.shards import Rejected, Sample, ShardError, read_shard
 _READ_SCHEMA = pa.schema(
     [
         (col.ENTRY, pa.int64()), (col.INDEX, pa.int64()), (col.STATUS, pa.int8()), (col.ORIGIN, pa.int64()),
-        (col.SAMPLE_KEY, pa.string()), (col.REASON, pa.string()),
-        (col.JPEG, pa.large_binary()), (col.CAPTION, pa.string()),
+        (col.COUNT, pa.int64()), (col.SAMPLE_KEY, pa.string()), (col.REASON, pa.string()),
+        (col.JPEG, pa.large_binary()), (col.CAPTION, pa.string()), (col.RECORD, pa.large_binary()),
     ]
 )  # fmt: skip
 _MOST_READ_TASKS = 4096
@@ -42,6 +44,8 @@ class StreamPlan:
     image_size: int
     actors: tuple[int, int]
     """Fewest and most encoder actors."""
+    stamp: str = ""
+    """Of the annotations that this installation would make, where the shards hold them; empty: do not use any."""
 
     @property
     def schedule(self) -> Schedule:
@@ -130,7 +134,9 @@ def read_entry(plan: StreamPlan, entry: int, done: Sequence[range], origin: int)
     for item in read_shard(url, config.data.caption_field):
         total += 1
         if not any(item.index in part for part in done):
-            rows.append(_row(item, config.run.seed, epoch) | {col.ENTRY: entry, col.ORIGIN: origin})
+            row = _row(item, plan, epoch) | {col.ENTRY: entry, col.ORIGIN: origin}
+            if not (rows and _joined(rows[-1], row)):
+                rows.append(row)
         if len(rows) >= config.data.block_samples:
             yield pa.Table.from_pylist(rows, schema=_READ_SCHEMA)
             rows = []
@@ -142,13 +148,34 @@ def read_entry(plan: StreamPlan, entry: int, done: Sequence[range], origin: int)
     yield pa.Table.from_pylist(rows, schema=_READ_SCHEMA)
 
 
-def _row(item: Sample | Rejected, seed: int, epoch: int) -> dict[str, Any]:
+def _joined(row: dict[str, Any], following: dict[str, Any]) -> bool:
+    """Count a filtered sample in the row of those before it: a row of its own would carry a whole black image."""
+    both = row[col.STATUS] == following[col.STATUS] == col.FILTERED
+    joined = both and bool(row[col.INDEX] + row[col.COUNT] == following[col.INDEX])
+    if joined:
+        row[col.COUNT] += following[col.COUNT]
+    return joined
+
+
+def _row(item: Sample | Rejected, plan: StreamPlan, epoch: int) -> dict[str, Any]:
+    row: dict[str, Any] = {col.INDEX: item.index, col.SAMPLE_KEY: item.key}
     if isinstance(item, Rejected):
-        return {
-            col.INDEX: item.index, col.STATUS: col.REJECTED, col.SAMPLE_KEY: item.key, col.REASON: item.reason
-        }  # fmt: skip
-    draw = seeding.generator("caption", seed, epoch, item.key)
-    return {
-        col.INDEX: item.index, col.STATUS: col.SAMPLE, col.SAMPLE_KEY: item.key,
-        col.JPEG: item.image, col.CAPTION: draw.choice(item.captions),
+        return row | {col.STATUS: col.REJECTED, col.REASON: item.reason}
+    least = plan.config.data.least
+    choices = list(range(len(item.captions)))
+    records: list[bytes] | None = None
+    if plan.stamp or any(least):
+        try:
+            records = annotation.records(item, plan.stamp)
+            choices = annotation.passing(item, records, least)
+        except AnnotationError as error:
+            if any(least):
+                return row | {col.STATUS: col.REJECTED, col.REASON: str(error)}
+            records = None  # the encoder parses
+    if not choices:
+        return row | {col.STATUS: col.FILTERED, col.COUNT: 1}
+    index = seeding.generator("caption", plan.config.run.seed, epoch, item.key).choice(choices)
+    return row | {
+        col.STATUS: col.SAMPLE, col.JPEG: item.image, col.CAPTION: item.captions[index],
+        col.RECORD: records[index] if records else None,
     }  # fmt: skip

@@ -22,6 +22,7 @@ from ray.train.torch import get_device
 from ray.util.queue import Queue
 from torch import Tensor, nn
 
+from sclip.config import ConfigError
 from sclip.data import columns as col
 from sclip.data.batches import Batch, Batches
 from sclip.data.position import Position
@@ -60,7 +61,10 @@ class _Progress:
 
     step: int = 0
     samples: int = 0
+    """Trained on."""
     quarantined: int = 0
+    filtered: int = 0
+    """Left out because none of their captions passes data.min_objects, min_attributes and min_relations."""
 
 
 def train_worker(job: TrainJob) -> None:
@@ -97,26 +101,35 @@ class _Worker:
         while True:
             waiting = time.perf_counter()
             batch = self.batches.next()
-            rows, quarantined = self._sum(batch.rows, len(self.batches.rejected))
+            rows, *left_out = self._sum(batch.rows, len(self.batches.rejected), self.batches.filtered)
             meter.wait_s += time.perf_counter() - waiting
-            self._judge(self.progress.quarantined + quarantined, self.progress.samples + rows)
+            quarantined = self.progress.quarantined + left_out[0]
+            filtered = self.progress.filtered + left_out[1]
+            self._judge(quarantined, self.progress.samples + rows + filtered)
             if not rows:
                 break
-            progress = self.progress.samples / self.job.samples
+            progress = (self.progress.samples + filtered) / self.job.samples
             metrics = self.step(self._on_device(batch), min(progress, 1.0))
             self.batches.trained(batch)
             self.progress.step += 1
             self.progress.samples += rows
             meter.add(metrics, rows)
             if self.progress.step % self.config.train.log_every == 0:
-                self._log(meter, quarantined)
+                self._log(meter, quarantined, filtered)
             if self.progress.step % self.config.train.checkpoint_every == 0:
                 self.step.check(metrics)
                 self._save()
         if meter.steps:
-            self._log(meter, quarantined)
+            self._log(meter, quarantined, filtered)
         if self.progress.step > self.saved_step:
             self._save()
+        else:  # what was left out after the last sample still belongs to the run
+            self._take_record()
+        if not self.progress.samples:
+            raise ConfigError(
+                f"data.min_objects, min_attributes, min_relations = {self.config.data.least}: no caption of "
+                f"{self.progress.filtered} samples passes; lower them"
+            )
         if self.rank == 0:
             self.folder.finish(
                 vars(self.progress) | {"checkpoint": self.folder.step_path(self.saved_step).name}
@@ -185,20 +198,9 @@ class _Worker:
     def _save(self) -> None:
         """Write a checkpoint of what every rank has trained on, and tell Ray Train of it."""
         started = time.perf_counter()
-        record, rejected = self.batches.take_record()
-        rejected_here = [
-            {"shard": self._shard(int(r["entry"])), "key": r["key"], "reason": r["reason"]} for r in rejected
-        ]
-        merged: list[dict[str, str]] = []
-        for payload in gather_json({"position": record.to_json(), "rejected": rejected_here}):
-            self.position.merge(Position.from_json(payload["position"]))
-            merged += payload["rejected"]
-        self.progress.quarantined += len(merged)
+        # Its quarantine before the manifest: lines without a checkpoint are taken back, the reverse is lost.
+        self._take_record()
         path = self.folder.step_path(self.progress.step)
-        if (
-            self.rank == 0
-        ):  # before the manifest: lines without a checkpoint are taken back, the reverse is lost
-            self.folder.set_aside(self.progress.step, merged)
         state = {"progress": vars(self.progress), "position": self.position.to_json()}
         checkpoint.save(path, self.step.model, self.step.optimizer, state)
         self.saved_step = self.progress.step
@@ -211,14 +213,32 @@ class _Worker:
             checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD,
         )
 
+    def _take_record(self) -> None:
+        """Merge what every rank has done since the last call into position, progress and quarantine.jsonl."""
+        record, rejected, filtered = self.batches.take_record()
+        rejected_here = [
+            {"shard": self._shard(int(r["entry"])), "key": r["key"], "reason": r["reason"]} for r in rejected
+        ]
+        merged: list[dict[str, str]] = []
+        for payload in gather_json(
+            {"position": record.to_json(), "rejected": rejected_here, "filtered": filtered}
+        ):
+            self.position.merge(Position.from_json(payload["position"]))
+            self.progress.filtered += payload["filtered"]
+            merged += payload["rejected"]
+        self.progress.quarantined += len(merged)
+        if self.rank == 0:
+            self.folder.set_aside(self.progress.step, merged)
+
     def _shard(self, entry: int) -> str:
         return self.job.plan.shards[self.job.plan.schedule.shard(entry)]
 
-    def _log(self, meter: _Meter, quarantined: int) -> None:
+    def _log(self, meter: _Meter, quarantined: int, filtered: int) -> None:
         metrics = meter.take()
         self.step.check({name: torch.tensor(value) for name, value in metrics.items()})
-        metrics["epoch"] = self.progress.samples / self.job.samples * self.config.train.epochs
-        metrics["quarantined"] = self.progress.quarantined + quarantined
+        done = self.progress.samples + filtered
+        metrics["epoch"] = done / self.job.samples * self.config.train.epochs
+        metrics |= {"quarantined": quarantined, "filtered": filtered}
         self._report("metrics", step=self.progress.step, samples=self.progress.samples, metrics=metrics)
 
     def _report(self, kind: str, **values: Any) -> None:

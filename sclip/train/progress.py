@@ -24,6 +24,7 @@ class Progress:
         self.console = console or Console()
         self._live = Live(console=self.console, transient=True, auto_refresh=False)
         self._printed_at = float("-inf")
+        self._waiting: Text | None = None
         self._rate = 0.0
 
     def __enter__(self) -> Progress:
@@ -34,6 +35,8 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         if self.console.is_terminal:
             self._live.stop()
+        elif self._waiting is not None:  # the last line says where the training ended
+            self.console.print(self._waiting, soft_wrap=True)
 
     def report(self, report: dict[str, Any]) -> None:
         """Show one report of the worker loop."""
@@ -54,7 +57,9 @@ class Progress:
 
     def _line(self, report: dict[str, Any]) -> None:
         metrics = report["metrics"]
-        left = self._samples - report["samples"]
+        filtered = metrics.get("filtered", 0)
+        done = report["samples"] + filtered
+        left = round((self._samples - done) * report["samples"] / done)  # as many of them pass the filter
         # a run's rate changes slowly; a single interval's does not
         self._rate = (
             0.8 * self._rate + 0.2 * metrics["samples_per_s"] if self._rate else metrics["samples_per_s"]
@@ -65,13 +70,17 @@ class Progress:
             f"{metrics['samples_per_s']:.0f} samples/s  data wait {metrics['data_wait']:.0%}  "
             f"ETA {_duration(left / max(self._rate, 1e-9))}"
         )
+        if filtered:
+            text += f"  filtered {filtered:.0f}"
         if metrics.get("quarantined"):
             text += f"  quarantined {metrics['quarantined']:.0f}"
         if self.console.is_terminal:
             self._live.update(Text(text), refresh=True)
-        elif time.monotonic() - self._printed_at >= self._every_s or not left:
-            self._printed_at = time.monotonic()
+        elif time.monotonic() - self._printed_at >= self._every_s:
+            self._printed_at, self._waiting = time.monotonic(), None
             self.console.print(Text(text), soft_wrap=True)
+        else:
+            self._waiting = Text(text)
 
 
 def _duration(seconds: float) -> str:
