@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_negatives import negative_of
 
 from sclip.negatives import Negative, candidates, draw
 from sclip.report import CorpusStatistics, corpus, write
@@ -61,8 +62,7 @@ def test_every_caption_is_counted_by_what_it_has(graphs: list[SceneGraph]) -> No
 
 
 def test_captions_are_counted_by_the_kinds_of_negative_that_they_have(graphs: list[SceneGraph]) -> None:
-    by_kind = {negative.kind: negative for negative in candidates(graphs[0])}
-    relation, attribute = by_kind["relation"], by_kind["attribute"]
+    relation, attribute = (negative_of("a b", kind=kind) for kind in ("relation", "attribute"))
     lists = [[], [relation], [attribute], [relation, relation, attribute]]
     statistics = counted([(str(i), graphs[0], negatives) for i, negatives in enumerate(lists)])
     assert statistics.with_negative == 3
@@ -112,8 +112,7 @@ def _entries(draw: st.DrawFn) -> list[Entry]:
             tuple(Relation(k, word, other, (0, 0)) for k, word, other in relations),
         )
         kinds = draw(st.lists(st.sampled_from(["relation", "attribute"]), max_size=2))
-        value = {"caption": f"not {graph.caption}", "swapped": ["a", "b"], "strangeness": 0.0}
-        negatives = [Negative.from_json(value | {"kind": kind, "graph": graph.to_json()}) for kind in kinds]
+        negatives = [negative_of(f"not {graph.caption}", kind=kind, graph=graph) for kind in kinds]
         entries.append((str(number), graph, negatives))
     return entries
 
