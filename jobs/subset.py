@@ -8,7 +8,6 @@ data.min_attributes and data.min_relations does, and reads nothing else.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -42,7 +41,6 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--samples-per-shard", type=_positive, default=1000, help="most samples (default: 1000)"
     )
-    parser.add_argument("--workers", type=_positive, default=os.cpu_count(), help="processes (default: CPUs)")
     parser.add_argument("--overwrite", action="store_true", help="replace the shards that OUT holds")
     given = parser.parse_args(argv)
     if not (given.min_objects or given.min_attributes or given.min_relations):
@@ -66,7 +64,6 @@ def main(argv: list[str] | None = None) -> int:
             passing_samples(shards, least, given.caption_field, kept, skips),
             given.out,
             samples_per_shard=given.samples_per_shard,
-            workers=given.workers,
             overwrite=given.overwrite,
             on_shard=say,
         )

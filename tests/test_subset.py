@@ -48,7 +48,7 @@ def subset_job() -> Callable[..., int]:
     return run
 
 
-OPTIONS = ("--min-objects", "2", "--min-attributes", "1", "--min-relations", "1", "--workers", "1")
+OPTIONS = ("--min-objects", "2", "--min-attributes", "1", "--min-relations", "1")
 
 
 def test_a_run_over_the_subset_sees_what_a_run_with_the_filter_sees(
@@ -80,7 +80,7 @@ def test_a_subset_of_what_is_not_annotated_or_passes_nothing_is_one_line(
     out = tmp_path / "subset"
     cases: list[tuple[list[object], str]] = [
         ([*plain, out, *OPTIONS], "no sample to pack"),
-        ([*filtered.shards, out, "--min-objects", "50", "--workers", "1"], "no sample to pack"),
+        ([*filtered.shards, out, "--min-objects", "50"], "no sample to pack"),
         ([*filtered.shards, out], "nothing to filter by"),
         ([tmp_path / "none.tar", out, *OPTIONS], "no such shard"),
         ([*filtered.shards, Path(filtered.shards[0]).parent, "--overwrite", *OPTIONS], "holds the source"),

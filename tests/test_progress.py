@@ -1,0 +1,40 @@
+"""What a person sees of a run where the output is no terminal."""
+
+import io
+
+from rich.console import Console
+
+from sclip.train.progress import Progress
+
+
+def lines(reports: list[tuple[int, int]], samples: int, every_s: float = 0.0) -> list[str]:
+    """Return what is printed for reports of (trained, filtered) samples, at one sample a second and step."""
+    console = Console(file=io.StringIO())
+    with Progress(samples, 1, every_s, console) as progress:
+        for trained, filtered in reports:
+            metrics = {
+                "epoch": 0.5,
+                "loss": 1.0,
+                "samples_per_s": 1.0,
+                "data_wait": 0.0,
+                "filtered": filtered,
+            }
+            progress.report({"kind": "metrics", "step": trained, "samples": trained, "metrics": metrics})
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
+def test_the_time_left_is_of_the_samples_that_will_pass_the_filter() -> None:
+    whole, half = lines([(60, 0), (30, 30)], samples=120)
+    assert "step 60/120" in whole
+    assert "ETA 1:00" in whole
+    assert "filtered" not in whole
+    assert "step 30/60" in half
+    assert "ETA 0:30  filtered 30" in half
+
+
+def test_the_last_line_says_where_the_training_ended() -> None:
+    first, last = lines([(1, 0), (2, 0), (3, 1)], samples=5, every_s=1000.0)
+    assert "step 1/5" in first
+    assert "step 3/4" in last
+    assert len(lines([(1, 0)], samples=5, every_s=1000.0)) == 1
