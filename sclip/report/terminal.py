@@ -57,7 +57,7 @@ def show(graph: SceneGraph, negatives: Sequence[Negative] | None, console: Conso
         for sign, pieces in (("  ", before), ("≠ ", after)):
             console.print(_indented(Text(sign) + _text(pieces), 4))
     if negatives is not None and not negatives:
-        console.print(Text("  no negative: no exchange changes what it says", _STYLES["quiet"]))
+        console.print(Text("  no negative", _STYLES["quiet"]))
     console.print()
 
 
