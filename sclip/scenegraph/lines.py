@@ -17,7 +17,6 @@ from typing import Any, BinaryIO, Protocol
 from sclip.scenegraph.graph import SceneGraph
 from sclip.scenegraph.parser import MAX_CHARACTERS, Parser, ParserError
 
-
 _LINE_ENDS = {ord(character): f"\\u{ord(character):04x}" for character in "\u0085\u2028\u2029"}
 """Characters at which some readers end a line, and which JSON may hold as they are."""
 
