@@ -19,3 +19,8 @@ def digest64(*parts: object) -> int:
 def generator(purpose: str, seed: int, epoch: int, key: str) -> random.Random:
     """Return the generator of one purpose ("caption", "negative", "crop") for one visit of one sample."""
     return random.Random(digest64(purpose, seed, epoch, key))
+
+
+def uniform(purpose: str, seed: int, epoch: int, key: str) -> float:
+    """Return the one number in [0, 1) of one purpose for one visit of one sample, where no more is drawn."""
+    return digest64(purpose, seed, epoch, key) / 2**63

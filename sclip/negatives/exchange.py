@@ -1,208 +1,160 @@
-"""Exchange two pieces of a caption and keep it English: articles, capitals, number; and say where all went.
+"""Two pieces of a caption change places: the new text, and where everything that the caption said stands in it.
 
-An edited text is a list of parts. Each part remembers which characters of the caption it holds (content) and
-which it stands in for (place), so that every span of the caption can be found again after the exchange.
+An edit is the exchange of two spans, of which one may be empty (a word moves), and words put into another form
+(agreement), all in characters of the caption. Articles and capitals at the seams are put right here.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Mapping
+from itertools import accumulate, pairwise
 
-from lemminflect import getInflection
-
+from sclip.negatives.agreement import article
 from sclip.scenegraph.graph import Span
-from sclip.scenegraph.lexicon import noun_lemma, verb_lemma
 
-_ARTICLE = re.compile(r"\b(an?)(\s+)([^\W_][\w'-]*)", re.IGNORECASE)
-_AN_BY_SOUND = re.compile(
-    r"hour|honest|honou?r|heir|herb\b|[fhlmnrsx](?:[^a-z]|$)|x-|suv\b|mp3|nfl|mri|lcd|led\b"
-)
-_A_BY_SOUND = re.compile(r"uni(?!n|m)|use|usual|utensil|ute|euro|eu|one\b|once|ukul|u\b|u-|urin")
-_SENTENCE_END = re.compile(r"[.!?]\s+$|^\s*$")
-_BE = {"is": "are", "was": "were", "has": "have", "does": "do", "isn't": "aren't"}
-_PLURAL_BE = {plural: singular for singular, plural in _BE.items()}
-
-
-@dataclass(slots=True)
-class _Part:
-    text: str
-    content: Span
-    place: Span
+_ARTICLE_LAST = re.compile(r"(?<![\w'-])(an?)\s*$", re.IGNORECASE)
+_ARTICLES = tuple(f"{before}{word}" for before in " \t\"'(,." for word in ("a", "an", "A", "An", "AN"))
+_SENTENCE_END = re.compile(r"[.!?]\s+\S")
+_WORD_FIRST = re.compile(r"\s*([^\W_][\w'-]*)")
 
 
 class Exchange:
     """A caption in which two disjoint pieces have changed places."""
 
-    def __init__(self, caption: str, first: Span, second: Span) -> None:
-        """Exchange the characters of `first` and `second`; neither may be empty, and they must not overlap."""
+    __slots__ = ("_caption", "_forms", "_ordered", "_regions", "_starts", "text")
+
+    def __init__(
+        self,
+        caption: str,
+        first: Span,
+        second: Span,
+        forms: Mapping[Span, str] | None = None,
+        *,
+        sentences: int | None = None,
+    ) -> None:
+        """Exchange the characters of `first` and `second`, and give the words at `forms` their new form.
+
+        The pieces must not overlap and not both be empty; a form lies within one piece or outside of both.
+        `sentences` is what `count_sentences` says of the caption, where the caller knows.
+        """
         if first > second:
             first, second = second, first
-        if not (0 <= first[0] < first[1] <= second[0] < second[1] <= len(caption)):
+        if not (0 <= first[0] <= first[1] <= second[0] <= second[1] <= len(caption)) or first == second:
             raise ValueError(f"spans {first} and {second} cannot be exchanged in {len(caption)} characters")
         self._caption = caption
-        self._pieces = (first, second)
-        spans = [(0, first[0]), first, (first[1], second[0]), second, (second[1], len(caption))]
-        contents = [spans[0], second, spans[2], first, spans[4]]
-        self._parts = [
-            _Part(caption[slice(*content)], content, place)
-            for content, place in zip(contents, spans, strict=True)
-        ]
-
-    @property
-    def text(self) -> str:
+        self._forms = dict(forms) if forms else {}
+        self._regions = ((0, first[0]), second, (first[1], second[0]), first, (second[1], len(caption)))
+        """What the caption's characters are now, in order: before, second, between, first, after."""
+        filled = [region for region in self._regions if region[0] < region[1]]
+        if sentences is None:
+            sentences = count_sentences(caption)
+        if sentences > 1 or (sentences and filled[0][0]):
+            self._capitals(filled)
+        self._articles(filled)
+        self._ordered = sorted(self._forms.items())
+        texts = [self._region_text(region) for region in self._regions]
+        self._starts = list(accumulate(map(len, texts), initial=0))
+        self.text = "".join(texts)
         """The caption after the exchange."""
-        return "".join(part.text for part in self._parts)
 
     def moved(self, span: Span) -> bool:
         """Whether the span lies within one of the two pieces."""
-        return any(start <= span[0] and span[1] <= end for start, end in self._pieces)
+        return any(low <= span[0] and span[1] <= high for low, high in (self._regions[1], self._regions[3]))
 
     def content(self, span: Span) -> Span:
         """Return where the characters of the span are now; the span lies in one piece or outside of both."""
-        return self._locate(span, content=True)
+        return (self._offset(span[0], last=False), self._offset(span[1], last=True))
 
     def place(self, span: Span) -> Span:
         """Return where the span is now whose content may have been exchanged: a phrase with a new adjective."""
-        return self._locate(span, content=False)
+        start, end = span
+        for piece, held in ((self._regions[3], 1), (self._regions[1], 3)):
+            if piece[0] < piece[1]:
+                if piece[0] <= span[0] < piece[1]:
+                    start = -held
+                if piece[0] < span[1] <= piece[1]:
+                    end = -held
+        first = self._starts[-start] if start < 0 else self._offset(start, last=False)
+        last = self._starts[1 - end] if end < 0 else self._offset(end, last=True)
+        return (first, max(first, last))
 
-    def _locate(self, span: Span, content: bool) -> Span:
-        start = end = -1
-        position = 0
-        continued = False
-        for part in self._parts:
-            low, high = part.content if content else part.place
-            if low <= span[0] < high and start < 0:
-                start = position + min(span[0] - low, len(part.text))
-            if low < span[1] < high:
-                end = position + min(span[1] - low, len(part.text))
-            continued = high == span[1] and (low < high or continued)
-            if (
-                continued
-            ):  # also by parts of a text that is longer than its place, which is used up before them
-                end = position + len(part.text)
-            position += len(part.text)
-        if start < 0 or end < 0:  # an empty span: it has a place and no content
-            start = end = min(max(start, end, 0), position)
-        return (start, max(start, end))
+    def _offset(self, offset: int, last: bool) -> int:
+        """Return where a span that starts (or ends: `last`) at an offset of the caption now does so."""
+        for index, (low, high) in enumerate(self._regions):
+            if low < offset <= high if last else low <= offset < high:
+                return self._starts[index] + len(self._region_text((low, offset)))
+        return self._starts[-1] if offset else 0
 
-    def replace(self, start: int, end: int, text: str) -> None:
-        """Replace new-text characters start..end, which lie in one part, by another form of the same word."""
-        position = 0
-        for index, part in enumerate(self._parts):
-            low, high = position, position + len(part.text)
+    def _region_text(self, region: Span) -> str:
+        low, high = region
+        text, at = "", low
+        for (start, end), form in self._ordered:
             if low <= start and end <= high:
-                self._parts[index : index + 1] = [
-                    piece
-                    for piece in (
-                        _cut(part, 0, start - low),
-                        _Part(
-                            text,
-                            *(
-                                _sub(span, part, start - low, end - low)
-                                for span in (part.content, part.place)
-                            ),
-                        ),
-                        _cut(part, end - low, high - low),
-                    )
-                    if piece.text or piece.content[0] < piece.content[1]
-                ]
-                return
-            position = high
+                text += self._caption[at:start] + form
+                at = end
+        return text + self._caption[at:high]
 
-    # -- what keeps it English
+    # -- the seams
 
-    def repair(self) -> None:
-        """Put capitals and a / an right where the exchange has disturbed them."""
-        self._capitals()
-        known = {(m.group(1).lower(), m.group(3).lower()) for m in _ARTICLE.finditer(self._caption)}
-        while True:
-            for match in _ARTICLE.finditer(self.text):
-                article, word = match.group(1), match.group(3)
-                right = _article(word)
-                if (article.lower(), word.lower()) not in known and article.lower() != right:
-                    cased = (
-                        right.upper() if article.isupper() and len(article) > 1 else article[0] + right[1:]
-                    )
-                    self.replace(*match.span(1), cased)
-                    break
-            else:
-                return
-
-    def _capitals(self) -> None:
+    def _capitals(self, filled: list[Span]) -> None:
+        """Open the sentences with a capital as the caption did, and no other word."""
         caption = self._caption
-        words = re.findall(r"[^\W\d_]+", caption)
-        if sum(word[0].isupper() for word in words) > 0.5 * len(words) and len(words) > 2:
-            return  # A Title, or ALL CAPITALS: case says nothing about the sentence
-        for piece in self._pieces:
-            old_start = bool(_SENTENCE_END.search(caption[: piece[0]]))
-            position = self.content(piece)[0]
-            new_start = bool(_SENTENCE_END.search(self.text[:position]))
-            letter = self.text[position : position + 1]
-            if new_start and not old_start and self._opens_with_capital(position):
-                self.replace(position, position + 1, letter.upper() if len(letter.upper()) == 1 else letter)
-            elif old_start and not new_start and not _is_name(caption[slice(*piece)]):
-                self.replace(position, position + 1, letter.lower() if len(letter.lower()) == 1 else letter)
+        left, length = (0, 0), 0
+        for region in filled:
+            at = region[0]
+            opened, opens = _opens(caption, 0, at), length == 0 or _opens(caption, *left)
+            if opens and not opened:
+                # as the caption's own sentence at this place did
+                if caption[at].islower() and caption[length : length + 1].isupper():
+                    self._first_letter(at, caption[at].upper())
+            elif opened and not opens and caption[at].isupper() and not _is_name(caption[slice(*region)]):
+                self._first_letter(at, caption[at].lower())
+            left, length = region, length + region[1] - region[0]
 
-    def _opens_with_capital(self, position: int) -> bool:
-        """Whether the caption's own sentence at this new position began with a capital letter."""
-        for part in self._parts:
-            if position == 0:
-                return self._caption[part.place[0] : part.place[0] + 1].isupper()
-            position -= len(part.text)
-        return False
+    def _first_letter(self, at: int, letter: str) -> None:
+        if len(letter) != 1:
+            return
+        for (start, end), form in self._forms.items():
+            if start <= at < end:
+                if at == start and form:
+                    self._forms[(start, end)] = letter + form[1:]
+                return
+        self._forms[(at, at + 1)] = letter
 
-
-def is_plural(phrase: str) -> bool:
-    """Whether a noun phrase is plural, by its last word."""
-    word = phrase.split()[-1].lower() if phrase.split() else ""
-    lemma = noun_lemma(word)
-    return lemma != word and word in inflect(lemma, "NNS")
-
-
-@lru_cache(maxsize=1 << 16)
-def inflect(lemma: str, tag: str) -> tuple[str, ...]:
-    """Return the forms of a lemma for a Penn tag (lemminflect), the usual one first."""
-    return tuple(getInflection(lemma, tag=tag))
-
-
-def agree(verb: str, plural: bool) -> str:
-    """Return a present-tense verb in the number of its subject; another word comes back as it is."""
-    lower = verb.lower()
-    if plural and lower in _BE:
-        return _BE[lower]
-    if not plural and lower in _PLURAL_BE:
-        return _PLURAL_BE[lower]
-    lemma = "lie" if lower in ("lie", "lies") else verb_lemma(lower)
-    third = inflect(lemma, "VBZ")
-    if plural and lower in third:
-        return lemma
-    if not plural and lower == lemma and third:
-        return third[0]
-    return verb
+    def _articles(self, filled: list[Span]) -> None:
+        """Give each a / an before a seam the form that the word behind the seam asks for."""
+        caption = self._caption
+        for left, right in pairwise(filled):
+            low = max(0, left[1] - 6, left[0])
+            tail = caption[low : left[1]].rstrip()
+            if len(tail) > 2 and not tail.endswith(_ARTICLES):
+                continue
+            match = _ARTICLE_LAST.search(caption, low, left[1])
+            word = _WORD_FIRST.match(caption, *right)
+            if match is None or word is None:
+                continue
+            start, end = match.span(1)
+            first = self._forms.pop((start, start + 1), caption[start])
+            form = self._forms.get(word.span(1), word.group(1))
+            self._forms[(start, end)] = first + article(form)[1:]
 
 
-def _cut(part: _Part, start: int, end: int) -> _Part:
-    return _Part(
-        part.text[start:end], _sub(part.content, part, start, end), _sub(part.place, part, start, end)
-    )
+def count_sentences(caption: str) -> int:
+    """Return how many sentences capitals open here: none in A Title and in ALL CAPITALS; 2 means several."""
+    words = [word for word in caption.split() if word[0].isalpha()]
+    if len(words) > 2 and 2 * sum(word[0].isupper() for word in words) > len(words):
+        return 0
+    return 1 if _SENTENCE_END.search(caption) is None else 2
 
 
-def _sub(span: Span, part: _Part, start: int, end: int) -> Span:
-    """Return the characters of the span that part.text[start:end] covers, ends reaching to the span's ends."""
-    low = span[0] if start == 0 else min(span[0] + start, span[1])
-    high = span[1] if end == len(part.text) else min(span[0] + end, span[1])
-    return (low, max(low, high))
-
-
-def _article(word: str) -> str:
-    lower = word.lower()
-    if _AN_BY_SOUND.match(lower):
-        return "an"
-    if _A_BY_SOUND.match(lower):
-        return "a"
-    return "an" if lower[0] in "aeiou" or lower in ("8", "11", "18") or lower.startswith("8") else "a"
+def _opens(caption: str, start: int, end: int) -> bool:
+    """Whether a sentence opens behind caption[start:end]."""
+    before = caption[max(start, end - 4) : end]
+    stripped = before.rstrip()
+    if not stripped:
+        return start >= end - 4
+    return len(stripped) < len(before) and stripped[-1] in ".!?"
 
 
 def _is_name(phrase: str) -> bool:

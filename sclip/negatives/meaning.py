@@ -1,14 +1,12 @@
-"""What a graph says, in a form in which two graphs of the same meaning are equal.
+"""Which words say the same, and which relations say the same in both directions.
 
-An exchange is valid exactly where this form changes. That one comparison refuses what method section 2 forbids:
-coordinations, symmetric predicates, "with" between equals, equal words and synonyms, two attributes of one object.
+An exchange is valid exactly where the caption then says something else (`Reading.changes`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from sclip.scenegraph.graph import Attribute, Object, Relation
+from collections.abc import Iterable
+from functools import lru_cache
 
 _SYNONYMS = {
     word: group.split()[0]
@@ -60,6 +58,7 @@ def is_animate(name: str) -> bool:
     return name.split()[-1] in _ANIMATE if name else False
 
 
+@lru_cache(maxsize=1 << 16)
 def is_symmetric(predicate: str, subject: str, object_: str) -> bool:
     """Whether "subject predicate object" says the same as "object predicate subject"."""
     if predicate in _SYMMETRIC:
@@ -78,21 +77,15 @@ def is_symmetric(predicate: str, subject: str, object_: str) -> bool:
     )
 
 
-def meaning(
-    objects: Sequence[Object], attributes: Sequence[Attribute], relations: Sequence[Relation]
-) -> tuple[object, ...]:
-    """Return what is said, without order, indices and spans."""
-    described: list[list[str]] = [[] for _ in objects]
-    for attribute in attributes:
-        described[attribute.object].append(synonym(attribute.attribute))
-    labels = [
-        (" ".join(map(synonym, obj.name.split())), tuple(sorted(words)))
-        for obj, words in zip(objects, described, strict=True)
-    ]
-    said = []
-    for relation in relations:
-        ends = [labels[relation.subject], labels[relation.object]]
-        if is_symmetric(relation.predicate, objects[relation.subject].name, objects[relation.object].name):
-            ends.sort()
-        said.append((relation.predicate, *ends))
-    return (tuple(sorted(labels)), tuple(sorted(said)))
+Label = tuple[str, tuple[str, ...]]
+"""What is said of one object: its name and its attributes, synonyms as one word, in no order."""
+
+
+def label(name: str, attributes: Iterable[str]) -> Label:
+    """Return the label of an object with these attributes."""
+    return (_canonical(name), tuple(sorted(map(synonym, attributes))))
+
+
+@lru_cache(maxsize=1 << 16)
+def _canonical(name: str) -> str:
+    return " ".join(map(synonym, name.split()))

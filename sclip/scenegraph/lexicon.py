@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from lemminflect import getLemma
+from lemminflect import getAllLemmas, getLemma
 
 NUMBERS = {
     word: str(value)
@@ -128,7 +128,13 @@ AUXILIARIES = frozenset("has have had having do does did will would can could ma
 def noun_lemma(word: str) -> str:
     """Return the singular of one lower-case noun ("people" -> "person"); an unknown word comes back as it is."""
     lemmas = getLemma(word, upos="NOUN")
-    return lemmas[0] if lemmas else word
+    return (lemmas and lemmas[0]) or word
+
+
+@lru_cache(maxsize=1 << 16)
+def is_noun(word: str) -> bool:
+    """Whether lemminflect's dictionary has the lower-case word as a noun."""
+    return bool(getAllLemmas(word, upos="NOUN"))
 
 
 @lru_cache(maxsize=1 << 16)

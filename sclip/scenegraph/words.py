@@ -36,6 +36,9 @@ _ING_NOUNS = frozenset(
     sibling sterling molding moulding lettering engraving carving filling marking sting wiring fencing housing
     offering meeting hearing outing rigging tubing shelving trimming""".split()
 )
+_POSTURES = frozenset(
+    "waits sits stands lies lays rests hangs sleeps grazes floats poses leans swims eats looks flies perches".split()
+)
 _PRONOUNS = frozenset("it them him he she they itself themselves himself herself one another each".split())
 
 
@@ -178,6 +181,21 @@ def _correct(words: list[Word]) -> None:
                 word.code = "G"
             elif before == "N" and after == "D" and word.dep != "poss" and re.search(r"[a-z]s$", text):
                 word.code = "V"  # "a man rides a horse", tagged as a plural
+            elif before == "N" and after in ("P", ".", "") and text in _POSTURES:
+                word.code = "V"  # "a school bus waits in traffic"
+            elif text in lexicon.ATTRIBUTE_NOUNS and _describes(words, i):
+                word.code = "J"  # "grey and red furniture"
+            elif (
+                text in lexicon.COLOURS
+                and before == "D"
+                and after == "V"
+                and lexicon.is_noun(words[i + 1].text)
+            ):
+                word.code, words[i + 1].code = "J", "N"  # "the purple cross"
+        elif i == 0 and word.code in "VO" and after in ("G", "B", "E") and lexicon.is_noun(text):
+            word.code = "N"  # "Cow eating grass"
+        elif word.code in "VGEO" and text in lexicon.COLOURS:
+            word.code = "J"
         elif word.code == "V" and text.endswith(("ed", "wn", "en")) and after in ("P", "", "."):
             word.code = "E"
         elif word.code in "GE" and after and before != "N" and _modifies(words, i):
@@ -186,6 +204,17 @@ def _correct(words: list[Word]) -> None:
             word.code = "H"
         elif word.code == "O" and re.fullmatch(r"\W+", text):
             word.code = "."
+
+
+def _describes(words: list[Word], i: int) -> bool:
+    """Whether the noun at i stands in a row of describing words before a noun."""
+    j = i + 1
+    while j + 1 < len(words) and words[j].code in "C," and words[j + 1].code in "JN":
+        if words[j + 1].text not in lexicon.ATTRIBUTE_NOUNS and words[j + 1].code != "J":
+            return False
+        j += 2
+    in_row = j > i + 1 or (i > 1 and words[i - 1].code in "C," and words[i - 2].code == "J")
+    return in_row and j < len(words) and words[j].code in "JN"
 
 
 def _modifies(words: list[Word], i: int) -> bool:

@@ -1,0 +1,195 @@
+"""What an exchange drags along so that it stays English: articles, the number of nouns and verbs, pronouns.
+
+A function here looks at the caption and says which words need another form there, as {span: new form}.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from lemminflect import getInflection
+
+from sclip.scenegraph.graph import SceneGraph, Span
+from sclip.scenegraph.lexicon import CONNECTIVES, noun_lemma, verb_lemma
+
+_AN_BY_SOUND = re.compile(
+    r"hour|honest|honou?r|heir|herb\b|[fhlmnrsx](?:[^a-z]|$)|x-|suv\b|mp3|nfl|mri|lcd|led\b|8|11\b|18\b"
+)
+_A_BY_SOUND = re.compile(r"uni(?!n|m)|use|usual|utensil|ute|euro|eu|one\b|once|ukul|u\b|u-|urin")
+_BE = {"is": "are", "was": "were", "has": "have", "does": "do", "isn't": "aren't"}
+_PLURAL_BE = {plural: singular for singular, plural in _BE.items()}
+_SINGULAR = {"people": "person"}
+_PLURAL = {singular: plural for plural, singular in _SINGULAR.items()}
+_AUXILIARIES = frozenset([*_BE, *_PLURAL_BE])
+_DETERMINED = re.compile(r"(?:an?|one|each|every|this|that|another)\b", re.IGNORECASE)
+_VERB_BEHIND = re.compile(r"\s+(?:(?:that|which|who)\s+)?([^\W\d_]+)\b")
+_THERE_BEFORE = re.compile(r"\bthere\s+(is|are|was|were)\s+$", re.IGNORECASE)
+_AND_BEFORE = re.compile(r"\s*,?\s*(?:and|or)\s+$")
+
+_PRONOUNS = {
+    "he": {"subject": "he", "object": "him", "possessive": "his", "self": "himself"},
+    "she": {"subject": "she", "object": "her", "possessive": "her", "self": "herself"},
+    "it": {"subject": "it", "object": "it", "possessive": "its", "self": "itself"},
+    "they": {"subject": "they", "object": "them", "possessive": "their", "self": "themselves"},
+}
+PRONOUN = re.compile(
+    r"\b(he|him|his|himself|she|her|herself|it|its|itself|they|them|their|themselves)\b", re.IGNORECASE
+)
+_HE = frozenset(
+    """man boy guy gentleman male father son brother boyfriend husband king prince groom businessman policeman
+    fireman cowboy batter catcher umpire grandfather waiter""".split()
+)
+_SHE = frozenset(
+    "woman girl lady female mother daughter sister girlfriend wife queen princess bride grandmother waitress".split()
+)
+
+
+@lru_cache(maxsize=1 << 16)
+def article(word: str) -> str:
+    """Return the indefinite article that a word takes, by its sound."""
+    lower = word.lower()
+    if _AN_BY_SOUND.match(lower):
+        return "an"
+    if _A_BY_SOUND.match(lower):
+        return "a"
+    return "an" if lower[0] in "aeiou" else "a"
+
+
+@lru_cache(maxsize=1 << 16)
+def inflect(lemma: str, tag: str) -> tuple[str, ...]:
+    """Return the forms of a lemma for a Penn tag (lemminflect), the usual one first."""
+    return tuple(getInflection(lemma, tag=tag))
+
+
+@lru_cache(maxsize=1 << 16)
+def is_plural(word: str) -> bool:
+    """Whether a lower-case noun is plural."""
+    lemma = noun_lemma(word)
+    return word in _SINGULAR or (lemma != word and word in inflect(lemma, "NNS"))
+
+
+@lru_cache(maxsize=1 << 16)
+def in_number(noun: str, plural: bool) -> str:
+    """Return a lower-case noun in the singular or plural."""
+    if not noun.isalpha():
+        return noun
+    if not plural:
+        return _SINGULAR.get(noun) or noun_lemma(noun)
+    return (
+        noun if is_plural(noun) else _PLURAL.get(noun) or next(iter(inflect(noun_lemma(noun), "NNS")), noun)
+    )
+
+
+@lru_cache(maxsize=1 << 16)
+def agree(verb: str, plural: bool) -> str:
+    """Return a lower-case present-tense verb in the number of its subject; another word as it is."""
+    if plural and verb in _BE:
+        return _BE[verb]
+    if not plural and verb in _PLURAL_BE:
+        return _PLURAL_BE[verb]
+    lemma = "lie" if verb in ("lie", "lies") else verb_lemma(verb)
+    third = inflect(lemma, "VBZ")
+    if plural and verb in third:
+        return lemma
+    if not plural and verb == lemma and third:
+        return third[0]
+    return verb
+
+
+def phrase_is_plural(phrase: str) -> bool:
+    """Whether a noun phrase is plural: by its last word, but for "a" and its like before it."""
+    words = phrase.split()
+    return bool(words) and not _DETERMINED.match(phrase) and is_plural(words[-1].lower())
+
+
+def verb_forms(graph: SceneGraph, index: int, plural: bool) -> dict[Span, str]:
+    """Return the form of the verb of object `index` when the phrase there becomes singular or plural."""
+    caption = graph.caption
+    start, end = graph.objects[index].phrase
+    there = _THERE_BEFORE.search(caption, max(0, start - 12), start)
+    if there is not None:
+        return _changed(caption, there.span(1), plural)
+    match = _VERB_BEHIND.match(caption, end)
+    if match is None:
+        return {}
+    span, word = match.span(1), match.group(1).lower()
+    if word not in _AUXILIARIES and (word in CONNECTIVES or not _does(graph, index, span[0])):
+        return {}
+    if _in_row(graph, index):
+        return {}
+    return _changed(caption, span, plural)
+
+
+def _changed(caption: str, span: Span, plural: bool) -> dict[Span, str]:
+    word = caption[slice(*span)].lower()
+    form = agree(word, plural)
+    if form == word:
+        return {}
+    return {span: form.capitalize() if caption[span[0]].isupper() else form}
+
+
+def _does(graph: SceneGraph, index: int, start: int) -> bool:
+    return any(r.span[0] == start and index in (r.subject, r.object) for r in graph.relations) or any(
+        a.span[0] == start and a.object == index for a in graph.attributes
+    )
+
+
+def _in_row(graph: SceneGraph, index: int) -> bool:
+    """Whether the phrase is a later member of a row ("a dog and a cat are"), which is plural whatever it is."""
+    start = graph.objects[index].phrase[0]
+    before = _AND_BEFORE.search(graph.caption, max(0, start - 8), start)
+    return before is not None and any(o.phrase[1] == before.start() for o in graph.objects)
+
+
+def pronoun_forms(graph: SceneGraph, first: int, second: int) -> dict[Span, str]:
+    """Return the forms of the pronouns that stand for two phrases which change places.
+
+    A pronoun whose antecedent is not certain (another phrase of its class stands before it) stays.
+    """
+    classes = [_pronoun_class(graph, index) for index in range(len(graph.objects))]
+    old = (classes[first], classes[second])
+    if old[0] == old[1] or not all(old):
+        return {}
+    becomes = {first: old[1], second: old[0]}
+    forms: dict[Span, str] = {}
+    for match in PRONOUN.finditer(graph.caption):
+        text = match.group(1).lower()
+        for index, new in becomes.items():
+            role = _role(text, classes[index], graph.caption[match.end() :])
+            rivals = [
+                k
+                for k, obj in enumerate(graph.objects)
+                if k != index and classes[k] == classes[index] and obj.phrase[0] < match.start()
+            ]
+            if role and graph.objects[index].phrase[1] <= match.start() and not rivals:
+                form = _PRONOUNS[new][role]
+                forms[match.span(1)] = form.capitalize() if match.group(1)[0].isupper() else form
+                if role == "subject" and "they" in (classes[index], new):
+                    behind = _VERB_BEHIND.match(graph.caption, match.end())
+                    if behind is not None:
+                        forms |= _changed(graph.caption, behind.span(1), new == "they")
+    return forms
+
+
+def _pronoun_class(graph: SceneGraph, index: int) -> str:
+    phrase = graph.caption[slice(*graph.objects[index].phrase)]
+    if phrase_is_plural(phrase):
+        return "they"
+    head = graph.objects[index].name.rsplit(" ", 1)[-1]
+    if head in _HE:
+        return "he"
+    if head in _SHE:
+        return "she"
+    return "" if head in ("person", "child", "kid", "baby", "player", "couple") else "it"
+
+
+def _role(text: str, kind: str, behind: str) -> str:
+    roles = [role for role, form in _PRONOUNS[kind].items() if form == text] if kind else []
+    if text == "her" and roles:
+        word = re.match(r"\s+([^\W\d_]+)", behind)
+        return "object" if word is None or word.group(1).lower() in CONNECTIVES else "possessive"
+    if text == "it" and roles:
+        before_verb = re.match(r"\s+(?:is|was|has|\w+s)\b", behind)
+        return "subject" if before_verb else "object"
+    return roles[0] if roles else ""

@@ -1,0 +1,134 @@
+"""Attribute negatives: modifiers of two objects change places, or one moves to another object."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import combinations
+
+from sclip.negatives.meaning import synonym
+from sclip.negatives.plan import Plan
+from sclip.negatives.reading import Reading, Unit
+from sclip.scenegraph.graph import Span
+from sclip.scenegraph.lexicon import verb_lemma
+
+_SIZE = frozenset(
+    """small large big little tiny huge giant tall short long old young new giant gigantic massive enormous beautiful
+    pretty cute nice fresh colorful bright""".split()
+)
+_JOINT_BEFORE = re.compile(r"(?:,|\band|/|-)\s*$")
+_JOINT_BEHIND = re.compile(r"\s*(?:,|and\b|/|-)")
+_DOMAINS = frozenset("computer laptop wii army military football baby".split())
+"""Nouns that describe and are often true of the other object too: a computer keyboard next to a mouse."""
+
+
+def modifier_plans(reading: Reading) -> Iterator[Plan]:
+    """Yield the exchanges of modifiers: "a small red circle left of a blue square"."""
+    for first, second in combinations(range(reading.count), 2):
+        for one in reading.units[first]:
+            for other in reading.units[second]:
+                plan = _exchanged(reading, one, other)
+                if plan is not None:
+                    yield plan
+
+
+def _exchanged(reading: Reading, one: Unit, other: Unit) -> Plan | None:
+    owners = dict.fromkeys(one.attributes, other.object) | dict.fromkeys(other.attributes, one.object)
+    names = _names(reading, one, other)
+    new = reading.relabelled(owners, {index: name for index, (name, _) in names.items()})
+    if not reading.changes(new):
+        return None
+    lengths = abs(len(one.attributes) - len(other.attributes))
+    rank = 0.5 + 0.2 * lengths + 1.5 * (bool(one.compound) + bool(other.compound))
+    certain = not (one.compound or other.compound)
+    return Plan("attribute", rank, one.span, other.span, certain=certain, owners=owners, names=names)
+
+
+def _names(reading: Reading, one: Unit, other: Unit) -> dict[int, tuple[str, Span]]:
+    """Return the new names of two objects whose leading words change places: "a clock tower"."""
+    names: dict[int, tuple[str, Span]] = {}
+    if not (one.compound or other.compound):
+        return names
+    for mine, its in ((one, other), (other, one)):
+        words = reading.graph.objects[its.object].name.split()[: its.compound]
+        words += reading.graph.objects[mine.object].name.split()[mine.compound :]
+        starts = its.name if its.compound else reading.behind(mine)
+        names[mine.object] = (" ".join(words), starts)
+    return names
+
+
+def move_plans(reading: Reading) -> Iterator[Plan]:
+    """Yield the moves of modifiers to another object: "a black cat on a mat" to "a cat on a black mat"."""
+    graph = reading.graph
+    for source in range(reading.count):
+        for unit in reading.units[source]:
+            if unit.compound or not _stands_alone(reading, unit.span):
+                continue
+            for target in range(reading.count):
+                if target == source or reading.rows[target] == reading.rows[source]:
+                    continue
+                new = reading.relabelled(dict.fromkeys(unit.attributes, target))
+                at = _place_before(reading, target, reading.text(unit.span))
+                if at is None or not reading.changes(new):
+                    continue
+                piece = with_space(reading, unit.span)
+                if piece[0] <= at <= piece[1]:
+                    continue
+                owners = dict.fromkeys(unit.attributes, target)
+                certain = not any(graph.attributes[k].attribute in _DOMAINS for k in unit.attributes)
+                crowd = len([k for k in reading.attributes_of[target] if reading.is_before_name(k)])
+                rank = 2.0 + 0.5 * crowd + 0.2 * (len(unit.attributes) - 1)
+                if graph.objects[target].phrase[0] == at:  # no article: "on top of black mat"
+                    rank += 0.3
+                yield Plan("attribute", rank, piece, (at, at), certain=certain, owners=owners)
+
+
+def _stands_alone(reading: Reading, span: Span) -> bool:
+    """Whether nothing but spaces joins a modifier to its phrase: no comma, no "and"."""
+    return not _JOINT_BEFORE.search(
+        reading.caption, max(0, span[0] - 6), span[0]
+    ) and not _JOINT_BEHIND.match(reading.caption, span[1])
+
+
+def _place_before(reading: Reading, target: int, text: str) -> int | None:
+    """Return where an adjective goes in a phrase: sizes first, all others next to the name."""
+    obj = reading.graph.objects[target]
+    units = [unit for unit in reading.units[target] if len(unit.attributes) == 1]
+    if {synonym(reading.text(unit.span).lower()) for unit in units} & {
+        synonym(word) for word in text.lower().split()
+    }:
+        return None  # it says nothing new there
+    if units and text.lower().split()[0] in _SIZE:
+        return units[0].span[0]
+    return obj.span[0]
+
+
+def with_space(reading: Reading, span: Span) -> Span:
+    """Return a modifier with the space behind it."""
+    end = span[1]
+    while reading.caption[end : end + 1].isspace():
+        end += 1
+    return (span[0], end)
+
+
+def predicate_plans(reading: Reading) -> Iterator[Plan]:
+    """Yield the exchanges of adjectives behind a copula: "the circle is red and the square is blue"."""
+    attributes = reading.graph.attributes
+    behind = [k for k, a in enumerate(attributes) if a.object < reading.count and _is_predicate(reading, k)]
+    before = [k for k, a in enumerate(attributes) if a.object < reading.count and reading.is_before_name(k)]
+    for position, one in enumerate(behind):
+        for other in (*behind[position + 1 :], *before):
+            owners = {one: attributes[other].object, other: attributes[one].object}
+            if attributes[one].object != attributes[other].object and reading.changes(
+                reading.relabelled(owners)
+            ):
+                rank = 0.5 if other not in before else 1.5
+                yield Plan("attribute", rank, attributes[one].span, attributes[other].span, owners=owners)
+
+
+def _is_predicate(reading: Reading, k: int) -> bool:
+    """Whether attribute k is an adjective behind its object, not a verb."""
+    attribute = reading.graph.attributes[k]
+    obj = reading.graph.objects[attribute.object]
+    word = attribute.attribute
+    return attribute.span[0] >= obj.phrase[1] and not word.isdigit() and verb_lemma(word) == word

@@ -1,0 +1,97 @@
+"""An exchange that is planned: which texts, and what becomes of the graph. Text and graph are made of it.
+
+A caption has many candidates and a visit of the sample needs one, so the plan is what is listed and ordered;
+the graph, which takes longest, is made when it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sclip.negatives.exchange import Exchange
+from sclip.scenegraph.graph import Attribute, Object, Relation, SceneGraph, Span
+
+Kind = Literal["relation", "attribute"]
+
+
+@dataclass(slots=True)  # not frozen: that would take a third of the time to list them
+class Plan:
+    """One exchange of a caption; indices are those of its graph."""
+
+    kind: Kind
+    rank: float
+    """Order of preference: smaller is better."""
+    first: Span
+    second: Span
+    """Empty where a text moves and none comes back."""
+    certain: bool = True
+    """Whether the meaning surely changes and the text stays grammatical: only such ones are drawn."""
+    forms: Mapping[Span, str] = field(default_factory=dict)
+    """Words that get another form."""
+    swap: tuple[int, int] | None = None
+    """Objects that take each other's place in every relation."""
+    whole: bool = False
+    """Whether they take along what is said within their phrases."""
+    owners: Mapping[int, int] = field(default_factory=dict)
+    """Attribute -> the object that it describes now."""
+    names: Mapping[int, tuple[str, Span]] = field(default_factory=dict)
+    """Object -> its other name, and the characters of the caption that this name now begins with."""
+    predicates: Mapping[int, str] = field(default_factory=dict)
+    """Relation -> its other predicate."""
+
+    def edit(self, caption: str, sentences: int | None = None) -> Exchange:
+        """Return the edited text; `sentences` as `Exchange` has it."""
+        return Exchange(caption, self.first, self.second, self.forms, sentences=sentences)
+
+    def graph(self, graph: SceneGraph, edit: Exchange, caption: str) -> SceneGraph:
+        """Return the graph of the false caption: same length and order of objects, attributes, relations."""
+        objects = [
+            Object(self.names.get(k, (obj.name,))[0], self._name_span(k, obj, edit), edit.place(obj.phrase))
+            for k, obj in enumerate(graph.objects)
+        ]
+        if self.swap is not None:
+            for index, source in (self.swap, self.swap[::-1]):
+                old = graph.objects[source]
+                phrase = edit.content(old.phrase) if self.whole else objects[index].phrase
+                objects[index] = Object(old.name, edit.content(old.span), phrase)
+        attributes = []
+        for k, old_attribute in enumerate(graph.attributes):
+            owner, span = self._owner(k, old_attribute, graph), self._follow(edit, old_attribute.span)
+            attributes.append(Attribute(owner, old_attribute.attribute, span))
+            if k in self.owners:  # an adjective that moved widens the phrase that it came to
+                obj = objects[owner]
+                if edit.text[span[1] : obj.phrase[0]].isspace():
+                    objects[owner] = Object(obj.name, obj.span, (span[0], obj.phrase[1]))
+        relations = [
+            Relation(
+                r.subject, self.predicates.get(k, r.predicate), r.object, self._relation_span(k, edit, r.span)
+            )
+            for k, r in enumerate(graph.relations)
+        ]
+        return SceneGraph(caption, tuple(objects), tuple(attributes), tuple(relations))
+
+    def _owner(self, k: int, attribute: Attribute, graph: SceneGraph) -> int:
+        if self.swap is not None and self.whole and attribute.object in self.swap:
+            inside = any(low <= attribute.span[0] and attribute.span[1] <= high for low, high in self._pieces)
+            if inside:
+                return self.swap[self.swap[0] == attribute.object]
+        return self.owners.get(k, attribute.object)
+
+    @property
+    def _pieces(self) -> tuple[Span, Span]:
+        return (self.first, self.second)
+
+    def _name_span(self, k: int, obj: Object, edit: Exchange) -> Span:
+        if k not in self.names:
+            return edit.place(obj.span)
+        return (edit.content(self.names[k][1])[0], edit.place(obj.span)[1])
+
+    def _relation_span(self, k: int, edit: Exchange, span: Span) -> Span:
+        if span[0] == span[1]:
+            return (edit.place(span)[0],) * 2
+        return edit.place(span) if k in self.predicates else self._follow(edit, span)
+
+    def _follow(self, edit: Exchange, span: Span) -> Span:
+        return edit.content(span) if edit.moved(span) else edit.place(span)

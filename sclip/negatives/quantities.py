@@ -1,0 +1,107 @@
+"""Attribute negatives of quantity: "two cats and a dog" to "a cat and two dogs", nouns and verbs following.
+
+What says how many stands at the start of a noun phrase: a number, an article, "several", "a bunch of", or nothing
+before a plural. Two such beginnings change places where they differ in more than words: one, a number, many.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+
+from sclip.negatives.agreement import in_number, verb_forms
+from sclip.negatives.attributes import with_space
+from sclip.negatives.plan import Plan
+from sclip.negatives.reading import Reading
+from sclip.scenegraph.graph import Span
+
+_ARTICLE = re.compile(r"(?:an?|one)(?=\s)", re.IGNORECASE)
+_MANY = re.compile(r"(?:several|many|some|a few|numerous)(?=\s)", re.IGNORECASE)
+_MEASURE = re.compile(
+    r"(?:a (?:large |small |big |whole )?)?(group|bunch|couple|pair|number|herd|flock|lot|row|pack|variety) of(?=\s)",
+    re.IGNORECASE,
+)
+_INVARIANT = frozenset("sheep deer fish aircraft bison salmon".split())
+
+
+@dataclass(frozen=True, slots=True)
+class _Quantity:
+    object: int
+    span: Span
+    """Empty before a bare plural."""
+    value: str
+    """"1", another number, or "many"."""
+    attributes: tuple[int, ...]
+    """Attributes that are read from it."""
+
+
+def quantity_plans(reading: Reading) -> Iterator[Plan]:
+    """Yield the exchanges of two quantities."""
+    found = [q for q in (_read(reading, index) for index in range(reading.count)) if q is not None]
+    for one, other in combinations(found, 2):
+        if one.value == other.value or "" in (one.value, other.value):
+            continue
+        plan = _exchanged(reading, one, other)
+        if plan is not None:
+            yield plan
+
+
+def _read(reading: Reading, index: int) -> _Quantity | None:
+    obj = reading.graph.objects[index]
+    start = obj.phrase[0]
+    for pattern, value in ((_MEASURE, "many"), (_MANY, "many"), (_ARTICLE, "1")):
+        match = pattern.match(reading.caption, start, obj.span[0])
+        if match is not None:
+            if (value == "1") == reading.head_plural[index]:
+                return None  # "a tennis shoes", "some food"
+            if match.group(1 if pattern is _MEASURE else 0).lower() in ("couple", "pair"):
+                value = "2"
+            return _Quantity(index, match.span(), value, _held(reading, index, match.span()))
+    for k in reading.attributes_of[index]:
+        attribute = reading.graph.attributes[k]
+        if attribute.attribute.isdigit() and attribute.span[0] == start:
+            return _Quantity(index, attribute.span, attribute.attribute, (k,))
+    units = reading.units[index]
+    if reading.head_plural[index] and start == min([obj.span[0], *(unit.span[0] for unit in units)]):
+        return _Quantity(index, (start, start), "many", ())
+    return None
+
+
+def _held(reading: Reading, index: int, span: Span) -> tuple[int, ...]:
+    return tuple(
+        k
+        for k in reading.attributes_of[index]
+        if span[0] <= reading.graph.attributes[k].span[0] and reading.graph.attributes[k].span[1] <= span[1]
+    )
+
+
+def _exchanged(reading: Reading, one: _Quantity, other: _Quantity) -> Plan | None:
+    names = [reading.name_word(q.object) for q in (one, other)]
+    described = reading.units[one.object] or reading.units[other.object]
+    if names[0] == names[1] and not described and reading.rows[one.object] == reading.rows[other.object]:
+        return None
+    pieces = [one.span, other.span]
+    for k, its in ((0, other), (1, one)):
+        if its.span[0] == its.span[1]:
+            pieces[k] = with_space(reading, pieces[k])
+    if pieces[0][1] > pieces[1][0] and pieces[1][1] > pieces[0][0]:
+        return None
+    forms: dict[Span, str] = {}
+    for mine, its in ((one, other), (other, one)):
+        plural = its.value != "1"
+        if plural == (mine.value != "1"):
+            continue
+        forms |= verb_forms(reading.graph, mine.object, plural)
+        span = reading.heads[mine.object]
+        word = reading.text(span)
+        form = in_number(word.lower(), plural)
+        if plural and form == word.lower() and form not in _INVARIANT:
+            return None  # a noun that cannot be counted
+        if form != word.lower():
+            forms[span] = form.capitalize() if word[0].isupper() else form
+    owners = dict.fromkeys(one.attributes, other.object) | dict.fromkeys(other.attributes, one.object)
+    rank = 0.6 if one.value.isdigit() and other.value.isdigit() else 1.0
+    certain = all(q.value != "many" or q.span[0] < q.span[1] for q in (one, other)) or bool(owners)
+    return Plan("attribute", rank, pieces[0], pieces[1], certain=certain, forms=forms, owners=owners)

@@ -1,0 +1,220 @@
+"""A scene graph read for editing: its noun phrases taken apart, and what is said of each object.
+
+Made once for a caption and asked by every kind of exchange.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+
+from sclip.negatives.agreement import PRONOUN, is_plural, phrase_is_plural
+from sclip.negatives.meaning import Label, is_symmetric, label, synonym
+from sclip.scenegraph.graph import SceneGraph, Span
+
+_INTENSIFIER = re.compile(r"\b(?:very|really|extremely|quite|so|too|rather)\s+$", re.IGNORECASE)
+_JOINED = re.compile(r"\s*(?:,|,?\s*and\b|/|-)?\s*")
+_POSSESSIVE = re.compile(r"(?:his|her|its|their|my|your|our)\b", re.IGNORECASE)
+_ROW = re.compile(r"\s*(?:,|,?\s*(?:and|or)\b|&)\s*")
+_WORD = re.compile(r"\S+")
+_MEASURE_BEHIND = re.compile(r"\s+of\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Modifiers of one object that can be moved as one text: "red", "black and white", "gas station"."""
+
+    object: int
+    span: Span
+    attributes: tuple[int, ...]
+    compound: int = 0
+    """Leading words of a compound name that it ends in."""
+    name: Span = (0, 0)
+    """Characters of these words."""
+
+
+class Reading:
+    """One caption's graph, with what the exchanges ask of it; at most `most` objects are looked at."""
+
+    def __init__(self, graph: SceneGraph, most: int) -> None:
+        self.graph = graph
+        self.caption = graph.caption
+        self.count = min(len(graph.objects), most)
+        self.attributes_of: list[list[int]] = [[] for _ in graph.objects]
+        for k, attribute in enumerate(graph.attributes):
+            self.attributes_of[attribute.object].append(k)
+        self.relations_of: list[list[int]] = [[] for _ in graph.objects]
+        for k, relation in enumerate(graph.relations):
+            self.relations_of[relation.subject].append(k)
+            if relation.object != relation.subject:
+                self.relations_of[relation.object].append(k)
+        self.labels: list[Label] = [
+            label(obj.name, [graph.attributes[k].attribute for k in found])
+            for obj, found in zip(graph.objects, self.attributes_of, strict=True)
+        ]
+
+        phrases = [graph.caption[slice(*obj.phrase)] for obj in graph.objects]
+        self.heads = self._find_heads()
+        """The last word of each name."""
+        self.plural = [phrase_is_plural(phrase) for phrase in phrases]
+        """Whether each whole phrase is plural."""
+        self.head_plural = [is_plural(graph.caption[slice(*head)].lower()) for head in self.heads]
+        """Whether each head is a plural form."""
+        self.possessive = [_POSSESSIVE.match(phrase) is not None for phrase in phrases]
+        """Whether each phrase begins with "his" or its like."""
+        self.has_pronoun = PRONOUN.search(graph.caption) is not None
+        """Whether the caption holds a pronoun that an exchange may change."""
+        self.units = [self._units(index) for index in range(self.count)]
+        """The modifiers of each object that can be exchanged: single ones first, then longer ones."""
+        self.rows = self._find_rows()
+        """For each object a number that the members of one row ("a cat, a dog and a cow") share."""
+        self._said_where = self._find_where()
+
+    # -- what changes
+
+    def changes(self, new: dict[int, Label]) -> bool:
+        """Whether the caption says something else when these objects have other names or attributes.
+
+        This refuses what method section 2 forbids: equal words and synonyms, two attributes of one object,
+        symmetric predicates and "with" between equals, and phrases of a row, which are in equal relations.
+        """
+        labels = self.labels
+        if sorted(new.values()) != sorted([labels[k] for k in new]):
+            return True
+        if all(labels[k] == now for k, now in new.items()):
+            return False
+        touched = {k for index in new for k in self.relations_of[index]}
+        return bool(touched) and self._said(touched, new) != self._said(touched, {})
+
+    def _said(self, relations: set[int], new: dict[int, Label]) -> list[tuple[str, Label, Label]]:
+        said = []
+        for k in relations:
+            relation = self.graph.relations[k]
+            one = new.get(relation.subject) or self.labels[relation.subject]
+            other = new.get(relation.object) or self.labels[relation.object]
+            if one > other and is_symmetric(relation.predicate, one[0], other[0]):
+                one, other = other, one
+            said.append((relation.predicate, one, other))
+        said.sort()
+        return said
+
+    def relabelled(self, owners: dict[int, int], names: dict[int, str] | None = None) -> dict[int, Label]:
+        """Return the labels of the objects that lose or get an attribute, or have another name."""
+        attributes = self.graph.attributes
+        names = names or {}
+        touched = {*owners.values(), *(attributes[k].object for k in owners), *names}
+        return {
+            index: label(
+                names.get(index, self.graph.objects[index].name),
+                [attributes[k].attribute for k in self.attributes_of[index] if owners.get(k, index) == index]
+                + [
+                    attributes[k].attribute
+                    for k, owner in owners.items()
+                    if owner == index and attributes[k].object != index
+                ],
+            )
+            for index in touched
+        }
+
+    # -- noun phrases
+
+    def outside(self, index: int) -> list[str]:
+        """Return the attributes of an object that are said outside of its phrase."""
+        return self._said_where[index][1]
+
+    def said_inside(self, index: int) -> list[str]:
+        """Return the attributes of an object that are said within its phrase."""
+        return self._said_where[index][0]
+
+    def _find_where(self) -> list[tuple[list[str], list[str]]]:
+        found: list[tuple[list[str], list[str]]] = [([], []) for _ in self.graph.objects]
+        for attribute in self.graph.attributes:
+            start, end = self.graph.objects[attribute.object].phrase
+            outside = not (start <= attribute.span[0] and attribute.span[1] <= end)
+            found[attribute.object][outside].append(attribute.attribute)
+        return found
+
+    def text(self, span: Span) -> str:
+        """Return the characters of a span."""
+        return self.caption[slice(*span)]
+
+    def _find_heads(self) -> list[Span]:
+        found = []
+        for obj in self.graph.objects:
+            start, end = obj.span
+            cut = max(self.caption.rfind(" ", start, end), self.caption.rfind("\t", start, end))
+            found.append((max(start, cut + 1), end))
+        return found
+
+    def is_before_name(self, k: int) -> bool:
+        """Whether attribute k stands in its object's phrase, before the name, and describes (no number)."""
+        attribute = self.graph.attributes[k]
+        obj = self.graph.objects[attribute.object]
+        inside = obj.phrase[0] <= attribute.span[0] and attribute.span[1] <= obj.span[0]
+        return inside and not attribute.attribute.isdigit() and not self.is_measure(k)
+
+    def is_measure(self, k: int) -> bool:
+        """Whether attribute k is a measure: "group" of people."""
+        return _MEASURE_BEHIND.match(self.caption, self.graph.attributes[k].span[1]) is not None
+
+    def _units(self, index: int) -> list[Unit]:
+        attributes = self.graph.attributes
+        single = [k for k in self.attributes_of[index] if self.is_before_name(k)]
+        units = [Unit(index, self._widened(attributes[k].span), (k,)) for k in single]
+        units += self._compounds(index)
+        if len(units) < 2:
+            return units
+        run = [unit for unit in units if unit.compound <= 1 and unit.span[1] <= self.heads[index][0]]
+        for at in range(len(run)):
+            end = at
+            while end + 1 < len(run) and self._adjacent(run[end].span, run[end + 1].span):
+                end += 1
+            if end > at:
+                held = tuple(k for unit in run[at : end + 1] for k in unit.attributes)
+                last = run[end]
+                units.append(Unit(index, (run[at].span[0], last.span[1]), held, last.compound, last.name))
+        return units
+
+    def _compounds(self, index: int) -> list[Unit]:
+        """Return the leading words of a compound name, first one, then all: "fire" of "fire hydrant"."""
+        obj, head = self.graph.objects[index], self.heads[index]
+        if " " not in obj.name:
+            return []
+        words = [m.span() for m in _WORD.finditer(self.caption, obj.span[0], head[0])]
+        if not words or len(words) + 1 != len(obj.name.split()):  # "cell phone" is named "cellphone"
+            return []
+        spans = [(obj.span[0], words[n - 1][1]) for n in sorted({1, len(words)})]
+        return [
+            Unit(index, span, (), n, span) for n, span in zip(sorted({1, len(words)}), spans, strict=True)
+        ]
+
+    def behind(self, unit: Unit) -> Span:
+        """Return the characters of the object's name that are left when the unit is taken away."""
+        obj = self.graph.objects[unit.object]
+        if not unit.compound:
+            return obj.span
+        return next((m.start(), obj.span[1]) for m in _WORD.finditer(self.caption, unit.span[1], obj.span[1]))
+
+    def _widened(self, span: Span) -> Span:
+        """Return an adjective with the "very" before it."""
+        before = _INTENSIFIER.search(self.caption, max(0, span[0] - 12), span[0])
+        return (before.start(), span[1]) if before else span
+
+    def _adjacent(self, one: Span, other: Span) -> bool:
+        return one[1] <= other[0] and _JOINED.fullmatch(self.caption, one[1], other[0]) is not None
+
+    def _find_rows(self) -> list[int]:
+        objects = self.graph.objects
+        order = sorted(range(len(objects)), key=lambda k: objects[k].phrase)
+        row = list(range(len(objects)))
+        for one, other in pairwise(order):
+            if objects[one].phrase[1] <= objects[other].phrase[0] and _ROW.fullmatch(
+                self.caption, objects[one].phrase[1], objects[other].phrase[0]
+            ):
+                row[other] = row[one]
+        return row
+
+    def name_word(self, index: int) -> str:
+        """Return the lemma of the head, all synonyms as one word."""
+        return synonym(self.graph.objects[index].name.rsplit(" ", 1)[-1])

@@ -1,0 +1,172 @@
+"""Relation negatives: two objects change places, as whole phrases or by their names alone, or two verbs do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import combinations
+
+from sclip.negatives.agreement import inflect, pronoun_forms, verb_forms
+from sclip.negatives.meaning import is_animate, label, synonym
+from sclip.negatives.plan import Plan
+from sclip.negatives.reading import Reading
+from sclip.scenegraph.graph import Span
+from sclip.scenegraph.lexicon import verb_lemma
+
+_WORD = re.compile(r"[^\W\d_]+")
+
+
+def object_plans(reading: Reading) -> Iterator[Plan]:
+    """Yield the exchanges of two objects."""
+    graph = reading.graph
+    related = {(r.subject, r.object) for r in graph.relations if r.span[0] < r.span[1]}
+    names = [f" {obj.name}" for obj in graph.objects]
+    for first, second in combinations(range(reading.count), 2):
+        if reading.rows[first] == reading.rows[second]:
+            continue
+        if names[first].endswith(names[second]) or names[second].endswith(names[first]):
+            continue  # "a baseball player" and "a player"
+        rank = 0.0 if (first, second) in related or (second, first) in related else 2.0
+        certain = not _companions(reading, first, second)
+        yield from _whole(reading, first, second, rank, certain)
+        yield from _heads(reading, first, second, rank + 1, certain)
+
+
+def _whole(reading: Reading, first: int, second: int, rank: float, certain: bool) -> Iterator[Plan]:
+    graph = reading.graph
+    one, other = graph.objects[first], graph.objects[second]
+    # "a man with his dog": the pronoun would come before the one that it stands for.
+    if _overlap(one.phrase, other.phrase) or reading.possessive[first] or reading.possessive[second]:
+        return
+    new = {first: reading.labels[second], second: reading.labels[first]}
+    outside = [reading.outside(first), reading.outside(second)]
+    if outside[0] or outside[1]:  # what is said outside of the phrases stays where it is
+        inside = [reading.said_inside(first), reading.said_inside(second)]
+        new = {
+            first: label(other.name, inside[1] + outside[0]),
+            second: label(one.name, inside[0] + outside[1]),
+        }
+    if not reading.changes(new):
+        return
+    forms = pronoun_forms(graph, first, second) if reading.has_pronoun else {}
+    if reading.plural[first] != reading.plural[second]:
+        forms |= verb_forms(graph, first, reading.plural[second]) | verb_forms(
+            graph, second, reading.plural[first]
+        )
+    yield Plan(
+        "relation",
+        rank,
+        one.phrase,
+        other.phrase,
+        certain=certain,
+        forms=forms,
+        swap=(first, second),
+        whole=True,
+    )
+
+
+def _heads(reading: Reading, first: int, second: int, rank: float, certain: bool) -> Iterator[Plan]:
+    graph = reading.graph
+    one, other = graph.objects[first], graph.objects[second]
+    inside = [reading.said_inside(first), reading.said_inside(second)]
+    if not (inside[0] or inside[1] or reading.possessive[first] or reading.possessive[second]):
+        return  # it would say what the whole phrases' exchange says
+    if _overlap(one.span, other.span) or reading.head_plural[first] != reading.head_plural[second]:
+        return
+    new = {
+        first: label(other.name, inside[0] + reading.outside(first)),
+        second: label(one.name, inside[1] + reading.outside(second)),
+    }
+    if not reading.changes(new):
+        return
+    forms = pronoun_forms(graph, first, second) if reading.has_pronoun else {}
+    yield Plan("relation", rank, one.span, other.span, certain=certain, forms=forms, swap=(first, second))
+
+
+def _companions(reading: Reading, first: int, second: int) -> bool:
+    """Whether equals are there with each other: a cake on a plate with a fork, holding a donut with a napkin."""
+    relations = reading.graph.relations
+    for one, other in ((first, second), (second, first)):
+        for k in reading.relations_of[other]:
+            holder = relations[k].subject
+            if relations[k].object != other or not relations[k].predicate.endswith("with"):
+                continue
+            if is_animate(reading.graph.objects[one].name) != is_animate(reading.graph.objects[other].name):
+                continue
+            for m in (m for m in reading.relations_of[one] if m != k):
+                acts = relations[m].subject == one and relations[m].object == holder
+                held = relations[m].subject == holder and " " not in relations[m].predicate
+                if acts or held:
+                    return True
+            if holder == one:
+                return True
+    return False
+
+
+def verb_plans(reading: Reading) -> Iterator[Plan]:
+    """Yield the exchanges of two verbs of one form: "a dog surfing ... his owner swimming"."""
+    verbs = _verbs(reading)
+    for (span, form, relations, attribute), (span2, form2, relations2, attribute2) in combinations(verbs, 2):
+        words = [verb_lemma(reading.text(s).lower()) for s in (span, span2)]
+        if form != form2 or synonym(words[0]) == synonym(words[1]) or span == span2:
+            continue
+        predicates = {
+            k: " ".join([word, *reading.graph.relations[k].predicate.split()[1:]])
+            for found, word in ((relations, words[1]), (relations2, words[0]))
+            for k in found
+        }
+        holders = [_holder(reading, relations, attribute), _holder(reading, relations2, attribute2)]
+        moved = ((attribute, holders[1]), (attribute2, holders[0]))
+        owners = {k: holder for k, holder in moved if k is not None}
+        if holders[0] == holders[1] and not predicates:
+            continue
+        alike = _takes_object(reading, span, relations) == _takes_object(reading, span2, relations2)
+        rank = 1.2 if alike else 2.2
+        yield Plan("relation", rank, span, span2, certain=alike, owners=owners, predicates=predicates)
+
+
+def _takes_object(reading: Reading, span: Span, relations: list[int]) -> bool:
+    """Whether a thing follows the verb without a preposition between them."""
+    return any(reading.graph.relations[k].span == span for k in relations)
+
+
+def _verbs(reading: Reading) -> list[tuple[Span, str, list[int], int | None]]:
+    """Return (span, form, relations, attribute) of each verb that a relation or an attribute is read from."""
+    graph = reading.graph
+    found: dict[Span, tuple[str, list[int], int | None]] = {}
+    for k, relation in enumerate(graph.relations):
+        match = _WORD.match(reading.caption, relation.span[0], max(relation.span))
+        if match is not None:
+            word = match.group().lower()
+            if verb_lemma(word) == relation.predicate.split()[0]:
+                form = _form(word)
+                if form:
+                    found.setdefault(match.span(), (form, [], None))[1].append(k)
+    for k, attribute in enumerate(graph.attributes):
+        obj = graph.objects[attribute.object]
+        outside = attribute.span[0] >= obj.phrase[1]
+        word = reading.text(attribute.span).lower()
+        form = _form(word) if outside and attribute.span not in found and word == attribute.attribute else ""
+        if form:
+            found[attribute.span] = (form, [], k)
+    return [(span, *found[span]) for span in sorted(found)]
+
+
+def _form(word: str) -> str:
+    """Return the form of a verb that another must have to take its place; empty: no verb that can."""
+    lemma = verb_lemma(word)
+    if word.endswith("ing") and word != lemma:
+        return "VBG"
+    if word == lemma or lemma in ("be", "have"):
+        return ""
+    return next((tag for tag in ("VBZ", "VBN") if word in inflect(lemma, tag)), "")
+
+
+def _holder(reading: Reading, relations: list[int], attribute: int | None) -> int:
+    if attribute is not None:
+        return reading.graph.attributes[attribute].object
+    return reading.graph.relations[relations[0]].subject
+
+
+def _overlap(one: Span, other: Span) -> bool:
+    return one[0] < other[1] and other[0] < one[1]
