@@ -81,7 +81,7 @@ def test_annotated_and_plain_shards_give_the_same_batches(
 def broken(record: bytes, caption: str) -> list[bytes]:
     """Return what a record must not be."""
     value = json.loads(record)
-    negative = value["negatives"][0]
+    negative, *others = value["negatives"]
     graph = value["graph"]
     relation = {"subject": 99, "predicate": "on", "object": 0, "span": [0, 1]}
     changed: list[Any] = [
@@ -90,10 +90,10 @@ def broken(record: bytes, caption: str) -> list[bytes]:
         value | {"graph": graph | {"relations": [relation]}},
         value | {"graph": graph | {"objects": [obj | {"name": 5} for obj in graph["objects"]]}},
         value | {"graph": graph | {"objects": [obj | {"name": "\ud800"} for obj in graph["objects"]]}},
-        value | {"negatives": [negative | {"caption": None}]},
-        value | {"negatives": [negative | {"kind": ["relation"]}]},
-        *(value | {"negatives": [negative | {"strangeness": x}]} for x in (None, "1", -1e9)),
-        value | {"negatives": [negative | {"graph": graph | {"attributes": [{}]}}]},
+        value | {"negatives": [negative | {"caption": None}, *others]},
+        value | {"negatives": [negative | {"kind": ["relation"]}, *others]},
+        *(value | {"negatives": [negative | {"strangeness": x}, *others]} for x in (None, "1")),
+        value | {"negatives": [negative | {"graph": graph | {"attributes": [{}]}}, *others]},
     ]  # fmt: skip
     return [b"{", b"\xff", b"[" * 100_000, *(json.dumps(entry).encode() for entry in changed)]
 
