@@ -26,7 +26,7 @@ from sclip.data.pool import Pool
 from sclip.data.records import read_record
 from sclip.data.shards import Sample, count_samples, expand, read_shard
 from sclip.data.writing import PackError
-from sclip.negatives import candidates
+from sclip.negatives import natural
 from sclip.scenegraph import Parser
 from sclip.train import cluster
 
@@ -79,7 +79,9 @@ def test_a_shard_keeps_its_samples_in_order_byte_for_byte_and_gains_one_member_e
         assert len(new) - len(old) == len(samples(before))
 
 
-def test_a_record_holds_the_graph_and_all_negatives_of_its_caption(tmp_path: Path, parser: Parser) -> None:
+def test_a_record_holds_the_graph_and_the_negatives_of_its_caption_that_are_drawn_from(
+    tmp_path: Path, parser: Parser
+) -> None:
     for shard in annotate_here(write_plain(tmp_path / "plain"), tmp_path / "out", parser):
         for sample in samples(shard):
             records = annotation.records(sample, stamp(parser))
@@ -87,7 +89,7 @@ def test_a_record_holds_the_graph_and_all_negatives_of_its_caption(tmp_path: Pat
                 (graph,) = parser.parse([caption])
                 found, negatives = read_record(record, caption)
                 assert found == graph
-                expected = [negative.to_json() for negative in candidates(graph)]
+                expected = [negative.to_json() for negative in natural(graph)]
                 assert [negative.to_json() for negative in negatives] == expected
 
 

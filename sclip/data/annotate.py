@@ -24,7 +24,7 @@ from sclip.data.pool import Pool
 from sclip.data.records import write_record
 from sclip.data.shards import Rejected, Sample, ShardError, read_shard
 from sclip.data.writing import PackError, write_tar
-from sclip.negatives import VERSION, candidates
+from sclip.negatives import VERSION, natural
 from sclip.report import CorpusStatistics
 from sclip.scenegraph import Parser
 
@@ -159,7 +159,7 @@ class Annotator:
                 try:
                     if isinstance(item, Rejected):
                         raise AnnotationError(item.reason)
-                    read = [(graph, candidates(graph)) for graph in islice(graphs, len(item.captions))]
+                    read = [(graph, natural(graph)) for graph in islice(graphs, len(item.captions))]
                     member = annotation.pack(self._folder.stamp, [write_record(*known) for known in read])
                 except AnnotationError as error:
                     quarantined.append({"shard": source, "key": item.key, "reason": str(error)})

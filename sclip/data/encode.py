@@ -36,7 +36,7 @@ class Known:
 
     graph: SceneGraph
     negatives: list[negatives.Negative] | None = None
-    """Its candidates; None where they have yet to be found."""
+    """Those that are drawn from; None where they have yet to be found."""
 
 
 class Encoder:
@@ -115,7 +115,7 @@ class Encoder:
         if row[col.STATUS] != col.SAMPLE or not self._config.loss.negatives:
             return None
         epoch = self._schedule.epoch(row[col.ENTRY])
-        found = negatives.candidates(known.graph) if known.negatives is None else known.negatives
+        found = negatives.natural(known.graph) if known.negatives is None else known.negatives
         return negatives.draw(found, seed=self._config.run.seed, epoch=epoch, key=row[col.SAMPLE_KEY])
 
     def _generator(self, purpose: str, row: dict[str, Any]) -> Any:

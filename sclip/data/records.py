@@ -16,7 +16,7 @@ __all__ = ["read_record", "write_record"]
 
 
 def write_record(graph: SceneGraph, negatives: Sequence[Negative]) -> bytes:
-    """Return the record of a caption, given its graph and all its negatives, best first."""
+    """Return the record of a caption, given its graph and the negatives that are drawn from."""
     return dumps({"graph": graph.to_json(), "negatives": [negative.to_json() for negative in negatives]})
 
 
