@@ -23,7 +23,7 @@ demo: .venv/installed
 
 # The same model as plain CLIP, without negatives and knowledge encoder; a later call uses the finished run.
 compare: .venv/installed
-	$(BIN)/python jobs/pretrain.py run.name=clip loss.negatives=false model.kee.enabled=false $(ARGS)
+	$(BIN)/python jobs/pretrain.py run.name=clip loss.negatives=none model.kee.enabled=false $(ARGS)
 	$(BIN)/python jobs/pretrain.py run.name=structure-clip run.compare_with=clip $(ARGS)
 
 # SceneGraphParser is a peer to measure with and nothing that sclip needs.

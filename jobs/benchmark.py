@@ -24,6 +24,11 @@ BENCHMARKS = {
         "captions a second on one core: graphs, negatives",
         ONE_THREAD,
     ),
+    "artefacts": (
+        "sclip.benchmark.artefacts",
+        "what a classifier without images tells false captions by",
+        ONE_THREAD,
+    ),
 }
 
 

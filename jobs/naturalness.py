@@ -10,6 +10,9 @@ import argparse
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from sclip.benchmark.captions import read
 from sclip.negatives import fit_naturalness, naturalness
 from sclip.scenegraph import Parser, ParserError
 
@@ -28,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     given = parser.parse_args(argv)
     try:
-        captions = fit_naturalness.read_captions(given.captions)
+        captions = read(given.captions)
         weights = fit_naturalness.fit(captions, Parser())
         fit_naturalness.save(weights, given.out, given.source or given.captions.name)
     except (OSError, ValueError, KeyError, ParserError) as error:

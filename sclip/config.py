@@ -166,8 +166,8 @@ class ModelConfig:
 class LossConfig:
     """Terms of the loss (method, 4)."""
 
-    negatives: bool = True
-    """Draw semantic negatives and train the hinge on them. Off: contrastive term only."""
+    negatives: Literal["semantic", "shuffle", "none"] = "semantic"
+    """What the hinge trains on: semantic negatives, NegCLIP's random swap of words, or nothing."""
     hinge_weight: float = 1.0
     """Alpha: weight of the hinge term."""
     hinge_margin: float = 0.2

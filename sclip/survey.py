@@ -26,7 +26,7 @@ from sclip.data.annotation import AnnotationError
 from sclip.data.pool import Pool
 from sclip.data.records import read_record
 from sclip.data.shards import Sample, ShardError, expand, read_shard
-from sclip.negatives import Negative, candidates
+from sclip.negatives import Negative, natural
 from sclip.report import CorpusStatistics
 from sclip.scenegraph import Parser, SceneGraph
 
@@ -155,7 +155,7 @@ class Surveyor:
         parsed = iter(self._parser.parse(new) if new else ())
         for sample, known in zip(samples, read, strict=True):
             found.annotated += len(known)
-            yield known or [(graph, candidates(graph)) for graph in islice(parsed, len(sample.captions))]
+            yield known or [(graph, natural(graph)) for graph in islice(parsed, len(sample.captions))]
 
     def _annotated(self, sample: Sample) -> list[_Known]:
         """Return what the sample's annotation holds; nothing where it has none that can be used."""

@@ -243,7 +243,7 @@ def test_a_caption_has_its_triples_and_a_negative_where_there_is_one(encoder: En
 def test_there_is_no_negative_where_they_are_off(encoder: Encoder) -> None:
     rows = [sample_row(index) for index in range(6)]
     off, on = (
-        encode(Encoder(config(loss=LossConfig(negatives=False)), SIDE, SHARDS), rows),
+        encode(Encoder(config(loss=LossConfig(negatives="none")), SIDE, SHARDS), rows),
         encode(encoder, rows),
     )
     assert on[col.HAS_NEGATIVE].any()

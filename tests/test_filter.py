@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 from typing import Any
 
 import numpy as np
@@ -60,9 +61,9 @@ def blocks(of: StreamPlan, encoder: Encoder | None = None) -> Iterator[Columns]:
 # The same batches
 
 
-@pytest.mark.parametrize("negatives", [True, False])
+@pytest.mark.parametrize("negatives", ["semantic", "shuffle", "none"])
 def test_annotated_and_plain_shards_give_the_same_batches(
-    plain: list[str], annotated: list[str], parser: Parser, negatives: bool, monkeypatch: pytest.MonkeyPatch
+    plain: list[str], annotated: list[str], parser: Parser, negatives: Literal["semantic", "shuffle", "none"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loss = LossConfig(negatives=negatives)
     expected = list(blocks(plan(plain, loss=loss)))
@@ -75,7 +76,7 @@ def test_annotated_and_plain_shards_give_the_same_batches(
         for name in one:  # of an END row the key is the shard, which lies elsewhere
             rows = samples if name in (col.SAMPLE_KEY, col.KEY) else slice(None)
             np.testing.assert_array_equal(one[name][rows], other[name][rows], err_msg=name)
-    assert any(block[col.HAS_NEGATIVE].any() for block in found) == negatives
+    assert any(block[col.HAS_NEGATIVE].any() for block in found) == (negatives != "none")
 
 
 def broken(record: bytes, caption: str) -> list[bytes]:

@@ -85,15 +85,6 @@ def test_examples_show_the_negative_that_training_would_draw(graphs: list[SceneG
     assert any(example.negative for example in examples)
 
 
-def test_a_negative_that_training_never_draws_does_not_count(
-    graphs: list[SceneGraph], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(corpus, "draw", lambda found, **_: None)
-    statistics = counted(found(graphs))
-    assert statistics.negatives > 0
-    assert statistics.with_negative == statistics.with_relation_negative == 0
-
-
 _NAMES = st.sampled_from(["dog", "cat", "red ball", "<b>", "犬"])
 
 

@@ -174,7 +174,7 @@ def test_training_lowers_the_loss_of_a_batch_that_is_seen_again() -> None:
 
 
 def test_without_negatives_the_step_is_that_of_a_batch_that_has_none() -> None:
-    config = config_with(LossConfig(negatives=False, hinge_weight=2.0))
+    config = config_with(LossConfig(negatives="none", hinge_weight=2.0))
     batch = training_batch(0)
     bare = {name: column for name, column in batch.items() if "negative" not in name}
     with_columns, without_columns = start(config), start(config)

@@ -19,7 +19,7 @@ from sclip.benchmark.captions import CaptionsError, generated, read
 from sclip.benchmark.machine import machine
 from sclip.benchmark.result import BenchmarkError, Result, Row
 from sclip.benchmark.rounds import in_turns
-from sclip.negatives import candidates
+from sclip.negatives import draw, natural
 from sclip.scenegraph import Parser, ParserError
 
 OURS, GRAPHS = "sclip, with negatives", "sclip, graphs alone"
@@ -81,7 +81,9 @@ def _peers(parser: Parser) -> dict[str, Callable[[Sequence[str]], None]]:
 
     def ours(captions: Sequence[str]) -> None:
         for graph in parser.stream(captions):
-            candidates(graph)
+            negative = draw(natural(graph), seed=0, epoch=0, key=graph.caption)
+            if negative is not None:
+                negative.graph.triples()
 
     def graphs(captions: Sequence[str]) -> None:
         for _ in parser.stream(captions):

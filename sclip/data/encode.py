@@ -112,9 +112,14 @@ class Encoder:
             self._graphs.update(zip(new, self._parser.parse(new), strict=True))
 
     def _negative(self, row: dict[str, Any], known: Known) -> negatives.Negative | None:
-        if row[col.STATUS] != col.SAMPLE or not self._config.loss.negatives:
+        way = self._config.loss.negatives
+        if row[col.STATUS] != col.SAMPLE or way == "none":
             return None
         epoch = self._schedule.epoch(row[col.ENTRY])
+        if way == "shuffle":
+            return negatives.shuffled(
+                known.graph, seed=self._config.run.seed, epoch=epoch, key=row[col.SAMPLE_KEY]
+            )
         found = negatives.natural(known.graph) if known.negatives is None else known.negatives
         return negatives.draw(found, seed=self._config.run.seed, epoch=epoch, key=row[col.SAMPLE_KEY])
 

@@ -114,7 +114,10 @@ def verb_forms(graph: SceneGraph, index: int, plural: bool) -> dict[Span, str]:
     if match is None:
         return {}
     span, word = match.span(1), match.group(1).lower()
-    if word not in _AUXILIARIES and (word in CONNECTIVES or not _does(graph, index, span[0])):
+    if word in _AUXILIARIES:
+        if _hangs(graph, index):
+            return {}
+    elif word in CONNECTIVES or not _does(graph, index, span[0]):
         return {}
     if _in_row(graph, index):
         return {}
@@ -132,6 +135,14 @@ def _changed(caption: str, span: Span, plural: bool) -> dict[Span, str]:
 def _does(graph: SceneGraph, index: int, start: int) -> bool:
     return any(r.span[0] == start and index in (r.subject, r.object) for r in graph.relations) or any(
         a.span[0] == start and a.object == index for a in graph.attributes
+    )
+
+
+def _hangs(graph: SceneGraph, index: int) -> bool:
+    """Whether the phrase is said of one before it, whose verb then follows: "a man in a hat is"."""
+    start, end = graph.objects[index].phrase
+    return any(r.object == index and r.span[1] <= start for r in graph.relations) and not any(
+        r.subject == index and r.span[0] >= end for r in graph.relations
     )
 
 

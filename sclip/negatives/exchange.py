@@ -32,11 +32,13 @@ class Exchange:
         forms: Mapping[Span, str] | None = None,
         *,
         sentences: int | None = None,
+        repair: bool = True,
     ) -> None:
         """Exchange the characters of `first` and `second`, and give the words at `forms` their new form.
 
         The pieces must not overlap and not both be empty; a form lies within one piece or outside of both.
-        `sentences` is what `count_sentences` says of the caption, where the caller knows.
+        `sentences` is what `count_sentences` says of the caption, where the caller knows. Without `repair` articles
+        and capitals stay as they are.
         """
         if first > second:
             first, second = second, first
@@ -49,9 +51,10 @@ class Exchange:
         filled = [region for region in self._regions if region[0] < region[1]]
         if sentences is None:
             sentences = count_sentences(caption)
-        if sentences > 1 or (sentences and filled[0][0]):
+        if repair and (sentences > 1 or (sentences and filled[0][0])):
             self._capitals(filled)
-        self._articles(filled)
+        if repair:
+            self._articles(filled)
         self._ordered = sorted(self._forms.items())
         texts = [self._region_text(region) for region in self._regions]
         self._starts = list(accumulate(map(len, texts), initial=0))

@@ -6,7 +6,6 @@ one that tells them from those that are drawn with the first, so that what the f
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,6 @@ from sclip.scenegraph.parser import Parser
 
 _ROUNDS = (1.0, 0.1)
 """Inverse regularisation of each round."""
-
-
-def read_captions(path: Path) -> list[str]:
-    """Return the captions of a text file, one a line, or of a COCO annotation file (.json)."""
-    if path.suffix == ".json":
-        return [str(entry["caption"]).strip() for entry in json.loads(path.read_text("utf-8"))["annotations"]]
-    return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
 
 
 def fit(captions: Sequence[str], parser: Parser, seed: int = 0) -> NDArray[np.float16]:

@@ -41,9 +41,9 @@ class Plan:
     predicates: Mapping[int, str] = field(default_factory=dict)
     """Relation -> its other predicate."""
 
-    def edit(self, caption: str, sentences: int | None = None) -> Exchange:
-        """Return the edited text; `sentences` as `Exchange` has it."""
-        return Exchange(caption, self.first, self.second, self.forms, sentences=sentences)
+    def edit(self, caption: str, sentences: int | None = None, repair: bool = True) -> Exchange:
+        """Return the edited text; `sentences` and `repair` as `Exchange` has them."""
+        return Exchange(caption, self.first, self.second, self.forms, sentences=sentences, repair=repair)
 
     def graph(self, graph: SceneGraph, edit: Exchange, caption: str) -> SceneGraph:
         """Return the graph of the false caption: same length and order of objects, attributes, relations."""

@@ -26,6 +26,8 @@ def object_plans(reading: Reading) -> Iterator[Plan]:
             continue
         if names[first].endswith(names[second]) or names[second].endswith(names[first]):
             continue  # "a baseball player" and "a player"
+        if _is_part(reading, first, second):
+            continue  # "a glass of juice"
         rank = 0.0 if (first, second) in related or (second, first) in related else 2.0
         certain = not _companions(reading, first, second)
         yield from _whole(reading, first, second, rank, certain)
@@ -81,6 +83,12 @@ def _heads(reading: Reading, first: int, second: int, rank: float, certain: bool
         return
     forms = pronoun_forms(graph, first, second) if reading.has_pronoun else {}
     yield Plan("relation", rank, one.span, other.span, certain=certain, forms=forms, swap=(first, second))
+
+
+def _is_part(reading: Reading, first: int, second: int) -> bool:
+    """Whether nothing but "of" stands between two phrases."""
+    one, other = sorted(reading.graph.objects[k].phrase for k in (first, second))
+    return reading.caption[one[1] : other[0]].strip().lower() == "of"
 
 
 def _companions(reading: Reading, first: int, second: int) -> bool:

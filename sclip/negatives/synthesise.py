@@ -25,15 +25,15 @@ from sclip.scenegraph.graph import SceneGraph
 from sclip.scenegraph.parser import MAX_CHARACTERS
 from sclip.seeding import uniform
 
-VERSION = "2"
+VERSION = "3"
 """Raised with every change that changes a caption's candidates: annotated shards carry it."""
 
 MOST_CANDIDATES = 24
 """Only the best so many of a caption are kept."""
 
-MOST_STRANGE = 5.9
+MOST_STRANGE = 6.1
 """Log-odds above which a negative is not drawn."""
-TEMPERATURE = 0.7
+TEMPERATURE = 0.5
 """Of the draw, in log-odds."""
 
 MOST_EXCHANGED = 20

@@ -1,0 +1,144 @@
+"""Can a classifier that sees no image tell false captions from true ones? The less it can, the more the image counts.
+
+A logistic regression over word and character n-grams is trained on captions and one negative of each, and tested on
+captions of other images: AUC 0.5 is what no trace in the text gives (SugarCrepe, Hsieh et al., NeurIPS 2023,
+section 3). Our negatives stand beside the random swap of two words that NegCLIP trains with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from sclip.benchmark.captions import CaptionsError, read
+from sclip.benchmark.result import BenchmarkError
+from sclip.negatives import draw, natural, shuffled
+from sclip.scenegraph import Parser, ParserError, SceneGraph
+
+_TESTED = 1 / 3
+_SPLITS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One way to make negatives."""
+
+    name: str
+    share: float
+    """Of the captions that get one."""
+    auc: float
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The table."""
+
+    rows: list[Row]
+    captions: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it as JSON values."""
+        return {
+            "captions": self.captions,
+            "rows": [{"name": r.name, "share": r.share, "auc": r.auc} for r in self.rows],
+        }
+
+    def show(self, console: Console) -> None:
+        """Print the table."""
+        table = Table(
+            "negatives", "captions with one", "AUC of a text-only classifier", title="Traces in the text"
+        )
+        for row in self.rows:
+            table.add_row(row.name, f"{row.share:.3f}", f"{row.auc:.3f}")
+        console.print(table)
+        console.print(f"{self.captions} captions; the classifier is tested on images it was not trained on")
+
+
+def add_arguments(arguments: argparse.ArgumentParser) -> None:
+    """Declare what this benchmark takes."""
+    arguments.add_argument(
+        "--captions", type=Path, metavar="FILE", required=True, help="one a line, or COCO's .json"
+    )
+    arguments.add_argument("--spacy-model", default="", help="as data.spacy_model")
+
+
+def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Result:
+    """Measure; raises BenchmarkError for what the user can put right."""
+    try:
+        captions = read(options.captions)
+        images = _images(options.captions, len(captions))
+        graphs = Parser(options.spacy_model).parse(captions)
+    except (CaptionsError, ParserError, OSError) as error:
+        raise BenchmarkError(str(error)) from error
+
+    def ours(graph: SceneGraph, key: str) -> str | None:
+        drawn = draw(natural(graph), seed=0, epoch=0, key=key)
+        return drawn.caption if drawn else None
+
+    def swap(graph: SceneGraph, key: str) -> str | None:
+        drawn = shuffled(graph, seed=0, epoch=0, key=key)
+        return drawn.caption if drawn else None
+
+    rows = []
+    for number, (name, make) in enumerate(
+        (("sclip, as training draws", ours), ("random swap of words", swap))
+    ):
+        false = [make(graph, str(k)) for k, graph in enumerate(graphs)]
+        with_one = [k for k, text in enumerate(false) if text]
+        if len({images[k] for k in with_one}) < 10:
+            raise BenchmarkError(f"{options.captions}: {len(with_one)} captions with a negative are too few")
+        pairs = [(captions[k], false[k] or "", images[k]) for k in with_one]
+        rows.append(Row(name, len(with_one) / len(captions), text_only_auc(pairs)))
+        on_round(number)
+    return Result(rows, len(captions))
+
+
+def text_only_auc(pairs: Sequence[tuple[str, str, int]]) -> float:
+    """Return the AUC of the classifier on (caption, negative, image), the mean of splits by image.
+
+    Raises BenchmarkError where scikit-learn is not installed.
+    """
+    try:
+        from scipy.sparse import vstack
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.metrics import roc_auc_score
+        from sklearn.model_selection import GroupShuffleSplit
+        from sklearn.pipeline import make_union
+    except ImportError as error:
+        raise BenchmarkError(f"{error}: pip install '.[benchmark]'") from error
+    found = []
+    split = GroupShuffleSplit(_SPLITS, test_size=_TESTED, random_state=0)
+    for train, test in split.split(pairs, groups=[image for _, _, image in pairs]):
+        words = TfidfVectorizer(
+            ngram_range=(1, 3), min_df=2, sublinear_tf=True, token_pattern=r"\S+", lowercase=False
+        )
+        letters = TfidfVectorizer(
+            analyzer="char_wb", ngram_range=(2, 5), min_df=3, sublinear_tf=True, lowercase=False
+        )
+        features = make_union(words, letters)
+        features.fit([text for k in train for text in pairs[k][:2]])
+        model = LogisticRegression(C=4.0, solver="liblinear")
+        sides = [
+            [features.transform([pairs[k][side] for k in part]) for side in (0, 1)] for part in (train, test)
+        ]
+        model.fit(vstack(sides[0]), [0] * len(train) + [1] * len(train))
+        scores = model.decision_function(vstack(sides[1]))
+        found.append(float(roc_auc_score([0] * len(test) + [1] * len(test), scores)))
+    return mean(found)
+
+
+def _images(path: Path, count: int) -> list[int]:
+    """Return the image of each caption; in a text file each line is its own."""
+    if path.suffix != ".json":
+        return list(range(count))
+    annotations = json.loads(path.read_text("utf-8"))["annotations"]
+    return [entry.get("image_id", k) for k, entry in enumerate(annotations) if str(entry["caption"]).strip()]

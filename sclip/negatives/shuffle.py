@@ -1,0 +1,71 @@
+"""The baseline: two words of one part of speech change places at random, as NegCLIP makes its negatives.
+
+NegCLIP (Yuksekgonul et al., ICLR 2023, section 4) exchanges two nouns, adjectives or verbs wherever they stand. The
+words here are those that the scene graph knows; nothing is asked of the meaning, and nothing is put right in the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sclip.negatives.naturalness import strangeness
+from sclip.negatives.plan import Plan
+from sclip.negatives.reading import Reading
+from sclip.negatives.relations import verb_plans
+from sclip.negatives.synthesise import MOST_EXCHANGED, Negative
+from sclip.scenegraph.graph import SceneGraph
+from sclip.scenegraph.parser import MAX_CHARACTERS
+from sclip.seeding import generator
+
+
+def shuffled(graph: SceneGraph, *, seed: int, epoch: int, key: str) -> Negative | None:
+    """Return the caption with two words exchanged; None where it has no two of one part of speech."""
+    reading = Reading(graph, MOST_EXCHANGED)
+    random = generator("shuffle", seed, epoch, key)
+    kinds: list[Callable[[Reading], list[Plan]]] = [_nouns, _adjectives, _verbs]
+    for plans in random.sample(kinds, len(kinds)):
+        found = plans(reading)
+        if found:
+            plan = random.choice(found)
+            text, rest = graph.caption[:MAX_CHARACTERS], graph.caption[MAX_CHARACTERS:]
+            edit = plan.edit(text, repair=False)
+            swapped = (text[slice(*plan.first)], text[slice(*plan.second)])
+            more = round(strangeness(edit.text) - strangeness(text), 3)
+            return Negative(edit.text + rest, plan.kind, swapped, more, False, (graph, plan, edit))
+    return None
+
+
+def _nouns(reading: Reading) -> list[Plan]:
+    names = [obj.span for obj in reading.graph.objects[: reading.count]]
+    return [
+        Plan("relation", 0.0, names[one], names[other], swap=(one, other))
+        for one in range(len(names))
+        for other in range(one + 1, len(names))
+        if _differ(reading, names[one], names[other])
+    ]
+
+
+def _adjectives(reading: Reading) -> list[Plan]:
+    attributes = reading.graph.attributes
+    found = [k for k, a in enumerate(attributes) if a.object < reading.count and reading.is_before_name(k)]
+    return [
+        Plan(
+            "attribute",
+            0.0,
+            attributes[one].span,
+            attributes[other].span,
+            owners={one: attributes[other].object, other: attributes[one].object},
+        )
+        for at, one in enumerate(found)
+        for other in found[at + 1 :]
+        if _differ(reading, attributes[one].span, attributes[other].span)
+    ]
+
+
+def _verbs(reading: Reading) -> list[Plan]:
+    return list(verb_plans(reading))
+
+
+def _differ(reading: Reading, one: tuple[int, int], other: tuple[int, int]) -> bool:
+    apart = one[1] <= other[0] or other[1] <= one[0]
+    return apart and reading.text(one).casefold() != reading.text(other).casefold()
