@@ -6,8 +6,7 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -63,7 +62,11 @@ def blocks(of: StreamPlan, encoder: Encoder | None = None) -> Iterator[Columns]:
 
 @pytest.mark.parametrize("negatives", ["semantic", "shuffle", "none"])
 def test_annotated_and_plain_shards_give_the_same_batches(
-    plain: list[str], annotated: list[str], parser: Parser, negatives: Literal["semantic", "shuffle", "none"], monkeypatch: pytest.MonkeyPatch
+    plain: list[str],
+    annotated: list[str],
+    parser: Parser,
+    negatives: Literal["semantic", "shuffle", "none"],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     loss = LossConfig(negatives=negatives)
     expected = list(blocks(plan(plain, loss=loss)))
