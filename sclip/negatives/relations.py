@@ -11,8 +11,9 @@ from sclip.negatives.meaning import is_animate, label, synonym
 from sclip.negatives.plan import Plan
 from sclip.negatives.reading import Reading
 from sclip.scenegraph.graph import Span
-from sclip.scenegraph.lexicon import verb_lemma
+from sclip.scenegraph.lexicon import COLOURS, verb_lemma
 
+_TIMES = frozenset("day afternoon morning evening night noon dusk dawn time daytime nighttime weekend".split())
 _WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -29,7 +30,7 @@ def object_plans(reading: Reading) -> Iterator[Plan]:
         if _is_part(reading, first, second):
             continue  # "a glass of juice"
         rank = 0.0 if (first, second) in related or (second, first) in related else 2.0
-        certain = not _companions(reading, first, second)
+        certain = not (_companions(reading, first, second) or _alike(reading, first, second))
         yield from _whole(reading, first, second, rank, certain)
         yield from _heads(reading, first, second, rank + 1, certain)
 
@@ -83,6 +84,14 @@ def _heads(reading: Reading, first: int, second: int, rank: float, certain: bool
         return
     forms = pronoun_forms(graph, first, second) if reading.has_pronoun else {}
     yield Plan("relation", rank, one.span, other.span, certain=certain, forms=forms, swap=(first, second))
+
+
+def _alike(reading: Reading, first: int, second: int) -> bool:
+    """Whether the exchange says little: times of the day, a colour ("in white"), a wave ridden on a board."""
+    heads = [reading.graph.objects[k].name.rsplit(" ", 1)[-1] for k in (first, second)]
+    colours = sum(head in COLOURS for head in heads)
+    on_a_wave = any(head.endswith("wave") for head in heads) and any(head.endswith("board") for head in heads)
+    return colours == 1 or on_a_wave or not _TIMES.isdisjoint(heads)
 
 
 def _is_part(reading: Reading, first: int, second: int) -> bool:
