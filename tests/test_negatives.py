@@ -256,7 +256,7 @@ def test_draw_is_made_again_by_seed_epoch_and_key(parser: Parser) -> None:
     drawn = [draw(natural(graph), seed=7, epoch=epoch, key="0001") for epoch in range(40)]
     assert drawn == [draw(natural(graph), seed=7, epoch=epoch, key="0001") for epoch in range(40)]
     assert {n.kind for n in drawn if n} == {"relation", "attribute"}
-    assert len({n.caption for n in drawn if n}) > 3
+    assert len({n.caption for n in drawn if n}) > 2
 
 
 def test_long_caption_is_taken(parser: Parser) -> None:

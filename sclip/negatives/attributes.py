@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import combinations
 
 from sclip.negatives.meaning import synonym
 from sclip.negatives.plan import Plan
 from sclip.negatives.reading import Reading, Unit
 from sclip.scenegraph.graph import Span
-from sclip.scenegraph.lexicon import verb_lemma
+from sclip.scenegraph.lexicon import COLOURS, verb_lemma
 
 _SIZE = frozenset(
     """small large big little tiny huge giant tall short long old young new giant gigantic massive enormous beautiful
     pretty cute nice fresh colorful bright""".split()
 )
+_KINDS = {
+    "colour": {synonym(word) for word in COLOURS},
+    "size": {
+        synonym(word) for word in "small large tiny giant gigantic massive enormous tall short long".split()
+    },
+    "age": frozenset("old young new elderly older younger adult baby".split()),
+}
 _JOINT_BEFORE = re.compile(r"(?:,|\band|/|-)\s*$")
 _JOINT_BEHIND = re.compile(r"\s*(?:,|and\b|/|-)")
 _DOMAINS = frozenset("computer laptop wii army military football baby".split())
@@ -40,7 +48,7 @@ def _exchanged(reading: Reading, one: Unit, other: Unit) -> Plan | None:
         return None
     lengths = abs(len(one.attributes) - len(other.attributes))
     rank = 0.5 + 0.2 * lengths + 1.5 * (bool(one.compound) + bool(other.compound))
-    certain = not (one.compound or other.compound)
+    certain = not (one.compound or other.compound or _clash(reading, owners))
     return Plan("attribute", rank, one.span, other.span, certain=certain, owners=owners, names=names)
 
 
@@ -67,15 +75,16 @@ def move_plans(reading: Reading) -> Iterator[Plan]:
             for target in range(reading.count):
                 if target == source or reading.rows[target] == reading.rows[source]:
                     continue
-                new = reading.relabelled(dict.fromkeys(unit.attributes, target))
-                at = _place_before(reading, target, reading.text(unit.span))
-                if at is None or not reading.changes(new):
+                owners = dict.fromkeys(unit.attributes, target)
+                if not reading.changes(reading.relabelled(owners)):
                     continue
+                at = _place_before(reading, target, reading.text(unit.span))
                 piece = with_space(reading, unit.span)
                 if piece[0] <= at <= piece[1]:
                     continue
-                owners = dict.fromkeys(unit.attributes, target)
-                certain = not any(graph.attributes[k].attribute in _DOMAINS for k in unit.attributes)
+                certain = not _clash(reading, owners) and not any(
+                    graph.attributes[k].attribute in _DOMAINS for k in unit.attributes
+                )
                 crowd = len([k for k in reading.attributes_of[target] if reading.is_before_name(k)])
                 rank = 2.0 + 0.5 * crowd + 0.2 * (len(unit.attributes) - 1)
                 if graph.objects[target].phrase[0] == at:  # no article: "on top of black mat"
@@ -90,14 +99,27 @@ def _stands_alone(reading: Reading, span: Span) -> bool:
     ) and not _JOINT_BEHIND.match(reading.caption, span[1])
 
 
-def _place_before(reading: Reading, target: int, text: str) -> int | None:
+def _clash(reading: Reading, owners: dict[int, int]) -> bool:
+    """Whether a moved attribute meets one that says the same kind of thing: a red cross gets blue, or red again."""
+    attributes = reading.graph.attributes
+    for k, owner in owners.items():
+        kind = _kind(attributes[k].attribute)
+        for other in reading.attributes_of[owner]:
+            if other not in owners and _kind(attributes[other].attribute) == kind:
+                return True
+    return False
+
+
+@lru_cache(maxsize=1 << 16)
+def _kind(attribute: str) -> str:
+    words = {synonym(word) for word in attribute.split()}
+    return next((name for name, members in _KINDS.items() if words & members), " ".join(sorted(words)))
+
+
+def _place_before(reading: Reading, target: int, text: str) -> int:
     """Return where an adjective goes in a phrase: sizes first, all others next to the name."""
     obj = reading.graph.objects[target]
     units = [unit for unit in reading.units[target] if len(unit.attributes) == 1]
-    if {synonym(reading.text(unit.span).lower()) for unit in units} & {
-        synonym(word) for word in text.lower().split()
-    }:
-        return None  # it says nothing new there
     if units and text.lower().split()[0] in _SIZE:
         return units[0].span[0]
     return obj.span[0]

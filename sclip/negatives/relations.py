@@ -13,7 +13,9 @@ from sclip.negatives.reading import Reading
 from sclip.scenegraph.graph import Span
 from sclip.scenegraph.lexicon import COLOURS, verb_lemma
 
-_TIMES = frozenset("day afternoon morning evening night noon dusk dawn time daytime nighttime weekend".split())
+_TIMES = frozenset(
+    "day afternoon morning evening night noon dusk dawn time daytime nighttime weekend".split()
+)
 _WORD = re.compile(r"[^\W\d_]+")
 
 
