@@ -38,6 +38,8 @@ class Plan:
     """Attribute -> the object that it describes now."""
     names: Mapping[int, tuple[str, Span]] = field(default_factory=dict)
     """Object -> its other name, and the characters of the caption that this name now begins with."""
+    verbs: Mapping[int, str] = field(default_factory=dict)
+    """Attribute that is a verb -> the verb that stands there now."""
     predicates: Mapping[int, str] = field(default_factory=dict)
     """Relation -> its other predicate."""
 
@@ -59,7 +61,9 @@ class Plan:
         attributes = []
         for k, old_attribute in enumerate(graph.attributes):
             owner, span = self._owner(k, old_attribute, graph), self._follow(edit, old_attribute.span)
-            attributes.append(Attribute(owner, old_attribute.attribute, span))
+            if k in self.verbs:
+                span = edit.place(old_attribute.span)
+            attributes.append(Attribute(owner, self.verbs.get(k, old_attribute.attribute), span))
             if k in self.owners:  # an adjective that moved widens the phrase that it came to
                 obj = objects[owner]
                 if edit.text[span[1] : obj.phrase[0]].isspace():

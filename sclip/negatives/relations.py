@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 
 from sclip.negatives.agreement import inflect, pronoun_forms, verb_forms
@@ -124,53 +126,67 @@ def _companions(reading: Reading, first: int, second: int) -> bool:
 
 def verb_plans(reading: Reading) -> Iterator[Plan]:
     """Yield the exchanges of two verbs of one form: "a dog surfing ... his owner swimming"."""
-    verbs = _verbs(reading)
-    for (span, form, relations, attribute), (span2, form2, relations2, attribute2) in combinations(verbs, 2):
-        words = [verb_lemma(reading.text(s).lower()) for s in (span, span2)]
-        if form != form2 or synonym(words[0]) == synonym(words[1]) or span == span2:
+    for one, other in combinations(_verbs(reading), 2):
+        lemmas = [verb_lemma(verb.text) for verb in (one, other)]
+        if one.form != other.form or synonym(lemmas[0]) == synonym(lemmas[1]):
             continue
+        if one.subject == other.subject and not (one.relations or other.relations):
+            continue  # "sits and smiles"
         predicates = {
-            k: " ".join([word, *reading.graph.relations[k].predicate.split()[1:]])
-            for found, word in ((relations, words[1]), (relations2, words[0]))
-            for k in found
+            k: " ".join([lemma, *reading.graph.relations[k].predicate.split()[1:]])
+            for verb, lemma in ((one, lemmas[1]), (other, lemmas[0]))
+            for k in verb.relations
         }
-        holders = [_holder(reading, relations, attribute), _holder(reading, relations2, attribute2)]
-        moved = ((attribute, holders[1]), (attribute2, holders[0]))
-        owners = {k: holder for k, holder in moved if k is not None}
-        if holders[0] == holders[1] and not predicates:
-            continue
-        alike = _takes_object(reading, span, relations) == _takes_object(reading, span2, relations2)
+        verbs = {
+            verb.attribute: its.text
+            for verb, its in ((one, other), (other, one))
+            if verb.attribute is not None
+        }
+        alike = _takes_object(reading, one) == _takes_object(reading, other)
         rank = 1.2 if alike else 2.2
-        yield Plan("relation", rank, span, span2, certain=alike, owners=owners, predicates=predicates)
+        yield Plan("relation", rank, one.span, other.span, certain=alike, verbs=verbs, predicates=predicates)
 
 
-def _takes_object(reading: Reading, span: Span, relations: list[int]) -> bool:
+@dataclass(slots=True)
+class _Verb:
+    """A verb of the caption, and what the graph reads from it: relations, or an attribute."""
+
+    span: Span
+    text: str
+    form: str
+    subject: int
+    relations: list[int]
+    attribute: int | None = None
+
+
+def _takes_object(reading: Reading, verb: _Verb) -> bool:
     """Whether a thing follows the verb without a preposition between them."""
-    return any(reading.graph.relations[k].span == span for k in relations)
+    return any(reading.graph.relations[k].span == verb.span for k in verb.relations)
 
 
-def _verbs(reading: Reading) -> list[tuple[Span, str, list[int], int | None]]:
-    """Return (span, form, relations, attribute) of each verb that a relation or an attribute is read from."""
+def _verbs(reading: Reading) -> list[_Verb]:
     graph = reading.graph
-    found: dict[Span, tuple[str, list[int], int | None]] = {}
+    found: dict[Span, _Verb] = {}
     for k, relation in enumerate(graph.relations):
         match = _WORD.match(reading.caption, relation.span[0], max(relation.span))
-        if match is not None:
-            word = match.group().lower()
-            if verb_lemma(word) == relation.predicate.split()[0]:
-                form = _form(word)
-                if form:
-                    found.setdefault(match.span(), (form, [], None))[1].append(k)
+        if match is None:
+            continue
+        if match.span() in found:
+            found[match.span()].relations.append(k)
+            continue
+        word = match.group().lower()
+        if verb_lemma(word) == relation.predicate.split()[0] and (form := _form(word)):
+            found[match.span()] = _Verb(match.span(), word, form, relation.subject, [k])
     for k, attribute in enumerate(graph.attributes):
-        obj = graph.objects[attribute.object]
-        outside = attribute.span[0] >= obj.phrase[1]
-        word = reading.text(attribute.span).lower()
-        form = _form(word) if outside and attribute.span not in found and word == attribute.attribute else ""
-        if form:
-            found[attribute.span] = (form, [], k)
-    return [(span, *found[span]) for span in sorted(found)]
+        word = attribute.attribute
+        if attribute.span in found or attribute.span[0] < graph.objects[attribute.object].phrase[1]:
+            continue
+        if reading.text(attribute.span).lower() == word and (form := _form(word)):
+            found[attribute.span] = _Verb(attribute.span, word, form, attribute.object, [], k)
+    return [found[span] for span in sorted(found)]
 
 
+@lru_cache(maxsize=1 << 16)
 def _form(word: str) -> str:
     """Return the form of a verb that another must have to take its place; empty: no verb that can."""
     lemma = verb_lemma(word)
@@ -179,12 +195,6 @@ def _form(word: str) -> str:
     if word == lemma or lemma in ("be", "have"):
         return ""
     return next((tag for tag in ("VBZ", "VBN") if word in inflect(lemma, tag)), "")
-
-
-def _holder(reading: Reading, relations: list[int], attribute: int | None) -> int:
-    if attribute is not None:
-        return reading.graph.attributes[attribute].object
-    return reading.graph.relations[relations[0]].subject
 
 
 def _overlap(one: Span, other: Span) -> bool:
