@@ -15,7 +15,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray warns of every actor that Ray Data starts
+if __name__ == "__main__":  # before Ray is imported, which warns of every actor that Ray Data starts
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
 from sclip.config import ConfigError
 

@@ -48,6 +48,10 @@ _MUTUAL = frozenset(
 _TOGETHER = frozenset("with to against".split())
 
 
+SYMMETRIC = ("next to", "near", "beside", "close to", "alongside", "along", "across from", "around", " by")
+"""Ends of predicates that say nearly the same in both directions, whatever verb stands before them."""
+
+
 def synonym(word: str) -> str:
     """Return the word that stands for all words of the same meaning."""
     return _SYNONYMS.get(word, word)

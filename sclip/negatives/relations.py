@@ -9,15 +9,17 @@ from functools import lru_cache
 from itertools import combinations
 
 from sclip.negatives.agreement import inflect, pronoun_forms, verb_forms
-from sclip.negatives.meaning import is_animate, label, synonym
+from sclip.negatives.meaning import SYMMETRIC, is_animate, label, synonym
 from sclip.negatives.plan import Plan
 from sclip.negatives.reading import Reading
 from sclip.scenegraph.graph import Span
 from sclip.scenegraph.lexicon import COLOURS, verb_lemma
 
 _TIMES = frozenset(
-    "day afternoon morning evening night noon dusk dawn time daytime nighttime weekend".split()
+    "day afternoon morning evening night noon dusk dawn time daytime nighttime weekend sunset sunrise".split()
 )
+_WHERE = frozenset("in at on during".split())
+_SAME_PLACE = frozenset("in at".split())
 _WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -34,8 +36,17 @@ def object_plans(reading: Reading) -> Iterator[Plan]:
         if _is_part(reading, first, second):
             continue  # "a glass of juice"
         rank = 0.0 if (first, second) in related or (second, first) in related else 2.0
-        certain = not (_companions(reading, first, second) or _alike(reading, first, second))
-        yield from _whole(reading, first, second, rank, certain)
+        certain = not (
+            _companions(reading, first, second)
+            or _adjuncts(reading, first, second)
+            or _alike(reading, first, second)
+        )
+        beside = any(
+            reading.graph.relations[k].predicate.endswith(SYMMETRIC)
+            for k in reading.relations_of[first]
+            if k in reading.relations_of[second]
+        )
+        yield from _whole(reading, first, second, rank, certain and not beside)
         yield from _heads(reading, first, second, rank + 1, certain)
 
 
@@ -90,6 +101,26 @@ def _heads(reading: Reading, first: int, second: int, rank: float, certain: bool
     yield Plan("relation", rank, one.span, other.span, certain=certain, forms=forms, swap=(first, second))
 
 
+def _adjuncts(reading: Reading, first: int, second: int) -> bool:
+    """Whether the two only say where: "at her computer on the desk", "in a pen at a zoo"."""
+    relations = reading.graph.relations
+    prepositions: list[list[tuple[int, str]]] = [
+        [
+            (relations[k].subject, relations[k].predicate.rsplit(" ", 1)[-1])
+            for k in reading.relations_of[index]
+            if relations[k].object == index
+        ]
+        for index in (first, second)
+    ]
+    for holder, one in prepositions[0]:
+        for other_holder, other in prepositions[1]:
+            if (holder in (other_holder, second) or other_holder == first) and (
+                (one == other and one in _WHERE) or {one, other} <= _SAME_PLACE
+            ):
+                return True
+    return False
+
+
 def _alike(reading: Reading, first: int, second: int) -> bool:
     """Whether the exchange says little: times of the day, a colour ("in white"), a wave ridden on a board."""
     heads = [reading.graph.objects[k].name.rsplit(" ", 1)[-1] for k in (first, second)]
@@ -130,7 +161,10 @@ def verb_plans(reading: Reading) -> Iterator[Plan]:
         lemmas = [verb_lemma(verb.text) for verb in (one, other)]
         if one.form != other.form or synonym(lemmas[0]) == synonym(lemmas[1]):
             continue
-        if one.subject == other.subject and not (one.relations or other.relations):
+        between = reading.caption[one.span[1] : other.span[0]].strip(" ,")
+        if between in ("", "and", "or") or (
+            one.subject == other.subject and not (one.relations or other.relations)
+        ):
             continue  # "sits and smiles"
         predicates = {
             k: " ".join([lemma, *reading.graph.relations[k].predicate.split()[1:]])
