@@ -159,13 +159,28 @@ class ModelConfig:
     """open_clip architecture, or one of sclip/model/configs (`scenes-convnext`)."""
     pretrained: str = ""
     """open_clip tag (`openai`) or a local .safetensors file. Empty: random weights."""
+    logit_bias: float = 0.0
+    """Start of the learned logit bias that `loss.contrastive=sigmoid` needs; SigLIP's is -10. 0: none."""
     kee: KEEConfig = field(default_factory=KEEConfig)
+
+    def __post_init__(self) -> None:
+        _require(
+            self.logit_bias <= 0, "model.logit_bias", self.logit_bias, "0 (none) or below: most pairs differ"
+        )
 
 
 @dataclass(frozen=True)
 class LossConfig:
     """Terms of the loss (method, 4)."""
 
+    contrastive: Literal["infonce", "max_margin", "sigmoid"] = "infonce"
+    """infonce: CLIP's; max_margin: of the hardest in the batch, the released code's; sigmoid: SigLIP's."""
+    contrastive_margin: float = 0.2
+    """max_margin: margin between s(I, w) and the hardest candidate of the batch."""
+    contrastive_warmup: float = 0.0125
+    """max_margin: share of all samples over which captions meet the mean of the batch, not the hardest."""
+    negatives_as_texts: bool = False
+    """infonce: images choose among the negatives of the batch too (NegCLIP); hinge_weight=0 for that alone."""
     negatives: Literal["semantic", "shuffle", "none"] = "semantic"
     """What the hinge trains on: semantic negatives, NegCLIP's random swap of words, or nothing."""
     hinge_weight: float = 1.0
@@ -176,6 +191,24 @@ class LossConfig:
     def __post_init__(self) -> None:
         _require(self.hinge_weight >= 0, "loss.hinge_weight", self.hinge_weight, "0 or more")
         _require(0 <= self.hinge_margin <= 2, "loss.hinge_margin", self.hinge_margin, "0 to 2, a cosine")
+        _require(
+            0 <= self.contrastive_margin <= 2,
+            "loss.contrastive_margin", self.contrastive_margin, "0 to 2, a cosine",
+        )  # fmt: skip
+        _require(
+            0 <= self.contrastive_warmup <= 1,
+            "loss.contrastive_warmup", self.contrastive_warmup, "a share of the run, 0 to 1",
+        )  # fmt: skip
+        _require(
+            not self.negatives_as_texts or self.contrastive == "infonce",
+            "loss.negatives_as_texts", self.negatives_as_texts,
+            f"only loss.contrastive=infonce takes further texts, not {self.contrastive}",
+        )  # fmt: skip
+        _require(
+            not self.negatives_as_texts or self.negatives != "none",
+            "loss.negatives_as_texts", self.negatives_as_texts,
+            "there are no negatives with loss.negatives=none; set it to semantic or shuffle",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -285,3 +318,10 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def __post_init__(self) -> None:
+        _require(
+            self.loss.contrastive != "sigmoid" or self.model.logit_bias != 0,
+            "loss.contrastive", self.loss.contrastive,
+            "needs a model with a learned logit bias; set model.logit_bias (SigLIP starts at -10)",
+        )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -60,7 +61,9 @@ def part_of(batch: Tensors, rank: int, world_size: int) -> Tensors:
 
 def config_with(loss: LossConfig | None = None, **train: Any) -> Config:
     train = {"batch_size": ROWS, "learning_rate": 1e-3, "warmup": 0.25} | train
-    return Config(model=MODEL, loss=loss or LossConfig(hinge_weight=2.0), train=TrainConfig(**train))
+    loss = loss or LossConfig(hinge_weight=2.0)
+    model = dataclasses.replace(MODEL, logit_bias=-10.0 if loss.contrastive == "sigmoid" else 0.0)
+    return Config(model=model, loss=loss, train=TrainConfig(**train))
 
 
 def start(config: Config, seed: int = 0) -> TrainStep:
@@ -92,8 +95,19 @@ def trained(config: Config, rank: int = 0, world_size: int = 1) -> dict[str, Any
     }
 
 
+FORMS = {
+    "max_margin": LossConfig(contrastive="max_margin", contrastive_warmup=0.5),
+    "sigmoid": LossConfig(contrastive="sigmoid"),
+    "negatives as texts": LossConfig(negatives_as_texts=True),
+}
+
+
 def on_a_rank(rank: int, world_size: int) -> dict[str, Any]:
     return {
+        f"{sharding} {form}": trained(config_with(loss, sharding=sharding), rank, world_size)
+        for sharding in ("ddp", "fsdp")
+        for form, loss in FORMS.items()
+    } | {
         "ddp": trained(config_with(sharding="ddp"), rank, world_size),
         "fsdp": trained(config_with(sharding="fsdp"), rank, world_size),
         "fsdp bf16": trained(config_with(sharding="fsdp", precision="bf16"), rank, world_size),
@@ -138,6 +152,31 @@ def test_two_ranks_end_at_the_weights_of_one(
     assert expected.norm() > 0.1
     for of_rank in of_two_ranks:
         assert (moved(of_rank[sharding]["weights"]) - expected).norm() < 0.01 * expected.norm()
+
+
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+@pytest.mark.parametrize("form", FORMS)
+def test_two_ranks_train_with_every_form_of_the_contrastive_term_as_one_does(
+    of_two_ranks: list[dict[str, Any]], sharding: str, form: str
+) -> None:
+    expected = trained(config_with(FORMS[form]))
+    assert expected["metrics"]["loss_contrastive"].min() > 0
+    for of_rank in of_two_ranks:
+        found = of_rank[f"{sharding} {form}"]
+        torch.testing.assert_close(found["metrics"], expected["metrics"], rtol=1e-4, atol=1e-4)
+
+
+def test_the_sigmoids_bias_is_trained_and_told(of_two_ranks: list[dict[str, Any]]) -> None:
+    found = of_two_ranks[0]["fsdp sigmoid"]
+    biases = found["metrics"]["logit_bias"].tolist()
+    assert biases[:2] == [-10.0, -10.0]  # the rate of the first step is 0
+    assert biases[-1] != -10.0
+    assert found["weights"]["logit_bias.value"].item() != biases[-1]
+
+
+def test_the_margin_term_leaves_the_logit_scale_where_it_is(of_two_ranks: list[dict[str, Any]]) -> None:
+    scales = of_two_ranks[0]["ddp max_margin"]["metrics"]["logit_scale"]
+    assert (scales == scales[0]).all()
 
 
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp"])

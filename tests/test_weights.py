@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -98,6 +99,29 @@ def test_the_state_of_a_plain_open_clip_model_is_loaded_as_pretrained_weights(tm
     assert state.keys() | {"logit_scale"} == clip.state_dict().keys()
     assert all(torch.equal(clip.state_dict()[name], tensor) for name, tensor in state.items())
     assert model.logit_scale.log.item() == 3.5
+
+
+@torch.no_grad()
+def test_a_logit_bias_is_written_and_read_again_and_open_clip_finds_its_own(tmp_path: Path) -> None:
+    with_bias = dataclasses.replace(SMALL, logit_bias=-10.0)
+    model = small_model(1, with_bias)
+    assert model.logit_bias is not None
+    assert model.logit_bias() == -10.0
+    model.logit_bias.value.fill_(-8.5)
+    loaded = load_exported(export(model, tmp_path))
+    assert_same_weights(loaded, model)
+    tensors = load_file(tmp_path / "model.safetensors")
+    state = {name.removeprefix("clip."): t for name, t in tensors.items() if name.startswith("clip.")}
+    clip = open_clip.create_model(NAME, init_logit_bias=0.0)
+    clip.load_state_dict(state, strict=True)
+    assert clip.logit_bias == -8.5
+
+
+def test_a_file_of_ours_without_logit_bias_leaves_it_at_its_start(tmp_path: Path) -> None:
+    file = str(export(small_model(1), tmp_path) / "model.safetensors")
+    loaded = small_model(2, dataclasses.replace(SMALL, pretrained=file, logit_bias=-4.0))
+    assert loaded.logit_bias is not None
+    assert loaded.logit_bias() == -4.0
 
 
 @torch.no_grad()

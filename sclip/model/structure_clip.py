@@ -38,6 +38,9 @@ __all__ = ["CLIP_PREFIX", "LogitScale", "StructureCLIP", "build_model"]
 CLIP_PREFIX = "clip."
 """What stands before open_clip's own names in a state of `StructureCLIP`."""
 
+_SCALARS = {"logit_scale.log": "logit_scale", "logit_bias.value": "logit_bias"}
+"""Our names of the scalars that open_clip's CLIP keeps under others."""
+
 
 class LogitScale(nn.Module):
     """The learned inverse temperature, as its logarithm.
@@ -57,6 +60,19 @@ class LogitScale(nn.Module):
         return self.log.float().exp().sum()  # not a view: FSDP2 hooks its backward on what comes out
 
 
+class LogitBias(nn.Module):
+    """The learned bias of SigLIP's logits; a module of its own for the reasons of the scale."""
+
+    def __init__(self, value: Tensor) -> None:
+        """Start from a value of any shape with one element."""
+        super().__init__()
+        self.value = nn.Parameter(value.detach().clone().float().reshape(1))
+
+    def forward(self) -> Tensor:
+        """Return the bias, a scalar."""
+        return self.value.float().sum()
+
+
 class StructureCLIP(nn.Module):
     """CLIP whose text feature is unit(unit(E_CLIP) + lambda * unit(E_KE)); of captions without triples, E_CLIP's."""
 
@@ -64,14 +80,17 @@ class StructureCLIP(nn.Module):
     image_inverse_std: Tensor
 
     def __init__(self, clip: Any, config: ModelConfig) -> None:
-        """Take over an open_clip CLIP, whose logit scale moves to `self.logit_scale`."""
+        """Take over an open_clip CLIP, whose logit scale and bias move to `self.logit_scale` and `logit_bias`."""
         super().__init__()
         self.config = config
         self.clip = clip
         self.logit_scale = LogitScale(clip.logit_scale)
         clip.logit_scale = None
-        if clip.logit_bias is not None:  # SigLIP's; a softmax over the batch does not see it
-            clip.logit_bias.requires_grad_(False)
+        self.logit_bias: LogitBias | None = None
+        if clip.logit_bias is not None or config.logit_bias:
+            start = torch.tensor(config.logit_bias) if clip.logit_bias is None else clip.logit_bias
+            self.logit_bias = LogitBias(start)
+        clip.logit_bias = None
         preprocess = clip.visual.preprocess_cfg
         mean, std = torch.tensor(preprocess["mean"]), torch.tensor(preprocess["std"])
         self.register_buffer("image_mean", (255 * mean).reshape(3, 1, 1))
@@ -95,6 +114,8 @@ class StructureCLIP(nn.Module):
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return image_features, text_features, negative_features (fp32 [B, D], unit length) and logit_scale.
 
+        Also logit_bias, of a model that has one.
+
         `batch` holds image uint8 [B, 3, H, W], text [B, L] and, with the KEE, triples [B, K, 3, T]; and, if
         negatives are trained on, negative_text [B, L] and negative_triples, or no negative features come out.
         Captions and negatives pass the text tower as one batch of 2B rows.
@@ -107,6 +128,8 @@ class StructureCLIP(nn.Module):
             triples = None if triples is None else torch.cat([triples, batch["negative_triples"]])
         text_features = self.encode_text(text, triples)
         features = {"image_features": image_features, "logit_scale": self.logit_scale()}
+        if self.logit_bias is not None:
+            features["logit_bias"] = self.logit_bias()
         if negatives:
             # Clones and not views, for the same hooks as above.
             text_features, features["negative_features"] = (half.clone() for half in text_features.chunk(2))
@@ -163,24 +186,28 @@ def build_model(config: ModelConfig, load_weights: bool = True) -> StructureCLIP
 def export_state(model: StructureCLIP) -> dict[str, Tensor]:
     """Return the weights under the names of a file: those of open_clip's CLIP with "clip." before them, and the KEE's.
 
-    The logit scale goes back to where open_clip keeps it, so that the CLIP part loads there as it is.
+    Logit scale and bias go back to where open_clip keeps them, so that the CLIP part loads there as it is.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    state[CLIP_PREFIX + "logit_scale"] = state.pop("logit_scale.log").reshape(())
+    for own, of_clip in _SCALARS.items():
+        if own in state:
+            state[CLIP_PREFIX + of_clip] = state.pop(own).reshape(())
     return state
 
 
 def load_state(model: StructureCLIP, state: Mapping[str, Tensor], source: str) -> None:
-    """Load what `export_state` gave into a model; a file without KEE leaves a model's KEE at its random start.
+    """Load what `export_state` gave into a model; a file without KEE or logit bias leaves a model's at its start.
 
     Raises `ModelError` naming `source` and the first names that differ.
     """
     state = dict(state)
-    if CLIP_PREFIX + "logit_scale" in state:
-        state["logit_scale.log"] = state.pop(CLIP_PREFIX + "logit_scale").reshape(1)
+    for name, of_clip in _SCALARS.items():
+        if CLIP_PREFIX + of_clip in state:
+            state[name] = state.pop(CLIP_PREFIX + of_clip).reshape(1)
     own = model.state_dict()
-    if not any(name.startswith("kee.") for name in state):
-        state |= {name: tensor for name, tensor in own.items() if name.startswith("kee.")}
+    for part in ("kee.", "logit_bias."):
+        if not any(name.startswith(part) for name in state):
+            state |= {name: tensor for name, tensor in own.items() if name.startswith(part)}
     unfit = sorted(own.keys() ^ state.keys())
     unfit += [name for name in own.keys() & state.keys() if own[name].shape != state[name].shape]
     if unfit:

@@ -54,6 +54,8 @@ def apply(model: StructureCLIP, config: TrainConfig, device: torch.device) -> nn
     if model.kee is not None:
         fully_shard(model.kee, mesh=mesh, mp_policy=policy)
     fully_shard(model.logit_scale, mesh=mesh)
+    if model.logit_bias is not None:
+        fully_shard(model.logit_bias, mesh=mesh)
     fully_shard(model, mesh=mesh, mp_policy=policy)
     for method in ("encode_image", "encode_text"):
         register_fsdp_forward_method(model, method)

@@ -47,7 +47,8 @@ class TrainStep:
         """Train on one batch of the model's device (see `StructureCLIP.forward`), on all ranks together.
 
         `progress` is the share of the run's samples that are trained, 0 to 1. Returns scalars, the same on
-        every rank: those of `structure_loss`, logit_scale, grad_norm (before clipping) and learning_rate.
+        every rank: those of `structure_loss`, logit_scale, with the sigmoid logit_bias, grad_norm (before
+        clipping) and learning_rate.
         """
         rate = learning_rate(progress, self.config.train)
         for group in self.optimizer.param_groups:
@@ -57,7 +58,7 @@ class TrainStep:
         self.model.train()
         with torch.autocast(batch["image"].device.type, torch.bfloat16, enabled=self._autocast):
             features = self.model(batch)
-        loss, metrics = structure_loss(features, batch, self.config.loss)
+        loss, metrics = structure_loss(features, batch, self.config.loss, progress)
         loss.backward()  # type: ignore[no-untyped-call]
         metrics["grad_norm"] = self._clip()
         self.optimizer.step()
@@ -65,6 +66,8 @@ class TrainStep:
         with torch.no_grad():
             self._plain.logit_scale.log.clamp_(0.0, math.log(MAX_LOGIT_SCALE))
         metrics["logit_scale"] = features["logit_scale"].detach()
+        if self.config.loss.contrastive == "sigmoid":
+            metrics["logit_bias"] = features["logit_bias"].detach()
         metrics["learning_rate"] = torch.tensor(rate)
         return metrics
 

@@ -1,0 +1,138 @@
+"""The contrastive term of each row against the global batch, in three forms (method, section 4).
+
+This rank's unit features go in, with what is known of the rows of all ranks; one value for each of this rank's
+rows comes out. Which candidates count is the same for all three: valid rows of other images, and the row's own.
+
+- InfoNCE (CLIP's) scores own rows against gathered ones (open_clip's local loss): memory and work grow with
+  B * N and not with N * N, for N = world size * B.
+- The margin loss of Structure-CLIP's released code does the same, and keeps the hardest candidate.
+- SigLIP's sigmoid loss (Zhai et al. 2023) needs no sum over all candidates: texts travel round a ring and
+  their blocks of logits [B, B] are made one at a time, again one at a time backward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from sclip.config import LossConfig
+from sclip.model.gathering import gather, gather_with_gradient, ring_with_gradient, world
+
+__all__ = ["GlobalRows", "contrastive_rows"]
+
+
+@dataclass(frozen=True)
+class GlobalRows:
+    """What every rank knows of the rows of the global batch, [N] in rank order, B of each rank."""
+
+    key: Tensor
+    """int64; equal keys are the same image."""
+    valid: Tensor
+    """bool; False: padding, a candidate of none."""
+    has_negative: Tensor
+    """bool; only where valid."""
+    rank: int
+    count: int
+    """B."""
+
+    @classmethod
+    def gathered(cls, key: Tensor, valid: Tensor, has_negative: Tensor) -> GlobalRows:
+        """Return the rows of all ranks for this rank's columns [B]."""
+        columns = gather(torch.stack([key, valid.long(), has_negative.long()], dim=1)).unbind(1)
+        return cls(columns[0], columns[1].bool(), columns[2].bool(), world()[0], len(key))
+
+    @property
+    def target(self) -> Tensor:
+        """Where own rows stand among all, int64 [B]."""
+        return torch.arange(self.rank * self.count, (self.rank + 1) * self.count, device=self.key.device)
+
+    def excluded(self, of: int | None = None) -> Tensor:
+        """Return which candidates are no negatives of own rows, bool [B, N]; [B, B] of one rank's only.
+
+        Never a row itself, of padding neither: a row of nothing but -inf is NaN, also backward.
+        """
+        first, last = (0, len(self.key)) if of is None else (of * self.count, (of + 1) * self.count)
+        own, candidates = self.target[:, None], torch.arange(first, last, device=self.key.device)[None, :]
+        return (~self.valid[candidates] | (self.key[candidates] == self.key[own])) & (candidates != own)
+
+
+def contrastive_rows(
+    features: Mapping[str, Tensor], rows: GlobalRows, config: LossConfig, progress: float
+) -> Tensor:
+    """Return the contrastive term [B] of this rank's rows; that of a row of padding is finite and means nothing.
+
+    `features` are those of `structure_loss`, fp32; `progress` is the share of the run's samples trained.
+    """
+    image, text, scale = (features[name] for name in ("image_features", "text_features", "logit_scale"))
+    if config.contrastive == "sigmoid":
+        return _sigmoid(image, text, scale, features["logit_bias"], rows)
+    if config.contrastive == "max_margin":
+        averaged = progress < config.contrastive_warmup
+        return _max_margin(image, text, rows, config.contrastive_margin, averaged)
+    negative = features.get("negative_features") if config.negatives_as_texts else None
+    return _info_nce(image, text, scale, rows, negative)
+
+
+def _info_nce(
+    image: Tensor, text: Tensor, scale: Tensor, rows: GlobalRows, negative: Tensor | None
+) -> Tensor:
+    """Return the mean of both directions' cross entropies; with negatives, NegCLIP's (Yuksekgonul et al. 2023).
+
+    There an image chooses among the captions and the negatives of all ranks, the own row's negative too.
+    """
+    parts = [image, text] if negative is None else [image, text, negative]
+    all_image, *texts = gather_with_gradient(torch.cat(parts, dim=1)).chunk(len(parts), dim=1)
+    excluded = rows.excluded()
+    of_texts = excluded if negative is None else torch.cat([excluded, excluded | ~rows.has_negative], dim=1)
+    of_image = _cross_entropy(scale * image @ torch.cat(texts).T, rows.target, of_texts)
+    return 0.5 * (of_image + _cross_entropy(scale * text @ all_image.T, rows.target, excluded))
+
+
+def _cross_entropy(logits: Tensor, target: Tensor, excluded: Tensor) -> Tensor:
+    return F.cross_entropy(logits.masked_fill(excluded, -torch.inf), target, reduction="none")
+
+
+def _max_margin(image: Tensor, text: Tensor, rows: GlobalRows, margin: float, averaged: bool) -> Tensor:
+    """Return the sum of both directions' max(0, margin - s(own pair) + s(hardest candidate)).
+
+    `averaged`: the captions, as the released code does at the start, are held against the mean over all their
+    candidates, the own image too, in place of the hardest; the images are not. 0 where nothing is to tell apart.
+    """
+    all_image, all_text = gather_with_gradient(torch.cat([image, text], dim=1)).chunk(2, dim=1)
+    own, excluded = (image * text).sum(1), rows.excluded()
+    others = excluded.scatter(1, rows.target[:, None], True)
+    of_text = text @ all_image.T
+    # amax and not max: equal captions share the gradient, in whatever order the ranks hold them.
+    hardest_text = (image @ all_text.T).masked_fill(others, -torch.inf).amax(1)
+    if averaged:
+        against = of_text.masked_fill(excluded, 0.0).sum(1) / (~excluded).sum(1)
+    else:
+        against = of_text.masked_fill(others, -torch.inf).amax(1)
+    both = (margin - own + hardest_text).clamp(min=0.0) + (margin - own + against).clamp(min=0.0)
+    return torch.where(others.all(1), 0.0, both)
+
+
+def _sigmoid(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor, rows: GlobalRows) -> Tensor:
+    """Return for each image the sum over all texts of -log sigmoid(±(scale * s + bias)), + for its own."""
+    total = torch.zeros_like(image[:, 0])
+    for rank, texts in ring_with_gradient(text):
+        block = (image, texts, scale, bias, rows, rank)
+        if world()[1] == 1:
+            total = total + _sigmoid_block(*block)
+        else:  # made again backward, or all blocks together would be [B, N] after all
+            total = total + checkpoint(_sigmoid_block, *block, use_reentrant=False, preserve_rng_state=False)
+    return total
+
+
+def _sigmoid_block(
+    image: Tensor, text: Tensor, scale: Tensor, bias: Tensor, rows: GlobalRows, rank: int
+) -> Tensor:
+    """Return the sums [B] over the texts of one rank."""
+    logits = scale * image @ text.T + bias
+    sign = 2.0 * torch.eye(len(image), device=image.device) - 1.0 if rank == rows.rank else -1.0
+    return -F.logsigmoid(sign * logits).masked_fill(rows.excluded(rank), 0.0).sum(1)

@@ -1,0 +1,84 @@
+"""Features of other ranks, with their gradient: all at once, or one rank's after the other round a ring.
+
+This rank's rows go in, other ranks' rows come out; backward, each rank gets the sum of what all ranks made of
+its rows. Every rank must call these the same number of times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+__all__ = ["gather", "gather_with_gradient", "ring_with_gradient", "world"]
+
+
+def world() -> tuple[int, int]:
+    """Return (rank, world size); (0, 1) without a process group."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def gather(local: Tensor) -> Tensor:
+    """Return the rows [N, ...] of all ranks in rank order for this rank's [B, ...], without gradient."""
+    if world()[1] == 1:
+        return local
+    local = local.contiguous()
+    gathered = local.new_empty(local.shape[0] * dist.get_world_size(), *local.shape[1:])
+    dist.all_gather_into_tensor(gathered, local)
+    return gathered
+
+
+def gather_with_gradient(local: Tensor) -> Tensor:
+    """Return the rows [N, ...] of all ranks in rank order for this rank's [B, ...], differentiable."""
+    return _Gather.apply(local) if world()[1] > 1 else local
+
+
+def ring_with_gradient(local: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Yield (rank, its rows [B, ...]) for every rank, the own first, differentiable (SigLIP, section 3.3)."""
+    rank, world_size = world()
+    yield rank, local
+    for step in range(1, world_size):
+        local = _PassOn.apply(local)
+        yield (rank - step) % world_size, local
+
+
+class _Gather(torch.autograd.Function):
+    """All-gather whose backward gives each rank the sum of all ranks' gradients of its part."""
+
+    @staticmethod
+    def forward(ctx: Any, local: Tensor) -> Tensor:
+        return gather(local)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        gradient = gradient.contiguous()
+        local = gradient.new_empty(gradient.shape[0] // dist.get_world_size(), *gradient.shape[1:])
+        dist.reduce_scatter_tensor(local, gradient)
+        return local
+
+
+class _PassOn(torch.autograd.Function):
+    """Send to the next rank and receive from the one before; gradients go the other way."""
+
+    @staticmethod
+    def forward(ctx: Any, local: Tensor) -> Tensor:
+        return _shift(local, 1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _shift(gradient, -1)
+
+
+def _shift(local: Tensor, by: int) -> Tensor:
+    rank, world_size = world()
+    received = torch.empty_like(local, memory_format=torch.contiguous_format)
+    operations = [
+        dist.P2POp(dist.isend, local.contiguous(), (rank + by) % world_size),
+        dist.P2POp(dist.irecv, received, (rank - by) % world_size),
+    ]
+    for request in dist.batch_isend_irecv(operations):
+        request.wait()
+    return received

@@ -1,0 +1,62 @@
+"""Random features and batches for the loss, and the cases of rows that its tests share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+DIM = 8
+FEATURES = ("image_features", "text_features", "negative_features")
+
+Tensors = dict[str, Tensor]
+
+
+def features_of(rows: int, seed: int = 0, scale: float = 10.0) -> Tensors:
+    """Return random unit features, close enough to each other that hinges are both active and not."""
+    generator = torch.Generator().manual_seed(seed)
+    common = torch.randn(rows, DIM, generator=generator)
+    features = {
+        name: F.normalize(common + torch.randn(rows, DIM, generator=generator), dim=1) for name in FEATURES
+    }
+    return with_gradients(features | {"logit_scale": torch.tensor(scale)})
+
+
+def with_gradients(tensors: Tensors) -> Tensors:
+    return {name: tensor.detach().clone().requires_grad_() for name, tensor in tensors.items()}
+
+
+def batch_of(
+    key: list[int], valid: list[bool] | None = None, has_negative: list[bool] | None = None
+) -> Tensors:
+    return {
+        "key": torch.tensor(key),
+        "valid": torch.tensor(valid if valid is not None else [True] * len(key)),
+        "has_negative": torch.tensor(has_negative if has_negative is not None else [True] * len(key)),
+    }
+
+
+def only(rows: Tensor, tensors: Tensors) -> Tensors:
+    return {name: tensor[rows] if tensor.ndim else tensor for name, tensor in tensors.items()}
+
+
+def gradients(loss: Tensor, features: Tensors) -> Tensors:
+    names = list(features)
+    return dict(zip(names, torch.autograd.grad(loss, [features[name] for name in names]), strict=True))
+
+
+CASES = {
+    "all valid": batch_of(list(range(8))),
+    "uneven valid rows": batch_of(
+        list(range(8)),
+        [True, True, True, True, True, False, False, False],
+        [True, False, True, True, True, True, True, True],
+    ),
+    "none valid on the second rank": batch_of(list(range(8)), [True] * 4 + [False] * 4),
+    "none valid on the first rank": batch_of(list(range(8)), [False] * 4 + [True] * 4),
+    "negatives on one rank only": batch_of(list(range(8)), has_negative=[False] * 5 + [True] * 3),
+    "no negatives": batch_of(list(range(8)), has_negative=[False] * 8),
+    "one image on both ranks": batch_of([0, 1, 2, 3, 1, 1, 4, 5]),
+    "none valid": batch_of(list(range(8)), [False] * 8),
+}
+"""Eight rows of a global batch, four each of two ranks."""
