@@ -135,7 +135,13 @@ class KEEConfig:
     enabled: bool = True
     """Off: the text feature is CLIP's alone."""
     weight: float = 0.2
-    """Lambda: weight of the knowledge feature in the text feature."""
+    """Lambda: weight of the knowledge feature; to 1, the sum stays within cosine sqrt(1 - lambda^2) of CLIP's."""
+    form: Literal["transe", "sum", "concatenation"] = "transe"
+    """A triple's embedding: h + r - t, h + r + t (blind to an exchange of head and tail) or W [h; r; t]."""
+    on_negatives: bool = True
+    """Off: the negatives that are trained on have CLIP's feature alone, as in the released code."""
+    own_embeddings: bool = False
+    """Embed phrases with a word table of its own, which starts as the text tower's. Off: they share one."""
     layers: int = 6
     """Transformer layers over the triples."""
     heads: int = 8

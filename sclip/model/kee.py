@@ -1,17 +1,21 @@
 """The knowledge-enhanced encoder: the triples of a caption to one vector (method, section 3; paper, 3.3).
 
-Embedded phrase tokens go in, the knowledge feature E_KE and "this caption has triples" come out. The triples
+Token ids of phrases go in, the knowledge feature E_KE and "this caption has triples" come out. The triples
 are a set: there is no position embedding, so their order and the masked ones between them change nothing.
 """
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from sclip.config import KEEConfig
+from sclip.model.tokenizer import PADDING
 
-__all__ = ["KnowledgeEncoder", "phrase_means"]
+__all__ = ["KnowledgeEncoder", "negatives_unseen", "phrase_means"]
 
 
 def phrase_means(words: Tensor, present: Tensor) -> Tensor:
@@ -23,12 +27,27 @@ def phrase_means(words: Tensor, present: Tensor) -> Tensor:
     return (words * weights).sum(-2) / weights.sum(-2).clamp(min=1.0)
 
 
-class KnowledgeEncoder(nn.Module):
-    """Transformer over a caption's triple embeddings e = h + r - t, masked mean pool, projection."""
+def negatives_unseen(batch: Mapping[str, Tensor]) -> Tensor:
+    """Return bool [B]: rows with a negative whose kept triples are the caption's, so that E_KE cannot differ.
 
-    def __init__(self, width: int, features: int, config: KEEConfig) -> None:
-        """Build `config.layers` pre-norm layers of the word table's width, projected to CLIP's feature width."""
+    So it is where the exchange changed only triples beyond the K kept, or tokens beyond the T kept of a phrase, or
+    none at all. `batch` holds has_negative [B], triples and negative_triples [B, K, 3, T].
+    """
+    same: Tensor = (batch["triples"] == batch["negative_triples"]).flatten(1).all(1)
+    return same & batch["has_negative"]
+
+
+class KnowledgeEncoder(nn.Module):
+    """Transformer over the embeddings of a caption's triples, masked mean pool, projection."""
+
+    def __init__(self, table: nn.Embedding, features: int, config: KEEConfig) -> None:
+        """Build `config.layers` pre-norm layers of the word table's width, projected to CLIP's feature width.
+
+        `table` is the text tower's; it is copied with `config.own_embeddings` and else left to the caller.
+        """
         super().__init__()
+        self.form = config.form
+        width = table.embedding_dim
         # Word tables are initialised near 0.02; without this norm the first residual sum would drown them.
         self.ln_pre = nn.LayerNorm(width)
         self.layers = nn.ModuleList(
@@ -45,22 +64,37 @@ class KnowledgeEncoder(nn.Module):
         )
         self.ln_post = nn.LayerNorm(width)
         self.projection = nn.Linear(width, features, bias=False)
+        self.join = nn.Linear(3 * width, width, bias=False) if config.form == "concatenation" else None
+        self.token_embedding = copy.deepcopy(table) if config.own_embeddings else None
 
-    def forward(self, words: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, triples: Tensor, words: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return E_KE [B, D], of no particular length, and bool [B], whether the caption has a triple.
 
-        `words` [B, K, 3, T, W] are the embedded tokens of (head, relation, tail), `present` bool [B, K, 3, T]
-        marks real tokens. A triple without any token is masked; a row without triples gives a finite vector
-        that means nothing and must not be used.
+        `triples` are the token ids [B, K, 3, T] of (head, relation, tail), -1 where there is none; `words`
+        [B, K, 3, T, W] the same embedded, where the encoder has no table of its own. A triple without any
+        token is masked; a row without triples gives a finite vector that means nothing and must not be used.
         """
-        head, relation, tail = phrase_means(words, present).unbind(2)
+        present = triples != PADDING
+        # Looked up in here and not by the caller: FSDP2 gathers the own table when this module is called.
+        if self.token_embedding is not None:
+            words = self.token_embedding(triples.clamp(min=0))
+        assert words is not None, "pass the embedded words: this encoder has no word table"
+        embedded = self._embed(phrase_means(words, present))
         kept = present.flatten(2).any(-1)
         has_triples = kept.any(-1)
         # A softmax over no key at all is NaN, also backward: rows without triples attend to their first slot.
         attended = torch.cat([kept[:, :1] | ~has_triples[:, None], kept[:, 1:]], dim=1)
-        hidden = self.ln_pre(head + relation - tail)
+        hidden = self.ln_pre(embedded)
         for layer in self.layers:
             hidden = layer(hidden, src_key_padding_mask=~attended)
         weights = kept.to(hidden.dtype).unsqueeze(-1)
         pooled = (hidden * weights).sum(1) / weights.sum(1).clamp(min=1.0)
         return self.projection(self.ln_post(pooled)), has_triples
+
+    def _embed(self, phrases: Tensor) -> Tensor:
+        """Return the embeddings [B, K, W] of triples from those of their phrases [B, K, 3, W]."""
+        if self.join is not None:
+            embedded: Tensor = self.join(phrases.flatten(-2))
+            return embedded
+        head, relation, tail = phrases.unbind(2)
+        return head + relation + tail if self.form == "sum" else head + relation - tail

@@ -41,6 +41,8 @@ CLIP_PREFIX = "clip."
 _SCALARS = {"logit_scale.log": "logit_scale", "logit_bias.value": "logit_bias"}
 """Our names of the scalars that open_clip's CLIP keeps under others."""
 
+_KEE_WORDS = "kee.token_embedding.weight"
+
 
 class LogitScale(nn.Module):
     """The learned inverse temperature, as its logarithm.
@@ -97,14 +99,14 @@ class StructureCLIP(nn.Module):
         self.register_buffer("image_inverse_std", (1 / (255 * std)).reshape(3, 1, 1))
         self.kee: KnowledgeEncoder | None = None
         if config.kee.enabled:
-            width = self.token_embedding.embedding_dim
-            self.kee = KnowledgeEncoder(width, open_clip_config(config.name)["embed_dim"], config.kee)
+            features = open_clip_config(config.name)["embed_dim"]
+            self.kee = KnowledgeEncoder(self.token_embedding, features, config.kee)
 
     @property
     def token_embedding(self) -> nn.Embedding:
-        """The word table of CLIP's text tower, which the KEE shares.
+        """The word table of CLIP's text tower, which the KEE shares unless `model.kee.own_embeddings` is set.
 
-        Shared and not the KEE's own: phrases are tokenised with the same BPE, pretrained words keep their
+        Shared by default: phrases are tokenised with the same BPE, pretrained words keep their
         meaning, and a second table would double a small model (49,408 rows) and its optimizer's work.
         """
         text = self.clip if hasattr(self.clip, "token_embedding") else self.clip.text
@@ -118,14 +120,19 @@ class StructureCLIP(nn.Module):
 
         `batch` holds image uint8 [B, 3, H, W], text [B, L] and, with the KEE, triples [B, K, 3, T]; and, if
         negatives are trained on, negative_text [B, L] and negative_triples, or no negative features come out.
-        Captions and negatives pass the text tower as one batch of 2B rows.
+        Captions and negatives pass the text tower as one batch of 2B rows. In training, with
+        `model.kee.on_negatives` off, negatives have CLIP's feature alone.
         """
         image_features = self.encode_image(batch["image"])
         text, triples = batch["text"], batch.get("triples")
         negatives = "negative_text" in batch
         if negatives:
             text = torch.cat([text, batch["negative_text"]])
-            triples = None if triples is None else torch.cat([triples, batch["negative_triples"]])
+            if triples is not None:
+                negative_triples = batch["negative_triples"]
+                if self.training and not self.config.kee.on_negatives:
+                    negative_triples = torch.full_like(negative_triples, PADDING)
+                triples = torch.cat([triples, negative_triples])
         text_features = self.encode_text(text, triples)
         features = {"image_features": image_features, "logit_scale": self.logit_scale()}
         if self.logit_bias is not None:
@@ -151,8 +158,9 @@ class StructureCLIP(nn.Module):
         caption = F.normalize(self.clip.encode_text(text).float(), dim=-1)
         if self.kee is None or triples is None:
             return caption
-        words = self.token_embedding(triples.clamp(min=0))
-        knowledge, has_triples = self.kee(words, triples != PADDING)
+        shared = not self.config.kee.own_embeddings
+        words = self.token_embedding(triples.clamp(min=0)) if shared else None
+        knowledge, has_triples = self.kee(triples, words)
         knowledge = F.normalize(knowledge.float(), dim=-1)
         fused = F.normalize(caption + self.config.kee.weight * knowledge, dim=-1)
         return torch.where(has_triples[:, None], fused, caption)
@@ -198,6 +206,7 @@ def export_state(model: StructureCLIP) -> dict[str, Tensor]:
 def load_state(model: StructureCLIP, state: Mapping[str, Tensor], source: str) -> None:
     """Load what `export_state` gave into a model; a file without KEE or logit bias leaves a model's at its start.
 
+    A KEE with a word table of its own starts from the text tower's where the file has none.
     Raises `ModelError` naming `source` and the first names that differ.
     """
     state = dict(state)
@@ -205,9 +214,14 @@ def load_state(model: StructureCLIP, state: Mapping[str, Tensor], source: str) -
         if CLIP_PREFIX + of_clip in state:
             state[name] = state.pop(CLIP_PREFIX + of_clip).reshape(1)
     own = model.state_dict()
+    initial: dict[str, Tensor] = {}
     for part in ("kee.", "logit_bias."):
         if not any(name.startswith(part) for name in state):
-            state |= {name: tensor for name, tensor in own.items() if name.startswith(part)}
+            initial |= {name: tensor for name, tensor in own.items() if name.startswith(part)}
+    if _KEE_WORDS in own:
+        (words,) = (n for n in own if n.startswith(CLIP_PREFIX) and n.endswith("token_embedding.weight"))
+        initial[_KEE_WORDS] = state.get(words, own[words])
+    state = initial | state
     unfit = sorted(own.keys() ^ state.keys())
     unfit += [name for name in own.keys() & state.keys() if own[name].shape != state[name].shape]
     if unfit:
