@@ -7,6 +7,7 @@ and from dotted overrides, and takes the help text of a key from the docstring b
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 from typing import Literal
 
 __all__ = ["Config", "ConfigError"]
@@ -239,6 +240,12 @@ class TrainConfig:
     """bf16: forward and backward in bfloat16, fp32 master weights and reductions."""
     learning_rate: float = 2e-6
     """Peak learning rate of AdamW."""
+    lr_scale_image: float = 1.0
+    """Times the learning rate for the image tower; 0: frozen."""
+    lr_scale_text: float = 1.0
+    """The same for the text tower, word table included."""
+    lr_scale_kee: float = 1.0
+    """The same for the knowledge-enhanced encoder, which starts untrained where the towers may not."""
     weight_decay: float = 0.1
     """AdamW's decay of matrices; vectors, gains and the logit scale are not decayed."""
     beta2: float = 0.98
@@ -270,6 +277,9 @@ class TrainConfig:
         )  # fmt: skip
         _require(self.worker_cpus > 0, "train.worker_cpus", self.worker_cpus, "must be above 0")
         _require(self.learning_rate > 0, "train.learning_rate", self.learning_rate, "must be above 0")
+        for name in ("lr_scale_image", "lr_scale_text", "lr_scale_kee"):
+            scale = getattr(self, name)
+            _require(0 <= scale < inf, f"train.{name}", scale, "0 (frozen) or more")
         _require(self.weight_decay >= 0, "train.weight_decay", self.weight_decay, "0 or more")
         _require(0 <= self.beta2 < 1, "train.beta2", self.beta2, "0 to below 1")
         _require(0 <= self.warmup <= 1, "train.warmup", self.warmup, "a share of the run, 0 to 1")
@@ -330,4 +340,11 @@ class Config:
             self.loss.contrastive != "sigmoid" or self.model.logit_bias != 0,
             "loss.contrastive", self.loss.contrastive,
             "needs a model with a learned logit bias; set model.logit_bias (SigLIP starts at -10)",
+        )  # fmt: skip
+        train = self.train
+        kee = self.model.kee.enabled and train.lr_scale_kee > 0
+        _require(
+            kee or train.lr_scale_image > 0 or train.lr_scale_text > 0,
+            "train.lr_scale_image", train.lr_scale_image,
+            "towers and encoder are all frozen or off; set one of train.lr_scale_image, _text, _kee above 0",
         )  # fmt: skip

@@ -179,8 +179,8 @@ def _read(path: Path, tensors: dict[str, Any], alone: bool = False) -> None:
     told = [f"{len(names)} {what} ({', '.join(names[:3])})" for what, names in differences.items() if names]
     if told:
         raise CheckpointError(
-            f"{path}: not a checkpoint of this model: tensors {'; '.join(told)}. Use the model.* keys of the config "
-            "it was written with, or another run.name to start anew"
+            f"{path}: not a checkpoint of this model: tensors {'; '.join(told)}. Use the model.* and train.lr_scale_* "
+            "keys of the config it was written with, or another run.name to start anew"
         )
     state_dict_loader.load(tensors, storage_reader=reader, no_dist=alone or not dist.is_initialized())
 

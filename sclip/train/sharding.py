@@ -18,7 +18,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_f
 from torch.nn.parallel import DistributedDataParallel
 
 from sclip.config import TrainConfig
-from sclip.model.structure_clip import StructureCLIP
+from sclip.model.structure_clip import CLIP_PREFIX, StructureCLIP
 
 __all__ = ["apply", "learning_rate", "make_optimizer"]
 
@@ -29,8 +29,13 @@ def apply(model: StructureCLIP, config: TrainConfig, device: torch.device) -> nn
     """Return the model on `device`, wrapped as `config.sharding` says; plain where no process group is.
 
     Rank 0's weights are the ones that count on every rank. FSDP2 wraps in place: `model` itself is returned.
+    A part whose learning rate is scaled by 0 is frozen.
     """
     model = model.to(device)
+    # Before wrapping: DDP waits for the gradients of what is trainable then, and FSDP2 reduces only those.
+    for name, parameter in model.named_parameters():
+        if _lr_scale(name, config) == 0:
+            parameter.requires_grad_(False)
     if not dist.is_initialized():
         return model
     if config.sharding == "ddp":
@@ -63,13 +68,22 @@ def apply(model: StructureCLIP, config: TrainConfig, device: torch.device) -> nn
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """Return AdamW over a wrapped model; matrices decay, vectors, gains, biases and the logit scale do not."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    """Return AdamW over a wrapped model; matrices decay, vectors, gains, biases and the logit scale do not.
+
+    Each group holds in "lr_scale" what its learning rate is multiplied by; what is frozen is in none.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decay = config.weight_decay if parameter.ndim >= 2 else 0.0
+            groups.setdefault((_lr_scale(name, config), decay), []).append(parameter)
+    # The same order on every rank and in every run, whatever the order of the modules.
+    described = [
+        {"params": groups[scale, decay], "lr_scale": scale, "weight_decay": decay}
+        for scale, decay in sorted(groups, reverse=True)
     ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, config.beta2), eps=1e-6, fused=True)
+    betas = (0.9, config.beta2)
+    return torch.optim.AdamW(described, lr=config.learning_rate, betas=betas, eps=1e-6, fused=True)
 
 
 def learning_rate(progress: float, config: TrainConfig) -> float:
@@ -82,6 +96,16 @@ def learning_rate(progress: float, config: TrainConfig) -> float:
         return config.learning_rate * progress / config.warmup
     decayed = min(1.0, (progress - config.warmup) / max(1e-12, 1.0 - config.warmup))
     return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * decayed))
+
+
+def _lr_scale(name: str, config: TrainConfig) -> float:
+    """Return what the learning rate is multiplied by for a parameter of this name; 1 for the logit scale."""
+    part = name.removeprefix("module.")  # DDP's
+    if part.startswith("kee."):
+        return config.lr_scale_kee
+    if part.startswith(f"{CLIP_PREFIX}visual."):
+        return config.lr_scale_image
+    return config.lr_scale_text if part.startswith(CLIP_PREFIX) else 1.0
 
 
 def _blocks(model: nn.Module) -> Iterator[nn.Module]:

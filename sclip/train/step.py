@@ -52,7 +52,7 @@ class TrainStep:
         """
         rate = learning_rate(progress, self.config.train)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("lr_scale", 1.0)
         if self.config.loss.negatives == "none":
             batch = {name: tensor for name, tensor in batch.items() if name not in _NEGATIVE_KEYS}
         self.model.train()
