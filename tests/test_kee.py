@@ -26,6 +26,8 @@ from torch.nn import functional as F
 from sclip.config import KEEConfig, ModelConfig
 from sclip.model import ModelError, StructureCLIP, Tokenizer, build_model, export, load_exported
 from sclip.model.kee import negatives_unseen
+from sclip.negatives import natural
+from sclip.scenegraph import Parser
 
 OPTIONS: list[dict[str, Any]] = [
     {},
@@ -167,6 +169,9 @@ def test_negatives_are_unseen_where_the_cut_leaves_the_triples_of_the_caption() 
         ([], [], True, True),
         (triples, [], True, False),
         (triples, third, False, False),
+        (triples, [triples[1], triples[0]], True, True),
+        ([triples[0]] * 2, triples[:2], True, False),
+        (triples[:1], [triples[0]] * 2, True, False),
     ]
     batch = {
         "triples": torch.from_numpy(tokenizer.triples([case[0] for case in cases])),
@@ -174,6 +179,25 @@ def test_negatives_are_unseen_where_the_cut_leaves_the_triples_of_the_caption() 
         "has_negative": torch.tensor([case[2] for case in cases]),
     }
     assert negatives_unseen(batch).tolist() == [case[3] for case in cases]
+
+
+def test_the_caption_alone_decides_which_triples_are_kept_and_the_cut_may_hide_an_exchange() -> None:
+    (graph,) = Parser().parse(["a cat on a bed and a dog under a table beside a red chair and a blue lamp"])
+    triples, kept = graph.triples(), len(graph.relations)
+    tokenizer = Tokenizer(NAME, KEEConfig(triples=kept))
+    unseen = {}
+    for negative in natural(graph):
+        others = negative.graph.triples()
+        batch = {
+            "triples": torch.from_numpy(tokenizer.triples([triples])),
+            "negative_triples": torch.from_numpy(tokenizer.triples([others])),
+            "has_negative": torch.tensor([True]),
+        }
+        changed = [k for k, (one, other) in enumerate(zip(triples, others, strict=True)) if one != other]
+        unseen[negative.swapped] = negatives_unseen(batch).item()
+        assert unseen[negative.swapped] == all(k >= kept for k in changed)
+    assert unseen["red", "blue"]
+    assert not unseen["a cat", "a dog"]
 
 
 # The start
