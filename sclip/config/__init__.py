@@ -1,0 +1,57 @@
+"""The configuration of a run: one tree of frozen dataclasses, the only place where a default stands.
+
+Plain standard library, so that every package may import it. `sclip.config_loader` fills the tree from YAML
+and from dotted overrides, and takes the help text of a key from the docstring below its field.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sclip.config.checks import ConfigError, require
+from sclip.config.data import DataConfig, ScenesConfig
+from sclip.config.model import KEEConfig, LossConfig, ModelConfig
+from sclip.config.run import EvaluateConfig, RunConfig, TrackingConfig
+from sclip.config.train import TrainConfig
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "DataConfig",
+    "EvaluateConfig",
+    "KEEConfig",
+    "LossConfig",
+    "ModelConfig",
+    "RunConfig",
+    "ScenesConfig",
+    "TrackingConfig",
+    "TrainConfig",
+]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that a run is made of."""
+
+    run: RunConfig = field(default_factory=RunConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    scenes: ScenesConfig = field(default_factory=ScenesConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def __post_init__(self) -> None:
+        require(
+            self.loss.contrastive != "sigmoid" or self.model.logit_bias != 0,
+            "loss.contrastive", self.loss.contrastive,
+            "needs a model with a learned logit bias; set model.logit_bias (SigLIP starts at -10)",
+        )  # fmt: skip
+        train = self.train
+        kee = self.model.kee.enabled and train.lr_scale_kee > 0
+        require(
+            kee or train.lr_scale_image > 0 or train.lr_scale_text > 0,
+            "train.lr_scale_image", train.lr_scale_image,
+            "towers and encoder are all frozen or off; set one of train.lr_scale_image, _text, _kee above 0",
+        )  # fmt: skip

@@ -1,0 +1,69 @@
+"""What a run is called and kept as, how it is measured and where it is recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sclip.config.checks import require
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What the run is called and where it is kept."""
+
+    name: str = ""
+    """Name of the run; the same name with the same config resumes. Empty: generated from the time."""
+    storage: str = "~/sclip"
+    """Folder that every node reaches: runs, generated scenes and, by default, MLflow's store."""
+    seed: int = 0
+    """Seed from which, with epoch and sample key, every random choice is derived."""
+    init_from: str = ""
+    """Start from the weights of a run (its folder), a .safetensors file or `models:/NAME@alias`."""
+    compare_with: str = ""
+    """Name of a finished run of this storage, whose scores the closing table shows beside the own ones."""
+    max_failures: int = 3
+    """Times that a lost worker restarts the worker group from the last checkpoint; -1: without limit."""
+    progress_every_s: float = 10.0
+    """Seconds between two progress lines where the output is no terminal."""
+
+    def __post_init__(self) -> None:
+        require(self.max_failures >= -1, "run.max_failures", self.max_failures, "-1, 0 or a positive number")
+        require(self.progress_every_s > 0, "run.progress_every_s", self.progress_every_s, "must be above 0")
+        allowed = all(c.isalnum() or c in "-_." for c in self.name) and not self.name.startswith(".")
+        require(allowed, "run.name", self.name, "letters, digits, '-', '_' and '.' only, no leading '.'")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What the trained model is measured on."""
+
+    relation: str = ""
+    """ARO-format JSON of relation cases (visual_genome_relation.json). Empty: not measured."""
+    attribute: str = ""
+    """ARO-format JSON of attribute cases (visual_genome_attribution.json). Empty: not measured."""
+    images: str = ""
+    """Folder of the images that the two files name."""
+    retrieval: tuple[str, ...] = ()
+    """Shards for image-text retrieval. Empty: the training shards (no held-out figure; labelled so)."""
+    retrieval_images: int = 1000
+    """Most images of the retrieval measurement."""
+    batch_size: int = 128
+    """Images or captions encoded at a time."""
+
+    def __post_init__(self) -> None:
+        require(self.retrieval_images >= 1, "evaluate.retrieval_images", self.retrieval_images, "at least 1")
+        require(self.batch_size >= 1, "evaluate.batch_size", self.batch_size, "at least 1")
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """MLflow: where the run and the model are recorded."""
+
+    uri: str = ""
+    """Tracking server or store (`http://mlflow:5000`, `sqlite:///FILE`). Empty: SQLite in run.storage."""
+    experiment: str = "sclip"
+    """Experiment that the runs are listed under."""
+    model_name: str = "structure-clip"
+    """Registered model that a new version is added to."""
+    offline: bool = False
+    """Record into a SQLite store in the run's folder when the server cannot be reached, not an error."""

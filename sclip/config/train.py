@@ -1,0 +1,77 @@
+"""The training loop, its optimizer and its workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import Literal
+
+from sclip.config.checks import require
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The training loop and its workers."""
+
+    epochs: int = 10
+    """Times that every sample is trained on, exactly."""
+    batch_size: int = 256
+    """Samples a step over all workers; the contrastive loss sees all of them."""
+    num_workers: int = 1
+    """Ray Train workers (one GPU each with `use_gpu`)."""
+    use_gpu: bool = False
+    """Train on GPUs with nccl; else on CPUs with gloo."""
+    worker_cpus: float = 1.0
+    """CPUs that one training worker reserves."""
+    worker_threads: int = 1
+    """torch threads of a CPU worker."""
+    sharding: Literal["fsdp", "ddp"] = "fsdp"
+    """fsdp: FSDP2 fully_shard per block; ddp: a replica on every worker."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: forward and backward in bfloat16, fp32 master weights and reductions."""
+    learning_rate: float = 2e-6
+    """Peak learning rate of AdamW."""
+    lr_scale_image: float = 1.0
+    """Times the learning rate for the image tower; 0: frozen."""
+    lr_scale_text: float = 1.0
+    """The same for the text tower, word table included."""
+    lr_scale_kee: float = 1.0
+    """The same for the knowledge-enhanced encoder, which starts untrained where the towers may not."""
+    weight_decay: float = 0.1
+    """AdamW's decay of matrices; vectors, gains and the logit scale are not decayed."""
+    beta2: float = 0.98
+    """AdamW's second-moment decay."""
+    warmup: float = 0.05
+    """Share of all samples over which the rate rises from 0; it then falls to 0 along a cosine."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this global norm; 0: not clipped."""
+    log_every: int = 10
+    """Steps between two metric reports."""
+    checkpoint_every: int = 500
+    """Steps between two checkpoints; one is also written at the end."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints that are kept."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "epochs",
+            "num_workers",
+            "worker_threads",
+            "log_every",
+            "checkpoint_every",
+            "keep_checkpoints",
+        ):
+            require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
+        require(
+            self.batch_size >= 1 and self.batch_size % self.num_workers == 0,
+            "train.batch_size", self.batch_size, f"must divide among train.num_workers={self.num_workers}",
+        )  # fmt: skip
+        require(self.worker_cpus > 0, "train.worker_cpus", self.worker_cpus, "must be above 0")
+        require(self.learning_rate > 0, "train.learning_rate", self.learning_rate, "must be above 0")
+        for name in ("lr_scale_image", "lr_scale_text", "lr_scale_kee"):
+            scale = getattr(self, name)
+            require(0 <= scale < inf, f"train.{name}", scale, "0 (frozen) or more")
+        require(self.weight_decay >= 0, "train.weight_decay", self.weight_decay, "0 or more")
+        require(0 <= self.beta2 < 1, "train.beta2", self.beta2, "0 to below 1")
+        require(0 <= self.warmup <= 1, "train.warmup", self.warmup, "a share of the run, 0 to 1")
+        require(self.max_grad_norm >= 0, "train.max_grad_norm", self.max_grad_norm, "0 (off) or more")
