@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 DIM = 8
+NEGATIVES = 2
 FEATURES = ("image_features", "text_features", "negative_features")
 
 Tensors = dict[str, Tensor]
@@ -16,9 +17,10 @@ def features_of(rows: int, seed: int = 0, scale: float = 10.0) -> Tensors:
     """Return random unit features, close enough to each other that hinges are both active and not."""
     generator = torch.Generator().manual_seed(seed)
     common = torch.randn(rows, DIM, generator=generator)
-    features = {
-        name: F.normalize(common + torch.randn(rows, DIM, generator=generator), dim=1) for name in FEATURES
-    }
+    image, text, *negatives = (
+        F.normalize(common + torch.randn(rows, DIM, generator=generator), dim=1) for _ in range(2 + NEGATIVES)
+    )
+    features = dict(zip(FEATURES, (image, text, torch.stack(negatives, dim=1)), strict=True))
     return with_gradients(features | {"logit_scale": torch.tensor(scale)})
 
 
@@ -29,10 +31,12 @@ def with_gradients(tensors: Tensors) -> Tensors:
 def batch_of(
     key: list[int], valid: list[bool] | None = None, has_negative: list[bool] | None = None
 ) -> Tensors:
+    """Return the columns of rows; every second row that has a negative has two."""
+    first = torch.tensor(has_negative if has_negative is not None else [True] * len(key))
     return {
         "key": torch.tensor(key),
         "valid": torch.tensor(valid if valid is not None else [True] * len(key)),
-        "has_negative": torch.tensor(has_negative if has_negative is not None else [True] * len(key)),
+        "has_negative": torch.stack([first, first & (torch.arange(len(key)) % 2 == 0)], dim=1),
     }
 
 

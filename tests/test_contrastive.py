@@ -39,6 +39,9 @@ def by_definition(features: Tensors, batch: Tensors, config: LossConfig) -> Tens
     scale, bias = features["logit_scale"], features["logit_bias"]
     key, valid, has_negative = (batch[name].tolist() for name in ("key", "valid", "has_negative"))
     counted = [row for row, holds in enumerate(valid) if holds]
+    kept = [
+        [n for n, has in zip(*row, strict=True) if has] for row in zip(negative, has_negative, strict=True)
+    ]
     zero = 0.0 * sum(tensor.sum() for tensor in features.values())
 
     def others(row: int) -> list[int]:
@@ -60,7 +63,7 @@ def by_definition(features: Tensors, batch: Tensors, config: LossConfig) -> Tens
                 config.contrastive_margin - own + against
             )
         if config.negatives_as_texts:
-            of_texts = of_texts + [image[row] @ negative[j] for j in [row, *apart] if has_negative[j]]
+            of_texts = of_texts + [image[row] @ other for j in [row, *apart] for other in kept[j]]
         return (
             sum(
                 torch.stack([scale * cosine for cosine in [own, *candidates]]).logsumexp(0) - scale * own
@@ -70,9 +73,9 @@ def by_definition(features: Tensors, batch: Tensors, config: LossConfig) -> Tens
         )
 
     hinges = [
-        torch.relu(config.hinge_margin - image[row] @ text[row] + image[row] @ negative[row])
+        torch.relu(config.hinge_margin - image[row] @ text[row] + image[row] @ other)
         for row in counted
-        if has_negative[row]
+        for other in kept[row]
     ]
     contrastive = sum(map(term, counted), zero) / max(1, len(counted))
     return contrastive + config.hinge_weight * sum(hinges, zero) / max(1, len(hinges))
@@ -115,11 +118,12 @@ def test_the_sigmoid_term_is_that_of_open_clip_where_keys_are_distinct() -> None
 
 
 def test_negatives_as_texts_are_negclips_cross_entropy_where_keys_are_distinct() -> None:
-    features = inputs(7)
-    loss, _ = loss_of(features, batch_of(list(range(7))), FORMS["negatives as texts"])
+    features, batch = inputs(7), batch_of(list(range(7)))
+    batch["has_negative"] = torch.ones(7, 2, dtype=torch.bool)
+    loss, _ = loss_of(features, batch, FORMS["negatives as texts"])
     del features["logit_bias"]
     image, text, negative = (features[name] for name in FEATURES)
-    of_image = features["logit_scale"] * image @ torch.cat([text, negative]).T
+    of_image = features["logit_scale"] * image @ torch.cat([text, negative.flatten(0, 1)]).T
     of_text = features["logit_scale"] * text @ image.T
     labels = torch.arange(7)
     expected = (F.cross_entropy(of_image, labels) + F.cross_entropy(of_text, labels)) / 2
@@ -152,11 +156,12 @@ def test_the_margin_term_is_that_of_the_released_code_in_its_warmup_and_after(
 def test_of_rows_of_one_image_only_the_own_pairs_count(form: str) -> None:
     # Three captions of one image alone in the batch: no row is held against another one.
     together, batch = inputs(3), batch_of([5, 5, 5])
+    batch["has_negative"] = torch.tensor([[True, False]] * 3)
     apart = [loss_of(only(torch.tensor([row]), together), only(torch.tensor([row]), batch), FORMS[form])[0]
              for row in range(3)]  # fmt: skip
     loss, _ = loss_of(together, batch, FORMS[form])
     torch.testing.assert_close(loss, sum(apart) / 3)
-    of_three_images, _ = loss_of(together, batch_of([5, 6, 7]), FORMS[form])
+    of_three_images, _ = loss_of(together, batch | {"key": torch.tensor([5, 6, 7])}, FORMS[form])
     assert of_three_images > loss
 
 
@@ -276,6 +281,7 @@ def kept_for_backward(rank: int) -> int:
         return tensor
 
     features, batch = inputs(32, seed=rank), batch_of(list(range(32 * rank, 32 * (rank + 1))))
+    del features["negative_features"]
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         loss_of(features, batch, LossConfig(contrastive="sigmoid", hinge_weight=0.0))
     return max(kept)

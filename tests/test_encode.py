@@ -230,12 +230,12 @@ def test_rows_carry_where_they_come_from_and_the_digest_of_their_key(encoder: En
 
 def test_a_caption_has_its_triples_and_a_negative_where_there_is_one(encoder: Encoder) -> None:
     swappable, plain = encode(encoder, [sample_row(0)]), encode(encoder, [sample_row(2)])
-    assert swappable[col.HAS_NEGATIVE].tolist() == [True]
-    assert sorted(swappable[col.NEGATIVE_TEXT][0]) == sorted(swappable[col.TEXT][0])  # its words, moved
-    assert (swappable[col.NEGATIVE_TEXT] != swappable[col.TEXT]).any()
-    assert (swappable[col.NEGATIVE_TRIPLES] != swappable[col.TRIPLES]).any()
+    assert swappable[col.HAS_NEGATIVE].tolist() == [[True]]
+    assert sorted(swappable[col.NEGATIVE_TEXT][0, 0]) == sorted(swappable[col.TEXT][0])  # its words, moved
+    assert (swappable[col.NEGATIVE_TEXT][:, 0] != swappable[col.TEXT]).any()
+    assert (swappable[col.NEGATIVE_TRIPLES][:, 0] != swappable[col.TRIPLES]).any()
     assert (swappable[col.TRIPLES] != PADDING).any()
-    assert plain[col.HAS_NEGATIVE].tolist() == [False]
+    assert plain[col.HAS_NEGATIVE].tolist() == [[False]]
     assert not plain[col.NEGATIVE_TEXT].any()
     assert (plain[col.NEGATIVE_TRIPLES] == PADDING).all()
 
@@ -275,3 +275,23 @@ def test_the_end_of_a_shard_and_a_rejected_sample_pass_through(encoder: Encoder)
     assert not found[col.IMAGE].any()
     assert not found[col.HAS_NEGATIVE].any()
     assert (found[col.TRIPLES] == PADDING).all()
+
+
+@pytest.mark.parametrize("way", ["semantic", "shuffle"])
+def test_a_caption_has_as_many_different_negatives_as_are_asked_for_and_there_are(way: Any) -> None:
+    few, many = (
+        Encoder(config(loss=LossConfig(negatives=way, negatives_per_caption=count)), SIDE, SHARDS)
+        for count in (1, 3)
+    )
+    rows = [sample_row(index) for index in range(6)]
+    one, three = encode(few, rows), encode(many, rows)
+    assert three[col.NEGATIVE_TEXT].shape == (6, 3, one[col.TEXT].shape[1])
+    for name in (col.NEGATIVE_TEXT, col.NEGATIVE_TRIPLES, col.HAS_NEGATIVE):
+        np.testing.assert_array_equal(three[name][:, :1], one[name])
+    counts = three[col.HAS_NEGATIVE].sum(1)
+    assert {0, 3} <= set(counts.tolist())
+    for row, count in enumerate(counts):
+        texts = three[col.NEGATIVE_TEXT][row]
+        assert len({text.tobytes() for text in texts[:count]}) == count
+        assert not texts[count:].any()
+        assert (three[col.NEGATIVE_TRIPLES][row, count:] == PADDING).all()

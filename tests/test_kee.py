@@ -65,8 +65,8 @@ def batch_of(tokenizer: Tokenizer) -> dict[str, Tensor]:
         "image": pictures(4),
         "text": text_ids(tokenizer),
         "triples": triple_ids(tokenizer, triples),
-        "negative_text": text_ids(tokenizer, CAPTIONS[::-1]),
-        "negative_triples": triple_ids(tokenizer, negatives),
+        "negative_text": text_ids(tokenizer, CAPTIONS[::-1])[:, None],
+        "negative_triples": triple_ids(tokenizer, negatives)[:, None],
     }
 
 
@@ -98,7 +98,7 @@ def test_each_option_changes_its_own_part_of_the_model_at_the_start(
     before, after = default(batch), changed(batch)
     assert torch.equal(after["image_features"], before["image_features"])
     for name, differs in (("text_features", captions), ("negative_features", negatives)):
-        moved = ((after[name] - before[name]).norm(dim=1) > 1e-3).tolist()
+        moved = ((after[name] - before[name]).norm(dim=-1).flatten() > 1e-3).tolist()
         assert moved == [differs, differs, differs, False]
 
 
@@ -143,16 +143,16 @@ def test_without_the_encoder_on_negatives_they_have_clips_feature_in_training_an
     tokenizer: Tokenizer,
 ) -> None:
     model, batch = model_with(on_negatives=False), batch_of(tokenizer)
-    negative, triples = batch["negative_text"], batch["negative_triples"]
+    negative, triples = batch["negative_text"][:, 0], batch["negative_triples"][:, 0]
     trained = model(batch)
-    torch.testing.assert_close(trained["negative_features"], model.encode_text(negative))
+    torch.testing.assert_close(trained["negative_features"][:, 0], model.encode_text(negative))
     torch.testing.assert_close(trained["text_features"], model.encode_text(batch["text"], batch["triples"]))
     negatives = trained["negative_features"]
     (negatives * torch.randn(negatives.shape)).sum().backward()
     assert model.kee is not None
     assert not any(p.grad.any() for p in model.kee.parameters() if p.grad is not None)
     evaluated = model.eval()(batch)
-    torch.testing.assert_close(evaluated["negative_features"], model.encode_text(negative, triples))
+    torch.testing.assert_close(evaluated["negative_features"][:, 0], model.encode_text(negative, triples))
     assert not torch.allclose(evaluated["negative_features"], trained["negative_features"], atol=1e-3)
 
 
@@ -175,10 +175,10 @@ def test_negatives_are_unseen_where_the_cut_leaves_the_triples_of_the_caption() 
     ]
     batch = {
         "triples": torch.from_numpy(tokenizer.triples([case[0] for case in cases])),
-        "negative_triples": torch.from_numpy(tokenizer.triples([case[1] for case in cases])),
-        "has_negative": torch.tensor([case[2] for case in cases]),
+        "negative_triples": torch.from_numpy(tokenizer.triples([case[1] for case in cases]))[:, None],
+        "has_negative": torch.tensor([[case[2]] for case in cases]),
     }
-    assert negatives_unseen(batch).tolist() == [case[3] for case in cases]
+    assert negatives_unseen(batch).tolist() == [[case[3]] for case in cases]
 
 
 def test_the_caption_alone_decides_which_triples_are_kept_and_the_cut_may_hide_an_exchange() -> None:
@@ -190,8 +190,8 @@ def test_the_caption_alone_decides_which_triples_are_kept_and_the_cut_may_hide_a
         others = negative.graph.triples()
         batch = {
             "triples": torch.from_numpy(tokenizer.triples([triples])),
-            "negative_triples": torch.from_numpy(tokenizer.triples([others])),
-            "has_negative": torch.tensor([True]),
+            "negative_triples": torch.from_numpy(tokenizer.triples([others]))[:, None],
+            "has_negative": torch.tensor([[True]]),
         }
         changed = [k for k, (one, other) in enumerate(zip(triples, others, strict=True)) if one != other]
         unseen[negative.swapped] = negatives_unseen(batch).item()

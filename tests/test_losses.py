@@ -38,9 +38,10 @@ def by_definition(features: Tensors, batch: Tensors, config: LossConfig) -> dict
         return sum(terms) / len(terms) if terms else 0.0
 
     gaps = [
-        cosine(image[row], text[row]) - cosine(image[row], negative[row])
+        cosine(image[row], text[row]) - cosine(image[row], other)
         for row in counted
-        if has_negative[row]
+        for other, holds in zip(negative[row], has_negative[row], strict=True)
+        if holds
     ]
     hinges = [max(0.0, config.hinge_margin - gap) for gap in gaps]
     contrastive = (info_nce(image, text) + info_nce(text, image)) / 2
@@ -50,7 +51,7 @@ def by_definition(features: Tensors, batch: Tensors, config: LossConfig) -> dict
         "loss_contrastive": contrastive,
         "loss_hinge": hinge,
         "samples": len(counted),
-        "share_with_negative": len(gaps) / max(1, len(counted)),
+        "share_with_negative": sum(any(has_negative[row]) for row in counted) / max(1, len(counted)),
         "share_with_triples": 0.0,
         "hinge_active": sum(h > 0 for h in hinges) / max(1, len(hinges)),
         "negative_gap": sum(gaps) / max(1, len(gaps)),
@@ -121,6 +122,7 @@ def test_rows_that_are_not_valid_count_nowhere() -> None:
     valid = torch.tensor([True, False, True, True, False, True])
     batch = batch_of([1, 2, 3, 3, 1, 4], valid.tolist(), [True, True, False, True, True, True])
     batch["triples"] = torch.full((6, 2, 3, 2), -1)
+    batch["negative_triples"] = torch.full((6, 2, 2, 3, 2), -1)
     batch["triples"][[0, 1, 3], 0] = 7
     features = features_of(6)
     without = with_gradients(only(valid, features))
@@ -130,6 +132,8 @@ def test_rows_that_are_not_valid_count_nowhere() -> None:
     torch.testing.assert_close(metrics, expected_metrics)
     assert metrics["samples"] == 4
     assert metrics["share_with_triples"] == 0.5
+    # Of the four negatives of valid rows, those of the two rows with a triple differ from it.
+    assert metrics["share_negative_unseen_by_kee"] == 0.25
     found, wanted = gradients(loss, features), gradients(expected, without)
     for name in FEATURES:
         torch.testing.assert_close(found[name][valid], wanted[name])
@@ -200,7 +204,9 @@ def trained_on(batch: Tensors, rows: slice) -> Tensors:
     """Return the metrics of some rows of the global batch, and the gradients averaged over the ranks."""
     model, config = encoder(), LossConfig(hinge_weight=3.0)
     inputs = features_of(8, seed=1)
-    features = {name: F.normalize(layer(inputs[name].detach()[rows]), dim=1) for name, layer in model.items()}
+    features = {
+        name: F.normalize(layer(inputs[name].detach()[rows]), dim=-1) for name, layer in model.items()
+    }
     features["logit_scale"] = model.log_scale.exp()
     loss, metrics = structure_loss(features, {name: column[rows] for name, column in batch.items()}, config)
     loss.backward()

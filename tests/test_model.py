@@ -193,12 +193,20 @@ def test_negatives_and_captions_as_one_batch_have_the_features_they_have_alone(
     text, triples = text_ids(tokenizer), triple_ids(tokenizer)
     negative_text, negative_triples = text_ids(tokenizer, negatives), triple_ids(tokenizer, exchanged)
     batch = {"image": pictures(4), "text": text, "triples": triples}
-    features = model(batch | {"negative_text": negative_text, "negative_triples": negative_triples})
+    negatives_of = {
+        "negative_text": negative_text.view(4, 1, -1).repeat(1, 2, 1),
+        "negative_triples": torch.stack(
+            [negative_triples, triple_ids(tokenizer, [[], *exchanged[1:]])], dim=1
+        ),
+    }
+    features = model(batch | negatives_of)
     torch.testing.assert_close(features["image_features"], model.encode_image(pictures(4)))
     torch.testing.assert_close(features["text_features"], model.encode_text(text, triples))
     torch.testing.assert_close(
-        features["negative_features"], model.encode_text(negative_text, negative_triples)
+        features["negative_features"][:, 0], model.encode_text(negative_text, negative_triples)
     )
+    assert torch.equal(features["negative_features"][1:, 1], features["negative_features"][1:, 0])
+    torch.testing.assert_close(features["negative_features"][0, 1], model.encode_text(negative_text)[0])
     assert features["logit_scale"].item() == pytest.approx(1 / 0.07)
     without = model(batch)
     assert without.keys() == {"image_features", "text_features", "logit_scale"}

@@ -43,12 +43,12 @@ def training_batch(step: int) -> Tensors:
     return {
         "image": torch.randint(0, 256, (ROWS, 3, side, side), dtype=torch.uint8, generator=generator),
         "text": torch.from_numpy(tokenizer.text([case[0] for case in cases])),
-        "negative_text": torch.from_numpy(tokenizer.text([case[1] for case in cases])),
+        "negative_text": torch.from_numpy(tokenizer.text([case[1] for case in cases]))[:, None],
         "triples": torch.from_numpy(tokenizer.triples(triples)),
         "negative_triples": torch.from_numpy(
             tokenizer.triples([[(tail, relation, head) for head, relation, tail in some] for some in triples])
-        ),
-        "has_negative": torch.tensor([bool(case[1]) for case in cases]),
+        )[:, None],
+        "has_negative": torch.tensor([[bool(case[1])] for case in cases]),
         "key": torch.arange(ROWS) + 100 * step,
         "valid": torch.arange(ROWS) != ROWS - 1,
     }

@@ -85,7 +85,7 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Result:
 
     def swap(graph: SceneGraph, key: str) -> str | None:
         drawn = shuffled(graph, seed=0, epoch=0, key=key)
-        return drawn.caption if drawn else None
+        return drawn[0].caption if drawn else None
 
     rows = []
     for number, (name, make) in enumerate(

@@ -69,12 +69,18 @@ class LossConfig:
     """infonce: images choose among the negatives of the batch too (NegCLIP); hinge_weight=0 for that alone."""
     negatives: Literal["semantic", "shuffle", "none"] = "semantic"
     """What the hinge trains on: semantic negatives, NegCLIP's random swap of words, or nothing."""
+    negatives_per_caption: int = 1
+    """Most negatives of a caption in one visit (M), each another; all count alike in the hinge's mean."""
     hinge_weight: float = 1.0
     """Alpha: weight of the hinge term."""
     hinge_margin: float = 0.2
     """Gamma: margin between s(I, w) and s(I, w-)."""
 
     def __post_init__(self) -> None:
+        require(
+            self.negatives_per_caption >= 1,
+            "loss.negatives_per_caption", self.negatives_per_caption, "at least 1 (or loss.negatives=none)",
+        )  # fmt: skip
         require(self.hinge_weight >= 0, "loss.hinge_weight", self.hinge_weight, "0 or more")
         require(0 <= self.hinge_margin <= 2, "loss.hinge_margin", self.hinge_margin, "0 to 2, a cosine")
         require(

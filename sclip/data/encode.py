@@ -59,18 +59,20 @@ class Encoder:
         crops = [self._crop(row) for row in rows]  # sets REASON where it fails
         captions = [row[col.CAPTION] if row[col.STATUS] == col.SAMPLE else "" for row in rows]
         known = self._known(rows, captions)
-        drawn = [self._negative(row, found) for row, found in zip(rows, known, strict=True)]
-        has_negative = np.array([negative is not None for negative in drawn])
-        negative_text = self._tokenizer.text([negative.caption if negative else "" for negative in drawn])
+        most = self._config.loss.negatives_per_caption
+        drawn = [self._negatives(row, found) for row, found in zip(rows, known, strict=True)]
+        slots = [negative for of_row in drawn for negative in [*of_row, *[None] * (most - len(of_row))]]
+        has_negative = np.array([negative is not None for negative in slots])
+        negative_text = self._tokenizer.text([negative.caption if negative else "" for negative in slots])
         negative_text[~has_negative] = 0
-        negative_triples = self._tokenizer.triples([n.graph.triples() if n else [] for n in drawn])
+        negative_triples = self._tokenizer.triples([n.graph.triples() if n else [] for n in slots])
         return {
             col.IMAGE: np.stack(crops),
             col.TEXT: self._tokenizer.text(captions),
-            col.NEGATIVE_TEXT: negative_text,
-            col.HAS_NEGATIVE: has_negative,
+            col.NEGATIVE_TEXT: negative_text.reshape(len(rows), most, -1),
+            col.HAS_NEGATIVE: has_negative.reshape(len(rows), most),
             col.TRIPLES: self._tokenizer.triples([found.graph.triples() for found in known]),
-            col.NEGATIVE_TRIPLES: negative_triples,
+            col.NEGATIVE_TRIPLES: negative_triples.reshape(len(rows), most, *negative_triples.shape[1:]),
             col.KEY: np.array([seeding.digest64(row[col.SAMPLE_KEY]) for row in rows], np.int64),
             col.ENTRY: np.array([row[col.ENTRY] for row in rows], np.int64),
             col.INDEX: np.array([row[col.INDEX] for row in rows], np.int64),
@@ -111,17 +113,17 @@ class Encoder:
         if new := sorted(wanted - self._graphs.keys()):
             self._graphs.update(zip(new, self._parser.parse(new), strict=True))
 
-    def _negative(self, row: dict[str, Any], known: Known) -> negatives.Negative | None:
-        way = self._config.loss.negatives
-        if row[col.STATUS] != col.SAMPLE or way == "none":
-            return None
-        epoch = self._schedule.epoch(row[col.ENTRY])
-        if way == "shuffle":
+    def _negatives(self, row: dict[str, Any], known: Known) -> list[negatives.Negative]:
+        loss, seed = self._config.loss, self._config.run.seed
+        if row[col.STATUS] != col.SAMPLE or loss.negatives == "none":
+            return []
+        epoch, key = self._schedule.epoch(row[col.ENTRY]), row[col.SAMPLE_KEY]
+        if loss.negatives == "shuffle":
             return negatives.shuffled(
-                known.graph, seed=self._config.run.seed, epoch=epoch, key=row[col.SAMPLE_KEY]
+                known.graph, loss.negatives_per_caption, seed=seed, epoch=epoch, key=key
             )
         found = negatives.natural(known.graph) if known.negatives is None else known.negatives
-        return negatives.draw(found, seed=self._config.run.seed, epoch=epoch, key=row[col.SAMPLE_KEY])
+        return negatives.draw_several(found, loss.negatives_per_caption, seed=seed, epoch=epoch, key=key)
 
     def _generator(self, purpose: str, row: dict[str, Any]) -> Any:
         epoch = self._schedule.epoch(row[col.ENTRY])

@@ -35,16 +35,16 @@ class GlobalRows:
     valid: Tensor
     """bool; False: padding, a candidate of none."""
     has_negative: Tensor
-    """bool; only where valid."""
+    """bool [N, M]; only where valid."""
     rank: int
     count: int
     """B."""
 
     @classmethod
     def gathered(cls, key: Tensor, valid: Tensor, has_negative: Tensor) -> GlobalRows:
-        """Return the rows of all ranks for this rank's columns [B]."""
-        columns = gather(torch.stack([key, valid.long(), has_negative.long()], dim=1)).unbind(1)
-        return cls(columns[0], columns[1].bool(), columns[2].bool(), world()[0], len(key))
+        """Return the rows of all ranks for this rank's columns, [B] and [B, M]."""
+        rows = gather(torch.cat([key[:, None], valid[:, None].long(), has_negative.long()], dim=1))
+        return cls(rows[:, 0], rows[:, 1].bool(), rows[:, 2:].bool(), world()[0], len(key))
 
     @property
     def target(self) -> Tensor:
@@ -83,12 +83,15 @@ def _info_nce(
 ) -> Tensor:
     """Return the mean of both directions' cross entropies; with negatives, NegCLIP's (Yuksekgonul et al. 2023).
 
-    There an image chooses among the captions and the negatives of all ranks, the own row's negative too.
+    There an image chooses among the captions and the negatives of all ranks, the own row's negatives too.
     """
-    parts = [image, text] if negative is None else [image, text, negative]
-    all_image, *texts = gather_with_gradient(torch.cat(parts, dim=1)).chunk(len(parts), dim=1)
-    excluded = rows.excluded()
-    of_texts = excluded if negative is None else torch.cat([excluded, excluded | ~rows.has_negative], dim=1)
+    features = [image[:, None], text[:, None]] + ([] if negative is None else [negative])
+    gathered = gather_with_gradient(torch.cat(features, dim=1))  # [N, 2 + M, D]
+    all_image, texts = gathered[:, 0], [gathered[:, 1], gathered[:, 2:].flatten(0, 1)]
+    excluded = of_texts = rows.excluded()
+    if negative is not None:
+        of_negatives = (excluded[:, :, None] | ~rows.has_negative).flatten(1)
+        of_texts = torch.cat([excluded, of_negatives], dim=1)
     of_image = _cross_entropy(scale * image @ torch.cat(texts).T, rows.target, of_texts)
     return 0.5 * (of_image + _cross_entropy(scale * text @ all_image.T, rows.target, excluded))
 

@@ -28,16 +28,17 @@ def phrase_means(words: Tensor, present: Tensor) -> Tensor:
 
 
 def negatives_unseen(batch: Mapping[str, Tensor]) -> Tensor:
-    """Return bool [B]: rows with a negative whose kept triples are the caption's, so that E_KE cannot differ.
+    """Return bool [B, M]: negatives whose kept triples are the caption's, so that E_KE cannot differ.
 
     So it is where the exchange changed only triples beyond the K kept, tokens beyond the T kept of a phrase, or
-    none at all: 3.4 % of the negatives of 2,481 COCO captions, 1.3 % by K. `batch` holds has_negative [B], triples
-    and negative_triples [B, K, 3, T].
+    none at all: 3.4 % of the negatives of 2,481 COCO captions, 1.3 % by K. `batch` holds has_negative [B, M],
+    triples [B, K, 3, T] and negative_triples [B, M, K, 3, T].
     """
-    triples, others = batch["triples"].flatten(2), batch["negative_triples"].flatten(2)
+    triples, others = batch["triples"].flatten(2), batch["negative_triples"].flatten(3)
     # How often each of the caption's triples stands on either side: their order changes nothing.
-    own, found = ((triples[:, :, None] == side[:, None]).all(-1).sum(-1) for side in (triples, others))
-    return (own == found).all(1) & batch["has_negative"]
+    own = (triples[:, :, None] == triples[:, None]).all(-1).sum(-1)
+    found = (triples[:, None, :, None] == others[:, :, None]).all(-1).sum(-1)
+    return (own[:, None] == found).all(2) & batch["has_negative"]
 
 
 class KnowledgeEncoder(nn.Module):

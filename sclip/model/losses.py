@@ -18,12 +18,13 @@ from torch import Tensor
 from sclip.config import LossConfig
 from sclip.model.contrastive import GlobalRows, contrastive_rows
 from sclip.model.gathering import world
+from sclip.model.kee import negatives_unseen
 
 __all__ = ["hinge_rows", "structure_loss"]
 
 
 def hinge_rows(positive: Tensor, negative: Tensor, margin: float) -> Tensor:
-    """Return max(0, margin - s(I, w) + s(I, w-)) for cosines [B]."""
+    """Return max(0, margin - s(I, w) + s(I, w-)) for cosines, positive [B, 1] and negative [B, M]."""
     return (margin - positive + negative).clamp(min=0.0)
 
 
@@ -37,21 +38,24 @@ def structure_loss(
 
     `features` as `StructureCLIP` returns them (negative features only with negatives, a logit bias only of a
     model that has one); of `batch`: valid bool [B] (False: padding, counts nowhere), key int64 [B] (equal keys
-    are the same image), has_negative bool [B], and triples [B, K, 3, T] if there are any. B is the same on every
-    rank. `progress` is the share of the run's samples that are trained; 1 is past every warm-up. With no valid
-    row at all, or no negative, the term is 0 and so is its gradient.
+    are the same image), has_negative bool [B, M], and with the KEE triples [B, K, 3, T] and negative_triples
+    [B, M, K, 3, T]. B and M are the same on every rank. `progress` is the share of the run's samples that are
+    trained; 1 is past every warm-up. With no valid row at all, or no negative, the term is 0 and so is its gradient.
 
     Logged, detached scalars: loss, loss_contrastive, loss_hinge, samples (valid rows), share_with_negative,
-    share_with_triples, with max_margin contrastive_active (share of rows whose term is above 0), and of the rows
-    with a negative: hinge_active (share above 0) and negative_gap (mean s(I, w) - s(I, w-)).
+    share_with_triples, with max_margin contrastive_active (share of rows whose term is above 0), and of the
+    negatives: hinge_active (share above 0), negative_gap (mean s(I, w) - s(I, w-)) and share_negative_unseen_by_kee
+    (`sclip.model.kee.negatives_unseen`).
     """
     features = {name: tensor.float() for name, tensor in features.items()}
     image, text = features["image_features"], features["text_features"]
-    valid, has_negative = batch["valid"], torch.zeros_like(batch["valid"])
+    valid = batch["valid"]
+    has_negative = valid.new_zeros(len(valid), 0)
     if "negative_features" in features:
-        has_negative = batch["has_negative"] & valid
+        has_negative = batch["has_negative"] & valid[:, None]
     rows = GlobalRows.gathered(batch["key"], valid, has_negative)
     samples, negatives = rows.valid.sum().float(), rows.has_negative.sum().float()
+    with_negative = rows.has_negative.any(1).sum()
 
     terms = torch.where(valid, contrastive_rows(features, rows, config, progress), 0.0)
     contrastive = terms.sum() / samples.clamp(min=1.0)
@@ -62,13 +66,15 @@ def structure_loss(
 
     sums = [contrastive.detach(), (terms.detach() > 0).sum(), _triples(batch, valid)]
     if "negative_features" in features:
-        positive = (image * text).sum(1)
-        negative = (image * features["negative_features"]).sum(1)
+        positive = (image * text).sum(1, keepdim=True)
+        negative = (image[:, None] * features["negative_features"]).sum(2)
         violation = torch.where(has_negative, hinge_rows(positive, negative, config.hinge_margin), 0.0)
         hinge = violation.sum() / negatives.clamp(min=1.0)
         loss = loss + config.hinge_weight * hinge
         gap = torch.where(has_negative, positive - negative, 0.0).detach().sum()
         sums += [hinge.detach(), (violation.detach() > 0).sum(), gap]
+        if "negative_triples" in batch:
+            sums.append((negatives_unseen(batch) & has_negative).sum())
     total = torch.stack([value.float() for value in sums])
     _, world_size = world()
     if world_size > 1:
@@ -85,9 +91,11 @@ def structure_loss(
     if "negative_features" in features:
         metrics["loss"] = total[0] + config.hinge_weight * total[3]
         metrics["loss_hinge"] = total[3]
-        metrics["share_with_negative"] = negatives / samples.clamp(min=1.0)
+        metrics["share_with_negative"] = with_negative / samples.clamp(min=1.0)
         metrics["hinge_active"] = total[4] / negatives.clamp(min=1.0)
         metrics["negative_gap"] = total[5] / negatives.clamp(min=1.0)
+        if "negative_triples" in batch:
+            metrics["share_negative_unseen_by_kee"] = total[6] / negatives.clamp(min=1.0)
     return world_size * loss, metrics
 
 

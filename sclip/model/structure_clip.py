@@ -114,32 +114,36 @@ class StructureCLIP(nn.Module):
         return table
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return image_features, text_features, negative_features (fp32 [B, D], unit length) and logit_scale.
+        """Return image_features, text_features [B, D], negative_features [B, M, D] and logit_scale.
 
-        Also logit_bias, of a model that has one.
+        Features are fp32 and of unit length. Also logit_bias, of a model that has one.
 
         `batch` holds image uint8 [B, 3, H, W], text [B, L] and, with the KEE, triples [B, K, 3, T]; and, if
-        negatives are trained on, negative_text [B, L] and negative_triples, or no negative features come out.
-        Captions and negatives pass the text tower as one batch of 2B rows. In training, with
+        negatives are trained on, negative_text [B, M, L] and negative_triples [B, M, K, 3, T], or no negative
+        features come out. Captions and negatives pass the text tower as one batch of B + BM rows. In training, with
         `model.kee.on_negatives` off, negatives have CLIP's feature alone.
         """
         image_features = self.encode_image(batch["image"])
         text, triples = batch["text"], batch.get("triples")
         negatives = "negative_text" in batch
         if negatives:
-            text = torch.cat([text, batch["negative_text"]])
+            text = torch.cat([text, batch["negative_text"].flatten(0, 1)])
             if triples is not None:
                 negative_triples = batch["negative_triples"]
                 if self.training and not self.config.kee.on_negatives:
                     negative_triples = torch.full_like(negative_triples, PADDING)
-                triples = torch.cat([triples, negative_triples])
+                triples = torch.cat([triples, negative_triples.flatten(0, 1)])
         text_features = self.encode_text(text, triples)
         features = {"image_features": image_features, "logit_scale": self.logit_scale()}
         if self.logit_bias is not None:
             features["logit_bias"] = self.logit_bias()
         if negatives:
             # Clones and not views, for the same hooks as above.
-            text_features, features["negative_features"] = (half.clone() for half in text_features.chunk(2))
+            rows = len(image_features)
+            features["negative_features"] = (
+                text_features[rows:].clone().view(rows, -1, text_features.shape[1])
+            )
+            text_features = text_features[:rows].clone()
         features["text_features"] = text_features
         return features
 

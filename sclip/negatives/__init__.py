@@ -1,11 +1,11 @@
 """Scene graph -> semantic negatives: captions of the same words and another meaning (method, section 2).
 
 `candidates` lists the valid exchanges of a caption, best first; `natural` those that training draws from, of which
-`draw` takes one by (seed, epoch, key). `shuffled` is the baseline, a random swap of words.
+`draw` takes one and `draw_several` some by (seed, epoch, key). `shuffled` is the baseline, a random swap of words.
 """
 
 from sclip.negatives.plan import Kind
 from sclip.negatives.shuffle import shuffled
-from sclip.negatives.synthesise import VERSION, Negative, candidates, draw, natural
+from sclip.negatives.synthesise import VERSION, Negative, candidates, draw, draw_several, natural
 
-__all__ = ["VERSION", "Kind", "Negative", "candidates", "draw", "natural", "shuffled"]
+__all__ = ["VERSION", "Kind", "Negative", "candidates", "draw", "draw_several", "natural", "shuffled"]

@@ -18,21 +18,26 @@ from sclip.scenegraph.parser import MAX_CHARACTERS
 from sclip.seeding import generator
 
 
-def shuffled(graph: SceneGraph, *, seed: int, epoch: int, key: str) -> Negative | None:
-    """Return the caption with two words exchanged; None where it has no two of one part of speech."""
+def shuffled(graph: SceneGraph, count: int = 1, *, seed: int, epoch: int, key: str) -> list[Negative]:
+    """Return up to `count` times the caption with two words of one part of speech exchanged, each time others."""
     reading = Reading(graph, MOST_EXCHANGED)
     random = generator("shuffle", seed, epoch, key)
     kinds: list[Callable[[Reading], list[Plan]]] = [_nouns, _adjectives, _verbs]
+    drawn: list[Negative] = []
     for plans in random.sample(kinds, len(kinds)):
         found = plans(reading)
-        if found:
-            plan = random.choice(found)
-            text, rest = graph.caption[:MAX_CHARACTERS], graph.caption[MAX_CHARACTERS:]
-            edit = plan.edit(text, repair=False)
-            swapped = (text[slice(*plan.first)], text[slice(*plan.second)])
-            more = round(strangeness(edit.text) - strangeness(text), 3)
-            return Negative(edit.text + rest, plan.kind, swapped, more, False, (graph, plan, edit))
-    return None
+        drawn += [
+            _exchanged(graph, plan) for plan in random.sample(found, min(count - len(drawn), len(found)))
+        ]
+    return drawn
+
+
+def _exchanged(graph: SceneGraph, plan: Plan) -> Negative:
+    text, rest = graph.caption[:MAX_CHARACTERS], graph.caption[MAX_CHARACTERS:]
+    edit = plan.edit(text, repair=False)
+    swapped = (text[slice(*plan.first)], text[slice(*plan.second)])
+    more = round(strangeness(edit.text) - strangeness(text), 3)
+    return Negative(edit.text + rest, plan.kind, swapped, more, False, (graph, plan, edit))
 
 
 def _nouns(reading: Reading) -> list[Plan]:

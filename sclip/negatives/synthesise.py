@@ -100,16 +100,26 @@ def natural(graph: SceneGraph) -> list[Negative]:
 
 
 def draw(found: Sequence[Negative], *, seed: int, epoch: int, key: str) -> Negative | None:
-    """Return the negative of one visit of a sample among its `natural` ones, or None where it has none.
+    """Return the negative of one visit of a sample among its `natural` ones, or None where it has none."""
+    drawn = draw_several(found, 1, seed=seed, epoch=epoch, key=key)
+    return drawn[0] if drawn else None
+
+
+def draw_several(found: Sequence[Negative], count: int, *, seed: int, epoch: int, key: str) -> list[Negative]:
+    """Return up to `count` different negatives of one visit of a sample, that of `draw` first.
 
     The less strange, the likelier.
     """
-    if not found:
-        return None
-    least = min([negative.strangeness for negative in found])
-    weights = [math.exp((least - negative.strangeness) / TEMPERATURE) for negative in found]
-    cumulated = list(accumulate(weights))
-    return found[bisect(cumulated, uniform("negative", seed, epoch, key) * cumulated[-1], hi=len(found) - 1)]
+    drawn: list[Negative] = []
+    left = list(found)
+    while left and len(drawn) < count:
+        least = min([negative.strangeness for negative in left])
+        weights = [math.exp((least - negative.strangeness) / TEMPERATURE) for negative in left]
+        cumulated = list(accumulate(weights))
+        purpose = f"negative {len(drawn)}" if drawn else "negative"
+        point = uniform(purpose, seed, epoch, key) * cumulated[-1]
+        drawn.append(left.pop(bisect(cumulated, point, hi=len(left) - 1)))
+    return drawn
 
 
 def _negatives(graph: SceneGraph, certain: bool) -> Iterator[tuple[Negative, Plan]]:

@@ -164,12 +164,13 @@ class _Worker:
     def _blank(self) -> dict[str, Any]:
         tokenizer = Tokenizer(self.config.model.name, self.config.model.kee)
         text, triples = tokenizer.text([""])[0], tokenizer.triples([[]])[0]
+        negatives = self.config.loss.negatives_per_caption
         side = self.job.plan.image_size
         return {
             col.IMAGE: np.zeros((3, side, side), np.uint8),
-            col.TEXT: text, col.NEGATIVE_TEXT: text,
-            col.TRIPLES: triples, col.NEGATIVE_TRIPLES: triples,
-            col.HAS_NEGATIVE: np.array(False), col.KEY: np.array(-1, np.int64),
+            col.TEXT: text, col.NEGATIVE_TEXT: np.stack(negatives * [np.zeros_like(text)]),
+            col.TRIPLES: triples, col.NEGATIVE_TRIPLES: np.stack(negatives * [triples]),
+            col.HAS_NEGATIVE: np.zeros(negatives, bool), col.KEY: np.array(-1, np.int64),
         }  # fmt: skip
 
     def _on_device(self, batch: Batch) -> dict[str, Tensor]:
