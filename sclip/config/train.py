@@ -29,6 +29,10 @@ class TrainConfig:
     """fsdp: FSDP2 fully_shard per block; ddp: a replica on every worker."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: forward and backward in bfloat16, fp32 master weights and reductions."""
+    micro_batch: int = 0
+    """Samples that a worker computes at a time (GradCache); the loss sees the batch whole. 0: its whole share."""
+    pack_text: bool = True
+    """Compute captions side by side without their padding, where the text tower allows (causal attention)."""
     learning_rate: float = 2e-6
     """Peak learning rate of AdamW."""
     lr_scale_image: float = 1.0
@@ -65,6 +69,12 @@ class TrainConfig:
         require(
             self.batch_size >= 1 and self.batch_size % self.num_workers == 0,
             "train.batch_size", self.batch_size, f"must divide among train.num_workers={self.num_workers}",
+        )  # fmt: skip
+        share = self.batch_size // self.num_workers
+        require(
+            self.micro_batch == 0 or (0 < self.micro_batch <= share and share % self.micro_batch == 0),
+            "train.micro_batch", self.micro_batch,
+            f"0, or a divisor of a worker's share of train.batch_size, {share}",
         )  # fmt: skip
         require(self.worker_cpus > 0, "train.worker_cpus", self.worker_cpus, "must be above 0")
         require(self.learning_rate > 0, "train.learning_rate", self.learning_rate, "must be above 0")

@@ -31,6 +31,7 @@ from sclip.model.architecture import (
     pretrained_source,
 )
 from sclip.model.kee import KnowledgeEncoder
+from sclip.model.packing import attention_mask, is_packable
 from sclip.model.tokenizer import PADDING
 
 __all__ = ["CLIP_PREFIX", "LogitScale", "StructureCLIP", "build_model"]
@@ -97,10 +98,18 @@ class StructureCLIP(nn.Module):
         mean, std = torch.tensor(preprocess["mean"]), torch.tensor(preprocess["std"])
         self.register_buffer("image_mean", (255 * mean).reshape(3, 1, 1))
         self.register_buffer("image_inverse_std", (1 / (255 * std)).reshape(3, 1, 1))
+        self.packs_text = is_packable(self.text_tower)
+        """Whether `forward` takes packed captions."""
+        self._text_heads = self.text_tower.transformer.resblocks[0].attn.num_heads if self.packs_text else 0
         self.kee: KnowledgeEncoder | None = None
         if config.kee.enabled:
             features = open_clip_config(config.name)["embed_dim"]
             self.kee = KnowledgeEncoder(self.token_embedding, features, config.kee)
+
+    @property
+    def text_tower(self) -> Any:
+        """The open_clip module that holds the word table and the text Transformer: the CLIP itself or its `text`."""
+        return self.clip if hasattr(self.clip, "token_embedding") else self.clip.text
 
     @property
     def token_embedding(self) -> nn.Embedding:
@@ -109,8 +118,7 @@ class StructureCLIP(nn.Module):
         Shared by default: phrases are tokenised with the same BPE, pretrained words keep their
         meaning, and a second table would double a small model (49,408 rows) and its optimizer's work.
         """
-        text = self.clip if hasattr(self.clip, "token_embedding") else self.clip.text
-        table: nn.Embedding = text.token_embedding
+        table: nn.Embedding = self.text_tower.token_embedding
         return table
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -120,20 +128,23 @@ class StructureCLIP(nn.Module):
 
         `batch` holds image uint8 [B, 3, H, W], text [B, L] and, with the KEE, triples [B, K, 3, T]; and, if
         negatives are trained on, negative_text [B, M, L] and negative_triples [B, M, K, 3, T], or no negative
-        features come out. Captions and negatives pass the text tower as one batch of B + BM rows. In training, with
-        `model.kee.on_negatives` off, negatives have CLIP's feature alone.
+        features come out. Captions and negatives pass the text tower as one batch of B + BM rows, or packed
+        (`sclip.model.packing.pack`). In training, with `model.kee.on_negatives` off, negatives have CLIP's feature
+        alone.
         """
         image_features = self.encode_image(batch["image"])
-        text, triples = batch["text"], batch.get("triples")
-        negatives = "negative_text" in batch
-        if negatives:
-            text = torch.cat([text, batch["negative_text"].flatten(0, 1)])
-            if triples is not None:
-                negative_triples = batch["negative_triples"]
-                if self.training and not self.config.kee.on_negatives:
-                    negative_triples = torch.full_like(negative_triples, PADDING)
-                triples = torch.cat([triples, negative_triples.flatten(0, 1)])
-        text_features = self.encode_text(text, triples)
+        negatives = "negative_text" in batch or "negative_end" in batch
+        triples = batch.get("triples")
+        if negatives and triples is not None:
+            negative_triples = batch["negative_triples"]
+            if self.training and not self.config.kee.on_negatives:
+                negative_triples = torch.full_like(negative_triples, PADDING)
+            triples = torch.cat([triples, negative_triples.flatten(0, 1)])
+        packed = "packed_text" in batch
+        captions, more = ("text_end", "negative_end") if packed else ("text", "negative_text")
+        text = torch.cat([batch[captions], batch[more].flatten(0, 1)]) if negatives else batch[captions]
+        caption = self._packed_captions(batch, text) if packed else self._captions(text)
+        text_features = self._fused(caption, triples)
         features = {"image_features": image_features, "logit_scale": self.logit_scale()}
         if self.logit_bias is not None:
             features["logit_bias"] = self.logit_bias()
@@ -159,7 +170,30 @@ class StructureCLIP(nn.Module):
 
         Without triples, as a whole or in a row, the feature is CLIP's, exactly.
         """
-        caption = F.normalize(self.clip.encode_text(text).float(), dim=-1)
+        return self._fused(self._captions(text), triples)
+
+    def _captions(self, text: Tensor) -> Tensor:
+        return F.normalize(self.clip.encode_text(text).float(), dim=-1)
+
+    def _packed_captions(self, batch: Mapping[str, Tensor], end: Tensor) -> Tensor:
+        """Return E_CLIP [N, D] of packed captions that end at `end` [N]; zeros where it is -1.
+
+        What open_clip's `encode_text` does, its own modules called, with another mask and looked-up positions.
+        """
+        text = self.text_tower
+        dtype = text.transformer.get_cast_dtype()
+        tokens = text.token_embedding(batch["packed_text"]).to(dtype)
+        hidden = tokens + text.positional_embedding.to(dtype)[batch["packed_position"]]
+        mask = attention_mask(batch["packed_caption"], self._text_heads, hidden.dtype)
+        hidden = text.transformer(hidden, attn_mask=mask)
+        last = text.ln_final(hidden.flatten(0, 1)[end.clamp(min=0)])
+        projection = text.text_projection
+        if projection is not None:
+            last = projection(last) if isinstance(projection, nn.Linear) else last @ projection
+        return F.normalize(torch.where(end[:, None] >= 0, last.float(), 0.0), dim=-1)
+
+    def _fused(self, caption: Tensor, triples: Tensor | None) -> Tensor:
+        """Return E_text of E_CLIP [N, D] and triples [N, K, 3, T]."""
         if self.kee is None or triples is None:
             return caption
         shared = not self.config.kee.own_embeddings

@@ -27,6 +27,7 @@ RESUMABLE = {
     "run.compare_with", "run.max_failures", "run.progress_every_s",
     "data.actors_min", "data.actors_max", "data.actor_cpus", "data.read_cpus", "data.readers", "data.annotations",
     "train.num_workers", "train.use_gpu", "train.worker_cpus", "train.worker_threads", "train.sharding",
+    "train.micro_batch", "train.pack_text",
     "train.log_every", "train.checkpoint_every", "train.keep_checkpoints",
     "tracking.offline",
 }  # fmt: skip

@@ -6,6 +6,7 @@ the device: values come back as tensors, and the caller reads them when it repor
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
 
@@ -24,7 +25,8 @@ __all__ = ["MAX_LOGIT_SCALE", "TrainStep", "TrainingDiverged", "unwrapped"]
 MAX_LOGIT_SCALE = 100.0
 """Bound of the logit scale, as in CLIP (Radford et al. 2021, 2.5): above it training becomes unstable."""
 
-_NEGATIVE_KEYS = ("negative_text", "negative_triples", "has_negative")
+NEGATIVE_COLUMNS = ("negative_text", "negative_end", "negative_triples", "has_negative")
+"""Columns of a batch that are left out where no negatives are trained on."""
 
 
 class TrainingDiverged(RuntimeError):
@@ -54,12 +56,14 @@ class TrainStep:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
         if self.config.loss.negatives == "none":
-            batch = {name: tensor for name, tensor in batch.items() if name not in _NEGATIVE_KEYS}
+            batch = {name: tensor for name, tensor in batch.items() if name not in NEGATIVE_COLUMNS}
         self.model.train()
-        with torch.autocast(batch["image"].device.type, torch.bfloat16, enabled=self._autocast):
-            features = self.model(batch)
-        loss, metrics = structure_loss(features, batch, self.config.loss, progress)
-        loss.backward()  # type: ignore[no-untyped-call]
+        rows, of_one_pass = len(batch["key"]), self.config.train.micro_batch
+        passes = rows // of_one_pass if of_one_pass else 1
+        if passes == 1:
+            features, metrics = self._backward(batch, progress)
+        else:
+            features, metrics = self._backward_in_parts(batch, progress, passes)
         metrics["grad_norm"] = self._clip()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -86,11 +90,82 @@ class TrainStep:
                 f"{float(metrics['learning_rate']):.2e}: lower train.learning_rate or raise train.warmup"
             )
 
+    def _features(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        with torch.autocast(batch["image"].device.type, torch.bfloat16, enabled=self._autocast):
+            features: dict[str, Tensor] = self.model(batch)
+        return features
+
+    def _backward(
+        self, batch: Mapping[str, Tensor], progress: float
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Leave the gradient of the batch in the parameters; return its features and metrics."""
+        features = self._features(batch)
+        loss, metrics = structure_loss(features, batch, self.config.loss, progress)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return features, metrics
+
+    def _backward_in_parts(
+        self, batch: Mapping[str, Tensor], progress: float, passes: int
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Do as `_backward`, with the memory of one of `passes` equal parts (GradCache, Gao et al. 2021).
+
+        The features of all parts come first, without what backward needs; the loss of the whole batch gives their
+        gradients; then each part is computed again and takes its share of these further down.
+        """
+        parts = [{name: column.chunk(passes)[k] for name, column in batch.items()} for k in range(passes)]
+        device = batch["image"].device
+        states, cached = [], []
+        with torch.no_grad():
+            for part in parts:
+                states.append(_random_state(device))
+                cached.append(self._features(part))
+        leaves = {
+            name: (torch.cat([of_part[name] for of_part in cached]) if first.ndim else first).requires_grad_()
+            for name, first in cached[0].items()
+        }
+        loss, metrics = structure_loss(leaves, batch, self.config.loss, progress)
+        loss.backward()  # type: ignore[no-untyped-call]
+        for k, part in enumerate(parts):
+            last = k == passes - 1
+            _set_random_state(states[k], device)  # a dropped unit is dropped in both passes
+            # DDP averages once, with the last part. FSDP2 reduces every part into its shards: whole gradients of the
+            # parts before would cost the memory that is saved here.
+            with contextlib.nullcontext() if last else self._unaveraged():
+                features = self._features(part)
+                further = torch.zeros((), device=device)
+                for name, feature in features.items():
+                    gradient = leaves[name].grad
+                    assert gradient is not None
+                    if feature.ndim:
+                        gradient = gradient.chunk(passes)[k]
+                    elif not last:  # logit scale and bias, whose gradient is of the whole batch
+                        gradient = torch.zeros_like(gradient)
+                    further = further + (feature * gradient).sum()
+                further.backward()  # type: ignore[no-untyped-call]
+        return leaves, metrics
+
+    def _unaveraged(self) -> contextlib.AbstractContextManager[None]:
+        """Return where DDP adds gradients up without averaging them over the ranks."""
+        if isinstance(self.model, DistributedDataParallel):
+            return self.model.no_sync()
+        return contextlib.nullcontext()
+
     def _clip(self) -> Tensor:
         """Scale the gradients down to the configured norm; return their global norm before."""
         bound = self.config.train.max_grad_norm or math.inf
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), bound)
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
+def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    cuda = device.type == "cuda"
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if cuda else None
+
+
+def _set_random_state(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)
 
 
 def unwrapped(model: nn.Module) -> StructureCLIP:
