@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from sclip.config import KEEConfig, ModelConfig
 from sclip.model import ModelError, StructureCLIP, Tokenizer, build_model, export, load_exported
 from sclip.model.kee import negatives_unseen
+from sclip.model.tokenizer import PADDING
 from sclip.negatives import natural
 from sclip.scenegraph import Parser
 
@@ -110,11 +111,17 @@ def test_each_option_changes_its_own_part_of_the_model_at_the_start(
 def test_the_embedding_of_a_triple_has_the_form_that_is_set(form: Any) -> None:
     model = model_with(form=form)
     assert model.kee is not None
-    phrases = torch.randn(2, 6, 3, model.token_embedding.embedding_dim)
-    head, relation, tail = phrases[:, :, 0], phrases[:, :, 1], phrases[:, :, 2]
+    table = model.token_embedding.weight
+    ids = torch.randint(0, 40000, (2, 6, 3, 4), dtype=torch.int32)
+    ids[:, :, 0, 1:], ids[:, 1:, 1, 2:] = PADDING, PADDING
+    phrases = [
+        [table[[t for t in phrase if t != PADDING]].mean(0) for phrase in some]
+        for some in ids.flatten(0, 1).tolist()
+    ]
+    head, relation, tail = torch.stack([torch.stack(some) for some in phrases]).unflatten(0, (2, 6)).unbind(2)
     seen: list[Tensor] = []
     model.kee.ln_pre.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
-    model.kee(torch.ones(2, 6, 3, 1, dtype=torch.int32), phrases.unsqueeze(-2))
+    model.kee(ids, table)
     if form == "concatenation":
         assert model.kee.join is not None
         weight = model.kee.join.weight

@@ -11,20 +11,26 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sclip.config import KEEConfig
+from sclip.model.packing import attention_mask
 from sclip.model.tokenizer import PADDING
+
+_NO_WORD = 49406
+"""CLIP's start token, which no phrase holds: it stands for padding where a word is looked up."""
 
 __all__ = ["KnowledgeEncoder", "negatives_unseen", "phrase_means"]
 
 
-def phrase_means(words: Tensor, present: Tensor) -> Tensor:
-    """Return the mean [..., W] over the tokens of each phrase; an empty phrase gives zeros.
+def phrase_means(phrases: Tensor, table: Tensor) -> Tensor:
+    """Return the means [..., W] over the tokens of phrases [..., T] in a word table [V, W]; of an empty one, zeros.
 
-    `words` [..., T, W] are embedded tokens, `present` bool [..., T] marks those that are no padding.
+    Without the embedded tokens [..., T, W] in between, which for 8,192 captions are near a gigabyte.
     """
-    weights = present.to(words.dtype).unsqueeze(-1)
-    return (words * weights).sum(-2) / weights.sum(-2).clamp(min=1.0)
+    bags = phrases.flatten(0, -2).masked_fill(phrases.flatten(0, -2) == PADDING, _NO_WORD).long()
+    means = F.embedding_bag(bags, table, mode="mean", padding_idx=_NO_WORD)
+    return means.view(*phrases.shape[:-1], table.shape[1])
 
 
 def negatives_unseen(batch: Mapping[str, Tensor]) -> Tensor:
@@ -50,7 +56,7 @@ class KnowledgeEncoder(nn.Module):
         `table` is the text tower's; it is copied with `config.own_embeddings` and else left to the caller.
         """
         super().__init__()
-        self.form = config.form
+        self.form, self.heads = config.form, config.heads
         width = table.embedding_dim
         # Word tables are initialised near 0.02; without this norm the first residual sum would drown them.
         self.ln_pre = nn.LayerNorm(width)
@@ -71,29 +77,40 @@ class KnowledgeEncoder(nn.Module):
         self.join = nn.Linear(3 * width, width, bias=False) if config.form == "concatenation" else None
         self.token_embedding = copy.deepcopy(table) if config.own_embeddings else None
 
-    def forward(self, triples: Tensor, words: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return E_KE [B, D], of no particular length, and bool [B], whether the caption has a triple.
+    def forward(
+        self,
+        triples: Tensor,
+        table: Tensor | None = None,
+        owner: Tensor | None = None,
+        slot: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return E_KE [N, D], of no particular length, and bool [N], whether the caption has a triple.
 
-        `triples` are the token ids [B, K, 3, T] of (head, relation, tail), -1 where there is none; `words`
-        [B, K, 3, T, W] the same embedded, where the encoder has no table of its own. A triple without any
-        token is masked; a row without triples gives a finite vector that means nothing and must not be used.
+        `triples` are the token ids [N, K, 3, T] of (head, relation, tail), -1 where there is none; or, packed
+        (`sclip.model.packing`), those of several captions in rows [S, P, 3, T], with `owner` [S, P] and `slot` [N, K].
+        `table` [V, W] is the word table, where the encoder has none of its own. A triple without any token is masked;
+        a caption without triples gives a finite vector that means nothing and must not be used.
         """
-        present = triples != PADDING
         # Looked up in here and not by the caller: FSDP2 gathers the own table when this module is called.
         if self.token_embedding is not None:
-            words = self.token_embedding(triples.clamp(min=0))
-        assert words is not None, "pass the embedded words: this encoder has no word table"
-        embedded = self._embed(phrase_means(words, present))
-        kept = present.flatten(2).any(-1)
-        has_triples = kept.any(-1)
-        # A softmax over no key at all is NaN, also backward: rows without triples attend to their first slot.
-        attended = torch.cat([kept[:, :1] | ~has_triples[:, None], kept[:, 1:]], dim=1)
-        hidden = self.ln_pre(embedded)
-        for layer in self.layers:
-            hidden = layer(hidden, src_key_padding_mask=~attended)
+            table = self.token_embedding.weight
+        assert table is not None, "pass a word table: this encoder has none"
+        hidden = self.ln_pre(self._embed(phrase_means(triples, table)))
+        if owner is None or slot is None:
+            kept = (triples != PADDING).flatten(2).any(-1)
+            # A softmax over no key at all is NaN, also backward: rows without triples attend to their first slot.
+            attended = torch.cat([kept[:, :1] | ~kept.any(-1, keepdim=True), kept[:, 1:]], dim=1)
+            for layer in self.layers:
+                hidden = layer(hidden, src_key_padding_mask=~attended)
+        else:
+            mask = attention_mask(owner, self.heads, hidden.dtype, causal=False)
+            for layer in self.layers:
+                hidden = layer(hidden, src_mask=mask)
+            kept = slot >= 0
+            hidden = hidden.flatten(0, 1).index_select(0, slot.clamp(min=0).flatten()).view(*slot.shape, -1)
         weights = kept.to(hidden.dtype).unsqueeze(-1)
         pooled = (hidden * weights).sum(1) / weights.sum(1).clamp(min=1.0)
-        return self.projection(self.ln_post(pooled)), has_triples
+        return self.projection(self.ln_post(pooled)), kept.any(-1)
 
     def _embed(self, phrases: Tensor) -> Tensor:
         """Return the embeddings [B, K, W] of triples from those of their phrases [B, K, 3, W]."""

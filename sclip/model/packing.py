@@ -1,13 +1,14 @@
-"""Captions and negatives of a batch packed into rows, so that the text tower computes no padding.
+"""Captions, negatives and triples of a batch packed into rows, so that no padding is computed.
 
 Token ids [N, L], most of them padding (COCO's captions have 13 of 77 tokens), go in on the host; rows [R, C] of
-several captions each come out, and where each caption ends. Packing is done beside the training process's step, in
-numpy; the device only looks up. Attention is masked between captions; everything else in a Transformer is by token.
+several captions each come out, and where each caption ends; triples alike. Packing is done beside the training
+step, in numpy; the device only looks up. Attention is masked between captions; all else in a Transformer is by token.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,53 +16,103 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-__all__ = ["PACKED", "attention_mask", "is_packable", "pack"]
+__all__ = ["attention_mask", "is_packable", "pack"]
 
 Columns = dict[str, NDArray[Any]]
-
-PACKED = ("packed_text", "packed_caption", "packed_position", "text_end", "negative_end")
-"""Columns that stand for text and negative_text in a packed batch."""
 
 _ALIGNED = 8
 """Places of a row are a multiple of this: attention kernels copy a mask whose rows are not so aligned."""
 
+_TRIPLE_PLACES = 32
+"""Triples of a row, at least: more would waste attention between captions, fewer leave places empty."""
 
-def pack(columns: Mapping[str, NDArray[Any]], parts: int = 1) -> Columns:
-    """Return the columns with text [B, L] and negative_text [B, M, L], if there, packed.
+
+def pack(columns: Mapping[str, NDArray[Any]], parts: int = 1, *, on_negatives: bool = True) -> Columns:
+    """Return the columns with text [B, L] and negative_text [B, M, L], if there, packed, and the triples beside them.
 
     packed_text int32 [parts * R, C] holds the tokens of captions side by side, packed_caption the number of the
     caption of each token (0: padding), packed_position its place in it. text_end int64 [B] and negative_end [B, M]
     say where in [R * C] a caption's last token stands, -1 for a negative that is not there (no token but 0), of which
-    nothing is computed. The rows of each of `parts` equal parts of the batch are packed apart, so that every column
-    can be cut into that many.
+    nothing is computed. With triples [B, K, 3, T] and negative_triples [B, M, K, 3, T], which stay as they are for
+    what is counted of them: packed_triples [parts * S, P, 3, T], packed_owner [parts * S, P] the number of the
+    caption of each (0: none), and triple_slot [B, K] and negative_slot [B, M, K] where in [S * P] they stand, -1 for
+    none; those of negatives only if `on_negatives`.
+
+    The rows of each of `parts` equal parts of the batch are packed apart, so that every column can be cut into that
+    many.
     """
     packed = {name: values for name, values in columns.items() if name not in ("text", "negative_text")}
-    text, negative = columns["text"], columns.get("negative_text")
-    capacity = -(-text.shape[1] // _ALIGNED) * _ALIGNED
-    of_parts = []
-    for part in np.split(np.arange(len(text)), parts):
-        captions = text[part]
-        if negative is not None:
-            captions = np.concatenate([captions, negative[part].reshape(-1, text.shape[1])])
-        # The end token has the largest id; CLIP pools there (argmax), and what follows it is never looked at.
-        lengths = np.where(captions.any(1), captions.argmax(1) + 1, 0)
-        of_parts.append((captions, lengths, *_place(lengths.tolist(), capacity)))
-    rows = max(count for *_, count in of_parts)
-    filled = np.zeros((3, parts, rows * capacity), np.int32)
-    ends = []
-    for part_number, (captions, lengths, start, _) in enumerate(of_parts):
-        within = np.concatenate([np.arange(length) for length in lengths])
-        place = np.repeat(start, lengths) + within
-        kept = np.arange(text.shape[1]) < lengths[:, None]
-        numbers = np.repeat(np.arange(len(lengths)) + 1, lengths)
-        filled[:, part_number, place] = captions[kept], numbers, within
-        ends.append(np.where(lengths > 0, start + lengths - 1, -1))
-    packed |= dict(zip(PACKED[:3], filled.reshape(3, parts * rows, capacity), strict=True))
-    share = len(text) // parts
-    packed["text_end"] = np.concatenate([end[:share] for end in ends])
-    if negative is not None:
-        packed["negative_end"] = np.concatenate([end[share:] for end in ends]).reshape(negative.shape[:2])
+    text = _of_parts(columns["text"], columns.get("negative_text"), parts)
+    # The end token has the largest id; CLIP pools there (argmax), and what follows it is never looked at.
+    lengths = np.where(text.any(2), text.argmax(2) + 1, 0)
+    start, rows, capacity = _placed(lengths, text.shape[2])
+    within = np.broadcast_to(np.arange(text.shape[2]), text.shape)
+    kept: NDArray[np.bool_] = within < lengths[:, :, None]
+    fill = _Filling(start, kept, rows, capacity)
+    packed["packed_text"], packed["packed_position"] = fill(text), fill(within)
+    packed["packed_caption"] = fill(_numbers(kept))
+    ends = np.where(lengths > 0, start + lengths - 1, -1)
+    packed |= _by_column(ends, parts, "text_end", "negative_end", columns["text"].shape[0])
+    if "triples" in columns:
+        negatives = columns.get("negative_triples")
+        if negatives is not None and not on_negatives:
+            negatives = np.full_like(negatives, -1)
+        triples = _of_parts(columns["triples"], negatives, parts)
+        kept = np.any(triples >= 0, axis=(3, 4))
+        start, rows, capacity = _placed(kept.sum(2), max(triples.shape[2], _TRIPLE_PLACES))
+        fill = _Filling(start, kept, rows, capacity)
+        packed["packed_triples"], packed["packed_owner"] = fill(triples), fill(_numbers(kept))
+        slots = np.where(kept, start[:, :, None] + kept.cumsum(2) - 1, -1)
+        packed |= _by_column(slots, parts, "triple_slot", "negative_slot", columns["triples"].shape[0])
     return packed
+
+
+def _of_parts(of_text: NDArray[Any], of_negatives: NDArray[Any] | None, parts: int) -> NDArray[Any]:
+    """Return [parts, N, ...] of values [B, ...] and [B, M, ...]: in each part those of texts, then of negatives."""
+    texts = of_text.reshape(parts, -1, *of_text.shape[1:])
+    if of_negatives is None:
+        return texts
+    return np.concatenate([texts, of_negatives.reshape(parts, -1, *of_text.shape[1:])], axis=1)
+
+
+def _by_column(values: NDArray[Any], parts: int, of_text: str, of_negatives: str, batch: int) -> Columns:
+    """Return values [parts, N, ...] as columns [B, ...] of texts and, if N is more, [B, M, ...] of negatives."""
+    share = batch // parts
+    found = {of_text: values[:, :share].reshape(batch, *values.shape[2:])}
+    if values.shape[1] > share:
+        found[of_negatives] = values[:, share:].reshape(batch, -1, *values.shape[2:])
+    return found
+
+
+def _numbers(kept: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the number of the caption, from 1, at each of its places [parts, N, n]."""
+    return np.broadcast_to(np.arange(kept.shape[1])[:, None] + 1, kept.shape)
+
+
+@dataclass(frozen=True)
+class _Filling:
+    """Rows of `capacity` places, to be filled with what is `kept` of each caption, side by side from its `start`."""
+
+    start: NDArray[np.int64]
+    kept: NDArray[np.bool_]
+    rows: int
+    capacity: int
+
+    def __call__(self, values: NDArray[Any]) -> NDArray[np.int32]:
+        """Return [parts * rows, capacity, ...] of values [parts, N, n, ...]: of no token 0, of no triple -1."""
+        parts, more = len(values), values.shape[3:]
+        filled = np.full((parts, self.rows * self.capacity, *more), -1 if more else 0, np.int32)
+        place = self.start[:, :, None] + self.kept.cumsum(2) - 1
+        part = np.broadcast_to(np.arange(parts)[:, None, None], place.shape)
+        filled[part[self.kept], place[self.kept]] = values[self.kept]
+        return filled.reshape(parts * self.rows, self.capacity, *more)
+
+
+def _placed(lengths: NDArray[np.int64], longest: int) -> tuple[NDArray[np.int64], int, int]:
+    """Return where each caption [parts, N] starts in its part's rows laid end to end, rows of a part, their places."""
+    capacity = -(-longest // _ALIGNED) * _ALIGNED
+    starts, counts = zip(*(_place(of_part, capacity) for of_part in lengths.tolist()), strict=True)
+    return np.stack(starts), max(1, *counts), capacity
 
 
 def _place(lengths: list[int], capacity: int) -> tuple[NDArray[np.int64], int]:
@@ -88,13 +139,15 @@ def _place(lengths: list[int], capacity: int) -> tuple[NDArray[np.int64], int]:
     return start, count
 
 
-def attention_mask(caption: Tensor, heads: int, dtype: torch.dtype) -> Tensor:
-    """Return the additive mask [R * heads, C, C] of packed captions [R, C]: causal, and within a caption only.
+def attention_mask(caption: Tensor, heads: int, dtype: torch.dtype, *, causal: bool) -> Tensor:
+    """Return the additive mask [R * heads, C, C] of packed captions [R, C]: within a caption only.
 
     What torch's MultiheadAttention takes. Padding sees padding, so that no row of it is -inf alone.
     """
     places = caption.shape[1]
-    allowed = (caption[:, :, None] == caption[:, None, :]).tril_()
+    allowed = caption[:, :, None] == caption[:, None, :]
+    if causal:
+        allowed.tril_()
     mask = torch.zeros(len(caption), 1, places, places, dtype=dtype, device=caption.device)
     mask.masked_fill_(~allowed[:, None], -torch.inf)
     return mask.expand(-1, heads, -1, -1).flatten(0, 1)

@@ -134,17 +134,25 @@ class StructureCLIP(nn.Module):
         """
         image_features = self.encode_image(batch["image"])
         negatives = "negative_text" in batch or "negative_end" in batch
-        triples = batch.get("triples")
-        if negatives and triples is not None:
-            negative_triples = batch["negative_triples"]
-            if self.training and not self.config.kee.on_negatives:
-                negative_triples = torch.full_like(negative_triples, PADDING)
-            triples = torch.cat([triples, negative_triples.flatten(0, 1)])
-        packed = "packed_text" in batch
-        captions, more = ("text_end", "negative_end") if packed else ("text", "negative_text")
-        text = torch.cat([batch[captions], batch[more].flatten(0, 1)]) if negatives else batch[captions]
-        caption = self._packed_captions(batch, text) if packed else self._captions(text)
-        text_features = self._fused(caption, triples)
+
+        def both(of_text: str, of_negatives: str) -> Tensor:
+            texts = batch[of_text]
+            return torch.cat([texts, batch[of_negatives].flatten(0, 1)]) if negatives else texts
+
+        knowledge = None
+        if "packed_text" in batch:
+            caption = self._packed_captions(batch, both("text_end", "negative_end"))
+            if self.kee is not None and "packed_triples" in batch:
+                slot = both("triple_slot", "negative_slot")
+                knowledge = self.kee(batch["packed_triples"], self._kee_table, batch["packed_owner"], slot)
+        else:
+            caption = self._captions(both("text", "negative_text"))
+            if self.kee is not None and "triples" in batch:
+                triples = both("triples", "negative_triples")
+                if self.training and not self.config.kee.on_negatives:
+                    triples[len(image_features) :] = PADDING
+                knowledge = self.kee(triples, self._kee_table)
+        text_features = self._fused(caption, knowledge)
         features = {"image_features": image_features, "logit_scale": self.logit_scale()}
         if self.logit_bias is not None:
             features["logit_bias"] = self.logit_bias()
@@ -170,7 +178,8 @@ class StructureCLIP(nn.Module):
 
         Without triples, as a whole or in a row, the feature is CLIP's, exactly.
         """
-        return self._fused(self._captions(text), triples)
+        knowledge = None if self.kee is None or triples is None else self.kee(triples, self._kee_table)
+        return self._fused(self._captions(text), knowledge)
 
     def _captions(self, text: Tensor) -> Tensor:
         return F.normalize(self.clip.encode_text(text).float(), dim=-1)
@@ -184,7 +193,7 @@ class StructureCLIP(nn.Module):
         dtype = text.transformer.get_cast_dtype()
         tokens = text.token_embedding(batch["packed_text"]).to(dtype)
         hidden = tokens + text.positional_embedding.to(dtype)[batch["packed_position"]]
-        mask = attention_mask(batch["packed_caption"], self._text_heads, hidden.dtype)
+        mask = attention_mask(batch["packed_caption"], self._text_heads, hidden.dtype, causal=True)
         hidden = text.transformer(hidden, attn_mask=mask)
         last = text.ln_final(hidden.flatten(0, 1)[end.clamp(min=0)])
         projection = text.text_projection
@@ -192,15 +201,16 @@ class StructureCLIP(nn.Module):
             last = projection(last) if isinstance(projection, nn.Linear) else last @ projection
         return F.normalize(torch.where(end[:, None] >= 0, last.float(), 0.0), dim=-1)
 
-    def _fused(self, caption: Tensor, triples: Tensor | None) -> Tensor:
-        """Return E_text of E_CLIP [N, D] and triples [N, K, 3, T]."""
-        if self.kee is None or triples is None:
+    @property
+    def _kee_table(self) -> Tensor | None:
+        return None if self.config.kee.own_embeddings else self.token_embedding.weight
+
+    def _fused(self, caption: Tensor, knowledge: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Return E_text [N, D] of E_CLIP [N, D] and what the encoder says, if there is one."""
+        if knowledge is None:
             return caption
-        shared = not self.config.kee.own_embeddings
-        words = self.token_embedding(triples.clamp(min=0)) if shared else None
-        knowledge, has_triples = self.kee(triples, words)
-        knowledge = F.normalize(knowledge.float(), dim=-1)
-        fused = F.normalize(caption + self.config.kee.weight * knowledge, dim=-1)
+        feature, has_triples = knowledge
+        fused = F.normalize(caption + self.config.kee.weight * F.normalize(feature.float(), dim=-1), dim=-1)
         return torch.where(has_triples[:, None], fused, caption)
 
 
