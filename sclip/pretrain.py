@@ -38,7 +38,7 @@ from sclip.model.export import WEIGHTS_FILE
 from sclip.scenegraph import ParserError
 from sclip.scorer import Scorer
 from sclip.train import checkpoint, cluster, trainer
-from sclip.train.checkpoint import CheckpointError
+from sclip.train.manifest import CheckpointError
 from sclip.train.progress import Progress
 from sclip.train.run_folder import RunFolder
 
@@ -197,6 +197,8 @@ def _train(run: _Started, console: Console) -> None:
             progress.report(report)
             if report["kind"] == "metrics":
                 run.tracker.log({f"train/{k}": v for k, v in report["metrics"].items()}, report["step"])
+            elif report["kind"] == "checkpoint":
+                run.tracker.log({"train/checkpoint_stall_s": report["seconds"]}, report["step"])
 
         trainer.fit(run.plan, run.folder, run.samples, on_report)
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from sclip.config import KEEConfig, ModelConfig
 from sclip.model import build_model
-from sclip.train import checkpoint
-from sclip.train.checkpoint import MANIFEST, CheckpointError
+from sclip.train import checkpoint, manifest
+from sclip.train.manifest import MANIFEST, CheckpointError
 from sclip.train.step import TrainStep
 
 CONFIG = config_with(sharding="fsdp")
@@ -126,7 +126,7 @@ def test_hyperparameters_come_from_the_config_that_loads(saved: Saved) -> None:
 
 def test_the_state_is_rank_0s_on_every_rank_and_read_without_a_tensor(saved: Saved) -> None:
     assert [json.loads(of_rank["state"]) for of_rank in saved.of_ranks] == [STATE, STATE]
-    assert checkpoint.read_state(saved.folder / "sharded") == STATE
+    assert manifest.read_state(saved.folder / "sharded") == STATE
 
 
 @pytest.mark.parametrize("name", ["plain", "sharded"])
@@ -146,8 +146,8 @@ def test_the_consolidated_model_has_the_weights_of_the_moment_of_saving(saved: S
 def test_a_checkpoint_is_whole_and_holds_only_safetensors_and_json(saved: Saved) -> None:
     for name, writers in (("plain", 1), ("sharded", 2)):
         folder = saved.folder / name
-        assert checkpoint.is_complete(folder)
-        assert checkpoint.verify(folder) == ""
+        assert manifest.is_complete(folder)
+        assert manifest.verify(folder) == ""
         files = sorted(file for file in folder.rglob("*") if file.is_file())
         assert {file.suffix for file in files} == {".safetensors", ".json"}
         shards = [file for file in files if file.suffix == ".safetensors"]
@@ -221,18 +221,18 @@ def test_an_undamaged_checkpoint_is_loaded(folder: Path) -> None:
     assert all(
         torch.equal(one, other) for one, other in zip(tensors_of(model, optimizer), expected, strict=True)
     )
-    assert checkpoint.verify(folder) == ""
+    assert manifest.verify(folder) == ""
 
 
 def test_a_folder_without_manifest_is_not_complete_and_refused(folder: Path, tmp_path: Path) -> None:
-    assert checkpoint.is_complete(folder)
+    assert manifest.is_complete(folder)
     (folder / MANIFEST).unlink()
     for incomplete in (folder, tmp_path / "nothing"):
-        assert not checkpoint.is_complete(incomplete)
+        assert not manifest.is_complete(incomplete)
         assert refused(incomplete) == f"{incomplete}: no complete checkpoint ({MANIFEST} is missing)"
-        assert checkpoint.verify(incomplete) == refused(incomplete)
+        assert manifest.verify(incomplete) == refused(incomplete)
         with pytest.raises(CheckpointError, match="no complete checkpoint"):
-            checkpoint.read_state(incomplete)
+            manifest.read_state(incomplete)
         with pytest.raises(CheckpointError, match="no complete checkpoint"):
             checkpoint.consolidate(incomplete, MODEL)
 
@@ -241,8 +241,8 @@ def test_what_a_crash_left_is_written_over(folder: Path) -> None:
     (folder / MANIFEST).unlink()
     (folder / "shard-00009-model-00001-of-00001.safetensors").write_bytes(b"half")
     checkpoint.save(folder, *small(seed=2), {"samples": 24})
-    assert checkpoint.verify(folder) == ""
-    assert checkpoint.read_state(folder) == {"samples": 24}
+    assert manifest.verify(folder) == ""
+    assert manifest.read_state(folder) == {"samples": 24}
 
 
 def test_a_complete_checkpoint_is_never_written_over(folder: Path) -> None:
@@ -258,7 +258,7 @@ def test_a_truncated_file_is_found_and_refused(folder: Path, kept: slice) -> Non
     whole = shard.read_bytes()
     shard.write_bytes(whole[kept])
     expected = f"{shard}: {len(whole[kept])} bytes, the manifest says {len(whole)}"
-    assert checkpoint.verify(folder) == expected
+    assert manifest.verify(folder) == expected
     assert refused(folder) == expected
 
 
@@ -268,7 +268,7 @@ def test_a_flipped_bit_is_found_by_verifying(folder: Path, place: int) -> None:
     content = bytearray(shard.read_bytes())
     content[place] ^= 1
     shard.write_bytes(content)
-    found = checkpoint.verify(folder)
+    found = manifest.verify(folder)
     assert found == f"{shard}: its bytes are not those that were written (SHA-256 differs)"
 
 
@@ -277,11 +277,11 @@ def test_a_file_that_is_missing_or_too_much_is_named(folder: Path) -> None:
     shutil.copy(shard_of(folder), stray)
     assert refused(folder).startswith(f"{stray}: ")
     stray.rename(folder.parent / "elsewhere")
-    assert checkpoint.verify(folder) == ""
+    assert manifest.verify(folder) == ""
     shard = shard_of(folder)
     shard.unlink()
     assert refused(folder).startswith(f"{shard}: None bytes")
-    assert checkpoint.verify(folder) == refused(folder)
+    assert manifest.verify(folder) == refused(folder)
 
 
 def test_a_header_that_cannot_be_read_is_told(folder: Path) -> None:
@@ -295,7 +295,7 @@ def test_a_damaged_manifest_or_one_of_another_format_is_refused(folder: Path, co
     (folder / MANIFEST).write_text(content)
     expected = "format 2, this version reads 1" if "2" in content else "damaged"
     assert expected in refused(folder)
-    assert checkpoint.verify(folder) == refused(folder)
+    assert manifest.verify(folder) == refused(folder)
 
 
 def test_another_architecture_is_refused_with_its_tensors(folder: Path) -> None:
@@ -304,3 +304,37 @@ def test_another_architecture_is_refused_with_its_tensors(folder: Path) -> None:
         f"{folder}: not a checkpoint of this model: tensors 12 of another shape (model.0.bias"
     )
     assert "another run.name" in message
+
+
+def test_no_bit_of_a_header_that_is_flipped_makes_more_than_a_clear_error(folder: Path) -> None:
+    shard = shard_of(folder)
+    whole = shard.read_bytes()
+    length = 8 + int.from_bytes(whole[:8], "little")
+    refusals = 0
+    for place in range(0, length, 5):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << (place % 8)
+        shard.write_bytes(changed)
+        model, optimizer = small(seed=1)
+        try:
+            checkpoint.load(folder, model, optimizer)
+        except CheckpointError as error:
+            refusals += 1
+            assert str(error).startswith(str(folder))
+    assert refusals > 0.8 * length / 5
+
+
+def test_a_pickle_in_place_of_safetensors_is_refused(folder: Path) -> None:
+    shard = shard_of(folder)
+    size = shard.stat().st_size
+    torch.save({"weight": torch.ones(3)}, shard)
+    shard.write_bytes(shard.read_bytes()[:size].ljust(size, b"\0"))
+    assert "no readable safetensors file" in refused(folder)
+
+
+@pytest.mark.parametrize(
+    "files", ["[]", '{"a.safetensors": 5}', '{"../a.safetensors": {"bytes": 3, "sha256": ""}}']
+)
+def test_a_manifest_of_other_files_is_refused(folder: Path, files: str) -> None:
+    (folder / MANIFEST).write_text(f'{{"format": 1, "state": {{}}, "files": {files}}}')
+    assert refused(folder).startswith(str(folder))

@@ -30,7 +30,7 @@ from sclip.data.position import Position
 from sclip.data.shards import Sample, read_shard
 from sclip.data.stream import StreamPlan, read_entry
 from sclip.scenegraph import Parser
-from sclip.train import checkpoint
+from sclip.train import manifest
 
 Columns = dict[str, NDArray[Any]]
 
@@ -237,6 +237,6 @@ def test_a_run_with_a_filter_counts_what_it_left_out_and_closes_every_shard(
     trained = summary.trained
     assert (trained["samples"], trained["filtered"]) == (2 * len(kept), 2 * (24 - len(kept)))
     assert trained["quarantined"] == 0
-    position = checkpoint.read_state(summary.folder / trained["checkpoint"])["position"]
+    position = manifest.read_state(summary.folder / trained["checkpoint"])["position"]
     assert position == {"low": 2 * len(filtered.shards), "closed": [], "open": []}
     assert "  filtered " in said.getvalue().splitlines()[-2]

@@ -24,7 +24,10 @@ class Rule:
 
 
 HEAVY = "torch torchvision open_clip timm ray mlflow"
-STEP = Rule("config model train.collectives train.sharding", never="ray spacy mlflow pydantic yaml rich")
+STEP = Rule(
+    "config model train.collectives train.ema train.manifest train.sharding",
+    never="ray spacy mlflow pydantic yaml rich",
+)
 """What a machine with only torch and open_clip can run."""
 
 RULES = {
@@ -54,6 +57,8 @@ RULES = {
     "train.sharding": STEP,
     "train.step": STEP,
     "train.checkpoint": STEP,
+    "train.ema": STEP,
+    "train.manifest": STEP,
     "train.trainer": Rule(
         "config config_loader seeding data model scenegraph.ParserError train tracking",
         never="spacy mlflow pydantic yaml",

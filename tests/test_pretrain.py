@@ -28,7 +28,7 @@ from sclip.config import Config, ConfigError
 from sclip.config_loader import load
 from sclip.data.shards import Sample, expand, read_shard
 from sclip.pretrain import Summary
-from sclip.train import checkpoint
+from sclip.train import manifest
 from sclip.train.run_folder import RunFolder
 from sclip.train.trainer import TrainingFailed
 
@@ -89,7 +89,7 @@ def losses(summary: Summary) -> dict[int, float]:
 
 def entries_done(summary: Summary) -> int:
     """Return the shards of all epochs whose every row was trained on, and that nothing is open."""
-    position = checkpoint.read_state(summary.folder / summary.trained["checkpoint"])["position"]
+    position = manifest.read_state(summary.folder / summary.trained["checkpoint"])["position"]
     assert position["open"] == position["closed"] == []
     return int(position["low"])
 
@@ -297,7 +297,7 @@ class Killer(threading.Thread):
         self.join(30)
 
 
-LONG = ("train.epochs=16", "train.checkpoint_every=8")
+LONG = ("train.epochs=16", "checkpoint.every=8")
 
 
 def test_a_killed_worker_costs_no_sample_and_leaves_one_continuous_curve(

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from sclip.config import Config, ConfigError, DataConfig, LossConfig, RunConfig, TrainConfig
+from sclip.config import CheckpointConfig, Config, ConfigError, DataConfig, LossConfig, RunConfig, TrainConfig
 from sclip.config_loader import keys, to_tree
-from sclip.train import checkpoint
+from sclip.train import checkpoint, manifest
 from sclip.train.run_folder import RESUMABLE, RunFolder
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")  # one process, no group
@@ -82,7 +82,8 @@ def test_the_same_config_and_shards_pass(folder: RunFolder) -> None:
 def test_where_and_how_a_run_goes_may_differ(folder: RunFolder) -> None:
     changed = dataclasses.replace(
         CONFIG,
-        train=TrainConfig(num_workers=4, sharding="ddp", checkpoint_every=7, worker_cpus=0.5),
+        train=TrainConfig(num_workers=4, sharding="ddp", worker_cpus=0.5),
+        checkpoint=CheckpointConfig(every=7),
         data=DataConfig(actors_max=9, readers=1),
         tracking=dataclasses.replace(CONFIG.tracking, offline=True),
     )
@@ -146,7 +147,7 @@ def test_the_newest_whole_checkpoint_is_the_latest(
     for step in (5, 100, 20):
         save(folder, step, trained)
     assert folder.latest() == (folder.path / "step-00000100", 100)
-    (save(folder, 1000, trained) / checkpoint.MANIFEST).unlink()
+    (save(folder, 1000, trained) / manifest.MANIFEST).unlink()
     assert folder.latest() == (folder.path / "step-00000100", 100)
 
 
@@ -155,12 +156,12 @@ def test_what_a_crash_left_of_a_checkpoint_is_removed(
 ) -> None:
     kept = save(folder, 5, trained)
     half = save(folder, 10, trained)
-    (half / checkpoint.MANIFEST).unlink()
+    (half / manifest.MANIFEST).unlink()
     folder.step_path(15).mkdir()
     assert folder.roll_back() == []
     assert sorted(folder.path.glob("*step-*")) == [kept]
     assert folder.latest() == (kept, 5)
-    assert checkpoint.read_state(kept) == {"step": 5}
+    assert manifest.read_state(kept) == {"step": 5}
 
 
 def test_a_damaged_checkpoint_is_set_aside_and_told(
@@ -173,7 +174,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_told(
     assert "SHA-256" in note
     assert note.endswith("set aside, the checkpoint before it is used")
     assert not damaged.exists()
-    assert checkpoint.is_complete(folder.path / "damaged-step-00000010")
+    assert manifest.is_complete(folder.path / "damaged-step-00000010")
     assert folder.latest() == (kept, 5)
     assert folder.roll_back() == []
 
@@ -204,7 +205,7 @@ def test_quarantine_lines_after_the_newest_checkpoint_are_taken_back(
     save(folder, 5, trained)
     folder.set_aside(5, [REJECTED, REJECTED | {"key": "0008"}])
     folder.set_aside(10, [REJECTED | {"key": "0009"}])
-    (save(folder, 10, trained) / checkpoint.MANIFEST).unlink()
+    (save(folder, 10, trained) / manifest.MANIFEST).unlink()
     folder.roll_back()
     assert quarantined(folder) == [{"step": 5} | REJECTED, {"step": 5} | REJECTED | {"key": "0008"}]
     folder.set_aside(10, [REJECTED | {"key": "0009"}])

@@ -18,7 +18,7 @@ from sclip.config import Config, ConfigError, ModelConfig, TrainConfig
 from sclip.config_loader import from_tree
 from sclip.model import build_model
 from sclip.train import checkpoint
-from sclip.train.checkpoint import CheckpointError
+from sclip.train.manifest import CheckpointError
 from sclip.train.sharding import apply, make_optimizer
 from sclip.train.step import TrainStep
 

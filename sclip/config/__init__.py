@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from sclip.config.checkpoint import CheckpointConfig
 from sclip.config.checks import ConfigError, require
 from sclip.config.data import DataConfig, ScenesConfig
 from sclip.config.model import KEEConfig, LossConfig, ModelConfig
@@ -15,6 +16,7 @@ from sclip.config.run import EvaluateConfig, RunConfig, TrackingConfig
 from sclip.config.train import TrainConfig
 
 __all__ = [
+    "CheckpointConfig",
     "Config",
     "ConfigError",
     "DataConfig",
@@ -39,6 +41,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 

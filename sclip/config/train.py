@@ -51,10 +51,8 @@ class TrainConfig:
     """Gradients are scaled down to this global norm; 0: not clipped."""
     log_every: int = 10
     """Steps between two metric reports."""
-    checkpoint_every: int = 500
-    """Steps between two checkpoints; one is also written at the end."""
-    keep_checkpoints: int = 2
-    """Newest checkpoints that are kept."""
+    ema_decay: float = 0.0
+    """Keep a moving average of the weights, which is evaluated and exported: share kept a step, 0.9999. 0: none."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -62,8 +60,6 @@ class TrainConfig:
             "num_workers",
             "worker_threads",
             "log_every",
-            "checkpoint_every",
-            "keep_checkpoints",
         ):
             require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
         require(
@@ -82,6 +78,7 @@ class TrainConfig:
             scale = getattr(self, name)
             require(0 <= scale < inf, f"train.{name}", scale, "0 (frozen) or more")
         require(self.weight_decay >= 0, "train.weight_decay", self.weight_decay, "0 or more")
+        require(0 <= self.ema_decay < 1, "train.ema_decay", self.ema_decay, "0 (none) to below 1")
         require(0 <= self.beta2 < 1, "train.beta2", self.beta2, "0 to below 1")
         require(0 <= self.warmup <= 1, "train.warmup", self.warmup, "a share of the run, 0 to 1")
         require(self.max_grad_norm >= 0, "train.max_grad_norm", self.max_grad_norm, "0 (off) or more")

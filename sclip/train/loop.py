@@ -7,6 +7,7 @@ left they all stop. What was trained on is recorded after `optimizer.step` and t
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +18,6 @@ import numpy as np
 import ray.train
 import torch
 import torch.distributed as dist
-from ray.train import Checkpoint, CheckpointUploadMode
 from ray.train.torch import get_device
 from ray.util.queue import Queue
 from torch import Tensor, nn
@@ -30,9 +30,11 @@ from sclip.data.stream import StreamPlan
 from sclip.model import Tokenizer, build_model
 from sclip.seeding import digest64
 from sclip.train import checkpoint, sharding
-from sclip.train.collectives import gather_json
+from sclip.train.collectives import gather_json, in_unison
+from sclip.train.ema import EMA
+from sclip.train.manifest import CheckpointError
 from sclip.train.run_folder import RunFolder
-from sclip.train.step import TrainStep
+from sclip.train.step import TrainStep, unwrapped
 
 DATASET = "train"
 _FEWEST_TO_JUDGE = 100
@@ -88,8 +90,13 @@ class _Worker:
         )
         optimizer = sharding.make_optimizer(model, config.train)
         self.step = TrainStep(model, optimizer, config)
+        self.ema = EMA(unwrapped(model), config.train.ema_decay) if config.train.ema_decay else None
         self.progress, self.position = _Progress(), Position()
-        self.saved_step = self._resume(model, optimizer)
+        self.metrics: dict[str, float] = {}
+        self.saver = checkpoint.Saver()
+        self.checkpoint_bytes = checkpoint.size_bytes(model, self.ema is not None)
+        self.saved_step = self.started_step = self._resume(model, optimizer)
+        self._make_room()
         self.batches = Batches(
             self._blocks(), config.train.batch_size // self.world, self.saved_step, self._blank()
         )
@@ -101,7 +108,11 @@ class _Worker:
         while True:
             waiting = time.perf_counter()
             batch = self.batches.next()
-            rows, *left_out = self._sum(batch.rows, len(self.batches.rejected), self.batches.filtered)
+            rows, written, *left_out = self._sum(
+                batch.rows, int(self.saver.is_done), len(self.batches.rejected), self.batches.filtered
+            )
+            if written == self.world:  # all at the same step: what it raises is raised on every rank
+                self._saved()
             meter.wait_s += time.perf_counter() - waiting
             quarantined = self.progress.quarantined + left_out[0]
             filtered = self.progress.filtered + left_out[1]
@@ -109,22 +120,28 @@ class _Worker:
             if not rows:
                 break
             progress = (self.progress.samples + filtered) / self.job.samples
+            # What a model drops at random follows from the step, and so is the same after a resume.
+            torch.manual_seed(digest64("step", self.config.run.seed, self.progress.step, self.rank))
             metrics = self.step(self._on_device(batch), min(progress, 1.0))
             self.batches.trained(batch)
             self.progress.step += 1
+            if self.ema is not None:
+                self.ema.update(self.progress.step)
             self.progress.samples += rows
             meter.add(metrics, rows)
             if self.progress.step % self.config.train.log_every == 0:
                 self._log(meter, quarantined, filtered)
-            if self.progress.step % self.config.train.checkpoint_every == 0:
+            if self.progress.step % self.config.checkpoint.every == 0:
                 self.step.check(metrics)
                 self._save()
         if meter.steps:
             self._log(meter, quarantined, filtered)
-        if self.progress.step > self.saved_step:
+        if self.progress.step > self.started_step:
             self._save()
         else:  # what was left out after the last sample still belongs to the run
             self._take_record()
+        if self.started_step > self.saved_step:
+            self._saved()
         if not self.progress.samples:
             raise ConfigError(
                 f"data.min_objects, min_attributes, min_relations = {self.config.data.least}: no caption of "
@@ -140,7 +157,7 @@ class _Worker:
         if latest is None:
             return 0
         path, step = latest
-        state = checkpoint.load(path, model, optimizer)
+        state = checkpoint.load(path, model, optimizer, self.ema)
         self.progress = _Progress(**state["progress"])
         self.position = Position.from_json(state["position"])
         return step
@@ -197,22 +214,43 @@ class _Worker:
             )
 
     def _save(self) -> None:
-        """Write a checkpoint of what every rank has trained on, and tell Ray Train of it."""
+        """Begin a checkpoint of what every rank has trained on; it is there once `_saved` returns."""
         started = time.perf_counter()
+        if self.started_step > self.saved_step:
+            self._saved()
         # Its quarantine before the manifest: lines without a checkpoint are taken back, the reverse is lost.
         self._take_record()
+        self._make_room()
+        state = {
+            "progress": dict(vars(self.progress)),
+            "position": self.position.to_json(),
+            "metrics": {name: value for name, value in self.metrics.items() if math.isfinite(value)},
+        }
         path = self.folder.step_path(self.progress.step)
-        state = {"progress": vars(self.progress), "position": self.position.to_json()}
-        checkpoint.save(path, self.step.model, self.step.optimizer, state)
-        self.saved_step = self.progress.step
-        self._report(
-            "checkpoint", path=str(path), seconds=time.perf_counter() - started, **vars(self.progress)
-        )
-        ray.train.report(
-            {"step": self.progress.step},
-            checkpoint=Checkpoint.from_directory(path) if self.rank == 0 else None,
-            checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD,
-        )
+        self.started_step = self.progress.step
+        self.saver.start(path, self.step.model, self.step.optimizer, state, self.ema)
+        self.stood_still_s = time.perf_counter() - started
+        if not self.config.checkpoint.asynchronous:
+            self._saved()
+            self.stood_still_s = time.perf_counter() - started
+
+    def _make_room(self) -> None:
+        def here() -> dict[str, Any]:
+            if self.rank == 0:
+                self.folder.touch()
+                self.folder.make_room(self.checkpoint_bytes, self.config.checkpoint)
+            return {}
+
+        in_unison(here, CheckpointError)
+
+    def _saved(self) -> None:
+        """Wait until the checkpoint that was begun is whole on every rank, tell of it, and remove what it replaces."""
+        self.saver.wait()
+        self.saved_step = self.started_step
+        path = self.folder.step_path(self.saved_step)
+        if self.rank == 0:
+            self.folder.prune(self.config.checkpoint)
+        self._report("checkpoint", path=str(path), step=self.saved_step, seconds=self.stood_still_s)
 
     def _take_record(self) -> None:
         """Merge what every rank has done since the last call into position, progress and quarantine.jsonl."""
@@ -240,6 +278,14 @@ class _Worker:
         done = self.progress.samples + filtered
         metrics["epoch"] = done / self.job.samples * self.config.train.epochs
         metrics |= {"quarantined": quarantined, "filtered": filtered}
+        keep = self.config.checkpoint
+        if keep.keep_best and keep.best_metric not in metrics:
+            raise ConfigError(
+                f"checkpoint.best_metric={keep.best_metric!r}: no such metric; one of {', '.join(sorted(metrics))}"
+            )
+        self.metrics = metrics
+        if self.rank == 0:
+            self.folder.touch()
         self._report("metrics", step=self.progress.step, samples=self.progress.samples, metrics=metrics)
 
     def _report(self, kind: str, **values: Any) -> None:

@@ -3,6 +3,7 @@
     config.json       the resolved config, compared when the run is started again
     shards.json       shards and their sample counts, fixed for the life of the run
     step-00000500/    a checkpoint (`sclip.train.checkpoint`)
+    alive             touched while the run goes on
     quarantine.jsonl  samples that could not be trained on: step, shard, key, reason
     complete.json     written when every sample was trained on
     model/            the exported model
@@ -13,25 +14,32 @@ Every file is written under another name and then renamed, so that a reader neve
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from sclip.config import ConfigError
+from sclip.config import CheckpointConfig, ConfigError
 from sclip.config_loader import difference
-from sclip.train import checkpoint
+from sclip.train import manifest
+from sclip.train.manifest import CheckpointError
 
 RESUMABLE = {
     "run.compare_with", "run.max_failures", "run.progress_every_s",
     "data.actors_min", "data.actors_max", "data.actor_cpus", "data.read_cpus", "data.readers", "data.annotations",
     "train.num_workers", "train.use_gpu", "train.worker_cpus", "train.worker_threads", "train.sharding",
     "train.micro_batch", "train.pack_text",
-    "train.log_every", "train.checkpoint_every", "train.keep_checkpoints",
+    "train.log_every", "checkpoint.every", "checkpoint.keep_last", "checkpoint.keep_best", "checkpoint.best_metric",
+    "checkpoint.best_is", "checkpoint.asynchronous", "checkpoint.disk_budget_gb",
     "tracking.offline",
 }  # fmt: skip
 """Keys that may differ when a run is started again: they say where and how it runs, not what is learned."""
+
+
+ALIVE = "alive"
+"""Touched at every report of a run that goes on."""
 
 
 class RunFolder:
@@ -74,10 +82,62 @@ class RunFolder:
 
     def latest(self) -> tuple[Path, int] | None:
         """Return the newest complete checkpoint and its step."""
-        for path in sorted(self.path.glob("step-*"), reverse=True):
-            if checkpoint.is_complete(path):
-                return path, int(path.name.removeprefix("step-"))
+        for path in self.checkpoints():
+            return path, int(path.name.removeprefix("step-"))
         return None
+
+    def checkpoints(self) -> list[Path]:
+        """Return the complete checkpoints, the newest first."""
+        return [path for path in sorted(self.path.glob("step-*"), reverse=True) if manifest.is_complete(path)]
+
+    def prune(self, keep: CheckpointConfig) -> None:
+        """Remove the checkpoints that need not be kept; never the newest. By one rank, while none is being read."""
+        complete = self.checkpoints()
+        kept = {*complete[: keep.keep_last], *self._best(complete, keep)}
+        for path in complete:
+            if path not in kept:
+                _remove(path)
+
+    def make_room(self, bytes_needed: int, keep: CheckpointConfig) -> None:
+        """Remove older checkpoints until one of `bytes_needed` fits below the budget, if there is one.
+
+        The best go last, and the newest never. Raises CheckpointError where it still does not fit, or not on the disk.
+        """
+        complete = self.checkpoints()
+        best = self._best(complete, keep)
+        sizes = {path: size_of(path) for path in complete}
+        budget = keep.disk_budget_gb * 1e9
+        oldest_first = sorted(complete[1:], key=lambda path: (path in best, path.name))
+        while budget and oldest_first and sum(sizes.values()) + bytes_needed > budget:
+            _remove(path := oldest_first.pop(0))
+            del sizes[path]
+        if budget and sum(sizes.values()) + bytes_needed > budget:
+            raise CheckpointError(
+                f"checkpoint.disk_budget_gb={keep.disk_budget_gb:g}: a checkpoint takes {bytes_needed / 1e9:.2f} GB, "
+                f"and the one before it ({sum(sizes.values()) / 1e9:.2f} GB) stays until it is whole; raise it to "
+                f"{(bytes_needed + sum(sizes.values())) / 1e9:.2f} or more"
+            )
+        free = shutil.disk_usage(self.path).free
+        if free < bytes_needed:
+            raise CheckpointError(
+                f"{self.path}: {free / 1e9:.2f} GB free, a checkpoint takes {bytes_needed / 1e9:.2f} GB; make room "
+                "(jobs/clean.py lists what can go), lower checkpoint.keep_last, or set checkpoint.disk_budget_gb"
+            )
+
+    def touch(self) -> None:
+        """Leave a sign that the run goes on, for `jobs/clean.py`."""
+        (self.path / ALIVE).touch()
+
+    @staticmethod
+    def _best(complete: Sequence[Path], keep: CheckpointConfig) -> list[Path]:
+        if not keep.keep_best:
+            return []
+        values = {
+            path: manifest.read_state(path).get("metrics", {}).get(keep.best_metric) for path in complete
+        }
+        sign = 1 if keep.best_is == "lowest" else -1
+        known = [path for path, value in values.items() if value is not None and math.isfinite(value)]
+        return sorted(known, key=lambda path: sign * values[path])[: keep.keep_best]
 
     def roll_back(self) -> list[str]:
         """Set aside what a crash left behind; only while no worker is alive. Return one line for each.
@@ -87,9 +147,9 @@ class RunFolder:
         """
         notes = []
         for path in sorted(self.path.glob("step-*"), reverse=True):
-            if not checkpoint.is_complete(path):
+            if not manifest.is_complete(path):
                 shutil.rmtree(path)
-            elif damage := checkpoint.verify(path):
+            elif damage := manifest.verify(path):
                 aside = path.with_name(f"damaged-{path.name}")
                 shutil.rmtree(aside, ignore_errors=True)  # of the same step, before
                 path.rename(aside)
@@ -136,6 +196,16 @@ class RunFolder:
 
     def _write(self, name: str, value: Any) -> None:
         _replace(self.path / name, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of all files below a folder."""
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def _remove(path: Path) -> None:
+    (path / manifest.MANIFEST).unlink()  # first: half of a checkpoint is none
+    shutil.rmtree(path)
 
 
 def _replace(path: Path, text: str) -> None:

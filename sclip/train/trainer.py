@@ -25,9 +25,9 @@ from sclip.data.position import Position, PositionError
 from sclip.data.shards import ShardError
 from sclip.model import ModelError
 from sclip.scenegraph import ParserError
-from sclip.train import checkpoint
-from sclip.train.checkpoint import CheckpointError
+from sclip.train import manifest
 from sclip.train.loop import DATASET, TooManyQuarantined, TrainJob, train_worker
+from sclip.train.manifest import CheckpointError
 from sclip.train.run_folder import RunFolder
 from sclip.train.step import TrainingDiverged
 
@@ -70,7 +70,6 @@ def fit(
                 name=folder.path.name,
                 storage_path=str(folder.path.parent),
                 failure_config=ray.train.FailureConfig(max_failures=run.max_failures),
-                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=train.keep_checkpoints),
                 callbacks=[_StopAtLastingErrors()],
             ),
             datasets={DATASET: lambda: build(plan, folder.path)},
@@ -90,7 +89,7 @@ def build(plan: stream.StreamPlan, path: Path) -> ray.data.Dataset:
     latest = folder.latest()
     if latest is None:
         return stream.build(plan, Position(), origin=0)
-    state = checkpoint.read_state(latest[0])
+    state = manifest.read_state(latest[0])
     return stream.build(plan, Position.from_json(state["position"]), origin=latest[1])
 
 

@@ -1,0 +1,105 @@
+"""The manifest of a checkpoint: what makes a folder a whole one, and finds what was damaged since.
+
+A checkpoint is a folder of safetensors files and manifest.json: the caller's JSON state, and size and SHA-256 of each
+file. The manifest comes last and in one piece, so a folder without one is what a crash left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = [
+    "MANIFEST",
+    "CheckpointError",
+    "checked_manifest",
+    "fingerprint",
+    "is_complete",
+    "read_state",
+    "verify",
+    "write_manifest",
+]
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+"""Version of the layout above and of the names of tensors; a reader refuses another one."""
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be written or read; the message names the folder, what differs and the remedy."""
+
+
+def is_complete(path: str | Path) -> bool:
+    """Return whether the folder holds a checkpoint that was written to its end."""
+    return (Path(path) / MANIFEST).is_file()
+
+
+def read_state(path: str | Path) -> dict[str, Any]:
+    """Return the caller's state of a checkpoint without reading any tensor."""
+    state: dict[str, Any] = _manifest(Path(path))["state"]
+    return state
+
+
+def verify(path: str | Path) -> str:
+    """Return what is damaged in a complete checkpoint, in one line, or "" if every byte is as it was written.
+
+    Reads all files (about a second a gigabyte): meant for one process before a resume, not for every rank.
+    """
+    path = Path(path)
+    try:
+        manifest = checked_manifest(path)
+    except CheckpointError as error:
+        return str(error)
+    for name, entry in manifest["files"].items():
+        if fingerprint(path / name) != entry:
+            return f"{path / name}: its bytes are not those that were written (SHA-256 differs)"
+    return ""
+
+
+def checked_manifest(path: Path) -> dict[str, Any]:
+    """Return the manifest if the files beside it are those it names, by name and size."""
+    manifest = _manifest(path)
+    sizes = {file.name: file.stat().st_size for file in path.glob("*.safetensors")}
+    for name in sorted(sizes.keys() | manifest["files"].keys()):
+        stored, expected = sizes.get(name), manifest["files"].get(name, {}).get("bytes")
+        if stored != expected:
+            raise CheckpointError(f"{path / name}: {stored} bytes, the manifest says {expected}")
+    return manifest
+
+
+def fingerprint(file: Path) -> dict[str, Any]:
+    """Return size and SHA-256 of a file, as they stand in the manifest."""
+    with file.open("rb") as stream:
+        return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+
+
+def write_manifest(path: Path, state: Mapping[str, Any], files: Mapping[str, Any]) -> None:
+    """Make the folder a complete checkpoint of these files (`fingerprint` of each by its name)."""
+    manifest = {"format": FORMAT, "state": state, "files": dict(sorted(files.items()))}
+    partial = path / f".{MANIFEST}.partial"
+    with partial.open("w") as file:
+        json.dump(manifest, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(path / MANIFEST)
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text())
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no complete checkpoint ({MANIFEST} is missing)") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path / MANIFEST}: damaged ({error})") from error
+    if not isinstance(manifest, dict) or not {"format", "state", "files"} <= manifest.keys():
+        raise CheckpointError(f"{path / MANIFEST}: damaged (no format, state or files in it)")
+    if manifest["format"] != FORMAT:
+        raise CheckpointError(f"{path}: format {manifest['format']}, this version reads {FORMAT}")
+    files = manifest["files"]
+    if not isinstance(files, dict) or not all(isinstance(entry, dict) for entry in files.values()):
+        raise CheckpointError(f"{path / MANIFEST}: damaged (its files have no size and SHA-256)")
+    return manifest

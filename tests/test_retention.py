@@ -1,0 +1,118 @@
+"""Which checkpoints of a run stay: the newest, the best, what a budget and the disk allow."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from sclip.config import CheckpointConfig, ConfigError
+from sclip.train import manifest
+from sclip.train.manifest import CheckpointError
+from sclip.train.run_folder import RunFolder, size_of
+
+MEGABYTE = 10**6
+
+
+def folder_with(path: Path, losses: dict[int, float | None], megabytes: int = 1) -> RunFolder:
+    """Return a run with a checkpoint, as good as a loss, at each step."""
+    folder = RunFolder(path)
+    for step, loss in losses.items():
+        place = folder.step_path(step)
+        place.mkdir(parents=True)
+        (place / "a.safetensors").write_bytes(bytes(megabytes * MEGABYTE))
+        metrics = {} if loss is None else {"loss": loss, "accuracy": 1 - loss}
+        files = {"a.safetensors": manifest.fingerprint(place / "a.safetensors")}
+        manifest.write_manifest(place, {"metrics": metrics}, files)
+    return folder
+
+
+def steps(folder: RunFolder) -> list[int]:
+    return [int(path.name.removeprefix("step-")) for path in folder.checkpoints()]
+
+
+LOSSES = {10: 0.5, 20: 0.1, 30: None, 40: 0.3, 50: 0.4, 60: 0.6}
+
+
+@pytest.mark.parametrize(
+    ("keep", "expected"),
+    [
+        ({}, [60, 50]),
+        ({"keep_last": 1}, [60]),
+        ({"keep_last": 9}, [60, 50, 40, 30, 20, 10]),
+        ({"keep_last": 1, "keep_best": 2}, [60, 40, 20]),
+        ({"keep_last": 3, "keep_best": 2}, [60, 50, 40, 20]),
+        ({"keep_last": 1, "keep_best": 1, "best_is": "highest"}, [60]),
+        ({"keep_last": 1, "keep_best": 2, "best_is": "highest"}, [60, 10]),
+        ({"keep_last": 1, "keep_best": 1, "best_metric": "accuracy", "best_is": "highest"}, [60, 20]),
+        ({"keep_last": 1, "keep_best": 2, "best_metric": "other"}, [60]),
+    ],
+)
+def test_the_newest_and_the_best_stay(tmp_path: Path, keep: dict[str, Any], expected: list[int]) -> None:
+    folder = folder_with(tmp_path, LOSSES)
+    folder.prune(CheckpointConfig(**keep))
+    assert steps(folder) == expected
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"step-{n:08d}" for n in expected)
+
+
+def test_what_is_no_checkpoint_is_left_alone(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, LOSSES)
+    (tmp_path / "step-00000070").mkdir()  # being written
+    folder.prune(CheckpointConfig(keep_last=1))
+    assert steps(folder) == [60]
+    assert (tmp_path / "step-00000070").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("budget_mb", "keep_best", "expected"),
+    [
+        (0, 0, [60, 50, 40, 30, 20, 10]),
+        (4.5, 0, [60, 50, 40]),
+        (2.5, 0, [60]),
+        (3.5, 1, [60, 20]),
+        (2.5, 1, [60]),
+    ],
+)
+def test_older_ones_give_way_to_a_new_one_within_the_budget_the_best_last(
+    tmp_path: Path, budget_mb: float, keep_best: int, expected: list[int]
+) -> None:
+    folder = folder_with(tmp_path, LOSSES)
+    folder.make_room(MEGABYTE, CheckpointConfig(disk_budget_gb=budget_mb / 1000, keep_best=keep_best))
+    assert steps(folder) == expected
+    assert size_of(tmp_path) == pytest.approx(len(expected) * MEGABYTE, rel=0.01)
+
+
+def test_a_budget_that_holds_no_second_checkpoint_is_refused_with_the_arithmetic(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, LOSSES, megabytes=10)
+    with pytest.raises(
+        CheckpointError, match=r"disk_budget_gb=0\.015: .* takes 0\.01 GB, .* raise it to 0\.02 or more"
+    ):
+        folder.make_room(10 * MEGABYTE, CheckpointConfig(disk_budget_gb=0.015))
+    assert steps(folder) == [60]
+
+
+class Usage(NamedTuple):
+    total: int
+    used: int
+    free: int
+
+
+def test_a_disk_that_is_too_full_is_told_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = folder_with(tmp_path, {10: 0.5})
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 9 * 10**8, 10**8))
+    folder.make_room(99 * MEGABYTE, CheckpointConfig())
+    with pytest.raises(
+        CheckpointError, match=r"0\.10 GB free, a checkpoint takes 0\.20 GB; make room .*jobs/clean\.py"
+    ):
+        folder.make_room(200 * MEGABYTE, CheckpointConfig())
+
+
+@pytest.mark.parametrize("bad", [{"every": 0}, {"keep_last": 0}, {"keep_best": -1}, {"disk_budget_gb": -1.0}])
+def test_a_value_that_keeps_nothing_is_refused(bad: dict[str, Any]) -> None:
+    (name,) = bad
+    with pytest.raises(ConfigError, match=f"checkpoint.{name}="):
+        CheckpointConfig(**bad)

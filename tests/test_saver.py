@@ -1,0 +1,207 @@
+"""Checkpoints written while training goes on: what they hold, on other world sizes, after a kill, on a full disk."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ranks
+import torch
+from test_sharding import ROWS, config_with, part_of, start, training_batch, whole_weights
+from torch import nn
+
+from sclip.train import checkpoint, manifest
+from sclip.train.checkpoint import Saver
+from sclip.train.manifest import CheckpointError
+from sclip.train.step import TrainStep
+
+BEFORE, AFTER = (0, 1), (2, 3)
+
+
+def config_for(sharding: str) -> Any:
+    return config_with(sharding=sharding, batch_size=2 * ROWS)
+
+
+def losses(step: TrainStep, numbers: tuple[int, ...], rank: int, world_size: int) -> list[float]:
+    """Train steps on twelve rows in all, so that they divide among four ranks."""
+    values: list[float] = []
+    for number in numbers:
+        one, other = training_batch(number), training_batch(number + 10)
+        batch = {name: torch.cat([one[name], other[name]]) for name in one}
+        share = 2 * ROWS // world_size
+        part = {name: column[rank * share : (rank + 1) * share] for name, column in batch.items()}
+        metrics = step(part, 0.3)
+        values += [metrics["loss"].item(), metrics["grad_norm"].item()]
+    return values
+
+
+def write(rank: int, world_size: int, folder: str) -> dict[str, Any]:
+    """Train, begin a checkpoint, train on at once, and wait for it then; the second is of the other sharding."""
+    found: dict[str, Any] = {}
+    for sharding in ("fsdp", "ddp"):
+        step, saver = start(config_for(sharding)), Saver()
+        losses(step, BEFORE, rank, world_size)
+        saver.start(f"{folder}/{sharding}", step.model, step.optimizer, {"step": 2})
+        weights = whole_weights(step.model)
+        found[sharding] = losses(step, AFTER, rank, world_size)
+        saver.wait()
+        assert manifest.is_complete(f"{folder}/{sharding}")
+        found[f"{sharding} weights"] = weights
+        saver.close()
+    return found
+
+
+def resume(rank: int, world_size: int, folder: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for written in ("fsdp", "ddp"):
+        for sharding in ("fsdp", "ddp"):
+            step = start(config_for(sharding), seed=5)
+            assert checkpoint.load(f"{folder}/{written}", step.model, step.optimizer) == {"step": 2}
+            found[f"{written} as {sharding}"] = losses(step, AFTER, rank, world_size)
+    return found
+
+
+class Written:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.of_ranks = ranks.run(write, 4, folder, str(folder))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Written]:
+    folder = tmp_path_factory.mktemp("written")
+    yield Written(folder)
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_what_four_ranks_wrote_goes_on_on_fewer_and_as_another_sharding(
+    written: Written, world_size: int
+) -> None:
+    if world_size == 1:
+        of_ranks = [resume(0, 1, str(written.folder))]
+    else:
+        of_ranks = ranks.run(resume, world_size, written.folder, str(written.folder))
+    for of_rank in of_ranks:
+        for case, values in of_rank.items():
+            uninterrupted = written.of_ranks[0][case.split()[0]]
+            assert values == pytest.approx(uninterrupted, rel=1e-3), case
+
+
+def test_it_holds_the_weights_of_the_moment_it_was_begun(written: Written) -> None:
+    for sharding in ("fsdp", "ddp"):
+        assert manifest.verify(written.folder / sharding) == ""
+        model = checkpoint.consolidate(written.folder / sharding, config_for(sharding).model)
+        expected = written.of_ranks[3][f"{sharding} weights"]
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
+
+
+# One process
+
+
+def small() -> tuple[nn.Module, torch.optim.Optimizer]:
+    model = nn.Linear(3, 3)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(2, 3)).sum().backward()
+    optimizer.step()
+    return model, optimizer
+
+
+def test_training_goes_on_while_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, optimizer = small()
+    go_on = threading.Event()
+    whole = manifest.write_manifest
+    monkeypatch.setattr(checkpoint, "write_manifest", lambda *args: (go_on.wait(60), whole(*args))[1])
+    saver = Saver()
+    assert not saver.is_done
+    saver.start(tmp_path / "a", model, optimizer, {"n": 1})
+    saved = [p.detach().clone() for p in model.parameters()]
+    optimizer.step()  # while the thread is held back
+    assert not saver.is_done
+    assert not manifest.is_complete(tmp_path / "a")
+    go_on.set()
+    saver.start(tmp_path / "b", model, optimizer, {"n": 2})  # waits for the one before
+    assert manifest.is_complete(tmp_path / "a")
+    saver.close()
+    assert saver.is_done
+    saver.wait()
+    assert not saver.is_done
+    for name, expected in (("a", saved), ("b", list(model.parameters()))):
+        other, memory = small()
+        checkpoint.load(tmp_path / name, other, memory)
+        assert all(torch.equal(p, q) for p, q in zip(other.parameters(), expected, strict=True))
+
+
+def test_what_cannot_be_written_is_told_when_it_is_waited_for_and_another_can_follow(tmp_path: Path) -> None:
+    saver = Saver()
+    (tmp_path / "file").write_text("")
+    saver.start(tmp_path / "file" / "step-1", *small(), {})
+    with pytest.raises(CheckpointError, match=r"file/step-1"):
+        saver.wait()
+    saver.start(tmp_path / "step-1", *small(), {})
+    saver.wait()
+    assert manifest.verify(tmp_path / "step-1") == ""
+    saver.close()
+
+
+def on_a_full_disk(rank: int, world_size: int, folder: str) -> dict[str, Any]:
+    step, saver = start(config_with(sharding="fsdp")), Saver()
+    if rank == 1:  # this rank's disk is full
+
+        def full(*_: Any) -> dict[str, Any]:
+            raise OSError(28, "No space left on device")
+
+        checkpoint.fingerprint = full  # type: ignore[assignment]
+    saver.start(f"{folder}/step-1", step.model, step.optimizer, {})
+    step(part_of(training_batch(0), rank, world_size), 0.3)
+    told = ""
+    try:
+        saver.wait()
+    except CheckpointError as error:
+        told = str(error)
+    return {"told": told, "complete": manifest.is_complete(f"{folder}/step-1")}
+
+
+def test_a_rank_that_cannot_write_is_told_on_every_rank_and_nothing_is_declared_whole(tmp_path: Path) -> None:
+    for of_rank in ranks.run(on_a_full_disk, 2, tmp_path, str(tmp_path)):
+        assert "No space left on device" in of_rank["told"]
+        assert not of_rank["complete"]
+
+
+KILLED = """
+import sys, time
+import torch
+from torch import nn
+from sclip.train import checkpoint
+model = nn.Linear(2000, 2000)
+optimizer = torch.optim.AdamW(model.parameters())
+model(torch.ones(1, 2000)).sum().backward()
+optimizer.step()
+checkpoint.save(sys.argv[1] + "/step-00000001", model, optimizer, {"step": 1})
+write = checkpoint.write_manifest
+checkpoint.write_manifest = lambda *args: (print("files are there", flush=True), time.sleep(60), write(*args))
+saver = checkpoint.Saver()
+saver.start(sys.argv[1] + "/step-00000002", model, optimizer, {"step": 2})
+saver.wait()
+"""
+
+
+def test_a_process_killed_while_it_writes_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == "files are there"
+    process.kill()
+    assert process.wait(60) == -signal.SIGKILL
+    assert list((tmp_path / "step-00000002").glob("*.safetensors"))
+    assert not manifest.is_complete(tmp_path / "step-00000002")
+    assert manifest.verify(tmp_path / "step-00000001") == ""
+    assert manifest.read_state(tmp_path / "step-00000001") == {"step": 1}
