@@ -58,6 +58,7 @@ RULES = {
     "train.step": STEP,
     "train.checkpoint": STEP,
     "train.ema": STEP,
+    "train.flops": STEP,
     "train.manifest": STEP,
     "train.trainer": Rule(
         "config config_loader seeding data model scenegraph.ParserError train tracking",

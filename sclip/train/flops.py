@@ -1,0 +1,126 @@
+"""Floating-point operations that a step needs, and the share of the device's peak that they are (MFU).
+
+Counted is what the model needs and not what was executed: backward twice of forward (none of what is frozen), nothing
+for what activation checkpointing or GradCache compute again, nothing for padding, absent negatives and empty triple
+slots. A multiply-add is two operations. Of a Transformer layer of width W, l tokens need
+
+    24 W^2 l  (projections and the MLP of four times the width)  +  4 W l^2  (attention, as if not causal),
+
+the formula of Chowdhery et al. (PaLM, 2022, appendix B); here with the matrices' own sizes. The image tower is counted
+by torch's own counter, once, without computing anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+from sclip.config import Config
+from sclip.model.architecture import image_size
+from sclip.model.structure_clip import StructureCLIP
+
+__all__ = ["StepFlops", "peak_flops"]
+
+PEAKS: dict[str, tuple[float, float]] = {
+    "H200": (989.4e12, 66.9e12),
+    "H100 PCIe": (756e12, 51.2e12),
+    "H100 NVL": (835e12, 60e12),
+    "H100": (989.4e12, 66.9e12),
+    "B200": (2250e12, 75e12),
+    "A100": (312e12, 19.5e12),
+    "A10G": (70e12, 35e12),
+    "L40S": (362e12, 91.6e12),
+    "L4": (121e12, 30.3e12),
+    "RTX 4090": (165.2e12, 82.6e12),
+}
+"""Dense peak in bf16 (tensor cores) and in fp32 by part of the device's name; NVIDIA's data sheets."""
+
+
+def peak_flops(device_name: str, precision: str) -> float | None:
+    """Return a device's peak operations a second in "bf16" or "fp32", dense; None where it is not known."""
+    for name, (half, single) in PEAKS.items():
+        if name in device_name:
+            return half if precision == "bf16" else single
+    return None
+
+
+class StepFlops:
+    """Operations of one step of this rank, by the columns of its batch before packing."""
+
+    def __init__(self, model: StructureCLIP, config: Config) -> None:
+        """Count what an image, a token and a triple need; the model is the plain one, before `sharding.apply`."""
+        train, kee = config.train, model.kee
+        text = model.text_tower
+        scales = {"image": train.lr_scale_image, "text": train.lr_scale_text, "kee": train.lr_scale_kee}
+        self._passes = {part: 3 if scale else 1 for part, scale in scales.items()}
+        self._image = _counted(model.clip.visual, image_size(config.model.name))
+        self._token = _per_row(text.transformer)
+        self._attention = 4 * text.transformer.width * len(text.transformer.resblocks)
+        self._features = int(_features(model))
+        self._caption = 2 * text.transformer.width * self._features
+        self._triple = self._triple_attention = self._knowledge = 0
+        if kee is not None:
+            width = kee.projection.in_features
+            self._triple = _per_row(kee.layers) + (0 if kee.join is None else 2 * kee.join.weight.numel())
+            self._triple_attention = 4 * width * len(kee.layers)
+            self._knowledge = 2 * kee.projection.weight.numel()
+
+    def __call__(self, columns: Mapping[str, NDArray[Any]], world_size: int = 1) -> float:
+        """Return the operations of forward and backward; columns that are not trained on are left out by the caller."""
+        valid = columns["valid"]
+        samples = int(valid.sum())
+        captions = columns["text"][valid]
+        triples = columns["triples"][valid] if "triples" in columns else None
+        if "negative_text" in columns:
+            kept = columns["has_negative"][valid]
+            captions = np.concatenate([captions, columns["negative_text"][valid][kept]])
+            if triples is not None:
+                triples = np.concatenate([triples, columns["negative_triples"][valid][kept]])
+        lengths = (captions.argmax(1) + 1).astype(np.float64)
+        total = self._passes["image"] * samples * self._image
+        total += self._passes["text"] * (
+            self._token * lengths.sum() + self._attention * (lengths**2).sum() + self._caption * len(captions)
+        )
+        if triples is not None:
+            counts = np.any(triples >= 0, axis=(2, 3)).sum(1).astype(np.float64)
+            total += self._passes["kee"] * (
+                self._triple * counts.sum()
+                + self._triple_attention * (counts**2).sum()
+                + self._knowledge * (counts > 0).sum()
+            )
+        # Both directions of the contrastive logits, own rows against those of all ranks, as many on each.
+        total += 3 * 2 * 2 * samples * (samples * world_size) * self._features
+        return float(total)
+
+
+def _per_row(layers: nn.Module) -> int:
+    """Return what the matrices of some layers need for one token."""
+    return sum(2 * p.numel() for p in layers.parameters() if p.ndim == 2)
+
+
+def _features(model: StructureCLIP) -> int:
+    projection = model.text_tower.text_projection
+    if projection is None:
+        return int(model.text_tower.transformer.width)
+    return int(projection.out_features if isinstance(projection, nn.Linear) else projection.shape[1])
+
+
+def _counted(visual: nn.Module, side: int) -> int:
+    """Return the forward operations of one image, counted on tensors without values."""
+    state = {
+        name: torch.empty_like(tensor, device="meta")
+        for name, tensor in [*visual.named_parameters(), *visual.named_buffers()]
+    }
+    was_training = visual.training
+    visual.train()  # torch's fused attention of inference is not counted
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        functional_call(visual, state, (torch.empty(1, 3, side, side, device="meta"),))
+    visual.train(was_training)
+    return int(counter.get_total_flops())

@@ -1,0 +1,141 @@
+"""Operations of a step: as torch's counter counts them where nothing is padding, and nothing for what is not there."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from numpy.typing import NDArray
+from small_model import SMALL, small_model
+from test_packing import END
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from sclip.config import Config, KEEConfig, ModelConfig, TrainConfig
+from sclip.model import build_model, structure_loss
+from sclip.train.flops import StepFlops, peak_flops
+
+Columns = dict[str, NDArray[Any]]
+
+CONTEXT = 24
+VIT = {
+    "embed_dim": 96,
+    "vision_cfg": {"image_size": 64, "patch_size": 16, "width": 64, "head_width": 16, "layers": 2},
+    "text_cfg": {"context_length": CONTEXT, "width": 64, "heads": 4, "layers": 3},
+}
+DEEP = ModelConfig(name=SMALL.name, kee=KEEConfig(layers=2, heads=4, form="concatenation"))
+
+
+def columns(rows: int, length: int = CONTEXT, triples: int = 6, negatives: bool = True) -> Columns:
+    """Return a batch of captions of a length, each with so many triples, and with one negative like them."""
+    text = np.zeros((rows, CONTEXT), np.int32)
+    text[:, :length] = 5
+    text[:, length - 1] = END
+    of_caption = np.full((rows, 6, 3, 5), -1, np.int32)
+    of_caption[:, :triples] = 7
+    found: Columns = {
+        "image": np.zeros((rows, 3, 64, 64), np.uint8), "text": text, "triples": of_caption,
+        "key": np.arange(rows), "valid": np.ones(rows, bool),
+    }  # fmt: skip
+    if negatives:
+        found |= {
+            "negative_text": text[:, None], "negative_triples": of_caption[:, None],
+            "has_negative": np.ones((rows, 1), bool),
+        }  # fmt: skip
+    return found
+
+
+def flops_of(model: ModelConfig = DEEP, **train: Any) -> StepFlops:
+    torch.manual_seed(0)
+    config = Config(model=model, train=TrainConfig(**train))
+    return StepFlops(build_model(model), config)
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Name an architecture without grouped convolutions, whose backward torch's counter takes for ungrouped."""
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "flops-vit.json").write_text(json.dumps(VIT))
+    open_clip.add_model_config(folder)
+    return "flops-vit"
+
+
+@pytest.mark.parametrize("negatives", [False, True])
+@pytest.mark.parametrize("kee", [False, True])
+def test_where_nothing_is_padding_it_is_what_torch_counts(vit: str, negatives: bool, kee: bool) -> None:
+    model = small_model(
+        config=dataclasses.replace(DEEP, name=vit, kee=dataclasses.replace(DEEP.kee, enabled=kee))
+    )
+    batch = columns(8, negatives=negatives)
+    if not kee:
+        batch = {name: column for name, column in batch.items() if "triples" not in name}
+    config = Config(model=model.config)
+    counted = StepFlops(model, config)(batch)
+    tensors = {name: torch.from_numpy(column) for name, column in batch.items()}
+    # Of the fused attention of CPUs the counter knows nothing.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        features = model.train()(tensors)
+        structure_loss(features, tensors, config.loss)[0].backward()
+    patches = 8 * 2 * (64 * 16 * 16 * 3) * 16  # images need no gradient: half of the first layer's backward
+    assert counted == pytest.approx(counter.get_total_flops() + patches, rel=1e-3)
+
+
+def test_padding_absent_negatives_and_empty_slots_cost_nothing() -> None:
+    flops = flops_of()
+    alone = flops(columns(8, length=10, triples=2, negatives=False))
+    without = columns(8, length=10, triples=2)
+    without["has_negative"][:] = False
+    assert flops(without) == alone
+    padded = columns(12, length=10, triples=2, negatives=False)
+    padded["valid"][8:] = False
+    assert flops(padded) == alone
+    assert flops(columns(8, length=10, triples=2)) > alone
+    assert flops(columns(8, length=11, triples=2, negatives=False)) > alone
+    assert flops(columns(8, length=10, triples=3, negatives=False)) > alone
+
+
+def test_more_tokens_cost_their_matrices_and_the_square_of_attention() -> None:
+    flops = flops_of(ModelConfig(name=SMALL.name, kee=KEEConfig(enabled=False)))
+    one, two = (
+        flops({n: c for n, c in columns(1, length, negatives=False).items() if n != "triples"})
+        for length in (10, 20)
+    )
+    width, layers = 96, 2
+    assert two - one == 3 * layers * (24 * width**2 * 10 + 4 * width * (20**2 - 10**2))
+
+
+def test_what_is_frozen_has_no_backward() -> None:
+    batch = columns(4)
+    trained = flops_of()(batch)
+    parts = {
+        name: trained - flops_of(**{f"lr_scale_{name}": 0.0})(batch) for name in ("image", "text", "kee")
+    }
+    assert all(saved > 0 for saved in parts.values())
+    logits = 3 * 4 * 4 * 4 * 96
+    assert sum(parts.values()) == pytest.approx((trained - logits) * 2 / 3)
+
+
+def test_own_rows_are_held_against_those_of_all_ranks() -> None:
+    flops, batch = flops_of(), columns(4)
+    assert flops(batch, world_size=3) - flops(batch) == 3 * 4 * 4 * 8 * 96
+
+
+def test_peaks_are_known_by_name_and_precision() -> None:
+    assert peak_flops("NVIDIA H100 80GB HBM3", "bf16") == 989.4e12
+    assert peak_flops("NVIDIA H100 PCIe", "bf16") == 756e12
+    assert peak_flops("NVIDIA A100-SXM4-40GB", "fp32") == 19.5e12
+    assert peak_flops("NVIDIA L40S", "bf16") == 362e12
+    assert peak_flops("some CPU", "bf16") is None
+
+
+def test_counting_leaves_the_model_as_it_is() -> None:
+    model = small_model().eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    StepFlops(model, Config(model=dataclasses.replace(SMALL)))
+    assert not model.clip.visual.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
