@@ -29,6 +29,11 @@ BENCHMARKS = {
         "what a classifier without images tells false captions by",
         ONE_THREAD,
     ),
+    "step": (
+        "sclip.benchmark.step",
+        "a training step beside open_clip's, its operations, memory and checkpoints",
+        ONE_THREAD,
+    ),
 }
 
 
@@ -52,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
-    from sclip.benchmark.result import BenchmarkError
+    from sclip.benchmark.rounds import BenchmarkError
 
     benchmark = importlib.import_module(BENCHMARKS[given.benchmark][0])
     try:

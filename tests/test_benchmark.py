@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ROOT
 from rich.console import Console
 
 from sclip.benchmark import scenegraph
 from sclip.benchmark.captions import CaptionsError, generated, read
 from sclip.benchmark.rounds import Rates, in_turns
+from sclip.benchmark.step import NO_GPU
 
 JOB = [sys.executable, str(ROOT / "jobs" / "benchmark.py")]
 
@@ -118,3 +120,26 @@ def test_a_peer_that_is_not_installed_has_a_row_that_says_how_to_install_it(
     assert f"{scenegraph.SCENE_GRAPH_PARSER}: {scenegraph.MISSING}" in console.file.getvalue()
     assert result.to_json()["rows"][-1]["median_per_s"] is None
     assert result.to_json()["rows"][0]["ratios"][scenegraph.SCENE_GRAPH_PARSER] is None
+
+
+def test_the_step_is_measured_beside_its_peers_and_what_needs_a_gpu_says_so(tmp_path: Path) -> None:
+    out = tmp_path / "found.json"
+    command = [*JOB, "step", "--rounds", "1", "--rows", "4", "--json", str(out), "--profile", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = {row["what"]: row for row in json.loads(out.read_text())["rows"]}
+    assert len(rows) == 7
+    assert all(what in done.stdout for what in rows)
+    for what, row in rows.items():
+        assert bool(row["figures"]) == (row["found"] != NO_GPU), what
+        assert all(figure > 0 for figure in row["figures"].values()), what
+    on_gpu = [what for what, row in rows.items() if row["found"] == NO_GPU]
+    assert on_gpu == ([] if torch.cuda.is_available() else [what for what in rows if what.startswith("MFU")])
+    assert json.loads((tmp_path / "step.json").read_text())["traceEvents"]
+    assert "profile of a step" in done.stdout
+
+
+def test_a_batch_that_cannot_be_cut_into_parts_is_told() -> None:
+    done = subprocess.run([*JOB, "step", "--rows", "6"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "benchmark: --rows: a multiple of 4; --rounds: 1 or more\n"

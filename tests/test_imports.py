@@ -40,6 +40,13 @@ RULES = {
     "negatives": Rule("scenegraph seeding", never=f"{HEAVY} spacy pydantic yaml"),
     "negatives.__main__": Rule("scenegraph negatives report", never=f"{HEAVY} spacy pydantic yaml"),
     "report": Rule("scenegraph negatives seeding", never=f"{HEAVY} spacy pydantic yaml"),
+    "benchmark.step": Rule(
+        "benchmark.machine benchmark.rounds benchmark.step_cases train.checkpoint train.flops",
+        never="ray spacy mlflow pydantic yaml rich",
+    ),
+    "benchmark.step_cases": Rule(
+        "config model train.flops train.sharding train.step", never="ray spacy mlflow pydantic yaml rich"
+    ),
     "benchmark": Rule("scenegraph negatives", never=f"{HEAVY} pydantic yaml"),
     "model": Rule("config seeding", never="ray spacy lemminflect mlflow pydantic yaml"),
     "data": Rule(

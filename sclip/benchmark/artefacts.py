@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sclip.benchmark.captions import CaptionsError, read
-from sclip.benchmark.result import BenchmarkError
+from sclip.benchmark.rounds import BenchmarkError
 from sclip.negatives import draw, natural, shuffled
 from sclip.scenegraph import Parser, ParserError, SceneGraph
 

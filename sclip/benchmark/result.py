@@ -14,10 +14,6 @@ from sclip.benchmark.rounds import Rates
 _WIDTH = 12
 
 
-class BenchmarkError(RuntimeError):
-    """A benchmark that cannot run; the message says what to change."""
-
-
 @dataclass(frozen=True, slots=True)
 class Row:
     """One peer."""

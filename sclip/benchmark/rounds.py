@@ -14,6 +14,10 @@ from typing import TypeVar
 _Work = TypeVar("_Work")
 
 
+class BenchmarkError(RuntimeError):
+    """A benchmark that cannot run; the message says what to change."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rates:
     """What one peer did in a second, in each round."""

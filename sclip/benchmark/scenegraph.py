@@ -17,8 +17,8 @@ import spacy
 
 from sclip.benchmark.captions import CaptionsError, generated, read
 from sclip.benchmark.machine import machine
-from sclip.benchmark.result import BenchmarkError, Result, Row
-from sclip.benchmark.rounds import in_turns
+from sclip.benchmark.result import Result, Row
+from sclip.benchmark.rounds import BenchmarkError, in_turns
 from sclip.negatives import draw, natural
 from sclip.scenegraph import Parser, ParserError
 

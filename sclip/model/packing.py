@@ -38,6 +38,8 @@ def pack(columns: Mapping[str, NDArray[Any]], parts: int = 1, *, on_negatives: b
     caption of each (0: none), and triple_slot [B, K] and negative_slot [B, M, K] where in [S * P] they stand, -1 for
     none; those of negatives only if `on_negatives`.
 
+    Where captions are so long that rows would save nothing, text and negative_text stay as they are, and all else too.
+
     The rows of each of `parts` equal parts of the batch are packed apart, so that every column can be cut into that
     many.
     """
@@ -46,6 +48,8 @@ def pack(columns: Mapping[str, NDArray[Any]], parts: int = 1, *, on_negatives: b
     # The end token has the largest id; CLIP pools there (argmax), and what follows it is never looked at.
     lengths = np.where(text.any(2), text.argmax(2) + 1, 0)
     start, rows, capacity = _placed(lengths, text.shape[2])
+    if rows * capacity >= text.shape[1] * text.shape[2]:
+        return dict(columns)
     within = np.broadcast_to(np.arange(text.shape[2]), text.shape)
     kept: NDArray[np.bool_] = within < lengths[:, :, None]
     fill = _Filling(start, kept, rows, capacity)
