@@ -12,8 +12,8 @@ import pytest
 import ranks
 import torch
 from safetensors import safe_open
-from test_sharding import MODEL, config_with, part_of, start, training_batch, whole_weights
 from torch import Tensor, nn
+from train_cases import MODEL, config_with, part_of, start, training_batch, whole_weights
 
 from sclip.config import KEEConfig, ModelConfig
 from sclip.model import build_model

@@ -103,7 +103,7 @@ def test_an_unknown_key_without_a_near_one_points_to_the_list(
         ("train.learning_rate=null", "train.learning_rate=None: should be a valid number"),
         ("train.use_gpu=1", "train.use_gpu=1: should be a valid boolean"),
         ("run.name=7", "run.name=7: should be a valid string"),
-        ("train.sharding=zero", "train.sharding='zero': should be 'fsdp' or 'ddp'"),
+        ("train.sharding=zero", "train.sharding='zero': should be 'fsdp', 'hsdp' or 'ddp'"),
         (
             "loss.contrastive=siglip",
             "loss.contrastive='siglip': should be 'infonce', 'max_margin' or 'sigmoid'",

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import ranks
 import torch
-from test_sharding import MODEL, Tensors, config_with, part_of, start, training_batch
 from torch import nn
 from torch.distributed.tensor import DTensor
+from train_cases import MODEL, Tensors, config_with, part_of, start, training_batch
 
 from sclip.train import checkpoint
 from sclip.train.ema import EMA

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import ranks
 import torch
-from test_sharding import ROWS, Tensors, config_with, part_of, start, training_batch, whole_weights
+from train_cases import ROWS, Tensors, config_with, part_of, start, training_batch, whole_weights
 
 from sclip.config import Config, ConfigError, LossConfig, TrainConfig
 from sclip.model.packing import pack

@@ -25,7 +25,7 @@ class Rule:
 
 HEAVY = "torch torchvision open_clip timm ray mlflow"
 STEP = Rule(
-    "config model train.collectives train.ema train.manifest train.sharding",
+    "config model train.blocks train.collectives train.ema train.manifest train.optimizer train.sharding",
     never="ray spacy mlflow pydantic yaml rich",
 )
 """What a machine with only torch and open_clip can run."""
@@ -60,7 +60,9 @@ RULES = {
     "scenes": Rule("config seeding data.pack", never=f"{HEAVY} spacy pydantic yaml"),
     "scorer": Rule("config data.images model scenegraph", never="ray spacy mlflow pydantic yaml"),
     "train": Rule("config config_loader seeding data model", never="spacy mlflow pydantic yaml"),
+    "train.blocks": STEP,
     "train.collectives": STEP,
+    "train.optimizer": STEP,
     "train.sharding": STEP,
     "train.step": STEP,
     "train.checkpoint": STEP,

@@ -82,7 +82,15 @@ def test_the_same_config_and_shards_pass(folder: RunFolder) -> None:
 def test_where_and_how_a_run_goes_may_differ(folder: RunFolder) -> None:
     changed = dataclasses.replace(
         CONFIG,
-        train=TrainConfig(num_workers=4, sharding="ddp", worker_cpus=0.5),
+        train=TrainConfig(
+            num_workers=4,
+            sharding="hsdp",
+            shard_ranks=2,
+            reshard_after_forward=False,
+            compile=True,
+            activation_checkpointing="block",
+            worker_cpus=0.5,
+        ),
         checkpoint=CheckpointConfig(every=7),
         data=DataConfig(actors_max=9, readers=1),
         tracking=dataclasses.replace(CONFIG.tracking, offline=True),
@@ -98,7 +106,7 @@ def test_every_key_that_may_differ_is_a_key_of_the_config(key: str) -> None:
 def test_what_is_learned_may_not_differ_and_is_told_key_by_key(folder: RunFolder) -> None:
     changed = dataclasses.replace(
         CONFIG,
-        train=TrainConfig(epochs=3, num_workers=4),
+        train=TrainConfig(epochs=3, num_workers=4, schedule="linear"),
         loss=LossConfig(hinge_weight=5.0),
         data=DataConfig(shards=("/other/*.tar",)),
     )
@@ -106,6 +114,7 @@ def test_what_is_learned_may_not_differ_and_is_told_key_by_key(folder: RunFolder
         "data.shards: [] -> ['/other/*.tar']",
         "loss.hinge_weight: 1.0 -> 5.0",
         "train.epochs: 10 -> 3",
+        "train.schedule: 'cosine' -> 'linear'",
     ]
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import ranks
 import torch
-from test_sharding import ROWS, config_with, part_of, start, training_batch, whole_weights
 from torch import nn
+from train_cases import ROWS, config_with, part_of, start, training_batch, whole_weights
 
 from sclip.train import checkpoint, manifest
 from sclip.train.checkpoint import Saver

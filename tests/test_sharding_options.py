@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 import ranks
 import torch
-from test_sharding import MODEL, Tensors, config_with, part_of, start, training_batch, whole_weights
 from torch.distributed.tensor import DTensor
+from train_cases import MODEL, Tensors, config_with, part_of, start, training_batch, whole_weights
 
 from sclip.config import Config, ConfigError, ModelConfig, TrainConfig
 from sclip.config_loader import from_tree
 from sclip.model import build_model
 from sclip.train import checkpoint
 from sclip.train.manifest import CheckpointError
-from sclip.train.sharding import apply, make_optimizer
+from sclip.train.optimizer import make_optimizer
+from sclip.train.sharding import apply
 from sclip.train.step import TrainStep
 
 KEE = {"own_embeddings": True, "form": "concatenation", "on_negatives": False}
@@ -33,6 +34,12 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "own words alone": (KEE, {"lr_scale_image": 0.0, "lr_scale_text": 0.0}),
 }
 """Settings of model.kee and of train."""
+
+SHARDINGS: dict[str, dict[str, Any]] = {
+    "ddp": {},
+    "fsdp": {},
+    "hsdp": {"num_workers": 2, "shard_ranks": 1},
+}
 
 BEFORE, AFTER = (1, 2), (3,)
 """Steps before and after the checkpoint."""
@@ -56,8 +63,8 @@ def train(step: TrainStep, numbers: tuple[int, ...], rank: int = 0, world_size: 
 def on_a_rank(rank: int, world_size: int, folder: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for case in CASES:
-        for sharding in ("ddp", "fsdp"):
-            step = start(config_of(case, sharding), seed=rank)
+        for sharding, groups in SHARDINGS.items():
+            step = start(config_of(case, sharding, **groups), seed=rank)
             values = train(step, BEFORE, rank, world_size)
             if sharding == "fsdp":
                 checkpoint.save(f"{folder}/{case}", step.model, step.optimizer, {})
@@ -168,7 +175,7 @@ def test_what_is_frozen_has_no_gradient_and_no_place_in_the_optimizer() -> None:
 # One rank and two, before and after a checkpoint
 
 
-@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+@pytest.mark.parametrize("sharding", SHARDINGS)
 @pytest.mark.parametrize("case", CASES)
 def test_two_ranks_train_as_one(trained: Trained, case: str, sharding: str) -> None:
     values, before, after = trained.alone[case]

@@ -25,8 +25,16 @@ class TrainConfig:
     """CPUs that one training worker reserves."""
     worker_threads: int = 1
     """torch threads of a CPU worker."""
-    sharding: Literal["fsdp", "ddp"] = "fsdp"
-    """fsdp: FSDP2 fully_shard per block; ddp: a replica on every worker."""
+    sharding: Literal["fsdp", "hsdp", "ddp"] = "fsdp"
+    """fsdp: FSDP2 fully_shard per block; hsdp: the same in each node, which has a replica; ddp: one on every worker."""
+    shard_ranks: int = 0
+    """Workers that a replica is sharded over with hsdp; 0: those of one node."""
+    reshard_after_forward: bool = True
+    """Free what a block gathered after forward, gather it again backward; false: less traffic, more memory."""
+    activation_checkpointing: Literal["none", "block", "selective"] = "none"
+    """block: keep only the blocks' inputs for backward; selective: also what matrix products and attention gave."""
+    compile: bool = False
+    """torch.compile the blocks of towers and encoder; the first step then takes a minute or more."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: forward and backward in bfloat16, fp32 master weights and reductions."""
     micro_batch: int = 0
@@ -46,7 +54,9 @@ class TrainConfig:
     beta2: float = 0.98
     """AdamW's second-moment decay."""
     warmup: float = 0.05
-    """Share of all samples over which the rate rises from 0; it then falls to 0 along a cosine."""
+    """Share of all samples over which the rate rises from 0."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the rate falls to 0 after the warm-up, by the share of samples trained; constant: it stays."""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this global norm; 0: not clipped."""
     log_every: int = 10
@@ -71,6 +81,15 @@ class TrainConfig:
             self.micro_batch == 0 or (0 < self.micro_batch <= share and share % self.micro_batch == 0),
             "train.micro_batch", self.micro_batch,
             f"0, or a divisor of a worker's share of train.batch_size, {share}",
+        )  # fmt: skip
+        require(
+            self.shard_ranks == 0 or self.sharding == "hsdp",
+            "train.shard_ranks", self.shard_ranks, f"only train.sharding=hsdp has groups, not {self.sharding}",
+        )  # fmt: skip
+        require(
+            self.shard_ranks == 0 or (self.shard_ranks > 0 and self.num_workers % self.shard_ranks == 0),
+            "train.shard_ranks", self.shard_ranks,
+            f"0 (those of a node), or a divisor of train.num_workers={self.num_workers}",
         )  # fmt: skip
         require(self.worker_cpus > 0, "train.worker_cpus", self.worker_cpus, "must be above 0")
         require(self.learning_rate > 0, "train.learning_rate", self.learning_rate, "must be above 0")

@@ -33,6 +33,7 @@ from sclip.train import checkpoint, sharding
 from sclip.train.collectives import gather_json, in_unison
 from sclip.train.ema import EMA
 from sclip.train.manifest import CheckpointError
+from sclip.train.optimizer import make_optimizer
 from sclip.train.run_folder import RunFolder
 from sclip.train.step import TrainStep, unwrapped
 
@@ -88,7 +89,7 @@ class _Worker:
         model = sharding.apply(
             build_model(config.model, load_weights=self.folder.latest() is None), config.train, self.device
         )
-        optimizer = sharding.make_optimizer(model, config.train)
+        optimizer = make_optimizer(model, config.train)
         self.step = TrainStep(model, optimizer, config)
         self.ema = EMA(unwrapped(model), config.train.ema_decay) if config.train.ema_decay else None
         self.progress, self.position = _Progress(), Position()

@@ -30,6 +30,7 @@ RESUMABLE = {
     "run.compare_with", "run.max_failures", "run.progress_every_s",
     "data.actors_min", "data.actors_max", "data.actor_cpus", "data.read_cpus", "data.readers", "data.annotations",
     "train.num_workers", "train.use_gpu", "train.worker_cpus", "train.worker_threads", "train.sharding",
+    "train.shard_ranks", "train.reshard_after_forward", "train.activation_checkpointing", "train.compile",
     "train.micro_batch", "train.pack_text",
     "train.log_every", "checkpoint.every", "checkpoint.keep_last", "checkpoint.keep_best", "checkpoint.best_metric",
     "checkpoint.best_is", "checkpoint.asynchronous", "checkpoint.disk_budget_gb",

@@ -1,119 +1,132 @@
-"""The plain model spread over the workers, and the optimizer over its pieces.
+"""The plain model spread over the workers.
 
 A CPU model goes in, the same model wrapped for this rank comes out: FSDP2 (sharded parameters, gradients and
-optimizer state) or DDP (a replica each). The model itself knows nothing of it.
+optimizer state), within groups of ranks by option (HSDP), or DDP (a replica each). The model itself knows nothing
+of it.
 """
 
 from __future__ import annotations
 
-import math
+import functools
+import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.nn.parallel import DistributedDataParallel
 
-from sclip.config import TrainConfig
-from sclip.model.structure_clip import CLIP_PREFIX, StructureCLIP
+from sclip.config import ConfigError, TrainConfig
+from sclip.model.structure_clip import StructureCLIP
+from sclip.train.blocks import block_lists, change_forward
+from sclip.train.collectives import gather_json
+from sclip.train.optimizer import lr_scale
 
-__all__ = ["apply", "learning_rate", "make_optimizer"]
-
-BLOCK_LISTS = ("resblocks", "blocks", "layers")
+__all__ = ["apply"]
 
 
-def apply(model: StructureCLIP, config: TrainConfig, device: torch.device) -> nn.Module:
+def apply(
+    model: StructureCLIP,
+    config: TrainConfig,
+    device: torch.device,
+    compile_backend: str | Callable[..., Any] = "inductor",
+) -> nn.Module:
     """Return the model on `device`, wrapped as `config.sharding` says; plain where no process group is.
 
     Rank 0's weights are the ones that count on every rank. FSDP2 wraps in place: `model` itself is returned.
-    A part whose learning rate is scaled by 0 is frozen.
+    A part whose learning rate is scaled by 0 is frozen. `compile_backend` is that of torch.compile, with
+    `config.compile`. Raises ConfigError, on every rank, where the ranks do not make up whole shard groups.
     """
     model = model.to(device)
     # Before wrapping: DDP waits for the gradients of what is trainable then, and FSDP2 reduces only those.
     for name, parameter in model.named_parameters():
-        if _lr_scale(name, config) == 0:
+        if lr_scale(name, config) == 0:
             parameter.requires_grad_(False)
+    change_forward(model, config, compile_backend)
     if not dist.is_initialized():
         return model
     if config.sharding == "ddp":
-        # Of depthwise convolutions, whose one input channel makes two layouts equal; nothing is slower for it.
-        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-        devices = [device] if device.type == "cuda" else None
-        return DistributedDataParallel(
-            model, device_ids=devices, forward_sync_buffers=False, gradient_as_bucket_view=True
-        )
+        return _replicate(model, config, device)
     for tensor in model.state_dict().values():
         dist.broadcast(tensor, src=0)
-    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    half = torch.bfloat16 if config.precision == "bf16" else None
-    policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32)
-    for block in _blocks(model):
-        fully_shard(block, mesh=mesh, mp_policy=policy)
-    # The towers' own groups: their inputs arrive in fp32 and are cast at these borders. The image tower has
-    # one for its stem and head; the text tower's rest (word table, projection) stays with the root, where the
-    # encoder's phrases look words up as well.
-    fully_shard(model.clip.visual, mesh=mesh, mp_policy=policy)
-    if model.kee is not None:
-        fully_shard(model.kee, mesh=mesh, mp_policy=policy)
-    fully_shard(model.logit_scale, mesh=mesh)
-    if model.logit_bias is not None:
-        fully_shard(model.logit_bias, mesh=mesh)
-    fully_shard(model, mesh=mesh, mp_policy=policy)
-    for method in ("encode_image", "encode_text"):
-        register_fsdp_forward_method(model, method)
+    _shard(model, config, _mesh(config, device))
     return model
 
 
-def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """Return AdamW over a wrapped model; matrices decay, vectors, gains, biases and the logit scale do not.
+def _replicate(model: StructureCLIP, config: TrainConfig, device: torch.device) -> DistributedDataParallel:
+    # Of depthwise convolutions, whose one input channel makes two layouts equal; nothing is slower for it.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+    if config.compile:
+        # It would cut graphs where a bucket ends, so that reducing starts early; blocks are such pieces already.
+        torch._dynamo.config.optimize_ddp = False
+    return DistributedDataParallel(
+        model,
+        device_ids=[device] if device.type == "cuda" else None,
+        forward_sync_buffers=False,
+        gradient_as_bucket_view=True,
+    )
 
-    Each group holds in "lr_scale" what its learning rate is multiplied by; what is frozen is in none.
+
+def _shard(model: StructureCLIP, config: TrainConfig, mesh: DeviceMesh) -> None:
+    half = torch.bfloat16 if config.precision == "bf16" else None
+    policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32)
+    shard = functools.partial(fully_shard, mesh=mesh, reshard_after_forward=config.reshard_after_forward)
+    for blocks in block_lists(model).values():
+        for block in blocks:
+            shard(block, mp_policy=policy)
+    # The towers' own groups: their inputs arrive in fp32 and are cast at these borders. The image tower has
+    # one for its stem and head; the text tower's rest (word table, projection) stays with the root, where the
+    # encoder's phrases look words up as well.
+    shard(model.clip.visual, mp_policy=policy)
+    if model.kee is not None:
+        shard(model.kee, mp_policy=policy)
+    shard(model.logit_scale)
+    if model.logit_bias is not None:
+        shard(model.logit_bias)
+    # The root's own parameters are the first that backward needs, so they always stay gathered.
+    fully_shard(model, mesh=mesh, mp_policy=policy)
+    for method in ("encode_image", "encode_text"):
+        register_fsdp_forward_method(model, method)
+
+
+def _mesh(config: TrainConfig, device: torch.device) -> DeviceMesh:
+    """Return the mesh [ranks] of FSDP, or [groups, ranks of a group] of HSDP, which shards along the last."""
+    world_size = dist.get_world_size()
+    if config.sharding == "fsdp":
+        return init_device_mesh(device.type, (world_size,))
+    of_a_group = config.shard_ranks or _ranks_of_a_node()
+    if world_size % of_a_group:
+        raise ConfigError(
+            f"train.shard_ranks={of_a_group}: must divide the number of ranks, {world_size}; change it or "
+            "train.num_workers"
+        )
+    names = ("replicate", "shard")
+    return init_device_mesh(device.type, (world_size // of_a_group, of_a_group), mesh_dim_names=names)
+
+
+def _ranks_of_a_node() -> int:
+    """Return how many ranks every node has, as Ray Train or torchrun told them; ConfigError if not all as many.
+
+    Asked of all ranks, because a mesh that they do not agree on is one in which they wait for each other.
     """
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            decay = config.weight_decay if parameter.ndim >= 2 else 0.0
-            groups.setdefault((_lr_scale(name, config), decay), []).append(parameter)
-    # The same order on every rank and in every run, whatever the order of the modules.
-    described = [
-        {"params": groups[scale, decay], "lr_scale": scale, "weight_decay": decay}
-        for scale, decay in sorted(groups, reverse=True)
+    world_size = dist.get_world_size()
+    if world_size == 1:
+        return 1
+    told = gather_json({name: os.environ.get(name) for name in ("LOCAL_WORLD_SIZE", "LOCAL_RANK")})
+    of_a_node = int(told[0]["LOCAL_WORLD_SIZE"] or 1)
+    # Node after node, or a group of neighbouring ranks would lie across two.
+    expected = [
+        {"LOCAL_WORLD_SIZE": str(of_a_node), "LOCAL_RANK": str(rank % of_a_node)}
+        for rank in range(world_size)
     ]
-    betas = (0.9, config.beta2)
-    return torch.optim.AdamW(described, lr=config.learning_rate, betas=betas, eps=1e-6, fused=True)
-
-
-def learning_rate(progress: float, config: TrainConfig) -> float:
-    """Return the rate at `progress`, the share of the run's samples trained: linear from 0, then a cosine to 0.
-
-    Of samples and not of steps, so that a run resumed with another batch size or world size goes on along the
-    same curve.
-    """
-    if progress < config.warmup:
-        return config.learning_rate * progress / config.warmup
-    decayed = min(1.0, (progress - config.warmup) / max(1e-12, 1.0 - config.warmup))
-    return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * decayed))
-
-
-def _lr_scale(name: str, config: TrainConfig) -> float:
-    """Return what the learning rate is multiplied by for a parameter of this name; 1 for the logit scale."""
-    part = name.removeprefix("module.")  # DDP's
-    if part.startswith("kee."):
-        return config.lr_scale_kee
-    if part.startswith(f"{CLIP_PREFIX}visual."):
-        return config.lr_scale_image
-    return config.lr_scale_text if part.startswith(CLIP_PREFIX) else 1.0
-
-
-def _blocks(model: nn.Module) -> Iterator[nn.Module]:
-    """Yield the repeated blocks of towers and KEE, inner ones first, as `fully_shard` wants them.
-
-    By the names that open_clip ("resblocks"), timm ("blocks", in each stage of a convolutional tower; Swin's
-    "layers") and the KEE ("layers") give their lists of blocks.
-    """
-    for name, module in reversed(list(model.named_modules())):
-        if isinstance(module, nn.ModuleList | nn.Sequential) and name.rpartition(".")[2] in BLOCK_LISTS:
-            yield from (block for block in module if any(True for _ in block.parameters()))
+    if told != expected:
+        found = ", ".join(str(of_rank["LOCAL_WORLD_SIZE"]) for of_rank in told)
+        raise ConfigError(
+            f"train.shard_ranks=0: a group is a node's ranks, of which not every node of these {world_size} ranks is "
+            f"told to have as many (LOCAL_WORLD_SIZE by rank: {found}); set train.shard_ranks, or train.sharding=fsdp"
+        )
+    return of_a_node

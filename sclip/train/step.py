@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from sclip.config import Config
 from sclip.model.losses import structure_loss
 from sclip.model.structure_clip import StructureCLIP
-from sclip.train.sharding import learning_rate
+from sclip.train.optimizer import learning_rate
 
 __all__ = ["MAX_LOGIT_SCALE", "TrainStep", "TrainingDiverged", "unwrapped"]
 
