@@ -43,7 +43,6 @@ SHARDINGS: dict[int, dict[str, dict[str, Any]]] = {
 BLOCKS: dict[str, dict[str, Any]] = {
     "checkpointed": {"activation_checkpointing": "block"},
     "checkpointed selectively": {"activation_checkpointing": "selective"},
-    "compiled": {"compile": True},
     "compiled and checkpointed": {"compile": True, "activation_checkpointing": "selective"},
     "not resharded": {"reshard_after_forward": False},
     "in parts": {"micro_batch": 2, "compile": True, "activation_checkpointing": "block"},
