@@ -45,7 +45,7 @@ RULES = {
         never="ray spacy mlflow pydantic yaml rich",
     ),
     "benchmark.step_cases": Rule(
-        "config model train.flops train.sharding train.step", never="ray spacy mlflow pydantic yaml rich"
+        "config model train.flops train.optimizer train.step", never="ray spacy mlflow pydantic yaml rich"
     ),
     "benchmark": Rule("scenegraph negatives", never=f"{HEAVY} pydantic yaml"),
     "model": Rule("config seeding", never="ray spacy lemminflect mlflow pydantic yaml"),

@@ -15,14 +15,14 @@ from open_clip.loss import ClipLoss, SigLipLoss
 from open_clip_train.train import train_one_epoch
 from small_model import NAME
 from test_grad_cache import batch_for
-from test_sharding import ROWS, config_with, part_of, start, training_batch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from train_cases import ROWS, config_with, part_of, start, training_batch
 
 from sclip.config import Config, KEEConfig, LossConfig, ModelConfig
 from sclip.model import build_model
 from sclip.model.structure_clip import export_state
-from sclip.train.sharding import learning_rate
+from sclip.train.optimizer import learning_rate
 from sclip.train.step import TrainStep, unwrapped
 
 STEPS = 10

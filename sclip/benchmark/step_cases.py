@@ -23,7 +23,7 @@ from sclip.config import Config, KEEConfig, LossConfig, ModelConfig, TrainConfig
 from sclip.model import build_model, image_size
 from sclip.model.packing import pack
 from sclip.train.flops import StepFlops
-from sclip.train.sharding import make_optimizer
+from sclip.train.optimizer import make_optimizer
 from sclip.train.step import TrainStep
 
 __all__ = ["Case", "Ours", "columns_of", "peer"]
