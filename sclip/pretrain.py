@@ -60,7 +60,7 @@ class Summary:
 
     folder: Path
     trained: dict[str, Any]
-    """step, samples, quarantined, filtered, checkpoint."""
+    """step, samples, quarantined, filtered, skipped, checkpoint."""
     scores: dict[str, float]
     version: str
     tracking_uri: str
@@ -254,6 +254,8 @@ def show(summary: Summary, config: Config, console: Console) -> None:
     if trained["quarantined"]:
         where = summary.folder / "quarantine.jsonl"
         lines.append(f"set aside   {trained['quarantined']:,} samples could not be trained on: {where}")
+    if trained.get("skipped"):
+        lines.append(f"skipped     {trained['skipped']:,} steps, their loss or gradient being not finite")
     mlflow = Path(sys.executable).with_name("mlflow")
     lines += [
         f"model       models:/{config.tracking.model_name}/{summary.version}, alias candidate",

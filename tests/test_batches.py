@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from sclip.data import columns as col
-from sclip.data.batches import Batch, Batches, StreamMismatch
+from sclip.data.batches import Batch, Batches, Record, StreamMismatch
 from sclip.data.position import Position
 from sclip.data.schedule import Schedule
 
@@ -40,6 +40,7 @@ def block(rows: Sequence[Row], origin: int = 0) -> Columns:
         col.INDEX: indices,
         col.STATUS: np.array([status for _, _, status in rows], np.int8),
         col.ORIGIN: np.full(len(rows), origin, np.int64),
+        col.COUNT: np.zeros(len(rows), np.int64),
         col.SAMPLE_KEY: np.array([f"key{index}" for index in indices], object),
         col.REASON: np.array(["not a picture" if s == col.REJECTED else "" for *_, s in rows], object),
     }
@@ -49,13 +50,16 @@ def samples(entry: int, count: int, first: int = 0) -> list[Row]:
     return [(entry, index, col.SAMPLE) for index in range(first, first + count)]
 
 
-def drain(batches: Batches) -> list[Batch]:
+def drain(batches: Batches, record: Record) -> list[Batch]:
     """Return the batches with samples, as the worker loop takes and records them."""
     found = []
-    while (batch := batches.next()).rows:
-        batches.trained(batch)
+    while True:
+        batch = batches.next()
+        record.passed(batch)
+        if not batch.rows:
+            return found
+        record.trained(batch)
         found.append(batch)
-    return found
 
 
 # The schedule
@@ -114,7 +118,7 @@ def test_every_sample_is_in_one_batch_in_order_however_the_blocks_are_cut(
         parts.append(rows[:cut])
         rows = rows[cut:]
     blocks = [block(part) for part in [*parts, rows] if part]
-    found = drain(Batches(blocks, size, 0, BLANK))
+    found = drain(Batches(blocks, size, 0, BLANK), Record())
     assert [batch.rows for batch in found] == [size] * (count // size) + [count % size] * (count % size > 0)
     assert [index for batch in found for index in batch.indices.tolist()] == list(range(count))
     values = [v for batch in found for v in batch.columns[col.KEY][: batch.rows].tolist()]
@@ -123,32 +127,33 @@ def test_every_sample_is_in_one_batch_in_order_however_the_blocks_are_cut(
 
 def test_rejected_and_end_rows_go_into_the_record_and_not_into_batches() -> None:
     rows = [*samples(4, 2), (4, 2, col.REJECTED), *samples(4, 1, first=3), (4, 4, col.END)]
-    batches = Batches([block(rows)], 8, 0, BLANK)
-    batch = batches.next()
+    record, batch = Record(), Batches([block(rows)], 8, 0, BLANK).next()
     assert batch.indices.tolist() == [0, 1, 3]
-    record = batches.record
-    assert record.done(4) == [range(2, 3)]  # what is rejected is done; what is not trained on yet is not
-    batches.trained(batch)
-    assert record.closed(4)
-    assert batches.rejected == [{"entry": "4", "key": "key2", "reason": "not a picture"}]
+    record.passed(batch)
+    assert record.position.done(4) == [
+        range(2, 3)
+    ]  # what is rejected is done; what is not trained on yet is not
+    record.trained(batch)
+    assert record.position.closed(4)
+    assert record.rejected == [{"entry": "4", "key": "key2", "reason": "not a picture"}]
 
 
 def test_filtered_samples_are_done_and_counted_until_the_next_record() -> None:
     rows = block([*samples(0, 2), (0, 2, col.FILTERED), (0, 5, col.END)])
     rows[col.COUNT] = np.array([0, 0, 3, 0], np.int64)
-    batches = Batches([rows], 8, 0, BLANK)
-    batches.trained(batches.next())
-    assert batches.filtered == 3
-    record, rejected, filtered = batches.take_record()
-    assert record.closed(0)
+    record = Record()
+    assert len(drain(Batches([rows], 8, 0, BLANK), record)) == 1
+    assert record.filtered == 3
+    position, rejected, filtered = record.take()
+    assert position.closed(0)
     assert (rejected, filtered) == ([], 3)
-    assert batches.take_record()[2] == 0
+    assert record.take()[2] == 0
 
 
 def test_a_block_of_markers_only_gives_no_batch() -> None:
-    batches = Batches([block([(0, 0, col.REJECTED), (0, 1, col.END)])], 2, 0, BLANK)
-    assert batches.next().rows == 0
-    assert batches.record.closed(0)
+    record = Record()
+    assert drain(Batches([block([(0, 0, col.REJECTED), (0, 1, col.END)])], 2, 0, BLANK), record) == []
+    assert record.position.closed(0)
 
 
 def test_the_records_of_two_workers_merge_to_a_closed_position() -> None:
@@ -161,23 +166,31 @@ def test_the_records_of_two_workers_merge_to_a_closed_position() -> None:
     ]
     position = Position()
     for worker in workers:
-        drain(worker)
-        record, _, _ = worker.take_record()
-        position.merge(Position.from_json(json.loads(json.dumps(record.to_json()))))
+        record = Record()
+        drain(worker, record)
+        done, _, _ = record.take()
+        position.merge(Position.from_json(json.loads(json.dumps(done.to_json()))))
     assert position.to_json() == {"low": 2, "closed": [], "open": []}
 
 
 def test_only_what_was_trained_on_is_recorded_and_each_row_in_one_record() -> None:
-    batches = Batches([block([(0, 6, col.REJECTED), *samples(0, 6)])], 2, 0, BLANK)
-    batches.trained(batches.next())
-    batches.next()  # taken and never trained on, as where a worker dies in its step
-    record, rejected, _ = batches.take_record()
-    assert record.done(0) == [range(0, 2), range(6, 7)]
-    assert len(rejected) == 1
-    batches.trained(batches.next())
-    record, rejected, _ = batches.take_record()
-    assert record.done(0) == [range(4, 6)]
-    assert rejected == []
+    rows = [(0, 6, col.REJECTED), *samples(0, 6), (0, 7, col.REJECTED)]
+    batches, record = Batches([block(rows[:3]), block(rows[3:])], 2, 0, BLANK), Record()
+
+    def train(batch: Batch) -> None:
+        record.passed(batch)
+        record.trained(batch)
+
+    train(batches.next())
+    ahead = batches.next()  # fetched, and not trained on when the checkpoint is written
+    done, rejected, _ = record.take()
+    assert done.done(0) == [range(0, 2), range(6, 7)]
+    assert [entry["key"] for entry in rejected] == ["key6"]
+    train(ahead)
+    train(batches.next())
+    done, rejected, _ = record.take()
+    assert done.done(0) == [range(2, 6), range(7, 8)]
+    assert [entry["key"] for entry in rejected] == ["key7"]
 
 
 def test_rows_of_another_checkpoint_are_refused() -> None:

@@ -104,3 +104,14 @@ def test_a_checkpoint_without_averages_is_refused_where_they_go_on(tmp_path: Pat
     checkpoint.save(tmp_path / "raw", step.model, step.optimizer, {})
     with pytest.raises(CheckpointError, match=r"missing in it \(ema\..*train\.ema_decay"):
         checkpoint.load(tmp_path / "raw", step.model, step.optimizer, EMA(unwrapped(step.model), 0.5))
+
+
+def test_a_step_that_made_no_update_leaves_the_average_bit_for_bit() -> None:
+    step = start(config_with())
+    ema = EMA(unwrapped(step.model), 0.5)
+    step(training_batch(0), 0.3)
+    before = whole(ema)
+    ema.update(1, torch.tensor(1.0))
+    assert all(torch.equal(weight, before[name]) for name, weight in whole(ema).items())
+    ema.update(1, torch.tensor(0.0))
+    assert any(not torch.equal(weight, before[name]) for name, weight in whole(ema).items())

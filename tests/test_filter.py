@@ -24,7 +24,7 @@ from sclip.config_loader import load
 from sclip.data import annotation
 from sclip.data import columns as col
 from sclip.data.annotate import stamp
-from sclip.data.batches import Batches
+from sclip.data.batches import Batches, Record
 from sclip.data.encode import Encoder
 from sclip.data.position import Position
 from sclip.data.shards import Sample, read_shard
@@ -184,11 +184,15 @@ def test_with_a_filter_every_shard_is_closed_once_over_any_crash(
             given = [row for row in given if random_.random() < 0.7]  # the others never reached a checkpoint
         if not given:
             continue
-        worker = batches(given)
-        while (batch := worker.next()).rows:
-            worker.trained(batch)
+        worker, done = batches(given), Record()
+        while True:
+            batch = worker.next()
+            done.passed(batch)
+            if not batch.rows:
+                break
+            done.trained(batch)
             trained += batch.rows
-        record, rejected, count = worker.take_record()
+        record, rejected, count = done.take()
         assert not rejected
         left_out += count
         position.merge(Position.from_json(json.loads(json.dumps(record.to_json()))))

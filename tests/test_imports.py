@@ -69,6 +69,9 @@ RULES = {
     "train.ema": STEP,
     "train.flops": STEP,
     "train.manifest": STEP,
+    "train.health": Rule("config model train.collectives train.step", never=STEP.never),
+    "train.meter": Rule(never=STEP.never),
+    "train.prefetch": Rule("config data.batches data.columns model train.step", never=STEP.never),
     "train.trainer": Rule(
         "config config_loader seeding data model scenegraph.ParserError train tracking",
         never="spacy mlflow pydantic yaml",
@@ -218,6 +221,7 @@ class Missing(importlib.abc.MetaPathFinder):
 
 sys.meta_path.insert(0, Missing())
 import sclip.model, sclip.train.step, sclip.train.sharding, sclip.train.checkpoint
+import sclip.train.health, sclip.train.meter, sclip.train.prefetch
 print(sclip.model.StructureCLIP.__name__, sclip.train.step.TrainStep.__name__)
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from sclip.config.checkpoint import CheckpointConfig
 from sclip.config.checks import ConfigError, require
 from sclip.config.data import DataConfig, ScenesConfig
+from sclip.config.health import HealthConfig
 from sclip.config.model import KEEConfig, LossConfig, ModelConfig
 from sclip.config.run import EvaluateConfig, RunConfig, TrackingConfig
 from sclip.config.train import TrainConfig
@@ -21,6 +22,7 @@ __all__ = [
     "ConfigError",
     "DataConfig",
     "EvaluateConfig",
+    "HealthConfig",
     "KEEConfig",
     "LossConfig",
     "ModelConfig",
@@ -42,6 +44,7 @@ class Config:
     loss: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 

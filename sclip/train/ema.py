@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 __all__ = ["EMA"]
 
@@ -25,14 +24,18 @@ class EMA:
         self._averages = [_local(weight) for weight in self.weights.values()]
         self._parameters = list(trained.values())
 
-    def update(self, step: int) -> None:
+    @torch.no_grad()
+    def update(self, step: int, skipped: Tensor | None = None) -> None:
         """Move the averages towards the weights after optimizer step number `step`, from 1 on.
 
-        The first steps keep less, (1 + step) / (10 + step), or a short run would end near its random start.
+        The first steps keep less, (1 + step) / (10 + step), or a short run would end near its random start. `skipped`,
+        a scalar of the device, is 1 where that step made no update: then the averages stay as they are, bit for bit.
         """
-        decay = min(self.decay, (1 + step) / (10 + step))
-        parameters = [_local(p.detach()) for p in self._parameters]
-        get_ema_multi_avg_fn(decay)(self._averages, parameters, step)  # type: ignore[no-untyped-call]
+        moved = torch.tensor(1.0 - min(self.decay, (1 + step) / (10 + step)))
+        if skipped is not None:
+            moved = moved.to(skipped.device, non_blocking=True) * (1.0 - skipped)
+        for average, parameter in zip(self._averages, self._parameters, strict=True):
+            average.lerp_(_local(parameter.detach()), moved)
 
 
 def _local(tensor: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ left they all stop. What was trained on is recorded after `optimizer.step` and t
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
 import time
 from collections.abc import Iterator
@@ -20,11 +22,11 @@ import torch
 import torch.distributed as dist
 from ray.train.torch import get_device
 from ray.util.queue import Queue
-from torch import Tensor, nn
+from torch import nn
 
 from sclip.config import ConfigError
 from sclip.data import columns as col
-from sclip.data.batches import Batch, Batches
+from sclip.data.batches import Batches, Record
 from sclip.data.position import Position
 from sclip.data.stream import StreamPlan
 from sclip.model import Tokenizer, build_model
@@ -32,8 +34,12 @@ from sclip.seeding import digest64
 from sclip.train import checkpoint, sharding
 from sclip.train.collectives import gather_json, in_unison
 from sclip.train.ema import EMA
+from sclip.train.flops import StepFlops, peak_flops
+from sclip.train.health import Trace, Watch, parameter_norms
 from sclip.train.manifest import CheckpointError
+from sclip.train.meter import Meter
 from sclip.train.optimizer import make_optimizer
+from sclip.train.prefetch import Ahead, Ready, prefetched
 from sclip.train.run_folder import RunFolder
 from sclip.train.step import TrainStep, unwrapped
 
@@ -68,6 +74,8 @@ class _Progress:
     quarantined: int = 0
     filtered: int = 0
     """Left out because none of their captions passes data.min_objects, min_attributes and min_relations."""
+    skipped: int = 0
+    """Steps that made no update, their loss or gradient being not finite; their samples count as trained on."""
 
 
 def train_worker(job: TrainJob) -> None:
@@ -86,9 +94,11 @@ class _Worker:
             torch.set_num_threads(config.train.worker_threads)
         torch.manual_seed(config.run.seed)  # every rank starts from the same random weights
         self.folder = RunFolder(job.folder)
-        model = sharding.apply(
-            build_model(config.model, load_weights=self.folder.latest() is None), config.train, self.device
-        )
+        plain = build_model(config.model, load_weights=self.folder.latest() is None)
+        self._flops = functools.partial(StepFlops(plain, config), world_size=self.world)
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else ""
+        self._peak_flops = peak_flops(name, config.train.precision)
+        model = sharding.apply(plain, config.train, self.device)
         optimizer = make_optimizer(model, config.train)
         self.step = TrainStep(model, optimizer, config)
         self.ema = EMA(unwrapped(model), config.train.ema_decay) if config.train.ema_decay else None
@@ -98,45 +108,22 @@ class _Worker:
         self.checkpoint_bytes = checkpoint.size_bytes(model, self.ema is not None)
         self.saved_step = self.started_step = self._resume(model, optimizer)
         self._make_room()
-        self.batches = Batches(
-            self._blocks(), config.train.batch_size // self.world, self.saved_step, self._blank()
-        )
-        self.wait_s = 0.0
+        self.record = Record()
+        self.watch = Watch(config.health, self._shard)
 
     def run(self) -> None:
         self._report("start", step=self.progress.step, samples=self.progress.samples, workers=self.world)
-        meter = _Meter()
-        while True:
-            waiting = time.perf_counter()
-            batch = self.batches.next()
-            rows, written, *left_out = self._sum(
-                batch.rows, int(self.saver.is_done), len(self.batches.rejected), self.batches.filtered
-            )
-            if written == self.world:  # all at the same step: what it raises is raised on every rank
-                self._saved()
-            meter.wait_s += time.perf_counter() - waiting
-            quarantined = self.progress.quarantined + left_out[0]
-            filtered = self.progress.filtered + left_out[1]
-            self._judge(quarantined, self.progress.samples + rows + filtered)
-            if not rows:
-                break
-            progress = (self.progress.samples + filtered) / self.job.samples
-            # What a model drops at random follows from the step, and so is the same after a resume.
-            torch.manual_seed(digest64("step", self.config.run.seed, self.progress.step, self.rank))
-            metrics = self.step(self._on_device(batch), min(progress, 1.0))
-            self.batches.trained(batch)
-            self.progress.step += 1
-            if self.ema is not None:
-                self.ema.update(self.progress.step)
-            self.progress.samples += rows
-            meter.add(metrics, rows)
-            if self.progress.step % self.config.train.log_every == 0:
-                self._log(meter, quarantined, filtered)
-            if self.progress.step % self.config.checkpoint.every == 0:
-                self.step.check(metrics)
-                self._save()
-        if meter.steps:
-            self._log(meter, quarantined, filtered)
+        batches = Batches(
+            self._blocks(), self.config.train.batch_size // self.world, self.saved_step, self._blank()
+        )
+        steps = self.config.health.profile_steps
+        trace = Trace(steps, self.folder.trace_path(steps[0], self.rank))
+        packs_text = unwrapped(self.step.model).packs_text
+        with (
+            prefetched(batches, self.config, packs_text, self.device, self._flops) as ahead,
+            contextlib.closing(trace),
+        ):
+            self._train(ahead, trace)
         if self.progress.step > self.started_step:
             self._save()
         else:  # what was left out after the last sample still belongs to the run
@@ -152,6 +139,45 @@ class _Worker:
             self.folder.finish(
                 vars(self.progress) | {"checkpoint": self.folder.step_path(self.saved_step).name}
             )
+
+    def _train(self, ahead: Ahead[Ready], trace: Trace) -> None:
+        """Step until no rank has a sample left."""
+        meter = Meter(self.device)
+        while True:
+            waiting = time.perf_counter()
+            ready = ahead.next()
+            self.record.passed(ready.batch)
+            rows, tokens, gflops, written, *left_out = self._sum(
+                ready.batch.rows, ready.tokens, ready.gflops, int(self.saver.is_done),
+                len(self.record.rejected), self.record.filtered,
+            )  # fmt: skip
+            if written == self.world:  # all at the same step: what it raises is raised on every rank
+                self._saved()
+            meter.wait_s += time.perf_counter() - waiting
+            quarantined = self.progress.quarantined + left_out[0]
+            filtered = self.progress.filtered + left_out[1]
+            self._judge(quarantined, self.progress.samples + rows + filtered)
+            if not rows:
+                break
+            progress = (self.progress.samples + filtered) / self.job.samples
+            trace.before(self.progress.step + 1)
+            # What a model drops at random follows from the step, and so is the same after a resume.
+            torch.manual_seed(digest64("step", self.config.run.seed, self.progress.step, self.rank))
+            metrics = self.step(ready.on_device(), min(progress, 1.0))
+            self.record.trained(ready.batch)
+            self.progress.step += 1
+            self.progress.samples += rows
+            if self.ema is not None:
+                self.ema.update(self.progress.step, metrics["skipped"])
+            meter.add(metrics, samples=rows, tokens=tokens, gflops=gflops)
+            self.watch.add(self.progress.step, metrics, ready.batch.entries)
+            if self.progress.step % self.config.train.log_every == 0:
+                self._log(meter, quarantined, filtered)
+            if self.progress.step % self.config.checkpoint.every == 0:
+                self._look()
+                self._save()
+        if meter.steps:
+            self._log(meter, quarantined, filtered)
 
     def _resume(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
         latest = self.folder.latest()
@@ -191,13 +217,6 @@ class _Worker:
             col.HAS_NEGATIVE: np.zeros(negatives, bool), col.KEY: np.array(-1, np.int64),
         }  # fmt: skip
 
-    def _on_device(self, batch: Batch) -> dict[str, Tensor]:
-        tensors = {name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in batch.columns.items()}
-        wide = (col.TEXT, col.NEGATIVE_TEXT, col.TRIPLES, col.NEGATIVE_TRIPLES)
-        for name in wide:  # int32 on the way, int64 where embeddings look up
-            tensors[name] = tensors[name].long()
-        return {name: tensor.to(self.device, non_blocking=True) for name, tensor in tensors.items()}
-
     def _sum(self, *numbers: int) -> tuple[int, ...]:
         """Add up numbers over the ranks, on the CPU: it must not wait for the GPU."""
         total = torch.tensor(numbers)
@@ -208,7 +227,7 @@ class _Worker:
         seen = quarantined + samples
         limit = self.config.data.max_quarantined
         if (seen >= _FEWEST_TO_JUDGE and quarantined > limit * seen) or seen == quarantined > 0:
-            reasons = "; ".join(f"{entry['key']}: {entry['reason']}" for entry in self.batches.rejected[:5])
+            reasons = "; ".join(f"{entry['key']}: {entry['reason']}" for entry in self.record.rejected[:5])
             raise TooManyQuarantined(
                 f"{quarantined} of {seen} samples cannot be trained on, above data.max_quarantined={limit}; "
                 f"for instance {reasons or 'see the other workers'}"
@@ -255,7 +274,7 @@ class _Worker:
 
     def _take_record(self) -> None:
         """Merge what every rank has done since the last call into position, progress and quarantine.jsonl."""
-        record, rejected, filtered = self.batches.take_record()
+        record, rejected, filtered = self.record.take()
         rejected_here = [
             {"shard": self._shard(int(r["entry"])), "key": r["key"], "reason": r["reason"]} for r in rejected
         ]
@@ -273,12 +292,23 @@ class _Worker:
     def _shard(self, entry: int) -> str:
         return self.job.plan.shards[self.job.plan.schedule.shard(entry)]
 
-    def _log(self, meter: _Meter, quarantined: int, filtered: int) -> None:
+    def _look(self) -> None:
+        """Count the steps that made no update; before a report and a checkpoint, so that neither holds too many.
+
+        Raises TrainingDiverged on every rank.
+        """
+        last_good = str(self.folder.step_path(self.saved_step)) if self.saved_step else "none yet"
+        self.progress.skipped += self.watch.look(self.progress.skipped, last_good)
+
+    def _log(self, meter: Meter, quarantined: int, filtered: int) -> None:
+        self._look()
         metrics = meter.take()
-        self.step.check({name: torch.tensor(value) for name, value in metrics.items()})
+        if self._peak_flops:
+            metrics["mfu"] = metrics["gflops_per_s"] * 1e9 / (self.world * self._peak_flops)
+        metrics |= {name: float(norm) for name, norm in parameter_norms(self.step.model).items()}
         done = self.progress.samples + filtered
         metrics["epoch"] = done / self.job.samples * self.config.train.epochs
-        metrics |= {"quarantined": quarantined, "filtered": filtered}
+        metrics |= {"quarantined": quarantined, "filtered": filtered, "skipped": self.progress.skipped}
         keep = self.config.checkpoint
         if keep.keep_best and keep.best_metric not in metrics:
             raise ConfigError(
@@ -292,30 +322,3 @@ class _Worker:
     def _report(self, kind: str, **values: Any) -> None:
         if self.rank == 0:
             self.job.reports.put_nowait({"kind": kind} | values)
-
-
-class _Meter:
-    """Means over the steps since the last report, summed on the device and read once."""
-
-    def __init__(self) -> None:
-        self._start()
-
-    def _start(self) -> None:
-        self.steps = self.rows = 0
-        self.wait_s = 0.0
-        self._sums: dict[str, Tensor] = {}
-        self._started = time.perf_counter()
-
-    def add(self, metrics: dict[str, Tensor], rows: int) -> None:
-        for name, value in metrics.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
-        self.steps += 1
-        self.rows += rows
-
-    def take(self) -> dict[str, float]:
-        means = {name: float(total) / self.steps for name, total in self._sums.items()}
-        elapsed = time.perf_counter() - self._started  # after the read: the device has finished
-        means["samples_per_s"] = self.rows / elapsed
-        means["data_wait"] = self.wait_s / elapsed
-        self._start()
-        return means

@@ -74,6 +74,8 @@ class Progress:
             text += f"  filtered {filtered:.0f}"
         if metrics.get("quarantined"):
             text += f"  quarantined {metrics['quarantined']:.0f}"
+        if metrics.get("skipped"):
+            text += f"  skipped steps {metrics['skipped']:.0f}"
         if self.console.is_terminal:
             self._live.update(Text(text), refresh=True)
         elif time.monotonic() - self._printed_at >= self._every_s:

@@ -5,6 +5,7 @@
     step-00000500/    a checkpoint (`sclip.train.checkpoint`)
     alive             touched while the run goes on
     quarantine.jsonl  samples that could not be trained on: step, shard, key, reason
+    trace-*.json.gz   of chosen steps, a file a rank (`health.profile_steps`)
     complete.json     written when every sample was trained on
     model/            the exported model
 
@@ -34,6 +35,7 @@ RESUMABLE = {
     "train.micro_batch", "train.pack_text",
     "train.log_every", "checkpoint.every", "checkpoint.keep_last", "checkpoint.keep_best", "checkpoint.best_metric",
     "checkpoint.best_is", "checkpoint.asynchronous", "checkpoint.disk_budget_gb",
+    "health.on_nonfinite", "health.max_skipped", "health.profile_steps",
     "tracking.offline",
 }  # fmt: skip
 """Keys that may differ when a run is started again: they say where and how it runs, not what is learned."""
@@ -80,6 +82,10 @@ class RunFolder:
     def step_path(self, step: int) -> Path:
         """Return where the checkpoint of an optimizer step stands."""
         return self.path / f"step-{step:08d}"
+
+    def trace_path(self, step: int, rank: int) -> Path:
+        """Return where a rank's profiler trace that begins with a step goes."""
+        return self.path / f"trace-{step:08d}-rank-{rank}.json.gz"
 
     def latest(self) -> tuple[Path, int] | None:
         """Return the newest complete checkpoint and its step."""

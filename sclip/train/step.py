@@ -20,7 +20,7 @@ from sclip.model.losses import structure_loss
 from sclip.model.structure_clip import StructureCLIP
 from sclip.train.optimizer import learning_rate
 
-__all__ = ["MAX_LOGIT_SCALE", "TrainStep", "TrainingDiverged", "unwrapped"]
+__all__ = ["MAX_LOGIT_SCALE", "NEGATIVE_COLUMNS", "TrainStep", "unwrapped"]
 
 MAX_LOGIT_SCALE = 100.0
 """Bound of the logit scale, as in CLIP (Radford et al. 2021, 2.5): above it training becomes unstable."""
@@ -29,15 +29,11 @@ NEGATIVE_COLUMNS = ("negative_text", "negative_end", "negative_triples", "has_ne
 """Columns of a batch that are left out where no negatives are trained on."""
 
 
-class TrainingDiverged(RuntimeError):
-    """The loss or the gradient is no longer finite; weights since the last report cannot be trusted."""
-
-
 class TrainStep:
     """Forward, loss, backward, clipping and update of one wrapped model and its optimizer."""
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, config: Config) -> None:
-        """Take the model as `sharding.apply` returned it and the optimizer made for it."""
+        """Take the model as `sharding.apply` returned it and the optimizer made for it, a fused one."""
         self.model, self.optimizer, self.config = model, optimizer, config
         self._plain = unwrapped(model)
         # FSDP casts by its own policy, per group; everything else computes in bf16 through autocast.
@@ -50,7 +46,8 @@ class TrainStep:
 
         `progress` is the share of the run's samples that are trained, 0 to 1. Returns scalars, the same on
         every rank: those of `structure_loss`, logit_scale, with the sigmoid logit_bias, grad_norm (before
-        clipping) and learning_rate.
+        clipping), learning_rate and skipped: 1 where loss or gradient is not finite. Of such a step no update is
+        made on any rank, weights and optimizer stay as they are.
         """
         rate = learning_rate(progress, self.config.train)
         for group in self.optimizer.param_groups:
@@ -65,6 +62,10 @@ class TrainStep:
         else:
             features, metrics = self._backward_in_parts(batch, progress, passes)
         metrics["grad_norm"] = self._clip()
+        finite = metrics["loss"].isfinite() & metrics["grad_norm"].isfinite()
+        metrics["skipped"] = (~finite).float()
+        # What torch.amp.GradScaler gives: a fused kernel reads it on the device and leaves everything as it is.
+        self.optimizer.found_inf = metrics["skipped"]  # type: ignore[attr-defined]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
@@ -72,23 +73,8 @@ class TrainStep:
         metrics["logit_scale"] = features["logit_scale"].detach()
         if self.config.loss.contrastive == "sigmoid":
             metrics["logit_bias"] = features["logit_bias"].detach()
-        metrics["learning_rate"] = torch.tensor(rate)
+        metrics["learning_rate"] = torch.full_like(metrics["loss"], rate)
         return metrics
-
-    def check(self, metrics: Mapping[str, Tensor]) -> None:
-        """Raise `TrainingDiverged` if these metrics are not finite; reads them, so once a report is enough.
-
-        Call it before a checkpoint is written too, or a diverged state becomes the one to resume from.
-        """
-        bad = {
-            name: float(metrics[name]) for name in ("loss", "grad_norm") if not torch.isfinite(metrics[name])
-        }
-        if bad:
-            found = ", ".join(f"{name} is {value}" for name, value in bad.items())
-            raise TrainingDiverged(
-                f"{found} at logit scale {float(metrics['logit_scale']):.1f}, learning rate "
-                f"{float(metrics['learning_rate']):.2e}: lower train.learning_rate or raise train.warmup"
-            )
 
     def _features(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         with torch.autocast(batch["image"].device.type, torch.bfloat16, enabled=self._autocast):

@@ -26,10 +26,10 @@ from sclip.data.shards import ShardError
 from sclip.model import ModelError
 from sclip.scenegraph import ParserError
 from sclip.train import manifest
+from sclip.train.health import TrainingDiverged
 from sclip.train.loop import DATASET, TooManyQuarantined, TrainJob, train_worker
 from sclip.train.manifest import CheckpointError
 from sclip.train.run_folder import RunFolder
-from sclip.train.step import TrainingDiverged
 
 LASTING = (
     CheckpointError, ConfigError, ModelError, ParserError, PositionError, ShardError, TooManyQuarantined,

@@ -1,0 +1,161 @@
+"""The next batch made ready while this one trains: assembled, packed and copied to the device in a thread.
+
+`Batches` go in on the host; `Ready` batches come out, in the same order and one ahead. The device copy runs on a
+stream of its own from pinned memory, so that neither the loop nor the step waits for it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sclip.config import Config
+from sclip.data import columns as col
+from sclip.data.batches import Batch, Batches, Columns
+from sclip.model.packing import pack
+from sclip.train.step import NEGATIVE_COLUMNS
+
+__all__ = ["Ahead", "Ready", "prefetched", "prepared"]
+
+T = TypeVar("T")
+
+_PATIENCE_S = 10.0
+"""What the end of a run waits for the thread. One that waits for data that never comes dies with the process."""
+
+
+class Ahead(Generic[T]):
+    """What `make` returns, call for call, made in a thread: the next one while this one is in use.
+
+    An exception of `make` is raised by `next`, at its place in the order; nothing is made after it. As a context
+    it ends the thread.
+    """
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._wanted: SimpleQueue[bool] = SimpleQueue()
+        self._made: SimpleQueue[tuple[T, None] | tuple[None, BaseException]] = SimpleQueue()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="next batch", daemon=True)
+
+    def __enter__(self) -> Ahead[T]:
+        self._wanted.put(True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._wanted.put(False)
+        self._thread.join(_PATIENCE_S)
+
+    def next(self) -> T:
+        """Return the next result, waiting for it where it is not made yet, and have the one after it made."""
+        if self._failure is None:
+            made, self._failure = self._made.get()
+            if self._failure is None:
+                self._wanted.put(True)
+                return made  # type: ignore[return-value]
+        raise self._failure
+
+    def _run(self) -> None:
+        while self._wanted.get():
+            try:
+                self._made.put((self._make(), None))
+            except BaseException as error:  # also SystemExit: the loop would wait for ever
+                self._made.put((None, error))
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A batch on the device."""
+
+    batch: Batch
+    """For the record; without its columns."""
+    tokens: int
+    """Of captions and negatives, without padding."""
+    gflops: int
+    """Operations of its step on this rank, in 10^9 (`sclip.train.flops`)."""
+    tensors: dict[str, Tensor]
+    copied: torch.cuda.Event | None
+    """Behind the copy, on the stream that copies; None on a CPU."""
+
+    def on_device(self) -> dict[str, Tensor]:
+        """Return what `StructureCLIP.forward` and the loss take, for use on the current stream."""
+        if self.copied is not None:
+            stream = torch.cuda.current_stream()
+            stream.wait_event(self.copied)
+            for tensor in self.tensors.values():
+                # Allocated on the copying stream, which must not write into it before this one has read it.
+                tensor.record_stream(stream)
+        return self.tensors
+
+
+def prefetched(
+    batches: Batches,
+    config: Config,
+    packs_text: bool,
+    device: torch.device,
+    flops: Callable[[Columns], float] = lambda _: 0.0,
+) -> Ahead[Ready]:
+    """Return the batches of a worker, each made ready while the one before it is trained on.
+
+    `flops` gives the operations of a step by the columns that it trains on; `packs_text` is the model's (`StructureCLIP.packs_text`). The thread alone calls `batches` from now on.
+    """
+    side = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+
+    def make() -> Ready:
+        batch = batches.next()
+        tokens = sum(
+            _tokens(batch.columns[name][: batch.rows])
+            for name in (col.TEXT, col.NEGATIVE_TEXT)
+            if name == col.TEXT or config.loss.negatives != "none"
+        )
+        gflops = round(flops(trained_on(batch.columns, config)) / 1e9)
+        columns = prepared(batch.columns, config, packs_text)
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in columns.items()}
+        copied = None
+        if side is not None:
+            # Also makes this thread's device the one of the stream. The host allocator keeps the pinned memory until
+            # the copy is done.
+            with torch.cuda.stream(side):
+                tensors = {
+                    name: tensor.pin_memory().to(device, non_blocking=True)
+                    for name, tensor in tensors.items()
+                }
+                copied = side.record_event()
+        return Ready(dataclasses.replace(batch, columns={}), tokens, gflops, tensors, copied)
+
+    return Ahead(make)
+
+
+def trained_on(columns: Columns, config: Config) -> Columns:
+    """Return the columns of a batch that a step reads."""
+    unread: tuple[str, ...] = NEGATIVE_COLUMNS if config.loss.negatives == "none" else ()
+    if not config.model.kee.enabled:
+        unread += (col.TRIPLES, col.NEGATIVE_TRIPLES)
+    return {name: values for name, values in columns.items() if name not in unread}
+
+
+def prepared(columns: Columns, config: Config, packs_text: bool) -> Columns:
+    """Return what the step reads of a batch's columns, with captions and triples packed if config and model allow."""
+    columns = trained_on(columns, config)
+    if not (config.train.pack_text and packs_text):
+        return columns
+    rows, of_one_pass = len(columns[col.KEY]), config.train.micro_batch
+    parts = rows // of_one_pass if of_one_pass else 1
+    return pack(columns, parts, on_negatives=config.model.kee.on_negatives)
+
+
+def _tokens(text: NDArray[Any]) -> int:
+    """Return the tokens of captions [..., L] up to the end token, which has CLIP's largest id."""
+    return int(np.where(text.any(-1), text.argmax(-1) + 1, 0).sum())
