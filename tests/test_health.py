@@ -147,7 +147,9 @@ def test_every_rank_names_the_first_bad_step_with_the_shards_of_all(
     of_ranks: list[Any], sharding: str
 ) -> None:
     (told,) = {of_rank[f"told {sharding}"] for of_rank in of_ranks}
-    assert told.startswith("step 13: loss is nan, grad_norm is nan at logit scale 14.3, learning rate 7.50e-04")
+    assert told.startswith(
+        "step 13: loss is nan, grad_norm is nan at logit scale 14.3, learning rate 7.50e-04"
+    )
     shards = ["s3://data/10.tar", "s3://data/2.tar", "s3://data/20.tar"]
     assert f"of {', '.join(shards[: 1 + len(of_ranks)])}; no update" in told
     assert "the last good checkpoint is /runs/a/step-00000010" in told

@@ -92,7 +92,7 @@ class Ready:
     def on_device(self) -> dict[str, Tensor]:
         """Return what `StructureCLIP.forward` and the loss take, for use on the current stream."""
         if self.copied is not None:
-            stream = torch.cuda.current_stream()
+            stream = torch.cuda.current_stream(self.tensors[col.KEY].device)
             stream.wait_event(self.copied)
             for tensor in self.tensors.values():
                 # Allocated on the copying stream, which must not write into it before this one has read it.

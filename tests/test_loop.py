@@ -1,0 +1,311 @@
+"""The worker loop on one gloo rank and on two, without a cluster: what stands in for Ray hands out blocks of rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import ranks
+import torch
+from test_batches import Columns
+from test_health import WHITE, with_overflow
+from test_sharding import CASES, MODEL
+
+from sclip.config import Config, DataConfig, HealthConfig, RunConfig, TrainConfig
+from sclip.data import columns as col
+from sclip.data.position import Position
+from sclip.data.stream import StreamPlan
+from sclip.model import Tokenizer, image_size
+from sclip.train import checkpoint, loop
+from sclip.train.health import TrainingDiverged
+from sclip.train.loop import TrainJob, train_worker
+from sclip.train.run_folder import RunFolder
+from sclip.train.step import TrainStep
+
+SHARDS, PER_SHARD, SHARE = 4, 7, 2
+"""In each shard the row 2 cannot be read, and the rows 3 and 4 are filtered: four of seven are trained on."""
+SAMPLES = SHARDS * (PER_SHARD - 3)
+
+Rows = list[tuple[int, int, int]]
+"""Entry, index and status."""
+
+
+def left(position: Position) -> Rows:
+    """Return the rows of the stream that a position has not done, each shard's end after them."""
+    found = []
+    for entry in position.remaining(SHARDS):
+        done = {index for part in position.done(entry) for index in part}
+        status = {2: col.REJECTED, 3: col.FILTERED}
+        rows = [(entry, index, status.get(index, col.SAMPLE)) for index in range(PER_SHARD) if index != 4]
+        found += [row for row in rows if row[1] not in done]
+        found.append((entry, PER_SHARD, col.END))
+    return found
+
+
+def key(entry: int, index: int) -> int:
+    return 100 * entry + index
+
+
+def block(rows: Rows, origin: int, white: Sequence[int]) -> Columns:
+    """Return the columns of rows; the pictures of the keys in `white` are white alone."""
+    tokenizer, side = Tokenizer(MODEL.name, MODEL.kee), image_size(MODEL.name)
+    keys = [key(entry, index) for entry, index, _ in rows]
+    cases = [CASES[k % len(CASES)] for k in keys]
+    images = [np.random.default_rng(k).integers(0, 255, (3, side, side), np.uint8) for k in keys]
+    return {
+        col.IMAGE: np.stack([np.full_like(i, WHITE) if k in white else i for k, i in zip(keys, images, strict=True)]),
+        col.TEXT: tokenizer.text([case[0] for case in cases]),
+        col.NEGATIVE_TEXT: tokenizer.text([case[1] for case in cases])[:, None],
+        col.HAS_NEGATIVE: np.array([[bool(case[1])] for case in cases]),
+        col.TRIPLES: tokenizer.triples([[case[2]] if case[2] else [] for case in cases]),
+        col.NEGATIVE_TRIPLES: tokenizer.triples([[case[2][::-1]] if case[2] else [] for case in cases])[:, None],
+        col.KEY: np.array(keys),
+        col.ENTRY: np.array([entry for entry, _, _ in rows]),
+        col.INDEX: np.array([index for _, index, _ in rows]),
+        col.STATUS: np.array([status for *_, status in rows], np.int8),
+        col.COUNT: np.array([2 if status == col.FILTERED else 0 for *_, status in rows]),
+        col.ORIGIN: np.full(len(rows), origin),
+        col.SAMPLE_KEY: np.array([f"key{k}" for k in keys], object),
+        col.REASON: np.array(["not a picture" for _ in keys], object),
+    }  # fmt: skip
+
+
+class Run:
+    """A run of the loop on this rank: Ray's part, what was reported, and the keys of each step."""
+
+    def __init__(
+        self,
+        rank: int,
+        world_size: int,
+        folder: Path,
+        white: Sequence[int] = (),
+        crash_at: int = 0,
+        **health: Any,
+    ) -> None:
+        config = Config(
+            run=RunConfig(seed=3),
+            data=DataConfig(max_quarantined=1.0),
+            model=MODEL,
+            train=TrainConfig(
+                epochs=1, num_workers=world_size, batch_size=SHARE * world_size, learning_rate=1e-3, log_every=1
+            ),
+            health=HealthConfig(**health),
+        )  # fmt: skip
+        self.folder, self.white, self.crash_at = RunFolder(folder), white, crash_at
+        self.rank, self.world_size, self.config = rank, world_size, config
+        self.put: list[dict[str, Any]] = []
+        self.trained: list[list[int]] = []
+        self.error = ""
+        self.packed = False
+
+    def with_train(self, **train: Any) -> Run:
+        self.config = dataclasses.replace(self.config, train=dataclasses.replace(self.config.train, **train))
+        return self
+
+    def run(self) -> Run:
+        latest = self.folder.latest()
+        position = Position.from_json(checkpoint.read_state(latest[0])["position"]) if latest else Position()
+        rows = left(position)[self.rank :: self.world_size]
+        blocks = [
+            block(rows[at : at + 3], latest[1] if latest else 0, self.white) for at in range(0, len(rows), 3)
+        ]
+        stand_in = SimpleNamespace(
+            get_context=lambda: SimpleNamespace(
+                get_world_rank=lambda: self.rank, get_world_size=lambda: self.world_size
+            ),
+            get_dataset_shard=lambda name: SimpleNamespace(iter_batches=lambda **_: iter(blocks)),
+            report=lambda *_, **__: None,
+        )
+        run = self
+
+        class Recorded(TrainStep):
+            def __init__(self, *args: Any) -> None:
+                super().__init__(*args)
+                with_overflow(self)
+
+            def __call__(self, batch: Any, progress: float) -> dict[str, torch.Tensor]:
+                if len(run.trained) + 1 == run.crash_at:
+                    raise OSError("the machine is gone")
+                metrics = super().__call__(batch, progress)
+                run.trained.append(batch["key"][batch["valid"]].tolist())
+                run.packed = "packed_text" in batch
+                return metrics
+
+        shards = tuple(f"/data/{number}.tar" for number in range(SHARDS))
+        plan = StreamPlan(self.config, shards, image_size(MODEL.name), (1, 1))
+        queue: Any = SimpleNamespace(put_nowait=self.put.append)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loop, "ray", SimpleNamespace(train=stand_in))
+            patch.setattr(loop, "get_device", lambda: torch.device("cpu"))
+            patch.setattr(loop, "TrainStep", Recorded)
+            try:
+                train_worker(TrainJob(plan, self.folder.path, SHARDS * PER_SHARD, queue))
+            except (OSError, TrainingDiverged) as error:
+                self.error = f"{type(error).__name__}: {error}"
+        return self
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What a test looks at, of types that a rank can return."""
+        metrics = [report["metrics"] for report in self.put if report["kind"] == "metrics"]
+        return {"trained": self.trained, "error": self.error, "metrics": metrics, "packed": self.packed}
+
+
+def on_a_rank(rank: int, world_size: int, place: str) -> dict[str, Any]:
+    folder = Path(place)
+
+    def run(name: str, **more: Any) -> Run:
+        (folder / name).mkdir(exist_ok=True)
+        return Run(rank, world_size, folder / name, **more)
+
+    found = {
+        "whole": run("whole", profile_steps=(2, 1)).run(),
+        "crashed": run("again", crash_at=4).with_train(checkpoint_every=2).run(),
+        "resumed": run("again").with_train(checkpoint_every=2, pack_text=False).run(),
+    }
+    white = [key(1, 0)]  # one picture of one rank
+    for sharding in ("ddp", "fsdp"):
+        on = {"sharding": sharding, "checkpoint_every": 1, "log_every": 100}
+        found[f"stopped {sharding}"] = run(f"stopped-{sharding}", white=white).with_train(**on).run()
+        skipping = run(f"skipped-{sharding}", white=white, on_nonfinite="skip")
+        found[f"skipped {sharding}"] = skipping.with_train(sharding=sharding).run()
+    more = [*white, key(2, 0), key(3, 0)]
+    found["too many"] = run("too-many", white=more, on_nonfinite="skip", max_skipped=2).run()
+    return {name: of_one.told for name, of_one in found.items()}
+
+
+@dataclasses.dataclass
+class Runs:
+    world_size: int
+    place: Path
+    of_ranks: list[dict[str, Any]]
+
+    def state(self, name: str, step: int) -> dict[str, Any]:
+        return checkpoint.read_state(RunFolder(self.place / name).step_path(step))
+
+    def keys(self, name: str, steps: int | None = None) -> list[int]:
+        """Return the keys that all ranks trained on in the first steps, sorted."""
+        return sorted(
+            k for of_rank in self.of_ranks for of_step in of_rank[name]["trained"][:steps] for k in of_step
+        )
+
+    def error(self, name: str) -> str:
+        """Return the error that all ranks end with, which is the same."""
+        (error,) = {of_rank[name]["error"] for of_rank in self.of_ranks}
+        return str(error)
+
+
+@pytest.fixture(scope="module", params=[1, 2])
+def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    place = tmp_path_factory.mktemp("runs")
+    yield Runs(request.param, place, ranks.run(on_a_rank, request.param, place, str(place)))
+    shutil.rmtree(place)
+
+
+ALL = [key(entry, index) for entry in range(SHARDS) for index in (0, 1, 5, 6)]
+
+
+def done(state: dict[str, Any]) -> set[int]:
+    """Return the keys of the samples that a checkpoint says were trained on."""
+    position = Position.from_json(state["position"])
+    ranges = {e: [range(PER_SHARD)] if position.closed(e) else position.done(e) for e in range(SHARDS)}
+    return {k for e, parts in ranges.items() for part in parts for i in part if (k := key(e, i)) in ALL}
+
+
+def test_every_sample_is_trained_on_once_and_every_shard_closed(runs: Runs) -> None:
+    assert runs.error("whole") == ""
+    assert runs.keys("whole") == ALL
+    state = runs.state("whole", SAMPLES // SHARE // runs.world_size)
+    assert state["position"] == {"low": SHARDS, "closed": [], "open": []}
+    assert state["progress"]["samples"] == SAMPLES
+    assert (state["progress"]["quarantined"], state["progress"]["filtered"]) == (SHARDS, 2 * SHARDS)
+
+
+def test_a_checkpoint_holds_what_was_trained_on_and_nothing_that_is_made_ahead(runs: Runs) -> None:
+    assert "the machine is gone" in runs.error("crashed")
+    assert done(runs.state("again", 2)) == set(runs.keys("crashed", steps=2))
+    assert len(runs.keys("crashed", steps=3)) > len(runs.keys("crashed", steps=2))
+
+
+def test_what_was_made_ahead_of_a_crash_is_trained_on_after_it_once(runs: Runs) -> None:
+    assert runs.error("resumed") == ""
+    assert sorted(runs.keys("crashed", steps=2) + runs.keys("resumed")) == ALL
+    complete = RunFolder(runs.place / "again").complete
+    assert complete is not None
+    assert (complete["samples"], complete["quarantined"], complete["filtered"]) == (
+        SAMPLES,
+        SHARDS,
+        2 * SHARDS,
+    )
+
+
+def test_captions_reach_the_step_packed_where_the_config_says(runs: Runs) -> None:
+    for of_rank in runs.of_ranks:
+        assert of_rank["whole"]["packed"]
+        assert not of_rank["resumed"]["packed"]
+
+
+def test_a_report_has_the_health_of_the_run(runs: Runs) -> None:
+    reports = runs.of_ranks[0]["whole"]["metrics"]
+    wanted = "norm_image norm_text norm_kee tokens_per_s samples_per_s data_wait grad_norm negative_gap hinge_active"
+    for metrics in reports:
+        assert set(wanted.split()) <= metrics.keys()
+        assert "peak_memory_bytes" not in metrics  # of a GPU
+        assert metrics["norm_text"] > 0
+        assert metrics["tokens_per_s"] > metrics["samples_per_s"]
+    assert [metrics["skipped"] for metrics in reports] == [0] * len(reports)
+    assert all(of_rank["whole"]["metrics"] == [] for of_rank in runs.of_ranks[1:])
+
+
+def test_every_rank_writes_a_trace_of_the_chosen_step(runs: Runs) -> None:
+    traces = sorted(path.name for path in (runs.place / "whole").glob("trace-*"))
+    assert traces == [f"trace-00000002-rank-{rank}.json.gz" for rank in range(runs.world_size)]
+
+
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+def test_a_loss_that_is_not_finite_stops_every_rank_with_step_shard_and_checkpoint(
+    runs: Runs, sharding: str
+) -> None:
+    error, name = runs.error(f"stopped {sharding}"), f"stopped-{sharding}"
+    step = next(
+        number
+        for of_rank in runs.of_ranks
+        for number, keys in enumerate(of_rank[f"stopped {sharding}"]["trained"], start=1)
+        if key(1, 0) in keys
+    )
+    assert step > 1
+    assert f"TrainingDiverged: step {step}: loss is nan" in error
+    keys = [k for of_rank in runs.of_ranks for k in of_rank[f"stopped {sharding}"]["trained"][step - 1]]
+    plan = StreamPlan(Config(run=RunConfig(seed=3)), tuple("abcd"), 1, (1, 1))
+    shards = sorted({f"/data/{plan.schedule.shard(k // 100)}.tar" for k in keys})
+    assert f"its samples are of {', '.join(shards)};" in error
+    latest = RunFolder(runs.place / name).latest()
+    assert latest is not None
+    assert latest[1] == step - 1
+    assert f"the last good checkpoint is {latest[0]}." in error
+
+
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+def test_a_skipped_step_is_counted_and_its_samples_are_trained_on(runs: Runs, sharding: str) -> None:
+    assert runs.error(f"skipped {sharding}") == ""
+    assert runs.keys(f"skipped {sharding}") == ALL
+    complete = RunFolder(runs.place / f"skipped-{sharding}").complete
+    assert complete is not None
+    assert (complete["skipped"], complete["samples"]) == (1, SAMPLES)
+    assert runs.state(f"skipped-{sharding}", complete["step"])["progress"]["skipped"] == 1
+    counted = [metrics["skipped"] for metrics in runs.of_ranks[0][f"skipped {sharding}"]["metrics"]]
+    assert counted[0] == 0
+    assert counted[-1] == 1
+    json.dumps(complete, allow_nan=False)
+
+
+def test_more_skipped_steps_than_allowed_stop_the_run(runs: Runs) -> None:
+    assert "more than health.max_skipped=2 steps" in runs.error("too many")
+    assert RunFolder(runs.place / "too-many").complete is None
