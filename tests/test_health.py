@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 import ranks
 import torch
-from test_sharding import ROWS, Tensors, config_with, part_of, start, training_batch, whole_weights
+from test_grad_cache import FORMS, batch_for
 from torch import Tensor
 from torch.distributed.tensor import DTensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from train_cases import ROWS, Tensors, config_with, part_of, start, training_batch, whole_weights
 
 from sclip.config import ConfigError, HealthConfig
 from sclip.train.health import Trace, TrainingDiverged, Watch, parameter_norms
+from sclip.train.meter import Meter
 from sclip.train.step import TrainStep, unwrapped
 
 WHITE = 255
@@ -56,9 +59,9 @@ def equal(found: list[Tensor], expected: list[Tensor]) -> bool:
 # The step
 
 
-def steps_around_a_bad_one(rank: int, world_size: int, sharding: str, parts: int = 0) -> dict[str, Any]:
+def steps_around_a_bad_one(rank: int, world_size: int, **train: Any) -> dict[str, Any]:
     """Train a step, one whose last row is poisoned (of the last rank), and one again; and without the bad one."""
-    config = config_with(sharding=sharding, learning_rate=1e-2, micro_batch=parts)
+    config = config_with(learning_rate=1e-2, **train)
 
     def share(number: int) -> Tensors:
         return part_of(training_batch(number), rank, world_size)
@@ -86,9 +89,18 @@ def steps_around_a_bad_one(rank: int, world_size: int, sharding: str, parts: int
     }
 
 
+WAYS: dict[str, dict[str, Any]] = {
+    "ddp": {"sharding": "ddp"},
+    "ddp in parts": {"sharding": "ddp", "micro_batch": 1},
+    "fsdp": {"sharding": "fsdp"},
+    "fsdp in parts, bf16": {"sharding": "fsdp", "micro_batch": 1, "precision": "bf16"},
+}
+
+
 def on_a_rank(rank: int, world_size: int) -> dict[str, Any]:
-    found = {sharding: steps_around_a_bad_one(rank, world_size, sharding) for sharding in ("ddp", "fsdp")}
-    found["ddp in parts"] = steps_around_a_bad_one(rank, world_size, "ddp", parts=1)
+    found: dict[str, Any] = {
+        case: steps_around_a_bad_one(rank, world_size, **of) for case, of in WAYS.items()
+    }
     for sharding in ("ddp", "fsdp"):
         step = start(config_with(sharding=sharding))
         norms = {name: norm.item() for name, norm in parameter_norms(step.model).items()}
@@ -116,7 +128,7 @@ def of_ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return ranks.run(on_a_rank, request.param, tmp_path_factory.mktemp("health"))
 
 
-@pytest.mark.parametrize("case", ["ddp", "fsdp", "ddp in parts"])
+@pytest.mark.parametrize("case", WAYS)
 def test_a_step_that_is_not_finite_on_one_rank_changes_no_bit_on_any(of_ranks: list[Any], case: str) -> None:
     for of_rank in of_ranks:
         found = of_rank[case]
@@ -172,6 +184,44 @@ def test_a_gradient_that_is_not_finite_is_seen_where_the_loss_is() -> None:
     assert math.isfinite(metrics["loss"])
     assert metrics["skipped"] == 1
     assert equal(state(step)[: len(before)], before)
+
+
+class Reads(TorchDispatchMode):
+    """Notes the operations whose result, or its shape, the host must wait for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        by_mask = name in ("index", "index_put_") and any(
+            i is not None and i.dtype == torch.bool for i in args[1]
+        )
+        if by_mask or name in ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2"):
+            self.found.append(name)
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("micro_batch", [0, 2])
+@pytest.mark.parametrize("form", FORMS)
+def test_nothing_of_a_step_is_read_on_the_host_before_a_report(
+    form: str, micro_batch: int, packed: bool
+) -> None:
+    config = config_with(FORMS[form], micro_batch=micro_batch, pack_text=packed)
+    step, meter, watch = start(config), Meter(torch.device("cpu")), Watch(HealthConfig(), str)
+    step(batch_for(config, 0), 0.5)
+    batch = batch_for(config, 1)
+    with Reads() as reads:
+        found = step(batch, 0.5)
+        meter.add(found, samples=ROWS)
+        watch.add(1, found, np.arange(ROWS))
+    assert reads.found == []
+    with Reads() as reads:
+        watch.look(0, "none yet")
+        assert float(found["loss"]) > 0
+    assert reads.found == ["_local_scalar_dense"]  # of the line above: a list is read without any
 
 
 # The count

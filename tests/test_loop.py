@@ -16,14 +16,14 @@ import ranks
 import torch
 from test_batches import Columns
 from test_health import WHITE, with_overflow
-from test_sharding import CASES, MODEL
+from train_cases import CASES, MODEL
 
-from sclip.config import Config, DataConfig, HealthConfig, RunConfig, TrainConfig
+from sclip.config import CheckpointConfig, Config, DataConfig, HealthConfig, RunConfig, TrainConfig
 from sclip.data import columns as col
 from sclip.data.position import Position
 from sclip.data.stream import StreamPlan
 from sclip.model import Tokenizer, image_size
-from sclip.train import checkpoint, loop
+from sclip.train import loop, manifest
 from sclip.train.health import TrainingDiverged
 from sclip.train.loop import TrainJob, train_worker
 from sclip.train.run_folder import RunFolder
@@ -105,13 +105,17 @@ class Run:
         self.error = ""
         self.packed = False
 
-    def with_train(self, **train: Any) -> Run:
-        self.config = dataclasses.replace(self.config, train=dataclasses.replace(self.config.train, **train))
+    def with_train(self, every: int = 500, **train: Any) -> Run:
+        self.config = dataclasses.replace(
+            self.config,
+            train=dataclasses.replace(self.config.train, **train),
+            checkpoint=CheckpointConfig(every=every, asynchronous=False),
+        )
         return self
 
     def run(self) -> Run:
         latest = self.folder.latest()
-        position = Position.from_json(checkpoint.read_state(latest[0])["position"]) if latest else Position()
+        position = Position.from_json(manifest.read_state(latest[0])["position"]) if latest else Position()
         rows = left(position)[self.rank :: self.world_size]
         blocks = [
             block(rows[at : at + 3], latest[1] if latest else 0, self.white) for at in range(0, len(rows), 3)
@@ -167,12 +171,12 @@ def on_a_rank(rank: int, world_size: int, place: str) -> dict[str, Any]:
 
     found = {
         "whole": run("whole", profile_steps=(2, 1)).run(),
-        "crashed": run("again", crash_at=4).with_train(checkpoint_every=2).run(),
-        "resumed": run("again").with_train(checkpoint_every=2, pack_text=False).run(),
+        "crashed": run("again", crash_at=4).with_train(every=2).run(),
+        "resumed": run("again").with_train(every=2, pack_text=False).run(),
     }
     white = [key(1, 0)]  # one picture of one rank
     for sharding in ("ddp", "fsdp"):
-        on = {"sharding": sharding, "checkpoint_every": 1, "log_every": 100}
+        on = {"sharding": sharding, "every": 1, "log_every": 100}
         found[f"stopped {sharding}"] = run(f"stopped-{sharding}", white=white).with_train(**on).run()
         skipping = run(f"skipped-{sharding}", white=white, on_nonfinite="skip")
         found[f"skipped {sharding}"] = skipping.with_train(sharding=sharding).run()
@@ -188,7 +192,7 @@ class Runs:
     of_ranks: list[dict[str, Any]]
 
     def state(self, name: str, step: int) -> dict[str, Any]:
-        return checkpoint.read_state(RunFolder(self.place / name).step_path(step))
+        return manifest.read_state(RunFolder(self.place / name).step_path(step))
 
     def keys(self, name: str, steps: int | None = None) -> list[int]:
         """Return the keys that all ranks trained on in the first steps, sorted."""

@@ -11,7 +11,7 @@ import pytest
 import torch
 from test_batches import BLANK, block, samples
 from test_grad_cache import batch_for
-from test_sharding import ROWS, config_with, training_batch
+from train_cases import ROWS, config_with, training_batch
 
 from sclip.config import Config, KEEConfig, LossConfig
 from sclip.data import columns as col

@@ -7,7 +7,7 @@ from rich.console import Console
 from sclip.train.progress import Progress
 
 
-def lines(reports: list[tuple[int, int]], samples: int, every_s: float = 0.0) -> list[str]:
+def lines(reports: list[tuple[int, int]], samples: int, every_s: float = 0.0, **more: float) -> list[str]:
     """Return what is printed for reports of (trained, filtered) samples, at one sample a second and step."""
     console = Console(file=io.StringIO())
     with Progress(samples, 1, every_s, console) as progress:
@@ -18,7 +18,7 @@ def lines(reports: list[tuple[int, int]], samples: int, every_s: float = 0.0) ->
                 "samples_per_s": 1.0,
                 "data_wait": 0.0,
                 "filtered": filtered,
-            }
+            } | more
             progress.report({"kind": "metrics", "step": trained, "samples": trained, "metrics": metrics})
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().splitlines()
@@ -38,3 +38,8 @@ def test_the_last_line_says_where_the_training_ended() -> None:
     assert "step 1/5" in first
     assert "step 3/4" in last
     assert len(lines([(1, 0)], samples=5, every_s=1000.0)) == 1
+
+
+def test_steps_that_made_no_update_are_told_once_there_are_some() -> None:
+    assert "skipped" not in lines([(1, 0)], samples=5, skipped=0)[0]
+    assert lines([(1, 0)], samples=5, skipped=2)[0].endswith("  skipped steps 2")

@@ -6,6 +6,7 @@ over them a step.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 

@@ -83,7 +83,7 @@ class Watch:
             f"of {shards}; no update was made of it, the last good checkpoint is {last_good}. "
             + (
                 f"That is more than health.max_skipped={self._config.max_skipped} steps: look at these samples, raise "
-                "it, "
+                "this bound, "
                 if skips
                 else "Look at these samples, go on without such steps (health.on_nonfinite=skip), "
             )

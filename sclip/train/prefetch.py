@@ -109,7 +109,8 @@ def prefetched(
 ) -> Ahead[Ready]:
     """Return the batches of a worker, each made ready while the one before it is trained on.
 
-    `flops` gives the operations of a step by the columns that it trains on; `packs_text` is the model's (`StructureCLIP.packs_text`). The thread alone calls `batches` from now on.
+    `flops` gives the operations of a step by the columns that it trains on; `packs_text` is the model's
+    (`StructureCLIP.packs_text`). The thread alone calls `batches` from now on.
     """
     side = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
