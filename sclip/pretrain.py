@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import datetime
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -33,8 +32,10 @@ from sclip.data.shards import ShardError, count_samples, expand
 from sclip.data.stream import StreamPlan
 from sclip.evaluate.benchmarks import BenchmarkError
 from sclip.evaluate.runner import check_files, evaluate
-from sclip.model import ModelError, check_model, image_size
-from sclip.model.export import WEIGHTS_FILE
+from sclip.model import ModelError, architecture, check_model, image_size
+from sclip.model.architecture import pretrained_source, with_quick_gelu
+from sclip.model.build import check_fit, starting
+from sclip.model.weights import WEIGHTS_FILE, read, save
 from sclip.scenegraph import ParserError
 from sclip.scorer import Scorer
 from sclip.train import checkpoint, cluster, trainer
@@ -158,35 +159,41 @@ def _resolved(config: Config, console: Console) -> Config:
 
 
 def _initialised(config: Config, folder: RunFolder) -> Config:
-    """Copy the weights of `run.init_from` into the run's folder and name them as the pretrained ones."""
-    if not config.run.init_from:
-        return config
-    weights = folder.path / "init.safetensors"
-    if not weights.exists():
-        temporary = weights.with_suffix(".partial")
+    """Bring the weights that the run starts from into its folder, whatever their layout, and name them so.
+
+    Workers then read one safetensors file, whose header says which activation it needs; the model's name becomes
+    the one with that activation.
+    """
+    source = config.run.init_from
+    path, _ = pretrained_source(config.model)
+    if (source or path) and not folder.init.exists():
         with tempfile.TemporaryDirectory() as fetched:
-            source = _weights(config, Path(fetched))
+            if source:
+                weights = read(_weights(config, Path(fetched)), f"run.init_from={source!r}")
+            else:
+                weights = read(path or source, f"model.pretrained={config.model.pretrained!r}")
+            check_fit(config.model, weights)
             folder.path.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, temporary)
-        temporary.replace(weights)
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, pretrained=str(weights)))
+            partial = folder.init.with_suffix(".partial")
+            save(weights.tensors, partial, with_quick_gelu(architecture(config.model, weights)))
+        partial.replace(folder.init)
+    return dataclasses.replace(config, model=starting(config.model, folder.init))
 
 
 def _weights(config: Config, fetched: Path) -> Path:
-    """Return the file that `run.init_from` means: of the registry, a file, an exported folder or a run."""
+    """Return the file or folder that `run.init_from` means: of the registry, a run's model, or as it is named."""
     source = config.run.init_from
     if source.startswith("models:/"):
-        return (
-            registry.download(source, tracking.store_uri(config, config.run.storage), fetched) / WEIGHTS_FILE
-        )
+        return registry.download(source, tracking.store_uri(config, config.run.storage), fetched)
     path = Path(source).expanduser()
-    run = Path(config.run.storage) / "runs" / source / "model" / WEIGHTS_FILE
-    for candidate in (path, path / WEIGHTS_FILE, path / "model" / WEIGHTS_FILE, run):
-        if candidate.is_file():
-            return candidate
-    raise ConfigError(
-        f"run.init_from={source!r}: no .safetensors file, no finished run, and no models:/NAME@alias"
-    )
+    for run in (path, Path(config.run.storage) / "runs" / source):
+        if (run / "model" / WEIGHTS_FILE).is_file():
+            return run / "model"
+    if not path.exists():
+        raise ConfigError(
+            f"run.init_from={source!r}: no file or folder of weights, no finished run, and no models:/NAME@alias"
+        )
+    return path
 
 
 def _train(run: _Started, console: Console) -> None:
@@ -215,7 +222,10 @@ def _finish(run: _Started, console: Console) -> Summary:
         gpus = 1 if config.train.use_gpu else 0
         task = ray.remote(num_cpus=config.train.worker_cpus, num_gpus=gpus)(_export_and_score)
         try:
-            scores = ray.get(task.remote(config, folder.path, trained["checkpoint"], run.plan.shards))
+            # The plan's config: its model has the name with the activation of the weights that it started from.
+            scores = ray.get(
+                task.remote(run.plan.config, folder.path, trained["checkpoint"], run.plan.shards)
+            )
         except ray.exceptions.RayTaskError as error:
             raise (error.cause if isinstance(error.cause, ERRORS) else error) from None
         tracker.log(scores, trained["step"])

@@ -25,7 +25,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 from PIL import Image
 
-from sclip.model.export import WEIGHTS_FILE
+from sclip.model.weights import WEIGHTS_FILE
 from sclip.scorer import read_parser
 from sclip.tracking import environment, first_cause, mask
 

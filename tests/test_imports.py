@@ -80,8 +80,12 @@ RULES = {
         "config model scenegraph scorer data.images data.shards",
         never="ray.train ray.tune spacy mlflow pydantic yaml",
     ),
+    "convert": Rule(
+        "config config_loader model scorer train.checkpoint train.run_folder",
+        never="ray spacy mlflow pydantic yaml",
+    ),
     "tracking": Rule("config config_loader", never="torch ray spacy pydantic yaml"),
-    "registry": Rule("config model.export scorer tracking", never="ray spacy pydantic yaml"),
+    "registry": Rule("config model.weights scorer tracking", never="ray spacy pydantic yaml"),
     "pyfunc_model": Rule("scorer", never="ray spacy pydantic yaml"),
     "survey": Rule(
         "config config_loader data negatives report scenegraph", never=f"{HEAVY} spacy pydantic yaml"

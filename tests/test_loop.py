@@ -109,7 +109,7 @@ class Run:
         self.config = dataclasses.replace(
             self.config,
             train=dataclasses.replace(self.config.train, **train),
-            checkpoint=CheckpointConfig(every=every, asynchronous=False),
+            checkpoint=CheckpointConfig(every=every, keep_last=99, asynchronous=False),
         )
         return self
 

@@ -21,7 +21,7 @@ from train_cases import ROWS, config_with, part_of, start, training_batch
 
 from sclip.config import Config, KEEConfig, LossConfig, ModelConfig
 from sclip.model import build_model
-from sclip.model.structure_clip import export_state
+from sclip.model.export import export_state
 from sclip.train.optimizer import learning_rate
 from sclip.train.step import TrainStep, unwrapped
 

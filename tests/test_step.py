@@ -62,7 +62,7 @@ def test_gradients_are_scaled_down_to_the_norm_and_the_norm_before_is_told() -> 
         torch.manual_seed(0)
         model = build_model(MODEL)
         # Plain descent at rate 1: the way the weights go is the gradient itself.
-        step = TrainStep(model, torch.optim.SGD(model.parameters()), config)
+        step = TrainStep(model, torch.optim.SGD(model.parameters(), fused=True), config)
         norm = step(training_batch(0), 0.25)["grad_norm"].item()
         return norm, moved(model.state_dict()).norm() / config.train.learning_rate
 

@@ -157,7 +157,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         check_model(ModelConfig(name=NAME, pretrained=path))
 
 
-@pytest.mark.parametrize("content", [b"", b"no weights " * 20, b"\x80\x02}q\x00.", None])
+@pytest.mark.parametrize("content", [b"no weights " * 20, b"\x80\x02}q\x00.", None])
 def test_a_file_that_is_no_safetensors_or_cut_off_is_named(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "bad.safetensors"
     if content is None:
@@ -249,7 +249,7 @@ def test_a_folder_that_is_no_export_is_named(tmp_path: Path) -> None:
         load_exported(tmp_path)
     directory = export(small_model(), tmp_path / "model")
     (directory / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"model\.safetensors.*no such file"):
+    with pytest.raises(ModelError, match=r"a folder without model\.safetensors"):
         load_exported(directory)
     for config in ("", "[]", '{"name": "ViT-B-32"}', '{"name": "ViT-B-32", "kee": {"depth": 1}}'):
         (directory / "config.json").write_text(config)

@@ -44,7 +44,9 @@ class ModelConfig:
     name: str = "ViT-B-32"
     """open_clip architecture, or one of sclip/model/configs (`scenes-convnext`)."""
     pretrained: str = ""
-    """open_clip tag (`openai`) or a local .safetensors file. Empty: random weights."""
+    """open_clip tag (`openai`), or a file or folder of weights (open_clip's, ours). Empty: random weights."""
+    quick_gelu: Literal["auto", "on", "off"] = "auto"
+    """QuickGELU as the weights were trained; auto: as tag or file say, and if a file does not, one has to be set."""
     logit_bias: float = 0.0
     """Start of the learned logit bias that `loss.contrastive=sigmoid` needs; SigLIP's is -10. 0: none."""
     kee: KEEConfig = field(default_factory=KEEConfig)

@@ -18,7 +18,7 @@ class RunConfig:
     seed: int = 0
     """Seed from which, with epoch and sample key, every random choice is derived."""
     init_from: str = ""
-    """Start from the weights of a run (its folder), a .safetensors file or `models:/NAME@alias`."""
+    """Start from a finished run (name or folder), `models:/NAME@alias`, or weights as model.pretrained reads."""
     compare_with: str = ""
     """Name of a finished run of this storage, whose scores the closing table shows beside the own ones."""
     max_failures: int = 3

@@ -1,9 +1,10 @@
 """Structure-CLIP as torch modules: towers, knowledge-enhanced encoder, losses, tokens and files."""
 
 from sclip.model.architecture import ModelError, architecture, check_model, image_size, names
+from sclip.model.build import build_model
 from sclip.model.export import export, load_exported
 from sclip.model.losses import structure_loss
-from sclip.model.structure_clip import StructureCLIP, build_model
+from sclip.model.structure_clip import StructureCLIP
 from sclip.model.tokenizer import Tokenizer
 
 __all__ = [

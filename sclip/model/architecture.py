@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import open_clip
 from open_clip.factory import get_model_config
@@ -18,8 +18,19 @@ from torch import nn
 
 from sclip.config import ModelConfig
 
-__all__ = ["ModelError", "architecture", "check_model", "image_size", "names", "open_clip_config"]
-__all__ += ["pretrained_source"]
+if TYPE_CHECKING:
+    from sclip.model.weights import Weights
+
+__all__ = [
+    "ModelError",
+    "architecture",
+    "check_model",
+    "image_size",
+    "names",
+    "open_clip_config",
+    "pretrained_source",
+    "with_quick_gelu",
+]
 
 open_clip.add_model_config(Path(__file__).parent / "configs")
 
@@ -71,44 +82,72 @@ def open_clip_config(name: str) -> dict[str, Any]:
     return config
 
 
-def architecture(config: ModelConfig) -> str:
-    """Return the open_clip name whose activation is the one that the config's pretrained tag was trained with.
+def with_quick_gelu(name: str) -> bool:
+    """Return whether an architecture has QuickGELU, OpenAI's approximation of GELU."""
+    return bool(open_clip_config(name).get("quick_gelu", False))
+
+
+def architecture(config: ModelConfig, weights: Weights | None = None) -> str:
+    """Return the open_clip name whose activation is the one that the pretrained weights were trained with.
 
     OpenAI's and several other weights need QuickGELU, which open_clip keeps under names of their own
-    (`ViT-B-32-quickgelu`); loaded into the plain name they run, and score several points lower.
+    (`ViT-B-32-quickgelu`); loaded into the plain name they run, and score several points lower. The open_clip tag
+    or the file (`weights`) says it; where a file does not, `config.quick_gelu`. Raises `ModelError` where nothing
+    says it and both are to be had, where two contradict each other, and where there is no such architecture.
     """
     name = config.name.replace("/", "-")
+    own = with_quick_gelu(name)
     tag = open_clip.pretrained.get_pretrained_cfg(name, config.pretrained) if config.pretrained else {}
-    own = open_clip_config(name)
-    if tag and tag.get("quick_gelu", False) and not own.get("quick_gelu", False):
-        open_clip_config(f"{name}-quickgelu")
+    source = weights.source if weights else f"model.pretrained={config.pretrained!r}"
+    told = weights.quick_gelu if weights else bool(tag.get("quick_gelu", False)) if tag else None
+    asked = {"auto": None, "on": True, "off": False}[config.quick_gelu]
+    words = {True: "with QuickGELU", False: "without QuickGELU"}
+    if told is not None and asked not in (None, told):
+        raise ModelError(
+            f"model.quick_gelu={config.quick_gelu!r}: {source} was trained {words[told]}; leave it at auto"
+        )
+    wanted = told if told is not None else asked
+    if wanted is None and weights is not None and not own and f"{name}-quickgelu" in open_clip.list_models():
+        raise ModelError(
+            f"{source} does not say with which activation it was trained; set model.quick_gelu=on (OpenAI's weights "
+            "and what was trained on from them) or off"
+        )
+    if wanted is None or wanted == own:
+        return name
+    if wanted and f"{name}-quickgelu" in open_clip.list_models():
         return f"{name}-quickgelu"
-    return name
+    plain = name.removesuffix("-quickgelu")
+    what = f"{source} was trained {words[wanted]}" if told is not None else f"model.quick_gelu={asked}"
+    remedy = f"{name} is to be had {words[own]} only" if plain == name else f"set model.name={plain}"
+    raise ModelError(f"model.name={config.name!r}: {what}; {remedy}")
 
 
 def pretrained_source(config: ModelConfig) -> tuple[Path | None, str]:
-    """Return the file or the open_clip tag that `config.pretrained` names; (None, "") for random weights.
+    """Return the file or folder, or the open_clip tag, that `config.pretrained` names; (None, "") for random weights.
 
     Raises `ModelError` for a file that is not there and for a tag that the architecture has not.
     """
     source = config.pretrained
-    if source.endswith(".safetensors"):
-        path = Path(source).expanduser()
-        if not path.is_file():
-            raise ModelError(f"model.pretrained={source!r}: no such file")
+    name = config.name.replace("/", "-")
+    open_clip_config(name)
+    if not source or open_clip.pretrained.get_pretrained_cfg(name, source):
+        return None, source
+    path = Path(source).expanduser()
+    if path.exists():
         return path, ""
-    name = architecture(config)
-    if source and not open_clip.pretrained.get_pretrained_cfg(name, source):
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
-        raise ModelError(
-            f"model.pretrained={source!r}: neither a .safetensors file nor a tag of {name} (tags: {tags})"
-        )
-    return None, source
+    if path.suffix or len(path.parts) > 1:
+        raise ModelError(f"model.pretrained={source!r}: no such file")
+    tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
+    raise ModelError(
+        f"model.pretrained={source!r}: neither a file or folder of weights nor a tag of {name} (tags: {tags})"
+    )
 
 
 def check_model(config: ModelConfig) -> None:
-    """Raise `ModelError` for what can be seen to be wrong with a model config without building the model."""
-    pretrained_source(config)
+    """Raise `ModelError` for what can be seen to be wrong with a model config without reading weights."""
+    _, tag = pretrained_source(config)
+    if tag or not config.pretrained:
+        architecture(config)
     image_size(config.name)
     width = open_clip_config(config.name)["text_cfg"]["width"]
     if config.kee.enabled and width % config.kee.heads:

@@ -1,21 +1,28 @@
-"""The trained model as two files: model.safetensors and config.json, nothing that runs code on loading."""
+"""The trained model as files that run no code on loading: whole for us, its CLIP part for open_clip.
+
+model.safetensors, config.json                      `export`, read by `load_exported`
+open_clip_model.safetensors, open_clip_config.json  `export_clip`, read by open_clip's "local-dir:FOLDER"
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
+from open_clip.constants import HF_CONFIG_NAME, HF_SAFE_WEIGHTS_NAME
 from safetensors.torch import save_file
+from torch import Tensor
 
 from sclip.config import KEEConfig, ModelConfig
-from sclip.model.architecture import ModelError
-from sclip.model.structure_clip import StructureCLIP, build_model, export_state
+from sclip.model import weights
+from sclip.model.architecture import ModelError, open_clip_config, with_quick_gelu
+from sclip.model.build import SCALARS, build_model
+from sclip.model.structure_clip import CLIP_PREFIX, StructureCLIP
+from sclip.model.weights import CONFIG_FILE, WEIGHTS_FILE
 
-__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "export", "load_exported"]
-
-WEIGHTS_FILE = "model.safetensors"
-CONFIG_FILE = "config.json"
+__all__ = ["export", "export_clip", "export_state", "load_exported"]
 
 
 def export(model: StructureCLIP, directory: str | Path) -> Path:
@@ -25,10 +32,45 @@ def export(model: StructureCLIP, directory: str | Path) -> Path:
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    save_file(export_state(model), directory / WEIGHTS_FILE, metadata={"format": "pt"})
+    weights.save(export_state(model), directory / WEIGHTS_FILE, with_quick_gelu(model.config.name))
     config = dataclasses.replace(model.config, pretrained="")
     (directory / CONFIG_FILE).write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
     return directory
+
+
+def export_clip(model: StructureCLIP, directory: str | Path) -> Path:
+    """Write the CLIP part as open_clip's own folder; return the directory, which is made if missing.
+
+    `open_clip.create_model_and_transforms("local-dir:DIRECTORY")` loads it as it is.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    state = {
+        n.removeprefix(CLIP_PREFIX): t for n, t in export_state(model).items() if n.startswith(CLIP_PREFIX)
+    }
+    save_file(state, directory / HF_SAFE_WEIGHTS_NAME, metadata={"format": "pt"})
+    config: dict[str, Any] = open_clip_config(model.config.name)
+    if model.logit_bias is not None:
+        config["init_logit_bias"] = model.logit_bias().item()  # or open_clip's model has none to load it into
+    preprocess = {
+        "mean": (model.image_mean / 255).flatten().tolist(),
+        "std": (1 / (255 * model.image_inverse_std)).flatten().tolist(),
+    }
+    written = {"model_cfg": config, "preprocess_cfg": preprocess}
+    (directory / HF_CONFIG_NAME).write_text(json.dumps(written, indent=2) + "\n")
+    return directory
+
+
+def export_state(model: StructureCLIP) -> dict[str, Tensor]:
+    """Return the weights under the names of a file: those of open_clip's CLIP with "clip." before them, and the KEE's.
+
+    Logit scale and bias go back to where open_clip keeps them, so that the CLIP part loads there as it is.
+    """
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    for own, of_clip in SCALARS.items():
+        if own in state:
+            state[CLIP_PREFIX + of_clip] = state.pop(own).reshape(())
+    return state
 
 
 def load_exported(directory: str | Path) -> StructureCLIP:
@@ -39,6 +81,6 @@ def load_exported(directory: str | Path) -> StructureCLIP:
         config = ModelConfig(**{**fields, "kee": KEEConfig(**fields["kee"])})
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ModelError(f"{path}: not the config of an exported model ({error})") from error
-    model = build_model(dataclasses.replace(config, pretrained=str(Path(directory) / WEIGHTS_FILE)))
+    model = build_model(dataclasses.replace(config, pretrained=str(directory)))
     model.config = config
     return model.eval()

@@ -6,43 +6,23 @@ come out. Everything that needs floats happens in here, on the device: what trav
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import logging
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any
 
-import open_clip
 import torch
-from open_clip.factory import load_checkpoint
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from sclip.config import ModelConfig
-from sclip.model.architecture import (
-    ModelError,
-    architecture,
-    check_model,
-    open_clip_config,
-    pretrained_source,
-)
+from sclip.model.architecture import open_clip_config
 from sclip.model.kee import KnowledgeEncoder
 from sclip.model.packing import attention_mask, is_packable
 from sclip.model.tokenizer import PADDING
 
-__all__ = ["CLIP_PREFIX", "LogitScale", "StructureCLIP", "build_model"]
+__all__ = ["CLIP_PREFIX", "LogitScale", "StructureCLIP"]
 
 CLIP_PREFIX = "clip."
 """What stands before open_clip's own names in a state of `StructureCLIP`."""
-
-_SCALARS = {"logit_scale.log": "logit_scale", "logit_bias.value": "logit_bias"}
-"""Our names of the scalars that open_clip's CLIP keeps under others."""
-
-_KEE_WORDS = "kee.token_embedding.weight"
 
 
 class LogitScale(nn.Module):
@@ -212,109 +192,3 @@ class StructureCLIP(nn.Module):
         feature, has_triples = knowledge
         fused = F.normalize(caption + self.config.kee.weight * F.normalize(feature.float(), dim=-1), dim=-1)
         return torch.where(has_triples[:, None], fused, caption)
-
-
-def build_model(config: ModelConfig, load_weights: bool = True) -> StructureCLIP:
-    """Return the model on the CPU in fp32, with random weights or those that `config.pretrained` names.
-
-    `load_weights=False` skips the latter, where a checkpoint follows. Raises `ModelError`: unknown
-    architecture or tag, missing or unfitting file, a tower with batch statistics.
-    """
-    check_model(config if load_weights else dataclasses.replace(config, pretrained=""))
-    name = architecture(config)
-    path, tag = pretrained_source(config) if load_weights else (None, "")
-    try:
-        with _without_warnings():
-            clip = open_clip.create_model(name, pretrained=tag or None)
-    except RuntimeError as error:  # what open_clip makes of a failed download
-        raise ModelError(f"model.pretrained={tag!r}: {error}") from error
-    _refuse_batch_statistics(clip, name)
-    own_state = _read(path) if path else {}
-    if path and not any(key.startswith(CLIP_PREFIX) for key in own_state):
-        _load_open_clip(clip, path, name)
-        own_state = {}
-    model = StructureCLIP(clip, dataclasses.replace(config, name=name))
-    if own_state:
-        load_state(model, own_state, str(path))
-    return model
-
-
-def export_state(model: StructureCLIP) -> dict[str, Tensor]:
-    """Return the weights under the names of a file: those of open_clip's CLIP with "clip." before them, and the KEE's.
-
-    Logit scale and bias go back to where open_clip keeps them, so that the CLIP part loads there as it is.
-    """
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    for own, of_clip in _SCALARS.items():
-        if own in state:
-            state[CLIP_PREFIX + of_clip] = state.pop(own).reshape(())
-    return state
-
-
-def load_state(model: StructureCLIP, state: Mapping[str, Tensor], source: str) -> None:
-    """Load what `export_state` gave into a model; a file without KEE or logit bias leaves a model's at its start.
-
-    A KEE with a word table of its own starts from the text tower's where the file has none.
-    Raises `ModelError` naming `source` and the first names that differ.
-    """
-    state = dict(state)
-    for name, of_clip in _SCALARS.items():
-        if CLIP_PREFIX + of_clip in state:
-            state[name] = state.pop(CLIP_PREFIX + of_clip).reshape(1)
-    own = model.state_dict()
-    initial: dict[str, Tensor] = {}
-    for part in ("kee.", "logit_bias."):
-        if not any(name.startswith(part) for name in state):
-            initial |= {name: tensor for name, tensor in own.items() if name.startswith(part)}
-    if _KEE_WORDS in own:
-        (words,) = (n for n in own if n.startswith(CLIP_PREFIX) and n.endswith("token_embedding.weight"))
-        initial[_KEE_WORDS] = state.get(words, own[words])
-    state = initial | state
-    unfit = sorted(own.keys() ^ state.keys())
-    unfit += [name for name in own.keys() & state.keys() if own[name].shape != state[name].shape]
-    if unfit:
-        raise ModelError(
-            f"{source} does not fit model.name={model.config.name!r} with model.kee={model.config.kee}: "
-            f"{len(unfit)} tensors differ, {', '.join(unfit[:3])} ..."
-        )
-    model.load_state_dict(state)
-
-
-@contextlib.contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Silence the root logger, where open_clip warns of random weights also if a file follows."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        root.setLevel(level)
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        return cast(dict[str, Tensor], load_file(path))
-    except SafetensorError as error:
-        raise ModelError(
-            f"model.pretrained={str(path)!r}: not a readable safetensors file ({error})"
-        ) from error
-
-
-def _load_open_clip(clip: nn.Module, path: Path, name: str) -> None:
-    try:
-        load_checkpoint(clip, str(path))
-    except (RuntimeError, KeyError, AssertionError) as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise ModelError(
-            f"model.pretrained={str(path)!r}: does not fit model.name={name!r} ({reason})"
-        ) from error
-
-
-def _refuse_batch_statistics(clip: nn.Module, name: str) -> None:
-    for place, module in clip.named_modules():
-        if isinstance(module, _BatchNorm):
-            raise ModelError(
-                f"model.name={name!r}: has BatchNorm ({place}), whose statistics would see padded rows and differ "
-                "between workers; choose a ViT or ConvNeXt architecture"
-            )

@@ -29,7 +29,8 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, Hu
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
 from sclip.config import ModelConfig
-from sclip.model.structure_clip import StructureCLIP, build_model
+from sclip.model.build import build_model
+from sclip.model.structure_clip import StructureCLIP
 from sclip.train.collectives import in_unison
 from sclip.train.ema import EMA
 from sclip.train.manifest import CheckpointError, checked_manifest, fingerprint, is_complete, write_manifest

@@ -4,6 +4,7 @@
     shards.json       shards and their sample counts, fixed for the life of the run
     step-00000500/    a checkpoint (`sclip.train.checkpoint`)
     alive             touched while the run goes on
+    init.safetensors  the weights that it starts from, where a file, a folder or the registry gave them
     quarantine.jsonl  samples that could not be trained on: step, shard, key, reason
     trace-*.json.gz   of chosen steps, a file a rank (`health.profile_steps`)
     complete.json     written when every sample was trained on
@@ -51,6 +52,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.model = path / "model"
+        self.init = path / "init.safetensors"
         self.quarantine = path / "quarantine.jsonl"
 
     def compare(self, config: dict[str, Any], shards: dict[str, int]) -> None:

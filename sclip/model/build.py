@@ -1,0 +1,180 @@
+"""A config to the model that it describes, with random weights or those of a tag, a file or a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import open_clip
+import torch
+from open_clip.convert import convert_state_dict
+from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from sclip.config import ModelConfig
+from sclip.model import weights as files
+from sclip.model.architecture import ModelError, architecture, check_model, pretrained_source
+from sclip.model.structure_clip import CLIP_PREFIX, StructureCLIP
+from sclip.model.weights import Weights
+
+__all__ = ["SCALARS", "assemble", "build_model", "check_fit", "pretrained_weights", "resolved", "starting"]
+
+SCALARS = {"logit_scale.log": "logit_scale", "logit_bias.value": "logit_bias"}
+"""Our names of the scalars that open_clip's CLIP keeps under others."""
+
+_KEE_WORDS = "kee.token_embedding.weight"
+_IMAGE_POSITIONS = CLIP_PREFIX + "visual.positional_embedding"
+_OPTIONAL = ("kee.", "logit_bias.", "image_mean", "image_inverse_std")
+"""Parts that a source of weights may lack: a model's stay as they start."""
+
+
+def build_model(config: ModelConfig, load_weights: bool = True) -> StructureCLIP:
+    """Return the model on the CPU in fp32, with random weights or those that `config.pretrained` names.
+
+    `load_weights=False` skips the latter, where a checkpoint follows. Raises `ModelError`: unknown
+    architecture or tag, missing or unfitting file, an activation that is not the weights', a tower with batch
+    statistics.
+    """
+    check_model(config if load_weights else dataclasses.replace(config, pretrained=""))
+    return assemble(config, pretrained_weights(config) if load_weights else None, tag=load_weights)
+
+
+def assemble(config: ModelConfig, weights: Weights | None, tag: bool = True) -> StructureCLIP:
+    """Return the model on the CPU in fp32 with these weights, else, with `tag`, those of an open_clip tag.
+
+    The model's config has the name of the architecture whose activation is the weights'. Raises as `build_model`.
+    """
+    name = architecture(config, weights)
+    source = config.pretrained if tag and weights is None else ""
+    model = _random(dataclasses.replace(config, name=name), source)
+    if weights is not None:
+        model.load_state_dict(_fitted(model, weights))
+    return model
+
+
+def check_fit(config: ModelConfig, weights: Weights) -> None:
+    """Raise what `assemble` would, at the cost of names and shapes alone."""
+    with torch.device("meta"):
+        _fitted(_random(dataclasses.replace(config, name=architecture(config, weights)), ""), weights)
+
+
+def pretrained_weights(config: ModelConfig) -> Weights | None:
+    """Return the weights of the file or folder that `config.pretrained` names; None where it is none."""
+    path, _ = pretrained_source(config)
+    return files.read(path, f"model.pretrained={config.pretrained!r}") if path else None
+
+
+def resolved(config: ModelConfig) -> ModelConfig:
+    """Return the config with the name of the architecture whose activation its pretrained weights have."""
+    return dataclasses.replace(config, name=architecture(config, pretrained_weights(config)))
+
+
+def starting(config: ModelConfig, file: Path) -> ModelConfig:
+    """Return the resolved config of a run that starts from this file of weights, where it is there."""
+    return resolved(dataclasses.replace(config, pretrained=str(file)) if file.exists() else config)
+
+
+def _random(config: ModelConfig, tag: str) -> StructureCLIP:
+    """Return a model of the architecture that the config names as it is, on the default device."""
+    try:
+        with _without_warnings():
+            clip = open_clip.create_model(
+                config.name, pretrained=tag or None, device=torch.get_default_device()
+            )
+    except RuntimeError as error:  # what open_clip makes of a failed download
+        raise ModelError(f"model.pretrained={tag!r}: {error}") from error
+    _refuse_batch_statistics(clip, config.name)
+    return StructureCLIP(clip, config)
+
+
+def _fitted(model: StructureCLIP, weights: Weights) -> dict[str, Tensor]:
+    """Return the whole state of a model that has these weights, its own where they may lack a part.
+
+    A KEE with a word table of its own starts from the text tower's where the source has none. Position embeddings
+    of images of another size are resized, as open_clip does; those of captions of another length are not: between
+    two words' places there is nothing. Raises `ModelError` with the names that differ.
+    """
+    own = model.state_dict()
+    state = _named_as_in(model, weights)
+    initial = {
+        name: tensor
+        for part in _OPTIONAL
+        if not any(name.startswith(part) for name in state)
+        for name, tensor in own.items()
+        if name.startswith(part)
+    }
+    if _KEE_WORDS in own:
+        (words,) = (n for n in own if n.startswith(CLIP_PREFIX) and n.endswith("token_embedding.weight"))
+        initial[_KEE_WORDS] = state.get(words, own[words])
+    if _IMAGE_POSITIONS in own and _IMAGE_POSITIONS in state:
+        _resize(model.clip, state, len(own[_IMAGE_POSITIONS]))
+    state = initial | state
+    shapes = [
+        f"{name} {list(state[name].shape)}, not {list(own[name].shape)}"
+        for name in sorted(own.keys() & state.keys())
+        if own[name].shape != state[name].shape
+    ]
+    differences = {
+        "missing in it": sorted(own.keys() - state.keys()),
+        "unknown to the model": sorted(state.keys() - own.keys()),
+        "of another shape": shapes,
+    }
+    told = [f"{len(names)} {what} ({'; '.join(names[:3])})" for what, names in differences.items() if names]
+    if told:
+        of = f" (it is of {weights.architecture})" if weights.architecture else ""
+        raise ModelError(
+            f"{weights.source}{of} does not fit model.name={model.config.name!r} with "
+            f"model.kee={model.config.kee}: tensors {', '.join(told)}"
+        )
+    return state
+
+
+def _named_as_in(model: StructureCLIP, weights: Weights) -> dict[str, Tensor]:
+    """Return the tensors under the names of this model's state: scalars ours, text tower where open_clip has it."""
+    of_clip = {
+        n.removeprefix(CLIP_PREFIX): t for n, t in weights.tensors.items() if n.startswith(CLIP_PREFIX)
+    }
+    others = {n: t for n, t in weights.tensors.items() if not n.startswith(CLIP_PREFIX)}
+    of_clip = convert_state_dict(model.clip, of_clip)
+    if model.text_tower is not model.clip:
+        of_clip = convert_to_custom_text_state_dict(of_clip)
+    state = others | {CLIP_PREFIX + name: tensor for name, tensor in of_clip.items()}
+    for name, in_clip in SCALARS.items():
+        if CLIP_PREFIX + in_clip in state:
+            state[name] = state.pop(CLIP_PREFIX + in_clip).reshape(-1)
+    return state
+
+
+def _resize(clip: nn.Module, state: dict[str, Tensor], places: int) -> None:
+    """Resize the position embeddings [1 + n * n, W] of a ViT's patches to its own grid; others are left."""
+    found = state[_IMAGE_POSITIONS]
+    if len(found) != places and math.isqrt(len(found) - 1) ** 2 == len(found) - 1:
+        alone = {"visual.positional_embedding": found.float()}
+        resize_pos_embed(alone, clip)
+        (state[_IMAGE_POSITIONS],) = alone.values()
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Silence the root logger, where open_clip warns of random weights also if a file follows."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+
+
+def _refuse_batch_statistics(clip: nn.Module, name: str) -> None:
+    for place, module in clip.named_modules():
+        if isinstance(module, _BatchNorm):
+            raise ModelError(
+                f"model.name={name!r}: has BatchNorm ({place}), whose statistics would see padded rows and differ "
+                "between workers; choose a ViT or ConvNeXt architecture"
+            )

@@ -1,0 +1,242 @@
+"""Files of weights, in whichever layout they come, to tensors under our names; nothing in them is ever executed.
+
+A file or folder goes in. Tensors come out as `sclip.model.export` writes them ("clip." before open_clip's names,
+"kee." before the encoder's), with what the source says of itself: its architecture, and whether it was trained
+with QuickGELU, which no tensor shows. Read are
+
+- our export: its folder, or its model.safetensors alone;
+- open_clip's state dict as safetensors or as a torch file, a checkpoint of its training, and the folder that it
+  pushes to a hub (open_clip_config.json with the weights beside it);
+- OpenAI's state dict, and what the released code of Structure-CLIP saves: {"clip": that, "transformer": ..., "acc"}.
+
+Torch files are pickles: they are read with `weights_only`, which makes tensors, numbers and containers of them and
+refuses all else. TorchScript archives are programs, and not opened.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+from open_clip.constants import HF_CONFIG_NAME, HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+from open_clip.factory import get_model_config
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sclip.model.architecture import ModelError, with_quick_gelu
+from sclip.model.structure_clip import CLIP_PREFIX
+
+__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "Weights", "read", "save"]
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+"""The two files of an export."""
+
+TORCH_FILES = (".pt", ".pth", ".bin", ".ckpt")
+
+_QUICK_GELU = "quick_gelu"
+"""Key of our files' safetensors header, and of open_clip's configs."""
+
+_OPENAI_ONLY = ("input_resolution", "context_length", "vocab_size")
+"""In OpenAI's own state dicts beside the weights; open_clip's have none of them."""
+
+_SCALAR = np.float64().__reduce__()[0]
+_NUMBERS: list[Any] = [
+    (np.dtype, "numpy.dtype"),
+    (type(np.dtype(np.float64)), "numpy.dtypes.Float64DType"),
+    (_SCALAR, "numpy._core.multiarray.scalar"),
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+]
+"""What a score that numpy computed (the released code's "acc") is pickled with, by numpy 2 and before it."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a source of weights holds."""
+
+    source: str
+    """What the user called it; the start of every message about it."""
+    tensors: Mapping[str, Tensor]
+    """By our names; as many as the source has, of any floating dtype."""
+    architecture: str = ""
+    """open_clip's name of it; empty where the source does not say."""
+    quick_gelu: bool | None = None
+    """Whether the weights were trained with QuickGELU; None where the source does not say."""
+    left_out: tuple[str, ...] = field(default=())
+    """What it holds beside them that this model has no place for, in words."""
+
+
+def read(path: str | Path, source: str) -> Weights:
+    """Return the weights of a file or folder, mapped into memory where its format allows.
+
+    Raises `ModelError`, one line that begins with `source`, for what is missing, cut off, of no known layout, a
+    program, or no plain weights.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        return _folder(path, source)
+    if not path.is_file():
+        raise ModelError(f"{source}: no such file")
+    if not path.stat().st_size:
+        raise ModelError(f"{source}: an empty file")
+    if path.name in (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME) and (path.parent / HF_CONFIG_NAME).is_file():
+        return _of_hub(path.parent, path, source)
+    return _file(path, source)
+
+
+def save(tensors: Mapping[str, Tensor], path: Path, quick_gelu: bool) -> None:
+    """Write tensors under our names with the activation that they were trained with in the header."""
+    header = {"format": "pt", _QUICK_GELU: json.dumps(quick_gelu)}
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata=header)
+
+
+def _folder(path: Path, source: str) -> Weights:
+    if (path / HF_CONFIG_NAME).is_file():
+        for name in (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME):
+            if (path / name).is_file():
+                return _of_hub(path, path / name, source)
+        raise ModelError(f"{source}: no {HF_SAFE_WEIGHTS_NAME} or {HF_WEIGHTS_NAME} beside {HF_CONFIG_NAME}")
+    if not (path / WEIGHTS_FILE).is_file():
+        raise ModelError(
+            f"{source}: a folder without {WEIGHTS_FILE} (an export) or {HF_CONFIG_NAME} (open_clip's); "
+            "of a checkpoint, jobs/convert.py makes an export"
+        )
+    weights = _file(path / WEIGHTS_FILE, source)
+    if not (path / CONFIG_FILE).is_file():
+        return weights
+    name = str(_json(path / CONFIG_FILE, source).get("name", ""))
+    return replace(weights, architecture=name, quick_gelu=with_quick_gelu(name))
+
+
+def _of_hub(folder: Path, file: Path, source: str) -> Weights:
+    """Return the weights of a folder of open_clip's, with the normalisation of images that its config names."""
+    config = _json(folder / HF_CONFIG_NAME, source)
+    try:
+        model, preprocess = dict(config["model_cfg"]), config.get("preprocess_cfg", {})
+        tensors = dict(_file(file, source).tensors)
+        if "mean" in preprocess:
+            tensors["image_mean"] = (255 * torch.tensor(preprocess["mean"])).reshape(3, 1, 1)
+        if "std" in preprocess:
+            tensors["image_inverse_std"] = (1 / (255 * torch.tensor(preprocess["std"]))).reshape(3, 1, 1)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(f"{source}: {HF_CONFIG_NAME} is no config of open_clip's ({error!r})") from error
+    return Weights(source, tensors, _named(model), bool(model.get(_QUICK_GELU, False)))
+
+
+def _named(config: Mapping[str, Any]) -> str:
+    """Return the name of the architecture that is built of an open_clip config, "" for one of nobody's."""
+
+    def shape(of: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in of.items() if not key.startswith("init_logit_")}
+
+    names = open_clip.list_models()
+    return next((name for name in names if shape(get_model_config(name)) == shape(config)), "")
+
+
+def _json(path: Path, source: str) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{source}: {path.name} cannot be read ({error})") from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{source}: {path.name} is no JSON object")
+    return found
+
+
+def _file(path: Path, source: str) -> Weights:
+    if path.suffix == ".safetensors":
+        tensors, header = _safetensors(path, source)
+        weights = _state(tensors, source)
+        if header.get(_QUICK_GELU) in ("true", "false"):
+            weights = replace(weights, quick_gelu=header[_QUICK_GELU] == "true")
+        return weights
+    if path.suffix in TORCH_FILES:
+        return _torch(path, source)
+    raise ModelError(f"{source}: expected a folder, a .safetensors file or a {', '.join(TORCH_FILES)} file")
+
+
+def _safetensors(path: Path, source: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except SafetensorError as error:
+        with path.open("rb") as stream:
+            start = stream.read(2)
+        found = str(error)
+        if start == b"PK" or start[:1] == b"\x80":
+            found = "a pickle under another name; as .pt it is read if it holds tensors and nothing else"
+        raise ModelError(f"{source}: not a readable safetensors file ({found})") from error
+
+
+def _torch(path: Path, source: str) -> Weights:
+    zipped = zipfile.is_zipfile(path)
+    if zipped and _is_torchscript(path):
+        raise ModelError(
+            f"{source}: a TorchScript archive, which is a program: not opened. OpenAI's weights are had as "
+            "safetensors with model.pretrained=openai, others from a state dict (torch.save(model.state_dict(), FILE))"
+        )
+    try:
+        with torch.serialization.safe_globals(_NUMBERS):
+            held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except Exception as error:  # a damaged pickle raises whatever it comes upon
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if found:
+            raise ModelError(
+                f"{source}: not only weights: to load it, {found[1]} would be run. Save the state dict alone "
+                "(torch.save(model.state_dict(), FILE)) where the file is trusted"
+            ) from error
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise ModelError(f"{source}: not a readable torch file ({reason})") from error
+    return _unwrapped(held, source)
+
+
+def _is_torchscript(path: Path) -> bool:
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") or "/code/" in name for name in archive.namelist())
+
+
+def _unwrapped(held: Any, source: str) -> Weights:
+    """Return the weights of what a torch file holds: a state dict, or one among other things."""
+    if not isinstance(held, Mapping):
+        raise ModelError(f"{source}: holds a {type(held).__name__}, no state dict")
+    if isinstance(held.get("clip"), Mapping) and isinstance(held.get("transformer"), Mapping):
+        # The released code's encoder: a BERT over WordPiece ids in most versions, with a word table for each part
+        # of a triple in the others. No tensor of either has a counterpart here.
+        clip = _state(held["clip"], source)
+        told = f"the released code's encoder ({len(held['transformer'])} tensors under 'transformer')"
+        # Its CLIP is OpenAI's with QuickGELU written into it.
+        return replace(clip, quick_gelu=True, left_out=(told,))
+    if isinstance(held.get("state_dict"), Mapping):
+        others = tuple(str(name) for name in held if name != "state_dict")
+        return replace(_state(held["state_dict"], source), left_out=others)
+    return _state(held, source)
+
+
+def _state(state: Mapping[Any, Any], source: str) -> Weights:
+    """Return the weights of a state dict of open_clip's, OpenAI's or ours, of a wrapped model too."""
+    if not state:
+        raise ModelError(f"{source}: holds no tensors")
+    strange = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
+    if strange:
+        raise ModelError(f"{source}: no state dict: {_some(strange)} is no tensor")
+    tensors = dict(state)
+    if all(name.startswith("module.") for name in tensors):  # of DistributedDataParallel
+        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    openai = [tensors.pop(name) for name in _OPENAI_ONLY if name in tensors]
+    if not any(name.startswith(CLIP_PREFIX) for name in tensors):
+        tensors = {CLIP_PREFIX + name: tensor for name, tensor in tensors.items()}
+    return Weights(source, tensors, quick_gelu=True if openai else None)
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
