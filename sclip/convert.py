@@ -17,6 +17,7 @@ from sclip.model import ModelError, StructureCLIP, export, load_exported
 from sclip.model.architecture import with_quick_gelu
 from sclip.model.build import assemble
 from sclip.model.export import export_clip, export_state
+from sclip.model.structure_clip import CLIP_PREFIX
 from sclip.model.weights import CONFIG_FILE, WEIGHTS_FILE, read
 from sclip.scorer import PARSER_FILE, Scorer
 from sclip.train import checkpoint
@@ -24,6 +25,9 @@ from sclip.train.checkpoint import CheckpointError
 from sclip.train.run_folder import RunFolder
 
 __all__ = ["convert"]
+
+_SOME_BIAS = -10.0
+"""Start of a logit bias, SigLIP's, that the weights then replace."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ def convert(
 
 def _told(found: _Source, clip: bool) -> str:
     model = found.model
-    tensors = [n for n in export_state(model) if not clip or n.startswith("clip.")]
+    tensors = [n for n in export_state(model) if not clip or n.startswith(CLIP_PREFIX)]
     activation = "QuickGELU" if with_quick_gelu(model.config.name) else "GELU"
     line = f"{len(tensors)} tensors, {model.config.name} ({activation})"
     left_out = list(found.left_out)
@@ -104,7 +108,9 @@ def _opened(source: Path, name: str, quick_gelu: Literal["auto", "on", "off"]) -
         raise ModelError(
             f"{source}: an export without its {CONFIG_FILE}, which says how its encoder is built"
         )
-    config = ModelConfig(name=architecture, quick_gelu=quick_gelu, kee=KEEConfig(enabled=False))
+    bias = _SOME_BIAS if CLIP_PREFIX + "logit_bias" in weights.tensors else 0.0
+    without = KEEConfig(enabled=False)
+    config = ModelConfig(name=architecture, quick_gelu=quick_gelu, logit_bias=bias, kee=without)
     return _Source(assemble(config, weights).eval(), weights.left_out)
 
 

@@ -188,13 +188,15 @@ def _torch(path: Path, source: str) -> Weights:
         with torch.serialization.safe_globals(_NUMBERS):
             held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:  # a damaged pickle raises whatever it comes upon
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if found:
+        called = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if called:
             raise ModelError(
-                f"{source}: not only weights: to load it, {found[1]} would be run. Save the state dict alone "
+                f"{source}: not only weights: to load it, {called[1]} would be run. Save the state dict alone "
                 "(torch.save(model.state_dict(), FILE)) where the file is trusted"
             ) from error
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        # The first sentence, after torch's own advice, which is to load the file without `weights_only`.
+        reason = str(error).rpartition("WeightsUnpickler error:")[2].strip()
+        reason = re.split(r"\. |\n", reason)[0] or type(error).__name__
         raise ModelError(f"{source}: not a readable torch file ({reason})") from error
     return _unwrapped(held, source)
 

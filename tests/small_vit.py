@@ -1,0 +1,128 @@
+"""A small ViT CLIP, plain and with QuickGELU, made by open_clip alone, and its files as others write them."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+from open_clip.push_to_hf_hub import save_for_hf
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+PLAIN, QUICK = "small-vit", "small-vit-quickgelu"
+CONFIG: dict[str, Any] = {
+    "embed_dim": 32,
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 16},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+}
+
+with tempfile.TemporaryDirectory() as _folder:
+    Path(_folder, f"{PLAIN}.json").write_text(json.dumps(CONFIG))
+    Path(_folder, f"{QUICK}.json").write_text(json.dumps(CONFIG | {"quick_gelu": True}))
+    open_clip.add_model_config(_folder)
+
+
+def clip_of(name: str, seed: int = 0, **more: Any) -> Any:
+    """Return an open_clip model with random weights large enough that GELU and QuickGELU differ."""
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    clip = open_clip.create_model(name, **more).eval()
+    with torch.no_grad():
+        for parameter in clip.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(4)
+        clip.logit_scale.fill_(3.5)
+    return clip
+
+
+@torch.no_grad()
+def features(clip: Any) -> Tensor:
+    """Return image and text features [2, 4, D] of normalised images and ids that are always the same."""
+    generator = torch.Generator().manual_seed(0)
+    size = clip.visual.image_size
+    side = size[0] if isinstance(size, tuple) else size
+    images = torch.randn(4, 3, side, side, generator=generator)
+    ids = torch.randint(1, 49406, (4, CONFIG["text_cfg"]["context_length"]), generator=generator)
+    return torch.stack([clip.encode_image(images), clip.encode_text(ids)])
+
+
+class _NoTokenizer:
+    def save_pretrained(self, folder: Path) -> None:
+        """Write nothing: CLIP's own tokenizer has no files."""
+
+
+def as_safetensors(clip: nn.Module, folder: Path) -> Path:
+    save_file(clip.state_dict(), folder / "clip.safetensors")
+    return folder / "clip.safetensors"
+
+
+def as_state_dict(clip: nn.Module, folder: Path) -> Path:
+    torch.save(clip.state_dict(), folder / "clip.pt")
+    return folder / "clip.pt"
+
+
+def as_old_state_dict(clip: nn.Module, folder: Path) -> Path:
+    torch.save(clip.state_dict(), folder / "clip.bin", _use_new_zipfile_serialization=False)
+    return folder / "clip.bin"
+
+
+def as_training_checkpoint(clip: nn.Module, folder: Path) -> Path:
+    """As open_clip_train saves of a DistributedDataParallel model, with its optimizer after a step."""
+    optimizer = torch.optim.AdamW(clip.parameters())
+    for parameter in clip.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    before = {f"module.{name}": tensor.clone() for name, tensor in clip.state_dict().items()}
+    optimizer.step()
+    held = {"epoch": 3, "name": "run", "state_dict": before, "optimizer": optimizer.state_dict()}
+    torch.save(held, folder / "epoch_3.pt")
+    clip.load_state_dict({name.removeprefix("module."): tensor for name, tensor in before.items()})
+    return folder / "epoch_3.pt"
+
+
+def as_hub_folder(clip: Any, folder: Path, name: str = PLAIN, safe: bool = True) -> Path:
+    save_for_hf(clip, _NoTokenizer(), open_clip.get_model_config(name), str(folder / "hub"), safe)
+    return folder / "hub"
+
+
+def as_openai(clip: nn.Module, folder: Path) -> Path:
+    """As OpenAI's archives give their state dict."""
+    more = {"input_resolution": 32, "context_length": 16, "vocab_size": 49408}
+    torch.save(clip.state_dict() | {n: torch.tensor(v) for n, v in more.items()}, folder / "openai.pth")
+    return folder / "openai.pth"
+
+
+def as_released(clip: nn.Module, folder: Path) -> Path:
+    """As the released code of Structure-CLIP saves: its CLIP, a BERT with a linear layer, and a score of numpy's."""
+    transformer = {
+        "model.embeddings.word_embeddings.weight": torch.ones(30, 8),
+        "model.encoder.layer.0.attention.self.query.weight": torch.ones(8, 8),
+        "linear.weight": torch.ones(4, 8),
+        "linear.bias": torch.ones(4),
+    }
+    held = {"clip": clip.state_dict(), "transformer": transformer, "acc": np.mean([0.5, 0.75])}
+    torch.save(held, folder / "best_0.625.pt")
+    return folder / "best_0.625.pt"
+
+
+SILENT: list[Callable[[nn.Module, Path], Path]] = [
+    as_safetensors,
+    as_state_dict,
+    as_old_state_dict,
+    as_training_checkpoint,
+]
+"""Layouts that do not say which activation their weights were trained with."""
+
+TELLING: list[Callable[[nn.Module, Path], Path]] = [
+    as_openai,
+    as_released,
+    lambda clip, folder: as_hub_folder(clip, folder, QUICK),
+    lambda clip, folder: as_hub_folder(clip, folder, QUICK, safe=False),
+    lambda clip, folder: as_hub_folder(clip, folder, QUICK) / "open_clip_model.safetensors",
+]
+"""Layouts that do, written of a model with QuickGELU."""
