@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -43,9 +44,11 @@ def main(argv: list[str] | None = None) -> int:
     from sclip.convert import convert  # torch takes seconds to import
     from sclip.model import ModelError
     from sclip.scenegraph import ParserError
-    from sclip.train.checkpoint import CheckpointError
+    from sclip.train.manifest import CheckpointError
 
     source, folder = given.source.expanduser(), given.folder.expanduser()
+    # Torch warns that it reads a checkpoint in a single process, which is what this job is.
+    warnings.filterwarnings("ignore", "torch.distributed is disabled")
     try:
         print(convert(source, folder, given.model, given.quick_gelu, given.clip))
     except (CheckpointError, ConfigError, ModelError, OSError, ParserError) as error:

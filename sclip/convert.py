@@ -15,13 +15,13 @@ from sclip.config import Config, KEEConfig, ModelConfig
 from sclip.config_loader import from_tree
 from sclip.model import ModelError, StructureCLIP, export, load_exported
 from sclip.model.architecture import with_quick_gelu
-from sclip.model.build import assemble
+from sclip.model.build import assemble, check_fit, starting
 from sclip.model.export import export_clip, export_state
 from sclip.model.structure_clip import CLIP_PREFIX
 from sclip.model.weights import CONFIG_FILE, WEIGHTS_FILE, read
 from sclip.scorer import PARSER_FILE, Scorer
-from sclip.train import checkpoint
-from sclip.train.checkpoint import CheckpointError
+from sclip.train import checkpoint, manifest
+from sclip.train.manifest import CheckpointError
 from sclip.train.run_folder import RunFolder
 
 __all__ = ["convert"]
@@ -33,7 +33,8 @@ _SOME_BIAS = -10.0
 @dataclass(frozen=True)
 class _Source:
     model: StructureCLIP
-    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    """In words, what is not as in the source."""
     parser: Path | None = None
     """File that says which parser its captions went through."""
     spacy_model: str | None = None
@@ -78,20 +79,20 @@ def _told(found: _Source, clip: bool) -> str:
     tensors = [n for n in export_state(model) if not clip or n.startswith(CLIP_PREFIX)]
     activation = "QuickGELU" if with_quick_gelu(model.config.name) else "GELU"
     line = f"{len(tensors)} tensors, {model.config.name} ({activation})"
-    left_out = list(found.left_out)
+    notes = list(found.notes)
     if model.kee is None:
         line += ", without a knowledge encoder"
     elif clip:
-        left_out.insert(0, "the knowledge encoder")
+        notes.insert(0, "left out: the knowledge encoder")
     else:
         line += f", knowledge encoder of {model.config.kee.layers} layers"
-    return line + (f"; left out: {', '.join(left_out)}" if left_out else "")
+    return "; ".join([line, *notes])
 
 
 def _opened(source: Path, name: str, quick_gelu: Literal["auto", "on", "off"]) -> _Source:
     if (source / "model" / WEIGHTS_FILE).is_file():  # of a finished run
         source = source / "model"
-    step = source if checkpoint.is_complete(source) else None
+    step = source if manifest.is_complete(source) else None
     if source.is_dir() and any(source.glob("step-*")):
         latest = RunFolder(source).latest()
         step = latest[0] if latest else None
@@ -111,16 +112,17 @@ def _opened(source: Path, name: str, quick_gelu: Literal["auto", "on", "off"]) -
     bias = _SOME_BIAS if CLIP_PREFIX + "logit_bias" in weights.tensors else 0.0
     without = KEEConfig(enabled=False)
     config = ModelConfig(name=architecture, quick_gelu=quick_gelu, logit_bias=bias, kee=without)
-    return _Source(assemble(config, weights).eval(), weights.left_out)
+    notes = tuple(check_fit(config, weights))
+    return _Source(assemble(config, weights).eval(), notes)
 
 
 def _of_run(step: Path, run: RunFolder) -> _Source:
-    damage = checkpoint.verify(step)
+    damage = manifest.verify(step)
     if damage:
         raise CheckpointError(damage)
     try:
         config: Config = from_tree(json.loads((run.path / "config.json").read_text()))
     except (OSError, ValueError) as error:
         raise ModelError(f"{step}: the config of its run, {run.path / 'config.json'}: {error}") from error
-    model = checkpoint.consolidate(step, run.starting_model(config.model))
+    model = checkpoint.consolidate(step, starting(config.model, run.init))
     return _Source(model, spacy_model=config.data.spacy_model)

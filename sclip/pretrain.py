@@ -120,7 +120,7 @@ def _start(config: Config, console: Console) -> _Started:
     if config.run.compare_with:
         _compared(config, folder.path.parent)
     folder.compare(to_tree(config), counts)
-    initialised = _initialised(config, folder)
+    initialised = _initialised(config, folder, console)
     tracker = tracking.open_run(config, config.run.name, config.run.storage)
     folder.start(to_tree(config), counts)
     workers = f"{config.train.num_workers} {'GPU' if config.train.use_gpu else 'CPU'} workers"
@@ -158,7 +158,7 @@ def _resolved(config: Config, console: Console) -> Config:
     )
 
 
-def _initialised(config: Config, folder: RunFolder) -> Config:
+def _initialised(config: Config, folder: RunFolder, console: Console) -> Config:
     """Bring the weights that the run starts from into its folder, whatever their layout, and name them so.
 
     Workers then read one safetensors file, whose header says which activation it needs; the model's name becomes
@@ -172,11 +172,13 @@ def _initialised(config: Config, folder: RunFolder) -> Config:
                 weights = read(_weights(config, Path(fetched)), f"run.init_from={source!r}")
             else:
                 weights = read(path or source, f"model.pretrained={config.model.pretrained!r}")
-            check_fit(config.model, weights)
+            notes = "".join(f"; {note}" for note in check_fit(config.model, weights))
             folder.path.mkdir(parents=True, exist_ok=True)
             partial = folder.init.with_suffix(".partial")
             save(weights.tensors, partial, with_quick_gelu(architecture(config.model, weights)))
         partial.replace(folder.init)
+        line = f"starting from {weights.source}: {len(weights.tensors)} tensors{notes}"
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
     return dataclasses.replace(config, model=starting(config.model, folder.init))
 
 

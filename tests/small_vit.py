@@ -118,11 +118,24 @@ SILENT: list[Callable[[nn.Module, Path], Path]] = [
 ]
 """Layouts that do not say which activation their weights were trained with."""
 
+
+def as_quick_hub_folder(clip: Any, folder: Path) -> Path:
+    return as_hub_folder(clip, folder, QUICK)
+
+
+def as_quick_hub_folder_with_bin(clip: Any, folder: Path) -> Path:
+    return as_hub_folder(clip, folder, QUICK, safe=False)
+
+
+def as_quick_hub_file(clip: Any, folder: Path) -> Path:
+    return as_hub_folder(clip, folder, QUICK) / "open_clip_model.safetensors"
+
+
 TELLING: list[Callable[[nn.Module, Path], Path]] = [
     as_openai,
     as_released,
-    lambda clip, folder: as_hub_folder(clip, folder, QUICK),
-    lambda clip, folder: as_hub_folder(clip, folder, QUICK, safe=False),
-    lambda clip, folder: as_hub_folder(clip, folder, QUICK) / "open_clip_model.safetensors",
+    as_quick_hub_folder,
+    as_quick_hub_folder_with_bin,
+    as_quick_hub_file,
 ]
 """Layouts that do, written of a model with QuickGELU."""

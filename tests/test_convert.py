@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import ROOT
 from safetensors.torch import load_file, save_file
 from small_model import NAME, SMALL, assert_same_weights, pictures, small_model
 from small_vit import (
@@ -25,13 +27,14 @@ from small_vit import (
     features,
 )
 
-from jobs.convert import main
 from sclip.config import Config, KEEConfig, ModelConfig, TrainConfig
 from sclip.config_loader import to_tree
 from sclip.model import StructureCLIP, Tokenizer, build_model, export, load_exported
 from sclip.scorer import Scorer
 from sclip.train import checkpoint, sharding
 from sclip.train.run_folder import RunFolder
+
+main = runpy.run_path(str(ROOT / "jobs" / "convert.py"))["main"]
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -65,7 +68,7 @@ def test_a_state_dict_becomes_an_export_of_the_named_architecture(
     tensors = len(load_file(tmp_path / "export" / "model.safetensors"))
     told = f"{tmp_path / 'export'}: {tensors} tensors, {QUICK} (QuickGELU), without a knowledge encoder"
     assert line.startswith(told)
-    assert ("left out: epoch, name, optimizer" in line) == ("training" in write.__name__)
+    assert ("; left out: epoch, name, optimizer\n" in line) == ("training" in write.__name__)
 
 
 @pytest.mark.parametrize("write", TELLING)
@@ -84,6 +87,13 @@ def test_what_of_the_released_code_is_left_out_is_said(
 ) -> None:
     line = done(capsys, as_released(clip_of(QUICK), tmp_path), tmp_path / "export", "--model", PLAIN)
     assert line.endswith("left out: the released code's encoder (4 tensors under 'transformer')\n")
+
+
+def test_positions_that_are_resized_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = as_state_dict(clip_of(PLAIN, force_image_size=64), tmp_path)
+    options = ("--model", PLAIN, "--quick-gelu", "off")
+    line = done(capsys, source, tmp_path / "export", *options)
+    assert line.endswith("; positions of 4 x 4 patches are resized to the model's 4\n")
 
 
 def test_an_export_is_converted_whole_with_its_parser(

@@ -81,7 +81,7 @@ RULES = {
         never="ray.train ray.tune spacy mlflow pydantic yaml",
     ),
     "convert": Rule(
-        "config config_loader model scorer train.checkpoint train.run_folder",
+        "config config_loader model scorer train.checkpoint train.manifest train.run_folder",
         never="ray spacy mlflow pydantic yaml",
     ),
     "tracking": Rule("config config_loader", never="torch ray spacy pydantic yaml"),

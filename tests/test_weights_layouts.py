@@ -245,7 +245,9 @@ def test_a_folder_of_another_architecture_says_which_it_is(tmp_path: Path) -> No
 
 def test_weights_that_fit_pass_the_check_before_they_are_loaded(tmp_path: Path) -> None:
     path = as_openai(clip_of(QUICK), tmp_path)
-    check_fit(config_of(path), read(path, "it"))
+    assert check_fit(config_of(path), read(path, "it")) == ["the knowledge encoder starts anew"]
+    with_bias = config_of(path, kee=KEEConfig(enabled=False), logit_bias=-4.0)
+    assert check_fit(with_bias, read(path, "it")) == ["the logit bias starts anew"]
 
 
 # Files that are no weights

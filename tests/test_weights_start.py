@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 from small_model import NAME, SMALL, assert_same_weights, small_model
-from small_vit import PLAIN, QUICK, SILENT, TELLING, as_hub_folder, as_state_dict, clip_of, features
+from small_vit import (
+    PLAIN,
+    QUICK,
+    SILENT,
+    TELLING,
+    as_hub_folder,
+    as_released,
+    as_state_dict,
+    clip_of,
+    features,
+)
 
+from sclip import pretrain
 from sclip.config import Config, ConfigError, KEEConfig, ModelConfig, RunConfig
 from sclip.model import ModelError, build_model, export
-from sclip.pretrain import _initialised
 from sclip.train.run_folder import RunFolder
 
 KEE = KEEConfig(layers=1, heads=2)
@@ -25,6 +37,10 @@ def config_of(storage: Path, init_from: str = "", **model: Any) -> Config:
     return Config(run=run, model=ModelConfig(**{"name": PLAIN, "kee": KEE, **model}))
 
 
+def started_from(config: Config, folder: RunFolder, told: io.StringIO | None = None) -> Config:
+    return pretrain._initialised(config, folder, Console(file=told or io.StringIO()))
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path / "runs" / "run")
@@ -32,7 +48,7 @@ def folder(tmp_path: Path) -> RunFolder:
 
 def refusal(config: Config, folder: RunFolder) -> str:
     with pytest.raises((ConfigError, ModelError)) as raised:
-        _initialised(config, folder)
+        started_from(config, folder)
     assert not folder.path.exists()
     return str(raised.value)
 
@@ -46,10 +62,10 @@ def test_the_weights_of_any_layout_stand_in_the_run_and_are_not_asked_for_again(
     clip = clip_of(QUICK)
     source = write(clip, tmp_path / "source")
     config = config_of(tmp_path, **{key: str(source)})
-    started = _initialised(config, folder)
+    started = started_from(config, folder)
     assert [file.name for file in folder.path.iterdir()] == ["init.safetensors"]
     shutil.rmtree(tmp_path / "source")
-    assert _initialised(config_of(tmp_path, "gone"), folder) == config_like(started, "gone")
+    assert started_from(config_of(tmp_path, "gone"), folder) == config_like(started, "gone")
     assert started.model.name == QUICK
     assert started.model.pretrained == str(folder.init)
     model = build_model(started.model).eval()
@@ -70,7 +86,7 @@ def test_the_activation_that_is_set_is_kept_with_the_weights(
     write: Any, option: str, name: str, tmp_path: Path, folder: RunFolder
 ) -> None:
     source = write(clip_of(name), tmp_path)
-    _initialised(config_of(tmp_path, str(source), quick_gelu=option), folder)
+    started_from(config_of(tmp_path, str(source), quick_gelu=option), folder)
     alone = build_model(ModelConfig(name=PLAIN, pretrained=str(folder.init), kee=KEE))
     assert alone.config.name == name
 
@@ -84,14 +100,14 @@ def test_a_run_starts_from_another_by_its_name_or_any_of_its_folders(
     model = small_model(1)
     export(model, tmp_path / "runs" / "first" / "model")
     source = of if of == "first" else str(tmp_path / of)
-    started = _initialised(Config(config_of(tmp_path, source).run, model=SMALL), folder)
+    started = started_from(Config(config_of(tmp_path, source).run, model=SMALL), folder)
     assert_same_weights(build_model(started.model), model)
 
 
 def test_without_a_file_only_the_name_is_looked_up(tmp_path: Path, folder: RunFolder) -> None:
-    assert _initialised(config_of(tmp_path), folder).model.name == PLAIN
-    assert _initialised(config_of(tmp_path, quick_gelu="on"), folder).model.name == QUICK
-    tagged = _initialised(config_of(tmp_path, name="ViT-B-32", pretrained="openai"), folder)
+    assert started_from(config_of(tmp_path), folder).model.name == PLAIN
+    assert started_from(config_of(tmp_path, quick_gelu="on"), folder).model.name == QUICK
+    tagged = started_from(config_of(tmp_path, name="ViT-B-32", pretrained="openai"), folder)
     assert (tagged.model.name, tagged.model.pretrained) == ("ViT-B-32-quickgelu", "openai")
     assert not folder.path.exists()
 
@@ -112,8 +128,19 @@ def test_what_cannot_be_started_from_is_told_before_the_run_has_a_folder(
     )
 
 
+def test_what_the_run_does_not_take_over_is_said_in_one_line(tmp_path: Path, folder: RunFolder) -> None:
+    source, told = as_released(clip_of(QUICK), tmp_path), io.StringIO()
+    started_from(config_of(tmp_path, str(source)), folder, told)
+    line = told.getvalue()
+    assert line.startswith(f"starting from run.init_from={str(source)!r}: ")
+    assert "; the knowledge encoder starts anew; left out: the released code's encoder (4 tensors" in line
+    assert line.count("\n") == 1
+    started_from(config_of(tmp_path, str(source)), folder, told)  # resumed: nothing is brought
+    assert told.getvalue() == line
+
+
 def test_the_normalisation_of_images_comes_with_the_weights(tmp_path: Path, folder: RunFolder) -> None:
     clip = clip_of(PLAIN, force_preprocess_cfg={"mean": (0.5, 0.4, 0.3), "std": (0.5, 0.25, 0.2)})
-    started = _initialised(config_of(tmp_path, str(as_hub_folder(clip, tmp_path))), folder)
+    started = started_from(config_of(tmp_path, str(as_hub_folder(clip, tmp_path))), folder)
     assert torch.equal(build_model(started.model).image_mean, load_file(folder.init)["image_mean"])
     assert load_file(folder.init)["image_mean"].flatten().tolist() == pytest.approx([127.5, 102.0, 76.5])

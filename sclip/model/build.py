@@ -29,8 +29,13 @@ SCALARS = {"logit_scale.log": "logit_scale", "logit_bias.value": "logit_bias"}
 
 _KEE_WORDS = "kee.token_embedding.weight"
 _IMAGE_POSITIONS = CLIP_PREFIX + "visual.positional_embedding"
-_OPTIONAL = ("kee.", "logit_bias.", "image_mean", "image_inverse_std")
-"""Parts that a source of weights may lack: a model's stay as they start."""
+_OPTIONAL = {
+    "kee.": "the knowledge encoder starts anew",
+    "logit_bias.": "the logit bias starts anew",
+    "image_mean": "",
+    "image_inverse_std": "",
+}
+"""Parts that a source of weights may lack, where a model's stay as they start, and how that is told."""
 
 
 def build_model(config: ModelConfig, load_weights: bool = True) -> StructureCLIP:
@@ -53,14 +58,17 @@ def assemble(config: ModelConfig, weights: Weights | None, tag: bool = True) -> 
     source = config.pretrained if tag and weights is None else ""
     model = _random(dataclasses.replace(config, name=name), source)
     if weights is not None:
-        model.load_state_dict(_fitted(model, weights))
+        model.load_state_dict(_fitted(model, weights)[0])
     return model
 
 
-def check_fit(config: ModelConfig, weights: Weights) -> None:
-    """Raise what `assemble` would, at the cost of names and shapes alone."""
+def check_fit(config: ModelConfig, weights: Weights) -> list[str]:
+    """Return in words what will not be as in the source; raise what `assemble` would. Costs names and shapes alone."""
     with torch.device("meta"):
-        _fitted(_random(dataclasses.replace(config, name=architecture(config, weights)), ""), weights)
+        _, notes = _fitted(
+            _random(dataclasses.replace(config, name=architecture(config, weights)), ""), weights
+        )
+    return notes + [f"left out: {what}" for what in weights.left_out]
 
 
 def pretrained_weights(config: ModelConfig) -> Weights | None:
@@ -92,8 +100,8 @@ def _random(config: ModelConfig, tag: str) -> StructureCLIP:
     return StructureCLIP(clip, config)
 
 
-def _fitted(model: StructureCLIP, weights: Weights) -> dict[str, Tensor]:
-    """Return the whole state of a model that has these weights, its own where they may lack a part.
+def _fitted(model: StructureCLIP, weights: Weights) -> tuple[dict[str, Tensor], list[str]]:
+    """Return the whole state of a model that has these weights, its own where they may lack a part, and what differs.
 
     A KEE with a word table of its own starts from the text tower's where the source has none. Position embeddings
     of images of another size are resized, as open_clip does; those of captions of another length are not: between
@@ -101,18 +109,18 @@ def _fitted(model: StructureCLIP, weights: Weights) -> dict[str, Tensor]:
     """
     own = model.state_dict()
     state = _named_as_in(model, weights)
-    initial = {
-        name: tensor
-        for part in _OPTIONAL
-        if not any(name.startswith(part) for name in state)
-        for name, tensor in own.items()
-        if name.startswith(part)
-    }
+    initial: dict[str, Tensor] = {}
+    notes: list[str] = []
+    for part, note in _OPTIONAL.items():
+        of_model = {name: tensor for name, tensor in own.items() if name.startswith(part)}
+        if of_model and not any(name.startswith(part) for name in state):
+            initial |= of_model
+            notes += [note] if note else []
     if _KEE_WORDS in own:
         (words,) = (n for n in own if n.startswith(CLIP_PREFIX) and n.endswith("token_embedding.weight"))
         initial[_KEE_WORDS] = state.get(words, own[words])
     if _IMAGE_POSITIONS in own and _IMAGE_POSITIONS in state:
-        _resize(model.clip, state, len(own[_IMAGE_POSITIONS]))
+        notes += _resize(model.clip, state, len(own[_IMAGE_POSITIONS]))
     state = initial | state
     shapes = [
         f"{name} {list(state[name].shape)}, not {list(own[name].shape)}"
@@ -131,7 +139,7 @@ def _fitted(model: StructureCLIP, weights: Weights) -> dict[str, Tensor]:
             f"{weights.source}{of} does not fit model.name={model.config.name!r} with "
             f"model.kee={model.config.kee}: tensors {', '.join(told)}"
         )
-    return state
+    return state, notes
 
 
 def _named_as_in(model: StructureCLIP, weights: Weights) -> dict[str, Tensor]:
@@ -150,13 +158,16 @@ def _named_as_in(model: StructureCLIP, weights: Weights) -> dict[str, Tensor]:
     return state
 
 
-def _resize(clip: nn.Module, state: dict[str, Tensor], places: int) -> None:
+def _resize(clip: nn.Module, state: dict[str, Tensor], places: int) -> list[str]:
     """Resize the position embeddings [1 + n * n, W] of a ViT's patches to its own grid; others are left."""
     found = state[_IMAGE_POSITIONS]
-    if len(found) != places and math.isqrt(len(found) - 1) ** 2 == len(found) - 1:
-        alone = {"visual.positional_embedding": found.float()}
-        resize_pos_embed(alone, clip)
-        (state[_IMAGE_POSITIONS],) = alone.values()
+    side = math.isqrt(len(found) - 1)
+    if len(found) == places or side * side != len(found) - 1:
+        return []
+    alone = {"visual.positional_embedding": found.float()}
+    resize_pos_embed(alone, clip)
+    (state[_IMAGE_POSITIONS],) = alone.values()
+    return [f"positions of {side} x {side} patches are resized to the model's {places - 1}"]
 
 
 @contextlib.contextmanager

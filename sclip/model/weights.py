@@ -218,8 +218,8 @@ def _unwrapped(held: Any, source: str) -> Weights:
         # Its CLIP is OpenAI's with QuickGELU written into it.
         return replace(clip, quick_gelu=True, left_out=(told,))
     if isinstance(held.get("state_dict"), Mapping):
-        others = tuple(str(name) for name in held if name != "state_dict")
-        return replace(_state(held["state_dict"], source), left_out=others)
+        others = ", ".join(str(name) for name in held if name != "state_dict")
+        return replace(_state(held["state_dict"], source), left_out=(others,) if others else ())
     return _state(held, source)
 
 
