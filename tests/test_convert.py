@@ -31,7 +31,8 @@ from sclip.config import Config, KEEConfig, ModelConfig, TrainConfig
 from sclip.config_loader import to_tree
 from sclip.model import StructureCLIP, Tokenizer, build_model, export, load_exported
 from sclip.scorer import Scorer
-from sclip.train import checkpoint, sharding
+from sclip.train import checkpoint
+from sclip.train.optimizer import make_optimizer
 from sclip.train.run_folder import RunFolder
 
 main = runpy.run_path(str(ROOT / "jobs" / "convert.py"))["main"]
@@ -112,8 +113,7 @@ def test_an_export_is_converted_whole_with_its_parser(
 
 
 def trained(run: RunFolder, model: StructureCLIP, step: int) -> None:
-    optimizer = sharding.make_optimizer(model, TrainConfig())
-    checkpoint.save(run.step_path(step), model, optimizer, {})
+    checkpoint.save(run.step_path(step), model, make_optimizer(model, TrainConfig()), {})
 
 
 @pytest.mark.parametrize("of", ["step-00000002", "run"])

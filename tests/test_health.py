@@ -119,7 +119,7 @@ def told_by(step: TrainStep, rank: int, world_size: int) -> str:
         metrics = with_overflow_(part_of(batch, rank, world_size), 0.5)
         watch.add(number + 11, metrics, np.array([number, number, 10 * (rank + 1)]))
     with pytest.raises(TrainingDiverged) as raised:
-        watch.look(0, "/runs/a/step-00000010")
+        watch.look(0, lambda: "/runs/a/step-00000010")
     return str(raised.value)
 
 
@@ -219,7 +219,7 @@ def test_nothing_of_a_step_is_read_on_the_host_before_a_report(
         watch.add(1, found, np.arange(ROWS))
     assert reads.found == []
     with Reads() as reads:
-        watch.look(0, "none yet")
+        watch.look(0, lambda: "none yet")
         assert float(found["loss"]) > 0
     assert reads.found == ["_local_scalar_dense"]  # of the line above: a list is read without any
 
@@ -236,7 +236,7 @@ def metrics(skipped: bool) -> Tensors:
 def looked(watch: Watch, skipped: list[bool], before: int, first: int = 1) -> int:
     for number, bad in enumerate(skipped, start=first):
         watch.add(number, metrics(bad), np.array([number]))
-    return watch.look(before, "none yet")
+    return watch.look(before, lambda: "none yet")
 
 
 def test_a_look_counts_the_steps_since_the_last_one() -> None:
@@ -244,7 +244,7 @@ def test_a_look_counts_the_steps_since_the_last_one() -> None:
     assert looked(watch, [False, True, False, True], before=0) == 2
     assert looked(watch, [False], before=2, first=5) == 0
     assert looked(watch, [True], before=2, first=6) == 1
-    assert watch.look(3, "none yet") == 0
+    assert watch.look(3, lambda: "none yet") == 0
 
 
 def test_one_more_than_may_be_skipped_stops_and_is_the_one_that_is_named() -> None:
@@ -262,7 +262,7 @@ def test_many_shards_are_told_by_their_number() -> None:
     watch = Watch(HealthConfig(), "{:02d}".format)
     watch.add(1, metrics(True), np.arange(20))
     with pytest.raises(TrainingDiverged, match="of 00, 01, 02, 03, 04, 05, 06, 07 and 12 more;"):
-        watch.look(0, "none yet")
+        watch.look(0, lambda: "none yet")
 
 
 # The trace and the config

@@ -18,7 +18,7 @@ from test_batches import Columns
 from test_health import WHITE, with_overflow
 from train_cases import CASES, MODEL
 
-from sclip.config import CheckpointConfig, Config, DataConfig, HealthConfig, RunConfig, TrainConfig
+from sclip.config import Config, DataConfig, HealthConfig, RunConfig, TrainConfig
 from sclip.data import columns as col
 from sclip.data.position import Position
 from sclip.data.stream import StreamPlan
@@ -104,13 +104,11 @@ class Run:
         self.trained: list[list[int]] = []
         self.error = ""
         self.packed = False
+        self.threads = 0
 
-    def with_train(self, every: int = 500, **train: Any) -> Run:
-        self.config = dataclasses.replace(
-            self.config,
-            train=dataclasses.replace(self.config.train, **train),
-            checkpoint=CheckpointConfig(every=every, keep_last=99, asynchronous=False),
-        )
+    def with_(self, section: str, **values: Any) -> Run:
+        changed = dataclasses.replace(getattr(self.config, section), **values)
+        self.config = dataclasses.replace(self.config, **{section: changed})
         return self
 
     def run(self) -> Run:
@@ -153,13 +151,20 @@ class Run:
                 train_worker(TrainJob(plan, self.folder.path, SHARDS * PER_SHARD, queue))
             except (OSError, TrainingDiverged) as error:
                 self.error = f"{type(error).__name__}: {error}"
+        self.threads = torch.get_num_threads()
         return self
 
     @property
     def told(self) -> dict[str, Any]:
         """What a test looks at, of types that a rank can return."""
         metrics = [report["metrics"] for report in self.put if report["kind"] == "metrics"]
-        return {"trained": self.trained, "error": self.error, "metrics": metrics, "packed": self.packed}
+        return {
+            "trained": self.trained,
+            "error": self.error,
+            "metrics": metrics,
+            "packed": self.packed,
+            "threads": self.threads,
+        }
 
 
 def on_a_rank(rank: int, world_size: int, place: str) -> dict[str, Any]:
@@ -171,15 +176,18 @@ def on_a_rank(rank: int, world_size: int, place: str) -> dict[str, Any]:
 
     found = {
         "whole": run("whole", profile_steps=(2, 1)).run(),
-        "crashed": run("again", crash_at=4).with_train(every=2).run(),
-        "resumed": run("again").with_train(every=2, pack_text=False).run(),
+        "crashed": run("again", crash_at=4).with_("checkpoint", every=2, asynchronous=False).run(),
+        "resumed": run("again")
+        .with_("checkpoint", every=2, keep_last=9)
+        .with_("train", pack_text=False, worker_threads=2)
+        .run(),
     }
     white = [key(1, 0)]  # one picture of one rank
     for sharding in ("ddp", "fsdp"):
-        on = {"sharding": sharding, "every": 1, "log_every": 100}
-        found[f"stopped {sharding}"] = run(f"stopped-{sharding}", white=white).with_train(**on).run()
+        stopping = run(f"stopped-{sharding}", white=white).with_("checkpoint", every=1)
+        found[f"stopped {sharding}"] = stopping.with_("train", sharding=sharding, log_every=100).run()
         skipping = run(f"skipped-{sharding}", white=white, on_nonfinite="skip")
-        found[f"skipped {sharding}"] = skipping.with_train(sharding=sharding).run()
+        found[f"skipped {sharding}"] = skipping.with_("train", sharding=sharding).run()
     more = [*white, key(2, 0), key(3, 0)]
     found["too many"] = run("too-many", white=more, on_nonfinite="skip", max_skipped=2).run()
     return {name: of_one.told for name, of_one in found.items()}
@@ -313,3 +321,8 @@ def test_a_skipped_step_is_counted_and_its_samples_are_trained_on(runs: Runs, sh
 def test_more_skipped_steps_than_allowed_stop_the_run(runs: Runs) -> None:
     assert "more than health.max_skipped=2 steps" in runs.error("too many")
     assert RunFolder(runs.place / "too-many").complete is None
+
+
+def test_a_worker_computes_with_the_threads_that_it_is_given(runs: Runs) -> None:
+    for of_rank in runs.of_ranks:
+        assert (of_rank["whole"]["threads"], of_rank["resumed"]["threads"]) == (1, 2)

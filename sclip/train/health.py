@@ -59,11 +59,11 @@ class Watch:
         values = torch.stack([metrics[name] for name in _READ])
         self._steps.append(_Step(number, values, np.unique(entries)))
 
-    def look(self, skipped: int, last_good: str) -> int:
+    def look(self, skipped: int, last_good: Callable[[], str]) -> int:
         """Return how many steps were skipped since the last call; called by all ranks together.
 
         Raises TrainingDiverged, the same on every rank, where they are too many with the `skipped` ones before, and
-        names the first that is; `last_good` is the checkpoint to name.
+        names the first that is; `last_good` gives the checkpoint to name, asked on every rank and only then.
         """
         steps, self._steps = self._steps, []
         # The values are global ones, so that every rank finds the same steps without asking the others.
@@ -80,7 +80,7 @@ class Watch:
         told = ", ".join(f"{name} is {value}" for name, value in found.items() if not math.isfinite(value))
         raise TrainingDiverged(
             f"step {steps[at].number}: {told} at logit scale {scale:.1f}, learning rate {rate:.2e}; its samples are "
-            f"of {shards}; no update was made of it, the last good checkpoint is {last_good}. "
+            f"of {shards}; no update was made of it, the last good checkpoint is {last_good()}. "
             + (
                 f"That is more than health.max_skipped={self._config.max_skipped} steps: look at these samples, raise "
                 "this bound, "

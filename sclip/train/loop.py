@@ -297,8 +297,12 @@ class _Worker:
 
         Raises TrainingDiverged on every rank.
         """
-        last_good = str(self.folder.step_path(self.saved_step)) if self.saved_step else "none yet"
-        self.progress.skipped += self.watch.look(self.progress.skipped, last_good)
+        self.progress.skipped += self.watch.look(self.progress.skipped, self._last_good)
+
+    def _last_good(self) -> str:
+        if self.started_step > self.saved_step:
+            self._saved()
+        return str(self.folder.step_path(self.saved_step)) if self.saved_step else "none yet"
 
     def _log(self, meter: Meter, quarantined: int, filtered: int) -> None:
         self._look()
