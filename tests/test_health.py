@@ -258,6 +258,11 @@ def test_one_more_than_may_be_skipped_stops_and_is_the_one_that_is_named() -> No
         looked(watch, [True], before=5, first=9)  # a run resumed with a lower bound
 
 
+def test_a_run_resumed_with_a_lower_bound_goes_on_while_its_steps_are_finite() -> None:
+    watch = Watch(HealthConfig(on_nonfinite="skip", max_skipped=3), str)
+    assert looked(watch, [False, False], before=5) == 0
+
+
 def test_many_shards_are_told_by_their_number() -> None:
     watch = Watch(HealthConfig(), "{:02d}".format)
     watch.add(1, metrics(True), np.arange(20))

@@ -71,7 +71,8 @@ class Watch:
         bad = [at for at, (was_skipped, *_) in enumerate(values) if was_skipped]
         skips = self._config.on_nonfinite == "skip"
         left = self._config.max_skipped - skipped if skips else 0
-        if len(bad) <= left:
+        # Below 0 where a resumed run allows fewer than it has left out: the next one stops it, not the resume.
+        if not bad or len(bad) <= left:
             return len(bad)
         at = bad[max(left, 0)]
         shards = self._shards_of(steps[at].entries)
