@@ -32,9 +32,8 @@ class EMA:
         The first steps keep less, (1 + step) / (10 + step), or a short run would end near its random start. `skipped`,
         a scalar of the device, is 1 where that step made no update: then the averages stay as they are, bit for bit.
         """
-        moved = torch.tensor(1.0 - min(self.decay, (1 + step) / (10 + step)))
-        if skipped is not None:
-            moved = moved.to(skipped.device, non_blocking=True) * (1.0 - skipped)
+        share = 1.0 - min(self.decay, (1 + step) / (10 + step))
+        moved = share if skipped is None else (1.0 - skipped) * share
         for average, parameter in zip(self._averages, self._parameters, strict=True):
             average.lerp_(_local(parameter.detach()), moved)
 
