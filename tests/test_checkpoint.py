@@ -290,10 +290,10 @@ def test_a_header_that_cannot_be_read_is_told(folder: Path) -> None:
     assert refused(folder).startswith(f"{folder}: a file is no readable safetensors file")
 
 
-@pytest.mark.parametrize("content", ["", '{"format": 1, "sta', '{"format": 2, "state": {}, "files": {}}'])
+@pytest.mark.parametrize("content", ["", '{"format": 2, "sta', '{"format": 1, "state": {}, "files": {}}'])
 def test_a_damaged_manifest_or_one_of_another_format_is_refused(folder: Path, content: str) -> None:
     (folder / MANIFEST).write_text(content)
-    expected = "format 2, this version reads 1" if "2" in content else "damaged"
+    expected = "format 1, this version reads 2" if "1" in content else "damaged"
     assert expected in refused(folder)
     assert manifest.verify(folder) == refused(folder)
 
@@ -333,8 +333,30 @@ def test_a_pickle_in_place_of_safetensors_is_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "files", ["[]", '{"a.safetensors": 5}', '{"../a.safetensors": {"bytes": 3, "sha256": ""}}']
+    ("name", "entry", "told"),
+    [
+        ("a.safetensors", 5, "gives a.safetensors no size and SHA-256"),
+        ("a.safetensors", {}, "gives a.safetensors no size and SHA-256"),
+        (
+            "../a.safetensors",
+            {"bytes": 3, "sha256": ""},
+            "names '../a.safetensors', a file outside of its folder",
+        ),
+        ("/etc/hosts", {"bytes": 3, "sha256": ""}, "names '/etc/hosts', a file outside of its folder"),
+    ],
 )
-def test_a_manifest_of_other_files_is_refused(folder: Path, files: str) -> None:
-    (folder / MANIFEST).write_text(f'{{"format": 1, "state": {{}}, "files": {files}}}')
-    assert refused(folder).startswith(str(folder))
+def test_a_manifest_that_names_other_files_is_refused(folder: Path, name: str, entry: Any, told: str) -> None:
+    files = json.loads((folder / MANIFEST).read_text())["files"]
+    manifest.write_manifest(folder, STATE, files | {name: entry})
+    assert refused(folder) == f"{folder / MANIFEST}: {told}"
+    assert manifest.verify(folder) == refused(folder)
+
+
+def test_a_state_that_was_changed_in_the_manifest_is_refused(folder: Path) -> None:
+    """It says where the data stands: one digit more, and samples would be left out unseen."""
+    text = (folder / MANIFEST).read_text()
+    assert text.count('"samples": 12') == 1
+    (folder / MANIFEST).write_text(text.replace('"samples": 12', '"samples": 13'))
+    assert refused(folder) == f"{folder / MANIFEST}: damaged (its SHA-256 differs)"
+    with pytest.raises(CheckpointError, match="SHA-256 differs"):
+        manifest.read_state(folder)

@@ -58,11 +58,26 @@ def test_the_newest_and_the_best_stay(tmp_path: Path, keep: dict[str, Any], expe
 
 
 def test_what_is_no_checkpoint_is_left_alone(tmp_path: Path) -> None:
-    folder = folder_with(tmp_path, LOSSES)
+    folder = folder_with(tmp_path, {})
     (tmp_path / "step-00000070").mkdir()  # being written
     folder.prune(CheckpointConfig(keep_last=1))
+    folder_with(tmp_path, LOSSES).prune(CheckpointConfig(keep_last=1))
     assert steps(folder) == [60]
     assert (tmp_path / "step-00000070").is_dir()
+
+
+def test_what_could_not_be_taken_away_before_goes_with_the_next(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, LOSSES)
+    (folder.step_path(20) / manifest.MANIFEST).unlink()
+    folder.prune(CheckpointConfig(keep_last=2))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000050", "step-00000060"]
+
+
+def test_a_damaged_one_is_none_of_the_best_and_stops_nothing(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, LOSSES)
+    (folder.step_path(20) / manifest.MANIFEST).write_text("{")
+    folder.prune(CheckpointConfig(keep_last=1, keep_best=1))
+    assert steps(folder) == [60, 40]
 
 
 @pytest.mark.parametrize(
@@ -91,6 +106,13 @@ def test_a_budget_that_holds_no_second_checkpoint_is_refused_with_the_arithmetic
     ):
         folder.make_room(10 * MEGABYTE, CheckpointConfig(disk_budget_gb=0.015))
     assert steps(folder) == [60]
+
+
+def test_such_a_budget_is_refused_at_the_start_before_there_is_any(tmp_path: Path) -> None:
+    keep = CheckpointConfig(disk_budget_gb=0.015)
+    RunFolder(tmp_path).make_room(7 * MEGABYTE, keep)
+    with pytest.raises(CheckpointError, match=r"takes 0\.01 GB, .* raise it to 0\.02 or more"):
+        RunFolder(tmp_path).make_room(10 * MEGABYTE, keep)
 
 
 class Usage(NamedTuple):

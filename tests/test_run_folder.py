@@ -262,6 +262,7 @@ def test_no_half_of_a_file_is_left_beside_it(folder: RunFolder) -> None:
     folder.finish({"samples": 2})
     assert folder.complete == {"samples": 2}
     assert sorted(path.name for path in folder.path.iterdir()) == [
+        "alive",
         "complete.json",
         "config.json",
         "shards.json",

@@ -1,11 +1,8 @@
-"""Checkpoints written while training goes on: what they hold, on other world sizes, after a kill, on a full disk."""
+"""Checkpoints written while training goes on: what they hold, on other world sizes, on a full disk."""
 
 from __future__ import annotations
 
 import shutil
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,7 +89,7 @@ def test_what_four_ranks_wrote_goes_on_on_fewer_and_as_another_sharding(
     for of_rank in of_ranks:
         for case, values in of_rank.items():
             uninterrupted = written.of_ranks[0][case.split()[0]]
-            assert values == pytest.approx(uninterrupted, rel=1e-3), case
+            assert values == pytest.approx(uninterrupted, rel=1e-5), case  # measured: 3e-7 at most
 
 
 def test_it_holds_the_weights_of_the_moment_it_was_begun(written: Written) -> None:
@@ -173,35 +170,3 @@ def test_a_rank_that_cannot_write_is_told_on_every_rank_and_nothing_is_declared_
     for of_rank in ranks.run(on_a_full_disk, 2, tmp_path, str(tmp_path)):
         assert "No space left on device" in of_rank["told"]
         assert not of_rank["complete"]
-
-
-KILLED = """
-import sys, time
-import torch
-from torch import nn
-from sclip.train import checkpoint
-model = nn.Linear(2000, 2000)
-optimizer = torch.optim.AdamW(model.parameters())
-model(torch.ones(1, 2000)).sum().backward()
-optimizer.step()
-checkpoint.save(sys.argv[1] + "/step-00000001", model, optimizer, {"step": 1})
-write = checkpoint.write_manifest
-checkpoint.write_manifest = lambda *args: (print("files are there", flush=True), time.sleep(60), write(*args))
-saver = checkpoint.Saver()
-saver.start(sys.argv[1] + "/step-00000002", model, optimizer, {"step": 2})
-saver.wait()
-"""
-
-
-def test_a_process_killed_while_it_writes_leaves_the_checkpoint_before(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline().strip() == "files are there"
-    process.kill()
-    assert process.wait(60) == -signal.SIGKILL
-    assert list((tmp_path / "step-00000002").glob("*.safetensors"))
-    assert not manifest.is_complete(tmp_path / "step-00000002")
-    assert manifest.verify(tmp_path / "step-00000001") == ""
-    assert manifest.read_state(tmp_path / "step-00000001") == {"step": 1}

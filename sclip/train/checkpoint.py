@@ -13,8 +13,9 @@ loop seeds torch's anew in every step, from (seed, step, rank).
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,7 +34,14 @@ from sclip.model.build import build_model
 from sclip.model.structure_clip import StructureCLIP
 from sclip.train.collectives import in_unison
 from sclip.train.ema import EMA
-from sclip.train.manifest import CheckpointError, checked_manifest, fingerprint, is_complete, write_manifest
+from sclip.train.manifest import (
+    CheckpointError,
+    NotWritten,
+    checked_manifest,
+    fingerprint,
+    is_complete,
+    write_manifest,
+)
 
 __all__ = ["Saver", "consolidate", "load", "save", "size_bytes"]
 
@@ -51,7 +59,9 @@ class Saver:
         self._group: dist.ProcessGroup | None = None
         if dist.is_initialized():
             self._group = cast(dist.ProcessGroup, dist.new_group(backend="gloo"))
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        # A new thread's device is the first one of the machine, which would get a context of every rank.
+        own_device = partial(torch.cuda.set_device, torch.cuda.current_device()) if cuda else None
+        self._thread = ThreadPoolExecutor(1, "checkpoint", initializer=own_device)
         self._written: Future[None] | None = None
 
     def start(
@@ -61,14 +71,16 @@ class Saver:
         optimizer: torch.optim.Optimizer,
         state: Mapping[str, Any],
         ema: EMA | None = None,
+        afterwards: Callable[[], None] = lambda: None,
     ) -> None:
         """Copy everything to the host, and write it as `save` does while the caller goes on.
 
-        Waits for the one before, and raises what `wait` raises of it.
+        `afterwards` is called in the thread of rank 0 once the checkpoint is whole. Waits for the one before, and
+        raises what `wait` raises of it.
         """
         self.wait()
         staged = cast(dict[str, Any], self._stager.stage(_tensors(model, optimizer, ema)[0]))
-        self._written = self._thread.submit(_write, Path(path), staged, dict(state), self._group)
+        self._written = self._thread.submit(_write, Path(path), staged, dict(state), self._group, afterwards)
 
     @property
     def is_done(self) -> bool:
@@ -76,7 +88,7 @@ class Saver:
         return self._written is not None and self._written.done()
 
     def wait(self) -> None:
-        """Return when the last one that was started is complete; raise CheckpointError if it could not be written."""
+        """Return when the last one that was started is complete; raise NotWritten if storage did not take it."""
         written, self._written = self._written, None
         if written is not None:
             written.result()
@@ -97,8 +109,8 @@ def save(
     """Write a checkpoint into a folder that all ranks see; called by all of them, together.
 
     `state` is JSON of the caller's (progress, position in the data, config), rank 0's counts. What stands at
-    `path` without a manifest is removed first; a complete checkpoint is never written over. Raises CheckpointError
-    on every rank where one of them cannot write.
+    `path` without a manifest is removed first; a complete checkpoint is never written over. Raises NotWritten on
+    every rank where one of them cannot write.
     """
     _write(Path(path), _tensors(model, optimizer, ema)[0], state, None)
 
@@ -108,12 +120,18 @@ def load(
 ) -> dict[str, Any]:
     """Load a checkpoint into a model and its optimizer, sharded however they are now; return the caller's state.
 
-    Called by all ranks together. Raises CheckpointError, before anything is changed, if the checkpoint is
-    incomplete, a file is missing or cut, or its tensors are not those of this model.
+    Called by all ranks together. Raises CheckpointError on every one of them, before anything is changed, if the
+    checkpoint is incomplete, a file is missing or cut, or its tensors are not those of this model.
     """
     path = Path(path)
-    manifest = checked_manifest(path)
     tensors, hyperparameters = _tensors(model, optimizer, ema)
+
+    def checked() -> dict[str, Any]:
+        state: dict[str, Any] = checked_manifest(path)["state"]
+        _compare(path, tensors, _found(path))
+        return state
+
+    state = in_unison(checked, CheckpointError)[0]
     _read(path, tensors)
     dsd.set_state_dict(
         model,
@@ -122,7 +140,6 @@ def load(
         optim_state_dict=_without(tensors, _OPTIMIZER) | hyperparameters,
         options=_FLAT,
     )
-    state: dict[str, Any] = manifest["state"]
     return state
 
 
@@ -135,15 +152,19 @@ def consolidate(path: str | Path, config: ModelConfig) -> StructureCLIP:
     path = Path(path)
     checked_manifest(path)
     model = build_model(config, load_weights=False)
-    averaged = _found(path).keys()
-    _read(
-        path,
-        {
-            (_EMA if _EMA + name in averaged else _MODEL) + name: tensor
-            for name, tensor in model.state_dict().items()
-        },
-        whole=False,
-    )
+    found = _found(path)
+    tensors = {
+        (_EMA if _EMA + name in found else _MODEL) + name: tensor
+        for name, tensor in model.state_dict().items()
+    }
+    # The optimizer's are not asked for, nor the last weights where there is an average of them.
+    of_the_model = {
+        name: entry
+        for name, entry in found.items()
+        if name in tensors or (name.startswith(_MODEL) and _EMA + name.removeprefix(_MODEL) not in tensors)
+    }
+    _compare(path, tensors, of_the_model)
+    _read(path, tensors, alone=True)
     return model.eval()
 
 
@@ -154,13 +175,20 @@ def size_bytes(model: nn.Module, has_ema: bool) -> int:
 
 
 def _write(
-    path: Path, tensors: dict[str, Any], state: Mapping[str, Any], group: dist.ProcessGroup | None
+    path: Path,
+    tensors: dict[str, Any],
+    state: Mapping[str, Any],
+    group: dist.ProcessGroup | None,
+    afterwards: Callable[[], None] = lambda: None,
 ) -> None:
     rank = dist.get_rank() if dist.is_initialized() else 0
 
-    def prepare() -> dict[str, Any]:
+    def unused() -> dict[str, Any]:
         if is_complete(path):
             raise CheckpointError(f"{path}: already holds a complete checkpoint; write to another folder")
+        return {}
+
+    def prepare() -> dict[str, Any]:
         if rank == 0:
             shutil.rmtree(path, ignore_errors=True)
             path.mkdir(parents=True)
@@ -170,26 +198,25 @@ def _write(
         # Each rank hashes what it wrote itself, at the same time as the others; DCP numbers its files from 1.
         return {file.name: fingerprint(file) for file in path.glob(f"shard-{rank + 1:05d}-*.safetensors")}
 
-    in_unison(prepare, CheckpointError, group)
+    in_unison(unused, CheckpointError, group)
+    in_unison(prepare, NotWritten, group)
     writer = HuggingFaceStorageWriter(str(path), save_distributed=True)
     try:
         state_dict_saver.save(
             tensors, storage_writer=writer, process_group=group, no_dist=not dist.is_initialized()
         )
     except CheckpointException as error:  # of any rank, raised on each
-        reasons = "; ".join(f"rank {of}: {reason}" for of, (reason, _) in sorted(error.failures.items()))
-        raise CheckpointError(f"{path}: cannot be written ({reasons})") from error
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written ({error})") from error
-    of_ranks = in_unison(fingerprints, CheckpointError, group)
+        raise NotWritten(f"{path}: cannot be written ({_reasons(error)})") from error
+    of_ranks = in_unison(fingerprints, NotWritten, group)
     files = {name: entry for of_rank in of_ranks for name, entry in of_rank.items()}
 
     def declare() -> dict[str, Any]:
         if rank == 0:
             write_manifest(path, state, files)
+            afterwards()
         return {}
 
-    in_unison(declare, CheckpointError, group)
+    in_unison(declare, NotWritten, group)
 
 
 def _tensors(
@@ -222,16 +249,8 @@ def _found(path: Path) -> Mapping[str, Any]:
     return found
 
 
-def _read(path: Path, tensors: dict[str, Any], whole: bool = True) -> None:
-    """Read the tensors in place; not `whole`: the weights of a model alone, in this process alone."""
-    found = _found(path)
-    if not whole:
-        found = {
-            name: entry
-            for name, entry in found.items()
-            if name in tensors
-            or (name.startswith(_MODEL) and _EMA + name.removeprefix(_MODEL) not in tensors)
-        }
+def _compare(path: Path, tensors: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Raise CheckpointError, with the names, where the tensors found are not those that are asked for."""
     differences = {
         "missing in it": sorted(tensors.keys() - found.keys()),
         "unknown to the model": sorted(found.keys() - tensors.keys()),
@@ -245,5 +264,16 @@ def _read(path: Path, tensors: dict[str, Any], whole: bool = True) -> None:
             f"{path}: not a checkpoint of this model: tensors {'; '.join(told)}. Use the model.*, train.lr_scale_* and "
             "train.ema_decay of the config it was written with, or another run.name to start anew"
         )
+
+
+def _read(path: Path, tensors: dict[str, Any], alone: bool = False) -> None:
+    """Read the tensors in place; by all ranks together, or by this process alone."""
     reader = HuggingFaceStorageReader(str(path))
-    state_dict_loader.load(tensors, storage_reader=reader, no_dist=not whole or not dist.is_initialized())
+    try:
+        state_dict_loader.load(tensors, storage_reader=reader, no_dist=alone or not dist.is_initialized())
+    except CheckpointException as error:  # of any rank, raised on each
+        raise CheckpointError(f"{path}: cannot be read ({_reasons(error)})") from error
+
+
+def _reasons(error: CheckpointException) -> str:
+    return "; ".join(f"rank {rank}: {reason}" for rank, (reason, _) in sorted(error.failures.items()))

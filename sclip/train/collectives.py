@@ -30,15 +30,17 @@ def in_unison(
 ) -> list[dict[str, Any]]:
     """Return what `part` gives (JSON) on every rank, by rank; called by all of them together.
 
-    Where it raises `error` or OSError on one, `error` is raised on all, with that rank's message: none waits for it.
+    Where it raises on one, `error` is raised on all, with that rank's message: none waits for it.
     """
-    failure, value = "", {}
+    failure, value, cause = "", {}, None
     try:
         value = part()
-    except (error, OSError) as caught:
-        failure = str(caught)
+    except Exception as caught:
+        told = str(caught) or type(caught).__name__
+        failure = told if isinstance(caught, error | OSError) else f"{type(caught).__name__}: {told}"
+        cause = caught
     of_ranks = gather_json({"failure": failure, "value": value}, group)
     for of_rank in of_ranks:
         if of_rank["failure"]:
-            raise error(of_rank["failure"])
+            raise error(of_rank["failure"]) from cause
     return [of_rank["value"] for of_rank in of_ranks]

@@ -248,7 +248,10 @@ class _Worker:
         }
         path = self.folder.step_path(self.progress.step)
         self.started_step = self.progress.step
-        self.saver.start(path, self.step.model, self.step.optimizer, state, self.ema)
+        self.saver.start(
+            path, self.step.model, self.step.optimizer, state, self.ema,
+            afterwards=lambda: self.folder.prune(self.config.checkpoint),
+        )  # fmt: skip
         self.stood_still_s = time.perf_counter() - started
         if not self.config.checkpoint.asynchronous:
             self._saved()
@@ -264,12 +267,10 @@ class _Worker:
         in_unison(here, CheckpointError)
 
     def _saved(self) -> None:
-        """Wait until the checkpoint that was begun is whole on every rank, tell of it, and remove what it replaces."""
+        """Wait until the checkpoint that was begun is whole on every rank, and tell of it."""
         self.saver.wait()
         self.saved_step = self.started_step
         path = self.folder.step_path(self.saved_step)
-        if self.rank == 0:
-            self.folder.prune(self.config.checkpoint)
         self._report("checkpoint", path=str(path), step=self.saved_step, seconds=self.stood_still_s)
 
     def _take_record(self) -> None:

@@ -1,7 +1,8 @@
 """The manifest of a checkpoint: what makes a folder a whole one, and finds what was damaged since.
 
-A checkpoint is a folder of safetensors files and manifest.json: the caller's JSON state, and size and SHA-256 of each
-file. The manifest comes last and in one piece, so a folder without one is what a crash left.
+A checkpoint is a folder of safetensors files and manifest.json: the caller's JSON state, size and SHA-256 of each file,
+and a SHA-256 of the manifest itself, which says where the data stands. It comes last and in one piece, so a folder
+without one is what a crash left.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 __all__ = [
     "MANIFEST",
     "CheckpointError",
+    "NotWritten",
     "checked_manifest",
     "fingerprint",
     "is_complete",
@@ -25,12 +27,16 @@ __all__ = [
 ]
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
 """Version of the layout above and of the names of tensors; a reader refuses another one."""
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint that cannot be written or read; the message names the folder, what differs and the remedy."""
+
+
+class NotWritten(CheckpointError):
+    """A checkpoint that storage did not take; the one before it is whole, and another attempt may succeed."""
 
 
 def is_complete(path: str | Path) -> bool:
@@ -80,12 +86,15 @@ def fingerprint(file: Path) -> dict[str, Any]:
 def write_manifest(path: Path, state: Mapping[str, Any], files: Mapping[str, Any]) -> None:
     """Make the folder a complete checkpoint of these files (`fingerprint` of each by its name)."""
     manifest = {"format": FORMAT, "state": state, "files": dict(sorted(files.items()))}
+    manifest["sha256"] = _digest(manifest)
     partial = path / f".{MANIFEST}.partial"
+    _sync_folder(path)  # the names of the files, before that of the manifest
     with partial.open("w") as file:
         json.dump(manifest, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
     partial.rename(path / MANIFEST)
+    _sync_folder(path)
 
 
 def _manifest(path: Path) -> dict[str, Any]:
@@ -99,7 +108,24 @@ def _manifest(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path / MANIFEST}: damaged (no format, state or files in it)")
     if manifest["format"] != FORMAT:
         raise CheckpointError(f"{path}: format {manifest['format']}, this version reads {FORMAT}")
-    files = manifest["files"]
-    if not isinstance(files, dict) or not all(isinstance(entry, dict) for entry in files.values()):
-        raise CheckpointError(f"{path / MANIFEST}: damaged (its files have no size and SHA-256)")
+    if manifest.pop("sha256", None) != _digest(manifest):
+        raise CheckpointError(f"{path / MANIFEST}: damaged (its SHA-256 differs)")
+    for name, entry in manifest["files"].items():
+        if Path(name).name != name:
+            raise CheckpointError(f"{path / MANIFEST}: names {name!r}, a file outside of its folder")
+        if not isinstance(entry, dict) or entry.keys() != {"bytes", "sha256"}:
+            raise CheckpointError(f"{path / MANIFEST}: gives {name} no size and SHA-256")
     return manifest
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _sync_folder(path: Path) -> None:
+    """Have the names of a folder's files survive a loss of power, as `fsync` does for what is in them."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

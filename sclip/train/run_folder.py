@@ -15,6 +15,7 @@ Every file is written under another name and then renamed, so that a reader neve
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -77,6 +78,7 @@ class RunFolder:
     def start(self, config: dict[str, Any], shards: dict[str, int]) -> None:
         """Record what the run is started with; what an earlier start recorded stays."""
         self.path.mkdir(parents=True, exist_ok=True)
+        self.touch()
         if not (self.path / "config.json").exists():
             self._write("shards.json", shards)
             self._write("config.json", config)
@@ -100,11 +102,14 @@ class RunFolder:
         return [path for path in sorted(self.path.glob("step-*"), reverse=True) if manifest.is_complete(path)]
 
     def prune(self, keep: CheckpointConfig) -> None:
-        """Remove the checkpoints that need not be kept; never the newest. By one rank, while none is being read."""
+        """Remove the checkpoints that need not be kept; never the newest. By one rank, while none is being read.
+
+        What an earlier removal could not take away is tried again: it has no manifest, and stands before the newest.
+        """
         complete = self.checkpoints()
         kept = {*complete[: keep.keep_last], *self._best(complete, keep)}
-        for path in complete:
-            if path not in kept:
+        for path in self.path.glob("step-*"):
+            if complete and path not in kept and path.name < complete[0].name:
                 _remove(path)
 
     def make_room(self, bytes_needed: int, keep: CheckpointConfig) -> None:
@@ -120,11 +125,12 @@ class RunFolder:
         while budget and oldest_first and sum(sizes.values()) + bytes_needed > budget:
             _remove(path := oldest_first.pop(0))
             del sizes[path]
-        if budget and sum(sizes.values()) + bytes_needed > budget:
+        held = max(sum(sizes.values()), bytes_needed)  # at the start of a run, of the one that will be there
+        if budget and held + bytes_needed > budget:
             raise CheckpointError(
                 f"checkpoint.disk_budget_gb={keep.disk_budget_gb:g}: a checkpoint takes {bytes_needed / 1e9:.2f} GB, "
-                f"and the one before it ({sum(sizes.values()) / 1e9:.2f} GB) stays until it is whole; raise it to "
-                f"{(bytes_needed + sum(sizes.values())) / 1e9:.2f} or more"
+                f"and the one before it ({held / 1e9:.2f} GB) stays until it is whole; raise it to "
+                f"{(bytes_needed + held) / 1e9:.2f} or more"
             )
         free = shutil.disk_usage(self.path).free
         if free < bytes_needed:
@@ -141,9 +147,10 @@ class RunFolder:
     def _best(complete: Sequence[Path], keep: CheckpointConfig) -> list[Path]:
         if not keep.keep_best:
             return []
-        values = {
-            path: manifest.read_state(path).get("metrics", {}).get(keep.best_metric) for path in complete
-        }
+        values = {}
+        for path in complete:
+            with contextlib.suppress(CheckpointError):  # of a damaged one; it is none of the best
+                values[path] = manifest.read_state(path).get("metrics", {}).get(keep.best_metric)
         sign = 1 if keep.best_is == "lowest" else -1
         known = [path for path, value in values.items() if value is not None and math.isfinite(value)]
         return sorted(known, key=lambda path: sign * values[path])[: keep.keep_best]
@@ -213,8 +220,10 @@ def size_of(path: Path) -> int:
 
 
 def _remove(path: Path) -> None:
-    (path / manifest.MANIFEST).unlink()  # first: half of a checkpoint is none
-    shutil.rmtree(path)
+    (path / manifest.MANIFEST).unlink(missing_ok=True)  # first: half of a checkpoint is none
+    shutil.rmtree(
+        path, ignore_errors=True
+    )  # a file that a network folder still holds is no reason to stop a run
 
 
 def _replace(path: Path, text: str) -> None:

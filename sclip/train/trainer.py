@@ -28,14 +28,14 @@ from sclip.scenegraph import ParserError
 from sclip.train import manifest
 from sclip.train.health import TrainingDiverged
 from sclip.train.loop import DATASET, TooManyQuarantined, TrainJob, train_worker
-from sclip.train.manifest import CheckpointError
+from sclip.train.manifest import CheckpointError, NotWritten
 from sclip.train.run_folder import RunFolder
 
 LASTING = (
     CheckpointError, ConfigError, ModelError, ParserError, PositionError, ShardError, TooManyQuarantined,
     TrainingDiverged,
 )  # fmt: skip
-"""Errors that a restart of the workers would only meet again."""
+"""Errors that a restart of the workers would only meet again; NotWritten, of storage that may recover, is none."""
 
 
 class TrainingFailed(RuntimeError):
@@ -127,7 +127,7 @@ class _StopAtLastingErrors(ray.train.UserCallback):  # type: ignore[misc]
 def _lasting(error: BaseException | None) -> BaseException | None:
     """Return the lasting error that Ray's wrappers hold, if one does."""
     while error is not None:
-        if isinstance(error, LASTING):
+        if isinstance(error, LASTING) and not isinstance(error, NotWritten):
             return error
         inner = getattr(error, "_base_exc", None) or getattr(error, "cause", None)
         inner = inner or getattr(error, "controller_failure", None) or error.__cause__
