@@ -109,6 +109,13 @@ def test_what_is_asked_for_goes_with_yes_and_is_only_listed_without(
     assert (storage / "runs" / "live" / "step-00000099").is_dir()
 
 
+def test_a_run_that_is_started_again_is_left_alone_from_that_moment(storage: Path) -> None:
+    RunFolder(storage / "runs" / "stopped").start({}, {})
+    (stopped,) = (use for use in runs(storage) if use.path.name == "stopped")
+    assert stopped.state == "training"
+    assert stopped.removable(finished=True, leftovers=True, older_than_s=1.0) == ()
+
+
 def test_a_folder_that_holds_no_runs_is_refused(tmp_path: Path) -> None:
     told = clean(tmp_path / "nowhere")
     assert told.returncode == 2
