@@ -20,10 +20,13 @@ from sclip.train.manifest import CheckpointError
 from sclip.train.step import TrainStep
 
 BEFORE, AFTER = (0, 1), (2, 3)
+SHARDINGS = ("fsdp", "hsdp", "ddp")
 
 
-def config_for(sharding: str) -> Any:
-    return config_with(sharding=sharding, batch_size=2 * ROWS)
+def config_for(sharding: str, world_size: int) -> Any:
+    """Return the config of a run; hsdp in groups of two ranks, so that each shard is on two of four."""
+    groups = {"shard_ranks": min(2, world_size)} if sharding == "hsdp" else {}
+    return config_with(sharding=sharding, batch_size=2 * ROWS, num_workers=world_size, **groups)
 
 
 def losses(step: TrainStep, numbers: tuple[int, ...], rank: int, world_size: int) -> list[float]:
@@ -40,10 +43,10 @@ def losses(step: TrainStep, numbers: tuple[int, ...], rank: int, world_size: int
 
 
 def write(rank: int, world_size: int, folder: str) -> dict[str, Any]:
-    """Train, begin a checkpoint, train on at once, and wait for it then; the second is of the other sharding."""
+    """Train, begin a checkpoint, train on at once, and wait for it then; one of each sharding."""
     found: dict[str, Any] = {}
-    for sharding in ("fsdp", "ddp"):
-        step, saver = start(config_for(sharding)), Saver()
+    for sharding in SHARDINGS:
+        step, saver = start(config_for(sharding, world_size)), Saver()
         losses(step, BEFORE, rank, world_size)
         saver.start(f"{folder}/{sharding}", step.model, step.optimizer, {"step": 2})
         weights = whole_weights(step.model)
@@ -57,9 +60,9 @@ def write(rank: int, world_size: int, folder: str) -> dict[str, Any]:
 
 def resume(rank: int, world_size: int, folder: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for written in ("fsdp", "ddp"):
-        for sharding in ("fsdp", "ddp"):
-            step = start(config_for(sharding), seed=5)
+    for written in SHARDINGS:
+        for sharding in SHARDINGS:
+            step = start(config_for(sharding, world_size), seed=5)
             assert checkpoint.load(f"{folder}/{written}", step.model, step.optimizer) == {"step": 2}
             found[f"{written} as {sharding}"] = losses(step, AFTER, rank, world_size)
     return found
@@ -93,9 +96,9 @@ def test_what_four_ranks_wrote_goes_on_on_fewer_and_as_another_sharding(
 
 
 def test_it_holds_the_weights_of_the_moment_it_was_begun(written: Written) -> None:
-    for sharding in ("fsdp", "ddp"):
+    for sharding in SHARDINGS:
         assert manifest.verify(written.folder / sharding) == ""
-        model = checkpoint.consolidate(written.folder / sharding, config_for(sharding).model)
+        model = checkpoint.consolidate(written.folder / sharding, config_for(sharding, 4).model)
         expected = written.of_ranks[3][f"{sharding} weights"]
         assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
 
