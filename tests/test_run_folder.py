@@ -188,6 +188,16 @@ def test_a_damaged_checkpoint_is_set_aside_and_told(
     assert folder.roll_back() == []
 
 
+def test_a_checkpoint_of_another_version_stays_where_it_is_and_stops_the_run(
+    folder: RunFolder, trained: tuple[nn.Linear, torch.optim.AdamW]
+) -> None:
+    path = save(folder, 5, trained)
+    (path / manifest.MANIFEST).write_text('{"format": 1, "state": {}, "files": {}}')
+    with pytest.raises(manifest.OtherFormat, match=r"format 1, .* or with another run\.name"):
+        folder.roll_back()
+    assert folder.latest() == (path, 5)
+
+
 def test_a_step_that_is_damaged_a_second_time_is_set_aside_again(
     folder: RunFolder, trained: tuple[nn.Linear, torch.optim.AdamW]
 ) -> None:

@@ -18,6 +18,7 @@ __all__ = [
     "MANIFEST",
     "CheckpointError",
     "NotWritten",
+    "OtherFormat",
     "checked_manifest",
     "fingerprint",
     "is_complete",
@@ -33,6 +34,10 @@ FORMAT = 2
 
 class CheckpointError(RuntimeError):
     """A checkpoint that cannot be written or read; the message names the folder, what differs and the remedy."""
+
+
+class OtherFormat(CheckpointError):
+    """A checkpoint of another version of this package: whole, as far as this one can tell, and not to be set aside."""
 
 
 class NotWritten(CheckpointError):
@@ -53,11 +58,14 @@ def read_state(path: str | Path) -> dict[str, Any]:
 def verify(path: str | Path) -> str:
     """Return what is damaged in a complete checkpoint, in one line, or "" if every byte is as it was written.
 
-    Reads all files (about a second a gigabyte): meant for one process before a resume, not for every rank.
+    Reads all files (about a second a gigabyte): meant for one process before a resume, not for every rank. Raises
+    OtherFormat where it cannot tell.
     """
     path = Path(path)
     try:
         manifest = checked_manifest(path)
+    except OtherFormat:
+        raise
     except CheckpointError as error:
         return str(error)
     for name, entry in manifest["files"].items():
@@ -107,7 +115,10 @@ def _manifest(path: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or not {"format", "state", "files"} <= manifest.keys():
         raise CheckpointError(f"{path / MANIFEST}: damaged (no format, state or files in it)")
     if manifest["format"] != FORMAT:
-        raise CheckpointError(f"{path}: format {manifest['format']}, this version reads {FORMAT}")
+        raise OtherFormat(
+            f"{path}: format {manifest['format']}, this version reads {FORMAT}; go on with the version that wrote it, "
+            "or with another run.name"
+        )
     if manifest.pop("sha256", None) != _digest(manifest):
         raise CheckpointError(f"{path / MANIFEST}: damaged (its SHA-256 differs)")
     for name, entry in manifest["files"].items():
