@@ -130,7 +130,21 @@ def test_peaks_are_known_by_name_and_precision() -> None:
     assert peak_flops("NVIDIA H100 PCIe", "bf16") == 756e12
     assert peak_flops("NVIDIA A100-SXM4-40GB", "fp32") == 19.5e12
     assert peak_flops("NVIDIA L40S", "bf16") == 362e12
-    assert peak_flops("some CPU", "bf16") is None
+    assert peak_flops("NVIDIA GeForce RTX 4090", "fp32") == 82.6e12
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "some CPU",
+        "NVIDIA L40",
+        "NVIDIA H20",
+        "NVIDIA GeForce RTX 4090 Laptop GPU",
+        "NVIDIA A100-SXM4-40GB MIG 1g.5gb",
+    ],
+)
+def test_the_peak_of_a_device_of_a_similar_name_is_not_taken(name: str) -> None:
+    assert peak_flops(name, "bf16") is None
 
 
 def test_counting_leaves_the_model_as_it_is() -> None:

@@ -12,6 +12,7 @@ by torch's own counter, once, without computing anything.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,24 +30,29 @@ from sclip.model.structure_clip import StructureCLIP
 __all__ = ["StepFlops", "peak_flops"]
 
 PEAKS: dict[str, tuple[float, float]] = {
-    "H200": (989.4e12, 66.9e12),
-    "H100 PCIe": (756e12, 51.2e12),
-    "H100 NVL": (835e12, 60e12),
-    "H100": (989.4e12, 66.9e12),
-    "B200": (2250e12, 75e12),
-    "A100": (312e12, 19.5e12),
-    "A10G": (70e12, 35e12),
-    "L40S": (362e12, 91.6e12),
-    "L4": (121e12, 30.3e12),
-    "RTX 4090": (165.2e12, 82.6e12),
+    r"B200": (2250e12, 75e12),
+    r"H200": (989.4e12, 66.9e12),
+    r"H100 PCIe": (756e12, 51.2e12),
+    r"H100 NVL": (835e12, 60e12),
+    r"H100": (989.4e12, 66.9e12),
+    r"A100": (312e12, 19.5e12),
+    r"A10G": (70e12, 35e12),
+    r"L40S": (362e12, 91.6e12),
+    r"L4": (121e12, 30.3e12),
+    r"RTX 4090$": (165.2e12, 82.6e12),
 }
-"""Dense peak in bf16 (tensor cores) and in fp32 by part of the device's name; NVIDIA's data sheets."""
+"""Dense peak in bf16 (tensor cores) and in fp32 by words of the device's name; NVIDIA's data sheets."""
 
 
 def peak_flops(device_name: str, precision: str) -> float | None:
-    """Return a device's peak operations a second in "bf16" or "fp32", dense; None where it is not known."""
+    """Return a device's peak operations a second in "bf16" or "fp32", dense; None where it is not known.
+
+    A part of a device (MIG), a laptop's and any other device of a similar name have other peaks: none of them.
+    """
+    if "MIG" in device_name:
+        return None
     for name, (half, single) in PEAKS.items():
-        if name in device_name:
+        if re.search(rf"\b{name}\b", device_name):
             return half if precision == "bf16" else single
     return None
 
