@@ -139,19 +139,25 @@ def test_ten_steps_have_the_losses_of_open_clips_own_training(form: str, packed:
     assert found == pytest.approx(expected, rel=1e-4)
 
 
-def on_a_rank(rank: int, world_size: int) -> dict[str, list[float]]:
-    config = config_for("infonce", sharding="ddp")
-    loss = ClipLoss(local_loss=True, gather_with_grad=True, rank=rank, world_size=world_size)
+def on_a_rank(rank: int, world_size: int, form: str) -> dict[str, list[float]]:
+    config = config_for(form, sharding="ddp")
+    place = {"rank": rank, "world_size": world_size}
+    loss: Any = SigLipLoss(**place)
+    if form == "infonce":
+        loss = ClipLoss(local_loss=True, gather_with_grad=True, **place)
     return {
         "theirs": theirs(config, loss, rank, world_size),
         "ddp": ours(config, rank, world_size),
-        "fsdp": ours(config_for("infonce", sharding="fsdp"), rank, world_size),
+        "fsdp": ours(config_for(form, sharding="fsdp"), rank, world_size),
     }
 
 
-def test_on_two_ranks_the_mean_of_open_clips_local_losses_is_ours(tmp_path: Any) -> None:
-    of_ranks = ranks.run(on_a_rank, 2, tmp_path)
+@pytest.mark.parametrize("form", ["infonce", "sigmoid"])
+def test_on_two_ranks_the_mean_of_open_clips_local_losses_is_ours(tmp_path: Any, form: str) -> None:
+    """The sigmoid loss too: open_clip divides a rank's pairs by its own rows, ours all pairs by all rows."""
+    of_ranks = ranks.run(on_a_rank, 2, tmp_path, form)
     expected = [sum(losses) / 2 for losses in zip(*(of_rank["theirs"] for of_rank in of_ranks), strict=True)]
+    assert expected[-1] < expected[0] - 0.1
     for of_rank in of_ranks:
         assert of_rank["ddp"] == pytest.approx(expected, rel=1e-4)
         assert of_rank["fsdp"] == pytest.approx(expected, rel=1e-4)
