@@ -9,7 +9,9 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,7 +21,9 @@ from rich.console import Console
 from sclip.benchmark import scenegraph
 from sclip.benchmark.captions import CaptionsError, generated, read
 from sclip.benchmark.rounds import Rates, in_turns
-from sclip.benchmark.step import NO_GPU
+from sclip.benchmark.step_cases import SMALL_NAME, Case, add_small_model, columns_of
+from sclip.benchmark.step_profile import busy_us, kernels
+from sclip.benchmark.step_rows import Found, line
 
 JOB = [sys.executable, str(ROOT / "jobs" / "benchmark.py")]
 
@@ -130,11 +134,12 @@ def test_the_step_is_measured_beside_its_peers_and_what_needs_a_gpu_says_so(tmp_
     rows = {row["what"]: row for row in json.loads(out.read_text())["rows"]}
     assert len(rows) == 7
     assert all(what in done.stdout for what in rows)
-    for what, row in rows.items():
-        assert bool(row["figures"]) == (row["found"] != NO_GPU), what
-        assert all(figure > 0 for figure in row["figures"].values()), what
-    on_gpu = [what for what, row in rows.items() if row["found"] == NO_GPU]
-    assert on_gpu == ([] if torch.cuda.is_available() else [what for what in rows if what.startswith("MFU")])
+    for row in rows.values():
+        assert bool(row["figures"]) == (not row["found"].startswith("not measured")), row
+        assert all(figure > 0 for figures in row["figures"].values() for figure in figures), row
+    unmeasured = [what for what, row in rows.items() if not row["figures"]]
+    on_gpu = [what for what in rows if what.startswith("MFU")]
+    assert unmeasured == ([] if torch.cuda.is_available() else on_gpu)
     assert json.loads((tmp_path / "step.json").read_text())["traceEvents"]
     assert "profile of a step" in done.stdout
 
@@ -143,3 +148,38 @@ def test_a_batch_that_cannot_be_cut_into_parts_is_told() -> None:
     done = subprocess.run([*JOB, "step", "--rows", "6"], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == "benchmark: --rows: a multiple of 4; --rounds: 1 or more\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB."), "CUDA out of memory"),
+        (BrokenProcessPool(), "its process was killed, as one is that takes too much memory"),
+    ],
+)
+def test_a_row_that_does_not_fit_into_memory_says_so_and_ends_nothing(error: Exception, found: str) -> None:
+    def measure() -> Found:
+        raise error
+
+    row = line("much", "little", "all", measure)
+    assert (row.what, row.found, row.figures) == ("much", f"not measured: {found}", {})
+
+
+def test_the_time_of_a_kernel_counts_once_and_time_on_two_streams_too() -> None:
+    def event(device: str, annotation: bool = False) -> SimpleNamespace:
+        return SimpleNamespace(device_type=SimpleNamespace(name=device), is_user_annotation=annotation)
+
+    launched, kernel = event("CPU"), event("CUDA")
+    assert kernels([launched, kernel, event("CUDA", annotation=True)]) == [kernel]
+    assert busy_us([(8, 9), (0, 4), (2, 5), (3, 4)]) == 6
+
+
+def test_both_sides_of_a_step_train_on_as_many_rows_of_the_lengths_asked_for() -> None:
+    add_small_model()
+    for full in (False, True):
+        columns = columns_of(Case(SMALL_NAME, 64, torch.device("cpu"), "fp32", kee=True, full=full))
+        lengths = columns["text"].argmax(1) + 1
+        assert lengths.min() >= 5
+        assert (lengths.mean() == 77) if full else (11 < lengths.mean() < 15)
+        assert 0.5 < columns["has_negative"].mean() < 1
+        assert columns["negative_text"][~columns["has_negative"]].any() == 0
