@@ -21,9 +21,10 @@ from rich.console import Console
 from sclip.benchmark import scenegraph
 from sclip.benchmark.captions import CaptionsError, generated, read
 from sclip.benchmark.rounds import Rates, in_turns
+from sclip.benchmark.step import Plain, Table
 from sclip.benchmark.step_cases import SMALL_NAME, Case, add_small_model, columns_of
 from sclip.benchmark.step_profile import busy_us, kernels
-from sclip.benchmark.step_rows import Found, line
+from sclip.benchmark.step_rows import Found, Line, line
 
 JOB = [sys.executable, str(ROOT / "jobs" / "benchmark.py")]
 
@@ -144,10 +145,27 @@ def test_the_step_is_measured_beside_its_peers_and_what_needs_a_gpu_says_so(tmp_
     assert "profile of a step" in done.stdout
 
 
-def test_a_batch_that_cannot_be_cut_into_parts_is_told() -> None:
-    done = subprocess.run([*JOB, "step", "--rows", "6"], capture_output=True, text=True)
+@pytest.mark.parametrize("command", [[*JOB, "step"], [sys.executable, "-m", "sclip.benchmark.step"]])
+def test_a_batch_that_cannot_be_cut_into_parts_is_told(command: list[str]) -> None:
+    done = subprocess.run([*command, "--rows", "6"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 2
     assert done.stderr == "benchmark: --rows: a multiple of 4; --rounds: 1 or more\n"
+
+
+def test_the_table_is_the_same_lines_with_a_table_library_and_without(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [Line("a step", "a peer", "1.0 x", "1.07 x", {"s": [1.0]}), Line("more", "", "", "none", {})]
+    table = Table(rows, "profile", {"torch": "2"})
+    console = Console(file=io.StringIO(), width=20, highlight=False)
+    table.show(console)
+    table.show(Plain())
+    assert isinstance(console.file, io.StringIO)
+    printed = capsys.readouterr().out
+    assert printed == console.file.getvalue()
+    assert [line.split() for line in printed.splitlines()[1:]] == [
+        ["a", "step", "a", "peer", "1.0", "x", "1.07", "x"], ["more", "none"], ["torch", "2"], ["profile"],
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

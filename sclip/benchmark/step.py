@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -21,6 +21,9 @@ from sclip.benchmark.rounds import BenchmarkError
 from sclip.benchmark.step_cases import SMALL_NAME, Case, add_small_model
 from sclip.benchmark.step_profile import profiled
 from sclip.benchmark.step_rows import Line, arithmetic, faster, line, peak_memory, stall, utilisation
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 ROWS_ON_CPU, ROWS_ON_GPU = 32, 2048
 TRAIN_ONE_EPOCH = "open_clip_train's train_one_epoch"
@@ -38,8 +41,8 @@ class Table:
         """Return all of it as JSON values."""
         return {"made_on": self.made_on, "rows": [vars(line) for line in self.lines], "profile": self.profile}
 
-    def show(self, console: Any) -> None:
-        """Print it, with anything that has rich's or builtins' `print` of one text."""
+    def show(self, console: Console | Plain) -> None:
+        """Print it, with rich's console or `Plain`."""
         head = ("", "peer", "wanted", "measured, the median (least to most)")
         rows = [head, *((of.what, of.peer, of.wanted, of.found) for of in self.lines)]
         widths = [max(len(cells[k]) for cells in rows) for k in range(len(head))]
@@ -93,11 +96,11 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
             lambda: arithmetic(case, rounds, on_round),
         ),
         line(
-            "MFU, ViT-B-32, batch 4096, bf16", "peak of the device", "35 %, 50 %",
+            "MFU, ViT-B-32, batch 4096, bf16, COCO's lengths", "peak of the device", "35 %, 50 %",
             lambda: utilisation(base, rounds),
         ),
         line(
-            "MFU, ViT-L-14, batch 512, bf16", "peak of the device", "45 %, 60 %",
+            "MFU, ViT-L-14, batch 512, bf16, COCO's lengths", "peak of the device", "45 %, 60 %",
             lambda: utilisation(large, rounds),
         ),
         line(
@@ -117,8 +120,11 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
     return Table(lines, profile, shown | machine(["torch", "open_clip_torch"]))
 
 
-class _Plain:
+class Plain:
+    """What the table is shown with where rich is not installed."""
+
     def print(self, text: str, soft_wrap: bool = True) -> None:
+        """Print a line; nothing wraps it."""
         print(text)
 
 
@@ -137,7 +143,7 @@ def main(argv: list[str]) -> int:
         return 2
     if given.json:
         given.json.write_text(json.dumps(table.to_json(), indent=1) + "\n")
-    table.show(_Plain())
+    table.show(Plain())
     return 0
 
 
