@@ -16,9 +16,11 @@ from test_packing import END
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from sclip.config import Config, KEEConfig, ModelConfig, TrainConfig
-from sclip.model import build_model, structure_loss
+from sclip.config import Config, KEEConfig, LossConfig, ModelConfig, TrainConfig
+from sclip.model import StructureCLIP, build_model, structure_loss
 from sclip.train.flops import StepFlops, peak_flops
+from sclip.train.sharding import apply
+from sclip.train.step import unwrapped
 
 Columns = dict[str, NDArray[Any]]
 
@@ -50,9 +52,12 @@ def columns(rows: int, length: int = CONTEXT, triples: int = 6, negatives: bool 
     return found
 
 
-def flops_of(model: ModelConfig = DEEP, **train: Any) -> StepFlops:
+def flops_of(model: ModelConfig = DEEP, loss: LossConfig | None = None, **train: Any) -> StepFlops:
     torch.manual_seed(0)
-    config = Config(model=model, train=TrainConfig(**train))
+    loss = loss or LossConfig()
+    if loss.contrastive == "sigmoid":
+        model = dataclasses.replace(model, logit_bias=-10.0)
+    config = Config(model=model, loss=loss, train=TrainConfig(**train))
     return StepFlops(build_model(model), config)
 
 
@@ -111,9 +116,11 @@ def test_more_tokens_cost_their_matrices_and_the_square_of_attention() -> None:
 
 def test_what_is_frozen_has_no_backward() -> None:
     batch = columns(4)
-    trained = flops_of()(batch)
+    apart = dataclasses.replace(DEEP, kee=dataclasses.replace(DEEP.kee, own_embeddings=True))
+    trained = flops_of(apart)(batch)
     parts = {
-        name: trained - flops_of(**{f"lr_scale_{name}": 0.0})(batch) for name in ("image", "text", "kee")
+        name: trained - flops_of(apart, **{f"lr_scale_{name}": 0.0})(batch)
+        for name in ("image", "text", "kee")
     }
     assert all(saved > 0 for saved in parts.values())
     logits = 3 * 4 * 4 * 4 * 96
@@ -123,6 +130,55 @@ def test_what_is_frozen_has_no_backward() -> None:
 def test_own_rows_are_held_against_those_of_all_ranks() -> None:
     flops, batch = flops_of(), columns(4)
     assert flops(batch, world_size=3) - flops(batch) == 3 * 4 * 4 * 8 * 96
+
+
+@pytest.mark.parametrize(
+    ("loss", "candidates"),
+    [
+        (LossConfig(), 2 * 4),
+        (LossConfig(contrastive="max_margin"), 2 * 4),
+        (LossConfig(contrastive="sigmoid"), 4),
+        (LossConfig(negatives_as_texts=True), 3 * 4),
+    ],
+)
+def test_logits_are_those_that_the_loss_makes(loss: LossConfig, candidates: int) -> None:
+    flops, batch = flops_of(loss=loss), columns(4)
+    assert flops(batch, world_size=2) - flops(batch) == 3 * 4 * candidates * 2 * 96
+
+
+def test_triples_of_negatives_that_the_encoder_does_not_see_cost_nothing() -> None:
+    alone, with_negatives = columns(4, negatives=False), columns(4)
+    unseen = flops_of(dataclasses.replace(DEEP, kee=dataclasses.replace(DEEP.kee, on_negatives=False)))
+    of_text = {name: column for name, column in with_negatives.items() if name != "negative_triples"}
+    assert unseen(with_negatives) == unseen(of_text)
+    knowledge = flops_of()(with_negatives) - unseen(with_negatives)
+    no_triples = {name: column for name, column in alone.items() if name != "triples"}
+    assert knowledge == unseen(alone) - unseen(no_triples)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_frozen_encoder_passes_gradients_on_to_the_words_that_are_trained(own: bool, vit: str) -> None:
+    kee = dataclasses.replace(DEEP.kee, own_embeddings=own)
+    config = Config(model=dataclasses.replace(DEEP, name=vit, kee=kee), train=TrainConfig(lr_scale_kee=0))
+    model = apply(small_model(config=config.model), config.train, torch.device("cpu"))
+    batch = columns(8)
+    tensors = {name: torch.from_numpy(column) for name, column in batch.items()}
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        features = model.train()(tensors)
+        structure_loss(features, tensors, config.loss)[0].backward()
+    patches = 8 * 2 * (64 * 16 * 16 * 3) * 16
+    found = StepFlops(unwrapped(model), config)(batch)
+    assert found == pytest.approx(counter.get_total_flops() + patches, rel=1e-3)
+
+
+def test_padding_counts_where_the_text_tower_sees_it() -> None:
+    kee = KEEConfig(enabled=False)
+    with torch.device("meta"):  # nothing is computed, and it is large
+        clip = open_clip.create_model("MobileCLIP-S1", device="meta")
+        model = StructureCLIP(clip, ModelConfig(name="MobileCLIP-S1", kee=kee))
+    flops = StepFlops(model, Config(model=model.config))
+    short, long = (columns(2, length, negatives=False) for length in (5, 20))
+    assert flops(short) == flops(long)
 
 
 def test_peaks_are_known_by_name_and_precision() -> None:

@@ -1,13 +1,16 @@
 """Floating-point operations that a step needs, and the share of the device's peak that they are (MFU).
 
-Counted is what the model needs and not what was executed: backward twice of forward (none of what is frozen), nothing
-for what activation checkpointing or GradCache compute again, nothing for padding, absent negatives and empty triple
-slots. A multiply-add is two operations. Of a Transformer layer of width W, l tokens need
+Counted is what the model needs and not what was executed: backward twice of forward (none of what is frozen; once,
+where a gradient only passes through), nothing for what activation checkpointing or GradCache compute again, nothing
+for padding that no token sees, absent negatives and empty triple slots. A multiply-add is two operations. Of a
+Transformer layer of width W, l tokens need
 
     24 W^2 l  (projections and the MLP of four times the width)  +  4 W l^2  (attention, as if not causal),
 
 the formula of Chowdhery et al. (PaLM, 2022, appendix B); here with the matrices' own sizes. The image tower is counted
-by torch's own counter, once, without computing anything.
+by torch's own counter, once, without computing anything, and forward alone: backward of grouped convolutions it takes
+for ungrouped (of ConvNeXt-B it would say 7.9 times forward). That backward is twice of forward says 0.9 % too much of
+ViT-B/32, whose pixels need no gradient, and less of larger ones.
 """
 
 from __future__ import annotations
@@ -63,15 +66,23 @@ class StepFlops:
     def __init__(self, model: StructureCLIP, config: Config) -> None:
         """Count what an image, a token and a triple need; the model is the plain one, before `sharding.apply`."""
         train, kee = config.train, model.kee
+        self._loss = config.loss
         text = model.text_tower
-        scales = {"image": train.lr_scale_image, "text": train.lr_scale_text, "kee": train.lr_scale_kee}
-        self._passes = {part: 3 if scale else 1 for part, scale in scales.items()}
+        # Of all architectures that can be trained, MobileCLIP's see what follows the end token.
+        self._whole_context = not model.packs_text
+        words = train.lr_scale_text > 0 and not config.model.kee.own_embeddings
+        self._passes = {
+            "image": 3 if train.lr_scale_image else 1,
+            "text": 3 if train.lr_scale_text else 1,
+            "kee": 3 if train.lr_scale_kee else 2 if words else 1,
+        }
         self._image = _counted(model.clip.visual, image_size(config.model.name))
         self._token = _per_row(text.transformer)
         self._attention = 4 * text.transformer.width * len(text.transformer.resblocks)
         self._features = int(_features(model))
         self._caption = 2 * text.transformer.width * self._features
         self._triple = self._triple_attention = self._knowledge = 0
+        self._on_negatives = config.model.kee.on_negatives
         if kee is not None:
             width = kee.projection.in_features
             self._triple = _per_row(kee.layers) + (0 if kee.join is None else 2 * kee.join.weight.numel())
@@ -79,17 +90,24 @@ class StepFlops:
             self._knowledge = 2 * kee.projection.weight.numel()
 
     def __call__(self, columns: Mapping[str, NDArray[Any]], world_size: int = 1) -> float:
-        """Return the operations of forward and backward; columns that are not trained on are left out by the caller."""
+        """Return the operations of forward and backward; columns that are not trained on are left out by the caller.
+
+        Other ranks are taken to hold as many rows and negatives.
+        """
         valid = columns["valid"]
         samples = int(valid.sum())
         captions = columns["text"][valid]
         triples = columns["triples"][valid] if "triples" in columns else None
+        negatives = 0
         if "negative_text" in columns:
             kept = columns["has_negative"][valid]
+            negatives = int(kept.sum())
             captions = np.concatenate([captions, columns["negative_text"][valid][kept]])
-            if triples is not None:
+            if triples is not None and self._on_negatives:
                 triples = np.concatenate([triples, columns["negative_triples"][valid][kept]])
         lengths = (captions.argmax(1) + 1).astype(np.float64)
+        if self._whole_context:
+            lengths[:] = captions.shape[1]
         total = self._passes["image"] * samples * self._image
         total += self._passes["text"] * (
             self._token * lengths.sum() + self._attention * (lengths**2).sum() + self._caption * len(captions)
@@ -101,9 +119,17 @@ class StepFlops:
                 + self._triple_attention * (counts**2).sum()
                 + self._knowledge * (counts > 0).sum()
             )
-        # Both directions of the contrastive logits, own rows against those of all ranks, as many on each.
-        total += 3 * 2 * 2 * samples * (samples * world_size) * self._features
-        return float(total)
+        return float(total + 3 * samples * self._logits(samples, negatives) * world_size)
+
+    def _logits(self, samples: int, negatives: int) -> int:
+        """Return the forward operations of a row's contrastive logits against one rank's rows.
+
+        Both directions; the sigmoid's are one matrix, and NegCLIP's images score the negatives too.
+        """
+        candidates = samples if self._loss.contrastive == "sigmoid" else 2 * samples
+        if self._loss.negatives_as_texts:
+            candidates += negatives
+        return 2 * candidates * self._features
 
 
 def _per_row(layers: nn.Module) -> int:
