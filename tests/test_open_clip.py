@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -86,7 +85,6 @@ def theirs(config: Config, loss: nn.Module, rank: int = 0, world_size: int = 1) 
         grad_clip_norm=config.train.max_grad_norm, log_every_n_steps=1 << 30, wandb=False, batch_size=ROWS,
         world_size=world_size, rank=rank, local_rank=rank, distributed=world_size > 1, log_local=False,
     )  # fmt: skip
-    logging.getLogger().setLevel(logging.ERROR)
     for number in range(STEPS):
         rate = learning_rate(number / STEPS, config.train)
 
