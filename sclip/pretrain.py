@@ -32,6 +32,7 @@ from sclip.data.shards import ShardError, count_samples, expand
 from sclip.data.stream import StreamPlan
 from sclip.evaluate.benchmarks import BenchmarkError
 from sclip.evaluate.runner import check_files, evaluate
+from sclip.masking import mask
 from sclip.model import ModelError, architecture, check_model, image_size
 from sclip.model.architecture import pretrained_source, with_quick_gelu
 from sclip.model.build import check_fit, starting
@@ -272,7 +273,7 @@ def show(summary: Summary, config: Config, console: Console) -> None:
     lines += [
         f"model       models:/{config.tracking.model_name}/{summary.version}, alias candidate",
         f"run folder  {summary.folder}",
-        f"look at it  {mlflow} ui --backend-store-uri {tracking.mask(summary.tracking_uri)}",
+        f"look at it  {mlflow} ui --backend-store-uri {mask(summary.tracking_uri)}",
     ]
     for line in lines:  # outside of the table, which would break a path or a command in two
         console.print(line, soft_wrap=True, markup=False, highlight=False)

@@ -25,9 +25,10 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 from PIL import Image
 
+from sclip.masking import mask
 from sclip.model.weights import WEIGHTS_FILE
 from sclip.scorer import read_parser
-from sclip.tracking import environment, first_cause, mask
+from sclip.tracking import environment, first_cause
 
 CANDIDATE = "candidate"
 """Alias of the newest registered version, which the gates judge."""

@@ -11,7 +11,6 @@ import contextlib
 import io
 import logging
 import os
-import re
 import socket
 import subprocess
 import time
@@ -27,6 +26,7 @@ from mlflow.exceptions import MlflowException
 
 from sclip.config import Config
 from sclip.config_loader import flatten, to_tree
+from sclip.masking import mask
 
 RUN_NAME_TAG = "sclip.run_name"
 """Tag by which the MLflow run of a training run is found again."""
@@ -126,12 +126,6 @@ def open_run(config: Config, run_name: str, storage: str) -> Tracker:
 def store_uri(config: Config, storage: str) -> str:
     """Return the MLflow store of a run: `tracking.uri`, or a SQLite file in the storage folder."""
     return config.tracking.uri or _sqlite(storage)
-
-
-def mask(text: str) -> str:
-    """Return the text without the passwords, tokens and signatures of the URIs in it."""
-    text = re.sub(r"(://)(?:[^/@:\s'\"]*:[^\s'\"]*|[^/@\s'\"]+)@", r"\1***@", text)
-    return re.sub(r"([?&][^=&\s'\"]+=)[^&\s'\"]+", r"\1***", text)
 
 
 def _sqlite(folder: str) -> str:

@@ -15,7 +15,8 @@ from mlflow import MlflowClient
 from sclip import tracking
 from sclip.config import Config, DataConfig, RunConfig, TrackingConfig, TrainConfig
 from sclip.config_loader import flatten, to_tree
-from sclip.tracking import RUN_NAME_TAG, Tracker, TrackingError, mask, open_run, store_uri
+from sclip.masking import mask
+from sclip.tracking import RUN_NAME_TAG, Tracker, TrackingError, open_run, store_uri
 
 CONFIG = Config(train=TrainConfig(epochs=3), data=DataConfig(shards=("a.tar", "b.tar")))
 
