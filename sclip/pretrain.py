@@ -28,6 +28,8 @@ from sclip.config import Config, ConfigError
 from sclip.config_loader import to_tree
 from sclip.data import annotate
 from sclip.data.pack import PackError
+from sclip.data.reader import Reading
+from sclip.data.schedule import Schedule
 from sclip.data.shards import ShardError, count_samples, expand
 from sclip.data.stream import StreamPlan
 from sclip.evaluate.benchmarks import BenchmarkError
@@ -112,27 +114,47 @@ def _start(config: Config, console: Console) -> _Started:
     actors = cluster.actor_bounds(config, capacity)
     config = _resolved(config, console)
     folder = RunFolder(Path(config.run.storage) / "runs" / config.run.name)
-    counts = count_samples(expand(config.data.shards))
-    samples = sum(counts.values()) * config.train.epochs
-    if not samples:
-        raise ConfigError(f"data.shards={list(config.data.shards)}: {len(counts)} shards without a sample")
-    stamp = annotate.usable_stamp(config.data, sorted(counts))
+    sources = _sources(config)
+    schedule = Schedule.weighted(
+        config.run.seed, config.train.epochs, [list(s.values()) for s in sources], config.data.weights
+    )
+    shards = [url for of_source in sources for url in of_source]
+    stamp = annotate.usable_stamp(config.data, shards)
     check_files(config.evaluate)
     if config.run.compare_with:
         _compared(config, folder.path.parent)
-    folder.compare(to_tree(config), counts)
+    folder.compare(to_tree(config), sources)
     initialised = _initialised(config, folder, console)
     tracker = tracking.open_run(config, config.run.name, config.run.storage)
-    folder.start(to_tree(config), counts)
+    folder.start(to_tree(config), sources)
     workers = f"{config.train.num_workers} {'GPU' if config.train.use_gpu else 'CPU'} workers"
     console.print(
-        f"run {config.run.name}: {sum(counts.values()):,} samples in {len(counts)} shards, "
+        f"run {config.run.name}: {sum(sum(s.values()) for s in sources):,} samples in {len(shards)} shards, "
         f"{config.train.epochs} epochs, {config.model.name}, {workers}, {actors[0]}..{actors[1]} encoder actors"
         + (", graphs and negatives as annotated" if stamp else ""),
         soft_wrap=True, markup=False, highlight=False,
     )  # fmt: skip
-    plan = StreamPlan(initialised, tuple(sorted(counts)), image_size(config.model.name), actors, stamp)
+    reading, size = Reading(initialised, stamp), image_size(config.model.name)
+    plan = StreamPlan(reading, schedule, tuple(tuple(of_source) for of_source in sources), size, actors)
+    samples = schedule.samples([list(of_source.values()) for of_source in sources])
     return _Started(config, folder, plan, samples, tracker)
+
+
+def _sources(config: Config) -> list[dict[str, int]]:
+    """Return the samples of each shard, by path or URI in their order, of each source."""
+    data = config.data
+    patterns = [(pattern,) for pattern in data.shards] if data.weights else [data.shards]
+    found = [expand(of_source) for of_source in patterns]
+    counts = count_samples([url for of_source in found for url in of_source])
+    sources = [{url: counts[url] for url in of_source} for of_source in found]
+    if sum(map(len, sources)) > len(counts):
+        raise ConfigError(
+            f"data.shards={list(data.shards)}: with data.weights, a shard is of one source only"
+        )
+    for of_pattern, of_source in zip(patterns, sources, strict=True):
+        if not sum(of_source.values()):
+            raise ConfigError(f"data.shards={list(of_pattern)}: {len(of_source)} shards without a sample")
+    return sources
 
 
 def _resolved(config: Config, console: Console) -> Config:
@@ -227,7 +249,7 @@ def _finish(run: _Started, console: Console) -> Summary:
         try:
             # The plan's config: its model has the name with the activation of the weights that it started from.
             scores = ray.get(
-                task.remote(run.plan.config, folder.path, trained["checkpoint"], run.plan.shards)
+                task.remote(run.plan.config, folder.path, trained["checkpoint"], _all_shards(run.plan))
             )
         except ray.exceptions.RayTaskError as error:
             raise (error.cause if isinstance(error.cause, ERRORS) else error) from None
@@ -238,6 +260,10 @@ def _finish(run: _Started, console: Console) -> Summary:
         result = {"scores": scores, "version": version}
         folder.record_result(result)
     return Summary(folder.path, trained, result["scores"], result["version"], tracker.uri)
+
+
+def _all_shards(plan: StreamPlan) -> list[str]:
+    return [url for of_source in plan.sources for url in of_source]
 
 
 def _export_and_score(config: Config, path: Path, step: str, shards: Sequence[str]) -> dict[str, float]:

@@ -76,9 +76,10 @@ def corpus_of(sources: Sequence[str], data: DataConfig) -> Corpus:
     folder = Path(sources[0]).expanduser()
     if len(sources) == 1 and (folder / "shards.json").is_file():
         try:
-            shards = json.loads((folder / "shards.json").read_text())
+            of_run = json.loads((folder / "shards.json").read_text())["sources"]
+            shards = [url for source in of_run for url in source["shards"]]
             tree = json.loads((folder / "config.json").read_text())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, LookupError, TypeError) as error:
             raise ConfigError(f"{folder}: not the folder of a run: {error}") from error
         return Corpus(folder.resolve().name, tuple(sorted(shards)), from_tree(tree, str(folder)).data)
     shards = expand(sources)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from sclip.config.checks import require
 
@@ -30,6 +31,9 @@ class DataConfig:
 
     shards: tuple[str, ...] = ()
     """WebDataset tars: paths or URIs with * ? or {00..99}. Empty: the generated scenes."""
+    weights: tuple[float, ...] = ()
+    """Shares of the samples that each pattern of data.shards gives, for instance 3 1: each is then a source with
+    passes of its own, gone through oftener or less often. Empty: all shards are one source."""
     caption_field: str = ""
     """Field of a sample's .json that holds its caption(s). Empty: `captions`, then `caption`, then .txt."""
     spacy_model: str = ""
@@ -45,7 +49,9 @@ class DataConfig:
     readers: int = 4
     """Shards that are read at the same time; their samples mix."""
     shuffle_buffer: int = 1000
-    """Samples that each worker mixes before it forms a batch; decoded images, so memory is this times 3 HW."""
+    """Samples of a shard that its reader mixes, still encoded (64 MB at most). 0: in the order of the tar."""
+    mix_blocks: int = 8
+    """Blocks that a worker takes each batch from, an equal part of each; they are in memory, decoded."""
     block_samples: int = 64
     """Encoded samples in one block of the stream; smaller starts sooner, larger costs less overhead."""
     crop_scale: tuple[float, float] = (0.9, 1.0)
@@ -71,6 +77,14 @@ class DataConfig:
         require(self.read_cpus > 0, "data.read_cpus", self.read_cpus, "must be above 0")
         require(self.readers >= 1, "data.readers", self.readers, "at least 1")
         require(self.shuffle_buffer >= 0, "data.shuffle_buffer", self.shuffle_buffer, "0 (off) or more")
+        require(self.mix_blocks >= 1, "data.mix_blocks", self.mix_blocks, "at least 1")
+        require(
+            not self.weights or len(self.weights) == len(self.shards),
+            "data.weights", self.weights, f"one for each of the {len(self.shards)} patterns of data.shards",
+        )  # fmt: skip
+        require(
+            all(0 < weight < inf for weight in self.weights), "data.weights", self.weights, "each above 0"
+        )
         require(self.block_samples >= 1, "data.block_samples", self.block_samples, "at least 1")
         low, high = self.crop_scale
         require(0 < low <= high <= 1, "data.crop_scale", self.crop_scale, "0 < low <= high <= 1")

@@ -16,7 +16,7 @@ class TrainConfig:
     epochs: int = 10
     """Times that every sample is trained on, exactly."""
     batch_size: int = 256
-    """Samples a step over all workers; the contrastive loss sees all of them."""
+    """Samples a step over all workers, however many there are; the contrastive loss sees all of them."""
     num_workers: int = 1
     """Ray Train workers (one GPU each with `use_gpu`)."""
     use_gpu: bool = False
@@ -73,10 +73,10 @@ class TrainConfig:
         ):
             require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
         require(
-            self.batch_size >= 1 and self.batch_size % self.num_workers == 0,
-            "train.batch_size", self.batch_size, f"must divide among train.num_workers={self.num_workers}",
+            self.batch_size >= self.num_workers,
+            "train.batch_size", self.batch_size, f"at least one for each of train.num_workers={self.num_workers}",
         )  # fmt: skip
-        share = self.batch_size // self.num_workers
+        share = -(-self.batch_size // self.num_workers)
         require(
             self.micro_batch == 0 or (0 < self.micro_batch <= share and share % self.micro_batch == 0),
             "train.micro_batch", self.micro_batch,

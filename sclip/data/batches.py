@@ -1,9 +1,8 @@
 """The worker's end of the stream: blocks of rows in, batches of one fixed shape out, and a record of them.
 
-Rows that mark the end of a shard, or rejected or filtered samples, are taken out here and travel with the batch;
-what is left fills batches of `size` rows. Only the last batch of a worker is short, and batches after it empty: they
-are filled up with rows that are not valid, so that a worker that has run dry takes part in every collective
-until the others have, too.
+A batch takes an equal part of each of several blocks, so that samples of many shards meet in it. Only the last batch
+of a worker is short, and batches after it empty: they are filled up with rows that are not valid, so that a worker
+that has run dry takes part in every collective until the others have, too.
 
 `Batches` may run ahead in a thread of its own. `Record` is the loop's alone: it knows of a batch, and of the markers
 before it, once the loop has taken it, so that what is fetched ahead is in no checkpoint.
@@ -11,19 +10,21 @@ before it, once the loop has taken it, so that what is fetched ahead is in no ch
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sclip.data import columns as col
+from sclip.data.notes import Note, read_notes
 from sclip.data.position import Position
 
 Columns = dict[str, NDArray[Any]]
 
-_MARKER_COLUMNS = (col.STATUS, col.ENTRY, col.INDEX, col.COUNT, col.SAMPLE_KEY, col.REASON)
+_PLACES = (col.ENTRY, col.ORDINAL, col.INDEX)
 
 
 class StreamMismatch(RuntimeError):
@@ -32,14 +33,32 @@ class StreamMismatch(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Model columns with `valid`, each [size, ...]; the first `rows` rows are samples."""
+    """Model columns with `valid`, each [width, ...]; the first `rows` rows are samples."""
 
     columns: Columns
     rows: int
     entries: NDArray[np.int64]
+    ordinals: NDArray[np.int64]
     indices: NDArray[np.int64]
-    markers: tuple[Columns, ...] = ()
-    """Rows that are no samples, of each block that was taken to fill this batch."""
+    notes: tuple[Note, ...] = ()
+    """Of the blocks that were taken in for this batch."""
+    queued: float = 0.0
+    """Seconds that their samples waited between the encoder and this worker, added up."""
+
+
+@dataclass(slots=True)
+class _Block:
+    columns: Columns
+    at: int = 0
+    """Rows before it are in a batch."""
+
+    @property
+    def left(self) -> int:
+        return len(self.columns[col.ENTRY]) - self.at
+
+    def take(self, rows: int) -> Columns:
+        self.at += rows
+        return {name: values[self.at - rows : self.at] for name, values in self.columns.items()}
 
 
 class Batches:
@@ -47,102 +66,125 @@ class Batches:
 
     Args:
         blocks: the columns of `sclip.data.columns`, as `iter_batches(batch_format="numpy")` gives them.
-        size: rows of a batch on this worker.
+        size: samples of a batch on this worker.
         origin: step of the checkpoint that this worker loaded; 0 for none.
-        blank: one row of each model column, which fills up a batch where no row was ever seen.
+        blank: one row of each model column, which fills up a batch.
+        width: rows of a batch, `size` or more: the same on all workers where their sizes differ.
+        mixed: blocks that a batch is taken from. The first batches take fewer, so as not to wait for them.
     """
 
-    def __init__(self, blocks: Iterable[Columns], size: int, origin: int, blank: Columns) -> None:
+    def __init__(
+        self,
+        blocks: Iterable[Columns],
+        size: int,
+        origin: int,
+        blank: Columns,
+        *,
+        width: int = 0,
+        mixed: int = 1,
+    ) -> None:
         self._blocks: Iterator[Columns] = iter(blocks)
-        self._size, self._origin = size, origin
-        self._blank = blank
-        self._parts: list[Columns] = []
-        self._rows = 0
-        self._markers: list[Columns] = []
+        self._size, self._width, self._origin = size, width or size, origin
+        self._blank, self._mixed = blank, mixed
+        self._held: list[_Block] = []
+        self._notes: list[Note] = []
+        self._queued = 0.0
+        self._ended = False
 
     def next(self) -> Batch:
         """Return the next batch; `rows` is 0 once the worker's share of the stream has ended.
 
         Raises StreamMismatch where the rows come from another checkpoint than the worker loaded.
         """
-        while self._rows < self._size and (block := next(self._blocks, None)) is not None:
-            self._take(block)
-        names = (*col.MODEL_COLUMNS, col.ENTRY, col.INDEX)
-        whole = (
-            {name: np.concatenate([part[name] for part in self._parts]) for name in names}
-            if self._parts
-            else {}
+        while not self._ended and sum(block.left for block in self._held) < self._size:
+            self._fetch()
+        if not self._ended and len(self._held) < self._mixed:
+            self._fetch()
+        parts = self._take(self._size)
+        columns = {name: self._filled(name, parts) for name in col.MODEL_COLUMNS}
+        entries, ordinals, indices = (
+            np.concatenate([np.zeros(0, np.int64), *(part[name] for part in parts)]) for name in _PLACES
         )
-        rows = min(self._rows, self._size)
-        self._parts = [{name: values[rows:] for name, values in whole.items()}] if self._rows > rows else []
-        self._rows -= rows
-        columns = {
-            name: self._fill(name, whole[name][:rows] if whole else None) for name in col.MODEL_COLUMNS
-        }
-        columns[col.VALID] = np.arange(self._size) < rows
-        none = np.zeros(0, np.int64)
-        markers, self._markers = tuple(self._markers), []
-        return Batch(
-            columns,
-            rows,
-            whole[col.ENTRY][:rows] if whole else none,
-            whole[col.INDEX][:rows] if whole else none,
-            markers,
-        )
+        rows = len(entries)
+        columns[col.VALID] = np.arange(self._width) < rows
+        notes, queued = tuple(self._notes), self._queued
+        self._notes, self._queued = [], 0.0
+        return Batch(columns, rows, entries, ordinals, indices, notes, queued)
 
-    def _take(self, block: Columns) -> None:
+    def _fetch(self) -> None:
+        block = next(self._blocks, None)
+        if block is None:
+            self._ended = True
+            return
         foreign = block[col.ORIGIN] != self._origin
         if foreign.any():
             raise StreamMismatch(
                 f"the stream was built from step {block[col.ORIGIN][foreign][0]}, "
                 f"this worker loaded the checkpoint of step {self._origin}"
             )
-        samples = block[col.STATUS] == col.SAMPLE
-        if not samples.all():
-            self._markers.append({name: block[name][~samples] for name in _MARKER_COLUMNS})
+        for note in read_notes(block[col.NOTE]):
+            self._notes.append(note)
+            self._queued += note.samples * max(0.0, time.time() - note.made_at)
+        names = (*col.MODEL_COLUMNS, *_PLACES)
+        samples = block[col.ORDINAL] != col.NO_SAMPLE
+        columns = {name: block[name] if samples.all() else block[name][samples] for name in names}
         if samples.any():
-            names = (*col.MODEL_COLUMNS, col.ENTRY, col.INDEX)
-            self._parts.append({name: block[name][samples] for name in names})
-            self._rows += int(samples.sum())
+            self._held.append(_Block(columns))
 
-    def _fill(self, name: str, values: NDArray[Any] | None) -> NDArray[Any]:
+    def _take(self, rows: int) -> list[Columns]:
+        """Take `rows` rows, or all that there are, an equal part of each block as far as they go."""
+        parts = []
+        while rows and self._held:
+            share = -(-rows // len(self._held))
+            for block in self._held:
+                part = block.take(min(share, rows, block.left))
+                rows -= len(part[col.ENTRY])
+                parts.append(part)
+            self._held = [block for block in self._held if block.left]
+        return parts
+
+    def _filled(self, name: str, parts: list[Columns]) -> NDArray[Any]:
         blank = self._blank[name]
-        have = 0 if values is None else len(values)
-        if values is not None and have == self._size:
-            return values
-        filler = np.broadcast_to(blank, (self._size - have, *blank.shape))
-        return filler.copy() if values is None or not have else np.concatenate([values, filler])
+        filled = np.empty((self._width, *blank.shape), blank.dtype)
+        at = 0
+        for part in parts:
+            filled[at : at + len(part[name])] = part[name]
+            at += len(part[name])
+        filled[at:] = blank
+        return filled
 
 
+@dataclass(slots=True)
 class Record:
     """What one worker has done since the last checkpoint: trained on, set aside, left out, and ends of shards."""
 
-    def __init__(self) -> None:
-        self.position = Position()
-        self.rejected: list[dict[str, str]] = []
-        self.filtered = 0
+    position: Position = field(default_factory=Position)
+    rejected: list[dict[str, Any]] = field(default_factory=list)
+    """step, entry, index, key and reason of each."""
+    filtered: int = 0
 
-    def passed(self, batch: Batch) -> None:
-        """Record the markers of a batch, when the loop takes it."""
-        for marked in batch.markers:
-            entries, indices, status = marked[col.ENTRY], marked[col.INDEX], marked[col.STATUS]
-            for at in np.flatnonzero(status == col.END):
-                self.position.end(int(entries[at]), int(indices[at]))
-            for at in np.flatnonzero(status == col.REJECTED):
-                self.position.add(int(entries[at]), int(indices[at]))
-                key, reason = str(marked[col.SAMPLE_KEY][at]), str(marked[col.REASON][at])
-                self.rejected.append({"entry": str(entries[at]), "key": key, "reason": reason})
-            for at in np.flatnonzero(status == col.FILTERED):
-                count = int(marked[col.COUNT][at])
-                self.position.add(int(entries[at]), int(indices[at]), count)
-                self.filtered += count
+    def passed(self, batch: Batch, step: int) -> tuple[list[int], list[int]]:
+        """Record the markers of a batch, when the loop takes it for a step; return entries and indices of filtered."""
+        entries, indices = [], []
+        for marker in (marker for note in batch.notes for marker in note.markers):
+            if marker.status == col.END:
+                self.position.end(marker.entry, marker.ordinal)
+                continue
+            self.position.add(marker.entry, marker.ordinal)
+            if marker.status == col.REJECTED:
+                place = {"step": step, "entry": marker.entry, "index": marker.tar_index}
+                self.rejected.append(place | {"key": marker.key, "reason": marker.reason})
+            else:
+                entries.append(marker.entry)
+                indices.append(marker.tar_index)
+        self.filtered += len(entries)
+        return entries, indices
 
     def trained(self, batch: Batch) -> None:
         """Record the samples of a batch, after the optimizer has stepped on them."""
-        for entry, index in zip(batch.entries.tolist(), batch.indices.tolist(), strict=True):
-            self.position.add(entry, index)
+        self.position.add_rows(batch.entries.tolist(), batch.ordinals.tolist())
 
-    def take(self) -> tuple[Position, list[dict[str, str]], int]:
+    def take(self) -> tuple[Position, list[dict[str, Any]], int]:
         """Return what was done since the last call, for a checkpoint: rows, rejected samples, count of filtered."""
         taken = self.position, self.rejected, self.filtered
         self.position, self.rejected, self.filtered = Position(), [], 0

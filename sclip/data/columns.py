@@ -1,26 +1,42 @@
 """Names of the columns that flow from the readers through the encoders to the training workers."""
 
+# From the readers to the encoders: a row for every sample, for what is no sample, and for the end of a shard.
+
 ENTRY = "entry"
 """int64: entry of the schedule, that is one visit of one shard."""
+ORDINAL = "ordinal"
+"""int64: place of the row among those that the entry's reader gives out; for an END row their number."""
 INDEX = "index"
-"""int64: place of the sample in its shard; for an END row the number of samples of the shard."""
-COUNT = "count"
-"""int64: samples that a FILTERED row stands for, the first of them at INDEX."""
-STATUS = "status"
-"""int8: SAMPLE, REJECTED, FILTERED or END."""
+"""int64: place of the sample in its shard."""
+PASS = "pass"
+"""int64: which time its source is gone through, from 0; with seed and key it says what is drawn."""
 ORIGIN = "origin"
 """int64: optimizer step of the checkpoint that the stream was built from."""
+STATUS = "status"
+"""int8: SAMPLE, REJECTED, FILTERED or END."""
 SAMPLE_KEY = "sample_key"
 """str: the shard's key of the sample."""
 REASON = "reason"
 """str: why a REJECTED sample cannot be trained on."""
 JPEG = "jpeg"
-"""bytes: the encoded image (readers to encoders)."""
+"""bytes: the encoded image."""
 CAPTION = "caption"
-"""str: the caption drawn for this visit (readers to encoders)."""
+"""str: the caption drawn for this visit."""
 RECORD = "record"
-"""bytes: that caption's record in the annotation of the sample; null where it has none (readers to encoders)."""
+"""bytes: that caption's record in the annotation of the sample; null where it has none."""
+READ_S = "read_s"
+"""float64: seconds that the reader worked for this row and those after it, on the first of them."""
+BLOCKED_S = "blocked_s"
+"""float64: seconds that it then could not go on, there being room for no more."""
+READ_AT = "read_at"
+"""float64: when the row was read, in seconds since 1970."""
 
+SAMPLE, REJECTED, END, FILTERED = 0, 1, 2, 3
+
+# From the encoders to the workers: ENTRY, ORDINAL, INDEX, ORIGIN and these.
+
+NOTE = "note"
+"""str: JSON of `sclip.data.notes` on one row of each encoder call, empty on the others."""
 IMAGE = "image"
 """uint8 [3, H, W]."""
 TEXT = "text"
@@ -38,7 +54,7 @@ KEY = "key"
 VALID = "valid"
 """bool: False for rows that only fill a batch."""
 
-SAMPLE, REJECTED, END, FILTERED = 0, 1, 2, 3
-
 MODEL_COLUMNS = (IMAGE, TEXT, NEGATIVE_TEXT, HAS_NEGATIVE, TRIPLES, NEGATIVE_TRIPLES, KEY)
 """Columns of a training batch; `valid` joins them when the batch is filled up."""
+NO_SAMPLE = -1
+"""ORDINAL of the row that an encoder call without a sample sends along, to carry its note."""

@@ -8,7 +8,9 @@ A row of an annotated shard brings its graph and negatives along, and gives the 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +23,8 @@ from sclip.config import Config
 from sclip.data import columns as col
 from sclip.data.annotation import AnnotationError
 from sclip.data.images import ImageError, random_crop
+from sclip.data.notes import Marker, Note
 from sclip.data.records import read_record
-from sclip.data.schedule import Schedule
 from sclip.model import Tokenizer
 from sclip.scenegraph import Parser, SceneGraph
 
@@ -42,55 +44,77 @@ class Known:
 class Encoder:
     """Callable for `map_batches`; loads the tokenizer, and spaCy once a caption needs it, for the actor's life."""
 
-    def __init__(self, config: Config, image_size: int, shards: int) -> None:
+    def __init__(self, config: Config, image_size: int) -> None:
         self._config = config
         self._image_size = image_size
-        self._schedule = Schedule(config.run.seed, config.train.epochs, shards)
         self._tokenizer = Tokenizer(config.model.name, config.model.kee)
         self._graphs: dict[str, SceneGraph] = {}
+        self._ended_at = time.perf_counter()
 
     def __call__(self, batch: pa.Table) -> dict[str, NDArray[Any]]:
-        """Return the columns of `sclip.data.columns` for the rows of one reader table.
+        """Return the columns of `sclip.data.columns` for the samples of one reader table.
 
-        An image that cannot be decoded turns its row into a REJECTED one; all rows but samples pass through
-        with black pixels, an empty caption and no triples.
+        What is no sample, and an image that cannot be decoded, is a marker in the note of the first row. Without any
+        sample there is one row, NO_SAMPLE, of black pixels and an empty caption.
         """
-        rows = batch.to_pylist()
-        crops = [self._crop(row) for row in rows]  # sets REASON where it fails
-        captions = [row[col.CAPTION] if row[col.STATUS] == col.SAMPLE else "" for row in rows]
-        known = self._known(rows, captions)
+        note = Note()
+        note.seconds["idle"] = time.perf_counter() - self._ended_at
+        note.read_queued = -sum(time.time() - at for at in batch[col.READ_AT].to_pylist() if at)
+        rows, crops = [], []
+        with _timed(note, "decode"):
+            for row in batch.to_pylist():
+                for stage, column in (("read", col.READ_S), ("blocked", col.BLOCKED_S)):
+                    note.seconds[stage] += row[column] or 0.0
+                crop = self._crop(row) if row[col.STATUS] == col.SAMPLE else None
+                if crop is None:
+                    note.markers.append(_marker(row))
+                else:
+                    rows.append(row)
+                    crops.append(crop)
+        note.samples = len(rows)
+        if not rows:
+            origin = batch[col.ORIGIN][0].as_py()
+            rows = [
+                {col.ENTRY: 0, col.ORDINAL: col.NO_SAMPLE, col.INDEX: 0, col.ORIGIN: origin, col.CAPTION: ""}
+            ]
+            crops = [np.zeros((3, self._image_size, self._image_size), np.uint8)]
+        columns = {col.IMAGE: np.stack(crops)} | self._texts(rows, note)
+        for name in (col.ENTRY, col.ORDINAL, col.INDEX, col.ORIGIN):
+            columns[name] = np.array([row[name] for row in rows], np.int64)
+        note.made_at = time.time()
+        columns[col.NOTE] = np.array([note.to_json()] + [""] * (len(rows) - 1), object)
+        self._ended_at = time.perf_counter()
+        return columns
+
+    def _crop(self, row: dict[str, Any]) -> NDArray[Any] | None:
+        try:
+            rng = self._generator("crop", row)
+            return random_crop(row[col.JPEG], self._image_size, self._config.data.crop_scale, rng)
+        except ImageError as error:
+            row[col.STATUS], row[col.REASON] = col.REJECTED, str(error)
+            return None
+
+    def _texts(self, rows: list[dict[str, Any]], note: Note) -> dict[str, NDArray[Any]]:
+        captions = [row[col.CAPTION] for row in rows]
+        with _timed(note, "parse"):
+            known = self._known(rows, captions)
         most = self._config.loss.negatives_per_caption
-        drawn = [self._negatives(row, found) for row, found in zip(rows, known, strict=True)]
+        with _timed(note, "draw"):
+            drawn = [self._negatives(row, found) for row, found in zip(rows, known, strict=True)]
         slots = [negative for of_row in drawn for negative in [*of_row, *[None] * (most - len(of_row))]]
         has_negative = np.array([negative is not None for negative in slots])
-        negative_text = self._tokenizer.text([negative.caption if negative else "" for negative in slots])
-        negative_text[~has_negative] = 0
-        negative_triples = self._tokenizer.triples([n.graph.triples() if n else [] for n in slots])
-        return {
-            col.IMAGE: np.stack(crops),
-            col.TEXT: self._tokenizer.text(captions),
-            col.NEGATIVE_TEXT: negative_text.reshape(len(rows), most, -1),
-            col.HAS_NEGATIVE: has_negative.reshape(len(rows), most),
-            col.TRIPLES: self._tokenizer.triples([found.graph.triples() for found in known]),
-            col.NEGATIVE_TRIPLES: negative_triples.reshape(len(rows), most, *negative_triples.shape[1:]),
-            col.KEY: np.array([seeding.digest64(row[col.SAMPLE_KEY]) for row in rows], np.int64),
-            col.ENTRY: np.array([row[col.ENTRY] for row in rows], np.int64),
-            col.INDEX: np.array([row[col.INDEX] for row in rows], np.int64),
-            col.COUNT: np.array([row[col.COUNT] or 0 for row in rows], np.int64),
-            col.STATUS: np.array([row[col.STATUS] for row in rows], np.int8),
-            col.ORIGIN: np.array([row[col.ORIGIN] for row in rows], np.int64),
-            col.SAMPLE_KEY: np.array([row[col.SAMPLE_KEY] for row in rows], object),
-            col.REASON: np.array([row[col.REASON] or "" for row in rows], object),
-        }
-
-    def _crop(self, row: dict[str, Any]) -> NDArray[Any]:
-        if row[col.STATUS] == col.SAMPLE:
-            rng = self._generator("crop", row)
-            try:
-                return random_crop(row[col.JPEG], self._image_size, self._config.data.crop_scale, rng)
-            except ImageError as error:
-                row[col.STATUS], row[col.REASON] = col.REJECTED, str(error)
-        return np.zeros((3, self._image_size, self._image_size), np.uint8)
+        with _timed(note, "tokenise"):
+            negative_text = self._tokenizer.text([negative.caption if negative else "" for negative in slots])
+            negative_text[~has_negative] = 0
+            negative_triples = self._tokenizer.triples([n.graph.triples() if n else [] for n in slots])
+            return {
+                col.TEXT: self._tokenizer.text(captions),
+                col.NEGATIVE_TEXT: negative_text.reshape(len(rows), most, -1),
+                col.HAS_NEGATIVE: has_negative.reshape(len(rows), most),
+                col.TRIPLES: self._tokenizer.triples([found.graph.triples() for found in known]),
+                col.NEGATIVE_TRIPLES: negative_triples.reshape(len(rows), most, *negative_triples.shape[1:]),
+                col.KEY: np.array([seeding.digest64(row.get(col.SAMPLE_KEY)) for row in rows], np.int64),
+            }
 
     @functools.cached_property
     def _parser(self) -> Parser:
@@ -99,7 +123,7 @@ class Encoder:
     def _known(self, rows: list[dict[str, Any]], captions: list[str]) -> list[Known]:
         """Return what is known of the captions of the rows, from their records where they have one that is sound."""
         given = [
-            _from_record(row[col.RECORD], caption) if caption and row[col.RECORD] else None
+            _from_record(row[col.RECORD], caption) if caption and row.get(col.RECORD) else None
             for row, caption in zip(rows, captions, strict=True)
         ]
         self._parse(caption for caption, found in zip(captions, given, strict=True) if found is None)
@@ -115,9 +139,9 @@ class Encoder:
 
     def _negatives(self, row: dict[str, Any], known: Known) -> list[negatives.Negative]:
         loss, seed = self._config.loss, self._config.run.seed
-        if row[col.STATUS] != col.SAMPLE or loss.negatives == "none":
+        if row[col.ORDINAL] == col.NO_SAMPLE or loss.negatives == "none":
             return []
-        epoch, key = self._schedule.epoch(row[col.ENTRY]), row[col.SAMPLE_KEY]
+        epoch, key = row[col.PASS], row[col.SAMPLE_KEY]
         if loss.negatives == "shuffle":
             return negatives.shuffled(
                 known.graph, loss.negatives_per_caption, seed=seed, epoch=epoch, key=key
@@ -126,8 +150,20 @@ class Encoder:
         return negatives.draw_several(found, loss.negatives_per_caption, seed=seed, epoch=epoch, key=key)
 
     def _generator(self, purpose: str, row: dict[str, Any]) -> Any:
-        epoch = self._schedule.epoch(row[col.ENTRY])
-        return seeding.generator(purpose, self._config.run.seed, epoch, row[col.SAMPLE_KEY])
+        return seeding.generator(purpose, self._config.run.seed, row[col.PASS], row[col.SAMPLE_KEY])
+
+
+@contextmanager
+def _timed(note: Note, stage: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    note.seconds[stage] += time.perf_counter() - started
+
+
+def _marker(row: dict[str, Any]) -> Marker:
+    return Marker(
+        row[col.ENTRY], row[col.ORDINAL], row[col.INDEX], row[col.STATUS], row[col.SAMPLE_KEY], row[col.REASON] or ""
+    )  # fmt: skip
 
 
 def _from_record(record: bytes, caption: str) -> Known | None:

@@ -29,6 +29,7 @@ from sclip.data import columns as col
 from sclip.data.batches import Batches, Record
 from sclip.data.position import Position
 from sclip.data.stream import StreamPlan
+from sclip.masking import mask
 from sclip.model import Tokenizer, build_model
 from sclip.seeding import digest64
 from sclip.train import checkpoint, sharding
@@ -36,6 +37,7 @@ from sclip.train.collectives import gather_json, in_unison
 from sclip.train.ema import EMA
 from sclip.train.flops import StepFlops, peak_flops
 from sclip.train.health import Trace, Watch, parameter_norms
+from sclip.train.ledger import Ledger
 from sclip.train.manifest import CheckpointError
 from sclip.train.meter import Meter
 from sclip.train.optimizer import make_optimizer
@@ -80,7 +82,9 @@ class _Progress:
 
 def train_worker(job: TrainJob) -> None:
     """Train until every sample of the stream is trained on; called by Ray Train on every worker."""
-    _Worker(job).run()
+    worker = _Worker(job)
+    with contextlib.closing(worker.ledger):
+        worker.run()
 
 
 class _Worker:
@@ -109,13 +113,16 @@ class _Worker:
         self.saved_step = self.started_step = self._resume(model, optimizer)
         self._make_room()
         self.record = Record()
-        self.watch = Watch(config.health, self._shard)
+        self.ledger = Ledger(job.folder, job.plan.schedule, self.rank, self.world, self.saved_step)
+        self.watch = Watch(config.health, job.plan.shard)
 
     def run(self) -> None:
         self._report("start", step=self.progress.step, samples=self.progress.samples, workers=self.world)
+        share, rest = divmod(self.config.train.batch_size, self.world)
         batches = Batches(
-            self._blocks(), self.config.train.batch_size // self.world, self.saved_step, self._blank()
-        )
+            self._blocks(), share + (self.rank < rest), self.saved_step, self._blank(),
+            width=share + (rest > 0), mixed=self.config.data.mix_blocks,
+        )  # fmt: skip
         steps = self.config.health.profile_steps
         trace = Trace(steps, self.folder.trace_path(steps[0], self.rank))
         packs_text = unwrapped(self.step.model).packs_text
@@ -146,7 +153,8 @@ class _Worker:
         while True:
             waiting = time.perf_counter()
             ready = ahead.next()
-            self.record.passed(ready.batch)
+            step = self.progress.step + 1
+            filtered_here = self.record.passed(ready.batch, step)
             rows, tokens, gflops, written, *left_out = self._sum(
                 ready.batch.rows, ready.tokens, ready.gflops, int(self.saver.is_done),
                 len(self.record.rejected), self.record.filtered,
@@ -158,14 +166,17 @@ class _Worker:
             filtered = self.progress.filtered + left_out[1]
             self._judge(quarantined, self.progress.samples + rows + filtered)
             if not rows:
+                self.ledger.add(step, ([], []), filtered_here)
                 break
             progress = (self.progress.samples + filtered) / self.job.samples
-            trace.before(self.progress.step + 1)
+            trace.before(step)
             # What a model drops at random follows from the step, and so is the same after a resume.
             torch.manual_seed(digest64("step", self.config.run.seed, self.progress.step, self.rank))
             metrics = self.step(ready.on_device(), min(progress, 1.0))
             self.record.trained(ready.batch)
-            self.progress.step += 1
+            places = ready.batch.entries.tolist(), ready.batch.indices.tolist()
+            self.ledger.add(step, places, filtered_here)
+            self.progress.step = step
             self.progress.samples += rows
             if self.ema is not None:
                 self.ema.update(self.progress.step, metrics["skipped"])
@@ -190,20 +201,8 @@ class _Worker:
         return step
 
     def _blocks(self) -> Iterator[dict[str, Any]]:
-        data = self.config.data
-        size = self.config.train.batch_size // self.world
-        shuffle = {}
-        if data.shuffle_buffer:
-            seed = digest64("shuffle", self.config.run.seed, self.progress.step, self.rank) % 2**31
-            shuffle = {
-                "local_shuffle_buffer_size": max(data.shuffle_buffer, size),
-                "local_shuffle_seed": seed,
-            }
-        return iter(
-            ray.train.get_dataset_shard(DATASET).iter_batches(
-                batch_size=size, batch_format="numpy", prefetch_batches=2, **shuffle
-            )
-        )
+        shard = ray.train.get_dataset_shard(DATASET)
+        return iter(shard.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2))
 
     def _blank(self) -> dict[str, Any]:
         tokenizer = Tokenizer(self.config.model.name, self.config.model.kee)
@@ -227,10 +226,11 @@ class _Worker:
         seen = quarantined + samples
         limit = self.config.data.max_quarantined
         if (seen >= _FEWEST_TO_JUDGE and quarantined > limit * seen) or seen == quarantined > 0:
-            reasons = "; ".join(f"{entry['key']}: {entry['reason']}" for entry in self.record.rejected[:5])
+            rejected = self._take_record()
+            reasons = "; ".join(f"{entry['key']}: {entry['reason']}" for entry in rejected[:5])
             raise TooManyQuarantined(
                 f"{quarantined} of {seen} samples cannot be trained on, above data.max_quarantined={limit}; "
-                f"for instance {reasons or 'see the other workers'}"
+                f"for instance {reasons}; all are in {self.folder.quarantine}"
             )
 
     def _save(self) -> None:
@@ -240,6 +240,7 @@ class _Worker:
             self._saved()
         # Its quarantine before the manifest: lines without a checkpoint are taken back, the reverse is lost.
         self._take_record()
+        self.ledger.sync()
         self._make_room()
         state = {
             "progress": dict(vars(self.progress)),
@@ -273,25 +274,29 @@ class _Worker:
         path = self.folder.step_path(self.saved_step)
         self._report("checkpoint", path=str(path), step=self.saved_step, seconds=self.stood_still_s)
 
-    def _take_record(self) -> None:
-        """Merge what every rank has done since the last call into position, progress and quarantine.jsonl."""
+    def _take_record(self) -> list[dict[str, Any]]:
+        """Merge what every rank has done since the last call into position, progress and quarantine.jsonl.
+
+        Returns what was set aside.
+        """
         record, rejected, filtered = self.record.take()
-        rejected_here = [
-            {"shard": self._shard(int(r["entry"])), "key": r["key"], "reason": r["reason"]} for r in rejected
-        ]
-        merged: list[dict[str, str]] = []
+        merged: list[dict[str, Any]] = []
         for payload in gather_json(
-            {"position": record.to_json(), "rejected": rejected_here, "filtered": filtered}
+            {"position": record.to_json(), "rejected": rejected, "filtered": filtered}
         ):
             self.position.merge(Position.from_json(payload["position"]))
             self.progress.filtered += payload["filtered"]
             merged += payload["rejected"]
         self.progress.quarantined += len(merged)
         if self.rank == 0:
-            self.folder.set_aside(self.progress.step, merged)
+            self.folder.set_aside([self._place(found) for found in merged])
+        return merged
 
-    def _shard(self, entry: int) -> str:
-        return self.job.plan.shards[self.job.plan.schedule.shard(entry)]
+    def _place(self, rejected: dict[str, Any]) -> dict[str, Any]:
+        entry = rejected["entry"]
+        visit = self.job.plan.schedule.visit(entry)
+        place = {"source": visit.source, "pass": visit.pass_, "shard": mask(self.job.plan.shard(entry))}
+        return place | {name: rejected[name] for name in ("step", "index", "key", "reason")}
 
     def _look(self) -> None:
         """Count the steps that made no update; before a report and a checkpoint, so that neither holds too many.

@@ -48,6 +48,8 @@ class Progress:
                 else "from the start"
             )
             self.say(f"training with {report['workers']} workers {begun}")
+        elif kind == "lost":
+            self.say(f"lost {report['reason']}; the workers start again from the last checkpoint")
         elif kind == "metrics":
             self._line(report)
 

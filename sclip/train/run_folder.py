@@ -1,11 +1,12 @@
 """The folder of a run: what it was started with, its checkpoints, what was set aside, whether it is done.
 
     config.json       the resolved config, compared when the run is started again
-    shards.json       shards and their sample counts, fixed for the life of the run
+    shards.json       shards of each source and their sample counts, fixed for the life of the run
     step-00000500/    a checkpoint (`sclip.train.checkpoint`)
     alive             touched while the run goes on
     init.safetensors  the weights that it starts from, where a file, a folder or the registry gave them
-    quarantine.jsonl  samples that could not be trained on: step, shard, key, reason
+    quarantine.jsonl  samples that could not be trained on: step, source, pass, shard, index, key, reason
+    ledger/           what each rank trained on in each step (`sclip.train.ledger`)
     trace-*.json.gz   of chosen steps, a file a rank (`health.profile_steps`)
     complete.json     written when every sample was trained on
     model/            the exported model
@@ -20,18 +21,20 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from sclip.config import CheckpointConfig, ConfigError
 from sclip.config_loader import difference
+from sclip.masking import mask
 from sclip.train import manifest
 from sclip.train.manifest import CheckpointError
 
 RESUMABLE = {
     "run.compare_with", "run.max_failures", "run.progress_every_s",
     "data.actors_min", "data.actors_max", "data.actor_cpus", "data.read_cpus", "data.readers", "data.annotations",
+    "data.mix_blocks", "data.block_samples",
     "train.num_workers", "train.use_gpu", "train.worker_cpus", "train.worker_threads", "train.sharding",
     "train.shard_ranks", "train.reshard_after_forward", "train.activation_checkpointing", "train.compile",
     "train.micro_batch", "train.pack_text",
@@ -56,7 +59,7 @@ class RunFolder:
         self.init = path / "init.safetensors"
         self.quarantine = path / "quarantine.jsonl"
 
-    def compare(self, config: dict[str, Any], shards: dict[str, int]) -> None:
+    def compare(self, config: dict[str, Any], sources: Sequence[Mapping[str, int]]) -> None:
         """Raise ConfigError, with one line for each key that differs, where the run was begun with another config.
 
         Keys in RESUMABLE may differ; the shards, and the number of samples in each, may not.
@@ -65,9 +68,10 @@ class RunFolder:
         if before is None:
             return
         lines = [line for line in difference(before, config) if line.partition(":")[0] not in RESUMABLE]
-        if known is not None and known != shards:
-            changed = sorted(url for url in known.keys() | shards.keys() if known.get(url) != shards.get(url))
-            lines.append(f"shards: {len(changed)} differ, the first is {changed[0]}")
+        was = _by_place([source["shards"] for source in known["sources"]]) if known else {}
+        if known is not None and was != (is_ := _by_place(sources)):
+            changed = sorted(place for place in was.keys() | is_.keys() if was.get(place) != is_.get(place))
+            lines.append(f"shards: {len(changed)} differ, the first is {mask(changed[0][1])}")
         if lines:
             raise ConfigError(
                 f"run.name={self.path.name!r}: a run of this name was started with another config:\n  "
@@ -75,12 +79,14 @@ class RunFolder:
                 + "\nname another run, or take these changes back to resume it"
             )
 
-    def start(self, config: dict[str, Any], shards: dict[str, int]) -> None:
+    def start(self, config: dict[str, Any], sources: Sequence[Mapping[str, int]]) -> None:
         """Record what the run is started with; what an earlier start recorded stays."""
         self.path.mkdir(parents=True, exist_ok=True)
         self.touch()
         if not (self.path / "config.json").exists():
-            self._write("shards.json", shards)
+            weights = config["data"]["weights"] or [1.0] * len(sources)
+            found = [{"weight": w, "shards": s} for w, s in zip(weights, sources, strict=True)]
+            self._write("shards.json", {"sources": found})
             self._write("config.json", config)
 
     def step_path(self, step: int) -> Path:
@@ -180,13 +186,11 @@ class RunFolder:
             _replace(self.quarantine, "".join(kept))
         return notes
 
-    def set_aside(self, step: int, rejected: Sequence[dict[str, str]]) -> None:
-        """Add quarantined samples, of the checkpoint of `step`, to quarantine.jsonl."""
+    def set_aside(self, rejected: Sequence[dict[str, Any]]) -> None:
+        """Add quarantined samples, each with the step of the checkpoint that it counts from, to quarantine.jsonl."""
         if rejected:
             with self.quarantine.open("a") as file:
-                file.writelines(
-                    json.dumps({"step": step} | entry, sort_keys=True) + "\n" for entry in rejected
-                )
+                file.writelines(json.dumps(entry, sort_keys=True) + "\n" for entry in rejected)
 
     @property
     def complete(self) -> dict[str, Any] | None:
@@ -212,6 +216,10 @@ class RunFolder:
 
     def _write(self, name: str, value: Any) -> None:
         _replace(self.path / name, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def _by_place(sources: Sequence[Mapping[str, int]]) -> dict[tuple[int, str], int]:
+    return {(at, url): count for at, of_source in enumerate(sources) for url, count in of_source.items()}
 
 
 def size_of(path: Path) -> int:

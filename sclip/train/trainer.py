@@ -70,7 +70,7 @@ def fit(
                 name=folder.path.name,
                 storage_path=str(folder.path.parent),
                 failure_config=ray.train.FailureConfig(max_failures=run.max_failures),
-                callbacks=[_StopAtLastingErrors()],
+                callbacks=[_OnErrors(queue)],
             ),
             datasets={DATASET: lambda: build(plan, folder.path)},
             dataset_config=_UnevenSplit(),
@@ -114,14 +114,20 @@ class _UnevenSplit(ray.train.DataConfig):  # type: ignore[misc]
         return [{DATASET: split} for split in splits]
 
 
-class _StopAtLastingErrors(ray.train.UserCallback):  # type: ignore[misc]
-    """End the run where Ray Train would restart the workers into the same error."""
+class _OnErrors(ray.train.UserCallback):  # type: ignore[misc]
+    """Tell of every loss of workers; end the run where a restart of them would only meet the same error."""
+
+    def __init__(self, reports: Queue) -> None:
+        self._reports = reports
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         for error in worker_exceptions.values():
             lasting = _lasting(error)
             if lasting is not None:
                 raise lasting
+        for rank, error in sorted(worker_exceptions.items())[:1]:
+            more = f", and {len(worker_exceptions) - 1} more" if len(worker_exceptions) > 1 else ""
+            self._reports.put_nowait({"kind": "lost", "reason": f"worker {rank}{more}: {_cause(error)}"})
 
 
 def _lasting(error: BaseException | None) -> BaseException | None:
@@ -141,9 +147,13 @@ def _first_line(error: Exception) -> str:
         return f"{type(lasting).__name__}: {lasting}"
     failures = getattr(error, "worker_failures", {})
     for rank, failure in sorted(failures.items()):
-        inner = getattr(failure, "_base_exc", failure)
-        return f"worker {rank}: {type(inner).__name__}: {str(inner).strip().splitlines()[0]}"
+        return f"worker {rank}: {_cause(failure)}"
     return str(error).strip().splitlines()[0]
+
+
+def _cause(failure: Exception) -> str:
+    inner = getattr(failure, "_base_exc", failure)
+    return f"{type(inner).__name__}: {(str(inner).strip().splitlines() or [''])[0]}"
 
 
 @contextmanager

@@ -1,0 +1,61 @@
+"""What an encoder tells the training worker beside samples: marker rows and the seconds of each stage, as JSON.
+
+A row of a training batch carries an image. What has none, because it is the end of a shard or a sample that cannot
+be used, travels in the note of a row that has one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+__all__ = ["STAGES", "Marker", "Note", "read_notes"]
+
+STAGES = ("read", "blocked", "idle", "decode", "parse", "draw", "tokenise")
+"""read: a reader works; blocked: it waits for room; idle: an encoder waits for rows; the others: it works."""
+
+
+class Marker(NamedTuple):
+    """A row that is no sample."""
+
+    entry: int
+    ordinal: int
+    """Of the END of a shard: the number of its rows."""
+    tar_index: int
+    status: int
+    key: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Note:
+    """Notes of one or several encoder calls, added up."""
+
+    markers: list[Marker] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    """Spent since the note before, by stage."""
+    samples: int = 0
+    """That `queued` and `read_queued` are sums over."""
+    read_queued: float = 0.0
+    """Seconds that the samples waited between a reader and an encoder."""
+    made_at: float = 0.0
+    """When the call ended, in seconds since 1970; of one call only."""
+
+    def to_json(self) -> str:
+        """Return the note of one call."""
+        seconds = {name: round(value, 6) for name, value in self.seconds.items() if value}
+        return json.dumps([self.markers, seconds, self.samples, round(self.read_queued, 6), self.made_at])
+
+
+def read_notes(texts: Iterable[str]) -> list[Note]:
+    """Return the notes in the column of a block."""
+    found = []
+    for text in texts:
+        if text:
+            markers, seconds, *rest = json.loads(text)
+            found.append(
+                Note([Marker(*marker) for marker in markers], dict.fromkeys(STAGES, 0.0) | seconds, *rest)
+            )
+    return found
