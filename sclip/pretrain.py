@@ -52,6 +52,9 @@ ERRORS = (
 )  # fmt: skip
 """What `pretrain` raises beside ConfigError; each message is written for the user."""
 
+LIMIT_TAG = "sclip.limit"
+"""Tag of the MLflow run that says in words which stage its rate is limited by."""
+
 _AT_THE_START = (
     BenchmarkError, ModelError, PackError, ParserError, ShardError, registry.RegistryError,
     tracking.TrackingError, OSError,
@@ -228,7 +231,9 @@ def _train(run: _Started, console: Console) -> None:
         def on_report(report: dict[str, Any]) -> None:
             progress.report(report)
             if report["kind"] == "metrics":
-                run.tracker.log({f"train/{k}": v for k, v in report["metrics"].items()}, report["step"])
+                of_step = {f"train/{k}": v for k, v in report["metrics"].items()}
+                of_step |= {f"stream/{k}": v for k, v in report["stream"].items()}
+                run.tracker.log(of_step, report["step"], {LIMIT_TAG: report["limit"]})
             elif report["kind"] == "checkpoint":
                 run.tracker.log({"train/checkpoint_stall_s": report["seconds"]}, report["step"])
 

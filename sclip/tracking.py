@@ -59,12 +59,13 @@ class Tracker:
         # The latest step of each metric; RunData's dictionary has values only, its wire form steps too.
         self._logged = {metric.key: metric.step for metric in run.data.to_proto().metrics}
         self._unsent: list[Metric] = []
+        self._tags: dict[str, str] = {}
         self._not_before = 0.0
 
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Record metrics at a step. A metric that already has this step or a later one is not recorded again.
+    def log(self, metrics: Mapping[str, float], step: int, tags: Mapping[str, str] | None = None) -> None:
+        """Record metrics at a step, and tags, of which the last value stays.
 
-        That is the case after a restart from a checkpoint: the steps since then are trained again, and the
+        A metric that already has this step or a later one is not recorded again. That is the case after a restart from a checkpoint: the steps since then are trained again, and the
         curve keeps the values of the first time. Never raises because the store is away; `finish` does.
         """
         now_ms = int(time.time() * 1000)
@@ -72,6 +73,7 @@ class Tracker:
             if step > self._logged.get(name, -1):
                 self._unsent.append(Metric(name, float(value), now_ms, step))
                 self._logged[name] = step
+        self._tags |= {name: value for name, value in (tags or {}).items() if value}
         if self._unsent and time.monotonic() >= self._not_before:
             try:
                 with _patience(retries=0):
@@ -96,8 +98,10 @@ class Tracker:
 
     def _send(self) -> None:
         while batch := self._unsent[:_METRICS_A_CALL]:
-            self.client.log_batch(self.run_id, metrics=batch)  # a batch sent twice is stored once
+            tags = [RunTag(name, value) for name, value in self._tags.items()]
+            self.client.log_batch(self.run_id, metrics=batch, tags=tags)  # a batch sent twice is stored once
             del self._unsent[: len(batch)]
+            self._tags.clear()
 
 
 def open_run(config: Config, run_name: str, storage: str) -> Tracker:

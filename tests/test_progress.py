@@ -7,7 +7,9 @@ from rich.console import Console
 from sclip.train.progress import Progress
 
 
-def lines(reports: list[tuple[int, int]], samples: int, every_s: float = 0.0, **more: float) -> list[str]:
+def lines(
+    reports: list[tuple[int, int]], samples: int, every_s: float = 0.0, limit: str = "", **more: float
+) -> list[str]:
     """Return what is printed for reports of (trained, filtered) samples, at one sample a second and step."""
     console = Console(file=io.StringIO())
     with Progress(samples, 1, every_s, console) as progress:
@@ -19,7 +21,14 @@ def lines(reports: list[tuple[int, int]], samples: int, every_s: float = 0.0, **
                 "data_wait": 0.0,
                 "filtered": filtered,
             } | more
-            progress.report({"kind": "metrics", "step": trained, "samples": trained, "metrics": metrics})
+            report = {
+                "kind": "metrics",
+                "step": trained,
+                "samples": trained,
+                "metrics": metrics,
+                "limit": limit,
+            }
+            progress.report(report)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().splitlines()
 
@@ -43,3 +52,17 @@ def test_the_last_line_says_where_the_training_ended() -> None:
 def test_steps_that_made_no_update_are_told_once_there_are_some() -> None:
     assert "skipped" not in lines([(1, 0)], samples=5, skipped=0)[0]
     assert lines([(1, 0)], samples=5, skipped=2)[0].endswith("  skipped steps 2")
+
+
+def test_the_stage_that_limits_the_rate_is_told_in_words() -> None:
+    assert lines([(1, 0)], samples=5, limit="parse actors are the limit")[0].endswith(
+        "  parse actors are the limit"
+    )
+
+
+def test_a_loss_of_workers_is_told_with_its_cause() -> None:
+    console = Console(file=io.StringIO())
+    with Progress(5, 1, 0.0, console) as progress:
+        progress.report({"kind": "lost", "reason": "worker 1: ActorDiedError: killed"})
+    assert isinstance(console.file, io.StringIO)
+    assert "lost worker 1: ActorDiedError: killed" in console.file.getvalue()

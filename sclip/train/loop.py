@@ -43,6 +43,7 @@ from sclip.train.meter import Meter
 from sclip.train.optimizer import make_optimizer
 from sclip.train.prefetch import Ahead, Ready, prefetched
 from sclip.train.run_folder import RunFolder
+from sclip.train.stages import Stages, limit
 from sclip.train.step import TrainStep, unwrapped
 
 DATASET = "train"
@@ -114,6 +115,7 @@ class _Worker:
         self._make_room()
         self.record = Record()
         self.ledger = Ledger(job.folder, job.plan.schedule, self.rank, self.world, self.saved_step)
+        self.stages = Stages()
         self.watch = Watch(config.health, job.plan.shard)
 
     def run(self) -> None:
@@ -155,6 +157,7 @@ class _Worker:
             ready = ahead.next()
             step = self.progress.step + 1
             filtered_here = self.record.passed(ready.batch, step)
+            self.stages.add(ready.batch.notes, ready.batch.queued)
             rows, tokens, gflops, written, *left_out = self._sum(
                 ready.batch.rows, ready.tokens, ready.gflops, int(self.saver.is_done),
                 len(self.record.rejected), self.record.filtered,
@@ -327,7 +330,11 @@ class _Worker:
         self.metrics = metrics
         if self.rank == 0:
             self.folder.touch()
-        self._report("metrics", step=self.progress.step, samples=self.progress.samples, metrics=metrics)
+        stream = self.stages.take()
+        self._report(
+            "metrics", step=self.progress.step, samples=self.progress.samples, metrics=metrics, stream=stream,
+            limit=limit(stream, metrics["data_wait"]),
+        )  # fmt: skip
 
     def _report(self, kind: str, **values: Any) -> None:
         if self.rank == 0:

@@ -78,6 +78,8 @@ class Progress:
             text += f"  quarantined {metrics['quarantined']:.0f}"
         if metrics.get("skipped"):
             text += f"  skipped steps {metrics['skipped']:.0f}"
+        if report["limit"]:
+            text += f"  {report['limit']}"
         if self.console.is_terminal:
             self._live.update(Text(text), refresh=True)
         elif time.monotonic() - self._printed_at >= self._every_s:

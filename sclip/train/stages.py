@@ -1,0 +1,96 @@
+"""How the stages of the stream do: notes of the blocks in, rates, utilisation and the limiting stage in words out.
+
+The encoders say in their notes (`sclip.data.notes`) how long each stage worked and waited for the samples that they
+send along; the ranks add that up. So the figures are of the samples that were trained on, however many actors there
+are and wherever they run, and cost one small collective a report.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.distributed as dist
+
+from sclip.data.notes import STAGES, Note
+
+__all__ = ["Stages", "limit"]
+
+_WORK = ("decode", "parse", "draw", "tokenise")
+"""What an encoder does, one after the other."""
+_KEEPS_UP = 0.02
+"""Share of the time that training may wait for data before the stream counts as too slow."""
+_REMEDIES = {
+    "read": "readers are the limit: raise data.readers, or bring the shards nearer",
+    "decode": "decode actors are the limit: add CPUs, or pack smaller images",
+    "parse": "parse actors are the limit: add CPUs or annotate the shards",
+    "draw": "the actors that draw negatives are the limit: add CPUs or annotate the shards",
+    "tokenise": "tokenise actors are the limit: add CPUs",
+}
+
+
+class Stages:
+    """What the stages did since the last report."""
+
+    def __init__(self) -> None:
+        self._start()
+
+    def _start(self) -> None:
+        self._sums: defaultdict[str, float] = defaultdict(float)
+        self._started = time.perf_counter()
+
+    def add(self, notes: Sequence[Note], queued: float) -> None:
+        """Add the notes of the blocks of a batch, and the seconds that their samples waited for it, added up."""
+        self._sums["queued"] += queued
+        for note in notes:
+            figures = note.seconds | {"samples": note.samples, "read_queued": note.read_queued}
+            for name, value in figures.items():
+                self._sums[name] += value
+
+    def take(self) -> dict[str, float]:
+        """Return the figures since the last call, over all ranks; called by all of them together.
+
+        Of each stage STAGE_samples_per_s, what one process does in a second of its work. read_utilisation and
+        encode_utilisation, the shares of their time in which readers and encoders work; readers and encoders, how many
+        of them there were. read_queue and encoded_queue: samples that wait for an encoder, and for a worker.
+        """
+        names = (*STAGES, "samples", "queued", "read_queued")
+        sums = torch.tensor([float(self._sums[name]) for name in names], dtype=torch.float64)
+        if dist.is_initialized():
+            dist.all_reduce(sums)
+        found = dict(zip(names, sums.tolist(), strict=True))
+        elapsed = time.perf_counter() - self._started
+        self._start()
+        samples = found["samples"]
+        if not samples:
+            return {}
+        figures = {f"{name}_samples_per_s": samples / found[name] for name in ("read", *_WORK) if found[name]}
+        work = sum(found[name] for name in _WORK)
+        read_total, encode_total = found["read"] + found["blocked"], work + found["idle"]
+        figures["read_utilisation"] = found["read"] / read_total if read_total else 0.0
+        figures["encode_utilisation"] = work / encode_total if encode_total else 0.0
+        figures["readers"], figures["encoders"] = read_total / elapsed, encode_total / elapsed
+        # Little's law: what waits is the rate times how long one waits.
+        figures["read_queue"] = found["read_queued"] / elapsed
+        figures["encoded_queue"] = found["queued"] / elapsed
+        return figures
+
+
+def limit(figures: Mapping[str, float], data_wait: float) -> str:
+    """Return in words which stage the rate of the run is limited by, and what to do; empty where nothing is known.
+
+    Args:
+        figures: of `Stages.take`.
+        data_wait: share of the time that training waited for data.
+    """
+    if not figures:
+        return ""
+    if data_wait <= _KEEPS_UP:
+        return "training is the limit"
+    if figures["read_utilisation"] > figures["encode_utilisation"]:
+        return _REMEDIES["read"]
+    # The slowest stage of an encoder does the fewest samples in a second of its work.
+    rates = {name: figures[f"{name}_samples_per_s"] for name in _WORK if f"{name}_samples_per_s" in figures}
+    return _REMEDIES[min(rates, key=rates.__getitem__)] if rates else ""

@@ -1,0 +1,70 @@
+"""The figures of the stages, and which of them is said to be the limit."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from sclip.data.notes import Note
+from sclip.train import stages
+from sclip.train.stages import Stages, limit
+
+BUSY = {"read_utilisation": 0.3, "encode_utilisation": 0.95, "decode_samples_per_s": 900.0}
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Return the time, in a list of one, that the figures are taken by."""
+    now = [0.0]
+    monkeypatch.setattr(stages, "time", type("Clock", (), {"perf_counter": staticmethod(lambda: now[0])}))
+    return now
+
+
+def note(samples: int, read_queued: float = 0.0, **seconds: float) -> Note:
+    return Note(seconds=seconds, samples=samples, read_queued=read_queued, made_at=time.time())
+
+
+def test_rates_are_of_the_work_of_one_process_and_utilisation_of_all(clock: list[float]) -> None:
+    figures = Stages()
+    figures.add([note(60, 30.0, read=1.0, blocked=3.0, decode=2.0, parse=4.0, idle=4.0)], queued=120.0)
+    figures.add([note(40, 10.0, read=1.0, blocked=3.0, decode=2.0, parse=4.0, idle=4.0)], queued=80.0)
+    clock[0] = 10.0
+    found = figures.take()
+    assert found["decode_samples_per_s"] == pytest.approx(25)
+    assert found["parse_samples_per_s"] == pytest.approx(12.5)
+    assert found["read_utilisation"] == pytest.approx(0.25)
+    assert found["encode_utilisation"] == pytest.approx(0.6)
+    assert found["encoders"] == pytest.approx(2)
+    assert "draw_samples_per_s" not in found
+
+
+def test_a_queue_is_as_long_as_its_samples_wait_times_their_rate(clock: list[float]) -> None:
+    figures = Stages()
+    figures.add([note(100, read_queued=50.0, decode=1.0)], queued=400.0)
+    clock[0] = 10.0
+    found = figures.take()
+    assert found["encoded_queue"] == pytest.approx(40)  # 10 samples a second, 4 seconds each
+    assert found["read_queue"] == pytest.approx(5)
+    assert figures.take() == {}
+
+
+@pytest.mark.parametrize(
+    ("figures", "data_wait", "said"),
+    [
+        (
+            BUSY | {"parse_samples_per_s": 300.0},
+            0.5,
+            "parse actors are the limit: add CPUs or annotate the shards",
+        ),
+        (BUSY | {"parse_samples_per_s": 2000.0}, 0.5, "decode actors are the limit"),
+        (BUSY | {"draw_samples_per_s": 20.0}, 0.5, "draw negatives"),
+        (BUSY | {"read_utilisation": 1.0}, 0.5, "readers are the limit: raise data.readers"),
+        (BUSY, 0.01, "training is the limit"),
+        ({}, 0.5, ""),
+    ],
+)
+def test_the_limit_is_said_with_its_remedy(figures: dict[str, float], data_wait: float, said: str) -> None:
+    found = limit(figures, data_wait)
+    assert found.startswith(said) or said in found
+    assert bool(found) == bool(said)
