@@ -65,8 +65,9 @@ class Tracker:
     def log(self, metrics: Mapping[str, float], step: int, tags: Mapping[str, str] | None = None) -> None:
         """Record metrics at a step, and tags, of which the last value stays.
 
-        A metric that already has this step or a later one is not recorded again. That is the case after a restart from a checkpoint: the steps since then are trained again, and the
-        curve keeps the values of the first time. Never raises because the store is away; `finish` does.
+        A metric that already has this step or a later one is not recorded again. That is the case after a restart
+        from a checkpoint: the steps since then are trained again, and the curve keeps the values of the first time.
+        Never raises because the store is away; `finish` does.
         """
         now_ms = int(time.time() * 1000)
         for name, value in metrics.items():
