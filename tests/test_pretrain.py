@@ -75,9 +75,12 @@ def trained(start: Callable[..., Summary]) -> Summary:
 
 
 def losses(summary: Summary) -> dict[int, float]:
+    return recorded_losses(summary.tracking_uri, summary.folder.name)
+
+
+def recorded_losses(tracking_uri: str, name: str) -> dict[int, float]:
     """Return the loss by step as MLflow has it; a step that was recorded twice fails the test."""
-    client = MlflowClient(summary.tracking_uri)
-    name = summary.folder.name
+    client = MlflowClient(tracking_uri)
     (run,) = client.search_runs(
         [e.experiment_id for e in client.search_experiments()], f"attributes.run_name = '{name}'"
     )

@@ -160,11 +160,11 @@ class Record:
 
     position: Position = field(default_factory=Position)
     rejected: list[dict[str, Any]] = field(default_factory=list)
-    """step, entry, index, key and reason of each."""
+    """entry, index, key and reason of each."""
     filtered: int = 0
 
-    def passed(self, batch: Batch, step: int) -> tuple[list[int], list[int]]:
-        """Record the markers of a batch, when the loop takes it for a step; return entries and indices of filtered."""
+    def passed(self, batch: Batch) -> tuple[list[int], list[int]]:
+        """Record the markers of a batch, when the loop takes it; return entries and indices of filtered samples."""
         entries, indices = [], []
         for marker in (marker for note in batch.notes for marker in note.markers):
             if marker.status == col.END:
@@ -172,7 +172,7 @@ class Record:
                 continue
             self.position.add(marker.entry, marker.ordinal)
             if marker.status == col.REJECTED:
-                place = {"step": step, "entry": marker.entry, "index": marker.tar_index}
+                place = {"entry": marker.entry, "index": marker.tar_index}
                 self.rejected.append(place | {"key": marker.key, "reason": marker.reason})
             else:
                 entries.append(marker.entry)

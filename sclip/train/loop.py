@@ -26,7 +26,7 @@ from torch import nn
 
 from sclip.config import ConfigError
 from sclip.data import columns as col
-from sclip.data.batches import Batches, Record
+from sclip.data.batches import Batches, Columns, Record
 from sclip.data.position import Position
 from sclip.data.stream import StreamPlan
 from sclip.masking import mask
@@ -83,9 +83,13 @@ class _Progress:
 
 def train_worker(job: TrainJob) -> None:
     """Train until every sample of the stream is trained on; called by Ray Train on every worker."""
-    worker = _Worker(job)
-    with contextlib.closing(worker.ledger):
-        worker.run()
+    shard = ray.train.get_dataset_shard(DATASET)
+    blocks = shard.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2)
+    # The stream starts with the first block that is asked for: readers and encoders come up while the model is built.
+    with Ahead(functools.partial(next, iter(blocks), None)) as ahead:
+        worker = _Worker(job)
+        with contextlib.closing(worker.ledger):
+            worker.run(iter(ahead.next, None))
 
 
 class _Worker:
@@ -118,11 +122,11 @@ class _Worker:
         self.stages = Stages()
         self.watch = Watch(config.health, job.plan.shard)
 
-    def run(self) -> None:
+    def run(self, blocks: Iterator[Columns]) -> None:
         self._report("start", step=self.progress.step, samples=self.progress.samples, workers=self.world)
         share, rest = divmod(self.config.train.batch_size, self.world)
         batches = Batches(
-            self._blocks(), share + (self.rank < rest), self.saved_step, self._blank(),
+            blocks, share + (self.rank < rest), self.saved_step, self._blank(),
             width=share + (rest > 0), mixed=self.config.data.mix_blocks,
         )  # fmt: skip
         steps = self.config.health.profile_steps
@@ -135,8 +139,8 @@ class _Worker:
             self._train(ahead, trace)
         if self.progress.step > self.started_step:
             self._save()
-        else:  # what was left out after the last sample still belongs to the run
-            self._take_record()
+        else:  # what was left out after the last sample still belongs to the run, but to no checkpoint
+            self._take_record(self.progress.step + 1)
         if self.started_step > self.saved_step:
             self._saved()
         if not self.progress.samples:
@@ -156,7 +160,7 @@ class _Worker:
             waiting = time.perf_counter()
             ready = ahead.next()
             step = self.progress.step + 1
-            filtered_here = self.record.passed(ready.batch, step)
+            filtered_here = self.record.passed(ready.batch)
             self.stages.add(ready.batch.notes, ready.batch.queued)
             rows, tokens, gflops, written, *left_out = self._sum(
                 ready.batch.rows, ready.tokens, ready.gflops, int(self.saver.is_done),
@@ -169,7 +173,8 @@ class _Worker:
             filtered = self.progress.filtered + left_out[1]
             self._judge(quarantined, self.progress.samples + rows + filtered)
             if not rows:
-                self.ledger.add(step, ([], []), filtered_here)
+                at_end = step if self.started_step == self.progress.step else self.progress.step
+                self.ledger.add(at_end, ([], []), filtered_here)
                 break
             progress = (self.progress.samples + filtered) / self.job.samples
             trace.before(step)
@@ -203,10 +208,6 @@ class _Worker:
         self.position = Position.from_json(state["position"])
         return step
 
-    def _blocks(self) -> Iterator[dict[str, Any]]:
-        shard = ray.train.get_dataset_shard(DATASET)
-        return iter(shard.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2))
-
     def _blank(self) -> dict[str, Any]:
         tokenizer = Tokenizer(self.config.model.name, self.config.model.kee)
         text, triples = tokenizer.text([""])[0], tokenizer.triples([[]])[0]
@@ -229,7 +230,7 @@ class _Worker:
         seen = quarantined + samples
         limit = self.config.data.max_quarantined
         if (seen >= _FEWEST_TO_JUDGE and quarantined > limit * seen) or seen == quarantined > 0:
-            rejected = self._take_record()
+            rejected = self._take_record(self.progress.step + 1)
             reasons = "; ".join(f"{entry['key']}: {entry['reason']}" for entry in rejected[:5])
             raise TooManyQuarantined(
                 f"{quarantined} of {seen} samples cannot be trained on, above data.max_quarantined={limit}; "
@@ -242,7 +243,7 @@ class _Worker:
         if self.started_step > self.saved_step:
             self._saved()
         # Its quarantine before the manifest: lines without a checkpoint are taken back, the reverse is lost.
-        self._take_record()
+        self._take_record(self.progress.step)
         self.ledger.sync()
         self._make_room()
         state = {
@@ -277,10 +278,11 @@ class _Worker:
         path = self.folder.step_path(self.saved_step)
         self._report("checkpoint", path=str(path), step=self.saved_step, seconds=self.stood_still_s)
 
-    def _take_record(self) -> list[dict[str, Any]]:
+    def _take_record(self, step: int) -> list[dict[str, Any]]:
         """Merge what every rank has done since the last call into position, progress and quarantine.jsonl.
 
-        Returns what was set aside.
+        Returns what was set aside. `step` is that of the checkpoint which holds it: a resume from an earlier one takes
+        the lines back.
         """
         record, rejected, filtered = self.record.take()
         merged: list[dict[str, Any]] = []
@@ -292,14 +294,14 @@ class _Worker:
             merged += payload["rejected"]
         self.progress.quarantined += len(merged)
         if self.rank == 0:
-            self.folder.set_aside([self._place(found) for found in merged])
+            self.folder.set_aside([{"step": step} | self._place(found) for found in merged])
         return merged
 
     def _place(self, rejected: dict[str, Any]) -> dict[str, Any]:
         entry = rejected["entry"]
         visit = self.job.plan.schedule.visit(entry)
         place = {"source": visit.source, "pass": visit.pass_, "shard": mask(self.job.plan.shard(entry))}
-        return place | {name: rejected[name] for name in ("step", "index", "key", "reason")}
+        return place | {name: rejected[name] for name in ("index", "key", "reason")}
 
     def _look(self) -> None:
         """Count the steps that made no update; before a report and a checkpoint, so that neither holds too many.

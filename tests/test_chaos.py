@@ -1,0 +1,135 @@
+"""A run over shards with every defect, through the loss of each kind of process: every row exactly once all the same."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import ray
+from conftest import ROOT, Head, environment
+from defective_shards import Planted, write
+from ray.util.state import list_actors
+from test_pretrain import recorded_losses
+
+from sclip.audit.account import audit
+from sclip.train.run_folder import RunFolder
+
+pytestmark = pytest.mark.cluster
+
+EPOCHS = 6
+JOB = (
+    "run.name=chaos", "model.kee.layers=1", f"train.epochs={EPOCHS}", "train.batch_size=15",
+    "train.worker_cpus=0.4", "train.log_every=1", "data.actor_cpus=0.4", "data.shuffle_buffer=8",
+    "data.block_samples=4", "data.max_quarantined=0.5", "checkpoint.every=4", "evaluate.retrieval_images=8",
+)  # fmt: skip
+PATIENCE_S = 240
+
+
+@pytest.fixture(autouse=True)
+def _attached(head: Head) -> Iterator[None]:
+    """Attach this process to the cluster, to find the actors of the jobs on it."""
+    ray.init(address=head.address, logging_level="ERROR", log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+class Job:
+    """`jobs/pretrain.py` in a process of its own, over the planted shards."""
+
+    def __init__(self, head: Head, folder: Path, workers: int) -> None:
+        self.run = RunFolder(folder / "runs" / "chaos")
+        self.log = folder / f"log-{time.monotonic_ns()}"
+        given = [
+            *JOB,
+            f"data.shards={folder}/shards/*.tar",
+            f"run.storage={folder}",
+            f"train.num_workers={workers}",
+        ]
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "jobs/pretrain.py", *given],
+                cwd=ROOT, env=environment(RAY_ADDRESS=head.address), stdout=log, stderr=log,
+            )  # fmt: skip
+
+    def until(self, true: Callable[[], object], what: str) -> None:
+        """Wait until something is so while the job goes on."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not true():
+            assert self.process.poll() is None, f"the job ended before {what}:\n{self.log.read_text()}"
+            assert time.monotonic() < deadline, f"not {what} in {PATIENCE_S} s:\n{self.log.read_text()}"
+            time.sleep(0.05)
+
+    def until_checkpoint_after(self, step: int) -> int:
+        self.until(lambda: self.newest > step, f"a checkpoint after step {step}")
+        return self.newest
+
+    @property
+    def newest(self) -> int:
+        latest = self.run.latest()
+        return latest[1] if latest else 0
+
+    def kill_actor(self, name: str) -> None:
+        """End a living actor of this class with SIGKILL."""
+
+        def killed() -> bool:
+            for actor in list_actors(filters=[("state", "=", "ALIVE")], detail=True):
+                if name in actor.class_name and actor.pid:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(actor.pid, signal.SIGKILL)
+                        return True
+            return False
+
+        self.until(killed, f"a {name} to kill")
+
+    def kill(self) -> None:
+        """End the driver itself with SIGKILL."""
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def planted(tmp_path: Path) -> Planted:
+    (tmp_path / "shards").mkdir()
+    return write(tmp_path / "shards")
+
+
+def test_every_row_is_trained_once_over_kills_of_all_kinds_and_other_numbers_of_workers(
+    head: Head, tmp_path: Path, planted: Planted
+) -> None:
+    job = Job(head, tmp_path, workers=2)
+    step = job.until_checkpoint_after(0)
+    job.kill_actor("_Encoder")
+    step = job.until_checkpoint_after(step)
+    job.kill_actor("RayTrainWorker")
+    step = job.until_checkpoint_after(step)
+    job.kill()
+    job = Job(head, tmp_path, workers=1)
+    job.until_checkpoint_after(step)
+    job.kill()
+    job = Job(head, tmp_path, workers=2)
+    assert job.process.wait(PATIENCE_S) == 0, job.log.read_text()
+
+    found = audit(job.run.path)
+    good = sum(map(len, planted.good.values()))
+    assert (found.missed, found.repeated, found.unknown) == (0, 0, 0)
+    assert found.complete
+    assert found.trained_once == EPOCHS * good
+    assert found.expected == found.trained_once + found.quarantined
+    rows = {(Path(row.shard).name, row.key): row for row in found.quarantined_rows}
+    assert sorted(rows) == sorted((shard, key) for shard, key, _ in planted.defects)
+    for shard, key, reason in planted.defects:
+        assert reason in rows[shard, key].reason
+        assert rows[shard, key].passes == EPOCHS
+    done = subprocess.run(
+        [sys.executable, "jobs/audit.py", job.run.path], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " missed=0 repeated=0 " in done.stdout
+    assert max(recorded_losses(f"sqlite:///{tmp_path}/mlflow.db", "chaos")) == job.newest
