@@ -66,6 +66,7 @@ RULES = {
     "data.annotated": Rule("data report", never=f"{HEAVY} spacy pydantic yaml"),
     "data.pool": Rule("config", never="ray.train spacy open_clip timm mlflow pydantic yaml"),
     "data.stream": Rule("config seeding data", never="ray.train spacy open_clip timm mlflow pydantic yaml"),
+    "audit": Rule("data.schedule data.storage masking", never=f"{HEAVY} spacy webdataset pydantic yaml rich"),
     "scenes": Rule("config seeding data.pack", never=f"{HEAVY} spacy pydantic yaml"),
     "scorer": Rule("config data.images model scenegraph", never="ray spacy mlflow pydantic yaml"),
     "train": Rule("config config_loader seeding data model", never="spacy mlflow pydantic yaml"),
