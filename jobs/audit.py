@@ -6,15 +6,17 @@ then follows what was set aside, and every row that was missed or repeated.
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":  # instead of jobs/, whose inspect.py would be taken for the standard library's
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from sclip.audit.account import Audit, AuditError, Rows, audit
 from sclip.config import RunConfig
