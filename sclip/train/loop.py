@@ -83,8 +83,13 @@ class _Progress:
 
 def train_worker(job: TrainJob) -> None:
     """Train until every sample of the stream is trained on; called by Ray Train on every worker."""
-    shard = ray.train.get_dataset_shard(DATASET)
-    blocks = shard.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2)
+    config, world_size = job.plan.config, ray.train.get_context().get_world_size()
+    two_batches = 2 * config.train.batch_size // world_size
+    blocks = ray.train.get_dataset_shard(DATASET).iter_batches(
+        batch_size=None,
+        batch_format="numpy",
+        prefetch_batches=max(2, two_batches // config.data.block_samples),
+    )
     # The stream starts with the first block that is asked for: readers and encoders come up while the model is built.
     with Ahead(functools.partial(next, iter(blocks), None)) as ahead:
         worker = _Worker(job)
