@@ -44,9 +44,13 @@ class Note:
     """When the call ended, in seconds since 1970; of one call only."""
 
     def to_json(self) -> str:
-        """Return the note of one call."""
-        seconds = {name: round(value, 6) for name, value in self.seconds.items() if value}
-        return json.dumps([self.markers, seconds, self.samples, round(self.read_queued, 6), self.made_at])
+        """Return the note of one call.
+
+        Times have a fixed width: Ray cuts blocks by their size, and a call that is made again because its actor was lost
+        must end in the same blocks.
+        """
+        times = [*(self.seconds[name] for name in STAGES), self.read_queued, self.made_at]
+        return json.dumps([self.markers, self.samples, [f"{value:+.9e}" for value in times]])
 
 
 def read_notes(texts: Iterable[str]) -> list[Note]:
@@ -54,8 +58,8 @@ def read_notes(texts: Iterable[str]) -> list[Note]:
     found = []
     for text in texts:
         if text:
-            markers, seconds, *rest = json.loads(text)
-            found.append(
-                Note([Marker(*marker) for marker in markers], dict.fromkeys(STAGES, 0.0) | seconds, *rest)
-            )
+            markers, samples, times = json.loads(text)
+            *seconds, read_queued, made_at = map(float, times)
+            of_stages = dict(zip(STAGES, seconds, strict=True))
+            found.append(Note([Marker(*m) for m in markers], of_stages, samples, read_queued, made_at))
     return found
