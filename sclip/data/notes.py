@@ -46,11 +46,11 @@ class Note:
     def to_json(self) -> str:
         """Return the note of one call.
 
-        Times have a fixed width: Ray cuts blocks by their size, and a call that is made again because its actor was lost
+        Times have a fixed width: Ray cuts blocks by their size, and a call made again because its actor was lost
         must end in the same blocks.
         """
         times = [*(self.seconds[name] for name in STAGES), self.read_queued, self.made_at]
-        return json.dumps([self.markers, self.samples, [f"{value:+.9e}" for value in times]])
+        return json.dumps([self.markers, self.samples, [f"{value:+.15e}" for value in times]])
 
 
 def read_notes(texts: Iterable[str]) -> list[Note]:
