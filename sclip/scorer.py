@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -134,15 +133,9 @@ def to_uint8(image: bytes | Image.Image, size: int) -> Tensor:
 
     Raises ImageError (a ValueError) for bytes that are no readable image and for what is neither.
     """
-    if isinstance(image, bytes):
-        return torch.from_numpy(centre_crop(image, size))
-    if not isinstance(image, Image.Image):
+    if not isinstance(image, bytes | Image.Image):
         raise ImageError(f"{type(image).__name__}: pass the bytes of an image file, or a PIL image")
-    side = min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    square = (left, top, left + side, top + side)
-    scaled = image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC, box=square)
-    return torch.from_numpy(np.array(scaled)).permute(2, 0, 1)
+    return torch.from_numpy(centre_crop(image, size))
 
 
 def _batches(values: Iterable[_T], size: int) -> Iterator[list[_T]]:

@@ -1,155 +1,21 @@
 """From an encoded image and a caption to a row of a training batch: crops are seeded, bad images set aside."""
 
-import functools
-import io
-import random
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
+from pictures import encoded, noise
 
 from sclip.config import Config, DataConfig, KEEConfig, LossConfig, ModelConfig, TrainConfig
 from sclip.data import columns as col
-from sclip.data import images
 from sclip.data.encode import Encoder
-from sclip.data.images import ImageError, centre_crop, open_image, random_crop
 from sclip.model.tokenizer import PADDING
 from sclip.seeding import digest64
 
 Columns = dict[str, NDArray[Any]]
-
-# The crop
-
-
-def encoded(picture: Image.Image, format: str = "PNG", **options: Any) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, format, **options)
-    return file.getvalue()
-
-
-def noise(width: int, height: int, seed: int = 0) -> Image.Image:
-    return Image.frombytes("RGB", (width, height), random.Random(seed).randbytes(width * height * 3))
-
-
-def test_a_crop_follows_from_its_seed() -> None:
-    image = encoded(noise(40, 30))
-    crop = functools.partial(random_crop, image, 16, (0.3, 0.9))
-    first = crop(random.Random(1))
-    assert first.shape == (3, 16, 16)
-    assert first.dtype == np.uint8
-    assert first.flags.c_contiguous
-    np.testing.assert_array_equal(crop(random.Random(1)), first)
-    assert len({crop(random.Random(seed)).tobytes() for seed in range(20)}) == 20
-
-
-def test_a_crop_takes_nothing_from_the_global_generators() -> None:
-    image = encoded(noise(40, 30))
-    random.seed(0)
-    np.random.seed(0)
-    before = random.getstate(), np.random.get_state()[1].tolist()
-    random_crop(image, 16, (0.3, 0.9), random.Random(1))
-    assert (random.getstate(), np.random.get_state()[1].tolist()) == before
-
-
-@pytest.mark.parametrize(("width", "height", "box"), [(12, 8, (2, 0, 10, 8)), (8, 14, (0, 3, 8, 11))])
-def test_a_scale_of_one_is_the_centre_square_to_the_pixel(
-    width: int, height: int, box: tuple[int, int, int, int]
-) -> None:
-    picture = noise(width, height)
-    centre = np.asarray(picture.crop(box)).transpose(2, 0, 1)
-    np.testing.assert_array_equal(random_crop(encoded(picture), 8, (1.0, 1.0), random.Random(3)), centre)
-    np.testing.assert_array_equal(centre_crop(encoded(picture), 8), centre)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 99), st.floats(0.01, 1), st.floats(0, 1))
-def test_pictures_of_every_shape_can_be_cropped(
-    width: int, height: int, seed: int, low: float, more: float
-) -> None:
-    image = encoded(Image.new("RGB", (width, height), (10, 120, 240)))
-    crop = random_crop(image, 8, (low, low + more * (1 - low)), random.Random(seed))
-    np.testing.assert_array_equal(crop, np.broadcast_to(np.array([[[10]], [[120]], [[240]]]), (3, 8, 8)))
-
-
-def test_a_photograph_is_decoded_small_and_stays_the_same_picture() -> None:
-    gradient = Image.linear_gradient("L").resize((1200, 900))
-    picture = Image.merge(
-        "RGB",
-        (gradient, gradient.rotate(180), gradient.transpose(Image.Transpose.ROTATE_90).resize((1200, 900))),
-    )
-    image = encoded(picture, "JPEG", quality=95)
-    assert open_image(image, 64).size == (150, 113)
-    small = centre_crop(image, 64).astype(int)
-    whole = centre_crop(encoded(picture), 64).astype(int)
-    assert np.abs(small - whole).max() <= 4
-
-
-def test_a_small_crop_of_a_photograph_keeps_its_detail() -> None:
-    """Stripes of 8 pixels show in a crop of 230 on 64; decoded small enough for the whole picture they do not."""
-    stripes = np.zeros((1024, 1024, 3), np.uint8)
-    stripes[:, (np.arange(1024) + 4) // 8 % 2 == 0] = 255
-    picture = Image.fromarray(stripes)
-    for image in (encoded(picture), encoded(picture, "JPEG", quality=95)):
-        assert random_crop(image, 64, (0.05, 0.06), random.Random(1)).std() > 60
-
-
-MODES: dict[str, Callable[[Image.Image], bytes]] = {
-    "greyscale JPEG": lambda p: encoded(p.convert("L"), "JPEG"),
-    "greyscale PNG": lambda p: encoded(p.convert("L")),
-    "greyscale with transparency": lambda p: encoded(p.convert("LA")),
-    "16-bit greyscale": lambda p: encoded(
-        Image.fromarray(np.asarray(p.convert("L")).astype(np.uint16) * 257)
-    ),
-    "CMYK JPEG": lambda p: encoded(p.convert("CMYK"), "JPEG"),
-    "RGBA": lambda p: encoded(p.convert("RGBA")),
-    "RGBA WebP": lambda p: encoded(p.convert("RGBA"), "WEBP"),
-    "palette": lambda p: encoded(p.quantize(4)),
-    "GIF": lambda p: encoded(p.quantize(4), "GIF"),
-}
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_every_kind_of_picture_becomes_rgb(mode: str) -> None:
-    colour = (200, 60, 30)
-    crop = centre_crop(MODES[mode](Image.new("RGB", (20, 16), colour)), 8)
-    expected = (98, 98, 98) if "grey" in mode else colour
-    assert crop.shape == (3, 8, 8)
-    assert np.abs(crop.astype(int) - np.array(expected)[:, None, None]).max() <= 6
-
-
-@pytest.mark.parametrize("side", [9_000, 12_000, 60_000])
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_a_huge_picture_is_refused_by_its_header(side: int) -> None:
-    """There are no pixels behind this header: whoever decodes says so, and not how large it is."""
-    image = bytearray(encoded(Image.new("L", (1, 1))))
-    image[16:24] = side.to_bytes(4) * 2
-    image[29:33] = zlib.crc32(bytes(image[12:29])).to_bytes(4)
-    assert side**2 > images.MAX_PIXELS
-    with pytest.raises(ImageError, match=rf"{side} x {side}|{side**2}"):
-        open_image(bytes(image), 8)
-
-
-@pytest.mark.parametrize("share", [0.2, 0.5, 0.95])
-def test_a_truncated_jpeg_is_refused(share: float) -> None:
-    image = encoded(noise(64, 48), "JPEG")
-    with pytest.raises(ImageError, match="not a readable image: "):
-        open_image(image[: int(len(image) * share)], 8)
-
-
-@pytest.mark.parametrize("image", [b"", b"no picture", b"\xff\xd8\xff\xe0", encoded(noise(8, 8))[:40]])
-def test_bytes_that_are_no_picture_are_refused(image: bytes) -> None:
-    with pytest.raises(ImageError, match="not a readable image: "):
-        open_image(image, 8)
-
-
-# The encoder
 
 SIDE, SHARDS = 16, 2
 CAPTIONS = [
