@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+import tracemalloc
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -130,7 +131,9 @@ def test_a_sample_that_cannot_be_used_is_rejected_with_its_reason_and_the_next_o
 def test_a_key_that_comes_again_is_rejected_and_its_first_sample_kept(shard: Path) -> None:
     first, _, again = read(shard, [*pair("a", "one"), *pair("b"), *pair("a", "two")])
     assert first == Sample(0, "a", b"image of a", ("one",))
-    assert again == Rejected(2, "a", "its key stands earlier in the shard")
+    assert again == Rejected(
+        2, "a", "its key stands earlier in the shard; members of a sample must be neighbours"
+    )
 
 
 def test_a_named_caption_field_that_is_missing_is_a_rejection_and_not_another_caption(shard: Path) -> None:
@@ -181,6 +184,34 @@ def test_a_file_that_is_no_tar_gives_one_rejection_and_no_error(shard: Path, con
     assert isinstance(found, Rejected)
     assert (found.index, found.key) == (0, "")
     assert "no tar" in found.reason
+
+
+def test_what_follows_the_end_of_a_tar_is_not_lost_in_silence(shard: Path) -> None:
+    shard.write_bytes(tar_bytes(pair("a")) + tar_bytes(pair("b")))
+    first, rest = read_shard(str(shard))
+    assert first.key == "a"
+    assert isinstance(rest, Rejected)
+    assert rest == Rejected(1, "", rest.reason)
+    assert "broken tar, last key 'a': more follows" in rest.reason
+    shard.write_bytes(tar_bytes(pair("a")) + bytes(1_000_000))
+    assert [item.key for item in read_shard(str(shard))] == ["a"]
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_header_larger_than_any_name_is_not_read(shard: Path, kind: bytes) -> None:
+    with tarfile.open(shard, "w:gz", compresslevel=1) as tar:
+        info = tarfile.TarInfo("a.jpg")
+        tar.addfile(info)
+        info.type, info.size = kind, 64 * 2**20
+        tar.addfile(info, io.BytesIO(bytes(info.size)))
+    tracemalloc.start()
+    try:
+        *_, last = read_shard(str(shard))
+        assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert isinstance(last, Rejected)
+    assert "a header of 67108864 bytes" in last.reason
 
 
 WHOLE = tar_bytes([member for number in range(6) for member in pair(f"{number:03d}", "a dog " * 200)])

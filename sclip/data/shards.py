@@ -37,7 +37,10 @@ IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 MAX_CAPTION_BYTES = 64 * 1024
 MAX_IMAGE_BYTES = 128 * 1024 * 1024
 MAX_TEXT_BYTES = 1024 * 1024
+MAX_HEADER_BYTES = 1024 * 1024
+"""Of the long names and attributes before a member, which tarfile reads whole."""
 
+_END_BYTES = 64 * 1024
 _TEXT_SUFFIXES = ("json", "txt")
 _META = re.compile(r"__[^/]*__($|/)")
 _BROKEN_COMPRESSION = (zlib.error, lzma.LZMAError, EOFError)
@@ -120,8 +123,20 @@ def read_shard(url: str, caption_field: str = "") -> Iterator[Sample | Rejected]
     return resumed(url, lambda stream: _judged(stream, fields))
 
 
+_HEADERS = (
+    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
+)  # fmt: skip
+
+
 class _Header(tarfile.TarInfo):
     """A tar header; a broken one is an error, where tarfile takes it for the end of the archive."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        found = super().frombuf(buf, encoding, errors)
+        if found.type in _HEADERS and found.size > MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {found.size} bytes, more than {MAX_HEADER_BYTES}")
+        return found
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> _Header:
@@ -163,11 +178,20 @@ def _groups(stream: Storage, *, bodies: bool) -> Iterator[_Group]:
                     group = _Group(key)
                 if bodies:
                     _take(group, suffix.lower(), tar, member)
+            _check_end(tar)
     except _BROKEN_TAR as error:
         where = f"broken tar, last key {group.key!r}" if group.key else "no tar, or broken at its start"
         group.cut = f"{where}: {error}"
     if group.key or group.cut:
         yield group
+
+
+def _check_end(tar: tarfile.TarFile) -> None:
+    """Raise ReadError where more than zeros follow the end of the archive: tars put together with `cat`, or a hole."""
+    assert tar.fileobj is not None
+    while rest := tar.fileobj.read(_END_BYTES):
+        if rest.count(0) < len(rest):
+            raise tarfile.ReadError("more follows its end-of-archive marker, as after `cat a.tar b.tar`")
 
 
 def _take(group: _Group, suffix: str, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
@@ -210,7 +234,9 @@ def _judge(index: int, group: _Group, fields: Sequence[str], seen: set[str]) -> 
     if path.is_absolute() or ".." in path.parts or "\\" in key:
         return Rejected(index, key, "its name leads out of the shard")
     if group.key in seen:
-        return Rejected(index, key, "its key stands earlier in the shard")
+        return Rejected(
+            index, key, "its key stands earlier in the shard; members of a sample must be neighbours"
+        )
     if group.fault:
         return Rejected(index, key, group.fault)
     if image is None:
