@@ -81,7 +81,7 @@ def test_neither_driver_nor_actors_nor_the_object_store_grow_from_the_second_epo
     given = (
         f"data.shards={shards}/*.tar", f"run.storage={tmp_path}", "run.name=many", "model.kee.layers=1",
         f"train.epochs={EPOCHS}", "train.batch_size=16", "train.num_workers=1", "train.worker_cpus=0.4",
-        "train.log_every=5", "data.actor_cpus=0.4", "data.block_samples=16", "checkpoint.every=50",
+        "train.log_every=5", "data.actor_cpus=0.4", "data.actors_max=1", "data.block_samples=16", "checkpoint.every=50",
         "evaluate.retrieval_images=8",
     )  # fmt: skip
     config = load(given, folder=ROOT / "jobs" / "configs", default="scenes", description="")
