@@ -37,6 +37,7 @@ RULES = {
     "": Rule("scorer", never=f"{HEAVY} spacy"),
     "config": Rule(never="*"),
     "seeding": Rule(never="*"),
+    "masking": Rule(never="*"),
     "config_loader": Rule("config", never=f"{HEAVY} spacy"),
     "scenegraph": Rule(never=f"{HEAVY} pydantic yaml"),
     "scenegraph.__main__": Rule("scenegraph report", never=f"{HEAVY} pydantic yaml"),
@@ -59,17 +60,21 @@ RULES = {
     "benchmark": Rule("scenegraph negatives", never=f"{HEAVY} pydantic yaml"),
     "model": Rule("config seeding", never="ray spacy lemminflect mlflow pydantic yaml"),
     "data": Rule(
-        "config seeding scenegraph negatives model.Tokenizer model.tokenizer",
+        "config masking seeding scenegraph negatives model.Tokenizer model.tokenizer",
         never="ray spacy open_clip timm mlflow pydantic yaml",
     ),
-    "data.annotate": Rule("config data negatives scenegraph report", never=f"{HEAVY} spacy pydantic yaml"),
-    "data.annotated": Rule("data report", never=f"{HEAVY} spacy pydantic yaml"),
+    "data.annotate": Rule(
+        "config data masking negatives scenegraph report", never=f"{HEAVY} spacy pydantic yaml"
+    ),
+    "data.annotated": Rule("data masking report", never=f"{HEAVY} spacy pydantic yaml"),
     "data.pool": Rule("config", never="ray.train spacy open_clip timm mlflow pydantic yaml"),
-    "data.stream": Rule("config seeding data", never="ray.train spacy open_clip timm mlflow pydantic yaml"),
+    "data.stream": Rule(
+        "config masking seeding data", never="ray.train spacy open_clip timm mlflow pydantic yaml"
+    ),
     "audit": Rule("data.schedule data.storage masking", never=f"{HEAVY} spacy webdataset pydantic yaml rich"),
     "scenes": Rule("config seeding data.pack", never=f"{HEAVY} spacy pydantic yaml"),
     "scorer": Rule("config data.images model scenegraph", never="ray spacy mlflow pydantic yaml"),
-    "train": Rule("config config_loader seeding data model", never="spacy mlflow pydantic yaml"),
+    "train": Rule("config config_loader masking seeding data model", never="spacy mlflow pydantic yaml"),
     "train.blocks": STEP,
     "train.collectives": STEP,
     "train.optimizer": STEP,
@@ -94,14 +99,14 @@ RULES = {
         "config config_loader model scorer train.checkpoint train.manifest train.run_folder",
         never="ray spacy mlflow pydantic yaml",
     ),
-    "tracking": Rule("config config_loader", never="torch ray spacy pydantic yaml"),
-    "registry": Rule("config model.weights scorer tracking", never="ray spacy pydantic yaml"),
+    "tracking": Rule("config config_loader masking", never="torch ray spacy pydantic yaml"),
+    "registry": Rule("config masking model.weights scorer tracking", never="ray spacy pydantic yaml"),
     "pyfunc_model": Rule("scorer", never="ray spacy pydantic yaml"),
     "survey": Rule(
-        "config config_loader data negatives report scenegraph", never=f"{HEAVY} spacy pydantic yaml"
+        "config config_loader data masking negatives report scenegraph", never=f"{HEAVY} spacy pydantic yaml"
     ),
     "pretrain": Rule(
-        "config config_loader data evaluate model registry scenegraph scenes scorer seeding tracking train",
+        "config config_loader data evaluate masking model registry scenegraph scenes scorer seeding tracking train",
         never="mlflow spacy open_clip timm pydantic yaml",
     ),
 }
