@@ -1,6 +1,6 @@
 """The reading side of a shard: tar file in, samples and rejected samples out, in the order of the tar.
 
-Shards are WebDataset tars at any path or URI that fsspec opens, from `sclip.data.pack`, from img2dataset or
+Shards are WebDataset tars at any path or URI (`sclip.data.filesystem`), from `sclip.data.pack`, from img2dataset or
 from elsewhere. Two kinds of trouble are kept apart: what is wrong *in* a shard comes again at every reading,
 so it becomes a `Rejected` item and the stream goes on; what is wrong with the *storage* may pass, so it is
 tried again and then raised as `ShardError`.
@@ -18,16 +18,15 @@ import re
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-import fsspec
 from webdataset.tariterators import base_plus_ext
 
 from sclip.data.annotation import MAX_MEMBER_BYTES, SUFFIX
-from sclip.data.storage import ShardError, Storage, expand, resumed
+from sclip.data.filesystem import beside, parts
+from sclip.data.storage import ShardError, Storage, contents, expand, resumed, together
 
 __all__ = ["IMAGE_SUFFIXES", "MAX_CAPTION_BYTES", "Rejected", "Sample", "ShardError"]
 __all__ += ["count_samples", "expand", "read_shard"]
@@ -75,40 +74,46 @@ def count_samples(urls: Sequence[str]) -> dict[str, int]:
     That is `index.json` beside the shards (`sclip.data.pack`), else `SHARD_stats.json` (img2dataset), else
     the headers of the tar itself. Raises ShardError for a shard that cannot be reached.
     """
-    indexed: dict[str, dict[str, int]] = {}
-    for folder in {_folder(url) for url in urls}:
-        index = _json_beside(f"{folder}index.json") or {}
-        try:
-            indexed[folder] = {entry["name"]: int(entry["samples"]) for entry in index["shards"]}
-        except (LookupError, TypeError, ValueError):  # missing, or the index of another program
-            indexed[folder] = {}
-
-    def count(url: str) -> int:
-        folder = _folder(url)
-        name = url.removeprefix(folder)
-        if name in indexed[folder]:
-            return indexed[folder][name]
-        stats = _json_beside(f"{folder}{name.partition('.')[0]}_stats.json") or {}
-        if isinstance(stats.get("successes"), int):
-            return int(stats["successes"])
-        return sum(1 for _ in resumed(url, lambda stream: _groups(stream, bodies=False)))
-
-    with ThreadPoolExecutor(8) as pool:
-        return dict(zip(urls, pool.map(count, urls), strict=True))
+    indexes = sorted({beside(url, "index.json") for url in urls})
+    indexed = dict(zip(indexes, together(_indexed, indexes), strict=True))
+    counts = {url: indexed[beside(url, "index.json")].get(_name(url)) for url in urls}
+    # One source after the other: what stands beside a shard is many small requests, its headers are all of its bytes.
+    for count in (_successes, _count):
+        left = [url for url in urls if counts[url] is None]
+        counts.update(zip(left, together(count, left), strict=True))
+    return {url: count for url, count in counts.items() if count is not None}
 
 
-def _folder(url: str) -> str:
-    return url[: url.rfind("/") + 1]
+def _name(url: str) -> str:
+    return parts(url)[0].rpartition("/")[2]
 
 
-def _json_beside(url: str) -> dict[str, Any] | None:
-    """Return the JSON object at `url`; None where it is missing or another program's kind of file."""
+def _indexed(url: str) -> dict[str, int]:
+    """Return the samples of the shards in an index; none where it is missing, or another program's."""
+    index = _json(url)
     try:
-        with fsspec.open(url, "rb") as file:
-            value = json.loads(file.read())
-    except Exception:  # every fsspec backend has its own; the shard itself is then counted
-        return None
-    return value if isinstance(value, dict) else None
+        return {entry["name"]: int(entry["samples"]) for entry in index["shards"]}
+    except (LookupError, TypeError, ValueError):
+        return {}
+
+
+def _successes(url: str) -> int | None:
+    """Return what img2dataset has counted of a shard; None where it has not."""
+    found = _json(beside(url, f"{_name(url).partition('.')[0]}_stats.json")).get("successes")
+    return found if isinstance(found, int) else None
+
+
+def _count(url: str) -> int:
+    return sum(1 for _ in resumed(url, lambda stream: _groups(stream, bodies=False)))
+
+
+def _json(url: str) -> dict[str, Any]:
+    """Return the JSON object at `url`; an empty one where there is none: the shard itself is then counted."""
+    try:
+        value = json.loads(contents(url))
+    except (ShardError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def read_shard(url: str, caption_field: str = "") -> Iterator[Sample | Rejected]:
