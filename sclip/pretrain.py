@@ -152,18 +152,22 @@ def _sources(config: Config) -> list[dict[str, int]]:
     sources = [{url: counts[url] for url in of_source} for of_source in found]
     if sum(map(len, sources)) > len(counts):
         raise ConfigError(
-            f"data.shards={list(data.shards)}: with data.weights, a shard is of one source only"
+            f"data.shards={mask(str(list(data.shards)))}: with data.weights, a shard is of one source only"
         )
     for of_pattern, of_source in zip(patterns, sources, strict=True):
         if not sum(of_source.values()):
-            raise ConfigError(f"data.shards={list(of_pattern)}: {len(of_source)} shards without a sample")
+            raise ConfigError(
+                f"data.shards={mask(str(list(of_pattern)))}: {len(of_source)} shards without a sample"
+            )
     return sources
 
 
 def _resolved(config: Config, console: Console) -> Config:
     """Fill in the run's name, an absolute storage folder and, where no shards are given, the scenes."""
     if "://" in config.run.storage:
-        raise ConfigError(f"run.storage={config.run.storage!r}: a folder that every node reaches, not a URI")
+        raise ConfigError(
+            f"run.storage={mask(config.run.storage)!r}: a folder that every node reaches, not a URI"
+        )
     storage = Path(config.run.storage).expanduser().absolute()
     name = config.run.name or f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{os.urandom(2).hex()}"
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, name=name, storage=str(storage)))
@@ -219,7 +223,7 @@ def _weights(config: Config, fetched: Path) -> Path:
             return run / "model"
     if not path.exists():
         raise ConfigError(
-            f"run.init_from={source!r}: no file or folder of weights, no finished run, and no models:/NAME@alias"
+            f"run.init_from={mask(source)!r}: no file or folder of weights, no finished run, and no models:/NAME@alias"
         )
     return path
 

@@ -23,9 +23,11 @@ from sclip.config_loader import from_tree
 from sclip.data import annotation
 from sclip.data.annotate import stamp
 from sclip.data.annotation import AnnotationError
+from sclip.data.filesystem import parts
 from sclip.data.pool import Pool
 from sclip.data.records import read_record
 from sclip.data.shards import Sample, ShardError, expand, read_shard
+from sclip.masking import mask
 from sclip.negatives import Negative, natural
 from sclip.report import CorpusStatistics
 from sclip.scenegraph import Parser, SceneGraph
@@ -64,7 +66,7 @@ class Survey:
             (self.rejected, "samples left out that cannot be used"),
             (self.filtered, "captions left out as the run does, for the size of their graph (data.min_*)"),
         )
-        first = f"{len(corpus.shards):,} shards, the first is {corpus.shards[0]}"
+        first = f"{len(corpus.shards):,} shards, the first is {mask(corpus.shards[0])}"
         return [first, *(f"{count:,} {what}" for count, what in counts if count)]
 
 
@@ -83,7 +85,7 @@ def corpus_of(sources: Sequence[str], data: DataConfig) -> Corpus:
             raise ConfigError(f"{folder}: not the folder of a run: {error}") from error
         return Corpus(folder.resolve().name, tuple(sorted(shards)), from_tree(tree, str(folder)).data)
     shards = expand(sources)
-    names = [url.rpartition("/")[0].rpartition("/")[2] for url in (shards[0], shards[-1])]
+    names = [parts(mask(url))[0].rpartition("/")[0].rpartition("/")[2] for url in (shards[0], shards[-1])]
     return Corpus(", ".join(dict.fromkeys(names)), tuple(shards), data)
 
 

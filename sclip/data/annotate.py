@@ -19,11 +19,13 @@ from sclip.config import ConfigError, DataConfig
 from sclip.data import annotation
 from sclip.data.annotated import AnnotatedFolder, shard_names
 from sclip.data.annotation import AnnotationError
+from sclip.data.filesystem import parts
 from sclip.data.pack import Index
 from sclip.data.pool import Pool
 from sclip.data.records import write_record
 from sclip.data.shards import Rejected, Sample, ShardError, read_shard
 from sclip.data.writing import PackError, write_tar
+from sclip.masking import mask
 from sclip.negatives import VERSION, natural
 from sclip.report import CorpusStatistics
 from sclip.scenegraph import Parser
@@ -51,7 +53,7 @@ def usable_stamp(data: DataConfig, shards: Sequence[str]) -> str:
     remedy = "data.annotations=false to parse in the run"
     if any(data.least):
         remedy = "data.min_objects, min_attributes and min_relations to 0"
-    for shard in {url.rpartition("/")[0]: url for url in reversed(shards)}.values():
+    for shard in {parts(url)[0].rpartition("/")[0]: url for url in reversed(shards)}.values():
         first = next(
             (item for item in read_shard(shard, data.caption_field) if isinstance(item, Sample)), None
         )
@@ -62,7 +64,8 @@ def usable_stamp(data: DataConfig, shards: Sequence[str]) -> str:
             annotation.passing(first, annotation.records(first, own), data.least)
         except AnnotationError as error:
             raise ConfigError(
-                f"data.shards: {shard}: {error}; annotate it (python jobs/annotate.py SHARDS OUT), or set {remedy}"
+                f"data.shards: {mask(shard)}: {error}; annotate it (python jobs/annotate.py SHARDS OUT), "
+                f"or set {remedy}"
             ) from error
     return own
 
@@ -137,7 +140,9 @@ class Annotator:
         statistics = CorpusStatistics()
         try:
             if (own := stamp(self._parser)) != folder.stamp:
-                raise PackError(f"{source}: a node would annotate it with {own}, the job's is {folder.stamp}")
+                raise PackError(
+                    f"{mask(source)}: a node would annotate it with {own}, the job's is {folder.stamp}"
+                )
             shard = write_tar(folder.path / name, self._samples(source, quarantined, statistics))
             folder.finish(name, source, shard, quarantined, statistics)
         except (PackError, ShardError) as error:
@@ -162,7 +167,7 @@ class Annotator:
                     read = [(graph, natural(graph)) for graph in islice(graphs, len(item.captions))]
                     member = annotation.pack(self._folder.stamp, [write_record(*known) for known in read])
                 except AnnotationError as error:
-                    quarantined.append({"shard": source, "key": item.key, "reason": str(error)})
+                    quarantined.append({"shard": mask(source), "key": item.key, "reason": str(error)})
                     continue
                 for known in read:
                     statistics.add(item.key, *known)

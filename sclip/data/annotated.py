@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from sclip.data.annotation import dumps
+from sclip.data.filesystem import parts
 from sclip.data.pack import INDEX, Index, Skips
 from sclip.data.writing import PackError, Shard, refuse_sources, write_file
+from sclip.masking import mask
 from sclip.report import CorpusStatistics, write
 
 __all__ = ["AnnotatedFolder", "shard_names"]
@@ -30,10 +32,12 @@ def shard_names(sources: Sequence[str]) -> dict[str, str]:
     """
     names: dict[str, str] = {}
     for source in sources:
-        name = source.rpartition("/")[2]
+        name = parts(source)[0].rpartition("/")[2]
         name = name if name.endswith(".tar") else f"{name.partition('.tar')[0]}.tar"  # of x.tar.gz: x.tar
         if name in names:
-            raise PackError(f"{names[name]} and {source}: both are {name}; annotate them into two folders")
+            raise PackError(
+                f"{mask(names[name])} and {mask(source)}: both are {name}; annotate them into two folders"
+            )
         names[name] = source
     return names
 
@@ -134,8 +138,8 @@ class AnnotatedFolder:
         return self.path / _STATE / f"{name}.json"
 
     def _made(self, source: str) -> dict[str, str]:
-        """Return what decides on the content of a shard."""
-        return {"source": source, "stamp": self.stamp, "caption_field": self.caption_field}
+        """Return what decides on the content of a shard; a signature, which is another one tomorrow, does not."""
+        return {"source": mask(source), "stamp": self.stamp, "caption_field": self.caption_field}
 
     def _sidecar(self, name: str) -> dict[str, Any] | None:
         """Return the sidecar of a shard that is whole; None where it has to be written."""

@@ -14,6 +14,7 @@ from sclip.data import annotation
 from sclip.data.annotation import AnnotationError
 from sclip.data.pack import RawSample, Skips
 from sclip.data.shards import Rejected, read_shard
+from sclip.masking import mask
 
 __all__ = ["Kept", "passing_samples"]
 
@@ -39,7 +40,7 @@ def passing_samples(
     fields = ["captions", "caption", *(name.strip() for name in caption_field.split(","))]
     for shard in shards:
         for item in read_shard(shard, caption_field):
-            place = f"{shard} key {item.key!r}"
+            place = f"{mask(shard)} key {item.key!r}"
             if isinstance(item, Rejected):
                 skips.add(item.reason, place)
                 continue
