@@ -26,6 +26,9 @@ os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", RAY_USAGE_STATS_ENABL
 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32), GLOO_SOCKET_IFNAME="lo")
 os.environ.update(RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0")
 
+# No storage client looks for a machine in a cloud that would hand it credentials.
+os.environ.update(AWS_EC2_METADATA_DISABLED="true")
+
 # What passes on one machine passes on the next; other examples are tried wherever a developer runs the tests.
 settings.register_profile("ci", derandomize=True)
 if "CI" in os.environ:

@@ -4,8 +4,9 @@ s3:// and gs:// go through pyarrow, which has both in its wheel and tries again 
 through fsspec. Credentials, region and endpoint are the environment's, as for every other tool; a URI can name them
 too, as pyarrow's do: `s3://KEY:SECRET@BUCKET/..?endpoint_override=http://HOST:PORT&region=..`, `gs://anonymous@..`.
 
-Nothing is held whole: s3://, gs:// and HTTP servers that take ranges are asked for a block at a time, which no
-consumer is too slow for; other servers send one stream. What fails, fails with whatever the library has for it.
+Nothing is held whole: S3 and HTTP servers that take ranges are asked for a block at a time, which no consumer is too
+slow for; GCS, where the client takes a lost stream up again, and other servers send one stream. What fails, fails with
+whatever the library has for it.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ def _http() -> fsspec.AbstractFileSystem:
 
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=_HTTP_WAIT_S, sock_read=_HTTP_WAIT_S)
     return fsspec.filesystem(
-        "http", client_kwargs={"timeout": timeout}, headers={"Accept-Encoding": "identity"}
+        "http", client_kwargs={"timeout": timeout, "trust_env": True}, headers={"Accept-Encoding": "identity"}
     )
 
 

@@ -58,7 +58,7 @@ def expand(patterns: Sequence[str]) -> list[str]:
         try:
             names = list(braceexpand.braceexpand(pattern))
         except ValueError as error:
-            raise ShardError(f"{mask(pattern)}: cannot be looked up: {error}") from error
+            raise ShardError(f"{mask(pattern)}: cannot be looked up: {mask(str(error), pattern)}") from None
         for name, shards in zip(names, together(_matches, names), strict=True):
             if not shards:
                 of = "" if name == pattern else f" (of {mask(pattern)})"
