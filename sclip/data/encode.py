@@ -59,7 +59,7 @@ class Encoder:
         """
         note = Note()
         note.seconds["idle"] = time.perf_counter() - self._ended_at
-        note.read_queued = -sum(time.time() - at for at in batch[col.READ_AT].to_pylist() if at)
+        note.read_queued = sum(time.time() - at for at in batch[col.READ_AT].to_pylist() if at)
         rows, crops = [], []
         with _timed(note, "decode"):
             for row in batch.to_pylist():
