@@ -19,8 +19,10 @@ from sclip.data.annotate import Annotator, stamp
 from sclip.data.annotated import AnnotatedFolder, shard_names
 from sclip.data.pack import RawSample, write_shards
 from sclip.data.position import Position
+from sclip.data.reader import Reading, read_visit
+from sclip.data.schedule import Schedule
 from sclip.data.shards import expand
-from sclip.data.stream import StreamPlan, read_entry
+from sclip.data.stream import StreamPlan
 from sclip.scenegraph import Parser
 
 RICH = (
@@ -81,27 +83,35 @@ def rewritten(shard: str, path: Path, member: bytes) -> str:
 def plan(shards: Sequence[str], stamp: str = "", loss: LossConfig | None = None, **data: Any) -> StreamPlan:
     config = Config(
         model=ModelConfig(name="scenes-convnext", kee=KEEConfig(triples=3, phrase_tokens=2)),
-        data=DataConfig(crop_scale=(0.3, 0.9), block_samples=4, **data),
+        data=DataConfig(**{"crop_scale": (0.3, 0.9), "block_samples": 4} | data),
         loss=loss or LossConfig(),
         train=TrainConfig(epochs=EPOCHS),
     )
-    return StreamPlan(config, tuple(shards), SIDE, (1, 1), stamp)
+    schedule = Schedule(config.run.seed, EPOCHS, (len(shards),))
+    return StreamPlan(Reading(config, stamp), schedule, (tuple(shards),), SIDE, (1, 1))
+
+
+def tables(of: StreamPlan, position: Position | None = None) -> Iterator[pa.Table]:
+    """Yield what the readers give for everything that the position has not done."""
+    position = position or Position()
+    for entries in position.remaining(len(of.schedule)):
+        for entry in entries:
+            visit = of.schedule.visit(entry)
+            yield from read_visit(of.reading, of.shard(entry), entry, visit, position.done(entry))
 
 
 def rows(of: StreamPlan, position: Position | None = None) -> Iterator[dict[str, Any]]:
-    """Yield what the readers give for everything that the position has not done."""
-    position = position or Position()
-    for entry in position.remaining(len(of.schedule)):
-        for table in read_entry(of, entry, position.done(entry), origin=0):
-            yield from table.to_pylist()
+    """Yield the rows of `tables`."""
+    for table in tables(of, position):
+        yield from table.to_pylist()
 
 
 def seen(of: StreamPlan) -> set[tuple[int, str, str]]:
-    """Return (epoch, key, caption) of all that is trained on; what is seen twice fails the test."""
+    """Return (pass, key, caption) of all that is trained on; what is seen twice fails the test."""
     found = [
-        (of.schedule.epoch(row[col.ENTRY]), row[col.SAMPLE_KEY], row[col.CAPTION])
+        (row[col.PASS], row[col.SAMPLE_KEY], row[col.CAPTION])
         for row in rows(of)
         if row[col.STATUS] == col.SAMPLE
     ]
-    assert len({(epoch, key) for epoch, key, _ in found}) == len(found)
+    assert len({(pass_, key) for pass_, key, _ in found}) == len(found)
     return set(found)
