@@ -5,14 +5,16 @@ python jobs/benchmark.py scenegraph --captions captions_val2017.json
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":  # instead of jobs/, whose inspect.py would be taken for the standard library's
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
 import argparse
 import importlib
 import json
 import os
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 _LIBRARIES = ("OMP", "MKL", "OPENBLAS", "BLIS")
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in _LIBRARIES}

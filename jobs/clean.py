@@ -6,11 +6,13 @@ with --yes removes it. A run that gave a sign of life within the last hour is le
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+if __name__ == "__main__":  # instead of jobs/, whose inspect.py would be taken for the standard library's
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import argparse
 
 from rich.console import Console
 from rich.table import Table

@@ -6,11 +6,13 @@ COCO's captions; train on your own where they speak of other things. Needs sciki
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+if __name__ == "__main__":  # instead of jobs/, whose inspect.py would be taken for the standard library's
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import argparse
 
 from sclip.benchmark.captions import read
 from sclip.negatives import fit_naturalness, naturalness

@@ -6,10 +6,14 @@ SOURCE is a COCO caption file (.json), a folder of images with .txt or .json fil
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
 from pathlib import Path
+
+if __name__ == "__main__":  # instead of jobs/, whose inspect.py would be taken for the standard library's
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import argparse
+import os
 
 from sclip.data.pack import PackError, Shard, Skips, write_shards
 from sclip.data.sources import read_source

@@ -10,7 +10,8 @@ Also as `ray job submit --working-dir . -- python jobs/pretrain.py ...`; `--help
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+if __name__ == "__main__":  # instead of jobs/, whose inspect.py would be taken for the standard library's
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from rich.console import Console
 

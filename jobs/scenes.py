@@ -6,9 +6,13 @@ and prints the paths as overrides for `jobs/pretrain.py`. What is there already 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
+
+if __name__ == "__main__":  # instead of jobs/, whose inspect.py would be taken for the standard library's
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import argparse
 
 from sclip.config import ConfigError, ScenesConfig
 from sclip.data.pack import PackError

@@ -7,9 +7,13 @@ data.min_attributes and data.min_relations does, and reads nothing else.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
+
+if __name__ == "__main__":  # instead of jobs/, whose inspect.py would be taken for the standard library's
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import argparse
 
 from sclip.data.pack import PackError, Shard, Skips, write_shards
 from sclip.data.shards import ShardError, expand

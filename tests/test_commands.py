@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from sclip.negatives.__main__ import main as negatives
 from sclip.report import sinks
@@ -141,3 +143,17 @@ def test_drawing_goes_on_where_the_terminal_lacks_a_sign(tmp_path: Path) -> None
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert b"?? on ?? mat" in done.stdout
+
+
+@pytest.mark.parametrize("job", sorted(path.name for path in (ROOT / "jobs").glob("*.py")))
+def test_a_job_finds_the_modules_of_python_whatever_other_jobs_are_called(job: str, tmp_path: Path) -> None:
+    folder = tmp_path / "jobs"
+    folder.mkdir()
+    shutil.copy(ROOT / "jobs" / job, folder)
+    for module in ("argparse", "dataclasses", "inspect", "json"):
+        if f"{module}.py" != job:
+            (folder / f"{module}.py").write_text(f"raise ImportError('jobs/{module}.py')")
+    (tmp_path / "sclip").symlink_to(ROOT / "sclip")
+    done = subprocess.run([sys.executable, str(folder / job), "--help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "usage: " in done.stdout
