@@ -5,6 +5,7 @@ Skipped where there is no chromium (Debian: apt install chromium), but where SCL
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from sclip.negatives import candidates
 from sclip.report import CorpusStatistics, write
 from sclip.report.cards import card
 from sclip.report.page import render
+from sclip.report.visit import Choice, Encoded, Picture, Seen, Slot, Token, Visit, write_page
 from sclip.scenegraph import Parser
 
 CHROMIUM = shutil.which("chromium")
@@ -51,6 +54,7 @@ frame.onload = () => {{
     cut: all("svg g").filter(g => wider(g.querySelector("text").getBBox(), g.querySelector("rect").getBBox()))
       .map(g => g.textContent),
     least: Math.min(...all("svg").map(svg => box(svg).width / svg.viewBox.baseVal.width)),
+    pictures: all("img").filter(img => img.naturalWidth).map(img => Math.round(box(img).width)),
     ran: page.documentElement.dataset.ran || document.documentElement.dataset.ran || "",
   }});
 }};
@@ -115,6 +119,38 @@ def test_a_phone_shows_all_of_a_page_and_nothing_beside_its_screen(
     assert found["svgs"] == pages[name].count("<svg") > 6
     assert found["least"] > 0.6  # the smallest letters are still 8 pixels high
     assert found["ran"] == ""
+
+
+@pytest.mark.parametrize(
+    "caption", [CAPTIONS[n] for n in (1, 3, 7, 9)], ids=["long", "script", "wide", "empty"]
+)
+def test_a_phone_shows_what_a_step_saw_with_picture_and_crop_beside_each_other(
+    caption: str, tmp_path: Path
+) -> None:
+    (graph,) = Parser().parse([caption])
+    tokens = [Token(49406, "start", "start"), *(Token(9, word) for word in caption.split()[:75])]
+    encoded = Encoded([*tokens, Token(0, "!", "padding")], [[tokens[:4], tokens[:2], tokens[1:4]]], 3)
+    slots = [Slot(negative, True, encoded) for negative in candidates(graph)[:2]]
+    slots.append(Slot(None, False, Encoded([Token(0, "!", "padding")], [], 0)))
+    picture, crop = (Picture(png(*size), "image/png", "what it is") for size in ((480, 200), (224, 224)))
+    choices = [Choice(text, text == caption, "2 objects, 1 attributes") for text in CAPTIONS]
+    facts = [("shard", "s3://bucket/" + "long-" * 30 + ".tar"), ("key", "x" * 200)]
+    visit = Visit("k" * 120, facts, [caption], picture, choices, Seen(graph, "parsed", encoded, slots, crop))
+    write_page(visit, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    found = shown(page, tmp_path)
+    assert found["scroll"] <= PHONE
+    assert found["beside"] == []
+    assert found["svgs"] == page.count("<svg")
+    assert len(found["pictures"]) == 2
+    assert all(100 < width < PHONE / 2 for width in found["pictures"])
+    assert found["ran"] == ""
+
+
+def png(width: int, height: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (width, height), (200, 30, 30)).save(file, "PNG")
+    return file.getvalue()
 
 
 def test_a_script_that_got_into_a_page_would_not_run(pages: dict[str, str], tmp_path: Path) -> None:

@@ -105,6 +105,10 @@ RULES = {
     "survey": Rule(
         "config config_loader data masking negatives report scenegraph", never=f"{HEAVY} spacy pydantic yaml"
     ),
+    "inspection": Rule(
+        "config config_loader data masking model.Tokenizer model.image_size report",
+        never=f"{HEAVY} spacy pydantic yaml",
+    ),
     "pretrain": Rule(
         "config config_loader data evaluate masking model registry scenegraph scenes scorer seeding tracking train",
         never="mlflow spacy open_clip timm pydantic yaml",

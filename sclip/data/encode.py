@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -97,10 +97,10 @@ class Encoder:
     def _texts(self, rows: list[dict[str, Any]], note: Note) -> dict[str, NDArray[Any]]:
         captions = [row[col.CAPTION] for row in rows]
         with _timed(note, "parse"):
-            known = self._known(rows, captions)
+            known = self.known(rows)
         most = self._config.loss.negatives_per_caption
         with _timed(note, "draw"):
-            drawn = [self._negatives(row, found) for row, found in zip(rows, known, strict=True)]
+            drawn = [self.drawn(row, found) for row, found in zip(rows, known, strict=True)]
         slots = [negative for of_row in drawn for negative in [*of_row, *[None] * (most - len(of_row))]]
         has_negative = np.array([negative is not None for negative in slots])
         with _timed(note, "tokenise"):
@@ -120,8 +120,9 @@ class Encoder:
     def _parser(self) -> Parser:
         return Parser(self._config.data.spacy_model)
 
-    def _known(self, rows: list[dict[str, Any]], captions: list[str]) -> list[Known]:
+    def known(self, rows: Sequence[dict[str, Any]]) -> list[Known]:
         """Return what is known of the captions of the rows, from their records where they have one that is sound."""
+        captions = [row[col.CAPTION] for row in rows]
         given = [
             _from_record(row[col.RECORD], caption) if caption and row.get(col.RECORD) else None
             for row, caption in zip(rows, captions, strict=True)
@@ -137,7 +138,8 @@ class Encoder:
         if new := sorted(wanted - self._graphs.keys()):
             self._graphs.update(zip(new, self._parser.parse(new), strict=True))
 
-    def _negatives(self, row: dict[str, Any], known: Known) -> list[negatives.Negative]:
+    def drawn(self, row: dict[str, Any], known: Known) -> list[negatives.Negative]:
+        """Return the negatives of the caption of a row that are trained on, at most loss.negatives_per_caption."""
         loss, seed = self._config.loss, self._config.run.seed
         if row[col.ORDINAL] == col.NO_SAMPLE or loss.negatives == "none":
             return []

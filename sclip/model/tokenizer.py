@@ -56,5 +56,13 @@ class Tokenizer:
                     ids[row, k, part, : len(tokens)] = tokens
         return ids
 
+    def words(self, ids: Sequence[int]) -> list[str]:
+        """Return the text of each id, to be read by people; one that does not end its word ends with a "·"."""
+        special = set(self._tokenizer.all_special_ids)
+        texts = ((id_, self._tokenizer.decode([id_])) for id_ in ids)
+        return [
+            text[:-1] if text.endswith(" ") else text if id_ in special else f"{text}·" for id_, text in texts
+        ]
+
     def _encode_phrase(self, phrase: str) -> tuple[int, ...]:
         return tuple(self._tokenizer.encode(phrase)[: self._phrase_tokens])

@@ -1,0 +1,186 @@
+"""What a training step saw of one sample, for people: in the terminal, and as a page with its pictures.
+
+`sclip.inspection` makes a `Visit` with the code that training reads and encodes with; here it is only shown.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from sclip.negatives import Negative
+from sclip.report.cards import card
+from sclip.report.page import render
+from sclip.report.terminal import console, show
+from sclip.report.texts import MOST_CHARACTERS, shortened
+from sclip.scenegraph import SceneGraph
+
+__all__ = ["Choice", "Encoded", "Picture", "Seen", "Slot", "Token", "Visit", "show_visit", "write_page"]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """An id of the tokenizer's vocabulary, at its place in a row."""
+
+    id: int
+    text: str
+    role: str = ""
+    """"start", "end", "padding" behind the end, which the tower does not look at, or "" for a piece of a word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A caption or a negative as text tower and knowledge encoder take it."""
+
+    tokens: list[Token]
+    triples: list[list[list[Token]]]
+    """Of each triple the tokens of head, relation and tail; padding is left out."""
+    graph_triples: int
+    """How many the graph has; the encoder takes no more than model.kee.triples."""
+
+    @property
+    def words(self) -> list[Token]:
+        """The tokens that are not padding."""
+        return [token for token in self.tokens if token.role != "padding"]
+
+    @property
+    def padding(self) -> int:
+        """How many tokens are padding."""
+        return len(self.tokens) - len(self.words)
+
+    @property
+    def triples_left_out(self) -> int:
+        """Triples of the graph that the encoder does not take."""
+        return self.graph_triples - len(self.triples)
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One of the loss.negatives_per_caption places for a negative."""
+
+    negative: Negative | None
+    has_negative: bool
+    """The mask of the loss."""
+    encoded: Encoded
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A caption of the sample, of which one is drawn in each epoch."""
+
+    caption: str
+    drawn: bool
+    note: str
+    """What the filter says of it, where there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An encoded picture."""
+
+    content: bytes
+    media_type: str
+    """"image/png" or "image/jpeg"."""
+    caption: str
+
+    @property
+    def uri(self) -> str:
+        """The picture inside of a page."""
+        return f"data:{self.media_type};base64,{base64.b64encode(self.content).decode()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a step is given of a sample that is trained on."""
+
+    graph: SceneGraph
+    origin: str
+    """Where the graph comes from."""
+    encoded: Encoded
+    slots: list[Slot]
+    crop: Picture
+
+    @property
+    def negatives(self) -> list[Negative]:
+        """Those that were drawn."""
+        return [slot.negative for slot in self.slots if slot.negative]
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One sample in one epoch."""
+
+    key: str
+    facts: list[tuple[str, str]]
+    """Where it stands and by what it was drawn: name and value."""
+    notes: list[str]
+    """What the reader should know before all else."""
+    picture: Picture | None
+    """The whole picture, no larger than a screen shows; None where it cannot be read."""
+    choices: list[Choice]
+    seen: Seen | None
+    left_out: str = ""
+    """Why it is not trained on; empty where it is."""
+
+
+def write_page(visit: Visit, path: Path) -> None:
+    """Write the page. Raises OSError where it cannot be written."""
+    seen = visit.seen
+    texts = [("caption", seen.encoded, True), *map(_row, seen.slots)] if seen else []
+    drawn = card(f"graph {seen.origin}", seen.graph, seen.negatives) if seen else None
+    html = render("visit.html", title=f"Sample {shortened(visit.key, 80)}", notes=visit.notes, visit=visit,
+                  card=drawn, texts=texts)  # fmt: skip
+    path.write_text(html, encoding="utf-8")
+
+
+def _row(slot: Slot) -> tuple[str, Encoded, bool]:
+    name = f"{slot.negative.kind} negative" if slot.negative else "no negative"
+    return name, slot.encoded, slot.has_negative
+
+
+def show_visit(visit: Visit, out: Console | None = None) -> None:
+    """Print the visit; pictures are for the page."""
+    out = out or console()
+    for name, value in [("key", visit.key), *visit.facts]:
+        out.print(Text.assemble((f"{name:<9} ", "dim"), shortened(value, MOST_CHARACTERS)), soft_wrap=True)
+    for note in visit.notes:
+        out.print(Text(f"note      {note}", "yellow"), soft_wrap=True)
+    out.print()
+    for choice in visit.choices:
+        sign = "▸ " if choice.drawn else "  "
+        line = Text(sign + shortened(choice.caption, MOST_CHARACTERS), "bold" if choice.drawn else "dim")
+        out.print(line + Text(f"  ({choice.note})" if choice.note else "", "dim"), soft_wrap=True)
+    if visit.choices:
+        out.print()
+    if visit.seen is None:
+        out.print(Text(f"not trained on: {visit.left_out}", "bold red"), soft_wrap=True)
+        return
+    show(visit.seen.graph, visit.seen.negatives, out)
+    out.print(Text(f"graph     {visit.seen.origin}"), soft_wrap=True)
+    out.print(Text(f"image     {visit.seen.crop.caption}"), soft_wrap=True)
+    rows = [("caption", visit.seen.encoded, True), *map(_row, visit.seen.slots)]
+    for name, encoded, is_there in rows:
+        _tokens(name, encoded, is_there, out)
+
+
+def _tokens(name: str, encoded: Encoded, is_there: bool, out: Console) -> None:
+    mask = "" if is_there else ", has_negative=false: nothing is computed of it"
+    count = f"{len(encoded.words)} of {len(encoded.tokens)} tokens, {encoded.padding} padding"
+    out.print(Text(f"{name}: {count}{mask}", "dim"), soft_wrap=True)
+    if encoded.words:
+        out.print(Text("  ") + _line(encoded.words), soft_wrap=True)
+    for triple in encoded.triples:
+        phrases = [_line(phrase) for phrase in triple]
+        out.print(Text("  triple  ", "dim") + Text(" | ", "dim").join(phrases), soft_wrap=True)
+    if encoded.triples_left_out:
+        out.print(Text(f"  and {encoded.triples_left_out} more triples, left out", "dim"))
+
+
+def _line(tokens: Sequence[Token]) -> Text:
+    parts = [Text.assemble((f"{token.id} ", "dim"), shortened(token.text, 40)) for token in tokens]
+    return Text("  ").join(parts)
