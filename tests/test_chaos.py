@@ -1,4 +1,4 @@
-"""A run over shards with every defect, through the loss of each kind of process: every row exactly once all the same."""
+"""A run over shards with every defect, and the loss of each kind of process: every row exactly once all the same."""
 
 from __future__ import annotations
 

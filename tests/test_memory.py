@@ -45,7 +45,7 @@ def write_shards(folder: Path) -> None:
 
 
 def memory() -> dict[str, float]:
-    """Return the bytes of the driver, of each kind of process and of the objects that Ray holds, and what it spilled."""
+    """Return the bytes of the driver, of each kind of process and of Ray's objects, and what Ray spilled."""
     found: defaultdict[str, float] = defaultdict(float)
     found["driver"] = psutil.Process().memory_info().rss
     for process in psutil.process_iter(["cmdline"]):
@@ -55,7 +55,6 @@ def memory() -> dict[str, float]:
                 memory = process.memory_info()
                 # of one process, without what it maps of the object store
                 found[kind] = max(found[kind], memory.rss - memory.shared)
-    (node,) = ray.nodes()
     store = ray._private.internal_api.get_memory_info_reply(
         ray._private.internal_api.get_state_from_address()
     ).store_stats
