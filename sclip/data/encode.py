@@ -28,7 +28,7 @@ from sclip.data.records import read_record
 from sclip.model import Tokenizer
 from sclip.scenegraph import Parser, SceneGraph
 
-_PARSED_CAPTIONS = 200_000
+_PARSED_CAPTIONS = 50_000
 """Scene graphs that an actor remembers (about 2 kB each): the next epoch's captions are often this one's."""
 
 
