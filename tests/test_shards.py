@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tars import Member, pair, tar_bytes
+from webdataset.tariterators import base_plus_ext
 
 from sclip.data import shards
 from sclip.data.shards import Rejected, Sample, count_samples, expand, read_shard
@@ -251,3 +252,11 @@ def test_the_index_of_another_program_is_passed_over(tmp_path: Path, content: st
     (tmp_path / "a.tar").write_bytes(WHOLE)
     (tmp_path / "index.json").write_text(content)
     assert list(count_samples([str(tmp_path / "a.tar")]).values()) == [6]
+
+
+@given(st.text(alphabet="ab./é ", max_size=12))
+@example("a/b.c/d.cap.txt")
+@example("x/.hidden.jpg")
+def test_a_name_is_split_into_key_and_suffix_as_webdataset_does(name: str) -> None:
+    found = shards._NAME.fullmatch(name)
+    assert (found.groups() if found else (None, None)) == base_plus_ext(name)

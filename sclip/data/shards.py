@@ -5,9 +5,10 @@ from elsewhere. Two kinds of trouble are kept apart: what is wrong *in* a shard 
 so it becomes a `Rejected` item and the stream goes on; what is wrong with the *storage* may pass, so it is
 tried again and then raised as `ShardError`.
 
-Grouping follows webdataset's naming rule (`base_plus_ext`), the tar is read by `tarfile` in stream mode.
-webdataset's own `tar_file_iterator` and `group_by_keys` do not serve here: they take a tar that is cut at a
-header for a complete one, read every member whole whatever its size or kind, and raise at a repeated name.
+Grouping follows webdataset's naming rule, the tar is read by `tarfile` in stream mode. webdataset's own
+`tar_file_iterator` and `group_by_keys` do not serve here: they take a tar that is cut at a header for a complete
+one, read every member whole whatever its size or kind, and raise at a repeated name. Its import brings torch, which
+would cost every reader 2.5 s of a core and 400 MB.
 """
 
 from __future__ import annotations
@@ -21,8 +22,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
-
-from webdataset.tariterators import base_plus_ext
 
 from sclip.data.annotation import MAX_MEMBER_BYTES, SUFFIX
 from sclip.data.filesystem import beside, parts
@@ -41,6 +40,8 @@ MAX_HEADER_BYTES = 1024 * 1024
 
 _END_BYTES = 64 * 1024
 _TEXT_SUFFIXES = ("json", "txt")
+_NAME = re.compile(r"((?:.*/)?[^.]+)\.([^/]*)")
+"""Key and suffix: the last part of the path up to its first dot, and what follows."""
 _META = re.compile(r"__[^/]*__($|/)")
 _BROKEN_COMPRESSION = (zlib.error, lzma.LZMAError, EOFError)
 _BROKEN_TAR = (tarfile.TarError, ValueError, ArithmeticError, LookupError, *_BROKEN_COMPRESSION)
@@ -174,9 +175,10 @@ def _groups(stream: Storage, *, bodies: bool) -> Iterator[_Group]:
             while (member := tar.next()) is not None:
                 tar.members = []  # it would keep every header of the shard
                 name = member.name.removeprefix("./")
-                key, suffix = base_plus_ext(name)
-                if not member.isreg() or key is None or _META.match(name):
+                named = _NAME.fullmatch(name)
+                if not member.isreg() or named is None or _META.match(name):
                     continue
+                key, suffix = named.groups()
                 if key != group.key:
                     if group.key:
                         yield group
