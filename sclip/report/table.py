@@ -1,6 +1,9 @@
-"""The statistics of a corpus as a short table with bars, for the terminal."""
+"""The statistics of a corpus, and what is set aside of it, as short tables for the terminal."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -42,6 +45,21 @@ def show_statistics(statistics: CorpusStatistics, console: Console) -> None:
             )
         )
     console.print(words)
+
+
+def show_findings(reasons: Sequence[tuple[str, int, Mapping[str, Any]]], console: Console) -> None:
+    """Print the reasons for which samples are set aside, with how many and one example (shard, key, reason) of each."""
+    if not reasons:
+        return
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("set aside because", overflow="fold")
+    table.add_column("", justify="right", no_wrap=True)
+    table.add_column("for example", overflow="fold")
+    for name, count, example in reasons:
+        shard = str(example["shard"]).rpartition("/")[2]
+        where = shortened(f"{shard}: {example['key'] or 'the rest of it'}", 60)
+        table.add_row(Text(shortened(name, 120)), f"{count:,}", Text(where))
+    console.print(table)
 
 
 def _bar(share: float) -> str:
