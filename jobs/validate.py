@@ -49,6 +49,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Run the job; 0, 1 or 2 as the module says."""
     given = _arguments(argv)
+    from ray.exceptions import RayError
     from rich.console import Console
 
     from sclip.data.annotate import stamp
@@ -88,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
         rate = (found.samples + len(found.quarantined)) / max(seconds, 1e-9)
         notes.append(f"{rate:,.0f} samples a second at {given.size} pixels, with the start of the actors")
         page = write(found, out, "Validation of shards", notes, seconds) if out else None
-    except (ConfigError, OSError, ParserError) as error:
+    except (ConfigError, OSError, ParserError, RayError) as error:  # with a traceback, the status were 1
         print(f"validate: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -132,7 +132,7 @@ def reachable(patterns: Sequence[str]) -> tuple[list[str], list[str]]:
 def kind(reason: str) -> str:
     """Return a reason without what is this sample's alone: numbers, names in quotes."""
     reason = re.sub(r"'[^']*'|\"[^\"]*\"", "'…'", reason.partition("\n")[0])
-    return re.sub(r"\d[\d.,]*", "N", reason)[:160]
+    return re.sub(r"\b0x[0-9a-f]+|(?<![A-Z]-)\d[\d.,]*", "N", reason)[:160]
 
 
 def validate(

@@ -68,6 +68,10 @@ def test_reasons_of_one_kind_are_one_line_with_an_example(planted: Planted) -> N
     [
         ("9000 x 9000 pixels, more than 64000000", "N x N pixels, more than N"),
         ("broken tar, last key '000123': unexpected end", "broken tar, last key '…': unexpected end"),
+        (
+            ".txt is not UTF-8: invalid start byte at byte 7",
+            ".txt is not UTF-8: invalid start byte at byte N",
+        ),
         ("no caption in .json captions, .json caption or .txt",) * 2,
     ],
 )
