@@ -9,15 +9,18 @@ or the job cannot run. Runs on the Ray cluster that it finds, as jobs/pretrain.p
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-if __name__ == "__main__":  # before Ray is imported, which warns of every actor that Ray Data starts
+if __name__ == "__main__":
+    # Instead of jobs/, whose inspect.py would be taken for the standard library's.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    # Before Ray is imported, which warns of every actor that Ray Data starts.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+
+import argparse
+import time
 
 from sclip.config import ConfigError, DataConfig
 

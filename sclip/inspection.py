@@ -28,7 +28,7 @@ from sclip.data import columns as col
 from sclip.data.annotate import usable_stamp
 from sclip.data.annotation import AnnotationError
 from sclip.data.encode import Encoder
-from sclip.data.images import ImageError, open_image
+from sclip.data.images import ImageError, thumbnail
 from sclip.data.notes import read_notes
 from sclip.data.reader import READ_SCHEMA, Reading, row_of
 from sclip.data.records import read_record
@@ -234,12 +234,11 @@ def _crop(pixels: NDArray[Any]) -> Picture:
 
 def _picture(image: bytes) -> Picture | None:
     try:
-        shown = open_image(image, _SHOWN_PIXELS)
+        shown = thumbnail(image, _SHOWN_PIXELS)
     except ImageError:
         return None
     with Image.open(io.BytesIO(image)) as header:
         width, height = header.size
-    shown.thumbnail((_SHOWN_PIXELS, _SHOWN_PIXELS))
     return Picture(_encoded(shown, "JPEG"), "image/jpeg", f"in the shard, {width} x {height} pixels")
 
 

@@ -26,6 +26,7 @@ from sclip.data.annotation import AnnotationError
 from sclip.data.images import ImageError, open_image, random_crop
 from sclip.data.pool import Pool
 from sclip.data.shards import Rejected, Sample, ShardError, expand, read_shard
+from sclip.masking import mask
 from sclip.report.page import render
 
 __all__ = ["Findings", "Validator", "kind", "reachable", "validate", "write"]
@@ -152,7 +153,7 @@ def validate(
     for row in pool.run(Validator, (data, size), shards, cpus):
         found.merge(_from_json(row["findings"]))
         on_shard(found)
-    order = {url: number for number, url in enumerate(shards)}
+    order = {mask(url): number for number, url in enumerate(shards)}
     found.quarantined.sort(key=lambda entry: (order[entry["shard"]], entry["index"]))
     found.unreachable.sort()
     return found
@@ -181,7 +182,7 @@ class Validator:
         try:
             for item in self._judged(url):
                 if isinstance(item, Rejected):
-                    found.quarantined.append({"shard": url} | asdict(item))
+                    found.quarantined.append({"shard": mask(url)} | asdict(item))
                     continue
                 found.samples += 1
                 found.captions += len(item.captions)

@@ -16,7 +16,7 @@ from pictures import animated, encoded, huge, noise, swelling
 from PIL import Image, ImageOps
 
 from sclip.data import images
-from sclip.data.images import MIN_SIDE, ImageError, centre_crop, open_image, random_crop
+from sclip.data.images import MIN_SIDE, ImageError, centre_crop, open_image, random_crop, thumbnail
 
 # What a crop is
 
@@ -166,6 +166,18 @@ def test_a_turned_jpeg_is_decoded_small_all_the_same(decoded: list[tuple[int, in
     found, expected = (random_crop(i, 64, (0.9, 1.0), random.Random(0)).astype(int) for i in (image, upright))
     assert np.abs(found - expected).mean() < 2
     assert decoded == [(125, 94), (750, 1000)]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_thumbnail_is_the_whole_picture_upright(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = encoded(photograph(300, 200), exif=exif)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(stored)))
+    upright.thumbnail((60, 60))
+    shown = thumbnail(stored, 60)
+    assert shown.size == upright.size == ((60, 40) if orientation < 5 else (40, 60))
+    assert np.abs(np.asarray(shown).astype(int) - np.asarray(upright)).mean() < 1
 
 
 @pytest.mark.parametrize(

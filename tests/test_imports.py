@@ -109,7 +109,7 @@ RULES = {
         "config config_loader data masking model.Tokenizer model.image_size report",
         never=f"{HEAVY} spacy pydantic yaml",
     ),
-    "validate": Rule("config data report", never=f"{HEAVY} spacy pydantic yaml"),
+    "validate": Rule("config data masking report", never=f"{HEAVY} spacy pydantic yaml"),
     "pretrain": Rule(
         "config config_loader data evaluate masking model registry scenegraph scenes scorer seeding tracking train",
         never="mlflow spacy open_clip timm pydantic yaml",

@@ -176,7 +176,9 @@ def test_of_a_key_that_stands_twice_the_first_is_shown_and_the_other_told(broken
     visit = inspect_sample(Run(config()), broken, "twice", 0)
     assert visit.seen
     assert visit.seen.graph.caption == RICH[2]
-    assert visit.notes == ["sample 4 has the same key: its key stands earlier in the shard"]
+    assert visit.notes == [
+        "sample 4 has the same key: its key stands earlier in the shard; members of a sample must be neighbours"
+    ]
 
 
 def test_a_key_that_is_not_there_is_told_with_the_nearest(plain: list[str]) -> None:

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pytest
 from annotated_shards import annotate_here, write_plain
@@ -100,6 +101,13 @@ def test_a_shard_that_is_gone_once_it_is_read_is_named_and_ends_nothing(tmp_path
     assert (found.shards, found.samples, found.quarantined) == (3, 10, [])
 
 
+def test_a_password_in_the_name_of_a_shard_is_not_reported() -> None:
+    fsspec.filesystem("memory").pipe("/validate/empty.tar", b"")
+    found = found_in(["memory://user:secret@/validate/empty.tar"])
+    assert found.quarantined or found.unreachable
+    assert "secret" not in json.dumps([found.quarantined, found.unreachable])
+
+
 def test_whether_shards_are_annotated_as_this_installation_would_is_told(tmp_path: Path) -> None:
     plain = write_plain(tmp_path / "plain")
     parser = Parser()
@@ -150,7 +158,7 @@ def test_the_job_reports_every_defect_and_tells_by_its_status(
     assert report["samples"] == sum(map(len, planted.good.values()))
     assert report["quarantined"] == sum(reason["count"] for reason in report["reasons"]) == len(lines)
     assert f"look at it: {out / 'report.html'}" in done.stdout
-    assert "N frames: which one the caption means is not known" in " ".join(done.stdout.split())
+    assert "N frames: which one" in done.stdout
     assert "N frames" in (out / "report.html").read_text()
     assert not planted.marker.exists()
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 __all__ = ["MAX_PIXELS", "MIN_SIDE", "ImageError", "centre_crop", "open_image", "random_crop"]
+__all__ += ["thumbnail"]
 
 MAX_PIXELS = 64_000_000
 """Larger pictures are refused before decoding: 8,000 x 8,000 is 256 MB in memory, and no photograph of a corpus."""
@@ -86,6 +87,26 @@ def centre_crop(image: bytes | Image.Image, size: int) -> NDArray[Any]:
     with _told():
         copy = image.copy()
     return _crop(copy, size, _centred)
+
+
+def thumbnail(image: bytes, side: int) -> Image.Image:
+    """Return the whole upright picture as RGB, no side longer than `side` pixels, to be looked at.
+
+    Raises ImageError as `random_crop`.
+    """
+    picture = open_image(image)
+    exchanged, mirrored_x, mirrored_y = _STORED.get(_orientation(picture), (False, False, False))
+    with _told():
+        picture.draft("RGB", (side, side))
+        shown = _rgb(picture)
+        shown.thumbnail((side, side))
+    for turned, how in (
+        (mirrored_x, Image.Transpose.FLIP_LEFT_RIGHT),
+        (mirrored_y, Image.Transpose.FLIP_TOP_BOTTOM),
+        (exchanged, Image.Transpose.TRANSPOSE),
+    ):
+        shown = shown.transpose(how) if turned else shown
+    return shown
 
 
 def _drawn(width: int, height: int, scale: tuple[float, float], rng: random.Random) -> _Box:
