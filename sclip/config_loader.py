@@ -71,7 +71,7 @@ def keys() -> dict[str, tuple[Any, str]]:
                 section = schema["$defs"][entry["$ref"].rsplit("/", 1)[-1]]
                 walk(section["properties"], default[name], f"{prefix}{name}.")
             else:
-                found[prefix + name] = (default[name], entry.get("description", ""))
+                found[prefix + name] = (default[name], " ".join(entry.get("description", "").split()))
 
     walk(schema["properties"], to_tree(Config()), "")
     return found
