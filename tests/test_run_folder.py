@@ -17,6 +17,7 @@ from sclip.train.run_folder import RESUMABLE, RunFolder
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")  # one process, no group
 
 SHARDS = {"/data/0.tar": 500, "/data/1.tar": 500, "/data/2.tar": 17}
+SOURCES = [SHARDS]
 CONFIG = Config(run=RunConfig(name="first"))
 
 
@@ -24,8 +25,8 @@ CONFIG = Config(run=RunConfig(name="first"))
 def folder(tmp_path: Path) -> RunFolder:
     """A run that was started and has no checkpoint yet."""
     run = RunFolder(tmp_path / "first")
-    run.compare(to_tree(CONFIG), SHARDS)
-    run.start(to_tree(CONFIG), SHARDS)
+    run.compare(to_tree(CONFIG), SOURCES)
+    run.start(to_tree(CONFIG), SOURCES)
     return run
 
 
@@ -46,10 +47,10 @@ def save(folder: RunFolder, step: int, trained: tuple[nn.Linear, torch.optim.Ada
     return path
 
 
-def differing(folder: RunFolder, config: Config, shards: dict[str, int] = SHARDS) -> list[str]:
+def differing(folder: RunFolder, config: Config, *sources: dict[str, int]) -> list[str]:
     """Return the lines of a refusal between its first and its last one."""
     with pytest.raises(ConfigError, match=r"^run\.name='first': a run of this name") as raised:
-        folder.compare(to_tree(config), shards)
+        folder.compare(to_tree(config), sources or SOURCES)
     _, *lines, remedy = str(raised.value).splitlines()
     assert remedy == "name another run, or take these changes back to resume it"
     return [line.removeprefix("  ") for line in lines]
@@ -59,7 +60,9 @@ def quarantined(folder: RunFolder) -> list[dict[str, Any]]:
     return [json.loads(line) for line in folder.quarantine.read_text().splitlines()]
 
 
-REJECTED = {"shard": "/data/1.tar", "key": "0007", "reason": "not a readable image"}
+def rejected(step: int, key: str = "0007") -> dict[str, Any]:
+    place = {"source": 0, "pass": 2, "shard": "/data/1.tar", "index": 7}
+    return place | {"step": step, "key": key, "reason": "not a readable image"}
 
 
 # The config of a run
@@ -67,7 +70,7 @@ REJECTED = {"shard": "/data/1.tar", "key": "0007", "reason": "not a readable ima
 
 def test_a_folder_that_is_not_there_takes_any_config(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "new")
-    run.compare(to_tree(CONFIG), SHARDS)
+    run.compare(to_tree(CONFIG), SOURCES)
     assert run.latest() is None
     assert run.roll_back() == []
     assert run.complete is None
@@ -76,7 +79,7 @@ def test_a_folder_that_is_not_there_takes_any_config(tmp_path: Path) -> None:
 
 
 def test_the_same_config_and_shards_pass(folder: RunFolder) -> None:
-    folder.compare(to_tree(CONFIG), dict(reversed(SHARDS.items())))
+    folder.compare(to_tree(CONFIG), [dict(reversed(SHARDS.items()))])
 
 
 def test_where_and_how_a_run_goes_may_differ(folder: RunFolder) -> None:
@@ -95,7 +98,7 @@ def test_where_and_how_a_run_goes_may_differ(folder: RunFolder) -> None:
         data=DataConfig(actors_max=9, readers=1),
         tracking=dataclasses.replace(CONFIG.tracking, offline=True),
     )
-    folder.compare(to_tree(changed), SHARDS)
+    folder.compare(to_tree(changed), SOURCES)
 
 
 @pytest.mark.parametrize("key", sorted(RESUMABLE))
@@ -141,9 +144,40 @@ def test_a_shard_of_another_size_counts_as_one(folder: RunFolder) -> None:
 
 def test_a_second_start_keeps_what_the_first_recorded(folder: RunFolder) -> None:
     resumed = dataclasses.replace(CONFIG, train=TrainConfig(num_workers=4))
-    folder.start(to_tree(resumed), SHARDS)
+    folder.start(to_tree(resumed), SOURCES)
     assert json.loads((folder.path / "config.json").read_text()) == to_tree(CONFIG)
-    assert json.loads((folder.path / "shards.json").read_text()) == SHARDS
+    assert json.loads((folder.path / "shards.json").read_text()) == {
+        "sources": [{"weight": 1.0, "shards": SHARDS}]
+    }
+
+
+def test_sources_are_recorded_with_their_weights_and_no_shard_may_move_between_them(tmp_path: Path) -> None:
+    tree = to_tree(dataclasses.replace(CONFIG, data=DataConfig(shards=("a", "b"), weights=(3.0, 0.5))))
+    sources = [{"/data/0.tar": 500}, {"/data/1.tar": 500, "/data/2.tar": 17}]
+    run = RunFolder(tmp_path / "first")
+    run.start(tree, sources)
+    run.compare(tree, sources)
+    written = json.loads((run.path / "shards.json").read_text())["sources"]
+    assert [source["weight"] for source in written] == [3.0, 0.5]
+    assert [source["shards"] for source in written] == sources
+    moved = [{"/data/0.tar": 500, "/data/1.tar": 500}, {"/data/2.tar": 17}]
+    with pytest.raises(ConfigError, match="shards: 2 differ, the first is /data/1.tar"):
+        run.compare(tree, moved)
+    reweighted = to_tree(dataclasses.replace(CONFIG, data=DataConfig(shards=("a", "b"), weights=(3.0, 1.0))))
+    with pytest.raises(ConfigError, match=r"data\.weights: \[3\.0, 0\.5\] -> \[3\.0, 1\.0\]"):
+        run.compare(reweighted, sources)
+
+
+def test_a_run_of_a_version_that_knew_no_sources_is_refused_in_one_line(folder: RunFolder) -> None:
+    (folder.path / "shards.json").write_text(json.dumps(SHARDS))
+    with pytest.raises(ConfigError, match=r"^run\.name='first': .* another version of sclip; .*$"):
+        folder.compare(to_tree(CONFIG), SOURCES)
+
+
+def test_a_shard_with_a_secret_in_its_uri_is_told_without_it(folder: RunFolder) -> None:
+    (line,) = differing(folder, CONFIG, SHARDS | {"https://me:secret@host/9.tar": 1})
+    assert "host/9.tar" in line
+    assert "secret" not in line
 
 
 # Its checkpoints
@@ -222,12 +256,12 @@ def test_quarantine_lines_after_the_newest_checkpoint_are_taken_back(
 ) -> None:
     """The samples come again, and would be listed twice."""
     save(folder, 5, trained)
-    folder.set_aside(5, [REJECTED, REJECTED | {"key": "0008"}])
-    folder.set_aside(10, [REJECTED | {"key": "0009"}])
+    folder.set_aside([rejected(5), rejected(5, "0008")])
+    folder.set_aside([rejected(10, "0009")])
     (save(folder, 10, trained) / manifest.MANIFEST).unlink()
     folder.roll_back()
-    assert quarantined(folder) == [{"step": 5} | REJECTED, {"step": 5} | REJECTED | {"key": "0008"}]
-    folder.set_aside(10, [REJECTED | {"key": "0009"}])
+    assert quarantined(folder) == [rejected(5), rejected(5, "0008")]
+    folder.set_aside([rejected(10, "0009")])
     assert [line["key"] for line in quarantined(folder)] == ["0007", "0008", "0009"]
 
 
@@ -235,21 +269,21 @@ def test_quarantine_lines_of_a_whole_checkpoint_stay_and_half_a_line_goes(
     folder: RunFolder, trained: tuple[nn.Linear, torch.optim.AdamW]
 ) -> None:
     save(folder, 5, trained)
-    folder.set_aside(5, [REJECTED])
+    folder.set_aside([rejected(5)])
     with folder.quarantine.open("a") as file:
         file.write('{"key": "0009", "rea')
     folder.roll_back()
-    assert quarantined(folder) == [{"step": 5} | REJECTED]
+    assert quarantined(folder) == [rejected(5)]
 
 
 def test_without_a_checkpoint_nothing_stays_in_quarantine(folder: RunFolder) -> None:
-    folder.set_aside(5, [REJECTED])
+    folder.set_aside([rejected(5)])
     folder.roll_back()
     assert quarantined(folder) == []
 
 
 def test_nothing_set_aside_leaves_no_file(folder: RunFolder) -> None:
-    folder.set_aside(5, [])
+    folder.set_aside([])
     assert not folder.quarantine.exists()
 
 

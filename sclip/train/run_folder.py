@@ -67,6 +67,11 @@ class RunFolder:
         before, known = self._read("config.json"), self._read("shards.json")
         if before is None:
             return
+        if known is not None and "sources" not in known:
+            raise ConfigError(
+                f"run.name={self.path.name!r}: a run of this name was started by another version of sclip; "
+                "go on with that version, or name another run"
+            )
         lines = [line for line in difference(before, config) if line.partition(":")[0] not in RESUMABLE]
         was = _by_place([source["shards"] for source in known["sources"]]) if known else {}
         if known is not None and was != (is_ := _by_place(sources)):
