@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,13 +33,13 @@ def samples(entry: int, count: int, first: int = 0) -> list[Row]:
     return [(entry, ordinal, col.SAMPLE) for ordinal in range(first, first + count)]
 
 
-def note_of(rows: Sequence[Row], **figures: Any) -> Note:
+def note_of(rows: Sequence[Row], index_of: Callable[[int], int] = tar_index) -> Note:
     """Return the note of an encoder call on the rows: a marker for each that is no sample."""
     markers = [
         Marker(
             entry,
             ordinal,
-            ordinal if status == col.END else tar_index(ordinal),
+            ordinal if status == col.END else index_of(ordinal),
             status,
             f"key{ordinal}",
             "not a picture" if status == col.REJECTED else "",
@@ -47,17 +47,17 @@ def note_of(rows: Sequence[Row], **figures: Any) -> Note:
         for entry, ordinal, status in rows
         if status != col.SAMPLE
     ]
-    return Note(markers, samples=sum(status == col.SAMPLE for *_, status in rows), **figures)
+    return Note(markers, samples=sum(status == col.SAMPLE for *_, status in rows))
 
 
-def placed(rows: Sequence[Row], origin: int = 0) -> Columns:
+def placed(rows: Sequence[Row], origin: int = 0, index_of: Callable[[int], int] = tar_index) -> Columns:
     """Return the columns of a block beside those of the model; without a sample, of the one row that says so."""
     places = [row[:2] for row in rows if row[2] == col.SAMPLE] or [(0, col.NO_SAMPLE)]
-    notes = [note_of(rows).to_json()] + [""] * (len(places) - 1)
+    notes = [note_of(rows, index_of).to_json()] + [""] * (len(places) - 1)
     return {
         col.ENTRY: np.array([entry for entry, _ in places], np.int64),
         col.ORDINAL: np.array([ordinal for _, ordinal in places], np.int64),
-        col.INDEX: np.array([tar_index(max(ordinal, 0)) for _, ordinal in places], np.int64),
+        col.INDEX: np.array([index_of(max(ordinal, 0)) for _, ordinal in places], np.int64),
         col.ORIGIN: np.full(len(places), origin, np.int64),
         col.NOTE: np.array(notes, object),
     }

@@ -124,7 +124,15 @@ def test_a_wrong_type_is_told_with_key_and_value(
     ("override", "found"),
     [
         ("train.epochs=0", "train.epochs=0: at least 1"),
-        ("train.num_workers=5", "train.batch_size=12: must divide among train.num_workers=5"),
+        ("train.num_workers=13", "train.batch_size=12: at least one for each of train.num_workers=13"),
+        (
+            "train={num_workers: 5, micro_batch: 2}",
+            "train.micro_batch=2: 0, or a divisor of a worker's share of train.batch_size, 3",
+        ),
+        ("data.weights=[3, 1]", "data.weights=(3.0, 1.0): one for each of the 0 patterns of data.shards"),
+        ("data={shards: [a, b], weights: [1, 0]}", "data.weights=(1.0, 0.0): each above 0"),
+        ("data.shuffle_buffer=-1", "data.shuffle_buffer=-1: 0 (off) or more"),
+        ("data.mix_blocks=0", "data.mix_blocks=0: at least 1"),
         ("train.beta2=1.0", "train.beta2=1.0: 0 to below 1"),
         ("train.learning_rate=.nan", "train.learning_rate=nan: must be above 0"),
         ("loss.hinge_margin=3", "loss.hinge_margin=3.0: 0 to 2"),

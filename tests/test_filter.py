@@ -11,12 +11,24 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import ray
-from annotated_shards import EPOCHS, LEAST, SIDE, annotate_here, plan, rewritten, rows, seen, write_plain
+from annotated_shards import (
+    EPOCHS,
+    LEAST,
+    SIDE,
+    annotate_here,
+    plan,
+    rewritten,
+    rows,
+    seen,
+    tables,
+    write_plain,
+)
 from conftest import ROOT, Head
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from rich.console import Console
+from stream_blocks import BLANK, Row, block
 
 from sclip import pretrain
 from sclip.config import ConfigError, LossConfig
@@ -26,9 +38,10 @@ from sclip.data import columns as col
 from sclip.data.annotate import stamp
 from sclip.data.batches import Batches, Record
 from sclip.data.encode import Encoder
+from sclip.data.notes import read_notes
 from sclip.data.position import Position
 from sclip.data.shards import Sample, read_shard
-from sclip.data.stream import StreamPlan, read_entry
+from sclip.data.stream import StreamPlan
 from sclip.scenegraph import Parser
 from sclip.train import manifest
 
@@ -51,10 +64,9 @@ def annotated(plain: list[str], tmp_path_factory: pytest.TempPathFactory, parser
 
 
 def blocks(of: StreamPlan, encoder: Encoder | None = None) -> Iterator[Columns]:
-    encoder = encoder or Encoder(of.config, SIDE, len(of.shards))
-    for entry in range(len(of.schedule)):
-        for table in read_entry(of, entry, [], origin=0):
-            yield encoder(table)
+    encoder = encoder or Encoder(of.config, SIDE)
+    for table in tables(of):
+        yield encoder(table)
 
 
 # The same batches
@@ -75,10 +87,13 @@ def test_annotated_and_plain_shards_give_the_same_batches(
     assert len(found) == len(expected) > EPOCHS * 3
     for one, other in zip(found, expected, strict=True):
         assert one.keys() == other.keys()
-        samples = one[col.STATUS] == col.SAMPLE
-        for name in one:  # of an END row the key is the shard, which lies elsewhere
-            rows = samples if name in (col.SAMPLE_KEY, col.KEY) else slice(None)
-            np.testing.assert_array_equal(one[name][rows], other[name][rows], err_msg=name)
+        for name in one.keys() - {col.NOTE}:
+            np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+        ends = [
+            [marker[:4] for note in read_notes(of_one[col.NOTE]) for marker in note.markers]
+            for of_one in (one, other)
+        ]
+        assert ends[0] == ends[1]  # but for the key, which of an END row is the shard: it lies elsewhere
     assert any(block[col.HAS_NEGATIVE].any() for block in found) == (negatives != "none")
 
 
@@ -106,16 +121,16 @@ def test_a_caption_with_a_malformed_record_is_parsed_and_nothing_else_changes(
     annotated: list[str], parser: Parser
 ) -> None:
     of = plan(annotated, stamp(parser))
-    (table, *_) = read_entry(of, 0, [], origin=0)
-    encoder = Encoder(of.config, SIDE, len(annotated))
+    table = next(tables(of))
+    encoder = Encoder(of.config, SIDE)
     expected = encoder(table)
     first = next(n for n in range(table.num_rows) if expected[col.HAS_NEGATIVE][n])
     for record in broken(table[col.RECORD][first].as_py(), table[col.CAPTION][first].as_py()):
         given = table.to_pylist()
         given[first][col.RECORD] = record
         found = encoder(table.from_pylist(given, schema=table.schema))
-        for name, values in expected.items():
-            np.testing.assert_array_equal(found[name], values, err_msg=f"{name} of {record[:80]!r}")
+        for name in expected.keys() - {col.NOTE}:
+            np.testing.assert_array_equal(found[name], expected[name], err_msg=f"{name} of {record[:80]!r}")
 
 
 @pytest.mark.parametrize("member", [b"", b"no gzip", annotation.pack("rules-0", [b"{}"] * 3)])
@@ -147,7 +162,7 @@ def test_only_captions_that_pass_are_drawn_and_a_sample_without_one_is_left_out(
         return len(graph.objects) >= 2 and bool(graph.attributes) and bool(graph.relations)
 
     passing: dict[str, set[str]] = {}
-    for shard in filtered.shards:
+    for shard in filtered.sources[0]:
         for item in read_shard(shard):
             assert isinstance(item, Sample)
             passing[item.key] = {caption for caption in item.captions if passes(caption)}
@@ -160,16 +175,9 @@ def test_only_captions_that_pass_are_drawn_and_a_sample_without_one_is_left_out(
 
 
 def batches(given: Sequence[dict[str, Any]]) -> Batches:
-    """Return the batches of a worker that is given these rows, with nothing in their model columns."""
-    blank = {name: np.zeros(1) for name in col.MODEL_COLUMNS}
-    block = {
-        name: np.array([row[name] or 0 for row in given], np.int64)
-        for name in (col.ENTRY, col.INDEX, col.COUNT, col.STATUS, col.ORIGIN)
-    }
-    text = {
-        name: np.array([row[name] or "" for row in given], object) for name in (col.SAMPLE_KEY, col.REASON)
-    }
-    return Batches([block | text | {name: np.zeros((len(given), 1)) for name in blank}], 4, 0, blank)
+    """Return the batches of a worker that is given these rows."""
+    of_rows: list[Row] = [(row[col.ENTRY], row[col.ORDINAL], row[col.STATUS]) for row in given]
+    return Batches([block(of_rows[at : at + 5]) for at in range(0, len(of_rows), 5)], 4, 0, BLANK, mixed=3)
 
 
 @settings(max_examples=25, deadline=None)
@@ -196,17 +204,21 @@ def test_with_a_filter_every_shard_is_closed_once_over_any_crash(
         assert not rejected
         left_out += count
         position.merge(Position.from_json(json.loads(json.dumps(record.to_json()))))
-    assert position.to_json() == {"low": EPOCHS * len(filtered.shards), "closed": [], "open": []}
+    assert position.to_json() == {"closed": [0, EPOCHS * len(filtered.sources[0])], "open": []}
     assert trained == len(seen(filtered))
     assert trained + left_out == EPOCHS * 24
 
 
-def test_neighbouring_samples_that_are_left_out_share_one_row(filtered: StreamPlan) -> None:
-    markers = [row for row in rows(filtered) if row[col.STATUS] == col.FILTERED]
-    assert max(row[col.COUNT] for row in markers) > 1
-    found = list(blocks(filtered))
-    counts = [int(block[col.COUNT][block[col.STATUS] == col.FILTERED].sum()) for block in found]
-    assert sum(counts) == sum(row[col.COUNT] for row in markers)
+def test_every_sample_that_is_left_out_is_told_in_a_note_by_its_place(filtered: StreamPlan) -> None:
+    left_out = {
+        (row[col.ENTRY], row[col.ORDINAL], row[col.INDEX])
+        for row in rows(filtered)
+        if row[col.STATUS] == col.FILTERED
+    }
+    notes = [note for columns in blocks(filtered) for note in read_notes(columns[col.NOTE])]
+    markers = [m for note in notes for m in note.markers if m.status == col.FILTERED]
+    assert len(markers) == len(left_out) > 0
+    assert {(marker.entry, marker.ordinal, marker.tar_index) for marker in markers} == left_out
 
 
 # A run
@@ -234,7 +246,7 @@ def test_a_run_with_a_filter_counts_what_it_left_out_and_closes_every_shard(
         with pytest.raises(ConfigError, match="not annotated"):
             run(plain, LEAST)
         assert not (tmp_path / "runs").exists()
-        summary = run(filtered.shards, LEAST)
+        summary = run(filtered.sources[0], LEAST)
     finally:
         ray.shutdown()
     kept = {key for _, key, _ in seen(filtered)}
@@ -242,5 +254,5 @@ def test_a_run_with_a_filter_counts_what_it_left_out_and_closes_every_shard(
     assert (trained["samples"], trained["filtered"]) == (2 * len(kept), 2 * (24 - len(kept)))
     assert trained["quarantined"] == 0
     position = manifest.read_state(summary.folder / trained["checkpoint"])["position"]
-    assert position == {"low": 2 * len(filtered.shards), "closed": [], "open": []}
+    assert position == {"closed": [0, 2 * len(filtered.sources[0])], "open": []}
     assert "  filtered " in said.getvalue().splitlines()[-2]

@@ -14,13 +14,15 @@ import numpy as np
 import pytest
 import ranks
 import torch
-from test_batches import Columns
+from stream_blocks import Columns, Row, placed
 from test_health import WHITE, with_overflow
 from train_cases import CASES, MODEL
 
 from sclip.config import Config, DataConfig, HealthConfig, RunConfig, TrainConfig
 from sclip.data import columns as col
 from sclip.data.position import Position
+from sclip.data.reader import Reading
+from sclip.data.schedule import Schedule, Visit
 from sclip.data.stream import StreamPlan
 from sclip.model import Tokenizer, image_size
 from sclip.train import loop, manifest
@@ -32,34 +34,39 @@ from sclip.train.step import TrainStep
 SHARDS, PER_SHARD, SHARE = 4, 7, 2
 """In each shard the row 2 cannot be read, and the rows 3 and 4 are filtered: four of seven are trained on."""
 SAMPLES = SHARDS * (PER_SHARD - 3)
+SCHEDULE = Schedule(3, 1, (SHARDS,))
+PATHS = tuple(f"/data/{number}.tar" for number in range(SHARDS))
 
-Rows = list[tuple[int, int, int]]
-"""Entry, index and status."""
 
-
-def left(position: Position) -> Rows:
+def left(position: Position) -> list[Row]:
     """Return the rows of the stream that a position has not done, each shard's end after them."""
-    found = []
-    for entry in position.remaining(SHARDS):
-        done = {index for part in position.done(entry) for index in part}
-        status = {2: col.REJECTED, 3: col.FILTERED}
-        rows = [(entry, index, status.get(index, col.SAMPLE)) for index in range(PER_SHARD) if index != 4]
+    found: list[Row] = []
+    status = {2: col.REJECTED, 3: col.FILTERED, 4: col.FILTERED}
+    for entry in (entry for entries in position.remaining(SHARDS) for entry in entries):
+        done = {ordinal for part in position.done(entry) for ordinal in part}
+        rows = [(entry, ordinal, status.get(tar_index(ordinal), col.SAMPLE)) for ordinal in range(PER_SHARD)]
         found += [row for row in rows if row[1] not in done]
         found.append((entry, PER_SHARD, col.END))
     return found
+
+
+def tar_index(ordinal: int) -> int:
+    """Return the place in its shard of a row that its reader mixed."""
+    return (5 * ordinal + 1) % PER_SHARD
 
 
 def key(entry: int, index: int) -> int:
     return 100 * entry + index
 
 
-def block(rows: Rows, origin: int, white: Sequence[int]) -> Columns:
+def block(rows: Sequence[Row], origin: int, white: Sequence[int]) -> Columns:
     """Return the columns of rows; the pictures of the keys in `white` are white alone."""
     tokenizer, side = Tokenizer(MODEL.name, MODEL.kee), image_size(MODEL.name)
-    keys = [key(entry, index) for entry, index, _ in rows]
+    found = placed(rows, origin, tar_index)
+    keys = [key(entry, index) for entry, index in zip(found[col.ENTRY], found[col.INDEX], strict=True)]
     cases = [CASES[k % len(CASES)] for k in keys]
     images = [np.random.default_rng(k).integers(0, 255, (3, side, side), np.uint8) for k in keys]
-    return {
+    return found | {
         col.IMAGE: np.stack([np.full_like(i, WHITE) if k in white else i for k, i in zip(keys, images, strict=True)]),
         col.TEXT: tokenizer.text([case[0] for case in cases]),
         col.NEGATIVE_TEXT: tokenizer.text([case[1] for case in cases])[:, None],
@@ -67,13 +74,6 @@ def block(rows: Rows, origin: int, white: Sequence[int]) -> Columns:
         col.TRIPLES: tokenizer.triples([[case[2]] if case[2] else [] for case in cases]),
         col.NEGATIVE_TRIPLES: tokenizer.triples([[case[2][::-1]] if case[2] else [] for case in cases])[:, None],
         col.KEY: np.array(keys),
-        col.ENTRY: np.array([entry for entry, _, _ in rows]),
-        col.INDEX: np.array([index for _, index, _ in rows]),
-        col.STATUS: np.array([status for *_, status in rows], np.int8),
-        col.COUNT: np.array([2 if status == col.FILTERED else 0 for *_, status in rows]),
-        col.ORIGIN: np.full(len(rows), origin),
-        col.SAMPLE_KEY: np.array([f"key{k}" for k in keys], object),
-        col.REASON: np.array(["not a picture" for _ in keys], object),
     }  # fmt: skip
 
 
@@ -140,8 +140,7 @@ class Run:
                 run.packed = "packed_text" in batch
                 return metrics
 
-        shards = tuple(f"/data/{number}.tar" for number in range(SHARDS))
-        plan = StreamPlan(self.config, shards, image_size(MODEL.name), (1, 1))
+        plan = StreamPlan(Reading(self.config), SCHEDULE, (PATHS,), image_size(MODEL.name), (1, 1))
         queue: Any = SimpleNamespace(put_nowait=self.put.append)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(loop, "ray", SimpleNamespace(train=stand_in))
@@ -176,6 +175,7 @@ def on_a_rank(rank: int, world_size: int, place: str) -> dict[str, Any]:
 
     found = {
         "whole": run("whole", profile_steps=(2, 1)).run(),
+        "uneven": run("uneven").with_("train", batch_size=SHARE * world_size + 1).run(),
         "crashed": run("again", crash_at=4).with_("checkpoint", every=2, asynchronous=False).run(),
         "resumed": run("again")
         .with_("checkpoint", every=2, keep_last=9)
@@ -227,17 +227,74 @@ ALL = [key(entry, index) for entry in range(SHARDS) for index in (0, 1, 5, 6)]
 def done(state: dict[str, Any]) -> set[int]:
     """Return the keys of the samples that a checkpoint says were trained on."""
     position = Position.from_json(state["position"])
-    ranges = {e: [range(PER_SHARD)] if position.closed(e) else position.done(e) for e in range(SHARDS)}
-    return {k for e, parts in ranges.items() for part in parts for i in part if (k := key(e, i)) in ALL}
+    open_ = {entry for entries in position.remaining(SHARDS) for entry in entries}
+    ranges = {e: position.done(e) if e in open_ else [range(PER_SHARD)] for e in range(SHARDS)}
+    return {
+        k for e, parts in ranges.items() for part in parts for o in part if (k := key(e, tar_index(o))) in ALL
+    }
 
 
 def test_every_sample_is_trained_on_once_and_every_shard_closed(runs: Runs) -> None:
     assert runs.error("whole") == ""
     assert runs.keys("whole") == ALL
     state = runs.state("whole", SAMPLES // SHARE // runs.world_size)
-    assert state["position"] == {"low": SHARDS, "closed": [], "open": []}
+    assert state["position"] == {"closed": [0, SHARDS], "open": []}
     assert state["progress"]["samples"] == SAMPLES
     assert (state["progress"]["quarantined"], state["progress"]["filtered"]) == (SHARDS, 2 * SHARDS)
+
+
+def test_a_batch_that_does_not_divide_among_the_ranks_is_as_large_as_it_is_named(runs: Runs) -> None:
+    assert runs.error("uneven") == ""
+    assert runs.keys("uneven") == ALL
+    first = [len(of_rank["uneven"]["trained"][0]) for of_rank in runs.of_ranks]
+    assert first == [SHARE + 1, SHARE][: runs.world_size]
+
+
+def places(line: dict[str, Any], kind: str) -> list[int]:
+    """Return the keys that a line of the ledger names."""
+    entry_of = {SCHEDULE.visit(entry): entry for entry in range(SHARDS)}
+    found = line.get(kind, [])
+    return sorted(key(entry_of[Visit(*visit)], index) for *visit, of_one in found for index in of_one)
+
+
+def test_the_ledger_of_each_rank_says_what_it_trained_on_in_each_step(runs: Runs) -> None:
+    filtered = []
+    for rank, of_rank in enumerate(runs.of_ranks):
+        file = runs.place / "whole" / "ledger" / f"0000-{rank:05d}.jsonl"
+        head, *lines = [json.loads(line) for line in file.read_text().splitlines()]
+        assert head == {"attempt": 0, "rank": rank, "world_size": runs.world_size, "from_step": 0}
+        trained = {line["step"]: places(line, "trained") for line in lines if "trained" in line}
+        steps = {n: sorted(keys) for n, keys in enumerate(of_rank["whole"]["trained"], start=1) if keys}
+        assert trained == steps
+        filtered += [k for line in lines for k in places(line, "filtered")]
+    assert sorted(filtered) == [key(entry, index) for entry in range(SHARDS) for index in (3, 4)]
+
+
+def test_the_ledger_of_a_resumed_run_has_two_attempts_that_meet_at_the_checkpoint(runs: Runs) -> None:
+    counted: list[int] = []
+    left_out: list[int] = []
+    for attempt, (name, steps) in enumerate((("crashed", range(1, 3)), ("resumed", range(3, 99)))):
+        for rank in range(runs.world_size):
+            file = runs.place / "again" / "ledger" / f"{attempt:04d}-{rank:05d}.jsonl"
+            head, *lines = [json.loads(line) for line in file.read_text().splitlines()]
+            assert (head["attempt"], head["from_step"]) == (attempt, 2 * attempt)
+            assert bool(runs.of_ranks[rank][name]["trained"])
+            counted += [k for line in lines if line["step"] in steps for k in places(line, "trained")]
+            left_out += [k for line in lines if line["step"] in steps for k in places(line, "filtered")]
+    assert sorted(counted) == ALL
+    assert sorted(left_out) == [key(entry, index) for entry in range(SHARDS) for index in (3, 4)]
+
+
+def test_what_was_set_aside_is_listed_by_where_it_stands_with_the_step_of_its_checkpoint(runs: Runs) -> None:
+    for name in ("whole", "again"):
+        folder = RunFolder(runs.place / name)
+        lines = [json.loads(line) for line in folder.quarantine.read_text().splitlines()]
+        latest = folder.latest()
+        assert latest is not None
+        assert sorted((line["shard"], line["index"]) for line in lines) == [(path, 2) for path in PATHS]
+        for line in lines:
+            assert (line["source"], line["pass"], line["reason"]) == (0, 0, "not a picture")
+            assert folder.step_path(line["step"]) in folder.checkpoints() or line["step"] == latest[1] + 1
 
 
 def test_a_checkpoint_holds_what_was_trained_on_and_nothing_that_is_made_ahead(runs: Runs) -> None:
@@ -295,8 +352,7 @@ def test_a_loss_that_is_not_finite_stops_every_rank_with_step_shard_and_checkpoi
     assert step > 1
     assert f"TrainingDiverged: step {step}: loss is nan" in error
     keys = [k for of_rank in runs.of_ranks for k in of_rank[f"stopped {sharding}"]["trained"][step - 1]]
-    plan = StreamPlan(Config(run=RunConfig(seed=3)), tuple("abcd"), 1, (1, 1))
-    shards = sorted({f"/data/{plan.schedule.shard(k // 100)}.tar" for k in keys})
+    shards = sorted({PATHS[SCHEDULE.visit(k // 100).shard] for k in keys})
     assert f"its samples are of {', '.join(shards)};" in error
     latest = RunFolder(runs.place / name).latest()
     assert latest is not None

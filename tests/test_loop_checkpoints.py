@@ -8,14 +8,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from stream_blocks import placed, samples
 from train_cases import MODEL, ROWS, config_with, start, training_batch
 
 from sclip.config import CheckpointConfig, ConfigError
-from sclip.data import columns as col
+from sclip.data.reader import Reading
+from sclip.data.schedule import Schedule
 from sclip.data.stream import StreamPlan
 from sclip.model import image_size
 from sclip.train import checkpoint, loop, manifest
@@ -38,15 +39,7 @@ def block(number: int) -> dict[str, Any]:
     """Return the rows of a step as the stream hands them out."""
     batch = training_batch(number)
     columns: dict[str, Any] = {name: tensor.numpy() for name, tensor in batch.items() if name != "valid"}
-    return columns | {
-        col.ENTRY: np.zeros(ROWS, np.int64),
-        col.INDEX: np.arange(ROWS) + number * ROWS,
-        col.STATUS: np.full(ROWS, col.SAMPLE, np.int8),
-        col.COUNT: np.zeros(ROWS, np.int64),
-        col.ORIGIN: np.zeros(ROWS, np.int64),
-        col.SAMPLE_KEY: np.array([f"key{k}" for k in range(ROWS)], object),
-        col.REASON: np.array([""] * ROWS, object),
-    }
+    return columns | placed(samples(0, ROWS, first=number * ROWS))
 
 
 def trained(folder: Path, ema_decay: float = 0.0, **keep: Any) -> list[dict[str, Any]]:
@@ -59,7 +52,8 @@ def trained(folder: Path, ema_decay: float = 0.0, **keep: Any) -> list[dict[str,
     train = SimpleNamespace(get_context=lambda: context, get_dataset_shard=lambda name: shard)
     reports: list[dict[str, Any]] = []
     folder.mkdir()
-    plan = StreamPlan(config, ("/data/0.tar",), image_size(MODEL.name), (1, 1))
+    sources = (("/data/0.tar",),)
+    plan = StreamPlan(Reading(config), Schedule(0, 1, (1,)), sources, image_size(MODEL.name), (1, 1))
     queue: Any = SimpleNamespace(put_nowait=reports.append)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "ray", SimpleNamespace(train=train))

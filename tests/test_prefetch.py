@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_batches import BLANK, block, samples
+from stream_blocks import BLANK, Row, block, samples, value_of
 from test_grad_cache import batch_for
 from train_cases import ROWS, config_with, training_batch
 
@@ -99,7 +99,7 @@ def plain() -> Config:
 
 
 def test_batches_come_as_the_stream_gives_them_and_empty_ones_at_its_end() -> None:
-    rows = [*samples(0, 3), (0, 3, col.REJECTED), *samples(0, 2, first=4), (0, 6, col.END)]
+    rows: list[Row] = [*samples(0, 3), (0, 3, col.REJECTED), *samples(0, 2, first=4), (0, 6, col.END)]
     record, found = Record(), []
     with prefetched(Batches([block(rows)], 2, 0, BLANK), plain(), False, CPU) as ahead:
         for _ in range(5):
@@ -107,12 +107,12 @@ def test_batches_come_as_the_stream_gives_them_and_empty_ones_at_its_end() -> No
             record.passed(ready.batch)
             record.trained(ready.batch)
             found.append(ready)
-    assert [ready.batch.indices.tolist() for ready in found] == [[0, 1], [2, 4], [5], [], []]
+    assert [ready.batch.ordinals.tolist() for ready in found] == [[0, 1], [2, 4], [5], [], []]
     for ready in found:
         tensors = ready.on_device()
         assert tensors["valid"].tolist() == [at < ready.batch.rows for at in range(2)]
-        assert tensors["key"][: ready.batch.rows].tolist() == [i + 1 for i in ready.batch.indices]
-    assert record.position.closed(0)
+        assert tensors["key"][: ready.batch.rows].tolist() == [*map(value_of, ready.batch.ordinals)]
+    assert record.position.low == 1
     assert len(record.rejected) == 1
 
 

@@ -119,7 +119,7 @@ def test_a_group_is_the_ranks_of_a_node_unless_told_otherwise(of_ranks: list[Any
         ({"shard_ranks": 2, "sharding": "fsdp"}, "train.shard_ranks=2: only train.sharding=hsdp has groups"),
         ({"shard_ranks": 3, "sharding": "hsdp"}, "train.shard_ranks=3: 0 .*train.num_workers=4"),
         ({"shard_ranks": -1, "sharding": "hsdp"}, "train.shard_ranks=-1: 0 "),
-        ({"batch_size": 10}, "train.batch_size=10: must divide among train.num_workers=4"),
+        ({"batch_size": 3}, "train.batch_size=3: at least one for each of train.num_workers=4"),
     ],
 )
 def test_what_cannot_be_divided_is_refused_before_anything_is_scheduled(

@@ -100,7 +100,8 @@ def test_the_folder_of_a_run_stands_for_its_shards_and_how_it_reads_them(
     plain: list[str], tmp_path: Path
 ) -> None:
     data = DataConfig(shards=(f"{Path(plain[0]).parent}/*.tar",), caption_field="captions", min_objects=2)
-    RunFolder(tmp_path / "my-run").start(to_tree(Config(data=data)), dict.fromkeys(plain, 5))
+    sources = [dict.fromkeys(plain[1:], 5), dict.fromkeys(plain[:1], 5)]
+    RunFolder(tmp_path / "my-run").start(to_tree(Config(data=data)), sources)
     corpus = corpus_of([str(tmp_path / "my-run")], DataConfig())
     assert corpus.title == "my-run"
     assert corpus.shards == tuple(plain)
