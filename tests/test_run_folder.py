@@ -161,7 +161,7 @@ def test_sources_are_recorded_with_their_weights_and_no_shard_may_move_between_t
     assert [source["weight"] for source in written] == [3.0, 0.5]
     assert [source["shards"] for source in written] == sources
     moved = [{"/data/0.tar": 500, "/data/1.tar": 500}, {"/data/2.tar": 17}]
-    with pytest.raises(ConfigError, match="shards: 2 differ, the first is /data/1.tar"):
+    with pytest.raises(ConfigError, match=r"shards: 2 differ, the first is /data/1\.tar"):
         run.compare(tree, moved)
     reweighted = to_tree(dataclasses.replace(CONFIG, data=DataConfig(shards=("a", "b"), weights=(3.0, 1.0))))
     with pytest.raises(ConfigError, match=r"data\.weights: \[3\.0, 0\.5\] -> \[3\.0, 1\.0\]"):
