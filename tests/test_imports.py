@@ -67,6 +67,11 @@ RULES = {
         "config data masking negatives scenegraph report", never=f"{HEAVY} spacy pydantic yaml"
     ),
     "data.annotated": Rule("data masking report", never=f"{HEAVY} spacy pydantic yaml"),
+    "data.columns": Rule(never="*"),
+    "data.notes": Rule(never="*"),
+    "data.position": Rule(never="*"),
+    "data.schedule": Rule("seeding", never="*"),
+    "data.reader": Rule("config data masking seeding", never=f"{HEAVY} spacy pydantic yaml"),
     "data.pool": Rule("config", never="ray.train spacy open_clip timm mlflow pydantic yaml"),
     "data.stream": Rule(
         "config masking seeding data", never="ray.train spacy open_clip timm mlflow pydantic yaml"
@@ -85,7 +90,9 @@ RULES = {
     "train.flops": STEP,
     "train.manifest": STEP,
     "train.health": Rule("config model train.collectives train.step", never=STEP.never),
+    "train.ledger": Rule("data.schedule train.collectives", never=STEP.never),
     "train.meter": Rule(never=STEP.never),
+    "train.stages": Rule("data.notes", never=STEP.never),
     "train.prefetch": Rule("config data.batches data.columns model train.step", never=STEP.never),
     "train.trainer": Rule(
         "config config_loader seeding data model scenegraph.ParserError train tracking",
