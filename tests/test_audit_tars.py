@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import fsspec
@@ -110,6 +110,17 @@ def test_one_changed_byte_anywhere_is_judged_as_the_reader_does(tmp_path: Path, 
 @pytest.mark.parametrize("content", [b"", b"no tar", bytes(range(256)) * 20, gzip.compress(WHOLE)[:20]])
 def test_what_is_no_tar_is_broken_without_a_row(tmp_path: Path, content: bytes) -> None:
     assert counted(tmp_path / "s.tar", content) == Tar(0, True)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_what_follows_the_end_of_a_tar_makes_it_broken(
+    tmp_path: Path, pack: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / "0.tar"
+    assert counted(path, pack(WHOLE + WHOLE)) == Tar(5, True)
+    assert given_out(path) == (5, True)
+    assert counted(path, pack(WHOLE + bytes(200_000))) == Tar(5, False)
+    assert given_out(path) == (5, False)
 
 
 def test_compressed_and_remote_tars_are_counted_too(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ _META = re.compile(r"__[^/]*__($|/)")
 _BROKEN = (
     tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError, ArithmeticError, LookupError,
 )  # fmt: skip
+_TAIL_BYTES = 64 * 1024
 _SHARDS_A_PROCESS = 8
 """Fewer are counted before another process has started."""
 
@@ -38,7 +39,7 @@ class Tar:
     groups: int
     """Sample groups, the one that the tar breaks in among them."""
     broken: bool
-    """Its end is missing or unreadable."""
+    """Its end is missing or unreadable, or something follows it."""
 
 
 def count_tars(urls: Sequence[str]) -> dict[str, Tar]:
@@ -86,9 +87,17 @@ def _count(stream: IO[bytes] | Any, mode: Any) -> Tar:
             for key in _keys(tar):
                 groups += key != last
                 last = key
+            return Tar(groups, _goes_on(tar, mode))
     except _BROKEN:
         return Tar(groups, True)
-    return Tar(groups, False)
+
+
+def _goes_on(tar: tarfile.TarFile, mode: str) -> bool:
+    """Tell whether anything but zeros stands after the end of the archive, which no reader of tars reaches."""
+    file: Any = tar.fileobj
+    if mode == "r:":  # the others read forward, and stand there
+        file.seek(tar.offset)
+    return any(any(rest) for rest in iter(lambda: file.read(_TAIL_BYTES), b""))
 
 
 def _keys(tar: tarfile.TarFile) -> Iterator[str]:
