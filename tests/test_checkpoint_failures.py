@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import ranks
@@ -17,7 +18,7 @@ from sclip.train import checkpoint, manifest
 from sclip.train.collectives import in_unison
 from sclip.train.manifest import CheckpointError, NotWritten
 from sclip.train.run_folder import RunFolder
-from sclip.train.trainer import _StopAtLastingErrors
+from sclip.train.trainer import _OnErrors
 
 
 def small(seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -152,6 +153,9 @@ def test_a_rank_killed_while_it_writes_leaves_the_checkpoint_before_and_no_other
 
 
 def test_storage_that_did_not_take_a_checkpoint_is_tried_again_and_a_damaged_one_is_not() -> None:
-    _StopAtLastingErrors().after_exception(None, {0: NotWritten("no space left")})
+    told: list[dict[str, str]] = []
+    callback = _OnErrors(cast(Any, SimpleNamespace(put_nowait=told.append)))
+    callback.after_exception(None, {1: NotWritten("no space left"), 0: OSError("gone")})
+    assert told == [{"kind": "lost", "reason": "worker 0, and 1 more: OSError: gone"}]
     with pytest.raises(CheckpointError, match="of another model"):
-        _StopAtLastingErrors().after_exception(None, {0: CheckpointError("of another model")})
+        callback.after_exception(None, {0: CheckpointError("of another model")})
