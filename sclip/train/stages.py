@@ -22,6 +22,8 @@ _WORK = ("decode", "parse", "draw", "tokenise")
 """What an encoder does, one after the other."""
 _KEEPS_UP = 0.02
 """Share of the time that training may wait for data before the stream counts as too slow."""
+_BUSY = 0.6
+"""Utilisation of encoders that are never short of rows; between two calls Ray takes their blocks away."""
 _REMEDIES = {
     "read": "readers are the limit: raise data.readers, or bring the shards nearer",
     "decode": "decode actors are the limit: add CPUs, or pack smaller images",
@@ -89,7 +91,9 @@ def limit(figures: Mapping[str, float], data_wait: float) -> str:
         return ""
     if data_wait <= _KEEPS_UP:
         return "training is the limit"
-    if figures["read_utilisation"] > figures["encode_utilisation"]:
+    if (
+        figures["encode_utilisation"] < _BUSY
+    ):  # its tables come too slowly, however busy the few readers say they are
         return _REMEDIES["read"]
     # The slowest stage of an encoder does the fewest samples in a second of its work.
     rates = {name: figures[f"{name}_samples_per_s"] for name in _WORK if f"{name}_samples_per_s" in figures}
