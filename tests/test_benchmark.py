@@ -21,10 +21,10 @@ from rich.console import Console
 from sclip.benchmark import scenegraph
 from sclip.benchmark.captions import CaptionsError, generated, read
 from sclip.benchmark.rounds import Rates, in_turns
-from sclip.benchmark.step import Plain, Table
 from sclip.benchmark.step_cases import SMALL_NAME, Case, add_small_model, columns_of
 from sclip.benchmark.step_profile import busy_us, kernels
-from sclip.benchmark.step_rows import Found, Line, line
+from sclip.benchmark.step_rows import line
+from sclip.benchmark.table import Found, Line, Plain, Table
 
 JOB = [sys.executable, str(ROOT / "jobs" / "benchmark.py")]
 

@@ -45,11 +45,13 @@ RULES = {
     "negatives.__main__": Rule("scenegraph negatives report", never=f"{HEAVY} spacy pydantic yaml"),
     "report": Rule("scenegraph negatives seeding", never=f"{HEAVY} spacy pydantic yaml"),
     "benchmark.step": Rule(
-        "benchmark.machine benchmark.rounds benchmark.step_cases benchmark.step_profile benchmark.step_rows",
+        "benchmark.machine benchmark.rounds benchmark.step_cases benchmark.step_profile benchmark.step_rows "
+        "benchmark.table",
         never="ray spacy mlflow pydantic yaml rich",
     ),
     "benchmark.step_rows": Rule(
-        "benchmark.step_cases train.checkpoint train.flops", never="ray spacy mlflow pydantic yaml rich"
+        "benchmark.machine benchmark.step_cases benchmark.table train.checkpoint train.flops",
+        never="ray spacy mlflow pydantic yaml rich",
     ),
     "benchmark.step_profile": Rule(
         "benchmark.step_cases benchmark.step_rows", never="ray spacy mlflow pydantic yaml rich"

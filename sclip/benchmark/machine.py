@@ -29,3 +29,10 @@ def _processor() -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.processor() or platform.machine()
+
+
+def memory_bytes(name: str) -> int:
+    """Return a figure of this process's memory: VmRSS, what it takes now, or VmHWM, the most that it took."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (found,) = (line for line in lines if line.startswith(f"{name}:"))
+    return 1024 * int(found.split()[1])

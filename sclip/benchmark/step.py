@@ -10,9 +10,8 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,39 +19,11 @@ from sclip.benchmark.machine import machine
 from sclip.benchmark.rounds import BenchmarkError
 from sclip.benchmark.step_cases import SMALL_NAME, Case, add_small_model
 from sclip.benchmark.step_profile import profiled
-from sclip.benchmark.step_rows import Line, arithmetic, faster, line, peak_memory, stall, utilisation
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from sclip.benchmark.step_rows import arithmetic, faster, line, peak_memory, stall, utilisation
+from sclip.benchmark.table import Plain, Table
 
 ROWS_ON_CPU, ROWS_ON_GPU = 32, 2048
 TRAIN_ONE_EPOCH = "open_clip_train's train_one_epoch"
-
-
-@dataclass(frozen=True)
-class Table:
-    """All rows, and what they were measured on."""
-
-    lines: list[Line]
-    profile: str
-    made_on: dict[str, str]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return all of it as JSON values."""
-        return {"made_on": self.made_on, "rows": [vars(line) for line in self.lines], "profile": self.profile}
-
-    def show(self, console: Console | Plain) -> None:
-        """Print it, with rich's console or `Plain`."""
-        head = ("", "peer", "wanted", "measured, the median (least to most)")
-        rows = [head, *((of.what, of.peer, of.wanted, of.found) for of in self.lines)]
-        widths = [max(len(cells[k]) for cells in rows) for k in range(len(head))]
-        for cells in rows:
-            padded = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
-            console.print(padded.rstrip(), soft_wrap=True)
-        for name, value in self.made_on.items():
-            console.print(f"{name:<18}{value}", soft_wrap=True)
-        if self.profile:
-            console.print(self.profile, soft_wrap=True)
 
 
 def add_arguments(arguments: argparse.ArgumentParser) -> None:
@@ -118,14 +89,6 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
         "model": f"{case.model}, batch {case.rows}, {case.precision}",
     }
     return Table(lines, profile, shown | machine(["torch", "open_clip_torch"]))
-
-
-class Plain:
-    """What the table is shown with where rich is not installed."""
-
-    def print(self, text: str, soft_wrap: bool = True) -> None:
-        """Print a line; nothing wraps it."""
-        print(text)
 
 
 def main(argv: list[str]) -> int:

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -25,28 +25,16 @@ import torch
 from torch.distributed.checkpoint import state_dict_saver
 from torch.distributed.checkpoint.state_dict import get_state_dict
 
+from sclip.benchmark.machine import memory_bytes
 from sclip.benchmark.step_cases import Case, Ours, add_small_model, peer
+from sclip.benchmark.table import Found, Line
 from sclip.train import checkpoint
 from sclip.train.flops import peak_flops
 
-__all__ = ["Line", "arithmetic", "faster", "line", "peak_memory", "stall", "utilisation", "wait"]
-
-Found = tuple[str, Mapping[str, Sequence[float]]]
-"""In words, and the figures of every round by name."""
+__all__ = ["arithmetic", "faster", "line", "peak_memory", "stall", "utilisation", "wait"]
 
 STEPS_ON_GPU = 10
 """Steps of a round there: what the peer does once an epoch (it reads the loss, and logs it) would count in each."""
-
-
-@dataclass(frozen=True)
-class Line:
-    """One row of the table."""
-
-    what: str
-    peer: str
-    wanted: str
-    found: str
-    figures: Mapping[str, Sequence[float]]
 
 
 def line(what: str, peer: str, wanted: str, measure: Callable[[], Found]) -> Line:
@@ -129,16 +117,11 @@ def _peak_bytes(case: Case) -> int:
         step()
         return torch.cuda.max_memory_allocated()
     ctypes.CDLL(None).malloc_trim(0)
-    before = _status_bytes("VmRSS")
+    before = memory_bytes("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # from here on the peak counts anew
     step()
     gradients = sum(p.numel() * p.element_size() for p in step.model.parameters())
-    return _status_bytes("VmHWM") - before - gradients
-
-
-def _status_bytes(name: str) -> int:
-    (found,) = (x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(f"{name}:"))
-    return 1024 * int(found.split()[1])
+    return memory_bytes("VmHWM") - before - gradients
 
 
 def stall(case: Case, rounds: int) -> Found:
