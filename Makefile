@@ -3,13 +3,14 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo compare benchmark test check clean
+.PHONY: help demo compare benchmark chaos test check clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       train on generated scenes, end with a registered model"
 	@echo "make compare    the same beside plain CLIP, which takes twice as long"
 	@echo "make benchmark  captions a second beside the field's parser"
+	@echo "make chaos      kill a training 20 times at random moments and audit it, beside webdataset (half an hour)"
 	@echo "make test       run the tests"
 	@echo "make check      ruff and mypy"
 
@@ -30,6 +31,10 @@ compare: .venv/installed
 benchmark: .venv/installed
 	$(PIP) --constraint constraints.txt --editable '.[benchmark]'
 	$(BIN)/python jobs/benchmark.py scenegraph $(ARGS)
+
+# Twenty kills of drivers, workers and encoders, with 2 and 1 workers in turns; the other rows of the table are small.
+chaos: .venv/installed
+	$(BIN)/python jobs/benchmark.py stream --rounds 1 --samples 1024 --simulate-samples 10000000 --kills 20 $(ARGS)
 
 test: .venv/installed
 	$(BIN)/python -m pytest $(ARGS)

@@ -36,6 +36,11 @@ BENCHMARKS = {
         "a training step beside open_clip's, its operations, memory and checkpoints",
         ONE_THREAD,
     ),
+    "stream": (
+        "sclip.benchmark.stream",
+        "the data stream beside webdataset, its stages alone and Ray Data; plans of long schedules",
+        ONE_THREAD,
+    ),
 }
 
 

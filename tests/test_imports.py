@@ -33,6 +33,8 @@ STEP = Rule(
 )
 """What a machine with only torch and open_clip can run."""
 
+STREAM = "ray.train spacy open_clip timm mlflow pydantic yaml"
+
 RULES = {
     "": Rule("scorer", never=f"{HEAVY} spacy"),
     "config": Rule(never="*"),
@@ -58,6 +60,28 @@ RULES = {
     ),
     "benchmark.step_cases": Rule(
         "config model train.flops train.optimizer train.step", never="ray spacy mlflow pydantic yaml rich"
+    ),
+    "benchmark.stream": Rule(
+        "benchmark.machine benchmark.rounds benchmark.stream_cases benchmark.stream_kills benchmark.stream_plan "
+        "benchmark.stream_rows benchmark.stream_shards benchmark.table train.cluster",
+        never=f"{STREAM} torch",
+    ),
+    "benchmark.stream_cases": Rule("benchmark.stream_shards config data scenegraph", never=f"{STREAM} torch"),
+    "benchmark.stream_kills": Rule("audit.account benchmark.rounds benchmark.table", never=STREAM),
+    "benchmark.stream_peers": Rule(
+        "benchmark.stream_cases config data model.Tokenizer negatives seeding", never=STREAM
+    ),
+    "benchmark.stream_plan": Rule("benchmark.machine config data train.cluster", never=f"{STREAM} torch"),
+    "benchmark.stream_rows": Rule(
+        "benchmark.rounds benchmark.stream_cases benchmark.stream_peers benchmark.stream_plan "
+        "benchmark.stream_stages benchmark.table data train.prefetch",
+        never=f"{STREAM} torch",
+    ),
+    "benchmark.stream_shards": Rule(
+        "benchmark.captions benchmark.rounds data", never=f"{HEAVY} spacy pydantic yaml"
+    ),
+    "benchmark.stream_stages": Rule(
+        "benchmark.stream_cases data model.Tokenizer negatives scenegraph seeding", never=f"{STREAM} torch"
     ),
     "benchmark": Rule("scenegraph negatives", never=f"{HEAVY} pydantic yaml"),
     "model": Rule("config seeding", never="ray spacy lemminflect mlflow pydantic yaml"),

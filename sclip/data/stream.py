@@ -79,6 +79,13 @@ def build(plan: StreamPlan, position: Position, origin: int) -> ray.data.Dataset
     )
 
 
+def chunks(schedule: Schedule, position: Position) -> list[range]:
+    """Return the entries that are left, as the ranges that a read task each goes through."""
+    gaps = position.remaining(len(schedule))
+    size = -(-sum(map(len, gaps)) // _MOST_READ_TASKS) or 1
+    return [gap[at : at + size] for gap in gaps for at in range(0, len(gap), size)]
+
+
 class _Encoder:
     """The encoder of `sclip.data.encode`, imported where it runs.
 
@@ -105,9 +112,7 @@ class _ShardSource(Datasource):  # type: ignore[misc]
     def __init__(self, plan: StreamPlan, position: Position, origin: int) -> None:
         super().__init__()
         self._plan, self._position, self._origin = plan, position, origin
-        gaps = position.remaining(len(plan.schedule))
-        size = -(-sum(map(len, gaps)) // _MOST_READ_TASKS) or 1
-        self.chunks = [gap[at : at + size] for gap in gaps for at in range(0, len(gap), size)]
+        self.chunks = chunks(plan.schedule, position)
 
     def estimate_inmemory_data_size(self) -> int | None:
         return None

@@ -1,0 +1,113 @@
+"""The data stream beside its peers: samples a second, starts, epochs, waiting, and what a very long schedule costs.
+
+`python jobs/benchmark.py stream`, on a Ray cluster of its own on this machine, bound to loopback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import ray
+
+from sclip.benchmark.machine import machine
+from sclip.benchmark.rounds import BenchmarkError
+from sclip.benchmark.stream_cases import Case
+from sclip.benchmark.stream_kills import kills
+from sclip.benchmark.stream_plan import Scale
+from sclip.benchmark.stream_rows import epochs, parsing, planning, throughput, waiting
+from sclip.benchmark.stream_shards import Shards, make
+from sclip.benchmark.table import Line, Table
+from sclip.train import cluster
+
+DATA_LOADER, RAY_DATA = "webdataset and DataLoader", "Ray Data, iterated an epoch at a time"
+RESUMED = "webdataset and DataLoader, gone on by batches"
+_SHARDS = 16
+_SCHEDULE = "schedule of 100,000 shards, 1,000,000,000 samples"
+
+
+def add_arguments(arguments: argparse.ArgumentParser) -> None:
+    """Declare what this benchmark takes."""
+    cores = len(os.sched_getaffinity(0))
+    arguments.add_argument("--rounds", type=int, default=5, help="measured rounds (default: 5)")
+    arguments.add_argument("--samples", type=int, default=4096, help="samples in a round (default: 4096)")
+    arguments.add_argument("--image-size", type=int, default=224, help="pixels of a crop (default: 224)")
+    arguments.add_argument("--processes", type=int, default=cores, help="that encode (default: the cores)")
+    arguments.add_argument(
+        "--photographs", type=Path, metavar="FOLDER", help="of .jpg files (default: generated ones)"
+    )
+    arguments.add_argument(
+        "--captions", type=Path, metavar="FILE", help="one a line, or COCO's .json (default: generated ones)"
+    )
+    arguments.add_argument(
+        "--simulate-samples", type=int, default=100_000_000, metavar="N",
+        help="of the long schedule, that its ranks take (default: 100,000,000; 0: all, some minutes)",
+    )  # fmt: skip
+    arguments.add_argument(
+        "--kills", type=int, default=0, metavar="N",
+        help="of a training at random moments, a minute each (default: 0, the row is not measured)",
+    )  # fmt: skip
+
+
+def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
+    """Measure all rows; raises BenchmarkError for what the user can put right."""
+    if options.samples < 256 or options.rounds < 1 or options.processes < 1 or options.image_size < 32:
+        raise BenchmarkError(
+            "--samples: 256 or more; --rounds, --processes: 1 or more; --image-size: 32 or more"
+        )
+    os.environ["RAY_ADDRESS"] = "local"  # never somebody's cluster, whose nodes may be busy
+    with tempfile.TemporaryDirectory(prefix="stream-") as folder:
+        try:
+            capacity = cluster.connect()
+            logging.getLogger("ray.data").setLevel(logging.ERROR)  # a line for each stream that ends
+            per_shard = -(-options.samples // _SHARDS)
+            shards = make(
+                Path(folder), options.samples, per_shard, options.photographs, options.captions,
+                lambda: capacity.cpus,
+            )  # fmt: skip
+            case = Case(shards, min(options.processes, int(capacity.cpus)), capacity.cpus, options.image_size)
+            lines = _measured(case, options.rounds, on_round)
+            ray.shutdown()  # the rows below start what they need themselves
+            if options.kills:
+                found = kills(Path(folder), case.shards.annotated, case.shards.samples, options.kills)
+                lines.append(
+                    Line("rows of epochs that were killed at random moments", RESUMED, "0, 0", *found)
+                )
+        finally:
+            ray.shutdown()
+    memory, seconds, position = planning(Scale(rows=options.simulate_samples))
+    lines += [
+        Line(f"driver's memory, {_SCHEDULE}", "", "300 MB, flat", *memory),
+        Line("the same, time of the plan", "", "5 s, flat", *seconds),
+        Line("the same, position in a checkpoint", "", "1 MB, 100 kB", *position),
+    ]
+    shown = {
+        "samples": f"{shards.source}, to {case.image_size} pixels",
+        "processes": f"{case.processes} that encode, batches of {case.batch}, {options.rounds} rounds",
+    }
+    return Table(lines, "", shown | machine(["ray", "webdataset", "torch", "pillow", "spacy"]))
+
+
+def _measured(case: Case, rounds: int, on_round: Callable[[int], None]) -> list[Line]:
+    annotated, figures = throughput(case, rounds, on_round)
+    parsed = parsing(case, rounds, on_round)
+    first, seam = epochs(replace(case, shards=_some(case.shards)), min(rounds, 3), on_round)
+    waited = waiting(case, case.processes * max(figures["ours_per_core_s"]))
+    return [
+        Line("samples a second per core, annotated shards", DATA_LOADER, "0.9 x, 1.3 x", annotated, figures),
+        Line("the same, parsing in the pipeline", "the stages alone, added up", "0.8 x, 0.95 x", *parsed),
+        Line("time to the first batch", RAY_DATA, "12 s, 6 s", *first),
+        Line("from one epoch to the next, above a batch", RAY_DATA, "0.5 s, no gap", *seam),
+        Line("share of a step spent waiting for data", "80 % of the rate above", "2 %, 0.5 %", *waited),
+    ]
+
+
+def _some(shards: Shards) -> Shards:
+    """Return a quarter of the shards: two epochs of them follow each other in every round."""
+    count = _SHARDS // 4
+    return Shards(shards.plain[:count], shards.annotated[:count], shards.samples // 4, shards.source)

@@ -1,0 +1,170 @@
+"""Our stream as a worker reads it, and the times at which its batches come; beside it the processor time of it all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+import ray.data
+
+from sclip.benchmark.stream_shards import Shards
+from sclip.config import Config, DataConfig, ModelConfig
+from sclip.data import columns as col
+from sclip.data import stream
+from sclip.data.annotate import stamp
+from sclip.data.batches import Batch, Batches, Columns
+from sclip.data.position import Position
+from sclip.data.reader import Reading
+from sclip.data.schedule import Schedule
+from sclip.data.stream import StreamPlan
+from sclip.scenegraph import Parser
+
+__all__ = ["Case", "CpuClock", "Times", "batches_of", "blocks_of", "drained", "plan_of"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the stream is read from, and by how many."""
+
+    shards: Shards
+    processes: int
+    """Encoders, or workers of a DataLoader."""
+    cpus: float
+    """Of the Ray cluster."""
+    image_size: int = 224
+    batch: int = 64
+    model: str = "ViT-B-32"
+    """Whose tokens are made."""
+
+    @property
+    def config(self) -> Config:
+        """The run's config. Reservations are shares of the cluster: everything has its place on any machine."""
+        data = DataConfig(
+            actors_min=self.processes, actors_max=self.processes,
+            actor_cpus=min(1.0, 0.6 * self.cpus / self.processes),
+            read_cpus=min(1.0, 0.3 * self.cpus / DataConfig.readers),
+        )  # fmt: skip
+        return Config(model=ModelConfig(name=self.model), data=data)
+
+
+@dataclass
+class Times:
+    """When each batch came, and the samples that it brought."""
+
+    started: float = field(default_factory=time.perf_counter)
+    at: list[float] = field(default_factory=list)
+    samples: list[int] = field(default_factory=list)
+    keys: set[int] = field(default_factory=set)
+    """Of the samples, as digests."""
+    passes: list[set[int]] = field(default_factory=list)
+    """Which passes over the shards the samples of each batch are of."""
+    cpu_s: float = 0.0
+    """Seconds of all cores together from the first batch to the last."""
+
+    def add(self, keys: Iterable[int]) -> None:
+        """Note that a batch has come."""
+        self.at.append(time.perf_counter())
+        before = len(self.keys)
+        self.keys.update(keys)
+        self.samples.append(len(self.keys) - before)
+
+    @property
+    def steady(self) -> int:
+        """Samples after the first batch."""
+        return sum(self.samples[1:])
+
+    @property
+    def rate(self) -> float:
+        """Samples a second from the first batch to the last."""
+        return self.steady / (self.at[-1] - self.at[0])
+
+
+class CpuClock:
+    """Processor time of processes that come and go; one that has gone counts up to when it was last looked at.
+
+    Args:
+        roots: ids of processes.
+        families: take everything that they have started, too.
+    """
+
+    def __init__(self, roots: Callable[[], Iterable[int]], *, families: bool) -> None:
+        self._roots, self._families = roots, families
+        self._seen: dict[tuple[int, float], float] = {}
+
+    def seconds(self) -> float:
+        """Return the seconds of all of them, from their starts on."""
+        import psutil  # Ray brings it along, on a path that is there once Ray is imported
+
+        for root in self._roots():
+            try:
+                process = psutil.Process(root)
+                for one in [process, *(process.children(recursive=True) if self._families else ())]:
+                    times = one.cpu_times()
+                    self._seen[one.pid, one.create_time()] = times.user + times.system
+            except psutil.NoSuchProcess:
+                continue
+        return sum(self._seen.values())
+
+
+@cache
+def _stamp() -> str:
+    return stamp(Parser())
+
+
+def plan_of(case: Case, *, annotated: bool, epochs: int = 1) -> StreamPlan:
+    """Return the plan of a run over the case's shards."""
+    shards = case.shards.annotated if annotated else case.shards.plain
+    reading = Reading(case.config, _stamp() if annotated else "")
+    schedule = Schedule(0, epochs, (len(shards),))
+    return StreamPlan(reading, schedule, (shards,), case.image_size, (case.processes, case.processes))
+
+
+def blocks_of(dataset: ray.data.Dataset) -> Iterator[Columns]:
+    """Yield the blocks of the one share of a stream, as the only worker of a run reads them."""
+    (share,) = dataset.streaming_split(1, equal=False)
+    return iter(share.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2))
+
+
+def batches_of(blocks: Iterator[Columns], case: Case) -> Iterator[Batch]:
+    """Yield the batches of a stream, as a worker's `Batches` makes them."""
+    first = next(blocks)
+    blank = {name: np.zeros_like(first[name][0]) for name in col.MODEL_COLUMNS}
+    batches = Batches(_chained(first, blocks), case.batch, 0, blank, mixed=case.config.data.mix_blocks)
+    while (batch := batches.next()).rows:
+        yield batch
+
+
+def _chained(first: Columns, rest: Iterator[Columns]) -> Iterator[Columns]:
+    yield first
+    yield from rest
+
+
+def drained(case: Case, *, annotated: bool, clock: CpuClock) -> Times:
+    """Read our stream to its end; return when its batches came."""
+    plan, times = plan_of(case, annotated=annotated), Times()
+    return timed(
+        (
+            (batch.columns, batch.rows)
+            for batch in batches_of(blocks_of(stream.build(plan, Position(), 0)), case)
+        ),
+        times,
+        clock,
+    )
+
+
+def timed(batches: Iterable[tuple[dict[str, Any], int]], times: Times, clock: CpuClock) -> Times:
+    """Take columns and number of rows of each batch; note when they came, and the processor time after the first."""
+    at_first = looked = 0.0
+    for columns, rows in batches:
+        times.add(columns[col.KEY][:rows].tolist())
+        now = times.at[-1]
+        if len(times.at) == 1:
+            at_first, looked = clock.seconds(), now
+        elif now - looked > 0.5:
+            times.cpu_s, looked = clock.seconds() - at_first, now
+    times.cpu_s = clock.seconds() - at_first
+    return times

@@ -1,0 +1,211 @@
+"""Rows missed and repeated by a training that is killed again and again, beside the field's usual way to go on.
+
+Ours is `jobs/pretrain.py` itself, on a tiny model: its driver, a worker or an encoder is killed at random moments, the
+driver started again with another number of workers, and the run audited. The peer is webdataset and a DataLoader, whose
+checkpoint says epoch and batches, skipped when it goes on. `python -m sclip.benchmark.stream_kills` is its process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from random import Random
+
+from sclip.audit.account import audit
+from sclip.benchmark.rounds import BenchmarkError
+from sclip.benchmark.table import Found
+
+__all__ = ["Peer", "count", "killed", "kills", "peer_killed"]
+
+EPOCHS, BATCH, EVERY = 2, 32, 5
+_ROOT = Path(__file__).resolve().parent.parent.parent
+_WORKERS = (2, 1)
+"""Numbers of workers in turns."""
+_TARGETS = ("", "RayTrainWorker", "_Encoder")
+"""What is killed: the driver with all that it started, or one process with this in its name."""
+_PATIENCE_S = 600
+
+
+def kills(folder: Path, shards: tuple[str, ...], samples: int, number: int) -> Found:
+    """Return the rows that both sides missed and repeated over so many kills."""
+    done, missed, repeated = killed(folder, shards, samples, number)
+    of_peer = peer_killed(Peer(str(folder / "peer"), shards, _WORKERS[0]), samples, number)
+    return (
+        f"{missed} missed, {repeated} repeated after {done} kills; the peer {of_peer[0]}, {of_peer[1]}",
+        {"kills": [done], "missed": [missed], "repeated": [repeated]}
+        | {"peer_missed": [of_peer[0]], "peer_repeated": [of_peer[1]]},
+    )
+
+
+def killed(folder: Path, shards: tuple[str, ...], samples: int, number: int) -> tuple[int, int, int]:
+    """Train over the shards, killing at random moments; return the kills there was time for, rows missed, repeated."""
+    random, run = Random(0), folder / "runs" / "kills"
+    steps = EPOCHS * samples // BATCH
+    moments = sorted(random.uniform(0, steps) for _ in range(number))
+    starts = done = 0
+    process = _start(folder, shards, _WORKERS[0])
+    for moment in moments:
+        if not _reached(run, moment, process):
+            break
+        time.sleep(
+            random.uniform(0, 2)
+        )  # a step later, while a checkpoint is written, while others start again
+        target = random.choice(_TARGETS)
+        done += _kill(process, target)
+        if not target:
+            starts += 1
+            process = _start(folder, shards, _WORKERS[starts % len(_WORKERS)])
+    if process.wait():
+        raise BenchmarkError(f"the run that is killed ended with {process.returncode}: {_tail(folder)}")
+    found = audit(run)
+    return done, found.missed, found.repeated
+
+
+def _start(folder: Path, shards: tuple[str, ...], workers: int) -> subprocess.Popen[bytes]:
+    given = [
+        "run.name=kills", f"run.storage={folder}", "run.max_failures=1000",
+        f"data.shards={Path(shards[0]).parent}/*.tar",
+        "model.name=scenes-convnext", "model.kee.layers=1", f"train.epochs={EPOCHS}", f"train.batch_size={BATCH}",
+        f"train.num_workers={workers}", "train.worker_cpus=0.4", "data.actor_cpus=0.4", "data.actors_max=1",
+        f"checkpoint.every={EVERY}",
+    ]  # fmt: skip
+    with (folder / "kills.log").open("a") as log:
+        return subprocess.Popen(
+            [sys.executable, "jobs/pretrain.py", *given], cwd=_ROOT, stdout=log, stderr=log,
+            env=os.environ | {"RAY_ADDRESS": "local"},
+        )  # fmt: skip
+
+
+def _reached(run: Path, step: float, process: subprocess.Popen[bytes]) -> bool:
+    """Wait until the run has come to a step; False where it has ended before."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while _step(run) < step:
+        if process.poll() is not None:
+            return False
+        if time.monotonic() > deadline:
+            process.kill()
+            raise BenchmarkError(f"the run that is killed does not go on: {_tail(run.parent.parent)}")
+        time.sleep(0.1)
+    return process.poll() is None
+
+
+def _step(run: Path) -> int:
+    """Return the last step that the newest attempt has written down."""
+    files = sorted((run / "ledger").glob("*.jsonl"))
+    lines = files[-1].read_text().splitlines()[-1:] if files else []
+    try:
+        return int(json.loads(lines[0]).get("step", 0)) if lines else 0
+    except ValueError:  # it is being written
+        return 0
+
+
+def _kill(process: subprocess.Popen[bytes], target: str) -> bool:
+    """Kill the driver or one process that it has started; False where none of the name lives just then."""
+    import psutil  # Ray brings it along, on a path that is there once Ray is imported
+
+    started = psutil.Process(process.pid).children(recursive=True)
+    if not target:
+        process.kill()
+        process.wait()
+        _, left = psutil.wait_procs(started, timeout=10)
+        for one in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        return True
+    for one in started:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if target in " ".join(one.cmdline()):
+                one.kill()
+                return True
+    return False
+
+
+def _tail(folder: Path) -> str:
+    return (folder / "kills.log").read_text()[-1000:]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A loop over webdataset and a DataLoader that goes on by epoch and batches."""
+
+    folder: str
+    shards: tuple[str, ...]
+    workers: int
+    killed_after: int = 0
+    """Batches; 0: it is not."""
+
+
+def peer_killed(peer: Peer, samples: int, number: int) -> tuple[int, int]:
+    """Run the peer's loop to its end over so many kills; return the rows that it missed and repeated."""
+    Path(peer.folder).mkdir(parents=True)
+    random = Random(0)
+    between = max(2, 2 * EPOCHS * samples // BATCH // (number + 1))
+    for start in range(number + 1):
+        workers = _WORKERS[start % len(_WORKERS)]
+        after = random.randrange(1, between) if start < number else 0
+        this = Peer(peer.folder, peer.shards, workers, after)
+        command = [sys.executable, "-m", "sclip.benchmark.stream_kills", json.dumps(asdict(this))]
+        done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True)
+        if done.returncode not in (0, -signal.SIGKILL):
+            raise BenchmarkError(
+                f"the peer that is killed ended with {done.returncode}: {done.stderr[-1000:]}"
+            )
+    return count(Path(peer.folder), samples)
+
+
+def count(folder: Path, samples: int) -> tuple[int, int]:
+    """Return the rows missed and repeated by what the loop has written down, steps that were rolled back left out."""
+    trained: list[tuple[int, list[str]]] = []
+    for line in (folder / "ledger.jsonl").read_text().splitlines():
+        entry = json.loads(line)
+        if "from_step" in entry:
+            del trained[entry["from_step"] :]
+        else:
+            trained.append((entry["epoch"], entry["keys"]))
+    rows = Counter((epoch, key) for epoch, keys in trained for key in keys)
+    return EPOCHS * samples - len(rows), sum(rows.values()) - len(rows)
+
+
+def _loop(peer: Peer) -> None:
+    from torch.utils.data import DataLoader
+    from webdataset import WebDataset
+
+    state = Path(peer.folder, "state.json")
+    step, first, skipped = json.loads(state.read_text()) if state.exists() else (0, 0, 0)
+    data = (
+        WebDataset(list(peer.shards), shardshuffle=100)
+        .shuffle(1000)
+        .map(_key)
+        .batched(BATCH, collation_fn=list)
+    )
+    loader = DataLoader(data, batch_size=None, num_workers=peer.workers)
+    with Path(peer.folder, "ledger.jsonl").open("a") as ledger:
+        ledger.write(json.dumps({"from_step": step}) + "\n")
+        begun = step
+        for epoch in range(first, EPOCHS):
+            for batches, keys in enumerate(islice(loader, skipped, None), start=skipped + 1):
+                step += 1
+                ledger.write(json.dumps({"epoch": epoch, "keys": keys}) + "\n")
+                ledger.flush()
+                if step % EVERY == 0:
+                    state.write_text(json.dumps((step, epoch, batches)))
+                if peer.killed_after and step - begun == peer.killed_after:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            skipped = 0
+
+
+def _key(sample: dict[str, object]) -> str:
+    return str(sample["__key__"])
+
+
+if __name__ == "__main__":
+    _loop(Peer(**json.loads(sys.argv[1])))

@@ -1,0 +1,101 @@
+"""What the stream is compared with: webdataset and a DataLoader, and Ray Data iterated once for each epoch.
+
+Both make the same columns of the same samples with the same functions: what differs is how samples come to them and
+how batches come to the consumer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing import active_children
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from webdataset import WebDataset
+
+from sclip import negatives, seeding
+from sclip.benchmark.stream_cases import Case, CpuClock, Times, plan_of, timed
+from sclip.config import Config
+from sclip.data import annotation, stream
+from sclip.data import columns as col
+from sclip.data.images import random_crop
+from sclip.data.position import Position
+from sclip.data.records import read_record
+from sclip.model import Tokenizer
+
+__all__ = ["epochs_of_ray_data", "loaded", "loader_of"]
+
+
+@dataclass
+class _Encode:
+    """A member dictionary of webdataset in, the row of a training batch out."""
+
+    config: Config
+    image_size: int
+    _tokenizer: Tokenizer | None = None
+
+    def __call__(self, sample: dict[str, Any]) -> dict[str, Any]:
+        if self._tokenizer is None:  # in the worker
+            self._tokenizer = Tokenizer(self.config.model.name, self.config.model.kee)
+        key, seed = sample["__key__"], self.config.run.seed
+        captions = json.loads(sample["json"])["captions"]
+        _, records = annotation.unpack(sample[annotation.SUFFIX])
+        at = seeding.generator("caption", seed, 0, key).choice(range(len(captions)))
+        graph, found = read_record(records[at], captions[at])
+        drawn = negatives.draw(found, seed=seed, epoch=0, key=key)
+        rng = seeding.generator("crop", seed, 0, key)
+        texts = self._tokenizer.text([captions[at], drawn.caption if drawn else ""])
+        triples = self._tokenizer.triples([graph.triples(), drawn.graph.triples() if drawn else []])
+        return {
+            col.IMAGE: random_crop(sample["jpg"], self.image_size, self.config.data.crop_scale, rng),
+            col.TEXT: texts[0],
+            col.NEGATIVE_TEXT: texts[1:] if drawn else np.zeros_like(texts[1:]),
+            col.HAS_NEGATIVE: np.array([drawn is not None]),
+            col.TRIPLES: triples[0],
+            col.NEGATIVE_TRIPLES: triples[1:],
+            col.KEY: np.array(seeding.digest64(key)),
+        }
+
+
+def _collate(rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+    """Return tensors, which a DataLoader hands over in shared memory."""
+    return {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in col.MODEL_COLUMNS}
+
+
+def loader_of(case: Case) -> DataLoader[dict[str, Tensor]]:
+    """Return the batches of the annotated shards, as webdataset and a DataLoader make them."""
+    data = WebDataset(list(case.shards.annotated), shardshuffle=len(case.shards.annotated), seed=0)
+    data = data.shuffle(case.config.data.shuffle_buffer).map(_Encode(case.config, case.image_size))
+    return DataLoader(
+        data.batched(case.batch, collation_fn=_collate),
+        batch_size=None, num_workers=case.processes, prefetch_factor=4, persistent_workers=True,
+        multiprocessing_context="spawn",  # a fork of a process that speaks to Ray may hang
+    )  # fmt: skip
+
+
+def loaded(case: Case) -> Times:
+    """Read the annotated shards through the DataLoader; return when its batches came."""
+    clock = CpuClock(_this_and_workers, families=False)
+    times = Times()
+    return timed(((columns, len(columns[col.KEY])) for columns in loader_of(case)), times, clock)
+
+
+def epochs_of_ray_data(case: Case, epochs: int) -> Times:
+    """Iterate a dataset of one pass over the plain shards once for each epoch; return when its batches came."""
+    times = Times()
+    dataset = stream.build(plan_of(case, annotated=False), Position(), 0)
+    for epoch in range(epochs):
+        for _ in dataset.iter_batches(batch_size=case.batch, batch_format="numpy", prefetch_batches=2):
+            times.add([])
+            times.passes.append({epoch})
+    return times
+
+
+def _this_and_workers() -> list[int]:
+    return [os.getpid(), *(child.pid for child in active_children() if child.pid)]

@@ -1,0 +1,180 @@
+"""What the benchmark of the stream measures, a function a row: samples a second, starts, seams, waiting, planning.
+
+A case goes in; what was found in words, and the figures of every round, come out. The sides of a ratio run in turns.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from statistics import median
+
+from sclip.benchmark.rounds import BenchmarkError
+from sclip.benchmark.stream_cases import Case, CpuClock, Times, batches_of, blocks_of, drained, plan_of
+from sclip.benchmark.stream_peers import epochs_of_ray_data, loaded
+from sclip.benchmark.stream_plan import Scale
+from sclip.benchmark.stream_stages import alone
+from sclip.benchmark.table import Found
+from sclip.data import stream
+from sclip.data.position import Position
+from sclip.train.prefetch import Ahead
+
+__all__ = ["epochs", "parsing", "planning", "throughput", "waiting"]
+
+BUSY = 0.8
+"""Share of the measured rate that the consumer needs."""
+_WARM_UP = 0.25
+"""Share of the batches that do not count where a consumer waits: what is in the queues is drained first."""
+
+
+def family() -> CpuClock:
+    """Return the processor time of this process and all that it has started, Ray's own processes among them."""
+    return CpuClock(lambda: [os.getpid()], families=True)
+
+
+def throughput(case: Case, rounds: int, on_round: Callable[[int], None]) -> Found:
+    """Return the samples a second of annotated shards, against webdataset and a DataLoader."""
+    found = in_turns(
+        {"ours": lambda: drained(case, annotated=True, clock=family()), "peer": lambda: loaded(case)},
+        rounds,
+        on_round,
+    )
+    ours, peer = found["ours"], found["peer"]
+    for one, other in zip(ours, peer, strict=True):
+        if one.keys != other.keys:
+            raise BenchmarkError(
+                f"{len(one.keys)} samples came, {len(other.keys)} to the peer: not the same ones"
+            )
+    per_core = [times.rate / case.processes for times in ours]
+    ratios = [one.rate / other.rate for one, other in zip(ours, peer, strict=True)]
+    cpu = [_cpu(other) / _cpu(one) for one, other in zip(ours, peer, strict=True)]
+    return (
+        f"{spread(ratios)} x of {median(per_core):,.0f} a second; by processor time {spread(cpu)} x",
+        {
+            "ours_per_core_s": per_core, "peer_per_core_s": [times.rate / case.processes for times in peer],
+            "ours_cpu_s": [_cpu(times) for times in ours], "peer_cpu_s": [_cpu(times) for times in peer],
+        },
+    )  # fmt: skip
+
+
+def parsing(case: Case, rounds: int, on_round: Callable[[int], None]) -> Found:
+    """Return the samples a second of plain shards, against the stages alone added up."""
+    ours: list[Times] = []
+    stages: list[dict[str, float]] = []
+    for number in range(rounds):
+        sides: list[Callable[[], None]] = [
+            lambda: ours.append(drained(case, annotated=False, clock=family())),
+            lambda: stages.append(alone(case)),
+        ]
+        for side in sides[:: -1 if number % 2 else 1]:
+            side()
+        on_round(number)
+    sums = [sum(of.values()) for of in stages]
+    ratios = [times.rate / case.processes * alone_s for times, alone_s in zip(ours, sums, strict=True)]
+    cpu = [alone_s / _cpu(times) for times, alone_s in zip(ours, sums, strict=True)]
+    return (
+        f"{spread(ratios)} x of {1 / median(sums):,.0f} a second; by processor time {spread(cpu)} x",
+        {
+            "ours_per_core_s": [times.rate / case.processes for times in ours],
+            "ours_cpu_s": [_cpu(t) for t in ours],
+        }
+        | {f"{stage}_s": [of[stage] for of in stages] for stage in stages[0]},
+    )
+
+
+def epochs(case: Case, rounds: int, on_round: Callable[[int], None]) -> tuple[Found, Found]:
+    """Return the times to the first batch, and from one epoch to the next, against Ray Data iterated for each epoch."""
+    found = in_turns(
+        {"ours": lambda: _two_passes(case), "peer": lambda: epochs_of_ray_data(case, 2)}, rounds, on_round
+    )
+    starts = {f"{name}_s": [times.at[0] - times.started for times in of] for name, of in found.items()}
+    seams = {f"{name}_s": [seam(times) for times in of] for name, of in found.items()}
+    return _beside(starts), _beside(seams)
+
+
+def _two_passes(case: Case) -> Times:
+    plan, times = plan_of(case, annotated=False, epochs=2), Times()
+    for batch in batches_of(blocks_of(stream.build(plan, Position(), 0)), case):
+        times.add([])
+        times.passes.append({plan.schedule.visit(entry).pass_ for entry in set(batch.entries.tolist())})
+    return times
+
+
+def seam(times: Times) -> float:
+    """Return the longest time between two batches about the seam of two passes, above the median of all."""
+    intervals = [after - before for before, after in zip(times.at, times.at[1:], strict=False)]
+    first = next(n for n, passes in enumerate(times.passes) if 1 in passes)
+    last = max(n for n, passes in enumerate(times.passes) if 0 in passes)
+    about = intervals[max(0, min(first, last) - 1) : max(first, last) + 1]
+    return max(0.0, max(about) - median(intervals))
+
+
+def waiting(case: Case, rate: float) -> Found:
+    """Return the share of its time that a consumer waits for data which needs BUSY of the rate that was measured."""
+    step_s = case.batch / (BUSY * rate)
+    waited: list[float] = []
+    batches = batches_of(blocks_of(stream.build(plan_of(case, annotated=True), Position(), 0)), case)
+    with Ahead(lambda: next(batches, None)) as ahead:  # as the worker loop does
+        while True:
+            started = time.perf_counter()
+            if ahead.next() is None:
+                break
+            waited.append(time.perf_counter() - started)
+            time.sleep(step_s)
+    steady = waited[round(_WARM_UP * len(waited)) :]
+    shares = [wait_s / (wait_s + step_s) for wait_s in steady]
+    share = sum(steady) / (sum(steady) + step_s * len(steady))
+    return f"{100 * share:.2f} % at {BUSY * rate:,.0f} samples a second", {
+        "share": [share],
+        "of_each_step": shares,
+    }
+
+
+def planning(scale: Scale) -> tuple[Found, Found, Found]:
+    """Return the memory and the time of a plan of this scale, and the bytes of its position."""
+    command = [sys.executable, "-m", "sclip.benchmark.stream_plan", json.dumps(asdict(scale))]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"RAY_ADDRESS": "local"})
+    if done.returncode:
+        raise BenchmarkError(f"the plan of {scale}: {done.stderr.strip()[-500:] or 'was killed'}")
+    found: Mapping[str, float] = json.loads(done.stdout.splitlines()[-1])
+    rows = scale.rows or scale.shards * scale.per_shard
+    of = f"{rows:,} rows taken by {scale.ranks:,} ranks"
+    figures = {name: [value] for name, value in found.items()}
+    return (
+        (f"{found['peak_bytes'] / 1e6:.0f} MB ({found['plan_bytes'] / 1e6:.0f} MB of it the plan)", figures),
+        (f"{found['plan_s']:.1f} s", {"plan_s": figures["plan_s"]}),
+        (f"{found['position_bytes'] / 1e3:.0f} kB, {of}", {"position_bytes": figures["position_bytes"]}),
+    )
+
+
+def in_turns(
+    sides: Mapping[str, Callable[[], Times]], rounds: int, on_round: Callable[[int], None]
+) -> dict[str, list[Times]]:
+    """Return the times of each side in each round; every round begins with another one."""
+    names = list(sides)
+    found: dict[str, list[Times]] = {name: [] for name in names}
+    for number in range(rounds):
+        turn = number % len(names)
+        for name in names[turn:] + names[:turn]:
+            found[name].append(sides[name]())
+        on_round(number)
+    return found
+
+
+def _cpu(times: Times) -> float:
+    return times.cpu_s / times.steady
+
+
+def _beside(seconds: Mapping[str, Sequence[float]]) -> Found:
+    ours, peer = seconds["ours_s"], seconds["peer_s"]
+    return f"{spread(ours)} s, the peer {spread(peer)} s", seconds
+
+
+def spread(values: Sequence[float]) -> str:
+    """Return the median, and the least and the most behind it."""
+    return f"{median(values):.2f} ({min(values):.2f} to {max(values):.2f})"

@@ -1,0 +1,107 @@
+"""What the stream is measured on: shards of photographs with captions, plain and annotated.
+
+Photographs and captions come from the user or are generated: pictures of 640 x 480 whose JPEG is as large as a
+photograph's, and captions of which few repeat, so that no cache makes a parser look faster than it is on new text.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from sclip.benchmark.captions import CaptionsError, generated, read
+from sclip.benchmark.rounds import BenchmarkError
+from sclip.data.annotate import annotate
+from sclip.data.images import ImageError, open_image
+from sclip.data.pack import RawSample, write_shards
+from sclip.data.pool import Pool
+
+__all__ = ["Shards", "make", "photograph"]
+
+WIDTH, HEIGHT, QUALITY = 640, 480, 85
+CAPTIONS = 5
+"""Of each image, as in COCO."""
+_DISTINCT = 64
+"""Photographs that are generated; what it costs to decode one again does not depend on having seen it."""
+
+
+@dataclass(frozen=True)
+class Shards:
+    """The same samples twice."""
+
+    plain: tuple[str, ...]
+    annotated: tuple[str, ...]
+    samples: int
+    source: str
+    """In words."""
+
+
+def photograph(seed: int) -> bytes:
+    """Return a JPEG of soft shapes under fine noise: 60 to 90 kB, as a photograph of this size has."""
+    random = np.random.default_rng(seed)
+    picture = np.zeros((HEIGHT, WIDTH, 3))
+    for cells, height in ((3, 60.0), (12, 30.0), (60, 12.0)):
+        field = random.normal(128, height, (cells, cells * 4 // 3, 3)).clip(0, 255).astype(np.uint8)
+        soft = Image.fromarray(field).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+        picture += np.asarray(soft, np.float64) - 128
+    picture += random.normal(128, 6, (HEIGHT, WIDTH, 1))
+    file = io.BytesIO()
+    Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=QUALITY)
+    return file.getvalue()
+
+
+def make(
+    folder: Path,
+    samples: int,
+    per_shard: int,
+    photographs: Path | None,
+    captions: Path | None,
+    connect: Callable[[], float],
+) -> Shards:
+    """Write the shards into `folder`, and annotate them on the cluster that `connect` attaches to.
+
+    Raises BenchmarkError where photographs or captions cannot be read.
+    """
+    images = _images(photographs)
+    wanted = samples * CAPTIONS
+    try:
+        texts = read(captions) if captions else generated(wanted)
+    except (CaptionsError, OSError) as error:
+        raise BenchmarkError(str(error)) from error
+
+    def sample(at: int) -> RawSample:
+        own = tuple(texts[(at * CAPTIONS + k) % len(texts)] for k in range(CAPTIONS))
+        return RawSample(f"{at:08d}", images[at % len(images)], "jpg", own)
+
+    plain, annotated = folder / "plain", folder / "annotated"
+    write_shards(map(sample, range(samples)), plain, samples_per_shard=per_shard)
+    urls = sorted(str(path) for path in plain.glob("*.tar"))
+    annotate(urls, annotated, connect, Pool(), on_shard=lambda _: None)
+    kilobytes = sum(map(len, images)) / len(images) / 1000
+    source = f"{samples:,} of {photographs or 'generated photographs'}, {kilobytes:.0f} kB each, "
+    return Shards(
+        tuple(urls),
+        tuple(str(annotated / Path(url).name) for url in urls),
+        samples,
+        source + f"{min(len(texts), wanted):,} captions, {captions or 'generated'}",
+    )
+
+
+def _images(folder: Path | None) -> Sequence[bytes]:
+    if folder is None:
+        return [photograph(seed) for seed in range(_DISTINCT)]
+    images = []
+    for path in sorted(folder.rglob("*.jp*g")) if folder.is_dir() else ():
+        try:
+            open_image(path.read_bytes())
+        except ImageError as error:
+            raise BenchmarkError(f"--photographs {path}: {error}") from error
+        images.append(path.read_bytes())
+    if not images:
+        raise BenchmarkError(f"--photographs {folder}: no .jpg or .jpeg in it")
+    return images

@@ -1,0 +1,78 @@
+"""The stages of a sample alone: each in a plain loop of this process, on rows that lie in memory. Added up they are the
+time that no way of moving samples between processes can go below.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+from sclip import negatives, seeding
+from sclip.benchmark.stream_cases import Case
+from sclip.data import columns as col
+from sclip.data.images import random_crop
+from sclip.data.reader import Reading, row_of
+from sclip.data.shards import Rejected, Sample, read_shard
+from sclip.model import Tokenizer
+from sclip.scenegraph import Parser
+
+__all__ = ["alone"]
+
+
+def alone(case: Case) -> dict[str, float]:
+    """Return the seconds that a sample of the plain shards spends in each stage."""
+    config = case.config
+    tokenizer, parser = Tokenizer(config.model.name, config.model.kee), Parser(config.data.spacy_model)
+    at_once = config.data.block_samples
+    # the first rows load libraries and fill caches, as those of an encoder do before its first batch
+    _seconds(case, islice(_items(case), at_once), parser, tokenizer)
+    return _seconds(case, _items(case), parser, tokenizer)
+
+
+def _items(case: Case) -> Iterator[Sample | Rejected]:
+    return (item for url in case.shards.plain for item in read_shard(url))
+
+
+def _seconds(
+    case: Case, items: Iterator[Sample | Rejected], parser: Parser, tokenizer: Tokenizer
+) -> dict[str, float]:
+    config, seed = case.config, case.config.run.seed
+    seconds = dict.fromkeys(("read", "parse", "draw", "decode", "tokenise"), 0.0)
+    samples = 0
+
+    @contextmanager
+    def timed(stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        seconds[stage] += time.perf_counter() - started
+
+    while True:
+        with timed("read"):
+            rows = [row_of(item, Reading(config), 0) for item in islice(items, config.data.block_samples)]
+        if not rows:
+            return {stage: spent / samples for stage, spent in seconds.items()}
+        samples += len(rows)
+        captions = [row[col.CAPTION] for row in rows]
+        with timed("parse"):
+            graphs = parser.parse(captions)
+        with timed("draw"):
+            drawn = [
+                negatives.draw(negatives.natural(graph), seed=seed, epoch=0, key=row[col.SAMPLE_KEY])
+                for row, graph in zip(rows, graphs, strict=True)
+            ]
+        with timed("decode"):
+            for row in rows:
+                _crop(case, row)
+        with timed("tokenise"):
+            tokenizer.text(captions)
+            tokenizer.text([negative.caption if negative else "" for negative in drawn])
+            tokenizer.triples([graph.triples() for graph in graphs])
+            tokenizer.triples([negative.graph.triples() if negative else [] for negative in drawn])
+
+
+def _crop(case: Case, row: dict[str, Any]) -> None:
+    rng = seeding.generator("crop", case.config.run.seed, 0, row[col.SAMPLE_KEY])
+    random_crop(row[col.JPEG], case.image_size, case.config.data.crop_scale, rng)
