@@ -122,11 +122,11 @@ def test_every_row_is_trained_once_over_kills_of_all_kinds_and_other_numbers_of_
     assert found.complete
     assert found.trained_once == EPOCHS * good
     assert found.expected == found.trained_once + found.quarantined
-    rows = {(Path(row.shard).name, row.key): row for row in found.quarantined_rows}
-    assert sorted(rows) == sorted((shard, key) for shard, key, _ in planted.defects)
+    rows = [(Path(row.shard).name, row.key, row.reason) for row in found.quarantined_rows]
+    assert sorted(row[:2] for row in rows) == sorted(defect[:2] for defect in planted.defects)
     for shard, key, reason in planted.defects:
-        assert reason in rows[shard, key].reason
-        assert rows[shard, key].passes == EPOCHS
+        assert any(row[:2] == (shard, key) and reason in row[2] for row in rows), (shard, key, reason)
+    assert {row.passes for row in found.quarantined_rows} == {EPOCHS}
     done = subprocess.run(
         [sys.executable, "jobs/audit.py", job.run.path], cwd=ROOT, capture_output=True, text=True
     )

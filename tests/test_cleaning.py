@@ -23,7 +23,7 @@ def run_with(
     storage: Path, name: str, idle_s: float, checkpoints: int = 0, *, half: bool = False, done: bool = False
 ) -> Path:
     folder = RunFolder(storage / "runs" / name)
-    folder.start({}, {})
+    folder.start({"data": {"weights": []}}, [])
     for step in range(checkpoints):
         place = folder.step_path(step)
         place.mkdir()
@@ -110,7 +110,7 @@ def test_what_is_asked_for_goes_with_yes_and_is_only_listed_without(
 
 
 def test_a_run_that_is_started_again_is_left_alone_from_that_moment(storage: Path) -> None:
-    RunFolder(storage / "runs" / "stopped").start({}, {})
+    RunFolder(storage / "runs" / "stopped").start({"data": {"weights": []}}, [])
     (stopped,) = (use for use in runs(storage) if use.path.name == "stopped")
     assert stopped.state == "training"
     assert stopped.removable(finished=True, leftovers=True, older_than_s=1.0) == ()
