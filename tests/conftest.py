@@ -63,6 +63,8 @@ def head() -> Iterator[Head]:
     port, dashboard = free_port(), free_port()
     command = ["ray", "start", "--head", "--block", "--num-cpus=4", f"--temp-dir={folder}", f"--port={port}"]
     command += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
+    # Else the agent, which starts jobs, and the client's server take fixed ports, and two heads fail on one machine.
+    command += [f"--dashboard-agent-listen-port={free_port()}", f"--ray-client-server-port={free_port()}"]
     command += ["--object-store-memory=1000000000", "--disable-usage-stats"]
     log = Path(folder, "head.log")
     with log.open("w") as file:
