@@ -33,8 +33,9 @@ PATIENCE_S = 500
 
 
 @pytest.fixture(autouse=True)
-def _attached(head: Head) -> Iterator[None]:
+def _attached(head: Head, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Attach this process to the cluster, to find the actors of the jobs on it."""
+    monkeypatch.setenv("RAY_ADDRESS", head.address)
     ray.init(address=head.address, logging_level="ERROR", log_to_driver=False)
     yield
     ray.shutdown()
