@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import io
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +21,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sclip.config import Config, ConfigError
-from sclip.config_loader import from_tree
 from sclip.data import annotation
 from sclip.data import columns as col
 from sclip.data.annotate import usable_stamp
@@ -36,6 +34,7 @@ from sclip.data.schedule import Schedule
 from sclip.data.shards import Rejected, Sample, expand, read_shard
 from sclip.masking import mask
 from sclip.model import Tokenizer, image_size
+from sclip.recorded import read_recorded
 from sclip.report.visit import Choice, Encoded, Picture, Seen, Slot, Token, Visit
 
 __all__ = ["InspectionError", "Run", "inspect_sample", "of_run"]
@@ -65,13 +64,8 @@ def of_run(name: str, storage: str) -> Run:
             break
     else:
         raise ConfigError(f"--run {name}: neither the folder of a run nor the name of one in {folder.parent}")
-    try:
-        tree = json.loads((folder / "config.json").read_text())
-        content = json.loads((folder / "shards.json").read_text())
-        sources = tuple({str(url): int(n) for url, n in s["shards"].items()} for s in content["sources"])
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{folder}: not the folder of a run: {error}") from error
-    return Run(from_tree(tree, str(folder / "config.json")), f"run {folder.resolve().name}", sources)
+    config, sources = read_recorded(folder)
+    return Run(config, f"run {folder.resolve().name}", sources)
 
 
 def inspect_sample(run: Run, shard: str, key: str, epoch: int) -> Visit:

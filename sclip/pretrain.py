@@ -258,7 +258,7 @@ def _finish(run: _Started, console: Console) -> Summary:
         try:
             # The plan's config: its model has the name with the activation of the weights that it started from.
             scores = ray.get(
-                task.remote(run.plan.config, folder.path, trained["checkpoint"], _all_shards(run.plan))
+                task.remote(run.plan.config, folder.path, trained["checkpoint"], run.plan.shards)
             )
         except ray.exceptions.RayTaskError as error:
             raise (error.cause if isinstance(error.cause, ERRORS) else error) from None
@@ -269,10 +269,6 @@ def _finish(run: _Started, console: Console) -> Summary:
         result = {"scores": scores, "version": version}
         folder.record_result(result)
     return Summary(folder.path, trained, result["scores"], result["version"], tracker.uri)
-
-
-def _all_shards(plan: StreamPlan) -> list[str]:
-    return [url for of_source in plan.sources for url in of_source]
 
 
 def _export_and_score(config: Config, path: Path, step: str, shards: Sequence[str]) -> dict[str, float]:

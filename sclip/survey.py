@@ -18,8 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from sclip.config import ConfigError, DataConfig
-from sclip.config_loader import from_tree
+from sclip.config import DataConfig
 from sclip.data import annotation
 from sclip.data.annotate import stamp
 from sclip.data.annotation import AnnotationError
@@ -29,6 +28,7 @@ from sclip.data.records import read_record
 from sclip.data.shards import Sample, ShardError, expand, read_shard
 from sclip.masking import mask
 from sclip.negatives import Negative, natural
+from sclip.recorded import read_recorded
 from sclip.report import CorpusStatistics
 from sclip.scenegraph import Parser, SceneGraph
 
@@ -77,13 +77,9 @@ def corpus_of(sources: Sequence[str], data: DataConfig) -> Corpus:
     """
     folder = Path(sources[0]).expanduser()
     if len(sources) == 1 and (folder / "shards.json").is_file():
-        try:
-            of_run = json.loads((folder / "shards.json").read_text())["sources"]
-            shards = [url for source in of_run for url in source["shards"]]
-            tree = json.loads((folder / "config.json").read_text())
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise ConfigError(f"{folder}: not the folder of a run: {error}") from error
-        return Corpus(folder.resolve().name, tuple(sorted(shards)), from_tree(tree, str(folder)).data)
+        config, of_run = read_recorded(folder)
+        urls = sorted(url for source in of_run for url in source)
+        return Corpus(folder.resolve().name, tuple(urls), config.data)
     shards = expand(sources)
     names = [parts(mask(url))[0].rpartition("/")[0].rpartition("/")[2] for url in (shards[0], shards[-1])]
     return Corpus(", ".join(dict.fromkeys(names)), tuple(shards), data)

@@ -20,6 +20,15 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.frombytes("RGB", (width, height), random.Random(seed).randbytes(width * height * 3))
 
 
+def picture(colour: Any = "red", size: tuple[int, int] = (80, 60), format: str = "PNG") -> bytes:
+    return encoded(Image.new("RGB", size, colour), format)
+
+
+def speckled(seed: int) -> bytes:
+    """Return a picture of coarse grains, which the towers tell from those of other seeds."""
+    return encoded(noise(8, 8, seed).resize((72, 64)))
+
+
 def animated(format: str, side: int = 64, frames: int = 3) -> bytes:
     first, *others = (noise(side, side, seed) for seed in range(frames))
     return encoded(first, format, save_all=True, append_images=others)

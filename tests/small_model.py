@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sclip.config import KEEConfig, ModelConfig
 from sclip.model import StructureCLIP, Tokenizer, build_model, image_size
+from sclip.scorer import Scorer
 
 NAME = "scenes-convnext"
 SMALL = ModelConfig(name=NAME, kee=KEEConfig(layers=1, heads=4))
@@ -54,3 +55,10 @@ def assert_same_weights(model: StructureCLIP, expected: StructureCLIP, prefix: s
     assert state
     for name, tensor in state.items():
         assert torch.equal(model.state_dict()[name], tensor), name
+
+
+def small_scorer() -> Scorer:
+    """Return the scorer of a small model with random weights, always the same."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    return Scorer(build_model(SMALL))

@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import pytest
 import ray
 from annotated_shards import annotate_here, jpeg, write_plain
 from conftest import ROOT, Head, environment
+from jobs_here import job_here
 
 from sclip.data import annotation
 from sclip.data.annotate import Annotated, annotate, stamp
@@ -38,16 +38,7 @@ def parser() -> Parser:
 
 @pytest.fixture(scope="module")
 def job() -> Callable[..., int]:
-    """Return the exit status of jobs/annotate.py for its arguments, in this process."""
-    main = runpy.run_path(str(ROOT / "jobs" / "annotate.py"))["main"]
-
-    def run(*arguments: object) -> int:
-        try:
-            return int(main([str(argument) for argument in arguments]))
-        except SystemExit as ended:
-            return int(ended.code or 0)
-
-    return run
+    return job_here("annotate")
 
 
 def members(shard: Path) -> dict[str, bytes]:

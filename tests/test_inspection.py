@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import runpy
 import tarfile
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from annotated_shards import LEAST, RICH, annotate_here, jpeg, write_plain
-from conftest import ROOT
+from jobs_here import job_here
 from PIL import Image
 
 from sclip.config import Config, ConfigError, DataConfig, KEEConfig, LossConfig, ModelConfig, TrainConfig
@@ -290,16 +289,7 @@ def test_the_page_is_whole_and_asks_for_nothing(key: str, broken: str, tmp_path:
 
 @pytest.fixture(scope="module")
 def job() -> Callable[..., int]:
-    """Return the exit status of jobs/inspect.py for its arguments, in this process."""
-    main = runpy.run_path(str(ROOT / "jobs" / "inspect.py"))["main"]
-
-    def run(*arguments: object) -> int:
-        try:
-            return int(main([str(argument) for argument in arguments]))
-        except SystemExit as ended:
-            return int(ended.code or 0)
-
-    return run
+    return job_here("inspect")
 
 
 def test_the_job_shows_a_sample_of_a_run_and_writes_its_page(

@@ -3,12 +3,12 @@
 import hashlib
 import io
 import json
-import runpy
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from jobs_here import job_here
 from PIL import Image
 
 from sclip.data.pack import PackError, RawSample, write_shards
@@ -38,16 +38,7 @@ def visible(out: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def job() -> Callable[..., int]:
-    """Return the exit status of jobs/pack.py for its arguments."""
-    main = runpy.run_path(str(ROOT / "jobs" / "pack.py"))["main"]
-
-    def run(*arguments: object) -> int:
-        try:
-            return int(main([str(argument) for argument in arguments]))
-        except SystemExit as ended:
-            return int(ended.code or 0)
-
-    return run
+    return job_here("pack")
 
 
 @pytest.fixture

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import runpy
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from annotated_shards import LEAST, annotate_here, plan, rows, seen, write_plain
-from conftest import ROOT
+from jobs_here import job_here
 
 from sclip.data import annotation
 from sclip.data import columns as col
@@ -37,15 +36,7 @@ def filtered(plain: list[str], tmp_path_factory: pytest.TempPathFactory, parser:
 
 @pytest.fixture(scope="module")
 def subset_job() -> Callable[..., int]:
-    main = runpy.run_path(str(ROOT / "jobs" / "subset.py"))["main"]
-
-    def run(*arguments: object) -> int:
-        try:
-            return int(main([str(argument) for argument in arguments]))
-        except SystemExit as ended:
-            return int(ended.code or 0)
-
-    return run
+    return job_here("subset")
 
 
 OPTIONS = ("--min-objects", "2", "--min-attributes", "1", "--min-relations", "1")

@@ -43,6 +43,11 @@ class StreamPlan:
         """The run's config."""
         return self.reading.config
 
+    @property
+    def shards(self) -> list[str]:
+        """All shards, of one source after the other."""
+        return [url for of_source in self.sources for url in of_source]
+
     def shard(self, entry: int) -> str:
         """Return the path or URI of the shard that an entry reads."""
         visit = self.schedule.visit(entry)

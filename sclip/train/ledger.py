@@ -1,6 +1,6 @@
 """What each rank trained on, step by step, in files of its own: the evidence that `sclip.audit` reads.
 
-    ledger/ATTEMPT-RANK.jsonl    {"attempt", "rank", "world_size", "from_step"}, then a line for each step:
+    ledger/ATTEMPT-RANK.jsonl    {"attempt", "rank", "world_size", "from_step"}, then a line for each step with rows:
                                  {"step", "trained": [[source, pass, shard, [indices]], ...], "filtered": the same}
 
 It is written after `optimizer.step` and shares nothing with the position in the checkpoints. An attempt is one start
