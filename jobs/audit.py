@@ -14,6 +14,7 @@ if __name__ == "__main__":  # instead of jobs/, whose inspect.py would be taken 
 
 import argparse
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -54,10 +55,18 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("audit: interrupted", file=sys.stderr)
         return 130
+    try:
+        _show(found, sys.maxsize if given.all else _LISTED)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader (`head`) has seen enough; Python would flush once more, and complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0 if found.exact else 1
+
+
+def _show(found: Audit, most: int) -> None:
     print(_summary(found))
     for note in found.notes:
         print(note)
-    most = sys.maxsize if given.all else _LISTED
     set_aside = [
         f"{row.shard} row {row.row}: {row.key or 'the rest of the shard'}: {row.reason}"
         + (f" ({row.passes} passes)" if row.passes > 1 else "")
@@ -67,7 +76,6 @@ def main(argv: list[str] | None = None) -> int:
     _list("missed", [_line(rows, most) for rows in found.missed_rows], most)
     _list("repeated", [_line(rows, most) for rows in found.repeated_rows], most)
     _list("unknown", [_line(rows, most) for rows in found.unknown_rows], most)
-    return 0 if found.exact else 1
 
 
 def _summary(found: Audit) -> str:

@@ -147,3 +147,14 @@ def test_a_row_taken_out_of_the_ledger_that_a_run_itself_wrote_is_found(tmp_path
     (missed,) = audit(folder.path).missed_rows
     visit = schedule.visit(3)
     assert (missed.shard, missed.pass_, missed.ranges) == (str(shards[visit.shard]), visit.pass_, ((3, 3),))
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly_and_leaves_the_status(run: Run) -> None:
+    run.attempt(0, dealt(ROWS[1:], 2))
+    command = [sys.executable, str(JOB), str(run.folder)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    assert process.wait(120) == 1

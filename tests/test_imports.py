@@ -136,10 +136,11 @@ RULES = {
     "registry": Rule("config masking model.weights scorer tracking", never="ray spacy pydantic yaml"),
     "pyfunc_model": Rule("scorer", never="ray spacy pydantic yaml"),
     "survey": Rule(
-        "config config_loader data masking negatives report scenegraph", never=f"{HEAVY} spacy pydantic yaml"
+        "config data masking negatives recorded report scenegraph", never=f"{HEAVY} spacy pydantic yaml"
     ),
+    "recorded": Rule("config config_loader", never=f"{HEAVY} spacy pydantic yaml"),
     "inspection": Rule(
-        "config config_loader data masking model.Tokenizer model.image_size report",
+        "config data masking model.Tokenizer model.image_size recorded report",
         never=f"{HEAVY} spacy pydantic yaml",
     ),
     "validate": Rule("config data masking report", never=f"{HEAVY} spacy pydantic yaml"),
