@@ -1,0 +1,82 @@
+"""Evaluations of several models in, which of their differences are real out.
+
+Two models that answered the same cases are compared on the cases that only one of them won (McNemar, "Note on the
+sampling error of the difference between correlated proportions or percentages", Psychometrika 1947), in its exact form:
+under no difference each such case is a fair coin. Two intervals that overlap say less than this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scipy.stats import binomtest
+
+from sclip.evaluate.result import Evaluation, EvaluationError, Result
+
+__all__ = ["Comparison", "Difference", "compare"]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The headline of one benchmark, of one model against the first."""
+
+    benchmark: str
+    score: str
+    """Name of the headline in the benchmark's scores."""
+    model: int
+    """Index of the other model in the comparison; the one that it is compared with has index 0."""
+    change: float
+    """Score of this model less that of the first."""
+    only_first: int
+    """Cases that the first model won and this one did not."""
+    only_other: int
+    """Cases that this model won and the first did not."""
+    p_value: float
+    """Two-sided, exact."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several models on one suite."""
+
+    evaluations: list[Evaluation]
+    differences: list[Difference]
+
+    def of(self, benchmark: str, model: int) -> Difference:
+        """Return the difference of a model from the first on a benchmark; KeyError where there is none."""
+        return {(d.benchmark, d.model): d for d in self.differences}[benchmark, model]
+
+
+def compare(evaluations: Sequence[Evaluation]) -> Comparison:
+    """Return every model's differences from the first.
+
+    Raises EvaluationError for fewer than two, or where two models did not answer the same cases of a benchmark.
+    """
+    if len(evaluations) < 2:
+        raise EvaluationError("a comparison needs two evaluations or more")
+    first, *others = evaluations
+    differences = []
+    for at, other in enumerate(others, start=1):
+        known = {result.name: result for result in other.results}
+        for result in first.results:
+            if result.name not in known:
+                raise EvaluationError(f"{other.model} was not evaluated on {result.name}, {first.model} was")
+            differences.append(_difference(at, result, known[result.name], (first.model, other.model)))
+    return Comparison([first, *others], differences)
+
+
+def _difference(at: int, first: Result, other: Result, models: tuple[str, str]) -> Difference:
+    if first.won.keys() != other.won.keys():
+        differ = len(first.won.keys() ^ other.won.keys())
+        raise EvaluationError(
+            f"{first.name}: {models[0]} and {models[1]} differ in {differ} of their cases; evaluate both on the "
+            "same files"
+        )
+    only_first = sum(won and not other.won[case] for case, won in first.won.items())
+    only_other = sum(won and not first.won[case] for case, won in other.won.items())
+    discordant = only_first + only_other
+    p_value = float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
+    score = first.headline
+    change = other.scores[score].value - first.scores[score].value
+    return Difference(first.name, score, at, change, only_first, only_other, p_value)
