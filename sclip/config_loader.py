@@ -13,7 +13,7 @@ import json
 import re
 import sys
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -165,19 +165,35 @@ def read_yaml(path: Path) -> Tree:
     return tree
 
 
-def _override(text: str) -> Tree:
-    key, separator, value = text.partition("=")
-    if not separator or not key:
-        raise ConfigError(f"{text!r}: write an override as KEY=VALUE, for instance train.batch_size=256")
+def read_value(key: str, value: str) -> Any:
+    """Return what a key is set to on a command line, read as YAML. Raises ConfigError naming the key."""
     try:
-        parsed = yaml.load(value, Loader=_Loader) if value else ""  # noqa: S506  (a SafeLoader)
+        return yaml.load(value, Loader=_Loader) if value else ""  # noqa: S506  (a SafeLoader)
     except yaml.YAMLError as error:
         hint = "; quote it: " + f"{key}='\"{value}\"'" if value[0] in "*&%@`" else ""
         problem = getattr(error, "problem", error)
         raise ConfigError(f"{key}={value!r}: not a YAML value: {problem}{hint}") from None
+
+
+def changed(config: Config, values: Mapping[str, Any]) -> Config:
+    """Return the config with dotted keys set anew. Raises ConfigError as `from_tree` does."""
+    tree = to_tree(config)
+    for key, value in values.items():
+        tree = _merge(tree, _nested(key, value))
+    return from_tree(tree)
+
+
+def _nested(key: str, value: Any) -> Tree:
     for part in reversed(key.split(".")):
-        parsed = {part: parsed}
-    return typing.cast(Tree, parsed)
+        value = {part: value}
+    return typing.cast(Tree, value)
+
+
+def _override(text: str) -> Tree:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"{text!r}: write an override as KEY=VALUE, for instance train.batch_size=256")
+    return _nested(key, read_value(key, value))
 
 
 def _find(name: str, folder: Path) -> Path:

@@ -14,7 +14,7 @@ __all__ = ["BACKGROUNDS", "COLOURS", "HELD_OUT", "OPPOSITE", "PATTERNS", "RELATI
 __all__ += ["Fact", "Pairing", "Placed", "Scene", "Thing", "compose", "draw_scene", "pairing"]
 
 COLOURS = ("red", "green", "blue", "yellow", "orange", "purple", "white", "black")
-SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
+SHAPES = ("circle", "square", "triangle", "cross")
 BACKGROUNDS = ("grey", "brown", "pink", "beige")
 PATTERNS = ("plain", "gradient", "dots", "grid")
 OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
