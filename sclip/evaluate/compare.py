@@ -47,6 +47,19 @@ class Comparison:
         """Return the difference of a model from the first on a benchmark; KeyError where there is none."""
         return {(d.benchmark, d.model): d for d in self.differences}[benchmark, model]
 
+    def adjusted(self) -> dict[tuple[str, int], float]:
+        """Return every (benchmark, model)'s p-value adjusted for the number of comparisons.
+
+        By Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 1979: the
+        chance that any of the differences that are called real is none stays below the level.
+        """
+        ordered = sorted(self.differences, key=lambda difference: difference.p_value)
+        adjusted, least = {}, 0.0
+        for at, difference in enumerate(ordered):
+            least = max(least, min(1.0, (len(ordered) - at) * difference.p_value))
+            adjusted[difference.benchmark, difference.model] = least
+        return adjusted
+
 
 def compare(evaluations: Sequence[Evaluation]) -> Comparison:
     """Return every model's differences from the first.

@@ -129,6 +129,11 @@ class Evaluation:
         """Return the score "benchmark/score"; KeyError where there is none."""
         return {f"{r.name}/{key}": score for r in self.results for key, score in r.scores.items()}[name]
 
+    def require_results(self) -> None:
+        """Raise EvaluationError where no benchmark was evaluated: there is nothing to show or to judge."""
+        if not self.results:
+            raise EvaluationError(f"{self.model}: evaluated on no benchmark; name one in the suite")
+
     def write(self, path: Path) -> None:
         """Write the file that `read` reads."""
         tree = {"version": VERSION} | asdict(self)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 
 from sclip.negatives import Negative
 from sclip.scenegraph import SceneGraph, Span
@@ -66,6 +68,30 @@ def compared(caption: str, negative: Negative) -> tuple[list[Piece], list[Piece]
     before, after = (
         _pieces(text, [(span, "exchanged") for span in _located(text, other, one, two)])
         for text, other, one, two in texts
+    )
+    return before, after
+
+
+def differing(caption: str, other: str) -> tuple[list[Piece], list[Piece]]:
+    """Return two captions, in both of which the words that the other has not got there are pieces.
+
+    Captions that have less than half of their words in common are not compared: every word would be marked.
+    """
+    one, two = ([m.span() for m in re.finditer(r"\w+|[^\w\s]", text[:MOST_CHARACTERS])] for text in (caption, other))
+    words = [[text[slice(*span)].lower() for span in spans] for text, spans in ((caption, one), (other, two))]
+    marks: tuple[list[Span], list[Span]] = ([], [])
+    if 2 * (Counter(words[0]) & Counter(words[1])).total() >= max(map(len, words)):
+        matcher = SequenceMatcher(None, words[0], words[1], autojunk=False)
+        for operation, start, end, other_start, other_end in matcher.get_opcodes():
+            if operation == "equal":
+                continue
+            if start < end:
+                marks[0].append((one[start][0], one[end - 1][1]))
+            if other_start < other_end:
+                marks[1].append((two[other_start][0], two[other_end - 1][1]))
+    before, after = (
+        _pieces(text, [(span, "exchanged") for span in spans])
+        for text, spans in zip((caption, other), marks, strict=True)
     )
     return before, after
 

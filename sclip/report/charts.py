@@ -1,0 +1,176 @@
+"""Figures -> where their marks stand: intervals in per cent of an axis, curves as the path data of an SVG.
+
+Only numbers go in and out; the templates draw. Whatever a diverged run may hold (NaN, infinity, nothing at all) has
+a place here: it is left out of the drawing and counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+__all__ = ["Curves", "Interval", "Line", "Tick", "curves", "interval", "number"]
+
+WIDTH, HEIGHT = 330.0, 190.0
+"""Of a plot of curves, in pixels: as wide as a phone shows."""
+LEFT, RIGHT, TOP, BOTTOM = 44.0, 12.0, 10.0, 34.0
+"""Space around the plot, for the axes' ticks and title."""
+
+BUCKETS = 160
+"""Steps that fall into the same part of the width are drawn as their first, lowest, highest and last value."""
+
+_MOST = 1e30
+"""A larger value is as good as infinite: an axis that reached so far would show nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A value with its interval on an axis, in per cent of the axis; None where there is no finite number."""
+
+    value: float | None
+    low: float | None
+    length: float | None
+    """From the lower end of the interval to the upper."""
+    chance: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A mark of an axis."""
+
+    at: float
+    """x or y in pixels."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One curve."""
+
+    index: int
+    """Of the series it was drawn from, which says its colour."""
+    path: str
+    """Path data; a single point is a line of no length, which round ends make a dot."""
+    last: float
+    """Newest finite value."""
+    left_out: int
+    """Values that are no finite number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """Several curves on the same axes."""
+
+    x: list[Tick]
+    y: list[Tick]
+    lines: list[Line]
+    chance: float | None
+    """y in pixels of what a model that knows nothing reaches."""
+
+
+def interval(value: float, low: float, high: float, chance: float = math.nan) -> Interval:
+    """Return where shares between 0 and 1 stand on an axis from 0 to 100 %."""
+    start, end = _percent(low), _percent(high)
+    length = None if start is None or end is None else round(max(0.0, end - start), 2)
+    return Interval(_percent(value), start, length, _percent(chance))
+
+
+def _percent(share: float) -> float | None:
+    return round(100 * min(1.0, max(0.0, share)), 2) if math.isfinite(share) else None
+
+
+def curves(series: Sequence[Sequence[tuple[int, float]]], chance: float = math.nan) -> Curves | None:
+    """Return series of (step, value) on common axes, or None where none of them has a finite value.
+
+    A value that is no finite number interrupts its curve.
+    """
+    finite = [(step, value) for points in series for step, value in points if _is_finite(value)]
+    if not finite:
+        return None
+    values = [value for _, value in finite] + ([chance] if math.isfinite(chance) else [])
+    x_ticks, y_ticks = _ticks(*_span([step for step, _ in finite])), _ticks(*_span(values))
+    steps = min(step for step, _ in finite), max(step for step, _ in finite)
+    steps = steps if steps[0] < steps[1] else (steps[0] - 1, steps[1] + 1)
+    bounds = min(y_ticks[0], *values), max(y_ticks[-1], *values)
+
+    def x(step: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * (step - steps[0]) / (steps[1] - steps[0])
+
+    def y(value: float) -> float:
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - bounds[0]) / (bounds[1] - bounds[0])
+
+    lines = []
+    for index, points in enumerate(series):
+        ordered = sorted(points, key=lambda point: point[0])
+        known = [value for _, value in ordered if _is_finite(value)]
+        if known:
+            runs = _runs(ordered, steps)
+            path = "".join(_path([(x(step), y(value)) for step, value in run]) for run in runs)
+            lines.append(Line(index, path, known[-1], len(ordered) - len(known)))
+    return Curves(
+        [Tick(round(x(at), 1), number(at)) for at in x_ticks if steps[0] <= at <= steps[1]],
+        [Tick(round(y(at), 1), number(at)) for at in y_ticks],
+        lines,
+        round(y(chance), 1) if math.isfinite(chance) else None,
+    )
+
+
+def _is_finite(value: float) -> bool:
+    return abs(value) <= _MOST  # a NaN is not
+
+
+def _runs(
+    points: Sequence[tuple[int, float]], steps: tuple[int, int]
+) -> Iterator[list[tuple[int, float]]]:
+    """Yield the stretches that are drawn as one line, of few points however many there were."""
+
+    def bucket(point: tuple[int, float]) -> int:
+        return int(BUCKETS * (point[0] - steps[0]) / (steps[1] - steps[0]))
+
+    run: list[tuple[int, float]] = []
+    for _, group in groupby(points, bucket):
+        together = list(group)
+        finite = [(at, point) for at, point in enumerate(together) if _is_finite(point[1])]
+        if finite:
+            by_value = sorted(finite, key=lambda entry: entry[1][1])
+            kept = {at: point for at, point in (finite[0], by_value[0], by_value[-1], finite[-1])}
+            run += [kept[at] for at in sorted(kept)]
+        if len(finite) < len(together) and run:
+            yield run
+            run = []
+    if run:
+        yield run
+
+
+def _path(points: Sequence[tuple[float, float]]) -> str:
+    (x, y), *others = points
+    line = "".join(f"L{x:.1f} {y:.1f}" for x, y in others)
+    return f"M{x:.1f} {y:.1f}{line or 'h0'}"
+
+
+def _span(values: Sequence[float]) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    if low == high:
+        return low - (abs(low) or 1.0) / 2, high + (abs(high) or 1.0) / 2
+    return low, high
+
+
+def _ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """Return round numbers that cover the span or nearly so, at most `most` and at least two."""
+    rough = (high - low) / (most - 1)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(s * power for s in (1, 2, 2.5, 5, 10, 20) if s * power >= rough * 0.999)
+    first, last = math.floor(low / step + 0.001), math.ceil(high / step - 0.001)
+    if last - first >= most:  # the span lies across one more round number than there is room for
+        return _ticks(low, high, most - 1)
+    return [round(n * step, 12) for n in range(first, last + 1)]
+
+
+def number(value: float) -> str:
+    """Return a number as it stands at an axis: 250, 20k, 1.5M, 0.001."""
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if size <= abs(value) < 1e15 and (size > 1e3 or abs(value) >= 1e4):
+            return f"{value / size:.4g}{unit}"
+    return f"{value:.4g}"

@@ -1,0 +1,132 @@
+"""One evaluation -> `report.html`: what was measured, what to make of it, and the cases that were wrong, to be judged by eye.
+
+The values come from `sclip.evaluate.result`, as the benchmarks leave them or as read back from `evaluation.json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sclip.report.figures import Folding, Row, called, folded_groups, headline_row, listed, score_row
+from sclip.report.page import render
+from sclip.report.texts import MOST_CHARACTERS, shortened
+from sclip.report.wrong import GraphsOf, Wrong, drawn_captions, wrong_cases
+from sclip.scenegraph import SceneGraph
+
+if TYPE_CHECKING:
+    from sclip.evaluate.result import Evaluation, Result
+
+__all__ = ["PAGE", "Decision", "write"]
+
+PAGE = "report.html"
+
+_GROUPED_BY = {"vg-relation": "relation", "vg-attribution": "pair of attributes", "zero-shot": "class"}
+"""By kind of benchmark what its cases are grouped by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the registry's gates made of the model."""
+
+    title: str
+    """For instance "refused" or "promoted to champion, version 7"."""
+    passed: bool
+    gates: list[tuple[str, bool]]
+    """Each gate in words, with its figures, and whether it held."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One benchmark."""
+
+    link: str
+    name: str
+    definition: str
+    notes: list[str]
+    scores: list[Row]
+    counts: list[tuple[str, str]]
+    grouped_by: str
+    groups: Folding
+    wrong: list[Wrong]
+
+
+def write(
+    evaluation: Evaluation,
+    folder: Path,
+    *,
+    graphs: GraphsOf | None = None,
+    decision: Decision | None = None,
+    notes: Sequence[str] = (),
+) -> Path:
+    """Write the page into the folder, which is made; return its path.
+
+    Args:
+        evaluation: of one benchmark or more, else EvaluationError.
+        folder: where `evaluation.json` stands.
+        graphs: the parser that the model was trained with; called once. Without it no graph is drawn.
+        decision: of the gates, where there was one.
+        notes: lines for the reader, before all else.
+    """
+    evaluation.require_results()
+    results = evaluation.results
+    captions = drawn_captions(example for r in results for example in r.examples) if graphs else []
+    parsed = dict(zip(captions, graphs(captions), strict=True)) if graphs else {}
+    sections = [_section(f"benchmark-{at}", result, parsed) for at, result in enumerate(results, start=1)]
+    overview = [headline_row(r, s.link) for r, s in zip(results, sections, strict=True)]
+    html = render(
+        "evaluation.html",
+        title=f"Evaluation of {shortened(evaluation.model, 120)}",
+        notes=[_asked(evaluation), *(shortened(note, MOST_CHARACTERS) for note in notes)],
+        glance=_glance(results, overview),
+        overview=overview,
+        sections=sections,
+        decision=decision,
+        facts=evaluation.facts,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    page = folder / PAGE
+    page.write_text(html, encoding="utf-8")
+    return page
+
+
+def _section(link: str, result: Result, parsed: dict[str, SceneGraph]) -> Section:
+    first = result.headline
+    names = [first, *(name for name in result.scores if name != first)]
+    return Section(
+        link,
+        shortened(result.name, 80),
+        shortened(result.definition, MOST_CHARACTERS),
+        [shortened(note, MOST_CHARACTERS) for note in result.notes],
+        [score_row(called(name), result.scores[name]) for name in names],
+        [(called(name), f"{count:,}") for name, count in result.counts.items()],
+        _GROUPED_BY.get(result.kind, "group"),
+        folded_groups(result.groups),
+        wrong_cases(result.examples, parsed),
+    )
+
+
+def _asked(evaluation: Evaluation) -> str:
+    """Return what was asked of the model."""
+    count, cases = len(evaluation.results), sum(len(result.won) for result in evaluation.results)
+    suite = evaluation.facts.get("suite", "")
+    of = f" of the suite {shortened(suite, 80)}" if suite else ""
+    return f"{cases:,} cases in {count} {'benchmark' if count == 1 else 'benchmarks'}{of}"
+
+
+def _glance(results: Sequence[Result], overview: Sequence[Row]) -> list[str]:
+    """Return what the figure says, in sentences."""
+    by_verdict: dict[str, list[str]] = {}
+    for result, row in zip(results, overview, strict=True):
+        by_verdict.setdefault(row.verdict, []).append(result.name)
+    above = by_verdict.pop("above chance", [])
+    lines = [f"Above chance on {len(above)} of {len(results)} {'benchmark' if len(results) == 1 else 'benchmarks'}."]
+    words = {
+        "not told from chance": "Not to be told from chance",
+        "below chance": "Below chance",
+        "no number": "No number, the model has diverged",
+    }
+    lines += [f"{words[verdict]}: {listed(names)}." for verdict, names in by_verdict.items()]
+    return lines

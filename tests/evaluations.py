@@ -1,0 +1,62 @@
+"""Evaluations as benchmarks leave them, made up: what the tests of the pages share."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from pictures import encoded, noise
+
+from sclip.evaluate.result import Candidate, Evaluation, Example, Group, Result, Score
+
+SWAPS = [
+    ("a man on a motorcycle is waving at two men", "two men on a motorcycle are waving at a man"),
+    ("a small red circle to the left of a blue square", "a small blue circle to the left of a red square"),
+    ("the dog is chasing the cat", "the cat is chasing the dog"),
+    ("a woman prepares a pizza while a man watches", "a man prepares a pizza while a woman watches"),
+]
+
+
+def photograph(seed: int = 0, size: tuple[int, int] = (240, 180)) -> bytes:
+    return encoded(noise(6, 5, seed).resize(size), "JPEG", quality=80)
+
+
+def example(number: int = 0, texts: Sequence[tuple[str, float, bool]] = (), **changes: Any) -> Example:
+    true, false = SWAPS[number % len(SWAPS)]
+    candidates = texts or [(true, 0.2713, True), (false, 0.2841, False)]
+    values = {"case": f"{number:012d}", "group": "riding", "picture": photograph(number)}
+    return Example(**values | changes, candidates=[Candidate(*candidate) for candidate in candidates])
+
+
+def groups(count: int, seed: int = 0, least: int = 25) -> list[Group]:
+    random_ = random.Random(seed)
+    made = []
+    for number in range(count):
+        cases = random_.randint(3, 400)
+        correct = random_.randint(cases // 4, cases)
+        share = correct / cases
+        made.append(Group(f"relation {number}", cases, correct, max(0, share - 0.1), min(1, share + 0.1), cases >= least))
+    return made
+
+
+def result(name: str = "vg-relation", share: float = 0.6, cases: int = 200, seed: int = 0, **changes: Any) -> Result:
+    random_ = random.Random(f"{name} {seed}")
+    won = {f"case {number}": random_.random() < share for number in range(cases)}
+    values: dict[str, Any] = {
+        "name": name,
+        "kind": name,
+        "definition": "Is the true caption of a crop preferred over the one with subject and object exchanged?",
+        "headline": "macro",
+        "scores": {"macro": Score(share, share - 0.03, share + 0.03, 0.5), "accuracy": Score(share, share - 0.02, share + 0.02, 0.5)},
+        "counts": {"cases": cases, "images": cases, "ties": 0},
+        "won": won,
+        "groups": groups(3),
+        "examples": [example(0)],
+    }
+    return Result(**values | changes)
+
+
+def evaluation(*results: Result, model: str = "run my-first-run", **facts: str) -> Evaluation:
+    known = {"suite": "standard", "parser": "rules-1+en_core_web_sm-3.8.0", "weights": "sha256 0123456789abcdef"}
+    return Evaluation(model, known | facts, list(results))
