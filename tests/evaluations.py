@@ -29,28 +29,33 @@ def example(number: int = 0, texts: Sequence[tuple[str, float, bool]] = (), **ch
     return Example(**values | changes, candidates=[Candidate(*candidate) for candidate in candidates])
 
 
-def groups(count: int, seed: int = 0, least: int = 25) -> list[Group]:
-    random_ = random.Random(seed)
-    made = []
-    for number in range(count):
-        cases = random_.randint(3, 400)
-        correct = random_.randint(cases // 4, cases)
-        share = correct / cases
-        made.append(Group(f"relation {number}", cases, correct, max(0, share - 0.1), min(1, share + 0.1), cases >= least))
-    return made
+def group(name: str, correct: int, cases: int, **changes: Any) -> Group:
+    share = correct / cases
+    return Group(name, cases, correct, max(0.0, share - 0.1), min(1.0, share + 0.1), **changes)
 
 
-def result(name: str = "vg-relation", share: float = 0.6, cases: int = 200, seed: int = 0, **changes: Any) -> Result:
-    random_ = random.Random(f"{name} {seed}")
-    won = {f"case {number}": random_.random() < share for number in range(cases)}
+def groups(count: int) -> list[Group]:
+    """Return groups of 10 to 409 cases, of which the smallest do not count."""
+    random_ = random.Random(count)
+    sizes = [10 + random_.randrange(400) for _ in range(count)]
+    return [
+        group(f"relation {n}", random_.randint(c // 4, c), c, counted=c >= 25) for n, c in enumerate(sizes)
+    ]
+
+
+def result(name: str = "vg-relation", share: float = 0.6, cases: int = 200, **changes: Any) -> Result:
+    """Return a result in which the first cases are won and the others not."""
     values: dict[str, Any] = {
         "name": name,
         "kind": name,
         "definition": "Is the true caption of a crop preferred over the one with subject and object exchanged?",
         "headline": "macro",
-        "scores": {"macro": Score(share, share - 0.03, share + 0.03, 0.5), "accuracy": Score(share, share - 0.02, share + 0.02, 0.5)},
+        "scores": {
+            "macro": Score(share, share - 0.03, share + 0.03, 0.5),
+            "accuracy": Score(share + 0.01, share - 0.02, share + 0.04, 0.5),
+        },
         "counts": {"cases": cases, "images": cases, "ties": 0},
-        "won": won,
+        "won": {f"case {number}": number < share * cases for number in range(cases)},
         "groups": groups(3),
         "examples": [example(0)],
     }
@@ -58,5 +63,9 @@ def result(name: str = "vg-relation", share: float = 0.6, cases: int = 200, seed
 
 
 def evaluation(*results: Result, model: str = "run my-first-run", **facts: str) -> Evaluation:
-    known = {"suite": "standard", "parser": "rules-1+en_core_web_sm-3.8.0", "weights": "sha256 0123456789abcdef"}
+    known = {
+        "suite": "standard",
+        "parser": "rules-1+en_core_web_sm-3.8.0",
+        "weights": "sha256 0123456789abcdef",
+    }
     return Evaluation(model, known | facts, list(results))

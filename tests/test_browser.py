@@ -6,16 +6,10 @@ Skipped where there is no chromium (Debian: apt install chromium), but where SCL
 from __future__ import annotations
 
 import io
-import json
-import os
-import re
-import shutil
-import subprocess
-from html import unescape
 from pathlib import Path
-from typing import Any
 
 import pytest
+from browser import PHONE, require_browser, shown
 from PIL import Image
 
 from sclip.negatives import candidates
@@ -25,8 +19,6 @@ from sclip.report.page import render
 from sclip.report.visit import Choice, Encoded, Picture, Seen, Slot, Token, Visit, write_page
 from sclip.scenegraph import Parser
 
-CHROMIUM = shutil.which("chromium")
-PHONE = 390
 CAPTIONS = [
     "a small red circle to the left of a blue square",
     "a man holding a racket near a net in front of a crowd of people with hats on a sunny day with a dog",
@@ -40,35 +32,10 @@ CAPTIONS = [
     "",
 ]
 
-PHONE_FRAME = """<!doctype html><body><pre></pre><iframe style="border:0;width:{width}px;height:844px"></iframe><script>
-const frame = document.querySelector("iframe");
-frame.onload = () => {{
-  const page = frame.contentDocument, all = query => [...page.querySelectorAll(query)];
-  const box = element => element.getBoundingClientRect();
-  const wider = (text, rect) => text.x < rect.x - 1 || text.x + text.width > rect.x + rect.width + 1;
-  document.querySelector("pre").textContent = JSON.stringify({{
-    width: page.defaultView.innerWidth,
-    scroll: page.documentElement.scrollWidth,
-    beside: all("body *").filter(e => box(e).right > {width} + 0.5 || box(e).left < -0.5).map(e => e.outerHTML),
-    svgs: all("svg").length,
-    cut: all("svg g").filter(g => wider(g.querySelector("text").getBBox(), g.querySelector("rect").getBBox()))
-      .map(g => g.textContent),
-    least: Math.min(...all("svg").map(svg => box(svg).width / svg.viewBox.baseVal.width)),
-    pictures: all("img").filter(img => img.naturalWidth).map(img => Math.round(box(img).width)),
-    ran: page.documentElement.dataset.ran || document.documentElement.dataset.ran || "",
-  }});
-}};
-frame.srcdoc = {page};
-</script>"""
-
 
 @pytest.fixture(scope="module", autouse=True)
 def _browser() -> None:
-    if CHROMIUM is None:
-        told = "no chromium to open a page with: apt-get install chromium"
-        if os.environ.get("SCLIP_BROWSER") == "required":
-            pytest.fail(told)
-        pytest.skip(told)
+    require_browser()
 
 
 @pytest.fixture(scope="module")
@@ -85,26 +52,6 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         for wide, cards in zip((False, True), both, strict=True)
     )
     return {"graphs": graph_page, "negatives": negative_page, "corpus": report}
-
-
-def shown(page: str, folder: Path) -> dict[str, Any]:
-    """Return what the browser measures of a page in a frame as wide as a phone: its windows are never so narrow."""
-    escaped = json.dumps(page).replace("</", "<\\/")
-    (folder / "frame.html").write_text(PHONE_FRAME.format(width=PHONE, page=escaped), encoding="utf-8")
-    command = [
-        str(CHROMIUM),
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--dump-dom",
-    ]
-    command += [f"--user-data-dir={folder / 'profile'}", (folder / "frame.html").as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
-    match = re.search("<pre>(.+?)</pre>", done.stdout, re.DOTALL)
-    assert match, done.stderr + done.stdout[-2000:]
-    found: dict[str, Any] = json.loads(unescape(match.group(1)))
-    return found
 
 
 @pytest.mark.parametrize("name", ["graphs", "negatives", "corpus"])

@@ -7,22 +7,22 @@ a place here: it is left out of the drawing and counted.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 __all__ = ["Curves", "Interval", "Line", "Tick", "curves", "interval", "number"]
 
 WIDTH, HEIGHT = 330.0, 190.0
-"""Of a plot of curves, in pixels: as wide as a phone shows."""
-LEFT, RIGHT, TOP, BOTTOM = 44.0, 12.0, 10.0, 34.0
-"""Space around the plot, for the axes' ticks and title."""
+"""Of curves with their axes, in pixels: as wide as a phone shows."""
+LEFT, RIGHT, TOP, BOTTOM = 44.0, WIDTH - 14.0, 10.0, HEIGHT - 36.0
+"""Edges of the plot; the rest is for the axes' ticks and title."""
 
 BUCKETS = 160
 """Steps that fall into the same part of the width are drawn as their first, lowest, highest and last value."""
 
-_MOST = 1e30
-"""A larger value is as good as infinite: an axis that reached so far would show nothing else."""
+_LEAST, _MOST = 1e-30, 1e30
+"""A larger value is as good as infinite, a smaller one as zero: an axis that showed it would show nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,10 @@ class Line:
     """Of the series it was drawn from, which says its colour."""
     path: str
     """Path data; a single point is a line of no length, which round ends make a dot."""
+    end: tuple[float, float]
+    """x and y in pixels of the newest finite value."""
     last: float
-    """Newest finite value."""
+    """That value."""
     left_out: int
     """Values that are no finite number."""
 
@@ -67,7 +69,7 @@ class Curves:
     y: list[Tick]
     lines: list[Line]
     chance: float | None
-    """y in pixels of what a model that knows nothing reaches."""
+    """y in pixels of what a model that knows nothing reaches; None where that is far from all curves."""
 
 
 def interval(value: float, low: float, high: float, chance: float = math.nan) -> Interval:
@@ -89,31 +91,36 @@ def curves(series: Sequence[Sequence[tuple[int, float]]], chance: float = math.n
     finite = [(step, value) for points in series for step, value in points if _is_finite(value)]
     if not finite:
         return None
-    values = [value for _, value in finite] + ([chance] if math.isfinite(chance) else [])
-    x_ticks, y_ticks = _ticks(*_span([step for step, _ in finite])), _ticks(*_span(values))
+    values = [value for _, value in finite]
+    near = max(values) - min(values)
+    is_near = min(values) - near <= chance <= max(values) + near  # else the curves would be flat beside it
+    values += [chance] if is_near else []
     steps = min(step for step, _ in finite), max(step for step, _ in finite)
+    x_ticks, y_ticks = _ticks(*steps) if steps[0] < steps[1] else [steps[0]], _ticks(*_span(values))
     steps = steps if steps[0] < steps[1] else (steps[0] - 1, steps[1] + 1)
     bounds = min(y_ticks[0], *values), max(y_ticks[-1], *values)
 
     def x(step: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * (step - steps[0]) / (steps[1] - steps[0])
+        return LEFT + (RIGHT - LEFT) * (step - steps[0]) / (steps[1] - steps[0])
 
     def y(value: float) -> float:
-        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - bounds[0]) / (bounds[1] - bounds[0])
+        return BOTTOM - (BOTTOM - TOP) * (value - bounds[0]) / (bounds[1] - bounds[0])
 
     lines = []
     for index, points in enumerate(series):
         ordered = sorted(points, key=lambda point: point[0])
-        known = [value for _, value in ordered if _is_finite(value)]
+        known = [(step, value) for step, value in ordered if _is_finite(value)]
         if known:
             runs = _runs(ordered, steps)
             path = "".join(_path([(x(step), y(value)) for step, value in run]) for run in runs)
-            lines.append(Line(index, path, known[-1], len(ordered) - len(known)))
+            step, last = known[-1]
+            end = round(x(step), 1), round(y(last), 1)
+            lines.append(Line(index, path, end, last, len(ordered) - len(known)))
     return Curves(
-        [Tick(round(x(at), 1), number(at)) for at in x_ticks if steps[0] <= at <= steps[1]],
-        [Tick(round(y(at), 1), number(at)) for at in y_ticks],
+        _marks([step for step in x_ticks if steps[0] <= step <= steps[1]], x),
+        _marks(y_ticks, y),
         lines,
-        round(y(chance), 1) if math.isfinite(chance) else None,
+        round(y(chance), 1) if is_near else None,
     )
 
 
@@ -121,9 +128,7 @@ def _is_finite(value: float) -> bool:
     return abs(value) <= _MOST  # a NaN is not
 
 
-def _runs(
-    points: Sequence[tuple[int, float]], steps: tuple[int, int]
-) -> Iterator[list[tuple[int, float]]]:
+def _runs(points: Sequence[tuple[int, float]], steps: tuple[int, int]) -> Iterator[list[tuple[int, float]]]:
     """Yield the stretches that are drawn as one line, of few points however many there were."""
 
     def bucket(point: tuple[int, float]) -> int:
@@ -135,7 +140,7 @@ def _runs(
         finite = [(at, point) for at, point in enumerate(together) if _is_finite(point[1])]
         if finite:
             by_value = sorted(finite, key=lambda entry: entry[1][1])
-            kept = {at: point for at, point in (finite[0], by_value[0], by_value[-1], finite[-1])}
+            kept = dict([finite[0], by_value[0], by_value[-1], finite[-1]])
             run += [kept[at] for at in sorted(kept)]
         if len(finite) < len(together) and run:
             yield run
@@ -152,25 +157,34 @@ def _path(points: Sequence[tuple[float, float]]) -> str:
 
 def _span(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
-    if low == high:
-        return low - (abs(low) or 1.0) / 2, high + (abs(high) or 1.0) / 2
-    return low, high
+    largest = max(abs(low), abs(high))
+    if high - low > 1e-9 * largest > _LEAST:
+        return low, high
+    middle = largest if largest > _LEAST else 1.0  # one value, or several that no axis tells apart
+    return low - middle / 2, high + middle / 2
 
 
 def _ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Return round numbers that cover the span or nearly so, at most `most` and at least two."""
-    rough = (high - low) / (most - 1)
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(s * power for s in (1, 2, 2.5, 5, 10, 20) if s * power >= rough * 0.999)
-    first, last = math.floor(low / step + 0.001), math.ceil(high / step - 0.001)
-    if last - first >= most:  # the span lies across one more round number than there is room for
-        return _ticks(low, high, most - 1)
-    return [round(n * step, 12) for n in range(first, last + 1)]
+    """Return two to `most` round numbers, the first not above `low`, the last not below `high`."""
+    power = 10.0 ** math.floor(math.log10((high - low) / most))
+    for step in (factor * power for factor in (1, 2, 2.5, 5, 10, 20, 25, 50, 100)):
+        first, last = math.floor(low / step + 0.001), math.ceil(high / step - 0.001)
+        if last - first < most:
+            break
+    return [float(f"{n * step:.12g}") for n in range(first, last + 1)]
 
 
-def number(value: float) -> str:
+def _marks(places: Sequence[float], at: Callable[[float], float]) -> list[Tick]:
+    """Return the ticks of an axis, with as many digits as tell them apart."""
+    digits = next(
+        d for d in range(4, 18) if len({number(place, d) for place in places}) == len(places) or d == 17
+    )
+    return [Tick(round(at(place), 1), number(place, digits)) for place in places]
+
+
+def number(value: float, digits: int = 4) -> str:
     """Return a number as it stands at an axis: 250, 20k, 1.5M, 0.001."""
     for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if size <= abs(value) < 1e15 and (size > 1e3 or abs(value) >= 1e4):
-            return f"{value / size:.4g}{unit}"
-    return f"{value:.4g}"
+        if max(size, 1e4) <= abs(value) < 1e15:
+            return f"{value / size:.{digits}g}{unit}"
+    return f"{value + 0.0:.{digits}g}"  # no minus before a zero

@@ -1,4 +1,4 @@
-"""One evaluation -> `report.html`: what was measured, what to make of it, and the cases that were wrong, to be judged by eye.
+"""One evaluation -> `report.html`: what was measured, what to make of it, and the wrong cases, to be judged by eye.
 
 The values come from `sclip.evaluate.result`, as the benchmarks leave them or as read back from `evaluation.json`.
 """
@@ -122,7 +122,9 @@ def _glance(results: Sequence[Result], overview: Sequence[Row]) -> list[str]:
     for result, row in zip(results, overview, strict=True):
         by_verdict.setdefault(row.verdict, []).append(result.name)
     above = by_verdict.pop("above chance", [])
-    lines = [f"Above chance on {len(above)} of {len(results)} {'benchmark' if len(results) == 1 else 'benchmarks'}."]
+    lines = [
+        f"Above chance on {len(above)} of {len(results)} {'benchmark' if len(results) == 1 else 'benchmarks'}."
+    ]
     words = {
         "not told from chance": "Not to be told from chance",
         "below chance": "Below chance",

@@ -82,7 +82,7 @@ def score_row(label: str, score: Score, link: str = "") -> Row:
     return Row(label, percent(score.value), bar, detail, *against_chance(score), link)
 
 
-def headline_row(result: Result, link: str) -> Row:
+def headline_row(result: Result, link: str = "") -> Row:
     """Return the row of a benchmark's published figure."""
     row = score_row(shortened(result.name, 80), result.scores[result.headline], link)
     return replace(row, part=called(result.headline))
@@ -98,7 +98,9 @@ def group_row(group: Group) -> Row:
 
 def folded_groups(groups: Sequence[Group]) -> Folding:
     """Return the rows of the groups, the lowest accuracy first, and of equal ones that of more cases."""
-    ordered = sorted(groups, key=lambda group: (group.accuracy if group.cases else 2, -group.cases, group.name))
+    ordered = sorted(
+        groups, key=lambda group: (group.accuracy if group.cases else 2, -group.cases, group.name)
+    )
     rows = [group_row(group) for group in ordered]
     counted = [row for row in rows if row.counted]
     return Folding(counted[:OPEN_ROWS], counted[OPEN_ROWS:], [row for row in rows if not row.counted])

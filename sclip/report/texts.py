@@ -77,7 +77,9 @@ def differing(caption: str, other: str) -> tuple[list[Piece], list[Piece]]:
 
     Captions that have less than half of their words in common are not compared: every word would be marked.
     """
-    one, two = ([m.span() for m in re.finditer(r"\w+|[^\w\s]", text[:MOST_CHARACTERS])] for text in (caption, other))
+    one, two = (
+        [m.span() for m in re.finditer(r"\w+|[^\w\s]", text[:MOST_CHARACTERS])] for text in (caption, other)
+    )
     words = [[text[slice(*span)].lower() for span in spans] for text, spans in ((caption, one), (other, two))]
     marks: tuple[list[Span], list[Span]] = ([], [])
     if 2 * (Counter(words[0]) & Counter(words[1])).total() >= max(map(len, words)):

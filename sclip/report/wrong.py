@@ -1,4 +1,4 @@
-"""A case that a model got wrong -> its card: picture, what was true, what the model preferred, graphs, and by how much."""
+"""A case that a model got wrong -> its card: picture, what was true, what the model preferred, both graphs, the scores."""
 
 from __future__ import annotations
 
@@ -90,7 +90,9 @@ def _wrong(example: Example, graphs: dict[str, SceneGraph]) -> Wrong:
     def option(candidate: Candidate, other: Candidate | None, drawn: bool = False) -> Option:
         pieces, _ = differing(candidate.text, other.text if other else candidate.text)
         width = 100 * max(0.0, candidate.score) / most if most and math.isfinite(candidate.score) else 0.0
-        graph = _drawing(graphs.get(candidate.text), graphs.get(other.text) if other else None) if drawn else None
+        graph = (
+            _drawing(graphs.get(candidate.text), graphs.get(other.text) if other else None) if drawn else None
+        )
         return Option(pieces, f"{candidate.score:.4f}", round(width, 1), candidate.is_true, graph)
 
     with_graphs = any(graphs[c.text].triples() for c in best if c and c.text in graphs)

@@ -1,0 +1,199 @@
+"""Several evaluations -> `comparison.html`: which differences are real, where they lie, and how training got there.
+
+A difference is called real in words only after Holm's adjustment for the number of benchmarks and models compared;
+the p-value as McNemar's test gives it stands beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sclip.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH
+from sclip.report.figures import Row, called, listed, percent, score_row
+from sclip.report.page import render
+from sclip.report.side_by_side import FoldedSides, sides
+from sclip.report.steps import Points, chart
+from sclip.report.texts import MOST_CHARACTERS, shortened
+
+if TYPE_CHECKING:
+    from sclip.evaluate.compare import Comparison, Difference
+    from sclip.evaluate.result import Evaluation, Result
+
+__all__ = ["LEVEL", "PAGE", "write"]
+
+PAGE = "comparison.html"
+LEVEL = 0.05
+"""Adjusted p-value below which a difference is called real."""
+
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A letter stands for it wherever there is no room for its name."""
+
+    index: int
+    letter: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A headline of one model, and what its difference from the first model's is worth."""
+
+    row: Row
+    change: str
+    """In points, signed; empty for the first model."""
+    words: str
+    kind: str
+    """"good", "bad" or "even"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """One benchmark of all models, in their order."""
+
+    name: str
+    headline: str
+    definition: str
+    notes: list[str]
+    verdicts: list[Verdict]
+    scores: list[tuple[str, list[str]]]
+    """Every score but the headline, and each model's value."""
+    sides: FoldedSides
+
+
+def write(
+    comparison: Comparison,
+    folder: Path,
+    curves: Mapping[str, Mapping[str, Points]] | None = None,
+    title: str = "",
+) -> Path:
+    """Write the page into the folder, which is made; return its path. Raises EvaluationError without a benchmark.
+
+    Args:
+        comparison: of two models or more; colours differ up to eight, letters beyond.
+        folder: where the page is to stand.
+        curves: by metric and by model, as its evaluation names it, the values by step. A metric that is named as the
+            evaluations' scores are ("vg-relation/macro") is drawn in per cent, with its chance level.
+        title: of the page.
+    """
+    evaluations = comparison.evaluations
+    evaluations[0].require_results()
+    models = [Model(at, _letter(at), shortened(e.model, 120)) for at, e in enumerate(evaluations)]
+    adjusted = comparison.adjusted()
+    benchmarks = [_benchmark(comparison, result, adjusted) for result in evaluations[0].results]
+    facts = _facts(evaluations)
+    html = render(
+        "comparison.html",
+        title=shortened(title, 120) or f"Comparison of {len(models)} models",
+        notes=_notes(evaluations),
+        models=models,
+        level=LEVEL,
+        comparisons=len(comparison.differences),
+        glance=_glance(models, benchmarks),
+        benchmarks=benchmarks,
+        charts=[chart(name, by_model, evaluations) for name, by_model in (curves or {}).items()],
+        plot={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "bottom": BOTTOM},
+        differ={name: values for name, values in facts.items() if len(set(values)) > 1},
+        shared={name: values[0] for name, values in facts.items() if len(set(values)) == 1},
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    page = folder / PAGE
+    page.write_text(html, encoding="utf-8")
+    return page
+
+
+def _letter(index: int) -> str:
+    return _LETTERS[index] if index < len(_LETTERS) else str(index + 1)
+
+
+def _benchmark(comparison: Comparison, first: Result, adjusted: Mapping[tuple[str, int], float]) -> Benchmark:
+    results = [next(r for r in e.results if r.name == first.name) for e in comparison.evaluations]
+    verdicts = [Verdict(score_row("", first.scores[first.headline]), "", "", "even")]
+    for at, result in enumerate(results[1:], start=1):
+        difference = comparison.of(first.name, at)
+        words, kind = verdict(difference, adjusted[first.name, at], len(first.won))
+        row = score_row("", result.scores[first.headline])
+        verdicts.append(Verdict(row, _points(difference.change), words, kind))
+    names = dict.fromkeys(name for result in results for name in result.scores if name != first.headline)
+    values = [
+        (called(name), [percent(r.scores[name].value) if name in r.scores else "" for r in results])
+        for name in names
+    ]
+    notes = dict.fromkeys(shortened(note, MOST_CHARACTERS) for result in results for note in result.notes)
+    return Benchmark(
+        shortened(first.name, 80),
+        called(first.headline),
+        shortened(first.definition, MOST_CHARACTERS),
+        list(notes),
+        verdicts,
+        values,
+        sides([result.groups for result in results]),
+    )
+
+
+def verdict(difference: Difference, adjusted: float, cases: int) -> tuple[str, str]:
+    """Return in words whether a difference is real, and its class; `adjusted` is its p-value by Holm."""
+    p_value = _p(difference.p_value)
+    if difference.p_value < LEVEL <= adjusted:
+        return f"no difference that holds among so many comparisons, {p_value}", "even"
+    if adjusted >= LEVEL:
+        return f"no difference that {cases:,} cases can show, {p_value}", "even"
+    wins = difference.only_other > difference.only_first
+    if difference.change and (difference.change > 0) is not wins:
+        cases_won, score = ("more", "lower") if wins else ("fewer", "higher")
+        return f"wins {cases_won} cases, {score} all the same, {p_value}", "even"
+    return ("better, " if wins else "worse, ") + p_value, "good" if wins else "bad"
+
+
+def _p(value: float) -> str:
+    shown = "p < 0.001" if value < 0.001 else f"p = {value:.2g}" if value < 0.1 else f"p = {value:.2f}"
+    return shown.replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def _points(change: float) -> str:
+    return f"{100 * change:+.1f}".replace("-", "−") if math.isfinite(change) else "no number"
+
+
+def _glance(models: Sequence[Model], benchmarks: Sequence[Benchmark]) -> list[tuple[Model, str]]:
+    """Return for each model but the first what its differences come to, in a sentence."""
+    told = []
+    for model in models[1:]:
+        by_kind: dict[str, list[str]] = {"good": [], "bad": [], "even": []}
+        for benchmark in benchmarks:
+            by_kind[benchmark.verdicts[model.index].kind].append(benchmark.name)
+        parts = [
+            f"{what} on {listed(by_kind[kind])}"
+            for what, kind in (("better", "good"), ("worse", "bad"))
+            if by_kind[kind]
+        ]
+        even = by_kind["even"]
+        if len(even) == len(benchmarks) > 1:
+            parts.append(f"no clear difference on any of {len(even)} benchmarks")
+        elif even:
+            parts.append(
+                f"no clear difference on {listed(even) if len(even) < 4 else f'the other {len(even)}'}"
+            )
+        told.append((model, "; ".join(parts)))
+    return told
+
+
+def _notes(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Return a line where a model was evaluated on more than the first one was."""
+    known = {result.name for result in evaluations[0].results}
+    more = dict.fromkeys(r.name for e in evaluations[1:] for r in e.results if r.name not in known)
+    return (
+        [f"Not compared, as {shortened(evaluations[0].model, 80)} lacks it: {listed(list(more))}."]
+        if more
+        else []
+    )
+
+
+def _facts(evaluations: Sequence[Evaluation]) -> dict[str, list[str]]:
+    names = dict.fromkeys(name for evaluation in evaluations for name in evaluation.facts)
+    return {name: [evaluation.facts.get(name, "") for evaluation in evaluations] for name in names}

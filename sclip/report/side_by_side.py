@@ -1,0 +1,76 @@
+"""The groups of several models -> their bars beside each other, those first in which the models differ most."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sclip.report.charts import Interval
+from sclip.report.figures import group_row
+from sclip.report.texts import shortened
+
+if TYPE_CHECKING:
+    from sclip.evaluate.result import Group
+
+
+OPEN_BARS = 36
+"""About so many bars are open, whatever the number of models; the rest folds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One model's accuracy in a group."""
+
+    model: int
+    value: str
+    bar: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One relation, pair of attributes or class, with a bar for each model that has it."""
+
+    name: str
+    cases: str
+    bars: list[Bar]
+    counted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FoldedSides:
+    """A list of which only the first are open."""
+
+    open: list[Side]
+    folded: list[Side]
+    uncounted: list[Side]
+    """What the benchmark's mean leaves out."""
+
+
+def sides(models: Sequence[Sequence[Group]]) -> FoldedSides:
+    """Return the groups of all models by name; `models` holds those of each model, in their order.
+
+    The order is that of the widest difference times the root of the number of cases, which is how far it stands out
+    from chance: else the smallest groups would come first.
+    """
+    by_name = [{group.name: group for group in groups} for groups in models]
+    names = dict.fromkeys(name for groups in by_name for name in groups)
+    found = [[groups.get(name) for groups in by_name] for name in names]
+    found.sort(key=lambda groups: -_stands_out([group for group in groups if group]))
+    every = [_side(groups) for groups in found]
+    counted = [side for side in every if side.counted]
+    most = max(4, OPEN_BARS // len(models))
+    return FoldedSides(counted[:most], counted[most:], [side for side in every if not side.counted])
+
+
+def _stands_out(groups: Sequence[Group]) -> float:
+    shares = [group.accuracy for group in groups if group.cases]
+    return (max(shares) - min(shares)) * math.sqrt(groups[0].cases) if shares else 0.0
+
+
+def _side(groups: Sequence[Group | None]) -> Side:
+    first = next(group for group in groups if group)
+    rows = [(model, group_row(group)) for model, group in enumerate(groups) if group]
+    bars = [Bar(model, row.value, row.bar) for model, row in rows]
+    return Side(shortened(first.name, 80), f"{first.cases:,}", bars, first.counted)
