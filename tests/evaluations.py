@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
+from html import unescape
 from typing import Any
 
 from pictures import encoded, noise
 
 from sclip.evaluate.result import Candidate, Evaluation, Example, Group, Result, Score
 
+HOSTILE = "<script>document.documentElement.dataset.ran = 'a'</script> \"a 'dog'\" & \u202e on \x1b[31m a mat"
 SWAPS = [
     ("a man on a motorcycle is waving at two men", "two men on a motorcycle are waving at a man"),
     ("a small red circle to the left of a blue square", "a small blue circle to the left of a red square"),
@@ -69,3 +72,9 @@ def evaluation(*results: Result, model: str = "run my-first-run", **facts: str) 
         "weights": "sha256 0123456789abcdef",
     }
     return Evaluation(model, known | facts, list(results))
+
+
+def text_of(page: str) -> str:
+    """Return what a reader sees of the page's body."""
+    body = page[page.index("<body>") :]
+    return " ".join(unescape(re.sub("<[^>]+>", " ", body)).split())

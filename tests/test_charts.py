@@ -87,9 +87,11 @@ def test_a_number_at_an_axis_is_short(value: float, shown: str) -> None:
 
 
 def test_the_ticks_of_a_narrow_span_are_told_apart() -> None:
-    drawn = curves([[(0, 99.99), (1, 100.01)]])
+    drawn, narrower = curves([[(0, 99.9), (1, 100.1)]]), curves([[(0, 100.0), (1, 100.0 + 1e-9)]])
     assert drawn is not None
-    assert [tick.text for tick in drawn.y] == ["99.99", "99.995", "100", "100.005", "100.01"]
+    assert [tick.text for tick in drawn.y] == ["99.9", "99.95", "100", "100.05", "100.1"]
+    assert narrower is not None
+    assert [tick.text for tick in narrower.y] == ["99.95", "99.975", "100", "100.025", "100.05"]
 
 
 @given(

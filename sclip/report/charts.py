@@ -15,7 +15,7 @@ __all__ = ["Curves", "Interval", "Line", "Tick", "curves", "interval", "number"]
 
 WIDTH, HEIGHT = 330.0, 190.0
 """Of curves with their axes, in pixels: as wide as a phone shows."""
-LEFT, RIGHT, TOP, BOTTOM = 44.0, WIDTH - 14.0, 10.0, HEIGHT - 36.0
+LEFT, RIGHT, TOP, BOTTOM = 56.0, WIDTH - 24.0, 10.0, HEIGHT - 36.0
 """Edges of the plot; the rest is for the axes' ticks and title."""
 
 BUCKETS = 160
@@ -158,10 +158,11 @@ def _path(points: Sequence[tuple[float, float]]) -> str:
 def _span(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
     largest = max(abs(low), abs(high))
-    if high - low > 1e-9 * largest > _LEAST:
-        return low, high
-    middle = largest if largest > _LEAST else 1.0  # one value, or several that no axis tells apart
-    return low - middle / 2, high + middle / 2
+    if largest < _LEAST:
+        return -0.5, 0.5
+    # Around one value there is room; of a narrow span the axis would have no room for all the digits.
+    more = largest / 2 if low == high else max(0.0, 1e-3 * largest - (high - low)) / 2
+    return low - more, high + more
 
 
 def _ticks(low: float, high: float, most: int = 5) -> list[float]:
@@ -175,10 +176,8 @@ def _ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 def _marks(places: Sequence[float], at: Callable[[float], float]) -> list[Tick]:
-    """Return the ticks of an axis, with as many digits as tell them apart."""
-    digits = next(
-        d for d in range(4, 18) if len({number(place, d) for place in places}) == len(places) or d == 17
-    )
+    """Return the ticks of an axis, with as many digits as they have."""
+    digits = next(d for d in range(4, 18) if d == 17 or all(float(f"{p:.{d}g}") == p for p in places))
     return [Tick(round(at(place), 1), number(place, digits)) for place in places]
 
 

@@ -1,4 +1,4 @@
-"""A case that a model got wrong -> its card: picture, what was true, what the model preferred, both graphs, the scores."""
+"""A case that a model got wrong -> its card: picture, the true and the preferred caption, both graphs, the scores."""
 
 from __future__ import annotations
 
