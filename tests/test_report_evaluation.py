@@ -54,7 +54,7 @@ def test_a_headline_is_shown_with_interval_chance_and_verdict(tmp_path: Path) ->
         (Score(0.6, 0.55, 0.65, 0.5), "Above chance on 1 of 1 benchmark."),
         (Score(0.52, 0.48, 0.56, 0.5), "Not to be told from chance: vg-relation."),
         (Score(0.4, 0.35, 0.45, 0.5), "Below chance: vg-relation."),
-        (Score(math.nan, math.nan, math.nan, 0.5), "No number, the model has diverged: vg-relation."),
+        (Score(math.nan, math.nan, math.nan, 0.5), "No number, as the model has diverged: vg-relation."),
     ],
 )
 def test_what_to_make_of_it_stands_on_top(score: Score, told: str, tmp_path: Path) -> None:

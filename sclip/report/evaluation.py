@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sclip.report.figures import Folding, Row, called, folded_groups, headline_row, listed, score_row
+from sclip.report.figures import (
+    DIVERGED,
+    Folding,
+    Row,
+    called,
+    folded_groups,
+    headline_row,
+    listed,
+    score_row,
+)
 from sclip.report.page import render
 from sclip.report.texts import MOST_CHARACTERS, shortened
 from sclip.report.wrong import GraphsOf, Wrong, drawn_captions, wrong_cases
@@ -128,7 +137,7 @@ def _glance(results: Sequence[Result], overview: Sequence[Row]) -> list[str]:
     words = {
         "not told from chance": "Not to be told from chance",
         "below chance": "Below chance",
-        "no number": "No number, the model has diverged",
+        DIVERGED: "No number, as the model has diverged",
     }
     lines += [f"{words[verdict]}: {listed(names)}." for verdict, names in by_verdict.items()]
     return lines

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 OPEN_ROWS = 12
 """Of a longer list the first so many are open, the rest folds."""
 
+DIVERGED = "the model has diverged"
+"""What a score that is no number says."""
+
 _RECALL = re.compile(r"(image_to_text|text_to_image)_r(\d+)")
 
 
@@ -67,7 +70,7 @@ def called(score: str) -> str:
 def against_chance(score: Score) -> tuple[str, str]:
     """Return what the interval says of the chance level, and its class."""
     if math.isnan(score.value):
-        return "no number", "bad"
+        return DIVERGED, "bad"
     if score.low > score.chance:
         return "above chance", "good"
     if score.high < score.chance:
@@ -78,7 +81,8 @@ def against_chance(score: Score) -> tuple[str, str]:
 def score_row(label: str, score: Score, link: str = "") -> Row:
     """Return the row of a score."""
     bar = interval(score.value, score.low, score.high, score.chance)
-    detail = f"{percent(score.low)} to {percent(score.high)}, chance {percent(score.chance)}"
+    known = f"{percent(score.low)} to {percent(score.high)}, " if math.isfinite(score.value) else ""
+    detail = f"{known}chance {percent(score.chance)}"
     return Row(label, percent(score.value), bar, detail, *against_chance(score), link)
 
 
