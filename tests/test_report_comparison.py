@@ -37,10 +37,7 @@ def test_models_that_were_compared_on_no_benchmark_are_an_error(tmp_path: Path) 
 def test_every_model_has_a_letter_a_bar_and_a_verdict(count: int, tmp_path: Path) -> None:
     text = text_of(page_of(models(count, cases=1000), tmp_path))
     assert "A model 0 what the others are compared with B model 1" in text
-    assert (
-        "A 40.0 37.0 to 43.0, chance 50.0 B 45.0 +5.0 better, p\N{NO-BREAK SPACE}<\N{NO-BREAK SPACE}0.001"
-        in (text.replace("< ", "<\N{NO-BREAK SPACE}").replace("p ", "p\N{NO-BREAK SPACE}"))
-    )
+    assert "A 40.0 37.0 to 43.0, chance 50.0 B 45.0 +5.0 better, p < 0.001" in text
     assert "B against A : better on vg-relation" in text
 
 

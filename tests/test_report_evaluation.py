@@ -115,6 +115,7 @@ def test_a_wrong_case_shows_both_captions_with_what_changed_marked_and_by_how_mu
     assert "0.2841" in page
     assert "the false one scores 0.0128 higher" in page
     assert page.count("data:image/webp;base64,") == 1
+    assert "1 of the 80 cases that it got wrong" in page
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,8 @@ class Section:
     grouped_by: str
     groups: Folding
     wrong: list[Wrong]
+    lost: int
+    """Cases that it got wrong, of which `wrong` are some."""
 
 
 def write(
@@ -114,6 +116,7 @@ def _section(link: str, result: Result, parsed: dict[str, SceneGraph]) -> Sectio
         _GROUPED_BY.get(result.kind, "group"),
         folded_groups(result.groups),
         wrong_cases(result.examples, parsed),
+        sum(not won for won in result.won.values()),
     )
 
 
