@@ -15,6 +15,7 @@ if __name__ == "__main__":  # instead of jobs/, whose inspect.py would be taken 
 import argparse
 import os
 
+from sclip.data.exclusion import ExclusionError, Exclusions
 from sclip.data.pack import PackError, Shard, Skips, write_shards
 from sclip.data.sources import read_source
 
@@ -44,6 +45,10 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--bytes-per-shard", type=_positive, help="most image bytes (default: no limit)")
     parser.add_argument("--workers", type=_positive, default=os.cpu_count(), help="processes (default: CPUs)")
     parser.add_argument("--overwrite", action="store_true", help="replace the shards that OUT holds")
+    parser.add_argument(
+        "--exclude", type=Path, action="append", default=[], metavar="FILE",
+        help="list of pictures to leave out (jobs/exclude.py); may be given several times",
+    )  # fmt: skip
     return parser.parse_args(argv)
 
 
@@ -66,9 +71,10 @@ def main(argv: list[str] | None = None) -> int:
             bytes_per_shard=given.bytes_per_shard,
             workers=given.workers,
             overwrite=given.overwrite,
+            exclusions=Exclusions.read(given.exclude) if given.exclude else None,
             on_shard=say,
         )
-    except PackError as error:
+    except (PackError, ExclusionError) as error:
         print("\n".join(f"pack: {line}" for line in (*skips.lines(), error)), file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from sclip.data.annotation import SUFFIX
+from sclip.data.exclusion import Exclusions
 from sclip.data.shards import MAX_CAPTION_BYTES
 from sclip.data.writing import PackError, Shard, write_file, write_tar
 
@@ -96,14 +98,15 @@ def write_shards(
     bytes_per_shard: int | None = None,
     workers: int = 1,
     overwrite: bool = False,
+    exclusions: Exclusions | None = None,
     on_shard: Callable[[Shard], None] | None = None,
 ) -> Index:
     """Write the samples into `out_dir` as 000000.tar, 000001.tar, ... and index.json; return the index.
 
     A shard is closed at `samples_per_shard` samples or before `bytes_per_shard` image bytes are exceeded.
-    With `workers` above 1 as many processes write, one shard each at a time. `on_shard` is called for every
-    finished shard, in order. Raises PackError when `out_dir` holds shards already (unless `overwrite`) or
-    cannot be written to, or when no sample is left; finished shards stay.
+    With `workers` above 1 as many processes write, one shard each at a time. Samples that `exclusions` matches are
+    skipped. `on_shard` is called for every finished shard, in order. Raises PackError when `out_dir` holds shards
+    already (unless `overwrite`) or cannot be written to, or when no sample is left; finished shards stay.
     """
     out = Path(out_dir)
     skips = Skips()
@@ -111,7 +114,7 @@ def write_shards(
     try:
         _prepare(out, overwrite)
         jobs = enumerate(_chunks(samples, samples_per_shard, bytes_per_shard, skips))
-        for shard, skipped in _results(jobs, out, workers):
+        for shard, skipped in _results(jobs, partial(_write, out=out, exclusions=exclusions), workers):
             skips.merge(skipped)
             if shard is not None:
                 shards.append(shard)
@@ -168,11 +171,13 @@ def _image_bytes(sample: RawSample) -> int:
 
 
 def _results(
-    jobs: Iterable[tuple[int, list[RawSample]]], out: Path, workers: int
+    jobs: Iterable[tuple[int, list[RawSample]]],
+    write: Callable[[int, list[RawSample]], tuple[Shard | None, Skips]],
+    workers: int,
 ) -> Iterator[tuple[Shard | None, Skips]]:
     """Write the chunks here or in processes; the results come in order, with few chunks waiting in memory."""
     if workers <= 1:
-        yield from (_write(number, chunk, out) for number, chunk in jobs)
+        yield from (write(number, chunk) for number, chunk in jobs)
         return
     pending: deque[Future[tuple[Shard | None, Skips]]] = deque()
     # Not forked from here: the caller may run threads (Ray's, torch's), whose held locks a child inherits.
@@ -180,21 +185,23 @@ def _results(
     context.set_forkserver_preload([__name__])  # webdataset imports torch: once, not in every process
     with ProcessPoolExecutor(workers, context) as pool:
         for number, chunk in jobs:
-            pending.append(pool.submit(_write, number, chunk, out))
+            pending.append(pool.submit(write, number, chunk))
             if len(pending) > 2 * workers:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
 
 
-def _write(number: int, chunk: list[RawSample], out: Path) -> tuple[Shard | None, Skips]:
+def _write(
+    number: int, chunk: list[RawSample], *, out: Path, exclusions: Exclusions | None
+) -> tuple[Shard | None, Skips]:
     """Write one tar; None where every sample of it had to be skipped."""
     skips = Skips()
 
     def members() -> Iterator[dict[str, Any]]:
         for sample in chunk:
             try:
-                yield _members(sample)
+                yield _members(sample, exclusions)
             except _Skipped as error:
                 skips.add(str(error), _place(sample))
 
@@ -205,8 +212,8 @@ class _Skipped(Exception):
     """Why a sample is left out; few different texts, so that they can be counted."""
 
 
-def _members(sample: RawSample) -> dict[str, Any]:
-    """Return what TarWriter takes; raises `_Skipped` where no reader could use the sample."""
+def _members(sample: RawSample, exclusions: Exclusions | None) -> dict[str, Any]:
+    """Return what TarWriter takes; raises `_Skipped` where no reader could, or may, use the sample."""
     parts = sample.key.split("/")
     if "." in sample.key or "" in parts or "\\" in sample.key or sample.key.startswith("__"):
         raise _Skipped("key has a dot, a backslash, an empty part or leading '__'")
@@ -220,6 +227,8 @@ def _members(sample: RawSample) -> dict[str, Any]:
     if max(sizes) > MAX_CAPTION_BYTES:
         raise _Skipped(f"caption of more than {MAX_CAPTION_BYTES} bytes")
     image = _image(sample)
+    if exclusions and (reason := exclusions.match(sample.key, image)):
+        raise _Skipped(reason)
     record = json.dumps({**sample.extra, "captions": captions}, sort_keys=True, ensure_ascii=False)
     members = {"__key__": sample.key, _suffix(image): image, "json": record.encode()}
     return members | ({SUFFIX: sample.annotation} if sample.annotation else {})
