@@ -94,6 +94,8 @@ RULES = {
     ),
     "data.annotated": Rule("data masking report", never=f"{HEAVY} spacy pydantic yaml"),
     "data.columns": Rule(never="*"),
+    "data.exclusion": Rule("data.images", never=f"{HEAVY} spacy webdataset pydantic yaml"),
+    "data.exclusion_list": Rule("data", never=f"{HEAVY} spacy pydantic yaml"),
     "data.notes": Rule(never="*"),
     "data.position": Rule(never="*"),
     "data.schedule": Rule("seeding", never="*"),
@@ -128,6 +130,8 @@ RULES = {
         "config model scenegraph scorer data.images data.shards",
         never="ray.train ray.tune spacy mlflow pydantic yaml",
     ),
+    "evaluate.result": Rule(never="*"),
+    "evaluate.compare": Rule("evaluate.result", never=f"{HEAVY} spacy pydantic yaml"),
     "convert": Rule(
         "config config_loader model scorer train.checkpoint train.manifest train.run_folder",
         never="ray spacy mlflow pydantic yaml",
