@@ -8,7 +8,6 @@ under its name goes on with the first stage that is not done.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import os
@@ -26,7 +25,7 @@ from rich.table import Column, Table
 from sclip import registry, scenes, tracking
 from sclip.config import Config, ConfigError
 from sclip.config_loader import to_tree
-from sclip.data import annotate
+from sclip.data import annotate, identity
 from sclip.data.pack import PackError
 from sclip.data.reader import Reading
 from sclip.data.schedule import Schedule
@@ -39,7 +38,7 @@ from sclip.model import ModelError, architecture, check_model, image_size
 from sclip.model.architecture import pretrained_source, with_quick_gelu
 from sclip.model.build import check_fit, starting
 from sclip.model.weights import WEIGHTS_FILE, read, save
-from sclip.scenegraph import ParserError
+from sclip.scenegraph import ParserError, parser_version
 from sclip.scorer import Scorer
 from sclip.train import checkpoint, cluster, trainer
 from sclip.train.manifest import CheckpointError
@@ -103,11 +102,15 @@ def pretrain(config: Config, console: Console) -> Summary:
         console.print(
             f"go on where it stopped: the same command with run.name={run.config.run.name}", soft_wrap=True
         )
-        with contextlib.suppress(tracking.TrackingError):  # the first error is the one to tell
-            run.tracker.finish("FAILED")
+        _tell(run.tracker.finish("FAILED"), console)
         raise
-    run.tracker.finish("FINISHED")
+    _tell(run.tracker.finish("FINISHED"), console)
     return summary
+
+
+def _tell(line: str, console: Console) -> None:
+    if line:
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 def _start(config: Config, console: Console) -> _Started:
@@ -130,6 +133,8 @@ def _start(config: Config, console: Console) -> _Started:
     initialised = _initialised(config, folder, console)
     tracker = tracking.open_run(config, config.run.name, config.run.storage)
     folder.start(to_tree(config), sources)
+    found = identity.identify(sources, stamp or parser_version(config.data.spacy_model))
+    tracker.log_dataset(found.name, found.digest, config.data.shards, found.profile, "training")
     workers = f"{config.train.num_workers} {'GPU' if config.train.use_gpu else 'CPU'} workers"
     console.print(
         f"run {config.run.name}: {sum(sum(s.values()) for s in sources):,} samples in {len(shards)} shards, "
@@ -263,9 +268,11 @@ def _finish(run: _Started, console: Console) -> Summary:
         except ray.exceptions.RayTaskError as error:
             raise (error.cause if isinstance(error.cause, ERRORS) else error) from None
         tracker.log(scores, trained["step"])
-        version = registry.register(
-            tracker.client, tracker.run_id, folder.model, config.tracking.model_name, scores
-        )
+        version = ""
+        if tracker.flush():  # else it is left to jobs/sync.py
+            version = registry.register(
+                tracker.client, tracker.run_id, folder.model, config.tracking.model_name, scores
+            )
         result = {"scores": scores, "version": version}
         folder.record_result(result)
     return Summary(folder.path, trained, result["scores"], result["version"], tracker.uri)
@@ -301,8 +308,9 @@ def show(summary: Summary, config: Config, console: Console) -> None:
     if trained.get("skipped"):
         lines.append(f"skipped     {trained['skipped']:,} steps, their loss or gradient being not finite")
     mlflow = Path(sys.executable).with_name("mlflow")
+    model = f"models:/{config.tracking.model_name}/{summary.version}, alias candidate"
     lines += [
-        f"model       models:/{config.tracking.model_name}/{summary.version}, alias candidate",
+        f"model       {model if summary.version else f'not registered yet: jobs/sync.py {summary.folder}'}",
         f"run folder  {summary.folder}",
         f"look at it  {mlflow} ui --backend-store-uri {mask(summary.tracking_uri)}",
     ]

@@ -66,4 +66,6 @@ class TrackingConfig:
     model_name: str = "structure-clip"
     """Registered model that a new version is added to."""
     offline: bool = False
-    """Record into a SQLite store in the run's folder when the server cannot be reached, not an error."""
+    """Record in the run's folder alone while the server cannot be reached, instead of not starting."""
+    parent: str = ""
+    """Id of the MLflow run that this one is shown below, as the runs of a sweep are. Empty: none."""

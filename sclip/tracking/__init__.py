@@ -1,0 +1,14 @@
+"""MLflow's record of a run: config, metrics, tags, datasets and artifacts in, one MLflow run out, also after outages.
+
+    Tracker -> Journal (tracking.jsonl in the run's folder) -> Sender (a thread) -> MLflow
+
+Whatever is told is on disk before it is sent, so that neither a server that is away nor a crash costs a metric, and
+training waits for neither: what was not sent goes with the next start, or by `jobs/sync.py RUN`.
+"""
+
+from sclip.tracking.journal import history
+from sclip.tracking.store import RUN_NAME_TAG, TrackingError, environment, first_cause, store_uri
+from sclip.tracking.tracker import Tracker, open_parent, open_recorded, open_run
+
+__all__ = ["RUN_NAME_TAG", "Tracker", "TrackingError", "environment", "first_cause", "history"]
+__all__ += ["open_parent", "open_recorded", "open_run", "store_uri"]

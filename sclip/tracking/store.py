@@ -1,0 +1,199 @@
+"""The MLflow store of a run and the run in it: found again, or made; and what is wrong where it cannot be used.
+
+Everything goes through `MlflowClient` with an explicit store, so that nothing depends on the process's active
+run, and two runs in one process do not meet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import sqlalchemy
+from mlflow import MlflowClient
+from mlflow.entities import LifecycleStage, Run
+from mlflow.exceptions import MlflowException
+
+from sclip.config import Config
+from sclip.masking import mask
+
+RUN_NAME_TAG = "sclip.run_name"
+"""Tag by which the MLflow run of a training run is found again."""
+
+_REACH_S = 5
+"""Seconds that a store may take to answer at the start."""
+
+
+class TrackingError(RuntimeError):
+    """A store that cannot be used; one line with its address and what to do."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """An MLflow store, and what a run is called there."""
+
+    uri: str
+    """With credentials where it has any; `mask` it before it is shown."""
+    experiment: str
+    run_name: str
+    storage: str
+    """Folder for artifacts where no server keeps them."""
+
+    @functools.cached_property
+    def client(self) -> MlflowClient:
+        """Client of the store; for a database it connects."""
+        logging.getLogger("mlflow.store").setLevel(logging.WARNING)  # it tells of every new SQLite table
+        return MlflowClient(self.uri)
+
+    @property
+    def server(self) -> bool:
+        """Whether it is an MLflow server, not a database."""
+        return self.uri.startswith(("http://", "https://"))
+
+    def reach(self) -> str:
+        """Return the id of the experiment, made where it is missing.
+
+        Raises TrackingError in about ten seconds where the store cannot be used.
+        """
+        with refusals(self.uri), patience():
+            if not self.server:
+                _check_database(self.uri)
+            return self._experiment()
+
+    def open(self, run_id: str, started_ms: int) -> Run:
+        """Return the run: the one with an id, else the one of its name in the experiment, else a new one.
+
+        Raises MlflowException or TrackingError.
+        """
+        if run := self.find(run_id):
+            return run
+        experiment = self._experiment()
+        found = self.client.search_runs(
+            [experiment], f"tags.`{RUN_NAME_TAG}` = '{self.run_name}'", max_results=1
+        )
+        if found:
+            return found[0]
+        tags = {RUN_NAME_TAG: self.run_name}
+        return self.client.create_run(experiment, started_ms, tags=tags, run_name=self.run_name)
+
+    def find(self, run_id: str) -> Run | None:
+        """Return the run with an id, unless there is none or it was deleted. Raises MlflowException."""
+        try:
+            run = self.client.get_run(run_id) if run_id else None
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+        return run if run is not None and run.info.lifecycle_stage == LifecycleStage.ACTIVE else None
+
+    def _experiment(self) -> str:
+        """Return the id of the experiment, made where it is missing.
+
+        Its artifacts lie where the server puts them or, without one, in `storage`: MLflow's own default would be
+        the working directory.
+        """
+        found = self.client.get_experiment_by_name(self.experiment)
+        if found is None:
+            return str(
+                self.client.create_experiment(
+                    self.experiment, None if self.server else f"{self.storage}/mlartifacts"
+                )
+            )
+        if found.lifecycle_stage != LifecycleStage.ACTIVE:
+            raise TrackingError(
+                f"{mask(self.uri)}: experiment {self.experiment!r} is deleted there; restore it (mlflow "
+                f"experiments restore -x {found.experiment_id}) or set another tracking.experiment"
+            )
+        return str(found.experiment_id)
+
+
+def store_uri(config: Config, storage: str) -> str:
+    """Return the MLflow store of a run: `tracking.uri`, or a SQLite file in the storage folder."""
+    return config.tracking.uri or f"sqlite:///{local(storage) / 'mlflow.db'}"
+
+
+def local(storage: str) -> Path:
+    """Return `run.storage` as an absolute path. Raises TrackingError for a URI."""
+    if "://" in storage:
+        raise TrackingError(
+            f"run.storage={mask(storage)} is no folder that every node reaches, which a run's record needs"
+        )
+    return Path(storage).expanduser().absolute()
+
+
+def _check_database(uri: str) -> None:
+    """Connect to a database once: MLflow itself would try again for minutes before it gives up."""
+    place = urlsplit(uri)
+    try:
+        if place.hostname and place.port:
+            socket.create_connection((place.hostname, place.port), timeout=_REACH_S).close()
+        if uri.startswith("sqlite:///"):
+            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        engine = sqlalchemy.create_engine(uri)
+        sqlalchemy.inspect(engine).get_table_names()
+        engine.dispose()
+    except (OSError, ValueError, ImportError, sqlalchemy.exc.SQLAlchemyError) as error:
+        raise TrackingError(
+            f"MLflow store {mask(uri)} cannot be used: {first_cause(error)}; tracking.uri is a server "
+            "(http://HOST:PORT) or a database (sqlite:///FILE)"
+        ) from error
+
+
+@contextlib.contextmanager
+def refusals(uri: str) -> Iterator[None]:
+    """Turn what MLflow raises into a TrackingError of one line."""
+    try:
+        yield
+    except MlflowException as error:
+        raise TrackingError(
+            f"MLflow store {mask(uri)} cannot be used: {first_cause(error)}; "
+            "check tracking.uri and its server, or start with tracking.offline=true"
+        ) from error
+
+
+def patience(timeout_s: int | None = None) -> contextlib.AbstractContextManager[None]:
+    """Let MLflow wait so long for a server, and ask once: by itself it would try for minutes."""
+    timeout_s = _REACH_S if timeout_s is None else timeout_s
+    return environment(
+        MLFLOW_HTTP_REQUEST_TIMEOUT=timeout_s,
+        MLFLOW_HTTP_REQUEST_MAX_RETRIES=0,
+        MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false",
+        MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true",
+    )
+
+
+_environment = threading.RLock()
+
+
+@contextlib.contextmanager
+def environment(**values: object) -> Iterator[None]:
+    """Set environment variables for a while; MLflow reads its settings from there at every use.
+
+    One thread at a time: another one waits here for as long, and none takes the values of another for its own.
+    """
+    with _environment:
+        before = {name: os.environ.get(name) for name in values}
+        os.environ.update({name: str(value) for name, value in values.items()})
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+
+
+def first_cause(error: BaseException) -> str:
+    """Return the first cause of an error in one line: "Connection refused", not all that was made of it."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return mask(" ".join(str(error).split())[:300]) or type(error).__name__

@@ -1,0 +1,288 @@
+"""What a run tells, in: to its journal at once, from there to MLflow by the sender; the run again after a restart out.
+
+One process writes a run, the driver. What it tells is masked before it is written anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from mlflow import MlflowClient
+from mlflow.entities import RunData
+from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_PARENT_RUN_ID
+
+from sclip.config import Config
+from sclip.config_loader import flatten, to_tree
+from sclip.masking import mask
+from sclip.tracking import system
+from sclip.tracking.journal import JOURNAL, Event, Journal, Sent
+from sclip.tracking.sender import A_CALL, Sender
+from sclip.tracking.store import Store, TrackingError, local, patience, refusals, store_uri
+
+_FINISH_S = 30.0
+"""Seconds without any progress after which what is left stays on disk at the end of a run."""
+_OFFLINE_S = 5.0
+"""The same where no store has the run yet, nor may ever."""
+
+_V = TypeVar("_V")
+_log = logging.getLogger("sclip.tracking")
+
+
+class Tracker:
+    """The record of one run; `open_run` makes it. Its threads may be many, its process is one."""
+
+    def __init__(self, journal: Journal, store: Store) -> None:
+        """Go on with a journal, and send what of it the store has not."""
+        self._journal = journal
+        self._store = store
+        self._lock = threading.Lock()
+        self._steps: dict[str, int] = {}
+        self._params: set[str] = set()
+        self._tags: dict[str, str] = {}
+        self._datasets: list[Event] = []
+        for _, event in journal.read():
+            self._steps |= dict.fromkeys(event.get("metrics", ()), event.get("step", 0))
+            self._params |= set(event.get("params", ()))
+            self._tags |= event.get("tags", {})
+            self._datasets += [event["dataset"]] if "dataset" in event else []
+        self._sampler: system.Sampler | None = None
+        self._sender = Sender(journal, store)
+
+    @property
+    def uri(self) -> str:
+        """The store, with credentials where it has any; `mask` it before it is shown."""
+        return self._store.uri
+
+    @property
+    def client(self) -> MlflowClient:
+        """MLflow's client of the store."""
+        return self._store.client
+
+    @property
+    def run_id(self) -> str:
+        """The MLflow run; empty as long as no store has it (`tracking.offline`)."""
+        return self._journal.sent.run_id
+
+    def log(self, metrics: Mapping[str, float], step: int, tags: Mapping[str, str] | None = None) -> None:
+        """Record metrics at a step, and tags, of which the last value stays.
+
+        A metric that already has this step or a later one is not recorded again. That is the case after a restart
+        from a checkpoint: the steps since then are trained again, and the curve keeps the values of the first time.
+        Never waits for a network and never raises.
+        """
+        with self._lock:
+            new = {k: float(v) for k, v in metrics.items() if step > self._steps.get(k, -1)}
+            self._steps |= dict.fromkeys(new, step)
+        events: list[Event] = [{"metrics": part, "step": step} for part in _parts(new)]
+        self._tell([*events, *self._tag_events({k: v for k, v in (tags or {}).items() if v})])
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the run."""
+        self._tell(self._tag_events(tags))
+
+    def log_dataset(
+        self, name: str, digest: str, source: Sequence[str], profile: Mapping[str, Any], context: str
+    ) -> None:
+        """Record a dataset that the run reads, as an MLflow dataset input.
+
+        Args:
+            name: what people call it.
+            digest: up to 36 characters that differ where the data does.
+            source: its paths or URIs.
+            profile: what is to be known of it: counts, versions.
+            context: what the run does with it, such as "training".
+        """
+        shown = json.dumps({"uris": [mask(uri)[:500] for uri in source][:100]})  # MLflow takes 64 kB
+        dataset = {
+            "name": mask(name)[:500], "digest": digest[:36], "source_type": "shards", "source": shown,
+            "profile": mask(json.dumps(dict(profile), sort_keys=True)),
+        }  # fmt: skip
+        if dataset not in self._datasets:
+            self._datasets.append(dataset)
+            self._tell([{"dataset": dataset, "context": context}])
+
+    def log_artifact(self, path: Path | str, artifact_path: str = "") -> None:
+        """Record a file or a folder by its path; it is read when it is sent, so it has to stay there.
+
+        `artifact_path` is the folder of the run's artifacts that it goes to.
+        """
+        self._tell([{"artifact": str(Path(path).absolute()), "to": artifact_path}])
+
+    def flush(self) -> bool:
+        """Wait until all that was told is in the store; False after half a minute without any progress."""
+        return self._sender.flush(_FINISH_S if self.run_id else _OFFLINE_S)
+
+    def finish(self, status: Literal["FINISHED", "FAILED"] = "FINISHED") -> str:
+        """Close the run, and send what is left. Return one line where some stays on disk, and how it is sent."""
+        if self._sampler:
+            self._sampler.close()
+        self._tell([{"status": status}])
+        return self.close()
+
+    def close(self) -> str:
+        """As `finish`, and leave the status of the run as it is."""
+        sent = self.flush()
+        self._sender.close()
+        self._journal.close()
+        if sent:
+            return ""
+        trouble = f" ({self._sender.trouble})" if self._sender.trouble else ""
+        return (
+            f"{mask(self.uri)} does not take what the run told{trouble}; it is kept in "
+            f"{self._journal.folder / JOURNAL}: python jobs/sync.py {self._journal.folder}"
+        )
+
+    def begin(self, config: Config, known: RunData | None) -> None:
+        """Record the config and that the run goes on, and watch this machine; for `open_run`.
+
+        What is `known` in the store and not in the journal, which may have been lost, counts as told. Params stay as
+        they were first, as MLflow wants it.
+        """
+        if known:  # its dictionary of metrics has values only, its wire form steps too
+            found = {metric.key: metric.step for metric in known.to_proto().metrics}
+            self._steps |= {name: max(step, self._steps.get(name, -1)) for name, step in found.items()}
+            self._params |= set(known.params)
+        tags = {MLFLOW_PARENT_RUN_ID: config.tracking.parent}
+        if not self._tags:
+            tags[MLFLOW_GIT_COMMIT] = _git_commit()
+        params = {key: mask(str(value)) for key, value in flatten(to_tree(config)).items()}
+        new = {key: value for key, value in params.items() if key not in self._params}
+        self._tell(
+            [
+                *self._tag_events({k: v for k, v in tags.items() if v and self._tags.get(k) != v}),
+                *({"params": part} for part in _parts(new)),
+                {"status": "RUNNING"},
+            ]
+        )
+        step = max((s for name, s in self._steps.items() if name.startswith(system.PREFIX)), default=-1) + 1
+        self._sampler = system.Sampler(self.log, step)
+
+    def _tag_events(self, tags: Mapping[str, str]) -> Iterable[Event]:
+        return ({"tags": part} for part in _parts({name: mask(str(text)) for name, text in tags.items()}))
+
+    def _tell(self, events: Sequence[Event]) -> None:
+        try:
+            for event in events:
+                self._journal.append(event | {"time_ms": int(time.time() * 1000)})
+        except OSError as error:
+            _log.warning(
+                "%s: %s; not recorded: %d events", self._journal.folder / JOURNAL, error, len(events)
+            )
+        if events:
+            self._sender.told()
+
+
+def open_run(config: Config, run_name: str, storage: str) -> Tracker:
+    """Return the record of the training run `run_name`: it goes on where an earlier start left it, or begins.
+
+    It is kept in `storage/runs/run_name`, and has the flattened config as params, where the code is a git checkout
+    the commit as tag, and `tracking.parent` as its parent run.
+
+    Args:
+        config: the resolved config; `config.tracking` says where to record.
+        run_name: name of the training run.
+        storage: `run.storage`, resolved: a folder.
+
+    Raises TrackingError in about ten seconds when the store cannot be used, unless `tracking.offline`.
+    """
+    return _begin(config, run_name, storage, local(storage) / "runs" / run_name)
+
+
+def open_parent(config: Config, name: str, storage: str) -> Tracker:
+    """Return the record of a sweep, whose runs have its `run_id` as their `tracking.parent`.
+
+    As `open_run`, but kept in `storage/sweeps/name`.
+    """
+    return _begin(config, name, storage, local(storage) / "sweeps" / name)
+
+
+def open_recorded(folder: Path, uri: str = "") -> Tracker:
+    """Return the record of a run, from its folder alone, to send what of it a store has not.
+
+    Args:
+        folder: the folder of the run; nothing is added to its journal.
+        uri: the store, where it is another one than the run was started with, or that one's holds a password.
+
+    Raises TrackingError where the folder holds no record, or the store cannot be used.
+    """
+    journal = Journal(folder) if (folder / JOURNAL).is_file() else None
+    head = next((event["run"] for _, event in journal.read() if "run" in event), None) if journal else None
+    if journal is None or head is None:
+        raise TrackingError(f"{folder}: not the folder of a run, which holds a {JOURNAL}")
+    if "***" in (uri or head["uri"]):
+        raise TrackingError(f"{head['uri']}: what is masked there is not kept; give the store with --uri")
+    store = Store(uri or head["uri"], head["experiment"], head["name"], head["storage"])
+    store.reach()
+    _open(journal, store)
+    return Tracker(journal, store)
+
+
+def _begin(config: Config, name: str, storage: str, folder: Path) -> Tracker:
+    store = Store(store_uri(config, storage), config.tracking.experiment, name, str(local(storage)))
+    try:
+        store.reach()
+    except TrackingError as error:
+        if not config.tracking.offline:
+            raise
+        _log.warning("%s; recorded in %s until it can be", error, folder / JOURNAL)
+        tracker, known = Tracker(_journal(folder, store), store), None
+    else:
+        journal = _journal(folder, store)
+        known = _open(journal, store)
+        tracker = Tracker(journal, store)
+    tracker.begin(config, known)
+    return tracker
+
+
+def _journal(folder: Path, store: Store) -> Journal:
+    try:
+        journal = Journal(folder)
+        if next(journal.read(), None) is None:
+            head = {
+                "name": store.run_name, "experiment": store.experiment, "storage": store.storage,
+                "uri": mask(store.uri),
+            }  # fmt: skip
+            journal.append({"run": head, "time_ms": int(time.time() * 1000)})
+    except OSError as error:
+        raise TrackingError(f"{folder}: {error.strerror or error}; run.storage must be writable") from error
+    return journal
+
+
+def _open(journal: Journal, store: Store) -> RunData:
+    """Find or make the MLflow run of a journal; return what it has."""
+    with journal.alone(), refusals(store.uri), patience():
+        sent = journal.sent
+        place = mask(store.uri)
+        _, event = next(journal.read())
+        run = store.open(sent.run_id if sent.store == place else "", event["time_ms"])
+        if (place, run.info.run_id) != (sent.store, sent.run_id):
+            journal.sent = Sent(place, run.info.run_id)
+        return run.data
+
+
+def _parts(entities: Mapping[str, _V]) -> Iterator[dict[str, _V]]:
+    """Yield as many at a time as a call takes."""
+    names = list(entities)
+    for start in range(0, len(names), A_CALL):
+        yield {name: entities[name] for name in names[start : start + A_CALL]}
+
+
+def _git_commit() -> str:
+    """Return the commit that this file is tracked in; empty for an installed package or without git."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)
+        return git("rev-parse", "HEAD")
+    except (OSError, subprocess.SubprocessError):
+        return ""
