@@ -65,6 +65,11 @@ class Journal:
         return _read(self.folder / JOURNAL, offset)
 
     @property
+    def size(self) -> int:
+        """Bytes told so far."""
+        return (self.folder / JOURNAL).stat().st_size
+
+    @property
     def sent(self) -> Sent:
         """How far a store has it; nothing of it where that is not known."""
         try:
@@ -72,8 +77,7 @@ class Journal:
             sent = Sent(**found | {"artifacts": tuple(found["artifacts"])})
         except (OSError, ValueError, TypeError, LookupError):
             return Sent()
-        size = os.fstat(self._file.fileno()).st_size
-        return sent if sent.offset <= size else Sent(sent.store, sent.run_id)
+        return sent if sent.offset <= self.size else Sent(sent.store, sent.run_id)
 
     @sent.setter
     def sent(self, sent: Sent) -> None:

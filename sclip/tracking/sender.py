@@ -111,7 +111,8 @@ class Sender:
                     return
                 asked, self._told = self._asked, False
             try:
-                while not self._closing and self._send():
+                until = self._journal.size  # not what is told meanwhile: there may be no end to that
+                while not self._closing and self._send(until):
                     with self._state:
                         self._batches += 1
                         self._state.notify_all()
@@ -144,14 +145,14 @@ class Sender:
             _log.warning("what the run tells waits on disk for %s: %s", mask(self._store.uri), cause)
         self.trouble = cause
 
-    def _send(self) -> bool:
-        """Send the next batch, and when there is none the next artifact; False where there is neither."""
+    def _send(self, until: int) -> bool:
+        """Send the next batch up to an offset, and behind that the next artifact; False where there is neither."""
         store = mask(self._store.uri)
         with self._journal.alone(), patience(_ANSWER_S):
             sent = self._journal.sent
             if sent.store != store:  # which has nothing of it
                 sent = Sent(store)
-            batch = next(_batches(self._journal, sent.offset), None)
+            batch = next(_batches(self._journal, sent.offset), None) if sent.offset < until else None
             if batch is None and not sent.artifacts:
                 return False
             if not sent.run_id:

@@ -47,6 +47,7 @@ class Tracker:
         self._params: set[str] = set()
         self._tags: dict[str, str] = {}
         self._datasets: list[Event] = []
+        self._closed = False
         for _, event in journal.read():
             self._steps |= dict.fromkeys(event.get("metrics", ()), event.get("step", 0))
             self._params |= set(event.get("params", ()))
@@ -121,6 +122,8 @@ class Tracker:
 
     def finish(self, status: Literal["FINISHED", "FAILED"] = "FINISHED") -> str:
         """Close the run, and send what is left. Return one line where some stays on disk, and how it is sent."""
+        if self._closed:
+            return ""
         if self._sampler:
             self._sampler.close()
         self._tell([{"status": status}])
@@ -128,6 +131,7 @@ class Tracker:
 
     def close(self) -> str:
         """As `finish`, and leave the status of the run as it is."""
+        self._closed = True
         sent = self.flush()
         self._sender.close()
         self._journal.close()
