@@ -13,6 +13,7 @@ if __name__ == "__main__":  # instead of jobs/, whose inspect.py would be taken 
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import argparse
+import json
 from typing import TYPE_CHECKING
 
 from sclip.config import ConfigError, RunConfig
@@ -37,45 +38,45 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Run the job; 0 where the store has all, 1 where it took only a part, 2 where nothing can be sent."""
     given = _arguments(argv)
-    from sclip import registry, tracking  # seconds, which --help does not need
+    from sclip import tracking  # seconds, which --help does not need
 
     storage = given.storage.expanduser()
     places = (Path(given.run).expanduser(), storage / "runs" / given.run, storage / "sweeps" / given.run)
     folder = next((place for place in places if place.is_dir()), places[1])
     try:
         tracker = tracking.open_recorded(folder, given.uri)
-    except (tracking.TrackingError, OSError) as error:
-        print(f"sync: {error}", file=sys.stderr)
-        return 2
-    try:
         if left := tracker.close():
             print(f"sync: {left}", file=sys.stderr)
             return 1
         print(f"{folder}: all is in {mask(tracker.uri)}, run {tracker.run_id}")
-        if version := _register(folder, tracker):
-            print(f"registered: models:/{version}")
-    except (registry.RegistryError, ConfigError) as error:
+        return _register(folder, tracker)
+    except (tracking.TrackingError, ConfigError, OSError) as error:
         print(f"sync: {error}", file=sys.stderr)
-        return 1
+        return 2
     except KeyboardInterrupt:
         print("sync: interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
-def _register(folder: Path, tracker: tracking.Tracker) -> str:
-    """Register the model of a finished run that is not; return NAME/VERSION, empty where there is nothing to do."""
-    from sclip import registry
+def _register(folder: Path, tracker: tracking.Tracker) -> int:
+    """Register the model of a finished run that is not; return the exit status."""
+    result = folder / "result.json"
+    if not result.is_file() or json.loads(result.read_text())["version"]:
+        return 0
+    from sclip import registry  # torch, for a run that needs it
     from sclip.recorded import read_recorded
     from sclip.train.run_folder import RunFolder
 
-    run = RunFolder(folder)
-    if run.result is None or run.result["version"]:
-        return ""
-    name = read_recorded(folder)[0].tracking.model_name
-    version = registry.register(tracker.client, tracker.run_id, run.model, name, run.result["scores"])
-    run.record_result(run.result | {"version": version})
-    return f"{name}/{version}"
+    run, name = RunFolder(folder), read_recorded(folder)[0].tracking.model_name
+    found = run.result or {}
+    try:
+        version = registry.register(tracker.client, tracker.run_id, run.model, name, found["scores"])
+    except registry.RegistryError as error:
+        print(f"sync: {error}", file=sys.stderr)
+        return 1
+    run.record_result(found | {"version": version})
+    print(f"registered: models:/{name}/{version}")
+    return 0
 
 
 if __name__ == "__main__":

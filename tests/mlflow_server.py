@@ -78,6 +78,7 @@ def _serve(port: int, folder: Path) -> None:
             ready, listens = os.pipe()
             server = os.fork()
             if not server:
+                app.test_client().get("/api/2.0/mlflow/experiments/search?max_results=1")  # makes the store
                 made = make_server("127.0.0.1", port, app, threaded=True)
                 os.write(listens, b".")
                 made.serve_forever()

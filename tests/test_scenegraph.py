@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sclip.scenegraph import Parser, ParserError, SceneGraph
+from sclip.scenegraph import Parser, ParserError, SceneGraph, parser_version
 from sclip.scenegraph.__main__ import main
 
 # caption -> (relations, attributes as "object: attribute"), as FACTUAL's annotators write them

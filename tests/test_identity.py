@@ -1,0 +1,51 @@
+"""Data is known by the checksums of its shards where they were packed, and otherwise by where they lie."""
+
+import json
+from pathlib import Path
+
+from sclip.data.identity import identify
+
+
+def packed(folder: Path, checksums: dict[str, str]) -> dict[str, int]:
+    folder.mkdir(parents=True)
+    shards = [
+        {"name": name, "samples": 5, "bytes": 1, "sha256": sha256} for name, sha256 in checksums.items()
+    ]
+    (folder / "index.json").write_text(json.dumps({"format": 1, "shards": shards, "samples": 10}))
+    return {f"{folder}/{name}": 5 for name in checksums}
+
+
+def test_packed_data_is_the_same_wherever_it_lies_and_in_any_order(tmp_path: Path) -> None:
+    here = packed(tmp_path / "coco" / "train", {"0.tar": "aa", "1.tar": "bb"})
+    there = packed(tmp_path / "other", {"0.tar": "aa", "1.tar": "bb"})
+    found = identify([here], "rules-1")
+    assert found.digest == identify([dict(reversed(there.items()))], "rules-1").digest
+    assert (found.name, len(found.digest)) == ("coco/train", 32)
+    assert found.profile == {"samples": 10, "shards": 2, "packed": 2, "parser": "rules-1"}
+
+
+def test_one_other_checksum_is_other_data(tmp_path: Path) -> None:
+    one = packed(tmp_path / "one", {"0.tar": "aa", "1.tar": "bb"})
+    other = packed(tmp_path / "two", {"0.tar": "aa", "1.tar": "bc"})
+    assert identify([one], "").digest != identify([other], "").digest
+
+
+def test_data_without_an_index_is_known_by_its_places_and_counts(tmp_path: Path) -> None:
+    shards = {f"{tmp_path}/a/0.tar": 5}
+    assert identify([shards], "").profile["packed"] == 0
+    assert identify([shards], "").digest == identify([dict(shards)], "other").digest
+    assert identify([shards], "").digest != identify([{f"{tmp_path}/a/0.tar": 6}], "").digest
+    assert identify([shards], "").digest != identify([{f"{tmp_path}/b/0.tar": 5}], "").digest
+
+
+def test_an_index_of_another_program_counts_for_none(tmp_path: Path) -> None:
+    for content in ("[]", "{", '{"shards": [{"name": "0.tar"}]}', '{"shards": 1}'):
+        (tmp_path / "index.json").write_text(content)
+        assert identify([{f"{tmp_path}/0.tar": 5}], "").profile["packed"] == 0
+
+
+def test_the_secret_of_a_uri_makes_no_other_data(tmp_path: Path) -> None:
+    digests = {
+        identify([{f"file://user:{secret}@host{tmp_path}/0.tar": 5}], "").digest for secret in ("a", "b")
+    }
+    assert len(digests) == 1
