@@ -131,9 +131,9 @@ def _start(config: Config, console: Console) -> _Started:
         _compared(config, folder.path.parent)
     folder.compare(to_tree(config), sources)
     initialised = _initialised(config, folder, console)
+    found = identity.identify(sources, stamp or parser_version(config.data.spacy_model))
     tracker = tracking.open_run(config, config.run.name, config.run.storage)
     folder.start(to_tree(config), sources)
-    found = identity.identify(sources, stamp or parser_version(config.data.spacy_model))
     tracker.log_dataset(found.name, found.digest, config.data.shards, found.profile, "training")
     workers = f"{config.train.num_workers} {'GPU' if config.train.use_gpu else 'CPU'} workers"
     console.print(

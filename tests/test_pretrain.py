@@ -18,6 +18,7 @@ import pytest
 import ray
 import torch
 from conftest import ROOT, SHARED, Head, environment, free_port
+from jobs_here import job_here
 from mlflow import MlflowClient
 from rich.console import Console
 from safetensors.torch import load_file
@@ -28,6 +29,7 @@ from sclip.config import Config, ConfigError
 from sclip.config_loader import load
 from sclip.data.shards import Sample, expand, read_shard
 from sclip.pretrain import Summary
+from sclip.tracking import history
 from sclip.train import manifest
 from sclip.train.run_folder import RunFolder
 from sclip.train.trainer import TrainingFailed
@@ -213,8 +215,14 @@ def test_without_its_server_a_run_goes_on_offline_when_told_so(start: Callable[.
         "train.epochs=1",
         "train.num_workers=1",
     )
-    assert summary.tracking_uri.startswith("sqlite:///")
-    assert losses(summary)
+    assert summary.version == ""
+    steps = [step for step, _ in history(summary.folder)["train/loss"]]
+    assert steps == list(range(1, summary.trained["step"] + 1))
+    local = f"sqlite:///{summary.folder}/mlflow.db"
+    assert job_here("sync")(summary.folder, "--uri", local) == 0
+    assert list(recorded_losses(local, "offline")) == steps
+    version = MlflowClient(local).get_model_version_by_alias("structure-clip", "candidate")
+    assert RunFolder(summary.folder).result == {"scores": summary.scores, "version": version.version}
 
 
 # Bad data

@@ -114,6 +114,7 @@ def test_graph_survives_its_json(parser: Parser) -> None:
 def test_version_names_rules_and_pipeline(parser: Parser) -> None:
     assert parser.version.startswith("rules-")
     assert "core_web_sm" in parser.version
+    assert parser_version() == parser.version  # without loading it
 
 
 def test_missing_pipeline_is_an_error_that_says_what_to_install() -> None:

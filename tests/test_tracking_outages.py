@@ -54,7 +54,7 @@ def test_a_server_killed_while_metrics_come_has_each_of_them_once_when_it_is_bac
     expected = log(tracker, range(200))
     server.kill()
     expected += log(tracker, range(200, 400))
-    assert not tracker._sender.flush(0.5)
+    assert not tracker._sender.flush(2.0)
     assert "waits on disk" in caplog.text
     assert history(tmp_path / "runs" / "killed")["loss"] == expected
     server.start()
@@ -69,13 +69,14 @@ def test_a_server_killed_while_metrics_come_has_each_of_them_once_when_it_is_bac
 def test_a_run_that_ends_without_its_server_says_how_the_rest_is_sent(
     server: MLflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sclip.tracking.tracker._FINISH_S", 0.5)
     tracker = open_run(config(server.uri), "unfinished", str(tmp_path))
     expected = log(tracker, range(50))
     assert tracker.flush()
     server.kill()
     expected += log(tracker, range(50, 100))
-    left = tracker.finish()
+    with monkeypatch.context() as patch:
+        patch.setattr("sclip.tracking.tracker._FINISH_S", 2.0)
+        left = tracker.finish()
     assert f"python jobs/sync.py {tmp_path}/runs/unfinished" in left
     assert "Connection refused" in left
     assert "\n" not in left

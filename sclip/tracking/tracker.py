@@ -86,7 +86,7 @@ class Tracker:
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags of the run."""
-        self._tell(self._tag_events(tags))
+        self._tell([*self._tag_events(tags)])
 
     def log_dataset(
         self, name: str, digest: str, source: Sequence[str], profile: Mapping[str, Any], context: str
