@@ -310,7 +310,7 @@ def show(summary: Summary, config: Config, console: Console) -> None:
     mlflow = Path(sys.executable).with_name("mlflow")
     model = f"models:/{config.tracking.model_name}/{summary.version}, alias candidate"
     lines += [
-        f"model       {model if summary.version else f'not registered yet: jobs/sync.py {summary.folder}'}",
+        f"model       {model if summary.version else f'not registered yet: python jobs/sync.py {summary.folder}'}",
         f"run folder  {summary.folder}",
         f"look at it  {mlflow} ui --backend-store-uri {mask(summary.tracking_uri)}",
     ]

@@ -1,7 +1,7 @@
 """The journal of a run in, the same in an MLflow store out: one thread that sends, and tries again while it must.
 
 Events go in their order, many metrics a call. The store takes a metric of the same key, step, time and value once, so
-that what was sent when the answer got lost, or before a crash, can be sent again. An event that MLflow refuses for
+that what was sent when the answer got lost, or before a crash, can be sent again. What MLflow refuses for
 what it is would be refused for ever: it is told in a warning, left out, and stays in the journal.
 """
 
@@ -11,25 +11,18 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from sclip.masking import mask
+from sclip.tracking.batch import entities, first_batch, parts
 from sclip.tracking.journal import Event, Journal, Sent
 from sclip.tracking.store import Store, first_cause, patience
 
-A_CALL = 100
-"""Metrics, params or tags that an event may hold, so that a call can take it."""
-
-_MANY = {"metrics": 500, "params": A_CALL, "tags": A_CALL}
-"""What one call takes of several events, and how many of each: MLflow's limits are 1000, 100 and 100."""
-_TEXT_CHARACTERS = 6000
-"""MLflow's limit for the value of a param; tags may have 8000."""
 _GATHER_S = 1.0
 """Seconds in which metrics gather for one call."""
 _ANSWER_S = 30
@@ -38,25 +31,6 @@ _RETRY_S = (1.0, 30.0)
 """The first and the longest wait for a store that is away; each is twice the one before."""
 
 _log = logging.getLogger("sclip.tracking")
-
-
-@dataclass
-class Batch:
-    """Neighbouring events that one call takes, or a single one of another kind."""
-
-    end: int = 0
-    """Offset behind its last event."""
-    events: list[Event] = field(default_factory=list)
-
-    def takes(self, event: Event) -> bool:
-        """Whether an event fits into the call as well."""
-        if not self.events:
-            return True
-        if not all(any(kind in e for kind in _MANY) for e in (self.events[0], event)):
-            return False
-        return all(
-            sum(len(e.get(kind, ())) for e in (*self.events, event)) <= most for kind, most in _MANY.items()
-        )
 
 
 class Sender:
@@ -69,7 +43,8 @@ class Sender:
         self._state = threading.Condition()
         self._told = True
         self._asked = self._answered = self._batches = 0
-        self._closing = False
+        self._closing = self._reached = False
+        self._refused: set[str] = set()
         self.trouble = ""
         """Why the store does not take what is told; empty while it does."""
         self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
@@ -116,9 +91,7 @@ class Sender:
                     with self._state:
                         self._batches += 1
                         self._state.notify_all()
-            except (
-                Exception
-            ) as error:  # each kind of store has errors of its own, and this thread must outlive them
+            except Exception as error:  # of any library below a store: this thread must outlive them all
                 self._warn(error)
                 pause, delay = delay, min(2 * delay, _RETRY_S[1])
                 with self._state:
@@ -152,9 +125,12 @@ class Sender:
             sent = self._journal.sent
             if sent.store != store:  # which has nothing of it
                 sent = Sent(store)
-            batch = next(_batches(self._journal, sent.offset), None) if sent.offset < until else None
+            batch = first_batch(self._journal, sent.offset) if sent.offset < until else None
             if batch is None and not sent.artifacts:
                 return False
+            if not self._reached:  # MLflow itself would try a database that is away for a quarter of an hour
+                self._store.reach()
+                self._reached = True
             if not sent.run_id:
                 started_ms = next(event["time_ms"] for _, event in self._journal.read())
                 sent = replace(sent, run_id=self._store.open("", started_ms).info.run_id)
@@ -163,9 +139,7 @@ class Sender:
                 if batch is None:
                     self._upload(sent)
                     return True
-                if (
-                    "artifact" in batch.events[0]
-                ):  # later: what ails a storage of files keeps no metric waiting
+                if "artifact" in batch.events[0]:  # later: trouble with files keeps no metric waiting
                     sent = replace(sent, artifacts=(*sent.artifacts, sent.offset))
                 else:
                     self._deliver(sent.run_id, batch.events)
@@ -178,9 +152,7 @@ class Sender:
 
     def _upload(self, sent: Sent) -> None:
         at, *others = sent.artifacts
-        self._journal.sent = replace(
-            sent, artifacts=(*others, at)
-        )  # the next time another one, should this one fail
+        self._journal.sent = replace(sent, artifacts=(*others, at))  # another one first, should this one fail
         _, event = next(self._journal.read(at))
         path = Path(event["artifact"])
         if path.exists():
@@ -196,12 +168,13 @@ class Sender:
         except MlflowException as error:
             if error.error_code != "INVALID_PARAMETER_VALUE" or self._store.find(run_id) is None:
                 raise
-            parts = events if len(events) > 1 else list(_parts(events[0]))
-            if len(parts) > 1:
-                for part in parts:
+            smaller = events if len(events) > 1 else list(parts(events[0]))
+            if len(smaller) > 1:
+                for part in smaller:
                     self._deliver(run_id, [part])
             else:
-                text = mask(json.dumps(events[0], ensure_ascii=False))[:300]
+                self._refused |= set(smaller[0].get("metrics", ()))
+                text = mask(json.dumps(smaller[0], ensure_ascii=False))[:300]
                 _log.warning("%s refuses %s: %s", mask(self._store.uri), text, first_cause(error))
 
     def _call(self, run_id: str, events: list[Event]) -> None:
@@ -216,40 +189,4 @@ class Sender:
         elif "status" in event:
             client.set_terminated(run_id, event["status"], event["time_ms"])
         else:
-            client.log_batch(run_id, *_entities(events))
-
-
-def _batches(journal: Journal, offset: int) -> Iterator[Batch]:
-    batch = Batch(offset)
-    for end, event in journal.read(offset):
-        if not batch.takes(event):
-            yield batch
-            batch = Batch(offset)
-        batch.events.append(event)
-        batch.end = end
-    if batch.events:
-        yield batch
-
-
-def _parts(event: Event) -> Iterator[Event]:
-    """Yield an event for each metric, param and tag of one, and any other event as it is."""
-    for kind in _MANY:
-        for name, value in event.get(kind, {}).items():
-            yield {k: v for k, v in event.items() if k not in _MANY} | {kind: {name: value}}
-    if not any(kind in event for kind in _MANY):
-        yield event
-
-
-def _entities(events: list[Event]) -> tuple[list[Metric], list[Param], list[RunTag]]:
-    metrics = [
-        Metric(name, value, event["time_ms"], event["step"])
-        for event in events
-        for name, value in event.get("metrics", {}).items()
-    ]
-    params = {name: value for event in events for name, value in event.get("params", {}).items()}
-    tags = {name: value for event in events for name, value in event.get("tags", {}).items()}
-    return (
-        metrics,
-        [Param(name, value[:_TEXT_CHARACTERS]) for name, value in params.items()],
-        [RunTag(name, value[:_TEXT_CHARACTERS]) for name, value in tags.items()],
-    )
+            client.log_batch(run_id, *entities(events, self._refused))

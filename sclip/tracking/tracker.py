@@ -1,6 +1,6 @@
-"""What a run tells, in: to its journal at once, from there to MLflow by the sender; the run again after a restart out.
+"""What a run tells, in: masked, to its journal at once, and from there to MLflow by the sender.
 
-One process writes a run, the driver. What it tells is masked before it is written anywhere.
+One process writes a run, the driver.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from sclip.config import Config
 from sclip.config_loader import flatten, to_tree
 from sclip.masking import mask
 from sclip.tracking import system
-from sclip.tracking.journal import JOURNAL, Event, Journal, Sent
-from sclip.tracking.sender import A_CALL, Sender
-from sclip.tracking.store import Store, TrackingError, local, patience, refusals, store_uri
+from sclip.tracking.batch import A_CALL
+from sclip.tracking.journal import JOURNAL, Event, Journal
+from sclip.tracking.sender import Sender
+from sclip.tracking.store import Store
 
 _FINISH_S = 30.0
 """Seconds without any progress after which what is left stays on disk at the end of a run."""
 _OFFLINE_S = 5.0
-"""The same where no store has the run yet, nor may ever."""
+"""The same where nothing says that the store will come."""
 
 _V = TypeVar("_V")
 _log = logging.getLogger("sclip.tracking")
@@ -47,7 +48,7 @@ class Tracker:
         self._params: set[str] = set()
         self._tags: dict[str, str] = {}
         self._datasets: list[Event] = []
-        self._closed = False
+        self._away = self._closed = False
         for _, event in journal.read():
             self._steps |= dict.fromkeys(event.get("metrics", ()), event.get("step", 0))
             self._params |= set(event.get("params", ()))
@@ -117,8 +118,12 @@ class Tracker:
         self._tell([{"artifact": str(Path(path).absolute()), "to": artifact_path}])
 
     def flush(self) -> bool:
-        """Wait until all that was told is in the store; False after half a minute without any progress."""
-        return self._sender.flush(_FINISH_S if self.run_id else _OFFLINE_S)
+        """Wait until all that was told is in the store; False after half a minute without any progress.
+
+        Sooner where the last call ended so, or no store has ever had the run.
+        """
+        self._away = not self._sender.flush(_OFFLINE_S if self._away or not self.run_id else _FINISH_S)
+        return not self._away
 
     def finish(self, status: Literal["FINISHED", "FAILED"] = "FINISHED") -> str:
         """Close the run, and send what is left. Return one line where some stays on disk, and how it is sent."""
@@ -181,94 +186,6 @@ class Tracker:
             )
         if events:
             self._sender.told()
-
-
-def open_run(config: Config, run_name: str, storage: str) -> Tracker:
-    """Return the record of the training run `run_name`: it goes on where an earlier start left it, or begins.
-
-    It is kept in `storage/runs/run_name`, and has the flattened config as params, where the code is a git checkout
-    the commit as tag, and `tracking.parent` as its parent run.
-
-    Args:
-        config: the resolved config; `config.tracking` says where to record.
-        run_name: name of the training run.
-        storage: `run.storage`, resolved: a folder.
-
-    Raises TrackingError in about ten seconds when the store cannot be used, unless `tracking.offline`.
-    """
-    return _begin(config, run_name, storage, local(storage) / "runs" / run_name)
-
-
-def open_parent(config: Config, name: str, storage: str) -> Tracker:
-    """Return the record of a sweep, whose runs have its `run_id` as their `tracking.parent`.
-
-    As `open_run`, but kept in `storage/sweeps/name`.
-    """
-    return _begin(config, name, storage, local(storage) / "sweeps" / name)
-
-
-def open_recorded(folder: Path, uri: str = "") -> Tracker:
-    """Return the record of a run, from its folder alone, to send what of it a store has not.
-
-    Args:
-        folder: the folder of the run; nothing is added to its journal.
-        uri: the store, where it is another one than the run was started with, or that one's holds a password.
-
-    Raises TrackingError where the folder holds no record, or the store cannot be used.
-    """
-    journal = Journal(folder) if (folder / JOURNAL).is_file() else None
-    head = next((event["run"] for _, event in journal.read() if "run" in event), None) if journal else None
-    if journal is None or head is None:
-        raise TrackingError(f"{folder}: not the folder of a run, which holds a {JOURNAL}")
-    if "***" in (uri or head["uri"]):
-        raise TrackingError(f"{head['uri']}: what is masked there is not kept; give the store with --uri")
-    store = Store(uri or head["uri"], head["experiment"], head["name"], head["storage"])
-    store.reach()
-    _open(journal, store)
-    return Tracker(journal, store)
-
-
-def _begin(config: Config, name: str, storage: str, folder: Path) -> Tracker:
-    store = Store(store_uri(config, storage), config.tracking.experiment, name, str(local(storage)))
-    try:
-        store.reach()
-    except TrackingError as error:
-        if not config.tracking.offline:
-            raise
-        _log.warning("%s; recorded in %s until it can be", error, folder / JOURNAL)
-        tracker, known = Tracker(_journal(folder, store), store), None
-    else:
-        journal = _journal(folder, store)
-        known = _open(journal, store)
-        tracker = Tracker(journal, store)
-    tracker.begin(config, known)
-    return tracker
-
-
-def _journal(folder: Path, store: Store) -> Journal:
-    try:
-        journal = Journal(folder)
-        if next(journal.read(), None) is None:
-            head = {
-                "name": store.run_name, "experiment": store.experiment, "storage": store.storage,
-                "uri": mask(store.uri),
-            }  # fmt: skip
-            journal.append({"run": head, "time_ms": int(time.time() * 1000)})
-    except OSError as error:
-        raise TrackingError(f"{folder}: {error.strerror or error}; run.storage must be writable") from error
-    return journal
-
-
-def _open(journal: Journal, store: Store) -> RunData:
-    """Find or make the MLflow run of a journal; return what it has."""
-    with journal.alone(), refusals(store.uri), patience():
-        sent = journal.sent
-        place = mask(store.uri)
-        _, event = next(journal.read())
-        run = store.open(sent.run_id if sent.store == place else "", event["time_ms"])
-        if (place, run.info.run_id) != (sent.store, sent.run_id):
-            journal.sent = Sent(place, run.info.run_id)
-        return run.data
 
 
 def _parts(entities: Mapping[str, _V]) -> Iterator[dict[str, _V]]:

@@ -1,0 +1,105 @@
+"""The config and name of a run in; its record out: begun, or gone on with where an earlier start left it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+from mlflow.entities import RunData
+
+from sclip.config import Config
+from sclip.masking import mask
+from sclip.tracking.journal import JOURNAL, Journal, Sent
+from sclip.tracking.store import Store, TrackingError, local, patience, refusals, store_uri
+from sclip.tracking.tracker import Tracker
+
+_log = logging.getLogger("sclip.tracking")
+
+
+def open_run(config: Config, run_name: str, storage: str) -> Tracker:
+    """Return the record of the training run `run_name`: it goes on where an earlier start left it, or begins.
+
+    It is kept in `storage/runs/run_name`, and has the flattened config as params, where the code is a git checkout
+    the commit as tag, and `tracking.parent` as its parent run.
+
+    Args:
+        config: the resolved config; `config.tracking` says where to record.
+        run_name: name of the training run.
+        storage: `run.storage`, resolved: a folder.
+
+    Raises TrackingError in about ten seconds when the store cannot be used, unless `tracking.offline`.
+    """
+    return _begin(config, run_name, storage, local(storage) / "runs" / run_name)
+
+
+def open_parent(config: Config, name: str, storage: str) -> Tracker:
+    """Return the record of a sweep, whose runs have its `run_id` as their `tracking.parent`.
+
+    As `open_run`, but kept in `storage/sweeps/name`.
+    """
+    return _begin(config, name, storage, local(storage) / "sweeps" / name)
+
+
+def open_recorded(folder: Path, uri: str = "") -> Tracker:
+    """Return the record of a run, from its folder alone, to send what of it a store has not.
+
+    Args:
+        folder: the folder of the run; nothing is added to its journal.
+        uri: the store, where it is another one than the run was started with, or that one's holds a password.
+
+    Raises TrackingError where the folder holds no record, or the store cannot be used.
+    """
+    journal = Journal(folder) if (folder / JOURNAL).is_file() else None
+    head = next((event["run"] for _, event in journal.read() if "run" in event), None) if journal else None
+    if journal is None or head is None:
+        raise TrackingError(f"{folder}: not the folder of a run, which holds a {JOURNAL}")
+    if "***" in (uri or head["uri"]):
+        raise TrackingError(f"{head['uri']}: what is masked there is not kept; give the store with --uri")
+    store = Store(uri or head["uri"], head["experiment"], head["name"], head["storage"])
+    store.reach()
+    _open(journal, store)
+    return Tracker(journal, store)
+
+
+def _begin(config: Config, name: str, storage: str, folder: Path) -> Tracker:
+    store = Store(store_uri(config, storage), config.tracking.experiment, name, str(local(storage)))
+    try:
+        store.reach()
+    except TrackingError as error:
+        if not config.tracking.offline:
+            raise
+        _log.warning("%s; recorded in %s until it can be", error, folder / JOURNAL)
+        tracker, known = Tracker(_journal(folder, store), store), None
+    else:
+        journal = _journal(folder, store)
+        known = _open(journal, store)
+        tracker = Tracker(journal, store)
+    tracker.begin(config, known)
+    return tracker
+
+
+def _journal(folder: Path, store: Store) -> Journal:
+    try:
+        journal = Journal(folder)
+        if next(journal.read(), None) is None:
+            head = {
+                "name": store.run_name, "experiment": store.experiment, "storage": store.storage,
+                "uri": mask(store.uri),
+            }  # fmt: skip
+            journal.append({"run": head, "time_ms": int(time.time() * 1000)})
+    except OSError as error:
+        raise TrackingError(f"{folder}: {error.strerror or error}; run.storage must be writable") from error
+    return journal
+
+
+def _open(journal: Journal, store: Store) -> RunData:
+    """Find or make the MLflow run of a journal; return what it has."""
+    with journal.alone(), refusals(store.uri), patience():
+        sent = journal.sent
+        place = mask(store.uri)
+        _, event = next(journal.read())
+        run = store.open(sent.run_id if sent.store == place else "", event["time_ms"])
+        if (place, run.info.run_id) != (sent.store, sent.run_id):
+            journal.sent = Sent(place, run.info.run_id)
+        return run.data
