@@ -9,7 +9,16 @@ import pytest
 import torch
 from torch import nn
 
-from sclip.config import CheckpointConfig, Config, ConfigError, DataConfig, LossConfig, RunConfig, TrainConfig
+from sclip.config import (
+    CheckpointConfig,
+    Config,
+    ConfigError,
+    DataConfig,
+    LossConfig,
+    RunConfig,
+    TrackingConfig,
+    TrainConfig,
+)
 from sclip.config_loader import keys, to_tree
 from sclip.train import checkpoint, manifest
 from sclip.train.run_folder import RESUMABLE, RunFolder
@@ -99,6 +108,17 @@ def test_where_and_how_a_run_goes_may_differ(folder: RunFolder) -> None:
         tracking=dataclasses.replace(CONFIG.tracking, offline=True),
     )
     folder.compare(to_tree(changed), SOURCES)
+
+
+def test_the_password_of_the_tracking_store_is_not_kept_and_may_change(tmp_path: Path) -> None:
+    def tree(password: str) -> dict[str, Any]:
+        tracking = TrackingConfig(uri=f"http://user:{password}@mlflow:5000")
+        return to_tree(dataclasses.replace(CONFIG, tracking=tracking))
+
+    run = RunFolder(tmp_path / "secret")
+    run.start(tree("secret"), SOURCES)
+    assert "secret" not in (run.path / "config.json").read_text()
+    run.compare(tree("other"), SOURCES)
 
 
 @pytest.mark.parametrize("key", sorted(RESUMABLE))

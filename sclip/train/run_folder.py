@@ -72,6 +72,7 @@ class RunFolder:
                 f"run.name={self.path.name!r}: a run of this name was started by another version of sclip; "
                 "go on with that version, or name another run"
             )
+        before, config = _without_password(before), _without_password(config)
         lines = [line for line in difference(before, config) if line.partition(":")[0] not in RESUMABLE]
         was = _by_place([source["shards"] for source in known["sources"]]) if known else {}
         if known is not None and was != (is_ := _by_place(sources)):
@@ -92,7 +93,7 @@ class RunFolder:
             weights = config["data"]["weights"] or [1.0] * len(sources)
             found = [{"weight": w, "shards": s} for w, s in zip(weights, sources, strict=True)]
             self._write("shards.json", {"sources": found})
-            self._write("config.json", config)
+            self._write("config.json", _without_password(config))
 
     def step_path(self, step: int) -> Path:
         """Return where the checkpoint of an optimizer step stands."""
@@ -221,6 +222,12 @@ class RunFolder:
 
     def _write(self, name: str, value: Any) -> None:
         _replace(self.path / name, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def _without_password(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a config without the password of the tracking store, which nobody who reads it here needs."""
+    tracking = config["tracking"]
+    return config | {"tracking": tracking | {"uri": mask(tracking["uri"])}}
 
 
 def _by_place(sources: Sequence[Mapping[str, int]]) -> dict[tuple[int, str], int]:

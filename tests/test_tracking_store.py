@@ -1,0 +1,91 @@
+"""A store that cannot be used: told in one line and soon, with the key and the remedy, without a secret."""
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sclip.config import Config, TrackingConfig
+from sclip.tracking import TrackingError, open_run, store
+
+
+@pytest.fixture
+def closed_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port of this machine that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def at(uri: str) -> Config:
+    return Config(tracking=TrackingConfig(uri=uri))
+
+
+def test_a_server_that_is_not_there_is_told_in_one_line_and_soon(closed_port: int, tmp_path: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(TrackingError) as raised:
+        open_run(at(f"http://user:secret@127.0.0.1:{closed_port}"), "first", str(tmp_path))
+    assert time.monotonic() - started < 15
+    message = str(raised.value)
+    assert "\n" not in message
+    assert "secret" not in message
+    assert f"http://***@127.0.0.1:{closed_port} cannot be used" in message
+    assert "Connection refused" in message
+    assert "tracking.offline=true" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_never_answers_is_given_up(
+    silent_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_REACH_S", 1)
+    started = time.monotonic()
+    with pytest.raises(TrackingError, match=r"timed? ?out"):
+        open_run(at(f"http://127.0.0.1:{silent_port}"), "first", str(tmp_path))
+    assert time.monotonic() - started < 15
+
+
+@pytest.mark.parametrize(
+    ("uri", "found"),
+    [
+        ("sqlite:///{folder}/text.db", "file is not a database"),
+        ("sqlite:///{folder}/text.db/below/mlflow.db", "cannot be used"),
+        ("sqlite:///{folder}", "unable to open database file"),
+        ("nonsense", "cannot be used"),
+        ("nonsense://user:secret@host/x", "nonsense"),
+        ("postgresql://user:secret@host:port/x", "cannot be used"),
+    ],
+)
+def test_a_store_that_is_none_is_told_with_the_key(tmp_path: Path, uri: str, found: str) -> None:
+    (tmp_path / "text.db").write_text("no database, but a text of more than a hundred bytes. " * 5)
+    with pytest.raises(TrackingError, match=r"tracking\.uri") as raised:
+        open_run(at(uri.format(folder=tmp_path)), "first", str(tmp_path))
+    assert found in str(raised.value)
+    assert "secret" not in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_storage_that_is_no_folder_is_an_error() -> None:
+    with pytest.raises(TrackingError, match=r"run\.storage=s3://\*\*\*@bucket/x is no folder"):
+        open_run(Config(), "first", "s3://key:secret@bucket/x")
+
+
+def test_the_environment_is_as_it_was_after_a_store_was_tried(
+    closed_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
+    with pytest.raises(TrackingError):
+        open_run(at(f"http://127.0.0.1:{closed_port}"), "first", str(tmp_path))
+    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"
+    assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
