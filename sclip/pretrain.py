@@ -271,7 +271,7 @@ def _finish(run: _Started, console: Console) -> Summary:
         version = ""
         if tracker.flush():  # else it is left to jobs/sync.py
             version = registry.register(
-                tracker.client, tracker.run_id, folder.model, config.tracking.model_name, scores
+                tracker.client, tracker.run_id, folder.model, config.tracking.model_name, None, config.tracking.gates
             )
         result = {"scores": scores, "version": version}
         folder.record_result(result)

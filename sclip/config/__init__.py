@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from sclip.config.checkpoint import CheckpointConfig
 from sclip.config.checks import ConfigError, require
 from sclip.config.data import DataConfig, ScenesConfig
+from sclip.config.gates import Gate, parse_gate
 from sclip.config.health import HealthConfig
 from sclip.config.model import KEEConfig, LossConfig, ModelConfig
 from sclip.config.run import EvaluateConfig, RunConfig, TrackingConfig
@@ -22,6 +23,7 @@ __all__ = [
     "ConfigError",
     "DataConfig",
     "EvaluateConfig",
+    "Gate",
     "HealthConfig",
     "KEEConfig",
     "LossConfig",
@@ -30,6 +32,7 @@ __all__ = [
     "ScenesConfig",
     "TrackingConfig",
     "TrainConfig",
+    "parse_gate",
 ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sclip.config.checks import require
+from sclip.config.gates import parse_gate
 
 
 @dataclass(frozen=True)
@@ -69,3 +70,9 @@ class TrackingConfig:
     """Record in the run's folder alone while the server cannot be reached, instead of not starting."""
     parent: str = ""
     """Id of the MLflow run that this one is shown below, as the runs of a sweep are. Empty: none."""
+    gates: tuple[str, ...] = ()
+    """What makes a new version champion: `vg_relation/macro >= champion - interval`, for instance. Empty: nothing."""
+
+    def __post_init__(self) -> None:
+        for gate in self.gates:
+            parse_gate(gate)

@@ -1,0 +1,57 @@
+"""What a new model version must reach to become the champion, as the user writes it in and as values out.
+
+coco/text_to_image_r1 >= 0.35                  a score, at least so much
+vg_relation/macro >= champion                  at least what the champion reached
+coco/text_to_image_r1 >= champion - 0.01       at most one point below the champion
+vg_relation/macro >= champion - interval       not below the champion's 95 % interval
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from sclip.config.checks import require
+
+__all__ = ["Gate", "parse_gate"]
+
+_NUMBER = r"[0-9]*\.?[0-9]+(?:[eE]-?[0-9]+)?"
+_GATE = re.compile(
+    rf"(?P<score>[^\s<>=/]+/[^\s<>=/]+)\s*>=\s*(?:(?P<least>{_NUMBER})"
+    rf"|champion(?:\s*-\s*(?:(?P<margin>{_NUMBER})|(?P<interval>interval)))?)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A lower bound of one score."""
+
+    text: str
+    """As the user wrote it, white space made single."""
+    score: str
+    """Name of the score, "benchmark/score"."""
+    least: float | None = None
+    """The bound itself, where the champion has no part in it."""
+    margin: float = 0.0
+    """How far below the champion's value the bound lies."""
+    interval: bool = False
+    """Whether the bound is the lower end of the 95 % interval of the champion's value."""
+
+
+def parse_gate(text: str, key: str = "tracking.gates") -> Gate:
+    """Return the gate that a text says. Raises ConfigError naming the key and what is allowed."""
+    text = " ".join(text.split())
+    found = _GATE.fullmatch(text)
+    require(
+        found is not None,
+        key, text,
+        "a gate is BENCHMARK/SCORE >= NUMBER, or >= champion, champion - NUMBER, champion - interval "
+        "(vg_relation/macro >= champion - interval)",
+    )  # fmt: skip
+    assert found is not None
+    least, margin = (float(found[name]) if found[name] else None for name in ("least", "margin"))
+    for number in (least, margin):
+        require(
+            number is None or number <= 1, key, text, "scores are shares between 0 and 1, not percentages"
+        )
+    return Gate(text, found["score"], least, margin or 0.0, bool(found["interval"]))

@@ -1,0 +1,124 @@
+"""The judgement: gates and the evaluations of candidate and champion in, a decision with every figure out.
+
+Plain values without MLflow, so that a report shows the same figures as the registry records.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sclip.config import Gate
+from sclip.evaluate.result import Evaluation, Result
+
+__all__ = ["Check", "Decision", "judge"]
+
+_ROUNDING = 1e-9
+"""0.43 - 0.01 is more than 0.42 in binary: who wrote one point means it."""
+_AGAIN = (
+    "evaluate the champion with the candidate's suite (jobs/evaluate.py models:/NAME@champion) and record that "
+    "(jobs/promote.py NAME@champion --evaluation FILE)"
+)
+SUITE = "suite"
+"""Fact that identifies what was measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One gate, judged."""
+
+    gate: str
+    """As the user wrote it."""
+    value: float | None
+    """The candidate's score; None where it has none."""
+    bound: float | None
+    """The least that the gate lets through; None where there was nothing to compute it from."""
+    champion: float | None
+    """The champion's score; None where the gate does not ask for it, or there is no champion."""
+    holds: bool
+    reason: str
+    """Why, in words and figures."""
+
+    def line(self) -> str:
+        """Return the check in one line, as it is recorded and printed."""
+        return f"{'holds' if self.holds else 'fails'}: {self.gate}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """All gates of one candidate, judged."""
+
+    passed: bool
+    checks: list[Check]
+
+
+def judge(gates: Sequence[Gate], candidate: Evaluation | None, champion: Evaluation | None) -> Decision:
+    """Return which gates hold, and whether all do.
+
+    Args:
+        gates: at least one.
+        candidate: what was measured of the new version; without it every gate fails.
+        champion: what was measured of the champion, on the same cases. None: there is no champion yet, and gates
+            that compare with it hold. `Evaluation` without results: there is one, of which nothing was recorded.
+    """
+    checks = [_check(gate, candidate, champion) for gate in gates]
+    return Decision(bool(checks) and all(check.holds for check in checks), checks)
+
+
+def _check(gate: Gate, candidate: Evaluation | None, champion: Evaluation | None) -> Check:
+    def fails(reason: str) -> Check:
+        return Check(gate.text, value, None, against, False, reason)
+
+    value = against = None
+    own = _result(candidate, gate.score)
+    if candidate is None or own is None:
+        return fails(f"the candidate has no score {gate.score}{_known(candidate, gate.score)}")
+    value = candidate.score(gate.score).value
+    if not math.isfinite(value):
+        return fails(f"the candidate's score is {value}")
+    if gate.least is not None:
+        return _compared(gate, value, gate.least, None, "")
+    if champion is None:
+        return Check(gate.text, value, None, None, True, f"{value:.4f}; there is no champion to compare with")
+    theirs = _result(champion, gate.score)
+    if theirs is None:
+        return fails(f"nothing is recorded of the champion's {gate.score}: {_AGAIN}")
+    score = champion.score(gate.score)
+    against = score.value
+    if not (math.isfinite(score.value) and math.isfinite(score.low)):
+        return fails(f"the champion's score is {score.value} from {score.low}: {_AGAIN}")
+    if own.won.keys() != theirs.won.keys():
+        differ = len(own.won.keys() ^ theirs.won.keys())
+        return fails(f"candidate and champion were asked different cases ({differ} of them): {_AGAIN}")
+    suites = [evaluation.facts.get(SUITE) for evaluation in (candidate, champion)]
+    if suites[0] != suites[1]:
+        names = " and ".join(suite or "unknown" for suite in suites)
+        return fails(f"candidate and champion were measured on different suites ({names}): {_AGAIN}")
+    if gate.interval:
+        return _compared(gate, value, score.low, against, f"; champion {against:.4f} from {score.low:.4f}")
+    return _compared(gate, value, against - gate.margin, against, f"; champion {against:.4f}")
+
+
+def _compared(gate: Gate, value: float, bound: float, champion: float | None, beside: str) -> Check:
+    holds = value >= bound - _ROUNDING
+    reason = f"{value:.4f}, {'at least' if holds else 'below'} {bound:.4f}{beside}"
+    return Check(gate.text, value, bound, champion, holds, reason)
+
+
+def _result(evaluation: Evaluation | None, score: str) -> Result | None:
+    """Return the benchmark that a score "benchmark/score" is of, where it has that score."""
+    for result in evaluation.results if evaluation else ():
+        name, _, key = score.partition("/")
+        if result.name == name and key in result.scores:
+            return result
+    return None
+
+
+def _known(candidate: Evaluation | None, score: str) -> str:
+    if candidate is None:
+        return ": nothing is recorded of it; evaluate it and record that (jobs/promote.py --evaluation FILE)"
+    names = [f"{result.name}/{key}" for result in candidate.results for key in result.scores]
+    near = difflib.get_close_matches(score, names, n=1)
+    return f"; do you mean {near[0]}?" if near else f"; it has {', '.join(names) or 'none'}"

@@ -1,0 +1,211 @@
+"""Who is champion: a version and its gates in, the alias moved or not and the reason recorded out.
+
+Each decision is written to the tags of the versions that it is about, figures included, before the alias moves:
+
+    sclip.decision      the last one: promoted, refused, promoted by hand, rolled back, restored
+    sclip.decided_at    when, UTC
+    sclip.gate.N        one gate with the figures of both versions
+    sclip.beside        the champion that it was compared with
+    sclip.replaced      the champion that it took the place of
+    sclip.why           what a person wrote
+    sclip.history       a line for each decision ever made
+
+The registered model's tag `sclip.champions` holds the versions that were champion, oldest first: the way back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+
+from sclip.config import parse_gate
+from sclip.evaluate.result import Evaluation
+from sclip.masking import mask
+from sclip.registry.errors import RegistryError, refusals
+from sclip.registry.gates import Decision, judge
+from sclip.registry.versions import CANDIDATE, CHAMPION, GATES_TAG, evaluation_of, find, find_alias
+
+__all__ = ["Promotion", "decide", "promote_by_hand", "roll_back"]
+
+CHAMPIONS_TAG = "sclip.champions"
+_REMEMBERED = 500
+"""Champions of the past that the tag holds; MLflow's databases take 5,000 characters."""
+_JUDGED = ("sclip.gate.", "sclip.beside", "sclip.replaced", "sclip.why")
+"""Tags of a judgement, which the next one of that version replaces."""
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What was decided about one version."""
+
+    model_name: str
+    version: str
+    before: str
+    """The champion until then; empty where there was none."""
+    champion: str
+    """The champion from now on; empty where there is none."""
+    decision: Decision | None
+    """The gates with their figures; None where none were asked."""
+
+    @property
+    def promoted(self) -> bool:
+        """Whether the version is champion now."""
+        return self.champion == self.version
+
+    def lines(self) -> list[str]:
+        """Return what happened, as a person reads it: a line for each gate, then the outcome."""
+        lines = [check.line() for check in self.decision.checks] if self.decision else []
+        if self.promoted and self.before == self.version:
+            return [*lines, f"version {self.version} is the champion already"]
+        if self.promoted:
+            return [*lines, f"version {self.version} is champion, after {self.before or 'none'}"]
+        stays = f"version {self.champion} stays" if self.champion else "there is none"
+        return [*lines, f"version {self.version} was refused as champion: {stays}"]
+
+
+def decide(
+    client: MlflowClient,
+    model_name: str,
+    version: str = CANDIDATE,
+    gates: Sequence[str] = (),
+    *,
+    dry_run: bool = False,
+) -> Promotion:
+    """Judge a version beside the champion; make it champion where all gates hold, and record either.
+
+    Args:
+        client: of the store.
+        model_name: the registered model.
+        version: a number or an alias.
+        gates: by default those that the version was registered with.
+        dry_run: judge only.
+
+    Raises RegistryError where there is no such version, there are no gates, or the store refuses; ConfigError for
+    gates that cannot be read.
+    """
+    candidate, champion = find(client, model_name, version), find_alias(client, model_name, CHAMPION)
+    if champion and champion.version == candidate.version:
+        return _promotion(candidate, champion, champion, None)
+    texts = list(gates) or json.loads(candidate.tags.get(GATES_TAG, "[]"))
+    if not texts:
+        raise RegistryError(
+            f"models:/{model_name}/{candidate.version} was registered without gates: give some "
+            "(tracking.gates of the run, --gate here), or promote it by hand"
+        )
+    of_champion = (evaluation_of(client, champion) or Evaluation("", {}, [])) if champion else None
+    decision = judge([parse_gate(text) for text in texts], evaluation_of(client, candidate), of_champion)
+    outcome = _promotion(candidate, champion, candidate if decision.passed else champion, decision)
+    if not dry_run:
+        tags = {f"sclip.gate.{n}": check.line() for n, check in enumerate(decision.checks, start=1)}
+        tags |= {"sclip.beside": outcome.before} if outcome.before else {}
+        _judged(client, candidate, outcome, "promoted" if decision.passed else "refused", tags)
+    return outcome
+
+
+def promote_by_hand(
+    client: MlflowClient, model_name: str, version: str, why: str, *, dry_run: bool = False
+) -> Promotion:
+    """Make a version champion whatever its scores, and record why. Raises RegistryError as `decide`."""
+    candidate, champion = find(client, model_name, version), find_alias(client, model_name, CHAMPION)
+    outcome = _promotion(candidate, champion, candidate, None)
+    if outcome.before != outcome.version and not dry_run:
+        _judged(client, candidate, outcome, "promoted by hand", {"sclip.why": why})
+    return outcome
+
+
+def roll_back(client: MlflowClient, model_name: str, why: str = "", *, dry_run: bool = False) -> Promotion:
+    """Give the alias `champion` back to the version that the champion replaced; again, to the one before that.
+
+    Raises RegistryError where there is no champion, or none before it.
+    """
+    champion = find_alias(client, model_name, CHAMPION)
+    if champion is None:
+        raise RegistryError(f"{model_name} has no champion that could be rolled back")
+    past = _champions(client, model_name, champion.version)[:-1]
+    while past and (before := _existing(client, model_name, past[-1])) is None:
+        past.pop()
+    if not past or before is None:
+        raise RegistryError(
+            f"{model_name}: no version was champion before {champion.version}: nothing to roll back to"
+        )
+    outcome = _promotion(before, champion, before, None)
+    if not dry_run:
+        with _refused(client, model_name):
+            because = {"sclip.why": why} if why else {}
+            away, back = (
+                f"rolled back to version {before.version}",
+                f"restored in place of {champion.version}",
+            )
+            _record(client, champion, "rolled back", f"{away}{why and f': {why}'}", because)
+            _record(client, before, "restored", f"{back}{why and f': {why}'}", because)
+            # In this order: `_champions` takes a champion that the tag lacks for the last one.
+            client.set_registered_model_tag(model_name, CHAMPIONS_TAG, ",".join(past))
+            client.set_registered_model_alias(model_name, CHAMPION, before.version)
+    return outcome
+
+
+def _existing(client: MlflowClient, model_name: str, version: str) -> ModelVersion | None:
+    """Return a version of the past, unless it was deleted meanwhile."""
+    with _refused(client, model_name):
+        found = client.search_model_versions(f"name = '{model_name}' and version_number = {version}")
+    return found[0] if found else None
+
+
+def _promotion(
+    version: ModelVersion, before: ModelVersion | None, after: ModelVersion | None, decision: Decision | None
+) -> Promotion:
+    names = [str(entry.version) if entry else "" for entry in (version, before, after)]
+    return Promotion(version.name, names[0], names[1], names[2], decision)
+
+
+def _champions(client: MlflowClient, model_name: str, champion: str) -> list[str]:
+    """Return the champions, oldest first, the present one last, also where somebody else has set the alias."""
+    with _refused(client, model_name):
+        tag = client.get_registered_model(model_name).tags.get(CHAMPIONS_TAG, "")
+    past = tag.split(",") if tag else []
+    return past if not champion or past[-1:] == [str(champion)] else [*past, str(champion)]
+
+
+def _judged(
+    client: MlflowClient, version: ModelVersion, outcome: Promotion, decision: str, tags: dict[str, str]
+) -> None:
+    """Write a judgement in place of the one before, then move the alias where it passed."""
+    name = version.name
+    with _refused(client, name):
+        for tag in [tag for tag in version.tags if tag.startswith(_JUDGED)]:
+            client.delete_model_version_tag(name, version.version, tag)
+        if not outcome.promoted:
+            failed = (
+                [check.line() for check in outcome.decision.checks if not check.holds]
+                if outcome.decision
+                else []
+            )
+            _record(client, version, decision, f"{decision}: {'; '.join(failed)}", tags)
+            return
+        champions = [*_champions(client, name, outcome.before), outcome.version][-_REMEMBERED:]
+        tags = tags | ({"sclip.replaced": outcome.before} if outcome.before else {})
+        after = f"{decision} after version {outcome.before or 'none'}"
+        why = tags.get("sclip.why", "")
+        _record(client, version, decision, f"{after}{why and f': {why}'}", tags)
+        client.set_registered_model_alias(name, CHAMPION, version.version)
+        client.set_registered_model_tag(name, CHAMPIONS_TAG, ",".join(champions))
+
+
+def _record(
+    client: MlflowClient, version: ModelVersion, decision: str, line: str, tags: dict[str, str]
+) -> None:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    history = "\n".join(filter(None, [version.tags.get("sclip.history", ""), f"{now} {line}"]))
+    tags = {"sclip.decision": decision, "sclip.decided_at": now, "sclip.history": history} | tags
+    for tag, value in tags.items():
+        client.set_model_version_tag(version.name, version.version, tag, value)
+
+
+def _refused(client: MlflowClient, model_name: str) -> AbstractContextManager[None]:
+    return refusals(f"{model_name} in {mask(client.tracking_uri)} cannot be read or changed")
