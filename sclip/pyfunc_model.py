@@ -53,7 +53,7 @@ class StructureCLIPModel(PythonModel):  # type: ignore[misc]  # mlflow is untype
         captions = _captions(model_input[CAPTION]) if CAPTION in OUTPUTS[output] else []
         images = model_input[IMAGE] if IMAGE in OUTPUTS[output] else []
         if output == "scene_graph":
-            return self._graphs(captions)
+            return self._graphs(captions, model_input.index)
         try:
             if output == "text_embedding":
                 values: Any = self._scorer.encode_text(captions, self._batch_size).tolist()
@@ -67,13 +67,14 @@ class StructureCLIPModel(PythonModel):  # type: ignore[misc]  # mlflow is untype
             raise _invalid(str(error)) from error
         return pd.DataFrame({output: values}, index=model_input.index)
 
-    def _graphs(self, captions: Sequence[str]) -> pd.DataFrame:
+    def _graphs(self, captions: Sequence[str], index: pd.Index) -> pd.DataFrame:
         graphs = self._scorer.scene_graph(captions)
         return pd.DataFrame(
             {
                 "scene_graph": [graph.to_json() for graph in graphs],
                 "triples": [[list(triple) for triple in graph.triples()] for graph in graphs],
-            }
+            },
+            index=index,
         )
 
 
@@ -89,6 +90,7 @@ def _encoded(values: Sequence[Any]) -> Iterator[Any]:
     served = _MLFLOW_IS_IN_SERVING_ENVIRONMENT.get()
     for row, value in enumerate(values):
         try:
+            value = bytes(value) if isinstance(value, bytearray) else value  # Spark's
             yield _from_base64(value) if served else _from_path(value)
         except (OSError, ValueError) as error:
             raise ImageError(f"image in row {row}: {error}") from error
