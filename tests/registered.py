@@ -16,7 +16,7 @@ RECALL = "coco/text_to_image_r1"
 
 
 def evaluation(
-    scores: Mapping[str, float], cases: int = 4, suite: str = "small", half: float = 0.02
+    scores: Mapping[str, float], cases: int = 4, suite: str = "small", half: float = 0.02, **facts: str
 ) -> Evaluation:
     """Return what was measured, "benchmark/score" to value, each within an interval of `half` on both sides."""
     results: dict[str, dict[str, Score]] = {}
@@ -26,9 +26,11 @@ def evaluation(
     won = {f"case {number}": bool(number % 2) for number in range(cases)}
     return Evaluation(
         "a model",
-        {"suite": suite},
+        {"suite": suite} | facts,
         [
-            Result(benchmark, "vg-relation", "Made up.", next(iter(of)), of, {"cases": cases}, won)
+            Result(
+                benchmark, "vg-relation", "Made up.", next(iter(of)), of, {"cases": cases, "images": 4}, won
+            )
             for benchmark, of in results.items()
         ],
     )
@@ -49,12 +51,12 @@ class Registry:
         scores: Mapping[str, float] | None,
         *gates: str,
         name: str = NAME,
-        suite: str = "small",
         cases: int = 4,
+        **facts: str,
     ) -> str:
         """Register a version of these scores; return its number."""
         run = self.client.create_run(self._experiment)
-        measured = None if scores is None else evaluation(scores, cases, suite)
+        measured = None if scores is None else evaluation(scores, cases, **facts)
         return register(self.client, run.info.run_id, self._exported, name, measured, gates)
 
     def aliases(self, name: str = NAME) -> dict[str, str]:

@@ -21,6 +21,12 @@ def check(gate: str, candidate: Evaluation | None, champion: Evaluation | None =
     return only
 
 
+def altered(**changes: object) -> Evaluation:
+    """Return a champion of which the first benchmark's result is changed so."""
+    champion = evaluation({RELATION: 0.1})
+    return dataclasses.replace(champion, results=[dataclasses.replace(champion.results[0], **changes)])
+
+
 # What may be written
 
 
@@ -116,6 +122,8 @@ def test_a_score_that_the_candidate_lacks_fails_its_gate_and_says_which_it_has()
         (evaluation({RECALL: 0.4}), "nothing is recorded of the champion's vg_relation/macro"),
         (Evaluation("", {}, []), "nothing is recorded of the champion's vg_relation/macro"),
         (evaluation({RELATION: 0.1}, cases=6), r"different cases \(2 of them\)"),
+        (altered(counts={"cases": 4, "images": 9}), "the same among 4 and 9 images"),
+        (altered(kind="choice"), r"different benchmarks \(vg-relation and choice\)"),
         (evaluation({RELATION: 0.1}, suite="large"), r"different suites \(small and large\)"),
         (evaluation({RELATION: math.nan}), "score is nan"),
     ],

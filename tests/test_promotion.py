@@ -13,7 +13,7 @@ from jobs_here import job_here
 from registered import RECALL, RELATION, Registry, evaluation
 from small_model import small_scorer
 
-from sclip.registry import RegistryError, decide, evaluation_of, find, promote_by_hand, roll_back
+from sclip.registry import RegistryError, decide, evaluation_of, find, promote_by_hand, record, roll_back
 
 GATES = (f"{RELATION} >= champion - interval", f"{RECALL} >= champion - 0.01", f"{RELATION} >= 0.5")
 GOOD = {RELATION: 0.70, RECALL: 0.43}
@@ -143,6 +143,15 @@ def test_a_champion_of_other_cases_is_measured_again_and_then_compared(
     assert promote(name, "--uri", registry.uri) == 0
     assert champion(registry, name) == "2"
     assert "champion 0.6000" in registry.tags("2", name)["sclip.gate.1"]
+
+
+def test_an_evaluation_of_other_weights_is_not_recorded(registry: Registry, name: str) -> None:
+    registry.add(GOOD, name=name, weights="1f")
+    version = find(registry.client, name, "1")
+    with pytest.raises(RegistryError, match=f"of a model is of other weights than models:/{name}/1 has"):
+        record(registry.client, version, evaluation(BETTER, weights="2e"))
+    record(registry.client, version, evaluation(BETTER, weights="1f"))
+    assert registry.tags("1", name)[RELATION] == "0.8"
 
 
 def test_a_version_keeps_its_evaluation_without_the_pictures(

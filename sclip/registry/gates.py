@@ -89,9 +89,8 @@ def _check(gate: Gate, candidate: Evaluation | None, champion: Evaluation | None
     against = score.value
     if not (math.isfinite(score.value) and math.isfinite(score.low)):
         return fails(f"the champion's score is {score.value} from {score.low}: {_AGAIN}")
-    if own.won.keys() != theirs.won.keys():
-        differ = len(own.won.keys() ^ theirs.won.keys())
-        return fails(f"candidate and champion were asked different cases ({differ} of them): {_AGAIN}")
+    if differ := _differ(own, theirs):
+        return fails(f"candidate and champion were asked {differ}: {_AGAIN}")
     suites = [evaluation.facts.get(SUITE) for evaluation in (candidate, champion)]
     if suites[0] != suites[1]:
         names = " and ".join(suite or "unknown" for suite in suites)
@@ -114,6 +113,19 @@ def _result(evaluation: Evaluation | None, score: str) -> Result | None:
         if result.name == name and key in result.scores:
             return result
     return None
+
+
+def _differ(own: Result, theirs: Result) -> str:
+    """Return in words how the cases of two results of one name differ; empty where they are the same."""
+    if own.kind != theirs.kind:
+        return f"different benchmarks ({own.kind} and {theirs.kind})"
+    if cases := own.won.keys() ^ theirs.won.keys():
+        return f"different cases ({len(cases)} of them)"
+    for name in ("images", "captions"):  # more to choose among makes the same case harder
+        counts = [result.counts.get(name, 0) for result in (own, theirs)]
+        if counts[0] != counts[1]:
+            return f"the same among {counts[0]:,} and {counts[1]:,} {name}"
+    return ""
 
 
 def _known(candidate: Evaluation | None, score: str) -> str:

@@ -171,12 +171,17 @@ def evaluation_of(client: MlflowClient, version: ModelVersion) -> Evaluation | N
 def record(client: MlflowClient, version: ModelVersion, evaluation: Evaluation) -> None:
     """Replace what was measured of a version: the file beside the model, and the tags.
 
-    Raises RegistryError where the store refuses, or the version was not registered by `register`.
+    Raises RegistryError where the store refuses, the version was not registered by `register`, or the evaluation is
+    of other weights than the one recorded before.
     """
     named = f"models:/{version.name}/{version.version}"
     model_id = version.tags.get(MODEL_TAG)
     if not model_id:
         raise RegistryError(f"{named} was registered by something else: it has no place for an evaluation")
+    before = evaluation_of(client, version)
+    weights = {found.facts["weights"] for found in (before, evaluation) if found and "weights" in found.facts}
+    if len(weights) > 1:
+        raise RegistryError(f"the evaluation of {evaluation.model} is of other weights than {named} has")
     with (
         refusals(f"the evaluation of {named} was not recorded"),
         _quiet(),
