@@ -37,13 +37,16 @@ class StructureCLIPModel(PythonModel):  # type: ignore[misc]  # mlflow is untype
         self._batch_size = int(config["batch_size"])
         self._scorer = Scorer.load(context.artifacts["model"], config["device"])
 
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+    def predict(
+        self,
+        context: PythonModelContext | None,
+        model_input: pd.DataFrame,
+        params: dict[str, Any] | None = None,
+    ) -> pd.DataFrame:
         """Return a frame of what `params["output"]` names, a row for each row, in their order.
 
         Raises MlflowException (INVALID_PARAMETER_VALUE, over HTTP a 400) for an unknown output, a missing column, and,
         naming the row from 0, an image that cannot be read or a caption that is no text.
-
-        Unannotated: MLflow would take annotations for the signature, which is declared in `sclip.signature`.
         """
         output = (params or {}).get("output", "score")
         if output not in OUTPUTS:

@@ -240,7 +240,7 @@ class Server:
         said = []
         for line in self._process.stderr:
             said.append(line)
-            if "Application startup complete" in line:
+            if "Uvicorn running on" in line:
                 threading.Thread(target=self._process.stderr.read, daemon=True).start()
                 return self
         self.__exit__()

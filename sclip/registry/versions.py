@@ -13,7 +13,6 @@ import io
 import json
 import logging
 import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -253,9 +252,7 @@ def _quiet() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.WARNING)
     try:
-        # Recorded, for mlflow sets filters of its own: it asks for annotations of `predict`, and would take them
-        # for the signature that is declared here.
-        with environment(MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false"), warnings.catch_warnings(record=True):
+        with environment(MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false"):
             yield
     finally:
         logger.setLevel(level)
