@@ -54,7 +54,7 @@ class StructureCLIPModel(PythonModel):  # type: ignore[misc]  # mlflow is untype
         if missing := [name for name in OUTPUTS[output] if name not in model_input]:
             raise _invalid(f"output={output!r} needs the column {missing[0]!r}, which is missing")
         captions = _captions(model_input[CAPTION]) if CAPTION in OUTPUTS[output] else []
-        images = model_input[IMAGE] if IMAGE in OUTPUTS[output] else []
+        images: list[Any] = list(model_input[IMAGE]) if IMAGE in OUTPUTS[output] else []
         if output == "scene_graph":
             return self._graphs(captions, model_input.index)
         try:

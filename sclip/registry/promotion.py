@@ -27,9 +27,10 @@ from mlflow.entities.model_registry import ModelVersion
 from sclip.config import parse_gate
 from sclip.evaluate.result import Evaluation
 from sclip.masking import mask
-from sclip.registry.errors import RegistryError, refusals
 from sclip.registry.gates import Decision, judge
-from sclip.registry.versions import CANDIDATE, CHAMPION, GATES_TAG, evaluation_of, find, find_alias
+from sclip.registry.measured import evaluation_of
+from sclip.registry.store import CANDIDATE, CHAMPION, RegistryError, find, find_alias, refusals
+from sclip.registry.versions import GATES_TAG
 
 __all__ = ["Promotion", "decide", "promote_by_hand", "roll_back"]
 
@@ -64,7 +65,8 @@ class Promotion:
         if self.promoted and self.before == self.version:
             return [*lines, f"version {self.version} is the champion already"]
         if self.promoted:
-            return [*lines, f"version {self.version} is champion, after {self.before or 'none'}"]
+            after = f"after version {self.before}" if self.before else "the first"
+            return [*lines, f"version {self.version} is champion, {after}"]
         stays = f"version {self.champion} stays" if self.champion else "there is none"
         return [*lines, f"version {self.version} was refused as champion: {stays}"]
 
@@ -180,19 +182,15 @@ def _judged(
     with _refused(client, name):
         for tag in [tag for tag in version.tags if tag.startswith(_JUDGED)]:
             client.delete_model_version_tag(name, version.version, tag)
+        beside = f"beside version {outcome.before}" if outcome.before else "without a champion before"
+        checks = [check.line() for check in outcome.decision.checks] if outcome.decision else []
+        line = "; ".join([f"{decision} {beside}", *checks, *filter(None, [tags.get("sclip.why")])])
         if not outcome.promoted:
-            failed = (
-                [check.line() for check in outcome.decision.checks if not check.holds]
-                if outcome.decision
-                else []
-            )
-            _record(client, version, decision, f"{decision}: {'; '.join(failed)}", tags)
+            _record(client, version, decision, line, tags)
             return
         champions = [*_champions(client, name, outcome.before), outcome.version][-_REMEMBERED:]
-        tags = tags | ({"sclip.replaced": outcome.before} if outcome.before else {})
-        after = f"{decision} after version {outcome.before or 'none'}"
-        why = tags.get("sclip.why", "")
-        _record(client, version, decision, f"{after}{why and f': {why}'}", tags)
+        replaced = {"sclip.replaced": outcome.before} if outcome.before else {}
+        _record(client, version, decision, line, tags | replaced)
         client.set_registered_model_alias(name, CHAMPION, version.version)
         client.set_registered_model_tag(name, CHAMPIONS_TAG, ",".join(champions))
 

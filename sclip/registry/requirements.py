@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 
-from sclip.registry.errors import RegistryError
+from sclip.registry.store import RegistryError
 
 __all__ = ["pip_requirements"]
 
