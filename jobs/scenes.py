@@ -39,10 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"scenes: {error}", file=sys.stderr)
         return 2
     print(f"data.shards={paths.train}")
-    print(f"evaluate.retrieval={paths.heldout}")
-    print(f"evaluate.relation={paths.relation}")
-    print(f"evaluate.attribute={paths.attribute}")
-    print(f"evaluate.images={paths.images}")
+    print(f"evaluate.suite={paths.suite}")
     return 0
 
 

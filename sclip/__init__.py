@@ -11,11 +11,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(directory: str | Path, device: str = "cpu") -> Scorer:
-    """Return the `Scorer` of an exported model directory: `encode_image`, `encode_text`, `score`.
+def load(model: str | Path, device: str = "cpu", tracking_uri: str = "") -> Scorer:
+    """Return the `Scorer` of a model: `encode_image`, `encode_text`, `score`.
 
-    The import is inside, so that the packages that need neither torch nor spaCy stay free of them.
+    `model` is a run, a checkpoint, an export, a file of weights, `ViT-B-32:openai`, or `models:/NAME@ALIAS`, looked
+    up in `tracking_uri`; `sclip.models.open_model` says it in full, and what is raised. The import is inside, so
+    that the packages that need neither torch nor spaCy stay free of them.
     """
-    from sclip.scorer import Scorer
+    from sclip.models import open_model
 
-    return Scorer.load(Path(directory).expanduser(), device)
+    return open_model(model, device, tracking_uri)

@@ -24,14 +24,16 @@ from sclip.train import checkpoint, manifest
 from sclip.train.manifest import CheckpointError
 from sclip.train.run_folder import RunFolder
 
-__all__ = ["convert"]
+__all__ = ["Source", "convert", "opened"]
 
 _SOME_BIAS = -10.0
 """Start of a logit bias, SigLIP's, that the weights then replace."""
 
 
 @dataclass(frozen=True)
-class _Source:
+class Source:
+    """A model, and what is known of it."""
+
     model: StructureCLIP
     notes: tuple[str, ...] = ()
     """In words, what is not as in the source."""
@@ -61,7 +63,7 @@ def convert(
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ModelError(f"{folder}: not empty; name a new folder")
-    found = _opened(source, name, quick_gelu)
+    found = opened(source, name, quick_gelu)
     model = found.model
     if clip:
         export_clip(model, folder)
@@ -74,7 +76,7 @@ def convert(
     return f"{folder}: {_told(found, clip)}"
 
 
-def _told(found: _Source, clip: bool) -> str:
+def _told(found: Source, clip: bool) -> str:
     model = found.model
     tensors = [n for n in export_state(model) if not clip or n.startswith(CLIP_PREFIX)]
     activation = "QuickGELU" if with_quick_gelu(model.config.name) else "GELU"
@@ -89,7 +91,8 @@ def _told(found: _Source, clip: bool) -> str:
     return "; ".join([line, *notes])
 
 
-def _opened(source: Path, name: str, quick_gelu: Literal["auto", "on", "off"]) -> _Source:
+def opened(source: Path, name: str = "", quick_gelu: Literal["auto", "on", "off"] = "auto") -> Source:
+    """Return the model that `source` holds, in eval mode on the CPU; arguments and errors as of `convert`."""
     if (source / "model" / WEIGHTS_FILE).is_file():  # of a finished run
         source = source / "model"
     step = source if manifest.is_complete(source) else None
@@ -100,7 +103,7 @@ def _opened(source: Path, name: str, quick_gelu: Literal["auto", "on", "off"]) -
         return _of_run(step, RunFolder(step.absolute().parent))
     if (source / WEIGHTS_FILE).is_file() and (source / CONFIG_FILE).is_file():
         parser = source / PARSER_FILE
-        return _Source(load_exported(source), parser=parser if parser.is_file() else None)
+        return Source(load_exported(source), parser=parser if parser.is_file() else None)
     weights = read(source, str(source))
     architecture = name or weights.architecture
     if not architecture:
@@ -113,10 +116,10 @@ def _opened(source: Path, name: str, quick_gelu: Literal["auto", "on", "off"]) -
     without = KEEConfig(enabled=False)
     config = ModelConfig(name=architecture, quick_gelu=quick_gelu, logit_bias=bias, kee=without)
     notes = tuple(check_fit(config, weights))
-    return _Source(assemble(config, weights).eval(), notes)
+    return Source(assemble(config, weights).eval(), notes)
 
 
-def _of_run(step: Path, run: RunFolder) -> _Source:
+def _of_run(step: Path, run: RunFolder) -> Source:
     damage = manifest.verify(step)
     if damage:
         raise CheckpointError(damage)
@@ -125,4 +128,4 @@ def _of_run(step: Path, run: RunFolder) -> _Source:
     except (OSError, ValueError) as error:
         raise ModelError(f"{step}: the config of its run, {run.path / 'config.json'}: {error}") from error
     model = checkpoint.consolidate(step, starting(config.model, run.init))
-    return _Source(model, spacy_model=config.data.spacy_model)
+    return Source(model, spacy_model=config.data.spacy_model)

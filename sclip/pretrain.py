@@ -32,6 +32,7 @@ from sclip.data.schedule import Schedule
 from sclip.data.shards import ShardError, count_samples, expand
 from sclip.data.stream import StreamPlan
 from sclip.evaluate.benchmarks import BenchmarkError
+from sclip.evaluate.result import EVALUATION_FILE
 from sclip.evaluate.runner import check_files, evaluate
 from sclip.masking import mask
 from sclip.model import ModelError, architecture, check_model, image_size
@@ -183,11 +184,7 @@ def _resolved(config: Config, console: Console) -> Config:
         soft_wrap=True,
     )
     made = scenes.generate(storage / "scenes", config.scenes, config.run.seed)
-    found = dataclasses.replace(
-        config.evaluate,
-        relation=str(made.relation), attribute=str(made.attribute), images=str(made.images),
-        retrieval=(str(made.heldout),),
-    )  # fmt: skip
+    found = dataclasses.replace(config.evaluate, suite=config.evaluate.suite or str(made.suite))
     return dataclasses.replace(
         config, data=dataclasses.replace(config.data, shards=(str(made.train),)), evaluate=found
     )
@@ -283,7 +280,11 @@ def _export_and_score(config: Config, path: Path, step: str, shards: Sequence[st
     model = checkpoint.consolidate(folder.path / step, config.model)
     scorer = Scorer(model, config.data.spacy_model, "cuda" if config.train.use_gpu else "cpu")
     scorer.save(folder.model)
-    return evaluate(scorer, config.evaluate, shards, caption_field=config.data.caption_field)
+    found = evaluate(
+        scorer, config.evaluate, shards, caption_field=config.data.caption_field, model=config.run.name
+    )
+    found.write(folder.path / EVALUATION_FILE)
+    return found.scores()
 
 
 def show(summary: Summary, config: Config, console: Console) -> None:

@@ -6,6 +6,7 @@ a user's own code), so that a score never depends on where it was computed.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import logging
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from sclip.data.images import ImageError, centre_crop
 from sclip.model import ModelError, StructureCLIP, Tokenizer, export, image_size, load_exported
+from sclip.model.export import export_state
 from sclip.scenegraph import Parser, SceneGraph
 
 __all__ = ["PARSER_FILE", "Scorer", "read_parser", "to_uint8"]
@@ -71,6 +73,18 @@ class Scorer:
         parser = {"spacy_model": self._spacy_model, "version": self._parser.version}
         (directory / PARSER_FILE).write_text(json.dumps(parser, indent=2) + "\n")
         return directory
+
+    def facts(self) -> dict[str, str]:
+        """Return what identifies the model: its architecture, the SHA-256 of its weights, and the parser."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(export_state(self._model).items()):
+            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        return {
+            "architecture": self._model.config.name,
+            "weights": digest.hexdigest(),
+            "parser": self._parser.version,
+        }
 
     def encode_pixels(self, pixels: Tensor) -> Tensor:
         """Return unit features, fp32 [B, D] on the CPU, of uint8 [B, 3, S, S] as `to_uint8` makes them."""

@@ -38,20 +38,19 @@ class RunConfig:
 class EvaluateConfig:
     """What the trained model is measured on."""
 
-    relation: str = ""
-    """ARO-format JSON of relation cases (visual_genome_relation.json). Empty: not measured."""
-    attribute: str = ""
-    """ARO-format JSON of attribute cases (visual_genome_attribution.json). Empty: not measured."""
-    images: str = ""
-    """Folder of the images that the two files name."""
+    suite: str = ""
+    """Benchmarks: a YAML file, or aro, sugarcrepe, winoground, retrieval, zero-shot, paper, all. Empty: none."""
+    root: str = "~/sclip/benchmarks"
+    """Folder of the named suites' files; jobs/fetch.py says what belongs there."""
     retrieval: tuple[str, ...] = ()
-    """Shards for image-text retrieval. Empty: the training shards (no held-out figure; labelled so)."""
+    """Shards for image-text retrieval. Empty: the training shards (labelled so), or none where there is a suite."""
     retrieval_images: int = 1000
-    """Most images of the retrieval measurement."""
+    """Most images of retrieval on shards."""
     batch_size: int = 128
     """Images or captions encoded at a time."""
 
     def __post_init__(self) -> None:
+        require(bool(self.root), "evaluate.root", self.root, "name a folder")
         require(self.retrieval_images >= 1, "evaluate.retrieval_images", self.retrieval_images, "at least 1")
         require(self.batch_size >= 1, "evaluate.batch_size", self.batch_size, "at least 1")
 

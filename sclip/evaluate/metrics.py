@@ -1,99 +1,89 @@
-"""Scores from features: cosine similarities in, accuracies and recalls out. No files, no model.
+"""Retrieval from features: cosine similarities in, the rivals of each picture and caption out. No files, no model.
 
-A tie counts against the model everywhere, and so does a NaN: a model that gives every caption the same
-feature, or that has diverged, scores 0 and not 100.
+A tie counts against the model, and so does a NaN: a model that gives every caption the same feature, or that has
+diverged, finds nothing, and not everything.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+__all__ = ["RECALL_AT", "Rivals", "chance_of_captions", "rivals"]
 
 RECALL_AT = (1, 5, 10)
 _CHUNK = 512
 """Rows of the similarity matrix at a time: 512 x 25,000 captions are 50 MB."""
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """Accuracy of choosing the true caption, over all cases and by group."""
+@dataclass(frozen=True)
+class Rivals:
+    """How many wrong candidates score at least as high as the right one: below k, it is among the k found."""
 
-    correct: dict[str, int]
-    """Cases won, by group (relation, or pair of attributes)."""
-    cases: dict[str, int]
-    """Cases asked, by group."""
+    image_to_text: Tensor
+    """int64 [N], of each image: captions of other images against the best of its own."""
+    text_to_image: Tensor
+    """int64 [M], of each caption: images against its own."""
+    ties: int
+    """Queries of both directions whose right candidate scores exactly as high as a wrong one."""
 
-    @property
-    def accuracy(self) -> float:
-        """Share of all cases that were won (micro)."""
-        return sum(self.correct.values()) / sum(self.cases.values())
+    def recall(self) -> dict[str, float]:
+        """Return R@1, R@5 and R@10 in both directions, as COCO and Flickr30k retrieval are reported."""
+        return {f"{direction}_r{k}": found.double().mean().item() for direction, k, found in self.found()}
 
-    def macro(self, least_cases: int = 1) -> float | None:
-        """Return the mean accuracy of the groups with `least_cases` or more; None without such a group."""
-        shares = [self.correct[g] / n for g, n in self.cases.items() if n >= least_cases]
-        return sum(shares) / len(shares) if shares else None
-
-
-def choice(true_scores: Tensor, false_scores: Tensor, groups: Sequence[str]) -> Choice:
-    """Return how often the true caption scores strictly higher than the false one, by group.
-
-    ARO takes the argmax over (false, true), which gives a tie to the false caption; this is the same rule.
-
-    Args:
-        true_scores: float [N], similarity of the image to its true caption.
-        false_scores: float [N], similarity of the same image to its false caption.
-        groups: N names.
-    """
-    correct: dict[str, int] = defaultdict(int)
-    cases: dict[str, int] = defaultdict(int)
-    for group, won in zip(groups, (true_scores > false_scores).tolist(), strict=True):
-        correct[group] += won
-        cases[group] += 1
-    return Choice(dict(correct), dict(cases))
+    def found(self) -> list[tuple[str, int, Tensor]]:
+        """Return direction, k, and bool [N] or [M]: whether a right candidate is among the k most similar."""
+        return [
+            (direction, k, counts < k)
+            for direction, counts in (
+                ("image_to_text", self.image_to_text), ("text_to_image", self.text_to_image),
+            )
+            for k in RECALL_AT
+        ]  # fmt: skip
 
 
-def recall(image_features: Tensor, text_features: Tensor, owner: Tensor) -> dict[str, float]:
-    """Return R@1, R@5 and R@10 in both directions, as COCO and Flickr30k retrieval are reported.
+def rivals(image_features: Tensor, text_features: Tensor, owner: Tensor) -> Rivals:
+    """Return the rivals of every image and caption.
 
-    Image to text: the share of images with any of their captions among the k most similar captions. Text to
-    image: the share of captions with their image among the k most similar images.
+    Image to text finds an image with any of its captions among the k most similar captions; text to image finds a
+    caption with its image among the k most similar images.
 
     Args:
         image_features: float [N, D], unit length.
         text_features: float [M, D], unit length; every image has one caption or more.
         owner: int64 [M], the image of each caption, 0 to N - 1.
     """
-    rivals = {
-        "image_to_text": _text_rivals(image_features, text_features, owner),
-        "text_to_image": _image_rivals(image_features, text_features, owner),
-    }
-    return {
-        f"{direction}_r{k}": (counts < k).double().mean().item()
-        for direction, counts in rivals.items()
-        for k in RECALL_AT
-    }
+    of_images, image_ties = _text_rivals(image_features, text_features, owner)
+    of_captions, text_ties = _image_rivals(image_features, text_features, owner)
+    return Rivals(of_images, of_captions, image_ties + text_ties)
 
 
-def _text_rivals(images: Tensor, texts: Tensor, owner: Tensor) -> Tensor:
-    """Return int64 [N]: other images' captions that score at least as high as the image's best own one."""
-    counts = []
+def chance_of_captions(own: int, captions: int, k: int) -> float:
+    """Return how probable one of `own` captions is among k that are drawn of all `captions`."""
+    if k > captions - own:
+        return 1.0
+    return 1 - math.comb(captions - own, k) / math.comb(captions, k)
+
+
+def _text_rivals(images: Tensor, texts: Tensor, owner: Tensor) -> tuple[Tensor, int]:
+    counts, ties = [], 0
     for start in range(0, len(images), _CHUNK):
         similarity = images[start : start + _CHUNK] @ texts.T
         own = owner == torch.arange(start, start + len(similarity), device=owner.device)[:, None]
         best = similarity.masked_fill(~own, -torch.inf).amax(dim=1, keepdim=True)
         counts.append((~(similarity < best) & ~own).sum(dim=1))
-    return torch.cat(counts)
+        ties += int(((similarity == best) & ~own).any(dim=1).sum())
+    return torch.cat(counts), ties
 
 
-def _image_rivals(images: Tensor, texts: Tensor, owner: Tensor) -> Tensor:
-    """Return int64 [M]: images that score at least as high with the caption as its own image does."""
-    counts = []
+def _image_rivals(images: Tensor, texts: Tensor, owner: Tensor) -> tuple[Tensor, int]:
+    counts, ties = [], 0
     for start in range(0, len(texts), _CHUNK):
         similarity = texts[start : start + _CHUNK] @ images.T
         own = similarity.gather(1, owner[start : start + _CHUNK, None])
         counts.append((~(similarity < own)).sum(dim=1) - 1)  # less the image itself
-    return torch.cat(counts)
+        ties += int(((similarity == own).sum(dim=1) > 1).sum())
+    return torch.cat(counts), ties

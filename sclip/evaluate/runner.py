@@ -1,133 +1,140 @@
-"""Scorer, benchmark files and shards in, a flat dictionary of scores out.
+"""A model and benchmarks in, an `Evaluation` out: read, check, encode once, score.
 
-Every distinct crop and caption of a benchmark is encoded once; what stays in memory is features, not
-pictures. Chance is 0.5 for the two choices and about k / candidates for retrieval.
+What can be found wrong is found before anything is encoded: every file is read, every picture looked for.
 """
 
 from __future__ import annotations
 
-import itertools
+import datetime
+import importlib.metadata
 import logging
-from collections.abc import Callable, Iterator, Sequence
-
-import torch
-from torch import Tensor
+from collections.abc import Collection, Mapping, Sequence
 
 from sclip.config import EvaluateConfig
-from sclip.data.images import ImageError
-from sclip.data.shards import Rejected, Sample, expand, read_shard
-from sclip.evaluate import benchmarks, metrics
-from sclip.evaluate.benchmarks import BenchmarkError, Case, attribute_cases, relation_cases
-from sclip.scorer import Scorer, to_uint8
+from sclip.data.shards import expand
+from sclip.evaluate import features, kinds, shards, suite
+from sclip.evaluate.benchmarks import About, BenchmarkError, Task
+from sclip.evaluate.features import Encoder, Here, Say
+from sclip.evaluate.picture import Picture, missing
+from sclip.evaluate.result import Evaluation
+from sclip.masking import mask
+from sclip.scorer import Scorer
+
+__all__ = ["check_files", "evaluate", "measure", "prepared", "tasks_of"]
 
 _log = logging.getLogger(__name__)
 
+ON_TRAINING = "retrieval_on_training_images"
+"""Retrieval whose shards were trained on: such a figure says nothing about unseen images."""
+
 
 def evaluate(
-    scorer: Scorer, config: EvaluateConfig, training_shards: Sequence[str] = (), *, caption_field: str = ""
-) -> dict[str, float]:
-    """Return every score that the config asks for, as "benchmark/score".
-
-    - `relation/accuracy` over all cases that ARO counts, `relation/macro`, ARO's own figure, the mean over
-      relations, `relation/cases`;
-    - `attribute/accuracy`, `attribute/cases` and, where a pair of attributes has 25 cases, `attribute/macro`,
-      ARO's own figure;
-    - `retrieval/image_to_text_r1`, `_r5`, `_r10`, `retrieval/text_to_image_r1`, ..., `retrieval/images`,
-      `retrieval/captions`. The prefix is `retrieval_on_training_images/` where `config.retrieval` is empty or
-      names a shard that was trained on: such a figure says nothing about unseen images.
+    scorer: Scorer,
+    config: EvaluateConfig,
+    training_shards: Sequence[str] = (),
+    *,
+    caption_field: str = "",
+    model: str = "",
+) -> Evaluation:
+    """Return every score that the config asks for.
 
     Args:
         scorer: the model to measure.
-        config: files and shards; what is empty is not measured.
+        config: a suite and shards; what is empty is not measured. Without either, retrieval on the training shards
+            is, as `retrieval_on_training_images`; so are `config.retrieval` shards that were trained on.
         training_shards: paths or patterns of the shards that the model was trained on.
         caption_field: field of a sample's .json that holds its captions, as in training.
+        model: what the evaluation calls the model.
 
     Raises BenchmarkError or ShardError naming file and case where something cannot be read.
     """
-    scores: dict[str, float] = {}
-    if config.relation:
-        cases = relation_cases(config.relation, config.images)
-        scores |= _choice("relation", scorer, cases, config, least_cases=1)
-    if config.attribute:
-        cases = attribute_cases(config.attribute, config.images)
-        scores |= _choice("attribute", scorer, cases, config, least_cases=benchmarks.LEAST_ATTRIBUTE_CASES)
-    trained = set(expand(training_shards))
-    shards = expand(config.retrieval) or sorted(trained)
-    if shards:
-        prefix = "retrieval_on_training_images" if trained & set(shards) else "retrieval"
-        scores |= {f"{prefix}/{k}": v for k, v in _retrieval(scorer, shards, config, caption_field).items()}
-    return scores
+    tasks = prepared(tasks_of(config, training_shards, caption_field))
+    here = Here(scorer, config.batch_size)
+    return measure(here, tasks, model, facts(scorer, config.suite))
 
 
 def check_files(config: EvaluateConfig) -> None:
-    """Read the benchmark files and look the shards up, before a training of hours ends in an error of theirs.
+    """Read the benchmarks and look for their pictures, before a training of hours ends in an error of theirs.
 
     Raises BenchmarkError or ShardError as `evaluate` would.
     """
-    for path, read in ((config.relation, relation_cases), (config.attribute, attribute_cases)):
-        for case in read(path, config.images)[:1] if path else ():
-            case.crop()
-    expand(config.retrieval)
+    prepared(tasks_of(config, (), ""))
 
 
-def _choice(
-    name: str, scorer: Scorer, cases: Sequence[Case], config: EvaluateConfig, least_cases: int
-) -> dict[str, float]:
-    if not cases:
-        raise BenchmarkError(f"evaluate.{name}={getattr(config, name)!r}: no case in it counts")
-    crops = list({(case.image, case.box): case for case in cases}.values())
-    crop_row = {(case.image, case.box): row for row, case in enumerate(crops)}
-    captions = benchmarks.captions_of(cases)
-    caption_row = {caption: row for row, caption in enumerate(captions)}
-    images = scorer.encode_image((case.crop() for case in crops), config.batch_size)
-    texts = scorer.encode_text(captions, config.batch_size)
+def tasks_of(config: EvaluateConfig, training_shards: Sequence[str], caption_field: str) -> list[Task]:
+    """Return the benchmarks that a config asks for, read; arguments and errors as of `evaluate`."""
+    defaults = {"limit": config.retrieval_images, "caption_field": caption_field}
+    entries = suite.read(config.suite, config.root, defaults) if config.suite else []
+    tasks = [entry.task() for entry in entries]
+    trained = set(expand(training_shards))
+    held_out = expand(config.retrieval) or ([] if config.suite else sorted(trained))
+    if held_out:
+        name = ON_TRAINING if trained & set(held_out) else "retrieval"
+        if any(task.about.name == name for task in tasks):
+            raise BenchmarkError(f"evaluate.retrieval: the suite has a benchmark {name!r} too; leave one out")
+        about = About(name, "shards", kinds.KINDS["shards"].definition)
+        tasks.append(shards.read(about, held_out, config.retrieval_images, caption_field))
+    return tasks
 
-    def similarity(caption: Callable[[Case], str]) -> Tensor:
-        image = images[[crop_row[case.image, case.box] for case in cases]]
-        return (image * texts[[caption_row[caption(case)] for case in cases]]).sum(dim=1)
 
-    result = metrics.choice(
-        similarity(lambda case: case.true_caption),
-        similarity(lambda case: case.false_caption),
-        [case.group for case in cases],
+def prepared(tasks: Sequence[Task], partial: bool = False) -> list[Task]:
+    """Return the tasks with the pictures that are there.
+
+    Raises BenchmarkError where pictures are missing, unless `partial`, which scores the others and says so.
+    """
+    gone = set(missing(picture for task in tasks for picture in task.pictures()))
+    return [_without(task, gone, dict.fromkeys(gone, "no such file"), partial) for task in tasks]
+
+
+def measure(
+    encoder: Encoder,
+    tasks: Sequence[Task],
+    model: str,
+    facts: Mapping[str, str],
+    *,
+    partial: bool = False,
+    say: Say = lambda *_: None,
+) -> Evaluation:
+    """Return the evaluation of a model, whose encoder sees each picture and caption of all tasks once.
+
+    Raises BenchmarkError where pictures cannot be decoded, unless `partial`.
+    """
+    readable: list[Task] = list(tasks)
+
+    def drop(unreadable: Mapping[Picture, str]) -> None:
+        for at, task in enumerate(readable):
+            readable[at] = _without(task, unreadable.keys(), unreadable, partial)
+
+    found = features.encode(
+        encoder,
+        (picture for task in tasks for picture in task.pictures()),
+        (caption for task in readable for caption in task.captions()),
+        say,
+        drop,
     )
-    scores = {f"{name}/accuracy": result.accuracy, f"{name}/cases": float(len(cases))}
-    macro = result.macro(least_cases)
-    return scores if macro is None else scores | {f"{name}/macro": macro}
+    return Evaluation(model, dict(facts), [task.result(found) for task in readable])
 
 
-def _retrieval(
-    scorer: Scorer, shards: Sequence[str], config: EvaluateConfig, caption_field: str
-) -> dict[str, float]:
-    features: list[Tensor] = []
-    captions: list[str] = []
-    owner: list[int] = []
-    samples = itertools.islice(_readable(shards, scorer.image_size, caption_field), config.retrieval_images)
-    while batch := list(itertools.islice(samples, config.batch_size)):
-        for image, (sample, _) in enumerate(batch, start=owner[-1] + 1 if owner else 0):
-            owner += [image] * len(sample.captions)
-            captions += sample.captions
-        features.append(scorer.encode_pixels(torch.stack([pixels for _, pixels in batch])))
-    if not features:
+def facts(scorer: Scorer, suite: str) -> dict[str, str]:
+    """Return what identifies a model and a measurement."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    versions = {name: importlib.metadata.version(name) for name in ("sclip", "torch", "open_clip_torch")}
+    named = {"suite": suite} if suite else {}
+    return {**scorer.facts(), **named, **versions, "time": now}
+
+
+def _without(task: Task, gone: Collection[Picture], why: Mapping[Picture, str], partial: bool) -> Task:
+    lost = [picture for picture in dict.fromkeys(task.pictures()) if picture in gone]
+    if not lost:
+        return task
+    first = f"{mask(lost[0].image)}: {why[lost[0]]}"
+    if task.skips_unreadable:
+        for picture in lost:
+            _log.warning("%s leaves out %s: %s", task.about.name, mask(picture.image), why[picture])
+    elif not partial:
+        of = len(set(task.pictures()))
         raise BenchmarkError(
-            f"evaluate.retrieval: no readable image in {len(shards)} shards, first {shards[0]}"
+            f"{task.about.name}: {len(lost):,} of {of:,} pictures cannot be read, the first is {first}; set its images "
+            "to the folder that holds them, or pass --partial to score the others"
         )
-    texts = scorer.encode_text(captions, config.batch_size)
-    images = torch.cat(features)
-    scores = metrics.recall(images, texts, torch.tensor(owner))
-    return scores | {"images": float(len(images)), "captions": float(len(captions))}
-
-
-def _readable(shards: Sequence[str], size: int, caption_field: str) -> Iterator[tuple[Sample, Tensor]]:
-    """Yield the samples of the shards with their pixels; what cannot be used is skipped and logged."""
-    for shard in shards:
-        for sample in read_shard(shard, caption_field):
-            if isinstance(sample, Rejected):
-                _log.warning("retrieval leaves out %s %s: %s", shard, sample.key, sample.reason)
-                continue
-            try:
-                pixels = to_uint8(sample.image, size)
-            except ImageError as error:
-                _log.warning("retrieval leaves out %s %s: %s", shard, sample.key, error)
-                continue
-            yield sample, pixels
+    return task.without(lost)

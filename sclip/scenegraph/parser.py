@@ -59,6 +59,12 @@ class Parser:
         for doc, caption in self._nlp.pipe(texts, as_tuples=True, batch_size=_BATCH):
             yield extract(caption, read_words(doc)) if len(doc) else SceneGraph(caption)
 
+    def tags(self, captions: Iterable[str]) -> Iterator[list[tuple[str, str]]]:
+        """Yield the tokens of each caption with their Penn Treebank tags, as spaCy's tagger alone gives them."""
+        with self._nlp.select_pipes(enable=["tok2vec", "tagger"]):
+            for doc in self._nlp.pipe(captions, batch_size=_BATCH):
+                yield [(token.text, token.tag_) for token in doc]
+
 
 def parser_version(spacy_model: str = "") -> str:
     """Return the version of the parser of a pipeline without loading it, which takes seconds.

@@ -1,8 +1,9 @@
 """Generated scenes, the default input: a spec and a seed in, ordinary shards and ARO-format cases out.
 
 Training shards, held-out shards of pairings that training never shows, and two evaluation files with their
-images. Every sample derives from (seed, split, index), so any of them can be drawn again alone. Nothing
-downstream knows where the shards come from: they are written by the packer and captioned in plain English.
+images, with the suite that names them. Every sample derives from (seed, split, index), so any of them can be drawn
+again alone. Nothing downstream knows where the shards come from: they are written by the packer and captioned in
+plain English.
 """
 
 from __future__ import annotations
@@ -26,11 +27,17 @@ from sclip.seeding import digest64, generator
 
 __all__ = ["VERSION", "ScenesPaths", "generate"]
 
-VERSION = 1
+VERSION = 2
 """Raise it with every change of what is drawn or said, so that no older folder is taken for the same."""
 
 _STAMP = "scenes.json"
 _SAMPLES_PER_SHARD = 500
+
+_SUITE = """\
+relation: {kind: vg-relation, file: relation.json, images: images}
+attribute: {kind: vg-attribution, file: attribute.json, images: images}
+retrieval: {kind: shards, shards: heldout/*.tar}
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +48,8 @@ class ScenesPaths:
     """Glob of the training shards."""
     heldout: str
     """Glob of the held-out shards."""
-    relation: Path
-    """VG-Relation's format."""
-    attribute: Path
-    """VG-Attribution's format."""
-    images: Path
-    """Folder that `image_path` of both files is relative to."""
+    suite: Path
+    """Suite (`sclip.evaluate.suite`) of relation.json and attribute.json beside it, in ARO's formats, and `heldout`."""
 
 
 def generate(out_dir: Path | str, spec: ScenesConfig, seed: int) -> ScenesPaths:
@@ -72,9 +75,7 @@ def generate(out_dir: Path | str, spec: ScenesConfig, seed: int) -> ScenesPaths:
     return ScenesPaths(
         train=str(final / "train" / "*.tar"),
         heldout=str(final / "heldout" / "*.tar"),
-        relation=final / "relation.json",
-        attribute=final / "attribute.json",
-        images=final / "images",
+        suite=final / "suite.yaml",
     )
 
 
@@ -100,6 +101,7 @@ def _build(folder: Path, spec: ScenesConfig, seed: int) -> None:
     ):
         entries = _written(cases, folder / "images", spec.image_size)
         (folder / f"{kind}.json").write_text(json.dumps(entries, indent=1))
+    (folder / "suite.yaml").write_text(_SUITE)
 
 
 def _samples(seed: int, split: str, count: int, size: int) -> Iterator[RawSample]:

@@ -1,0 +1,53 @@
+"""Any benchmark of a picture, its true caption and false ones, in one JSON form of our own.
+
+    [{"image": "a.jpg", "caption": "a dog on a sofa", "false_captions": ["a sofa on a dog"],
+      "group": "swap", "id": "17", "box": [10, 20, 300, 200]}, ...]
+
+A list of objects. `image` is relative to the image folder, `false_captions` has one or more. `group` (a score of its
+own in the table, and the headline is then the mean over groups), `id` (the place in the list where missing) and
+`box` (left, top, width and height of a crop in pixels) may be left out. A case is won where the true caption scores
+strictly higher than every false one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sclip.evaluate.benchmarks import About, BenchmarkError, at_case, box_of, each, images_of, text_of
+from sclip.evaluate.choice import Case, Choice
+from sclip.evaluate.picture import Picture
+
+__all__ = ["read"]
+
+
+def read(about: About, file: Path, images: Path | None = None) -> Choice:
+    """Return the task of a file. Raises BenchmarkError naming file, case and field."""
+    folder = images_of(file, images)
+    cases = []
+    for number, entry in each(file, "cases with image, caption and false_captions", list):
+        with at_case(file, number):
+            picture = Picture(str(folder / text_of(entry, "image")), _box(entry))
+            case = Case(
+                str(entry.get("id", number)), picture, text_of(entry, "caption"), _false(entry),
+                str(entry.get("group", "")),
+            )  # fmt: skip
+            cases.append(case)
+    if len({case.name for case in cases}) < len(cases):
+        raise BenchmarkError(f"{file}: two cases of one id")
+    return Choice(about, cases, macro=any(case.group for case in cases))
+
+
+def _false(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    found = entry["false_captions"]
+    if not isinstance(found, list) or not found or not all(isinstance(text, str) and text for text in found):
+        raise ValueError(f"false_captions={found!r} is no list of texts")
+    return tuple(found)
+
+
+def _box(entry: Mapping[str, Any]) -> tuple[int, int, int, int] | None:
+    if entry.get("box") is None:
+        return None
+    x, y, width, height = (int(number) for number in entry["box"])
+    return box_of(x, y, width, height, "box: width, height")

@@ -1,0 +1,98 @@
+"""Captions for retrieval in the three forms that are about: a JSON and an image folder in, a task out.
+
+- Karpathy's `dataset_coco.json` and `dataset_flickr30k.json` (Karpathy and Fei-Fei, "Deep visual-semantic alignments
+  for generating image descriptions", CVPR 2015): `images` with `filename`, `filepath` (COCO's), `split` and `sentences`
+  of which `raw` is the caption. The test split has 5,000 images of COCO and 1,000 of Flickr30k. Five captions an image
+  are compared, the first five, as in the literature since (25,000 of COCO; ten images in a thousand have a sixth).
+- BLIP's list (`coco_karpathy_test.json`, `flickr30k_test.json`; Li et al., ICML 2022): `image` and `caption`, a
+  list, of which all count (25,010 of COCO).
+- COCO's annotations (`captions_val2017.json`): `images` with `id` and `file_name`, `annotations` with `image_id` and
+  `caption`, of which all count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sclip.evaluate.benchmarks import About, BenchmarkError, at_case, images_of, read_json, text_of
+from sclip.evaluate.picture import Picture
+from sclip.evaluate.retrieval import Captioned, Retrieval
+
+__all__ = ["captioned", "read"]
+
+KARPATHY_CAPTIONS = 5
+
+
+def read(
+    about: About, file: Path, images: Path | None = None, split: str = "test", captions: int | None = None
+) -> Retrieval:
+    """Return the task of a file of any of the three forms.
+
+    Args:
+        about: name and definition.
+        file: the JSON.
+        images: the folder that its names are relative to.
+        split: of Karpathy's form.
+        captions: most captions of an image, 0 for all; None: as the form's authors.
+
+    Raises BenchmarkError naming file, image and field.
+    """
+    return Retrieval(about, captioned(file, images, split, captions))
+
+
+def captioned(file: Path, images: Path | None, split: str, captions: int | None) -> list[Captioned]:
+    """Return the pictures with their captions; arguments and errors as in `read`."""
+    tree = read_json(file)
+    if isinstance(tree, list):
+        found, most = _blip(file, tree), 0
+    elif isinstance(tree, dict) and "annotations" in tree and "images" in tree:
+        found, most = _coco(file, tree), 0
+    elif isinstance(tree, dict) and "images" in tree:
+        found, most = _karpathy(file, tree, split), KARPATHY_CAPTIONS
+    else:
+        raise BenchmarkError(
+            f"{file}: must be Karpathy's JSON (images with sentences), BLIP's list (image, caption) or COCO's "
+            "annotations (images, annotations)"
+        )
+    most = most if captions is None else captions
+    folder = images_of(file, images)
+    kept = [
+        Captioned(name, Picture(str(folder / name)), texts[:most] if most else texts)
+        for name, texts in found if texts
+    ]  # fmt: skip
+    if not kept:
+        raise BenchmarkError(f"{file}: no image with a caption" + (f" in split {split!r}" if split else ""))
+    return kept
+
+
+def _karpathy(file: Path, tree: Mapping[str, Any], split: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for number, image in enumerate(tree["images"]):
+        with at_case(file, number):
+            if image["split"] == split:
+                name = text_of(image, "filename")
+                folder = image.get("filepath", "")
+                texts = tuple(text_of(sentence, "raw") for sentence in image["sentences"])
+                yield (f"{folder}/{name}" if folder else name), texts
+
+
+def _blip(file: Path, entries: list[Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for number, entry in enumerate(entries):
+        with at_case(file, number):
+            texts = entry["caption"]
+            if isinstance(texts, str):  # of its training files
+                texts = [texts]
+            if not all(isinstance(text, str) and text for text in texts):
+                raise ValueError(f"caption={texts!r} is no list of texts")
+            yield text_of(entry, "image"), tuple(texts)
+
+
+def _coco(file: Path, tree: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    texts: dict[Any, list[str]] = {}
+    for number, entry in enumerate(tree["annotations"]):
+        with at_case(file, f"annotation {number}"):
+            texts.setdefault(entry["image_id"], []).append(text_of(entry, "caption"))
+    for number, image in enumerate(tree["images"]):
+        with at_case(file, f"image {number}"):
+            yield text_of(image, "file_name"), tuple(texts.get(image["id"], ()))

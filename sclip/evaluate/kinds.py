@@ -1,0 +1,138 @@
+"""The kinds of benchmarks: a kind's name and its options in, a task out."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sclip.evaluate import (
+    aro,
+    aro_order,
+    captions,
+    karpathy,
+    shards,
+    sugarcrepe,
+    valse,
+    winoground,
+    zero_shot,
+)
+from sclip.evaluate.benchmarks import About, BenchmarkError, Task
+
+__all__ = ["KINDS", "PATHS", "Kind", "checked", "nearest", "task"]
+
+PATHS = ("file", "images", "class_names")
+"""Options that are a path."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How the benchmarks of one definition are read."""
+
+    definition: str
+    read: Callable[..., Task]
+    needs: tuple[str, ...] = ("file",)
+    may: tuple[str, ...] = ("images",)
+
+
+KINDS = {
+    "vg-relation": Kind(
+        "Which of two captions with subject and object exchanged is true of a crop of a picture (ARO, Yuksekgonul et "
+        "al. 2023); the mean over relations, symmetric ones left out.",
+        aro.relations,
+    ),
+    "vg-attribution": Kind(
+        "Which of two captions with their attributes exchanged is true of a crop of a picture (ARO, Yuksekgonul et al. "
+        "2023); the mean over pairs of attributes with 25 cases or more.",
+        aro.attributes,
+    ),
+    "coco-order": Kind(
+        "Which of five captions has its words in order (ARO's COCO-Order, Yuksekgonul et al. 2023); a tie is won.",
+        aro_order.read, may=("images", "split"),
+    ),
+    "flickr-order": Kind(
+        "Which of five captions has its words in order (ARO's Flickr30k-Order, Yuksekgonul et al. 2023); a tie is won.",
+        aro_order.read, may=("images", "split"),
+    ),
+    "sugarcrepe": Kind(
+        "Which of two captions is true of a COCO photograph, the other one being fluent and made by replacing, "
+        "swapping or adding (SugarCrepe, Hsieh et al. 2023).",
+        sugarcrepe.read,
+    ),
+    "winoground": Kind(
+        "Which of two pictures belongs to which of two captions of the same words (Winoground, Thrush et al. 2022).",
+        winoground.read,
+    ),
+    "valse": Kind(
+        "Whether a caption scores higher than its foil (VALSE, Parcalabescu et al. 2022), pairwise ranking accuracy.",
+        valse.read,
+    ),
+    "captions": Kind(
+        "Which of several captions is true of a picture (sclip's own JSON form).",
+        captions.read,
+    ),
+    "retrieval": Kind(
+        "Finding the picture of a caption among all pictures, and a caption of a picture among all captions (COCO and "
+        "Flickr30k retrieval, Karpathy and Fei-Fei 2015).",
+        karpathy.read, may=("images", "split", "captions"),
+    ),
+    "shards": Kind(
+        "Finding the picture of a caption among all pictures of the shards, and a caption of a picture among all "
+        "captions.",
+        shards.read, needs=("shards",), may=("limit", "caption_field"),
+    ),
+    "zero-shot": Kind(
+        "Naming the class of a picture by the class names in open_clip's templates (Radford et al. 2021).",
+        zero_shot.read, needs=("images",), may=("class_names", "templates"),
+    ),
+}  # fmt: skip
+
+_NUMBERS = ("captions", "limit")
+
+
+def checked(kind: str, options: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Return the options of a benchmark as its reader takes them, paths expanded.
+
+    Raises BenchmarkError, which begins with `place`, for an unknown kind or option, one that is missing, or a bad
+    value.
+    """
+    if kind not in KINDS:
+        raise BenchmarkError(f"{place}: kind {kind!r} is unknown; {nearest(kind, KINDS)}")
+    known = KINDS[kind]
+    for option in options:
+        if option not in (*known.needs, *known.may):
+            raise BenchmarkError(
+                f"{place}: {kind} has no {option!r}; {nearest(option, {*known.needs, *known.may})}"
+            )
+    lacking = [option for option in known.needs if not options.get(option)]
+    if lacking:
+        raise BenchmarkError(f"{place}: {kind} needs {' and '.join(lacking)}")
+    found: dict[str, Any] = {}
+    for option, value in options.items():
+        if option == "shards":
+            patterns = [value] if isinstance(value, str) else value
+            if not isinstance(patterns, list) or not all(isinstance(p, str) and p for p in patterns):
+                raise BenchmarkError(f"{place}: shards={value!r}: a path or a list of them")
+            found[option] = tuple(patterns)
+        elif option in _NUMBERS:
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise BenchmarkError(f"{place}: {option}={value!r}: a whole number, 0 for all")
+            found[option] = value
+        elif not isinstance(value, str) or not value:
+            raise BenchmarkError(f"{place}: {option}={value!r}: text")
+        else:
+            found[option] = Path(value).expanduser() if option in PATHS else value
+    return found
+
+
+def nearest(name: str, names: Mapping[str, object] | set[str]) -> str:
+    """Return "nearest is NAME" where one is near, else all names, for a message."""
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    return f"nearest is {near[0]}" if near else f"there is {', '.join(sorted(names))}"
+
+
+def task(name: str, kind: str, options: Mapping[str, Any]) -> Task:
+    """Return the task of checked options. Raises BenchmarkError or ShardError where a file cannot be used."""
+    return KINDS[kind].read(About(name, kind, KINDS[kind].definition), **options)

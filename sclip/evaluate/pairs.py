@@ -1,0 +1,146 @@
+"""Winoground's task: two pictures, two captions, and which belongs to which; features in, three scores out.
+
+With s the similarity, and picture and caption of one number belonging together (Thrush et al., CVPR 2022, section 4):
+
+- text:  s(c0, i0) > s(c1, i0) and s(c1, i1) > s(c0, i1): given each picture, its caption is chosen;
+- image: s(c0, i0) > s(c0, i1) and s(c1, i1) > s(c1, i0): given each caption, its picture is chosen;
+- group: both. A tie is lost. Chance is 1/4, 1/4 and 1/6.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+from PIL import Image
+
+from sclip.evaluate import examples
+from sclip.evaluate.benchmarks import About, left
+from sclip.evaluate.features import Features
+from sclip.evaluate.interval import scored, share
+from sclip.evaluate.picture import Picture, encoded
+from sclip.evaluate.result import Candidate, Example, Group, Result
+
+__all__ = ["Pair", "Pairs"]
+
+CHANCE = {"text": 1 / 4, "image": 1 / 4, "group": 1 / 6}
+"""Of the 24 orders of four similarities, 6 give each choice of two right, and 4 both."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two pictures and their captions."""
+
+    name: str
+    pictures: tuple[Picture, Picture]
+    captions: tuple[str, str]
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Match two pictures and two captions."""
+
+    about: About
+    cases: Sequence[Pair]
+    skips_unreadable: bool = False
+
+    def sizes(self) -> dict[str, int]:
+        """Return how large it is."""
+        return {"cases": len(self.cases)}
+
+    def pictures(self) -> list[Picture]:
+        """Return both pictures of each case."""
+        return [picture for case in self.cases for picture in case.pictures]
+
+    def captions(self) -> list[str]:
+        """Return both captions of each case."""
+        return [caption for case in self.cases for caption in case.captions]
+
+    def without(self, pictures: Collection[Picture]) -> Pairs:
+        """Return the cases of which both pictures are left. Raises BenchmarkError where there is none."""
+        kept = [case for case in self.cases if not any(p in pictures for p in case.pictures)]
+        return replace(self, about=left(self.about, self.cases, kept), cases=kept)
+
+    def result(self, features: Features) -> Result:
+        """Return text, image and group score, with the group score of each group."""
+        # [N, 2 pictures, 2 captions]
+        images = features.of_pictures(self.pictures()).unflatten(0, (-1, 2))
+        texts = features.of_captions(self.captions()).unflatten(0, (-1, 2))
+        similarity = (images[:, :, None] * texts[:, None, :]).sum(dim=-1)
+        right = similarity.diagonal(dim1=1, dim2=2)
+        wrong_caption = similarity.flip(2).diagonal(dim1=1, dim2=2)  # of each picture
+        wrong_picture = similarity.flip(1).diagonal(dim1=1, dim2=2)  # of each caption
+        text, image = (right > wrong_caption).all(dim=1), (right > wrong_picture).all(dim=1)
+        won = {"text": text.tolist(), "image": image.tolist(), "group": (text & image).tolist()}
+        ties = ((right == wrong_caption) | (right == wrong_picture)).any(dim=1)
+        names = [case.name for case in self.cases]
+        return Result(
+            self.about.name, self.about.kind, self.about.definition,
+            headline="group",
+            scores={
+                score: scored(of, names, CHANCE[score], key=f"{self.about.name}/{score}")
+                for score, of in won.items()
+            },
+            counts={
+                "cases": len(names),
+                "images": len(set(self.pictures())),
+                "captions": len(set(self.captions())),
+                "ties": int(ties.sum()),
+            },
+            won=dict(zip(names, won["group"], strict=True)),
+            groups=self._groups(won["group"]),
+            notes=list(self.about.notes),
+            examples=self._examples(won["group"], similarity.tolist()),
+        )  # fmt: skip
+
+    def _groups(self, won: Sequence[bool]) -> list[Group]:
+        by_group: dict[str, list[tuple[str, bool]]] = defaultdict(list)
+        for case, w in zip(self.cases, won, strict=True):
+            if case.group:
+                by_group[case.group].append((case.name, w))
+        found = []
+        for group, some in sorted(by_group.items()):
+            wins = [w for _, w in some]
+            _, low, high = share(wins, [name for name, _ in some], key=f"{self.about.name}/{group}")
+            found.append(Group(group, len(some), sum(wins), low, high))
+        return found
+
+    def _examples(
+        self, won: Sequence[bool], similarity: Sequence[Sequence[Sequence[float]]]
+    ) -> list[Example]:
+        """Return lost cases: both pictures side by side, and the four combinations."""
+        lost = (
+            (case.name, (case, cosines))
+            for case, w, cosines in zip(self.cases, won, similarity, strict=True) if not w
+        )  # fmt: skip
+        some = examples.chosen(self.about.name, lost)
+        pictures = examples.shown(picture for _, (case, _) in some for picture in case.pictures)
+        return [
+            Example(
+                name, case.group, _side_by_side([pictures[picture] for picture in case.pictures]),
+                [
+                    Candidate(f"{('left', 'right')[i]} picture: {case.captions[c]}", cosines[i][c], i == c)
+                    for i, c in ((0, 0), (1, 1), (0, 1), (1, 0))
+                ],
+            )
+            for name, (case, cosines) in some
+        ]  # fmt: skip
+
+
+def _side_by_side(pictures: Sequence[bytes]) -> bytes:
+    """Return the pictures beside each other as one JPEG; those that are empty are left out."""
+    shown = [Image.open(io.BytesIO(picture)) for picture in pictures if picture]
+    if not shown:
+        return b""
+    gap = 8
+    sheet = Image.new(
+        "RGB", (sum(p.width for p in shown) + gap * (len(shown) - 1), max(p.height for p in shown)), "white"
+    )
+    at = 0
+    for picture in shown:
+        sheet.paste(picture, (at, 0))
+        at += picture.width + gap
+    return encoded(sheet)

@@ -1,0 +1,76 @@
+"""A pool of Ray actors that encode: the model as files in, chunks of features out, in their order.
+
+Each actor gets the exported model's files through Ray's object store, so that no folder needs to be shared by the
+nodes, and all of them have the very weights that were opened here, random ones too.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from torch import Tensor
+
+from sclip.evaluate.features import Encoded, Here
+from sclip.evaluate.picture import Picture
+from sclip.scorer import Scorer
+
+__all__ = ["Pool"]
+
+_AHEAD = 2
+"""Chunks that wait at each actor, so that it never does."""
+
+
+class _Actor:
+    def __init__(self, files: dict[str, bytes], device: str, batch_size: int) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in files.items():
+                Path(folder, name).write_bytes(content)
+            self._here = Here(Scorer.load(folder, device), batch_size)
+
+    def pictures(self, chunk: Sequence[Picture]) -> Encoded:
+        return self._here.encode_pictures(chunk)
+
+    def captions(self, chunk: Sequence[str]) -> Tensor:
+        return self._here.encode_captions(chunk)
+
+
+class Pool:
+    """An encoder on `workers` actors of a connected cluster; a context manager, which ends them."""
+
+    def __init__(self, scorer: Scorer, workers: int, batch_size: int, device: str = "cpu", cpus: float = 1.0):
+        with tempfile.TemporaryDirectory() as folder:
+            scorer.save(folder)
+            files = ray.put({path.name: path.read_bytes() for path in Path(folder).iterdir()})
+        actor = ray.remote(num_cpus=cpus, num_gpus=1 if device.startswith("cuda") else 0)(_Actor)
+        self._actors: list[Any] = [actor.remote(files, device, batch_size) for _ in range(workers)]
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for actor in self._actors:
+            ray.kill(actor)
+
+    def pictures(self, chunks: Iterable[Sequence[Picture]]) -> Iterator[Encoded]:
+        """Yield what `Here.encode_pictures` returns of each chunk."""
+        return self._each("pictures", chunks)
+
+    def captions(self, chunks: Iterable[Sequence[str]]) -> Iterator[Tensor]:
+        """Yield the features of each chunk."""
+        return self._each("captions", chunks)
+
+    def _each(self, method: str, chunks: Iterable[Any]) -> Iterator[Any]:
+        """Yield the results in the order of the chunks; an actor gets its next chunk where the oldest is done."""
+        waiting: deque[Any] = deque()
+        for number, chunk in enumerate(chunks):
+            actor = self._actors[number % len(self._actors)]
+            waiting.append(getattr(actor, method).remote(chunk))
+            if len(waiting) >= _AHEAD * len(self._actors):
+                yield ray.get(waiting.popleft())
+        while waiting:
+            yield ray.get(waiting.popleft())

@@ -1,0 +1,121 @@
+"""The task of finding captions by pictures and pictures by captions: features in, R@1, R@5 and R@10 both ways out.
+
+As COCO and Flickr30k are reported (Karpathy and Fei-Fei, CVPR 2015): a picture is found where any of its captions is
+among the k most similar captions of all, a caption where its picture is among the k most similar pictures. Equal
+captions of two pictures tie, and a tie counts against the model; the figures that others publish break it by chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from sclip.evaluate import examples
+from sclip.evaluate.benchmarks import About, BenchmarkError, left
+from sclip.evaluate.features import Features
+from sclip.evaluate.interval import scored
+from sclip.evaluate.metrics import Rivals, chance_of_captions, rivals
+from sclip.evaluate.picture import Picture
+from sclip.evaluate.result import Example, Result, Score
+
+__all__ = ["Captioned", "Retrieval"]
+
+
+@dataclass(frozen=True, slots=True)
+class Captioned:
+    """A picture and its captions."""
+
+    name: str
+    picture: Picture
+    captions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Find the captions of a picture, and the picture of a caption.
+
+    The headline is text to image R@1; a case is a caption, named PICTURE#NUMBER.
+    """
+
+    about: About
+    images: Sequence[Captioned]
+    skips_unreadable: bool = False
+
+    def __post_init__(self) -> None:
+        names = [image.name for image in self.images]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise BenchmarkError(f"{self.about.name}: {twice} is there twice, and would be its own rival")
+
+    def sizes(self) -> dict[str, int]:
+        """Return how large it is."""
+        return {"images": len(self.images), "captions": sum(len(image.captions) for image in self.images)}
+
+    def pictures(self) -> list[Picture]:
+        """Return the pictures."""
+        return [image.picture for image in self.images]
+
+    def captions(self) -> list[str]:
+        """Return the captions of all pictures, in their order."""
+        return [caption for image in self.images for caption in image.captions]
+
+    def without(self, pictures: Collection[Picture]) -> Retrieval:
+        """Return the other pictures with their captions. Raises BenchmarkError where there is none."""
+        kept = [image for image in self.images if image.picture not in pictures]
+        return replace(self, about=left(self.about, self.images, kept), images=kept)
+
+    def result(self, features: Features) -> Result:
+        """Return the six recalls."""
+        owner = [row for row, image in enumerate(self.images) for _ in image.captions]
+        found = rivals(
+            features.of_pictures(self.pictures()), features.of_captions(self.captions()), torch.tensor(owner)
+        )
+        names = [f"{image.name}#{number}" for image in self.images for number in range(len(image.captions))]
+        won = (found.text_to_image < 1).tolist()
+        return Result(
+            self.about.name, self.about.kind, self.about.definition,
+            headline="text_to_image_r1",
+            scores=self._scores(found, owner),
+            counts={
+                "cases": len(names), "images": len(self.images), "captions": len(owner), "ties": found.ties,
+            },
+            won=dict(zip(names, won, strict=True)),
+            notes=list(self.about.notes),
+            examples=self._examples(found, features),
+        )  # fmt: skip
+
+    def _scores(self, found: Rivals, owner: Sequence[int]) -> dict[str, Score]:
+        captions, pictures = len(owner), len(self.images)
+        scores = {}
+        for direction, k, right in found.found():
+            if direction == "image_to_text":
+                own = [chance_of_captions(len(image.captions), captions, k) for image in self.images]
+                chance, images = sum(own) / pictures, list(range(pictures))
+            else:
+                chance, images = min(1.0, k / pictures), list(owner)
+            name = f"{direction}_r{k}"
+            scores[name] = scored(right.tolist(), images, chance, key=f"{self.about.name}/{name}")
+        return scores
+
+    def _examples(self, found: Rivals, features: Features) -> list[Example]:
+        """Return pictures of which another one's caption is the most similar: their best own caption, and rivals."""
+        lost = [
+            (image.name, image)
+            for image, count in zip(self.images, found.image_to_text.tolist(), strict=True) if count
+        ]  # fmt: skip
+        some = examples.chosen(self.about.name, lost)
+        if not some:
+            return []
+        captions = self.captions()
+        cosines = features.of_pictures(image.picture for _, image in some) @ features.of_captions(captions).T
+        pictures = examples.shown(image.picture for _, image in some)
+        shown = []
+        for (name, image), row in zip(some, cosines.tolist(), strict=True):
+            own = set(image.captions)
+            score = dict(zip(captions, row, strict=True))
+            best = max(own, key=lambda caption: score[caption])
+            others = [(caption, value) for caption, value in score.items() if caption not in own]
+            shown.append(examples.example(name, "", pictures[image.picture], [(best, score[best])], others))
+        return shown

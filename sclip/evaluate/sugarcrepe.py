@@ -1,0 +1,52 @@
+"""SugarCrepe in its authors' files: one JSON a kind, or the folder of the seven, and COCO val2017 in, a task out.
+
+SugarCrepe (Hsieh et al., "SugarCrepe: Fixing hackable benchmarks for vision-language compositionality", NeurIPS 2023;
+github.com/RAIVNLab/sugar-crepe, MIT), `main_eval.py`: an object from id to `filename`, `caption` and
+`negative_caption`, of each of the files
+
+    replace_obj  replace_att  replace_rel  swap_obj  swap_att  add_obj  add_att
+
+A case is won where the caption scores strictly higher; a kind's figure is its accuracy. The paper's tables also have
+the means of replace (obj, att, rel), swap (obj, att) and add (obj, att), each kind counting alike.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sclip.evaluate.benchmarks import About, BenchmarkError, at_case, each, images_of, text_of
+from sclip.evaluate.choice import Case, Choice
+from sclip.evaluate.picture import Picture
+
+__all__ = ["KINDS", "read"]
+
+KINDS = ("replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att", "add_obj", "add_att")
+
+
+def read(about: About, file: Path, images: Path | None = None) -> Choice:
+    """Return the task of one file, or of a folder with all seven, whose kinds are then its groups.
+
+    Of a folder the scores are `accuracy` over all cases, each kind's name, `replace`, `swap`, `add` and `macro`, the
+    mean over the kinds. Raises BenchmarkError naming file, case and field.
+    """
+    if not file.is_dir():
+        return Choice(about, _cases(file, images_of(file, images), ""))
+    found = [kind for kind in KINDS if (file / f"{kind}.json").is_file()]
+    if len(found) < len(KINDS):
+        lacking = ", ".join(f"{kind}.json" for kind in KINDS if kind not in found)
+        raise BenchmarkError(f"{file}: a folder without {lacking}; for some kinds alone name their files")
+    folder = images_of(file / "replace_obj.json", images)
+    cases = [case for kind in KINDS for case in _cases(file / f"{kind}.json", folder, kind)]
+    means = {kind: (kind,) for kind in KINDS}
+    means |= {part: tuple(k for k in KINDS if k.startswith(part)) for part in ("replace", "swap", "add")}
+    return Choice(about, cases, macro=True, means=means)
+
+
+def _cases(file: Path, images: Path, kind: str) -> list[Case]:
+    cases = []
+    for name, entry in each(file, "cases, SugarCrepe's format", dict):
+        with at_case(file, name):
+            picture = Picture(str(images / text_of(entry, "filename")))
+            true, false = text_of(entry, "caption"), text_of(entry, "negative_caption")
+            cases.append(Case(f"{kind}/{name}" if kind else name, picture, true, (false,), kind))
+    return cases

@@ -1,0 +1,47 @@
+"""Winoground in its authors' files: `examples.jsonl` and the picture folder in, a task out.
+
+Winoground (Thrush et al., "Winoground: Probing vision and language models for visio-linguistic compositionality",
+CVPR 2022; the dataset `facebook/winoground`, whose licence must be accepted there): 400 lines with `id`, `image_0`,
+`image_1` (`ex_0_img_0`, the picture's name without its suffix), `caption_0`, `caption_1` and `collapsed_tag` (Object,
+Relation or Both). The three scores are defined in `sclip.evaluate.pairs`; the paper's headline is the group score.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from sclip.evaluate.benchmarks import About, BenchmarkError, at_case, images_of, text_of
+from sclip.evaluate.pairs import Pair, Pairs
+from sclip.evaluate.picture import Picture
+
+__all__ = ["read"]
+
+
+def read(about: About, file: Path, images: Path | None = None) -> Pairs:
+    """Return the task of an `examples.jsonl`; pictures may also be named with their suffix.
+
+    Raises BenchmarkError naming file, case and field.
+    """
+    folder = images_of(file, images)
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BenchmarkError(f"{file}: cannot be read: {error}") from error
+    cases = []
+    for number, line in enumerate(lines):
+        if not line.strip():
+            continue
+        with at_case(file, number):
+            entry = json.loads(line)
+            first, second = (_picture(folder, text_of(entry, f"image_{side}")) for side in (0, 1))
+            captions = text_of(entry, "caption_0"), text_of(entry, "caption_1")
+            group = str(entry.get("collapsed_tag", ""))
+            cases.append(Pair(str(entry.get("id", number)), (first, second), captions, group))
+    if not cases:
+        raise BenchmarkError(f"{file}: must hold a line for each case, Winoground's examples.jsonl")
+    return Pairs(about, cases)
+
+
+def _picture(folder: Path, name: str) -> Picture:
+    return Picture(str(folder / (name if Path(name).suffix else f"{name}.png")))

@@ -1,0 +1,197 @@
+"""Zero-shot classification: a folder of pictures a class in, top-1, top-5 and the mean over classes out.
+
+FOLDER/CLASS/*.jpg, as ImageNet's validation set is unpacked. As `open_clip.build_zero_shot_classifier` does it, after
+Radford et al., "Learning transferable visual models from natural language supervision", ICML 2021, 3.1.4: each class
+name is put into every template, the unit features of a class are averaged, and the mean is made unit length again; the
+class of a picture is the most similar one. The templates are open_clip's: `openai`, 80, or `simple`, 7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import open_clip
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sclip.evaluate import examples
+from sclip.evaluate.benchmarks import About, BenchmarkError, left, read_json
+from sclip.evaluate.features import Features
+from sclip.evaluate.interval import scored, share
+from sclip.evaluate.picture import Picture
+from sclip.evaluate.result import Example, Group, Result, Score
+
+__all__ = ["TEMPLATES", "Labelled", "ZeroShot", "read"]
+
+TEMPLATES = {"openai": open_clip.OPENAI_IMAGENET_TEMPLATES, "simple": open_clip.SIMPLE_IMAGENET_TEMPLATES}
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+_AT_A_TIME = 1024
+
+
+def read(about: About, images: Path, class_names: Path | None = None, templates: str = "openai") -> ZeroShot:
+    """Return the task of a folder with a folder of pictures for each class.
+
+    Args:
+        about: name and definition.
+        images: the folder.
+        class_names: JSON: an object from a class folder to what its class is called, or a list in the order of the
+            sorted folders. None: open_clip's names where the folders are ImageNet's 1,000, else what the folders are
+            called, "_" as a blank.
+        templates: `openai` or `simple`.
+
+    Raises BenchmarkError for a folder without classes and for names that do not fit.
+    """
+    if templates not in TEMPLATES:
+        raise BenchmarkError(f"{about.name}: templates={templates!r}: {' or '.join(TEMPLATES)}")
+    try:
+        folders = sorted(path for path in images.iterdir() if path.is_dir() and not path.name.startswith("."))
+        found = [
+            Labelled(f"{folder.name}/{file.name}", Picture(str(file)), label)
+            for label, folder in enumerate(folders)
+            for file in sorted(folder.iterdir()) if file.suffix.lower() in _SUFFIXES
+        ]  # fmt: skip
+    except OSError as error:
+        raise BenchmarkError(f"{images}: cannot be read: {error}") from error
+    if len(folders) < 2 or not found:
+        raise BenchmarkError(f"{images}: must hold a folder of pictures for each class, two or more")
+    names = _names([folder.name for folder in folders], class_names)
+    return ZeroShot(about, found, tuple(names), templates)
+
+
+def _names(folders: Sequence[str], file: Path | None) -> list[str]:
+    if file is None:
+        imagenet = len(folders) == len(open_clip.IMAGENET_CLASSNAMES)
+        if imagenet and all(name[:1] == "n" and name[1:].isdigit() for name in folders):
+            return list(open_clip.IMAGENET_CLASSNAMES)
+        return [name.replace("_", " ") for name in folders]
+    names = read_json(file)
+    if isinstance(names, dict):
+        unnamed = [folder for folder in folders if folder not in names]
+        if unnamed:
+            raise BenchmarkError(f"{file}: no name for {len(unnamed)} folders, the first is {unnamed[0]}")
+        names = [names[folder] for folder in folders]
+    if not isinstance(names, list) or len(names) != len(folders):
+        raise BenchmarkError(f"{file}: must name {len(folders)} classes: a list, or an object by folder")
+    if not all(isinstance(name, str) and name for name in names):
+        raise BenchmarkError(f"{file}: a class name that is no text")
+    return names
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A picture and its class."""
+
+    name: str
+    picture: Picture
+    label: int
+
+
+@dataclass(frozen=True)
+class ZeroShot:
+    """Name the class of a picture; a class that scores as high as the right one counts as before it."""
+
+    about: About
+    images: Sequence[Labelled]
+    classes: tuple[str, ...]
+    templates: str = "openai"
+    skips_unreadable: bool = False
+
+    def sizes(self) -> dict[str, int]:
+        """Return how large it is."""
+        return {"images": len(self.images), "classes": len(self.classes)}
+
+    def pictures(self) -> list[Picture]:
+        """Return the pictures."""
+        return [image.picture for image in self.images]
+
+    def captions(self) -> list[str]:
+        """Return each class name in each template, class by class."""
+        return [template(name) for name in self.classes for template in TEMPLATES[self.templates]]
+
+    def without(self, pictures: Collection[Picture]) -> ZeroShot:
+        """Return the other pictures, among all classes. Raises BenchmarkError where there is none."""
+        kept = [image for image in self.images if image.picture not in pictures]
+        return replace(self, about=left(self.about, self.images, kept), images=kept)
+
+    def class_features(self, features: Features) -> Tensor:
+        """Return the unit feature of each class, [classes, D]."""
+        of_templates = features.of_captions(self.captions()).unflatten(0, (len(self.classes), -1))
+        return F.normalize(of_templates.mean(dim=1), dim=-1)
+
+    def result(self, features: Features) -> Result:
+        """Return top1, top5 where there are more than five classes, and mean_per_class."""
+        classes = self.class_features(features)
+        before = self._before(features, classes)
+        top1 = (before < 1).tolist()
+        names = [image.name for image in self.images]
+        scores = {"top1": self._score(top1, 1, "top1")}
+        if len(self.classes) > 5:
+            scores["top5"] = self._score((before < 5).tolist(), 5, "top5")
+        labels = [self.classes[image.label] for image in self.images]
+        folders = [str(image.label) for image in self.images]
+        scores["mean_per_class"] = self._score(top1, 1, "mean_per_class", folders)
+        return Result(
+            self.about.name, self.about.kind, self.about.definition,
+            headline="top1",
+            scores=scores,
+            counts={
+                "cases": len(names), "images": len(names), "classes": len(self.classes),
+                "captions": len(set(self.captions())), "ties": self._ties(features, classes),
+            },
+            won=dict(zip(names, top1, strict=True)),
+            groups=self._groups(labels, top1),
+            notes=list(self.about.notes),
+            examples=self._examples(features, classes, top1),
+        )  # fmt: skip
+
+    def _before(self, features: Features, classes: Tensor) -> Tensor:
+        """Return int64 [N]: the wrong classes that score at least as high as the right one."""
+        return torch.cat([
+            (~(cosines < right)).sum(dim=1) - 1 for cosines, right in self._cosines(features, classes)
+        ])  # fmt: skip
+
+    def _ties(self, features: Features, classes: Tensor) -> int:
+        return sum(
+            int(((cosines == right).sum(dim=1) > 1).sum())
+            for cosines, right in self._cosines(features, classes)
+        )
+
+    def _cosines(self, features: Features, classes: Tensor) -> list[tuple[Tensor, Tensor]]:
+        found = []
+        for start in range(0, len(self.images), _AT_A_TIME):
+            some = self.images[start : start + _AT_A_TIME]
+            cosines = features.of_pictures(image.picture for image in some) @ classes.T
+            found.append((cosines, cosines.gather(1, torch.tensor([[image.label] for image in some]))))
+        return found
+
+    def _score(self, won: Sequence[bool], k: int, name: str, groups: Sequence[str] | None = None) -> Score:
+        images = [image.picture.image for image in self.images]
+        return scored(won, images, k / len(self.classes), groups, key=f"{self.about.name}/{name}")
+
+    def _groups(self, labels: Sequence[str], won: Sequence[bool]) -> list[Group]:
+        by_class: dict[str, list[tuple[str, bool]]] = {}
+        for image, label, w in zip(self.images, labels, won, strict=True):
+            by_class.setdefault(label, []).append((image.name, w))
+        found = []
+        for label, some in sorted(by_class.items()):
+            wins = [w for _, w in some]
+            _, low, high = share(wins, [name for name, _ in some], key=f"{self.about.name}/{label}")
+            found.append(Group(label, len(some), sum(wins), low, high))
+        return found
+
+    def _examples(self, features: Features, classes: Tensor, won: Sequence[bool]) -> list[Example]:
+        lost = ((image.name, image) for image, w in zip(self.images, won, strict=True) if not w)
+        some = examples.chosen(self.about.name, lost)
+        pictures = examples.shown(image.picture for _, image in some)
+        shown = []
+        for name, image in some:
+            row = (features.of_pictures([image.picture]) @ classes.T)[0].tolist()
+            right, others = self.classes[image.label], list(zip(self.classes, row, strict=True))
+            del others[image.label]
+            shown.append(
+                examples.example(name, right, pictures[image.picture], [(right, row[image.label])], others)
+            )
+        return shown
