@@ -79,7 +79,7 @@ class Scorer:
         digest = hashlib.sha256()
         for name, tensor in sorted(export_state(self._model).items()):
             digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return {
             "architecture": self._model.config.name,
             "weights": digest.hexdigest(),

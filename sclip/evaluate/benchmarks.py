@@ -85,6 +85,8 @@ def read_json(path: Path) -> Any:
     """Return the content of a JSON file. Raises BenchmarkError naming it."""
     try:
         return json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise BenchmarkError(f"{path}: no such file; jobs/fetch.py says where benchmarks are had") from error
     except (OSError, ValueError, RecursionError) as error:
         raise BenchmarkError(f"{path}: cannot be read as JSON: {error}") from error
 
@@ -97,7 +99,8 @@ def each(path: Path, what: str, kind: type[list[Any]] | type[dict[str, Any]]) ->
     found = read_json(path)
     if not isinstance(found, kind) or not found:
         raise BenchmarkError(f"{path}: must hold {'a list' if kind is list else 'an object'} of {what}")
-    return [(str(name), entry) for name, entry in (enumerate(found) if kind is list else found.items())]
+    named = found.items() if isinstance(found, dict) else enumerate(found)
+    return [(str(name), entry) for name, entry in named]
 
 
 class at_case:

@@ -12,9 +12,9 @@ from torch import Tensor
 from sclip.evaluate import examples
 from sclip.evaluate.benchmarks import About, BenchmarkError, left
 from sclip.evaluate.features import Features
-from sclip.evaluate.interval import scored, share
+from sclip.evaluate.interval import groups, scored
 from sclip.evaluate.picture import Picture
-from sclip.evaluate.result import Group, Result, Score
+from sclip.evaluate.result import Example, Result, Score
 
 __all__ = ["Case", "Choice"]
 
@@ -105,7 +105,9 @@ class Choice:
                 "left_out": len(answers) - len(asked),
             },
             won={case.name: won for case, won in asked},
-            groups=self._groups([(case, won) for case, won, _ in answers], counted),
+            groups=groups(
+                name, ((case.group, case.picture.image, won) for case, won, _ in answers), counted
+            ),
             notes=list(self.about.notes),
             examples=self._examples([(case, row) for case, won, row in answers if case.counted and not won]),
         )  # fmt: skip
@@ -123,15 +125,15 @@ class Choice:
     ) -> Score:
         """Return the share of all, or the mean over the groups `of`."""
         kept = [at for at, (case, _) in enumerate(asked) if of is None or case.group in of]
-        groups = [asked[at][0].group for at in kept]
+        of_case = [asked[at][0].group for at in kept]
         by_group: dict[str, list[float]] = defaultdict(list)
-        for at, group in zip(kept, groups, strict=True):
+        for at, group in zip(kept, of_case, strict=True):
             by_group[group if of is not None else ""].append(chance[at])
         return scored(
             [asked[at][1] for at in kept],
             [asked[at][0].picture.image for at in kept],
             sum(sum(some) / len(some) for some in by_group.values()) / len(by_group),
-            groups if of is not None else None,
+            of_case if of is not None else None,
             key=key,
         )
 
@@ -141,19 +143,7 @@ class Choice:
             return 0.0
         return 1 / len({case.true, *case.false})
 
-    def _groups(self, answers: Sequence[tuple[Case, bool]], counted: set[str]) -> list[Group]:
-        by_group: dict[str, list[tuple[Case, bool]]] = defaultdict(list)
-        for case, won in answers:
-            if case.group:
-                by_group[case.group].append((case, won))
-        found = []
-        for group, some in sorted(by_group.items()):
-            won = [w for _, w in some]
-            _, low, high = share(won, [c.picture.image for c, _ in some], key=f"{self.about.name}/{group}")
-            found.append(Group(group, len(some), sum(won), low, high, group in counted))
-        return found
-
-    def _examples(self, lost: Sequence[tuple[Case, list[float]]]) -> list[examples.Example]:
+    def _examples(self, lost: Sequence[tuple[Case, list[float]]]) -> list[Example]:
         some = examples.chosen(self.about.name, ((case.name, (case, row)) for case, row in lost))
         pictures = examples.shown(case.picture for _, (case, _) in some)
         return [
@@ -179,4 +169,4 @@ def _cosines(cases: Sequence[Case], features: Features) -> list[list[float]]:
     texts = features.of_captions(caption for case in cases for caption in (case.true, *case.false))
     images = features.of_pictures(case.picture for case in cases)
     cosines: Tensor = (images.repeat_interleave(torch.tensor(sizes), dim=0) * texts).sum(dim=1)
-    return [part.tolist() for part in cosines.split(sizes)]
+    return [part.tolist() for part in torch.split(cosines, sizes)]

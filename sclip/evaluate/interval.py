@@ -6,17 +6,18 @@ often as it was drawn. A mean over groups is computed anew in each draw, of the 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Container, Hashable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.stats import beta
 
-from sclip.evaluate.result import Score
+from sclip.evaluate.result import Group, Score
 from sclip.seeding import digest64
 
-__all__ = ["DRAWS", "scored", "share"]
+__all__ = ["DRAWS", "groups", "scored", "share"]
 
 DRAWS = 1000
 _TAIL = 0.025
@@ -33,6 +34,25 @@ def scored(
 ) -> Score:
     """Return the share of the cases that were won as a score; arguments as of `share`."""
     return Score(*share(won, images, groups, key=key), chance)
+
+
+def groups(
+    benchmark: str, cases: Iterable[tuple[str, Hashable, bool]], counted: Container[str] | None = None
+) -> list[Group]:
+    """Return the groups of cases (group, image, whether it was won) by name; "" is no group.
+
+    `counted` holds those that the benchmark's mean takes in; None: all.
+    """
+    found: dict[str, list[tuple[Hashable, bool]]] = defaultdict(list)
+    for group, image, won in cases:
+        if group:
+            found[group].append((image, won))
+    rows = []
+    for group, some in sorted(found.items()):
+        wins = [won for _, won in some]
+        _, low, high = share(wins, [image for image, _ in some], key=f"{benchmark}/{group}")
+        rows.append(Group(group, len(some), sum(wins), low, high, counted is None or group in counted))
+    return rows
 
 
 def share(

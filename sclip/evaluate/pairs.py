@@ -10,7 +10,6 @@ With s the similarity, and picture and caption of one number belonging together 
 from __future__ import annotations
 
 import io
-from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,9 +18,9 @@ from PIL import Image
 from sclip.evaluate import examples
 from sclip.evaluate.benchmarks import About, left
 from sclip.evaluate.features import Features
-from sclip.evaluate.interval import scored, share
+from sclip.evaluate.interval import groups, scored
 from sclip.evaluate.picture import Picture, encoded
-from sclip.evaluate.result import Candidate, Example, Group, Result
+from sclip.evaluate.result import Candidate, Example, Result
 
 __all__ = ["Pair", "Pairs"]
 
@@ -66,10 +65,9 @@ class Pairs:
 
     def result(self, features: Features) -> Result:
         """Return text, image and group score, with the group score of each group."""
-        # [N, 2 pictures, 2 captions]
-        images = features.of_pictures(self.pictures()).unflatten(0, (-1, 2))
-        texts = features.of_captions(self.captions()).unflatten(0, (-1, 2))
-        similarity = (images[:, :, None] * texts[:, None, :]).sum(dim=-1)
+        images = features.of_pictures(self.pictures()).reshape(len(self.cases), 2, 1, -1)
+        texts = features.of_captions(self.captions()).reshape(len(self.cases), 1, 2, -1)
+        similarity = (images * texts).sum(dim=-1)  # [N, 2 pictures, 2 captions]
         right = similarity.diagonal(dim1=1, dim2=2)
         wrong_caption = similarity.flip(2).diagonal(dim1=1, dim2=2)  # of each picture
         wrong_picture = similarity.flip(1).diagonal(dim1=1, dim2=2)  # of each caption
@@ -91,22 +89,13 @@ class Pairs:
                 "ties": int(ties.sum()),
             },
             won=dict(zip(names, won["group"], strict=True)),
-            groups=self._groups(won["group"]),
+            groups=groups(
+                self.about.name,
+                ((case.group, case.name, w) for case, w in zip(self.cases, won["group"], strict=True)),
+            ),
             notes=list(self.about.notes),
             examples=self._examples(won["group"], similarity.tolist()),
         )  # fmt: skip
-
-    def _groups(self, won: Sequence[bool]) -> list[Group]:
-        by_group: dict[str, list[tuple[str, bool]]] = defaultdict(list)
-        for case, w in zip(self.cases, won, strict=True):
-            if case.group:
-                by_group[case.group].append((case.name, w))
-        found = []
-        for group, some in sorted(by_group.items()):
-            wins = [w for _, w in some]
-            _, low, high = share(wins, [name for name, _ in some], key=f"{self.about.name}/{group}")
-            found.append(Group(group, len(some), sum(wins), low, high))
-        return found
 
     def _examples(
         self, won: Sequence[bool], similarity: Sequence[Sequence[Sequence[float]]]

@@ -37,7 +37,7 @@ def read(about: About, file: Path, images: Path | None = None) -> Choice:
         raise BenchmarkError(f"{file}: a folder without {lacking}; for some kinds alone name their files")
     folder = images_of(file / "replace_obj.json", images)
     cases = [case for kind in KINDS for case in _cases(file / f"{kind}.json", folder, kind)]
-    means = {kind: (kind,) for kind in KINDS}
+    means: dict[str, tuple[str, ...]] = {kind: (kind,) for kind in KINDS}
     means |= {part: tuple(k for k in KINDS if k.startswith(part)) for part in ("replace", "swap", "add")}
     return Choice(about, cases, macro=True, means=means)
 

@@ -20,9 +20,9 @@ from torch.nn import functional as F
 from sclip.evaluate import examples
 from sclip.evaluate.benchmarks import About, BenchmarkError, left, read_json
 from sclip.evaluate.features import Features
-from sclip.evaluate.interval import scored, share
+from sclip.evaluate.interval import groups, scored
 from sclip.evaluate.picture import Picture
-from sclip.evaluate.result import Example, Group, Result, Score
+from sclip.evaluate.result import Example, Result, Score
 
 __all__ = ["TEMPLATES", "Labelled", "ZeroShot", "read"]
 
@@ -118,8 +118,10 @@ class ZeroShot:
 
     def class_features(self, features: Features) -> Tensor:
         """Return the unit feature of each class, [classes, D]."""
-        of_templates = features.of_captions(self.captions()).unflatten(0, (len(self.classes), -1))
-        return F.normalize(of_templates.mean(dim=1), dim=-1)
+        of_templates = features.of_captions(self.captions())
+        return F.normalize(
+            of_templates.reshape(len(self.classes), -1, of_templates.shape[1]).mean(dim=1), dim=-1
+        )
 
     def result(self, features: Features) -> Result:
         """Return top1, top5 where there are more than five classes, and mean_per_class."""
@@ -142,7 +144,7 @@ class ZeroShot:
                 "captions": len(set(self.captions())), "ties": self._ties(features, classes),
             },
             won=dict(zip(names, top1, strict=True)),
-            groups=self._groups(labels, top1),
+            groups=groups(self.about.name, zip(labels, names, top1, strict=True)),
             notes=list(self.about.notes),
             examples=self._examples(features, classes, top1),
         )  # fmt: skip
@@ -167,20 +169,9 @@ class ZeroShot:
             found.append((cosines, cosines.gather(1, torch.tensor([[image.label] for image in some]))))
         return found
 
-    def _score(self, won: Sequence[bool], k: int, name: str, groups: Sequence[str] | None = None) -> Score:
+    def _score(self, won: Sequence[bool], k: int, name: str, classes: Sequence[str] | None = None) -> Score:
         images = [image.picture.image for image in self.images]
-        return scored(won, images, k / len(self.classes), groups, key=f"{self.about.name}/{name}")
-
-    def _groups(self, labels: Sequence[str], won: Sequence[bool]) -> list[Group]:
-        by_class: dict[str, list[tuple[str, bool]]] = {}
-        for image, label, w in zip(self.images, labels, won, strict=True):
-            by_class.setdefault(label, []).append((image.name, w))
-        found = []
-        for label, some in sorted(by_class.items()):
-            wins = [w for _, w in some]
-            _, low, high = share(wins, [name for name, _ in some], key=f"{self.about.name}/{label}")
-            found.append(Group(label, len(some), sum(wins), low, high))
-        return found
+        return scored(won, images, k / len(self.classes), classes, key=f"{self.about.name}/{name}")
 
     def _examples(self, features: Features, classes: Tensor, won: Sequence[bool]) -> list[Example]:
         lost = ((image.name, image) for image, w in zip(self.images, won, strict=True) if not w)

@@ -1,0 +1,134 @@
+"""Where each benchmark of the package's suites is to be had, under which licence, and how large it is.
+
+Nothing is downloaded here: most of them ask for a form to be filled in, or a licence to be accepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sclip.evaluate.benchmarks import BenchmarkError, Task
+from sclip.evaluate.picture import missing
+from sclip.evaluate.suite import Entry
+
+__all__ = ["SOURCES", "Finding", "Source", "examined"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A benchmark's publication and its files."""
+
+    paper: str
+    licence: str
+    files: tuple[tuple[str, str], ...]
+    """Place below the root, and where what belongs there is from."""
+    sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """By what is counted (`Task.sizes`) the numbers that its releases have."""
+
+
+_ARO = "Yuksekgonul et al., When and why vision-language models behave like bags-of-words, ICLR 2023"
+_ARO_PAGE = "github.com/mertyg/vision-language-models-are-bows (its VG_Relation(download=True) fetches it)"
+_ARO_LICENCE = "code MIT, Visual Genome CC BY 4.0"
+_COCO_LICENCE = "COCO: captions CC BY 4.0, each photograph under its own Creative Commons licence"
+_COCO_2014 = ("coco/val2014", "images.cocodataset.org/zips/val2014.zip (the test split is of val2014)")
+_FLICKR_LICENCE = "Flickr30k: for research, by the form at shannon.cs.illinois.edu/DenotationGraph"
+_FLICKR_IMAGES = ("flickr30k/flickr30k-images", "the archive that is had by the form at shannon.cs.illinois.edu/DenotationGraph")
+_KARPATHY = (
+    "Karpathy and Fei-Fei, Deep visual-semantic alignments for generating image descriptions, CVPR 2015"
+)
+_KARPATHY_PAGE = "cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
+_BLIP = "storage.googleapis.com/sfr-vision-language-research/datasets"
+
+SOURCES = {
+    "vg-relation": Source(
+        _ARO, _ARO_LICENCE,
+        (("aro/visual_genome_relation.json", _ARO_PAGE), ("aro/images", f"vgr_vga_images.zip, {_ARO_PAGE}")),
+        {"cases": (23_937,)},
+    ),
+    "vg-attribution": Source(
+        _ARO, _ARO_LICENCE,
+        (("aro/visual_genome_attribution.json", _ARO_PAGE), ("aro/images", f"vgr_vga_images.zip, {_ARO_PAGE}")),
+        {"cases": (28_748,)},
+    ),
+    "coco-order": Source(
+        _ARO, _COCO_LICENCE,
+        (("coco/coco_karpathy_test.json", f"{_BLIP}/coco_karpathy_test.json"), _COCO_2014),
+        {"cases": (25_010,)},
+    ),
+    "flickr-order": Source(
+        _ARO, _FLICKR_LICENCE,
+        (("flickr30k/flickr30k_test.json", f"{_BLIP}/flickr30k_test.json"), _FLICKR_IMAGES),
+        {"cases": (5_000,)},
+    ),
+    "sugarcrepe": Source(
+        "Hsieh et al., SugarCrepe: Fixing hackable benchmarks for vision-language compositionality, NeurIPS 2023",
+        f"MIT; {_COCO_LICENCE}",
+        (
+            ("sugarcrepe", "the seven files of data/ in github.com/RAIVNLab/sugar-crepe"),
+            ("coco/val2017", "images.cocodataset.org/zips/val2017.zip"),
+        ),
+        {"cases": (7_511, 7_512)},
+    ),
+    "winoground": Source(
+        "Thrush et al., Winoground: Probing vision and language models for visio-linguistic compositionality, "
+        "CVPR 2022",
+        "Meta's research licence, to be accepted at the dataset's page",
+        (
+            ("winoground/examples.jsonl", "the dataset facebook/winoground, data/examples.jsonl"),
+            ("winoground/images", "the same, data/images.zip"),
+        ),
+        {"cases": (400,)},
+    ),
+    "coco": Source(
+        _KARPATHY, _COCO_LICENCE, (("coco/dataset_coco.json", _KARPATHY_PAGE), _COCO_2014),
+        {"images": (5_000,), "captions": (25_000,)},
+    ),
+    "flickr30k": Source(
+        _KARPATHY, _FLICKR_LICENCE,
+        (("flickr30k/dataset_flickr30k.json", _KARPATHY_PAGE), _FLICKR_IMAGES),
+        {"images": (1_000,), "captions": (5_000,)},
+    ),
+    "imagenet": Source(
+        "Russakovsky et al., ImageNet large scale visual recognition challenge, IJCV 2015",
+        "for research, by registration at image-net.org",
+        (("imagenet/val", "ILSVRC2012_img_val.tar of image-net.org, a folder for each class (n01440764, ..)"),),
+        {"images": (50_000,), "classes": (1_000,)},
+    ),
+}  # fmt: skip
+"""By the benchmark's name in the package's suites."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found of a benchmark."""
+
+    complete: bool
+    told: str
+    """In words: its sizes, or what is wrong."""
+
+
+def examined(entry: Entry) -> Finding:
+    """Read a benchmark's files and look for its pictures. Raises ShardError where a shard cannot be reached."""
+    try:
+        task = entry.task()
+    except BenchmarkError as error:
+        return Finding(False, str(error))
+    gone = missing(task.pictures())
+    pictures = len(set(task.pictures()))
+    lines = [", ".join(f"{count:,} {what}" for what, count in task.sizes().items())]
+    lines += _unlike(entry.name, task)
+    if gone:
+        lines.append(f"{len(gone):,} of {pictures:,} pictures are not there, the first is {gone[0].path}")
+    return Finding(len(lines) == 1, "; ".join(lines))
+
+
+def _unlike(name: str, task: Task) -> list[str]:
+    """Return in words where a benchmark has another size than its releases."""
+    if name not in SOURCES:
+        return []
+    return [
+        f"{' or '.join(f'{n:,}' for n in wanted)} {what} were published"
+        for what, wanted in SOURCES[name].sizes.items()
+        if task.sizes().get(what) not in wanted
+    ]
