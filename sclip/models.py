@@ -57,7 +57,7 @@ def open_model(
         if path.exists():
             return _of_path(path, device)
     architecture, separator, source = text.partition(":")
-    if separator and "/" not in architecture:
+    if separator and not source.startswith("//"):
         return Scorer(_of_architecture(architecture, source), device=device)
     raise ModelError(f"{mask(text)!r}: no such model; name {_FORMS}")
 

@@ -79,7 +79,7 @@ class Order:
     def without(self, pictures: Collection[Picture]) -> Order:
         """Return the other pictures with their captions. Raises BenchmarkError where there is none."""
         kept = [image for image in self.images if image.picture not in pictures]
-        return replace(self, about=left(self.about, self.images, kept), images=kept)
+        return replace(self, about=left(self.about, self.images, kept, "images"), images=kept)
 
     def result(self, features: Features) -> Result:
         """Return the accuracy, ARO's Precision@1."""

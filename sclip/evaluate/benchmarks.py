@@ -73,11 +73,11 @@ class Task(Protocol):
 _Case = TypeVar("_Case")
 
 
-def left(about: About, cases: Sequence[_Case], kept: Sequence[_Case]) -> About:
+def left(about: About, cases: Sequence[_Case], kept: Sequence[_Case], what: str = "cases") -> About:
     """Return what is said of a benchmark of which only these cases are left; BenchmarkError where none is."""
     if not kept:
         raise BenchmarkError(f"{about.name}: no readable image; set its images to the folder that holds them")
-    note = f"partial: {len(kept):,} of {len(cases):,} cases, not comparable with published figures"
+    note = f"partial: {len(kept):,} of {len(cases):,} {what}, not comparable with published figures"
     return about.noting(note) if len(kept) < len(cases) else about
 
 

@@ -64,7 +64,7 @@ class Retrieval:
     def without(self, pictures: Collection[Picture]) -> Retrieval:
         """Return the other pictures with their captions. Raises BenchmarkError where there is none."""
         kept = [image for image in self.images if image.picture not in pictures]
-        return replace(self, about=left(self.about, self.images, kept), images=kept)
+        return replace(self, about=left(self.about, self.images, kept, "images"), images=kept)
 
     def result(self, features: Features) -> Result:
         """Return the six recalls."""

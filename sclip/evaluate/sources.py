@@ -33,7 +33,10 @@ _ARO_LICENCE = "code MIT, Visual Genome CC BY 4.0"
 _COCO_LICENCE = "COCO: captions CC BY 4.0, each photograph under its own Creative Commons licence"
 _COCO_2014 = ("coco/val2014", "images.cocodataset.org/zips/val2014.zip (the test split is of val2014)")
 _FLICKR_LICENCE = "Flickr30k: for research, by the form at shannon.cs.illinois.edu/DenotationGraph"
-_FLICKR_IMAGES = ("flickr30k/flickr30k-images", "the archive that is had by the form at shannon.cs.illinois.edu/DenotationGraph")
+_FLICKR_IMAGES = (
+    "flickr30k/flickr30k-images",
+    "the archive that is had by the form at shannon.cs.illinois.edu/DenotationGraph",
+)
 _KARPATHY = (
     "Karpathy and Fei-Fei, Deep visual-semantic alignments for generating image descriptions, CVPR 2015"
 )

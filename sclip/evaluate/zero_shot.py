@@ -114,7 +114,7 @@ class ZeroShot:
     def without(self, pictures: Collection[Picture]) -> ZeroShot:
         """Return the other pictures, among all classes. Raises BenchmarkError where there is none."""
         kept = [image for image in self.images if image.picture not in pictures]
-        return replace(self, about=left(self.about, self.images, kept), images=kept)
+        return replace(self, about=left(self.about, self.images, kept, "images"), images=kept)
 
     def class_features(self, features: Features) -> Tensor:
         """Return the unit feature of each class, [classes, D]."""

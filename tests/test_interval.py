@@ -1,0 +1,82 @@
+"""Shares with their intervals: the bootstrap over images, and the exact interval where it says nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from sclip.evaluate.interval import groups, share
+
+
+def test_a_share_lies_in_its_interval_and_more_cases_narrow_it() -> None:
+    widths = []
+    for cases in (40, 4000):
+        won = [number % 4 > 0 for number in range(cases)]
+        value, low, high = share(won, range(cases), key="a")
+        assert value == 0.75
+        assert low < value < high
+        widths.append(high - low)
+    assert widths[1] == pytest.approx(widths[0] / 10, rel=0.25)
+
+
+def test_the_interval_of_independent_cases_is_the_binomial_one() -> None:
+    won = [number < 300 for number in range(1000)]
+    _, low, high = share(won, range(1000), key="a")
+    expected = 1.96 * (0.3 * 0.7 / 1000) ** 0.5
+    assert (low, high) == pytest.approx((0.3 - expected, 0.3 + expected), abs=0.004)
+
+
+def test_cases_of_one_image_are_drawn_together() -> None:
+    won = [number % 2 == 0 for number in range(100) for _ in range(20)]
+    images = [number for number in range(100) for _ in range(20)]
+    alike = share(won, images, key="a")
+    apart = share(won, range(2000), key="a")
+    assert alike[0] == apart[0] == 0.5
+    assert alike[2] - alike[1] == pytest.approx((apart[2] - apart[1]) * 20**0.5, rel=0.2)
+
+
+def test_the_mean_over_groups_is_computed_anew_in_each_draw() -> None:
+    rng = np.random.default_rng(0)
+    names = ["large"] * 900 + ["small"] * 100
+    won = list(rng.random(900) < 0.5) + list(rng.random(100) < 0.9)
+    value, low, high = share(won, range(1000), names, key="a")
+    parts = np.mean(won[:900]), np.mean(won[900:])
+    assert value == pytest.approx(np.mean(parts))
+    variance = sum(p * (1 - p) / n for p, n in zip(parts, (900, 100), strict=True)) / 4
+    assert high - low == pytest.approx(2 * 1.96 * variance**0.5, rel=0.15)
+
+
+def test_a_group_of_which_no_case_is_drawn_is_no_part_of_that_mean() -> None:
+    value, low, high = share([True, False, True], ["a", "a", "b"], ["x", "x", "y"], key="a")
+    assert value == 0.75
+    assert (low, high) == (0.5, 1.0)  # draws of one image alone have one group
+
+
+@pytest.mark.parametrize("won", [True, False])
+def test_where_every_or_no_case_was_won_the_interval_is_the_exact_one_over_images(won: bool) -> None:
+    value, low, high = share([won] * 60, [number // 2 for number in range(60)], key="a")
+    expected = binomtest(30 * won, 30).proportion_ci(method="exact")
+    assert value == float(won)
+    assert (low, high) == pytest.approx((expected.low, expected.high))
+
+
+def test_one_image_says_little_whatever_its_cases() -> None:
+    value, low, high = share([True, True, False, True], ["a"] * 4, key="a")
+    assert value == 0.75
+    assert low < 0.1
+    assert high > 0.99
+
+
+def test_the_same_key_draws_the_same_and_another_one_others() -> None:
+    won = [number % 3 == 0 for number in range(2000)]
+    assert share(won, range(2000), key="a") == share(won, range(2000), key="a")
+    assert share(won, range(2000), key="a") != share(won, range(2000), key="b")
+
+
+def test_groups_come_by_name_with_their_own_interval() -> None:
+    cases = [("on", 0, True), ("", 1, True), ("under", 2, False), ("on", 3, False)]
+    on, under = groups("made", cases, counted={"on"})
+    assert (on.name, on.cases, on.correct, on.counted) == ("on", 2, 1, True)
+    assert (under.name, under.cases, under.correct, under.counted) == ("under", 1, 0, False)
+    assert (under.low, under.high) == (0, 0.975)
