@@ -34,7 +34,7 @@ STEP = Rule(
 STREAM = "ray.train spacy open_clip timm mlflow pydantic yaml"
 
 RULES = {
-    "": Rule("scorer", never=f"{HEAVY} spacy"),
+    "": Rule("models scorer", never=f"{HEAVY} spacy"),
     "config": Rule(never="*"),
     "seeding": Rule(never="*"),
     "masking": Rule(never="*"),
@@ -126,13 +126,17 @@ RULES = {
         never="spacy mlflow pydantic yaml",
     ),
     "evaluate": Rule(
-        "config model scenegraph scorer data.images data.shards",
+        "config config_loader data.filesystem data.images data.shards masking model scenegraph scorer seeding",
         never="ray.train ray.tune spacy mlflow pydantic yaml",
     ),
     "evaluate.result": Rule(never="*"),
     "evaluate.compare": Rule("evaluate.result", never=f"{HEAVY} spacy pydantic yaml"),
     "convert": Rule(
         "config config_loader model scorer train.checkpoint train.manifest train.run_folder",
+        never="ray spacy mlflow pydantic yaml",
+    ),
+    "models": Rule(
+        "config convert masking model registry scorer tracking train.run_folder",
         never="ray spacy mlflow pydantic yaml",
     ),
     "tracking": Rule("config config_loader masking", never="torch ray spacy pydantic yaml"),

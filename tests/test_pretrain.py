@@ -370,5 +370,5 @@ def test_photographs_packed_from_coco_train_for_two_epochs_each_seen_in_both(
     assert summary.trained["samples"] == 2 * images
     assert images == 159
     assert summary.trained["quarantined"] == 0
-    assert summary.scores["retrieval_on_training_images/images"] > 0
+    assert summary.scores["retrieval_on_training_images/cases"] > 0
     assert int(summary.version) >= 1

@@ -10,6 +10,7 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -65,7 +66,7 @@ def test_the_same_spec_and_seed_give_the_same_bytes_and_another_seed_others(
     paths: ScenesPaths, tmp_path: Path
 ) -> None:
     again, other = generate(tmp_path, SPEC, seed=5), generate(tmp_path, SPEC, seed=6)
-    assert files(again.images.parent) == files(paths.images.parent)
+    assert files(again.suite.parent) == files(paths.suite.parent)
     assert [s.captions for s in samples(other.train)] != [s.captions for s in samples(paths.train)]
 
 
@@ -77,7 +78,7 @@ def test_a_longer_training_set_begins_with_the_shorter_one(paths: ScenesPaths, t
 def test_a_complete_folder_is_used_again_and_a_half_written_one_made_anew(tmp_path: Path) -> None:
     spec = ScenesConfig(train_samples=4, heldout_samples=2)
     first = generate(tmp_path, spec, seed=1)
-    folder = first.images.parent
+    folder = first.suite.parent
     content = files(folder)
     marker = folder / "marker"
     marker.touch()
@@ -174,13 +175,13 @@ def test_captions_of_a_scene_are_true_of_it() -> None:
             assert second.shape in text
 
 
-def entries(path: Path) -> Iterator[dict[str, object]]:
-    yield from json.loads(path.read_text())
+def entries(paths: ScenesPaths, kind: str) -> Iterator[dict[str, object]]:
+    yield from json.loads((paths.suite.parent / f"{kind}.json").read_text())
 
 
 @pytest.mark.parametrize("kind", ["relation", "attribute"])
 def test_every_evaluation_caption_is_true_exactly_as_often_as_false(paths: ScenesPaths, kind: str) -> None:
-    cases = list(entries(getattr(paths, kind)))
+    cases = list(entries(paths, kind))
     assert len(cases) >= SPEC.heldout_samples
     assert Counter(c["true_caption"] for c in cases) == Counter(c["false_caption"] for c in cases)
     for case in cases:
@@ -202,24 +203,35 @@ def test_evaluation_files_have_aros_fields_and_their_images_beside_them(paths: S
     }
     own = {"relation": {"relation_name"}, "attribute": {"attributes", "obj1_name", "obj2_name"}}
     for kind, fields in own.items():
-        for case in entries(getattr(paths, kind)):
+        for case in entries(paths, kind):
             assert set(case) == common | fields
-            with Image.open(paths.images / str(case["image_path"])) as image:
+            with Image.open(paths.suite.parent / "images" / str(case["image_path"])) as image:
                 assert image.size == (case["bbox_w"], case["bbox_h"])
 
 
 def test_relations_are_equally_frequent_and_each_pair_of_attributes_has_the_cases_aro_asks_for(
     paths: ScenesPaths,
 ) -> None:
-    relations = Counter(case["relation_name"] for case in entries(paths.relation))
+    relations = Counter(case["relation_name"] for case in entries(paths, "relation"))
     assert len(relations) == 4
     assert len(set(relations.values())) == 1
-    pairs = Counter(tuple(case["attributes"]) for case in entries(paths.attribute))
+    pairs = Counter(tuple(case["attributes"]) for case in entries(paths, "attribute"))
     assert min(pairs.values()) >= ARO_LEAST_CASES
 
 
 def test_evaluation_cases_are_of_held_out_pairings(paths: ScenesPaths) -> None:
-    for case in (*entries(paths.relation), *entries(paths.attribute)):
+    for case in (*entries(paths, "relation"), *entries(paths, "attribute")):
         words = str(case["true_caption"]).split()
         found = frozenset(w for w in words if w in COLOURS), frozenset(w for w in words if w in SHAPES)
         assert found in HELD_OUT
+
+
+def test_the_suite_names_the_evaluation_files_and_the_held_out_shards(paths: ScenesPaths) -> None:
+    relation, attribute, retrieval = yaml.safe_load(paths.suite.read_text()).items()
+    assert relation == ("relation", {"kind": "vg-relation", "file": "relation.json", "images": "images"})
+    assert attribute == (
+        "attribute",
+        {"kind": "vg-attribution", "file": "attribute.json", "images": "images"},
+    )
+    assert retrieval == ("retrieval", {"kind": "shards", "shards": "heldout/*.tar"})
+    assert str(paths.suite.parent / retrieval[1]["shards"]) == paths.heldout

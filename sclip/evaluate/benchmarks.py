@@ -30,10 +30,8 @@ class About:
     """One sentence for the reader of a report."""
     notes: tuple[str, ...] = ()
     """What the reader must know before the figures."""
-
-    def noting(self, *notes: str) -> About:
-        """Return the same with further notes."""
-        return replace(self, notes=self.notes + notes)
+    whole: int = 0
+    """Cases or images that it has, of which some are missing; 0: none is."""
 
 
 class Task(Protocol):
@@ -77,8 +75,12 @@ def left(about: About, cases: Sequence[_Case], kept: Sequence[_Case], what: str 
     """Return what is said of a benchmark of which only these cases are left; BenchmarkError where none is."""
     if not kept:
         raise BenchmarkError(f"{about.name}: no readable image; set its images to the folder that holds them")
-    note = f"partial: {len(kept):,} of {len(cases):,} {what}, not comparable with published figures"
-    return about.noting(note) if len(kept) < len(cases) else about
+    if len(kept) == len(cases):
+        return about
+    whole = about.whole or len(cases)
+    note = f"partial: {len(kept):,} of {whole:,} {what}, not comparable with published figures"
+    others = about.notes[:-1] if about.whole else about.notes
+    return replace(about, notes=(*others, note), whole=whole)
 
 
 def read_json(path: Path) -> Any:

@@ -47,8 +47,9 @@ class Picture:
 
 def missing(pictures: Iterable[Picture]) -> list[Picture]:
     """Return those whose file is not there, in their order, each once."""
+    pictures = list(dict.fromkeys(pictures))
     files = {path: Path(path).is_file() for path in {p.path for p in pictures if p.sample is None}}
-    return [p for p in dict.fromkeys(pictures) if p.sample is None and not files[p.path]]
+    return [p for p in pictures if p.sample is None and not files[p.path]]
 
 
 def contents(pictures: Iterable[Picture]) -> Iterator[tuple[Picture, bytes | Image.Image | ImageError]]:
