@@ -55,7 +55,10 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1 (default: cpu)")
     parser.add_argument(
-        "--workers", type=int, default=0, help="Ray actors that encode (default: 0, this process)"
+        "--workers",
+        type=int,
+        default=0,
+        help="Ray actors that encode, on nodes that see the same files (default: 0, this process)",
     )
     parser.add_argument(
         "--batch-size", type=int, default=default.batch_size, help="images or captions at a time"
@@ -69,6 +72,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     given = parser.parse_args(argv)
     if given.workers < 0 or given.batch_size < 1:
         parser.error("--workers: 0 or more; --batch-size: 1 or more")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", given.device):
+        parser.error(f"--device {given.device}: cpu, cuda or cuda:1")
     if bool(given.suite) == bool(given.benchmark):
         parser.error("name the benchmarks: --suite NAME_OR_FILE, or --benchmark KIND=FILE (repeatable)")
     if given.images and given.suite:
@@ -105,11 +110,12 @@ def main(argv: list[str] | None = None) -> int:
             named = [(kind, file) for kind, _, file in (text.partition("=") for text in given.benchmark)]
             entries = suite.from_options(named, given.images)
         tasks = runner.prepared([entry.task() for entry in entries], given.partial)
-        scorers = [open_model(name, given.device, given.tracking_uri, given.storage) for name in given.models]
+        here = "cpu" if given.workers else given.device  # the actors have the GPUs
+        scorers = [open_model(name, here, given.tracking_uri, given.storage) for name in given.models]
         given.out.mkdir(parents=True, exist_ok=True)
         if given.workers:
             capacity = cluster.connect()
-            gpu = given.device.startswith("cuda")
+            gpu = given.device != "cpu"
             if given.workers > (capacity.gpus if gpu else capacity.cpus):
                 raise ConfigError(
                     f"--workers={given.workers}: the cluster has {capacity.cpus:g} CPUs and {capacity.gpus:g} GPUs, "

@@ -227,6 +227,16 @@ def test_a_caption_field_reaches_the_pictures_of_a_shard(scorer: Scorer, tmp_pat
     assert list(result.won) == ["a.tar/0#0", "a.tar/1#0", "a.tar/2#0"]
 
 
+def test_the_shards_of_a_suite_have_the_configs_limit_and_caption_field(scorer: Scorer, made: Path) -> None:
+    (made / "shards.yaml").write_text("held: {kind: shards, shards: '*.tar'}")
+    config = EvaluateConfig(suite=str(made / "shards.yaml"), retrieval_images=5)
+    runner.check_files(config)
+    (result,) = runner.evaluate(scorer, config, caption_field="captions").results
+    assert (result.name, result.counts["images"]) == ("held", 5)
+    with pytest.raises(BenchmarkError, match="no readable image"):
+        runner.evaluate(scorer, config, caption_field="no_such_field")
+
+
 def test_a_broken_image_of_a_shard_is_left_out_and_told(
     scorer: Scorer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

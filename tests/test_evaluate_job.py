@@ -94,7 +94,7 @@ def test_a_picture_that_cannot_be_decoded_ends_it_with_status_1(
         (["model", "--benchmark", "sugarcrepe"], "write KIND=FILE"),
         (["model", "--suite", "suite.yaml", "--images", "a"], "--images goes with --benchmark"),
         (["model", "--suite", "suite.yaml", "--workers", "-1"], "--workers: 0 or more"),
-        (["model", "--suite", "suite.yaml", "--device", "gpu"], "device 'gpu': cpu, cuda or cuda:1"),
+        (["model", "--suite", "suite.yaml", "--device", "gpu"], "--device gpu: cpu, cuda or cuda:1"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_encoded(

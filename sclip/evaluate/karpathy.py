@@ -3,7 +3,7 @@
 - Karpathy's `dataset_coco.json` and `dataset_flickr30k.json` (Karpathy and Fei-Fei, "Deep visual-semantic alignments
   for generating image descriptions", CVPR 2015): `images` with `filename`, `filepath` (COCO's), `split` and `sentences`
   of which `raw` is the caption. The test split has 5,000 images of COCO and 1,000 of Flickr30k. Five captions an image
-  are compared, the first five, as in the literature since (25,000 of COCO; ten images in a thousand have a sixth).
+  are compared, the first five, as in the literature since (25,000 of COCO, of which a few images have more).
 - BLIP's list (`coco_karpathy_test.json`, `flickr30k_test.json`; Li et al., ICML 2022): `image` and `caption`, a
   list, of which all count (25,010 of COCO).
 - COCO's annotations (`captions_val2017.json`): `images` with `id` and `file_name`, `annotations` with `image_id` and

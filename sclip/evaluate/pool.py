@@ -47,7 +47,9 @@ class Pool:
             scorer.save(folder)
             files = ray.put({path.name: path.read_bytes() for path in Path(folder).iterdir()})
         actor = ray.remote(num_cpus=cpus, num_gpus=1 if device.startswith("cuda") else 0)(_Actor)
-        self._actors: list[Any] = [actor.remote(files, device, batch_size) for _ in range(workers)]
+        self._actors: list[Any] = [
+            actor.remote(files, device.partition(":")[0], batch_size) for _ in range(workers)
+        ]
 
     def __enter__(self) -> Pool:
         return self

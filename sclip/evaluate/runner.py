@@ -63,7 +63,9 @@ def check_files(config: EvaluateConfig) -> None:
 
 def tasks_of(config: EvaluateConfig, training_shards: Sequence[str], caption_field: str) -> list[Task]:
     """Return the benchmarks that a config asks for, read; arguments and errors as of `evaluate`."""
-    defaults = {"limit": config.retrieval_images, "caption_field": caption_field}
+    defaults: dict[str, object] = {"limit": config.retrieval_images}
+    if caption_field:
+        defaults["caption_field"] = caption_field
     entries = suite.read(config.suite, config.root, defaults) if config.suite else []
     tasks = [entry.task() for entry in entries]
     trained = set(expand(training_shards))

@@ -8,7 +8,7 @@ class of a picture is the most similar one. The templates are open_clip's: `open
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -161,13 +161,12 @@ class ZeroShot:
             for cosines, right in self._cosines(features, classes)
         )
 
-    def _cosines(self, features: Features, classes: Tensor) -> list[tuple[Tensor, Tensor]]:
-        found = []
+    def _cosines(self, features: Features, classes: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the cosines of some pictures with every class, [n, classes], and with their own, [n, 1]."""
         for start in range(0, len(self.images), _AT_A_TIME):
             some = self.images[start : start + _AT_A_TIME]
             cosines = features.of_pictures(image.picture for image in some) @ classes.T
-            found.append((cosines, cosines.gather(1, torch.tensor([[image.label] for image in some]))))
-        return found
+            yield cosines, cosines.gather(1, torch.tensor([[image.label] for image in some]))
 
     def _score(self, won: Sequence[bool], k: int, name: str, classes: Sequence[str] | None = None) -> Score:
         images = [image.picture.image for image in self.images]
