@@ -87,6 +87,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Run the job; 0, 1 or 2 as the module says."""
     given = _arguments(argv)
+    from ray.exceptions import RayError
     from rich.console import Console
 
     from sclip.data.shards import ShardError  # torch and Ray take seconds to import
@@ -140,10 +141,11 @@ def main(argv: list[str] | None = None) -> int:
                 found = runner.measure(
                     encoder, tasks, name, facts, partial=given.partial, say=_progress(name)
                 )
-            found.write(folder / EVALUATION_FILE)
+            found.write(folder / EVALUATION_FILE)  # the page of an evaluation: sclip.report.evaluation.write
             evaluations.append(found)
+        # The page of a comparison: sclip.report.comparison.write.
         comparison = compare(evaluations) if len(evaluations) > 1 else None
-    except (BenchmarkError, EvaluationError, OSError, ShardError) as error:
+    except (BenchmarkError, EvaluationError, OSError, RayError, ShardError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -11,6 +11,7 @@ take the argmax of (false, true), which gives a tie to the false caption.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,8 @@ def relations(about: About, file: Path, images: Path | None = None) -> Choice:
     `images` is the folder that `image_path` is relative to; None: `images` beside the file, where ARO's download puts
     it. Raises BenchmarkError naming file, case and field.
     """
-    return Choice(about, _cases(file, images, lambda entry: text_of(entry, "relation_name")), macro=True)
+    cases = _cases(file, images, lambda entry: text_of(entry, "relation_name"))
+    return Choice(about, [replace(case, counted=case.group not in LEFT_OUT) for case in cases], macro=True)
 
 
 def attributes(about: About, file: Path, images: Path | None = None) -> Choice:
@@ -85,6 +87,5 @@ def _cases(file: Path, images: Path | None, group: Callable[[dict[str, Any]], st
             box = box_of(x, y, width, height, "bbox_w, bbox_h")
             true, false = text_of(entry, "true_caption"), text_of(entry, "false_caption")
             picture = Picture(str(folder / text_of(entry, "image_path")), box)
-            of = group(entry)
-            cases.append(Case(name, picture, true, (false,), of, counted=of not in LEFT_OUT))
+            cases.append(Case(name, picture, true, (false,), group(entry)))
     return cases
