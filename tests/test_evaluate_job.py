@@ -12,6 +12,7 @@ from jobs_here import job_here
 from pictures import speckled
 from small_model import NAME, small_model
 
+from sclip.evaluate.compare import compare
 from sclip.evaluate.result import Evaluation
 from sclip.scorer import Scorer
 
@@ -60,9 +61,11 @@ def test_two_models_are_compared_case_by_case(files: Path, capsys: pytest.Captur
     named = ["--benchmark", "sugarcrepe=swap_obj.json", "--images", "images", "--out", "out"]
     assert evaluate("model", f"{NAME}:", *named) == 0
     told = capsys.readouterr().out
-    assert "p = " in told or "p < " in told
-    for folder in ("model", NAME):
-        assert Evaluation.read(files / "out" / folder / "evaluation.json").results[0].kind == "sugarcrepe"
+    first, other = (Evaluation.read(files / "out" / of / "evaluation.json") for of in ("model", NAME))
+    p_value = compare([first, other]).of("sugarcrepe", 1).p_value
+    (line,) = [line for line in told.splitlines() if f" {NAME}: " in line]
+    assert [cell.strip() for cell in line.split("│")][4] == f"{p_value:.3f}"
+    assert (first.model, other.model) == ("model", f"{NAME}:")
 
 
 def test_missing_pictures_need_partial(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
 from sclip.evaluate.compare import Comparison
 from sclip.evaluate.result import Evaluation, Score
@@ -16,28 +17,31 @@ __all__ = ["show"]
 def show(evaluations: Sequence[Evaluation], comparison: Comparison | None, console: Console) -> None:
     """Print every score with its 95 % interval and its chance; of several models, how sure a difference is.
 
-    The p-value stands at the headline of a benchmark, against the first model.
+    Models stand below each other, so that any number fits. The p-value is of a benchmark's headline, against the first.
     """
-    first, *others = evaluations
+    several = comparison is not None
     table = Table(
-        Column("score", no_wrap=True), *(Column(e.model, no_wrap=True) for e in evaluations), "chance"
+        Column("score", overflow="fold"),
+        Column("95 % interval", no_wrap=True),
+        Column("chance", no_wrap=True),
     )
-    for result in first.results:
-        for name, score in result.scores.items():
-            of_others = [other.score(f"{result.name}/{name}") for other in others]
-            cells = [_told(score)]
-            for model, other in enumerate(of_others, start=1):
-                sure = comparison is not None and name == result.headline
-                p_value = (
-                    comparison.of(result.name, model).p_value if comparison is not None and sure else None
-                )
-                cells.append(_told(other) + ("" if p_value is None else f" {_p(p_value)}"))
+    if several:
+        table.add_column("p", no_wrap=True)
+    for result in evaluations[0].results:
+        for name, first in result.scores.items():
             label = f"{result.name}/{name}"
-            table.add_row(
-                f"[bold]{label}[/]" if name == result.headline else label, *cells, f"{score.chance:.3f}"
-            )
+            label = f"[bold]{label}[/]" if name == result.headline else label
+            table.add_row(label, "" if several else _told(first), f"{first.chance:.3f}")
+            if comparison is None:
+                continue
+            for model, evaluation in enumerate(evaluations):
+                tested = model > 0 and name == result.headline
+                p_value = _p(comparison.of(result.name, model).p_value) if tested else ""
+                score = evaluation.score(f"{result.name}/{name}")
+                last = model == len(evaluations) - 1
+                table.add_row(Text(f"  {evaluation.model}"), _told(score), "", p_value, end_section=last)
     console.print(table)
-    for result in first.results:
+    for result in evaluations[0].results:
         counts = ", ".join(
             f"{count:,} {what.replace('_', ' ')}" for what, count in result.counts.items() if count
         )
@@ -50,4 +54,4 @@ def _told(score: Score) -> str:
 
 
 def _p(value: float) -> str:
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
