@@ -7,8 +7,8 @@
 MODEL is a run, a checkpoint (step-*), an export or weights (file or folder), ARCHITECTURE:TAG of open_clip (no tag:
 random weights), or models:/NAME@ALIAS. A suite is a name (aro, sugarcrepe, winoground, retrieval, zero-shot, paper,
 all: their files lie below --root, see jobs/fetch.py) or a YAML file. Prints a table with 95 % intervals and chance,
-writes evaluation.json for each model; several models are compared with the first. Exit status: 0 done, 1 failed
-while running, 2 not started.
+writes evaluation.json and report.html for each model; several models are compared with the first. Exit status: 0
+done, 1 failed while running, 2 not started.
 """
 
 from __future__ import annotations
@@ -99,6 +99,7 @@ def main(argv: list[str] | None = None) -> int:
     from sclip.model import ModelError
     from sclip.models import open_model
     from sclip.registry import RegistryError
+    from sclip.report import comparison, evaluation
     from sclip.scenegraph import ParserError
     from sclip.train import cluster
     from sclip.train.manifest import CheckpointError
@@ -128,7 +129,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"evaluate: {error}", file=sys.stderr)
         return 2
 
-    evaluations = []
+    evaluations, pages = [], []
     try:
         for name, folder, scorer in zip(
             given.models, _folders(given.models, given.out), scorers, strict=True
@@ -141,18 +142,21 @@ def main(argv: list[str] | None = None) -> int:
                 found = runner.measure(
                     encoder, tasks, name, facts, partial=given.partial, say=_progress(name)
                 )
-            found.write(folder / EVALUATION_FILE)  # the page of an evaluation: sclip.report.evaluation.write
+            found.write(folder / EVALUATION_FILE)
+            pages.append(evaluation.write(found, folder, graphs=scorer.scene_graph))
             evaluations.append(found)
-        # The page of a comparison: sclip.report.comparison.write.
-        comparison = compare(evaluations) if len(evaluations) > 1 else None
+        compared = compare(evaluations) if len(evaluations) > 1 else None
+        if compared:
+            pages = [comparison.write(compared, given.out), *pages]
     except (BenchmarkError, EvaluationError, OSError, RayError, ShardError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("evaluate: interrupted", file=sys.stderr)
         return 130
-    table.show(evaluations, comparison, console)
-    console.print(f"written: {given.out}", soft_wrap=True, markup=False)
+    table.show(evaluations, compared, console)
+    for page in pages:
+        console.print(f"look at it: {page}", soft_wrap=True, markup=False)
     return 0
 
 

@@ -66,6 +66,9 @@ def test_two_models_are_compared_case_by_case(files: Path, capsys: pytest.Captur
     (line,) = [line for line in told.splitlines() if f" {NAME}: " in line]
     assert [cell.strip() for cell in line.split("│")][4] == f"{p_value:.3f}"
     assert (first.model, other.model) == ("model", f"{NAME}:")
+    pages = [line.removeprefix("look at it: ") for line in told.splitlines() if line.startswith("look at it")]
+    assert [Path(page).parent.name for page in pages] == ["out", "model", NAME]
+    assert all((files / page).read_text().startswith("<!") for page in pages)
 
 
 def test_missing_pictures_need_partial(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

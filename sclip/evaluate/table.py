@@ -17,9 +17,11 @@ __all__ = ["show"]
 def show(evaluations: Sequence[Evaluation], comparison: Comparison | None, console: Console) -> None:
     """Print every score with its 95 % interval and its chance; of several models, how sure a difference is.
 
-    Models stand below each other, so that any number fits. The p-value is of a benchmark's headline, against the first.
+    Models stand below each other, so that any number fits. The p-value is of a benchmark's headline, against the first
+    model, adjusted for the number of comparisons.
     """
     several = comparison is not None
+    p_values = comparison.adjusted() if comparison is not None else {}
     table = Table(
         Column("score", overflow="fold"),
         Column("95 % interval", no_wrap=True),
@@ -32,11 +34,11 @@ def show(evaluations: Sequence[Evaluation], comparison: Comparison | None, conso
             label = f"{result.name}/{name}"
             label = f"[bold]{label}[/]" if name == result.headline else label
             table.add_row(label, "" if several else _told(first), f"{first.chance:.3f}")
-            if comparison is None:
+            if not several:
                 continue
             for model, evaluation in enumerate(evaluations):
                 tested = model > 0 and name == result.headline
-                p_value = _p(comparison.of(result.name, model).p_value) if tested else ""
+                p_value = _p(p_values[result.name, model]) if tested else ""
                 score = evaluation.score(f"{result.name}/{name}")
                 last = model == len(evaluations) - 1
                 table.add_row(Text(f"  {evaluation.model}"), _told(score), "", p_value, end_section=last)
