@@ -102,8 +102,7 @@ class Choice:
                 "images": len({case.picture.image for case, _ in asked}),
                 "captions": len({caption for case, _ in asked for caption in (case.true, *case.false)}),
                 "ties": sum(tied(row) for case, _, row in answers if case.counted),
-                "left_out": len(answers) - len(asked),
-            },
+            } | ({"left_out": len(answers) - len(asked)} if len(asked) < len(answers) else {}),
             won={case.name: won for case, won in asked},
             groups=groups(
                 name, ((case.group, case.picture.image, won) for case, won, _ in answers), counted
