@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from conftest import Head
 from jobs_here import job_here
 from pictures import speckled
@@ -112,11 +114,17 @@ def test_a_mistake_is_told_before_anything_is_encoded(
     assert not (files / "out").exists()
 
 
+@pytest.fixture
+def attached(head: Head, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("RAY_ADDRESS", head.address)
+    yield
+    ray.shutdown()
+
+
 @pytest.mark.cluster
 def test_a_pool_of_actors_finds_what_one_process_finds(
-    files: Path, head: Head, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    files: Path, attached: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", head.address)
     command = [f"{NAME}:", "--suite", "suite.yaml", "--out"]
     assert evaluate(*command, "here") == 0
     assert evaluate(*command, "pool", "--workers", "2") == 0
