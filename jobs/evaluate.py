@@ -49,7 +49,17 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         "--images", action="append", default=[], metavar="DIR", help="of each --benchmark, or of all"
     )
     parser.add_argument("--root", default=default.root, help=f"of the named suites (default: {default.root})")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
+    parser.add_argument(
+        "--exclude", action="append", default=[], metavar="FILE",
+        help="exclusion list (jobs/exclude.py) of what was trained on, left out of the benchmarks; repeatable",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("evaluation"),
+        metavar="DIR",
+        help="for the results (default: evaluation)",
+    )
     parser.add_argument(
         "--partial", action="store_true", help="score what is there where pictures are missing"
     )
@@ -111,7 +121,8 @@ def main(argv: list[str] | None = None) -> int:
         else:
             named = [(kind, file) for kind, _, file in (text.partition("=") for text in given.benchmark)]
             entries = suite.from_options(named, given.images)
-        tasks = runner.prepared([entry.task() for entry in entries], given.partial)
+        exclusions = runner.exclusions_of(given.exclude)
+        tasks = runner.prepared([entry.task() for entry in entries], given.partial, exclusions)
         here = "cpu" if given.workers else given.device  # the actors have the GPUs
         scorers = [open_model(name, here, given.tracking_uri, given.storage) for name in given.models]
         given.out.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """Show what a training step saw of one sample: the caption drawn, its graph, the negatives, the tokens and the crop.
 
     python jobs/inspect.py shards/train/00003.tar 000000391895 2 --run my-first-run --out page.html
-    python jobs/inspect.py shards/train/00003.tar 000000391895 0 --config vit-b-32 run.seed=1
+    python jobs/inspect.py shards/train/00003.tar 000000391895 0 --config paper run.seed=1
 
 SHARD is a tar, KEY the name of a sample in it without suffix, also of one that is not trained on, of which the reason
 is shown. EPOCH counts from 0: the whole part of `epoch` in a progress line, `pass` in quarantine.jsonl (with

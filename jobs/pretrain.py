@@ -2,7 +2,7 @@
 
     python jobs/pretrain.py                                     the generated scenes
     python jobs/pretrain.py data.shards='/data/{000..127}.tar'  your own shards
-    python jobs/pretrain.py --config vit-b-32 train.num_workers=8
+    python jobs/pretrain.py --config paper train.num_workers=8
 
 Also as `ray job submit --working-dir . -- python jobs/pretrain.py ...`; `--help` lists every key.
 """
@@ -24,7 +24,10 @@ def main() -> int:
     config = load(
         sys.argv[1:], folder=Path(__file__).parent / "configs", default="scenes", description=str(__doc__)
     )
-    from sclip import pretrain  # torch and Ray take seconds to import; --help and mistakes need neither
+    from sclip import (  # torch and Ray take seconds to import; --help and mistakes need neither
+        finish,
+        pretrain,
+    )
 
     console = Console(stderr=False)
     try:
@@ -38,7 +41,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("pretrain: interrupted", file=sys.stderr)
         return 130
-    pretrain.show(summary, config, console)
+    finish.show(summary, config, console)
     return 0
 
 

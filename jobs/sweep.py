@@ -1,6 +1,6 @@
 """Run a grid or a random search over config keys through Ray Tune, each point a child run in MLflow.
 
-    python jobs/sweep.py lambda --grid model.kee.weight=0.1,0.2,0.5 --config vit-b-32 data.shards='shards/*.tar'
+    python jobs/sweep.py lambda --grid model.kee.weight=0.1,0.2,0.5 --config paper data.shards='shards/*.tar'
     python jobs/sweep.py rates --random 'train.learning_rate=loguniform(1e-6,1e-4)' --samples 8 run.seed=1
 
 NAME is the sweep's; the other arguments are those of jobs/pretrain.py. The same command goes on with a sweep that was
@@ -21,6 +21,9 @@ from rich.console import Console
 
 from sclip.config import ConfigError
 from sclip.config_loader import changed, load
+
+_COMPARED = 8
+"""Runs on the page: as many as it has colours for."""
 
 
 def _arguments(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
@@ -86,7 +89,14 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("sweep: interrupted; the same command goes on", file=sys.stderr)
         return 130
-    return report.show(trials, given.score, config, console)
+    first = next((trial.scores for trial in trials if trial.scores), {})
+    score = given.score or next(iter(first), "")
+    report.show(trials, score, console)
+    storage = Path(config.run.storage).expanduser().absolute()
+    best = [trial for trial in report.ranked(trials, score) if trial.scores][:_COMPARED]
+    for page in sweep.pages(best, storage, storage / "sweeps" / given.name, f"{given.name}, the best"):
+        console.print(f"look at it: {page}", soft_wrap=True, markup=False, highlight=False)
+    return 1 if any(trial.error for trial in trials) else 0
 
 
 if __name__ == "__main__":

@@ -64,18 +64,21 @@ def _register(folder: Path, tracker: tracking.Tracker) -> int:
     if not result.is_file() or json.loads(result.read_text())["version"]:
         return 0
     from sclip import registry  # torch, for a run that needs it
+    from sclip.evaluate.result import EVALUATION_FILE, Evaluation, EvaluationError
     from sclip.recorded import read_recorded
     from sclip.train.run_folder import RunFolder
 
-    run, name = RunFolder(folder), read_recorded(folder)[0].tracking.model_name
-    found = run.result or {}
+    run, tracking_config = RunFolder(folder), read_recorded(folder)[0].tracking
+    found, name, gates = run.result or {}, tracking_config.model_name, tracking_config.gates
     try:
-        version = registry.register(tracker.client, tracker.run_id, run.model, name, found["scores"])
-    except registry.RegistryError as error:
+        measured = Evaluation.read(folder / EVALUATION_FILE)
+        version = registry.register(tracker.client, tracker.run_id, run.model, name, measured, gates)
+        decision = registry.decide(tracker.client, name, version).lines() if gates else []
+    except (EvaluationError, registry.RegistryError) as error:
         print(f"sync: {error}", file=sys.stderr)
         return 1
-    run.record_result(found | {"version": version})
-    print(f"registered: models:/{name}/{version}")
+    run.record_result(found | {"version": version, "decision": decision})
+    print("\n".join([f"registered: models:/{name}/{version}", *decision]))
     return 0
 
 

@@ -29,7 +29,7 @@ from sclip.config import Config, ConfigError
 from sclip.config_loader import changed, read_yaml
 from sclip.sweep import POINT, Sweep, Trial
 
-__all__ = ["Ablation", "Cell", "Row", "read", "show", "sweep_of", "table", "write"]
+__all__ = ["Ablation", "Cell", "Row", "narrowed", "read", "show", "sweep_of", "table", "write"]
 
 
 @dataclass(frozen=True)
@@ -85,17 +85,26 @@ def read(path: Path) -> Ablation:
     return found
 
 
+def narrowed(ablation: Ablation, rows: Sequence[str], seeds: Sequence[int]) -> Ablation:
+    """Return the ablation with these rows and seeds only, where any are given. Raises ConfigError for no such row."""
+    for row in rows:
+        if row not in ablation.rows:
+            raise ConfigError(f"row {row!r}: there is none; the rows are {', '.join(ablation.rows)}")
+    kept = {row: what for row, what in ablation.rows.items() if not rows or row in rows}
+    return dataclasses.replace(ablation, rows=kept, seeds=list(seeds) or ablation.seeds)
+
+
 def sweep_of(ablation: Ablation, name: str, config: Config, at_once: int = 0) -> Sweep:
     """Return the sweep of every row and seed. Raises ConfigError naming the row that cannot be run."""
     points = []
     for seed in ablation.seeds:  # a whole table of one seed first
         for row, what in ablation.rows.items():
-            point = {"name": f"{row}-seed-{seed}", "set": what.set | {"run.seed": seed}}
+            label, values = f"{row}-seed-{seed}", what.set | {"run.seed": seed}
             try:
-                changed(config, {**point["set"], "run.name": f"{name}-{point['name']}"})
+                changed(config, values | {"run.name": f"{name}-{label}"})
             except ConfigError as error:
                 raise ConfigError(f"row {row!r}: {error}") from error
-            points.append(point)
+            points.append({"name": label, "set": values})
     return Sweep(name, config, {POINT: tune.grid_search(points)}, at_once=at_once)
 
 

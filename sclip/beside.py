@@ -44,9 +44,10 @@ class Beside:
         self._group: PlacementGroup = placement_group([bundle], name="sclip-evaluation")
         strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_capture_child_tasks=True)
         # A checkpoint may be removed while it is read: that costs a point of the curve, and no retry brings it back.
-        self._task = ray.remote(num_cpus=config.cpus, num_gpus=config.gpus, max_retries=0)(score).options(
+        self._task = ray.remote(num_cpus=config.cpus, num_gpus=config.gpus, max_retries=0)(_scores).options(
             scheduling_strategy=strategy
         )
+        self._score = score
         self._running: tuple[Any, int] | None = None
         self._due = config.every
 
@@ -57,7 +58,7 @@ class Beside:
             return
         self._due = step - step % self._config.every + self._config.every
         if self._running is None:
-            self._running = self._task.remote(name), step
+            self._running = self._task.remote(self._score, name), step
         else:
             self._say(
                 f"step {step} is not evaluated: the evaluation of step {self._running[1]} still goes on"
@@ -91,3 +92,7 @@ class Beside:
         except ray.exceptions.RayError as error:  # of a figure beside the training, which goes on
             cause = str(getattr(error, "cause", None) or error).strip().splitlines()
             self._say(f"step {step} was not evaluated: {cause[-1] if cause else type(error).__name__}")
+
+
+def _scores(score: Callable[[str], Scores], name: str) -> dict[str, float]:
+    return dict(score(name))

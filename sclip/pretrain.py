@@ -8,21 +8,20 @@ under its name goes on with the first stage that is not done.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import os
-import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
 from rich.console import Console
-from rich.table import Column, Table
 
-from sclip import registry, scenes, tracking
+from sclip import registry, scenes, scoring, tracking
+from sclip.beside import Beside
 from sclip.config import Config, ConfigError
 from sclip.config_loader import to_tree
 from sclip.data import annotate, identity
@@ -32,22 +31,22 @@ from sclip.data.schedule import Schedule
 from sclip.data.shards import ShardError, count_samples, expand
 from sclip.data.stream import StreamPlan
 from sclip.evaluate.benchmarks import BenchmarkError
-from sclip.evaluate.result import EVALUATION_FILE
-from sclip.evaluate.runner import check_files, evaluate
+from sclip.evaluate.result import EvaluationError
+from sclip.evaluate.runner import check_files
+from sclip.finish import Summary, compared_with, finish
 from sclip.masking import mask
 from sclip.model import ModelError, architecture, check_model, image_size
 from sclip.model.architecture import pretrained_source, with_quick_gelu
 from sclip.model.build import check_fit, starting
 from sclip.model.weights import WEIGHTS_FILE, read, save
 from sclip.scenegraph import ParserError, parser_version
-from sclip.scorer import Scorer
-from sclip.train import checkpoint, cluster, trainer
+from sclip.train import cluster, trainer
 from sclip.train.manifest import CheckpointError
 from sclip.train.progress import Progress
 from sclip.train.run_folder import RunFolder
 
 ERRORS = (
-    BenchmarkError, CheckpointError, ModelError, ParserError, registry.RegistryError, ShardError,
+    BenchmarkError, CheckpointError, EvaluationError, ModelError, ParserError, registry.RegistryError, ShardError,
     tracking.TrackingError, trainer.TrainingFailed,
 )  # fmt: skip
 """What `pretrain` raises beside ConfigError; each message is written for the user."""
@@ -56,21 +55,9 @@ LIMIT_TAG = "sclip.limit"
 """Tag of the MLflow run that says in words which stage its rate is limited by."""
 
 _AT_THE_START = (
-    BenchmarkError, ModelError, PackError, ParserError, ShardError, registry.RegistryError,
+    BenchmarkError, EvaluationError, ModelError, PackError, ParserError, ShardError, registry.RegistryError,
     tracking.TrackingError, OSError,
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a finished run left behind."""
-
-    folder: Path
-    trained: dict[str, Any]
-    """step, samples, quarantined, filtered, skipped, checkpoint."""
-    scores: dict[str, float]
-    version: str
-    tracking_uri: str
 
 
 @dataclass(frozen=True)
@@ -96,9 +83,12 @@ def pretrain(config: Config, console: Console) -> Summary:
     except _AT_THE_START as error:
         raise ConfigError(str(error)) from error
     try:
+        if config.evaluate.before:
+            console.print("evaluating the weights that training starts from")
+            scoring.measure_before(run.plan.config, run.folder, run.plan.shards)
         if run.folder.complete is None:
             _train(run, console)
-        summary = _finish(run, console)
+        summary = finish(run.plan, run.folder, run.tracker, console)
     except BaseException:
         console.print(
             f"go on where it stopped: the same command with run.name={run.config.run.name}", soft_wrap=True
@@ -128,8 +118,10 @@ def _start(config: Config, console: Console) -> _Started:
     shards = [url for of_source in sources for url in of_source]
     stamp = annotate.usable_stamp(config.data, shards)
     check_files(config.evaluate)
+    if config.evaluate.every and config.evaluate.suite_beside:
+        check_files(dataclasses.replace(config.evaluate, suite=config.evaluate.suite_beside))
     if config.run.compare_with:
-        _compared(config, folder.path.parent)
+        compared_with(config, folder.path.parent)
     folder.compare(to_tree(config), sources)
     initialised = _initialised(config, folder, console)
     found = identity.identify(sources, stamp or parser_version(config.data.spacy_model))
@@ -231,104 +223,39 @@ def _weights(config: Config, fetched: Path) -> Path:
 
 
 def _train(run: _Started, console: Console) -> None:
-    config = run.config
-    with Progress(run.samples, config.train.batch_size, config.run.progress_every_s, console) as progress:
+    config, tracker = run.config, run.tracker
+    with (
+        Progress(run.samples, config.train.batch_size, config.run.progress_every_s, console) as progress,
+        _beside(run, console) as beside,
+    ):
 
         def on_report(report: dict[str, Any]) -> None:
             progress.report(report)
+            if beside:
+                beside.poll()
             if report["kind"] == "metrics":
                 of_step = {f"train/{k}": v for k, v in report["metrics"].items()}
                 of_step |= {f"stream/{k}": v for k, v in report["stream"].items()}
-                run.tracker.log(of_step, report["step"], {LIMIT_TAG: report["limit"]})
+                tracker.log(of_step, report["step"], {LIMIT_TAG: report["limit"]})
             elif report["kind"] == "checkpoint":
-                run.tracker.log({"train/checkpoint_stall_s": report["seconds"]}, report["step"])
+                tracker.log({"train/checkpoint_stall_s": report["seconds"]}, report["step"])
+                if beside:
+                    beside.checkpoint(Path(report["path"]).name, report["step"])
 
         trainer.fit(run.plan, run.folder, run.samples, on_report)
 
 
-def _finish(run: _Started, console: Console) -> Summary:
-    """Export, score and register the trained model, unless that was done before."""
-    config, folder, tracker = run.config, run.folder, run.tracker
-    trained = folder.complete
-    if trained is None:
-        raise trainer.TrainingFailed("training ended without an error, but not every sample was trained on")
-    result = folder.result
-    if result is None:
-        console.print("evaluating the trained model")
-        gpus = 1 if config.train.use_gpu else 0
-        task = ray.remote(num_cpus=config.train.worker_cpus, num_gpus=gpus)(_export_and_score)
-        try:
-            # The plan's config: its model has the name with the activation of the weights that it started from.
-            scores = ray.get(
-                task.remote(run.plan.config, folder.path, trained["checkpoint"], run.plan.shards)
-            )
-        except ray.exceptions.RayTaskError as error:
-            raise (error.cause if isinstance(error.cause, ERRORS) else error) from None
-        tracker.log(scores, trained["step"])
-        version = ""
-        if tracker.flush():  # else it is left to jobs/sync.py
-            version = registry.register(
-                tracker.client, tracker.run_id, folder.model, config.tracking.model_name, None, config.tracking.gates
-            )
-        result = {"scores": scores, "version": version}
-        folder.record_result(result)
-    return Summary(folder.path, trained, result["scores"], result["version"], tracker.uri)
-
-
-def _export_and_score(config: Config, path: Path, step: str, shards: Sequence[str]) -> dict[str, float]:
-    folder = RunFolder(path)
-    model = checkpoint.consolidate(folder.path / step, config.model)
-    scorer = Scorer(model, config.data.spacy_model, "cuda" if config.train.use_gpu else "cpu")
-    scorer.save(folder.model)
-    found = evaluate(
-        scorer, config.evaluate, shards, caption_field=config.data.caption_field, model=config.run.name
-    )
-    found.write(folder.path / EVALUATION_FILE)
-    return found.scores()
-
-
-def show(summary: Summary, config: Config, console: Console) -> None:
-    """Print the closing table: what was trained, the scores, where the run is, how to look at it."""
-    trained = summary.trained
-    table = Table("score", Column(summary.folder.name, no_wrap=True))
-    other: dict[str, float] = {}
-    if config.run.compare_with:
-        other = _compared(config, summary.folder.parent)["scores"]
-        table.add_column(config.run.compare_with, no_wrap=True)
-    for name, score in summary.scores.items():
-        if name.rsplit("/", 1)[-1] not in ("cases", "images", "captions"):
-            cells = [_bar(score)] + ([_bar(other[name])] if name in other else [])
-            table.add_row(name, *cells)
-    console.print(table)
-    lines = [f"trained     {trained['samples']:,} samples in {trained['step']:,} steps"]
-    if trained["filtered"]:
-        lines.append(f"left out    {trained['filtered']:,} samples without a caption that passes data.min_*")
-    if trained["quarantined"]:
-        where = summary.folder / "quarantine.jsonl"
-        lines.append(f"set aside   {trained['quarantined']:,} samples could not be trained on: {where}")
-    if trained.get("skipped"):
-        lines.append(f"skipped     {trained['skipped']:,} steps, their loss or gradient being not finite")
-    mlflow = Path(sys.executable).with_name("mlflow")
-    model = f"models:/{config.tracking.model_name}/{summary.version}, alias candidate"
-    lines += [
-        f"model       {model if summary.version else f'not registered yet: python jobs/sync.py {summary.folder}'}",
-        f"run folder  {summary.folder}",
-        f"look at it  {mlflow} ui --backend-store-uri {mask(summary.tracking_uri)}",
-    ]
-    for line in lines:  # outside of the table, which would break a path or a command in two
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
-
-
-def _bar(score: float) -> str:
-    filled = round(20 * score)
-    return f"{score:.3f} {'█' * filled}{'░' * (20 - filled)}"
-
-
-def _compared(config: Config, runs: Path) -> dict[str, Any]:
-    """Return the result of the run that `run.compare_with` names."""
-    result = RunFolder(runs / config.run.compare_with).result
-    if result is None:
-        raise ConfigError(
-            f"run.compare_with={config.run.compare_with!r}: no finished run of this name in {runs}"
-        )
-    return result
+@contextlib.contextmanager
+def _beside(run: _Started, console: Console) -> Iterator[Beside | None]:
+    """Evaluate beside the block, where `evaluate.every` asks for it; what goes on at its end is waited for."""
+    if not run.config.evaluate.every:
+        yield None
+        return
+    score = scoring.beside(run.plan.config, run.folder, run.plan.shards)
+    found = Beside(run.config.evaluate, score, run.tracker.log, lambda line: _tell(line, console))
+    try:
+        yield found
+    except BaseException:
+        found.abandon()
+        raise
+    found.close()

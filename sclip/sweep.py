@@ -7,6 +7,7 @@ begun goes on, so a sweep that was stopped is started with the same command.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -20,12 +21,15 @@ from ray import tune
 from ray.tune.search.basic_variant import BasicVariantGenerator
 from rich.console import Console
 
-from sclip import pretrain, tracking
+from sclip import finish, pretrain, tracking
 from sclip.config import Config, ConfigError
 from sclip.config_loader import changed, read_value
+from sclip.evaluate.compare import compare
+from sclip.evaluate.result import EVALUATION_FILE, Evaluation
+from sclip.report import comparison
 from sclip.train import cluster
 
-__all__ = ["POINT", "Sweep", "Trial", "best", "domain", "run", "values"]
+__all__ = ["POINT", "Sweep", "Trial", "domain", "pages", "run", "values"]
 
 _DOMAINS = ("uniform", "loguniform", "randint", "choice")
 _DRIVER_CPUS = 0.01
@@ -170,7 +174,7 @@ def _trial(given: dict[str, Any], *, sweep: str, config: Config, logs: Path) -> 
         except (ConfigError, *pretrain.ERRORS) as error:
             console.print(str(error), markup=False)
             raise RuntimeError(f"{type(error).__name__}: {error}") from None
-        pretrain.show(summary, config, console)
+        finish.show(summary, config, console)
     return {"scores": summary.scores}
 
 
@@ -209,7 +213,10 @@ class _Told(tune.Callback):  # type: ignore[misc]
         )
 
 
-def best(trials: Sequence[Trial], score: str) -> list[Trial]:
-    """Return the trials that have the score, the highest first."""
-    scored = [trial for trial in trials if not math.isnan(trial.scores.get(score, math.nan))]
-    return sorted(scored, key=lambda trial: -trial.scores[score])
+def pages(trials: Sequence[Trial], storage: Path, folder: Path, title: str) -> list[Path]:
+    """Write the page that compares the runs of trials which ended well, two of them at least, on the same cases."""
+    runs = [storage / "runs" / trial.name for trial in trials if trial.scores]
+    found = [dataclasses.replace(Evaluation.read(run / EVALUATION_FILE), model=run.name) for run in runs]
+    if len(found) < 2:
+        return []
+    return [comparison.write(compare(found), folder, finish.curves(runs), title)]

@@ -57,6 +57,11 @@ class Config:
             "loss.contrastive", self.loss.contrastive,
             "needs a model with a learned logit bias; set model.logit_bias (SigLIP starts at -10)",
         )  # fmt: skip
+        every = self.checkpoint.every
+        require(
+            self.evaluate.every % every == 0,
+            "evaluate.every", self.evaluate.every, f"a multiple of checkpoint.every={every}, or 0",
+        )  # fmt: skip
         train = self.train
         kee = self.model.kee.enabled and train.lr_scale_kee > 0
         require(

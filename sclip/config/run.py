@@ -46,10 +46,25 @@ class EvaluateConfig:
     """Shards for image-text retrieval. Empty: the training shards (labelled so), or none where there is a suite."""
     retrieval_images: int = 1000
     """Most images of retrieval on shards."""
+    exclude: tuple[str, ...] = ()
+    """Exclusion lists (jobs/exclude.py), of what was trained on: pictures that are left out of the benchmarks."""
     batch_size: int = 128
     """Images or captions encoded at a time."""
+    before: bool = False
+    """Measure the weights that training starts from too: what retrieval and zero-shot keep is the retention."""
+    every: int = 0
+    """Steps between evaluations beside the training, each of a checkpoint written then; 0: only at the end."""
+    suite_beside: str = ""
+    """Suite of those evaluations, logged as beside/...; empty: `suite`."""
+    cpus: float = 1.0
+    """CPUs set aside for them while training goes on."""
+    gpus: float = 0.0
+    """GPUs set aside for them; 0: they run on the CPUs."""
 
     def __post_init__(self) -> None:
+        require(self.every >= 0, "evaluate.every", self.every, "0 (off) or more")
+        require(self.cpus > 0, "evaluate.cpus", self.cpus, "above 0")
+        require(0 <= self.gpus <= 1, "evaluate.gpus", self.gpus, "0 (on CPUs) to 1")
         require(bool(self.root), "evaluate.root", self.root, "name a folder")
         require(self.retrieval_images >= 1, "evaluate.retrieval_images", self.retrieval_images, "at least 1")
         require(self.batch_size >= 1, "evaluate.batch_size", self.batch_size, "at least 1")

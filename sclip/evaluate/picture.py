@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
+from sclip.data.exclusion import Exclusions
 from sclip.data.images import ImageError, thumbnail
 from sclip.data.shards import Sample, read_shard
 
-__all__ = ["BenchmarkError", "Picture", "contents", "missing", "thumbnails"]
+__all__ = ["BenchmarkError", "Picture", "contents", "excluded", "missing", "thumbnails"]
 
 SIDE = 256
 """Pixels of the longer side of a picture in a report."""
@@ -50,6 +51,21 @@ def missing(pictures: Iterable[Picture]) -> list[Picture]:
     pictures = list(dict.fromkeys(pictures))
     files = {path: Path(path).is_file() for path in {p.path for p in pictures if p.sample is None}}
     return [p for p in pictures if p.sample is None and not files[p.path]]
+
+
+def excluded(pictures: Iterable[Picture], exclusions: Exclusions) -> dict[str, str]:
+    """Return by `Picture.image` why those that the lists name, or that look like one of theirs, are excluded.
+
+    The whole picture is looked at, also where a benchmark shows a crop of it.
+    """
+    whole = {picture.image: replace(picture, box=None) for picture in pictures}
+    found = {}
+    for picture, content in contents(whole.values()):
+        image = None if isinstance(content, ImageError) else content
+        name = picture.path if picture.sample is None else ""
+        if reason := exclusions.match(name, image):
+            found[picture.image] = reason
+    return found
 
 
 def contents(pictures: Iterable[Picture]) -> Iterator[tuple[Picture, bytes | Image.Image | ImageError]]:

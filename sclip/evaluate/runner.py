@@ -8,19 +8,24 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import logging
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
 
 from sclip.config import EvaluateConfig
+from sclip.data.exclusion import ExclusionError, Exclusions
 from sclip.data.shards import expand
 from sclip.evaluate import features, kinds, shards, suite
 from sclip.evaluate.benchmarks import About, BenchmarkError, Task
 from sclip.evaluate.features import Encoder, Here, Say
-from sclip.evaluate.picture import Picture, missing
+from sclip.evaluate.picture import Picture, excluded, missing
 from sclip.evaluate.result import Evaluation
 from sclip.masking import mask
 from sclip.scorer import Scorer
 
-__all__ = ["check_files", "evaluate", "measure", "prepared", "tasks_of"]
+__all__ = ["check_files", "evaluate", "exclusions_of", "measure", "prepared", "tasks_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +53,9 @@ def evaluate(
 
     Raises BenchmarkError or ShardError naming file and case where something cannot be read.
     """
-    tasks = prepared(tasks_of(config, training_shards, caption_field))
+    tasks = prepared(
+        tasks_of(config, training_shards, caption_field), exclusions=exclusions_of(config.exclude)
+    )
     here = Here(scorer, config.batch_size)
     return measure(here, tasks, model, facts(scorer, config.suite))
 
@@ -58,7 +65,15 @@ def check_files(config: EvaluateConfig) -> None:
 
     Raises BenchmarkError or ShardError as `evaluate` would.
     """
-    prepared(tasks_of(config, (), ""))
+    prepared(tasks_of(config, (), ""), exclusions=exclusions_of(config.exclude))
+
+
+def exclusions_of(files: Sequence[str]) -> Exclusions | None:
+    """Return the exclusion lists of these files; None of none. Raises BenchmarkError naming file and line."""
+    try:
+        return Exclusions.read([Path(file).expanduser() for file in files]) if files else None
+    except ExclusionError as error:
+        raise BenchmarkError(str(error)) from error
 
 
 def tasks_of(config: EvaluateConfig, training_shards: Sequence[str], caption_field: str) -> list[Task]:
@@ -79,13 +94,33 @@ def tasks_of(config: EvaluateConfig, training_shards: Sequence[str], caption_fie
     return tasks
 
 
-def prepared(tasks: Sequence[Task], partial: bool = False) -> list[Task]:
-    """Return the tasks with the pictures that are there.
+def prepared(
+    tasks: Sequence[Task], partial: bool = False, exclusions: Exclusions | None = None
+) -> list[Task]:
+    """Return the tasks with the pictures that are there, without those that are excluded, which a note counts.
 
-    Raises BenchmarkError where pictures are missing, unless `partial`, which scores the others and says so.
+    Raises BenchmarkError where pictures are missing, unless `partial`, which scores the others and says so; and
+    where every picture of a benchmark is excluded.
     """
     gone = set(missing(picture for task in tasks for picture in task.pictures()))
-    return [_without(task, gone, dict.fromkeys(gone, "no such file"), partial) for task in tasks]
+    found = [_without(task, gone, dict.fromkeys(gone, "no such file"), partial) for task in tasks]
+    if exclusions is None:
+        return found
+    reasons = excluded((picture for task in found for picture in task.pictures()), exclusions)
+    return [_excluding(task, reasons) for task in found]
+
+
+def _excluding(task: Task, reasons: Mapping[str, str]) -> Task:
+    lost = {picture for picture in task.pictures() if picture.image in reasons}
+    if not lost:
+        return task
+    images = Counter(reasons[image] for image in {picture.image for picture in lost})
+    notes = tuple(f"{count:,} pictures {reason}" for reason, count in images.most_common())
+    if len(lost) == len(set(task.pictures())):
+        raise BenchmarkError(f"{task.about.name}: all its pictures are {'; '.join(notes)}; leave it out")
+    kept: Any = task.without(lost)  # a frozen dataclass, like every task
+    about = replace(kept.about, notes=(*notes, *kept.about.notes))  # how many are left stands last
+    return cast(Task, replace(kept, about=about))
 
 
 def measure(

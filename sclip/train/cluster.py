@@ -95,25 +95,32 @@ def _loopback() -> None:
 def actor_bounds(config: Config, capacity: Capacity) -> tuple[int, int]:
     """Return the fewest and most encoder actors for a run on this cluster.
 
-    Raises ConfigError with the arithmetic where the workers, one reader and the fewest actors can never be
-    placed together: Ray would wait for them for ever.
+    Raises ConfigError with the arithmetic where the workers, one reader, the fewest actors and what evaluates beside
+    them can never be placed together: Ray would wait for them for ever.
     """
     train, data = config.train, config.data
     workers = train.num_workers * train.worker_cpus
     actors = data.actors_min * data.actor_cpus
-    need = workers + actors + data.read_cpus
+    beside, beside_gpus = (
+        (config.evaluate.cpus, config.evaluate.gpus) if config.evaluate.every else (0.0, 0.0)
+    )
+    need = workers + actors + data.read_cpus + beside
     if need > capacity.cpus + 1e-6:
         raise ConfigError(
             f"train.num_workers={train.num_workers}: the run needs {need:g} CPUs "
             f"({train.num_workers} workers x {train.worker_cpus:g} + {data.actors_min} actors x "
-            f"{data.actor_cpus:g} + {data.read_cpus:g} for a reader), the cluster has {capacity.cpus:g}; "
+            f"{data.actor_cpus:g} + {data.read_cpus:g} for a reader"
+            + (f" + {beside:g} for evaluate.cpus" if beside else "")
+            + f"), the cluster has {capacity.cpus:g}; "
             "lower train.num_workers, train.worker_cpus or data.actor_cpus, or add nodes"
         )
-    if train.use_gpu and train.num_workers > capacity.gpus:
+    gpus = (train.num_workers if train.use_gpu else 0) + beside_gpus
+    if gpus > capacity.gpus:
         raise ConfigError(
-            f"train.num_workers={train.num_workers}: a GPU each with train.use_gpu=true, "
-            f"the cluster has {capacity.gpus:g}; lower train.num_workers or add nodes"
+            f"train.num_workers={train.num_workers}: a GPU each with train.use_gpu=true"
+            + (f", {beside_gpus:g} with evaluate.gpus" if beside_gpus else "")
+            + f", the cluster has {capacity.gpus:g}; lower train.num_workers or add nodes"
         )
-    room = capacity.cpus - workers - data.read_cpus
+    room = capacity.cpus - workers - data.read_cpus - beside
     most = data.actors_max or math.floor(room / data.actor_cpus + 1e-6)
     return data.actors_min, max(data.actors_min, most)

@@ -10,6 +10,10 @@
     trace-*.json.gz   of chosen steps, a file a rank (`health.profile_steps`)
     complete.json     written when every sample was trained on
     model/            the exported model
+    evaluation.json   what was measured of it, and evaluation-before.json of the weights that training started from
+    report.html       the same as a page, comparison.html beside those or another run
+    tracking.jsonl    what MLflow is told (`sclip.tracking`)
+    result.json       scores and registered version, the last thing that a run writes
 
 Every file is written under another name and then renamed, so that a reader never sees half of one.
 """
@@ -40,6 +44,7 @@ RESUMABLE = {
     "train.micro_batch", "train.pack_text",
     "train.log_every", "checkpoint.every", "checkpoint.keep_last", "checkpoint.keep_best", "checkpoint.best_metric",
     "checkpoint.best_is", "checkpoint.asynchronous", "checkpoint.disk_budget_gb",
+    "evaluate.every", "evaluate.suite_beside", "evaluate.cpus", "evaluate.gpus", "evaluate.batch_size",
     "health.on_nonfinite", "health.max_skipped", "health.profile_steps",
     "tracking.offline", "tracking.parent",
 }  # fmt: skip

@@ -1,0 +1,69 @@
+"""The trials of a sweep as a table for the terminal, the best first, and the best ones as a page beside each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from sclip.report.texts import shortened
+
+__all__ = ["TrialLike", "ranked", "show"]
+
+_NO_SCORES = ("cases", "images", "captions")
+
+
+class TrialLike(Protocol):
+    """What is shown of a trial: `sclip.sweep.Trial`."""
+
+    @property
+    def name(self) -> str:
+        """Of its run."""
+        ...
+
+    @property
+    def point(self) -> Mapping[str, Any]:
+        """What it set, by dotted key."""
+        ...
+
+    @property
+    def scores(self) -> Mapping[str, float]:
+        """Empty where it failed."""
+        ...
+
+    @property
+    def error(self) -> str:
+        """Why it failed."""
+        ...
+
+
+def ranked(trials: Sequence[TrialLike], score: str) -> list[TrialLike]:
+    """Return the trials by a score, the highest first, those without it last."""
+
+    def rank(trial: TrialLike) -> float:
+        value = trial.scores.get(score, math.nan)
+        return math.inf if math.isnan(value) else -value
+
+    return sorted(trials, key=rank)
+
+
+def show(trials: Sequence[TrialLike], score: str, console: Console) -> None:
+    """Print a line for each trial: what it set, every score, or why it failed."""
+    keys = list(dict.fromkeys(key for trial in trials for key in trial.point))
+    names = [name for trial in trials for name in trial.scores if name.rpartition("/")[2] not in _NO_SCORES]
+    shown = [score, *(name for name in dict.fromkeys(names) if name != score)] if names else []
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("run", *keys, *shown):
+        table.add_column(heading, justify="left" if heading == "run" else "right", overflow="fold")
+    for trial in ranked(trials, score):
+        cells = [f"{trial.scores[name]:.3f}" if name in trial.scores else "–" for name in shown]
+        table.add_row(trial.name, *(str(trial.point.get(key, "")) for key in keys), *cells)
+    console.print(table)
+    for trial in trials:
+        if trial.error:
+            line = f"{trial.name} failed: {shortened(trial.error, 300)}"
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
