@@ -15,6 +15,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from sclip.config import EvaluateConfig
+from sclip.train.run_folder import RunFolder
 
 __all__ = ["Beside"]
 
@@ -27,6 +28,7 @@ class Beside:
     def __init__(
         self,
         config: EvaluateConfig,
+        folder: RunFolder,
         score: Callable[[str], Scores],
         log: Callable[[Scores, int], None],
         say: Callable[[str], None],
@@ -35,15 +37,17 @@ class Beside:
 
         Args:
             config: cadence and resources.
+            folder: of the run; a checkpoint that is evaluated is held in it.
             score: from the name of a checkpoint to its scores; runs in a task, and so is pickled by Ray.
             log: called with the scores and their step, in the thread that calls this object.
             say: called with a line for the user.
         """
-        self._config, self._log, self._say = config, log, say
+        self._config, self._folder, self._log, self._say = config, folder, log, say
+        folder.release()  # what a driver held that did not live to let it go
         bundle = {"CPU": config.cpus} | ({"GPU": config.gpus} if config.gpus else {})
         self._group: PlacementGroup = placement_group([bundle], name="sclip-evaluation")
         strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_capture_child_tasks=True)
-        # A checkpoint may be removed while it is read: that costs a point of the curve, and no retry brings it back.
+        # A failed evaluation costs a point of the curve; the next checkpoint is worth more than a second attempt.
         self._task = ray.remote(num_cpus=config.cpus, num_gpus=config.gpus, max_retries=0)(_scores).options(
             scheduling_strategy=strategy
         )
@@ -58,6 +62,7 @@ class Beside:
             return
         self._due = step - step % self._config.every + self._config.every
         if self._running is None:
+            self._folder.hold(name)
             self._running = self._task.remote(self._score, name), step
         else:
             self._say(
@@ -81,6 +86,7 @@ class Beside:
         """End the evaluation that goes on, without its scores, and give its CPUs back."""
         if self._running:
             ray.cancel(self._running[0], force=True)
+            self._folder.release()
         remove_placement_group(self._group)
 
     def _take(self) -> None:
@@ -92,6 +98,8 @@ class Beside:
         except ray.exceptions.RayError as error:  # of a figure beside the training, which goes on
             cause = str(getattr(error, "cause", None) or error).strip().splitlines()
             self._say(f"step {step} was not evaluated: {cause[-1] if cause else type(error).__name__}")
+        finally:
+            self._folder.release()
 
 
 def _scores(score: Callable[[str], Scores], name: str) -> dict[str, float]:

@@ -200,7 +200,7 @@ def _find(name: str, folder: Path) -> Path:
     for path in (Path(name), folder / f"{name}.yaml"):
         if path.is_file():
             return path
-    names = sorted(str(p.relative_to(folder).with_suffix("")) for p in folder.rglob("*.yaml"))
+    names = sorted(str(p.relative_to(folder).with_suffix("")) for p in folder.glob("*.yaml"))
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"; nearest is {near[0]}" if near else ""
     raise ConfigError(f"--config {name}: no such file, and the configs are {', '.join(names)}{hint}")

@@ -252,7 +252,7 @@ def _beside(run: _Started, console: Console) -> Iterator[Beside | None]:
         yield None
         return
     score = scoring.beside(run.plan.config, run.folder, run.plan.shards)
-    found = Beside(run.config.evaluate, score, run.tracker.log, lambda line: _tell(line, console))
+    found = Beside(run.config.evaluate, run.folder, score, run.tracker.log, lambda line: _tell(line, console))
     try:
         yield found
     except BaseException:

@@ -126,7 +126,8 @@ RULES = {
         never="spacy mlflow pydantic yaml",
     ),
     "evaluate": Rule(
-        "config config_loader data.filesystem data.images data.shards masking model scenegraph scorer seeding",
+        "config config_loader data.exclusion data.filesystem data.images data.shards masking model scenegraph scorer "
+        "seeding",
         never="ray.train ray.tune spacy mlflow pydantic yaml",
     ),
     "evaluate.result": Rule(never="*"),
@@ -157,10 +158,27 @@ RULES = {
         never=f"{HEAVY} spacy pydantic yaml",
     ),
     "validate": Rule("config data masking report", never=f"{HEAVY} spacy pydantic yaml"),
+    "beside": Rule(
+        "config train.run_folder", never="torch ray.train ray.tune spacy open_clip timm mlflow pydantic yaml"
+    ),
+    "scoring": Rule(
+        "config evaluate model scorer train.checkpoint train.run_folder",
+        never="ray.train ray.tune spacy open_clip timm mlflow pydantic yaml",
+    ),
+    "finish": Rule(
+        "config data.stream evaluate masking registry report scenegraph scoring tracking train",
+        never="ray mlflow spacy open_clip timm pydantic yaml",
+    ),
     "pretrain": Rule(
-        "config config_loader data evaluate masking model registry scenegraph scenes scorer seeding tracking train",
+        "beside config config_loader data evaluate finish masking model registry scenegraph scenes scoring seeding "
+        "tracking train",
+        never="ray mlflow spacy open_clip timm pydantic yaml",
+    ),
+    "sweep": Rule(
+        "config config_loader evaluate finish pretrain report tracking train.cluster",
         never="mlflow spacy open_clip timm pydantic yaml",
     ),
+    "ablation": Rule("config config_loader sweep", never="mlflow spacy open_clip timm pydantic yaml"),
 }
 """The rule of a module is the one of the longest name here that it lies in."""
 

@@ -4,6 +4,7 @@
     shards.json       shards of each source and their sample counts, fixed for the life of the run
     step-00000500/    a checkpoint (`sclip.train.checkpoint`)
     alive             touched while the run goes on
+    held-step-*       a checkpoint that is being evaluated
     init.safetensors  the weights that it starts from, where a file, a folder or the registry gave them
     quarantine.jsonl  samples that could not be trained on: step, source, pass, shard, index, key, reason
     ledger/           what each rank trained on in each step (`sclip.train.ledger`)
@@ -51,6 +52,7 @@ RESUMABLE = {
 """Keys that may differ when a run is started again: they say where and how it runs, not what is learned."""
 
 
+_HELD = "held-"
 ALIVE = "alive"
 """Touched at every report of a run that goes on."""
 
@@ -126,8 +128,18 @@ class RunFolder:
         complete = self.checkpoints()
         kept = {*complete[: keep.keep_last], *self._best(complete, keep)}
         for path in self.path.glob("step-*"):
-            if complete and path not in kept and path.name < complete[0].name:
+            held = (self.path / f"{_HELD}{path.name}").exists()
+            if complete and path not in kept and path.name < complete[0].name and not held:
                 _remove(path)
+
+    def hold(self, name: str) -> None:
+        """Keep `prune` from a checkpoint that is read; a disk budget still has the last word."""
+        (self.path / f"{_HELD}{name}").touch()
+
+    def release(self, name: str = "step-*") -> None:
+        """Let a checkpoint go that was held; by default all of them."""
+        for path in self.path.glob(f"{_HELD}{name}"):
+            path.unlink(missing_ok=True)
 
     def make_room(self, bytes_needed: int, keep: CheckpointConfig) -> None:
         """Remove older checkpoints until one of `bytes_needed` fits below the budget, if there is one.
