@@ -82,7 +82,7 @@ def rewritten(shard: str, path: Path, member: bytes) -> str:
 
 def plan(shards: Sequence[str], stamp: str = "", loss: LossConfig | None = None, **data: Any) -> StreamPlan:
     config = Config(
-        model=ModelConfig(name="scenes-convnext", kee=KEEConfig(triples=3, phrase_tokens=2)),
+        model=ModelConfig(name="scenes-conv", kee=KEEConfig(triples=3, phrase_tokens=2)),
         data=DataConfig(**{"crop_scale": (0.3, 0.9), "block_samples": 4} | data),
         loss=loss or LossConfig(),
         train=TrainConfig(epochs=EPOCHS),

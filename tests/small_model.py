@@ -11,7 +11,7 @@ from sclip.config import KEEConfig, ModelConfig
 from sclip.model import StructureCLIP, Tokenizer, build_model, image_size
 from sclip.scorer import Scorer
 
-NAME = "scenes-convnext"
+NAME = "scenes-conv"
 SMALL = ModelConfig(name=NAME, kee=KEEConfig(layers=1, heads=4))
 
 Triples = Sequence[tuple[str, str, str]]

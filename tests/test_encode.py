@@ -36,7 +36,7 @@ CAPTIONS = [
 def config(**sections: Any) -> Config:
     return Config(
         **{
-            "model": ModelConfig(name="scenes-convnext", kee=KEEConfig(triples=3, phrase_tokens=2)),
+            "model": ModelConfig(name="scenes-conv", kee=KEEConfig(triples=3, phrase_tokens=2)),
             "data": DataConfig(crop_scale=(0.3, 0.9)),
         }
         | sections

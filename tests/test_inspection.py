@@ -62,7 +62,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def config(loss: LossConfig | None = None, **data: Any) -> Config:
     return Config(
-        model=ModelConfig(name="scenes-convnext", kee=KEEConfig(triples=2, phrase_tokens=2)),
+        model=ModelConfig(name="scenes-conv", kee=KEEConfig(triples=2, phrase_tokens=2)),
         data=DataConfig(crop_scale=(0.3, 0.9), **data),
         loss=loss or LossConfig(negatives_per_caption=2),
         train=TrainConfig(epochs=EPOCHS),

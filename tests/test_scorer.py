@@ -39,7 +39,7 @@ def test_captions_pass_the_parser_and_the_knowledge_encoder(scorer: Scorer) -> N
     caption = "a red square is left of a blue circle"
     (graph,) = scorer.scene_graph([caption])
     assert {("red", "is", "square"), ("blue", "is", "circle")} <= set(graph.triples())
-    without = Scorer(build_model(ModelConfig(name="scenes-convnext", kee=KEEConfig(enabled=False))))
+    without = Scorer(build_model(ModelConfig(name="scenes-conv", kee=KEEConfig(enabled=False))))
     without._model.clip.load_state_dict(scorer._model.clip.state_dict())
     assert not torch.allclose(scorer.encode_text([caption]), without.encode_text([caption]), atol=1e-3)
     torch.testing.assert_close(scorer.encode_text([""]), without.encode_text([""]))  # no triples: CLIP's own

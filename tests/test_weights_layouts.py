@@ -132,14 +132,12 @@ def test_a_score_that_any_numpy_pickled_does_not_stop_the_weights(module: str, t
 
 
 def test_the_text_tower_is_found_where_another_class_of_open_clip_keeps_it(tmp_path: Path) -> None:
-    clip = open_clip.create_model("scenes-convnext")
+    clip = open_clip.create_model("scenes-conv")
     state = {name.removeprefix("text."): tensor for name, tensor in clip.state_dict().items()}
-    custom = open_clip.create_model("scenes-convnext", force_custom_text=True).state_dict()
+    custom = open_clip.create_model("scenes-conv", force_custom_text=True).state_dict()
     assert custom.keys() - state.keys()
     save_file(state, tmp_path / "old.safetensors")
-    model = build_model(
-        config_of(tmp_path / "old.safetensors", name="scenes-convnext", kee=KEEConfig(heads=3))
-    )
+    model = build_model(config_of(tmp_path / "old.safetensors", name="scenes-conv", kee=KEEConfig(heads=3)))
     assert torch.equal(model.token_embedding.weight, state["token_embedding.weight"])
 
 
@@ -170,11 +168,11 @@ def test_a_name_that_contradicts_the_weights_is_refused_with_the_right_one(tmp_p
 
 
 def test_quickgelu_without_an_architecture_that_has_it_is_refused(tmp_path: Path) -> None:
-    config = ModelConfig(name="scenes-convnext", quick_gelu="on", kee=KEEConfig(heads=4))
-    assert "scenes-convnext is to be had without QuickGELU only" in refusal(config)
+    config = ModelConfig(name="scenes-conv", quick_gelu="on", kee=KEEConfig(heads=4))
+    assert "scenes-conv is to be had without QuickGELU only" in refusal(config)
     path = as_openai(clip_of(QUICK), tmp_path)
     assert "was trained with QuickGELU" in refusal(
-        config_of(path, name="scenes-convnext", kee=KEEConfig(heads=4))
+        config_of(path, name="scenes-conv", kee=KEEConfig(heads=4))
     )
 
 
@@ -239,7 +237,7 @@ def test_what_is_missing_unknown_or_of_another_shape_is_counted_and_named(tmp_pa
 
 def test_a_folder_of_another_architecture_says_which_it_is(tmp_path: Path) -> None:
     path = as_hub_folder(clip_of(PLAIN), tmp_path)
-    config = config_of(path, name="scenes-convnext", kee=KEEConfig(heads=4))
+    config = config_of(path, name="scenes-conv", kee=KEEConfig(heads=4))
     assert f"(it is of {PLAIN}) does not fit" in refusal(config)
 
 

@@ -121,7 +121,7 @@ def test_what_cannot_be_started_from_is_told_before_the_run_has_a_folder(
     other = config_of(tmp_path, str(as_hub_folder(clip_of(PLAIN), tmp_path)), name=NAME, kee=SMALL.kee)
     message = refusal(other, folder)
     assert message.startswith("run.init_from=")
-    assert "does not fit model.name='scenes-convnext'" in message
+    assert "does not fit model.name='scenes-conv'" in message
     (tmp_path / "empty").mkdir()
     assert "a folder without model.safetensors" in refusal(
         config_of(tmp_path, str(tmp_path / "empty")), folder

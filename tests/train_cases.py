@@ -21,7 +21,7 @@ from sclip.train.step import TrainStep, unwrapped
 
 open_clip.add_model_config(Path(__file__).parent / "models")
 
-MODEL = ModelConfig(name="scenes-convnext", kee=KEEConfig(layers=1, heads=4))
+MODEL = ModelConfig(name="scenes-conv", kee=KEEConfig(layers=1, heads=4))
 VIT = ModelConfig(name="tests-vit", kee=KEEConfig(layers=2, heads=2))
 """Two blocks in each tower and in the encoder; small enough to be trained some hundred times in a minute."""
 ROWS = 6

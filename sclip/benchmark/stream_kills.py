@@ -74,7 +74,7 @@ def _start(folder: Path, shards: tuple[str, ...], workers: int) -> subprocess.Po
     given = [
         "run.name=kills", f"run.storage={folder}", "run.max_failures=1000",
         f"data.shards={Path(shards[0]).parent}/*.tar",
-        "model.name=scenes-convnext", "model.kee.layers=1", f"train.epochs={EPOCHS}", f"train.batch_size={BATCH}",
+        "model.name=scenes-conv", "model.kee.layers=1", f"train.epochs={EPOCHS}", f"train.batch_size={BATCH}",
         f"train.num_workers={workers}", "train.worker_cpus=0.4", "data.actor_cpus=0.4", "data.actors_max=1",
         f"checkpoint.every={EVERY}",
     ]  # fmt: skip

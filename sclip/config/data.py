@@ -12,11 +12,11 @@ from sclip.config.checks import require
 class ScenesConfig:
     """The generated scenes that are trained on where `data.shards` is empty."""
 
-    train_samples: int = 20000
+    train_samples: int = 16000
     """Training scenes to generate."""
     heldout_samples: int = 1000
     """Held-out scenes, of combinations that training never shows."""
-    image_size: int = 64
+    image_size: int = 48
     """Height and width of a scene in pixels."""
 
     def __post_init__(self) -> None:

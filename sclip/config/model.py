@@ -42,7 +42,7 @@ class ModelConfig:
     """The CLIP towers and the encoder beside them."""
 
     name: str = "ViT-B-32"
-    """open_clip architecture, or one of sclip/model/configs (`scenes-convnext`)."""
+    """open_clip architecture, or one of sclip/model/configs (`scenes-conv`)."""
     pretrained: str = ""
     """open_clip tag (`openai`), or a file or folder of weights (open_clip's, ours). Empty: random weights."""
     quick_gelu: Literal["auto", "on", "off"] = "auto"

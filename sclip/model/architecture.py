@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import open_clip
 from open_clip.factory import get_model_config
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
-from timm.models.convnext import ConvNeXt
-from torch import nn
 
 from sclip.config import ModelConfig
+from sclip.model import towers as towers  # timm gets to know them
 
 if TYPE_CHECKING:
     from sclip.model.weights import Weights
@@ -37,30 +35,6 @@ open_clip.add_model_config(Path(__file__).parent / "configs")
 
 class ModelError(ValueError):
     """A model that cannot be built or loaded; one line with what was found and what to do."""
-
-
-default_cfgs = generate_default_cfgs({"sclip_convnext": {"input_size": (3, 64, 64), "pool_size": (2, 2)}})
-"""What timm and open_clip's adapter look up for the tower below; timm finds it in this module by this name."""
-
-
-@register_model  # type: ignore[untyped-decorator]
-def sclip_convnext(pretrained: bool = False, **kwargs: Any) -> ConvNeXt:
-    """Return the small tower of `scenes-convnext`: LayerNorm only, 64 px, random weights.
-
-    Its last 2 x 2 positions are joined by a convolution and not averaged: an average forgets which of two objects
-    is above the other (relation accuracy on held-out scenes stays at 0.5; with it, above 0.99 after 300 steps).
-    """
-    shape = {
-        "depths": (1, 1, 1, 1),
-        "dims": (32, 64, 96, 128),
-        "kernel_sizes": (3, 3, 3, 1),
-        "stem_type": "overlap_act",  # two 3 x 3 convolutions: outlines are told apart sooner than from patches
-        "ls_init_value": None,
-        "act_layer": "gelu_tanh",
-    }
-    tower: ConvNeXt = build_model_with_cfg(ConvNeXt, "sclip_convnext", pretrained, **shape, **kwargs)
-    tower.norm_pre = nn.Conv2d(tower.num_features, tower.num_features, kernel_size=2)
-    return tower
 
 
 def names() -> list[str]:

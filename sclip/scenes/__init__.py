@@ -27,7 +27,7 @@ from sclip.seeding import digest64, generator
 
 __all__ = ["VERSION", "ScenesPaths", "generate"]
 
-VERSION = 2
+VERSION = 3
 """Raise it with every change of what is drawn or said, so that no older folder is taken for the same."""
 
 _STAMP = "scenes.json"

@@ -33,7 +33,7 @@ class Case:
 
 
 def relation_cases(seed: int, least: int) -> Iterator[Case]:
-    """Yield at least `least` cases of "the red ring is above the blue star", each relation equally often."""
+    """Yield at least `least` cases of "the red cross is above the blue square", each relation equally often."""
     for number in range(-(-least // (2 * len(RELATIONS))) * len(RELATIONS)):
         relation = RELATIONS[number % len(RELATIONS)]
         first, second = _things(_rng("relation", seed, number))

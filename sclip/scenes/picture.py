@@ -83,11 +83,6 @@ def _circle(pen: ImageDraw.ImageDraw, placed: Placed, side: int) -> None:
     pen.ellipse(_box(placed, side), fill=_PAINT[placed.thing.colour])
 
 
-def _ring(pen: ImageDraw.ImageDraw, placed: Placed, side: int) -> None:
-    width = round(0.38 * placed.radius * side)
-    pen.ellipse(_box(placed, side), outline=_PAINT[placed.thing.colour], width=width)
-
-
 def _square(pen: ImageDraw.ImageDraw, placed: Placed, side: int) -> None:
     pen.rectangle(_box(placed, side, 0.88), fill=_PAINT[placed.thing.colour])
 
@@ -116,15 +111,9 @@ def _triangle(pen: ImageDraw.ImageDraw, placed: Placed, side: int) -> None:
     _polygon(pen, placed, side, (1.15,) * 3)
 
 
-def _star(pen: ImageDraw.ImageDraw, placed: Placed, side: int) -> None:
-    _polygon(pen, placed, side, (1.15, 0.47) * 5)
-
-
 _SHAPE: dict[str, Callable[[ImageDraw.ImageDraw, Placed, int], None]] = {
     "circle": _circle,
     "square": _square,
     "triangle": _triangle,
-    "star": _star,
     "cross": _cross,
-    "ring": _ring,
 }

@@ -29,7 +29,7 @@ Pairing = tuple[frozenset[str], frozenset[str]]
 
 
 def _held_out() -> frozenset[Pairing]:
-    """Take every fifth pairing, the same number for each pair of colours.
+    """Take every fifth pairing, one or two for each pair of colours.
 
     Both assignments of the colours go together, so that exchanging attributes never leads from one side of
     the split to the other; every single (colour, shape) stays in training.
