@@ -200,6 +200,9 @@ class _Told(tune.Callback):  # type: ignore[misc]
     def __init__(self, console: Console) -> None:
         self._console = console
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune stores its callbacks, and a console is no value
+
     def on_trial_complete(self, iteration: int, trials: Sequence[Any], trial: Any, **_: Any) -> None:
         self._say(trial, trials, "done")
 
