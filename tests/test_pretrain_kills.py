@@ -90,5 +90,5 @@ def test_a_server_that_was_stopped_and_started_again_has_every_metric_of_the_run
     assert run.info.status == "FINISHED"
     client = MlflowClient(server.uri)
     version = client.get_model_version_by_alias("structure-clip", "candidate")
-    assert (version.version, version.run_id) == (survivor.version, run.info.run_id)
+    assert (str(version.version), version.run_id) == (survivor.version, run.info.run_id)
     assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"evaluation"}
