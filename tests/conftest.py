@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import settings
 
@@ -79,12 +80,18 @@ def head() -> Iterator[Head]:
                 pytest.fail(f"the Ray head did not start:\n{log.read_text()}")
         yield started
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+        _end(process.pid)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end(pid: int) -> None:
+    """End a head and all that it started; told by a signal, it takes half a minute to give up on its processes."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(processes, timeout=30)
 
 
 def _takes_jobs(head: Head) -> bool:

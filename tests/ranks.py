@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+
+# Imported once, in a process that all ranks are forked from: each of them would take seconds for it.
+multiprocessing.set_forkserver_preload(
+    ["sclip.model", "sclip.train.checkpoint", "sclip.train.sharding", "sclip.train.step", "torch._dynamo"]
+)
 
 
 def run(body: Callable[..., Any], world_size: int, tmp_path: Path, *args: Any) -> list[Any]:
@@ -19,7 +25,8 @@ def run(body: Callable[..., Any], world_size: int, tmp_path: Path, *args: Any) -
     """
     place = tmp_path / f"ranks-{world_size}-{body.__name__}"
     place.mkdir()
-    mp.spawn(_rank, (body, world_size, str(place), args), nprocs=world_size)
+    given = (body, world_size, str(place), args)
+    mp.start_processes(_rank, given, nprocs=world_size, start_method="forkserver")
     return [torch.load(place / f"{rank}.pt", weights_only=True) for rank in range(world_size)]
 
 

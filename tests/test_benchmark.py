@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import ROOT
+from jobs_here import job_here
 from rich.console import Console
 
 from sclip.benchmark import scenegraph
@@ -108,10 +109,11 @@ def test_the_job_prints_a_row_for_each_peer_and_writes_what_it_found(tmp_path: P
         (["--captions", "absent.txt"], "benchmark: [Errno 2] No such file or directory: 'absent.txt'\n"),
     ],
 )
-def test_the_job_tells_what_it_cannot_measure(arguments: list[str], told: str) -> None:
-    done = subprocess.run([*JOB, "scenegraph", *arguments], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.startswith(told)
+def test_the_job_tells_what_it_cannot_measure(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert job_here("benchmark")("scenegraph", *arguments) == 2
+    assert capsys.readouterr().err.startswith(told)
 
 
 def test_a_peer_that_is_not_installed_has_a_row_that_says_how_to_install_it(

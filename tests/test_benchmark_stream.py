@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from conftest import ROOT, environment
+from jobs_here import job_here
 from PIL import Image
 
 from sclip.benchmark.rounds import BenchmarkError
@@ -182,11 +183,11 @@ def test_the_peers_loop_reads_every_row_once_if_nothing_kills_it(tmp_path: Path,
         (["--processes", "0"], "--samples: 256 or more; --rounds, --processes: 1 or more"),
     ],
 )
-def test_the_job_tells_what_it_cannot_measure(arguments: list[str], told: str) -> None:
-    command = [sys.executable, "jobs/benchmark.py", "stream", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert told in done.stderr
+def test_the_job_tells_what_it_cannot_measure(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert job_here("benchmark")("stream", *arguments) == 2
+    assert told in capsys.readouterr().err
 
 
 @pytest.mark.cluster

@@ -1,17 +1,14 @@
-"""The main job on a real cluster: shards in, a registered model out, over kills, bad data and bad input."""
+"""The main job on a real cluster: shards in, a registered model out, over bad data and bad input."""
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
-import os
-import signal
 import subprocess
 import sys
 import tarfile
-import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -20,27 +17,19 @@ import torch
 from conftest import ROOT, SHARED, Head, environment, free_port
 from jobs_here import job_here
 from mlflow import MlflowClient
-from rich.console import Console
+from runs import TINY, entries_done, recorded, recorded_curve, starter
 from safetensors.torch import load_file
 
 import sclip
-from sclip import pretrain
-from sclip.config import Config, ConfigError
-from sclip.config_loader import load
+from sclip.config import ConfigError
 from sclip.data.shards import Sample, expand, read_shard
-from sclip.pretrain import Summary
+from sclip.evaluate.result import Evaluation
+from sclip.finish import Summary
 from sclip.tracking import history
-from sclip.train import manifest
 from sclip.train.run_folder import RunFolder
 from sclip.train.trainer import TrainingFailed
 
 pytestmark = pytest.mark.cluster
-
-TINY = (
-    "scenes.train_samples=96", "scenes.heldout_samples=8", "model.kee.layers=1", "evaluate.retrieval_images=8",
-    "train.epochs=2", "train.batch_size=16", "train.worker_cpus=0.4", "train.log_every=1",
-    "data.actor_cpus=0.4", "data.actors_max=2", "data.shuffle_buffer=32", "data.block_samples=16",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,58 +47,28 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def start(storage: Path) -> Callable[..., Summary]:
-    """Return the job as a function of its overrides; it trains in one storage, on 96 scenes for two epochs."""
-
-    def run(*overrides: str) -> Summary:
-        return pretrain.pretrain(config(storage, *overrides), Console(file=io.StringIO()))
-
-    return run
-
-
-def config(storage: Path, *overrides: str) -> Config:
-    given = [*TINY, f"run.storage={storage}", *overrides]
-    return load(given, folder=ROOT / "jobs" / "configs", default="scenes", description="")
+    return starter(storage)
 
 
 @pytest.fixture(scope="module")
 def trained(start: Callable[..., Summary]) -> Summary:
-    return start("run.name=first")
-
-
-def losses(summary: Summary) -> dict[int, float]:
-    return recorded_losses(summary.tracking_uri, summary.folder.name)
-
-
-def recorded_losses(tracking_uri: str, name: str) -> dict[int, float]:
-    """Return the loss by step as MLflow has it; a step that was recorded twice fails the test."""
-    client = MlflowClient(tracking_uri)
-    (run,) = client.search_runs(
-        [e.experiment_id for e in client.search_experiments()], f"attributes.run_name = '{name}'"
-    )
-    history = client.get_metric_history(run.info.run_id, "train/loss")
-    steps = [metric.step for metric in history]
-    assert steps == sorted(set(steps))
-    return {metric.step: metric.value for metric in history}
-
-
-def entries_done(summary: Summary) -> int:
-    """Return the shards of all epochs whose every row was trained on, and that nothing is open."""
-    position = manifest.read_state(summary.folder / summary.trained["checkpoint"])["position"]
-    assert position["open"] == []
-    (first, entries) = position["closed"]
-    assert first == 0
-    return int(entries)
+    """A run of twelve steps that is measured before, beside and after them, and whose model must be no worse."""
+    return start(
+        "run.name=first", "checkpoint.every=6", "evaluate.before=true", "evaluate.every=6", "evaluate.cpus=0.5",
+        "tracking.gates=relation/accuracy >= champion",
+    )  # fmt: skip
 
 
 def test_every_sample_of_every_epoch_is_trained_on_and_the_model_scored(trained: Summary) -> None:
     assert trained.trained["samples"] == 2 * 96
     assert trained.trained["quarantined"] == 0
-    assert entries_done(trained) == 2
+    assert entries_done(trained.folder, trained.trained["checkpoint"]) == 2
     assert {"relation/accuracy", "attribute/accuracy", "retrieval/text_to_image_r1"} <= set(trained.scores)
-    assert list(losses(trained)) == list(range(1, trained.trained["step"] + 1))
+    losses = recorded_curve(trained.tracking_uri, "first")
+    assert list(losses) == list(range(1, trained.trained["step"] + 1))
 
 
-def test_mlflow_has_the_config_the_metrics_and_the_scores_of_the_run(trained: Summary) -> None:
+def test_mlflow_has_the_config_the_metrics_the_data_and_the_scores_of_the_run(trained: Summary) -> None:
     client = MlflowClient(trained.tracking_uri)
     version = client.get_model_version_by_alias("structure-clip", "candidate")
     run = client.get_run(version.run_id)
@@ -118,6 +77,38 @@ def test_mlflow_has_the_config_the_metrics_and_the_scores_of_the_run(trained: Su
     wanted = "loss loss_hinge loss_contrastive logit_scale learning_rate grad_norm samples_per_s data_wait"
     assert {f"train/{name}" for name in wanted.split()} <= set(run.data.metrics)
     assert run.data.metrics["relation/accuracy"] == trained.scores["relation/accuracy"]
+    (data,) = run.inputs.dataset_inputs
+    assert [tag.value for tag in data.tags] == ["training"]
+    assert json.loads(data.dataset.profile)["samples"] == 96
+
+
+def test_the_scores_beside_the_training_stand_at_the_steps_of_their_checkpoints(trained: Summary) -> None:
+    curve = recorded_curve(trained.tracking_uri, "first", "relation/accuracy")
+    assert list(curve) == [6, 12]  # the last of all is measured again, by the end of the run
+    assert curve[12] == trained.scores["relation/accuracy"]
+    assert not list(trained.folder.glob("held-*"))
+
+
+def test_what_was_known_before_is_measured_and_how_much_of_it_is_kept(trained: Summary) -> None:
+    before, after = (
+        Evaluation.read(trained.folder / f"evaluation{which}.json").scores() for which in ("-before", "")
+    )
+    assert before.keys() == after.keys()
+    kept = trained.scores["retention/retrieval"]
+    headline = "retrieval/text_to_image_r1"
+    assert kept * before[headline] == pytest.approx(after[headline])
+    assert trained.scores["retention/mean"] == kept
+
+
+def test_a_run_ends_with_its_pages_which_mlflow_has_too(trained: Summary) -> None:
+    assert [page.name for page in trained.pages] == ["report.html", "comparison.html"]
+    report, comparison = (page.read_text() for page in trained.pages)
+    assert "relation/accuracy &gt;= champion" in report
+    assert "before training" in comparison
+    client = MlflowClient(trained.tracking_uri)
+    run_id = recorded(trained.tracking_uri, "first").info.run_id
+    found = {file.path for file in client.list_artifacts(run_id, "evaluation")}
+    assert found == {f"evaluation/{n}" for n in ("comparison.html", "evaluation.json", "report.html")}
 
 
 def test_the_registered_model_scores_in_a_fresh_process(trained: Summary, tmp_path: Path) -> None:
@@ -146,8 +137,10 @@ def test_the_registered_model_scores_in_a_fresh_process(trained: Summary, tmp_pa
 def test_a_finished_run_started_again_is_shown_and_not_trained_or_registered_again(
     trained: Summary, start: Callable[..., Summary]
 ) -> None:
-    assert start("run.name=first", "train.log_every=5") == trained
-    assert len(MlflowClient(trained.tracking_uri).search_model_versions("name = 'structure-clip'")) == 1
+    same = ("checkpoint.every=6", "evaluate.before=true", "tracking.gates=relation/accuracy >= champion")
+    assert start("run.name=first", "train.log_every=5", *same) == trained
+    versions = MlflowClient(trained.tracking_uri).search_model_versions("name = 'structure-clip'")
+    assert [str(version.version) for version in versions] == ["1"]
 
 
 def test_a_name_in_use_with_another_config_stops_and_shows_the_difference(
@@ -158,16 +151,52 @@ def test_a_name_in_use_with_another_config_stops_and_shows_the_difference(
     assert "train.learning_rate: 0.001 -> 0.0005" in str(raised.value)
 
 
-@pytest.mark.parametrize("source", ["first", "models:/structure-clip@candidate"])
-def test_a_new_run_starts_from_the_weights_of_another(
-    trained: Summary, start: Callable[..., Summary], source: str
-) -> None:
-    name = f"from-{source.partition(':')[0]}"
-    tiny_rate = "train.learning_rate=1e-12"
-    started = start(f"run.name={name}", f"run.init_from={source}", tiny_rate, "train.epochs=1")
-    before, after = (load_file(s.folder / "model" / "model.safetensors") for s in (trained, started))
+@pytest.fixture(scope="module")
+def successor(trained: Summary, start: Callable[..., Summary]) -> Summary:
+    """A run from the weights of the first, too slow to change them."""
+    return start(
+        "run.name=from-first", "run.init_from=first", "run.compare_with=first", *STILL, "evaluate.before=true",
+        "tracking.gates=relation/accuracy >= champion",
+    )  # fmt: skip
+
+
+STILL = ("train.learning_rate=1e-12", "train.epochs=1", "train.num_workers=1")
+
+
+def assert_same_weights(one: Summary, other: Summary) -> None:
+    before, after = (load_file(s.folder / "model" / "model.safetensors") for s in (one, other))
     for tensor, expected in before.items():
         torch.testing.assert_close(after[tensor], expected, atol=1e-6, rtol=1e-5)
+
+
+def test_a_new_run_starts_from_the_weights_of_another(trained: Summary, successor: Summary) -> None:
+    assert_same_weights(trained, successor)
+    known = Evaluation.read(successor.folder / "evaluation-before.json").scores()
+    assert known == pytest.approx(Evaluation.read(trained.folder / "evaluation.json").scores())
+    assert successor.scores["retention/mean"] == pytest.approx(1)
+
+
+def test_a_model_that_passes_the_gates_takes_the_place_of_the_champion(
+    trained: Summary, successor: Summary
+) -> None:
+    assert trained.decision[-1] == "version 1 is champion, the first"
+    gate, outcome = successor.decision
+    assert gate.startswith("holds: relation/accuracy >= champion: ")
+    assert outcome == "version 2 is champion, after version 1"
+    comparison = (successor.folder / "comparison.html").read_text()
+    assert all(f">{name}<" in comparison for name in ("before training", "first", "from-first"))
+
+
+def test_a_model_that_fails_a_gate_of_its_run_is_refused_and_the_run_ends_well(
+    successor: Summary, start: Callable[..., Summary]
+) -> None:
+    asked = "tracking.gates=['retrieval/image_to_text_r1 >= 1','retrieval/text_to_image_r1 >= 1']"
+    refused = start("run.name=from-models", "run.init_from=models:/structure-clip@candidate", *STILL, asked)
+    assert_same_weights(successor, refused)
+    assert refused.decision[-1] == "version 3 was refused as champion: version 2 stays"
+    assert any(line.startswith("fails: retrieval/") for line in refused.decision)
+    aliases = MlflowClient(refused.tracking_uri).get_registered_model("structure-clip").aliases
+    assert {alias: str(version) for alias, version in aliases.items()} == {"champion": "2", "candidate": "3"}
 
 
 def test_weights_of_another_architecture_are_an_error_that_says_what_differs(
@@ -176,6 +205,9 @@ def test_weights_of_another_architecture_are_an_error_that_says_what_differs(
     with pytest.raises(ConfigError, match="does not fit") as raised:
         start("run.name=other", "run.init_from=first", "model.kee.layers=2")
     assert "\n" not in str(raised.value)
+
+
+BESIDE = ("evaluate.every=4", "checkpoint.every=4")
 
 
 def port_without_server() -> str:
@@ -188,6 +220,13 @@ def port_without_server() -> str:
         (("data.shards=/nowhere/*.tar",), "no such shard"),
         (("train.num_workers=16",), "the cluster has 4"),
         (("train.num_workers=1", "train.use_gpu=true"), "a GPU each"),
+        (
+            ("evaluate.every=4", "evaluate.cpus=3.5"),
+            "for a reader + 3.5 for evaluate.cpus), the cluster has 4",
+        ),
+        ((*BESIDE, "evaluate.gpus=1"), "1 with evaluate.gpus, the cluster has 0"),
+        ((*BESIDE, "evaluate.suite_beside=nothing"), "suite 'nothing'"),
+        (("evaluate.exclude=nowhere.jsonl",), "nowhere.jsonl: cannot be read"),
         (("model.name=ViT-B-23",), "ViT-B-32"),
         (("model.pretrained=none.safetensors",), "no such file"),
         (("run.init_from=nothing",), "no finished run"),
@@ -206,26 +245,7 @@ def test_a_run_that_cannot_work_ends_before_it_leaves_anything(
     assert not (storage / "runs" / "refused").exists()
 
 
-def test_without_its_server_a_run_goes_on_offline_when_told_so(start: Callable[..., Summary]) -> None:
-    uri = port_without_server()
-    summary = start(
-        "run.name=offline",
-        f"tracking.uri={uri}",
-        "tracking.offline=true",
-        "train.epochs=1",
-        "train.num_workers=1",
-    )
-    assert summary.version == ""
-    steps = [step for step, _ in history(summary.folder)["train/loss"]]
-    assert steps == list(range(1, summary.trained["step"] + 1))
-    local = f"sqlite:///{summary.folder}/mlflow.db"
-    assert job_here("sync")(summary.folder, "--uri", local) == 0
-    assert list(recorded_losses(local, "offline")) == steps
-    version = MlflowClient(local).get_model_version_by_alias("structure-clip", "candidate")
-    assert RunFolder(summary.folder).result == {"scores": summary.scores, "version": version.version}
-
-
-# Bad data
+# As a job, over bad data and without a server
 
 
 def defective(folder: Path, storage: Path) -> Path:
@@ -253,19 +273,57 @@ def defective(folder: Path, storage: Path) -> Path:
     return folder
 
 
-def test_bad_samples_and_a_shard_that_is_no_tar_are_set_aside_and_named(
-    trained: Summary, start: Callable[..., Summary], storage: Path, tmp_path: Path
-) -> None:
-    shards = defective(tmp_path / "shards", storage)
-    summary = start("run.name=defects", f"data.shards={shards}/*.tar", "data.max_quarantined=0.2")
-    assert summary.trained["samples"] == 2 * 96
-    lines = [json.loads(line) for line in (summary.folder / "quarantine.jsonl").read_text().splitlines()]
+@dataclass(frozen=True)
+class Submitted:
+    """What a job left."""
+
+    folder: RunFolder
+    said: str
+
+
+@pytest.fixture(scope="module")
+def submitted(
+    trained: Summary, head: Head, storage: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Submitted:
+    shards = defective(tmp_path_factory.mktemp("bad") / "shards", storage)
+    command = ["ray", "job", "submit", "--address", head.jobs, "--working-dir", str(ROOT), "--"]
+    command += ["python", "jobs/pretrain.py", *TINY, f"run.storage={storage}", "run.name=submitted"]
+    command += [f"data.shards={shards}/*.tar", "data.max_quarantined=0.2"]
+    command += [f"tracking.uri={port_without_server()}", "tracking.offline=true"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Submitted(RunFolder(storage / "runs" / "submitted"), done.stdout)
+
+
+def test_the_job_runs_under_ray_job_submit(submitted: Submitted) -> None:
+    assert f"run folder  {submitted.folder.path}" in submitted.said
+    assert submitted.folder.result is not None
+
+
+def test_bad_samples_and_a_shard_that_is_no_tar_are_set_aside_and_named(submitted: Submitted) -> None:
+    trained = submitted.folder.complete
+    assert trained
+    assert trained["samples"] == 2 * 96
+    lines = [json.loads(line) for line in submitted.folder.quarantine.read_text().splitlines()]
     found = sorted((Path(line["shard"]).name, line["key"]) for line in lines)
     once = [("000.tar", "cut-image"), ("000.tar", "no-caption"), ("000.tar", "no-image")]
     once += [("000.tar", "no-picture"), ("001.tar", "")]
     assert found == sorted(2 * once)
     assert all(line["reason"] for line in lines)
-    assert entries_done(summary) == 4
+    assert entries_done(submitted.folder.path, trained["checkpoint"]) == 4
+
+
+def test_without_its_server_a_run_goes_on_offline_when_told_so(submitted: Submitted) -> None:
+    run = submitted.folder
+    assert f"not registered yet: python jobs/sync.py {run.path}" in submitted.said
+    steps = [step for step, _ in history(run.path)["train/loss"]]
+    assert steps == list(range(1, (run.complete or {})["step"] + 1))
+    before = run.result or {}
+    local = f"sqlite:///{run.path}/mlflow.db"
+    assert job_here("sync")(run.path, "--uri", local) == 0
+    assert list(recorded_curve(local, "submitted")) == steps
+    version = MlflowClient(local).get_model_version_by_alias("structure-clip", "candidate")
+    assert run.result == before | {"version": str(version.version), "decision": []}
 
 
 def test_data_that_is_mostly_bad_stops_the_run_with_examples(
@@ -273,82 +331,11 @@ def test_data_that_is_mostly_bad_stops_the_run_with_examples(
 ) -> None:
     (tmp_path / "0.tar").write_bytes(b"this is no tar")
     with pytest.raises(TrainingFailed, match=r"data\.max_quarantined") as raised:
-        start("run.name=bad", f"data.shards={tmp_path}/*.tar")
+        start("run.name=bad", f"data.shards={tmp_path}/*.tar", "train.num_workers=1")
     assert "no tar" in str(raised.value)
 
 
-# Kills
-
-
-class Killer(threading.Thread):
-    """Ends one training worker with SIGKILL once the run has a checkpoint."""
-
-    def __init__(self, folder: RunFolder) -> None:
-        super().__init__(daemon=True)
-        self._folder = folder
-        self._over = threading.Event()
-        self.killed: list[int] = []
-
-    def run(self) -> None:
-        while not self.killed and not self._over.wait(0.05):
-            if self._folder.latest() is not None:
-                from ray.util.state import list_actors
-
-                alive = [("class_name", "=", "RayTrainWorker"), ("state", "=", "ALIVE")]
-                pids = [actor.pid for actor in list_actors(filters=alive, detail=True) if actor.pid]
-                for pid in pids[:1]:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
-                        self.killed.append(pid)
-
-    def __enter__(self) -> Killer:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self.join(30)
-
-
-LONG = ("train.epochs=16", "checkpoint.every=8")
-
-
-def test_a_killed_worker_costs_no_sample_and_leaves_one_continuous_curve(
-    start: Callable[..., Summary], storage: Path
-) -> None:
-    with Killer(RunFolder(storage / "runs" / "killed")) as killer:
-        summary = start("run.name=killed", *LONG)
-    assert killer.killed
-    assert summary.trained["samples"] == 16 * 96
-    assert entries_done(summary) == 16
-    curve = losses(summary)
-    assert list(curve) == list(range(1, summary.trained["step"] + 1))
-    jumps = [abs(curve[step] - curve[step - 1]) for step in list(curve)[1:]]
-    assert max(jumps) < 0.5 * max(curve.values())
-    assert curve[summary.trained["step"]] < 0.7 * curve[1]
-
-
-def test_a_run_that_died_goes_on_under_its_name_with_another_number_of_workers(
-    start: Callable[..., Summary], storage: Path
-) -> None:
-    with Killer(RunFolder(storage / "runs" / "died")) as killer, pytest.raises(TrainingFailed):
-        start("run.name=died", *LONG, "run.max_failures=0")
-    assert killer.killed
-    summary = start("run.name=died", *LONG, "train.num_workers=1", "train.sharding=ddp")
-    assert summary.trained["samples"] == 16 * 96
-    assert entries_done(summary) == 16
-    assert list(losses(summary)) == list(range(1, summary.trained["step"] + 1))
-
-
-# As a job, and on photographs
-
-
-def test_the_job_runs_under_ray_job_submit(head: Head, tmp_path: Path) -> None:
-    command = ["ray", "job", "submit", "--address", head.jobs, "--working-dir", str(ROOT), "--"]
-    command += ["python", "jobs/pretrain.py", f"run.storage={tmp_path}", *TINY]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "models:/structure-clip/1, alias candidate" in done.stdout
+# On photographs
 
 
 @pytest.mark.shared
@@ -360,8 +347,7 @@ def test_photographs_packed_from_coco_train_for_two_epochs_each_seen_in_both(
     images = 0
     for split in ("train", "val"):
         source, out = coco / f"captions_{split}.json", tmp_path / split
-        command = [sys.executable, "jobs/pack.py", source, out, "--images", coco / "images"]
-        subprocess.run([*command, "--samples-per-shard", "40"], cwd=ROOT, check=True, capture_output=True)
+        assert job_here("pack")(source, out, "--images", coco / "images", "--samples-per-shard", "40") == 0
         images += json.loads((out / "index.json").read_text())["samples"]
     summary = start(
         "run.name=coco", f"data.shards=['{tmp_path}/train/*.tar','{tmp_path}/val/*.tar']",

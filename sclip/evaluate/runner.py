@@ -115,7 +115,8 @@ def _excluding(task: Task, reasons: Mapping[str, str]) -> Task:
     if not lost:
         return task
     images = Counter(reasons[image] for image in {picture.image for picture in lost})
-    notes = tuple(f"{count:,} pictures {reason}" for reason, count in images.most_common())
+    counted = sorted(images.items(), key=lambda found: (-found[1], found[0]))
+    notes = tuple(f"{count:,} picture{'s' * (count > 1)} {reason}" for reason, count in counted)
     if len(lost) == len(set(task.pictures())):
         raise BenchmarkError(f"{task.about.name}: all its pictures are {'; '.join(notes)}; leave it out")
     kept: Any = task.without(lost)  # a frozen dataclass, like every task
