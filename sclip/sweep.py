@@ -123,6 +123,7 @@ def run(sweep: Sweep, console: Console) -> list[Trial]:
     console.print(
         f"sweep {sweep.name}: {at_once} runs at a time, logs in {folder}", soft_wrap=True, highlight=False
     )
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's own table, which verbose=0 leaves in
     trainable = tune.with_parameters(_trial, sweep=sweep.name, config=config, logs=folder)
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"CPU": _DRIVER_CPUS}),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -150,7 +151,7 @@ def test_selective_checkpointing_keeps_the_convolutions_of_a_convolutional_tower
     plain, selective = counts(), counts(activation_checkpointing="selective")
     whole = counts(activation_checkpointing="block")
     assert plain["convolution"] == selective["convolution"] == 0
-    assert whole["convolution"] == len(build_model(MODEL).clip.visual.trunk.stages)
+    assert whole["convolution"] == len(build_model(MODEL).clip.visual.trunk.blocks)
     assert selective["gelu"] == whole["gelu"] > plain["gelu"]
 
 
@@ -214,11 +215,19 @@ def test_the_default_backend_compiles_a_block() -> None:
 
 
 def test_blocks_are_found_in_the_stages_of_a_convolutional_tower() -> None:
+    lists = block_lists(timm.create_model("test_convnext"))
+    assert {name: len(blocks) for name, blocks in lists.items()} == {
+        f"stages.{stage}.blocks": blocks for stage, blocks in enumerate((1, 2, 4, 2))
+    }
+
+
+def test_blocks_of_towers_and_encoder_are_found() -> None:
     lists = block_lists(build_model(MODEL))
     assert {name: len(blocks) for name, blocks in lists.items()} == {
         "kee.layers": 1,
         "clip.transformer.resblocks": 2,
-    } | {f"clip.visual.trunk.stages.{stage}.blocks": 1 for stage in range(4)}
+        "clip.visual.trunk.blocks": 4,
+    }
 
 
 def test_of_blocks_in_blocks_only_the_inner_ones_are_changed() -> None:
