@@ -3,12 +3,12 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo compare benchmark chaos test check clean
+.PHONY: help demo ablation benchmark chaos test check clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo       train on generated scenes, end with a registered model"
-	@echo "make compare    the same beside plain CLIP, which takes twice as long"
+	@echo "make demo       train plain CLIP and Structure-CLIP on generated scenes, end with the page that compares them"
+	@echo "make ablation   what each part of the method adds: five rows, three seeds, one table"
 	@echo "make benchmark  captions a second beside the field's parser"
 	@echo "make chaos      kill a training 20 times at random moments and audit it, beside webdataset (half an hour)"
 	@echo "make test       run the tests"
@@ -19,13 +19,13 @@ help:
 	$(PIP) --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
+# Structure-CLIP beside the same towers without negatives and knowledge encoder; a later call uses the finished runs.
 demo: .venv/installed
-	$(BIN)/python jobs/pretrain.py $(ARGS)
-
-# The same model as plain CLIP, without negatives and knowledge encoder; a later call uses the finished run.
-compare: .venv/installed
 	$(BIN)/python jobs/pretrain.py run.name=clip loss.negatives=none model.kee.enabled=false $(ARGS)
 	$(BIN)/python jobs/pretrain.py run.name=structure-clip run.compare_with=clip $(ARGS)
+
+ablation: .venv/installed
+	$(BIN)/python jobs/ablation.py $(ARGS)
 
 # SceneGraphParser is a peer to measure with and nothing that sclip needs.
 benchmark: .venv/installed
