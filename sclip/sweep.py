@@ -123,7 +123,9 @@ def run(sweep: Sweep, console: Console) -> list[Trial]:
     console.print(
         f"sweep {sweep.name}: {at_once} runs at a time, logs in {folder}", soft_wrap=True, highlight=False
     )
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's own table, which verbose=0 leaves in
+    os.environ.setdefault(
+        "RAY_AIR_NEW_OUTPUT", "0"
+    )  # Tune's own tables, which stand beside ours and say less
     trainable = tune.with_parameters(_trial, sweep=sweep.name, config=config, logs=folder)
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"CPU": _DRIVER_CPUS}),
@@ -199,22 +201,21 @@ class _Told(tune.Callback):  # type: ignore[misc]
     """Tells of each trial that ends."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
+        self._console, self._ended = console, 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune stores its callbacks, and a console is no value
+        return {}  # Tune saves what it could be restored with; a console cannot be, and a sweep goes on by its runs
 
     def on_trial_complete(self, iteration: int, trials: Sequence[Any], trial: Any, **_: Any) -> None:
-        self._say(trial, trials, "done")
+        self._say(trial, "done")
 
     def on_trial_error(self, iteration: int, trials: Sequence[Any], trial: Any, **_: Any) -> None:
-        self._say(trial, trials, "failed")
+        self._say(trial, "failed")
 
-    def _say(self, trial: Any, trials: Sequence[Any], how: str) -> None:
-        ended = sum(other.is_finished() for other in trials)
-        self._console.print(
-            f"trial {trial.trial_id.rpartition('_')[2]} {how}, {ended} ended", highlight=False
-        )
+    def _say(self, trial: Any, how: str) -> None:
+        self._ended += 1
+        number = trial.trial_id.rpartition("_")[2]
+        self._console.print(f"trial {number} {how}, {self._ended} ended", highlight=False)
 
 
 def pages(trials: Sequence[Trial], storage: Path, folder: Path, title: str) -> list[Path]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import ray
 from annotated_shards import annotate_here, write_plain
-from conftest import ROOT, Head, environment
+from conftest import Head
+from jobs_here import job_here
 
 from sclip.config import Config, ConfigError, DataConfig
 from sclip.config_loader import to_tree
@@ -118,24 +118,31 @@ def test_sources_that_are_none_are_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.cluster
-def test_the_job_reports_a_corpus(head: Head, plain: list[str], tmp_path: Path, parser: Parser) -> None:
-    out = tmp_path / "report"
-    command = [sys.executable, str(ROOT / "jobs" / "corpus.py"), f"{Path(plain[0]).parent}/*.tar"]
-    command += ["--out", str(out), "--actors", "2", "--actor-cpus", "0.4"]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment(RAY_ADDRESS=head.address), capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert "36 captions" in done.stdout
-    assert f"look at it: {out / 'report.html'}" in done.stdout
+def test_the_job_reports_a_corpus(
+    head: Head,
+    plain: list[str],
+    tmp_path: Path,
+    parser: Parser,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", head.address)
+    out, job = tmp_path / "report", job_here("corpus")
+    try:
+        given = [f"{Path(plain[0]).parent}/*.tar", "--out", out, "--actors", "2", "--actor-cpus", "0.4"]
+        assert job(*given) == 0
+    finally:
+        ray.shutdown()
+    said = capsys.readouterr().out
+    assert "36 captions" in said
+    assert f"look at it: {out / 'report.html'}" in said
     report = json.loads((out / "report.json").read_text())
     assert report["captions"] == 36
     assert report["with_negative"] == sum(
         bool(candidates(graph)) for shard in plain for graph in parser.parse(captions_of(shard))
     )
-    failed = subprocess.run([*command[:2], str(tmp_path / "no.tar")], capture_output=True, text=True)
-    assert failed.returncode == 2
-    assert failed.stderr.startswith("corpus: ")
+    assert job(tmp_path / "no.tar") == 2
+    assert capsys.readouterr().err.startswith("corpus: ")
 
 
 def captions_of(shard: str) -> list[str]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,9 +10,11 @@ from typing import Any
 import fsspec
 import pyarrow as pa
 import pytest
+import ray
 from annotated_shards import annotate_here, write_plain
-from conftest import ROOT, Head, environment
+from conftest import Head
 from defective_shards import SIDE, Planted, write
+from jobs_here import job_here
 
 from sclip import validate
 from sclip.config import DataConfig
@@ -138,34 +138,37 @@ def test_what_a_shard_calls_its_samples_is_text_on_the_page() -> None:
     assert "&lt;script&gt;" in page
 
 
-def job(head: Head, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "jobs" / "validate.py"), *arguments, "--actors=2"]
-    command += ["--actor-cpus=0.4", "--size=32"]
-    return subprocess.run(command, env=environment(RAY_ADDRESS=head.address), capture_output=True, text=True)
-
-
 @pytest.mark.cluster
 def test_the_job_reports_every_defect_and_tells_by_its_status(
-    head: Head, planted: Planted, tmp_path: Path
+    head: Head,
+    planted: Planted,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", head.address)
+
+    def job(*arguments: object) -> int:
+        return job_here("validate")(*arguments, "--actors=2", "--actor-cpus=0.4", "--size=32")
+
     out = tmp_path / "report"
-    done = job(head, f"{planted.folder}/*.tar", f"--out={out}")
-    assert done.returncode == 1, done.stderr
+    try:
+        assert job(f"{planted.folder}/*.tar", f"--out={out}") == 1
+        said = capsys.readouterr().out
+        assert job(planted.folder / "nowhere.tar", planted.folder / "good.tar") == 2
+        missing = capsys.readouterr()
+        assert job(planted.folder / "good.tar") == 0
+    finally:
+        ray.shutdown()
     lines = [json.loads(line) for line in (out / "quarantine.jsonl").read_text().splitlines()]
     assert entries(lines) == Counter((name, key) for name, key, _ in planted.defects)
     assert [line["shard"] for line in lines] == sorted(line["shard"] for line in lines)
     report = json.loads((out / "report.json").read_text())
     assert report["samples"] == sum(map(len, planted.good.values()))
     assert report["quarantined"] == sum(reason["count"] for reason in report["reasons"]) == len(lines)
-    assert f"look at it: {out / 'report.html'}" in done.stdout
-    assert "N frames: which one" in done.stdout
+    assert f"look at it: {out / 'report.html'}" in said
+    assert "N frames: which one" in said
     assert "N frames" in (out / "report.html").read_text()
     assert not planted.marker.exists()
-
-    missing = job(head, str(planted.folder / "nowhere.tar"), str(planted.folder / "good.tar"))
-    assert missing.returncode == 2
-    assert "nowhere.tar: no such shard" in missing.stderr
-    assert f"{len(planted.good['good.tar'])} samples of 1 shards are trained on" in missing.stdout
-
-    clean = job(head, str(planted.folder / "good.tar"))
-    assert clean.returncode == 0, clean.stderr
+    assert "nowhere.tar: no such shard" in missing.err
+    assert f"{len(planted.good['good.tar'])} samples of 1 shards are trained on" in missing.out
