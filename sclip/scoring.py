@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from safetensors import safe_open
 
 from sclip.config import Config, KEEConfig
@@ -73,7 +74,11 @@ def retention(before: Evaluation, after: Evaluation) -> dict[str, float]:
 def _on_cluster(config: Config, function: Callable[..., None], *arguments: Any) -> None:
     """Run a function on the CPUs and the GPU of one training worker, which do not train at the time."""
     gpus = 1 if config.train.use_gpu else 0
-    task = ray.remote(num_cpus=config.train.worker_cpus, num_gpus=gpus)(function)
+    # Not in the placement group of a sweep's trial, which holds no more than its driver.
+    anywhere = PlacementGroupSchedulingStrategy(placement_group=None)
+    task = ray.remote(num_cpus=config.train.worker_cpus, num_gpus=gpus, scheduling_strategy=anywhere)(
+        function
+    )
     try:
         ray.get(task.remote(*arguments))
     except ray.exceptions.RayTaskError as error:

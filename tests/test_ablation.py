@@ -50,7 +50,7 @@ def test_the_table_has_the_scores_of_the_runs_beside_the_published_ones(
     monkeypatch.setenv("RAY_ADDRESS", head.address)
     monkeypatch.setattr(sweep, "_trial", made_up())
     try:
-        assert job(small, "--seeds", "3", f"run.storage={tmp_path}", "loss.hinge_margin=0.3") == 1
+        assert job(small, f"run.storage={tmp_path}", "loss.hinge_margin=0.3", "--seeds", "3") == 1
     finally:
         ray.shutdown()
     said, folder = capsys.readouterr().out, tmp_path / "sweeps" / "ablation-small"
