@@ -12,6 +12,7 @@ from conftest import free_port
 from jobs_here import job_here
 from registered import RECALL, RELATION, Registry, evaluation
 
+from sclip.evaluate.result import EvaluationError
 from sclip.registry import (
     RegistryError,
     decide,
@@ -161,6 +162,8 @@ def test_an_evaluation_of_other_weights_is_not_recorded(registry: Registry, name
     version = find(registry.client, name, "1")
     with pytest.raises(RegistryError, match=f"of a model is of other weights than models:/{name}/1 has"):
         record(registry.client, version, evaluation(BETTER, weights="2e"))
+    with pytest.raises(EvaluationError, match="evaluated on no benchmark"):
+        record(registry.client, version, evaluation({}))
     record(registry.client, version, evaluation({RELATION: 0.8}, weights="1f"))
     tags = registry.tags("1", name)
     assert tags[RELATION] == "0.8"
