@@ -48,6 +48,8 @@ def main(argv: list[str] | None = None) -> int:
         for source in given.sources:
             name = given.name or Path(source).stem
             entries += excluded(source, name, skips, split=given.split, images=given.images)
+        if not entries:
+            raise ExclusionError("no picture in any of them: " + "; ".join(skips.lines()))
         given.out.parent.mkdir(parents=True, exist_ok=True)
         write_list(entries, given.out)
     except (ExclusionError, ShardError, OSError) as error:

@@ -60,8 +60,16 @@ def main(argv: list[str] | None = None) -> int:
 
 def _register(folder: Path, tracker: tracking.Tracker) -> int:
     """Register the model of a finished run that is not; return the exit status."""
+    from sclip import tracking
+
     result = folder / "result.json"
-    if not result.is_file() or json.loads(result.read_text())["version"]:
+    if not result.is_file():
+        return 0
+    try:
+        registered = bool(json.loads(result.read_text())["version"])
+    except (ValueError, LookupError, TypeError) as error:
+        raise tracking.TrackingError(f"{result}: not what a run leaves behind: {error}") from error
+    if registered:
         return 0
     from sclip import registry  # torch, for a run that needs it
     from sclip.evaluate.result import EVALUATION_FILE, Evaluation, EvaluationError

@@ -2,7 +2,7 @@
 
 my-run, ~/sclip/runs/my-run       a run: its exported model, or its newest checkpoint
 ~/sclip/runs/my-run/step-00000500 a checkpoint
-exported/                         an export of ours, or a folder that open_clip pushed to a hub
+exported/                         an export of ours, also by its file, or a folder that open_clip pushed to a hub
 weights.safetensors               a file of weights that says its architecture
 ViT-B-32:openai                   an open_clip architecture with a tag, or with a file of weights
 ViT-B-32:                         the same with random weights, always the same ones
@@ -11,6 +11,7 @@ models:/structure-clip@champion   a version of the registry
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
 
@@ -45,13 +46,16 @@ def open_model(
 
     Raises ModelError, CheckpointError, RegistryError or ParserError, one line with what was found and what to do.
     """
-    try:
-        if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-            raise ModelError(f"device {device!r}: no GPU that torch can use; take cpu")
-    except RuntimeError as error:
-        raise ModelError(f"device {device!r}: cpu, cuda or cuda:1") from error
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise ModelError(f"device {device!r}: cpu, cuda or cuda:1")
+    if device != "cpu" and not torch.cuda.is_available():
+        raise ModelError(f"device {device!r}: no GPU that torch can use; take cpu")
     text = str(name)
+    if not text.strip():
+        raise ModelError(f"{text!r}: names no model; name {_FORMS}")
     if text.startswith("models:/"):
+        if not re.fullmatch(r"models:/[^/@]+[/@][^/@]+", text):
+            raise ModelError(f"{mask(text)!r}: write models:/NAME@ALIAS or models:/NAME/VERSION")
         return _registered(text, device, tracking_uri, storage)
     for path in (Path(text).expanduser(), Path(storage).expanduser() / "runs" / text):
         if path.exists():
@@ -78,7 +82,8 @@ def _of_path(path: Path, device: str) -> Scorer:
             raise ModelError(f"{path}: a run without a checkpoint yet")
         if not finished and RunFolder(path).latest() is None:
             raise ModelError(f"{path}: a run without a complete checkpoint yet")
-    for export in (path / "model", path):
+    of_export = [path.parent] if path.name == WEIGHTS_FILE else []
+    for export in (path / "model", path, *of_export):
         if (export / WEIGHTS_FILE).is_file() and (export / CONFIG_FILE).is_file():
             return Scorer.load(export, device)
     try:

@@ -107,7 +107,15 @@ class Scorer:
             raise ImageError(f"image in row {row}: {error}") from error
 
     def encode_text(self, captions: Sequence[str], batch_size: int = BATCH_SIZE) -> Tensor:
-        """Return unit features, fp32 [N, D] on the CPU, of captions and the triples that they hold."""
+        """Return unit features, fp32 [N, D] on the CPU, of captions and the triples that they hold.
+
+        Raises ValueError for a single text instead of a list of them, and naming the row, from 0, of what is no text.
+        """
+        if isinstance(captions, str):
+            raise ValueError("captions: one text; pass a list of them")
+        for row, caption in enumerate(captions):
+            if not isinstance(caption, str):
+                raise ValueError(f"caption in row {row}: {type(caption).__name__}, no text")
         return _joined(self._encode_captions(batch) for batch in _batches(captions, batch_size))
 
     def _encode_captions(self, captions: Sequence[str]) -> Tensor:
@@ -153,6 +161,8 @@ def to_uint8(image: bytes | Image.Image, size: int) -> Tensor:
 
 
 def _batches(values: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    if size < 1:
+        raise ValueError(f"batch_size={size}: 1 or more")
     remaining = iter(values)
     while batch := list(itertools.islice(remaining, size)):
         yield batch

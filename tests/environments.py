@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import functools
+from collections.abc import Collection, Mapping
 from importlib import metadata
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+
+@functools.cache
+def _owners() -> Mapping[str, list[str]]:
+    """Return the distributions of each top-level package; they are read from the files of all."""
+    return metadata.packages_distributions()
 
 
 def installed_with(*distributions: str) -> set[str]:
@@ -20,8 +27,7 @@ def installed_with(*distributions: str) -> set[str]:
                 requirement = Requirement(line)
                 if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
                     needed.append(canonicalize_name(requirement.name))
-    owners = metadata.packages_distributions()
-    return {top for top, of in owners.items() if any(canonicalize_name(name) in names for name in of)}
+    return {top for top, of in _owners().items() if any(canonicalize_name(name) in names for name in of)}
 
 
 def only(allowed: Collection[str]) -> str:
@@ -29,7 +35,7 @@ def only(allowed: Collection[str]) -> str:
 
     Our own package stays, where the program's path leads to it; a link that an editable installation left does not.
     """
-    hidden = set(metadata.packages_distributions()) - set(allowed) - {"sclip"}
+    hidden = set(_owners()) - set(allowed) - {"sclip"}
     return f"""
 import sys
 from importlib.machinery import PathFinder

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from conftest import environment, free_port
+from mlflow_stores import empty_store
 
 
 @dataclass
@@ -49,6 +50,7 @@ class MLflowServer:
 def mlflow_server(folder: Path) -> Iterator[MLflowServer]:
     """Yield a server that is not started; its store and artifacts lie in `folder`."""
     port = free_port()
+    empty_store(folder)
     process = subprocess.Popen(
         [sys.executable, __file__, str(port), str(folder)], env=environment(), text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=(folder / "server.log").open("w"),
@@ -65,7 +67,7 @@ def mlflow_server(folder: Path) -> Iterator[MLflowServer]:
 def _serve(port: int, folder: Path) -> None:
     from mlflow.server import constants
 
-    os.environ[constants.BACKEND_STORE_URI_ENV_VAR] = f"sqlite:///{folder / 'server.db'}"
+    os.environ[constants.BACKEND_STORE_URI_ENV_VAR] = f"sqlite:///{folder / 'mlflow.db'}"
     os.environ[constants.ARTIFACT_ROOT_ENV_VAR] = "mlflow-artifacts:/"
     os.environ[constants.ARTIFACTS_DESTINATION_ENV_VAR] = str(folder / "server-artifacts")
     os.environ[constants.SERVE_ARTIFACTS_ENV_VAR] = "true"
@@ -78,7 +80,7 @@ def _serve(port: int, folder: Path) -> None:
             ready, listens = os.pipe()
             server = os.fork()
             if not server:
-                app.test_client().get("/api/2.0/mlflow/experiments/search?max_results=1")  # makes the store
+                app.test_client().get("/api/2.0/mlflow/experiments/search?max_results=1")  # opens the store
                 made = make_server("127.0.0.1", port, app, threaded=True)
                 os.write(listens, b".")
                 made.serve_forever()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mlflow import MlflowClient
+from mlflow_stores import empty_store
 
 from sclip.evaluate.result import Evaluation, Result, Score
 from sclip.registry import register
@@ -40,8 +41,7 @@ class Registry:
     """A store of its own, and one exported model that every version is made of."""
 
     def __init__(self, folder: Path, exported: Path) -> None:
-        """Make the store; its tables take seconds."""
-        self.uri = f"sqlite:///{folder}/mlflow.db"
+        self.uri = empty_store(folder)
         self.client = MlflowClient(self.uri, self.uri)
         self._exported = exported
         self._experiment = self.client.create_experiment("test", f"{folder}/artifacts")

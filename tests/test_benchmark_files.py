@@ -104,6 +104,12 @@ def test_the_folder_of_sugarcrepe_has_the_papers_means_of_kinds(tmp_path: Path) 
 # Winoground
 
 
+WINOGROUND = json.dumps(
+    {"id": 0, "image_0": "a", "image_1": "b", "caption_0": "some plants", "caption_1": "plants some"}
+)
+"""The least that a line has."""
+
+
 def test_winogrounds_lines_are_read_with_pictures_named_as_there(tmp_path: Path) -> None:
     line = {
         "id": 0, "image_0": "ex_0_img_0", "image_1": "ex_0_img_1.png", "collapsed_tag": "Object",
@@ -197,6 +203,20 @@ def test_a_picture_that_is_there_twice_would_be_its_own_rival(tmp_path: Path) ->
         karpathy.read(ABOUT, written(tmp_path, entries), tmp_path)
 
 
+def test_the_image_folder_may_be_the_one_that_karpathys_names_lead_to(tmp_path: Path) -> None:
+    tree = {
+        "images": [
+            {"split": "test", "filename": "a.jpg", "filepath": "val2014", "sentences": [{"raw": "one"}]}
+        ]
+    }
+    (tmp_path / "coco" / "val2014").mkdir(parents=True)
+    (tmp_path / "coco" / "val2014" / "a.jpg").write_bytes(b"")
+    for folder in (tmp_path / "coco", tmp_path / "coco" / "val2014"):
+        (image,) = karpathy.read(ABOUT, written(tmp_path, tree), folder).images
+        assert image.picture.path == str(tmp_path / "coco" / "val2014" / "a.jpg")
+        assert image.name == "val2014/a.jpg"
+
+
 # What is no benchmark
 
 
@@ -208,8 +228,11 @@ def test_a_picture_that_is_there_twice_would_be_its_own_rival(tmp_path: Path) ->
         (aro.relations, [aro_entry(), {}], "case 1: no field 'bbox_x'"),
         (aro.relations, [aro_entry(bbox_w=0)], "case 0: bbox_w, bbox_h=0"),
         (aro.relations, [aro_entry(true_caption=None)], "case 0: true_caption=None"),
-        (aro.relations, [aro_entry(), "text"], "case 1: "),
+        (aro.relations, [aro_entry(), "text"], "case 1: 'text' is no object with fields"),
         (aro.relations, [aro_entry(bbox_x="left")], "case 0: "),
+        (aro.relations, [aro_entry(bbox_x=float("inf"))], "case 0: cannot convert float infinity"),
+        (aro.relations, [aro_entry(true_caption="\ud800")], "case 0: true_caption='\\ud800' is no text"),
+        (aro.attributes, [aro_entry(attributes=["red"])], "case 0: attributes=['red'] is no list of two"),
         (aro.attributes, [aro_entry()], "case 0: no field 'attributes'"),
         (sugarcrepe.read, [], "must hold an object"),
         (
@@ -229,8 +252,11 @@ def test_a_picture_that_is_there_twice_would_be_its_own_rival(tmp_path: Path) ->
             "two cases of one id",
         ),
         (valse.read, {"0": {"image_file": "a.jpg", "caption": [], "foil": "b"}}, "case 0: "),
-        (karpathy.read, {"images": [{"split": "test", "filename": "a"}]}, "case 0: no field 'sentences'"),
+        (karpathy.read, {"images": [{"split": "test", "filename": "a"}]}, "image 0: no field 'sentences'"),
         (karpathy.read, {"pictures": []}, "must be Karpathy's JSON"),
+        (karpathy.read, {"images": 3}, "images=3: must be a list"),
+        (karpathy.read, {"images": [7]}, "image 0: 7 is no object with fields"),
+        (karpathy.read, {"images": [], "annotations": None}, "annotations=None: must be a list"),
         (karpathy.read, [{"image": "a.jpg", "caption": [1]}], "case 0: caption=[1]"),
     ],
 )
@@ -246,5 +272,30 @@ def test_a_missing_file_and_one_that_is_no_json_are_named(tmp_path: Path) -> Non
     (tmp_path / "cut.json").write_text("[{")
     with pytest.raises(BenchmarkError, match=r"cut\.json: cannot be read as JSON"):
         aro.relations(ABOUT, tmp_path / "cut.json")
-    with pytest.raises(BenchmarkError, match=r"nothing\.jsonl: "):
+    with pytest.raises(BenchmarkError, match=r"nothing\.jsonl: no such file"):
         winoground.read(ABOUT, tmp_path / "nothing.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("lines", "found"),
+    [
+        ("", "must hold a line for each case"),
+        ("[3]", "case 0: '[3]' is no object with fields"),
+        ("{}\n", "case 0: no field 'image_0'"),
+        ("[" * 100_000, "case 0: maximum recursion depth"),
+        (f"{WINOGROUND}\n{WINOGROUND}", "two cases of one id, 0"),
+    ],
+)
+def test_a_bad_line_of_winoground_is_named(tmp_path: Path, lines: str, found: str) -> None:
+    (tmp_path / "examples.jsonl").write_text(lines)
+    with pytest.raises(BenchmarkError, match=r"examples\.jsonl: ") as raised:
+        winoground.read(ABOUT, tmp_path / "examples.jsonl", tmp_path)
+    assert found in str(raised.value)
+
+
+def test_a_line_of_winoground_may_hold_any_character_of_text(tmp_path: Path) -> None:
+    (tmp_path / "examples.jsonl").write_text(
+        "\ufeff" + WINOGROUND.replace("some", "some\u2028"), encoding="utf-8"
+    )
+    (pair,) = winoground.read(ABOUT, tmp_path / "examples.jsonl", tmp_path).cases
+    assert pair.captions[0] == "some\u2028 plants"

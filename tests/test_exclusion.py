@@ -231,6 +231,7 @@ def test_shards_are_listed(tmp_path: Path) -> None:
             "no picture of the split 'test'",
         ),
         ("empty.tar", None, "empty.tar"),
+        ("junk.tar", "no tar", "no picture in any of them: 1 skipped: sample that cannot be read"),
     ],
 )
 def test_a_source_that_is_none_is_one_line_and_status_2(

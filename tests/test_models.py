@@ -57,7 +57,9 @@ def test_a_run_is_found_by_name_and_folder_and_stands_for_its_model_or_its_newes
 def test_an_export_keeps_its_parser_and_a_bare_one_gets_the_usual(tmp_path: Path) -> None:
     Scorer(small_model()).save(tmp_path / "saved")
     export(small_model(), tmp_path / "bare")
-    assert torch.equal(encoded(sclip.load(tmp_path / "saved")), encoded(sclip.load(str(tmp_path / "bare"))))
+    expected = encoded(sclip.load(tmp_path / "saved"))
+    assert torch.equal(expected, encoded(sclip.load(str(tmp_path / "bare"))))
+    assert torch.equal(expected, encoded(sclip.load(tmp_path / "saved" / "model.safetensors")))
 
 
 def test_an_architecture_without_a_tag_has_random_weights_always_the_same_ones() -> None:
@@ -93,8 +95,14 @@ def test_each_form_says_what_is_wrong_with_it(tmp_path: Path) -> None:
         open_model("ViT-B-32:opnai")
     with pytest.raises(ModelError, match="no GPU" if not torch.cuda.is_available() else "no such"):
         open_model("nothing", "cuda")
-    with pytest.raises(ModelError, match="device 'gpu': cpu, cuda or cuda:1"):
-        open_model("nothing", "gpu")
+    for device in ("gpu", "mps", ""):
+        with pytest.raises(ModelError, match=f"device '{device}': cpu, cuda or cuda:1"):
+            open_model("nothing", device)
+    with pytest.raises(ModelError, match="'': names no model"):
+        open_model("")
+    for name in ("models:/", "models:/name", "models:/a/b/c"):
+        with pytest.raises(ModelError, match=f"'{name}': write models:/NAME@ALIAS or models:/NAME/VERSION"):
+            open_model(name, storage=tmp_path)
     started = tmp_path / "runs" / "started"
     started.mkdir(parents=True)
     (started / "config.json").write_text("{}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -11,9 +11,18 @@ import pytest
 from conftest import free_port
 from jobs_here import job_here
 from registered import RECALL, RELATION, Registry, evaluation
-from small_model import small_scorer
 
-from sclip.registry import RegistryError, decide, evaluation_of, find, promote_by_hand, record, roll_back
+from sclip.evaluate.result import EvaluationError
+from sclip.registry import (
+    RegistryError,
+    decide,
+    evaluation_of,
+    find,
+    promote_by_hand,
+    record,
+    roll_back,
+    versions,
+)
 
 GATES = (f"{RELATION} >= champion - interval", f"{RECALL} >= champion - 0.01", f"{RELATION} >= 0.5")
 GOOD = {RELATION: 0.70, RECALL: 0.43}
@@ -24,9 +33,12 @@ promote = job_here("promote")
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A registry whose versions hold nothing but their evaluation: no test here loads a model."""
     folder = tmp_path_factory.mktemp("registry")
-    return Registry(folder, small_scorer().save(folder / "model"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(versions, "_save", lambda path, *_: path.mkdir() or path)
+        yield Registry(folder, folder)
 
 
 @pytest.fixture
@@ -150,6 +162,8 @@ def test_an_evaluation_of_other_weights_is_not_recorded(registry: Registry, name
     version = find(registry.client, name, "1")
     with pytest.raises(RegistryError, match=f"of a model is of other weights than models:/{name}/1 has"):
         record(registry.client, version, evaluation(BETTER, weights="2e"))
+    with pytest.raises(EvaluationError, match="evaluated on no benchmark"):
+        record(registry.client, version, evaluation({}))
     record(registry.client, version, evaluation({RELATION: 0.8}, weights="1f"))
     tags = registry.tags("1", name)
     assert tags[RELATION] == "0.8"

@@ -11,7 +11,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -188,48 +188,34 @@ def test_its_example_is_answered(version: Path, model: Any) -> None:
     assert len(model.predict(example)["score"]) == 1
 
 
-def test_it_runs_where_only_its_requirements_and_its_own_code_are_found(
-    version: Path, scorer: Scorer, tmp_path: Path
-) -> None:
-    requirements = [Requirement(line).name for line in (version / "requirements.txt").read_text().split()]
-    allowed = installed_with(*requirements)
-    assert {"ray", "webdataset", "pytest"}.isdisjoint(allowed)
-    (tmp_path / "a.png").write_bytes(IMAGES[0])
-    program = f"""{only(allowed)}
+# Over HTTP, where only the requirements of a version and its own code are found
+
+
+ISOLATED = """
+import sys
 from importlib.util import find_spec
-assert find_spec("sclip") is None and find_spec("ray") is None
-import json
-import mlflow.pyfunc
-import pandas as pd
-model = mlflow.pyfunc.load_model({str(version)!r})
-rows = pd.DataFrame({{"image": ["a.png", open("a.png", "rb").read()], "caption": {CAPTIONS[:2]!r}}})
-graphs = model.predict(rows, params={{"output": "scene_graph"}})
-import sclip
-print(json.dumps([sclip.__file__, model.predict(rows)["score"].tolist(), graphs["triples"].tolist()]))
+with open({seen!r}, "a") as file:
+    print([name for name in {names!r} if find_spec(name)], file=file)
 """
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", program], cwd=tmp_path, env=environment(), capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    source, scores, triples = json.loads(done.stdout.splitlines()[-1])
-    assert Path(source).is_relative_to(version)
-    assert scores == pytest.approx(scorer.score([IMAGES[0]] * 2, CAPTIONS[:2]).tolist(), abs=1e-5)
-    assert ["brown", "is", "dog"] in triples[0]
-
-
-# Over HTTP
 
 
 class Server:
-    """`mlflow models serve` of the candidate on loopback, ended with its children."""
+    """`mlflow models serve` of the candidate on loopback, ended with its children.
 
-    def __init__(self, uri: str, folder: Path) -> None:
+    None of its processes finds what is installed beside `allowed`, nor our own package but for the version's copy.
+    """
+
+    def __init__(self, uri: str, folder: Path, allowed: Collection[str]) -> None:
+        self.seen = folder / "seen.txt"
+        program = only(allowed) + ISOLATED.format(seen=str(self.seen), names=["sclip", "ray", "mlflow"])
+        (folder / "sitecustomize.py").write_text(
+            program
+        )  # run by each Python that has the folder in its path
         port = free_port()
         self.url = f"http://127.0.0.1:{port}/invocations"
         command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", f"models:/{NAME}@candidate"]
         command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
-        env = environment(MLFLOW_TRACKING_URI=uri, PYTHONUNBUFFERED="1")
-        env.pop("PYTHONPATH", None)
+        env = environment(MLFLOW_TRACKING_URI=uri, PYTHONUNBUFFERED="1", PYTHONPATH=str(folder))
         self._process = subprocess.Popen(
             command, cwd=folder, env=env, text=True, start_new_session=True,
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
@@ -262,9 +248,18 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(registry.uri, tmp_path_factory.mktemp("server")) as server:
+def server(registry: Registry, version: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    requirements = [Requirement(line).name for line in (version / "requirements.txt").read_text().split()]
+    allowed = installed_with(*requirements)
+    assert {"ray", "webdataset", "pytest"}.isdisjoint(allowed)
+    with Server(registry.uri, tmp_path_factory.mktemp("server"), allowed) as server:
         yield server
+
+
+def test_the_server_has_its_requirements_alone_and_the_package_from_the_version(server: Server) -> None:
+    started = server.seen.read_text().splitlines()
+    assert len(started) > 1  # the command, and the process that answers
+    assert set(started) == {"['mlflow']"}
 
 
 def encoded(image: bytes) -> str:

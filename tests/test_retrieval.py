@@ -225,3 +225,11 @@ def test_top5_is_lost_where_five_classes_score_at_least_as_high() -> None:
     alike = task.result(at_angles({A: 0.0, B: 0.0}, dict.fromkeys(task.captions(), 0.3)))
     assert alike.scores["top5"].value == 0
     assert alike.counts["ties"] == 2
+
+
+def test_of_two_classes_of_one_name_the_first_is_chosen_as_by_an_argmax() -> None:
+    images = [Labelled("x", A, 1), Labelled("y", B, 2)]
+    task = ZeroShot(ABOUT, images, ("dog", "missile", "missile"), "simple")
+    angles = {c: 0.0 if "dog" in c else 1.0 for c in task.captions()}
+    result = task.result(at_angles({A: 1.0, B: 1.0}, angles))
+    assert result.won == {"x": True, "y": False}

@@ -62,6 +62,15 @@ def test_a_broken_image_is_named_by_its_row(scorer: Scorer, broken: Any) -> None
         scorer.encode_image([picture(), picture(), picture(), broken], batch_size=2)
 
 
+def test_what_is_no_list_of_captions_is_told(scorer: Scorer) -> None:
+    with pytest.raises(ValueError, match="captions: one text; pass a list"):
+        scorer.encode_text("a dog")
+    with pytest.raises(ValueError, match="caption in row 1: NoneType, no text"):
+        scorer.encode_text(["a dog", None])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="batch_size=0: 1 or more"):
+        scorer.encode_text(["a dog"], 0)
+
+
 def test_images_and_captions_must_be_as_many(scorer: Scorer) -> None:
     with pytest.raises(ValueError, match="1 images and 2 captions"):
         scorer.score([picture()], ["a", "b"])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from mlflow_stores import empty_store
 
 from sclip.config import Config, DataConfig, RunConfig, TrackingConfig, TrainConfig
 from sclip.config_loader import flatten, to_tree
@@ -26,8 +27,10 @@ CONFIG = Config(train=TrainConfig(epochs=3), data=DataConfig(shards=("a.tar", "b
 
 @pytest.fixture(scope="module")
 def storage(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A storage folder; its SQLite store is made by the first test and takes seconds."""
-    return str(tmp_path_factory.mktemp("storage"))
+    """A storage folder with an empty store."""
+    folder = tmp_path_factory.mktemp("storage")
+    empty_store(folder)
+    return str(folder)
 
 
 Opened = Callable[..., Tracker]

@@ -10,9 +10,11 @@ from conftest import free_port
 from jobs_here import job_here
 from mlflow import MlflowClient
 from mlflow_server import MLflowServer, mlflow_server
+from registered import RELATION, evaluation
 
 from sclip.config import Config, TrackingConfig
 from sclip.config_loader import to_tree
+from sclip.evaluate.result import EVALUATION_FILE
 from sclip.masking import mask
 from sclip.tracking import RUN_NAME_TAG, Tracker, TrackingError, history, open_recorded, open_run
 from sclip.train.run_folder import RunFolder
@@ -186,12 +188,35 @@ def test_the_model_of_a_finished_run_is_registered_by_the_job_once(
     folder.start(to_tree(made), [{"/data/0.tar": 5}])
     assert sync(folder.path) == 0
     assert calls == []  # it is not finished
-    folder.record_result({"scores": {"relation/accuracy": 0.9}, "version": ""})
+    folder.record_result({"scores": {RELATION: 0.9}, "version": ""})
+    assert sync(folder.path) == 1
+    assert "evaluation.json: holds no evaluation" in capsys.readouterr().err
+    measured = evaluation({RELATION: 0.9})
+    measured.write(folder.path / EVALUATION_FILE)
     for _ in range(2):
         assert sync(folder.path) == 0
-    assert calls == [("unregistered", folder.model, "mine", {"relation/accuracy": 0.9})]
+    assert calls == [("unregistered", folder.model, "mine", measured, ())]
     assert capsys.readouterr().out.count("registered: models:/mine/3") == 1
-    assert folder.result == {"scores": {"relation/accuracy": 0.9}, "version": "3"}
+    assert folder.result == {"scores": {RELATION: 0.9}, "version": "3", "decision": []}
+
+
+@pytest.mark.parametrize("line", ["3", '{"run": 3}', '{"run": {"name": "without a store"}}', "[" * 100_000])
+def test_a_journal_of_something_else_is_told(
+    tmp_path: Path, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tracking.jsonl").write_text(f"{line}\n")
+    assert sync(tmp_path) == 2
+    assert f"{tmp_path}: not the folder of a run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("result", ["", "[]", "{}"])
+def test_a_result_of_something_else_is_told(
+    server: MLflowServer, tmp_path: Path, result: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert open_run(config(server.uri), "odd", str(tmp_path)).finish() == ""
+    (tmp_path / "runs" / "odd" / "result.json").write_text(result)
+    assert sync(tmp_path / "runs" / "odd") == 2
+    assert "result.json: not what a run leaves behind" in capsys.readouterr().err
 
 
 def test_what_cannot_be_sent_is_told_with_the_remedy(

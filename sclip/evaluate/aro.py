@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sclip.evaluate.benchmarks import About, at_case, box_of, each, images_of, text_of
+from sclip.evaluate.benchmarks import About, at_case, box_of, each, images_of, is_text, text_of
 from sclip.evaluate.choice import Case, Choice
 from sclip.evaluate.picture import Picture
 
@@ -71,8 +71,10 @@ def attributes(about: About, file: Path, images: Path | None = None) -> Choice:
     """
 
     def pair(entry: dict[str, Any]) -> str:
-        first, second = entry["attributes"]
-        return f"{first}_{second}"
+        found = entry["attributes"]
+        if not isinstance(found, list) or len(found) != 2 or not all(map(is_text, found)):
+            raise ValueError(f"attributes={found!a} is no list of two texts")
+        return "_".join(found)
 
     cases = _cases(file, images, pair)
     return Choice(about, cases, macro=True, least_cases=LEAST_ATTRIBUTE_CASES)

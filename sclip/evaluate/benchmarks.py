@@ -7,7 +7,9 @@ it needs, and turns their features into a `Result`. Nothing here or in a reader 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Hashable, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -16,7 +18,19 @@ from sclip.evaluate.features import Features
 from sclip.evaluate.picture import BenchmarkError, Picture
 from sclip.evaluate.result import Result
 
-__all__ = ["About", "BenchmarkError", "Task", "box_of", "each", "images_of", "left", "read_json", "text_of"]
+__all__ = [
+    "About",
+    "BenchmarkError",
+    "Task",
+    "box_of",
+    "each",
+    "entries",
+    "images_of",
+    "is_text",
+    "left",
+    "named_once",
+]
+__all__ += ["no_such_file", "read_json", "text_of"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +83,7 @@ class Task(Protocol):
 
 
 _Case = TypeVar("_Case")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def left(about: About, cases: Sequence[_Case], kept: Sequence[_Case], what: str = "cases") -> About:
@@ -88,9 +103,14 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise BenchmarkError(f"{path}: no such file; jobs/fetch.py says where benchmarks are had") from error
+        raise no_such_file(path) from error
     except (OSError, ValueError, RecursionError) as error:
         raise BenchmarkError(f"{path}: cannot be read as JSON: {error}") from error
+
+
+def no_such_file(path: Path) -> BenchmarkError:
+    """Return the error for a benchmark's file that is missing."""
+    return BenchmarkError(f"{path}: no such file; jobs/fetch.py says where benchmarks are had")
 
 
 def each(path: Path, what: str, kind: type[list[Any]] | type[dict[str, Any]]) -> list[tuple[str, Any]]:
@@ -101,15 +121,37 @@ def each(path: Path, what: str, kind: type[list[Any]] | type[dict[str, Any]]) ->
     found = read_json(path)
     if not isinstance(found, kind) or not found:
         raise BenchmarkError(f"{path}: must hold {'a list' if kind is list else 'an object'} of {what}")
-    named = found.items() if isinstance(found, dict) else enumerate(found)
-    return [(str(name), entry) for name, entry in named]
+    return entries(path, found)
+
+
+def entries(path: Path, found: object, what: str = "case") -> list[tuple[str, Any]]:
+    """Return (name, entry) of a list or an object of entries as `each` does, of one that was read already.
+
+    Raises BenchmarkError naming file and entry where it is neither, or one of them is no object with fields.
+    """
+    if not isinstance(found, list | dict):
+        raise BenchmarkError(f"{path}: {what}s={ascii(found)[:50]}: must be a list")
+    named = [
+        (str(name), entry) for name, entry in (found.items() if isinstance(found, dict) else enumerate(found))
+    ]
+    for name, entry in named:
+        if not isinstance(entry, dict):
+            raise BenchmarkError(f"{path}: {what} {name}: {ascii(entry)[:50]} is no object with fields")
+    return named
+
+
+def named_once(path: Path, names: Iterable[str]) -> None:
+    """Raise BenchmarkError where two cases have one name: one would be taken for the other."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise BenchmarkError(f"{path}: two cases of one id, {twice[0]}")
 
 
 class at_case:
     """Turn what a bad entry raises into a BenchmarkError that names file and case; a context manager."""
 
-    def __init__(self, path: Path, name: Hashable) -> None:
-        self._place = f"{path}: case {name}"
+    def __init__(self, path: Path, name: Hashable, what: str = "case") -> None:
+        self._place = f"{path}: {what} {name}"
 
     def __enter__(self) -> None:
         return None
@@ -119,16 +161,23 @@ class at_case:
             return
         if isinstance(error, KeyError):
             raise BenchmarkError(f"{self._place}: no field {error}") from error
-        if isinstance(error, (TypeError, ValueError, LookupError, AttributeError)):
+        if isinstance(
+            error, (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
+        ):
             raise BenchmarkError(f"{self._place}: {error}") from error
 
 
 def text_of(entry: Mapping[str, Any], field: str) -> str:
     """Return a field that must be text; ValueError where it is none or empty, KeyError where it is missing."""
     value = entry[field]
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{field}={value!r} is no text")
-    return value
+    if not is_text(value):
+        raise ValueError(f"{field}={ascii(value)[:50]} is no text")
+    return str(value)
+
+
+def is_text(value: object) -> bool:
+    """Return whether a value is text with something in it, which can be written: half of a surrogate pair cannot."""
+    return isinstance(value, str) and bool(value.strip()) and not _SURROGATE.search(value)
 
 
 def box_of(left: int, top: int, width: int, height: int, fields: str) -> tuple[int, int, int, int]:

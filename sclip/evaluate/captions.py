@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sclip.evaluate.benchmarks import About, BenchmarkError, at_case, box_of, each, images_of, text_of
+from sclip.evaluate.benchmarks import About, at_case, box_of, each, images_of, is_text, named_once, text_of
 from sclip.evaluate.choice import Case, Choice
 from sclip.evaluate.picture import Picture
 
@@ -34,14 +34,13 @@ def read(about: About, file: Path, images: Path | None = None) -> Choice:
                 str(entry.get("group", "")),
             )  # fmt: skip
             cases.append(case)
-    if len({case.name for case in cases}) < len(cases):
-        raise BenchmarkError(f"{file}: two cases of one id")
+    named_once(file, (case.name for case in cases))
     return Choice(about, cases, macro=any(case.group for case in cases))
 
 
 def _false(entry: Mapping[str, Any]) -> tuple[str, ...]:
     found = entry["false_captions"]
-    if not isinstance(found, list) or not found or not all(isinstance(text, str) and text for text in found):
+    if not isinstance(found, list) or not found or not all(map(is_text, found)):
         raise ValueError(f"false_captions={found!r} is no list of texts")
     return tuple(found)
 

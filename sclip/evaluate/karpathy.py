@@ -16,7 +16,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sclip.evaluate.benchmarks import About, BenchmarkError, at_case, images_of, read_json, text_of
+from sclip.evaluate.benchmarks import (
+    About,
+    BenchmarkError,
+    at_case,
+    entries,
+    images_of,
+    is_text,
+    read_json,
+    text_of,
+)
 from sclip.evaluate.picture import Picture
 from sclip.evaluate.retrieval import Captioned, Retrieval
 
@@ -33,7 +42,7 @@ def read(
     Args:
         about: name and definition.
         file: the JSON.
-        images: the folder that its names are relative to.
+        images: the folder that its names are relative to, or that the pictures lie in.
         split: of Karpathy's form.
         captions: most captions of an image, 0 for all; None: as the form's authors.
 
@@ -59,7 +68,7 @@ def captioned(file: Path, images: Path | None, split: str, captions: int | None)
     most = most if captions is None else captions
     folder = images_of(file, images)
     kept = [
-        Captioned(name, Picture(str(folder / name)), texts[:most] if most else texts)
+        Captioned(name, Picture(str(_place(folder, name))), texts[:most] if most else texts)
         for name, texts in found if texts
     ]  # fmt: skip
     if not kept:
@@ -67,9 +76,16 @@ def captioned(file: Path, images: Path | None, split: str, captions: int | None)
     return kept
 
 
+def _place(folder: Path, name: str) -> Path:
+    """Return where a picture lies: the folder may also be the one that the names lead to (`val2014/COCO_..`)."""
+    path = folder / name
+    beside = folder / path.name
+    return beside if path != beside and not path.parent.is_dir() and beside.is_file() else path
+
+
 def _karpathy(file: Path, tree: Mapping[str, Any], split: str) -> Iterator[tuple[str, tuple[str, ...]]]:
-    for number, image in enumerate(tree["images"]):
-        with at_case(file, number):
+    for number, image in entries(file, tree["images"], "image"):
+        with at_case(file, number, "image"):
             if image["split"] == split:
                 name = text_of(image, "filename")
                 folder = image.get("filepath", "")
@@ -77,22 +93,22 @@ def _karpathy(file: Path, tree: Mapping[str, Any], split: str) -> Iterator[tuple
                 yield (f"{folder}/{name}" if folder else name), texts
 
 
-def _blip(file: Path, entries: list[Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    for number, entry in enumerate(entries):
+def _blip(file: Path, found: list[Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for number, entry in entries(file, found):
         with at_case(file, number):
             texts = entry["caption"]
             if isinstance(texts, str):  # of its training files
                 texts = [texts]
-            if not all(isinstance(text, str) and text for text in texts):
-                raise ValueError(f"caption={texts!r} is no list of texts")
+            if not isinstance(texts, list) or not all(map(is_text, texts)):
+                raise ValueError(f"caption={texts!a} is no list of texts")
             yield text_of(entry, "image"), tuple(texts)
 
 
 def _coco(file: Path, tree: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
     texts: dict[Any, list[str]] = {}
-    for number, entry in enumerate(tree["annotations"]):
-        with at_case(file, f"annotation {number}"):
+    for number, entry in entries(file, tree["annotations"], "annotation"):
+        with at_case(file, number, "annotation"):
             texts.setdefault(entry["image_id"], []).append(text_of(entry, "caption"))
-    for number, image in enumerate(tree["images"]):
-        with at_case(file, f"image {number}"):
+    for number, image in entries(file, tree["images"], "image"):
+        with at_case(file, number, "image"):
             yield text_of(image, "file_name"), tuple(texts.get(image["id"], ()))

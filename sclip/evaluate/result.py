@@ -42,7 +42,7 @@ class Score:
     """Lower end of the 95 % interval, from a bootstrap over images."""
     high: float
     chance: float
-    """What a model that knows nothing would reach."""
+    """What guessing reaches; a model whose texts lean to one form of caption lies beside it, in either direction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,22 +147,30 @@ class Evaluation:
 
     @classmethod
     def read(cls, path: Path) -> Evaluation:
-        """Return what `write` wrote. Raises EvaluationError naming the file."""
+        """Return what `write` wrote. Raises EvaluationError naming the file and what is wrong with it."""
         try:
             tree = json.loads(path.read_text(encoding="utf-8"))
             if tree["version"] != VERSION:
                 raise EvaluationError(
                     f"{path}: of version {tree['version']}, this is {VERSION}; evaluate again"
                 )
-            return cls(tree["model"], tree["facts"], [_result(entry) for entry in tree["results"]])
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            facts = {name: str(value) for name, value in tree["facts"].items()}
+            return cls(str(tree["model"]), facts, [_result(entry) for entry in tree["results"]])
+        except KeyError as error:
+            raise EvaluationError(f"{path}: holds no evaluation: no field {error}") from error
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             if isinstance(error, EvaluationError):
                 raise
             raise EvaluationError(f"{path}: holds no evaluation: {error}") from error
 
 
 def _result(tree: Mapping[str, Any]) -> Result:
-    scores = {name: Score(**score) for name, score in tree["scores"].items()}
+    scores = {
+        name: Score(**{end: float(value) for end, value in score.items()})
+        for name, score in tree["scores"].items()
+    }
+    if tree["headline"] not in scores or "cases" not in tree["counts"] or not isinstance(tree["won"], dict):
+        raise ValueError(f"{tree['name']} is without its headline, its number of cases, or which were won")
     groups = [Group(**group) for group in tree["groups"]]
     examples = [_example(example) for example in tree["examples"]]
     return Result(**{**tree, "scores": scores, "groups": groups, "examples": examples})

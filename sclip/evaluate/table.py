@@ -43,6 +43,8 @@ def show(evaluations: Sequence[Evaluation], comparison: Comparison | None, conso
                 last = model == len(evaluations) - 1
                 table.add_row(Text(f"  {evaluation.model}"), _told(score), "", p_value, end_section=last)
     console.print(table)
+    if several:
+        console.print("p: McNemar's exact test against the first model, adjusted by Holm", highlight=False)
     for result in evaluations[0].results:
         counts = ", ".join(
             f"{count:,} {what.replace('_', ' ')}" for what, count in result.counts.items() if count

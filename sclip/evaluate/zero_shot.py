@@ -91,7 +91,11 @@ class Labelled:
 
 @dataclass(frozen=True)
 class ZeroShot:
-    """Name the class of a picture; a class that scores as high as the right one counts as before it."""
+    """Name the class of a picture; a class that scores as high as the right one counts as before it.
+
+    Of classes of one name, as open_clip has two "missile" and two "sunglasses" for ImageNet, the first is chosen, as
+    an argmax does.
+    """
 
     about: About
     images: Sequence[Labelled]
@@ -162,11 +166,21 @@ class ZeroShot:
         )
 
     def _cosines(self, features: Features, classes: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the cosines of some pictures with every class, [n, classes], and with their own, [n, 1]."""
+        """Yield the cosines of some pictures with every class, [n, classes], and with their own, [n, 1].
+
+        A class of the right one's name has infinity where it comes before that, and less than any where it comes after.
+        """
+        number = {name: at for at, name in enumerate(dict.fromkeys(self.classes))}
+        named = torch.tensor([number[name] for name in self.classes])
+        place = torch.arange(len(named))
         for start in range(0, len(self.images), _AT_A_TIME):
             some = self.images[start : start + _AT_A_TIME]
             cosines = features.of_pictures(image.picture for image in some) @ classes.T
-            yield cosines, cosines.gather(1, torch.tensor([[image.label] for image in some]))
+            labels = torch.tensor([[image.label] for image in some])
+            twins = named == named[labels]
+            cosines = cosines.masked_fill(twins & (place < labels), torch.inf)
+            cosines = cosines.masked_fill(twins & (place > labels), -torch.inf)
+            yield cosines, cosines.gather(1, labels)
 
     def _score(self, won: Sequence[bool], k: int, name: str, classes: Sequence[str] | None = None) -> Score:
         images = [image.picture.image for image in self.images]

@@ -50,8 +50,9 @@ def record(client: MlflowClient, version: ModelVersion, evaluation: Evaluation) 
     """Replace what was measured of a version: the file beside the model, and the tags.
 
     Raises RegistryError where the store refuses, the version was not registered by `register`, or the evaluation is
-    of other weights than the one recorded before.
+    of other weights than the one recorded before; EvaluationError where it is of no benchmark.
     """
+    evaluation.require_results()
     named = f"models:/{version.name}/{version.version}"
     model_id = version.tags.get(MODEL_TAG)
     if not model_id:

@@ -122,8 +122,11 @@ def _read(path: Path, offset: int) -> Iterator[tuple[int, Event]]:
             if not line.endswith(b"\n"):  # being written
                 return
             offset += len(line)
-            with contextlib.suppress(ValueError):  # torn by the end of a process
+            try:
                 event = json.loads(line)
+            except (ValueError, RecursionError):  # torn by the end of a process
+                continue
+            if isinstance(event, dict):
                 yield offset, event
 
 

@@ -52,7 +52,10 @@ def open_recorded(folder: Path, uri: str = "") -> Tracker:
     """
     journal = Journal(folder) if (folder / JOURNAL).is_file() else None
     head = next((event["run"] for _, event in journal.read() if "run" in event), None) if journal else None
-    if journal is None or head is None:
+    known = isinstance(head, dict) and all(
+        isinstance(head.get(name), str) for name in ("uri", "experiment", "name", "storage")
+    )
+    if journal is None or head is None or not known:
         raise TrackingError(f"{folder}: not the folder of a run, which holds a {JOURNAL}")
     if "***" in (uri or head["uri"]):
         raise TrackingError(f"{head['uri']}: what is masked there is not kept; give the store with --uri")
