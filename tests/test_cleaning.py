@@ -23,7 +23,7 @@ def run_with(
     storage: Path, name: str, idle_s: float, checkpoints: int = 0, *, half: bool = False, done: bool = False
 ) -> Path:
     folder = RunFolder(storage / "runs" / name)
-    folder.start({"data": {"weights": []}}, [])
+    folder.start({"data": {"weights": []}, "tracking": {"uri": ""}}, [])
     for step in range(checkpoints):
         place = folder.step_path(step)
         place.mkdir()

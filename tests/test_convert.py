@@ -128,7 +128,7 @@ def test_a_checkpoint_becomes_an_export_that_a_scorer_loads(
     source = run.path if of == "run" else run.path / of
     assert f"{NAME} (GELU), knowledge encoder of 1 layers" in done(capsys, source, tmp_path / "export")
     assert_same_weights(load_exported(tmp_path / "export"), model)
-    assert Scorer.load(tmp_path / "export").image_size == 64
+    assert Scorer.load(tmp_path / "export").image_size == 48
 
 
 def test_a_checkpoint_keeps_the_activation_of_the_weights_that_its_run_started_from(

@@ -12,7 +12,7 @@ from sclip.config.checks import require
 class ScenesConfig:
     """The generated scenes that are trained on where `data.shards` is empty."""
 
-    train_samples: int = 16000
+    train_samples: int = 20000
     """Training scenes to generate."""
     heldout_samples: int = 1000
     """Held-out scenes, of combinations that training never shows."""
