@@ -148,7 +148,7 @@ def test_a_name_in_use_with_another_config_stops_and_shows_the_difference(
 ) -> None:
     with pytest.raises(ConfigError, match=r"run\.name='first'") as raised:
         start("run.name=first", "train.learning_rate=5e-4")
-    assert "train.learning_rate: 0.001 -> 0.0005" in str(raised.value)
+    assert "train.learning_rate: 0.002 -> 0.0005" in str(raised.value)
 
 
 @pytest.fixture(scope="module")

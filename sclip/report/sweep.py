@@ -52,13 +52,19 @@ def ranked(trials: Sequence[TrialLike], score: str) -> list[TrialLike]:
 
 
 def show(trials: Sequence[TrialLike], score: str, console: Console) -> None:
-    """Print a line for each trial: what it set, every score, or why it failed."""
+    """Print a line for each trial: what it set, the score, the first one of each other benchmark, or why it failed."""
     keys = list(dict.fromkeys(key for trial in trials for key in trial.point))
     names = [name for trial in trials for name in trial.scores if name.rpartition("/")[2] not in _NO_SCORES]
-    shown = [score, *(name for name in dict.fromkeys(names) if name != score)] if names else []
+    first = {name.partition("/")[0]: name for name in [*reversed(names), score]}
+    shown = [score, *(name for name in reversed(first.values()) if name != score)] if names else []
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("run", *keys, *shown):
-        table.add_column(heading, justify="left" if heading == "run" else "right", overflow="fold")
+        table.add_column(
+            heading,
+            justify="left" if heading == "run" else "right",
+            overflow="fold",
+            no_wrap=heading in ("run", score),
+        )
     for trial in ranked(trials, score):
         cells = [f"{trial.scores[name]:.3f}" if name in trial.scores else "–" for name in shown]
         table.add_row(trial.name, *(str(trial.point.get(key, "")) for key in keys), *cells)
