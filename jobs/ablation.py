@@ -60,9 +60,8 @@ def main(argv: list[str] | None = None) -> int:
         asked = ablation.read(path if path.is_file() else CONFIGS / "ablation" / f"{given.ablation}.yaml")
         asked = ablation.narrowed(asked, given.rows, given.seeds)
         name = given.name or f"ablation-{path.stem}"
-        config = load(
-            ["--config", asked.config, *given.overrides], folder=CONFIGS, default="", description=""
-        )
+        shared = ablation.arguments(asked, given.overrides)
+        config = load(shared, folder=CONFIGS, default="", description="")
         trials = sweep.run(ablation.sweep_of(asked, name, config, given.at_once), console)
         cells = ablation.table(asked, trials, name)
         storage = Path(config.run.storage).expanduser().absolute()

@@ -1,6 +1,7 @@
 """An ablation file in, its rows trained over several seeds and one table of them, beside published figures, out.
 
     config: scenes                      what all rows share, a name in jobs/configs or a file
+    set: {train.num_workers: 1}         what of it is another for all rows (may be left out)
     seeds: [0, 1, 2]
     scores: {relation/accuracy: relation, attribute/accuracy: attribute}       what the table shows, and its heading
     published: Structure-CLIP, AAAI 2024, ...       where the figures of others come from
@@ -29,7 +30,7 @@ from sclip.config import Config, ConfigError
 from sclip.config_loader import changed, read_yaml
 from sclip.sweep import POINT, Sweep, Trial
 
-__all__ = ["Ablation", "Cell", "Row", "narrowed", "read", "show", "sweep_of", "table", "write"]
+__all__ = ["Ablation", "Cell", "Row", "arguments", "narrowed", "read", "show", "sweep_of", "table", "write"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Ablation:
     scores: dict[str, str]
     rows: dict[str, Row]
     published: str = ""
+    set: dict[str, Any] = field(default_factory=dict)
+    """What is set for all rows, by dotted key, before what the command line sets."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,16 @@ def narrowed(ablation: Ablation, rows: Sequence[str], seeds: Sequence[int]) -> A
             raise ConfigError(f"row {row!r}: there is none; the rows are {', '.join(ablation.rows)}")
     kept = {row: what for row, what in ablation.rows.items() if not rows or row in rows}
     return dataclasses.replace(ablation, rows=kept, seeds=list(seeds) or ablation.seeds)
+
+
+def arguments(ablation: Ablation, overrides: Sequence[str]) -> list[str]:
+    """Return the command line of what all rows share; the overrides stand last, and so have the last word."""
+    return [
+        "--config",
+        ablation.config,
+        *(f"{k}={json.dumps(v)}" for k, v in ablation.set.items()),
+        *overrides,
+    ]
 
 
 def sweep_of(ablation: Ablation, name: str, config: Config, at_once: int = 0) -> Sweep:

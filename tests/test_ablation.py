@@ -94,10 +94,17 @@ def test_a_cell_of_several_seeds_shows_their_mean_and_deviation(small: Path) -> 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "ablation").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_ablation_can_be_run(path: Path) -> None:
     asked = ablation.read(path)
-    config = load(["--config", asked.config], folder=CONFIGS, default="", description="")
+    config = load(ablation.arguments(asked, []), folder=CONFIGS, default="", description="")
     swept = ablation.sweep_of(asked, "x", config)
     assert len(swept.space[sweep.POINT]["grid_search"]) == len(asked.rows) * len(asked.seeds)
     assert {score for row in asked.rows.values() for score in row.published} <= set(asked.scores)
+
+
+def test_what_a_file_sets_for_all_rows_gives_way_to_the_command_line(small: Path) -> None:
+    small.write_text(small.read_text() + "set: {train.num_workers: 1, train.epochs: 7}\n")
+    shared = ablation.arguments(ablation.read(small), ["train.epochs=2"])
+    config = load(shared, folder=CONFIGS, default="", description="")
+    assert (config.train.num_workers, config.train.epochs) == (1, 2)
 
 
 def test_a_seed_is_run_through_before_the_next(small: Path) -> None:
