@@ -17,7 +17,9 @@ import mlflow.pyfunc
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from PIL import Image
 
 from sclip.evaluate.result import EVALUATION_FILE, Evaluation
@@ -79,8 +81,7 @@ def register(
         finally:
             client.finalize_logged_model(logged.model_id, status)
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-        if not client.search_registered_models(f"name = '{model_name}'"):
-            client.create_registered_model(model_name)
+        _create(client, model_name)
         version = client.create_model_version(
             model_name,
             source=logged.artifact_location,
@@ -108,6 +109,15 @@ def download(source: str, uri: str, folder: str | Path) -> Path:
     if weights is None:
         raise RegistryError(f"{source} is no Structure-CLIP model: no artifact of it holds {WEIGHTS_FILE}")
     return weights.parent
+
+
+def _create(client: MlflowClient, model_name: str) -> None:
+    """Make a registered model, unless there is one: asking first, two runs that end at once would both make it."""
+    try:
+        client.create_registered_model(model_name)
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+            raise
 
 
 def _save(path: Path, directory: Path, requirements: list[str], run_id: str, model_id: str) -> Path:
