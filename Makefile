@@ -36,8 +36,9 @@ benchmark: .venv/installed
 chaos: .venv/installed
 	$(BIN)/python jobs/benchmark.py stream --rounds 1 --samples 1024 --simulate-samples 10000000 --kills 20 $(ARGS)
 
+# Two processes: of 40 minutes in one, most of the time one core of two had nothing to do.
 test: .venv/installed
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 check: .venv/installed
 	$(BIN)/ruff check .

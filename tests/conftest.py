@@ -36,6 +36,14 @@ if "CI" in os.environ:
     settings.load_profile("ci")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of several processes (`pytest -n 2`) one has all that starts clusters, from the beginning; files stay whole."""
+    items.sort(key=lambda item: item.get_closest_marker("cluster") is None)
+    for item in items:
+        group = "cluster" if item.get_closest_marker("cluster") else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @dataclass(frozen=True)
 class Head:
     """A running head: where its cluster, and where its job server answer."""
