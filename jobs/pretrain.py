@@ -20,13 +20,14 @@ from sclip.config_loader import load
 
 
 def main() -> int:
-    """Return the exit status: 0 done, 1 failed while running, 2 not started for a mistake in the config."""
+    """Return the exit status: 0 done, 1 failed, 2 not started for a mistake in the config, 143 stopped by a signal."""
     config = load(
         sys.argv[1:], folder=Path(__file__).parent / "configs", default="scenes", description=str(__doc__)
     )
     from sclip import (  # torch and Ray take seconds to import; --help and mistakes need neither
         finish,
         pretrain,
+        stopping,
     )
 
     console = Console(stderr=False)
@@ -38,6 +39,9 @@ def main() -> int:
     except pretrain.ERRORS as error:
         print(f"pretrain: {error}", file=sys.stderr)
         return 1
+    except stopping.Stopped as error:
+        print(f"pretrain: {error}", file=sys.stderr)
+        return 143
     except KeyboardInterrupt:
         print("pretrain: interrupted", file=sys.stderr)
         return 130

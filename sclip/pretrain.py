@@ -13,6 +13,7 @@ import dataclasses
 import datetime
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 
 from rich.console import Console
 
-from sclip import registry, scenes, scoring, tracking
+from sclip import registry, scenes, scoring, stopping, tracking
 from sclip.beside import Beside
 from sclip.config import Config, ConfigError
 from sclip.config_loader import to_tree
@@ -40,8 +41,10 @@ from sclip.model.architecture import pretrained_source, with_quick_gelu
 from sclip.model.build import check_fit, starting
 from sclip.model.weights import WEIGHTS_FILE, read, save
 from sclip.scenegraph import ParserError, parser_version
+from sclip.stopping import Stopped, ends_on_sigterm
 from sclip.train import cluster, trainer
 from sclip.train.manifest import CheckpointError
+from sclip.train.orders import Orders
 from sclip.train.progress import Progress
 from sclip.train.run_folder import RunFolder
 
@@ -76,12 +79,18 @@ def pretrain(config: Config, console: Console) -> Summary:
     """Train, evaluate and register one run; go on with it where it was begun before.
 
     Raises ConfigError for what can be found before anything is scheduled, later one of ERRORS, each with a
-    message for the user.
+    message for the user; and Stopped after a signal, with what was trained on in a checkpoint where there is time.
     """
     try:
         run = _start(config, console)
     except _AT_THE_START as error:
         raise ConfigError(str(error)) from error
+    with ends_on_sigterm():  # in place of Ray's handler, which is there since the run was started
+        return _go_on(run, console)
+
+
+def _go_on(run: _Started, console: Console) -> Summary:
+    config = run.config
     try:
         if config.evaluate.before:
             console.print("evaluating the weights that training starts from")
@@ -89,11 +98,11 @@ def pretrain(config: Config, console: Console) -> Summary:
         if run.folder.complete is None:
             _train(run, console)
         summary = finish(run.plan, run.folder, run.tracker, console)
-    except BaseException:
+    except BaseException as error:
         console.print(
-            f"go on where it stopped: the same command with run.name={run.config.run.name}", soft_wrap=True
+            f"go on where it stopped: the same command with run.name={config.run.name}", soft_wrap=True
         )
-        _tell(run.tracker.finish("FAILED"), console)
+        _tell(run.tracker.finish("KILLED" if isinstance(error, Stopped) else "FAILED"), console)
         raise
     _tell(run.tracker.finish("FINISHED"), console)
     return summary
@@ -224,13 +233,26 @@ def _weights(config: Config, fetched: Path) -> Path:
 
 def _train(run: _Started, console: Console) -> None:
     config, tracker = run.config, run.tracker
+    orders, is_training = Orders(), threading.Event()
+
+    def ask() -> bool:
+        if is_training.is_set():
+            progress.say("asked to stop: writing a checkpoint first (a second signal ends it at once)")
+            orders.give("stop")
+        return is_training.is_set()
+
     with (
+        contextlib.closing(orders),
         Progress(run.samples, config.train.batch_size, config.run.progress_every_s, console) as progress,
         _beside(run, console) as beside,
     ):
 
         def on_report(report: dict[str, Any]) -> None:
             progress.report(report)
+            if report["kind"] == "start":
+                is_training.set()
+            elif report["kind"] == "lost":
+                is_training.clear()
             if beside:
                 beside.poll()
             if report["kind"] == "metrics":
@@ -242,7 +264,10 @@ def _train(run: _Started, console: Console) -> None:
                 if beside:
                     beside.checkpoint(Path(report["path"]).name, report["step"])
 
-        trainer.fit(run.plan, run.folder, run.samples, on_report)
+        stopping.run(lambda: trainer.fit(run.plan, run.folder, run.samples, on_report, orders), ask)
+    if run.folder.complete is None:
+        latest = run.folder.latest()
+        raise Stopped(f"stopped after a checkpoint at step {latest[1] if latest else 0}")
 
 
 @contextlib.contextmanager

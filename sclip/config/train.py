@@ -19,6 +19,10 @@ class TrainConfig:
     """Samples a step over all workers, however many there are; the contrastive loss sees all of them."""
     num_workers: int = 1
     """Ray Train workers (one GPU each with `use_gpu`)."""
+    min_workers: int = 0
+    """Train with as few as these while the cluster has no room for num_workers; 0: with all of them or not at all."""
+    resize_every_s: float = 60.0
+    """How often room for more workers is looked for; each growth is a checkpoint and a restart of the workers."""
     use_gpu: bool = False
     """Train on GPUs with nccl; else on CPUs with gloo."""
     worker_cpus: float = 1.0
@@ -76,12 +80,23 @@ class TrainConfig:
             self.batch_size >= self.num_workers,
             "train.batch_size", self.batch_size, f"at least one for each of train.num_workers={self.num_workers}",
         )  # fmt: skip
-        share = -(-self.batch_size // self.num_workers)
         require(
-            self.micro_batch == 0 or (0 < self.micro_batch <= share and share % self.micro_batch == 0),
-            "train.micro_batch", self.micro_batch,
-            f"0, or a divisor of a worker's share of train.batch_size, {share}",
+            0 <= self.min_workers <= self.num_workers,
+            "train.min_workers", self.min_workers, f"0, or 1 to train.num_workers={self.num_workers}",
         )  # fmt: skip
+        require(self.resize_every_s > 0, "train.resize_every_s", self.resize_every_s, "must be above 0")
+        require(
+            self.sharding != "hsdp" or self.min_workers in (0, self.num_workers),
+            "train.min_workers", self.min_workers,
+            "train.sharding=hsdp divides a fixed number of workers into groups; fsdp and ddp take any number",
+        )  # fmt: skip
+        for workers in range(self.min_workers or self.num_workers, self.num_workers + 1):
+            share = -(-self.batch_size // workers)
+            require(
+                self.micro_batch == 0 or (0 < self.micro_batch <= share and share % self.micro_batch == 0),
+                "train.micro_batch", self.micro_batch,
+                f"0, or a divisor of a worker's share of train.batch_size, {share} with {workers} workers",
+            )  # fmt: skip
         require(
             self.shard_ranks == 0 or self.sharding == "hsdp",
             "train.shard_ranks", self.shard_ranks, f"only train.sharding=hsdp has groups, not {self.sharding}",

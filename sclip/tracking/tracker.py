@@ -125,7 +125,7 @@ class Tracker:
         self._away = not self._sender.flush(_OFFLINE_S if self._away or not self.run_id else _FINISH_S)
         return not self._away
 
-    def finish(self, status: Literal["FINISHED", "FAILED"] = "FINISHED") -> str:
+    def finish(self, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> str:
         """Close the run, and send what is left. Return one line where some stays on disk, and how it is sent."""
         if self._closed:
             return ""

@@ -32,9 +32,11 @@ def connect() -> Capacity:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray  # after the environment: Ray reads it when it is imported
-    from ray._private import services, worker
+    from ray._private import auto_init_hook, services, worker
     from ray._private.authentication import authentication_token_setup
 
+    # What still goes on in a thread when the program ends must not start another cluster.
+    auto_init_hook.enable_auto_connect = False
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     logging.getLogger("ray").setLevel(logging.ERROR)
     if not ray.is_initialized():
@@ -99,7 +101,8 @@ def actor_bounds(config: Config, capacity: Capacity) -> tuple[int, int]:
     them can never be placed together: Ray would wait for them for ever.
     """
     train, data = config.train, config.data
-    workers = train.num_workers * train.worker_cpus
+    fewest = train.min_workers or train.num_workers
+    workers = fewest * train.worker_cpus
     actors = data.actors_min * data.actor_cpus
     beside, beside_gpus = (
         (config.evaluate.cpus, config.evaluate.gpus) if config.evaluate.every else (0.0, 0.0)
@@ -107,20 +110,20 @@ def actor_bounds(config: Config, capacity: Capacity) -> tuple[int, int]:
     need = workers + actors + data.read_cpus + beside
     if need > capacity.cpus + 1e-6:
         raise ConfigError(
-            f"train.num_workers={train.num_workers}: the run needs {need:g} CPUs "
-            f"({train.num_workers} workers x {train.worker_cpus:g} + {data.actors_min} actors x "
+            f"train.{'min' if train.min_workers else 'num'}_workers={fewest}: the run needs {need:g} CPUs "
+            f"({fewest} workers x {train.worker_cpus:g} + {data.actors_min} actors x "
             f"{data.actor_cpus:g} + {data.read_cpus:g} for a reader"
             + (f" + {beside:g} for evaluate.cpus" if beside else "")
             + f"), the cluster has {capacity.cpus:g}; "
             "lower train.num_workers, train.worker_cpus or data.actor_cpus, or add nodes"
         )
-    gpus = (train.num_workers if train.use_gpu else 0) + beside_gpus
+    gpus = (fewest if train.use_gpu else 0) + beside_gpus
     if gpus > capacity.gpus:
         raise ConfigError(
-            f"train.num_workers={train.num_workers}: a GPU each with train.use_gpu=true"
+            f"train.{'min' if train.min_workers else 'num'}_workers={fewest}: a GPU each with train.use_gpu=true"
             + (f", {beside_gpus:g} with evaluate.gpus" if beside_gpus else "")
             + f", the cluster has {capacity.gpus:g}; lower train.num_workers or add nodes"
         )
-    room = capacity.cpus - workers - data.read_cpus - beside
+    room = capacity.cpus - train.num_workers * train.worker_cpus - data.read_cpus - beside
     most = data.actors_max or math.floor(room / data.actor_cpus + 1e-6)
     return data.actors_min, max(data.actors_min, most)

@@ -41,6 +41,7 @@ from sclip.train.ledger import Ledger
 from sclip.train.manifest import CheckpointError
 from sclip.train.meter import Meter
 from sclip.train.optimizer import make_optimizer
+from sclip.train.orders import Attention, Orders
 from sclip.train.prefetch import Ahead, Ready, prefetched
 from sclip.train.run_folder import RunFolder
 from sclip.train.stages import Stages, limit
@@ -65,6 +66,8 @@ class TrainJob:
     """Samples of all epochs together, by which the schedule of the learning rate runs."""
     reports: Queue
     """Dictionaries for the driver, from rank 0: `start`, `metrics` and `checkpoint`."""
+    orders: Orders | None = None
+    """What the driver asks for while training goes on."""
 
 
 @dataclass
@@ -82,7 +85,10 @@ class _Progress:
 
 
 def train_worker(job: TrainJob) -> None:
-    """Train until every sample of the stream is trained on; called by Ray Train on every worker."""
+    """Train until every sample of the stream is trained on; called by Ray Train on every worker.
+
+    It returns before where it was asked to stop: what was trained on is in a checkpoint, `RunFolder.complete` is None.
+    """
     config, world_size = job.plan.config, ray.train.get_context().get_world_size()
     two_batches = 2 * config.train.batch_size // world_size
     blocks = ray.train.get_dataset_shard(DATASET).iter_batches(
@@ -93,7 +99,7 @@ def train_worker(job: TrainJob) -> None:
     # The stream starts with the first block that is asked for: readers and encoders come up while the model is built.
     with Ahead(functools.partial(next, iter(blocks), None)) as ahead:
         worker = _Worker(job)
-        with contextlib.closing(worker.ledger):
+        with contextlib.closing(worker.ledger), contextlib.closing(worker.attention):
             worker.run(iter(ahead.next, None))
 
 
@@ -125,6 +131,7 @@ class _Worker:
         self.record = Record()
         self.ledger = Ledger(job.folder, job.plan.schedule, self.rank, self.world, self.saved_step)
         self.stages = Stages()
+        self.attention = Attention(job.orders if self.rank == 0 else None)
         self.watch = Watch(config.health, job.plan.shard)
 
     def run(self, blocks: Iterator[Columns]) -> None:
@@ -141,7 +148,8 @@ class _Worker:
             prefetched(batches, self.config, packs_text, self.device, self._flops) as ahead,
             contextlib.closing(trace),
         ):
-            self._train(ahead, trace)
+            if not self._train(ahead, trace):
+                return
         if self.progress.step > self.started_step:
             self._save()
         else:  # what was left out after the last sample still belongs to the run, but to no checkpoint
@@ -158,8 +166,8 @@ class _Worker:
                 vars(self.progress) | {"checkpoint": self.folder.step_path(self.saved_step).name}
             )
 
-    def _train(self, ahead: Ahead[Ready], trace: Trace) -> None:
-        """Step until no rank has a sample left."""
+    def _train(self, ahead: Ahead[Ready], trace: Trace) -> bool:
+        """Step until no rank has a sample left, and return True; False where it was asked to stop before."""
         meter = Meter(self.device)
         while True:
             waiting = time.perf_counter()
@@ -167,8 +175,8 @@ class _Worker:
             step = self.progress.step + 1
             filtered_here = self.record.passed(ready.batch)
             self.stages.add(ready.batch.notes, ready.batch.queued)
-            rows, tokens, gflops, written, *left_out = self._sum(
-                ready.batch.rows, ready.tokens, ready.gflops, int(self.saver.is_done),
+            rows, tokens, gflops, written, asked, stop, *left_out = self._sum(
+                ready.batch.rows, ready.tokens, ready.gflops, int(self.saver.is_done), *self.attention.hear(),
                 len(self.record.rejected), self.record.filtered,
             )  # fmt: skip
             if written == self.world:  # all at the same step: what it raises is raised on every rank
@@ -197,11 +205,18 @@ class _Worker:
             self.watch.add(self.progress.step, metrics, ready.batch.entries)
             if self.progress.step % self.config.train.log_every == 0:
                 self._log(meter, quarantined, filtered)
-            if self.progress.step % self.config.checkpoint.every == 0:
+            if asked or self.progress.step % self.config.checkpoint.every == 0:
                 self._look()
                 self._save()
+            if asked:
+                if self.started_step > self.saved_step:
+                    self._saved()
+                self.attention.answer()
+            if stop:
+                break
         if meter.steps:
             self._log(meter, quarantined, filtered)
+        return not rows
 
     def _resume(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
         latest = self.folder.latest()

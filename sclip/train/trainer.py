@@ -29,6 +29,8 @@ from sclip.train import manifest
 from sclip.train.health import TrainingDiverged
 from sclip.train.loop import DATASET, TooManyQuarantined, TrainJob, train_worker
 from sclip.train.manifest import CheckpointError, NotWritten
+from sclip.train.orders import Orders
+from sclip.train.resizing import CheckpointFirst
 from sclip.train.run_folder import RunFolder
 
 LASTING = (
@@ -43,15 +45,23 @@ class TrainingFailed(RuntimeError):
 
 
 def fit(
-    plan: stream.StreamPlan, folder: RunFolder, samples: int, on_report: Callable[[dict[str, Any]], None]
+    plan: stream.StreamPlan,
+    folder: RunFolder,
+    samples: int,
+    on_report: Callable[[dict[str, Any]], None],
+    orders: Orders,
 ) -> None:
-    """Train until every sample of the plan is trained on, over any loss of workers.
+    """Train until every sample of the plan is trained on, over any loss of workers, or until the order to stop.
+
+    Only what is done has `RunFolder.complete`. With train.min_workers it goes on with those that are left, and with
+    more once there is room for them: looked for every train.resize_every_s, after a checkpoint.
 
     Args:
         plan: the stream of the run.
         folder: where its checkpoints stand; the newest is gone on from.
         samples: samples of all epochs together.
         on_report: called in a thread of the driver with each report of the worker loop.
+        orders: by which it may be asked to stop.
 
     Raises TrainingFailed.
     """
@@ -60,17 +70,22 @@ def fit(
     with _reports(on_report) as queue:
         trainer = TorchTrainer(
             _worker,
-            train_loop_config={"job": TrainJob(plan, folder.path, samples, queue)},
+            train_loop_config={"job": TrainJob(plan, folder.path, samples, queue, orders)},
             # gloo beside nccl: row counts and positions are added up on the CPU without waiting for the GPU
             torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if train.use_gpu else "gloo"),
             scaling_config=ray.train.ScalingConfig(
-                num_workers=train.num_workers, use_gpu=train.use_gpu, resources_per_worker=resources
+                num_workers=(train.min_workers, train.num_workers)
+                if train.min_workers
+                else train.num_workers,
+                use_gpu=train.use_gpu,
+                resources_per_worker=resources,
+                elastic_resize_monitor_interval_s=train.resize_every_s,
             ),
             run_config=ray.train.RunConfig(
                 name=folder.path.name,
                 storage_path=str(folder.path.parent),
                 failure_config=ray.train.FailureConfig(max_failures=run.max_failures),
-                callbacks=[_OnErrors(queue)],
+                callbacks=[_OnErrors(queue), CheckpointFirst(orders)],
             ),
             datasets={DATASET: lambda: build(plan, folder.path)},
             dataset_config=_UnevenSplit(),
