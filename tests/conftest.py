@@ -75,10 +75,11 @@ def head() -> Iterator[Head]:
     # Else the agent, which starts jobs, and the client's server take fixed ports, and two heads fail on one machine.
     command += [f"--dashboard-agent-listen-port={free_port()}", f"--ray-client-server-port={free_port()}"]
     command += ["--object-store-memory=1000000000", "--disable-usage-stats"]
+    patience = {"RAY_JOB_STOP_WAIT_TIME_S": "60"}  # between SIGTERM and SIGKILL of a job; 3 by default
     log = Path(folder, "head.log")
     with log.open("w") as file:
         process = subprocess.Popen(
-            command, env=environment(), stdout=file, stderr=file, start_new_session=True
+            command, env=environment(**patience), stdout=file, stderr=file, start_new_session=True
         )
     try:
         started = Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}")

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 from conftest import ROOT, SHARED, Head, environment, free_port
 from jobs_here import job_here
 from mlflow import MlflowClient
+from ray.job_submission import JobSubmissionClient
 from runs import TINY, entries_done, recorded, recorded_curve, starter
 from safetensors.torch import load_file
 
@@ -270,12 +272,26 @@ def defective(folder: Path, storage: Path) -> Path:
     return folder
 
 
+SUBMITTED_EPOCHS = 4
+
+
+@dataclass(frozen=True)
+class Stop:
+    """What a job left that was stopped in mid-run."""
+
+    status: str
+    said: str
+    latest: tuple[Path, int] | None
+    complete: dict[str, object] | None
+
+
 @dataclass(frozen=True)
 class Submitted:
     """What a job left."""
 
     folder: RunFolder
     said: str
+    stopped: Stop
 
 
 @pytest.fixture(scope="module")
@@ -283,13 +299,46 @@ def submitted(
     trained: Summary, head: Head, storage: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Submitted:
     shards = defective(tmp_path_factory.mktemp("bad") / "shards", storage)
-    command = ["ray", "job", "submit", "--address", head.jobs, "--working-dir", str(ROOT), "--"]
-    command += ["python", "jobs/pretrain.py", *TINY, f"run.storage={storage}", "run.name=submitted"]
-    command += [f"data.shards={shards}/*.tar", "data.max_quarantined=0.2"]
-    command += [f"tracking.uri={port_without_server()}", "tracking.offline=true"]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    folder = RunFolder(storage / "runs" / "submitted")
+    command = ["ray", "job", "submit", "--address", head.jobs, "--working-dir", str(ROOT)]
+    job = ["--", "python", "jobs/pretrain.py", *TINY, f"run.storage={storage}", "run.name=submitted"]
+    job += [f"data.shards={shards}/*.tar", "data.max_quarantined=0.2", f"train.epochs={SUBMITTED_EPOCHS}"]
+    job += [f"tracking.uri={port_without_server()}", "tracking.offline=true"]
+
+    client = JobSubmissionClient(head.jobs)
+    subprocess.run([*command, "--no-wait", "--submission-id=first", *job], env=environment(), check=True)
+    for _ in range(600):  # ends with the module's timeout where the job does not get that far
+        if "training with 2 workers" in client.get_job_logs("first"):
+            break
+        time.sleep(0.2)
+    client.stop_job("first")
+    while not client.get_job_status("first").is_terminal():
+        time.sleep(0.2)
+    stopped = Stop(
+        client.get_job_status("first"), client.get_job_logs("first"), folder.latest(), folder.complete
+    )
+
+    done = subprocess.run([*command, *job], env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    return Submitted(RunFolder(storage / "runs" / "submitted"), done.stdout)
+    return Submitted(folder, done.stdout, stopped)
+
+
+def test_a_job_that_is_stopped_writes_a_checkpoint_first(submitted: Submitted) -> None:
+    stopped = submitted.stopped
+    assert stopped.status == "STOPPED", stopped.said
+    assert "asked to stop: writing a checkpoint first" in stopped.said
+    assert stopped.latest, stopped.said
+    assert f"stopped after a checkpoint at step {stopped.latest[1]}" in stopped.said
+    assert stopped.complete is None
+
+
+def test_submitted_again_it_goes_on_there_and_trains_every_sample_once(
+    submitted: Submitted, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert submitted.stopped.latest
+    assert f"training with 2 workers at step {submitted.stopped.latest[1]} " in submitted.said
+    assert job_here("audit")(submitted.folder.path) == 0
+    assert " missed=0 repeated=0 " in capsys.readouterr().out
 
 
 def test_the_job_runs_under_ray_job_submit(submitted: Submitted) -> None:
@@ -300,14 +349,14 @@ def test_the_job_runs_under_ray_job_submit(submitted: Submitted) -> None:
 def test_bad_samples_and_a_shard_that_is_no_tar_are_set_aside_and_named(submitted: Submitted) -> None:
     trained = submitted.folder.complete
     assert trained
-    assert trained["samples"] == 2 * 96
+    assert trained["samples"] == SUBMITTED_EPOCHS * 96
     lines = [json.loads(line) for line in submitted.folder.quarantine.read_text().splitlines()]
     found = sorted((Path(line["shard"]).name, line["key"]) for line in lines)
     once = [("000.tar", "cut-image"), ("000.tar", "no-caption"), ("000.tar", "no-image")]
     once += [("000.tar", "no-picture"), ("001.tar", "")]
-    assert found == sorted(2 * once)
+    assert found == sorted(SUBMITTED_EPOCHS * once)
     assert all(line["reason"] for line in lines)
-    assert entries_done(submitted.folder.path, trained["checkpoint"]) == 4
+    assert entries_done(submitted.folder.path, trained["checkpoint"]) == 2 * SUBMITTED_EPOCHS
 
 
 def test_without_its_server_a_run_goes_on_offline_when_told_so(submitted: Submitted) -> None:
