@@ -16,6 +16,7 @@ from conftest import ROOT
 
 CLUSTER = ROOT / "cluster"
 DOCKERFILE = CLUSTER / "Dockerfile"
+COMPOSE = CLUSTER / "compose.yaml"
 LAUNCHERS = {name: CLUSTER / "launcher" / f"{name}.yaml" for name in ("aws", "gcp")}
 
 
