@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Makes the secrets of compose.yaml, random ones, below the folder given (cluster/secrets); what is there stays.
+set -euo pipefail
+folder="${1:-$(dirname "$0")/secrets}"
+mkdir -p "$folder"
+chmod 700 "$folder"
+cd "$folder"
+
+# Containers of other users read these files, so the folder is what keeps everybody else of this machine out.
+keep() { # NAME: standard input becomes that secret, unless there is one
+    if [ -e "$1" ]; then cat > /dev/null; else cat > "$1" && chmod 444 "$1"; fi
+}
+random() { head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n'; }
+
+random | keep ray_token
+random | keep postgres_password
+random | keep mlflow_password
+random | keep mlflow_key
+printf '[mlflow]\nmlflow_tracking_username = admin\nmlflow_tracking_password = %s\n' "$(cat mlflow_password)" |
+    keep mlflow_credentials
+
+key="$(random)"
+printf '[default]\naws_access_key_id = sclip\naws_secret_access_key = %s\n' "$key" | keep s3_credentials
+key="$(sed -n 's/^aws_secret_access_key = //p' s3_credentials)"
+printf '{"identities": [{"name": "sclip", "credentials": [{"accessKey": "sclip", "secretKey": "%s"}], "actions": ["Admin"]}]}\n' \
+    "$key" | keep s3_identities
