@@ -15,14 +15,18 @@ import time
 
 import psutil
 
-RAYS_OWN = tuple(f"ray::{name}" for name in "IDLE SPILL RESTORE DELETE DashboardAgent RuntimeEnvAgent".split())
+RAYS_OWN = tuple(
+    f"ray::{name}" for name in "IDLE SPILL RESTORE DELETE DashboardAgent RuntimeEnvAgent".split()
+)
 """Titles of processes that wait for work or serve the node."""
 
 
 def busy() -> bool:
     """Tell whether a task or actor runs here; Ray writes what a process does into its title."""
     titles = (process.info["cmdline"] or [""] for process in psutil.process_iter(["cmdline"]))
-    return any(title[0].startswith("ray::") and not title[0].startswith(RAYS_OWN) for title in titles if title)
+    return any(
+        title[0].startswith("ray::") and not title[0].startswith(RAYS_OWN) for title in titles if title
+    )
 
 
 def main() -> int:
