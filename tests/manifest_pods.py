@@ -12,7 +12,7 @@ RESOURCES = {"cpu", "memory", "ephemeral-storage"}
 GPU = "nvidia.com/gpu"
 RAYS_STOP_S = 3
 """What Ray gives a job that is stopped, unless told otherwise."""
-UNITS = {"": 1, "m": Decimal("0.001"), "Mi": 1024**2, "Gi": 1024**3, "Ti": 1024**4}
+UNITS: dict[str, Decimal | int] = {"": 1, "m": Decimal("0.001"), "Mi": 1024**2, "Gi": 1024**3, "Ti": 1024**4}
 
 
 def quantity(text: str) -> Decimal:

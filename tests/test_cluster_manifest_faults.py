@@ -37,6 +37,7 @@ class Fault:
     def plant(self, manifests: list[Manifest]) -> None:
         """Change the one manifest."""
         kind, _, name = self.manifest.partition("/")
+        place: Any
         (place,) = [m for m in manifests if m["kind"] == kind and m["metadata"]["name"] == name]
         *way, last = self.path.split(".")
         for step in way:

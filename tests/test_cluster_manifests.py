@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
 import pytest
 from kustomized import (
+    CLUSTER,
     JOBS,
+    KUBECTL,
     OVERLAYS,
     TARGETS,
+    commands,
     documented_secrets,
     find,
     images,
@@ -24,6 +29,8 @@ from manifest_network import address_problems, policy_problems, reaches, selecto
 from manifest_pods import GPU, mount_problems, probe_problems, ray_problems, safety_problems
 from manifest_references import image_problems, reference_problems, references, secret_problems
 from manifest_schemas import CRDS, core_problems, kuberay_problems
+
+from sclip.config_loader import keys
 
 ROOT = Path(__file__).resolve().parent.parent
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
@@ -176,3 +183,47 @@ def test_the_three_sizes_differ_in_what_their_names_say() -> None:
         gpus[name] = sum(most[group] * int(limits[group].get(GPU, 0)) for group in most)
         assert all(group["minReplicas"] == 0 for group in groups), "a cluster without a run costs a head"
     assert gpus == {"cpu-small": 0, "gpu-single-node": 1, "gpu-multi-node": 64}
+
+
+def _readme_commands(program: str) -> list[list[str]]:
+    readme = (CLUSTER / "kuberay" / "README.md").read_text(encoding="utf-8")
+    found = [[word for word in words if word != "&"] for words in commands(readme)]
+    return [words for words in found if words[0] == program]
+
+
+@pytest.mark.parametrize("command", _readme_commands("kubectl"), ids=" ".join)
+def test_kubectl_knows_the_options_of_the_readmes_commands(command: list[str]) -> None:
+    options = {word.partition("=")[0] for word in command if re.match(r"--?\w", word)}
+    asked = [
+        str(KUBECTL),
+        *itertools.takewhile(lambda word: word.isalpha() or "-" in word[1:-1], command[1:]),
+    ]
+    asked = asked[: 4 if command[1:3] == ["create", "secret"] else 3 if command[1] == "config" else 2]
+    shown = "".join(
+        subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout
+        for words in ([*asked, "--help"], [str(KUBECTL), "options"])
+    )
+    known = set(re.findall(r"(?<![\w-])--?[\w-]+(?==|:)", shown)) | set(
+        re.findall(r"^ +(-\w),", shown, re.MULTILINE)
+    )
+    assert options <= known
+
+
+def test_what_the_readme_applies_is_there() -> None:
+    named = [w for command in _readme_commands("kubectl") for w in command if w.startswith("cluster/")]
+    assert named
+    for name in named:
+        path = CLUSTER.parent / name
+        assert path.is_file() or (path / "kustomization.yaml").is_file(), name
+
+
+def test_ray_takes_the_readmes_submission_and_sclip_its_settings() -> None:
+    from ray.dashboard.modules.job.cli import submit
+
+    (command,) = _readme_commands("ray")
+    assert command[:3] == ["ray", "job", "submit"]
+    entrypoint = submit.make_context("submit", command[3:]).params["entrypoint"]
+    settings = [word for word in entrypoint if "=" in word]
+    job = find(rendered("kuberay/jobs/cpu-small"), "RayJob")["spec"]["entrypoint"].split()
+    for words in (settings, [word for word in job if "=" in word]):
+        assert {word.partition("=")[0] for word in words} <= keys().keys()
