@@ -158,6 +158,7 @@ RULES = {
         never=f"{HEAVY} spacy pydantic yaml",
     ),
     "validate": Rule("config data masking report", never=f"{HEAVY} spacy pydantic yaml"),
+    "stopping": Rule("", never=f"{HEAVY} spacy pydantic yaml rich"),
     "beside": Rule(
         "config train.run_folder", never="torch ray.train ray.tune spacy open_clip timm mlflow pydantic yaml"
     ),
@@ -171,7 +172,7 @@ RULES = {
     ),
     "pretrain": Rule(
         "beside config config_loader data evaluate finish masking model registry scenegraph scenes scoring seeding "
-        "tracking train",
+        "stopping tracking train",
         never="ray mlflow spacy open_clip timm pydantic yaml",
     ),
     "sweep": Rule(

@@ -12,6 +12,7 @@ import os
 import secrets
 import socket
 from dataclasses import dataclass
+from typing import Any
 
 from sclip.config import Config, ConfigError
 
@@ -127,3 +128,15 @@ def actor_bounds(config: Config, capacity: Capacity) -> tuple[int, int]:
     room = capacity.cpus - train.num_workers * train.worker_cpus - data.read_cpus - beside
     most = data.actors_max or math.floor(room / data.actor_cpus + 1e-6)
     return data.actors_min, max(data.actors_min, most)
+
+
+def beside_driver() -> dict[str, Any]:
+    """Return options of an actor that the driver cannot go on without: it lives on the driver's node, and as long.
+
+    Ray would place an actor without CPUs anywhere, for instance on a spot node.
+    """
+    from ray import get_runtime_context
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(get_runtime_context().get_node_id(), soft=False)
+    return {"num_cpus": 0, "max_restarts": -1, "scheduling_strategy": here}

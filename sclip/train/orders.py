@@ -14,6 +14,8 @@ from typing import Any, Literal
 import ray
 import ray.exceptions
 
+from sclip.train.cluster import beside_driver
+
 __all__ = ["Attention", "Orders"]
 
 Kind = Literal["checkpoint", "stop"]
@@ -24,8 +26,7 @@ class Orders:
     """A handle of the board that orders stand on; goes from process to process."""
 
     def __init__(self) -> None:
-        # It restarts on another node where its own is lost; an order that was on it is then given again, or late.
-        self._board: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Board).remote()
+        self._board: Any = ray.remote(**beside_driver())(_Board).remote()
 
     def give(self, kind: Kind) -> int:
         """Ask for a checkpoint, or for one and the end; return the order's number."""
@@ -89,7 +90,7 @@ class Attention:
     def _look(self) -> None:
         assert self._orders is not None
         while not self._ended.wait(_LOOK_EVERY_S):
-            # Else the board moves to another node: what stood on it is asked for again, or comes with the next one.
+            # Else the board was killed and starts again, or does not answer for a moment.
             with contextlib.suppress(ray.exceptions.RayError):
                 self._newest = self._orders.newest()
 

@@ -7,6 +7,7 @@ its controller and before the workers; there the newest checkpoint says which ro
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from sclip.data.shards import ShardError
 from sclip.model import ModelError
 from sclip.scenegraph import ParserError
 from sclip.train import manifest
+from sclip.train.cluster import beside_driver
 from sclip.train.health import TrainingDiverged
 from sclip.train.loop import DATASET, TooManyQuarantined, TrainJob, train_worker
 from sclip.train.manifest import CheckpointError, NotWritten
@@ -174,10 +176,17 @@ def _cause(failure: Exception) -> str:
 @contextmanager
 def _reports(on_report: Callable[[dict[str, Any]], None]) -> Iterator[Queue]:
     """Hand what workers put on a queue to `on_report`, until the block ends and the queue is empty."""
-    queue = Queue(actor_options={"num_cpus": 0, "max_restarts": -1})
+    queue = Queue(actor_options=beside_driver())
 
     def pump() -> None:
-        while (report := queue.get()) is not None:
+        while True:
+            try:
+                report = queue.get()
+            except ray.exceptions.RayActorError:  # killed, it starts again; what was on it is lost, and nothing else
+                time.sleep(1)
+                continue
+            if report is None:
+                return
             on_report(report)
 
     thread = threading.Thread(target=pump, name="reports", daemon=True)
