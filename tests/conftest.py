@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,35 +66,60 @@ def environment(**more: str) -> dict[str, str]:
     return found | more
 
 
-@pytest.fixture(scope="session")
-def head() -> Iterator[Head]:
+@contextlib.contextmanager
+def ray_head(
+    *arguments: str,
+    more: Callable[[str], list[str]] = lambda address: [],
+    env: Mapping[str, str] | None = None,
+    takes_jobs: bool = True,
+) -> Iterator[Head]:
+    """Start a head as a user does, with further arguments of `ray start`, and end it and all its nodes afterwards.
+
+    `more` gives those that name the cluster's own address; without `takes_jobs` it is not waited for until it does.
+    """
     folder = tempfile.mkdtemp(prefix="ray-")  # short: the sockets in it have long names
     port, dashboard = free_port(), free_port()
-    command = ["ray", "start", "--head", "--block", "--num-cpus=4", f"--temp-dir={folder}", f"--port={port}"]
+    command = ["ray", "start", "--head", "--block", f"--temp-dir={folder}", f"--port={port}", *arguments]
     command += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
     # Else the agent, which starts jobs, and the client's server take fixed ports, and two heads fail on one machine.
     command += [f"--dashboard-agent-listen-port={free_port()}", f"--ray-client-server-port={free_port()}"]
-    command += ["--object-store-memory=1000000000", "--disable-usage-stats"]
+    command += ["--object-store-memory=1000000000", "--disable-usage-stats", *more(f"127.0.0.1:{port}")]
     patience = {"RAY_JOB_STOP_WAIT_TIME_S": "60"}  # between SIGTERM and SIGKILL of a job; 3 by default
     log = Path(folder, "head.log")
     with log.open("w") as file:
         process = subprocess.Popen(
-            command, env=environment(**patience), stdout=file, stderr=file, start_new_session=True
+            command,
+            env=environment(**patience, **(env or {})),
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
         )
     try:
         started = Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}")
         deadline = time.monotonic() + 120
-        while not _takes_jobs(started):
+        while not (_takes_jobs(started) if takes_jobs else _listens(port)):
             if process.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"the Ray head did not start:\n{log.read_text()}")
+            time.sleep(0.1)
         yield started
     finally:
-        _end(process.pid)
+        end(process.pid)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _end(pid: int) -> None:
-    """End a head and all that it started; told by a signal, it takes half a minute to give up on its processes."""
+@pytest.fixture(scope="session")
+def head() -> Iterator[Head]:
+    with ray_head("--num-cpus=4") as started:
+        yield started
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def end(pid: int) -> None:
+    """End a node and all that it started; told by a signal, it takes half a minute to give up on its processes."""
     with contextlib.suppress(psutil.NoSuchProcess):
         processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
         for process in processes:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import ray
+from conftest import end, environment, free_port
 from jobs_here import job_here
 from ray.cluster_utils import Cluster
 from runs import recorded, recorded_curve, reports_seen, starter
@@ -30,6 +32,7 @@ class Faults:
         self.workers: list[int] = []
         """Of each start of the workers."""
         self.done: list[str] = []
+        self.added: subprocess.Popen[bytes] | None = None
         self._checkpoints = 0
         """Since the last start."""
 
@@ -45,7 +48,31 @@ class Faults:
                 self._lose(self._worker, "worker")
             elif self._checkpoints >= 2 and self.done == ["parser", "worker"] and self.workers[-1] == 1:
                 self.done.append("added")
-                self._cluster.add_node(**WORKER)
+                self._add()
+
+    def _add(self) -> None:
+        # By the command: in the thread that takes the reports, Cluster cannot set up its signals.
+        command = [
+            "ray",
+            "start",
+            "--block",
+            f"--address={self._cluster.address}",
+            f"--num-cpus={WORKER['num_cpus']}",
+        ]
+        command += [f"--object-store-memory={WORKER['object_store_memory']}", "--node-ip-address=127.0.0.1"]
+        command += [f"--dashboard-agent-listen-port={free_port()}", "--disable-usage-stats"]
+        self.added = subprocess.Popen(
+            command,
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def close(self) -> None:
+        """End the node that was added."""
+        if self.added is not None:
+            end(self.added.pid)
 
     def _lose(self, node: Any, what: str) -> None:
         self.done.append(what)
@@ -57,11 +84,12 @@ def survived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Summary
     cluster = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 200_000_000}
     )
+    cluster.add_node(**PARSER)
+    parser, _, worker = cluster.add_node(**PARSER), cluster.add_node(**WORKER), cluster.add_node(**WORKER)
+    faults = Faults(cluster, parser, worker)
     try:
-        cluster.add_node(**PARSER)
-        parser, _, worker = cluster.add_node(**PARSER), cluster.add_node(**WORKER), cluster.add_node(**WORKER)
         cluster.wait_for_nodes()
-        faults, start = Faults(cluster, parser, worker), starter(tmp_path_factory.mktemp("storage"))
+        start = starter(tmp_path_factory.mktemp("storage"))
         with pytest.MonkeyPatch.context() as patch, reports_seen(faults):
             patch.setenv("RAY_ADDRESS", cluster.address)
             summary = start(
@@ -72,6 +100,7 @@ def survived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Summary
             yield summary, faults
     finally:
         ray.shutdown()
+        faults.close()
         cluster.shutdown()
 
 
