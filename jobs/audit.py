@@ -34,6 +34,13 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--storage", type=Path, default=Path(RunConfig().storage), help="run.storage of a run that is named"
     )
+    parser.add_argument(
+        "--shards",
+        nargs="+",
+        default=(),
+        metavar="URI",
+        help="shards whose URIs hold credentials, which no run records",
+    )
     parser.add_argument("--all", action="store_true", help="list every row, where else there are limits")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the same, without limits, as JSON")
     return parser.parse_args(argv)
@@ -46,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     if not run.is_dir():
         run = given.storage.expanduser() / "runs" / given.run
     try:
-        found = audit(run)
+        found = audit(run, given.shards)
         if given.json:
             given.json.write_text(json.dumps({"run": str(run)} | _tree(found), indent=1) + "\n")
     except (AuditError, OSError) as error:

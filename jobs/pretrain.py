@@ -7,6 +7,7 @@
 Also as `ray job submit --working-dir . -- python jobs/pretrain.py ...`; `--help` lists every key.
 """
 
+import logging
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from rich.console import Console
 
 from sclip.config import ConfigError
 from sclip.config_loader import load
+from sclip.masking import mask
 
 
 def main() -> int:
@@ -26,25 +28,31 @@ def main() -> int:
     )
     from sclip import (  # torch and Ray take seconds to import; --help and mistakes need neither
         finish,
+        logs,
         pretrain,
         stopping,
     )
 
-    console = Console(stderr=False)
+    as_json = config.run.log_format == "json"
+    console = logs.json_console(sys.stdout) if as_json else Console(stderr=False)
+
+    def failed(text: str, status: int) -> int:
+        if as_json:
+            logging.getLogger("sclip").error("%s", text)
+        else:
+            print(f"pretrain: {mask(text)}", file=sys.stderr)
+        return status
+
     try:
         summary = pretrain.pretrain(config, console)
     except ConfigError as error:
-        print(f"pretrain: {error}", file=sys.stderr)
-        return 2
+        return failed(str(error), 2)
     except pretrain.ERRORS as error:
-        print(f"pretrain: {error}", file=sys.stderr)
-        return 1
+        return failed(str(error), 1)
     except stopping.Stopped as error:
-        print(f"pretrain: {error}", file=sys.stderr)
-        return 143
+        return failed(str(error), 143)
     except KeyboardInterrupt:
-        print("pretrain: interrupted", file=sys.stderr)
-        return 130
+        return failed("interrupted", 130)
     finish.show(summary, config, console)
     return 0
 

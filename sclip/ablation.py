@@ -28,6 +28,7 @@ from rich.table import Table
 
 from sclip.config import Config, ConfigError
 from sclip.config_loader import changed, read_yaml
+from sclip.masking import mask_tree
 from sclip.sweep import POINT, Sweep, Trial
 
 __all__ = ["Ablation", "Cell", "Row", "arguments", "narrowed", "read", "show", "sweep_of", "table", "write"]
@@ -158,7 +159,7 @@ def write(ablation: Ablation, cells: Mapping[str, Mapping[str, Cell]], folder: P
         row: {score: dataclasses.asdict(cell) for score, cell in of.items()} for row, of in cells.items()
     }
     (folder / "ablation.json").write_text(
-        json.dumps({"ablation": dataclasses.asdict(ablation), "rows": record}, indent=1)
+        json.dumps({"ablation": mask_tree(dataclasses.asdict(ablation)), "rows": record}, indent=1)
     )
     headings = _headings(ablation)
     lines = [headings, ["---"] * len(headings), *_lines(ablation, cells)]

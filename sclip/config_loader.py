@@ -21,6 +21,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from sclip.config import Config, ConfigError
+from sclip.masking import is_masked, mask, mask_tree
 
 Tree = dict[str, Any]
 
@@ -83,8 +84,8 @@ def to_tree(config: Config) -> Tree:
 
 
 def to_yaml(config: Config) -> str:
-    """Return the config as YAML that `load` reads back."""
-    return yaml.dump(to_tree(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    """Return the config as YAML that `load` reads back, but for the credentials of URIs, which are masked."""
+    return yaml.dump(mask_tree(to_tree(config)), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def flatten(tree: Tree, prefix: str = "") -> dict[str, Any]:
@@ -243,8 +244,11 @@ def load(argv: Sequence[str], *, folder: Path, default: str, description: str) -
         for text in arguments.overrides:
             tree = _merge(tree, _override(text))
         config = from_tree(tree)
+        for key, value in flatten(to_tree(config)).items():
+            if is_masked(str(value)):
+                raise ConfigError(f"{key}={value!r}: *** stands for what is not recorded; give the whole URI")
     except ConfigError as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        print(f"{Path(sys.argv[0]).name}: {mask(str(error))}", file=sys.stderr)
         sys.exit(2)
     if arguments.print_config:
         print(to_yaml(config), end="")

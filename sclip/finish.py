@@ -7,6 +7,7 @@ not done. `show` tells the user what came out.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from sclip.train.run_folder import RunFolder
 from sclip.train.trainer import TrainingFailed
 
 __all__ = ["Summary", "compared_with", "finish", "show"]
+
+_log = logging.getLogger("sclip")
 
 _NO_SCORES = ("cases", "images", "captions")
 
@@ -161,6 +164,10 @@ def compared_with(config: Config, runs: Path) -> Evaluation:
 def show(summary: Summary, config: Config, console: Console) -> None:
     """Print the closing table: what was trained, the scores, where the run is, how to look at it."""
     trained = summary.trained
+    if config.run.log_format == "json":
+        result = {"scores": summary.scores, "model_version": summary.version, "decision": summary.decision}
+        _log.info("finished", extra={"step": trained["step"], "trained": trained} | result)
+        return
     table = Table("score", Column(summary.folder.name, no_wrap=True))
     other: dict[str, float] = {}
     if config.run.compare_with:

@@ -32,7 +32,7 @@ from sclip.data.reader import READ_SCHEMA, Reading, row_of
 from sclip.data.records import read_record
 from sclip.data.schedule import Schedule
 from sclip.data.shards import Rejected, Sample, expand, read_shard
-from sclip.masking import mask
+from sclip.masking import is_masked, mask
 from sclip.model import Tokenizer, image_size
 from sclip.recorded import read_recorded
 from sclip.report.visit import Choice, Encoded, Picture, Seen, Slot, Token, Visit
@@ -87,8 +87,10 @@ def inspect_sample(run: Run, shard: str, key: str, epoch: int) -> Visit:
     url = next((of for of in read if _same(of, urls[0])), urls[0])
     notes = [] if url in read or not read else ["the run does not read this shard; this is what it would see"]
     _check_epoch(run, url, epoch)
-    reading = Reading(config, usable_stamp(config.data, read or urls))
-    item, more = _item(url, config.data.caption_field, key)
+    # A record is without credentials, and opens nothing where there were some: then what was named here is read.
+    recorded = read if read and not any(map(is_masked, read)) else urls
+    reading = Reading(config, usable_stamp(config.data, recorded))
+    item, more = _item(urls[0] if is_masked(url) else url, config.data.caption_field, key)
     notes += [f"sample {other.index} has the same key: {other.reason}" for other in more]
     row = row_of(item, reading, epoch)
     facts = [
@@ -102,7 +104,8 @@ def inspect_sample(run: Run, shard: str, key: str, epoch: int) -> Visit:
 
 
 def _same(one: str, other: str) -> bool:
-    """Tell whether two names mean one shard; local ones may lead there in other ways."""
+    """Tell whether two names mean one shard: without credentials, and local ones may lead there in other ways."""
+    one, other = mask(one), mask(other)
     if one == other or os.path.basename(one) != os.path.basename(other):
         return one == other
     return "://" not in one + other and os.path.realpath(one) == os.path.realpath(other)

@@ -14,6 +14,7 @@ import datetime
 import os
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ from sclip.evaluate.benchmarks import BenchmarkError
 from sclip.evaluate.result import EvaluationError
 from sclip.evaluate.runner import check_files
 from sclip.finish import Summary, compared_with, finish
+from sclip.logs import Records, name_run
 from sclip.masking import mask
 from sclip.model import ModelError, architecture, check_model, image_size
 from sclip.model.architecture import pretrained_source, with_quick_gelu
@@ -46,6 +48,7 @@ from sclip.train import cluster, trainer
 from sclip.train.manifest import CheckpointError
 from sclip.train.orders import Orders
 from sclip.train.progress import Progress
+from sclip.train.prometheus import Exported
 from sclip.train.run_folder import RunFolder
 
 ERRORS = (
@@ -119,6 +122,7 @@ def _start(config: Config, console: Console) -> _Started:
     capacity = cluster.connect()
     actors = cluster.actor_bounds(config, capacity)
     config = _resolved(config, console)
+    name_run(config.run.name)
     folder = RunFolder(Path(config.run.storage) / "runs" / config.run.name)
     sources = _sources(config)
     schedule = Schedule.weighted(
@@ -157,6 +161,12 @@ def _sources(config: Config) -> list[dict[str, int]]:
     found = [expand(of_source) for of_source in patterns]
     counts = count_samples([url for of_source in found for url in of_source])
     sources = [{url: counts[url] for url in of_source} for of_source in found]
+    for of_source in sources:
+        if alike := [place for place, n in Counter(map(mask, of_source)).items() if n > 1]:
+            raise ConfigError(
+                f"data.shards: several shards are {alike[0]} without credentials and query values, by which a run "
+                "records its shards; name each by a path of its own, and once"
+            )
     if sum(map(len, sources)) > len(counts):
         raise ConfigError(
             f"data.shards={mask(str(list(data.shards)))}: with data.weights, a shard is of one source only"
@@ -202,9 +212,9 @@ def _initialised(config: Config, folder: RunFolder, console: Console) -> Config:
     if (source or path) and not folder.init.exists():
         with tempfile.TemporaryDirectory() as fetched:
             if source:
-                weights = read(_weights(config, Path(fetched)), f"run.init_from={source!r}")
+                weights = read(_weights(config, Path(fetched)), f"run.init_from={mask(source)!r}")
             else:
-                weights = read(path or source, f"model.pretrained={config.model.pretrained!r}")
+                weights = read(path or source, f"model.pretrained={mask(config.model.pretrained)!r}")
             notes = "".join(f"; {note}" for note in check_fit(config.model, weights))
             folder.path.mkdir(parents=True, exist_ok=True)
             partial = folder.init.with_suffix(".partial")
@@ -241,14 +251,19 @@ def _train(run: _Started, console: Console) -> None:
             orders.give("stop")
         return is_training.is_set()
 
+    shown: Progress | Records = Records()
+    if config.run.log_format == "text":
+        shown = Progress(run.samples, config.train.batch_size, config.run.progress_every_s, console)
     with (
         contextlib.closing(orders),
-        Progress(run.samples, config.train.batch_size, config.run.progress_every_s, console) as progress,
+        shown as progress,
         _beside(run, console) as beside,
+        Exported(config.run.name, run.samples) as exported,
     ):
 
         def on_report(report: dict[str, Any]) -> None:
             progress.report(report)
+            exported.report(report)
             if report["kind"] == "start":
                 is_training.set()
             elif report["kind"] == "lost":

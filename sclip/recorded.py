@@ -1,4 +1,4 @@
-"""The folder of a run in; the config and the shards that the run was begun with out."""
+"""The folder of a run in; the config and the shards that the run was begun with out, their URIs without credentials."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from sclip.config import DataConfig
+from sclip.config import ConfigError, DataConfig
 from sclip.data import annotation
 from sclip.data.annotate import stamp
 from sclip.data.annotation import AnnotationError
@@ -26,7 +26,7 @@ from sclip.data.filesystem import parts
 from sclip.data.pool import Pool
 from sclip.data.records import read_record
 from sclip.data.shards import Sample, ShardError, expand, read_shard
-from sclip.masking import mask
+from sclip.masking import is_masked, mask
 from sclip.negatives import Negative, natural
 from sclip.recorded import read_recorded
 from sclip.report import CorpusStatistics
@@ -79,6 +79,10 @@ def corpus_of(sources: Sequence[str], data: DataConfig) -> Corpus:
     if len(sources) == 1 and (folder / "shards.json").is_file():
         config, of_run = read_recorded(folder)
         urls = sorted(url for source in of_run for url in source)
+        if masked := next(filter(is_masked, urls), ""):
+            raise ConfigError(
+                f"{folder}: it records {masked} without its credentials or signature; name the shards in its place"
+            )
         return Corpus(folder.resolve().name, tuple(urls), config.data)
     shards = expand(sources)
     names = [parts(mask(url))[0].rpartition("/")[0].rpartition("/")[2] for url in (shards[0], shards[-1])]

@@ -26,6 +26,7 @@ from sclip.config import Config, ConfigError
 from sclip.config_loader import changed, read_value
 from sclip.evaluate.compare import compare
 from sclip.evaluate.result import EVALUATION_FILE, Evaluation
+from sclip.masking import mask_tree
 from sclip.report import comparison
 from sclip.train import cluster
 
@@ -140,7 +141,7 @@ def run(sweep: Sweep, console: Console) -> list[Trial]:
     )
     trials = [_ended(sweep.name, at, result) for at, result in enumerate(tuner.fit())]
     record = [{"name": t.name, "point": t.point, "scores": t.scores, "error": t.error} for t in trials]
-    (folder / "sweep.json").write_text(json.dumps(record, indent=1) + "\n")
+    (folder / "sweep.json").write_text(json.dumps(mask_tree(record), indent=1) + "\n")
     parent.log_artifact(folder / "sweep.json")
     parent.finish("FAILED" if all(trial.error for trial in trials) else "FINISHED")
     return trials

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from audited_runs import Row, Run, dealt, keys, passes, tar_bytes
+from storage_server import Storage, serving
 
 from sclip.audit.account import AuditError, Rows, audit
 from sclip.data.schedule import Schedule
@@ -46,6 +47,22 @@ def test_the_counts_that_the_run_has_of_its_shards_are_not_believed(run: Run) ->
     plan["sources"][0]["shards"] = dict.fromkeys(plan["sources"][0]["shards"], 1)
     run.write("shards.json", plan)
     assert summary(run) == {"expected": 40, "trained_once": 40}
+
+
+def test_shards_that_are_recorded_without_their_credentials_are_named_again(run: Run) -> None:
+    run.attempt(0, dealt(ROWS, 2))
+    path, paths = run.folder / "shards.json", run.sources[0]
+    files = {f"/{tar.name}": tar.read_bytes() for tar in paths}
+    with serving(Storage(files, user="name:planted")) as server:
+        path.write_text(path.read_text().replace(f"{paths[0].parent}/", f"http://***@{server.host}/"))
+        with pytest.raises(AuditError, match=r"3 shards are recorded without their credentials.*--shards"):
+            audit(run.folder)
+        found = audit(run.folder, [f"http://name:planted@{server.host}/source-0-{{0..2}}.tar"])
+        assert found.exact
+        assert found.expected == 40
+        with pytest.raises(AuditError, match=r"http://\*\*\*@.*HTTP 401") as raised:
+            audit(run.folder, [f"http://name:guessed@{server.host}/source-0-{{0..2}}.tar"])
+        assert "guessed" not in str(raised.value)
 
 
 def test_planted_losses_are_found_as_ranges_of_their_shard_and_pass(run: Run) -> None:

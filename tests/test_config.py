@@ -324,6 +324,22 @@ def test_the_printed_config_is_read_back_as_the_same(
     assert yaml.safe_load(to_yaml(config)) == to_tree(config)
 
 
+def test_a_config_is_printed_without_credentials_and_what_was_masked_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = ["data.shards=s3://key:planted@bucket/*.tar", "tracking.uri=http://user:planted@mlflow"]
+    with pytest.raises(SystemExit):
+        loaded(folder, *overrides, "--print-config")
+    printed = capsys.readouterr().out
+    assert "planted" not in printed
+    assert "s3://***@bucket/*.tar" in printed
+    (folder / "printed.yaml").write_text(printed)
+    assert "data.shards=['s3://***@bucket/*.tar']: *** stands for" in refused(
+        folder, capsys, "--config", "printed"
+    )
+    assert "planted" not in refused(folder, capsys, "https://user:planted@host/{0..9}.tar")
+
+
 @pytest.mark.parametrize("name", ["1e3", "12e5", "007", "2026-01-31", "on", "null", "1_000"])
 def test_a_name_that_looks_like_a_number_stays_a_name_when_printed(folder: Path, name: str) -> None:
     config = loaded(folder, f"run.name={name!r}")

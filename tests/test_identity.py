@@ -3,6 +3,9 @@
 import json
 from pathlib import Path
 
+import pytest
+
+from sclip.data import storage
 from sclip.data.identity import identify
 
 
@@ -49,3 +52,11 @@ def test_the_secret_of_a_uri_makes_no_other_data(tmp_path: Path) -> None:
         identify([{f"file://user:{secret}@host{tmp_path}/0.tar": 5}], "").digest for secret in ("a", "b")
     }
     assert len(digests) == 1
+
+
+def test_the_name_of_the_data_is_without_a_secret_where_shards_lie_at_the_root_of_a_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(storage, "RETRY_DELAYS_S", ())
+    url = "http://user:planted@127.0.0.1:9/0.tar?sig=planted"
+    assert identify([{url: 5}], "").name == "/***@127.0.0.1:9"

@@ -38,7 +38,7 @@ RULES = {
     "config": Rule(never="*"),
     "seeding": Rule(never="*"),
     "masking": Rule(never="*"),
-    "config_loader": Rule("config", never=f"{HEAVY} spacy"),
+    "config_loader": Rule("config masking", never=f"{HEAVY} spacy"),
     "scenegraph": Rule(never=f"{HEAVY} pydantic yaml"),
     "scenegraph.__main__": Rule("scenegraph report", never=f"{HEAVY} pydantic yaml"),
     "negatives": Rule("scenegraph seeding", never=f"{HEAVY} spacy pydantic yaml"),
@@ -159,6 +159,11 @@ RULES = {
     ),
     "validate": Rule("config data masking report", never=f"{HEAVY} spacy pydantic yaml"),
     "stopping": Rule("", never=f"{HEAVY} spacy pydantic yaml rich"),
+    "logs": Rule("masking", never="ray.train ray.tune torch spacy open_clip timm mlflow pydantic yaml"),
+    "train.prometheus": Rule(
+        "stopping train.health", never="ray.train ray.tune spacy mlflow pydantic yaml rich"
+    ),
+    "train.rendezvous": Rule(never="ray.tune spacy mlflow pydantic yaml rich"),
     "beside": Rule(
         "config train.run_folder", never="torch ray.train ray.tune spacy open_clip timm mlflow pydantic yaml"
     ),
@@ -171,15 +176,15 @@ RULES = {
         never="ray mlflow spacy open_clip timm pydantic yaml",
     ),
     "pretrain": Rule(
-        "beside config config_loader data evaluate finish masking model registry scenegraph scenes scoring seeding "
-        "stopping tracking train",
+        "beside config config_loader data evaluate finish logs masking model registry scenegraph scenes scoring "
+        "seeding stopping tracking train",
         never="ray mlflow spacy open_clip timm pydantic yaml",
     ),
     "sweep": Rule(
-        "config config_loader evaluate finish pretrain report tracking train.cluster",
+        "config config_loader evaluate finish masking pretrain report tracking train.cluster",
         never="mlflow spacy open_clip timm pydantic yaml",
     ),
-    "ablation": Rule("config config_loader sweep", never="mlflow spacy open_clip timm pydantic yaml"),
+    "ablation": Rule("config config_loader masking sweep", never="mlflow spacy open_clip timm pydantic yaml"),
 }
 """The rule of a module is the one of the longest name here that it lies in."""
 

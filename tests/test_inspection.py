@@ -15,6 +15,7 @@ import pytest
 from annotated_shards import LEAST, RICH, annotate_here, jpeg, write_plain
 from jobs_here import job_here
 from PIL import Image
+from storage_server import Storage, serving
 
 from sclip.config import Config, ConfigError, DataConfig, KEEConfig, LossConfig, ModelConfig, TrainConfig
 from sclip.config_loader import to_tree
@@ -214,6 +215,17 @@ def test_a_run_is_found_by_its_folder_or_its_name(plain: list[str], tmp_path: Pa
     assert of_run(str(tmp_path / "runs" / "mine"), "/nowhere") == run
     with pytest.raises(ConfigError, match="--run yours: neither the folder of a run nor the name of one in"):
         of_run("yours", str(tmp_path))
+
+
+def test_a_shard_that_is_recorded_without_its_credentials_is_read_by_the_uri_that_names_it(
+    plain: list[str], tmp_path: Path
+) -> None:
+    files = {f"/{Path(url).name}": Path(url).read_bytes() for url in plain}
+    with serving(Storage(files, user="name:planted")) as server:
+        urls = [f"http://name:planted@{server.host}{name}" for name in files]
+        run = begun(tmp_path, config(shards=tuple(urls)), urls)
+        assert "planted" not in str(run)
+        assert inspect_sample(run, urls[1], "s0007", 1).notes == []
 
 
 def test_a_shard_of_the_run_is_known_however_it_is_named_and_another_is_told(

@@ -379,6 +379,12 @@ def test_more_skipped_steps_than_allowed_stop_the_run(runs: Runs) -> None:
     assert RunFolder(runs.place / "too-many").complete is None
 
 
+def test_what_ray_train_shows_of_a_job_in_its_dashboard_holds_nothing_of_it() -> None:
+    plan: Any = SimpleNamespace(sources=(("s3://key:planted@bucket/0.tar",),))
+    job = TrainJob(plan, Path("/runs/first"), 1, reports=SimpleNamespace())
+    assert "planted" not in repr({"job": job}) + str(job)
+
+
 def test_a_worker_computes_with_the_threads_that_it_is_given(runs: Runs) -> None:
     for of_rank in runs.of_ranks:
         assert (of_rank["whole"]["threads"], of_rank["resumed"]["threads"]) == (1, 2)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sclip.masking import mask
+from sclip.masking import is_masked, mask, mask_tree
 
 
 @pytest.mark.parametrize(
@@ -19,13 +19,30 @@ from sclip.masking import mask
         ("no address, user@host and 3 @ 4", "no address, user@host and 3 @ 4"),
         ("sqlite:////data/mlflow.db", "sqlite:////data/mlflow.db"),
         ("models:/structure-clip@candidate", "models:/structure-clip@candidate"),
+        ("gs://anonymous@bucket/a.tar", "gs://anonymous@bucket/a.tar"),
+        ("s3://b/*.tar?region=eu&endpoint_override=http://minio:9000", None),
+        ("s3://b/a.tar?endpoint_override=http%3A%2F%2Fminio:9000&scheme=http&anonymous=true", None),
+        ("s3://b/a?endpoint_override=http://user:secret@minio", "s3://b/a?endpoint_override=***"),
+        ("s3://b/a?endpoint_override=http%3A%2F%2Fuser%3Asecret%40minio", "s3://b/a?endpoint_override=***"),
+        ("s3://b/a?region=eu&X-Amz-Signature=secret", "s3://b/a?region=eu&X-Amz-Signature=***"),
+        ("s3://b/a?region=eu,https://host/a?sig=secret", "s3://b/a?region=***"),
+        ("/data/?/date=2024-01/*.tar", None),
     ],
 )
-def test_credentials_are_masked_and_nothing_else(text: str, masked: str) -> None:
-    assert mask(text) == masked
+def test_credentials_are_masked_and_nothing_else(text: str, masked: str | None) -> None:
+    assert mask(text) == (text if masked is None else masked)
+    assert mask(mask(text)) == mask(text)
+    assert is_masked(mask(text)) == (mask(text) != text)
 
 
 @pytest.mark.parametrize("told", ["login as user with s%2Fcret", "login as user with s/cret"])
 def test_what_a_library_says_of_a_uri_is_without_its_password_too(told: str) -> None:
     assert mask(told, "s3://user:s%2Fcret@bucket/a.tar") == "login as user with ***"
     assert mask(told, "s3://bucket/a.tar") == told
+
+
+def test_every_text_of_a_tree_is_masked_and_what_is_none_stays() -> None:
+    tree = {"a": ["s3://k:secret@b", 1, None], "b": {"c": "https://h/x?sig=secret", "d": 0.5, "e": True}}
+    assert mask_tree(tree) == {
+        "a": ["s3://***@b", 1, None], "b": {"c": "https://h/x?sig=***", "d": 0.5, "e": True}
+    }  # fmt: skip

@@ -14,6 +14,7 @@ from sclip.config import (
     Config,
     ConfigError,
     DataConfig,
+    EvaluateConfig,
     LossConfig,
     RunConfig,
     TrackingConfig,
@@ -198,6 +199,45 @@ def test_a_shard_with_a_secret_in_its_uri_is_told_without_it(folder: RunFolder) 
     (line,) = differing(folder, CONFIG, SHARDS | {"https://me:secret@host/9.tar": 1})
     assert "host/9.tar" in line
     assert "secret" not in line
+
+
+def secret(word: str) -> tuple[dict[str, Any], list[dict[str, int]]]:
+    """Return a config and shards whose URIs hold a secret in every way."""
+    patterns = (f"s3://key:{word}@bucket/*.tar", f"https://user:{word}@host/{{0..1}}.tar?sig={word}")
+    config = dataclasses.replace(
+        CONFIG,
+        run=RunConfig(name="first", init_from=f"https://user:{word}@host/weights.safetensors"),
+        data=DataConfig(shards=patterns),
+        evaluate=EvaluateConfig(
+            retrieval=(f"gs://{word}@bucket/*.tar",), exclude=(f"https://h/x?sig={word}",)
+        ),
+        tracking=TrackingConfig(uri=f"postgresql://user:{word}@db/mlflow"),
+    )
+    shards = [
+        f"s3://key:{word}@bucket/a.tar",
+        *(f"https://user:{word}@host/{n}.tar?sig={word}" for n in (0, 1)),
+    ]
+    return to_tree(config), [{url: 100 + number for number, url in enumerate(shards)}]
+
+
+def test_no_secret_of_a_uri_is_recorded_and_each_may_change_before_the_run_goes_on(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "first")
+    run.start(*secret("planted"))
+    run.compare(*secret("another"))
+    assert not [file for file in run.path.iterdir() if "planted" in file.read_text()]
+    tree, (shards,) = secret("another")
+    del shards["https://user:another@host/1.tar?sig=another"]
+    with pytest.raises(ConfigError, match=r"shards: 1 differ, the first is https://\*\*\*@host/1\.tar"):
+        run.compare(tree, [shards])
+
+
+def test_a_run_that_was_begun_before_secrets_were_left_out_goes_on(tmp_path: Path) -> None:
+    tree, sources = secret("planted")
+    run = RunFolder(tmp_path / "first")
+    run.start(tree, sources)
+    (run.path / "config.json").write_text(json.dumps(tree))
+    (run.path / "shards.json").write_text(json.dumps({"sources": [{"weight": 1.0, "shards": sources[0]}]}))
+    run.compare(*secret("another"))
 
 
 # Its checkpoints

@@ -108,6 +108,15 @@ def test_the_folder_of_a_run_stands_for_its_shards_and_how_it_reads_them(
     assert corpus.data == data
 
 
+def test_a_run_that_records_its_shards_without_their_credentials_asks_for_them(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "my-run")
+    run.start(to_tree(Config()), [{"s3://key:planted@bucket/a.tar": 5}])
+    with pytest.raises(
+        ConfigError, match=r"s3://\*\*\*@bucket/a.tar without its credentials.*name the shards"
+    ):
+        corpus_of([str(run.path)], DataConfig())
+
+
 def test_sources_that_are_none_are_told(tmp_path: Path) -> None:
     with pytest.raises(ShardError, match="no such shard"):
         corpus_of([str(tmp_path / "*.tar")], DataConfig())

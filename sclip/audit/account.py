@@ -25,7 +25,7 @@ from sclip.audit.fates import (
 from sclip.audit.records import AuditError, Plan, Rejection, read_ledger, read_plan, read_quarantine
 from sclip.audit.tars import Tar, count_tars
 from sclip.data.schedule import Visit
-from sclip.data.storage import ShardError
+from sclip.data.storage import ShardError, expand
 from sclip.masking import mask
 
 __all__ = ["Audit", "AuditError", "Quarantined", "Rows", "audit"]
@@ -87,12 +87,19 @@ class Audit:
         return not (self.missed or self.repeated or self.unknown)
 
 
-def audit(run: Path) -> Audit:
+def audit(run: Path, shards: Sequence[str] = ()) -> Audit:
     """Return what became of every row that the run of a folder was to visit.
+
+    Args:
+        run: its folder.
+        shards: paths or URIs, patterns too, of those that the run has recorded without their credentials.
 
     Raises AuditError where the run, its ledger or one of its shards cannot be read.
     """
-    plan, notes = read_plan(run), list[str]()
+    try:
+        plan, notes = read_plan(run, expand(shards)), list[str]()
+    except ShardError as error:
+        raise AuditError(str(error)) from error
     if not plan.complete:
         notes.append("the run is not complete: rows that it has not trained on yet count as missed")
     rejections = list(read_quarantine(run, plan))

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sclip.data.schedule import Schedule, Visit
-from sclip.masking import mask
+from sclip.masking import is_masked, mask
 
 __all__ = ["AuditError", "Plan", "Rejection", "read_ledger", "read_plan", "read_quarantine"]
 
@@ -69,19 +69,28 @@ class _File:
     from_step: int
 
 
-def read_plan(run: Path) -> Plan:
-    """Return the plan of a run's folder. Raises AuditError where there is none, or one that contradicts itself."""
+def read_plan(run: Path, named: Iterable[str] = ()) -> Plan:
+    """Return the plan of a run's folder, its shards by their true URIs where `named` has them.
+
+    Raises AuditError where there is none, one that contradicts itself, or one that names shards which nothing opens.
+    """
+    true = {mask(url): url for url in named}
     config, plan = (_json(run / name) for name in ("config.json", "shards.json"))
     try:
         epochs, seed = int(config["train"]["epochs"]), int(config["run"]["seed"])
         sources = [sorted(source["shards"].items()) for source in plan["sources"]]
         weights = [float(source["weight"]) for source in plan["sources"]]
-        shards = tuple(tuple(url for url, _ in source) for source in sources)
+        shards = tuple(tuple(true.get(mask(url), url) for url, _ in source) for source in sources)
         schedule = Schedule.weighted(seed, epochs, [[n for _, n in source] for source in sources], weights)
         entries = len(schedule)
         visits = frozenset(schedule.visit(entry) for entry in range(entries))
     except _MALFORMED as error:
         raise AuditError(f"{run}: config.json or shards.json is of another version: {error!r}") from error
+    if masked := [url for source in shards for url in source if is_masked(url)]:
+        raise AuditError(
+            f"{run}: {len(masked)} shards are recorded without their credentials or signatures, the first is "
+            f"{masked[0]}; name them as in data.shards: --shards URI.."
+        )
     if len(visits) != entries:
         raise AuditError(f"{run}: the schedule has {entries} visits, but only {len(visits)} different ones")
     if len(shards) == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from sclip.config.checks import require
 from sclip.config.gates import parse_gate
@@ -26,6 +27,8 @@ class RunConfig:
     """Times that a lost worker restarts the worker group from the last checkpoint; -1: without limit."""
     progress_every_s: float = 10.0
     """Seconds between two progress lines where the output is no terminal."""
+    log_format: Literal["text", "json"] = "text"
+    """What the job prints: lines for people, or JSON objects with run and step, as workers' logs have them always."""
 
     def __post_init__(self) -> None:
         require(self.max_failures >= -1, "run.max_failures", self.max_failures, "-1, 0 or a positive number")

@@ -46,7 +46,8 @@ def identify(sources: Sequence[Mapping[str, int]], parser: str) -> Identity:
     found = {url: checksums[beside(url, INDEX)].get(_name(url), "") for url in shards}
     lines = [found[url] or f"{mask(url)} {samples}" for url, samples in shards.items()]
     return Identity(
-        "/".join(parts(next(iter(shards)))[0].split("/")[-3:-1]),
+        # Masked while it still is a URI: of its parts alone nobody sees that one is a password.
+        "/".join(parts(mask(next(iter(shards))))[0].split("/")[-3:-1]),
         hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:32],
         {
             "samples": sum(shards.values()),

@@ -50,8 +50,10 @@ class ShardError(Exception):
 def expand(patterns: Sequence[str]) -> list[str]:
     """Return the shards that paths or URIs with `*`, `?`, `[..]` and `{000..012}` name, sorted, each once.
 
-    Local paths come back absolute, URIs with the credentials and the query that the pattern has. Raises ShardError
-    naming the pattern that matches nothing or cannot be looked up.
+    Local paths come back absolute, URIs with the credentials and the query that the pattern has; their order does not
+    depend on those, so that a shard keeps its number where they are changed.
+
+    Raises ShardError naming the pattern that matches nothing or cannot be looked up.
     """
     found: set[str] = set()
     for pattern in patterns:
@@ -66,7 +68,7 @@ def expand(patterns: Sequence[str]) -> list[str]:
                     f"{mask(name)}{of}: no such shard; name existing tars, for example DIR/*.tar"
                 )
             found.update(shards)
-    return sorted(found)
+    return sorted(found, key=lambda url: (mask(url), url))
 
 
 def together(function: Callable[[str], _T], names: Sequence[str]) -> Iterator[_T]:

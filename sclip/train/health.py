@@ -47,7 +47,7 @@ class Watch:
 
     Args:
         config: whether the first such step ends the run, or how many may be left out.
-        shard: url of the shard of an entry of the schedule.
+        shard: name of the shard of an entry of the schedule, for the error.
     """
 
     def __init__(self, config: HealthConfig, shard: Callable[[int], str]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -48,6 +49,8 @@ from sclip.train.stages import Stages, limit
 from sclip.train.step import TrainStep, unwrapped
 
 DATASET = "train"
+_log = logging.getLogger("sclip.train")
+"""Ray Train adds run and rank, and writes it as JSON to logs/train/ of its session folder."""
 _FEWEST_TO_JUDGE = 100
 """Samples seen before the share of quarantined ones may stop a run."""
 
@@ -56,9 +59,12 @@ class TooManyQuarantined(RuntimeError):
     """More of the data is unreadable than `data.max_quarantined` allows."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TrainJob:
-    """What a worker is given."""
+    """What a worker is given; without a repr, as Ray Train keeps that in the state that its dashboard shows.
+
+    The config and the shards in it may hold credentials.
+    """
 
     plan: StreamPlan
     folder: Path
@@ -132,10 +138,13 @@ class _Worker:
         self.ledger = Ledger(job.folder, job.plan.schedule, self.rank, self.world, self.saved_step)
         self.stages = Stages()
         self.attention = Attention(job.orders if self.rank == 0 else None)
-        self.watch = Watch(config.health, job.plan.shard)
+        self.watch = Watch(config.health, lambda entry: mask(job.plan.shard(entry)))
 
     def run(self, blocks: Iterator[Columns]) -> None:
-        self._report("start", step=self.progress.step, samples=self.progress.samples, workers=self.world)
+        _log.info(
+            "one of %d workers begins, on %s", self.world, self.device, extra={"step": self.progress.step}
+        )
+        self._report("start", workers=self.world, **vars(self.progress))
         share, rest = divmod(self.config.train.batch_size, self.world)
         batches = Batches(
             blocks, share + (self.rank < rest), self.saved_step, self._blank(),
@@ -295,6 +304,7 @@ class _Worker:
         """Wait until the checkpoint that was begun is whole on every rank, and tell of it."""
         self.saver.wait()
         self.saved_step = self.started_step
+        _log.info("the checkpoint is whole", extra={"step": self.saved_step})
         path = self.folder.step_path(self.saved_step)
         self._report("checkpoint", path=str(path), step=self.saved_step, seconds=self.stood_still_s)
 
@@ -305,6 +315,8 @@ class _Worker:
         the lines back.
         """
         record, rejected, filtered = self.record.take()
+        if rejected:
+            _log.warning("%d samples set aside", len(rejected), extra={"step": step})
         merged: list[dict[str, Any]] = []
         for payload in gather_json(
             {"position": record.to_json(), "rejected": rejected, "filtered": filtered}

@@ -1,7 +1,8 @@
 """The folder of a run: what it was started with, its checkpoints, what was set aside, whether it is done.
 
     config.json       the resolved config, compared when the run is started again
-    shards.json       shards of each source and their sample counts, fixed for the life of the run
+    shards.json       shards of each source and their sample counts, fixed for the life of the run; in both of these
+                      URIs stand without credentials and query values, by which they are compared, too
     step-00000500/    a checkpoint (`sclip.train.checkpoint`)
     alive             touched while the run goes on
     held-step-*       a checkpoint that is being evaluated
@@ -32,12 +33,12 @@ from typing import Any, cast
 
 from sclip.config import CheckpointConfig, ConfigError
 from sclip.config_loader import difference
-from sclip.masking import mask
+from sclip.masking import mask, mask_tree
 from sclip.train import manifest
 from sclip.train.manifest import CheckpointError
 
 RESUMABLE = {
-    "run.compare_with", "run.max_failures", "run.progress_every_s",
+    "run.compare_with", "run.max_failures", "run.progress_every_s", "run.log_format",
     "data.actors_min", "data.actors_max", "data.actor_cpus", "data.read_cpus", "data.readers", "data.annotations",
     "data.mix_blocks", "data.block_samples",
     "train.num_workers", "train.min_workers", "train.resize_every_s", "train.use_gpu", "train.worker_cpus",
@@ -80,12 +81,12 @@ class RunFolder:
                 f"run.name={self.path.name!r}: a run of this name was started by another version of sclip; "
                 "go on with that version, or name another run"
             )
-        before, config = _without_password(before), _without_password(config)
+        before, config = mask_tree(before), mask_tree(config)
         lines = [line for line in difference(before, config) if line.partition(":")[0] not in RESUMABLE]
         was = _by_place([source["shards"] for source in known["sources"]]) if known else {}
         if known is not None and was != (is_ := _by_place(sources)):
             changed = sorted(place for place in was.keys() | is_.keys() if was.get(place) != is_.get(place))
-            lines.append(f"shards: {len(changed)} differ, the first is {mask(changed[0][1])}")
+            lines.append(f"shards: {len(changed)} differ, the first is {changed[0][1]}")
         if lines:
             raise ConfigError(
                 f"run.name={self.path.name!r}: a run of this name was started with another config:\n  "
@@ -99,9 +100,12 @@ class RunFolder:
         self.touch()
         if not (self.path / "config.json").exists():
             weights = config["data"]["weights"] or [1.0] * len(sources)
-            found = [{"weight": w, "shards": s} for w, s in zip(weights, sources, strict=True)]
+            found = [
+                {"weight": weight, "shards": {mask(url): count for url, count in of_source.items()}}
+                for weight, of_source in zip(weights, sources, strict=True)
+            ]
             self._write("shards.json", {"sources": found})
-            self._write("config.json", _without_password(config))
+            self._write("config.json", mask_tree(config))
 
     def step_path(self, step: int) -> Path:
         """Return where the checkpoint of an optimizer step stands."""
@@ -242,14 +246,10 @@ class RunFolder:
         _replace(self.path / name, json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 
-def _without_password(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a config without the password of the tracking store, which nobody who reads it here needs."""
-    tracking = config["tracking"]
-    return config | {"tracking": tracking | {"uri": mask(tracking["uri"])}}
-
-
 def _by_place(sources: Sequence[Mapping[str, int]]) -> dict[tuple[int, str], int]:
-    return {(at, url): count for at, of_source in enumerate(sources) for url, count in of_source.items()}
+    return {
+        (at, mask(url)): count for at, of_source in enumerate(sources) for url, count in of_source.items()
+    }
 
 
 def size_of(path: Path) -> int:

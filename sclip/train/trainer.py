@@ -6,6 +6,7 @@ its controller and before the workers; there the newest checkpoint says which ro
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ import ray
 import ray.data
 import ray.exceptions
 import ray.train
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 from ray.util.queue import Queue
 
 from sclip.config import ConfigError
@@ -32,6 +33,7 @@ from sclip.train.health import TrainingDiverged
 from sclip.train.loop import DATASET, TooManyQuarantined, TrainJob, train_worker
 from sclip.train.manifest import CheckpointError, NotWritten
 from sclip.train.orders import Orders
+from sclip.train.rendezvous import BoundTorchConfig
 from sclip.train.resizing import CheckpointFirst
 from sclip.train.run_folder import RunFolder
 
@@ -40,6 +42,10 @@ LASTING = (
     TrainingDiverged,
 )  # fmt: skip
 """Errors that a restart of the workers would only meet again; NotWritten, of storage that may recover, is none."""
+
+
+_log = logging.getLogger("ray.train.sclip")
+"""Below Ray Train's own logger, the one that it sets up in its controller, where `build` runs."""
 
 
 class TrainingFailed(RuntimeError):
@@ -74,7 +80,7 @@ def fit(
             _worker,
             train_loop_config={"job": TrainJob(plan, folder.path, samples, queue, orders)},
             # gloo beside nccl: row counts and positions are added up on the CPU without waiting for the GPU
-            torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if train.use_gpu else "gloo"),
+            torch_config=BoundTorchConfig(backend="cpu:gloo,cuda:nccl" if train.use_gpu else "gloo"),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=(train.min_workers, train.num_workers)
                 if train.min_workers
@@ -102,7 +108,7 @@ def build(plan: stream.StreamPlan, path: Path) -> ray.data.Dataset:
     """Return the stream of what the newest good checkpoint has not trained on."""
     folder = RunFolder(path)
     for note in folder.roll_back():
-        print(note)
+        _log.warning("%s", note)
     latest = folder.latest()
     if latest is None:
         return stream.build(plan, Position(), origin=0)
@@ -182,7 +188,9 @@ def _reports(on_report: Callable[[dict[str, Any]], None]) -> Iterator[Queue]:
         while True:
             try:
                 report = queue.get()
-            except ray.exceptions.RayActorError:  # killed, it starts again; what was on it is lost, and nothing else
+            except (
+                ray.exceptions.RayActorError
+            ):  # killed, it starts again; what was on it is lost, and nothing else
                 time.sleep(1)
                 continue
             if report is None:

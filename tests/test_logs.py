@@ -1,0 +1,104 @@
+"""The driver's log as JSON: an object a line, with run, level, time and step, and no credentials in it."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from sclip.logs import Records, json_console, name_run
+
+
+@pytest.fixture
+def out() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def console(out: io.StringIO) -> Iterator[Console]:
+    root, ours = logging.getLogger(), logging.getLogger("sclip")
+    before = root.handlers[:], ours.handlers[:], ours.level, sys.excepthook
+    yield json_console(out)
+    root.handlers[:], ours.handlers[:] = before[0], before[1]
+    ours.setLevel(before[2])
+    ours.propagate, sys.excepthook = True, before[3]
+    name_run("")
+
+
+def told(out: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
+def test_every_line_of_the_console_is_a_record_of_the_run(console: Console, out: io.StringIO) -> None:
+    console.print("before the name is known", soft_wrap=True)
+    name_run("first")
+    long = "x" * 500
+    console.print(f"a line of {long}", soft_wrap=True, markup=False)
+    before, line = told(out)
+    assert (before["run_name"], before["message"]) == ("", "before the name is known")
+    assert (line["run_name"], line["component"], line["levelname"]) == ("first", "driver", "INFO")
+    assert line["message"] == f"a line of {long}"
+    assert line["asctime"]
+
+
+def test_reports_are_records_with_their_step_and_figures(console: Console, out: io.StringIO) -> None:
+    name_run("first")
+    reports: list[dict[str, Any]] = [
+        {"kind": "start", "step": 4, "samples": 64, "workers": 2},
+        {"kind": "metrics", "step": 5, "samples": 80, "metrics": {"loss": 1.5, "grad_norm": float("inf")}},
+        {"kind": "checkpoint", "step": 5, "path": "/runs/first/step-00000005", "seconds": 0.1},
+        {"kind": "lost", "reason": "worker 1: killed"},
+    ]
+    with Records() as records:
+        for report in reports:
+            records.report(report)
+        records.say("asked to stop")
+    start, trained, checkpoint, lost, asked = told(out)
+    assert asked["message"] == "asked to stop"
+    assert (start["message"], start["step"], start["workers"]) == ("training begins", 4, 2)
+    assert (trained["step"], trained["metrics"]) == (5, {"loss": 1.5, "grad_norm": None})
+    assert (checkpoint["step"], checkpoint["levelname"]) == (5, "INFO")
+    assert (lost["levelname"], lost["reason"]) == ("WARNING", "worker 1: killed")
+
+
+def test_credentials_are_in_no_field_whoever_logs_them(console: Console, out: io.StringIO) -> None:
+    console.print("reading 's3://key:hidden@bucket/*.tar'", soft_wrap=True)
+    logging.getLogger("sclip.tracking").warning('"%s" is away', "http://user:hidden@mlflow")
+    logging.getLogger("urllib3").warning("retry", extra={"urls": ["https://host/a.tar?sig=hidden"]})
+    try:
+        raise ValueError("https://user:hidden@host")
+    except ValueError:
+        logging.getLogger("sclip").exception("failed")
+    records = told(out)
+    assert "hidden" not in out.getvalue()
+    assert [record["levelname"] for record in records] == ["INFO", "WARNING", "WARNING", "ERROR"]
+    assert "https://***@host" in records[-1]["exc_text"]
+
+
+def test_a_table_breaks_no_line_and_infos_of_libraries_are_left_out(
+    console: Console, out: io.StringIO
+) -> None:
+    logging.getLogger("alembic").info("of no interest")
+    table = Table("score")
+    table.add_row("0.5")
+    console.print(table)
+    messages = [record["message"] for record in told(out)]
+    assert "│ 0.5   │" in messages
+    assert "of no interest" not in messages
+
+
+def test_an_unexpected_error_is_a_record_with_its_trace(console: Console, out: io.StringIO) -> None:
+    try:
+        raise LookupError("nobody thought of it")
+    except LookupError as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+    (record,) = told(out)
+    assert record["levelname"] == "CRITICAL"
+    assert "nobody thought of it" in record["exc_text"]
