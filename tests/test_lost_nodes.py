@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import ray
-from conftest import end, environment, free_port
 from jobs_here import job_here
 from ray.cluster_utils import Cluster
 from runs import recorded, recorded_curve, reports_seen, starter
@@ -17,7 +15,7 @@ from sclip.finish import Summary
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
-EPOCHS = 60
+EPOCHS = 120
 WORKER = {"num_cpus": 3, "object_store_memory": 200_000_000}
 """A node that takes a training worker and nothing else."""
 PARSER = {"num_cpus": 2, "object_store_memory": 200_000_000}
@@ -32,7 +30,6 @@ class Faults:
         self.workers: list[int] = []
         """Of each start of the workers."""
         self.done: list[str] = []
-        self.added: subprocess.Popen[bytes] | None = None
         self._checkpoints = 0
         """Since the last start."""
 
@@ -40,39 +37,15 @@ class Faults:
         if report["kind"] == "start":
             self.workers.append(report["workers"])
             self._checkpoints = 0
+            if self.done == ["parser", "worker"] and report["workers"] == 1:
+                self.done.append("added")
+                self._cluster.add_node(**WORKER)
         elif report["kind"] == "checkpoint":
             self._checkpoints += 1
             if self._checkpoints == 2 and not self.done:
                 self._lose(self._parser, "parser")
             elif self._checkpoints >= 2 and self.done == ["parser"]:
                 self._lose(self._worker, "worker")
-            elif self._checkpoints >= 2 and self.done == ["parser", "worker"] and self.workers[-1] == 1:
-                self.done.append("added")
-                self._add()
-
-    def _add(self) -> None:
-        # By the command: in the thread that takes the reports, Cluster cannot set up its signals.
-        command = [
-            "ray",
-            "start",
-            "--block",
-            f"--address={self._cluster.address}",
-            f"--num-cpus={WORKER['num_cpus']}",
-        ]
-        command += [f"--object-store-memory={WORKER['object_store_memory']}", "--node-ip-address=127.0.0.1"]
-        command += [f"--dashboard-agent-listen-port={free_port()}", "--disable-usage-stats"]
-        self.added = subprocess.Popen(
-            command,
-            env=environment(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-
-    def close(self) -> None:
-        """End the node that was added."""
-        if self.added is not None:
-            end(self.added.pid)
 
     def _lose(self, node: Any, what: str) -> None:
         self.done.append(what)
@@ -81,8 +54,11 @@ class Faults:
 
 @pytest.fixture(scope="module")
 def survived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Summary, Faults]]:
+    # Not at exit, which would need signals: a node is added in the thread that takes the reports.
     cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 200_000_000}
+        initialize_head=True,
+        head_node_args={"num_cpus": 0, "object_store_memory": 200_000_000},
+        shutdown_at_exit=False,
     )
     cluster.add_node(**PARSER)
     parser, _, worker = cluster.add_node(**PARSER), cluster.add_node(**WORKER), cluster.add_node(**WORKER)
@@ -100,7 +76,6 @@ def survived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Summary
             yield summary, faults
     finally:
         ray.shutdown()
-        faults.close()
         cluster.shutdown()
 
 
