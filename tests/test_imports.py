@@ -179,6 +179,11 @@ RULES = {
         "config config_loader model tracking.journal train.cluster train.flops train.node_types",
         never="ray spacy open_clip timm mlflow pydantic yaml",
     ),
+    "doctor": Rule(
+        "config data.filesystem data.shards masking scenegraph.ParserError scenegraph.parser_version tracking",
+        never="ray.train ray.tune ray.data spacy open_clip timm mlflow pydantic yaml",
+    ),
+    "doctor.finding": Rule(never=f"{HEAVY} spacy pydantic yaml"),
     "pretrain": Rule(
         "beside config config_loader data evaluate finish logs masking model plan registry scenegraph scenes scoring "
         "seeding stopping tracking train",

@@ -118,7 +118,7 @@ def make(
         kind.accelerator for kind in capacity.nodes if kind.name in of_workers and kind.accelerator
     }
     rates = find(config, known, accelerators, annotated)
-    notes = _notes(config, most, capacity, nodes, prices)
+    notes = _notes(config, capacity, nodes, prices)
     return Plan(config, actors, _stages(config, actors, most, rates), nodes, samples, prices, tuple(notes))
 
 
@@ -146,7 +146,7 @@ def _stages(config: Config, actors: tuple[int, int], placed: Placed, rates: Rate
     device = "GPU" if train.use_gpu else "CPU"
     found = [
         stage("readers", f"up to {data.readers}", data.readers, data.read_cpus),
-        stage("encoders", f"{encoders} actors", most, data.actor_cpus),
+        stage("encoders", f"{encoders} actor{'s' if most > 1 else ''}", most, data.actor_cpus),
         stage(
             "workers", f"{train.num_workers} on {device}s, {train.sharding}, {train.precision}", train.num_workers,
             train.worker_cpus, 1.0 if train.use_gpu else 0.0,
@@ -157,18 +157,12 @@ def _stages(config: Config, actors: tuple[int, int], placed: Placed, rates: Rate
     return tuple(found)
 
 
-def _notes(
-    config: Config, placed: Placed, capacity: Capacity, nodes: tuple[Nodes, ...], prices: Prices | None
-) -> list[str]:
+def _notes(config: Config, capacity: Capacity, nodes: tuple[Nodes, ...], prices: Prices | None) -> list[str]:
     notes = []
     idle = math.floor(capacity.gpus) - (config.train.num_workers if config.train.use_gpu else 0)
     idle -= math.ceil(config.evaluate.gpus) if config.evaluate.every else 0
     if idle > 0:
         notes.append(f"{idle} GPUs stand still; train.num_workers=0 with train.use_gpu=null takes them all")
-    if config.train.use_gpu and not placed.on["encoders"].keys() - placed.on["workers"].keys():
-        notes.append(
-            "encoders lie on the GPU nodes only: CPU nodes beside them, or annotated shards, make it faster"
-        )
     if prices and (missing := prices.missing({n.kind.name: n.most for n in nodes})):
         notes.append(f"no price for {', '.join(missing)}")
     return notes
