@@ -29,7 +29,6 @@ _FILES, _FEWEST_FILES = 65536, 4096
 
 def look_versions(spacy_model: str) -> dict[str, str]:
     """Return the versions of what a run depends on, on this node."""
-    import sclip
     from sclip.scenegraph import ParserError, parser_version
 
     found = {"python": platform.python_version()}
@@ -42,9 +41,9 @@ def look_versions(spacy_model: str) -> dict[str, str]:
         found["parser"] = parser_version(spacy_model)
     except ParserError:
         found["parser"] = "missing"
-    digest = hashlib.sha256()
-    for path in sorted(Path(str(sclip.__file__)).parent.rglob("*.py")):
-        digest.update(path.name.encode() + path.read_bytes())
+    package, digest = Path(__file__).parent.parent, hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(str(path.relative_to(package)).encode() + path.read_bytes())
     return found | {"sclip": digest.hexdigest()[:12]}
 
 

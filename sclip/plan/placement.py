@@ -61,9 +61,8 @@ def place(bundles: Sequence[Bundle], kinds: Sequence[NodeType]) -> Placed:
     left_over: dict[str, int] = {}
     for bundle in bundles:
         left = bundle.count
-        for node in _offered(nodes, kinds, spare, bundle):
-            if not left:
-                break
+        offered = _offered(nodes, kinds, spare, bundle)
+        while left and (node := next(offered, None)):
             if taken := node.take(bundle, left):
                 on[bundle.stage][node.kind.name] += taken
                 left -= taken
