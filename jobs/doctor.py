@@ -21,6 +21,7 @@ if __name__ == "__main__":  # instead of jobs/, whose inspect.py would be taken 
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import argparse
+import contextlib
 
 from rich.console import Console
 
@@ -46,23 +47,25 @@ def main(argv: list[str] | None = None) -> int:
     from sclip import doctor  # torch and Ray take seconds to import
     from sclip.train import cluster
 
-    progress = Console(stderr=True)
+    out = sys.stdout
     try:
-        cluster.connect()
-        with progress.status("examining") as status:
-            findings = doctor.examine(
-                config, given.timeout, lambda check: status.update(f"examining {check}")
-            )
+        # Ray tells of nodes that go on the standard output, wherever its logs go.
+        with contextlib.redirect_stdout(sys.stderr):
+            with Console(stderr=True).status("connecting") as status:
+                cluster.connect()
+                findings = doctor.examine(
+                    config, given.timeout, lambda check: status.update(f"examining {check}")
+                )
+            if given.json:
+                print(doctor.to_json(findings), file=out, flush=True)
+            else:
+                doctor.show(findings, Console(file=out))
     except ConfigError as error:
         print(f"doctor: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("doctor: interrupted", file=sys.stderr)
         return 130
-    if given.json:
-        print(doctor.to_json(findings))
-    else:
-        doctor.show(findings, Console())
     return 1 if doctor.worst(findings) == "fail" else 0
 
 

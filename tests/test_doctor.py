@@ -356,7 +356,7 @@ def examined(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any
         cluster.add_node(node_name="other", env_vars={"PYTHONPATH": str(planted.parent)}, **here)
         killed = cluster.add_node(node_name="killed", **here)
         silent = cluster.add_node(node_name="silent", **here)
-        cluster.remove_node(killed, allow_graceful=False)
+        os.kill(killed.all_processes["raylet"][0].process.pid, signal.SIGKILL)
         stopped = silent.all_processes["raylet"][0].process.pid
         os.kill(stopped, signal.SIGSTOP)
         command = [sys.executable, str(ROOT / "jobs" / "doctor.py"), "--json", "--timeout", "120"]
