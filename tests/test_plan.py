@@ -125,6 +125,13 @@ def test_evaluation_beside_the_training_has_a_place_too(tmp_path: Path) -> None:
     assert (stage.what, stage.gpus, stage.on, stage.per_s) == ("every 2,000 steps", 1, ("gpu",), None)
 
 
+def test_elastic_workers_are_asked_for_all_and_planned_with_those_that_fit(tmp_path: Path) -> None:
+    asked = config(tmp_path, SHARDS, "train.num_workers=9", "train.min_workers=2")
+    plan = planned(asked, HEAD, CPU, GPU, known=KNOWN)
+    (workers,) = (stage for stage in plan.stages if stage.name == "workers")
+    assert (workers.what, workers.gpus, workers.per_s) == ("2..8 on GPUs, fsdp, bf16", 8, 8000)
+
+
 def test_what_has_a_place_on_no_node_is_an_error_that_says_what_it_needs(tmp_path: Path) -> None:
     asked = config(tmp_path, SHARDS, "data.actor_cpus=3")
     with pytest.raises(ConfigError) as raised:

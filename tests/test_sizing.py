@@ -35,9 +35,8 @@ def train(
 @pytest.mark.parametrize(
     ("capacity", "config", "workers", "use_gpu"),
     [
-        (LAPTOP, {"worker_cpus": 0.3}, 2, False),
-        (LAPTOP, {"worker_cpus": 0.7}, 1, False),  # two leave no room for an encoder and a reader
-        (CPUS, {}, 2, False),
+        (LAPTOP, {}, 1, False),
+        (CPUS, {}, 1, False),
         (ONE_GPU, {}, 1, True),
         (DGX, {}, 8, True),
         (GROWING, {}, 32, True),  # that the autoscaler can add
@@ -46,13 +45,15 @@ def train(
         (GROWING, {"gpus": 1.0}, 32, True),  # nothing evaluates beside
         # What is said stays.
         (DGX, {"num_workers": 4}, 4, True),
-        (DGX, {"use_gpu": False}, 2, False),
+        (DGX, {"use_gpu": False}, 1, False),
         (ONE_GPU, {"num_workers": 2}, 2, False),
+        (ONE_GPU, {"num_workers": 4, "min_workers": 1}, 4, True),
+        (GROWING, {"min_workers": 2}, 32, True),
         (LAPTOP, {"use_gpu": True}, 1, True),
         (Capacity(8, 2), {}, 2, True),
     ],
 )
-def test_every_gpu_gets_a_worker_and_cpus_get_two(
+def test_every_gpu_gets_a_worker_and_a_cluster_without_gpus_one(
     capacity: Capacity, config: dict[str, Any], workers: int, use_gpu: bool
 ) -> None:
     assert train(capacity, **config)[:2] == (workers, use_gpu)

@@ -108,9 +108,13 @@ def make(
 
     Raises ConfigError where a worker, a reader or an encoder has a place on no node: Ray would wait for one for ever.
     """
-    fewest, most = (place(_bundles(config, count), capacity.nodes) for count in actors)
-    if capacity.nodes and fewest.left_over:
-        raise ConfigError(_homeless(config, fewest, capacity))
+    least = place(_bundles(config, _fewest(config), actors[0]), capacity.nodes)
+    if least.left_over:
+        raise ConfigError(_homeless(config, least, capacity))
+    # Elastic workers are asked for all of them, too, and begin with those that there is room for.
+    fewest, most = (
+        place(_bundles(config, config.train.num_workers, count), capacity.nodes) for count in actors
+    )
     used = [kind for kind in capacity.nodes if most.nodes.get(kind.name)]
     nodes = tuple(Nodes(kind, fewest.nodes.get(kind.name, 0), most.nodes[kind.name]) for kind in used)
     of_workers = most.on["workers"]
@@ -122,9 +126,14 @@ def make(
     return Plan(config, actors, _stages(config, actors, most, rates), nodes, samples, prices, tuple(notes))
 
 
-def _bundles(config: Config, actors: int) -> list[Bundle]:
+def _fewest(config: Config) -> int:
+    """Return the workers that the run begins with at least."""
+    return config.train.min_workers or config.train.num_workers
+
+
+def _bundles(config: Config, workers: int, actors: int) -> list[Bundle]:
     train, data, evaluate = config.train, config.data, config.evaluate
-    found = [Bundle("workers", train.num_workers, train.worker_cpus, 1.0 if train.use_gpu else 0.0)]
+    found = [Bundle("workers", workers, train.worker_cpus, 1.0 if train.use_gpu else 0.0)]
     if evaluate.every:
         found.append(Bundle("evaluation", 1, evaluate.cpus, evaluate.gpus))
     # One reader is what the run cannot do without; as many as data.readers take what is left.
@@ -142,19 +151,23 @@ def _stages(config: Config, actors: tuple[int, int], placed: Placed, rates: Rate
         on = tuple(placed.on.get(name, {}))
         return Stage(name, what, count * cpus, count * gpus, on, total, rate.source if rate else "")
 
-    encoders = f"{fewest}" if fewest == most else f"{fewest}..{most}"
+    workers = train.num_workers - placed.left_over.get("workers", 0)
     device = "GPU" if train.use_gpu else "CPU"
     found = [
         stage("readers", f"up to {data.readers}", data.readers, data.read_cpus),
-        stage("encoders", f"{encoders} actor{'s' if most > 1 else ''}", most, data.actor_cpus),
+        stage("encoders", f"{_range(fewest, most)} actor{'s' if most > 1 else ''}", most, data.actor_cpus),
         stage(
-            "workers", f"{train.num_workers} on {device}s, {train.sharding}, {train.precision}", train.num_workers,
+            "workers", f"{_range(_fewest(config), workers)} on {device}s, {train.sharding}, {train.precision}", workers,
             train.worker_cpus, 1.0 if train.use_gpu else 0.0,
         ),
     ]  # fmt: skip
     if evaluate.every:
         found.append(stage("evaluation", f"every {evaluate.every:,} steps", 1, evaluate.cpus, evaluate.gpus))
     return tuple(found)
+
+
+def _range(fewest: int, most: int) -> str:
+    return f"{most}" if fewest >= most else f"{fewest}..{most}"
 
 
 def _notes(config: Config, capacity: Capacity, nodes: tuple[Nodes, ...], prices: Prices | None) -> list[str]:
@@ -170,9 +183,10 @@ def _notes(config: Config, capacity: Capacity, nodes: tuple[Nodes, ...], prices:
 
 def _homeless(config: Config, placed: Placed, capacity: Capacity) -> str:
     stage = next(iter(placed.left_over))
-    bundle = next(b for b in _bundles(config, config.data.actors_min) if b.stage == stage)
+    bundle = next(b for b in _bundles(config, _fewest(config), config.data.actors_min) if b.stage == stage)
+    workers = "train.min_workers" if config.train.min_workers else "train.num_workers"
     keys = {
-        "workers": "train.num_workers or train.worker_cpus", "evaluation": "evaluate.cpus or evaluate.gpus",
+        "workers": f"{workers} or train.worker_cpus", "evaluation": "evaluate.cpus or evaluate.gpus",
         "readers": "data.read_cpus", "encoders": "data.actors_min or data.actor_cpus",
     }  # fmt: skip
     needs = f"{bundle.cpus:g} CPUs" + (f" and {bundle.gpus:g} GPUs" if bundle.gpus else "")

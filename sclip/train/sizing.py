@@ -25,7 +25,9 @@ def sized(config: Config, capacity: Capacity) -> Config:
     """
     train, evaluate = config.train, config.evaluate
     gpus = math.floor(capacity.gpus + 1e-6) - (math.ceil(evaluate.gpus) if evaluate.every else 0)
-    use_gpu = gpus >= max(1, train.num_workers) if train.use_gpu is None else train.use_gpu
+    use_gpu = (
+        gpus >= max(1, train.min_workers or train.num_workers) if train.use_gpu is None else train.use_gpu
+    )
     workers, worker_cpus = train.num_workers, train.worker_cpus
     if not workers:
         workers = max(1, min(gpus, train.batch_size)) if use_gpu else 1
