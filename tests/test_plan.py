@@ -234,6 +234,15 @@ def test_a_run_of_other_work_says_nothing(tmp_path: Path, override: str) -> None
     assert not any("measured" in stage.source for stage in plan.stages)
 
 
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"data": {"shards": 3}}'])
+def test_a_run_of_another_version_is_passed_over(tmp_path: Path, text: str) -> None:
+    earlier(tmp_path, "before", sized(config(tmp_path, SHARDS), Capacity(64, 4, (NODE,))), samples_per_s=900)
+    other = tmp_path / "runs" / "other"
+    other.mkdir()
+    (other / "config.json").write_text(text)
+    assert planned(config(tmp_path, SHARDS), NODE).stages[2].source == "as before measured"
+
+
 def test_what_the_user_measured_goes_before_all_else(tmp_path: Path) -> None:
     earlier(tmp_path, "before", sized(config(tmp_path, SHARDS), Capacity(64, 4, (NODE,))), samples_per_s=900)
     plan = planned(config(tmp_path, SHARDS), NODE, known="worker=7")

@@ -45,6 +45,8 @@ _WORK = re.compile(
     r"|worker_threads)$|data\.(annotations|crop_scale|spacy_model|actor_cpus)$"
 )
 """Keys that the rates depend on."""
+_LATEST = 50
+"""Runs that are looked at: a sweep leaves thousands."""
 
 
 @dataclass(frozen=True)
@@ -132,12 +134,16 @@ def _measured(config: Config) -> dict[str, Rate]:
     folder = Path(config.run.storage).expanduser() / "runs"
     asked = _work(to_tree(config), folder.parent)
     runs = sorted(folder.glob("*/config.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in runs:
-        tree = json.loads(path.read_text())
-        if _work(tree, folder.parent) == asked:
+    for path in runs[:_LATEST]:
+        try:
+            tree = json.loads(path.read_text())
+            if _work(tree, folder.parent) != asked:
+                continue
             found = _of_curves(history(path.parent), int(tree["train"]["num_workers"]))
-            if found:
-                return {stage: Rate(rate, f"as {path.parent.name} measured") for stage, rate in found.items()}
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):  # of another version, or cut
+            continue
+        if found:
+            return {stage: Rate(rate, f"as {path.parent.name} measured") for stage, rate in found.items()}
     return {}
 
 
