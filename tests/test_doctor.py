@@ -6,9 +6,11 @@ import io
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -349,6 +351,9 @@ def examined(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any
     (folder / "shards").mkdir()
     (folder / "shards" / "0.tar").write_bytes(tar_bytes([m for n in range(8) for m in pair(str(n))]))
     here = {"node_ip_address": "127.0.0.1", "num_cpus": 1, "object_store_memory": 80 * 2**20}
+    temporary = tempfile.mkdtemp(prefix="ray-")  # short: the sockets in it have long names
+    patch = pytest.MonkeyPatch()
+    patch.setenv("RAY_TMPDIR", temporary)  # where Ray notes its address, which no other test is to follow
     cluster = Cluster()
     stopped = 0
     try:
@@ -371,6 +376,8 @@ def examined(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any
         if stopped:
             os.kill(stopped, signal.SIGCONT)
         cluster.shutdown()
+        patch.undo()
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def of_check(examined: dict[str, Any], check: str) -> dict[str, tuple[str, str]]:
