@@ -5,6 +5,10 @@
     python jobs/pretrain.py --config paper train.num_workers=8
 
 Also as `ray job submit --working-dir . -- python jobs/pretrain.py ...`; `--help` lists every key.
+
+    --plan            print what the run would get, take and cost on this cluster, and stop; nothing is written
+    --prices FILE     what a node of each type costs in an hour (sclip/plan/prices.py shows one)
+    --rates worker=900,encoder=120     measured samples a second of one of them, for the plan
 """
 
 import logging
@@ -14,6 +18,8 @@ from pathlib import Path
 if __name__ == "__main__":  # instead of jobs/, whose inspect.py would be taken for the standard library's
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+import argparse
+
 from rich.console import Console
 
 from sclip.config import ConfigError
@@ -21,14 +27,23 @@ from sclip.config_loader import load
 from sclip.masking import mask
 
 
-def main() -> int:
+def _arguments(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Return what is of the plan, and the arguments that set the config."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--plan", action="store_true")
+    parser.add_argument("--prices", type=Path)
+    parser.add_argument("--rates", default="")
+    return parser.parse_known_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
     """Return the exit status: 0 done, 1 failed, 2 not started for a mistake in the config, 143 stopped by a signal."""
-    config = load(
-        sys.argv[1:], folder=Path(__file__).parent / "configs", default="scenes", description=str(__doc__)
-    )
+    given, rest = _arguments(sys.argv[1:] if argv is None else argv)
+    config = load(rest, folder=Path(__file__).parent / "configs", default="scenes", description=str(__doc__))
     from sclip import (  # torch and Ray take seconds to import; --help and mistakes need neither
         finish,
         logs,
+        plan,
         pretrain,
         stopping,
     )
@@ -44,7 +59,12 @@ def main() -> int:
         return status
 
     try:
-        summary = pretrain.pretrain(config, console)
+        prices = plan.prices.read(given.prices) if given.prices else None
+        told = pretrain.Told(plan.rates.given(given.rates), prices)
+        if given.plan:
+            plan.show(pretrain.plan(config, told), console)
+            return 0
+        summary = pretrain.pretrain(config, console, told)
     except ConfigError as error:
         return failed(str(error), 2)
     except pretrain.ERRORS as error:

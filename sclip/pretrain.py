@@ -16,12 +16,13 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from sclip import plan as planning
 from sclip import registry, scenes, scoring, stopping, tracking
 from sclip.beside import Beside
 from sclip.config import Config, ConfigError
@@ -50,6 +51,7 @@ from sclip.train.orders import Orders
 from sclip.train.progress import Progress
 from sclip.train.prometheus import Exported
 from sclip.train.run_folder import RunFolder
+from sclip.train.sizing import sized
 
 ERRORS = (
     BenchmarkError, CheckpointError, EvaluationError, ModelError, ParserError, registry.RegistryError, ShardError,
@@ -78,14 +80,43 @@ class _Started:
     tracker: tracking.Tracker
 
 
-def pretrain(config: Config, console: Console) -> Summary:
+@dataclass(frozen=True)
+class Told:
+    """What the user says for the plan, beside the config."""
+
+    rates: planning.rates.Rates = field(default_factory=dict)
+    prices: planning.prices.Prices | None = None
+
+
+_NOTHING_TOLD = Told()
+
+
+def plan(config: Config, told: Told = _NOTHING_TOLD) -> planning.Plan:
+    """Return the plan of a run without beginning it; nothing is written anywhere. Raises ConfigError."""
+    try:
+        check_model(config.model)
+        capacity = cluster.connect()
+        config = sized(config, capacity)
+        actors = cluster.actor_bounds(config, capacity)
+        if config.data.shards:
+            sources = _sources(config)
+            stamp = annotate.usable_stamp(config.data, [url for of_source in sources for url in of_source])
+        else:
+            sources, stamp = [{"scenes": config.scenes.train_samples}], ""
+        samples = _schedule(config, sources).samples([list(of_source.values()) for of_source in sources])
+        return planning.make(config, capacity, actors, samples, told.rates, told.prices, bool(stamp))
+    except _AT_THE_START as error:
+        raise ConfigError(str(error)) from error
+
+
+def pretrain(config: Config, console: Console, told: Told = _NOTHING_TOLD) -> Summary:
     """Train, evaluate and register one run; go on with it where it was begun before.
 
     Raises ConfigError for what can be found before anything is scheduled, later one of ERRORS, each with a
     message for the user; and Stopped after a signal, with what was trained on in a checkpoint where there is time.
     """
     try:
-        run = _start(config, console)
+        run = _start(config, console, told)
     except _AT_THE_START as error:
         raise ConfigError(str(error)) from error
     with ends_on_sigterm():  # in place of Ray's handler, which is there since the run was started
@@ -116,20 +147,21 @@ def _tell(line: str, console: Console) -> None:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
-def _start(config: Config, console: Console) -> _Started:
+def _start(config: Config, console: Console, told: Told) -> _Started:
     """Check everything that can be checked, then record the start in the run's folder and in MLflow."""
     check_model(config.model)
     capacity = cluster.connect()
+    config = sized(config, capacity)
     actors = cluster.actor_bounds(config, capacity)
     config = _resolved(config, console)
     name_run(config.run.name)
     folder = RunFolder(Path(config.run.storage) / "runs" / config.run.name)
     sources = _sources(config)
-    schedule = Schedule.weighted(
-        config.run.seed, config.train.epochs, [list(s.values()) for s in sources], config.data.weights
-    )
+    schedule = _schedule(config, sources)
+    samples = schedule.samples([list(of_source.values()) for of_source in sources])
     shards = [url for of_source in sources for url in of_source]
     stamp = annotate.usable_stamp(config.data, shards)
+    made = planning.make(config, capacity, actors, samples, told.rates, told.prices, bool(stamp))
     check_files(config.evaluate)
     if config.evaluate.every and config.evaluate.suite_beside:
         check_files(dataclasses.replace(config.evaluate, suite=config.evaluate.suite_beside))
@@ -141,17 +173,23 @@ def _start(config: Config, console: Console) -> _Started:
     tracker = tracking.open_run(config, config.run.name, config.run.storage)
     folder.start(to_tree(config), sources)
     tracker.log_dataset(found.name, found.digest, config.data.shards, found.profile, "training")
-    workers = f"{config.train.num_workers} {'GPU' if config.train.use_gpu else 'CPU'} workers"
     console.print(
         f"run {config.run.name}: {sum(sum(s.values()) for s in sources):,} samples in {len(shards)} shards, "
-        f"{config.train.epochs} epochs, {config.model.name}, {workers}, {actors[0]}..{actors[1]} encoder actors"
+        f"{config.train.epochs} epochs, {config.model.name}"
         + (", graphs and negatives as annotated" if stamp else ""),
         soft_wrap=True, markup=False, highlight=False,
     )  # fmt: skip
+    planning.show(made, console)
     reading, size = Reading(initialised, stamp), image_size(config.model.name)
-    plan = StreamPlan(reading, schedule, tuple(tuple(of_source) for of_source in sources), size, actors)
-    samples = schedule.samples([list(of_source.values()) for of_source in sources])
-    return _Started(config, folder, plan, samples, tracker)
+    stream_plan = StreamPlan(
+        reading, schedule, tuple(tuple(of_source) for of_source in sources), size, actors
+    )
+    return _Started(config, folder, stream_plan, samples, tracker)
+
+
+def _schedule(config: Config, sources: list[dict[str, int]]) -> Schedule:
+    counts = [list(of_source.values()) for of_source in sources]
+    return Schedule.weighted(config.run.seed, config.train.epochs, counts, config.data.weights)
 
 
 def _sources(config: Config) -> list[dict[str, int]]:

@@ -29,6 +29,7 @@ from sclip.evaluate.result import EVALUATION_FILE, Evaluation
 from sclip.masking import mask_tree
 from sclip.report import comparison
 from sclip.train import cluster
+from sclip.train.sizing import sized
 
 __all__ = ["POINT", "Sweep", "Trial", "domain", "pages", "run", "values"]
 
@@ -109,6 +110,7 @@ def run(sweep: Sweep, console: Console) -> list[Trial]:
     """
     capacity = cluster.connect()
     config = changed(sweep.config, {"run.storage": _storage(sweep.config), "tracking.parent": ""})
+    config = sized(config, capacity)  # once, for all trials
     least = (
         config.train.num_workers * config.train.worker_cpus + config.data.actors_min * config.data.actor_cpus
     )

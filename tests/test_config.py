@@ -307,7 +307,7 @@ def test_help_lists_every_key_with_default_and_text(folder: Path, capsys: pytest
         assert lines[at + 1].strip() == text
     for line in ("train.batch_size=256", "train.learning_rate=2e-06", "data.crop_scale=[0.9, 1.0]"):
         assert f"  {line}" in lines
-    assert {'  run.name=""', "  data.shards=[]", "  train.use_gpu=false"} <= set(lines)
+    assert {'  run.name=""', "  data.shards=[]", "  train.use_gpu=null"} <= set(lines)
 
 
 def test_the_printed_config_is_read_back_as_the_same(

@@ -175,13 +175,22 @@ RULES = {
         "config data.stream evaluate masking registry report scenegraph scoring tracking train",
         never="ray mlflow spacy open_clip timm pydantic yaml",
     ),
+    "plan": Rule(
+        "config config_loader model tracking.journal train.cluster train.flops train.node_types",
+        never="ray spacy open_clip timm mlflow pydantic yaml",
+    ),
+    "doctor": Rule(
+        "config data.filesystem data.shards masking scenegraph.ParserError scenegraph.parser_version tracking",
+        never="ray.train ray.tune ray.data spacy open_clip timm mlflow pydantic yaml",
+    ),
+    "doctor.finding": Rule(never=f"{HEAVY} spacy pydantic yaml"),
     "pretrain": Rule(
-        "beside config config_loader data evaluate finish logs masking model registry scenegraph scenes scoring "
+        "beside config config_loader data evaluate finish logs masking model plan registry scenegraph scenes scoring "
         "seeding stopping tracking train",
         never="ray mlflow spacy open_clip timm pydantic yaml",
     ),
     "sweep": Rule(
-        "config config_loader evaluate finish masking pretrain report tracking train.cluster",
+        "config config_loader evaluate finish masking pretrain report tracking train.cluster train.sizing",
         never="mlflow spacy open_clip timm pydantic yaml",
     ),
     "ablation": Rule("config config_loader masking sweep", never="mlflow spacy open_clip timm pydantic yaml"),

@@ -343,6 +343,7 @@ def test_submitted_again_it_goes_on_there_and_trains_every_sample_once(
 
 def test_the_job_runs_under_ray_job_submit(submitted: Submitted) -> None:
     assert f"run folder  {submitted.folder.path}" in submitted.said
+    assert f" samples in {SUBMITTED_EPOCHS} epochs: at most " in submitted.stopped.said
     assert submitted.folder.result is not None
 
 

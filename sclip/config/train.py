@@ -17,14 +17,14 @@ class TrainConfig:
     """Times that every sample is trained on, exactly."""
     batch_size: int = 256
     """Samples a step over all workers, however many there are; the contrastive loss sees all of them."""
-    num_workers: int = 1
-    """Ray Train workers (one GPU each with `use_gpu`)."""
+    num_workers: int = 0
+    """Ray Train workers (one GPU each with `use_gpu`). 0: one for each GPU of the cluster; without any one, on CPUs."""
     min_workers: int = 0
     """Train with as few as these while the cluster has no room for num_workers; 0: with all of them or not at all."""
     resize_every_s: float = 60.0
     """How often room for more workers is looked for; each growth is a checkpoint and a restart of the workers."""
-    use_gpu: bool = False
-    """Train on GPUs with nccl; else on CPUs with gloo."""
+    use_gpu: bool | None = None
+    """Train on GPUs with nccl; false: on CPUs with gloo. null: on GPUs where the cluster has one for each worker."""
     worker_cpus: float = 1.0
     """CPUs that one training worker reserves."""
     worker_threads: int = 1
@@ -71,17 +71,17 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in (
             "epochs",
-            "num_workers",
             "worker_threads",
             "log_every",
         ):
             require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
+        require(self.num_workers >= 0, "train.num_workers", self.num_workers, "0 (by the cluster) or more")
         require(
             self.batch_size >= self.num_workers,
             "train.batch_size", self.batch_size, f"at least one for each of train.num_workers={self.num_workers}",
         )  # fmt: skip
         require(
-            0 <= self.min_workers <= self.num_workers,
+            0 <= self.min_workers <= (self.num_workers or self.min_workers),
             "train.min_workers", self.min_workers, f"0, or 1 to train.num_workers={self.num_workers}",
         )  # fmt: skip
         require(self.resize_every_s > 0, "train.resize_every_s", self.resize_every_s, "must be above 0")
@@ -90,7 +90,8 @@ class TrainConfig:
             "train.min_workers", self.min_workers,
             "train.sharding=hsdp divides a fixed number of workers into groups; fsdp and ddp take any number",
         )  # fmt: skip
-        for workers in range(self.min_workers or self.num_workers, self.num_workers + 1):
+        fewest = self.min_workers or self.num_workers
+        for workers in range(fewest, self.num_workers + 1) if self.num_workers else ():
             share = -(-self.batch_size // workers)
             require(
                 self.micro_batch == 0 or (0 < self.micro_batch <= share and share % self.micro_batch == 0),

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sclip.config import Config, ConfigError
+from sclip.train.node_types import NodeType, declared, node_types
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Capacity:
 
     cpus: float
     gpus: float
+    nodes: tuple[NodeType, ...] = ()
+    """What they are of, where it is known."""
 
 
 def connect() -> Capacity:
@@ -61,10 +64,9 @@ def connect() -> Capacity:
                     f"no Ray cluster answers at {address}: {str(error).strip().splitlines()[0]}; start one "
                     "(ray start --head), or unset RAY_ADDRESS and run `ray stop` to train on this machine alone"
                 ) from error
-    now = ray.cluster_resources()
-    most = ray._private.state.state.get_max_resources_from_cluster_config() or {}
+    nodes = node_types(ray.nodes(), declared(ray.get_runtime_context().gcs_address))
     return Capacity(
-        max(now.get("CPU", 0.0), most.get("CPU", 0.0)), max(now.get("GPU", 0.0), most.get("GPU", 0.0))
+        sum(kind.most * kind.cpus for kind in nodes), sum(kind.most * kind.gpus for kind in nodes), nodes
     )
 
 

@@ -1,0 +1,75 @@
+"""What a check found, and its table."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ["Finding", "Status", "show", "to_json", "worst"]
+
+Status = Literal["ok", "warn", "fail"]
+_STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+_RANK = ("ok", "warn", "fail")
+_MOST_ALIKE = 4
+"""Nodes that are well which have a line each; the JSON has all of them."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check says of one place."""
+
+    check: str
+    where: str
+    """A node, or what is the same for all of them."""
+    status: Status
+    found: str
+    remedy: str = ""
+    """What to do, where it is not ok."""
+
+
+def worst(findings: Sequence[Finding]) -> Status:
+    """Return the worst status; ok of none."""
+    return max((finding.status for finding in findings), key=_RANK.index, default="ok")
+
+
+def show(findings: Sequence[Finding], console: Console) -> None:
+    """Print the table, and below it what to do."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("", "check", "where", "found"):
+        table.add_column(heading, overflow="fold", no_wrap=heading == "")
+    for finding in _few(findings):
+        status = Text(finding.status, _STYLES[finding.status])
+        table.add_row(status, finding.check, Text(finding.where), Text(finding.found))
+    console.print(table)
+    for finding in findings:
+        if finding.remedy:
+            console.print(
+                f"{finding.status}: {finding.check}, {finding.where}: {finding.remedy}",
+                soft_wrap=True, markup=False, highlight=False,
+            )  # fmt: skip
+
+
+def _few(findings: Sequence[Finding]) -> Iterator[Finding]:
+    """Yield the findings, but one for all nodes where more than `_MOST_ALIKE` are well."""
+    well = Counter(finding.check for finding in findings if finding.status == "ok")
+    told: set[str] = set()
+    for finding in findings:
+        if finding.status != "ok" or well[finding.check] <= _MOST_ALIKE:
+            yield finding
+        elif finding.check not in told:
+            told.add(finding.check)
+            yield replace(finding, where=f"{well[finding.check]} nodes", found=f"such as {finding.found}")
+
+
+def to_json(findings: Sequence[Finding]) -> str:
+    """Return the findings and the worst status."""
+    record = {"status": worst(findings), "findings": [asdict(finding) for finding in findings]}
+    return json.dumps(record, indent=1)

@@ -1,0 +1,152 @@
+"""Functions on every node of the cluster: one small actor a node, asked together, none waited for longer than a limit.
+
+A node that does not answer is an answer: its name and why, never a hang. The actors reserve nothing, so that a cluster
+at work can be examined too; what a node lacks to start one (another Python, no sclip) is told in Ray's words.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+__all__ = ["Answer", "Node", "Nodes", "alive", "on", "probed", "within"]
+
+
+_ACCIDENTS = ("UNEXPECTED_TERMINATION", "AUTOSCALER_DRAIN_PREEMPTED")
+"""Of why a node went; what was idle or told to go is not missed."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node."""
+
+    id: str
+    name: str
+    cpus: float
+    gpus: int
+    object_store_bytes: int
+    address: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a node said."""
+
+    value: Any = None
+    failure: str = ""
+    """Why there is no value."""
+
+
+def alive() -> tuple[list[Node], list[str]]:
+    """Return the nodes of the connected cluster, and of those that went by accident the names with reasons."""
+    nodes, lost = [], []
+    for found in ray.nodes():
+        name = f"{found['NodeName'] or found['NodeManagerAddress']} ({found['NodeID'][:6]})"
+        if not found["Alive"]:
+            if found["DeathReason"] in _ACCIDENTS:
+                lost.append(f"{name}: {found['DeathReasonMessage']}")
+            continue
+        has = found["Resources"]
+        nodes.append(
+            Node(
+                found["NodeID"], name, has.get("CPU", 0.0), int(has.get("GPU", 0)),
+                int(has.get("object_store_memory", 0)), found["NodeManagerAddress"],
+            )
+        )  # fmt: skip
+    return nodes, lost
+
+
+class _Probe:
+    """Lives on one node and calls functions there."""
+
+    def call(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        return function(*arguments)
+
+
+class Nodes:
+    """The nodes, each with a probe on it."""
+
+    def __init__(self, nodes: Sequence[Node], timeout_s: float) -> None:
+        self.nodes = list(nodes)
+        self._timeout_s = timeout_s
+        # Several at once: a call that hangs leaves the others their threads.
+        probe = ray.remote(num_cpus=0, max_concurrency=8, max_restarts=0)(_Probe)
+        self._probes = {node.id: probe.options(scheduling_strategy=on(node)).remote() for node in self.nodes}
+
+    def each(
+        self,
+        function: Callable[..., Any],
+        *arguments: Any,
+        own: Callable[[Node], Any] | None = None,
+        of: Sequence[Node] | None = None,
+    ) -> dict[Node, Answer]:
+        """Return what the function gives on every node, or those of `of`, within the limit.
+
+        `own` gives its last argument, which is another one on each node.
+        """
+        asked = {}
+        for node in self.nodes if of is None else of:
+            given = arguments if own is None else (*arguments, own(node))
+            asked[node] = self._probes[node.id].call.remote(function, given)
+        return within(asked, self._timeout_s)
+
+    def rounds(
+        self, function: Callable[[], float], count: int
+    ) -> dict[Node, list[tuple[float, float, float]]]:
+        """Return for each node what the function gave, between the driver's times before and after; one by one."""
+        found: dict[Node, list[tuple[float, float, float]]] = {}
+        for node in self.nodes:
+            found[node] = []
+            for _ in range(count):
+                before = time.time()
+                answer = within({node: self._probes[node.id].call.remote(function, ())}, self._timeout_s)[
+                    node
+                ]
+                if answer.failure:
+                    break
+                found[node].append((before, answer.value, time.time()))
+        return found
+
+    def close(self) -> None:
+        """End the probes."""
+        for probe in self._probes.values():
+            ray.kill(probe)
+
+
+@contextlib.contextmanager
+def probed(nodes: Sequence[Node], timeout_s: float) -> Iterator[Nodes]:
+    """Put probes on the nodes for as long as the block takes."""
+    found = Nodes(nodes, timeout_s)
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+def on(node: Node) -> NodeAffinitySchedulingStrategy:
+    """Return the strategy that places something on this node and on no other."""
+    return NodeAffinitySchedulingStrategy(node.id, soft=False)
+
+
+def within(asked: Mapping[Any, ray.ObjectRef], timeout_s: float) -> dict[Any, Answer]:
+    """Return the answers that come within the limit, and of the others that they did not."""
+    ready, _ = (
+        ray.wait(list(asked.values()), num_returns=len(asked), timeout=timeout_s) if asked else ([], [])
+    )
+    late = Answer(failure=f"no answer in {timeout_s:g} s")
+    return {key: _answer(ref, timeout_s) if ref in ready else late for key, ref in asked.items()}
+
+
+def _answer(ref: ray.ObjectRef, timeout_s: float) -> Answer:
+    try:
+        return Answer(ray.get(ref, timeout=timeout_s))
+    except Exception as error:  # Ray's own for a node that is gone, and whatever the function raised
+        cause = getattr(error, "cause", None) or error
+        lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+        return Answer(failure=f"{type(cause).__name__}: {lines[-1] if lines else ''}"[:300])

@@ -1,0 +1,168 @@
+"""The node types of a cluster: what is alive, and what its autoscaler may add, from where the autoscaler has it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.autoscaler._private.kuberay import node_provider
+
+from sclip.train import node_types as module
+from sclip.train.node_types import NodeType, declared, node_types
+
+
+def node(cpus: float, gpus: float = 0, group: str = "", alive: bool = True, **more: float) -> dict[str, Any]:
+    resources = {"CPU": cpus, "GPU": gpus, "memory": 1e9} | more
+    return {"Alive": alive, "Resources": resources, "Labels": {"ray.io/node-group": group} if group else {}}
+
+
+HEAD = {"node:__internal_head__": 1.0}
+ADDED = {
+    "cpu": {"resources": {"CPU": 8}, "max_workers": 10},
+    "gpu": {"resources": {"CPU": 32, "GPU": 4, "accelerator_type:A10G": 1}, "max_workers": 2},
+}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "added", "expected"),
+    [
+        ([node(2, **HEAD)], {}, [NodeType("head", 2, 0, 1, 1)]),
+        (
+            [node(0, **HEAD), node(4), node(4), node(64, 8, **{"accelerator_type:H100": 1.0})],
+            {},
+            [
+                NodeType("head", 0, 0, 1, 1),
+                NodeType("4 CPU", 4, 0, 2, 2),
+                NodeType("64 CPU 8 GPU H100", 64, 8, 1, 1, "H100"),
+            ],
+        ),
+        (
+            [node(0, **HEAD)],
+            ADDED,
+            [
+                NodeType("cpu", 8, 0, 0, 10),
+                NodeType("gpu", 32, 4, 0, 2, "A10G"),
+                NodeType("head", 0, 0, 1, 1),
+            ],
+        ),
+        # A pod rounds its CPUs otherwise than its group says: its label counts.
+        ([node(7, group="cpu")], {"cpu": ADDED["cpu"]}, [NodeType("cpu", 8, 0, 1, 10)]),
+        # `ray up` gives no label.
+        ([node(8)] * 3, {"cpu": ADDED["cpu"]}, [NodeType("cpu", 8, 0, 3, 10)]),
+        # A head that looks like a worker is none.
+        (
+            [node(8, **HEAD)],
+            {"cpu": ADDED["cpu"]},
+            [NodeType("cpu", 8, 0, 0, 10), NodeType("head", 8, 0, 1, 1)],
+        ),
+        ([node(8, alive=False)], {}, []),
+        (
+            [],
+            {"cpu": {"resources": {"CPU": 1}, "max_workers": -1}},
+            [NodeType("cpu", 1, 0, 0, module.UNBOUNDED)],
+        ),
+        ([], {"cpu": {"resources": {"CPU": 1}, "max_workers": 0}}, []),
+    ],
+)
+def test_nodes_are_of_the_types_that_can_be_added_or_of_their_shape(
+    nodes: list[dict[str, Any]], added: dict[str, Any], expected: list[NodeType]
+) -> None:
+    assert list(node_types(nodes, added)) == expected
+
+
+@pytest.fixture
+def autoscaler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Start a process that looks like the autoscaler of `ray start --autoscaling-config`; return its cluster."""
+    monkeypatch.setattr(module, "_reported", dict)
+    config = tmp_path / "bootstrap.yaml"
+    config.write_text(
+        json.dumps(
+            {
+                "max_workers": 6, "head_node_type": "head",
+                "available_node_types": {
+                    "head": {"resources": {"CPU": 4}, "max_workers": 0},
+                    "cpu": {"resources": {"CPU": 8}, "max_workers": 10},
+                    "gpu": {"resources": {"CPU": 32, "GPU": 4}, "min_workers": 0, "max_workers": 2},
+                    "never": {"resources": {"CPU": 1}, "max_workers": 0},
+                },
+            }
+        )
+    )  # fmt: skip
+    command = [
+        sys.executable,
+        "-c",
+        "input()",
+        "--gcs-address=10.0.0.1:6379",
+        f"--autoscaling-config={config}",
+    ]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        yield "10.0.0.1:6379"
+        process.kill()
+
+
+def test_the_types_of_the_cluster_launcher_are_read_from_its_file(autoscaler: str) -> None:
+    assert declared(autoscaler) == {
+        "cpu": {"resources": {"CPU": 8}, "max_workers": 6},
+        "gpu": {"resources": {"CPU": 32, "GPU": 4}, "max_workers": 2},
+    }
+
+
+def test_another_cluster_on_the_same_machine_is_another_one(autoscaler: str) -> None:
+    assert declared("10.0.0.1:6380") == {}
+
+
+def group(name: str, most: int, **limits: str) -> dict[str, Any]:
+    container = {"name": "ray", "resources": {"limits": limits}}
+    return {
+        "groupName": name, "minReplicas": 0, "maxReplicas": most, "rayStartParams": {},
+        "template": {"spec": {"containers": [container]}},
+    }  # fmt: skip
+
+
+def raycluster(autoscaling: bool) -> dict[str, Any]:
+    head = group("head", 0, cpu="2", memory="8Gi") | {"rayStartParams": {"num-cpus": "0"}}
+    groups = [
+        group("cpu", 10, cpu="8", memory="16Gi"),
+        group("gpu", 2, cpu="32", memory="64Gi", **{"nvidia.com/gpu": "4"}),
+    ]
+    spec = {"enableInTreeAutoscaling": autoscaling, "headGroupSpec": head, "workerGroupSpecs": groups}
+    return {"metadata": {"name": "sclip", "namespace": "training"}, "spec": spec}
+
+
+@pytest.fixture
+def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Let this process be in the head's pod of a RayCluster."""
+    namespace = tmp_path / "namespace"
+    namespace.write_text("training\n")
+    monkeypatch.setattr(module, "_NAMESPACE", namespace)
+    monkeypatch.setattr(module, "_reported", dict)
+    monkeypatch.setenv("RAY_CLUSTER_NAME", "sclip")
+    return monkeypatch
+
+
+def test_the_groups_of_kuberay_are_read_from_the_raycluster(pod: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def get(self: Any, path: str) -> dict[str, Any]:
+        asked.append((self._namespace, path))
+        return raycluster(autoscaling=True)
+
+    pod.setattr(node_provider.KubernetesHttpApiClient, "get", get)
+    types = node_types([node(0, **HEAD)], declared("none"))
+    assert [(t.name, t.cpus, t.gpus, t.most) for t in types[:2]] == [("cpu", 8, 0, 10), ("gpu", 32, 4, 2)]
+    assert asked == [("training", "rayclusters/sclip")]
+
+
+def test_a_raycluster_without_autoscaling_has_the_nodes_that_are_there(pod: pytest.MonkeyPatch) -> None:
+    pod.setattr(node_provider.KubernetesHttpApiClient, "get", lambda *_: raycluster(autoscaling=False))
+    assert declared("none") == {}
+
+
+def test_a_pod_that_may_not_read_its_raycluster_plans_with_the_nodes_that_are_there(
+    pod: pytest.MonkeyPatch,
+) -> None:
+    assert declared("none") == {}  # there is no token here

@@ -1,0 +1,99 @@
+"""How many workers a run has, on what, where its config leaves that to the cluster."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from sclip.config import Config, ConfigError, EvaluateConfig, TrainConfig
+from sclip.train.cluster import Capacity, actor_bounds
+from sclip.train.node_types import NodeType
+from sclip.train.sizing import sized
+
+
+def of(*nodes: NodeType) -> Capacity:
+    return Capacity(sum(n.most * n.cpus for n in nodes), sum(n.most * n.gpus for n in nodes), nodes)
+
+
+LAPTOP = of(NodeType("head", 2, 0, 1, 1))
+CPUS = of(NodeType("head", 0, 0, 1, 1), NodeType("cpu", 16, 0, 0, 20))
+ONE_GPU = of(NodeType("head", 16, 1, 1, 1))
+DGX = of(NodeType("head", 224, 8, 1, 1, "H100"))
+GROWING = of(NodeType("head", 0, 0, 1, 1), NodeType("cpu", 16, 0, 1, 20), NodeType("gpu", 96, 8, 0, 4))
+
+
+def train(
+    capacity: Capacity, every: int = 0, gpus: float = 0.0, **train: Any
+) -> tuple[int, bool | None, float]:
+    evaluate = EvaluateConfig(every=every, gpus=gpus)
+    found = sized(Config(train=TrainConfig(**train), evaluate=evaluate), capacity).train
+    return found.num_workers, found.use_gpu, found.worker_cpus
+
+
+@pytest.mark.parametrize(
+    ("capacity", "config", "workers", "use_gpu"),
+    [
+        (LAPTOP, {}, 1, False),
+        (CPUS, {}, 1, False),
+        (ONE_GPU, {}, 1, True),
+        (DGX, {}, 8, True),
+        (GROWING, {}, 32, True),  # that the autoscaler can add
+        (GROWING, {"batch_size": 24}, 24, True),
+        (GROWING, {"every": 500, "gpus": 0.5}, 31, True),
+        (GROWING, {"gpus": 1.0}, 32, True),  # nothing evaluates beside
+        # What is said stays.
+        (DGX, {"num_workers": 4}, 4, True),
+        (DGX, {"use_gpu": False}, 1, False),
+        (ONE_GPU, {"num_workers": 2}, 2, False),
+        (ONE_GPU, {"num_workers": 4, "min_workers": 1}, 4, True),
+        (GROWING, {"min_workers": 2}, 32, True),
+        (LAPTOP, {"use_gpu": True}, 1, True),
+        (Capacity(8, 2), {}, 2, True),
+    ],
+)
+def test_every_gpu_gets_a_worker_and_a_cluster_without_gpus_one(
+    capacity: Capacity, config: dict[str, Any], workers: int, use_gpu: bool
+) -> None:
+    assert train(capacity, **config)[:2] == (workers, use_gpu)
+
+
+@pytest.mark.parametrize(
+    ("capacity", "config", "worker_cpus"),
+    [
+        (DGX, {"worker_cpus": 8}, 8),
+        (of(NodeType("head", 32, 8, 1, 1)), {"worker_cpus": 4}, 2),  # else nothing is left for an encoder
+        (
+            of(NodeType("cpu", 16, 0, 0, 9), NodeType("gpu", 8, 8, 0, 1)),
+            {"worker_cpus": 4},
+            0.5,
+        ),  # 4 x 8 fit on no node
+        (of(NodeType("head", 32, 8, 1, 1)), {"worker_cpus": 4, "num_workers": 8}, 4),
+    ],
+)
+def test_workers_leave_cpus_for_the_encoders_where_their_number_is_not_said(
+    capacity: Capacity, config: dict[str, Any], worker_cpus: float
+) -> None:
+    assert train(capacity, **config)[2] == worker_cpus
+
+
+@pytest.mark.parametrize("capacity", [LAPTOP, CPUS, ONE_GPU, DGX, GROWING, of(NodeType("head", 32, 8, 1, 1))])
+def test_a_sized_config_fits_on_its_cluster_and_stays_as_it_is(capacity: Capacity) -> None:
+    config = sized(Config(train=TrainConfig(worker_cpus=0.5)), capacity)
+    fewest, most = actor_bounds(config, capacity)
+    assert 1 <= fewest <= most
+    assert sized(config, capacity) == config
+
+
+def test_gpus_that_are_insisted_on_and_not_there_are_an_error() -> None:
+    config = sized(Config(train=TrainConfig(use_gpu=True, worker_cpus=0.1)), LAPTOP)
+    with pytest.raises(ConfigError, match=r"a GPU each with train.use_gpu=true, the cluster has 0"):
+        actor_bounds(config, LAPTOP)
+
+
+def test_a_share_that_does_not_divide_is_told_with_the_number_of_workers() -> None:
+    config = Config(train=TrainConfig(batch_size=256, micro_batch=64))
+    assert sized(dataclasses.replace(config), of(NodeType("a", 64, 4, 1, 1))).train.num_workers == 4
+    with pytest.raises(ConfigError, match=r"train\.micro_batch=64: 0, or a divisor of a worker's share"):
+        sized(config, DGX)
