@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 import botocore.session
 import click
 from botocore import xform_name
 from click_commands import parse_click
 from conftest import ROOT
+from kustomized import require, require_kubectl
 
 from sclip.config_loader import load
 
@@ -139,6 +142,35 @@ def _by_manual(command: Sequence[str]) -> None:
         assert f" AS {target[1]}\n" in (ROOT / command[command.index("-f") + 1]).read_text(), "no such target"
 
 
+def _by_help(command: Sequence[str]) -> None:
+    """Of kubectl and helm: the command is one that they know, and each option stands in its help."""
+    require_kubectl()
+    program = shutil.which(command[0])
+    if program is None:  # in CI it comes along with kubectl
+        require("SCLIP_KUBECTL", f"no {command[0]} to ask")
+    words = list(takewhile(lambda word: not word.startswith("-"), command[1:]))
+    help_ = _help(str(program), *words)
+    assert f"  {command[0]} {words[0]}" in help_, f"no command {words[0]}"
+    known = set(re.findall(r"(?<![\w-])--?[\w-]+", help_ + _help(str(program), "options")))
+    unknown = {word.partition("=")[0] for word in command if word.startswith("-")} - known
+    assert not unknown, f"has no {', '.join(sorted(unknown))}"
+    if "-k" in command or "-f" in command:
+        path = command[list(command).index("-k" if "-k" in command else "-f") + 1]
+        assert (ROOT / path).exists(), f"no {path}"
+
+
+@cache
+def _help(program: str, *words: str) -> str:
+    asked = [program, *words] if words == ("options",) else [program, *words, "--help"]
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=60)
+    return done.stdout + done.stderr
+
+
+def _openssl(command: Sequence[str]) -> None:
+    """The line that makes an authority is run by the tests of what signs with it; `rand -hex N` is known."""
+    assert command[1] == "req" or (command[1:3] == ["rand", "-hex"] and int(command[3]) >= 16)
+
+
 def _anything(command: Sequence[str]) -> None:
     """Of the shell itself."""
 
@@ -168,6 +200,9 @@ PARSERS: dict[str, Callable[[Sequence[str]], None]] = {
     "aws": _aws,
     "gcloud": _by_manual,
     "docker": _by_manual,
+    "kubectl": _by_help,
+    "helm": _by_help,
+    "openssl": _openssl,
     "cluster/": _script,
     "export": _anything,
 }

@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import yaml
@@ -34,9 +34,14 @@ def require_kubectl() -> None:
     elif _kustomize_version(KUBECTL) < 5:
         told = f"{KUBECTL} has a Kustomize older than 5, which the manifests need: kubectl 1.27 or later"
     if told:
-        if os.environ.get("SCLIP_KUBECTL") == "required":
-            pytest.fail(told)
-        pytest.skip(told)
+        require("SCLIP_KUBECTL", told)
+
+
+def require(variable: str, told: str) -> NoReturn:
+    """Skip a test for want of a program, but fail it where the variable says that the program is required."""
+    if os.environ.get(variable) == "required":
+        pytest.fail(told)
+    pytest.skip(told)
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Every command of cluster/README.md is one that its program takes."""
+"""Every command of the pages about clusters is one that its program takes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from cluster_files import CLUSTER
 from command_lines import WrongCommand, blocks, split, understand
 
-PAGE = (CLUSTER / "README.md").read_text()
-COMMANDS = [command for block in blocks(PAGE) for command in split(block)]
+PAGES = [(CLUSTER / name).read_text() for name in ("README.md", "kuberay/README.md")]
+COMMANDS = [command for page in PAGES for block in blocks(page) for command in split(block)]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=shlex.join)
@@ -19,8 +19,11 @@ def test_a_command_of_the_page_is_understood(command: list[str]) -> None:
 
 
 def test_no_block_of_the_page_is_passed_over() -> None:
-    assert PAGE.count("```") == 2 * len(blocks(PAGE)), "a block that is not marked as bash would not be read"
-    assert {"ray", "docker"} < {command[0] for command in COMMANDS}
+    for page in PAGES:
+        assert page.count("```") == 2 * len(blocks(page)), (
+            "a block that is not marked as bash would not be read"
+        )
+    assert {"ray", "docker", "kubectl", "helm"} < {command[0] for command in COMMANDS}
 
 
 @pytest.mark.parametrize(
@@ -59,6 +62,10 @@ def test_a_script_comes_apart_into_its_commands(script: str, commands: list[list
         ("aws ec3 describe-security-groups", "no service ec3"),
         ("aws cloudformation deploy --stack sclip", "has no --stack"),
         ("gcloud compute start-iap-tunnel head 22 --listen", "has no --listen"),
+        ("kubectl aply -k cluster/mlflow", "no command aply"),
+        ("kubectl apply -k cluster/none", "no cluster/none"),
+        ("kubectl create secret generic x --from-literals=a=b", "has no --from-literals"),
+        ("helm install a b --create-namespaces", "has no --create-namespaces"),
         ("cluster/none.sh", "no cluster/none.sh"),
         ("frobnicate", "no parser"),
     ],
