@@ -7,6 +7,7 @@ of the others the options that we use stand below, from their manuals. A command
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -76,7 +77,8 @@ def _python(command: Sequence[str]) -> None:
     job = ROOT / command[1]
     assert job.is_file(), f"no {command[1]}"
     if job.name == "pretrain.py":
-        load(command[2:], folder=ROOT / "jobs" / "configs", default="scenes", description="")
+        _, overrides = runpy.run_path(str(job))["_arguments"](list(command[2:]))
+        load(overrides, folder=ROOT / "jobs" / "configs", default="scenes", description="")
         return
     for option in re.findall(r"--[\w-]+", " ".join(command[2:])):
         assert f'"{option}"' in job.read_text(), f"{command[1]} has no {option}"

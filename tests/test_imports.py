@@ -184,7 +184,7 @@ RULES = {
         never="ray mlflow spacy open_clip timm pydantic yaml",
     ),
     "plan": Rule(
-        "config config_loader model tracking.journal train.cluster train.flops train.node_types",
+        "config config_loader model place tracking.journal train.cluster train.flops train.node_types",
         never="ray spacy open_clip timm mlflow pydantic yaml",
     ),
     "doctor": Rule(

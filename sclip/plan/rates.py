@@ -12,7 +12,6 @@ import re
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ import torch
 from sclip.config import Config, ConfigError
 from sclip.config_loader import flatten, to_tree
 from sclip.model import build_model
+from sclip.place import Place, place
 from sclip.tracking.journal import history
 from sclip.train.flops import StepFlops, peak_flops
 
@@ -131,13 +131,15 @@ def _flops(config: Config) -> float:
 
 def _measured(config: Config) -> dict[str, Rate]:
     """Return what the latest run of the same work in this storage reached."""
-    folder = Path(config.run.storage).expanduser() / "runs"
-    asked = _work(to_tree(config), folder.parent)
-    runs = sorted(folder.glob("*/config.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    storage = place(config.run.storage)
+    folder = storage / "runs"
+    asked = _work(to_tree(config), storage)
+    begun: list[Place] = list(folder.glob("*/config.json"))
+    runs = sorted(begun, key=lambda path: path.stat().st_mtime, reverse=True)
     for path in runs[:_LATEST]:
         try:
             tree = json.loads(path.read_text())
-            if _work(tree, folder.parent) != asked:
+            if _work(tree, storage) != asked:
                 continue
             found = _of_curves(history(path.parent), int(tree["train"]["num_workers"]))
         except (OSError, ValueError, LookupError, TypeError, AttributeError):  # of another version, or cut
@@ -147,9 +149,9 @@ def _measured(config: Config) -> dict[str, Rate]:
     return {}
 
 
-def _work(tree: dict[str, Any], storage: Path) -> dict[str, Any]:
+def _work(tree: dict[str, Any], storage: Place) -> dict[str, Any]:
     found = {key: value for key, value in flatten(tree).items() if _WORK.match(key)}
-    own = str(storage / "scenes")
+    own = str(storage / "scenes")  # masked, as in a record
     found["data.shards"] = [shard for shard in tree["data"]["shards"] if not shard.startswith(own)]
     return found
 
