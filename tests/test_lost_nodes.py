@@ -1,12 +1,15 @@
-"""Nodes of a real cluster that are lost in mid-run, and one that is added: the run goes on as large as it can be."""
+"""Nodes of a real cluster that are lost, added and given notice in mid-run: the run goes on as large as it can be."""
 
 from __future__ import annotations
 
+import subprocess
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import ray
+from conftest import environment
 from jobs_here import job_here
 from ray.cluster_utils import Cluster
 from runs import recorded, recorded_curve, reports_seen, starter
@@ -15,7 +18,8 @@ from sclip.finish import Summary
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
-EPOCHS = 120
+EPOCHS = 80
+EVERY = 15
 WORKER = {"num_cpus": 3, "object_store_memory": 200_000_000}
 """A node that takes a training worker and nothing else."""
 PARSER = {"num_cpus": 2, "object_store_memory": 200_000_000}
@@ -23,33 +27,60 @@ PARSER = {"num_cpus": 2, "object_store_memory": 200_000_000}
 
 
 class Faults:
-    """Takes nodes away and adds one, each at a report of the run that goes on."""
+    """Takes nodes away, adds one and gives it notice, each at a report of the run that goes on."""
 
     def __init__(self, cluster: Cluster, parser: Any, worker: Any) -> None:
         self._cluster, self._parser, self._worker = cluster, parser, worker
         self.workers: list[int] = []
         """Of each start of the workers."""
         self.done: list[str] = []
-        self._checkpoints = 0
-        """Since the last start."""
+        self.checkpoints: list[list[int]] = []
+        """Steps of those since each start of the workers."""
+        self.seconds: dict[str, float] = {}
+        """From a fault to the first step that was reported after it."""
+        self._at: tuple[str, float] | None = None
 
     def __call__(self, report: dict[str, Any]) -> None:
         if report["kind"] == "start":
             self.workers.append(report["workers"])
-            self._checkpoints = 0
-            if self.done == ["parser", "worker"] and report["workers"] == 1:
-                self.done.append("added")
-                self._cluster.add_node(**WORKER)
+            self.checkpoints.append([])
+            if self.done == ["parser", "worker"]:
+                self._added = self._cluster.add_node(**WORKER)
+                self._did("added")
+        elif report["kind"] == "metrics" and self._at and self._restarted:
+            self.seconds[self._at[0]] = time.monotonic() - self._at[1]
+            self._at = None
         elif report["kind"] == "checkpoint":
-            self._checkpoints += 1
-            if self._checkpoints == 2 and not self.done:
-                self._lose(self._parser, "parser")
-            elif self._checkpoints >= 2 and self.done == ["parser"]:
-                self._lose(self._worker, "worker")
+            self.checkpoints[-1].append(report["step"])
+            if len(self.checkpoints[-1]) == 2 and not self.done:
+                self._cluster.remove_node(self._parser, allow_graceful=False)
+                self._did("parser")
+            elif len(self.checkpoints[-1]) > 2 and self.done == ["parser"]:
+                self._cluster.remove_node(self._worker, allow_graceful=False)
+                self._did("worker")
+            elif self.done == ["parser", "worker", "added"] and self.workers[-1] == 2:
+                self._give_notice()
+                self._did("notice")
 
-    def _lose(self, node: Any, what: str) -> None:
+    @property
+    def _restarted(self) -> bool:
+        """Whether the workers are those that the last fault leads to; a lost parser leads to none."""
+        return len(self.workers) == {"parser": 1, "worker": 2, "added": 3, "notice": 4}[self.done[-1]]
+
+    def _did(self, what: str) -> None:
         self.done.append(what)
-        self._cluster.remove_node(node, allow_graceful=False)
+        self._at = (what, time.monotonic())
+
+    def _give_notice(self) -> None:
+        """Tell Ray that the newest node will go, as a pod does that is about to end (cluster/kuberay/base/drain.py)."""
+        command = [
+            "ray",
+            "drain-node",
+            f"--address={self._cluster.address}",
+            f"--node-id={self._added.node_id}",
+        ]
+        command += ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=the pod is ending"]
+        subprocess.run([*command, "--deadline-remaining-seconds=8"], env=environment(), check=True)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +100,7 @@ def survived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Summary
         with pytest.MonkeyPatch.context() as patch, reports_seen(faults):
             patch.setenv("RAY_ADDRESS", cluster.address)
             summary = start(
-                "run.name=survivor", "run.max_failures=4", f"train.epochs={EPOCHS}", "checkpoint.every=10",
+                "run.name=survivor", "run.max_failures=4", f"train.epochs={EPOCHS}", f"checkpoint.every={EVERY}",
                 "train.num_workers=2", "train.min_workers=1", "train.resize_every_s=3", "train.worker_cpus=3",
                 "data.actor_cpus=1.5", "data.actors_max=2", "data.readers=2", "data.read_cpus=0.2",
             )  # fmt: skip
@@ -83,10 +114,16 @@ def test_it_goes_on_with_fewer_workers_and_with_more_once_there_is_room(
     survived: tuple[Summary, Faults],
 ) -> None:
     _, faults = survived
-    assert faults.done == ["parser", "worker", "added"]
-    assert faults.workers[0] == 2
-    assert 1 in faults.workers
-    assert faults.workers[-1] == 2
+    print("seconds from a fault to the next step:", faults.seconds)
+    assert faults.done == ["parser", "worker", "added", "notice"]
+    assert faults.workers == [2, 1, 2, 1]
+
+
+def test_a_checkpoint_comes_before_a_restart_that_is_foreseen(survived: tuple[Summary, Faults]) -> None:
+    _, faults = survived
+    _, alone, grown, _ = faults.checkpoints
+    for steps in (alone, grown):  # before the workers became more, and at the notice
+        assert any(step % EVERY for step in steps), steps
 
 
 def test_every_sample_of_every_epoch_is_trained_on_once(
