@@ -21,6 +21,7 @@ from typing import Any
 
 from sclip.audit.account import Audit, AuditError, Rows, audit
 from sclip.config import RunConfig
+from sclip.place import place
 
 _LISTED = 20
 """Lines of a kind, and ranges of a line, where not all are asked for."""
@@ -30,10 +31,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("run", metavar="RUN", help="folder of a run, or its name (run.name)")
-    parser.add_argument(
-        "--storage", type=Path, default=Path(RunConfig().storage), help="run.storage of a run that is named"
-    )
+    parser.add_argument("run", metavar="RUN", help="folder of a run, by path or URI, or its name (run.name)")
+    parser.add_argument("--storage", default=RunConfig().storage, help="run.storage of a run that is named")
     parser.add_argument(
         "--shards",
         nargs="+",
@@ -49,10 +48,10 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Run the job; 0 where nothing is missed or repeated, 1 where something is, 2 where it cannot be audited."""
     given = _arguments(argv)
-    run = Path(given.run).expanduser()
-    if not run.is_dir():
-        run = given.storage.expanduser() / "runs" / given.run
     try:
+        run = place(given.run)
+        if not run.is_dir():
+            run = place(given.storage) / "runs" / given.run
         found = audit(run, given.shards)
         if given.json:
             given.json.write_text(json.dumps({"run": str(run)} | _tree(found), indent=1) + "\n")

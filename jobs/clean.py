@@ -17,7 +17,8 @@ import argparse
 from rich.console import Console
 from rich.table import Table
 
-from sclip.train.cleaning import RunUse, remove, runs
+from sclip.place import Place, place, remove
+from sclip.train.cleaning import RunUse, runs
 from sclip.train.run_folder import size_of
 
 _DAY_S = 86400.0
@@ -37,7 +38,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("storage", type=Path, metavar="STORAGE", help="folder that run.storage names")
+    parser.add_argument("storage", metavar="STORAGE", help="folder or URI that run.storage names")
     parser.add_argument(
         "--finished", action="store_true", help="checkpoints of finished runs; model and scores stay"
     )
@@ -55,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the job; 0 where the folder was read, 2 where there is none or something cannot be removed."""
     given = _arguments(argv)
     console = Console()
-    storage = given.storage.expanduser()
+    storage = place(given.storage)
     if not (storage / "runs").is_dir():
         print(f"clean: {storage}: no folder of runs (run.storage of the runs is meant)", file=sys.stderr)
         return 2
@@ -80,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _table(found: list[RunUse], freed: dict[Path, int]) -> Table:
+def _table(found: list[RunUse], freed: dict[Place, int]) -> Table:
     table = Table("run", "state", "idle", "checkpoints", "leftovers", "size", "goes")
     for use in found:
         idle = f"{use.idle_s / _DAY_S:.1f} d" if use.idle_s >= _DAY_S else f"{use.idle_s / 3600:.1f} h"

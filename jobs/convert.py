@@ -22,13 +22,14 @@ import argparse
 import warnings
 
 from sclip.config import ConfigError
+from sclip.place import place
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="a run, a checkpoint, a file or a folder")
+    parser.add_argument("source", metavar="SOURCE", help="a run, a checkpoint, a file or a folder")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="new or empty")
     parser.add_argument("--clip", action="store_true", help="the CLIP part alone, for open_clip")
     parser.add_argument(
@@ -48,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     from sclip.scenegraph import ParserError
     from sclip.train.manifest import CheckpointError
 
-    source, folder = given.source.expanduser(), given.folder.expanduser()
+    source, folder = place(given.source), given.folder.expanduser()
     # Torch warns that it reads a checkpoint in a single process, which is what this job is.
     warnings.filterwarnings("ignore", "torch.distributed is disabled")
     try:

@@ -31,7 +31,7 @@ def _arguments(argv: list[str] | None) -> tuple[argparse.Namespace, Config | Non
     parser.add_argument("shard", metavar="SHARD", help="path or URI of one tar")
     parser.add_argument("key", metavar="KEY", help="of the sample in it")
     parser.add_argument("epoch", type=int, metavar="EPOCH", help="from 0")
-    parser.add_argument("--run", default="", help="a run: its folder, or its name in --storage")
+    parser.add_argument("--run", default="", help="a run: its folder or URI, or its name in --storage")
     parser.add_argument(
         "--storage", default=RunConfig().storage, help="run.storage of the run (default: %(default)s)"
     )

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from sclip.config import ConfigError, RunConfig
 from sclip.masking import mask
+from sclip.place import Place, here, place
 
 if TYPE_CHECKING:
     from sclip import tracking
@@ -27,11 +28,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("run", metavar="RUN", help="folder of a run or a sweep, or its name (run.name)")
+    parser.add_argument("run", metavar="RUN", help="folder or URI of a run, folder of a sweep, or its name")
     parser.add_argument("--uri", default="", help="another MLflow store than the run's tracking.uri")
-    parser.add_argument(
-        "--storage", type=Path, default=Path(RunConfig().storage), help="run.storage of a run that is named"
-    )
+    parser.add_argument("--storage", default=RunConfig().storage, help="run.storage of a run that is named")
     return parser.parse_args(argv)
 
 
@@ -40,10 +39,10 @@ def main(argv: list[str] | None = None) -> int:
     given = _arguments(argv)
     from sclip import tracking  # seconds, which --help does not need
 
-    storage = given.storage.expanduser()
-    places = (Path(given.run).expanduser(), storage / "runs" / given.run, storage / "sweeps" / given.run)
-    folder = next((place for place in places if place.is_dir()), places[1])
+    storage = place(given.storage)
+    places = (place(given.run), storage / "runs" / given.run, storage / "sweeps" / given.run)
     try:
+        folder = next((found for found in places if found.is_dir()), places[1])
         tracker = tracking.open_recorded(folder, given.uri)
         if left := tracker.close():
             print(f"sync: {left}", file=sys.stderr)
@@ -58,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-def _register(folder: Path, tracker: tracking.Tracker) -> int:
+def _register(folder: Place, tracker: tracking.Tracker) -> int:
     """Register the model of a finished run that is not; return the exit status."""
     from sclip import tracking
 
@@ -80,7 +79,8 @@ def _register(folder: Path, tracker: tracking.Tracker) -> int:
     found, name, gates = run.result or {}, tracking_config.model_name, tracking_config.gates
     try:
         measured = Evaluation.read(folder / EVALUATION_FILE)
-        version = registry.register(tracker.client, tracker.run_id, run.model, name, measured, gates)
+        with here(run.model) as exported:
+            version = registry.register(tracker.client, tracker.run_id, exported, name, measured, gates)
         decision = registry.decide(tracker.client, name, version).lines() if gates else []
     except (EvaluationError, registry.RegistryError) as error:
         print(f"sync: {error}", file=sys.stderr)

@@ -15,10 +15,11 @@ from sclip.config import Config, KEEConfig, ModelConfig
 from sclip.config_loader import from_tree
 from sclip.model import ModelError, StructureCLIP, export, load_exported
 from sclip.model.architecture import with_quick_gelu
-from sclip.model.build import assemble, check_fit, starting
+from sclip.model.build import assemble, check_fit, resolved
 from sclip.model.export import export_clip, export_state
 from sclip.model.structure_clip import CLIP_PREFIX
 from sclip.model.weights import CONFIG_FILE, WEIGHTS_FILE, read
+from sclip.place import Place, address, kept, place
 from sclip.scorer import PARSER_FILE, Scorer
 from sclip.train import checkpoint, manifest
 from sclip.train.manifest import CheckpointError
@@ -44,7 +45,7 @@ class Source:
 
 
 def convert(
-    source: Path,
+    source: Place,
     folder: Path,
     name: str = "",
     quick_gelu: Literal["auto", "on", "off"] = "auto",
@@ -91,7 +92,7 @@ def _told(found: Source, clip: bool) -> str:
     return "; ".join([line, *notes])
 
 
-def opened(source: Path, name: str = "", quick_gelu: Literal["auto", "on", "off"] = "auto") -> Source:
+def opened(source: Place, name: str = "", quick_gelu: Literal["auto", "on", "off"] = "auto") -> Source:
     """Return the model that `source` holds, in eval mode on the CPU; arguments and errors as of `convert`."""
     if (source / "model" / WEIGHTS_FILE).is_file():  # of a finished run
         source = source / "model"
@@ -100,11 +101,14 @@ def opened(source: Path, name: str = "", quick_gelu: Literal["auto", "on", "off"
         latest = RunFolder(source).latest()
         step = latest[0] if latest else None
     if step is not None:
-        return _of_run(step, RunFolder(step.absolute().parent))
-    if (source / WEIGHTS_FILE).is_file() and (source / CONFIG_FILE).is_file():
-        parser = source / PARSER_FILE
-        return Source(load_exported(source), parser=parser if parser.is_file() else None)
-    weights = read(source, str(source))
+        return _of_run(
+            step, RunFolder(place(address(step)).parent)
+        )  # absolute: a step's folder alone may be given
+    folder = kept(source) if source.exists() else Path(address(source))
+    if (folder / WEIGHTS_FILE).is_file() and (folder / CONFIG_FILE).is_file():
+        parser = folder / PARSER_FILE
+        return Source(load_exported(folder), parser=parser if parser.is_file() else None)
+    weights = read(folder, str(source))
     architecture = name or weights.architecture
     if not architecture:
         raise ModelError(f"{source}: does not say of which architecture it is; name it with --model")
@@ -119,7 +123,7 @@ def opened(source: Path, name: str = "", quick_gelu: Literal["auto", "on", "off"
     return Source(assemble(config, weights).eval(), notes)
 
 
-def _of_run(step: Path, run: RunFolder) -> Source:
+def _of_run(step: Place, run: RunFolder) -> Source:
     damage = manifest.verify(step)
     if damage:
         raise CheckpointError(damage)
@@ -127,5 +131,6 @@ def _of_run(step: Path, run: RunFolder) -> Source:
         config: Config = from_tree(json.loads((run.path / "config.json").read_text()))
     except (OSError, ValueError) as error:
         raise ModelError(f"{step}: the config of its run, {run.path / 'config.json'}: {error}") from error
-    model = checkpoint.consolidate(step, starting(config.model, run.init))
+    with run.starting(config.model) as model_config:
+        model = checkpoint.consolidate(step, resolved(model_config))
     return Source(model, spacy_model=config.data.spacy_model)

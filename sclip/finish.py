@@ -23,6 +23,7 @@ from sclip.data.stream import StreamPlan
 from sclip.evaluate.compare import compare
 from sclip.evaluate.result import EVALUATION_FILE, Evaluation
 from sclip.masking import mask
+from sclip.place import Place, fetch, here, send
 from sclip.report import comparison, evaluation
 from sclip.scenegraph import Parser
 from sclip.train.run_folder import RunFolder
@@ -39,7 +40,7 @@ _NO_SCORES = ("cases", "images", "captions")
 class Summary:
     """What a finished run left behind."""
 
-    folder: Path
+    folder: Place
     trained: dict[str, Any]
     """step, samples, quarantined, filtered, skipped, checkpoint."""
     scores: dict[str, float]
@@ -47,7 +48,7 @@ class Summary:
     """Registered; empty where the store was away."""
     decision: list[str]
     """What the gates made of it, a line each; empty where there are none."""
-    pages: list[Path]
+    pages: list[Place]
     tracking_uri: str
 
 
@@ -68,8 +69,10 @@ def finish(plan: StreamPlan, folder: RunFolder, tracker: tracking.Tracker, conso
         scores = found.scores() | (scoring.retention(before, found) if before else {})
         tracker.log(scores, trained["step"])
         version, promotion = _registered(plan.config, folder, tracker, found)
-        pages = _pages(plan.config, folder, found, before, promotion)
-        for file in (folder.path / EVALUATION_FILE, *pages):
+        pages = _pages(plan.config, folder, tracker.folder, found, before, promotion)
+        send(tracker.folder, folder.path, [page.name for page in pages])
+        fetch(folder.path, tracker.folder, [EVALUATION_FILE])
+        for file in (tracker.folder / EVALUATION_FILE, *pages):
             tracker.log_artifact(file, "evaluation")
         result = {
             "scores": scores,
@@ -78,10 +81,10 @@ def finish(plan: StreamPlan, folder: RunFolder, tracker: tracking.Tracker, conso
             "pages": [page.name for page in pages],
         }
         folder.record_result(result)
-    pages = [folder.path / name for name in result["pages"]]
     return Summary(
-        folder.path, trained, result["scores"], result["version"], result["decision"], pages, tracker.uri
-    )
+        folder.path, trained, result["scores"], result["version"], result["decision"],
+        [folder.path / name for name in result["pages"]], tracker.uri,
+    )  # fmt: skip
 
 
 def _before(folder: RunFolder) -> Evaluation | None:
@@ -96,26 +99,31 @@ def _registered(
     if not tracker.flush():
         return "", None
     name, gates = config.tracking.model_name, config.tracking.gates
-    version = registry.register(tracker.client, tracker.run_id, folder.model, name, found, gates)
+    with here(folder.model) as exported:
+        version = registry.register(tracker.client, tracker.run_id, exported, name, found, gates)
     return version, registry.decide(tracker.client, name, version) if gates else None
 
 
 def _pages(
     config: Config,
     folder: RunFolder,
+    written: Path,
     found: Evaluation,
     before: Evaluation | None,
     promotion: registry.Promotion | None,
 ) -> list[Path]:
-    """Write the page of the evaluation, and the one that compares it, where there is something to compare it with."""
+    """Write the page of the evaluation, and the one that compares it, where there is something to compare it with.
+
+    They go to the folder `written`, of this machine.
+    """
     decision = None
     if promotion and promotion.decision:
         gates = [(check.line(), check.holds) for check in promotion.decision.checks]
         decision = evaluation.Decision(promotion.lines()[-1], promotion.promoted, gates)
     graphs = Parser(config.data.spacy_model).parse
-    pages = [evaluation.write(found, folder.path, graphs=graphs, decision=decision)]
+    pages = [evaluation.write(found, written, graphs=graphs, decision=decision)]
     others = [before] if before else []
-    folders = [folder.path]
+    folders: list[Place] = [written]
     if config.run.compare_with:
         other = folder.path.parent / config.run.compare_with
         others.append(compared_with(config, folder.path.parent))
@@ -124,7 +132,7 @@ def _pages(
     if comparable:
         compared = compare([*comparable, found])
         pages.append(
-            comparison.write(compared, folder.path, curves(folders), title=f"{config.run.name}, compared")
+            comparison.write(compared, written, curves(folders), title=f"{config.run.name}, compared")
         )
     return pages
 
@@ -133,7 +141,7 @@ def _cases(found: Evaluation) -> dict[str, set[str]]:
     return {result.name: set(result.won) for result in found.results}
 
 
-def curves(folders: Sequence[Path]) -> dict[str, dict[str, list[tuple[int, float]]]]:
+def curves(folders: Sequence[Place]) -> dict[str, dict[str, list[tuple[int, float]]]]:
     """Return the curves of runs, by metric and run: the losses, and every score that was measured beside training."""
     found: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for folder in folders:
@@ -150,7 +158,7 @@ def curves(folders: Sequence[Path]) -> dict[str, dict[str, list[tuple[int, float
     return found
 
 
-def compared_with(config: Config, runs: Path) -> Evaluation:
+def compared_with(config: Config, runs: Place) -> Evaluation:
     """Return the evaluation of the run that `run.compare_with` names. Raises ConfigError where it is not finished."""
     folder = RunFolder(runs / config.run.compare_with)
     if folder.result is None:

@@ -12,7 +12,6 @@ import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,6 +33,7 @@ from sclip.data.schedule import Schedule
 from sclip.data.shards import Rejected, Sample, expand, read_shard
 from sclip.masking import is_masked, mask
 from sclip.model import Tokenizer, image_size
+from sclip.place import place
 from sclip.recorded import read_recorded
 from sclip.report.visit import Choice, Encoded, Picture, Seen, Slot, Token, Visit
 
@@ -59,13 +59,13 @@ class Run:
 
 def of_run(name: str, storage: str) -> Run:
     """Return the run of a folder, or of a name in a storage folder. Raises ConfigError where there is none."""
-    for folder in (Path(name).expanduser(), Path(storage).expanduser() / "runs" / name):
+    for folder in (place(name), place(storage) / "runs" / name):
         if (folder / "config.json").is_file():
             break
     else:
         raise ConfigError(f"--run {name}: neither the folder of a run nor the name of one in {folder.parent}")
     config, sources = read_recorded(folder)
-    return Run(config, f"run {folder.resolve().name}", sources)
+    return Run(config, f"run {folder.name}", sources)
 
 
 def inspect_sample(run: Run, shard: str, key: str, epoch: int) -> Visit:

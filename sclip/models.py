@@ -1,6 +1,6 @@
 """A model by any of its names: what a user writes in, a `Scorer` out.
 
-my-run, ~/sclip/runs/my-run       a run: its exported model, or its newest checkpoint
+my-run, ~/sclip/runs/my-run       a run: its exported model, or its newest checkpoint; also s3://bucket/runs/my-run
 ~/sclip/runs/my-run/step-00000500 a checkpoint
 exported/                         an export of ours, also by its file, or a folder that open_clip pushed to a hub
 weights.safetensors               a file of weights that says its architecture
@@ -22,14 +22,15 @@ from sclip.config import Config, KEEConfig, ModelConfig
 from sclip.masking import mask
 from sclip.model import ModelError, StructureCLIP, build_model
 from sclip.model.weights import CONFIG_FILE, WEIGHTS_FILE
+from sclip.place import Place, here, place
 from sclip.scorer import Scorer
 from sclip.train.run_folder import RunFolder
 
 __all__ = ["open_model"]
 
 _FORMS = (
-    "a run (name or folder), a checkpoint (step-*), an export or weights (folder or file), ARCHITECTURE:TAG such as "
-    "ViT-B-32:openai (no tag: random weights), or models:/NAME@ALIAS"
+    "a run (name, folder or URI), a checkpoint (step-*), an export or weights (folder or file), ARCHITECTURE:TAG such "
+    "as ViT-B-32:openai (no tag: random weights), or models:/NAME@ALIAS"
 )
 
 
@@ -44,7 +45,8 @@ def open_model(
         tracking_uri: the MLflow store of `models:/` names; empty: the SQLite store of `storage`.
         storage: `run.storage`, below whose `runs` a run's name is looked for.
 
-    Raises ModelError, CheckpointError, RegistryError or ParserError, one line with what was found and what to do.
+    Raises ModelError, CheckpointError, RegistryError, ParserError or StorageError, one line with what was found and
+    what to do.
     """
     if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
         raise ModelError(f"device {device!r}: cpu, cuda or cuda:1")
@@ -57,7 +59,8 @@ def open_model(
         if not re.fullmatch(r"models:/[^/@]+[/@][^/@]+", text):
             raise ModelError(f"{mask(text)!r}: write models:/NAME@ALIAS or models:/NAME/VERSION")
         return _registered(text, device, tracking_uri, storage)
-    for path in (Path(text).expanduser(), Path(storage).expanduser() / "runs" / text):
+    named = place(text) if "://" in text else Path(text).expanduser()
+    for path in (named, place(str(storage)) / "runs" / text):
         if path.exists():
             return _of_path(path, device)
     architecture, separator, source = text.partition(":")
@@ -70,12 +73,12 @@ def _registered(name: str, device: str, tracking_uri: str, storage: str | Path) 
     # mlflow takes seconds to import.
     from sclip import registry, tracking
 
-    uri = tracking_uri or tracking.store_uri(Config(), str(Path(storage).expanduser()))
+    uri = tracking_uri or tracking.store_uri(Config(), str(storage))
     with tempfile.TemporaryDirectory() as folder:
         return Scorer.load(registry.download(name, uri, folder), device)
 
 
-def _of_path(path: Path, device: str) -> Scorer:
+def _of_path(path: Place, device: str) -> Scorer:
     if (path / "config.json").is_file() and not (path / WEIGHTS_FILE).is_file():
         finished = (path / "model" / WEIGHTS_FILE).is_file()
         if not finished and not any(path.glob("step-*")):
@@ -85,7 +88,8 @@ def _of_path(path: Path, device: str) -> Scorer:
     of_export = [path.parent] if path.name == WEIGHTS_FILE else []
     for export in (path / "model", path, *of_export):
         if (export / WEIGHTS_FILE).is_file() and (export / CONFIG_FILE).is_file():
-            return Scorer.load(export, device)
+            with here(export) as folder:
+                return Scorer.load(folder, device)
     try:
         found = convert.opened(path)
     except ModelError as error:

@@ -28,8 +28,10 @@ from sclip.beside import Beside
 from sclip.config import Config, ConfigError
 from sclip.config_loader import to_tree
 from sclip.data import annotate, identity
+from sclip.data.filesystem import filesystem
 from sclip.data.pack import PackError
 from sclip.data.reader import Reading
+from sclip.data.remote import StorageError
 from sclip.data.schedule import Schedule
 from sclip.data.shards import ShardError, count_samples, expand
 from sclip.data.stream import StreamPlan
@@ -41,8 +43,9 @@ from sclip.logs import Records, name_run
 from sclip.masking import mask
 from sclip.model import ModelError, architecture, check_model, image_size
 from sclip.model.architecture import pretrained_source, with_quick_gelu
-from sclip.model.build import check_fit, starting
+from sclip.model.build import check_fit, resolved
 from sclip.model.weights import WEIGHTS_FILE, read, save
+from sclip.place import address, fetch, place, send, staged
 from sclip.scenegraph import ParserError, parser_version
 from sclip.stopping import Stopped, ends_on_sigterm
 from sclip.train import cluster, trainer
@@ -55,7 +58,7 @@ from sclip.train.sizing import sized
 
 ERRORS = (
     BenchmarkError, CheckpointError, EvaluationError, ModelError, ParserError, registry.RegistryError, ShardError,
-    tracking.TrackingError, trainer.TrainingFailed,
+    StorageError, tracking.TrackingError, trainer.TrainingFailed,
 )  # fmt: skip
 """What `pretrain` raises beside ConfigError; each message is written for the user."""
 
@@ -155,7 +158,7 @@ def _start(config: Config, console: Console, told: Told) -> _Started:
     actors = cluster.actor_bounds(config, capacity)
     config = _resolved(config, console)
     name_run(config.run.name)
-    folder = RunFolder(Path(config.run.storage) / "runs" / config.run.name)
+    folder = RunFolder(place(config.run.storage) / "runs" / config.run.name)
     sources = _sources(config)
     schedule = _schedule(config, sources)
     samples = schedule.samples([list(of_source.values()) for of_source in sources])
@@ -172,6 +175,11 @@ def _start(config: Config, console: Console, told: Told) -> _Started:
     found = identity.identify(sources, stamp or parser_version(config.data.spacy_model))
     tracker = tracking.open_run(config, config.run.name, config.run.storage)
     folder.start(to_tree(config), sources)
+    if not config.tracking.uri and not isinstance(folder.path, Path):
+        console.print(
+            f"MLflow's store is {tracker.uri}, on this machine alone; name one that stays as tracking.uri",
+            soft_wrap=True, markup=False, highlight=False,
+        )  # fmt: skip
     tracker.log_dataset(found.name, found.digest, config.data.shards, found.profile, "training")
     console.print(
         f"run {config.run.name}: {sum(sum(s.values()) for s in sources):,} samples in {len(shards)} shards, "
@@ -218,14 +226,13 @@ def _sources(config: Config) -> list[dict[str, int]]:
 
 
 def _resolved(config: Config, console: Console) -> Config:
-    """Fill in the run's name, an absolute storage folder and, where no shards are given, the scenes."""
-    if "://" in config.run.storage:
-        raise ConfigError(
-            f"run.storage={mask(config.run.storage)!r}: a folder that every node reaches, not a URI"
-        )
-    storage = Path(config.run.storage).expanduser().absolute()
+    """Fill in the run's name, a storage folder that is absolute or a URI and, where no shards are given, the scenes."""
+    storage = place(config.run.storage)
+    _check_storage(config.run.storage)
     name = config.run.name or f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{os.urandom(2).hex()}"
-    config = dataclasses.replace(config, run=dataclasses.replace(config.run, name=name, storage=str(storage)))
+    config = dataclasses.replace(
+        config, run=dataclasses.replace(config.run, name=name, storage=address(storage))
+    )
     if config.data.shards:
         return config
     console.print(
@@ -233,10 +240,21 @@ def _resolved(config: Config, console: Console) -> Config:
         soft_wrap=True,
     )
     made = scenes.generate(storage / "scenes", config.scenes, config.run.seed)
-    found = dataclasses.replace(config.evaluate, suite=config.evaluate.suite or str(made.suite))
+    found = dataclasses.replace(config.evaluate, suite=config.evaluate.suite or address(made.suite))
     return dataclasses.replace(
         config, data=dataclasses.replace(config.data, shards=(str(made.train),)), evaluate=found
     )
+
+
+def _check_storage(storage: str) -> None:
+    """Raise ConfigError for a URI that nothing can be written to."""
+    if "://" in storage:
+        try:
+            filesystem(storage)
+        except (ValueError, ImportError) as error:
+            raise ConfigError(f"run.storage={mask(storage)!r}: {mask(str(error), storage)}") from None
+        if storage.startswith("http"):
+            raise ConfigError(f"run.storage={mask(storage)!r}: nothing can be written there; s3:// or gs://")
 
 
 def _initialised(config: Config, folder: RunFolder, console: Console) -> Config:
@@ -255,12 +273,15 @@ def _initialised(config: Config, folder: RunFolder, console: Console) -> Config:
                 weights = read(path or source, f"model.pretrained={mask(config.model.pretrained)!r}")
             notes = "".join(f"; {note}" for note in check_fit(config.model, weights))
             folder.path.mkdir(parents=True, exist_ok=True)
-            partial = folder.init.with_suffix(".partial")
-            save(weights.tensors, partial, with_quick_gelu(architecture(config.model, weights)))
-        partial.replace(folder.init)
+            with staged(folder.path) as written:
+                partial = written / f".{folder.init.name}"
+                save(weights.tensors, partial, with_quick_gelu(architecture(config.model, weights)))
+                partial.replace(written / folder.init.name)
+                send(written, folder.path, [folder.init.name])
         line = f"starting from {weights.source}: {len(weights.tensors)} tensors{notes}"
         console.print(line, soft_wrap=True, markup=False, highlight=False)
-    return dataclasses.replace(config, model=starting(config.model, folder.init))
+    with folder.starting(config.model) as model:
+        return dataclasses.replace(config, model=resolved(model))
 
 
 def _weights(config: Config, fetched: Path) -> Path:
@@ -268,15 +289,20 @@ def _weights(config: Config, fetched: Path) -> Path:
     source = config.run.init_from
     if source.startswith("models:/"):
         return registry.download(source, tracking.store_uri(config, config.run.storage), fetched)
-    path = Path(source).expanduser()
-    for run in (path, Path(config.run.storage) / "runs" / source):
-        if (run / "model" / WEIGHTS_FILE).is_file():
-            return run / "model"
-    if not path.exists():
+    path = place(source)
+    models = (run / "model" for run in (path, place(config.run.storage) / "runs" / source))
+    found = next((model for model in models if (model / WEIGHTS_FILE).is_file()), path)
+    if not found.exists():
         raise ConfigError(
             f"run.init_from={mask(source)!r}: no file or folder of weights, no finished run, and no models:/NAME@alias"
         )
-    return path
+    if isinstance(found, Path):
+        return found
+    if found.is_file():
+        fetch(found.parent, fetched, [found.name])
+        return fetched / found.name
+    fetch(found, fetched)
+    return fetched
 
 
 def _train(run: _Started, console: Console) -> None:
@@ -314,6 +340,7 @@ def _train(run: _Started, console: Console) -> None:
                 tracker.log(of_step, report["step"], {LIMIT_TAG: report["limit"]})
             elif report["kind"] == "checkpoint":
                 tracker.log({"train/checkpoint_stall_s": report["seconds"]}, report["step"])
+                tracker.keep()
                 if beside:
                     beside.checkpoint(Path(report["path"]).name, report["step"])
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from sclip.config import Config, ConfigError
 from sclip.config_loader import from_tree
+from sclip.place import Place
 
 __all__ = ["read_recorded"]
 
 
-def read_recorded(folder: Path) -> tuple[Config, tuple[dict[str, int], ...]]:
+def read_recorded(folder: Place) -> tuple[Config, tuple[dict[str, int], ...]]:
     """Return the resolved config, and the samples of each shard of each source.
 
     Raises ConfigError where the folder is not that of a run which has begun, or of one of another version.

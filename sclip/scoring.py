@@ -18,6 +18,7 @@ from sclip.config import Config, KEEConfig
 from sclip.evaluate.result import EVALUATION_FILE, Evaluation
 from sclip.evaluate.runner import evaluate
 from sclip.model import StructureCLIP, build_model
+from sclip.place import send, staged
 from sclip.scorer import Scorer
 from sclip.train import checkpoint
 from sclip.train.run_folder import RunFolder
@@ -88,20 +89,30 @@ def _on_cluster(config: Config, function: Callable[..., None], *arguments: Any) 
 def _export_and_score(config: Config, folder: RunFolder, step: str, shards: Sequence[str]) -> None:
     model = checkpoint.consolidate(folder.path / step, config.model)
     scorer = _scorer(config, model, "cuda" if config.train.use_gpu else "cpu")
-    scorer.save(folder.model)
-    _evaluation(scorer, config, shards, config.run.name).write(folder.path / EVALUATION_FILE)
+    found = _evaluation(scorer, config, shards, config.run.name)
+    with staged(folder.model) as exported:
+        scorer.save(exported)
+        send(exported, folder.model)
+    _write(found, folder, EVALUATION_FILE)
 
 
 def _score_before(config: Config, folder: RunFolder, shards: Sequence[str]) -> None:
-    model = config.model
-    if not (folder.init.exists() and _holds_encoder(folder)):
-        model = dataclasses.replace(model, kee=KEEConfig(enabled=False))
-    scorer = _scorer(config, build_model(model), "cuda" if config.train.use_gpu else "cpu")
-    _evaluation(scorer, config, shards, BEFORE).write(folder.path / EVALUATION_BEFORE)
+    with folder.starting(config.model) as model:
+        if not (folder.init.exists() and _holds_encoder(model.pretrained)):
+            model = dataclasses.replace(model, kee=KEEConfig(enabled=False))
+        built = build_model(model)
+    scorer = _scorer(config, built, "cuda" if config.train.use_gpu else "cpu")
+    _write(_evaluation(scorer, config, shards, BEFORE), folder, EVALUATION_BEFORE)
 
 
-def _holds_encoder(folder: RunFolder) -> bool:
-    with safe_open(folder.init, "pt") as weights:
+def _write(found: Evaluation, folder: RunFolder, name: str) -> None:
+    with staged(folder.path) as written:
+        found.write(written / name)
+        send(written, folder.path, [name])
+
+
+def _holds_encoder(weights_file: str) -> bool:
+    with safe_open(weights_file, "pt") as weights:
         return any(name.startswith("kee.") for name in weights.keys())  # noqa: SIM118  (no mapping)
 
 

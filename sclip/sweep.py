@@ -26,7 +26,7 @@ from sclip.config import Config, ConfigError
 from sclip.config_loader import changed, read_value
 from sclip.evaluate.compare import compare
 from sclip.evaluate.result import EVALUATION_FILE, Evaluation
-from sclip.masking import mask_tree
+from sclip.masking import mask, mask_tree
 from sclip.report import comparison
 from sclip.train import cluster
 from sclip.train.sizing import sized
@@ -155,6 +155,11 @@ def _ended(sweep: str, number: int, result: tune.Result) -> Trial:
 
 
 def _storage(config: Config) -> str:
+    if "://" in config.run.storage:
+        raise ConfigError(
+            f"run.storage={mask(config.run.storage)!r}: a sweep keeps logs and state beside its runs, in a folder that "
+            "every node reaches; a URI is for single runs (jobs/pretrain.py)"
+        )
     return str(Path(config.run.storage).expanduser().absolute())
 
 

@@ -26,7 +26,7 @@ class Rule:
 
 HEAVY = "torch torchvision open_clip timm ray mlflow"
 STEP = Rule(
-    "config model train.blocks train.collectives train.ema train.manifest train.optimizer train.sharding",
+    "config model place train.blocks train.collectives train.ema train.manifest train.optimizer train.sharding",
     never="ray spacy mlflow pydantic yaml rich",
 )
 """What a machine with only torch and open_clip can run."""
@@ -38,6 +38,10 @@ RULES = {
     "config": Rule(never="*"),
     "seeding": Rule(never="*"),
     "masking": Rule(never="*"),
+    "scratch": Rule(never="*"),
+    "place": Rule(
+        "data.remote data.storage.together scratch", never=f"{HEAVY} spacy pydantic yaml fsspec pyarrow"
+    ),
     "config_loader": Rule("config masking", never=f"{HEAVY} spacy"),
     "scenegraph": Rule(never=f"{HEAVY} pydantic yaml"),
     "scenegraph.__main__": Rule("scenegraph report", never=f"{HEAVY} pydantic yaml"),
@@ -103,10 +107,14 @@ RULES = {
     "data.stream": Rule(
         "config masking seeding data", never="ray.train spacy open_clip timm mlflow pydantic yaml"
     ),
-    "audit": Rule("data.schedule data.storage masking", never=f"{HEAVY} spacy webdataset pydantic yaml rich"),
-    "scenes": Rule("config seeding data.pack", never=f"{HEAVY} spacy pydantic yaml"),
+    "audit": Rule(
+        "data.schedule data.storage masking place", never=f"{HEAVY} spacy webdataset pydantic yaml rich"
+    ),
+    "scenes": Rule("config seeding data.pack place", never=f"{HEAVY} spacy pydantic yaml"),
     "scorer": Rule("config data.images model scenegraph", never="ray spacy mlflow pydantic yaml"),
-    "train": Rule("config config_loader masking seeding data model", never="spacy mlflow pydantic yaml"),
+    "train": Rule(
+        "config config_loader masking place seeding data model", never="spacy mlflow pydantic yaml"
+    ),
     "train.blocks": STEP,
     "train.collectives": STEP,
     "train.optimizer": STEP,
@@ -116,32 +124,32 @@ RULES = {
     "train.ema": STEP,
     "train.flops": STEP,
     "train.manifest": STEP,
-    "train.health": Rule("config model train.collectives train.step", never=STEP.never),
-    "train.ledger": Rule("data.schedule train.collectives", never=STEP.never),
+    "train.health": Rule("config model place train.collectives train.step", never=STEP.never),
+    "train.ledger": Rule("data.schedule place train.collectives", never=STEP.never),
     "train.meter": Rule(never=STEP.never),
     "train.stages": Rule("data.notes", never=STEP.never),
     "train.prefetch": Rule("config data.batches data.columns model train.step", never=STEP.never),
     "train.trainer": Rule(
-        "config config_loader seeding data model scenegraph.ParserError train tracking",
+        "config config_loader place seeding data model scenegraph.ParserError train tracking",
         never="spacy mlflow pydantic yaml",
     ),
     "evaluate": Rule(
-        "config config_loader data.exclusion data.filesystem data.images data.shards masking model scenegraph scorer "
-        "seeding",
+        "config config_loader data.exclusion data.filesystem data.images data.shards masking model place scenegraph "
+        "scorer seeding",
         never="ray.train ray.tune spacy mlflow pydantic yaml",
     ),
     "evaluate.result": Rule(never="*"),
     "evaluate.compare": Rule("evaluate.result", never=f"{HEAVY} spacy pydantic yaml"),
     "convert": Rule(
-        "config config_loader model scorer train.checkpoint train.manifest train.run_folder",
+        "config config_loader model place scorer train.checkpoint train.manifest train.run_folder",
         never="ray spacy mlflow pydantic yaml",
     ),
     "models": Rule(
-        "config convert masking model registry scorer tracking train.run_folder",
+        "config convert masking model place registry scorer tracking train.run_folder",
         never="ray spacy mlflow pydantic yaml",
     ),
-    "tracking": Rule("config config_loader masking", never="torch ray spacy pydantic yaml"),
-    "tracking.journal": Rule(never=f"{HEAVY} spacy pydantic yaml"),
+    "tracking": Rule("config config_loader masking place", never="torch ray spacy pydantic yaml"),
+    "tracking.journal": Rule("place", never=f"{HEAVY} spacy pydantic yaml"),
     "registry": Rule(
         "config evaluate.result masking model.weights scorer signature tracking",
         never="ray spacy pydantic yaml",
@@ -152,9 +160,9 @@ RULES = {
     "survey": Rule(
         "config data masking negatives recorded report scenegraph", never=f"{HEAVY} spacy pydantic yaml"
     ),
-    "recorded": Rule("config config_loader", never=f"{HEAVY} spacy pydantic yaml"),
+    "recorded": Rule("config config_loader place", never=f"{HEAVY} spacy pydantic yaml"),
     "inspection": Rule(
-        "config data masking model.Tokenizer model.image_size recorded report",
+        "config data masking model.Tokenizer model.image_size place recorded report",
         never=f"{HEAVY} spacy pydantic yaml",
     ),
     "validate": Rule("config data masking report", never=f"{HEAVY} spacy pydantic yaml"),
@@ -168,11 +176,11 @@ RULES = {
         "config train.run_folder", never="torch ray.train ray.tune spacy open_clip timm mlflow pydantic yaml"
     ),
     "scoring": Rule(
-        "config evaluate model scorer train.checkpoint train.run_folder",
+        "config evaluate model place scorer train.checkpoint train.run_folder",
         never="ray.train ray.tune spacy open_clip timm mlflow pydantic yaml",
     ),
     "finish": Rule(
-        "config data.stream evaluate masking registry report scenegraph scoring tracking train",
+        "config data.stream evaluate masking place registry report scenegraph scoring tracking train",
         never="ray mlflow spacy open_clip timm pydantic yaml",
     ),
     "plan": Rule(
@@ -185,8 +193,8 @@ RULES = {
     ),
     "doctor.finding": Rule(never=f"{HEAVY} spacy pydantic yaml"),
     "pretrain": Rule(
-        "beside config config_loader data evaluate finish logs masking model plan registry scenegraph scenes scoring "
-        "seeding stopping tracking train",
+        "beside config config_loader data evaluate finish logs masking model place plan registry scenegraph scenes "
+        "scoring seeding stopping tracking train",
         never="ray mlflow spacy open_clip timm pydantic yaml",
     ),
     "sweep": Rule(

@@ -78,7 +78,7 @@ def test_a_file_of_weights_is_read_with_its_architecture_named(tmp_path: Path) -
     assert open_model(f"{QUICK}:{file}").facts()["architecture"] == QUICK
 
 
-@pytest.mark.parametrize("name", ["my-rum", "no/such/folder", "models", "s3://bucket/model"])
+@pytest.mark.parametrize("name", ["my-rum", "no/such/folder", "models"])
 def test_what_is_no_model_is_told_with_all_forms(tmp_path: Path, name: str) -> None:
     with pytest.raises(ModelError) as raised:
         open_model(name, storage=tmp_path)

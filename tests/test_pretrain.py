@@ -231,7 +231,7 @@ def port_without_server() -> str:
         (("run.init_from=nothing",), "no finished run"),
         (("run.init_from=models:/nothing@candidate",), "models:/nothing@candidate"),
         (("run.compare_with=nothing",), "no finished run of this name"),
-        (("run.storage=s3://bucket/runs",), "a folder that every node reaches"),
+        (("run.storage=http://host/runs",), "nothing can be written there"),
         (("tracking.uri=" + port_without_server(),), "tracking.offline=true"),
     ],
 )

@@ -75,11 +75,6 @@ def test_a_store_that_is_none_is_told_with_the_key(tmp_path: Path, uri: str, fou
     assert "\n" not in str(raised.value)
 
 
-def test_storage_that_is_no_folder_is_an_error() -> None:
-    with pytest.raises(TrackingError, match=r"run\.storage=s3://\*\*\*@bucket/x is no folder"):
-        open_run(Config(), "first", "s3://key:secret@bucket/x")
-
-
 def test_the_environment_is_as_it_was_after_a_store_was_tried(
     closed_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

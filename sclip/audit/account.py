@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -27,6 +26,7 @@ from sclip.audit.tars import Tar, count_tars
 from sclip.data.schedule import Visit
 from sclip.data.storage import ShardError, expand
 from sclip.masking import mask
+from sclip.place import Place
 
 __all__ = ["Audit", "AuditError", "Quarantined", "Rows", "audit"]
 
@@ -87,7 +87,7 @@ class Audit:
         return not (self.missed or self.repeated or self.unknown)
 
 
-def audit(run: Path, shards: Sequence[str] = ()) -> Audit:
+def audit(run: Place, shards: Sequence[str] = ()) -> Audit:
     """Return what became of every row that the run of a folder was to visit.
 
     Args:

@@ -16,7 +16,7 @@ class RunConfig:
     name: str = ""
     """Name of the run; the same name with the same config resumes. Empty: generated from the time."""
     storage: str = "~/sclip"
-    """Folder that every node reaches: runs, generated scenes and, by default, MLflow's store."""
+    """Folder that every node reaches, or `s3://..`, `gs://..`: runs, generated scenes, by default MLflow's store."""
     seed: int = 0
     """Seed from which, with epoch and sample key, every random choice is derived."""
     init_from: str = ""
@@ -78,7 +78,7 @@ class TrackingConfig:
     """MLflow: where the run and the model are recorded."""
 
     uri: str = ""
-    """Tracking server or store (`http://mlflow:5000`, `sqlite:///FILE`). Empty: SQLite in run.storage."""
+    """Tracking server or store (`http://mlflow:5000`, `sqlite:///FILE`). Empty: SQLite in run.storage, or ~/sclip."""
     experiment: str = "sclip"
     """Experiment that the runs are listed under."""
     model_name: str = "structure-clip"

@@ -21,7 +21,7 @@ from fsspec.implementations.arrow import ArrowFSWrapper
 from sclip.data.filesystem import filesystem, open_stream, parts
 from sclip.masking import mask
 
-__all__ = ["ShardError", "Storage", "contents", "expand", "resumed", "together"]
+__all__ = ["ShardError", "Storage", "asked", "contents", "expand", "resumed", "together"]
 
 RETRY_DELAYS_S: tuple[float, ...] = (0.5, 2.0, 8.0)
 """Waits before the storage is asked again after an error; then it is given up."""
@@ -87,11 +87,11 @@ def contents(url: str) -> bytes:
         with closing(open_stream(url)) as file:
             return file.read()
 
-    return _asked(url, read)
+    return asked(url, read)
 
 
 def _matches(name: str) -> list[str]:
-    return _asked(name, lambda: _look(name))
+    return asked(name, lambda: _look(name))
 
 
 def _look(name: str) -> list[str]:
@@ -117,8 +117,8 @@ def _look(name: str) -> list[str]:
     return paths if "file" in fs.protocol else [fs.unstrip_protocol(found) for found in paths]
 
 
-def _asked(url: str, ask: Callable[[], _T]) -> _T:
-    """Return what `ask` returns, in the end. Raises ShardError."""
+def asked(url: str, ask: Callable[[], _T]) -> _T:
+    """Return what `ask` returns, in the end. Raises ShardError as `resumed` does."""
     patience = _Patience(url)
     while True:
         try:

@@ -11,7 +11,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sclip.place import Place
 
 __all__ = [
     "EVALUATION_FILE",
@@ -146,7 +149,7 @@ class Evaluation:
         temporary.replace(path)
 
     @classmethod
-    def read(cls, path: Path) -> Evaluation:
+    def read(cls, path: Place) -> Evaluation:
         """Return what `write` wrote. Raises EvaluationError naming the file and what is wrong with it."""
         try:
             tree = json.loads(path.read_text(encoding="utf-8"))

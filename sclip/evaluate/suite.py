@@ -6,8 +6,8 @@
       images: aro/images
 
 In a file of the user's own, paths are relative to the file. The suites of this package (`suites/`) are relative to a
-root folder; `include: [aro, sugarcrepe]` takes their benchmarks over, in any file. `jobs/fetch.py` says where the
-files are to be had.
+root folder; what a file names that is a URI's is copied to this machine. `include: [aro, sugarcrepe]` takes their
+benchmarks over, in any file. `jobs/fetch.py` says where the files are to be had.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from sclip.config_loader import read_yaml
 from sclip.evaluate import kinds
 from sclip.evaluate.benchmarks import BenchmarkError, Task
 from sclip.evaluate.kinds import PATHS
+from sclip.place import Place, address, kept, place
 
 __all__ = ["Entry", "from_options", "names", "read"]
 
@@ -54,21 +55,20 @@ def read(suite: str, root: str | Path, defaults: Mapping[str, Any] | None = None
     """Return the benchmarks of a suite in their order.
 
     Args:
-        suite: a name of `names()`, or a file.
+        suite: a name of `names()`, or a file, by path or URI.
         root: the folder that the package's suites are relative to.
         defaults: options that a benchmark gets where it takes them and does not say them.
 
     Raises BenchmarkError naming the file, the benchmark and the nearest name.
     """
-    base = Path(root).expanduser().absolute()
-    if suite in names():
-        path = _FOLDER / f"{suite}.yaml"
-    else:
-        path, base = Path(suite).expanduser().absolute(), Path(suite).expanduser().absolute().parent
+    base: Place = Path(root).expanduser().absolute()
+    path: Place = _FOLDER / f"{suite}.yaml"
+    if suite not in names():
+        path, base = place(suite), place(suite).parent
         if not path.is_file():
             raise BenchmarkError(f"suite {suite!r}: no such file, and {kinds.nearest(suite, set(names()))}")
     try:
-        tree = read_yaml(path)
+        tree = read_yaml(kept(path))
     except ConfigError as error:
         raise BenchmarkError(str(error)) from error
     found: list[Entry] = []
@@ -109,7 +109,7 @@ def from_options(
     return _each_once(found, "--benchmark")
 
 
-def _entry(place: str, name: object, options: object, base: Path, defaults: Mapping[str, Any]) -> Entry:
+def _entry(place: str, name: object, options: object, base: Place, defaults: Mapping[str, Any]) -> Entry:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise BenchmarkError(f"{place}: a benchmark's name has letters, digits, '-', '_' and '.' only")
     if not isinstance(options, dict) or not isinstance(options.get("kind"), str):
@@ -122,15 +122,15 @@ def _entry(place: str, name: object, options: object, base: Path, defaults: Mapp
     found = kinds.checked(kind, given, place)
     for option in PATHS:
         if option in found:
-            found[option] = base / found[option]
+            found[option] = kept(base / found[option])
     if "shards" in found:
         found["shards"] = tuple(
-            p if "://" in p else str(base / Path(p).expanduser()) for p in found["shards"]
+            p if "://" in p else address(base / Path(p).expanduser()) for p in found["shards"]
         )
     return Entry(name, kind, found)
 
 
-def _included(path: Path, of: object, root: str | Path, defaults: Mapping[str, Any] | None) -> list[Entry]:
+def _included(path: Place, of: object, root: str | Path, defaults: Mapping[str, Any] | None) -> list[Entry]:
     if not isinstance(of, list) or not all(isinstance(name, str) for name in of):
         raise BenchmarkError(f"{path}: {_INCLUDE} must be a list of suites: {', '.join(names())}")
     for name in of:

@@ -7,7 +7,6 @@ import dataclasses
 import logging
 import math
 from collections.abc import Iterator
-from pathlib import Path
 
 import open_clip
 import torch
@@ -22,7 +21,7 @@ from sclip.model.architecture import ModelError, architecture, check_model, pret
 from sclip.model.structure_clip import CLIP_PREFIX, StructureCLIP
 from sclip.model.weights import Weights
 
-__all__ = ["SCALARS", "assemble", "build_model", "check_fit", "pretrained_weights", "resolved", "starting"]
+__all__ = ["SCALARS", "assemble", "build_model", "check_fit", "pretrained_weights", "resolved"]
 
 SCALARS = {"logit_scale.log": "logit_scale", "logit_bias.value": "logit_bias"}
 """Our names of the scalars that open_clip's CLIP keeps under others."""
@@ -80,11 +79,6 @@ def pretrained_weights(config: ModelConfig) -> Weights | None:
 def resolved(config: ModelConfig) -> ModelConfig:
     """Return the config with the name of the architecture whose activation its pretrained weights have."""
     return dataclasses.replace(config, name=architecture(config, pretrained_weights(config)))
-
-
-def starting(config: ModelConfig, file: Path) -> ModelConfig:
-    """Return the resolved config of a run that starts from this file of weights, where it is there."""
-    return resolved(dataclasses.replace(config, pretrained=str(file)) if file.exists() else config)
 
 
 def _random(config: ModelConfig, tag: str) -> StructureCLIP:

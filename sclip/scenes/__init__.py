@@ -19,6 +19,7 @@ from typing import Any
 
 from sclip.config import ScenesConfig
 from sclip.data.pack import RawSample, write_shards
+from sclip.place import Place, address, place, send, write
 from sclip.scenes.cases import Case, attribute_cases, relation_cases
 from sclip.scenes.grammar import captions
 from sclip.scenes.picture import jpeg
@@ -48,23 +49,25 @@ class ScenesPaths:
     """Glob of the training shards."""
     heldout: str
     """Glob of the held-out shards."""
-    suite: Path
+    suite: Place
     """Suite (`sclip.evaluate.suite`) of relation.json and attribute.json beside it, in ARO's formats, and `heldout`."""
 
 
-def generate(out_dir: Path | str, spec: ScenesConfig, seed: int) -> ScenesPaths:
+def generate(out_dir: str | Place, spec: ScenesConfig, seed: int) -> ScenesPaths:
     """Return the scenes of `spec` and `seed` in a folder of their own below `out_dir`, made where missing.
 
     The folder is named for spec, seed and generator version. It is built under a temporary name and renamed
-    when complete, so several processes may call this at once, and what an interrupted one left is not used.
-    Raises PackError or OSError when `out_dir` cannot be written to.
+    when complete, so several processes may call this at once, and what an interrupted one left is not used; of a URI
+    it is built on this machine, and its stamp is copied last. Raises PackError or OSError when `out_dir` cannot be
+    written to.
     """
     stamp = {"version": VERSION, "seed": seed, **asdict(spec)}
     name = f"scenes-{digest64(json.dumps(stamp, sort_keys=True)):016x}"
-    final = Path(out_dir).expanduser().absolute() / name
+    final = place(str(out_dir) if isinstance(out_dir, Path) else out_dir) / name
     if not (final / _STAMP).is_file():
         final.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=final.parent))
+        beside = final.parent if isinstance(final, Path) else None
+        building = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=beside))
         try:
             _build(building, spec, seed)
             (building / _STAMP).write_text(json.dumps(stamp, indent=1))
@@ -73,14 +76,21 @@ def generate(out_dir: Path | str, spec: ScenesConfig, seed: int) -> ScenesPaths:
         finally:
             shutil.rmtree(building, ignore_errors=True)
     return ScenesPaths(
-        train=str(final / "train" / "*.tar"),
-        heldout=str(final / "heldout" / "*.tar"),
+        train=address(final / "train" / "*.tar"),
+        heldout=address(final / "heldout" / "*.tar"),
         suite=final / "suite.yaml",
     )
 
 
-def _publish(building: Path, final: Path) -> None:
+def _publish(building: Path, final: Place) -> None:
     """Give the finished folder its name; another process may have been first with the same content."""
+    if not isinstance(final, Path):
+        stamp = building / _STAMP
+        text = stamp.read_text()
+        stamp.unlink()
+        send(building, final)
+        write(final / _STAMP, text)
+        return
     if final.exists() and not (final / _STAMP).is_file():
         shutil.rmtree(final)
     try:

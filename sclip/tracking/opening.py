@@ -10,8 +10,9 @@ from mlflow.entities import RunData
 
 from sclip.config import Config
 from sclip.masking import mask
-from sclip.tracking.journal import JOURNAL, Journal, Sent
-from sclip.tracking.store import Store, TrackingError, local, patience, refusals, store_uri
+from sclip.place import Place, address, fetch, place
+from sclip.tracking.journal import JOURNAL, SENT, Journal, Sent
+from sclip.tracking.store import Store, TrackingError, database_folder, local, patience, refusals, store_uri
 from sclip.tracking.tracker import Tracker
 
 _log = logging.getLogger("sclip.tracking")
@@ -20,17 +21,20 @@ _log = logging.getLogger("sclip.tracking")
 def open_run(config: Config, run_name: str, storage: str) -> Tracker:
     """Return the record of the training run `run_name`: it goes on where an earlier start left it, or begins.
 
-    It is kept in `storage/runs/run_name`, and has the flattened config as params, where the code is a git checkout
-    the commit as tag, and `tracking.parent` as its parent run.
+    It is kept in `storage/runs/run_name`, or on this machine and copied there where that is a URI's. It has the
+    flattened config as params, where the code is a git checkout the commit as tag, and `tracking.parent` as its
+    parent run.
 
     Args:
         config: the resolved config; `config.tracking` says where to record.
         run_name: name of the training run.
-        storage: `run.storage`, resolved: a folder.
+        storage: `run.storage`, resolved: a folder or a URI.
 
     Raises TrackingError in about ten seconds when the store cannot be used, unless `tracking.offline`.
     """
-    return _begin(config, run_name, storage, local(storage) / "runs" / run_name)
+    folder, home = local(storage) / "runs" / run_name, place(storage) / "runs" / run_name
+    _take_over(home, folder)
+    return _begin(config, run_name, storage, folder, home)
 
 
 def open_parent(config: Config, name: str, storage: str) -> Tracker:
@@ -38,46 +42,65 @@ def open_parent(config: Config, name: str, storage: str) -> Tracker:
 
     As `open_run`, but kept in `storage/sweeps/name`.
     """
-    return _begin(config, name, storage, local(storage) / "sweeps" / name)
+    folder = local(storage) / "sweeps" / name
+    return _begin(config, name, storage, folder, folder)
 
 
-def open_recorded(folder: Path, uri: str = "") -> Tracker:
+def open_recorded(home: Place, uri: str = "") -> Tracker:
     """Return the record of a run, from its folder alone, to send what of it a store has not.
 
     Args:
-        folder: the folder of the run; nothing is added to its journal.
+        home: the folder of the run; nothing is added to its journal.
         uri: the store, where it is another one than the run was started with, or that one's holds a password.
 
     Raises TrackingError where the folder holds no record, or the store cannot be used.
     """
+    folder = home if isinstance(home, Path) else local(address(home.parent.parent)) / "runs" / home.name
+    if not isinstance(home, Path):
+        _take_over(home, folder)
+        fetch(home, folder, [file.name for kind in ("eval*.json", "*.html") for file in home.glob(kind)])
     journal = Journal(folder) if (folder / JOURNAL).is_file() else None
     head = next((event["run"] for _, event in journal.read() if "run" in event), None) if journal else None
     known = isinstance(head, dict) and all(
         isinstance(head.get(name), str) for name in ("uri", "experiment", "name", "storage")
     )
     if journal is None or head is None or not known:
-        raise TrackingError(f"{folder}: not the folder of a run, which holds a {JOURNAL}")
+        raise TrackingError(f"{home}: not the folder of a run, which holds a {JOURNAL}")
     if "***" in (uri or head["uri"]):
         raise TrackingError(f"{head['uri']}: what is masked there is not kept; give the store with --uri")
-    store = Store(uri or head["uri"], head["experiment"], head["name"], head["storage"])
+    files = head["storage"] if isinstance(home, Path) else str(database_folder(address(home)))
+    store = Store(uri or head["uri"], head["experiment"], head["name"], files)
     store.reach()
     _open(journal, store)
-    return Tracker(journal, store)
+    return Tracker(journal, store, home)
 
 
-def _begin(config: Config, name: str, storage: str, folder: Path) -> Tracker:
-    store = Store(store_uri(config, storage), config.tracking.experiment, name, str(local(storage)))
+def _take_over(home: Place, folder: Path) -> None:
+    """Bring the journal of a run's folder to this machine, unless the one here is the same and goes on from it."""
+    if isinstance(home, Path):
+        return
+    known = (home / JOURNAL).read_bytes() if (home / JOURNAL).exists() else b""
+    if known and (folder / JOURNAL).exists() and (folder / JOURNAL).read_bytes().startswith(known):
+        return
+    for name in (JOURNAL, SENT):
+        (folder / name).unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    fetch(home, folder, [JOURNAL, SENT])
+
+
+def _begin(config: Config, name: str, storage: str, folder: Path, home: Place) -> Tracker:
+    store = Store(store_uri(config, storage), config.tracking.experiment, name, str(database_folder(storage)))
     try:
         store.reach()
     except TrackingError as error:
         if not config.tracking.offline:
             raise
         _log.warning("%s; recorded in %s until it can be", error, folder / JOURNAL)
-        tracker, known = Tracker(_journal(folder, store), store), None
+        tracker, known = Tracker(_journal(folder, store), store, home), None
     else:
         journal = _journal(folder, store)
         known = _open(journal, store)
-        tracker = Tracker(journal, store)
+        tracker = Tracker(journal, store, home)
     tracker.begin(config, known)
     return tracker
 
@@ -92,7 +115,7 @@ def _journal(folder: Path, store: Store) -> Journal:
             }  # fmt: skip
             journal.append({"run": head, "time_ms": int(time.time() * 1000)})
     except OSError as error:
-        raise TrackingError(f"{folder}: {error.strerror or error}; run.storage must be writable") from error
+        raise TrackingError(f"{folder}: {error.strerror or error}; it must be writable") from error
     return journal
 
 

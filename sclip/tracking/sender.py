@@ -155,6 +155,8 @@ class Sender:
         self._journal.sent = replace(sent, artifacts=(*others, at))  # another one first, should this one fail
         _, event = next(self._journal.read(at))
         path = Path(event["artifact"])
+        if not path.exists():  # of another machine: what of the run's folder came along with its journal
+            path = self._journal.folder / path.name
         if path.exists():
             log = self._store.client.log_artifacts if path.is_dir() else self._store.client.log_artifact
             log(sent.run_id, str(path), event["to"] or None)

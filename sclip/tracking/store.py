@@ -10,6 +10,7 @@ import contextlib
 import functools
 import logging
 import os
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -22,8 +23,9 @@ from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Run
 from mlflow.exceptions import MlflowException
 
-from sclip.config import Config
+from sclip.config import Config, RunConfig
 from sclip.masking import mask
+from sclip.place import place
 
 RUN_NAME_TAG = "sclip.run_name"
 """Tag by which the MLflow run of a training run is found again."""
@@ -116,17 +118,25 @@ class Store:
 
 
 def store_uri(config: Config, storage: str) -> str:
-    """Return the MLflow store of a run: `tracking.uri`, or a SQLite file in the storage folder."""
-    return config.tracking.uri or f"sqlite:///{local(storage) / 'mlflow.db'}"
+    """Return the MLflow store of a run: `tracking.uri`, or a SQLite file in `database_folder`."""
+    return config.tracking.uri or f"sqlite:///{database_folder(storage) / 'mlflow.db'}"
+
+
+def database_folder(storage: str) -> Path:
+    """Return where MLflow's files go without a server: `run.storage`, for a URI what that is by default.
+
+    SQLite is a file of one machine's disk.
+    """
+    of = place(storage)
+    return of if isinstance(of, Path) else Path(RunConfig().storage).expanduser().absolute()
 
 
 def local(storage: str) -> Path:
-    """Return `run.storage` as an absolute path. Raises TrackingError for a URI."""
-    if "://" in storage:
-        raise TrackingError(
-            f"run.storage={mask(storage)} is no folder that every node reaches, which a run's record needs"
-        )
-    return Path(storage).expanduser().absolute()
+    """Return the folder of this machine that records are written to: `run.storage`, or for a URI one in its stead."""
+    of = place(storage)
+    if isinstance(of, Path):
+        return of
+    return database_folder(storage) / "remote" / re.sub(r"[^\w.-]+", "-", str(of))
 
 
 def _check_database(uri: str) -> None:

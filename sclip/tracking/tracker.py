@@ -21,9 +21,10 @@ from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_PARENT_RUN_ID
 from sclip.config import Config
 from sclip.config_loader import flatten, to_tree
 from sclip.masking import mask
+from sclip.place import Place, send
 from sclip.tracking import system
 from sclip.tracking.batch import A_CALL
-from sclip.tracking.journal import JOURNAL, Event, Journal
+from sclip.tracking.journal import JOURNAL, SENT, Event, Journal
 from sclip.tracking.sender import Sender
 from sclip.tracking.store import Store
 
@@ -39,9 +40,10 @@ _log = logging.getLogger("sclip.tracking")
 class Tracker:
     """The record of one run; `open_run` makes it. Its threads may be many, its process is one."""
 
-    def __init__(self, journal: Journal, store: Store) -> None:
-        """Go on with a journal, and send what of it the store has not."""
+    def __init__(self, journal: Journal, store: Store, home: Place) -> None:
+        """Go on with a journal, and send what of it the store has not; `home` is the run's folder."""
         self._journal = journal
+        self._home = home
         self._store = store
         self._lock = threading.Lock()
         self._steps: dict[str, int] = {}
@@ -61,6 +63,11 @@ class Tracker:
     def uri(self) -> str:
         """The store, with credentials where it has any; `mask` it before it is shown."""
         return self._store.uri
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the journal: of this machine, and for a run on a disk the run's own."""
+        return self._journal.folder
 
     @property
     def client(self) -> MlflowClient:
@@ -117,6 +124,17 @@ class Tracker:
         """
         self._tell([{"artifact": str(Path(path).absolute()), "to": artifact_path}])
 
+    def keep(self) -> None:
+        """Bring the journal into the run's folder, where that is no folder of this machine; a failure is told only."""
+        try:
+            # Not ahead of the lines that it counts, which may grow meanwhile.
+            for name in (SENT, JOURNAL):
+                send(self.folder, self._home, [name] if (self.folder / name).exists() else [])
+        except OSError as error:
+            _log.warning(
+                "%s; the record of the run stays in %s until it can be kept there", error, self.folder
+            )
+
     def flush(self) -> bool:
         """Wait until all that was told is in the store; False after half a minute without any progress.
 
@@ -140,12 +158,13 @@ class Tracker:
         sent = self.flush()
         self._sender.close()
         self._journal.close()
+        self.keep()
         if sent:
             return ""
         trouble = f" ({self._sender.trouble})" if self._sender.trouble else ""
         return (
             f"{mask(self.uri)} does not take what the run told{trouble}; it is kept in "
-            f"{self._journal.folder / JOURNAL}: python jobs/sync.py {self._journal.folder}"
+            f"{self._home / JOURNAL}: python jobs/sync.py {self._home}"
         )
 
     def begin(self, config: Config, known: RunData | None) -> None:
@@ -172,6 +191,7 @@ class Tracker:
         )
         step = max((s for name, s in self._steps.items() if name.startswith(system.PREFIX)), default=-1) + 1
         self._sampler = system.Sampler(self.log, step)
+        self.keep()
 
     def _tag_events(self, tags: Mapping[str, str]) -> Iterable[Event]:
         return ({"tags": part} for part in _parts({name: mask(str(text)) for name, text in tags.items()}))

@@ -3,7 +3,7 @@
 A checkpoint is what `sclip.train.manifest` says, its safetensors files written by torch.distributed.checkpoint.
 Nothing in it is pickled (DCP's default storage pickles its own metadata), so one from elsewhere can be opened
 without trust. Training stands still only while the tensors are copied to the host; they are written, hashed and
-declared whole by a thread, with a process group of its own.
+declared whole by a thread, with a process group of its own. Those of a URI are staged on the disk of each node.
 
 Tensors stand under "model.NAME", "optimizer.state.NAME.exp_avg" and "ema.NAME"; hyperparameters of the optimizer are
 not stored, they come from the config of the run that loads. No state of a random generator is stored either: the
@@ -12,9 +12,10 @@ loop seeds torch's anew in every step, from (seed, step, rank).
 
 from __future__ import annotations
 
-import shutil
+import secrets
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -32,7 +33,8 @@ from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from sclip.config import ModelConfig
 from sclip.model.build import build_model
 from sclip.model.structure_clip import StructureCLIP
-from sclip.train.collectives import in_unison
+from sclip.place import Place, here, place, remove, send, staged
+from sclip.train.collectives import gather_json, in_unison
 from sclip.train.ema import EMA
 from sclip.train.manifest import (
     CheckpointError,
@@ -66,7 +68,7 @@ class Saver:
 
     def start(
         self,
-        path: str | Path,
+        path: str | Place,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         state: Mapping[str, Any],
@@ -79,8 +81,8 @@ class Saver:
         raises what `wait` raises of it.
         """
         self.wait()
-        staged = cast(dict[str, Any], self._stager.stage(_tensors(model, optimizer, ema)[0]))
-        self._written = self._thread.submit(_write, Path(path), staged, dict(state), self._group, afterwards)
+        copied = cast(dict[str, Any], self._stager.stage(_tensors(model, optimizer, ema)[0]))
+        self._written = self._thread.submit(_write, place(path), copied, dict(state), self._group, afterwards)
 
     @property
     def is_done(self) -> bool:
@@ -100,39 +102,43 @@ class Saver:
 
 
 def save(
-    path: str | Path,
+    path: str | Place,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     state: Mapping[str, Any],
     ema: EMA | None = None,
 ) -> None:
-    """Write a checkpoint into a folder that all ranks see; called by all of them, together.
+    """Write a checkpoint into a folder that all ranks see, or of a URI; called by all of them, together.
 
     `state` is JSON of the caller's (progress, position in the data, config), rank 0's counts. What stands at
     `path` without a manifest is removed first; a complete checkpoint is never written over. Raises NotWritten on
     every rank where one of them cannot write.
     """
-    _write(Path(path), _tensors(model, optimizer, ema)[0], state, None)
+    _write(place(path), _tensors(model, optimizer, ema)[0], state, None)
 
 
 def load(
-    path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA | None = None
+    path: str | Place, model: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA | None = None
 ) -> dict[str, Any]:
     """Load a checkpoint into a model and its optimizer, sharded however they are now; return the caller's state.
 
     Called by all ranks together. Raises CheckpointError on every one of them, before anything is changed, if the
     checkpoint is incomplete, a file is missing or cut, or its tensors are not those of this model.
     """
-    path = Path(path)
+    of = place(path)
     tensors, hyperparameters = _tensors(model, optimizer, ema)
+    shared = gather_json({"word": secrets.token_hex(8)})[0]["word"]
+    with ExitStack() as stack:
+        folders: list[Path] = []
 
-    def checked() -> dict[str, Any]:
-        state: dict[str, Any] = checked_manifest(path)["state"]
-        _compare(path, tensors, _found(path))
-        return state
+        def checked() -> dict[str, Any]:
+            state: dict[str, Any] = checked_manifest(of)["state"]
+            folders.append(stack.enter_context(here(of, shared)))
+            _compare(of, tensors, _found(folders[0]))
+            return state
 
-    state = in_unison(checked, CheckpointError)[0]
-    _read(path, tensors)
+        state = in_unison(checked, CheckpointError)[0]
+        _read(folders[0], tensors)  # ends on all ranks together, so that none still needs the shared copy
     dsd.set_state_dict(
         model,
         optimizer,
@@ -143,28 +149,30 @@ def load(
     return state
 
 
-def consolidate(path: str | Path, config: ModelConfig) -> StructureCLIP:
+def consolidate(path: str | Place, config: ModelConfig) -> StructureCLIP:
     """Return the checkpoint's model as one plain model on the CPU, in eval mode, without any process group.
 
     Its averaged weights, where it holds them (train.ema_decay). `config` is the model config of the run that wrote
     it; its pretrained weights are not fetched again.
     """
-    path = Path(path)
-    checked_manifest(path)
+    of = place(path)
+    checked_manifest(of)
     model = build_model(config, load_weights=False)
-    found = _found(path)
-    tensors = {
-        (_EMA if _EMA + name in found else _MODEL) + name: tensor
-        for name, tensor in model.state_dict().items()
-    }
-    # The optimizer's are not asked for, nor the last weights where there is an average of them.
-    of_the_model = {
-        name: entry
-        for name, entry in found.items()
-        if name in tensors or (name.startswith(_MODEL) and _EMA + name.removeprefix(_MODEL) not in tensors)
-    }
-    _compare(path, tensors, of_the_model)
-    _read(path, tensors, alone=True)
+    with here(of) as folder:
+        found = _found(folder)
+        tensors = {
+            (_EMA if _EMA + name in found else _MODEL) + name: tensor
+            for name, tensor in model.state_dict().items()
+        }
+        # The optimizer's are not asked for, nor the last weights where there is an average of them.
+        of_the_model = {
+            name: entry
+            for name, entry in found.items()
+            if name in tensors
+            or (name.startswith(_MODEL) and _EMA + name.removeprefix(_MODEL) not in tensors)
+        }
+        _compare(of, tensors, of_the_model)
+        _read(folder, tensors, alone=True)
     return model.eval()
 
 
@@ -175,7 +183,7 @@ def size_bytes(model: nn.Module, has_ema: bool) -> int:
 
 
 def _write(
-    path: Path,
+    path: Place,
     tensors: dict[str, Any],
     state: Mapping[str, Any],
     group: dist.ProcessGroup | None,
@@ -190,24 +198,28 @@ def _write(
 
     def prepare() -> dict[str, Any]:
         if rank == 0:
-            shutil.rmtree(path, ignore_errors=True)
+            remove(path)
             path.mkdir(parents=True)
         return {}
 
-    def fingerprints() -> dict[str, Any]:
-        # Each rank hashes what it wrote itself, at the same time as the others; DCP numbers its files from 1.
-        return {file.name: fingerprint(file) for file in path.glob(f"shard-{rank + 1:05d}-*.safetensors")}
-
     in_unison(unused, CheckpointError, group)
     in_unison(prepare, NotWritten, group)
-    writer = HuggingFaceStorageWriter(str(path), save_distributed=True)
-    try:
-        state_dict_saver.save(
-            tensors, storage_writer=writer, process_group=group, no_dist=not dist.is_initialized()
-        )
-    except CheckpointException as error:  # of any rank, raised on each
-        raise NotWritten(f"{path}: cannot be written ({_reasons(error)})") from error
-    of_ranks = in_unison(fingerprints, NotWritten, group)
+    with staged(path) as folder:
+
+        def fingerprints() -> dict[str, Any]:
+            # Each rank hashes and sends what it wrote itself, all at the same time; DCP numbers its files from 1.
+            files = {f.name: fingerprint(f) for f in folder.glob(f"shard-{rank + 1:05d}-*.safetensors")}
+            send(folder, path)
+            return files
+
+        writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+        try:
+            state_dict_saver.save(
+                tensors, storage_writer=writer, process_group=group, no_dist=not dist.is_initialized()
+            )
+        except CheckpointException as error:  # of any rank, raised on each
+            raise NotWritten(f"{path}: cannot be written ({_reasons(error)})") from error
+        of_ranks = in_unison(fingerprints, NotWritten, group)
     files = {name: entry for of_rank in of_ranks for name, entry in of_rank.items()}
 
     def declare() -> dict[str, Any]:
@@ -249,7 +261,7 @@ def _found(path: Path) -> Mapping[str, Any]:
     return found
 
 
-def _compare(path: Path, tensors: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+def _compare(path: Place, tensors: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     """Raise CheckpointError, with the names, where the tensors found are not those that are asked for."""
     differences = {
         "missing in it": sorted(tensors.keys() - found.keys()),

@@ -1,20 +1,19 @@
 """What the runs of a storage folder take on disk, and what of it can go.
 
-Folders of runs go in, a line for each comes out; nothing is removed but by `remove`, and nothing of a run that may be
-training.
+Folders of runs go in, a line for each comes out. Nothing is removed here, and nothing of a run that may be training is
+offered for it.
 """
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
+from sclip.place import Place
 from sclip.train.run_folder import ALIVE, RunFolder, size_of
 
-__all__ = ["RunUse", "remove", "runs"]
+__all__ = ["RunUse", "runs"]
 
 TRAINING_S = 3600.0
 """A run that gave a sign of life within this time may be training: reports are seconds to minutes apart."""
@@ -24,18 +23,18 @@ TRAINING_S = 3600.0
 class RunUse:
     """What one run takes."""
 
-    path: Path
+    path: Place
     state: str
     """training, finished, resumable (its checkpoints go on) or begun (it has none yet)."""
     idle_s: float
     """Since it last gave a sign of life, in seconds."""
     bytes: int
-    checkpoints: tuple[Path, ...]
+    checkpoints: tuple[Place, ...]
     """Complete ones; of a finished run the exported model stays without them."""
-    leftovers: tuple[Path, ...]
+    leftovers: tuple[Place, ...]
     """Checkpoints that a crash left half-written, and damaged ones that were set aside."""
 
-    def removable(self, finished: bool, leftovers: bool, older_than_s: float | None) -> tuple[Path, ...]:
+    def removable(self, finished: bool, leftovers: bool, older_than_s: float | None) -> tuple[Place, ...]:
         """Return what may go, by the kinds that are asked for; nothing of a run that may be training."""
         if self.state == "training":
             return ()
@@ -45,13 +44,15 @@ class RunUse:
         return chosen + (self.leftovers if leftovers else ())
 
 
-def runs(storage: Path) -> Iterator[RunUse]:
+def runs(storage: Place) -> Iterator[RunUse]:
     """Yield the runs of a storage folder by name."""
-    for path in sorted((storage / "runs").glob("*/")):
+    found: list[Place] = [*(storage / "runs").glob("*/")]
+    for path in sorted(found, key=lambda path: path.name):
         if not (path / "config.json").is_file():
             continue
         folder = RunFolder(path)
         signs = [file for file in (path / ALIVE, path / "config.json", path / "result.json") if file.exists()]
+        # Clocks of object stores and of this machine agree to seconds, which is enough here.
         idle_s = time.time() - max(file.stat().st_mtime for file in signs)
         complete = folder.checkpoints()
         if folder.result is not None:
@@ -61,10 +62,5 @@ def runs(storage: Path) -> Iterator[RunUse]:
         else:
             state = "resumable" if complete else "begun"
         half = [half for half in path.glob("step-*") if half not in complete]
-        leftovers = sorted([*half, *path.glob("damaged-*")])
-        yield RunUse(path, state, idle_s, size_of(path), tuple(sorted(complete)), tuple(leftovers))
-
-
-def remove(path: Path) -> None:
-    """Remove a folder that `RunUse.removable` named."""
-    shutil.rmtree(path)
+        leftovers = sorted([*half, *path.glob("damaged-*")], key=lambda path: path.name)
+        yield RunUse(path, state, idle_s, size_of(path), tuple(reversed(complete)), tuple(leftovers))

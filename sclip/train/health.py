@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from torch.distributed.tensor import DTensor
 
 from sclip.config import HealthConfig
 from sclip.model.structure_clip import CLIP_PREFIX
+from sclip.place import Place, send, staged
 from sclip.train.collectives import gather_json
 from sclip.train.step import unwrapped
 
@@ -122,7 +122,7 @@ class Trace:
         file: where the chrome trace goes, of this rank (chrome://tracing and Perfetto read it, gzipped too).
     """
 
-    def __init__(self, steps: tuple[int, int], file: Path) -> None:
+    def __init__(self, steps: tuple[int, int], file: Place) -> None:
         first, count = steps
         self._steps, self._file = range(first, first + count), file
         self._profile: torch.profiler.profile | None = None
@@ -139,5 +139,7 @@ class Trace:
         """End the trace and write it, if one was started."""
         if self._profile is not None:
             self._profile.stop()
-            self._profile.export_chrome_trace(str(self._file))
+            with staged(self._file.parent) as folder:
+                self._profile.export_chrome_trace(str(folder / self._file.name))
+                send(folder, self._file.parent)
             self._profile = None

@@ -14,7 +14,6 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +31,7 @@ from sclip.data.position import Position
 from sclip.data.stream import StreamPlan
 from sclip.masking import mask
 from sclip.model import Tokenizer, build_model
+from sclip.place import Place
 from sclip.seeding import digest64
 from sclip.train import checkpoint, sharding
 from sclip.train.collectives import gather_json, in_unison
@@ -67,7 +67,7 @@ class TrainJob:
     """
 
     plan: StreamPlan
-    folder: Path
+    folder: Place
     samples: int
     """Samples of all epochs together, by which the schedule of the learning rate runs."""
     reports: Queue
@@ -120,7 +120,11 @@ class _Worker:
             torch.set_num_threads(config.train.worker_threads)
         torch.manual_seed(config.run.seed)  # every rank starts from the same random weights
         self.folder = RunFolder(job.folder)
-        plain = build_model(config.model, load_weights=self.folder.latest() is None)
+        if self.folder.latest() is None:
+            with self.folder.starting(config.model) as of_run:
+                plain = build_model(of_run)
+        else:
+            plain = build_model(config.model, load_weights=False)
         self._flops = functools.partial(StepFlops(plain, config), world_size=self.world)
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else ""
         self._peak_flops = peak_flops(name, config.train.precision)
@@ -162,6 +166,7 @@ class _Worker:
         if self.progress.step > self.started_step:
             self._save()
         else:  # what was left out after the last sample still belongs to the run, but to no checkpoint
+            self.ledger.sync()
             self._take_record(self.progress.step + 1)
         if self.started_step > self.saved_step:
             self._saved()

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sclip.place import Place, place, sizes, write
+
 __all__ = [
     "MANIFEST",
     "CheckpointError",
@@ -44,24 +46,24 @@ class NotWritten(CheckpointError):
     """A checkpoint that storage did not take; the one before it is whole, and another attempt may succeed."""
 
 
-def is_complete(path: str | Path) -> bool:
+def is_complete(path: str | Place) -> bool:
     """Return whether the folder holds a checkpoint that was written to its end."""
-    return (Path(path) / MANIFEST).is_file()
+    return (place(path) / MANIFEST).is_file()
 
 
-def read_state(path: str | Path) -> dict[str, Any]:
+def read_state(path: str | Place) -> dict[str, Any]:
     """Return the caller's state of a checkpoint without reading any tensor."""
-    state: dict[str, Any] = _manifest(Path(path))["state"]
+    state: dict[str, Any] = _manifest(place(path))["state"]
     return state
 
 
-def verify(path: str | Path) -> str:
+def verify(path: str | Place) -> str:
     """Return what is damaged in a complete checkpoint, in one line, or "" if every byte is as it was written.
 
     Reads all files (about a second a gigabyte): meant for one process before a resume, not for every rank. Raises
     OtherFormat where it cannot tell.
     """
-    path = Path(path)
+    path = place(path)
     try:
         manifest = checked_manifest(path)
     except OtherFormat:
@@ -74,27 +76,33 @@ def verify(path: str | Path) -> str:
     return ""
 
 
-def checked_manifest(path: Path) -> dict[str, Any]:
+def checked_manifest(path: Place) -> dict[str, Any]:
     """Return the manifest if the files beside it are those it names, by name and size."""
     manifest = _manifest(path)
-    sizes = {file.name: file.stat().st_size for file in path.glob("*.safetensors")}
-    for name in sorted(sizes.keys() | manifest["files"].keys()):
-        stored, expected = sizes.get(name), manifest["files"].get(name, {}).get("bytes")
+    found = {name: size for name, size in sizes(path).items() if name.endswith(".safetensors")}
+    for name in sorted(found.keys() | manifest["files"].keys()):
+        stored, expected = found.get(name), manifest["files"].get(name, {}).get("bytes")
         if stored != expected:
             raise CheckpointError(f"{path / name}: {stored} bytes, the manifest says {expected}")
     return manifest
 
 
-def fingerprint(file: Path) -> dict[str, Any]:
+def fingerprint(file: Place) -> dict[str, Any]:
     """Return size and SHA-256 of a file, as they stand in the manifest."""
+    if not isinstance(file, Path):
+        size, digest = file.sha256()
+        return {"bytes": size, "sha256": digest}
     with file.open("rb") as stream:
         return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
 
 
-def write_manifest(path: Path, state: Mapping[str, Any], files: Mapping[str, Any]) -> None:
+def write_manifest(path: Place, state: Mapping[str, Any], files: Mapping[str, Any]) -> None:
     """Make the folder a complete checkpoint of these files (`fingerprint` of each by its name)."""
     manifest = {"format": FORMAT, "state": state, "files": dict(sorted(files.items()))}
     manifest["sha256"] = _digest(manifest)
+    if not isinstance(path, Path):
+        write(path / MANIFEST, json.dumps(manifest, indent=1))
+        return
     partial = path / f".{MANIFEST}.partial"
     _sync_folder(path)  # the names of the files, before that of the manifest
     with partial.open("w") as file:
@@ -105,7 +113,7 @@ def write_manifest(path: Path, state: Mapping[str, Any], files: Mapping[str, Any
     _sync_folder(path)
 
 
-def _manifest(path: Path) -> dict[str, Any]:
+def _manifest(path: Place) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text())
     except FileNotFoundError:

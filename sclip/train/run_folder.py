@@ -17,23 +17,25 @@
     tracking.jsonl    what MLflow is told (`sclip.tracking`)
     result.json       scores and registered version, the last thing that a run writes
 
-Every file is written under another name and then renamed, so that a reader never sees half of one.
+Every file is written in one piece, so that a reader never sees half of one. The folder may be one of an object store:
+checkpoints are then staged on the disks of the nodes that write and read them (`sclip.place`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
-import os
-import shutil
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from sclip.config import CheckpointConfig, ConfigError
+from sclip.config import CheckpointConfig, ConfigError, ModelConfig
 from sclip.config_loader import difference
 from sclip.masking import mask, mask_tree
+from sclip.place import Place, append, free_bytes, here, move, remove, sizes, write
 from sclip.train import manifest
 from sclip.train.manifest import CheckpointError
 
@@ -56,14 +58,16 @@ RESUMABLE = {
 
 _HELD = "held-"
 ALIVE = "alive"
-"""Touched at every report of a run that goes on."""
+"""Touched at every report of a run that goes on; in an object store once in `_ALIVE_S`."""
+_ALIVE_S = 60.0
 
 
 class RunFolder:
     """Paths and small files of one run."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         self.path = path
+        self._touched = -math.inf
         self.model = path / "model"
         self.init = path / "init.safetensors"
         self.quarantine = path / "quarantine.jsonl"
@@ -107,23 +111,34 @@ class RunFolder:
             self._write("shards.json", {"sources": found})
             self._write("config.json", mask_tree(config))
 
-    def step_path(self, step: int) -> Path:
+    @contextlib.contextmanager
+    def starting(self, model: ModelConfig) -> Iterator[ModelConfig]:
+        """Give the config of the model with the weights that the run starts from on this node's disk, if it has any."""
+        with here(self.path, names=[self.init.name]) as folder:
+            file = folder / self.init.name
+            yield dataclasses.replace(model, pretrained=str(file)) if file.exists() else model
+
+    def step_path(self, step: int) -> Place:
         """Return where the checkpoint of an optimizer step stands."""
         return self.path / f"step-{step:08d}"
 
-    def trace_path(self, step: int, rank: int) -> Path:
+    def trace_path(self, step: int, rank: int) -> Place:
         """Return where a rank's profiler trace that begins with a step goes."""
         return self.path / f"trace-{step:08d}-rank-{rank}.json.gz"
 
-    def latest(self) -> tuple[Path, int] | None:
+    def latest(self) -> tuple[Place, int] | None:
         """Return the newest complete checkpoint and its step."""
         for path in self.checkpoints():
             return path, int(path.name.removeprefix("step-"))
         return None
 
-    def checkpoints(self) -> list[Path]:
+    def checkpoints(self) -> list[Place]:
         """Return the complete checkpoints, the newest first."""
-        return [path for path in sorted(self.path.glob("step-*"), reverse=True) if manifest.is_complete(path)]
+        return [path for path in self._steps() if manifest.is_complete(path)]
+
+    def _steps(self) -> list[Place]:
+        """Return the folders of all checkpoints, also of what a crash left, the newest first."""
+        return sorted(self.path.glob("step-*"), key=lambda path: path.name, reverse=True)
 
     def prune(self, keep: CheckpointConfig) -> None:
         """Remove the checkpoints that need not be kept; never the newest. By one rank, while none is being read.
@@ -132,7 +147,7 @@ class RunFolder:
         """
         complete = self.checkpoints()
         kept = {*complete[: keep.keep_last], *self._best(complete, keep)}
-        for path in self.path.glob("step-*"):
+        for path in self._steps():
             held = (self.path / f"{_HELD}{path.name}").exists()
             if complete and path not in kept and path.name < complete[0].name and not held:
                 _remove(path)
@@ -153,32 +168,37 @@ class RunFolder:
         """
         complete = self.checkpoints()
         best = self._best(complete, keep)
-        sizes = {path: size_of(path) for path in complete}
+        taken = {path: size_of(path) for path in complete}
         budget = keep.disk_budget_gb * 1e9
         oldest_first = sorted(complete[1:], key=lambda path: (path in best, path.name))
-        while budget and oldest_first and sum(sizes.values()) + bytes_needed > budget:
+        while budget and oldest_first and sum(taken.values()) + bytes_needed > budget:
             _remove(path := oldest_first.pop(0))
-            del sizes[path]
-        held = max(sum(sizes.values()), bytes_needed)  # at the start of a run, of the one that will be there
+            del taken[path]
+        held = max(sum(taken.values()), bytes_needed)  # at the start of a run, of the one that will be there
         if budget and held + bytes_needed > budget:
             raise CheckpointError(
                 f"checkpoint.disk_budget_gb={keep.disk_budget_gb:g}: a checkpoint takes {bytes_needed / 1e9:.2f} GB, "
                 f"and the one before it ({held / 1e9:.2f} GB) stays until it is whole; raise it to "
                 f"{(bytes_needed + held) / 1e9:.2f} or more"
             )
-        free = shutil.disk_usage(self.path).free
+        disk, free = free_bytes(self.path)
         if free < bytes_needed:
             raise CheckpointError(
-                f"{self.path}: {free / 1e9:.2f} GB free, a checkpoint takes {bytes_needed / 1e9:.2f} GB; make room "
+                f"{disk}: {free / 1e9:.2f} GB free, a checkpoint takes {bytes_needed / 1e9:.2f} GB; make room "
                 "(jobs/clean.py lists what can go), lower checkpoint.keep_last, or set checkpoint.disk_budget_gb"
             )
 
     def touch(self) -> None:
         """Leave a sign that the run goes on, for `jobs/clean.py`."""
-        (self.path / ALIVE).touch()
+        if isinstance(self.path, Path):
+            (self.path / ALIVE).touch()
+        elif time.monotonic() > self._touched + _ALIVE_S:
+            self._touched = time.monotonic()
+            with contextlib.suppress(OSError):  # the next one will do
+                (self.path / ALIVE).touch()
 
     @staticmethod
-    def _best(complete: Sequence[Path], keep: CheckpointConfig) -> list[Path]:
+    def _best(complete: Sequence[Place], keep: CheckpointConfig) -> list[Place]:
         if not keep.keep_best:
             return []
         values = {}
@@ -196,13 +216,13 @@ class RunFolder:
         lines of steps after the newest good checkpoint taken back: those samples come again.
         """
         notes = []
-        for path in sorted(self.path.glob("step-*"), reverse=True):
+        for path in self._steps():
             if not manifest.is_complete(path):
-                shutil.rmtree(path)
+                remove(path)
             elif damage := manifest.verify(path):
                 aside = path.with_name(f"damaged-{path.name}")
-                shutil.rmtree(aside, ignore_errors=True)  # of the same step, before
-                path.rename(aside)
+                remove(aside)  # of the same step, before
+                move(path, aside, first=manifest.MANIFEST)
                 notes.append(f"{path}: {damage}; set aside, the checkpoint before it is used")
             else:
                 break
@@ -211,14 +231,13 @@ class RunFolder:
         if self.quarantine.exists():
             lines = self.quarantine.read_text().splitlines(keepends=True)
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-            _replace(self.quarantine, "".join(kept))
+            write(self.quarantine, "".join(kept))
         return notes
 
     def set_aside(self, rejected: Sequence[dict[str, Any]]) -> None:
         """Add quarantined samples, each with the step of the checkpoint that it counts from, to quarantine.jsonl."""
         if rejected:
-            with self.quarantine.open("a") as file:
-                file.writelines(json.dumps(entry, sort_keys=True) + "\n" for entry in rejected)
+            append(self.quarantine, "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in rejected))
 
     @property
     def complete(self) -> dict[str, Any] | None:
@@ -243,7 +262,7 @@ class RunFolder:
         return cast(dict[str, Any], json.loads(path.read_text())) if path.exists() else None
 
     def _write(self, name: str, value: Any) -> None:
-        _replace(self.path / name, json.dumps(value, indent=1, sort_keys=True) + "\n")
+        write(self.path / name, json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 
 def _by_place(sources: Sequence[Mapping[str, int]]) -> dict[tuple[int, str], int]:
@@ -252,19 +271,11 @@ def _by_place(sources: Sequence[Mapping[str, int]]) -> dict[tuple[int, str], int
     }
 
 
-def size_of(path: Path) -> int:
+def size_of(path: Place) -> int:
     """Return the bytes of all files below a folder."""
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return sum(sizes(path).values())
 
 
-def _remove(path: Path) -> None:
+def _remove(path: Place) -> None:
     (path / manifest.MANIFEST).unlink(missing_ok=True)  # first: half of a checkpoint is none
-    shutil.rmtree(
-        path, ignore_errors=True
-    )  # a file that a network folder still holds is no reason to stop a run
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    temporary.replace(path)
+    remove(path, ignore_errors=True)  # a file that a network folder still holds is no reason to stop a run

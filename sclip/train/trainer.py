@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -26,6 +25,7 @@ from sclip.data import stream
 from sclip.data.position import Position, PositionError
 from sclip.data.shards import ShardError
 from sclip.model import ModelError
+from sclip.place import Place, ray_storage
 from sclip.scenegraph import ParserError
 from sclip.train import manifest
 from sclip.train.cluster import beside_driver
@@ -91,7 +91,7 @@ def fit(
             ),
             run_config=ray.train.RunConfig(
                 name=folder.path.name,
-                storage_path=str(folder.path.parent),
+                **ray_storage(folder.path.parent),
                 failure_config=ray.train.FailureConfig(max_failures=run.max_failures),
                 callbacks=[_OnErrors(queue), CheckpointFirst(orders)],
             ),
@@ -104,7 +104,7 @@ def fit(
             raise TrainingFailed(_first_line(error)) from error
 
 
-def build(plan: stream.StreamPlan, path: Path) -> ray.data.Dataset:
+def build(plan: stream.StreamPlan, path: Place) -> ray.data.Dataset:
     """Return the stream of what the newest good checkpoint has not trained on."""
     folder = RunFolder(path)
     for note in folder.roll_back():

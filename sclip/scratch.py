@@ -1,0 +1,69 @@
+"""Folders on this node's own disk, below TMPDIR, for what is on its way to an object store or from it.
+
+`own` is a process's alone and goes with it, also where it was killed: the next one that asks finds its lock released.
+`common` is filled once for all processes that name it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+__all__ = ["common", "own", "remove"]
+
+_OWN = "own-"
+
+
+@contextlib.contextmanager
+def own() -> Iterator[Path]:
+    """Give an empty folder until the end of the block; what killed processes left goes first."""
+    root = _root()
+    with contextlib.ExitStack() as stack:
+        with _locked(root / "own.lock"):
+            for left in root.glob(f"{_OWN}*.lock"):
+                with contextlib.suppress(BlockingIOError), _locked(left, fcntl.LOCK_NB):
+                    remove(left.with_suffix(""))
+            folder = Path(tempfile.mkdtemp(prefix=_OWN, dir=root))
+            stack.enter_context(_locked(folder.with_suffix(".lock")))
+        stack.callback(remove, folder)
+        yield folder
+
+
+def common(name: str, fill: Callable[[Path], None]) -> Path:
+    """Return this node's folder of a name, which the first process that asks for it fills."""
+    root = _root()
+    folder = root / name
+    with _locked(folder.with_suffix(".lock")):
+        if not folder.exists():
+            with own() as partial:
+                fill(partial)
+                partial.rename(folder)
+    return folder
+
+
+def remove(folder: Path) -> None:
+    """Remove what `own` or `common` gave, and its lock."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.with_suffix(".lock").unlink(missing_ok=True)
+
+
+def _root() -> Path:
+    """Return the folder of all of this user. Raises PermissionError where another user made it."""
+    root = Path(tempfile.gettempdir()) / f"sclip-{os.getuid()}"
+    root.mkdir(mode=0o700, exist_ok=True)
+    if root.stat().st_uid != os.getuid():
+        raise PermissionError(f"{root}: of another user; set TMPDIR to a folder of your own")
+    return root
+
+
+@contextlib.contextmanager
+def _locked(file: Path, how: int = 0) -> Iterator[None]:
+    """Hold a lock, which the kernel releases with the process. Raises BlockingIOError with LOCK_NB."""
+    with file.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | how)
+        yield
