@@ -25,6 +25,9 @@ class Given:
         self.seen.append(("waited", number))
         return True
 
+    def end_stream(self) -> None:
+        self.seen.append(("end stream", 0))
+
 
 def status(notice: bool = False, errors: bool = False, finished: bool = False) -> Any:
     info = SimpleNamespace(deadline_ms=None) if notice else None
@@ -76,3 +79,11 @@ def test_a_notice_is_one_order_and_not_waited_for(given: Given, callback: Checkp
     callback.after_worker_group_training_start(None)  # the next workers, and another node's notice
     callback.after_worker_group_poll_status(status(notice=True))
     assert given.seen == 2 * [("checkpoint", 0)]
+
+
+def test_the_stream_of_workers_that_went_ends_before_the_next_are_placed(
+    given: Given, callback: CheckpointFirst
+) -> None:
+    callback.after_worker_group_shutdown(None)
+    callback.after_worker_group_abort(None)
+    assert given.seen == 2 * [("end stream", 0)]

@@ -50,6 +50,16 @@ class Orders:
             ended.wait(_LOOK_EVERY_S)
         return False
 
+    def streams_through(self, coordinator: Any) -> None:
+        """Say which actor splits the stream of the workers that are about to start."""
+        ray.get(
+            self._board.streams_through.remote([coordinator])
+        )  # in a list: an argument alone is waited for
+
+    def end_stream(self) -> None:
+        """End that actor, and with it every encoder and reader of the stream, whose CPUs other workers may need."""
+        ray.get(self._board.end_stream.remote())
+
     def close(self) -> None:
         """End the actor."""
         ray.kill(self._board)
@@ -58,6 +68,15 @@ class Orders:
 class _Board:
     def __init__(self) -> None:
         self._number, self._kind, self._done = 0, "", 0
+        self._coordinators: list[Any] = []
+
+    def streams_through(self, coordinators: list[Any]) -> None:
+        self._coordinators = coordinators
+
+    def end_stream(self) -> None:
+        for coordinator in self._coordinators:
+            ray.kill(coordinator)
+        self._coordinators = []
 
     def give(self, kind: str) -> int:
         self._number += 1

@@ -37,6 +37,18 @@ class CheckpointFirst(ControllerCallback, WorkerGroupCallback):  # type: ignore[
             self._has_notice = True
             self._orders.give("checkpoint")
 
+    def after_worker_group_shutdown(self, worker_group_context: Any) -> None:
+        """End the stream of the workers that were shut down.
+
+        Ray Train lets go of it once the next workers have their places; until then its encoders keep their CPUs, and
+        where one is on the node of a worker to be, the workers were waited for in vain (seen for eight minutes).
+        """
+        self._orders.end_stream()
+
+    def after_worker_group_abort(self, worker_group_context: Any) -> None:
+        """The same of workers that did not answer any more."""
+        self._orders.end_stream()
+
     def before_controller_execute_resize_decision(self, resize_decision: Any) -> None:
         """Wait for a checkpoint, where workers that can write one are there; at a start there are none."""
         if self._trains:

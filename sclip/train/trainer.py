@@ -7,6 +7,7 @@ its controller and before the workers; there the newest checkpoint says which ro
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -75,6 +76,9 @@ def fit(
     """
     train, run = plan.config.train, plan.config.run
     resources = {"CPU": train.worker_cpus} | ({"GPU": 1} if train.use_gpu else {})
+    if train.min_workers:
+        # Of a node that was lost Ray Train still counts the CPUs for some seconds, and would wait a minute for them.
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "15")
     with _reports(on_report) as queue:
         trainer = TorchTrainer(
             _worker,
@@ -96,7 +100,7 @@ def fit(
                 callbacks=[_OnErrors(queue), CheckpointFirst(orders)],
             ),
             datasets={DATASET: lambda: build(plan, folder.path)},
-            dataset_config=_UnevenSplit(),
+            dataset_config=_UnevenSplit(orders),
         )
         try:
             trainer.fit()
@@ -123,6 +127,10 @@ def _worker(config: dict[str, Any]) -> None:
 class _UnevenSplit(ray.train.DataConfig):  # type: ignore[misc]
     """Ray Train's own split drops rows to make the workers' shares equal; the loop copes with unequal ones."""
 
+    def __init__(self, orders: Orders) -> None:
+        super().__init__()
+        self._orders = orders
+
     def configure(
         self,
         datasets: dict[str, ray.data.Dataset],
@@ -134,6 +142,7 @@ class _UnevenSplit(ray.train.DataConfig):  # type: ignore[misc]
         dataset = datasets[DATASET].copy(datasets[DATASET])
         dataset.context.execution_options = self._resolve_execution_options(DATASET)
         splits = dataset.streaming_split(world_size, equal=False, locality_hints=worker_node_ids)
+        self._orders.streams_through(splits[0]._coord_actor)
         return [{DATASET: split} for split in splits]
 
 
