@@ -71,11 +71,10 @@ def ray_head(
     *arguments: str,
     more: Callable[[str], list[str]] = lambda address: [],
     env: Mapping[str, str] | None = None,
-    takes_jobs: bool = True,
 ) -> Iterator[Head]:
     """Start a head as a user does, with further arguments of `ray start`, and end it and all its nodes afterwards.
 
-    `more` gives those that name the cluster's own address; without `takes_jobs` it is not waited for until it does.
+    `more` gives those that name the cluster's own address.
     """
     folder = tempfile.mkdtemp(prefix="ray-")  # short: the sockets in it have long names
     port, dashboard = free_port(), free_port()
@@ -97,7 +96,7 @@ def ray_head(
     try:
         started = Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}")
         deadline = time.monotonic() + 120
-        while not (_takes_jobs(started) if takes_jobs else _listens(port)):
+        while not _takes_jobs(started):
             if process.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"the Ray head did not start:\n{log.read_text()}")
             time.sleep(0.1)
@@ -111,11 +110,6 @@ def ray_head(
 def head() -> Iterator[Head]:
     with ray_head("--num-cpus=4") as started:
         yield started
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def end(pid: int) -> None:

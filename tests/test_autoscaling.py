@@ -11,7 +11,11 @@ from typing import Any
 import pytest
 import ray
 from conftest import Head, ray_head
-from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FAKE_HEAD_NODE_TYPE
+from ray.autoscaler._private.fake_multi_node.node_provider import (
+    FAKE_HEAD_NODE_ID,
+    FAKE_HEAD_NODE_TYPE,
+    FakeMultiNodeProvider,
+)
 from runs import recorded, reports_seen, starter
 
 from sclip.finish import Summary
@@ -32,13 +36,19 @@ def autoscaling(address: str) -> dict[str, Any]:
         for name, kind in NODE_TYPES.items()
     }
     types[FAKE_HEAD_NODE_TYPE] = {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0}
-    return {
+    commands = "initialization setup head_setup worker_setup head_start_ray worker_start_ray".split()
+    nothing: dict[str, Any] = {f"{kind}_commands": [] for kind in commands}
+    return nothing | {
+        "file_mounts": {},
+        "cluster_synced_files": [],
         "cluster_name": "autoscaled",
         "max_workers": 5,
         "upscaling_speed": 10.0,
         "idle_timeout_minutes": 0.05,
         "provider": {
-            "type": "fake_multinode", "head_node_id": FAKE_HEAD_NODE_ID, "launch_multiple": True,
+            # Named as a foreign one: of Ray's own, the defaults are looked for in a file that its wheel lacks.
+            "type": "external", "module": f"{FakeMultiNodeProvider.__module__}.FakeMultiNodeProvider",
+            "head_node_id": FAKE_HEAD_NODE_ID, "launch_multiple": True,
             "gcs_address": address,
         },
         "available_node_types": types,
@@ -58,7 +68,7 @@ def autoscaled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
         "RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_enable_autoscaler_v2": "1",
         "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
     }  # fmt: skip
-    with ray_head("--num-cpus=0", more=written, env=env, takes_jobs=False) as head:
+    with ray_head("--num-cpus=0", more=written, env=env) as head:
         yield head
 
 
@@ -71,13 +81,12 @@ def nodes() -> list[float]:
 def trained(
     autoscaled: Head, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Summary, list[list[float]]]]:
-    """The run, and the nodes that there were before it, at its last step, and some time after it."""
+    """The run, and the nodes that there were before it, when it most had, and some time after it."""
     seen: list[list[float]] = []
-    at_last: list[list[float]] = []
+    during: list[list[float]] = []
 
     def see(report: dict[str, Any]) -> None:
-        if report["kind"] == "metrics":
-            at_last[:] = [nodes()]
+        during.append(nodes())
 
     with pytest.MonkeyPatch.context() as patch, reports_seen(see):
         patch.setenv("RAY_ADDRESS", autoscaled.address)
@@ -87,7 +96,7 @@ def trained(
             "run.name=autoscaled", "train.num_workers=2", "train.worker_cpus=4", "data.actor_cpus=1.5",
             "data.actors_max=2", "data.readers=2", "data.read_cpus=0.2",
         )  # fmt: skip
-        seen += at_last
+        seen.append(max(during, key=len))
         for _ in range(1200):
             if len(nodes()) == 1:
                 break
@@ -103,7 +112,7 @@ def test_parsers_and_trainers_come_from_none_and_go_to_none(
     _, (before, during, after) = trained
     assert before == [0]
     assert during.count(4) == 2
-    assert during.count(2) >= 1
+    assert during.count(2) >= 1  # gone again, perhaps, once everything is encoded
     assert after == [0]
 
 
