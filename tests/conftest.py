@@ -36,6 +36,7 @@ if "CI" in os.environ:
     settings.load_profile("ci")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of several processes (`pytest -n 2`) one has all that starts clusters, from the beginning; files stay whole."""
     items.sort(key=lambda item: item.get_closest_marker("cluster") is None)
