@@ -38,7 +38,7 @@ chaos: .venv/installed
 
 # Two processes: of 40 minutes in one, most of the time one core of two had nothing to do.
 test: .venv/installed
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 check: .venv/installed
 	$(BIN)/ruff check .

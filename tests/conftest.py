@@ -14,10 +14,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -36,13 +38,29 @@ if "CI" in os.environ:
     settings.load_profile("ci")
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own
+def starts_clusters(file: Path) -> bool:
+    """Tell whether any test of a file does; of several processes one has all of these files."""
+    return "mark.cluster" in file.read_text()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of several processes (`pytest -n 2`) one has all that starts clusters, from the beginning; files stay whole."""
-    items.sort(key=lambda item: item.get_closest_marker("cluster") is None)
-    for item in items:
-        group = "cluster" if item.get_closest_marker("cluster") else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
+    """Put what takes longest first."""
+    clusters = {path: starts_clusters(path) for path in {item.path for item in items}}
+    items.sort(key=lambda item: not clusters[item.path])
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Give `pytest -n 2 --dist loadscope` files as scopes, and one scope for all that start clusters.
+
+    Two clusters at once would share two cores, and what waits for a fault to be seen would wait too long.
+    """
+    return _OneCluster(config, log)
+
+
+class _OneCluster(LoadScopeScheduling):  # type: ignore[misc]
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "cluster" if starts_clusters(ROOT / file) else file
 
 
 @dataclass(frozen=True)
