@@ -25,7 +25,7 @@ FORMS = {
 
 def batch_for(config: Config, number: int, rank: int = 0, world_size: int = 1) -> Tensors:
     """Return a rank's share of a step's batch, packed as the config asks."""
-    batch = part_of(training_batch(number), rank, world_size)
+    batch = part_of(training_batch(number, config.model), rank, world_size)
     if config.loss.negatives == "none":
         batch = {name: column for name, column in batch.items() if "negative" not in name}
     if not config.train.pack_text:

@@ -84,11 +84,11 @@ def test_every_checkpoint_is_told_once_it_is_whole_and_the_run_ends_with_the_las
 
 
 def test_the_newest_and_the_best_by_a_reported_metric_stay(tmp_path: Path) -> None:
-    reports = trained(tmp_path / "run", keep_last=1, keep_best=1, best_is="lowest")
+    reports = trained(tmp_path / "run", keep_last=1, keep_best=1, best_is="highest")
     losses = {r["step"]: r["metrics"]["loss"] for r in reports if r["kind"] == "metrics"}
-    lowest = min(losses, key=lambda step: losses[step])
-    assert lowest < 3  # or the newest alone would do
-    assert steps(tmp_path / "run") == [3, lowest]
+    highest = max(losses, key=lambda step: losses[step])
+    assert highest < 3  # or the newest alone would do
+    assert steps(tmp_path / "run") == [3, highest]
 
 
 def test_a_best_metric_that_nobody_reports_is_refused_with_those_that_are(tmp_path: Path) -> None:

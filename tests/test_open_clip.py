@@ -12,11 +12,10 @@ import ranks
 import torch
 from open_clip.loss import ClipLoss, SigLipLoss
 from open_clip_train.train import train_one_epoch
-from small_model import NAME
 from test_grad_cache import batch_for
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from train_cases import ROWS, config_with, part_of, start, training_batch
+from train_cases import ROWS, VIT, config_with, part_of, start, training_batch
 
 from sclip.config import Config, KEEConfig, LossConfig, ModelConfig
 from sclip.model import build_model
@@ -25,6 +24,7 @@ from sclip.train.optimizer import learning_rate
 from sclip.train.step import TrainStep, unwrapped
 
 STEPS = 10
+NAME = VIT.name
 
 
 def config_for(form: str, **train: Any) -> Config:
@@ -37,7 +37,7 @@ def config_for(form: str, **train: Any) -> Config:
 
 def whole(number: int) -> dict[str, Tensor]:
     """Return a step's batch in which every row counts, as open_clip takes every row."""
-    return training_batch(number) | {"valid": torch.ones(ROWS, dtype=torch.bool)}
+    return training_batch(number, VIT) | {"valid": torch.ones(ROWS, dtype=torch.bool)}
 
 
 def ours(config: Config, rank: int = 0, world_size: int = 1) -> list[float]:

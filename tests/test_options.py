@@ -63,6 +63,7 @@ ELSEWHERE = {
     "loss.contrastive_margin": "test_contrastive.py", "loss.contrastive_warmup": "test_contrastive.py",
     "loss.negatives_per_caption": "test_encode.py",
     "train.epochs": "test_pretrain.py", "train.batch_size": "test_config.py", "train.num_workers": "test_pretrain.py",
+    "train.min_workers": "test_lost_nodes.py", "train.resize_every_s": "test_lost_nodes.py",
     "train.use_gpu": "test_config.py", "train.worker_cpus": "test_run_folder.py",
     "train.worker_threads": "test_loop.py",
     "train.sharding": "test_sharding.py", "train.shard_ranks": "test_shard_groups.py",
