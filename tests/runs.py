@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, free_port
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from ray.util.state import list_actors
@@ -44,6 +44,11 @@ def starter(storage: Path) -> Callable[..., Summary]:
         return pretrain.pretrain(config(storage, *overrides), console or Console(file=io.StringIO()))
 
     return start
+
+
+def port_without_server() -> str:
+    """Return the address of an MLflow server that is not there."""
+    return f"http://127.0.0.1:{free_port()}"
 
 
 def entries_done(folder: Path, checkpoint: str) -> int:

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 import ray
 import torch
-from conftest import ROOT, SHARED, Head, environment, free_port
+from conftest import ROOT, SHARED, Head, environment
 from jobs_here import job_here
 from mlflow import MlflowClient
 from ray.job_submission import JobSubmissionClient
-from runs import TINY, entries_done, recorded, recorded_curve, starter
+from runs import TINY, entries_done, port_without_server, recorded, recorded_curve, starter
 from safetensors.torch import load_file
 
 import sclip
@@ -209,41 +209,6 @@ def test_weights_of_another_architecture_are_an_error_that_says_what_differs(
     with pytest.raises(ConfigError, match="does not fit") as raised:
         start("run.name=other", "run.init_from=first", "model.kee.layers=2")
     assert "\n" not in str(raised.value)
-
-
-BESIDE = ("evaluate.every=4", "checkpoint.every=4")
-
-
-def port_without_server() -> str:
-    return f"http://127.0.0.1:{free_port()}"
-
-
-@pytest.mark.parametrize(
-    ("overrides", "found"),
-    [
-        (("data.shards=/nowhere/*.tar",), "no such shard"),
-        (("train.num_workers=16",), "the cluster has 4"),
-        (("train.num_workers=1", "train.use_gpu=true"), "a GPU each"),
-        ((*BESIDE, "evaluate.cpus=3.5"), "for a reader + 3.5 for evaluate.cpus), the cluster has 4"),
-        ((*BESIDE, "evaluate.gpus=1"), "1 with evaluate.gpus, the cluster has 0"),
-        ((*BESIDE, "evaluate.suite_beside=nothing"), "suite 'nothing'"),
-        (("evaluate.exclude=nowhere.jsonl",), "nowhere.jsonl: cannot be read"),
-        (("model.name=ViT-B-23",), "ViT-B-32"),
-        (("model.pretrained=none.safetensors",), "no such file"),
-        (("run.init_from=nothing",), "no finished run"),
-        (("run.init_from=models:/nothing@candidate",), "models:/nothing@candidate"),
-        (("run.compare_with=nothing",), "no finished run of this name"),
-        (("run.storage=http://host/runs",), "nothing can be written there"),
-        (("tracking.uri=" + port_without_server(),), "tracking.offline=true"),
-    ],
-)
-def test_a_run_that_cannot_work_ends_before_it_leaves_anything(
-    trained: Summary, start: Callable[..., Summary], storage: Path, overrides: tuple[str, ...], found: str
-) -> None:
-    with pytest.raises(ConfigError) as raised:
-        start("run.name=refused", *overrides)
-    assert found in str(raised.value)
-    assert not (storage / "runs" / "refused").exists()
 
 
 # As a job, over bad data and without a server
