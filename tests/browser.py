@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -11,7 +10,7 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
-import pytest
+from conftest import require
 from PIL import Image
 
 CHROMIUM = shutil.which("chromium")
@@ -51,10 +50,7 @@ _PICTURE_FRAME = """<!doctype html><body style="margin:0">
 def require_browser() -> None:
     """Skip where there is no chromium, but fail where SCLIP_BROWSER=required."""
     if CHROMIUM is None:
-        told = "no chromium to open a page with: apt-get install chromium"
-        if os.environ.get("SCLIP_BROWSER") == "required":
-            pytest.fail(told)
-        pytest.skip(told)
+        require("SCLIP_BROWSER", "no chromium to open a page with: apt-get install chromium")
 
 
 def shown(page: str, folder: Path) -> dict[str, Any]:

@@ -19,8 +19,8 @@ import botocore.session
 import click
 from botocore import xform_name
 from click_commands import parse_click
-from conftest import ROOT
-from kustomized import require, require_kubectl
+from conftest import ROOT, require
+from kustomized import require_kubectl
 
 from sclip.config_loader import load
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 import pytest
@@ -36,6 +36,13 @@ os.environ.update(AWS_EC2_METADATA_DISABLED="true")
 settings.register_profile("ci", derandomize=True)
 if "CI" in os.environ:
     settings.load_profile("ci")
+
+
+def require(variable: str, told: str) -> NoReturn:
+    """Skip a test for want of a program, but fail it where the variable says that the program is required."""
+    if os.environ.get(variable) == "required":
+        pytest.fail(told)
+    pytest.skip(told)
 
 
 def starts_clusters(file: Path) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import os
 import re
 import shlex
 import shutil
@@ -12,10 +11,10 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import pytest
 import yaml
+from conftest import require
 
 CLUSTER = Path(__file__).resolve().parent.parent / "cluster"
 OVERLAYS = ("cpu-small", "gpu-single-node", "gpu-multi-node")
@@ -35,13 +34,6 @@ def require_kubectl() -> None:
         told = f"{KUBECTL} has a Kustomize older than 5, which the manifests need: kubectl 1.27 or later"
     if told:
         require("SCLIP_KUBECTL", told)
-
-
-def require(variable: str, told: str) -> NoReturn:
-    """Skip a test for want of a program, but fail it where the variable says that the program is required."""
-    if os.environ.get(variable) == "required":
-        pytest.fail(told)
-    pytest.skip(told)
 
 
 @functools.cache

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import pytest
 import yaml
+from conftest import require
 
 PROMTOOL = shutil.which("promtool")
 
@@ -17,10 +16,7 @@ PROMTOOL = shutil.which("promtool")
 def require_promtool() -> None:
     """Skip where there is no promtool, but fail where SCLIP_PROMTOOL=required."""
     if PROMTOOL is None:
-        told = "no promtool to check Prometheus' files with: apt-get install prometheus"
-        if os.environ.get("SCLIP_PROMTOOL") == "required":
-            pytest.fail(told)
-        pytest.skip(told)
+        require("SCLIP_PROMTOOL", "no promtool to check Prometheus' files with: apt-get install prometheus")
 
 
 def checked(rules: Path) -> str:
