@@ -332,6 +332,7 @@ def _train(run: _Started, console: Console) -> None:
                 is_training.set()
             elif report["kind"] == "lost":
                 is_training.clear()
+                tracker.keep()
             if beside:
                 beside.poll()
             if report["kind"] == "metrics":

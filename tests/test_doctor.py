@@ -220,6 +220,11 @@ def test_shards_that_all_nodes_read_have_their_rate() -> None:
     ]  # fmt: skip
 
 
+def test_a_few_samples_that_one_node_reads_in_a_moment_and_another_in_less_make_it_not_slow() -> None:
+    findings = reach.judge_shards(1, {A: Answer((8, 1000, 0.001)), B: Answer((8, 1000, 0.02))})
+    assert [finding.status for finding in findings] == ["ok", "ok"]
+
+
 def test_of_many_shards_the_beginning_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reach, "_SAMPLES", 5)
     for name in ("0.tar", "1.tar"):

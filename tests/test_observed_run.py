@@ -52,7 +52,7 @@ class Seen:
     out: str = ""
     error: str = ""
     listening: set[tuple[str, str]] = field(default_factory=set)
-    """Address and process."""
+    """Address and program."""
     metrics: dict[str, set[str]] = field(default_factory=dict)
     """Values of `name{run=...}`."""
 
@@ -61,9 +61,10 @@ class Seen:
         for process in [driver, *driver.children(recursive=True)]:
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 name = " ".join(process.cmdline()).strip()
+                program = name.split(" ")[0].rpartition("/")[2]
                 for at in process.net_connections("inet"):
                     if at.status == psutil.CONN_LISTEN:
-                        self.listening.add((at.laddr.ip, name[:80]))
+                        self.listening.add((at.laddr.ip, program))
                         if "DashboardAgent" in name:
                             self._read_metrics(at.laddr.port)
 
@@ -150,8 +151,7 @@ def test_nothing_of_it_listens_beyond_this_machine(seen: Seen) -> None:
         mapped = at.ipv4_mapped if isinstance(at, IPv6Address) else None
         return (mapped or at).is_loopback
 
-    listeners = {name.split(" ")[0].rpartition("/")[2] for _, name in seen.listening}
-    assert {"ray::RayTrainWorker", "raylet", "gcs_server"} <= listeners
+    assert {"ray::RayTrainWorker", "raylet", "gcs_server"} <= {program for _, program in seen.listening}
     assert sorted(at for at in seen.listening if not is_loopback(at[0])) == []
 
 

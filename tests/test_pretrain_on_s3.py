@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from runs import TINY, recorded, recorded_curve
 
 import sclip
 from sclip.place import place, sizes
+from sclip.tracking import history
 from sclip.train.run_folder import RunFolder
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
@@ -90,12 +91,21 @@ class Driver:
 
     def until_step(self, step: int, run: RunFolder) -> int:
         """Wait for a checkpoint of a later step; return its step."""
+        self._until(lambda: (run.latest() or ("", 0))[1] > step)
+        newest = run.latest()
+        assert newest
+        return newest[1]
+
+    def until_kept(self, step: int, run: RunFolder) -> None:
+        """Wait until the record of the run that is in its folder has the step: it follows the checkpoint."""
+        self._until(lambda: step in dict(history(run.path).get("train/loss", [])))
+
+    def _until(self, holds: Callable[[], bool]) -> None:
         deadline = time.monotonic() + PATIENCE_S
-        while (newest := run.latest()) is None or newest[1] <= step:
+        while not holds():
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.2)
-        return newest[1]
 
 
 def workers_of(nodes: Nodes) -> list[psutil.Process]:
@@ -116,7 +126,7 @@ def test_a_run_on_object_storage_outlives_worker_and_driver_and_failing_writes(
     first = Driver(nodes, tmp_path / "first", storage)
     step = first.until_step(0, run)
     os.kill(workers_of(nodes)[1].pid, signal.SIGKILL)
-    step = first.until_step(step, run)
+    first.until_kept(first.until_step(step, run), run)
     first.process.kill()
     first.process.wait()
 

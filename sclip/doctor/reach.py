@@ -23,6 +23,8 @@ _SHARDS = 3
 """Of all shards, spread over them: a part that is not there is rarely the first."""
 _SLOW = 0.25
 """A node that reads at less than this share of the fastest is slow."""
+_TELLING_S = 0.5
+"""A rate of less than so many seconds says nothing of a node."""
 
 
 def write(folder: str, name: str) -> None:
@@ -147,7 +149,7 @@ def judge_shards(shards: int, answers: Mapping[Node, Answer]) -> list[Finding]:
         if not samples:
             remedy = "python jobs/validate.py says what is wrong with them"
             findings.append(Finding("shards", node.name, "fail", "no sample in the first shards", remedy))
-        elif rates[node] < _SLOW * fastest:
+        elif seconds >= _TELLING_S and rates[node] < _SLOW * fastest:
             remedy = f"the fastest node reads {fastest:,.0f} a second: look at this one's network or mount"
             findings.append(Finding("shards", node.name, "warn", told, remedy))
         else:
