@@ -106,7 +106,8 @@ def domain(key: str, text: str) -> tuple[Any, list[Any]]:
 def run(sweep: Sweep, console: Console) -> list[Trial]:
     """Run every point; return the trials in their order, the failed ones too.
 
-    Raises ConfigError for what can be found before anything is scheduled, and TrackingError as a run does.
+    Raises ConfigError for what can be found before anything is scheduled, TrackingError as a run does, and
+    KeyboardInterrupt with the trials that went on ended.
     """
     capacity = cluster.connect()
     config = changed(sweep.config, {"run.storage": _storage(sweep.config), "tracking.parent": ""})
@@ -141,7 +142,11 @@ def run(sweep: Sweep, console: Console) -> list[Trial]:
             name="tune", storage_path=str(folder), verbose=0, callbacks=[_Told(console)]
         ),
     )
-    trials = [_ended(sweep.name, at, result) for at, result in enumerate(tuner.fit())]
+    results = tuner.fit()
+    if any(not result.error and "scores" not in (result.metrics or {}) for result in results):
+        parent.finish("KILLED")  # Tune takes the first Ctrl-C itself, ends its trials and returns what there is
+        raise KeyboardInterrupt
+    trials = [_ended(sweep.name, at, result) for at, result in enumerate(results)]
     record = [{"name": t.name, "point": t.point, "scores": t.scores, "error": t.error} for t in trials]
     (folder / "sweep.json").write_text(json.dumps(mask_tree(record), indent=1) + "\n")
     parent.log_artifact(folder / "sweep.json")

@@ -97,14 +97,13 @@ def ray_head(
     *arguments: str,
     more: Callable[[str], list[str]] = lambda address: [],
     env: Mapping[str, str] | None = None,
-    port: int = 0,
 ) -> Iterator[Head]:
     """Start a head as a user does, with further arguments of `ray start`, and end it and all its nodes afterwards.
 
     `more` gives those that name the cluster's own address.
     """
     folder = tempfile.mkdtemp(prefix="ray-")  # short: the sockets in it have long names
-    port, dashboard = port or free_port(), free_port()
+    port, dashboard = free_port(), free_port()
     command = ["ray", "start", "--head", "--block", f"--temp-dir={folder}", f"--port={port}", *arguments]
     command += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
     # Else the agent, which starts jobs, and the client's server take fixed ports, and two heads fail on one machine.
