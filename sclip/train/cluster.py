@@ -51,6 +51,8 @@ def connect() -> Capacity:
         if address is None:
             _loopback()
             worker._worker_logs_enabled = False  # of two cores, a raylet says that many processes share them
+            # A reader that waits for its next shard; after a second Ray would end it and start another, seconds of a core.
+            os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
             ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
         else:
             # A head asks for a token wherever one exists; a driver must be told to send it, or waits for minutes.
