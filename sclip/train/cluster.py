@@ -51,7 +51,7 @@ def connect() -> Capacity:
         if address is None:
             _loopback()
             worker._worker_logs_enabled = False  # of two cores, a raylet says that many processes share them
-            # A reader that waits for its next shard; after a second Ray would end it and start another, seconds of a core.
+            # Of a reader between two shards: after a second Ray would end it and start another, seconds of a core each.
             os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
             ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
         else:
