@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from sclip.train.run_folder import RunFolder
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
-EPOCHS = 24
+EPOCHS = 40
 """So many that the encoders still have work at the first checkpoint: Ray 2.60 cannot start with tables of an actor that
 has ended while its blocks are in use (a failed check in gcs_actor.h)."""
 PASSWORD = "word-of-the-tests"
@@ -103,13 +104,11 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Resumed]:
     folder = tmp_path_factory.mktemp("head")
     run = RunFolder(folder / "storage" / "runs" / "headless")
     job = ["--", "python", str(ROOT / "jobs" / "pretrain.py"), *TINY, "run.name=headless"]
-    job += [
-        f"run.storage={folder}/storage",
-        f"train.epochs={EPOCHS}",
-        "checkpoint.every=4",
-        "train.batch_size=64",
-    ]
+    job += [f"run.storage={folder}/storage", f"train.epochs={EPOCHS}", "train.batch_size=64"]
+    job += ["checkpoint.every=4"]
     with redis(folder) as address, pytest.MonkeyPatch.context() as patch:
+        temporary = tempfile.mkdtemp(prefix="ray-")  # short: the sockets in it have long names
+        patch.setenv("RAY_TMPDIR", temporary)  # where Ray notes its address, which no other test is to follow
         patch.setenv("RAY_REDIS_ADDRESS", address)
         patch.setenv("PATH", environment()["PATH"])  # by which a head finds the job's Python
         heads = Heads()
@@ -133,6 +132,7 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Resumed]:
             yield Resumed(run, latest[1], done.stdout, node is not None and heads.node_pid == node)
         finally:
             heads.cluster.shutdown()
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def test_submitted_again_the_job_goes_on_from_its_checkpoint(resumed: Resumed) -> None:
