@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo ablation benchmark chaos test check clean
+.PHONY: help demo ablation benchmark chaos test check audit clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make chaos      kill a training 20 times at random moments and audit it, beside webdataset (half an hour)"
 	@echo "make test       run the tests"
 	@echo "make check      ruff and mypy"
+	@echo "make audit      known vulnerabilities of the pinned packages, asked of PyPI's advisories"
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -45,5 +46,11 @@ check: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# In an environment of its own; strict, so that advisories that do not answer are a failure and no clean result.
+audit:
+	$(PYTHON) -m venv .audit
+	.audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+	.audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
+
 clean:
-	rm -rf .venv *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .audit *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
