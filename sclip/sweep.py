@@ -144,9 +144,8 @@ def run(sweep: Sweep, console: Console) -> list[Trial]:
     )
     results = tuner.fit()
     if any(not result.error and "scores" not in (result.metrics or {}) for result in results):
-        parent.finish(
-            "KILLED"
-        )  # Tune takes the first Ctrl-C itself, ends its trials and returns what there is
+        # Tune takes the first Ctrl-C itself, ends its trials and returns what there is.
+        parent.finish("KILLED")
         raise KeyboardInterrupt
     trials = [_ended(sweep.name, at, result) for at, result in enumerate(results)]
     record = [{"name": t.name, "point": t.point, "scores": t.scores, "error": t.error} for t in trials]
