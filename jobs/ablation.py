@@ -21,7 +21,7 @@ import argparse
 from rich.console import Console
 
 from sclip.config import ConfigError
-from sclip.config_loader import load
+from sclip.config.loader import load
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     given = _arguments(argv)
     if "=" in given.ablation:
         given.ablation, given.overrides = "scenes", [given.ablation, *given.overrides]
-    from sclip import ablation, pretrain, sweep  # torch and Ray take seconds to import
+    from sclip.run import ablation, pretrain, sweep  # torch and Ray take seconds to import
 
     console = Console()
     try:

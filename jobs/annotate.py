@@ -69,11 +69,11 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Run the job; 0 where every shard is annotated, 2 where one is not, or the usage is wrong."""
     given = _arguments(argv)
-    from sclip.data.annotate import Annotated, Pool, annotate  # torch and Ray take seconds to import
     from sclip.data.shards import ShardError, expand
-    from sclip.data.writing import PackError
+    from sclip.launch import cluster
+    from sclip.prepare.annotate import Annotated, Pool, annotate  # torch and Ray take seconds to import
+    from sclip.prepare.writing import PackError
     from sclip.scenegraph import ParserError
-    from sclip.train import cluster
 
     out: Path = given.out
     shards: list[str] = []

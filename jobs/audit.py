@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sclip.audit.account import Audit, AuditError, Rows, audit
 from sclip.config import RunConfig
-from sclip.place import place
+from sclip.run.audit.account import Audit, AuditError, Rows, audit
+from sclip.storage.place import place
 
 _LISTED = 20
 """Lines of a kind, and ranges of a line, where not all are asked for."""

@@ -17,7 +17,7 @@ import argparse
 from rich.console import Console
 from rich.table import Table
 
-from sclip.place import Place, place, remove
+from sclip.storage.place import Place, place, remove
 from sclip.train.cleaning import RunUse, runs
 from sclip.train.run_folder import size_of
 

@@ -22,7 +22,7 @@ import argparse
 import warnings
 
 from sclip.config import ConfigError
-from sclip.place import place
+from sclip.storage.place import place
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -44,7 +44,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Run the job; 0 where the files are written, 2 where the source cannot be read or the usage is wrong."""
     given = _arguments(argv)
-    from sclip.convert import convert  # torch takes seconds to import
+    from sclip.inference.convert import convert  # torch takes seconds to import
     from sclip.model import ModelError
     from sclip.scenegraph import ParserError
     from sclip.train.manifest import CheckpointError

@@ -48,11 +48,11 @@ def main(argv: list[str] | None = None) -> int:
 
     from sclip.data.pool import Pool  # torch and Ray take seconds to import
     from sclip.data.shards import ShardError
+    from sclip.launch import cluster
+    from sclip.prepare.survey import corpus_of, survey
     from sclip.report import write
     from sclip.report.table import show_statistics
     from sclip.scenegraph import ParserError
-    from sclip.survey import corpus_of, survey
-    from sclip.train import cluster
 
     data = DataConfig(caption_field=given.caption_field, spacy_model=given.spacy_model)
     out = (given.out or Path("corpus-report")).expanduser()

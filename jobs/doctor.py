@@ -26,7 +26,7 @@ import contextlib
 from rich.console import Console
 
 from sclip.config import ConfigError
-from sclip.config_loader import load
+from sclip.config.loader import load
 
 
 def _arguments(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -44,8 +44,10 @@ def main(argv: list[str] | None = None) -> int:
     """Run the job; 0, 1 or 2 as the module says."""
     given, rest = _arguments(sys.argv[1:] if argv is None else argv)
     config = load(rest, folder=Path(__file__).parent / "configs", default="scenes", description=str(__doc__))
-    from sclip import doctor  # torch and Ray take seconds to import
-    from sclip.train import cluster
+    from sclip.launch import (
+        cluster,
+        doctor,  # torch and Ray take seconds to import
+    )
 
     out = sys.stdout
     try:

@@ -106,12 +106,12 @@ def main(argv: list[str] | None = None) -> int:
     from sclip.evaluate.compare import compare
     from sclip.evaluate.pool import Pool
     from sclip.evaluate.result import EVALUATION_FILE, EvaluationError
+    from sclip.inference.models import open_model
+    from sclip.launch import cluster
     from sclip.model import ModelError
-    from sclip.models import open_model
     from sclip.registry import RegistryError
     from sclip.report import comparison, evaluation
     from sclip.scenegraph import ParserError
-    from sclip.train import cluster
     from sclip.train.manifest import CheckpointError
 
     console = Console(highlight=False)

@@ -16,9 +16,9 @@ if __name__ == "__main__":  # instead of jobs/, whose inspect.py would be taken 
 import argparse
 
 from sclip.data.exclusion import Exclusion, ExclusionError
-from sclip.data.exclusion_list import excluded, write_list
-from sclip.data.pack import Skips
 from sclip.data.shards import ShardError
+from sclip.prepare.exclude import excluded, write_list
+from sclip.prepare.pack import Skips
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -20,7 +20,7 @@ if __name__ == "__main__":  # instead of jobs/, whose inspect.py would be taken 
 import argparse
 
 from sclip.config import Config, ConfigError, RunConfig
-from sclip.config_loader import load
+from sclip.config.loader import load
 
 
 def _arguments(argv: list[str] | None) -> tuple[argparse.Namespace, Config | None]:
@@ -54,9 +54,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run the job; 0 where the sample is shown, trained on or not, 2 where there is none or the usage is wrong."""
     given, config = _arguments(argv)
     from sclip.data.shards import ShardError  # torch takes seconds to import
-    from sclip.inspection import InspectionError, Run, inspect_sample, of_run
     from sclip.model import ModelError
     from sclip.report.visit import show_visit, write_page
+    from sclip.run.inspection import InspectionError, Run, inspect_sample, of_run
     from sclip.scenegraph import ParserError
 
     try:

@@ -16,8 +16,8 @@ import argparse
 import os
 
 from sclip.data.exclusion import ExclusionError, Exclusions
-from sclip.data.pack import PackError, Shard, Skips, write_shards
-from sclip.data.sources import read_source
+from sclip.prepare.pack import PackError, Shard, Skips, write_shards
+from sclip.prepare.sources import read_source
 
 
 def _positive(text: str) -> int:

@@ -7,7 +7,7 @@
 Also as `ray job submit --working-dir . -- python jobs/pretrain.py ...`; `--help` lists every key.
 
     --plan            print what the run would get, take and cost on this cluster, and stop; nothing is written
-    --prices FILE     what a node of each type costs in an hour (sclip/plan/prices.py shows one)
+    --prices FILE     what a node of each type costs in an hour (sclip/launch/plan/prices.py shows one)
     --rates worker=900,encoder=120     measured samples a second of one of them, for the plan
 """
 
@@ -23,8 +23,8 @@ import argparse
 from rich.console import Console
 
 from sclip.config import ConfigError
-from sclip.config_loader import load
-from sclip.masking import mask
+from sclip.config.loader import load
+from sclip.storage.masking import mask
 
 
 def _arguments(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -40,13 +40,8 @@ def main(argv: list[str] | None = None) -> int:
     """Return the exit status: 0 done, 1 failed, 2 not started for a mistake in the config, 143 stopped by a signal."""
     given, rest = _arguments(sys.argv[1:] if argv is None else argv)
     config = load(rest, folder=Path(__file__).parent / "configs", default="scenes", description=str(__doc__))
-    from sclip import (  # torch and Ray take seconds to import; --help and mistakes need neither
-        finish,
-        logs,
-        plan,
-        pretrain,
-        stopping,
-    )
+    from sclip.launch import plan
+    from sclip.run import finish, logs, pretrain, stopping
 
     as_json = config.run.log_format == "json"
     console = logs.json_console(sys.stdout) if as_json else Console(stderr=False)

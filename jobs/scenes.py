@@ -15,8 +15,8 @@ if __name__ == "__main__":  # instead of jobs/, whose inspect.py would be taken 
 import argparse
 
 from sclip.config import ConfigError, ScenesConfig
-from sclip.data.pack import PackError
-from sclip.scenes import generate
+from sclip.prepare.pack import PackError
+from sclip.prepare.scenes import generate
 
 
 def main(argv: list[str] | None = None) -> int:

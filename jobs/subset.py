@@ -15,10 +15,10 @@ if __name__ == "__main__":  # instead of jobs/, whose inspect.py would be taken 
 
 import argparse
 
-from sclip.data.pack import PackError, Shard, Skips, write_shards
 from sclip.data.shards import ShardError, expand
-from sclip.data.subset import Kept, passing_samples
-from sclip.data.writing import refuse_sources
+from sclip.prepare.pack import PackError, Shard, Skips, write_shards
+from sclip.prepare.subset import Kept, passing_samples
+from sclip.prepare.writing import refuse_sources
 
 
 def _number(text: str) -> int:

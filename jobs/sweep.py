@@ -20,7 +20,7 @@ import argparse
 from rich.console import Console
 
 from sclip.config import ConfigError
-from sclip.config_loader import changed, load
+from sclip.config.loader import changed, load
 
 _COMPARED = 8
 """Runs on the page: as many as it has colours for."""
@@ -56,8 +56,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     from ray import tune  # Ray and torch take seconds to import; mistakes of the usage need neither
 
-    from sclip import pretrain, sweep
     from sclip.report import sweep as report
+    from sclip.run import pretrain, sweep
 
     console = Console()
     try:

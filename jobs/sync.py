@@ -17,8 +17,8 @@ import json
 from typing import TYPE_CHECKING
 
 from sclip.config import ConfigError, RunConfig
-from sclip.masking import mask
-from sclip.place import Place, here, place
+from sclip.storage.masking import mask
+from sclip.storage.place import Place, here, place
 
 if TYPE_CHECKING:
     from sclip import tracking
@@ -72,7 +72,7 @@ def _register(folder: Place, tracker: tracking.Tracker) -> int:
         return 0
     from sclip import registry  # torch, for a run that needs it
     from sclip.evaluate.result import EVALUATION_FILE, Evaluation, EvaluationError
-    from sclip.recorded import read_recorded
+    from sclip.train.recorded import read_recorded
     from sclip.train.run_folder import RunFolder
 
     run, tracking_config = RunFolder(folder), read_recorded(folder)[0].tracking

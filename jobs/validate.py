@@ -55,12 +55,12 @@ def main(argv: list[str] | None = None) -> int:
     from ray.exceptions import RayError
     from rich.console import Console
 
-    from sclip.data.annotate import stamp
     from sclip.data.pool import Pool  # torch and Ray take seconds to import
+    from sclip.launch import cluster
+    from sclip.prepare.annotate import stamp
+    from sclip.prepare.validate import Findings, reachable, validate, write
     from sclip.report.table import show_findings
     from sclip.scenegraph import Parser, ParserError
-    from sclip.train import cluster
-    from sclip.validate import Findings, reachable, validate, write
 
     data = DataConfig(caption_field=given.caption_field, spacy_model=given.spacy_model)
     started = time.monotonic()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sclip.scorer import Scorer
+    from sclip.inference.scorer import Scorer
 
 __version__ = "0.1.0"
 
@@ -15,9 +15,9 @@ def load(model: str | Path, device: str = "cpu", tracking_uri: str = "") -> Scor
     """Return the `Scorer` of a model: `encode_image`, `encode_text`, `score`.
 
     `model` is a run, a checkpoint, an export, a file of weights, `ViT-B-32:openai`, or `models:/NAME@ALIAS`, looked
-    up in `tracking_uri`; `sclip.models.open_model` says it in full, and what is raised. The import is inside, so
-    that the packages that need neither torch nor spaCy stay free of them.
+    up in `tracking_uri`; `sclip.inference.models.open_model` says it in full, and what is raised. The import is
+    inside, so that the packages that need neither torch nor spaCy stay free of them.
     """
-    from sclip.models import open_model
+    from sclip.inference.models import open_model
 
     return open_model(model, device, tracking_uri)

@@ -15,14 +15,14 @@ from PIL import Image
 from sclip.config import Config, DataConfig, KEEConfig, LossConfig, ModelConfig, TrainConfig
 from sclip.data import annotation
 from sclip.data import columns as col
-from sclip.data.annotate import Annotator, stamp
-from sclip.data.annotated import AnnotatedFolder, shard_names
-from sclip.data.pack import RawSample, write_shards
 from sclip.data.position import Position
 from sclip.data.reader import Reading, read_visit
 from sclip.data.schedule import Schedule
 from sclip.data.shards import expand
 from sclip.data.stream import StreamPlan
+from sclip.prepare.annotate import Annotator, stamp
+from sclip.prepare.annotated import AnnotatedFolder, shard_names
+from sclip.prepare.pack import RawSample, write_shards
 from sclip.scenegraph import Parser
 
 RICH = (

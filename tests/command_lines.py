@@ -22,7 +22,7 @@ from click_commands import parse_click
 from conftest import ROOT, require
 from kustomized import require_kubectl
 
-from sclip.config_loader import load
+from sclip.config.loader import load
 
 
 class WrongCommand(ValueError):

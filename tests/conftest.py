@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 
 os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", RAY_USAGE_STATS_ENABLED="0")
-# Read when Ray is imported. The switch keeps Ray on loopback, see sclip.train.cluster.
+# Read when Ray is imported. The switch keeps Ray on loopback, see sclip.launch.cluster.
 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32), GLOO_SOCKET_IFNAME="lo")
 os.environ.update(RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0")
 

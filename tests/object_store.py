@@ -13,7 +13,7 @@ import pyarrow.fs
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
-from sclip.data.remote import Remote
+from sclip.storage.remote import Remote
 
 Fault = Callable[[str, str, int], int]
 """From method, path and the number of the request (from 1) the status it fails with; 0: it is answered."""

@@ -17,12 +17,12 @@ from mlflow.entities import Run
 from ray.util.state import list_actors
 from rich.console import Console
 
-from sclip import pretrain
 from sclip.config import Config
-from sclip.config_loader import load
-from sclip.finish import Summary
+from sclip.config.loader import load
+from sclip.run import pretrain
+from sclip.run.finish import Summary
+from sclip.run.progress import Progress
 from sclip.train import manifest
-from sclip.train.progress import Progress
 
 TINY = (
     "scenes.train_samples=96", "scenes.heldout_samples=8", "model.kee.layers=1", "evaluate.retrieval_images=8",

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from sclip.config import KEEConfig, ModelConfig
+from sclip.inference.scorer import Scorer
 from sclip.model import StructureCLIP, Tokenizer, build_model, image_size
-from sclip.scorer import Scorer
 
 NAME = "scenes-conv"
 SMALL = ModelConfig(name=NAME, kee=KEEConfig(layers=1, heads=4))

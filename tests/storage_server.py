@@ -19,8 +19,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 from tars import pair, tar_bytes
 
-from sclip.data import filesystem, storage
 from sclip.data.shards import Sample, read_shard
+from sclip.storage import filesystem
+from sclip.storage import retries as storage
 
 CONTENT = tar_bytes([member for number in range(40) for member in pair(f"{number:03d}", "a dog " * 100)])
 """A shard of forty samples."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sclip import sweep
+from sclip.run import sweep
 
 FAILS = 0.9
 """A run whose knowledge encoder has this weight or more fails."""
@@ -17,9 +17,9 @@ def made_up() -> Callable[..., Any]:
     fails, trial = FAILS, sweep._trial  # what a process of Tune's is given holds no module of the tests
 
     def run(given: dict[str, Any], **rest: Any) -> dict[str, Any]:
-        from sclip import finish, pretrain
         from sclip.config import ConfigError
         from sclip.evaluate.result import EVALUATION_FILE, Evaluation, Result, Score
+        from sclip.run import finish, pretrain
 
         def pretend(config: Any, console: Any) -> Any:
             weight, margin = config.model.kee.weight, config.loss.hinge_margin

@@ -12,9 +12,9 @@ from conftest import ROOT, Head
 from jobs_here import job_here
 from swept import made_up
 
-from sclip import ablation, sweep
 from sclip.config import ConfigError
-from sclip.config_loader import load
+from sclip.config.loader import load
+from sclip.run import ablation, sweep
 
 job = job_here("ablation")
 CONFIGS = ROOT / "jobs" / "configs"

@@ -21,14 +21,14 @@ from conftest import ROOT, Head, environment
 from jobs_here import job_here
 
 from sclip.data import annotation
-from sclip.data.annotate import Annotated, annotate, stamp
 from sclip.data.pool import Pool
 from sclip.data.records import read_record
 from sclip.data.shards import Sample, count_samples, expand, read_shard
-from sclip.data.writing import PackError
+from sclip.launch import cluster
 from sclip.negatives import natural
+from sclip.prepare.annotate import Annotated, annotate, stamp
+from sclip.prepare.writing import PackError
 from sclip.scenegraph import Parser
-from sclip.train import cluster
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ from annotated_shards import annotate_here, rewritten, write_plain
 
 from sclip.config import ConfigError, DataConfig
 from sclip.data import annotation
-from sclip.data.annotate import stamp, usable_stamp
 from sclip.data.annotation import AnnotationError, pack, passing, read, records, unpack
 from sclip.data.shards import Sample, expand, read_shard
+from sclip.prepare.annotate import stamp, usable_stamp
 from sclip.scenegraph import Parser
 
 

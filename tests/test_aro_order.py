@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_features import at_angles
 
-from sclip.evaluate import aro_order
-from sclip.evaluate.aro_order import false_captions, pre_caption
 from sclip.evaluate.benchmarks import About
+from sclip.evaluate.readers import aro_order
+from sclip.evaluate.readers.aro_order import false_captions, pre_caption
 
 ABOUT = About("order", "coco-order", "Which caption is in order.")
 TAGGED = [

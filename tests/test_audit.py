@@ -9,8 +9,8 @@ import pytest
 from audited_runs import Row, Run, dealt, keys, passes, tar_bytes
 from storage_server import Storage, serving
 
-from sclip.audit.account import AuditError, Rows, audit
 from sclip.data.schedule import Schedule
+from sclip.run.audit.account import AuditError, Rows, audit
 
 SIZES = (7, 4, 9)
 ROWS = passes(SIZES)

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from audited_runs import Run, dealt, keys, passes, tar_bytes
 
-from sclip.audit.account import audit
 from sclip.config import Config, RunConfig, TrainConfig
-from sclip.config_loader import to_tree
+from sclip.config.loader import to_tree
 from sclip.data.schedule import Schedule
+from sclip.run.audit.account import audit
 from sclip.train.ledger import Ledger
 from sclip.train.run_folder import RunFolder
 

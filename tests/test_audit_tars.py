@@ -14,9 +14,9 @@ from audited_runs import keys, tar_bytes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sclip.audit.tars import Tar, count_tars
 from sclip.data.shards import Rejected, read_shard
-from sclip.data.storage import ShardError
+from sclip.run.audit.tars import Tar, count_tars
+from sclip.storage.retries import ShardError
 
 examples = settings(
     max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -18,7 +18,7 @@ from ray.autoscaler._private.fake_multi_node.node_provider import (
 )
 from runs import recorded, reports_seen, starter
 
-from sclip.finish import Summary
+from sclip.run.finish import Summary
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 

@@ -11,9 +11,9 @@ import pytest
 from pictures import noise
 from PIL import Image
 
-from sclip.evaluate import aro, captions, karpathy, sugarcrepe, valse, winoground
 from sclip.evaluate.benchmarks import About, BenchmarkError, Task
 from sclip.evaluate.picture import Picture, contents
+from sclip.evaluate.readers import aro, captions, karpathy, sugarcrepe, valse, winoground
 
 ABOUT = About("made", "kind", "What is asked.")
 Reader = Callable[..., Task]

@@ -25,14 +25,14 @@ from sclip.benchmark.stream_rows import seam
 from sclip.benchmark.stream_shards import Shards, make, photograph
 from sclip.benchmark.stream_stages import alone
 from sclip.data import columns as col
-from sclip.data.annotate import Annotator, stamp
-from sclip.data.annotated import AnnotatedFolder, shard_names
 from sclip.data.encode import Encoder
-from sclip.data.pack import RawSample, write_shards
 from sclip.data.position import Position
 from sclip.data.reader import read_visit
 from sclip.data.schedule import Schedule
 from sclip.data.stream import chunks
+from sclip.prepare.annotate import Annotator, stamp
+from sclip.prepare.annotated import AnnotatedFolder, shard_names
+from sclip.prepare.pack import RawSample, write_shards
 from sclip.scenegraph import Parser
 
 SAMPLES, SIDE = 20, 32

@@ -11,8 +11,8 @@ import pytest
 import ray
 from conftest import Head
 
-from sclip.beside import Beside
 from sclip.config import CheckpointConfig, EvaluateConfig
+from sclip.run.beside import Beside
 from sclip.train import manifest
 from sclip.train.run_folder import RunFolder
 

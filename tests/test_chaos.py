@@ -20,9 +20,9 @@ from ray.util.state import list_actors
 from rich.console import Console
 from runs import recorded_curve
 
-from sclip import pretrain
-from sclip.audit.account import audit
-from sclip.config_loader import load
+from sclip.config.loader import load
+from sclip.run import pretrain
+from sclip.run.audit.account import audit
 from sclip.train.run_folder import RunFolder
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]

@@ -14,11 +14,11 @@ import ranks
 import torch
 from torch import nn
 
+from sclip.launch.trainer import _OnErrors
 from sclip.train import checkpoint, manifest
 from sclip.train.collectives import in_unison
 from sclip.train.manifest import CheckpointError, NotWritten
 from sclip.train.run_folder import RunFolder
-from sclip.train.trainer import _OnErrors
 
 
 def small(seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer]:

@@ -30,7 +30,7 @@ from manifest_pods import GPU, mount_problems, probe_problems, ray_problems, saf
 from manifest_references import image_problems, reference_problems, references, secret_problems
 from manifest_schemas import CRDS, core_problems, kuberay_problems
 
-from sclip.config_loader import keys
+from sclip.config.loader import keys
 
 ROOT = Path(__file__).resolve().parent.parent
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]

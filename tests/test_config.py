@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from sclip.config import Config, ConfigError, DataConfig, TrainConfig
-from sclip.config_loader import difference, flatten, from_tree, keys, load, read_yaml, to_tree, to_yaml
+from sclip.config.loader import difference, flatten, from_tree, keys, load, read_yaml, to_tree, to_yaml
 
 ROOT = Path(__file__).parent.parent
 

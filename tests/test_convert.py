@@ -28,9 +28,9 @@ from small_vit import (
 )
 
 from sclip.config import Config, KEEConfig, ModelConfig, TrainConfig
-from sclip.config_loader import to_tree
+from sclip.config.loader import to_tree
+from sclip.inference.scorer import Scorer
 from sclip.model import StructureCLIP, Tokenizer, build_model, export, load_exported
-from sclip.scorer import Scorer
 from sclip.train import checkpoint
 from sclip.train.optimizer import make_optimizer
 from sclip.train.run_folder import RunFolder

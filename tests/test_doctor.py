@@ -16,9 +16,9 @@ from rich.console import Console
 from tars import pair, tar_bytes
 
 from sclip.config import Config, DataConfig, RunConfig, TrackingConfig
-from sclip.doctor import collective, machine, reach
-from sclip.doctor.finding import Finding, show, to_json, worst
-from sclip.doctor.nodes import Answer, Node
+from sclip.launch.doctor import collective, machine, reach
+from sclip.launch.doctor.finding import Finding, show, to_json, worst
+from sclip.launch.doctor.nodes import Answer, Node
 
 A, B, C = (Node(name * 8, f"node {name}", 4, 0, 10**9, "10.0.0.1") for name in "abc")
 GONE = Answer(failure="ActorDiedError: the node is gone")

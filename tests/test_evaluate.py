@@ -22,7 +22,7 @@ from sclip.evaluate.benchmarks import BenchmarkError
 from sclip.evaluate.features import Encoder, Here, encode
 from sclip.evaluate.picture import Picture
 from sclip.evaluate.result import Evaluation
-from sclip.scorer import Scorer
+from sclip.inference.scorer import Scorer
 
 COLOURS = ("red", "green", "blue", "yellow")
 

@@ -13,11 +13,11 @@ from small_model import small_scorer
 
 from sclip.config import EvaluateConfig
 from sclip.data.exclusion import Exclusion, phash
-from sclip.data.exclusion_list import write_list
-from sclip.data.pack import RawSample, write_shards
 from sclip.evaluate import runner
 from sclip.evaluate.benchmarks import BenchmarkError
-from sclip.scorer import Scorer
+from sclip.inference.scorer import Scorer
+from sclip.prepare.exclude import write_list
+from sclip.prepare.pack import RawSample, write_shards
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from small_model import NAME, small_model
 
 from sclip.evaluate.compare import compare
 from sclip.evaluate.result import Evaluation
-from sclip.scorer import Scorer
+from sclip.inference.scorer import Scorer
 
 evaluate, fetch = job_here("evaluate"), job_here("fetch")
 

@@ -15,9 +15,9 @@ from pictures import encoded, noise, picture
 from PIL import Image
 
 from sclip.data.exclusion import MOST_BITS, Exclusion, ExclusionError, Exclusions, name_of, phash
-from sclip.data.exclusion_list import excluded, write_list
-from sclip.data.pack import RawSample, Skips, write_shards
 from sclip.data.shards import Sample, read_shard
+from sclip.prepare.exclude import excluded, write_list
+from sclip.prepare.pack import RawSample, Skips, write_shards
 
 COCO = SHARED / "data" / "coco_mini" / "images"
 

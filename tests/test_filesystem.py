@@ -15,8 +15,8 @@ from conftest import ROOT
 from moto.server import ThreadedMotoServer
 from storage_server import BLOCK, CONTENT, WHOLE, Storage, isolate, keys, serving, url_of
 
-from sclip.data.filesystem import beside, parts
 from sclip.data.shards import ShardError, count_samples, expand, read_shard
+from sclip.storage.filesystem import beside, parts
 
 
 @pytest.fixture(autouse=True)
@@ -178,7 +178,9 @@ def test_a_server_without_ranges_sends_one_stream(server: Storage) -> None:
 
 def test_with_credentials_nobody_is_asked_what_machine_this_is(server: Storage) -> None:
     """The client of S3 would ask EC2's metadata service, which takes seconds where there is none."""
-    program = f"from sclip.data.filesystem import open_stream; open_stream({url_of('s3', server)!r}).read(1)"
+    program = (
+        f"from sclip.storage.filesystem import open_stream; open_stream({url_of('s3', server)!r}).read(1)"
+    )
     with serving(Storage({})) as metadata:
         variables = os.environ | {"AWS_EC2_METADATA_SERVICE_ENDPOINT": f"http://{metadata.host}"}
         del variables["AWS_EC2_METADATA_DISABLED"]

@@ -30,18 +30,18 @@ from numpy.typing import NDArray
 from rich.console import Console
 from stream_blocks import BLANK, Row, block
 
-from sclip import pretrain
 from sclip.config import ConfigError, LossConfig
-from sclip.config_loader import load
+from sclip.config.loader import load
 from sclip.data import annotation
 from sclip.data import columns as col
-from sclip.data.annotate import stamp
 from sclip.data.batches import Batches, Record
 from sclip.data.encode import Encoder
 from sclip.data.notes import read_notes
 from sclip.data.position import Position
 from sclip.data.shards import Sample, read_shard
 from sclip.data.stream import StreamPlan
+from sclip.prepare.annotate import stamp
+from sclip.run import pretrain
 from sclip.scenegraph import Parser
 from sclip.train import manifest
 

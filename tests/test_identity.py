@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sclip.data import storage
 from sclip.data.identity import identify
+from sclip.storage import retries as storage
 
 
 def packed(folder: Path, checksums: dict[str, str]) -> dict[str, int]:

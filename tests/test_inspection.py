@@ -18,16 +18,16 @@ from PIL import Image
 from storage_server import Storage, serving
 
 from sclip.config import Config, ConfigError, DataConfig, KEEConfig, LossConfig, ModelConfig, TrainConfig
-from sclip.config_loader import to_tree
+from sclip.config.loader import to_tree
 from sclip.data import columns as col
-from sclip.data.annotate import usable_stamp
 from sclip.data.encode import Encoder
 from sclip.data.reader import Reading, read_visit
 from sclip.data.schedule import Schedule, Visit
 from sclip.data.shards import count_samples
-from sclip.inspection import InspectionError, Run, inspect_sample, of_run
 from sclip.model import Tokenizer, image_size
+from sclip.prepare.annotate import usable_stamp
 from sclip.report import visit as report
+from sclip.run.inspection import InspectionError, Run, inspect_sample, of_run
 from sclip.scenegraph import Parser
 from sclip.train.run_folder import RunFolder
 

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from sclip.logs import Records, json_console, name_run
+from sclip.run.logs import Records, json_console, name_run
 
 
 @pytest.fixture

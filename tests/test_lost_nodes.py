@@ -14,7 +14,7 @@ from jobs_here import job_here
 from ray.cluster_utils import Cluster
 from runs import recorded, recorded_curve, reports_seen, starter
 
-from sclip.finish import Summary
+from sclip.run.finish import Summary
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 

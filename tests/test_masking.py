@@ -2,7 +2,7 @@
 
 import pytest
 
-from sclip.masking import is_masked, mask, mask_tree
+from sclip.storage.masking import is_masked, mask, mask_tree
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from conftest import ROOT, Head
 from PIL import Image
 from rich.console import Console
 
-from sclip import pretrain
-from sclip.config_loader import load
-from sclip.train.progress import Progress
+from sclip.config.loader import load
+from sclip.run import pretrain
+from sclip.run.progress import Progress
 
 pytestmark = pytest.mark.cluster
 

@@ -15,11 +15,11 @@ from small_vit import QUICK, as_state_dict, clip_of
 
 import sclip
 from sclip.config import Config
-from sclip.config_loader import to_tree
+from sclip.config.loader import to_tree
+from sclip.inference.models import open_model
+from sclip.inference.scorer import Scorer
 from sclip.model import ModelError, export
-from sclip.models import open_model
 from sclip.registry import RegistryError
-from sclip.scorer import Scorer
 from sclip.train import checkpoint
 from sclip.train.manifest import CheckpointError
 from sclip.train.optimizer import make_optimizer

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from ray.autoscaler._private.kuberay import node_provider
 
-from sclip.train import node_types as module
-from sclip.train.node_types import NodeType, declared, node_types
+from sclip.launch import node_types as module
+from sclip.launch.node_types import NodeType, declared, node_types
 
 
 def node(cpus: float, gpus: float = 0, group: str = "", alive: bool = True, **more: float) -> dict[str, Any]:

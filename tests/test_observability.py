@@ -16,7 +16,7 @@ from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 from promtool import checked, fails, parsed, require_promtool
 
-from sclip.train.prometheus import COUNTERS, GAUGES
+from sclip.launch.exporter import COUNTERS, GAUGES
 
 FOLDER = ROOT / "cluster" / "observability"
 ALERTS, DASHBOARD = FOLDER / "alerts.yml", FOLDER / "dashboard.json"

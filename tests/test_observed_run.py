@@ -30,10 +30,10 @@ from runs import TINY
 from safetensors.numpy import load_file
 from storage_server import Storage, serving
 
-from sclip import scenes
 from sclip.config import ScenesConfig
 from sclip.data.shards import expand
-from sclip.train.prometheus import COUNTERS, GAUGES
+from sclip.launch.exporter import COUNTERS, GAUGES
+from sclip.prepare import scenes
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 

@@ -12,7 +12,7 @@ import torch
 from train_cases import MODEL, training_batch
 
 from sclip.config import Config, LossConfig, TrainConfig
-from sclip.config_loader import from_tree, keys, to_tree
+from sclip.config.loader import from_tree, keys, to_tree
 from sclip.model import build_model
 from sclip.train.optimizer import learning_rate, make_optimizer
 from sclip.train.prefetch import prepared

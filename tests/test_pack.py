@@ -11,9 +11,9 @@ import pytest
 from jobs_here import job_here
 from PIL import Image
 
-from sclip.data.pack import PackError, RawSample, write_shards
 from sclip.data.shards import Rejected, Sample, count_samples, expand, read_shard
-from sclip.data.sources import read_source
+from sclip.prepare.pack import PackError, RawSample, write_shards
+from sclip.prepare.sources import read_source
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -13,8 +13,7 @@ import pytest
 from object_store import ObjectStore, every, object_store
 from storage_server import isolate
 
-from sclip.data.remote import StorageError
-from sclip.place import (
+from sclip.storage.place import (
     Place,
     address,
     append,
@@ -30,6 +29,7 @@ from sclip.place import (
     staged,
     write,
 )
+from sclip.storage.remote import StorageError
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,13 @@ from conftest import ROOT
 from rich.console import Console
 
 from sclip.config import Config, ConfigError
-from sclip.config_loader import load, to_tree
-from sclip.plan import Plan, make, prices, rates, show
-from sclip.plan.placement import Bundle, place
-from sclip.plan.prices import Price, Prices
-from sclip.train.cluster import Capacity, actor_bounds
-from sclip.train.node_types import NodeType
-from sclip.train.sizing import sized
+from sclip.config.loader import load, to_tree
+from sclip.launch.cluster import Capacity, actor_bounds
+from sclip.launch.node_types import NodeType
+from sclip.launch.plan import Plan, make, prices, rates, show
+from sclip.launch.plan.placement import Bundle, place
+from sclip.launch.plan.prices import Price, Prices
+from sclip.launch.sizing import sized
 
 # Where it lies
 

@@ -8,9 +8,9 @@ import pytest
 from jobs_here import job_here
 from tars import pair, tar_bytes
 
-from sclip.train import cluster
-from sclip.train.cluster import Capacity
-from sclip.train.node_types import NodeType
+from sclip.launch import cluster
+from sclip.launch.cluster import Capacity
+from sclip.launch.node_types import NodeType
 
 job = job_here("pretrain")
 NODES = (NodeType("head", 0, 0, 1, 1), NodeType("cpu", 16, 0, 0, 4), NodeType("gpu", 32, 4, 0, 2, "A100"))

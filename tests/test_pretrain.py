@@ -26,10 +26,10 @@ import sclip
 from sclip.config import ConfigError
 from sclip.data.shards import Sample, expand, read_shard
 from sclip.evaluate.result import Evaluation
-from sclip.finish import Summary
+from sclip.launch.trainer import TrainingFailed
+from sclip.run.finish import Summary
 from sclip.tracking import history
 from sclip.train.run_folder import RunFolder
-from sclip.train.trainer import TrainingFailed
 
 pytestmark = pytest.mark.cluster
 

@@ -12,9 +12,9 @@ from mlflow import MlflowClient
 from mlflow_server import MLflowServer, mlflow_server
 from runs import Killer, entries_done, recorded, recorded_curve, reports_seen, starter
 
-from sclip.finish import Summary
+from sclip.launch.trainer import TrainingFailed
+from sclip.run.finish import Summary
 from sclip.tracking import history
-from sclip.train.trainer import TrainingFailed
 
 pytestmark = pytest.mark.cluster
 

@@ -23,7 +23,7 @@ from ray.cluster_utils import Cluster
 from runs import TINY, recorded, recorded_curve
 
 import sclip
-from sclip.place import place, sizes
+from sclip.storage.place import place, sizes
 from sclip.tracking import history
 from sclip.train.run_folder import RunFolder
 

@@ -11,7 +11,7 @@ from conftest import Head
 from runs import port_without_server, starter
 
 from sclip.config import ConfigError
-from sclip.finish import Summary
+from sclip.run.finish import Summary
 
 pytestmark = pytest.mark.cluster
 

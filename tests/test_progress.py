@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from sclip.train.progress import Progress
+from sclip.run.progress import Progress
 
 
 def lines(

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from sclip.stopping import Stopped
-from sclip.train import prometheus
-from sclip.train.prometheus import COUNTERS, GAUGES, Exported
-from sclip.train.trainer import TrainingFailed
+from sclip.launch import exporter as prometheus
+from sclip.launch.exporter import COUNTERS, GAUGES, Exported
+from sclip.launch.trainer import TrainingFailed
+from sclip.run.stopping import Stopped
 
 START = {
     "kind": "start",

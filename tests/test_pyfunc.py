@@ -28,9 +28,9 @@ from pictures import picture, speckled
 from registered import NAME, Registry
 from small_model import CAPTIONS, small_scorer
 
+from sclip.inference.scorer import Scorer
 from sclip.registry import RegistryError, pip_requirements
 from sclip.scenegraph import SceneGraph
-from sclip.scorer import Scorer
 
 IMAGES = [picture("red"), speckled(1), speckled(2), picture("blue")]
 ROWS = pd.DataFrame({"image": IMAGES, "caption": CAPTIONS})

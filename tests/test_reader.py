@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from sclip.config import Config, DataConfig, RunConfig
 from sclip.data import columns as col
 from sclip.data import reader
-from sclip.data.annotate import stamp
 from sclip.data.reader import READ_SCHEMA, Reading, mixed, read_visit, row_of
 from sclip.data.schedule import Visit
 from sclip.data.shards import Rejected, Sample, ShardError
+from sclip.prepare.annotate import stamp
 from sclip.scenegraph import Parser
 
 VISIT = Visit(source=0, pass_=0, shard=3)

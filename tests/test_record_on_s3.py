@@ -13,15 +13,15 @@ from object_store import ObjectStore, object_store
 from runs import recorded_curve
 from storage_server import isolate
 
-from sclip import scenes
 from sclip.config import Config, ConfigError, EvaluateConfig, RunConfig, ScenesConfig, TrackingConfig
 from sclip.data.shards import count_samples, expand
 from sclip.evaluate.runner import check_files
+from sclip.inference.models import open_model
 from sclip.model import ModelError
-from sclip.models import open_model
-from sclip.place import Place, address, place, sizes
-from sclip.pretrain import _check_storage
-from sclip.sweep import _storage
+from sclip.prepare import scenes
+from sclip.run.pretrain import _check_storage
+from sclip.run.sweep import _storage
+from sclip.storage.place import Place, address, place, sizes
 from sclip.tracking import Tracker, history, open_run, store_uri
 from sclip.tracking.journal import JOURNAL
 

@@ -11,8 +11,8 @@ import pytest
 from conftest import free_port
 from torch.distributed import TCPStore
 
-from sclip.train import rendezvous
-from sclip.train.rendezvous import BoundTorchConfig
+from sclip.launch import rendezvous
+from sclip.launch.rendezvous import BoundTorchConfig
 
 
 def addresses(port: int) -> set[str]:

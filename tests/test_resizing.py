@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sclip.train.resizing import CheckpointFirst
+from sclip.launch.resizing import CheckpointFirst
 
 
 class Given:

@@ -20,7 +20,7 @@ from sclip.config import (
     TrackingConfig,
     TrainConfig,
 )
-from sclip.config_loader import keys, to_tree
+from sclip.config.loader import keys, to_tree
 from sclip.train import checkpoint, manifest
 from sclip.train.run_folder import RESUMABLE, RunFolder
 

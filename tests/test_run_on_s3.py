@@ -19,11 +19,11 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from sclip.audit.records import read_ledger
 from sclip.config import CheckpointConfig, Config, ConfigError, ModelConfig, RunConfig, TrainConfig
-from sclip.config_loader import to_tree
+from sclip.config.loader import to_tree
 from sclip.data.schedule import Schedule
-from sclip.place import place, remove, sizes
+from sclip.run.audit.records import read_ledger
+from sclip.storage.place import place, remove, sizes
 from sclip.train import checkpoint, cleaning, manifest
 from sclip.train.ledger import Ledger
 from sclip.train.manifest import CheckpointError, NotWritten

@@ -17,12 +17,11 @@ from PIL import Image
 
 from sclip.config import ScenesConfig
 from sclip.data.shards import Sample, expand, read_shard
-from sclip.scenegraph import Parser
-from sclip.scenes import ScenesPaths, generate
-from sclip.scenes.cases import ARO_LEAST_CASES
-from sclip.scenes.grammar import PHRASES, captions
-from sclip.scenes.picture import render
-from sclip.scenes.scene import (
+from sclip.prepare.scenes import ScenesPaths, generate
+from sclip.prepare.scenes.cases import ARO_LEAST_CASES
+from sclip.prepare.scenes.grammar import PHRASES, captions
+from sclip.prepare.scenes.picture import render
+from sclip.prepare.scenes.scene import (
     COLOURS,
     HELD_OUT,
     OPPOSITE,
@@ -33,6 +32,7 @@ from sclip.scenes.scene import (
     draw_scene,
     pairing,
 )
+from sclip.scenegraph import Parser
 
 SPEC = ScenesConfig(train_samples=120, heldout_samples=104, image_size=64)
 SEEDS = st.integers(0, 2**32)

@@ -15,8 +15,8 @@ from small_model import small_scorer
 import sclip
 from sclip.config import KEEConfig, ModelConfig
 from sclip.data.images import ImageError
+from sclip.inference.scorer import Scorer, to_uint8
 from sclip.model import build_model
-from sclip.scorer import Scorer, to_uint8
 
 COLOURS = ("red", "green", "blue", "yellow")
 

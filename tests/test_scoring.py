@@ -8,7 +8,7 @@ import pytest
 from evaluations import evaluation, result
 
 from sclip.evaluate.result import Result, Score
-from sclip.scoring import retention
+from sclip.run.scoring import retention
 
 
 def benchmark(name: str, kind: str, value: float) -> Result:

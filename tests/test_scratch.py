@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, environment
 
-from sclip import scratch
+from sclip.storage import scratch
 
 
 @pytest.fixture(autouse=True)

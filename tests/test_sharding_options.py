@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 from train_cases import MODEL, Tensors, config_with, part_of, start, training_batch, whole_weights
 
 from sclip.config import Config, ConfigError, ModelConfig, TrainConfig
-from sclip.config_loader import from_tree
+from sclip.config.loader import from_tree
 from sclip.model import build_model
 from sclip.train import checkpoint
 from sclip.train.manifest import CheckpointError

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from sclip.config import Config, ConfigError, EvaluateConfig, TrainConfig
-from sclip.train.cluster import Capacity, actor_bounds
-from sclip.train.node_types import NodeType
-from sclip.train.sizing import sized
+from sclip.launch.cluster import Capacity, actor_bounds
+from sclip.launch.node_types import NodeType
+from sclip.launch.sizing import sized
 
 
 def of(*nodes: NodeType) -> Capacity:

@@ -10,7 +10,7 @@ import threading
 import pytest
 from conftest import ROOT
 
-from sclip import stopping
+from sclip.run import stopping
 
 PROGRAM = """
 import sys, threading, time

@@ -10,13 +10,13 @@ from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 from storage_server import CONTENT, CUT, WHOLE, Storage, isolate, keys, serving, url_of
 
 from sclip.config import DataConfig
-from sclip.data import storage
-from sclip.data.annotated import AnnotatedFolder, shard_names
-from sclip.data.pack import PackError, Skips
 from sclip.data.shards import ShardError, count_samples, expand, read_shard
-from sclip.data.subset import Kept, passing_samples
+from sclip.prepare.annotated import AnnotatedFolder, shard_names
+from sclip.prepare.pack import PackError, Skips
+from sclip.prepare.subset import Kept, passing_samples
+from sclip.prepare.survey import Survey, corpus_of
 from sclip.report import CorpusStatistics
-from sclip.survey import Survey, corpus_of
+from sclip.storage import retries as storage
 
 
 @pytest.fixture(autouse=True)

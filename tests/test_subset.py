@@ -12,9 +12,9 @@ from jobs_here import job_here
 
 from sclip.data import annotation
 from sclip.data import columns as col
-from sclip.data.annotate import stamp
 from sclip.data.shards import Sample, expand, read_shard
 from sclip.data.stream import StreamPlan
+from sclip.prepare.annotate import stamp
 from sclip.scenegraph import Parser
 
 

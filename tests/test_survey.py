@@ -13,14 +13,14 @@ from conftest import Head
 from jobs_here import job_here
 
 from sclip.config import Config, ConfigError, DataConfig
-from sclip.config_loader import to_tree
+from sclip.config.loader import to_tree
 from sclip.data import annotation
-from sclip.data.annotate import stamp
 from sclip.data.shards import Sample, ShardError, read_shard
 from sclip.negatives import candidates
+from sclip.prepare.annotate import stamp
+from sclip.prepare.survey import Surveyor, corpus_of
 from sclip.report import CorpusStatistics
 from sclip.scenegraph import Parser
-from sclip.survey import Surveyor, corpus_of
 from sclip.train.run_folder import RunFolder
 
 

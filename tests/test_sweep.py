@@ -16,7 +16,7 @@ from ray import tune
 from rich.console import Console
 from runs import TINY, config, recorded, recorded_curve
 
-from sclip import sweep
+from sclip.run import sweep
 from sclip.train.run_folder import RunFolder
 
 job = job_here("sweep")

@@ -10,7 +10,7 @@ import pytest
 from mlflow_stores import empty_store
 
 from sclip.config import Config, DataConfig, RunConfig, TrackingConfig, TrainConfig
-from sclip.config_loader import flatten, to_tree
+from sclip.config.loader import flatten, to_tree
 from sclip.tracking import (
     RUN_NAME_TAG,
     Tracker,

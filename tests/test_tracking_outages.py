@@ -13,9 +13,9 @@ from mlflow_server import MLflowServer, mlflow_server
 from registered import RELATION, evaluation
 
 from sclip.config import Config, TrackingConfig
-from sclip.config_loader import to_tree
+from sclip.config.loader import to_tree
 from sclip.evaluate.result import EVALUATION_FILE
-from sclip.masking import mask
+from sclip.storage.masking import mask
 from sclip.tracking import RUN_NAME_TAG, Tracker, TrackingError, history, open_recorded, open_run
 from sclip.train.run_folder import RunFolder
 

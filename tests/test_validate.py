@@ -16,12 +16,12 @@ from conftest import Head
 from defective_shards import SIDE, Planted, write
 from jobs_here import job_here
 
-from sclip import validate
 from sclip.config import DataConfig
-from sclip.data.annotate import stamp
+from sclip.prepare import validate
+from sclip.prepare.annotate import stamp
+from sclip.prepare.validate import Findings, Validator, kind, reachable
 from sclip.report.page import render
 from sclip.scenegraph import Parser
-from sclip.validate import Findings, Validator, kind, reachable
 
 pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 

@@ -8,8 +8,8 @@ import pytest
 from registered import NAME, RELATION, Registry
 from small_model import CAPTIONS, small_scorer
 
+from sclip.inference.scorer import Scorer
 from sclip.registry import RegistryError, connect, download, evaluation_of, find, record, register
-from sclip.scorer import Scorer
 
 
 @pytest.fixture(scope="module")

@@ -24,9 +24,9 @@ from small_vit import (
     features,
 )
 
-from sclip import pretrain
 from sclip.config import Config, ConfigError, KEEConfig, ModelConfig, RunConfig
 from sclip.model import ModelError, build_model, export
+from sclip.run import pretrain
 from sclip.train.run_folder import RunFolder
 
 KEE = KEEConfig(layers=1, heads=2)

@@ -23,7 +23,7 @@ from sclip.benchmark.stream_plan import Scale
 from sclip.benchmark.stream_rows import epochs, parsing, planning, throughput, waiting
 from sclip.benchmark.stream_shards import Shards, make
 from sclip.benchmark.table import Line, Table
-from sclip.train import cluster
+from sclip.launch import cluster
 
 DATA_LOADER, RAY_DATA = "webdataset and DataLoader", "Ray Data, iterated an epoch at a time"
 RESUMED = "webdataset and DataLoader, gone on by batches"

@@ -15,12 +15,12 @@ from sclip.benchmark.stream_shards import Shards
 from sclip.config import Config, DataConfig, ModelConfig
 from sclip.data import columns as col
 from sclip.data import stream
-from sclip.data.annotate import stamp
 from sclip.data.batches import Batch, Batches, Columns
 from sclip.data.position import Position
 from sclip.data.reader import Reading
 from sclip.data.schedule import Schedule
 from sclip.data.stream import StreamPlan
+from sclip.prepare.annotate import stamp
 from sclip.scenegraph import Parser
 
 __all__ = ["Case", "CpuClock", "Times", "batches_of", "blocks_of", "drained", "plan_of"]

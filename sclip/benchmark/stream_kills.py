@@ -20,9 +20,9 @@ from itertools import islice
 from pathlib import Path
 from random import Random
 
-from sclip.audit.account import audit
 from sclip.benchmark.rounds import BenchmarkError
 from sclip.benchmark.table import Found
+from sclip.run.audit.account import audit
 
 __all__ = ["Peer", "count", "killed", "kills", "peer_killed"]
 

@@ -144,7 +144,7 @@ def planned(scale: Scale) -> dict[str, float]:
     Memory counts from before the plan: what Ray and its libraries take is not in it.
     """
     from sclip.data import stream
-    from sclip.train import cluster
+    from sclip.launch import cluster
 
     cluster.connect()
     stream.build(_plan(Scale(shards=2)), Position(), 0)  # what Ray loads and starts for any stream

@@ -16,10 +16,10 @@ from PIL import Image
 
 from sclip.benchmark.captions import CaptionsError, generated, read
 from sclip.benchmark.rounds import BenchmarkError
-from sclip.data.annotate import annotate
 from sclip.data.images import ImageError, open_image
-from sclip.data.pack import RawSample, write_shards
 from sclip.data.pool import Pool
+from sclip.prepare.annotate import annotate
+from sclip.prepare.pack import RawSample, write_shards
 
 __all__ = ["Shards", "make", "photograph"]
 

@@ -1,6 +1,6 @@
 """The configuration of a run: one tree of frozen dataclasses, the only place where a default stands.
 
-Plain standard library, so that every package may import it. `sclip.config_loader` fills the tree from YAML
+Plain standard library, so that every package may import it. `sclip.config.loader` fills the tree from YAML
 and from dotted overrides, and takes the help text of a key from the docstring below its field.
 """
 

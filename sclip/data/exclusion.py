@@ -63,7 +63,7 @@ def name_of(key: str) -> str:
     """
     stem = _SUFFIX.sub("", re.split(r"[/\\]", key)[-1]).replace(
         ".", "_"
-    )  # as `sclip.data.sources` makes keys
+    )  # as `sclip.prepare.sources` makes keys
     coco = _COCO.fullmatch(stem)
     return coco[1] if coco else "" if _FEW_DIGITS.fullmatch(stem) else stem
 

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sclip.data.filesystem import beside, parts
-from sclip.data.storage import ShardError, contents, together
-from sclip.masking import mask
+from sclip.storage.filesystem import beside, parts
+from sclip.storage.masking import mask
+from sclip.storage.retries import ShardError, contents, together
 
 __all__ = ["Identity", "identify"]
 

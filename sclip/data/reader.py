@@ -22,7 +22,7 @@ from sclip.data import columns as col
 from sclip.data.annotation import AnnotationError
 from sclip.data.schedule import Visit
 from sclip.data.shards import Rejected, Sample, ShardError, read_shard
-from sclip.masking import mask
+from sclip.storage.masking import mask
 
 __all__ = ["READ_SCHEMA", "Reading", "mixed", "read_visit", "row_of"]
 

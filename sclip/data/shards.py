@@ -1,8 +1,8 @@
 """The reading side of a shard: tar file in, samples and rejected samples out, in the order of the tar.
 
-Shards are WebDataset tars at any path or URI (`sclip.data.filesystem`), from `sclip.data.pack`, from img2dataset or
-from elsewhere. Two kinds of trouble are kept apart: what is wrong *in* a shard comes again at every reading,
-so it becomes a `Rejected` item and the stream goes on; what is wrong with the *storage* may pass, so it is
+Shards are WebDataset tars at any path or URI (`sclip.storage.filesystem`), from `sclip.prepare.pack`, from
+img2dataset or from elsewhere. Two kinds of trouble are kept apart: what is wrong *in* a shard comes again at every
+reading, so it becomes a `Rejected` item and the stream goes on; what is wrong with the *storage* may pass, so it is
 tried again and then raised as `ShardError`.
 
 Grouping follows webdataset's naming rule, the tar is read by `tarfile` in stream mode. webdataset's own
@@ -24,8 +24,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from sclip.data.annotation import MAX_MEMBER_BYTES, SUFFIX
-from sclip.data.filesystem import beside, parts
-from sclip.data.storage import ShardError, Storage, contents, expand, resumed, together
+from sclip.storage.filesystem import beside, parts
+from sclip.storage.retries import ShardError, Storage, contents, expand, resumed, together
 
 __all__ = ["IMAGE_SUFFIXES", "MAX_CAPTION_BYTES", "Rejected", "Sample", "ShardError"]
 __all__ += ["count_samples", "expand", "read_shard"]
@@ -72,7 +72,7 @@ class Rejected:
 def count_samples(urls: Sequence[str]) -> dict[str, int]:
     """Return the number of samples of each shard, by the cheapest source that has it.
 
-    That is `index.json` beside the shards (`sclip.data.pack`), else `SHARD_stats.json` (img2dataset), else
+    That is `index.json` beside the shards (`sclip.prepare.pack`), else `SHARD_stats.json` (img2dataset), else
     the headers of the tar itself. Raises ShardError for a shard that cannot be reached.
     """
     indexes = sorted({beside(url, "index.json") for url in urls})

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sclip.data.images import ImageError
 from sclip.evaluate.picture import Picture, contents
-from sclip.scorer import Scorer, to_uint8
+from sclip.inference.scorer import Scorer, to_uint8
 
 __all__ = ["Encoded", "Encoder", "Features", "Here", "encode"]
 

@@ -8,18 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sclip.evaluate import (
-    aro,
-    aro_order,
-    captions,
-    karpathy,
-    shards,
-    sugarcrepe,
-    valse,
-    winoground,
-    zero_shot,
-)
+from sclip.evaluate import zero_shot
 from sclip.evaluate.benchmarks import About, BenchmarkError, Task
+from sclip.evaluate.readers import aro, aro_order, captions, karpathy, shards, sugarcrepe, valse, winoground
 
 __all__ = ["KINDS", "PATHS", "Kind", "checked", "nearest", "task"]
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sclip.evaluate.features import Encoded, Here
 from sclip.evaluate.picture import Picture
-from sclip.scorer import Scorer
+from sclip.inference.scorer import Scorer
 
 __all__ = ["Pool"]
 

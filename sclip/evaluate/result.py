@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sclip.place import Place
+    from sclip.storage.place import Place
 
 __all__ = [
     "EVALUATION_FILE",

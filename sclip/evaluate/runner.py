@@ -17,13 +17,14 @@ from typing import Any, cast
 from sclip.config import EvaluateConfig
 from sclip.data.exclusion import ExclusionError, Exclusions
 from sclip.data.shards import expand
-from sclip.evaluate import features, kinds, shards, suite
+from sclip.evaluate import features, kinds, suite
 from sclip.evaluate.benchmarks import About, BenchmarkError, Task
 from sclip.evaluate.features import Encoder, Here, Say
 from sclip.evaluate.picture import Picture, excluded, missing
+from sclip.evaluate.readers import shards
 from sclip.evaluate.result import Evaluation
-from sclip.masking import mask
-from sclip.scorer import Scorer
+from sclip.inference.scorer import Scorer
+from sclip.storage.masking import mask
 
 __all__ = ["check_files", "evaluate", "exclusions_of", "measure", "prepared", "tasks_of"]
 

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from sclip.config import ConfigError
-from sclip.config_loader import read_yaml
+from sclip.config.loader import read_yaml
 from sclip.evaluate import kinds
 from sclip.evaluate.benchmarks import BenchmarkError, Task
 from sclip.evaluate.kinds import PATHS
-from sclip.place import Place, address, kept, place
+from sclip.storage.place import Place, address, kept, place
 
 __all__ = ["Entry", "from_options", "names", "read"]
 

@@ -13,8 +13,8 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from sclip.evaluate.result import EVALUATION_FILE, Evaluation, EvaluationError
-from sclip.masking import mask
 from sclip.registry.store import RegistryError, fetch, quiet, refusals
+from sclip.storage.masking import mask
 
 __all__ = ["MODEL_TAG", "evaluation_of", "record", "tags_of", "without_pictures"]
 

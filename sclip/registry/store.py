@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from sclip.masking import mask
+from sclip.storage.masking import mask
 from sclip.tracking import environment, first_cause
 
 __all__ = [

@@ -1,7 +1,7 @@
 """Versions of the registered model: an exported model and what was measured of it in, and the same out again.
 
 A version is whole: weights, parser, tokenizer and transform, with a copy of this package, the pinned
-libraries, a signature and an example. It is logged as code (`sclip.pyfunc_model`): nothing is pickled. Its
+libraries, a signature and an example. It is logged as code (`sclip.registry.pyfunc_model`): nothing is pickled. Its
 evaluation lies beside it, so that the gates of later versions have its intervals and its cases.
 """
 
@@ -23,13 +23,13 @@ from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from PIL import Image
 
 from sclip.evaluate.result import EVALUATION_FILE, Evaluation
-from sclip.masking import mask
+from sclip.inference.scorer import read_parser
 from sclip.model.weights import WEIGHTS_FILE
 from sclip.registry.measured import MODEL_TAG, tags_of, without_pictures
 from sclip.registry.requirements import pip_requirements
+from sclip.registry.signature import MODEL_CONFIG, SIGNATURE
 from sclip.registry.store import CANDIDATE, RegistryError, fetch, quiet, refusals
-from sclip.scorer import read_parser
-from sclip.signature import MODEL_CONFIG, SIGNATURE
+from sclip.storage.masking import mask
 
 __all__ = ["GATES_TAG", "download", "register"]
 

@@ -18,7 +18,7 @@ _NO_SCORES = ("cases", "images", "captions")
 
 
 class TrialLike(Protocol):
-    """What is shown of a trial: `sclip.sweep.Trial`."""
+    """What is shown of a trial: `sclip.run.sweep.Trial`."""
 
     @property
     def name(self) -> str:

@@ -1,6 +1,6 @@
 """What a training step saw of one sample, for people: in the terminal, and as a page with its pictures.
 
-`sclip.inspection` makes a `Visit` with the code that training reads and encodes with; here it is only shown.
+`sclip.run.inspection` makes a `Visit` with the code that training reads and encodes with; here it is only shown.
 """
 
 from __future__ import annotations

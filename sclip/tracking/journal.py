@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sclip.place import Place, place
+from sclip.storage.place import Place, place
 
 JOURNAL = "tracking.jsonl"
 SENT = "tracking.json"

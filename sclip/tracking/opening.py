@@ -9,8 +9,8 @@ from pathlib import Path
 from mlflow.entities import RunData
 
 from sclip.config import Config
-from sclip.masking import mask
-from sclip.place import Place, address, fetch, place
+from sclip.storage.masking import mask
+from sclip.storage.place import Place, address, fetch, place
 from sclip.tracking.journal import JOURNAL, SENT, Journal, Sent
 from sclip.tracking.store import Store, TrackingError, database_folder, local, patience, refusals, store_uri
 from sclip.tracking.tracker import Tracker

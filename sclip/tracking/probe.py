@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sclip.config import Config
-from sclip.masking import mask
+from sclip.storage.masking import mask
 from sclip.tracking.store import Store, local, patience, refusals, store_uri
 
 

@@ -18,7 +18,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
-from sclip.masking import mask
+from sclip.storage.masking import mask
 from sclip.tracking.batch import entities, first_batch, parts
 from sclip.tracking.journal import Event, Journal, Sent
 from sclip.tracking.store import Store, first_cause, patience

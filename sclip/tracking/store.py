@@ -24,8 +24,8 @@ from mlflow.entities import LifecycleStage, Run
 from mlflow.exceptions import MlflowException
 
 from sclip.config import Config, RunConfig
-from sclip.masking import mask
-from sclip.place import place
+from sclip.storage.masking import mask
+from sclip.storage.place import place
 
 RUN_NAME_TAG = "sclip.run_name"
 """Tag by which the MLflow run of a training run is found again."""

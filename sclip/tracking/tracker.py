@@ -19,9 +19,9 @@ from mlflow.entities import RunData
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_PARENT_RUN_ID
 
 from sclip.config import Config
-from sclip.config_loader import flatten, to_tree
-from sclip.masking import mask
-from sclip.place import Place, send
+from sclip.config.loader import flatten, to_tree
+from sclip.storage.masking import mask
+from sclip.storage.place import Place, send
 from sclip.tracking import system
 from sclip.tracking.batch import A_CALL
 from sclip.tracking.journal import JOURNAL, SENT, Event, Journal

@@ -33,7 +33,7 @@ from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from sclip.config import ModelConfig
 from sclip.model.build import build_model
 from sclip.model.structure_clip import StructureCLIP
-from sclip.place import Place, here, place, remove, send, staged
+from sclip.storage.place import Place, here, place, remove, send, staged
 from sclip.train.collectives import gather_json, in_unison
 from sclip.train.ema import EMA
 from sclip.train.manifest import (

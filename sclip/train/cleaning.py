@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sclip.place import Place
+from sclip.storage.place import Place
 from sclip.train.run_folder import ALIVE, RunFolder, size_of
 
 __all__ = ["RunUse", "runs"]

@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 
 from sclip.config import HealthConfig
 from sclip.model.structure_clip import CLIP_PREFIX
-from sclip.place import Place, send, staged
+from sclip.storage.place import Place, send, staged
 from sclip.train.collectives import gather_json
 from sclip.train.step import unwrapped
 

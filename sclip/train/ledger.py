@@ -1,4 +1,4 @@
-"""What each rank trained on, step by step, in files of its own: the evidence that `sclip.audit` reads.
+"""What each rank trained on, step by step, in files of its own: the evidence that `sclip.run.audit` reads.
 
     ledger/ATTEMPT-RANK.jsonl    {"attempt", "rank", "world_size", "from_step"}, then a line for each step with rows:
                                  {"step", "trained": [[source, pass, shard, [indices]], ...], "filtered": the same}
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sclip.data.schedule import Schedule
-from sclip.place import Place
+from sclip.storage.place import Place
 from sclip.train.collectives import gather_json
 
 __all__ = ["Ledger"]

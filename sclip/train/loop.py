@@ -29,10 +29,11 @@ from sclip.data import columns as col
 from sclip.data.batches import Batches, Columns, Record
 from sclip.data.position import Position
 from sclip.data.stream import StreamPlan
-from sclip.masking import mask
+from sclip.launch.orders import Attention, Orders
 from sclip.model import Tokenizer, build_model
-from sclip.place import Place
 from sclip.seeding import digest64
+from sclip.storage.masking import mask
+from sclip.storage.place import Place
 from sclip.train import checkpoint, sharding
 from sclip.train.collectives import gather_json, in_unison
 from sclip.train.ema import EMA
@@ -42,7 +43,6 @@ from sclip.train.ledger import Ledger
 from sclip.train.manifest import CheckpointError
 from sclip.train.meter import Meter
 from sclip.train.optimizer import make_optimizer
-from sclip.train.orders import Attention, Orders
 from sclip.train.prefetch import Ahead, Ready, prefetched
 from sclip.train.run_folder import RunFolder
 from sclip.train.stages import Stages, limit

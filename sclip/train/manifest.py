@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sclip.place import Place, place, sizes, write
+from sclip.storage.place import Place, place, sizes, write
 
 __all__ = [
     "MANIFEST",

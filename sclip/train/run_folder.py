@@ -18,7 +18,7 @@
     result.json       scores and registered version, the last thing that a run writes
 
 Every file is written in one piece, so that a reader never sees half of one. The folder may be one of an object store:
-checkpoints are then staged on the disks of the nodes that write and read them (`sclip.place`).
+checkpoints are then staged on the disks of the nodes that write and read them (`sclip.storage.place`).
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from sclip.config import CheckpointConfig, ConfigError, ModelConfig
-from sclip.config_loader import difference
-from sclip.masking import mask, mask_tree
-from sclip.place import Place, append, free_bytes, here, move, remove, sizes, write
+from sclip.config.loader import difference
+from sclip.storage.masking import mask, mask_tree
+from sclip.storage.place import Place, append, free_bytes, here, move, remove, sizes, write
 from sclip.train import manifest
 from sclip.train.manifest import CheckpointError
 

@@ -1,0 +1,267 @@
+"""Command line and YAML in, a checked `Config` out; every mistake is one line that says what to write.
+
+pydantic checks the standard-library dataclasses of `sclip.config` as they are (types, unknown keys, the
+docstrings below the fields as help), so that the tree itself needs no library and no second declaration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import json
+import re
+import sys
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from sclip.config import Config, ConfigError
+from sclip.storage.masking import is_masked, mask, mask_tree
+
+Tree = dict[str, Any]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 1e-3 as text, because it wants a dot; people write learning rates without one."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what `_Loader` would not read back as text."""
+
+
+for _yaml in (_Loader, _Dumper):
+    _yaml.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+    )
+_Loader.yaml_implicit_resolvers = {  # no key is a date, and a run may be named for one
+    first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
+    for first, found in _Loader.yaml_implicit_resolvers.items()
+}
+
+
+def _sections(cls: type) -> Iterator[type]:
+    yield cls
+    for hint in typing.get_type_hints(cls).values():
+        if dataclasses.is_dataclass(hint):
+            yield from _sections(typing.cast(type, hint))
+
+
+def _adapter() -> TypeAdapter[Config]:
+    for section in _sections(Config):
+        settings = {"extra": "forbid", "strict": True, "use_attribute_docstrings": True}
+        section.__pydantic_config__ = settings  # type: ignore[attr-defined]
+    return TypeAdapter(Config)
+
+
+_ADAPTER = _adapter()
+
+
+def keys() -> dict[str, tuple[Any, str]]:
+    """Return every dotted key of the tree with its default and its help text, in declared order."""
+    schema = _ADAPTER.json_schema()
+    found: dict[str, tuple[Any, str]] = {}
+
+    def walk(properties: Tree, default: Tree, prefix: str) -> None:
+        for name, entry in properties.items():
+            if "$ref" in entry:
+                section = schema["$defs"][entry["$ref"].rsplit("/", 1)[-1]]
+                walk(section["properties"], default[name], f"{prefix}{name}.")
+            else:
+                found[prefix + name] = (default[name], " ".join(entry.get("description", "").split()))
+
+    walk(schema["properties"], to_tree(Config()), "")
+    return found
+
+
+def to_tree(config: Config) -> Tree:
+    """Return the config as nested dictionaries of JSON values."""
+    return typing.cast(Tree, _ADAPTER.dump_python(config, mode="json"))
+
+
+def to_yaml(config: Config) -> str:
+    """Return the config as YAML that `load` reads back, but for the credentials of URIs, which are masked."""
+    return yaml.dump(mask_tree(to_tree(config)), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def flatten(tree: Tree, prefix: str = "") -> dict[str, Any]:
+    """Return {dotted key: value} of a nested tree."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def from_tree(tree: Tree, source: str = "config") -> Config:
+    """Return the checked config of a tree that may leave keys out.
+
+    Raises ConfigError with one line a mistake: the dotted key, the value found, what is allowed.
+    """
+    try:
+        return _ADAPTER.validate_json(json.dumps(_lists(tree, Config)))
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{source}: {_explain(e)}" for e in error.errors())) from None
+
+
+def _lists(tree: Any, section: type) -> Any:
+    """Let one text stand for a list of one: data.shards=/data/*.tar."""
+    if not isinstance(tree, dict):
+        return tree
+    hints = typing.get_type_hints(section)
+    out = dict(tree)
+    for name in out.keys() & hints.keys():
+        hint = hints[name]
+        if dataclasses.is_dataclass(hint):
+            out[name] = _lists(out[name], typing.cast(type, hint))
+        elif hint == tuple[str, ...] and isinstance(out[name], str):
+            out[name] = [out[name]] if out[name] else []
+    return out
+
+
+def _explain(error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "unexpected_keyword_argument":
+        return f"{key}: no such key{_nearest(key)}"
+    if "error" in error.get("ctx", {}):
+        return str(error["ctx"]["error"])
+    message = error["msg"].removeprefix("Input ")
+    return f"{key}={error['input']!r}: {message}"
+
+
+def _nearest(key: str) -> str:
+    known = list(keys())
+    # The last part may stand in another section: batch_size where no section was given.
+    same = [name for name in known if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
+    sections = sorted({name.rsplit(".", depth)[0] for name in known for depth in (1, 2)} - set(known))
+    near = same if len(same) == 1 else difflib.get_close_matches(key, known + sections, n=1, cutoff=0.5)
+    return f"; nearest is {near[0]}" if near else "; --help lists every key"
+
+
+def _merge(base: Tree, over: Tree) -> Tree:
+    merged = dict(base)
+    for name, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(name), dict)
+        merged[name] = _merge(merged[name], value) if both else value
+    return merged
+
+
+def read_yaml(path: Path) -> Tree:
+    """Return the tree of a YAML file. Raises ConfigError naming the file and, for bad YAML, the line."""
+    try:
+        tree = yaml.load(path.read_text(), Loader=_Loader)  # noqa: S506  (a SafeLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{line}: not YAML: {getattr(error, 'problem', error)}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: must hold keys such as `train:`, not {type(tree).__name__}")
+    return tree
+
+
+def read_value(key: str, value: str) -> Any:
+    """Return what a key is set to on a command line, read as YAML. Raises ConfigError naming the key."""
+    try:
+        return yaml.load(value, Loader=_Loader) if value else ""  # noqa: S506  (a SafeLoader)
+    except yaml.YAMLError as error:
+        hint = "; quote it: " + f"{key}='\"{value}\"'" if value[0] in "*&%@`" else ""
+        problem = getattr(error, "problem", error)
+        raise ConfigError(f"{key}={value!r}: not a YAML value: {problem}{hint}") from None
+
+
+def changed(config: Config, values: Mapping[str, Any]) -> Config:
+    """Return the config with dotted keys set anew. Raises ConfigError as `from_tree` does."""
+    tree = to_tree(config)
+    for key, value in values.items():
+        tree = _merge(tree, _nested(key, value))
+    return from_tree(tree)
+
+
+def _nested(key: str, value: Any) -> Tree:
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return typing.cast(Tree, value)
+
+
+def _override(text: str) -> Tree:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"{text!r}: write an override as KEY=VALUE, for instance train.batch_size=256")
+    return _nested(key, read_value(key, value))
+
+
+def _find(name: str, folder: Path) -> Path:
+    for path in (Path(name), folder / f"{name}.yaml"):
+        if path.is_file():
+            return path
+    names = sorted(str(p.relative_to(folder).with_suffix("")) for p in folder.glob("*.yaml"))
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"; nearest is {near[0]}" if near else ""
+    raise ConfigError(f"--config {name}: no such file, and the configs are {', '.join(names)}{hint}")
+
+
+class _ListKeys(argparse.Action):
+    """Print the usage and, below it, every key with its default and meaning."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(parser.format_help())
+        for key, (default, text) in keys().items():
+            print(f"  {key}={json.dumps(default)}\n      {text}")
+        parser.exit()
+
+
+def load(argv: Sequence[str], *, folder: Path, default: str, description: str) -> Config:
+    """Return the config of a command line: `--config NAME_OR_FILE`, then `key=value` overrides.
+
+    Args:
+        argv: the arguments without the program's name.
+        folder: where the named YAML files stand.
+        default: the name that is used without `--config`.
+        description: first line of `--help`.
+
+    A mistake ends the program with exit status 2 and one line a mistake; `--help` and `--print-config`
+    end it with status 0.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, add_help=False, usage="%(prog)s [--config NAME_OR_FILE] [KEY=VALUE ...]"
+    )
+    parser.add_argument("--config", default=default, help=f"a name in {folder.name}/ or a file ({default})")
+    parser.add_argument("--print-config", action="store_true", help="print the resolved tree and stop")
+    parser.add_argument("-h", "--help", nargs=0, action=_ListKeys, help="list every key and stop")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for instance train.batch_size=256")
+    arguments = parser.parse_intermixed_args(argv)
+    try:
+        path = _find(arguments.config, folder)
+        from_tree(file_tree := read_yaml(path), str(path))  # so that a mistake names the file it stands in
+        tree = file_tree
+        for text in arguments.overrides:
+            tree = _merge(tree, _override(text))
+        config = from_tree(tree)
+        for key, value in flatten(to_tree(config)).items():
+            if is_masked(str(value)):
+                raise ConfigError(f"{key}={value!r}: *** stands for what is not recorded; give the whole URI")
+    except ConfigError as error:
+        print(f"{Path(sys.argv[0]).name}: {mask(str(error))}", file=sys.stderr)
+        sys.exit(2)
+    if arguments.print_config:
+        print(to_yaml(config), end="")
+        sys.exit(0)
+    return config
+
+
+def difference(old: Tree, new: Tree) -> list[str]:
+    """Return one line for each dotted key whose value differs: `key: old -> new`."""
+    before, after = flatten(old), flatten(new)
+    missing = "(not set)"
+    return [
+        f"{key}: {before.get(key, missing)!r} -> {after.get(key, missing)!r}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key, missing) != after.get(key, missing)
+    ]

@@ -1,0 +1,153 @@
+"""COCO-Order and Flickr-Order (ARO): BLIP's Karpathy JSON in, five captions in another order each out.
+
+ARO (Yuksekgonul et al., ICLR 2023), `COCO_Order` and `Flickr30k_Order` in `dataset_zoo/aro_datasets.py`, with the
+perturbations of `dataset_zoo/perturbations.py` and `pre_caption` of `dataset_zoo/retrieval.py` (MIT): to every
+caption of every image of the test split four false ones are made,
+
+- the nouns exchanged among each other, and the adjectives among each other (spaCy's tokens, tags NN* and JJ*);
+- all tokens but nouns and adjectives exchanged among each other;
+- the tokens within each group of three exchanged (NLTK's tokens);
+- the groups of three exchanged;
+
+and all five pass `pre_caption`: lower case, some punctuation removed, 30 words. The score is Precision@1. The argmax
+is taken with the true caption first, so that a tie counts for the model: a caption of two words often has a false
+one that is the same. Chance is counted so, a fifth where all five differ.
+
+The authors draw from global generators, so that their own false captions differ from run to run; here they are drawn
+from the caption's name. Their tokens come of NLTK's sentence splitter, which needs a download; sentences are split
+after ".", "!" and "?" before a capital here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from random import Random
+
+from sclip.evaluate.benchmarks import About, left
+from sclip.evaluate.choice import Case, Choice
+from sclip.evaluate.features import Features
+from sclip.evaluate.picture import Picture
+from sclip.evaluate.readers.karpathy import captioned
+from sclip.evaluate.result import Result
+from sclip.evaluate.retrieval import Captioned
+from sclip.scenegraph import Parser
+from sclip.seeding import generator
+
+__all__ = ["MAX_WORDS", "Order", "false_captions", "pre_caption", "read"]
+
+MAX_WORDS = 30
+_NOUNS = {"NN", "NNS", "NNP", "NNPS"}
+_ADJECTIVES = {"JJ", "JJR", "JJS"}
+_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
+
+Tagged = Sequence[tuple[str, str]]
+"""spaCy's tokens, each with its Penn tag."""
+
+
+def read(about: About, file: Path, images: Path | None = None, split: str = "test") -> Order:
+    """Return the task of a `coco_karpathy_test.json` or `flickr30k_test.json`; Karpathy's own JSON is read as well.
+
+    All captions of an image count. Raises BenchmarkError naming file, case and field.
+    """
+    return Order(about, captioned(file, images, split, 0))
+
+
+@dataclass(frozen=True)
+class Order:
+    """Choose the caption whose words are in order. Its false captions are made when they are first asked for."""
+
+    about: About
+    images: Sequence[Captioned]
+    skips_unreadable: bool = False
+
+    def sizes(self) -> dict[str, int]:
+        """Return how large it is."""
+        return {"cases": sum(len(image.captions) for image in self.images)}
+
+    def pictures(self) -> list[Picture]:
+        """Return the pictures."""
+        return [image.picture for image in self.images]
+
+    def captions(self) -> list[str]:
+        """Return all captions, true and false."""
+        return self.choice.captions()
+
+    def without(self, pictures: Collection[Picture]) -> Order:
+        """Return the other pictures with their captions. Raises BenchmarkError where there is none."""
+        kept = [image for image in self.images if image.picture not in pictures]
+        return replace(self, about=left(self.about, self.images, kept, "images"), images=kept)
+
+    def result(self, features: Features) -> Result:
+        """Return the accuracy, ARO's Precision@1."""
+        return self.choice.result(features)
+
+    @cached_property
+    def choice(self) -> Choice:
+        """The five captions of each case, the true one and four false ones."""
+        named = [
+            (f"{image.name}#{number}", image.picture, caption)
+            for image in self.images
+            for number, caption in enumerate(image.captions)
+        ]
+        tags = Parser().tags([caption for _, _, caption in named])
+        cases = [
+            Case(name, picture, pre_caption(caption), false_captions(name, caption, tagged))
+            for (name, picture, caption), tagged in zip(named, tags, strict=True)
+        ]
+        return Choice(self.about, cases, ties_win=True)
+
+
+def false_captions(name: str, caption: str, tagged: Tagged) -> tuple[str, ...]:
+    """Return the four false captions of a case, in the authors' order; `tagged` are spaCy's tokens of the caption."""
+    rng = generator("aro order", 0, 0, name)
+    words = [text for text, _ in tagged]
+    nouns, adjectives = (
+        [at for at, (_, tag) in enumerate(tagged) if tag in of] for of in (_NOUNS, _ADJECTIVES)
+    )
+    others = [at for at, (_, tag) in enumerate(tagged) if tag not in _NOUNS | _ADJECTIVES]
+    trigrams = _trigrams(_tokens(caption))
+    within = [rng.sample(trigram, len(trigram)) for trigram in trigrams]
+    moved = rng.sample(trigrams, len(trigrams))
+    made = (
+        _exchanged(_exchanged(words, nouns, rng), adjectives, rng),
+        _exchanged(words, others, rng),
+        [token for trigram in within for token in trigram],
+        [token for trigram in moved for token in trigram],
+    )
+    return tuple(pre_caption(" ".join(tokens)) for tokens in made)
+
+
+def pre_caption(caption: str) -> str:
+    """Return a caption as ARO's and BLIP's models read it: lower case, without some punctuation, 30 words."""
+    caption = re.sub(r"[.!\"()*#:;~]", " ", caption.lower())
+    caption = re.sub(r"\s{2,}", " ", caption).rstrip("\n").strip(" ")
+    return " ".join(caption.split(" ")[:MAX_WORDS])
+
+
+def _exchanged(words: Sequence[str], places: Sequence[int], rng: Random) -> list[str]:
+    """Return the words with those at some places in a drawn order."""
+    found = list(words)
+    for place, source in zip(places, rng.sample(places, len(places)), strict=True):
+        found[place] = words[source]
+    return found
+
+
+def _trigrams(tokens: Sequence[str]) -> list[list[str]]:
+    return [list(tokens[start : start + 3]) for start in range(0, len(tokens), 3)]
+
+
+def _tokens(caption: str) -> list[str]:
+    """Return NLTK's word tokens, of which it wants one sentence at a time."""
+    return [token for sentence in _SENTENCE.split(caption) for token in _tokenize()(sentence)]
+
+
+def _tokenize() -> Callable[[str], list[str]]:
+    # NLTK takes seconds to import, and only this benchmark needs it.
+    from nltk.tokenize import NLTKWordTokenizer
+
+    tokenize: Callable[[str], list[str]] = NLTKWordTokenizer().tokenize
+    return tokenize

@@ -1,0 +1,52 @@
+"""Retrieval on WebDataset shards that were held out: tars in, a task out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from sclip.data.shards import Rejected, expand, read_shard
+from sclip.evaluate.benchmarks import About, BenchmarkError
+from sclip.evaluate.picture import Picture
+from sclip.evaluate.retrieval import Captioned, Retrieval
+from sclip.storage.filesystem import parts
+from sclip.storage.masking import mask
+
+__all__ = ["read"]
+
+_log = logging.getLogger(__name__)
+
+
+def read(about: About, shards: Sequence[str], limit: int = 0, caption_field: str = "") -> Retrieval:
+    """Return the task of the first samples of the shards; what cannot be used is skipped and logged.
+
+    Args:
+        about: name and definition.
+        shards: paths or URIs, patterns too.
+        limit: most images; 0: all.
+        caption_field: as `data.caption_field`.
+
+    Raises BenchmarkError where there is no sample, ShardError where a shard cannot be reached.
+    """
+    images: dict[str, Captioned] = {}
+    found = expand(shards)
+    for number, shard in enumerate(found):
+        if limit and len(images) >= limit:
+            break
+        for sample in read_shard(shard, caption_field):
+            if isinstance(sample, Rejected):
+                _log.warning("%s leaves out %s %s: %s", about.name, mask(shard), sample.key, sample.reason)
+                continue
+            picture = Picture(shard, sample=sample.index, caption_field=caption_field)
+            name = f"{Path(parts(shard)[0]).name}/{sample.key}"
+            if name in images:  # of shards of one name in several folders
+                name = f"{number}:{name}"
+            images[name] = Captioned(name, picture, sample.captions)
+            if limit and len(images) >= limit:
+                break
+    if not images:
+        raise BenchmarkError(
+            f"{about.name}: no readable image in {len(found)} shards, first {mask(found[0])}"
+        )
+    return Retrieval(about, list(images.values()), skips_unreadable=True)

@@ -1,0 +1,136 @@
+"""Weights of any layout, or a run's checkpoint, to an export of ours or to open_clip's own folder.
+
+What `jobs/convert.py` does: a source goes in, files and one line about them come out.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from sclip.config import Config, KEEConfig, ModelConfig
+from sclip.config.loader import from_tree
+from sclip.inference.scorer import PARSER_FILE, Scorer
+from sclip.model import ModelError, StructureCLIP, export, load_exported
+from sclip.model.architecture import with_quick_gelu
+from sclip.model.build import assemble, check_fit, resolved
+from sclip.model.export import export_clip, export_state
+from sclip.model.structure_clip import CLIP_PREFIX
+from sclip.model.weights import CONFIG_FILE, WEIGHTS_FILE, read
+from sclip.storage.place import Place, address, kept, place
+from sclip.train import checkpoint, manifest
+from sclip.train.manifest import CheckpointError
+from sclip.train.run_folder import RunFolder
+
+__all__ = ["Source", "convert", "opened"]
+
+_SOME_BIAS = -10.0
+"""Start of a logit bias, SigLIP's, that the weights then replace."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model, and what is known of it."""
+
+    model: StructureCLIP
+    notes: tuple[str, ...] = ()
+    """In words, what is not as in the source."""
+    parser: Path | None = None
+    """File that says which parser its captions went through."""
+    spacy_model: str | None = None
+    """The same of a run, whose checkpoints have no such file."""
+
+
+def convert(
+    source: Place,
+    folder: Path,
+    name: str = "",
+    quick_gelu: Literal["auto", "on", "off"] = "auto",
+    clip: bool = False,
+) -> str:
+    """Write what `source` holds into a new or empty folder; return one line that says what was written.
+
+    Args:
+        source: a run, a checkpoint of one (step-*), or what `model.pretrained` reads.
+        folder: gets an export, or with `clip` the CLIP part as open_clip's own folder.
+        name: the architecture, where the source does not say it.
+        quick_gelu: as `model.quick_gelu`.
+        clip: see `folder`.
+
+    Raises ModelError or CheckpointError, one line with what was found and what to do.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ModelError(f"{folder}: not empty; name a new folder")
+    found = opened(source, name, quick_gelu)
+    model = found.model
+    if clip:
+        export_clip(model, folder)
+    elif found.spacy_model is not None:
+        Scorer(model, found.spacy_model).save(folder)
+    else:
+        export(model, folder)
+        if found.parser:
+            shutil.copyfile(found.parser, folder / PARSER_FILE)
+    return f"{folder}: {_told(found, clip)}"
+
+
+def _told(found: Source, clip: bool) -> str:
+    model = found.model
+    tensors = [n for n in export_state(model) if not clip or n.startswith(CLIP_PREFIX)]
+    activation = "QuickGELU" if with_quick_gelu(model.config.name) else "GELU"
+    line = f"{len(tensors)} tensors, {model.config.name} ({activation})"
+    notes = list(found.notes)
+    if model.kee is None:
+        line += ", without a knowledge encoder"
+    elif clip:
+        notes.insert(0, "left out: the knowledge encoder")
+    else:
+        line += f", knowledge encoder of {model.config.kee.layers} layers"
+    return "; ".join([line, *notes])
+
+
+def opened(source: Place, name: str = "", quick_gelu: Literal["auto", "on", "off"] = "auto") -> Source:
+    """Return the model that `source` holds, in eval mode on the CPU; arguments and errors as of `convert`."""
+    if (source / "model" / WEIGHTS_FILE).is_file():  # of a finished run
+        source = source / "model"
+    step = source if manifest.is_complete(source) else None
+    if source.is_dir() and any(source.glob("step-*")):
+        latest = RunFolder(source).latest()
+        step = latest[0] if latest else None
+    if step is not None:
+        return _of_run(
+            step, RunFolder(place(address(step)).parent)
+        )  # absolute: a step's folder alone may be given
+    folder = kept(source) if source.exists() else Path(address(source))
+    if (folder / WEIGHTS_FILE).is_file() and (folder / CONFIG_FILE).is_file():
+        parser = folder / PARSER_FILE
+        return Source(load_exported(folder), parser=parser if parser.is_file() else None)
+    weights = read(folder, str(source))
+    architecture = name or weights.architecture
+    if not architecture:
+        raise ModelError(f"{source}: does not say of which architecture it is; name it with --model")
+    if any(tensor.startswith("kee.") for tensor in weights.tensors):
+        raise ModelError(
+            f"{source}: an export without its {CONFIG_FILE}, which says how its encoder is built"
+        )
+    bias = _SOME_BIAS if CLIP_PREFIX + "logit_bias" in weights.tensors else 0.0
+    without = KEEConfig(enabled=False)
+    config = ModelConfig(name=architecture, quick_gelu=quick_gelu, logit_bias=bias, kee=without)
+    notes = tuple(check_fit(config, weights))
+    return Source(assemble(config, weights).eval(), notes)
+
+
+def _of_run(step: Place, run: RunFolder) -> Source:
+    damage = manifest.verify(step)
+    if damage:
+        raise CheckpointError(damage)
+    try:
+        config: Config = from_tree(json.loads((run.path / "config.json").read_text()))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{step}: the config of its run, {run.path / 'config.json'}: {error}") from error
+    with run.starting(config.model) as model_config:
+        model = checkpoint.consolidate(step, resolved(model_config))
+    return Source(model, spacy_model=config.data.spacy_model)

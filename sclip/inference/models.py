@@ -1,0 +1,118 @@
+"""A model by any of its names: what a user writes in, a `Scorer` out.
+
+my-run, ~/sclip/runs/my-run       a run: its exported model, or its newest checkpoint; also s3://bucket/runs/my-run
+~/sclip/runs/my-run/step-00000500 a checkpoint
+exported/                         an export of ours, also by its file, or a folder that open_clip pushed to a hub
+weights.safetensors               a file of weights that says its architecture
+ViT-B-32:openai                   an open_clip architecture with a tag, or with a file of weights
+ViT-B-32:                         the same with random weights, always the same ones
+models:/structure-clip@champion   a version of the registry
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+
+import torch
+
+from sclip.config import Config, KEEConfig, ModelConfig
+from sclip.inference import convert
+from sclip.inference.scorer import Scorer
+from sclip.model import ModelError, StructureCLIP, build_model
+from sclip.model.weights import CONFIG_FILE, WEIGHTS_FILE
+from sclip.storage.masking import mask
+from sclip.storage.place import Place, here, place
+from sclip.train.run_folder import RunFolder
+
+__all__ = ["open_model"]
+
+_FORMS = (
+    "a run (name, folder or URI), a checkpoint (step-*), an export or weights (folder or file), ARCHITECTURE:TAG such "
+    "as ViT-B-32:openai (no tag: random weights), or models:/NAME@ALIAS"
+)
+
+
+def open_model(
+    name: str | Path, device: str = "cpu", tracking_uri: str = "", storage: str | Path = "~/sclip"
+) -> Scorer:
+    """Return the model that a name means, with its parser and tokenizer.
+
+    Args:
+        name: any of the forms above; what is there as a file or folder is taken for that before a run of this name.
+        device: "cpu", "cuda" or "cuda:1".
+        tracking_uri: the MLflow store of `models:/` names; empty: the SQLite store of `storage`.
+        storage: `run.storage`, below whose `runs` a run's name is looked for.
+
+    Raises ModelError, CheckpointError, RegistryError, ParserError or StorageError, one line with what was found and
+    what to do.
+    """
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise ModelError(f"device {device!r}: cpu, cuda or cuda:1")
+    if device != "cpu" and not torch.cuda.is_available():
+        raise ModelError(f"device {device!r}: no GPU that torch can use; take cpu")
+    text = str(name)
+    if not text.strip():
+        raise ModelError(f"{text!r}: names no model; name {_FORMS}")
+    if text.startswith("models:/"):
+        if not re.fullmatch(r"models:/[^/@]+[/@][^/@]+", text):
+            raise ModelError(f"{mask(text)!r}: write models:/NAME@ALIAS or models:/NAME/VERSION")
+        return _registered(text, device, tracking_uri, storage)
+    named = place(text) if "://" in text else Path(text).expanduser()
+    for path in (named, place(str(storage)) / "runs" / text):
+        if path.exists():
+            return _of_path(path, device)
+    architecture, separator, source = text.partition(":")
+    if separator and not source.startswith("//"):
+        return Scorer(_of_architecture(architecture, source), device=device)
+    raise ModelError(f"{mask(text)!r}: no such model; name {_FORMS}")
+
+
+def _registered(name: str, device: str, tracking_uri: str, storage: str | Path) -> Scorer:
+    # mlflow takes seconds to import.
+    from sclip import registry, tracking
+
+    uri = tracking_uri or tracking.store_uri(Config(), str(storage))
+    with tempfile.TemporaryDirectory() as folder:
+        return Scorer.load(registry.download(name, uri, folder), device)
+
+
+def _of_path(path: Place, device: str) -> Scorer:
+    if (path / "config.json").is_file() and not (path / WEIGHTS_FILE).is_file():
+        finished = (path / "model" / WEIGHTS_FILE).is_file()
+        if not finished and not any(path.glob("step-*")):
+            raise ModelError(f"{path}: a run without a checkpoint yet")
+        if not finished and RunFolder(path).latest() is None:
+            raise ModelError(f"{path}: a run without a complete checkpoint yet")
+    of_export = [path.parent] if path.name == WEIGHTS_FILE else []
+    for export in (path / "model", path, *of_export):
+        if (export / WEIGHTS_FILE).is_file() and (export / CONFIG_FILE).is_file():
+            with here(export) as folder:
+                return Scorer.load(folder, device)
+    try:
+        found = convert.opened(path)
+    except ModelError as error:
+        if "--model" in str(error):
+            raise ModelError(
+                f"{path}: does not say of which architecture it is; name it ARCHITECTURE:{path}"
+            ) from error
+        raise
+    return Scorer(found.model, found.spacy_model or "", device)
+
+
+def _of_architecture(architecture: str, source: str) -> StructureCLIP:
+    config = ModelConfig(name=architecture, pretrained=source, kee=KEEConfig(enabled=False))
+    if architecture.endswith("-quickgelu") and Path(source).expanduser().exists():
+        config = ModelConfig(name=architecture, pretrained=source, quick_gelu="on", kee=config.kee)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return build_model(config)
+    except ModelError as error:
+        if "model.quick_gelu=" in str(error):
+            raise ModelError(
+                f"{error}; jobs/convert.py {source} FOLDER --model {architecture} --quick-gelu on|off makes an export "
+                "that says it"
+            ) from error
+        raise

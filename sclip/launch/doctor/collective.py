@@ -1,0 +1,105 @@
+"""Whether the workers of a run could talk: an all-reduce over every GPU of the cluster, or over its nodes without any.
+
+Over nccl each GPU has a process that holds it, as a worker does, and also multiplies two matrices: a GPU that Ray
+counts and torch cannot use is found here. A GPU in use by another job is told, not waited for.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+
+import ray
+import torch
+import torch.distributed as dist
+
+from sclip.launch.doctor.finding import Finding
+from sclip.launch.doctor.nodes import Answer, Node, on, within
+
+__all__ = ["check_collective", "judge_collective"]
+
+_ELEMENTS = 2**22
+"""fp32 numbers that are added up: 16 MB."""
+
+
+class _Rank:
+    """One process of the group."""
+
+    def address(self) -> tuple[str, int]:
+        """Return where the others find this one."""
+        place = ray.util.get_node_ip_address()
+        with socket.socket() as probe:
+            probe.bind((place, 0))
+            return place, int(probe.getsockname()[1])
+
+    def reduce(self, master: tuple[str, int], rank: int, world_size: int, timeout_s: float) -> float:
+        """Return the GB that are added up a second. Raises what torch does, and RuntimeError for a wrong sum."""
+        cuda = bool(ray.get_gpu_ids())
+        if cuda and not torch.cuda.is_available():
+            raise RuntimeError(
+                "Ray counts a GPU here, torch sees none: driver, CUDA build of torch, or runtime class"
+            )
+        device = torch.device("cuda" if cuda else "cpu")
+        square = torch.ones(256, 256, device=device)
+        if (product := float((square @ square)[0, 0])) != 256:
+            raise RuntimeError(f"the device multiplies wrongly: {product}, not 256")
+        dist.init_process_group(
+            "nccl" if cuda else "gloo", init_method=f"tcp://{master[0]}:{master[1]}", rank=rank, world_size=world_size,
+            timeout=timedelta(seconds=timeout_s),
+        )  # fmt: skip
+        try:
+            numbers = torch.full((_ELEMENTS,), float(rank + 1), device=device)
+            dist.all_reduce(numbers.clone())  # the first one connects
+            started = time.perf_counter()
+            dist.all_reduce(numbers)
+            total = float(numbers[-1])
+            seconds = time.perf_counter() - started
+        finally:
+            dist.destroy_process_group()
+        if total != world_size * (world_size + 1) / 2:
+            raise RuntimeError(f"the sum of {world_size} ranks is {total}")
+        return 4 * _ELEMENTS / seconds / 1e9
+
+
+def check_collective(nodes: list[Node], timeout_s: float) -> list[Finding]:
+    """Add up numbers over a process for each GPU, or each node where there is no GPU."""
+    gpus = any(node.gpus for node in nodes)
+    places = [node for node in nodes for _ in range(node.gpus if gpus else 1)]
+    if not places:
+        return []
+    actor = ray.remote(num_cpus=0, max_restarts=0)(_Rank)
+    ranks = [
+        actor.options(num_gpus=1 if gpus else 0, scheduling_strategy=on(node)).remote() for node in places
+    ]
+    try:
+        started = within({at: rank.address.remote() for at, rank in enumerate(ranks)}, timeout_s)
+        if any(answer.failure for answer in started.values()):
+            return judge_collective(places, started, gpus)
+        master = started[0].value
+        asked = {at: rank.reduce.remote(master, at, len(ranks), timeout_s) for at, rank in enumerate(ranks)}
+        return judge_collective(places, within(asked, 2 * timeout_s), gpus)
+    finally:
+        for rank in ranks:
+            ray.kill(rank)
+
+
+def judge_collective(places: list[Node], answers: Mapping[int, Answer], gpus: bool) -> list[Finding]:
+    """Say which ranks did not take part, or how fast they are together."""
+    name = "nccl" if gpus else "gloo"
+    failed: dict[str, str] = {}
+    for at, answer in answers.items():
+        if answer.failure:
+            failed.setdefault(places[at].name, answer.failure)
+    if not failed:
+        unit = "GPUs" if gpus else "nodes"
+        slowest = min(answer.value for answer in answers.values())
+        told = f"all-reduce over {len(places)} {unit}, {slowest:,.2f} GB/s"
+        return [Finding(name, "cluster", "ok", told)]
+    if gpus:
+        remedy = "GPUs in use by another job are not waited for; else nvidia-smi there, NCCL_DEBUG=INFO and"
+        remedy += " NCCL_SOCKET_IFNAME, and open all ports between the nodes"
+    else:
+        remedy = "open all ports between the nodes, and name the interface with GLOO_SOCKET_IFNAME"
+    return [Finding(name, node, "fail", told, remedy) for node, told in failed.items()]

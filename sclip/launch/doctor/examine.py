@@ -1,0 +1,97 @@
+"""All checks one after the other, over the nodes that are there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import ray
+from ray._private.authentication.authentication_utils import is_token_auth_enabled
+
+from sclip.config import Config
+from sclip.launch.doctor import machine, reach
+from sclip.launch.doctor.collective import check_collective
+from sclip.launch.doctor.finding import Finding
+from sclip.launch.doctor.nodes import Answer, Node, alive, probed
+
+__all__ = ["CHECKS", "examine"]
+
+CHECKS = (
+    "nodes", "versions", "clock", "shared memory", "disk", "open files", "authentication", "storage", "shards",
+    "mlflow", "gloo", "nccl",
+)  # fmt: skip
+"""By the names of their findings."""
+_ROUNDS = 5
+"""Questions about a clock: the first ones wait for the connection."""
+
+
+def examine(config: Config, timeout_s: float, tell: Callable[[str], None]) -> list[Finding]:
+    """Return what every check finds on the connected cluster.
+
+    Args:
+        config: of the run that is to go there; `run.storage` as the driver expands it.
+        timeout_s: longest that any node is waited for in one check.
+        tell: called with the name of each check as it begins.
+    """
+    storage = config.run.storage
+    if "://" not in storage:
+        storage = str(Path(storage).expanduser().absolute())
+    nodes, lost = alive()
+    findings = [
+        Finding(
+            "nodes", name.partition(":")[0], "warn", name.partition(": ")[2], "see its log, or ray list nodes"
+        )
+        for name in lost
+    ]
+    tell("nodes")
+    with probed(nodes, timeout_s) as probes:
+        reached = probes.each(machine.process_id)
+        findings += judge_nodes(reached)
+        probes.nodes = [node for node in nodes if not reached[node].failure]
+        tell("versions")
+        findings += _answered(
+            "versions", found := probes.each(machine.look_versions, config.data.spacy_model)
+        )
+        findings += machine.judge_versions(found)
+        tell("clock")
+        findings += machine.judge_clock(probes.rounds(machine.look_clock, _ROUNDS))
+        tell("machine")
+        found = probes.each(machine.look_machine, "" if "://" in storage else storage)
+        findings += _answered("machine", found)
+        for judge in (machine.judge_shm, machine.judge_disk, machine.judge_files):
+            findings += judge(found)
+        tell("authentication")
+        findings.append(
+            machine.check_authentication(is_token_auth_enabled(), [node.address for node in nodes])
+        )
+        tell("storage")
+        findings += reach.check_storage(probes, storage)
+        tell("shards")
+        findings += reach.check_shards(probes, config)
+        tell("mlflow")
+        findings.append(reach.check_mlflow(config, timeout_s))
+        tell("all-reduce")
+        findings += check_collective(probes.nodes, timeout_s)
+    return findings
+
+
+def judge_nodes(reached: dict[Node, Answer]) -> list[Finding]:
+    """Say which nodes do not answer."""
+    remedy = "ray status, and that node's raylet.out; it needs this Python and this package"
+    silent = [
+        Finding("nodes", node.name, "fail", answer.failure, remedy)
+        for node, answer in reached.items()
+        if answer.failure
+    ]
+    has = ray.cluster_resources()
+    told = f"{len(reached) - len(silent)} answer, {has.get('CPU', 0):g} CPUs, {has.get('GPU', 0):g} GPUs"
+    return [*silent, Finding("nodes", "cluster", "ok" if len(silent) < len(reached) else "fail", told)]
+
+
+def _answered(check: str, answers: dict[Node, Answer]) -> list[Finding]:
+    remedy = "run it again; a node that is slow to answer here is slow in a run"
+    return [
+        Finding(check, node.name, "fail", answer.failure, remedy)
+        for node, answer in answers.items()
+        if answer.failure
+    ]

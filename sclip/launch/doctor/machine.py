@@ -1,0 +1,178 @@
+"""What a node is like: versions, clock, memory, disk and limits; and whether that is enough and everywhere the same."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import resource
+import shutil
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from sclip.launch.doctor.finding import Finding, Status
+from sclip.launch.doctor.nodes import Answer, Node
+
+PACKAGES = ("ray", "torch", "open_clip_torch", "spacy")
+_GB = 1e9
+_MOST_SKEW_S = 2.0
+"""Ray, S3's signatures and MLflow's order of metrics bear more; what is larger shows that nobody sets the clock."""
+_FULL, _NEARLY_FULL = 0.95, 0.85
+"""Shares of a disk; at the first Ray takes no more objects onto it."""
+_FILES, _FEWEST_FILES = 65536, 4096
+"""Open files: what Ray recommends, and where a few hundred actors begin to fail."""
+
+
+def look_versions(spacy_model: str) -> dict[str, str]:
+    """Return the versions of what a run depends on, on this node."""
+    from sclip.scenegraph import ParserError, parser_version
+
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "missing"
+    try:
+        found["parser"] = parser_version(spacy_model)
+    except ParserError:
+        found["parser"] = "missing"
+    package, digest = Path(__file__).parents[2], hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(str(path.relative_to(package)).encode() + path.read_bytes())
+    return found | {"sclip": digest.hexdigest()[:12]}
+
+
+def judge_versions(answers: Mapping[Node, Answer]) -> list[Finding]:
+    """Compare every node with what most of them have."""
+    known = {node: answer.value for node, answer in answers.items() if not answer.failure}
+    names = list(dict.fromkeys(name for found in known.values() for name in found))
+    usual = {name: Counter(found[name] for found in known.values()).most_common(1)[0][0] for name in names}
+    findings = []
+    for node, found in known.items():
+        other = [
+            f"{name} {found[name]}, elsewhere {usual[name]}" for name in names if found[name] != usual[name]
+        ]
+        missing = [name for name in names if found[name] == "missing"]
+        if other or missing:
+            told = "; ".join(other) or f"missing: {', '.join(missing)}"
+            remedy = "give every node the same image, or pip install --constraint constraints.txt there"
+            findings.append(Finding("versions", node.name, "fail", told, remedy))
+    if known and not findings:
+        told = ", ".join(f"{name} {version}" for name, version in usual.items())
+        findings.append(Finding("versions", f"all {len(known)} nodes", "ok", told))
+    return findings
+
+
+def look_machine(storage: str) -> dict[str, Any]:
+    """Return shared memory, disks and limits of this node; `storage` is a folder, or empty."""
+    disks = {path: _disk(path) for path in dict.fromkeys(filter(None, (_temporary(), storage)))}
+    return {
+        "shm": shutil.disk_usage("/dev/shm").total if Path("/dev/shm").is_dir() else 0,
+        "disks": {path: usage for path, usage in disks.items() if usage},
+        "files": resource.getrlimit(resource.RLIMIT_NOFILE),
+    }
+
+
+def _temporary() -> str:
+    import ray
+
+    return str(ray._private.worker.global_worker.node.get_session_dir_path())
+
+
+def _disk(path: str) -> tuple[int, int] | None:
+    """Return free and all bytes of the disk that a path, or the nearest folder above it, lies on."""
+    place = Path(path)
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    usage = shutil.disk_usage(place)
+    return usage.free, usage.total
+
+
+def judge_shm(answers: Mapping[Node, Answer]) -> list[Finding]:
+    """Ray's object store lies in /dev/shm; where it does not fit, Ray takes a disk and every block waits for it."""
+    findings = []
+    for node, answer in answers.items():
+        if answer.failure:
+            continue
+        has, needs = answer.value["shm"], node.object_store_bytes
+        told = f"/dev/shm {has / _GB:.1f} GB, object store {needs / _GB:.1f} GB"
+        remedy = "mount a larger one: an emptyDir with medium Memory at /dev/shm, or docker run --shm-size"
+        enough = has >= needs
+        findings.append(
+            Finding("shared memory", node.name, "ok" if enough else "warn", told, "" if enough else remedy)
+        )
+    return findings
+
+
+def judge_disk(answers: Mapping[Node, Answer]) -> list[Finding]:
+    """Say which disks are full."""
+    findings = []
+    for node, answer in answers.items():
+        for path, (free, total) in () if answer.failure else answer.value["disks"].items():
+            used = 1 - free / total
+            status: Status = "fail" if used >= _FULL else "warn" if used >= _NEARLY_FULL else "ok"
+            told = f"{free / _GB:,.1f} of {total / _GB:,.1f} GB free at {path}"
+            remedy = "" if status == "ok" else f"make room there: at {_FULL:.0%} Ray stops writing to it"
+            findings.append(Finding("disk", node.name, status, told, remedy))
+    return findings
+
+
+def judge_files(answers: Mapping[Node, Answer]) -> list[Finding]:
+    """Say where too few files can be open; a process may raise its limit up to the hard one, as Ray does."""
+    findings = []
+    for node, answer in answers.items():
+        if answer.failure:
+            continue
+        soft, hard = (_FILES if limit == resource.RLIM_INFINITY else limit for limit in answer.value["files"])
+        status: Status = "fail" if hard < _FEWEST_FILES else "warn" if soft < _FEWEST_FILES else "ok"
+        remedy = (
+            ""
+            if status == "ok"
+            else f"ulimit -n {_FILES} before ray start, or docker run --ulimit nofile={_FILES}"
+        )
+        findings.append(Finding("open files", node.name, status, f"{soft:,} (at most {hard:,})", remedy))
+    return findings
+
+
+def look_clock() -> float:
+    """Return this node's seconds since 1970."""
+    return time.time()
+
+
+def judge_clock(rounds: Mapping[Node, Sequence[tuple[float, float, float]]]) -> list[Finding]:
+    """Compare clocks: of several questions the one that was answered soonest says most, as NTP does it."""
+    findings = []
+    for node, times in rounds.items():
+        if not times:
+            findings.append(
+                Finding("clock", node.name, "fail", "no answer", "look at this node's load and network")
+            )
+            continue
+        before, there, after = min(times, key=lambda one: one[2] - one[0])
+        skew, uncertain = there - (before + after) / 2, (after - before) / 2
+        bad = abs(skew) - uncertain > _MOST_SKEW_S
+        told = f"{1000 * skew:+,.0f} ms of the driver's, known to {1000 * uncertain:,.0f}"
+        remedy = "set the clock by NTP (chronyd) on that node" if bad else ""
+        findings.append(Finding("clock", node.name, "fail" if bad else "ok", told, remedy))
+    return findings
+
+
+def check_authentication(token: bool, addresses: Sequence[str]) -> Finding:
+    """Say whether whoever reaches the head's port can run code on the cluster."""
+    if token:
+        return Finding("authentication", "cluster", "ok", "Ray asks for a token")
+    if all(address.startswith("127.") for address in addresses):
+        return Finding("authentication", "cluster", "ok", "off, on loopback only")
+    told = "off: whoever reaches the head can run code on it"
+    remedy = "start Ray with RAY_AUTH_MODE=token and the same RAY_AUTH_TOKEN on every node"
+    return Finding("authentication", "cluster", "fail", told, remedy)
+
+
+def process_id() -> int:
+    """Return the id of this process."""
+    return os.getpid()

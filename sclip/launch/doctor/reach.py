@@ -1,0 +1,171 @@
+"""What lies outside of the cluster: the storage, the shards and MLflow, as each node reaches them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as Late
+
+from sclip.config import Config
+from sclip.data.shards import Sample, ShardError, expand, read_shard
+from sclip.launch.doctor.finding import Finding
+from sclip.launch.doctor.nodes import Answer, Node, Nodes
+from sclip.storage.filesystem import filesystem
+from sclip.storage.masking import mask
+from sclip.tracking import TrackingError, try_store
+
+__all__ = ["check_mlflow", "check_shards", "check_storage", "judge_shards", "judge_storage"]
+
+_SAMPLE_S, _SAMPLES = 5.0, 2000
+"""What a node reads of the shards: for so long, or so many samples."""
+_SHARDS = 3
+"""Of all shards, spread over them: a part that is not there is rarely the first."""
+_SLOW = 0.25
+"""A node that reads at less than this share of the fastest is slow."""
+_TELLING_S = 0.5
+"""A rate of less than so many seconds says nothing of a node."""
+
+
+def write(folder: str, name: str) -> None:
+    """Write, read and leave a small file in the storage."""
+    fs, path = filesystem(_in(folder, name))
+    fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+    with fs.open(path, "wb") as file:
+        file.write(name.encode())
+    with fs.open(path, "rb") as file:
+        if file.read() != name.encode():
+            raise OSError("what was written is not what is read")
+
+
+def seen(folder: str, names: Sequence[str]) -> list[str]:
+    """Return which of the files this node sees."""
+    return [name for name in names if _exists(_in(folder, name))]
+
+
+def _exists(uri: str) -> bool:
+    fs, path = filesystem(uri)
+    return bool(fs.exists(path))
+
+
+def remove(folder: str, name: str) -> None:
+    """Remove a file that `write` left."""
+    fs, path = filesystem(_in(folder, name))
+    fs.rm_file(path)
+
+
+def _in(folder: str, name: str) -> str:
+    base, mark, query = folder.partition("?")
+    return f"{base.rstrip('/')}/.doctor-{name}{mark}{query}"
+
+
+def check_storage(nodes: Nodes, storage: str) -> list[Finding]:
+    """Let every node write a file into `run.storage`, see those of all others, and remove its own."""
+    written = nodes.each(write, storage, own=_name)
+    wrote = [node for node, answer in written.items() if not answer.failure]
+    sees = nodes.each(seen, storage, [node.id for node in wrote])
+    removed = nodes.each(remove, storage, own=_name, of=wrote)
+    return judge_storage(storage, written, sees, removed)
+
+
+def _name(node: Node) -> str:
+    return node.id
+
+
+def judge_storage(
+    storage: str, written: Mapping[Node, Answer], sees: Mapping[Node, Answer], removed: Mapping[Node, Answer]
+) -> list[Finding]:
+    """Say which node cannot write, see what others wrote, or remove."""
+    place = mask(storage)
+    shared = (
+        f"run.storage={place} must be one folder or bucket for all nodes: mount it on each, or name a URI"
+    )
+    rights = f"give this node the right to write and remove at {place}"
+    findings = []
+    for node, answer in written.items():
+        others = [other for other, of in written.items() if not of.failure and other != node]
+        see = sees.get(node, Answer(failure="was not asked"))
+        blind = [other.name for other in others if other.id not in (see.value or ())]
+        if answer.failure:
+            findings.append(
+                Finding("storage", node.name, "fail", f"cannot write: {mask(answer.failure)}", rights)
+            )
+        elif see.failure:
+            findings.append(
+                Finding("storage", node.name, "fail", f"cannot list: {mask(see.failure)}", rights)
+            )
+        elif blind:
+            findings.append(
+                Finding("storage", node.name, "fail", f"does not see what {blind[0]} wrote", shared)
+            )
+        elif failure := removed[node].failure:
+            findings.append(Finding("storage", node.name, "fail", f"cannot remove: {mask(failure)}", rights))
+        else:
+            told = "writes, reads, removes" + (f", sees {len(others)} others" if others else "")
+            findings.append(Finding("storage", node.name, "ok", told))
+    return findings
+
+
+def read_some(shards: Sequence[str], caption_field: str) -> tuple[int, int, float]:
+    """Return the samples and bytes that this node reads of the shards, and the seconds that it takes."""
+    started, samples, size = time.perf_counter(), 0, 0
+    for shard in shards:
+        for item in read_shard(shard, caption_field):
+            if isinstance(item, Sample):
+                samples, size = samples + 1, size + len(item.image)
+            if samples >= _SAMPLES or time.perf_counter() - started > _SAMPLE_S:
+                return samples, size, time.perf_counter() - started
+    return samples, size, time.perf_counter() - started
+
+
+def check_shards(nodes: Nodes, config: Config) -> list[Finding]:
+    """Read the beginning of a few shards on every node."""
+    if not config.data.shards:
+        return [Finding("shards", "cluster", "ok", "none given: scenes are generated into run.storage")]
+    try:
+        found = expand(config.data.shards)
+    except ShardError as error:
+        return [Finding("shards", "driver", "fail", str(error), "check data.shards, and the credentials")]
+    chosen = [found[at * (len(found) - 1) // max(1, _SHARDS - 1)] for at in range(min(_SHARDS, len(found)))]
+    return judge_shards(
+        len(found), nodes.each(read_some, list(dict.fromkeys(chosen)), config.data.caption_field)
+    )
+
+
+def judge_shards(shards: int, answers: Mapping[Node, Answer]) -> list[Finding]:
+    """Say which node cannot read, finds nothing, or reads far slower than the fastest."""
+    findings = []
+    rates = {node: a.value[0] / max(a.value[2], 1e-9) for node, a in answers.items() if not a.failure}
+    fastest = max(rates.values(), default=0.0)
+    for node, answer in answers.items():
+        if answer.failure:
+            remedy = "mount the shards on every node, or give it the credentials (README, Your own data)"
+            findings.append(Finding("shards", node.name, "fail", mask(answer.failure), remedy))
+            continue
+        samples, size, seconds = answer.value
+        told = (
+            f"{rates[node]:,.0f} samples/s, {size / 1e6 / max(seconds, 1e-9):,.0f} MB/s of {shards:,} shards"
+        )
+        if not samples:
+            remedy = "python jobs/validate.py says what is wrong with them"
+            findings.append(Finding("shards", node.name, "fail", "no sample in the first shards", remedy))
+        elif seconds >= _TELLING_S and rates[node] < _SLOW * fastest:
+            remedy = f"the fastest node reads {fastest:,.0f} a second: look at this one's network or mount"
+            findings.append(Finding("shards", node.name, "warn", told, remedy))
+        else:
+            findings.append(Finding("shards", node.name, "ok", told))
+    return findings
+
+
+def check_mlflow(config: Config, timeout_s: float) -> Finding:
+    """Write a run into the tracking store and take it back, from the driver, which alone writes there."""
+    pool = ThreadPoolExecutor(1)
+    try:
+        place = pool.submit(try_store, config).result(timeout_s)
+    except (TrackingError, Late) as error:
+        told = str(error) or f"no answer in {timeout_s:g} s"
+        remedy = "check tracking.uri, MLFLOW_TRACKING_TOKEN or _USERNAME and _PASSWORD, and the server"
+        return Finding("mlflow", "driver", "fail", told, remedy)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    return Finding("mlflow", "driver", "ok", f"{place}: a run was written and removed")

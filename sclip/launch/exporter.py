@@ -1,0 +1,163 @@
+"""What Prometheus is told of a run: the reports of the worker loop in, metrics of Ray's own exporter out.
+
+The driver tells it, from the reports that it shows and records anyway: ranks step together and a report is of all of
+them, so that nothing is measured in the loop for it. The one label is the run.
+
+Of Ray 2.60, measured: the exported name is `ray_` and the name here, and nothing more where a counter's ends in
+_total; a gauge is gone 20 s after it was last set, so that a thread sets all of them again; NaN is dropped; what was
+set before the end of the process is still sent.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from types import TracebackType
+from typing import Any
+
+from ray.util.metrics import Counter, Gauge
+
+from sclip.run.stopping import Stopped
+from sclip.train.health import TrainingDiverged
+
+__all__ = ["COUNTERS", "GAUGES", "Exported"]
+
+GAUGES = {
+    "sclip_training": "1 while workers train, 0 once they are through or were stopped by hand",
+    "sclip_workers": "Training workers",
+    "sclip_restarts": "Times that the workers were started anew after a loss",
+    "sclip_step": "Optimizer steps",
+    "sclip_epoch": "Epochs, as a fraction",
+    "sclip_samples": "Samples that the weights were trained on",
+    "sclip_planned_samples": "Samples of all epochs together",
+    "sclip_loss": "Loss, its mean over the steps since the last report",
+    "sclip_learning_rate": "Learning rate",
+    "sclip_grad_norm": "Norm of the gradient before it is clipped",
+    "sclip_samples_per_second": "Samples trained on a second",
+    "sclip_tokens_per_second": "Text tokens trained on a second",
+    "sclip_data_wait_ratio": "Share of the time that training waited for data",
+    "sclip_mfu_ratio": "Model FLOP/s over the peak of the GPUs, where that is known",
+    "sclip_quarantined_samples": "Samples that could not be trained on",
+    "sclip_filtered_samples": "Samples left out for the size of their graphs",
+    "sclip_nonfinite_steps": "Steps without an update, their loss or gradient being not finite",
+    "sclip_checkpoint_step": "Step of the newest whole checkpoint",
+    "sclip_checkpoint_timestamp_seconds": "When it was whole; before the first one, when this start of the run began",
+    "sclip_checkpoint_stall_seconds": "Seconds that training stood still for it",
+    "sclip_read_utilisation_ratio": "Share of their time in which readers read",
+    "sclip_encode_utilisation_ratio": "Share of their time in which encoders work",
+    "sclip_encoded_queue_samples": "Encoded samples that wait for a worker",
+}
+COUNTERS = {
+    "sclip_samples_total": "Samples trained on, also those that a restart from a checkpoint trains on again",
+    "sclip_train_seconds_total": "Seconds of training that were reported",
+    "sclip_data_wait_seconds_total": "Of these, seconds that training waited for data",
+}
+
+_OF_METRICS = {
+    "epoch": "sclip_epoch", "loss": "sclip_loss", "learning_rate": "sclip_learning_rate",
+    "grad_norm": "sclip_grad_norm", "samples_per_s": "sclip_samples_per_second",
+    "tokens_per_s": "sclip_tokens_per_second", "data_wait": "sclip_data_wait_ratio", "mfu": "sclip_mfu_ratio",
+    "quarantined": "sclip_quarantined_samples", "filtered": "sclip_filtered_samples",
+    "skipped": "sclip_nonfinite_steps",
+}  # fmt: skip
+_OF_STREAM = {
+    "read_utilisation": "sclip_read_utilisation_ratio", "encode_utilisation": "sclip_encode_utilisation_ratio",
+    "encoded_queue": "sclip_encoded_queue_samples",
+}  # fmt: skip
+_AGAIN_S = 5.0
+"""Seconds after which gauges are set again, half of Ray's interval."""
+
+
+class Exported:
+    """The metrics of one run in training, as a context around it.
+
+    Where it is left by an error sclip_training stays at 1 and ends with the process, by which an alert knows that the
+    run did not come through; a loss that is not finite, which ended it, is counted.
+
+    Args:
+        run: name of the run.
+        samples: samples of all epochs together.
+    """
+
+    def __init__(self, run: str, samples: int) -> None:
+        self._labels = {"run": run}
+        self._gauges = {name: Gauge(name, text, ("run",)) for name, text in GAUGES.items()}
+        self._counters = {name: Counter(name, text, ("run",)) for name, text in COUNTERS.items()}
+        self._values: dict[str, float] = {
+            "sclip_training": 1, "sclip_restarts": 0, "sclip_planned_samples": samples,
+            "sclip_checkpoint_timestamp_seconds": time.time(),
+        }  # fmt: skip
+        self._samples = 0
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._again, name="prometheus", daemon=True)
+
+    def __enter__(self) -> Exported:
+        self._set({})
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if str(error).startswith(TrainingDiverged.__name__):
+            self._set({"sclip_nonfinite_steps": self._values.get("sclip_nonfinite_steps", 0) + 1})
+        elif isinstance(error, Stopped) or not isinstance(error, Exception):
+            self._set({"sclip_training": 0})
+        self._ended.set()
+        self._thread.join()
+
+    def report(self, report: dict[str, Any]) -> None:
+        """Tell of one report of the worker loop."""
+        kind = report["kind"]
+        if kind == "start":
+            self._samples = report["samples"]
+            self._set(
+                {
+                    "sclip_workers": report["workers"],
+                    "sclip_step": report["step"],
+                    "sclip_samples": report["samples"],
+                    "sclip_quarantined_samples": report["quarantined"],
+                    "sclip_nonfinite_steps": report["skipped"],
+                }
+            )
+        elif kind == "lost":
+            self._set({"sclip_restarts": self._values["sclip_restarts"] + 1})
+        elif kind == "checkpoint":
+            self._set(
+                {
+                    "sclip_checkpoint_step": report["step"],
+                    "sclip_checkpoint_timestamp_seconds": time.time(),
+                    "sclip_checkpoint_stall_seconds": report["seconds"],
+                }
+            )
+        elif kind == "metrics":
+            self._metrics(report)
+
+    def _metrics(self, report: dict[str, Any]) -> None:
+        metrics, stream = report["metrics"], report["stream"]
+        found = {"sclip_step": report["step"], "sclip_samples": report["samples"]}
+        found |= {_OF_METRICS[name]: value for name, value in metrics.items() if name in _OF_METRICS}
+        found |= {_OF_STREAM[name]: value for name, value in stream.items() if name in _OF_STREAM}
+        self._set(found)
+        new, self._samples = report["samples"] - self._samples, report["samples"]
+        seconds = new / metrics["samples_per_s"] if new > 0 else 0.0
+        self._add("sclip_samples_total", new)
+        self._add("sclip_train_seconds_total", seconds)
+        self._add("sclip_data_wait_seconds_total", seconds * metrics["data_wait"])
+
+    def _add(self, name: str, value: float) -> None:
+        if value > 0:  # Ray takes no other
+            self._counters[name].inc(value, self._labels)
+
+    def _set(self, values: dict[str, float]) -> None:
+        with self._lock:
+            self._values |= values
+            for name, value in self._values.items():
+                if math.isfinite(value):
+                    self._gauges[name].set(value, self._labels)
+
+    def _again(self) -> None:
+        while not self._ended.wait(_AGAIN_S):
+            self._set({})

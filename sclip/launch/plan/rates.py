@@ -1,0 +1,174 @@
+"""What one worker, one encoder and one reader do in a second: as told, as an earlier run measured it, or by a rule.
+
+An earlier run is one of the same model and work in `run.storage`; its journal says how fast it was. Without one, a GPU
+is taken to reach `UTILISATION` of its peak on the operations that a step needs (`sclip.train.flops`), and an encoder to
+be one core on photographs of 640 x 480. Nothing is guessed of workers on CPUs or on GPUs whose peak is not known.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from sclip.config import Config, ConfigError
+from sclip.config.loader import flatten, to_tree
+from sclip.model import build_model
+from sclip.storage.place import Place, place
+from sclip.tracking.journal import history
+from sclip.train.flops import StepFlops, peak_flops
+
+__all__ = ["Rate", "Rates", "find", "given"]
+
+UTILISATION = 0.2
+"""Share of a GPU's dense peak. Published for towers of this size: 0.18 to 0.21 (LAION's CLAP on GH200, plain DDP), 0.38
+for ViT-g/14 (NVIDIA NeMo on A100); small shares of a batch are nearer to the first."""
+
+SECONDS = {"parse": 1.13e-3, "draw": 0.33e-3, "decode": 2.72e-3, "tokenise": 0.10e-3}
+"""Of a busy server's core (EPYC, 2 shared cores) for one sample: COCO's photographs of 640 x 480, its captions."""
+READ_S = 0.20e-3
+"""The same of a reader on a local disk."""
+REMOTE_BYTES_PER_S = 85e6
+"""Of one stream of an object store: what AWS tells to expect of S3."""
+SAMPLE_BYTES, PIXELS = 162e3, 640 * 480
+"""Of COCO's photographs."""
+
+STAGES = ("worker", "encoder", "reader")
+_WORK = re.compile(
+    r"(model|loss|scenes)\.|train\.(batch_size|micro_batch|precision|use_gpu|activation_checkpointing|compile|pack_text"
+    r"|worker_threads)$|data\.(annotations|crop_scale|spacy_model|actor_cpus)$"
+)
+"""Keys that the rates depend on."""
+_LATEST = 50
+"""Runs that are looked at: a sweep leaves thousands."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Samples that one of them does in a second, and how that is known."""
+
+    per_s: float
+    source: str
+
+
+Rates = Mapping[str, Rate]
+"""By STAGES, those that are known."""
+
+
+def given(text: str) -> dict[str, Rate]:
+    """Return the rates of `worker=900,encoder=120`. Raises ConfigError."""
+    found = {}
+    for part in filter(None, re.split(r"[,\s]+", text)):
+        stage, _, value = part.partition("=")
+        try:
+            rate = float(value)
+        except ValueError:
+            rate = 0.0
+        if stage not in STAGES or not 0 < rate < float("inf"):
+            raise ConfigError(
+                f"--rates {part!r}: write {'=N, '.join(STAGES)}=N, samples a second of one of them"
+            )
+        found[stage] = Rate(rate, "as given")
+    return found
+
+
+def find(config: Config, known: Rates, accelerators: Iterable[str], annotated: bool) -> dict[str, Rate]:
+    """Return the best that is known of each stage, `known` before all else.
+
+    Args:
+        config: of the run, sized.
+        known: as the user gave them.
+        accelerators: Ray's names of the GPUs that workers lie on.
+        annotated: whether graphs and negatives are read from the shards.
+    """
+    found = _rules(config, annotated) | _measured(config) | dict(known)
+    if "worker" not in found and config.train.use_gpu and (rate := _gpu(config, accelerators)):
+        found["worker"] = rate
+    return found
+
+
+def _rules(config: Config, annotated: bool) -> dict[str, Rate]:
+    pixels = PIXELS if config.data.shards else config.scenes.image_size**2
+    seconds = SECONDS | {"decode": SECONDS["decode"] * pixels / PIXELS}
+    work = sum(s for stage, s in seconds.items() if not annotated or stage not in ("parse", "draw"))
+    core = min(1.0, config.data.actor_cpus)
+    remote = any("://" in shard for shard in config.data.shards)
+    read_s = SAMPLE_BYTES / REMOTE_BYTES_PER_S if remote else READ_S
+    return {"encoder": Rate(core / work, "rule of thumb"), "reader": Rate(1 / read_s, "rule of thumb")}
+
+
+def _gpu(config: Config, accelerators: Iterable[str]) -> Rate | None:
+    peaks = {name: peak_flops(name, config.train.precision) for name in accelerators}
+    slowest = min(peaks, key=lambda name: peaks[name] or 0.0, default="")
+    peak = peaks.get(slowest)
+    if not peak:
+        return None
+    return Rate(UTILISATION * peak / _flops(config), f"{UTILISATION:.0%} of {slowest}'s peak")
+
+
+def _flops(config: Config) -> float:
+    """Return the operations of one sample in a step, with captions as long as COCO's, two triples and a negative."""
+    with torch.device("meta"):  # sizes alone
+        model = build_model(config.model, load_weights=False)
+    rows = max(1, config.train.batch_size // max(1, config.train.num_workers))
+    text = np.zeros((rows, 77), np.int64)
+    text[:, 12] = 1
+    columns: dict[str, Any] = {"valid": np.ones(rows, bool), "text": text}
+    if config.model.kee.enabled:
+        columns["triples"] = np.zeros((rows, 2, 3, 1), np.int64)
+    if config.loss.negatives != "none":
+        columns |= {"negative_text": text[:, None], "has_negative": np.ones((rows, 1), bool)}
+        if config.model.kee.enabled:
+            columns["negative_triples"] = columns["triples"][:, None]
+    return StepFlops(model, config)(columns, max(1, config.train.num_workers)) / rows
+
+
+def _measured(config: Config) -> dict[str, Rate]:
+    """Return what the latest run of the same work in this storage reached."""
+    storage = place(config.run.storage)
+    folder = storage / "runs"
+    asked = _work(to_tree(config), storage)
+    begun: list[Place] = list(folder.glob("*/config.json"))
+    runs = sorted(begun, key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in runs[:_LATEST]:
+        try:
+            tree = json.loads(path.read_text())
+            if _work(tree, storage) != asked:
+                continue
+            found = _of_curves(history(path.parent), int(tree["train"]["num_workers"]))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):  # of another version, or cut
+            continue
+        if found:
+            return {stage: Rate(rate, f"as {path.parent.name} measured") for stage, rate in found.items()}
+    return {}
+
+
+def _work(tree: dict[str, Any], storage: Place) -> dict[str, Any]:
+    found = {key: value for key, value in flatten(tree).items() if _WORK.match(key)}
+    own = str(storage / "scenes")  # masked, as in a record
+    found["data.shards"] = [shard for shard in tree["data"]["shards"] if not shard.startswith(own)]
+    return found
+
+
+def _of_curves(curves: Mapping[str, list[tuple[int, float]]], workers: int) -> dict[str, float]:
+    """Return the rates of one of each stage, from the later half of the curves: at the start everything waits."""
+
+    def typical(name: str) -> float:
+        values = [value for _, value in curves.get(name, [])]
+        return statistics.median(values[len(values) // 2 :]) if values else 0.0
+
+    found = {}
+    if (rate := typical("train/samples_per_s")) and workers:
+        found["worker"] = rate / max(0.05, 1 - typical("train/data_wait")) / workers
+    work = [typical(f"stream/{stage}_samples_per_s") for stage in SECONDS]
+    if any(work):
+        found["encoder"] = 1 / sum(1 / rate for rate in work if rate)
+    if read := typical("stream/read_samples_per_s"):
+        found["reader"] = read
+    return found

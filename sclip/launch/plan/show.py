@@ -1,0 +1,80 @@
+"""A plan in, its table and a few lines out."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from sclip.launch.plan.planning import Nodes, Plan
+
+__all__ = ["show"]
+
+
+def show(plan: Plan, console: Console) -> None:
+    """Print the plan: a line for each stage, then the nodes, the time and the price."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("stage", "what", "on"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("CPUs", "GPUs", "samples/s"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for stage in plan.stages:
+        rate = f"{stage.per_s:,.0f}" if stage.per_s else ""
+        table.add_row(
+            stage.name,
+            stage.what,
+            ", ".join(stage.on),
+            f"{stage.cpus:g}",
+            f"{stage.gpus:g}" if stage.gpus else "",
+            rate,
+        )
+    console.print(table)
+    for line in lines(plan):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def lines(plan: Plan) -> list[str]:
+    """Return what stands below the table."""
+    found = []
+    if plan.nodes:
+        found.append("nodes: " + ", ".join(map(_nodes, plan.nodes)))
+    found.append(_time(plan))
+    if plan.hourly is not None and plan.prices:
+        unit = f" {plan.prices.currency}".rstrip()
+        total = (
+            f", {plan.hourly * plan.hours:,.2f}{unit} in all" if plan.hours and not plan.bound_only else ""
+        )
+        spot = any(
+            name.kind.name in plan.prices.of and plan.prices.of[name.kind.name].spot for name in plan.nodes
+        )
+        found.append(
+            f"cost: {plan.hourly:,.2f}{unit} an hour with all of these nodes{total}"
+            + (", spot prices as in the table" if spot else "")
+        )
+    return found + list(plan.notes)
+
+
+def _nodes(nodes: Nodes) -> str:
+    asked, more = nodes.start - nodes.kind.alive, nodes.most - max(nodes.start, nodes.kind.alive)
+    if nodes.most <= nodes.kind.alive:
+        return f"{nodes.kind.alive} x {nodes.kind.name}"
+    parts = [f"{nodes.kind.alive} there"] if nodes.kind.alive else []
+    parts += [f"{asked} asked for"] if asked > 0 else []
+    parts += [f"{more} more for encoders"] if more > 0 else []
+    return f"{nodes.kind.name}: {' + '.join(parts)}"
+
+
+def _time(plan: Plan) -> str:
+    epochs = plan.config.train.epochs
+    samples = f"{plan.samples:,} samples in {epochs} epoch{'s' if epochs > 1 else ''}"
+    if not (plan.limit and plan.per_s and plan.hours is not None):
+        return f"{samples}; no rate is known before a first run (or --rates worker=N,encoder=N)"
+    how = f"{plan.limit.name} are the limit ({plan.limit.source})"
+    if plan.bound_only:
+        how += "; of workers on these devices nothing is known before a first run (or --rates worker=N)"
+        return f"{samples}: at most {plan.per_s:,.0f} a second, {_duration(plan.hours)} at least; {how}"
+    return f"{samples}: about {plan.per_s:,.0f} a second, {_duration(plan.hours)}; {how}"
+
+
+def _duration(hours: float) -> str:
+    return f"{hours:,.1f} h" if hours >= 1 else f"{max(1, round(60 * hours))} min"

@@ -1,0 +1,216 @@
+"""Ray Train around the worker loop: the stream is built anew at every start of the workers, and split.
+
+Ray Train calls the dataset's builder whenever a worker group starts (first, after a loss, after a resize), in
+its controller and before the workers; there the newest checkpoint says which rows are left.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+import ray.data
+import ray.exceptions
+import ray.train
+from ray.train.torch import TorchTrainer
+from ray.util.queue import Queue
+
+from sclip.config import ConfigError
+from sclip.data import stream
+from sclip.data.position import Position, PositionError
+from sclip.data.shards import ShardError
+from sclip.launch.cluster import beside_driver
+from sclip.launch.orders import Orders
+from sclip.launch.rendezvous import BoundTorchConfig
+from sclip.launch.resizing import CheckpointFirst
+from sclip.model import ModelError
+from sclip.scenegraph import ParserError
+from sclip.storage.place import Place, ray_storage
+from sclip.train import manifest
+from sclip.train.health import TrainingDiverged
+from sclip.train.loop import DATASET, TooManyQuarantined, TrainJob, train_worker
+from sclip.train.manifest import CheckpointError, NotWritten
+from sclip.train.run_folder import RunFolder
+
+LASTING = (
+    CheckpointError, ConfigError, ModelError, ParserError, PositionError, ShardError, TooManyQuarantined,
+    TrainingDiverged,
+)  # fmt: skip
+"""Errors that a restart of the workers would only meet again; NotWritten, of storage that may recover, is none."""
+
+
+_log = logging.getLogger("ray.train.sclip")
+"""Below Ray Train's own logger, the one that it sets up in its controller, where `build` runs."""
+
+
+class TrainingFailed(RuntimeError):
+    """Training ended before every sample was trained on; one line that says why, then where to go on."""
+
+
+def fit(
+    plan: stream.StreamPlan,
+    folder: RunFolder,
+    samples: int,
+    on_report: Callable[[dict[str, Any]], None],
+    orders: Orders,
+) -> None:
+    """Train until every sample of the plan is trained on, over any loss of workers, or until the order to stop.
+
+    Only what is done has `RunFolder.complete`. With train.min_workers it goes on with those that are left, and with
+    more once there is room for them: looked for every train.resize_every_s, after a checkpoint.
+
+    Args:
+        plan: the stream of the run.
+        folder: where its checkpoints stand; the newest is gone on from.
+        samples: samples of all epochs together.
+        on_report: called in a thread of the driver with each report of the worker loop.
+        orders: by which it may be asked to stop.
+
+    Raises TrainingFailed.
+    """
+    train, run = plan.config.train, plan.config.run
+    resources = {"CPU": train.worker_cpus} | ({"GPU": 1} if train.use_gpu else {})
+    if train.min_workers:
+        # Of a node that was lost Ray Train still counts the CPUs for some seconds, and would wait a minute for them.
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "15")
+    with _reports(on_report) as queue:
+        trainer = TorchTrainer(
+            _worker,
+            train_loop_config={"job": TrainJob(plan, folder.path, samples, queue, orders)},
+            # gloo beside nccl: row counts and positions are added up on the CPU without waiting for the GPU
+            torch_config=BoundTorchConfig(backend="cpu:gloo,cuda:nccl" if train.use_gpu else "gloo"),
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=(train.min_workers, train.num_workers)
+                if train.min_workers
+                else train.num_workers,
+                use_gpu=train.use_gpu,
+                resources_per_worker=resources,
+                elastic_resize_monitor_interval_s=train.resize_every_s,
+            ),
+            run_config=ray.train.RunConfig(
+                name=folder.path.name,
+                **ray_storage(folder.path.parent),
+                failure_config=ray.train.FailureConfig(max_failures=run.max_failures),
+                callbacks=[_OnErrors(queue), CheckpointFirst(orders)],
+            ),
+            datasets={DATASET: lambda: build(plan, folder.path)},
+            dataset_config=_UnevenSplit(orders),
+        )
+        try:
+            trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            raise TrainingFailed(_first_line(error)) from error
+
+
+def build(plan: stream.StreamPlan, path: Place) -> ray.data.Dataset:
+    """Return the stream of what the newest good checkpoint has not trained on."""
+    folder = RunFolder(path)
+    for note in folder.roll_back():
+        _log.warning("%s", note)
+    latest = folder.latest()
+    if latest is None:
+        return stream.build(plan, Position(), origin=0)
+    state = manifest.read_state(latest[0])
+    return stream.build(plan, Position.from_json(state["position"]), origin=latest[1])
+
+
+def _worker(config: dict[str, Any]) -> None:
+    train_worker(config["job"])
+
+
+class _UnevenSplit(ray.train.DataConfig):  # type: ignore[misc]
+    """Ray Train's own split drops rows to make the workers' shares equal; the loop copes with unequal ones."""
+
+    def __init__(self, orders: Orders) -> None:
+        super().__init__()
+        self._orders = orders
+
+    def configure(
+        self,
+        datasets: dict[str, ray.data.Dataset],
+        world_size: int,
+        worker_handles: Any,
+        worker_node_ids: Any,
+        **_: Any,
+    ) -> list[dict[str, ray.data.DataIterator]]:
+        dataset = datasets[DATASET].copy(datasets[DATASET])
+        dataset.context.execution_options = self._resolve_execution_options(DATASET)
+        splits = dataset.streaming_split(world_size, equal=False, locality_hints=worker_node_ids)
+        self._orders.streams_through(splits[0]._coord_actor)
+        return [{DATASET: split} for split in splits]
+
+
+class _OnErrors(ray.train.UserCallback):  # type: ignore[misc]
+    """Tell of every loss of workers; end the run where a restart of them would only meet the same error."""
+
+    def __init__(self, reports: Queue) -> None:
+        self._reports = reports
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        for error in worker_exceptions.values():
+            lasting = _lasting(error)
+            if lasting is not None:
+                raise lasting
+        for rank, error in sorted(worker_exceptions.items())[:1]:
+            more = f", and {len(worker_exceptions) - 1} more" if len(worker_exceptions) > 1 else ""
+            self._reports.put_nowait({"kind": "lost", "reason": f"worker {rank}{more}: {_cause(error)}"})
+
+
+def _lasting(error: BaseException | None) -> BaseException | None:
+    """Return the lasting error that Ray's wrappers hold, if one does."""
+    while error is not None:
+        if isinstance(error, LASTING) and not isinstance(error, NotWritten):
+            return error
+        inner = getattr(error, "_base_exc", None) or getattr(error, "cause", None)
+        inner = inner or getattr(error, "controller_failure", None) or error.__cause__
+        error = inner if inner is not error else None
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    lasting = _lasting(error)
+    if lasting is not None:
+        return f"{type(lasting).__name__}: {lasting}"
+    failures = getattr(error, "worker_failures", {})
+    for rank, failure in sorted(failures.items()):
+        return f"worker {rank}: {_cause(failure)}"
+    return str(error).strip().splitlines()[0]
+
+
+def _cause(failure: Exception) -> str:
+    inner = getattr(failure, "_base_exc", failure)
+    return f"{type(inner).__name__}: {(str(inner).strip().splitlines() or [''])[0]}"
+
+
+@contextmanager
+def _reports(on_report: Callable[[dict[str, Any]], None]) -> Iterator[Queue]:
+    """Hand what workers put on a queue to `on_report`, until the block ends and the queue is empty."""
+    queue = Queue(actor_options=beside_driver())
+
+    def pump() -> None:
+        while True:
+            try:
+                report = queue.get()
+            except (
+                ray.exceptions.RayActorError
+            ):  # killed, it starts again; what was on it is lost, and nothing else
+                time.sleep(1)
+                continue
+            if report is None:
+                return
+            on_report(report)
+
+    thread = threading.Thread(target=pump, name="reports", daemon=True)
+    thread.start()
+    try:
+        yield queue
+    finally:
+        queue.put(None)
+        thread.join()
+        queue.shutdown()

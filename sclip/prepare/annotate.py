@@ -1,0 +1,174 @@
+"""Shards in, the same shards with the graph and the negatives of every caption beside it out.
+
+Ray Data runs the pool of actors; each takes a shard at a time, writes it and then says so in its sidecar
+(`sclip.prepare.annotated`), from where a job that was stopped goes on. What is wrong in a shard leaves samples out,
+what is wrong with the storage leaves the shard for the next time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from sclip.config import ConfigError, DataConfig
+from sclip.data import annotation
+from sclip.data.annotation import AnnotationError
+from sclip.data.pool import Pool
+from sclip.data.records import write_record
+from sclip.data.shards import Rejected, Sample, ShardError, read_shard
+from sclip.negatives import VERSION, natural
+from sclip.prepare.annotated import AnnotatedFolder, shard_names
+from sclip.prepare.pack import Index
+from sclip.prepare.writing import PackError, write_tar
+from sclip.report import CorpusStatistics
+from sclip.scenegraph import Parser
+from sclip.storage.filesystem import parts
+from sclip.storage.masking import mask
+
+__all__ = ["Annotated", "Annotator", "Pool", "annotate", "stamp", "usable_stamp"]
+
+_SAMPLES_AT_ONCE = 64
+"""Samples in an actor's memory; their captions are parsed together."""
+
+
+def stamp(parser: Parser) -> str:
+    """Return what graphs and negatives depend on; equal stamps, equal annotations."""
+    return f"{parser.version}+negatives-{VERSION}"
+
+
+def usable_stamp(data: DataConfig, shards: Sequence[str]) -> str:
+    """Return the stamp of the annotations that a run over these shards uses; empty where it uses none.
+
+    Looks at the first sample of each folder's first shard. Raises ConfigError where that is annotated under another
+    stamp than this installation's, or is not annotated though the config filters captions.
+    """
+    if not data.annotations:
+        return ""
+    own = ""
+    remedy = "data.annotations=false to parse in the run"
+    if any(data.least):
+        remedy = "data.min_objects, min_attributes and min_relations to 0"
+    for shard in {parts(url)[0].rpartition("/")[0]: url for url in reversed(shards)}.values():
+        first = next(
+            (item for item in read_shard(shard, data.caption_field) if isinstance(item, Sample)), None
+        )
+        if first is None or not (annotation.SUFFIX in first.members or any(data.least)):
+            continue
+        own = own or stamp(Parser(data.spacy_model))
+        try:
+            annotation.passing(first, annotation.records(first, own), data.least)
+        except AnnotationError as error:
+            raise ConfigError(
+                f"data.shards: {mask(shard)}: {error}; annotate it (python jobs/annotate.py SHARDS OUT), "
+                f"or set {remedy}"
+            ) from error
+    return own
+
+
+@dataclass(frozen=True, slots=True)
+class Annotated:
+    """What was done with one shard."""
+
+    name: str
+    samples: int = 0
+    bytes: int = 0
+    quarantined: int = 0
+    failure: str = ""
+    """Why it was not annotated."""
+
+
+def annotate(
+    sources: Sequence[str],
+    out: Path,
+    connect: Callable[[], float],
+    pool: Pool,
+    *,
+    caption_field: str = "",
+    spacy_model: str = "",
+    overwrite: bool = False,
+    on_shard: Callable[[Annotated], None],
+) -> Index:
+    """Write the shards, annotated, into the folder `out` under their names; return the index.
+
+    `connect` attaches to the Ray cluster, once there is something to do, and returns its CPUs. `on_shard` is called
+    for every shard when it is finished or failed. Shards of an earlier call stay as they are; what was made from
+    another source, under another stamp or caption field is an error, or with `overwrite` made again.
+
+    Raises PackError; finished shards are kept. Raises ParserError, ConfigError, and what `connect` raises.
+    """
+    names = shard_names(sources)
+    folder = AnnotatedFolder(out, stamp(Parser(spacy_model)), caption_field)
+    try:
+        todo = folder.claim(names, overwrite)
+        failures = []
+        for row in pool.run(Annotator, (folder, spacy_model), todo, connect()) if todo else ():
+            annotated = Annotated(**row)
+            on_shard(annotated)
+            failures += [annotated.failure] if annotated.failure else []
+        if failures:
+            raise PackError(
+                f"{failures[0]}; {len(failures)} of {len(names)} shards are not annotated, the others are kept: "
+                "the same command goes on"
+            )
+        return folder.publish(names)
+    except OSError as error:
+        raise PackError(
+            f"{error.filename or out}: {error.strerror or error}; finished shards are kept"
+        ) from error
+
+
+class Annotator:
+    """The actor, a callable for `map_batches`; loads spaCy once for its life."""
+
+    def __init__(self, folder: AnnotatedFolder, spacy_model: str) -> None:
+        self._folder = folder
+        self._parser = Parser(spacy_model)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Annotate the shards of the column `shard`; return the fields of `Annotated` for each."""
+        return pa.Table.from_pylist([asdict(self._annotate(source)) for source in batch["shard"].to_pylist()])
+
+    def _annotate(self, source: str) -> Annotated:
+        folder = self._folder
+        (name,) = shard_names([source])
+        quarantined: list[dict[str, str]] = []
+        statistics = CorpusStatistics()
+        try:
+            if (own := stamp(self._parser)) != folder.stamp:
+                raise PackError(
+                    f"{mask(source)}: a node would annotate it with {own}, the job's is {folder.stamp}"
+                )
+            shard = write_tar(folder.path / name, self._samples(source, quarantined, statistics))
+            folder.finish(name, source, shard, quarantined, statistics)
+        except (PackError, ShardError) as error:
+            return Annotated(name, failure=str(error))
+        except OSError as error:
+            return Annotated(name, failure=f"{folder.path / name}: {error.strerror or error}")
+        samples, size = (shard.samples, shard.bytes) if shard else (0, 0)
+        return Annotated(name, samples, size, len(quarantined))
+
+    def _samples(
+        self, source: str, quarantined: list[dict[str, str]], statistics: CorpusStatistics
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the members of each sample with its annotation; list those that are left out."""
+        items = read_shard(source, self._folder.caption_field)
+        while chunk := list(islice(items, _SAMPLES_AT_ONCE)):
+            samples = [item for item in chunk if isinstance(item, Sample)]
+            graphs = self._parser.stream(caption for sample in samples for caption in sample.captions)
+            for item in chunk:
+                try:
+                    if isinstance(item, Rejected):
+                        raise AnnotationError(item.reason)
+                    read = [(graph, natural(graph)) for graph in islice(graphs, len(item.captions))]
+                    member = annotation.pack(self._folder.stamp, [write_record(*known) for known in read])
+                except AnnotationError as error:
+                    quarantined.append({"shard": mask(source), "key": item.key, "reason": str(error)})
+                    continue
+                for known in read:
+                    statistics.add(item.key, *known)
+                yield {"__key__": item.key, **item.members, annotation.SUFFIX: member}

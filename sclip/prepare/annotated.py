@@ -1,0 +1,157 @@
+"""A folder of annotated shards: what is finished in it, what a job has to write, and what its parts say together.
+
+A finished shard has a sidecar in FOLDER/.annotate, written after it: what was made from what and under which stamp,
+its entry in the index, what was left out, statistics. A shard without one counts as not written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sclip.data.annotation import dumps
+from sclip.prepare.pack import INDEX, Index, Skips
+from sclip.prepare.writing import PackError, Shard, refuse_sources, write_file
+from sclip.report import CorpusStatistics, write
+from sclip.storage.filesystem import parts
+from sclip.storage.masking import mask
+
+__all__ = ["AnnotatedFolder", "shard_names"]
+
+QUARANTINE = "quarantine.jsonl"
+_STATE = ".annotate"
+
+
+def shard_names(sources: Sequence[str]) -> dict[str, str]:
+    """Return the sources by the name of the shard that is made of each, which is their own.
+
+    Raises PackError where two have the same.
+    """
+    names: dict[str, str] = {}
+    for source in sources:
+        name = parts(source)[0].rpartition("/")[2]
+        name = name if name.endswith(".tar") else f"{name.partition('.tar')[0]}.tar"  # of x.tar.gz: x.tar
+        if name in names:
+            raise PackError(
+                f"{mask(names[name])} and {mask(source)}: both are {name}; annotate them into two folders"
+            )
+        names[name] = source
+    return names
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotatedFolder:
+    """The folder, and what the shards in it are made under."""
+
+    path: Path
+    stamp: str
+    caption_field: str
+
+    def claim(self, names: Mapping[str, str], overwrite: bool) -> list[str]:
+        """Clear the folder of what killed jobs left and of what is to be replaced; return the sources to do.
+
+        Raises PackError where the folder holds other shards than those named, or shards made of other sources, under
+        another stamp or caption field; with `overwrite` they are removed, but never what no annotation wrote.
+        """
+        refuse_sources(names.values(), self.path)
+        state = self.path / _STATE
+        held = {path.name for path in self.path.glob("*.tar")}
+        if held and not state.is_dir():
+            raise PackError(
+                f"{self.path}: holds {min(held)}, which no annotation wrote; choose another folder"
+            )
+        state.mkdir(parents=True, exist_ok=True)
+        foreign = (held | {path.name.removesuffix(".json") for path in state.glob("*.json")}) - names.keys()
+        if foreign and not overwrite:
+            raise PackError(
+                f"{self.path}: holds {min(foreign)}, of none of these sources; choose another folder, or pass "
+                "--overwrite to remove it"
+            )
+        todo = {}
+        for name, source in names.items():
+            sidecar, made = self._sidecar(name), self._made(source)
+            if sidecar is not None and sidecar["made"] != made and not overwrite:
+                raise PackError(
+                    f"{self.path / name}: {_difference(sidecar['made'], made)}; choose another folder, or pass "
+                    "--overwrite to annotate it again"
+                )
+            if sidecar is None or sidecar["made"] != made:
+                todo[name] = source
+        if (
+            todo or foreign
+        ):  # the index goes first, a sidecar before its shard: none may outlive what it describes
+            (self.path / INDEX).unlink(missing_ok=True)
+        for name in todo.keys() | foreign:
+            self._place(name).unlink(missing_ok=True)
+        leftovers = [*self.path.glob(".*.tmp"), *state.glob(".*.tmp")]
+        for path in [self.path / name for name in foreign] + leftovers:
+            path.unlink(missing_ok=True)
+        return list(todo.values())
+
+    def finish(
+        self,
+        name: str,
+        source: str,
+        shard: Shard | None,
+        quarantined: Sequence[Mapping[str, str]],
+        statistics: CorpusStatistics,
+    ) -> None:
+        """Record that a shard is written, or that its source has no sample for one."""
+        sidecar = {
+            "made": self._made(source), "shard": asdict(shard) if shard else None,
+            "quarantined": quarantined, "statistics": statistics.to_json(),
+        }  # fmt: skip
+        write_file(self._place(name), dumps(sidecar))
+
+    def publish(self, names: Mapping[str, str]) -> Index:
+        """Write what the finished shards say together: quarantine.jsonl, the report and, last, index.json.
+
+        Raises PackError where one is missing, or none has a sample.
+        """
+        shards, quarantine, statistics = [], b"", CorpusStatistics()
+        for name in sorted(names):
+            sidecar = self._sidecar(name)
+            if sidecar is None:
+                raise PackError(f"{self.path / name}: written by a node, but not to be seen from here; choose a "
+                                "folder that every node reaches")  # fmt: skip
+            if sidecar["shard"]:
+                shards.append(Shard(**sidecar["shard"]))
+            quarantine += b"".join(dumps(entry) + b"\n" for entry in sidecar["quarantined"])
+            statistics.merge(CorpusStatistics.from_json(sidecar["statistics"]))
+        write_file(self.path / QUARANTINE, quarantine)
+        if not shards:
+            raise PackError(f"no sample could be annotated; {self.path / QUARANTINE} says why")
+        left_out = quarantine.count(b"\n")
+        notes = [
+            f"Made by {self.stamp}.",
+            *([f"{left_out} samples left out: {QUARANTINE}."] if left_out else []),
+        ]
+        write(statistics, self.path, self.path.name, notes)
+        index = Index(tuple(shards), Skips())
+        write_file(self.path / INDEX, json.dumps(index.to_json(), indent=1).encode())
+        return index
+
+    def _place(self, name: str) -> Path:
+        return self.path / _STATE / f"{name}.json"
+
+    def _made(self, source: str) -> dict[str, str]:
+        """Return what decides on the content of a shard; a signature, which is another one tomorrow, does not."""
+        return {"source": mask(source), "stamp": self.stamp, "caption_field": self.caption_field}
+
+    def _sidecar(self, name: str) -> dict[str, Any] | None:
+        """Return the sidecar of a shard that is whole; None where it has to be written."""
+        try:
+            sidecar: dict[str, Any] = json.loads(self._place(name).read_bytes())
+            shard = sidecar["shard"]
+            whole = not shard or (self.path / name).stat().st_size == shard["bytes"]
+        except (FileNotFoundError, ValueError, LookupError, TypeError):
+            return None
+        return sidecar if whole else None
+
+
+def _difference(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    key = next(key for key in now if before[key] != now[key])
+    return f"annotated with {key} {before[key]!r}, not {now[key]!r}"

@@ -1,0 +1,91 @@
+"""Pictures of a benchmark, as a folder, shards or Karpathy's JSON has them -> entries of an exclusion list."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from sclip.data.exclusion import Exclusion, ExclusionError, name_of, phash
+from sclip.data.images import ImageError
+from sclip.data.shards import IMAGE_SUFFIXES, Rejected, expand, read_shard
+from sclip.prepare.pack import Skips
+from sclip.prepare.writing import write_file
+
+__all__ = ["excluded", "write_list"]
+
+
+def excluded(
+    source: str, name: str, skips: Skips, *, split: str = "test", images: Path | None = None
+) -> Iterator[Exclusion]:
+    """Yield an entry for each picture of a source.
+
+    Args:
+        source: a folder of images, a Karpathy file (.json, of COCO or Flickr30k), or shards (.tar, a pattern).
+        name: what the list calls the source.
+        skips: counts the pictures that cannot be read, of which only the names are listed.
+        split: of a Karpathy file, which pictures: "test", "val", "train", "restval".
+        images: of a Karpathy file, the folder that its pictures lie in; without it only names are listed.
+
+    Raises ExclusionError for a source that is none of these, ShardError for shards that cannot be reached.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        files = sorted(f for f in path.rglob("*") if f.suffix.removeprefix(".").lower() in IMAGE_SUFFIXES)
+        for file in files:
+            yield _of_file(file, name, skips)
+        if not files:
+            raise ExclusionError(f"{source}: holds no image ({', '.join(IMAGE_SUFFIXES)})")
+    elif path.suffix == ".json":
+        yield from _karpathy(path, name, skips, split, images)
+    elif ".tar" in source:
+        for url in expand([source]):
+            for sample in read_shard(url):
+                if isinstance(sample, Rejected):
+                    skips.add(f"sample that cannot be read: {sample.reason}", f"{url} {sample.key}")
+                else:
+                    yield Exclusion(
+                        name, name_of(sample.key), _hash(sample.image, f"{url} {sample.key}", skips)
+                    )
+    else:
+        raise ExclusionError(f"{source}: no folder of images, no Karpathy .json and no .tar")
+
+
+def write_list(entries: Iterable[Exclusion], path: Path) -> int:
+    """Write a list that `Exclusions.read` reads, whole or not at all; return its number of pictures."""
+    lines = [json.dumps(asdict(entry), ensure_ascii=False) + "\n" for entry in entries]
+    write_file(path, "".join(lines).encode())
+    return len(lines)
+
+
+def _karpathy(path: Path, name: str, skips: Skips, split: str, images: Path | None) -> Iterator[Exclusion]:
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))["images"]
+        chosen = [entry for entry in entries if entry["split"] == split]
+        files = [(str(entry.get("filepath", "")), str(entry["filename"])) for entry in chosen]
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+        raise ExclusionError(f"{path}: is no Karpathy file: {type(error).__name__} {error}") from error
+    if not files:
+        raise ExclusionError(f"{path}: has no picture of the split {split!r}")
+    for folder, file in files:
+        places = [images / folder / file, images / file] if images else []
+        found = next((place for place in places if place.is_file()), None)
+        if images and not found:
+            skips.add("likeness of a picture that is missing, its name is listed", str(places[0]))
+        yield _of_file(found, name, skips) if found else Exclusion(name, name_of(file))
+
+
+def _of_file(file: Path, name: str, skips: Skips) -> Exclusion:
+    return Exclusion(name, name_of(file.name), _hash(file.read_bytes(), str(file), skips))
+
+
+def _hash(image: bytes, place: str, skips: Skips) -> str:
+    try:
+        found = phash(image)
+    except ImageError as error:
+        skips.add(f"likeness of a picture that cannot be read, its name is listed: {error}", place)
+        return ""
+    if not found:
+        skips.add("likeness of a plain surface, its name is listed", place)
+    return found

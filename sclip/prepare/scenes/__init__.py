@@ -1,0 +1,132 @@
+"""Generated scenes, the default input: a spec and a seed in, ordinary shards and ARO-format cases out.
+
+Training shards, held-out shards of pairings that training never shows, and two evaluation files with their
+images, with the suite that names them. Every sample derives from (seed, split, index), so any of them can be drawn
+again alone. Nothing downstream knows where the shards come from: they are written by the packer and captioned in
+plain English.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sclip.config import ScenesConfig
+from sclip.prepare.pack import RawSample, write_shards
+from sclip.prepare.scenes.cases import Case, attribute_cases, relation_cases
+from sclip.prepare.scenes.grammar import captions
+from sclip.prepare.scenes.picture import jpeg
+from sclip.prepare.scenes.scene import draw_scene
+from sclip.seeding import digest64, generator
+from sclip.storage.place import Place, address, place, send, write
+
+__all__ = ["VERSION", "ScenesPaths", "generate"]
+
+VERSION = 3
+"""Raise it with every change of what is drawn or said, so that no older folder is taken for the same."""
+
+_STAMP = "scenes.json"
+_SAMPLES_PER_SHARD = 500
+
+_SUITE = """\
+relation: {kind: vg-relation, file: relation.json, images: images}
+attribute: {kind: vg-attribution, file: attribute.json, images: images}
+retrieval: {kind: shards, shards: heldout/*.tar}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ScenesPaths:
+    """Where the parts of a generated folder are."""
+
+    train: str
+    """Glob of the training shards."""
+    heldout: str
+    """Glob of the held-out shards."""
+    suite: Place
+    """Suite (`sclip.evaluate.suite`) of relation.json and attribute.json beside it, in ARO's formats, and `heldout`."""
+
+
+def generate(out_dir: str | Place, spec: ScenesConfig, seed: int) -> ScenesPaths:
+    """Return the scenes of `spec` and `seed` in a folder of their own below `out_dir`, made where missing.
+
+    The folder is named for spec, seed and generator version. It is built under a temporary name and renamed
+    when complete, so several processes may call this at once, and what an interrupted one left is not used; of a URI
+    it is built on this machine, and its stamp is copied last. Raises PackError or OSError when `out_dir` cannot be
+    written to.
+    """
+    stamp = {"version": VERSION, "seed": seed, **asdict(spec)}
+    name = f"scenes-{digest64(json.dumps(stamp, sort_keys=True)):016x}"
+    final = place(str(out_dir) if isinstance(out_dir, Path) else out_dir) / name
+    if not (final / _STAMP).is_file():
+        final.parent.mkdir(parents=True, exist_ok=True)
+        beside = final.parent if isinstance(final, Path) else None
+        building = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=beside))
+        try:
+            _build(building, spec, seed)
+            (building / _STAMP).write_text(json.dumps(stamp, indent=1))
+            building.chmod(0o755)  # mkdtemp's folders are closed to other users
+            _publish(building, final)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    return ScenesPaths(
+        train=address(final / "train" / "*.tar"),
+        heldout=address(final / "heldout" / "*.tar"),
+        suite=final / "suite.yaml",
+    )
+
+
+def _publish(building: Path, final: Place) -> None:
+    """Give the finished folder its name; another process may have been first with the same content."""
+    if not isinstance(final, Path):
+        stamp = building / _STAMP
+        text = stamp.read_text()
+        stamp.unlink()
+        send(building, final)
+        write(final / _STAMP, text)
+        return
+    if final.exists() and not (final / _STAMP).is_file():
+        shutil.rmtree(final)
+    try:
+        os.rename(building, final)
+    except OSError:
+        if not (final / _STAMP).is_file():
+            raise
+
+
+def _build(folder: Path, spec: ScenesConfig, seed: int) -> None:
+    for split, count in (("train", spec.train_samples), ("heldout", spec.heldout_samples)):
+        samples = _samples(seed, split, count, spec.image_size)
+        write_shards(samples, folder / split, samples_per_shard=_SAMPLES_PER_SHARD)
+    (folder / "images").mkdir()
+    for kind, cases in (
+        ("relation", relation_cases(seed, spec.heldout_samples)),
+        ("attribute", attribute_cases(seed, spec.heldout_samples)),
+    ):
+        entries = _written(cases, folder / "images", spec.image_size)
+        (folder / f"{kind}.json").write_text(json.dumps(entries, indent=1))
+    (folder / "suite.yaml").write_text(_SUITE)
+
+
+def _samples(seed: int, split: str, count: int, size: int) -> Iterator[RawSample]:
+    for index in range(count):
+        rng = generator(f"scenes {split}", seed, 0, str(index))
+        scene = draw_scene(rng, held_out=split == "heldout")
+        yield RawSample(f"{split}-{index:08d}", jpeg(scene, size), "jpg", captions(scene, rng))
+
+
+def _written(cases: Iterable[Case], images: Path, size: int) -> list[dict[str, Any]]:
+    """Draw the cases' images into the folder and return their entries."""
+    box = {"bbox_x": 0, "bbox_y": 0, "bbox_w": size, "bbox_h": size}
+    entries = []
+    for case in cases:
+        path = images / f"{case.name}.jpg"
+        path.write_bytes(jpeg(case.scene, size))
+        entries.append({"image_id": case.name, "image_path": path.name, **box, **case.fields})
+    return entries

@@ -1,0 +1,66 @@
+"""Annotated shards in, the samples and captions that pass a filter out, for `sclip.prepare.pack` to write.
+
+The captions kept are the ones that a run with the same data.min_objects, min_attributes and min_relations trains
+on; a caption draws the same negatives in both.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from sclip.data import annotation
+from sclip.data.annotation import AnnotationError
+from sclip.data.shards import Rejected, read_shard
+from sclip.prepare.pack import RawSample, Skips
+from sclip.storage.masking import mask
+
+__all__ = ["Kept", "passing_samples"]
+
+
+@dataclass
+class Kept:
+    """How many of what there is pass the filter."""
+
+    samples: int = 0
+    samples_of: int = 0
+    captions: int = 0
+    captions_of: int = 0
+
+
+def passing_samples(
+    shards: Sequence[str], least: tuple[int, int, int], caption_field: str, kept: Kept, skips: Skips
+) -> Iterator[RawSample]:
+    """Yield the samples with a caption of at least `least` objects, attributes and relations, with these captions.
+
+    Counts into `kept`, and what cannot be judged into `skips`. Raises ShardError where the storage fails.
+    """
+    stamp = ""
+    fields = ["captions", "caption", *(name.strip() for name in caption_field.split(","))]
+    for shard in shards:
+        for item in read_shard(shard, caption_field):
+            place = f"{mask(shard)} key {item.key!r}"
+            if isinstance(item, Rejected):
+                skips.add(item.reason, place)
+                continue
+            try:
+                stamp = stamp or annotation.read(item)[0]  # of the first one: a subset is of one stamp
+                records = annotation.records(item, stamp)
+                passing = annotation.passing(item, records, least)
+            except AnnotationError as error:
+                skips.add(str(error), place)
+                continue
+            kept.samples_of += 1
+            kept.captions_of += len(item.captions)
+            if not passing:
+                continue
+            kept.samples += 1
+            kept.captions += len(passing)
+            record = json.loads(item.members.get("json", b"{}"))
+            yield RawSample(
+                item.key, item.image, "",
+                captions=tuple(item.captions[index] for index in passing),
+                extra={name: value for name, value in record.items() if name not in fields},
+                annotation=annotation.pack(stamp, [records[index] for index in passing]),
+            )  # fmt: skip

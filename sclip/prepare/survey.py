@@ -1,0 +1,171 @@
+"""Shards, or the folder of a run, in; what their captions, graphs and negatives are out.
+
+    shards -> (Ray Data: an actor a shard) -> statistics of each -> merged -> `sclip.report`
+
+The graphs are those that a training run over the shards would see: read from an annotation where it was made under
+this installation's stamp, parsed where not, and of a run only those of the captions that it trains on.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from sclip.config import ConfigError, DataConfig
+from sclip.data import annotation
+from sclip.data.annotation import AnnotationError
+from sclip.data.pool import Pool
+from sclip.data.records import read_record
+from sclip.data.shards import Sample, ShardError, expand, read_shard
+from sclip.negatives import Negative, natural
+from sclip.prepare.annotate import stamp
+from sclip.report import CorpusStatistics
+from sclip.scenegraph import Parser, SceneGraph
+from sclip.storage.filesystem import parts
+from sclip.storage.masking import is_masked, mask
+from sclip.train.recorded import read_recorded
+
+_SAMPLES_AT_ONCE = 64
+"""Samples in an actor's memory; their captions are parsed together."""
+
+_Known = tuple[SceneGraph, Sequence[Negative]]
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """What is surveyed: shards, and how a run reads them."""
+
+    title: str
+    shards: tuple[str, ...]
+    data: DataConfig
+
+
+@dataclass(slots=True)
+class Survey:
+    """What was found, and what was not."""
+
+    statistics: CorpusStatistics
+    annotated: int = 0
+    """Captions whose graph was read from an annotation."""
+    rejected: int = 0
+    """Samples that cannot be used."""
+    filtered: int = 0
+    """Captions that the run leaves out for the size of their graph."""
+
+    def notes(self, corpus: Corpus) -> list[str]:
+        """Return lines for the readers of the report."""
+        counts = (
+            (self.annotated, "graphs read from the annotation of their shard, not parsed"),
+            (self.rejected, "samples left out that cannot be used"),
+            (self.filtered, "captions left out as the run does, for the size of their graph (data.min_*)"),
+        )
+        first = f"{len(corpus.shards):,} shards, the first is {mask(corpus.shards[0])}"
+        return [first, *(f"{count:,} {what}" for count, what in counts if count)]
+
+
+def corpus_of(sources: Sequence[str], data: DataConfig) -> Corpus:
+    """Return what the sources name: shards by path, glob or URI, read as `data` says, or the folder of one run.
+
+    Raises ShardError or ConfigError where there is nothing of the kind.
+    """
+    folder = Path(sources[0]).expanduser()
+    if len(sources) == 1 and (folder / "shards.json").is_file():
+        config, of_run = read_recorded(folder)
+        urls = sorted(url for source in of_run for url in source)
+        if masked := next(filter(is_masked, urls), ""):
+            raise ConfigError(
+                f"{folder}: it records {masked} without its credentials or signature; name the shards in its place"
+            )
+        return Corpus(folder.resolve().name, tuple(urls), config.data)
+    shards = expand(sources)
+    names = [parts(mask(url))[0].rpartition("/")[0].rpartition("/")[2] for url in (shards[0], shards[-1])]
+    return Corpus(", ".join(dict.fromkeys(names)), tuple(shards), data)
+
+
+def survey(corpus: Corpus, cpus: float, pool: Pool, on_shard: Callable[[str], None]) -> Survey:
+    """Count what the shards hold, on the connected cluster of so many CPUs; `on_shard` hears of each.
+
+    Raises ConfigError where no actor fits on the cluster, ShardError where a shard cannot be read, ParserError.
+    """
+    found = Survey(CorpusStatistics())
+    arguments = (corpus.data, stamp(Parser(corpus.data.spacy_model)))
+    for row in pool.run(Surveyor, arguments, corpus.shards, cpus):
+        if row["failure"]:
+            raise ShardError(row["failure"])
+        found.statistics.merge(CorpusStatistics.from_json(json.loads(row["statistics"])))
+        found.annotated += row["annotated"]
+        found.rejected += row["rejected"]
+        found.filtered += row["filtered"]
+        on_shard(row["shard"])
+    return found
+
+
+class Surveyor:
+    """The actor, a callable for `map_batches`; loads spaCy once it meets a caption that is not annotated."""
+
+    def __init__(self, data: DataConfig, stamp: str) -> None:
+        self._data, self._stamp = data, stamp
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Count the shards of the column `shard`; return a row for each: `Survey`, and why it failed."""
+        return pa.Table.from_pylist([self._shard(url) for url in batch["shard"].to_pylist()])
+
+    @functools.cached_property
+    def _parser(self) -> Parser:
+        return Parser(self._data.spacy_model)
+
+    def _shard(self, url: str) -> dict[str, Any]:
+        found = Survey(CorpusStatistics())
+        failure = ""
+        try:
+            items = read_shard(url, self._data.caption_field)
+            while chunk := list(islice(items, _SAMPLES_AT_ONCE)):
+                samples = [item for item in chunk if isinstance(item, Sample)]
+                found.rejected += len(chunk) - len(samples)
+                for sample, known in zip(samples, self._known(samples, found), strict=True):
+                    self._count(sample.key, known, found)
+        except ShardError as error:
+            failure = str(error)
+        return {
+            "shard": url, "failure": failure, "statistics": json.dumps(found.statistics.to_json()),
+            "annotated": found.annotated, "rejected": found.rejected, "filtered": found.filtered,
+        }  # fmt: skip
+
+    def _count(self, key: str, known: Sequence[_Known], found: Survey) -> None:
+        for graph, negatives in known:
+            sizes = len(graph.objects), len(graph.attributes), len(graph.relations)
+            if all(size >= least for size, least in zip(sizes, self._data.least, strict=True)):
+                found.statistics.add(key, graph, negatives)
+            else:
+                found.filtered += 1
+
+    def _known(self, samples: Sequence[Sample], found: Survey) -> Iterator[list[_Known]]:
+        """Yield graphs and negatives of the captions of each sample."""
+        read = [self._annotated(sample) for sample in samples]
+        new = [
+            caption
+            for sample, known in zip(samples, read, strict=True)
+            if not known
+            for caption in sample.captions
+        ]
+        parsed = iter(self._parser.parse(new) if new else ())
+        for sample, known in zip(samples, read, strict=True):
+            found.annotated += len(known)
+            yield known or [(graph, natural(graph)) for graph in islice(parsed, len(sample.captions))]
+
+    def _annotated(self, sample: Sample) -> list[_Known]:
+        """Return what the sample's annotation holds; nothing where it has none that can be used."""
+        if not self._data.annotations:
+            return []
+        try:
+            records = annotation.records(sample, self._stamp)
+            return [read_record(*pair) for pair in zip(records, sample.captions, strict=True)]
+        except AnnotationError:
+            return []

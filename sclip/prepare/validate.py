@@ -1,0 +1,237 @@
+"""Shards in, what a training run over them would set aside out: found before the run, on the same code.
+
+    shards -> (Ray Data: an actor a shard) -> findings of each -> merged -> quarantine.jsonl, report.json, report.html
+
+Each shard is read with `read_shard`, each image decoded with `random_crop`, as a run does; nothing else is judged, so
+what passes here is what is trained on. Captions are not parsed, which a run does and which sets nothing aside.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from braceexpand import braceexpand
+
+from sclip.config import DataConfig
+from sclip.data import annotation
+from sclip.data.annotation import AnnotationError
+from sclip.data.images import ImageError, open_image, random_crop
+from sclip.data.pool import Pool
+from sclip.data.shards import Rejected, Sample, ShardError, expand, read_shard
+from sclip.report.page import render
+from sclip.storage.masking import mask
+
+__all__ = ["Findings", "Validator", "kind", "reachable", "validate", "write"]
+
+
+@dataclass(slots=True)
+class Findings:
+    """What was found in one shard, or in all of them."""
+
+    shards: int = 0
+    samples: int = 0
+    """That are trained on."""
+    captions: int = 0
+    bytes: int = 0
+    """Of images and texts, as they are read."""
+    stamps: dict[str, int] = field(default_factory=dict)
+    """Samples by the stamp of their annotation; "" counts those without one, "?" those with one that is unreadable."""
+    widths: dict[int, int] = field(default_factory=dict)
+    """Images that are trained on by their width in pixels, as stored; then by their height."""
+    heights: dict[int, int] = field(default_factory=dict)
+    quarantined: list[dict[str, Any]] = field(default_factory=list)
+    """shard, key, index, reason."""
+    unreachable: list[str] = field(default_factory=list)
+    """Why a shard could not be read to its end, by shard."""
+
+    def merge(self, other: Findings) -> None:
+        """Add what was found in another shard."""
+        for name in ("shards", "samples", "captions", "bytes"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in ("stamps", "widths", "heights"):
+            setattr(self, name, dict(Counter(getattr(self, name)) + Counter(getattr(other, name))))
+        self.quarantined += other.quarantined
+        self.unreachable += other.unreachable
+
+    @property
+    def share(self) -> float:
+        """Which share of all that was met is set aside; what `data.max_quarantined` is held against."""
+        return len(self.quarantined) / max(1, self.samples + len(self.quarantined))
+
+    def reasons(self) -> list[tuple[str, int, dict[str, Any]]]:
+        """Return the kinds of reasons, the most frequent first, with their count and one example."""
+        kinds: dict[str, list[dict[str, Any]]] = {}
+        for entry in self.quarantined:
+            kinds.setdefault(kind(entry["reason"]), []).append(entry)
+        found = [(name, len(entries), entries[0]) for name, entries in kinds.items()]
+        return sorted(found, key=lambda row: (-row[1], row[0]))
+
+    def pixels(self) -> dict[str, list[int]]:
+        """Return the smallest, the median and the largest width and height; nothing where there is no image."""
+        found = {}
+        for name, counts in (("width", self.widths), ("height", self.heights)):
+            if counts:
+                found[name] = [min(counts), _median(counts), max(counts)]
+        return found
+
+    def notes(self, stamp: str) -> list[str]:
+        """Return lines for the reader; `stamp` is that of this installation's annotations."""
+        lines = [
+            f"{self.samples:,} samples of {self.shards:,} shards are trained on, "
+            f"{self.captions / max(1, self.samples):.1f} captions each, {self.bytes / 2**20:,.1f} MiB",
+            f"{len(self.quarantined):,} are set aside, {100 * self.share:.2f} % (data.max_quarantined)",
+        ]
+        lines += [f"{name}s {least}, {median}, {most} pixels: smallest, median, largest"
+                  for name, (least, median, most) in self.pixels().items()]  # fmt: skip
+        own, none = self.stamps.get(stamp, 0) if stamp else 0, self.stamps.get("", 0)
+        if own:
+            lines.append(f"{own:,} samples are annotated under this installation's stamp")
+        if other := self.samples - own - none:
+            stamps = ", ".join(sorted(set(self.stamps) - {stamp, ""}))
+            lines.append(f"{other:,} samples are annotated under another stamp ({stamps}): annotate anew")
+        if none:
+            lines.append(f"{none:,} samples are not annotated: a run parses their captions")
+        return lines
+
+
+def _median(counts: Mapping[int, int]) -> int:
+    """Return the (lower) median of values of which so many were counted."""
+    left = (sum(counts.values()) + 1) // 2
+    for value in sorted(counts):
+        left -= counts[value]
+        if left <= 0:
+            break
+    return value
+
+
+def reachable(patterns: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the shards that paths, globs and URIs name, and a line for each name under which there is none."""
+    shards: set[str] = set()
+    failures = []
+    for pattern in patterns:
+        try:
+            shards.update(expand([pattern]))
+        except ShardError as error:
+            names = list(braceexpand(pattern)) if "{" in pattern and "}" in pattern else []
+            if len(names) < 2:
+                failures.append(str(error))
+            else:  # one of many is missing: the others are read
+                found = reachable(names)
+                shards.update(found[0])
+                failures += found[1]
+    return sorted(shards), failures
+
+
+def kind(reason: str) -> str:
+    """Return a reason without what is this sample's alone: numbers, names in quotes."""
+    reason = re.sub(r"'[^']*'|\"[^\"]*\"", "'…'", reason.partition("\n")[0])
+    return re.sub(r"\b0x[0-9a-f]+|(?<![A-Z]-)\d[\d.,]*", "N", reason)[:160]
+
+
+def validate(
+    shards: Sequence[str],
+    data: DataConfig,
+    size: int,
+    pool: Pool,
+    cpus: float,
+    on_shard: Callable[[Findings], None],
+) -> Findings:
+    """Read all shards on the connected cluster of so many CPUs; `on_shard` hears of the sum after each.
+
+    A shard that cannot be reached is told in the findings, and the others are read all the same. Raises ConfigError
+    where no actor fits on the cluster.
+    """
+    found = Findings()
+    for row in pool.run(Validator, (data, size), shards, cpus):
+        found.merge(_from_json(row["findings"]))
+        on_shard(found)
+    order = {mask(url): number for number, url in enumerate(shards)}
+    found.quarantined.sort(key=lambda entry: (order[entry["shard"]], entry["index"]))
+    found.unreachable.sort()
+    return found
+
+
+def _from_json(text: str) -> Findings:
+    value = json.loads(text)
+    counts = {name: {int(k): count for k, count in value[name].items()} for name in ("widths", "heights")}
+    return Findings(**value | counts)
+
+
+class Validator:
+    """The actor, a callable for `map_batches`."""
+
+    def __init__(self, data: DataConfig, size: int) -> None:
+        self._data, self._size = data, size
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Read the shards of the column `shard`; return the `Findings` of each, as JSON, in the column `findings`."""
+        found = [json.dumps(asdict(self._shard(url))) for url in batch["shard"].to_pylist()]
+        return pa.table({"findings": found})
+
+    def _shard(self, url: str) -> Findings:
+        stamps, widths, heights = Counter[str](), Counter[int](), Counter[int]()
+        found = Findings(shards=1)
+        try:
+            for item in self._judged(url):
+                if isinstance(item, Rejected):
+                    found.quarantined.append({"shard": mask(url)} | asdict(item))
+                    continue
+                found.samples += 1
+                found.captions += len(item.captions)
+                found.bytes += sum(map(len, item.members.values()))
+                width, height = open_image(item.image).size
+                stamps[_stamp(item)] += 1
+                widths[width] += 1
+                heights[height] += 1
+        except ShardError as error:
+            found.unreachable.append(str(error))
+        found.stamps, found.widths, found.heights = dict(stamps), dict(widths), dict(heights)
+        return found
+
+    def _judged(self, url: str) -> Iterator[Sample | Rejected]:
+        """Yield what `read_shard` does, with the samples whose image is none set aside too."""
+        for item in read_shard(url, self._data.caption_field):
+            judged: Sample | Rejected = item
+            if isinstance(item, Sample):
+                try:
+                    random_crop(item.image, self._size, self._data.crop_scale, random.Random(item.key))
+                except ImageError as error:
+                    judged = Rejected(item.index, item.key, str(error))
+            yield judged
+
+
+def _stamp(sample: Sample) -> str:
+    if annotation.SUFFIX not in sample.members:
+        return ""
+    try:
+        return annotation.read(sample)[0]
+    except AnnotationError:
+        return "?"
+
+
+def write(found: Findings, folder: Path, title: str, notes: Sequence[str], seconds: float) -> Path:
+    """Write quarantine.jsonl, report.json and report.html into the folder, which is made; return the page's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(entry, sort_keys=True) + "\n" for entry in found.quarantined]
+    (folder / "quarantine.jsonl").write_text("".join(lines), encoding="utf-8")
+    reasons = [{"reason": name, "count": count, "example": example}
+               for name, count, example in found.reasons()]  # fmt: skip
+    value: Mapping[str, Any] = {
+        "title": title, "shards": found.shards, "samples": found.samples, "captions": found.captions,
+        "bytes": found.bytes, "quarantined": len(found.quarantined), "share_quarantined": found.share,
+        "pixels": found.pixels(), "stamps": found.stamps, "unreachable": found.unreachable,
+        "seconds": seconds, "reasons": reasons,
+    }  # fmt: skip
+    (folder / "report.json").write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    page = folder / "report.html"
+    html = render("validate.html", title=title, notes=notes, found=found, reasons=reasons)
+    page.write_text(html, encoding="utf-8")
+    return page

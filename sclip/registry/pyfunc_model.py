@@ -1,0 +1,128 @@
+"""The registered model as code: what MLflow runs to make a pyfunc of an exported directory.
+
+MLflow executes this file when a version is loaded (models-from-code) and calls `set_model`'s object; nothing
+is pickled. The sclip that it imports is the copy stored with the version, not the one that is installed.
+
+A text in the column of images is the path of a file, or `file:` and such a path. In a scoring server
+(`mlflow models serve`) it never is, or every client could probe the server's disk: there it is base64.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pandas as pd
+from mlflow.environment_variables import _MLFLOW_IS_IN_SERVING_ENVIRONMENT
+from mlflow.exceptions import MlflowException
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+from sclip.data.images import ImageError
+from sclip.inference.scorer import Scorer
+from sclip.registry.signature import CAPTION, IMAGE, MODEL_CONFIG, OUTPUTS
+
+
+class StructureCLIPModel(PythonModel):  # type: ignore[misc]  # mlflow is untyped
+    """Rows of images and captions to rows of scores, embeddings or scene graphs; may be called from several threads."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load weights, parser and tokenizer from the artifact `model`, once."""
+        config = MODEL_CONFIG | (context.model_config or {})
+        self._batch_size = int(config["batch_size"])
+        self._scorer = Scorer.load(context.artifacts["model"], config["device"])
+
+    def predict(
+        self,
+        context: PythonModelContext | None,
+        model_input: pd.DataFrame,
+        params: dict[str, Any] | None = None,
+    ) -> pd.DataFrame:
+        """Return a frame of what `params["output"]` names, a row for each row, in their order.
+
+        Raises MlflowException (INVALID_PARAMETER_VALUE, over HTTP a 400) for an unknown output, a missing column, and,
+        naming the row from 0, an image that cannot be read or a caption that is no text.
+        """
+        output = (params or {}).get("output", "score")
+        if output not in OUTPUTS:
+            raise _invalid(f"output={output!r}: one of {', '.join(OUTPUTS)}")
+        if missing := [name for name in OUTPUTS[output] if name not in model_input]:
+            raise _invalid(f"output={output!r} needs the column {missing[0]!r}, which is missing")
+        captions = _captions(model_input[CAPTION]) if CAPTION in OUTPUTS[output] else []
+        images: list[Any] = list(model_input[IMAGE]) if IMAGE in OUTPUTS[output] else []
+        if output == "scene_graph":
+            return self._graphs(captions, model_input.index)
+        try:
+            if output == "text_embedding":
+                values: Any = self._scorer.encode_text(captions, self._batch_size).tolist()
+            else:
+                features = self._scorer.encode_image(_encoded(images), self._batch_size)
+                values = features.tolist()
+                if output == "score":
+                    texts = self._scorer.encode_text(captions, self._batch_size)
+                    values = (features * texts).sum(dim=1).double().numpy()
+        except ImageError as error:
+            raise _invalid(str(error)) from error
+        return pd.DataFrame({output: values}, index=model_input.index)
+
+    def _graphs(self, captions: Sequence[str], index: pd.Index) -> pd.DataFrame:
+        graphs = self._scorer.scene_graph(captions)
+        return pd.DataFrame(
+            {
+                "scene_graph": [graph.to_json() for graph in graphs],
+                "triples": [[list(triple) for triple in graph.triples()] for graph in graphs],
+            },
+            index=index,
+        )
+
+
+def _captions(values: pd.Series) -> list[str]:
+    for row, caption in enumerate(values):
+        if not isinstance(caption, str):
+            raise _invalid(f"caption in row {row}: {type(caption).__name__}, no text")
+    return list(values)
+
+
+def _encoded(values: Sequence[Any]) -> Iterator[Any]:
+    """Yield the bytes of each image when its turn comes, so that only a batch of files is in memory."""
+    served = _MLFLOW_IS_IN_SERVING_ENVIRONMENT.get()
+    for row, value in enumerate(values):
+        try:
+            value = bytes(value) if isinstance(value, bytearray) else value  # Spark's
+            yield _from_base64(value) if served else _from_path(value)
+        except (OSError, ValueError) as error:
+            raise ImageError(f"image in row {row}: {error}") from error
+
+
+def _from_path(value: Any) -> Any:
+    if not isinstance(value, str | Path):
+        return value
+    path = str(value)
+    if path.startswith("file:"):
+        path = unquote(path.removeprefix("file:").removeprefix("//"))
+    return Path(path).read_bytes()
+
+
+def _from_base64(value: Any) -> Any:
+    """Decode what MLflow left encoded: `inputs`, `instances` and CSV; no image file is base64 by itself."""
+    if isinstance(value, str):
+        try:
+            return base64.b64decode("".join(value.split()), validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise ValueError("text that is no base64; a scoring server reads no files by path") from error
+    if isinstance(value, bytes):
+        with contextlib.suppress(binascii.Error):
+            return base64.b64decode(b"".join(value.split()), validate=True)
+    return value
+
+
+def _invalid(message: str) -> MlflowException:
+    return MlflowException.invalid_parameter_value(message)
+
+
+set_model(StructureCLIPModel())

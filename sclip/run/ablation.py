@@ -1,0 +1,182 @@
+"""An ablation file in, its rows trained over several seeds and one table of them, beside published figures, out.
+
+    config: scenes                      what all rows share, a name in jobs/configs or a file
+    set: {train.num_workers: 1}         what of it is another for all rows (may be left out)
+    seeds: [0, 1, 2]
+    scores: {relation/accuracy: relation, attribute/accuracy: attribute}       what the table shows, and its heading
+    published: Structure-CLIP, AAAI 2024, ...       where the figures of others come from
+    rows:
+      clip: {label: "CLIP, fine-tuned", set: {loss.negatives: none}, published: {relation/accuracy: 0.6}}
+
+Each row and seed is an ordinary run; `sclip.run.sweep` runs them and goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from sclip.config import Config, ConfigError
+from sclip.config.loader import changed, read_yaml
+from sclip.run.sweep import POINT, Sweep, Trial
+from sclip.storage.masking import mask_tree
+
+__all__ = ["Ablation", "Cell", "Row", "arguments", "narrowed", "read", "show", "sweep_of", "table", "write"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    label: str
+    set: dict[str, Any] = field(default_factory=dict)
+    """What it changes, by dotted key."""
+    published: dict[str, float | str] = field(default_factory=dict)
+    """Figures of others for the like, by score; a text where no exact one is published."""
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """What an ablation file says."""
+
+    config: str
+    seeds: list[int]
+    scores: dict[str, str]
+    rows: dict[str, Row]
+    published: str = ""
+    set: dict[str, Any] = field(default_factory=dict)
+    """What is set for all rows, by dotted key, before what the command line sets."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A score of one row over its seeds."""
+
+    values: list[float]
+    published: str
+
+    @property
+    def text(self) -> str:
+        """Mean, and the standard deviation where there are several seeds; a dash without a value."""
+        if not self.values:
+            return "–"
+        mean = f"{statistics.fmean(self.values):.3f}"
+        return f"{mean} ± {statistics.stdev(self.values):.3f}" if len(self.values) > 1 else mean
+
+
+def read(path: Path) -> Ablation:
+    """Return what the file says. Raises ConfigError naming the file and what is wrong in it."""
+    tree = read_yaml(path)
+    try:
+        rows = {str(name): Row(**row) for name, row in tree.pop("rows").items()}
+        found = Ablation(rows=rows, **tree)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"{path}: not an ablation: {error}; it has config, seeds, scores and rows"
+        ) from error
+    if not found.rows or not found.seeds or not found.scores:
+        raise ConfigError(f"{path}: needs a row, a seed and a score at least")
+    return found
+
+
+def narrowed(ablation: Ablation, rows: Sequence[str], seeds: Sequence[int]) -> Ablation:
+    """Return the ablation with these rows and seeds only, where any are given. Raises ConfigError for no such row."""
+    for row in rows:
+        if row not in ablation.rows:
+            raise ConfigError(f"row {row!r}: there is none; the rows are {', '.join(ablation.rows)}")
+    kept = {row: what for row, what in ablation.rows.items() if not rows or row in rows}
+    return dataclasses.replace(ablation, rows=kept, seeds=list(seeds) or ablation.seeds)
+
+
+def arguments(ablation: Ablation, overrides: Sequence[str]) -> list[str]:
+    """Return the command line of what all rows share; the overrides stand last, and so have the last word."""
+    return [
+        "--config",
+        ablation.config,
+        *(f"{k}={json.dumps(v)}" for k, v in ablation.set.items()),
+        *overrides,
+    ]
+
+
+def sweep_of(ablation: Ablation, name: str, config: Config, at_once: int = 0) -> Sweep:
+    """Return the sweep of every row and seed. Raises ConfigError naming the row that cannot be run."""
+    points = []
+    for seed in ablation.seeds:  # a whole table of one seed first
+        for row, what in ablation.rows.items():
+            label, values = f"{row}-seed-{seed}", what.set | {"run.seed": seed}
+            try:
+                changed(config, values | {"run.name": f"{name}-{label}"})
+            except ConfigError as error:
+                raise ConfigError(f"row {row!r}: {error}") from error
+            points.append({"name": label, "set": values})
+    return Sweep(name, config, {POINT: tune.grid_search(points)}, at_once=at_once)
+
+
+def table(ablation: Ablation, trials: Sequence[Trial], name: str) -> dict[str, dict[str, Cell]]:
+    """Return by row and score what its runs reached."""
+    by_name = {trial.name: trial for trial in trials}
+    found: dict[str, dict[str, Cell]] = {}
+    for row, what in ablation.rows.items():
+        runs = [by_name[f"{name}-{row}-seed-{seed}"] for seed in ablation.seeds]
+        found[row] = {
+            score: Cell(
+                [run.scores[score] for run in runs if score in run.scores], _figure(what.published.get(score))
+            )
+            for score in ablation.scores
+        }
+    return found
+
+
+def _figure(value: float | str | None) -> str:
+    return "–" if value is None else value if isinstance(value, str) else f"{value:.3f}"
+
+
+def show(ablation: Ablation, cells: Mapping[str, Mapping[str, Cell]], console: Console) -> None:
+    """Print the table."""
+    shown = Table(box=box.SIMPLE_HEAD)
+    for heading in _headings(ablation):
+        shown.add_column(heading, no_wrap=not heading)
+    for line in _lines(ablation, cells):
+        shown.add_row(*line)
+    console.print(shown)
+    if ablation.published:
+        console.print(f"published: {ablation.published}", soft_wrap=True, highlight=False, markup=False)
+
+
+def write(ablation: Ablation, cells: Mapping[str, Mapping[str, Cell]], folder: Path) -> Path:
+    """Write ablation.json and ablation.md into the folder; return the latter's path."""
+    record = {
+        row: {score: dataclasses.asdict(cell) for score, cell in of.items()} for row, of in cells.items()
+    }
+    (folder / "ablation.json").write_text(
+        json.dumps({"ablation": mask_tree(dataclasses.asdict(ablation)), "rows": record}, indent=1)
+    )
+    headings = _headings(ablation)
+    lines = [headings, ["---"] * len(headings), *_lines(ablation, cells)]
+    text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    page = folder / "ablation.md"
+    page.write_text(
+        text + (f"\nPublished: {ablation.published}\n" if ablation.published else ""), encoding="utf-8"
+    )
+    return page
+
+
+def _headings(ablation: Ablation) -> list[str]:
+    return ["", *(h for heading in ablation.scores.values() for h in (heading, "published"))]
+
+
+def _lines(ablation: Ablation, cells: Mapping[str, Mapping[str, Cell]]) -> list[list[str]]:
+    return [
+        [ablation.rows[row].label, *(text for cell in of.values() for text in (cell.text, cell.published))]
+        for row, of in cells.items()
+    ]

@@ -1,0 +1,192 @@
+"""The account of a run: its plan, its tars and its ledger in, what became of every row out.
+
+The ledger is read in the order of the steps, so that memory follows the visits that are open at a time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sclip.data.schedule import Visit
+from sclip.run.audit.fates import (
+    FILTERED_ONCE,
+    MISSED,
+    QUARANTINED_ONCE,
+    REPEATED,
+    TRAINED_ONCE,
+    Fates,
+    ranges,
+    words,
+)
+from sclip.run.audit.records import AuditError, Plan, Rejection, read_ledger, read_plan, read_quarantine
+from sclip.run.audit.tars import Tar, count_tars
+from sclip.storage.masking import mask
+from sclip.storage.place import Place
+from sclip.storage.retries import ShardError, expand
+
+__all__ = ["Audit", "AuditError", "Quarantined", "Rows", "audit"]
+
+_REGULAR = (TRAINED_ONCE, FILTERED_ONCE, QUARANTINED_ONCE)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one visit to which the same happened."""
+
+    shard: str
+    source: int
+    pass_: int
+    ranges: tuple[tuple[int, int], ...]
+    """First and last index of neighbours."""
+    reason: str = ""
+    """Of unknown rows: what is wrong with them."""
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A row that was set aside."""
+
+    shard: str
+    row: int
+    """Place in its tar."""
+    key: str
+    """Empty: the unreadable rest of a broken tar."""
+    reason: str
+    passes: int
+    """In how many passes."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What became of the rows of a run; the numbers are of rows of visits."""
+
+    complete: bool
+    epochs: int
+    expected: int
+    trained_once: int
+    missed: int
+    repeated: int
+    quarantined: int
+    filtered: int
+    unknown: int
+    """Rows in none of these accounts: trained on and set aside too, or not in the tar."""
+    quarantined_rows: tuple[Quarantined, ...]
+    missed_rows: tuple[Rows, ...]
+    repeated_rows: tuple[Rows, ...]
+    unknown_rows: tuple[Rows, ...]
+    notes: tuple[str, ...]
+    """What is amiss with the run or its records as such."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether every row was trained on exactly once, set aside or filtered."""
+        return not (self.missed or self.repeated or self.unknown)
+
+
+def audit(run: Place, shards: Sequence[str] = ()) -> Audit:
+    """Return what became of every row that the run of a folder was to visit.
+
+    Args:
+        run: its folder.
+        shards: paths or URIs, patterns too, of those that the run has recorded without their credentials.
+
+    Raises AuditError where the run, its ledger or one of its shards cannot be read.
+    """
+    try:
+        plan, notes = read_plan(run, expand(shards)), list[str]()
+    except ShardError as error:
+        raise AuditError(str(error)) from error
+    if not plan.complete:
+        notes.append("the run is not complete: rows that it has not trained on yet count as missed")
+    rejections = list(read_quarantine(run, plan))
+    try:
+        tars = count_tars(sorted({plan.url(visit) for visit in plan.visits}))
+    except ShardError as error:
+        raise AuditError(mask(str(error))) from error
+    rows = _rows(tars, plan, rejections)
+    fates: dict[Visit, Fates] = {}
+
+    def of(visit: Visit) -> Fates:
+        if visit not in fates:
+            fates[visit] = Fates(rows[plan.url(visit)] if visit in plan.visits else 0)
+        return fates[visit]
+
+    for kind, visit, places in read_ledger(run, notes):
+        of(visit).add(kind, places)
+    false_rests = []
+    for rejection in rejections:
+        url = plan.url(rejection.visit)
+        if rejection.key or (url in tars and tars[url].broken and rejection.row == rows[url] - 1):
+            of(rejection.visit).add("quarantined", [rejection.row])
+        else:
+            at = (rejection.row, rejection.row)
+            false_rests.append(
+                _found(plan, rejection.visit, [at], "set aside as the unreadable rest: it is readable")
+            )
+    return _sum(plan, tars, rows, fates, rejections, false_rests, notes)
+
+
+def _rows(tars: Mapping[str, Tar], plan: Plan, rejections: Iterable[Rejection]) -> dict[str, int]:
+    """Return the rows of each shard: its groups and, where it is broken, one for the unreadable rest.
+
+    Whether the group that a tar breaks in is whole is known to its reader only, which reads more than headers. Where it
+    is not, the rest begins with it.
+    """
+    rests = {plan.url(rejection.visit): rejection.row for rejection in rejections if not rejection.key}
+    rows = {}
+    for url, tar in tars.items():
+        begins_with_last = tar.groups > 0 and rests.get(url) == tar.groups - 1
+        rows[url] = tar.groups + (tar.broken and not begins_with_last)
+    return rows
+
+
+def _sum(
+    plan: Plan,
+    tars: Mapping[str, Tar],
+    rows: Mapping[str, int],
+    fates: Mapping[Visit, Fates],
+    rejections: Iterable[Rejection],
+    false_rests: Sequence[Rows],
+    notes: Sequence[str],
+) -> Audit:
+    counts = np.zeros(128, np.int64)
+    missed, repeated, unknown = list[Rows](), list[Rows](), list(false_rests)
+    beyond = len(false_rests)
+    for visit in sorted(plan.visits | fates.keys()):
+        planned, url = visit in plan.visits, plan.url(visit)
+        fate = fates.get(visit) or Fates(rows[url])
+        codes = fate.codes(with_rest=planned and tars[url].broken)
+        counts += np.bincount(codes, minlength=len(counts))
+        for code in np.unique(codes).tolist():
+            if code in _REGULAR:
+                continue
+            of_code = {MISSED: missed, REPEATED: repeated}.get(code, unknown)
+            reason = words(code) if of_code is unknown else ""
+            of_code.append(_found(plan, visit, ranges(np.flatnonzero(codes == code)), reason))
+        if len(indices := fate.beyond()):
+            beyond += len(indices)
+            reason = f"its tar has {rows[url]} rows" if planned else "the run was not to visit it"
+            unknown.append(_found(plan, visit, ranges(indices), reason))
+    known = {code: int(counts[code]) for code in (MISSED, *_REGULAR, REPEATED)}
+    return Audit(
+        plan.complete, plan.epochs, expected=int(counts.sum()), trained_once=known[TRAINED_ONCE],
+        missed=known[MISSED], repeated=known[REPEATED],
+        quarantined=known[QUARANTINED_ONCE], filtered=known[FILTERED_ONCE],
+        unknown=int(counts.sum()) - sum(known.values()) + beyond,
+        quarantined_rows=_quarantined(plan, rejections),
+        missed_rows=tuple(missed), repeated_rows=tuple(repeated), unknown_rows=tuple(unknown),
+        notes=tuple(notes),
+    )  # fmt: skip
+
+
+def _found(plan: Plan, visit: Visit, found: Iterable[tuple[int, int]], reason: str = "") -> Rows:
+    return Rows(mask(plan.url(visit)), visit.source, visit.pass_, tuple(found), reason)
+
+
+def _quarantined(plan: Plan, rejections: Iterable[Rejection]) -> tuple[Quarantined, ...]:
+    passes = Counter((mask(plan.url(visit)), row, key, reason) for visit, row, key, reason in rejections)
+    return tuple(Quarantined(*row, count) for row, count in sorted(passes.items()))

@@ -1,0 +1,95 @@
+"""Logs for machines: what the driver of a run says in, one JSON object a line out.
+
+The form is Ray's: its formatter, and the names by which Ray Train marks what workers log (run_name, component,
+world_rank), so that one query finds both. Workers need nothing of this: whatever they log or print Ray Train writes
+as JSON to logs/train/ of its session folder, on their node. Credentials of URIs are masked in every field.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import sys
+from typing import Any, TextIO, cast
+
+from ray._common.formatters import JSONFormatter
+from rich.console import Console
+
+from sclip.storage.masking import mask_tree
+
+__all__ = ["Records", "json_console", "name_run"]
+
+_log = logging.getLogger("sclip")
+_KINDS = {
+    "start": "training begins", "metrics": "trained", "checkpoint": "checkpoint is whole",
+    "lost": "workers lost, they start again from the last checkpoint",
+}  # fmt: skip
+
+
+def json_console(file: TextIO) -> Console:
+    """Have this process log in JSON to a file; return a console whose every line is a record of it."""
+    handler = logging.StreamHandler(file)
+    handler.setFormatter(_Formatter())
+    logging.getLogger().addHandler(handler)  # of libraries, warnings
+    _log.addHandler(handler)
+    _log.setLevel(logging.INFO)
+    _log.propagate = False
+    sys.excepthook = lambda *error: _log.critical("ended by an unexpected error", exc_info=error)
+    return Console(file=cast(TextIO, _Lines()), width=sys.maxsize)
+
+
+def name_run(name: str) -> None:
+    """Say whose the records are from now on."""
+    _Formatter.run_name = name
+
+
+class Records:
+    """The reports of a run as records, in place of `sclip.run.progress.Progress`."""
+
+    def __enter__(self) -> Records:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def report(self, report: dict[str, Any]) -> None:
+        """Log one report of the worker loop with its figures."""
+        kind = report["kind"]
+        figures = {name: _finite(value) for name, value in report.items() if name != "kind"}
+        _log.log(logging.WARNING if kind == "lost" else logging.INFO, _KINDS[kind], extra=figures)
+
+    def say(self, text: str) -> None:
+        """Log a line."""
+        _log.info("%s", text)
+
+
+class _Formatter(JSONFormatter):  # type: ignore[misc]
+    run_name = ""
+
+    def generate_record_format_attrs(
+        self, record: logging.LogRecord, exclude_default_standard_attrs: bool
+    ) -> dict[str, Any]:
+        found = super().generate_record_format_attrs(record, exclude_default_standard_attrs)
+        masked: dict[str, Any] = mask_tree(found | {"run_name": self.run_name, "component": "driver"})
+        return masked
+
+
+class _Lines(io.TextIOBase):
+    """A file that logs each line that is written to it."""
+
+    def __init__(self) -> None:
+        self._begun = ""
+
+    def write(self, text: str) -> int:
+        *lines, self._begun = (self._begun + text).split("\n")
+        for line in filter(str.strip, lines):
+            _log.info("%s", line.rstrip())
+        return len(text)
+
+
+def _finite(value: Any) -> Any:
+    """Return a JSON value without NaN and infinity, which JSON has not."""
+    if isinstance(value, dict):
+        return {name: _finite(of) for name, of in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

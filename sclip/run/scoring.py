@@ -1,0 +1,133 @@
+"""What measures the models of a run, as tasks of the cluster: a checkpoint in, an exported and evaluated model out.
+
+The pages and MLflow get the same `Evaluation`, which lies in the run's folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from safetensors import safe_open
+
+from sclip.config import Config, KEEConfig
+from sclip.evaluate.result import EVALUATION_FILE, Evaluation
+from sclip.evaluate.runner import evaluate
+from sclip.inference.scorer import Scorer
+from sclip.model import StructureCLIP, build_model
+from sclip.storage.place import send, staged
+from sclip.train import checkpoint
+from sclip.train.run_folder import RunFolder
+
+__all__ = ["BEFORE", "EVALUATION_BEFORE", "beside", "measure_before", "measure_trained", "retention"]
+
+BEFORE = "before training"
+"""What the evaluation of the weights that a run starts from calls them."""
+EVALUATION_BEFORE = "evaluation-before.json"
+_RETAINED = ("retrieval", "shards", "zero-shot")
+"""Kinds of benchmarks that measure what a model knew before."""
+
+
+def measure_trained(config: Config, folder: RunFolder, step: str, shards: Sequence[str]) -> Evaluation:
+    """Export the checkpoint `step` to the run's model folder and measure it, on what training had; return that."""
+    _on_cluster(config, _export_and_score, config, folder, step, shards)
+    return Evaluation.read(folder.path / EVALUATION_FILE)
+
+
+def measure_before(config: Config, folder: RunFolder, shards: Sequence[str]) -> Evaluation:
+    """Measure the weights that training starts from, once in the life of the run; return that.
+
+    Without the knowledge encoder where they hold none: it is not trained yet, and the model as it came has none.
+    """
+    path = folder.path / EVALUATION_BEFORE
+    if not path.exists():
+        _on_cluster(config, _score_before, config, folder, shards)
+    return Evaluation.read(path)
+
+
+def beside(config: Config, folder: RunFolder, shards: Sequence[str]) -> Callable[[str], dict[str, float]]:
+    """Return what scores a checkpoint beside the training, by its name."""
+    suite = config.evaluate.suite_beside
+    if suite:
+        config = dataclasses.replace(config, evaluate=dataclasses.replace(config.evaluate, suite=suite))
+    return functools.partial(_score_beside, config, folder, shards, "beside/" if suite else "")
+
+
+def retention(before: Evaluation, after: Evaluation) -> dict[str, float]:
+    """Return what training kept of each retrieval and zero-shot headline, as after / before, and their mean.
+
+    1 where nothing was lost; a benchmark on which the model knew nothing before has no retention.
+    """
+    kept = {}
+    known = {result.name: result for result in before.results}
+    for result in after.results:
+        if result.kind in _RETAINED and result.name in known:
+            was = known[result.name].scores[result.headline].value
+            if was > 0:
+                kept[f"retention/{result.name}"] = result.scores[result.headline].value / was
+    return kept | ({"retention/mean": sum(kept.values()) / len(kept)} if kept else {})
+
+
+def _on_cluster(config: Config, function: Callable[..., None], *arguments: Any) -> None:
+    """Run a function on the CPUs and the GPU of one training worker, which do not train at the time."""
+    gpus = 1 if config.train.use_gpu else 0
+    # Not in the placement group of a sweep's trial, which holds no more than its driver.
+    anywhere = PlacementGroupSchedulingStrategy(placement_group=None)
+    task = ray.remote(num_cpus=config.train.worker_cpus, num_gpus=gpus, scheduling_strategy=anywhere)(
+        function
+    )
+    try:
+        ray.get(task.remote(*arguments))
+    except ray.exceptions.RayTaskError as error:
+        raise (error.cause if isinstance(error.cause, ValueError | RuntimeError) else error) from None
+
+
+def _export_and_score(config: Config, folder: RunFolder, step: str, shards: Sequence[str]) -> None:
+    model = checkpoint.consolidate(folder.path / step, config.model)
+    scorer = _scorer(config, model, "cuda" if config.train.use_gpu else "cpu")
+    found = _evaluation(scorer, config, shards, config.run.name)
+    with staged(folder.model) as exported:
+        scorer.save(exported)
+        send(exported, folder.model)
+    _write(found, folder, EVALUATION_FILE)
+
+
+def _score_before(config: Config, folder: RunFolder, shards: Sequence[str]) -> None:
+    with folder.starting(config.model) as model:
+        if not (folder.init.exists() and _holds_encoder(model.pretrained)):
+            model = dataclasses.replace(model, kee=KEEConfig(enabled=False))
+        built = build_model(model)
+    scorer = _scorer(config, built, "cuda" if config.train.use_gpu else "cpu")
+    _write(_evaluation(scorer, config, shards, BEFORE), folder, EVALUATION_BEFORE)
+
+
+def _write(found: Evaluation, folder: RunFolder, name: str) -> None:
+    with staged(folder.path) as written:
+        found.write(written / name)
+        send(written, folder.path, [name])
+
+
+def _holds_encoder(weights_file: str) -> bool:
+    with safe_open(weights_file, "pt") as weights:
+        return any(name.startswith("kee.") for name in weights.keys())  # noqa: SIM118  (no mapping)
+
+
+def _score_beside(
+    config: Config, folder: RunFolder, shards: Sequence[str], prefix: str, step: str
+) -> dict[str, float]:
+    model = checkpoint.consolidate(folder.path / step, config.model)
+    scorer = _scorer(config, model, "cuda" if config.evaluate.gpus else "cpu")
+    found = _evaluation(scorer, config, shards, step).scores()
+    return {f"{prefix}{name}": value for name, value in found.items()}
+
+
+def _scorer(config: Config, model: StructureCLIP, device: str) -> Scorer:
+    return Scorer(model, config.data.spacy_model, device)
+
+
+def _evaluation(scorer: Scorer, config: Config, shards: Sequence[str], model: str) -> Evaluation:
+    return evaluate(scorer, config.evaluate, shards, caption_field=config.data.caption_field, model=model)

@@ -1,0 +1,242 @@
+"""Many runs of the main job: a config and a space of its keys in, a run for every point and their scores out.
+
+Ray Tune draws the points and runs them, as many at a time as the cluster holds; each is an ordinary run, with a name
+and a folder of its own, and a child of one MLflow run. The same sweep draws the same points again, and a run that was
+begun goes on, so a sweep that was stopped is started with the same command.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.search.basic_variant import BasicVariantGenerator
+from rich.console import Console
+
+from sclip import tracking
+from sclip.config import Config, ConfigError
+from sclip.config.loader import changed, read_value
+from sclip.evaluate.compare import compare
+from sclip.evaluate.result import EVALUATION_FILE, Evaluation
+from sclip.launch import cluster
+from sclip.launch.sizing import sized
+from sclip.report import comparison
+from sclip.run import finish, pretrain
+from sclip.storage.masking import mask, mask_tree
+
+__all__ = ["POINT", "Sweep", "Trial", "domain", "pages", "run", "values"]
+
+_DOMAINS = ("uniform", "loguniform", "randint", "choice")
+_DRIVER_CPUS = 0.01
+"""What a trial's driver reserves: its workers and actors reserve their own."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What is run."""
+
+    name: str
+    """Of the sweep; a trial's run is called NAME-00000 and so on."""
+    config: Config
+    """What all trials share."""
+    space: Mapping[str, Any]
+    """By dotted key a Tune domain or grid; or `POINT`, a grid of whole points."""
+    samples: int = 1
+    """Draws of the random keys, each with every point of the grid."""
+    at_once: int = 0
+    """Trials that run at the same time; 0: as many as the cluster holds."""
+
+
+POINT = "point"
+"""Key of a space whose values are points, {"name": .., "set": {dotted key: value}}, with a name for each run."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of a sweep."""
+
+    name: str
+    """Of the run."""
+    point: dict[str, Any]
+    """What it set, by dotted key."""
+    scores: dict[str, float]
+    """Empty where it failed."""
+    error: str = ""
+
+
+def values(key: str, text: str) -> list[Any]:
+    """Return the values of a grid, written as V1,V2,... Raises ConfigError."""
+    found = read_value(key, f"[{text}]")
+    if not isinstance(found, list) or not found:
+        raise ConfigError(f"{key}={text}: write its values as V1,V2,...")
+    return found
+
+
+def domain(key: str, text: str) -> tuple[Any, list[Any]]:
+    """Return a Tune domain written as `uniform(a,b)`, `loguniform(a,b)`, `randint(a,b)` or `choice(a,b,..)`.
+
+    Beside it, values of it that a config must accept for all of it to be accepted: its ends, or the choices. Raises
+    ConfigError.
+    """
+    match = re.fullmatch(r"(\w+)\((.+)\)", text)
+    name, given = (match[1], values(key, match[2])) if match else ("", [])
+    if name not in _DOMAINS:
+        raise ConfigError(
+            f"{key}={text}: write {', '.join(f'{kind}(..)' for kind in _DOMAINS[:3])} or choice(..)"
+        )
+    if name == "choice":
+        return tune.choice(given), given
+    numbers = [value for value in given if isinstance(value, int | float) and not isinstance(value, bool)]
+    whole = all(isinstance(value, int) for value in numbers) or name != "randint"
+    if len(numbers) != 2 or len(given) != 2 or not whole or not numbers[0] < numbers[1]:
+        raise ConfigError(f"{key}={text}: {name} takes two numbers, the lower first")
+    if name == "loguniform" and numbers[0] <= 0:
+        raise ConfigError(f"{key}={text}: loguniform begins above 0")
+    ends = [numbers[0], numbers[1] - 1] if name == "randint" else [float(end) for end in numbers]
+    return getattr(tune, name)(*numbers), ends
+
+
+def run(sweep: Sweep, console: Console) -> list[Trial]:
+    """Run every point; return the trials in their order, the failed ones too.
+
+    Raises ConfigError for what can be found before anything is scheduled, TrackingError as a run does, and
+    KeyboardInterrupt with the trials that went on ended.
+    """
+    capacity = cluster.connect()
+    config = changed(sweep.config, {"run.storage": _storage(sweep.config), "tracking.parent": ""})
+    config = sized(config, capacity)  # once, for all trials
+    least = (
+        config.train.num_workers * config.train.worker_cpus + config.data.actors_min * config.data.actor_cpus
+    )
+    cluster.actor_bounds(config, capacity)
+    fit = math.floor(capacity.cpus / (least + config.data.read_cpus + _DRIVER_CPUS) + 1e-6)
+    if config.train.use_gpu:
+        fit = min(fit, math.floor(capacity.gpus / config.train.num_workers))
+    at_once = sweep.at_once or max(1, fit)
+    folder = Path(config.run.storage) / "sweeps" / sweep.name
+    folder.mkdir(parents=True, exist_ok=True)
+    parent = tracking.open_parent(config, sweep.name, config.run.storage)
+    config = changed(config, {"tracking.parent": parent.run_id} | _bound(config, capacity.cpus, at_once))
+    console.print(
+        f"sweep {sweep.name}: {at_once} runs at a time, logs in {folder}", soft_wrap=True, highlight=False
+    )
+    os.environ.setdefault(
+        "RAY_AIR_NEW_OUTPUT", "0"
+    )  # Tune's own tables, which stand beside ours and say less
+    trainable = tune.with_parameters(_trial, sweep=sweep.name, config=config, logs=folder)
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, {"CPU": _DRIVER_CPUS}),
+        param_space=dict(sweep.space),
+        tune_config=tune.TuneConfig(
+            num_samples=sweep.samples,
+            search_alg=BasicVariantGenerator(random_state=config.run.seed, max_concurrent=at_once),
+        ),
+        run_config=tune.RunConfig(
+            name="tune", storage_path=str(folder), verbose=0, callbacks=[_Told(console)]
+        ),
+    )
+    results = tuner.fit()
+    if any(not result.error and "scores" not in (result.metrics or {}) for result in results):
+        # Tune takes the first Ctrl-C itself, ends its trials and returns what there is.
+        parent.finish("KILLED")
+        raise KeyboardInterrupt
+    trials = [_ended(sweep.name, at, result) for at, result in enumerate(results)]
+    record = [{"name": t.name, "point": t.point, "scores": t.scores, "error": t.error} for t in trials]
+    (folder / "sweep.json").write_text(json.dumps(mask_tree(record), indent=1) + "\n")
+    parent.log_artifact(folder / "sweep.json")
+    parent.finish("FAILED" if all(trial.error for trial in trials) else "FINISHED")
+    return trials
+
+
+def _ended(sweep: str, number: int, result: tune.Result) -> Trial:
+    scores = dict((result.metrics or {}).get("scores", {}))
+    return Trial(_name(sweep, result.config, number), _point(result.config), scores, _reason(result.error))
+
+
+def _storage(config: Config) -> str:
+    if "://" in config.run.storage:
+        raise ConfigError(
+            f"run.storage={mask(config.run.storage)!r}: a sweep keeps logs and state beside its runs, in a folder that "
+            "every node reaches; a URI is for single runs (jobs/pretrain.py)"
+        )
+    return str(Path(config.run.storage).expanduser().absolute())
+
+
+def _bound(config: Config, cpus: float, at_once: int) -> dict[str, Any]:
+    """Share the CPUs beside the workers among the encoder pools of the runs that go on at once."""
+    if config.data.actors_max or at_once == 1:
+        return {}
+    reserved = config.train.num_workers * config.train.worker_cpus + config.data.read_cpus + _DRIVER_CPUS
+    most = math.floor((cpus / at_once - reserved) / config.data.actor_cpus + 1e-6)
+    return {"data.actors_max": max(config.data.actors_min, most)}
+
+
+def _trial(given: dict[str, Any], *, sweep: str, config: Config, logs: Path) -> dict[str, Any]:
+    """Train one point; runs in a process of Tune's."""
+    number = int(tune.get_context().get_trial_id().rpartition("_")[2])
+    name = _name(sweep, given, number)
+    os.environ["OMP_NUM_THREADS"] = str(config.train.worker_threads)
+    with (logs / f"{name}.log").open("a") as log:
+        console = Console(file=log, width=120)
+        config = changed(config, _point(given) | {"run.name": name})
+        try:
+            summary = pretrain.pretrain(config, console)
+        except (ConfigError, *pretrain.ERRORS) as error:
+            console.print(str(error), markup=False)
+            raise RuntimeError(f"{type(error).__name__}: {error}") from None
+        finish.show(summary, config, console)
+    return {"scores": summary.scores}
+
+
+def _name(sweep: str, given: Mapping[str, Any], number: int) -> str:
+    return f"{sweep}-{given[POINT]['name'] if POINT in given else f'{number:05d}'}"
+
+
+def _point(given: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(given[POINT]["set"]) if POINT in given else dict(given)
+
+
+def _reason(error: Exception | None) -> str:
+    """Return the line that a trial failed with, without the trace around it."""
+    if error is None:
+        return ""
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__
+
+
+class _Told(tune.Callback):  # type: ignore[misc]
+    """Tells of each trial that ends."""
+
+    def __init__(self, console: Console) -> None:
+        self._console, self._ended = console, 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune saves what it could be restored with; a console cannot be, and a sweep goes on by its runs
+
+    def on_trial_complete(self, iteration: int, trials: Sequence[Any], trial: Any, **_: Any) -> None:
+        self._say(trial, "done")
+
+    def on_trial_error(self, iteration: int, trials: Sequence[Any], trial: Any, **_: Any) -> None:
+        self._say(trial, "failed")
+
+    def _say(self, trial: Any, how: str) -> None:
+        self._ended += 1
+        number = trial.trial_id.rpartition("_")[2]
+        self._console.print(f"trial {number} {how}, {self._ended} ended", highlight=False)
+
+
+def pages(trials: Sequence[Trial], storage: Path, folder: Path, title: str) -> list[Path]:
+    """Write the page that compares the runs of trials which ended well, two of them at least, on the same cases."""
+    runs = [storage / "runs" / trial.name for trial in trials if trial.scores]
+    found = [dataclasses.replace(Evaluation.read(run / EVALUATION_FILE), model=run.name) for run in runs]
+    if len(found) < 2:
+        return []
+    return [comparison.write(compare(found), folder, finish.curves(runs), title)]

@@ -1,0 +1,199 @@
+"""Where runs are kept: a folder of this machine or one in S3, GCS or what else fsspec opens, used in the same way.
+
+A `Place` is a `Path`, used as ever, or a `Remote`, which has pathlib's names for what a run's folder needs. What they
+do not share stands here. Libraries that know files only get them: `staged` gives a folder to write to, of which `send`
+makes the place's files, `here` one to read from; of a `Path` both are the place itself and nothing is copied.
+
+pyarrow and fsspec are imported only where there is a URI: a machine with torch and open_clip alone can save and load.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from sclip.storage import scratch
+
+if TYPE_CHECKING:
+    from sclip.storage.remote import Remote
+
+__all__ = [
+    "Place", "address", "append", "fetch", "free_bytes", "here", "kept", "move", "place", "ray_storage", "remove",
+    "send", "sizes", "staged", "write",
+]  # fmt: skip
+
+Place: TypeAlias = "Path | Remote"
+
+
+def place(where: str | Place) -> Place:
+    """Return the place of a URI, or of a path, which becomes absolute; what is a place stays as it is."""
+    if not isinstance(where, str):
+        return where
+    if "://" in where and not where.startswith("file://"):
+        return _remote(where)
+    return Path(where.removeprefix("file://")).expanduser().absolute()
+
+
+def address(of: Place) -> str:
+    """Return what `place` makes the place of again; with the credentials of a URI: `str` is for showing."""
+    return str(of) if isinstance(of, Path) else of.uri
+
+
+def sizes(of: Place) -> dict[str, int]:
+    """Return the bytes of every file below a folder, by its path in it."""
+    if not isinstance(of, Path):
+        return of.files()
+    return {str(f.relative_to(of)): f.stat().st_size for f in of.rglob("*") if f.is_file()}
+
+
+def write(file: Place, text: str) -> None:
+    """Make a text the file, in one piece: no reader ever sees half of it."""
+    if isinstance(file, Path):
+        temporary = file.with_name(f".{file.name}.{os.getpid()}")
+        temporary.write_text(text)
+        temporary.replace(file)
+    else:
+        file.write_text(text)
+
+
+def append(file: Place, text: str) -> None:
+    """Add a text at the end of a file, made where missing; by one process. In object stores it is written anew."""
+    if isinstance(file, Path):
+        with file.open("a") as stream:
+            stream.write(text)
+    else:
+        before = file.read_text() if file.exists() else ""
+        file.write_text(before + text)
+
+
+def remove(folder: Place, ignore_errors: bool = False) -> None:
+    """Remove a folder with all that is in it, if it is there. Raises OSError where something stays, or leaves that."""
+    if isinstance(folder, Path):
+        if folder.exists():
+            shutil.rmtree(folder, ignore_errors)
+        return
+    with contextlib.suppress(*[OSError] if ignore_errors else []):
+        folder.rmtree()
+
+
+def move(folder: Place, to: Place, first: str) -> None:
+    """Give a folder another name in the same storage; where files are moved one by one, the file `first` before all."""
+    if isinstance(folder, Path):
+        folder.rename(address(to))
+        return
+    for name in sorted(folder.files(), key=lambda name: name != first):
+        (folder / name).move(_remote(address(to / name)))
+    folder.rmtree()  # pyarrow leaves an empty one
+
+
+def free_bytes(of: Place) -> tuple[Path, int]:
+    """Return where a checkpoint of a folder needs room on a disk, and how much there is."""
+    disk = of if isinstance(of, Path) else Path(tempfile.gettempdir())
+    return disk, shutil.disk_usage(disk).free
+
+
+def send(folder: Path, to: Place, names: Iterable[str] | None = None) -> None:
+    """Copy the files of these names, or all below a folder, to a place; nothing where it is that folder itself."""
+    if isinstance(to, Path):
+        assert to == folder
+        return
+    from sclip.storage.retries import together
+
+    found = {address(to / name): folder / name for name in (sizes(folder) if names is None else names)}
+    for _ in together(lambda uri: _remote(uri).upload(found[uri]), list(found)):
+        pass
+
+
+def fetch(of: Place, folder: Path, names: Iterable[str] | None = None) -> None:
+    """Copy what is there of these files, or all below a place, to a folder; nothing where it is that place itself.
+
+    Raises OSError.
+    """
+    if isinstance(of, Path):
+        assert of == folder
+        return
+    from sclip.storage.retries import together
+
+    if names is None:
+        there = of.files()
+    else:
+        there = {name: (of / name).stat().st_size for name in names if (of / name).is_file()}
+    found = {address(of / name): name for name in there}
+
+    def one(uri: str) -> None:
+        target = folder / found[uri]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remote(uri).download(target, there[found[uri]])
+
+    for _ in together(one, list(found)):
+        pass
+
+
+@contextlib.contextmanager
+def staged(to: Place) -> Iterator[Path]:
+    """Give a folder to write to: the place itself, or one of this process that goes at the end; see `send`."""
+    if isinstance(to, Path):
+        yield to
+    else:
+        with scratch.own() as folder:
+            yield folder
+
+
+@contextlib.contextmanager
+def here(of: Place, shared: str = "", names: Iterable[str] | None = None) -> Iterator[Path]:
+    """Give a place as a folder to read from: itself, or a copy of its files that goes at the end of the block.
+
+    Processes of a node that give the same word as `shared` have one copy; it goes with the first that leaves the block.
+    """
+    if isinstance(of, Path):
+        yield of
+    elif not shared:
+        with scratch.own() as folder:
+            fetch(of, folder, names)
+            yield folder
+    else:
+        copy = scratch.common(shared, lambda folder: fetch(of, folder, names))
+        try:
+            yield copy
+        finally:
+            scratch.remove(copy)
+
+
+def kept(of: Place) -> Path:
+    """Return a file or folder of this machine that holds what the place does now; the copy of a URI stays for others.
+
+    Raises OSError where nothing is there.
+    """
+    if isinstance(of, Path):
+        return of
+    if of.is_file():
+        parent, name = of.parent, of.name
+        return scratch.common(_version(of, of.stat()), lambda folder: fetch(parent, folder, [name])) / name
+    if not (there := of.files()):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(of))
+    return scratch.common(_version(of, sorted(there.items())), lambda folder: fetch(of, folder))
+
+
+def ray_storage(folder: Place) -> dict[str, Any]:
+    """Return the arguments by which a RunConfig of Ray's keeps its files in a folder."""
+    if isinstance(folder, Path):
+        return {"storage_path": str(folder)}
+    fs, path = folder.arrow()
+    return {"storage_path": path, "storage_filesystem": fs}
+
+
+def _version(of: Remote, content: object) -> str:
+    return hashlib.sha256(repr((of.uri, content)).encode()).hexdigest()
+
+
+def _remote(uri: str) -> Remote:
+    from sclip.storage.remote import Remote
+
+    return Remote(uri)
