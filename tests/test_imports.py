@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from environments import installed_with, only
+
+from support.environments import installed_with, only
 
 ROOT = Path(__file__).parent.parent
 

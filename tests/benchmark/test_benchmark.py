@@ -1,0 +1,205 @@
+"""Benchmarks measure peers in turns on the same work; no test looks at how fast anything is."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from rich.console import Console
+
+from sclip.benchmark import scenegraph
+from sclip.benchmark.captions import CaptionsError, generated, read
+from sclip.benchmark.rounds import Rates, in_turns
+from sclip.benchmark.step_cases import SMALL_NAME, Case, add_small_model, columns_of
+from sclip.benchmark.step_profile import busy_us, kernels
+from sclip.benchmark.step_rows import line
+from sclip.benchmark.table import Found, Line, Plain, Table
+from support.jobs_here import job_here
+from support.paths import ROOT
+
+JOB = [sys.executable, str(ROOT / "jobs" / "benchmark.py")]
+
+
+def test_generated_captions_are_the_same_ones_and_read_like_captions() -> None:
+    captions = generated(300)
+    assert captions == generated(300)
+    assert captions != generated(300, seed=1)
+    assert len(set(captions)) == 300
+    assert not [caption for caption in captions if set("{}-_") & set(caption) or "  " in caption]
+    assert 8 < sum(len(caption.split()) for caption in captions) / 300 < 16
+
+
+def test_captions_are_read_from_lines_and_from_coco(tmp_path: Path) -> None:
+    lines, coco = tmp_path / "captions.txt", tmp_path / "captions.json"
+    lines.write_text("a dog\n\n a cat \n")
+    coco.write_text(
+        json.dumps({"annotations": [{"id": 1, "caption": "a dog\n"}, {"id": 2, "caption": "a cat"}]})
+    )
+    assert read(lines) == read(coco) == ["a dog", "a cat"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("a.txt", "\n"), ("a.json", "{"), ("a.json", "[]"), ("a.json", '{"images": []}')]
+)
+def test_a_file_without_captions_is_told(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(CaptionsError, match=name):
+        read(tmp_path / name)
+
+
+def test_every_peer_gets_every_round_in_changing_order_and_the_first_does_not_count() -> None:
+    calls: list[tuple[str, int]] = []
+
+    def peer(name: str):
+        def run(work: Sequence[int]) -> None:
+            calls.append((name, work[0]))
+
+        return run
+
+    finished: list[int] = []
+    found = in_turns({"a": peer("a"), "b": peer("b")}, [[0, 0], [1, 1], [2, 2]], finished.append)
+    assert calls == [("a", 0), ("b", 0), ("b", 1), ("a", 1), ("a", 2), ("b", 2)]
+    assert finished == [0, 1, 2]
+    assert [len(rates.per_s) for rates in found.values()] == [2, 2]
+
+
+def test_a_ratio_is_of_the_same_rounds() -> None:
+    slow_then_fast = Rates((10.0, 20.0, 40.0))
+    assert slow_then_fast.ratio(Rates((5.0, 10.0, 20.0))) == 2.0
+    assert slow_then_fast.median == 20.0
+
+
+def test_the_job_prints_a_row_for_each_peer_and_writes_what_it_found(tmp_path: Path) -> None:
+    out = tmp_path / "found.json"
+    command = [*JOB, "scenegraph", "--count", "10", "--rounds", "2", "--json", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = {row["name"]: row for row in json.loads(out.read_text())["rows"]}
+    assert list(rows) == [
+        scenegraph.OURS, scenegraph.GRAPHS, scenegraph.PIPELINE, scenegraph.SAME, scenegraph.MORE,
+        scenegraph.SCENE_GRAPH_PARSER,
+    ]  # fmt: skip
+    assert all(name in done.stdout for name in rows)
+    assert all(len(row["per_s"]) == 2 for row in rows.values() if not row["why_not"])
+    assert rows[scenegraph.SAME]["ratios"][scenegraph.SAME] == 1.0
+    assert "processor" in done.stdout
+    installed = importlib.util.find_spec("sng_parser") is not None
+    assert rows[scenegraph.SCENE_GRAPH_PARSER]["why_not"] == ("" if installed else scenegraph.MISSING)
+    assert (scenegraph.MISSING in done.stdout) == (not installed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--count", "0"], "benchmark: --count and --rounds: 1 or more\n"),
+        (
+            ["--spacy-model", "no_such_pipeline"],
+            "benchmark: spaCy pipeline 'no_such_pipeline' is not installed",
+        ),
+        (["--captions", "absent.txt"], "benchmark: [Errno 2] No such file or directory: 'absent.txt'\n"),
+    ],
+)
+def test_the_job_tells_what_it_cannot_measure(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert job_here("benchmark")("scenegraph", *arguments) == 2
+    assert capsys.readouterr().err.startswith(told)
+
+
+def test_a_peer_that_is_not_installed_has_a_row_that_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    options = argparse.Namespace(captions=None, count=2, rounds=1, spacy_model="")
+    result = scenegraph.run(options, lambda _: None)
+    console = Console(file=io.StringIO(), width=100)
+    result.show(console)
+    assert f"{scenegraph.SCENE_GRAPH_PARSER}: {scenegraph.MISSING}" in console.file.getvalue()
+    assert result.to_json()["rows"][-1]["median_per_s"] is None
+    assert result.to_json()["rows"][0]["ratios"][scenegraph.SCENE_GRAPH_PARSER] is None
+
+
+def test_the_step_is_measured_beside_its_peers_and_what_needs_a_gpu_says_so(tmp_path: Path) -> None:
+    out = tmp_path / "found.json"
+    command = [*JOB, "step", "--rounds", "1", "--rows", "4", "--json", str(out), "--profile", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = {row["what"]: row for row in json.loads(out.read_text())["rows"]}
+    assert len(rows) == 7
+    assert all(what in done.stdout for what in rows)
+    for row in rows.values():
+        assert bool(row["figures"]) == (not row["found"].startswith("not measured")), row
+        assert all(figure > 0 for figures in row["figures"].values() for figure in figures), row
+    unmeasured = [what for what, row in rows.items() if not row["figures"]]
+    on_gpu = [what for what in rows if what.startswith("MFU")]
+    assert unmeasured == ([] if torch.cuda.is_available() else on_gpu)
+    assert json.loads((tmp_path / "step.json").read_text())["traceEvents"]
+    assert "profile of a step" in done.stdout
+
+
+@pytest.mark.parametrize("command", [[*JOB, "step"], [sys.executable, "-m", "sclip.benchmark.step"]])
+def test_a_batch_that_cannot_be_cut_into_parts_is_told(command: list[str]) -> None:
+    done = subprocess.run([*command, "--rows", "6"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2
+    assert done.stderr == "benchmark: --rows: a multiple of 4; --rounds: 1 or more\n"
+
+
+def test_the_table_is_the_same_lines_with_a_table_library_and_without(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [Line("a step", "a peer", "1.0 x", "1.07 x", {"s": [1.0]}), Line("more", "", "", "none", {})]
+    table = Table(rows, "profile", {"torch": "2"})
+    console = Console(file=io.StringIO(), width=20, highlight=False)
+    table.show(console)
+    table.show(Plain())
+    assert isinstance(console.file, io.StringIO)
+    printed = capsys.readouterr().out
+    assert printed == console.file.getvalue()
+    assert [line.split() for line in printed.splitlines()[1:]] == [
+        ["a", "step", "a", "peer", "1.0", "x", "1.07", "x"], ["more", "none"], ["torch", "2"], ["profile"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB."), "CUDA out of memory"),
+        (BrokenProcessPool(), "its process was killed, as one is that takes too much memory"),
+    ],
+)
+def test_a_row_that_does_not_fit_into_memory_says_so_and_ends_nothing(error: Exception, found: str) -> None:
+    def measure() -> Found:
+        raise error
+
+    row = line("much", "little", "all", measure)
+    assert (row.what, row.found, row.figures) == ("much", f"not measured: {found}", {})
+
+
+def test_the_time_of_a_kernel_counts_once_and_time_on_two_streams_too() -> None:
+    def event(device: str, annotation: bool = False) -> SimpleNamespace:
+        return SimpleNamespace(device_type=SimpleNamespace(name=device), is_user_annotation=annotation)
+
+    launched, kernel = event("CPU"), event("CUDA")
+    assert kernels([launched, kernel, event("CUDA", annotation=True)]) == [kernel]
+    assert busy_us([(8, 9), (0, 4), (2, 5), (3, 4)]) == 6
+
+
+def test_both_sides_of_a_step_train_on_as_many_rows_of_the_lengths_asked_for() -> None:
+    add_small_model()
+    for full in (False, True):
+        columns = columns_of(Case(SMALL_NAME, 64, torch.device("cpu"), "fp32", kee=True, full=full))
+        lengths = columns["text"].argmax(1) + 1
+        assert lengths.min() >= 5
+        assert (lengths.mean() == 77) if full else (11 < lengths.mean() < 15)
+        assert 0.5 < columns["has_negative"].mean() < 1
+        assert columns["negative_text"][~columns["has_negative"]].any() == 0

@@ -1,0 +1,219 @@
+"""The stream's benchmark: both sides read the same samples, every row is in the table; no test looks at a time."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from sclip.benchmark.rounds import BenchmarkError
+from sclip.benchmark.stream_cases import Case, CpuClock, Times, batches_of, plan_of
+from sclip.benchmark.stream_kills import EPOCHS, Peer, count, peer_killed
+from sclip.benchmark.stream_peers import loader_of
+from sclip.benchmark.stream_plan import Scale, simulate
+from sclip.benchmark.stream_rows import seam
+from sclip.benchmark.stream_shards import Shards, make, photograph
+from sclip.benchmark.stream_stages import alone
+from sclip.data import columns as col
+from sclip.data.encode import Encoder
+from sclip.data.position import Position
+from sclip.data.reader import read_visit
+from sclip.data.schedule import Schedule
+from sclip.data.stream import chunks
+from sclip.prepare.annotate import Annotator, stamp
+from sclip.prepare.annotated import AnnotatedFolder, shard_names
+from sclip.prepare.pack import RawSample, write_shards
+from sclip.scenegraph import Parser
+from support.jobs_here import job_here
+from support.paths import ROOT
+from support.processes import environment
+
+SAMPLES, SIDE = 20, 32
+CAPTIONS = (
+    "a red square is left of a blue circle",
+    "a man riding a brown horse",
+    "two dogs",
+    "a cup on a table",
+)
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photographs")
+    for seed in range(3):
+        noise = np.random.default_rng(seed).integers(0, 256, (40, 48, 3), np.uint8)
+        Image.fromarray(noise).save(folder / f"{seed}.jpg")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory, photographs: Path) -> Case:
+    """Shards annotated in this process, and a case that reads them with one process."""
+    folder = tmp_path_factory.mktemp("shards")
+    images = [path.read_bytes() for path in sorted(photographs.iterdir())]
+    raw = [
+        RawSample(f"{at:04d}", images[at % 3], "jpg", (CAPTIONS[at % 4], f"a dog {at}"))
+        for at in range(SAMPLES)
+    ]
+    write_shards(raw, folder / "plain", samples_per_shard=6)
+    plain = sorted(str(path) for path in (folder / "plain").glob("*.tar"))
+    annotated = AnnotatedFolder(folder / "annotated", stamp(Parser()), "")
+    names = shard_names(plain)
+    Annotator(annotated, "")(pa.table({"shard": annotated.claim(names, overwrite=False)}))
+    urls = tuple(str(annotated.path / name) for name in sorted(names))
+    shards = Shards(tuple(plain), urls, SAMPLES, "a test")
+    return Case(shards, processes=1, cpus=2, image_size=SIDE, batch=8)
+
+
+def ours(case: Case) -> dict[int, dict[str, np.ndarray]]:
+    """Return the rows of our stream by key, read and encoded in this process."""
+    plan = plan_of(case, annotated=True)
+    encoder = Encoder(plan.config, plan.image_size)
+    blocks = (
+        encoder(table)
+        for entry in range(len(plan.schedule))
+        for table in read_visit(plan.reading, plan.shard(entry), entry, plan.schedule.visit(entry))
+    )
+    batches = [(batch.columns, batch.rows) for batch in batches_of(blocks, case)]
+    assert [rows for _, rows in batches] == [8, 8, 4]
+    return {
+        int(columns[col.KEY][row]): {name: columns[name][row] for name in col.MODEL_COLUMNS}
+        for columns, rows in batches
+        for row in range(rows)
+    }
+
+
+def test_the_data_loader_gives_the_rows_that_our_stream_gives_to_the_byte(case: Case) -> None:
+    found = ours(case)
+    assert len(found) == SAMPLES
+    seen = []
+    for columns in loader_of(case):
+        assert set(columns) == set(col.MODEL_COLUMNS)
+        for row, key in enumerate(columns[col.KEY].tolist()):
+            seen.append(key)
+            for name in col.MODEL_COLUMNS:
+                np.testing.assert_array_equal(columns[name][row].numpy(), found[key][name], err_msg=name)
+    assert sorted(seen) == sorted(found)
+    assert any(row[col.HAS_NEGATIVE].all() for row in found.values())
+
+
+def test_every_stage_alone_takes_time(case: Case) -> None:
+    found = alone(Case(case.shards, 1, 2, SIDE))
+    assert list(found) == ["read", "parse", "draw", "decode", "tokenise"]
+    assert all(math.isfinite(seconds) and seconds >= 0 for seconds in found.values())
+
+
+def test_the_processor_time_of_a_process_that_has_gone_still_counts() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "sum(range(10**6)); input()"], stdin=subprocess.PIPE)
+    clock = CpuClock(lambda: [os.getpid()], families=True)
+    with_child = clock.seconds()
+    alone = CpuClock(lambda: [os.getpid()], families=False).seconds()
+    child.communicate(b"\n")
+    assert clock.seconds() >= with_child
+    assert with_child >= alone > 0
+
+
+def test_a_seam_is_the_longest_time_about_the_change_of_passes_above_the_median() -> None:
+    at = [0.0, 1.0, 2.0, 3.0, 6.5, 7.5, 8.5, 20.0]
+    passes = [{0}, {0}, {0}, {0, 1}, {1}, {1}, {1}, {1}]
+    assert seam(Times(at=at, passes=passes)) == 2.5
+    overlapping = [{0}, {0}, {0, 1}, {1}, {0, 1}, {1}, {1}, {1}]
+    assert seam(Times(at=at, passes=overlapping)) == 2.5
+    assert seam(Times(at=[0.0, 1.0, 5.0, 6.0], passes=[{0}, {0}, {1}, {1}])) == 3.0
+
+
+def test_photographs_are_always_the_same_and_as_large_as_a_cameras() -> None:
+    image = photograph(1)
+    assert image == photograph(1) != photograph(2)
+    assert 50_000 < len(image) < 90_000
+
+
+@pytest.mark.parametrize(
+    ("folder", "told"), [("absent", "no .jpg or .jpeg"), ("broken", "not a readable image")]
+)
+def test_photographs_that_cannot_be_read_are_told(tmp_path: Path, folder: str, told: str) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.jpg").write_bytes(b"no picture")
+    with pytest.raises(BenchmarkError, match=told):
+        make(tmp_path, 4, 2, tmp_path / folder, None, lambda: 1.0)
+
+
+@pytest.mark.parametrize("window", [0, 40])
+def test_ranks_take_every_row_of_a_schedule_once_however_late_blocks_are(window: int) -> None:
+    scale = Scale(shards=7, per_shard=100, ranks=3, readers=4, block=8, held=3, window=window, every=5)
+    position = Position()
+    largest = simulate(scale, chunks(Schedule(0, 1, (7,)), position), position)  # raises at a row taken twice
+    assert position.low == 7
+    assert largest > len(json.dumps(position.to_json()))
+
+
+def test_a_part_of_a_schedule_leaves_the_rest_to_do() -> None:
+    scale = Scale(shards=7, per_shard=100, ranks=3, readers=4, block=8, held=3, window=8, every=5, rows=100)
+    position = Position()
+    simulate(scale, chunks(Schedule(0, 1, (7,)), position), position)
+    assert position.remaining(7)
+    assert position.done(0)
+
+
+def test_rows_missed_and_repeated_are_counted_without_steps_that_were_rolled_back(tmp_path: Path) -> None:
+    lines = [
+        {"from_step": 0}, {"epoch": 0, "keys": ["a", "b"]}, {"epoch": 0, "keys": ["c"]},
+        {"from_step": 1}, {"epoch": 0, "keys": ["c", "a"]}, {"epoch": 1, "keys": ["b", "c"]},
+    ]  # fmt: skip
+    (tmp_path / "ledger.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert EPOCHS == 2
+    assert count(tmp_path, samples=3) == (1, 1)  # a of the second epoch; a of the first
+
+
+def test_the_peers_loop_reads_every_row_once_if_nothing_kills_it(tmp_path: Path, case: Case) -> None:
+    assert peer_killed(Peer(str(tmp_path / "peer"), case.shards.annotated, 1), SAMPLES, 0) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--samples", "10"], "--samples: 256 or more"),
+        (["--processes", "0"], "--samples: 256 or more; --rounds, --processes: 1 or more"),
+    ],
+)
+def test_the_job_tells_what_it_cannot_measure(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert job_here("benchmark")("stream", *arguments) == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(1200)
+def test_the_job_prints_every_row_and_writes_its_figures(tmp_path: Path, photographs: Path) -> None:
+    out = tmp_path / "found.json"
+    command = [sys.executable, "jobs/benchmark.py", "stream", "--rounds", "1", "--samples", "320"]
+    command += [
+        "--image-size",
+        "32",
+        "--photographs",
+        photographs,
+        "--simulate-samples",
+        "1000000",
+        "--json",
+        out,
+    ]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["what"].partition(",")[0] for row in rows] == [
+        "samples a second per core", "the same", "time to the first batch", "from one epoch to the next",
+        "share of a step spent waiting for data", "driver's memory", "the same", "the same",
+    ]  # fmt: skip
+    figures = [value for row in rows for values in row["figures"].values() for value in values]
+    assert figures
+    assert all(math.isfinite(value) and value >= 0 for value in figures)
+    assert all(row["what"] in done.stdout for row in rows)

@@ -1,0 +1,166 @@
+"""Every option of model, loss and training: what it changes of a run, and that it changes nothing else."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sclip.config import Config, LossConfig, TrainConfig
+from sclip.config.loader import from_tree, keys, to_tree
+from sclip.model import build_model
+from sclip.train.optimizer import learning_rate, make_optimizer
+from sclip.train.prefetch import prepared
+from sclip.train.sharding import apply
+from sclip.train.step import TrainStep, unwrapped
+from support.paths import ROOT
+from support.train_cases import MODEL, training_batch
+
+SECTIONS = ("model", "loss", "train", "checkpoint", "health")
+BASE = Config(
+    model=MODEL,
+    loss=LossConfig(hinge_weight=2.0),
+    train=TrainConfig(batch_size=6, learning_rate=1e-3, warmup=0.1),
+)
+
+# Of captions with one triple each, as here, heads of attention come to the same.
+CHANGES: dict[str, tuple[Any, str]] = {
+    "model.logit_bias": (-10.0, "tensors groups"),
+    "model.kee.enabled": (False, "tensors groups columns metrics kept loss weights"),
+    "model.kee.weight": (0.9, "loss weights"),
+    "model.kee.form": ("sum", "loss weights"),
+    "model.kee.on_negatives": (False, "loss weights"),
+    "model.kee.own_embeddings": (True, "tensors groups weights"),
+    "model.kee.layers": (2, "tensors groups kept loss weights"),
+    "model.kee.heads": (2, "kept"),
+    "loss.contrastive": ("max_margin", "metrics kept loss weights"),
+    "loss.negatives": ("none", "columns metrics kept loss weights"),
+    "loss.negatives_as_texts": (True, "kept loss weights"),
+    "loss.hinge_weight": (5.0, "loss weights"),
+    "loss.hinge_margin": (0.05, "loss weights"),
+    "train.precision": ("bf16", "kept loss weights"),
+    "train.activation_checkpointing": ("block", "kept"),
+    "train.micro_batch": (2, "columns passes kept"),
+    "train.pack_text": (False, "columns kept"),
+    "train.learning_rate": (2e-3, "rates weights"),
+    "train.schedule": ("linear", "rates weights"),
+    "train.warmup": (0.4, "rates weights"),
+    "train.lr_scale_image": (0.0, "groups kept weights"),
+    "train.lr_scale_text": (0.0, "groups kept weights"),
+    "train.lr_scale_kee": (0.5, "groups weights"),
+    "train.weight_decay": (0.9, "groups weights"),
+    "train.beta2": (0.5, "groups weights"),
+    "train.max_grad_norm": (0.01, "weights"),
+}
+"""Another value of a key, and all that differs with it."""
+
+ELSEWHERE = {
+    "model.name": "test_model.py", "model.pretrained": "test_weights.py", "model.quick_gelu": "test_weights_start.py",
+    "model.kee.triples": "test_kee.py", "model.kee.phrase_tokens": "test_kee.py",
+    "loss.contrastive_margin": "test_contrastive.py", "loss.contrastive_warmup": "test_contrastive.py",
+    "loss.negatives_per_caption": "test_encode.py",
+    "train.epochs": "test_pretrain.py", "train.batch_size": "test_config.py", "train.num_workers": "test_pretrain.py",
+    "train.min_workers": "test_lost_nodes.py", "train.resize_every_s": "test_lost_nodes.py",
+    "train.use_gpu": "test_config.py", "train.worker_cpus": "test_run_folder.py",
+    "train.worker_threads": "test_loop.py",
+    "train.sharding": "test_sharding.py", "train.shard_ranks": "test_shard_groups.py",
+    "train.reshard_after_forward": "test_sharding.py", "train.compile": "test_blocks.py",
+    "train.log_every": "test_loop.py", "train.ema_decay": "test_ema.py",
+    "checkpoint.every": "test_loop.py", "checkpoint.keep_last": "test_retention.py",
+    "checkpoint.keep_best": "test_retention.py", "checkpoint.best_metric": "test_retention.py",
+    "checkpoint.best_is": "test_retention.py", "checkpoint.asynchronous": "test_loop.py",
+    "checkpoint.disk_budget_gb": "test_retention.py",
+    "health.on_nonfinite": "test_loop.py", "health.max_skipped": "test_loop.py", "health.profile_steps": "test_loop.py",
+}  # fmt: skip
+"""Keys of what is around a step, or of data that it gets: the tests that say what they change."""
+
+
+def with_value(key: str, value: Any) -> Config:
+    tree = to_tree(BASE)
+    *sections, name = key.split(".")
+    functools.reduce(lambda section, part: section[part], sections, tree)[name] = value
+    return from_tree(tree)
+
+
+def observed(config: Config) -> dict[str, Any]:
+    """Train two steps and return all that is looked at."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    plain = build_model(config.model)
+    if plain.kee is not None:  # by name, so that an option that adds weights changes no other one
+        for name, parameter in plain.named_parameters():
+            if name.startswith("kee.") and "token" not in name:
+                generator = torch.Generator().manual_seed(len(name))
+                with torch.no_grad():
+                    parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+    model = apply(plain, config.train, torch.device("cpu"))
+    optimizer = make_optimizer(model, config.train)
+    step = TrainStep(model, optimizer, config)
+    passes: list[int] = []
+    unwrapped(model).register_forward_hook(lambda *_: passes.append(1))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    kept = 0
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal kept
+        kept += tensor.nbytes
+        return tensor
+
+    found: dict[str, torch.Tensor] = {}
+    losses = []
+    columns: dict[str, Any] = {}
+    for number in range(2):
+        host = {name: tensor.numpy() for name, tensor in training_batch(number).items()}
+        columns = prepared(host, config, unwrapped(model).packs_text)
+        batch = {name: torch.from_numpy(np.ascontiguousarray(column)) for name, column in columns.items()}
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            found = step(batch, 0.3 + 0.1 * number)
+        losses.append(found["loss"].item())
+    after = model.state_dict()
+    hyper = ("lr_scale", "weight_decay", "betas")
+    return {
+        "tensors": {name: tuple(tensor.shape) for name, tensor in before.items()},
+        "groups": [(len(g["params"]), *(g.get(name) for name in hyper)) for g in optimizer.param_groups],
+        "columns": {name: column.shape for name, column in columns.items()},
+        "metrics": sorted(found),
+        "passes": len(passes),
+        "kept": kept,
+        "rates": [learning_rate(share / 10, config.train) for share in range(11)],
+        "loss": losses[0],
+        "weights": sum((after[name].double() - before[name]).norm().item() for name in sorted(before)),
+    }
+
+
+@functools.cache
+def base() -> dict[str, Any]:
+    return observed(BASE)
+
+
+def test_the_same_config_gives_the_same() -> None:
+    assert observed(BASE) == base()
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_an_option_changes_what_it_says_and_nothing_else(key: str) -> None:
+    value, expected = CHANGES[key]
+    assert value != keys()[key][0] or value != getattr(BASE, key.split(".")[0])
+    found = observed(with_value(key, value))
+    # Sums in another order are the same loss and the same weights.
+    close = ("loss", "weights")
+    changed = {
+        name for name, was in base().items()
+        if (found[name] != pytest.approx(was, rel=2e-5) if name in close else found[name] != was)
+    }  # fmt: skip
+    assert changed == set(expected.split())
+
+
+def test_there_is_a_test_of_every_option() -> None:
+    mine = {key for key in keys() if key.split(".")[0] in SECTIONS}
+    assert CHANGES.keys() | ELSEWHERE.keys() == mine
+    assert not CHANGES.keys() & ELSEWHERE.keys()
+    for key, file in ELSEWHERE.items():
+        text = next((ROOT / "tests").glob(f"*/{file}")).read_text()
+        assert key.rpartition(".")[2] in text, f"{key} in {file}"

@@ -1,0 +1,191 @@
+"""The annotation of a sample: read back as written, bounded in size, and never more than a reason not to use it."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from sclip.config import ConfigError, DataConfig
+from sclip.data import annotation
+from sclip.data.annotation import AnnotationError, pack, passing, read, records, unpack
+from sclip.data.shards import Sample, expand, read_shard
+from sclip.prepare.annotate import stamp, usable_stamp
+from sclip.scenegraph import Parser
+from support.annotated_shards import annotate_here, rewritten, write_plain
+
+
+@pytest.fixture(scope="module")
+def parser() -> Parser:
+    return Parser()
+
+
+@pytest.fixture(scope="module")
+def annotated(tmp_path_factory: pytest.TempPathFactory, parser: Parser) -> list[str]:
+    folder = tmp_path_factory.mktemp("annotation")
+    return annotate_here(write_plain(folder / "plain"), folder / "out", parser)
+
+
+def sample(member: bytes | None, captions: tuple[str, ...] = ("a dog", "a cat")) -> Sample:
+    return Sample(0, "k", b"i", captions, {} if member is None else {annotation.SUFFIX: member})
+
+
+def record(caption: str, objects: int = 0, attributes: int = 0, relations: int = 0) -> bytes:
+    graph = {"objects": [{}] * objects, "attributes": [{}] * attributes, "relations": [{}] * relations}
+    return annotation.dumps({"graph": graph | {"caption": caption}, "negatives": []})
+
+
+RECORDS = [record("a dog", 1), record("a cat", 3, 2, 1)]
+
+
+def test_what_was_packed_is_unpacked_and_the_bytes_are_the_same_each_time() -> None:
+    member = pack("rules-1", RECORDS)
+    assert unpack(member) == ("rules-1", RECORDS)
+    assert pack("rules-1", RECORDS) == member
+    assert member[4:8] == bytes(4)  # gzip's time
+    assert read(sample(member)) == ("rules-1", RECORDS)
+    assert records(sample(member), "rules-1") == RECORDS
+
+
+def test_a_member_is_json_lines_that_other_programs_read() -> None:
+    lines = [json.loads(line) for line in gzip.decompress(pack("x", RECORDS)).splitlines()]
+    assert lines[0] == {"format": 1, "stamp": "x"}
+    assert [line["graph"]["caption"] for line in lines[1:]] == ["a dog", "a cat"]
+
+
+def zipped(text: str) -> bytes:
+    return gzip.compress(text.encode(), mtime=0)  # a name of a test, in every process the same
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        b"",
+        b"no gzip",
+        pack("x", RECORDS)[:-9],
+        zipped(""),
+        zipped("{"),
+        zipped("[" * 100_000),
+        zipped('["format"]'),
+        zipped('{"stamp": "x"}'),
+        zipped('{"format": 2, "stamp": "x"}'),
+        zipped('{"format": 1, "stamp": 5}'),
+        gzip.compress(b"\xff\xfe", mtime=0),
+        gzip.compress(bytes(annotation.MAX_BYTES + 1), mtime=0),
+    ],
+)
+def test_a_member_that_is_none_is_one_error_of_one_kind(member: bytes) -> None:
+    with pytest.raises(AnnotationError, match=r"^annotation is "):
+        unpack(member)
+
+
+def test_a_bomb_is_not_unpacked_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    bomb = gzip.compress(b'{"format": 1, "stamp": "x"}\n' + bytes(10_000_000))
+    assert len(bomb) < 20_000
+    monkeypatch.setattr(annotation, "MAX_BYTES", 1000)
+    with pytest.raises(AnnotationError, match="more than 1000"):
+        unpack(bomb)
+    with pytest.raises(AnnotationError, match="more than 1000"):
+        pack("x", [b"y" * 1001])
+
+
+@pytest.mark.parametrize(
+    ("member", "captions", "reason"),
+    [
+        (None, ("a dog", "a cat"), "not annotated"),
+        (pack("old", RECORDS), ("a dog", "a cat"), "annotated under old, not new"),
+        (pack("new", RECORDS), ("a dog",), r"of 2 captions, not of 1.*caption_field"),
+        (b"", ("a dog", "a cat"), "not readable"),
+    ],
+)
+def test_records_of_another_stamp_or_other_captions_are_refused(
+    member: bytes | None, captions: tuple[str, ...], reason: str
+) -> None:
+    with pytest.raises(AnnotationError, match=reason):
+        records(sample(member, captions), "new")
+
+
+@pytest.mark.parametrize(
+    ("least", "found"),
+    [
+        ((0, 0, 0), [0, 1]),
+        ((1, 0, 0), [0, 1]),
+        ((2, 0, 0), [1]),
+        ((0, 2, 0), [1]),
+        ((0, 0, 1), [1]),
+        ((3, 2, 1), [1]),
+        ((3, 3, 1), []),
+    ],
+)
+def test_a_caption_passes_with_as_many_objects_attributes_and_relations(
+    least: tuple[int, int, int], found: list[int]
+) -> None:
+    assert passing(sample(None), RECORDS, least) == found
+
+
+@pytest.mark.parametrize(
+    "bad", [b"{", b"[]", b'{"graph": 1}', b"[" * 100_000, record("a bird", 3), b'{"graph": {"objects": []}}']
+)
+def test_a_malformed_record_or_one_of_another_caption_cannot_be_judged(bad: bytes) -> None:
+    with pytest.raises(AnnotationError):
+        passing(sample(None), [RECORDS[0], bad], (1, 0, 0))
+
+
+def test_a_shard_carries_the_annotation_packed_and_an_overlong_one_costs_no_sample(
+    annotated: list[str], tmp_path: Path, parser: Parser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = [item for item in read_shard(annotated[0]) if isinstance(item, Sample)]
+    assert [len(records(item, stamp(parser))) for item in whole] == [3] * 5
+    long = rewritten(annotated[0], tmp_path / "long.tar", b"x" * 2000)
+    monkeypatch.setattr("sclip.data.shards.MAX_MEMBER_BYTES", 1000)
+    found = list(read_shard(long))
+    assert found == whole
+    assert [item.members[annotation.SUFFIX] for item in found if isinstance(item, Sample)] == [b""] * 5
+
+
+# What a run finds at its start
+
+
+def test_a_run_over_annotated_shards_uses_them_unless_told_not_to(
+    annotated: list[str], parser: Parser
+) -> None:
+    assert usable_stamp(DataConfig(), annotated) == stamp(parser)
+    assert usable_stamp(DataConfig(annotations=False), annotated) == ""
+
+
+def test_a_run_over_other_shards_parses(tmp_path: Path, annotated: list[str], parser: Parser) -> None:
+    plain = write_plain(tmp_path / "plain")
+    assert usable_stamp(DataConfig(), plain) == ""
+    assert usable_stamp(DataConfig(), sorted([*plain, *annotated])) == stamp(parser)
+
+
+@pytest.mark.parametrize("data", [DataConfig(), DataConfig(min_relations=1)])
+def test_a_run_over_shards_of_another_stamp_stops_and_names_both(
+    tmp_path: Path, annotated: list[str], parser: Parser, data: DataConfig
+) -> None:
+    old = rewritten(annotated[0], tmp_path / "old.tar", pack("rules-0+none", [b"{}"] * 3))
+    with pytest.raises(ConfigError) as raised:
+        usable_stamp(data, [old])
+    message = str(raised.value)
+    assert "\n" not in message
+    for part in (old, "rules-0+none", stamp(parser), "jobs/annotate.py"):
+        assert part in message
+    assert ("data.annotations=false" in message) == (not any(data.least))
+
+
+def test_a_filter_needs_annotated_shards(tmp_path: Path) -> None:
+    plain = write_plain(tmp_path / "plain")
+    with pytest.raises(ConfigError, match=r"not annotated; annotate it \(python jobs/annotate\.py"):
+        usable_stamp(DataConfig(min_objects=2), plain)
+    with pytest.raises(ConfigError, match=r"data\.annotations=False.*min_objects"):
+        DataConfig(annotations=False, min_objects=2)
+    with pytest.raises(ConfigError, match=r"data\.min_attributes=-1"):
+        DataConfig(min_attributes=-1)
+
+
+def test_captions_of_another_field_than_the_annotated_one_stop_a_run(
+    tmp_path: Path, annotated: list[str]
+) -> None:
+    with pytest.raises(ConfigError, match=r"data\.caption_field"):
+        usable_stamp(DataConfig(caption_field="captions,captions"), annotated)
+    assert expand(annotated) == annotated

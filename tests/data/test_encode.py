@@ -1,0 +1,235 @@
+"""From the readers' rows to rows of a training batch, and a note beside them of all that is no sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from numpy.typing import NDArray
+
+from sclip.config import Config, DataConfig, KEEConfig, LossConfig, ModelConfig
+from sclip.data import columns as col
+from sclip.data.encode import Encoder
+from sclip.data.notes import STAGES, Marker, Note, read_notes
+from sclip.data.reader import READ_SCHEMA
+from sclip.model.tokenizer import PADDING
+from sclip.seeding import digest64
+from support.pictures import encoded, noise
+
+Columns = dict[str, NDArray[Any]]
+
+PLACES = (col.ENTRY, col.ORDINAL, col.INDEX, col.ORIGIN)
+SIDE = 16
+CAPTIONS = [
+    "a red square is left of a blue circle",
+    "a man riding a brown horse",
+    "a dog",
+    "the cup is on the wooden table",
+    "",
+    "a white cat under a black chair next to a window",
+]
+
+
+def config(**sections: Any) -> Config:
+    return Config(
+        **{
+            "model": ModelConfig(name="scenes-conv", kee=KEEConfig(triples=3, phrase_tokens=2)),
+            "data": DataConfig(crop_scale=(0.3, 0.9)),
+        }
+        | sections
+    )
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return Encoder(config(), SIDE)
+
+
+def sample_row(index: int, pass_: int = 0, **changes: Any) -> dict[str, Any]:
+    """Return a row of a sample as the shard readers give it."""
+    return {
+        col.ENTRY: 3, col.ORDINAL: 90 - index, col.INDEX: index, col.PASS: pass_, col.ORIGIN: 40,
+        col.STATUS: col.SAMPLE, col.SAMPLE_KEY: f"{index:04d}",
+        col.JPEG: encoded(noise(40, 30, seed=index), "JPEG"), col.CAPTION: CAPTIONS[index % len(CAPTIONS)],
+        col.READ_AT: 1e9,
+    } | changes  # fmt: skip
+
+
+def marker_row(index: int, status: int, reason: str | None = None) -> dict[str, Any]:
+    """Return a row without a sample: the end of a shard, or what a reader set aside."""
+    return sample_row(index) | {col.STATUS: status, col.REASON: reason, col.JPEG: None, col.CAPTION: None}
+
+
+def encode(encoder: Encoder, rows: Sequence[dict[str, Any]]) -> Columns:
+    return encoder(pa.Table.from_pylist(list(rows), schema=READ_SCHEMA))
+
+
+def note_of(found: Columns) -> Note:
+    """Return the note of a call, which is on its first row."""
+    assert not any(found[col.NOTE][1:])
+    (note,) = read_notes(found[col.NOTE])
+    return note
+
+
+def marker(row: dict[str, Any], **changes: Any) -> Marker:
+    """Return what tells of a row that is no sample."""
+    return Marker(
+        row[col.ENTRY], row[col.ORDINAL], row[col.INDEX], row[col.STATUS], row[col.SAMPLE_KEY], row[col.REASON] or ""
+    )._replace(**changes)  # fmt: skip
+
+
+def test_a_row_is_the_same_whatever_batch_it_comes_in(encoder: Encoder) -> None:
+    rows = [sample_row(index, pass_=index % 2) for index in range(6)]
+    markers = [marker_row(6, col.REJECTED, "no caption"), marker_row(7, col.END)]
+    whole = encode(encoder, [*rows[:3], *markers, *rows[3:]])
+    assert whole[col.IMAGE].shape == (6, 3, SIDE, SIDE)
+    assert whole[col.TRIPLES].shape == (6, 3, 3, 2)
+    order = [3, 0, 5, 1, 4, 2]
+    shuffled = encode(encoder, [rows[index] for index in order])
+    another = Encoder(config(), SIDE)  # as in another actor, which has seen nothing yet
+    alone = [encode(another, [row]) for row in rows]
+    assert whole.keys() == shuffled.keys() == {*col.MODEL_COLUMNS, *PLACES, col.NOTE}
+    for name in whole.keys() - {col.NOTE}:
+        np.testing.assert_array_equal(whole[name][order], shuffled[name], err_msg=name)
+        np.testing.assert_array_equal(whole[name], np.concatenate([one[name] for one in alone]), err_msg=name)
+
+
+def test_another_pass_is_another_crop_of_the_same_sample(encoder: Encoder) -> None:
+    first, again, other = (
+        encode(encoder, [sample_row(0, pass_=pass_, entry=entry)])
+        for pass_, entry in ((0, 1), (0, 7), (1, 1))
+    )
+    np.testing.assert_array_equal(first[col.IMAGE], again[col.IMAGE])
+    assert (first[col.IMAGE] != other[col.IMAGE]).any()
+    np.testing.assert_array_equal(first[col.TEXT], other[col.TEXT])
+
+
+def test_rows_carry_where_they_come_from_and_the_digest_of_their_key(encoder: Encoder) -> None:
+    found = encode(encoder, [sample_row(index) for index in range(3)])
+    assert found[col.ENTRY].tolist() == [3, 3, 3]
+    assert found[col.ORDINAL].tolist() == [90, 89, 88]
+    assert found[col.INDEX].tolist() == [0, 1, 2]
+    assert found[col.ORIGIN].tolist() == [40, 40, 40]
+    assert found[col.KEY].tolist() == [digest64(f"{index:04d}") for index in range(3)]
+
+
+def test_a_caption_has_its_triples_and_a_negative_where_there_is_one(encoder: Encoder) -> None:
+    swappable, plain = encode(encoder, [sample_row(0)]), encode(encoder, [sample_row(2)])
+    assert swappable[col.HAS_NEGATIVE].tolist() == [[True]]
+    assert sorted(swappable[col.NEGATIVE_TEXT][0, 0]) == sorted(swappable[col.TEXT][0])  # its words, moved
+    assert (swappable[col.NEGATIVE_TEXT][:, 0] != swappable[col.TEXT]).any()
+    assert (swappable[col.NEGATIVE_TRIPLES][:, 0] != swappable[col.TRIPLES]).any()
+    assert (swappable[col.TRIPLES] != PADDING).any()
+    assert plain[col.HAS_NEGATIVE].tolist() == [[False]]
+    assert not plain[col.NEGATIVE_TEXT].any()
+    assert (plain[col.NEGATIVE_TRIPLES] == PADDING).all()
+
+
+def test_there_is_no_negative_where_they_are_off(encoder: Encoder) -> None:
+    rows = [sample_row(index) for index in range(6)]
+    off, on = (
+        encode(Encoder(config(loss=LossConfig(negatives="none")), SIDE), rows),
+        encode(encoder, rows),
+    )
+    assert on[col.HAS_NEGATIVE].any()
+    assert not off[col.HAS_NEGATIVE].any()
+    assert not off[col.NEGATIVE_TEXT].any()
+    assert (off[col.NEGATIVE_TRIPLES] == PADDING).all()
+    for name in (col.IMAGE, col.TEXT, col.TRIPLES, col.KEY):
+        np.testing.assert_array_equal(off[name], on[name])
+
+
+# What is no sample
+
+
+def test_a_broken_image_is_a_marker_in_the_note_and_changes_no_other_row(encoder: Encoder) -> None:
+    rows = [sample_row(index) for index in range(3)]
+    whole = encode(encoder, rows)
+    found = encode(encoder, [rows[0], rows[1] | {col.JPEG: rows[1][col.JPEG][:200]}, rows[2]])
+    for name in (*col.MODEL_COLUMNS, *PLACES):
+        np.testing.assert_array_equal(found[name], whole[name][[0, 2]], err_msg=name)
+    (told,) = note_of(found).markers
+    assert told.reason.startswith("not a readable image: ")
+    broken = rows[1] | {col.STATUS: col.REJECTED, col.REASON: told.reason}
+    assert told == marker(broken)
+    assert note_of(whole).markers == []
+
+
+def test_markers_of_a_call_are_told_in_their_order_beside_its_samples(encoder: Encoder) -> None:
+    markers = [marker_row(5, col.REJECTED, "no caption"), marker_row(6, col.FILTERED), marker_row(9, col.END)]
+    found = encode(encoder, [markers[0], sample_row(0), markers[1], sample_row(1), markers[2]])
+    assert found[col.INDEX].tolist() == [0, 1]
+    note = note_of(found)
+    assert note.markers == [marker(row) for row in markers]
+    assert note.samples == 2
+
+
+def test_a_call_without_a_sample_is_one_row_that_says_so_and_carries_the_note(encoder: Encoder) -> None:
+    broken = sample_row(4, **{col.JPEG: b"no picture"})
+    end = marker_row(9, col.END)
+    found = encode(encoder, [broken, end])
+    assert found[col.ORDINAL].tolist() == [col.NO_SAMPLE]
+    assert found[col.ORIGIN].tolist() == [40]
+    assert found.keys() == encode(encoder, [sample_row(0)]).keys()
+    assert found[col.IMAGE].shape == (1, 3, SIDE, SIDE)
+    assert not found[col.IMAGE].any()
+    assert not found[col.HAS_NEGATIVE].any()
+    assert (found[col.TRIPLES] == PADDING).all()
+    note = note_of(found)
+    assert [told.status for told in note.markers] == [col.REJECTED, col.END]
+    assert note.samples == 0
+
+
+def test_a_note_says_how_long_each_stage_worked_and_waited() -> None:
+    fresh = Encoder(config(), SIDE)
+    rows = [sample_row(index) for index in range(3)]
+    rows[0] |= {col.READ_S: 0.5, col.BLOCKED_S: 2.0}
+    rows[2] |= {col.READ_S: 0.25, col.BLOCKED_S: None}
+    note = note_of(encode(fresh, rows))
+    assert note.seconds.keys() == set(STAGES)
+    assert (note.seconds["read"], note.seconds["blocked"]) == (0.75, 2.0)
+    for stage in ("idle", "decode", "parse", "draw", "tokenise"):
+        assert note.seconds[stage] > 0, stage
+    assert note.made_at > 1e9
+
+
+def test_a_note_adds_up_how_long_its_rows_waited_for_the_encoder(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sclip.data.encode.time.time", lambda: 110.0)
+    rows = [sample_row(index, **{col.READ_AT: at}) for index, at in enumerate((100.0, 104.0, 110.0))]
+    note = note_of(encode(encoder, [*rows, marker_row(3, col.END) | {col.READ_AT: None}]))
+    assert (note.read_queued, note.made_at) == (16.0, 110.0)
+
+
+def test_a_note_comes_back_as_it_was_written() -> None:
+    note = Note(
+        [Marker(3, 7, 5, col.REJECTED, "k\u00e9y", "no caption")], samples=4, read_queued=1.5, made_at=9.25
+    )
+    note.seconds["parse"] = 0.125
+    assert read_notes(["", note.to_json(), "", note.to_json()]) == [note, note]
+
+
+# Negatives
+
+
+@pytest.mark.parametrize("way", ["semantic", "shuffle"])
+def test_a_caption_has_as_many_different_negatives_as_are_asked_for_and_there_are(way: Any) -> None:
+    few, many = (
+        Encoder(config(loss=LossConfig(negatives=way, negatives_per_caption=count)), SIDE) for count in (1, 3)
+    )
+    rows = [sample_row(index) for index in range(6)]
+    one, three = encode(few, rows), encode(many, rows)
+    assert three[col.NEGATIVE_TEXT].shape == (6, 3, one[col.TEXT].shape[1])
+    for name in (col.NEGATIVE_TEXT, col.NEGATIVE_TRIPLES, col.HAS_NEGATIVE):
+        np.testing.assert_array_equal(three[name][:, :1], one[name])
+    counts = three[col.HAS_NEGATIVE].sum(1)
+    assert {0, 3} <= set(counts.tolist())
+    for row, count in enumerate(counts):
+        texts = three[col.NEGATIVE_TEXT][row]
+        assert len({text.tobytes() for text in texts[:count]}) == count
+        assert not texts[count:].any()
+        assert (three[col.NEGATIVE_TRIPLES][row, count:] == PADDING).all()

@@ -1,0 +1,140 @@
+"""The schedule: every pass over a source is a permutation of its shards, and sources get their shares of samples."""
+
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sclip.data import schedule as module
+from sclip.data.schedule import Schedule, Visit
+
+MANY = 300_000
+
+
+def visits(schedule: Schedule) -> list[Visit]:
+    return [schedule.visit(entry) for entry in range(len(schedule))]
+
+
+# One source
+
+
+@given(st.integers(0, 9), st.integers(1, 4), st.integers(1, 70))
+def test_every_pass_is_a_permutation_of_the_shards(seed: int, epochs: int, shards: int) -> None:
+    schedule = Schedule(seed, epochs, (shards,))
+    assert len(schedule) == epochs * shards
+    found = visits(schedule)
+    for pass_ in range(epochs):
+        of_pass = found[pass_ * shards : (pass_ + 1) * shards]
+        assert sorted(visit.shard for visit in of_pass) == list(range(shards))
+        assert {(visit.source, visit.pass_) for visit in of_pass} == {(0, pass_)}
+
+
+@pytest.mark.parametrize("shards", [1, 2, 3, 16, 17, 4097])
+def test_the_permutation_holds_at_the_edges_of_a_power_of_two(shards: int) -> None:
+    schedule = Schedule(seed=5, epochs=2, shards=(shards,))
+    second = [schedule.visit(entry).shard for entry in range(shards, 2 * shards)]
+    assert sorted(second) == list(range(shards))
+
+
+def test_the_order_changes_with_the_pass_the_seed_and_the_source() -> None:
+    orders = {tuple(visit.shard for visit in visits(Schedule(seed, 1, (50,)))) for seed in range(3)}
+    orders |= {tuple(visit.shard for visit in visits(Schedule(0, 2, (50,)))[50:])}
+    orders |= {tuple(visit.shard for visit in visits(Schedule(0, 1, (1, 50), (1,)))[:50])}
+    assert len(orders) == 5
+
+
+def test_the_order_stays_the_same_in_every_version() -> None:
+    """A run that is resumed reads the entries that are left in the order that it was begun with."""
+    assert [visit.shard for visit in visits(Schedule(seed=0, epochs=2, shards=(8,)))] == [
+        2, 4, 6, 1, 5, 3, 7, 0,
+        2, 4, 5, 7, 0, 3, 6, 1,
+    ]  # fmt: skip
+
+
+# Several sources
+
+
+SOURCES = st.lists(st.lists(st.integers(1, 50), min_size=1, max_size=9), min_size=1, max_size=3)
+
+
+@given(st.data(), SOURCES, st.integers(1, 5))
+def test_each_source_goes_through_complete_passes_one_after_the_other(
+    data: st.DataObject, samples: list[list[int]], epochs: int
+) -> None:
+    weights = data.draw(st.lists(st.floats(0.1, 10), min_size=len(samples), max_size=len(samples)))
+    schedule = Schedule.weighted(3, epochs, samples, weights)
+    found = visits(schedule)
+    assert len(found) == epochs * sum(map(len, samples))
+    assert len(set(found)) == len(found)  # a shard comes once in a pass over its source
+    for source, of_source in enumerate(samples):
+        shards = [visit for visit in found if visit.source == source]
+        whole, rest = divmod(len(shards), len(of_source))
+        assert [visit.pass_ for visit in shards] == [at // len(of_source) for at in range(len(shards))]
+        for pass_ in range(whole):
+            of_pass = [visit.shard for visit in shards if visit.pass_ == pass_]
+            assert sorted(of_pass) == list(range(len(of_source)))
+        assert len({visit.shard for visit in shards if visit.pass_ == whole}) == rest
+
+
+@pytest.mark.parametrize(
+    ("weights", "shares"),
+    [((3.0, 1.0), (0.75, 0.25)), ((1.0, 1.0), (0.5, 0.5)), ((1.0, 30.0), (1 / 31, 30 / 31))],
+)
+def test_a_source_gives_its_share_of_the_samples_whatever_its_shards_hold(
+    weights: tuple[float, ...], shares: tuple[float, ...]
+) -> None:
+    samples = [[100] * 40, [7, 9, 14, 10, 10] * 10]  # ten times as many in a shard of the first
+    schedule = Schedule.weighted(0, 60, samples, weights)
+    given: Counter[int] = Counter()
+    for visit in visits(schedule):
+        given[visit.source] += samples[visit.source][visit.shard]
+    assert [given[source] / given.total() for source in (0, 1)] == pytest.approx(shares, abs=0.01)
+
+
+def test_without_weights_each_source_is_gone_through_as_often_as_the_others() -> None:
+    samples = [[100] * 20, [10] * 30]
+    schedule = Schedule.weighted(0, 20, samples, ())
+    passes = [max(v.pass_ for v in visits(schedule) if v.source == source) for source in (0, 1)]
+    assert passes == pytest.approx([20, 20], abs=1)
+
+
+def test_the_turns_of_a_source_are_spread_over_the_run() -> None:
+    schedule = Schedule.weighted(0, 50, [[10] * 30, [10] * 10], (4.0, 1.0))
+    turns = [entry for entry in range(len(schedule)) if schedule.visit(entry).source == 1]
+    assert {later - earlier for earlier, later in pairwise(turns)} <= {4, 5, 6}
+
+
+@given(SOURCES, st.integers(1, 5))
+def test_the_samples_of_a_run_are_those_of_all_its_entries(samples: list[list[int]], epochs: int) -> None:
+    schedule = Schedule.weighted(1, epochs, samples, range(1, len(samples) + 1))
+    assert schedule.samples(samples) == sum(samples[v.source][v.shard] for v in visits(schedule))
+
+
+# Its cost
+
+
+def test_a_schedule_of_many_shards_is_small_and_any_entry_is_found_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    digests = 0
+
+    def counted(*parts: object) -> int:
+        nonlocal digests
+        digests += 1
+        return digest64(*parts)
+
+    digest64 = module.digest64
+    monkeypatch.setattr(module, "digest64", counted)
+    schedule = Schedule.weighted(0, 100, [range(1, MANY + 1), [1] * MANY], (3.0, 1.0))
+    assert (len(schedule), digests) == (200 * MANY, 0)
+    assert len(pickle.dumps(schedule)) < 10_000
+    entries = range(0, len(schedule), len(schedule) // 200)
+    for entry in entries:
+        schedule.visit(entry)
+    # Four rounds of the network, walked again for what falls outside: at most four times in the mean.
+    assert 4 * len(entries) <= digests < 3 * 16 * len(entries)

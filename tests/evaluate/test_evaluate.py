@@ -1,0 +1,276 @@
+"""The runner over real files: benchmarks in their authors' formats, pictures, shards, a small model."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from sclip.config import EvaluateConfig
+from sclip.evaluate import runner, suite
+from sclip.evaluate.benchmarks import BenchmarkError
+from sclip.evaluate.features import Encoder, Here, encode
+from sclip.evaluate.picture import Picture
+from sclip.evaluate.result import Evaluation
+from sclip.inference.scorer import Scorer
+from support.made_features import brute_force
+from support.paths import SHARED
+from support.pictures import speckled
+from support.small_model import small_scorer
+
+COLOURS = ("red", "green", "blue", "yellow")
+
+
+@pytest.fixture(scope="module")
+def scorer() -> Scorer:
+    return small_scorer()
+
+
+def aro_entries() -> list[dict[str, Any]]:
+    pairs = ((a, b) for a in COLOURS for b in COLOURS if a != b)
+    return [
+        {
+            "image_id": str(number), "image_path": f"{number % 6}.png", "attributes": ["red", "blue"],
+            "relation_name": "on" if number % 3 else "near",
+            "bbox_x": 10, "bbox_y": 20, "bbox_w": 30, "bbox_h": 40,
+            "true_caption": f"a {a} cup on a {b} table", "false_caption": f"a {b} cup on a {a} table",
+        }
+        for number, (a, b) in enumerate(pairs)
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """A folder with an ARO file of each kind, their pictures, two shards and the suite of the files."""
+    (tmp_path / "images").mkdir()
+    for number in range(6):
+        (tmp_path / "images" / f"{number}.png").write_bytes(speckled(number))
+    (tmp_path / "relation.json").write_text(json.dumps(aro_entries()))
+    (tmp_path / "attribution.json").write_text(json.dumps(aro_entries() * 3))
+    (tmp_path / "suite.yaml").write_text(
+        "relation: {kind: vg-relation, file: relation.json}\n"
+        "attribute: {kind: vg-attribution, file: attribution.json}\n"
+    )
+    for shard in range(2):
+        write_shard(tmp_path / f"{shard}.tar", range(shard * 4, shard * 4 + 4))
+    return tmp_path
+
+
+def write_shard(path: Path, numbers: range, broken: int = -1) -> None:
+    with tarfile.open(path, "w") as tar:
+        for number in numbers:
+            captions = [f"picture {number} of a {colour} thing" for colour in COLOURS[: 1 + number % 3]]
+            image = b"broken" if number == broken else speckled(number)
+            for name, body in (("png", image), ("json", json.dumps({"captions": captions}).encode())):
+                member = tarfile.TarInfo(f"{number:04d}.{name}")
+                member.size = len(body)
+                tar.addfile(member, io.BytesIO(body))
+
+
+def test_the_choices_of_the_runner_equal_a_case_by_case_computation(scorer: Scorer, made: Path) -> None:
+    found = runner.evaluate(
+        scorer, EvaluateConfig(suite=str(made / "suite.yaml"), batch_size=4), model="small"
+    )
+    wins: dict[str, list[bool]] = {"on": [], "near": []}
+    for entry in aro_entries():
+        with Image.open(made / "images" / entry["image_path"]) as image:
+            crop = image.convert("RGB").crop((10, 20, 40, 60))
+        true, false = scorer.score([crop, crop], [entry["true_caption"], entry["false_caption"]])
+        wins[entry["relation_name"]].append(bool(true > false))
+    every = wins["on"] + wins["near"]
+    assert found.scores() == {
+        "relation/accuracy": sum(wins["on"]) / 8,
+        "relation/macro": sum(wins["on"]) / 8,
+        "relation/cases": 8,
+        "attribute/accuracy": pytest.approx(sum(every) / 12),
+        "attribute/macro": pytest.approx(sum(every) / 12),
+        "attribute/cases": 36,
+    }
+    assert found.model == "small"
+    assert found.facts["weights"] == scorer.facts()["weights"]
+
+
+def test_an_evaluation_is_read_back_as_it_was_written(scorer: Scorer, made: Path) -> None:
+    config = EvaluateConfig(suite=str(made / "suite.yaml"), retrieval=(str(made / "*.tar"),))
+    found = runner.evaluate(scorer, config)
+    found.write(made / "evaluation.json")
+    assert Evaluation.read(made / "evaluation.json") == found
+
+
+class Counting:
+    """An encoder that keeps what it was asked for."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self.seen: list[Any] = []
+
+    def pictures(self, chunks: Any) -> Any:
+        for chunk in chunks:
+            self.seen += chunk
+            yield from self._encoder.pictures([chunk])
+
+    def captions(self, chunks: Any) -> Any:
+        for chunk in chunks:
+            self.seen += chunk
+            yield from self._encoder.captions([chunk])
+
+
+def test_what_several_benchmarks_show_is_encoded_once(scorer: Scorer, made: Path) -> None:
+    encoder = Counting(Here(scorer, 4))
+    tasks = [entry.task() for entry in suite.read(str(made / "suite.yaml"), made)]
+    runner.measure(encoder, tasks, "small", {})
+    assert len(encoder.seen) == len(set(encoder.seen)) == 6 + 12
+
+
+def test_chunks_change_no_feature(scorer: Scorer, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = [Picture(str(made / "images" / f"{n}.png")) for n in range(6)]
+    pictures[3:3] = [Picture(str(made / "0.tar"), sample=n) for n in (2, 0)]
+    captions = [f"a {colour} thing" for colour in COLOURS]
+    whole = encode(Here(scorer, 128), pictures, captions)
+    monkeypatch.setattr("sclip.evaluate.features.CHUNK", 2)
+    parts = encode(Here(scorer, 2), pictures, captions)
+    torch.testing.assert_close(parts.of_pictures(pictures), whole.of_pictures(pictures))
+    torch.testing.assert_close(parts.of_captions(captions), whole.of_captions(captions))
+    direct = scorer.encode_image([speckled(n) for n in (0, 1, 2)] + [speckled(2), speckled(0)])
+    torch.testing.assert_close(whole.of_pictures(pictures[:5]), direct)
+
+
+# Pictures that are missing or broken
+
+
+def test_missing_pictures_are_an_error_with_their_number_before_anything_is_encoded(
+    scorer: Scorer, made: Path
+) -> None:
+    for number in (2, 4):
+        (made / "images" / f"{number}.png").unlink()
+    with pytest.raises(BenchmarkError) as raised:
+        runner.check_files(EvaluateConfig(suite=str(made / "suite.yaml")))
+    told = str(raised.value)
+    assert told.startswith("relation: 2 of 6 pictures cannot be read, the first is ")
+    assert "2.png: no such file" in told
+    assert "--partial" in told
+
+
+def test_partial_scores_what_is_there_and_says_so(scorer: Scorer, made: Path) -> None:
+    (made / "images" / "2.png").unlink()
+    (made / "images" / "4.png").write_bytes(b"broken")
+    entries = suite.read(str(made / "suite.yaml"), made)
+    tasks = [entry.task() for entry in entries]
+    kept = runner.prepared(tasks, partial=True)
+    with pytest.raises(BenchmarkError, match=r"relation: 1 of 5 pictures .*/4\.png: "):
+        runner.measure(Here(scorer, 4), kept, "small", {})
+    found = runner.measure(Here(scorer, 4), kept, "small", {}, partial=True)
+    relation, attribute = found.results
+    assert relation.counts["cases"] == 4  # of the 8 that count
+    assert attribute.counts["cases"] == 24
+    assert relation.notes == ["partial: 8 of 12 cases, not comparable with published figures"]
+
+
+def test_where_no_picture_is_there_partial_is_an_error_too(made: Path) -> None:
+    for file in (made / "images").iterdir():
+        file.unlink()
+    tasks = [entry.task() for entry in suite.read(str(made / "suite.yaml"), made)]
+    with pytest.raises(BenchmarkError, match="relation: no readable image"):
+        runner.prepared(tasks, partial=True)
+
+
+# Shards
+
+
+def test_retrieval_on_shards_equals_brute_force(scorer: Scorer, made: Path) -> None:
+    captions = [[f"picture {n} of a {c} thing" for c in COLOURS[: 1 + n % 3]] for n in range(8)]
+    images = scorer.encode_image([speckled(number) for number in range(8)]).double().tolist()
+    texts = scorer.encode_text([caption for some in captions for caption in some]).double().tolist()
+    expected = brute_force(images, texts, [n for n, some in enumerate(captions) for _ in some])
+    found = runner.evaluate(scorer, EvaluateConfig(retrieval=(str(made / "*.tar"),), batch_size=3))
+    (result,) = found.results
+    assert (result.name, result.counts["images"], result.counts["captions"]) == ("retrieval", 8, len(texts))
+    assert {name: score.value for name, score in result.scores.items()} == pytest.approx(expected)
+
+
+def test_retrieval_on_training_images_says_so(scorer: Scorer, made: Path) -> None:
+    everything = [str(made / "{0..1}.tar")]
+    (of_training,) = runner.evaluate(scorer, EvaluateConfig(retrieval_images=5), everything).results
+    assert (of_training.name, of_training.counts["images"]) == ("retrieval_on_training_images", 5)
+    overlapping = EvaluateConfig(retrieval=(str(made / "1.tar"),))
+    names = [
+        runner.evaluate(scorer, overlapping, trained).results[0].name
+        for trained in (everything, [str(made / "0.tar")])
+    ]
+    assert names == ["retrieval_on_training_images", "retrieval"]
+
+
+def test_where_there_is_a_suite_training_shards_are_not_measured(scorer: Scorer, made: Path) -> None:
+    config = EvaluateConfig(suite=str(made / "suite.yaml"))
+    results = runner.evaluate(scorer, config, [str(made / "0.tar")]).results
+    assert [result.name for result in results] == ["relation", "attribute"]
+
+
+def test_a_caption_field_reaches_the_pictures_of_a_shard(scorer: Scorer, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for number in range(3):
+            for name, body in (
+                ("png", speckled(number)),
+                ("json", json.dumps({"alt": f"p {number}"}).encode()),
+            ):
+                member = tarfile.TarInfo(f"{number}.{name}")
+                member.size = len(body)
+                tar.addfile(member, io.BytesIO(body))
+    config = EvaluateConfig(retrieval=(str(tmp_path / "a.tar"),))
+    (result,) = runner.evaluate(scorer, config, caption_field="alt").results
+    assert list(result.won) == ["a.tar/0#0", "a.tar/1#0", "a.tar/2#0"]
+
+
+def test_the_shards_of_a_suite_have_the_configs_limit_and_caption_field(scorer: Scorer, made: Path) -> None:
+    (made / "shards.yaml").write_text("held: {kind: shards, shards: '*.tar'}")
+    config = EvaluateConfig(suite=str(made / "shards.yaml"), retrieval_images=5)
+    runner.check_files(config)
+    (result,) = runner.evaluate(scorer, config, caption_field="captions").results
+    assert (result.name, result.counts["images"]) == ("held", 5)
+    with pytest.raises(BenchmarkError, match="no readable image"):
+        runner.evaluate(scorer, config, caption_field="no_such_field")
+
+
+def test_a_broken_image_of_a_shard_is_left_out_and_told(
+    scorer: Scorer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_shard(tmp_path / "a.tar", range(4), broken=2)
+    (result,) = runner.evaluate(scorer, EvaluateConfig(retrieval=(str(tmp_path / "a.tar"),))).results
+    assert result.counts["images"] == 3
+    assert "a.tar#2" in caplog.text
+
+
+def test_shards_without_a_readable_image_are_an_error(scorer: Scorer, tmp_path: Path) -> None:
+    write_shard(tmp_path / "a.tar", range(1), broken=0)
+    with pytest.raises(BenchmarkError, match="no readable image"):
+        runner.evaluate(scorer, EvaluateConfig(retrieval=(str(tmp_path / "a.tar"),)))
+
+
+# Photographs
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no data beside the checkout")
+def test_retrieval_on_photographs_equals_brute_force_and_a_random_model_is_at_chance(scorer: Scorer) -> None:
+    folder = SHARED / "data" / "coco_mini"
+    tree = json.loads((folder / "captions_val.json").read_text())
+    names = {image["id"]: image["file_name"] for image in tree["images"]}
+    place = {image: row for row, image in enumerate(names)}
+    annotations = sorted(tree["annotations"], key=lambda a: place[a["image_id"]])
+    images = scorer.encode_image((folder / "images" / name).read_bytes() for name in names.values())
+    texts = scorer.encode_text([annotation["caption"] for annotation in annotations])
+    owner = [place[annotation["image_id"]] for annotation in annotations]
+    expected = brute_force(images.double().tolist(), texts.double().tolist(), owner)
+    named = [("retrieval", str(folder / "captions_val.json"))]
+    tasks = [entry.task() for entry in suite.from_options(named, [str(folder / "images")])]
+    (result,) = runner.measure(Here(scorer, 64), tasks, "small", {}).results
+    assert result.counts["cases"] == len(annotations) >= 5 * len(names)
+    assert {name: score.value for name, score in result.scores.items()} == pytest.approx(expected, abs=1e-9)
+    for name, score in result.scores.items():
+        assert score.low <= score.chance <= score.high, name

@@ -1,0 +1,141 @@
+"""A run over shards with every defect, and the loss of each kind of process: every row exactly once all the same."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import ray
+from ray.util.state import list_actors
+from rich.console import Console
+
+from sclip.config.loader import load
+from sclip.run import pretrain
+from sclip.run.audit.account import audit
+from sclip.train.run_folder import RunFolder
+from support.defective_shards import Planted, write
+from support.jobs_here import job_here
+from support.paths import ROOT
+from support.processes import environment
+from support.ray_head import Head
+from support.runs import recorded_curve
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
+
+EPOCHS = 6
+JOB = (
+    "run.name=chaos", "model.kee.layers=1", f"train.epochs={EPOCHS}", "train.batch_size=15",
+    "train.worker_cpus=0.4", "train.log_every=1", "data.actor_cpus=0.4", "data.actors_max=1", "data.shuffle_buffer=8",
+    "data.block_samples=4", "data.max_quarantined=0.5", "checkpoint.every=4", "evaluate.retrieval_images=8",
+)  # fmt: skip
+PATIENCE_S = 500
+
+
+@pytest.fixture(autouse=True)
+def _attached(head: Head, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Attach this process to the cluster, to find the actors of the jobs on it."""
+    monkeypatch.setenv("RAY_ADDRESS", head.address)
+    ray.init(address=head.address, logging_level="ERROR", log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def given(folder: Path, workers: int) -> list[str]:
+    """Return the job's arguments."""
+    return [
+        *JOB, f"data.shards={folder}/shards/*.tar", f"run.storage={folder}", f"train.num_workers={workers}",
+    ]  # fmt: skip
+
+
+class Job:
+    """`jobs/pretrain.py` in a process of its own, over the planted shards."""
+
+    def __init__(self, head: Head, folder: Path, workers: int) -> None:
+        self.run = RunFolder(folder / "runs" / "chaos")
+        self.log = folder / f"log-{time.monotonic_ns()}"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "jobs/pretrain.py", *given(folder, workers)],
+                cwd=ROOT, env=environment(RAY_ADDRESS=head.address), stdout=log, stderr=log,
+            )  # fmt: skip
+
+    def until(self, true: Callable[[], object], what: str) -> None:
+        """Wait until something is so while the job goes on."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not true():
+            assert self.process.poll() is None, f"the job ended before {what}:\n{self.log.read_text()}"
+            assert time.monotonic() < deadline, f"not {what} in {PATIENCE_S} s:\n{self.log.read_text()}"
+            time.sleep(0.05)
+
+    def until_checkpoint_after(self, step: int) -> int:
+        self.until(lambda: self.newest > step, f"a checkpoint after step {step}")
+        return self.newest
+
+    @property
+    def newest(self) -> int:
+        latest = self.run.latest()
+        return latest[1] if latest else 0
+
+    def actor(self, name: str) -> int:
+        """Return the process id of a living actor of this class, once there is one."""
+        found: list[int] = []
+
+        def lives() -> bool:
+            alive = list_actors(filters=[("state", "=", "ALIVE")], detail=True)
+            found.extend(actor.pid for actor in alive if name in actor.class_name and actor.pid)
+            return bool(found)
+
+        self.until(lives, f"a {name} to kill")
+        return found[0]
+
+    def kill(self) -> None:
+        """End the driver itself with SIGKILL."""
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def planted(tmp_path: Path) -> Planted:
+    (tmp_path / "shards").mkdir()
+    return write(tmp_path / "shards")
+
+
+def test_every_row_is_trained_once_over_kills_of_all_kinds_and_other_numbers_of_workers(
+    head: Head, tmp_path: Path, planted: Planted, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = Job(head, tmp_path, workers=2)
+    os.kill(job.actor("_Encoder"), signal.SIGKILL)  # at once: so little data is soon encoded
+    # Looked for before the first step: the answer takes longer than some steps.
+    worker = job.actor("RayTrainWorker")
+    step = job.until_checkpoint_after(0)
+    os.kill(worker, signal.SIGKILL)
+    step = job.until_checkpoint_after(step)
+    job.kill()
+    job = Job(head, tmp_path, workers=1)
+    job.until_checkpoint_after(step)
+    job.kill()
+    config = load(given(tmp_path, 2), folder=ROOT / "jobs" / "configs", default="scenes", description="")
+    pretrain.pretrain(config, Console(file=(said := io.StringIO())))
+    assert "training with 2 workers at step " in said.getvalue()
+
+    found = audit(job.run.path)
+    good = sum(map(len, planted.good.values()))
+    assert (found.missed, found.repeated, found.unknown) == (0, 0, 0)
+    assert found.complete
+    assert found.trained_once == EPOCHS * good
+    assert found.expected == found.trained_once + found.quarantined
+    rows = [(Path(row.shard).name, row.key, row.reason) for row in found.quarantined_rows]
+    assert sorted(row[:2] for row in rows) == sorted(defect[:2] for defect in planted.defects)
+    for shard, key, reason in planted.defects:
+        assert any(row[:2] == (shard, key) and reason in row[2] for row in rows), (shard, key, reason)
+    assert {row.passes for row in found.quarantined_rows} == {EPOCHS}
+    assert job_here("audit")(job.run.path) == 0
+    assert " missed=0 repeated=0 " in capsys.readouterr().out
+    assert max(recorded_curve(f"sqlite:///{tmp_path}/mlflow.db", "chaos")) == job.newest

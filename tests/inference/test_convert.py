@@ -1,0 +1,291 @@
+"""jobs/convert.py: any weights or checkpoint in, an export or open_clip's own folder out, and one line about it."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from sclip.config import Config, KEEConfig, ModelConfig, TrainConfig
+from sclip.config.loader import to_tree
+from sclip.inference.scorer import Scorer
+from sclip.model import StructureCLIP, Tokenizer, build_model, export, load_exported
+from sclip.train import checkpoint
+from sclip.train.optimizer import make_optimizer
+from sclip.train.run_folder import RunFolder
+from support.paths import ROOT
+from support.small_model import NAME, SMALL, assert_same_weights, pictures, small_model
+from support.small_vit import (
+    PLAIN,
+    QUICK,
+    SILENT,
+    TELLING,
+    as_hub_folder,
+    as_released,
+    as_state_dict,
+    clip_of,
+    features,
+)
+
+main = runpy.run_path(str(ROOT / "jobs" / "convert.py"))["main"]
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """Return the line that the job says, which must be one, where it refuses."""
+    assert main([str(argument) for argument in arguments]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("convert: ")
+    assert told.err.count("\n") == 1
+    return told.err
+
+
+def done(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """Return the line that the job says where it has written."""
+    assert main([str(argument) for argument in arguments]) == 0
+    told = capsys.readouterr()
+    assert told.out.count("\n") == 1
+    return told.out
+
+
+@pytest.mark.parametrize("write", SILENT)
+def test_a_state_dict_becomes_an_export_of_the_named_architecture(
+    write: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = clip_of(QUICK)
+    options = ("--model", PLAIN, "--quick-gelu", "on")
+    line = done(capsys, write(clip, tmp_path), tmp_path / "export", *options)
+    model = load_exported(tmp_path / "export")
+    assert torch.equal(features(model.clip), features(clip))
+    assert model.kee is None
+    tensors = len(load_file(tmp_path / "export" / "model.safetensors"))
+    told = f"{tmp_path / 'export'}: {tensors} tensors, {QUICK} (QuickGELU), without a knowledge encoder"
+    assert line.startswith(told)
+    assert ("; left out: epoch, name, optimizer\n" in line) == ("training" in write.__name__)
+
+
+@pytest.mark.parametrize("write", TELLING)
+def test_an_option_is_not_needed_where_the_source_says_it(
+    write: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = clip_of(QUICK)
+    source = write(clip, tmp_path)
+    options = () if "hub" in str(source) else ("--model", PLAIN)
+    assert f"{QUICK} (QuickGELU)" in done(capsys, source, tmp_path / "export", *options)
+    assert torch.equal(features(load_exported(tmp_path / "export").clip), features(clip))
+
+
+def test_what_of_the_released_code_is_left_out_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = done(capsys, as_released(clip_of(QUICK), tmp_path), tmp_path / "export", "--model", PLAIN)
+    assert line.endswith("left out: the released code's encoder (4 tensors under 'transformer')\n")
+
+
+def test_positions_that_are_resized_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = as_state_dict(clip_of(PLAIN, force_image_size=64), tmp_path)
+    options = ("--model", PLAIN, "--quick-gelu", "off")
+    line = done(capsys, source, tmp_path / "export", *options)
+    assert line.endswith("; positions of 4 x 4 patches are resized to the model's 4\n")
+
+
+def test_an_export_is_converted_whole_with_its_parser(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = small_model(1)
+    Scorer(model).save(tmp_path / "model")
+    line = done(capsys, tmp_path, tmp_path / "again")  # the folder of a run, whose model is finished
+    assert f"{NAME} (GELU), knowledge encoder of 1 layers\n" in line
+    assert_same_weights(load_exported(tmp_path / "again"), model)
+    for file in ("parser.json", "config.json"):
+        assert (tmp_path / "again" / file).read_text() == (tmp_path / "model" / file).read_text()
+
+
+# Checkpoints of a run
+
+
+def trained(run: RunFolder, model: StructureCLIP, step: int) -> None:
+    checkpoint.save(run.step_path(step), model, make_optimizer(model, TrainConfig()), {})
+
+
+@pytest.mark.parametrize("of", ["step-00000002", "run"])
+def test_a_checkpoint_becomes_an_export_that_a_scorer_loads(
+    of: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, model = RunFolder(tmp_path / "run"), small_model(2)
+    run.start(to_tree(Config(model=SMALL)), {})
+    trained(run, small_model(1), 1)
+    trained(run, model, 2)
+    run.step_path(3).mkdir()  # of a crash
+    source = run.path if of == "run" else run.path / of
+    assert f"{NAME} (GELU), knowledge encoder of 1 layers" in done(capsys, source, tmp_path / "export")
+    assert_same_weights(load_exported(tmp_path / "export"), model)
+    assert Scorer.load(tmp_path / "export").image_size == 48
+
+
+def test_a_checkpoint_keeps_the_activation_of_the_weights_that_its_run_started_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    config = ModelConfig(name=PLAIN, kee=KEEConfig(layers=1, heads=2))
+    run.start(to_tree(Config(model=config)), {})
+    model = build_model(ModelConfig(name=QUICK, kee=config.kee))
+    (export(model, tmp_path / "first") / "model.safetensors").rename(run.init)
+    trained(run, model, 1)
+    assert f"{QUICK} (QuickGELU)" in done(capsys, run.path, tmp_path / "export")
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.start(to_tree(Config(model=SMALL)), {})
+    trained(run, small_model(1), 1)
+    (file,) = run.step_path(1).glob("*.safetensors")
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert "SHA-256 differs" in refused(capsys, run.path, tmp_path / "export")
+    file.write_bytes(content[:-1])
+    assert "the manifest says" in refused(capsys, run.step_path(1), tmp_path / "export")
+    file.write_bytes(content)
+    (run.path / "config.json").unlink()
+    assert "config.json" in refused(capsys, run.path, tmp_path / "export")
+    assert not (tmp_path / "export").exists()
+
+
+# For open_clip
+
+FRESH = """
+import json, sys
+import open_clip, torch
+
+folder, inputs, outputs = sys.argv[1:]
+model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+held = torch.load(inputs, weights_only=True)
+model.eval()
+with torch.no_grad():
+    ids = tokenizer(["a red square left of a blue circle"])
+    found = {
+        "image": model.encode_image(held["image"], normalize=True),
+        "text": model.encode_text(ids, normalize=True),
+        "logit_scale": model.logit_scale.exp(),
+        "normalise": torch.tensor([*preprocess.transforms[-1].mean, *preprocess.transforms[-1].std]),
+    }
+    if model.logit_bias is not None:
+        found["logit_bias"] = model.logit_bias
+torch.save(found, outputs)
+"""
+
+
+@pytest.mark.parametrize("bias", [0.0, -10.0])
+@torch.no_grad()
+def test_open_clip_in_a_fresh_process_has_the_features_of_the_clip_part(
+    bias: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mean = {"mean": (0.5, 0.4, 0.3), "std": (0.5, 0.25, 0.2)}
+    source = as_hub_folder(clip_of(QUICK, force_preprocess_cfg=mean), tmp_path, QUICK)
+    config = ModelConfig(
+        name=PLAIN, pretrained=str(source), kee=KEEConfig(layers=1, heads=2), logit_bias=bias
+    )
+    model = build_model(config).eval()
+    line = done(capsys, export(model, tmp_path / "export"), tmp_path / "clip", "--clip")
+    assert f"{QUICK} (QuickGELU); left out: the knowledge encoder\n" in line
+    assert {file.name for file in (tmp_path / "clip").iterdir()} == {
+        "open_clip_model.safetensors",
+        "open_clip_config.json",
+    }
+    images = pictures(4, PLAIN)
+    normalised = (images.float() - model.image_mean) * model.image_inverse_std
+    torch.save({"image": normalised}, tmp_path / "inputs.pt")
+    command = [
+        sys.executable,
+        "-c",
+        FRESH,
+        tmp_path / "clip",
+        tmp_path / "inputs.pt",
+        tmp_path / "outputs.pt",
+    ]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    found = torch.load(tmp_path / "outputs.pt", weights_only=True)
+    ids = torch.from_numpy(Tokenizer(PLAIN, model.config.kee).text(["a red square left of a blue circle"]))
+    assert torch.equal(found["image"], model.encode_image(images))
+    assert torch.equal(found["text"], model.encode_text(ids))
+    assert torch.equal(found["logit_scale"], model.logit_scale())
+    torch.testing.assert_close(found["normalise"], torch.tensor([*mean["mean"], *mean["std"]]))
+    assert ("logit_bias" in found) == bool(bias)
+    if bias:
+        assert found["logit_bias"] == bias
+    again = tmp_path / "again"
+    done(capsys, tmp_path / "clip", again)
+    assert_same_weights(load_exported(again), load_exported(tmp_path / "export"), "clip.")
+
+
+# What is refused
+
+
+def test_a_folder_that_holds_something_is_not_written_into(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export(small_model(), tmp_path / "model")
+    before = (tmp_path / "model" / "model.safetensors").read_bytes()
+    for folder in (tmp_path / "model", tmp_path / "model" / "config.json"):
+        assert "not empty" in refused(capsys, tmp_path / "model", folder)
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == before
+
+
+def test_an_architecture_that_nothing_says_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = as_state_dict(clip_of(PLAIN), tmp_path)
+    assert "name it with --model" in refused(capsys, source, tmp_path / "export")
+    assert "did you mean" in refused(capsys, source, tmp_path / "export", "--model", "small-vti")
+    assert "model.quick_gelu=on" in refused(capsys, source, tmp_path / "export", "--model", PLAIN)
+    assert not (tmp_path / "export").exists()
+
+
+def test_weights_of_ours_without_their_config_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (export(small_model(), tmp_path / "model") / "config.json").unlink()
+    assert "without its config.json" in refused(
+        capsys, tmp_path / "model", tmp_path / "export", "--model", NAME
+    )
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no weights"])
+def test_a_source_that_is_missing_or_no_weights_is_named(
+    content: bytes | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "clip.safetensors"
+    if content is not None:
+        source.write_bytes(content)
+    assert str(source) in refused(capsys, source, tmp_path / "export", "--model", PLAIN)
+
+
+def test_an_export_with_an_unreadable_config_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export(small_model(), tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text("{")
+    assert "config.json" in refused(capsys, tmp_path / "model", tmp_path / "export")
+    (tmp_path / "model" / "config.json").write_text(json.dumps({"name": "nobody's", "kee": {}}))
+    assert "no such architecture" in refused(capsys, tmp_path / "model", tmp_path / "export")
+
+
+def test_a_clip_part_with_more_than_open_clip_has_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = as_hub_folder(clip_of(PLAIN), tmp_path)
+    state = load_file(source / "open_clip_model.safetensors")
+    save_file(state | {"more": torch.ones(1)}, source / "open_clip_model.safetensors")
+    assert "1 unknown to the model (clip.more)" in refused(capsys, source, tmp_path / "export")
+    shutil.rmtree(source)
+    assert "no such file" in refused(capsys, source, tmp_path / "export")

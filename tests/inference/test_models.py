@@ -1,0 +1,129 @@
+"""A model by any of its names: run, checkpoint, export, weights, architecture, and one line where it is none."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import sclip
+from sclip.config import Config
+from sclip.config.loader import to_tree
+from sclip.inference.models import open_model
+from sclip.inference.scorer import Scorer
+from sclip.model import ModelError, export
+from sclip.registry import RegistryError
+from sclip.train import checkpoint
+from sclip.train.manifest import CheckpointError
+from sclip.train.optimizer import make_optimizer
+from support.paths import ROOT
+from support.small_model import CAPTIONS, NAME, SMALL, small_model
+from support.small_vit import QUICK, as_state_dict, clip_of
+
+
+def encoded(scorer: Scorer) -> torch.Tensor:
+    return scorer.encode_text(CAPTIONS)
+
+
+def a_run(storage: Path, *, finished: bool) -> torch.Tensor:
+    """Write a run with a checkpoint, and of a finished one the model; return what its model makes of captions."""
+    folder = storage / "runs" / "my-run"
+    folder.mkdir(parents=True)
+    config = Config(model=SMALL)
+    (folder / "config.json").write_text(json.dumps(to_tree(config)))
+    model = small_model(3)
+    checkpoint.save(folder / "step-00000001", model, make_optimizer(model, config.train), {"step": 1})
+    if finished:
+        Scorer(small_model(4)).save(folder / "model")
+        return encoded(Scorer(small_model(4)))
+    return encoded(Scorer(model))
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_run_is_found_by_name_and_folder_and_stands_for_its_model_or_its_newest_checkpoint(
+    tmp_path: Path, finished: bool
+) -> None:
+    expected = a_run(tmp_path, finished=finished)
+    for name in ("my-run", tmp_path / "runs" / "my-run"):
+        assert torch.equal(encoded(open_model(name, storage=tmp_path)), expected)
+    of_step = encoded(open_model(tmp_path / "runs" / "my-run" / "step-00000001"))
+    assert torch.equal(of_step, encoded(Scorer(small_model(3))))
+
+
+def test_an_export_keeps_its_parser_and_a_bare_one_gets_the_usual(tmp_path: Path) -> None:
+    Scorer(small_model()).save(tmp_path / "saved")
+    export(small_model(), tmp_path / "bare")
+    expected = encoded(sclip.load(tmp_path / "saved"))
+    assert torch.equal(expected, encoded(sclip.load(str(tmp_path / "bare"))))
+    assert torch.equal(expected, encoded(sclip.load(tmp_path / "saved" / "model.safetensors")))
+
+
+def test_an_architecture_without_a_tag_has_random_weights_always_the_same_ones() -> None:
+    before = torch.random.get_rng_state()
+    first, again = open_model(f"{NAME}:"), open_model(f"{NAME}:")
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(encoded(first), encoded(again))
+    assert first.facts() == again.facts()
+    assert first.facts()["weights"] != Scorer(small_model()).facts()["weights"]
+
+
+def test_a_file_of_weights_is_read_with_its_architecture_named(tmp_path: Path) -> None:
+    file = as_state_dict(clip_of(QUICK), tmp_path)
+    with pytest.raises(ModelError, match="does not say of which architecture it is; name it ARCHITECTURE:"):
+        open_model(file)
+    assert open_model(f"{QUICK}:{file}").facts()["architecture"] == QUICK
+
+
+@pytest.mark.parametrize("name", ["my-rum", "no/such/folder", "models"])
+def test_what_is_no_model_is_told_with_all_forms(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ModelError) as raised:
+        open_model(name, storage=tmp_path)
+    told = str(raised.value)
+    assert told.startswith(f"'{name}': no such model")
+    for form in ("a run", "step-*", "an export", "ViT-B-32:openai", "models:/NAME@ALIAS"):
+        assert form in told
+
+
+def test_each_form_says_what_is_wrong_with_it(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such architecture; did you mean 'ViT-B-32'"):
+        open_model("ViT-B32:")
+    with pytest.raises(ModelError, match="nor a tag of ViT-B-32"):
+        open_model("ViT-B-32:opnai")
+    with pytest.raises(ModelError, match="no GPU" if not torch.cuda.is_available() else "no such"):
+        open_model("nothing", "cuda")
+    for device in ("gpu", "mps", ""):
+        with pytest.raises(ModelError, match=f"device '{device}': cpu, cuda or cuda:1"):
+            open_model("nothing", device)
+    with pytest.raises(ModelError, match="'': names no model"):
+        open_model("")
+    for name in ("models:/", "models:/name", "models:/a/b/c"):
+        with pytest.raises(ModelError, match=f"'{name}': write models:/NAME@ALIAS or models:/NAME/VERSION"):
+            open_model(name, storage=tmp_path)
+    started = tmp_path / "runs" / "started"
+    started.mkdir(parents=True)
+    (started / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match="a run without a checkpoint yet"):
+        open_model("started", storage=tmp_path)
+    with pytest.raises(RegistryError, match="cannot be had"):
+        open_model("models:/nothing@champion", storage=tmp_path)
+
+
+def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
+    a_run(tmp_path, finished=False)
+    step = tmp_path / "runs" / "my-run" / "step-00000001"
+    largest = max(step.glob("*.safetensors"), key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match="step-00000001"):
+        open_model(step)
+
+
+def test_the_package_itself_imports_nothing_heavy() -> None:
+    program = "import sys, sclip; print(any(name in sys.modules for name in ('torch', 'spacy', 'mlflow')))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["False"]

@@ -1,0 +1,120 @@
+"""The scorer: images and captions to features and cosines, saved and loaded again."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+import sclip
+from sclip.config import KEEConfig, ModelConfig
+from sclip.data.images import ImageError
+from sclip.inference.scorer import Scorer, to_uint8
+from sclip.model import build_model
+from support.pictures import picture, speckled
+from support.small_model import small_scorer
+
+COLOURS = ("red", "green", "blue", "yellow")
+
+
+@pytest.fixture(scope="module")
+def scorer() -> Scorer:
+    return small_scorer()
+
+
+def test_scores_are_the_cosines_of_the_features(scorer: Scorer) -> None:
+    images = [picture("red"), picture("blue"), speckled(1)]
+    captions = ["a red square left of a blue circle", "", "a dog"]
+    image_features, text_features = scorer.encode_image(images), scorer.encode_text(captions)
+    torch.testing.assert_close(image_features.norm(dim=1), torch.ones(3))
+    torch.testing.assert_close(text_features.norm(dim=1), torch.ones(3))
+    torch.testing.assert_close(scorer.score(images, captions), (image_features * text_features).sum(dim=1))
+
+
+def test_captions_pass_the_parser_and_the_knowledge_encoder(scorer: Scorer) -> None:
+    caption = "a red square is left of a blue circle"
+    (graph,) = scorer.scene_graph([caption])
+    assert {("red", "is", "square"), ("blue", "is", "circle")} <= set(graph.triples())
+    without = Scorer(build_model(ModelConfig(name="scenes-conv", kee=KEEConfig(enabled=False))))
+    without._model.clip.load_state_dict(scorer._model.clip.state_dict())
+    assert not torch.allclose(scorer.encode_text([caption]), without.encode_text([caption]), atol=1e-3)
+    torch.testing.assert_close(scorer.encode_text([""]), without.encode_text([""]))  # no triples: CLIP's own
+
+
+def test_the_batch_size_changes_nothing(scorer: Scorer) -> None:
+    images = [speckled(seed) for seed in range(5)]
+    captions = [f"a {colour} ball on a table" for colour in COLOURS]
+    torch.testing.assert_close(scorer.encode_image(images, 2), scorer.encode_image(images))
+    torch.testing.assert_close(scorer.encode_text(captions, 3), scorer.encode_text(captions))
+
+
+def test_nothing_to_encode_gives_no_rows(scorer: Scorer) -> None:
+    assert len(scorer.encode_image([])) == len(scorer.encode_text([])) == len(scorer.score([], [])) == 0
+
+
+@pytest.mark.parametrize("broken", [b"", b"no picture", picture()[:60], None, "path.jpg"])
+def test_a_broken_image_is_named_by_its_row(scorer: Scorer, broken: Any) -> None:
+    with pytest.raises(ValueError, match="image in row 3: "):
+        scorer.encode_image([picture(), picture(), picture(), broken], batch_size=2)
+
+
+def test_what_is_no_list_of_captions_is_told(scorer: Scorer) -> None:
+    with pytest.raises(ValueError, match="captions: one text; pass a list"):
+        scorer.encode_text("a dog")
+    with pytest.raises(ValueError, match="caption in row 1: NoneType, no text"):
+        scorer.encode_text(["a dog", None])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="batch_size=0: 1 or more"):
+        scorer.encode_text(["a dog"], 0)
+
+
+def test_images_and_captions_must_be_as_many(scorer: Scorer) -> None:
+    with pytest.raises(ValueError, match="1 images and 2 captions"):
+        scorer.score([picture()], ["a", "b"])
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "CMYK"])
+def test_bytes_and_pil_images_give_the_same_pixels(mode: str) -> None:
+    image = Image.effect_noise((90, 70), 80).convert("RGB").convert(mode)
+    file = io.BytesIO()
+    image.save(file, "TIFF" if mode == "CMYK" else "PNG")
+    pixels = to_uint8(file.getvalue(), 64)
+    assert pixels.shape == (3, 64, 64)
+    assert pixels.dtype == torch.uint8
+    assert torch.equal(pixels, to_uint8(image, 64))
+
+
+def test_the_centre_of_a_wide_image_is_kept() -> None:
+    image = Image.new("RGB", (300, 100), "black")
+    image.paste("white", (100, 0, 200, 100))
+    assert to_uint8(image, 64)[:, :, 2:-2].min() == 255  # the outermost pixels mix with their neighbours
+    with pytest.raises(ImageError):
+        to_uint8(b"GIF89a", 64)
+
+
+def test_a_saved_scorer_scores_the_same_through_sclip_load(scorer: Scorer, tmp_path: Path) -> None:
+    directory = scorer.save(tmp_path / "model")
+    captions = ["a green star above a red square", "a cat"]
+    loaded = sclip.load(directory)
+    torch.testing.assert_close(loaded.encode_text(captions), scorer.encode_text(captions))
+    torch.testing.assert_close(loaded.encode_image([speckled(2)]), scorer.encode_image([speckled(2)]))
+
+
+def test_a_path_may_begin_in_the_home_folder(
+    scorer: Scorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    scorer.save(tmp_path / "run" / "model")
+    assert sclip.load("~/run/model").image_size == scorer.image_size
+
+
+def test_a_model_of_another_parser_is_loaded_with_a_warning(
+    scorer: Scorer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = scorer.save(tmp_path)
+    (tmp_path / "parser.json").write_text('{"spacy_model": "", "version": "rules-0"}')
+    sclip.load(directory)
+    assert "parser rules-0" in caplog.text

@@ -1,0 +1,286 @@
+"""The plan of a run: what lies where, how fast it goes and what it costs, and what is not known is not said."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from sclip.config import Config, ConfigError
+from sclip.config.loader import load, to_tree
+from sclip.launch.cluster import Capacity, actor_bounds
+from sclip.launch.node_types import NodeType
+from sclip.launch.plan import Plan, make, prices, rates, show
+from sclip.launch.plan.placement import Bundle, place
+from sclip.launch.plan.prices import Price, Prices
+from sclip.launch.sizing import sized
+from support.paths import ROOT
+
+# Where it lies
+
+HEAD = NodeType("head", 0, 0, 1, 1)
+CPU = NodeType("cpu", 16, 0, 1, 4)
+GPU = NodeType("gpu", 32, 4, 0, 2, "A100")
+
+
+@pytest.mark.parametrize(
+    ("bundles", "nodes", "left_over"),
+    [
+        ([], {"head": 1, "cpu": 1}, {}),
+        ([Bundle("a", 16, 1)], {"head": 1, "cpu": 1}, {}),
+        ([Bundle("a", 17, 1)], {"head": 1, "cpu": 2}, {}),
+        ([Bundle("w", 4, 4, 1)], {"head": 1, "cpu": 1, "gpu": 1}, {}),
+        ([Bundle("w", 5, 4, 1)], {"head": 1, "cpu": 1, "gpu": 2}, {}),
+        ([Bundle("w", 4, 9, 1)], {"head": 1, "cpu": 1, "gpu": 2}, {}),  # three on a node, by its CPUs
+        (
+            [Bundle("w", 4, 4, 1), Bundle("a", 32, 1)],
+            {"head": 1, "cpu": 1, "gpu": 1},
+            {},
+        ),  # 16 beside the workers
+        ([Bundle("w", 4, 4, 1), Bundle("a", 33, 1)], {"head": 1, "cpu": 2, "gpu": 1}, {}),
+        ([Bundle("a", 65, 1)], {"head": 1, "cpu": 4, "gpu": 1}, {}),  # GPU nodes for CPUs alone come last
+        ([Bundle("w", 9, 4, 1)], {"head": 1, "cpu": 1, "gpu": 2}, {"w": 1}),
+        ([Bundle("w", 1, 64, 1)], {"head": 1, "cpu": 1}, {"w": 1}),
+        ([Bundle("half", 3, 0.5, 0.5)], {"head": 1, "cpu": 1, "gpu": 1}, {}),
+    ],
+)
+def test_bundles_lie_on_what_is_there_then_on_as_few_new_nodes_as_hold_them(
+    bundles: list[Bundle], nodes: dict[str, int], left_over: dict[str, int]
+) -> None:
+    placed = place(bundles, [HEAD, CPU, GPU])
+    assert (placed.nodes, placed.left_over) == (nodes, left_over)
+    for bundle in bundles:
+        assert sum(placed.on[bundle.stage].values()) == bundle.count - left_over.get(bundle.stage, 0)
+
+
+# What it says
+
+
+def config(storage: Path, *overrides: str, name: str = "paper") -> Config:
+    given = [f"run.storage={storage}", "--config", name, *overrides]
+    return load(given, folder=ROOT / "jobs" / "configs", default="scenes", description="")
+
+
+def planned(
+    asked: Config, *nodes: NodeType, samples: int = 10_000_000, known: str = "", table: Prices | None = None
+) -> Plan:
+    capacity = Capacity(sum(n.most * n.cpus for n in nodes), sum(n.most * n.gpus for n in nodes), nodes)
+    asked = sized(asked, capacity)
+    return make(asked, capacity, actor_bounds(asked, capacity), samples, rates.given(known), table)
+
+
+def shown(plan: Plan) -> str:
+    console = Console(file=io.StringIO(), width=80)
+    show(plan, console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+SHARDS = "data.shards=/data/*.tar"
+KNOWN = "worker=1000,encoder=100,reader=5000"
+
+
+def test_each_stage_gets_its_place_and_the_slowest_is_the_rate(tmp_path: Path) -> None:
+    plan = planned(config(tmp_path, SHARDS), HEAD, CPU, GPU, known=KNOWN)
+    of = {stage.name: stage for stage in plan.stages}
+    assert (of["workers"].gpus, of["workers"].cpus, of["workers"].on) == (8, 32, ("gpu",))
+    assert of["encoders"].on == ("cpu", "gpu")
+    assert [stage.per_s for stage in plan.stages] == [20_000, 100 * plan.actors[1], 8000]
+    assert plan.limit is of["workers"]
+    assert plan.hours == pytest.approx(10_000_000 / 8000 / 3600)
+    assert [(nodes.kind.name, nodes.start, nodes.most) for nodes in plan.nodes] == [
+        ("head", 1, 1), ("cpu", 1, 4), ("gpu", 2, 2),
+    ]  # fmt: skip
+    said = shown(plan)
+    assert "cpu: 1 there + 3 more for encoders, gpu: 2 asked for" in said
+    assert (
+        "10,000,000 samples in 10 epochs: about 8,000 a second, 21 min; workers are the limit (as given)"
+        in said
+    )
+
+
+@pytest.mark.parametrize(
+    ("known", "limit"),
+    [
+        ("worker=9,encoder=1,reader=9", "encoders"),
+        ("worker=1,encoder=9,reader=9", "workers"),
+        ("worker=9,encoder=9,reader=0.1", "readers"),
+    ],
+)
+def test_any_stage_can_be_the_limit(tmp_path: Path, known: str, limit: str) -> None:
+    plan = planned(config(tmp_path, SHARDS), NodeType("head", 16, 4, 1, 1), known=known)
+    assert plan.limit
+    assert plan.limit.name == limit
+
+
+def test_evaluation_beside_the_training_has_a_place_too(tmp_path: Path) -> None:
+    asked = config(tmp_path, SHARDS, "evaluate.every=2000", "evaluate.gpus=1")
+    plan = planned(asked, HEAD, CPU, GPU, known=KNOWN)
+    assert plan.config.train.num_workers == 7
+    (stage,) = (stage for stage in plan.stages if stage.name == "evaluation")
+    assert (stage.what, stage.gpus, stage.on, stage.per_s) == ("every 2,000 steps", 1, ("gpu",), None)
+
+
+def test_elastic_workers_are_asked_for_all_and_planned_with_those_that_fit(tmp_path: Path) -> None:
+    asked = config(tmp_path, SHARDS, "train.num_workers=9", "train.min_workers=2")
+    plan = planned(asked, HEAD, CPU, GPU, known=KNOWN)
+    (workers,) = (stage for stage in plan.stages if stage.name == "workers")
+    assert (workers.what, workers.gpus, workers.per_s) == ("2..8 on GPUs, fsdp, bf16", 8, 8000)
+
+
+def test_what_has_a_place_on_no_node_is_an_error_that_says_what_it_needs(tmp_path: Path) -> None:
+    asked = config(tmp_path, SHARDS, "data.actor_cpus=3")
+    with pytest.raises(ConfigError) as raised:
+        planned(asked, *(NodeType(f"n{at}", 2, 1, 1, 1) for at in range(9)))
+    assert "1 of the 1 encoders have a place on no node: one needs 3 CPUs of a node" in str(raised.value)
+    assert "lower data.actors_min or data.actor_cpus, or add nodes" in str(raised.value)
+
+
+def test_gpus_that_stand_still_are_told(tmp_path: Path) -> None:
+    plan = planned(config(tmp_path, SHARDS, "train.num_workers=3"), HEAD, CPU, GPU, known=KNOWN)
+    assert "5 GPUs stand still; train.num_workers=0 with train.use_gpu=null takes them all" in shown(plan)
+    assert "stand still" not in shown(planned(config(tmp_path, SHARDS), HEAD, CPU, GPU, known=KNOWN))
+
+
+# How fast
+
+
+def test_without_a_run_before_a_gpu_reaches_a_stated_share_of_its_peak(tmp_path: Path) -> None:
+    plan = planned(config(tmp_path, SHARDS), NodeType("head", 64, 1, 1, 1, "A100"))
+    (workers,) = (stage for stage in plan.stages if stage.name == "workers")
+    assert workers.source == "20% of A100's peak"
+    # ViT-B/32: 8.8 GFLOP for an image (open_clip's own count) and the rest for two short captions, three times.
+    assert 0.2 * 312e12 / (3 * 13e9) < (workers.per_s or 0) < 0.2 * 312e12 / (3 * 8.8e9)
+
+
+def test_the_slowest_kind_of_gpu_sets_the_pace_of_all(tmp_path: Path) -> None:
+    mixed = (NodeType("a", 32, 1, 1, 1, "H100"), NodeType("b", 32, 1, 1, 1, "L4"))
+    (workers,) = (s for s in planned(config(tmp_path, SHARDS), *mixed).stages if s.name == "workers")
+    assert workers.source == "20% of L4's peak"
+
+
+@pytest.mark.parametrize("nodes", [NodeType("head", 16, 0, 1, 1), NodeType("head", 16, 2, 1, 1, "K80")])
+def test_nothing_is_guessed_of_cpus_and_unknown_gpus_so_the_rate_is_a_bound(
+    tmp_path: Path, nodes: NodeType
+) -> None:
+    plan = planned(config(tmp_path, SHARDS, "train.use_gpu=null"), nodes, table=Prices({"head": Price(1.0)}))
+    said = shown(plan)
+    assert "at most" in said
+    assert (
+        "at least; encoders are the limit (rule of thumb); of workers on these devices nothing is known"
+        in said
+    )
+    assert "cost: 1.00 an hour with all of these nodes\n" in said
+
+
+def test_shards_in_an_object_store_are_read_a_stream_at_a_time(tmp_path: Path) -> None:
+    node = NodeType("head", 64, 8, 1, 1, "H100")
+    remote = planned(config(tmp_path, "data.shards=s3://bucket/*.tar"), node)
+    assert remote.limit
+    assert remote.limit.name == "readers"
+    local = planned(config(tmp_path, SHARDS), node)
+    assert (local.stages[0].per_s or 0) > 5 * (remote.stages[0].per_s or 0)
+
+
+def earlier(storage: Path, name: str, ran: Config, samples_per_s: float, wait: float = 0.0) -> None:
+    """Leave in the storage what a run leaves that was slow at first."""
+    folder = storage / "runs" / name
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(to_tree(ran)))
+    events: list[dict[str, Any]] = [{"run": {"name": name}}]
+    for step in range(10):
+        now = samples_per_s if step > 3 else 1.0
+        stream = {f"stream/{stage}_samples_per_s": 400.0 for stage in ("decode", "parse", "draw", "tokenise")}
+        metrics = {
+            "train/samples_per_s": now,
+            "train/data_wait": wait,
+            "stream/read_samples_per_s": 3000.0,
+        } | stream
+        events.append({"metrics": metrics, "step": step + 1})
+    (folder / "tracking.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+
+
+NODE = NodeType("head", 64, 4, 1, 1, "A100")
+
+
+def test_an_earlier_run_of_the_same_work_says_how_fast_each_of_them_is(tmp_path: Path) -> None:
+    ran = sized(config(tmp_path, SHARDS, "train.num_workers=2"), Capacity(64, 4, (NODE,)))
+    earlier(tmp_path, "before", ran, samples_per_s=900, wait=0.25)
+    plan = planned(config(tmp_path, SHARDS, "train.epochs=3", "train.learning_rate=1e-5"), NODE)
+    of = {stage.name: stage for stage in plan.stages}
+    assert of["workers"].per_s == pytest.approx(4 * 900 / 0.75 / 2)  # two that waited a quarter of their time
+    assert of["workers"].source == of["encoders"].source == "as before measured"
+    assert of["encoders"].per_s == pytest.approx(plan.actors[1] * 100)
+    assert of["readers"].per_s == pytest.approx(plan.config.data.readers * 3000)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model.name=ViT-L-14",
+        "train.precision=fp32",
+        "train.batch_size=512",
+        "data.shards=/other/*.tar",
+        "data.annotations=false",
+    ],
+)
+def test_a_run_of_other_work_says_nothing(tmp_path: Path, override: str) -> None:
+    earlier(tmp_path, "before", sized(config(tmp_path, SHARDS), Capacity(64, 4, (NODE,))), samples_per_s=900)
+    plan = planned(config(tmp_path, SHARDS, override), NODE)
+    assert not any("measured" in stage.source for stage in plan.stages)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"data": {"shards": 3}}'])
+def test_a_run_of_another_version_is_passed_over(tmp_path: Path, text: str) -> None:
+    earlier(tmp_path, "before", sized(config(tmp_path, SHARDS), Capacity(64, 4, (NODE,))), samples_per_s=900)
+    other = tmp_path / "runs" / "other"
+    other.mkdir()
+    (other / "config.json").write_text(text)
+    assert planned(config(tmp_path, SHARDS), NODE).stages[2].source == "as before measured"
+
+
+def test_what_the_user_measured_goes_before_all_else(tmp_path: Path) -> None:
+    earlier(tmp_path, "before", sized(config(tmp_path, SHARDS), Capacity(64, 4, (NODE,))), samples_per_s=900)
+    plan = planned(config(tmp_path, SHARDS), NODE, known="worker=7")
+    assert [stage.source for stage in plan.stages] == ["as before measured", "as before measured", "as given"]
+    assert plan.per_s == 28
+
+
+@pytest.mark.parametrize(
+    "text", ["worker", "worker=", "worker=-1", "worker=nan", "workers=3", "worker=1;encoder=2"]
+)
+def test_a_rate_that_is_none_is_an_error_that_says_how_to_write_it(text: str) -> None:
+    with pytest.raises(ConfigError, match="write worker=N, encoder=N, reader=N, samples a second"):
+        rates.given(text)
+
+
+# What it costs
+
+
+def test_the_price_is_that_of_all_nodes_for_the_hours(tmp_path: Path) -> None:
+    (tmp_path / "prices.yaml").write_text(
+        "currency: EUR\ngpu: 10\ncpu: {price: 0.5, spot: true}\nother: 99\n"
+    )
+    table = prices.read(tmp_path / "prices.yaml")
+    plan = planned(config(tmp_path, SHARDS), HEAD, CPU, GPU, known=KNOWN, table=table, samples=8000 * 3600)
+    assert plan.hourly == 2 * 10 + 4 * 0.5
+    said = shown(plan)
+    assert (
+        "cost: 22.00 EUR an hour with all of these nodes, 22.00 EUR in all, spot prices as in the table"
+        in said
+    )
+    assert "no price for head" in said
+
+
+@pytest.mark.parametrize(
+    "entry", ["gpu: free", "gpu: -1", "gpu: true", "gpu: {cost: 1}", "gpu: {price: 1, spot: 2}", "gpu: .inf"]
+)
+def test_a_price_that_is_none_is_an_error_with_file_and_entry(tmp_path: Path, entry: str) -> None:
+    path = tmp_path / "prices.yaml"
+    path.write_text(entry)
+    with pytest.raises(ConfigError, match=r"prices\.yaml: gpu=.*: write a price an hour"):
+        prices.read(path)

@@ -1,0 +1,249 @@
+"""Tokens, the fusion of CLIP's and the encoder's text feature, and what can and cannot be loaded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from sclip.config import KEEConfig, ModelConfig
+from sclip.model import (
+    StructureCLIP,
+    Tokenizer,
+)
+from support.small_model import (
+    CAPTIONS,
+    NAME,
+    SMALL,
+    TRIPLES,
+    Triples,
+    pictures,
+    small_model,
+    text_ids,
+    triple_ids,
+)
+
+
+@pytest.fixture(scope="module")
+def model() -> StructureCLIP:
+    return small_model()
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer(NAME, SMALL.kee)
+
+
+# The text feature
+
+
+@pytest.mark.parametrize("training", [True, False])
+@torch.no_grad()
+def test_a_caption_without_triples_has_the_feature_of_clip_exactly(
+    tokenizer: Tokenizer, training: bool
+) -> None:
+    model = small_model().train(training)
+    some = [TRIPLES[0], [], TRIPLES[2], [("", "", "")]]
+    clip = model.encode_text(text_ids(tokenizer))
+    fused = model.encode_text(text_ids(tokenizer), triple_ids(tokenizer, some))
+    assert torch.equal(fused[[1, 3]], clip[[1, 3]])
+    assert not torch.isclose(fused[[0, 2]], clip[[0, 2]]).all(dim=1).any()
+    nothing = model.encode_text(text_ids(tokenizer), triple_ids(tokenizer, [[]] * 4))
+    assert torch.equal(nothing, clip)
+
+
+@pytest.mark.parametrize("triples", [[[], TRIPLES[1], [], []], [[]] * 4])
+def test_captions_without_triples_give_finite_gradients(
+    tokenizer: Tokenizer, triples: Sequence[Triples]
+) -> None:
+    model = small_model().train()
+    features = model.encode_text(text_ids(tokenizer), triple_ids(tokenizer, triples))
+    (features * torch.randn(features.shape)).sum().backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert any(name.startswith("kee.") for name in gradients)
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
+    assert any(gradient.any() for name, gradient in gradients.items() if name.startswith("clip."))
+    of_kee = [gradient.any() for name, gradient in gradients.items() if name.startswith("kee.")]
+    assert any(of_kee) == any(triples)
+
+
+def test_training_and_evaluation_mode_give_the_same_features(tokenizer: Tokenizer) -> None:
+    model = small_model()
+    text, triples = text_ids(tokenizer), triple_ids(tokenizer, [*TRIPLES[:3], []])
+    trained = model.train().encode_text(text, triples)
+    with torch.no_grad():
+        evaluated = model.eval().encode_text(text, triples)
+    torch.testing.assert_close(trained, evaluated)
+
+
+@torch.no_grad()
+def test_the_order_of_the_triples_changes_nothing(model: StructureCLIP, tokenizer: Tokenizer) -> None:
+    reverse = [list(reversed(of_caption)) for of_caption in TRIPLES]
+    torch.testing.assert_close(
+        model.encode_text(text_ids(tokenizer), triple_ids(tokenizer, reverse)),
+        model.encode_text(text_ids(tokenizer), triple_ids(tokenizer)),
+    )
+
+
+@torch.no_grad()
+def test_masked_triples_change_nothing_wherever_and_however_many(
+    model: StructureCLIP, tokenizer: Tokenizer
+) -> None:
+    triples = triple_ids(tokenizer)
+    expected = model.encode_text(text_ids(tokenizer), triples)
+    fewest = triples[:, :3]
+    assert (triples[:, 3:] == -1).all()
+    more = F.pad(triples, (0, 0, 0, 0, 0, 5), value=-1)
+    first = F.pad(fewest, (0, 0, 0, 0, 2, 0), value=-1)
+    between = F.pad(fewest.repeat_interleave(2, dim=1), (0, 0, 0, 0, 1, 0), value=-1)
+    between[:, ::2] = -1
+    longer_phrases = F.pad(triples, (0, 4), value=-1)
+    for masked in (fewest, more, first, between, longer_phrases):
+        torch.testing.assert_close(model.encode_text(text_ids(tokenizer), masked), expected)
+
+
+@torch.no_grad()
+def test_exchanging_head_and_tail_changes_the_feature(model: StructureCLIP, tokenizer: Tokenizer) -> None:
+    exchanged = [[(tail, relation, head) for head, relation, tail in of_caption] for of_caption in TRIPLES]
+    one = model.encode_text(text_ids(tokenizer), triple_ids(tokenizer))
+    other = model.encode_text(text_ids(tokenizer), triple_ids(tokenizer, exchanged))
+    assert ((one - other).norm(dim=1) > 0.02).all()
+
+
+@pytest.mark.parametrize("weight", [0.05, 0.2, 0.8])
+@torch.no_grad()
+def test_text_features_stay_within_the_angle_that_lambda_allows(tokenizer: Tokenizer, weight: float) -> None:
+    model = small_model(config=ModelConfig(name=NAME, kee=KEEConfig(layers=1, heads=4, weight=weight)))
+    text, triples = text_ids(tokenizer), triple_ids(tokenizer)
+    cosines = (model.encode_text(text) * model.encode_text(text, triples)).sum(dim=1)
+    assert cosines.min() >= math.sqrt(1 - weight**2) - 1e-6
+    assert cosines.max() < 1 - weight**2 / 100
+
+
+@torch.no_grad()
+def test_the_fusion_is_the_unit_sum_of_unit_features(model: StructureCLIP, tokenizer: Tokenizer) -> None:
+    text, triples = text_ids(tokenizer), triple_ids(tokenizer)
+    assert model.kee is not None
+    knowledge, _ = model.kee(triples, model.token_embedding.weight)
+    caption = model.clip.encode_text(text).double()
+    summed = caption / caption.norm(dim=1, keepdim=True)
+    summed += 0.2 * knowledge.double() / knowledge.double().norm(dim=1, keepdim=True)
+    expected = (summed / summed.norm(dim=1, keepdim=True)).float()
+    torch.testing.assert_close(model.encode_text(text, triples), expected)
+
+
+@torch.no_grad()
+def test_a_phrase_is_the_mean_of_its_words(model: StructureCLIP, tokenizer: Tokenizer) -> None:
+    # A word said twice is a longer phrase with the same mean.
+    once = triple_ids(tokenizer, [[("dog", "on", "sofa")]])
+    twice = triple_ids(tokenizer, [[("dog dog", "on", "sofa sofa sofa")]])
+    assert (once != twice).any()
+    text = text_ids(tokenizer, CAPTIONS[:1])
+    torch.testing.assert_close(model.encode_text(text, once), model.encode_text(text, twice))
+
+
+@torch.no_grad()
+def test_without_the_knowledge_encoder_triples_change_nothing(tokenizer: Tokenizer) -> None:
+    plain = small_model(config=ModelConfig(name=NAME, kee=KEEConfig(enabled=False)))
+    text, triples = text_ids(tokenizer), triple_ids(tokenizer)
+    assert torch.equal(plain.encode_text(text, triples), plain.encode_text(text))
+    assert not any(name.startswith("kee.") for name in plain.state_dict())
+
+
+# The whole batch
+
+
+@torch.no_grad()
+def test_uint8_images_become_features_of_unit_length(model: StructureCLIP) -> None:
+    features = model.encode_image(pictures(3))
+    assert features.dtype == torch.float32
+    torch.testing.assert_close(features.norm(dim=1), torch.ones(3))
+    assert not torch.allclose(features[0], features[1], atol=1e-3)
+
+
+@torch.no_grad()
+def test_images_are_normalised_as_the_preprocessing_of_the_tower_says(model: StructureCLIP) -> None:
+    images, preprocess = pictures(2), model.clip.visual.preprocess_cfg
+    mean, std = (torch.tensor(preprocess[name]).reshape(3, 1, 1) for name in ("mean", "std"))
+    expected = F.normalize(model.clip.visual((images / 255 - mean) / std), dim=-1)
+    torch.testing.assert_close(model.encode_image(images), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.int8])
+def test_images_of_another_type_are_refused(model: StructureCLIP, dtype: torch.dtype) -> None:
+    with pytest.raises(TypeError, match=f"image is {dtype}: pass uint8"):
+        model.encode_image(pictures(1).to(dtype))
+
+
+@torch.no_grad()
+def test_negatives_and_captions_as_one_batch_have_the_features_they_have_alone(
+    model: StructureCLIP, tokenizer: Tokenizer
+) -> None:
+    negatives = [
+        "a brown sofa lies on a dog",
+        "a horse rides an astronaut",
+        "",
+        "a table on a wooden cup of tea",
+    ]
+    exchanged: list[Triples] = [[("sofa", "lie on", "dog")], [("horse", "ride", "astronaut")], [], TRIPLES[3]]
+    text, triples = text_ids(tokenizer), triple_ids(tokenizer)
+    negative_text, negative_triples = text_ids(tokenizer, negatives), triple_ids(tokenizer, exchanged)
+    batch = {"image": pictures(4), "text": text, "triples": triples}
+    negatives_of = {
+        "negative_text": negative_text.view(4, 1, -1).repeat(1, 2, 1),
+        "negative_triples": torch.stack(
+            [negative_triples, triple_ids(tokenizer, [[], *exchanged[1:]])], dim=1
+        ),
+    }
+    features = model(batch | negatives_of)
+    torch.testing.assert_close(features["image_features"], model.encode_image(pictures(4)))
+    torch.testing.assert_close(features["text_features"], model.encode_text(text, triples))
+    torch.testing.assert_close(
+        features["negative_features"][:, 0], model.encode_text(negative_text, negative_triples)
+    )
+    assert torch.equal(features["negative_features"][1:, 1], features["negative_features"][1:, 0])
+    torch.testing.assert_close(features["negative_features"][0, 1], model.encode_text(negative_text)[0])
+    assert features["logit_scale"].item() == pytest.approx(1 / 0.07)
+    without = model(batch)
+    assert without.keys() == {"image_features", "text_features", "logit_scale"}
+    torch.testing.assert_close(without["text_features"], features["text_features"])
+
+
+# The tokenizer
+
+
+def test_captions_are_padded_to_the_context_length_and_cut_with_their_end_kept(tokenizer: Tokenizer) -> None:
+    length = tokenizer.context_length
+    ids = tokenizer.text(["a dog", "", "dog " * 200])
+    assert ids.shape == (3, length)
+    assert ids.dtype == np.int32
+    start, end = int(ids[1, 0]), int(ids[1, 1])
+    assert [int((row != 0).sum()) for row in ids] == [4, 2, length]
+    assert (ids[:, 0] == start).all()
+    assert ids[0, 3] == ids[2, -1] == end
+    assert len(set(ids[2, 1:-1].tolist())) == 1
+    assert tokenizer.text([]).shape == (0, length)
+
+
+def test_the_context_length_is_that_of_the_text_tower(model: StructureCLIP, tokenizer: Tokenizer) -> None:
+    assert tokenizer.context_length == model.clip.context_length
+
+
+def test_triples_are_padded_with_minus_one_and_cut_at_k_and_t() -> None:
+    tokenizer = Tokenizer(NAME, KEEConfig(triples=2, phrase_tokens=3))
+    phrases = ["dog", "on", "a very big old sofa"]
+    triple = (phrases[0], phrases[1], phrases[2])
+    ids = tokenizer.triples([[triple] * 5, [], [triple]])
+    assert ids.shape == (3, 2, 3, 3)
+    assert ids.dtype == np.int32
+    words = [tokenizer.text([phrase])[0] for phrase in phrases]
+    of_triple = [[words[0][1], -1, -1], [words[1][1], -1, -1], words[2][1:4].tolist()]
+    assert ids[0].tolist() == [of_triple, of_triple]
+    assert (ids[1] == -1).all()
+    assert ids[2, 0].tolist() == of_triple
+    assert (ids[2, 1] == -1).all()
+    assert tokenizer.triples([]).shape == (0, 2, 3, 3)

@@ -1,0 +1,227 @@
+"""Captions without padding: where every token goes, and that the text tower says the same of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sclip.config import KEEConfig
+from sclip.model import StructureCLIP, Tokenizer
+from sclip.model.packing import is_packable, pack
+from support.small_model import CAPTIONS, END, NAME, SMALL, pictures, small_model, text_ids, triple_ids
+
+NEGATIVES = [
+    ["a brown sofa lies on a dog", "a sofa lies on a brown dog"],
+    ["a horse rides an astronaut", ""],
+    ["", ""],
+    ["a table of tea on a wooden cup", "a cup of table on a wooden tea"],
+]
+TOWER: dict[str, Any] = {"width": 32, "heads": 2, "layers": 2, "vocab_size": END + 1}
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer(NAME, SMALL.kee)
+
+
+def batch_of(tokenizer: Tokenizer) -> dict[str, Tensor]:
+    has_negative = torch.tensor([[bool(text) for text in texts] for texts in NEGATIVES])
+    negative_text = torch.stack([text_ids(tokenizer, texts) for texts in NEGATIVES])
+    triples = triple_ids(tokenizer)
+    return {
+        "image": pictures(4),
+        "text": text_ids(tokenizer),
+        "negative_text": negative_text.masked_fill(~has_negative[:, :, None], 0),
+        "has_negative": has_negative,
+        "triples": triples,
+        "negative_triples": triples.flip(2)[:, None].repeat(1, 2, 1, 1, 1),
+    }
+
+
+def packed(batch: dict[str, Tensor], parts: int = 1) -> dict[str, Tensor]:
+    columns = pack({name: column.numpy() for name, column in batch.items()}, parts)
+    return {name: torch.from_numpy(column) for name, column in columns.items()}
+
+
+# Where tokens go
+
+
+def ids(lengths: list[int], capacity: int) -> NDArray[np.int32]:
+    """Return captions of these lengths, the end token last, each token before it another number."""
+    found = np.zeros((len(lengths), capacity), np.int32)
+    for row, length in enumerate(lengths):
+        found[row, :length] = np.arange(length) + 100 * row + 1
+        if length:
+            found[row, length - 1] = END
+    return found
+
+
+@settings(max_examples=80)
+@given(st.lists(st.tuples(st.integers(1, 20), st.integers(0, 20)), min_size=1, max_size=12), st.booleans())
+def test_every_caption_stands_once_whole_and_in_order(rows: list[tuple[int, int]], halved: bool) -> None:
+    parts = 2 if halved and len(rows) % 2 == 0 else 1
+    text, negative = (ids([row[side] for row in rows], 20) for side in (0, 1))
+    given = {"text": text, "negative_text": negative[:, None], "key": np.arange(len(rows))}
+    found = pack(given, parts)
+    if "text" in found:  # rows would save nothing
+        assert found.keys() == given.keys()
+        totals = [sum(map(sum, part)) for part in np.split(np.array(rows), parts)]
+        assert 2 * max(totals) + 24 >= 2 * len(rows) // parts * 20
+        return
+    assert found.keys() == {
+        "packed_text", "packed_caption", "packed_position", "text_end", "negative_end", "key",
+    }  # fmt: skip
+    tokens, numbers, positions = (
+        np.split(found[name], parts) for name in ("packed_text", "packed_caption", "packed_position")
+    )
+    assert tokens[0].shape[1] == 24
+    share = len(rows) // parts
+    for row in range(len(rows)):
+        part, place = divmod(row, share)
+        ends = (found["text_end"][row], found["negative_end"][row, 0])
+        for caption, end, number in zip(
+            (text[row], negative[row]), ends, (place + 1, share + place + 1), strict=True
+        ):
+            length = np.count_nonzero(caption)
+            assert (end == -1) == (length == 0)
+            own = numbers[part] == number
+            np.testing.assert_array_equal(tokens[part][own], caption[:length])
+            np.testing.assert_array_equal(positions[part][own], np.arange(length))
+            if length:
+                line, column = divmod(end, 24)
+                assert own[line, column - length + 1 : column + 1].all()
+                assert own.sum() == length
+    taken = sum(np.count_nonzero(side) for side in (text, negative))
+    assert sum((part > 0).sum() for part in numbers) == taken
+
+
+def test_rows_of_captions_are_nearly_full() -> None:
+    lengths = np.random.default_rng(0).normal(13, 4, 512).clip(5, 40).astype(int).tolist()
+    found = pack({"text": ids(lengths, 77)})
+    assert found["packed_text"].shape[1] == 80
+    assert (found["packed_caption"] > 0).mean() > 0.95
+
+
+def test_triples_stand_once_and_know_whose_they_are(tokenizer: Tokenizer) -> None:
+    batch = {name: column.numpy() for name, column in batch_of(tokenizer).items()}
+    batch["negative_triples"][1, 1] = -1  # the second row has one negative
+    for parts in (1, 2):
+        found = pack(batch, parts)
+        for name in ("triples", "negative_triples"):
+            np.testing.assert_array_equal(found[name], batch[name])
+        rows = found["packed_triples"].reshape(parts, -1, 3, 5)
+        owners = found["packed_owner"].reshape(parts, -1)
+        assert found["packed_triples"].shape[1:] == (32, 3, 5)
+        share = 4 // parts
+        for row in range(4):
+            part, place = divmod(row, share)
+            cases = [(found["triple_slot"][row], batch["triples"][row], place)]
+            for n in range(2):
+                number = share + 2 * place + n
+                cases.append((found["negative_slot"][row, n], batch["negative_triples"][row, n], number))
+            for slot, triples, number in cases:
+                kept = (triples >= 0).any((1, 2))
+                np.testing.assert_array_equal(slot >= 0, kept)
+                np.testing.assert_array_equal(rows[part][slot[kept]], triples[kept])
+                assert (owners[part] == number + 1).sum() == kept.sum()
+                assert (owners[part][slot[kept]] == number + 1).all()
+
+
+def test_of_negatives_that_the_encoder_does_not_see_no_triple_is_packed(tokenizer: Tokenizer) -> None:
+    batch = {name: column.numpy() for name, column in batch_of(tokenizer).items()}
+    found = pack(batch, on_negatives=False)
+    assert (found["negative_slot"] == -1).all()
+    assert (found["packed_owner"] > 0).sum() == (batch["triples"] >= 0).any((2, 3)).sum()
+    np.testing.assert_array_equal(found["negative_triples"], batch["negative_triples"])
+
+
+# What the tower and the encoder make of them
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_packed_batch_has_the_features_of_a_padded_one(tokenizer: Tokenizer, parts: int) -> None:
+    model, batch = small_model().train(), batch_of(tokenizer)
+    batch["triples"][2] = -1
+    expected, whole = model(batch), packed(batch, parts)
+    of_parts = [model({name: column.chunk(parts)[k] for name, column in whole.items()}) for k in range(parts)]
+    for name in ("image_features", "text_features"):
+        torch.testing.assert_close(torch.cat([found[name] for found in of_parts]), expected[name])
+    negatives = torch.cat([found["negative_features"] for found in of_parts])
+    has_negative = batch["has_negative"]
+    torch.testing.assert_close(negatives[has_negative], expected["negative_features"][has_negative])
+
+
+def test_a_packed_batch_has_the_gradients_of_a_padded_one(tokenizer: Tokenizer) -> None:
+    def gradients(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        model = small_model().train()
+        features = model(batch)
+        own = features["negative_features"][batch["has_negative"]]
+        torch.manual_seed(1)
+        total = (features["text_features"] * torch.randn(4, own.shape[1])).sum() + own.cumsum(1).sum()
+        total.backward()
+        return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+    batch = batch_of(tokenizer)
+    found, expected = gradients(packed(batch)), gradients(batch)
+    assert expected["clip.positional_embedding"].any()
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        assert (found[name] - gradient).norm() <= 1e-4 * gradient.norm(), name
+
+
+def test_a_batch_without_negatives_is_packed_as_well(tokenizer: Tokenizer) -> None:
+    batch = {name: column for name, column in batch_of(tokenizer).items() if "negative" not in name}
+    model = small_model()
+    found, expected = model(packed(batch)), model(batch)
+    assert found.keys() == expected.keys() == {"image_features", "text_features", "logit_scale"}
+    torch.testing.assert_close(found["text_features"], expected["text_features"])
+
+
+def test_in_bfloat16_captions_do_not_see_each_other(tokenizer: Tokenizer) -> None:
+    model, batch = small_model().train(), batch_of(tokenizer)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, expected = model(packed(batch)), model(batch)
+    torch.testing.assert_close(found["text_features"], expected["text_features"], atol=0.02, rtol=0)
+    changed = batch | {"text": batch["text"].clone()}
+    changed["text"][0, 2] = 1000
+    with torch.autocast("cpu", torch.bfloat16):
+        other = model(packed(changed))
+    moved = (other["text_features"] - found["text_features"]).norm(dim=1) > 0
+    assert moved.tolist() == [True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("custom", "text", "expected"),
+    [
+        (False, {}, True),
+        (True, {}, True),
+        (True, {"proj_bias": True}, True),
+        (True, {"no_causal_mask": True}, False),
+        (True, {"pool_type": "last"}, False),
+        (True, {"embed_cls": True}, False),
+        (True, {"scale_heads": True}, False),
+    ],
+)
+def test_a_tower_takes_packed_captions_where_its_features_stay_the_same(
+    custom: bool, text: dict[str, Any], expected: bool, tokenizer: Tokenizer
+) -> None:
+    torch.manual_seed(0)
+    image = {"image_size": 48, "patch_size": 24, "width": 32, "layers": 1, "head_width": 16}
+    kind = open_clip.CustomTextCLIP if custom else open_clip.CLIP
+    clip = kind(16, image, TOWER | {"context_length": tokenizer.context_length} | text)
+    assert is_packable(clip.text if custom else clip) == expected
+    if not expected:
+        return
+    clip.visual.preprocess_cfg = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+    config = SMALL.__class__(name=NAME, kee=KEEConfig(enabled=False))
+    model = StructureCLIP(clip, config)
+    batch = {"image": pictures(4), "text": text_ids(tokenizer, CAPTIONS)}
+    torch.testing.assert_close(model(packed(batch))["text_features"], model(batch)["text_features"])

@@ -1,0 +1,68 @@
+"""Ids are open_clip's own, whatever the text; only the way to them is shorter."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import open_clip
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from sclip.config import KEEConfig
+from sclip.model.tokenizer import PADDING, Tokenizer
+
+NAME = "ViT-B-32"
+theirs = functools.cache(open_clip.get_tokenizer)
+ours = functools.cache(lambda: Tokenizer(NAME, KEEConfig(triples=2, phrase_tokens=3)))
+
+WRITTEN = st.text(st.characters(codec="ascii"), max_size=120)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+WORDS = st.lists(
+    st.sampled_from(
+        "A dog's Dog DOG don't I'VE 42 4x4 <start_of_text> <END_OF_TEXT> &amp; &lt;b&gt; schÃ¶n café ﬁre ＡＢ “q” "
+        "\x1b[31m \r\n \t \x00 \x7f ~ _ -- ... 日本語 🙂".split(" ")
+    ),
+    max_size=12,
+).map(" ".join)
+
+
+@settings(max_examples=300)
+@given(WRITTEN | TEXT | WORDS)
+@example("")
+@example(" A  photo\tof\n&quot;two&quot; dogs ")
+def test_the_ids_of_a_caption_are_the_ones_of_open_clip(caption: str) -> None:
+    np.testing.assert_array_equal(ours().text([caption]), theirs(NAME)([caption]).numpy())
+
+
+@pytest.mark.parametrize("words", [74, 75, 76, 200])
+def test_a_long_caption_is_cut_as_open_clip_cuts_it(words: int) -> None:
+    captions = ["dog " * words, "a cat"]
+    np.testing.assert_array_equal(ours().text(captions), theirs(NAME)(captions).numpy())
+
+
+def test_no_caption_gives_no_row() -> None:
+    assert ours().text([]).shape == (0, 77)
+    assert ours().text([]).dtype == ours().text(["a"]).dtype == np.int32
+
+
+@given(st.lists(st.lists(st.tuples(WORDS, WORDS, WORDS), max_size=3), max_size=4))
+@settings(max_examples=100)
+def test_the_ids_of_triples_are_those_of_their_phrases_cut_and_filled_up(
+    triples: list[list[tuple[str, str, str]]],
+) -> None:
+    found = ours().triples(triples)
+    assert found.shape == (len(triples), 2, 3, 3)
+    for row, of_caption in zip(found, triples, strict=True):
+        for k in range(2):
+            for part in range(3):
+                tokens = theirs(NAME).encode(of_caption[k][part])[:3] if k < len(of_caption) else []
+                assert row[k, part].tolist() == tokens + [PADDING] * (3 - len(tokens))
+
+
+def test_a_tokenizer_that_cleans_otherwise_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = open_clip.tokenizer.SimpleTokenizer(clean="canonicalize")
+    monkeypatch.setattr(open_clip, "get_tokenizer", lambda _: other)
+    caption = "A dog, and a Cat."
+    np.testing.assert_array_equal(Tokenizer(NAME, KEEConfig()).text([caption]), other([caption]).numpy())

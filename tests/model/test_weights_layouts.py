@@ -1,0 +1,365 @@
+"""Weights as others write them are read as they are, and run with the activation they were trained with."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from sclip.config import KEEConfig, ModelConfig
+from sclip.model import ModelError, build_model, export, load_exported
+from sclip.model.build import check_fit, resolved
+from sclip.model.weights import read
+from support.small_vit import (
+    PLAIN,
+    QUICK,
+    SILENT,
+    TELLING,
+    as_hub_folder,
+    as_openai,
+    as_released,
+    as_safetensors,
+    as_state_dict,
+    clip_of,
+    features,
+)
+
+KEE = KEEConfig(layers=1, heads=2)
+Write = Callable[[nn.Module, Path], Path]
+
+
+def config_of(path: Path, **more: Any) -> ModelConfig:
+    return ModelConfig(**{"name": PLAIN, "pretrained": str(path), "kee": KEE, **more})
+
+
+def refusal(config: ModelConfig) -> str:
+    with pytest.raises(ModelError) as raised:
+        build_model(config)
+    message = str(raised.value)
+    assert "\n" not in message
+    assert "weights_only" not in message  # torch's advice to load it without
+    return message
+
+
+# Layouts
+
+
+@pytest.mark.parametrize("write", SILENT)
+@pytest.mark.parametrize(("name", "option"), [(PLAIN, "off"), (QUICK, "on")])
+def test_a_state_dict_is_read_and_runs_with_the_activation_that_is_set(
+    write: Write, name: str, option: str, tmp_path: Path
+) -> None:
+    clip = clip_of(name)
+    model = build_model(config_of(write(clip, tmp_path), quick_gelu=option)).eval()
+    assert torch.equal(features(model.clip), features(clip))
+    assert model.logit_scale.log.item() == 3.5
+    assert model.config.name == name
+
+
+@pytest.mark.parametrize("write", TELLING)
+def test_a_layout_that_says_quickgelu_gets_it(write: Write, tmp_path: Path) -> None:
+    clip = clip_of(QUICK)
+    model = build_model(config_of(write(clip, tmp_path))).eval()
+    assert torch.equal(features(model.clip), features(clip))
+    assert model.config.name == QUICK
+    plain = open_clip.create_model(PLAIN).eval()
+    plain.load_state_dict(clip.state_dict())
+    assert not torch.allclose(features(plain), features(clip), atol=1e-3)
+
+
+def test_a_hub_folder_without_quickgelu_does_not_get_it(tmp_path: Path) -> None:
+    clip = clip_of(PLAIN)
+    path = as_hub_folder(clip, tmp_path)
+    model = build_model(config_of(path)).eval()
+    assert model.config.name == PLAIN
+    assert torch.equal(features(model.clip), features(clip))
+    assert read(path, "it").architecture == PLAIN
+
+
+def test_images_are_normalised_as_a_hub_folder_says(tmp_path: Path) -> None:
+    clip = clip_of(PLAIN, force_preprocess_cfg={"mean": (0.5, 0.4, 0.3), "std": (0.5, 0.25, 0.2)})
+    model = build_model(config_of(as_hub_folder(clip, tmp_path)))
+    torch.testing.assert_close(model.image_mean.flatten(), 255 * torch.tensor([0.5, 0.4, 0.3]))
+    torch.testing.assert_close(1 / model.image_inverse_std.flatten(), 255 * torch.tensor([0.5, 0.25, 0.2]))
+
+
+def test_half_precision_is_read_into_full(tmp_path: Path) -> None:
+    state = {name: tensor.half() for name, tensor in clip_of(QUICK).state_dict().items()}
+    torch.save(state | {"vocab_size": torch.tensor(49408)}, tmp_path / "half.pt")
+    loaded = build_model(config_of(tmp_path / "half.pt")).clip.state_dict()
+    for name, tensor in loaded.items():
+        assert tensor.dtype == torch.float32
+        assert torch.equal(tensor, state[name].float())
+
+
+def test_the_encoder_of_the_released_code_is_named_as_left_out_and_ours_starts_anew(tmp_path: Path) -> None:
+    path = as_released(clip_of(QUICK), tmp_path)
+    assert read(path, "it").left_out == ("the released code's encoder (4 tensors under 'transformer')",)
+    torch.manual_seed(5)
+    fresh = build_model(ModelConfig(name=QUICK, kee=KEE))
+    torch.manual_seed(5)
+    loaded = build_model(config_of(path))
+    assert fresh.kee is not None
+    assert loaded.kee is not None
+    for name, tensor in fresh.kee.state_dict().items():
+        assert torch.equal(loaded.kee.state_dict()[name], tensor)
+
+
+@pytest.mark.parametrize("module", ["numpy.core.multiarray", "numpy._core.multiarray"])
+def test_a_score_that_any_numpy_pickled_does_not_stop_the_weights(module: str, tmp_path: Path) -> None:
+    """The released code's files are of numpy 1, whose scalars have another address."""
+    path = as_released(clip_of(QUICK), tmp_path)
+    old, new = tmp_path / "old.pt", module.encode()
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(old, "w") as target:
+        for entry in source.infolist():
+            data = source.read(entry)
+            if entry.filename.endswith("data.pkl"):
+                assert b"numpy._core.multiarray" in data
+                data = data.replace(b"numpy._core.multiarray", new)
+            target.writestr(entry, data)
+    assert torch.equal(features(build_model(config_of(old)).eval().clip), features(clip_of(QUICK)))
+
+
+def test_the_text_tower_is_found_where_another_class_of_open_clip_keeps_it(tmp_path: Path) -> None:
+    clip = open_clip.create_model("scenes-conv")
+    state = {name.removeprefix("text."): tensor for name, tensor in clip.state_dict().items()}
+    custom = open_clip.create_model("scenes-conv", force_custom_text=True).state_dict()
+    assert custom.keys() - state.keys()
+    save_file(state, tmp_path / "old.safetensors")
+    model = build_model(config_of(tmp_path / "old.safetensors", name="scenes-conv", kee=KEEConfig(heads=3)))
+    assert torch.equal(model.token_embedding.weight, state["token_embedding.weight"])
+
+
+# The activation
+
+
+def test_weights_that_do_not_say_their_activation_are_refused_until_it_is_set(tmp_path: Path) -> None:
+    path = as_safetensors(clip_of(QUICK), tmp_path)
+    message = refusal(config_of(path))
+    assert message.startswith(f"model.pretrained={str(path)!r} does not say")
+    assert "model.quick_gelu=on" in message
+    assert build_model(config_of(path, name=QUICK)).config.name == QUICK
+
+
+@pytest.mark.parametrize("write", TELLING)
+def test_an_option_that_contradicts_the_weights_is_refused(write: Write, tmp_path: Path) -> None:
+    path = write(clip_of(QUICK), tmp_path)
+    message = refusal(config_of(path, quick_gelu="off"))
+    assert message.startswith("model.quick_gelu='off': ")
+    assert "trained with QuickGELU" in message
+    assert build_model(config_of(path, quick_gelu="on")).config.name == QUICK
+
+
+def test_a_name_that_contradicts_the_weights_is_refused_with_the_right_one(tmp_path: Path) -> None:
+    message = refusal(config_of(as_hub_folder(clip_of(PLAIN), tmp_path), name=QUICK))
+    assert "trained without QuickGELU" in message
+    assert message.endswith(f"set model.name={PLAIN}")
+
+
+def test_quickgelu_without_an_architecture_that_has_it_is_refused(tmp_path: Path) -> None:
+    config = ModelConfig(name="scenes-conv", quick_gelu="on", kee=KEEConfig(heads=4))
+    assert "scenes-conv is to be had without QuickGELU only" in refusal(config)
+    path = as_openai(clip_of(QUICK), tmp_path)
+    assert "was trained with QuickGELU" in refusal(
+        config_of(path, name="scenes-conv", kee=KEEConfig(heads=4))
+    )
+
+
+def test_random_weights_have_quickgelu_where_it_is_set() -> None:
+    assert build_model(ModelConfig(name=PLAIN, kee=KEE)).config.name == PLAIN
+    assert build_model(ModelConfig(name=PLAIN, quick_gelu="on", kee=KEE)).config.name == QUICK
+
+
+def test_an_export_keeps_the_activation_as_a_folder_and_as_a_file_alone(tmp_path: Path) -> None:
+    model = build_model(config_of(as_openai(clip_of(QUICK), tmp_path))).eval()
+    folder = export(model, tmp_path / "export")
+    (folder / "model.safetensors").rename(tmp_path / "alone.safetensors")
+    again = build_model(config_of(tmp_path / "alone.safetensors")).eval()
+    (tmp_path / "alone.safetensors").rename(folder / "model.safetensors")
+    for loaded in (load_exported(folder), again, build_model(config_of(folder)).eval()):
+        assert loaded.config.name == QUICK
+        assert torch.equal(features(loaded.clip), features(model.clip))
+    assert resolved(config_of(folder)).name == QUICK
+
+
+def test_the_config_of_an_export_says_the_activation_where_its_file_does_not(tmp_path: Path) -> None:
+    folder = export(build_model(ModelConfig(name=QUICK, kee=KEE)), tmp_path)
+    save_file(load_file(folder / "model.safetensors"), folder / "model.safetensors")
+    assert load_exported(folder).config.name == QUICK
+    assert build_model(config_of(folder)).config.name == QUICK
+
+
+# Other sizes
+
+
+def test_positions_of_another_image_size_are_resized_as_open_clip_does(tmp_path: Path) -> None:
+    large = open_clip.create_model(PLAIN, force_image_size=64)
+    path = as_state_dict(large, tmp_path)
+    theirs = open_clip.create_model(PLAIN, pretrained=str(path)).eval()
+    model = build_model(config_of(path, quick_gelu="off")).eval()
+    assert large.visual.positional_embedding.shape != theirs.visual.positional_embedding.shape
+    assert torch.equal(features(model.clip), features(theirs))
+
+
+def test_positions_of_another_context_length_are_refused_with_both_shapes(tmp_path: Path) -> None:
+    path = as_state_dict(open_clip.create_model(PLAIN, force_context_length=20), tmp_path)
+    assert "clip.positional_embedding [20, 32], not [16, 32]" in refusal(config_of(path, quick_gelu="off"))
+
+
+# What does not fit
+
+
+def test_what_is_missing_unknown_or_of_another_shape_is_counted_and_named(tmp_path: Path) -> None:
+    state = clip_of(PLAIN).state_dict()
+    for name in ("ln_final.weight", "ln_final.bias", "visual.proj", "visual.ln_post.bias"):
+        del state[name]
+    torch.save(state | {"extra.a": torch.ones(1), "text_projection": torch.ones(2, 3)}, tmp_path / "odd.pt")
+    config = config_of(tmp_path / "odd.pt", quick_gelu="off")
+    message = refusal(config)
+    assert "4 missing in it (clip.ln_final.bias; clip.ln_final.weight; clip.visual.ln_post.bias)" in message
+    assert "1 unknown to the model (clip.extra.a)" in message
+    assert "1 of another shape (clip.text_projection [2, 3], not [32, 32])" in message
+    with pytest.raises(ModelError) as raised:
+        check_fit(config, read(tmp_path / "odd.pt", f"model.pretrained={config.pretrained!r}"))
+    assert str(raised.value) == message
+
+
+def test_a_folder_of_another_architecture_says_which_it_is(tmp_path: Path) -> None:
+    path = as_hub_folder(clip_of(PLAIN), tmp_path)
+    config = config_of(path, name="scenes-conv", kee=KEEConfig(heads=4))
+    assert f"(it is of {PLAIN}) does not fit" in refusal(config)
+
+
+def test_weights_that_fit_pass_the_check_before_they_are_loaded(tmp_path: Path) -> None:
+    path = as_openai(clip_of(QUICK), tmp_path)
+    assert check_fit(config_of(path), read(path, "it")) == ["the knowledge encoder starts anew"]
+    with_bias = config_of(path, kee=KEEConfig(enabled=False), logit_bias=-4.0)
+    assert check_fit(with_bias, read(path, "it")) == ["the logit bias starts anew"]
+
+
+# Files that are no weights
+
+
+class _Call:
+    """Pickled, it is a call of os.mkdir when it is loaded."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_with_code_is_refused_with_its_name_and_never_run(tmp_path: Path, zipped: bool) -> None:
+    path, made = tmp_path / "evil.pt", tmp_path / "made"
+    held = {**clip_of(PLAIN).state_dict(), "hook": _Call(made)}
+    torch.save(held, path, _use_new_zipfile_serialization=zipped)
+    message = refusal(config_of(path))
+    assert f"{os.mkdir.__module__}.mkdir would be run" in message
+    assert "state_dict()" in message
+    assert not made.exists()
+
+
+def test_a_whole_pickled_model_is_refused(tmp_path: Path) -> None:
+    torch.save(clip_of(PLAIN), tmp_path / "model.pt")
+    assert "open_clip.model.CLIP would be run" in refusal(config_of(tmp_path / "model.pt"))
+
+
+def test_a_torchscript_archive_is_refused_unopened_with_the_tag_that_replaces_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.jit.script(nn.Linear(2, 2)).save(tmp_path / "ViT-B-32.pt")
+
+    def opened(*_: Any, **__: Any) -> None:
+        pytest.fail("it was opened")
+
+    monkeypatch.setattr(torch, "load", opened)
+    monkeypatch.setattr(torch.jit, "load", opened)
+    message = refusal(config_of(tmp_path / "ViT-B-32.pt"))
+    assert "TorchScript" in message
+    assert "model.pretrained=openai" in message
+
+
+def test_a_pickle_under_a_safetensors_name_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "clip.safetensors"
+    for zipped in (True, False):
+        torch.save(clip_of(PLAIN).state_dict(), path, _use_new_zipfile_serialization=zipped)
+        assert "a pickle under another name" in refusal(config_of(path))
+
+
+def saved(value: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        ("empty.pt", b"", "an empty file"),
+        ("empty.safetensors", b"", "an empty file"),
+        ("text.pt", b"no weights " * 20, "not a readable torch file"),
+        ("cut.pt", saved({"weight": torch.ones(100)})[:-200], "not a readable torch file"),
+        ("cut.bin", saved({"weight": torch.ones(100)})[:300], "not a readable torch file"),
+        ("list.pt", saved([torch.ones(1)]), "holds a list, no state dict"),
+        ("numbers.pt", saved({"lr": 0.5, "step": 3}), "lr, step is no tensor"),
+        ("nothing.pt", saved({}), "holds no tensors"),
+        ("array.npz", saved({}), "expected a folder, a .safetensors file or a .pt"),
+        ("pickle.pt", pickle.dumps({"weight": np.ones(3)}), "not a readable torch file (Unsupported operand"),
+    ],
+)
+def test_a_file_that_is_no_weights_is_refused_in_one_line(
+    name: str, content: bytes, found: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    message = refusal(config_of(tmp_path / name))
+    assert message.startswith(f"model.pretrained={str(tmp_path / name)!r}: ")
+    assert found in message
+
+
+@pytest.mark.parametrize(
+    "config", ["", "[]", "{}", '{"model_cfg": 3}', '{"model_cfg": {}, "preprocess_cfg": {"mean": "x"}}']
+)
+def test_a_hub_folder_with_a_broken_config_is_refused(config: str, tmp_path: Path) -> None:
+    path = as_hub_folder(clip_of(PLAIN), tmp_path)
+    (path / "open_clip_config.json").write_text(config)
+    assert "open_clip_config.json" in refusal(config_of(path))
+
+
+def test_a_folder_without_weights_says_what_is_missing(tmp_path: Path) -> None:
+    assert "a folder without model.safetensors" in refusal(config_of(tmp_path))
+    path = as_hub_folder(clip_of(PLAIN), tmp_path)
+    (path / "open_clip_model.safetensors").unlink()
+    assert "no open_clip_model.safetensors or open_clip_pytorch_model.bin" in refusal(config_of(path))
+
+
+def test_every_layout_is_read_without_running_what_is_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever torch unpickles, it does with `weights_only`."""
+    loaded = torch.load
+    asked: list[Any] = []
+
+    def watched(*args: Any, **more: Any) -> Any:
+        asked.append(more.get("weights_only"))
+        return loaded(*args, **more)
+
+    monkeypatch.setattr(torch, "load", watched)
+    for number, write in enumerate([*SILENT, *TELLING]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        read(write(clip_of(QUICK), folder), "it")
+    assert len(asked) > 3
+    assert set(asked) == {True}

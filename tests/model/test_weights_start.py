@@ -1,0 +1,146 @@
+"""A run brings the weights that it starts from into its folder, and gets the name with their activation."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from sclip.config import Config, ConfigError, KEEConfig, ModelConfig, RunConfig
+from sclip.model import ModelError, build_model, export
+from sclip.run import pretrain
+from sclip.train.run_folder import RunFolder
+from support.small_model import NAME, SMALL, assert_same_weights, small_model
+from support.small_vit import (
+    PLAIN,
+    QUICK,
+    SILENT,
+    TELLING,
+    as_hub_folder,
+    as_released,
+    as_state_dict,
+    clip_of,
+    features,
+)
+
+KEE = KEEConfig(layers=1, heads=2)
+
+
+def config_of(storage: Path, init_from: str = "", **model: Any) -> Config:
+    run = RunConfig(name="run", storage=str(storage), init_from=init_from)
+    return Config(run=run, model=ModelConfig(**{"name": PLAIN, "kee": KEE, **model}))
+
+
+def started_from(config: Config, folder: RunFolder, told: io.StringIO | None = None) -> Config:
+    return pretrain._initialised(config, folder, Console(file=told or io.StringIO()))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path / "runs" / "run")
+
+
+def refusal(config: Config, folder: RunFolder) -> str:
+    with pytest.raises((ConfigError, ModelError)) as raised:
+        started_from(config, folder)
+    assert not folder.path.exists()
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("write", TELLING)
+@pytest.mark.parametrize("key", ["init_from", "pretrained"])
+def test_the_weights_of_any_layout_stand_in_the_run_and_are_not_asked_for_again(
+    write: Any, key: str, tmp_path: Path, folder: RunFolder
+) -> None:
+    (tmp_path / "source").mkdir()
+    clip = clip_of(QUICK)
+    source = write(clip, tmp_path / "source")
+    config = config_of(tmp_path, **{key: str(source)})
+    started = started_from(config, folder)
+    assert [file.name for file in folder.path.iterdir()] == ["init.safetensors"]
+    shutil.rmtree(tmp_path / "source")
+    assert started_from(config_of(tmp_path, "gone"), folder) == config_like(started, "gone")
+    assert started.model.name == QUICK
+    assert started.model.pretrained == str(folder.init)
+    model = build_model(started.model).eval()
+    assert torch.equal(features(model.clip), features(clip))
+    later = build_model(started.model, load_weights=False)  # as before a checkpoint is loaded
+    assert later.config.name == QUICK
+
+
+def config_like(config: Config, init_from: str) -> Config:
+    return config_of(
+        Path(config.run.storage), init_from, name=config.model.name, pretrained=config.model.pretrained
+    )
+
+
+@pytest.mark.parametrize("write", SILENT)
+@pytest.mark.parametrize(("option", "name"), [("on", QUICK), ("off", PLAIN)])
+def test_the_activation_that_is_set_is_kept_with_the_weights(
+    write: Any, option: str, name: str, tmp_path: Path, folder: RunFolder
+) -> None:
+    source = write(clip_of(name), tmp_path)
+    started_from(config_of(tmp_path, str(source), quick_gelu=option), folder)
+    alone = build_model(ModelConfig(name=PLAIN, pretrained=str(folder.init), kee=KEE))
+    assert alone.config.name == name
+
+
+@pytest.mark.parametrize(
+    "of", ["first", "runs/first", "runs/first/model", "runs/first/model/model.safetensors"]
+)
+def test_a_run_starts_from_another_by_its_name_or_any_of_its_folders(
+    of: str, tmp_path: Path, folder: RunFolder
+) -> None:
+    model = small_model(1)
+    export(model, tmp_path / "runs" / "first" / "model")
+    source = of if of == "first" else str(tmp_path / of)
+    started = started_from(Config(config_of(tmp_path, source).run, model=SMALL), folder)
+    assert_same_weights(build_model(started.model), model)
+
+
+def test_without_a_file_only_the_name_is_looked_up(tmp_path: Path, folder: RunFolder) -> None:
+    assert started_from(config_of(tmp_path), folder).model.name == PLAIN
+    assert started_from(config_of(tmp_path, quick_gelu="on"), folder).model.name == QUICK
+    tagged = started_from(config_of(tmp_path, name="ViT-B-32", pretrained="openai"), folder)
+    assert (tagged.model.name, tagged.model.pretrained) == ("ViT-B-32-quickgelu", "openai")
+    assert not folder.path.exists()
+
+
+def test_what_cannot_be_started_from_is_told_before_the_run_has_a_folder(
+    tmp_path: Path, folder: RunFolder
+) -> None:
+    assert refusal(config_of(tmp_path, "nothing"), folder).startswith("run.init_from='nothing': no file")
+    source = str(as_state_dict(clip_of(PLAIN), tmp_path))
+    assert "model.quick_gelu=on" in refusal(config_of(tmp_path, source), folder)
+    other = config_of(tmp_path, str(as_hub_folder(clip_of(PLAIN), tmp_path)), name=NAME, kee=SMALL.kee)
+    message = refusal(other, folder)
+    assert message.startswith("run.init_from=")
+    assert "does not fit model.name='scenes-conv'" in message
+    (tmp_path / "empty").mkdir()
+    assert "a folder without model.safetensors" in refusal(
+        config_of(tmp_path, str(tmp_path / "empty")), folder
+    )
+
+
+def test_what_the_run_does_not_take_over_is_said_in_one_line(tmp_path: Path, folder: RunFolder) -> None:
+    source, told = as_released(clip_of(QUICK), tmp_path), io.StringIO()
+    started_from(config_of(tmp_path, str(source)), folder, told)
+    line = told.getvalue()
+    assert line.startswith(f"starting from run.init_from={str(source)!r}: ")
+    assert "; the knowledge encoder starts anew; left out: the released code's encoder (4 tensors" in line
+    assert line.count("\n") == 1
+    started_from(config_of(tmp_path, str(source)), folder, told)  # resumed: nothing is brought
+    assert told.getvalue() == line
+
+
+def test_the_normalisation_of_images_comes_with_the_weights(tmp_path: Path, folder: RunFolder) -> None:
+    clip = clip_of(PLAIN, force_preprocess_cfg={"mean": (0.5, 0.4, 0.3), "std": (0.5, 0.25, 0.2)})
+    started = started_from(config_of(tmp_path, str(as_hub_folder(clip, tmp_path))), folder)
+    assert torch.equal(build_model(started.model).image_mean, load_file(folder.init)["image_mean"])
+    assert load_file(folder.init)["image_mean"].flatten().tolist() == pytest.approx([127.5, 102.0, 76.5])

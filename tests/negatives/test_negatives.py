@@ -1,0 +1,287 @@
+"""Negatives say something else in the same words, read like captions, and carry an aligned graph."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sclip.negatives import Negative, candidates, draw, natural
+from sclip.negatives.__main__ import main
+from sclip.negatives.exchange import Exchange
+from sclip.scenegraph import Parser, SceneGraph
+from sclip.scenegraph.lexicon import noun_lemma
+
+# caption -> a negative that must be among its candidates
+MADE = [
+    ("a small red circle to the left of a blue square", "a blue square to the left of a small red circle"),
+    ("a small red circle to the left of a blue square", "a small blue circle to the left of a red square"),
+    ("A green triangle is above a yellow star.", "A yellow star is above a green triangle."),
+    ("A man riding a horse next to an elephant.", "A horse riding a man next to an elephant."),
+    ("An old TV is on top of a table.", "A table is on top of an old TV."),
+    ("Two dogs sit on an orange couch.", "An orange couch sits on two dogs."),
+    ("a blue square with a red circle on its right", "a red square with a blue circle on its right"),
+    ("a red circle and a blue square", "a blue circle and a red square"),
+    ("the circle is red and the square is blue", "the square is red and the circle is blue"),
+    ("the bathroom is red and has blue tiles", "the bathroom is blue and has red tiles"),
+    ("an orange car near a white house", "a white car near an orange house"),
+    ("a man with a hat", "a hat with a man"),
+    ("two women and three men", "three women and two men"),
+    (
+        "Two giraffes and a zebra are standing in a field.",
+        "A giraffe and two zebras are standing in a field.",
+    ),
+    ("A woman is taking two turkeys out of the oven.", "Two women are taking a turkey out of the oven."),
+    ("Two monkeys are sitting on some branches.", "Some monkeys are sitting on two branches."),
+    ("A bunch of birds near a couple of waves.", "A couple of birds near a bunch of waves."),
+    ("Some dogs chase a cat.", "A dog chases some cats."),
+    ("A box of six doughnuts and a pie.", "Six boxes of a doughnut and a pie."),
+    ("A black cat sits on a mat.", "A cat sits on a black mat."),
+    ("Red scissors lie on a desk.", "Scissors lie on a red desk."),
+    ("A cat sits on an old red mat.", "An old red cat sits on a mat."),
+    ("A very tall man with a small dog.", "A small man with a very tall dog."),
+    ("A tall vase with red and white tulips.", "A red and white vase with tall tulips."),
+    ("A clock tower next to a stone bridge.", "A stone tower next to a clock bridge."),
+    ("A red fire hydrant near a blue gas pump.", "A blue gas hydrant near a red fire pump."),
+    (
+        "A dog surfing on a wave with a man swimming behind it.",
+        "A dog swimming on a wave with a man surfing behind it.",
+    ),
+    ("A young man kisses a woman on top of her head.", "A woman kisses a young man on top of his head."),
+    ("A woman pats an elephant as two men watch.", "Two men pat an elephant as a woman watches."),
+    ("People sit on a bench as a woman walks by.", "A woman sits on a bench as people walk by."),
+    (
+        "a boy with a red kite next to a girl with a balloon",
+        "a girl with a red kite next to a boy with a balloon",
+    ),
+]
+
+# captions without any exchange that changes what they say
+NONE = [
+    "",
+    "a dog",
+    "a cat and a dog",
+    "a cat next to a dog",
+    "a man with a woman",
+    "a man sitting beside a woman",
+    "a large red ball",
+    "a black and white cat",
+    "a dog behind a dog",
+    "a man and a woman sitting on a bench and a chair"[:18],
+    "a red car and a red bus",
+    "they look at it",
+]
+
+
+@pytest.fixture(scope="module")
+def parser() -> Parser:
+    return Parser()
+
+
+def _negatives(parser: Parser, caption: str) -> list[Negative]:
+    return candidates(parser.parse([caption])[0])
+
+
+@pytest.mark.parametrize(("caption", "negative"), MADE)
+def test_exchange_reads_like_a_caption(parser: Parser, caption: str, negative: str) -> None:
+    assert negative in [found.caption for found in _negatives(parser, caption)]
+
+
+@pytest.mark.parametrize("caption", NONE)
+def test_caption_whose_every_exchange_keeps_the_meaning_has_no_negative(parser: Parser, caption: str) -> None:
+    graph = parser.parse([caption])[0]
+    assert candidates(graph) == []
+    assert draw(natural(graph), seed=0, epoch=0, key="k") is None
+
+
+def test_two_attributes_of_one_object_are_never_exchanged(parser: Parser) -> None:
+    captions = [found.caption for found in _negatives(parser, "a small red ball on a blue mat")]
+    assert "a red small ball on a blue mat" not in captions
+
+
+def test_kinds_and_swapped_texts_are_named(parser: Parser) -> None:
+    found = {n.kind: n.swapped for n in reversed(_negatives(parser, "a red circle above a blue square"))}
+    assert found == {"relation": ("a red circle", "a blue square"), "attribute": ("red", "blue")}
+
+
+def test_relation_negative_exchanges_head_and_tail_of_its_triple(parser: Parser) -> None:
+    graph = parser.parse(["a red circle above a blue square"])[0]
+    negative = next(n for n in candidates(graph) if n.kind == "relation")
+    assert graph.triples() == [
+        ("circle", "above", "square"),
+        ("red", "is", "circle"),
+        ("blue", "is", "square"),
+    ]
+    assert negative.graph.triples() == [
+        ("square", "above", "circle"),
+        ("red", "is", "circle"),
+        ("blue", "is", "square"),
+    ]
+
+
+def test_attribute_negative_exchanges_the_attributes_in_place(parser: Parser) -> None:
+    graph = parser.parse(["a red circle above a blue square"])[0]
+    negative = next(n for n in candidates(graph) if n.kind == "attribute")
+    assert negative.graph.triples() == [
+        ("circle", "above", "square"),
+        ("red", "is", "square"),
+        ("blue", "is", "circle"),
+    ]
+
+
+def _check(graph: SceneGraph, negative: Negative) -> None:
+    text = negative.caption
+    assert negative.graph.caption == text
+    assert len(negative.graph.triples()) == len(graph.triples())
+    assert len(negative.graph.objects) == len(graph.objects)
+    assert _parts(negative.graph) == _parts(graph)
+    assert " ".join(text.split()).casefold() != " ".join(graph.caption.split()).casefold()
+    for before, after in zip(graph.relations, negative.graph.relations, strict=True):
+        assert 0 <= after.span[0] <= after.span[1] <= len(text)
+        assert (before.span[0] == before.span[1]) == (after.span[0] == after.span[1])
+    for obj in negative.graph.objects:
+        assert 0 <= obj.phrase[0] <= obj.span[0] < obj.span[1] <= obj.phrase[1] <= len(text)
+    for old, new in zip(graph.attributes, negative.graph.attributes, strict=True):
+        assert 0 <= new.span[0] < new.span[1] <= len(text)
+        if old.attribute == new.attribute:
+            assert _words(text[slice(*new.span)]) == _words(graph.caption[slice(*old.span)])
+        else:  # a verb that changed places
+            assert text[slice(*new.span)].casefold() == new.attribute
+    if graph.caption.isascii():
+        assert _heads(negative.graph) == _heads(graph)
+
+
+def _heads(graph: SceneGraph) -> Counter[str]:
+    """Return the last words of the names, as the caption writes them, in the singular."""
+    return Counter(_lemma(graph.caption[slice(*o.span)].casefold().split()[-1]) for o in graph.objects)
+
+
+def _lemma(noun: str) -> str:
+    return _ONE_FORM.get(noun) or noun_lemma(noun)
+
+
+def _parts(graph: SceneGraph) -> set[str]:
+    """Return the words that a graph says, wherever they stand in it."""
+    said = [*(o.name for o in graph.objects), *(r.predicate for r in graph.relations)]
+    said += [a.attribute for a in graph.attributes]
+    return {_lemma(word) for text in said for word in text.split()}
+
+
+_ONE_FORM = {"people": "person"} | dict.fromkeys("is are was were be".split(), "be") | {"has": "have"} | dict.fromkeys(
+    "he she it they him her them his its their himself herself itself themselves".split(), "they"
+)  # fmt: skip
+
+
+def _words(text: str) -> Counter[str]:
+    """Return the words without articles, each in the one form that agreement does not change."""
+    words = re.findall(r"\w+", text.casefold())
+    return Counter(_lemma(word) for word in words if word not in ("a", "an"))
+
+
+_NOUNS = st.sampled_from("dog cats umbrella TV tables man's-hat hour women unicorn 🐶 box".split())
+_PHRASES = st.tuples(
+    st.sampled_from(["a ", "the ", "an ", "two ", "", "A ", "his ", "several ", "A group of ", "one "]),
+    st.sampled_from(
+        ["", "red ", "old ", "small orange ", "wooden ", "black and white ", "very tall ", "stone "]
+    ),
+    _NOUNS,
+).map("".join)
+_LINKS = st.sampled_from(
+    [
+        " on ",
+        " next to ",
+        " and ",
+        " is behind ",
+        " sits on ",
+        " with ",
+        ", ",
+        " of ",
+        " holding ",
+        " rides ",
+        " sitting near ",
+        " while her dog chases ",
+        ". ",
+        "  ",
+    ]
+)
+
+
+@st.composite
+def _captions(draw_: st.DrawFn) -> str:
+    text = draw_(_PHRASES)
+    for _ in range(draw_(st.integers(0, 3))):
+        text += draw_(_LINKS) + draw_(_PHRASES)
+    return text + draw_(st.sampled_from(["", ".", " .", "\n"]))
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.one_of(_captions(), st.text(max_size=60)))
+def test_every_negative_has_valid_spans_other_text_and_aligned_triples(parser: Parser, caption: str) -> None:
+    graph = parser.parse([caption])[0]
+    found = candidates(graph)
+    for negative in found:
+        _check(graph, negative)
+    assert len({n.caption for n in found}) == len(found)
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(_captions())
+def test_words_of_a_negative_are_the_words_of_its_caption_but_for_articles_and_agreement(
+    parser: Parser, caption: str
+) -> None:
+    for negative in candidates(parser.parse([caption])[0]):
+        assert _words(negative.caption) == _words(caption)
+
+
+def _articles_alike(words: list[str]) -> list[str]:
+    return ["a" if word.casefold() == "an" else word.casefold() for word in words]
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(_captions())
+def test_exchanging_twice_gives_the_caption_back_where_no_word_changed_its_form(
+    parser: Parser, caption: str
+) -> None:
+    graph = parser.parse([caption])[0]
+    for negative in candidates(graph):
+        assert isinstance(negative.source, tuple)
+        _, plan, edit = negative.source
+        if sorted(_articles_alike(negative.caption.split())) != sorted(_articles_alike(caption.split())):
+            continue  # the number or a capital changed
+        one, other = plan.first, plan.second
+        if other[0] == other[1] or one[0] == one[1]:  # it moved, and moves back
+            one = max(one, other, key=lambda piece: piece[1] - piece[0])
+            pieces = [edit.content(one), (edit.place(one)[0],) * 2]
+        else:
+            pieces = [edit.content(one), edit.content(other)]
+        again = Exchange(negative.caption, *pieces).text
+        assert _articles_alike(again.split()) == _articles_alike(caption.split())
+
+
+def test_draw_is_made_again_by_seed_epoch_and_key(parser: Parser) -> None:
+    graph = parser.parse(["a small red circle to the left of a large blue square"])[0]
+    drawn = [draw(natural(graph), seed=7, epoch=epoch, key="0001") for epoch in range(40)]
+    assert drawn == [draw(natural(graph), seed=7, epoch=epoch, key="0001") for epoch in range(40)]
+    assert {n.kind for n in drawn if n} == {"relation", "attribute"}
+    assert len({n.caption for n in drawn if n}) > 2
+
+
+def test_long_caption_is_taken(parser: Parser) -> None:
+    graph = parser.parse(["a red dog on a blue mat " * 2500])[0]
+    assert draw(natural(graph), seed=0, epoch=0, key="k") is not None
+
+
+def test_command_writes_the_best_candidates_of_each_caption(tmp_path: Path) -> None:
+    source, out = tmp_path / "captions.txt", tmp_path / "negatives.jsonl"
+    source.write_text("a red circle above a blue square\na dog\n")
+    assert main([str(source), "--max-candidates", "1", "--out", str(out)]) == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [len(row["negatives"]) for row in rows] == [1, 0]
+    negative = rows[0]["negatives"][0]
+    assert set(negative) == {"caption", "kind", "swapped", "strangeness", "certain", "graph"}
+    assert SceneGraph.from_json(negative["graph"]).caption == negative["caption"]

@@ -1,0 +1,276 @@
+"""Annotating a corpus: every byte of the sources kept, each shard written once, over kills, bad data and bad usage."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import ray
+
+from sclip.data import annotation
+from sclip.data.pool import Pool
+from sclip.data.records import read_record
+from sclip.data.shards import Sample, count_samples, expand, read_shard
+from sclip.launch import cluster
+from sclip.negatives import natural
+from sclip.prepare.annotate import Annotated, annotate, stamp
+from sclip.prepare.writing import PackError
+from sclip.scenegraph import Parser
+from support.annotated_shards import annotate_here, jpeg, write_plain
+from support.jobs_here import job_here
+from support.paths import ROOT
+from support.processes import environment
+from support.ray_head import Head
+
+
+@pytest.fixture(scope="module")
+def parser() -> Parser:
+    return Parser()
+
+
+@pytest.fixture(scope="module")
+def job() -> Callable[..., int]:
+    return job_here("annotate")
+
+
+def members(shard: Path) -> dict[str, bytes]:
+    """Return the members of a tar in their order."""
+    with tarfile.open(shard) as tar:
+        return {m.name: body.read() for m in tar if (body := tar.extractfile(m)) is not None}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def samples(shard: str) -> list[Sample]:
+    return [item for item in read_shard(shard) if isinstance(item, Sample)]
+
+
+# What is written
+
+
+def test_a_shard_keeps_its_samples_in_order_byte_for_byte_and_gains_one_member_each(
+    tmp_path: Path, parser: Parser
+) -> None:
+    plain = write_plain(tmp_path / "plain")
+    for before, after in zip(plain, annotate_here(plain, tmp_path / "out", parser), strict=True):
+        assert Path(before).name == Path(after).name
+        old, new = members(Path(before)), members(Path(after))
+        assert {name: body for name, body in new.items() if not name.endswith(annotation.SUFFIX)} == old
+        assert list(dict.fromkeys(name.partition(".")[0] for name in new)) == [s.key for s in samples(before)]
+        assert len(new) - len(old) == len(samples(before))
+
+
+def test_a_record_holds_the_graph_and_the_negatives_of_its_caption_that_are_drawn_from(
+    tmp_path: Path, parser: Parser
+) -> None:
+    for shard in annotate_here(write_plain(tmp_path / "plain"), tmp_path / "out", parser):
+        for sample in samples(shard):
+            records = annotation.records(sample, stamp(parser))
+            for caption, record in zip(sample.captions, records, strict=True):
+                (graph,) = parser.parse([caption])
+                found, negatives = read_record(record, caption)
+                assert found == graph
+                expected = [negative.to_json() for negative in natural(graph)]
+                assert [negative.to_json() for negative in negatives] == expected
+
+
+def test_images_json_and_text_of_foreign_shards_are_kept_and_an_older_annotation_is_replaced(
+    tmp_path: Path, parser: Parser
+) -> None:
+    body = {
+        "a.PNG": b"i",
+        "a.json": b'{ "caption" : "a dog" }',
+        "a.txt": b"a cat\n",
+        "a.graph.json.gz": b"old",
+    }
+    with tarfile.open(tmp_path / "x.tar.gz", "w:gz") as tar:
+        for name, content in body.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    (shard,) = annotate_here([str(tmp_path / "x.tar.gz")], tmp_path / "out", parser)
+    assert Path(shard).name == "x.tar"
+    found = members(Path(shard))
+    assert annotation.unpack(found.pop("a.graph.json.gz"))[0] == stamp(parser)
+    assert found == {"a.png": b"i", "a.json": body["a.json"], "a.txt": body["a.txt"]}
+
+
+def test_an_index_a_report_and_what_was_left_out_stand_beside_the_shards(
+    tmp_path: Path, parser: Parser
+) -> None:
+    plain = write_plain(tmp_path / "plain")
+    with tarfile.open(plain[0], "a") as tar:
+        tar.addfile(tarfile.TarInfo("bad.jpg"), io.BytesIO())
+    (tmp_path / "plain" / "broken.tar").write_bytes(b"this is no tar")
+    out = tmp_path / "out"
+    shards = annotate_here(expand([f"{tmp_path}/plain/*.tar"]), out, parser)
+    assert not (out / "broken.tar").exists()
+    index = json.loads((out / "index.json").read_text())
+    assert (index["format"], index["samples"], len(index["shards"])) == (1, 12, 3)
+    assert sum(count_samples(expand([f"{out}/*.tar"])).values()) == 12
+    assert len(shards) == 4
+    left_out = [json.loads(line) for line in (out / "quarantine.jsonl").read_text().splitlines()]
+    assert [(Path(entry["shard"]).name, entry["key"]) for entry in left_out] == [
+        ("000000.tar", "bad"),
+        ("broken.tar", ""),
+    ]
+    assert all(entry["reason"] for entry in left_out)
+    assert json.loads((out / "report.json").read_text())["captions"] == 36
+    assert (out / "report.html").is_file()
+
+
+# Bad usage, which needs no cluster to be told
+
+
+def test_bad_usage_is_status_2_and_one_line(
+    job: Callable[..., int], tmp_path: Path, parser: Parser, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = tmp_path / "plain"
+    write_plain(plain)
+    write_plain(tmp_path / "same")
+    annotate_here(expand([f"{plain}/*.tar"]), tmp_path / "out", parser)
+    annotate_here(expand([f"{plain}/*.tar"]), tmp_path / "alt", parser, caption_field="captions")
+    (tmp_path / "file").write_text("in the way")
+    out = tmp_path / "out"
+    cases: list[tuple[list[object], str]] = [
+        ([plain / "none.tar", out], "no such shard"),
+        ([plain / "*.tar"], "required: OUT"),
+        ([plain / "*.tar", "s3://bucket/out"], "a folder that every node reaches, not a URI"),
+        ([plain / "*.tar", out, "--actor-cpus", "0"], "a number above 0"),
+        ([plain / "*.tar", out, "--actors", "0"], "a whole number above 0"),
+        ([plain / "*.tar", tmp_path / "same" / "*.tar", out], "both are 000000.tar"),
+        ([plain / "*.tar", plain], "holds the source"),
+        ([plain / "*.tar", plain, "--overwrite"], "holds the source"),
+        ([plain / "*.tar", tmp_path / "same", "--overwrite"], "which no annotation wrote"),
+        ([plain / "000000.tar", out], "holds 000001.tar, of none of these sources"),
+        ([tmp_path / "same" / "*.tar", out], "annotated with source"),
+        ([plain / "*.tar", tmp_path / "alt"], "annotated with caption_field 'captions', not ''"),
+        ([plain / "*.tar", tmp_path / "file"], "file"),
+        ([plain / "*.tar", out, "--spacy-model", "xx_none"], "is not installed"),
+    ]
+    before = contents(tmp_path)
+    for arguments, message in cases:
+        assert job(*arguments) == 2, arguments
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert message in line
+    assert contents(tmp_path) == before
+
+
+def test_a_shard_of_another_stamp_is_refused_with_both_named(
+    job: Callable[..., int], tmp_path: Path, parser: Parser, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = write_plain(tmp_path / "plain")
+    annotate_here(plain, tmp_path / "out", parser)
+    sidecar = tmp_path / "out" / ".annotate" / "000001.tar.json"
+    sidecar.write_text(sidecar.read_text().replace(stamp(parser), "rules-0"))
+    assert job(*plain, tmp_path / "out") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path}/out/000001.tar: annotated with stamp 'rules-0', not '{stamp(parser)}'" in line
+    assert "--overwrite" in line
+
+
+# On a cluster
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve shards, enough work to be killed in."""
+    folder = tmp_path_factory.mktemp("corpus")
+    write_plain(folder, samples=240, per_shard=20)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(corpus: Path, tmp_path_factory: pytest.TempPathFactory, parser: Parser) -> dict[str, bytes]:
+    """The content of the folder that an undisturbed run leaves."""
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    annotate_here(expand([f"{corpus}/*.tar"]), out, parser)
+    return contents(out)
+
+
+def start(head: Head, corpus: Path, out: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "jobs/annotate.py", f"{corpus}/*.tar", str(out), "--actor-cpus", "0.5", *more]
+    env = environment(RAY_ADDRESS=head.address)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env=env, **pipes)
+
+
+@pytest.mark.cluster
+def test_a_job_killed_and_started_again_writes_no_shard_twice_and_ends_as_if_undisturbed(
+    head: Head, corpus: Path, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    killed = start(head, corpus, out, "--actors", "1")
+    deadline = time.monotonic() + 60
+    while len(finished := list(out.glob(".annotate/*.tar.json"))) < 2:
+        assert killed.poll() is None
+        assert time.monotonic() < deadline
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            killed.wait(0.01)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    written = {path.name: path.stat() for path in (out / p.stem for p in finished)}
+    assert len(written) < 12
+    assert not (out / "index.json").exists()
+
+    again = start(head, corpus, out)
+    said, error = again.communicate()
+    assert again.returncode == 0, error
+    assert "240 samples in 12 shards; train on them: data.shards=" in said
+    lines = [line for line in said.splitlines() if ".tar: 20 samples" in line]
+    assert 0 < len(lines) <= 12 - len(written)
+    for name, before in written.items():
+        after = (out / name).stat()
+        assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert contents(out) == undisturbed
+
+
+@pytest.mark.cluster
+def test_a_shard_that_cannot_be_read_is_named_and_costs_no_other_and_overwrite_redoes_another_stamp(
+    head: Head, tmp_path: Path, parser: Parser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", head.address)
+    sources = write_plain(tmp_path / "plain")
+    hidden = Path(sources[1]).rename(tmp_path / "hidden")
+    out, said = tmp_path / "out", []
+
+    def run(overwrite: bool = False) -> list[Annotated]:
+        said.clear()
+        annotate(
+            sources,
+            out,
+            lambda: cluster.connect().cpus,
+            Pool(cpus=0.5),
+            on_shard=said.append,
+            overwrite=overwrite,
+        )
+        return sorted(said, key=lambda shard: shard.name)
+
+    try:
+        with pytest.raises(PackError, match=r"000001\.tar.*1 of 3 shards are not annotated.*goes on"):
+            run()
+        assert sorted(shard.name for shard in said if not shard.failure) == ["000000.tar", "000002.tar"]
+        assert not (out / "index.json").exists()
+        hidden.rename(sources[1])
+        assert run() == [Annotated("000001.tar", 5, (out / "000001.tar").stat().st_size)]
+        assert run() == []
+        whole = contents(out)
+        sidecar = out / ".annotate" / "000002.tar.json"
+        sidecar.write_text(sidecar.read_text().replace(stamp(parser), "rules-0"))
+        (out / "000002.tar").write_bytes(jpeg(0).ljust((out / "000002.tar").stat().st_size))
+        assert [shard.name for shard in run(overwrite=True)] == ["000002.tar"]
+        assert contents(out) == whole
+    finally:
+        ray.shutdown()

@@ -1,0 +1,237 @@
+"""Scenes: made again from (seed, split, index), apart in training and held-out, blind models at chance."""
+
+import io
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from sclip.config import ScenesConfig
+from sclip.data.shards import Sample, expand, read_shard
+from sclip.prepare.scenes import ScenesPaths, generate
+from sclip.prepare.scenes.cases import ARO_LEAST_CASES
+from sclip.prepare.scenes.grammar import PHRASES, captions
+from sclip.prepare.scenes.picture import render
+from sclip.prepare.scenes.scene import (
+    COLOURS,
+    HELD_OUT,
+    OPPOSITE,
+    RELATIONS,
+    SHAPES,
+    Thing,
+    compose,
+    draw_scene,
+    pairing,
+)
+from sclip.scenegraph import Parser
+
+SPEC = ScenesConfig(train_samples=120, heldout_samples=104, image_size=64)
+SEEDS = st.integers(0, 2**32)
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> ScenesPaths:
+    return generate(tmp_path_factory.mktemp("scenes"), SPEC, seed=5)
+
+
+def samples(glob: str) -> list[Sample]:
+    found = [item for url in expand([glob]) for item in read_shard(url)]
+    assert all(isinstance(item, Sample) for item in found)
+    return [item for item in found if isinstance(item, Sample)]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_shards_hold_the_asked_number_of_pictures_with_three_captions(paths: ScenesPaths) -> None:
+    for glob, count in ((paths.train, 120), (paths.heldout, 104)):
+        found = samples(glob)
+        assert len(found) == count
+        for sample in found:
+            assert len(set(sample.captions)) == 3
+            assert Image.open(io.BytesIO(sample.image)).size == (64, 64)
+
+
+def test_the_same_spec_and_seed_give_the_same_bytes_and_another_seed_others(
+    paths: ScenesPaths, tmp_path: Path
+) -> None:
+    again, other = generate(tmp_path, SPEC, seed=5), generate(tmp_path, SPEC, seed=6)
+    assert files(again.suite.parent) == files(paths.suite.parent)
+    assert [s.captions for s in samples(other.train)] != [s.captions for s in samples(paths.train)]
+
+
+def test_a_longer_training_set_begins_with_the_shorter_one(paths: ScenesPaths, tmp_path: Path) -> None:
+    longer = generate(tmp_path, replace(SPEC, train_samples=150), seed=5)
+    assert samples(longer.train)[:120] == samples(paths.train)
+
+
+def test_a_complete_folder_is_used_again_and_a_half_written_one_made_anew(tmp_path: Path) -> None:
+    spec = ScenesConfig(train_samples=4, heldout_samples=2)
+    first = generate(tmp_path, spec, seed=1)
+    folder = first.suite.parent
+    content = files(folder)
+    marker = folder / "marker"
+    marker.touch()
+    assert generate(tmp_path, spec, seed=1) == first
+    assert marker.exists()
+    (folder / "scenes.json").unlink()
+    (folder / "relation.json").unlink()
+    assert generate(tmp_path, spec, seed=1) == first
+    assert files(folder) == content
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_training_shows_every_coloured_shape_but_no_held_out_pairing() -> None:
+    scenes = [draw_scene(random.Random(seed), held_out=False) for seed in range(3000)]
+    singles = {(p.thing.colour, p.thing.shape) for scene in scenes for p in scene.placed}
+    assert len(singles) == len(COLOURS) * len(SHAPES)
+    shown = {pairing(a.thing, b.thing) for scene in scenes for a, b in combinations(scene.placed, 2)}
+    assert not shown & HELD_OUT
+    assert {len([p for p in HELD_OUT if p[0] == set(pair)]) for pair in combinations(COLOURS, 2)} == {1, 2}
+
+
+def test_held_out_scenes_show_held_out_pairings_only() -> None:
+    for seed in range(300):
+        scene = draw_scene(random.Random(seed), held_out=True)
+        assert pairing(*(placed.thing for placed in scene.placed)) in HELD_OUT
+
+
+@given(SEEDS, st.booleans())
+@settings(max_examples=200)
+def test_objects_lie_in_the_picture_apart_and_clearly_in_the_stated_relation(
+    seed: int, held_out: bool
+) -> None:
+    scene = draw_scene(random.Random(seed), held_out=held_out)
+    place = {placed.thing: placed for placed in scene.placed}
+    for placed in scene.placed:
+        for at in (placed.x, placed.y):
+            assert placed.radius <= at <= 1 - placed.radius
+    for one, other in combinations(scene.placed, 2):
+        assert max(abs(one.x - other.x), abs(one.y - other.y)) > one.radius + other.radius
+    for fact in scene.facts:
+        a, b = place[fact.subject], place[fact.object]
+        along, aside = a.x - b.x, a.y - b.y
+        if fact.relation in ("above", "below"):
+            along, aside = aside, along
+        sign = -1 if fact.relation in ("left", "above") else 1
+        assert along * sign >= 0.44
+        assert abs(aside) <= 0.13
+
+
+@given(SEEDS, st.sampled_from(RELATIONS))
+@settings(max_examples=30)
+def test_what_the_picture_shows_is_where_the_scene_says(seed: int, relation: str) -> None:
+    things = Thing("red", "square", "large"), Thing("blue", "circle", "large")
+    scene = compose(random.Random(seed), things, relation)
+    picture = render(scene, 64)
+    for placed, paint in zip(scene.placed, ((214, 32, 38), (32, 78, 214)), strict=True):
+        assert picture.getpixel((int(64 * placed.x), int(64 * placed.y))) == paint
+
+
+@pytest.fixture(scope="module")
+def parser() -> Parser:
+    return Parser()
+
+
+def test_nearly_every_caption_is_parsed_into_the_graph_of_its_scene(parser: Parser) -> None:
+    scenes = [draw_scene(random.Random(seed), held_out=True) for seed in range(200)]
+    texts = [captions(scene, random.Random(seed)) for seed, scene in enumerate(scenes)]
+    graphs = iter(parser.parse([text for group in texts for text in group]))
+    right = 0
+    for scene, group in zip(scenes, texts, strict=True):
+        for text in group:
+            triples = next(graphs).triples()
+            facts = [(f.subject.shape, f.object.shape) for f in (scene.facts[0], scene.facts[0].inverse())]
+            related = [(h, t) for h, word, t in triples if word != "is" and t != "background"]
+            spoken = any(phrase in text for phrases in PHRASES.values() for phrase in phrases)
+            coloured = {(p.thing.colour, p.thing.shape) for p in scene.placed}
+            found = {(h, t) for h, word, t in triples if word == "is"}
+            right += coloured <= found and ((len(related) == 1 and related[0] in facts) if spoken else True)
+    assert right / 600 > 0.97
+
+
+def test_captions_of_a_scene_are_true_of_it() -> None:
+    for seed in range(500):
+        scene = draw_scene(random.Random(seed), held_out=True)
+        (fact,) = scene.facts
+        for caption in captions(scene, random.Random(seed)):
+            text = caption.lower().replace("small ", "").replace("large ", "")
+            first, second = sorted(
+                (fact.subject, fact.object), key=lambda thing: text.index(f"{thing.colour} {thing.shape}")
+            )
+            relation = fact.relation if first == fact.subject else OPPOSITE[fact.relation]
+            spoken = [name for name, phrases in PHRASES.items() if any(f" {p} " in text for p in phrases)]
+            assert spoken in ([relation], [])
+            assert second.shape in text
+
+
+def entries(paths: ScenesPaths, kind: str) -> Iterator[dict[str, object]]:
+    yield from json.loads((paths.suite.parent / f"{kind}.json").read_text())
+
+
+@pytest.mark.parametrize("kind", ["relation", "attribute"])
+def test_every_evaluation_caption_is_true_exactly_as_often_as_false(paths: ScenesPaths, kind: str) -> None:
+    cases = list(entries(paths, kind))
+    assert len(cases) >= SPEC.heldout_samples
+    assert Counter(c["true_caption"] for c in cases) == Counter(c["false_caption"] for c in cases)
+    for case in cases:
+        true, false = str(case["true_caption"]), str(case["false_caption"])
+        assert true != false
+        assert sorted(true.split()) == sorted(false.split())
+
+
+def test_evaluation_files_have_aros_fields_and_their_images_beside_them(paths: ScenesPaths) -> None:
+    common = {
+        "image_id",
+        "image_path",
+        "bbox_x",
+        "bbox_y",
+        "bbox_w",
+        "bbox_h",
+        "true_caption",
+        "false_caption",
+    }
+    own = {"relation": {"relation_name"}, "attribute": {"attributes", "obj1_name", "obj2_name"}}
+    for kind, fields in own.items():
+        for case in entries(paths, kind):
+            assert set(case) == common | fields
+            with Image.open(paths.suite.parent / "images" / str(case["image_path"])) as image:
+                assert image.size == (case["bbox_w"], case["bbox_h"])
+
+
+def test_relations_are_equally_frequent_and_each_pair_of_attributes_has_the_cases_aro_asks_for(
+    paths: ScenesPaths,
+) -> None:
+    relations = Counter(case["relation_name"] for case in entries(paths, "relation"))
+    assert len(relations) == 4
+    assert len(set(relations.values())) == 1
+    pairs = Counter(tuple(case["attributes"]) for case in entries(paths, "attribute"))
+    assert min(pairs.values()) >= ARO_LEAST_CASES
+
+
+def test_evaluation_cases_are_of_held_out_pairings(paths: ScenesPaths) -> None:
+    for case in (*entries(paths, "relation"), *entries(paths, "attribute")):
+        words = str(case["true_caption"]).split()
+        found = frozenset(w for w in words if w in COLOURS), frozenset(w for w in words if w in SHAPES)
+        assert found in HELD_OUT
+
+
+def test_the_suite_names_the_evaluation_files_and_the_held_out_shards(paths: ScenesPaths) -> None:
+    relation, attribute, retrieval = yaml.safe_load(paths.suite.read_text()).items()
+    assert relation == ("relation", {"kind": "vg-relation", "file": "relation.json", "images": "images"})
+    assert attribute == (
+        "attribute",
+        {"kind": "vg-attribution", "file": "attribute.json", "images": "images"},
+    )
+    assert retrieval == ("retrieval", {"kind": "shards", "shards": "heldout/*.tar"})
+    assert str(paths.suite.parent / retrieval[1]["shards"]) == paths.heldout

@@ -1,0 +1,86 @@
+"""A subset holds what a run with the same filter trains on, whole and in shards like any others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sclip.data import annotation
+from sclip.data import columns as col
+from sclip.data.shards import Sample, expand, read_shard
+from sclip.data.stream import StreamPlan
+from sclip.prepare.annotate import stamp
+from sclip.scenegraph import Parser
+from support.annotated_shards import LEAST, annotate_here, plan, rows, seen, write_plain
+from support.jobs_here import job_here
+
+
+@pytest.fixture(scope="module")
+def parser() -> Parser:
+    return Parser()
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return write_plain(tmp_path_factory.mktemp("plain"), samples=24, per_shard=9)
+
+
+@pytest.fixture(scope="module")
+def filtered(plain: list[str], tmp_path_factory: pytest.TempPathFactory, parser: Parser) -> StreamPlan:
+    annotated = annotate_here(plain, tmp_path_factory.mktemp("annotated") / "out", parser)
+    return plan(annotated, stamp(parser), **LEAST)
+
+
+@pytest.fixture(scope="module")
+def subset_job() -> Callable[..., int]:
+    return job_here("subset")
+
+
+OPTIONS = ("--min-objects", "2", "--min-attributes", "1", "--min-relations", "1")
+
+
+def test_a_run_over_the_subset_sees_what_a_run_with_the_filter_sees(
+    filtered: StreamPlan, parser: Parser, subset_job: Callable[..., int], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    out = tmp_path / "subset"
+    assert subset_job(*filtered.sources[0], out, "--samples-per-shard", "4", *OPTIONS) == 0
+    shards = expand([f"{out}/*.tar"])
+    of = plan(shards, stamp(parser))
+    assert seen(of) == seen(filtered)
+    assert seen(plan(shards)) == seen(filtered)  # without the annotations: the captions alone
+    assert not any(row[col.STATUS] == col.FILTERED for row in rows(plan(shards, stamp(parser), **LEAST)))
+    items = [item for shard in shards for item in read_shard(shard) if isinstance(item, Sample)]
+    captions = sum(len(item.captions) for item in items)
+    said = capsys.readouterr()
+    assert f"kept {len(items)} of 24 samples, {captions} of 72 captions, in {len(shards)} shards" in said.out
+    assert said.err == ""
+    assert json.loads((out / "index.json").read_text())["samples"] == len(items)
+    for item in items:
+        assert len(annotation.records(item, stamp(parser))) == len(item.captions)
+        assert json.loads(item.members["json"])["id"] == int(item.key[1:])
+
+
+def test_a_subset_of_what_is_not_annotated_or_passes_nothing_is_one_line(
+    plain: list[str], filtered: StreamPlan, subset_job: Callable[..., int], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    out = tmp_path / "subset"
+    cases: list[tuple[list[object], str]] = [
+        ([*plain, out, *OPTIONS], "no sample to pack"),
+        ([*filtered.sources[0], out, "--min-objects", "50"], "no sample to pack"),
+        ([*filtered.sources[0], out], "nothing to filter by"),
+        ([tmp_path / "none.tar", out, *OPTIONS], "no such shard"),
+        (
+            [*filtered.sources[0], Path(filtered.sources[0][0]).parent, "--overwrite", *OPTIONS],
+            "holds the source",
+        ),
+    ]
+    for arguments, message in cases:
+        assert subset_job(*arguments) == 2
+        error = capsys.readouterr().err
+        assert message in error.splitlines()[-1]
+        assert ("24 skipped: not annotated" in error) == (arguments[0] == plain[0])

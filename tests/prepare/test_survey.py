@@ -1,0 +1,158 @@
+"""A corpus is surveyed as a run reads it: annotated or parsed, filtered or whole, from shards or a run's folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import ray
+
+from sclip.config import Config, ConfigError, DataConfig
+from sclip.config.loader import to_tree
+from sclip.data import annotation
+from sclip.data.shards import Sample, ShardError, read_shard
+from sclip.negatives import candidates
+from sclip.prepare.annotate import stamp
+from sclip.prepare.survey import Surveyor, corpus_of
+from sclip.report import CorpusStatistics
+from sclip.scenegraph import Parser
+from sclip.train.run_folder import RunFolder
+from support.annotated_shards import annotate_here, write_plain
+from support.jobs_here import job_here
+from support.ray_head import Head
+
+
+@pytest.fixture(scope="module")
+def parser() -> Parser:
+    return Parser()
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return write_plain(tmp_path_factory.mktemp("plain"))
+
+
+@pytest.fixture(scope="module")
+def annotated(plain: list[str], tmp_path_factory: pytest.TempPathFactory, parser: Parser) -> list[str]:
+    return annotate_here(plain, tmp_path_factory.mktemp("annotated"), parser)
+
+
+def surveyed(shards: list[str], parser: Parser, data: DataConfig | None = None) -> dict[str, object]:
+    """Return the sums over the shards, counted in this process."""
+    rows = Surveyor(data or DataConfig(), stamp(parser))(pa.table({"shard": shards})).to_pylist()
+    whole = CorpusStatistics()
+    for row in rows:
+        whole.merge(CorpusStatistics.from_json(json.loads(row["statistics"])))
+    counts = {name: sum(row[name] for row in rows) for name in ("annotated", "rejected", "filtered")}
+    return {"statistics": whole.to_json(), "failure": "".join(row["failure"] for row in rows)} | counts
+
+
+def test_annotated_shards_say_the_same_as_the_plain_ones(
+    plain: list[str], annotated: list[str], parser: Parser
+) -> None:
+    parsed, read = surveyed(plain, parser), surveyed(annotated, parser)
+    assert parsed["statistics"] == read["statistics"]
+    assert (parsed["annotated"], read["annotated"]) == (0, 36)
+    assert CorpusStatistics.from_json(read["statistics"]).captions == 36
+
+
+def test_an_annotation_of_other_rules_or_of_another_caption_is_not_read(
+    annotated: list[str], parser: Parser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Surveyor(DataConfig(), "rules-0")(pa.table({"shard": annotated})).to_pylist()
+    assert [row["annotated"] for row in other] == [0, 0, 0]
+    wrong = parser.parse(["nothing of the kind"])[0]
+    record = annotation.dumps({"graph": wrong.to_json(), "negatives": []})
+    monkeypatch.setattr(annotation, "records", lambda sample, _: [record] * len(sample.captions))
+    found = surveyed(annotated, parser)
+    assert found["annotated"] == 0
+    assert "kind" not in found["statistics"]["object_names"]
+
+
+@pytest.mark.parametrize("record", [b"{", b"{}", b'{"graph": [], "negatives": []}', b"[" * 100_000, b"\xff"])
+def test_a_malformed_annotation_is_parsed_over(
+    record: bytes, plain: list[str], annotated: list[str], parser: Parser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(annotation, "records", lambda sample, _: [record] * len(sample.captions))
+    assert surveyed(annotated[:1], parser) == surveyed(plain[:1], parser)
+
+
+def test_captions_that_a_run_filters_out_are_not_counted(annotated: list[str], parser: Parser) -> None:
+    found = surveyed(annotated, parser, DataConfig(min_relations=1))
+    statistics = CorpusStatistics.from_json(found["statistics"])
+    assert 0 < statistics.captions < 36
+    assert statistics.captions + found["filtered"] == 36
+    assert statistics.relations >= statistics.captions
+
+
+def test_what_cannot_be_read_is_counted_and_a_lost_shard_is_told(
+    plain: list[str], tmp_path: Path, parser: Parser
+) -> None:
+    cut = tmp_path / "cut.tar"
+    cut.write_bytes(Path(plain[0]).read_bytes()[:4000])
+    assert surveyed([str(cut)], parser)["rejected"] == 1
+    assert "absent.tar" in surveyed([str(tmp_path / "absent.tar")], parser)["failure"]
+
+
+def test_the_folder_of_a_run_stands_for_its_shards_and_how_it_reads_them(
+    plain: list[str], tmp_path: Path
+) -> None:
+    data = DataConfig(shards=(f"{Path(plain[0]).parent}/*.tar",), caption_field="captions", min_objects=2)
+    sources = [dict.fromkeys(plain[1:], 5), dict.fromkeys(plain[:1], 5)]
+    RunFolder(tmp_path / "my-run").start(to_tree(Config(data=data)), sources)
+    corpus = corpus_of([str(tmp_path / "my-run")], DataConfig())
+    assert corpus.title == "my-run"
+    assert corpus.shards == tuple(plain)
+    assert corpus.data == data
+
+
+def test_a_run_that_records_its_shards_without_their_credentials_asks_for_them(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "my-run")
+    run.start(to_tree(Config()), [{"s3://key:planted@bucket/a.tar": 5}])
+    with pytest.raises(
+        ConfigError, match=r"s3://\*\*\*@bucket/a.tar without its credentials.*name the shards"
+    ):
+        corpus_of([str(run.path)], DataConfig())
+
+
+def test_sources_that_are_none_are_told(tmp_path: Path) -> None:
+    with pytest.raises(ShardError, match="no such shard"):
+        corpus_of([str(tmp_path / "*.tar")], DataConfig())
+    (tmp_path / "shards.json").write_text("{")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="not the folder of a run"):
+        corpus_of([str(tmp_path)], DataConfig())
+
+
+@pytest.mark.cluster
+def test_the_job_reports_a_corpus(
+    head: Head,
+    plain: list[str],
+    tmp_path: Path,
+    parser: Parser,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", head.address)
+    out, job = tmp_path / "report", job_here("corpus")
+    try:
+        given = [f"{Path(plain[0]).parent}/*.tar", "--out", out, "--actors", "2", "--actor-cpus", "0.4"]
+        assert job(*given) == 0
+    finally:
+        ray.shutdown()
+    said = capsys.readouterr().out
+    assert "36 captions" in said
+    assert f"look at it: {out / 'report.html'}" in said
+    report = json.loads((out / "report.json").read_text())
+    assert report["captions"] == 36
+    assert report["with_negative"] == sum(
+        bool(candidates(graph)) for shard in plain for graph in parser.parse(captions_of(shard))
+    )
+    assert job(tmp_path / "no.tar") == 2
+    assert capsys.readouterr().err.startswith("corpus: ")
+
+
+def captions_of(shard: str) -> list[str]:
+    return [text for sample in read_shard(shard) if isinstance(sample, Sample) for text in sample.captions]

@@ -1,0 +1,174 @@
+"""Validation finds, before a run, exactly what a run would set aside, and says what the shards hold."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pytest
+import ray
+
+from sclip.config import DataConfig
+from sclip.prepare import validate
+from sclip.prepare.annotate import stamp
+from sclip.prepare.validate import Findings, Validator, kind, reachable
+from sclip.report.page import render
+from sclip.scenegraph import Parser
+from support.annotated_shards import annotate_here, write_plain
+from support.defective_shards import SIDE, Planted, write
+from support.jobs_here import job_here
+from support.ray_head import Head
+
+pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
+    return write(tmp_path_factory.mktemp("defects"))
+
+
+def found_in(shards: list[str]) -> Findings:
+    """Return what is found in the shards, in this process."""
+    found = Findings()
+    for row in Validator(DataConfig(), 32)(pa.table({"shard": shards})).to_pylist():
+        found.merge(validate._from_json(row["findings"]))
+    return found
+
+
+def entries(quarantined: list[dict[str, Any]]) -> Counter[tuple[str, str]]:
+    return Counter((Path(entry["shard"]).name, entry["key"]) for entry in quarantined)
+
+
+def test_what_is_planted_is_found_and_nothing_else(planted: Planted) -> None:
+    found = found_in(planted.shards)
+    assert entries(found.quarantined) == Counter((name, key) for name, key, _ in planted.defects)
+    assert found.samples == sum(map(len, planted.good.values()))
+    assert (found.shards, found.unreachable) == (len(planted.good), [])
+    assert found.share == len(planted.defects) / (len(planted.defects) + found.samples)
+    assert found.pixels() == {name: [SIDE, SIDE, SIDE] for name in ("width", "height")}
+    assert not planted.marker.exists()
+
+
+def test_reasons_of_one_kind_are_one_line_with_an_example(planted: Planted) -> None:
+    reasons = found_in(planted.shards).reasons()
+    counts = [count for _, count, _ in reasons]
+    assert counts == sorted(counts, reverse=True)
+    assert sum(counts) == len(planted.defects)
+    assert len(reasons) < len(planted.defects)
+    for name, _, example in reasons:
+        assert kind(example["reason"]) == name
+        assert set(example) == {"shard", "key", "index", "reason"}
+
+
+@pytest.mark.parametrize(
+    ("reason", "name"),
+    [
+        ("9000 x 9000 pixels, more than 64000000", "N x N pixels, more than N"),
+        ("broken tar, last key '000123': unexpected end", "broken tar, last key '…': unexpected end"),
+        (
+            ".txt is not UTF-8: invalid start byte at byte 7",
+            ".txt is not UTF-8: invalid start byte at byte N",
+        ),
+        ("no caption in .json captions, .json caption or .txt",) * 2,
+    ],
+)
+def test_a_kind_of_reason_holds_nothing_of_a_single_sample(reason: str, name: str) -> None:
+    assert kind(reason) == name
+
+
+def test_a_shard_that_cannot_be_reached_is_named_and_the_others_are_found(tmp_path: Path) -> None:
+    for name in ("000", "002", "other"):
+        (tmp_path / f"{name}.tar").touch()
+    shards, failures = reachable(
+        [f"{tmp_path}/{{000..002}}.tar", f"{tmp_path}/o*.tar", f"{tmp_path}/none*.tar"]
+    )
+    assert [Path(shard).stem for shard in shards] == ["000", "002", "other"]
+    assert [failure.partition(": ")[0] for failure in failures] == [
+        f"{tmp_path}/001.tar",
+        f"{tmp_path}/none*.tar",
+    ]
+
+
+def test_a_shard_that_is_gone_once_it_is_read_is_named_and_ends_nothing(tmp_path: Path) -> None:
+    shards = write_plain(tmp_path)
+    found = found_in([shards[0], str(tmp_path / "gone.tar"), shards[1]])
+    (failure,) = found.unreachable
+    assert "gone.tar" in failure
+    assert (found.shards, found.samples, found.quarantined) == (3, 10, [])
+
+
+def test_a_password_in_the_name_of_a_shard_is_not_reported() -> None:
+    fsspec.filesystem("memory").pipe("/validate/empty.tar", b"")
+    found = found_in(["memory://user:secret@/validate/empty.tar"])
+    assert found.quarantined or found.unreachable
+    assert "secret" not in json.dumps([found.quarantined, found.unreachable])
+
+
+def test_whether_shards_are_annotated_as_this_installation_would_is_told(tmp_path: Path) -> None:
+    plain = write_plain(tmp_path / "plain")
+    parser = Parser()
+    own = stamp(parser)
+    annotated = annotate_here(plain, tmp_path / "annotated", parser)
+    assert found_in(plain).stamps == {"": 12}
+    assert found_in(annotated).stamps == {own: 12}
+    assert "12 samples are annotated under this installation's stamp" in found_in(annotated).notes(own)
+    other = found_in([*annotated, *plain]).notes("rules-0")
+    assert other[-2:] == [
+        f"12 samples are annotated under another stamp ({own}): annotate anew",
+        "12 samples are not annotated: a run parses their captions",
+    ]
+
+
+def test_the_median_of_counted_sizes_is_that_of_the_sizes() -> None:
+    found = Findings(widths={100: 2, 640: 3, 7: 1}, heights={8: 1, 9: 1})
+    assert found.pixels() == {"width": [7, 100, 640], "height": [8, 8, 9]}
+    assert Findings().pixels() == {}
+
+
+def test_what_a_shard_calls_its_samples_is_text_on_the_page() -> None:
+    evil = {"shard": "<b>.tar", "key": "<script>", "index": 0, "reason": "<img src=x>"}
+    found = Findings(quarantined=[evil], unreachable=["<i>.tar"])
+    reasons = [{"reason": name, "count": count, "example": one} for name, count, one in found.reasons()]
+    page = render("validate.html", title="x", notes=[], found=found, reasons=reasons)
+    assert not any(sign in page for sign in ("<script", "<img", "<i>.tar", "<b>.tar"))
+    assert "&lt;script&gt;" in page
+
+
+@pytest.mark.cluster
+def test_the_job_reports_every_defect_and_tells_by_its_status(
+    head: Head,
+    planted: Planted,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", head.address)
+
+    def job(*arguments: object) -> int:
+        return job_here("validate")(*arguments, "--actors=2", "--actor-cpus=0.4", "--size=32")
+
+    out = tmp_path / "report"
+    try:
+        assert job(f"{planted.folder}/*.tar", f"--out={out}") == 1
+        said = capsys.readouterr().out
+        assert job(planted.folder / "nowhere.tar", planted.folder / "good.tar") == 2
+        missing = capsys.readouterr()
+        assert job(planted.folder / "good.tar") == 0
+    finally:
+        ray.shutdown()
+    lines = [json.loads(line) for line in (out / "quarantine.jsonl").read_text().splitlines()]
+    assert entries(lines) == Counter((name, key) for name, key, _ in planted.defects)
+    assert [line["shard"] for line in lines] == sorted(line["shard"] for line in lines)
+    report = json.loads((out / "report.json").read_text())
+    assert report["samples"] == sum(map(len, planted.good.values()))
+    assert report["quarantined"] == sum(reason["count"] for reason in report["reasons"]) == len(lines)
+    assert f"look at it: {out / 'report.html'}" in said
+    assert "N frames: which one" in said
+    assert "N frames" in (out / "report.html").read_text()
+    assert not planted.marker.exists()
+    assert "nowhere.tar: no such shard" in missing.err
+    assert f"{len(planted.good['good.tar'])} samples of 1 shards are trained on" in missing.out

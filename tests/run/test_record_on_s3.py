@@ -1,0 +1,203 @@
+"""Beside its folder, what a run in an object store needs: its record for MLflow, its scenes, its suite, its model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sclip.config import Config, ConfigError, EvaluateConfig, RunConfig, ScenesConfig, TrackingConfig
+from sclip.data.shards import count_samples, expand
+from sclip.evaluate.runner import check_files
+from sclip.inference.models import open_model
+from sclip.model import ModelError
+from sclip.prepare import scenes
+from sclip.run.pretrain import _check_storage
+from sclip.run.sweep import _storage
+from sclip.storage.place import Place, address, place, sizes
+from sclip.tracking import Tracker, history, open_run, store_uri
+from sclip.tracking.journal import JOURNAL
+from support.jobs_here import job_here
+from support.object_store import ObjectStore, object_store
+from support.runs import recorded_curve
+from support.storage_server import isolate
+
+AWAY = Config(tracking=TrackingConfig(uri="http://127.0.0.1:9", offline=True))
+"""A server that is away for the whole run."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ObjectStore]:
+    with object_store() as running:
+        yield running
+
+
+@pytest.fixture
+def storage(
+    server: ObjectStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest
+) -> str:
+    isolate(monkeypatch)
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    return server.uri(request.node.name)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    """Go to the machine of this name: what is in its home folder is nowhere else."""
+
+    def go_to(name: str) -> None:
+        (tmp_path / name).mkdir(exist_ok=True)
+        monkeypatch.setenv("HOME", str(tmp_path / name))
+
+    return go_to
+
+
+def tell(storage: str, kept: range, lost: range = range(0)) -> Tracker:
+    """Tell of the steps of a run, and keep the record after some of them, as with a checkpoint."""
+    tracker = open_run(AWAY, "far", storage)
+    for step in kept:
+        tracker.log({"loss": 1 / step}, step)
+    tracker.keep()
+    for step in lost:
+        tracker.log({"loss": 1 / step}, step)
+    return tracker
+
+
+def steps(run: Place) -> list[int]:
+    return [step for step, _ in history(run)["loss"]]
+
+
+# The record
+
+
+@pytest.mark.parametrize("to", ["second", "first"])
+def test_a_run_goes_on_with_its_record_on_any_machine(
+    storage: str, machine: Callable[[str], None], to: str
+) -> None:
+    """What was not kept is told again by the steps since the checkpoint; where it is still there, not twice."""
+    machine("first")
+    tell(storage, kept=range(1, 4), lost=range(4, 5))
+    run = place(storage) / "runs" / "far"
+    assert steps(run) == [1, 2, 3]
+    machine(to)
+    tracker = tell(storage, kept=range(4, 6))
+    assert steps(tracker.folder) == steps(run) == [1, 2, 3, 4, 5]
+
+
+def test_what_a_machine_has_of_an_older_start_or_another_run_of_the_name_does_not_count(
+    storage: str, machine: Callable[[str], None]
+) -> None:
+    run = place(storage) / "runs" / "far"
+    machine("first")
+    tell(storage, kept=range(1, 3), lost=range(3, 5))
+    machine("second")
+    tell(storage, kept=range(3, 6))
+    machine("first")
+    assert steps(tell(storage, kept=range(6, 7)).folder) == [1, 2, 3, 4, 5, 6]
+    (run / JOURNAL).unlink()
+    assert steps(tell(storage, kept=range(1, 2)).folder) == [1]
+
+
+def test_storage_that_takes_no_record_is_told_and_costs_nothing(
+    server: ObjectStore, storage: str, machine: Callable[[str], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    machine("first")
+    tracker = tell(storage, kept=range(1, 3))
+    server.fault = lambda method, path, number: 503
+    tracker.log({"loss": 0.1}, 3)
+    tracker.keep()
+    server.fault = None
+    assert "the record of the run stays in" in caplog.text
+    tracker.keep()
+    assert steps(place(storage) / "runs" / "far") == [1, 2, 3]
+
+
+def test_what_was_told_while_mlflow_was_away_is_sent_from_another_machine(
+    storage: str, machine: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Artifacts too, of which the driver had named its own files."""
+    monkeypatch.setattr("sclip.tracking.tracker._OFFLINE_S", 0.5)
+    machine("first")
+    tracker = tell(storage, kept=range(1, 4))
+    run = place(storage) / "runs" / "far"
+    for written in (tracker.folder / "report.html", run / "report.html"):
+        written.write_text("page")
+    tracker.log_artifact(tracker.folder / "report.html", "evaluation")
+    assert f"kept in {run / JOURNAL}: python jobs/sync.py {run}" in tracker.finish()
+    (tracker.folder / "report.html").unlink()
+    machine("second")
+    database = f"sqlite:///{tmp_path}/store.db"
+    assert job_here("sync")("far", "--storage", storage, "--uri", database) == 0, capsys.readouterr().err
+    assert recorded_curve(database, "far", "loss") == {1: 1.0, 2: 0.5, 3: pytest.approx(1 / 3)}
+    (page,) = tmp_path.glob("second/sclip/mlartifacts/**/report.html")
+    assert page.read_text() == "page"
+
+
+def test_without_a_server_mlflows_files_are_where_they_are_by_default(
+    storage: str, machine: Callable[[str], None], tmp_path: Path
+) -> None:
+    machine("first")
+    assert store_uri(Config(), storage) == f"sqlite:///{tmp_path}/first/sclip/mlflow.db"
+
+
+# Scenes and suites
+
+
+def test_scenes_are_made_once_and_their_suite_is_read_on_any_node(
+    server: ObjectStore, storage: str, tmp_path: Path
+) -> None:
+    spec = ScenesConfig(train_samples=20, heldout_samples=3, image_size=32)
+    made = scenes.generate(place(storage) / "scenes", spec, seed=0)
+    on_disk = scenes.generate(tmp_path / "scenes", spec, seed=0)
+    assert sizes(made.suite.parent) == sizes(on_disk.suite.parent)
+    assert sum(count_samples(expand([made.train])).values()) == 20
+    puts = [request for request in server.requests if request.startswith("PUT")]
+    assert puts[-1].endswith("/scenes.json")
+    assert scenes.generate(place(storage) / "scenes", spec, seed=0) == made
+    assert [request for request in server.requests if request.startswith("PUT")] == puts
+    check_files(EvaluateConfig(suite=address(made.suite), retrieval_images=4))
+
+
+def test_a_suite_of_ones_own_may_lie_beside_the_runs(storage: str) -> None:
+    suite = place(storage) / "mine.yaml"
+    suite.write_text(yaml.safe_dump({"own": {"kind": "captions", "file": "cases.json", "images": "images"}}))
+    with pytest.raises(FileNotFoundError, match=r"/cases\.json"):
+        check_files(EvaluateConfig(suite=address(suite)))
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("uri", "told"),
+    [
+        ("http://127.0.0.1/runs", "nothing can be written there"),
+        ("nosuch://bucket/runs", "run.storage='nosuch://bucket/runs': .*nosuch"),
+        (
+            "s3://key:secret@bucket/runs?regoin=x",
+            r"run.storage='s3://\*\*\*@bucket/.*: unknown option regoin",
+        ),
+    ],
+)
+def test_a_uri_that_no_run_can_be_kept_at_is_told_before_anything_starts(uri: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told) as raised:
+        _check_storage(uri)
+    assert "secret" not in str(raised.value)
+
+
+def test_a_sweep_says_that_it_needs_a_folder(storage: str) -> None:
+    config = dataclasses.replace(Config(), run=RunConfig(storage=storage))
+    with pytest.raises(ConfigError, match="a sweep keeps logs and state beside its runs"):
+        _storage(config)
+
+
+def test_no_model_at_a_uri_is_told_with_all_forms(storage: str) -> None:
+    with pytest.raises(
+        ModelError, match=r"^'s3://\*\*\*@bucket/\S+: no such model; name a run \(name, folder or URI"
+    ):
+        open_model(f"{storage}/none")

@@ -1,0 +1,149 @@
+"""Sweeps: points of a space, each a run of its own below one parent; what was done is not done again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from mlflow import MlflowClient
+from ray import tune
+from rich.console import Console
+
+from sclip.run import sweep
+from sclip.train.run_folder import RunFolder
+from support.jobs_here import job_here
+from support.ray_head import Head
+from support.runs import TINY, config, recorded, recorded_curve
+
+job = job_here("sweep")
+KEE = "model.kee.weight"
+
+
+@pytest.fixture(scope="module")
+def attached(head: Head) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", head.address)
+        yield
+        ray.shutdown()
+
+
+# What may be written
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        ([], "nothing to search"),
+        (["--grid", f"{KEE}=0.1", "--samples", "0"], "nothing to search"),
+        (["--grid", f"{KEE}=0.1", "--at-once", "-1"], "nothing to search"),
+        (["--grid", KEE], "write each key once, as KEY=..."),
+        (["--grid", f"{KEE}=0.1", "--random", f"{KEE}=uniform(0,1)"], "write each key once"),
+        (["--grid", f"{KEE}="], "write its values as V1,V2"),
+        (["--grid", f"{KEE}=0.1,["], "not a YAML value"),
+        (["--grid", f"{KEE}=0.1,-1"], "model.kee.weight=-1"),
+        (["--grid", "model.kee.wait=0.1"], "nearest is model.kee.weight"),
+        (["--grid", "loss.negatives=none,semantics"], "loss.negatives='semantics'"),
+        (["--random", f"{KEE}=0.1"], "write uniform(..), loguniform(..), randint(..) or choice(..)"),
+        (["--random", f"{KEE}=normal(0,1)"], "write uniform(..)"),
+        (["--random", f"{KEE}=uniform()"], "write uniform(..)"),
+        (["--random", f"{KEE}=uniform(1)"], "uniform takes two numbers, the lower first"),
+        (["--random", f"{KEE}=uniform(1,0)"], "the lower first"),
+        (["--random", f"{KEE}=uniform(0,a)"], "uniform takes two numbers"),
+        (["--random", f"{KEE}=uniform(0,true)"], "uniform takes two numbers"),
+        (["--random", f"{KEE}=loguniform(0,1)"], "loguniform begins above 0"),
+        (["--random", f"{KEE}=uniform(-1,1)"], "model.kee.weight=-1"),
+        (["--random", "model.kee.layers=randint(1.5,3)"], "randint takes two numbers"),
+        (["--random", "model.kee.layers=uniform(1,3)"], "model.kee.layers=1.0"),
+        (["--random", "model.kee.layers=randint(0,3)"], "model.kee.layers=0"),
+        (["--random", "loss.negatives=choice(none,semantics)"], "loss.negatives='semantics'"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_the_space_is_told_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], found: str
+) -> None:
+    assert job("mistaken", *arguments, f"run.storage={tmp_path}") == 2
+    assert found in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_no_run_may_have_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert job("../up", "--grid", f"{KEE}=0.1", f"run.storage={tmp_path}") == 2
+    assert "run.name='../up'" in capsys.readouterr().err
+
+
+def test_the_ends_of_a_domain_are_what_a_config_must_accept() -> None:
+    assert sweep.domain("k", "loguniform(1e-6,1e-4)")[1] == [1e-6, 1e-4]
+    assert sweep.domain("k", "randint(1,4)")[1] == [1, 3]
+    assert sweep.domain("k", "choice(none,semantic)")[1] == ["none", "semantic"]
+    assert sweep.values("k", "0.1, 2,true,none") == [0.1, 2, True, "none"]
+
+
+# What is run
+
+
+def points(storage: Path, name: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Return the points that a sweep draws, whose runs train nothing."""
+
+    def told(given: dict[str, Any], **_: Any) -> dict[str, Any]:
+        return {"scores": {"drawn/value": given["train.learning_rate"]}}
+
+    monkeypatch.setattr(sweep, "_trial", told)
+    space = {
+        "train.learning_rate": sweep.domain("train.learning_rate", "loguniform(1e-6,1e-4)")[0],
+        "model.kee.layers": tune.grid_search([1, 2]),
+    }
+    asked = sweep.Sweep(name, config(storage, f"run.seed={seed}"), space, samples=2, at_once=4)
+    trials = sweep.run(asked, Console(quiet=True))
+    assert [trial.name for trial in trials] == [f"{name}-0000{n}" for n in range(4)]
+    assert [trial.scores["drawn/value"] for trial in trials] == [
+        trial.point["train.learning_rate"] for trial in trials
+    ]
+    return [trial.point for trial in trials]
+
+
+@pytest.mark.cluster
+def test_a_seed_draws_the_same_points_each_with_every_point_of_the_grid(
+    attached: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = points(tmp_path, "one", 0, monkeypatch)
+    assert first == points(tmp_path, "one", 0, monkeypatch)
+    assert first != points(tmp_path, "other", 1, monkeypatch)
+    assert [point["model.kee.layers"] for point in first] == [1, 2, 1, 2]
+    drawn = [point["train.learning_rate"] for point in first]
+    assert len(set(drawn)) > 1
+    assert all(1e-6 <= rate <= 1e-4 for rate in drawn)
+
+
+@pytest.mark.cluster
+def test_every_point_is_a_run_below_one_parent_and_the_same_command_trains_none_again(
+    attached: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["kee", "--grid", f"{KEE}=0.1,0.5", *TINY, "scenes.train_samples=32", "train.epochs=1"]
+    command += ["train.num_workers=1", f"run.storage={tmp_path}"]
+    assert job(*command) == 0
+    said = capsys.readouterr().out
+    assert "kee-00000" in said
+    assert "relation/accuracy" in said
+    uri, folder = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "sweeps" / "kee"
+    assert f"look at it: {folder}/comparison.html" in " ".join(said.split())
+    parent, children = recorded(uri, "kee"), [recorded(uri, f"kee-0000{n}") for n in range(2)]
+    assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parent.info.run_id}
+    assert [child.data.params[KEE] for child in children] == ["0.1", "0.5"]
+    assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
+    record = json.loads((folder / "sweep.json").read_text())
+    assert [trial["point"] for trial in record] == [{KEE: 0.1}, {KEE: 0.5}]
+    runs = [RunFolder(tmp_path / "runs" / trial["name"]) for trial in record]
+    assert [trial["scores"] for trial in record] == [(run.result or {})["scores"] for run in runs]
+    assert "step 2/2" in (folder / "kee-00001.log").read_text()
+    client = MlflowClient(uri)
+    assert [file.path for file in client.list_artifacts(parent.info.run_id)] == ["sweep.json"]
+
+    assert job(*command) == 0
+    assert json.loads((folder / "sweep.json").read_text()) == record
+    assert list(recorded_curve(uri, "kee-00000")) == [1, 2]
+    assert recorded(uri, "kee").info.run_id == parent.info.run_id
+    assert len(client.search_model_versions("name = 'structure-clip'")) == 2

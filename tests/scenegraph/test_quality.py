@@ -1,0 +1,112 @@
+"""What graphs and negatives are worth, measured: by people's graphs and swaps, and by labels given one by one.
+
+`labelled_negatives.jsonl` holds 200 negatives as training draws them from captions of COCO val2017, each read and
+labelled by whether it keeps its caption's meaning. It names captions by digest, so that they need not be copied here.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sclip.benchmark.artefacts import text_only_auc
+from sclip.negatives import draw, natural
+from sclip.negatives.__main__ import main as negatives
+from sclip.scenegraph import Parser
+from sclip.scenegraph.__main__ import main as scenegraph
+from sclip.seeding import digest64
+from support.paths import SHARED
+
+DATA, BENCH = SHARED / "data", SHARED / "bench"
+LABELS = Path(__file__).with_name("labelled_negatives.jsonl")
+
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} is missing")
+
+
+def _score(script: str, truth: Path, found: Path) -> dict[str, float]:
+    command = [sys.executable, str(BENCH / script), str(truth), str(found)]
+    line = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+    return {name: float(value) for name, value in (pair.split("=") for pair in line.split())}
+
+
+def _lines(path: Path, captions: list[str]) -> str:
+    path.write_text("".join(caption.replace("\n", " ") + "\n" for caption in captions))
+    return str(path)
+
+
+@pytest.mark.shared
+@needs_data
+def test_graphs_agree_with_those_that_people_wrote(tmp_path: Path) -> None:
+    truth = DATA / "factual" / "dev.csv"
+    with truth.open(newline="") as file:
+        captions = [row["caption"] for row in csv.DictReader(file)]
+    out = tmp_path / "graphs.jsonl"
+    assert scenegraph([_lines(tmp_path / "captions.txt", captions), "--out", str(out)]) == 0
+    score = _score("score_scenegraph.py", truth, out)
+    assert score["micro_f1"] >= 0.80
+    assert score["relations"] >= 0.58
+    assert score["exact"] >= 0.50
+
+
+@pytest.mark.shared
+@needs_data
+@pytest.mark.parametrize("kind", ["swap_obj", "swap_att"])
+def test_negatives_hold_the_swaps_that_people_made(kind: str, tmp_path: Path) -> None:
+    truth = DATA / "sugarcrepe" / f"{kind}.json"
+    captions = [case["caption"] for case in json.loads(truth.read_text()).values()]
+    out = tmp_path / "negatives.jsonl"
+    source = _lines(tmp_path / "captions.txt", captions)
+    assert negatives([source, "--max-candidates", "12", "--out", str(out)]) == 0
+    score = _score("score_negatives.py", truth, out)
+    assert score["recall"] >= 0.60
+    assert score["unchanged"] == 0
+
+
+@pytest.fixture(scope="module")
+def drawn() -> list[tuple[str, str | None, int]]:
+    """(caption, the negative that training draws, image) of COCO val2017."""
+    entries = json.loads((DATA / "coco_captions_val2017.json").read_text())["annotations"]
+    graphs = Parser().stream([entry["caption"].strip() for entry in entries])
+    found = []
+    for entry, graph in zip(entries, graphs, strict=True):
+        negative = draw(natural(graph), seed=0, epoch=0, key=graph.caption)
+        found.append((graph.caption, negative.caption if negative else None, entry["image_id"]))
+    return found
+
+
+@pytest.mark.shared
+@needs_data
+def test_four_of_five_captions_get_a_negative_that_a_reader_of_text_alone_hardly_tells(
+    drawn: list[tuple[str, str | None, int]],
+) -> None:
+    pairs = [(caption, false, image) for caption, false, image in drawn if false]
+    assert len(pairs) >= 0.80 * len(drawn)
+    assert text_only_auc(pairs) < 0.65
+
+
+@pytest.mark.shared
+@needs_data
+def test_the_labels_are_of_what_training_draws_today(drawn: list[tuple[str, str | None, int]]) -> None:
+    today = {
+        format(digest64(caption), "016x"): format(digest64(false), "016x")
+        for caption, false, _ in drawn
+        if false
+    }
+    assert [(row["caption"], today.get(row["caption"])) for row in _labels()] == [
+        (row["caption"], row["negative"]) for row in _labels()
+    ]
+
+
+def test_of_200_labelled_negatives_no_more_than_three_in_a_hundred_keep_the_meaning() -> None:
+    labels = _labels()
+    assert len({row["caption"] for row in labels}) == 200
+    assert sum(row["keeps_meaning"] for row in labels) <= 0.03 * len(labels)
+
+
+def _labels() -> list[dict[str, object]]:
+    return [json.loads(line) for line in LABELS.read_text().splitlines()]

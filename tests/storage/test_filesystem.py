@@ -1,0 +1,189 @@
+"""One way to every storage: found and read alike by path or URI, and never held whole."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pyarrow.fs
+import pytest
+from moto.server import ThreadedMotoServer
+
+from sclip.data.shards import ShardError, count_samples, expand, read_shard
+from sclip.storage.filesystem import beside, parts
+from support.paths import ROOT
+from support.storage_server import BLOCK, CONTENT, WHOLE, Storage, isolate, keys, serving, url_of
+
+
+@pytest.fixture(autouse=True)
+def _isolated(monkeypatch: pytest.MonkeyPatch) -> None:
+    isolate(monkeypatch)
+
+
+@pytest.fixture
+def server() -> Iterator[Storage]:
+    """A server with the shard at /bucket/train/000.tar, for HTTP, S3 and GCS alike."""
+    with serving(Storage({"/bucket/train/000.tar": CONTENT})) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[str]:
+    """A real S3 server with three shards and their index in a bucket; its address."""
+    log = logging.getLogger("werkzeug")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    running = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    running.start()
+    try:
+        host, port = running.get_host_and_port()
+        client = pyarrow.fs.S3FileSystem(
+            access_key="key", secret_key="secret", region="us-east-1", scheme="http",
+            endpoint_override=f"{host}:{port}", allow_bucket_creation=True,
+        )  # fmt: skip
+        client.create_dir("bucket")
+        index = {"shards": [{"name": "000.tar", "samples": 11}]}
+        stats = {"successes": 7}
+        files = {f"{number:03d}.tar": CONTENT for number in range(3)}
+        files |= {"index.json": json.dumps(index).encode(), "001_stats.json": json.dumps(stats).encode()}
+        for name, content in files.items():
+            with client.open_output_stream(f"bucket/train/{name}") as file:
+                file.write(content)
+        yield f"http://{host}:{port}"
+    finally:
+        running.stop()
+        log.setLevel(before)
+
+
+# One way to every storage
+
+
+@pytest.mark.parametrize("kind", ["http", "s3", "gs"])
+def test_a_shard_is_found_and_read_alike_wherever_it_lies(server: Storage, kind: str) -> None:
+    url = url_of(kind, server)
+    assert expand([url]) == [url]
+    if kind != "s3":  # the server here is asked for single objects of S3 alone
+        assert expand([url_of(kind, server, "00*.tar")]) == [url]
+    assert keys(url) == WHOLE
+    assert count_samples([url]) == {url: 40}
+
+
+def test_s3_takes_credentials_and_endpoint_from_the_environment(
+    moto: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
+    shards = [f"s3://bucket/train/{number:03d}.tar" for number in range(3)]
+    for pattern in ("*.tar", "00?.tar", "{000..002}.tar", "00[0-2].tar"):
+        assert expand([f"s3://bucket/train/{pattern}"]) == shards
+    assert expand(["s3://bucket/*/001.tar"]) == shards[1:2]
+    assert keys(shards[0]) == WHOLE
+    assert list(count_samples(shards).values()) == [11, 7, 40]  # of the index, the stats and the tar
+
+
+def test_s3_takes_credentials_and_endpoint_from_the_uri_too(
+    moto: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    query = f"?endpoint_override={moto}&region=eu-north-1"
+    found = expand([f"s3://key:se%2Fcret@bucket/train/{{000..001}}.tar{query}"])
+    assert found == [f"s3://key:se%2Fcret@bucket/train/{number:03d}.tar{query}" for number in range(2)]
+    assert keys(found[0]) == WHOLE
+    assert list(count_samples(found).values()) == [11, 7]
+
+
+def test_a_missing_bucket_is_told_by_its_name(moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
+    with pytest.raises(ShardError, match=r"s3://nowhere/\*\.tar: .*'nowhere'.*bucket does not exist"):
+        expand(["s3://nowhere/*.tar"])
+
+
+@pytest.mark.parametrize("place", ["s3://nowhere/a.tar", "s3://bucket/train/a.tar"])
+def test_a_missing_key_is_told_in_one_line(moto: str, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
+    with pytest.raises(ShardError) as caught:
+        expand([place])
+    assert str(caught.value) == f"{place}: no such shard; name existing tars, for example DIR/*.tar"
+    with pytest.raises(ShardError) as caught:
+        list(read_shard(place))
+    assert str(caught.value) == f"{place}: no such file; check the address and the credentials"
+
+
+def test_an_option_of_s3_that_does_not_exist_is_told() -> None:
+    with pytest.raises(ShardError, match="unknown option regoin; there are anonymous, endpoint_override"):
+        expand(["s3://bucket/a.tar?regoin=eu-north-1"])
+
+
+def test_expand_keeps_the_protocol_of_a_uri() -> None:
+    fsspec.filesystem("memory").pipe("/expand/a.tar", CONTENT)
+    assert expand(["memory://expand/*.tar"]) == ["memory:///expand/a.tar"]
+    assert keys("memory:///expand/a.tar") == WHOLE
+
+
+def test_expand_takes_globs_and_braces_and_returns_each_shard_once_and_sorted(tmp_path: Path) -> None:
+    for number in (2, 0, 1):
+        (tmp_path / f"{number:03d}.tar").write_bytes(CONTENT)
+    found = expand([f"{tmp_path}/{{000..002}}.tar", f"{tmp_path}/*.tar", f"{tmp_path}/00[12].tar"])
+    assert found == [f"{tmp_path}/{number:03d}.tar" for number in range(3)]
+
+
+@pytest.mark.parametrize("pattern", ["*.tar", "none.tar", "{000..001}.tar", ".", "nowhere/*.tar", "{a,b.tar"])
+def test_a_pattern_that_matches_nothing_is_an_error_that_names_it(tmp_path: Path, pattern: str) -> None:
+    with pytest.raises(ShardError) as caught:
+        expand([f"{tmp_path}/{pattern}"])
+    assert f"{tmp_path}/" in str(caught.value)
+
+
+def test_an_unknown_protocol_is_an_error_and_a_pipe_is_not_run() -> None:
+    for pattern in ("foo://bucket/a.tar", "pipe:echo hello"):
+        with pytest.raises(ShardError, match=pattern.partition(":")[0]):
+            expand([pattern])
+
+
+@pytest.mark.parametrize(
+    ("uri", "location", "index"),
+    [
+        ("/data/a?.tar", "/data/a?.tar", "/data/index.json"),
+        ("a.tar", "a.tar", "index.json"),
+        ("s3://bucket/a?.tar", "s3://bucket/a?.tar", "s3://bucket/index.json"),
+        ("http://host/x/a.tar?sig=a/b", "http://host/x/a.tar", "http://host/x/index.json?sig=a/b"),
+    ],
+)
+def test_a_query_is_no_part_of_a_name_and_a_glob_no_query(uri: str, location: str, index: str) -> None:
+    assert parts(uri)[0] == location
+    assert beside(uri, "index.json") == index
+
+
+# Nothing is held whole
+
+
+@pytest.mark.parametrize("kind", ["http", "s3"])
+def test_a_shard_is_asked_for_block_by_block(server: Storage, kind: str) -> None:
+    assert keys(url_of(kind, server)) == WHOLE
+    ranges = [request.split("bytes=")[1].split("-") for request in server.requests if "bytes=" in request]
+    sizes = [int(last) - int(first) + 1 for first, last in ranges]
+    assert len(sizes) > 2
+    assert max(sizes) <= BLOCK + 10 * 1024  # what is read ahead, and what tarfile asks for
+    assert sum(sizes) == len(CONTENT)
+
+
+def test_a_server_without_ranges_sends_one_stream(server: Storage) -> None:
+    server.ranges = False
+    assert keys(url_of("http", server)) == WHOLE
+    assert server.requests == ["GET /bucket/train/000.tar"]
+
+
+def test_with_credentials_nobody_is_asked_what_machine_this_is(server: Storage) -> None:
+    """The client of S3 would ask EC2's metadata service, which takes seconds where there is none."""
+    program = (
+        f"from sclip.storage.filesystem import open_stream; open_stream({url_of('s3', server)!r}).read(1)"
+    )
+    with serving(Storage({})) as metadata:
+        variables = os.environ | {"AWS_EC2_METADATA_SERVICE_ENDPOINT": f"http://{metadata.host}"}
+        del variables["AWS_EC2_METADATA_DISABLED"]
+        subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=variables, check=True)
+    assert server.requests[-1].startswith("GET /bucket/train/000.tar")
+    assert metadata.requests == []

@@ -1,0 +1,271 @@
+"""A folder of a disk and one of an object store: each operation does the same on both, also where storage fails."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sclip.storage.place import (
+    Place,
+    address,
+    append,
+    free_bytes,
+    here,
+    kept,
+    move,
+    place,
+    ray_storage,
+    remove,
+    send,
+    sizes,
+    staged,
+    write,
+)
+from sclip.storage.remote import StorageError
+from support.object_store import ObjectStore, every, object_store
+from support.storage_server import isolate
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ObjectStore]:
+    with object_store() as running:
+        yield running
+
+
+@pytest.fixture
+def store(server: ObjectStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ObjectStore]:
+    """The server without faults; nothing waits, and this test has a temporary folder of its own."""
+    isolate(monkeypatch)
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    server.fault, server.failed = None, 0
+    server.requests.clear()
+    yield server
+    server.fault = None
+
+
+@pytest.fixture(params=["disk", "memory", "s3", "s3 that fails every fourth time"])
+def folder(request: pytest.FixtureRequest, store: ObjectStore, tmp_path: Path) -> Iterator[Place]:
+    """A folder `one` in an empty folder, with a file `one/a` and a folder below it."""
+    name = re.sub(r"\W+", "-", request.node.name)
+    if request.param == "disk":
+        made: Place = tmp_path / "disk" / "one"
+    elif request.param == "memory":  # any other file system of fsspec
+        made = place(f"memory://{name}/one")
+    else:
+        made = store.place(f"{name}/one")
+    for name in ("a", "sub/b"):
+        file = made / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write(file, name)
+    if request.param.endswith("time"):
+        store.fault = every(4)
+    yield made
+    store.fault = None
+
+
+def names(of: Place) -> list[str]:
+    return sorted(child.name for child in of.iterdir())
+
+
+# What both have
+
+
+def nothing_is_nowhere(folder: Place) -> None:
+    assert not (folder / "no").exists()
+    assert not (folder / "no").is_file()
+    assert not (folder / "no").is_dir()
+    assert sizes(folder / "no") == {}
+    assert list((folder / "no").glob("*")) == []
+    remove(folder / "no")
+    (folder / "no").unlink(missing_ok=True)
+    for read in ((folder / "no").read_bytes, (folder / "no").stat, (folder / "no").unlink):
+        with pytest.raises(FileNotFoundError) as raised:
+            read()
+        assert str(folder / "no") in str(raised.value)
+
+
+def a_file_is_what_was_written_last(folder: Place) -> None:
+    for text in ("one", "zwölf", ""):
+        write(folder / "new", text)
+        assert (folder / "new").read_text(encoding="utf-8") == text
+        assert (folder / "new").stat().st_size == len(text.encode())
+    assert abs((folder / "new").stat().st_mtime - time.time()) < 60
+    with (folder / "a").open("rb") as file:
+        assert file.readline() == b"a"
+    assert names(folder) == ["a", "new", "sub"]
+
+
+def a_text_is_added_at_the_end(folder: Place) -> None:
+    for text in ("1\n", "2\n", "3\n"):
+        append(folder / "lines", text)
+    assert (folder / "lines").read_text() == "1\n2\n3\n"
+
+
+def names_are_found_by_a_pattern(folder: Place) -> None:
+    write(folder / "ab", "")
+    assert sorted(found.name for found in folder.glob("a*")) == ["a", "ab"]
+    assert [found.name for found in folder.glob("*/")] == ["sub"]
+    assert [(found.is_dir(), found.is_file()) for found in folder.glob("s*")] == [(True, False)]
+    assert (folder.is_dir(), (folder / "a").is_dir(), (folder / "a").is_file()) == (True, False, True)
+    assert sizes(folder) == {"a": 1, "ab": 0, "sub/b": 5}
+
+
+def a_folder_is_removed_with_all_in_it(folder: Place) -> None:
+    (folder / "a").unlink()
+    assert sizes(folder) == {"sub/b": 5}
+    write(folder / "a", "")
+    remove(folder)
+    assert not folder.exists()
+    assert sizes(folder.parent) == {}
+
+
+def a_folder_is_renamed(folder: Place) -> None:
+    move(folder, folder.with_name("two"), first="sub/b")
+    assert sizes(folder.parent) == {"two/a": 1, "two/sub/b": 5}
+    assert (folder.parent / "two" / "sub" / "b").read_text() == "sub/b"
+
+
+def what_is_staged_and_sent_is_there(folder: Place) -> None:
+    with staged(folder) as local:
+        (local / "deep" / "er").mkdir(parents=True)
+        (local / "deep" / "er" / "c").write_text("c")
+        (local / "unsent").write_text("")
+        send(local, folder, ["deep/er/c"])
+    assert (folder / "deep" / "er" / "c").read_text() == "c"
+    assert isinstance(folder, Path) or (not local.exists() and not (folder / "unsent").exists())
+
+
+def a_copy_is_read_here_and_goes(folder: Place) -> None:
+    with here(folder) as local:
+        assert sizes(local) == sizes(folder)
+        assert (local / "sub" / "b").read_text() == "sub/b"
+    assert local.exists() == (local == folder)
+    with here(folder, names=["a", "no"]) as local:
+        assert (local / "a").read_text() == "a"
+        assert isinstance(folder, Path) or sizes(local) == {"a": 1}
+
+
+def a_copy_is_kept_until_it_is_another(folder: Place) -> None:
+    first = kept(folder)
+    assert (first / "sub" / "b").read_text() == "sub/b"
+    assert kept(folder) == first
+    assert kept(folder / "a").read_text() == "a"
+    write(folder / "sub" / "b", "longer")
+    assert (kept(folder) / "sub" / "b").read_text() == "longer"
+
+
+def a_place_outlives_being_written_down(folder: Place) -> None:
+    for again in (place(address(folder)), place(folder)):
+        assert again == folder
+        assert (again / "a").read_text() == "a"
+    assert (folder / "a").parent == folder
+
+
+def ray_train_gets_it_as_pyarrow_has_it(folder: Place) -> None:
+    found = ray_storage(folder)
+    if not isinstance(folder, Path):
+        with found["storage_filesystem"].open_input_stream(f"{found['storage_path']}/a") as file:
+            assert file.read() == b"a"
+    else:
+        assert found == {"storage_path": str(folder)}
+
+
+def a_checkpoint_needs_room_on_a_disk_of_this_node(folder: Place) -> None:
+    disk, free = free_bytes(folder)
+    assert free > 0
+    assert (disk == folder) == isinstance(folder, Path)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        nothing_is_nowhere, a_file_is_what_was_written_last, a_text_is_added_at_the_end, names_are_found_by_a_pattern,
+        a_folder_is_removed_with_all_in_it, a_folder_is_renamed, what_is_staged_and_sent_is_there,
+        a_copy_is_read_here_and_goes, a_copy_is_kept_until_it_is_another, a_place_outlives_being_written_down,
+        ray_train_gets_it_as_pyarrow_has_it, a_checkpoint_needs_room_on_a_disk_of_this_node,
+    ],
+    ids=lambda operation: operation.__name__.replace("_", " "),
+)  # fmt: skip
+def test_both_do_the_same(operation: Callable[[Place], None], folder: Place) -> None:
+    operation(folder)
+
+
+# What only a URI has
+
+
+def test_neither_credentials_nor_query_of_a_uri_are_shown(store: ObjectStore) -> None:
+    folder = store.place("runs") / "first" / "step-00000001"
+    assert str(folder) == "s3://***@bucket/runs/first/step-00000001"
+    assert (folder.name, folder.parent.name) == ("step-00000001", "first")
+    assert folder.uri.endswith(f"/runs/first/step-00000001?endpoint_override=http://127.0.0.1:{store.port}")
+    with pytest.raises(FileNotFoundError) as raised:
+        folder.read_bytes()
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (503, r"s3://\*\*\*@bucket/x\S*: storage failed 3 times, lastly: .*"),
+        (403, r"s3://\*\*\*@bucket/x\S*: .*check the address and the credentials"),
+    ],
+)
+def test_storage_that_stays_away_or_refuses_is_told_in_one_line(
+    store: ObjectStore, status: int, told: str
+) -> None:
+    store.fault = lambda method, path, number: status
+    with pytest.raises(StorageError, match=told) as raised:
+        write(store.place("x"), "text")
+    assert "secret" not in str(raised.value)
+
+
+def test_failing_storage_is_told_from_a_file_that_is_not_there(store: ObjectStore) -> None:
+    write(store.place("there"), "")
+    store.fault = lambda method, path, number: 503
+    for look in (store.place("there").exists, lambda: list(store.place("there").parent.iterdir())):
+        with pytest.raises(StorageError):
+            look()
+
+
+def test_a_download_that_is_cut_begins_again(store: ObjectStore, tmp_path: Path) -> None:
+    write(store.place("cut/file"), "text")
+    with pytest.raises(StorageError, match="ended at byte 4 of 5"):
+        store.place("cut/file").download(tmp_path / "file", 5)
+
+
+def test_processes_of_a_node_that_share_a_word_download_once(store: ObjectStore, tmp_path: Path) -> None:
+    for number in range(3):
+        write(store.place(f"shared/{number}"), "x")
+    barrier, found = threading.Barrier(4), []
+
+    def use() -> None:
+        with here(store.place("shared"), shared="word") as local:
+            found.append(sizes(local))
+            barrier.wait()
+
+    threads = [threading.Thread(target=use) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == 4 * [{"0": 1, "1": 1, "2": 1}]
+    assert sum(request.startswith("GET /bucket/shared/") for request in store.requests) == 3
+    assert not list(tmp_path.glob("tmp/*/*/"))
+
+
+def test_a_folder_for_copies_that_another_user_made_is_not_trusted(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(store.place("mine/file"), "x")
+    other = os.getuid() + 1
+    (tmp_path / "tmp" / f"sclip-{other}").mkdir()
+    monkeypatch.setattr(os, "getuid", lambda: other)
+    with pytest.raises(PermissionError, match="of another user; set TMPDIR"):
+        kept(store.place("mine/file"))

@@ -1,0 +1,264 @@
+"""A run in an object store: what its folder promises on a disk it promises there, with no disk that ranks share."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+from sclip.config import CheckpointConfig, Config, ConfigError, ModelConfig, RunConfig, TrainConfig
+from sclip.config.loader import to_tree
+from sclip.data.schedule import Schedule
+from sclip.run.audit.records import read_ledger
+from sclip.storage.place import place, remove, sizes
+from sclip.train import checkpoint, cleaning, manifest
+from sclip.train.ledger import Ledger
+from sclip.train.manifest import CheckpointError, NotWritten
+from sclip.train.run_folder import RunFolder
+from support import ranks
+from support.object_store import Fault, ObjectStore, every, object_store
+from support.storage_server import isolate
+
+pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+
+SOURCES = [{"s3://bucket/0.tar": 500}]
+CONFIG = Config(run=RunConfig(name="first"))
+Trained = tuple[nn.Module, torch.optim.Optimizer]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ObjectStore]:
+    with object_store() as running:
+        yield running
+
+
+@pytest.fixture
+def store(server: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
+    isolate(monkeypatch)
+    server.fault, server.failed = None, 0
+    server.requests.clear()
+    yield server
+    server.fault = None
+
+
+@pytest.fixture
+def folder(store: ObjectStore, request: pytest.FixtureRequest) -> RunFolder:
+    """A run that was started and has no checkpoint yet."""
+    run = RunFolder(store.place(f"{request.node.name}/runs/first"))
+    run.compare(to_tree(CONFIG), SOURCES)
+    run.start(to_tree(CONFIG), SOURCES)
+    return run
+
+
+def trained(seed: int = 0, sharded: bool = False) -> Trained:
+    """The smallest model that a checkpoint can hold, after one step."""
+    torch.manual_seed(seed)
+    model: nn.Module = nn.Linear(4, 4)
+    if sharded:
+        fully_shard(model)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(1, 4)).sum().backward()
+    optimizer.step()
+    return model, optimizer
+
+
+def save(folder: RunFolder, *steps: int, **metrics: float) -> None:
+    for step in steps:
+        checkpoint.save(folder.step_path(step), *trained(), {"step": step, "metrics": metrics})
+
+
+def steps(folder: RunFolder) -> list[int]:
+    return [int(path.name.removeprefix("step-")) for path in folder.checkpoints()]
+
+
+# Two ranks, each with a disk of its own
+
+
+def whole(model: nn.Module) -> dict[str, torch.Tensor]:
+    tensors = model.state_dict().items()
+    return {name: t.full_tensor() if isinstance(t, DTensor) else t for name, t in tensors}
+
+
+def on_a_node(rank: int, world_size: int, uri: str, disks: str) -> dict[str, Any]:
+    tempfile.tempdir = f"{disks}/{rank}"
+    step = place(uri) / "step-00000001"
+    checkpoint.save(step, *trained(sharded=True), {"step": 1})
+    model, optimizer = trained(seed=7, sharded=True)
+    state = checkpoint.load(step, model, optimizer)
+    left = {
+        name: size for name, size in sizes(Path(tempfile.tempdir)).items() if not name.endswith("own.lock")
+    }
+    return {"state": json.dumps(state), "left": json.dumps(left), **whole(model)}
+
+
+@pytest.mark.parametrize("fault", [None, every(10), every(2, "PUT", status=500)], ids=["well", "any", "puts"])
+def test_ranks_without_a_common_disk_write_one_checkpoint_and_go_on_from_it(
+    store: ObjectStore, tmp_path: Path, fault: Fault | None
+) -> None:
+    """Also where every tenth request, or every second write, fails."""
+    for rank in range(2):
+        (tmp_path / "disks" / str(rank)).mkdir(parents=True)
+    name = f"ranks-{tmp_path.name}"
+    store.fault = fault
+    found = ranks.run(on_a_node, 2, tmp_path, store.uri(name), str(tmp_path / "disks"))
+    store.fault = None
+    expected = trained()[0].state_dict()
+    for of_rank in found:
+        assert (of_rank["state"], of_rank["left"]) == ('{"step": 1}', "{}")
+        assert all(torch.equal(of_rank[key], tensor) for key, tensor in expected.items())
+    step = store.place(name) / "step-00000001"
+    assert manifest.verify(step) == ""
+    shards = sorted(file for file in sizes(step) if file != manifest.MANIFEST)
+    assert [file[:11] for file in shards] == ["shard-00001", "shard-00002"]
+    written = [request.rpartition("/")[2] for request in store.requests if request.startswith("PUT")]
+    assert written[-1] == manifest.MANIFEST
+    assert (store.failed > 0) == (fault is not None)
+
+
+def test_a_checkpoint_that_storage_does_not_take_is_none_and_can_be_written_again(
+    store: ObjectStore, folder: RunFolder
+) -> None:
+    save(folder, 1)
+    store.fault = lambda method, path, number: 503 * (method != "GET" and "shard-" in path)
+    with pytest.raises(NotWritten, match=r"step-00000002/shard-\S+: storage failed 3 times"):
+        save(folder, 2)
+    store.fault = None
+    assert steps(folder) == [1]
+    save(folder, 2)
+    assert steps(folder) == [2, 1]
+    with pytest.raises(CheckpointError, match="already holds a complete checkpoint"):
+        save(folder, 2)
+
+
+# The folder of the run
+
+
+def test_a_run_resumes_with_the_same_config_only(folder: RunFolder) -> None:
+    again = RunFolder(folder.path)
+    again.compare(to_tree(CONFIG), SOURCES)
+    again.compare(to_tree(dataclasses.replace(CONFIG, train=TrainConfig(num_workers=4))), SOURCES)
+    with pytest.raises(ConfigError, match=r"run\.name='first'.*\n  train\.epochs: "):
+        again.compare(to_tree(dataclasses.replace(CONFIG, train=TrainConfig(epochs=99))), SOURCES)
+    with pytest.raises(ConfigError, match="shards: 1 differ"):
+        again.compare(to_tree(CONFIG), [{"s3://bucket/0.tar": 501}])
+
+
+def test_what_is_kept_and_what_gives_way(folder: RunFolder) -> None:
+    for step, loss in ((1, 0.5), (2, 0.1), (3, 0.4), (4, 0.3)):
+        save(folder, step, loss=loss)
+    folder.hold("step-00000001")
+    folder.prune(CheckpointConfig(keep_last=1, keep_best=1))
+    assert steps(folder) == [4, 2, 1]
+    folder.release()
+    folder.prune(CheckpointConfig(keep_last=1, keep_best=1))
+    assert steps(folder) == [4, 2]
+    takes = sum(sizes(folder.step_path(4)).values())
+    folder.make_room(takes, CheckpointConfig(disk_budget_gb=2.5 * takes / 1e9))
+    assert steps(folder) == [4]
+    assert [path.name for path in folder.path.glob("step-*")] == ["step-00000004"]
+
+
+def test_room_is_asked_of_the_disk_that_checkpoints_are_staged_on(folder: RunFolder) -> None:
+    with pytest.raises(CheckpointError, match=rf"^{tempfile.gettempdir()}: \S+ GB free, a checkpoint takes"):
+        folder.make_room(10**18, CheckpointConfig())
+
+
+def test_what_a_crash_left_is_taken_back(folder: RunFolder) -> None:
+    """Half a checkpoint, one whose bytes changed, and lines of quarantine that no checkpoint counts on."""
+    save(folder, 1, 2, 3)
+    for step in (1, 2, 3):
+        folder.set_aside([{"step": step, "key": "0007"}])
+    (name,) = (file for file in sizes(folder.step_path(2)) if file != manifest.MANIFEST)
+    damaged = folder.step_path(2) / name
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"\x01")
+    (folder.step_path(3) / manifest.MANIFEST).unlink()
+    (note,) = folder.roll_back()
+    assert note.startswith(f"{damaged.parent}: {damaged}: its bytes are not those that were written")
+    assert steps(folder) == [1]
+    assert manifest.is_complete(folder.path / "damaged-step-00000002")
+    assert sorted(path.name for path in folder.path.glob("step-*")) == ["step-00000001"]
+    assert [json.loads(line)["step"] for line in folder.quarantine.read_text().splitlines()] == [1]
+    assert folder.roll_back() == []
+
+
+def test_a_sign_of_life_is_left_once_in_a_minute_and_never_ends_a_run(
+    store: ObjectStore, folder: RunFolder
+) -> None:
+    def signs() -> int:
+        return sum(request.startswith("PUT") and request.endswith("/alive") for request in store.requests)
+
+    assert signs() == 1  # of the start
+    for _ in range(3):
+        folder.touch()
+    assert signs() == 1
+    store.fault = lambda method, path, number: 503
+    RunFolder(folder.path).touch()
+    assert store.failed > 0
+
+
+def test_the_weights_to_start_from_come_to_the_node(folder: RunFolder, tmp_path: Path) -> None:
+    with folder.starting(ModelConfig()) as model:
+        assert model == ModelConfig()
+    save_file({"w": torch.ones(2)}, tmp_path / "w")
+    folder.init.write_bytes((tmp_path / "w").read_bytes())
+    with folder.starting(ModelConfig()) as model:
+        assert Path(model.pretrained).read_bytes() == (tmp_path / "w").read_bytes()
+    assert not Path(model.pretrained).exists()
+
+
+def test_its_end_is_recorded(folder: RunFolder) -> None:
+    assert (folder.complete, folder.result) == (None, None)
+    folder.finish({"step": 7})
+    folder.record_result({"version": "1"})
+    again = RunFolder(folder.path)
+    assert (again.complete, again.result) == ({"step": 7}, {"version": "1"})
+
+
+def test_the_ledger_has_a_part_for_each_checkpoint_and_the_audit_reads_them_all(folder: RunFolder) -> None:
+    """What came after the newest checkpoint is lost with the node, and trained on again."""
+    schedule = Schedule.weighted(0, 1, [[10, 10]], ())
+    places = {entry: schedule.visit(entry) for entry in range(2)}
+    ledger = Ledger(folder.path, schedule, rank=0, world_size=1, from_step=0)
+    ledger.add(1, ([0, 1], [3, 4]), ([], []))
+    ledger.sync()
+    ledger.sync()  # nothing new
+    ledger.add(2, ([0], [5]), ([1], [6]))
+    ledger.sync()
+    ledger.add(3, ([0], [7]), ([], []))
+    ledger.close()
+    again = Ledger(folder.path, schedule, rank=0, world_size=1, from_step=2)
+    again.add(3, ([0], [7]), ([], []))
+    again.sync()
+    names = sorted(sizes(folder.path / "ledger"))
+    assert names == [f"0000-00000-{part:05d}.jsonl" for part in range(3)] + [
+        f"0001-00000-{part:05d}.jsonl" for part in range(2)
+    ]
+    notes: list[str] = []
+    assert list(read_ledger(folder.path, notes)) == [
+        ("trained", places[0], [3]), ("trained", places[1], [4]), ("trained", places[0], [5]),
+        ("filtered", places[1], [6]), ("trained", places[0], [7]),
+    ]  # fmt: skip
+    assert notes == []
+
+
+def test_what_runs_take_is_listed_and_removed(folder: RunFolder) -> None:
+    save(folder, 1, 2)
+    (folder.step_path(2) / manifest.MANIFEST).unlink()
+    (use,) = cleaning.runs(folder.path.parent.parent)
+    assert (use.path, use.state, use.checkpoints) == (folder.path, "training", (folder.step_path(1),))
+    assert use.leftovers == (folder.step_path(2),)
+    assert use.bytes == sum(sizes(folder.path).values()) > 0
+    idle = dataclasses.replace(use, state="resumable")
+    for path in idle.removable(finished=False, leftovers=True, older_than_s=None):
+        remove(path)
+    assert [path.name for path in folder.path.glob("step-*")] == ["step-00000001"]

@@ -1,0 +1,202 @@
+"""Shards by any URI: failures are tried again, refusals are told at once, credentials never."""
+
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
+
+from sclip.config import DataConfig
+from sclip.data.shards import ShardError, count_samples, expand, read_shard
+from sclip.prepare.annotated import AnnotatedFolder, shard_names
+from sclip.prepare.pack import PackError, Skips
+from sclip.prepare.subset import Kept, passing_samples
+from sclip.prepare.survey import Survey, corpus_of
+from sclip.report import CorpusStatistics
+from sclip.storage import retries as storage
+from support.storage_server import CONTENT, CUT, WHOLE, Storage, isolate, keys, serving, url_of
+
+
+@pytest.fixture(autouse=True)
+def _isolated(monkeypatch: pytest.MonkeyPatch) -> None:
+    isolate(monkeypatch)
+
+
+@pytest.fixture
+def server() -> Iterator[Storage]:
+    """A server with the shard at /bucket/train/000.tar, for HTTP, S3 and GCS alike."""
+    with serving(Storage({"/bucket/train/000.tar": CONTENT})) as running:
+        yield running
+
+
+# What may pass is tried again
+
+
+@pytest.mark.parametrize("kind", ["http", "s3", "gs", "stream"])
+@pytest.mark.parametrize("faults", [[500, 503], [429], [CUT], [CUT, 500]])
+def test_a_server_that_recovers_costs_no_sample_and_repeats_none(
+    server: Storage, kind: str, faults: list[int]
+) -> None:
+    server.ranges = kind != "stream"
+    server.faults["/bucket/train/000.tar"] = list(faults)
+    assert keys(url_of("http" if kind == "stream" else kind, server)) == WHOLE
+    assert server.faults["/bucket/train/000.tar"] == []
+
+
+def test_a_lookup_and_what_stands_beside_a_shard_are_tried_again_too(server: Storage) -> None:
+    url = url_of("http", server)
+    server.files["/bucket/train/index.json"] = b'{"shards": [{"name": "000.tar", "samples": 11}]}'
+    for path in ("000.tar", "index.json"):
+        server.faults[f"/bucket/train/{path}"] = [500, 503]
+    assert count_samples(expand([url])) == {url: 11}
+
+
+@pytest.mark.parametrize("kind", ["http", "s3"])
+def test_a_server_that_does_not_recover_is_given_up_with_its_last_word(server: Storage, kind: str) -> None:
+    server.faults["/bucket/train/000.tar"] = [500] * 100
+    with pytest.raises(ShardError, match=r"000\.tar.*: storage failed 3 times, lastly: .*HTTP (status )?500"):
+        keys(url_of(kind, server))
+
+
+def test_nobody_listening_is_given_up_too() -> None:
+    with pytest.raises(
+        ShardError, match=r"http://127\.0\.0\.1:9/a\.tar: storage failed 3 times.*Cannot connect"
+    ):
+        expand(["http://127.0.0.1:9/a.tar"])
+
+
+class FlakyFile(MemoryFile):
+    """Fails once at a byte, then, opened anew, at a later one."""
+
+    failures: list[int]
+
+    def read(self, size: int = -1) -> bytes:
+        if self.failures and self.tell() >= self.failures[0]:
+            self.failures.pop(0)
+            raise ConnectionError("reset by peer")
+        return super().read(size)
+
+
+class FlakyFileSystem(MemoryFileSystem):
+    protocol = "flaky"
+    failures: list[int]
+
+    def _open(self, path: str, mode: str = "rb", **_: object) -> MemoryFile:
+        file = FlakyFile(self, path, CONTENT)
+        file.failures = self.failures
+        return file
+
+
+@pytest.fixture
+def flaky() -> type[FlakyFileSystem]:
+    fsspec.register_implementation("flaky", FlakyFileSystem, clobber=True)
+    return FlakyFileSystem
+
+
+def test_failures_that_let_new_samples_through_are_survived_however_many(
+    flaky: type[FlakyFileSystem],
+) -> None:
+    flaky.failures = [20_000, 30_000, 40_000, 50_000, 60_000]
+    assert keys("flaky://bucket/000000.tar") == WHOLE
+    assert flaky.failures == []
+
+
+def test_a_failure_that_stays_is_raised_and_not_quarantined(flaky: type[FlakyFileSystem]) -> None:
+    flaky.failures = [20_000] * 10
+    with pytest.raises(ShardError, match=r"flaky://bucket/000000.tar: storage failed 3 times.*reset by peer"):
+        list(read_shard("flaky://bucket/000000.tar"))
+    assert len(flaky.failures) == 7
+
+
+def test_only_some_of_many_shards_are_asked_about_ahead() -> None:
+    asked: list[str] = []
+    answers = storage.together(lambda name: asked.append(name) or name, [str(n) for n in range(100_000)])
+    assert [next(answers) for _ in range(3)] == ["0", "1", "2"]
+    assert len(asked) < 2000
+    answers.close()
+
+
+# What does not pass is told at once
+
+
+def test_a_missing_local_shard_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(ShardError, match=r"nowhere\.tar: no such file; check the path"):
+        list(read_shard(str(tmp_path / "nowhere.tar")))
+
+
+@pytest.mark.parametrize("kind", ["http", "s3", "gs"])
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_refusal_is_told_at_once_in_one_line(server: Storage, kind: str, status: int) -> None:
+    server.faults["/bucket/train/000.tar"] = [status] * 10
+    server.faults["/storage/v1/b/bucket/o/train/000.tar"] = [status] * 10
+    with pytest.raises(ShardError) as caught:
+        keys(url_of(kind, server))
+    assert "check the address and the credentials" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("pattern", ["000.tar", "*.tar"])
+@pytest.mark.parametrize("kind", ["http", "s3", "gs"])
+def test_a_lookup_that_is_not_allowed_is_not_taken_for_nothing_there(
+    server: Storage, kind: str, pattern: str
+) -> None:
+    for path in ("/bucket/train/", "/bucket/train/000.tar", "/bucket", "/storage/v1/b/bucket/o"):
+        server.faults[path] = [403] * 10
+    server.faults["/storage/v1/b/bucket/o/train/000.tar"] = [403] * 10
+    with pytest.raises(ShardError) as caught:
+        expand([url_of(kind, server, pattern)])
+    assert "no such" not in str(caught.value)
+    assert "check the address and the credentials" in str(caught.value)
+
+
+# Credentials
+
+
+def test_basic_auth_and_signed_queries_open_a_shard_and_its_folder(server: Storage) -> None:
+    server.user, server.signature = "me:pa/ss", "X-Amz-Signature=0123abcd&se=2030"
+    server.files["/bucket/train/000_stats.json"] = b'{"successes": 7}'
+    (url,) = expand(
+        [f"http://me:pa%2Fss@{server.host}/bucket/train/000.tar?X-Amz-Signature=0123abcd&se=2030"]
+    )
+    assert keys(url) == WHOLE
+    assert count_samples([url]) == {url: 7}
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"), [("http", 401), ("http", 404), ("http", 500), ("s3", 403), ("s3", 404)]
+)
+def test_no_message_and_no_traceback_holds_a_credential(server: Storage, kind: str, status: int) -> None:
+    server.faults["/bucket/train/000.tar"] = [status] * 6
+    if kind == "http":
+        url = f"http://me:hidden1@{server.host}/bucket/train/000.tar?sig=hidden2"
+    else:
+        url = f"s3://key:hidden1@bucket/train/000.tar?endpoint_override={server.host}&scheme=http"
+    for attempt in (lambda: expand([url]), lambda: list(read_shard(url)), lambda: expand([url + "{a"])):
+        with pytest.raises(ShardError) as caught:
+            attempt()
+        assert "hidden" not in "".join(traceback.format_exception(caught.value))
+        assert "***@" in str(caught.value)
+
+
+def test_no_report_of_a_job_holds_a_credential_and_another_signature_is_the_same_shard(
+    server: Storage, tmp_path: Path
+) -> None:
+    url = f"http://me:hidden1@{server.host}/bucket/train/000.tar?sig=hidden/2"
+    skips = Skips()
+    assert list(passing_samples([url], (0, 0, 0), "", Kept(), skips)) == []
+    corpus = corpus_of([url], DataConfig())
+    with pytest.raises(PackError) as caught:
+        shard_names([url, url + "3"])
+    folder = AnnotatedFolder(tmp_path, "stamp", "")
+    folder.claim(shard_names([url]), overwrite=False)
+    folder.finish("000.tar", url, None, [], CorpusStatistics())
+    told = [*skips.lines(), *Survey(CorpusStatistics()).notes(corpus), str(caught.value)]
+    told += [path.read_text() for path in tmp_path.rglob("*.json")]
+    assert len(told) == 4
+    assert all(f"http://***@{server.host}/bucket/train/000.tar?sig=***" in text for text in told)
+    assert not [text for text in told if "hidden" in text]
+    assert corpus.title == "train"
+    assert folder.claim(shard_names([url + "3"]), overwrite=False) == []

@@ -1,0 +1,1 @@
+"""What tests share: inputs, servers, clusters and checks; no test imports another."""

@@ -1,0 +1,212 @@
+"""Shell commands that a page tells people to type: taken apart, and each read by the program that it calls.
+
+Where a program's own parser is installed it is asked (Ray, MLflow, pip, the AWS CLI's models of services, our jobs);
+of the others the options that we use stand below, from their manuals. A command without an entry is a mistake.
+"""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from itertools import pairwise, takewhile
+
+import botocore.session
+import click
+from botocore import xform_name
+
+from sclip.config.loader import load
+from support.click_commands import parse_click
+from support.kustomized import require_kubectl
+from support.paths import ROOT
+from support.processes import require
+
+
+class WrongCommand(ValueError):
+    """A command that its program would refuse; says which and why."""
+
+
+def blocks(markdown: str) -> list[str]:
+    """Return the shell blocks of a page."""
+    return re.findall(r"^```(?:bash|sh|shell|console)\n(.*?)^```", markdown, re.MULTILINE | re.DOTALL)
+
+
+def split(script: str) -> Iterator[list[str]]:
+    """Yield the words of each command of a script, of pipes and of `$(..)` too; redirections are left out."""
+    for line in script.replace("\\\n", " ").splitlines():
+        while inner := re.search(r"\$\(([^()]*)\)", line):
+            yield from split(inner[1])
+            line = f"{line[: inner.start()]}WHAT_IT_PRINTS{line[inner.end() :]}"
+        words = shlex.shlex(line, posix=True, punctuation_chars="|&;<>")
+        words.whitespace_split = True
+        command: list[str] = []
+        redirected = False
+        for word in [*words, ";"]:
+            if re.fullmatch("[|&;]+", word):
+                if command:
+                    yield command
+                command = []
+            elif redirected or re.fullmatch("[<>]+", word):
+                redirected = not redirected
+            elif command or not re.match(r"\w+=", word):  # an assignment before a command, or alone
+                command.append(word)
+
+
+def understand(command: Sequence[str]) -> None:
+    """Raise WrongCommand where a command's program would not take it, or where nobody here can tell."""
+    line = shlex.join(command)
+    name = "cluster/" if command[0].startswith("cluster/") else command[0]
+    if name not in PARSERS:
+        raise WrongCommand(f"{line}: no parser for {name}; add one to PARSERS")
+    try:
+        PARSERS[name](command)
+    except (click.ClickException, SystemExit, WrongCommand, AssertionError) as error:
+        raise WrongCommand(f"{line}: {getattr(error, 'message', error)}") from error
+
+
+def _ray(command: Sequence[str]) -> None:
+    entrypoint = parse_click(command).get("entrypoint")
+    if entrypoint:
+        understand(entrypoint)
+
+
+def _python(command: Sequence[str]) -> None:
+    job = ROOT / command[1]
+    assert job.is_file(), f"no {command[1]}"
+    if job.name == "pretrain.py":
+        _, overrides = runpy.run_path(str(job))["_arguments"](list(command[2:]))
+        load(overrides, folder=ROOT / "jobs" / "configs", default="scenes", description="")
+        return
+    for option in re.findall(r"--[\w-]+", " ".join(command[2:])):
+        assert f'"{option}"' in job.read_text(), f"{command[1]} has no {option}"
+
+
+def _script(command: Sequence[str]) -> None:
+    path = ROOT / command[0]
+    assert path.is_file(), f"no {command[0]}"
+    assert path.stat().st_mode & 0o111, "not executable"
+
+
+def _pip(command: Sequence[str]) -> None:
+    from pip._internal.commands import create_command
+
+    _, packages = create_command(command[1]).parse_args(list(command[2:]))
+    assert packages == []  # what there is to install is the checkout, by -e
+
+
+def _sed(command: Sequence[str]) -> None:
+    assert (ROOT / command[-1]).is_file(), f"no {command[-1]}"
+    text = (ROOT / command[-1]).read_text()
+    for expression in [word for before, word in pairwise(command) if before == "-e"]:
+        _, old, new, _ = expression.split("/")
+        assert old in text, f"{command[-1]} has no {old}"
+        text = text.replace(old, new)
+    settings = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+    left = re.search(r"\b(ACCOUNT|SECURITY_GROUP|PROJECT)\b", settings)
+    assert not left, f"leaves a {left[0]}"
+
+
+def _aws(command: Sequence[str]) -> None:
+    _, service, operation, *rest = command
+    given = {word.partition("=")[0] for word in rest if word.startswith("--")}
+    given -= {"--region", "--query", "--output"}
+    own = _MANUAL.get(f"aws {service} {operation}")
+    unknown = given - (set(own) if own is not None else _aws_options(service, operation))
+    assert not unknown, f"has no {', '.join(sorted(unknown))}"
+
+
+@cache
+def _aws_options(service: str, operation: str) -> set[str]:
+    session = botocore.session.get_session()
+    assert service in session.get_available_services(), f"no service {service}"
+    model = session.get_service_model(service)
+    (name,) = [n for n in model.operation_names if xform_name(n, "-") == operation] or [None]
+    assert name, f"no operation {operation}"
+    return {f"--{xform_name(member, '-')}" for member in model.operation_model(name).input_shape.members}
+
+
+def _by_manual(command: Sequence[str]) -> None:
+    words = [word for word in command[1:] if not word.startswith("-")]
+    names = [f"{command[0]} {' '.join(words[:length])}" for length in (3, 2, 1)]
+    if command[:2] == ["docker", "compose"]:
+        file = command[command.index("-f") + 1]
+        assert (ROOT / file).is_file(), f"no {file}"
+        names = [f"docker compose {words[2]}"]
+    known = next((_MANUAL[name] for name in names if name in _MANUAL), None)
+    assert known is not None, f"no options of {names[0]} stand here"
+    given = {word.partition("=")[0] for word in command[1:] if word.startswith("-")}
+    assert given <= set(known), f"has no {', '.join(sorted(given - set(known)))}"
+    target = re.search(r"--target (\S+)", " ".join(command))
+    if target:
+        assert f" AS {target[1]}\n" in (ROOT / command[command.index("-f") + 1]).read_text(), "no such target"
+
+
+def _by_help(command: Sequence[str]) -> None:
+    """Of kubectl and helm: the command is one that they know, and each option stands in its help."""
+    require_kubectl()
+    program = shutil.which(command[0])
+    if program is None:  # in CI it comes along with kubectl
+        require("SCLIP_KUBECTL", f"no {command[0]} to ask")
+    words = list(takewhile(lambda word: not word.startswith("-"), command[1:]))
+    help_ = _help(str(program), *words)
+    assert f"  {command[0]} {words[0]}" in help_, f"no command {words[0]}"
+    known = set(re.findall(r"(?<![\w-])--?[\w-]+", help_ + _help(str(program), "options")))
+    unknown = {word.partition("=")[0] for word in command if word.startswith("-")} - known
+    assert not unknown, f"has no {', '.join(sorted(unknown))}"
+    if "-k" in command or "-f" in command:
+        path = command[list(command).index("-k" if "-k" in command else "-f") + 1]
+        assert (ROOT / path).exists(), f"no {path}"
+
+
+@cache
+def _help(program: str, *words: str) -> str:
+    asked = [program, *words] if words == ("options",) else [program, *words, "--help"]
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=60)
+    return done.stdout + done.stderr
+
+
+def _openssl(command: Sequence[str]) -> None:
+    """The line that makes an authority is run by the tests of what signs with it; `rand -hex N` is known."""
+    assert command[1] == "req" or (command[1:3] == ["rand", "-hex"] and int(command[3]) >= 16)
+
+
+def _anything(command: Sequence[str]) -> None:
+    """Of the shell itself."""
+
+
+_MANUAL: dict[str, Sequence[str]] = {
+    "aws cloudformation deploy": [
+        "--stack-name",
+        "--template-file",
+        "--capabilities",
+        "--parameter-overrides",
+    ],
+    "aws ecr get-login-password": [],
+    "docker build": ["-f", "-t", "--target", "--push", "--build-arg"],
+    "docker login": ["--username", "--password-stdin"],
+    "docker compose up": ["-f", "--build", "--detach"],
+    "docker compose down": ["-f", "--volumes"],
+    "gcloud auth configure-docker": ["--quiet"],
+    "gcloud compute start-iap-tunnel": ["--listen-on-stdin", "--project", "--zone"],
+}
+"""Options of what cannot be installed here, as its manual has them; only what we use."""
+
+PARSERS: dict[str, Callable[[Sequence[str]], None]] = {
+    "ray": _ray,
+    "python": _python,
+    "pip": _pip,
+    "sed": _sed,
+    "aws": _aws,
+    "gcloud": _by_manual,
+    "docker": _by_manual,
+    "kubectl": _by_help,
+    "helm": _by_help,
+    "openssl": _openssl,
+    "cluster/": _script,
+    "export": _anything,
+}
+"""By the first word of a command; `cluster/` stands for the scripts there."""

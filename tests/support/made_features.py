@@ -1,0 +1,55 @@
+"""Features that a test writes down: which picture and caption point where."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+
+from sclip.evaluate.features import Features
+from sclip.evaluate.picture import Picture
+
+__all__ = ["at_angles", "cosines"]
+
+
+def at_angles(pictures: Mapping[Picture, float], captions: Mapping[str, float]) -> Features:
+    """Return features on the unit circle, each at an angle: what is nearer is more similar."""
+
+    def rows(angles: Mapping[object, float]) -> torch.Tensor:
+        return torch.tensor([[math.cos(angle), math.sin(angle)] for angle in angles.values()])
+
+    return Features(_numbers(pictures), _numbers(captions), rows(pictures), rows(captions), {})
+
+
+def cosines(similarity: Mapping[tuple[Picture, str], float]) -> Features:
+    """Return features whose products are the given similarities; what is not given is 0. They have no unit length."""
+    pictures = dict.fromkeys(picture for picture, _ in similarity)
+    captions = dict.fromkeys(caption for _, caption in similarity)
+    text = torch.tensor([[similarity.get((p, c), 0.0) for p in pictures] for c in captions])
+    return Features(_numbers(pictures), _numbers(captions), torch.eye(len(pictures)), text, {})
+
+
+def _numbers(names: Mapping[object, object]) -> dict[object, int]:
+    return {name: number for number, name in enumerate(names)}
+
+
+def brute_force(images: list[list[float]], texts: list[list[float]], owner: list[int]) -> dict[str, float]:
+    """Recall written down from its definition, in plain Python."""
+
+    def cosine(a: list[float], b: list[float]) -> float:
+        return sum(x * y for x, y in zip(a, b, strict=True))
+
+    scores = {}
+    for k in (1, 5, 10):
+        hits = 0
+        for i, image in enumerate(images):
+            ranked = sorted(range(len(texts)), key=lambda t: -cosine(image, texts[t]))
+            hits += any(owner[t] == i for t in ranked[:k])
+        scores[f"image_to_text_r{k}"] = hits / len(images)
+        hits = 0
+        for t, text in enumerate(texts):
+            ranked = sorted(range(len(images)), key=lambda i: -cosine(images[i], text))
+            hits += owner[t] in ranked[:k]
+        scores[f"text_to_image_r{k}"] = hits / len(texts)
+    return scores

@@ -1,0 +1,68 @@
+"""A registry on SQLite with small models in it, and evaluations that say what a test needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from mlflow import MlflowClient
+
+from sclip.evaluate.result import Evaluation, Result, Score
+from sclip.registry import register
+from support.mlflow_stores import empty_store
+
+NAME = "structure-clip"
+RELATION = "vg_relation/macro"
+RECALL = "coco/text_to_image_r1"
+
+
+def evaluation(
+    scores: Mapping[str, float], cases: int = 4, suite: str = "small", half: float = 0.02, **facts: str
+) -> Evaluation:
+    """Return what was measured, "benchmark/score" to value, each within an interval of `half` on both sides."""
+    results: dict[str, dict[str, Score]] = {}
+    for name, value in scores.items():
+        benchmark, _, score = name.partition("/")
+        results.setdefault(benchmark, {})[score] = Score(value, value - half, value + half, 0.5)
+    won = {f"case {number}": bool(number % 2) for number in range(cases)}
+    return Evaluation(
+        "a model",
+        {"suite": suite} | facts,
+        [
+            Result(
+                benchmark, "vg-relation", "Made up.", next(iter(of)), of, {"cases": cases, "images": 4}, won
+            )
+            for benchmark, of in results.items()
+        ],
+    )
+
+
+class Registry:
+    """A store of its own, and one exported model that every version is made of."""
+
+    def __init__(self, folder: Path, exported: Path) -> None:
+        self.uri = empty_store(folder)
+        self.client = MlflowClient(self.uri, self.uri)
+        self._exported = exported
+        self._experiment = self.client.create_experiment("test", f"{folder}/artifacts")
+
+    def add(
+        self,
+        scores: Mapping[str, float] | None,
+        *gates: str,
+        name: str = NAME,
+        cases: int = 4,
+        **facts: str,
+    ) -> str:
+        """Register a version of these scores; return its number."""
+        run = self.client.create_run(self._experiment)
+        measured = None if scores is None else evaluation(scores, cases, **facts)
+        return register(self.client, run.info.run_id, self._exported, name, measured, gates)
+
+    def aliases(self, name: str = NAME) -> dict[str, str]:
+        return {
+            alias: str(version) for alias, version in self.client.get_registered_model(name).aliases.items()
+        }
+
+    def tags(self, version: str, name: str = NAME) -> dict[str, str]:
+        return dict(self.client.get_model_version(name, version).tags)

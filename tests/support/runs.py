@@ -1,0 +1,109 @@
+"""Tiny runs of the main job, and what they left in MLflow: what the tests of whole runs share."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from ray.util.state import list_actors
+from rich.console import Console
+
+from sclip.config import Config
+from sclip.config.loader import load
+from sclip.run import pretrain
+from sclip.run.finish import Summary
+from sclip.run.progress import Progress
+from sclip.train import manifest
+from support.paths import ROOT
+from support.processes import free_port
+
+TINY = (
+    "scenes.train_samples=96", "scenes.heldout_samples=8", "model.kee.layers=1", "evaluate.retrieval_images=8",
+    "train.epochs=2", "train.batch_size=16", "train.num_workers=2", "train.worker_cpus=0.4", "train.log_every=1",
+    "data.readers=2", "data.actor_cpus=0.4", "data.actors_max=1", "data.shuffle_buffer=32", "data.block_samples=16",
+)  # fmt: skip
+"""96 scenes for two epochs of six steps."""
+
+
+def config(storage: Path, *overrides: str) -> Config:
+    given = [*TINY, f"run.storage={storage}", *overrides]
+    return load(given, folder=ROOT / "jobs" / "configs", default="scenes", description="")
+
+
+def starter(storage: Path) -> Callable[..., Summary]:
+    """Return the job as a function of its overrides; all its runs have one storage."""
+
+    def start(*overrides: str, console: Console | None = None) -> Summary:
+        return pretrain.pretrain(config(storage, *overrides), console or Console(file=io.StringIO()))
+
+    return start
+
+
+def port_without_server() -> str:
+    """Return the address of an MLflow server that is not there."""
+    return f"http://127.0.0.1:{free_port()}"
+
+
+def entries_done(folder: Path, checkpoint: str) -> int:
+    """Return the shards of all epochs whose every row was trained on, and that nothing is open."""
+    position = manifest.read_state(folder / checkpoint)["position"]
+    assert position["open"] == []
+    (first, entries) = position["closed"]
+    assert first == 0
+    return int(entries)
+
+
+def recorded(tracking_uri: str, name: str) -> Run:
+    """Return the one run of this name that MLflow has."""
+    client = MlflowClient(tracking_uri)
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    (run,) = client.search_runs(experiments, f"attributes.run_name = '{name}'")
+    return run
+
+
+def recorded_curve(tracking_uri: str, name: str, metric: str = "train/loss") -> dict[int, float]:
+    """Return the curve of a run as MLflow has it; a step that was recorded twice fails the test."""
+    run = recorded(tracking_uri, name)
+    history = MlflowClient(tracking_uri).get_metric_history(run.info.run_id, metric)
+    steps = [point.step for point in history]
+    assert sorted(steps) == sorted(set(steps))
+    return {point.step: point.value for point in sorted(history, key=lambda point: point.step)}
+
+
+@contextmanager
+def reports_seen(see: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+    """Hand each report of the runs in the block to a function too, which training does not wait for."""
+    shown = Progress.report
+
+    def report(self: Progress, report: dict[str, Any]) -> None:
+        shown(self, report)
+        see(report)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Progress, "report", report)
+        yield
+
+
+class Killer:
+    """Ends a training worker with SIGKILL as soon as the run has a checkpoint; its call takes the reports."""
+
+    def __init__(self) -> None:
+        self.killed = False
+        self._pid = 0
+
+    def __call__(self, report: dict[str, Any]) -> None:
+        if report["kind"] == "start" and not self._pid:
+            # Looked for before the first step: the answer takes longer than some steps.
+            alive = [("class_name", "=", "RayTrainWorker"), ("state", "=", "ALIVE")]
+            self._pid = next(actor.pid for actor in list_actors(filters=alive, detail=True) if actor.pid)
+        elif report["kind"] == "checkpoint" and not self.killed:
+            os.kill(self._pid, signal.SIGKILL)
+            self.killed = True

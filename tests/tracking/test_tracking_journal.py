@@ -1,0 +1,108 @@
+"""The journal of a run: what was told is there whatever ends the process, and nothing counts as sent that was not."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sclip.tracking import history
+from sclip.tracking.journal import JOURNAL, SENT, Journal, Sent
+from support.paths import ROOT
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal(tmp_path / "runs" / "first")
+
+
+def loss(step: int, value: float = 1.0) -> dict[str, object]:
+    return {"metrics": {"loss": value}, "step": step}
+
+
+def test_events_come_back_in_their_order_each_with_where_the_next_begins(journal: Journal) -> None:
+    for step in range(3):
+        journal.append(loss(step))
+    read = list(journal.read())
+    assert [event for _, event in read] == [loss(0), loss(1), loss(2)]
+    assert [event for _, event in journal.read(read[0][0])] == [loss(1), loss(2)]
+    assert list(journal.read(read[-1][0])) == []
+
+
+def test_the_history_is_the_curve_of_each_metric(journal: Journal) -> None:
+    journal.append({"tags": {"a": "b"}})
+    journal.append({"metrics": {"loss": 3.0, "rate": 0.5}, "step": 1})
+    journal.append({"metrics": {"loss": 2.0}, "step": 2})
+    assert history(journal.folder) == {"loss": [(1, 3.0), (2, 2.0)], "rate": [(1, 0.5)]}
+
+
+def test_a_run_without_a_journal_has_no_history(tmp_path: Path) -> None:
+    assert history(tmp_path) == {}
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("torn", ['{"metrics":{"lo', "{", '{"metrics":{"loss":1.0},"step":1'])
+def test_a_torn_last_line_is_passed_over_and_the_next_event_is_whole(journal: Journal, torn: str) -> None:
+    journal.append(loss(1))
+    with (journal.folder / JOURNAL).open("a") as file:
+        file.write(torn)
+    again = Journal(journal.folder)
+    assert history(journal.folder) == {"loss": [(1, 1.0)]}
+    again.append(loss(2))
+    again.append(loss(3))
+    assert history(journal.folder) == {"loss": [(1, 1.0), (2, 1.0), (3, 1.0)]}
+
+
+def test_how_far_it_was_sent_is_known_to_the_next_process(journal: Journal) -> None:
+    journal.append(loss(1))
+    sent = Sent("http://mlflow", "abc", 12, (3, 7))
+    journal.sent = sent
+    assert Journal(journal.folder).sent == sent
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"offset": 1}', '{"store": 1, "artifacts": [], "more": 0}']
+)
+def test_where_that_cannot_be_read_all_is_sent_again(journal: Journal, content: str) -> None:
+    (journal.folder / SENT).write_text(content)
+    assert journal.sent == Sent()
+
+
+def test_a_journal_that_is_shorter_than_what_was_sent_is_sent_from_its_start(journal: Journal) -> None:
+    journal.append(loss(1))
+    journal.sent = Sent("http://mlflow", "abc", 10_000)
+    assert Journal(journal.folder).sent == Sent("http://mlflow", "abc", 0)
+
+
+def test_a_process_that_is_killed_loses_nothing_that_it_told(tmp_path: Path) -> None:
+    """It says of each step that it was told, until it is killed in the midst of telling."""
+    program = f"""
+from sclip.config import Config, TrackingConfig
+from sclip.tracking import open_run
+tracker = open_run(Config(tracking=TrackingConfig(uri="http://127.0.0.1:1", offline=True)), "killed", {str(tmp_path)!r})
+for step in range(1_000_000):
+    tracker.log({{f"metric{{n}}": float(step) for n in range(50)}}, step)
+    print(step, flush=True)
+"""
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    told = [process.stdout.readline() for _ in range(200)]
+    os.kill(process.pid, signal.SIGKILL)
+    told += process.stdout.readlines()
+    process.wait()
+    steps = [int(line) for line in told if line.endswith("\n")]
+    assert len(steps) >= 200
+    curves = history(tmp_path / "runs" / "killed")
+    for number in range(50):
+        assert curves[f"metric{number}"][: len(steps)] == [(step, float(step)) for step in steps]
+    assert all(len(curve) - len(steps) <= 1 for name, curve in curves.items() if name.startswith("metric"))
+
+
+def test_a_value_that_is_no_number_is_kept_as_one(journal: Journal) -> None:
+    journal.append(loss(1, float("nan")))
+    journal.append(loss(2, float("inf")))
+    assert [str(value) for _, value in history(journal.folder)["loss"]] == ["nan", "inf"]
+    assert json.loads((journal.folder / JOURNAL).read_text().splitlines()[1]) == loss(2, float("inf"))

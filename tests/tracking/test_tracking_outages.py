@@ -1,0 +1,231 @@
+"""A real MLflow server that is killed, away or lost: the run goes on, and in the end it has every metric once."""
+
+import dataclasses
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from sclip.config import Config, TrackingConfig
+from sclip.config.loader import to_tree
+from sclip.evaluate.result import EVALUATION_FILE
+from sclip.storage.masking import mask
+from sclip.tracking import RUN_NAME_TAG, Tracker, TrackingError, history, open_recorded, open_run
+from sclip.train.run_folder import RunFolder
+from support.jobs_here import job_here
+from support.mlflow_server import MLflowServer, mlflow_server
+from support.processes import free_port
+from support.registered import RELATION, evaluation
+
+sync = job_here("sync")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLflowServer]:
+    """A server that runs when a test begins, and is started again by the one that kills it."""
+    with mlflow_server(tmp_path_factory.mktemp("server")) as made:
+        made.start()
+        yield made
+
+
+def config(uri: str, **changes: object) -> Config:
+    return Config(tracking=TrackingConfig(uri=uri, **changes))  # type: ignore[arg-type]
+
+
+def curve(uri: str, name: str, metric: str = "loss") -> list[tuple[int, float]]:
+    """Return the curve as the server has it, by step."""
+    client = MlflowClient(uri)
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    (run,) = client.search_runs(experiments, f"tags.`{RUN_NAME_TAG}` = '{name}'")
+    points = client.get_metric_history(run.info.run_id, metric)
+    return sorted((point.step, point.value) for point in points)
+
+
+def log(tracker: Tracker, steps: range) -> list[tuple[int, float]]:
+    for step in steps:
+        tracker.log({"loss": 1 / (step + 1), "rate": float(step)}, step)
+    return [(step, 1 / (step + 1)) for step in steps]
+
+
+def test_a_server_killed_while_metrics_come_has_each_of_them_once_when_it_is_back(
+    server: MLflowServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracker = open_run(config(server.uri), "killed", str(tmp_path))
+    expected = log(tracker, range(200))
+    server.kill()
+    expected += log(tracker, range(200, 400))
+    assert not tracker._sender.flush(2.0)
+    assert "waits on disk" in caplog.text
+    assert history(tmp_path / "runs" / "killed")["loss"] == expected
+    server.start()
+    expected += log(tracker, range(400, 600))
+    assert tracker.finish() == ""
+    assert curve(server.uri, "killed") == expected
+    assert curve(server.uri, "killed", "rate") == [(step, float(step)) for step in range(600)]
+    run = MlflowClient(server.uri).get_run(tracker.run_id)
+    assert run.info.status == "FINISHED"
+
+
+def test_a_run_that_ends_without_its_server_says_how_the_rest_is_sent(
+    server: MLflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracker = open_run(config(server.uri), "unfinished", str(tmp_path))
+    expected = log(tracker, range(50))
+    assert tracker.flush()
+    server.kill()
+    expected += log(tracker, range(50, 100))
+    with monkeypatch.context() as patch:
+        patch.setattr("sclip.tracking.tracker._FINISH_S", 2.0)
+        left = tracker.finish()
+    assert f"python jobs/sync.py {tmp_path}/runs/unfinished" in left
+    assert "Connection refused" in left
+    assert "\n" not in left
+    assert sync(tmp_path / "runs" / "unfinished") == 2
+    assert "Connection refused" in capsys.readouterr().err
+    server.start()
+    assert sync(tmp_path / "runs" / "unfinished") == 0
+    assert f"run {tracker.run_id}" in capsys.readouterr().out
+    assert curve(server.uri, "unfinished") == expected
+    assert MlflowClient(server.uri).get_run(tracker.run_id).info.status == "FINISHED"
+
+
+def test_a_batch_sent_twice_is_stored_once(server: MLflowServer, tmp_path: Path) -> None:
+    tracker = open_run(config(server.uri), "twice", str(tmp_path))
+    expected = log(tracker, range(100))
+    tracker.log({"loss": float("nan")}, 100)
+    assert tracker.flush()
+    tracker._journal.sent = dataclasses.replace(tracker._journal.sent, offset=0)
+    assert tracker.finish() == ""
+    *finite, (step, nan) = curve(server.uri, "twice")
+    assert finite == expected
+    assert (step, str(nan)) == (100, "nan")
+
+
+def test_a_run_that_was_offline_is_sent_whole_by_the_job_as_often_as_it_is_called(
+    server: MLflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("sclip.tracking.tracker._OFFLINE_S", 0.5)
+    away = f"http://user:secret@127.0.0.1:{free_port()}"
+    with caplog.at_level(logging.WARNING):
+        tracker = open_run(config(away, offline=True), "offline", str(tmp_path))
+    assert "until it can be" in caplog.text
+    (tmp_path / "report.html").write_text("<html>")
+    expected = log(tracker, range(300))
+    tracker.log_dataset("coco/train", "0" * 32, ["/data/*.tar"], {"samples": 7}, "training")
+    tracker.log_artifact(tmp_path / "report.html")
+    assert tracker.run_id == ""
+    assert "jobs/sync.py" in tracker.finish()
+    for _ in range(2):
+        assert sync("offline", "--storage", tmp_path, "--uri", server.uri) == 0
+        assert curve(server.uri, "offline") == expected
+    run = MlflowClient(server.uri).get_run(tracker.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["tracking.uri"] == mask(away)
+    assert run.info.start_time < run.info.end_time
+    assert [found.dataset.name for found in run.inputs.dataset_inputs] == ["coco/train"]
+    assert [file.path for file in MlflowClient(server.uri).list_artifacts(run.info.run_id)] == ["report.html"]
+    assert not [file for file in (tmp_path / "runs" / "offline").iterdir() if "secret" in file.read_text()]
+    assert "secret" not in caplog.text
+
+
+def test_a_server_that_comes_while_an_offline_run_goes_on_is_sent_all_by_itself(
+    server: MLflowServer, tmp_path: Path
+) -> None:
+    server.kill()
+    tracker = open_run(config(server.uri, offline=True), "patient", str(tmp_path))
+    expected = log(tracker, range(50))
+    server.start()
+    expected += log(tracker, range(50, 100))
+    assert tracker.flush()
+    assert tracker.run_id
+    assert tracker.finish() == ""
+    assert curve(server.uri, "patient") == expected
+
+
+def test_a_run_goes_on_in_its_mlflow_run_with_what_was_left_unsent(
+    server: MLflowServer, tmp_path: Path
+) -> None:
+    first = open_run(config(server.uri), "resumed", str(tmp_path))
+    expected = log(first, range(50))
+    assert first.flush()
+    server.kill()
+    expected += log(first, range(50, 100))
+    first._sender.close()  # the process ends
+    server.start()
+    again = open_run(config(server.uri), "resumed", str(tmp_path))
+    expected += log(again, range(90, 150))[10:]
+    assert again.finish() == ""
+    assert again.run_id == first.run_id
+    assert curve(server.uri, "resumed") == expected
+
+
+def test_a_store_that_lost_the_run_gets_it_again_as_a_whole(server: MLflowServer, tmp_path: Path) -> None:
+    tracker = open_run(config(server.uri), "forgotten", str(tmp_path))
+    expected = log(tracker, range(20))
+    assert tracker.flush()
+    MlflowClient(server.uri).delete_run(lost := tracker.run_id)
+    tracker._journal.sent = dataclasses.replace(tracker._journal.sent, run_id="0" * 32)
+    expected += log(tracker, range(20, 40))
+    assert tracker.finish() == ""
+    assert tracker.run_id not in (lost, "0" * 32)
+    assert curve(server.uri, "forgotten") == expected
+
+
+def test_the_model_of_a_finished_run_is_registered_by_the_job_once(
+    server: MLflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = config(server.uri, model_name="mine")
+    assert open_run(made, "unregistered", str(tmp_path)).finish() == ""
+    folder, calls = RunFolder(tmp_path / "runs" / "unregistered"), []
+
+    def register(client: MlflowClient, run_id: str, *rest: object) -> str:
+        calls.append((client.get_run(run_id).info.run_name, *rest))
+        return "3"
+
+    monkeypatch.setattr("sclip.registry.register", register)
+    folder.start(to_tree(made), [{"/data/0.tar": 5}])
+    assert sync(folder.path) == 0
+    assert calls == []  # it is not finished
+    folder.record_result({"scores": {RELATION: 0.9}, "version": ""})
+    assert sync(folder.path) == 1
+    assert "evaluation.json: holds no evaluation" in capsys.readouterr().err
+    measured = evaluation({RELATION: 0.9})
+    measured.write(folder.path / EVALUATION_FILE)
+    for _ in range(2):
+        assert sync(folder.path) == 0
+    assert calls == [("unregistered", folder.model, "mine", measured, ())]
+    assert capsys.readouterr().out.count("registered: models:/mine/3") == 1
+    assert folder.result == {"scores": {RELATION: 0.9}, "version": "3", "decision": []}
+
+
+@pytest.mark.parametrize("line", ["3", '{"run": 3}', '{"run": {"name": "without a store"}}', "[" * 100_000])
+def test_a_journal_of_something_else_is_told(
+    tmp_path: Path, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tracking.jsonl").write_text(f"{line}\n")
+    assert sync(tmp_path) == 2
+    assert f"{tmp_path}: not the folder of a run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("result", ["", "[]", "{}"])
+def test_a_result_of_something_else_is_told(
+    server: MLflowServer, tmp_path: Path, result: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert open_run(config(server.uri), "odd", str(tmp_path)).finish() == ""
+    (tmp_path / "runs" / "odd" / "result.json").write_text(result)
+    assert sync(tmp_path / "runs" / "odd") == 2
+    assert "result.json: not what a run leaves behind" in capsys.readouterr().err
+
+
+def test_what_cannot_be_sent_is_told_with_the_remedy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sync("nothing", "--storage", tmp_path) == 2
+    assert "runs/nothing: not the folder of a run" in capsys.readouterr().err
+    uri = f"http://user:secret@127.0.0.1:{free_port()}"
+    tracker = open_run(config(uri, offline=True), "masked", str(tmp_path))
+    tracker._sender.close()
+    with pytest.raises(TrackingError, match="--uri"):
+        open_recorded(tmp_path / "runs" / "masked")

@@ -1,0 +1,210 @@
+"""Operations of a step: as torch's counter counts them where nothing is padding, and nothing for what is not there."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from sclip.config import Config, KEEConfig, LossConfig, ModelConfig, TrainConfig
+from sclip.model import StructureCLIP, build_model, structure_loss
+from sclip.train.flops import StepFlops, peak_flops
+from sclip.train.sharding import apply
+from sclip.train.step import unwrapped
+from support.small_model import END, SMALL, small_model
+
+Columns = dict[str, NDArray[Any]]
+
+CONTEXT = 24
+VIT = {
+    "embed_dim": 96,
+    "vision_cfg": {"image_size": 64, "patch_size": 16, "width": 64, "head_width": 16, "layers": 2},
+    "text_cfg": {"context_length": CONTEXT, "width": 64, "heads": 4, "layers": 3},
+}
+DEEP = ModelConfig(name=SMALL.name, kee=KEEConfig(layers=2, heads=4, form="concatenation"))
+
+
+def columns(rows: int, length: int = CONTEXT, triples: int = 6, negatives: bool = True) -> Columns:
+    """Return a batch of captions of a length, each with so many triples, and with one negative like them."""
+    text = np.zeros((rows, CONTEXT), np.int32)
+    text[:, :length] = 5
+    text[:, length - 1] = END
+    of_caption = np.full((rows, 6, 3, 5), -1, np.int32)
+    of_caption[:, :triples] = 7
+    found: Columns = {
+        "image": np.zeros((rows, 3, 64, 64), np.uint8), "text": text, "triples": of_caption,
+        "key": np.arange(rows), "valid": np.ones(rows, bool),
+    }  # fmt: skip
+    if negatives:
+        found |= {
+            "negative_text": text[:, None], "negative_triples": of_caption[:, None],
+            "has_negative": np.ones((rows, 1), bool),
+        }  # fmt: skip
+    return found
+
+
+def flops_of(model: ModelConfig = DEEP, loss: LossConfig | None = None, **train: Any) -> StepFlops:
+    torch.manual_seed(0)
+    loss = loss or LossConfig()
+    if loss.contrastive == "sigmoid":
+        model = dataclasses.replace(model, logit_bias=-10.0)
+    config = Config(model=model, loss=loss, train=TrainConfig(**train))
+    return StepFlops(build_model(model), config)
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Name an architecture without grouped convolutions, whose backward torch's counter takes for ungrouped."""
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "flops-vit.json").write_text(json.dumps(VIT))
+    open_clip.add_model_config(folder)
+    return "flops-vit"
+
+
+@pytest.mark.parametrize("negatives", [False, True])
+@pytest.mark.parametrize("kee", [False, True])
+def test_where_nothing_is_padding_it_is_what_torch_counts(vit: str, negatives: bool, kee: bool) -> None:
+    model = small_model(
+        config=dataclasses.replace(DEEP, name=vit, kee=dataclasses.replace(DEEP.kee, enabled=kee))
+    )
+    batch = columns(8, negatives=negatives)
+    if not kee:
+        batch = {name: column for name, column in batch.items() if "triples" not in name}
+    config = Config(model=model.config)
+    counted = StepFlops(model, config)(batch)
+    tensors = {name: torch.from_numpy(column) for name, column in batch.items()}
+    # Of the fused attention of CPUs the counter knows nothing.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        features = model.train()(tensors)
+        structure_loss(features, tensors, config.loss)[0].backward()
+    patches = 8 * 2 * (64 * 16 * 16 * 3) * 16  # images need no gradient: half of the first layer's backward
+    assert counted == pytest.approx(counter.get_total_flops() + patches, rel=1e-3)
+
+
+def test_padding_absent_negatives_and_empty_slots_cost_nothing() -> None:
+    flops = flops_of()
+    alone = flops(columns(8, length=10, triples=2, negatives=False))
+    without = columns(8, length=10, triples=2)
+    without["has_negative"][:] = False
+    assert flops(without) == alone
+    padded = columns(12, length=10, triples=2, negatives=False)
+    padded["valid"][8:] = False
+    assert flops(padded) == alone
+    assert flops(columns(8, length=10, triples=2)) > alone
+    assert flops(columns(8, length=11, triples=2, negatives=False)) > alone
+    assert flops(columns(8, length=10, triples=3, negatives=False)) > alone
+
+
+def test_more_tokens_cost_their_matrices_and_the_square_of_attention() -> None:
+    flops = flops_of(ModelConfig(name=SMALL.name, kee=KEEConfig(enabled=False)))
+    one, two = (
+        flops({n: c for n, c in columns(1, length, negatives=False).items() if n != "triples"})
+        for length in (10, 20)
+    )
+    width, layers = 96, 2
+    assert two - one == 3 * layers * (24 * width**2 * 10 + 4 * width * (20**2 - 10**2))
+
+
+def test_what_is_frozen_has_no_backward() -> None:
+    batch = columns(4)
+    apart = dataclasses.replace(DEEP, kee=dataclasses.replace(DEEP.kee, own_embeddings=True))
+    trained = flops_of(apart)(batch)
+    parts = {
+        name: trained - flops_of(apart, **{f"lr_scale_{name}": 0.0})(batch)
+        for name in ("image", "text", "kee")
+    }
+    assert all(saved > 0 for saved in parts.values())
+    logits = 3 * 4 * 4 * 4 * 96
+    assert sum(parts.values()) == pytest.approx((trained - logits) * 2 / 3)
+
+
+def test_own_rows_are_held_against_those_of_all_ranks() -> None:
+    flops, batch = flops_of(), columns(4)
+    assert flops(batch, world_size=3) - flops(batch) == 3 * 4 * 4 * 8 * 96
+
+
+@pytest.mark.parametrize(
+    ("loss", "candidates"),
+    [
+        (LossConfig(), 2 * 4),
+        (LossConfig(contrastive="max_margin"), 2 * 4),
+        (LossConfig(contrastive="sigmoid"), 4),
+        (LossConfig(negatives_as_texts=True), 3 * 4),
+    ],
+)
+def test_logits_are_those_that_the_loss_makes(loss: LossConfig, candidates: int) -> None:
+    flops, batch = flops_of(loss=loss), columns(4)
+    assert flops(batch, world_size=2) - flops(batch) == 3 * 4 * candidates * 2 * 96
+
+
+def test_triples_of_negatives_that_the_encoder_does_not_see_cost_nothing() -> None:
+    alone, with_negatives = columns(4, negatives=False), columns(4)
+    unseen = flops_of(dataclasses.replace(DEEP, kee=dataclasses.replace(DEEP.kee, on_negatives=False)))
+    of_text = {name: column for name, column in with_negatives.items() if name != "negative_triples"}
+    assert unseen(with_negatives) == unseen(of_text)
+    knowledge = flops_of()(with_negatives) - unseen(with_negatives)
+    no_triples = {name: column for name, column in alone.items() if name != "triples"}
+    assert knowledge == unseen(alone) - unseen(no_triples)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_frozen_encoder_passes_gradients_on_to_the_words_that_are_trained(own: bool, vit: str) -> None:
+    kee = dataclasses.replace(DEEP.kee, own_embeddings=own)
+    config = Config(model=dataclasses.replace(DEEP, name=vit, kee=kee), train=TrainConfig(lr_scale_kee=0))
+    model = apply(small_model(config=config.model), config.train, torch.device("cpu"))
+    batch = columns(8)
+    tensors = {name: torch.from_numpy(column) for name, column in batch.items()}
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        features = model.train()(tensors)
+        structure_loss(features, tensors, config.loss)[0].backward()
+    patches = 8 * 2 * (64 * 16 * 16 * 3) * 16
+    found = StepFlops(unwrapped(model), config)(batch)
+    assert found == pytest.approx(counter.get_total_flops() + patches, rel=1e-3)
+
+
+def test_padding_counts_where_the_text_tower_sees_it() -> None:
+    kee = KEEConfig(enabled=False)
+    with torch.device("meta"):  # nothing is computed, and it is large
+        clip = open_clip.create_model("MobileCLIP-S1", device="meta")
+        model = StructureCLIP(clip, ModelConfig(name="MobileCLIP-S1", kee=kee))
+    flops = StepFlops(model, Config(model=model.config))
+    short, long = (columns(2, length, negatives=False) for length in (5, 20))
+    assert flops(short) == flops(long)
+
+
+def test_peaks_are_known_by_name_and_precision() -> None:
+    assert peak_flops("NVIDIA H100 80GB HBM3", "bf16") == 989.4e12
+    assert peak_flops("NVIDIA H100 PCIe", "bf16") == 756e12
+    assert peak_flops("NVIDIA A100-SXM4-40GB", "fp32") == 19.5e12
+    assert peak_flops("NVIDIA L40S", "bf16") == 362e12
+    assert peak_flops("NVIDIA GeForce RTX 4090", "fp32") == 82.6e12
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "some CPU",
+        "NVIDIA L40",
+        "NVIDIA H20",
+        "NVIDIA GeForce RTX 4090 Laptop GPU",
+        "NVIDIA A100-SXM4-40GB MIG 1g.5gb",
+    ],
+)
+def test_the_peak_of_a_device_of_a_similar_name_is_not_taken(name: str) -> None:
+    assert peak_flops(name, "bf16") is None
+
+
+def test_counting_leaves_the_model_as_it_is() -> None:
+    model = small_model().eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    StepFlops(model, Config(model=dataclasses.replace(SMALL)))
+    assert not model.clip.visual.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

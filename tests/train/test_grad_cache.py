@@ -1,0 +1,140 @@
+"""A batch in parts trains as the whole: one rank and two, every form of the loss, packed captions or not."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+
+from sclip.config import Config, ConfigError, TrainConfig
+from sclip.train.step import TrainStep, unwrapped
+from support import ranks
+from support.train_cases import (
+    FORMS,
+    ROWS,
+    Tensors,
+    batch_for,
+    config_with,
+    start,
+    training_batch,
+    whole_weights,
+)
+
+
+def trained(config: Config, rank: int = 0, world_size: int = 1) -> dict[str, Tensors]:
+    """Train three steps; return the metrics of each, and the weights after the last."""
+    step = start(config, seed=rank)
+    metrics = [step(batch_for(config, number, rank, world_size), 0.25 + 0.1 * number) for number in range(3)]
+    return {
+        "metrics": {name: torch.stack([of_step[name] for of_step in metrics]) for name in metrics[0]},
+        "weights": whole_weights(step.model),
+    }
+
+
+def assert_same(found: dict[str, Tensors], expected: dict[str, Tensors]) -> None:
+    torch.testing.assert_close(found["metrics"], expected["metrics"], rtol=1e-4, atol=1e-4)
+    apart = [
+        (found["weights"][name] - w).norm() / w.norm().clamp(min=1.0)
+        for name, w in expected["weights"].items()
+    ]
+    assert max(apart) < 1e-3
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_batch_in_parts_trains_as_the_whole_does(form: str, packed: bool) -> None:
+    expected = trained(config_with(FORMS[form], pack_text=False))
+    found = trained(config_with(FORMS[form], micro_batch=2, pack_text=packed))
+    assert expected["metrics"]["grad_norm"].min() > 0
+    assert_same(found, expected)
+
+
+def test_parts_of_one_row_and_one_part_of_all_are_the_whole_as_well() -> None:
+    expected = trained(config_with())
+    for rows in (1, ROWS):
+        assert_same(trained(config_with(micro_batch=rows)), expected)
+
+
+def on_a_rank(rank: int, world_size: int) -> dict[str, Any]:
+    return {
+        f"{sharding} {form}": trained(
+            config_with(FORMS[form], sharding=sharding, micro_batch=1, **more), rank, world_size
+        )
+        for sharding, more in (("ddp", {}), ("fsdp", {}))
+        for form in ("infonce", "sigmoid")
+    }
+
+
+@pytest.fixture(scope="module")
+def of_two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return ranks.run(on_a_rank, 2, tmp_path_factory.mktemp("parts"))
+
+
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+@pytest.mark.parametrize("form", ["infonce", "sigmoid"])
+def test_two_ranks_with_their_shares_in_parts_train_as_one_with_the_whole(
+    of_two_ranks: list[dict[str, Any]], sharding: str, form: str
+) -> None:
+    expected = trained(config_with(FORMS[form], pack_text=False))
+    for of_rank in of_two_ranks:
+        assert_same(of_rank[f"{sharding} {form}"], expected)
+
+
+def test_what_is_dropped_at_random_is_the_same_in_both_passes() -> None:
+    step = start(config_with(micro_batch=2))
+    kee = unwrapped(step.model).kee
+    assert kee is not None
+    kee.layers[0].dropout.p = 0.5  # type: ignore[union-attr, assignment]
+    features: list[Tensors] = []
+    unwrapped(step.model).register_forward_hook(lambda _, __, out: features.append(out))
+    torch.manual_seed(7)
+    step(training_batch(0), 0.25)
+    assert len(features) == 6
+    for first, again in zip(features[:3], features[3:], strict=True):
+        for name in first:
+            torch.testing.assert_close(first[name], again[name])
+    assert not torch.equal(
+        features[0]["text_features"], step.model.eval()(training_batch(0))["text_features"][:2]
+    )
+
+
+def peak_of_saved(step: TrainStep, batch: Tensors) -> int:
+    """Return the most bytes, beside the weights, that are kept to go backward at one time in a step."""
+    now = peak = 0
+    weights = {weight.untyped_storage().data_ptr() for weight in step.model.parameters()}
+
+    class Kept:
+        def __init__(self, tensor: torch.Tensor) -> None:
+            nonlocal now, peak
+            of_weights = tensor.untyped_storage().data_ptr() in weights
+            self.tensor, self.bytes = tensor, 0 if of_weights else tensor.nbytes
+            now += self.bytes
+            peak = max(peak, now)
+
+        def __del__(self) -> None:
+            nonlocal now
+            now -= self.bytes
+
+    with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor):
+        step(batch, 0.25)
+    return peak
+
+
+def test_in_parts_a_step_keeps_the_memory_of_one_part() -> None:
+    whole, parts = (
+        peak_of_saved(start(config), batch_for(config, 0))
+        for config in (config_with(), config_with(micro_batch=1))
+    )
+    assert parts < 0.5 * whole
+
+
+def test_the_share_of_a_worker_must_divide_into_parts() -> None:
+    train = TrainConfig(batch_size=12, num_workers=2, micro_batch=3)
+    assert dataclasses.replace(train, micro_batch=6).micro_batch == 6
+    for rows in (4, 12, -1):
+        with pytest.raises(
+            ConfigError, match=rf"train\.micro_batch={rows}: .* share of train\.batch_size, 6"
+        ):
+            dataclasses.replace(train, micro_batch=rows)

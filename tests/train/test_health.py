@@ -1,0 +1,298 @@
+"""Steps that are not finite: no update is made of them, they are counted, named, and too many stop every rank."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sclip.config import ConfigError, HealthConfig
+from sclip.train.health import Trace, TrainingDiverged, Watch, parameter_norms
+from sclip.train.meter import Meter
+from sclip.train.step import TrainStep, unwrapped
+from support import ranks
+from support.train_cases import (
+    FORMS,
+    ROWS,
+    WHITE,
+    Tensors,
+    batch_for,
+    config_with,
+    part_of,
+    start,
+    training_batch,
+    whole_weights,
+    with_overflow,
+)
+
+
+def poisoned(batch: Tensors, row: int) -> Tensors:
+    """Return the batch with one picture of white alone, of which `with_overflow` makes no finite feature."""
+    image = batch["image"].clone()
+    image[row] = WHITE
+    return batch | {"image": image}
+
+
+def state(step: TrainStep) -> list[Tensor]:
+    """Return copies of this rank's weights and of all that the optimizer remembers."""
+    tensors = [*step.model.state_dict().values()]
+    tensors += [value for of_one in step.optimizer.state.values() for value in of_one.values()]
+    return [(t.to_local() if isinstance(t, DTensor) else t).detach().clone() for t in tensors]
+
+
+def equal(found: list[Tensor], expected: list[Tensor]) -> bool:
+    return len(found) == len(expected) and all(map(torch.equal, found, expected))
+
+
+# The step
+
+
+def steps_around_a_bad_one(rank: int, world_size: int, **train: Any) -> dict[str, Any]:
+    """Train a step, one whose last row is poisoned (of the last rank), and one again; and without the bad one."""
+    config = config_with(learning_rate=1e-2, **train)
+
+    def share(number: int) -> Tensors:
+        return part_of(training_batch(number), rank, world_size)
+
+    def bad(number: int) -> Tensors:
+        return part_of(poisoned(training_batch(number), ROWS - 2), rank, world_size)
+
+    step, without = with_overflow(start(config)), with_overflow(start(config))
+    fresh = state(step)
+    first = step(bad(7), 0.5)
+    untouched = equal(state(step)[: len(fresh)], fresh)
+    step(share(0), 0.5)
+    without(share(0), 0.5)
+    before = state(step)
+    metrics = step(bad(1), 0.5)
+    kept = equal(state(step), before)
+    step(share(2), 0.5)
+    without(share(2), 0.5)
+    return {
+        "skipped": [first["skipped"].item(), metrics["skipped"].item()],
+        "finite": [math.isfinite(metrics[name]) for name in ("loss", "grad_norm")],
+        "kept": [untouched, kept],
+        "moved": not equal(state(step), before),
+        "as without": equal(state(step), state(without)),
+    }
+
+
+WAYS: dict[str, dict[str, Any]] = {
+    "ddp": {"sharding": "ddp"},
+    "ddp in parts": {"sharding": "ddp", "micro_batch": 1},
+    "fsdp": {"sharding": "fsdp"},
+    "fsdp in parts, bf16": {"sharding": "fsdp", "micro_batch": 1, "precision": "bf16"},
+}
+
+
+def on_a_rank(rank: int, world_size: int) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        case: steps_around_a_bad_one(rank, world_size, **of) for case, of in WAYS.items()
+    }
+    for sharding in ("ddp", "fsdp"):
+        step = start(config_with(sharding=sharding))
+        norms = {name: norm.item() for name, norm in parameter_norms(step.model).items()}
+        found[f"norms {sharding}"] = norms, whole_weights(step.model)
+        found[f"told {sharding}"] = told_by(step, rank, world_size)
+    return found
+
+
+def told_by(step: TrainStep, rank: int, world_size: int) -> str:
+    """Return the error after a bad step between good ones, whose shards each rank knows in part."""
+    watch, with_overflow_ = Watch(HealthConfig(), "s3://data/{}.tar".format), with_overflow(step)
+    for number in range(4):
+        batch = training_batch(number)
+        if number in (2, 3):
+            batch = poisoned(batch, ROWS - 2)
+        metrics = with_overflow_(part_of(batch, rank, world_size), 0.5)
+        watch.add(number + 11, metrics, np.array([number, number, 10 * (rank + 1)]))
+    with pytest.raises(TrainingDiverged) as raised:
+        watch.look(0, lambda: "/runs/a/step-00000010")
+    return str(raised.value)
+
+
+@pytest.fixture(scope="module", params=[1, 2])
+def of_ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    return ranks.run(on_a_rank, request.param, tmp_path_factory.mktemp("health"))
+
+
+@pytest.mark.parametrize("case", WAYS)
+def test_a_step_that_is_not_finite_on_one_rank_changes_no_bit_on_any(of_ranks: list[Any], case: str) -> None:
+    for of_rank in of_ranks:
+        found = of_rank[case]
+        assert found["skipped"] == [1.0, 1.0]
+        assert found["finite"] == [False, False]
+        assert found["kept"] == [True, True]
+        assert found["moved"]
+        assert found["as without"]
+
+
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+def test_the_norms_of_the_parts_are_those_of_the_whole_weights(of_ranks: list[Any], sharding: str) -> None:
+    for of_rank in of_ranks:
+        norms, weights = of_rank[f"norms {sharding}"]
+        parts = {
+            "norm_image": [name for name in weights if name.startswith("clip.visual.")],
+            "norm_text": [n for n in weights if n.startswith("clip.") and not n.startswith("clip.visual.")],
+            "norm_kee": [name for name in weights if name.startswith("kee.")],
+        }
+        assert norms.keys() == parts.keys()
+        for part, names in parts.items():
+            expected = math.sqrt(sum(float(weights[name].double().square().sum()) for name in names))
+            assert norms[part] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+def test_every_rank_names_the_first_bad_step_with_the_shards_of_all(
+    of_ranks: list[Any], sharding: str
+) -> None:
+    (told,) = {of_rank[f"told {sharding}"] for of_rank in of_ranks}
+    assert told.startswith(
+        "step 13: loss is nan, grad_norm is nan at logit scale 14.3, learning rate 7.50e-04"
+    )
+    shards = ["s3://data/10.tar", "s3://data/2.tar", "s3://data/20.tar"]
+    assert f"of {', '.join(shards[: 1 + len(of_ranks)])}; no update" in told
+    assert "the last good checkpoint is /runs/a/step-00000010" in told
+    assert "health.on_nonfinite=skip" in told
+
+
+@pytest.mark.parametrize("bad", [math.inf, -math.inf])
+def test_an_infinite_feature_is_seen_too(bad: float) -> None:
+    step = with_overflow(start(config_with()), bad)
+    assert step(training_batch(0), 0.5)["skipped"] == 0
+    assert step(poisoned(training_batch(1), 0), 0.5)["skipped"] == 1
+
+
+def test_a_gradient_that_is_not_finite_is_seen_where_the_loss_is() -> None:
+    step = start(config_with())
+    weight = next(unwrapped(step.model).parameters())
+    weight.register_hook(lambda gradient: gradient * math.inf)
+    before = state(step)
+    metrics = step(training_batch(0), 0.5)
+    assert math.isfinite(metrics["loss"])
+    assert metrics["skipped"] == 1
+    assert equal(state(step)[: len(before)], before)
+
+
+class Reads(TorchDispatchMode):
+    """Notes the operations whose result, or its shape, the host must wait for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        by_mask = name in ("index", "index_put_") and any(
+            i is not None and i.dtype == torch.bool for i in args[1]
+        )
+        if by_mask or name in ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2"):
+            self.found.append(name)
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("micro_batch", [0, 2])
+@pytest.mark.parametrize("form", FORMS)
+def test_nothing_of_a_step_is_read_on_the_host_before_a_report(
+    form: str, micro_batch: int, packed: bool
+) -> None:
+    config = config_with(FORMS[form], micro_batch=micro_batch, pack_text=packed)
+    step, meter, watch = start(config), Meter(torch.device("cpu")), Watch(HealthConfig(), str)
+    step(batch_for(config, 0), 0.5)
+    batch = batch_for(config, 1)
+    with Reads() as reads:
+        found = step(batch, 0.5)
+        meter.add(found, samples=ROWS)
+        watch.add(1, found, np.arange(ROWS))
+    assert reads.found == []
+    with Reads() as reads:
+        watch.look(0, lambda: "none yet")
+        assert float(found["loss"]) > 0
+    assert reads.found == ["_local_scalar_dense"]  # of the line above: a list is read without any
+
+
+# The count
+
+
+def metrics(skipped: bool) -> Tensors:
+    loss = torch.tensor(math.inf if skipped else 1.0)
+    values = {"loss": loss, "grad_norm": torch.tensor(1.0), "skipped": torch.tensor(float(skipped))}
+    return values | {"logit_scale": torch.tensor(14.3), "learning_rate": torch.tensor(1e-3)}
+
+
+def looked(watch: Watch, skipped: list[bool], before: int, first: int = 1) -> int:
+    for number, bad in enumerate(skipped, start=first):
+        watch.add(number, metrics(bad), np.array([number]))
+    return watch.look(before, lambda: "none yet")
+
+
+def test_a_look_counts_the_steps_since_the_last_one() -> None:
+    watch = Watch(HealthConfig(on_nonfinite="skip", max_skipped=3), str)
+    assert looked(watch, [False, True, False, True], before=0) == 2
+    assert looked(watch, [False], before=2, first=5) == 0
+    assert looked(watch, [True], before=2, first=6) == 1
+    assert watch.look(3, lambda: "none yet") == 0
+
+
+def test_one_more_than_may_be_skipped_stops_and_is_the_one_that_is_named() -> None:
+    watch = Watch(HealthConfig(on_nonfinite="skip", max_skipped=3), str)
+    with pytest.raises(
+        TrainingDiverged, match=r"^step 4: loss is inf at .* are of 4; .*max_skipped=3"
+    ) as raised:
+        looked(watch, [True, False, True, True, True], before=1)
+    assert "on_nonfinite=skip" not in str(raised.value)
+    with pytest.raises(TrainingDiverged, match=r"^step 9"):
+        looked(watch, [True], before=5, first=9)  # a run resumed with a lower bound
+
+
+def test_a_run_resumed_with_a_lower_bound_goes_on_while_its_steps_are_finite() -> None:
+    watch = Watch(HealthConfig(on_nonfinite="skip", max_skipped=3), str)
+    assert looked(watch, [False, False], before=5) == 0
+
+
+def test_many_shards_are_told_by_their_number() -> None:
+    watch = Watch(HealthConfig(), "{:02d}".format)
+    watch.add(1, metrics(True), np.arange(20))
+    with pytest.raises(TrainingDiverged, match="of 00, 01, 02, 03, 04, 05, 06, 07 and 12 more;"):
+        watch.look(0, lambda: "none yet")
+
+
+# The trace and the config
+
+
+@pytest.mark.parametrize(("steps", "traced"), [((2, 3), 3), ((4, 9), 2), ((0, 0), 0), ((9, 1), 0)])
+def test_a_trace_holds_the_chosen_steps_and_no_other(
+    tmp_path: Path, steps: tuple[int, int], traced: int
+) -> None:
+    file = tmp_path / "trace.json.gz"
+    trace = Trace(steps, file)
+    for step in range(1, 6):
+        trace.before(step)
+        with torch.profiler.record_function("a step"):
+            torch.ones(2).add_(1)
+    trace.close()
+    assert file.exists() == bool(traced)
+    if traced:
+        events = json.loads(gzip.decompress(file.read_bytes()))["traceEvents"]
+        assert [event["name"] for event in events].count("a step") == traced
+
+
+@pytest.mark.parametrize("steps", [(0, 1), (1, 0), (-1, -1), (3, -1)])
+def test_steps_to_profile_are_a_first_one_and_a_number(steps: tuple[int, int]) -> None:
+    with pytest.raises(ConfigError, match=r"health\.profile_steps=.*0 0: none"):
+        HealthConfig(profile_steps=steps)
+
+
+def test_none_skipped_is_written_as_stop() -> None:
+    with pytest.raises(ConfigError, match=r"health\.max_skipped=0: at least 1 \(or on_nonfinite=stop\)"):
+        HealthConfig(max_skipped=0)

@@ -1,0 +1,98 @@
+"""A run over many shards takes no more memory in its last epochs than in its second."""
+
+from __future__ import annotations
+
+import io
+import statistics
+import tarfile
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray
+from PIL import Image
+from rich.console import Console
+
+from sclip.config.loader import load
+from sclip.run import pretrain
+from sclip.run.progress import Progress
+from support.paths import ROOT
+from support.ray_head import Head
+
+pytestmark = pytest.mark.cluster
+
+SHARDS, PER_SHARD, EPOCHS = 200, 4, 5
+MB = 2**20
+PROCESSES = {"MapWorker": "encoders", "RayTrainWorker": "workers", "SplitCoordinator": "splitter"}
+
+
+def write_shards(folder: Path) -> None:
+    """Write 200 shards of 4 samples, every caption another one."""
+    colours = "red green blue yellow purple orange black white".split()
+    for number in range(SHARDS):
+        with tarfile.open(folder / f"{number:03d}.tar", "w") as tar:
+            for index in range(PER_SHARD):
+                at = number * PER_SHARD + index
+                first, second = colours[at % 8], colours[at // 8 % 8]
+                image = io.BytesIO()
+                Image.new("RGB", (80, 64), (at % 256, 99, index * 60)).save(image, "JPEG")
+                caption = f"a {first} dog chasing {number} {second} cats"
+                for suffix, body in (("jpg", image.getvalue()), ("txt", caption.encode())):
+                    member = tarfile.TarInfo(f"{at:06d}.{suffix}")
+                    member.size = len(body)
+                    tar.addfile(member, io.BytesIO(body))
+
+
+def memory() -> dict[str, float]:
+    """Return the bytes of the driver, of each kind of process and of Ray's objects, and what Ray spilled."""
+    found: defaultdict[str, float] = defaultdict(float)
+    found["driver"] = psutil.Process().memory_info().rss
+    for process in psutil.process_iter(["cmdline"]):
+        title = " ".join(process.info["cmdline"] or ())
+        for name, kind in PROCESSES.items():
+            if title.startswith("ray::") and name in title:
+                memory = process.memory_info()
+                # of one process, without what it maps of the object store
+                found[kind] = max(found[kind], memory.rss - memory.shared)
+    store = ray._private.internal_api.get_memory_info_reply(
+        ray._private.internal_api.get_state_from_address()
+    ).store_stats
+    found["objects"], found["spilled"] = store.object_store_bytes_used, store.spilled_bytes_total
+    return found
+
+
+def test_neither_driver_nor_actors_nor_the_object_store_grow_from_the_second_epoch_to_the_fifth(
+    head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", head.address)
+    (shards := tmp_path / "shards").mkdir()
+    write_shards(shards)
+    of_epoch: defaultdict[int, list[dict[str, float]]] = defaultdict(list)
+    shown = Progress.report
+
+    def report(self: Progress, report: dict[str, Any]) -> None:
+        shown(self, report)
+        if report["kind"] == "metrics":
+            of_epoch[int(report["metrics"]["epoch"])].append(memory())
+
+    monkeypatch.setattr(Progress, "report", report)
+    given = (
+        f"data.shards={shards}/*.tar", f"run.storage={tmp_path}", "run.name=many", "model.kee.layers=1",
+        f"train.epochs={EPOCHS}", "train.batch_size=16", "train.num_workers=1", "train.worker_cpus=0.4",
+        "train.log_every=5", "data.actor_cpus=0.4", "data.actors_max=1", "data.block_samples=16", "checkpoint.every=50",
+        "evaluate.retrieval_images=8",
+    )  # fmt: skip
+    config = load(given, folder=ROOT / "jobs" / "configs", default="scenes", description="")
+    try:
+        summary = pretrain.pretrain(config, Console(file=io.StringIO()))
+    finally:
+        ray.shutdown()
+    assert summary.trained["samples"] == SHARDS * PER_SHARD * EPOCHS
+    for kind in ("driver", *PROCESSES.values(), "objects"):
+        second, fifth = (statistics.median(m[kind] for m in of_epoch[epoch]) for epoch in (1, EPOCHS - 1))
+        assert second > 0, kind
+        assert fifth - second < max(0.05 * second, 8 * MB), (kind, second / MB, fifth / MB)
+    spilled = [m["spilled"] for of in of_epoch.values() for m in of]
+    assert spilled[0] == spilled[-1]

@@ -1,0 +1,159 @@
+"""Without negatives and knowledge encoder a run is open_clip's: the same losses, step by step, of the same weights."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from open_clip.loss import ClipLoss, SigLipLoss
+from open_clip_train.train import train_one_epoch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from sclip.config import Config, KEEConfig, LossConfig, ModelConfig
+from sclip.model import build_model
+from sclip.model.export import export_state
+from sclip.train.optimizer import learning_rate
+from sclip.train.step import TrainStep, unwrapped
+from support import ranks
+from support.train_cases import ROWS, VIT, batch_for, config_with, part_of, start, training_batch
+
+STEPS = 10
+NAME = VIT.name
+
+
+def config_for(form: str, **train: Any) -> Config:
+    loss = LossConfig(contrastive=form, negatives="none")  # type: ignore[arg-type]
+    bias = -10.0 if form == "sigmoid" else 0.0
+    config = config_with(loss, **train)
+    model = ModelConfig(name=NAME, logit_bias=bias, kee=KEEConfig(enabled=False))
+    return Config(model=model, loss=loss, train=config.train)
+
+
+def whole(number: int) -> dict[str, Tensor]:
+    """Return a step's batch in which every row counts, as open_clip takes every row."""
+    return training_batch(number, VIT) | {"valid": torch.ones(ROWS, dtype=torch.bool)}
+
+
+def ours(config: Config, rank: int = 0, world_size: int = 1) -> list[float]:
+    """Train our step, with captions packed as the config asks; return the global loss of each step."""
+    step = start_from(config)
+    every = {"valid": torch.ones(ROWS // world_size, dtype=torch.bool)}
+    losses = []
+    for number in range(STEPS):
+        batch = batch_for(config, number, rank, world_size) | every
+        assert ("packed_text" in batch) == config.train.pack_text
+        losses.append(step(batch, number / STEPS)["loss"].item())
+    return losses
+
+
+def start_from(config: Config) -> TrainStep:
+    return start(config, seed=0)
+
+
+def theirs(config: Config, loss: nn.Module, rank: int = 0, world_size: int = 1) -> list[float]:
+    """Train open_clip's model with its own epoch function, one batch an epoch; return the losses that it computes."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    bias = config.model.logit_bias or None
+    clip = open_clip.create_model(NAME, output_dict=True, init_logit_bias=bias)
+    state = unwrapped(start_from(config).model) if world_size == 1 else build(config)
+    clip.load_state_dict(open_clip_state(state))
+    model = DistributedDataParallel(clip) if world_size > 1 else clip
+    named = list(clip.named_parameters())
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for _, p in named if p.ndim < 2], "weight_decay": 0.0},
+            {"params": [p for _, p in named if p.ndim >= 2], "weight_decay": config.train.weight_decay},
+        ],
+        lr=0.0, betas=(0.9, config.train.beta2), eps=1e-6,
+    )  # fmt: skip
+    losses: list[float] = []
+
+    def seen(**features: Any) -> Any:
+        found = loss(**features)
+        losses.append(float(sum(found.values())))
+        return found
+
+    args = argparse.Namespace(
+        device="cpu", precision="fp32", distill=False, accum_freq=1, skip_scheduler=False, horovod=False,
+        grad_clip_norm=config.train.max_grad_norm, log_every_n_steps=1 << 30, wandb=False, batch_size=ROWS,
+        world_size=world_size, rank=rank, local_rank=rank, distributed=world_size > 1, log_local=False,
+    )  # fmt: skip
+    for number in range(STEPS):
+        rate = learning_rate(number / STEPS, config.train)
+
+        def schedule(_: int, rate: float = rate) -> None:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+
+        data = {"train": OneBatch(part_of(whole(number), rank, world_size))}
+        train_one_epoch(model, data, seen, 0, optimizer, None, schedule, None, args)
+    return losses
+
+
+def build(config: Config) -> Any:
+    torch.manual_seed(0)
+    return build_model(config.model)
+
+
+def open_clip_state(model: Any) -> dict[str, Tensor]:
+    state = export_state(model)
+    return {name.removeprefix("clip."): tensor for name, tensor in state.items() if name.startswith("clip.")}
+
+
+class OneBatch:
+    """A data source of one batch, normalised as our model does it on the device."""
+
+    def __init__(self, batch: dict[str, Tensor]) -> None:
+        model = open_clip.create_model(NAME)
+        mean, std = (torch.tensor(model.visual.preprocess_cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
+        self.batch = ((batch["image"].float() / 255 - mean) / std, batch["text"].long())
+        self.dataloader = self
+        self.num_batches, self.num_samples = 1, len(batch["image"])
+
+    def set_epoch(self, epoch: int) -> None:
+        pass
+
+    def __iter__(self) -> Any:
+        return iter([self.batch])
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("form", ["infonce", "sigmoid"])
+def test_ten_steps_have_the_losses_of_open_clips_own_training(form: str, packed: bool) -> None:
+    config = config_for(form, pack_text=packed)
+    loss: Callable[..., Any] = ClipLoss() if form == "infonce" else SigLipLoss()
+    expected = theirs(config, loss)  # type: ignore[arg-type]
+    found = ours(config)
+    assert len(expected) == STEPS
+    assert expected[-1] < expected[0] - 0.1
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def on_a_rank(rank: int, world_size: int, form: str) -> dict[str, list[float]]:
+    config = config_for(form, sharding="ddp")
+    place = {"rank": rank, "world_size": world_size}
+    loss: Any = SigLipLoss(**place)
+    if form == "infonce":
+        loss = ClipLoss(local_loss=True, gather_with_grad=True, **place)
+    return {
+        "theirs": theirs(config, loss, rank, world_size),
+        "ddp": ours(config, rank, world_size),
+        "fsdp": ours(config_for(form, sharding="fsdp"), rank, world_size),
+    }
+
+
+@pytest.mark.parametrize("form", ["infonce", "sigmoid"])
+def test_on_two_ranks_the_mean_of_open_clips_local_losses_is_ours(tmp_path: Any, form: str) -> None:
+    """The sigmoid loss too: open_clip divides a rank's pairs by its own rows, ours all pairs by all rows."""
+    of_ranks = ranks.run(on_a_rank, 2, tmp_path, form)
+    expected = [sum(losses) / 2 for losses in zip(*(of_rank["theirs"] for of_rank in of_ranks), strict=True)]
+    assert expected[-1] < expected[0] - 0.1
+    for of_rank in of_ranks:
+        assert of_rank["ddp"] == pytest.approx(expected, rel=1e-4)
+        assert of_rank["fsdp"] == pytest.approx(expected, rel=1e-4)
