@@ -29,6 +29,7 @@ import re
 import time
 from collections.abc import Callable
 
+import sclip
 from sclip.config import ConfigError, EvaluateConfig
 
 PROGRESS_S = 10.0
@@ -106,7 +107,6 @@ def main(argv: list[str] | None = None) -> int:
     from sclip.evaluate.compare import compare
     from sclip.evaluate.pool import Pool
     from sclip.evaluate.result import EVALUATION_FILE, EvaluationError
-    from sclip.inference.models import open_model
     from sclip.launch import cluster
     from sclip.model import ModelError
     from sclip.registry import RegistryError
@@ -124,7 +124,7 @@ def main(argv: list[str] | None = None) -> int:
         exclusions = runner.exclusions_of(given.exclude)
         tasks = runner.prepared([entry.task() for entry in entries], given.partial, exclusions)
         here = "cpu" if given.workers else given.device  # the actors have the GPUs
-        scorers = [open_model(name, here, given.tracking_uri, given.storage) for name in given.models]
+        scorers = [sclip.load(name, here, given.tracking_uri, given.storage) for name in given.models]
         given.out.mkdir(parents=True, exist_ok=True)
         if given.workers:
             capacity = cluster.connect()

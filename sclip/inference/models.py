@@ -6,18 +6,18 @@ exported/                         an export of ours, also by its file, or a fold
 weights.safetensors               a file of weights that says its architecture
 ViT-B-32:openai                   an open_clip architecture with a tag, or with a file of weights
 ViT-B-32:                         the same with random weights, always the same ones
-models:/structure-clip@champion   a version of the registry
+
+`sclip.load` adds the versions of the registry, models:/structure-clip@champion.
 """
 
 from __future__ import annotations
 
 import re
-import tempfile
 from pathlib import Path
 
 import torch
 
-from sclip.config import Config, KEEConfig, ModelConfig
+from sclip.config import KEEConfig, ModelConfig
 from sclip.inference import convert
 from sclip.inference.scorer import Scorer
 from sclip.model import ModelError, StructureCLIP, build_model
@@ -34,18 +34,15 @@ _FORMS = (
 )
 
 
-def open_model(
-    name: str | Path, device: str = "cpu", tracking_uri: str = "", storage: str | Path = "~/sclip"
-) -> Scorer:
+def open_model(name: str | Path, device: str = "cpu", storage: str | Path = "~/sclip") -> Scorer:
     """Return the model that a name means, with its parser and tokenizer.
 
     Args:
         name: any of the forms above; what is there as a file or folder is taken for that before a run of this name.
         device: "cpu", "cuda" or "cuda:1".
-        tracking_uri: the MLflow store of `models:/` names; empty: the SQLite store of `storage`.
         storage: `run.storage`, below whose `runs` a run's name is looked for.
 
-    Raises ModelError, CheckpointError, RegistryError, ParserError or StorageError, one line with what was found and
+    Raises ModelError, CheckpointError, ParserError or StorageError, one line with what was found and
     what to do.
     """
     if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
@@ -55,10 +52,6 @@ def open_model(
     text = str(name)
     if not text.strip():
         raise ModelError(f"{text!r}: names no model; name {_FORMS}")
-    if text.startswith("models:/"):
-        if not re.fullmatch(r"models:/[^/@]+[/@][^/@]+", text):
-            raise ModelError(f"{mask(text)!r}: write models:/NAME@ALIAS or models:/NAME/VERSION")
-        return _registered(text, device, tracking_uri, storage)
     named = place(text) if "://" in text else Path(text).expanduser()
     for path in (named, place(str(storage)) / "runs" / text):
         if path.exists():
@@ -67,15 +60,6 @@ def open_model(
     if separator and not source.startswith("//"):
         return Scorer(_of_architecture(architecture, source), device=device)
     raise ModelError(f"{mask(text)!r}: no such model; name {_FORMS}")
-
-
-def _registered(name: str, device: str, tracking_uri: str, storage: str | Path) -> Scorer:
-    # mlflow takes seconds to import.
-    from sclip import registry, tracking
-
-    uri = tracking_uri or tracking.store_uri(Config(), str(storage))
-    with tempfile.TemporaryDirectory() as folder:
-        return Scorer.load(registry.download(name, uri, folder), device)
 
 
 def _of_path(path: Place, device: str) -> Scorer:

@@ -18,7 +18,6 @@ from typing import Any
 
 from ray.util.metrics import Counter, Gauge
 
-from sclip.run.stopping import Stopped
 from sclip.train.health import TrainingDiverged
 
 __all__ = ["COUNTERS", "GAUGES", "Exported"]
@@ -103,7 +102,7 @@ class Exported:
     ) -> None:
         if str(error).startswith(TrainingDiverged.__name__):
             self._set({"sclip_nonfinite_steps": self._values.get("sclip_nonfinite_steps", 0) + 1})
-        elif isinstance(error, Stopped) or not isinstance(error, Exception):
+        elif not isinstance(error, Exception):  # a signal ended it
             self._set({"sclip_training": 0})
         self._ended.set()
         self._thread.join()

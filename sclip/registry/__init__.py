@@ -14,7 +14,7 @@ from sclip.registry.measured import evaluation_of, record
 from sclip.registry.promotion import Promotion, decide, promote_by_hand, roll_back
 from sclip.registry.requirements import pip_requirements
 from sclip.registry.store import CANDIDATE, CHAMPION, RegistryError, connect, find
-from sclip.registry.versions import download, register
+from sclip.registry.versions import download, open_version, register
 
 __all__ = [
     "CANDIDATE",
@@ -29,6 +29,7 @@ __all__ = [
     "evaluation_of",
     "find",
     "judge",
+    "open_version",
     "pip_requirements",
     "promote_by_hand",
     "record",

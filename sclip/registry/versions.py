@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,16 +23,20 @@ from mlflow.models import Model
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from PIL import Image
 
+from sclip.config import Config
 from sclip.evaluate.result import EVALUATION_FILE, Evaluation
-from sclip.inference.scorer import read_parser
+from sclip.inference.models import open_model
+from sclip.inference.scorer import Scorer, read_parser
+from sclip.model import ModelError
 from sclip.model.weights import WEIGHTS_FILE
 from sclip.registry.measured import MODEL_TAG, tags_of, without_pictures
 from sclip.registry.requirements import pip_requirements
 from sclip.registry.signature import MODEL_CONFIG, SIGNATURE
 from sclip.registry.store import CANDIDATE, RegistryError, fetch, quiet, refusals
 from sclip.storage.masking import mask
+from sclip.tracking import store_uri
 
-__all__ = ["GATES_TAG", "download", "register"]
+__all__ = ["GATES_TAG", "download", "open_version", "register"]
 
 GATES_TAG = "sclip.gates"
 """The gates of the config that a version was trained with, as JSON."""
@@ -109,6 +114,24 @@ def download(source: str, uri: str, folder: str | Path) -> Path:
     if weights is None:
         raise RegistryError(f"{source} is no Structure-CLIP model: no artifact of it holds {WEIGHTS_FILE}")
     return weights.parent
+
+
+def open_version(source: str, device: str, tracking_uri: str, storage: str | Path) -> Scorer:
+    """Return a registered model with its parser and tokenizer.
+
+    Args:
+        source: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+        device: as of `open_model`.
+        tracking_uri: the MLflow store; empty: the SQLite store of `storage`.
+        storage: `run.storage`.
+
+    Raises ModelError for a name of another form, else as `download` and `Scorer.load`.
+    """
+    if not re.fullmatch(r"models:/[^/@]+[/@][^/@]+", source):
+        raise ModelError(f"{mask(source)!r}: write models:/NAME@ALIAS or models:/NAME/VERSION")
+    uri = tracking_uri or store_uri(Config(), str(storage))
+    with tempfile.TemporaryDirectory() as folder:
+        return open_model(download(source, uri, folder), device)
 
 
 def _create(client: MlflowClient, model_name: str) -> None:

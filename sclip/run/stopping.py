@@ -17,8 +17,8 @@ from types import FrameType
 __all__ = ["Stopped", "ends_on_sigterm", "run"]
 
 
-class Stopped(RuntimeError):
-    """A program was told to end; one line that says what it left."""
+class Stopped(BaseException):
+    """Raised at a signal to end, as KeyboardInterrupt is; one line that says what was left."""
 
 
 @contextlib.contextmanager

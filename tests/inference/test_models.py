@@ -102,14 +102,14 @@ def test_each_form_says_what_is_wrong_with_it(tmp_path: Path) -> None:
         open_model("")
     for name in ("models:/", "models:/name", "models:/a/b/c"):
         with pytest.raises(ModelError, match=f"'{name}': write models:/NAME@ALIAS or models:/NAME/VERSION"):
-            open_model(name, storage=tmp_path)
+            sclip.load(name, storage=tmp_path)
     started = tmp_path / "runs" / "started"
     started.mkdir(parents=True)
     (started / "config.json").write_text("{}")
     with pytest.raises(ModelError, match="a run without a checkpoint yet"):
         open_model("started", storage=tmp_path)
     with pytest.raises(RegistryError, match="cannot be had"):
-        open_model("models:/nothing@champion", storage=tmp_path)
+        sclip.load("models:/nothing@champion", storage=tmp_path)
 
 
 def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from support.paths import ROOT
 
 PROGRAM = """
 import sys, threading, time
-from sclip import stopping
+from sclip.run import stopping
 
 asked = threading.Event()
 
