@@ -149,7 +149,7 @@ def _save(path: Path, directory: Path, requirements: list[str], run_id: str, mod
     Image.new("RGB", (32, 32), "red").save(picture, "PNG")
     mlflow.pyfunc.save_model(
         str(path),
-        python_model=str(package / "pyfunc_model.py"),
+        python_model=str(package / "registry" / "pyfunc_model.py"),
         code_paths=[str(package)],
         artifacts={"model": str(directory.absolute())},
         signature=SIGNATURE,
