@@ -1,7 +1,7 @@
 """Versions of the registered model: an exported model and what was measured of it in, and the same out again.
 
 A version is whole: weights, parser, tokenizer and transform, with a copy of this package, the pinned
-libraries, a signature and an example. It is logged as code (`sclip.registry.pyfunc_model`): nothing is pickled. Its
+libraries, a signature and an example. It is logged as code (`sclip.inference.pyfunc_model`): nothing is pickled. Its
 evaluation lies beside it, so that the gates of later versions have its intervals and its cases.
 """
 
@@ -27,11 +27,11 @@ from sclip.config import Config
 from sclip.evaluate.result import EVALUATION_FILE, Evaluation
 from sclip.inference.models import open_model
 from sclip.inference.scorer import Scorer, read_parser
+from sclip.inference.signature import MODEL_CONFIG, SIGNATURE
 from sclip.model import ModelError
 from sclip.model.weights import WEIGHTS_FILE
 from sclip.registry.measured import MODEL_TAG, tags_of, without_pictures
 from sclip.registry.requirements import pip_requirements
-from sclip.registry.signature import MODEL_CONFIG, SIGNATURE
 from sclip.registry.store import CANDIDATE, RegistryError, fetch, quiet, refusals
 from sclip.storage.masking import mask
 from sclip.tracking import store_uri
@@ -149,7 +149,7 @@ def _save(path: Path, directory: Path, requirements: list[str], run_id: str, mod
     Image.new("RGB", (32, 32), "red").save(picture, "PNG")
     mlflow.pyfunc.save_model(
         str(path),
-        python_model=str(package / "registry" / "pyfunc_model.py"),
+        python_model=str(package / "inference" / "pyfunc_model.py"),
         code_paths=[str(package)],
         artifacts={"model": str(directory.absolute())},
         signature=SIGNATURE,

@@ -25,7 +25,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from sclip.data.images import ImageError
 from sclip.inference.scorer import Scorer
-from sclip.registry.signature import CAPTION, IMAGE, MODEL_CONFIG, OUTPUTS
+from sclip.inference.signature import CAPTION, IMAGE, MODEL_CONFIG, OUTPUTS
 
 
 class StructureCLIPModel(PythonModel):  # type: ignore[misc]  # mlflow is untyped
