@@ -23,7 +23,7 @@ from sclip.config.loader import read_yaml
 from sclip.evaluate import kinds
 from sclip.evaluate.benchmarks import BenchmarkError, Task
 from sclip.evaluate.kinds import PATHS
-from sclip.storage.place import Place, address, kept, place
+from sclip.storage.paths import StoragePath, address, cached_copy, storage_path
 
 __all__ = ["Entry", "from_options", "names", "read"]
 
@@ -61,14 +61,14 @@ def read(suite: str, root: str | Path, defaults: Mapping[str, Any] | None = None
 
     Raises BenchmarkError naming the file, the benchmark and the nearest name.
     """
-    base: Place = Path(root).expanduser().absolute()
-    path: Place = _FOLDER / f"{suite}.yaml"
+    base: StoragePath = Path(root).expanduser().absolute()
+    path: StoragePath = _FOLDER / f"{suite}.yaml"
     if suite not in names():
-        path, base = place(suite), place(suite).parent
+        path, base = storage_path(suite), storage_path(suite).parent
         if not path.is_file():
             raise BenchmarkError(f"suite {suite!r}: no such file, and {kinds.nearest(suite, set(names()))}")
     try:
-        tree = read_yaml(kept(path))
+        tree = read_yaml(cached_copy(path))
     except ConfigError as error:
         raise BenchmarkError(str(error)) from error
     found: list[Entry] = []
@@ -109,7 +109,9 @@ def from_options(
     return _each_once(found, "--benchmark")
 
 
-def _entry(place: str, name: object, options: object, base: Place, defaults: Mapping[str, Any]) -> Entry:
+def _entry(
+    place: str, name: object, options: object, base: StoragePath, defaults: Mapping[str, Any]
+) -> Entry:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise BenchmarkError(f"{place}: a benchmark's name has letters, digits, '-', '_' and '.' only")
     if not isinstance(options, dict) or not isinstance(options.get("kind"), str):
@@ -122,7 +124,7 @@ def _entry(place: str, name: object, options: object, base: Place, defaults: Map
     found = kinds.checked(kind, given, place)
     for option in PATHS:
         if option in found:
-            found[option] = kept(base / found[option])
+            found[option] = cached_copy(base / found[option])
     if "shards" in found:
         found["shards"] = tuple(
             p if "://" in p else address(base / Path(p).expanduser()) for p in found["shards"]
@@ -130,7 +132,9 @@ def _entry(place: str, name: object, options: object, base: Place, defaults: Map
     return Entry(name, kind, found)
 
 
-def _included(path: Place, of: object, root: str | Path, defaults: Mapping[str, Any] | None) -> list[Entry]:
+def _included(
+    path: StoragePath, of: object, root: str | Path, defaults: Mapping[str, Any] | None
+) -> list[Entry]:
     if not isinstance(of, list) or not all(isinstance(name, str) for name in of):
         raise BenchmarkError(f"{path}: {_INCLUDE} must be a list of suites: {', '.join(names())}")
     for name in of:

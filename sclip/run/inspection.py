@@ -34,7 +34,7 @@ from sclip.model import Tokenizer, image_size
 from sclip.prepare.annotate import usable_stamp
 from sclip.report.visit import Choice, Encoded, Picture, Seen, Slot, Token, Visit
 from sclip.storage.masking import is_masked, mask
-from sclip.storage.place import place
+from sclip.storage.paths import storage_path
 from sclip.train.recorded import read_recorded
 
 __all__ = ["InspectionError", "Run", "inspect_sample", "of_run"]
@@ -59,7 +59,7 @@ class Run:
 
 def of_run(name: str, storage: str) -> Run:
     """Return the run of a folder, or of a name in a storage folder. Raises ConfigError where there is none."""
-    for folder in (place(name), place(storage) / "runs" / name):
+    for folder in (storage_path(name), storage_path(storage) / "runs" / name):
         if (folder / "config.json").is_file():
             break
     else:

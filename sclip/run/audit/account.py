@@ -25,7 +25,7 @@ from sclip.run.audit.fates import (
 from sclip.run.audit.records import AuditError, Plan, Rejection, read_ledger, read_plan, read_quarantine
 from sclip.run.audit.tars import Tar, count_tars
 from sclip.storage.masking import mask
-from sclip.storage.place import Place
+from sclip.storage.paths import StoragePath
 from sclip.storage.retries import ShardError, expand
 
 __all__ = ["Audit", "AuditError", "Quarantined", "Rows", "audit"]
@@ -87,7 +87,7 @@ class Audit:
         return not (self.missed or self.repeated or self.unknown)
 
 
-def audit(run: Place, shards: Sequence[str] = ()) -> Audit:
+def audit(run: StoragePath, shards: Sequence[str] = ()) -> Audit:
     """Return what became of every row that the run of a folder was to visit.
 
     Args:
