@@ -54,7 +54,7 @@ from sclip.scenegraph import ParserError, parser_version
 from sclip.storage.filesystem import filesystem
 from sclip.storage.masking import mask
 from sclip.storage.paths import address, fetch, send, staged, storage_path
-from sclip.storage.remote import StorageError
+from sclip.storage.retries import StorageError
 from sclip.train.manifest import CheckpointError
 from sclip.train.run_folder import RunFolder
 

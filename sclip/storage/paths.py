@@ -104,10 +104,10 @@ def send(folder: Path, to: StoragePath, names: Iterable[str] | None = None) -> N
     if isinstance(to, Path):
         assert to == folder
         return
-    from sclip.storage.retries import together
+    from sclip.storage.retries import concurrently
 
     found = {address(to / name): folder / name for name in (sizes(folder) if names is None else names)}
-    for _ in together(lambda uri: _remote(uri).upload(found[uri]), list(found)):
+    for _ in concurrently(lambda uri: _remote(uri).upload(found[uri]), list(found)):
         pass
 
 
@@ -119,7 +119,7 @@ def fetch(of: StoragePath, folder: Path, names: Iterable[str] | None = None) -> 
     if isinstance(of, Path):
         assert of == folder
         return
-    from sclip.storage.retries import together
+    from sclip.storage.retries import concurrently
 
     if names is None:
         there = of.files()
@@ -132,7 +132,7 @@ def fetch(of: StoragePath, folder: Path, names: Iterable[str] | None = None) -> 
         target.parent.mkdir(parents=True, exist_ok=True)
         _remote(uri).download(target, there[found[uri]])
 
-    for _ in together(one, list(found)):
+    for _ in concurrently(one, list(found)):
         pass
 
 

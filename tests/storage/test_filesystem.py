@@ -14,7 +14,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from sclip.data.shards import ShardError, count_samples, expand, read_shard
-from sclip.storage.filesystem import beside, parts
+from sclip.storage.filesystem import parts, sibling
 from support.paths import ROOT
 from support.storage_server import BLOCK, CONTENT, WHOLE, Storage, isolate, keys, serving, url_of
 
@@ -154,7 +154,7 @@ def test_an_unknown_protocol_is_an_error_and_a_pipe_is_not_run() -> None:
 )
 def test_a_query_is_no_part_of_a_name_and_a_glob_no_query(uri: str, location: str, index: str) -> None:
     assert parts(uri)[0] == location
-    assert beside(uri, "index.json") == index
+    assert sibling(uri, "index.json") == index
 
 
 # Nothing is held whole

@@ -27,7 +27,7 @@ from sclip.storage.paths import (
     storage_path,
     write,
 )
-from sclip.storage.remote import StorageError
+from sclip.storage.retries import StorageError
 from support.object_store import ObjectStore, every, object_store
 from support.storage_server import isolate
 

@@ -112,7 +112,7 @@ def test_a_failure_that_stays_is_raised_and_not_quarantined(flaky: type[FlakyFil
 
 def test_only_some_of_many_shards_are_asked_about_ahead() -> None:
     asked: list[str] = []
-    answers = storage.together(lambda name: asked.append(name) or name, [str(n) for n in range(100_000)])
+    answers = storage.concurrently(lambda name: asked.append(name) or name, [str(n) for n in range(100_000)])
     assert [next(answers) for _ in range(3)] == ["0", "1", "2"]
     assert len(asked) < 2000
     answers.close()
