@@ -24,9 +24,10 @@ from sclip.benchmark.stream_cases import Case, CpuClock, Times, plan_of, timed
 from sclip.config import Config
 from sclip.data import annotation, stream
 from sclip.data import columns as col
+from sclip.data.annotation import read_record
 from sclip.data.images import random_crop
 from sclip.data.position import Position
-from sclip.data.records import read_record
+from sclip.data.shards import ANNOTATION_SUFFIX
 from sclip.model import Tokenizer
 
 __all__ = ["epochs_of_ray_data", "loaded", "loader_of"]
@@ -45,7 +46,7 @@ class _Encode:
             self._tokenizer = Tokenizer(self.config.model.name, self.config.model.kee)
         key, seed = sample["__key__"], self.config.run.seed
         captions = json.loads(sample["json"])["captions"]
-        _, records = annotation.unpack(sample[annotation.SUFFIX])
+        _, records = annotation.unpack(sample[ANNOTATION_SUFFIX])
         at = seeding.generator("caption", seed, 0, key).choice(range(len(captions)))
         graph, found = read_record(records[at], captions[at])
         drawn = negatives.draw(found, seed=seed, epoch=0, key=key)

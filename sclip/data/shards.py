@@ -26,17 +26,21 @@ from typing import Any
 
 import braceexpand
 
-from sclip.data.annotation import MAX_MEMBER_BYTES, SUFFIX
 from sclip.storage.filesystem import parts, sibling
 from sclip.storage.globs import matching_files
 from sclip.storage.masking import mask
 from sclip.storage.retries import ByteStream, StorageError, concurrently, read_bytes, resumed
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_CAPTION_BYTES", "Rejected", "Sample", "ShardError"]
-__all__ += ["count_samples", "expand", "read_shard"]
+__all__ = [
+    "ANNOTATION_SUFFIX", "IMAGE_SUFFIXES", "MAX_ANNOTATION_BYTES", "MAX_CAPTION_BYTES", "Rejected", "Sample",
+    "ShardError", "count_samples", "expand", "read_shard",
+]  # fmt: skip
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 """Member suffixes that are images, the first of them that a sample has is taken."""
+ANNOTATION_SUFFIX = "graph.json.gz"
+"""Member suffix of a sample's graphs and negatives (`sclip.data.annotation`)."""
+MAX_ANNOTATION_BYTES = 4 * 1024 * 1024
 MAX_CAPTION_BYTES = 64 * 1024
 MAX_IMAGE_BYTES = 128 * 1024 * 1024
 MAX_TEXT_BYTES = 1024 * 1024
@@ -249,8 +253,8 @@ def _check_end(tar: tarfile.TarFile) -> None:
 
 def _take(group: _Group, suffix: str, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
     """Read a member into the group. Other suffixes than the known ones, pickles above all, stay unread."""
-    if suffix == SUFFIX:  # no fault where it cannot be used: the captions are there to be parsed
-        usable = member.size <= MAX_MEMBER_BYTES and suffix not in group.parts
+    if suffix == ANNOTATION_SUFFIX:  # no fault where it cannot be used: the captions are there to be parsed
+        usable = member.size <= MAX_ANNOTATION_BYTES and suffix not in group.parts
         body = tar.extractfile(member) if usable else None
         group.parts[suffix] = body.read() if body is not None else b""
         return

@@ -94,8 +94,8 @@ def chunks(schedule: Schedule, position: Position) -> list[range]:
 class _Encoder:
     """The encoder of `sclip.data.encode`, imported where it runs.
 
-    A reader, and the actor that splits the stream, unpickle this module too; open_clip and spaCy would cost each
-    of these processes 2.5 s of a core and 400 MB.
+    A reader, and the actor that splits the stream, unpickle this module too; open_clip would cost each of these
+    processes seconds of a core and hundreds of MB.
     """
 
     def __init__(self, config: Config, image_size: int) -> None:

@@ -21,9 +21,8 @@ from typing import Any
 
 from PIL import Image
 
-from sclip.data.annotation import SUFFIX
 from sclip.data.exclusion import Exclusions
-from sclip.data.shards import MAX_CAPTION_BYTES
+from sclip.data.shards import ANNOTATION_SUFFIX, MAX_CAPTION_BYTES
 from sclip.prepare.writing import PackError, Shard, write_file, write_tar
 
 __all__ = ["INDEX", "Index", "PackError", "RawSample", "Shard", "Skips", "write_shards"]
@@ -231,7 +230,7 @@ def _members(sample: RawSample, exclusions: Exclusions | None) -> dict[str, Any]
         raise _Skipped(reason)
     record = json.dumps({**sample.extra, "captions": captions}, sort_keys=True, ensure_ascii=False)
     members = {"__key__": sample.key, _suffix(image): image, "json": record.encode()}
-    return members | ({SUFFIX: sample.annotation} if sample.annotation else {})
+    return members | ({ANNOTATION_SUFFIX: sample.annotation} if sample.annotation else {})
 
 
 def _image(sample: RawSample) -> bytes:

@@ -22,12 +22,11 @@ from PIL import Image
 from sclip.config import Config, ConfigError
 from sclip.data import annotation
 from sclip.data import columns as col
-from sclip.data.annotation import AnnotationError
+from sclip.data.annotation import AnnotationError, read_record
 from sclip.data.encode import Encoder
 from sclip.data.images import ImageError, thumbnail
 from sclip.data.notes import read_notes
 from sclip.data.reader import READ_SCHEMA, Reading, row_of
-from sclip.data.records import read_record
 from sclip.data.schedule import Schedule
 from sclip.data.shards import Rejected, Sample, expand, read_shard
 from sclip.model import Tokenizer, image_size

@@ -9,7 +9,7 @@ import pytest
 from sclip.config import ConfigError, DataConfig
 from sclip.data import annotation
 from sclip.data.annotation import AnnotationError, pack, passing, read, records, unpack
-from sclip.data.shards import Sample, expand, read_shard
+from sclip.data.shards import ANNOTATION_SUFFIX, Sample, expand, read_shard
 from sclip.prepare.annotate import stamp, usable_stamp
 from sclip.scenegraph import Parser
 from support.annotated_shards import annotate_here, rewritten, write_plain
@@ -27,7 +27,7 @@ def annotated(tmp_path_factory: pytest.TempPathFactory, parser: Parser) -> list[
 
 
 def sample(member: bytes | None, captions: tuple[str, ...] = ("a dog", "a cat")) -> Sample:
-    return Sample(0, "k", b"i", captions, {} if member is None else {annotation.SUFFIX: member})
+    return Sample(0, "k", b"i", captions, {} if member is None else {ANNOTATION_SUFFIX: member})
 
 
 def record(caption: str, objects: int = 0, attributes: int = 0, relations: int = 0) -> bytes:
@@ -137,10 +137,10 @@ def test_a_shard_carries_the_annotation_packed_and_an_overlong_one_costs_no_samp
     whole = [item for item in read_shard(annotated[0]) if isinstance(item, Sample)]
     assert [len(records(item, stamp(parser))) for item in whole] == [3] * 5
     long = rewritten(annotated[0], tmp_path / "long.tar", b"x" * 2000)
-    monkeypatch.setattr("sclip.data.shards.MAX_MEMBER_BYTES", 1000)
+    monkeypatch.setattr("sclip.data.shards.MAX_ANNOTATION_BYTES", 1000)
     found = list(read_shard(long))
     assert found == whole
-    assert [item.members[annotation.SUFFIX] for item in found if isinstance(item, Sample)] == [b""] * 5
+    assert [item.members[ANNOTATION_SUFFIX] for item in found if isinstance(item, Sample)] == [b""] * 5
 
 
 # What a run finds at its start

@@ -18,9 +18,9 @@ import pytest
 import ray
 
 from sclip.data import annotation
+from sclip.data.annotation import read_record
 from sclip.data.pool import Pool
-from sclip.data.records import read_record
-from sclip.data.shards import Sample, count_samples, expand, read_shard
+from sclip.data.shards import ANNOTATION_SUFFIX, Sample, count_samples, expand, read_shard
 from sclip.launch import cluster
 from sclip.negatives import natural
 from sclip.prepare.annotate import Annotated, annotate, stamp
@@ -67,7 +67,7 @@ def test_a_shard_keeps_its_samples_in_order_byte_for_byte_and_gains_one_member_e
     for before, after in zip(plain, annotate_here(plain, tmp_path / "out", parser), strict=True):
         assert Path(before).name == Path(after).name
         old, new = members(Path(before)), members(Path(after))
-        assert {name: body for name, body in new.items() if not name.endswith(annotation.SUFFIX)} == old
+        assert {name: body for name, body in new.items() if not name.endswith(ANNOTATION_SUFFIX)} == old
         assert list(dict.fromkeys(name.partition(".")[0] for name in new)) == [s.key for s in samples(before)]
         assert len(new) - len(old) == len(samples(before))
 
