@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from webdataset import WebDataset
 
 from sclip import negatives, seeding
-from sclip.benchmark.stream_cases import Case, CpuClock, Times, plan_of, timed
+from sclip.benchmark.stream_cases import CpuClock, StreamCase, Times, plan_of, timed
 from sclip.config import Config
 from sclip.data import annotation, stream
 from sclip.data import columns as col
@@ -69,7 +69,7 @@ def _collate(rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in col.MODEL_COLUMNS}
 
 
-def loader_of(case: Case) -> DataLoader[dict[str, Tensor]]:
+def loader_of(case: StreamCase) -> DataLoader[dict[str, Tensor]]:
     """Return the batches of the annotated shards, as webdataset and a DataLoader make them."""
     data = WebDataset(list(case.shards.annotated), shardshuffle=len(case.shards.annotated), seed=0)
     data = data.shuffle(case.config.data.shuffle_buffer).map(_Encode(case.config, case.image_size))
@@ -80,14 +80,14 @@ def loader_of(case: Case) -> DataLoader[dict[str, Tensor]]:
     )  # fmt: skip
 
 
-def loaded(case: Case) -> Times:
+def loaded(case: StreamCase) -> Times:
     """Read the annotated shards through the DataLoader; return when its batches came."""
     clock = CpuClock(_this_and_workers, families=False)
     times = Times()
     return timed(((columns, len(columns[col.KEY])) for columns in loader_of(case)), times, clock)
 
 
-def epochs_of_ray_data(case: Case, epochs: int) -> Times:
+def epochs_of_ray_data(case: StreamCase, epochs: int) -> Times:
     """Iterate a dataset of one pass over the plain shards once for each epoch; return when its batches came."""
     times = Times()
     dataset = stream.build(plan_of(case, annotated=False), Position(), 0)

@@ -102,7 +102,7 @@ def read(sample: Sample) -> tuple[str, list[bytes]]:
     return stamp, records
 
 
-def records(sample: Sample, stamp: str) -> list[bytes]:
+def read_stamped(sample: Sample, stamp: str) -> list[bytes]:
     """Return the records of `read`. Raises AnnotationError also where they were made under another stamp."""
     found, records = read(sample)
     if found != stamp:

@@ -207,7 +207,7 @@ class _Header(tarfile.TarInfo):
 
 
 @dataclass(slots=True)
-class _Group:
+class _SampleGroup:
     """Neighbouring members of one key."""
 
     key: str
@@ -217,9 +217,9 @@ class _Group:
     """Why the tar cannot be read after this group; only on the last one."""
 
 
-def _groups(stream: ByteStream, *, bodies: bool) -> Iterator[_Group]:
+def _groups(stream: ByteStream, *, bodies: bool) -> Iterator[_SampleGroup]:
     """Yield the sample groups of a tar; the last one carries `cut` when the tar is broken there."""
-    group = _Group("")
+    group = _SampleGroup("")
     try:
         with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Header) as tar:  # type: ignore[call-overload]
             while (member := tar.next()) is not None:
@@ -232,7 +232,7 @@ def _groups(stream: ByteStream, *, bodies: bool) -> Iterator[_Group]:
                 if key != group.key:
                     if group.key:
                         yield group
-                    group = _Group(key)
+                    group = _SampleGroup(key)
                 if bodies:
                     _take(group, suffix.lower(), tar, member)
             _check_end(tar)
@@ -251,7 +251,7 @@ def _check_end(tar: tarfile.TarFile) -> None:
             raise tarfile.ReadError("more follows its end-of-archive marker, as after `cat a.tar b.tar`")
 
 
-def _take(group: _Group, suffix: str, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+def _take(group: _SampleGroup, suffix: str, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
     """Read a member into the group. Other suffixes than the known ones, pickles above all, stay unread."""
     if suffix == ANNOTATION_SUFFIX:  # no fault where it cannot be used: the captions are there to be parsed
         usable = member.size <= MAX_ANNOTATION_BYTES and suffix not in group.parts
@@ -282,7 +282,7 @@ def _judged(stream: ByteStream, fields: Sequence[str]) -> Iterator[Sample | Reje
             yield Rejected(index, "", group.cut)
 
 
-def _judge(index: int, group: _Group, fields: Sequence[str], seen: set[str]) -> Sample | Rejected:
+def _judge(index: int, group: _SampleGroup, fields: Sequence[str], seen: set[str]) -> Sample | Rejected:
     key = group.key.encode(errors="backslashreplace").decode()
     path = PurePosixPath(group.key)
     image = next((group.parts[suffix] for suffix in IMAGE_SUFFIXES if group.parts.get(suffix)), None)

@@ -150,7 +150,7 @@ def _chunks(
     chunk_bytes = 0
     for sample in samples:
         if sample.key in keys:
-            skips.add("key is taken by an earlier sample", _place(sample))
+            skips.add("key is taken by an earlier sample", _origin(sample))
             continue
         keys.add(sample.key)
         size = _image_bytes(sample) if most_bytes else 0
@@ -202,7 +202,7 @@ def _write(
             try:
                 yield _members(sample, exclusions)
             except _Skipped as error:
-                skips.add(str(error), _place(sample))
+                skips.add(str(error), _origin(sample))
 
     return write_tar(out / f"{number:06d}.tar", members()), skips
 
@@ -257,5 +257,5 @@ def _suffix(image: bytes) -> str:
     return _SUFFIX_OF_FORMAT[found]
 
 
-def _place(sample: RawSample) -> str:
+def _origin(sample: RawSample) -> str:
     return str(sample.image) if isinstance(sample.image, Path) else f"key {sample.key}"

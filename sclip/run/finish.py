@@ -120,7 +120,7 @@ def _pages(
     decision = None
     if promotion and promotion.decision:
         gates = [(check.line(), check.holds) for check in promotion.decision.checks]
-        decision = evaluation.Decision(promotion.lines()[-1], promotion.promoted, gates)
+        decision = evaluation.GateVerdict(promotion.lines()[-1], promotion.promoted, gates)
     graphs = Parser(config.data.spacy_model).parse
     pages = [evaluation.write(found, written, graphs=graphs, decision=decision)]
     others = [before] if before else []

@@ -26,11 +26,11 @@ from sclip import registry, tracking
 from sclip.config import Config, ConfigError
 from sclip.config.loader import to_tree
 from sclip.data import identity
-from sclip.data.reader import Reading
+from sclip.data.reader import ReadSettings
 from sclip.data.schedule import Schedule
 from sclip.data.shards import ShardError, count_samples, expand
 from sclip.data.stream import StreamPlan
-from sclip.evaluate.benchmarks import BenchmarkError
+from sclip.evaluate.benchmarks import BenchmarkDataError
 from sclip.evaluate.result import EvaluationError
 from sclip.evaluate.runner import check_files
 from sclip.launch import cluster, trainer
@@ -59,7 +59,7 @@ from sclip.train.manifest import CheckpointError
 from sclip.train.run_folder import RunFolder
 
 ERRORS = (
-    BenchmarkError, CheckpointError, EvaluationError, ModelError, ParserError, registry.RegistryError, ShardError,
+    BenchmarkDataError, CheckpointError, EvaluationError, ModelError, ParserError, registry.RegistryError, ShardError,
     StorageError, tracking.TrackingError, trainer.TrainingFailed,
 )  # fmt: skip
 """What `pretrain` raises beside ConfigError; each message is written for the user."""
@@ -68,7 +68,7 @@ LIMIT_TAG = "sclip.limit"
 """Tag of the MLflow run that says in words which stage its rate is limited by."""
 
 _AT_THE_START = (
-    BenchmarkError, EvaluationError, ModelError, PackError, ParserError, ShardError, registry.RegistryError,
+    BenchmarkDataError, EvaluationError, ModelError, PackError, ParserError, ShardError, registry.RegistryError,
     tracking.TrackingError, OSError,
 )  # fmt: skip
 
@@ -190,7 +190,7 @@ def _start(config: Config, console: Console, told: Told) -> _Started:
         soft_wrap=True, markup=False, highlight=False,
     )  # fmt: skip
     planning.show(made, console)
-    reading, size = Reading(initialised, stamp), image_size(config.model.name)
+    reading, size = ReadSettings(initialised, stamp), image_size(config.model.name)
     stream_plan = StreamPlan(
         reading, schedule, tuple(tuple(of_source) for of_source in sources), size, actors
     )

@@ -19,7 +19,7 @@ import ray
 
 from sclip.data import annotation
 from sclip.data.annotation import read_record
-from sclip.data.pool import Pool
+from sclip.data.pool import ActorPool
 from sclip.data.shards import ANNOTATION_SUFFIX, Sample, count_samples, expand, read_shard
 from sclip.launch import cluster
 from sclip.negatives import natural
@@ -77,7 +77,7 @@ def test_a_record_holds_the_graph_and_the_negatives_of_its_caption_that_are_draw
 ) -> None:
     for shard in annotate_here(write_plain(tmp_path / "plain"), tmp_path / "out", parser):
         for sample in samples(shard):
-            records = annotation.records(sample, stamp(parser))
+            records = annotation.read_stamped(sample, stamp(parser))
             for caption, record in zip(sample.captions, records, strict=True):
                 (graph,) = parser.parse([caption])
                 found, negatives = read_record(record, caption)
@@ -252,7 +252,7 @@ def test_a_shard_that_cannot_be_read_is_named_and_costs_no_other_and_overwrite_r
             sources,
             out,
             lambda: cluster.connect().cpus,
-            Pool(cpus=0.5),
+            ActorPool(cpus=0.5),
             on_shard=said.append,
             overwrite=overwrite,
         )

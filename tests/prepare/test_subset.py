@@ -60,7 +60,7 @@ def test_a_run_over_the_subset_sees_what_a_run_with_the_filter_sees(
     assert said.err == ""
     assert json.loads((out / "index.json").read_text())["samples"] == len(items)
     for item in items:
-        assert len(annotation.records(item, stamp(parser))) == len(item.captions)
+        assert len(annotation.read_stamped(item, stamp(parser))) == len(item.captions)
         assert json.loads(item.members["json"])["id"] == int(item.key[1:])
 
 

@@ -12,8 +12,8 @@ from sclip.config import DataConfig
 from sclip.data.shards import ShardError, count_samples, expand, read_shard
 from sclip.prepare.annotated import AnnotatedFolder, shard_names
 from sclip.prepare.pack import PackError, Skips
+from sclip.prepare.statistics import CorpusCounts, corpus_of
 from sclip.prepare.subset import Kept, passing_samples
-from sclip.prepare.survey import Survey, corpus_of
 from sclip.report import CorpusStatistics
 from sclip.storage import retries as storage
 from support.storage_server import CONTENT, CUT, WHOLE, Storage, isolate, keys, serving, url_of
@@ -193,7 +193,7 @@ def test_no_report_of_a_job_holds_a_credential_and_another_signature_is_the_same
     folder = AnnotatedFolder(tmp_path, "stamp", "")
     folder.claim(shard_names([url]), overwrite=False)
     folder.finish("000.tar", url, None, [], CorpusStatistics())
-    told = [*skips.lines(), *Survey(CorpusStatistics()).notes(corpus), str(caught.value)]
+    told = [*skips.lines(), *CorpusCounts(CorpusStatistics()).notes(corpus), str(caught.value)]
     told += [path.read_text() for path in tmp_path.rglob("*.json")]
     assert len(told) == 4
     assert all(f"http://***@{server.host}/bucket/train/000.tar?sig=***" in text for text in told)

@@ -15,7 +15,7 @@ from PIL import Image
 from sclip.config import Config, DataConfig, KEEConfig, LossConfig, ModelConfig, TrainConfig
 from sclip.data import columns as col
 from sclip.data.position import Position
-from sclip.data.reader import Reading, read_visit
+from sclip.data.reader import ReadSettings, read_visit
 from sclip.data.schedule import Schedule
 from sclip.data.shards import ANNOTATION_SUFFIX, expand
 from sclip.data.stream import StreamPlan
@@ -87,7 +87,7 @@ def plan(shards: Sequence[str], stamp: str = "", loss: LossConfig | None = None,
         train=TrainConfig(epochs=EPOCHS),
     )
     schedule = Schedule(config.run.seed, EPOCHS, (len(shards),))
-    return StreamPlan(Reading(config, stamp), schedule, (tuple(shards),), SIDE, (1, 1))
+    return StreamPlan(ReadSettings(config, stamp), schedule, (tuple(shards),), SIDE, (1, 1))
 
 
 def tables(of: StreamPlan, position: Position | None = None) -> Iterator[pa.Table]:

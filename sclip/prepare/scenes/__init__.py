@@ -19,7 +19,7 @@ from typing import Any
 
 from sclip.config import ScenesConfig
 from sclip.prepare.pack import RawSample, write_shards
-from sclip.prepare.scenes.cases import Case, attribute_cases, relation_cases
+from sclip.prepare.scenes.cases import SceneCase, attribute_cases, relation_cases
 from sclip.prepare.scenes.grammar import captions
 from sclip.prepare.scenes.picture import jpeg
 from sclip.prepare.scenes.scene import draw_scene
@@ -121,7 +121,7 @@ def _samples(seed: int, split: str, count: int, size: int) -> Iterator[RawSample
         yield RawSample(f"{split}-{index:08d}", jpeg(scene, size), "jpg", captions(scene, rng))
 
 
-def _written(cases: Iterable[Case], images: Path, size: int) -> list[dict[str, Any]]:
+def _written(cases: Iterable[SceneCase], images: Path, size: int) -> list[dict[str, Any]]:
     """Draw the cases' images into the folder and return their entries."""
     box = {"bbox_x": 0, "bbox_y": 0, "bbox_w": size, "bbox_h": size}
     entries = []
