@@ -16,11 +16,6 @@ from support.annotated_shards import annotate_here, rewritten, write_plain
 
 
 @pytest.fixture(scope="module")
-def parser() -> Parser:
-    return Parser()
-
-
-@pytest.fixture(scope="module")
 def annotated(tmp_path_factory: pytest.TempPathFactory, parser: Parser) -> list[str]:
     folder = tmp_path_factory.mktemp("annotation")
     return annotate_here(write_plain(folder / "plain"), folder / "out", parser)

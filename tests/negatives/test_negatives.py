@@ -78,11 +78,6 @@ NONE = [
 ]
 
 
-@pytest.fixture(scope="module")
-def parser() -> Parser:
-    return Parser()
-
-
 def _negatives(parser: Parser, caption: str) -> list[Negative]:
     return candidates(parser.parse([caption])[0])
 

@@ -34,11 +34,6 @@ from support.ray_head import Head
 
 
 @pytest.fixture(scope="module")
-def parser() -> Parser:
-    return Parser()
-
-
-@pytest.fixture(scope="module")
 def job() -> Callable[..., int]:
     return job_here("annotate")
 

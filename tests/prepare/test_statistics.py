@@ -25,11 +25,6 @@ from support.ray_head import Head
 
 
 @pytest.fixture(scope="module")
-def parser() -> Parser:
-    return Parser()
-
-
-@pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return write_plain(tmp_path_factory.mktemp("plain"))
 

@@ -60,11 +60,6 @@ CAPTIONS = {
 }
 
 
-@pytest.fixture(scope="module")
-def parser() -> Parser:
-    return Parser()
-
-
 def _said(graph: SceneGraph) -> tuple[set[str], set[str]]:
     name = [obj.name for obj in graph.objects]
     return (

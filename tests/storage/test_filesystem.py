@@ -16,19 +16,7 @@ from moto.server import ThreadedMotoServer
 from sclip.data.shards import ShardError, count_samples, expand, read_shard
 from sclip.storage.filesystem import parts, sibling
 from support.paths import ROOT
-from support.storage_server import BLOCK, CONTENT, WHOLE, Storage, isolate, keys, serving, url_of
-
-
-@pytest.fixture(autouse=True)
-def _isolated(monkeypatch: pytest.MonkeyPatch) -> None:
-    isolate(monkeypatch)
-
-
-@pytest.fixture
-def server() -> Iterator[Storage]:
-    """A server with the shard at /bucket/train/000.tar, for HTTP, S3 and GCS alike."""
-    with serving(Storage({"/bucket/train/000.tar": CONTENT})) as running:
-        yield running
+from support.storage_server import BLOCK, CONTENT, WHOLE, Storage, keys, serving, url_of
 
 
 @pytest.fixture(scope="module")

@@ -28,26 +28,7 @@ from sclip.storage.paths import (
     write,
 )
 from sclip.storage.retries import StorageError
-from support.object_store import ObjectStore, every, object_store
-from support.storage_server import isolate
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ObjectStore]:
-    with object_store() as running:
-        yield running
-
-
-@pytest.fixture
-def store(server: ObjectStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ObjectStore]:
-    """The server without faults; nothing waits, and this test has a temporary folder of its own."""
-    isolate(monkeypatch)
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
-    server.fault, server.failed = None, 0
-    server.requests.clear()
-    yield server
-    server.fault = None
+from support.object_store import ObjectStore, every
 
 
 @pytest.fixture(params=["disk", "memory", "s3", "s3 that fails every fourth time"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,29 +25,13 @@ from sclip.train.ledger import Ledger
 from sclip.train.manifest import CheckpointError, NotWritten
 from sclip.train.run_folder import RunFolder
 from support import ranks
-from support.object_store import Fault, ObjectStore, every, object_store
-from support.storage_server import isolate
+from support.object_store import Fault, ObjectStore, every
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 
 SOURCES = [{"s3://bucket/0.tar": 500}]
 CONFIG = Config(run=RunConfig(name="first"))
 Trained = tuple[nn.Module, torch.optim.Optimizer]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ObjectStore]:
-    with object_store() as running:
-        yield running
-
-
-@pytest.fixture
-def store(server: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
-    isolate(monkeypatch)
-    server.fault, server.failed = None, 0
-    server.requests.clear()
-    yield server
-    server.fault = None
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Shards by any URI: failures are tried again, refusals are told at once, credentials never."""
 
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -16,20 +15,7 @@ from sclip.prepare.statistics import CorpusCounts, corpus_of
 from sclip.prepare.subset import Kept, passing_samples
 from sclip.report import CorpusStatistics
 from sclip.storage import retries as storage
-from support.storage_server import CONTENT, CUT, WHOLE, Storage, isolate, keys, serving, url_of
-
-
-@pytest.fixture(autouse=True)
-def _isolated(monkeypatch: pytest.MonkeyPatch) -> None:
-    isolate(monkeypatch)
-
-
-@pytest.fixture
-def server() -> Iterator[Storage]:
-    """A server with the shard at /bucket/train/000.tar, for HTTP, S3 and GCS alike."""
-    with serving(Storage({"/bucket/train/000.tar": CONTENT})) as running:
-        yield running
-
+from support.storage_server import CONTENT, CUT, WHOLE, Storage, keys, url_of
 
 # What may pass is tried again
 
