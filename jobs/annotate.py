@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     given = _arguments(argv)
     from sclip.data.shards import ShardError, expand
     from sclip.launch import cluster
-    from sclip.prepare.annotate import Annotated, Pool, annotate  # torch and Ray take seconds to import
+    from sclip.prepare.annotate import ActorPool, Annotated, annotate  # torch and Ray take seconds to import
     from sclip.prepare.writing import PackError
     from sclip.scenegraph import ParserError
 
@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         shards = expand(given.shards)
         index = annotate(
-            shards, out, lambda: cluster.connect().cpus, Pool(given.actors, given.actor_cpus),
+            shards, out, lambda: cluster.connect().cpus, ActorPool(given.actors, given.actor_cpus),
             caption_field=given.caption_field, spacy_model=given.spacy_model, overwrite=given.overwrite,
             on_shard=say,
         )  # fmt: skip

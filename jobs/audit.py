@@ -21,7 +21,7 @@ from typing import Any
 
 from sclip.config import RunConfig
 from sclip.run.audit.account import Audit, AuditError, Rows, audit
-from sclip.storage.place import place
+from sclip.storage.paths import storage_path
 
 _LISTED = 20
 """Lines of a kind, and ranges of a line, where not all are asked for."""
@@ -49,9 +49,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run the job; 0 where nothing is missed or repeated, 1 where something is, 2 where it cannot be audited."""
     given = _arguments(argv)
     try:
-        run = place(given.run)
+        run = storage_path(given.run)
         if not run.is_dir():
-            run = place(given.storage) / "runs" / given.run
+            run = storage_path(given.storage) / "runs" / given.run
         found = audit(run, given.shards)
         if given.json:
             given.json.write_text(json.dumps({"run": str(run)} | _tree(found), indent=1) + "\n")

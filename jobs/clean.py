@@ -17,7 +17,7 @@ import argparse
 from rich.console import Console
 from rich.table import Table
 
-from sclip.storage.place import Place, place, remove
+from sclip.storage.paths import StoragePath, remove, storage_path
 from sclip.train.cleaning import RunUse, runs
 from sclip.train.run_folder import size_of
 
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the job; 0 where the folder was read, 2 where there is none or something cannot be removed."""
     given = _arguments(argv)
     console = Console()
-    storage = place(given.storage)
+    storage = storage_path(given.storage)
     if not (storage / "runs").is_dir():
         print(f"clean: {storage}: no folder of runs (run.storage of the runs is meant)", file=sys.stderr)
         return 2
@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _table(found: list[RunUse], freed: dict[Place, int]) -> Table:
+def _table(found: list[RunUse], freed: dict[StoragePath, int]) -> Table:
     table = Table("run", "state", "idle", "checkpoints", "leftovers", "size", "goes")
     for use in found:
         idle = f"{use.idle_s / _DAY_S:.1f} d" if use.idle_s >= _DAY_S else f"{use.idle_s / 3600:.1f} h"

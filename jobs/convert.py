@@ -22,7 +22,7 @@ import argparse
 import warnings
 
 from sclip.config import ConfigError
-from sclip.storage.place import place
+from sclip.storage.paths import storage_path
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     from sclip.scenegraph import ParserError
     from sclip.train.manifest import CheckpointError
 
-    source, folder = place(given.source), given.folder.expanduser()
+    source, folder = storage_path(given.source), given.folder.expanduser()
     # Torch warns that it reads a checkpoint in a single process, which is what this job is.
     warnings.filterwarnings("ignore", "torch.distributed is disabled")
     try:

@@ -46,10 +46,10 @@ def main(argv: list[str] | None = None) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
-    from sclip.data.pool import Pool  # torch and Ray take seconds to import
+    from sclip.data.pool import ActorPool  # torch and Ray take seconds to import
     from sclip.data.shards import ShardError
     from sclip.launch import cluster
-    from sclip.prepare.survey import corpus_of, survey
+    from sclip.prepare.statistics import corpus_of, count_corpus
     from sclip.report import write
     from sclip.report.table import show_statistics
     from sclip.scenegraph import ParserError
@@ -63,8 +63,8 @@ def main(argv: list[str] | None = None) -> int:
             console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
         ) as progress:
             task = progress.add_task("shards", total=len(corpus.shards))
-            pool = Pool(given.actors, given.actor_cpus)
-            found = survey(corpus, cluster.connect().cpus, pool, lambda _: progress.advance(task))
+            pool = ActorPool(given.actors, given.actor_cpus)
+            found = count_corpus(corpus, cluster.connect().cpus, pool, lambda _: progress.advance(task))
         notes = found.notes(corpus)
         page = write(found.statistics, out, f"Corpus: {corpus.title}", notes)
     except (ConfigError, OSError, ParserError, ShardError) as error:

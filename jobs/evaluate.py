@@ -103,9 +103,9 @@ def main(argv: list[str] | None = None) -> int:
 
     from sclip.data.shards import ShardError  # torch and Ray take seconds to import
     from sclip.evaluate import features, runner, suite, table
-    from sclip.evaluate.benchmarks import BenchmarkError
+    from sclip.evaluate.benchmarks import BenchmarkDataError
     from sclip.evaluate.compare import compare
-    from sclip.evaluate.pool import Pool
+    from sclip.evaluate.pool import EncoderPool
     from sclip.evaluate.result import EVALUATION_FILE, EvaluationError
     from sclip.launch import cluster
     from sclip.model import ModelError
@@ -135,7 +135,7 @@ def main(argv: list[str] | None = None) -> int:
                     f"and each takes {'a GPU' if gpu else 'a CPU'}; lower it"
                 )
     except (
-        BenchmarkError, CheckpointError, ConfigError, ModelError, OSError, ParserError, RegistryError, ShardError,
+        BenchmarkDataError, CheckpointError, ConfigError, ModelError, OSError, ParserError, RegistryError, ShardError,
     ) as error:  # fmt: skip
         print(f"evaluate: {error}", file=sys.stderr)
         return 2
@@ -146,9 +146,11 @@ def main(argv: list[str] | None = None) -> int:
             given.models, _folders(given.models, given.out), scorers, strict=True
         ):
             with contextlib.ExitStack() as stack:
-                encoder: features.Encoder = features.Here(scorer, given.batch_size)
+                encoder: features.FeatureEncoder = features.Here(scorer, given.batch_size)
                 if given.workers:
-                    encoder = stack.enter_context(Pool(scorer, given.workers, given.batch_size, given.device))
+                    encoder = stack.enter_context(
+                        EncoderPool(scorer, given.workers, given.batch_size, given.device)
+                    )
                 facts = runner.facts(scorer, given.suite or ", ".join(given.benchmark))
                 found = runner.measure(
                     encoder, tasks, name, facts, partial=given.partial, say=_progress(name)
@@ -159,7 +161,7 @@ def main(argv: list[str] | None = None) -> int:
         compared = compare(evaluations) if len(evaluations) > 1 else None
         if compared:
             pages = [comparison.write(compared, given.out), *pages]
-    except (BenchmarkError, EvaluationError, OSError, RayError, ShardError) as error:
+    except (BenchmarkDataError, EvaluationError, OSError, RayError, ShardError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     given = _arguments(argv)
     from sclip.data.shards import ShardError  # torch takes seconds to import
     from sclip.evaluate import suite
-    from sclip.evaluate.benchmarks import BenchmarkError
+    from sclip.evaluate.benchmarks import BenchmarkDataError
     from sclip.evaluate.sources import SOURCES, examined
 
     try:
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
                 print(f"    paper    {source.paper}\n    licence  {source.licence}")
                 for place, origin in source.files:
                     print(f"    {Path(given.root).expanduser() / place}\n        from {origin}")
-    except (BenchmarkError, ShardError, OSError) as error:
+    except (BenchmarkDataError, ShardError, OSError) as error:
         print(f"fetch: {error}", file=sys.stderr)
         return 2
     return 0 if complete else 1

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from sclip.config import ConfigError, RunConfig
 from sclip.storage.masking import mask
-from sclip.storage.place import Place, here, place
+from sclip.storage.paths import StoragePath, local_copy, storage_path
 
 if TYPE_CHECKING:
     from sclip import tracking
@@ -39,8 +39,8 @@ def main(argv: list[str] | None = None) -> int:
     given = _arguments(argv)
     from sclip import tracking  # seconds, which --help does not need
 
-    storage = place(given.storage)
-    places = (place(given.run), storage / "runs" / given.run, storage / "sweeps" / given.run)
+    storage = storage_path(given.storage)
+    places = (storage_path(given.run), storage / "runs" / given.run, storage / "sweeps" / given.run)
     try:
         folder = next((found for found in places if found.is_dir()), places[1])
         tracker = tracking.open_recorded(folder, given.uri)
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-def _register(folder: Place, tracker: tracking.Tracker) -> int:
+def _register(folder: StoragePath, tracker: tracking.Tracker) -> int:
     """Register the model of a finished run that is not; return the exit status."""
     from sclip import tracking
 
@@ -79,7 +79,7 @@ def _register(folder: Place, tracker: tracking.Tracker) -> int:
     found, name, gates = run.result or {}, tracking_config.model_name, tracking_config.gates
     try:
         measured = Evaluation.read(folder / EVALUATION_FILE)
-        with here(run.model) as exported:
+        with local_copy(run.model) as exported:
             version = registry.register(tracker.client, tracker.run_id, exported, name, measured, gates)
         decision = registry.decide(tracker.client, name, version).lines() if gates else []
     except (EvaluationError, registry.RegistryError) as error:

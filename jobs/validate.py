@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     from ray.exceptions import RayError
     from rich.console import Console
 
-    from sclip.data.pool import Pool  # torch and Ray take seconds to import
+    from sclip.data.pool import ActorPool  # torch and Ray take seconds to import
     from sclip.launch import cluster
     from sclip.prepare.annotate import stamp
     from sclip.prepare.validate import Findings, reachable, validate, write
@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
             out.mkdir(parents=True, exist_ok=True)  # not only after hours
         found = Findings()
         if shards:
-            pool = Pool(given.actors, given.actor_cpus)
+            pool = ActorPool(given.actors, given.actor_cpus)
             cpus = cluster.connect().cpus
             started = time.monotonic()
             found = validate(shards, data, given.size, pool, cpus, say)

@@ -1,4 +1,4 @@
-"""One real Ray cluster on loopback for all tests that need one: a head as a user starts it, ended with the tests."""
+"""What all tests share: one real Ray cluster on loopback, which a head as a user starts it holds, and one parser."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
+from sclip.scenegraph import Parser
 from support.paths import ROOT
 from support.ray_head import Head, ray_head
 
@@ -58,3 +59,9 @@ class _OneCluster(LoadScopeScheduling):  # type: ignore[misc]
 def head() -> Iterator[Head]:
     with ray_head("--num-cpus=4") as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def parser() -> Parser:
+    """The English parser, which takes a second to load."""
+    return Parser()

@@ -28,7 +28,7 @@ _SPLITS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ArtefactRow:
     """One way to make negatives."""
 
     name: str
@@ -38,10 +38,10 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class ArtefactTable:
     """The table."""
 
-    rows: list[Row]
+    rows: list[ArtefactRow]
     captions: int
 
     def to_json(self) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument("--spacy-model", default="", help="as data.spacy_model")
 
 
-def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Result:
+def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> ArtefactTable:
     """Measure; raises BenchmarkError for what the user can put right."""
     try:
         captions = read(options.captions)
@@ -96,9 +96,9 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Result:
         if len({images[k] for k in with_one}) < 10:
             raise BenchmarkError(f"{options.captions}: {len(with_one)} captions with a negative are too few")
         pairs = [(captions[k], false[k] or "", images[k]) for k in with_one]
-        rows.append(Row(name, len(with_one) / len(captions), text_only_auc(pairs)))
+        rows.append(ArtefactRow(name, len(with_one) / len(captions), text_only_auc(pairs)))
         on_round(number)
-    return Result(rows, len(captions))
+    return ArtefactTable(rows, len(captions))
 
 
 def text_only_auc(pairs: Sequence[tuple[str, str, int]]) -> float:

@@ -15,7 +15,7 @@ _WIDTH = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PeerRow:
     """One peer."""
 
     name: str
@@ -25,16 +25,16 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class PeerTable:
     """The table of one benchmark."""
 
     title: str
-    rows: list[Row]
+    rows: list[PeerRow]
     against: dict[str, str]
     """Heading of a column of ratios -> the peer that all are compared with."""
     made_on: dict[str, str]
 
-    def ratio(self, row: Row, heading: str) -> float | None:
+    def ratio(self, row: PeerRow, heading: str) -> float | None:
         """Return how many times as fast a row is as the peer of a column; None where one of the two did not run."""
         other = next(found.rates for found in self.rows if found.name == self.against[heading])
         return row.rates.ratio(other) if row.rates and other else None

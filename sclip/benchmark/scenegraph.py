@@ -17,7 +17,7 @@ import spacy
 
 from sclip.benchmark.captions import CaptionsError, generated, read
 from sclip.benchmark.machine import machine
-from sclip.benchmark.result import Result, Row
+from sclip.benchmark.result import PeerRow, PeerTable
 from sclip.benchmark.rounds import BenchmarkError, in_turns
 from sclip.negatives import draw, natural
 from sclip.scenegraph import Parser, ParserError
@@ -41,7 +41,7 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument("--spacy-model", default="", help="as data.spacy_model")
 
 
-def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Result:
+def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> PeerTable:
     """Measure; raises BenchmarkError for what the user can put right."""
     if options.count < 1 or options.rounds < 1:
         raise BenchmarkError("--count and --rounds: 1 or more")
@@ -55,12 +55,12 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Result:
     rounds = [captions[at : at + options.count] for at in range(0, wanted, options.count)]
     found = in_turns(_peers(parser), rounds, on_round)
     rows = [
-        Row(name, found.get(name), "" if name in found else MISSING)
+        PeerRow(name, found.get(name), "" if name in found else MISSING)
         for name in (OURS, GRAPHS, PIPELINE, SAME, MORE, SCENE_GRAPH_PARSER)
     ]
     words = sum(len(caption.split()) for caption in captions) / len(captions)
     source = f"{options.captions or 'generated'}, {words:.1f} words each"
-    return Result(
+    return PeerTable(
         "captions a second on one core, and as multiples of SGP and of spaCy",
         rows,
         {"SGP": SCENE_GRAPH_PARSER, "spaCy": SAME},

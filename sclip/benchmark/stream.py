@@ -17,7 +17,7 @@ import ray
 
 from sclip.benchmark.machine import machine
 from sclip.benchmark.rounds import BenchmarkError
-from sclip.benchmark.stream_cases import Case
+from sclip.benchmark.stream_cases import StreamCase
 from sclip.benchmark.stream_kills import kills
 from sclip.benchmark.stream_plan import Scale
 from sclip.benchmark.stream_rows import epochs, parsing, planning, throughput, waiting
@@ -70,7 +70,9 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
                 Path(folder), options.samples, per_shard, options.photographs, options.captions,
                 lambda: capacity.cpus,
             )  # fmt: skip
-            case = Case(shards, min(options.processes, int(capacity.cpus)), capacity.cpus, options.image_size)
+            case = StreamCase(
+                shards, min(options.processes, int(capacity.cpus)), capacity.cpus, options.image_size
+            )
             lines = _measured(case, options.rounds, on_round)
             ray.shutdown()  # the rows below start what they need themselves
             if options.kills:
@@ -93,7 +95,7 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
     return Table(lines, "", shown | machine(["ray", "webdataset", "torch", "pillow", "spacy"]))
 
 
-def _measured(case: Case, rounds: int, on_round: Callable[[int], None]) -> list[Line]:
+def _measured(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -> list[Line]:
     annotated, figures = throughput(case, rounds, on_round)
     parsed = parsing(case, rounds, on_round)
     first, seam = epochs(replace(case, shards=_some(case.shards)), min(rounds, 3), on_round)

@@ -17,17 +17,17 @@ from sclip.data import columns as col
 from sclip.data import stream
 from sclip.data.batches import Batch, Batches, Columns
 from sclip.data.position import Position
-from sclip.data.reader import Reading
+from sclip.data.reader import ReadSettings
 from sclip.data.schedule import Schedule
 from sclip.data.stream import StreamPlan
 from sclip.prepare.annotate import stamp
 from sclip.scenegraph import Parser
 
-__all__ = ["Case", "CpuClock", "Times", "batches_of", "blocks_of", "drained", "plan_of"]
+__all__ = ["CpuClock", "StreamCase", "Times", "batches_of", "blocks_of", "drained", "plan_of"]
 
 
 @dataclass(frozen=True)
-class Case:
+class StreamCase:
     """What the stream is read from, and by how many."""
 
     shards: Shards
@@ -115,10 +115,10 @@ def _stamp() -> str:
     return stamp(Parser())
 
 
-def plan_of(case: Case, *, annotated: bool, epochs: int = 1) -> StreamPlan:
+def plan_of(case: StreamCase, *, annotated: bool, epochs: int = 1) -> StreamPlan:
     """Return the plan of a run over the case's shards."""
     shards = case.shards.annotated if annotated else case.shards.plain
-    reading = Reading(case.config, _stamp() if annotated else "")
+    reading = ReadSettings(case.config, _stamp() if annotated else "")
     schedule = Schedule(0, epochs, (len(shards),))
     return StreamPlan(reading, schedule, (shards,), case.image_size, (case.processes, case.processes))
 
@@ -129,7 +129,7 @@ def blocks_of(dataset: ray.data.Dataset) -> Iterator[Columns]:
     return iter(share.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2))
 
 
-def batches_of(blocks: Iterator[Columns], case: Case) -> Iterator[Batch]:
+def batches_of(blocks: Iterator[Columns], case: StreamCase) -> Iterator[Batch]:
     """Yield the batches of a stream, as a worker's `Batches` makes them."""
     first = next(blocks)
     blank = {name: np.zeros_like(first[name][0]) for name in col.MODEL_COLUMNS}
@@ -143,7 +143,7 @@ def _chained(first: Columns, rest: Iterator[Columns]) -> Iterator[Columns]:
     yield from rest
 
 
-def drained(case: Case, *, annotated: bool, clock: CpuClock) -> Times:
+def drained(case: StreamCase, *, annotated: bool, clock: CpuClock) -> Times:
     """Read our stream to its end; return when its batches came."""
     plan, times = plan_of(case, annotated=annotated), Times()
     return timed(

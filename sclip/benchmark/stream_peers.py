@@ -20,13 +20,14 @@ from torch.utils.data import DataLoader
 from webdataset import WebDataset
 
 from sclip import negatives, seeding
-from sclip.benchmark.stream_cases import Case, CpuClock, Times, plan_of, timed
+from sclip.benchmark.stream_cases import CpuClock, StreamCase, Times, plan_of, timed
 from sclip.config import Config
 from sclip.data import annotation, stream
 from sclip.data import columns as col
+from sclip.data.annotation import read_record
 from sclip.data.images import random_crop
 from sclip.data.position import Position
-from sclip.data.records import read_record
+from sclip.data.shards import ANNOTATION_SUFFIX
 from sclip.model import Tokenizer
 
 __all__ = ["epochs_of_ray_data", "loaded", "loader_of"]
@@ -45,7 +46,7 @@ class _Encode:
             self._tokenizer = Tokenizer(self.config.model.name, self.config.model.kee)
         key, seed = sample["__key__"], self.config.run.seed
         captions = json.loads(sample["json"])["captions"]
-        _, records = annotation.unpack(sample[annotation.SUFFIX])
+        _, records = annotation.unpack(sample[ANNOTATION_SUFFIX])
         at = seeding.generator("caption", seed, 0, key).choice(range(len(captions)))
         graph, found = read_record(records[at], captions[at])
         drawn = negatives.draw(found, seed=seed, epoch=0, key=key)
@@ -68,7 +69,7 @@ def _collate(rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in col.MODEL_COLUMNS}
 
 
-def loader_of(case: Case) -> DataLoader[dict[str, Tensor]]:
+def loader_of(case: StreamCase) -> DataLoader[dict[str, Tensor]]:
     """Return the batches of the annotated shards, as webdataset and a DataLoader make them."""
     data = WebDataset(list(case.shards.annotated), shardshuffle=len(case.shards.annotated), seed=0)
     data = data.shuffle(case.config.data.shuffle_buffer).map(_Encode(case.config, case.image_size))
@@ -79,14 +80,14 @@ def loader_of(case: Case) -> DataLoader[dict[str, Tensor]]:
     )  # fmt: skip
 
 
-def loaded(case: Case) -> Times:
+def loaded(case: StreamCase) -> Times:
     """Read the annotated shards through the DataLoader; return when its batches came."""
     clock = CpuClock(_this_and_workers, families=False)
     times = Times()
     return timed(((columns, len(columns[col.KEY])) for columns in loader_of(case)), times, clock)
 
 
-def epochs_of_ray_data(case: Case, epochs: int) -> Times:
+def epochs_of_ray_data(case: StreamCase, epochs: int) -> Times:
     """Iterate a dataset of one pass over the plain shards once for each epoch; return when its batches came."""
     times = Times()
     dataset = stream.build(plan_of(case, annotated=False), Position(), 0)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from sclip.benchmark.machine import memory_bytes
 from sclip.config import Config
 from sclip.data.position import Position
-from sclip.data.reader import Reading
+from sclip.data.reader import ReadSettings
 from sclip.data.schedule import Schedule
 from sclip.data.stream import StreamPlan, chunks
 
@@ -167,7 +167,7 @@ def planned(scale: Scale) -> dict[str, float]:
 
 def _plan(scale: Scale) -> StreamPlan:
     shards = tuple(f"s3://bucket/a-folder-of-photographs/{shard:08d}.tar" for shard in range(scale.shards))
-    return StreamPlan(Reading(Config()), Schedule(0, 1, (len(shards),)), (shards,), 224, (1, 1))
+    return StreamPlan(ReadSettings(Config()), Schedule(0, 1, (len(shards),)), (shards,), 224, (1, 1))
 
 
 if __name__ == "__main__":

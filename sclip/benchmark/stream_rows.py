@@ -15,7 +15,7 @@ from dataclasses import asdict
 from statistics import median
 
 from sclip.benchmark.rounds import BenchmarkError
-from sclip.benchmark.stream_cases import Case, CpuClock, Times, batches_of, blocks_of, drained, plan_of
+from sclip.benchmark.stream_cases import CpuClock, StreamCase, Times, batches_of, blocks_of, drained, plan_of
 from sclip.benchmark.stream_peers import epochs_of_ray_data, loaded
 from sclip.benchmark.stream_plan import Scale
 from sclip.benchmark.stream_stages import alone
@@ -37,7 +37,7 @@ def family() -> CpuClock:
     return CpuClock(lambda: [os.getpid()], families=True)
 
 
-def throughput(case: Case, rounds: int, on_round: Callable[[int], None]) -> Found:
+def throughput(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -> Found:
     """Return the samples a second of annotated shards, against webdataset and a DataLoader."""
     found = in_turns(
         {"ours": lambda: drained(case, annotated=True, clock=family()), "peer": lambda: loaded(case)},
@@ -62,7 +62,7 @@ def throughput(case: Case, rounds: int, on_round: Callable[[int], None]) -> Foun
     )  # fmt: skip
 
 
-def parsing(case: Case, rounds: int, on_round: Callable[[int], None]) -> Found:
+def parsing(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -> Found:
     """Return the samples a second of plain shards, against the stages alone added up."""
     ours: list[Times] = []
     stages: list[dict[str, float]] = []
@@ -87,7 +87,7 @@ def parsing(case: Case, rounds: int, on_round: Callable[[int], None]) -> Found:
     )
 
 
-def epochs(case: Case, rounds: int, on_round: Callable[[int], None]) -> tuple[Found, Found]:
+def epochs(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -> tuple[Found, Found]:
     """Return the times to the first batch, and from one epoch to the next, against Ray Data iterated for each epoch."""
     found = in_turns(
         {"ours": lambda: _two_passes(case), "peer": lambda: epochs_of_ray_data(case, 2)}, rounds, on_round
@@ -97,7 +97,7 @@ def epochs(case: Case, rounds: int, on_round: Callable[[int], None]) -> tuple[Fo
     return _beside(starts), _beside(seams)
 
 
-def _two_passes(case: Case) -> Times:
+def _two_passes(case: StreamCase) -> Times:
     plan, times = plan_of(case, annotated=False, epochs=2), Times()
     for batch in batches_of(blocks_of(stream.build(plan, Position(), 0)), case):
         times.add([])
@@ -114,7 +114,7 @@ def seam(times: Times) -> float:
     return max(0.0, max(about) - median(intervals))
 
 
-def waiting(case: Case, rate: float) -> Found:
+def waiting(case: StreamCase, rate: float) -> Found:
     """Return the share of its time that a consumer waits for data which needs BUSY of the rate that was measured."""
     step_s = case.batch / (BUSY * rate)
     waited: list[float] = []

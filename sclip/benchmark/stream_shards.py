@@ -17,7 +17,7 @@ from PIL import Image
 from sclip.benchmark.captions import CaptionsError, generated, read
 from sclip.benchmark.rounds import BenchmarkError
 from sclip.data.images import ImageError, open_image
-from sclip.data.pool import Pool
+from sclip.data.pool import ActorPool
 from sclip.prepare.annotate import annotate
 from sclip.prepare.pack import RawSample, write_shards
 
@@ -81,7 +81,7 @@ def make(
     plain, annotated = folder / "plain", folder / "annotated"
     write_shards(map(sample, range(samples)), plain, samples_per_shard=per_shard)
     urls = sorted(str(path) for path in plain.glob("*.tar"))
-    annotate(urls, annotated, connect, Pool(), on_shard=lambda _: None)
+    annotate(urls, annotated, connect, ActorPool(), on_shard=lambda _: None)
     kilobytes = sum(map(len, images)) / len(images) / 1000
     source = f"{samples:,} of {photographs or 'generated photographs'}, {kilobytes:.0f} kB each, "
     return Shards(

@@ -11,10 +11,10 @@ from itertools import islice
 from typing import Any
 
 from sclip import negatives, seeding
-from sclip.benchmark.stream_cases import Case
+from sclip.benchmark.stream_cases import StreamCase
 from sclip.data import columns as col
 from sclip.data.images import random_crop
-from sclip.data.reader import Reading, row_of
+from sclip.data.reader import ReadSettings, row_of
 from sclip.data.shards import Rejected, Sample, read_shard
 from sclip.model import Tokenizer
 from sclip.scenegraph import Parser
@@ -22,7 +22,7 @@ from sclip.scenegraph import Parser
 __all__ = ["alone"]
 
 
-def alone(case: Case) -> dict[str, float]:
+def alone(case: StreamCase) -> dict[str, float]:
     """Return the seconds that a sample of the plain shards spends in each stage."""
     config = case.config
     tokenizer, parser = Tokenizer(config.model.name, config.model.kee), Parser(config.data.spacy_model)
@@ -32,12 +32,12 @@ def alone(case: Case) -> dict[str, float]:
     return _seconds(case, _items(case), parser, tokenizer)
 
 
-def _items(case: Case) -> Iterator[Sample | Rejected]:
+def _items(case: StreamCase) -> Iterator[Sample | Rejected]:
     return (item for url in case.shards.plain for item in read_shard(url))
 
 
 def _seconds(
-    case: Case, items: Iterator[Sample | Rejected], parser: Parser, tokenizer: Tokenizer
+    case: StreamCase, items: Iterator[Sample | Rejected], parser: Parser, tokenizer: Tokenizer
 ) -> dict[str, float]:
     config, seed = case.config, case.config.run.seed
     seconds = dict.fromkeys(("read", "parse", "draw", "decode", "tokenise"), 0.0)
@@ -51,7 +51,9 @@ def _seconds(
 
     while True:
         with timed("read"):
-            rows = [row_of(item, Reading(config), 0) for item in islice(items, config.data.block_samples)]
+            rows = [
+                row_of(item, ReadSettings(config), 0) for item in islice(items, config.data.block_samples)
+            ]
         if not rows:
             return {stage: spent / samples for stage, spent in seconds.items()}
         samples += len(rows)
@@ -73,6 +75,6 @@ def _seconds(
             tokenizer.triples([negative.graph.triples() if negative else [] for negative in drawn])
 
 
-def _crop(case: Case, row: dict[str, Any]) -> None:
+def _crop(case: StreamCase, row: dict[str, Any]) -> None:
     rng = seeding.generator("crop", case.config.run.seed, 0, row[col.SAMPLE_KEY])
     random_crop(row[col.JPEG], case.image_size, case.config.data.crop_scale, rng)

@@ -2,7 +2,6 @@
 
 `KEY.graph.json.gz` is gzipped JSON Lines: a head with the stamp of what made it, then one record for each caption,
 in the order of the captions. So a reader takes the record of the caption that it has drawn and parses no other.
-Nothing here needs spaCy, which would cost every reader 2.5 s of a core and 400 MB.
 """
 
 from __future__ import annotations
@@ -11,13 +10,12 @@ import gzip
 import json
 import zlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from sclip.data.shards import Sample
+from sclip.data.shards import ANNOTATION_SUFFIX, MAX_ANNOTATION_BYTES, Sample
+from sclip.negatives import Negative, draw
+from sclip.scenegraph import SceneGraph
 
-SUFFIX = "graph.json.gz"
-MAX_MEMBER_BYTES = 4 * 1024 * 1024
 MAX_BYTES = 16 * 1024 * 1024
 """Of the unpacked member; five COCO captions take 16 kB (2 kB packed)."""
 
@@ -34,6 +32,32 @@ def dumps(value: dict[str, Any]) -> bytes:
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
 
 
+def write_record(graph: SceneGraph, negatives: Sequence[Negative]) -> bytes:
+    """Return the record of a caption, given its graph and the negatives that are drawn from."""
+    return dumps({"graph": graph.to_json(), "negatives": [negative.to_json() for negative in negatives]})
+
+
+def read_record(record: bytes, caption: str) -> tuple[SceneGraph, list[Negative]]:
+    """Return the graph and the negatives that a record of this caption holds.
+
+    Raises AnnotationError where it is malformed, or of another caption.
+    """
+    try:
+        value = json.loads(record)
+        graph = SceneGraph.from_json(value["graph"])
+        negatives = [Negative.from_json(entry) for entry in value["negatives"]]
+        graphs = [graph, *(negative.graph for negative in negatives)]
+        words = [word for g in graphs for triple in g.triples() for word in triple]
+        words += [text for negative in negatives for text in (negative.caption, negative.kind)]
+        "".join(words).encode()  # raises where one is no text, or none that a tokenizer takes
+        draw(negatives, seed=0, epoch=0, key="")  # raises where what it weighs is no weight
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise AnnotationError(f"annotation is not readable: {error}") from error
+    if graph.caption != caption:
+        raise AnnotationError("annotation is of another caption (data.caption_field)")
+    return graph, negatives
+
+
 def pack(stamp: str, records: Sequence[bytes]) -> bytes:
     """Return the member that holds the records of a sample's captions.
 
@@ -41,7 +65,7 @@ def pack(stamp: str, records: Sequence[bytes]) -> bytes:
     """
     content = b"\n".join([dumps({"format": _FORMAT, "stamp": stamp}), *records])
     member = gzip.compress(content, compresslevel=6, mtime=0)
-    if len(content) > MAX_BYTES or len(member) > MAX_MEMBER_BYTES:
+    if len(content) > MAX_BYTES or len(member) > MAX_ANNOTATION_BYTES:
         raise AnnotationError(f"annotation of {len(content)} bytes, more than {MAX_BYTES}")
     return member
 
@@ -68,9 +92,9 @@ def read(sample: Sample) -> tuple[str, list[bytes]]:
 
     Raises AnnotationError where the sample has none, or one of other captions.
     """
-    if SUFFIX not in sample.members:
+    if ANNOTATION_SUFFIX not in sample.members:
         raise AnnotationError("not annotated")
-    stamp, records = unpack(sample.members[SUFFIX])
+    stamp, records = unpack(sample.members[ANNOTATION_SUFFIX])
     if len(records) != len(sample.captions):
         raise AnnotationError(
             f"annotation is of {len(records)} captions, not of {len(sample.captions)} (data.caption_field)"
@@ -78,7 +102,7 @@ def read(sample: Sample) -> tuple[str, list[bytes]]:
     return stamp, records
 
 
-def records(sample: Sample, stamp: str) -> list[bytes]:
+def read_stamped(sample: Sample, stamp: str) -> list[bytes]:
     """Return the records of `read`. Raises AnnotationError also where they were made under another stamp."""
     found, records = read(sample)
     if found != stamp:

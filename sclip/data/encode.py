@@ -21,10 +21,9 @@ from numpy.typing import NDArray
 from sclip import negatives, seeding
 from sclip.config import Config
 from sclip.data import columns as col
-from sclip.data.annotation import AnnotationError
+from sclip.data.annotation import AnnotationError, read_record
 from sclip.data.images import ImageError, random_crop
 from sclip.data.notes import Marker, Note
-from sclip.data.records import read_record
 from sclip.model import Tokenizer
 from sclip.scenegraph import Parser, SceneGraph
 

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sclip.storage.filesystem import beside, parts
+from sclip.storage.filesystem import parts, sibling
 from sclip.storage.masking import mask
-from sclip.storage.retries import ShardError, contents, together
+from sclip.storage.retries import StorageError, concurrently, read_bytes
 
 __all__ = ["Identity", "identify"]
 
@@ -41,9 +41,9 @@ def identify(sources: Sequence[Mapping[str, int]], parser: str) -> Identity:
         parser: stamp of the annotations, or the version of the parser.
     """
     shards = {url: samples for of_source in sources for url, samples in of_source.items()}
-    indexes = sorted({beside(url, INDEX) for url in shards})
-    checksums = dict(zip(indexes, together(_checksums, indexes), strict=True))
-    found = {url: checksums[beside(url, INDEX)].get(_name(url), "") for url in shards}
+    indexes = sorted({sibling(url, INDEX) for url in shards})
+    checksums = dict(zip(indexes, concurrently(_checksums, indexes), strict=True))
+    found = {url: checksums[sibling(url, INDEX)].get(_name(url), "") for url in shards}
     lines = [found[url] or f"{mask(url)} {samples}" for url, samples in shards.items()]
     return Identity(
         # Masked while it still is a URI: of its parts alone nobody sees that one is a password.
@@ -65,6 +65,6 @@ def _name(url: str) -> str:
 def _checksums(url: str) -> dict[str, str]:
     """Return the checksums in an index by the names of the shards; none where it is missing, or another program's."""
     try:
-        return {str(entry["name"]): str(entry["sha256"]) for entry in json.loads(contents(url))["shards"]}
-    except (ShardError, ValueError, LookupError, TypeError, RecursionError):
+        return {str(entry["name"]): str(entry["sha256"]) for entry in json.loads(read_bytes(url))["shards"]}
+    except (StorageError, ValueError, LookupError, TypeError, RecursionError):
         return {}

@@ -12,11 +12,11 @@ import ray.data
 
 from sclip.config import ConfigError
 
-__all__ = ["Pool"]
+__all__ = ["ActorPool"]
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
+class ActorPool:
     """How many actors, and what each reserves."""
 
     most: int = 0

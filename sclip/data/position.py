@@ -62,7 +62,7 @@ class Ranges:
 
 
 @dataclass(slots=True)
-class _Entry:
+class _OpenEntry:
     rows: Ranges = field(default_factory=Ranges)
     """Ordinals that are done."""
     total: int | None = None
@@ -78,7 +78,7 @@ class Position:
 
     def __init__(self) -> None:
         self._closed = Ranges()
-        self._open: dict[int, _Entry] = {}
+        self._open: dict[int, _OpenEntry] = {}
 
     @property
     def low(self) -> int:
@@ -92,7 +92,7 @@ class Position:
         Raises PositionError where one was done before.
         """
         end = ordinal + count
-        slot = None if entry in self._closed else self._open.setdefault(entry, _Entry())
+        slot = None if entry in self._closed else self._open.setdefault(entry, _OpenEntry())
         if slot is None or not slot.rows.add(ordinal, end):
             raise PositionError(f"entry {entry}: rows {ordinal}..{end - 1} recorded twice")
         if slot.total is not None and end > slot.total:
@@ -119,7 +119,7 @@ class Position:
         """
         if entry in self._closed:
             return
-        slot = self._open.setdefault(entry, _Entry())
+        slot = self._open.setdefault(entry, _OpenEntry())
         if slot.total not in (None, total):
             raise PositionError(f"entry {entry}: {total} rows, but {slot.total} when it was read before")
         slot.total = total
@@ -166,10 +166,10 @@ class Position:
         """Return the position that `to_json` wrote."""
         position = cls()
         position._closed = Ranges.from_json(value["closed"])
-        position._open = {e: _Entry(Ranges.from_json(rows), total) for e, total, rows in value["open"]}
+        position._open = {e: _OpenEntry(Ranges.from_json(rows), total) for e, total, rows in value["open"]}
         return position
 
-    def _close(self, entry: int, slot: _Entry) -> None:
+    def _close(self, entry: int, slot: _OpenEntry) -> None:
         if slot.complete:
             del self._open[entry]
             self._closed.add(entry, entry + 1)

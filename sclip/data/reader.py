@@ -24,7 +24,7 @@ from sclip.data.schedule import Visit
 from sclip.data.shards import Rejected, Sample, ShardError, read_shard
 from sclip.storage.masking import mask
 
-__all__ = ["READ_SCHEMA", "Reading", "mixed", "read_visit", "row_of"]
+__all__ = ["READ_SCHEMA", "ReadSettings", "mixed", "read_visit", "row_of"]
 
 READ_SCHEMA = pa.schema(
     [
@@ -41,7 +41,7 @@ _MOST_ROWS = 4096
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadSettings:
     """How a run reads shards."""
 
     config: Config
@@ -74,7 +74,7 @@ def _bytes(item: Sample | Rejected) -> int:
 
 
 def read_visit(
-    reading: Reading, url: str, entry: int, visit: Visit, done: Sequence[range] = (), origin: int = 0
+    reading: ReadSettings, url: str, entry: int, visit: Visit, done: Sequence[range] = (), origin: int = 0
 ) -> Iterator[pa.Table]:
     """Yield the rows of one visit of a shard that are not done, as READ_SCHEMA, the END row with their number last.
 
@@ -114,7 +114,7 @@ def read_visit(
     yield table()
 
 
-def row_of(item: Sample | Rejected, reading: Reading, pass_: int) -> dict[str, Any]:
+def row_of(item: Sample | Rejected, reading: ReadSettings, pass_: int) -> dict[str, Any]:
     """Return what an encoder needs of one item of a shard: the caption drawn for this pass, or why there is none."""
     row: dict[str, Any] = {col.INDEX: item.index, col.SAMPLE_KEY: item.key}
     if isinstance(item, Rejected):
@@ -124,7 +124,7 @@ def row_of(item: Sample | Rejected, reading: Reading, pass_: int) -> dict[str, A
     records: list[bytes] | None = None
     if reading.stamp or any(least):
         try:
-            records = annotation.records(item, reading.stamp)
+            records = annotation.read_stamped(item, reading.stamp)
             choices = annotation.passing(item, records, least)
         except AnnotationError as error:
             if any(least):

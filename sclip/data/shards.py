@@ -19,19 +19,28 @@ import re
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from sclip.data.annotation import MAX_MEMBER_BYTES, SUFFIX
-from sclip.storage.filesystem import beside, parts
-from sclip.storage.retries import ShardError, Storage, contents, expand, resumed, together
+import braceexpand
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_CAPTION_BYTES", "Rejected", "Sample", "ShardError"]
-__all__ += ["count_samples", "expand", "read_shard"]
+from sclip.storage.filesystem import parts, sibling
+from sclip.storage.globs import matching_files
+from sclip.storage.masking import mask
+from sclip.storage.retries import ByteStream, StorageError, concurrently, read_bytes, resumed
+
+__all__ = [
+    "ANNOTATION_SUFFIX", "IMAGE_SUFFIXES", "MAX_ANNOTATION_BYTES", "MAX_CAPTION_BYTES", "Rejected", "Sample",
+    "ShardError", "count_samples", "expand", "read_shard",
+]  # fmt: skip
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 """Member suffixes that are images, the first of them that a sample has is taken."""
+ANNOTATION_SUFFIX = "graph.json.gz"
+"""Member suffix of a sample's graphs and negatives (`sclip.data.annotation`)."""
+MAX_ANNOTATION_BYTES = 4 * 1024 * 1024
 MAX_CAPTION_BYTES = 64 * 1024
 MAX_IMAGE_BYTES = 128 * 1024 * 1024
 MAX_TEXT_BYTES = 1024 * 1024
@@ -45,6 +54,10 @@ _NAME = re.compile(r"((?:.*/)?[^.]+)\.([^/]*)")
 _META = re.compile(r"__[^/]*__($|/)")
 _BROKEN_COMPRESSION = (zlib.error, lzma.LZMAError, EOFError)
 _BROKEN_TAR = (tarfile.TarError, ValueError, ArithmeticError, LookupError, *_BROKEN_COMPRESSION)
+
+
+class ShardError(Exception):
+    """A shard that cannot be reached; one line with the shard, what was found and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +82,55 @@ class Rejected:
     reason: str
 
 
+def expand(patterns: Sequence[str]) -> list[str]:
+    """Return the shards that paths or URIs with `*`, `?`, `[..]` and `{000..012}` name, sorted, each once.
+
+    Local paths come back absolute, URIs with the credentials and the query that the pattern has; their order does not
+    depend on those, so that a shard keeps its number where they are changed.
+
+    Raises ShardError naming the pattern that matches nothing or cannot be looked up.
+    """
+    found: set[str] = set()
+    for pattern in patterns:
+        try:
+            names = list(braceexpand.braceexpand(pattern))
+        except ValueError as error:
+            raise ShardError(f"{mask(pattern)}: cannot be looked up: {mask(str(error), pattern)}") from None
+        with _shard_errors():
+            matches = list(concurrently(matching_files, names))
+        for name, shards in zip(names, matches, strict=True):
+            if not shards:
+                of = "" if name == pattern else f" (of {mask(pattern)})"
+                raise ShardError(
+                    f"{mask(name)}{of}: no such shard; name existing tars, for example DIR/*.tar"
+                )
+            found.update(shards)
+    return sorted(found, key=lambda url: (mask(url), url))
+
+
+@contextmanager
+def _shard_errors() -> Iterator[None]:
+    """Raise a StorageError of the block as ShardError."""
+    try:
+        yield
+    except StorageError as error:
+        raise ShardError(str(error)) from None
+
+
 def count_samples(urls: Sequence[str]) -> dict[str, int]:
     """Return the number of samples of each shard, by the cheapest source that has it.
 
     That is `index.json` beside the shards (`sclip.prepare.pack`), else `SHARD_stats.json` (img2dataset), else
     the headers of the tar itself. Raises ShardError for a shard that cannot be reached.
     """
-    indexes = sorted({beside(url, "index.json") for url in urls})
-    indexed = dict(zip(indexes, together(_indexed, indexes), strict=True))
-    counts = {url: indexed[beside(url, "index.json")].get(_name(url)) for url in urls}
+    indexes = sorted({sibling(url, "index.json") for url in urls})
+    indexed = dict(zip(indexes, concurrently(_indexed, indexes), strict=True))
+    counts = {url: indexed[sibling(url, "index.json")].get(_name(url)) for url in urls}
     # One source after the other: what stands beside a shard is many small requests, its headers are all of its bytes.
     for count in (_successes, _count):
         left = [url for url in urls if counts[url] is None]
-        counts.update(zip(left, together(count, left), strict=True))
+        with _shard_errors():
+            counts.update(zip(left, concurrently(count, left), strict=True))
     return {url: count for url, count in counts.items() if count is not None}
 
 
@@ -100,7 +149,7 @@ def _indexed(url: str) -> dict[str, int]:
 
 def _successes(url: str) -> int | None:
     """Return what img2dataset has counted of a shard; None where it has not."""
-    found = _json(beside(url, f"{_name(url).partition('.')[0]}_stats.json")).get("successes")
+    found = _json(sibling(url, f"{_name(url).partition('.')[0]}_stats.json")).get("successes")
     return found if isinstance(found, int) else None
 
 
@@ -111,8 +160,8 @@ def _count(url: str) -> int:
 def _json(url: str) -> dict[str, Any]:
     """Return the JSON object at `url`; an empty one where there is none: the shard itself is then counted."""
     try:
-        value = json.loads(contents(url))
-    except (ShardError, ValueError, RecursionError):
+        value = json.loads(read_bytes(url))
+    except (StorageError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
@@ -126,7 +175,8 @@ def read_shard(url: str, caption_field: str = "") -> Iterator[Sample | Rejected]
     never for what is in the tar.
     """
     fields = tuple(name.strip() for name in caption_field.split(",") if name.strip())
-    return resumed(url, lambda stream: _judged(stream, fields))
+    with _shard_errors():
+        yield from resumed(url, lambda stream: _judged(stream, fields))
 
 
 _HEADERS = (
@@ -157,7 +207,7 @@ class _Header(tarfile.TarInfo):
 
 
 @dataclass(slots=True)
-class _Group:
+class _SampleGroup:
     """Neighbouring members of one key."""
 
     key: str
@@ -167,9 +217,9 @@ class _Group:
     """Why the tar cannot be read after this group; only on the last one."""
 
 
-def _groups(stream: Storage, *, bodies: bool) -> Iterator[_Group]:
+def _groups(stream: ByteStream, *, bodies: bool) -> Iterator[_SampleGroup]:
     """Yield the sample groups of a tar; the last one carries `cut` when the tar is broken there."""
-    group = _Group("")
+    group = _SampleGroup("")
     try:
         with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Header) as tar:  # type: ignore[call-overload]
             while (member := tar.next()) is not None:
@@ -182,7 +232,7 @@ def _groups(stream: Storage, *, bodies: bool) -> Iterator[_Group]:
                 if key != group.key:
                     if group.key:
                         yield group
-                    group = _Group(key)
+                    group = _SampleGroup(key)
                 if bodies:
                     _take(group, suffix.lower(), tar, member)
             _check_end(tar)
@@ -201,10 +251,10 @@ def _check_end(tar: tarfile.TarFile) -> None:
             raise tarfile.ReadError("more follows its end-of-archive marker, as after `cat a.tar b.tar`")
 
 
-def _take(group: _Group, suffix: str, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+def _take(group: _SampleGroup, suffix: str, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
     """Read a member into the group. Other suffixes than the known ones, pickles above all, stay unread."""
-    if suffix == SUFFIX:  # no fault where it cannot be used: the captions are there to be parsed
-        usable = member.size <= MAX_MEMBER_BYTES and suffix not in group.parts
+    if suffix == ANNOTATION_SUFFIX:  # no fault where it cannot be used: the captions are there to be parsed
+        usable = member.size <= MAX_ANNOTATION_BYTES and suffix not in group.parts
         body = tar.extractfile(member) if usable else None
         group.parts[suffix] = body.read() if body is not None else b""
         return
@@ -219,7 +269,7 @@ def _take(group: _Group, suffix: str, tar: tarfile.TarFile, member: tarfile.TarI
         group.parts[suffix] = body.read()
 
 
-def _judged(stream: Storage, fields: Sequence[str]) -> Iterator[Sample | Rejected]:
+def _judged(stream: ByteStream, fields: Sequence[str]) -> Iterator[Sample | Rejected]:
     seen: set[str] = set()
     index = 0
     for group in _groups(stream, bodies=True):
@@ -232,7 +282,7 @@ def _judged(stream: Storage, fields: Sequence[str]) -> Iterator[Sample | Rejecte
             yield Rejected(index, "", group.cut)
 
 
-def _judge(index: int, group: _Group, fields: Sequence[str], seen: set[str]) -> Sample | Rejected:
+def _judge(index: int, group: _SampleGroup, fields: Sequence[str], seen: set[str]) -> Sample | Rejected:
     key = group.key.encode(errors="backslashreplace").decode()
     path = PurePosixPath(group.key)
     image = next((group.parts[suffix] for suffix in IMAGE_SUFFIXES if group.parts.get(suffix)), None)

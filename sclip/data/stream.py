@@ -19,7 +19,7 @@ from ray.data.datasource import Datasource, ReadTask
 
 from sclip.config import Config
 from sclip.data.position import Position
-from sclip.data.reader import READ_SCHEMA, Reading, read_visit
+from sclip.data.reader import READ_SCHEMA, ReadSettings, read_visit
 from sclip.data.schedule import Schedule
 
 _MOST_READ_TASKS = 4096
@@ -30,7 +30,7 @@ _MOST_READ_TASKS = 4096
 class StreamPlan:
     """All that a stream is built from; the same plan and position give the same rows."""
 
-    reading: Reading
+    reading: ReadSettings
     schedule: Schedule
     sources: tuple[tuple[str, ...], ...]
     """Shards of each source."""
@@ -75,7 +75,7 @@ def build(plan: StreamPlan, position: Position, origin: int) -> ray.data.Dataset
     )
     fewest, most = plan.actors
     return rows.map_batches(
-        _Encoder,
+        _ImportedEncoder,
         fn_constructor_args=(config, plan.image_size),
         batch_size=config.data.block_samples,
         batch_format="pyarrow",
@@ -91,11 +91,11 @@ def chunks(schedule: Schedule, position: Position) -> list[range]:
     return [gap[at : at + size] for gap in gaps for at in range(0, len(gap), size)]
 
 
-class _Encoder:
+class _ImportedEncoder:
     """The encoder of `sclip.data.encode`, imported where it runs.
 
-    A reader, and the actor that splits the stream, unpickle this module too; open_clip and spaCy would cost each
-    of these processes 2.5 s of a core and 400 MB.
+    A reader, and the actor that splits the stream, unpickle this module too; open_clip would cost each of these
+    processes seconds of a core and hundreds of MB.
     """
 
     def __init__(self, config: Config, image_size: int) -> None:
@@ -141,7 +141,7 @@ class _ShardSource(Datasource):  # type: ignore[misc]
 
 
 def _task(
-    reading: Reading,
+    reading: ReadSettings,
     schedule: Schedule,
     shards: ray.ObjectRef,
     chunk: range,

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from sclip.evaluate.features import Features
-from sclip.evaluate.picture import BenchmarkError, Picture
+from sclip.evaluate.picture import BenchmarkDataError, Picture
 from sclip.evaluate.result import Result
 
 __all__ = [
     "About",
-    "BenchmarkError",
+    "BenchmarkDataError",
     "Task",
     "box_of",
     "each",
@@ -74,7 +74,7 @@ class Task(Protocol):
         ...
 
     def without(self, pictures: Collection[Picture]) -> Task:
-        """Return what is left where these pictures are missing. Raises BenchmarkError where nothing is."""
+        """Return what is left where these pictures are missing. Raises BenchmarkDataError where nothing is."""
         ...
 
     def result(self, features: Features) -> Result:
@@ -87,9 +87,11 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def left(about: About, cases: Sequence[_Case], kept: Sequence[_Case], what: str = "cases") -> About:
-    """Return what is said of a benchmark of which only these cases are left; BenchmarkError where none is."""
+    """Return what is said of a benchmark of which only these cases are left; BenchmarkDataError where none is."""
     if not kept:
-        raise BenchmarkError(f"{about.name}: no readable image; set its images to the folder that holds them")
+        raise BenchmarkDataError(
+            f"{about.name}: no readable image; set its images to the folder that holds them"
+        )
     if len(kept) == len(cases):
         return about
     whole = about.whole or len(cases)
@@ -99,56 +101,56 @@ def left(about: About, cases: Sequence[_Case], kept: Sequence[_Case], what: str 
 
 
 def read_json(path: Path) -> Any:
-    """Return the content of a JSON file. Raises BenchmarkError naming it."""
+    """Return the content of a JSON file. Raises BenchmarkDataError naming it."""
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise no_such_file(path) from error
     except (OSError, ValueError, RecursionError) as error:
-        raise BenchmarkError(f"{path}: cannot be read as JSON: {error}") from error
+        raise BenchmarkDataError(f"{path}: cannot be read as JSON: {error}") from error
 
 
-def no_such_file(path: Path) -> BenchmarkError:
+def no_such_file(path: Path) -> BenchmarkDataError:
     """Return the error for a benchmark's file that is missing."""
-    return BenchmarkError(f"{path}: no such file; jobs/fetch.py says where benchmarks are had")
+    return BenchmarkDataError(f"{path}: no such file; jobs/fetch.py says where benchmarks are had")
 
 
 def each(path: Path, what: str, kind: type[list[Any]] | type[dict[str, Any]]) -> list[tuple[str, Any]]:
     """Return (name, entry) of a JSON list, named by their place from 0, or of a JSON object, by their keys.
 
-    Raises BenchmarkError where the file holds something else, or nothing.
+    Raises BenchmarkDataError where the file holds something else, or nothing.
     """
     found = read_json(path)
     if not isinstance(found, kind) or not found:
-        raise BenchmarkError(f"{path}: must hold {'a list' if kind is list else 'an object'} of {what}")
+        raise BenchmarkDataError(f"{path}: must hold {'a list' if kind is list else 'an object'} of {what}")
     return entries(path, found)
 
 
 def entries(path: Path, found: object, what: str = "case") -> list[tuple[str, Any]]:
     """Return (name, entry) of a list or an object of entries as `each` does, of one that was read already.
 
-    Raises BenchmarkError naming file and entry where it is neither, or one of them is no object with fields.
+    Raises BenchmarkDataError naming file and entry where it is neither, or one of them is no object with fields.
     """
     if not isinstance(found, list | dict):
-        raise BenchmarkError(f"{path}: {what}s={ascii(found)[:50]}: must be a list")
+        raise BenchmarkDataError(f"{path}: {what}s={ascii(found)[:50]}: must be a list")
     named = [
         (str(name), entry) for name, entry in (found.items() if isinstance(found, dict) else enumerate(found))
     ]
     for name, entry in named:
         if not isinstance(entry, dict):
-            raise BenchmarkError(f"{path}: {what} {name}: {ascii(entry)[:50]} is no object with fields")
+            raise BenchmarkDataError(f"{path}: {what} {name}: {ascii(entry)[:50]} is no object with fields")
     return named
 
 
 def named_once(path: Path, names: Iterable[str]) -> None:
-    """Raise BenchmarkError where two cases have one name: one would be taken for the other."""
+    """Raise BenchmarkDataError where two cases have one name: one would be taken for the other."""
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise BenchmarkError(f"{path}: two cases of one id, {twice[0]}")
+        raise BenchmarkDataError(f"{path}: two cases of one id, {twice[0]}")
 
 
 class at_case:
-    """Turn what a bad entry raises into a BenchmarkError that names file and case; a context manager."""
+    """Turn what a bad entry raises into a BenchmarkDataError that names file and case; a context manager."""
 
     def __init__(self, path: Path, name: Hashable, what: str = "case") -> None:
         self._place = f"{path}: {what} {name}"
@@ -157,14 +159,14 @@ class at_case:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, BenchmarkError):
+        if isinstance(error, BenchmarkDataError):
             return
         if isinstance(error, KeyError):
-            raise BenchmarkError(f"{self._place}: no field {error}") from error
+            raise BenchmarkDataError(f"{self._place}: no field {error}") from error
         if isinstance(
             error, (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
         ):
-            raise BenchmarkError(f"{self._place}: {error}") from error
+            raise BenchmarkDataError(f"{self._place}: {error}") from error
 
 
 def text_of(entry: Mapping[str, Any], field: str) -> str:

@@ -10,20 +10,20 @@ import torch
 from torch import Tensor
 
 from sclip.evaluate import examples
-from sclip.evaluate.benchmarks import About, BenchmarkError, left
+from sclip.evaluate.benchmarks import About, BenchmarkDataError, left
 from sclip.evaluate.features import Features
 from sclip.evaluate.interval import groups, scored
 from sclip.evaluate.picture import Picture
 from sclip.evaluate.result import Example, Result, Score
 
-__all__ = ["Case", "Choice"]
+__all__ = ["Choice", "ChoiceCase"]
 
 _AT_A_TIME = 2048
 """Cases compared at a time: with five candidates of 768 numbers they are 32 MB."""
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class ChoiceCase:
     """A picture with the caption that is true of it and those that are not."""
 
     name: str
@@ -46,7 +46,7 @@ class Choice:
     """
 
     about: About
-    cases: Sequence[Case]
+    cases: Sequence[ChoiceCase]
     macro: bool = False
     """Whether the authors report the mean over groups; it is the headline then."""
     least_cases: int = 1
@@ -58,7 +58,7 @@ class Choice:
 
     def __post_init__(self) -> None:
         if not any(case.counted for case in self.cases):
-            raise BenchmarkError(f"{self.about.name}: no case of it counts")
+            raise BenchmarkDataError(f"{self.about.name}: no case of it counts")
 
     def sizes(self) -> dict[str, int]:
         """Return how large it is."""
@@ -73,7 +73,7 @@ class Choice:
         return [caption for case in self.cases for caption in (case.true, *case.false)]
 
     def without(self, pictures: Collection[Picture]) -> Choice:
-        """Return the cases of the other pictures. Raises BenchmarkError where there is none."""
+        """Return the cases of the other pictures. Raises BenchmarkDataError where there is none."""
         kept = [case for case in self.cases if case.picture not in pictures]
         return replace(self, about=left(self.about, self.cases, kept), cases=kept)
 
@@ -111,7 +111,7 @@ class Choice:
             examples=self._examples([(case, row) for case, won, row in answers if case.counted and not won]),
         )  # fmt: skip
 
-    def _answers(self, features: Features) -> Iterator[tuple[Case, bool, list[float]]]:
+    def _answers(self, features: Features) -> Iterator[tuple[ChoiceCase, bool, list[float]]]:
         """Yield each case, whether it was won, and the cosines of its captions, the true one first."""
         for start in range(0, len(self.cases), _AT_A_TIME):
             some = self.cases[start : start + _AT_A_TIME]
@@ -120,7 +120,7 @@ class Choice:
                 yield case, row[0] >= best if self.ties_win else row[0] > best, row
 
     def _score(
-        self, asked: Sequence[tuple[Case, bool]], chance: Sequence[float], of: set[str] | None, key: str
+        self, asked: Sequence[tuple[ChoiceCase, bool]], chance: Sequence[float], of: set[str] | None, key: str
     ) -> Score:
         """Return the share of all, or the mean over the groups `of`."""
         kept = [at for at, (case, _) in enumerate(asked) if of is None or case.group in of]
@@ -136,13 +136,13 @@ class Choice:
             key=key,
         )
 
-    def _chance(self, case: Case) -> float:
+    def _chance(self, case: ChoiceCase) -> float:
         """Return how often a model without knowledge wins: equal captions are one candidate."""
         if case.true in case.false and not self.ties_win:
             return 0.0
         return 1 / len({case.true, *case.false})
 
-    def _examples(self, lost: Sequence[tuple[Case, list[float]]]) -> list[Example]:
+    def _examples(self, lost: Sequence[tuple[ChoiceCase, list[float]]]) -> list[Example]:
         some = examples.chosen(self.about.name, ((case.name, (case, row)) for case, row in lost))
         pictures = examples.shown(case.picture for _, (case, _) in some)
         return [
@@ -159,7 +159,7 @@ def tied(row: Sequence[float]) -> bool:
     return row[0] == max(row[1:])
 
 
-def _cosines(cases: Sequence[Case], features: Features) -> list[list[float]]:
+def _cosines(cases: Sequence[ChoiceCase], features: Features) -> list[list[float]]:
     """Return the cosine of each case's picture with its captions, the true one first.
 
     All are computed in one operation, so that equal captions have equal cosines.

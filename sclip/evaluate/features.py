@@ -21,7 +21,7 @@ from sclip.data.images import ImageError
 from sclip.evaluate.picture import Picture, contents
 from sclip.inference.scorer import Scorer, to_uint8
 
-__all__ = ["Encoded", "Encoder", "Features", "Here", "encode"]
+__all__ = ["Encoded", "FeatureEncoder", "Features", "Here", "encode"]
 
 Encoded = tuple[Tensor, dict[Picture, str]]
 """Features [n, D] of the pictures asked for, in their order, and why those with a row of NaN cannot be read."""
@@ -51,7 +51,7 @@ class Features:
         return self.text[[self.caption_rows[caption] for caption in captions]]
 
 
-class Encoder(Protocol):
+class FeatureEncoder(Protocol):
     """Who encodes: chunks of pictures and of captions in, their features in the same order out."""
 
     def pictures(self, chunks: Iterable[Sequence[Picture]]) -> Iterator[Encoded]:
@@ -120,7 +120,7 @@ class Here:
 
 
 def encode(
-    encoder: Encoder,
+    encoder: FeatureEncoder,
     pictures: Iterable[Picture],
     captions: Iterable[str],
     say: Say = lambda *_: None,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sclip.evaluate import zero_shot
-from sclip.evaluate.benchmarks import About, BenchmarkError, Task
+from sclip.evaluate.benchmarks import About, BenchmarkDataError, Task
 from sclip.evaluate.readers import aro, aro_order, captions, karpathy, shards, sugarcrepe, valse, winoground
 
 __all__ = ["KINDS", "PATHS", "Kind", "checked", "nearest", "task"]
@@ -86,33 +86,33 @@ _NUMBERS = ("captions", "limit")
 def checked(kind: str, options: Mapping[str, Any], place: str) -> dict[str, Any]:
     """Return the options of a benchmark as its reader takes them, paths expanded.
 
-    Raises BenchmarkError, which begins with `place`, for an unknown kind or option, one that is missing, or a bad
+    Raises BenchmarkDataError, which begins with `place`, for an unknown kind or option, one that is missing, or a bad
     value.
     """
     if kind not in KINDS:
-        raise BenchmarkError(f"{place}: kind {kind!r} is unknown; {nearest(kind, KINDS)}")
+        raise BenchmarkDataError(f"{place}: kind {kind!r} is unknown; {nearest(kind, KINDS)}")
     known = KINDS[kind]
     for option in options:
         if option not in (*known.needs, *known.may):
-            raise BenchmarkError(
+            raise BenchmarkDataError(
                 f"{place}: {kind} has no {option!r}; {nearest(option, {*known.needs, *known.may})}"
             )
     lacking = [option for option in known.needs if not options.get(option)]
     if lacking:
-        raise BenchmarkError(f"{place}: {kind} needs {' and '.join(lacking)}")
+        raise BenchmarkDataError(f"{place}: {kind} needs {' and '.join(lacking)}")
     found: dict[str, Any] = {}
     for option, value in options.items():
         if option == "shards":
             patterns = [value] if isinstance(value, str) else value
             if not isinstance(patterns, list) or not all(isinstance(p, str) and p for p in patterns):
-                raise BenchmarkError(f"{place}: shards={value!r}: a path or a list of them")
+                raise BenchmarkDataError(f"{place}: shards={value!r}: a path or a list of them")
             found[option] = tuple(patterns)
         elif option in _NUMBERS:
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise BenchmarkError(f"{place}: {option}={value!r}: a whole number, 0 for all")
+                raise BenchmarkDataError(f"{place}: {option}={value!r}: a whole number, 0 for all")
             found[option] = value
         elif not isinstance(value, str) or not value:
-            raise BenchmarkError(f"{place}: {option}={value!r}: text")
+            raise BenchmarkDataError(f"{place}: {option}={value!r}: text")
         else:
             found[option] = Path(value).expanduser() if option in PATHS else value
     return found
@@ -125,5 +125,5 @@ def nearest(name: str, names: Mapping[str, object] | set[str]) -> str:
 
 
 def task(name: str, kind: str, options: Mapping[str, Any]) -> Task:
-    """Return the task of checked options. Raises BenchmarkError or ShardError where a file cannot be used."""
+    """Return the task of checked options. Raises BenchmarkDataError or ShardError where a file cannot be used."""
     return KINDS[kind].read(About(name, kind, KINDS[kind].definition), **options)

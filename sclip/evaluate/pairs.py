@@ -59,7 +59,7 @@ class Pairs:
         return [caption for case in self.cases for caption in case.captions]
 
     def without(self, pictures: Collection[Picture]) -> Pairs:
-        """Return the cases of which both pictures are left. Raises BenchmarkError where there is none."""
+        """Return the cases of which both pictures are left. Raises BenchmarkDataError where there is none."""
         kept = [case for case in self.cases if not any(p in pictures for p in case.pictures)]
         return replace(self, about=left(self.about, self.cases, kept), cases=kept)
 

@@ -16,14 +16,14 @@ from sclip.data.exclusion import Exclusions
 from sclip.data.images import ImageError, thumbnail
 from sclip.data.shards import Sample, read_shard
 
-__all__ = ["BenchmarkError", "Picture", "contents", "excluded", "missing", "thumbnails"]
+__all__ = ["BenchmarkDataError", "Picture", "contents", "excluded", "missing", "thumbnails"]
 
 SIDE = 256
 """Pixels of the longer side of a picture in a report."""
 _QUALITY = 80
 
 
-class BenchmarkError(ValueError):
+class BenchmarkDataError(ValueError):
     """A benchmark that cannot be used; one line with the place, what is wrong and the remedy."""
 
 

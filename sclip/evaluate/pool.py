@@ -19,7 +19,7 @@ from sclip.evaluate.features import Encoded, Here
 from sclip.evaluate.picture import Picture
 from sclip.inference.scorer import Scorer
 
-__all__ = ["Pool"]
+__all__ = ["EncoderPool"]
 
 _AHEAD = 2
 """Chunks that wait at each actor, so that it never does."""
@@ -39,7 +39,7 @@ class _Actor:
         return self._here.encode_captions(chunk)
 
 
-class Pool:
+class EncoderPool:
     """An encoder on `workers` actors of a connected cluster; a context manager, which ends them."""
 
     def __init__(self, scorer: Scorer, workers: int, batch_size: int, device: str = "cpu", cpus: float = 1.0):
@@ -51,7 +51,7 @@ class Pool:
             actor.remote(files, device.partition(":")[0], batch_size) for _ in range(workers)
         ]
 
-    def __enter__(self) -> Pool:
+    def __enter__(self) -> EncoderPool:
         return self
 
     def __exit__(self, *_: object) -> None:

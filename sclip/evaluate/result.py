@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sclip.storage.place import Place
+    from sclip.storage.paths import StoragePath
 
 __all__ = [
     "EVALUATION_FILE",
@@ -149,7 +149,7 @@ class Evaluation:
         temporary.replace(path)
 
     @classmethod
-    def read(cls, path: Place) -> Evaluation:
+    def read(cls, path: StoragePath) -> Evaluation:
         """Return what `write` wrote. Raises EvaluationError naming the file and what is wrong with it."""
         try:
             tree = json.loads(path.read_text(encoding="utf-8"))

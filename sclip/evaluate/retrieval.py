@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from sclip.evaluate import examples
-from sclip.evaluate.benchmarks import About, BenchmarkError, left
+from sclip.evaluate.benchmarks import About, BenchmarkDataError, left
 from sclip.evaluate.features import Features
 from sclip.evaluate.interval import scored
 from sclip.evaluate.metrics import Rivals, chance_of_captions, rivals
@@ -47,7 +47,7 @@ class Retrieval:
         names = [image.name for image in self.images]
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
-            raise BenchmarkError(f"{self.about.name}: {twice} is there twice, and would be its own rival")
+            raise BenchmarkDataError(f"{self.about.name}: {twice} is there twice, and would be its own rival")
 
     def sizes(self) -> dict[str, int]:
         """Return how large it is."""
@@ -62,7 +62,7 @@ class Retrieval:
         return [caption for image in self.images for caption in image.captions]
 
     def without(self, pictures: Collection[Picture]) -> Retrieval:
-        """Return the other pictures with their captions. Raises BenchmarkError where there is none."""
+        """Return the other pictures with their captions. Raises BenchmarkDataError where there is none."""
         kept = [image for image in self.images if image.picture not in pictures]
         return replace(self, about=left(self.about, self.images, kept, "images"), images=kept)
 

@@ -18,8 +18,8 @@ from sclip.config import EvaluateConfig
 from sclip.data.exclusion import ExclusionError, Exclusions
 from sclip.data.shards import expand
 from sclip.evaluate import features, kinds, suite
-from sclip.evaluate.benchmarks import About, BenchmarkError, Task
-from sclip.evaluate.features import Encoder, Here, Say
+from sclip.evaluate.benchmarks import About, BenchmarkDataError, Task
+from sclip.evaluate.features import FeatureEncoder, Here, Say
 from sclip.evaluate.picture import Picture, excluded, missing
 from sclip.evaluate.readers import shards
 from sclip.evaluate.result import Evaluation
@@ -52,7 +52,7 @@ def evaluate(
         caption_field: field of a sample's .json that holds its captions, as in training.
         model: what the evaluation calls the model.
 
-    Raises BenchmarkError or ShardError naming file and case where something cannot be read.
+    Raises BenchmarkDataError or ShardError naming file and case where something cannot be read.
     """
     tasks = prepared(
         tasks_of(config, training_shards, caption_field), exclusions=exclusions_of(config.exclude)
@@ -64,17 +64,17 @@ def evaluate(
 def check_files(config: EvaluateConfig) -> None:
     """Read the benchmarks and look for their pictures, before a training of hours ends in an error of theirs.
 
-    Raises BenchmarkError or ShardError as `evaluate` would.
+    Raises BenchmarkDataError or ShardError as `evaluate` would.
     """
     prepared(tasks_of(config, (), ""), exclusions=exclusions_of(config.exclude))
 
 
 def exclusions_of(files: Sequence[str]) -> Exclusions | None:
-    """Return the exclusion lists of these files; None of none. Raises BenchmarkError naming file and line."""
+    """Return the exclusion lists of these files; None of none. Raises BenchmarkDataError naming file and line."""
     try:
         return Exclusions.read([Path(file).expanduser() for file in files]) if files else None
     except ExclusionError as error:
-        raise BenchmarkError(str(error)) from error
+        raise BenchmarkDataError(str(error)) from error
 
 
 def tasks_of(config: EvaluateConfig, training_shards: Sequence[str], caption_field: str) -> list[Task]:
@@ -89,7 +89,9 @@ def tasks_of(config: EvaluateConfig, training_shards: Sequence[str], caption_fie
     if held_out:
         name = ON_TRAINING if trained & set(held_out) else "retrieval"
         if any(task.about.name == name for task in tasks):
-            raise BenchmarkError(f"evaluate.retrieval: the suite has a benchmark {name!r} too; leave one out")
+            raise BenchmarkDataError(
+                f"evaluate.retrieval: the suite has a benchmark {name!r} too; leave one out"
+            )
         about = About(name, "shards", kinds.KINDS["shards"].definition)
         tasks.append(shards.read(about, held_out, config.retrieval_images, caption_field))
     return tasks
@@ -100,7 +102,7 @@ def prepared(
 ) -> list[Task]:
     """Return the tasks with the pictures that are there, without those that are excluded, which a note counts.
 
-    Raises BenchmarkError where pictures are missing, unless `partial`, which scores the others and says so; and
+    Raises BenchmarkDataError where pictures are missing, unless `partial`, which scores the others and says so; and
     where every picture of a benchmark is excluded.
     """
     gone = set(missing(picture for task in tasks for picture in task.pictures()))
@@ -119,14 +121,14 @@ def _excluding(task: Task, reasons: Mapping[str, str]) -> Task:
     counted = sorted(images.items(), key=lambda found: (-found[1], found[0]))
     notes = tuple(f"{count:,} picture{'s' * (count > 1)} {reason}" for reason, count in counted)
     if len(lost) == len(set(task.pictures())):
-        raise BenchmarkError(f"{task.about.name}: all its pictures are {'; '.join(notes)}; leave it out")
+        raise BenchmarkDataError(f"{task.about.name}: all its pictures are {'; '.join(notes)}; leave it out")
     kept: Any = task.without(lost)  # a frozen dataclass, like every task
     about = replace(kept.about, notes=(*notes, *kept.about.notes))  # how many are left stands last
     return cast(Task, replace(kept, about=about))
 
 
 def measure(
-    encoder: Encoder,
+    encoder: FeatureEncoder,
     tasks: Sequence[Task],
     model: str,
     facts: Mapping[str, str],
@@ -136,7 +138,7 @@ def measure(
 ) -> Evaluation:
     """Return the evaluation of a model, whose encoder sees each picture and caption of all tasks once.
 
-    Raises BenchmarkError where pictures cannot be decoded, unless `partial`.
+    Raises BenchmarkDataError where pictures cannot be decoded, unless `partial`.
     """
     readable: list[Task] = list(tasks)
 
@@ -172,7 +174,7 @@ def _without(task: Task, gone: Collection[Picture], why: Mapping[Picture, str], 
             _log.warning("%s leaves out %s: %s", task.about.name, mask(picture.image), why[picture])
     elif not partial:
         of = len(set(task.pictures()))
-        raise BenchmarkError(
+        raise BenchmarkDataError(
             f"{task.about.name}: {len(lost):,} of {of:,} pictures cannot be read, the first is {first}; set its images "
             "to the folder that holds them, or pass --partial to score the others"
         )

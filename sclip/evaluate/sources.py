@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sclip.evaluate.benchmarks import BenchmarkError, Task
+from sclip.evaluate.benchmarks import BenchmarkDataError, Task
 from sclip.evaluate.picture import missing
 from sclip.evaluate.suite import Entry
 
-__all__ = ["SOURCES", "Finding", "Source", "examined"]
+__all__ = ["SOURCES", "BenchmarkSource", "Completeness", "examined"]
 
 
 @dataclass(frozen=True)
-class Source:
+class BenchmarkSource:
     """A benchmark's publication and its files."""
 
     paper: str
@@ -44,27 +44,27 @@ _KARPATHY_PAGE = "cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets
 _BLIP = "storage.googleapis.com/sfr-vision-language-research/datasets"
 
 SOURCES = {
-    "vg-relation": Source(
+    "vg-relation": BenchmarkSource(
         _ARO, _ARO_LICENCE,
         (("aro/visual_genome_relation.json", _ARO_PAGE), ("aro/images", f"vgr_vga_images.zip, {_ARO_PAGE}")),
         {"cases": (23_937,)},
     ),
-    "vg-attribution": Source(
+    "vg-attribution": BenchmarkSource(
         _ARO, _ARO_LICENCE,
         (("aro/visual_genome_attribution.json", _ARO_PAGE), ("aro/images", f"vgr_vga_images.zip, {_ARO_PAGE}")),
         {"cases": (28_748,)},
     ),
-    "coco-order": Source(
+    "coco-order": BenchmarkSource(
         _ARO, _COCO_LICENCE,
         (("coco/coco_karpathy_test.json", f"{_BLIP}/coco_karpathy_test.json"), _COCO_2014),
         {"cases": (25_010,)},
     ),
-    "flickr-order": Source(
+    "flickr-order": BenchmarkSource(
         _ARO, _FLICKR_LICENCE,
         (("flickr30k/flickr30k_test.json", f"{_BLIP}/flickr30k_test.json"), _FLICKR_IMAGES),
         {"cases": (5_000,)},
     ),
-    "sugarcrepe": Source(
+    "sugarcrepe": BenchmarkSource(
         "Hsieh et al., SugarCrepe: Fixing hackable benchmarks for vision-language compositionality, NeurIPS 2023",
         f"MIT; {_COCO_LICENCE}",
         (
@@ -73,7 +73,7 @@ SOURCES = {
         ),
         {"cases": (7_511, 7_512)},
     ),
-    "winoground": Source(
+    "winoground": BenchmarkSource(
         "Thrush et al., Winoground: Probing vision and language models for visio-linguistic compositionality, "
         "CVPR 2022",
         "Meta's research licence, to be accepted at the dataset's page",
@@ -83,16 +83,16 @@ SOURCES = {
         ),
         {"cases": (400,)},
     ),
-    "coco": Source(
+    "coco": BenchmarkSource(
         _KARPATHY, _COCO_LICENCE, (("coco/dataset_coco.json", _KARPATHY_PAGE), _COCO_2014),
         {"images": (5_000,), "captions": (25_000,)},
     ),
-    "flickr30k": Source(
+    "flickr30k": BenchmarkSource(
         _KARPATHY, _FLICKR_LICENCE,
         (("flickr30k/dataset_flickr30k.json", _KARPATHY_PAGE), _FLICKR_IMAGES),
         {"images": (1_000,), "captions": (5_000,)},
     ),
-    "imagenet": Source(
+    "imagenet": BenchmarkSource(
         "Russakovsky et al., ImageNet large scale visual recognition challenge, IJCV 2015",
         "for research, by registration at image-net.org",
         (("imagenet/val", "ILSVRC2012_img_val.tar of image-net.org, a folder for each class (n01440764, ..)"),),
@@ -103,7 +103,7 @@ SOURCES = {
 
 
 @dataclass(frozen=True)
-class Finding:
+class Completeness:
     """What was found of a benchmark."""
 
     complete: bool
@@ -111,19 +111,19 @@ class Finding:
     """In words: its sizes, or what is wrong."""
 
 
-def examined(entry: Entry) -> Finding:
+def examined(entry: Entry) -> Completeness:
     """Read a benchmark's files and look for its pictures. Raises ShardError where a shard cannot be reached."""
     try:
         task = entry.task()
-    except BenchmarkError as error:
-        return Finding(False, str(error))
+    except BenchmarkDataError as error:
+        return Completeness(False, str(error))
     gone = missing(task.pictures())
     pictures = len(set(task.pictures()))
     lines = [", ".join(f"{count:,} {what}" for what, count in task.sizes().items())]
     lines += _unlike(entry.name, task)
     if gone:
         lines.append(f"{len(gone):,} of {pictures:,} pictures are not there, the first is {gone[0].path}")
-    return Finding(len(lines) == 1, "; ".join(lines))
+    return Completeness(len(lines) == 1, "; ".join(lines))
 
 
 def _unlike(name: str, task: Task) -> list[str]:

@@ -21,9 +21,9 @@ from typing import Any
 from sclip.config import ConfigError
 from sclip.config.loader import read_yaml
 from sclip.evaluate import kinds
-from sclip.evaluate.benchmarks import BenchmarkError, Task
+from sclip.evaluate.benchmarks import BenchmarkDataError, Task
 from sclip.evaluate.kinds import PATHS
-from sclip.storage.place import Place, address, kept, place
+from sclip.storage.paths import StoragePath, address, cached_copy, storage_path
 
 __all__ = ["Entry", "from_options", "names", "read"]
 
@@ -42,7 +42,7 @@ class Entry:
     """As its reader takes them, paths absolute."""
 
     def task(self) -> Task:
-        """Read its files. Raises BenchmarkError or ShardError naming what cannot be used."""
+        """Read its files. Raises BenchmarkDataError or ShardError naming what cannot be used."""
         return kinds.task(self.name, self.kind, self.options)
 
 
@@ -59,18 +59,20 @@ def read(suite: str, root: str | Path, defaults: Mapping[str, Any] | None = None
         root: the folder that the package's suites are relative to.
         defaults: options that a benchmark gets where it takes them and does not say them.
 
-    Raises BenchmarkError naming the file, the benchmark and the nearest name.
+    Raises BenchmarkDataError naming the file, the benchmark and the nearest name.
     """
-    base: Place = Path(root).expanduser().absolute()
-    path: Place = _FOLDER / f"{suite}.yaml"
+    base: StoragePath = Path(root).expanduser().absolute()
+    path: StoragePath = _FOLDER / f"{suite}.yaml"
     if suite not in names():
-        path, base = place(suite), place(suite).parent
+        path, base = storage_path(suite), storage_path(suite).parent
         if not path.is_file():
-            raise BenchmarkError(f"suite {suite!r}: no such file, and {kinds.nearest(suite, set(names()))}")
+            raise BenchmarkDataError(
+                f"suite {suite!r}: no such file, and {kinds.nearest(suite, set(names()))}"
+            )
     try:
-        tree = read_yaml(kept(path))
+        tree = read_yaml(cached_copy(path))
     except ConfigError as error:
-        raise BenchmarkError(str(error)) from error
+        raise BenchmarkDataError(str(error)) from error
     found: list[Entry] = []
     for name, options in tree.items():
         if name == _INCLUDE:
@@ -78,7 +80,9 @@ def read(suite: str, root: str | Path, defaults: Mapping[str, Any] | None = None
         else:
             found.append(_entry(f"{path}: {name}", name, options, base, defaults or {}))
     if not found:
-        raise BenchmarkError(f"{path}: no benchmark in it; one is NAME: {{kind: .., file: .., images: ..}}")
+        raise BenchmarkDataError(
+            f"{path}: no benchmark in it; one is NAME: {{kind: .., file: .., images: ..}}"
+        )
     return _each_once(found, str(path))
 
 
@@ -91,7 +95,7 @@ def from_options(
     for each, one for all, or none. A benchmark is called as its kind, with the file's name where a kind comes twice.
     """
     if len(images) not in (0, 1, len(benchmarks)):
-        raise BenchmarkError(
+        raise BenchmarkDataError(
             f"--images: {len(images)} folders for {len(benchmarks)} benchmarks; name one for all, or one for each"
         )
     folders = [*images] * len(benchmarks) if len(images) == 1 else [*images] or [""] * len(benchmarks)
@@ -109,11 +113,13 @@ def from_options(
     return _each_once(found, "--benchmark")
 
 
-def _entry(place: str, name: object, options: object, base: Place, defaults: Mapping[str, Any]) -> Entry:
+def _entry(
+    place: str, name: object, options: object, base: StoragePath, defaults: Mapping[str, Any]
+) -> Entry:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise BenchmarkError(f"{place}: a benchmark's name has letters, digits, '-', '_' and '.' only")
+        raise BenchmarkDataError(f"{place}: a benchmark's name has letters, digits, '-', '_' and '.' only")
     if not isinstance(options, dict) or not isinstance(options.get("kind"), str):
-        raise BenchmarkError(f"{place}: must have a kind: one of {', '.join(kinds.KINDS)}")
+        raise BenchmarkDataError(f"{place}: must have a kind: one of {', '.join(kinds.KINDS)}")
     kind = options["kind"]
     given = {option: value for option, value in options.items() if option != "kind"}
     known = kinds.KINDS.get(kind)
@@ -122,7 +128,7 @@ def _entry(place: str, name: object, options: object, base: Place, defaults: Map
     found = kinds.checked(kind, given, place)
     for option in PATHS:
         if option in found:
-            found[option] = kept(base / found[option])
+            found[option] = cached_copy(base / found[option])
     if "shards" in found:
         found["shards"] = tuple(
             p if "://" in p else address(base / Path(p).expanduser()) for p in found["shards"]
@@ -130,19 +136,21 @@ def _entry(place: str, name: object, options: object, base: Place, defaults: Map
     return Entry(name, kind, found)
 
 
-def _included(path: Place, of: object, root: str | Path, defaults: Mapping[str, Any] | None) -> list[Entry]:
+def _included(
+    path: StoragePath, of: object, root: str | Path, defaults: Mapping[str, Any] | None
+) -> list[Entry]:
     if not isinstance(of, list) or not all(isinstance(name, str) for name in of):
-        raise BenchmarkError(f"{path}: {_INCLUDE} must be a list of suites: {', '.join(names())}")
+        raise BenchmarkDataError(f"{path}: {_INCLUDE} must be a list of suites: {', '.join(names())}")
     for name in of:
         if name not in names():
-            raise BenchmarkError(f"{path}: {_INCLUDE}: {name!r}: {kinds.nearest(name, set(names()))}")
+            raise BenchmarkDataError(f"{path}: {_INCLUDE}: {name!r}: {kinds.nearest(name, set(names()))}")
         if path == _FOLDER / f"{name}.yaml":
-            raise BenchmarkError(f"{path}: includes itself")
+            raise BenchmarkDataError(f"{path}: includes itself")
     return [entry for name in of for entry in read(name, root, defaults)]
 
 
 def _each_once(entries: Sequence[Entry], place: str) -> list[Entry]:
     for entry in entries:
         if sum(other.name == entry.name for other in entries) > 1:
-            raise BenchmarkError(f"{place}: {entry.name} is there twice")
+            raise BenchmarkDataError(f"{place}: {entry.name} is there twice")
     return list(entries)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sclip.evaluate import examples
-from sclip.evaluate.benchmarks import About, BenchmarkError, left, read_json
+from sclip.evaluate.benchmarks import About, BenchmarkDataError, left, read_json
 from sclip.evaluate.features import Features
 from sclip.evaluate.interval import groups, scored
 from sclip.evaluate.picture import Picture
@@ -42,10 +42,10 @@ def read(about: About, images: Path, class_names: Path | None = None, templates:
             called, "_" as a blank.
         templates: `openai` or `simple`.
 
-    Raises BenchmarkError for a folder without classes and for names that do not fit.
+    Raises BenchmarkDataError for a folder without classes and for names that do not fit.
     """
     if templates not in TEMPLATES:
-        raise BenchmarkError(f"{about.name}: templates={templates!r}: {' or '.join(TEMPLATES)}")
+        raise BenchmarkDataError(f"{about.name}: templates={templates!r}: {' or '.join(TEMPLATES)}")
     try:
         folders = sorted(path for path in images.iterdir() if path.is_dir() and not path.name.startswith("."))
         found = [
@@ -54,9 +54,9 @@ def read(about: About, images: Path, class_names: Path | None = None, templates:
             for file in sorted(folder.iterdir()) if file.suffix.lower() in _SUFFIXES
         ]  # fmt: skip
     except OSError as error:
-        raise BenchmarkError(f"{images}: cannot be read: {error}") from error
+        raise BenchmarkDataError(f"{images}: cannot be read: {error}") from error
     if len(folders) < 2 or not found:
-        raise BenchmarkError(f"{images}: must hold a folder of pictures for each class, two or more")
+        raise BenchmarkDataError(f"{images}: must hold a folder of pictures for each class, two or more")
     names = _names([folder.name for folder in folders], class_names)
     return ZeroShot(about, found, tuple(names), templates)
 
@@ -71,12 +71,12 @@ def _names(folders: Sequence[str], file: Path | None) -> list[str]:
     if isinstance(names, dict):
         unnamed = [folder for folder in folders if folder not in names]
         if unnamed:
-            raise BenchmarkError(f"{file}: no name for {len(unnamed)} folders, the first is {unnamed[0]}")
+            raise BenchmarkDataError(f"{file}: no name for {len(unnamed)} folders, the first is {unnamed[0]}")
         names = [names[folder] for folder in folders]
     if not isinstance(names, list) or len(names) != len(folders):
-        raise BenchmarkError(f"{file}: must name {len(folders)} classes: a list, or an object by folder")
+        raise BenchmarkDataError(f"{file}: must name {len(folders)} classes: a list, or an object by folder")
     if not all(isinstance(name, str) and name for name in names):
-        raise BenchmarkError(f"{file}: a class name that is no text")
+        raise BenchmarkDataError(f"{file}: a class name that is no text")
     return names
 
 
@@ -116,7 +116,7 @@ class ZeroShot:
         return [template(name) for name in self.classes for template in TEMPLATES[self.templates]]
 
     def without(self, pictures: Collection[Picture]) -> ZeroShot:
-        """Return the other pictures, among all classes. Raises BenchmarkError where there is none."""
+        """Return the other pictures, among all classes. Raises BenchmarkDataError where there is none."""
         kept = [image for image in self.images if image.picture not in pictures]
         return replace(self, about=left(self.about, self.images, kept, "images"), images=kept)
 

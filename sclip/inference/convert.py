@@ -20,7 +20,7 @@ from sclip.model.build import assemble, check_fit, resolved
 from sclip.model.export import export_clip, export_state
 from sclip.model.structure_clip import CLIP_PREFIX
 from sclip.model.weights import CONFIG_FILE, WEIGHTS_FILE, read
-from sclip.storage.place import Place, address, kept, place
+from sclip.storage.paths import StoragePath, address, cached_copy, storage_path
 from sclip.train import checkpoint, manifest
 from sclip.train.manifest import CheckpointError
 from sclip.train.run_folder import RunFolder
@@ -45,7 +45,7 @@ class Source:
 
 
 def convert(
-    source: Place,
+    source: StoragePath,
     folder: Path,
     name: str = "",
     quick_gelu: Literal["auto", "on", "off"] = "auto",
@@ -92,7 +92,7 @@ def _told(found: Source, clip: bool) -> str:
     return "; ".join([line, *notes])
 
 
-def opened(source: Place, name: str = "", quick_gelu: Literal["auto", "on", "off"] = "auto") -> Source:
+def opened(source: StoragePath, name: str = "", quick_gelu: Literal["auto", "on", "off"] = "auto") -> Source:
     """Return the model that `source` holds, in eval mode on the CPU; arguments and errors as of `convert`."""
     if (source / "model" / WEIGHTS_FILE).is_file():  # of a finished run
         source = source / "model"
@@ -102,9 +102,9 @@ def opened(source: Place, name: str = "", quick_gelu: Literal["auto", "on", "off
         step = latest[0] if latest else None
     if step is not None:
         return _of_run(
-            step, RunFolder(place(address(step)).parent)
+            step, RunFolder(storage_path(address(step)).parent)
         )  # absolute: a step's folder alone may be given
-    folder = kept(source) if source.exists() else Path(address(source))
+    folder = cached_copy(source) if source.exists() else Path(address(source))
     if (folder / WEIGHTS_FILE).is_file() and (folder / CONFIG_FILE).is_file():
         parser = folder / PARSER_FILE
         return Source(load_exported(folder), parser=parser if parser.is_file() else None)
@@ -123,7 +123,7 @@ def opened(source: Place, name: str = "", quick_gelu: Literal["auto", "on", "off
     return Source(assemble(config, weights).eval(), notes)
 
 
-def _of_run(step: Place, run: RunFolder) -> Source:
+def _of_run(step: StoragePath, run: RunFolder) -> Source:
     damage = manifest.verify(step)
     if damage:
         raise CheckpointError(damage)

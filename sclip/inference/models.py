@@ -23,7 +23,7 @@ from sclip.inference.scorer import Scorer
 from sclip.model import ModelError, StructureCLIP, build_model
 from sclip.model.weights import CONFIG_FILE, WEIGHTS_FILE
 from sclip.storage.masking import mask
-from sclip.storage.place import Place, here, place
+from sclip.storage.paths import StoragePath, local_copy, storage_path
 from sclip.train.run_folder import RunFolder
 
 __all__ = ["open_model"]
@@ -52,8 +52,8 @@ def open_model(name: str | Path, device: str = "cpu", storage: str | Path = "~/s
     text = str(name)
     if not text.strip():
         raise ModelError(f"{text!r}: names no model; name {_FORMS}")
-    named = place(text) if "://" in text else Path(text).expanduser()
-    for path in (named, place(str(storage)) / "runs" / text):
+    named = storage_path(text) if "://" in text else Path(text).expanduser()
+    for path in (named, storage_path(str(storage)) / "runs" / text):
         if path.exists():
             return _of_path(path, device)
     architecture, separator, source = text.partition(":")
@@ -62,7 +62,7 @@ def open_model(name: str | Path, device: str = "cpu", storage: str | Path = "~/s
     raise ModelError(f"{mask(text)!r}: no such model; name {_FORMS}")
 
 
-def _of_path(path: Place, device: str) -> Scorer:
+def _of_path(path: StoragePath, device: str) -> Scorer:
     if (path / "config.json").is_file() and not (path / WEIGHTS_FILE).is_file():
         finished = (path / "model" / WEIGHTS_FILE).is_file()
         if not finished and not any(path.glob("step-*")):
@@ -72,7 +72,7 @@ def _of_path(path: Place, device: str) -> Scorer:
     of_export = [path.parent] if path.name == WEIGHTS_FILE else []
     for export in (path / "model", path, *of_export):
         if (export / WEIGHTS_FILE).is_file() and (export / CONFIG_FILE).is_file():
-            with here(export) as folder:
+            with local_copy(export) as folder:
                 return Scorer.load(folder, device)
     try:
         found = convert.opened(path)

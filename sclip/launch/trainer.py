@@ -31,7 +31,7 @@ from sclip.launch.rendezvous import BoundTorchConfig
 from sclip.launch.resizing import CheckpointFirst
 from sclip.model import ModelError
 from sclip.scenegraph import ParserError
-from sclip.storage.place import Place, ray_storage
+from sclip.storage.paths import StoragePath, ray_storage
 from sclip.train import manifest
 from sclip.train.health import TrainingDiverged
 from sclip.train.loop import DATASET, TooManyQuarantined, TrainJob, train_worker
@@ -108,7 +108,7 @@ def fit(
             raise TrainingFailed(_first_line(error)) from error
 
 
-def build(plan: stream.StreamPlan, path: Place) -> ray.data.Dataset:
+def build(plan: stream.StreamPlan, path: StoragePath) -> ray.data.Dataset:
     """Return the stream of what the newest good checkpoint has not trained on."""
     folder = RunFolder(path)
     for note in folder.roll_back():

@@ -47,7 +47,7 @@ def pack(columns: Mapping[str, NDArray[Any]], parts: int = 1, *, on_negatives: b
     text = _of_parts(columns["text"], columns.get("negative_text"), parts)
     # The end token has the largest id; CLIP pools there (argmax), and what follows it is never looked at.
     lengths = np.where(text.any(2), text.argmax(2) + 1, 0)
-    start, rows, capacity = _placed(lengths, text.shape[2])
+    start, rows, capacity = _starts(lengths, text.shape[2])
     if rows * capacity >= text.shape[1] * text.shape[2]:
         return dict(columns)
     within = np.broadcast_to(np.arange(text.shape[2]), text.shape)
@@ -63,7 +63,7 @@ def pack(columns: Mapping[str, NDArray[Any]], parts: int = 1, *, on_negatives: b
             negatives = np.full_like(negatives, -1)
         triples = _of_parts(columns["triples"], negatives, parts)
         kept = np.any(triples >= 0, axis=(3, 4))
-        start, rows, capacity = _placed(kept.sum(2), max(triples.shape[2], _TRIPLE_PLACES))
+        start, rows, capacity = _starts(kept.sum(2), max(triples.shape[2], _TRIPLE_PLACES))
         fill = _Filling(start, kept, rows, capacity)
         packed["packed_triples"], packed["packed_owner"] = fill(triples), fill(_numbers(kept))
         slots = np.where(kept, start[:, :, None] + kept.cumsum(2) - 1, -1)
@@ -112,14 +112,14 @@ class _Filling:
         return filled.reshape(parts * self.rows, self.capacity, *more)
 
 
-def _placed(lengths: NDArray[np.int64], longest: int) -> tuple[NDArray[np.int64], int, int]:
+def _starts(lengths: NDArray[np.int64], longest: int) -> tuple[NDArray[np.int64], int, int]:
     """Return where each caption [parts, N] starts in its part's rows laid end to end, rows of a part, their places."""
     capacity = -(-longest // _ALIGNED) * _ALIGNED
-    starts, counts = zip(*(_place(of_part, capacity) for of_part in lengths.tolist()), strict=True)
+    starts, counts = zip(*(_best_fit(of_part, capacity) for of_part in lengths.tolist()), strict=True)
     return np.stack(starts), max(1, *counts), capacity
 
 
-def _place(lengths: list[int], capacity: int) -> tuple[NDArray[np.int64], int]:
+def _best_fit(lengths: list[int], capacity: int) -> tuple[NDArray[np.int64], int]:
     """Return where each caption starts in rows laid end to end, and the number of rows: best fit, longest first."""
     start = np.zeros(len(lengths), np.int64)
     rows_with: list[list[int]] = [[] for _ in range(capacity + 1)]  # by the places that are left in them

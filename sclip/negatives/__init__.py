@@ -4,7 +4,7 @@
 `draw` takes one and `draw_several` some by (seed, epoch, key). `shuffled` is the baseline, a random swap of words.
 """
 
-from sclip.negatives.plan import Kind
+from sclip.negatives.planned_exchange import Kind
 from sclip.negatives.shuffle import shuffled
 from sclip.negatives.synthesise import VERSION, Negative, candidates, draw, draw_several, natural
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from lemminflect import getInflection
-
 from sclip.scenegraph.graph import SceneGraph, Span
 from sclip.scenegraph.lexicon import CONNECTIVES, noun_lemma, verb_lemma
 
@@ -59,6 +57,8 @@ def article(word: str) -> str:
 @lru_cache(maxsize=1 << 16)
 def inflect(lemma: str, tag: str) -> tuple[str, ...]:
     """Return the forms of a lemma for a Penn tag (lemminflect), the usual one first."""
+    from lemminflect import getInflection  # brings spaCy
+
     return tuple(getInflection(lemma, tag=tag))
 
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 from itertools import combinations
 
 from sclip.negatives.meaning import synonym
-from sclip.negatives.plan import Plan
+from sclip.negatives.planned_exchange import PlannedExchange
 from sclip.negatives.reading import Reading, Unit
 from sclip.scenegraph.graph import Span
 from sclip.scenegraph.lexicon import COLOURS, verb_lemma
@@ -30,7 +30,7 @@ _DOMAINS = frozenset("computer laptop wii army military football baby".split())
 """Nouns that describe and are often true of the other object too: a computer keyboard next to a mouse."""
 
 
-def modifier_plans(reading: Reading) -> Iterator[Plan]:
+def modifier_plans(reading: Reading) -> Iterator[PlannedExchange]:
     """Yield the exchanges of modifiers: "a small red circle left of a blue square"."""
     for first, second in combinations(range(reading.count), 2):
         for one in reading.units[first]:
@@ -40,7 +40,7 @@ def modifier_plans(reading: Reading) -> Iterator[Plan]:
                     yield plan
 
 
-def _exchanged(reading: Reading, one: Unit, other: Unit) -> Plan | None:
+def _exchanged(reading: Reading, one: Unit, other: Unit) -> PlannedExchange | None:
     owners = dict.fromkeys(one.attributes, other.object) | dict.fromkeys(other.attributes, one.object)
     names = _names(reading, one, other)
     new = reading.relabelled(owners, {index: name for index, (name, _) in names.items()})
@@ -49,7 +49,9 @@ def _exchanged(reading: Reading, one: Unit, other: Unit) -> Plan | None:
     lengths = abs(len(one.attributes) - len(other.attributes))
     rank = 0.5 + 0.2 * lengths + 1.5 * (bool(one.compound) + bool(other.compound))
     certain = not (one.compound or other.compound or _clash(reading, owners))
-    return Plan("attribute", rank, one.span, other.span, certain=certain, owners=owners, names=names)
+    return PlannedExchange(
+        "attribute", rank, one.span, other.span, certain=certain, owners=owners, names=names
+    )
 
 
 def _names(reading: Reading, one: Unit, other: Unit) -> dict[int, tuple[str, Span]]:
@@ -65,7 +67,7 @@ def _names(reading: Reading, one: Unit, other: Unit) -> dict[int, tuple[str, Spa
     return names
 
 
-def move_plans(reading: Reading) -> Iterator[Plan]:
+def move_plans(reading: Reading) -> Iterator[PlannedExchange]:
     """Yield the moves of modifiers to another object: "a black cat on a mat" to "a cat on a black mat"."""
     graph = reading.graph
     for source in range(reading.count):
@@ -89,7 +91,7 @@ def move_plans(reading: Reading) -> Iterator[Plan]:
                 rank = 2.0 + 0.5 * crowd + 0.2 * (len(unit.attributes) - 1)
                 if graph.objects[target].phrase[0] == at:  # no article: "on top of black mat"
                     rank += 0.3
-                yield Plan("attribute", rank, piece, (at, at), certain=certain, owners=owners)
+                yield PlannedExchange("attribute", rank, piece, (at, at), certain=certain, owners=owners)
 
 
 def _stands_alone(reading: Reading, span: Span) -> bool:
@@ -133,7 +135,7 @@ def with_space(reading: Reading, span: Span) -> Span:
     return (span[0], end)
 
 
-def predicate_plans(reading: Reading) -> Iterator[Plan]:
+def predicate_plans(reading: Reading) -> Iterator[PlannedExchange]:
     """Yield the exchanges of adjectives behind a copula: "the circle is red and the square is blue"."""
     attributes = reading.graph.attributes
     behind = [k for k, a in enumerate(attributes) if a.object < reading.count and _is_predicate(reading, k)]
@@ -145,7 +147,9 @@ def predicate_plans(reading: Reading) -> Iterator[Plan]:
                 reading.relabelled(owners)
             ):
                 rank = 0.5 if other not in before else 1.5
-                yield Plan("attribute", rank, attributes[one].span, attributes[other].span, owners=owners)
+                yield PlannedExchange(
+                    "attribute", rank, attributes[one].span, attributes[other].span, owners=owners
+                )
 
 
 def _is_predicate(reading: Reading, k: int) -> bool:

@@ -69,7 +69,7 @@ class Exchange:
         """Return where the characters of the span are now; the span lies in one piece or outside of both."""
         return (self._offset(span[0], last=False), self._offset(span[1], last=True))
 
-    def place(self, span: Span) -> Span:
+    def slot(self, span: Span) -> Span:
         """Return where the span is now whose content may have been exchanged: a phrase with a new adjective."""
         start, end = span
         for piece, held in ((self._regions[3], 1), (self._regions[1], 3)):

@@ -13,7 +13,7 @@ from itertools import combinations
 
 from sclip.negatives.agreement import in_number, verb_forms
 from sclip.negatives.attributes import with_space
-from sclip.negatives.plan import Plan
+from sclip.negatives.planned_exchange import PlannedExchange
 from sclip.negatives.reading import Reading
 from sclip.scenegraph.graph import Span
 
@@ -37,7 +37,7 @@ class _Quantity:
     """Attributes that are read from it."""
 
 
-def quantity_plans(reading: Reading) -> Iterator[Plan]:
+def quantity_plans(reading: Reading) -> Iterator[PlannedExchange]:
     """Yield the exchanges of two quantities."""
     found = [q for q in (_read(reading, index) for index in range(reading.count)) if q is not None]
     for one, other in combinations(found, 2):
@@ -77,7 +77,7 @@ def _held(reading: Reading, index: int, span: Span) -> tuple[int, ...]:
     )
 
 
-def _exchanged(reading: Reading, one: _Quantity, other: _Quantity) -> Plan | None:
+def _exchanged(reading: Reading, one: _Quantity, other: _Quantity) -> PlannedExchange | None:
     names = [reading.name_word(q.object) for q in (one, other)]
     described = reading.units[one.object] or reading.units[other.object]
     if names[0] == names[1] and not described and reading.rows[one.object] == reading.rows[other.object]:
@@ -104,4 +104,6 @@ def _exchanged(reading: Reading, one: _Quantity, other: _Quantity) -> Plan | Non
     owners = dict.fromkeys(one.attributes, other.object) | dict.fromkeys(other.attributes, one.object)
     rank = 0.6 if one.value.isdigit() and other.value.isdigit() else 1.0
     certain = all(q.value != "many" or q.span[0] < q.span[1] for q in (one, other)) or bool(owners)
-    return Plan("attribute", rank, pieces[0], pieces[1], certain=certain, forms=forms, owners=owners)
+    return PlannedExchange(
+        "attribute", rank, pieces[0], pieces[1], certain=certain, forms=forms, owners=owners
+    )

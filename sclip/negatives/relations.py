@@ -10,7 +10,7 @@ from itertools import combinations
 
 from sclip.negatives.agreement import inflect, pronoun_forms, verb_forms
 from sclip.negatives.meaning import SYMMETRIC, is_animate, label, synonym
-from sclip.negatives.plan import Plan
+from sclip.negatives.planned_exchange import PlannedExchange
 from sclip.negatives.reading import Reading
 from sclip.scenegraph.graph import Span
 from sclip.scenegraph.lexicon import COLOURS, verb_lemma
@@ -23,7 +23,7 @@ _SAME_PLACE = frozenset("in at".split())
 _WORD = re.compile(r"[^\W\d_]+")
 
 
-def object_plans(reading: Reading) -> Iterator[Plan]:
+def object_plans(reading: Reading) -> Iterator[PlannedExchange]:
     """Yield the exchanges of two objects."""
     graph = reading.graph
     related = {(r.subject, r.object) for r in graph.relations if r.span[0] < r.span[1]}
@@ -50,7 +50,9 @@ def object_plans(reading: Reading) -> Iterator[Plan]:
         yield from _heads(reading, first, second, rank + 1, certain)
 
 
-def _whole(reading: Reading, first: int, second: int, rank: float, certain: bool) -> Iterator[Plan]:
+def _whole(
+    reading: Reading, first: int, second: int, rank: float, certain: bool
+) -> Iterator[PlannedExchange]:
     graph = reading.graph
     one, other = graph.objects[first], graph.objects[second]
     # "a man with his dog": the pronoun would come before the one that it stands for.
@@ -71,7 +73,7 @@ def _whole(reading: Reading, first: int, second: int, rank: float, certain: bool
         forms |= verb_forms(graph, first, reading.plural[second]) | verb_forms(
             graph, second, reading.plural[first]
         )
-    yield Plan(
+    yield PlannedExchange(
         "relation",
         rank,
         one.phrase,
@@ -83,7 +85,9 @@ def _whole(reading: Reading, first: int, second: int, rank: float, certain: bool
     )
 
 
-def _heads(reading: Reading, first: int, second: int, rank: float, certain: bool) -> Iterator[Plan]:
+def _heads(
+    reading: Reading, first: int, second: int, rank: float, certain: bool
+) -> Iterator[PlannedExchange]:
     graph = reading.graph
     one, other = graph.objects[first], graph.objects[second]
     inside = [reading.said_inside(first), reading.said_inside(second)]
@@ -98,7 +102,9 @@ def _heads(reading: Reading, first: int, second: int, rank: float, certain: bool
     if not reading.changes(new):
         return
     forms = pronoun_forms(graph, first, second) if reading.has_pronoun else {}
-    yield Plan("relation", rank, one.span, other.span, certain=certain, forms=forms, swap=(first, second))
+    yield PlannedExchange(
+        "relation", rank, one.span, other.span, certain=certain, forms=forms, swap=(first, second)
+    )
 
 
 def _adjuncts(reading: Reading, first: int, second: int) -> bool:
@@ -155,7 +161,7 @@ def _companions(reading: Reading, first: int, second: int) -> bool:
     return False
 
 
-def verb_plans(reading: Reading) -> Iterator[Plan]:
+def verb_plans(reading: Reading) -> Iterator[PlannedExchange]:
     """Yield the exchanges of two verbs of one form: "a dog surfing ... his owner swimming"."""
     for one, other in combinations(_verbs(reading), 2):
         lemmas = [verb_lemma(verb.text) for verb in (one, other)]
@@ -178,7 +184,9 @@ def verb_plans(reading: Reading) -> Iterator[Plan]:
         }
         alike = _takes_object(reading, one) == _takes_object(reading, other)
         rank = 1.2 if alike else 2.2
-        yield Plan("relation", rank, one.span, other.span, certain=alike, verbs=verbs, predicates=predicates)
+        yield PlannedExchange(
+            "relation", rank, one.span, other.span, certain=alike, verbs=verbs, predicates=predicates
+        )
 
 
 @dataclass(slots=True)

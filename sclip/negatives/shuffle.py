@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sclip.negatives.naturalness import strangeness
-from sclip.negatives.plan import Plan
+from sclip.negatives.planned_exchange import PlannedExchange
 from sclip.negatives.reading import Reading
 from sclip.negatives.relations import verb_plans
 from sclip.negatives.synthesise import MOST_EXCHANGED, Negative
@@ -22,7 +22,7 @@ def shuffled(graph: SceneGraph, count: int = 1, *, seed: int, epoch: int, key: s
     """Return up to `count` times the caption with two words of one part of speech exchanged, each time others."""
     reading = Reading(graph, MOST_EXCHANGED)
     random = generator("shuffle", seed, epoch, key)
-    kinds: list[Callable[[Reading], list[Plan]]] = [_nouns, _adjectives, _verbs]
+    kinds: list[Callable[[Reading], list[PlannedExchange]]] = [_nouns, _adjectives, _verbs]
     drawn: list[Negative] = []
     for plans in random.sample(kinds, len(kinds)):
         found = plans(reading)
@@ -32,7 +32,7 @@ def shuffled(graph: SceneGraph, count: int = 1, *, seed: int, epoch: int, key: s
     return drawn
 
 
-def _exchanged(graph: SceneGraph, plan: Plan) -> Negative:
+def _exchanged(graph: SceneGraph, plan: PlannedExchange) -> Negative:
     text, rest = graph.caption[:MAX_CHARACTERS], graph.caption[MAX_CHARACTERS:]
     edit = plan.edit(text, repair=False)
     swapped = (text[slice(*plan.first)], text[slice(*plan.second)])
@@ -40,21 +40,21 @@ def _exchanged(graph: SceneGraph, plan: Plan) -> Negative:
     return Negative(edit.text + rest, plan.kind, swapped, more, False, (graph, plan, edit))
 
 
-def _nouns(reading: Reading) -> list[Plan]:
+def _nouns(reading: Reading) -> list[PlannedExchange]:
     names = [obj.span for obj in reading.graph.objects[: reading.count]]
     return [
-        Plan("relation", 0.0, names[one], names[other], swap=(one, other))
+        PlannedExchange("relation", 0.0, names[one], names[other], swap=(one, other))
         for one in range(len(names))
         for other in range(one + 1, len(names))
         if _differ(reading, names[one], names[other])
     ]
 
 
-def _adjectives(reading: Reading) -> list[Plan]:
+def _adjectives(reading: Reading) -> list[PlannedExchange]:
     attributes = reading.graph.attributes
     found = [k for k, a in enumerate(attributes) if a.object < reading.count and reading.is_before_name(k)]
     return [
-        Plan(
+        PlannedExchange(
             "attribute",
             0.0,
             attributes[one].span,
@@ -67,7 +67,7 @@ def _adjectives(reading: Reading) -> list[Plan]:
     ]
 
 
-def _verbs(reading: Reading) -> list[Plan]:
+def _verbs(reading: Reading) -> list[PlannedExchange]:
     return list(verb_plans(reading))
 
 

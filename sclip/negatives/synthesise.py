@@ -17,7 +17,7 @@ from typing import Any
 from sclip.negatives.attributes import modifier_plans, move_plans, predicate_plans
 from sclip.negatives.exchange import Exchange, count_sentences
 from sclip.negatives.naturalness import strangeness
-from sclip.negatives.plan import Kind, Plan
+from sclip.negatives.planned_exchange import Kind, PlannedExchange
 from sclip.negatives.quantities import quantity_plans
 from sclip.negatives.reading import Reading
 from sclip.negatives.relations import object_plans, verb_plans
@@ -53,7 +53,7 @@ class Negative:
     """How much stranger than its caption it reads, in log-odds (`sclip.negatives.naturalness`)."""
     certain: bool
     """Whether its meaning surely differs from its caption's; only such ones are drawn."""
-    source: SceneGraph | tuple[SceneGraph, Plan, Exchange] = field(repr=False, compare=False)
+    source: SceneGraph | tuple[SceneGraph, PlannedExchange, Exchange] = field(repr=False, compare=False)
     """The graph, or what it is made from when it is asked for."""
 
     @cached_property
@@ -122,7 +122,7 @@ def draw_several(found: Sequence[Negative], count: int, *, seed: int, epoch: int
     return drawn
 
 
-def _negatives(graph: SceneGraph, certain: bool) -> Iterator[tuple[Negative, Plan]]:
+def _negatives(graph: SceneGraph, certain: bool) -> Iterator[tuple[Negative, PlannedExchange]]:
     """Yield the negatives of the best plans, and only of the certain ones where asked."""
     if len(graph.objects) < 2:
         return
@@ -143,15 +143,15 @@ def _negatives(graph: SceneGraph, certain: bool) -> Iterator[tuple[Negative, Pla
         yield Negative(edit.text + rest, plan.kind, swapped, more, plan.certain, (graph, plan, edit)), plan
 
 
-def _order(found: tuple[Negative, Plan]) -> float:
+def _order(found: tuple[Negative, PlannedExchange]) -> float:
     return found[1].rank + found[0].strangeness / 8
 
 
-def _rank(plan: Plan) -> float:
+def _rank(plan: PlannedExchange) -> float:
     return plan.rank
 
 
-def _plans(reading: Reading) -> Iterator[Plan]:
+def _plans(reading: Reading) -> Iterator[PlannedExchange]:
     yield from object_plans(reading)
     yield from modifier_plans(reading)
     yield from quantity_plans(reading)

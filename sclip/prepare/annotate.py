@@ -17,10 +17,9 @@ import pyarrow as pa
 
 from sclip.config import ConfigError, DataConfig
 from sclip.data import annotation
-from sclip.data.annotation import AnnotationError
-from sclip.data.pool import Pool
-from sclip.data.records import write_record
-from sclip.data.shards import Rejected, Sample, ShardError, read_shard
+from sclip.data.annotation import AnnotationError, write_record
+from sclip.data.pool import ActorPool
+from sclip.data.shards import ANNOTATION_SUFFIX, Rejected, Sample, ShardError, read_shard
 from sclip.negatives import VERSION, natural
 from sclip.prepare.annotated import AnnotatedFolder, shard_names
 from sclip.prepare.pack import Index
@@ -30,7 +29,7 @@ from sclip.scenegraph import Parser
 from sclip.storage.filesystem import parts
 from sclip.storage.masking import mask
 
-__all__ = ["Annotated", "Annotator", "Pool", "annotate", "stamp", "usable_stamp"]
+__all__ = ["ActorPool", "Annotated", "Annotator", "annotate", "stamp", "usable_stamp"]
 
 _SAMPLES_AT_ONCE = 64
 """Samples in an actor's memory; their captions are parsed together."""
@@ -57,11 +56,11 @@ def usable_stamp(data: DataConfig, shards: Sequence[str]) -> str:
         first = next(
             (item for item in read_shard(shard, data.caption_field) if isinstance(item, Sample)), None
         )
-        if first is None or not (annotation.SUFFIX in first.members or any(data.least)):
+        if first is None or not (ANNOTATION_SUFFIX in first.members or any(data.least)):
             continue
         own = own or stamp(Parser(data.spacy_model))
         try:
-            annotation.passing(first, annotation.records(first, own), data.least)
+            annotation.passing(first, annotation.read_stamped(first, own), data.least)
         except AnnotationError as error:
             raise ConfigError(
                 f"data.shards: {mask(shard)}: {error}; annotate it (python jobs/annotate.py SHARDS OUT), "
@@ -86,7 +85,7 @@ def annotate(
     sources: Sequence[str],
     out: Path,
     connect: Callable[[], float],
-    pool: Pool,
+    pool: ActorPool,
     *,
     caption_field: str = "",
     spacy_model: str = "",
@@ -171,4 +170,4 @@ class Annotator:
                     continue
                 for known in read:
                     statistics.add(item.key, *known)
-                yield {"__key__": item.key, **item.members, annotation.SUFFIX: member}
+                yield {"__key__": item.key, **item.members, ANNOTATION_SUFFIX: member}

@@ -85,7 +85,7 @@ class AnnotatedFolder:
         ):  # the index goes first, a sidecar before its shard: none may outlive what it describes
             (self.path / INDEX).unlink(missing_ok=True)
         for name in todo.keys() | foreign:
-            self._place(name).unlink(missing_ok=True)
+            self._sidecar_path(name).unlink(missing_ok=True)
         leftovers = [*self.path.glob(".*.tmp"), *state.glob(".*.tmp")]
         for path in [self.path / name for name in foreign] + leftovers:
             path.unlink(missing_ok=True)
@@ -104,7 +104,7 @@ class AnnotatedFolder:
             "made": self._made(source), "shard": asdict(shard) if shard else None,
             "quarantined": quarantined, "statistics": statistics.to_json(),
         }  # fmt: skip
-        write_file(self._place(name), dumps(sidecar))
+        write_file(self._sidecar_path(name), dumps(sidecar))
 
     def publish(self, names: Mapping[str, str]) -> Index:
         """Write what the finished shards say together: quarantine.jsonl, the report and, last, index.json.
@@ -134,7 +134,7 @@ class AnnotatedFolder:
         write_file(self.path / INDEX, json.dumps(index.to_json(), indent=1).encode())
         return index
 
-    def _place(self, name: str) -> Path:
+    def _sidecar_path(self, name: str) -> Path:
         return self.path / _STATE / f"{name}.json"
 
     def _made(self, source: str) -> dict[str, str]:
@@ -144,7 +144,7 @@ class AnnotatedFolder:
     def _sidecar(self, name: str) -> dict[str, Any] | None:
         """Return the sidecar of a shard that is whole; None where it has to be written."""
         try:
-            sidecar: dict[str, Any] = json.loads(self._place(name).read_bytes())
+            sidecar: dict[str, Any] = json.loads(self._sidecar_path(name).read_bytes())
             shard = sidecar["shard"]
             whole = not shard or (self.path / name).stat().st_size == shard["bytes"]
         except (FileNotFoundError, ValueError, LookupError, TypeError):

@@ -21,9 +21,8 @@ from typing import Any
 
 from PIL import Image
 
-from sclip.data.annotation import SUFFIX
 from sclip.data.exclusion import Exclusions
-from sclip.data.shards import MAX_CAPTION_BYTES
+from sclip.data.shards import ANNOTATION_SUFFIX, MAX_CAPTION_BYTES
 from sclip.prepare.writing import PackError, Shard, write_file, write_tar
 
 __all__ = ["INDEX", "Index", "PackError", "RawSample", "Shard", "Skips", "write_shards"]
@@ -151,7 +150,7 @@ def _chunks(
     chunk_bytes = 0
     for sample in samples:
         if sample.key in keys:
-            skips.add("key is taken by an earlier sample", _place(sample))
+            skips.add("key is taken by an earlier sample", _origin(sample))
             continue
         keys.add(sample.key)
         size = _image_bytes(sample) if most_bytes else 0
@@ -203,7 +202,7 @@ def _write(
             try:
                 yield _members(sample, exclusions)
             except _Skipped as error:
-                skips.add(str(error), _place(sample))
+                skips.add(str(error), _origin(sample))
 
     return write_tar(out / f"{number:06d}.tar", members()), skips
 
@@ -231,7 +230,7 @@ def _members(sample: RawSample, exclusions: Exclusions | None) -> dict[str, Any]
         raise _Skipped(reason)
     record = json.dumps({**sample.extra, "captions": captions}, sort_keys=True, ensure_ascii=False)
     members = {"__key__": sample.key, _suffix(image): image, "json": record.encode()}
-    return members | ({SUFFIX: sample.annotation} if sample.annotation else {})
+    return members | ({ANNOTATION_SUFFIX: sample.annotation} if sample.annotation else {})
 
 
 def _image(sample: RawSample) -> bytes:
@@ -258,5 +257,5 @@ def _suffix(image: bytes) -> str:
     return _SUFFIX_OF_FORMAT[found]
 
 
-def _place(sample: RawSample) -> str:
+def _origin(sample: RawSample) -> str:
     return str(sample.image) if isinstance(sample.image, Path) else f"key {sample.key}"

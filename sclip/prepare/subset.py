@@ -46,7 +46,7 @@ def passing_samples(
                 continue
             try:
                 stamp = stamp or annotation.read(item)[0]  # of the first one: a subset is of one stamp
-                records = annotation.records(item, stamp)
+                records = annotation.read_stamped(item, stamp)
                 passing = annotation.passing(item, records, least)
             except AnnotationError as error:
                 skips.add(str(error), place)

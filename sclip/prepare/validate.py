@@ -24,8 +24,8 @@ from sclip.config import DataConfig
 from sclip.data import annotation
 from sclip.data.annotation import AnnotationError
 from sclip.data.images import ImageError, open_image, random_crop
-from sclip.data.pool import Pool
-from sclip.data.shards import Rejected, Sample, ShardError, expand, read_shard
+from sclip.data.pool import ActorPool
+from sclip.data.shards import ANNOTATION_SUFFIX, Rejected, Sample, ShardError, expand, read_shard
 from sclip.report.page import render
 from sclip.storage.masking import mask
 
@@ -140,7 +140,7 @@ def validate(
     shards: Sequence[str],
     data: DataConfig,
     size: int,
-    pool: Pool,
+    pool: ActorPool,
     cpus: float,
     on_shard: Callable[[Findings], None],
 ) -> Findings:
@@ -209,7 +209,7 @@ class Validator:
 
 
 def _stamp(sample: Sample) -> str:
-    if annotation.SUFFIX not in sample.members:
+    if ANNOTATION_SUFFIX not in sample.members:
         return ""
     try:
         return annotation.read(sample)[0]

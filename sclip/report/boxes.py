@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sclip.report.measure import text_width
-from sclip.report.rows import Node
+from sclip.report.rows import RowNode
 from sclip.report.texts import shortened
 from sclip.scenegraph import Attribute, SceneGraph
 
@@ -22,7 +22,7 @@ _PAD, _PILL_PAD = 12.0, 7.0
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class DrawnText:
     """A text as it is drawn."""
 
     text: str
@@ -35,15 +35,15 @@ class Words:
 
 
 @dataclass(eq=False, slots=True)
-class Card:
+class ObjectBox:
     """An object: its name, its attributes in rows, and its place, once it has one."""
 
-    name: Words
-    pills: list[list[Words]]
-    node: Node
+    name: DrawnText
+    pills: list[list[DrawnText]]
+    node: RowNode
 
 
-def card_of(graph: SceneGraph, other: SceneGraph | None, index: int) -> Card:
+def object_box(graph: SceneGraph, other: SceneGraph | None, index: int) -> ObjectBox:
     """Return one object, marked in what is not the same in the `other` graph."""
     obj = graph.objects[index]
     name = _words(obj.name, 24, _NAME_SIZE, _PAD, other is not None and obj.name != other.objects[index].name)
@@ -53,34 +53,34 @@ def card_of(graph: SceneGraph, other: SceneGraph | None, index: int) -> Card:
         if a.object == index
     ]
     pills += [_pill(f"↻ {r.predicate}") for r in graph.relations if r.subject == r.object == index]
-    rows: list[list[Words]] = []
+    rows: list[list[DrawnText]] = []
     for pill in pills[:MOST_PILLS]:
         if not rows or pills_width([*rows[-1], pill]) > _PILLS_WIDTH:
             rows.append([])
         rows[-1].append(pill)
     width = max([name.width, *(pills_width(row) + 2 * _PAD for row in rows)])
     height = NAME_HEIGHT + len(rows) * (PILL_HEIGHT + PILL_GAP) + (2.0 if rows else 0.0)
-    return Card(name, rows, Node(width, height))
+    return ObjectBox(name, rows, RowNode(width, height))
 
 
-def label_of(predicate: str, marked: bool) -> Words:
+def label_of(predicate: str, marked: bool) -> DrawnText:
     """Return a predicate as it stands on an arrow."""
     return _words(predicate, 26, _LABEL_SIZE, _PILL_PAD, marked)
 
 
-def pills_width(row: Sequence[Words]) -> float:
+def pills_width(row: Sequence[DrawnText]) -> float:
     """Return the width of attributes beside each other."""
     return sum(pill.width for pill in row) + PILL_GAP * (len(row) - 1)
 
 
-def _pill(attribute: str, marked: bool = False) -> Words:
+def _pill(attribute: str, marked: bool = False) -> DrawnText:
     return _words(attribute, 20, _PILL_SIZE, _PILL_PAD, marked)
 
 
-def _words(text: str, most: int, size: float, pad: float, marked: bool = False) -> Words:
+def _words(text: str, most: int, size: float, pad: float, marked: bool = False) -> DrawnText:
     shown = shortened(text, most)
     width = text_width(shown, size)
-    return Words(shown, shortened(text, 200), round(width, 1), width + 2 * pad, marked)
+    return DrawnText(shown, shortened(text, 200), round(width, 1), width + 2 * pad, marked)
 
 
 def _differs(one: Attribute, other: Attribute) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-__all__ = ["Curves", "Interval", "Line", "Tick", "curves", "interval", "number"]
+__all__ = ["Curve", "Curves", "Interval", "Tick", "curves", "interval", "number"]
 
 WIDTH, HEIGHT = 330.0, 190.0
 """Of curves with their axes, in pixels: as wide as a phone shows."""
@@ -46,7 +46,7 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Curve:
     """One curve."""
 
     index: int
@@ -67,7 +67,7 @@ class Curves:
 
     x: list[Tick]
     y: list[Tick]
-    lines: list[Line]
+    lines: list[Curve]
     chance: float | None
     """y in pixels of what a model that knows nothing reaches; None where that is far from all curves."""
 
@@ -115,7 +115,7 @@ def curves(series: Sequence[Sequence[tuple[int, float]]], chance: float = math.n
             path = "".join(_path([(x(step), y(value)) for step, value in run]) for run in runs)
             step, last = known[-1]
             end = round(x(step), 1), round(y(last), 1)
-            lines.append(Line(index, path, end, last, len(ordered) - len(known)))
+            lines.append(Curve(index, path, end, last, len(ordered) - len(known)))
     return Curves(
         _marks([step for step in x_ticks if steps[0] <= step <= steps[1]], x),
         _marks(y_ticks, y),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sclip.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH
-from sclip.report.figures import Row, called, listed, percent, score_row
+from sclip.report.figures import FigureRow, called, listed, percent, score_row
 from sclip.report.page import render
 from sclip.report.side_by_side import FoldedSides, sides
 from sclip.report.steps import Points, chart
@@ -45,7 +45,7 @@ class Model:
 class Verdict:
     """A headline of one model, and what its difference from the first model's is worth."""
 
-    row: Row
+    row: FigureRow
     change: str
     """In points, signed; empty for the first model."""
     words: str

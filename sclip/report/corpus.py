@@ -17,7 +17,7 @@ from typing import Any
 from sclip.negatives import Negative, draw
 from sclip.report.cards import card
 from sclip.report.page import render
-from sclip.report.sample import Sample
+from sclip.report.sample import SeededSample
 from sclip.scenegraph import SceneGraph
 
 WORDS_KEPT = 10_000
@@ -37,7 +37,7 @@ _WORDS = ("object_names", "attribute_words", "predicates")
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class CorpusExample:
     """One caption of the corpus, with the negative that a first visit in training would show."""
 
     key: str
@@ -45,7 +45,7 @@ class Example:
     negative: Negative | None
 
 
-class Words:
+class WordCounts:
     """How often each word occurs; beyond WORDS_KEPT the rarest are dropped, so that rare counts are too low."""
 
     def __init__(self, counts: dict[str, int] | None = None, dropped: int = 0) -> None:
@@ -59,7 +59,7 @@ class Words:
         if len(self.counts) >= 2 * WORDS_KEPT:
             self._prune()
 
-    def merge(self, other: Words) -> None:
+    def merge(self, other: WordCounts) -> None:
         """Add the counts of another part of the corpus."""
         self.counts.update(other.counts)
         self.dropped += other.dropped
@@ -94,10 +94,10 @@ class CorpusStatistics:
     relations: int = 0
     negatives: int = 0
     """Negatives that training draws from, of all captions together."""
-    object_names: Words = field(default_factory=Words)
-    attribute_words: Words = field(default_factory=Words)
-    predicates: Words = field(default_factory=Words)
-    examples: Sample[Example] = field(default_factory=lambda: Sample(EXAMPLES))
+    object_names: WordCounts = field(default_factory=WordCounts)
+    attribute_words: WordCounts = field(default_factory=WordCounts)
+    predicates: WordCounts = field(default_factory=WordCounts)
+    examples: SeededSample[CorpusExample] = field(default_factory=lambda: SeededSample(EXAMPLES))
 
     def add(self, key: str, graph: SceneGraph, negatives: Sequence[Negative]) -> None:
         """Count one caption; `key` names it in the corpus, `negatives` are those that training draws from."""
@@ -117,7 +117,7 @@ class CorpusStatistics:
         self.predicates.update([relation.predicate for relation in graph.relations])
         if self.examples.wants(key, graph.caption):
             drawn = draw(negatives, seed=0, epoch=0, key=key)
-            self.examples.add(Example(key, graph, drawn), key, graph.caption)
+            self.examples.add(CorpusExample(key, graph, drawn), key, graph.caption)
 
     def merge(self, other: CorpusStatistics) -> None:
         """Add the statistics of another part of the corpus."""
@@ -151,15 +151,15 @@ class CorpusStatistics:
         for name in _COUNTS:
             setattr(statistics, name, int(value[name]))
         for name in _WORDS:
-            setattr(statistics, name, Words(value[name], int(value["dropped"][name])))
+            setattr(statistics, name, WordCounts(value[name], int(value["dropped"][name])))
         for entry in value["examples"]:
             graph = SceneGraph.from_json(entry["graph"])
             negative = Negative.from_json(entry["negative"]) if entry["negative"] else None
-            statistics.examples.add(Example(entry["key"], graph, negative), entry["key"], graph.caption)
+            statistics.examples.add(CorpusExample(entry["key"], graph, negative), entry["key"], graph.caption)
         return statistics
 
 
-def _example_to_json(example: Example) -> dict[str, Any]:
+def _example_to_json(example: CorpusExample) -> dict[str, Any]:
     negative = example.negative.to_json() if example.negative else None
     return {"key": example.key, "graph": example.graph.to_json(), "negative": negative}
 

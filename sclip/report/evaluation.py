@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from sclip.report.figures import (
     DIVERGED,
+    FigureRow,
     Folding,
-    Row,
     called,
     folded_groups,
     headline_row,
@@ -28,7 +28,7 @@ from sclip.scenegraph import SceneGraph
 if TYPE_CHECKING:
     from sclip.evaluate.result import Evaluation, Result
 
-__all__ = ["PAGE", "Decision", "write"]
+__all__ = ["PAGE", "GateVerdict", "write"]
 
 PAGE = "report.html"
 
@@ -37,7 +37,7 @@ _GROUPED_BY = {"vg-relation": "relation", "vg-attribution": "pair of attributes"
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class GateVerdict:
     """What the registry's gates made of the model."""
 
     title: str
@@ -55,7 +55,7 @@ class Section:
     name: str
     definition: str
     notes: list[str]
-    scores: list[Row]
+    scores: list[FigureRow]
     counts: list[tuple[str, str]]
     grouped_by: str
     groups: Folding
@@ -69,7 +69,7 @@ def write(
     folder: Path,
     *,
     graphs: GraphsOf | None = None,
-    decision: Decision | None = None,
+    decision: GateVerdict | None = None,
     notes: Sequence[str] = (),
 ) -> Path:
     """Write the page into the folder, which is made; return its path.
@@ -128,7 +128,7 @@ def _asked(evaluation: Evaluation) -> str:
     return f"{cases:,} cases in {count} {'benchmark' if count == 1 else 'benchmarks'}{of}"
 
 
-def _glance(results: Sequence[Result], overview: Sequence[Row]) -> list[str]:
+def _glance(results: Sequence[Result], overview: Sequence[FigureRow]) -> list[str]:
     """Return what the figure says, in sentences."""
     by_verdict: dict[str, list[str]] = {}
     for result, row in zip(results, overview, strict=True):

@@ -24,7 +24,7 @@ _RECALL = re.compile(r"(image_to_text|text_to_image)_r(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class FigureRow:
     """One bar of a figure."""
 
     label: str
@@ -48,9 +48,9 @@ class Row:
 class Folding:
     """A list of rows of which only the first are open."""
 
-    open: list[Row]
-    folded: list[Row]
-    uncounted: list[Row]
+    open: list[FigureRow]
+    folded: list[FigureRow]
+    uncounted: list[FigureRow]
     """What the benchmark's mean leaves out."""
 
 
@@ -78,26 +78,26 @@ def against_chance(score: Score) -> tuple[str, str]:
     return "not told from chance", "even"
 
 
-def score_row(label: str, score: Score, link: str = "") -> Row:
+def score_row(label: str, score: Score, link: str = "") -> FigureRow:
     """Return the row of a score."""
     bar = interval(score.value, score.low, score.high, score.chance)
     known = f"{percent(score.low)} to {percent(score.high)}, " if math.isfinite(score.value) else ""
     detail = f"{known}chance {percent(score.chance)}"
-    return Row(label, percent(score.value), bar, detail, *against_chance(score), link)
+    return FigureRow(label, percent(score.value), bar, detail, *against_chance(score), link)
 
 
-def headline_row(result: Result, link: str = "") -> Row:
+def headline_row(result: Result, link: str = "") -> FigureRow:
     """Return the row of a benchmark's published figure."""
     row = score_row(shortened(result.name, 80), result.scores[result.headline], link)
     return replace(row, part=called(result.headline))
 
 
-def group_row(group: Group) -> Row:
+def group_row(group: Group) -> FigureRow:
     """Return the row of one relation, pair of attributes or class."""
     share = group.accuracy if group.cases else math.nan
     detail = f"{group.correct:,} of {group.cases:,}, {percent(group.low)} to {percent(group.high)}"
     bar = interval(share, group.low, group.high)
-    return Row(shortened(group.name, 80), percent(share), bar, detail, counted=group.counted)
+    return FigureRow(shortened(group.name, 80), percent(share), bar, detail, counted=group.counted)
 
 
 def folded_groups(groups: Sequence[Group]) -> Folding:

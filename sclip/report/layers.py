@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sclip.report.rows import Node, row_width
+from sclip.report.rows import RowNode, row_width
 from sclip.scenegraph import Relation
 
 WIDTH = 316.0
@@ -19,9 +19,9 @@ class Edge:
     relation: Relation
     upper: int
     lower: int
-    label: Node
+    label: RowNode
     """The place of the predicate; "eggs, bacon and toast on a table" share one."""
-    passages: list[Node] = field(default_factory=list)
+    passages: list[RowNode] = field(default_factory=list)
     """Where it passes the rows above its label."""
 
     @property
@@ -30,7 +30,7 @@ class Edge:
         return self.upper == self.relation.subject
 
     @property
-    def nodes(self) -> list[Node]:
+    def nodes(self) -> list[RowNode]:
         """What stands for it between its ends, from above."""
         return [*self.passages, self.label]
 
@@ -41,7 +41,7 @@ def edges_of(relations: Sequence[Relation], label: tuple[Sequence[float], float]
     `label` holds the width of each relation's predicate, and their height.
     """
     below: dict[int, set[int]] = {}
-    labels: dict[tuple[int, str, bool], Node] = {}
+    labels: dict[tuple[int, str, bool], RowNode] = {}
 
     def reaches(start: int, end: int) -> bool:
         seen, left = {start}, [start]
@@ -58,7 +58,7 @@ def edges_of(relations: Sequence[Relation], label: tuple[Sequence[float], float]
             upper, lower = lower, upper
         below.setdefault(upper, set()).add(lower)
         key = (lower, relation.predicate, upper == relation.subject)
-        edges.append(Edge(relation, upper, lower, labels.setdefault(key, Node(width, label[1]))))
+        edges.append(Edge(relation, upper, lower, labels.setdefault(key, RowNode(width, label[1]))))
     return edges
 
 

@@ -15,14 +15,14 @@ from sclip.report.boxes import (
     NAME_HEIGHT,
     PILL_GAP,
     PILL_HEIGHT,
-    Card,
-    Words,
-    card_of,
+    DrawnText,
+    ObjectBox,
     label_of,
+    object_box,
     pills_width,
 )
 from sclip.report.layers import Edge, edges_of, layers_of
-from sclip.report.rows import Node, link, place
+from sclip.report.rows import RowNode, arrange, link
 from sclip.report.texts import visible
 from sclip.scenegraph import SceneGraph
 
@@ -42,7 +42,7 @@ _HEAD = 7.0
 class Text:
     """Words in a rounded rectangle, of which x and y are the upper left corner."""
 
-    words: Words
+    words: DrawnText
     x: float
     y: float
     width: float
@@ -83,14 +83,14 @@ class Drawing:
 def lay_out(graph: SceneGraph, other: SceneGraph | None = None) -> Drawing:
     """Return the drawing of a graph; what is not the same in the `other` one, of equal indices, is marked."""
     count = min(len(graph.objects), MOST_OBJECTS)
-    cards = [card_of(graph, other, k) for k in range(count)]
+    cards = [object_box(graph, other, k) for k in range(count)]
     pairs = zip(graph.relations, other.relations if other else graph.relations, strict=True)
     drawn = [(r, o) for r, o in pairs if r.subject != r.object and max(r.subject, r.object) < count]
     related = [(r, r.predicate != o.predicate) for r, o in drawn[:MOST_RELATIONS]]
     labels = [label_of(r.predicate, marked) for r, marked in related]
     edges = edges_of([r for r, _ in related], ([label.width for label in labels], LABEL_HEIGHT))
     rows = _rows(cards, edges)
-    width = place(rows) + 2 * _MARGIN
+    width = arrange(rows) + 2 * _MARGIN
     for node in (node for row in rows for node in row):
         node.x += _MARGIN
     tops, height = _heights(rows)
@@ -104,15 +104,15 @@ def lay_out(graph: SceneGraph, other: SceneGraph | None = None) -> Drawing:
     )
 
 
-def _rows(cards: Sequence[Card], edges: Sequence[Edge]) -> list[list[Node]]:
+def _rows(cards: Sequence[ObjectBox], edges: Sequence[Edge]) -> list[list[RowNode]]:
     """Return the layers of objects, and between each two the row of what stands on the arrows."""
     layers = layers_of([card.node.width for card in cards], edges)
-    rows: list[list[Node]] = [[] for _ in range(2 * max(layers, default=0) + 1)]
+    rows: list[list[RowNode]] = [[] for _ in range(2 * max(layers, default=0) + 1)]
     for card, layer in zip(cards, layers, strict=True):
         rows[2 * layer].append(card.node)
     for edge in edges:
         between = range(2 * layers[edge.upper] + 1, 2 * layers[edge.lower])
-        edge.passages += [Node(0.0, 0.0) for _ in between[:-1]]
+        edge.passages += [RowNode(0.0, 0.0) for _ in between[:-1]]
         for row, node in zip(between, edge.nodes, strict=True):
             if node not in rows[row]:  # a shared label
                 rows[row].append(node)
@@ -121,9 +121,9 @@ def _rows(cards: Sequence[Card], edges: Sequence[Edge]) -> list[list[Node]]:
     return rows
 
 
-def _heights(rows: Sequence[Sequence[Node]]) -> tuple[dict[Node, float], float]:
+def _heights(rows: Sequence[Sequence[RowNode]]) -> tuple[dict[RowNode, float], float]:
     """Return the upper edge of each node, and the height of all."""
-    tops: dict[Node, float] = {}
+    tops: dict[RowNode, float] = {}
     y = _MARGIN
     for row in rows:
         height = max((node.height for node in row), default=0.0)
@@ -137,7 +137,7 @@ def _heights(rows: Sequence[Sequence[Node]]) -> tuple[dict[Node, float], float]:
     return tops, y - _ROW_GAP + _MARGIN
 
 
-def _box(card: Card, top: float) -> Box:
+def _box(card: ObjectBox, top: float) -> Box:
     node = card.node
     pills = []
     y = top + NAME_HEIGHT - 2.0
@@ -150,12 +150,16 @@ def _box(card: Card, top: float) -> Box:
     return Box(_text(card.name, node.x - node.width / 2, top, node.width, node.height), pills)
 
 
-def _text(words: Words, x: float, y: float, width: float, height: float) -> Text:
+def _text(words: DrawnText, x: float, y: float, width: float, height: float) -> Text:
     return Text(words, round(x, 1), round(y, 1), round(width, 1), height)
 
 
 def _arrow(
-    edge: Edge, words: Words, edges: Sequence[Edge], cards: Sequence[Card], tops: dict[Node, float]
+    edge: Edge,
+    words: DrawnText,
+    edges: Sequence[Edge],
+    cards: Sequence[ObjectBox],
+    tops: dict[RowNode, float],
 ) -> Arrow:
     upper, lower, label = cards[edge.upper].node, cards[edge.lower].node, edge.label
     leaving = dict.fromkeys(e.nodes[0] for e in edges if e.upper == edge.upper)
@@ -175,7 +179,7 @@ def _arrow(
     return Arrow(line, head, _text(words, label.x - label.width / 2, tops[label], label.width, LABEL_HEIGHT))
 
 
-def _port(box: Node, nodes: Sequence[Node], node: Node) -> float:
+def _port(box: RowNode, nodes: Sequence[RowNode], node: RowNode) -> float:
     """Return where at the side of a box the arrow over `node` stands: in the order of the nodes."""
     order = sorted(nodes, key=lambda other: other.x)
     step = min(_PORT, box.width / (len(order) + 1))

@@ -17,25 +17,25 @@ _SWEEPS = 6
 
 
 @dataclass(eq=False, slots=True)
-class Node:
+class RowNode:
     """Something of a width that stands in a row: a box, a label, or the passage of an arrow (width 0)."""
 
     width: float
     height: float
-    above: list[Node] = field(default_factory=list)
+    above: list[RowNode] = field(default_factory=list)
     """Neighbours in the row above."""
-    below: list[Node] = field(default_factory=list)
+    below: list[RowNode] = field(default_factory=list)
     x: float = 0.0
     """Its middle."""
 
 
-def link(upper: Node, lower: Node) -> None:
+def link(upper: RowNode, lower: RowNode) -> None:
     """Make two nodes of neighbouring rows neighbours."""
     upper.below.append(lower)
     lower.above.append(upper)
 
 
-def place(rows: Sequence[list[Node]]) -> float:
+def arrange(rows: Sequence[list[RowNode]]) -> float:
     """Order each row, set the nodes' x, and return the width of all; the leftmost edge stands at 0."""
     for row in rows:
         _spread(row, [0.0] * len(row))
@@ -59,11 +59,11 @@ def row_width(widths: Sequence[float]) -> float:
     return sum(widths) + _GAP * max(0, len(widths) - 1)
 
 
-def _mean(nodes: Sequence[Node], otherwise: float) -> float:
+def _mean(nodes: Sequence[RowNode], otherwise: float) -> float:
     return sum(node.x for node in nodes) / len(nodes) if nodes else otherwise
 
 
-def _spread(row: Sequence[Node], wanted: Sequence[float]) -> None:
+def _spread(row: Sequence[RowNode], wanted: Sequence[float]) -> None:
     """Set x, in the row's order, as near to the wanted positions as the gaps allow (least squares).
 
     With the widths taken off, the positions only have to rise: an isotonic regression, by pooling neighbours that

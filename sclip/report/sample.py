@@ -14,7 +14,7 @@ from sclip.seeding import digest64
 _Value = TypeVar("_Value")
 
 
-class Sample(Generic[_Value]):
+class SeededSample(Generic[_Value]):
     """The values of the `size` smallest digests of their keys; equal keys hold equal values and count once."""
 
     def __init__(self, size: int) -> None:
@@ -32,7 +32,7 @@ class Sample(Generic[_Value]):
         if self.wants(*key):
             self._insert(digest64("sample", *key), value)
 
-    def merge(self, other: Sample[_Value]) -> None:
+    def merge(self, other: SeededSample[_Value]) -> None:
         """Make this the sample of both streams."""
         for digest, value in other._kept.items():
             if digest not in self._kept:

@@ -14,7 +14,7 @@ from typing import TypeAlias
 from sclip.negatives import Negative
 from sclip.report.cards import card
 from sclip.report.page import render
-from sclip.report.sample import Sample
+from sclip.report.sample import SeededSample
 from sclip.report.terminal import console, show
 from sclip.scenegraph import SceneGraph
 
@@ -58,7 +58,7 @@ class _Page:
         Path(path).open("a").close()  # not only after hours of parsing
         self._path, self._find = Path(path), find
         self._lines = 0
-        self._sample: Sample[tuple[int, SceneGraph]] = Sample(PAGE_CAPTIONS)
+        self._sample: SeededSample[tuple[int, SceneGraph]] = SeededSample(PAGE_CAPTIONS)
 
     def add(self, graph: SceneGraph) -> None:
         self._lines += 1

@@ -1,6 +1,6 @@
 """What a training step saw of one sample, for people: in the terminal, and as a page with its pictures.
 
-`sclip.run.inspection` makes a `Visit` with the code that training reads and encodes with; here it is only shown.
+`sclip.run.inspection` makes a `SampleVisit` with the code that training reads and encodes with; here it is only shown.
 """
 
 from __future__ import annotations
@@ -20,7 +20,17 @@ from sclip.report.terminal import console, show
 from sclip.report.texts import MOST_CHARACTERS, shortened
 from sclip.scenegraph import SceneGraph
 
-__all__ = ["Choice", "Encoded", "Picture", "Seen", "Slot", "Token", "Visit", "show_visit", "write_page"]
+__all__ = [
+    "CaptionChoice",
+    "Encoded",
+    "EncodedPicture",
+    "SampleVisit",
+    "Seen",
+    "Slot",
+    "Token",
+    "show_visit",
+    "write_page",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +80,7 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class CaptionChoice:
     """A caption of the sample, of which one is drawn in each epoch."""
 
     caption: str
@@ -80,7 +90,7 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class EncodedPicture:
     """An encoded picture."""
 
     content: bytes
@@ -103,7 +113,7 @@ class Seen:
     """Where the graph comes from."""
     encoded: Encoded
     slots: list[Slot]
-    crop: Picture
+    crop: EncodedPicture
 
     @property
     def negatives(self) -> list[Negative]:
@@ -112,7 +122,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
+class SampleVisit:
     """One sample in one epoch."""
 
     key: str
@@ -120,15 +130,15 @@ class Visit:
     """Where it stands and by what it was drawn: name and value."""
     notes: list[str]
     """What the reader should know before all else."""
-    picture: Picture | None
+    picture: EncodedPicture | None
     """The whole picture, no larger than a screen shows; None where it cannot be read."""
-    choices: list[Choice]
+    choices: list[CaptionChoice]
     seen: Seen | None
     left_out: str = ""
     """Why it is not trained on; empty where it is."""
 
 
-def write_page(visit: Visit, path: Path) -> None:
+def write_page(visit: SampleVisit, path: Path) -> None:
     """Write the page. Raises OSError where it cannot be written."""
     seen = visit.seen
     texts = [("caption", seen.encoded, True), *map(_row, seen.slots)] if seen else []
@@ -143,7 +153,7 @@ def _row(slot: Slot) -> tuple[str, Encoded, bool]:
     return name, slot.encoded, slot.has_negative
 
 
-def show_visit(visit: Visit, out: Console | None = None) -> None:
+def show_visit(visit: SampleVisit, out: Console | None = None) -> None:
     """Print the visit; pictures are for the page."""
     out = out or console()
     for name, value in [("key", visit.key), *visit.facts]:

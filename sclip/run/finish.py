@@ -27,7 +27,7 @@ from sclip.report import comparison, evaluation
 from sclip.run import scoring
 from sclip.scenegraph import Parser
 from sclip.storage.masking import mask
-from sclip.storage.place import Place, fetch, here, send
+from sclip.storage.paths import StoragePath, fetch, local_copy, send
 from sclip.train.run_folder import RunFolder
 
 __all__ = ["Summary", "compared_with", "finish", "show"]
@@ -41,7 +41,7 @@ _NO_SCORES = ("cases", "images", "captions")
 class Summary:
     """What a finished run left behind."""
 
-    folder: Place
+    folder: StoragePath
     trained: dict[str, Any]
     """step, samples, quarantined, filtered, skipped, checkpoint."""
     scores: dict[str, float]
@@ -49,7 +49,7 @@ class Summary:
     """Registered; empty where the store was away."""
     decision: list[str]
     """What the gates made of it, a line each; empty where there are none."""
-    pages: list[Place]
+    pages: list[StoragePath]
     tracking_uri: str
 
 
@@ -100,7 +100,7 @@ def _registered(
     if not tracker.flush():
         return "", None
     name, gates = config.tracking.model_name, config.tracking.gates
-    with here(folder.model) as exported:
+    with local_copy(folder.model) as exported:
         version = registry.register(tracker.client, tracker.run_id, exported, name, found, gates)
     return version, registry.decide(tracker.client, name, version) if gates else None
 
@@ -120,11 +120,11 @@ def _pages(
     decision = None
     if promotion and promotion.decision:
         gates = [(check.line(), check.holds) for check in promotion.decision.checks]
-        decision = evaluation.Decision(promotion.lines()[-1], promotion.promoted, gates)
+        decision = evaluation.GateVerdict(promotion.lines()[-1], promotion.promoted, gates)
     graphs = Parser(config.data.spacy_model).parse
     pages = [evaluation.write(found, written, graphs=graphs, decision=decision)]
     others = [before] if before else []
-    folders: list[Place] = [written]
+    folders: list[StoragePath] = [written]
     if config.run.compare_with:
         other = folder.path.parent / config.run.compare_with
         others.append(compared_with(config, folder.path.parent))
@@ -142,7 +142,7 @@ def _cases(found: Evaluation) -> dict[str, set[str]]:
     return {result.name: set(result.won) for result in found.results}
 
 
-def curves(folders: Sequence[Place]) -> dict[str, dict[str, list[tuple[int, float]]]]:
+def curves(folders: Sequence[StoragePath]) -> dict[str, dict[str, list[tuple[int, float]]]]:
     """Return the curves of runs, by metric and run: the losses, and every score that was measured beside training."""
     found: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for folder in folders:
@@ -159,7 +159,7 @@ def curves(folders: Sequence[Place]) -> dict[str, dict[str, list[tuple[int, floa
     return found
 
 
-def compared_with(config: Config, runs: Place) -> Evaluation:
+def compared_with(config: Config, runs: StoragePath) -> Evaluation:
     """Return the evaluation of the run that `run.compare_with` names. Raises ConfigError where it is not finished."""
     folder = RunFolder(runs / config.run.compare_with)
     if folder.result is None:

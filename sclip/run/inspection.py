@@ -22,19 +22,18 @@ from PIL import Image
 from sclip.config import Config, ConfigError
 from sclip.data import annotation
 from sclip.data import columns as col
-from sclip.data.annotation import AnnotationError
+from sclip.data.annotation import AnnotationError, read_record
 from sclip.data.encode import Encoder
 from sclip.data.images import ImageError, thumbnail
 from sclip.data.notes import read_notes
-from sclip.data.reader import READ_SCHEMA, Reading, row_of
-from sclip.data.records import read_record
+from sclip.data.reader import READ_SCHEMA, ReadSettings, row_of
 from sclip.data.schedule import Schedule
 from sclip.data.shards import Rejected, Sample, expand, read_shard
 from sclip.model import Tokenizer, image_size
 from sclip.prepare.annotate import usable_stamp
-from sclip.report.visit import Choice, Encoded, Picture, Seen, Slot, Token, Visit
+from sclip.report.visit import CaptionChoice, Encoded, EncodedPicture, SampleVisit, Seen, Slot, Token
 from sclip.storage.masking import is_masked, mask
-from sclip.storage.place import place
+from sclip.storage.paths import storage_path
 from sclip.train.recorded import read_recorded
 
 __all__ = ["InspectionError", "Run", "inspect_sample", "of_run"]
@@ -59,7 +58,7 @@ class Run:
 
 def of_run(name: str, storage: str) -> Run:
     """Return the run of a folder, or of a name in a storage folder. Raises ConfigError where there is none."""
-    for folder in (place(name), place(storage) / "runs" / name):
+    for folder in (storage_path(name), storage_path(storage) / "runs" / name):
         if (folder / "config.json").is_file():
             break
     else:
@@ -68,7 +67,7 @@ def of_run(name: str, storage: str) -> Run:
     return Run(config, f"run {folder.name}", sources)
 
 
-def inspect_sample(run: Run, shard: str, key: str, epoch: int) -> Visit:
+def inspect_sample(run: Run, shard: str, key: str, epoch: int) -> SampleVisit:
     """Return what a step of the run is given of one sample in one epoch, or why it is given nothing.
 
     Args:
@@ -89,7 +88,7 @@ def inspect_sample(run: Run, shard: str, key: str, epoch: int) -> Visit:
     _check_epoch(run, url, epoch)
     # A record is without credentials, and opens nothing where there were some: then what was named here is read.
     recorded = read if read and not any(map(is_masked, read)) else urls
-    reading = Reading(config, usable_stamp(config.data, recorded))
+    reading = ReadSettings(config, usable_stamp(config.data, recorded))
     item, more = _item(urls[0] if is_masked(url) else url, config.data.caption_field, key)
     notes += [f"sample {other.index} has the same key: {other.reason}" for other in more]
     row = row_of(item, reading, epoch)
@@ -99,8 +98,8 @@ def inspect_sample(run: Run, shard: str, key: str, epoch: int) -> Visit:
     ]  # fmt: skip
     seen, reason = _seen(row, config, epoch)
     if isinstance(item, Rejected):
-        return Visit(key, facts, notes, None, [], None, reason)
-    return Visit(key, facts, notes, _picture(item.image), _choices(item, reading, row), seen, reason)
+        return SampleVisit(key, facts, notes, None, [], None, reason)
+    return SampleVisit(key, facts, notes, _picture(item.image), _choices(item, reading, row), seen, reason)
 
 
 def _same(one: str, other: str) -> bool:
@@ -188,20 +187,20 @@ def _seen(row: dict[str, Any], config: Config, epoch: int) -> tuple[Seen | None,
 _SIZES = ("objects", "attributes", "relations")
 
 
-def _choices(sample: Sample, reading: Reading, row: dict[str, Any]) -> list[Choice]:
+def _choices(sample: Sample, reading: ReadSettings, row: dict[str, Any]) -> list[CaptionChoice]:
     """Return the captions, the one that was drawn among them, with what the filter counts of each."""
     notes = [""] * len(sample.captions)
     least = reading.config.data.least
     if any(least):
         with contextlib.suppress(AnnotationError):  # for which the sample was rejected
-            records = annotation.records(sample, reading.stamp)
+            records = annotation.read_stamped(sample, reading.stamp)
             passing = annotation.passing(sample, records, least)
             for index, (record, caption) in enumerate(zip(records, sample.captions, strict=True)):
                 graph, _ = read_record(record, caption)
                 sizes = ", ".join(f"{len(getattr(graph, name))} {name}" for name in _SIZES)
                 notes[index] = sizes if index in passing else f"{sizes}: left out"
     at = sample.captions.index(row[col.CAPTION]) if row.get(col.CAPTION) else -1
-    return [Choice(text, n == at, notes[n]) for n, text in enumerate(sample.captions)]
+    return [CaptionChoice(text, n == at, notes[n]) for n, text in enumerate(sample.captions)]
 
 
 def _tokens(ids: NDArray[Any], tokenizer: Tokenizer) -> list[Token]:
@@ -223,20 +222,20 @@ def _triples(ids: NDArray[Any], tokenizer: Tokenizer) -> list[list[list[Token]]]
     return [[phrase(part) for part in triple] for triple in ids.tolist() if np.max(triple) >= 0]
 
 
-def _crop(pixels: NDArray[Any]) -> Picture:
+def _crop(pixels: NDArray[Any]) -> EncodedPicture:
     side = pixels.shape[1]
-    return Picture(_encoded(Image.fromarray(pixels.transpose(1, 2, 0)), "PNG"), "image/png",
+    return EncodedPicture(_encoded(Image.fromarray(pixels.transpose(1, 2, 0)), "PNG"), "image/png",
                    f"as trained on, {side} x {side} pixels")  # fmt: skip
 
 
-def _picture(image: bytes) -> Picture | None:
+def _picture(image: bytes) -> EncodedPicture | None:
     try:
         shown = thumbnail(image, _SHOWN_PIXELS)
     except ImageError:
         return None
     with Image.open(io.BytesIO(image)) as header:
         width, height = header.size
-    return Picture(_encoded(shown, "JPEG"), "image/jpeg", f"in the shard, {width} x {height} pixels")
+    return EncodedPicture(_encoded(shown, "JPEG"), "image/jpeg", f"in the shard, {width} x {height} pixels")
 
 
 def _encoded(picture: Image.Image, format_: str) -> bytes:

@@ -26,11 +26,11 @@ from sclip import registry, tracking
 from sclip.config import Config, ConfigError
 from sclip.config.loader import to_tree
 from sclip.data import identity
-from sclip.data.reader import Reading
+from sclip.data.reader import ReadSettings
 from sclip.data.schedule import Schedule
 from sclip.data.shards import ShardError, count_samples, expand
 from sclip.data.stream import StreamPlan
-from sclip.evaluate.benchmarks import BenchmarkError
+from sclip.evaluate.benchmarks import BenchmarkDataError
 from sclip.evaluate.result import EvaluationError
 from sclip.evaluate.runner import check_files
 from sclip.launch import cluster, trainer
@@ -53,13 +53,13 @@ from sclip.run.stopping import Stopped, ends_on_sigterm
 from sclip.scenegraph import ParserError, parser_version
 from sclip.storage.filesystem import filesystem
 from sclip.storage.masking import mask
-from sclip.storage.place import address, fetch, place, send, staged
-from sclip.storage.remote import StorageError
+from sclip.storage.paths import address, fetch, send, staged, storage_path
+from sclip.storage.retries import StorageError
 from sclip.train.manifest import CheckpointError
 from sclip.train.run_folder import RunFolder
 
 ERRORS = (
-    BenchmarkError, CheckpointError, EvaluationError, ModelError, ParserError, registry.RegistryError, ShardError,
+    BenchmarkDataError, CheckpointError, EvaluationError, ModelError, ParserError, registry.RegistryError, ShardError,
     StorageError, tracking.TrackingError, trainer.TrainingFailed,
 )  # fmt: skip
 """What `pretrain` raises beside ConfigError; each message is written for the user."""
@@ -68,7 +68,7 @@ LIMIT_TAG = "sclip.limit"
 """Tag of the MLflow run that says in words which stage its rate is limited by."""
 
 _AT_THE_START = (
-    BenchmarkError, EvaluationError, ModelError, PackError, ParserError, ShardError, registry.RegistryError,
+    BenchmarkDataError, EvaluationError, ModelError, PackError, ParserError, ShardError, registry.RegistryError,
     tracking.TrackingError, OSError,
 )  # fmt: skip
 
@@ -160,7 +160,7 @@ def _start(config: Config, console: Console, told: Told) -> _Started:
     actors = cluster.actor_bounds(config, capacity)
     config = _resolved(config, console)
     name_run(config.run.name)
-    folder = RunFolder(place(config.run.storage) / "runs" / config.run.name)
+    folder = RunFolder(storage_path(config.run.storage) / "runs" / config.run.name)
     sources = _sources(config)
     schedule = _schedule(config, sources)
     samples = schedule.samples([list(of_source.values()) for of_source in sources])
@@ -190,7 +190,7 @@ def _start(config: Config, console: Console, told: Told) -> _Started:
         soft_wrap=True, markup=False, highlight=False,
     )  # fmt: skip
     planning.show(made, console)
-    reading, size = Reading(initialised, stamp), image_size(config.model.name)
+    reading, size = ReadSettings(initialised, stamp), image_size(config.model.name)
     stream_plan = StreamPlan(
         reading, schedule, tuple(tuple(of_source) for of_source in sources), size, actors
     )
@@ -229,7 +229,7 @@ def _sources(config: Config) -> list[dict[str, int]]:
 
 def _resolved(config: Config, console: Console) -> Config:
     """Fill in the run's name, a storage folder that is absolute or a URI and, where no shards are given, the scenes."""
-    storage = place(config.run.storage)
+    storage = storage_path(config.run.storage)
     _check_storage(config.run.storage)
     name = config.run.name or f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{os.urandom(2).hex()}"
     config = dataclasses.replace(
@@ -291,8 +291,8 @@ def _weights(config: Config, fetched: Path) -> Path:
     source = config.run.init_from
     if source.startswith("models:/"):
         return registry.download(source, tracking.store_uri(config, config.run.storage), fetched)
-    path = place(source)
-    models = (run / "model" for run in (path, place(config.run.storage) / "runs" / source))
+    path = storage_path(source)
+    models = (run / "model" for run in (path, storage_path(config.run.storage) / "runs" / source))
     found = next((model for model in models if (model / WEIGHTS_FILE).is_file()), path)
     if not found.exists():
         raise ConfigError(

@@ -19,7 +19,7 @@ from sclip.evaluate.result import EVALUATION_FILE, Evaluation
 from sclip.evaluate.runner import evaluate
 from sclip.inference.scorer import Scorer
 from sclip.model import StructureCLIP, build_model
-from sclip.storage.place import send, staged
+from sclip.storage.paths import send, staged
 from sclip.train import checkpoint
 from sclip.train.run_folder import RunFolder
 

@@ -3,13 +3,13 @@
 The lists are closed classes (measures, containers, place nouns, materials) read from the training half of
 FACTUAL (Li et al., ACL Findings 2023), whose annotators' form the graphs follow: "X is covered in Y" is
 (Y, cover, X), "the wheels of a bus" is (bus, have, wheel), "beneath" is "under".
+
+lemminflect is imported where a word is looked up: it brings spaCy, which only a `Parser` needs.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-
-from lemminflect import getAllLemmas, getLemma
 
 NUMBERS = {
     word: str(value)
@@ -127,6 +127,8 @@ AUXILIARIES = frozenset("has have had having do does did will would can could ma
 @lru_cache(maxsize=1 << 16)
 def noun_lemma(word: str) -> str:
     """Return the singular of one lower-case noun ("people" -> "person"); an unknown word comes back as it is."""
+    from lemminflect import getLemma
+
     lemmas = getLemma(word, upos="NOUN")
     return (lemmas and lemmas[0]) or word
 
@@ -134,12 +136,16 @@ def noun_lemma(word: str) -> str:
 @lru_cache(maxsize=1 << 16)
 def is_noun(word: str) -> bool:
     """Whether lemminflect's dictionary has the lower-case word as a noun."""
+    from lemminflect import getAllLemmas
+
     return bool(getAllLemmas(word, upos="NOUN"))
 
 
 @lru_cache(maxsize=1 << 16)
 def verb_lemma(word: str) -> str:
     """Return the graph's form of one lower-case verb ("lying" -> "lay", as FACTUAL writes both)."""
+    from lemminflect import getLemma
+
     lemmas = getLemma(word, upos="VERB")
     lemma = lemmas[0] if lemmas else word
     return VERB_FORMS.get(lemma, lemma)

@@ -3,6 +3,8 @@
 Only spaCy's tagger and dependency parser run: without `ner` and `senter`, which nothing here reads, and without
 `attribute_ruler` and `lemmatizer`, whose place lemminflect takes for the few words that reach the graph (COCO
 captions, one core: 1,470 a second bare against 1,010 with them; lemminflect's look-ups are cached).
+
+spaCy is imported when a `Parser` is made: it takes 2.5 s of a core and 400 MB, which the graph's types do not need.
 """
 
 from __future__ import annotations
@@ -11,16 +13,14 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
-
-import spacy
-from spacy import util
-from spacy.language import Language
-from thinc.api import get_current_ops, use_ops
+from typing import TYPE_CHECKING, Any
 
 from sclip.scenegraph.graph import SceneGraph
 from sclip.scenegraph.rules import extract
 from sclip.scenegraph.words import read_words
+
+if TYPE_CHECKING:
+    from spacy.language import Language
 
 RULES_VERSION = "1"
 """Raised with every change of the rules that changes a graph: annotated shards carry it."""
@@ -71,6 +71,8 @@ def parser_version(spacy_model: str = "") -> str:
 
     Raises ParserError where the pipeline is missing.
     """
+    from spacy import util
+
     names = (spacy_model,) if spacy_model else _PIPELINES
     for name in names:
         folder = util.get_package_path(name) if util.is_package(name) else Path(name)
@@ -91,10 +93,16 @@ def _missing(names: Sequence[str]) -> str:
 
 
 def _load(spacy_model: str) -> Language:
+    import spacy
+    from thinc.api import get_current_ops, use_ops
+
+    # On the CPU spaCy would multiply with BLIS: numpy's own BLAS takes 0.57 of its time, on one core. Another backend
+    # (Apple's) and a GPU are left as they are.
+    plain_numpy = get_current_ops().name == "numpy"
     names = (spacy_model,) if spacy_model else _PIPELINES
     for name in names:
         try:
-            with use_ops("numpy", use_blis=False) if _is_plain_numpy() else nullcontext():
+            with use_ops("numpy", use_blis=False) if plain_numpy else nullcontext():
                 nlp = spacy.load(name, exclude=_UNUSED)
         except OSError:
             continue
@@ -104,14 +112,6 @@ def _load(spacy_model: str) -> Language:
             )
         return nlp
     raise ParserError(_missing(names))
-
-
-def _is_plain_numpy() -> bool:
-    """Whether spaCy would multiply on the CPU with BLIS: numpy's own BLAS takes 0.57 of its time, on one core.
-
-    On another backend (Apple's) and on a GPU it is left as it is.
-    """
-    return get_current_ops().name == "numpy"
 
 
 def _readable(caption: str) -> str:

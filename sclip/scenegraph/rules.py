@@ -257,11 +257,11 @@ class _Extractor:
     def _close(self, previous: int, c: _Connector) -> None:
         self._predicate_adjectives(previous, c)
         if c.place >= 0:
-            self._place(previous, c)
+            self._place_phrase(previous, c)
         elif c.verb >= 0:
             self._intransitive(previous, c)
 
-    def _place(self, k: int, c: _Connector) -> None:
+    def _place_phrase(self, k: int, c: _Connector) -> None:
         """Resolve "a square with a circle on its right": the circle stands at the square."""
         word = self.words[c.place]
         owners = [role for role in self.roles.get(k, []) if role[1] in ("with", "have") and not role[3]]

@@ -90,7 +90,7 @@ def _merge(tokens: list, lower: list[str], i: int) -> tuple[int, str, str, bool]
         form = lexicon.MULTIWORD_PREPOSITIONS.get(tuple(lower[i : i + length]))
         if form and i + length <= len(lower):
             return i + length, form, "P", False
-    place = _place(lower, i)
+    place = _place_phrase(lower, i)
     if place:
         return place
     end = i + 1
@@ -115,7 +115,7 @@ def _merge(tokens: list, lower: list[str], i: int) -> tuple[int, str, str, bool]
     return end, lexicon.PREPOSITION_FORMS.get(text, text) if code in "PJA" else text, code, False
 
 
-def _place(lower: list[str], i: int) -> tuple[int, str, str, bool] | None:
+def _place_phrase(lower: list[str], i: int) -> tuple[int, str, str, bool] | None:
     """Return (end, form, code, owner) of a place phrase: "on the left side of" (P), "on its right" (L)."""
     j = i
     n = len(lower)

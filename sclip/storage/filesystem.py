@@ -21,7 +21,7 @@ import fsspec
 import pyarrow.fs
 from fsspec.implementations.arrow import ArrowFSWrapper
 
-__all__ = ["Readable", "beside", "filesystem", "open_stream", "parts"]
+__all__ = ["Readable", "filesystem", "open_stream", "parts", "sibling"]
 
 BLOCK_BYTES = 8 * 2**20
 """What one request brings: its wait is short beside its transfer, and many readers still fit into memory."""
@@ -54,7 +54,7 @@ def parts(uri: str) -> tuple[str, str]:
     return (uri[: found.start()], uri[found.start() :]) if found else (uri, "")
 
 
-def beside(uri: str, name: str) -> str:
+def sibling(uri: str, name: str) -> str:
     """Return the path or URI of a file in the same folder; the query stays, which may be what opens the folder."""
     location, query = parts(uri)
     return f"{location[: location.rfind('/') + 1]}{name}{query}"

@@ -1,8 +1,11 @@
 """A file or folder by its URI, with what pathlib has for one on disk: as much of it as a run's folder needs.
 
 Object stores have no folders, no renaming and no appending: a folder is there where a file lies below it, and what is
-written replaces the file in one piece. A failure that may pass is tried again as for shards; what stays is an OSError,
-so that whoever can do without a file on a disk can do without this one.
+written replaces the file in one piece. A failure that may pass is tried again; what stays is an OSError, so that
+whoever can do without a file on a disk can do without this one.
+
+universal_pathlib was tried in its place over the same file systems: its `is_file` and `iterdir` take storage that
+fails (503) for "no such file", its joins put names behind a URI's query, and `str` shows the URI's credentials.
 """
 
 from __future__ import annotations
@@ -24,16 +27,12 @@ from fsspec.implementations.arrow import ArrowFSWrapper
 
 from sclip.storage.filesystem import BLOCK_BYTES, filesystem, parts
 from sclip.storage.masking import mask
-from sclip.storage.retries import ShardError, asked
+from sclip.storage.retries import retry
 
-__all__ = ["Remote", "StorageError"]
+__all__ = ["Remote"]
 
 _WITHOUT_FOLDERS = ("s3", "gcs")
 _T = TypeVar("_T")
-
-
-class StorageError(OSError):
-    """Storage that failed at every try, or refuses; one line with the place, what was found and what to do."""
 
 
 class Stat(NamedTuple):
@@ -243,10 +242,7 @@ class Remote:
             except FileNotFoundError as error:
                 return error
 
-        try:
-            found = asked(self.uri, tried)
-        except ShardError as error:
-            raise StorageError(str(error)) from None
+        found = retry(self.uri, tried)
         if isinstance(found, FileNotFoundError):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self))
         return found

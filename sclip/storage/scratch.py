@@ -7,12 +7,13 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 __all__ = ["common", "own", "remove"]
 
@@ -24,12 +25,12 @@ def own() -> Iterator[Path]:
     """Give an empty folder until the end of the block; what killed processes left goes first."""
     root = _root()
     with contextlib.ExitStack() as stack:
-        with _locked(root / "own.lock"):
+        with FileLock(root / "own.lock"):
             for left in root.glob(f"{_OWN}*.lock"):
-                with contextlib.suppress(BlockingIOError), _locked(left, fcntl.LOCK_NB):
+                with contextlib.suppress(Timeout), FileLock(left, blocking=False):
                     remove(left.with_suffix(""))
             folder = Path(tempfile.mkdtemp(prefix=_OWN, dir=root))
-            stack.enter_context(_locked(folder.with_suffix(".lock")))
+            stack.enter_context(FileLock(folder.with_suffix(".lock")))
         stack.callback(remove, folder)
         yield folder
 
@@ -38,7 +39,7 @@ def common(name: str, fill: Callable[[Path], None]) -> Path:
     """Return this node's folder of a name, which the first process that asks for it fills."""
     root = _root()
     folder = root / name
-    with _locked(folder.with_suffix(".lock")):
+    with FileLock(folder.with_suffix(".lock")):
         if not folder.exists():
             with own() as partial:
                 fill(partial)
@@ -59,11 +60,3 @@ def _root() -> Path:
     if root.stat().st_uid != os.getuid():
         raise PermissionError(f"{root}: of another user; set TMPDIR to a folder of your own")
     return root
-
-
-@contextlib.contextmanager
-def _locked(file: Path, how: int = 0) -> Iterator[None]:
-    """Hold a lock, which the kernel releases with the process. Raises BlockingIOError with LOCK_NB."""
-    with file.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | how)
-        yield

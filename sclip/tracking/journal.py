@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sclip.storage.place import Place, place
+from sclip.storage.paths import StoragePath, storage_path
 
 JOURNAL = "tracking.jsonl"
 SENT = "tracking.json"
@@ -106,16 +106,16 @@ class Journal:
         self._file.close()
 
 
-def history(run_folder: str | Place) -> dict[str, list[tuple[int, float]]]:
+def history(run_folder: str | StoragePath) -> dict[str, list[tuple[int, float]]]:
     """Return the curve of each metric of a run, (step, value) by step, from its journal alone; {} without one."""
     curves: dict[str, list[tuple[int, float]]] = {}
-    for _, event in _read(place(run_folder) / JOURNAL, 0):
+    for _, event in _read(storage_path(run_folder) / JOURNAL, 0):
         for name, value in event.get("metrics", {}).items():
             curves.setdefault(name, []).append((event["step"], value))
     return {name: sorted(curve, key=lambda point: point[0]) for name, curve in curves.items()}
 
 
-def _read(path: Place, offset: int) -> Iterator[tuple[int, Event]]:
+def _read(path: StoragePath, offset: int) -> Iterator[tuple[int, Event]]:
     if not path.exists():
         return
     with path.open("rb") as file:

@@ -10,7 +10,7 @@ from mlflow.entities import RunData
 
 from sclip.config import Config
 from sclip.storage.masking import mask
-from sclip.storage.place import Place, address, fetch, place
+from sclip.storage.paths import StoragePath, address, fetch, storage_path
 from sclip.tracking.journal import JOURNAL, SENT, Journal, Sent
 from sclip.tracking.store import Store, TrackingError, database_folder, local, patience, refusals, store_uri
 from sclip.tracking.tracker import Tracker
@@ -32,7 +32,7 @@ def open_run(config: Config, run_name: str, storage: str) -> Tracker:
 
     Raises TrackingError in about ten seconds when the store cannot be used, unless `tracking.offline`.
     """
-    folder, home = local(storage) / "runs" / run_name, place(storage) / "runs" / run_name
+    folder, home = local(storage) / "runs" / run_name, storage_path(storage) / "runs" / run_name
     _take_over(home, folder)
     return _begin(config, run_name, storage, folder, home)
 
@@ -46,7 +46,7 @@ def open_parent(config: Config, name: str, storage: str) -> Tracker:
     return _begin(config, name, storage, folder, folder)
 
 
-def open_recorded(home: Place, uri: str = "") -> Tracker:
+def open_recorded(home: StoragePath, uri: str = "") -> Tracker:
     """Return the record of a run, from its folder alone, to send what of it a store has not.
 
     Args:
@@ -75,7 +75,7 @@ def open_recorded(home: Place, uri: str = "") -> Tracker:
     return Tracker(journal, store, home)
 
 
-def _take_over(home: Place, folder: Path) -> None:
+def _take_over(home: StoragePath, folder: Path) -> None:
     """Bring the journal of a run's folder to this machine, unless the one here is the same and goes on from it."""
     if isinstance(home, Path):
         return
@@ -88,7 +88,7 @@ def _take_over(home: Place, folder: Path) -> None:
     fetch(home, folder, [JOURNAL, SENT])
 
 
-def _begin(config: Config, name: str, storage: str, folder: Path, home: Place) -> Tracker:
+def _begin(config: Config, name: str, storage: str, folder: Path, home: StoragePath) -> Tracker:
     store = Store(store_uri(config, storage), config.tracking.experiment, name, str(database_folder(storage)))
     try:
         store.reach()

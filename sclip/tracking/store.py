@@ -25,7 +25,7 @@ from mlflow.exceptions import MlflowException
 
 from sclip.config import Config, RunConfig
 from sclip.storage.masking import mask
-from sclip.storage.place import place
+from sclip.storage.paths import storage_path
 
 RUN_NAME_TAG = "sclip.run_name"
 """Tag by which the MLflow run of a training run is found again."""
@@ -127,13 +127,13 @@ def database_folder(storage: str) -> Path:
 
     SQLite is a file of one machine's disk.
     """
-    of = place(storage)
+    of = storage_path(storage)
     return of if isinstance(of, Path) else Path(RunConfig().storage).expanduser().absolute()
 
 
 def local(storage: str) -> Path:
     """Return the folder of this machine that records are written to: `run.storage`, or for a URI one in its stead."""
-    of = place(storage)
+    of = storage_path(storage)
     if isinstance(of, Path):
         return of
     return database_folder(storage) / "remote" / re.sub(r"[^\w.-]+", "-", str(of))

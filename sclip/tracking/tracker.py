@@ -21,7 +21,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_PARENT_RUN_ID
 from sclip.config import Config
 from sclip.config.loader import flatten, to_tree
 from sclip.storage.masking import mask
-from sclip.storage.place import Place, send
+from sclip.storage.paths import StoragePath, send
 from sclip.tracking import system
 from sclip.tracking.batch import A_CALL
 from sclip.tracking.journal import JOURNAL, SENT, Event, Journal
@@ -40,7 +40,7 @@ _log = logging.getLogger("sclip.tracking")
 class Tracker:
     """The record of one run; `open_run` makes it. Its threads may be many, its process is one."""
 
-    def __init__(self, journal: Journal, store: Store, home: Place) -> None:
+    def __init__(self, journal: Journal, store: Store, home: StoragePath) -> None:
         """Go on with a journal, and send what of it the store has not; `home` is the run's folder."""
         self._journal = journal
         self._home = home

@@ -33,7 +33,7 @@ from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from sclip.config import ModelConfig
 from sclip.model.build import build_model
 from sclip.model.structure_clip import StructureCLIP
-from sclip.storage.place import Place, here, place, remove, send, staged
+from sclip.storage.paths import StoragePath, local_copy, remove, send, staged, storage_path
 from sclip.train.collectives import gather_json, in_unison
 from sclip.train.ema import EMA
 from sclip.train.manifest import (
@@ -68,7 +68,7 @@ class Saver:
 
     def start(
         self,
-        path: str | Place,
+        path: str | StoragePath,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         state: Mapping[str, Any],
@@ -82,7 +82,9 @@ class Saver:
         """
         self.wait()
         copied = cast(dict[str, Any], self._stager.stage(_tensors(model, optimizer, ema)[0]))
-        self._written = self._thread.submit(_write, place(path), copied, dict(state), self._group, afterwards)
+        self._written = self._thread.submit(
+            _write, storage_path(path), copied, dict(state), self._group, afterwards
+        )
 
     @property
     def is_done(self) -> bool:
@@ -102,7 +104,7 @@ class Saver:
 
 
 def save(
-    path: str | Place,
+    path: str | StoragePath,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     state: Mapping[str, Any],
@@ -114,18 +116,18 @@ def save(
     `path` without a manifest is removed first; a complete checkpoint is never written over. Raises NotWritten on
     every rank where one of them cannot write.
     """
-    _write(place(path), _tensors(model, optimizer, ema)[0], state, None)
+    _write(storage_path(path), _tensors(model, optimizer, ema)[0], state, None)
 
 
 def load(
-    path: str | Place, model: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA | None = None
+    path: str | StoragePath, model: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA | None = None
 ) -> dict[str, Any]:
     """Load a checkpoint into a model and its optimizer, sharded however they are now; return the caller's state.
 
     Called by all ranks together. Raises CheckpointError on every one of them, before anything is changed, if the
     checkpoint is incomplete, a file is missing or cut, or its tensors are not those of this model.
     """
-    of = place(path)
+    of = storage_path(path)
     tensors, hyperparameters = _tensors(model, optimizer, ema)
     shared = gather_json({"word": secrets.token_hex(8)})[0]["word"]
     with ExitStack() as stack:
@@ -133,7 +135,7 @@ def load(
 
         def checked() -> dict[str, Any]:
             state: dict[str, Any] = checked_manifest(of)["state"]
-            folders.append(stack.enter_context(here(of, shared)))
+            folders.append(stack.enter_context(local_copy(of, shared)))
             _compare(of, tensors, _found(folders[0]))
             return state
 
@@ -149,16 +151,16 @@ def load(
     return state
 
 
-def consolidate(path: str | Place, config: ModelConfig) -> StructureCLIP:
+def consolidate(path: str | StoragePath, config: ModelConfig) -> StructureCLIP:
     """Return the checkpoint's model as one plain model on the CPU, in eval mode, without any process group.
 
     Its averaged weights, where it holds them (train.ema_decay). `config` is the model config of the run that wrote
     it; its pretrained weights are not fetched again.
     """
-    of = place(path)
+    of = storage_path(path)
     checked_manifest(of)
     model = build_model(config, load_weights=False)
-    with here(of) as folder:
+    with local_copy(of) as folder:
         found = _found(folder)
         tensors = {
             (_EMA if _EMA + name in found else _MODEL) + name: tensor
@@ -183,7 +185,7 @@ def size_bytes(model: nn.Module, has_ema: bool) -> int:
 
 
 def _write(
-    path: Place,
+    path: StoragePath,
     tensors: dict[str, Any],
     state: Mapping[str, Any],
     group: dist.ProcessGroup | None,
@@ -261,7 +263,7 @@ def _found(path: Path) -> Mapping[str, Any]:
     return found
 
 
-def _compare(path: Place, tensors: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+def _compare(path: StoragePath, tensors: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     """Raise CheckpointError, with the names, where the tensors found are not those that are asked for."""
     differences = {
         "missing in it": sorted(tensors.keys() - found.keys()),

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sclip.storage.place import Place
+from sclip.storage.paths import StoragePath
 from sclip.train.run_folder import ALIVE, RunFolder, size_of
 
 __all__ = ["RunUse", "runs"]
@@ -23,18 +23,20 @@ TRAINING_S = 3600.0
 class RunUse:
     """What one run takes."""
 
-    path: Place
+    path: StoragePath
     state: str
     """training, finished, resumable (its checkpoints go on) or begun (it has none yet)."""
     idle_s: float
     """Since it last gave a sign of life, in seconds."""
     bytes: int
-    checkpoints: tuple[Place, ...]
+    checkpoints: tuple[StoragePath, ...]
     """Complete ones; of a finished run the exported model stays without them."""
-    leftovers: tuple[Place, ...]
+    leftovers: tuple[StoragePath, ...]
     """Checkpoints that a crash left half-written, and damaged ones that were set aside."""
 
-    def removable(self, finished: bool, leftovers: bool, older_than_s: float | None) -> tuple[Place, ...]:
+    def removable(
+        self, finished: bool, leftovers: bool, older_than_s: float | None
+    ) -> tuple[StoragePath, ...]:
         """Return what may go, by the kinds that are asked for; nothing of a run that may be training."""
         if self.state == "training":
             return ()
@@ -44,9 +46,9 @@ class RunUse:
         return chosen + (self.leftovers if leftovers else ())
 
 
-def runs(storage: Place) -> Iterator[RunUse]:
+def runs(storage: StoragePath) -> Iterator[RunUse]:
     """Yield the runs of a storage folder by name."""
-    found: list[Place] = [*(storage / "runs").glob("*/")]
+    found: list[StoragePath] = [*(storage / "runs").glob("*/")]
     for path in sorted(found, key=lambda path: path.name):
         if not (path / "config.json").is_file():
             continue

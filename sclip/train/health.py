@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 
 from sclip.config import HealthConfig
 from sclip.model.structure_clip import CLIP_PREFIX
-from sclip.storage.place import Place, send, staged
+from sclip.storage.paths import StoragePath, send, staged
 from sclip.train.collectives import gather_json
 from sclip.train.step import unwrapped
 
@@ -122,7 +122,7 @@ class Trace:
         file: where the chrome trace goes, of this rank (chrome://tracing and Perfetto read it, gzipped too).
     """
 
-    def __init__(self, steps: tuple[int, int], file: Place) -> None:
+    def __init__(self, steps: tuple[int, int], file: StoragePath) -> None:
         first, count = steps
         self._steps, self._file = range(first, first + count), file
         self._profile: torch.profiler.profile | None = None

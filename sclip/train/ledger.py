@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sclip.data.schedule import Schedule
-from sclip.storage.place import Place
+from sclip.storage.paths import StoragePath
 from sclip.train.collectives import gather_json
 
 __all__ = ["Ledger"]
@@ -35,9 +35,11 @@ class Ledger:
         from_step: step of the checkpoint that the attempt goes on from.
     """
 
-    def __init__(self, folder: Place, schedule: Schedule, rank: int, world_size: int, from_step: int) -> None:
+    def __init__(
+        self, folder: StoragePath, schedule: Schedule, rank: int, world_size: int, from_step: int
+    ) -> None:
         self._schedule = schedule
-        path: Place = folder / "ledger"
+        path: StoragePath = folder / "ledger"
         path.mkdir(parents=True, exist_ok=True)
         attempts = [int(file.name.partition("-")[0]) for file in path.glob("*.jsonl")] if rank == 0 else []
         # rank 0 says which attempt it is: the others may already see its file
@@ -100,7 +102,7 @@ class _File:
 class _Parts:
     """Lines of files of an object store, each with the head, one for each time that there are new ones to sync."""
 
-    def __init__(self, folder: Place, name: str) -> None:
+    def __init__(self, folder: StoragePath, name: str) -> None:
         self._folder, self._name = folder, name
         self._head, self._part = "", 0
         self._lines: list[str] = []

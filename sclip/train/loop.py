@@ -33,7 +33,7 @@ from sclip.launch.orders import Attention, Orders
 from sclip.model import Tokenizer, build_model
 from sclip.seeding import digest64
 from sclip.storage.masking import mask
-from sclip.storage.place import Place
+from sclip.storage.paths import StoragePath
 from sclip.train import checkpoint, sharding
 from sclip.train.collectives import gather_json, in_unison
 from sclip.train.ema import EMA
@@ -67,7 +67,7 @@ class TrainJob:
     """
 
     plan: StreamPlan
-    folder: Place
+    folder: StoragePath
     samples: int
     """Samples of all epochs together, by which the schedule of the learning rate runs."""
     reports: Queue

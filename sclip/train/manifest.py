@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sclip.storage.place import Place, place, sizes, write
+from sclip.storage.paths import StoragePath, sizes, storage_path, write
 
 __all__ = [
     "MANIFEST",
@@ -46,24 +46,24 @@ class NotWritten(CheckpointError):
     """A checkpoint that storage did not take; the one before it is whole, and another attempt may succeed."""
 
 
-def is_complete(path: str | Place) -> bool:
+def is_complete(path: str | StoragePath) -> bool:
     """Return whether the folder holds a checkpoint that was written to its end."""
-    return (place(path) / MANIFEST).is_file()
+    return (storage_path(path) / MANIFEST).is_file()
 
 
-def read_state(path: str | Place) -> dict[str, Any]:
+def read_state(path: str | StoragePath) -> dict[str, Any]:
     """Return the caller's state of a checkpoint without reading any tensor."""
-    state: dict[str, Any] = _manifest(place(path))["state"]
+    state: dict[str, Any] = _manifest(storage_path(path))["state"]
     return state
 
 
-def verify(path: str | Place) -> str:
+def verify(path: str | StoragePath) -> str:
     """Return what is damaged in a complete checkpoint, in one line, or "" if every byte is as it was written.
 
     Reads all files (about a second a gigabyte): meant for one process before a resume, not for every rank. Raises
     OtherFormat where it cannot tell.
     """
-    path = place(path)
+    path = storage_path(path)
     try:
         manifest = checked_manifest(path)
     except OtherFormat:
@@ -76,7 +76,7 @@ def verify(path: str | Place) -> str:
     return ""
 
 
-def checked_manifest(path: Place) -> dict[str, Any]:
+def checked_manifest(path: StoragePath) -> dict[str, Any]:
     """Return the manifest if the files beside it are those it names, by name and size."""
     manifest = _manifest(path)
     found = {name: size for name, size in sizes(path).items() if name.endswith(".safetensors")}
@@ -87,7 +87,7 @@ def checked_manifest(path: Place) -> dict[str, Any]:
     return manifest
 
 
-def fingerprint(file: Place) -> dict[str, Any]:
+def fingerprint(file: StoragePath) -> dict[str, Any]:
     """Return size and SHA-256 of a file, as they stand in the manifest."""
     if not isinstance(file, Path):
         size, digest = file.sha256()
@@ -96,7 +96,7 @@ def fingerprint(file: Place) -> dict[str, Any]:
         return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
 
 
-def write_manifest(path: Place, state: Mapping[str, Any], files: Mapping[str, Any]) -> None:
+def write_manifest(path: StoragePath, state: Mapping[str, Any], files: Mapping[str, Any]) -> None:
     """Make the folder a complete checkpoint of these files (`fingerprint` of each by its name)."""
     manifest = {"format": FORMAT, "state": state, "files": dict(sorted(files.items()))}
     manifest["sha256"] = _digest(manifest)
@@ -113,7 +113,7 @@ def write_manifest(path: Place, state: Mapping[str, Any], files: Mapping[str, An
     _sync_folder(path)
 
 
-def _manifest(path: Place) -> dict[str, Any]:
+def _manifest(path: StoragePath) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text())
     except FileNotFoundError:

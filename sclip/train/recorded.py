@@ -6,12 +6,12 @@ import json
 
 from sclip.config import Config, ConfigError
 from sclip.config.loader import from_tree
-from sclip.storage.place import Place
+from sclip.storage.paths import StoragePath
 
 __all__ = ["read_recorded"]
 
 
-def read_recorded(folder: Place) -> tuple[Config, tuple[dict[str, int], ...]]:
+def read_recorded(folder: StoragePath) -> tuple[Config, tuple[dict[str, int], ...]]:
     """Return the resolved config, and the samples of each shard of each source.
 
     Raises ConfigError where the folder is not that of a run which has begun, or of one of another version.

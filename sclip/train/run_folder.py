@@ -18,7 +18,7 @@
     result.json       scores and registered version, the last thing that a run writes
 
 Every file is written in one piece, so that a reader never sees half of one. The folder may be one of an object store:
-checkpoints are then staged on the disks of the nodes that write and read them (`sclip.storage.place`).
+checkpoints are then staged on the disks of the nodes that write and read them (`sclip.storage.paths`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from typing import Any, cast
 from sclip.config import CheckpointConfig, ConfigError, ModelConfig
 from sclip.config.loader import difference
 from sclip.storage.masking import mask, mask_tree
-from sclip.storage.place import Place, append, free_bytes, here, move, remove, sizes, write
+from sclip.storage.paths import StoragePath, append, free_bytes, local_copy, move, remove, sizes, write
 from sclip.train import manifest
 from sclip.train.manifest import CheckpointError
 
@@ -65,7 +65,7 @@ _ALIVE_S = 60.0
 class RunFolder:
     """Paths and small files of one run."""
 
-    def __init__(self, path: Place) -> None:
+    def __init__(self, path: StoragePath) -> None:
         self.path = path
         self._touched = -math.inf
         self.model = path / "model"
@@ -114,29 +114,29 @@ class RunFolder:
     @contextlib.contextmanager
     def starting(self, model: ModelConfig) -> Iterator[ModelConfig]:
         """Give the config of the model with the weights that the run starts from on this node's disk, if it has any."""
-        with here(self.path, names=[self.init.name]) as folder:
+        with local_copy(self.path, names=[self.init.name]) as folder:
             file = folder / self.init.name
             yield dataclasses.replace(model, pretrained=str(file)) if file.exists() else model
 
-    def step_path(self, step: int) -> Place:
+    def step_path(self, step: int) -> StoragePath:
         """Return where the checkpoint of an optimizer step stands."""
         return self.path / f"step-{step:08d}"
 
-    def trace_path(self, step: int, rank: int) -> Place:
+    def trace_path(self, step: int, rank: int) -> StoragePath:
         """Return where a rank's profiler trace that begins with a step goes."""
         return self.path / f"trace-{step:08d}-rank-{rank}.json.gz"
 
-    def latest(self) -> tuple[Place, int] | None:
+    def latest(self) -> tuple[StoragePath, int] | None:
         """Return the newest complete checkpoint and its step."""
         for path in self.checkpoints():
             return path, int(path.name.removeprefix("step-"))
         return None
 
-    def checkpoints(self) -> list[Place]:
+    def checkpoints(self) -> list[StoragePath]:
         """Return the complete checkpoints, the newest first."""
         return [path for path in self._steps() if manifest.is_complete(path)]
 
-    def _steps(self) -> list[Place]:
+    def _steps(self) -> list[StoragePath]:
         """Return the folders of all checkpoints, also of what a crash left, the newest first."""
         return sorted(self.path.glob("step-*"), key=lambda path: path.name, reverse=True)
 
@@ -198,7 +198,7 @@ class RunFolder:
                 (self.path / ALIVE).touch()
 
     @staticmethod
-    def _best(complete: Sequence[Place], keep: CheckpointConfig) -> list[Place]:
+    def _best(complete: Sequence[StoragePath], keep: CheckpointConfig) -> list[StoragePath]:
         if not keep.keep_best:
             return []
         values = {}
@@ -271,11 +271,11 @@ def _by_place(sources: Sequence[Mapping[str, int]]) -> dict[tuple[int, str], int
     }
 
 
-def size_of(path: Place) -> int:
+def size_of(path: StoragePath) -> int:
     """Return the bytes of all files below a folder."""
     return sum(sizes(path).values())
 
 
-def _remove(path: Place) -> None:
+def _remove(path: StoragePath) -> None:
     (path / manifest.MANIFEST).unlink(missing_ok=True)  # first: half of a checkpoint is none
     remove(path, ignore_errors=True)  # a file that a network folder still holds is no reason to stop a run

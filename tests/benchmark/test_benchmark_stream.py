@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from sclip.benchmark.rounds import BenchmarkError
-from sclip.benchmark.stream_cases import Case, CpuClock, Times, batches_of, plan_of
+from sclip.benchmark.stream_cases import CpuClock, StreamCase, Times, batches_of, plan_of
 from sclip.benchmark.stream_kills import EPOCHS, Peer, count, peer_killed
 from sclip.benchmark.stream_peers import loader_of
 from sclip.benchmark.stream_plan import Scale, simulate
@@ -55,7 +55,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory, photographs: Path) -> Case:
+def case(tmp_path_factory: pytest.TempPathFactory, photographs: Path) -> StreamCase:
     """Shards annotated in this process, and a case that reads them with one process."""
     folder = tmp_path_factory.mktemp("shards")
     images = [path.read_bytes() for path in sorted(photographs.iterdir())]
@@ -70,10 +70,10 @@ def case(tmp_path_factory: pytest.TempPathFactory, photographs: Path) -> Case:
     Annotator(annotated, "")(pa.table({"shard": annotated.claim(names, overwrite=False)}))
     urls = tuple(str(annotated.path / name) for name in sorted(names))
     shards = Shards(tuple(plain), urls, SAMPLES, "a test")
-    return Case(shards, processes=1, cpus=2, image_size=SIDE, batch=8)
+    return StreamCase(shards, processes=1, cpus=2, image_size=SIDE, batch=8)
 
 
-def ours(case: Case) -> dict[int, dict[str, np.ndarray]]:
+def ours(case: StreamCase) -> dict[int, dict[str, np.ndarray]]:
     """Return the rows of our stream by key, read and encoded in this process."""
     plan = plan_of(case, annotated=True)
     encoder = Encoder(plan.config, plan.image_size)
@@ -91,7 +91,7 @@ def ours(case: Case) -> dict[int, dict[str, np.ndarray]]:
     }
 
 
-def test_the_data_loader_gives_the_rows_that_our_stream_gives_to_the_byte(case: Case) -> None:
+def test_the_data_loader_gives_the_rows_that_our_stream_gives_to_the_byte(case: StreamCase) -> None:
     found = ours(case)
     assert len(found) == SAMPLES
     seen = []
@@ -105,8 +105,8 @@ def test_the_data_loader_gives_the_rows_that_our_stream_gives_to_the_byte(case: 
     assert any(row[col.HAS_NEGATIVE].all() for row in found.values())
 
 
-def test_every_stage_alone_takes_time(case: Case) -> None:
-    found = alone(Case(case.shards, 1, 2, SIDE))
+def test_every_stage_alone_takes_time(case: StreamCase) -> None:
+    found = alone(StreamCase(case.shards, 1, 2, SIDE))
     assert list(found) == ["read", "parse", "draw", "decode", "tokenise"]
     assert all(math.isfinite(seconds) and seconds >= 0 for seconds in found.values())
 
@@ -173,7 +173,7 @@ def test_rows_missed_and_repeated_are_counted_without_steps_that_were_rolled_bac
     assert count(tmp_path, samples=3) == (1, 1)  # a of the second epoch; a of the first
 
 
-def test_the_peers_loop_reads_every_row_once_if_nothing_kills_it(tmp_path: Path, case: Case) -> None:
+def test_the_peers_loop_reads_every_row_once_if_nothing_kills_it(tmp_path: Path, case: StreamCase) -> None:
     assert peer_killed(Peer(str(tmp_path / "peer"), case.shards.annotated, 1), SAMPLES, 0) == (0, 0)
 
 

@@ -8,16 +8,11 @@ import pytest
 
 from sclip.config import ConfigError, DataConfig
 from sclip.data import annotation
-from sclip.data.annotation import AnnotationError, pack, passing, read, records, unpack
-from sclip.data.shards import Sample, expand, read_shard
+from sclip.data.annotation import AnnotationError, pack, passing, read, read_stamped, unpack
+from sclip.data.shards import ANNOTATION_SUFFIX, Sample, expand, read_shard
 from sclip.prepare.annotate import stamp, usable_stamp
 from sclip.scenegraph import Parser
 from support.annotated_shards import annotate_here, rewritten, write_plain
-
-
-@pytest.fixture(scope="module")
-def parser() -> Parser:
-    return Parser()
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +22,7 @@ def annotated(tmp_path_factory: pytest.TempPathFactory, parser: Parser) -> list[
 
 
 def sample(member: bytes | None, captions: tuple[str, ...] = ("a dog", "a cat")) -> Sample:
-    return Sample(0, "k", b"i", captions, {} if member is None else {annotation.SUFFIX: member})
+    return Sample(0, "k", b"i", captions, {} if member is None else {ANNOTATION_SUFFIX: member})
 
 
 def record(caption: str, objects: int = 0, attributes: int = 0, relations: int = 0) -> bytes:
@@ -44,7 +39,7 @@ def test_what_was_packed_is_unpacked_and_the_bytes_are_the_same_each_time() -> N
     assert pack("rules-1", RECORDS) == member
     assert member[4:8] == bytes(4)  # gzip's time
     assert read(sample(member)) == ("rules-1", RECORDS)
-    assert records(sample(member), "rules-1") == RECORDS
+    assert read_stamped(sample(member), "rules-1") == RECORDS
 
 
 def test_a_member_is_json_lines_that_other_programs_read() -> None:
@@ -102,7 +97,7 @@ def test_records_of_another_stamp_or_other_captions_are_refused(
     member: bytes | None, captions: tuple[str, ...], reason: str
 ) -> None:
     with pytest.raises(AnnotationError, match=reason):
-        records(sample(member, captions), "new")
+        read_stamped(sample(member, captions), "new")
 
 
 @pytest.mark.parametrize(
@@ -135,12 +130,12 @@ def test_a_shard_carries_the_annotation_packed_and_an_overlong_one_costs_no_samp
     annotated: list[str], tmp_path: Path, parser: Parser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = [item for item in read_shard(annotated[0]) if isinstance(item, Sample)]
-    assert [len(records(item, stamp(parser))) for item in whole] == [3] * 5
+    assert [len(read_stamped(item, stamp(parser))) for item in whole] == [3] * 5
     long = rewritten(annotated[0], tmp_path / "long.tar", b"x" * 2000)
-    monkeypatch.setattr("sclip.data.shards.MAX_MEMBER_BYTES", 1000)
+    monkeypatch.setattr("sclip.data.shards.MAX_ANNOTATION_BYTES", 1000)
     found = list(read_shard(long))
     assert found == whole
-    assert [item.members[annotation.SUFFIX] for item in found if isinstance(item, Sample)] == [b""] * 5
+    assert [item.members[ANNOTATION_SUFFIX] for item in found if isinstance(item, Sample)] == [b""] * 5
 
 
 # What a run finds at its start

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from sclip.config import Config, DataConfig, RunConfig
 from sclip.data import columns as col
 from sclip.data import reader
-from sclip.data.reader import READ_SCHEMA, Reading, mixed, read_visit, row_of
+from sclip.data.reader import READ_SCHEMA, ReadSettings, mixed, read_visit, row_of
 from sclip.data.schedule import Visit
 from sclip.data.shards import Rejected, Sample, ShardError
 from sclip.prepare.annotate import stamp
@@ -28,8 +28,10 @@ VISIT = Visit(source=0, pass_=0, shard=3)
 SAMPLES = 40
 
 
-def reading(seed: int = 0, stamp: str = "", **data: Any) -> Reading:
-    return Reading(Config(run=RunConfig(seed=seed), data=DataConfig(**{"block_samples": 7} | data)), stamp)
+def reading(seed: int = 0, stamp: str = "", **data: Any) -> ReadSettings:
+    return ReadSettings(
+        Config(run=RunConfig(seed=seed), data=DataConfig(**{"block_samples": 7} | data)), stamp
+    )
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,12 @@ def shard(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def rows(
-    of: Reading, url: str, visit: Visit = VISIT, done: Sequence[range] = (), entry: int = 5, origin: int = 0
+    of: ReadSettings,
+    url: str,
+    visit: Visit = VISIT,
+    done: Sequence[range] = (),
+    entry: int = 5,
+    origin: int = 0,
 ) -> list[dict[str, Any]]:
     """Return the rows of a visit without what says when they were read."""
     times = {col.READ_S, col.BLOCKED_S, col.READ_AT}

@@ -32,11 +32,6 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return write_plain(tmp_path_factory.mktemp("plain"), SAMPLES, PER_SHARD)
 
 
-@pytest.fixture(scope="module")
-def parser() -> Parser:
-    return Parser()
-
-
 def of_run(shards: list[str], num_workers: int = 1, seed: int = 0, **data: Any) -> StreamPlan:
     """Return the plan of a run that could be another start of the same one, or has another seed."""
     of = plan(shards, loss=LossConfig(negatives_per_caption=2), **data)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from sclip.evaluate.benchmarks import About, BenchmarkError, Task
+from sclip.evaluate.benchmarks import About, BenchmarkDataError, Task
 from sclip.evaluate.picture import Picture, contents
 from sclip.evaluate.readers import aro, captions, karpathy, sugarcrepe, valse, winoground
 from support.pictures import noise
@@ -97,7 +97,7 @@ def test_the_folder_of_sugarcrepe_has_the_papers_means_of_kinds(tmp_path: Path) 
     assert choice.means["swap"] == ("swap_obj", "swap_att")
     assert choice.means["add"] == ("add_obj", "add_att")
     (tmp_path / "swap_att.json").unlink()
-    with pytest.raises(BenchmarkError, match=r"without swap_att\.json"):
+    with pytest.raises(BenchmarkDataError, match=r"without swap_att\.json"):
         sugarcrepe.read(ABOUT, tmp_path, tmp_path)
 
 
@@ -176,7 +176,7 @@ def test_karpathys_json_gives_its_test_split_and_five_captions_an_image(tmp_path
     assert [len(i.captions) for i in task.images] == [5, 5]
     assert [len(i.captions) for i in karpathy.read(ABOUT, file, tmp_path, captions=0).images] == [6, 5]
     assert karpathy.read(ABOUT, file, tmp_path, split="train").captions()[0] == "b.jpg 0"
-    with pytest.raises(BenchmarkError, match="no image with a caption in split 'val'"):
+    with pytest.raises(BenchmarkDataError, match="no image with a caption in split 'val'"):
         karpathy.read(ABOUT, file, tmp_path, split="val")
 
 
@@ -199,7 +199,7 @@ def test_cocos_annotations_are_joined_by_image(tmp_path: Path) -> None:
 
 def test_a_picture_that_is_there_twice_would_be_its_own_rival(tmp_path: Path) -> None:
     entries = [{"image": "a.jpg", "caption": ["one"]}, {"image": "a.jpg", "caption": ["two"]}]
-    with pytest.raises(BenchmarkError, match=r"a\.jpg is there twice"):
+    with pytest.raises(BenchmarkDataError, match=r"a\.jpg is there twice"):
         karpathy.read(ABOUT, written(tmp_path, entries), tmp_path)
 
 
@@ -261,18 +261,18 @@ def test_the_image_folder_may_be_the_one_that_karpathys_names_lead_to(tmp_path: 
     ],
 )
 def test_a_bad_file_is_named_with_the_case(tmp_path: Path, read: Reader, content: Any, found: str) -> None:
-    with pytest.raises(BenchmarkError, match=r"cases\.json: ") as raised:
+    with pytest.raises(BenchmarkDataError, match=r"cases\.json: ") as raised:
         read(ABOUT, written(tmp_path, content))
     assert found in str(raised.value)
 
 
 def test_a_missing_file_and_one_that_is_no_json_are_named(tmp_path: Path) -> None:
-    with pytest.raises(BenchmarkError, match=r"nothing\.json: no such file"):
+    with pytest.raises(BenchmarkDataError, match=r"nothing\.json: no such file"):
         aro.relations(ABOUT, tmp_path / "nothing.json")
     (tmp_path / "cut.json").write_text("[{")
-    with pytest.raises(BenchmarkError, match=r"cut\.json: cannot be read as JSON"):
+    with pytest.raises(BenchmarkDataError, match=r"cut\.json: cannot be read as JSON"):
         aro.relations(ABOUT, tmp_path / "cut.json")
-    with pytest.raises(BenchmarkError, match=r"nothing\.jsonl: no such file"):
+    with pytest.raises(BenchmarkDataError, match=r"nothing\.jsonl: no such file"):
         winoground.read(ABOUT, tmp_path / "nothing.jsonl")
 
 
@@ -288,7 +288,7 @@ def test_a_missing_file_and_one_that_is_no_json_are_named(tmp_path: Path) -> Non
 )
 def test_a_bad_line_of_winoground_is_named(tmp_path: Path, lines: str, found: str) -> None:
     (tmp_path / "examples.jsonl").write_text(lines)
-    with pytest.raises(BenchmarkError, match=r"examples\.jsonl: ") as raised:
+    with pytest.raises(BenchmarkDataError, match=r"examples\.jsonl: ") as raised:
         winoground.read(ABOUT, tmp_path / "examples.jsonl", tmp_path)
     assert found in str(raised.value)
 

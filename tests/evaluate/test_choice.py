@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sclip.evaluate.benchmarks import About, BenchmarkError
-from sclip.evaluate.choice import Case, Choice
+from sclip.evaluate.benchmarks import About, BenchmarkDataError
+from sclip.evaluate.choice import Choice, ChoiceCase
 from sclip.evaluate.pairs import Pair, Pairs
 from sclip.evaluate.picture import Picture
 from sclip.evaluate.result import Result
@@ -21,10 +21,12 @@ A, B = Picture("a.jpg"), Picture("b.jpg")
 
 def case(name: str, true: float, *false: float, group: str = "", picture: Picture = A, counted: bool = True):
     """Return a case whose captions are called as they score."""
-    return Case(name, picture, f"{name} {true}", tuple(f"{name} false {f}" for f in false), group, counted)
+    return ChoiceCase(
+        name, picture, f"{name} {true}", tuple(f"{name} false {f}" for f in false), group, counted
+    )
 
 
-def result_of(cases: list[Case], **options: object) -> Result:
+def result_of(cases: list[ChoiceCase], **options: object) -> Result:
     """Score a choice whose captions end in their similarity."""
     similarity = {
         (case.picture, caption): float(caption.rsplit(" ", 1)[1])
@@ -68,7 +70,7 @@ def test_a_diverged_model_wins_nothing(ties_win: bool) -> None:
 
 
 def test_equal_captions_tie_whatever_the_rounding_and_are_one_candidate_for_chance() -> None:
-    same = Case("0", A, "two dogs 0.3", ("dogs two 0.1", "two dogs 0.3", "dogs two 0.1"))
+    same = ChoiceCase("0", A, "two dogs 0.3", ("dogs two 0.1", "two dogs 0.3", "dogs two 0.1"))
     won = result_of([same], ties_win=True)
     assert won.won == {"0": True}
     assert won.scores["accuracy"].chance == 1 / 2
@@ -99,7 +101,7 @@ def test_a_case_that_does_not_count_is_shown_among_the_groups_and_in_no_score() 
 
 
 def test_a_benchmark_of_which_nothing_counts_is_refused() -> None:
-    with pytest.raises(BenchmarkError, match="made: no case of it counts"):
+    with pytest.raises(BenchmarkDataError, match="made: no case of it counts"):
         Choice(ABOUT, [case("0", 1, 0, counted=False)])
 
 
@@ -130,7 +132,7 @@ def test_without_some_pictures_the_rest_is_scored_and_says_that_it_is_partial() 
     kept = choice.without({B})
     assert [c.name for c in kept.cases] == ["0"]
     assert kept.about.notes == ("partial: 1 of 2 cases, not comparable with published figures",)
-    with pytest.raises(BenchmarkError, match="no readable image"):
+    with pytest.raises(BenchmarkDataError, match="no readable image"):
         choice.without({A, B})
 
 

@@ -14,8 +14,8 @@ from PIL import Image
 
 from sclip.config import EvaluateConfig
 from sclip.evaluate import runner, suite
-from sclip.evaluate.benchmarks import BenchmarkError
-from sclip.evaluate.features import Encoder, Here, encode
+from sclip.evaluate.benchmarks import BenchmarkDataError
+from sclip.evaluate.features import FeatureEncoder, Here, encode
 from sclip.evaluate.picture import Picture
 from sclip.evaluate.result import Evaluation
 from sclip.inference.scorer import Scorer
@@ -106,7 +106,7 @@ def test_an_evaluation_is_read_back_as_it_was_written(scorer: Scorer, made: Path
 class Counting:
     """An encoder that keeps what it was asked for."""
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: FeatureEncoder) -> None:
         self._encoder = encoder
         self.seen: list[Any] = []
 
@@ -149,7 +149,7 @@ def test_missing_pictures_are_an_error_with_their_number_before_anything_is_enco
 ) -> None:
     for number in (2, 4):
         (made / "images" / f"{number}.png").unlink()
-    with pytest.raises(BenchmarkError) as raised:
+    with pytest.raises(BenchmarkDataError) as raised:
         runner.check_files(EvaluateConfig(suite=str(made / "suite.yaml")))
     told = str(raised.value)
     assert told.startswith("relation: 2 of 6 pictures cannot be read, the first is ")
@@ -163,7 +163,7 @@ def test_partial_scores_what_is_there_and_says_so(scorer: Scorer, made: Path) ->
     entries = suite.read(str(made / "suite.yaml"), made)
     tasks = [entry.task() for entry in entries]
     kept = runner.prepared(tasks, partial=True)
-    with pytest.raises(BenchmarkError, match=r"relation: 1 of 5 pictures .*/4\.png: "):
+    with pytest.raises(BenchmarkDataError, match=r"relation: 1 of 5 pictures .*/4\.png: "):
         runner.measure(Here(scorer, 4), kept, "small", {})
     found = runner.measure(Here(scorer, 4), kept, "small", {}, partial=True)
     relation, attribute = found.results
@@ -176,7 +176,7 @@ def test_where_no_picture_is_there_partial_is_an_error_too(made: Path) -> None:
     for file in (made / "images").iterdir():
         file.unlink()
     tasks = [entry.task() for entry in suite.read(str(made / "suite.yaml"), made)]
-    with pytest.raises(BenchmarkError, match="relation: no readable image"):
+    with pytest.raises(BenchmarkDataError, match="relation: no readable image"):
         runner.prepared(tasks, partial=True)
 
 
@@ -233,7 +233,7 @@ def test_the_shards_of_a_suite_have_the_configs_limit_and_caption_field(scorer: 
     runner.check_files(config)
     (result,) = runner.evaluate(scorer, config, caption_field="captions").results
     assert (result.name, result.counts["images"]) == ("held", 5)
-    with pytest.raises(BenchmarkError, match="no readable image"):
+    with pytest.raises(BenchmarkDataError, match="no readable image"):
         runner.evaluate(scorer, config, caption_field="no_such_field")
 
 
@@ -248,7 +248,7 @@ def test_a_broken_image_of_a_shard_is_left_out_and_told(
 
 def test_shards_without_a_readable_image_are_an_error(scorer: Scorer, tmp_path: Path) -> None:
     write_shard(tmp_path / "a.tar", range(1), broken=0)
-    with pytest.raises(BenchmarkError, match="no readable image"):
+    with pytest.raises(BenchmarkDataError, match="no readable image"):
         runner.evaluate(scorer, EvaluateConfig(retrieval=(str(tmp_path / "a.tar"),)))
 
 

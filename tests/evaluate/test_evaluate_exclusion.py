@@ -12,7 +12,7 @@ from PIL import Image
 from sclip.config import EvaluateConfig
 from sclip.data.exclusion import Exclusion, phash
 from sclip.evaluate import runner
-from sclip.evaluate.benchmarks import BenchmarkError
+from sclip.evaluate.benchmarks import BenchmarkDataError
 from sclip.inference.scorer import Scorer
 from sclip.prepare.exclude import write_list
 from sclip.prepare.pack import RawSample, write_shards
@@ -88,7 +88,7 @@ def test_a_benchmark_all_of_whose_pictures_are_excluded_is_an_error_before_anyth
     told = (
         "relation: all its pictures are 6 pictures excluded: named as a picture of coco-train; leave it out"
     )
-    with pytest.raises(BenchmarkError, match=re.escape(told)):
+    with pytest.raises(BenchmarkDataError, match=re.escape(told)):
         runner.check_files(excluding(made, *everything))
 
 
@@ -103,5 +103,5 @@ def test_a_list_that_cannot_be_read_is_an_error_with_its_place(
         (made / "trained.jsonl").unlink()
     else:
         (made / "trained.jsonl").write_text(content)
-    with pytest.raises(BenchmarkError, match=found):
+    with pytest.raises(BenchmarkDataError, match=found):
         runner.check_files(config)

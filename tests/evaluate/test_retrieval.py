@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from sclip.evaluate import metrics, zero_shot
-from sclip.evaluate.benchmarks import About, BenchmarkError
+from sclip.evaluate.benchmarks import About, BenchmarkDataError
 from sclip.evaluate.picture import Picture
 from sclip.evaluate.retrieval import Captioned, Retrieval
 from sclip.evaluate.zero_shot import TEMPLATES, Labelled, ZeroShot
@@ -136,16 +136,16 @@ def test_imagenets_thousand_folders_have_open_clips_names(tmp_path: Path) -> Non
 def test_class_names_that_do_not_fit_are_told(tmp_path: Path, names: object, found: str) -> None:
     file = tmp_path / "names.json"
     file.write_text(json.dumps(names))
-    with pytest.raises(BenchmarkError, match=found):
+    with pytest.raises(BenchmarkDataError, match=found):
         zero_shot.read(ABOUT, classes_of(tmp_path, "a", "b"), file)
 
 
 def test_a_folder_without_classes_and_unknown_templates_are_told(tmp_path: Path) -> None:
-    with pytest.raises(BenchmarkError, match="a folder of pictures for each class"):
+    with pytest.raises(BenchmarkDataError, match="a folder of pictures for each class"):
         zero_shot.read(ABOUT, tmp_path)
-    with pytest.raises(BenchmarkError, match="no-such-folder: cannot be read"):
+    with pytest.raises(BenchmarkDataError, match="no-such-folder: cannot be read"):
         zero_shot.read(ABOUT, tmp_path / "no-such-folder")
-    with pytest.raises(BenchmarkError, match="templates='best': openai or simple"):
+    with pytest.raises(BenchmarkDataError, match="templates='best': openai or simple"):
         zero_shot.read(ABOUT, classes_of(tmp_path, "a", "b"), templates="best")
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from sclip.evaluate import kinds, sources, suite
-from sclip.evaluate.benchmarks import BenchmarkError
+from sclip.evaluate.benchmarks import BenchmarkDataError
 
 RELATION = "{kind: vg-relation, file: relation.json, images: images}"
 
@@ -87,7 +87,7 @@ def test_defaults_reach_the_benchmarks_that_take_them_and_do_not_say_otherwise(t
     ],
 )
 def test_a_mistake_in_a_file_is_one_line_that_names_it(tmp_path: Path, text: str, found: str) -> None:
-    with pytest.raises(BenchmarkError) as raised:
+    with pytest.raises(BenchmarkDataError) as raised:
         suite.read(written(tmp_path, text), tmp_path)
     assert found in str(raised.value)
     assert str(raised.value).startswith(f"{tmp_path / 'mine.yaml'}:")
@@ -95,7 +95,9 @@ def test_a_mistake_in_a_file_is_one_line_that_names_it(tmp_path: Path, text: str
 
 
 def test_an_unknown_suite_is_told_with_the_nearest_name(tmp_path: Path) -> None:
-    with pytest.raises(BenchmarkError, match="suite 'sugarcrape': no such file, and nearest is sugarcrepe"):
+    with pytest.raises(
+        BenchmarkDataError, match="suite 'sugarcrape': no such file, and nearest is sugarcrepe"
+    ):
         suite.read("sugarcrape", tmp_path)
 
 
@@ -114,9 +116,9 @@ def test_benchmarks_named_one_by_one_are_relative_to_the_working_folder(
     assert third.options == {"shards": (str(tmp_path / "held/*.tar"),)}
     (classes,) = suite.from_options([("zero-shot", "pets")], [])
     assert classes.options == {"images": tmp_path / "pets"}
-    with pytest.raises(BenchmarkError, match="--images: 2 folders for 3 benchmarks"):
+    with pytest.raises(BenchmarkDataError, match="--images: 2 folders for 3 benchmarks"):
         suite.from_options(named, ["a", "b"])
-    with pytest.raises(BenchmarkError, match="--benchmark sugarcrep=a: kind 'sugarcrep' is unknown"):
+    with pytest.raises(BenchmarkDataError, match="--benchmark sugarcrep=a: kind 'sugarcrep' is unknown"):
         suite.from_options([("sugarcrep", "a")], [])
 
 

@@ -7,7 +7,6 @@ import unicodedata
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
@@ -24,11 +23,6 @@ PHONE = 390
 HARMLESS = set(
     "html head meta title style body header h1 main article div p i span mark bdi svg g rect path text".split()
 )
-
-
-@pytest.fixture(scope="module")
-def parser() -> Parser:
-    return Parser()
 
 
 def graph_of(names: str, attributes: str = "", relations: str = "") -> SceneGraph:

@@ -78,11 +78,6 @@ NONE = [
 ]
 
 
-@pytest.fixture(scope="module")
-def parser() -> Parser:
-    return Parser()
-
-
 def _negatives(parser: Parser, caption: str) -> list[Negative]:
     return candidates(parser.parse([caption])[0])
 
@@ -256,7 +251,7 @@ def test_exchanging_twice_gives_the_caption_back_where_no_word_changed_its_form(
         one, other = plan.first, plan.second
         if other[0] == other[1] or one[0] == one[1]:  # it moved, and moves back
             one = max(one, other, key=lambda piece: piece[1] - piece[0])
-            pieces = [edit.content(one), (edit.place(one)[0],) * 2]
+            pieces = [edit.content(one), (edit.slot(one)[0],) * 2]
         else:
             pieces = [edit.content(one), edit.content(other)]
         again = Exchange(negative.caption, *pieces).text

@@ -18,9 +18,9 @@ import pytest
 import ray
 
 from sclip.data import annotation
-from sclip.data.pool import Pool
-from sclip.data.records import read_record
-from sclip.data.shards import Sample, count_samples, expand, read_shard
+from sclip.data.annotation import read_record
+from sclip.data.pool import ActorPool
+from sclip.data.shards import ANNOTATION_SUFFIX, Sample, count_samples, expand, read_shard
 from sclip.launch import cluster
 from sclip.negatives import natural
 from sclip.prepare.annotate import Annotated, annotate, stamp
@@ -31,11 +31,6 @@ from support.jobs_here import job_here
 from support.paths import ROOT
 from support.processes import environment
 from support.ray_head import Head
-
-
-@pytest.fixture(scope="module")
-def parser() -> Parser:
-    return Parser()
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +62,7 @@ def test_a_shard_keeps_its_samples_in_order_byte_for_byte_and_gains_one_member_e
     for before, after in zip(plain, annotate_here(plain, tmp_path / "out", parser), strict=True):
         assert Path(before).name == Path(after).name
         old, new = members(Path(before)), members(Path(after))
-        assert {name: body for name, body in new.items() if not name.endswith(annotation.SUFFIX)} == old
+        assert {name: body for name, body in new.items() if not name.endswith(ANNOTATION_SUFFIX)} == old
         assert list(dict.fromkeys(name.partition(".")[0] for name in new)) == [s.key for s in samples(before)]
         assert len(new) - len(old) == len(samples(before))
 
@@ -77,7 +72,7 @@ def test_a_record_holds_the_graph_and_the_negatives_of_its_caption_that_are_draw
 ) -> None:
     for shard in annotate_here(write_plain(tmp_path / "plain"), tmp_path / "out", parser):
         for sample in samples(shard):
-            records = annotation.records(sample, stamp(parser))
+            records = annotation.read_stamped(sample, stamp(parser))
             for caption, record in zip(sample.captions, records, strict=True):
                 (graph,) = parser.parse([caption])
                 found, negatives = read_record(record, caption)
@@ -252,7 +247,7 @@ def test_a_shard_that_cannot_be_read_is_named_and_costs_no_other_and_overwrite_r
             sources,
             out,
             lambda: cluster.connect().cpus,
-            Pool(cpus=0.5),
+            ActorPool(cpus=0.5),
             on_shard=said.append,
             overwrite=overwrite,
         )

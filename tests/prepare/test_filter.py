@@ -50,11 +50,6 @@ Columns = dict[str, NDArray[Any]]
 
 
 @pytest.fixture(scope="module")
-def parser() -> Parser:
-    return Parser()
-
-
-@pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return write_plain(tmp_path_factory.mktemp("plain"), samples=24, per_shard=9)
 

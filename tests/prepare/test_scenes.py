@@ -138,11 +138,6 @@ def test_what_the_picture_shows_is_where_the_scene_says(seed: int, relation: str
         assert picture.getpixel((int(64 * placed.x), int(64 * placed.y))) == paint
 
 
-@pytest.fixture(scope="module")
-def parser() -> Parser:
-    return Parser()
-
-
 def test_nearly_every_caption_is_parsed_into_the_graph_of_its_scene(parser: Parser) -> None:
     scenes = [draw_scene(random.Random(seed), held_out=True) for seed in range(200)]
     texts = [captions(scene, random.Random(seed)) for seed, scene in enumerate(scenes)]

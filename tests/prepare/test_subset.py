@@ -19,11 +19,6 @@ from support.jobs_here import job_here
 
 
 @pytest.fixture(scope="module")
-def parser() -> Parser:
-    return Parser()
-
-
-@pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return write_plain(tmp_path_factory.mktemp("plain"), samples=24, per_shard=9)
 
@@ -60,7 +55,7 @@ def test_a_run_over_the_subset_sees_what_a_run_with_the_filter_sees(
     assert said.err == ""
     assert json.loads((out / "index.json").read_text())["samples"] == len(items)
     for item in items:
-        assert len(annotation.records(item, stamp(parser))) == len(item.captions)
+        assert len(annotation.read_stamped(item, stamp(parser))) == len(item.captions)
         assert json.loads(item.members["json"])["id"] == int(item.key[1:])
 
 

@@ -15,7 +15,16 @@ from sclip.negatives import candidates
 from sclip.report import CorpusStatistics, write
 from sclip.report.cards import card
 from sclip.report.page import render
-from sclip.report.visit import Choice, Encoded, Picture, Seen, Slot, Token, Visit, write_page
+from sclip.report.visit import (
+    CaptionChoice,
+    Encoded,
+    EncodedPicture,
+    SampleVisit,
+    Seen,
+    Slot,
+    Token,
+    write_page,
+)
 from sclip.scenegraph import Parser
 from support.browser import PHONE, require_browser, shown
 
@@ -79,10 +88,14 @@ def test_a_phone_shows_what_a_step_saw_with_picture_and_crop_beside_each_other(
     encoded = Encoded([*tokens, Token(0, "!", "padding")], [[tokens[:4], tokens[:2], tokens[1:4]]], 3)
     slots = [Slot(negative, True, encoded) for negative in candidates(graph)[:2]]
     slots.append(Slot(None, False, Encoded([Token(0, "!", "padding")], [], 0)))
-    picture, crop = (Picture(png(*size), "image/png", "what it is") for size in ((480, 200), (224, 224)))
-    choices = [Choice(text, text == caption, "2 objects, 1 attributes") for text in CAPTIONS]
+    picture, crop = (
+        EncodedPicture(png(*size), "image/png", "what it is") for size in ((480, 200), (224, 224))
+    )
+    choices = [CaptionChoice(text, text == caption, "2 objects, 1 attributes") for text in CAPTIONS]
     facts = [("shard", "s3://bucket/" + "long-" * 30 + ".tar"), ("key", "x" * 200)]
-    visit = Visit("k" * 120, facts, [caption], picture, choices, Seen(graph, "parsed", encoded, slots, crop))
+    visit = SampleVisit(
+        "k" * 120, facts, [caption], picture, choices, Seen(graph, "parsed", encoded, slots, crop)
+    )
     write_page(visit, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     found = shown(page, tmp_path)

@@ -59,7 +59,7 @@ def steps(count: int) -> dict[str, dict[str, list[tuple[int, float]]]]:
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
-    decision = single.Decision(LONG, False, [(HOSTILE, False), (LONG, True)])
+    decision = single.GateVerdict(LONG, False, [(HOSTILE, False), (LONG, True)])
     report = single.write(hostile(), folder, graphs=Parser().parse, decision=decision, notes=[LONG])
     compared = {}
     for count in (2, 8):

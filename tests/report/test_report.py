@@ -138,10 +138,10 @@ def test_as_many_examples_are_kept_of_a_large_corpus_as_of_a_small_one() -> None
 
 def test_rare_words_of_a_large_corpus_are_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpus, "WORDS_KEPT", 3)
-    words = corpus.Words()
+    words = corpus.WordCounts()
     for number in range(50):
         words.update(["common", "common", f"rare-{number}"])
-    other = corpus.Words()
+    other = corpus.WordCounts()
     other.update(["common", "frequent", "frequent"])
     words.merge(other)
     assert len(words.counts) == 3

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sclip.evaluate.result import Evaluation, EvaluationError, Example, Result, Score
-from sclip.report.evaluation import Decision, write
+from sclip.report.evaluation import GateVerdict, write
 from sclip.report.figures import folded_groups
 from sclip.report.texts import differing
 from sclip.report.wrong import wrong_cases
@@ -213,7 +213,7 @@ def test_whatever_an_evaluation_holds_is_text(tmp_path: Path) -> None:
         groups=[group(HOSTILE, 1, 2)],
         examples=[wrong],
     )
-    decision = Decision(HOSTILE, False, [(HOSTILE, False)])
+    decision = GateVerdict(HOSTILE, False, [(HOSTILE, False)])
     page = page_of(
         evaluation(hostile, model=HOSTILE, fact=HOSTILE), tmp_path, notes=[HOSTILE], decision=decision
     )
@@ -236,7 +236,7 @@ def test_a_case_with_nothing_to_choose_among_is_shown(tmp_path: Path) -> None:
 
 
 def test_the_gates_decision_stands_on_the_page_with_each_gate(tmp_path: Path) -> None:
-    decision = Decision(
+    decision = GateVerdict(
         "refused", False, [("VG-Relation 0.70 is at least 0.79", False), ("R@1 0.41 is at least 0.40", True)]
     )
     text = text_of(page_of(evaluation(result()), tmp_path, decision=decision))

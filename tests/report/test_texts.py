@@ -15,11 +15,6 @@ from sclip.scenegraph import Parser
 from support.made_negatives import negative_of
 
 
-@pytest.fixture(scope="module")
-def parser() -> Parser:
-    return Parser()
-
-
 @given(st.text(max_size=60))
 def test_visible_text_is_as_long_as_the_text_and_holds_nothing_hidden(text: str) -> None:
     shown = visible(text)

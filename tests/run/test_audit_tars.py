@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from sclip.data.shards import Rejected, read_shard
 from sclip.run.audit.tars import Tar, count_tars
-from sclip.storage.retries import ShardError
+from sclip.storage.retries import StorageError
 from support.audited_runs import keys, tar_bytes
 
 examples = settings(
@@ -141,5 +141,5 @@ def test_many_are_counted_by_several_processes(tmp_path: Path, monkeypatch: pyte
         str(p): Tar(rows, False) for rows, p in enumerate(paths)
     }
     paths[9].unlink()
-    with pytest.raises(ShardError, match=r"9\.tar: cannot be read: No such file"):
+    with pytest.raises(StorageError, match=r"9\.tar: cannot be read: No such file"):
         count_tars([str(path) for path in paths])

@@ -18,7 +18,7 @@ from sclip.config import Config, ConfigError, DataConfig, KEEConfig, LossConfig,
 from sclip.config.loader import to_tree
 from sclip.data import columns as col
 from sclip.data.encode import Encoder
-from sclip.data.reader import Reading, read_visit
+from sclip.data.reader import ReadSettings, read_visit
 from sclip.data.schedule import Schedule, Visit
 from sclip.data.shards import count_samples
 from sclip.model import Tokenizer, image_size
@@ -72,7 +72,7 @@ def config(loss: LossConfig | None = None, **data: Any) -> Config:
 
 def trained_on(of: Config, shards: list[str], url: str, epoch: int) -> dict[str, dict[str, Any]]:
     """Return what the stream gives of a shard in one epoch: the columns of each sample by its key."""
-    reading = Reading(of, usable_stamp(of.data, shards))
+    reading = ReadSettings(of, usable_stamp(of.data, shards))
     encoder = Encoder(of, image_size(of.model.name))
     found: dict[str, dict[str, Any]] = {}
     for table in read_visit(reading, url, 0, Visit(0, epoch, 0)):

@@ -19,7 +19,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 import sclip
-from sclip.storage.place import place, sizes
+from sclip.storage.paths import sizes, storage_path
 from sclip.tracking import history
 from sclip.train.run_folder import RunFolder
 from support.jobs_here import job_here
@@ -123,7 +123,7 @@ def test_a_run_on_object_storage_outlives_worker_and_driver_and_failing_writes(
     nodes: Nodes, store: ObjectStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     storage = "s3://bucket/deep/storage"
-    run = RunFolder(place(storage) / "runs" / "far")
+    run = RunFolder(storage_path(storage) / "runs" / "far")
     first = Driver(nodes, tmp_path / "first", storage)
     step = first.until_step(0, run)
     os.kill(workers_of(nodes)[1].pid, signal.SIGKILL)

@@ -17,7 +17,7 @@ from sclip.model import ModelError
 from sclip.prepare import scenes
 from sclip.run.pretrain import _check_storage
 from sclip.run.sweep import _storage
-from sclip.storage.place import Place, address, place, sizes
+from sclip.storage.paths import StoragePath, address, sizes, storage_path
 from sclip.tracking import Tracker, history, open_run, store_uri
 from sclip.tracking.journal import JOURNAL
 from support.jobs_here import job_here
@@ -67,7 +67,7 @@ def tell(storage: str, kept: range, lost: range = range(0)) -> Tracker:
     return tracker
 
 
-def steps(run: Place) -> list[int]:
+def steps(run: StoragePath) -> list[int]:
     return [step for step, _ in history(run)["loss"]]
 
 
@@ -81,7 +81,7 @@ def test_a_run_goes_on_with_its_record_on_any_machine(
     """What was not kept is told again by the steps since the checkpoint; where it is still there, not twice."""
     machine("first")
     tell(storage, kept=range(1, 4), lost=range(4, 5))
-    run = place(storage) / "runs" / "far"
+    run = storage_path(storage) / "runs" / "far"
     assert steps(run) == [1, 2, 3]
     machine(to)
     tracker = tell(storage, kept=range(4, 6))
@@ -91,7 +91,7 @@ def test_a_run_goes_on_with_its_record_on_any_machine(
 def test_what_a_machine_has_of_an_older_start_or_another_run_of_the_name_does_not_count(
     storage: str, machine: Callable[[str], None]
 ) -> None:
-    run = place(storage) / "runs" / "far"
+    run = storage_path(storage) / "runs" / "far"
     machine("first")
     tell(storage, kept=range(1, 3), lost=range(3, 5))
     machine("second")
@@ -113,7 +113,7 @@ def test_storage_that_takes_no_record_is_told_and_costs_nothing(
     server.fault = None
     assert "the record of the run stays in" in caplog.text
     tracker.keep()
-    assert steps(place(storage) / "runs" / "far") == [1, 2, 3]
+    assert steps(storage_path(storage) / "runs" / "far") == [1, 2, 3]
 
 
 def test_what_was_told_while_mlflow_was_away_is_sent_from_another_machine(
@@ -124,7 +124,7 @@ def test_what_was_told_while_mlflow_was_away_is_sent_from_another_machine(
     monkeypatch.setattr("sclip.tracking.tracker._OFFLINE_S", 0.5)
     machine("first")
     tracker = tell(storage, kept=range(1, 4))
-    run = place(storage) / "runs" / "far"
+    run = storage_path(storage) / "runs" / "far"
     for written in (tracker.folder / "report.html", run / "report.html"):
         written.write_text("page")
     tracker.log_artifact(tracker.folder / "report.html", "evaluation")
@@ -152,19 +152,19 @@ def test_scenes_are_made_once_and_their_suite_is_read_on_any_node(
     server: ObjectStore, storage: str, tmp_path: Path
 ) -> None:
     spec = ScenesConfig(train_samples=20, heldout_samples=3, image_size=32)
-    made = scenes.generate(place(storage) / "scenes", spec, seed=0)
+    made = scenes.generate(storage_path(storage) / "scenes", spec, seed=0)
     on_disk = scenes.generate(tmp_path / "scenes", spec, seed=0)
     assert sizes(made.suite.parent) == sizes(on_disk.suite.parent)
     assert sum(count_samples(expand([made.train])).values()) == 20
     puts = [request for request in server.requests if request.startswith("PUT")]
     assert puts[-1].endswith("/scenes.json")
-    assert scenes.generate(place(storage) / "scenes", spec, seed=0) == made
+    assert scenes.generate(storage_path(storage) / "scenes", spec, seed=0) == made
     assert [request for request in server.requests if request.startswith("PUT")] == puts
     check_files(EvaluateConfig(suite=address(made.suite), retrieval_images=4))
 
 
 def test_a_suite_of_ones_own_may_lie_beside_the_runs(storage: str) -> None:
-    suite = place(storage) / "mine.yaml"
+    suite = storage_path(storage) / "mine.yaml"
     suite.write_text(yaml.safe_dump({"own": {"kind": "captions", "file": "cases.json", "images": "images"}}))
     with pytest.raises(FileNotFoundError, match=r"/cases\.json"):
         check_files(EvaluateConfig(suite=address(suite)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from sclip.scenegraph import Parser, ParserError, SceneGraph, parser_version
 from sclip.scenegraph.__main__ import main
+from support.paths import ROOT
 
 # caption -> (relations, attributes as "object: attribute"), as FACTUAL's annotators write them
 CAPTIONS = {
@@ -56,11 +58,6 @@ CAPTIONS = {
     "a dark blue car parked on the street": ({"car park on street"}, {"car: dark blue"}),
     "he is wearing a hat": (set(), set()),
 }
-
-
-@pytest.fixture(scope="module")
-def parser() -> Parser:
-    return Parser()
 
 
 def _said(graph: SceneGraph) -> tuple[set[str], set[str]]:
@@ -200,3 +197,8 @@ def test_command_names_what_it_cannot_read(tmp_path: Path, capsys: pytest.Captur
     source.write_text("a dog\n")
     assert main([str(source), "--spacy-model", "no_such_pipeline"]) == 2
     assert "pip install" in capsys.readouterr().err
+
+
+def test_graphs_negatives_and_annotations_are_read_without_spacy() -> None:
+    program = "import sys, sclip.scenegraph, sclip.negatives, sclip.data.annotation; assert 'spacy' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

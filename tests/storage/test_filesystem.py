@@ -14,21 +14,9 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from sclip.data.shards import ShardError, count_samples, expand, read_shard
-from sclip.storage.filesystem import beside, parts
+from sclip.storage.filesystem import parts, sibling
 from support.paths import ROOT
-from support.storage_server import BLOCK, CONTENT, WHOLE, Storage, isolate, keys, serving, url_of
-
-
-@pytest.fixture(autouse=True)
-def _isolated(monkeypatch: pytest.MonkeyPatch) -> None:
-    isolate(monkeypatch)
-
-
-@pytest.fixture
-def server() -> Iterator[Storage]:
-    """A server with the shard at /bucket/train/000.tar, for HTTP, S3 and GCS alike."""
-    with serving(Storage({"/bucket/train/000.tar": CONTENT})) as running:
-        yield running
+from support.storage_server import BLOCK, CONTENT, WHOLE, Storage, keys, serving, url_of
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +142,7 @@ def test_an_unknown_protocol_is_an_error_and_a_pipe_is_not_run() -> None:
 )
 def test_a_query_is_no_part_of_a_name_and_a_glob_no_query(uri: str, location: str, index: str) -> None:
     assert parts(uri)[0] == location
-    assert beside(uri, "index.json") == index
+    assert sibling(uri, "index.json") == index
 
 
 # Nothing is held whole

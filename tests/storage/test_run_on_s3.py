@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,13 @@ from sclip.config import CheckpointConfig, Config, ConfigError, ModelConfig, Run
 from sclip.config.loader import to_tree
 from sclip.data.schedule import Schedule
 from sclip.run.audit.records import read_ledger
-from sclip.storage.place import place, remove, sizes
+from sclip.storage.paths import remove, sizes, storage_path
 from sclip.train import checkpoint, cleaning, manifest
 from sclip.train.ledger import Ledger
 from sclip.train.manifest import CheckpointError, NotWritten
 from sclip.train.run_folder import RunFolder
 from support import ranks
-from support.object_store import Fault, ObjectStore, every, object_store
-from support.storage_server import isolate
+from support.object_store import Fault, ObjectStore, every
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 
@@ -36,25 +34,10 @@ CONFIG = Config(run=RunConfig(name="first"))
 Trained = tuple[nn.Module, torch.optim.Optimizer]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[ObjectStore]:
-    with object_store() as running:
-        yield running
-
-
-@pytest.fixture
-def store(server: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
-    isolate(monkeypatch)
-    server.fault, server.failed = None, 0
-    server.requests.clear()
-    yield server
-    server.fault = None
-
-
 @pytest.fixture
 def folder(store: ObjectStore, request: pytest.FixtureRequest) -> RunFolder:
     """A run that was started and has no checkpoint yet."""
-    run = RunFolder(store.place(f"{request.node.name}/runs/first"))
+    run = RunFolder(store.path(f"{request.node.name}/runs/first"))
     run.compare(to_tree(CONFIG), SOURCES)
     run.start(to_tree(CONFIG), SOURCES)
     return run
@@ -91,7 +74,7 @@ def whole(model: nn.Module) -> dict[str, torch.Tensor]:
 
 def on_a_node(rank: int, world_size: int, uri: str, disks: str) -> dict[str, Any]:
     tempfile.tempdir = f"{disks}/{rank}"
-    step = place(uri) / "step-00000001"
+    step = storage_path(uri) / "step-00000001"
     checkpoint.save(step, *trained(sharded=True), {"step": 1})
     model, optimizer = trained(seed=7, sharded=True)
     state = checkpoint.load(step, model, optimizer)
@@ -116,7 +99,7 @@ def test_ranks_without_a_common_disk_write_one_checkpoint_and_go_on_from_it(
     for of_rank in found:
         assert (of_rank["state"], of_rank["left"]) == ('{"step": 1}', "{}")
         assert all(torch.equal(of_rank[key], tensor) for key, tensor in expected.items())
-    step = store.place(name) / "step-00000001"
+    step = store.path(name) / "step-00000001"
     assert manifest.verify(step) == ""
     shards = sorted(file for file in sizes(step) if file != manifest.MANIFEST)
     assert [file[:11] for file in shards] == ["shard-00001", "shard-00002"]

@@ -32,7 +32,7 @@ def test_a_folder_of_ones_own_is_there_for_the_block_alone(root: Path) -> None:
 
 def test_what_a_killed_process_left_goes_with_the_next_one_and_nothing_of_a_living_one(root: Path) -> None:
     program = (
-        "import sys\nfrom sclip import scratch\n"
+        "import sys\nfrom sclip.storage import scratch\n"
         "with scratch.own() as folder:\n"
         "    (folder / 'file').write_text('')\n"
         "    print(folder, flush=True)\n"

@@ -1,7 +1,6 @@
 """Shards by any URI: failures are tried again, refusals are told at once, credentials never."""
 
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -12,24 +11,11 @@ from sclip.config import DataConfig
 from sclip.data.shards import ShardError, count_samples, expand, read_shard
 from sclip.prepare.annotated import AnnotatedFolder, shard_names
 from sclip.prepare.pack import PackError, Skips
+from sclip.prepare.statistics import CorpusCounts, corpus_of
 from sclip.prepare.subset import Kept, passing_samples
-from sclip.prepare.survey import Survey, corpus_of
 from sclip.report import CorpusStatistics
 from sclip.storage import retries as storage
-from support.storage_server import CONTENT, CUT, WHOLE, Storage, isolate, keys, serving, url_of
-
-
-@pytest.fixture(autouse=True)
-def _isolated(monkeypatch: pytest.MonkeyPatch) -> None:
-    isolate(monkeypatch)
-
-
-@pytest.fixture
-def server() -> Iterator[Storage]:
-    """A server with the shard at /bucket/train/000.tar, for HTTP, S3 and GCS alike."""
-    with serving(Storage({"/bucket/train/000.tar": CONTENT})) as running:
-        yield running
-
+from support.storage_server import CONTENT, CUT, WHOLE, Storage, keys, url_of
 
 # What may pass is tried again
 
@@ -112,7 +98,7 @@ def test_a_failure_that_stays_is_raised_and_not_quarantined(flaky: type[FlakyFil
 
 def test_only_some_of_many_shards_are_asked_about_ahead() -> None:
     asked: list[str] = []
-    answers = storage.together(lambda name: asked.append(name) or name, [str(n) for n in range(100_000)])
+    answers = storage.concurrently(lambda name: asked.append(name) or name, [str(n) for n in range(100_000)])
     assert [next(answers) for _ in range(3)] == ["0", "1", "2"]
     assert len(asked) < 2000
     answers.close()
@@ -193,7 +179,7 @@ def test_no_report_of_a_job_holds_a_credential_and_another_signature_is_the_same
     folder = AnnotatedFolder(tmp_path, "stamp", "")
     folder.claim(shard_names([url]), overwrite=False)
     folder.finish("000.tar", url, None, [], CorpusStatistics())
-    told = [*skips.lines(), *Survey(CorpusStatistics()).notes(corpus), str(caught.value)]
+    told = [*skips.lines(), *CorpusCounts(CorpusStatistics()).notes(corpus), str(caught.value)]
     told += [path.read_text() for path in tmp_path.rglob("*.json")]
     assert len(told) == 4
     assert all(f"http://***@{server.host}/bucket/train/000.tar?sig=***" in text for text in told)

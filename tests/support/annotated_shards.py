@@ -13,12 +13,11 @@ import pyarrow as pa
 from PIL import Image
 
 from sclip.config import Config, DataConfig, KEEConfig, LossConfig, ModelConfig, TrainConfig
-from sclip.data import annotation
 from sclip.data import columns as col
 from sclip.data.position import Position
-from sclip.data.reader import Reading, read_visit
+from sclip.data.reader import ReadSettings, read_visit
 from sclip.data.schedule import Schedule
-from sclip.data.shards import expand
+from sclip.data.shards import ANNOTATION_SUFFIX, expand
 from sclip.data.stream import StreamPlan
 from sclip.prepare.annotate import Annotator, stamp
 from sclip.prepare.annotated import AnnotatedFolder, shard_names
@@ -74,7 +73,7 @@ def rewritten(shard: str, path: Path, member: bytes) -> str:
         for info in source:
             body = source.extractfile(info)
             assert body is not None
-            content = member if info.name.endswith(annotation.SUFFIX) else body.read()
+            content = member if info.name.endswith(ANNOTATION_SUFFIX) else body.read()
             info.size = len(content)
             out.addfile(info, io.BytesIO(content))
     return str(path)
@@ -88,7 +87,7 @@ def plan(shards: Sequence[str], stamp: str = "", loss: LossConfig | None = None,
         train=TrainConfig(epochs=EPOCHS),
     )
     schedule = Schedule(config.run.seed, EPOCHS, (len(shards),))
-    return StreamPlan(Reading(config, stamp), schedule, (tuple(shards),), SIDE, (1, 1))
+    return StreamPlan(ReadSettings(config, stamp), schedule, (tuple(shards),), SIDE, (1, 1))
 
 
 def tables(of: StreamPlan, position: Position | None = None) -> Iterator[pa.Table]:

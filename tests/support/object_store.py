@@ -48,7 +48,7 @@ class ObjectStore:
         """Return the URI of a path in the bucket, which holds all that a client must know."""
         return f"s3://key:secret@bucket/{path}?endpoint_override=http://127.0.0.1:{self.port}"
 
-    def place(self, path: str) -> Remote:
+    def path(self, path: str) -> Remote:
         return Remote(self.uri(path))
 
     def status(self, method: str, path: str) -> int:

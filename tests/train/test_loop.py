@@ -17,7 +17,7 @@ import torch
 from sclip.config import Config, DataConfig, HealthConfig, RunConfig, TrainConfig
 from sclip.data import columns as col
 from sclip.data.position import Position
-from sclip.data.reader import Reading
+from sclip.data.reader import ReadSettings
 from sclip.data.schedule import Schedule, Visit
 from sclip.data.stream import StreamPlan
 from sclip.model import Tokenizer, image_size
@@ -139,7 +139,7 @@ class Run:
                 run.packed = "packed_text" in batch
                 return metrics
 
-        plan = StreamPlan(Reading(self.config), SCHEDULE, (PATHS,), image_size(MODEL.name), (1, 1))
+        plan = StreamPlan(ReadSettings(self.config), SCHEDULE, (PATHS,), image_size(MODEL.name), (1, 1))
         queue: Any = SimpleNamespace(put_nowait=self.put.append)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(loop, "ray", SimpleNamespace(train=stand_in))

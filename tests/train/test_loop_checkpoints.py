@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from sclip.config import CheckpointConfig, ConfigError
-from sclip.data.reader import Reading
+from sclip.data.reader import ReadSettings
 from sclip.data.schedule import Schedule
 from sclip.data.stream import StreamPlan
 from sclip.model import image_size
@@ -53,7 +53,7 @@ def trained(folder: Path, ema_decay: float = 0.0, **keep: Any) -> list[dict[str,
     reports: list[dict[str, Any]] = []
     folder.mkdir()
     sources = (("/data/0.tar",),)
-    plan = StreamPlan(Reading(config), Schedule(0, 1, (1,)), sources, image_size(MODEL.name), (1, 1))
+    plan = StreamPlan(ReadSettings(config), Schedule(0, 1, (1,)), sources, image_size(MODEL.name), (1, 1))
     queue: Any = SimpleNamespace(put_nowait=reports.append)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "ray", SimpleNamespace(train=train))

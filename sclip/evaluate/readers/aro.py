@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sclip.evaluate.benchmarks import About, at_case, box_of, each, images_of, is_text, text_of
-from sclip.evaluate.choice import Case, Choice
+from sclip.evaluate.choice import Choice, ChoiceCase
 from sclip.evaluate.picture import Picture
 
 __all__ = ["LEAST_ATTRIBUTE_CASES", "LEFT_OUT", "attributes", "relations"]
@@ -57,7 +57,7 @@ def relations(about: About, file: Path, images: Path | None = None) -> Choice:
     apart, as both of their captions are true.
 
     `images` is the folder that `image_path` is relative to; None: `images` beside the file, where ARO's download puts
-    it. Raises BenchmarkError naming file, case and field.
+    it. Raises BenchmarkDataError naming file, case and field.
     """
     cases = _cases(file, images, lambda entry: text_of(entry, "relation_name"))
     return Choice(about, [replace(case, counted=case.group not in LEFT_OUT) for case in cases], macro=True)
@@ -80,7 +80,7 @@ def attributes(about: About, file: Path, images: Path | None = None) -> Choice:
     return Choice(about, cases, macro=True, least_cases=LEAST_ATTRIBUTE_CASES)
 
 
-def _cases(file: Path, images: Path | None, group: Callable[[dict[str, Any]], str]) -> list[Case]:
+def _cases(file: Path, images: Path | None, group: Callable[[dict[str, Any]], str]) -> list[ChoiceCase]:
     folder = images_of(file, images)
     cases = []
     for name, entry in each(file, "cases, ARO's format", list):
@@ -89,5 +89,5 @@ def _cases(file: Path, images: Path | None, group: Callable[[dict[str, Any]], st
             box = box_of(x, y, width, height, "bbox_w, bbox_h")
             true, false = text_of(entry, "true_caption"), text_of(entry, "false_caption")
             picture = Picture(str(folder / text_of(entry, "image_path")), box)
-            cases.append(Case(name, picture, true, (false,), group(entry)))
+            cases.append(ChoiceCase(name, picture, true, (false,), group(entry)))
     return cases

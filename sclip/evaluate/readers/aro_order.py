@@ -28,7 +28,7 @@ from pathlib import Path
 from random import Random
 
 from sclip.evaluate.benchmarks import About, left
-from sclip.evaluate.choice import Case, Choice
+from sclip.evaluate.choice import Choice, ChoiceCase
 from sclip.evaluate.features import Features
 from sclip.evaluate.picture import Picture
 from sclip.evaluate.readers.karpathy import captioned
@@ -51,7 +51,7 @@ Tagged = Sequence[tuple[str, str]]
 def read(about: About, file: Path, images: Path | None = None, split: str = "test") -> Order:
     """Return the task of a `coco_karpathy_test.json` or `flickr30k_test.json`; Karpathy's own JSON is read as well.
 
-    All captions of an image count. Raises BenchmarkError naming file, case and field.
+    All captions of an image count. Raises BenchmarkDataError naming file, case and field.
     """
     return Order(about, captioned(file, images, split, 0))
 
@@ -77,7 +77,7 @@ class Order:
         return self.choice.captions()
 
     def without(self, pictures: Collection[Picture]) -> Order:
-        """Return the other pictures with their captions. Raises BenchmarkError where there is none."""
+        """Return the other pictures with their captions. Raises BenchmarkDataError where there is none."""
         kept = [image for image in self.images if image.picture not in pictures]
         return replace(self, about=left(self.about, self.images, kept, "images"), images=kept)
 
@@ -95,7 +95,7 @@ class Order:
         ]
         tags = Parser().tags([caption for _, _, caption in named])
         cases = [
-            Case(name, picture, pre_caption(caption), false_captions(name, caption, tagged))
+            ChoiceCase(name, picture, pre_caption(caption), false_captions(name, caption, tagged))
             for (name, picture, caption), tagged in zip(named, tags, strict=True)
         ]
         return Choice(self.about, cases, ties_win=True)

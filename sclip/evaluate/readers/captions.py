@@ -16,20 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from sclip.evaluate.benchmarks import About, at_case, box_of, each, images_of, is_text, named_once, text_of
-from sclip.evaluate.choice import Case, Choice
+from sclip.evaluate.choice import Choice, ChoiceCase
 from sclip.evaluate.picture import Picture
 
 __all__ = ["read"]
 
 
 def read(about: About, file: Path, images: Path | None = None) -> Choice:
-    """Return the task of a file. Raises BenchmarkError naming file, case and field."""
+    """Return the task of a file. Raises BenchmarkDataError naming file, case and field."""
     folder = images_of(file, images)
     cases = []
     for number, entry in each(file, "cases with image, caption and false_captions", list):
         with at_case(file, number):
             picture = Picture(str(folder / text_of(entry, "image")), _box(entry))
-            case = Case(
+            case = ChoiceCase(
                 str(entry.get("id", number)), picture, text_of(entry, "caption"), _false(entry),
                 str(entry.get("group", "")),
             )  # fmt: skip

@@ -18,7 +18,7 @@ from typing import Any
 
 from sclip.evaluate.benchmarks import (
     About,
-    BenchmarkError,
+    BenchmarkDataError,
     at_case,
     entries,
     images_of,
@@ -46,7 +46,7 @@ def read(
         split: of Karpathy's form.
         captions: most captions of an image, 0 for all; None: as the form's authors.
 
-    Raises BenchmarkError naming file, image and field.
+    Raises BenchmarkDataError naming file, image and field.
     """
     return Retrieval(about, captioned(file, images, split, captions))
 
@@ -61,22 +61,24 @@ def captioned(file: Path, images: Path | None, split: str, captions: int | None)
     elif isinstance(tree, dict) and "images" in tree:
         found, most = _karpathy(file, tree, split), KARPATHY_CAPTIONS
     else:
-        raise BenchmarkError(
+        raise BenchmarkDataError(
             f"{file}: must be Karpathy's JSON (images with sentences), BLIP's list (image, caption) or COCO's "
             "annotations (images, annotations)"
         )
     most = most if captions is None else captions
     folder = images_of(file, images)
     kept = [
-        Captioned(name, Picture(str(_place(folder, name))), texts[:most] if most else texts)
+        Captioned(name, Picture(str(_picture_path(folder, name))), texts[:most] if most else texts)
         for name, texts in found if texts
     ]  # fmt: skip
     if not kept:
-        raise BenchmarkError(f"{file}: no image with a caption" + (f" in split {split!r}" if split else ""))
+        raise BenchmarkDataError(
+            f"{file}: no image with a caption" + (f" in split {split!r}" if split else "")
+        )
     return kept
 
 
-def _place(folder: Path, name: str) -> Path:
+def _picture_path(folder: Path, name: str) -> Path:
     """Return where a picture lies: the folder may also be the one that the names lead to (`val2014/COCO_..`)."""
     path = folder / name
     beside = folder / path.name

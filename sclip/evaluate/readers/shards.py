@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sclip.data.shards import Rejected, expand, read_shard
-from sclip.evaluate.benchmarks import About, BenchmarkError
+from sclip.evaluate.benchmarks import About, BenchmarkDataError
 from sclip.evaluate.picture import Picture
 from sclip.evaluate.retrieval import Captioned, Retrieval
 from sclip.storage.filesystem import parts
@@ -27,7 +27,7 @@ def read(about: About, shards: Sequence[str], limit: int = 0, caption_field: str
         limit: most images; 0: all.
         caption_field: as `data.caption_field`.
 
-    Raises BenchmarkError where there is no sample, ShardError where a shard cannot be reached.
+    Raises BenchmarkDataError where there is no sample, ShardError where a shard cannot be reached.
     """
     images: dict[str, Captioned] = {}
     found = expand(shards)
@@ -46,7 +46,7 @@ def read(about: About, shards: Sequence[str], limit: int = 0, caption_field: str
             if limit and len(images) >= limit:
                 break
     if not images:
-        raise BenchmarkError(
+        raise BenchmarkDataError(
             f"{about.name}: no readable image in {len(found)} shards, first {mask(found[0])}"
         )
     return Retrieval(about, list(images.values()), skips_unreadable=True)

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sclip.evaluate.benchmarks import About, BenchmarkError, at_case, each, images_of, text_of
-from sclip.evaluate.choice import Case, Choice
+from sclip.evaluate.benchmarks import About, BenchmarkDataError, at_case, each, images_of, text_of
+from sclip.evaluate.choice import Choice, ChoiceCase
 from sclip.evaluate.picture import Picture
 
 __all__ = ["KINDS", "read"]
@@ -27,14 +27,14 @@ def read(about: About, file: Path, images: Path | None = None) -> Choice:
     """Return the task of one file, or of a folder with all seven, whose kinds are then its groups.
 
     Of a folder the scores are `accuracy` over all cases, each kind's name, `replace`, `swap`, `add` and `macro`, the
-    mean over the kinds. Raises BenchmarkError naming file, case and field.
+    mean over the kinds. Raises BenchmarkDataError naming file, case and field.
     """
     if not file.is_dir():
         return Choice(about, _cases(file, images_of(file, images), ""))
     found = [kind for kind in KINDS if (file / f"{kind}.json").is_file()]
     if len(found) < len(KINDS):
         lacking = ", ".join(f"{kind}.json" for kind in KINDS if kind not in found)
-        raise BenchmarkError(f"{file}: a folder without {lacking}; for some kinds alone name their files")
+        raise BenchmarkDataError(f"{file}: a folder without {lacking}; for some kinds alone name their files")
     folder = images_of(file / "replace_obj.json", images)
     cases = [case for kind in KINDS for case in _cases(file / f"{kind}.json", folder, kind)]
     means: dict[str, tuple[str, ...]] = {kind: (kind,) for kind in KINDS}
@@ -42,11 +42,11 @@ def read(about: About, file: Path, images: Path | None = None) -> Choice:
     return Choice(about, cases, macro=True, means=means)
 
 
-def _cases(file: Path, images: Path, kind: str) -> list[Case]:
+def _cases(file: Path, images: Path, kind: str) -> list[ChoiceCase]:
     cases = []
     for name, entry in each(file, "cases, SugarCrepe's format", dict):
         with at_case(file, name):
             picture = Picture(str(images / text_of(entry, "filename")))
             true, false = text_of(entry, "caption"), text_of(entry, "negative_caption")
-            cases.append(Case(f"{kind}/{name}" if kind else name, picture, true, (false,), kind))
+            cases.append(ChoiceCase(f"{kind}/{name}" if kind else name, picture, true, (false,), kind))
     return cases

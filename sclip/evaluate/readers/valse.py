@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sclip.evaluate.benchmarks import About, at_case, each, images_of, text_of
-from sclip.evaluate.choice import Case, Choice
+from sclip.evaluate.choice import Choice, ChoiceCase
 from sclip.evaluate.picture import Picture
 
 __all__ = ["LEAST_VOTES", "read"]
@@ -20,7 +20,7 @@ LEAST_VOTES = 2
 
 
 def read(about: About, file: Path, images: Path | None = None) -> Choice:
-    """Return the task of a file such as `existence.json`. Raises BenchmarkError naming file, case and field."""
+    """Return the task of a file such as `existence.json`. Raises BenchmarkDataError naming file, case and field."""
     folder = images_of(file, images)
     cases = []
     for name, entry in each(file, "cases, VALSE's format", dict):
@@ -30,5 +30,5 @@ def read(about: About, file: Path, images: Path | None = None) -> Choice:
             picture = Picture(str(folder / text_of(entry, "image_file")))
             valid = int(entry["mturk"]["caption"]) >= LEAST_VOTES if "mturk" in entry else True
             captions = text_of(entry, "caption"), text_of(entry, "foil")
-            cases.append(Case(name, picture, captions[0], (captions[1],), counted=valid))
+            cases.append(ChoiceCase(name, picture, captions[0], (captions[1],), counted=valid))
     return Choice(about, cases)

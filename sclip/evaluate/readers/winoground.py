@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sclip.evaluate.benchmarks import (
     About,
-    BenchmarkError,
+    BenchmarkDataError,
     at_case,
     images_of,
     named_once,
@@ -29,7 +29,7 @@ __all__ = ["read"]
 def read(about: About, file: Path, images: Path | None = None) -> Pairs:
     """Return the task of an `examples.jsonl`; pictures may also be named with their suffix.
 
-    Raises BenchmarkError naming file, case and field.
+    Raises BenchmarkDataError naming file, case and field.
     """
     folder = images_of(file, images)
     try:
@@ -37,7 +37,7 @@ def read(about: About, file: Path, images: Path | None = None) -> Pairs:
     except FileNotFoundError as error:
         raise no_such_file(file) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise BenchmarkError(f"{file}: cannot be read: {error}") from error
+        raise BenchmarkDataError(f"{file}: cannot be read: {error}") from error
     cases = []
     for number, line in enumerate(lines):
         if not line.strip():
@@ -51,7 +51,7 @@ def read(about: About, file: Path, images: Path | None = None) -> Pairs:
             group = str(entry.get("collapsed_tag", ""))
             cases.append(Pair(str(entry.get("id", number)), (first, second), captions, group))
     if not cases:
-        raise BenchmarkError(f"{file}: must hold a line for each case, Winoground's examples.jsonl")
+        raise BenchmarkDataError(f"{file}: must hold a line for each case, Winoground's examples.jsonl")
     named_once(file, (case.name for case in cases))
     return Pairs(about, cases)
 

@@ -20,7 +20,7 @@ import torch
 from sclip.config import Config, ConfigError
 from sclip.config.loader import flatten, to_tree
 from sclip.model import build_model
-from sclip.storage.place import Place, place
+from sclip.storage.paths import StoragePath, storage_path
 from sclip.tracking.journal import history
 from sclip.train.flops import StepFlops, peak_flops
 
@@ -131,10 +131,10 @@ def _flops(config: Config) -> float:
 
 def _measured(config: Config) -> dict[str, Rate]:
     """Return what the latest run of the same work in this storage reached."""
-    storage = place(config.run.storage)
+    storage = storage_path(config.run.storage)
     folder = storage / "runs"
     asked = _work(to_tree(config), storage)
-    begun: list[Place] = list(folder.glob("*/config.json"))
+    begun: list[StoragePath] = list(folder.glob("*/config.json"))
     runs = sorted(begun, key=lambda path: path.stat().st_mtime, reverse=True)
     for path in runs[:_LATEST]:
         try:
@@ -149,7 +149,7 @@ def _measured(config: Config) -> dict[str, Rate]:
     return {}
 
 
-def _work(tree: dict[str, Any], storage: Place) -> dict[str, Any]:
+def _work(tree: dict[str, Any], storage: StoragePath) -> dict[str, Any]:
     found = {key: value for key, value in flatten(tree).items() if _WORK.match(key)}
     own = str(storage / "scenes")  # masked, as in a record
     found["data.shards"] = [shard for shard in tree["data"]["shards"] if not shard.startswith(own)]

@@ -19,12 +19,12 @@ from typing import Any
 
 from sclip.config import ScenesConfig
 from sclip.prepare.pack import RawSample, write_shards
-from sclip.prepare.scenes.cases import Case, attribute_cases, relation_cases
+from sclip.prepare.scenes.cases import SceneCase, attribute_cases, relation_cases
 from sclip.prepare.scenes.grammar import captions
 from sclip.prepare.scenes.picture import jpeg
 from sclip.prepare.scenes.scene import draw_scene
 from sclip.seeding import digest64, generator
-from sclip.storage.place import Place, address, place, send, write
+from sclip.storage.paths import StoragePath, address, send, storage_path, write
 
 __all__ = ["VERSION", "ScenesPaths", "generate"]
 
@@ -49,11 +49,11 @@ class ScenesPaths:
     """Glob of the training shards."""
     heldout: str
     """Glob of the held-out shards."""
-    suite: Place
+    suite: StoragePath
     """Suite (`sclip.evaluate.suite`) of relation.json and attribute.json beside it, in ARO's formats, and `heldout`."""
 
 
-def generate(out_dir: str | Place, spec: ScenesConfig, seed: int) -> ScenesPaths:
+def generate(out_dir: str | StoragePath, spec: ScenesConfig, seed: int) -> ScenesPaths:
     """Return the scenes of `spec` and `seed` in a folder of their own below `out_dir`, made where missing.
 
     The folder is named for spec, seed and generator version. It is built under a temporary name and renamed
@@ -63,7 +63,7 @@ def generate(out_dir: str | Place, spec: ScenesConfig, seed: int) -> ScenesPaths
     """
     stamp = {"version": VERSION, "seed": seed, **asdict(spec)}
     name = f"scenes-{digest64(json.dumps(stamp, sort_keys=True)):016x}"
-    final = place(str(out_dir) if isinstance(out_dir, Path) else out_dir) / name
+    final = storage_path(str(out_dir) if isinstance(out_dir, Path) else out_dir) / name
     if not (final / _STAMP).is_file():
         final.parent.mkdir(parents=True, exist_ok=True)
         beside = final.parent if isinstance(final, Path) else None
@@ -82,7 +82,7 @@ def generate(out_dir: str | Place, spec: ScenesConfig, seed: int) -> ScenesPaths
     )
 
 
-def _publish(building: Path, final: Place) -> None:
+def _publish(building: Path, final: StoragePath) -> None:
     """Give the finished folder its name; another process may have been first with the same content."""
     if not isinstance(final, Path):
         stamp = building / _STAMP
@@ -121,7 +121,7 @@ def _samples(seed: int, split: str, count: int, size: int) -> Iterator[RawSample
         yield RawSample(f"{split}-{index:08d}", jpeg(scene, size), "jpg", captions(scene, rng))
 
 
-def _written(cases: Iterable[Case], images: Path, size: int) -> list[dict[str, Any]]:
+def _written(cases: Iterable[SceneCase], images: Path, size: int) -> list[dict[str, Any]]:
     """Draw the cases' images into the folder and return their entries."""
     box = {"bbox_x": 0, "bbox_y": 0, "bbox_w": size, "bbox_h": size}
     entries = []

@@ -17,14 +17,14 @@ from sclip.prepare.scenes.grammar import noun_phrase, relation_phrase
 from sclip.prepare.scenes.scene import COLOURS, HELD_OUT, RELATIONS, Scene, Thing, compose
 from sclip.seeding import generator
 
-__all__ = ["ARO_LEAST_CASES", "Case", "attribute_cases", "relation_cases"]
+__all__ = ["ARO_LEAST_CASES", "SceneCase", "attribute_cases", "relation_cases"]
 
 ARO_LEAST_CASES = 25
 """VG-Attribution leaves out pairs of attributes with fewer cases, so no pair here has fewer."""
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class SceneCase:
     """One case: the scene to draw and the fields of its ARO entry beside the image's."""
 
     name: str
@@ -32,7 +32,7 @@ class Case:
     fields: dict[str, Any]
 
 
-def relation_cases(seed: int, least: int) -> Iterator[Case]:
+def relation_cases(seed: int, least: int) -> Iterator[SceneCase]:
     """Yield at least `least` cases of "the red cross is above the blue square", each relation equally often."""
     for number in range(-(-least // (2 * len(RELATIONS))) * len(RELATIONS)):
         relation = RELATIONS[number % len(RELATIONS)]
@@ -46,10 +46,10 @@ def relation_cases(seed: int, least: int) -> Iterator[Case]:
                 "false_caption": f"{phrases[1]} is {words} {phrases[0]}",
             }
             scene = compose(_rng("relation-place", seed, number), (subject, other), relation)
-            yield Case(f"relation-{2 * number + half:06d}", scene, fields)
+            yield SceneCase(f"relation-{2 * number + half:06d}", scene, fields)
 
 
-def attribute_cases(seed: int, least: int) -> Iterator[Case]:
+def attribute_cases(seed: int, least: int) -> Iterator[SceneCase]:
     """Yield at least `least` cases of "the red circle and the blue square".
 
     They spread over as many pairs of colours as leave each ordered pair the `ARO_LEAST_CASES` that count.
@@ -72,7 +72,7 @@ def attribute_cases(seed: int, least: int) -> Iterator[Case]:
                 "false_caption": both[1 - half],
             }
             scene = compose(_rng("attribute-place", seed, number), things, relation)
-            yield Case(f"attribute-{2 * number + half:06d}", scene, fields)
+            yield SceneCase(f"attribute-{2 * number + half:06d}", scene, fields)
 
 
 def _rng(purpose: str, seed: int, number: int) -> Random:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from PIL import Image, ImageDraw
 
-from sclip.prepare.scenes.scene import Placed, Scene
+from sclip.prepare.scenes.scene import PlacedThing, Scene
 
 __all__ = ["jpeg", "render"]
 
@@ -72,29 +72,29 @@ def _background(scene: Scene, side: int) -> Image.Image:
     return picture
 
 
-def _box(placed: Placed, side: int, scale: float = 1.0) -> tuple[float, float, float, float]:
+def _box(placed: PlacedThing, side: int, scale: float = 1.0) -> tuple[float, float, float, float]:
     radius = placed.radius * scale
     return tuple(  # type: ignore[return-value]
         side * edge for edge in (placed.x - radius, placed.y - radius, placed.x + radius, placed.y + radius)
     )
 
 
-def _circle(pen: ImageDraw.ImageDraw, placed: Placed, side: int) -> None:
+def _circle(pen: ImageDraw.ImageDraw, placed: PlacedThing, side: int) -> None:
     pen.ellipse(_box(placed, side), fill=_PAINT[placed.thing.colour])
 
 
-def _square(pen: ImageDraw.ImageDraw, placed: Placed, side: int) -> None:
+def _square(pen: ImageDraw.ImageDraw, placed: PlacedThing, side: int) -> None:
     pen.rectangle(_box(placed, side, 0.88), fill=_PAINT[placed.thing.colour])
 
 
-def _cross(pen: ImageDraw.ImageDraw, placed: Placed, side: int) -> None:
+def _cross(pen: ImageDraw.ImageDraw, placed: PlacedThing, side: int) -> None:
     left, top, right, bottom = _box(placed, side)
     arm = 0.65 * placed.radius * side  # what stays free beside an arm
     pen.rectangle((left + arm, top, right - arm, bottom), fill=_PAINT[placed.thing.colour])
     pen.rectangle((left, top + arm, right, bottom - arm), fill=_PAINT[placed.thing.colour])
 
 
-def _polygon(pen: ImageDraw.ImageDraw, placed: Placed, side: int, radii: tuple[float, ...]) -> None:
+def _polygon(pen: ImageDraw.ImageDraw, placed: PlacedThing, side: int, radii: tuple[float, ...]) -> None:
     """Draw a polygon with its first corner at the top and its corners at `radii` around the centre."""
     turn = 2 * math.pi / len(radii)
     corners: list[_Point] = [
@@ -107,11 +107,11 @@ def _polygon(pen: ImageDraw.ImageDraw, placed: Placed, side: int, radii: tuple[f
     pen.polygon(corners, fill=_PAINT[placed.thing.colour])
 
 
-def _triangle(pen: ImageDraw.ImageDraw, placed: Placed, side: int) -> None:
+def _triangle(pen: ImageDraw.ImageDraw, placed: PlacedThing, side: int) -> None:
     _polygon(pen, placed, side, (1.15,) * 3)
 
 
-_SHAPE: dict[str, Callable[[ImageDraw.ImageDraw, Placed, int], None]] = {
+_SHAPE: dict[str, Callable[[ImageDraw.ImageDraw, PlacedThing, int], None]] = {
     "circle": _circle,
     "square": _square,
     "triangle": _triangle,

@@ -11,7 +11,7 @@ from itertools import combinations, product
 from random import Random
 
 __all__ = ["BACKGROUNDS", "COLOURS", "HELD_OUT", "OPPOSITE", "PATTERNS", "RELATIONS", "SHAPES"]
-__all__ += ["Fact", "Pairing", "Placed", "Scene", "Thing", "compose", "draw_scene", "pairing"]
+__all__ += ["Fact", "Pairing", "PlacedThing", "Scene", "Thing", "compose", "draw_scene", "pairing"]
 
 COLOURS = ("red", "green", "blue", "yellow", "orange", "purple", "white", "black")
 SHAPES = ("circle", "square", "triangle", "cross")
@@ -54,7 +54,7 @@ class Thing:
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class PlacedThing:
     """A thing in the picture."""
 
     thing: Thing
@@ -80,7 +80,7 @@ class Fact:
 class Scene:
     """A picture's content."""
 
-    placed: tuple[Placed, ...]
+    placed: tuple[PlacedThing, ...]
     facts: tuple[Fact, ...]
     background: str
     pattern: str
@@ -117,7 +117,7 @@ def compose(rng: Random, things: tuple[Thing, ...], relation: str, second_relati
     if len(things) == 3:
         places.append((places[1][0] + 2 * along * dx, places[1][1] + 2 * along * dy))
     placed = (
-        Placed(thing, px, py, growth * _RADIUS[thing.size])
+        PlacedThing(thing, px, py, growth * _RADIUS[thing.size])
         for thing, (px, py) in zip(things, places, strict=True)
     )
     return Scene(tuple(placed), tuple(facts), background, pattern)

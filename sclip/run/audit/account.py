@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sclip.data.schedule import Visit
+from sclip.data.shards import ShardError, expand
 from sclip.run.audit.fates import (
     FILTERED_ONCE,
     MISSED,
@@ -25,8 +26,8 @@ from sclip.run.audit.fates import (
 from sclip.run.audit.records import AuditError, Plan, Rejection, read_ledger, read_plan, read_quarantine
 from sclip.run.audit.tars import Tar, count_tars
 from sclip.storage.masking import mask
-from sclip.storage.place import Place
-from sclip.storage.retries import ShardError, expand
+from sclip.storage.paths import StoragePath
+from sclip.storage.retries import StorageError
 
 __all__ = ["Audit", "AuditError", "Quarantined", "Rows", "audit"]
 
@@ -87,7 +88,7 @@ class Audit:
         return not (self.missed or self.repeated or self.unknown)
 
 
-def audit(run: Place, shards: Sequence[str] = ()) -> Audit:
+def audit(run: StoragePath, shards: Sequence[str] = ()) -> Audit:
     """Return what became of every row that the run of a folder was to visit.
 
     Args:
@@ -105,7 +106,7 @@ def audit(run: Place, shards: Sequence[str] = ()) -> Audit:
     rejections = list(read_quarantine(run, plan))
     try:
         tars = count_tars(sorted({plan.url(visit) for visit in plan.visits}))
-    except ShardError as error:
+    except StorageError as error:
         raise AuditError(mask(str(error))) from error
     rows = _rows(tars, plan, rejections)
     fates: dict[Visit, Fates] = {}

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from sclip.data.schedule import Schedule, Visit
 from sclip.storage.masking import is_masked, mask
-from sclip.storage.place import Place, here
+from sclip.storage.paths import StoragePath, local_copy
 
 __all__ = ["AuditError", "Plan", "Rejection", "read_ledger", "read_plan", "read_quarantine"]
 
@@ -63,14 +63,14 @@ class Rejection(NamedTuple):
 class _File:
     """The ledger of one rank in one attempt."""
 
-    path: Place
+    path: StoragePath
     attempt: int
     rank: int
     world_size: int
     from_step: int
 
 
-def read_plan(run: Place, named: Iterable[str] = ()) -> Plan:
+def read_plan(run: StoragePath, named: Iterable[str] = ()) -> Plan:
     """Return the plan of a run's folder, its shards by their true URIs where `named` has them.
 
     Raises AuditError where there is none, one that contradicts itself, or one that names shards which nothing opens.
@@ -103,7 +103,7 @@ def read_plan(run: Place, named: Iterable[str] = ()) -> Plan:
     return Plan(shards, epochs, visits, (run / "complete.json").is_file())
 
 
-def _json(path: Place) -> Any:
+def _json(path: StoragePath) -> Any:
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -112,7 +112,7 @@ def _json(path: Place) -> Any:
         raise AuditError(f"{path}: not readable: {error}") from error
 
 
-def read_ledger(run: Place, notes: list[str]) -> Iterator[tuple[str, Visit, list[int]]]:
+def read_ledger(run: StoragePath, notes: list[str]) -> Iterator[tuple[str, Visit, list[int]]]:
     """Yield what counts of a run's ledger, in the order of the steps.
 
     That is: "trained" or "filtered", the visit, and the places of rows in its tar. What is amiss with the
@@ -120,11 +120,11 @@ def read_ledger(run: Place, notes: list[str]) -> Iterator[tuple[str, Visit, list
 
     Raises AuditError where there is no ledger, or one that is damaged elsewhere than in a last line, which a kill cuts.
     """
-    with here(run / "ledger") as folder:
+    with local_copy(run / "ledger") as folder:
         yield from _read_ledger(run, folder, notes)
 
 
-def _read_ledger(run: Place, folder: Path, notes: list[str]) -> Iterator[tuple[str, Visit, list[int]]]:
+def _read_ledger(run: StoragePath, folder: Path, notes: list[str]) -> Iterator[tuple[str, Visit, list[int]]]:
     attempts: dict[int, list[_File]] = {}
     for path in sorted(folder.glob("*-*.jsonl")):
         if (file := _head(path)) is None:
@@ -156,7 +156,7 @@ def _places(source: int, pass_: int, shard: int, indices: list[int]) -> tuple[Vi
     return Visit(source, pass_, shard), indices
 
 
-def _head(path: Place) -> _File | None:
+def _head(path: StoragePath) -> _File | None:
     for place, line in _lines(path):
         try:
             numbers = (int(line[name]) for name in ("attempt", "rank", "world_size", "from_step"))
@@ -176,7 +176,7 @@ def _steps(file: _File) -> Iterator[tuple[int, str, dict[str, Any]]]:
             raise AuditError(f"{place}: not a step's line: {error!r}") from error
 
 
-def read_quarantine(run: Place, plan: Plan) -> Iterator[Rejection]:
+def read_quarantine(run: StoragePath, plan: Plan) -> Iterator[Rejection]:
     """Yield the lines of quarantine.jsonl; none where nothing was set aside.
 
     Raises AuditError where one is malformed or names a shard that the run has not.
@@ -193,7 +193,7 @@ def read_quarantine(run: Place, plan: Plan) -> Iterator[Rejection]:
         yield rejection
 
 
-def _lines(path: Place) -> Iterator[tuple[str, Any]]:
+def _lines(path: StoragePath) -> Iterator[tuple[str, Any]]:
     """Yield place and value of each line; a last one that is not whole, which a kill leaves behind, is passed over."""
     cut = ""
     with path.open("rb") as file:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import IO, Any
 
-from sclip.storage.retries import ShardError, resumed
+from sclip.storage.retries import StorageError, resumed
 
 __all__ = ["Tar", "count_tars"]
 
@@ -45,7 +45,7 @@ class Tar:
 def count_tars(urls: Sequence[str]) -> dict[str, Tar]:
     """Return what each tar holds, a path or a URI that fsspec opens.
 
-    Raises ShardError, which names it, for one that cannot be read.
+    Raises StorageError, which names it, for one that cannot be read.
     """
     workers = min(os.cpu_count() or 1, len(urls) // _SHARDS_A_PROCESS)
     if workers < 2:
@@ -64,7 +64,7 @@ def _tar(url: str) -> Tar:
             file.seek(0)
             return _count(file, "r:" if plain else "r|*")
     except OSError as error:
-        raise ShardError(f"{url}: cannot be read: {error.strerror or error}") from error
+        raise StorageError(f"{url}: cannot be read: {error.strerror or error}") from error
 
 
 class _Member(tarfile.TarInfo):

@@ -1,8 +1,8 @@
-"""Where runs are kept: a folder of this machine or one in S3, GCS or what else fsspec opens, used in the same way.
+"""Paths of runs: a folder of this machine or one in S3, GCS or what else fsspec opens, used in the same way.
 
-A `Place` is a `Path`, used as ever, or a `Remote`, which has pathlib's names for what a run's folder needs. What they
-do not share stands here. Libraries that know files only get them: `staged` gives a folder to write to, of which `send`
-makes the place's files, `here` one to read from; of a `Path` both are the place itself and nothing is copied.
+A `StoragePath` is a `Path` or a `Remote`, which has pathlib's names for what a run's folder needs; what the two do not
+share stands here. Libraries that know only local files get them: `staged` gives a folder to write to, which `send`
+uploads, `local_copy` one to read from. Of a `Path` both are the path itself and nothing is copied.
 
 pyarrow and fsspec are imported only where there is a URI: a machine with torch and open_clip alone can save and load.
 """
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from sclip.storage.remote import Remote
 
 __all__ = [
-    "Place", "address", "append", "fetch", "free_bytes", "here", "kept", "move", "place", "ray_storage", "remove",
-    "send", "sizes", "staged", "write",
+    "StoragePath", "address", "append", "cached_copy", "fetch", "free_bytes", "local_copy", "move", "ray_storage",
+    "remove", "send", "sizes", "staged", "storage_path", "write",
 ]  # fmt: skip
 
-Place: TypeAlias = "Path | Remote"
+StoragePath: TypeAlias = "Path | Remote"
 
 
-def place(where: str | Place) -> Place:
-    """Return the place of a URI, or of a path, which becomes absolute; what is a place stays as it is."""
+def storage_path(where: str | StoragePath) -> StoragePath:
+    """Return the path of a URI, or a local path made absolute; a `StoragePath` comes back as it is."""
     if not isinstance(where, str):
         return where
     if "://" in where and not where.startswith("file://"):
@@ -41,19 +41,19 @@ def place(where: str | Place) -> Place:
     return Path(where.removeprefix("file://")).expanduser().absolute()
 
 
-def address(of: Place) -> str:
-    """Return what `place` makes the place of again; with the credentials of a URI: `str` is for showing."""
+def address(of: StoragePath) -> str:
+    """Return the text of which `storage_path` makes the path again, with credentials, where `str` masks them."""
     return str(of) if isinstance(of, Path) else of.uri
 
 
-def sizes(of: Place) -> dict[str, int]:
+def sizes(of: StoragePath) -> dict[str, int]:
     """Return the bytes of every file below a folder, by its path in it."""
     if not isinstance(of, Path):
         return of.files()
     return {str(f.relative_to(of)): f.stat().st_size for f in of.rglob("*") if f.is_file()}
 
 
-def write(file: Place, text: str) -> None:
+def write(file: StoragePath, text: str) -> None:
     """Make a text the file, in one piece: no reader ever sees half of it."""
     if isinstance(file, Path):
         temporary = file.with_name(f".{file.name}.{os.getpid()}")
@@ -63,7 +63,7 @@ def write(file: Place, text: str) -> None:
         file.write_text(text)
 
 
-def append(file: Place, text: str) -> None:
+def append(file: StoragePath, text: str) -> None:
     """Add a text at the end of a file, made where missing; by one process. In object stores it is written anew."""
     if isinstance(file, Path):
         with file.open("a") as stream:
@@ -73,7 +73,7 @@ def append(file: Place, text: str) -> None:
         file.write_text(before + text)
 
 
-def remove(folder: Place, ignore_errors: bool = False) -> None:
+def remove(folder: StoragePath, ignore_errors: bool = False) -> None:
     """Remove a folder with all that is in it, if it is there. Raises OSError where something stays, or leaves that."""
     if isinstance(folder, Path):
         if folder.exists():
@@ -83,7 +83,7 @@ def remove(folder: Place, ignore_errors: bool = False) -> None:
         folder.rmtree()
 
 
-def move(folder: Place, to: Place, first: str) -> None:
+def move(folder: StoragePath, to: StoragePath, first: str) -> None:
     """Give a folder another name in the same storage; where files are moved one by one, the file `first` before all."""
     if isinstance(folder, Path):
         folder.rename(address(to))
@@ -93,33 +93,33 @@ def move(folder: Place, to: Place, first: str) -> None:
     folder.rmtree()  # pyarrow leaves an empty one
 
 
-def free_bytes(of: Place) -> tuple[Path, int]:
+def free_bytes(of: StoragePath) -> tuple[Path, int]:
     """Return where a checkpoint of a folder needs room on a disk, and how much there is."""
     disk = of if isinstance(of, Path) else Path(tempfile.gettempdir())
     return disk, shutil.disk_usage(disk).free
 
 
-def send(folder: Path, to: Place, names: Iterable[str] | None = None) -> None:
-    """Copy the files of these names, or all below a folder, to a place; nothing where it is that folder itself."""
+def send(folder: Path, to: StoragePath, names: Iterable[str] | None = None) -> None:
+    """Copy the files of these names, or all below a folder, to a path; nothing where it is that folder itself."""
     if isinstance(to, Path):
         assert to == folder
         return
-    from sclip.storage.retries import together
+    from sclip.storage.retries import concurrently
 
     found = {address(to / name): folder / name for name in (sizes(folder) if names is None else names)}
-    for _ in together(lambda uri: _remote(uri).upload(found[uri]), list(found)):
+    for _ in concurrently(lambda uri: _remote(uri).upload(found[uri]), list(found)):
         pass
 
 
-def fetch(of: Place, folder: Path, names: Iterable[str] | None = None) -> None:
-    """Copy what is there of these files, or all below a place, to a folder; nothing where it is that place itself.
+def fetch(of: StoragePath, folder: Path, names: Iterable[str] | None = None) -> None:
+    """Copy what is there of these files, or all below a path, to a folder; nothing where it is that path itself.
 
     Raises OSError.
     """
     if isinstance(of, Path):
         assert of == folder
         return
-    from sclip.storage.retries import together
+    from sclip.storage.retries import concurrently
 
     if names is None:
         there = of.files()
@@ -132,13 +132,13 @@ def fetch(of: Place, folder: Path, names: Iterable[str] | None = None) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         _remote(uri).download(target, there[found[uri]])
 
-    for _ in together(one, list(found)):
+    for _ in concurrently(one, list(found)):
         pass
 
 
 @contextlib.contextmanager
-def staged(to: Place) -> Iterator[Path]:
-    """Give a folder to write to: the place itself, or one of this process that goes at the end; see `send`."""
+def staged(to: StoragePath) -> Iterator[Path]:
+    """Give a folder to write to: the path itself, or one of this process that goes at the end; see `send`."""
     if isinstance(to, Path):
         yield to
     else:
@@ -147,8 +147,8 @@ def staged(to: Place) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def here(of: Place, shared: str = "", names: Iterable[str] | None = None) -> Iterator[Path]:
-    """Give a place as a folder to read from: itself, or a copy of its files that goes at the end of the block.
+def local_copy(of: StoragePath, shared: str = "", names: Iterable[str] | None = None) -> Iterator[Path]:
+    """Give a folder to read from: the path itself, or a copy of its files that goes at the end of the block.
 
     Processes of a node that give the same word as `shared` have one copy; it goes with the first that leaves the block.
     """
@@ -166,8 +166,8 @@ def here(of: Place, shared: str = "", names: Iterable[str] | None = None) -> Ite
             scratch.remove(copy)
 
 
-def kept(of: Place) -> Path:
-    """Return a file or folder of this machine that holds what the place does now; the copy of a URI stays for others.
+def cached_copy(of: StoragePath) -> Path:
+    """Return a file or folder of this machine that holds what the path does now; the copy of a URI stays for others.
 
     Raises OSError where nothing is there.
     """
@@ -181,7 +181,7 @@ def kept(of: Place) -> Path:
     return scratch.common(_version(of, sorted(there.items())), lambda folder: fetch(of, folder))
 
 
-def ray_storage(folder: Place) -> dict[str, Any]:
+def ray_storage(folder: StoragePath) -> dict[str, Any]:
     """Return the arguments by which a RunConfig of Ray's keeps its files in a folder."""
     if isinstance(folder, Path):
         return {"storage_path": str(folder)}

@@ -20,9 +20,8 @@ import pyarrow as pa
 
 from sclip.config import ConfigError, DataConfig
 from sclip.data import annotation
-from sclip.data.annotation import AnnotationError
-from sclip.data.pool import Pool
-from sclip.data.records import read_record
+from sclip.data.annotation import AnnotationError, read_record
+from sclip.data.pool import ActorPool
 from sclip.data.shards import Sample, ShardError, expand, read_shard
 from sclip.negatives import Negative, natural
 from sclip.prepare.annotate import stamp
@@ -40,7 +39,7 @@ _Known = tuple[SceneGraph, Sequence[Negative]]
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """What is surveyed: shards, and how a run reads them."""
+    """Shards whose captions are counted, and how a run reads them."""
 
     title: str
     shards: tuple[str, ...]
@@ -48,7 +47,7 @@ class Corpus:
 
 
 @dataclass(slots=True)
-class Survey:
+class CorpusCounts:
     """What was found, and what was not."""
 
     statistics: CorpusStatistics
@@ -89,14 +88,16 @@ def corpus_of(sources: Sequence[str], data: DataConfig) -> Corpus:
     return Corpus(", ".join(dict.fromkeys(names)), tuple(shards), data)
 
 
-def survey(corpus: Corpus, cpus: float, pool: Pool, on_shard: Callable[[str], None]) -> Survey:
+def count_corpus(
+    corpus: Corpus, cpus: float, pool: ActorPool, on_shard: Callable[[str], None]
+) -> CorpusCounts:
     """Count what the shards hold, on the connected cluster of so many CPUs; `on_shard` hears of each.
 
     Raises ConfigError where no actor fits on the cluster, ShardError where a shard cannot be read, ParserError.
     """
-    found = Survey(CorpusStatistics())
+    found = CorpusCounts(CorpusStatistics())
     arguments = (corpus.data, stamp(Parser(corpus.data.spacy_model)))
-    for row in pool.run(Surveyor, arguments, corpus.shards, cpus):
+    for row in pool.run(CorpusCounter, arguments, corpus.shards, cpus):
         if row["failure"]:
             raise ShardError(row["failure"])
         found.statistics.merge(CorpusStatistics.from_json(json.loads(row["statistics"])))
@@ -107,14 +108,14 @@ def survey(corpus: Corpus, cpus: float, pool: Pool, on_shard: Callable[[str], No
     return found
 
 
-class Surveyor:
+class CorpusCounter:
     """The actor, a callable for `map_batches`; loads spaCy once it meets a caption that is not annotated."""
 
     def __init__(self, data: DataConfig, stamp: str) -> None:
         self._data, self._stamp = data, stamp
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Count the shards of the column `shard`; return a row for each: `Survey`, and why it failed."""
+        """Count the shards of the column `shard`; return a row for each: `CorpusCounts`, and why it failed."""
         return pa.Table.from_pylist([self._shard(url) for url in batch["shard"].to_pylist()])
 
     @functools.cached_property
@@ -122,7 +123,7 @@ class Surveyor:
         return Parser(self._data.spacy_model)
 
     def _shard(self, url: str) -> dict[str, Any]:
-        found = Survey(CorpusStatistics())
+        found = CorpusCounts(CorpusStatistics())
         failure = ""
         try:
             items = read_shard(url, self._data.caption_field)
@@ -138,7 +139,7 @@ class Surveyor:
             "annotated": found.annotated, "rejected": found.rejected, "filtered": found.filtered,
         }  # fmt: skip
 
-    def _count(self, key: str, known: Sequence[_Known], found: Survey) -> None:
+    def _count(self, key: str, known: Sequence[_Known], found: CorpusCounts) -> None:
         for graph, negatives in known:
             sizes = len(graph.objects), len(graph.attributes), len(graph.relations)
             if all(size >= least for size, least in zip(sizes, self._data.least, strict=True)):
@@ -146,7 +147,7 @@ class Surveyor:
             else:
                 found.filtered += 1
 
-    def _known(self, samples: Sequence[Sample], found: Survey) -> Iterator[list[_Known]]:
+    def _known(self, samples: Sequence[Sample], found: CorpusCounts) -> Iterator[list[_Known]]:
         """Yield graphs and negatives of the captions of each sample."""
         read = [self._annotated(sample) for sample in samples]
         new = [
@@ -165,7 +166,7 @@ class Surveyor:
         if not self._data.annotations:
             return []
         try:
-            records = annotation.records(sample, self._stamp)
+            records = annotation.read_stamped(sample, self._stamp)
             return [read_record(*pair) for pair in zip(records, sample.captions, strict=True)]
         except AnnotationError:
             return []

@@ -17,7 +17,7 @@ Kind = Literal["relation", "attribute"]
 
 
 @dataclass(slots=True)  # not frozen: that would take a third of the time to list them
-class Plan:
+class PlannedExchange:
     """One exchange of a caption; indices are those of its graph."""
 
     kind: Kind
@@ -50,7 +50,7 @@ class Plan:
     def graph(self, graph: SceneGraph, edit: Exchange, caption: str) -> SceneGraph:
         """Return the graph of the false caption: same length and order of objects, attributes, relations."""
         objects = [
-            Object(self.names.get(k, (obj.name,))[0], self._name_span(k, obj, edit), edit.place(obj.phrase))
+            Object(self.names.get(k, (obj.name,))[0], self._name_span(k, obj, edit), edit.slot(obj.phrase))
             for k, obj in enumerate(graph.objects)
         ]
         if self.swap is not None:
@@ -62,7 +62,7 @@ class Plan:
         for k, old_attribute in enumerate(graph.attributes):
             owner, span = self._owner(k, old_attribute, graph), self._follow(edit, old_attribute.span)
             if k in self.verbs:
-                span = edit.place(old_attribute.span)
+                span = edit.slot(old_attribute.span)
             attributes.append(Attribute(owner, self.verbs.get(k, old_attribute.attribute), span))
             if k in self.owners:  # an adjective that moved widens the phrase that it came to
                 obj = objects[owner]
@@ -89,13 +89,13 @@ class Plan:
 
     def _name_span(self, k: int, obj: Object, edit: Exchange) -> Span:
         if k not in self.names:
-            return edit.place(obj.span)
-        return (edit.content(self.names[k][1])[0], edit.place(obj.span)[1])
+            return edit.slot(obj.span)
+        return (edit.content(self.names[k][1])[0], edit.slot(obj.span)[1])
 
     def _relation_span(self, k: int, edit: Exchange, span: Span) -> Span:
         if span[0] == span[1]:
-            return (edit.place(span)[0],) * 2
-        return edit.place(span) if k in self.predicates else self._follow(edit, span)
+            return (edit.slot(span)[0],) * 2
+        return edit.slot(span) if k in self.predicates else self._follow(edit, span)
 
     def _follow(self, edit: Exchange, span: Span) -> Span:
-        return edit.content(span) if edit.moved(span) else edit.place(span)
+        return edit.content(span) if edit.moved(span) else edit.slot(span)

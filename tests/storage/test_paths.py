@@ -11,55 +11,36 @@ from pathlib import Path
 
 import pytest
 
-from sclip.storage.place import (
-    Place,
+from sclip.storage.paths import (
+    StoragePath,
     address,
     append,
+    cached_copy,
     free_bytes,
-    here,
-    kept,
+    local_copy,
     move,
-    place,
     ray_storage,
     remove,
     send,
     sizes,
     staged,
+    storage_path,
     write,
 )
-from sclip.storage.remote import StorageError
-from support.object_store import ObjectStore, every, object_store
-from support.storage_server import isolate
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ObjectStore]:
-    with object_store() as running:
-        yield running
-
-
-@pytest.fixture
-def store(server: ObjectStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ObjectStore]:
-    """The server without faults; nothing waits, and this test has a temporary folder of its own."""
-    isolate(monkeypatch)
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
-    server.fault, server.failed = None, 0
-    server.requests.clear()
-    yield server
-    server.fault = None
+from sclip.storage.retries import StorageError
+from support.object_store import ObjectStore, every
 
 
 @pytest.fixture(params=["disk", "memory", "s3", "s3 that fails every fourth time"])
-def folder(request: pytest.FixtureRequest, store: ObjectStore, tmp_path: Path) -> Iterator[Place]:
+def folder(request: pytest.FixtureRequest, store: ObjectStore, tmp_path: Path) -> Iterator[StoragePath]:
     """A folder `one` in an empty folder, with a file `one/a` and a folder below it."""
     name = re.sub(r"\W+", "-", request.node.name)
     if request.param == "disk":
-        made: Place = tmp_path / "disk" / "one"
+        made: StoragePath = tmp_path / "disk" / "one"
     elif request.param == "memory":  # any other file system of fsspec
-        made = place(f"memory://{name}/one")
+        made = storage_path(f"memory://{name}/one")
     else:
-        made = store.place(f"{name}/one")
+        made = store.path(f"{name}/one")
     for name in ("a", "sub/b"):
         file = made / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -70,14 +51,14 @@ def folder(request: pytest.FixtureRequest, store: ObjectStore, tmp_path: Path) -
     store.fault = None
 
 
-def names(of: Place) -> list[str]:
+def names(of: StoragePath) -> list[str]:
     return sorted(child.name for child in of.iterdir())
 
 
 # What both have
 
 
-def nothing_is_nowhere(folder: Place) -> None:
+def nothing_is_nowhere(folder: StoragePath) -> None:
     assert not (folder / "no").exists()
     assert not (folder / "no").is_file()
     assert not (folder / "no").is_dir()
@@ -91,7 +72,7 @@ def nothing_is_nowhere(folder: Place) -> None:
         assert str(folder / "no") in str(raised.value)
 
 
-def a_file_is_what_was_written_last(folder: Place) -> None:
+def a_file_is_what_was_written_last(folder: StoragePath) -> None:
     for text in ("one", "zwölf", ""):
         write(folder / "new", text)
         assert (folder / "new").read_text(encoding="utf-8") == text
@@ -102,13 +83,13 @@ def a_file_is_what_was_written_last(folder: Place) -> None:
     assert names(folder) == ["a", "new", "sub"]
 
 
-def a_text_is_added_at_the_end(folder: Place) -> None:
+def a_text_is_added_at_the_end(folder: StoragePath) -> None:
     for text in ("1\n", "2\n", "3\n"):
         append(folder / "lines", text)
     assert (folder / "lines").read_text() == "1\n2\n3\n"
 
 
-def names_are_found_by_a_pattern(folder: Place) -> None:
+def names_are_found_by_a_pattern(folder: StoragePath) -> None:
     write(folder / "ab", "")
     assert sorted(found.name for found in folder.glob("a*")) == ["a", "ab"]
     assert [found.name for found in folder.glob("*/")] == ["sub"]
@@ -117,7 +98,7 @@ def names_are_found_by_a_pattern(folder: Place) -> None:
     assert sizes(folder) == {"a": 1, "ab": 0, "sub/b": 5}
 
 
-def a_folder_is_removed_with_all_in_it(folder: Place) -> None:
+def a_folder_is_removed_with_all_in_it(folder: StoragePath) -> None:
     (folder / "a").unlink()
     assert sizes(folder) == {"sub/b": 5}
     write(folder / "a", "")
@@ -126,13 +107,13 @@ def a_folder_is_removed_with_all_in_it(folder: Place) -> None:
     assert sizes(folder.parent) == {}
 
 
-def a_folder_is_renamed(folder: Place) -> None:
+def a_folder_is_renamed(folder: StoragePath) -> None:
     move(folder, folder.with_name("two"), first="sub/b")
     assert sizes(folder.parent) == {"two/a": 1, "two/sub/b": 5}
     assert (folder.parent / "two" / "sub" / "b").read_text() == "sub/b"
 
 
-def what_is_staged_and_sent_is_there(folder: Place) -> None:
+def what_is_staged_and_sent_is_there(folder: StoragePath) -> None:
     with staged(folder) as local:
         (local / "deep" / "er").mkdir(parents=True)
         (local / "deep" / "er" / "c").write_text("c")
@@ -142,33 +123,33 @@ def what_is_staged_and_sent_is_there(folder: Place) -> None:
     assert isinstance(folder, Path) or (not local.exists() and not (folder / "unsent").exists())
 
 
-def a_copy_is_read_here_and_goes(folder: Place) -> None:
-    with here(folder) as local:
+def a_copy_is_read_here_and_goes(folder: StoragePath) -> None:
+    with local_copy(folder) as local:
         assert sizes(local) == sizes(folder)
         assert (local / "sub" / "b").read_text() == "sub/b"
     assert local.exists() == (local == folder)
-    with here(folder, names=["a", "no"]) as local:
+    with local_copy(folder, names=["a", "no"]) as local:
         assert (local / "a").read_text() == "a"
         assert isinstance(folder, Path) or sizes(local) == {"a": 1}
 
 
-def a_copy_is_kept_until_it_is_another(folder: Place) -> None:
-    first = kept(folder)
+def a_copy_is_kept_until_it_is_another(folder: StoragePath) -> None:
+    first = cached_copy(folder)
     assert (first / "sub" / "b").read_text() == "sub/b"
-    assert kept(folder) == first
-    assert kept(folder / "a").read_text() == "a"
+    assert cached_copy(folder) == first
+    assert cached_copy(folder / "a").read_text() == "a"
     write(folder / "sub" / "b", "longer")
-    assert (kept(folder) / "sub" / "b").read_text() == "longer"
+    assert (cached_copy(folder) / "sub" / "b").read_text() == "longer"
 
 
-def a_place_outlives_being_written_down(folder: Place) -> None:
-    for again in (place(address(folder)), place(folder)):
+def a_place_outlives_being_written_down(folder: StoragePath) -> None:
+    for again in (storage_path(address(folder)), storage_path(folder)):
         assert again == folder
         assert (again / "a").read_text() == "a"
     assert (folder / "a").parent == folder
 
 
-def ray_train_gets_it_as_pyarrow_has_it(folder: Place) -> None:
+def ray_train_gets_it_as_pyarrow_has_it(folder: StoragePath) -> None:
     found = ray_storage(folder)
     if not isinstance(folder, Path):
         with found["storage_filesystem"].open_input_stream(f"{found['storage_path']}/a") as file:
@@ -177,7 +158,7 @@ def ray_train_gets_it_as_pyarrow_has_it(folder: Place) -> None:
         assert found == {"storage_path": str(folder)}
 
 
-def a_checkpoint_needs_room_on_a_disk_of_this_node(folder: Place) -> None:
+def a_checkpoint_needs_room_on_a_disk_of_this_node(folder: StoragePath) -> None:
     disk, free = free_bytes(folder)
     assert free > 0
     assert (disk == folder) == isinstance(folder, Path)
@@ -193,7 +174,7 @@ def a_checkpoint_needs_room_on_a_disk_of_this_node(folder: Place) -> None:
     ],
     ids=lambda operation: operation.__name__.replace("_", " "),
 )  # fmt: skip
-def test_both_do_the_same(operation: Callable[[Place], None], folder: Place) -> None:
+def test_both_do_the_same(operation: Callable[[StoragePath], None], folder: StoragePath) -> None:
     operation(folder)
 
 
@@ -201,7 +182,7 @@ def test_both_do_the_same(operation: Callable[[Place], None], folder: Place) -> 
 
 
 def test_neither_credentials_nor_query_of_a_uri_are_shown(store: ObjectStore) -> None:
-    folder = store.place("runs") / "first" / "step-00000001"
+    folder = store.path("runs") / "first" / "step-00000001"
     assert str(folder) == "s3://***@bucket/runs/first/step-00000001"
     assert (folder.name, folder.parent.name) == ("step-00000001", "first")
     assert folder.uri.endswith(f"/runs/first/step-00000001?endpoint_override=http://127.0.0.1:{store.port}")
@@ -222,31 +203,31 @@ def test_storage_that_stays_away_or_refuses_is_told_in_one_line(
 ) -> None:
     store.fault = lambda method, path, number: status
     with pytest.raises(StorageError, match=told) as raised:
-        write(store.place("x"), "text")
+        write(store.path("x"), "text")
     assert "secret" not in str(raised.value)
 
 
 def test_failing_storage_is_told_from_a_file_that_is_not_there(store: ObjectStore) -> None:
-    write(store.place("there"), "")
+    write(store.path("there"), "")
     store.fault = lambda method, path, number: 503
-    for look in (store.place("there").exists, lambda: list(store.place("there").parent.iterdir())):
+    for look in (store.path("there").exists, lambda: list(store.path("there").parent.iterdir())):
         with pytest.raises(StorageError):
             look()
 
 
 def test_a_download_that_is_cut_begins_again(store: ObjectStore, tmp_path: Path) -> None:
-    write(store.place("cut/file"), "text")
+    write(store.path("cut/file"), "text")
     with pytest.raises(StorageError, match="ended at byte 4 of 5"):
-        store.place("cut/file").download(tmp_path / "file", 5)
+        store.path("cut/file").download(tmp_path / "file", 5)
 
 
 def test_processes_of_a_node_that_share_a_word_download_once(store: ObjectStore, tmp_path: Path) -> None:
     for number in range(3):
-        write(store.place(f"shared/{number}"), "x")
+        write(store.path(f"shared/{number}"), "x")
     barrier, found = threading.Barrier(4), []
 
     def use() -> None:
-        with here(store.place("shared"), shared="word") as local:
+        with local_copy(store.path("shared"), shared="word") as local:
             found.append(sizes(local))
             barrier.wait()
 
@@ -263,9 +244,9 @@ def test_processes_of_a_node_that_share_a_word_download_once(store: ObjectStore,
 def test_a_folder_for_copies_that_another_user_made_is_not_trusted(
     store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(store.place("mine/file"), "x")
+    write(store.path("mine/file"), "x")
     other = os.getuid() + 1
     (tmp_path / "tmp" / f"sclip-{other}").mkdir()
     monkeypatch.setattr(os, "getuid", lambda: other)
     with pytest.raises(PermissionError, match="of another user; set TMPDIR"):
-        kept(store.place("mine/file"))
+        cached_copy(store.path("mine/file"))

@@ -1,4 +1,4 @@
-"""A corpus is surveyed as a run reads it: annotated or parsed, filtered or whole, from shards or a run's folder."""
+"""A corpus is counted as a run reads it: annotated or parsed, filtered or whole, from shards or a run's folder."""
 
 from __future__ import annotations
 
@@ -15,18 +15,13 @@ from sclip.data import annotation
 from sclip.data.shards import Sample, ShardError, read_shard
 from sclip.negatives import candidates
 from sclip.prepare.annotate import stamp
-from sclip.prepare.survey import Surveyor, corpus_of
+from sclip.prepare.statistics import CorpusCounter, corpus_of
 from sclip.report import CorpusStatistics
 from sclip.scenegraph import Parser
 from sclip.train.run_folder import RunFolder
 from support.annotated_shards import annotate_here, write_plain
 from support.jobs_here import job_here
 from support.ray_head import Head
-
-
-@pytest.fixture(scope="module")
-def parser() -> Parser:
-    return Parser()
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +34,9 @@ def annotated(plain: list[str], tmp_path_factory: pytest.TempPathFactory, parser
     return annotate_here(plain, tmp_path_factory.mktemp("annotated"), parser)
 
 
-def surveyed(shards: list[str], parser: Parser, data: DataConfig | None = None) -> dict[str, object]:
+def counted(shards: list[str], parser: Parser, data: DataConfig | None = None) -> dict[str, object]:
     """Return the sums over the shards, counted in this process."""
-    rows = Surveyor(data or DataConfig(), stamp(parser))(pa.table({"shard": shards})).to_pylist()
+    rows = CorpusCounter(data or DataConfig(), stamp(parser))(pa.table({"shard": shards})).to_pylist()
     whole = CorpusStatistics()
     for row in rows:
         whole.merge(CorpusStatistics.from_json(json.loads(row["statistics"])))
@@ -52,7 +47,7 @@ def surveyed(shards: list[str], parser: Parser, data: DataConfig | None = None) 
 def test_annotated_shards_say_the_same_as_the_plain_ones(
     plain: list[str], annotated: list[str], parser: Parser
 ) -> None:
-    parsed, read = surveyed(plain, parser), surveyed(annotated, parser)
+    parsed, read = counted(plain, parser), counted(annotated, parser)
     assert parsed["statistics"] == read["statistics"]
     assert (parsed["annotated"], read["annotated"]) == (0, 36)
     assert CorpusStatistics.from_json(read["statistics"]).captions == 36
@@ -61,12 +56,12 @@ def test_annotated_shards_say_the_same_as_the_plain_ones(
 def test_an_annotation_of_other_rules_or_of_another_caption_is_not_read(
     annotated: list[str], parser: Parser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = Surveyor(DataConfig(), "rules-0")(pa.table({"shard": annotated})).to_pylist()
+    other = CorpusCounter(DataConfig(), "rules-0")(pa.table({"shard": annotated})).to_pylist()
     assert [row["annotated"] for row in other] == [0, 0, 0]
     wrong = parser.parse(["nothing of the kind"])[0]
     record = annotation.dumps({"graph": wrong.to_json(), "negatives": []})
-    monkeypatch.setattr(annotation, "records", lambda sample, _: [record] * len(sample.captions))
-    found = surveyed(annotated, parser)
+    monkeypatch.setattr(annotation, "read_stamped", lambda sample, _: [record] * len(sample.captions))
+    found = counted(annotated, parser)
     assert found["annotated"] == 0
     assert "kind" not in found["statistics"]["object_names"]
 
@@ -75,12 +70,12 @@ def test_an_annotation_of_other_rules_or_of_another_caption_is_not_read(
 def test_a_malformed_annotation_is_parsed_over(
     record: bytes, plain: list[str], annotated: list[str], parser: Parser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(annotation, "records", lambda sample, _: [record] * len(sample.captions))
-    assert surveyed(annotated[:1], parser) == surveyed(plain[:1], parser)
+    monkeypatch.setattr(annotation, "read_stamped", lambda sample, _: [record] * len(sample.captions))
+    assert counted(annotated[:1], parser) == counted(plain[:1], parser)
 
 
 def test_captions_that_a_run_filters_out_are_not_counted(annotated: list[str], parser: Parser) -> None:
-    found = surveyed(annotated, parser, DataConfig(min_relations=1))
+    found = counted(annotated, parser, DataConfig(min_relations=1))
     statistics = CorpusStatistics.from_json(found["statistics"])
     assert 0 < statistics.captions < 36
     assert statistics.captions + found["filtered"] == 36
@@ -92,8 +87,8 @@ def test_what_cannot_be_read_is_counted_and_a_lost_shard_is_told(
 ) -> None:
     cut = tmp_path / "cut.tar"
     cut.write_bytes(Path(plain[0]).read_bytes()[:4000])
-    assert surveyed([str(cut)], parser)["rejected"] == 1
-    assert "absent.tar" in surveyed([str(tmp_path / "absent.tar")], parser)["failure"]
+    assert counted([str(cut)], parser)["rejected"] == 1
+    assert "absent.tar" in counted([str(tmp_path / "absent.tar")], parser)["failure"]
 
 
 def test_the_folder_of_a_run_stands_for_its_shards_and_how_it_reads_them(
