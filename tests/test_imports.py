@@ -48,21 +48,26 @@ RULES = {
     "negatives": Rule("scenegraph seeding", never=f"{HEAVY} spacy pydantic yaml"),
     "negatives.__main__": Rule("scenegraph negatives report", never=f"{HEAVY} spacy pydantic yaml"),
     "report": Rule("scenegraph negatives seeding", never=f"{HEAVY} spacy pydantic yaml"),
+    "benchmark.isolated": Rule("benchmark.table", never=f"{HEAVY} spacy pydantic yaml rich"),
     "benchmark.step": Rule(
-        "benchmark.machine benchmark.rounds benchmark.step_cases benchmark.step_profile benchmark.step_rows "
-        "benchmark.table",
-        never="ray spacy mlflow pydantic yaml rich",
-    ),
-    "benchmark.step_rows": Rule(
-        "benchmark.machine benchmark.step_cases benchmark.table train.checkpoint train.flops",
-        never="ray spacy mlflow pydantic yaml rich",
-    ),
-    "benchmark.step_profile": Rule(
-        "benchmark.step_cases benchmark.step_rows", never="ray spacy mlflow pydantic yaml rich"
+        "benchmark.isolated benchmark.machine benchmark.rounds benchmark.step_cases benchmark.step_plan "
+        "benchmark.step_rows benchmark.table",
+        never=STEP.never,
     ),
     "benchmark.step_cases": Rule(
-        "config model train.flops train.optimizer train.step", never="ray spacy mlflow pydantic yaml rich"
+        "config model train.flops train.optimizer train.sharding train.step", never=STEP.never
     ),
+    "benchmark.step_plan": Rule(
+        "benchmark.isolated benchmark.step_cases benchmark.step_profile benchmark.step_rows", never=STEP.never
+    ),
+    "benchmark.step_profile": Rule(
+        "benchmark.isolated benchmark.step_cases benchmark.step_rows benchmark.step_sizes", never=STEP.never
+    ),
+    "benchmark.step_rows": Rule(
+        "benchmark.isolated benchmark.step_cases benchmark.step_sizes train.checkpoint train.flops",
+        never=STEP.never,
+    ),
+    "benchmark.step_sizes": Rule("benchmark.machine benchmark.step_cases", never=STEP.never),
     "benchmark.stream": Rule(
         "benchmark.machine benchmark.rounds benchmark.stream_cases benchmark.stream_kills benchmark.stream_plan "
         "benchmark.stream_rows benchmark.stream_shards benchmark.table train.cluster",
@@ -338,7 +343,8 @@ from sclip.benchmark.step_cases import SMALL_NAME, Case, Ours, add_small_model
 
 torch.set_num_threads(1)
 add_small_model()
-step = Ours(Case(SMALL_NAME, 4, torch.device("cpu"), "fp32", micro_batch=2, kee=True))
+step = Ours(Case(SMALL_NAME, 4, "cpu", "fp32", parts=2, kee=True))
+step.load(4)
 before = step.model.kee.projection.weight.clone()
 step()
 sclip.train.checkpoint.save({str(tmp_path / "saved")!r}, step.model, step.optimizer, {{}})
