@@ -94,9 +94,10 @@ def outcome_of(row: Row, limit_s: float, on_round: Callable[[int], None] = lambd
     context.set_forkserver_preload([getattr(row.measure, "func", row.measure).__module__])
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_in_process, args=(sender, row.measure, row.case, row.rounds))
-    deadline, number = time.monotonic() + limit_s, 0
     figures: Figures = {}
-    process.start()
+    number = 0
+    process.start()  # the first time, this waits for the imports
+    deadline = time.monotonic() + limit_s
     sender.close()
     try:
         while receiver.poll(max(0.0, deadline - time.monotonic())):

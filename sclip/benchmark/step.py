@@ -109,7 +109,7 @@ def _planned(options: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
     if cuda:
         models = {
             "ViT-B-32": (2 * batch, "MFU 35 %, 50 %"),
-            "ViT-L-14": (max(8, batch // 4), "MFU 45 %, 60 %"),
+            "ViT-L-14": (max(8, batch // 32 * 8), "MFU 45 %, 60 %"),
         }
     rows = rows_of(case, models, options.rounds, options.profile)
     if options.only:

@@ -60,8 +60,9 @@ class Table:
     def show(self, console: Console | Plain) -> None:
         """Print it, with rich's console or `Plain`."""
         rows = [HEAD, *(line.cells for line in self.lines)]
+        column_widths = widths(rows)
         for cells in rows:
-            console.print(padded(cells, widths(rows)), soft_wrap=True)
+            console.print(padded(cells, column_widths), soft_wrap=True)
         self.show_details(console)
 
     def show_details(self, console: Console | Plain) -> None:
