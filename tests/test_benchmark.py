@@ -128,7 +128,7 @@ def test_the_table_is_the_same_lines_with_a_table_library_and_without(
 ) -> None:
     rows = [
         Line("a step", "a peer", "1.0 x", "1.07 x", {"s": [1.0]}, "more of it"),
-        Line("b", "", "", "no", {}, "why"),
+        Line("b", "", "", "no", {}, traceback="why"),
     ]
     table = Table(rows, {"torch": "2"})
     console = Console(file=io.StringIO(), width=20, highlight=False)

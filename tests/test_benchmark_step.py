@@ -101,7 +101,7 @@ def test_a_row_says_how_it_ended_and_the_next_one_is_measured() -> None:
         "silent": "not measured: it reported no figures",
         "good": "2 rounds",
     }
-    assert 'raise ValueError("first line' in lines["failing"].details
+    assert 'raise ValueError("first line' in lines["failing"].traceback
     assert (lines["good"].figures, lines["good"].details) == ({"s": [1.0, 1.0]}, "details of a case")
 
 
@@ -121,7 +121,7 @@ def test_a_row_that_hangs_ends_with_its_children_and_keeps_the_rounds_it_finishe
 
 def test_rows_for_which_no_time_is_left_say_so() -> None:
     found = [line.found for line in measure_rows([row(good), row(failing)], seconds=3)]
-    assert found == ["not measured: the 3 s for all rows were over"] * 2
+    assert found == ["not measured: no time was left for it"] * 2
 
 
 def test_a_row_is_compared_with_an_earlier_one_if_that_was_measured() -> None:

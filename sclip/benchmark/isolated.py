@@ -55,11 +55,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a process reported: figures, and details or, with an `error`, a traceback."""
+    """What a process reported; `error` is empty where the row was measured to its end."""
 
     figures: Figures
-    details: str
-    error: str
+    details: str = ""
+    error: str = ""
+    traceback: str = ""
 
 
 def measure_rows(
@@ -71,8 +72,7 @@ def measure_rows(
     for row in rows:
         left_s = deadline - time.monotonic()
         if left_s < _SHORTEST_S:
-            found = f"not measured: the {seconds:.0f} s for all rows were over"
-            yield Line(row.what, row.peer, row.wanted, found, {})
+            yield Line(row.what, row.peer, row.wanted, "not measured: no time was left for it", {})
             continue
         compared = measured.get(row.compared_with, {})
         case = row.adapt(row.case, compared) if compared else row.case
@@ -84,7 +84,7 @@ def measure_rows(
             found = row.words(outcome.figures, compared)
             if outcome.error:
                 found += f"; not all rounds: {outcome.error}"
-        yield Line(row.what, row.peer, row.wanted, found, outcome.figures, outcome.details)
+        yield Line(row.what, row.peer, row.wanted, found, outcome.figures, outcome.details, outcome.traceback)
 
 
 def outcome_of(row: Row, limit_s: float, on_round: Callable[[int], None] = lambda _: None) -> Outcome:
@@ -102,17 +102,16 @@ def outcome_of(row: Row, limit_s: float, on_round: Callable[[int], None] = lambd
     try:
         while receiver.poll(max(0.0, deadline - time.monotonic())):
             try:
-                kind, content, details = receiver.recv()
+                message = receiver.recv()
             except EOFError:
                 process.join(_SHORTEST_S)
-                return Outcome(figures, "", _ending(process.exitcode))
-            if kind == "round":
-                figures, number = content, number + 1
-                on_round(number)
-            else:
+                return Outcome(figures, error=_ending(process.exitcode))
+            if isinstance(message, Outcome):
                 process.join(_SHORTEST_S)
-                return Outcome(figures, details, content)
-        return Outcome(figures, "", f"stopped after {limit_s:.0f} s")
+                return replace(message, figures=figures)
+            figures, number = message, number + 1
+            on_round(number)
+        return Outcome(figures, error=f"stopped after {limit_s:.0f} s")
     finally:
         _kill(process)
 
@@ -121,11 +120,10 @@ def _in_process(sender: Connection, measure: Callable[..., str], case: Any, roun
     os.setsid()  # one group with the processes that it starts, a compiler's for instance
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        details = measure(case, rounds, lambda figures: sender.send(("round", figures, "")))
+        outcome = Outcome({}, details=measure(case, rounds, sender.send))
     except Exception as error:  # whatever it is, it is this row's text
-        sender.send(("end", _first_line(error), traceback.format_exc()))
-    else:
-        sender.send(("end", "", details))
+        outcome = Outcome({}, error=_first_line(error), traceback=traceback.format_exc())
+    sender.send(outcome)
 
 
 def _end_with_parent() -> None:

@@ -30,7 +30,9 @@ class Line:
     found: str
     figures: Mapping[str, Sequence[float]]
     details: str = ""
-    """More lines about what was measured; the traceback of a row that failed."""
+    """More lines about what was measured."""
+    traceback: str = ""
+    """Of a row that failed; not printed."""
 
     @property
     def cells(self) -> tuple[str, str, str, str]:
@@ -66,11 +68,11 @@ class Table:
         self.show_details(console)
 
     def show_details(self, console: Console | Plain) -> None:
-        """Print what follows the rows: the machine, and the details of the rows that were measured."""
+        """Print what follows the rows: the machine, and their details."""
         for name, value in self.made_on.items():
             console.print(f"{name:<18}{value}", soft_wrap=True)
         for line in self.lines:
-            if line.figures and line.details:
+            if line.details:
                 console.print(line.details, soft_wrap=True)
 
 
