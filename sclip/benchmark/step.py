@@ -1,112 +1,154 @@
 """The training step beside its peers: time, operations, memory, and how long a checkpoint holds it up.
 
 `python jobs/benchmark.py step`, or `python -m sclip.benchmark.step` where only torch and open_clip are installed. On a
-CPU a small ViT stands for the models whose rows need a GPU; what cannot be measured here says so.
+GPU ViT-B/32 and ViT-L/14 are measured, with batches as large as its memory allows; on a CPU a small ViT. Each row has a
+process of its own, and is printed and written as soon as it is measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-import torch
-
+from sclip.benchmark.isolated import Row, measure_rows, outcome_of
 from sclip.benchmark.machine import machine
 from sclip.benchmark.rounds import BenchmarkError
-from sclip.benchmark.step_cases import SMALL_NAME, Case, add_small_model
-from sclip.benchmark.step_profile import profiled
-from sclip.benchmark.step_rows import arithmetic, faster, line, peak_memory, stall, utilisation
-from sclip.benchmark.table import Plain, Table
+from sclip.benchmark.table import HEAD, Plain, Table, markdown, padded, widths
 
 ROWS_ON_CPU, ROWS_ON_GPU = 32, 2048
-TRAIN_ONE_EPOCH = "open_clip_train's train_one_epoch"
 
 
 def add_arguments(arguments: argparse.ArgumentParser) -> None:
     """Declare what this benchmark takes."""
-    arguments.add_argument("--rounds", type=int, default=5, help="measured rounds (default: 5)")
-    arguments.add_argument(
+    add = arguments.add_argument
+    add("--rounds", type=int, default=5, help="measured rounds (default: 5)")
+    add(
         "--rows",
         type=int,
-        default=ROWS_ON_GPU if torch.cuda.is_available() else ROWS_ON_CPU,
-        help=f"batch of the step times (default: {ROWS_ON_CPU}, on a GPU {ROWS_ON_GPU})",
+        help=f"batch of the step times, on a GPU at most (default: {ROWS_ON_CPU}, on a GPU {ROWS_ON_GPU})",
     )
-    arguments.add_argument(
+    add("--seconds", type=float, default=float("inf"), help="time for all rows (default: no limit)")
+    add(
+        "--only",
+        action="append",
+        metavar="TEXT",
+        help="measure the rows with this text in their name; may be repeated",
+    )
+    add(
         "--profile",
         type=Path,
         metavar="DIR",
         help="profile a step with negatives and KEE, and write its trace",
     )
+    of_step = arguments.add_argument_group("the plain step of every row")
+    of_step.add_argument(
+        "--precision", choices=("fp32", "bf16"), help="default: bf16 on a GPU, fp32 on a CPU"
+    )
+    of_step.add_argument("--compile", action="store_true", help="train.compile=true")
+    of_step.add_argument(
+        "--checkpointing",
+        choices=("none", "block", "selective"),
+        default="none",
+        help="train.activation_checkpointing",
+    )
+    of_step.add_argument(
+        "--sharding", choices=("none", "ddp", "fsdp"), default="none", help="train.sharding, over one rank"
+    )
 
 
-def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
-    """Measure all rows; raises BenchmarkError for what the user can put right."""
-    if options.rows < 4 or options.rows % 4 or options.rounds < 1:
-        raise BenchmarkError("--rows: a multiple of 4; --rounds: 1 or more")
-    cuda, rounds = torch.cuda.is_available(), options.rounds
+def run(
+    options: argparse.Namespace,
+    on_round: Callable[[int], None],
+    on_row: Callable[[str], None] = lambda _: None,
+) -> Table:
+    """Measure all rows, and give each to `on_row` as text; raises BenchmarkError for what the user can put right."""
+    started = time.monotonic()
+    rows, shown = _planned(options)
+    column_widths = widths([HEAD, *((row.what, row.peer, row.wanted, "") for row in rows)])
+    table = Table([], shown)
+    on_row(padded(HEAD, column_widths))
+    left_s = options.seconds - (time.monotonic() - started)
+    for line in measure_rows(rows, left_s, on_round):
+        table.lines.append(line)
+        if options.json:
+            _write(options.json, table)
+        on_row(padded(line.cells, column_widths))
+    return table
+
+
+def _planned(options: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
+    """Return the rows that are asked for, and what they will be measured on."""
+    if options.rounds < 1 or (options.rows is not None and (options.rows < 8 or options.rows % 8)):
+        raise BenchmarkError("--rows: a multiple of 8; --rounds: 1 or more")
+    # Not at the top: printing the table of a file needs no torch.
+    import torch
+
+    from sclip.benchmark.step_cases import SMALL_NAME, Case
+    from sclip.benchmark.step_plan import rows_of
+    from sclip.benchmark.step_rows import device
+
+    cuda = torch.cuda.is_available()
+    batch = options.rows or (ROWS_ON_GPU if cuda else ROWS_ON_CPU)
+    case = Case(
+        model="ViT-B-32" if cuda else SMALL_NAME,
+        rows=batch,
+        device="cuda" if cuda else "cpu",
+        precision=options.precision or ("bf16" if cuda else "fp32"),
+        compile=options.compile,
+        checkpointing=options.checkpointing,
+        sharding=options.sharding,
+    )
+    models = {SMALL_NAME: (batch, "")}
     if cuda:
-        case = Case("ViT-B-32", options.rows, torch.device("cuda"), "bf16")
-        memory, part = replace(case, model="ViT-L-14", rows=256, kee=True), 32
-    else:
-        torch.set_num_threads(1)
-        add_small_model()
-        case = Case(SMALL_NAME, options.rows, torch.device("cpu"), "fp32")
-        memory, part = replace(case, rows=2 * options.rows, kee=True), options.rows // 4
-    full = replace(case, full=True)
-    base, large = (replace(case, model=m, rows=n) for m, n in (("ViT-B-32", 4096), ("ViT-L-14", 512)))
-    above = "" if cuda else ", above model, gradients and moments"
-    lines = [
-        line("step, 77 tokens", TRAIN_ONE_EPOCH, "1.0 x, 1.15 x", lambda: faster(full, rounds, on_round)),
-        line("step, COCO's lengths", TRAIN_ONE_EPOCH, "", lambda: faster(case, rounds, on_round)),
-        line(
-            "one negative and KEE", "arithmetic of the operations", "within 1.08, 1.03",
-            lambda: arithmetic(case, rounds, on_round),
-        ),
-        line(
-            "MFU, ViT-B-32, batch 4096, bf16, COCO's lengths", "peak of the device", "35 %, 50 %",
-            lambda: utilisation(base, rounds),
-        ),
-        line(
-            "MFU, ViT-L-14, batch 512, bf16, COCO's lengths", "peak of the device", "45 %, 60 %",
-            lambda: utilisation(large, rounds),
-        ),
-        line(
-            f"peak memory, {memory.model}, batch {memory.rows} by {part}{above}", "the batch whole",
-            "a third, a quarter", lambda: peak_memory(memory, part),
-        ),
-        line(
-            "checkpoint, training stands still", "synchronous DCP", "a tenth, a fiftieth",
-            lambda: stall(replace(case, kee=True), rounds),
-        ),
-    ]  # fmt: skip
-    profile = profiled(replace(case, kee=True), options.profile) if options.profile else ""
-    shown = {
-        "device": torch.cuda.get_device_name() if cuda else "CPU, one thread",
-        "model": f"{case.model}, batch {case.rows}, {case.precision}",
-    }
-    return Table(lines, profile, shown | machine(["torch", "open_clip_torch"]))
+        models = {
+            "ViT-B-32": (2 * batch, "MFU 35 %, 50 %"),
+            "ViT-L-14": (max(8, batch // 32 * 8), "MFU 45 %, 60 %"),
+        }
+    rows = rows_of(case, models, options.rounds, options.profile)
+    if options.only:
+        rows = [row for row in rows if any(text in row.what for text in options.only)]
+        if not rows:
+            raise BenchmarkError(f"--only: no row is named so: {', '.join(options.only)}")
+    shown = outcome_of(replace(rows[0], measure=device, case=case), 60)
+    of_device = json.loads(shown.details) if not shown.error else {"device": f"not known: {shown.error}"}
+    return rows, of_device | machine(["torch", "open_clip_torch"])
+
+
+def _write(path: Path, table: Table) -> None:
+    """Replace the file at once, so that it is whole whenever this process ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(json.dumps(table.to_json(), indent=1) + "\n")
+    os.replace(unfinished, path)
 
 
 def main(argv: list[str]) -> int:
-    """Print the table where no table library is; 0, or 2 where it cannot be measured or the usage is wrong."""
+    """Print each row as it is measured; 0, or 2 where nothing can be measured or the usage is wrong."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add_arguments(parser)
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures of every round")
-    given = parser.parse_args(argv)
+    parser.add_argument(
+        "--table", type=Path, metavar="JSON", help="print the Markdown table of such a file instead"
+    )
+    options = parser.parse_args(argv)
     try:
-        table = run(given, lambda _: None)
-    except BenchmarkError as error:
+        if options.table:
+            print(markdown(json.loads(options.table.read_text())))
+            return 0
+        table = run(options, lambda _: None, partial(print, flush=True))
+    except (BenchmarkError, OSError, ValueError) as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 2
-    if given.json:
-        given.json.write_text(json.dumps(table.to_json(), indent=1) + "\n")
-    table.show(Plain())
+    table.show_details(Plain())
     return 0
 
 

@@ -1,24 +1,26 @@
-"""What the benchmark of a step runs: a batch of random pictures and captions, our step, and open_clip's own.
+"""What the benchmark of a step runs: a batch of random images and captions, our step, and open_clip's own.
 
-Captions have the lengths of COCO's (13 tokens, deviation 3.4, start and end included) or fill the context; their words
-are random, which changes nothing of what is computed. No Ray, spaCy or table library: this runs where torch and
-open_clip do.
+Captions are as long as COCO's (13 tokens, deviation 3.4, start and end included) or fill the context; their words are
+random, which does not change how much is computed. Needs torch and open_clip alone: no Ray, spaCy or table library.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
+import os
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import open_clip
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -27,9 +29,10 @@ from sclip.model import build_model, image_size
 from sclip.model.packing import pack
 from sclip.train.flops import StepFlops
 from sclip.train.optimizer import make_optimizer
+from sclip.train.sharding import apply
 from sclip.train.step import TrainStep
 
-__all__ = ["SMALL_NAME", "Case", "Ours", "add_small_model", "columns_of", "peer"]
+__all__ = ["SMALL_NAME", "Case", "Ours", "Peer", "add_small_model", "columns_of", "process_group"]
 
 SMALL_NAME = "benchmark-vit"
 SMALL = {
@@ -37,32 +40,41 @@ SMALL = {
     "vision_cfg": {"image_size": 112, "patch_size": 16, "width": 256, "layers": 6},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 256, "heads": 4, "layers": 6},
 }
-"""A ViT that two cores train a batch of in a second."""
+"""A ViT small enough for two cores to train a batch in a second."""
 
 CONTEXT, START, END = 77, 49406, 49407
 COCO_TOKENS, COCO_DEVIATION = 13.0, 3.4
-"""Of the captions of val2017 in CLIP's tokens."""
+"""Mean and deviation of the lengths of val2017's captions, in CLIP's tokens."""
 NEGATIVES, TRIPLES = 0.8, (1, 4)
-"""Share of captions with a negative, and fewest and most triples of one: about COCO's."""
+"""Share of captions with a negative, and fewest and most triples of a caption: about COCO's."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One model, batch and precision."""
+    """A model, its batch, and how the step is computed."""
 
     model: str
     rows: int
-    device: torch.device
+    """Batch size; on a GPU the most that is wanted, where `sized_by_memory`."""
+    device: Literal["cpu", "cuda"]
     precision: Literal["fp32", "bf16"]
-    micro_batch: int = 0
+    sized_by_memory: bool = True
+    """On a GPU, look how many rows its free memory holds."""
+    parts: int = 1
+    """Equal parts that the batch is computed in (GradCache)."""
     kee: bool = False
-    """With one negative for most captions, too."""
+    """With the knowledge encoder, and one negative for most captions."""
     full: bool = False
     """Captions fill the context."""
+    compile: bool = False
+    checkpointing: Literal["none", "block", "selective"] = "none"
+    """Activation checkpointing."""
+    sharding: Literal["none", "ddp", "fsdp"] = "none"
+    """Other than none: over a process group of one rank."""
 
 
 def add_small_model() -> None:
-    """Let open_clip know the small model by its name."""
+    """Register the small model with open_clip under its name."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, f"{SMALL_NAME}.json").write_text(json.dumps(SMALL))
         open_clip.add_model_config(folder)
@@ -97,30 +109,56 @@ def columns_of(case: Case, seed: int = 0) -> dict[str, NDArray[Any]]:
     return columns
 
 
+@contextlib.contextmanager
+def process_group(case: Case) -> Iterator[None]:
+    """Make this process the only rank of a process group, where the case is sharded."""
+    if case.sharding == "none":
+        yield
+        return
+    for backend in ("GLOO", "NCCL"):
+        os.environ.setdefault(f"{backend}_SOCKET_IFNAME", "lo")
+    backend = "nccl" if case.device == "cuda" else "gloo"
+    store = dist.HashStore()  # type: ignore[attr-defined]
+    dist.init_process_group(backend, store=store, rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
 class Ours:
     """Our training step on one batch, which lies on the device."""
 
     def __init__(self, case: Case) -> None:
-        """Build the model from random weights."""
+        """Build the model from random weights; `load` must follow."""
+        self.case, self._device = case, torch.device(case.device)
         width = open_clip.get_model_config(case.model)["text_cfg"]["width"]
-        config = Config(
+        sharding: Literal["ddp", "fsdp"] = "ddp" if case.sharding == "ddp" else "fsdp"
+        train = TrainConfig(
+            precision=case.precision, compile=case.compile, activation_checkpointing=case.checkpointing,
+            sharding=sharding,
+        )  # fmt: skip
+        self._config = Config(
             model=ModelConfig(name=case.model, kee=KEEConfig(enabled=case.kee, heads=width // 64)),
             loss=LossConfig(negatives="semantic" if case.kee else "none"),
-            train=TrainConfig(batch_size=case.rows, micro_batch=case.micro_batch, precision=case.precision),
-        )  # fmt: skip
+            train=train,
+        )
         torch.manual_seed(0)
-        model = build_model(config.model)
-        columns = columns_of(case)
-        self.flops = StepFlops(model, config)(columns)
+        with self._device:  # random weights of hundreds of millions of parameters take seconds on a CPU
+            model = build_model(self._config.model)
+        self._count = StepFlops(model, self._config)
+        self.model = apply(model, train, self._device)
+        self.optimizer = make_optimizer(self.model, train)
+
+    def load(self, rows: int) -> None:
+        """Make a batch of so many rows the one to train on."""
+        columns = columns_of(replace(self.case, rows=rows))
+        self.flops = self._count(columns)
         """Operations of a step."""
-        model = model.to(case.device)
-        self.model, self.optimizer = model, make_optimizer(model, config.train)
-        self._step = TrainStep(model, self.optimizer, config)
-        parts = case.rows // case.micro_batch if case.micro_batch else 1
-        packed = pack(columns, parts)
+        micro_batch = rows // self.case.parts if self.case.parts > 1 else 0
+        train = replace(self._config.train, batch_size=rows, micro_batch=micro_batch)
+        self._step = TrainStep(self.model, self.optimizer, replace(self._config, train=train))
         self._batch = {
-            name: torch.from_numpy(np.ascontiguousarray(column)).to(case.device)
-            for name, column in packed.items()
+            name: torch.from_numpy(np.ascontiguousarray(column)).to(self._device)
+            for name, column in pack(columns, self.case.parts).items()
         }
 
     def __call__(self) -> None:
@@ -128,37 +166,49 @@ class Ours:
         self._step(self._batch, 0.5)
 
 
-def peer(case: Case, steps: int) -> Callable[[], None]:
-    """Return `open_clip_train.train.train_one_epoch` over some batches, with the optimizer of its main program."""
-    from open_clip_train.train import train_one_epoch  # type: ignore[import-untyped]
+class Peer:
+    """`open_clip_train.train.train_one_epoch` on one batch, with the optimizer of its main program."""
 
-    logging.getLogger().setLevel(logging.ERROR)
-    torch.manual_seed(0)
-    model = open_clip.create_model(case.model, output_dict=True, device=case.device)
-    columns = columns_of(case)
-    image = torch.from_numpy(columns["image"]).to(case.device).float().div_(255)
-    text = torch.from_numpy(columns["text"]).long().to(case.device)
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    decayed = [p for name, p in named if p.ndim >= 2]
-    kept = [p for name, p in named if p.ndim < 2]
-    optimizer = torch.optim.AdamW(
-        [{"params": kept, "weight_decay": 0.0}, {"params": decayed, "weight_decay": 0.1}],
-        lr=2e-6,
-        betas=(0.9, 0.98),
-        eps=1e-6,
-    )
-    args = argparse.Namespace(
-        device=str(case.device), precision="amp_bf16" if case.precision == "bf16" else "fp32", distill=False,
-        accum_freq=1, skip_scheduler=True, horovod=False, grad_clip_norm=1.0, log_every_n_steps=1 << 30, wandb=False,
-        batch_size=case.rows, world_size=1, rank=0, local_rank=0, distributed=False, log_local=False,
-    )  # fmt: skip
-    data = {"train": _Data(image, text, steps)}
-    loss = open_clip.ClipLoss()
-    return lambda: train_one_epoch(model, data, loss, 0, optimizer, None, None, None, args)
+    def __init__(self, case: Case) -> None:
+        """Build the model from random weights; `load` must follow."""
+        logging.getLogger().setLevel(logging.ERROR)
+        self.case, self._device = case, torch.device(case.device)
+        torch.manual_seed(0)
+        with self._device:
+            self._model = open_clip.create_model(case.model, output_dict=True, device=case.device)
+        named = [(name, p) for name, p in self._model.named_parameters() if p.requires_grad]
+        decayed = [p for name, p in named if p.ndim >= 2]
+        kept = [p for name, p in named if p.ndim < 2]
+        self._optimizer = torch.optim.AdamW(
+            [{"params": kept, "weight_decay": 0.0}, {"params": decayed, "weight_decay": 0.1}],
+            lr=2e-6,
+            betas=(0.9, 0.98),
+            eps=1e-6,
+        )
+
+    def load(self, rows: int) -> None:
+        """Make a batch of so many rows the one to train on."""
+        columns = columns_of(replace(self.case, rows=rows))
+        image = torch.from_numpy(columns["image"]).to(self._device).float().div_(255)
+        self._batch = (image, torch.from_numpy(columns["text"]).long().to(self._device))
+
+    def __call__(self, steps: int = 1) -> None:
+        """Train an epoch of so many steps, each on the same batch."""
+        from open_clip_train.train import train_one_epoch  # type: ignore[import-untyped]
+
+        image, text = self._batch
+        args = argparse.Namespace(
+            device=self.case.device, precision="amp_bf16" if self.case.precision == "bf16" else "fp32",
+            distill=False, accum_freq=1, skip_scheduler=True, horovod=False, grad_clip_norm=1.0,
+            log_every_n_steps=1 << 30, wandb=False, batch_size=len(image), world_size=1, rank=0, local_rank=0,
+            distributed=False, log_local=False,
+        )  # fmt: skip
+        data = {"train": _Epoch(image, text, steps)}
+        train_one_epoch(self._model, data, open_clip.ClipLoss(), 0, self._optimizer, None, None, None, args)
 
 
-class _Data:
-    """A data source of one batch several times, as that function wants it."""
+class _Epoch:
+    """The data source that `train_one_epoch` expects: one batch several times."""
 
     def __init__(self, image: Tensor, text: Tensor, times: int) -> None:
         self.batch = (image, text)

@@ -1,4 +1,4 @@
-"""Which operations a training step spends its time in: a trace for a viewer, and the ones that count as text."""
+"""Which kernels a training step spends its time in, and how long the GPU waits: as a trace and as text."""
 
 from __future__ import annotations
 
@@ -10,42 +10,76 @@ from typing import Any
 
 from torch.profiler import profile
 
-from sclip.benchmark.step_cases import Case, Ours
-from sclip.benchmark.step_rows import wait
+from sclip.benchmark.isolated import Figures, Report
+from sclip.benchmark.step_cases import Case, Ours, process_group
+from sclip.benchmark.step_rows import prepare, wait
+from sclip.benchmark.step_sizes import fit
 
-__all__ = ["busy_us", "kernels", "profiled"]
+__all__ = ["gaps", "kernels", "profiled", "profiled_words"]
 
-STEPS, SHOWN = 3, 12
+STEPS, SHOWN, LONG_US = 3, 15, 20
+TRACE = "step-trace.json.gz"
 
 
-def profiled(case: Case, folder: Path) -> str:
-    """Write the trace of some steps into a folder; return the operations, or kernels of a GPU, that take the time."""
-    ours = Ours(case)
-    ours()
-    wait(case.device)
-    folder.mkdir(parents=True, exist_ok=True)
-    with profile() as found:
-        started = time.perf_counter()
-        for _ in range(STEPS):
-            ours()
-        wait(case.device)
-        elapsed_us = 1e6 * (time.perf_counter() - started)
-    trace = folder / "step.json"
-    found.export_chrome_trace(str(trace))
+def profiled(case: Case, rounds: int, report: Report, folder: Path) -> str:
+    """Write the trace of some steps into a folder; return the operations, on a GPU the kernels, that take the time."""
+    prepare(case)
+    with process_group(case):
+        ours = Ours(case)
+        rows = fit([ours], case)
+        seconds = _seconds(ours)
+        with profile() as profiler:
+            _seconds(ours)
+        folder.mkdir(parents=True, exist_ok=True)
+        profiler.export_chrome_trace(str(folder / TRACE))
     took: Counter[str] = Counter()
-    gaps = ""
-    if case.device.type == "cuda":
-        on_device = kernels(found.events())
+    figures: dict[str, list[float]] = {"rows": [rows], "step_s": [seconds / STEPS]}
+    tail = ""
+    if case.device == "cuda":
+        on_device = kernels(profiler.events())
+        if not on_device:
+            raise RuntimeError("the profiler saw no kernel of the GPU")
         for event in on_device:
             took[event.name] += event.time_range.elapsed_us()
-        busy = busy_us((event.time_range.start, event.time_range.end) for event in on_device)
-        gaps = f"\n{1 - busy / elapsed_us:7.1%}  of the time no kernel runs"
+        waits = gaps((event.time_range.start, event.time_range.end) for event in on_device)
+        span = max(e.time_range.end for e in on_device) - min(e.time_range.start for e in on_device)
+        long = [wait_us for wait_us in waits if wait_us > LONG_US]
+        figures |= {
+            # Kernels take as long under the profiler as without it; launching them does not.
+            "idle": [max(0.0, 1 - (span - sum(waits)) / (1e6 * seconds))],
+            "idle_profiled": [sum(waits) / span],
+            "longest_gap_us": [max(waits, default=0.0)],
+            "kernels": [len(on_device) / STEPS],
+            "long_gaps": [len(long) / STEPS],
+        }
+        tail = (
+            f"\n{len(on_device) / STEPS:.0f} kernels a step; under the profiler {len(long) / STEPS:.0f} gaps of more "
+            f"than {LONG_US} us, the longest {max(waits, default=0.0):.0f} us"
+        )
     else:
-        for event in found.key_averages():
+        for event in profiler.key_averages():
             took[event.key] += event.self_cpu_time_total
-    head = f"profile of a step with negatives and KEE ({trace}): {elapsed_us / 1e3 / STEPS:.1f} ms\n"
+    report(figures)
     total = sum(took.values())
-    return head + "\n".join(f"{us / total:7.1%}  {name}" for name, us in took.most_common(SHOWN)) + gaps
+    head = f"profile of a step of {1e3 * seconds / STEPS:.1f} ms, {case.model}, batch {rows} ({folder / TRACE}):\n"
+    return head + "\n".join(f"{us / total:7.1%}  {name[:150]}" for name, us in took.most_common(SHOWN)) + tail
+
+
+def profiled_words(figures: Figures, _: Figures) -> str:
+    """Return how long the step takes, and for what share of it no kernel runs."""
+    step = f"{1e3 * figures['step_s'][0]:.1f} ms, batch {figures['rows'][0]:.0f}"
+    return (
+        f"no kernel runs {figures['idle'][0]:.1%} of {step}" if "idle" in figures else f"operations of {step}"
+    )
+
+
+def _seconds(ours: Ours) -> float:
+    wait(ours.case)
+    started = time.perf_counter()
+    for _ in range(STEPS):
+        ours()
+    wait(ours.case)
+    return time.perf_counter() - started
 
 
 def kernels(events: Iterable[Any]) -> list[Any]:
@@ -53,10 +87,12 @@ def kernels(events: Iterable[Any]) -> list[Any]:
     return [e for e in events if e.device_type.name == "CUDA" and not e.is_user_annotation]
 
 
-def busy_us(intervals: Iterable[tuple[float, float]]) -> float:
-    """Return the time in which at least one interval (start, end) runs; those of several streams overlap."""
-    busy, until = 0.0, float("-inf")
+def gaps(intervals: Iterable[tuple[float, float]]) -> list[float]:
+    """Return the times between intervals (start, end) in which none runs; those of several streams overlap."""
+    waits: list[float] = []
+    until: float | None = None
     for start, end in sorted(intervals):
-        busy += max(0.0, end - max(start, until))
-        until = max(until, end)
-    return busy
+        if until is not None and start > until:
+            waits.append(start - until)
+        until = end if until is None else max(until, end)
+    return waits

@@ -1,204 +1,235 @@
-"""What the benchmark of a step measures, a function a row: time against the peer's, MFU, memory, checkpoints.
+"""What the benchmark of a step measures, a pair of functions for each kind of row.
 
-A case goes in; what was found in words, and the figures of every round, come out. The two sides of a ratio run in turns
-on the same device.
+The first takes a case and reports figures after every round; the second says in words what they mean. The two sides of
+a ratio run in turns on the same device.
 """
 
 from __future__ import annotations
 
-import ctypes
-import gc
-import multiprocessing
+import json
 import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from statistics import median
 
 import torch
 from torch.distributed.checkpoint import state_dict_saver
 from torch.distributed.checkpoint.state_dict import get_state_dict
 
-from sclip.benchmark.machine import memory_bytes
-from sclip.benchmark.step_cases import Case, Ours, add_small_model, peer
-from sclip.benchmark.table import Found, Line
-from sclip.train import checkpoint
+from sclip.benchmark.isolated import Figures, Report
+from sclip.benchmark.step_cases import Case, Ours, Peer, add_small_model, process_group
+from sclip.benchmark.step_sizes import fit, peak_bytes
+from sclip.train.checkpoint import Saver
 from sclip.train.flops import peak_flops
 
-__all__ = ["arithmetic", "faster", "line", "peak_memory", "stall", "utilisation", "wait"]
+__all__ = [
+    "arithmetic", "arithmetic_words", "device", "faster", "faster_words", "matmul", "matmul_words", "prepare", "speed",
+    "speed_words", "stall", "stall_words", "wait",
+]  # fmt: skip
 
-STEPS_ON_GPU = 10
-"""Steps of a round there: what the peer does once an epoch (it reads the loss, and logs it) would count in each."""
-
-
-def line(what: str, peer: str, wanted: str, measure: Callable[[], Found]) -> Line:
-    """Measure a row; where it does not fit into memory the row says so, and the ones after it are measured."""
-    try:
-        found, figures = measure()
-    except torch.OutOfMemoryError as error:
-        found, figures = f"not measured: {str(error).partition('. ')[0]}", {}
-    except BrokenProcessPool:
-        found, figures = "not measured: its process was killed, as one is that takes too much memory", {}
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()  # the rows of memory run in processes of their own
-    return Line(what, peer, wanted, found, figures)
+STEPS_BESIDE_PEER, STEPS_ALONE = 10, 4
+"""Steps of a round on a GPU; the peer reads its loss and logs it once a round, which would count in each."""
+SIDE_ON_GPU, SIDE_ON_CPU = 8192, 1024
+"""Of the square matrices whose product is measured."""
 
 
-def faster(case: Case, rounds: int, on_round: Callable[[int], None]) -> Found:
-    """Return how many times as fast as open_clip's our step is."""
-    steps = _steps(case)
-    seconds = in_turns(
-        {"ours_s": _times(Ours(case), steps), "peer_s": peer(case, steps)}, rounds, case.device, on_round
-    )
-    ratios = [theirs / own for own, theirs in zip(*seconds.values(), strict=True)]
-    return f"{_spread(ratios)} x as fast", {name: [s / steps for s in of] for name, of in seconds.items()}
-
-
-def arithmetic(case: Case, rounds: int, on_round: Callable[[int], None]) -> Found:
-    """Return how the time that a negative and the KEE add stands to the operations that they add."""
-    steps = _steps(case)
-    plain, more = Ours(case), Ours(replace(case, kee=True))
-    timed = {"plain_s": _times(plain, steps), "more_s": _times(more, steps)}
-    seconds = in_turns(timed, rounds, case.device, on_round)
-    ratios = [b / a for a, b in zip(*seconds.values(), strict=True)]
-    flops = more.flops / plain.flops
-    over = [ratio / flops for ratio in ratios]
-    return (
-        f"{median(ratios):.2f} x the time, {flops:.2f} x the operations: {_spread(over)}",
-        {name: [s / steps for s in of] for name, of in seconds.items()}
-        | {"operations": [flops], "over": over},
-    )
-
-
-def utilisation(case: Case, rounds: int) -> Found:
-    """Return the share of the device's peak that the operations of our step are."""
-    peak = None
-    if case.device.type == "cuda":
-        peak = peak_flops(torch.cuda.get_device_name(), case.precision)
-    if peak is None:
-        return "not measured: needs a GPU whose peak is known", {}
-    steps, ours = _steps(case), Ours(case)
-    seconds = in_turns({"step_s": _times(ours, steps)}, rounds, case.device, lambda _: None)["step_s"]
-    found = [ours.flops * steps / s / peak for s in seconds]
-    return f"{_spread([100 * share for share in found])} %", {
-        "mfu": found,
-        "step_s": [s / steps for s in seconds],
-    }
-
-
-def peak_memory(case: Case, micro_batch: int) -> Found:
-    """Return the peak of a batch in parts against the same batch whole, each in a process of its own."""
-    whole, parts = (_in_a_process(replace(case, micro_batch=rows)) for rows in (0, micro_batch))
-    return f"{parts / whole:.2f} of {whole / 1e9:.2f} GB", {"whole_bytes": [whole], "parts_bytes": [parts]}
-
-
-def _in_a_process(case: Case) -> int:
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_peak_bytes, case).result()
-
-
-def _peak_bytes(case: Case) -> int:
-    """Return what a step takes at most: all of it on a GPU; on a CPU what it adds to model, gradients and moments."""
-    cuda = case.device.type == "cuda"
-    if not cuda:
+def prepare(case: Case) -> None:
+    """Set up this process for the case."""
+    if case.device == "cpu":
         torch.set_num_threads(1)
         add_small_model()
-    step = Ours(case)
-    step()  # the moments are there from now on
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
-        step()
-        return torch.cuda.max_memory_allocated()
-    ctypes.CDLL(None).malloc_trim(0)
-    before = memory_bytes("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # from here on the peak counts anew
-    step()
-    gradients = sum(p.numel() * p.element_size() for p in step.model.parameters())
-    return memory_bytes("VmHWM") - before - gradients
+    warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # where it is one process
 
 
-def stall(case: Case, rounds: int) -> Found:
-    """Return the time that training stands still for a checkpoint, and how much slower the step beside it is."""
-    ours = Ours(case)
-    ours()
-    saver = checkpoint.Saver()
-    seconds: dict[str, list[float]] = {"synchronous_s": [], "stall_s": [], "step_s": [], "step_beside_s": []}
+def device(case: Case, rounds: int, report: Report) -> str:
+    """Return as JSON, in words, the device of the case; nothing is measured."""
+    if case.device == "cpu":
+        return json.dumps({"device": "CPU, one thread"})
+    free, total = torch.cuda.mem_get_info()
+    memory = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+    return json.dumps(
+        {"device": f"{torch.cuda.get_device_name()}, {memory}", "cuda": str(torch.version.cuda)}
+    )
+
+
+def matmul(case: Case, rounds: int, report: Report) -> str:
+    """Measure the product of large matrices, which no step can be faster than."""
+    prepare(case)
+    side = SIDE_ON_GPU if case.device == "cuda" else SIDE_ON_CPU
+    kind = torch.bfloat16 if case.precision == "bf16" else torch.float32
+    one, other = (torch.randn(side, side, device=case.device, dtype=kind) for _ in range(2))
+    out = torch.empty_like(one)
+    steps = _steps(case, STEPS_BESIDE_PEER)
+    product = partial(torch.matmul, one, other, out=out)
+    for seconds in in_turns({"product": _repeated(product, steps)}, rounds, case):
+        rates = [2 * side**3 * steps / s for s in seconds["product"]]
+        report({"flops_per_s": rates} | _shares_of_peak(case, rates))
+    return ""
+
+
+def matmul_words(figures: Figures, _: Figures) -> str:
+    """Return the operations a second, and the share of the data sheet's peak."""
+    rate = f"{_spread([rate / 1e12 for rate in figures['flops_per_s']])} TFLOP/s"
+    return rate + (f", {100 * median(figures['mfu']):.0f} % of the data sheet's" if "mfu" in figures else "")
+
+
+def speed(case: Case, rounds: int, report: Report) -> str:
+    """Measure our step alone: rows a second, share of the device's peak, and memory."""
+    prepare(case)
+    with process_group(case):
+        ours = Ours(case)
+        rows = fit([ours], case)
+        fixed: dict[str, Sequence[float]] = {"rows": [rows], "operations": [ours.flops]}
+        fixed |= {"peak_bytes": [peak_bytes(ours)]}
+        steps = _steps(case, STEPS_ALONE)
+        for seconds in in_turns({"step": _repeated(ours, steps)}, rounds, case):
+            step_s = [s / steps for s in seconds["step"]]
+            report(fixed | {"step_s": step_s} | _shares_of_peak(case, [ours.flops / s for s in step_s]))
+    return ""
+
+
+def speed_words(figures: Figures, plain: Figures) -> str:
+    """Return MFU, rows a second, memory and batch, with speed and memory as ratios to those of the plain step."""
+    rows, step_s, peak = figures["rows"][0], figures["step_s"], figures["peak_bytes"][0]
+    mfu = f"MFU {_spread([100 * share for share in figures['mfu']], 1)} %, " if "mfu" in figures else ""
+    speed_ratio = memory_ratio = ""
+    if plain:
+        # Rows a second, because the batches may differ.
+        ratio = rows / median(step_s) / (plain["rows"][0] / median(plain["step_s"]))
+        speed_ratio = f" ({ratio:.2f} x plain)"
+        memory_ratio = f" ({peak / plain['peak_bytes'][0]:.2f} x plain)"
+    return (
+        f"{mfu}{rows / median(step_s):,.0f} rows/s{speed_ratio}, peak {peak / 1e9:.2f} GB{memory_ratio}, "
+        f"batch {rows:.0f}"
+    )
+
+
+def faster(case: Case, rounds: int, report: Report) -> str:
+    """Measure our step beside open_clip's, in turns."""
+    prepare(case)
+    with process_group(case):
+        ours, peer = Ours(case), Peer(case)
+        rows, steps = fit([ours, peer], case), _steps(case, STEPS_BESIDE_PEER)
+        sides: dict[str, Callable[[], object]] = {
+            "ours_s": _repeated(ours, steps),
+            "peer_s": partial(peer, steps),
+        }
+        for seconds in in_turns(sides, rounds, case):
+            fixed: dict[str, Sequence[float]] = {"rows": [rows]}
+            report(fixed | {name: [s / steps for s in of] for name, of in seconds.items()})
+    return ""
+
+
+def faster_words(figures: Figures, _: Figures) -> str:
+    """Return how many times as fast as the peer's our step is."""
+    ratios = [peer / ours for ours, peer in zip(figures["ours_s"], figures["peer_s"], strict=True)]
+    return f"{_spread(ratios)} x as fast, batch {figures['rows'][0]:.0f}"
+
+
+def arithmetic(case: Case, rounds: int, report: Report) -> str:
+    """Measure the step with a negative and the knowledge encoder beside the one without, in turns."""
+    prepare(case)
+    with process_group(case):
+        sides = [Ours(replace(case, kee=kee)) for kee in (False, True)]
+        rows, steps = fit(sides, case), _steps(case, STEPS_ALONE)
+        operations = sides[1].flops / sides[0].flops
+        timed = {
+            name: _repeated(side, steps) for name, side in zip(("plain_s", "more_s"), sides, strict=True)
+        }
+        for seconds in in_turns(timed, rounds, case):
+            fixed: dict[str, Sequence[float]] = {"rows": [rows], "operations": [operations]}
+            report(fixed | {name: [s / steps for s in of] for name, of in seconds.items()})
+    return ""
+
+
+def arithmetic_words(figures: Figures, _: Figures) -> str:
+    """Return how the time that a negative and the encoder add stands to the operations that they add."""
+    (operations,) = figures["operations"]
+    ratios = [more / plain for plain, more in zip(figures["plain_s"], figures["more_s"], strict=True)]
+    over = _spread([ratio / operations for ratio in ratios])
+    return f"{median(ratios):.2f} x the time, {operations:.2f} x the operations: {over}, batch {figures['rows'][0]:.0f}"
+
+
+def stall(case: Case, rounds: int, report: Report) -> str:
+    """Measure how long training stands still for a checkpoint, and the step that runs while it is written."""
+    prepare(case)
+    names = ("step_s", "synchronous_s", "stall_s", "step_meanwhile_s")
+    seconds: dict[str, list[float]] = {name: [] for name in names}
 
     def timed(name: str, call: Callable[[], object]) -> None:
-        wait(case.device)
+        wait(case)
         started = time.perf_counter()
         call()
-        wait(case.device)
+        wait(case)
         seconds[name].append(time.perf_counter() - started)
 
-    def synchronous(path: str) -> None:
-        model, optimizer = get_state_dict(ours.model, ours.optimizer)
-        state_dict_saver.save({"model": model, "optimizer": optimizer}, checkpoint_id=path, no_dist=True)
+    with process_group(case), tempfile.TemporaryDirectory() as folder:
+        ours, saver = Ours(case), Saver()
+        rows = fit([ours], case)
 
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # it is one process
+        def synchronous(path: str) -> None:
+            model, optimizer = get_state_dict(ours.model, ours.optimizer)
+            alone = case.sharding == "none"
+            state_dict_saver.save({"model": model, "optimizer": optimizer}, checkpoint_id=path, no_dist=alone)
+
         for number in range(rounds + 1):
-            paths = [f"{folder}/{name}-{number}" for name in ("synchronous", "beside")]
+            paths = [f"{folder}/{name}-{number}" for name in ("synchronous", "meanwhile")]
             timed("step_s", ours)
             timed("synchronous_s", partial(synchronous, paths[0]))
             timed("stall_s", partial(saver.start, paths[1], ours.model, ours.optimizer, {}))
-            timed("step_beside_s", ours)
+            timed("step_meanwhile_s", ours)
             saver.wait()
             for path in paths:
                 shutil.rmtree(path)
-    saver.close()
-    # The first one copies into memory that was never touched.
-    seconds = {name: of[1:] for name, of in seconds.items()}
-    still, slower = (
-        median(seconds["synchronous_s"]),
-        median(seconds["step_beside_s"]) / median(seconds["step_s"]),
-    )
-    found = f"1/{still / median(seconds['stall_s']):.0f} of {still:.2f} s; the step beside it {slower:.2f} x"
-    return found, seconds
+            if number:  # the first one copies into memory that was never touched
+                report({"rows": [rows]} | {name: of[1:] for name, of in seconds.items()})
+        saver.close()
+    return ""
+
+
+def stall_words(figures: Figures, _: Figures) -> str:
+    """Return the stall as a share of a synchronous checkpoint, and how much slower the step meanwhile is."""
+    synchronous, still = median(figures["synchronous_s"]), median(figures["stall_s"])
+    slower = median(figures["step_meanwhile_s"]) / median(figures["step_s"])
+    return f"1/{synchronous / still:.0f} of {synchronous:.2f} s ({still:.3f} s); the step meanwhile {slower:.2f} x"
 
 
 def in_turns(
-    steps: Mapping[str, Callable[[], object]],
-    rounds: int,
-    device: torch.device,
-    on_round: Callable[[int], None],
-) -> dict[str, list[float]]:
-    """Return the seconds of each in each round; two rounds to warm up do not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    names = list(steps)
+    sides: Mapping[str, Callable[[], object]], rounds: int, case: Case
+) -> Iterator[dict[str, list[float]]]:
+    """Yield the seconds of each side so far, after each round; a first round to warm up does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    names = list(sides)
     # On a CPU the time that the process had a core: other programs take turns with it.
-    clock = time.perf_counter if device.type == "cuda" else time.process_time
-    for number in range(rounds + 2):
+    clock = time.perf_counter if case.device == "cuda" else time.process_time
+    for number in range(rounds + 1):
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
-            wait(device)
+            wait(case)
             started = clock()
-            steps[name]()
-            wait(device)
-            if number > 1:
+            sides[name]()
+            wait(case)
+            if number:
                 seconds[name].append(clock() - started)
-        on_round(number)
-    return seconds
+        if number:
+            yield seconds
 
 
-def wait(device: torch.device) -> None:
+def wait(case: Case) -> None:
     """Return when the device has nothing left to do."""
-    if device.type == "cuda":
+    if case.device == "cuda":
         torch.cuda.synchronize()
 
 
-def _steps(case: Case) -> int:
-    return STEPS_ON_GPU if case.device.type == "cuda" else 1
+def _steps(case: Case, on_gpu: int) -> int:
+    return on_gpu if case.device == "cuda" else 1
 
 
-def _times(step: Callable[[], None], count: int) -> Callable[[], None]:
+def _repeated(step: Callable[[], object], count: int) -> Callable[[], None]:
     def all_of_them() -> None:
         for _ in range(count):
             step()
@@ -206,6 +237,12 @@ def _times(step: Callable[[], None], count: int) -> Callable[[], None]:
     return all_of_them
 
 
-def _spread(values: Sequence[float]) -> str:
+def _shares_of_peak(case: Case, rates: Sequence[float]) -> dict[str, Sequence[float]]:
+    """Return as "mfu" what operations a second are of the device's peak, if that is known."""
+    peak = peak_flops(torch.cuda.get_device_name(), case.precision) if case.device == "cuda" else None
+    return {} if peak is None else {"mfu": [rate / peak for rate in rates]}
+
+
+def _spread(values: Sequence[float], digits: int = 2) -> str:
     """Return the median, and the least and the most behind it."""
-    return f"{median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+    return f"{median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"

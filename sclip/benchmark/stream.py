@@ -92,7 +92,7 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
         "samples": f"{shards.source}, to {case.image_size} pixels",
         "processes": f"{case.processes} that encode, batches of {case.batch}, {options.rounds} rounds",
     }
-    return Table(lines, "", shown | machine(["ray", "webdataset", "torch", "pillow", "spacy"]))
+    return Table(lines, shown | machine(["ray", "webdataset", "torch", "pillow", "spacy"]))
 
 
 def _measured(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -> list[Line]:

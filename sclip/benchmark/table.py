@@ -1,18 +1,23 @@
-"""A benchmark of several kinds of rows: what was measured beside whom, what is wanted, what was found."""
+"""The table of a benchmark: what was measured beside whom, what is wanted, what came out.
+
+Lines go in; text for a terminal, JSON, and from that JSON the Markdown of a README come out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Found", "Line", "Plain", "Table"]
+__all__ = ["HEAD", "Found", "Line", "Plain", "Table", "markdown", "padded", "widths"]
 
 Found = tuple[str, Mapping[str, Sequence[float]]]
-"""In words, and the figures of every round by name."""
+"""The result in words, and the figures of every round by name."""
+
+HEAD = ("", "peer", "wanted", "measured, the median (least to most)")
 
 
 @dataclass(frozen=True)
@@ -24,37 +29,68 @@ class Line:
     wanted: str
     found: str
     figures: Mapping[str, Sequence[float]]
+    details: str = ""
+    """More lines about what was measured."""
+    traceback: str = ""
+    """Of a row that failed; not printed."""
+
+    @property
+    def cells(self) -> tuple[str, str, str, str]:
+        """The columns of the table."""
+        return self.what, self.peer, self.wanted, self.found
 
 
 class Plain:
-    """What the table is shown with where rich is not installed."""
+    """A stand-in for rich's console, without rich."""
 
     def print(self, text: str, soft_wrap: bool = True) -> None:
-        """Print a line; nothing wraps it."""
-        print(text)
+        """Print one line at once, however long it is."""
+        print(text, flush=True)
 
 
 @dataclass(frozen=True)
 class Table:
-    """All rows, and what they were measured on."""
+    """All rows, and the machine they were measured on."""
 
     lines: list[Line]
-    profile: str
     made_on: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
         """Return all of it as JSON values."""
-        return {"made_on": self.made_on, "rows": [vars(line) for line in self.lines], "profile": self.profile}
+        return {"made_on": self.made_on, "rows": [vars(line) for line in self.lines]}
 
     def show(self, console: Console | Plain) -> None:
         """Print it, with rich's console or `Plain`."""
-        head = ("", "peer", "wanted", "measured, the median (least to most)")
-        rows = [head, *((of.what, of.peer, of.wanted, of.found) for of in self.lines)]
-        widths = [max(len(cells[k]) for cells in rows) for k in range(len(head))]
+        rows = [HEAD, *(line.cells for line in self.lines)]
+        column_widths = widths(rows)
         for cells in rows:
-            padded = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
-            console.print(padded.rstrip(), soft_wrap=True)
+            console.print(padded(cells, column_widths), soft_wrap=True)
+        self.show_details(console)
+
+    def show_details(self, console: Console | Plain) -> None:
+        """Print what follows the rows: the machine, and their details."""
         for name, value in self.made_on.items():
             console.print(f"{name:<18}{value}", soft_wrap=True)
-        if self.profile:
-            console.print(self.profile, soft_wrap=True)
+        for line in self.lines:
+            if line.details:
+                console.print(line.details, soft_wrap=True)
+
+
+def widths(rows: Iterable[Sequence[str]]) -> list[int]:
+    """Return the width of each column that another one follows."""
+    return [max(len(cell) for cell in column) for column in zip(*rows, strict=True)][:-1]
+
+
+def padded(cells: Sequence[str], column_widths: Sequence[int]) -> str:
+    """Return one row of text with its columns at their places."""
+    columns = [cell.ljust(width) for cell, width in zip(cells, column_widths, strict=False)]
+    return "  ".join([*columns, *cells[len(columns) :]]).rstrip()
+
+
+def markdown(saved: Mapping[str, Any]) -> str:
+    """Return the table of a README from the JSON of `Table.to_json`."""
+    lines = ["| | beside | measured, the median (least to most) |", "| --- | --- | --- |"]
+    for row in saved["rows"]:
+        cells = (row[name].replace("|", "\\|") for name in ("what", "peer", "found"))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", ", ".join(f"{name} {value}" for name, value in saved["made_on"].items())])

@@ -1,9 +1,10 @@
 """Sharded checkpoints: every rank writes its part of weights and optimizer, any world size reads them back.
 
 A checkpoint is what `sclip.train.manifest` says, its safetensors files written by torch.distributed.checkpoint.
-Nothing in it is pickled (DCP's default storage pickles its own metadata), so one from elsewhere can be opened
-without trust. Training stands still only while the tensors are copied to the host; they are written, hashed and
-declared whole by a thread, with a process group of its own. Those of a URI are staged on the disk of each node.
+Nothing in it is pickled (DCP's default storage pickles its own metadata), so a checkpoint from elsewhere can be opened
+without trust. Training stands still only while the tensors are copied to the host; a thread with a process group of
+its own writes them, hashes them and declares the checkpoint complete. Checkpoints of a URI are staged on the disk of
+each node.
 
 Tensors stand under "model.NAME", "optimizer.state.NAME.exp_avg" and "ema.NAME"; hyperparameters of the optimizer are
 not stored, they come from the config of the run that loads. No state of a random generator is stored either: the
@@ -26,9 +27,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict as dsd
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint._state_dict_stager import StateDictStager
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
-from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
 from sclip.config import ModelConfig
 from sclip.model.build import build_model
@@ -55,14 +56,15 @@ class Saver:
     """Writes checkpoints while training goes on, one at a time; every method is called by all ranks together."""
 
     def __init__(self) -> None:
-        """Make the thread, and the process group that only it uses: ranks are not at the same step when it runs."""
-        cuda = torch.cuda.is_available()
-        self._stager = DefaultStager(StagingOptions(cuda, False, False, cuda))
+        """Start the writing thread and its own process group: ranks are at different steps while it writes."""
+        self._cuda = torch.cuda.is_available()
+        # What DefaultStager copies with; that of torch 2.11 closes it after each copy, so that a second one fails.
+        self._stager = StateDictStager(pin_memory=self._cuda)
         self._group: dist.ProcessGroup | None = None
         if dist.is_initialized():
             self._group = cast(dist.ProcessGroup, dist.new_group(backend="gloo"))
         # A new thread's device is the first one of the machine, which would get a context of every rank.
-        own_device = partial(torch.cuda.set_device, torch.cuda.current_device()) if cuda else None
+        own_device = partial(torch.cuda.set_device, torch.cuda.current_device()) if self._cuda else None
         self._thread = ThreadPoolExecutor(1, "checkpoint", initializer=own_device)
         self._written: Future[None] | None = None
 
@@ -75,32 +77,36 @@ class Saver:
         ema: EMA | None = None,
         afterwards: Callable[[], None] = lambda: None,
     ) -> None:
-        """Copy everything to the host, and write it as `save` does while the caller goes on.
+        """Copy everything to the host, then write it as `save` does while the caller goes on.
 
-        `afterwards` is called in the thread of rank 0 once the checkpoint is whole. Waits for the one before, and
-        raises what `wait` raises of it.
+        `afterwards` is called in the thread of rank 0 once the checkpoint is complete. Waits for the previous
+        checkpoint first, and raises what `wait` raises for it.
         """
         self.wait()
-        copied = cast(dict[str, Any], self._stager.stage(_tensors(model, optimizer, ema)[0]))
+        # All copies are queued behind the step on its own stream, and run one after the other into pinned memory.
+        tensors = _tensors(model, optimizer, ema)[0]
+        copied: dict[str, Any] = self._stager.stage(tensors, non_blocking=self._cuda)
+        if self._cuda:
+            torch.cuda.synchronize()
         self._written = self._thread.submit(
             _write, storage_path(path), copied, dict(state), self._group, afterwards
         )
 
     @property
     def is_done(self) -> bool:
-        """Whether this rank has written the last one that was started, or failed to, and `wait` was not called yet."""
+        """Whether this rank has finished or failed the checkpoint last started, and `wait` was not called since."""
         return self._written is not None and self._written.done()
 
     def wait(self) -> None:
-        """Return when the last one that was started is complete; raise NotWritten if storage did not take it."""
+        """Return when the checkpoint last started is complete; raise NotWritten if storage did not take it."""
         written, self._written = self._written, None
         if written is not None:
             written.result()
 
     def close(self) -> None:
-        """End the thread; what it writes is written to its end first."""
+        """Finish the checkpoint that is being written, and end the thread."""
         self._thread.shutdown()
-        self._stager.close()
+        self._stager.close()  # type: ignore[no-untyped-call]
 
 
 def save(

@@ -63,12 +63,11 @@ def _replicate(model: StructureCLIP, config: TrainConfig, device: torch.device) 
     if config.compile:
         # It would cut graphs where a bucket ends, so that reducing starts early; blocks are such pieces already.
         torch._dynamo.config.optimize_ddp = False
-    return DistributedDataParallel(
-        model,
-        device_ids=[device] if device.type == "cuda" else None,
-        forward_sync_buffers=False,
-        gradient_as_bucket_view=True,
-    )
+    device_ids = [device] if device.type == "cuda" else None
+    replica = DistributedDataParallel(model, device_ids=device_ids, gradient_as_bucket_view=True)
+    # Buffers never change, so rank 0's are sent once, above; the argument that says so differs between torch versions.
+    replica.broadcast_buffers = False
+    return replica
 
 
 def _shard(model: StructureCLIP, config: TrainConfig, mesh: DeviceMesh) -> None:

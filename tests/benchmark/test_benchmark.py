@@ -9,21 +9,15 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-import torch
 from rich.console import Console
 
 from sclip.benchmark import scenegraph
 from sclip.benchmark.captions import CaptionsError, generated, read
 from sclip.benchmark.rounds import Rates, in_turns
-from sclip.benchmark.step_cases import SMALL_NAME, Case, add_small_model, columns_of
-from sclip.benchmark.step_profile import busy_us, kernels
-from sclip.benchmark.step_rows import line
-from sclip.benchmark.table import Found, Line, Plain, Table
+from sclip.benchmark.table import Line, Plain, Table
 from support.jobs_here import job_here
 from support.paths import ROOT
 
@@ -129,36 +123,14 @@ def test_a_peer_that_is_not_installed_has_a_row_that_says_how_to_install_it(
     assert result.to_json()["rows"][0]["ratios"][scenegraph.SCENE_GRAPH_PARSER] is None
 
 
-def test_the_step_is_measured_beside_its_peers_and_what_needs_a_gpu_says_so(tmp_path: Path) -> None:
-    out = tmp_path / "found.json"
-    command = [*JOB, "step", "--rounds", "1", "--rows", "4", "--json", str(out), "--profile", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    rows = {row["what"]: row for row in json.loads(out.read_text())["rows"]}
-    assert len(rows) == 7
-    assert all(what in done.stdout for what in rows)
-    for row in rows.values():
-        assert bool(row["figures"]) == (not row["found"].startswith("not measured")), row
-        assert all(figure > 0 for figures in row["figures"].values() for figure in figures), row
-    unmeasured = [what for what, row in rows.items() if not row["figures"]]
-    on_gpu = [what for what in rows if what.startswith("MFU")]
-    assert unmeasured == ([] if torch.cuda.is_available() else on_gpu)
-    assert json.loads((tmp_path / "step.json").read_text())["traceEvents"]
-    assert "profile of a step" in done.stdout
-
-
-@pytest.mark.parametrize("command", [[*JOB, "step"], [sys.executable, "-m", "sclip.benchmark.step"]])
-def test_a_batch_that_cannot_be_cut_into_parts_is_told(command: list[str]) -> None:
-    done = subprocess.run([*command, "--rows", "6"], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 2
-    assert done.stderr == "benchmark: --rows: a multiple of 4; --rounds: 1 or more\n"
-
-
 def test_the_table_is_the_same_lines_with_a_table_library_and_without(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    rows = [Line("a step", "a peer", "1.0 x", "1.07 x", {"s": [1.0]}), Line("more", "", "", "none", {})]
-    table = Table(rows, "profile", {"torch": "2"})
+    rows = [
+        Line("a step", "a peer", "1.0 x", "1.07 x", {"s": [1.0]}, "more of it"),
+        Line("b", "", "", "no", {}, traceback="why"),
+    ]
+    table = Table(rows, {"torch": "2"})
     console = Console(file=io.StringIO(), width=20, highlight=False)
     table.show(console)
     table.show(Plain())
@@ -166,40 +138,5 @@ def test_the_table_is_the_same_lines_with_a_table_library_and_without(
     printed = capsys.readouterr().out
     assert printed == console.file.getvalue()
     assert [line.split() for line in printed.splitlines()[1:]] == [
-        ["a", "step", "a", "peer", "1.0", "x", "1.07", "x"], ["more", "none"], ["torch", "2"], ["profile"],
+        ["a", "step", "a", "peer", "1.0", "x", "1.07", "x"], ["b", "no"], ["torch", "2"], ["more", "of", "it"],
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("error", "found"),
-    [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB."), "CUDA out of memory"),
-        (BrokenProcessPool(), "its process was killed, as one is that takes too much memory"),
-    ],
-)
-def test_a_row_that_does_not_fit_into_memory_says_so_and_ends_nothing(error: Exception, found: str) -> None:
-    def measure() -> Found:
-        raise error
-
-    row = line("much", "little", "all", measure)
-    assert (row.what, row.found, row.figures) == ("much", f"not measured: {found}", {})
-
-
-def test_the_time_of_a_kernel_counts_once_and_time_on_two_streams_too() -> None:
-    def event(device: str, annotation: bool = False) -> SimpleNamespace:
-        return SimpleNamespace(device_type=SimpleNamespace(name=device), is_user_annotation=annotation)
-
-    launched, kernel = event("CPU"), event("CUDA")
-    assert kernels([launched, kernel, event("CUDA", annotation=True)]) == [kernel]
-    assert busy_us([(8, 9), (0, 4), (2, 5), (3, 4)]) == 6
-
-
-def test_both_sides_of_a_step_train_on_as_many_rows_of_the_lengths_asked_for() -> None:
-    add_small_model()
-    for full in (False, True):
-        columns = columns_of(Case(SMALL_NAME, 64, torch.device("cpu"), "fp32", kee=True, full=full))
-        lengths = columns["text"].argmax(1) + 1
-        assert lengths.min() >= 5
-        assert (lengths.mean() == 77) if full else (11 < lengths.mean() < 15)
-        assert 0.5 < columns["has_negative"].mean() < 1
-        assert columns["negative_text"][~columns["has_negative"]].any() == 0

@@ -25,7 +25,8 @@ from sclip.benchmark.step_cases import SMALL_NAME, Case, Ours, add_small_model
 
 torch.set_num_threads(1)
 add_small_model()
-step = Ours(Case(SMALL_NAME, 4, torch.device("cpu"), "fp32", micro_batch=2, kee=True))
+step = Ours(Case(SMALL_NAME, 4, "cpu", "fp32", parts=2, kee=True))
+step.load(4)
 before = step.model.kee.projection.weight.clone()
 step()
 sclip.train.checkpoint.save({str(tmp_path / "saved")!r}, step.model, step.optimizer, {{}})

@@ -1,0 +1,257 @@
+"""The benchmark of a step: rows in processes of their own, sized by memory, whatever happens in one of them."""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from sclip.benchmark import step
+from sclip.benchmark.isolated import measure_rows
+from sclip.benchmark.step_cases import SMALL_NAME, Case, add_small_model, columns_of
+from sclip.benchmark.step_plan import rows_of
+from sclip.benchmark.step_profile import gaps, kernels
+from sclip.benchmark.step_rows import speed_words
+from sclip.benchmark.step_sizes import fit, round_number
+from sclip.benchmark.table import Line, Plain, Table
+from support.benchmark_rows import exiting, expecting, failing, good, hanging, killed, row, silent
+from support.paths import ROOT
+
+JOB = [sys.executable, str(ROOT / "jobs" / "benchmark.py")]
+
+
+def test_the_job_measures_rows_of_every_kind_of_the_step_and_writes_them(tmp_path: Path) -> None:
+    out = tmp_path / "step.json"
+    only = ["product", "77 tokens", "one negative", "checkpoint", "profile", "fp32, in", "fsdp"]
+    if torch.cuda.is_available():
+        only = ["ViT-B-32", *only]
+    chosen = [argument for text in only for argument in ("--only", text)]
+    command = [
+        *JOB,
+        "step",
+        "--rounds",
+        "1",
+        "--rows",
+        "8",
+        "--json",
+        str(out),
+        "--profile",
+        str(tmp_path),
+        *chosen,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = {row["what"]: row for row in json.loads(out.read_text())["rows"]}
+    assert len(rows) >= len(only)
+    for what, saved in rows.items():
+        assert what in done.stdout
+        assert saved["found"] in done.stdout
+        assert not saved["found"].startswith("not measured"), saved
+        assert all(figure >= 0 for figures in saved["figures"].values() for figure in figures), saved
+    assert json.loads(gzip.decompress((tmp_path / "step-trace.json.gz").read_bytes()))["traceEvents"]
+    assert "profile of a step of" in done.stdout
+
+
+@pytest.mark.parametrize("command", [[*JOB, "step"], [sys.executable, "-m", "sclip.benchmark.step"]])
+def test_a_batch_that_cannot_be_cut_into_parts_is_refused(command: list[str]) -> None:
+    done = subprocess.run([*command, "--rows", "6"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2
+    assert done.stderr == "benchmark: --rows: a multiple of 8; --rounds: 1 or more\n"
+
+
+def test_rows_are_printed_and_in_the_file_one_by_one_whatever_happens_in_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, rows = tmp_path / "results" / "step.json", [row(failing), row(good)]
+    monkeypatch.setattr(step, "_planned", lambda _: (rows, {"device": "none"}))
+    written: list[int] = []
+    printed: list[str] = []
+
+    def on_row(text: str) -> None:
+        printed.append(text)
+        written.append(len(json.loads(out.read_text())["rows"]) if out.exists() else 0)
+
+    options = argparse.Namespace(json=out, seconds=60.0)
+    table = step.run(options, lambda _: None, on_row)
+    assert written == [0, 1, 2]
+    assert [text.split()[0] for text in printed[1:]] == ["failing", "good"]
+    assert json.loads(out.read_text()) == table.to_json()
+    assert list(out.parent.iterdir()) == [out]
+    table.show_details(Plain())
+    assert capsys.readouterr().out.splitlines() == ["device            none", "details of a case"]
+
+
+def test_a_row_says_how_it_ended_and_the_next_one_is_measured() -> None:
+    lines = {
+        line.what: line
+        for line in measure_rows([row(failing), row(exiting), row(killed), row(silent), row(good)])
+    }
+    assert {what: line.found for what, line in lines.items()} == {
+        "failing": "not measured: ValueError: first line",
+        "exiting": "not measured: its process ended with exit code 3",
+        "killed": "not measured: its process was killed, as one is that takes too much memory",
+        "silent": "not measured: it reported no figures",
+        "good": "2 rounds",
+    }
+    assert 'raise ValueError("first line' in lines["failing"].traceback
+    assert (lines["good"].figures, lines["good"].details) == ({"s": [1.0, 1.0]}, "details of a case")
+
+
+def test_a_row_is_given_out_before_the_next_one_begins(tmp_path: Path) -> None:
+    lines = measure_rows([row(good), row(expecting, case=str(tmp_path / "file"))])
+    assert next(lines).what == "good"
+    (tmp_path / "file").touch()
+    assert next(lines).figures == {"exists": [True]}
+
+
+def test_a_row_that_hangs_ends_with_its_children_and_keeps_the_rounds_it_finished() -> None:
+    (line,) = measure_rows([replace(row(hanging), limit_s=10)])
+    assert line.found == "1 rounds; not all rounds: stopped after 10 s"
+    child = Path(f"/proc/{int(line.figures['pid'][0])}/stat")
+    assert not child.exists() or child.read_text().split()[2] == "Z"
+
+
+def test_rows_for_which_no_time_is_left_say_so() -> None:
+    found = [line.found for line in measure_rows([row(good), row(failing)], seconds=3)]
+    assert found == ["not measured: no time was left for it"] * 2
+
+
+def test_a_row_is_compared_with_an_earlier_one_if_that_was_measured() -> None:
+    compared = row(good, case="plain", compared_with="first", adapt=lambda case, figures: f"{case} {figures}")
+    first = replace(row(good), what="first")
+    lines = list(measure_rows([first, compared]))
+    assert lines[1].found == "2 rounds, compared with {'s': [1.0, 1.0]}"
+    assert lines[1].details == "details of plain {'s': [1.0, 1.0]}"
+    (alone,) = measure_rows([compared])
+    assert (alone.found, alone.details) == ("2 rounds", "details of plain")
+
+
+def test_the_markdown_of_a_readme_is_made_from_the_file_without_torch(tmp_path: Path) -> None:
+    out = tmp_path / "step.json"
+    lines = [Line("a step", "a|b", "1.0 x", "1.07 x", {"s": [1.0]}), Line("more", "", "", "none", {})]
+    out.write_text(json.dumps(Table(lines, {"device": "CPU", "torch": "2"}).to_json()))
+    program = f"""
+import sys
+sys.modules["torch"] = None
+from sclip.benchmark.step import main
+main(["--table", {str(out)!r}])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.splitlines() == [
+        "| | beside | measured, the median (least to most) |",
+        "| --- | --- | --- |",
+        "| a step | a\\|b | 1.07 x |",
+        "| more |  | none |",
+        "",
+        "device CPU, torch 2",
+    ], done.stderr
+
+
+class FakeSide:
+    """A side of a row on a GPU whose memory is `fixed_bytes`, and so much for each row of the batch."""
+
+    fixed_bytes, bytes_per_row = 1000, 10
+
+    def __init__(self, gpu: FakeGPU) -> None:
+        self.gpu, self.ran = gpu, []
+
+    def load(self, rows: int) -> None:
+        self.rows = rows
+
+    def __call__(self) -> None:
+        self.ran.append(self.rows)
+        self.gpu.allocate(
+            self.fixed_bytes + self.bytes_per_row * self.rows + self.gpu.surprise * (self.rows > 128)
+        )
+
+
+class FakeGPU:
+    def __init__(self, total_bytes: int, surprise: int) -> None:
+        self.total_bytes, self.surprise, self.peak = total_bytes, surprise, 0
+
+    def allocate(self, count: int) -> None:
+        if count > self.total_bytes:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate more.")
+        self.peak = max(self.peak, count)
+
+
+@pytest.mark.parametrize(
+    ("total_bytes", "surprise", "rows"),
+    [
+        (50_000, 0, 2048),  # all that is wanted
+        (11_000, 0, 832),  # 0.88 of it: (9680 - 1000) / 10 = 868, rounded down
+        (11_000, 3000, 416),  # a batch of that size takes more than was expected
+    ],
+)
+def test_a_batch_is_as_large_as_the_memory_of_the_gpu_allows(
+    total_bytes: int, surprise: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = FakeGPU(total_bytes, surprise)
+    side = FakeSide(gpu)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (total_bytes - 500, total_bytes))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 500)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: gpu.peak)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: setattr(gpu, "peak", 0))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    assert fit([side], Case("ViT-B-32", 2048, "cuda", "bf16")) == rows
+    assert side.ran[:4] == [64, 64, 128, 128]
+    assert side.rows == side.ran[-1] == rows
+
+
+def test_a_batch_that_never_fits_is_the_error_of_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    with pytest.raises(torch.OutOfMemoryError):
+        fit([FakeSide(FakeGPU(100, 0))], Case("ViT-B-32", 64, "cuda", "bf16", sized_by_memory=False))
+
+
+def test_batches_are_round_numbers_that_can_be_cut_into_eight_parts() -> None:
+    cases = {3: 8, 8: 8, 23: 16, 100: 96, 511: 480, 512: 512, 3700: 3584, 4096: 4096}
+    assert {rows: round_number(rows) for rows in cases} == cases
+
+
+def test_every_switch_has_a_row_beside_the_plain_step_and_no_row_repeats_it() -> None:
+    bf16, ddp = Case("ViT-B-32", 64, "cuda", "bf16"), Case("ViT-B-32", 64, "cpu", "fp32", sharding="ddp")
+    for base, count in ((bf16, 14), (ddp, 12)):
+        rows = rows_of(base, {"ViT-B-32": (128, ""), "ViT-L-14": (16, "")}, 1, None)
+        names = [row.what for row in rows]
+        assert len(set(names)) == len(names)
+        switched = [row for row in rows if row.compared_with]
+        assert {row.compared_with for row in switched} <= set(names)
+        assert len({row.case for row in switched}) == len(switched) == count
+        assert names.index(switched[0].compared_with) < names.index(switched[0].what)
+
+
+def test_a_switched_step_is_compared_by_rows_a_second_and_memory() -> None:
+    plain = {"rows": [64], "step_s": [1.0, 2.0, 3.0], "peak_bytes": [2e9]}
+    switched = {"rows": [32], "step_s": [0.5], "peak_bytes": [1e9], "mfu": [0.4, 0.5, 0.6]}
+    assert speed_words(switched, plain) == (
+        "MFU 50.0 (40.0 to 60.0) %, 64 rows/s (2.00 x plain), peak 1.00 GB (0.50 x plain), batch 32"
+    )
+
+
+def test_kernels_are_told_from_what_launched_them_and_no_gap_is_where_another_stream_runs() -> None:
+    def event(device: str, annotation: bool = False) -> SimpleNamespace:
+        return SimpleNamespace(device_type=SimpleNamespace(name=device), is_user_annotation=annotation)
+
+    launched, kernel = event("CPU"), event("CUDA")
+    assert kernels([launched, kernel, event("CUDA", annotation=True)]) == [kernel]
+    assert gaps([(8, 9), (0, 4), (2, 5), (3, 4), (9, 10)]) == [3]
+
+
+def test_both_sides_of_a_step_train_on_as_many_rows_of_the_lengths_asked_for() -> None:
+    add_small_model()
+    for full in (False, True):
+        columns = columns_of(Case(SMALL_NAME, 64, "cpu", "fp32", kee=True, full=full))
+        lengths = columns["text"].argmax(1) + 1
+        assert lengths.min() >= 5
+        assert (lengths.mean() == 77) if full else (11 < lengths.mean() < 15)
+        assert 0.5 < columns["has_negative"].mean() < 1
+        assert columns["negative_text"][~columns["has_negative"]].any() == 0
