@@ -35,9 +35,9 @@ from sclip.evaluate.result import EvaluationError
 from sclip.evaluate.runner import check_files
 from sclip.launch import cluster, trainer
 from sclip.launch import plan as planning
+from sclip.launch.capacity import encoder_bounds, sized
 from sclip.launch.exporter import Exported
 from sclip.launch.orders import Orders
-from sclip.launch.sizing import sized
 from sclip.model import ModelError, architecture, check_model, image_size
 from sclip.model.architecture import pretrained_source, with_quick_gelu
 from sclip.model.build import check_fit, resolved
@@ -102,7 +102,7 @@ def plan(config: Config, told: Told = _NOTHING_TOLD) -> planning.Plan:
         check_model(config.model)
         capacity = cluster.connect()
         config = sized(config, capacity)
-        actors = cluster.actor_bounds(config, capacity)
+        actors = encoder_bounds(config, capacity)
         if config.data.shards:
             sources = _sources(config)
             stamp = annotate.usable_stamp(config.data, [url for of_source in sources for url in of_source])
@@ -157,7 +157,7 @@ def _start(config: Config, console: Console, told: Told) -> _Started:
     check_model(config.model)
     capacity = cluster.connect()
     config = sized(config, capacity)
-    actors = cluster.actor_bounds(config, capacity)
+    actors = encoder_bounds(config, capacity)
     config = _resolved(config, console)
     name_run(config.run.name)
     folder = RunFolder(place(config.run.storage) / "runs" / config.run.name)

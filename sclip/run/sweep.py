@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -27,7 +26,7 @@ from sclip.config.loader import changed, read_value
 from sclip.evaluate.compare import compare
 from sclip.evaluate.result import EVALUATION_FILE, Evaluation
 from sclip.launch import cluster
-from sclip.launch.sizing import sized
+from sclip.launch.capacity import encoder_bounds, most_encoders, runs_at_once, sized
 from sclip.report import comparison
 from sclip.run import finish, pretrain
 from sclip.storage.masking import mask, mask_tree
@@ -113,14 +112,8 @@ def run(sweep: Sweep, console: Console) -> list[Trial]:
     capacity = cluster.connect()
     config = changed(sweep.config, {"run.storage": _storage(sweep.config), "tracking.parent": ""})
     config = sized(config, capacity)  # once, for all trials
-    least = (
-        config.train.num_workers * config.train.worker_cpus + config.data.actors_min * config.data.actor_cpus
-    )
-    cluster.actor_bounds(config, capacity)
-    fit = math.floor(capacity.cpus / (least + config.data.read_cpus + _DRIVER_CPUS) + 1e-6)
-    if config.train.use_gpu:
-        fit = min(fit, math.floor(capacity.gpus / config.train.num_workers))
-    at_once = sweep.at_once or max(1, fit)
+    encoder_bounds(config, capacity)
+    at_once = sweep.at_once or runs_at_once(config, capacity, _DRIVER_CPUS)
     folder = Path(config.run.storage) / "sweeps" / sweep.name
     folder.mkdir(parents=True, exist_ok=True)
     parent = tracking.open_parent(config, sweep.name, config.run.storage)
@@ -174,9 +167,7 @@ def _bound(config: Config, cpus: float, at_once: int) -> dict[str, Any]:
     """Share the CPUs beside the workers among the encoder pools of the runs that go on at once."""
     if config.data.actors_max or at_once == 1:
         return {}
-    reserved = config.train.num_workers * config.train.worker_cpus + config.data.read_cpus + _DRIVER_CPUS
-    most = math.floor((cpus / at_once - reserved) / config.data.actor_cpus + 1e-6)
-    return {"data.actors_max": max(config.data.actors_min, most)}
+    return {"data.actors_max": most_encoders(config, cpus / at_once - _DRIVER_CPUS)}
 
 
 def _trial(given: dict[str, Any], *, sweep: str, config: Config, logs: Path) -> dict[str, Any]:
