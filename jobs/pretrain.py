@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         prices = plan.prices.read(given.prices) if given.prices else None
-        told = pretrain.Told(plan.rates.given(given.rates), prices)
+        told = pretrain.PlanOptions(plan.rates.given(given.rates), prices)
         if given.plan:
             plan.show(pretrain.plan(config, told), console)
             return 0

@@ -24,7 +24,7 @@ from sclip.evaluate.compare import compare
 from sclip.evaluate.result import EVALUATION_FILE, Evaluation
 from sclip.launch.trainer import TrainingFailed
 from sclip.report import comparison, evaluation
-from sclip.run import scoring
+from sclip.run import evaluation_tasks
 from sclip.scenegraph import Parser
 from sclip.storage.masking import mask
 from sclip.storage.place import Place, fetch, here, send
@@ -65,9 +65,9 @@ def finish(plan: StreamPlan, folder: RunFolder, tracker: tracking.Tracker, conso
     if result is None:
         console.print("evaluating the trained model")
         # The plan's config: its model has the name with the activation of the weights that it started from.
-        found = scoring.measure_trained(plan.config, folder, trained["checkpoint"], plan.shards)
+        found = evaluation_tasks.measure_trained(plan.config, folder, trained["checkpoint"], plan.shards)
         before = _before(folder)
-        scores = found.scores() | (scoring.retention(before, found) if before else {})
+        scores = found.scores() | (evaluation_tasks.retention(before, found) if before else {})
         tracker.log(scores, trained["step"])
         version, promotion = _registered(plan.config, folder, tracker, found)
         pages = _pages(plan.config, folder, tracker.folder, found, before, promotion)
@@ -89,7 +89,7 @@ def finish(plan: StreamPlan, folder: RunFolder, tracker: tracking.Tracker, conso
 
 
 def _before(folder: RunFolder) -> Evaluation | None:
-    path = folder.path / scoring.EVALUATION_BEFORE
+    path = folder.path / evaluation_tasks.EVALUATION_BEFORE
     return Evaluation.read(path) if path.exists() else None
 
 

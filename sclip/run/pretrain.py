@@ -36,7 +36,7 @@ from sclip.evaluate.runner import check_files
 from sclip.launch import cluster, trainer
 from sclip.launch import plan as planning
 from sclip.launch.capacity import encoder_bounds, sized
-from sclip.launch.exporter import Exported
+from sclip.launch.exporter import RunMetrics
 from sclip.launch.orders import Orders
 from sclip.model import ModelError, architecture, check_model, image_size
 from sclip.model.architecture import pretrained_source, with_quick_gelu
@@ -44,10 +44,10 @@ from sclip.model.build import check_fit, resolved
 from sclip.model.weights import WEIGHTS_FILE, read, save
 from sclip.prepare import annotate, scenes
 from sclip.prepare.pack import PackError
-from sclip.run import scoring, stopping
-from sclip.run.beside import Beside
+from sclip.run import evaluation_tasks, stopping
+from sclip.run.checkpoint_evaluator import CheckpointEvaluator
 from sclip.run.finish import Summary, compared_with, finish
-from sclip.run.logs import Records, name_run
+from sclip.run.logs import JsonProgress, name_run
 from sclip.run.progress import Progress
 from sclip.run.stopping import Stopped, ends_on_sigterm
 from sclip.scenegraph import ParserError, parser_version
@@ -86,17 +86,17 @@ class _Started:
 
 
 @dataclass(frozen=True)
-class Told:
-    """What the user says for the plan, beside the config."""
+class PlanOptions:
+    """Rates and prices that the user gives for the plan."""
 
     rates: planning.rates.Rates = field(default_factory=dict)
     prices: planning.prices.Prices | None = None
 
 
-_NOTHING_TOLD = Told()
+_DEFAULTS = PlanOptions()
 
 
-def plan(config: Config, told: Told = _NOTHING_TOLD) -> planning.Plan:
+def plan(config: Config, options: PlanOptions = _DEFAULTS) -> planning.Plan:
     """Return the plan of a run without beginning it; nothing is written anywhere. Raises ConfigError."""
     try:
         check_model(config.model)
@@ -109,19 +109,19 @@ def plan(config: Config, told: Told = _NOTHING_TOLD) -> planning.Plan:
         else:
             sources, stamp = [{"scenes": config.scenes.train_samples}], ""
         samples = _schedule(config, sources).samples([list(of_source.values()) for of_source in sources])
-        return planning.make(config, capacity, actors, samples, told.rates, told.prices, bool(stamp))
+        return planning.make(config, capacity, actors, samples, options.rates, options.prices, bool(stamp))
     except _AT_THE_START as error:
         raise ConfigError(str(error)) from error
 
 
-def pretrain(config: Config, console: Console, told: Told = _NOTHING_TOLD) -> Summary:
+def pretrain(config: Config, console: Console, options: PlanOptions = _DEFAULTS) -> Summary:
     """Train, evaluate and register one run; go on with it where it was begun before.
 
     Raises ConfigError for what can be found before anything is scheduled, later one of ERRORS, each with a
     message for the user; and Stopped after a signal, with what was trained on in a checkpoint where there is time.
     """
     try:
-        run = _start(config, console, told)
+        run = _start(config, console, options)
     except _AT_THE_START as error:
         raise ConfigError(str(error)) from error
     with ends_on_sigterm():  # in place of Ray's handler, which is there since the run was started
@@ -133,7 +133,7 @@ def _go_on(run: _Started, console: Console) -> Summary:
     try:
         if config.evaluate.before:
             console.print("evaluating the weights that training starts from")
-            scoring.measure_before(run.plan.config, run.folder, run.plan.shards)
+            evaluation_tasks.measure_before(run.plan.config, run.folder, run.plan.shards)
         if run.folder.complete is None:
             _train(run, console)
         summary = finish(run.plan, run.folder, run.tracker, console)
@@ -152,7 +152,7 @@ def _tell(line: str, console: Console) -> None:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
-def _start(config: Config, console: Console, told: Told) -> _Started:
+def _start(config: Config, console: Console, options: PlanOptions) -> _Started:
     """Check everything that can be checked, then record the start in the run's folder and in MLflow."""
     check_model(config.model)
     capacity = cluster.connect()
@@ -166,7 +166,7 @@ def _start(config: Config, console: Console, told: Told) -> _Started:
     samples = schedule.samples([list(of_source.values()) for of_source in sources])
     shards = [url for of_source in sources for url in of_source]
     stamp = annotate.usable_stamp(config.data, shards)
-    made = planning.make(config, capacity, actors, samples, told.rates, told.prices, bool(stamp))
+    made = planning.make(config, capacity, actors, samples, options.rates, options.prices, bool(stamp))
     check_files(config.evaluate)
     if config.evaluate.every and config.evaluate.suite_beside:
         check_files(dataclasses.replace(config.evaluate, suite=config.evaluate.suite_beside))
@@ -317,14 +317,14 @@ def _train(run: _Started, console: Console) -> None:
             orders.give("stop")
         return is_training.is_set()
 
-    shown: Progress | Records = Records()
+    shown: Progress | JsonProgress = JsonProgress()
     if config.run.log_format == "text":
         shown = Progress(run.samples, config.train.batch_size, config.run.progress_every_s, console)
     with (
         contextlib.closing(orders),
         shown as progress,
-        _beside(run, console) as beside,
-        Exported(config.run.name, run.samples) as exported,
+        _evaluated(run, console) as evaluator,
+        RunMetrics(config.run.name, run.samples) as exported,
     ):
 
         def on_report(report: dict[str, Any]) -> None:
@@ -335,8 +335,8 @@ def _train(run: _Started, console: Console) -> None:
             elif report["kind"] == "lost":
                 is_training.clear()
                 tracker.keep()
-            if beside:
-                beside.poll()
+            if evaluator:
+                evaluator.poll()
             if report["kind"] == "metrics":
                 of_step = {f"train/{k}": v for k, v in report["metrics"].items()}
                 of_step |= {f"stream/{k}": v for k, v in report["stream"].items()}
@@ -344,8 +344,8 @@ def _train(run: _Started, console: Console) -> None:
             elif report["kind"] == "checkpoint":
                 tracker.log({"train/checkpoint_stall_s": report["seconds"]}, report["step"])
                 tracker.keep()
-                if beside:
-                    beside.checkpoint(Path(report["path"]).name, report["step"])
+                if evaluator:
+                    evaluator.checkpoint(Path(report["path"]).name, report["step"])
 
         stopping.run(lambda: trainer.fit(run.plan, run.folder, run.samples, on_report, orders), ask)
     if run.folder.complete is None:
@@ -354,16 +354,18 @@ def _train(run: _Started, console: Console) -> None:
 
 
 @contextlib.contextmanager
-def _beside(run: _Started, console: Console) -> Iterator[Beside | None]:
-    """Evaluate beside the block, where `evaluate.every` asks for it; what goes on at its end is waited for."""
+def _evaluated(run: _Started, console: Console) -> Iterator[CheckpointEvaluator | None]:
+    """Evaluate checkpoints during the block, where `evaluate.every` asks for it; its end waits for the last one."""
     if not run.config.evaluate.every:
         yield None
         return
-    score = scoring.beside(run.plan.config, run.folder, run.plan.shards)
-    found = Beside(run.config.evaluate, run.folder, score, run.tracker.log, lambda line: _tell(line, console))
+    score = evaluation_tasks.checkpoint_scorer(run.plan.config, run.folder, run.plan.shards)
+    evaluator = CheckpointEvaluator(
+        run.config.evaluate, run.folder, score, run.tracker.log, lambda line: _tell(line, console)
+    )
     try:
-        yield found
+        yield evaluator
     except BaseException:
-        found.abandon()
+        evaluator.abandon()
         raise
-    found.close()
+    evaluator.close()

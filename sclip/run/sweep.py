@@ -133,7 +133,7 @@ def run(sweep: Sweep, console: Console) -> list[Trial]:
             search_alg=BasicVariantGenerator(random_state=config.run.seed, max_concurrent=at_once),
         ),
         run_config=tune.RunConfig(
-            name="tune", storage_path=str(folder), verbose=0, callbacks=[_Told(console)]
+            name="tune", storage_path=str(folder), verbose=0, callbacks=[_TrialReporter(console)]
         ),
     )
     results = tuner.fit()
@@ -203,8 +203,8 @@ def _reason(error: Exception | None) -> str:
     return lines[-1].strip() if lines else type(error).__name__
 
 
-class _Told(tune.Callback):  # type: ignore[misc]
-    """Tells of each trial that ends."""
+class _TrialReporter(tune.Callback):  # type: ignore[misc]
+    """Prints a line for each trial that ends."""
 
     def __init__(self, console: Console) -> None:
         self._console, self._ended = console, 0

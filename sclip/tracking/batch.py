@@ -1,4 +1,4 @@
-"""The journal from an offset on, in; what one call of MLflow takes of it out."""
+"""Split the journal into batches that fit one MLflow call."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TEXT_CHARACTERS = 6000
 
 
 @dataclass
-class Batch:
+class EventBatch:
     """Neighbouring events that one call takes, or a single one of another kind."""
 
     begin: int
@@ -45,9 +45,9 @@ class Batch:
         return True
 
 
-def first_batch(journal: Journal, offset: int) -> Batch | None:
+def first_batch(journal: Journal, offset: int) -> EventBatch | None:
     """Return the first batch from an offset on."""
-    batch = Batch(offset)
+    batch = EventBatch(offset)
     for end, event in journal.read(offset):
         if not batch.add(event, end):
             break

@@ -12,7 +12,7 @@ import yaml
 from sclip.config import Config, ConfigError, EvaluateConfig, RunConfig, ScenesConfig, TrackingConfig
 from sclip.data.shards import count_samples, expand
 from sclip.evaluate.runner import check_files
-from sclip.inference.models import open_model
+from sclip.inference.open_model import open_model
 from sclip.model import ModelError
 from sclip.prepare import scenes
 from sclip.run.pretrain import _check_storage
