@@ -58,3 +58,14 @@ class _OneCluster(LoadScopeScheduling):  # type: ignore[misc]
 def head() -> Iterator[Head]:
     with ray_head("--num-cpus=4") as started:
         yield started
+
+
+@pytest.fixture(scope="module")
+def attached(head: Head) -> Iterator[None]:
+    """Let the runs of a module attach to the head, as a driver with RAY_ADDRESS does."""
+    import ray  # after the environment: Ray reads it when it is imported
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", head.address)
+        yield
+        ray.shutdown()

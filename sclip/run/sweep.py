@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,18 +21,18 @@ from rich.console import Console
 
 from sclip import tracking
 from sclip.config import Config, ConfigError
-from sclip.config.loader import changed, read_value
+from sclip.config.loader import changed
 from sclip.evaluate.compare import compare
 from sclip.evaluate.result import EVALUATION_FILE, Evaluation
 from sclip.launch import cluster
 from sclip.launch.capacity import encoder_bounds, most_encoders, runs_at_once, sized
 from sclip.report import comparison
 from sclip.run import finish, pretrain
+from sclip.run.summary import show
 from sclip.storage.masking import mask, mask_tree
 
-__all__ = ["POINT", "Sweep", "Trial", "domain", "pages", "run", "values"]
+__all__ = ["POINT", "Sweep", "Trial", "pages", "run"]
 
-_DOMAINS = ("uniform", "loguniform", "randint", "choice")
 _DRIVER_CPUS = 0.01
 """What a trial's driver reserves: its workers and actors reserve their own."""
 
@@ -69,38 +68,6 @@ class Trial:
     scores: dict[str, float]
     """Empty where it failed."""
     error: str = ""
-
-
-def values(key: str, text: str) -> list[Any]:
-    """Return the values of a grid, written as V1,V2,... Raises ConfigError."""
-    found = read_value(key, f"[{text}]")
-    if not isinstance(found, list) or not found:
-        raise ConfigError(f"{key}={text}: write its values as V1,V2,...")
-    return found
-
-
-def domain(key: str, text: str) -> tuple[Any, list[Any]]:
-    """Return a Tune domain written as `uniform(a,b)`, `loguniform(a,b)`, `randint(a,b)` or `choice(a,b,..)`.
-
-    Beside it, values of it that a config must accept for all of it to be accepted: its ends, or the choices. Raises
-    ConfigError.
-    """
-    match = re.fullmatch(r"(\w+)\((.+)\)", text)
-    name, given = (match[1], values(key, match[2])) if match else ("", [])
-    if name not in _DOMAINS:
-        raise ConfigError(
-            f"{key}={text}: write {', '.join(f'{kind}(..)' for kind in _DOMAINS[:3])} or choice(..)"
-        )
-    if name == "choice":
-        return tune.choice(given), given
-    numbers = [value for value in given if isinstance(value, int | float) and not isinstance(value, bool)]
-    whole = all(isinstance(value, int) for value in numbers) or name != "randint"
-    if len(numbers) != 2 or len(given) != 2 or not whole or not numbers[0] < numbers[1]:
-        raise ConfigError(f"{key}={text}: {name} takes two numbers, the lower first")
-    if name == "loguniform" and numbers[0] <= 0:
-        raise ConfigError(f"{key}={text}: loguniform begins above 0")
-    ends = [numbers[0], numbers[1] - 1] if name == "randint" else [float(end) for end in numbers]
-    return getattr(tune, name)(*numbers), ends
 
 
 def run(sweep: Sweep, console: Console) -> list[Trial]:
@@ -179,12 +146,12 @@ def _trial(given: dict[str, Any], *, sweep: str, config: Config, logs: Path) -> 
         console = Console(file=log, width=120)
         config = changed(config, _point(given) | {"run.name": name})
         try:
-            summary = pretrain.pretrain(config, console)
+            trained = pretrain.pretrain(config, console)
         except (ConfigError, *pretrain.ERRORS) as error:
             console.print(str(error), markup=False)
             raise RuntimeError(f"{type(error).__name__}: {error}") from None
-        finish.show(summary, config, console)
-    return {"scores": summary.scores}
+        show(trained, config, console)
+    return {"scores": trained.scores}
 
 
 def _name(sweep: str, given: Mapping[str, Any], number: int) -> str:

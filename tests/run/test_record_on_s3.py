@@ -15,7 +15,7 @@ from sclip.evaluate.runner import check_files
 from sclip.inference.open_model import open_model
 from sclip.model import ModelError
 from sclip.prepare import scenes
-from sclip.run.pretrain import _check_storage
+from sclip.run.resolve import _check_storage
 from sclip.run.sweep import _storage
 from sclip.storage.place import Place, address, place, sizes
 from sclip.tracking import Tracker, history, open_run, store_uri
