@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     given, rest = _arguments(sys.argv[1:] if argv is None else argv)
     config = load(rest, folder=Path(__file__).parent / "configs", default="scenes", description=str(__doc__))
     from sclip.launch import plan
-    from sclip.run import finish, logs, pretrain, stopping
+    from sclip.run import logs, pretrain, stopping, summary
 
     as_json = config.run.log_format == "json"
     console = logs.json_console(sys.stdout) if as_json else Console(stderr=False)
@@ -55,11 +55,11 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         prices = plan.prices.read(given.prices) if given.prices else None
-        told = pretrain.Told(plan.rates.given(given.rates), prices)
+        told = pretrain.PlanOptions(plan.rates.given(given.rates), prices)
         if given.plan:
             plan.show(pretrain.plan(config, told), console)
             return 0
-        summary = pretrain.pretrain(config, console, told)
+        trained = pretrain.pretrain(config, console, told)
     except ConfigError as error:
         return failed(str(error), 2)
     except pretrain.ERRORS as error:
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
         return failed(str(error), 143)
     except KeyboardInterrupt:
         return failed("interrupted", 130)
-    finish.show(summary, config, console)
+    summary.show(trained, config, console)
     return 0
 
 

@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     from ray import tune  # Ray and torch take seconds to import; mistakes of the usage need neither
 
     from sclip.report import sweep as report
-    from sclip.run import pretrain, sweep
+    from sclip.run import pretrain, search_space, sweep
 
     console = Console()
     try:
@@ -72,10 +72,10 @@ def main(argv: list[str] | None = None) -> int:
             if not separator or key in space:
                 raise ConfigError(f"{written!r}: write each key once, as KEY=...")
             if written in given.grid:
-                tried = sweep.values(key, text)
+                tried = search_space.values(key, text)
                 space[key] = tune.grid_search(tried)
             else:
-                space[key], tried = sweep.domain(key, text)
+                space[key], tried = search_space.domain(key, text)
             for value in tried:
                 changed(config, {key: value})
         asked = sweep.Sweep(given.name, config, space, given.samples, given.at_once)

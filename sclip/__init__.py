@@ -17,13 +17,13 @@ def load(
     """Return the `Scorer` of a model: `encode_image`, `encode_text`, `score`.
 
     `model` is a run, a checkpoint, an export, a file of weights, `ViT-B-32:openai`, or `models:/NAME@ALIAS`, looked
-    up in `tracking_uri`; `sclip.inference.models.open_model` says it in full, and what is raised. The import is
+    up in `tracking_uri`; `sclip.inference.open_model.open_model` says it in full, and what is raised. The import is
     inside, so that the packages that need neither torch nor spaCy stay free of them.
     """
     if str(model).startswith("models:/"):
         from sclip.registry import open_version
 
         return open_version(str(model), device, tracking_uri, storage)
-    from sclip.inference.models import open_model
+    from sclip.inference.open_model import open_model
 
     return open_model(model, device, storage)

@@ -65,3 +65,14 @@ def head() -> Iterator[Head]:
 def parser() -> Parser:
     """The English parser, which takes a second to load."""
     return Parser()
+
+
+@pytest.fixture(scope="module")
+def attached(head: Head) -> Iterator[None]:
+    """Let the runs of a module attach to the head, as a driver with RAY_ADDRESS does."""
+    import ray  # after the environment: Ray reads it when it is imported
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", head.address)
+        yield
+        ray.shutdown()

@@ -94,7 +94,7 @@ def epochs(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -> tu
     )
     starts = {f"{name}_s": [times.at[0] - times.started for times in of] for name, of in found.items()}
     seams = {f"{name}_s": [seam(times) for times in of] for name, of in found.items()}
-    return _beside(starts), _beside(seams)
+    return _with_peer(starts), _with_peer(seams)
 
 
 def _two_passes(case: StreamCase) -> Times:
@@ -170,7 +170,7 @@ def _cpu(times: Times) -> float:
     return times.cpu_s / times.steady
 
 
-def _beside(seconds: Mapping[str, Sequence[float]]) -> Found:
+def _with_peer(seconds: Mapping[str, Sequence[float]]) -> Found:
     ours, peer = seconds["ours_s"], seconds["peer_s"]
     return f"{spread(ours)} s, the peer {spread(peer)} s", seconds
 

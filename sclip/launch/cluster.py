@@ -1,4 +1,4 @@
-"""The Ray cluster that a run uses: attached to, or started here; and whether the run fits on it.
+"""The Ray cluster that a run uses: attached to, or started here.
 
 A driver inside a cluster (a submitted job, RAY_ADDRESS, a head on this machine) attaches to that cluster.
 Only where there is none a local one starts, bound to loopback and ended with the program.
@@ -7,25 +7,14 @@ Only where there is none a local one starts, bound to loopback and ended with th
 from __future__ import annotations
 
 import logging
-import math
 import os
 import secrets
 import socket
-from dataclasses import dataclass
 from typing import Any
 
-from sclip.config import Config, ConfigError
-from sclip.launch.node_types import NodeType, declared, node_types
-
-
-@dataclass(frozen=True)
-class Capacity:
-    """CPUs and GPUs that a cluster has, or can grow to where it scales."""
-
-    cpus: float
-    gpus: float
-    nodes: tuple[NodeType, ...] = ()
-    """What they are of, where it is known."""
+from sclip.config import ConfigError
+from sclip.launch.capacity import Capacity
+from sclip.launch.node_types import declared, node_types
 
 
 def connect() -> Capacity:
@@ -66,10 +55,7 @@ def connect() -> Capacity:
                     f"no Ray cluster answers at {address}: {str(error).strip().splitlines()[0]}; start one "
                     "(ray start --head), or unset RAY_ADDRESS and run `ray stop` to train on this machine alone"
                 ) from error
-    nodes = node_types(ray.nodes(), declared(ray.get_runtime_context().gcs_address))
-    return Capacity(
-        sum(kind.most * kind.cpus for kind in nodes), sum(kind.most * kind.gpus for kind in nodes), nodes
-    )
+    return Capacity.of(*node_types(ray.nodes(), declared(ray.get_runtime_context().gcs_address)))
 
 
 def _listens(address: str | None) -> bool:
@@ -97,41 +83,6 @@ def _loopback() -> None:
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     # Of this cluster alone: Ray would write one into the home folder, for which every later head then asks.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-
-
-def actor_bounds(config: Config, capacity: Capacity) -> tuple[int, int]:
-    """Return the fewest and most encoder actors for a run on this cluster.
-
-    Raises ConfigError with the arithmetic where the workers, one reader, the fewest actors and what evaluates beside
-    them can never be placed together: Ray would wait for them for ever.
-    """
-    train, data = config.train, config.data
-    fewest = train.min_workers or train.num_workers
-    workers = fewest * train.worker_cpus
-    actors = data.actors_min * data.actor_cpus
-    beside, beside_gpus = (
-        (config.evaluate.cpus, config.evaluate.gpus) if config.evaluate.every else (0.0, 0.0)
-    )
-    need = workers + actors + data.read_cpus + beside
-    if need > capacity.cpus + 1e-6:
-        raise ConfigError(
-            f"train.{'min' if train.min_workers else 'num'}_workers={fewest}: the run needs {need:g} CPUs "
-            f"({fewest} workers x {train.worker_cpus:g} + {data.actors_min} actors x "
-            f"{data.actor_cpus:g} + {data.read_cpus:g} for a reader"
-            + (f" + {beside:g} for evaluate.cpus" if beside else "")
-            + f"), the cluster has {capacity.cpus:g}; "
-            "lower train.num_workers, train.worker_cpus or data.actor_cpus, or add nodes"
-        )
-    gpus = (fewest if train.use_gpu else 0) + beside_gpus
-    if gpus > capacity.gpus:
-        raise ConfigError(
-            f"train.{'min' if train.min_workers else 'num'}_workers={fewest}: a GPU each with train.use_gpu=true"
-            + (f", {beside_gpus:g} with evaluate.gpus" if beside_gpus else "")
-            + f", the cluster has {capacity.gpus:g}; lower train.num_workers or add nodes"
-        )
-    room = capacity.cpus - train.num_workers * train.worker_cpus - data.read_cpus - beside
-    most = data.actors_max or math.floor(room / data.actor_cpus + 1e-6)
-    return data.actors_min, max(data.actors_min, most)
 
 
 def beside_driver() -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ray.util.metrics import Counter, Gauge
 
 from sclip.train.health import TrainingDiverged
 
-__all__ = ["COUNTERS", "GAUGES", "Exported"]
+__all__ = ["COUNTERS", "GAUGES", "RunMetrics"]
 
 GAUGES = {
     "sclip_training": "1 while workers train, 0 once they are through or were stopped by hand",
@@ -68,8 +68,8 @@ _AGAIN_S = 5.0
 """Seconds after which gauges are set again, half of Ray's interval."""
 
 
-class Exported:
-    """The metrics of one run in training, as a context around it.
+class RunMetrics:
+    """Exports the metrics of one run in training, as a context around it.
 
     Where it is left by an error sclip_training stays at 1 and ends with the process, by which an alert knows that the
     run did not come through; a loss that is not finite, which ended it, is counted.
@@ -92,7 +92,7 @@ class Exported:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._again, name="prometheus", daemon=True)
 
-    def __enter__(self) -> Exported:
+    def __enter__(self) -> RunMetrics:
         self._set({})
         self._thread.start()
         return self

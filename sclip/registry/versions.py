@@ -25,7 +25,7 @@ from PIL import Image
 
 from sclip.config import Config
 from sclip.evaluate.result import EVALUATION_FILE, Evaluation
-from sclip.inference.models import open_model
+from sclip.inference.open_model import open_model
 from sclip.inference.scorer import Scorer, read_parser
 from sclip.inference.signature import MODEL_CONFIG, SIGNATURE
 from sclip.model import ModelError

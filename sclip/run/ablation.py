@@ -31,11 +31,22 @@ from sclip.config.loader import changed, read_yaml
 from sclip.run.sweep import POINT, Sweep, Trial
 from sclip.storage.masking import mask_tree
 
-__all__ = ["Ablation", "Cell", "Row", "arguments", "narrowed", "read", "show", "sweep_of", "table", "write"]
+__all__ = [
+    "Ablation",
+    "AblationRow",
+    "Cell",
+    "arguments",
+    "narrowed",
+    "read",
+    "show",
+    "sweep_of",
+    "table",
+    "write",
+]
 
 
 @dataclass(frozen=True)
-class Row:
+class AblationRow:
     """One line of the table."""
 
     label: str
@@ -52,7 +63,7 @@ class Ablation:
     config: str
     seeds: list[int]
     scores: dict[str, str]
-    rows: dict[str, Row]
+    rows: dict[str, AblationRow]
     published: str = ""
     set: dict[str, Any] = field(default_factory=dict)
     """What is set for all rows, by dotted key, before what the command line sets."""
@@ -78,7 +89,7 @@ def read(path: Path) -> Ablation:
     """Return what the file says. Raises ConfigError naming the file and what is wrong in it."""
     tree = read_yaml(path)
     try:
-        rows = {str(name): Row(**row) for name, row in tree.pop("rows").items()}
+        rows = {str(name): AblationRow(**row) for name, row in tree.pop("rows").items()}
         found = Ablation(rows=rows, **tree)
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(

@@ -1,56 +1,30 @@
 """The end of a run: a trained checkpoint in; export, evaluation, pages and a registered version out.
 
 Every step leaves its result in the run's folder, so that a run that is started again goes on with the first that is
-not done. `show` tells the user what came out.
+not done.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import logging
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
-from rich.table import Column, Table
 
 from sclip import registry, tracking
-from sclip.config import Config, ConfigError
+from sclip.config import Config
 from sclip.data.stream import StreamPlan
 from sclip.evaluate.compare import compare
 from sclip.evaluate.result import EVALUATION_FILE, Evaluation
 from sclip.launch.trainer import TrainingFailed
 from sclip.report import comparison, evaluation
-from sclip.run import scoring
+from sclip.run import evaluation_tasks
+from sclip.run.summary import COUNTS, Summary, compared_with
 from sclip.scenegraph import Parser
-from sclip.storage.masking import mask
 from sclip.storage.paths import StoragePath, fetch, local_copy, send
 from sclip.train.run_folder import RunFolder
 
-__all__ = ["Summary", "compared_with", "finish", "show"]
-
-_log = logging.getLogger("sclip")
-
-_NO_SCORES = ("cases", "images", "captions")
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a finished run left behind."""
-
-    folder: StoragePath
-    trained: dict[str, Any]
-    """step, samples, quarantined, filtered, skipped, checkpoint."""
-    scores: dict[str, float]
-    version: str
-    """Registered; empty where the store was away."""
-    decision: list[str]
-    """What the gates made of it, a line each; empty where there are none."""
-    pages: list[StoragePath]
-    tracking_uri: str
+__all__ = ["curves", "finish"]
 
 
 def finish(plan: StreamPlan, folder: RunFolder, tracker: tracking.Tracker, console: Console) -> Summary:
@@ -65,9 +39,9 @@ def finish(plan: StreamPlan, folder: RunFolder, tracker: tracking.Tracker, conso
     if result is None:
         console.print("evaluating the trained model")
         # The plan's config: its model has the name with the activation of the weights that it started from.
-        found = scoring.measure_trained(plan.config, folder, trained["checkpoint"], plan.shards)
+        found = evaluation_tasks.measure_trained(plan.config, folder, trained["checkpoint"], plan.shards)
         before = _before(folder)
-        scores = found.scores() | (scoring.retention(before, found) if before else {})
+        scores = found.scores() | (evaluation_tasks.retention(before, found) if before else {})
         tracker.log(scores, trained["step"])
         version, promotion = _registered(plan.config, folder, tracker, found)
         pages = _pages(plan.config, folder, tracker.folder, found, before, promotion)
@@ -89,7 +63,7 @@ def finish(plan: StreamPlan, folder: RunFolder, tracker: tracking.Tracker, conso
 
 
 def _before(folder: RunFolder) -> Evaluation | None:
-    path = folder.path / scoring.EVALUATION_BEFORE
+    path = folder.path / evaluation_tasks.EVALUATION_BEFORE
     return Evaluation.read(path) if path.exists() else None
 
 
@@ -154,61 +128,6 @@ def curves(folders: Sequence[StoragePath]) -> dict[str, dict[str, list[tuple[int
                 "train/learning_rate",
             )
             beside = len(points) > 1 and not metric.startswith(("train/", "stream/", "system/"))
-            if of_loss or (beside and metric.rpartition("/")[2] not in _NO_SCORES):
+            if of_loss or (beside and metric.rpartition("/")[2] not in COUNTS):
                 found.setdefault(metric, {})[folder.name] = points
     return found
-
-
-def compared_with(config: Config, runs: StoragePath) -> Evaluation:
-    """Return the evaluation of the run that `run.compare_with` names. Raises ConfigError where it is not finished."""
-    folder = RunFolder(runs / config.run.compare_with)
-    if folder.result is None:
-        raise ConfigError(
-            f"run.compare_with={config.run.compare_with!r}: no finished run of this name in {runs}"
-        )
-    found = Evaluation.read(folder.path / EVALUATION_FILE)
-    return dataclasses.replace(found, model=config.run.compare_with)
-
-
-def show(summary: Summary, config: Config, console: Console) -> None:
-    """Print the closing table: what was trained, the scores, where the run is, how to look at it."""
-    trained = summary.trained
-    if config.run.log_format == "json":
-        result = {"scores": summary.scores, "model_version": summary.version, "decision": summary.decision}
-        _log.info("finished", extra={"step": trained["step"], "trained": trained} | result)
-        return
-    table = Table("score", Column(summary.folder.name, no_wrap=True))
-    other: dict[str, float] = {}
-    if config.run.compare_with:
-        other = compared_with(config, summary.folder.parent).scores()
-        table.add_column(config.run.compare_with, no_wrap=True)
-    for name, score in summary.scores.items():
-        if name.rpartition("/")[2] not in _NO_SCORES:
-            table.add_row(name, _bar(score), *([_bar(other[name])] if name in other else []))
-    console.print(table)
-    lines = [f"trained     {trained['samples']:,} samples in {trained['step']:,} steps"]
-    if trained["filtered"]:
-        lines.append(f"left out    {trained['filtered']:,} samples without a caption that passes data.min_*")
-    if trained["quarantined"]:
-        where = summary.folder / "quarantine.jsonl"
-        lines.append(f"set aside   {trained['quarantined']:,} samples could not be trained on: {where}")
-    if trained.get("skipped"):
-        lines.append(f"skipped     {trained['skipped']:,} steps, their loss or gradient being not finite")
-    lines += [f"gate        {line}" for line in summary.decision]
-    mlflow = Path(sys.executable).with_name("mlflow")
-    champion = bool(summary.decision) and "is champion" in summary.decision[-1]
-    alias = "champion and candidate" if champion else "candidate"
-    model = f"models:/{config.tracking.model_name}/{summary.version}, alias {alias}"
-    lines += [
-        f"model       {model if summary.version else f'not registered yet: python jobs/sync.py {summary.folder}'}",
-        f"run folder  {summary.folder}",
-        f"look at it  {mlflow} ui --backend-store-uri {mask(summary.tracking_uri)}",
-        *(f"            {page}" for page in summary.pages),
-    ]
-    for line in lines:  # outside of the table, which would break a path or a command in two
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
-
-
-def _bar(score: float) -> str:
-    filled = round(20 * min(1.0, max(0.0, score)))
-    return f"{score:.3f} {'█' * filled}{'░' * (20 - filled)}"

@@ -6,40 +6,22 @@ and through the `Encoder`, as in the run, and gives the same row. Nothing of eit
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import io
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
-from PIL import Image
 
 from sclip.config import Config, ConfigError
-from sclip.data import annotation
-from sclip.data import columns as col
-from sclip.data.annotation import AnnotationError, read_record
-from sclip.data.encode import Encoder
-from sclip.data.images import ImageError, thumbnail
-from sclip.data.notes import read_notes
-from sclip.data.reader import READ_SCHEMA, ReadSettings, row_of
+from sclip.data.reader import ReadSettings, row_of
 from sclip.data.schedule import Schedule
 from sclip.data.shards import Rejected, Sample, expand, read_shard
-from sclip.model import Tokenizer, image_size
 from sclip.prepare.annotate import usable_stamp
-from sclip.report.visit import CaptionChoice, Encoded, EncodedPicture, SampleVisit, Seen, Slot, Token
+from sclip.report.visit import SampleVisit
+from sclip.run.sample_view import choices, encoded_row, picture
 from sclip.storage.masking import is_masked, mask
 from sclip.storage.paths import storage_path
-from sclip.train.recorded import read_recorded
+from sclip.train.run_inputs import read_run_inputs
 
 __all__ = ["InspectionError", "Run", "inspect_sample", "of_run"]
-
-_SHOWN_PIXELS = 480
-"""Longer side of the whole picture on the page."""
 
 
 class InspectionError(ValueError):
@@ -63,7 +45,7 @@ def of_run(name: str, storage: str) -> Run:
             break
     else:
         raise ConfigError(f"--run {name}: neither the folder of a run nor the name of one in {folder.parent}")
-    config, sources = read_recorded(folder)
+    config, sources = read_run_inputs(folder)
     return Run(config, f"run {folder.name}", sources)
 
 
@@ -96,10 +78,10 @@ def inspect_sample(run: Run, shard: str, key: str, epoch: int) -> SampleVisit:
         ("shard", mask(url)), ("sample", f"{item.index} in the order of the tar, from 0"),
         ("epoch", f"{epoch}, from 0"), ("drawn by", f"{run.title}, seed {config.run.seed}"),
     ]  # fmt: skip
-    seen, reason = _seen(row, config, epoch)
+    seen, reason = encoded_row(row, config, epoch)
     if isinstance(item, Rejected):
         return SampleVisit(key, facts, notes, None, [], None, reason)
-    return SampleVisit(key, facts, notes, _picture(item.image), _choices(item, reading, row), seen, reason)
+    return SampleVisit(key, facts, notes, picture(item.image), choices(item, reading, row), seen, reason)
 
 
 def _same(one: str, other: str) -> bool:
@@ -147,98 +129,3 @@ def _item(url: str, caption_field: str, key: str) -> tuple[Sample | Rejected, li
         told = f"{len(keys):,} samples, the nearest are {', '.join(near)}" if keys else "none at all"
         raise InspectionError(f"{mask(url)}: no sample {key!r}; it holds {told}")
     return found[0], [item for item in found[1:] if isinstance(item, Rejected)]
-
-
-def _seen(row: dict[str, Any], config: Config, epoch: int) -> tuple[Seen | None, str]:
-    """Return what the encoder makes of a reader's row; None and the reason where it is not trained on."""
-    if row[col.STATUS] == col.REJECTED:
-        return None, row[col.REASON]
-    if row[col.STATUS] == col.FILTERED:
-        least = [f"data.min_{name}={getattr(config.data, f'min_{name}')}" for name in _SIZES]
-        return None, f"no caption of it passes the filter: {', '.join(least)}"
-    row = row | {col.ENTRY: 0, col.ORDINAL: 0, col.PASS: epoch, col.ORIGIN: 0}
-    encoder = Encoder(config, image_size(config.model.name))
-    columns = encoder(pa.Table.from_pylist([row], schema=READ_SCHEMA))
-    if columns[col.ORDINAL][0] == col.NO_SAMPLE:
-        return None, read_notes(columns[col.NOTE])[0].markers[0].reason
-    (known,) = encoder.known([row])
-    drawn = encoder.drawn(row, known)
-    kee = config.model.kee
-    tokenizer = Tokenizer(config.model.name, kee)
-
-    def encoded(text: str, triples: str, graph_triples: int, *slot: int) -> Encoded:
-        return Encoded(
-            _tokens(columns[text][0][slot], tokenizer),
-            _triples(columns[triples][0][slot], tokenizer),
-            graph_triples,
-        )
-
-    slots = []
-    for number, has_negative in enumerate(columns[col.HAS_NEGATIVE][0]):
-        negative = drawn[number] if number < len(drawn) else None
-        count = len(negative.graph.triples()) if negative else 0
-        text = encoded(col.NEGATIVE_TEXT, col.NEGATIVE_TRIPLES, count, number)
-        slots.append(Slot(negative, bool(has_negative), text))
-    caption = encoded(col.TEXT, col.TRIPLES, len(known.graph.triples()))
-    origin = "parsed" if known.negatives is None else "of the annotation of the shard"
-    return Seen(known.graph, origin, caption, slots, _crop(columns[col.IMAGE][0])), ""
-
-
-_SIZES = ("objects", "attributes", "relations")
-
-
-def _choices(sample: Sample, reading: ReadSettings, row: dict[str, Any]) -> list[CaptionChoice]:
-    """Return the captions, the one that was drawn among them, with what the filter counts of each."""
-    notes = [""] * len(sample.captions)
-    least = reading.config.data.least
-    if any(least):
-        with contextlib.suppress(AnnotationError):  # for which the sample was rejected
-            records = annotation.read_stamped(sample, reading.stamp)
-            passing = annotation.passing(sample, records, least)
-            for index, (record, caption) in enumerate(zip(records, sample.captions, strict=True)):
-                graph, _ = read_record(record, caption)
-                sizes = ", ".join(f"{len(getattr(graph, name))} {name}" for name in _SIZES)
-                notes[index] = sizes if index in passing else f"{sizes}: left out"
-    at = sample.captions.index(row[col.CAPTION]) if row.get(col.CAPTION) else -1
-    return [CaptionChoice(text, n == at, notes[n]) for n, text in enumerate(sample.captions)]
-
-
-def _tokens(ids: NDArray[Any], tokenizer: Tokenizer) -> list[Token]:
-    """Return the tokens of one text [L]: its end has the largest id, which is where CLIP pools (`model.packing`)."""
-    end = int(ids.argmax()) if ids.any() else -1
-    words = tokenizer.words(ids.tolist())
-    roles = ["start", *[""] * (end - 1), "end"] if end > 0 else []
-    roles += ["padding"] * (len(ids) - len(roles))
-    return [Token(*token) for token in zip(ids.tolist(), words, roles, strict=True)]
-
-
-def _triples(ids: NDArray[Any], tokenizer: Tokenizer) -> list[list[list[Token]]]:
-    """Return the tokens of each phrase of the triples [K, 3, T] that are there."""
-
-    def phrase(of_phrase: Sequence[int]) -> list[Token]:
-        kept = [i for i in of_phrase if i >= 0]
-        return [Token(i, word) for i, word in zip(kept, tokenizer.words(kept), strict=True)]
-
-    return [[phrase(part) for part in triple] for triple in ids.tolist() if np.max(triple) >= 0]
-
-
-def _crop(pixels: NDArray[Any]) -> EncodedPicture:
-    side = pixels.shape[1]
-    return EncodedPicture(_encoded(Image.fromarray(pixels.transpose(1, 2, 0)), "PNG"), "image/png",
-                   f"as trained on, {side} x {side} pixels")  # fmt: skip
-
-
-def _picture(image: bytes) -> EncodedPicture | None:
-    try:
-        shown = thumbnail(image, _SHOWN_PIXELS)
-    except ImageError:
-        return None
-    with Image.open(io.BytesIO(image)) as header:
-        width, height = header.size
-    return EncodedPicture(_encoded(shown, "JPEG"), "image/jpeg", f"in the shard, {width} x {height} pixels")
-
-
-def _encoded(picture: Image.Image, format_: str) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, format_, quality=90)
-    return file.getvalue()

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from sclip.storage.masking import mask_tree
 
-__all__ = ["Records", "json_console", "name_run"]
+__all__ = ["JsonProgress", "json_console", "name_run"]
 
 _log = logging.getLogger("sclip")
 _KINDS = {
@@ -40,14 +40,14 @@ def json_console(file: TextIO) -> Console:
 
 
 def name_run(name: str) -> None:
-    """Say whose the records are from now on."""
+    """Set the name of the run that all later lines of the log carry."""
     _Formatter.run_name = name
 
 
-class Records:
-    """The reports of a run as records, in place of `sclip.run.progress.Progress`."""
+class JsonProgress:
+    """Logs the reports of a run as JSON, in place of `sclip.run.progress.Progress`."""
 
-    def __enter__(self) -> Records:
+    def __enter__(self) -> JsonProgress:
         return self
 
     def __exit__(self, *_: object) -> None:

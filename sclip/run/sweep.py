@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,18 +21,18 @@ from rich.console import Console
 
 from sclip import tracking
 from sclip.config import Config, ConfigError
-from sclip.config.loader import changed, read_value
+from sclip.config.loader import changed
 from sclip.evaluate.compare import compare
 from sclip.evaluate.result import EVALUATION_FILE, Evaluation
 from sclip.launch import cluster
-from sclip.launch.sizing import sized
+from sclip.launch.capacity import encoder_bounds, most_encoders, runs_at_once, sized
 from sclip.report import comparison
 from sclip.run import finish, pretrain
+from sclip.run.summary import show
 from sclip.storage.masking import mask, mask_tree
 
-__all__ = ["POINT", "Sweep", "Trial", "domain", "pages", "run", "values"]
+__all__ = ["POINT", "Sweep", "Trial", "pages", "run"]
 
-_DOMAINS = ("uniform", "loguniform", "randint", "choice")
 _DRIVER_CPUS = 0.01
 """What a trial's driver reserves: its workers and actors reserve their own."""
 
@@ -72,38 +70,6 @@ class Trial:
     error: str = ""
 
 
-def values(key: str, text: str) -> list[Any]:
-    """Return the values of a grid, written as V1,V2,... Raises ConfigError."""
-    found = read_value(key, f"[{text}]")
-    if not isinstance(found, list) or not found:
-        raise ConfigError(f"{key}={text}: write its values as V1,V2,...")
-    return found
-
-
-def domain(key: str, text: str) -> tuple[Any, list[Any]]:
-    """Return a Tune domain written as `uniform(a,b)`, `loguniform(a,b)`, `randint(a,b)` or `choice(a,b,..)`.
-
-    Beside it, values of it that a config must accept for all of it to be accepted: its ends, or the choices. Raises
-    ConfigError.
-    """
-    match = re.fullmatch(r"(\w+)\((.+)\)", text)
-    name, given = (match[1], values(key, match[2])) if match else ("", [])
-    if name not in _DOMAINS:
-        raise ConfigError(
-            f"{key}={text}: write {', '.join(f'{kind}(..)' for kind in _DOMAINS[:3])} or choice(..)"
-        )
-    if name == "choice":
-        return tune.choice(given), given
-    numbers = [value for value in given if isinstance(value, int | float) and not isinstance(value, bool)]
-    whole = all(isinstance(value, int) for value in numbers) or name != "randint"
-    if len(numbers) != 2 or len(given) != 2 or not whole or not numbers[0] < numbers[1]:
-        raise ConfigError(f"{key}={text}: {name} takes two numbers, the lower first")
-    if name == "loguniform" and numbers[0] <= 0:
-        raise ConfigError(f"{key}={text}: loguniform begins above 0")
-    ends = [numbers[0], numbers[1] - 1] if name == "randint" else [float(end) for end in numbers]
-    return getattr(tune, name)(*numbers), ends
-
-
 def run(sweep: Sweep, console: Console) -> list[Trial]:
     """Run every point; return the trials in their order, the failed ones too.
 
@@ -113,14 +79,8 @@ def run(sweep: Sweep, console: Console) -> list[Trial]:
     capacity = cluster.connect()
     config = changed(sweep.config, {"run.storage": _storage(sweep.config), "tracking.parent": ""})
     config = sized(config, capacity)  # once, for all trials
-    least = (
-        config.train.num_workers * config.train.worker_cpus + config.data.actors_min * config.data.actor_cpus
-    )
-    cluster.actor_bounds(config, capacity)
-    fit = math.floor(capacity.cpus / (least + config.data.read_cpus + _DRIVER_CPUS) + 1e-6)
-    if config.train.use_gpu:
-        fit = min(fit, math.floor(capacity.gpus / config.train.num_workers))
-    at_once = sweep.at_once or max(1, fit)
+    encoder_bounds(config, capacity)
+    at_once = sweep.at_once or runs_at_once(config, capacity, _DRIVER_CPUS)
     folder = Path(config.run.storage) / "sweeps" / sweep.name
     folder.mkdir(parents=True, exist_ok=True)
     parent = tracking.open_parent(config, sweep.name, config.run.storage)
@@ -140,7 +100,7 @@ def run(sweep: Sweep, console: Console) -> list[Trial]:
             search_alg=BasicVariantGenerator(random_state=config.run.seed, max_concurrent=at_once),
         ),
         run_config=tune.RunConfig(
-            name="tune", storage_path=str(folder), verbose=0, callbacks=[_Told(console)]
+            name="tune", storage_path=str(folder), verbose=0, callbacks=[_TrialReporter(console)]
         ),
     )
     results = tuner.fit()
@@ -174,9 +134,7 @@ def _bound(config: Config, cpus: float, at_once: int) -> dict[str, Any]:
     """Share the CPUs beside the workers among the encoder pools of the runs that go on at once."""
     if config.data.actors_max or at_once == 1:
         return {}
-    reserved = config.train.num_workers * config.train.worker_cpus + config.data.read_cpus + _DRIVER_CPUS
-    most = math.floor((cpus / at_once - reserved) / config.data.actor_cpus + 1e-6)
-    return {"data.actors_max": max(config.data.actors_min, most)}
+    return {"data.actors_max": most_encoders(config, cpus / at_once - _DRIVER_CPUS)}
 
 
 def _trial(given: dict[str, Any], *, sweep: str, config: Config, logs: Path) -> dict[str, Any]:
@@ -188,12 +146,12 @@ def _trial(given: dict[str, Any], *, sweep: str, config: Config, logs: Path) -> 
         console = Console(file=log, width=120)
         config = changed(config, _point(given) | {"run.name": name})
         try:
-            summary = pretrain.pretrain(config, console)
+            trained = pretrain.pretrain(config, console)
         except (ConfigError, *pretrain.ERRORS) as error:
             console.print(str(error), markup=False)
             raise RuntimeError(f"{type(error).__name__}: {error}") from None
-        finish.show(summary, config, console)
-    return {"scores": summary.scores}
+        show(trained, config, console)
+    return {"scores": trained.scores}
 
 
 def _name(sweep: str, given: Mapping[str, Any], number: int) -> str:
@@ -212,8 +170,8 @@ def _reason(error: Exception | None) -> str:
     return lines[-1].strip() if lines else type(error).__name__
 
 
-class _Told(tune.Callback):  # type: ignore[misc]
-    """Tells of each trial that ends."""
+class _TrialReporter(tune.Callback):  # type: ignore[misc]
+    """Prints a line for each trial that ends."""
 
     def __init__(self, console: Console) -> None:
         self._console, self._ended = console, 0

@@ -93,11 +93,13 @@ class Journal:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Wait until no other process or thread sends this journal, and keep them waiting."""
+        """Wait until no other process or thread sends this journal, and keep them waiting.
+
+        Not filelock's: the lock is the journal itself, so that no other file stands in the run's folder.
+        """
         with (self.folder / JOURNAL).open("ab") as file:
-            with contextlib.suppress(
-                OSError
-            ):  # of a file system without locks: a batch sent twice is stored once
+            # A file system without locks raises OSError: a batch that is sent twice is stored once.
+            with contextlib.suppress(OSError):
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
 

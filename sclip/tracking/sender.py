@@ -28,7 +28,10 @@ _GATHER_S = 1.0
 _ANSWER_S = 30
 """Seconds that a store may take for a call: it is a thread's own time."""
 _RETRY_S = (1.0, 30.0)
-"""The first and the longest wait for a store that is away; each is twice the one before."""
+"""The first and the longest wait for a store that is away; each is twice the one before.
+
+The loop is not tenacity's: its wait also gathers events, and ends early where someone flushes or closes.
+"""
 
 _log = logging.getLogger("sclip.tracking")
 
@@ -41,7 +44,7 @@ class Sender:
         self._journal = journal
         self._store = store
         self._state = threading.Condition()
-        self._told = True
+        self._has_news = True
         self._asked = self._answered = self._batches = 0
         self._closing = self._reached = False
         self._refused: set[str] = set()
@@ -50,17 +53,17 @@ class Sender:
         self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
         self._thread.start()
 
-    def told(self) -> None:
-        """Take notice that the journal has grown."""
+    def notify(self) -> None:
+        """Wake the thread: the journal has grown."""
         with self._state:
-            self._told = True
+            self._has_news = True
             self._state.notify_all()
 
     def flush(self, wait_s: float) -> bool:
         """Wait until all that was told before is sent; False after so many seconds in which nothing was."""
         with self._state:
             self._asked += 1
-            self._told = True
+            self._has_news = True
             self._state.notify_all()
             mine, batches, until = self._asked, self._batches, time.monotonic() + wait_s
             while self._answered < mine:
@@ -81,10 +84,10 @@ class Sender:
         delay = _RETRY_S[0]
         while True:
             with self._state:
-                self._state.wait_for(lambda: self._told or self._closing)
+                self._state.wait_for(lambda: self._has_news or self._closing)
                 if self._closing:
                     return
-                asked, self._told = self._asked, False
+                asked, self._has_news = self._asked, False
             try:
                 until = self._journal.size  # not what is told meanwhile: there may be no end to that
                 while not self._closing and self._send(until):
@@ -95,7 +98,7 @@ class Sender:
                 self._warn(error)
                 pause, delay = delay, min(2 * delay, _RETRY_S[1])
                 with self._state:
-                    self._told = True
+                    self._has_news = True
             else:
                 if self.trouble:
                     _log.warning("%s takes what the run tells again", mask(self._store.uri))

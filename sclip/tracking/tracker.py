@@ -23,7 +23,7 @@ from sclip.config.loader import flatten, to_tree
 from sclip.storage.masking import mask
 from sclip.storage.paths import StoragePath, send
 from sclip.tracking import system
-from sclip.tracking.batch import A_CALL
+from sclip.tracking.batch import PER_EVENT
 from sclip.tracking.journal import JOURNAL, SENT, Event, Journal
 from sclip.tracking.sender import Sender
 from sclip.tracking.store import Store
@@ -205,14 +205,14 @@ class Tracker:
                 "%s: %s; not recorded: %d events", self._journal.folder / JOURNAL, error, len(events)
             )
         if events:
-            self._sender.told()
+            self._sender.notify()
 
 
 def _parts(entities: Mapping[str, _V]) -> Iterator[dict[str, _V]]:
     """Yield as many at a time as a call takes."""
     names = list(entities)
-    for start in range(0, len(names), A_CALL):
-        yield {name: entities[name] for name in names[start : start + A_CALL]}
+    for start in range(0, len(names), PER_EVENT):
+        yield {name: entities[name] for name in names[start : start + PER_EVENT]}
 
 
 def _git_commit() -> str:

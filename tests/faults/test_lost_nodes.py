@@ -11,7 +11,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from sclip.run.finish import Summary
+from sclip.run.summary import Summary
 from support.jobs_here import job_here
 from support.processes import environment
 from support.runs import recorded, recorded_curve, reports_seen, starter

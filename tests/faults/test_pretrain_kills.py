@@ -10,7 +10,7 @@ import ray
 from mlflow import MlflowClient
 
 from sclip.launch.trainer import TrainingFailed
-from sclip.run.finish import Summary
+from sclip.run.summary import Summary
 from sclip.tracking import history
 from support.mlflow_server import MLflowServer, mlflow_server
 from support.ray_head import Head

@@ -16,7 +16,7 @@ from ray.autoscaler._private.fake_multi_node.node_provider import (
     FakeMultiNodeProvider,
 )
 
-from sclip.run.finish import Summary
+from sclip.run.summary import Summary
 from support.ray_head import Head, ray_head
 from support.runs import recorded, reports_seen, starter
 

@@ -14,21 +14,21 @@ from rich.console import Console
 
 from sclip.config import Config, DataConfig, RunConfig, TrackingConfig
 from sclip.launch.doctor import collective, machine, reach
-from sclip.launch.doctor.finding import Finding, show, to_json, worst
-from sclip.launch.doctor.nodes import Answer, Node
+from sclip.launch.doctor.finding import CheckFinding, show, to_json, worst
+from sclip.launch.doctor.nodes import Answer, ClusterNode
 from support.mlflow_stores import empty_store
 from support.processes import free_port
 from support.tars import pair, tar_bytes
 
-A, B, C = (Node(name * 8, f"node {name}", 4, 0, 10**9, "10.0.0.1") for name in "abc")
+A, B, C = (ClusterNode(name * 8, f"node {name}", 4, 0, 10**9, "10.0.0.1") for name in "abc")
 GONE = Answer(failure="ActorDiedError: the node is gone")
 
 
-def statuses(findings: list[Finding]) -> dict[str, str]:
+def statuses(findings: list[CheckFinding]) -> dict[str, str]:
     return {finding.where: finding.status for finding in findings}
 
 
-def told(findings: list[Finding]) -> str:
+def told(findings: list[CheckFinding]) -> str:
     """Return the one finding that is not ok, which says what to do."""
     (finding,) = (finding for finding in findings if finding.status != "ok")
     assert finding.remedy
@@ -95,7 +95,7 @@ def test_a_clock_is_wrong_where_the_time_of_asking_does_not_explain_it(
 
 def of_machine(
     shm: int = 2 * 10**9, free: float = 0.5, files: tuple[int, int] = (65536, 65536)
-) -> dict[Node, Answer]:
+) -> dict[ClusterNode, Answer]:
     facts = {"shm": shm, "disks": {"/data": (int(free * 1e12), 10**12)}, "files": files}
     return {A: Answer(facts), B: GONE}
 
@@ -137,10 +137,10 @@ def test_a_cluster_beyond_loopback_must_ask_for_a_token(
 
 
 def storage(
-    written: dict[Node, Answer],
-    sees: dict[Node, Answer] | None = None,
-    removed: dict[Node, Answer] | None = None,
-) -> list[Finding]:
+    written: dict[ClusterNode, Answer],
+    sees: dict[ClusterNode, Answer] | None = None,
+    removed: dict[ClusterNode, Answer] | None = None,
+) -> list[CheckFinding]:
     every = [node.id for node, answer in written.items() if not answer.failure]
     sees = {node: Answer(every) for node in written} | (sees or {})
     removed = {node: Answer() for node in written} | (removed or {})
@@ -171,7 +171,7 @@ def test_storage_that_all_nodes_share_is_ok() -> None:
         ),
     ],
 )
-def test_the_node_that_cannot_use_the_storage_is_named(findings: list[Finding], said: str) -> None:
+def test_the_node_that_cannot_use_the_storage_is_named(findings: list[CheckFinding], said: str) -> None:
     assert told(findings) == said
 
 
@@ -310,7 +310,7 @@ def test_each_node_whose_rank_fails_is_named_once(gpus: bool) -> None:
 
 
 def test_the_worst_finding_is_the_status_of_all() -> None:
-    ok, warn, fail = (Finding("check", "where", status, "") for status in ("ok", "warn", "fail"))  # type: ignore[arg-type]
+    ok, warn, fail = (CheckFinding("check", "where", status, "") for status in ("ok", "warn", "fail"))  # type: ignore[arg-type]
     assert [worst(of) for of in ([], [ok], [ok, warn], [fail, warn, ok])] == ["ok", "ok", "warn", "fail"]
     assert json.loads(to_json([ok, fail])) == {
         "status": "fail",
@@ -322,8 +322,8 @@ def test_the_worst_finding_is_the_status_of_all() -> None:
 
 
 def test_many_nodes_that_are_well_are_one_line_beside_those_that_are_not() -> None:
-    findings = [Finding("disk", f"node {number}", "ok", f"{number} GB free") for number in range(20)]
-    findings.append(Finding("disk", "node 20", "fail", "[full]", "make room"))
+    findings = [CheckFinding("disk", f"node {number}", "ok", f"{number} GB free") for number in range(20)]
+    findings.append(CheckFinding("disk", "node 20", "fail", "[full]", "make room"))
     console = Console(file=io.StringIO(), width=100)
     show(findings, console)
     assert isinstance(console.file, io.StringIO)

@@ -12,49 +12,15 @@ from rich.console import Console
 
 from sclip.config import Config, ConfigError
 from sclip.config.loader import load, to_tree
-from sclip.launch.cluster import Capacity, actor_bounds
+from sclip.launch.capacity import Capacity, encoder_bounds, sized
 from sclip.launch.node_types import NodeType
 from sclip.launch.plan import Plan, make, prices, rates, show
-from sclip.launch.plan.placement import Bundle, place
 from sclip.launch.plan.prices import Price, Prices
-from sclip.launch.sizing import sized
 from support.paths import ROOT
-
-# Where it lies
 
 HEAD = NodeType("head", 0, 0, 1, 1)
 CPU = NodeType("cpu", 16, 0, 1, 4)
 GPU = NodeType("gpu", 32, 4, 0, 2, "A100")
-
-
-@pytest.mark.parametrize(
-    ("bundles", "nodes", "left_over"),
-    [
-        ([], {"head": 1, "cpu": 1}, {}),
-        ([Bundle("a", 16, 1)], {"head": 1, "cpu": 1}, {}),
-        ([Bundle("a", 17, 1)], {"head": 1, "cpu": 2}, {}),
-        ([Bundle("w", 4, 4, 1)], {"head": 1, "cpu": 1, "gpu": 1}, {}),
-        ([Bundle("w", 5, 4, 1)], {"head": 1, "cpu": 1, "gpu": 2}, {}),
-        ([Bundle("w", 4, 9, 1)], {"head": 1, "cpu": 1, "gpu": 2}, {}),  # three on a node, by its CPUs
-        (
-            [Bundle("w", 4, 4, 1), Bundle("a", 32, 1)],
-            {"head": 1, "cpu": 1, "gpu": 1},
-            {},
-        ),  # 16 beside the workers
-        ([Bundle("w", 4, 4, 1), Bundle("a", 33, 1)], {"head": 1, "cpu": 2, "gpu": 1}, {}),
-        ([Bundle("a", 65, 1)], {"head": 1, "cpu": 4, "gpu": 1}, {}),  # GPU nodes for CPUs alone come last
-        ([Bundle("w", 9, 4, 1)], {"head": 1, "cpu": 1, "gpu": 2}, {"w": 1}),
-        ([Bundle("w", 1, 64, 1)], {"head": 1, "cpu": 1}, {"w": 1}),
-        ([Bundle("half", 3, 0.5, 0.5)], {"head": 1, "cpu": 1, "gpu": 1}, {}),
-    ],
-)
-def test_bundles_lie_on_what_is_there_then_on_as_few_new_nodes_as_hold_them(
-    bundles: list[Bundle], nodes: dict[str, int], left_over: dict[str, int]
-) -> None:
-    placed = place(bundles, [HEAD, CPU, GPU])
-    assert (placed.nodes, placed.left_over) == (nodes, left_over)
-    for bundle in bundles:
-        assert sum(placed.on[bundle.stage].values()) == bundle.count - left_over.get(bundle.stage, 0)
 
 
 # What it says
@@ -68,9 +34,9 @@ def config(storage: Path, *overrides: str, name: str = "paper") -> Config:
 def planned(
     asked: Config, *nodes: NodeType, samples: int = 10_000_000, known: str = "", table: Prices | None = None
 ) -> Plan:
-    capacity = Capacity(sum(n.most * n.cpus for n in nodes), sum(n.most * n.gpus for n in nodes), nodes)
+    capacity = Capacity.of(*nodes)
     asked = sized(asked, capacity)
-    return make(asked, capacity, actor_bounds(asked, capacity), samples, rates.given(known), table)
+    return make(asked, capacity, encoder_bounds(asked, capacity), samples, rates.given(known), table)
 
 
 def shown(plan: Plan) -> str:
@@ -89,7 +55,7 @@ def test_each_stage_gets_its_place_and_the_slowest_is_the_rate(tmp_path: Path) -
     of = {stage.name: stage for stage in plan.stages}
     assert (of["workers"].gpus, of["workers"].cpus, of["workers"].on) == (8, 32, ("gpu",))
     assert of["encoders"].on == ("cpu", "gpu")
-    assert [stage.per_s for stage in plan.stages] == [20_000, 100 * plan.actors[1], 8000]
+    assert [stage.per_s for stage in plan.stages] == [20_000, 100 * plan.encoders[1], 8000]
     assert plan.limit is of["workers"]
     assert plan.hours == pytest.approx(10_000_000 / 8000 / 3600)
     assert [(nodes.kind.name, nodes.start, nodes.most) for nodes in plan.nodes] == [
@@ -208,13 +174,13 @@ NODE = NodeType("head", 64, 4, 1, 1, "A100")
 
 
 def test_an_earlier_run_of_the_same_work_says_how_fast_each_of_them_is(tmp_path: Path) -> None:
-    ran = sized(config(tmp_path, SHARDS, "train.num_workers=2"), Capacity(64, 4, (NODE,)))
+    ran = sized(config(tmp_path, SHARDS, "train.num_workers=2"), Capacity.of(NODE))
     earlier(tmp_path, "before", ran, samples_per_s=900, wait=0.25)
     plan = planned(config(tmp_path, SHARDS, "train.epochs=3", "train.learning_rate=1e-5"), NODE)
     of = {stage.name: stage for stage in plan.stages}
     assert of["workers"].per_s == pytest.approx(4 * 900 / 0.75 / 2)  # two that waited a quarter of their time
     assert of["workers"].source == of["encoders"].source == "as before measured"
-    assert of["encoders"].per_s == pytest.approx(plan.actors[1] * 100)
+    assert of["encoders"].per_s == pytest.approx(plan.encoders[1] * 100)
     assert of["readers"].per_s == pytest.approx(plan.config.data.readers * 3000)
 
 
@@ -229,14 +195,14 @@ def test_an_earlier_run_of_the_same_work_says_how_fast_each_of_them_is(tmp_path:
     ],
 )
 def test_a_run_of_other_work_says_nothing(tmp_path: Path, override: str) -> None:
-    earlier(tmp_path, "before", sized(config(tmp_path, SHARDS), Capacity(64, 4, (NODE,))), samples_per_s=900)
+    earlier(tmp_path, "before", sized(config(tmp_path, SHARDS), Capacity.of(NODE)), samples_per_s=900)
     plan = planned(config(tmp_path, SHARDS, override), NODE)
     assert not any("measured" in stage.source for stage in plan.stages)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"data": {"shards": 3}}'])
 def test_a_run_of_another_version_is_passed_over(tmp_path: Path, text: str) -> None:
-    earlier(tmp_path, "before", sized(config(tmp_path, SHARDS), Capacity(64, 4, (NODE,))), samples_per_s=900)
+    earlier(tmp_path, "before", sized(config(tmp_path, SHARDS), Capacity.of(NODE)), samples_per_s=900)
     other = tmp_path / "runs" / "other"
     other.mkdir()
     (other / "config.json").write_text(text)
@@ -244,7 +210,7 @@ def test_a_run_of_another_version_is_passed_over(tmp_path: Path, text: str) -> N
 
 
 def test_what_the_user_measured_goes_before_all_else(tmp_path: Path) -> None:
-    earlier(tmp_path, "before", sized(config(tmp_path, SHARDS), Capacity(64, 4, (NODE,))), samples_per_s=900)
+    earlier(tmp_path, "before", sized(config(tmp_path, SHARDS), Capacity.of(NODE)), samples_per_s=900)
     plan = planned(config(tmp_path, SHARDS), NODE, known="worker=7")
     assert [stage.source for stage in plan.stages] == ["as before measured", "as before measured", "as given"]
     assert plan.per_s == 28

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sclip.launch import cluster
-from sclip.launch.cluster import Capacity
+from sclip.launch.capacity import Capacity
 from sclip.launch.node_types import NodeType
 from support.jobs_here import job_here
 from support.tars import pair, tar_bytes

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sclip.launch import exporter as prometheus
-from sclip.launch.exporter import COUNTERS, GAUGES, Exported
+from sclip.launch.exporter import COUNTERS, GAUGES, RunMetrics
 from sclip.launch.trainer import TrainingFailed
 from sclip.run.stopping import Stopped
 
@@ -75,7 +75,7 @@ def trained(step: int, samples: int, **metrics: float) -> dict[str, Any]:
 
 
 def test_every_report_moves_the_metrics_that_it_is_about(node: Node) -> None:
-    with Exported("first", samples=1000) as exported:
+    with RunMetrics("first", samples=1000) as exported:
         exported.report(START)
         exported.report(trained(10, 100, mfu=0.4))
         exported.report({"kind": "checkpoint", "path": "x", "step": 10, "seconds": 0.5})
@@ -98,7 +98,7 @@ def test_every_report_moves_the_metrics_that_it_is_about(node: Node) -> None:
 
 
 def test_samples_that_a_restart_trains_on_again_count_again_and_no_total_falls(node: Node) -> None:
-    with Exported("first", samples=1000) as exported:
+    with RunMetrics("first", samples=1000) as exported:
         exported.report(START)
         exported.report(trained(10, 100))
         exported.report({"kind": "lost", "reason": "worker 1"})
@@ -110,7 +110,7 @@ def test_samples_that_a_restart_trains_on_again_count_again_and_no_total_falls(n
 
 
 def test_a_resumed_run_begins_with_what_it_had_set_aside_and_counts_only_its_own_samples(node: Node) -> None:
-    with Exported("first", samples=1000) as exported:
+    with RunMetrics("first", samples=1000) as exported:
         exported.report(START | {"step": 50, "samples": 500, "quarantined": 7, "skipped": 2})
         assert (node.values["sclip_quarantined_samples"], node.values["sclip_nonfinite_steps"]) == (7, 2)
         exported.report(trained(60, 600))
@@ -118,7 +118,7 @@ def test_a_resumed_run_begins_with_what_it_had_set_aside_and_counts_only_its_own
 
 
 def test_a_value_that_is_not_finite_leaves_the_last_one_and_is_never_sent(node: Node) -> None:
-    with Exported("first", samples=1000) as exported:
+    with RunMetrics("first", samples=1000) as exported:
         exported.report(trained(1, 10))
         exported.report(trained(2, 20, loss=math.nan, grad_norm=math.inf))
     assert node.values["sclip_loss"] == 2.0
@@ -139,7 +139,7 @@ def test_a_value_that_is_not_finite_leaves_the_last_one_and_is_never_sent(node: 
 def test_only_a_run_that_fails_leaves_its_training_unfinished(
     node: Node, error: BaseException, training: int, nonfinite: int
 ) -> None:
-    exported = Exported("first", samples=1000)
+    exported = RunMetrics("first", samples=1000)
     with contextlib.suppress(type(error)), exported:
         exported.report(START)
         raise error
@@ -149,5 +149,5 @@ def test_only_a_run_that_fails_leaves_its_training_unfinished(
 def test_gauges_are_set_again_without_a_report(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray forgets those that are not; a report may be minutes away."""
     monkeypatch.setattr(prometheus, "_AGAIN_S", 0.01)
-    with Exported("first", samples=1000):
+    with RunMetrics("first", samples=1000):
         assert node.set_again.wait(20)

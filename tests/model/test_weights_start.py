@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from sclip.config import Config, ConfigError, KEEConfig, ModelConfig, RunConfig
 from sclip.model import ModelError, build_model, export
-from sclip.run import pretrain
+from sclip.run import resolve
 from sclip.train.run_folder import RunFolder
 from support.small_model import NAME, SMALL, assert_same_weights, small_model
 from support.small_vit import (
@@ -38,7 +38,7 @@ def config_of(storage: Path, init_from: str = "", **model: Any) -> Config:
 
 
 def started_from(config: Config, folder: RunFolder, told: io.StringIO | None = None) -> Config:
-    return pretrain._initialised(config, folder, Console(file=told or io.StringIO()))
+    return resolve.bring_initial_weights(config, folder, Console(file=told or io.StringIO()))
 
 
 @pytest.fixture

@@ -7,14 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import ray
 
 from sclip.config import ConfigError
 from sclip.config.loader import load
 from sclip.run import ablation, sweep
 from support.jobs_here import job_here
 from support.paths import ROOT
-from support.ray_head import Head
 from support.swept import made_up
 
 job = job_here("ablation")
@@ -42,18 +40,14 @@ def small(tmp_path: Path) -> Path:
 
 @pytest.mark.cluster
 def test_the_table_has_the_scores_of_the_runs_beside_the_published_ones(
-    head: Head,
+    attached: None,
     small: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", head.address)
     monkeypatch.setattr(sweep, "_trial", made_up())
-    try:
-        assert job(small, f"run.storage={tmp_path}", "loss.hinge_margin=0.3", "--seeds", "3") == 1
-    finally:
-        ray.shutdown()
+    assert job(small, f"run.storage={tmp_path}", "loss.hinge_margin=0.3", "--seeds", "3") == 1
     said, folder = capsys.readouterr().out, tmp_path / "sweeps" / "ablation-small"
     lines = [
         line.split("|")[1:-1] for line in (folder / "ablation.md").read_text().splitlines() if "|" in line

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from sclip.run.logs import Records, json_console, name_run
+from sclip.run.logs import JsonProgress, json_console, name_run
 
 
 @pytest.fixture
@@ -56,10 +56,10 @@ def test_reports_are_records_with_their_step_and_figures(console: Console, out: 
         {"kind": "checkpoint", "step": 5, "path": "/runs/first/step-00000005", "seconds": 0.1},
         {"kind": "lost", "reason": "worker 1: killed"},
     ]
-    with Records() as records:
+    with JsonProgress() as progress:
         for report in reports:
-            records.report(report)
-        records.say("asked to stop")
+            progress.report(report)
+        progress.say("asked to stop")
     start, trained, checkpoint, lost, asked = told(out)
     assert asked["message"] == "asked to stop"
     assert (start["message"], start["step"], start["workers"]) == ("training begins", 4, 2)

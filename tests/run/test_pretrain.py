@@ -8,12 +8,11 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import ray
 import torch
 from mlflow import MlflowClient
 from ray.job_submission import JobSubmissionClient
@@ -24,34 +23,16 @@ from sclip.config import ConfigError
 from sclip.data.shards import Sample, expand, read_shard
 from sclip.evaluate.result import Evaluation
 from sclip.launch.trainer import TrainingFailed
-from sclip.run.finish import Summary
+from sclip.run.summary import Summary
 from sclip.tracking import history
 from sclip.train.run_folder import RunFolder
 from support.jobs_here import job_here
 from support.paths import ROOT, SHARED
 from support.processes import environment
 from support.ray_head import Head
-from support.runs import TINY, entries_done, port_without_server, recorded, recorded_curve, starter
+from support.runs import TINY, entries_done, port_without_server, recorded, recorded_curve
 
-pytestmark = pytest.mark.cluster
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _attached(head: Head) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_ADDRESS", head.address)
-        yield
-        ray.shutdown()
-
-
-@pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("storage")
-
-
-@pytest.fixture(scope="module")
-def start(storage: Path) -> Callable[..., Summary]:
-    return starter(storage)
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("attached")]
 
 
 @pytest.fixture(scope="module")

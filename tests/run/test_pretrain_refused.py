@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import ray
 
 from sclip.config import ConfigError
-from sclip.run.finish import Summary
-from support.ray_head import Head
-from support.runs import port_without_server, starter
+from sclip.run.summary import Summary
+from support.runs import port_without_server
 
-pytestmark = pytest.mark.cluster
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _attached(head: Head) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_ADDRESS", head.address)
-        yield
-        ray.shutdown()
-
-
-@pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("storage")
-
-
-@pytest.fixture(scope="module")
-def start(storage: Path) -> Callable[..., Summary]:
-    return starter(storage)
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("attached")]
 
 
 BESIDE = ("evaluate.every=4", "checkpoint.every=4")

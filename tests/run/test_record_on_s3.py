@@ -12,10 +12,10 @@ import yaml
 from sclip.config import Config, ConfigError, EvaluateConfig, RunConfig, ScenesConfig, TrackingConfig
 from sclip.data.shards import count_samples, expand
 from sclip.evaluate.runner import check_files
-from sclip.inference.models import open_model
+from sclip.inference.open_model import open_model
 from sclip.model import ModelError
 from sclip.prepare import scenes
-from sclip.run.pretrain import _check_storage
+from sclip.run.resolve import _check_storage
 from sclip.run.sweep import _storage
 from sclip.storage.paths import StoragePath, address, sizes, storage_path
 from sclip.tracking import Tracker, history, open_run, store_uri

@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 from mlflow import MlflowClient
 from ray import tune
 from rich.console import Console
 
-from sclip.run import sweep
+from sclip.run import search_space, sweep
 from sclip.train.run_folder import RunFolder
 from support.jobs_here import job_here
-from support.ray_head import Head
 from support.runs import TINY, config, recorded, recorded_curve
 
 job = job_here("sweep")
 KEE = "model.kee.weight"
-
-
-@pytest.fixture(scope="module")
-def attached(head: Head) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_ADDRESS", head.address)
-        yield
-        ray.shutdown()
 
 
 # What may be written
@@ -76,10 +65,10 @@ def test_a_name_that_no_run_may_have_is_refused(tmp_path: Path, capsys: pytest.C
 
 
 def test_the_ends_of_a_domain_are_what_a_config_must_accept() -> None:
-    assert sweep.domain("k", "loguniform(1e-6,1e-4)")[1] == [1e-6, 1e-4]
-    assert sweep.domain("k", "randint(1,4)")[1] == [1, 3]
-    assert sweep.domain("k", "choice(none,semantic)")[1] == ["none", "semantic"]
-    assert sweep.values("k", "0.1, 2,true,none") == [0.1, 2, True, "none"]
+    assert search_space.domain("k", "loguniform(1e-6,1e-4)")[1] == [1e-6, 1e-4]
+    assert search_space.domain("k", "randint(1,4)")[1] == [1, 3]
+    assert search_space.domain("k", "choice(none,semantic)")[1] == ["none", "semantic"]
+    assert search_space.values("k", "0.1, 2,true,none") == [0.1, 2, True, "none"]
 
 
 # What is run
@@ -93,7 +82,7 @@ def points(storage: Path, name: str, seed: int, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(sweep, "_trial", told)
     space = {
-        "train.learning_rate": sweep.domain("train.learning_rate", "loguniform(1e-6,1e-4)")[0],
+        "train.learning_rate": search_space.domain("train.learning_rate", "loguniform(1e-6,1e-4)")[0],
         "model.kee.layers": tune.grid_search([1, 2]),
     }
     asked = sweep.Sweep(name, config(storage, f"run.seed={seed}"), space, samples=2, at_once=4)

@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 from sclip.config import CheckpointConfig, Config, ConfigError, ModelConfig, RunConfig, TrainConfig
 from sclip.config.loader import to_tree
 from sclip.data.schedule import Schedule
-from sclip.run.audit.records import read_ledger
+from sclip.run.audit.run_files import read_ledger
 from sclip.storage.paths import remove, sizes, storage_path
 from sclip.train import checkpoint, cleaning, manifest
 from sclip.train.ledger import Ledger

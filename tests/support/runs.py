@@ -19,8 +19,8 @@ from rich.console import Console
 from sclip.config import Config
 from sclip.config.loader import load
 from sclip.run import pretrain
-from sclip.run.finish import Summary
 from sclip.run.progress import Progress
+from sclip.run.summary import Summary
 from sclip.train import manifest
 from support.paths import ROOT
 from support.processes import free_port

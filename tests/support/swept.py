@@ -19,7 +19,7 @@ def made_up() -> Callable[..., Any]:
     def run(given: dict[str, Any], **rest: Any) -> dict[str, Any]:
         from sclip.config import ConfigError
         from sclip.evaluate.result import EVALUATION_FILE, Evaluation, Result, Score
-        from sclip.run import finish, pretrain
+        from sclip.run import pretrain, summary
 
         def pretend(config: Any, console: Any) -> Any:
             weight, margin = config.model.kee.weight, config.loss.hinge_margin
@@ -37,7 +37,7 @@ def made_up() -> Callable[..., Any]:
             found = Evaluation(config.run.name, {}, results)
             found.write(folder / EVALUATION_FILE)
             trained = {"samples": 1, "steps": 1, "step": 1, "filtered": 0, "quarantined": 0}
-            return finish.Summary(folder, trained, found.scores(), "1", [], [], "sqlite:///none")
+            return summary.Summary(folder, trained, found.scores(), "1", [], [], "sqlite:///none")
 
         pretrain.pretrain = pretend
         return trial(given, **rest)

@@ -5,6 +5,6 @@ plain facts, and is judged on the driver, where the nodes are compared. Each is 
 """
 
 from sclip.launch.doctor.examine import CHECKS, examine
-from sclip.launch.doctor.finding import Finding, show, to_json, worst
+from sclip.launch.doctor.finding import CheckFinding, show, to_json, worst
 
-__all__ = ["CHECKS", "Finding", "examine", "show", "to_json", "worst"]
+__all__ = ["CHECKS", "CheckFinding", "examine", "show", "to_json", "worst"]

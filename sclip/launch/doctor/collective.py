@@ -15,8 +15,8 @@ import ray
 import torch
 import torch.distributed as dist
 
-from sclip.launch.doctor.finding import Finding
-from sclip.launch.doctor.nodes import Answer, Node, on, within
+from sclip.launch.doctor.finding import CheckFinding
+from sclip.launch.doctor.nodes import Answer, ClusterNode, on, within
 
 __all__ = ["check_collective", "judge_collective"]
 
@@ -63,7 +63,7 @@ class _Rank:
         return 4 * _ELEMENTS / seconds / 1e9
 
 
-def check_collective(nodes: list[Node], timeout_s: float) -> list[Finding]:
+def check_collective(nodes: list[ClusterNode], timeout_s: float) -> list[CheckFinding]:
     """Add up numbers over a process for each GPU, or each node where there is no GPU."""
     gpus = any(node.gpus for node in nodes)
     places = [node for node in nodes for _ in range(node.gpus if gpus else 1)]
@@ -85,7 +85,9 @@ def check_collective(nodes: list[Node], timeout_s: float) -> list[Finding]:
             ray.kill(rank)
 
 
-def judge_collective(places: list[Node], answers: Mapping[int, Answer], gpus: bool) -> list[Finding]:
+def judge_collective(
+    places: list[ClusterNode], answers: Mapping[int, Answer], gpus: bool
+) -> list[CheckFinding]:
     """Say which ranks did not take part, or how fast they are together."""
     name = "nccl" if gpus else "gloo"
     failed: dict[str, str] = {}
@@ -96,10 +98,10 @@ def judge_collective(places: list[Node], answers: Mapping[int, Answer], gpus: bo
         unit = "GPUs" if gpus else "nodes"
         slowest = min(answer.value for answer in answers.values())
         told = f"all-reduce over {len(places)} {unit}, {slowest:,.2f} GB/s"
-        return [Finding(name, "cluster", "ok", told)]
+        return [CheckFinding(name, "cluster", "ok", told)]
     if gpus:
         remedy = "GPUs in use by another job are not waited for; else nvidia-smi there, NCCL_DEBUG=INFO and"
         remedy += " NCCL_SOCKET_IFNAME, and open all ports between the nodes"
     else:
         remedy = "open all ports between the nodes, and name the interface with GLOO_SOCKET_IFNAME"
-    return [Finding(name, node, "fail", told, remedy) for node, told in failed.items()]
+    return [CheckFinding(name, node, "fail", told, remedy) for node, told in failed.items()]

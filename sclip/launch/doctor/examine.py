@@ -11,8 +11,8 @@ from ray._private.authentication.authentication_utils import is_token_auth_enabl
 from sclip.config import Config
 from sclip.launch.doctor import machine, reach
 from sclip.launch.doctor.collective import check_collective
-from sclip.launch.doctor.finding import Finding
-from sclip.launch.doctor.nodes import Answer, Node, alive, probed
+from sclip.launch.doctor.finding import CheckFinding
+from sclip.launch.doctor.nodes import Answer, ClusterNode, alive, probed
 
 __all__ = ["CHECKS", "examine"]
 
@@ -25,7 +25,7 @@ _ROUNDS = 5
 """Questions about a clock: the first ones wait for the connection."""
 
 
-def examine(config: Config, timeout_s: float, tell: Callable[[str], None]) -> list[Finding]:
+def examine(config: Config, timeout_s: float, tell: Callable[[str], None]) -> list[CheckFinding]:
     """Return what every check finds on the connected cluster.
 
     Args:
@@ -38,7 +38,7 @@ def examine(config: Config, timeout_s: float, tell: Callable[[str], None]) -> li
         storage = str(Path(storage).expanduser().absolute())
     nodes, lost = alive()
     findings = [
-        Finding(
+        CheckFinding(
             "nodes", name.partition(":")[0], "warn", name.partition(": ")[2], "see its log, or ray list nodes"
         )
         for name in lost
@@ -75,23 +75,23 @@ def examine(config: Config, timeout_s: float, tell: Callable[[str], None]) -> li
     return findings
 
 
-def judge_nodes(reached: dict[Node, Answer]) -> list[Finding]:
+def judge_nodes(reached: dict[ClusterNode, Answer]) -> list[CheckFinding]:
     """Say which nodes do not answer."""
     remedy = "ray status, and that node's raylet.out; it needs this Python and this package"
     silent = [
-        Finding("nodes", node.name, "fail", answer.failure, remedy)
+        CheckFinding("nodes", node.name, "fail", answer.failure, remedy)
         for node, answer in reached.items()
         if answer.failure
     ]
     has = ray.cluster_resources()
     told = f"{len(reached) - len(silent)} answer, {has.get('CPU', 0):g} CPUs, {has.get('GPU', 0):g} GPUs"
-    return [*silent, Finding("nodes", "cluster", "ok" if len(silent) < len(reached) else "fail", told)]
+    return [*silent, CheckFinding("nodes", "cluster", "ok" if len(silent) < len(reached) else "fail", told)]
 
 
-def _answered(check: str, answers: dict[Node, Answer]) -> list[Finding]:
+def _answered(check: str, answers: dict[ClusterNode, Answer]) -> list[CheckFinding]:
     remedy = "run it again; a node that is slow to answer here is slow in a run"
     return [
-        Finding(check, node.name, "fail", answer.failure, remedy)
+        CheckFinding(check, node.name, "fail", answer.failure, remedy)
         for node, answer in answers.items()
         if answer.failure
     ]

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["Finding", "Status", "show", "to_json", "worst"]
+__all__ = ["CheckFinding", "Status", "show", "to_json", "worst"]
 
 Status = Literal["ok", "warn", "fail"]
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
@@ -23,7 +23,7 @@ _MOST_ALIKE = 4
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckFinding:
     """What one check says of one place."""
 
     check: str
@@ -35,12 +35,12 @@ class Finding:
     """What to do, where it is not ok."""
 
 
-def worst(findings: Sequence[Finding]) -> Status:
+def worst(findings: Sequence[CheckFinding]) -> Status:
     """Return the worst status; ok of none."""
     return max((finding.status for finding in findings), key=_RANK.index, default="ok")
 
 
-def show(findings: Sequence[Finding], console: Console) -> None:
+def show(findings: Sequence[CheckFinding], console: Console) -> None:
     """Print the table, and below it what to do."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("", "check", "where", "found"):
@@ -57,7 +57,7 @@ def show(findings: Sequence[Finding], console: Console) -> None:
             )  # fmt: skip
 
 
-def _few(findings: Sequence[Finding]) -> Iterator[Finding]:
+def _few(findings: Sequence[CheckFinding]) -> Iterator[CheckFinding]:
     """Yield the findings, but one for all nodes where more than `_MOST_ALIKE` are well."""
     well = Counter(finding.check for finding in findings if finding.status == "ok")
     told: set[str] = set()
@@ -69,7 +69,7 @@ def _few(findings: Sequence[Finding]) -> Iterator[Finding]:
             yield replace(finding, where=f"{well[finding.check]} nodes", found=f"such as {finding.found}")
 
 
-def to_json(findings: Sequence[Finding]) -> str:
+def to_json(findings: Sequence[CheckFinding]) -> str:
     """Return the findings and the worst status."""
     record = {"status": worst(findings), "findings": [asdict(finding) for finding in findings]}
     return json.dumps(record, indent=1)

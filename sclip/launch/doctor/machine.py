@@ -14,8 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from sclip.launch.doctor.finding import Finding, Status
-from sclip.launch.doctor.nodes import Answer, Node
+from sclip.launch.doctor.finding import CheckFinding, Status
+from sclip.launch.doctor.nodes import Answer, ClusterNode
 
 PACKAGES = ("ray", "torch", "open_clip_torch", "spacy")
 _GB = 1e9
@@ -47,7 +47,7 @@ def look_versions(spacy_model: str) -> dict[str, str]:
     return found | {"sclip": digest.hexdigest()[:12]}
 
 
-def judge_versions(answers: Mapping[Node, Answer]) -> list[Finding]:
+def judge_versions(answers: Mapping[ClusterNode, Answer]) -> list[CheckFinding]:
     """Compare every node with what most of them have."""
     known = {node: answer.value for node, answer in answers.items() if not answer.failure}
     names = list(dict.fromkeys(name for found in known.values() for name in found))
@@ -61,10 +61,10 @@ def judge_versions(answers: Mapping[Node, Answer]) -> list[Finding]:
         if other or missing:
             told = "; ".join(other) or f"missing: {', '.join(missing)}"
             remedy = "give every node the same image, or pip install --constraint constraints.txt there"
-            findings.append(Finding("versions", node.name, "fail", told, remedy))
+            findings.append(CheckFinding("versions", node.name, "fail", told, remedy))
     if known and not findings:
         told = ", ".join(f"{name} {version}" for name, version in usual.items())
-        findings.append(Finding("versions", f"all {len(known)} nodes", "ok", told))
+        findings.append(CheckFinding("versions", f"all {len(known)} nodes", "ok", told))
     return findings
 
 
@@ -93,7 +93,7 @@ def _disk(path: str) -> tuple[int, int] | None:
     return usage.free, usage.total
 
 
-def judge_shm(answers: Mapping[Node, Answer]) -> list[Finding]:
+def judge_shm(answers: Mapping[ClusterNode, Answer]) -> list[CheckFinding]:
     """Ray's object store lies in /dev/shm; where it does not fit, Ray takes a disk and every block waits for it."""
     findings = []
     for node, answer in answers.items():
@@ -104,12 +104,14 @@ def judge_shm(answers: Mapping[Node, Answer]) -> list[Finding]:
         remedy = "mount a larger one: an emptyDir with medium Memory at /dev/shm, or docker run --shm-size"
         enough = has >= needs
         findings.append(
-            Finding("shared memory", node.name, "ok" if enough else "warn", told, "" if enough else remedy)
+            CheckFinding(
+                "shared memory", node.name, "ok" if enough else "warn", told, "" if enough else remedy
+            )
         )
     return findings
 
 
-def judge_disk(answers: Mapping[Node, Answer]) -> list[Finding]:
+def judge_disk(answers: Mapping[ClusterNode, Answer]) -> list[CheckFinding]:
     """Say which disks are full."""
     findings = []
     for node, answer in answers.items():
@@ -118,11 +120,11 @@ def judge_disk(answers: Mapping[Node, Answer]) -> list[Finding]:
             status: Status = "fail" if used >= _FULL else "warn" if used >= _NEARLY_FULL else "ok"
             told = f"{free / _GB:,.1f} of {total / _GB:,.1f} GB free at {path}"
             remedy = "" if status == "ok" else f"make room there: at {_FULL:.0%} Ray stops writing to it"
-            findings.append(Finding("disk", node.name, status, told, remedy))
+            findings.append(CheckFinding("disk", node.name, status, told, remedy))
     return findings
 
 
-def judge_files(answers: Mapping[Node, Answer]) -> list[Finding]:
+def judge_files(answers: Mapping[ClusterNode, Answer]) -> list[CheckFinding]:
     """Say where too few files can be open; a process may raise its limit up to the hard one, as Ray does."""
     findings = []
     for node, answer in answers.items():
@@ -135,7 +137,7 @@ def judge_files(answers: Mapping[Node, Answer]) -> list[Finding]:
             if status == "ok"
             else f"ulimit -n {_FILES} before ray start, or docker run --ulimit nofile={_FILES}"
         )
-        findings.append(Finding("open files", node.name, status, f"{soft:,} (at most {hard:,})", remedy))
+        findings.append(CheckFinding("open files", node.name, status, f"{soft:,} (at most {hard:,})", remedy))
     return findings
 
 
@@ -144,13 +146,13 @@ def look_clock() -> float:
     return time.time()
 
 
-def judge_clock(rounds: Mapping[Node, Sequence[tuple[float, float, float]]]) -> list[Finding]:
+def judge_clock(rounds: Mapping[ClusterNode, Sequence[tuple[float, float, float]]]) -> list[CheckFinding]:
     """Compare clocks: of several questions the one that was answered soonest says most, as NTP does it."""
     findings = []
     for node, times in rounds.items():
         if not times:
             findings.append(
-                Finding("clock", node.name, "fail", "no answer", "look at this node's load and network")
+                CheckFinding("clock", node.name, "fail", "no answer", "look at this node's load and network")
             )
             continue
         before, there, after = min(times, key=lambda one: one[2] - one[0])
@@ -158,19 +160,19 @@ def judge_clock(rounds: Mapping[Node, Sequence[tuple[float, float, float]]]) -> 
         bad = abs(skew) - uncertain > _MOST_SKEW_S
         told = f"{1000 * skew:+,.0f} ms of the driver's, known to {1000 * uncertain:,.0f}"
         remedy = "set the clock by NTP (chronyd) on that node" if bad else ""
-        findings.append(Finding("clock", node.name, "fail" if bad else "ok", told, remedy))
+        findings.append(CheckFinding("clock", node.name, "fail" if bad else "ok", told, remedy))
     return findings
 
 
-def check_authentication(token: bool, addresses: Sequence[str]) -> Finding:
+def check_authentication(token: bool, addresses: Sequence[str]) -> CheckFinding:
     """Say whether whoever reaches the head's port can run code on the cluster."""
     if token:
-        return Finding("authentication", "cluster", "ok", "Ray asks for a token")
+        return CheckFinding("authentication", "cluster", "ok", "Ray asks for a token")
     if all(address.startswith("127.") for address in addresses):
-        return Finding("authentication", "cluster", "ok", "off, on loopback only")
+        return CheckFinding("authentication", "cluster", "ok", "off, on loopback only")
     told = "off: whoever reaches the head can run code on it"
     remedy = "start Ray with RAY_AUTH_MODE=token and the same RAY_AUTH_TOKEN on every node"
-    return Finding("authentication", "cluster", "fail", told, remedy)
+    return CheckFinding("authentication", "cluster", "fail", told, remedy)
 
 
 def process_id() -> int:

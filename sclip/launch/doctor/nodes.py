@@ -15,15 +15,15 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-__all__ = ["Answer", "Node", "Nodes", "alive", "on", "probed", "within"]
+__all__ = ["Answer", "ClusterNode", "NodeProbes", "alive", "on", "probed", "within"]
 
 
 _ACCIDENTS = ("UNEXPECTED_TERMINATION", "AUTOSCALER_DRAIN_PREEMPTED")
-"""Of why a node went; what was idle or told to go is not missed."""
+"""Ray death reasons that count as failures; idle or deliberately drained nodes are ignored."""
 
 
 @dataclass(frozen=True)
-class Node:
+class ClusterNode:
     """One node."""
 
     id: str
@@ -43,7 +43,7 @@ class Answer:
     """Why there is no value."""
 
 
-def alive() -> tuple[list[Node], list[str]]:
+def alive() -> tuple[list[ClusterNode], list[str]]:
     """Return the nodes of the connected cluster, and of those that went by accident the names with reasons."""
     nodes, lost = [], []
     for found in ray.nodes():
@@ -54,7 +54,7 @@ def alive() -> tuple[list[Node], list[str]]:
             continue
         has = found["Resources"]
         nodes.append(
-            Node(
+            ClusterNode(
                 found["NodeID"], name, has.get("CPU", 0.0), int(has.get("GPU", 0)),
                 int(has.get("object_store_memory", 0)), found["NodeManagerAddress"],
             )
@@ -69,10 +69,10 @@ class _Probe:
         return function(*arguments)
 
 
-class Nodes:
+class NodeProbes:
     """The nodes, each with a probe on it."""
 
-    def __init__(self, nodes: Sequence[Node], timeout_s: float) -> None:
+    def __init__(self, nodes: Sequence[ClusterNode], timeout_s: float) -> None:
         self.nodes = list(nodes)
         self._timeout_s = timeout_s
         # Several at once: a call that hangs leaves the others their threads.
@@ -83,9 +83,9 @@ class Nodes:
         self,
         function: Callable[..., Any],
         *arguments: Any,
-        own: Callable[[Node], Any] | None = None,
-        of: Sequence[Node] | None = None,
-    ) -> dict[Node, Answer]:
+        own: Callable[[ClusterNode], Any] | None = None,
+        of: Sequence[ClusterNode] | None = None,
+    ) -> dict[ClusterNode, Answer]:
         """Return what the function gives on every node, or those of `of`, within the limit.
 
         `own` gives its last argument, which is another one on each node.
@@ -98,9 +98,9 @@ class Nodes:
 
     def rounds(
         self, function: Callable[[], float], count: int
-    ) -> dict[Node, list[tuple[float, float, float]]]:
+    ) -> dict[ClusterNode, list[tuple[float, float, float]]]:
         """Return for each node what the function gave, between the driver's times before and after; one by one."""
-        found: dict[Node, list[tuple[float, float, float]]] = {}
+        found: dict[ClusterNode, list[tuple[float, float, float]]] = {}
         for node in self.nodes:
             found[node] = []
             for _ in range(count):
@@ -120,16 +120,16 @@ class Nodes:
 
 
 @contextlib.contextmanager
-def probed(nodes: Sequence[Node], timeout_s: float) -> Iterator[Nodes]:
+def probed(nodes: Sequence[ClusterNode], timeout_s: float) -> Iterator[NodeProbes]:
     """Put probes on the nodes for as long as the block takes."""
-    found = Nodes(nodes, timeout_s)
+    found = NodeProbes(nodes, timeout_s)
     try:
         yield found
     finally:
         found.close()
 
 
-def on(node: Node) -> NodeAffinitySchedulingStrategy:
+def on(node: ClusterNode) -> NodeAffinitySchedulingStrategy:
     """Return the strategy that places something on this node and on no other."""
     return NodeAffinitySchedulingStrategy(node.id, soft=False)
 

@@ -9,8 +9,8 @@ from concurrent.futures import TimeoutError as Late
 
 from sclip.config import Config
 from sclip.data.shards import Sample, ShardError, expand, read_shard
-from sclip.launch.doctor.finding import Finding
-from sclip.launch.doctor.nodes import Answer, Node, Nodes
+from sclip.launch.doctor.finding import CheckFinding
+from sclip.launch.doctor.nodes import Answer, ClusterNode, NodeProbes
 from sclip.storage.filesystem import filesystem
 from sclip.storage.masking import mask
 from sclip.tracking import TrackingError, try_store
@@ -59,7 +59,7 @@ def _in(folder: str, name: str) -> str:
     return f"{base.rstrip('/')}/.doctor-{name}{mark}{query}"
 
 
-def check_storage(nodes: Nodes, storage: str) -> list[Finding]:
+def check_storage(nodes: NodeProbes, storage: str) -> list[CheckFinding]:
     """Let every node write a file into `run.storage`, see those of all others, and remove its own."""
     written = nodes.each(write, storage, own=_name)
     wrote = [node for node, answer in written.items() if not answer.failure]
@@ -68,13 +68,16 @@ def check_storage(nodes: Nodes, storage: str) -> list[Finding]:
     return judge_storage(storage, written, sees, removed)
 
 
-def _name(node: Node) -> str:
+def _name(node: ClusterNode) -> str:
     return node.id
 
 
 def judge_storage(
-    storage: str, written: Mapping[Node, Answer], sees: Mapping[Node, Answer], removed: Mapping[Node, Answer]
-) -> list[Finding]:
+    storage: str,
+    written: Mapping[ClusterNode, Answer],
+    sees: Mapping[ClusterNode, Answer],
+    removed: Mapping[ClusterNode, Answer],
+) -> list[CheckFinding]:
     """Say which node cannot write, see what others wrote, or remove."""
     place = mask(storage)
     shared = (
@@ -88,21 +91,23 @@ def judge_storage(
         blind = [other.name for other in others if other.id not in (see.value or ())]
         if answer.failure:
             findings.append(
-                Finding("storage", node.name, "fail", f"cannot write: {mask(answer.failure)}", rights)
+                CheckFinding("storage", node.name, "fail", f"cannot write: {mask(answer.failure)}", rights)
             )
         elif see.failure:
             findings.append(
-                Finding("storage", node.name, "fail", f"cannot list: {mask(see.failure)}", rights)
+                CheckFinding("storage", node.name, "fail", f"cannot list: {mask(see.failure)}", rights)
             )
         elif blind:
             findings.append(
-                Finding("storage", node.name, "fail", f"does not see what {blind[0]} wrote", shared)
+                CheckFinding("storage", node.name, "fail", f"does not see what {blind[0]} wrote", shared)
             )
         elif failure := removed[node].failure:
-            findings.append(Finding("storage", node.name, "fail", f"cannot remove: {mask(failure)}", rights))
+            findings.append(
+                CheckFinding("storage", node.name, "fail", f"cannot remove: {mask(failure)}", rights)
+            )
         else:
             told = "writes, reads, removes" + (f", sees {len(others)} others" if others else "")
-            findings.append(Finding("storage", node.name, "ok", told))
+            findings.append(CheckFinding("storage", node.name, "ok", told))
     return findings
 
 
@@ -118,21 +123,23 @@ def read_some(shards: Sequence[str], caption_field: str) -> tuple[int, int, floa
     return samples, size, time.perf_counter() - started
 
 
-def check_shards(nodes: Nodes, config: Config) -> list[Finding]:
+def check_shards(nodes: NodeProbes, config: Config) -> list[CheckFinding]:
     """Read the beginning of a few shards on every node."""
     if not config.data.shards:
-        return [Finding("shards", "cluster", "ok", "none given: scenes are generated into run.storage")]
+        return [CheckFinding("shards", "cluster", "ok", "none given: scenes are generated into run.storage")]
     try:
         found = expand(config.data.shards)
     except ShardError as error:
-        return [Finding("shards", "driver", "fail", str(error), "check data.shards, and the credentials")]
+        return [
+            CheckFinding("shards", "driver", "fail", str(error), "check data.shards, and the credentials")
+        ]
     chosen = [found[at * (len(found) - 1) // max(1, _SHARDS - 1)] for at in range(min(_SHARDS, len(found)))]
     return judge_shards(
         len(found), nodes.each(read_some, list(dict.fromkeys(chosen)), config.data.caption_field)
     )
 
 
-def judge_shards(shards: int, answers: Mapping[Node, Answer]) -> list[Finding]:
+def judge_shards(shards: int, answers: Mapping[ClusterNode, Answer]) -> list[CheckFinding]:
     """Say which node cannot read, finds nothing, or reads far slower than the fastest."""
     findings = []
     rates = {node: a.value[0] / max(a.value[2], 1e-9) for node, a in answers.items() if not a.failure}
@@ -140,7 +147,7 @@ def judge_shards(shards: int, answers: Mapping[Node, Answer]) -> list[Finding]:
     for node, answer in answers.items():
         if answer.failure:
             remedy = "mount the shards on every node, or give it the credentials (README, Your own data)"
-            findings.append(Finding("shards", node.name, "fail", mask(answer.failure), remedy))
+            findings.append(CheckFinding("shards", node.name, "fail", mask(answer.failure), remedy))
             continue
         samples, size, seconds = answer.value
         told = (
@@ -148,16 +155,18 @@ def judge_shards(shards: int, answers: Mapping[Node, Answer]) -> list[Finding]:
         )
         if not samples:
             remedy = "python jobs/validate.py says what is wrong with them"
-            findings.append(Finding("shards", node.name, "fail", "no sample in the first shards", remedy))
+            findings.append(
+                CheckFinding("shards", node.name, "fail", "no sample in the first shards", remedy)
+            )
         elif seconds >= _TELLING_S and rates[node] < _SLOW * fastest:
             remedy = f"the fastest node reads {fastest:,.0f} a second: look at this one's network or mount"
-            findings.append(Finding("shards", node.name, "warn", told, remedy))
+            findings.append(CheckFinding("shards", node.name, "warn", told, remedy))
         else:
-            findings.append(Finding("shards", node.name, "ok", told))
+            findings.append(CheckFinding("shards", node.name, "ok", told))
     return findings
 
 
-def check_mlflow(config: Config, timeout_s: float) -> Finding:
+def check_mlflow(config: Config, timeout_s: float) -> CheckFinding:
     """Write a run into the tracking store and take it back, from the driver, which alone writes there."""
     pool = ThreadPoolExecutor(1)
     try:
@@ -165,7 +174,7 @@ def check_mlflow(config: Config, timeout_s: float) -> Finding:
     except (TrackingError, Late) as error:
         told = str(error) or f"no answer in {timeout_s:g} s"
         remedy = "check tracking.uri, MLFLOW_TRACKING_TOKEN or _USERNAME and _PASSWORD, and the server"
-        return Finding("mlflow", "driver", "fail", told, remedy)
+        return CheckFinding("mlflow", "driver", "fail", told, remedy)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-    return Finding("mlflow", "driver", "ok", f"{place}: a run was written and removed")
+    return CheckFinding("mlflow", "driver", "ok", f"{place}: a run was written and removed")

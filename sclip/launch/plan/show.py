@@ -6,7 +6,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from sclip.launch.plan.planning import Nodes, Plan
+from sclip.launch.plan.planning import NodeCount, Plan
 
 __all__ = ["show"]
 
@@ -54,7 +54,7 @@ def lines(plan: Plan) -> list[str]:
     return found + list(plan.notes)
 
 
-def _nodes(nodes: Nodes) -> str:
+def _nodes(nodes: NodeCount) -> str:
     asked, more = nodes.start - nodes.kind.alive, nodes.most - max(nodes.start, nodes.kind.alive)
     if nodes.most <= nodes.kind.alive:
         return f"{nodes.kind.alive} x {nodes.kind.name}"

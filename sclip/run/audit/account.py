@@ -1,4 +1,4 @@
-"""The account of a run: its plan, its tars and its ledger in, what became of every row out.
+"""The account of a run: the visits that it was to make, its tars and its ledger in, what became of every row out.
 
 The ledger is read in the order of the steps, so that memory follows the visits that are open at a time.
 """
@@ -23,7 +23,14 @@ from sclip.run.audit.fates import (
     ranges,
     words,
 )
-from sclip.run.audit.records import AuditError, Plan, Rejection, read_ledger, read_plan, read_quarantine
+from sclip.run.audit.run_files import (
+    AuditError,
+    ExpectedVisits,
+    Rejection,
+    read_expected_visits,
+    read_ledger,
+    read_quarantine,
+)
 from sclip.run.audit.tars import Tar, count_tars
 from sclip.storage.masking import mask
 from sclip.storage.paths import StoragePath
@@ -98,46 +105,48 @@ def audit(run: StoragePath, shards: Sequence[str] = ()) -> Audit:
     Raises AuditError where the run, its ledger or one of its shards cannot be read.
     """
     try:
-        plan, notes = read_plan(run, expand(shards)), list[str]()
+        expected, notes = read_expected_visits(run, expand(shards)), list[str]()
     except ShardError as error:
         raise AuditError(str(error)) from error
-    if not plan.complete:
+    if not expected.complete:
         notes.append("the run is not complete: rows that it has not trained on yet count as missed")
-    rejections = list(read_quarantine(run, plan))
+    rejections = list(read_quarantine(run, expected))
     try:
-        tars = count_tars(sorted({plan.url(visit) for visit in plan.visits}))
+        tars = count_tars(sorted({expected.url(visit) for visit in expected.visits}))
     except StorageError as error:
         raise AuditError(mask(str(error))) from error
-    rows = _rows(tars, plan, rejections)
+    rows = _rows(tars, expected, rejections)
     fates: dict[Visit, Fates] = {}
 
     def of(visit: Visit) -> Fates:
         if visit not in fates:
-            fates[visit] = Fates(rows[plan.url(visit)] if visit in plan.visits else 0)
+            fates[visit] = Fates(rows[expected.url(visit)] if visit in expected.visits else 0)
         return fates[visit]
 
     for kind, visit, places in read_ledger(run, notes):
         of(visit).add(kind, places)
     false_rests = []
     for rejection in rejections:
-        url = plan.url(rejection.visit)
+        url = expected.url(rejection.visit)
         if rejection.key or (url in tars and tars[url].broken and rejection.row == rows[url] - 1):
             of(rejection.visit).add("quarantined", [rejection.row])
         else:
             at = (rejection.row, rejection.row)
             false_rests.append(
-                _found(plan, rejection.visit, [at], "set aside as the unreadable rest: it is readable")
+                _found(expected, rejection.visit, [at], "set aside as the unreadable rest: it is readable")
             )
-    return _sum(plan, tars, rows, fates, rejections, false_rests, notes)
+    return _sum(expected, tars, rows, fates, rejections, false_rests, notes)
 
 
-def _rows(tars: Mapping[str, Tar], plan: Plan, rejections: Iterable[Rejection]) -> dict[str, int]:
+def _rows(
+    tars: Mapping[str, Tar], expected: ExpectedVisits, rejections: Iterable[Rejection]
+) -> dict[str, int]:
     """Return the rows of each shard: its groups and, where it is broken, one for the unreadable rest.
 
     Whether the group that a tar breaks in is whole is known to its reader only, which reads more than headers. Where it
     is not, the rest begins with it.
     """
-    rests = {plan.url(rejection.visit): rejection.row for rejection in rejections if not rejection.key}
+    rests = {expected.url(rejection.visit): rejection.row for rejection in rejections if not rejection.key}
     rows = {}
     for url, tar in tars.items():
         begins_with_last = tar.groups > 0 and rests.get(url) == tar.groups - 1
@@ -146,7 +155,7 @@ def _rows(tars: Mapping[str, Tar], plan: Plan, rejections: Iterable[Rejection]) 
 
 
 def _sum(
-    plan: Plan,
+    expected: ExpectedVisits,
     tars: Mapping[str, Tar],
     rows: Mapping[str, int],
     fates: Mapping[Visit, Fates],
@@ -157,8 +166,8 @@ def _sum(
     counts = np.zeros(128, np.int64)
     missed, repeated, unknown = list[Rows](), list[Rows](), list(false_rests)
     beyond = len(false_rests)
-    for visit in sorted(plan.visits | fates.keys()):
-        planned, url = visit in plan.visits, plan.url(visit)
+    for visit in sorted(expected.visits | fates.keys()):
+        planned, url = visit in expected.visits, expected.url(visit)
         fate = fates.get(visit) or Fates(rows[url])
         codes = fate.codes(with_rest=planned and tars[url].broken)
         counts += np.bincount(codes, minlength=len(counts))
@@ -167,27 +176,29 @@ def _sum(
                 continue
             of_code = {MISSED: missed, REPEATED: repeated}.get(code, unknown)
             reason = words(code) if of_code is unknown else ""
-            of_code.append(_found(plan, visit, ranges(np.flatnonzero(codes == code)), reason))
+            of_code.append(_found(expected, visit, ranges(np.flatnonzero(codes == code)), reason))
         if len(indices := fate.beyond()):
             beyond += len(indices)
             reason = f"its tar has {rows[url]} rows" if planned else "the run was not to visit it"
-            unknown.append(_found(plan, visit, ranges(indices), reason))
+            unknown.append(_found(expected, visit, ranges(indices), reason))
     known = {code: int(counts[code]) for code in (MISSED, *_REGULAR, REPEATED)}
     return Audit(
-        plan.complete, plan.epochs, expected=int(counts.sum()), trained_once=known[TRAINED_ONCE],
+        expected.complete, expected.epochs, expected=int(counts.sum()), trained_once=known[TRAINED_ONCE],
         missed=known[MISSED], repeated=known[REPEATED],
         quarantined=known[QUARANTINED_ONCE], filtered=known[FILTERED_ONCE],
         unknown=int(counts.sum()) - sum(known.values()) + beyond,
-        quarantined_rows=_quarantined(plan, rejections),
+        quarantined_rows=_quarantined(expected, rejections),
         missed_rows=tuple(missed), repeated_rows=tuple(repeated), unknown_rows=tuple(unknown),
         notes=tuple(notes),
     )  # fmt: skip
 
 
-def _found(plan: Plan, visit: Visit, found: Iterable[tuple[int, int]], reason: str = "") -> Rows:
-    return Rows(mask(plan.url(visit)), visit.source, visit.pass_, tuple(found), reason)
+def _found(
+    expected: ExpectedVisits, visit: Visit, found: Iterable[tuple[int, int]], reason: str = ""
+) -> Rows:
+    return Rows(mask(expected.url(visit)), visit.source, visit.pass_, tuple(found), reason)
 
 
-def _quarantined(plan: Plan, rejections: Iterable[Rejection]) -> tuple[Quarantined, ...]:
-    passes = Counter((mask(plan.url(visit)), row, key, reason) for visit, row, key, reason in rejections)
+def _quarantined(expected: ExpectedVisits, rejections: Iterable[Rejection]) -> tuple[Quarantined, ...]:
+    passes = Counter((mask(expected.url(visit)), row, key, reason) for visit, row, key, reason in rejections)
     return tuple(Quarantined(*row, count) for row, count in sorted(passes.items()))

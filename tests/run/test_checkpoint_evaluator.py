@@ -1,4 +1,4 @@
-"""Evaluation beside the training: one at a time, of checkpoints that stay, at no cost to the run."""
+"""Evaluation during training: one at a time, of checkpoints that stay, at no cost to the run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import ray
 
 from sclip.config import CheckpointConfig, EvaluateConfig
-from sclip.run.beside import Beside
+from sclip.run.checkpoint_evaluator import CheckpointEvaluator
 from sclip.train import manifest
 from sclip.train.run_folder import RunFolder
 from support.ray_head import Head
@@ -29,18 +29,20 @@ class Run:
         self.scores: dict[int, dict[str, float]] = {}
         self.said: list[str] = []
 
-    def beside(self, score: Score, every: int = 2, cpus: float = 0.1) -> Beside:
+    def evaluator(self, score: Score, every: int = 2, cpus: float = 0.1) -> CheckpointEvaluator:
         def log(scores: object, step: int) -> None:
             self.scores[step] = dict(scores)  # type: ignore[call-overload]
 
-        return Beside(EvaluateConfig(every=every, cpus=cpus), self.folder, score, log, self.said.append)
+        return CheckpointEvaluator(
+            EvaluateConfig(every=every, cpus=cpus), self.folder, score, log, self.said.append
+        )
 
-    def checkpoint(self, beside: Beside, step: int) -> None:
+    def checkpoint(self, evaluator: CheckpointEvaluator, step: int) -> None:
         """Write a checkpoint, remove what need not be kept, tell of it."""
         (path := self.folder.step_path(step)).mkdir(parents=True)
         manifest.write_manifest(path, {}, {})
         self.folder.prune(CheckpointConfig(keep_last=1))
-        beside.checkpoint(path.name, step)
+        evaluator.checkpoint(path.name, step)
 
     @property
     def steps(self) -> list[int]:
@@ -67,15 +69,15 @@ def test_a_slow_evaluation_leaves_checkpoints_out_and_the_one_that_it_reads_stay
     def score(name: str) -> dict[str, float]:
         return {"relation/accuracy": float(open(gate).read()), "step": float(name.removeprefix("step-"))}
 
-    beside = run.beside(score)
+    evaluator = run.evaluator(score)
     for step in (1, 2, 3, 4, 5):
-        run.checkpoint(beside, step)
+        run.checkpoint(evaluator, step)
     assert run.steps == [5, 2]
     assert run.said == ["step 4 is not evaluated: the evaluation of step 2 still goes on"]
     assert run.scores == {}
     with open(gate, "w") as opened:
         opened.write("0.75")
-    beside.close()
+    evaluator.close()
     assert run.scores == {2: {"relation/accuracy": 0.75, "step": 2}}
     run.folder.prune(CheckpointConfig(keep_last=1))
     assert run.steps == [5]
@@ -89,14 +91,14 @@ def test_an_evaluation_that_fails_or_is_killed_is_told_and_the_next_one_comes(ru
             os.kill(os.getpid(), signal.SIGKILL)
         return {"relation/accuracy": 0.5}
 
-    beside = run.beside(score)
+    evaluator = run.evaluator(score)
     for step in (2, 4, 6):
-        run.checkpoint(beside, step)
-        assert beside._running
-        ray.wait([beside._running[0]])
-        beside.poll()
+        run.checkpoint(evaluator, step)
+        assert evaluator._running
+        ray.wait([evaluator._running[0]])
+        evaluator.poll()
         assert not list(run.folder.path.glob("held-*"))
-    beside.close()
+    evaluator.close()
     assert run.scores == {6: {"relation/accuracy": 0.5}}
     assert len(run.said) == 2
     assert run.said[0] == "step 2 was not evaluated: relation.json: no such file"
@@ -109,10 +111,10 @@ def test_the_cpus_of_a_run_that_is_stopped_are_free_again_at_once(run: Run, tmp_
     def score(name: str) -> dict[str, float]:
         return {"relation/accuracy": float(open(gate).read())}
 
-    beside = run.beside(score, cpus=4)
-    run.checkpoint(beside, 2)
+    evaluator = run.evaluator(score, cpus=4)
+    run.checkpoint(evaluator, 2)
     assert list(run.folder.path.glob("held-*"))
-    beside.abandon()
+    evaluator.abandon()
     assert not list(run.folder.path.glob("held-*"))
 
     @ray.remote(num_cpus=4)
@@ -125,5 +127,5 @@ def test_the_cpus_of_a_run_that_is_stopped_are_free_again_at_once(run: Run, tmp_
 def test_what_a_driver_held_that_died_is_let_go_by_the_next(run: Run) -> None:
     run.folder.path.mkdir()
     run.folder.hold("step-00000002")
-    run.beside(lambda name: {}).close()
+    run.evaluator(lambda name: {}).close()
     assert not list(run.folder.path.glob("held-*"))

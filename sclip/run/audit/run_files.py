@@ -1,4 +1,4 @@
-"""What a run has written down, read for the audit: its plan, what its ledger says became of rows, its quarantine.
+"""The files of a run, read for the audit: its planned visits, what its ledger says became of rows, its quarantine.
 
 A line of the ledger of one attempt counts up to the step that the later attempts went on from: what a crash threw
 away was rolled back with the weights and trained on again.
@@ -18,7 +18,14 @@ from sclip.data.schedule import Schedule, Visit
 from sclip.storage.masking import is_masked, mask
 from sclip.storage.paths import StoragePath, local_copy
 
-__all__ = ["AuditError", "Plan", "Rejection", "read_ledger", "read_plan", "read_quarantine"]
+__all__ = [
+    "AuditError",
+    "ExpectedVisits",
+    "Rejection",
+    "read_expected_visits",
+    "read_ledger",
+    "read_quarantine",
+]
 
 _KINDS = ("trained", "filtered")
 _MOST = 2**62  # what fits into an array
@@ -30,8 +37,8 @@ class AuditError(Exception):
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a run was to visit."""
+class ExpectedVisits:
+    """The visits to shards that a run was to make."""
 
     shards: tuple[tuple[str, ...], ...]
     """Of each source, in the order of their numbers."""
@@ -60,7 +67,7 @@ class Rejection(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _File:
+class _LedgerFile:
     """The ledger of one rank in one attempt."""
 
     path: StoragePath
@@ -70,17 +77,17 @@ class _File:
     from_step: int
 
 
-def read_plan(run: StoragePath, named: Iterable[str] = ()) -> Plan:
-    """Return the plan of a run's folder, its shards by their true URIs where `named` has them.
+def read_expected_visits(run: StoragePath, named: Iterable[str] = ()) -> ExpectedVisits:
+    """Return the visits that the run of a folder was to make, its shards by their true URIs where `named` has them.
 
     Raises AuditError where there is none, one that contradicts itself, or one that names shards which nothing opens.
     """
     true = {mask(url): url for url in named}
-    config, plan = (_json(run / name) for name in ("config.json", "shards.json"))
+    config, shard_list = (_json(run / name) for name in ("config.json", "shards.json"))
     try:
         epochs, seed = int(config["train"]["epochs"]), int(config["run"]["seed"])
-        sources = [sorted(source["shards"].items()) for source in plan["sources"]]
-        weights = [float(source["weight"]) for source in plan["sources"]]
+        sources = [sorted(source["shards"].items()) for source in shard_list["sources"]]
+        weights = [float(source["weight"]) for source in shard_list["sources"]]
         shards = tuple(tuple(true.get(mask(url), url) for url, _ in source) for source in sources)
         schedule = Schedule.weighted(seed, epochs, [[n for _, n in source] for source in sources], weights)
         entries = len(schedule)
@@ -100,7 +107,7 @@ def read_plan(run: StoragePath, named: Iterable[str] = ()) -> Plan:
             raise AuditError(
                 f"{run}: the schedule does not visit every shard once in each of {epochs} passes"
             )
-    return Plan(shards, epochs, visits, (run / "complete.json").is_file())
+    return ExpectedVisits(shards, epochs, visits, (run / "complete.json").is_file())
 
 
 def _json(path: StoragePath) -> Any:
@@ -125,7 +132,7 @@ def read_ledger(run: StoragePath, notes: list[str]) -> Iterator[tuple[str, Visit
 
 
 def _read_ledger(run: StoragePath, folder: Path, notes: list[str]) -> Iterator[tuple[str, Visit, list[int]]]:
-    attempts: dict[int, list[_File]] = {}
+    attempts: dict[int, list[_LedgerFile]] = {}
     for path in sorted(folder.glob("*-*.jsonl")):
         if (file := _head(path)) is None:
             notes.append(f"{path.name} was cut before its first line was whole")
@@ -156,17 +163,17 @@ def _places(source: int, pass_: int, shard: int, indices: list[int]) -> tuple[Vi
     return Visit(source, pass_, shard), indices
 
 
-def _head(path: StoragePath) -> _File | None:
+def _head(path: StoragePath) -> _LedgerFile | None:
     for place, line in _lines(path):
         try:
             numbers = (int(line[name]) for name in ("attempt", "rank", "world_size", "from_step"))
-            return _File(path, *numbers)
+            return _LedgerFile(path, *numbers)
         except _MALFORMED as error:
             raise AuditError(f"{place}: not the head of a ledger: {error!r}") from error
     return None
 
 
-def _steps(file: _File) -> Iterator[tuple[int, str, dict[str, Any]]]:
+def _steps(file: _LedgerFile) -> Iterator[tuple[int, str, dict[str, Any]]]:
     lines = _lines(file.path)
     next(lines)
     for place, line in lines:
@@ -176,13 +183,13 @@ def _steps(file: _File) -> Iterator[tuple[int, str, dict[str, Any]]]:
             raise AuditError(f"{place}: not a step's line: {error!r}") from error
 
 
-def read_quarantine(run: StoragePath, plan: Plan) -> Iterator[Rejection]:
+def read_quarantine(run: StoragePath, expected: ExpectedVisits) -> Iterator[Rejection]:
     """Yield the lines of quarantine.jsonl; none where nothing was set aside.
 
     Raises AuditError where one is malformed or names a shard that the run has not.
     """
     path = run / "quarantine.jsonl"
-    numbers = [{mask(url): number for number, url in enumerate(source)} for source in plan.shards]
+    numbers = [{mask(url): number for number, url in enumerate(source)} for source in expected.shards]
     for place, line in _lines(path) if path.exists() else ():
         try:
             source = int(line["source"])

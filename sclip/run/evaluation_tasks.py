@@ -1,4 +1,4 @@
-"""What measures the models of a run, as tasks of the cluster: a checkpoint in, an exported and evaluated model out.
+"""Evaluation of a run's models as tasks of the cluster: a checkpoint in, an exported and evaluated model out.
 
 The pages and MLflow get the same `Evaluation`, which lies in the run's folder.
 """
@@ -23,7 +23,14 @@ from sclip.storage.paths import send, staged
 from sclip.train import checkpoint
 from sclip.train.run_folder import RunFolder
 
-__all__ = ["BEFORE", "EVALUATION_BEFORE", "beside", "measure_before", "measure_trained", "retention"]
+__all__ = [
+    "BEFORE",
+    "EVALUATION_BEFORE",
+    "checkpoint_scorer",
+    "measure_before",
+    "measure_trained",
+    "retention",
+]
 
 BEFORE = "before training"
 """What the evaluation of the weights that a run starts from calls them."""
@@ -49,12 +56,14 @@ def measure_before(config: Config, folder: RunFolder, shards: Sequence[str]) -> 
     return Evaluation.read(path)
 
 
-def beside(config: Config, folder: RunFolder, shards: Sequence[str]) -> Callable[[str], dict[str, float]]:
-    """Return what scores a checkpoint beside the training, by its name."""
+def checkpoint_scorer(
+    config: Config, folder: RunFolder, shards: Sequence[str]
+) -> Callable[[str], dict[str, float]]:
+    """Return a function that scores a checkpoint, named by its folder, during training; Ray can pickle it."""
     suite = config.evaluate.suite_beside
     if suite:
         config = dataclasses.replace(config, evaluate=dataclasses.replace(config.evaluate, suite=suite))
-    return functools.partial(_score_beside, config, folder, shards, "beside/" if suite else "")
+    return functools.partial(_score_checkpoint, config, folder, shards, "beside/" if suite else "")
 
 
 def retention(before: Evaluation, after: Evaluation) -> dict[str, float]:
@@ -116,7 +125,7 @@ def _holds_encoder(weights_file: str) -> bool:
         return any(name.startswith("kee.") for name in weights.keys())  # noqa: SIM118  (no mapping)
 
 
-def _score_beside(
+def _score_checkpoint(
     config: Config, folder: RunFolder, shards: Sequence[str], prefix: str, step: str
 ) -> dict[str, float]:
     model = checkpoint.consolidate(folder.path / step, config.model)

@@ -8,20 +8,16 @@ from typing import Any
 import pytest
 
 from sclip.config import Config, ConfigError, EvaluateConfig, TrainConfig
-from sclip.launch.cluster import Capacity, actor_bounds
+from sclip.launch.capacity import Capacity, encoder_bounds, most_encoders, runs_at_once, sized
 from sclip.launch.node_types import NodeType
-from sclip.launch.sizing import sized
 
-
-def of(*nodes: NodeType) -> Capacity:
-    return Capacity(sum(n.most * n.cpus for n in nodes), sum(n.most * n.gpus for n in nodes), nodes)
-
-
-LAPTOP = of(NodeType("head", 2, 0, 1, 1))
-CPUS = of(NodeType("head", 0, 0, 1, 1), NodeType("cpu", 16, 0, 0, 20))
-ONE_GPU = of(NodeType("head", 16, 1, 1, 1))
-DGX = of(NodeType("head", 224, 8, 1, 1, "H100"))
-GROWING = of(NodeType("head", 0, 0, 1, 1), NodeType("cpu", 16, 0, 1, 20), NodeType("gpu", 96, 8, 0, 4))
+LAPTOP = Capacity.of(NodeType("head", 2, 0, 1, 1))
+CPUS = Capacity.of(NodeType("head", 0, 0, 1, 1), NodeType("cpu", 16, 0, 0, 20))
+ONE_GPU = Capacity.of(NodeType("head", 16, 1, 1, 1))
+DGX = Capacity.of(NodeType("head", 224, 8, 1, 1, "H100"))
+GROWING = Capacity.of(
+    NodeType("head", 0, 0, 1, 1), NodeType("cpu", 16, 0, 1, 20), NodeType("gpu", 96, 8, 0, 4)
+)
 
 
 def train(
@@ -63,13 +59,17 @@ def test_every_gpu_gets_a_worker_and_a_cluster_without_gpus_one(
     ("capacity", "config", "worker_cpus"),
     [
         (DGX, {"worker_cpus": 8}, 8),
-        (of(NodeType("head", 32, 8, 1, 1)), {"worker_cpus": 4}, 2),  # else nothing is left for an encoder
         (
-            of(NodeType("cpu", 16, 0, 0, 9), NodeType("gpu", 8, 8, 0, 1)),
+            Capacity.of(NodeType("head", 32, 8, 1, 1)),
+            {"worker_cpus": 4},
+            2,
+        ),  # else nothing is left for an encoder
+        (
+            Capacity.of(NodeType("cpu", 16, 0, 0, 9), NodeType("gpu", 8, 8, 0, 1)),
             {"worker_cpus": 4},
             0.5,
         ),  # 4 x 8 fit on no node
-        (of(NodeType("head", 32, 8, 1, 1)), {"worker_cpus": 4, "num_workers": 8}, 4),
+        (Capacity.of(NodeType("head", 32, 8, 1, 1)), {"worker_cpus": 4, "num_workers": 8}, 4),
     ],
 )
 def test_workers_leave_cpus_for_the_encoders_where_their_number_is_not_said(
@@ -78,10 +78,12 @@ def test_workers_leave_cpus_for_the_encoders_where_their_number_is_not_said(
     assert train(capacity, **config)[2] == worker_cpus
 
 
-@pytest.mark.parametrize("capacity", [LAPTOP, CPUS, ONE_GPU, DGX, GROWING, of(NodeType("head", 32, 8, 1, 1))])
+@pytest.mark.parametrize(
+    "capacity", [LAPTOP, CPUS, ONE_GPU, DGX, GROWING, Capacity.of(NodeType("head", 32, 8, 1, 1))]
+)
 def test_a_sized_config_fits_on_its_cluster_and_stays_as_it_is(capacity: Capacity) -> None:
     config = sized(Config(train=TrainConfig(worker_cpus=0.5)), capacity)
-    fewest, most = actor_bounds(config, capacity)
+    fewest, most = encoder_bounds(config, capacity)
     assert 1 <= fewest <= most
     assert sized(config, capacity) == config
 
@@ -89,11 +91,44 @@ def test_a_sized_config_fits_on_its_cluster_and_stays_as_it_is(capacity: Capacit
 def test_gpus_that_are_insisted_on_and_not_there_are_an_error() -> None:
     config = sized(Config(train=TrainConfig(use_gpu=True, worker_cpus=0.1)), LAPTOP)
     with pytest.raises(ConfigError, match=r"a GPU each with train.use_gpu=true, the cluster has 0"):
-        actor_bounds(config, LAPTOP)
+        encoder_bounds(config, LAPTOP)
 
 
 def test_a_share_that_does_not_divide_is_told_with_the_number_of_workers() -> None:
     config = Config(train=TrainConfig(batch_size=256, micro_batch=64))
-    assert sized(dataclasses.replace(config), of(NodeType("a", 64, 4, 1, 1))).train.num_workers == 4
+    assert sized(dataclasses.replace(config), Capacity.of(NodeType("a", 64, 4, 1, 1))).train.num_workers == 4
     with pytest.raises(ConfigError, match=r"train\.micro_batch=64: 0, or a divisor of a worker's share"):
         sized(config, DGX)
+
+
+EVALUATED = EvaluateConfig(every=500, cpus=2, gpus=1)
+
+
+@pytest.mark.parametrize(
+    ("evaluate", "train", "runs"),
+    [
+        (EvaluateConfig(), {"use_gpu": False}, 10),  # 224 / (4 workers x 5 + an encoder, a reader, a driver)
+        (EvaluateConfig(), {"use_gpu": True}, 2),
+        (EVALUATED, {"use_gpu": True}, 1),  # 2 x (4 + 1) GPUs are not there
+        (EVALUATED, {"use_gpu": False}, 8),  # a GPU each for the evaluation
+        (EvaluateConfig(), {"use_gpu": False, "worker_cpus": 99.0}, 1),
+    ],
+)
+def test_a_cluster_holds_so_many_runs_at_once(
+    evaluate: EvaluateConfig, train: dict[str, Any], runs: int
+) -> None:
+    config = Config(train=TrainConfig(num_workers=4, **{"worker_cpus": 5.0} | train), evaluate=evaluate)
+    assert runs_at_once(config, DGX, driver_cpus=0.01) == runs
+
+
+def test_encoders_get_what_workers_a_reader_and_the_evaluation_leave() -> None:
+    config = Config(train=TrainConfig(num_workers=2, worker_cpus=3.0))
+    assert most_encoders(config, 16) == 9  # 10 CPUs but for a quarter, the reader's
+    assert most_encoders(dataclasses.replace(config, evaluate=EVALUATED), 16) == 7
+    assert most_encoders(config, 2) == config.data.actors_min
+
+
+def test_a_process_that_fits_on_no_single_node_is_an_error_that_says_what_it_needs() -> None:
+    config = Config(train=TrainConfig(num_workers=2, worker_cpus=9.0, use_gpu=False))
+    with pytest.raises(ConfigError, match=r"1 of the 2 workers have a place on no node: one needs 9 CPUs"):
+        encoder_bounds(config, Capacity.of(NodeType("a", 16, 0, 1, 1), NodeType("b", 8, 0, 4, 4)))

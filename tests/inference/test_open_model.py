@@ -13,7 +13,7 @@ import torch
 import sclip
 from sclip.config import Config
 from sclip.config.loader import to_tree
-from sclip.inference.models import open_model
+from sclip.inference.open_model import open_model
 from sclip.inference.scorer import Scorer
 from sclip.model import ModelError, export
 from sclip.registry import RegistryError

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from sclip.evaluate.result import Result, Score
-from sclip.run.scoring import retention
+from sclip.run.evaluation_tasks import retention
 from support.evaluations import evaluation, result
 
 

@@ -1,4 +1,4 @@
-"""Evaluation beside the training: checkpoints of a run in, their scores at their steps out, while training goes on.
+"""Evaluation during training: checkpoints of a run in, their scores at their steps out, while training goes on.
 
 A task on CPUs that are set aside for it before the workers start (`evaluate.cpus`): one that waited for what training
 holds would wait for ever. One evaluation at a time; a checkpoint that comes while one goes on is left out, so that a
@@ -17,13 +17,13 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from sclip.config import EvaluateConfig
 from sclip.train.run_folder import RunFolder
 
-__all__ = ["Beside"]
+__all__ = ["CheckpointEvaluator"]
 
 Scores = Mapping[str, float]
 
 
-class Beside:
-    """One evaluation at a time, of the newest checkpoint that the cadence asks for."""
+class CheckpointEvaluator:
+    """Evaluates the newest checkpoint that the cadence asks for, one at a time, while training goes on."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Beside:
             say: called with a line for the user.
         """
         self._config, self._folder, self._log, self._say = config, folder, log, say
-        folder.release()  # what a driver held that did not live to let it go
+        folder.release()  # what an earlier driver held when it was killed
         bundle = {"CPU": config.cpus} | ({"GPU": config.gpus} if config.gpus else {})
         self._group: PlacementGroup = placement_group([bundle], name="sclip-evaluation")
         strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_capture_child_tasks=True)
@@ -95,7 +95,7 @@ class Beside:
         self._running = None
         try:
             self._log(ray.get(task), step)
-        except ray.exceptions.RayError as error:  # of a figure beside the training, which goes on
+        except ray.exceptions.RayError as error:  # a point of the curve is missing, training goes on
             cause = str(getattr(error, "cause", None) or error).strip().splitlines()
             self._say(f"step {step} was not evaluated: {cause[-1] if cause else type(error).__name__}")
         finally:

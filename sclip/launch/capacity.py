@@ -1,0 +1,161 @@
+"""The CPUs and GPUs of a run: what its stages reserve, how many workers and encoders a cluster holds, whether all fit.
+
+    config, Capacity -> sized config -> demands by stage -> bounds of the encoders, or a ConfigError with the arithmetic
+
+A worker reserves train.worker_cpus and a GPU, the evaluation during training evaluate.cpus and evaluate.gpus, a reader
+data.read_cpus and an encoder data.actor_cpus. Actors that serve the driver reserve nothing. A run needs one reader; the
+others of data.readers take what is left.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sclip.config import Config, ConfigError
+from sclip.launch.node_types import NodeType
+from sclip.launch.placement import Bundle, place_bundles
+
+__all__ = ["Capacity", "demands", "encoder_bounds", "fewest_workers", "gpus_for_workers", "most_encoders"]
+__all__ += ["runs_at_once", "sized"]
+
+_WORKERS_SHARE = 0.5
+"""Share of a GPU node's CPUs for its workers, where they would leave none: one GPU takes what many encoders make."""
+_EPSILON = 1e-6
+"""Sums of fractions of a CPU or GPU that differ by less are equal."""
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """CPUs and GPUs that a cluster has, or can grow to where it scales."""
+
+    cpus: float
+    gpus: float
+    nodes: tuple[NodeType, ...] = ()
+    """Node types that they belong to, where those are known."""
+
+    @classmethod
+    def of(cls, *nodes: NodeType) -> Capacity:
+        """Return the capacity of all nodes that there can be."""
+        return cls(sum(n.most * n.cpus for n in nodes), sum(n.most * n.gpus for n in nodes), nodes)
+
+
+def sized(config: Config, capacity: Capacity) -> Config:
+    """Return the config with `train.num_workers` and `train.use_gpu` as this cluster has them.
+
+    A GPU stands still unless a worker has it, so by default each gets one; without any GPU there is one worker, on
+    CPUs. What the config says stays. With `train.num_workers=0` workers also reserve fewer CPUs than
+    `train.worker_cpus`, where a node has too few of them for its GPUs or nothing would be left for the encoders.
+    """
+    train = config.train
+    gpus = gpus_for_workers(config, capacity)
+    use_gpu = gpus >= max(1, fewest_workers(config)) if train.use_gpu is None else train.use_gpu
+    workers, worker_cpus = train.num_workers, train.worker_cpus
+    if not workers:
+        workers = max(1, min(gpus, train.batch_size)) if use_gpu else 1
+        cpus_per_gpu = min((n.cpus / n.gpus for n in capacity.nodes if n.gpus), default=worker_cpus)
+        others, _ = _total(demands(config, 0, config.data.actors_min))
+        crowded = workers * worker_cpus > capacity.cpus - others + _EPSILON or worker_cpus > cpus_per_gpu
+        if use_gpu and crowded:
+            worker_cpus = max(0.01, math.floor(100 * min(worker_cpus, _WORKERS_SHARE * cpus_per_gpu)) / 100)
+    train = dataclasses.replace(train, num_workers=workers, use_gpu=use_gpu, worker_cpus=worker_cpus)
+    return dataclasses.replace(config, train=train)
+
+
+def fewest_workers(config: Config) -> int:
+    """Return the workers that a run begins with at least."""
+    return config.train.min_workers or config.train.num_workers
+
+
+def gpus_for_workers(config: Config, capacity: Capacity) -> int:
+    """Return the GPUs that the evaluation during training leaves to the workers."""
+    evaluation = math.ceil(config.evaluate.gpus) if config.evaluate.every else 0
+    return math.floor(capacity.gpus + _EPSILON) - evaluation
+
+
+def demands(config: Config, workers: int, encoders: int) -> list[Bundle]:
+    """Return what a sized run reserves with so many workers and encoders and one reader, GPUs first."""
+    train, data, evaluate = config.train, config.data, config.evaluate
+    bundles = [Bundle("workers", workers, train.worker_cpus, 1.0 if train.use_gpu else 0.0)]
+    if evaluate.every:
+        bundles.append(Bundle("evaluation", 1, evaluate.cpus, evaluate.gpus))
+    return [*bundles, Bundle("readers", 1, data.read_cpus), Bundle("encoders", encoders, data.actor_cpus)]
+
+
+def _total(bundles: Sequence[Bundle]) -> tuple[float, float]:
+    """Return the CPUs and GPUs of all bundles."""
+    return sum(b.count * b.cpus for b in bundles), sum(b.count * b.gpus for b in bundles)
+
+
+def most_encoders(config: Config, cpus: float) -> int:
+    """Return the encoders that fit into `cpus` after all else that the run reserves, at least data.actors_min."""
+    others, _ = _total(demands(config, config.train.num_workers, 0))
+    return max(config.data.actors_min, math.floor((cpus - others) / config.data.actor_cpus + _EPSILON))
+
+
+def runs_at_once(config: Config, capacity: Capacity, driver_cpus: float) -> int:
+    """Return how many runs of this sized config the cluster holds, each with a driver in it; 1 at least."""
+    cpus, gpus = _total(demands(config, config.train.num_workers, config.data.actors_min))
+    runs = capacity.cpus / (cpus + driver_cpus)
+    return max(1, math.floor((min(runs, capacity.gpus / gpus) if gpus else runs) + _EPSILON))
+
+
+def encoder_bounds(config: Config, capacity: Capacity) -> tuple[int, int]:
+    """Return the fewest and most encoders of a sized run on this cluster.
+
+    Raises ConfigError with the arithmetic where the fewest workers, the fewest encoders, one reader and the evaluation
+    can never be placed together, or one of them on no node: Ray would wait for them for ever.
+    """
+    fewest = demands(config, fewest_workers(config), config.data.actors_min)
+    _check_total(config, fewest, capacity)
+    if capacity.nodes:
+        _check_nodes(config, fewest, capacity.nodes)
+    data = config.data
+    most = max(data.actors_min, data.actors_max) if data.actors_max else most_encoders(config, capacity.cpus)
+    return data.actors_min, most
+
+
+def _check_total(config: Config, bundles: Sequence[Bundle], capacity: Capacity) -> None:
+    cpus, gpus = _total(bundles)
+    train, data, workers = config.train, config.data, fewest_workers(config)
+    evaluate_cpus, evaluate_gpus = _total([b for b in bundles if b.stage == "evaluation"])
+    key = f"{_workers_key(config)}={workers}"
+    if cpus > capacity.cpus + _EPSILON:
+        raise ConfigError(
+            f"{key}: the run needs {cpus:g} CPUs ({workers} workers x {train.worker_cpus:g} + {data.actors_min} actors "
+            f"x {data.actor_cpus:g} + {data.read_cpus:g} for a reader"
+            + (f" + {evaluate_cpus:g} for evaluate.cpus" if evaluate_cpus else "")
+            + f"), the cluster has {capacity.cpus:g}; "
+            "lower train.num_workers, train.worker_cpus or data.actor_cpus, or add nodes"
+        )
+    if gpus > capacity.gpus + _EPSILON:
+        raise ConfigError(
+            f"{key}: a GPU each with train.use_gpu=true"
+            + (f", {evaluate_gpus:g} with evaluate.gpus" if evaluate_gpus else "")
+            + f", the cluster has {capacity.gpus:g}; lower train.num_workers or add nodes"
+        )
+
+
+def _check_nodes(config: Config, bundles: Sequence[Bundle], nodes: Sequence[NodeType]) -> None:
+    unplaced = place_bundles(bundles, nodes).unplaced
+    for bundle in bundles:
+        if bundle.stage not in unplaced:
+            continue
+        keys = {
+            "workers": f"{_workers_key(config)} or train.worker_cpus",
+            "evaluation": "evaluate.cpus or evaluate.gpus",
+            "readers": "data.read_cpus",
+            "encoders": "data.actors_min or data.actor_cpus",
+        }
+        needs = f"{bundle.cpus:g} CPUs" + (f" and {bundle.gpus:g} GPUs" if bundle.gpus else "")
+        has = "; ".join(f"{n.most} of {n.cpus:g} CPUs and {n.gpus:g} GPUs" for n in nodes)
+        raise ConfigError(
+            f"{unplaced[bundle.stage]} of the {bundle.count} {bundle.stage} have a place on no node: one needs {needs} "
+            f"of a node, the cluster has {has}; lower {keys[bundle.stage]}, or add nodes"
+        )
+
+
+def _workers_key(config: Config) -> str:
+    return "train.min_workers" if config.train.min_workers else "train.num_workers"

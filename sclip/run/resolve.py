@@ -1,0 +1,167 @@
+"""What a run works with, made definite: the user's config in; name, storage, counted shards and starting weights out.
+
+The config says where to look. What is found there (which shards and how many samples, which layout of weights) is fixed
+here, before anything is scheduled, and recorded by `sclip.run.pretrain`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import os
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from sclip import registry, tracking
+from sclip.config import Config, ConfigError
+from sclip.data.schedule import Schedule
+from sclip.data.shards import count_samples, expand
+from sclip.model import architecture
+from sclip.model.architecture import pretrained_source, with_quick_gelu
+from sclip.model.build import check_fit, resolved
+from sclip.model.weights import WEIGHTS_FILE, read, save
+from sclip.prepare import annotate, scenes
+from sclip.storage.filesystem import filesystem
+from sclip.storage.masking import mask
+from sclip.storage.paths import address, fetch, send, staged, storage_path
+from sclip.train.run_folder import RunFolder
+
+__all__ = ["TrainingData", "bring_initial_weights", "read_data", "resolve_config"]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The shards of a run, counted, and in which order they are read."""
+
+    sources: tuple[dict[str, int], ...]
+    """Samples of each shard, by path or URI in their order, of each source."""
+    schedule: Schedule
+    samples: int
+    """Of all epochs together."""
+    stamp: str
+    """Stamp of the annotations that the run uses; empty where it parses captions itself."""
+
+    @property
+    def shards(self) -> list[str]:
+        """All shards, one source after the other."""
+        return [url for source in self.sources for url in source]
+
+
+def read_data(config: Config) -> TrainingData:
+    """Count the shards of a config, or without any the scenes to generate. Raises ConfigError or ShardError."""
+    data = config.data
+    sources = _read_sources(config) if data.shards else [{"scenes": config.scenes.train_samples}]
+    counts = [list(source.values()) for source in sources]
+    schedule = Schedule.weighted(config.run.seed, config.train.epochs, counts, data.weights)
+    shards = [url for source in sources for url in source]
+    stamp = annotate.usable_stamp(data, shards) if data.shards else ""
+    return TrainingData(tuple(sources), schedule, schedule.samples(counts), stamp)
+
+
+def _read_sources(config: Config) -> list[dict[str, int]]:
+    """Return the samples of each shard, by path or URI in their order, of each source."""
+    data = config.data
+    patterns = [(pattern,) for pattern in data.shards] if data.weights else [data.shards]
+    found = [expand(of_source) for of_source in patterns]
+    counts = count_samples([url for of_source in found for url in of_source])
+    sources = [{url: counts[url] for url in of_source} for of_source in found]
+    for of_source in sources:
+        if alike := [place for place, n in Counter(map(mask, of_source)).items() if n > 1]:
+            raise ConfigError(
+                f"data.shards: several shards are {alike[0]} without credentials and query values, by which a run "
+                "records its shards; name each by a path of its own, and once"
+            )
+    if sum(map(len, sources)) > len(counts):
+        raise ConfigError(
+            f"data.shards={mask(str(list(data.shards)))}: with data.weights, a shard is of one source only"
+        )
+    for of_pattern, of_source in zip(patterns, sources, strict=True):
+        if not sum(of_source.values()):
+            raise ConfigError(
+                f"data.shards={mask(str(list(of_pattern)))}: {len(of_source)} shards without a sample"
+            )
+    return sources
+
+
+def resolve_config(config: Config, console: Console) -> Config:
+    """Fill in the run's name, a storage folder that is absolute or a URI and, where no shards are given, the scenes."""
+    storage = storage_path(config.run.storage)
+    _check_storage(config.run.storage)
+    name = config.run.name or f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{os.urandom(2).hex()}"
+    config = dataclasses.replace(
+        config, run=dataclasses.replace(config.run, name=name, storage=address(storage))
+    )
+    if config.data.shards:
+        return config
+    console.print(
+        "no data.shards given: training on generated scenes (yours: data.shards='/data/*.tar')",
+        soft_wrap=True,
+    )
+    made = scenes.generate(storage / "scenes", config.scenes, config.run.seed)
+    found = dataclasses.replace(config.evaluate, suite=config.evaluate.suite or address(made.suite))
+    return dataclasses.replace(
+        config, data=dataclasses.replace(config.data, shards=(str(made.train),)), evaluate=found
+    )
+
+
+def _check_storage(storage: str) -> None:
+    """Raise ConfigError for a URI that nothing can be written to."""
+    if "://" in storage:
+        try:
+            filesystem(storage)
+        except (ValueError, ImportError) as error:
+            raise ConfigError(f"run.storage={mask(storage)!r}: {mask(str(error), storage)}") from None
+        if storage.startswith("http"):
+            raise ConfigError(f"run.storage={mask(storage)!r}: nothing can be written there; s3:// or gs://")
+
+
+def bring_initial_weights(config: Config, folder: RunFolder, console: Console) -> Config:
+    """Bring the weights that the run starts from into its folder, whatever their layout, and name them so.
+
+    Workers then read one safetensors file, whose header says which activation it needs; the model's name becomes
+    the one with that activation.
+    """
+    source = config.run.init_from
+    path, _ = pretrained_source(config.model)
+    if (source or path) and not folder.init.exists():
+        with tempfile.TemporaryDirectory() as fetched:
+            if source:
+                weights = read(_weights(config, Path(fetched)), f"run.init_from={mask(source)!r}")
+            else:
+                weights = read(path or source, f"model.pretrained={mask(config.model.pretrained)!r}")
+            notes = "".join(f"; {note}" for note in check_fit(config.model, weights))
+            folder.path.mkdir(parents=True, exist_ok=True)
+            with staged(folder.path) as written:
+                partial = written / f".{folder.init.name}"
+                save(weights.tensors, partial, with_quick_gelu(architecture(config.model, weights)))
+                partial.replace(written / folder.init.name)
+                send(written, folder.path, [folder.init.name])
+        line = f"starting from {weights.source}: {len(weights.tensors)} tensors{notes}"
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+    with folder.starting(config.model) as model:
+        return dataclasses.replace(config, model=resolved(model))
+
+
+def _weights(config: Config, fetched: Path) -> Path:
+    """Return the file or folder that `run.init_from` means: of the registry, a run's model, or as it is named."""
+    source = config.run.init_from
+    if source.startswith("models:/"):
+        return registry.download(source, tracking.store_uri(config, config.run.storage), fetched)
+    path = storage_path(source)
+    models = (run / "model" for run in (path, storage_path(config.run.storage) / "runs" / source))
+    found = next((model for model in models if (model / WEIGHTS_FILE).is_file()), path)
+    if not found.exists():
+        raise ConfigError(
+            f"run.init_from={mask(source)!r}: no file or folder of weights, no finished run, and no models:/NAME@alias"
+        )
+    if isinstance(found, Path):
+        return found
+    if found.is_file():
+        fetch(found.parent, fetched, [found.name])
+        return fetched / found.name
+    fetch(found, fetched)
+    return fetched

@@ -1,0 +1,97 @@
+"""What a finished run left behind, and how its user is told: scores, model, folder and pages."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Column, Table
+
+from sclip.config import Config, ConfigError
+from sclip.evaluate.result import EVALUATION_FILE, Evaluation
+from sclip.storage.masking import mask
+from sclip.storage.paths import StoragePath
+from sclip.train.run_folder import RunFolder
+
+__all__ = ["COUNTS", "Summary", "compared_with", "show"]
+
+_log = logging.getLogger("sclip")
+
+COUNTS = ("cases", "images", "captions")
+"""Last parts of the names of figures that count what was evaluated, and are no scores."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a finished run left behind."""
+
+    folder: StoragePath
+    trained: dict[str, Any]
+    """step, samples, quarantined, filtered, skipped, checkpoint."""
+    scores: dict[str, float]
+    version: str
+    """Registered; empty where the store was away."""
+    decision: list[str]
+    """What the gates made of it, a line each; empty where there are none."""
+    pages: list[StoragePath]
+    tracking_uri: str
+
+
+def compared_with(config: Config, runs: StoragePath) -> Evaluation:
+    """Return the evaluation of the run that `run.compare_with` names. Raises ConfigError where it is not finished."""
+    folder = RunFolder(runs / config.run.compare_with)
+    if folder.result is None:
+        raise ConfigError(
+            f"run.compare_with={config.run.compare_with!r}: no finished run of this name in {runs}"
+        )
+    found = Evaluation.read(folder.path / EVALUATION_FILE)
+    return dataclasses.replace(found, model=config.run.compare_with)
+
+
+def show(summary: Summary, config: Config, console: Console) -> None:
+    """Print the closing table: what was trained, the scores, where the run is, how to look at it."""
+    trained = summary.trained
+    if config.run.log_format == "json":
+        result = {"scores": summary.scores, "model_version": summary.version, "decision": summary.decision}
+        _log.info("finished", extra={"step": trained["step"], "trained": trained} | result)
+        return
+    table = Table("score", Column(summary.folder.name, no_wrap=True))
+    other: dict[str, float] = {}
+    if config.run.compare_with:
+        other = compared_with(config, summary.folder.parent).scores()
+        table.add_column(config.run.compare_with, no_wrap=True)
+    for name, score in summary.scores.items():
+        if name.rpartition("/")[2] not in COUNTS:
+            table.add_row(name, _bar(score), *([_bar(other[name])] if name in other else []))
+    console.print(table)
+    lines = [f"trained     {trained['samples']:,} samples in {trained['step']:,} steps"]
+    if trained["filtered"]:
+        lines.append(f"left out    {trained['filtered']:,} samples without a caption that passes data.min_*")
+    if trained["quarantined"]:
+        where = summary.folder / "quarantine.jsonl"
+        lines.append(f"set aside   {trained['quarantined']:,} samples could not be trained on: {where}")
+    if trained.get("skipped"):
+        lines.append(f"skipped     {trained['skipped']:,} steps, their loss or gradient being not finite")
+    lines += [f"gate        {line}" for line in summary.decision]
+    mlflow = Path(sys.executable).with_name("mlflow")
+    champion = bool(summary.decision) and "is champion" in summary.decision[-1]
+    alias = "champion and candidate" if champion else "candidate"
+    model = f"models:/{config.tracking.model_name}/{summary.version}, alias {alias}"
+    lines += [
+        f"model       {model if summary.version else f'not registered yet: python jobs/sync.py {summary.folder}'}",
+        f"run folder  {summary.folder}",
+        f"look at it  {mlflow} ui --backend-store-uri {mask(summary.tracking_uri)}",
+        *(f"            {page}" for page in summary.pages),
+    ]
+    for line in lines:  # outside of the table, which would break a path or a command in two
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def _bar(score: float) -> str:
+    filled = round(20 * min(1.0, max(0.0, score)))
+    return f"{score:.3f} {'█' * filled}{'░' * (20 - filled)}"
