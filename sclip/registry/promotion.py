@@ -5,7 +5,7 @@ Each decision is written to the tags of the versions that it is about, figures i
     sclip.decision      the last one: promoted, refused, promoted by hand, rolled back, restored
     sclip.decided_at    when, UTC
     sclip.gate.N        one gate with the figures of both versions
-    sclip.run.beside        the champion that it was compared with
+    sclip.compared_with the champion that it was compared with
     sclip.replaced      the champion that it took the place of
     sclip.why           what a person wrote
     sclip.history       a line for each decision ever made
@@ -37,7 +37,7 @@ __all__ = ["Promotion", "decide", "promote_by_hand", "roll_back"]
 CHAMPIONS_TAG = "sclip.champions"
 _REMEMBERED = 500
 """Champions of the past that the tag holds; MLflow's databases take 5,000 characters."""
-_JUDGED = ("sclip.gate.", "sclip.run.beside", "sclip.replaced", "sclip.why")
+_JUDGED = ("sclip.gate.", "sclip.compared_with", "sclip.replaced", "sclip.why")
 """Tags of a judgement, which the next one of that version replaces."""
 
 
@@ -105,7 +105,7 @@ def decide(
     outcome = _promotion(candidate, champion, candidate if decision.passed else champion, decision)
     if not dry_run:
         tags = {f"sclip.gate.{n}": check.line() for n, check in enumerate(decision.checks, start=1)}
-        tags |= {"sclip.run.beside": outcome.before} if outcome.before else {}
+        tags |= {"sclip.compared_with": outcome.before} if outcome.before else {}
         _judged(client, candidate, outcome, "promoted" if decision.passed else "refused", tags)
     return outcome
 

@@ -86,7 +86,7 @@ def test_a_better_version_is_promoted_with_its_record(
     assert registry.aliases(name) == {"candidate": "2", "champion": "2"}
     tags = registry.tags(version, name)
     assert tags["sclip.decision"] == "promoted"
-    assert (tags["sclip.run.beside"], tags["sclip.replaced"]) == ("1", "1")
+    assert (tags["sclip.compared_with"], tags["sclip.replaced"]) == ("1", "1")
     assert tags["sclip.gate.1"] == (
         f"holds: {RELATION} >= champion - interval: 0.8000, at least 0.6800; champion 0.7000 from 0.6800"
     )
