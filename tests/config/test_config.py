@@ -10,7 +10,17 @@ import pytest
 import yaml
 
 from sclip.config import Config, ConfigError, DataConfig, KEEConfig, TrainConfig
-from sclip.config.loader import difference, flatten, from_tree, keys, load, read_yaml, to_tree, to_yaml
+from sclip.config.loader import (
+    changed,
+    difference,
+    flatten,
+    from_tree,
+    keys,
+    load,
+    read_yaml,
+    to_tree,
+    to_yaml,
+)
 from support.paths import ROOT
 
 Refused = Callable[..., str]
@@ -92,21 +102,15 @@ VALUES = {
     "data.shards=[a.tar, 3]": "data.shards.1=3: should be a valid string",
     # Limits of one field.
     "train.epochs=0": "train.epochs=0: at least 1",
-    "scenes.image_size=31": "scenes.image_size=31: at least 32 pixels",
-    "model.kee.layers=0": "model.kee.layers=0: at least 1",
-    "run.max_failures=-2": "run.max_failures=-2: -1, 0 or a positive number",
     "data.shuffle_buffer=-1": "data.shuffle_buffer=-1: 0 (off) or more",
     "train.learning_rate=.nan": "train.learning_rate=nan: must be above 0",
-    "train.worker_cpus=0": "train.worker_cpus=0.0: must be above 0",
     "train.lr_scale_kee=.inf": "train.lr_scale_kee=inf: 0 (frozen) or more",
     "train.beta2=1.0": "train.beta2=1.0: 0 to below 1",
     "train.ema_decay=-0.1": "train.ema_decay=-0.1: 0 (none) to below 1",
     "evaluate.gpus=2": "evaluate.gpus=2.0: 0 (on CPUs) to 1",
     "evaluate.root=": "evaluate.root='': name a folder",
     "loss.hinge_margin=3": "loss.hinge_margin=3.0: 0 to 2, a cosine",
-    "loss.contrastive_warmup=100": "loss.contrastive_warmup=100.0: a share of the run, 0 to 1",
     "model.logit_bias=10": "model.logit_bias=10.0: 0 (none) or below",
-    "data.max_quarantined=-1": "data.max_quarantined=-1.0: 0 to 1",
     "data.crop_scale=[0.9, 0.5]": "data.crop_scale=(0.9, 0.5): 0 < low <= high <= 1",
     "data={shards: [a, b], weights: [1, 0]}": "data.weights=(1.0, 0.0): each above 0",
     "health.profile_steps=[0, 2]": "health.profile_steps=(0, 2): a first step and a number of steps",
@@ -144,6 +148,39 @@ def test_a_wrong_value_is_one_line_with_key_value_and_remedy(refused: Refused, o
     line = refused(override)
     assert VALUES[override] in line
     assert "\n" not in line
+
+
+REFUSED = {
+    0: (
+        "run.progress_every_s data.actors_min data.actor_cpus data.read_cpus data.readers data.mix_blocks "
+        "data.block_samples scenes.train_samples scenes.heldout_samples model.kee.layers model.kee.heads "
+        "model.kee.triples model.kee.phrase_tokens loss.negatives_per_caption train.epochs train.batch_size "
+        "train.worker_threads train.log_every train.resize_every_s train.worker_cpus train.learning_rate "
+        "checkpoint.every checkpoint.keep_last health.max_skipped evaluate.retrieval_images evaluate.batch_size "
+        "evaluate.cpus"
+    ),
+    -1: (
+        "data.shuffle_buffer data.max_quarantined data.min_objects data.min_attributes data.min_relations "
+        "model.kee.weight loss.contrastive_margin loss.contrastive_warmup loss.hinge_weight loss.hinge_margin "
+        "train.num_workers train.min_workers train.shard_ranks train.micro_batch train.lr_scale_image "
+        "train.lr_scale_text train.lr_scale_kee train.weight_decay train.beta2 train.warmup train.max_grad_norm "
+        "train.ema_decay checkpoint.keep_best checkpoint.disk_budget_gb evaluate.every evaluate.gpus"
+    ),
+    3: (
+        "data.max_quarantined model.logit_bias loss.contrastive_margin loss.contrastive_warmup loss.hinge_margin "
+        "train.beta2 train.warmup train.ema_decay evaluate.gpus"
+    ),
+    -2: "run.max_failures",
+    31: "scenes.image_size",
+}
+"""Values that every one of these keys refuses."""
+
+
+@pytest.mark.parametrize("value", REFUSED)
+def test_every_limit_of_a_number_holds(value: int) -> None:
+    for key in REFUSED[value].split():
+        with pytest.raises(ConfigError, match=rf"^config: {key}={value}(\.0)?: [^\n]+$"):
+            changed(Config(), {key: value})
 
 
 def test_every_mistake_has_its_own_line() -> None:
