@@ -33,7 +33,7 @@ class TrainConfig(Section, key="train"):
     """torch threads of a CPU worker."""
     sharding: Literal["fsdp", "hsdp", "ddp"] = "fsdp"
     """fsdp: FSDP2 fully_shard per block; hsdp: the same in each node, which has a replica; ddp: one on every worker."""
-    shard_ranks: Annotated[int, at_least(0)] = 0
+    shard_ranks: Annotated[int, at_least(0, "0 (those of one node) or more")] = 0
     """Workers that a replica is sharded over with hsdp; 0: those of one node."""
     reshard_after_forward: bool = True
     """Free what a block gathered after forward, gather it again backward; false: less traffic, more memory."""
