@@ -12,6 +12,7 @@ from statistics import median
 from typing import TypeVar
 
 _Work = TypeVar("_Work")
+_Measured = TypeVar("_Measured")
 
 
 class BenchmarkError(RuntimeError):
@@ -35,23 +36,36 @@ class Rates:
 
 
 def in_turns(
+    peers: Mapping[str, Callable[[int], _Measured]], rounds: int, on_round: Callable[[int], None]
+) -> dict[str, list[_Measured]]:
+    """Call every peer with the number of every round, each round beginning with another peer; return what they did."""
+    names = list(peers)
+    measured: dict[str, list[_Measured]] = {name: [] for name in names}
+    for number in range(rounds):
+        turn = number % len(names)
+        for name in names[turn:] + names[:turn]:
+            measured[name].append(peers[name](number))
+        on_round(number)
+    return measured
+
+
+def rates_of(
     peers: Mapping[str, Callable[[Sequence[_Work]], None]],
     rounds: Sequence[Sequence[_Work]],
     on_round: Callable[[int], None],
 ) -> dict[str, Rates]:
-    """Run every peer on every round's work, each round beginning with another peer; the first round does not count.
+    """Run every peer on every round's work in turns; the first round does not count.
 
     A round has work of its own: no peer is faster for having seen it before.
     """
-    names = list(peers)
-    per_s: dict[str, list[float]] = {name: [] for name in names}
-    for number, work in enumerate(rounds):
-        turn = number % len(names)
-        for name in names[turn:] + names[:turn]:
+
+    def timed(peer: Callable[[Sequence[_Work]], None]) -> Callable[[int], float]:
+        def rate(number: int) -> float:
             started = time.process_time()
-            peers[name](work)
-            elapsed_s = time.process_time() - started
-            if number:
-                per_s[name].append(len(work) / max(elapsed_s, 1e-9))
-        on_round(number)
-    return {name: Rates(tuple(values)) for name, values in per_s.items()}
+            peer(rounds[number])
+            return len(rounds[number]) / max(time.process_time() - started, 1e-9)
+
+        return rate
+
+    per_s = in_turns({name: timed(peer) for name, peer in peers.items()}, len(rounds), on_round)
+    return {name: Rates(tuple(values[1:])) for name, values in per_s.items()}

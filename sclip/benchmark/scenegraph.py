@@ -18,7 +18,7 @@ import spacy
 from sclip.benchmark.captions import CaptionsError, generated, read
 from sclip.benchmark.machine import machine
 from sclip.benchmark.result import PeerRow, PeerTable
-from sclip.benchmark.rounds import BenchmarkError, in_turns
+from sclip.benchmark.rounds import BenchmarkError, rates_of
 from sclip.negatives import draw, natural
 from sclip.scenegraph import Parser, ParserError
 
@@ -53,9 +53,9 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> PeerTab
         raise BenchmarkError(str(error)) from error
     captions = (captions * (wanted // len(captions) + 1))[:wanted]
     rounds = [captions[at : at + options.count] for at in range(0, wanted, options.count)]
-    found = in_turns(_peers(parser), rounds, on_round)
+    rates = rates_of(_peers(parser), rounds, on_round)
     rows = [
-        PeerRow(name, found.get(name), "" if name in found else MISSING)
+        PeerRow(name, rates.get(name), "" if name in rates else MISSING)
         for name in (OURS, GRAPHS, PIPELINE, SAME, MORE, SCENE_GRAPH_PARSER)
     ]
     words = sum(len(caption.split()) for caption in captions) / len(captions)

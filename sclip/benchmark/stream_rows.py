@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from statistics import median
 
-from sclip.benchmark.rounds import BenchmarkError
+from sclip.benchmark.rounds import BenchmarkError, in_turns
 from sclip.benchmark.stream_cases import CpuClock, StreamCase, Times, batches_of, blocks_of, drained, plan_of
 from sclip.benchmark.stream_peers import epochs_of_ray_data, loaded
 from sclip.benchmark.stream_plan import Scale
@@ -40,7 +40,7 @@ def family() -> CpuClock:
 def throughput(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -> Found:
     """Return the samples a second of annotated shards, against webdataset and a DataLoader."""
     found = in_turns(
-        {"ours": lambda: drained(case, annotated=True, clock=family()), "peer": lambda: loaded(case)},
+        {"ours": lambda _: drained(case, annotated=True, clock=family()), "peer": lambda _: loaded(case)},
         rounds,
         on_round,
     )
@@ -66,14 +66,11 @@ def parsing(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -> F
     """Return the samples a second of plain shards, against the stages alone added up."""
     ours: list[Times] = []
     stages: list[dict[str, float]] = []
-    for number in range(rounds):
-        sides: list[Callable[[], None]] = [
-            lambda: ours.append(drained(case, annotated=False, clock=family())),
-            lambda: stages.append(alone(case)),
-        ]
-        for side in sides[:: -1 if number % 2 else 1]:
-            side()
-        on_round(number)
+    sides: dict[str, Callable[[int], None]] = {
+        "ours": lambda _: ours.append(drained(case, annotated=False, clock=family())),
+        "stages": lambda _: stages.append(alone(case)),
+    }
+    in_turns(sides, rounds, on_round)
     sums = [sum(of.values()) for of in stages]
     ratios = [times.rate / case.processes * alone_s for times, alone_s in zip(ours, sums, strict=True)]
     cpu = [alone_s / _cpu(times) for times, alone_s in zip(ours, sums, strict=True)]
@@ -90,7 +87,7 @@ def parsing(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -> F
 def epochs(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -> tuple[Found, Found]:
     """Return the times to the first batch, and from one epoch to the next, against Ray Data iterated for each epoch."""
     found = in_turns(
-        {"ours": lambda: _two_passes(case), "peer": lambda: epochs_of_ray_data(case, 2)}, rounds, on_round
+        {"ours": lambda _: _two_passes(case), "peer": lambda _: epochs_of_ray_data(case, 2)}, rounds, on_round
     )
     starts = {f"{name}_s": [times.at[0] - times.started for times in of] for name, of in found.items()}
     seams = {f"{name}_s": [seam(times) for times in of] for name, of in found.items()}
@@ -150,20 +147,6 @@ def planning(scale: Scale) -> tuple[Found, Found, Found]:
         (f"{found['plan_s']:.1f} s", {"plan_s": figures["plan_s"]}),
         (f"{found['position_bytes'] / 1e3:.0f} kB, {of}", {"position_bytes": figures["position_bytes"]}),
     )
-
-
-def in_turns(
-    sides: Mapping[str, Callable[[], Times]], rounds: int, on_round: Callable[[int], None]
-) -> dict[str, list[Times]]:
-    """Return the times of each side in each round; every round begins with another one."""
-    names = list(sides)
-    found: dict[str, list[Times]] = {name: [] for name in names}
-    for number in range(rounds):
-        turn = number % len(names)
-        for name in names[turn:] + names[:turn]:
-            found[name].append(sides[name]())
-        on_round(number)
-    return found
 
 
 def _cpu(times: Times) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from sclip.config.checkpoint import CheckpointConfig
-from sclip.config.checks import ConfigError, require
+from sclip.config.checks import ConfigError, Section
 from sclip.config.data import DataConfig, ScenesConfig
 from sclip.config.gates import Gate, parse_gate
 from sclip.config.health import HealthConfig
@@ -37,7 +37,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Section):
     """Everything that a run is made of."""
 
     run: RunConfig = field(default_factory=RunConfig)
@@ -52,20 +52,22 @@ class Config:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:
-        require(
+        super().__post_init__()
+        self.require(
             self.loss.contrastive != "sigmoid" or self.model.logit_bias != 0,
-            "loss.contrastive", self.loss.contrastive,
+            "loss.contrastive",
             "needs a model with a learned logit bias; set model.logit_bias (SigLIP starts at -10)",
-        )  # fmt: skip
+        )
         every = self.checkpoint.every
-        require(
+        self.require(
             self.evaluate.every % every == 0,
-            "evaluate.every", self.evaluate.every, f"a multiple of checkpoint.every={every}, or 0",
-        )  # fmt: skip
+            "evaluate.every",
+            f"a multiple of checkpoint.every={every}, or 0",
+        )
         train = self.train
         kee = self.model.kee.enabled and train.lr_scale_kee > 0
-        require(
+        self.require(
             kee or train.lr_scale_image > 0 or train.lr_scale_text > 0,
-            "train.lr_scale_image", train.lr_scale_image,
+            "train.lr_scale_image",
             "towers and encoder are all frozen or off; set one of train.lr_scale_image, _text, _kee above 0",
-        )  # fmt: skip
+        )

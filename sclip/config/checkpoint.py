@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from sclip.config.checks import require
+from sclip.config.checks import Section, at_least
 
 
 @dataclass(frozen=True)
-class CheckpointConfig:
+class CheckpointConfig(Section, key="checkpoint"):
     """Checkpoints of a run: weights, optimizer and where the data stands."""
 
-    every: int = 500
+    every: Annotated[int, at_least(1)] = 500
     """Steps between two checkpoints; one is also written at the end."""
-    keep_last: int = 2
+    keep_last: Annotated[int, at_least(1)] = 2
     """Newest checkpoints that are kept."""
-    keep_best: int = 0
+    keep_best: Annotated[int, at_least(0, "0 (none) or more")] = 0
     """Checkpoints that are kept beside these for the best value of `best_metric`; 0: none."""
     best_metric: str = "loss"
     """Training metric, as reported last before the checkpoint, by which the best are told."""
@@ -24,13 +24,5 @@ class CheckpointConfig:
     """Which value of it is best."""
     asynchronous: bool = True
     """Write while training goes on; off: training waits until it is written."""
-    disk_budget_gb: float = 0.0
+    disk_budget_gb: Annotated[float, at_least(0, "0 (no bound) or more")] = 0.0
     """Most that the checkpoints of a run may take, in 10^9 bytes; older ones give way. 0: no bound."""
-
-    def __post_init__(self) -> None:
-        for name in ("every", "keep_last"):
-            require(getattr(self, name) >= 1, f"checkpoint.{name}", getattr(self, name), "at least 1")
-        require(self.keep_best >= 0, "checkpoint.keep_best", self.keep_best, "0 (none) or more")
-        require(
-            self.disk_budget_gb >= 0, "checkpoint.disk_budget_gb", self.disk_budget_gb, "0 (no bound) or more"
-        )

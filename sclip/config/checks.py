@@ -1,13 +1,79 @@
-"""How a value that cannot be run is refused."""
+"""How the tree is checked: limits stand at the fields, `Annotated[int, at_least(1)]`, rules over several below them.
+
+Limits are plain metadata that `Section` reads, not pydantic's: the tree must check itself where torch and open_clip
+alone are installed. pydantic makes each section by its `__init__`, so YAML and Python meet the same checks.
+"""
 
 from __future__ import annotations
 
+import functools
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, ClassVar
+
 
 class ConfigError(ValueError):
-    """A configuration that cannot be run; the message names the key, the value and the remedy."""
+    """A configuration that cannot be run; each line names a key, its value and the remedy."""
 
 
-def require(holds: bool, key: str, value: object, remedy: str) -> None:
-    """Raise ConfigError about the value of a dotted key unless `holds`."""
-    if not holds:
-        raise ConfigError(f"{key}={value!r}: {remedy}")
+@dataclass(frozen=True)
+class Limit:
+    """Metadata of a field's type: which values can be run, and the remedy for the others."""
+
+    remedy: str
+    holds: Callable[[Any], bool]
+
+
+def at_least(least: float, remedy: str = "") -> Limit:
+    """Return the limit of a number from `least` on."""
+    return Limit(remedy or f"at least {least}", lambda value: value >= least)
+
+
+def between(low: float, high: float, remedy: str = "") -> Limit:
+    """Return the limit of a number from `low` to `high`, both included."""
+    return Limit(remedy or f"{low} to {high}", lambda value: low <= value <= high)
+
+
+POSITIVE = Limit("must be above 0", lambda value: value > 0)
+OFF_OR_MORE = at_least(0, "0 (off) or more")
+SHARE = between(0, 1, "a share of the run, 0 to 1")
+
+
+class Section:
+    """A part of the tree, `class TrainConfig(Section, key="train")`; checked when it is made."""
+
+    key: ClassVar[str] = ""
+
+    def __init_subclass__(cls, key: str = "") -> None:
+        cls.key = key
+
+    def __post_init__(self) -> None:
+        section: type = type(self)
+        limits = _limits(section)
+        broken = [
+            self._line(name, limit.remedy) for name, limit in limits if not limit.holds(getattr(self, name))
+        ]
+        if broken:
+            raise ConfigError("\n".join(broken))
+
+    def require(self, holds: bool, name: str, remedy: str) -> None:
+        """Raise ConfigError about the value of a field, "name" or "section.name", unless `holds`."""
+        if not holds:
+            raise ConfigError(self._line(name, remedy))
+
+    def _line(self, name: str, remedy: str) -> str:
+        key = f"{self.key}.{name}" if self.key else name
+        return f"{key}={attrgetter(name)(self)!r}: {remedy}"
+
+
+@functools.cache
+def _limits(section: type) -> list[tuple[str, Limit]]:
+    hints = typing.get_type_hints(section, include_extras=True)
+    return [
+        (name, limit)
+        for name, hint in hints.items()
+        for limit in getattr(hint, "__metadata__", ())
+        if isinstance(limit, Limit)
+    ]

@@ -1,7 +1,7 @@
 """Command line and YAML in, a checked `Config` out; every mistake is one line that says what to write.
 
-pydantic checks the standard-library dataclasses of `sclip.config` as they are (types, unknown keys, the
-docstrings below the fields as help), so that the tree itself needs no library and no second declaration.
+pydantic checks the types and the unknown keys of the standard-library dataclasses of `sclip.config` and reads the
+docstrings below the fields as help; what the values may be, they check themselves (sclip/config/checks.py).
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ for _yaml in (_Loader, _Dumper):
         "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
     )
 _Loader.yaml_implicit_resolvers = {  # no key is a date, and a run may be named for one
-    first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
-    for first, found in _Loader.yaml_implicit_resolvers.items()
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in _Loader.yaml_implicit_resolvers.items()
 }
 
 
@@ -64,7 +64,7 @@ _ADAPTER = _adapter()
 def keys() -> dict[str, tuple[Any, str]]:
     """Return every dotted key of the tree with its default and its help text, in declared order."""
     schema = _ADAPTER.json_schema()
-    found: dict[str, tuple[Any, str]] = {}
+    described: dict[str, tuple[Any, str]] = {}
 
     def walk(properties: Tree, default: Tree, prefix: str) -> None:
         for name, entry in properties.items():
@@ -72,10 +72,10 @@ def keys() -> dict[str, tuple[Any, str]]:
                 section = schema["$defs"][entry["$ref"].rsplit("/", 1)[-1]]
                 walk(section["properties"], default[name], f"{prefix}{name}.")
             else:
-                found[prefix + name] = (default[name], " ".join(entry.get("description", "").split()))
+                described[prefix + name] = (default[name], " ".join(entry.get("description", "").split()))
 
     walk(schema["properties"], to_tree(Config()), "")
-    return found
+    return described
 
 
 def to_tree(config: Config) -> Tree:
@@ -104,7 +104,8 @@ def from_tree(tree: Tree, source: str = "config") -> Config:
     try:
         return _ADAPTER.validate_json(json.dumps(_lists(tree, Config)))
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{source}: {_explain(e)}" for e in error.errors())) from None
+        lines = [line for e in error.errors() for line in _explain(e).splitlines()]
+        raise ConfigError("\n".join(f"{source}: {line}" for line in lines)) from None
 
 
 def _lists(tree: Any, section: type) -> Any:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from sclip.config.checks import require
+from sclip.config.checks import SHARE, Limit, Section, at_least, between
+
+_BIAS = Limit("0 (none) or below: most pairs differ", lambda bias: bias <= 0)
+_MARGIN = between(0, 2, "0 to 2, a cosine")
 
 
 @dataclass(frozen=True)
-class KEEConfig:
+class KEEConfig(Section, key="model.kee"):
     """The knowledge-enhanced encoder (method, 3)."""
 
     enabled: bool = True
     """Off: the text feature is CLIP's alone."""
-    weight: float = 0.2
+    weight: Annotated[float, at_least(0)] = 0.2
     """Lambda: weight of the knowledge feature; to 1, the sum stays within cosine sqrt(1 - lambda^2) of CLIP's."""
     form: Literal["transe", "sum", "concatenation"] = "transe"
     """A triple's embedding: h + r - t, h + r + t (blind to an exchange of head and tail) or W [h; r; t]."""
@@ -22,23 +25,18 @@ class KEEConfig:
     """Off: the negatives that are trained on have CLIP's feature alone, as in the released code."""
     own_embeddings: bool = False
     """Embed phrases with a word table of its own, which starts as the text tower's. Off: they share one."""
-    layers: int = 6
+    layers: Annotated[int, at_least(1)] = 6
     """Transformer layers over the triples."""
-    heads: int = 8
+    heads: Annotated[int, at_least(1)] = 8
     """Attention heads of each layer; must divide the text tower's width."""
-    triples: int = 6
+    triples: Annotated[int, at_least(1)] = 6
     """K: triples of a caption that are kept."""
-    phrase_tokens: int = 5
+    phrase_tokens: Annotated[int, at_least(1)] = 5
     """Tokens of a head, relation or tail that are kept."""
-
-    def __post_init__(self) -> None:
-        require(self.weight >= 0, "model.kee.weight", self.weight, "0 or more")
-        for name in ("layers", "heads", "triples", "phrase_tokens"):
-            require(getattr(self, name) >= 1, f"model.kee.{name}", getattr(self, name), "at least 1")
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Section, key="model"):
     """The CLIP towers and the encoder beside them."""
 
     name: str = "ViT-B-32"
@@ -47,59 +45,42 @@ class ModelConfig:
     """open_clip tag (`openai`), or a file or folder of weights (open_clip's, ours). Empty: random weights."""
     quick_gelu: Literal["auto", "on", "off"] = "auto"
     """QuickGELU as the weights were trained; auto: as tag or file say, and if a file does not, one has to be set."""
-    logit_bias: float = 0.0
+    logit_bias: Annotated[float, _BIAS] = 0.0
     """Start of the learned logit bias that `loss.contrastive=sigmoid` needs; SigLIP's is -10. 0: none."""
     kee: KEEConfig = field(default_factory=KEEConfig)
 
-    def __post_init__(self) -> None:
-        require(
-            self.logit_bias <= 0, "model.logit_bias", self.logit_bias, "0 (none) or below: most pairs differ"
-        )
-
 
 @dataclass(frozen=True)
-class LossConfig:
+class LossConfig(Section, key="loss"):
     """Terms of the loss (method, 4)."""
 
     contrastive: Literal["infonce", "max_margin", "sigmoid"] = "infonce"
     """infonce: CLIP's; max_margin: of the hardest in the batch, the released code's; sigmoid: SigLIP's."""
-    contrastive_margin: float = 0.2
+    contrastive_margin: Annotated[float, _MARGIN] = 0.2
     """max_margin: margin between s(I, w) and the hardest candidate of the batch."""
-    contrastive_warmup: float = 0.0125
+    contrastive_warmup: Annotated[float, SHARE] = 0.0125
     """max_margin: share of all samples over which captions meet the mean of the batch, not the hardest."""
     negatives_as_texts: bool = False
     """infonce: images choose among the negatives of the batch too (NegCLIP); hinge_weight=0 for that alone."""
     negatives: Literal["semantic", "shuffle", "none"] = "semantic"
     """What the hinge trains on: semantic negatives, NegCLIP's random swap of words, or nothing."""
-    negatives_per_caption: int = 1
+    negatives_per_caption: Annotated[int, at_least(1, "at least 1 (or loss.negatives=none)")] = 1
     """Most negatives of a caption in one visit (M), each another; all count alike in the hinge's mean."""
-    hinge_weight: float = 1.0
+    hinge_weight: Annotated[float, at_least(0)] = 1.0
     """Alpha: weight of the hinge term."""
-    hinge_margin: float = 0.2
+    hinge_margin: Annotated[float, _MARGIN] = 0.2
     """Gamma: margin between s(I, w) and s(I, w-)."""
 
     def __post_init__(self) -> None:
-        require(
-            self.negatives_per_caption >= 1,
-            "loss.negatives_per_caption", self.negatives_per_caption, "at least 1 (or loss.negatives=none)",
-        )  # fmt: skip
-        require(self.hinge_weight >= 0, "loss.hinge_weight", self.hinge_weight, "0 or more")
-        require(0 <= self.hinge_margin <= 2, "loss.hinge_margin", self.hinge_margin, "0 to 2, a cosine")
-        require(
-            0 <= self.contrastive_margin <= 2,
-            "loss.contrastive_margin", self.contrastive_margin, "0 to 2, a cosine",
-        )  # fmt: skip
-        require(
-            0 <= self.contrastive_warmup <= 1,
-            "loss.contrastive_warmup", self.contrastive_warmup, "a share of the run, 0 to 1",
-        )  # fmt: skip
-        require(
-            not self.negatives_as_texts or self.contrastive == "infonce",
-            "loss.negatives_as_texts", self.negatives_as_texts,
-            f"only loss.contrastive=infonce takes further texts, not {self.contrastive}",
-        )  # fmt: skip
-        require(
-            not self.negatives_as_texts or self.negatives != "none",
-            "loss.negatives_as_texts", self.negatives_as_texts,
-            "there are no negatives with loss.negatives=none; set it to semantic or shuffle",
-        )  # fmt: skip
+        super().__post_init__()
+        if self.negatives_as_texts:
+            self.require(
+                self.contrastive == "infonce",
+                "negatives_as_texts",
+                f"only loss.contrastive=infonce takes further texts, not {self.contrastive}",
+            )
+            self.require(
+                self.negatives != "none",
+                "negatives_as_texts",
+                "there are no negatives with loss.negatives=none; set it to semantic or shuffle",
+            )

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from sclip.config.checks import require
+from sclip.config.checks import OFF_OR_MORE, POSITIVE, Limit, Section, at_least, between
 from sclip.config.gates import parse_gate
+
+_NAME = Limit(
+    "letters, digits, '-', '_' and '.' only, no leading '.'",
+    lambda name: not name.startswith(".") and all(c.isalnum() or c in "-_." for c in name),
+)
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Section, key="run"):
     """What the run is called and where it is kept."""
 
-    name: str = ""
+    name: Annotated[str, _NAME] = ""
     """Name of the run; the same name with the same config resumes. Empty: generated from the time."""
     storage: str = "~/sclip"
     """Folder that every node reaches, or `s3://..`, `gs://..`: runs, generated scenes, by default MLflow's store."""
@@ -23,58 +28,44 @@ class RunConfig:
     """Start from a finished run (name or folder), `models:/NAME@alias`, or weights as model.pretrained reads."""
     compare_with: str = ""
     """Name of a finished run of this storage, whose scores the closing table shows beside the own ones."""
-    max_failures: int = 3
+    max_failures: Annotated[int, at_least(-1, "-1, 0 or a positive number")] = 3
     """Times that a lost worker restarts the worker group from the last checkpoint; -1: without limit."""
-    progress_every_s: float = 10.0
+    progress_every_s: Annotated[float, POSITIVE] = 10.0
     """Seconds between two progress lines where the output is no terminal."""
     log_format: Literal["text", "json"] = "text"
     """What the job prints: lines for people, or JSON objects with run and step, as workers' logs have them always."""
 
-    def __post_init__(self) -> None:
-        require(self.max_failures >= -1, "run.max_failures", self.max_failures, "-1, 0 or a positive number")
-        require(self.progress_every_s > 0, "run.progress_every_s", self.progress_every_s, "must be above 0")
-        allowed = all(c.isalnum() or c in "-_." for c in self.name) and not self.name.startswith(".")
-        require(allowed, "run.name", self.name, "letters, digits, '-', '_' and '.' only, no leading '.'")
-
 
 @dataclass(frozen=True)
-class EvaluateConfig:
+class EvaluateConfig(Section, key="evaluate"):
     """What the trained model is measured on."""
 
     suite: str = ""
     """Benchmarks: a YAML file, or aro, sugarcrepe, winoground, retrieval, zero-shot, paper, all. Empty: none."""
-    root: str = "~/sclip/benchmarks"
+    root: Annotated[str, Limit("name a folder", bool)] = "~/sclip/benchmarks"
     """Folder of the named suites' files; jobs/fetch.py says what belongs there."""
     retrieval: tuple[str, ...] = ()
     """Shards for image-text retrieval. Empty: the training shards (labelled so), or none where there is a suite."""
-    retrieval_images: int = 1000
+    retrieval_images: Annotated[int, at_least(1)] = 1000
     """Most images of retrieval on shards."""
     exclude: tuple[str, ...] = ()
     """Exclusion lists (jobs/exclude.py), of what was trained on: pictures that are left out of the benchmarks."""
-    batch_size: int = 128
+    batch_size: Annotated[int, at_least(1)] = 128
     """Images or captions encoded at a time."""
     before: bool = False
     """Measure the weights that training starts from too: what retrieval and zero-shot keep is the retention."""
-    every: int = 0
+    every: Annotated[int, OFF_OR_MORE] = 0
     """Steps between evaluations beside the training, each of a checkpoint written then; 0: only at the end."""
     suite_beside: str = ""
     """Suite of those evaluations, logged as beside/...; empty: `suite`."""
-    cpus: float = 1.0
+    cpus: Annotated[float, POSITIVE] = 1.0
     """CPUs set aside for them while training goes on."""
-    gpus: float = 0.0
+    gpus: Annotated[float, between(0, 1, "0 (on CPUs) to 1")] = 0.0
     """GPUs set aside for them; 0: they run on the CPUs."""
-
-    def __post_init__(self) -> None:
-        require(self.every >= 0, "evaluate.every", self.every, "0 (off) or more")
-        require(self.cpus > 0, "evaluate.cpus", self.cpus, "above 0")
-        require(0 <= self.gpus <= 1, "evaluate.gpus", self.gpus, "0 (on CPUs) to 1")
-        require(bool(self.root), "evaluate.root", self.root, "name a folder")
-        require(self.retrieval_images >= 1, "evaluate.retrieval_images", self.retrieval_images, "at least 1")
-        require(self.batch_size >= 1, "evaluate.batch_size", self.batch_size, "at least 1")
 
 
 @dataclass(frozen=True)
-class TrackingConfig:
+class TrackingConfig(Section, key="tracking"):
     """MLflow: where the run and the model are recorded."""
 
     uri: str = ""
@@ -91,5 +82,6 @@ class TrackingConfig:
     """What makes a new version champion: `vg_relation/macro >= champion - interval`, for instance. Empty: nothing."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for gate in self.gates:
             parse_gate(gate)

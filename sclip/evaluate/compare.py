@@ -51,7 +51,8 @@ class Comparison:
         """Return every (benchmark, model)'s p-value adjusted for the number of comparisons.
 
         By Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 1979: the
-        chance that any of the differences that are called real is none stays below the level.
+        chance that any of the differences that are called real is none stays below the level. scipy has no Holm;
+        statsmodels, which has, is 65 MB for these five lines.
         """
         ordered = sorted(self.differences, key=lambda difference: difference.p_value)
         adjusted, least = {}, 0.0

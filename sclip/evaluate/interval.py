@@ -12,16 +12,17 @@ from collections.abc import Container, Hashable, Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from scipy.stats import beta
+from scipy.stats import beta, bootstrap
 
 from sclip.evaluate.result import Group, Score
 from sclip.seeding import digest64
 
-__all__ = ["DRAWS", "groups", "scored", "share"]
+__all__ = ["groups", "scored", "share"]
 
-DRAWS = 1000
+_DRAWS = 1000
 _TAIL = 0.025
 _NUMBERS_AT_A_TIME = 5_000_000
+"""Picks of images in memory while draws are made."""
 
 
 def scored(
@@ -43,15 +44,15 @@ def groups(
 
     `counted` holds those that the benchmark's mean takes in; None: all.
     """
-    found: dict[str, list[tuple[Hashable, bool]]] = defaultdict(list)
+    members: dict[str, list[tuple[Hashable, bool]]] = defaultdict(list)
     for group, image, won in cases:
         if group:
-            found[group].append((image, won))
+            members[group].append((image, won))
     rows = []
-    for group, some in sorted(found.items()):
-        wins = [won for _, won in some]
-        _, low, high = share(wins, [image for image, _ in some], key=f"{benchmark}/{group}")
-        rows.append(Group(group, len(some), sum(wins), low, high, counted is None or group in counted))
+    for group, pairs in sorted(members.items()):
+        images, wins = zip(*pairs, strict=True)
+        _, low, high = share(wins, images, key=f"{benchmark}/{group}")
+        rows.append(Group(group, len(wins), sum(wins), low, high, counted is None or group in counted))
     return rows
 
 
@@ -72,15 +73,18 @@ def share(
     wins = np.fromiter(won, dtype=np.float64)
     rows, count = _numbered(images)
     columns, width = _numbered(groups) if groups is not None else (np.zeros_like(rows), 1)
-    of_images = csr_array((wins, (rows, columns)), shape=(count, width))
+    won_cases = csr_array((wins, (rows, columns)), shape=(count, width))
     cases = csr_array((np.ones_like(wins), (rows, columns)), shape=(count, width))
-    value = float((of_images.sum(axis=0) / cases.sum(axis=0)).mean())
-    rng = np.random.default_rng(digest64("bootstrap", 0, 0, key))
-    drawn = np.concatenate([
-        _means(_counts(rng, some, count), of_images, cases) for some in _portions(count)
-    ])  # fmt: skip
-    low, high = (float(end) for end in np.quantile(drawn, (_TAIL, 1 - _TAIL)))
-    if drawn.min() == drawn.max():
+    value = float((won_cases.sum(axis=0) / cases.sum(axis=0)).mean())
+    if count == 1:
+        return value, *_exact(value, count)
+    drawn = bootstrap(
+        (np.arange(count),), lambda picks, axis: _means(picks, won_cases, cases), vectorized=True,
+        n_resamples=_DRAWS, batch=max(1, _NUMBERS_AT_A_TIME // count), method="percentile",
+        rng=np.random.default_rng(digest64("bootstrap", 0, 0, key)),
+    )  # fmt: skip
+    low, high = map(float, drawn.confidence_interval)
+    if np.ptp(drawn.bootstrap_distribution) == 0:
         low, high = _exact(value, count)
     return value, low, high
 
@@ -91,28 +95,23 @@ def _numbered(names: Sequence[Hashable]) -> tuple[NDArray[np.int64], int]:
     return np.array([numbers[name] for name in names], dtype=np.int64), len(numbers)
 
 
-def _portions(images: int) -> Iterable[int]:
-    """Yield how many draws are made at a time, so that a few million numbers are in memory."""
-    at_a_time = max(1, min(DRAWS, _NUMBERS_AT_A_TIME // max(1, images)))
-    return [min(at_a_time, DRAWS - start) for start in range(0, DRAWS, at_a_time)]
+def _means(picks: NDArray[np.int64], wins: csr_array, cases: csr_array) -> NDArray[np.float64]:
+    """Return the mean over groups in each draw of images, [draws, images] to [draws].
 
-
-def _counts(rng: np.random.Generator, draws: int, images: int) -> NDArray[np.float64]:
-    """Return how often each image is drawn, [draws, images]: a multinomial, drawn as what it counts."""
-    picks = rng.integers(0, images, (draws, images)) + images * np.arange(draws)[:, None]
-    return np.bincount(picks.ravel(), minlength=draws * images).reshape(draws, images).astype(np.float64)
-
-
-def _means(counts: NDArray[np.float64], wins: csr_array, cases: csr_array) -> NDArray[np.float64]:
-    """Return the mean over groups in each draw, [draws]; a group of which no case was drawn is no part of it."""
+    A group of which no case was drawn is no part of it.
+    """
+    draws, images = picks.shape
+    numbered = (picks + images * np.arange(draws)[:, None]).ravel()
+    counts = np.bincount(numbered, minlength=draws * images).reshape(draws, images)
     won, asked = counts @ wins, counts @ cases
     present = asked > 0
     shares = np.divide(won, asked, out=np.zeros_like(won), where=present)
-    found: NDArray[np.float64] = shares.sum(axis=1) / present.sum(axis=1)
-    return found
+    means: NDArray[np.float64] = shares.sum(axis=1) / present.sum(axis=1)
+    return means
 
 
 def _exact(value: float, trials: int) -> tuple[float, float]:
+    """Return Clopper and Pearson's interval; by the beta distribution, for binomtest takes no fraction of a win."""
     wins = value * trials
     low = float(beta.ppf(_TAIL, wins, trials - wins + 1)) if wins > 0 else 0.0
     high = float(beta.ppf(1 - _TAIL, wins + 1, trials - wins)) if wins < trials else 1.0

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sclip.config import Gate
-from sclip.evaluate.result import Evaluation, Result
+from sclip.evaluate.result import Evaluation, Result, Score
 
 __all__ = ["Check", "Decision", "judge"]
 
 _ROUNDING = 1e-9
 """0.43 - 0.01 is more than 0.42 in binary: who wrote one point means it."""
-_AGAIN = (
+_REMEASURE = (
     "evaluate the champion with the candidate's suite (jobs/evaluate.py models:/NAME@champion) and record that "
     "(jobs/promote.py NAME@champion --evaluation FILE)"
 )
@@ -69,41 +69,42 @@ def judge(gates: Sequence[Gate], candidate: Evaluation | None, champion: Evaluat
 
 def _check(gate: Gate, candidate: Evaluation | None, champion: Evaluation | None) -> Check:
     def fails(reason: str) -> Check:
-        return Check(gate.text, value, None, against, False, reason)
+        return Check(gate.text, value, None, champion_value, False, reason)
 
-    value = against = None
-    own = _result(candidate, gate.score)
-    if candidate is None or own is None:
-        return fails(f"the candidate has no score {gate.score}{_known(candidate, gate.score)}")
+    value = champion_value = None
+    result = _result(candidate, gate.score)
+    if candidate is None or result is None:
+        return fails(f"the candidate has no score {gate.score}{_nearest(candidate, gate.score)}")
     value = candidate.score(gate.score).value
     if not math.isfinite(value):
         return fails(f"the candidate's score is {value}")
     if gate.least is not None:
-        return _compared(gate, value, gate.least, None, "")
+        return _compared(gate, value, None)
     if champion is None:
         return Check(gate.text, value, None, None, True, f"{value:.4f}; there is no champion to compare with")
-    theirs = _result(champion, gate.score)
-    if theirs is None:
-        return fails(f"nothing is recorded of the champion's {gate.score}: {_AGAIN}")
+    champion_result = _result(champion, gate.score)
+    if champion_result is None:
+        return fails(f"nothing is recorded of the champion's {gate.score}: {_REMEASURE}")
     score = champion.score(gate.score)
-    against = score.value
+    champion_value = score.value
     if not (math.isfinite(score.value) and math.isfinite(score.low)):
-        return fails(f"the champion's score is {score.value} from {score.low}: {_AGAIN}")
-    if differ := _differ(own, theirs):
-        return fails(f"candidate and champion were asked {differ}: {_AGAIN}")
+        return fails(f"the champion's score is {score.value} from {score.low}: {_REMEASURE}")
+    if difference := _difference(result, champion_result):
+        return fails(f"candidate and champion were asked {difference}: {_REMEASURE}")
     suites = [evaluation.facts.get(SUITE) for evaluation in (candidate, champion)]
     if suites[0] != suites[1]:
         names = " and ".join(suite or "unknown" for suite in suites)
-        return fails(f"candidate and champion were measured on different suites ({names}): {_AGAIN}")
-    if gate.interval:
-        return _compared(gate, value, score.low, against, f"; champion {against:.4f} from {score.low:.4f}")
-    return _compared(gate, value, against - gate.margin, against, f"; champion {against:.4f}")
+        return fails(f"candidate and champion were measured on different suites ({names}): {_REMEASURE}")
+    return _compared(gate, value, score)
 
 
-def _compared(gate: Gate, value: float, bound: float, champion: float | None, beside: str) -> Check:
+def _compared(gate: Gate, value: float, champion: Score | None) -> Check:
+    bound = gate.bound(champion.value, champion.low) if champion else gate.bound(math.nan, math.nan)
     holds = value >= bound - _ROUNDING
-    reason = f"{value:.4f}, {'at least' if holds else 'below'} {bound:.4f}{beside}"
-    return Check(gate.text, value, bound, champion, holds, reason)
+    reason = f"{value:.4f}, {'at least' if holds else 'below'} {bound:.4f}"
+    if champion:
+        reason += f"; champion {champion.value:.4f}" + (f" from {champion.low:.4f}" if gate.interval else "")
+    return Check(gate.text, value, bound, champion.value if champion else None, holds, reason)
 
 
 def _result(evaluation: Evaluation | None, score: str) -> Result | None:
@@ -115,20 +116,20 @@ def _result(evaluation: Evaluation | None, score: str) -> Result | None:
     return None
 
 
-def _differ(own: Result, theirs: Result) -> str:
+def _difference(candidate: Result, champion: Result) -> str:
     """Return in words how the cases of two results of one name differ; empty where they are the same."""
-    if own.kind != theirs.kind:
-        return f"different benchmarks ({own.kind} and {theirs.kind})"
-    if cases := own.won.keys() ^ theirs.won.keys():
+    if candidate.kind != champion.kind:
+        return f"different benchmarks ({candidate.kind} and {champion.kind})"
+    if cases := candidate.won.keys() ^ champion.won.keys():
         return f"different cases ({len(cases)} of them)"
     for name in ("images", "captions"):  # more to choose among makes the same case harder
-        counts = [result.counts.get(name, 0) for result in (own, theirs)]
+        counts = [result.counts.get(name, 0) for result in (candidate, champion)]
         if counts[0] != counts[1]:
             return f"the same among {counts[0]:,} and {counts[1]:,} {name}"
     return ""
 
 
-def _known(candidate: Evaluation | None, score: str) -> str:
+def _nearest(candidate: Evaluation | None, score: str) -> str:
     if candidate is None:
         return ": nothing is recorded of it; evaluate it and record that (jobs/promote.py --evaluation FILE)"
     names = [f"{result.name}/{key}" for result in candidate.results for key in result.scores]

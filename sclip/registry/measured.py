@@ -58,7 +58,7 @@ def record(client: MlflowClient, version: ModelVersion, evaluation: Evaluation) 
     if not model_id:
         raise RegistryError(f"{named} was registered by something else: it has no place for an evaluation")
     before = evaluation_of(client, version)
-    weights = {found.facts["weights"] for found in (before, evaluation) if found and "weights" in found.facts}
+    weights = {known.facts["weights"] for known in (before, evaluation) if known and "weights" in known.facts}
     if len(weights) > 1:
         raise RegistryError(f"the evaluation of {evaluation.model} is of other weights than {named} has")
     with (

@@ -5,7 +5,7 @@ Each decision is written to the tags of the versions that it is about, figures i
     sclip.decision      the last one: promoted, refused, promoted by hand, rolled back, restored
     sclip.decided_at    when, UTC
     sclip.gate.N        one gate with the figures of both versions
-    sclip.run.beside        the champion that it was compared with
+    sclip.compared_with the champion that it was compared with
     sclip.replaced      the champion that it took the place of
     sclip.why           what a person wrote
     sclip.history       a line for each decision ever made
@@ -37,7 +37,7 @@ __all__ = ["Promotion", "decide", "promote_by_hand", "roll_back"]
 CHAMPIONS_TAG = "sclip.champions"
 _REMEMBERED = 500
 """Champions of the past that the tag holds; MLflow's databases take 5,000 characters."""
-_JUDGED = ("sclip.gate.", "sclip.run.beside", "sclip.replaced", "sclip.why")
+_JUDGED = ("sclip.gate.", "sclip.compared_with", "sclip.replaced", "sclip.why")
 """Tags of a judgement, which the next one of that version replaces."""
 
 
@@ -105,7 +105,7 @@ def decide(
     outcome = _promotion(candidate, champion, candidate if decision.passed else champion, decision)
     if not dry_run:
         tags = {f"sclip.gate.{n}": check.line() for n, check in enumerate(decision.checks, start=1)}
-        tags |= {"sclip.run.beside": outcome.before} if outcome.before else {}
+        tags |= {"sclip.compared_with": outcome.before} if outcome.before else {}
         _judged(client, candidate, outcome, "promoted" if decision.passed else "refused", tags)
     return outcome
 
@@ -139,13 +139,9 @@ def roll_back(client: MlflowClient, model_name: str, why: str = "", *, dry_run: 
     outcome = _promotion(before, champion, before, None)
     if not dry_run:
         with _refused(client, model_name):
-            because = {"sclip.why": why} if why else {}
-            away, back = (
-                f"rolled back to version {before.version}",
-                f"restored in place of {champion.version}",
-            )
-            _record(client, champion, "rolled back", f"{away}{why and f': {why}'}", because)
-            _record(client, before, "restored", f"{back}{why and f': {why}'}", because)
+            tags, reason = ({"sclip.why": why}, f": {why}") if why else ({}, "")
+            _record(client, champion, "rolled back", f"rolled back to version {before.version}{reason}", tags)
+            _record(client, before, "restored", f"restored in place of {champion.version}{reason}", tags)
             # In this order: `_champions` takes a champion that the tag lacks for the last one.
             client.set_registered_model_tag(model_name, CHAMPIONS_TAG, ",".join(past))
             client.set_registered_model_alias(model_name, CHAMPION, before.version)
@@ -155,8 +151,8 @@ def roll_back(client: MlflowClient, model_name: str, why: str = "", *, dry_run: 
 def _existing(client: MlflowClient, model_name: str, version: str) -> ModelVersion | None:
     """Return a version of the past, unless it was deleted meanwhile."""
     with _refused(client, model_name):
-        found = client.search_model_versions(f"name = '{model_name}' and version_number = {version}")
-    return found[0] if found else None
+        versions = client.search_model_versions(f"name = '{model_name}' and version_number = {version}")
+    return versions[0] if versions else None
 
 
 def _promotion(
@@ -182,9 +178,9 @@ def _judged(
     with _refused(client, name):
         for tag in [tag for tag in version.tags if tag.startswith(_JUDGED)]:
             client.delete_model_version_tag(name, version.version, tag)
-        beside = f"beside version {outcome.before}" if outcome.before else "without a champion before"
+        against = f"beside version {outcome.before}" if outcome.before else "without a champion before"
         checks = [check.line() for check in outcome.decision.checks] if outcome.decision else []
-        line = "; ".join([f"{decision} {beside}", *checks, *filter(None, [tags.get("sclip.why")])])
+        line = "; ".join([f"{decision} {against}", *checks, *filter(None, [tags.get("sclip.why")])])
         if not outcome.promoted:
             _record(client, version, decision, line, tags)
             return

@@ -60,10 +60,10 @@ def find(client: MlflowClient, model_name: str, version: str) -> ModelVersion:
 
     Raises RegistryError where there is no such model or version, or the store cannot be reached.
     """
-    found = find_alias(client, model_name, version)
-    if found is None:
+    named = find_alias(client, model_name, version)
+    if named is None:
         raise RegistryError(f"no version of {model_name} has the alias {version!r}")
-    return found
+    return named
 
 
 def find_alias(client: MlflowClient, model_name: str, version: str) -> ModelVersion | None:

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from sclip.benchmark import scenegraph
 from sclip.benchmark.captions import CaptionsError, generated, read
-from sclip.benchmark.rounds import Rates, in_turns
+from sclip.benchmark.rounds import Rates, rates_of
 from sclip.benchmark.table import Line, Plain, Table
 from support.jobs_here import job_here
 from support.paths import ROOT
@@ -61,10 +61,10 @@ def test_every_peer_gets_every_round_in_changing_order_and_the_first_does_not_co
         return run
 
     finished: list[int] = []
-    found = in_turns({"a": peer("a"), "b": peer("b")}, [[0, 0], [1, 1], [2, 2]], finished.append)
+    rates = rates_of({"a": peer("a"), "b": peer("b")}, [[0, 0], [1, 1], [2, 2]], finished.append)
     assert calls == [("a", 0), ("b", 0), ("b", 1), ("a", 1), ("a", 2), ("b", 2)]
     assert finished == [0, 1, 2]
-    assert [len(rates.per_s) for rates in found.values()] == [2, 2]
+    assert [len(rate.per_s) for rate in rates.values()] == [2, 2]
 
 
 def test_a_ratio_is_of_the_same_rounds() -> None:

@@ -72,16 +72,8 @@ def test_trigrams_are_of_nltks_tokens_sentence_by_sentence() -> None:
 
 
 def test_the_true_caption_stands_first_so_that_a_tie_is_won(tmp_path: Path) -> None:
-    entries = [
-        {
-            "image": "a.jpg",
-            "caption": [
-                "A dog.",
-                "Two dogs chase a small red ball while an old man in a blue coat watches them.",
-            ],
-        }
-    ]
-    (tmp_path / "test.json").write_text(json.dumps(entries))
+    texts = ["A dog.", "Two dogs chase a small red ball while an old man in a blue coat watches them."]
+    (tmp_path / "test.json").write_text(json.dumps([{"image": "a.jpg", "caption": texts}]))
     order = aro_order.read(ABOUT, tmp_path / "test.json", tmp_path)
     assert order.sizes() == {"cases": 2}
     short, long = order.choice.cases

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import yaml
 
-from sclip.evaluate import kinds, sources, suite
+from sclip.evaluate import sources, suite
 from sclip.evaluate.benchmarks import BenchmarkDataError
+from support.paths import ROOT
 
 RELATION = "{kind: vg-relation, file: relation.json, images: images}"
 
@@ -123,8 +123,4 @@ def test_benchmarks_named_one_by_one_are_relative_to_the_working_folder(
 
 
 def test_the_package_ships_its_suites() -> None:
-    root = Path(suite.__file__).parents[2]
-    assert '"evaluate/suites/*.yaml"' in (root / "pyproject.toml").read_text()
-    for name in suite.names():
-        tree = yaml.safe_load((Path(suite.__file__).parent / "suites" / f"{name}.yaml").read_text())
-        assert all(options["kind"] in kinds.KINDS for key, options in tree.items() if key != "include")
+    assert '"evaluate/suites/*.yaml"' in (ROOT / "pyproject.toml").read_text()

@@ -84,11 +84,9 @@ def test_percentages_are_refused_for_scores_are_shares(text: str) -> None:
     ],
 )
 def test_a_gate_holds_from_its_bound_on(gate: str, value: float, bound: float, holds: bool) -> None:
-    found = check(gate, evaluation({parse_gate(gate).score: value}))
-    assert found.holds is holds
-    assert found.value == value
-    assert found.bound == pytest.approx(bound)
-    assert f"{value:.4f}, {'at least' if holds else 'below'} {bound:.4f}" in found.reason
+    judged = check(gate, evaluation({parse_gate(gate).score: value}))
+    assert (judged.holds, judged.value, judged.bound) == (holds, value, pytest.approx(bound))
+    assert f"{value:.4f}, {'at least' if holds else 'below'} {bound:.4f}" in judged.reason
 
 
 def test_all_gates_must_hold() -> None:
@@ -117,7 +115,7 @@ def test_a_score_that_the_candidate_lacks_fails_its_gate_and_says_which_it_has()
 
 
 @pytest.mark.parametrize(
-    ("champion", "found"),
+    ("champion", "message"),
     [
         (evaluation({RECALL: 0.4}), "nothing is recorded of the champion's vg_relation/macro"),
         (Evaluation("", {}, []), "nothing is recorded of the champion's vg_relation/macro"),
@@ -129,11 +127,11 @@ def test_a_score_that_the_candidate_lacks_fails_its_gate_and_says_which_it_has()
     ],
 )
 def test_a_champion_that_was_not_measured_alike_fails_the_gate_with_the_remedy(
-    champion: Evaluation, found: str
+    champion: Evaluation, message: str
 ) -> None:
     judged = check(f"{RELATION} >= champion", evaluation({RELATION: 0.9}), champion)
     assert not judged.holds
-    assert re.search(found, judged.reason)
+    assert re.search(message, judged.reason)
     assert "jobs/evaluate.py models:/NAME@champion" in judged.reason
     assert check(f"{RELATION} >= 0.5", evaluation({RELATION: 0.9}), champion).holds
 

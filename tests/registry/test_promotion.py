@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
 import pytest
+from mlflow.entities.model_registry import ModelVersion
 
-from sclip.evaluate.result import EvaluationError
+from sclip.evaluate.result import EvaluationError, Example
 from sclip.registry import (
     RegistryError,
     decide,
@@ -41,157 +42,142 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
         yield Registry(folder, folder)
 
 
-@pytest.fixture
-def name(request: pytest.FixtureRequest) -> str:
-    """A registered model of this test's own."""
-    return str(request.node.name.split("[")[0])
+class Model:
+    """A registered model of a test's own."""
 
+    def __init__(self, registry: Registry, name: str) -> None:
+        self.client, self.uri, self.name, self._registry = registry.client, registry.uri, name, registry
 
-@pytest.fixture
-def add(registry: Registry, name: str) -> Callable[..., str]:
-    """Register a version of these scores and gates, and judge it where it has gates."""
-
-    def added(scores: dict[str, float] | None, *gates: str, **measured: object) -> str:
-        version = registry.add(scores, *gates, name=name, **measured)  # type: ignore[arg-type]
-        if gates:
-            decide(registry.client, name, version)
+    def add(
+        self, scores: dict[str, float] | None, *gates: str, judged: bool = True, **measured: object
+    ) -> str:
+        """Register a version of these scores and gates, and judge it where it has gates."""
+        version = self._registry.add(scores, *gates, name=self.name, **measured)  # type: ignore[arg-type]
+        if gates and judged:
+            decide(self.client, self.name, version)
         return version
 
-    return added
+    def version(self, version: str) -> ModelVersion:
+        return find(self.client, self.name, version)
+
+    def tags(self, version: str) -> dict[str, str]:
+        return self._registry.tags(version, self.name)
+
+    def aliases(self) -> dict[str, str]:
+        return self._registry.aliases(self.name)
+
+    @property
+    def champion(self) -> str | None:
+        return self.aliases().get("champion")
+
+    def promote(self, name: str, *arguments: object) -> int:
+        """Run jobs/promote.py; return its status."""
+        return promote(name.format(name=self.name), "--uri", self.uri, *arguments)
 
 
-def champion(registry: Registry, name: str) -> str | None:
-    return registry.aliases(name).get("champion")
+@pytest.fixture
+def model(registry: Registry, request: pytest.FixtureRequest) -> Model:
+    return Model(registry, request.node.name.split("[")[0])
 
 
 # By gates
 
 
-def test_the_first_version_that_passes_its_absolute_gates_is_champion(
-    registry: Registry, name: str, add: Callable[..., str]
-) -> None:
-    add({RELATION: 0.4, RECALL: 0.9}, *GATES)
-    assert registry.aliases(name) == {"candidate": "1"}
-    add(GOOD, *GATES)
-    assert registry.aliases(name) == {"candidate": "2", "champion": "2"}
+def test_the_first_version_that_passes_its_absolute_gates_is_champion(model: Model) -> None:
+    model.add({RELATION: 0.4, RECALL: 0.9}, *GATES)
+    assert model.aliases() == {"candidate": "1"}
+    model.add(GOOD, *GATES)
+    assert model.aliases() == {"candidate": "2", "champion": "2"}
 
 
-def test_a_better_version_is_promoted_with_its_record(
-    registry: Registry, name: str, add: Callable[..., str]
-) -> None:
-    add(GOOD, *GATES)
-    version = registry.add(BETTER, *GATES, name=name)
-    outcome = decide(registry.client, name)
+def test_a_better_version_is_promoted_with_its_record(model: Model) -> None:
+    model.add(GOOD, *GATES)
+    version = model.add(BETTER, *GATES, judged=False)
+    outcome = decide(model.client, model.name)
     assert (outcome.version, outcome.before, outcome.champion, outcome.promoted) == (version, "1", "2", True)
-    assert registry.aliases(name) == {"candidate": "2", "champion": "2"}
-    tags = registry.tags(version, name)
-    assert tags["sclip.decision"] == "promoted"
-    assert (tags["sclip.run.beside"], tags["sclip.replaced"]) == ("1", "1")
-    assert tags["sclip.gate.1"] == (
-        f"holds: {RELATION} >= champion - interval: 0.8000, at least 0.6800; champion 0.7000 from 0.6800"
-    )
-    assert (
-        tags["sclip.gate.2"]
-        == f"holds: {RECALL} >= champion - 0.01: 0.4250, at least 0.4200; champion 0.4300"
-    )
-    assert tags["sclip.gate.3"] == f"holds: {RELATION} >= 0.5: 0.8000, at least 0.5000"
-    assert datetime.fromisoformat(tags["sclip.decided_at"]).tzinfo is not None
-    assert (tags[RELATION], tags["vg_relation/cases"]) == ("0.8", "4")
+    assert model.aliases() == {"candidate": "2", "champion": "2"}
+    tags = model.tags(version)
+    assert datetime.fromisoformat(tags.pop("sclip.decided_at")).tzinfo is not None
+    assert json.loads(tags.pop("sclip.gates")) == list(GATES)
+    assert tags.items() >= {
+        "sclip.decision": "promoted", "sclip.compared_with": "1", "sclip.replaced": "1",
+        "sclip.gate.1":
+            f"holds: {RELATION} >= champion - interval: 0.8000, at least 0.6800; champion 0.7000 from 0.6800",
+        "sclip.gate.2": f"holds: {RECALL} >= champion - 0.01: 0.4250, at least 0.4200; champion 0.4300",
+        "sclip.gate.3": f"holds: {RELATION} >= 0.5: 0.8000, at least 0.5000",
+        RELATION: "0.8", "vg_relation/cases": "4",
+    }.items()  # fmt: skip
     assert outcome.lines()[-1] == "version 2 is champion, after version 1"
 
 
-def test_a_worse_version_is_refused_with_its_record(
-    registry: Registry, name: str, add: Callable[..., str]
-) -> None:
-    add(GOOD, *GATES)
-    version = registry.add(WORSE, *GATES, name=name)
-    outcome = decide(registry.client, name)
+def test_a_worse_version_is_refused_with_its_record_which_the_next_judgement_replaces(model: Model) -> None:
+    model.add(GOOD, *GATES)
+    version = model.add(WORSE, *GATES, judged=False)
+    outcome = decide(model.client, model.name)
     assert not outcome.promoted
-    assert registry.aliases(name) == {"candidate": "2", "champion": "1"}
-    tags = registry.tags(version, name)
+    assert model.aliases() == {"candidate": "2", "champion": "1"}
+    tags = model.tags(version)
     refusal = f"fails: {RECALL} >= champion - 0.01: 0.3000, below 0.4200; champion 0.4300"
-    assert tags["sclip.decision"] == "refused"
-    assert tags["sclip.gate.2"] == refusal
-    assert tags["sclip.gate.1"].startswith("holds: ")
+    assert (tags["sclip.decision"], tags["sclip.gate.2"]) == ("refused", refusal)
     assert "sclip.replaced" not in tags
-    assert f"refused beside version 1; {tags['sclip.gate.1']}; {refusal}; " in tags["sclip.history"]
+    assert f" refused beside version 1; {tags['sclip.gate.1']}; {refusal}; " in tags["sclip.history"]
     assert outcome.lines()[-1] == "version 2 was refused as champion: version 1 stays"
+    decide(model.client, model.name, version, [f"{RELATION} >= champion"])
+    after = model.tags(version)
+    assert after["sclip.decision"] == "promoted"
+    assert [tag for tag in after if tag.startswith("sclip.gate.")] == ["sclip.gate.1"]
+    first, second = after["sclip.history"].splitlines()
+    assert first == tags["sclip.history"]
+    assert second.endswith(f" promoted beside version 1; {after['sclip.gate.1']}")
 
 
-def test_the_next_judgement_replaces_the_record_and_keeps_the_history(
-    registry: Registry, name: str, add: Callable[..., str]
-) -> None:
-    add(GOOD, *GATES)
-    version = add(WORSE, *GATES)
-    decide(registry.client, name, version, [f"{RELATION} >= champion"])
-    tags = registry.tags(version, name)
-    assert tags["sclip.decision"] == "promoted"
-    assert [tag for tag in tags if tag.startswith("sclip.gate.")] == ["sclip.gate.1"]
-    first, second = tags["sclip.history"].splitlines()
-    assert " refused beside version 1; " in first
-    assert second.endswith(f" promoted beside version 1; {tags['sclip.gate.1']}")
-
-
-def test_without_gates_a_version_stays_candidate_and_judging_it_is_an_error(
-    registry: Registry, name: str, add: Callable[..., str]
-) -> None:
-    add(GOOD)
-    with pytest.raises(RegistryError, match="registered without gates: give some"):
-        decide(registry.client, name)
-    assert registry.aliases(name) == {"candidate": "1"}
-
-
-def test_a_champion_of_other_cases_is_measured_again_and_then_compared(
-    registry: Registry, name: str, add: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    add(GOOD, *GATES)
-    add(BETTER, *GATES, cases=8)
-    assert champion(registry, name) == "1"
-    assert "jobs/promote.py NAME@champion --evaluation FILE" in registry.tags("2", name)["sclip.gate.1"]
+def test_a_champion_of_other_cases_is_measured_again_and_then_compared(model: Model, tmp_path: Path) -> None:
+    model.add(GOOD, *GATES)
+    model.add(BETTER, *GATES, cases=8)
+    assert model.champion == "1"
+    assert "jobs/promote.py NAME@champion --evaluation FILE" in model.tags("2")["sclip.gate.1"]
     evaluation({RELATION: 0.6, RECALL: 0.4}, cases=8).write(tmp_path / "evaluation.json")
-    arguments = (f"{name}@champion", "--uri", registry.uri, "--evaluation", tmp_path / "evaluation.json")
-    assert promote(*arguments) == 0
-    assert registry.tags("1", name)[RELATION] == "0.6"
-    assert promote(name, "--uri", registry.uri) == 0
-    assert champion(registry, name) == "2"
-    assert "champion 0.6000" in registry.tags("2", name)["sclip.gate.1"]
+    assert model.promote("{name}@champion", "--evaluation", tmp_path / "evaluation.json") == 0
+    assert model.tags("1")[RELATION] == "0.6"
+    assert model.promote("{name}") == 0
+    assert model.champion == "2"
+    assert "champion 0.6000" in model.tags("2")["sclip.gate.1"]
 
 
-def test_an_evaluation_of_other_weights_is_not_recorded(registry: Registry, name: str) -> None:
-    registry.add(GOOD, name=name, weights="1f")
-    version = find(registry.client, name, "1")
-    with pytest.raises(RegistryError, match=f"of a model is of other weights than models:/{name}/1 has"):
-        record(registry.client, version, evaluation(BETTER, weights="2e"))
+def test_an_evaluation_of_other_weights_is_not_recorded(model: Model) -> None:
+    model.add(GOOD, weights="1f")
+    version = model.version("1")
+    with pytest.raises(
+        RegistryError, match=f"of a model is of other weights than models:/{model.name}/1 has"
+    ):
+        record(model.client, version, evaluation(BETTER, weights="2e"))
     with pytest.raises(EvaluationError, match="evaluated on no benchmark"):
-        record(registry.client, version, evaluation({}))
-    record(registry.client, version, evaluation({RELATION: 0.8}, weights="1f"))
-    tags = registry.tags("1", name)
+        record(model.client, version, evaluation({}))
+    record(model.client, version, evaluation({RELATION: 0.8}, weights="1f"))
+    tags = model.tags("1")
     assert tags[RELATION] == "0.8"
     assert RECALL not in tags  # the new evaluation has no such score
 
 
-def test_a_version_keeps_its_evaluation_without_the_pictures(
-    registry: Registry, name: str, add: Callable[..., str]
-) -> None:
-    add(GOOD)
-    kept = evaluation_of(registry.client, find(registry.client, name, "candidate"))
-    assert kept == evaluation(GOOD)
-    registry.add(None, name=name)
-    assert evaluation_of(registry.client, find(registry.client, name, "candidate")) is None
+def test_a_version_keeps_its_evaluation_without_the_pictures(model: Model) -> None:
+    measured = evaluation(GOOD)
+    measured.results[0].examples.append(Example("1", "on", b"jpeg", []))
+    record(model.client, model.version(model.add(GOOD)), measured)
+    assert evaluation_of(model.client, model.version("candidate")) == evaluation(GOOD)
+    model.add(None)
+    assert evaluation_of(model.client, model.version("candidate")) is None
 
 
 # By hand, and back
 
 
-def test_a_roll_back_restores_the_version_before_with_its_record(
-    registry: Registry, name: str, add: Callable[..., str]
-) -> None:
-    add(GOOD, *GATES)
-    add(BETTER, *GATES)
-    outcome = roll_back(registry.client, name, "it is slow")
+def test_a_roll_back_restores_the_version_before_with_its_record(model: Model) -> None:
+    model.add(GOOD, *GATES)
+    model.add(BETTER, *GATES)
+    outcome = roll_back(model.client, model.name, "it is slow")
     assert (outcome.before, outcome.champion) == ("2", "1")
-    assert registry.aliases(name) == {"candidate": "2", "champion": "1"}
-    away, back = registry.tags("2", name), registry.tags("1", name)
+    assert model.aliases() == {"candidate": "2", "champion": "1"}
+    away, back = model.tags("2"), model.tags("1")
     assert (away["sclip.decision"], back["sclip.decision"]) == ("rolled back", "restored")
     assert away["sclip.why"] == "it is slow"
     assert away["sclip.history"].endswith("rolled back to version 1: it is slow")
@@ -200,103 +186,85 @@ def test_a_roll_back_restores_the_version_before_with_its_record(
 
 
 def test_repeated_roll_backs_walk_further_back_also_over_a_version_that_was_champion_twice(
-    registry: Registry, name: str, add: Callable[..., str]
+    model: Model,
 ) -> None:
     for _ in range(3):
-        add(GOOD, *GATES)
-    promote_by_hand(registry.client, name, "2", "once more")
-    walked = [champion(registry, name)]
+        model.add(GOOD, *GATES)
+    promote_by_hand(model.client, model.name, "2", "once more")
+    walked = [model.champion]
     for _ in range(3):
-        roll_back(registry.client, name)
-        walked.append(champion(registry, name))
+        roll_back(model.client, model.name)
+        walked.append(model.champion)
     assert walked == ["2", "3", "2", "1"]
     with pytest.raises(RegistryError, match="no version was champion before 1: nothing to roll back to"):
-        roll_back(registry.client, name)
+        roll_back(model.client, model.name)
 
 
-def test_a_roll_back_passes_over_versions_that_are_gone(
-    registry: Registry, name: str, add: Callable[..., str]
+def test_a_roll_back_passes_over_deleted_versions_and_knows_an_alias_that_somebody_set_elsewhere(
+    model: Model,
 ) -> None:
-    for _ in range(3):
-        add(GOOD, *GATES)
-    registry.client.delete_model_version(name, "2")
-    roll_back(registry.client, name)
-    assert champion(registry, name) == "1"
-
-
-def test_a_champion_whose_alias_somebody_set_elsewhere_is_part_of_the_way_back(
-    registry: Registry, name: str, add: Callable[..., str]
-) -> None:
-    add(GOOD, *GATES)
-    add(GOOD)
-    registry.client.set_registered_model_alias(name, "champion", "2")
-    add(BETTER, *GATES)
-    assert registry.tags("3", name)["sclip.replaced"] == "2"
-    roll_back(registry.client, name)
-    assert champion(registry, name) == "2"
-    roll_back(registry.client, name)
-    assert champion(registry, name) == "1"
-
-
-def test_without_a_champion_there_is_nothing_to_roll_back(
-    registry: Registry, name: str, add: Callable[..., str]
-) -> None:
-    add(GOOD)
-    with pytest.raises(RegistryError, match="has no champion"):
-        roll_back(registry.client, name)
+    for _ in range(2):
+        model.add(GOOD, *GATES)
+    model.add(GOOD)
+    model.client.set_registered_model_alias(model.name, "champion", "3")
+    model.add(BETTER, *GATES)
+    assert model.tags("4")["sclip.replaced"] == "3"
+    model.client.delete_model_version(model.name, "2")
+    for expected in ("3", "1"):
+        roll_back(model.client, model.name)
+        assert model.champion == expected
 
 
 # As a command
 
 
 def test_the_command_promotes_refuses_and_says_why_figure_by_figure(
-    registry: Registry, name: str, add: Callable[..., str], capsys: pytest.CaptureFixture[str]
+    model: Model, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store = ("--uri", registry.uri)
-    add(GOOD, *GATES)
-    add(WORSE)
+    model.add(GOOD, *GATES)
+    model.add(WORSE)
     gate = ("--gate", f"{RECALL} >= champion")
-    assert promote(name, *store, *gate, "--dry-run") == 1
-    assert "sclip.decision" not in registry.tags("2", name)
-    assert promote(name, *store, *gate) == 1
+    assert model.promote("{name}", *gate, "--dry-run") == 1
+    assert "sclip.decision" not in model.tags("2")
+    assert model.promote("{name}", *gate) == 1
     out = capsys.readouterr().out
     assert f"fails: {RECALL} >= champion: 0.3000, below 0.4300; champion 0.4300\n" in out
     assert "nothing was changed (--dry-run)" in out
-    assert registry.tags("2", name)["sclip.decision"] == "refused"
-    assert promote(f"models:/{name}/2", *store, "--gate", f"{RELATION} >= champion") == 0
-    assert champion(registry, name) == "2"
-    assert promote(name, *store) == 0
+    assert model.tags("2")["sclip.decision"] == "refused"
+    assert model.promote("models:/{name}/2", "--gate", f"{RELATION} >= champion") == 0
+    assert model.champion == "2"
+    assert model.promote("{name}") == 0
     assert "version 2 is the champion already" in capsys.readouterr().out
 
 
 def test_the_command_promotes_by_hand_and_rolls_back_with_the_reason(
-    registry: Registry, name: str, add: Callable[..., str], capsys: pytest.CaptureFixture[str]
+    model: Model, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store = ("--uri", registry.uri)
-    add(GOOD, *GATES)
-    add(WORSE, *GATES)
-    by_hand = (f"{name}/2", *store, "--force", "--why", "the recall file was cut")
-    assert promote(*by_hand, "--dry-run") == 0
-    assert champion(registry, name) == "1"
-    assert promote(*by_hand) == 0
-    tags = registry.tags("2", name)
+    model.add(GOOD, *GATES)
+    model.add(WORSE, *GATES)
+    by_hand = ("{name}/2", "--force", "--why", "the recall file was cut")
+    assert model.promote(*by_hand, "--dry-run") == 0
+    assert model.champion == "1"
+    assert model.promote(*by_hand) == 0
+    tags = model.tags("2")
     assert (tags["sclip.decision"], tags["sclip.why"]) == ("promoted by hand", "the recall file was cut")
     assert "sclip.gate.1" not in tags
-    assert promote(name, *store, "--rollback", "--dry-run") == 0
-    assert champion(registry, name) == "2"
-    assert promote(name, *store, "--rollback") == 0
-    assert champion(registry, name) == "1"
-    assert promote(name, *store, "--rollback") == 2
+    assert model.promote("{name}", "--rollback", "--dry-run") == 0
+    assert model.champion == "2"
+    assert model.promote("{name}", "--rollback") == 0
+    assert model.champion == "1"
+    assert model.promote("{name}", "--rollback") == 2
     assert "nothing to roll back to" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "found"),
+    ("arguments", "message"),
     [
         (("absent",), "absent is no registered model"),
         (("{name}/7",), "models:/{name}/7 is not in"),
         (("{name}@gone",), "has the alias 'gone'"),
-        (("{name}",), "without gates"),
+        (("{name}",), "registered without gates: give some"),
+        (("{name}", "--rollback"), "has no champion"),
         (("{name}", "--gate", "a >= b"), "--gate='a >= b': a gate is BENCHMARK/SCORE >= NUMBER"),
         (("{name}", "--force"), "--force needs --why"),
         (("{name}", "--why", "x"), "--why is recorded with --force or --rollback only"),
@@ -309,13 +277,13 @@ def test_the_command_promotes_by_hand_and_rolls_back_with_the_reason(
     ],
 )
 def test_bad_input_ends_with_one_line_and_status_2(
-    registry: Registry, name: str, arguments: tuple[str, ...], found: str, capsys: pytest.CaptureFixture[str]
+    model: Model, arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if not registry.client.search_registered_models(f"name = '{name}'"):
-        registry.add(GOOD, name=name)
-    assert promote(*(text.format(name=name) for text in arguments), "--uri", registry.uri) == 2
-    assert found.format(name=name) in capsys.readouterr().err
-    assert registry.aliases(name) == {"candidate": "1"}
+    if not model.client.search_registered_models(f"name = '{model.name}'"):
+        model.add(GOOD)
+    assert model.promote(*arguments) == 2
+    assert message.format(name=model.name) in capsys.readouterr().err
+    assert model.aliases() == {"candidate": "1"}
 
 
 def test_a_store_that_is_not_there_is_told_and_not_made(
@@ -328,10 +296,3 @@ def test_a_store_that_is_not_there_is_told_and_not_made(
     refused = capsys.readouterr().err
     assert "Connection refused" in refused
     assert "secret" not in refused
-
-
-def test_the_gates_of_the_config_stay_with_the_version(
-    registry: Registry, name: str, add: Callable[..., str]
-) -> None:
-    version = registry.add(GOOD, *GATES, name=name)
-    assert json.loads(registry.tags(version, name)["sclip.gates"]) == list(GATES)

@@ -21,15 +21,6 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
     return registry
 
 
-def test_the_newest_version_is_the_candidate_and_its_scores_are_tags(registry: Registry) -> None:
-    assert registry.aliases() == {"candidate": "2"}
-    assert str(find(registry.client, NAME, "candidate").version) == "2"
-    assert (registry.tags("1")[RELATION], registry.tags("2")[RELATION]) == ("0.7", "0.8")
-    measured = evaluation_of(registry.client, find(registry.client, NAME, "1"))
-    assert measured is not None
-    assert measured.score(RELATION).value == 0.7
-
-
 @pytest.mark.parametrize("source", [f"models:/{NAME}@candidate", f"models:/{NAME}/1"])
 def test_a_version_is_fetched_as_the_folder_that_was_registered(
     registry: Registry, source: str, tmp_path: Path
