@@ -1,8 +1,9 @@
-"""What is asked of a training that goes on: a checkpoint now, and perhaps the end after it.
+"""Requests to a training that goes on: write a checkpoint now, and perhaps stop after it.
 
-The driver asks when it is told to stop; the controller before it restarts the workers as more of them, and when a
-node of theirs has notice to go. A small actor holds the newest order; rank 0 looks at it from a thread, so that no
-step waits for it, and the loop agrees on it over all ranks in a reduction that it makes anyway.
+The driver requests one when it is told to stop; Ray Train's controller requests one before it restarts the workers as
+more of them, and when one of their nodes has notice to go. A small actor holds the newest request. Rank 0 polls it
+from a thread, so that no step waits for it, and the loop agrees on it over all ranks in a reduction that it makes
+anyway.
 """
 
 from __future__ import annotations
@@ -15,119 +16,120 @@ import ray
 import ray.exceptions
 
 from sclip.launch.cluster import beside_driver
+from sclip.train.launcher import Requested
 
-__all__ = ["Attention", "Orders"]
+__all__ = ["RequestPoller", "RunControl"]
 
 Kind = Literal["checkpoint", "stop"]
-_LOOK_EVERY_S = 0.5
+_POLL_EVERY_S = 0.5
 
 
-class Orders:
-    """A handle of the board that orders stand on; goes from process to process."""
+class RunControl:
+    """A handle of the actor that holds the newest request; it may be sent to other processes."""
 
     def __init__(self) -> None:
-        self._board: Any = ray.remote(**beside_driver())(_Board).remote()
+        self._actor: Any = ray.remote(**beside_driver())(_ControlActor).remote()
 
-    def give(self, kind: Kind) -> int:
-        """Ask for a checkpoint, or for one and the end; return the order's number."""
-        return int(ray.get(self._board.give.remote(kind)))
+    def request(self, kind: Kind) -> int:
+        """Request a checkpoint, or a checkpoint and the end; return the request's number."""
+        return int(ray.get(self._actor.request.remote(kind)))
 
-    def newest(self) -> tuple[int, str]:
-        """Return number and kind of the newest order that was not carried out, or (0, "")."""
-        number, kind = ray.get(self._board.newest.remote())
+    def pending(self) -> tuple[int, str]:
+        """Return number and kind of the newest request that is not fulfilled, or (0, "")."""
+        number, kind = ray.get(self._actor.pending.remote())
         return int(number), str(kind)
 
-    def carried_out(self, number: int) -> None:
-        """Tell that an order, and those before it, were carried out."""
-        self._board.carried_out.remote(number)
+    def fulfil(self, number: int) -> None:
+        """Mark a request, and those before it, as fulfilled."""
+        self._actor.fulfil.remote(number)
 
     def wait(self, number: int, timeout_s: float) -> bool:
-        """Return whether an order was carried out, as soon as it was, or else after the time."""
-        ended = threading.Event()
-        for _ in range(int(timeout_s / _LOOK_EVERY_S)):
-            if int(ray.get(self._board.last_carried_out.remote())) >= number:
+        """Wait until a request is fulfilled, at most `timeout_s`; return whether it was."""
+        pause = threading.Event()
+        for _ in range(int(timeout_s / _POLL_EVERY_S)):
+            if int(ray.get(self._actor.last_fulfilled.remote())) >= number:
                 return True
-            ended.wait(_LOOK_EVERY_S)
+            pause.wait(_POLL_EVERY_S)
         return False
 
-    def streams_through(self, coordinator: Any) -> None:
-        """Say which actor splits the stream of the workers that are about to start."""
-        ray.get(
-            self._board.streams_through.remote([coordinator])
-        )  # in a list: an argument alone is waited for
+    def set_stream(self, coordinator: Any) -> None:
+        """Remember the actor that executes the stream of the workers that are about to start."""
+        # In a list: Ray would wait for a handle that is an argument by itself.
+        ray.get(self._actor.set_streams.remote([coordinator]))
 
     def end_stream(self) -> None:
-        """End that actor, and with it every encoder and reader of the stream, whose CPUs other workers may need."""
-        ray.get(self._board.end_stream.remote())
+        """Kill that actor, and with it every encoder and reader of the stream, whose CPUs other workers may need."""
+        ray.get(self._actor.end_streams.remote())
 
     def close(self) -> None:
-        """End the actor."""
-        ray.kill(self._board)
+        """Kill the actor that holds the requests."""
+        ray.kill(self._actor)
 
 
-class _Board:
+class _ControlActor:
     def __init__(self) -> None:
-        self._number, self._kind, self._done = 0, "", 0
+        self._number, self._kind, self._fulfilled = 0, "", 0
         self._coordinators: list[Any] = []
 
-    def streams_through(self, coordinators: list[Any]) -> None:
+    def set_streams(self, coordinators: list[Any]) -> None:
         self._coordinators = coordinators
 
-    def end_stream(self) -> None:
+    def end_streams(self) -> None:
         for coordinator in self._coordinators:
             ray.kill(coordinator)
         self._coordinators = []
 
-    def give(self, kind: str) -> int:
+    def request(self, kind: str) -> int:
         self._number += 1
-        if not (self._kind == "stop" and self._done < self._number - 1):  # the end is not taken back
+        stops = self._kind == "stop" and self._fulfilled < self._number - 1
+        if not stops:  # a pending request to stop is not taken back
             self._kind = kind
         return self._number
 
-    def newest(self) -> tuple[int, str]:
-        return (self._number, self._kind) if self._done < self._number else (0, "")
+    def pending(self) -> tuple[int, str]:
+        return (self._number, self._kind) if self._fulfilled < self._number else (0, "")
 
-    def carried_out(self, number: int) -> None:
-        self._done = max(self._done, number)
+    def fulfil(self, number: int) -> None:
+        self._fulfilled = max(self._fulfilled, number)
 
-    def last_carried_out(self) -> int:
-        return self._done
+    def last_fulfilled(self) -> int:
+        return self._fulfilled
 
 
-class Attention:
-    """What rank 0 knows of the orders; the other ranks hear it from rank 0."""
+class RequestPoller:
+    """Polls the newest request in a thread of rank 0; the other ranks, with None, see no request."""
 
-    def __init__(self, orders: Orders | None) -> None:
-        self._orders = orders
-        self._newest: tuple[int, str] = (0, "")
-        self._heard = self._answered = 0
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._look, name="orders", daemon=True)
-        if orders is not None:
+    def __init__(self, control: RunControl | None) -> None:
+        self._control = control
+        self._pending: tuple[int, str] = (0, "")
+        self._seen = self._fulfilled = 0
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._poll, name="requests", daemon=True)
+        if control is not None:
             self._thread.start()
 
-    def _look(self) -> None:
-        assert self._orders is not None
-        while not self._ended.wait(_LOOK_EVERY_S):
-            # Else the board was killed and starts again, or does not answer for a moment.
+    def _poll(self) -> None:
+        assert self._control is not None
+        while not self._closed.wait(_POLL_EVERY_S):
+            # The actor may have been killed, in which case it restarts, or may not answer for a moment.
             with contextlib.suppress(ray.exceptions.RayError):
-                self._newest = self._orders.newest()
+                self._pending = self._control.pending()
 
-    def hear(self) -> tuple[int, int]:
-        """Return 1 where a checkpoint is asked for, and 1 where it is to be the last."""
-        number, kind = self._newest
-        self._heard = number
-        asked = number > self._answered
-        return int(asked), int(asked and kind == "stop")
+    def newest(self) -> Requested:
+        """Return what is requested and not yet fulfilled."""
+        number, kind = self._pending
+        self._seen = number
+        checkpoint = number > self._fulfilled
+        return Requested(checkpoint, checkpoint and kind == "stop")
 
-    def answer(self) -> None:
-        """Tell that a checkpoint is whole which was begun since the last `hear`."""
-        if self._orders is not None and self._heard > self._answered:
-            self._orders.carried_out(self._heard)
-            self._answered = self._heard
+    def fulfil(self) -> None:
+        """Report that a checkpoint which was begun since the last `newest` is complete."""
+        if self._control is not None and self._seen > self._fulfilled:
+            self._control.fulfil(self._seen)
+            self._fulfilled = self._seen
 
     def close(self) -> None:
         """End the thread."""
-        self._ended.set()
-        if self._orders is not None:
+        self._closed.set()
+        if self._control is not None:
             self._thread.join()

@@ -35,8 +35,8 @@ from sclip.evaluate.result import EvaluationError
 from sclip.evaluate.runner import check_files
 from sclip.launch import cluster, trainer
 from sclip.launch import plan as planning
+from sclip.launch.control import RunControl
 from sclip.launch.exporter import Exported
-from sclip.launch.orders import Orders
 from sclip.launch.sizing import sized
 from sclip.model import ModelError, architecture, check_model, image_size
 from sclip.model.architecture import pretrained_source, with_quick_gelu
@@ -309,19 +309,19 @@ def _weights(config: Config, fetched: Path) -> Path:
 
 def _train(run: _Started, console: Console) -> None:
     config, tracker = run.config, run.tracker
-    orders, is_training = Orders(), threading.Event()
+    control, is_training = RunControl(), threading.Event()
 
     def ask() -> bool:
         if is_training.is_set():
             progress.say("asked to stop: writing a checkpoint first (a second signal ends it at once)")
-            orders.give("stop")
+            control.request("stop")
         return is_training.is_set()
 
     shown: Progress | Records = Records()
     if config.run.log_format == "text":
         shown = Progress(run.samples, config.train.batch_size, config.run.progress_every_s, console)
     with (
-        contextlib.closing(orders),
+        contextlib.closing(control),
         shown as progress,
         _beside(run, console) as beside,
         Exported(config.run.name, run.samples) as exported,
@@ -347,7 +347,7 @@ def _train(run: _Started, console: Console) -> None:
                 if beside:
                     beside.checkpoint(Path(report["path"]).name, report["step"])
 
-        stopping.run(lambda: trainer.fit(run.plan, run.folder, run.samples, on_report, orders), ask)
+        stopping.run(lambda: trainer.fit(run.plan, run.folder, run.samples, on_report, control), ask)
     if run.folder.complete is None:
         latest = run.folder.latest()
         raise Stopped(f"stopped after a checkpoint at step {latest[1] if latest else 0}")
