@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from sclip.config import HealthConfig
-from sclip.model.structure_clip import CLIP_PREFIX
+from sclip.model.parts import Part, part_of
 from sclip.storage.place import Place, send, staged
 from sclip.train.collectives import gather_json
 from sclip.train.step import unwrapped
@@ -100,18 +100,15 @@ class HealthMonitor:
 
 
 def parameter_norms(model: nn.Module) -> dict[str, Tensor]:
-    """Return the Euclidean norms of the weights as norm_image, norm_text and, of a model that has one, norm_kee.
+    """Return the Euclidean norm of each part's weights as norm_PART; called by all ranks together.
 
-    Of a model as `sharding.apply` returned it; called by all ranks together. The logit scale and bias are in none.
+    Takes a model as `sharding.apply` returned it. The logit scale and bias are in no norm.
     """
-    parts: dict[str, list[Tensor]] = {}
+    parts: dict[Part, list[Tensor]] = {}
     for name, parameter in unwrapped(model).named_parameters():
-        if name.startswith("kee."):
-            parts.setdefault("norm_kee", []).append(parameter.detach())
-        elif name.startswith(CLIP_PREFIX):
-            image = name.startswith(f"{CLIP_PREFIX}visual.")
-            parts.setdefault("norm_image" if image else "norm_text", []).append(parameter.detach())
-    norms = {name: nn.utils.get_total_norm(tensors) for name, tensors in sorted(parts.items())}
+        if (part := part_of(name)) is not None:
+            parts.setdefault(part, []).append(parameter.detach())
+    norms = {f"norm_{part}": nn.utils.get_total_norm(tensors) for part, tensors in sorted(parts.items())}
     return {name: n.full_tensor() if isinstance(n, DTensor) else n for name, n in norms.items()}
 
 
