@@ -72,10 +72,10 @@ def _register(folder: Place, tracker: tracking.Tracker) -> int:
         return 0
     from sclip import registry  # torch, for a run that needs it
     from sclip.evaluate.result import EVALUATION_FILE, Evaluation, EvaluationError
-    from sclip.train.recorded import read_recorded
+    from sclip.train.run_config import read_run_config
     from sclip.train.run_folder import RunFolder
 
-    run, tracking_config = RunFolder(folder), read_recorded(folder)[0].tracking
+    run, tracking_config = RunFolder(folder), read_run_config(folder)[0].tracking
     found, name, gates = run.result or {}, tracking_config.model_name, tracking_config.gates
     try:
         measured = Evaluation.read(folder / EVALUATION_FILE)

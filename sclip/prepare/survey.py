@@ -30,7 +30,7 @@ from sclip.report import CorpusStatistics
 from sclip.scenegraph import Parser, SceneGraph
 from sclip.storage.filesystem import parts
 from sclip.storage.masking import is_masked, mask
-from sclip.train.recorded import read_recorded
+from sclip.train.run_config import read_run_config
 
 _SAMPLES_AT_ONCE = 64
 """Samples in an actor's memory; their captions are parsed together."""
@@ -77,7 +77,7 @@ def corpus_of(sources: Sequence[str], data: DataConfig) -> Corpus:
     """
     folder = Path(sources[0]).expanduser()
     if len(sources) == 1 and (folder / "shards.json").is_file():
-        config, of_run = read_recorded(folder)
+        config, of_run = read_run_config(folder)
         urls = sorted(url for source in of_run for url in source)
         if masked := next(filter(is_masked, urls), ""):
             raise ConfigError(

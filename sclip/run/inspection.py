@@ -35,7 +35,7 @@ from sclip.prepare.annotate import usable_stamp
 from sclip.report.visit import Choice, Encoded, Picture, Seen, Slot, Token, Visit
 from sclip.storage.masking import is_masked, mask
 from sclip.storage.place import place
-from sclip.train.recorded import read_recorded
+from sclip.train.run_config import read_run_config
 
 __all__ = ["InspectionError", "Run", "inspect_sample", "of_run"]
 
@@ -64,7 +64,7 @@ def of_run(name: str, storage: str) -> Run:
             break
     else:
         raise ConfigError(f"--run {name}: neither the folder of a run nor the name of one in {folder.parent}")
-    config, sources = read_recorded(folder)
+    config, sources = read_run_config(folder)
     return Run(config, f"run {folder.name}", sources)
 
 

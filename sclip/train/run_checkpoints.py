@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sclip.config import CheckpointConfig
-from sclip.train import checkpoint
+from sclip.train import checkpoint, retention
 from sclip.train.accounts import SampleAccounts
 from sclip.train.collectives import in_unison
 from sclip.train.ema import EMA
@@ -89,7 +89,7 @@ class RunCheckpoints:
         self.started_step = step
         self._saver.start(
             self._folder.step_path(step), self._step.model, self._step.optimizer, state, self._ema,
-            afterwards=lambda: self._folder.prune(self._config),
+            afterwards=lambda: retention.prune(self._folder, self._config),
         )  # fmt: skip
         self._stall_s = time.perf_counter() - self._start_called
         if not self._config.asynchronous:
@@ -118,7 +118,7 @@ class RunCheckpoints:
         def on_rank_0() -> dict[str, Any]:
             if self._launcher.rank == 0:
                 self._folder.touch()
-                self._folder.make_room(self._bytes, self._config)
+                retention.make_room(self._folder, self._bytes, self._config)
             return {}
 
         in_unison(on_rank_0, CheckpointError)

@@ -1,4 +1,4 @@
-"""The folder of a run in; the config and the shards that the run was begun with out, their URIs without credentials."""
+"""The config and shards that a run was started with, read from its folder; their URIs stand without credentials."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from sclip.config import Config, ConfigError
 from sclip.config.loader import from_tree
 from sclip.storage.place import Place
 
-__all__ = ["read_recorded"]
+__all__ = ["read_run_config"]
 
 
-def read_recorded(folder: Place) -> tuple[Config, tuple[dict[str, int], ...]]:
+def read_run_config(folder: Place) -> tuple[Config, tuple[dict[str, int], ...]]:
     """Return the resolved config, and the samples of each shard of each source.
 
     Raises ConfigError where the folder is not that of a run which has begun, or of one of another version.
