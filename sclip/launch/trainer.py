@@ -38,7 +38,7 @@ from sclip.storage.place import Place, ray_storage
 from sclip.train import manifest
 from sclip.train.accounts import TooManyQuarantined
 from sclip.train.health import TrainingDiverged
-from sclip.train.loop import TrainJob
+from sclip.train.launcher import TrainJob
 from sclip.train.manifest import CheckpointError, NotWritten
 from sclip.train.run_folder import RunFolder
 

@@ -12,8 +12,8 @@ from ray.util.queue import Queue
 
 from sclip.data.batches import Columns
 from sclip.launch.control import RequestPoller, RunControl
-from sclip.train.launcher import Requested
-from sclip.train.loop import TrainJob, train
+from sclip.train.launcher import Requested, TrainJob
+from sclip.train.loop import train
 
 __all__ = ["DATASET", "WorkerArguments", "train_worker"]
 

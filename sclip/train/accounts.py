@@ -14,7 +14,7 @@ from typing import Any
 from sclip.data.batches import Batch, Record
 from sclip.data.position import Position
 from sclip.train.collectives import gather_json
-from sclip.train.job import TrainJob
+from sclip.train.launcher import TrainJob
 from sclip.train.ledger import Ledger
 from sclip.train.run_folder import RunFolder
 

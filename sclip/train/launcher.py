@@ -1,18 +1,46 @@
-"""What the training loop needs of the program that launched it: who this rank is, its rows, and the run's driver.
+"""What the training loop gets from the program that launches it: the job, and a connection for this rank.
 
-Ray Train's side is `sclip.launch.worker`; a test, torchrun or a notebook passes an object of its own.
+Ray Train's side of the connection is `sclip.launch.worker`; a test, torchrun or a notebook passes an object of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
 
+from sclip.config import Config
 from sclip.data.batches import Columns
+from sclip.data.schedule import Schedule
+from sclip.storage.place import Place
 
-__all__ = ["Launcher", "Requested", "report"]
+__all__ = ["Launcher", "Requested", "TrainJob", "report"]
+
+
+@dataclass(frozen=True, repr=False)
+class TrainJob:
+    """One run to train; without a repr, because a launcher may show it and the config may hold credentials."""
+
+    config: Config
+    schedule: Schedule
+    shards: tuple[tuple[str, ...], ...]
+    """Names of the shards of each source, without credentials."""
+    image_size: int
+    folder: Place
+    samples: int
+    """Samples of all epochs together, by which the learning rate's schedule runs."""
+
+    def shard(self, entry: int) -> str:
+        """Return the name of the shard that an entry of the schedule reads."""
+        visit = self.schedule.visit(entry)
+        return self.shards[visit.source][visit.shard]
+
+    def location(self, entry: int) -> dict[str, Any]:
+        """Return source, pass and shard of an entry of the schedule, as the quarantine names them."""
+        visit = self.schedule.visit(entry)
+        return {"source": visit.source, "pass": visit.pass_, "shard": self.shards[visit.source][visit.shard]}
 
 
 class Requested(NamedTuple):

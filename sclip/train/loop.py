@@ -28,8 +28,7 @@ from sclip.train.accounts import SampleAccounts
 from sclip.train.ema import EMA
 from sclip.train.flops import StepFlops
 from sclip.train.health import ProfilerTrace
-from sclip.train.job import TrainJob
-from sclip.train.launcher import Launcher, report
+from sclip.train.launcher import Launcher, TrainJob, report
 from sclip.train.optimizer import make_optimizer
 from sclip.train.prefetch import Prefetcher, ReadyBatch, prefetch_batches
 from sclip.train.reports import StepReports
@@ -37,7 +36,7 @@ from sclip.train.run_checkpoints import RunCheckpoints
 from sclip.train.run_folder import RunFolder
 from sclip.train.step import TrainStep, unwrapped
 
-__all__ = ["TrainJob", "train"]
+__all__ = ["train"]
 
 _log = logging.getLogger("sclip.train")
 """Ray Train adds run and rank, and writes it as JSON to logs/train/ of its session folder."""

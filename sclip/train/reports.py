@@ -13,8 +13,7 @@ from sclip.config import ConfigError
 from sclip.train.accounts import SampleAccounts
 from sclip.train.flops import peak_flops
 from sclip.train.health import HealthMonitor, parameter_norms
-from sclip.train.job import TrainJob
-from sclip.train.launcher import Launcher, report
+from sclip.train.launcher import Launcher, TrainJob, report
 from sclip.train.meter import StepMeter
 from sclip.train.prefetch import ReadyBatch
 from sclip.train.run_folder import RunFolder

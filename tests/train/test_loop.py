@@ -20,7 +20,8 @@ from sclip.data.schedule import Schedule, Visit
 from sclip.model import Tokenizer, image_size
 from sclip.train import loop, manifest
 from sclip.train.health import TrainingDiverged
-from sclip.train.loop import TrainJob, train
+from sclip.train.launcher import TrainJob
+from sclip.train.loop import train
 from sclip.train.run_folder import RunFolder
 from sclip.train.step import TrainStep
 from support import ranks

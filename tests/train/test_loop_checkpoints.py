@@ -15,8 +15,8 @@ from sclip.data.schedule import Schedule
 from sclip.model import image_size
 from sclip.train import checkpoint, manifest
 from sclip.train.ema import EMA
-from sclip.train.launcher import Requested
-from sclip.train.loop import TrainJob, train
+from sclip.train.launcher import Requested, TrainJob
+from sclip.train.loop import train
 from sclip.train.manifest import CheckpointError
 from sclip.train.run_folder import RunFolder
 from sclip.train.step import unwrapped
