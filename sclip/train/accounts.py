@@ -14,7 +14,7 @@ from typing import Any
 from sclip.data.batches import Batch, Record
 from sclip.data.position import Position
 from sclip.train.collectives import gather_json
-from sclip.train.launcher import TrainJob
+from sclip.train.launcher import Launcher, TrainJob
 from sclip.train.ledger import Ledger
 from sclip.train.run_folder import RunFolder
 
@@ -46,18 +46,11 @@ class Progress:
 class SampleAccounts:
     """One rank's pending samples, its ledger, and the settled counts of the run; made by all ranks together.
 
-    Args:
-        job: the run.
-        folder: of the run, where quarantine and ledger stand.
-        rank: this worker's.
-        world_size: number of workers.
-        state: of the checkpoint that the run resumes from, with "progress" and "position"; None at the start.
+    `state` is that of the checkpoint which the run resumes from, with "progress" and "position"; None at the start.
     """
 
-    def __init__(
-        self, job: TrainJob, folder: RunFolder, rank: int, world_size: int, state: dict[str, Any] | None
-    ) -> None:
-        self._job, self._folder, self._rank = job, folder, rank
+    def __init__(self, job: TrainJob, launcher: Launcher, state: dict[str, Any] | None) -> None:
+        self._job, self._folder, self._rank = job, RunFolder(job.folder), launcher.rank
         self.progress, self.position = Progress(), Position()
         if state is not None:
             self.progress = Progress(**state["progress"])
@@ -66,7 +59,9 @@ class SampleAccounts:
         """Of all ranks, with what is pending at the last `count`."""
         self._pending = Record()
         self._filtered_places: tuple[list[int], list[int]] = ([], [])
-        self._ledger = Ledger(job.folder, job.schedule, rank, world_size, self.progress.step)
+        self._ledger = Ledger(
+            job.folder, job.schedule, launcher.rank, launcher.world_size, self.progress.step
+        )
 
     def receive(self, batch: Batch) -> tuple[int, int]:
         """Note the quarantined and filtered samples that came with a batch; return the pending counts of this rank."""

@@ -92,10 +92,8 @@ class _Run:
         self.ema = EMA(unwrapped(model), config.train.ema_decay) if config.train.ema_decay else None
         self.checkpoints = RunCheckpoints(self.folder, config.checkpoint, self.step, self.ema, launcher)
         state = self.checkpoints.resume()
-        self.accounts = SampleAccounts(job, self.folder, launcher.rank, launcher.world_size, state)
-        self.reports = StepReports(
-            job, launcher, self.folder, self.step, self.accounts, self.checkpoints.last_good
-        )
+        self.accounts = SampleAccounts(job, launcher, state)
+        self.reports = StepReports(job, launcher, self.step, self.accounts, self.checkpoints.last_good)
 
     def train(self, blocks: Iterator[Columns]) -> None:
         """Train from the first block to the last step, then complete the run, unless a request stopped it."""

@@ -26,26 +26,16 @@ __all__ = ["StepReports"]
 class StepReports:
     """Gathers what is reported of the steps, and sends it to the driver; a report is made by all ranks together.
 
-    Args:
-        job: the run.
-        launcher: receives the reports.
-        folder: of the run; touched at each report.
-        step: whose model is reported on.
-        accounts: of the run's samples.
-        last_good: returns the newest complete checkpoint, for the error of a run that diverged.
+    `last_good` returns the newest complete checkpoint, for the error of a run that diverged.
     """
 
     def __init__(
-        self,
-        job: TrainJob,
-        launcher: Launcher,
-        folder: RunFolder,
-        step: TrainStep,
-        accounts: SampleAccounts,
+        self, job: TrainJob, launcher: Launcher, step: TrainStep, accounts: SampleAccounts,
         last_good: Callable[[], str],
-    ) -> None:
-        self._job, self._launcher, self._folder = job, launcher, folder
+    ) -> None:  # fmt: skip
+        self._job, self._launcher = job, launcher
         self._step, self._accounts, self._last_good = step, accounts, last_good
+        self._folder = RunFolder(job.folder)
         device = launcher.device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
         self._peak_flops = peak_flops(name, job.config.train.precision)

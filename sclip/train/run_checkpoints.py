@@ -27,15 +27,7 @@ _log = logging.getLogger("sclip.train")
 
 
 class RunCheckpoints:
-    """Writes the checkpoints of one run, and reports each one when it is complete.
-
-    Args:
-        folder: of the run.
-        config: cadence and retention.
-        step: whose model and optimizer are written.
-        ema: the averaged weights, if there are any.
-        launcher: receives the reports.
-    """
+    """Writes the checkpoints of one run, of a step's model and optimizer, and reports each when it is complete."""
 
     def __init__(
         self,
@@ -105,9 +97,7 @@ class RunCheckpoints:
         self.saved_step = self.started_step
         _log.info("the checkpoint is whole", extra={"step": self.saved_step})
         path = self._folder.step_path(self.saved_step)
-        report(
-            self._launcher, "checkpoint", path=str(path), step=self.saved_step, seconds=self._stall_s
-        )  # fmt: skip
+        report(self._launcher, "checkpoint", path=str(path), step=self.saved_step, seconds=self._stall_s)
 
     def last_good(self) -> str:
         """Finish the checkpoint in progress and return the path of the newest complete one, for an error."""
