@@ -22,7 +22,7 @@ from sclip.benchmark.stream_stages import alone
 from sclip.benchmark.table import Found
 from sclip.data import stream
 from sclip.data.position import Position
-from sclip.train.prefetch import Ahead
+from sclip.train.prefetch import Prefetcher
 
 __all__ = ["epochs", "parsing", "planning", "throughput", "waiting"]
 
@@ -116,10 +116,10 @@ def waiting(case: StreamCase, rate: float) -> Found:
     step_s = case.batch / (BUSY * rate)
     waited: list[float] = []
     batches = batches_of(blocks_of(stream.build(plan_of(case, annotated=True), Position(), 0)), case)
-    with Ahead(lambda: next(batches, None)) as ahead:  # as the worker loop does
+    with Prefetcher(lambda: next(batches, None)) as prefetcher:  # as the worker loop does
         while True:
             started = time.perf_counter()
-            if ahead.next() is None:
+            if prefetcher.next() is None:
                 break
             waited.append(time.perf_counter() - started)
             time.sleep(step_s)

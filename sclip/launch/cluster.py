@@ -13,6 +13,7 @@ import socket
 from typing import Any
 
 from sclip.config import ConfigError
+from sclip.launch import ray_internals
 from sclip.launch.capacity import Capacity
 from sclip.launch.node_types import declared, node_types
 
@@ -25,27 +26,23 @@ def connect() -> Capacity:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray  # after the environment: Ray reads it when it is imported
-    from ray._private import auto_init_hook, services, worker
-    from ray._private.authentication import authentication_token_setup
 
-    # What still goes on in a thread when the program ends must not start another cluster.
-    auto_init_hook.enable_auto_connect = False
+    ray_internals.disable_auto_connect()
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     logging.getLogger("ray").setLevel(logging.ERROR)
     if not ray.is_initialized():
-        # Of `ray start` or of the job; not "auto", which would also enter another program's private Ray.
-        address = services.get_ray_address_from_environment(None, None)
+        address = ray_internals.default_address()
         if address == "local" or (not os.environ.get("RAY_ADDRESS") and not _listens(address)):
             address = None  # none, or one that was killed: Ray's note of its address outlives a head
         if address is None:
             _loopback()
-            worker._worker_logs_enabled = False  # of two cores, a raylet says that many processes share them
-            # Of a reader between two shards: after a second Ray would end it and start another, seconds of a core each.
+            ray_internals.disable_worker_logs()
+            # After a second without work Ray would kill a reader between two shards and start another, which costs
+            # seconds of a core each time.
             os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
-            ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+            ray_internals.init_on_loopback(include_dashboard=False, **quiet)
         else:
-            # A head asks for a token wherever one exists; a driver must be told to send it, or waits for minutes.
-            authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+            ray_internals.send_token()
             try:
                 if not _listens(address):  # Ray itself would try for minutes
                     raise ConnectionError("nothing listens there")
@@ -71,15 +68,8 @@ def _listens(address: str | None) -> bool:
 
 
 def _loopback() -> None:
-    """Keep a cluster that starts now on 127.0.0.1, workers and their collectives included.
-
-    Ray 2.60 replaces 127.0.0.1 by the machine's outer address and listens on every interface, unless the switch
-    that it has for desktop firewalls is off; its name speaks of other systems, its effect does not.
-    """
-    from ray._private import ray_constants
-
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    ray_constants.ENABLE_RAY_CLUSTER = False
+    """Keep a cluster that starts now on 127.0.0.1, workers and their collectives included, with a token of its own."""
+    ray_internals.keep_on_loopback()
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     # Of this cluster alone: Ray would write one into the home folder, for which every later head then asks.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

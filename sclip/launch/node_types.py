@@ -18,6 +18,7 @@ import psutil
 
 from sclip.config import ConfigError
 from sclip.config.loader import read_yaml
+from sclip.launch import ray_internals
 
 __all__ = ["NodeType", "declared", "node_types"]
 
@@ -96,12 +97,10 @@ def declared(gcs_address: str) -> dict[str, dict[str, Any]]:
 
 
 def _reported() -> dict[str, dict[str, Any]]:
-    import ray
-
-    config = ray._private.state.state.get_cluster_config()
-    groups = config.node_group_configs if config else ()
     return {
-        g.name: {"resources": dict(g.resources), "max_workers": g.max_count} for g in groups if g.max_count
+        group["name"]: {"resources": group["resources"], "max_workers": group["max_count"]}
+        for group in ray_internals.autoscaler_groups()
+        if group["max_count"]
     }
 
 
@@ -139,13 +138,11 @@ def _of_kuberay() -> dict[str, dict[str, Any]]:
     name = os.environ.get("RAY_CLUSTER_NAME")
     if not name or not _NAMESPACE.is_file():
         return {}
-    from ray.autoscaler._private.kuberay import autoscaling_config, node_provider
-
-    client = node_provider.KubernetesHttpApiClient(namespace=_NAMESPACE.read_text().strip())
+    client = ray_internals.kuberay_client(_NAMESPACE.read_text().strip())
     try:
         cluster = client.get(f"rayclusters/{name}")
     except OSError:  # requests' errors too: no token in the pod, or no right; what is alive is then all
         return {}
     if not cluster["spec"].get("enableInTreeAutoscaling"):
         return {}
-    return _addable(autoscaling_config._derive_autoscaling_config_from_ray_cr(cluster))
+    return _addable(ray_internals.kuberay_autoscaling_config(cluster))

@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ray.train.torch import TorchConfig
-from ray.train.torch.config import _TorchBackend
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
+from sclip.launch import ray_internals
+
 __all__ = ["BoundTorchConfig"]
+
+_TorchBackend: Any = ray_internals.torch_backend_class()
 
 
 @dataclass

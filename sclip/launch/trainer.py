@@ -25,25 +25,28 @@ from sclip.config import ConfigError
 from sclip.data import stream
 from sclip.data.position import Position, PositionError
 from sclip.data.shards import ShardError
+from sclip.launch import ray_internals
 from sclip.launch.cluster import beside_driver
-from sclip.launch.orders import Orders
+from sclip.launch.control import RunControl
 from sclip.launch.rendezvous import BoundTorchConfig
-from sclip.launch.resizing import CheckpointFirst
+from sclip.launch.resizing import CheckpointBeforeRestart
+from sclip.launch.worker import DATASET, WorkerArguments, train_worker
 from sclip.model import ModelError
 from sclip.scenegraph import ParserError
+from sclip.storage.masking import mask
 from sclip.storage.paths import StoragePath, ray_storage
 from sclip.train import manifest
+from sclip.train.accounts import TooManyQuarantined
 from sclip.train.health import TrainingDiverged
-from sclip.train.loop import DATASET, TooManyQuarantined, TrainJob, train_worker
+from sclip.train.launcher import TrainJob
 from sclip.train.manifest import CheckpointError, NotWritten
 from sclip.train.run_folder import RunFolder
 
-LASTING = (
+FATAL_ERRORS = (
     CheckpointError, ConfigError, ModelError, ParserError, PositionError, ShardError, TooManyQuarantined,
     TrainingDiverged,
 )  # fmt: skip
-"""Errors that a restart of the workers would only meet again; NotWritten, of storage that may recover, is none."""
-
+"""Fatal errors that a worker restart would only reproduce. NotWritten is excluded: storage may recover."""
 
 _log = logging.getLogger("ray.train.sclip")
 """Below Ray Train's own logger, the one that it sets up in its controller, where `build` runs."""
@@ -58,31 +61,34 @@ def fit(
     folder: RunFolder,
     samples: int,
     on_report: Callable[[dict[str, Any]], None],
-    orders: Orders,
+    control: RunControl,
 ) -> None:
-    """Train until every sample of the plan is trained on, over any loss of workers, or until the order to stop.
+    """Train until every sample of the plan is trained on, over any loss of workers, or until a request to stop.
 
-    Only what is done has `RunFolder.complete`. With train.min_workers it goes on with those that are left, and with
-    more once there is room for them: looked for every train.resize_every_s, after a checkpoint.
+    `RunFolder.complete` exists only once every sample was trained on. With train.min_workers the run goes on with the
+    workers that are left, and with more once there is room for them: looked for every train.resize_every_s, after a
+    checkpoint.
 
     Args:
         plan: the stream of the run.
-        folder: where its checkpoints stand; the newest is gone on from.
+        folder: where its checkpoints stand; training resumes from the newest.
         samples: samples of all epochs together.
         on_report: called in a thread of the driver with each report of the worker loop.
-        orders: by which it may be asked to stop.
+        control: takes requests for a checkpoint, and to stop.
 
     Raises TrainingFailed.
     """
     train, run = plan.config.train, plan.config.run
     resources = {"CPU": train.worker_cpus} | ({"GPU": 1} if train.use_gpu else {})
     if train.min_workers:
-        # Of a node that was lost Ray Train still counts the CPUs for some seconds, and would wait a minute for them.
+        # Ray Train still counts the CPUs of a lost node for some seconds, and would wait a minute for them.
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "15")
     with _reports(on_report) as queue:
         trainer = TorchTrainer(
-            _worker,
-            train_loop_config={"job": TrainJob(plan, folder.path, samples, queue, orders)},
+            train_worker,
+            train_loop_config={
+                "arguments": WorkerArguments(job_of(plan, folder.path, samples), queue, control)
+            },
             # gloo beside nccl: row counts and positions are added up on the CPU without waiting for the GPU
             torch_config=BoundTorchConfig(backend="cpu:gloo,cuda:nccl" if train.use_gpu else "gloo"),
             scaling_config=ray.train.ScalingConfig(
@@ -97,10 +103,10 @@ def fit(
                 name=folder.path.name,
                 **ray_storage(folder.path.parent),
                 failure_config=ray.train.FailureConfig(max_failures=run.max_failures),
-                callbacks=[_OnErrors(queue), CheckpointFirst(orders)],
+                callbacks=[WorkerErrors(queue), CheckpointBeforeRestart(control)],
             ),
             datasets={DATASET: lambda: build(plan, folder.path)},
-            dataset_config=_UnevenSplit(orders),
+            dataset_config=_UnevenSplit(control),
         )
         try:
             trainer.fit()
@@ -120,16 +126,18 @@ def build(plan: stream.StreamPlan, path: StoragePath) -> ray.data.Dataset:
     return stream.build(plan, Position.from_json(state["position"]), origin=latest[1])
 
 
-def _worker(config: dict[str, Any]) -> None:
-    train_worker(config["job"])
+def job_of(plan: stream.StreamPlan, path: StoragePath, samples: int) -> TrainJob:
+    """Return what the training loop needs of a plan; its shards' names without credentials."""
+    names = tuple(tuple(map(mask, urls)) for urls in plan.sources)
+    return TrainJob(plan.config, plan.schedule, names, plan.image_size, path, samples)
 
 
 class _UnevenSplit(ray.train.DataConfig):  # type: ignore[misc]
-    """Ray Train's own split drops rows to make the workers' shares equal; the loop copes with unequal ones."""
+    """Splits the stream into unequal shares, which the loop copes with; Ray Train's own split drops rows."""
 
-    def __init__(self, orders: Orders) -> None:
+    def __init__(self, control: RunControl) -> None:
         super().__init__()
-        self._orders = orders
+        self._control = control
 
     def configure(
         self,
@@ -140,43 +148,44 @@ class _UnevenSplit(ray.train.DataConfig):  # type: ignore[misc]
         **_: Any,
     ) -> list[dict[str, ray.data.DataIterator]]:
         dataset = datasets[DATASET].copy(datasets[DATASET])
-        dataset.context.execution_options = self._resolve_execution_options(DATASET)
+        dataset.context.execution_options = ray_internals.execution_options(self, DATASET)
         splits = dataset.streaming_split(world_size, equal=False, locality_hints=worker_node_ids)
-        self._orders.streams_through(splits[0]._coord_actor)
+        self._control.set_stream(ray_internals.stream_coordinator(splits[0]))
         return [{DATASET: split} for split in splits]
 
 
-class _OnErrors(ray.train.UserCallback):  # type: ignore[misc]
-    """Tell of every loss of workers; end the run where a restart of them would only meet the same error."""
+class WorkerErrors(ray.train.UserCallback):  # type: ignore[misc]
+    """Reports every loss of workers, and ends the run at an error that a restart would only reproduce."""
 
     def __init__(self, reports: Queue) -> None:
         self._reports = reports
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Raise the fatal error among those of the workers, or report the loss."""
         for error in worker_exceptions.values():
-            lasting = _lasting(error)
-            if lasting is not None:
-                raise lasting
+            fatal = _fatal_cause(error)
+            if fatal is not None:
+                raise fatal
         for rank, error in sorted(worker_exceptions.items())[:1]:
             more = f", and {len(worker_exceptions) - 1} more" if len(worker_exceptions) > 1 else ""
             self._reports.put_nowait({"kind": "lost", "reason": f"worker {rank}{more}: {_cause(error)}"})
 
 
-def _lasting(error: BaseException | None) -> BaseException | None:
-    """Return the lasting error that Ray's wrappers hold, if one does."""
+def _fatal_cause(error: BaseException | None) -> BaseException | None:
+    """Return the fatal error inside Ray's wrappers, if there is one."""
     while error is not None:
-        if isinstance(error, LASTING) and not isinstance(error, NotWritten):
+        if isinstance(error, FATAL_ERRORS) and not isinstance(error, NotWritten):
             return error
-        inner = getattr(error, "_base_exc", None) or getattr(error, "cause", None)
+        inner = ray_internals.wrapped_error(error) or getattr(error, "cause", None)
         inner = inner or getattr(error, "controller_failure", None) or error.__cause__
         error = inner if inner is not error else None
     return None
 
 
 def _first_line(error: Exception) -> str:
-    lasting = _lasting(error)
-    if lasting is not None:
-        return f"{type(lasting).__name__}: {lasting}"
+    fatal = _fatal_cause(error)
+    if fatal is not None:
+        return f"{type(fatal).__name__}: {fatal}"
     failures = getattr(error, "worker_failures", {})
     for rank, failure in sorted(failures.items()):
         return f"worker {rank}: {_cause(failure)}"
@@ -184,7 +193,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _cause(failure: Exception) -> str:
-    inner = getattr(failure, "_base_exc", failure)
+    inner = ray_internals.wrapped_error(failure) or failure
     return f"{type(inner).__name__}: {(str(inner).strip().splitlines() or [''])[0]}"
 
 
@@ -197,10 +206,8 @@ def _reports(on_report: Callable[[dict[str, Any]], None]) -> Iterator[Queue]:
         while True:
             try:
                 report = queue.get()
-            except (
-                ray.exceptions.RayActorError
-            ):  # killed, it starts again; what was on it is lost, and nothing else
-                time.sleep(1)
+            except ray.exceptions.RayActorError:
+                time.sleep(1)  # a killed queue restarts; only the reports on it are lost
                 continue
             if report is None:
                 return

@@ -13,14 +13,15 @@ import math
 import sys
 from typing import Any, TextIO, cast
 
-from ray._common.formatters import JSONFormatter
 from rich.console import Console
 
+from sclip.launch import ray_internals
 from sclip.storage.masking import mask_tree
 
 __all__ = ["JsonProgress", "json_console", "name_run"]
 
 _log = logging.getLogger("sclip")
+_JSONFormatter: Any = ray_internals.json_formatter_class()
 _KINDS = {
     "start": "training begins", "metrics": "trained", "checkpoint": "checkpoint is whole",
     "lost": "workers lost, they start again from the last checkpoint",
@@ -64,7 +65,7 @@ class JsonProgress:
         _log.info("%s", text)
 
 
-class _Formatter(JSONFormatter):  # type: ignore[misc]
+class _Formatter(_JSONFormatter):  # type: ignore[misc]
     run_name = ""
 
     def generate_record_format_attrs(

@@ -31,8 +31,8 @@ from sclip.evaluate.runner import check_files
 from sclip.launch import cluster, trainer
 from sclip.launch import plan as planning
 from sclip.launch.capacity import Capacity, encoder_bounds, sized
+from sclip.launch.control import RunControl
 from sclip.launch.exporter import RunMetrics
-from sclip.launch.orders import Orders
 from sclip.model import ModelError, check_model, image_size
 from sclip.prepare.pack import PackError
 from sclip.run import evaluation_tasks, stopping
@@ -204,19 +204,19 @@ def _start(run: _Checked, console: Console) -> _Started:
 
 def _train(run: _Started, console: Console) -> None:
     config, tracker = run.config, run.tracker
-    orders, is_training = Orders(), threading.Event()
+    control, is_training = RunControl(), threading.Event()
 
     def ask() -> bool:
         if is_training.is_set():
             progress.say("asked to stop: writing a checkpoint first (a second signal ends it at once)")
-            orders.give("stop")
+            control.request("stop")
         return is_training.is_set()
 
     shown: Progress | JsonProgress = JsonProgress()
     if config.run.log_format == "text":
         shown = Progress(run.samples, config.train.batch_size, config.run.progress_every_s, console)
     with (
-        contextlib.closing(orders),
+        contextlib.closing(control),
         shown as progress,
         _evaluated(run, console) as evaluator,
         RunMetrics(config.run.name, run.samples) as exported,
@@ -242,7 +242,7 @@ def _train(run: _Started, console: Console) -> None:
                 if evaluator:
                     evaluator.checkpoint(Path(report["path"]).name, report["step"])
 
-        stopping.run(lambda: trainer.fit(run.stream, run.folder, run.samples, on_report, orders), ask)
+        stopping.run(lambda: trainer.fit(run.stream, run.folder, run.samples, on_report, control), ask)
     if run.folder.complete is None:
         latest = run.folder.latest()
         raise Stopped(f"stopped after a checkpoint at step {latest[1] if latest else 0}")

@@ -6,9 +6,8 @@ without trust. Training stands still only while the tensors are copied to the ho
 its own writes them, hashes them and declares the checkpoint complete. Checkpoints of a URI are staged on the disk of
 each node.
 
-Tensors stand under "model.NAME", "optimizer.state.NAME.exp_avg" and "ema.NAME"; hyperparameters of the optimizer are
-not stored, they come from the config of the run that loads. No state of a random generator is stored either: the
-loop seeds torch's anew in every step, from (seed, step, rank).
+Hyperparameters of the optimizer are not stored: they come from the config of the run that loads. No state of a random
+generator is stored either: the loop seeds torch's anew in every step, from (seed, step, rank).
 """
 
 from __future__ import annotations
@@ -23,18 +22,29 @@ from typing import Any, cast
 
 import torch
 import torch.distributed as dist
-from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.checkpoint import state_dict as dsd
-from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint import state_dict_saver
 from torch.distributed.checkpoint._state_dict_stager import StateDictStager
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 
 from sclip.config import ModelConfig
 from sclip.model.build import build_model
 from sclip.model.structure_clip import StructureCLIP
 from sclip.storage.paths import StoragePath, local_copy, remove, send, staged, storage_path
+from sclip.train.checkpoint_tensors import (
+    EMA_WEIGHTS,
+    FLAT,
+    MODEL,
+    OPTIMIZER,
+    compare,
+    of_prefix,
+    read_tensors,
+    reasons,
+    stored_tensors,
+    tensors_of,
+)
 from sclip.train.collectives import gather_json, in_unison
 from sclip.train.ema import EMA
 from sclip.train.manifest import (
@@ -47,9 +57,6 @@ from sclip.train.manifest import (
 )
 
 __all__ = ["Saver", "consolidate", "load", "save", "size_bytes"]
-
-_MODEL, _OPTIMIZER, _EMA = "model.", "optimizer.", "ema."
-_FLAT = dsd.StateDictOptions(flatten_optimizer_state_dict=True)
 
 
 class Saver:
@@ -84,7 +91,7 @@ class Saver:
         """
         self.wait()
         # All copies are queued behind the step on its own stream, and run one after the other into pinned memory.
-        tensors = _tensors(model, optimizer, ema)[0]
+        tensors = tensors_of(model, optimizer, ema)[0]
         copied: dict[str, Any] = self._stager.stage(tensors, non_blocking=self._cuda)
         if self._cuda:
             torch.cuda.synchronize()
@@ -122,7 +129,7 @@ def save(
     `path` without a manifest is removed first; a complete checkpoint is never written over. Raises NotWritten on
     every rank where one of them cannot write.
     """
-    _write(storage_path(path), _tensors(model, optimizer, ema)[0], state, None)
+    _write(storage_path(path), tensors_of(model, optimizer, ema)[0], state, None)
 
 
 def load(
@@ -134,7 +141,7 @@ def load(
     checkpoint is incomplete, a file is missing or cut, or its tensors are not those of this model.
     """
     of = storage_path(path)
-    tensors, hyperparameters = _tensors(model, optimizer, ema)
+    tensors, hyperparameters = tensors_of(model, optimizer, ema)
     shared = gather_json({"word": secrets.token_hex(8)})[0]["word"]
     with ExitStack() as stack:
         folders: list[Path] = []
@@ -142,17 +149,19 @@ def load(
         def checked() -> dict[str, Any]:
             state: dict[str, Any] = checked_manifest(of)["state"]
             folders.append(stack.enter_context(local_copy(of, shared)))
-            _compare(of, tensors, _found(folders[0]))
+            compare(of, tensors, stored_tensors(folders[0]))
             return state
 
         state = in_unison(checked, CheckpointError)[0]
-        _read(folders[0], tensors)  # ends on all ranks together, so that none still needs the shared copy
+        read_tensors(
+            folders[0], tensors
+        )  # ends on all ranks together, so that none still needs the shared copy
     dsd.set_state_dict(
         model,
         optimizer,
-        model_state_dict=_without(tensors, _MODEL),
-        optim_state_dict=_without(tensors, _OPTIMIZER) | hyperparameters,
-        options=_FLAT,
+        model_state_dict=of_prefix(tensors, MODEL),
+        optim_state_dict=of_prefix(tensors, OPTIMIZER) | hyperparameters,
+        options=FLAT,
     )
     return state
 
@@ -167,9 +176,9 @@ def consolidate(path: str | StoragePath, config: ModelConfig) -> StructureCLIP:
     checked_manifest(of)
     model = build_model(config, load_weights=False)
     with local_copy(of) as folder:
-        found = _found(folder)
+        found = stored_tensors(folder)
         tensors = {
-            (_EMA if _EMA + name in found else _MODEL) + name: tensor
+            (EMA_WEIGHTS if EMA_WEIGHTS + name in found else MODEL) + name: tensor
             for name, tensor in model.state_dict().items()
         }
         # The optimizer's are not asked for, nor the last weights where there is an average of them.
@@ -177,10 +186,10 @@ def consolidate(path: str | StoragePath, config: ModelConfig) -> StructureCLIP:
             name: entry
             for name, entry in found.items()
             if name in tensors
-            or (name.startswith(_MODEL) and _EMA + name.removeprefix(_MODEL) not in tensors)
+            or (name.startswith(MODEL) and EMA_WEIGHTS + name.removeprefix(MODEL) not in tensors)
         }
-        _compare(of, tensors, of_the_model)
-        _read(folder, tensors, alone=True)
+        compare(of, tensors, of_the_model)
+        read_tensors(folder, tensors, alone=True)
     return model.eval()
 
 
@@ -226,7 +235,7 @@ def _write(
                 tensors, storage_writer=writer, process_group=group, no_dist=not dist.is_initialized()
             )
         except CheckpointException as error:  # of any rank, raised on each
-            raise NotWritten(f"{path}: cannot be written ({_reasons(error)})") from error
+            raise NotWritten(f"{path}: cannot be written ({reasons(error)})") from error
         of_ranks = in_unison(fingerprints, NotWritten, group)
     files = {name: entry for of_rank in of_ranks for name, entry in of_rank.items()}
 
@@ -237,63 +246,3 @@ def _write(
         return {}
 
     in_unison(declare, NotWritten, group)
-
-
-def _tensors(
-    model: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA | None
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the tensors of a checkpoint, DTensors where sharded, and the optimizer's hyperparameters."""
-    model_state, optimizer_state = dsd.get_state_dict(model, optimizer, options=_FLAT)
-    tensors = {_MODEL + name: value for name, value in model_state.items()}
-    flat: dict[str, Any] = dict(optimizer_state)
-    tensors |= {_OPTIMIZER + name: v for name, v in flat.items() if isinstance(v, Tensor)}
-    if ema is not None:
-        tensors |= {_EMA + name: tensor for name, tensor in ema.weights.items()}
-    return tensors, {name: v for name, v in flat.items() if not isinstance(v, Tensor)}
-
-
-def _without(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _found(path: Path) -> Mapping[str, Any]:
-    """Return the tensors that the files of a checkpoint say they hold."""
-    try:
-        found: Mapping[str, Any] = HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-        # Of a header that was changed the reader raises whatever it stumbles over.
-        raise CheckpointError(
-            f"{path}: a file is no readable safetensors file ({type(error).__name__}: {error}); "
-            "start from the checkpoint before it"
-        ) from error
-    return found
-
-
-def _compare(path: StoragePath, tensors: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    """Raise CheckpointError, with the names, where the tensors found are not those that are asked for."""
-    differences = {
-        "missing in it": sorted(tensors.keys() - found.keys()),
-        "unknown to the model": sorted(found.keys() - tensors.keys()),
-        "of another shape": sorted(
-            n for n in tensors.keys() & found.keys() if tensors[n].shape != found[n].size
-        ),
-    }
-    told = [f"{len(names)} {what} ({', '.join(names[:3])})" for what, names in differences.items() if names]
-    if told:
-        raise CheckpointError(
-            f"{path}: not a checkpoint of this model: tensors {'; '.join(told)}. Use the model.*, train.lr_scale_* and "
-            "train.ema_decay of the config it was written with, or another run.name to start anew"
-        )
-
-
-def _read(path: Path, tensors: dict[str, Any], alone: bool = False) -> None:
-    """Read the tensors in place; by all ranks together, or by this process alone."""
-    reader = HuggingFaceStorageReader(str(path))
-    try:
-        state_dict_loader.load(tensors, storage_reader=reader, no_dist=alone or not dist.is_initialized())
-    except CheckpointException as error:  # of any rank, raised on each
-        raise CheckpointError(f"{path}: cannot be read ({_reasons(error)})") from error
-
-
-def _reasons(error: CheckpointException) -> str:
-    return "; ".join(f"rank {rank}: {reason}" for rank, (reason, _) in sorted(error.failures.items()))

@@ -28,7 +28,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sclip.config import Config
 from sclip.model.architecture import image_size
+from sclip.model.parts import PARTS
 from sclip.model.structure_clip import StructureCLIP
+from sclip.train.optimizer import lr_scale
 
 __all__ = ["StepFlops", "peak_flops"]
 
@@ -70,12 +72,10 @@ class StepFlops:
         text = model.text_tower
         # Of all architectures that can be trained, MobileCLIP's see what follows the end token.
         self._whole_context = not model.packs_text
-        words = train.lr_scale_text > 0 and not config.model.kee.own_embeddings
-        self._passes = {
-            "image": 3 if train.lr_scale_image else 1,
-            "text": 3 if train.lr_scale_text else 1,
-            "kee": 3 if train.lr_scale_kee else 2 if words else 1,
-        }
+        words = lr_scale("text", train) > 0 and not config.model.kee.own_embeddings
+        self._passes = {part: 3 if lr_scale(part, train) else 1 for part in PARTS}
+        if words and self._passes["kee"] == 1:
+            self._passes["kee"] = 2  # its gradient passes through to the shared word table
         self._image = _counted(model.clip.visual, image_size(config.model.name))
         self._token = _per_row(text.transformer)
         self._attention = 4 * text.transformer.width * len(text.transformer.resblocks)

@@ -1,7 +1,7 @@
-"""The watch over a run: steps that are not finite, norms of the weights, traces of chosen steps.
+"""The health of a run: steps that are not finite, norms of the weights, traces of chosen steps.
 
-What a step returns goes in as tensors of the device and stays there: it is read once, at a report or before a
-checkpoint. Until then nothing is at risk, since a step whose loss or gradient is not finite makes no update.
+The values of a step stay on the device as tensors: they are read together, at a report or before a checkpoint. Until
+then nothing is at risk, since a step whose loss or gradient is not finite makes no update.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from sclip.config import HealthConfig
-from sclip.model.structure_clip import CLIP_PREFIX
+from sclip.model.parts import Part, part_of
 from sclip.storage.paths import StoragePath, send, staged
 from sclip.train.collectives import gather_json
 from sclip.train.step import unwrapped
 
-__all__ = ["Trace", "TrainingDiverged", "Watch", "parameter_norms"]
+__all__ = ["HealthMonitor", "ProfilerTrace", "TrainingDiverged", "parameter_norms"]
 
 _READ = ("skipped", "loss", "grad_norm", "logit_scale", "learning_rate")
-_MOST_SHARDS = 8
+_MAX_SHARDS_NAMED = 8
 """Shards that an error names."""
 
 
@@ -34,54 +34,55 @@ class TrainingDiverged(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class _Step:
+class _StepValues:
     number: int
     values: Tensor
-    """[5], those of _READ, on the device."""
+    """[5], the values named in _READ, on the device."""
     entries: NDArray[np.int64]
-    """Of the schedule, those of this rank's samples."""
+    """Entries of the schedule that this rank's samples come from."""
 
 
-class Watch:
-    """Finds steps that were skipped, first of all which, without reading a step's values one by one.
+class HealthMonitor:
+    """Counts the steps without an update, reading the values of many steps at once.
 
     Args:
-        config: whether the first such step ends the run, or how many may be left out.
-        shard: name of the shard of an entry of the schedule, for the error.
+        config: whether the first such step ends the run, or how many may be skipped.
+        shard: returns the name of the shard of an entry of the schedule, for the error.
     """
 
     def __init__(self, config: HealthConfig, shard: Callable[[int], str]) -> None:
         self._config, self._shard = config, shard
-        self._steps: list[_Step] = []
+        self._steps: list[_StepValues] = []
 
     def add(self, number: int, metrics: Mapping[str, Tensor], entries: NDArray[np.int64]) -> None:
-        """Note a step: its number, what `TrainStep` returned of it and the entries of this rank's samples."""
+        """Keep a step's number, what `TrainStep` returned and the entries of this rank's samples."""
         values = torch.stack([metrics[name] for name in _READ])
-        self._steps.append(_Step(number, values, np.unique(entries)))
+        self._steps.append(_StepValues(number, values, np.unique(entries)))
 
-    def look(self, skipped: int, last_good: Callable[[], str]) -> int:
+    def count_skipped(self, skipped: int, last_good: Callable[[], str]) -> int:
         """Return how many steps were skipped since the last call; called by all ranks together.
 
-        Raises TrainingDiverged, the same on every rank, where they are too many with the `skipped` ones before, and
-        names the first that is; `last_good` gives the checkpoint to name, asked on every rank and only then.
+        Raises TrainingDiverged, the same on every rank, if together with the `skipped` ones before they are more than
+        allowed. The error names the first step above that, and the checkpoint that `last_good` returns, which is
+        called on every rank and only then.
         """
         steps, self._steps = self._steps, []
         # The values are global ones, so that every rank finds the same steps without asking the others.
         values = torch.stack([step.values for step in steps]).tolist() if steps else []
-        bad = [at for at, (was_skipped, *_) in enumerate(values) if was_skipped]
+        bad = [index for index, (was_skipped, *_) in enumerate(values) if was_skipped]
         skips = self._config.on_nonfinite == "skip"
         left = self._config.max_skipped - skipped if skips else 0
-        # Below 0 where a resumed run allows fewer than it has left out: the next one stops it, not the resume.
+        # Below 0 if a resumed run allows fewer than it has skipped already: the next one stops it, not the resume.
         if not bad or len(bad) <= left:
             return len(bad)
-        at = bad[max(left, 0)]
-        shards = self._shards_of(steps[at].entries)
-        _, loss, norm, scale, rate = values[at]
-        found = {"loss": loss, "grad_norm": norm}
-        told = ", ".join(f"{name} is {value}" for name, value in found.items() if not math.isfinite(value))
+        first = bad[max(left, 0)]
+        shards = self._shards_of(steps[first].entries)
+        _, loss, norm, scale, rate = values[first]
+        causes = {"loss": loss, "grad_norm": norm}
+        cause = ", ".join(f"{name} is {value}" for name, value in causes.items() if not math.isfinite(value))
         raise TrainingDiverged(
-            f"step {steps[at].number}: {told} at logit scale {scale:.1f}, learning rate {rate:.2e}; its samples are "
-            f"of {shards}; no update was made of it, the last good checkpoint is {last_good()}. "
+            f"step {steps[first].number}: {cause} at logit scale {scale:.1f}, learning rate {rate:.2e}; its samples "
+            f"are of {shards}; no update was made of it, the last good checkpoint is {last_good()}. "
             + (
                 f"That is more than health.max_skipped={self._config.max_skipped} steps: look at these samples, raise "
                 "this bound, "
@@ -93,33 +94,30 @@ class Watch:
 
     def _shards_of(self, entries: NDArray[np.int64]) -> str:
         urls = {"shards": sorted({self._shard(int(entry)) for entry in entries})}
-        found = sorted({url for of_rank in gather_json(urls) for url in of_rank["shards"]})
-        more = f" and {len(found) - _MOST_SHARDS} more" if len(found) > _MOST_SHARDS else ""
-        return ", ".join(found[:_MOST_SHARDS]) + more
+        shards = sorted({url for of_rank in gather_json(urls) for url in of_rank["shards"]})
+        more = f" and {len(shards) - _MAX_SHARDS_NAMED} more" if len(shards) > _MAX_SHARDS_NAMED else ""
+        return ", ".join(shards[:_MAX_SHARDS_NAMED]) + more
 
 
 def parameter_norms(model: nn.Module) -> dict[str, Tensor]:
-    """Return the Euclidean norms of the weights as norm_image, norm_text and, of a model that has one, norm_kee.
+    """Return the Euclidean norm of each part's weights as norm_PART; called by all ranks together.
 
-    Of a model as `sharding.apply` returned it; called by all ranks together. The logit scale and bias are in none.
+    Takes a model as `sharding.apply` returned it. The logit scale and bias are in no norm.
     """
-    parts: dict[str, list[Tensor]] = {}
+    parts: dict[Part, list[Tensor]] = {}
     for name, parameter in unwrapped(model).named_parameters():
-        if name.startswith("kee."):
-            parts.setdefault("norm_kee", []).append(parameter.detach())
-        elif name.startswith(CLIP_PREFIX):
-            image = name.startswith(f"{CLIP_PREFIX}visual.")
-            parts.setdefault("norm_image" if image else "norm_text", []).append(parameter.detach())
-    norms = {name: nn.utils.get_total_norm(tensors) for name, tensors in sorted(parts.items())}
+        if (part := part_of(name)) is not None:
+            parts.setdefault(part, []).append(parameter.detach())
+    norms = {f"norm_{part}": nn.utils.get_total_norm(tensors) for part, tensors in sorted(parts.items())}
     return {name: n.full_tensor() if isinstance(n, DTensor) else n for name, n in norms.items()}
 
 
-class Trace:
-    """torch's profiler around some steps; as a context it writes what it has also where the run ends in them.
+class ProfilerTrace:
+    """Runs torch's profiler over some steps, and writes its trace also if the run ends during them.
 
     Args:
         steps: the first step and how many; (0, 0) for none.
-        file: where the chrome trace goes, of this rank (chrome://tracing and Perfetto read it, gzipped too).
+        file: path of this rank's chrome trace (chrome://tracing and Perfetto read it, gzipped too).
     """
 
     def __init__(self, steps: tuple[int, int], file: StoragePath) -> None:
@@ -128,7 +126,7 @@ class Trace:
         self._profile: torch.profiler.profile | None = None
 
     def before(self, step: int) -> None:
-        """Start or end the trace where this step, which comes now, is the first or past the last."""
+        """Start the trace before its first step, and end it before the step after its last."""
         if step in self._steps and self._profile is None:
             self._profile = torch.profiler.profile()
             self._profile.start()

@@ -29,10 +29,10 @@ class Ledger:
 
     Args:
         folder: of the run.
-        schedule: tells what an entry visits.
+        schedule: of the run.
         rank: this worker's.
         world_size: number of workers.
-        from_step: step of the checkpoint that the attempt goes on from.
+        from_step: step of the checkpoint that the attempt resumes from.
     """
 
     def __init__(
@@ -42,11 +42,13 @@ class Ledger:
         path: StoragePath = folder / "ledger"
         path.mkdir(parents=True, exist_ok=True)
         attempts = [int(file.name.partition("-")[0]) for file in path.glob("*.jsonl")] if rank == 0 else []
-        # rank 0 says which attempt it is: the others may already see its file
+        # Rank 0 numbers the attempt: the others may already see its file.
         attempt = gather_json({"attempt": max(attempts, default=-1) + 1})[0]["attempt"]
         head = {"attempt": attempt, "rank": rank, "world_size": world_size, "from_step": from_step}
         name = f"{attempt:04d}-{rank:05d}"
-        self._lines = _File(path / f"{name}.jsonl") if isinstance(path, Path) else _Parts(path, name)
+        self._lines = (
+            _LocalLines(path / f"{name}.jsonl") if isinstance(path, Path) else _ObjectLines(path, name)
+        )
         self._lines.begin(_line(head))
 
     def add(
@@ -55,31 +57,31 @@ class Ledger:
         trained: tuple[Sequence[int], Sequence[int]],
         filtered: tuple[Sequence[int], Sequence[int]],
     ) -> None:
-        """Write what was trained on in a step and what was left out before it, each as entries and indices."""
+        """Write what was trained on in a step and what was filtered before it, each as entries and indices."""
         line: dict[str, Any] = {"step": step}
         if trained[0]:
-            line["trained"] = self._places(*trained)
+            line["trained"] = self._by_visit(*trained)
         if filtered[0]:
-            line["filtered"] = self._places(*filtered)
+            line["filtered"] = self._by_visit(*filtered)
         if len(line) > 1:
             self._lines.add(_line(line))
 
     def sync(self) -> None:
-        """Bring what was written into the storage; before a checkpoint that counts on it is whole."""
+        """Bring what was written into the storage; called before a checkpoint that counts on it is complete."""
         self._lines.sync()
 
     def close(self) -> None:
-        """Write nothing more. What was not synced may be lost, as what a checkpoint does not count on may be."""
+        """Close the files. Lines that were not synced may be lost: no checkpoint counts on them."""
         self._lines.close()
 
-    def _places(self, entries: Sequence[int], indices: Sequence[int]) -> list[list[Any]]:
-        of_entry: dict[int, list[int]] = {}
+    def _by_visit(self, entries: Sequence[int], indices: Sequence[int]) -> list[list[Any]]:
+        by_entry: dict[int, list[int]] = {}
         for entry, index in zip(entries, indices, strict=True):
-            of_entry.setdefault(entry, []).append(index)
-        return [[*self._schedule.visit(entry), found] for entry, found in of_entry.items()]
+            by_entry.setdefault(entry, []).append(index)
+        return [[*self._schedule.visit(entry), of_entry] for entry, of_entry in by_entry.items()]
 
 
-class _File:
+class _LocalLines:
     """Lines of a file on a disk, each there as soon as it is added."""
 
     def __init__(self, path: Path) -> None:
@@ -99,8 +101,8 @@ class _File:
         self._file.close()
 
 
-class _Parts:
-    """Lines of files of an object store, each with the head, one for each time that there are new ones to sync."""
+class _ObjectLines:
+    """Lines of an object store's files: every sync with new lines writes another file, which repeats the head."""
 
     def __init__(self, folder: StoragePath, name: str) -> None:
         self._folder, self._name = folder, name

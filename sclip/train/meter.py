@@ -1,4 +1,4 @@
-"""What the steps since the last report come to: means, rates and peak memory.
+"""Means, rates and peak memory over the steps since the last report.
 
 Values stay on the device until they are reported; then they are read all at once.
 """
@@ -15,11 +15,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-class Meter:
-    """Means over the steps since the last report.
+class StepMeter:
+    """Adds up the metrics of the steps since the last report.
 
     Args:
-        device: where the model is; on a GPU its peak memory is told too.
+        device: where the model is; of a GPU the peak memory is measured too.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from sclip.config import TrainConfig
-from sclip.model.structure_clip import CLIP_PREFIX
+from sclip.model.parts import Part, part_of
 
 __all__ = ["learning_rate", "lr_scale", "make_optimizer"]
 
@@ -26,7 +26,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             decay = config.weight_decay if parameter.ndim >= 2 else 0.0
-            groups.setdefault((lr_scale(name, config), decay), []).append(parameter)
+            groups.setdefault((lr_scale(part_of(name), config), decay), []).append(parameter)
     # The same order on every rank and in every run, whatever the order of the modules.
     described = [
         {"params": groups[scale, decay], "lr_scale": scale, "weight_decay": decay}
@@ -51,11 +51,6 @@ def learning_rate(progress: float, config: TrainConfig) -> float:
     return config.learning_rate * left
 
 
-def lr_scale(name: str, config: TrainConfig) -> float:
-    """Return what the learning rate is multiplied by for a parameter of this name; 1 for the logit scale."""
-    part = name.removeprefix("module.")  # DDP's
-    if part.startswith("kee."):
-        return config.lr_scale_kee
-    if part.startswith(f"{CLIP_PREFIX}visual."):
-        return config.lr_scale_image
-    return config.lr_scale_text if part.startswith(CLIP_PREFIX) else 1.0
+def lr_scale(part: Part | None, config: TrainConfig) -> float:
+    """Return the factor of a part's learning rate; 1 for the logit scale and bias, and 0 freezes the part."""
+    return 1.0 if part is None else float(getattr(config, f"lr_scale_{part}"))

@@ -1,6 +1,6 @@
 """The next batch made ready while this one trains: assembled, packed and copied to the device in a thread.
 
-`Batches` go in on the host; `Ready` batches come out, in the same order and one ahead. The device copy runs on a
+`Batches` go in on the host; a `ReadyBatch` each comes out, in the same order and one ahead. The device copy runs on a
 stream of its own from pinned memory, so that neither the loop nor the step waits for it.
 """
 
@@ -25,19 +25,19 @@ from sclip.data.batches import Batch, Batches, Columns
 from sclip.model.packing import pack
 from sclip.train.step import NEGATIVE_COLUMNS
 
-__all__ = ["Ahead", "Ready", "prefetched", "prepared"]
+__all__ = ["Prefetcher", "ReadyBatch", "prefetch_batches", "prepared"]
 
 T = TypeVar("T")
 
-_PATIENCE_S = 10.0
-"""What the end of a run waits for the thread. One that waits for data that never comes dies with the process."""
+_JOIN_TIMEOUT_S = 10.0
+"""The end of a run waits so long for the thread. A thread whose data never comes dies with the process."""
 
 
-class Ahead(Generic[T]):
-    """What `make` returns, call for call, made in a thread: the next one while this one is in use.
+class Prefetcher(Generic[T]):
+    """Calls `make` in a thread, one result ahead: the next one is made while the caller uses this one.
 
-    An exception of `make` is raised by `next`, at its place in the order; nothing is made after it. As a context
-    it ends the thread.
+    An exception of `make` is raised by `next`, at its place in the order; nothing is made after it. Leaving the
+    context ends the thread.
     """
 
     def __init__(self, make: Callable[[], T]) -> None:
@@ -47,7 +47,7 @@ class Ahead(Generic[T]):
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="next batch", daemon=True)
 
-    def __enter__(self) -> Ahead[T]:
+    def __enter__(self) -> Prefetcher[T]:
         self._wanted.put(True)
         self._thread.start()
         return self
@@ -56,10 +56,10 @@ class Ahead(Generic[T]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._wanted.put(False)
-        self._thread.join(_PATIENCE_S)
+        self._thread.join(_JOIN_TIMEOUT_S)
 
     def next(self) -> T:
-        """Return the next result, waiting for it where it is not made yet, and have the one after it made."""
+        """Return the next result, waiting for it if necessary, and let the thread make the one after it."""
         if self._failure is None:
             made, self._failure = self._made.get()
             if self._failure is None:
@@ -76,18 +76,18 @@ class Ahead(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class ReadyBatch:
     """A batch on the device."""
 
     batch: Batch
-    """For the record; without its columns."""
+    """What the accounts need of it; without its columns."""
     tokens: int
     """Of captions and negatives, without padding."""
     gflops: int
     """Operations of its step on this rank, in 10^9 (`sclip.train.flops`)."""
     tensors: dict[str, Tensor]
     copied: torch.cuda.Event | None
-    """Behind the copy, on the stream that copies; None on a CPU."""
+    """Recorded after the copy, on the stream that copies; None on a CPU."""
 
     def on_device(self) -> dict[str, Tensor]:
         """Return what `StructureCLIP.forward` and the loss take, for use on the current stream."""
@@ -100,13 +100,13 @@ class Ready:
         return self.tensors
 
 
-def prefetched(
+def prefetch_batches(
     batches: Batches,
     config: Config,
     packs_text: bool,
     device: torch.device,
     flops: Callable[[Columns], float] = lambda _: 0.0,
-) -> Ahead[Ready]:
+) -> Prefetcher[ReadyBatch]:
     """Return the batches of a worker, each made ready while the one before it is trained on.
 
     `flops` gives the operations of a step by the columns that it trains on; `packs_text` is the model's
@@ -114,14 +114,14 @@ def prefetched(
     """
     side = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
-    def make() -> Ready:
+    def make() -> ReadyBatch:
         batch = batches.next()
         tokens = sum(
             _tokens(batch.columns[name][: batch.rows])
             for name in (col.TEXT, col.NEGATIVE_TEXT)
             if name == col.TEXT or config.loss.negatives != "none"
         )
-        gflops = round(flops(trained_on(batch.columns, config)) / 1e9)
+        gflops = round(flops(trained_columns(batch.columns, config)) / 1e9)
         columns = prepared(batch.columns, config, packs_text)
         tensors = {name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in columns.items()}
         copied = None
@@ -134,12 +134,12 @@ def prefetched(
                     for name, tensor in tensors.items()
                 }
                 copied = side.record_event()
-        return Ready(dataclasses.replace(batch, columns={}), tokens, gflops, tensors, copied)
+        return ReadyBatch(dataclasses.replace(batch, columns={}), tokens, gflops, tensors, copied)
 
-    return Ahead(make)
+    return Prefetcher(make)
 
 
-def trained_on(columns: Columns, config: Config) -> Columns:
+def trained_columns(columns: Columns, config: Config) -> Columns:
     """Return the columns of a batch that a step reads."""
     unread: tuple[str, ...] = NEGATIVE_COLUMNS if config.loss.negatives == "none" else ()
     if not config.model.kee.enabled:
@@ -149,7 +149,7 @@ def trained_on(columns: Columns, config: Config) -> Columns:
 
 def prepared(columns: Columns, config: Config, packs_text: bool) -> Columns:
     """Return what the step reads of a batch's columns, with captions and triples packed if config and model allow."""
-    columns = trained_on(columns, config)
+    columns = trained_columns(columns, config)
     if not (config.train.pack_text and packs_text):
         return columns
     rows, of_one_pass = len(columns[col.KEY]), config.train.micro_batch

@@ -1,4 +1,4 @@
-"""The folder of a run: what it was started with, its checkpoints, what was set aside, whether it is done.
+"""The folder of a run: its config and shards, its checkpoints, its quarantine, and whether it is done.
 
     config.json       the resolved config, compared when the run is started again
     shards.json       shards of each source and their sample counts, fixed for the life of the run; in both of these
@@ -32,12 +32,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from sclip.config import CheckpointConfig, ConfigError, ModelConfig
+from sclip.config import ConfigError, ModelConfig
 from sclip.config.loader import difference
 from sclip.storage.masking import mask, mask_tree
-from sclip.storage.paths import StoragePath, append, free_bytes, local_copy, move, remove, sizes, write
+from sclip.storage.paths import StoragePath, append, local_copy, move, remove, sizes, write
 from sclip.train import manifest
-from sclip.train.manifest import CheckpointError
 
 RESUMABLE = {
     "run.compare_with", "run.max_failures", "run.progress_every_s", "run.log_format",
@@ -134,59 +133,24 @@ class RunFolder:
 
     def checkpoints(self) -> list[StoragePath]:
         """Return the complete checkpoints, the newest first."""
-        return [path for path in self._steps() if manifest.is_complete(path)]
+        return [path for path in self.step_folders() if manifest.is_complete(path)]
 
-    def _steps(self) -> list[StoragePath]:
-        """Return the folders of all checkpoints, also of what a crash left, the newest first."""
+    def step_folders(self) -> list[StoragePath]:
+        """Return the folders of all checkpoints, incomplete ones included, the newest first."""
         return sorted(self.path.glob("step-*"), key=lambda path: path.name, reverse=True)
 
-    def prune(self, keep: CheckpointConfig) -> None:
-        """Remove the checkpoints that need not be kept; never the newest. By one rank, while none is being read.
-
-        What an earlier removal could not take away is tried again: it has no manifest, and stands before the newest.
-        """
-        complete = self.checkpoints()
-        kept = {*complete[: keep.keep_last], *self._best(complete, keep)}
-        for path in self._steps():
-            held = (self.path / f"{_HELD}{path.name}").exists()
-            if complete and path not in kept and path.name < complete[0].name and not held:
-                _remove(path)
-
     def hold(self, name: str) -> None:
-        """Keep `prune` from a checkpoint that is read; a disk budget still has the last word."""
+        """Keep `retention.prune` from a checkpoint that is being read; a disk budget may still remove it."""
         (self.path / f"{_HELD}{name}").touch()
 
+    def is_held(self, name: str) -> bool:
+        """Return whether a checkpoint is being read."""
+        return (self.path / f"{_HELD}{name}").exists()
+
     def release(self, name: str = "step-*") -> None:
-        """Let a checkpoint go that was held; by default all of them."""
+        """Release a checkpoint that was held; by default all of them."""
         for path in self.path.glob(f"{_HELD}{name}"):
             path.unlink(missing_ok=True)
-
-    def make_room(self, bytes_needed: int, keep: CheckpointConfig) -> None:
-        """Remove older checkpoints until one of `bytes_needed` fits below the budget, if there is one.
-
-        The best go last, and the newest never. Raises CheckpointError where it still does not fit, or not on the disk.
-        """
-        complete = self.checkpoints()
-        best = self._best(complete, keep)
-        taken = {path: size_of(path) for path in complete}
-        budget = keep.disk_budget_gb * 1e9
-        oldest_first = sorted(complete[1:], key=lambda path: (path in best, path.name))
-        while budget and oldest_first and sum(taken.values()) + bytes_needed > budget:
-            _remove(path := oldest_first.pop(0))
-            del taken[path]
-        held = max(sum(taken.values()), bytes_needed)  # at the start of a run, of the one that will be there
-        if budget and held + bytes_needed > budget:
-            raise CheckpointError(
-                f"checkpoint.disk_budget_gb={keep.disk_budget_gb:g}: a checkpoint takes {bytes_needed / 1e9:.2f} GB, "
-                f"and the one before it ({held / 1e9:.2f} GB) stays until it is whole; raise it to "
-                f"{(bytes_needed + held) / 1e9:.2f} or more"
-            )
-        disk, free = free_bytes(self.path)
-        if free < bytes_needed:
-            raise CheckpointError(
-                f"{disk}: {free / 1e9:.2f} GB free, a checkpoint takes {bytes_needed / 1e9:.2f} GB; make room "
-                "(jobs/clean.py lists what can go), lower checkpoint.keep_last, or set checkpoint.disk_budget_gb"
-            )
 
     def touch(self) -> None:
         """Leave a sign that the run goes on, for `jobs/clean.py`."""
@@ -197,18 +161,6 @@ class RunFolder:
             with contextlib.suppress(OSError):  # the next one will do
                 (self.path / ALIVE).touch()
 
-    @staticmethod
-    def _best(complete: Sequence[StoragePath], keep: CheckpointConfig) -> list[StoragePath]:
-        if not keep.keep_best:
-            return []
-        values = {}
-        for path in complete:
-            with contextlib.suppress(CheckpointError):  # of a damaged one; it is none of the best
-                values[path] = manifest.read_state(path).get("metrics", {}).get(keep.best_metric)
-        sign = 1 if keep.best_is == "lowest" else -1
-        known = [path for path, value in values.items() if value is not None and math.isfinite(value)]
-        return sorted(known, key=lambda path: sign * values[path])[: keep.keep_best]
-
     def roll_back(self) -> list[str]:
         """Set aside what a crash left behind; only while no worker is alive. Return one line for each.
 
@@ -216,7 +168,7 @@ class RunFolder:
         lines of steps after the newest good checkpoint taken back: those samples come again.
         """
         notes = []
-        for path in self._steps():
+        for path in self.step_folders():
             if not manifest.is_complete(path):
                 remove(path)
             elif damage := manifest.verify(path):
@@ -274,8 +226,3 @@ def _by_place(sources: Sequence[Mapping[str, int]]) -> dict[tuple[int, str], int
 def size_of(path: StoragePath) -> int:
     """Return the bytes of all files below a folder."""
     return sum(sizes(path).values())
-
-
-def _remove(path: StoragePath) -> None:
-    (path / manifest.MANIFEST).unlink(missing_ok=True)  # first: half of a checkpoint is none
-    remove(path, ignore_errors=True)  # a file that a network folder still holds is no reason to stop a run

@@ -21,6 +21,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_f
 from torch.nn.parallel import DistributedDataParallel
 
 from sclip.config import ConfigError, TrainConfig
+from sclip.model.parts import part_of
 from sclip.model.structure_clip import StructureCLIP
 from sclip.train.blocks import block_lists, change_forward
 from sclip.train.collectives import gather_json
@@ -44,7 +45,7 @@ def apply(
     model = model.to(device)
     # Before wrapping: DDP waits for the gradients of what is trainable then, and FSDP2 reduces only those.
     for name, parameter in model.named_parameters():
-        if lr_scale(name, config) == 0:
+        if lr_scale(part_of(name), config) == 0:
             parameter.requires_grad_(False)
     change_forward(model, config, compile_backend)
     if not dist.is_initialized():

@@ -1,8 +1,8 @@
-"""How the stages of the stream do: notes of the blocks in, rates, utilisation and the limiting stage in words out.
+"""Figures of the stream's stages: notes of the blocks in; rates, utilisation and the limiting stage out.
 
-The encoders say in their notes (`sclip.data.notes`) how long each stage worked and waited for the samples that they
-send along; the ranks add that up. So the figures are of the samples that were trained on, however many actors there
-are and wherever they run, and cost one small collective a report.
+The encoders write into their notes (`sclip.data.notes`) how long each stage worked and waited for the samples that they
+send along; the ranks add that up. So the figures cover the samples that were trained on, however many actors there are
+and wherever they run, and cost one small collective a report.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import torch.distributed as dist
 
 from sclip.data.notes import STAGES, Note
 
-__all__ = ["Stages", "limit"]
+__all__ = ["StageMeter", "limiting_stage"]
 
 _WORK = ("decode", "parse", "draw", "tokenise")
 """What an encoder does, one after the other."""
 _KEEPS_UP = 0.02
 """Share of the time that training may wait for data before the stream counts as too slow."""
 _BUSY = 0.6
-"""Utilisation of encoders that are never short of rows; between two calls Ray takes their blocks away."""
+"""Utilisation of encoders that are never short of rows; between two calls they wait while Ray takes their blocks."""
 _REMEDIES = {
     "read": "readers are the limit: raise data.readers, or bring the shards nearer",
     "decode": "decode actors are the limit: add CPUs, or pack smaller images",
@@ -33,8 +33,8 @@ _REMEDIES = {
 }
 
 
-class Stages:
-    """What the stages did since the last report."""
+class StageMeter:
+    """Adds up what the stages did since the last report."""
 
     def __init__(self) -> None:
         self._start()
@@ -62,38 +62,36 @@ class Stages:
         sums = torch.tensor([float(self._sums[name]) for name in names], dtype=torch.float64)
         if dist.is_initialized():
             dist.all_reduce(sums)
-        found = dict(zip(names, sums.tolist(), strict=True))
+        total = dict(zip(names, sums.tolist(), strict=True))
         elapsed = time.perf_counter() - self._started
         self._start()
-        samples = found["samples"]
+        samples = total["samples"]
         if not samples:
             return {}
-        figures = {f"{name}_samples_per_s": samples / found[name] for name in ("read", *_WORK) if found[name]}
-        work = sum(found[name] for name in _WORK)
-        read_total, encode_total = found["read"] + found["blocked"], work + found["idle"]
-        figures["read_utilisation"] = found["read"] / read_total if read_total else 0.0
+        figures = {f"{name}_samples_per_s": samples / total[name] for name in ("read", *_WORK) if total[name]}
+        work = sum(total[name] for name in _WORK)
+        read_total, encode_total = total["read"] + total["blocked"], work + total["idle"]
+        figures["read_utilisation"] = total["read"] / read_total if read_total else 0.0
         figures["encode_utilisation"] = work / encode_total if encode_total else 0.0
         figures["readers"], figures["encoders"] = read_total / elapsed, encode_total / elapsed
         # Little's law: what waits is the rate times how long one waits.
-        figures["read_queue"] = found["read_queued"] / elapsed
-        figures["encoded_queue"] = found["queued"] / elapsed
+        figures["read_queue"] = total["read_queued"] / elapsed
+        figures["encoded_queue"] = total["queued"] / elapsed
         return figures
 
 
-def limit(figures: Mapping[str, float], data_wait: float) -> str:
-    """Return in words which stage the rate of the run is limited by, and what to do; empty where nothing is known.
+def limiting_stage(figures: Mapping[str, float], data_wait: float) -> str:
+    """Return in words which stage limits the run's rate, and what to do about it; "" if nothing is known.
 
     Args:
-        figures: of `Stages.take`.
+        figures: what `StageMeter.take` returned.
         data_wait: share of the time that training waited for data.
     """
     if not figures:
         return ""
     if data_wait <= _KEEPS_UP:
         return "training is the limit"
-    if (
-        figures["encode_utilisation"] < _BUSY
-    ):  # its tables come too slowly, however busy the few readers say they are
+    if figures["encode_utilisation"] < _BUSY:  # rows come too slowly, however busy the few readers seem to be
         return _REMEDIES["read"]
     # The slowest stage of an encoder does the fewest samples in a second of its work.
     rates = {name: figures[f"{name}_samples_per_s"] for name in _WORK if f"{name}_samples_per_s" in figures}

@@ -1,4 +1,4 @@
-"""What the controller orders of the workers: a checkpoint before a restart, and at a notice that a node will go."""
+"""What the controller requests of the workers: a checkpoint before a restart, and at a notice that a node will go."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from sclip.launch.resizing import CheckpointFirst
+from sclip.launch.resizing import CheckpointBeforeRestart
 
 
-class Given:
-    """Stands for the orders, and carries them out at once."""
+class RecordedControl:
+    """Keeps the requests, and fulfils them at once."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, int]] = []
 
-    def give(self, kind: str) -> int:
+    def request(self, kind: str) -> int:
         self.seen.append((kind, 0))
         return len(self.seen)
 
@@ -35,55 +35,57 @@ def status(notice: bool = False, errors: bool = False, finished: bool = False) -
 
 
 @pytest.fixture
-def given() -> Given:
-    return Given()
+def control() -> RecordedControl:
+    return RecordedControl()
 
 
 @pytest.fixture
-def callback(given: Given) -> CheckpointFirst:
-    orders: Any = given
-    return CheckpointFirst(orders)
+def callback(control: RecordedControl) -> CheckpointBeforeRestart:
+    handle: Any = control
+    return CheckpointBeforeRestart(handle)
 
 
-def test_at_a_start_nobody_is_asked(given: Given, callback: CheckpointFirst) -> None:
+def test_at_a_start_nobody_is_asked(control: RecordedControl, callback: CheckpointBeforeRestart) -> None:
     callback.before_controller_execute_resize_decision(None)
-    assert given.seen == []
+    assert control.seen == []
 
 
 def test_workers_write_a_checkpoint_before_they_are_restarted_as_more(
-    given: Given, callback: CheckpointFirst
+    control: RecordedControl, callback: CheckpointBeforeRestart
 ) -> None:
     callback.after_worker_group_training_start(None)
     callback.after_worker_group_poll_status(status())
     callback.before_controller_execute_resize_decision(None)
-    assert given.seen == [("checkpoint", 0), ("waited", 1)]
+    assert control.seen == [("checkpoint", 0), ("waited", 1)]
     callback.before_controller_execute_resize_decision(None)  # of workers that are gone by now
-    assert len(given.seen) == 2
+    assert len(control.seen) == 2
 
 
 @pytest.mark.parametrize("ended", [status(errors=True), status(finished=True)])
 def test_workers_that_died_or_are_done_are_not_waited_for(
-    given: Given, callback: CheckpointFirst, ended: Any
+    control: RecordedControl, callback: CheckpointBeforeRestart, ended: Any
 ) -> None:
     callback.after_worker_group_training_start(None)
     callback.after_worker_group_poll_status(ended)
     callback.before_controller_execute_resize_decision(None)
-    assert given.seen == []
+    assert control.seen == []
 
 
-def test_a_notice_is_one_order_and_not_waited_for(given: Given, callback: CheckpointFirst) -> None:
+def test_a_notice_is_one_request_and_not_waited_for(
+    control: RecordedControl, callback: CheckpointBeforeRestart
+) -> None:
     callback.after_worker_group_training_start(None)
     for _ in range(3):
         callback.after_worker_group_poll_status(status(notice=True))
-    assert given.seen == [("checkpoint", 0)]
+    assert control.seen == [("checkpoint", 0)]
     callback.after_worker_group_training_start(None)  # the next workers, and another node's notice
     callback.after_worker_group_poll_status(status(notice=True))
-    assert given.seen == 2 * [("checkpoint", 0)]
+    assert control.seen == 2 * [("checkpoint", 0)]
 
 
 def test_the_stream_of_workers_that_went_ends_before_the_next_are_placed(
-    given: Given, callback: CheckpointFirst
+    control: RecordedControl, callback: CheckpointBeforeRestart
 ) -> None:
     callback.after_worker_group_shutdown(None)
     callback.after_worker_group_abort(None)
-    assert given.seen == 2 * [("end stream", 0)]
+    assert control.seen == 2 * [("end stream", 0)]

@@ -12,7 +12,7 @@ import ray
 
 from sclip.config import CheckpointConfig, EvaluateConfig
 from sclip.run.checkpoint_evaluator import CheckpointEvaluator
-from sclip.train import manifest
+from sclip.train import manifest, retention
 from sclip.train.run_folder import RunFolder
 from support.ray_head import Head
 
@@ -41,7 +41,7 @@ class Run:
         """Write a checkpoint, remove what need not be kept, tell of it."""
         (path := self.folder.step_path(step)).mkdir(parents=True)
         manifest.write_manifest(path, {}, {})
-        self.folder.prune(CheckpointConfig(keep_last=1))
+        retention.prune(self.folder, CheckpointConfig(keep_last=1))
         evaluator.checkpoint(path.name, step)
 
     @property
@@ -79,7 +79,7 @@ def test_a_slow_evaluation_leaves_checkpoints_out_and_the_one_that_it_reads_stay
         opened.write("0.75")
     evaluator.close()
     assert run.scores == {2: {"relation/accuracy": 0.75, "step": 2}}
-    run.folder.prune(CheckpointConfig(keep_last=1))
+    retention.prune(run.folder, CheckpointConfig(keep_last=1))
     assert run.steps == [5]
 
 

@@ -20,7 +20,7 @@ from sclip.config.loader import to_tree
 from sclip.data.schedule import Schedule
 from sclip.run.audit.run_files import read_ledger
 from sclip.storage.paths import remove, sizes, storage_path
-from sclip.train import checkpoint, cleaning, manifest
+from sclip.train import checkpoint, cleaning, manifest, retention
 from sclip.train.ledger import Ledger
 from sclip.train.manifest import CheckpointError, NotWritten
 from sclip.train.run_folder import RunFolder
@@ -140,20 +140,20 @@ def test_what_is_kept_and_what_gives_way(folder: RunFolder) -> None:
     for step, loss in ((1, 0.5), (2, 0.1), (3, 0.4), (4, 0.3)):
         save(folder, step, loss=loss)
     folder.hold("step-00000001")
-    folder.prune(CheckpointConfig(keep_last=1, keep_best=1))
+    retention.prune(folder, CheckpointConfig(keep_last=1, keep_best=1))
     assert steps(folder) == [4, 2, 1]
     folder.release()
-    folder.prune(CheckpointConfig(keep_last=1, keep_best=1))
+    retention.prune(folder, CheckpointConfig(keep_last=1, keep_best=1))
     assert steps(folder) == [4, 2]
     takes = sum(sizes(folder.step_path(4)).values())
-    folder.make_room(takes, CheckpointConfig(disk_budget_gb=2.5 * takes / 1e9))
+    retention.make_room(folder, takes, CheckpointConfig(disk_budget_gb=2.5 * takes / 1e9))
     assert steps(folder) == [4]
     assert [path.name for path in folder.path.glob("step-*")] == ["step-00000004"]
 
 
 def test_room_is_asked_of_the_disk_that_checkpoints_are_staged_on(folder: RunFolder) -> None:
     with pytest.raises(CheckpointError, match=rf"^{tempfile.gettempdir()}: \S+ GB free, a checkpoint takes"):
-        folder.make_room(10**18, CheckpointConfig())
+        retention.make_room(folder, 10**18, CheckpointConfig())
 
 
 def test_what_a_crash_left_is_taken_back(folder: RunFolder) -> None:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from sclip.launch.trainer import _OnErrors
 from sclip.train import checkpoint, manifest
 from sclip.train.collectives import in_unison
-from sclip.train.manifest import CheckpointError, NotWritten
+from sclip.train.manifest import CheckpointError
 from sclip.train.run_folder import RunFolder
 from support import ranks
+from support.processes import environment
 
 
 def small(seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -120,7 +120,9 @@ except RuntimeError as error:
 
 def start(folder: Path, rank: int, world_size: int, held: int) -> subprocess.Popen[str]:
     words = [sys.executable, "-c", KILLED, str(folder), *map(str, (rank, world_size, held))]
-    return subprocess.Popen(words, cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True)
+    here = Path(__file__).parent
+    path = os.pathsep.join(filter(None, (str(here), str(here.parent), os.environ.get("PYTHONPATH"))))
+    return subprocess.Popen(words, env=environment(PYTHONPATH=path), stdout=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
@@ -147,15 +149,3 @@ def test_a_rank_killed_while_it_writes_leaves_the_checkpoint_before_and_no_other
     assert checkpoint.load(tmp_path / "step-00000001", model, optimizer) == {"step": 1}
     expected, _ = small()
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), expected.parameters(), strict=True))
-
-
-# What becomes of the run
-
-
-def test_storage_that_did_not_take_a_checkpoint_is_tried_again_and_a_damaged_one_is_not() -> None:
-    told: list[dict[str, str]] = []
-    callback = _OnErrors(cast(Any, SimpleNamespace(put_nowait=told.append)))
-    callback.after_exception(None, {1: NotWritten("no space left"), 0: OSError("gone")})
-    assert told == [{"kind": "lost", "reason": "worker 0, and 1 more: OSError: gone"}]
-    with pytest.raises(CheckpointError, match="of another model"):
-        callback.after_exception(None, {0: CheckpointError("of another model")})

@@ -16,8 +16,8 @@ from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sclip.config import ConfigError, HealthConfig
-from sclip.train.health import Trace, TrainingDiverged, Watch, parameter_norms
-from sclip.train.meter import Meter
+from sclip.train.health import HealthMonitor, ProfilerTrace, TrainingDiverged, parameter_norms
+from sclip.train.meter import StepMeter
 from sclip.train.step import TrainStep, unwrapped
 from support import ranks
 from support.train_cases import (
@@ -108,15 +108,15 @@ def on_a_rank(rank: int, world_size: int) -> dict[str, Any]:
 
 def told_by(step: TrainStep, rank: int, world_size: int) -> str:
     """Return the error after a bad step between good ones, whose shards each rank knows in part."""
-    watch, with_overflow_ = Watch(HealthConfig(), "s3://data/{}.tar".format), with_overflow(step)
+    monitor, with_overflow_ = HealthMonitor(HealthConfig(), "s3://data/{}.tar".format), with_overflow(step)
     for number in range(4):
         batch = training_batch(number)
         if number in (2, 3):
             batch = poisoned(batch, ROWS - 2)
         metrics = with_overflow_(part_of(batch, rank, world_size), 0.5)
-        watch.add(number + 11, metrics, np.array([number, number, 10 * (rank + 1)]))
+        monitor.add(number + 11, metrics, np.array([number, number, 10 * (rank + 1)]))
     with pytest.raises(TrainingDiverged) as raised:
-        watch.look(0, lambda: "/runs/a/step-00000010")
+        monitor.count_skipped(0, lambda: "/runs/a/step-00000010")
     return str(raised.value)
 
 
@@ -207,16 +207,16 @@ def test_nothing_of_a_step_is_read_on_the_host_before_a_report(
     form: str, micro_batch: int, packed: bool
 ) -> None:
     config = config_with(FORMS[form], micro_batch=micro_batch, pack_text=packed)
-    step, meter, watch = start(config), Meter(torch.device("cpu")), Watch(HealthConfig(), str)
+    step, meter, monitor = start(config), StepMeter(torch.device("cpu")), HealthMonitor(HealthConfig(), str)
     step(batch_for(config, 0), 0.5)
     batch = batch_for(config, 1)
     with Reads() as reads:
         found = step(batch, 0.5)
         meter.add(found, samples=ROWS)
-        watch.add(1, found, np.arange(ROWS))
+        monitor.add(1, found, np.arange(ROWS))
     assert reads.found == []
     with Reads() as reads:
-        watch.look(0, lambda: "none yet")
+        monitor.count_skipped(0, lambda: "none yet")
         assert float(found["loss"]) > 0
     assert reads.found == ["_local_scalar_dense"]  # of the line above: a list is read without any
 
@@ -230,41 +230,41 @@ def metrics(skipped: bool) -> Tensors:
     return values | {"logit_scale": torch.tensor(14.3), "learning_rate": torch.tensor(1e-3)}
 
 
-def looked(watch: Watch, skipped: list[bool], before: int, first: int = 1) -> int:
+def looked(monitor: HealthMonitor, skipped: list[bool], before: int, first: int = 1) -> int:
     for number, bad in enumerate(skipped, start=first):
-        watch.add(number, metrics(bad), np.array([number]))
-    return watch.look(before, lambda: "none yet")
+        monitor.add(number, metrics(bad), np.array([number]))
+    return monitor.count_skipped(before, lambda: "none yet")
 
 
 def test_a_look_counts_the_steps_since_the_last_one() -> None:
-    watch = Watch(HealthConfig(on_nonfinite="skip", max_skipped=3), str)
-    assert looked(watch, [False, True, False, True], before=0) == 2
-    assert looked(watch, [False], before=2, first=5) == 0
-    assert looked(watch, [True], before=2, first=6) == 1
-    assert watch.look(3, lambda: "none yet") == 0
+    monitor = HealthMonitor(HealthConfig(on_nonfinite="skip", max_skipped=3), str)
+    assert looked(monitor, [False, True, False, True], before=0) == 2
+    assert looked(monitor, [False], before=2, first=5) == 0
+    assert looked(monitor, [True], before=2, first=6) == 1
+    assert monitor.count_skipped(3, lambda: "none yet") == 0
 
 
 def test_one_more_than_may_be_skipped_stops_and_is_the_one_that_is_named() -> None:
-    watch = Watch(HealthConfig(on_nonfinite="skip", max_skipped=3), str)
+    monitor = HealthMonitor(HealthConfig(on_nonfinite="skip", max_skipped=3), str)
     with pytest.raises(
         TrainingDiverged, match=r"^step 4: loss is inf at .* are of 4; .*max_skipped=3"
     ) as raised:
-        looked(watch, [True, False, True, True, True], before=1)
+        looked(monitor, [True, False, True, True, True], before=1)
     assert "on_nonfinite=skip" not in str(raised.value)
     with pytest.raises(TrainingDiverged, match=r"^step 9"):
-        looked(watch, [True], before=5, first=9)  # a run resumed with a lower bound
+        looked(monitor, [True], before=5, first=9)  # a run resumed with a lower bound
 
 
 def test_a_run_resumed_with_a_lower_bound_goes_on_while_its_steps_are_finite() -> None:
-    watch = Watch(HealthConfig(on_nonfinite="skip", max_skipped=3), str)
-    assert looked(watch, [False, False], before=5) == 0
+    monitor = HealthMonitor(HealthConfig(on_nonfinite="skip", max_skipped=3), str)
+    assert looked(monitor, [False, False], before=5) == 0
 
 
 def test_many_shards_are_told_by_their_number() -> None:
-    watch = Watch(HealthConfig(), "{:02d}".format)
-    watch.add(1, metrics(True), np.arange(20))
+    monitor = HealthMonitor(HealthConfig(), "{:02d}".format)
+    monitor.add(1, metrics(True), np.arange(20))
     with pytest.raises(TrainingDiverged, match="of 00, 01, 02, 03, 04, 05, 06, 07 and 12 more;"):
-        watch.look(0, lambda: "none yet")
+        monitor.count_skipped(0, lambda: "none yet")
 
 
 # The trace and the config
@@ -275,7 +275,7 @@ def test_a_trace_holds_the_chosen_steps_and_no_other(
     tmp_path: Path, steps: tuple[int, int], traced: int
 ) -> None:
     file = tmp_path / "trace.json.gz"
-    trace = Trace(steps, file)
+    trace = ProfilerTrace(steps, file)
     for step in range(1, 6):
         trace.before(step)
         with torch.profiler.record_function("a step"):

@@ -1,4 +1,4 @@
-"""The worker loop on one gloo rank and on two, without a cluster: what stands in for Ray hands out blocks of rows."""
+"""The training loop on one gloo rank and on two, launched without a cluster: the test hands out blocks of rows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,16 +16,16 @@ import torch
 from sclip.config import Config, DataConfig, HealthConfig, RunConfig, TrainConfig
 from sclip.data import columns as col
 from sclip.data.position import Position
-from sclip.data.reader import ReadSettings
 from sclip.data.schedule import Schedule, Visit
-from sclip.data.stream import StreamPlan
 from sclip.model import Tokenizer, image_size
 from sclip.train import loop, manifest
 from sclip.train.health import TrainingDiverged
-from sclip.train.loop import TrainJob, train_worker
+from sclip.train.launcher import TrainJob
+from sclip.train.loop import train
 from sclip.train.run_folder import RunFolder
 from sclip.train.step import TrainStep
 from support import ranks
+from support.launchers import ListLauncher
 from support.stream_blocks import Columns, Row, placed
 from support.train_cases import CASES, MODEL, WHITE, with_overflow
 
@@ -77,7 +76,7 @@ def block(rows: Sequence[Row], origin: int, white: Sequence[int]) -> Columns:
 
 
 class Run:
-    """A run of the loop on this rank: Ray's part, what was reported, and the keys of each step."""
+    """A run of the loop on this rank: its launcher, what was reported, and the keys of each step."""
 
     def __init__(
         self,
@@ -117,13 +116,7 @@ class Run:
         blocks = [
             block(rows[at : at + 3], latest[1] if latest else 0, self.white) for at in range(0, len(rows), 3)
         ]
-        stand_in = SimpleNamespace(
-            get_context=lambda: SimpleNamespace(
-                get_world_rank=lambda: self.rank, get_world_size=lambda: self.world_size
-            ),
-            get_dataset_shard=lambda name: SimpleNamespace(iter_batches=lambda **_: iter(blocks)),
-            report=lambda *_, **__: None,
-        )
+        launcher = ListLauncher(blocks, self.rank, self.world_size, reports=self.put)
         run = self
 
         class Recorded(TrainStep):
@@ -139,14 +132,13 @@ class Run:
                 run.packed = "packed_text" in batch
                 return metrics
 
-        plan = StreamPlan(ReadSettings(self.config), SCHEDULE, (PATHS,), image_size(MODEL.name), (1, 1))
-        queue: Any = SimpleNamespace(put_nowait=self.put.append)
+        job = TrainJob(
+            self.config, SCHEDULE, (PATHS,), image_size(MODEL.name), self.folder.path, SHARDS * PER_SHARD
+        )
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(loop, "ray", SimpleNamespace(train=stand_in))
-            patch.setattr(loop, "get_device", lambda: torch.device("cpu"))
             patch.setattr(loop, "TrainStep", Recorded)
             try:
-                train_worker(TrainJob(plan, self.folder.path, SHARDS * PER_SHARD, queue))
+                train(job, launcher)
             except (OSError, TrainingDiverged) as error:
                 self.error = f"{type(error).__name__}: {error}"
         self.threads = torch.get_num_threads()
@@ -378,9 +370,9 @@ def test_more_skipped_steps_than_allowed_stop_the_run(runs: Runs) -> None:
     assert RunFolder(runs.place / "too-many").complete is None
 
 
-def test_what_ray_train_shows_of_a_job_in_its_dashboard_holds_nothing_of_it() -> None:
-    plan: Any = SimpleNamespace(sources=(("s3://key:planted@bucket/0.tar",),))
-    job = TrainJob(plan, Path("/runs/first"), 1, reports=SimpleNamespace())
+def test_the_text_of_a_job_shows_no_credentials() -> None:
+    config = Config(run=RunConfig(storage="s3://key:planted@bucket/runs"))
+    job = TrainJob(config, SCHEDULE, (("s3://key:planted@bucket/0.tar",),), 64, Path("/runs/first"), 1)
     assert "planted" not in repr({"job": job}) + str(job)
 
 

@@ -1,27 +1,26 @@
-"""Checkpoint options through the worker loop, on one gloo rank: what stands in for Ray hands out blocks of rows."""
+"""Checkpoint options and requests in the training loop, on one gloo rank: the test hands out blocks of rows."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 import torch.distributed as dist
 
 from sclip.config import CheckpointConfig, ConfigError
-from sclip.data.reader import ReadSettings
 from sclip.data.schedule import Schedule
-from sclip.data.stream import StreamPlan
 from sclip.model import image_size
-from sclip.train import checkpoint, loop, manifest
+from sclip.train import checkpoint, manifest
 from sclip.train.ema import EMA
+from sclip.train.launcher import Requested, TrainJob
+from sclip.train.loop import train
 from sclip.train.manifest import CheckpointError
 from sclip.train.run_folder import RunFolder
 from sclip.train.step import unwrapped
+from support.launchers import ListLauncher
 from support.stream_blocks import placed, samples
 from support.train_cases import MODEL, ROWS, config_with, start, training_batch
 
@@ -42,24 +41,24 @@ def block(number: int) -> dict[str, Any]:
     return columns | placed(samples(0, ROWS, first=number * ROWS))
 
 
-def trained(folder: Path, ema_decay: float = 0.0, **keep: Any) -> list[dict[str, Any]]:
-    """Train three steps with a checkpoint after each; return what was reported."""
+def launched(
+    folder: Path, ema_decay: float = 0.0, requests: Sequence[Requested] = (), **keep: Any
+) -> ListLauncher:
+    """Train three steps, with a checkpoint after each unless `keep` says otherwise; return the launcher."""
     config = config_with(ema_decay=ema_decay, log_every=1, warmup=0.0)
     config = dataclasses.replace(config, checkpoint=CheckpointConfig(**({"every": 1} | keep)))
-    blocks = [block(number) for number in range(STEPS)]
-    context = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
-    shard = SimpleNamespace(iter_batches=lambda **_: iter(blocks))
-    train = SimpleNamespace(get_context=lambda: context, get_dataset_shard=lambda name: shard)
-    reports: list[dict[str, Any]] = []
+    launcher = ListLauncher([block(number) for number in range(STEPS)], requests=list(requests))
     folder.mkdir()
-    sources = (("/data/0.tar",),)
-    plan = StreamPlan(ReadSettings(config), Schedule(0, 1, (1,)), sources, image_size(MODEL.name), (1, 1))
-    queue: Any = SimpleNamespace(put_nowait=reports.append)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "ray", SimpleNamespace(train=train))
-        patch.setattr(loop, "get_device", lambda: torch.device("cpu"))
-        loop.train_worker(loop.TrainJob(plan, folder, STEPS * ROWS, queue))
-    return reports
+    shards = (("/data/0.tar",),)
+    train(
+        TrainJob(config, Schedule(0, 1, (1,)), shards, image_size(MODEL.name), folder, STEPS * ROWS), launcher
+    )
+    return launcher
+
+
+def trained(folder: Path, ema_decay: float = 0.0, **keep: Any) -> list[dict[str, Any]]:
+    """Train three steps with a checkpoint after each; return what was reported."""
+    return launched(folder, ema_decay, **keep).reports
 
 
 def steps(folder: Path) -> list[int]:
@@ -81,6 +80,21 @@ def test_every_checkpoint_is_told_once_it_is_whole_and_the_run_ends_with_the_las
     if not asynchronous:
         order = [(report["kind"], report["step"]) for report in reports if report["kind"] != "start"]
         assert order == [(kind, n) for n in (1, 2, 3) for kind in ("metrics", "checkpoint")]
+
+
+def test_a_requested_checkpoint_is_written_after_the_step_and_training_goes_on(tmp_path: Path) -> None:
+    launcher = launched(tmp_path / "run", requests=[Requested(), Requested(checkpoint=True)], every=100)
+    assert steps(tmp_path / "run") == [3, 2]
+    assert launcher.fulfilled == 1
+    assert RunFolder(tmp_path / "run").complete is not None
+
+
+def test_a_request_to_stop_leaves_a_checkpoint_and_a_run_that_is_not_complete(tmp_path: Path) -> None:
+    launcher = launched(tmp_path / "run", requests=[Requested(), Requested(True, True)], every=100)
+    assert steps(tmp_path / "run") == [2]
+    assert launcher.fulfilled == 1
+    assert [report["step"] for report in launcher.reports if report["kind"] == "checkpoint"] == [2]
+    assert RunFolder(tmp_path / "run").complete is None
 
 
 def test_the_newest_and_the_best_by_a_reported_metric_stay(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sclip.train import meter
-from sclip.train.meter import Meter
+from sclip.train.meter import StepMeter
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_a_report_has_means_and_rates_since_the_one_before(clock: list[float]) -> None:
-    one = Meter(torch.device("cpu"))
+    one = StepMeter(torch.device("cpu"))
     for loss, rows in ((1.0, 4), (2.0, 2)):
         one.add({"loss": torch.tensor(loss), "grad_norm": torch.tensor(0.5)}, samples=rows, tokens=30)
     one.wait_s += 1.0
@@ -35,7 +35,7 @@ def test_a_report_has_means_and_rates_since_the_one_before(clock: list[float]) -
 
 
 def test_a_value_that_is_not_finite_is_in_no_mean(clock: list[float]) -> None:
-    one = Meter(torch.device("cpu"))
+    one = StepMeter(torch.device("cpu"))
     for loss, norm in ((1.0, math.nan), (math.nan, math.inf), (math.inf, math.nan), (2.0, -math.inf)):
         one.add({"loss": torch.tensor(loss), "grad_norm": torch.tensor(norm)})
     clock[0] += 1.0

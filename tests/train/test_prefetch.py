@@ -13,7 +13,7 @@ import torch
 from sclip.config import Config, KEEConfig, LossConfig
 from sclip.data import columns as col
 from sclip.data.batches import Batches, Record, StreamMismatch
-from sclip.train.prefetch import Ahead, prefetched, prepared
+from sclip.train.prefetch import Prefetcher, prefetch_batches, prepared
 from support.stream_blocks import BLANK, Row, block, samples, value_of
 from support.train_cases import ROWS, batch_for, config_with, training_batch
 
@@ -42,8 +42,8 @@ class Counting:
 
 def test_results_come_in_order_from_one_other_thread() -> None:
     make = Counting()
-    with Ahead(make) as ahead:
-        assert [ahead.next() for _ in range(5)] == [1, 2, 3, 4, 5]
+    with Prefetcher(make) as prefetcher:
+        assert [prefetcher.next() for _ in range(5)] == [1, 2, 3, 4, 5]
     (thread,) = make.threads
     assert thread is not threading.current_thread()
     assert not thread.is_alive()
@@ -51,21 +51,21 @@ def test_results_come_in_order_from_one_other_thread() -> None:
 
 def test_one_is_made_ahead_and_no_more() -> None:
     make = Counting()
-    with Ahead(make) as ahead:
+    with Prefetcher(make) as prefetcher:
         for taken in range(1, 4):
             assert make.begun.acquire(timeout=60)  # begun before it is asked for
-            assert ahead.next() == taken
+            assert prefetcher.next() == taken
         assert make.begun.acquire(timeout=60)
     assert make.made == 4
 
 
 def test_an_error_is_raised_where_its_result_would_have_come_and_again_after_it() -> None:
     make = Counting(fails=3)
-    with Ahead(make) as ahead:
-        assert [ahead.next(), ahead.next()] == [1, 2]
+    with Prefetcher(make) as prefetcher:
+        assert [prefetcher.next(), prefetcher.next()] == [1, 2]
         for _ in range(2):
             with pytest.raises(OSError, match="the storage is gone"):
-                ahead.next()
+                prefetcher.next()
     assert make.made == 3
     assert not any(thread.is_alive() for thread in make.threads)
 
@@ -74,8 +74,8 @@ def test_the_thread_ends_when_the_loop_raises() -> None:
     make = Counting()
 
     def loop() -> float:
-        with Ahead(make) as ahead:
-            return ahead.next() / 0
+        with Prefetcher(make) as prefetcher:
+            return prefetcher.next() / 0
 
     with pytest.raises(ZeroDivisionError):
         loop()
@@ -86,8 +86,8 @@ def test_an_exit_in_the_thread_ends_the_loop_too() -> None:
     def make() -> int:
         raise SystemExit(3)
 
-    with Ahead(make) as ahead, pytest.raises(SystemExit):
-        ahead.next()
+    with Prefetcher(make) as prefetcher, pytest.raises(SystemExit):
+        prefetcher.next()
 
 
 # The batches
@@ -100,9 +100,9 @@ def plain() -> Config:
 def test_batches_come_as_the_stream_gives_them_and_empty_ones_at_its_end() -> None:
     rows: list[Row] = [*samples(0, 3), (0, 3, col.REJECTED), *samples(0, 2, first=4), (0, 6, col.END)]
     record, found = Record(), []
-    with prefetched(Batches([block(rows)], 2, 0, BLANK), plain(), False, CPU) as ahead:
+    with prefetch_batches(Batches([block(rows)], 2, 0, BLANK), plain(), False, CPU) as prefetcher:
         for _ in range(5):
-            ready = ahead.next()
+            ready = prefetcher.next()
             record.passed(ready.batch)
             record.trained(ready.batch)
             found.append(ready)
@@ -121,8 +121,8 @@ def test_what_is_made_ahead_is_in_no_record_until_the_loop_takes_it() -> None:
         block([(0, 2, col.REJECTED), *samples(0, 2, first=3), (0, 5, col.END)]),
     ]
     batches, record = Batches(blocks, 2, 0, BLANK), Record()
-    with prefetched(batches, plain(), False, CPU) as ahead:
-        ready = ahead.next()
+    with prefetch_batches(batches, plain(), False, CPU) as prefetcher:
+        ready = prefetcher.next()
         record.passed(ready.batch)
         record.trained(ready.batch)
     assert batches.next().rows == 0  # the thread had fetched the second batch
@@ -133,10 +133,10 @@ def test_what_is_made_ahead_is_in_no_record_until_the_loop_takes_it() -> None:
 
 def test_rows_of_another_checkpoint_are_refused_in_the_loop() -> None:
     blocks = [block(samples(0, 2)), block(samples(0, 2, first=2), origin=40)]
-    with prefetched(Batches(blocks, 2, 0, BLANK), plain(), False, CPU) as ahead:
-        assert ahead.next().batch.rows == 2
+    with prefetch_batches(Batches(blocks, 2, 0, BLANK), plain(), False, CPU) as prefetcher:
+        assert prefetcher.next().batch.rows == 2
         with pytest.raises(StreamMismatch, match="from step 40"):
-            ahead.next()
+            prefetcher.next()
 
 
 # What the step reads
@@ -185,5 +185,5 @@ def test_tokens_are_those_of_the_samples_without_padding() -> None:
     lengths = {name: np.count_nonzero(whole[name][: ROWS - 1], axis=-1) for name in ("text", "negative_text")}
     for negatives, names in (("semantic", ("text", "negative_text")), ("none", ("text",))):
         config = config_with(LossConfig(negatives=negatives))  # type: ignore[arg-type]
-        with prefetched(Batches([rows], ROWS, 0, blank), config, True, CPU) as ahead:
-            assert ahead.next().tokens == sum(lengths[name].sum() for name in names)
+        with prefetch_batches(Batches([rows], ROWS, 0, blank), config, True, CPU) as prefetcher:
+            assert prefetcher.next().tokens == sum(lengths[name].sum() for name in names)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from sclip.config import CheckpointConfig, ConfigError
-from sclip.train import manifest
+from sclip.train import manifest, retention
 from sclip.train.manifest import CheckpointError
 from sclip.train.run_folder import RunFolder, size_of
 
@@ -52,7 +52,7 @@ LOSSES = {10: 0.5, 20: 0.1, 30: None, 40: 0.3, 50: 0.4, 60: 0.6}
 )
 def test_the_newest_and_the_best_stay(tmp_path: Path, keep: dict[str, Any], expected: list[int]) -> None:
     folder = folder_with(tmp_path, LOSSES)
-    folder.prune(CheckpointConfig(**keep))
+    retention.prune(folder, CheckpointConfig(**keep))
     assert steps(folder) == expected
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"step-{n:08d}" for n in expected)
 
@@ -60,8 +60,8 @@ def test_the_newest_and_the_best_stay(tmp_path: Path, keep: dict[str, Any], expe
 def test_what_is_no_checkpoint_is_left_alone(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, {})
     (tmp_path / "step-00000070").mkdir()  # being written
-    folder.prune(CheckpointConfig(keep_last=1))
-    folder_with(tmp_path, LOSSES).prune(CheckpointConfig(keep_last=1))
+    retention.prune(folder, CheckpointConfig(keep_last=1))
+    retention.prune(folder_with(tmp_path, LOSSES), CheckpointConfig(keep_last=1))
     assert steps(folder) == [60]
     assert (tmp_path / "step-00000070").is_dir()
 
@@ -69,14 +69,14 @@ def test_what_is_no_checkpoint_is_left_alone(tmp_path: Path) -> None:
 def test_what_could_not_be_taken_away_before_goes_with_the_next(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, LOSSES)
     (folder.step_path(20) / manifest.MANIFEST).unlink()
-    folder.prune(CheckpointConfig(keep_last=2))
+    retention.prune(folder, CheckpointConfig(keep_last=2))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000050", "step-00000060"]
 
 
 def test_a_damaged_one_is_none_of_the_best_and_stops_nothing(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, LOSSES)
     (folder.step_path(20) / manifest.MANIFEST).write_text("{")
-    folder.prune(CheckpointConfig(keep_last=1, keep_best=1))
+    retention.prune(folder, CheckpointConfig(keep_last=1, keep_best=1))
     assert steps(folder) == [60, 40]
 
 
@@ -94,7 +94,9 @@ def test_older_ones_give_way_to_a_new_one_within_the_budget_the_best_last(
     tmp_path: Path, budget_mb: float, keep_best: int, expected: list[int]
 ) -> None:
     folder = folder_with(tmp_path, LOSSES)
-    folder.make_room(MEGABYTE, CheckpointConfig(disk_budget_gb=budget_mb / 1000, keep_best=keep_best))
+    retention.make_room(
+        folder, MEGABYTE, CheckpointConfig(disk_budget_gb=budget_mb / 1000, keep_best=keep_best)
+    )
     assert steps(folder) == expected
     assert size_of(tmp_path) == pytest.approx(len(expected) * MEGABYTE, rel=0.01)
 
@@ -104,15 +106,15 @@ def test_a_budget_that_holds_no_second_checkpoint_is_refused_with_the_arithmetic
     with pytest.raises(
         CheckpointError, match=r"disk_budget_gb=0\.015: .* takes 0\.01 GB, .* raise it to 0\.02 or more"
     ):
-        folder.make_room(10 * MEGABYTE, CheckpointConfig(disk_budget_gb=0.015))
+        retention.make_room(folder, 10 * MEGABYTE, CheckpointConfig(disk_budget_gb=0.015))
     assert steps(folder) == [60]
 
 
 def test_such_a_budget_is_refused_at_the_start_before_there_is_any(tmp_path: Path) -> None:
     keep = CheckpointConfig(disk_budget_gb=0.015)
-    RunFolder(tmp_path).make_room(7 * MEGABYTE, keep)
+    retention.make_room(RunFolder(tmp_path), 7 * MEGABYTE, keep)
     with pytest.raises(CheckpointError, match=r"takes 0\.01 GB, .* raise it to 0\.02 or more"):
-        RunFolder(tmp_path).make_room(10 * MEGABYTE, keep)
+        retention.make_room(RunFolder(tmp_path), 10 * MEGABYTE, keep)
 
 
 class Usage(NamedTuple):
@@ -126,11 +128,11 @@ def test_a_disk_that_is_too_full_is_told_before_anything_is_written(
 ) -> None:
     folder = folder_with(tmp_path, {10: 0.5})
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 9 * 10**8, 10**8))
-    folder.make_room(99 * MEGABYTE, CheckpointConfig())
+    retention.make_room(folder, 99 * MEGABYTE, CheckpointConfig())
     with pytest.raises(
         CheckpointError, match=r"0\.10 GB free, a checkpoint takes 0\.20 GB; make room .*jobs/clean\.py"
     ):
-        folder.make_room(200 * MEGABYTE, CheckpointConfig())
+        retention.make_room(folder, 200 * MEGABYTE, CheckpointConfig())
 
 
 @pytest.mark.parametrize("bad", [{"every": 0}, {"keep_last": 0}, {"keep_best": -1}, {"disk_budget_gb": -1.0}])

@@ -8,7 +8,7 @@ import pytest
 
 from sclip.data.notes import Note
 from sclip.train import stages
-from sclip.train.stages import Stages, limit
+from sclip.train.stages import StageMeter, limiting_stage
 
 BUSY = {"read_utilisation": 0.3, "encode_utilisation": 0.95, "decode_samples_per_s": 900.0}
 
@@ -26,7 +26,7 @@ def note(samples: int, read_queued: float = 0.0, **seconds: float) -> Note:
 
 
 def test_rates_are_of_the_work_of_one_process_and_utilisation_of_all(clock: list[float]) -> None:
-    figures = Stages()
+    figures = StageMeter()
     figures.add([note(60, 30.0, read=1.0, blocked=3.0, decode=2.0, parse=4.0, idle=4.0)], queued=120.0)
     figures.add([note(40, 10.0, read=1.0, blocked=3.0, decode=2.0, parse=4.0, idle=4.0)], queued=80.0)
     clock[0] = 10.0
@@ -40,7 +40,7 @@ def test_rates_are_of_the_work_of_one_process_and_utilisation_of_all(clock: list
 
 
 def test_a_queue_is_as_long_as_its_samples_wait_times_their_rate(clock: list[float]) -> None:
-    figures = Stages()
+    figures = StageMeter()
     figures.add([note(100, read_queued=50.0, decode=1.0)], queued=400.0)
     clock[0] = 10.0
     found = figures.take()
@@ -65,6 +65,6 @@ def test_a_queue_is_as_long_as_its_samples_wait_times_their_rate(clock: list[flo
     ],
 )
 def test_the_limit_is_said_with_its_remedy(figures: dict[str, float], data_wait: float, said: str) -> None:
-    found = limit(figures, data_wait)
+    found = limiting_stage(figures, data_wait)
     assert found.startswith(said) or said in found
     assert bool(found) == bool(said)

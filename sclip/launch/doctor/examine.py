@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import ray
-from ray._private.authentication.authentication_utils import is_token_auth_enabled
 
 from sclip.config import Config
+from sclip.launch import ray_internals
 from sclip.launch.doctor import machine, reach
 from sclip.launch.doctor.collective import check_collective
 from sclip.launch.doctor.finding import CheckFinding
@@ -62,7 +62,7 @@ def examine(config: Config, timeout_s: float, tell: Callable[[str], None]) -> li
             findings += judge(found)
         tell("authentication")
         findings.append(
-            machine.check_authentication(is_token_auth_enabled(), [node.address for node in nodes])
+            machine.check_authentication(ray_internals.is_token_required(), [node.address for node in nodes])
         )
         tell("storage")
         findings += reach.check_storage(probes, storage)

@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from sclip.launch import ray_internals
 from sclip.launch.doctor.finding import CheckFinding, Status
 from sclip.launch.doctor.nodes import Answer, ClusterNode
 
@@ -70,18 +71,14 @@ def judge_versions(answers: Mapping[ClusterNode, Answer]) -> list[CheckFinding]:
 
 def look_machine(storage: str) -> dict[str, Any]:
     """Return shared memory, disks and limits of this node; `storage` is a folder, or empty."""
-    disks = {path: _disk(path) for path in dict.fromkeys(filter(None, (_temporary(), storage)))}
+    disks = {
+        path: _disk(path) for path in dict.fromkeys(filter(None, (ray_internals.session_folder(), storage)))
+    }
     return {
         "shm": shutil.disk_usage("/dev/shm").total if Path("/dev/shm").is_dir() else 0,
         "disks": {path: usage for path, usage in disks.items() if usage},
         "files": resource.getrlimit(resource.RLIMIT_NOFILE),
     }
-
-
-def _temporary() -> str:
-    import ray
-
-    return str(ray._private.worker.global_worker.node.get_session_dir_path())
 
 
 def _disk(path: str) -> tuple[int, int] | None:

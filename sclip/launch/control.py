@@ -1,0 +1,135 @@
+"""Requests to a training that goes on: write a checkpoint now, and perhaps stop after it.
+
+The driver requests one when it is told to stop; Ray Train's controller requests one before it restarts the workers as
+more of them, and when one of their nodes has notice to go. A small actor holds the newest request. Rank 0 polls it
+from a thread, so that no step waits for it, and the loop agrees on it over all ranks in a reduction that it makes
+anyway.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import Any, Literal
+
+import ray
+import ray.exceptions
+
+from sclip.launch.cluster import beside_driver
+from sclip.train.launcher import Requested
+
+__all__ = ["RequestPoller", "RunControl"]
+
+Kind = Literal["checkpoint", "stop"]
+_POLL_EVERY_S = 0.5
+
+
+class RunControl:
+    """A handle of the actor that holds the newest request; it may be sent to other processes."""
+
+    def __init__(self) -> None:
+        self._actor: Any = ray.remote(**beside_driver())(_ControlActor).remote()
+
+    def request(self, kind: Kind) -> int:
+        """Request a checkpoint, or a checkpoint and the end; return the request's number."""
+        return int(ray.get(self._actor.request.remote(kind)))
+
+    def pending(self) -> tuple[int, str]:
+        """Return number and kind of the newest request that is not fulfilled, or (0, "")."""
+        number, kind = ray.get(self._actor.pending.remote())
+        return int(number), str(kind)
+
+    def fulfil(self, number: int) -> None:
+        """Mark a request, and those before it, as fulfilled."""
+        self._actor.fulfil.remote(number)
+
+    def wait(self, number: int, timeout_s: float) -> bool:
+        """Wait until a request is fulfilled, at most `timeout_s`; return whether it was."""
+        pause = threading.Event()
+        for _ in range(int(timeout_s / _POLL_EVERY_S)):
+            if int(ray.get(self._actor.last_fulfilled.remote())) >= number:
+                return True
+            pause.wait(_POLL_EVERY_S)
+        return False
+
+    def set_stream(self, coordinator: Any) -> None:
+        """Remember the actor that executes the stream of the workers that are about to start."""
+        # In a list: Ray would wait for a handle that is an argument by itself.
+        ray.get(self._actor.set_streams.remote([coordinator]))
+
+    def end_stream(self) -> None:
+        """Kill that actor, and with it every encoder and reader of the stream, whose CPUs other workers may need."""
+        ray.get(self._actor.end_streams.remote())
+
+    def close(self) -> None:
+        """Kill the actor that holds the requests."""
+        ray.kill(self._actor)
+
+
+class _ControlActor:
+    def __init__(self) -> None:
+        self._number, self._kind, self._fulfilled = 0, "", 0
+        self._coordinators: list[Any] = []
+
+    def set_streams(self, coordinators: list[Any]) -> None:
+        self._coordinators = coordinators
+
+    def end_streams(self) -> None:
+        for coordinator in self._coordinators:
+            ray.kill(coordinator)
+        self._coordinators = []
+
+    def request(self, kind: str) -> int:
+        self._number += 1
+        stops = self._kind == "stop" and self._fulfilled < self._number - 1
+        if not stops:  # a pending request to stop is not taken back
+            self._kind = kind
+        return self._number
+
+    def pending(self) -> tuple[int, str]:
+        return (self._number, self._kind) if self._fulfilled < self._number else (0, "")
+
+    def fulfil(self, number: int) -> None:
+        self._fulfilled = max(self._fulfilled, number)
+
+    def last_fulfilled(self) -> int:
+        return self._fulfilled
+
+
+class RequestPoller:
+    """Polls the newest request in a thread of rank 0; the other ranks, with None, see no request."""
+
+    def __init__(self, control: RunControl | None) -> None:
+        self._control = control
+        self._pending: tuple[int, str] = (0, "")
+        self._seen = self._fulfilled = 0
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._poll, name="requests", daemon=True)
+        if control is not None:
+            self._thread.start()
+
+    def _poll(self) -> None:
+        assert self._control is not None
+        while not self._closed.wait(_POLL_EVERY_S):
+            # The actor may have been killed, in which case it restarts, or may not answer for a moment.
+            with contextlib.suppress(ray.exceptions.RayError):
+                self._pending = self._control.pending()
+
+    def newest(self) -> Requested:
+        """Return what is requested and not yet fulfilled."""
+        number, kind = self._pending
+        self._seen = number
+        checkpoint = number > self._fulfilled
+        return Requested(checkpoint, checkpoint and kind == "stop")
+
+    def fulfil(self) -> None:
+        """Report that a checkpoint which was begun since the last `newest` is complete."""
+        if self._control is not None and self._seen > self._fulfilled:
+            self._control.fulfil(self._seen)
+            self._fulfilled = self._seen
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closed.set()
+        if self._control is not None:
+            self._thread.join()

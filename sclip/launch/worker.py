@@ -1,0 +1,77 @@
+"""One worker of Ray Train: its context, dataset shard and queues become the launcher of the training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import ray.train
+from ray.train.torch import get_device
+from ray.util.queue import Queue
+
+from sclip.data.batches import Columns
+from sclip.launch.control import RequestPoller, RunControl
+from sclip.train.launcher import Requested, TrainJob
+from sclip.train.loop import train
+
+__all__ = ["DATASET", "WorkerArguments", "train_worker"]
+
+DATASET = "train"
+
+
+@dataclass(frozen=True, repr=False)
+class WorkerArguments:
+    """What every worker receives; without a repr, because Ray Train shows it in the state of its dashboard."""
+
+    job: TrainJob
+    reports: Queue
+    """Reports for the driver, dictionaries with a "kind"."""
+    control: RunControl
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """Train this worker's share of the run; Ray Train calls it on every worker with `{"arguments": ...}`."""
+    arguments: WorkerArguments = config["arguments"]
+    launcher = RayLauncher(arguments)
+    try:
+        train(arguments.job, launcher)
+    finally:
+        launcher.close()
+
+
+class RayLauncher:
+    """The `sclip.train.launcher.Launcher` of a Ray Train worker."""
+
+    def __init__(self, arguments: WorkerArguments) -> None:
+        context = ray.train.get_context()
+        self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
+        self.device = get_device()
+        self._arguments = arguments
+        self._poller = RequestPoller(arguments.control if self.rank == 0 else None)
+
+    def blocks(self, prefetched_rows: int) -> Iterable[Columns]:
+        """Iterate over this worker's split of the stream, block by block."""
+        block_samples = self._arguments.job.config.data.block_samples
+        blocks: Iterable[Columns] = ray.train.get_dataset_shard(DATASET).iter_batches(
+            batch_size=None,
+            batch_format="numpy",
+            prefetch_batches=max(2, prefetched_rows // block_samples),
+        )
+        return blocks
+
+    def report(self, report: dict[str, Any]) -> None:
+        """Put a report on the driver's queue."""
+        self._arguments.reports.put_nowait(report)
+
+    def requested(self) -> Requested:
+        """Return the newest request that the poller of rank 0 has seen."""
+        return self._poller.newest()
+
+    def fulfil(self) -> None:
+        """Mark the request as fulfilled for whoever waits for it."""
+        self._poller.fulfil()
+
+    def close(self) -> None:
+        """End the poller's thread."""
+        self._poller.close()

@@ -1,0 +1,73 @@
+"""Retention of a run's checkpoints: what to keep and the disk budget in; older checkpoints are removed."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Sequence
+
+from sclip.config import CheckpointConfig
+from sclip.storage.paths import StoragePath, free_bytes, remove
+from sclip.train import manifest
+from sclip.train.manifest import CheckpointError
+from sclip.train.run_folder import RunFolder, size_of
+
+__all__ = ["make_room", "prune"]
+
+
+def prune(folder: RunFolder, keep: CheckpointConfig) -> None:
+    """Remove the checkpoints that need not be kept; never the newest. By one rank, while none is being read.
+
+    It also removes what an earlier removal could not: a folder without a manifest, older than the newest checkpoint.
+    """
+    complete = folder.checkpoints()
+    kept = {*complete[: keep.keep_last], *_best(complete, keep)}
+    for path in folder.step_folders():
+        is_old = bool(complete) and path.name < complete[0].name
+        if is_old and path not in kept and not folder.is_held(path.name):
+            _remove(path)
+
+
+def make_room(folder: RunFolder, bytes_needed: int, keep: CheckpointConfig) -> None:
+    """Remove older checkpoints until one of `bytes_needed` fits below the budget, if there is one.
+
+    The best go last, and the newest never. Raises CheckpointError if it still does not fit, or not on the disk.
+    """
+    complete = folder.checkpoints()
+    best = _best(complete, keep)
+    taken = {path: size_of(path) for path in complete}
+    budget = keep.disk_budget_gb * 1e9
+    oldest_first = sorted(complete[1:], key=lambda path: (path in best, path.name))
+    while budget and oldest_first and sum(taken.values()) + bytes_needed > budget:
+        _remove(path := oldest_first.pop(0))
+        del taken[path]
+    held = max(sum(taken.values()), bytes_needed)  # at the start of a run, of the one that will be there
+    if budget and held + bytes_needed > budget:
+        raise CheckpointError(
+            f"checkpoint.disk_budget_gb={keep.disk_budget_gb:g}: a checkpoint takes {bytes_needed / 1e9:.2f} GB, "
+            f"and the one before it ({held / 1e9:.2f} GB) stays until it is whole; raise it to "
+            f"{(bytes_needed + held) / 1e9:.2f} or more"
+        )
+    disk, free = free_bytes(folder.path)
+    if free < bytes_needed:
+        raise CheckpointError(
+            f"{disk}: {free / 1e9:.2f} GB free, a checkpoint takes {bytes_needed / 1e9:.2f} GB; make room "
+            "(jobs/clean.py lists what can go), lower checkpoint.keep_last, or set checkpoint.disk_budget_gb"
+        )
+
+
+def _best(complete: Sequence[StoragePath], keep: CheckpointConfig) -> list[StoragePath]:
+    if not keep.keep_best:
+        return []
+    values = {}
+    for path in complete:
+        with contextlib.suppress(CheckpointError):  # of a damaged one; it is none of the best
+            values[path] = manifest.read_state(path).get("metrics", {}).get(keep.best_metric)
+    sign = 1 if keep.best_is == "lowest" else -1
+    known = [path for path, value in values.items() if value is not None and math.isfinite(value)]
+    return sorted(known, key=lambda path: sign * values[path])[: keep.keep_best]
+
+
+def _remove(path: StoragePath) -> None:
+    (path / manifest.MANIFEST).unlink(missing_ok=True)  # first: half of a checkpoint is none
+    remove(path, ignore_errors=True)  # a file that a network folder still holds is no reason to stop a run

@@ -1,0 +1,114 @@
+"""The checkpoints of a run: the newest is resumed from, others are written while training goes on.
+
+One at a time is being written. Every method is called by all ranks together, at the same step.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from sclip.config import CheckpointConfig
+from sclip.train import checkpoint, retention
+from sclip.train.accounts import SampleAccounts
+from sclip.train.collectives import in_unison
+from sclip.train.ema import EMA
+from sclip.train.launcher import Launcher, report
+from sclip.train.manifest import CheckpointError
+from sclip.train.run_folder import RunFolder
+from sclip.train.step import TrainStep
+
+__all__ = ["RunCheckpoints"]
+
+_log = logging.getLogger("sclip.train")
+
+
+class RunCheckpoints:
+    """Writes the checkpoints of one run, of a step's model and optimizer, and reports each when it is complete."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        config: CheckpointConfig,
+        step: TrainStep,
+        ema: EMA | None,
+        launcher: Launcher,
+    ) -> None:
+        self._folder, self._config, self._launcher = folder, config, launcher
+        self._step, self._ema = step, ema
+        self._saver = checkpoint.Saver()
+        self._bytes = checkpoint.size_bytes(step.model, ema is not None)
+        self._start_called = self._stall_s = 0.0
+        self.saved_step = self.started_step = 0
+        """Steps of the newest complete checkpoint, and of the newest that was started."""
+
+    @property
+    def is_written(self) -> bool:
+        """Whether this rank has written the checkpoint in progress, which `finish` has not yet completed."""
+        return self._saver.is_done
+
+    def resume(self) -> dict[str, Any] | None:
+        """Load the newest checkpoint, if there is one, and return its state; make room for the next."""
+        state, latest = None, self._folder.latest()
+        if latest is not None:
+            path, self.saved_step = latest
+            self.started_step = self.saved_step
+            state = checkpoint.load(path, self._step.model, self._step.optimizer, self._ema)
+        self._make_room()
+        return state
+
+    def start(self, accounts: SampleAccounts, metrics: Mapping[str, float]) -> None:
+        """Start a checkpoint of what every rank has trained on; it is complete once `finish` returns.
+
+        Metrics that are not finite are left out.
+        """
+        self._start_called = time.perf_counter()
+        self.finish()
+        step = accounts.progress.step
+        # The quarantine before the manifest: a resume takes back lines without a checkpoint, but cannot restore lines
+        # that a checkpoint counts on.
+        accounts.settle(step)
+        accounts.sync()
+        self._make_room()
+        state = {
+            "progress": dict(vars(accounts.progress)),
+            "position": accounts.position.to_json(),
+            "metrics": {name: value for name, value in metrics.items() if math.isfinite(value)},
+        }
+        self.started_step = step
+        self._saver.start(
+            self._folder.step_path(step), self._step.model, self._step.optimizer, state, self._ema,
+            afterwards=lambda: retention.prune(self._folder, self._config),
+        )  # fmt: skip
+        self._stall_s = time.perf_counter() - self._start_called
+        if not self._config.asynchronous:
+            self.finish()
+
+    def finish(self) -> None:
+        """Wait until the checkpoint in progress, if there is one, is complete on every rank, and report it."""
+        if self.started_step == self.saved_step:
+            return
+        self._saver.wait()
+        if not self._config.asynchronous:
+            self._stall_s = time.perf_counter() - self._start_called
+        self.saved_step = self.started_step
+        _log.info("the checkpoint is whole", extra={"step": self.saved_step})
+        path = self._folder.step_path(self.saved_step)
+        report(self._launcher, "checkpoint", path=str(path), step=self.saved_step, seconds=self._stall_s)
+
+    def last_good(self) -> str:
+        """Finish the checkpoint in progress and return the path of the newest complete one, for an error."""
+        self.finish()
+        return str(self._folder.step_path(self.saved_step)) if self.saved_step else "none yet"
+
+    def _make_room(self) -> None:
+        def on_rank_0() -> dict[str, Any]:
+            if self._launcher.rank == 0:
+                self._folder.touch()
+                retention.make_room(self._folder, self._bytes, self._config)
+            return {}
+
+        in_unison(on_rank_0, CheckpointError)

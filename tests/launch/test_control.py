@@ -1,0 +1,76 @@
+"""Requests to a training that goes on: which is pending, and what rank 0 sees of it; the actor runs in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import Any
+
+import pytest
+import ray.exceptions
+
+from sclip.launch.control import RequestPoller, _ControlActor
+from sclip.train.launcher import Requested
+
+
+class LocalControl:
+    """A control whose actor is an object of this process, and fails at its first calls where a test says so."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.actor, self.failures = _ControlActor(), failures
+        self.polled = threading.Event()
+
+    def pending(self) -> tuple[int, str]:
+        if self.failures:
+            self.failures -= 1
+            raise ray.exceptions.RayActorError()
+        pending = self.actor.pending()
+        if pending[0]:
+            self.polled.set()
+        return pending
+
+    def fulfil(self, number: int) -> None:
+        self.actor.fulfil(number)
+
+
+def test_the_newest_request_is_pending_until_it_is_fulfilled() -> None:
+    actor = _ControlActor()
+    assert actor.pending() == (0, "")
+    assert [actor.request("checkpoint"), actor.request("checkpoint")] == [1, 2]
+    actor.fulfil(1)
+    assert actor.pending() == (2, "checkpoint")
+    actor.fulfil(2)
+    actor.fulfil(1)  # of a rank that is late
+    assert actor.pending() == (0, "")
+    assert actor.last_fulfilled() == 2
+
+
+def test_a_pending_request_to_stop_outlives_a_later_one_for_a_checkpoint() -> None:
+    actor = _ControlActor()
+    actor.request("stop")
+    actor.request("checkpoint")
+    assert actor.pending() == (2, "stop")
+    actor.fulfil(2)
+    actor.request("checkpoint")
+    assert actor.pending() == (3, "checkpoint")
+
+
+@pytest.mark.parametrize("failures", [0, 2])
+def test_rank_0_sees_a_request_until_its_checkpoint_is_complete(failures: int) -> None:
+    control: Any = LocalControl(failures)
+    with contextlib.closing(RequestPoller(control)) as poller:
+        assert poller.newest() == Requested()
+        control.actor.request("stop")
+        assert control.polled.wait(60)
+        while poller.newest() != Requested(checkpoint=True, stop=True):
+            pass
+        poller.fulfil()
+        assert poller.newest() == Requested()
+        assert control.actor.last_fulfilled() == 1
+
+
+def test_other_ranks_poll_nothing() -> None:
+    poller = RequestPoller(None)
+    assert poller.newest() == Requested()
+    poller.fulfil()
+    poller.close()
