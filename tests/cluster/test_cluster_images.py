@@ -14,12 +14,12 @@ from ray.dashboard.http_server_agent import PUBLIC_EXACT_PATHS
 from support.cluster_files import CLUSTER, COMPOSE, DOCKERFILE, LAUNCHERS, images, instructions, pins, project
 from support.paths import ROOT
 
-ALL = instructions(DOCKERFILE.read_text())
+ALL = instructions()
 TARGETS = ["cpu", "gpu"]
 
 
 def texts(name: str) -> list[str]:
-    return [i.text for i in ALL if i.name == name]
+    return [text for _, instruction, text in ALL if instruction == name]
 
 
 def test_python_is_the_one_that_the_project_is_checked_with() -> None:
@@ -52,7 +52,7 @@ def test_what_is_installed_is_named_by_the_project_and_pinned() -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_target_runs_as_nobody_special_and_asks_what_ray_answers_without_a_token(target: str) -> None:
-    last = {i.name: i.text for i in ALL if i.stage in ("base", f"torch-{target}", target)}
+    last = {name: text for stage, name, text in ALL if stage in ("base", f"torch-{target}", target)}
     assert last["USER"] == "1000:1000", "a number: Kubernetes cannot tell that a name is not root"
     (port, path) = re.findall(r"http://127\.0\.0\.1:(\d+)(/[\w/]+)", last["HEALTHCHECK"])[0]
     assert int(port) == DEFAULT_DASHBOARD_AGENT_LISTEN_PORT
@@ -63,11 +63,10 @@ def test_a_target_runs_as_nobody_special_and_asks_what_ray_answers_without_a_tok
 
 
 def test_the_targets_differ_in_torch_alone() -> None:
-    steps = {target: [(i.name, i.text) for i in ALL if i.stage == target] for target in TARGETS}
-    assert steps["cpu"][0] == ("FROM", "torch-cpu AS cpu")
-    assert steps["gpu"][0] == ("FROM", "torch-gpu AS gpu")
-    assert steps["cpu"][1:] == steps["gpu"][1:]
-    assert {("FROM", f"base AS torch-{target}") for target in TARGETS} < {(i.name, i.text) for i in ALL}
+    cpu, gpu = ([step for stage, *step in ALL if stage == target] for target in TARGETS)
+    assert [step.pop(0) for step in (cpu, gpu)] == [["FROM", f"torch-{name} AS {name}"] for name in TARGETS]
+    assert cpu == gpu
+    assert {f"base AS torch-{name}" for name in TARGETS} < set(texts("FROM"))
 
 
 def test_what_is_copied_is_there_and_nothing_else_is_sent() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -16,24 +15,16 @@ COMPOSE = CLUSTER / "compose.yaml"
 LAUNCHERS = {name: CLUSTER / "launcher" / f"{name}.yaml" for name in ("aws", "gcp")}
 
 
-@dataclass(frozen=True)
-class Instruction:
-    """One instruction of a Dockerfile, its continued lines joined."""
-
-    stage: str
-    name: str
-    text: str
-
-
-def instructions(dockerfile: str) -> list[Instruction]:
-    """Return the instructions of a Dockerfile in their order, each with the stage that it belongs to."""
-    lines = [line for line in dockerfile.splitlines() if line and not line.lstrip().startswith("#")]
+def instructions() -> list[tuple[str, str, str]]:
+    """Return stage, name and text of each instruction of our Dockerfile, its continued lines joined."""
+    lines = [
+        line for line in DOCKERFILE.read_text().splitlines() if line and not line.lstrip().startswith("#")
+    ]
     stage, every = "", []
     for line in "\n".join(lines).replace("\\\n", " ").splitlines():
         name, _, text = line.partition(" ")
-        if name == "FROM":
-            stage = text.rpartition(" AS ")[2]
-        every.append(Instruction(stage, name, " ".join(text.split())))
+        stage = text.rpartition(" AS ")[2] if name == "FROM" else stage
+        every.append((stage, name, " ".join(text.split())))
     return every
 
 

@@ -71,10 +71,8 @@ def find(manifests: list[Manifest], kind: str, name: str = "sclip") -> Manifest:
 
 def ray_cluster(manifests: list[Manifest]) -> Manifest:
     """Return the spec of the Ray cluster, whether it stands alone or inside a job."""
-    (spec,) = [
-        m["spec"].get("rayClusterSpec", m["spec"]) for m in manifests if m["apiVersion"] == "ray.io/v1"
-    ]
-    return dict(spec)
+    (spec,) = [manifest["spec"] for manifest in manifests if manifest["apiVersion"] == "ray.io/v1"]
+    return dict(spec.get("rayClusterSpec", spec))
 
 
 @dataclass(frozen=True)
@@ -94,10 +92,19 @@ class Pod:
         return dict(self.template["metadata"]["labels"])
 
     @property
+    def containers(self) -> list[Manifest]:
+        return [*self.spec.get("initContainers", ()), *self.spec["containers"]]
+
+    @property
     def ports(self) -> dict[str, int]:
         """The ports that its containers open, by name."""
-        opened = [port for container in self.spec["containers"] for port in container.get("ports", ())]
+        opened = [port for container in self.containers for port in container.get("ports", ())]
         return {port["name"]: port["containerPort"] for port in opened}
+
+    def watched(self, container: str) -> bool:
+        """Tell whether a container needs probes; KubeRay watches the autoscaler, the others end by themselves."""
+        passing = [*self.spec.get("initContainers", ()), {"name": "autoscaler"}]
+        return container not in [one["name"] for one in passing] and not self.place.endswith(".submitter")
 
 
 def pods(manifests: list[Manifest]) -> Iterator[Pod]:
@@ -111,14 +118,12 @@ def pods(manifests: list[Manifest]) -> Iterator[Pod]:
             yield Pod(f"{place}.submitter", spec["submitterPodTemplate"])
         if manifest["apiVersion"] == "ray.io/v1":
             cluster = ray_cluster([manifest])
-            head = copy.deepcopy(cluster["headGroupSpec"]["template"])
+            head = cluster["headGroupSpec"]["template"]
             if cluster["enableInTreeAutoscaling"]:
-                options = cluster["autoscalerOptions"]
-                shared = {
-                    key: options[key] for key in ("resources", "securityContext", "env", "volumeMounts")
-                }
-                image = head["spec"]["containers"][0]["image"]
-                head["spec"]["containers"].append({"name": "autoscaler", "image": image} | shared)
+                head = copy.deepcopy(head)
+                (ray,), options = head["spec"]["containers"], cluster["autoscalerOptions"]
+                shared = {key: options[key] for key in options.keys() & ray.keys()}
+                head["spec"]["containers"].append({"name": "autoscaler", "image": ray["image"]} | shared)
             yield Pod(f"{place}.head", head)
             for group in cluster["workerGroupSpecs"]:
                 yield Pod(f"{place}.{group['groupName']}", group["template"])

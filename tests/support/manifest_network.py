@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import ipaddress
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from support.kustomized import Manifest, pods
 
-COMPONENT = "app.kubernetes.io/component"
+NAMESPACE, COMPONENT = "kubernetes.io/metadata.name", "app.kubernetes.io/component"
 RAY = dict.fromkeys(("head", "parser", "trainer"), "all")
 OUT = {"dns": "dns"}
 REACHED = {
@@ -31,37 +32,44 @@ REACHED = {
 class Peer:
     """One end of a connection: a pod of a namespace, or an address outside of the cluster."""
 
-    labels: dict[str, str] = field(default_factory=dict)
     namespace: str = "sclip"
-    address: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
+    address: str = ""
 
-    @property
-    def ours(self) -> bool:
-        return self.namespace == "sclip" and not self.address
+    def within(self, block: str) -> bool:
+        return bool(self.address) and ip_address(self.address) in ip_network(block)
 
     def matches(self, allowed: Manifest) -> bool:
         """Tell whether an entry of `from` or `to` means this one."""
-        if "ipBlock" in allowed:
-            blocks = [allowed["ipBlock"]["cidr"], *allowed["ipBlock"].get("except", ())]
-            inside = [
-                self.address and ipaddress.ip_address(self.address) in ipaddress.ip_network(b) for b in blocks
-            ]
-            return bool(inside[0]) and not any(inside[1:])
-        namespace = {"kubernetes.io/metadata.name": self.namespace}
-        same = (
-            selects(allowed["namespaceSelector"], namespace) if "namespaceSelector" in allowed else self.ours
-        )
-        return not self.address and same and selects(allowed.get("podSelector", {}), self.labels)
+        if block := allowed.get("ipBlock"):
+            return self.within(block["cidr"]) and not any(map(self.within, block.get("except", ())))
+        namespace = allowed.get("namespaceSelector", {"matchLabels": {NAMESPACE: "sclip"}})
+        chosen = selects(namespace, {NAMESPACE: self.namespace}) and not self.address
+        return chosen and selects(allowed.get("podSelector", {}), self.labels)
+
+    def may(self, way: str, other: Peer, port: int, policies: list[Manifest]) -> bool:
+        """Tell whether the policies let it take ("ingress") or send ("egress"); those of others are not ours."""
+        own = [
+            p
+            for p in policies
+            if way.capitalize() in p["policyTypes"] and selects(p["podSelector"], self.labels)
+        ]
+        ends = "from" if way == "ingress" else "to"
+        return self.namespace != "sclip" or not own or any(
+            (ends not in rule or any(other.matches(one) for one in rule[ends]))
+            and ("ports" not in rule or port in [one["port"] for one in rule["ports"]])
+            for policy in own for rule in policy.get(way, ())
+        )  # fmt: skip
 
 
 OUTSIDE = {
-    "operator": Peer({COMPONENT: "kuberay-operator"}, "ray-system"),
-    "prometheus": Peer(namespace="monitoring"),
-    "stranger": Peer(namespace="default"),
-    "dns": Peer({"k8s-app": "kube-dns"}, "kube-system", ports={"dns": 53}),
-    "internet": Peer(address="93.184.216.34", ports={"http": 80, "https": 443, "api": 6443}),
-    "metadata": Peer(address="169.254.169.254", ports={"http": 80, "https": 443}),
+    "operator": Peer("ray-system", {COMPONENT: "kuberay-operator"}),
+    "prometheus": Peer("monitoring"),
+    "stranger": Peer("default"),
+    "dns": Peer("kube-system", {"k8s-app": "kube-dns"}, {"dns": 53}),
+    "internet": Peer("", {}, {"http": 80, "https": 443, "api": 6443}, "93.184.216.34"),
+    "metadata": Peer("", {}, {"http": 80, "https": 443}, "169.254.169.254"),
 }
 
 
@@ -73,40 +81,21 @@ def selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
     )
 
 
-def _allows(policies: list[Manifest], way: str, own: Peer, other: Peer, port: int) -> bool:
-    if not own.ours:
-        return True
-    over = [
-        p for p in policies if way.capitalize() in p["policyTypes"] and selects(p["podSelector"], own.labels)
-    ]
-    rules = [rule for policy in over for rule in policy.get(way, ())]
-    ends = "from" if way == "ingress" else "to"
-    return not over or any(
-        (ends not in rule or any(other.matches(one) for one in rule[ends]))
-        and ("ports" not in rule or port in [one["port"] for one in rule["ports"]])
-        for rule in rules
-    )
-
-
 def network_problems(manifests: list[Manifest]) -> Iterator[str]:
     """Yield connections that the policies allow or refuse against the table above."""
     policies = [manifest["spec"] for manifest in manifests if manifest["kind"] == "NetworkPolicy"]
     if {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]} not in policies:
         yield "no policy denies what the others do not allow"
-    peers = OUTSIDE | {
-        pod.labels.get(COMPONENT, "?"): Peer(pod.labels, ports=pod.ports) for pod in pods(manifests)
-    }
-    for source, sends in peers.items():
-        for target, takes in peers.items():
-            if not (sends.ours or takes.ours):
-                continue
-            ports = takes.ports | {"other": 10002}
-            open_ = {
-                name
-                for name, port in ports.items()
-                if _allows(policies, "egress", sends, takes, port)
-                and _allows(policies, "ingress", takes, sends, port)
-            }
-            reached = "all" if open_ == ports.keys() else " ".join(sorted(open_))
-            if reached != (wanted := REACHED.get(source, {}).get(target, "")):
-                yield f"{source} reaches {target} at [{reached}], not at [{wanted}]"
+    peers = {
+        pod.labels.get(COMPONENT, "?"): Peer("sclip", pod.labels, pod.ports) for pod in pods(manifests)
+    } | OUTSIDE
+    for (source, sender), (target, taker) in itertools.product(peers.items(), repeat=2):
+        ports = taker.ports | {"other": 10002}
+        free = [
+            name for name, port in ports.items()
+            if sender.may("egress", taker, port, policies) and taker.may("ingress", sender, port, policies)
+        ]  # fmt: skip
+        reached = "all" if len(free) == len(ports) else " ".join(sorted(free))
+        wanted = REACHED.get(source, {}).get(target, "")
+        if reached != wanted and not {source, target} <= OUTSIDE.keys():
+            yield f"{source} reaches {target} at [{reached}], not at [{wanted}]"

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
 import yaml
 
 from support.command_lines import blocks, split
-from support.kustomized import CLUSTER, Manifest, Pod, pods, ray_cluster
+from support.kustomized import CLUSTER, Manifest, pods, ray_cluster
 from support.manifest_network import network_problems, selects
 
 GPU = "nvidia.com/gpu"
 RESOURCES = {"cpu", "memory", "ephemeral-storage"}
-RESTRICTED = {
-    "allowPrivilegeEscalation": False,
-    "readOnlyRootFilesystem": True,
-    "capabilities": {"drop": ["ALL"]},
-}
+SECURE: dict[str, Any] = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True}
+SECURE["capabilities"] = {"drop": ["ALL"]}
 UNITS: dict[str, Decimal | int] = {"": 1, "m": Decimal("0.001"), "Mi": 1024**2, "Gi": 1024**3, "Ti": 1024**4}
 RAY_STOP_S = 3
 """What Ray gives a job that is stopped, unless RAY_JOB_STOP_WAIT_TIME_S says otherwise."""
@@ -28,7 +25,7 @@ RAY_STOP_S = 3
 
 def quantity(text: str) -> Decimal:
     """Return the number that a quantity of Kubernetes means: 500m, 2Gi."""
-    number, unit = re.fullmatch(r"(\d+)([a-zA-Z]*)", str(text)).groups()  # type: ignore[union-attr]
+    number, unit = re.fullmatch(r"(\d+)([a-zA-Z]*)", text).groups()  # type: ignore[union-attr]
     return Decimal(number) * UNITS[unit]
 
 
@@ -38,73 +35,42 @@ def project_images() -> set[str]:
     return {f"{image['newName']}:{image['newTag']}" for image in yaml.safe_load(text)["images"]}
 
 
-def _has_version(image: str) -> bool:
-    return image in project_images() or (
-        "sclip" not in image and bool(re.search(r":v?\d+\.\d+[\w.-]*$", image))
-    )
-
-
-def _mounts(pod: Pod) -> set[str]:
-    containers = pod.spec.get("initContainers", []) + pod.spec["containers"]
-    return {mount["name"] for container in containers for mount in container.get("volumeMounts", ())}
+def pod_problems(manifests: list[Manifest]) -> Iterator[str]:
+    """Yield what a pod may do beyond its work, and containers that are neither bounded nor watched."""
+    for pod in pods(manifests):
+        user, volumes, containers = pod.spec["securityContext"], pod.spec.get("volumes", []), pod.containers
+        mounted = {mount["name"] for container in containers for mount in container.get("volumeMounts", ())}
+        rules: dict[str, Any] = {
+            "may run as root": user.get("runAsNonRoot") is True and user.get("runAsUser"),
+            "has no seccomp profile": user.get("seccompProfile") == {"type": "RuntimeDefault"},
+            "shares its node's processes": not {"hostNetwork", "hostPID", "hostIPC"} & pod.spec.keys(),
+            "mounts its node's disk": not any("hostPath" in volume for volume in volumes),
+            "holds a token for Kubernetes and asks it nothing":
+                pod.spec.get("automountServiceAccountToken") is False or pod.place.endswith(".head"),
+            "mounts other volumes than it has": mounted == pod.claims | {volume["name"] for volume in volumes},
+        }  # fmt: skip
+        for container in containers:
+            name, image = container["name"], container["image"]
+            versioned = re.search(r":v?\d+\.\d+[\w.-]*$", image) and "sclip" not in image
+            rules |= {
+                f"{name} may gain rights or write to its root": container.get("securityContext") == SECURE,
+                f"{name} is not bounded in CPU, memory and disk": _is_bounded(container.get("resources", {})),
+                f"{name} has no probe, or one of a closed port": not pod.watched(name) or _is_probed(container),
+                f"{name} has an image of no version, or of another": versioned or image in project_images(),
+            }  # fmt: skip
+        yield from (f"{pod.place}: {wrong}" for wrong, holds in rules.items() if not holds)
 
 
 def _is_bounded(resources: Manifest) -> bool:
-    return all(
-        resources.get(kind, {}).keys() - {GPU} == RESOURCES for kind in ("requests", "limits")
-    ) and all(
-        quantity(resources["limits"][name]) >= quantity(most) for name, most in resources["requests"].items()
-    )
+    requests, limits = resources.get("requests", {}), resources.get("limits", {})
+    named = requests.keys() - {GPU} == limits.keys() - {GPU} == RESOURCES
+    return named and all(quantity(requests[name]) <= quantity(limits.get(name, "0")) for name in requests)
 
 
 def _is_probed(container: Manifest) -> bool:
-    ports = {port["name"] for port in container.get("ports", ())}
+    ports = {None, *(port["name"] for port in container.get("ports", ()))}
     probes = [container.get(kind) for kind in ("readinessProbe", "livenessProbe")]
-    return all(probe and probe.get("httpGet", {}).get("port") in {*ports, None} for probe in probes)
-
-
-POD_RULES: dict[str, Callable[[Pod], Any]] = {
-    "may run as root": lambda pod: (
-        pod.spec["securityContext"].get("runAsNonRoot") is True
-        and pod.spec["securityContext"].get("runAsUser")
-    ),
-    "has no seccomp profile": lambda pod: (
-        pod.spec["securityContext"].get("seccompProfile") == {"type": "RuntimeDefault"}
-    ),
-    "shares its node's network or disk": lambda pod: (
-        not {"hostNetwork", "hostPID", "hostIPC"} & pod.spec.keys()
-        and not any("hostPath" in volume for volume in pod.spec.get("volumes", ()))
-    ),
-    "holds a token for Kubernetes and asks it nothing": lambda pod: (
-        pod.spec.get("automountServiceAccountToken") is False or pod.place.endswith(".head")
-    ),
-    "mounts other volumes than it has": lambda pod: (
-        _mounts(pod) == pod.claims | {volume["name"] for volume in pod.spec.get("volumes", ())}
-    ),
-}
-CONTAINER_RULES: dict[str, Callable[[Manifest], Any]] = {
-    "may gain rights or write to its root": lambda container: container.get("securityContext") == RESTRICTED,
-    "is not bounded in CPU, memory and disk": lambda container: _is_bounded(container.get("resources", {})),
-    "has an image of no version, or of another": lambda container: _has_version(container["image"]),
-}
-"""Rules of all containers, each by what is wrong where it does not hold."""
-
-
-def pod_problems(manifests: list[Manifest]) -> Iterator[str]:
-    for pod in pods(manifests):
-        yield from (f"{pod.place}: {wrong}" for wrong, holds in POD_RULES.items() if not holds(pod))
-        for container in pod.spec.get("initContainers", []) + pod.spec["containers"]:
-            place = f"{pod.place}.{container['name']}"
-            yield from (
-                f"{place}: {wrong}" for wrong, holds in CONTAINER_RULES.items() if not holds(container)
-            )
-        for container in pod.spec[
-            "containers"
-        ]:  # the operator restarts the autoscaler, a submitter ends by itself
-            if not (
-                container["name"] == "autoscaler" or pod.place.endswith(".submitter") or _is_probed(container)
-            ):
-                yield f"{pod.place}.{container['name']}: has no probe, or one of a port that it does not open"
+    return all(probe and probe.get("httpGet", {}).get("port") in ports for probe in probes)
 
 
 def walk(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -150,33 +116,35 @@ def documented_secrets() -> dict[str, set[str]]:
 
 
 def reference_problems(manifests: list[Manifest]) -> Iterator[str]:
-    """Yield names that neither the manifests make nor the README, selectors of nothing and addresses of nobody."""
-    made = {(m["kind"], m["metadata"]["name"]): set(m.get("data", {})) for m in manifests}
-    made |= {("Secret", name): keys for name, keys in documented_secrets().items()}
+    """Yield names of what nobody makes, neither the manifests nor the README, and addresses where nobody answers."""
+    made = {(m["kind"], m["metadata"]["name"]): {"", *m.get("data", {})} for m in manifests}
+    made |= {("Secret", name): {"", *keys} for name, keys in documented_secrets().items()}
     for kind, name, key in references(manifests):
-        if key not in {"", *made.get((kind, name), ())} or (kind, name) not in made:
+        if key not in made.get((kind, name), ()):
             yield f"nothing makes the {kind} {name} {key}"
-    services, every = set(), list(pods(manifests))
-    for manifest in manifests:
-        place, spec = f"{manifest['kind']}/{manifest['metadata']['name']}", manifest.get("spec", {})
-        selector, chosen = spec.get("selector"), every
-        if manifest["kind"] == "Service":
-            selector = {"matchLabels": selector}
-            services |= {f"{manifest['metadata']['name']}:{port['port']}" for port in spec["ports"]}
-        elif manifest["kind"] in ("Deployment", "StatefulSet"):
-            chosen = list(pods([manifest]))
-        chosen = [pod for pod in chosen if selector and selects(selector, pod.labels)]
-        if selector and not chosen:
+    services = [manifest for manifest in manifests if manifest["kind"] == "Service"]
+    answers = {
+        f"{one['metadata']['name']}:{port['port']}" for one in services for port in one["spec"]["ports"]
+    }
+    for path, value in walk(manifests):
+        called = re.findall(r"(?:://|@)([a-z][a-z0-9-]*:\d+)", value) if isinstance(value, str) else ()
+        yield from (
+            f"{path}: no service answers at {address}" for address in called if address not in answers
+        )
+
+
+def selector_problems(manifests: list[Manifest]) -> Iterator[str]:
+    """Yield selectors that choose no pod, or not their own, and ports of a service where its pods do not listen."""
+    for manifest in [m for m in manifests if "selector" in m.get("spec", {})]:
+        place, spec = f"{manifest['kind']}/{manifest['metadata']['name']}", manifest["spec"]
+        own = manifest["kind"] in ("Deployment", "StatefulSet")
+        selector = {"matchLabels": spec["selector"]} if manifest["kind"] == "Service" else spec["selector"]
+        chosen = [pod for pod in pods([manifest] if own else manifests) if selects(selector, pod.labels)]
+        if not chosen:
             yield f"{place}: selects no pod"
         for port, pod in itertools.product(spec.get("ports", ()), chosen):
             if pod.ports.get(port["targetPort"]) != port["port"]:
                 yield f"{place}: {pod.place} does not listen on {port['port']}"
-    for path, value in walk(manifests):
-        for address in re.findall(
-            r"(?:://|@)([a-z][a-z0-9-]*:\d+)", str(value) * (not isinstance(value, dict | list))
-        ):
-            if address not in services:
-                yield f"{path}: no service answers at {address}"
 
 
 SECRET = re.compile(
@@ -208,42 +176,43 @@ def secret_problems(manifests: list[Manifest]) -> Iterator[str]:
 def ray_problems(manifests: list[Manifest]) -> Iterator[str]:
     """Yield numbers of a Ray cluster that contradict each other."""
     cluster = ray_cluster(manifests)
-    head, workers = cluster["headGroupSpec"], cluster["workerGroupSpecs"]
-    if head["rayStartParams"].get("num-cpus") != "0":
-        yield "head: takes work"
-    for group in workers:
-        if not 0 <= group["minReplicas"] <= group["replicas"] <= group["maxReplicas"] >= 1:
-            yield f"{group['groupName']}: not minReplicas <= replicas <= maxReplicas"
-    spec = head["template"]["spec"]
-    environment = {env["name"]: env.get("value") for env in spec["containers"][0]["env"]}
-    stop_s = int(environment.get("RAY_JOB_STOP_WAIT_TIME_S", RAY_STOP_S))
-    if not RAY_STOP_S < stop_s < spec["terminationGracePeriodSeconds"]:
-        yield "head: a stopped job has no time for its checkpoint before the pod ends"
-    for group in [{"groupName": "head"} | head, *workers]:
-        yield from (f"{group['groupName']}: {wrong}" for wrong in _group_problems(group))
-
-
-def _group_problems(group: Manifest) -> Iterator[str]:
-    spec = group["template"]["spec"]
-    container = spec["containers"][0]
-    limits = container["resources"]["limits"]
-    memory, disk = (quantity(limits.get(name, "0")) for name in ("memory", "ephemeral-storage"))
-    volumes = {volume["name"]: volume.get("emptyDir") for volume in spec["volumes"]}
-    if volumes["shared-mem"].get("medium") != "Memory":
-        yield "/dev/shm is on a disk"
-    shared = quantity(volumes["shared-mem"]["sizeLimit"])
-    if not Decimal(group["rayStartParams"]["object-store-memory"]) <= shared < memory / 2:
-        yield "not object store <= /dev/shm < half of the memory, which both count in"
-    if quantity(volumes["tmp"]["sizeLimit"]) > disk:
-        yield "/tmp may hold more than the pod's limit, which evicts it"
-    hook = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command")
-    if hook and int(hook[-1]) >= spec["terminationGracePeriodSeconds"]:
-        yield "is killed before its notice has run out"
-    if GPU in limits and GPU not in {toleration["key"] for toleration in spec.get("tolerations", ())}:
-        yield "does not bear the taint of GPU nodes"
+    head = {"groupName": "head", "minReplicas": 1, "replicas": 1, "maxReplicas": 1} | cluster["headGroupSpec"]
+    for group in (head, *cluster["workerGroupSpecs"]):
+        start, spec = group["rayStartParams"], group["template"]["spec"]
+        container, grace_s = spec["containers"][0], spec["terminationGracePeriodSeconds"]
+        limits, environment = (
+            container["resources"]["limits"],
+            {e["name"]: e.get("value") for e in container["env"]},
+        )
+        memory, disk = (quantity(limits.get(name, "0")) for name in ("memory", "ephemeral-storage"))
+        volumes = {volume["name"]: volume.get("emptyDir") for volume in spec["volumes"]}
+        shared = quantity(volumes["shared-mem"]["sizeLimit"])
+        hook = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", [0])
+        stop_s = int(environment.get("RAY_JOB_STOP_WAIT_TIME_S", RAY_STOP_S))
+        rules = {
+            "takes work": group is not head or start.get("num-cpus") == "0",
+            "a stopped job has no time for its checkpoint": group is not head or RAY_STOP_S < stop_s < grace_s,
+            "is killed before its notice has run out": int(hook[-1]) < grace_s,
+            "not minReplicas <= replicas <= maxReplicas":
+                0 <= group["minReplicas"] <= group["replicas"] <= group["maxReplicas"] >= 1,
+            "/dev/shm is on a disk": volumes["shared-mem"].get("medium") == "Memory",
+            "not object store <= /dev/shm < half of the memory, which both count in":
+                Decimal(start["object-store-memory"]) <= shared < memory / 2,
+            "/tmp may hold more than the pod's limit, which evicts it": quantity(volumes["tmp"]["sizeLimit"]) <= disk,
+            "does not bear the taint of GPU nodes":
+                GPU not in limits or GPU in {toleration["key"] for toleration in spec.get("tolerations", ())},
+        }  # fmt: skip
+        yield from (f"{group['groupName']}: {wrong}" for wrong, holds in rules.items() if not holds)
 
 
 def problems(manifests: list[Manifest]) -> list[str]:
     """Return everything that is wrong with manifests which are installed together."""
-    checks = (pod_problems, reference_problems, secret_problems, network_problems, ray_problems)
+    checks = (
+        pod_problems,
+        reference_problems,
+        selector_problems,
+        secret_problems,
+        network_problems,
+        ray_problems,
+    )
     return [problem for check in checks for problem in check(manifests)]
