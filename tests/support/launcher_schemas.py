@@ -12,7 +12,7 @@ from typing import Any
 
 import botocore.session
 import jsonschema
-import referencing
+import referencing.jsonschema
 from botocore.validate import ParamValidator
 
 

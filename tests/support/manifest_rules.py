@@ -38,8 +38,10 @@ def project_images() -> set[str]:
 def pod_problems(manifests: list[Manifest]) -> Iterator[str]:
     """Yield what a pod may do beyond its work, and containers that are neither bounded nor watched."""
     for pod in pods(manifests):
-        user, volumes, containers = pod.spec["securityContext"], pod.spec.get("volumes", []), pod.containers
-        mounted = {mount["name"] for container in containers for mount in container.get("volumeMounts", ())}
+        user, volumes = pod.spec.get("securityContext", {}), pod.spec.get("volumes", [])
+        mounted = {
+            mount["name"] for container in pod.containers for mount in container.get("volumeMounts", ())
+        }
         rules: dict[str, Any] = {
             "may run as root": user.get("runAsNonRoot") is True and user.get("runAsUser"),
             "has no seccomp profile": user.get("seccompProfile") == {"type": "RuntimeDefault"},
@@ -49,7 +51,7 @@ def pod_problems(manifests: list[Manifest]) -> Iterator[str]:
                 pod.spec.get("automountServiceAccountToken") is False or pod.place.endswith(".head"),
             "mounts other volumes than it has": mounted == pod.claims | {volume["name"] for volume in volumes},
         }  # fmt: skip
-        for container in containers:
+        for container in pod.containers:
             name, image = container["name"], container["image"]
             versioned = re.search(r":v?\d+\.\d+[\w.-]*$", image) and "sclip" not in image
             rules |= {
@@ -86,6 +88,7 @@ REFERENCES = {
     "secretKeyRef": "Secret", "secretRef": "Secret", "secret": "Secret", "authOptions": "Secret",
     "configMapKeyRef": "ConfigMap", "configMapRef": "ConfigMap", "configMap": "ConfigMap",
     "serviceAccountName": "ServiceAccount", "priorityClassName": "PriorityClass", "serviceName": "Service",
+    "claimName": "PersistentVolumeClaim",
 }  # fmt: skip
 """Keys that name something of a kind, as their value or in it."""
 
