@@ -33,9 +33,14 @@ def _ray_schema() -> Any:
     return jsonschema.validators.validator_for(schema)(schema)
 
 
+@cache
+def _aws_machine() -> Any:
+    service = botocore.session.get_session().get_service_model("ec2")
+    return service.operation_model("RunInstances").input_shape
+
+
 def _aws_mistakes(machine: Any) -> list[str]:
-    model = botocore.session.get_session().get_service_model("ec2").operation_model("RunInstances")
-    report = ParamValidator().validate({**machine, "MinCount": 1, "MaxCount": 1}, model.input_shape)
+    report = ParamValidator().validate({**machine, "MinCount": 1, "MaxCount": 1}, _aws_machine())
     return [report.generate_report()] if report.has_errors() else []
 
 
