@@ -1,6 +1,6 @@
 """A page as a phone shows it, in a real browser: all there, nothing beside the screen, nothing that runs.
 
-Skipped where there is no chromium (Debian: apt install chromium), but where SCLIP_BROWSER=required, as .ci/run sets it.
+Skipped where there is no chromium (.ci/tools brings it), but where SCLIP_BROWSER=required, as .ci/run sets it.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ _PICTURE_FRAME = """<!doctype html><body style="margin:0">
 def require_browser() -> None:
     """Skip where there is no chromium, but fail where SCLIP_BROWSER=required."""
     if CHROMIUM is None:
-        require("SCLIP_BROWSER", "no chromium to open a page with: apt-get install chromium")
+        require("SCLIP_BROWSER", "no chromium to open a page with")
 
 
 def shown(page: str, folder: Path) -> dict[str, Any]:

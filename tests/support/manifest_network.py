@@ -1,131 +1,101 @@
-"""Who reaches whom: selectors that select something, ports that somebody opens, and nothing open beyond them."""
+"""Work out from network policies who connects to whom, which no linter does."""
 
 from __future__ import annotations
 
-import re
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
 from typing import Any
 
-from support.kustomized import Manifest, Pod, pods
-from support.manifest_references import walk
+from support.kustomized import Manifest, pods
 
-OPERATORS = {"In": lambda value, wanted: value in wanted}
-ADDRESS = re.compile(r"(?:://|@)([a-z][a-z0-9-]*):(\d+)")
-"""HOST:PORT of a service of the same namespace, in an argument, an environment or a configuration."""
+NAMESPACE, COMPONENT = "kubernetes.io/metadata.name", "app.kubernetes.io/component"
+RAY = dict.fromkeys(("head", "parser", "trainer"), "all")
+OUT = {"dns": "dns"}
+REACHED = {
+    "head": OUT | RAY | {"redis": "redis", "mlflow": "http", "internet": "api https"},
+    "parser": OUT | RAY | {"mlflow": "http", "internet": "https"},
+    "trainer": OUT | RAY | {"mlflow": "http", "internet": "https"},
+    "submitter": OUT | {"head": "dashboard"},
+    "redis": OUT,
+    "mlflow": OUT | {"mlflow-postgres": "postgres", "internet": "https"},
+    "mlflow-postgres": OUT,
+    "operator": {"head": "dashboard"},
+    "prometheus": dict.fromkeys(RAY, "metrics"),
+    "stranger": {},
+}
+"""Who may connect to whom, and at which ports of theirs. The metadata server of a cloud is reached by none."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One end of a connection: a pod of a namespace, or an address outside of the cluster."""
+
+    namespace: str = "sclip"
+    labels: dict[str, str] = field(default_factory=dict)
+    ports: dict[str, int] = field(default_factory=dict)
+    address: str = ""
+
+    def within(self, block: str) -> bool:
+        return bool(self.address) and ip_address(self.address) in ip_network(block)
+
+    def matches(self, allowed: Manifest) -> bool:
+        """Tell whether an entry of `from` or `to` means this one."""
+        if block := allowed.get("ipBlock"):
+            return self.within(block["cidr"]) and not any(map(self.within, block.get("except", ())))
+        namespace = allowed.get("namespaceSelector", {"matchLabels": {NAMESPACE: "sclip"}})
+        chosen = selects(namespace, {NAMESPACE: self.namespace}) and not self.address
+        return chosen and selects(allowed.get("podSelector", {}), self.labels)
+
+    def may(self, way: str, other: Peer, port: int, policies: list[Manifest]) -> bool:
+        """Tell whether the policies let it take ("ingress") or send ("egress"); those of others are not ours."""
+        own = [
+            p
+            for p in policies
+            if way.capitalize() in p["policyTypes"] and selects(p["podSelector"], self.labels)
+        ]
+        ends = "from" if way == "ingress" else "to"
+        return self.namespace != "sclip" or not own or any(
+            (ends not in rule or any(other.matches(one) for one in rule[ends]))
+            and ("ports" not in rule or port in [one["port"] for one in rule["ports"]])
+            for policy in own for rule in policy.get(way, ())
+        )  # fmt: skip
+
+
+OUTSIDE = {
+    "operator": Peer("ray-system", {COMPONENT: "kuberay-operator"}),
+    "prometheus": Peer("monitoring"),
+    "stranger": Peer("default"),
+    "dns": Peer("kube-system", {"k8s-app": "kube-dns"}, {"dns": 53}),
+    "internet": Peer("", {}, {"http": 80, "https": 443, "api": 6443}, "93.184.216.34"),
+    "metadata": Peer("", {}, {"http": 80, "https": 443}, "169.254.169.254"),
+}
 
 
 def selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
     """Tell whether a label selector matches."""
-    wanted = selector.get("matchLabels", {}).items() <= labels.items()
-    return wanted and all(
-        OPERATORS[one["operator"]](labels.get(one["key"]), one["values"])
-        for one in selector.get("matchExpressions", [])
+    assert all(one["operator"] == "In" for one in selector.get("matchExpressions", ()))
+    return selector.get("matchLabels", {}).items() <= labels.items() and all(
+        labels.get(one["key"]) in one["values"] for one in selector.get("matchExpressions", ())
     )
 
 
-def open_ports(pod: Pod) -> dict[str, int]:
-    """Return the ports of a pod's containers, by name."""
-    found = (port for container in pod.spec["containers"] for port in container.get("ports", []))
-    return {port["name"]: port["containerPort"] for port in found}
-
-
-def selector_problems(manifests: list[Manifest]) -> list[str]:
-    """Return workloads, services, budgets and policies whose selector finds nothing, or not their own pods."""
-    every, problems = list(pods(manifests)), []
-    for manifest in manifests:
-        place, spec = f"{manifest['kind']}/{manifest['metadata']['name']}", manifest.get("spec", {})
-        if manifest["kind"] in ("Deployment", "StatefulSet"):
-            if not selects(spec["selector"], spec["template"]["metadata"]["labels"]):
-                problems.append(f"{place}: does not select its own pods")
-        elif manifest["kind"] == "Service":
-            chosen = [pod for pod in every if selects({"matchLabels": spec["selector"]}, pod.labels)]
-            if not chosen:
-                problems.append(f"{place}: selects no pod")
-            for port in spec["ports"]:
-                for pod in chosen:
-                    opened = open_ports(pod)
-                    if port["targetPort"] not in opened or opened[port["targetPort"]] != port["port"]:
-                        problems.append(
-                            f"{place}: {pod.place} does not open {port['targetPort']} as {port['port']}"
-                        )
-        elif manifest["kind"] == "PodDisruptionBudget" and not any(
-            selects(spec["selector"], pod.labels) for pod in every
-        ):
-            problems.append(f"{place}: selects no pod")
-    return problems
-
-
-def policy_problems(manifests: list[Manifest]) -> list[str]:
-    """Return holes and dead ends of the network policies."""
-    every, policies = list(pods(manifests)), [m for m in manifests if m["kind"] == "NetworkPolicy"]
-    problems = []
-    closed = [p for p in policies if p["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}]
-    if not closed:
-        problems.append("no policy denies what the others do not allow")
-    submitted = any(pod.short_lived for pod in every)
-    for policy in (p for p in policies if p not in closed):
-        place, spec = f"NetworkPolicy/{policy['metadata']['name']}", policy["spec"]
-        own = [pod for pod in every if selects(spec["podSelector"], pod.labels)]
-        if not own and (submitted or "submitter" not in str(spec["podSelector"])):
-            problems.append(f"{place}: selects no pod")
-        for rule in spec.get("ingress", []):
-            if "from" not in rule:
-                problems.append(f"{place}: open to everybody")
-            problems += [f"{place}: nothing listens on {port}" for port in _closed_ports(rule, own)]
-        for rule in spec.get("egress", []):
-            if "to" not in rule or ("ports" not in rule and any("ipBlock" in peer for peer in rule["to"])):
-                problems.append(f"{place}: leads everywhere")
-            peers = [peer["podSelector"] for peer in rule.get("to", []) if set(peer) == {"podSelector"}]
-            there = [pod for pod in every if any(selects(peer, pod.labels) for peer in peers)]
-            if peers and not there:
-                problems.append(f"{place}: allows the way to no pod")
-            problems += [f"{place}: nothing there listens on {port}" for port in _closed_ports(rule, there)]
-    named = [policy["spec"]["podSelector"] for policy in policies if policy["spec"]["podSelector"]]
-    for pod in every:
-        if not any(selects(selector, pod.labels) for selector in named):
-            problems.append(f"{pod.place}: no policy lets it reach anything")
-    return problems
-
-
-def _closed_ports(rule: dict[str, Any], there: list[Pod]) -> list[int]:
-    """Return ports of a rule that no one of these pods opens; of no pods, none."""
-    opened = {number for pod in there for number in open_ports(pod).values()}
-    return [port["port"] for port in rule.get("ports", []) if there and port["port"] not in opened]
-
-
-def reaches(manifests: list[Manifest], source: Pod, target: Pod, port: int) -> bool:
-    """Tell whether a pod may connect to another of its namespace: what one sends and what the other takes."""
+def network_problems(manifests: list[Manifest]) -> Iterator[str]:
+    """Yield connections that the policies allow or refuse against the table above."""
     policies = [manifest["spec"] for manifest in manifests if manifest["kind"] == "NetworkPolicy"]
-    ways = (("Egress", "egress", "to", source, target), ("Ingress", "ingress", "from", target, source))
-    for kind, rules, peers, own, other in ways:
-        over = [p for p in policies if kind in p["policyTypes"] and selects(p["podSelector"], own.labels)]
-        if over and not any(
-            any(
-                set(peer) == {"podSelector"} and selects(peer["podSelector"], other.labels)
-                for peer in rule[peers]
-            )
-            and port in [one["port"] for one in rule.get("ports", [{"port": port}])]
-            for policy in over
-            for rule in policy.get(rules, [])
-        ):
-            return False
-    return True
-
-
-def address_problems(manifests: list[Manifest]) -> list[str]:
-    """Return addresses of services that the manifests do not have, or at another port."""
-    services = {
-        (manifest["metadata"]["name"], str(port["port"]))
-        for manifest in manifests
-        if manifest["kind"] == "Service"
-        for port in manifest["spec"]["ports"]
-    }
-    problems = []
-    for manifest in manifests:
-        for path, key, value in walk(manifest):
-            if isinstance(value, str) and not key.endswith(".py"):
-                for name, port in ADDRESS.findall(value):
-                    if (name, port) not in services:
-                        problems.append(
-                            f"{manifest['kind']}{path}.{key}: no service answers at {name}:{port}"
-                        )
-    return problems
+    if {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]} not in policies:
+        yield "no policy denies what the others do not allow"
+    peers = {
+        pod.labels.get(COMPONENT, "?"): Peer("sclip", pod.labels, pod.ports) for pod in pods(manifests)
+    } | OUTSIDE
+    for (source, sender), (target, taker) in itertools.product(peers.items(), repeat=2):
+        ports = taker.ports | {"other": 10002}
+        free = [
+            name for name, port in ports.items()
+            if sender.may("egress", taker, port, policies) and taker.may("ingress", sender, port, policies)
+        ]  # fmt: skip
+        reached = "all" if len(free) == len(ports) else " ".join(sorted(free))
+        wanted = REACHED.get(source, {}).get(target, "")
+        if reached != wanted and not {source, target} <= OUTSIDE.keys():
+            yield f"{source} reaches {target} at [{reached}], not at [{wanted}]"

@@ -17,7 +17,7 @@ def require(variable: str, told: str) -> NoReturn:
     """Skip a test for want of a program, but fail it where the variable says that the program is required."""
     if os.environ.get(variable) == "required":
         pytest.fail(told)
-    pytest.skip(told)
+    pytest.skip(f"{told}; .ci/tools brings it, and make test finds it")
 
 
 def free_port() -> int:
