@@ -24,7 +24,7 @@ from sclip.benchmark.rounds import BenchmarkError
 from sclip.benchmark.table import Found
 from sclip.run.audit.account import audit
 
-__all__ = ["Peer", "count", "killed", "kills", "peer_killed"]
+__all__ = ["PeerTraining", "count", "killed", "kills", "peer_killed"]
 
 EPOCHS, BATCH, EVERY = 2, 32, 5
 _ROOT = Path(__file__).resolve().parent.parent.parent
@@ -38,7 +38,7 @@ _PATIENCE_S = 600
 def kills(folder: Path, shards: tuple[str, ...], samples: int, number: int) -> Found:
     """Return the rows that both sides missed and repeated over so many kills."""
     done, missed, repeated = killed(folder, shards, samples, number)
-    of_peer = peer_killed(Peer(str(folder / "peer"), shards, _WORKERS[0]), samples, number)
+    of_peer = peer_killed(PeerTraining(str(folder / "peer"), shards, _WORKERS[0]), samples, number)
     return (
         f"{missed} missed, {repeated} repeated after {done} kills; the peer {of_peer[0]}, {of_peer[1]}",
         {"kills": [done], "missed": [missed], "repeated": [repeated]}
@@ -134,7 +134,7 @@ def _tail(folder: Path) -> str:
 
 
 @dataclass(frozen=True)
-class Peer:
+class PeerTraining:
     """A loop over webdataset and a DataLoader that goes on by epoch and batches."""
 
     folder: str
@@ -144,7 +144,7 @@ class Peer:
     """Batches; 0: it is not."""
 
 
-def peer_killed(peer: Peer, samples: int, number: int) -> tuple[int, int]:
+def peer_killed(peer: PeerTraining, samples: int, number: int) -> tuple[int, int]:
     """Run the peer's loop to its end over so many kills; return the rows that it missed and repeated."""
     Path(peer.folder).mkdir(parents=True)
     random = Random(0)
@@ -152,7 +152,7 @@ def peer_killed(peer: Peer, samples: int, number: int) -> tuple[int, int]:
     for start in range(number + 1):
         workers = _WORKERS[start % len(_WORKERS)]
         after = random.randrange(1, between) if start < number else 0
-        this = Peer(peer.folder, peer.shards, workers, after)
+        this = PeerTraining(peer.folder, peer.shards, workers, after)
         command = [sys.executable, "-m", "sclip.benchmark.stream_kills", json.dumps(asdict(this))]
         done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True)
         if done.returncode not in (0, -signal.SIGKILL):
@@ -175,7 +175,7 @@ def count(folder: Path, samples: int) -> tuple[int, int]:
     return EPOCHS * samples - len(rows), sum(rows.values()) - len(rows)
 
 
-def _loop(peer: Peer) -> None:
+def _loop(peer: PeerTraining) -> None:
     from torch.utils.data import DataLoader
     from webdataset import WebDataset
 
@@ -208,4 +208,4 @@ def _key(sample: dict[str, object]) -> str:
 
 
 if __name__ == "__main__":
-    _loop(Peer(**json.loads(sys.argv[1])))
+    _loop(PeerTraining(**json.loads(sys.argv[1])))

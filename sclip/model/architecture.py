@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import open_clip
 from open_clip.factory import get_model_config
 
 from sclip.config import ModelConfig
 from sclip.model import towers as towers  # timm gets to know them
-
-if TYPE_CHECKING:
-    from sclip.model.weights import Weights
 
 __all__ = [
     "ModelError",
@@ -61,27 +58,28 @@ def with_quick_gelu(name: str) -> bool:
     return bool(open_clip_config(name).get("quick_gelu", False))
 
 
-def architecture(config: ModelConfig, weights: Weights | None = None) -> str:
+def architecture(config: ModelConfig, source: str = "", quick_gelu: bool | None = None) -> str:
     """Return the open_clip name whose activation is the one that the pretrained weights were trained with.
 
     OpenAI's and several other weights need QuickGELU, which open_clip keeps under names of their own
     (`ViT-B-32-quickgelu`); loaded into the plain name they run, and score several points lower. The open_clip tag
-    or the file (`weights`) says it; where a file does not, `config.quick_gelu`. Raises `ModelError` where nothing
-    says it and both are to be had, where two contradict each other, and where there is no such architecture.
+    or a file of weights says it (`source`, the file's name, and what it says: `quick_gelu`); where a file does not,
+    `config.quick_gelu`. Raises `ModelError` where nothing says it and both are to be had, where two contradict each
+    other, and where there is no such architecture.
     """
     name = config.name.replace("/", "-")
     own = with_quick_gelu(name)
     tag = open_clip.pretrained.get_pretrained_cfg(name, config.pretrained) if config.pretrained else {}
-    source = weights.source if weights else f"model.pretrained={config.pretrained!r}"
-    told = weights.quick_gelu if weights else bool(tag.get("quick_gelu", False)) if tag else None
+    stated = quick_gelu if source else bool(tag.get("quick_gelu", False)) if tag else None
     asked = {"auto": None, "on": True, "off": False}[config.quick_gelu]
+    origin = source or f"model.pretrained={config.pretrained!r}"
     words = {True: "with QuickGELU", False: "without QuickGELU"}
-    if told is not None and asked not in (None, told):
+    if stated is not None and asked not in (None, stated):
         raise ModelError(
-            f"model.quick_gelu={config.quick_gelu!r}: {source} was trained {words[told]}; leave it at auto"
+            f"model.quick_gelu={config.quick_gelu!r}: {origin} was trained {words[stated]}; leave it at auto"
         )
-    wanted = told if told is not None else asked
-    if wanted is None and weights is not None and not own and f"{name}-quickgelu" in open_clip.list_models():
+    wanted = stated if stated is not None else asked
+    if wanted is None and source and not own and f"{name}-quickgelu" in open_clip.list_models():
         raise ModelError(
             f"{source} does not say with which activation it was trained; set model.quick_gelu=on (OpenAI's weights "
             "and what was trained on from them) or off"
@@ -91,7 +89,7 @@ def architecture(config: ModelConfig, weights: Weights | None = None) -> str:
     if wanted and f"{name}-quickgelu" in open_clip.list_models():
         return f"{name}-quickgelu"
     plain = name.removesuffix("-quickgelu")
-    what = f"{source} was trained {words[wanted]}" if told is not None else f"model.quick_gelu={asked}"
+    what = f"{origin} was trained {words[wanted]}" if stated is not None else f"model.quick_gelu={asked}"
     remedy = f"{name} is to be had {words[own]} only" if plain == name else f"set model.name={plain}"
     raise ModelError(f"model.name={config.name!r}: {what}; {remedy}")
 

@@ -53,7 +53,7 @@ def assemble(config: ModelConfig, weights: Weights | None, tag: bool = True) -> 
 
     The model's config has the name of the architecture whose activation is the weights'. Raises as `build_model`.
     """
-    name = architecture(config, weights)
+    name = _architecture(config, weights)
     source = config.pretrained if tag and weights is None else ""
     model = _random(dataclasses.replace(config, name=name), source)
     if weights is not None:
@@ -65,7 +65,7 @@ def check_fit(config: ModelConfig, weights: Weights) -> list[str]:
     """Return in words what will not be as in the source; raise what `assemble` would. Costs names and shapes alone."""
     with torch.device("meta"):
         _, notes = _fitted(
-            _random(dataclasses.replace(config, name=architecture(config, weights)), ""), weights
+            _random(dataclasses.replace(config, name=_architecture(config, weights)), ""), weights
         )
     return notes + [f"left out: {what}" for what in weights.left_out]
 
@@ -78,7 +78,7 @@ def pretrained_weights(config: ModelConfig) -> Weights | None:
 
 def resolved(config: ModelConfig) -> ModelConfig:
     """Return the config with the name of the architecture whose activation its pretrained weights have."""
-    return dataclasses.replace(config, name=architecture(config, pretrained_weights(config)))
+    return dataclasses.replace(config, name=_architecture(config, pretrained_weights(config)))
 
 
 def _random(config: ModelConfig, tag: str) -> StructureCLIP:
@@ -92,6 +92,10 @@ def _random(config: ModelConfig, tag: str) -> StructureCLIP:
         raise ModelError(f"model.pretrained={tag!r}: {error}") from error
     _refuse_batch_statistics(clip, config.name)
     return StructureCLIP(clip, config)
+
+
+def _architecture(config: ModelConfig, weights: Weights | None) -> str:
+    return architecture(config, weights.source, weights.quick_gelu) if weights else architecture(config)
 
 
 def _fitted(model: StructureCLIP, weights: Weights) -> tuple[dict[str, Tensor], list[str]]:

@@ -48,7 +48,7 @@ class GateVerdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class PageSection:
     """One benchmark."""
 
     link: str
@@ -103,10 +103,10 @@ def write(
     return page
 
 
-def _section(link: str, result: Result, parsed: dict[str, SceneGraph]) -> Section:
+def _section(link: str, result: Result, parsed: dict[str, SceneGraph]) -> PageSection:
     first = result.headline
     names = [first, *(name for name in result.scores if name != first)]
-    return Section(
+    return PageSection(
         link,
         shortened(result.name, 80),
         shortened(result.definition, MOST_CHARACTERS),

@@ -18,7 +18,7 @@ from sclip.train.launcher import Launcher, TrainJob
 from sclip.train.ledger import Ledger
 from sclip.train.run_folder import RunFolder
 
-__all__ = ["Progress", "SampleAccounts", "TooManyQuarantined"]
+__all__ = ["RunCounters", "SampleAccounts", "TooManyQuarantined"]
 
 _log = logging.getLogger("sclip.train")
 _MIN_SAMPLES_TO_JUDGE = 100
@@ -30,7 +30,7 @@ class TooManyQuarantined(RuntimeError):
 
 
 @dataclass
-class Progress:
+class RunCounters:
     """Counters of the whole run at its last settlement, the same on every rank; each checkpoint holds them."""
 
     step: int = 0
@@ -51,9 +51,9 @@ class SampleAccounts:
 
     def __init__(self, job: TrainJob, launcher: Launcher, state: dict[str, Any] | None) -> None:
         self._job, self._folder, self._rank = job, RunFolder(job.folder), launcher.rank
-        self.progress, self.position = Progress(), Position()
+        self.progress, self.position = RunCounters(), Position()
         if state is not None:
-            self.progress = Progress(**state["progress"])
+            self.progress = RunCounters(**state["progress"])
             self.position = Position.from_json(state["position"])
         self.quarantined, self.filtered = self.progress.quarantined, self.progress.filtered
         """Of all ranks, with what is pending at the last `count`."""

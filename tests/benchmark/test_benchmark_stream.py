@@ -16,7 +16,7 @@ from PIL import Image
 
 from sclip.benchmark.rounds import BenchmarkError
 from sclip.benchmark.stream_cases import CpuClock, StreamCase, Times, batches_of, plan_of
-from sclip.benchmark.stream_kills import EPOCHS, Peer, count, peer_killed
+from sclip.benchmark.stream_kills import EPOCHS, PeerTraining, count, peer_killed
 from sclip.benchmark.stream_peers import loader_of
 from sclip.benchmark.stream_plan import Scale, simulate
 from sclip.benchmark.stream_rows import seam
@@ -174,7 +174,7 @@ def test_rows_missed_and_repeated_are_counted_without_steps_that_were_rolled_bac
 
 
 def test_the_peers_loop_reads_every_row_once_if_nothing_kills_it(tmp_path: Path, case: StreamCase) -> None:
-    assert peer_killed(Peer(str(tmp_path / "peer"), case.shards.annotated, 1), SAMPLES, 0) == (0, 0)
+    assert peer_killed(PeerTraining(str(tmp_path / "peer"), case.shards.annotated, 1), SAMPLES, 0) == (0, 0)
 
 
 @pytest.mark.parametrize(
