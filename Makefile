@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export PATH := $(CURDIR)/.tools:$(PATH)
 
-.PHONY: help demo ablation benchmark chaos test check audit clean
+.PHONY: help demo ablation benchmark chaos test faults check audit clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make benchmark  captions a second beside the field's parser"
 	@echo "make chaos      kill a training 20 times at random moments and audit it, beside webdataset (half an hour)"
 	@echo "make test       run the tests"
+	@echo "make faults     run the tests in which workers, nodes, drivers and heads are killed, and clusters grow and shrink"
 	@echo "make check      the linters: of Python, the Dockerfile, shell scripts, CloudFormation, Compose and Kubernetes"
 	@echo "make audit      known vulnerabilities of the pinned packages, asked of PyPI's advisories"
 
@@ -38,9 +39,12 @@ benchmark: .venv/installed
 chaos: .venv/installed
 	$(BIN)/python jobs/benchmark.py stream --rounds 1 --samples 1024 --simulate-samples 10000000 --kills 20 $(ARGS)
 
-# Two processes: of 40 minutes in one, most of the time one core of two had nothing to do.
+# In two processes, one of which has all that starts clusters: two clusters at once would wait for each other's CPUs.
 test: .venv/installed
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder --ignore tests/faults $(ARGS)
+
+faults: .venv/installed
+	$(BIN)/python -m pytest tests/faults $(ARGS)
 
 # Ray's manifests are held against KubeRay's schemas by tests, which render them. kubernetes-validate only warns of a kind
 # that it does not know, so what it says at all is a failure.

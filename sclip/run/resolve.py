@@ -137,7 +137,11 @@ def bring_initial_weights(config: Config, folder: RunFolder, console: Console) -
             folder.path.mkdir(parents=True, exist_ok=True)
             with staged(folder.path) as written:
                 partial = written / f".{folder.init.name}"
-                save(weights.tensors, partial, with_quick_gelu(architecture(config.model, weights.source, weights.quick_gelu)))
+                save(
+                    weights.tensors,
+                    partial,
+                    with_quick_gelu(architecture(config.model, weights.source, weights.quick_gelu)),
+                )
                 partial.replace(written / folder.init.name)
                 send(written, folder.path, [folder.init.name])
         line = f"starting from {weights.source}: {len(weights.tensors)} tensors{notes}"

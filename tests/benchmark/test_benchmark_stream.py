@@ -195,14 +195,14 @@ def test_the_job_tells_what_it_cannot_measure(
 @pytest.mark.timeout(1200)
 def test_the_job_prints_every_row_and_writes_its_figures(tmp_path: Path, photographs: Path) -> None:
     out = tmp_path / "found.json"
-    command = [sys.executable, "jobs/benchmark.py", "stream", "--rounds", "1", "--samples", "320"]
+    command = [sys.executable, "jobs/benchmark.py", "stream", "--rounds", "1", "--samples", "256", "--processes", "1"]
     command += [
         "--image-size",
         "32",
         "--photographs",
         photographs,
         "--simulate-samples",
-        "1000000",
+        "100000",
         "--json",
         out,
     ]
