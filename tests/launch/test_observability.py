@@ -23,7 +23,7 @@ from support.processes import require
 FOLDER = ROOT / "cluster" / "observability"
 ALERTS, DASHBOARD = FOLDER / "alerts.yml", FOLDER / "dashboard.json"
 EXPORTED = {f"ray_{name}" for name in (*GAUGES, *COUNTERS)}
-"""As Ray names them; tests/test_observed_run.py reads them from its endpoint."""
+"""As Ray names them; tests/run/test_observed_run.py reads them from its endpoint."""
 
 
 def promtool(*command: str) -> str:
