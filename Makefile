@@ -24,20 +24,20 @@ help:
 
 # Structure-CLIP beside the same towers without negatives and knowledge encoder; a later call uses the finished runs.
 demo: .venv/installed
-	$(BIN)/python jobs/pretrain.py run.name=clip loss.negatives=none model.kee.enabled=false $(ARGS)
-	$(BIN)/python jobs/pretrain.py run.name=structure-clip run.compare_with=clip $(ARGS)
+	$(BIN)/sclip pretrain run.name=clip loss.negatives=none model.kee.enabled=false $(ARGS)
+	$(BIN)/sclip pretrain run.name=structure-clip run.compare_with=clip $(ARGS)
 
 ablation: .venv/installed
-	$(BIN)/python jobs/ablation.py $(ARGS)
+	$(BIN)/sclip ablation $(ARGS)
 
 # SceneGraphParser is a peer to measure with and nothing that sclip needs.
 benchmark: .venv/installed
 	$(PIP) --constraint constraints.txt --editable '.[benchmark]'
-	$(BIN)/python jobs/benchmark.py scenegraph $(ARGS)
+	$(BIN)/sclip benchmark scenegraph $(ARGS)
 
 # Twenty kills of drivers, workers and encoders, with 2 and 1 workers in turns; the other rows of the table are small.
 chaos: .venv/installed
-	$(BIN)/python jobs/benchmark.py stream --rounds 1 --samples 1024 --simulate-samples 10000000 --kills 20 $(ARGS)
+	$(BIN)/sclip benchmark stream --rounds 1 --samples 1024 --simulate-samples 10000000 --kills 20 $(ARGS)
 
 # In two processes, one of which has all that starts clusters: two clusters at once would wait for each other's CPUs.
 test: .venv/installed

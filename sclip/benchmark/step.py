@@ -1,6 +1,6 @@
 """The training step beside its peers: time, operations, memory, and how long a checkpoint holds it up.
 
-`python jobs/benchmark.py step`, or `python -m sclip.benchmark.step` where only torch and open_clip are installed. On a
+`sclip benchmark step`, or `python -m sclip.benchmark.step` where only torch and open_clip are installed. On a
 GPU ViT-B/32 and ViT-L/14 are measured, with batches as large as its memory allows; on a CPU a small ViT. Each row has a
 process of its own, and is printed and written as soon as it is measured.
 """

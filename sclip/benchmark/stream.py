@@ -1,6 +1,6 @@
 """The data stream beside its peers: samples a second, starts, epochs, waiting, and what a very long schedule costs.
 
-`python jobs/benchmark.py stream`, on a Ray cluster of its own on this machine, bound to loopback.
+`sclip benchmark stream`, on a Ray cluster of its own on this machine, bound to loopback.
 """
 
 from __future__ import annotations

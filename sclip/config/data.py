@@ -58,7 +58,7 @@ class DataConfig(Section, key="data"):
     max_quarantined: Annotated[float, between(0, 1)] = 0.1
     """Share of samples set aside as unreadable above which the run stops (once 100 were seen)."""
     annotations: bool = True
-    """Use the graphs and negatives of annotated shards (jobs/annotate.py). Off: parse in the run."""
+    """Use the graphs and negatives of annotated shards (sclip annotate). Off: parse in the run."""
     min_objects: Annotated[int, OFF_OR_MORE] = 0
     """Train on captions whose graph has so many objects (method, 5); 0: on all. Needs annotated shards."""
     min_attributes: Annotated[int, OFF_OR_MORE] = 0

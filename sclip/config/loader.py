@@ -1,4 +1,4 @@
-"""Command line and YAML in, a checked `Config` out; every mistake is one line that says what to write.
+"""YAML and `KEY=VALUE` in, a checked `Config` out; every mistake is one line that says what to write.
 
 pydantic checks the types and the unknown keys of the standard-library dataclasses of `sclip.config` and reads the
 docstrings below the fields as help; what the values may be, they check themselves (sclip/config/checks.py).
@@ -6,12 +6,10 @@ docstrings below the fields as help; what the values may be, they check themselv
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import difflib
 import json
 import re
-import sys
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +22,9 @@ from sclip.config import Config, ConfigError
 from sclip.storage.masking import is_masked, mask, mask_tree
 
 Tree = dict[str, Any]
+
+CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
+"""The named configs: of the checkout, or of the installed package."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -208,53 +209,23 @@ def _find(name: str, folder: Path) -> Path:
     raise ConfigError(f"--config {name}: no such file, and the configs are {', '.join(names)}{hint}")
 
 
-class _ListKeys(argparse.Action):
-    """Print the usage and, below it, every key with its default and meaning."""
+def load(overrides: Sequence[str] = (), config: str = "scenes", folder: Path = CONFIGS) -> Config:
+    """Return a config: a name in `folder` or a YAML file, then `KEY=VALUE` overrides.
 
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        print(parser.format_help())
-        for key, (default, text) in keys().items():
-            print(f"  {key}={json.dumps(default)}\n      {text}")
-        parser.exit()
-
-
-def load(argv: Sequence[str], *, folder: Path, default: str, description: str) -> Config:
-    """Return the config of a command line: `--config NAME_OR_FILE`, then `key=value` overrides.
-
-    Args:
-        argv: the arguments without the program's name.
-        folder: where the named YAML files stand.
-        default: the name that is used without `--config`.
-        description: first line of `--help`.
-
-    A mistake ends the program with exit status 2 and one line a mistake; `--help` and `--print-config`
-    end it with status 0.
+    Raises ConfigError with one line a mistake, without the credentials of URIs.
     """
-    parser = argparse.ArgumentParser(
-        description=description, add_help=False, usage="%(prog)s [--config NAME_OR_FILE] [KEY=VALUE ...]"
-    )
-    parser.add_argument("--config", default=default, help=f"a name in {folder.name}/ or a file ({default})")
-    parser.add_argument("--print-config", action="store_true", help="print the resolved tree and stop")
-    parser.add_argument("-h", "--help", nargs=0, action=_ListKeys, help="list every key and stop")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for instance train.batch_size=256")
-    arguments = parser.parse_intermixed_args(argv)
     try:
-        path = _find(arguments.config, folder)
-        from_tree(file_tree := read_yaml(path), str(path))  # so that a mistake names the file it stands in
-        tree = file_tree
-        for text in arguments.overrides:
+        path = _find(config, folder)
+        from_tree(tree := read_yaml(path), str(path))  # so that a mistake names the file it stands in
+        for text in overrides:
             tree = _merge(tree, _override(text))
-        config = from_tree(tree)
-        for key, value in flatten(to_tree(config)).items():
+        loaded = from_tree(tree)
+        for key, value in flatten(to_tree(loaded)).items():
             if is_masked(str(value)):
                 raise ConfigError(f"{key}={value!r}: *** stands for what is not recorded; give the whole URI")
     except ConfigError as error:
-        print(f"{Path(sys.argv[0]).name}: {mask(str(error))}", file=sys.stderr)
-        sys.exit(2)
-    if arguments.print_config:
-        print(to_yaml(config), end="")
-        sys.exit(0)
-    return config
+        raise ConfigError(mask(str(error))) from None
+    return loaded
 
 
 def difference(old: Tree, new: Tree) -> list[str]:

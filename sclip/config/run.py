@@ -43,13 +43,13 @@ class EvaluateConfig(Section, key="evaluate"):
     suite: str = ""
     """Benchmarks: a YAML file, or aro, sugarcrepe, winoground, retrieval, zero-shot, paper, all. Empty: none."""
     root: Annotated[str, Limit("name a folder", bool)] = "~/sclip/benchmarks"
-    """Folder of the named suites' files; jobs/fetch.py says what belongs there."""
+    """Folder of the named suites' files; sclip fetch says what belongs there."""
     retrieval: tuple[str, ...] = ()
     """Shards for image-text retrieval. Empty: the training shards (labelled so), or none where there is a suite."""
     retrieval_images: Annotated[int, at_least(1)] = 1000
     """Most images of retrieval on shards."""
     exclude: tuple[str, ...] = ()
-    """Exclusion lists (jobs/exclude.py), of what was trained on: pictures that are left out of the benchmarks."""
+    """Exclusion lists (sclip exclude), of what was trained on: pictures that are left out of the benchmarks."""
     batch_size: Annotated[int, at_least(1)] = 128
     """Images or captions encoded at a time."""
     before: bool = False

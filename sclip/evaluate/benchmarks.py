@@ -112,7 +112,7 @@ def read_json(path: Path) -> Any:
 
 def no_such_file(path: Path) -> BenchmarkDataError:
     """Return the error for a benchmark's file that is missing."""
-    return BenchmarkDataError(f"{path}: no such file; jobs/fetch.py says where benchmarks are had")
+    return BenchmarkDataError(f"{path}: no such file; sclip fetch says where benchmarks are had")
 
 
 def each(path: Path, what: str, kind: type[list[Any]] | type[dict[str, Any]]) -> list[tuple[str, Any]]:

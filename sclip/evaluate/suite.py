@@ -7,7 +7,7 @@
 
 In a file of the user's own, paths are relative to the file. The suites of this package (`suites/`) are relative to a
 root folder; what a file names that is a URI's is copied to this machine. `include: [aro, sugarcrepe]` takes their
-benchmarks over, in any file. `jobs/fetch.py` says where the files are to be had.
+benchmarks over, in any file. `sclip fetch` says where the files are to be had.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Weights of any layout, or a run's checkpoint, to an export of ours or to open_clip's own folder.
 
-What `jobs/convert.py` does: a source goes in, files and one line about them come out.
+What `sclip convert` does: a source goes in, files and one line about them come out.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def _of_architecture(architecture: str, source: str) -> StructureCLIP:
     except ModelError as error:
         if "model.quick_gelu=" in str(error):
             raise ModelError(
-                f"{error}; jobs/convert.py {source} FOLDER --model {architecture} --quick-gelu on|off makes an export "
+                f"{error}; sclip convert {source} FOLDER --model {architecture} --quick-gelu on|off makes an export "
                 "that says it"
             ) from error
         raise

@@ -108,7 +108,7 @@ def _folder(path: Path, source: str) -> Weights:
     if not (path / WEIGHTS_FILE).is_file():
         raise ModelError(
             f"{source}: a folder without {WEIGHTS_FILE} (an export) or {HF_CONFIG_NAME} (open_clip's); "
-            "of a checkpoint, jobs/convert.py makes an export"
+            "of a checkpoint, sclip convert makes an export"
         )
     weights = _file(path / WEIGHTS_FILE, source)
     if not (path / CONFIG_FILE).is_file():

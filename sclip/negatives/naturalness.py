@@ -2,7 +2,7 @@
 
 An exchange often leaves its trace in the text alone ("a beach on a man"), and a model that learns the trace
 learns nothing about the image (SugarCrepe, Hsieh et al., NeurIPS 2023, section 3). The model here was trained to
-tell captions from their exchanges (`jobs/naturalness.py`); candidates that it tells easily are not drawn.
+tell captions from their exchanges (`sclip naturalness`); candidates that it tells easily are not drawn.
 """
 
 from __future__ import annotations

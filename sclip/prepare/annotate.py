@@ -63,7 +63,7 @@ def usable_stamp(data: DataConfig, shards: Sequence[str]) -> str:
             annotation.passing(first, annotation.read_stamped(first, own), data.least)
         except AnnotationError as error:
             raise ConfigError(
-                f"data.shards: {mask(shard)}: {error}; annotate it (python jobs/annotate.py SHARDS OUT), "
+                f"data.shards: {mask(shard)}: {error}; annotate it (sclip annotate SHARDS OUT), "
                 f"or set {remedy}"
             ) from error
     return own

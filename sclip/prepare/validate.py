@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -26,10 +27,12 @@ from sclip.data.annotation import AnnotationError
 from sclip.data.images import ImageError, open_image, random_crop
 from sclip.data.pool import ActorPool
 from sclip.data.shards import ANNOTATION_SUFFIX, Rejected, Sample, ShardError, expand, read_shard
+from sclip.prepare.annotate import stamp
 from sclip.report.page import render
+from sclip.scenegraph import Parser
 from sclip.storage.masking import mask
 
-__all__ = ["Findings", "Validator", "kind", "reachable", "validate", "write"]
+__all__ = ["Findings", "Validator", "examine", "kind", "reachable", "validate", "write"]
 
 
 @dataclass(slots=True)
@@ -134,6 +137,47 @@ def kind(reason: str) -> str:
     """Return a reason without what is this sample's alone: numbers, names in quotes."""
     reason = re.sub(r"'[^']*'|\"[^\"]*\"", "'…'", reason.partition("\n")[0])
     return re.sub(r"\b0x[0-9a-f]+|(?<![A-Z]-)\d[\d.,]*", "N", reason)[:160]
+
+
+def examine(
+    patterns: Sequence[str],
+    data: DataConfig,
+    size: int,
+    pool: ActorPool,
+    cpus: Callable[[], float],
+    say: Callable[[Findings, int, float], None],
+    out: Path | None,
+) -> tuple[Findings, list[str]]:
+    """Validate the shards that can be reached, and write the report where `out` is named.
+
+    `cpus` connects the cluster and returns its CPUs. `say` is called after each shard with the sum, the number of
+    shards and the samples a second. Returns the findings, with the shards that cannot be reached, and lines about them.
+    Raises what `validate` does, OSError where nothing can be written, ParserError.
+    """
+    shards, failures = reachable(patterns)
+    if out:
+        out.mkdir(parents=True, exist_ok=True)  # not only after hours
+    found, seconds = Findings(), 0.0
+
+    def rate(findings: Findings) -> float:
+        return (findings.samples + len(findings.quarantined)) / max(seconds, 1e-9)
+
+    def on_shard(findings: Findings) -> None:
+        nonlocal seconds
+        seconds = time.monotonic() - started
+        say(findings, len(shards), rate(findings))
+
+    if shards:
+        connected = cpus()
+        started = time.monotonic()
+        found = validate(shards, data, size, pool, connected, on_shard)
+        seconds = time.monotonic() - started
+    found.unreachable[:0] = failures
+    notes = found.notes(stamp(Parser(data.spacy_model)) if any(found.stamps) else "")
+    notes.append(f"{rate(found):,.0f} samples a second at {size} pixels, with the start of the actors")
+    if out:
+        notes.append(f"look at it: {write(found, out, 'Validation of shards', notes, seconds)}")
+    return found, notes
 
 
 def validate(

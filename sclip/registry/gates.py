@@ -18,8 +18,8 @@ __all__ = ["Check", "Decision", "judge"]
 _ROUNDING = 1e-9
 """0.43 - 0.01 is more than 0.42 in binary: who wrote one point means it."""
 _REMEASURE = (
-    "evaluate the champion with the candidate's suite (jobs/evaluate.py models:/NAME@champion) and record that "
-    "(jobs/promote.py NAME@champion --evaluation FILE)"
+    "evaluate the champion with the candidate's suite (sclip evaluate models:/NAME@champion) and record that "
+    "(sclip promote NAME@champion --evaluation FILE)"
 )
 SUITE = "suite"
 """Fact that identifies what was measured."""
@@ -131,7 +131,7 @@ def _difference(candidate: Result, champion: Result) -> str:
 
 def _nearest(candidate: Evaluation | None, score: str) -> str:
     if candidate is None:
-        return ": nothing is recorded of it; evaluate it and record that (jobs/promote.py --evaluation FILE)"
+        return ": nothing is recorded of it; evaluate it and record that (sclip promote --evaluation FILE)"
     names = [f"{result.name}/{key}" for result in candidate.results for key in result.scores]
     near = difflib.get_close_matches(score, names, n=1)
     return f"; do you mean {near[0]}?" if near else f"; it has {', '.join(names) or 'none'}"

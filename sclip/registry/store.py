@@ -50,7 +50,9 @@ def connect(uri: str) -> MlflowClient:
     """Return a client of an existing store. Raises RegistryError for a file that is none: MLflow would make it."""
     file = uri.removeprefix("sqlite:///")
     if file != uri and not Path(file).is_file():
-        raise RegistryError(f"no MLflow store {mask(uri)}: give its address (--uri, MLFLOW_TRACKING_URI)")
+        raise RegistryError(
+            f"no MLflow store {mask(uri)}: give its address (--tracking-uri, MLFLOW_TRACKING_URI)"
+        )
     with refusals(f"MLflow store {mask(uri)} cannot be used"):
         return MlflowClient(uri, uri)
 

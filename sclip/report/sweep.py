@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from rich import box
 from rich.console import Console
@@ -41,10 +41,13 @@ class TrialLike(Protocol):
         ...
 
 
-def ranked(trials: Sequence[TrialLike], score: str) -> list[TrialLike]:
+_Trial = TypeVar("_Trial", bound=TrialLike)
+
+
+def ranked(trials: Sequence[_Trial], score: str) -> list[_Trial]:
     """Return the trials by a score, the highest first, those without it last."""
 
-    def rank(trial: TrialLike) -> float:
+    def rank(trial: _Trial) -> float:
         value = trial.scores.get(score, math.nan)
         return math.inf if math.isnan(value) else -value
 

@@ -27,7 +27,8 @@ from rich.console import Console
 from rich.table import Table
 
 from sclip.config import Config, ConfigError
-from sclip.config.loader import changed, read_yaml
+from sclip.config.loader import CONFIGS, changed, load, read_yaml
+from sclip.run import sweep
 from sclip.run.sweep import POINT, Sweep, Trial
 from sclip.storage.masking import mask_tree
 
@@ -35,9 +36,11 @@ __all__ = [
     "Ablation",
     "AblationRow",
     "Cell",
-    "arguments",
+    "Done",
     "narrowed",
     "read",
+    "run",
+    "shared_config",
     "show",
     "sweep_of",
     "table",
@@ -85,6 +88,17 @@ class Cell:
         return f"{mean} ± {statistics.stdev(self.values):.3f}" if len(self.values) > 1 else mean
 
 
+@dataclass(frozen=True)
+class Done:
+    """An ablation that was run."""
+
+    ablation: Ablation
+    cells: dict[str, dict[str, Cell]]
+    """By row and score."""
+    trials: list[Trial]
+    pages: list[Path]
+
+
 def read(path: Path) -> Ablation:
     """Return what the file says. Raises ConfigError naming the file and what is wrong in it."""
     tree = read_yaml(path)
@@ -109,14 +123,39 @@ def narrowed(ablation: Ablation, rows: Sequence[str], seeds: Sequence[int]) -> A
     return dataclasses.replace(ablation, rows=kept, seeds=list(seeds) or ablation.seeds)
 
 
-def arguments(ablation: Ablation, overrides: Sequence[str]) -> list[str]:
-    """Return the command line of what all rows share; the overrides stand last, and so have the last word."""
-    return [
-        "--config",
-        ablation.config,
-        *(f"{k}={json.dumps(v)}" for k, v in ablation.set.items()),
-        *overrides,
-    ]
+def shared_config(ablation: Ablation, overrides: Sequence[str] = ()) -> Config:
+    """Return what all rows share; the overrides have the last word. Raises ConfigError."""
+    return load(
+        [*(f"{key}={json.dumps(value)}" for key, value in ablation.set.items()), *overrides], ablation.config
+    )
+
+
+def run(
+    name_or_file: str,
+    overrides: Sequence[str],
+    console: Console,
+    name: str = "",
+    rows: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    at_once: int = 0,
+) -> Done:
+    """Train every row over its seeds, and write the tables and the page into STORAGE/sweeps/NAME.
+
+    Raises ConfigError for what is found before anything starts, and what a sweep raises.
+    """
+    path = Path(name_or_file)
+    path = path if path.is_file() else CONFIGS / "ablation" / f"{name_or_file}.yaml"
+    asked = narrowed(read(path), rows, seeds)
+    name = name or f"ablation-{path.stem}"
+    config = shared_config(asked, overrides)
+    trials = sweep.run(sweep_of(asked, name, config, at_once), console)
+    cells = table(asked, trials, name)
+    storage = Path(config.run.storage).expanduser().absolute()
+    folder = storage / "sweeps" / name
+    written = write(asked, cells, folder)
+    of_first = [trial for trial in trials if trial.name.endswith(f"-seed-{asked.seeds[0]}")]
+    pages = sweep.pages(of_first, storage, folder, f"{name}, seed {asked.seeds[0]}")
+    return Done(asked, cells, trials, [written, *pages])
 
 
 def sweep_of(ablation: Ablation, name: str, config: Config, at_once: int = 0) -> Sweep:

@@ -70,7 +70,7 @@ def _before(folder: RunFolder) -> Evaluation | None:
 def _registered(
     config: Config, folder: RunFolder, tracker: tracking.Tracker, found: Evaluation
 ) -> tuple[str, registry.Promotion | None]:
-    """Return the new version, and what its gates made of it; both are left to jobs/sync.py where the store is away."""
+    """Return the new version, and what its gates made of it; both are left to sclip sync where the store is away."""
     if not tracker.flush():
         return "", None
     name, gates = config.tracking.model_name, config.tracking.gates

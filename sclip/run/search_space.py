@@ -3,16 +3,40 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from ray import tune
 
-from sclip.config import ConfigError
-from sclip.config.loader import read_value
+from sclip.config import Config, ConfigError
+from sclip.config.loader import changed, read_value
 
-__all__ = ["domain", "values"]
+__all__ = ["domain", "space", "values"]
 
 _DOMAINS = ("uniform", "loguniform", "randint", "choice")
+
+
+def space(name: str, config: Config, grid: Sequence[str], random: Sequence[str]) -> dict[str, Any]:
+    """Return the space of a sweep from what a command line writes: KEY=V1,V2,.. and KEY=DOMAIN.
+
+    Raises ConfigError for a name that no run may have, and for a point that no config accepts.
+    """
+    if not (grid or random):
+        raise ConfigError("nothing to search: give --grid or --random")
+    changed(config, {"run.name": name})
+    found: dict[str, Any] = {}
+    for written in (*grid, *random):
+        key, separator, text = written.partition("=")
+        if not separator or key in found:
+            raise ConfigError(f"{written!r}: write each key once, as KEY=...")
+        if written in grid:
+            tried = values(key, text)
+            found[key] = tune.grid_search(tried)
+        else:
+            found[key], tried = domain(key, text)
+        for value in tried:
+            changed(config, {key: value})
+    return found
 
 
 def values(key: str, text: str) -> list[Any]:

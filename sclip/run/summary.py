@@ -83,7 +83,7 @@ def show(summary: Summary, config: Config, console: Console) -> None:
     alias = "champion and candidate" if champion else "candidate"
     model = f"models:/{config.tracking.model_name}/{summary.version}, alias {alias}"
     lines += [
-        f"model       {model if summary.version else f'not registered yet: python jobs/sync.py {summary.folder}'}",
+        f"model       {model if summary.version else f'not registered yet: sclip sync {summary.folder}'}",
         f"run folder  {summary.folder}",
         f"look at it  {mlflow} ui --backend-store-uri {mask(summary.tracking_uri)}",
         *(f"            {page}" for page in summary.pages),

@@ -31,7 +31,10 @@ from sclip.run import finish, pretrain
 from sclip.run.summary import show
 from sclip.storage.masking import mask, mask_tree
 
-__all__ = ["POINT", "Sweep", "Trial", "pages", "run"]
+__all__ = ["COMPARED", "POINT", "Sweep", "Trial", "pages", "run"]
+
+COMPARED = 8
+"""Runs on the page of a sweep: as many as it has colours for."""
 
 _DRIVER_CPUS = 0.01
 """What a trial's driver reserves: its workers and actors reserve their own."""
@@ -125,7 +128,7 @@ def _storage(config: Config) -> str:
     if "://" in config.run.storage:
         raise ConfigError(
             f"run.storage={mask(config.run.storage)!r}: a sweep keeps logs and state beside its runs, in a folder that "
-            "every node reaches; a URI is for single runs (jobs/pretrain.py)"
+            "every node reaches; a URI is for single runs (sclip pretrain)"
         )
     return str(Path(config.run.storage).expanduser().absolute())
 

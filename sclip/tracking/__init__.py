@@ -3,7 +3,7 @@
     Tracker -> Journal (tracking.jsonl in the run's folder) -> Sender (a thread) -> MLflow
 
 Whatever is told is on disk before it is sent, so that neither a server that is away nor a crash costs a metric, and
-training waits for neither: what was not sent goes with the next start, or by `jobs/sync.py RUN`.
+training waits for neither: what was not sent goes with the next start, or by `sclip sync RUN`.
 """
 
 from sclip.tracking.journal import history

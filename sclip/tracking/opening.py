@@ -67,7 +67,9 @@ def open_recorded(home: StoragePath, uri: str = "") -> Tracker:
     if journal is None or head is None or not known:
         raise TrackingError(f"{home}: not the folder of a run, which holds a {JOURNAL}")
     if "***" in (uri or head["uri"]):
-        raise TrackingError(f"{head['uri']}: what is masked there is not kept; give the store with --uri")
+        raise TrackingError(
+            f"{head['uri']}: what is masked there is not kept; give the store with --tracking-uri"
+        )
     files = head["storage"] if isinstance(home, Path) else str(database_folder(address(home)))
     store = Store(uri or head["uri"], head["experiment"], head["name"], files)
     store.reach()

@@ -164,7 +164,7 @@ class Tracker:
         trouble = f" ({self._sender.trouble})" if self._sender.trouble else ""
         return (
             f"{mask(self.uri)} does not take what the run told{trouble}; it is kept in "
-            f"{self._home / JOURNAL}: python jobs/sync.py {self._home}"
+            f"{self._home / JOURNAL}: sclip sync {self._home}"
         )
 
     def begin(self, config: Config, known: RunData | None) -> None:

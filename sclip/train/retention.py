@@ -52,7 +52,7 @@ def make_room(folder: RunFolder, bytes_needed: int, keep: CheckpointConfig) -> N
     if free < bytes_needed:
         raise CheckpointError(
             f"{disk}: {free / 1e9:.2f} GB free, a checkpoint takes {bytes_needed / 1e9:.2f} GB; make room "
-            "(jobs/clean.py lists what can go), lower checkpoint.keep_last, or set checkpoint.disk_budget_gb"
+            "(sclip clean lists what can go), lower checkpoint.keep_last, or set checkpoint.disk_budget_gb"
         )
 
 

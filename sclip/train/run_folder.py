@@ -153,7 +153,7 @@ class RunFolder:
             path.unlink(missing_ok=True)
 
     def touch(self) -> None:
-        """Leave a sign that the run goes on, for `jobs/clean.py`."""
+        """Leave a sign that the run goes on, for `sclip clean`."""
         if isinstance(self.path, Path):
             (self.path / ALIVE).touch()
         elif time.monotonic() > self._touched + _ALIVE_S:

@@ -18,7 +18,7 @@ from sclip.benchmark import scenegraph
 from sclip.benchmark.captions import CaptionsError, generated, read
 from sclip.benchmark.rounds import Rates, rates_of
 from sclip.benchmark.table import Line, Plain, Table
-from support.jobs_here import job_here
+from support.commands import command
 from support.paths import ROOT
 
 JOB = [sys.executable, str(ROOT / "jobs" / "benchmark.py")]
@@ -106,7 +106,7 @@ def test_the_job_prints_a_row_for_each_peer_and_writes_what_it_found(tmp_path: P
 def test_the_job_tells_what_it_cannot_measure(
     arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert job_here("benchmark")("scenegraph", *arguments) == 2
+    assert command("benchmark")("scenegraph", *arguments) == 2
     assert capsys.readouterr().err.startswith(told)
 
 

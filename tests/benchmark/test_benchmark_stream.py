@@ -32,7 +32,7 @@ from sclip.prepare.annotate import Annotator, stamp
 from sclip.prepare.annotated import AnnotatedFolder, shard_names
 from sclip.prepare.pack import RawSample, write_shards
 from sclip.scenegraph import Parser
-from support.jobs_here import job_here
+from support.commands import command
 from support.paths import ROOT
 from support.processes import environment
 
@@ -187,7 +187,7 @@ def test_the_peers_loop_reads_every_row_once_if_nothing_kills_it(tmp_path: Path,
 def test_the_job_tells_what_it_cannot_measure(
     arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert job_here("benchmark")("stream", *arguments) == 2
+    assert command("benchmark")("stream", *arguments) == 2
     assert told in capsys.readouterr().err
 
 
@@ -195,7 +195,17 @@ def test_the_job_tells_what_it_cannot_measure(
 @pytest.mark.timeout(1200)
 def test_the_job_prints_every_row_and_writes_its_figures(tmp_path: Path, photographs: Path) -> None:
     out = tmp_path / "found.json"
-    command = [sys.executable, "jobs/benchmark.py", "stream", "--rounds", "1", "--samples", "256", "--processes", "1"]
+    command = [
+        sys.executable,
+        "jobs/benchmark.py",
+        "stream",
+        "--rounds",
+        "1",
+        "--samples",
+        "256",
+        "--processes",
+        "1",
+    ]
     command += [
         "--image-size",
         "32",

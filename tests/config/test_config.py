@@ -3,7 +3,6 @@
 import dataclasses
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,9 +20,8 @@ from sclip.config.loader import (
     to_tree,
     to_yaml,
 )
+from support.commands import command
 from support.paths import ROOT
-
-Refused = Callable[..., str]
 
 
 @pytest.fixture
@@ -36,22 +34,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def loaded(folder: Path, *argv: str) -> Config:
-    return load(argv, folder=folder, default="small", description="Train.")
+def loaded(folder: Path, *overrides: str, config: str = "small") -> Config:
+    return load(overrides, config, folder)
 
 
-@pytest.fixture
-def refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
-    """Return the lines that a command line is refused with."""
-
-    def lines(*argv: str) -> str:
-        with pytest.raises(SystemExit) as exited:
-            loaded(folder, *argv)
-        out, err = capsys.readouterr()
-        assert (exited.value.code, out) == (2, "")
-        return err.strip()
-
-    return lines
+def refused(folder: Path, *overrides: str, config: str = "small") -> str:
+    """Return the line that overrides or a config are refused with."""
+    with pytest.raises(ConfigError) as refusal:
+        loaded(folder, *overrides, config=config)
+    return str(refusal.value)
 
 
 # The tree
@@ -85,8 +76,8 @@ def test_every_config_that_is_shipped_is_valid(config: Path) -> None:
         ("kee.weight=1", "model.kee"),
     ],
 )
-def test_an_unknown_key_is_told_with_the_nearest_one(refused: Refused, override: str, nearest: str) -> None:
-    assert refused(override).endswith(f": no such key; nearest is {nearest}")
+def test_an_unknown_key_is_told_with_the_nearest_one(folder: Path, override: str, nearest: str) -> None:
+    assert refused(folder, override).endswith(f": no such key; nearest is {nearest}")
 
 
 VALUES = {
@@ -144,8 +135,8 @@ VALUES = {
 
 
 @pytest.mark.parametrize("override", VALUES)
-def test_a_wrong_value_is_one_line_with_key_value_and_remedy(refused: Refused, override: str) -> None:
-    line = refused(override)
+def test_a_wrong_value_is_one_line_with_key_value_and_remedy(folder: Path, override: str) -> None:
+    line = refused(folder, override)
     assert VALUES[override] in line
     assert "\n" not in line
 
@@ -221,40 +212,36 @@ def test_no_yaml_tag_makes_an_object(tmp_path: Path) -> None:
         (b"\xff\xfe\x00", ": cannot be read"),
     ],
 )
-def test_a_mistake_in_a_file_names_the_file(
-    folder: Path, refused: Refused, content: bytes, message: str
-) -> None:
+def test_a_mistake_in_a_file_names_the_file(folder: Path, content: bytes, message: str) -> None:
     path = folder / "wrong.yaml"
     path.write_bytes(content)
-    assert f"{path}{message}" in refused("--config", "wrong", "train.epochs=2")
+    assert f"{path}{message}" in refused(folder, "train.epochs=2", config="wrong")
 
 
-def test_a_config_is_named_or_a_path_and_may_be_empty(folder: Path, refused: Refused) -> None:
+def test_a_config_is_named_or_a_path_and_may_be_empty(folder: Path) -> None:
     (folder / "empty.yaml").write_text("# nothing\n")
     assert loaded(folder).train.batch_size == 12
-    assert loaded(folder, "--config", "large").train.batch_size == 4096
-    assert loaded(folder, "--config", str(folder / "empty.yaml")) == Config()
+    assert loaded(folder, config="large").train.batch_size == 4096
+    assert loaded(folder, config=str(folder / "empty.yaml")) == Config()
     known = "--config smal: no such file, and the configs are empty, large, small; nearest is small"
-    assert refused("--config", "smal").endswith(known)
-    assert refused("--config", "x.yaml").endswith("the configs are empty, large, small")
+    assert refused(folder, config="smal").endswith(known)
+    assert refused(folder, config="x.yaml").endswith("the configs are empty, large, small")
 
 
 # Values
 
 
-def test_an_override_beats_the_file_wherever_it_stands_and_the_last_one_wins(folder: Path) -> None:
+def test_an_override_beats_the_file_and_the_last_one_wins(folder: Path) -> None:
     config = loaded(folder, "train={batch_size: 8}", "model.kee.heads=4", "train.batch_size=6")
     assert (config.train.batch_size, config.train.epochs) == (6, 3)
     assert (config.model.kee.layers, config.model.kee.heads) == (2, 4)
-    config = loaded(folder, "train.epochs=1", "--config", "large", "train.warmup=0.5")
-    assert (config.train.epochs, config.train.batch_size, config.train.warmup) == (1, 4096, 0.5)
 
 
 @pytest.mark.parametrize(("text", "value"), [("1e-3", 1e-3), ("1E-3", 1e-3), ("2.5e-4", 2.5e-4), ("1", 1.0)])
 def test_a_learning_rate_is_a_number_with_or_without_a_dot(folder: Path, text: str, value: float) -> None:
     assert loaded(folder, f"train.learning_rate={text}").train.learning_rate == value
     (folder / "rate.yaml").write_text(f"train: {{learning_rate: {text}}}\n")
-    assert loaded(folder, "--config", "rate").train.learning_rate == value
+    assert loaded(folder, config="rate").train.learning_rate == value
 
 
 @pytest.mark.parametrize(
@@ -269,12 +256,10 @@ def test_one_text_stands_for_a_list_of_one(folder: Path, text: str, shards: tupl
 # What is printed
 
 
-def test_help_lists_every_key_with_default_and_text(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as exited:
-        loaded(folder, "--help")
-    assert exited.value.code == 0
+@pytest.mark.parametrize("name", ["pretrain", "sweep", "ablation", "doctor", "inspect"])
+def test_help_lists_every_key_with_default_and_text(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(name)("--help") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "Train." in lines
     for key, (_, text) in keys().items():
         (at,) = [number for number, line in enumerate(lines) if line.startswith(f"  {key}=")]
         assert lines[at + 1].strip() == text
@@ -282,17 +267,20 @@ def test_help_lists_every_key_with_default_and_text(folder: Path, capsys: pytest
 
 
 def test_a_config_is_printed_without_credentials_and_what_was_masked_is_refused(
-    folder: Path, refused: Refused, capsys: pytest.CaptureFixture[str]
+    folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as exited:
-        loaded(folder, "data.shards=s3://key:planted@bucket/*.tar", "--print-config")
-    assert exited.value.code == 0
+    secret = "data.shards=s3://key:planted@bucket/*.tar"
+    assert (
+        command("pretrain")("train.epochs=1", "--config", folder / "large.yaml", secret, "--print-config")
+        == 0
+    )
     printed = capsys.readouterr().out
     assert "s3://***@bucket/*.tar" in printed
     assert "planted" not in printed
     (folder / "printed.yaml").write_text(printed)
-    assert "data.shards=['s3://***@bucket/*.tar']: *** stands for" in refused("--config", "printed")
-    assert "planted" not in refused("https://user:planted@host/{0..9}.tar")
+    assert (read_yaml(folder / "printed.yaml")["train"]["batch_size"]) == 4096
+    assert "data.shards=['s3://***@bucket/*.tar']: *** stands for" in refused(folder, config="printed")
+    assert "planted" not in refused(folder, "https://user:planted@host/{0..9}.tar")
 
 
 @pytest.mark.parametrize("name", ["first", "1e3", "12e5", "007", "2026-01-31", "on", "null", "1_000"])
@@ -304,7 +292,7 @@ def test_a_printed_config_is_read_back_as_the_same_also_where_a_name_looks_like_
     )
     assert config.run.name == name
     (folder / "printed.yaml").write_text(to_yaml(config))
-    assert loaded(folder, "--config", "printed") == config
+    assert loaded(folder, config="printed") == config
     assert yaml.safe_load(to_yaml(config))["train"] == to_tree(config)["train"]
 
 
@@ -327,7 +315,7 @@ def test_the_difference_of_two_configs_is_a_line_a_key() -> None:
         (
             "train.batch_sze=3",
             2,
-            "pretrain.py: config: train.batch_sze: no such key; nearest is train.batch_size\n",
+            "pretrain: config: train.batch_sze: no such key; nearest is train.batch_size\n",
         ),
         ("--help", 0, ""),
     ],

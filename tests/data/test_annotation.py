@@ -163,14 +163,14 @@ def test_a_run_over_shards_of_another_stamp_stops_and_names_both(
         usable_stamp(data, [old])
     message = str(raised.value)
     assert "\n" not in message
-    for part in (old, "rules-0+none", stamp(parser), "jobs/annotate.py"):
+    for part in (old, "rules-0+none", stamp(parser), "sclip annotate"):
         assert part in message
     assert ("data.annotations=false" in message) == (not any(data.least))
 
 
 def test_a_filter_needs_annotated_shards(tmp_path: Path) -> None:
     plain = write_plain(tmp_path / "plain")
-    with pytest.raises(ConfigError, match=r"not annotated; annotate it \(python jobs/annotate\.py"):
+    with pytest.raises(ConfigError, match=r"not annotated; annotate it \(sclip annotate"):
         usable_stamp(DataConfig(min_objects=2), plain)
     with pytest.raises(ConfigError, match=r"data\.annotations=False.*min_objects"):
         DataConfig(annotations=False, min_objects=2)

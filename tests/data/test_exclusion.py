@@ -15,7 +15,7 @@ from sclip.data.exclusion import MOST_BITS, Exclusion, ExclusionError, Exclusion
 from sclip.data.shards import Sample, read_shard
 from sclip.prepare.exclude import excluded, write_list
 from sclip.prepare.pack import RawSample, Skips, write_shards
-from support.jobs_here import job_here
+from support.commands import command
 from support.paths import SHARED
 from support.pictures import encoded, noise, picture
 
@@ -29,12 +29,12 @@ def photograph(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
 
 @pytest.fixture(scope="module")
 def pack() -> Callable[..., int]:
-    return job_here("pack")
+    return command("pack")
 
 
 @pytest.fixture(scope="module")
 def exclude() -> Callable[..., int]:
-    return job_here("exclude")
+    return command("exclude")
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_what_is_excluded_is_not_packed_and_counted_by_reason(
     lists = tmp_path / "coco.jsonl", tmp_path / "aro.jsonl"
     write_list([Exclusion("coco-test", "000000391895")], lists[0])
     write_list([Exclusion("aro", "", phash(photograph(7)))], lists[1])
-    asked = [folder, tmp_path / "out", "--workers", workers, "--samples-per-shard", "2"]
+    asked = [folder, tmp_path / "out", "--processes", workers, "--samples-per-shard", "2"]
     assert pack(*asked, "--exclude", lists[0], "--exclude", lists[1]) == 0
     packed = [item for tar in sorted((tmp_path / "out").glob("*.tar")) for item in read_shard(str(tar))]
     assert [item.key for item in packed if isinstance(item, Sample)] == ["a-cat", "a-dog"]

@@ -1,4 +1,4 @@
-"""jobs/evaluate.py and jobs/fetch.py: what they print, write, refuse, and with which status."""
+"""sclip evaluate and sclip fetch: what they print, write, refuse, and with which status."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import ray
 from sclip.evaluate.compare import compare
 from sclip.evaluate.result import Evaluation
 from sclip.inference.scorer import Scorer
-from support.jobs_here import job_here
+from support.commands import command
 from support.pictures import speckled
 from support.ray_head import Head
 from support.small_model import NAME, small_model
 
-evaluate, fetch = job_here("evaluate"), job_here("fetch")
+evaluate, fetch = command("evaluate"), command("fetch")
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_a_picture_that_cannot_be_decoded_ends_it_with_status_1(
         (["model"], "name the benchmarks"),
         (["model", "--benchmark", "sugarcrepe"], "write KIND=FILE"),
         (["model", "--suite", "suite.yaml", "--images", "a"], "--images goes with --benchmark"),
-        (["model", "--suite", "suite.yaml", "--workers", "-1"], "--workers: 0 or more"),
+        (["model", "--suite", "suite.yaml", "--actors", "-1"], "--actors"),
         (["model", "--suite", "suite.yaml", "--device", "gpu"], "--device gpu: cpu, cuda or cuda:1"),
     ],
 )
@@ -130,11 +130,11 @@ def test_a_pool_of_actors_finds_what_one_process_finds(
 ) -> None:
     command = [f"{NAME}:", "--suite", "suite.yaml", "--out"]
     assert evaluate(*command, "here") == 0
-    assert evaluate(*command, "pool", "--workers", "2") == 0
+    assert evaluate(*command, "pool", "--actors", "2") == 0
     here, pool = (Evaluation.read(files / name / "evaluation.json") for name in ("here", "pool"))
     assert pool.scores() == pytest.approx(here.scores())
     assert [result.won for result in pool.results] == [result.won for result in here.results]
-    assert evaluate(*command, "many", "--workers", "1000") == 2
+    assert evaluate(*command, "many", "--actors", "1000") == 2
     assert "the cluster has" in capsys.readouterr().err
 
 

@@ -20,8 +20,8 @@ from sclip.config.loader import load
 from sclip.run import pretrain
 from sclip.run.audit.account import audit
 from sclip.train.run_folder import RunFolder
+from support.commands import command
 from support.defective_shards import Planted, write
-from support.jobs_here import job_here
 from support.paths import ROOT
 from support.processes import environment
 from support.ray_head import Head
@@ -118,7 +118,7 @@ def test_every_row_is_trained_once_over_kills_of_all_kinds_and_other_numbers_of_
     os.kill(worker, signal.SIGKILL)
     step = job.until_checkpoint_after(step)
     job.kill()
-    config = load(given(tmp_path, 1), folder=ROOT / "jobs" / "configs", default="scenes", description="")
+    config = load(given(tmp_path, 1))
     pretrain.pretrain(config, Console(file=(said := io.StringIO())))
     assert "training with 1 workers at step " in said.getvalue()
 
@@ -133,6 +133,6 @@ def test_every_row_is_trained_once_over_kills_of_all_kinds_and_other_numbers_of_
     for shard, key, reason in planted.defects:
         assert any(row[:2] == (shard, key) and reason in row[2] for row in rows), (shard, key, reason)
     assert {row.passes for row in found.quarantined_rows} == {EPOCHS}
-    assert job_here("audit")(job.run.path) == 0
+    assert command("audit")(job.run.path) == 0
     assert " missed=0 repeated=0 " in capsys.readouterr().out
     assert max(recorded_curve(f"sqlite:///{tmp_path}/mlflow.db", "chaos")) == job.newest

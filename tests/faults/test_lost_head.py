@@ -16,7 +16,7 @@ from ray.cluster_utils import Cluster
 from ray.job_submission import JobSubmissionClient
 
 from sclip.train.run_folder import RunFolder
-from support.jobs_here import job_here
+from support.commands import command
 from support.paths import ROOT
 from support.processes import end, environment, free_port, require
 from support.runs import TINY, recorded, recorded_curve
@@ -142,7 +142,7 @@ def test_submitted_again_the_job_goes_on_from_its_checkpoint(resumed: Resumed) -
 
 
 def test_every_sample_is_trained_on_once(resumed: Resumed, capsys: pytest.CaptureFixture[str]) -> None:
-    assert job_here("audit")(resumed.folder.path) == 0
+    assert command("audit")(resumed.folder.path) == 0
     assert f"trained_once={EPOCHS * 96} missed=0 repeated=0" in capsys.readouterr().out
 
 

@@ -12,7 +12,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from sclip.run.summary import Summary
-from support.jobs_here import job_here
+from support.commands import command
 from support.processes import environment
 from support.runs import recorded, recorded_curve, reports_seen, starter
 
@@ -131,7 +131,7 @@ def test_every_sample_of_every_epoch_is_trained_on_once(
 ) -> None:
     summary, _ = survived
     assert summary.trained["samples"] == EPOCHS * 96
-    assert job_here("audit")(summary.folder) == 0
+    assert command("audit")(summary.folder) == 0
     assert " missed=0 repeated=0 " in capsys.readouterr().out
 
 

@@ -22,7 +22,7 @@ import sclip
 from sclip.storage.paths import sizes, storage_path
 from sclip.tracking import history
 from sclip.train.run_folder import RunFolder
-from support.jobs_here import job_here
+from support.commands import command
 from support.object_store import ObjectStore, every, object_store
 from support.paths import ROOT
 from support.processes import environment
@@ -140,11 +140,11 @@ def test_a_run_on_object_storage_outlives_worker_and_driver_and_failing_writes(
     assert run.result
     assert run.result["version"] == "1"
 
-    assert job_here("audit")(run.path) == 0
+    assert command("audit")(run.path) == 0
     assert f"trained_once={EPOCHS * 96} missed=0 repeated=0" in capsys.readouterr().out
     model = sclip.load(str(run.path))
     assert len(model.encode_text(["a red circle", "a blue square"])) == 2
-    assert job_here("clean")(storage) == 0
+    assert command("clean")(storage) == 0
     assert "finished" in capsys.readouterr().out
     assert {"report.html", "evaluation.json", "tracking.jsonl"} <= sizes(run.path).keys()
 

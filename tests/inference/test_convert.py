@@ -1,9 +1,8 @@
-"""jobs/convert.py: any weights or checkpoint in, an export or open_clip's own folder out, and one line about it."""
+"""sclip convert: any weights or checkpoint in, an export or open_clip's own folder out, and one line about it."""
 
 from __future__ import annotations
 
 import json
-import runpy
 import shutil
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from sclip.model import StructureCLIP, Tokenizer, build_model, export, load_expo
 from sclip.train import checkpoint
 from sclip.train.optimizer import make_optimizer
 from sclip.train.run_folder import RunFolder
-from support.paths import ROOT
+from support.commands import command
 from support.small_model import NAME, SMALL, assert_same_weights, pictures, small_model
 from support.small_vit import (
     PLAIN,
@@ -35,12 +34,12 @@ from support.small_vit import (
     features,
 )
 
-main = runpy.run_path(str(ROOT / "jobs" / "convert.py"))["main"]
+convert = command("convert")
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """Return the line that the job says, which must be one, where it refuses."""
-    assert main([str(argument) for argument in arguments]) == 2
+    assert convert(*arguments) == 2
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.startswith("convert: ")
@@ -50,7 +49,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 
 def done(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """Return the line that the job says where it has written."""
-    assert main([str(argument) for argument in arguments]) == 0
+    assert convert(*arguments) == 0
     told = capsys.readouterr()
     assert told.out.count("\n") == 1
     return told.out

@@ -46,7 +46,7 @@ def examined(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any
         os.kill(killed.all_processes["raylet"][0].process.pid, signal.SIGKILL)
         stopped = silent.all_processes["raylet"][0].process.pid
         os.kill(stopped, signal.SIGSTOP)
-        command = [sys.executable, str(ROOT / "jobs" / "doctor.py"), "--json", "--timeout", "120"]
+        command = [sys.executable, str(ROOT / "jobs" / "doctor.py"), "--json", "-", "--timeout", "120"]
         command += [f"run.storage={folder}/storage", f"data.shards={folder}/shards/*.tar"]
         started = time.monotonic()
         done = subprocess.run(

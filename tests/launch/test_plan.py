@@ -16,7 +16,6 @@ from sclip.launch.capacity import Capacity, encoder_bounds, sized
 from sclip.launch.node_types import NodeType
 from sclip.launch.plan import Plan, make, prices, rates, show
 from sclip.launch.plan.prices import Price, Prices
-from support.paths import ROOT
 
 HEAD = NodeType("head", 0, 0, 1, 1)
 CPU = NodeType("cpu", 16, 0, 1, 4)
@@ -27,8 +26,7 @@ GPU = NodeType("gpu", 32, 4, 0, 2, "A100")
 
 
 def config(storage: Path, *overrides: str, name: str = "paper") -> Config:
-    given = [f"run.storage={storage}", "--config", name, *overrides]
-    return load(given, folder=ROOT / "jobs" / "configs", default="scenes", description="")
+    return load([f"run.storage={storage}", *overrides], name)
 
 
 def planned(

@@ -9,10 +9,10 @@ import pytest
 from sclip.launch import cluster
 from sclip.launch.capacity import Capacity
 from sclip.launch.node_types import NodeType
-from support.jobs_here import job_here
+from support.commands import command
 from support.tars import pair, tar_bytes
 
-job = job_here("pretrain")
+job = command("pretrain")
 NODES = (NodeType("head", 0, 0, 1, 1), NodeType("cpu", 16, 0, 0, 4), NodeType("gpu", 32, 4, 0, 2, "A100"))
 
 

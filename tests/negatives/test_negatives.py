@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sclip.negatives import Negative, candidates, draw, natural
-from sclip.negatives.__main__ import main
 from sclip.negatives.exchange import Exchange
 from sclip.scenegraph import Parser, SceneGraph
 from sclip.scenegraph.lexicon import noun_lemma
+from support.commands import command
 
 # caption -> a negative that must be among its candidates
 MADE = [
@@ -274,7 +274,7 @@ def test_long_caption_is_taken(parser: Parser) -> None:
 def test_command_writes_the_best_candidates_of_each_caption(tmp_path: Path) -> None:
     source, out = tmp_path / "captions.txt", tmp_path / "negatives.jsonl"
     source.write_text("a red circle above a blue square\na dog\n")
-    assert main([str(source), "--max-candidates", "1", "--out", str(out)]) == 0
+    assert command("negatives")(source, "--max-candidates", "1", "--out", out) == 0
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [len(row["negatives"]) for row in rows] == [1, 0]
     negative = rows[0]["negatives"][0]

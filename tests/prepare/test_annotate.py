@@ -27,7 +27,7 @@ from sclip.prepare.annotate import Annotated, annotate, stamp
 from sclip.prepare.writing import PackError
 from sclip.scenegraph import Parser
 from support.annotated_shards import annotate_here, jpeg, write_plain
-from support.jobs_here import job_here
+from support.commands import command
 from support.paths import ROOT
 from support.processes import environment
 from support.ray_head import Head
@@ -35,7 +35,7 @@ from support.ray_head import Head
 
 @pytest.fixture(scope="module")
 def job() -> Callable[..., int]:
-    return job_here("annotate")
+    return command("annotate")
 
 
 def members(shard: Path) -> dict[str, bytes]:
@@ -141,10 +141,10 @@ def test_bad_usage_is_status_2_and_one_line(
     out = tmp_path / "out"
     cases: list[tuple[list[object], str]] = [
         ([plain / "none.tar", out], "no such shard"),
-        ([plain / "*.tar"], "required: OUT"),
+        ([plain / "*.tar"], "Missing argument 'SHARDS'"),
         ([plain / "*.tar", "s3://bucket/out"], "a folder that every node reaches, not a URI"),
         ([plain / "*.tar", out, "--actor-cpus", "0"], "a number above 0"),
-        ([plain / "*.tar", out, "--actors", "0"], "a whole number above 0"),
+        ([plain / "*.tar", out, "--actors", "-1"], "greater than or equal to 0"),
         ([plain / "*.tar", tmp_path / "same" / "*.tar", out], "both are 000000.tar"),
         ([plain / "*.tar", plain], "holds the source"),
         ([plain / "*.tar", plain, "--overwrite"], "holds the source"),

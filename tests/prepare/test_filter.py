@@ -42,7 +42,6 @@ from support.annotated_shards import (
     tables,
     write_plain,
 )
-from support.paths import ROOT
 from support.ray_head import Head
 from support.stream_blocks import BLANK, Row, block
 
@@ -234,7 +233,7 @@ def test_a_run_with_a_filter_counts_what_it_left_out_and_closes_every_shard(
     def run(shards: Sequence[str], least: dict[str, int]) -> pretrain.Summary:
         given = [f"data.{name}={value}" for name, value in least.items()]
         given += [f"run.storage={tmp_path}", f"data.shards={list(shards)}", "run.name=run", *TINY]
-        config = load(given, folder=ROOT / "jobs" / "configs", default="scenes", description="")
+        config = load(given)
         return pretrain.pretrain(config, Console(file=said))
 
     try:

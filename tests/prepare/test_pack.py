@@ -13,7 +13,7 @@ from PIL import Image
 from sclip.data.shards import Rejected, Sample, count_samples, expand, read_shard
 from sclip.prepare.pack import PackError, RawSample, write_shards
 from sclip.prepare.sources import read_source
-from support.jobs_here import job_here
+from support.commands import command
 from support.paths import ROOT
 
 
@@ -37,7 +37,7 @@ def visible(out: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def job() -> Callable[..., int]:
-    return job_here("pack")
+    return command("pack")
 
 
 @pytest.fixture
@@ -226,7 +226,7 @@ def test_the_job_packs_what_it_can_and_says_what_it_left_out(
 ) -> None:
     table = images / "pairs.csv"
     table.write_text("image,caption\na.jpg,a dog\nnone.jpg,gone\n,no image\nb.jpg,\nb.jpg,a cat\n")
-    assert job(table, tmp_path / "out", "--workers", "1") == 0
+    assert job(table, tmp_path / "out", "--processes", "1") == 0
     said = capsys.readouterr()
     assert "2 samples in 1 shards" in said.out
     assert "1 skipped: image file is missing" in said.err
@@ -237,12 +237,12 @@ def test_the_job_packs_what_it_can_and_says_what_it_left_out(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["pairs.csv"], "required: OUT"),
-        (["pairs.csv", "out", "--workers", "0"], "a whole number above 0"),
-        (["pairs.csv", "out", "--worker", "1"], "unrecognized arguments"),
+        (["pairs.csv"], "Missing argument 'OUT'"),
+        (["pairs.csv", "out", "--processes", "0"], "greater than or equal to 1"),
+        (["pairs.csv", "out", "--worker", "1"], "No such option: --worker"),
         (["nowhere.csv", "out"], "nowhere.csv: No such file"),
-        (["pairs.csv", "out", "--workers", "1"], "no sample to pack; 1 skipped: image file is missing"),
-        (["pairs.csv", "full", "--workers", "1"], "holds index.json already"),
+        (["pairs.csv", "out", "--processes", "1"], "no sample to pack; 1 skipped: image file is missing"),
+        (["pairs.csv", "full", "--processes", "1"], "holds index.json already"),
     ],
 )
 def test_the_job_ends_with_status_2_and_one_line_on_bad_usage(

@@ -20,7 +20,7 @@ from sclip.report import CorpusStatistics
 from sclip.scenegraph import Parser
 from sclip.train.run_folder import RunFolder
 from support.annotated_shards import annotate_here, write_plain
-from support.jobs_here import job_here
+from support.commands import command
 from support.ray_head import Head
 
 
@@ -131,7 +131,7 @@ def test_the_job_reports_a_corpus(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", head.address)
-    out, job = tmp_path / "report", job_here("corpus")
+    out, job = tmp_path / "report", command("corpus")
     try:
         given = [f"{Path(plain[0]).parent}/*.tar", "--out", out, "--actors", "2", "--actor-cpus", "0.4"]
         assert job(*given) == 0

@@ -15,7 +15,7 @@ from sclip.data.stream import StreamPlan
 from sclip.prepare.annotate import stamp
 from sclip.scenegraph import Parser
 from support.annotated_shards import LEAST, annotate_here, plan, rows, seen, write_plain
-from support.jobs_here import job_here
+from support.commands import command
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def filtered(plain: list[str], tmp_path_factory: pytest.TempPathFactory, parser:
 
 @pytest.fixture(scope="module")
 def subset_job() -> Callable[..., int]:
-    return job_here("subset")
+    return command("subset")
 
 
 OPTIONS = ("--min-objects", "2", "--min-attributes", "1", "--min-relations", "1")

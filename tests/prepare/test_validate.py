@@ -19,8 +19,8 @@ from sclip.prepare.validate import Findings, Validator, kind, reachable
 from sclip.report.page import render
 from sclip.scenegraph import Parser
 from support.annotated_shards import annotate_here, write_plain
+from support.commands import command
 from support.defective_shards import SIDE, Planted, write
-from support.jobs_here import job_here
 from support.ray_head import Head
 
 pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -149,7 +149,7 @@ def test_the_job_reports_every_defect_and_tells_by_its_status(
     monkeypatch.setenv("RAY_ADDRESS", head.address)
 
     def job(*arguments: object) -> int:
-        return job_here("validate")(*arguments, "--actors=2", "--actor-cpus=0.4", "--size=32")
+        return command("validate")(*arguments, "--actors=2", "--actor-cpus=0.4", "--image-size=32")
 
     out = tmp_path / "report"
     try:

@@ -132,7 +132,7 @@ def test_a_champion_that_was_not_measured_alike_fails_the_gate_with_the_remedy(
     judged = check(f"{RELATION} >= champion", evaluation({RELATION: 0.9}), champion)
     assert not judged.holds
     assert re.search(message, judged.reason)
-    assert "jobs/evaluate.py models:/NAME@champion" in judged.reason
+    assert "sclip evaluate models:/NAME@champion" in judged.reason
     assert check(f"{RELATION} >= 0.5", evaluation({RELATION: 0.9}), champion).holds
 
 

@@ -21,7 +21,7 @@ from sclip.registry import (
     roll_back,
     versions,
 )
-from support.jobs_here import job_here
+from support.commands import command
 from support.processes import free_port
 from support.registered import RECALL, RELATION, Registry, evaluation
 
@@ -30,7 +30,7 @@ GOOD = {RELATION: 0.70, RECALL: 0.43}
 BETTER = {RELATION: 0.80, RECALL: 0.425}
 WORSE = {RELATION: 0.75, RECALL: 0.30}
 
-promote = job_here("promote")
+promote = command("promote")
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +71,8 @@ class Model:
         return self.aliases().get("champion")
 
     def promote(self, name: str, *arguments: object) -> int:
-        """Run jobs/promote.py; return its status."""
-        return promote(name.format(name=self.name), "--uri", self.uri, *arguments)
+        """Run `sclip promote`; return its status."""
+        return promote(name.format(name=self.name), "--tracking-uri", self.uri, *arguments)
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_a_champion_of_other_cases_is_measured_again_and_then_compared(model: Mo
     model.add(GOOD, *GATES)
     model.add(BETTER, *GATES, cases=8)
     assert model.champion == "1"
-    assert "jobs/promote.py NAME@champion --evaluation FILE" in model.tags("2")["sclip.gate.1"]
+    assert "sclip promote NAME@champion --evaluation FILE" in model.tags("2")["sclip.gate.1"]
     evaluation({RELATION: 0.6, RECALL: 0.4}, cases=8).write(tmp_path / "evaluation.json")
     assert model.promote("{name}@champion", "--evaluation", tmp_path / "evaluation.json") == 0
     assert model.tags("1")[RELATION] == "0.6"
@@ -289,10 +289,10 @@ def test_bad_input_ends_with_one_line_and_status_2(
 def test_a_store_that_is_not_there_is_told_and_not_made(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert promote("structure-clip", "--uri", f"sqlite:///{tmp_path}/mlflow.db") == 2
+    assert promote("structure-clip", "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db") == 2
     assert "no MLflow store" in capsys.readouterr().err
     assert not (tmp_path / "mlflow.db").exists()
-    assert promote("structure-clip", "--uri", f"http://user:secret@127.0.0.1:{free_port()}") == 2
+    assert promote("structure-clip", "--tracking-uri", f"http://user:secret@127.0.0.1:{free_port()}") == 2
     refused = capsys.readouterr().err
     assert "Connection refused" in refused
     assert "secret" not in refused

@@ -9,14 +9,12 @@ from pathlib import Path
 import pytest
 
 from sclip.config import ConfigError
-from sclip.config.loader import load
+from sclip.config.loader import CONFIGS, load
 from sclip.run import ablation, sweep
-from support.jobs_here import job_here
-from support.paths import ROOT
+from support.commands import command
 from support.swept import made_up
 
-job = job_here("ablation")
-CONFIGS = ROOT / "jobs" / "configs"
+job = command("ablation")
 SMALL = """\
 config: scenes
 seeds: [0, 1]
@@ -47,7 +45,7 @@ def test_the_table_has_the_scores_of_the_runs_beside_the_published_ones(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(sweep, "_trial", made_up())
-    assert job(small, f"run.storage={tmp_path}", "loss.hinge_margin=0.3", "--seeds", "3") == 1
+    assert job(small, f"run.storage={tmp_path}", "loss.hinge_margin=0.3", "--seed", "3") == 1
     said, folder = capsys.readouterr().out, tmp_path / "sweeps" / "ablation-small"
     lines = [
         line.split("|")[1:-1] for line in (folder / "ablation.md").read_text().splitlines() if "|" in line
@@ -89,22 +87,19 @@ def test_a_cell_of_several_seeds_shows_their_mean_and_deviation(small: Path) -> 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "ablation").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_ablation_can_be_run(path: Path) -> None:
     asked = ablation.read(path)
-    config = load(ablation.arguments(asked, []), folder=CONFIGS, default="", description="")
-    swept = ablation.sweep_of(asked, "x", config)
+    swept = ablation.sweep_of(asked, "x", ablation.shared_config(asked))
     assert len(swept.space[sweep.POINT]["grid_search"]) == len(asked.rows) * len(asked.seeds)
     assert {score for row in asked.rows.values() for score in row.published} <= set(asked.scores)
 
 
 def test_what_a_file_sets_for_all_rows_gives_way_to_the_command_line(small: Path) -> None:
     small.write_text(small.read_text() + "set: {train.num_workers: 1, train.epochs: 7}\n")
-    shared = ablation.arguments(ablation.read(small), ["train.epochs=2"])
-    config = load(shared, folder=CONFIGS, default="", description="")
+    config = ablation.shared_config(ablation.read(small), ["train.epochs=2"])
     assert (config.train.num_workers, config.train.epochs) == (1, 2)
 
 
 def test_a_seed_is_run_through_before_the_next(small: Path) -> None:
-    config = load(["--config", "scenes"], folder=CONFIGS, default="", description="")
-    points = ablation.sweep_of(ablation.read(small), "x", config).space[sweep.POINT]["grid_search"]
+    points = ablation.sweep_of(ablation.read(small), "x", load()).space[sweep.POINT]["grid_search"]
     assert [point["name"] for point in points[:4]] == [
         "low-seed-0",
         "high-seed-0",
@@ -121,7 +116,7 @@ def replaced(old: str, new: str) -> Callable[[str], str]:
 @pytest.mark.parametrize(
     ("change", "arguments", "found"),
     [
-        (replaced("", ""), ["--rows", "lwo"], "row 'lwo': there is none; the rows are low, high, broken"),
+        (replaced("", ""), ["--row", "lwo"], "row 'lwo': there is none; the rows are low, high, broken"),
         (replaced("weight: 0.1", "wait: 0.1"), [], "row 'low': config: model.kee.wait: no such key"),
         (replaced("weight: 0.1", "weight: -1"), [], "row 'low': "),
         (replaced("label: lambda low, ", ""), [], "not an ablation: "),

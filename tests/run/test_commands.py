@@ -1,8 +1,9 @@
-"""The commands for people take any file, draw what they are asked to, and tell what they could not read."""
+"""The command line: its help, and the commands for people, which take any file, draw it and tell what they skipped."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -11,11 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from sclip.negatives.__main__ import main as negatives
 from sclip.report import sinks
-from sclip.scenegraph.__main__ import main as scenegraph
 from sclip.scenegraph.parser import MAX_CHARACTERS
+from support.commands import command
 from support.paths import ROOT
+
+graph, negatives = command("graph"), command("negatives")
+SCLIP = [sys.executable, "-m", "sclip.cli"]
+JOBS = [path for path in (ROOT / "jobs").glob("*.py") if path.stem != "checkout"]
+IMPORTED = os.environ | {"PYTHONPATH": str(ROOT)}
 
 LINES = [
     b"a small red circle to the left of a blue square",
@@ -38,12 +43,12 @@ def captions(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("main", [scenegraph, negatives])
+@pytest.mark.parametrize("main", [graph, negatives])
 def test_any_line_is_answered_and_what_was_not_read_is_told(
     main, captions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, page = tmp_path / "out.jsonl", tmp_path / "page.html"
-    assert main([str(captions), "--out", str(out), "--html", str(page), "--show"]) == 0
+    assert main(captions, "--out", out, "--html", page, "--show") == 0
     told = capsys.readouterr()
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["caption"] for row in rows] == [line.decode(errors="replace") for line in LINES]
@@ -56,18 +61,18 @@ def test_any_line_is_answered_and_what_was_not_read_is_told(
     assert "alert(1)" in page.read_text()
 
 
-@pytest.mark.parametrize("main", [scenegraph, negatives])
+@pytest.mark.parametrize("main", [graph, negatives])
 def test_nothing_is_told_where_everything_was_read(
     main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = tmp_path / "captions.txt"
     source.write_text("a man rides a horse\n")
-    assert main([str(source), "--out", str(tmp_path / "out")]) == 0
+    assert main(source, "--out", tmp_path / "out") == 0
     assert capsys.readouterr() == ("", "")
 
 
 def test_show_draws_instead_of_the_json(captions: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert scenegraph([str(captions), "--show"]) == 0
+    assert graph(captions, "--show") == 0
     shown = capsys.readouterr().out
     assert "└─ at the left of ─▶ square" in shown
     assert '"caption"' not in shown
@@ -77,7 +82,7 @@ def test_show_draws_instead_of_the_json(captions: Path, capsys: pytest.CaptureFi
 def test_show_of_negatives_draws_as_many_as_are_kept(
     captions: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert negatives([str(captions), "--show", "--max-candidates", "1"]) == 0
+    assert negatives(captions, "--show", "--max-candidates", "1") == 0
     shown = capsys.readouterr().out
     first = shown.split("\n\n")[0].splitlines()
     assert first[:4] == [
@@ -99,7 +104,7 @@ def test_page_of_a_long_file_holds_the_same_sample_every_time_and_says_so(
     source, pages = tmp_path / "captions.txt", [tmp_path / "one.html", tmp_path / "two.html"]
     source.write_text("".join(f"a dog on {number} mats\n" for number in range(2, 42)))
     for page in pages:
-        assert scenegraph([str(source), "--html", str(page)]) == 0
+        assert graph(source, "--html", page) == 0
         assert capsys.readouterr() == ("", f"{page}: 5 of 40 captions, drawn at random\n")
     html = pages[0].read_text()
     assert html == pages[1].read_text()
@@ -114,46 +119,69 @@ def test_page_that_cannot_be_written_is_told_before_anything_is_parsed(
     captions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert (
-        scenegraph([str(captions), "--html", str(tmp_path / "absent" / "page.html"), "--out", str(out)]) == 2
-    )
+    assert graph(captions, "--html", tmp_path / "absent" / "page.html", "--out", out) == 2
     assert "page.html" in capsys.readouterr().err
     assert not out.exists()
 
 
-@pytest.mark.parametrize("flags", [[], ["--show"]])
-def test_a_reader_that_has_seen_enough_ends_the_command_quietly(tmp_path: Path, flags: list[str]) -> None:
-    source = tmp_path / "captions.txt"
-    source.write_text("a man rides a horse on a beach\n" * 3000)
-    command = [sys.executable, "-m", "sclip.scenegraph", str(source), *flags]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+@pytest.mark.parametrize(
+    "arguments", [["graph", "FILE"], ["graph", "FILE", "--show"], ["pretrain", "--help"]]
+)
+def test_a_reader_that_has_seen_enough_ends_the_command_quietly(tmp_path: Path, arguments: list[str]) -> None:
+    (tmp_path / "FILE").write_text("a man rides a horse on a beach\n" * 3000)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([*SCLIP, *arguments], **pipes, cwd=tmp_path, env=IMPORTED) as process:
         assert process.stdout
         assert process.stdout.readline()
         process.stdout.close()
         assert process.stderr
-        assert b"Traceback" not in process.stderr.read()
+        assert process.stderr.read() == b""
 
 
 def test_drawing_goes_on_where_the_terminal_lacks_a_sign(tmp_path: Path) -> None:
     source = tmp_path / "captions.txt"
     source.write_text("a dog on a mat 🐶\n")
     done = subprocess.run(
-        [sys.executable, "-m", "sclip.scenegraph", str(source), "--show"],
-        env={"PYTHONIOENCODING": "ascii", "PATH": ""}, capture_output=True,
+        [*SCLIP, "graph", source, "--show"],
+        env=IMPORTED | {"PYTHONIOENCODING": "ascii", "PATH": ""}, capture_output=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert b"?? on ?? mat" in done.stdout
 
 
-@pytest.mark.parametrize("job", sorted(path.name for path in (ROOT / "jobs").glob("*.py")))
+@pytest.mark.parametrize("job", sorted(path.name for path in JOBS))
 def test_a_job_finds_the_modules_of_python_whatever_other_jobs_are_called(job: str, tmp_path: Path) -> None:
     folder = tmp_path / "jobs"
-    folder.mkdir()
-    shutil.copy(ROOT / "jobs" / job, folder)
+    shutil.copytree(ROOT / "jobs", folder)
     for module in ("argparse", "dataclasses", "inspect", "json"):
+        (folder / f"{module}.py").touch()
         if f"{module}.py" != job:
             (folder / f"{module}.py").write_text(f"raise ImportError('jobs/{module}.py')")
     (tmp_path / "sclip").symlink_to(ROOT / "sclip")
     done = subprocess.run([sys.executable, str(folder / job), "--help"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "usage: " in done.stdout
+    assert f"Usage: sclip {Path(job).stem} " in done.stdout
+
+
+def test_help_names_every_option_keeps_the_lines_of_examples_and_imports_no_library_of_the_training() -> None:
+    program = (
+        "import sys\n"
+        "for name in ('torch', 'ray', 'mlflow', 'spacy', 'open_clip'):\n"
+        "    sys.modules[name] = None  # an import of it fails\n"
+        "from sclip.cli import main\n"
+        "from sclip.cli.command import app\n"
+        "for command in app.registered_commands:\n"
+        "    try:\n"
+        "        main([command.name, '--help'])\n"
+        "    except SystemExit as ended:\n"
+        "        assert not ended.code\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=IMPORTED)
+    assert done.returncode == 0, done.stderr
+    pages = re.split(r"^ *Usage: (?=sclip)", done.stdout, flags=re.MULTILINE)[1:]
+    assert {page.split()[1] for page in pages} > {path.stem for path in JOBS}
+    for page in pages:
+        usage, rest = re.split(r"\n *\n", page, maxsplit=1)
+        listed = set(re.findall(r"^│ [* ]*(--[\w-]+)", rest, flags=re.MULTILINE))
+        assert listed == set(re.findall(r"--[\w-]+", usage)), page
+    assert "  sclip pretrain --config paper train.num_workers=8\n" in done.stdout

@@ -28,7 +28,7 @@ from sclip.run.inspection import InspectionError, Run, inspect_sample, of_run
 from sclip.scenegraph import Parser
 from sclip.train.run_folder import RunFolder
 from support.annotated_shards import LEAST, RICH, annotate_here, jpeg, write_plain
-from support.jobs_here import job_here
+from support.commands import command
 from support.storage_server import Storage, serving
 
 EPOCHS = 3
@@ -301,7 +301,7 @@ def test_the_page_is_whole_and_asks_for_nothing(key: str, broken: str, tmp_path:
 
 @pytest.fixture(scope="module")
 def job() -> Callable[..., int]:
-    return job_here("inspect")
+    return command("inspect")
 
 
 def test_the_job_shows_a_sample_of_a_run_and_writes_its_page(
@@ -309,7 +309,7 @@ def test_the_job_shows_a_sample_of_a_run_and_writes_its_page(
 ) -> None:
     begun(tmp_path, config(shards=tuple(annotated)), annotated)
     page = tmp_path / "page.html"
-    assert job(annotated[0], "s0001", 2, "--run", "mine", "--storage", tmp_path, "--out", page) == 0
+    assert job(annotated[0], "s0001", 2, "--run", "mine", "--storage", tmp_path, "--html", page) == 0
     shown = capsys.readouterr().out
     assert "drawn by  run mine, seed 0" in shown
     assert "epoch     2, from 0" in shown
@@ -338,7 +338,7 @@ def test_what_the_job_cannot_do_is_status_2_and_one_line(
         ((plain[0], "s0000", 99), "epoch 99"),
         ((tmp_path / "absent.tar", "s0000", 0), "no such shard"),
         ((plain[0], "s0000", 0, "--run", "absent", "--storage", tmp_path), "--run absent"),
-        ((plain[0], "s0000", 0, "--out", tmp_path / "absent" / "page.html"), "page.html"),
+        ((plain[0], "s0000", 0, "--html", tmp_path / "absent" / "page.html"), "page.html"),
     ):
         assert job(*arguments) == 2
         (line,) = capsys.readouterr().err.splitlines()

@@ -30,7 +30,7 @@ from sclip.config import ScenesConfig
 from sclip.data.shards import expand
 from sclip.launch.exporter import COUNTERS, GAUGES
 from sclip.prepare import scenes
-from support.jobs_here import job_here
+from support.commands import command
 from support.paths import ROOT
 from support.processes import environment, free_port
 from support.runs import TINY
@@ -225,9 +225,9 @@ def test_nothing_that_it_leaves_is_a_pickle(seen: Seen) -> None:
 def test_the_audit_of_such_a_run_is_given_the_shards_with_their_credentials(
     seen: Seen, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert job_here("audit")(seen.folder) == 2
+    assert command("audit")(seen.folder) == 2
     assert "--shards" in capsys.readouterr().err
-    assert job_here("audit")(seen.folder, "--shards", seen.shards) == 0
+    assert command("audit")(seen.folder, "--shards", seen.shards) == 0
 
 
 def test_an_error_is_a_record_too(tmp_path: Path) -> None:

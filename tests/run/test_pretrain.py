@@ -26,7 +26,7 @@ from sclip.launch.trainer import TrainingFailed
 from sclip.run.summary import Summary
 from sclip.tracking import history
 from sclip.train.run_folder import RunFolder
-from support.jobs_here import job_here
+from support.commands import command
 from support.paths import ROOT, SHARED
 from support.processes import environment
 from support.ray_head import Head
@@ -287,7 +287,7 @@ def test_submitted_again_it_goes_on_there_and_trains_every_sample_once(
 ) -> None:
     assert submitted.stopped.latest
     assert f"training with 2 workers at step {submitted.stopped.latest[1]} " in submitted.said
-    assert job_here("audit")(submitted.folder.path) == 0
+    assert command("audit")(submitted.folder.path) == 0
     assert " missed=0 repeated=0 " in capsys.readouterr().out
 
 
@@ -312,12 +312,12 @@ def test_bad_samples_and_a_shard_that_is_no_tar_are_set_aside_and_named(submitte
 
 def test_without_its_server_a_run_goes_on_offline_when_told_so(submitted: Submitted) -> None:
     run = submitted.folder
-    assert f"not registered yet: python jobs/sync.py {run.path}" in submitted.said
+    assert f"not registered yet: sclip sync {run.path}" in submitted.said
     steps = [step for step, _ in history(run.path)["train/loss"]]
     assert steps == list(range(1, (run.complete or {})["step"] + 1))
     before = run.result or {}
     local = f"sqlite:///{run.path}/mlflow.db"
-    assert job_here("sync")(run.path, "--uri", local) == 0
+    assert command("sync")(run.path, "--tracking-uri", local) == 0
     assert list(recorded_curve(local, "submitted")) == steps
     version = MlflowClient(local).get_model_version_by_alias("structure-clip", "candidate")
     assert run.result == before | {"version": str(version.version), "decision": []}
@@ -344,7 +344,7 @@ def test_photographs_packed_from_coco_train_for_two_epochs_each_seen_in_both(
     images = 0
     for split in ("train", "val"):
         source, out = coco / f"captions_{split}.json", tmp_path / split
-        assert job_here("pack")(source, out, "--images", coco / "images", "--samples-per-shard", "40") == 0
+        assert command("pack")(source, out, "--images", coco / "images", "--samples-per-shard", "40") == 0
         images += json.loads((out / "index.json").read_text())["samples"]
     summary = start(
         "run.name=coco", f"data.shards=['{tmp_path}/train/*.tar','{tmp_path}/val/*.tar']",

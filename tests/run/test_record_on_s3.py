@@ -20,7 +20,7 @@ from sclip.run.sweep import _storage
 from sclip.storage.paths import StoragePath, address, sizes, storage_path
 from sclip.tracking import Tracker, history, open_run, store_uri
 from sclip.tracking.journal import JOURNAL
-from support.jobs_here import job_here
+from support.commands import command
 from support.object_store import ObjectStore, object_store
 from support.runs import recorded_curve
 from support.storage_server import isolate
@@ -128,11 +128,13 @@ def test_what_was_told_while_mlflow_was_away_is_sent_from_another_machine(
     for written in (tracker.folder / "report.html", run / "report.html"):
         written.write_text("page")
     tracker.log_artifact(tracker.folder / "report.html", "evaluation")
-    assert f"kept in {run / JOURNAL}: python jobs/sync.py {run}" in tracker.finish()
+    assert f"kept in {run / JOURNAL}: sclip sync {run}" in tracker.finish()
     (tracker.folder / "report.html").unlink()
     machine("second")
     database = f"sqlite:///{tmp_path}/store.db"
-    assert job_here("sync")("far", "--storage", storage, "--uri", database) == 0, capsys.readouterr().err
+    assert command("sync")("far", "--storage", storage, "--tracking-uri", database) == 0, (
+        capsys.readouterr().err
+    )
     assert recorded_curve(database, "far", "loss") == {1: 1.0, 2: 0.5, 3: pytest.approx(1 / 3)}
     (page,) = tmp_path.glob("second/sclip/mlartifacts/**/report.html")
     assert page.read_text() == "page"

@@ -13,10 +13,10 @@ from rich.console import Console
 
 from sclip.run import search_space, sweep
 from sclip.train.run_folder import RunFolder
-from support.jobs_here import job_here
+from support.commands import command
 from support.runs import TINY, config, recorded, recorded_curve
 
-job = job_here("sweep")
+job = command("sweep")
 KEE = "model.kee.weight"
 
 
@@ -27,8 +27,8 @@ KEE = "model.kee.weight"
     ("arguments", "found"),
     [
         ([], "nothing to search"),
-        (["--grid", f"{KEE}=0.1", "--samples", "0"], "nothing to search"),
-        (["--grid", f"{KEE}=0.1", "--at-once", "-1"], "nothing to search"),
+        (["--grid", f"{KEE}=0.1", "--samples", "0"], "'--samples'"),
+        (["--grid", f"{KEE}=0.1", "--at-once", "-1"], "'--at-once'"),
         (["--grid", KEE], "write each key once, as KEY=..."),
         (["--grid", f"{KEE}=0.1", "--random", f"{KEE}=uniform(0,1)"], "write each key once"),
         (["--grid", f"{KEE}="], "write its values as V1,V2"),

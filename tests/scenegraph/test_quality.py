@@ -16,10 +16,9 @@ import pytest
 
 from sclip.benchmark.artefacts import text_only_auc
 from sclip.negatives import draw, natural
-from sclip.negatives.__main__ import main as negatives
 from sclip.scenegraph import Parser
-from sclip.scenegraph.__main__ import main as scenegraph
 from sclip.seeding import digest64
+from support.commands import command
 from support.paths import SHARED
 
 DATA, BENCH = SHARED / "data", SHARED / "bench"
@@ -46,7 +45,7 @@ def test_graphs_agree_with_those_that_people_wrote(tmp_path: Path) -> None:
     with truth.open(newline="") as file:
         captions = [row["caption"] for row in csv.DictReader(file)]
     out = tmp_path / "graphs.jsonl"
-    assert scenegraph([_lines(tmp_path / "captions.txt", captions), "--out", str(out)]) == 0
+    assert command("graph")(_lines(tmp_path / "captions.txt", captions), "--out", out) == 0
     score = _score("score_scenegraph.py", truth, out)
     assert score["micro_f1"] >= 0.80
     assert score["relations"] >= 0.58
@@ -61,7 +60,7 @@ def test_negatives_hold_the_swaps_that_people_made(kind: str, tmp_path: Path) ->
     captions = [case["caption"] for case in json.loads(truth.read_text()).values()]
     out = tmp_path / "negatives.jsonl"
     source = _lines(tmp_path / "captions.txt", captions)
-    assert negatives([source, "--max-candidates", "12", "--out", str(out)]) == 0
+    assert command("negatives")(source, "--max-candidates", "12", "--out", out) == 0
     score = _score("score_negatives.py", truth, out)
     assert score["recall"] >= 0.60
     assert score["unchanged"] == 0

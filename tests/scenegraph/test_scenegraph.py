@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sclip.scenegraph import Parser, ParserError, SceneGraph, parser_version
-from sclip.scenegraph.__main__ import main
+from support.commands import command
 from support.paths import ROOT
 
 # caption -> (relations, attributes as "object: attribute"), as FACTUAL's annotators write them
@@ -175,7 +175,7 @@ def test_spans_of_any_text_lie_inside_it(parser: Parser, text: str) -> None:
 def test_command_writes_one_graph_a_line_in_order(tmp_path: Path) -> None:
     source, out = tmp_path / "captions.txt", tmp_path / "graphs.jsonl"
     source.write_bytes(b"a dog on a mat\r\n\n\xff\xfe a cat\nlast line without end")
-    assert main([str(source), "--out", str(out)]) == 0
+    assert command("graph")(source, "--out", out) == 0
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["caption"] for row in rows] == ["a dog on a mat", "", "�� a cat", "last line without end"]
     assert rows[0]["relations"][0] | {"subject": 0, "predicate": "on", "object": 1} == rows[0]["relations"][0]
@@ -186,16 +186,16 @@ def test_command_reads_standard_input(
     monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a red ball\n")))
-    assert main(["-"]) == 0
+    assert command("graph")("-") == 0
     assert json.loads(capsysbinary.readouterr().out)["attributes"][0]["attribute"] == "red"
 
 
 def test_command_names_what_it_cannot_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(tmp_path / "absent.txt")]) == 2
+    assert command("graph")(tmp_path / "absent.txt") == 2
     assert "absent.txt" in capsys.readouterr().err
     source = tmp_path / "captions.txt"
     source.write_text("a dog\n")
-    assert main([str(source), "--spacy-model", "no_such_pipeline"]) == 2
+    assert command("graph")(source, "--spacy-model", "no_such_pipeline") == 2
     assert "pip install" in capsys.readouterr().err
 
 

@@ -57,7 +57,7 @@ def write_plain(folder: Path, samples: int = 12, per_shard: int = 5, captions: i
 
 
 def annotate_here(sources: Sequence[str], out: Path, parser: Parser, caption_field: str = "") -> list[str]:
-    """Do what jobs/annotate.py does, without a cluster; return the annotated shards."""
+    """Do what `sclip annotate` does, without a cluster; return the annotated shards."""
     folder = AnnotatedFolder(out, stamp(parser), caption_field)
     names = shard_names(sources)
     todo = folder.claim(names, overwrite=False)

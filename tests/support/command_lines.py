@@ -7,7 +7,6 @@ of the others the options that we use stand below, from their manuals. A command
 from __future__ import annotations
 
 import re
-import runpy
 import shlex
 import shutil
 import subprocess
@@ -17,8 +16,11 @@ from itertools import pairwise, takewhile
 
 import botocore.session
 import click
+import typer
 from botocore import xform_name
 
+from sclip.cli.command import app
+from sclip.config import ConfigError
 from sclip.config.loader import load
 from support.click_commands import parse_click
 from support.kustomized import require_kubectl
@@ -64,7 +66,9 @@ def understand(command: Sequence[str]) -> None:
         raise WrongCommand(f"{line}: no parser for {name}; add one to PARSERS")
     try:
         PARSERS[name](command)
-    except (click.ClickException, SystemExit, WrongCommand, AssertionError) as error:
+    except (
+        click.ClickException, typer.TyperException, ConfigError, SystemExit, WrongCommand, AssertionError,
+    ) as error:  # fmt: skip
         raise WrongCommand(f"{line}: {getattr(error, 'message', error)}") from error
 
 
@@ -77,12 +81,16 @@ def _ray(command: Sequence[str]) -> None:
 def _python(command: Sequence[str]) -> None:
     job = ROOT / command[1]
     assert job.is_file(), f"no {command[1]}"
-    if job.name == "pretrain.py":
-        _, overrides = runpy.run_path(str(job))["_arguments"](list(command[2:]))
-        load(overrides, folder=ROOT / "jobs" / "configs", default="scenes", description="")
-        return
-    for option in re.findall(r"--[\w-]+", " ".join(command[2:])):
-        assert f'"{option}"' in job.read_text(), f"{command[1]} has no {option}"
+    _sclip(["sclip", job.stem, *command[2:]])
+
+
+def _sclip(command: Sequence[str]) -> None:
+    program = typer.main.get_command(app)
+    context = program.make_context("sclip", list(command[1:]))
+    name, subcommand, rest = program.resolve_command(context, [*context._protected_args, *context.args])
+    given = subcommand.make_context(name, rest, parent=context).params
+    if "overrides" in given:
+        load(given["overrides"], given.get("config") or "scenes")
 
 
 def _script(command: Sequence[str]) -> None:
@@ -198,6 +206,7 @@ _MANUAL: dict[str, Sequence[str]] = {
 PARSERS: dict[str, Callable[[Sequence[str]], None]] = {
     "ray": _ray,
     "python": _python,
+    "sclip": _sclip,
     "pip": _pip,
     "sed": _sed,
     "aws": _aws,

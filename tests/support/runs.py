@@ -22,7 +22,6 @@ from sclip.run import pretrain
 from sclip.run.progress import Progress
 from sclip.run.summary import Summary
 from sclip.train import manifest
-from support.paths import ROOT
 from support.processes import free_port
 
 TINY = (
@@ -34,8 +33,7 @@ TINY = (
 
 
 def config(storage: Path, *overrides: str) -> Config:
-    given = [*TINY, f"run.storage={storage}", *overrides]
-    return load(given, folder=ROOT / "jobs" / "configs", default="scenes", description="")
+    return load([*TINY, f"run.storage={storage}", *overrides])
 
 
 def starter(storage: Path) -> Callable[..., Summary]:

@@ -14,12 +14,12 @@ from sclip.evaluate.result import EVALUATION_FILE
 from sclip.storage.masking import mask
 from sclip.tracking import RUN_NAME_TAG, Tracker, TrackingError, history, open_recorded, open_run
 from sclip.train.run_folder import RunFolder
-from support.jobs_here import job_here
+from support.commands import command
 from support.mlflow_server import MLflowServer, mlflow_server
 from support.processes import free_port
 from support.registered import RELATION, evaluation
 
-sync = job_here("sync")
+sync = command("sync")
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_a_run_that_ends_without_its_server_says_how_the_rest_is_sent(
     with monkeypatch.context() as patch:
         patch.setattr("sclip.tracking.tracker._FINISH_S", 2.0)
         left = tracker.finish()
-    assert f"python jobs/sync.py {tmp_path}/runs/unfinished" in left
+    assert f"sclip sync {tmp_path}/runs/unfinished" in left
     assert "Connection refused" in left
     assert "\n" not in left
     assert sync(tmp_path / "runs" / "unfinished") == 2
@@ -116,9 +116,9 @@ def test_a_run_that_was_offline_is_sent_whole_by_the_job_as_often_as_it_is_calle
     tracker.log_dataset("coco/train", "0" * 32, ["/data/*.tar"], {"samples": 7}, "training")
     tracker.log_artifact(tmp_path / "report.html")
     assert tracker.run_id == ""
-    assert "jobs/sync.py" in tracker.finish()
+    assert "sclip sync" in tracker.finish()
     for _ in range(2):
-        assert sync("offline", "--storage", tmp_path, "--uri", server.uri) == 0
+        assert sync("offline", "--storage", tmp_path, "--tracking-uri", server.uri) == 0
         assert curve(server.uri, "offline") == expected
     run = MlflowClient(server.uri).get_run(tracker.run_id)
     assert run.info.status == "FINISHED"
@@ -227,5 +227,5 @@ def test_what_cannot_be_sent_is_told_with_the_remedy(
     uri = f"http://user:secret@127.0.0.1:{free_port()}"
     tracker = open_run(config(uri, offline=True), "masked", str(tmp_path))
     tracker._sender.close()
-    with pytest.raises(TrackingError, match="--uri"):
+    with pytest.raises(TrackingError, match="--tracking-uri"):
         open_recorded(tmp_path / "runs" / "masked")

@@ -18,7 +18,6 @@ from rich.console import Console
 from sclip.config.loader import load
 from sclip.run import pretrain
 from sclip.run.progress import Progress
-from support.paths import ROOT
 from support.ray_head import Head
 
 pytestmark = pytest.mark.cluster
@@ -84,7 +83,7 @@ def test_neither_driver_nor_actors_nor_the_object_store_grow_from_the_second_epo
         "train.log_every=5", "data.actor_cpus=0.4", "data.actors_max=1", "data.block_samples=16", "checkpoint.every=50",
         "evaluate.retrieval_images=8",
     )  # fmt: skip
-    config = load(given, folder=ROOT / "jobs" / "configs", default="scenes", description="")
+    config = load(given)
     try:
         summary = pretrain.pretrain(config, Console(file=io.StringIO()))
     finally:

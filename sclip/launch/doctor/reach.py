@@ -154,7 +154,7 @@ def judge_shards(shards: int, answers: Mapping[ClusterNode, Answer]) -> list[Che
             f"{rates[node]:,.0f} samples/s, {size / 1e6 / max(seconds, 1e-9):,.0f} MB/s of {shards:,} shards"
         )
         if not samples:
-            remedy = "python jobs/validate.py says what is wrong with them"
+            remedy = "sclip validate says what is wrong with them"
             findings.append(
                 CheckFinding("shards", node.name, "fail", "no sample in the first shards", remedy)
             )

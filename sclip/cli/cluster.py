@@ -1,0 +1,117 @@
+"""Commands that ask what this cluster or this machine can do."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import json
+import os
+import sys
+from typing import Annotated, Literal
+
+from sclip.cli.command import (
+    ConfigName,
+    Json,
+    Overrides,
+    PrintConfig,
+    argument,
+    command,
+    errors,
+    option,
+    positive,
+    read_config,
+    write_json,
+)  # fmt: skip
+from sclip.config import ConfigError
+
+PANEL = "Cluster"
+
+_LIBRARIES = ("OMP", "MKL", "OPENBLAS", "BLIS")
+
+
+@command(PANEL)
+def doctor(
+    overrides: Overrides,
+    config: ConfigName = "scenes",
+    print_config: PrintConfig = False,
+    timeout: Annotated[
+        float, option("SECONDS", "longest that a node is waited for in one check", parser=positive)
+    ] = 30.0,
+    json_file: Json = "",
+) -> int:
+    """Say whether this cluster can train what a config asks for, and what to do where it cannot.
+
+    Looks from every node: versions, clock, memory, disk, open files, the storage, MLflow and the shards, and whether
+    all GPUs add up numbers together (nccl; gloo without any). Exit status: 0 all well or with warnings, 1 something
+    fails, 2 the cluster or the config cannot be used.
+
+      sclip doctor --config paper data.shards='s3://bucket/train/*.tar'
+      ray job submit --working-dir . -- python jobs/doctor.py --json -
+    """
+    resolved = read_config(overrides, config, print_config)
+    from rich.console import Console
+
+    from sclip.launch import cluster
+    from sclip.launch import doctor as examination
+
+    out = sys.stdout
+    # Ray tells of nodes that go on the standard output, wherever its logs go.
+    with errors(ConfigError), contextlib.redirect_stdout(sys.stderr):
+        with Console(stderr=True).status("connecting") as status:
+            cluster.connect()
+            findings = examination.examine(
+                resolved, timeout, lambda check: status.update(f"examining {check}")
+            )
+        if json_file:
+            write_json(examination.to_json(findings), json_file, out)
+        if json_file != "-":
+            examination.show(findings, Console(file=out))
+    return 1 if examination.worst(findings) == "fail" else 0
+
+
+@command(PANEL, ignore_unknown_options=True, allow_interspersed_args=False)
+def benchmark(
+    name: Annotated[
+        Literal["scenegraph", "artefacts", "step", "stream"],
+        argument("BENCHMARK", "scenegraph, artefacts, step or stream"),
+    ],
+    arguments: Annotated[
+        list[str],
+        argument("OPTION", "of the benchmark: --help lists them", default_factory=list, show_default=False),
+    ],
+) -> None:
+    """Measure a part of sclip beside its peers, on this machine and in one run; print the table.
+
+    Exit status: 0 the table is printed, 2 it cannot be measured.
+
+      sclip benchmark scenegraph   captions a second on one core: graphs, negatives
+      sclip benchmark artefacts    what a classifier without images tells false captions by
+      sclip benchmark step         a training step beside open_clip's, memory, checkpoints
+      sclip benchmark stream       the data stream beside webdataset and Ray Data
+      sclip benchmark stream --help
+    """
+    # Before any library is imported that reads them.
+    os.environ.update({f"{library}_NUM_THREADS": "1" for library in _LIBRARIES})
+    module = importlib.import_module(f"sclip.benchmark.{name}")
+    # A benchmark declares its own options: `step` also runs where only torch and open_clip are installed.
+    parser = argparse.ArgumentParser(prog=f"sclip benchmark {name}", allow_abbrev=False)
+    parser.add_argument(
+        "--json", metavar="FILE", help="write the figures of every round; - is standard output"
+    )
+    module.add_arguments(parser)
+    options = parser.parse_args(arguments)
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from sclip.benchmark.rounds import BenchmarkError
+
+    with errors(BenchmarkError, OSError):
+        stderr = Console(stderr=True)
+        with Progress(console=stderr, transient=True, disable=not sys.stderr.isatty()) as progress:
+            task = progress.add_task("rounds", total=None)
+            result = module.run(options, lambda _: progress.advance(task))
+        if options.json:
+            write_json(json.dumps(result.to_json(), indent=1), options.json)
+    if options.json != "-":
+        result.show(Console(highlight=False))

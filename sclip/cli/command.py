@@ -1,0 +1,227 @@
+"""What every command of `sclip` shares: its help, the errors that it prints, and the options that several of them have.
+
+A command is a function that parses, calls a room and prints. It returns its exit status (0 where it returns none); the
+errors that it names with `errors` become one line on standard error and a status.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+import typer
+from rich.markup import escape
+from typer.core import TyperCommand
+
+from sclip.config import ConfigError, RunConfig
+from sclip.storage.masking import mask
+
+if TYPE_CHECKING:
+    from sclip.config import Config
+
+app = typer.Typer(
+    help="Pretrain Structure-CLIP on Ray: WebDataset shards in, a registered model out. "
+    "`sclip COMMAND --help` says what a command takes.",
+    add_completion=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+PANELS = ("Train", "Shards", "Models", "Cluster", "Study")
+"""The groups of the help, in its order."""
+
+STORAGE = RunConfig().storage
+
+
+class Refused(Exception):
+    """A command ends with a line for the user and an exit status."""
+
+    def __init__(self, message: object, status: int = 2) -> None:
+        super().__init__(str(message))
+        self.status = status
+
+
+@contextmanager
+def errors(*kinds: type[BaseException], status: int = 2) -> Iterator[None]:
+    """End the command with the message of one of these errors and this status."""
+    try:
+        yield
+    except BrokenPipeError:  # no error of the command, but an OSError
+        raise
+    except kinds as error:
+        raise Refused(error, status) from error
+
+
+@contextmanager
+def printing() -> Iterator[None]:
+    """Let a reader that has seen enough (`| head`) end the output, and nothing else."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:  # Python would flush once more at its end, and complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+_UNBROKEN = {ord(" "): "\xa0", ord("-"): "\u2011"}
+"""Signs at which a line may be broken, and the like at which it may not."""
+
+
+class Command(TyperCommand):
+    """A command with all options in its usage line, and with examples that keep their lines."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return the options and arguments of the usage line, each in one piece that is not broken."""
+        params = sorted(self.get_params(ctx), key=lambda param: param.param_type_name == "argument")
+        return [_usage(param).translate(_UNBROKEN) for param in params]
+
+    def get_usage(self, ctx: Any) -> str:
+        """Return the usage line."""
+        return super().get_usage(ctx).translate({ord(sign): key for key, sign in _UNBROKEN.items()})
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help; below it the examples, and the keys of the config where the command takes them."""
+        text = inspect.cleandoc(self.callback.__doc__ or "")
+        blocks = text.split("\n\n")
+        self.help = escape("\n\n".join(" ".join(b.split()) for b in blocks if not b.startswith(" ")))
+        super().format_help(ctx, formatter)
+        examples = [block for block in blocks if block.startswith(" ")]
+        if examples:
+            print(" Examples:\n", *examples, sep="\n", end="\n\n")
+        if any(param.name == "overrides" for param in self.params):
+            from sclip.config.loader import keys
+
+            print(" Keys, with their defaults:\n")
+            for key, (default, about) in keys().items():
+                print(f"  {key}={json.dumps(default)}\n      {about}")
+
+
+def _usage(param: Any) -> str:
+    if param.param_type_name == "argument":
+        text = f"{param.metavar}..." if param.nargs == -1 else param.metavar
+    else:
+        name = max(param.opts, key=len)
+        text = name if param.is_flag else f"{name} {param.metavar}"
+    text = text if param.required else f"[{text}]"
+    return f"{text}..." if getattr(param, "multiple", False) else text
+
+
+def command(
+    panel: str, interrupted: str = "interrupted", **settings: Any
+) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
+    """Add a function to `sclip` under its name, in a panel of the help.
+
+    Its docstring is the help: indented blocks are examples. `interrupted` is what Ctrl-C is answered with; it may name
+    the command's parameters in braces.
+    """
+
+    def add(function: Callable[..., int | None]) -> Callable[..., int | None]:
+        name = function.__name__
+
+        @functools.wraps(function)
+        def guarded(**given: Any) -> int | None:
+            try:
+                with printing():
+                    return function(**given)
+            except Refused as refused:
+                for line in str(refused).splitlines() or [""]:
+                    print(f"{name}: {mask(line)}", file=sys.stderr)
+                return refused.status
+            except KeyboardInterrupt:
+                print(f"{name}: {interrupted.format(**given)}", file=sys.stderr)
+                return 130
+            return 0
+
+        app.command(name, cls=Command, rich_help_panel=panel, context_settings=settings)(guarded)
+        return guarded
+
+    return add
+
+
+def option(metavar: str, help_: str, *names: str, **more: Any) -> Any:
+    """Return an option with a value; its default, the function's, is shown where it says something."""
+    return typer.Option(*names, metavar=metavar, help=help_, **more)
+
+
+def flag(name: str, help_: str) -> Any:
+    """Return an option without a value."""
+    return typer.Option(name, metavar="", help=help_, show_default=False)
+
+
+def repeatable(metavar: str, help_: str, name: str) -> Any:
+    """Return an option that may be given several times."""
+    help_ = f"{help_}; repeatable"
+    return typer.Option(name, metavar=metavar, help=help_, default_factory=list, show_default=False)
+
+
+def argument(metavar: str, help_: str, **more: Any) -> Any:
+    """Return an argument."""
+    return typer.Argument(metavar=metavar, help=help_, **more)
+
+
+def positive(text: str) -> float:
+    """Return a number above 0 that an option was given."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise typer.BadParameter(f"{text!r}: a number above 0")
+    return number
+
+
+# Options of several commands. The names are those of the config's keys where there is one.
+
+Overrides = Annotated[
+    list[str],
+    argument("KEY=VALUE", "a key of the config, as train.batch_size=256", default_factory=list, show_default=False),
+]  # fmt: skip
+ConfigName = Annotated[
+    str, option("NAME_OR_FILE", "a config: a name in jobs/configs, or a YAML file", "--config")
+]
+PrintConfig = Annotated[bool, flag("--print-config", "print the resolved config and stop")]
+Shards = Annotated[list[str], argument("SHARDS", "tars: paths or URIs with * ? or {00..99}")]
+Actors = Annotated[int, option("N", "most actors; 0: all CPUs", min=0)]
+ActorCpus = Annotated[float, option("CPUS", "CPUs of an actor", parser=positive)]
+CaptionField = Annotated[str, option("NAME", "as data.caption_field", show_default=False)]
+SpacyModel = Annotated[str, option("NAME", "as data.spacy_model", show_default=False)]
+Storage = Annotated[str, option("FOLDER", "run.storage of a run that is named")]
+TrackingUri = Annotated[
+    str,
+    option("URI", "MLflow store, instead of the run's or that of --storage", show_default=False),
+]
+Json = Annotated[str, option("FILE", "write it as JSON; - is standard output", "--json", show_default=False)]
+SamplesPerShard = Annotated[int, option("N", "most samples of a shard", min=1)]
+Overwrite = Annotated[bool, flag("--overwrite", "replace the shards that OUT holds")]
+Root = Annotated[str, option("FOLDER", "folder of the named suites' files")]
+
+
+def read_config(overrides: list[str], name: str, print_config: bool = False) -> Config:
+    """Return the config of a command line; ends the command after printing it, or for a mistake in it."""
+    from sclip.config.loader import load, to_yaml
+
+    with errors(ConfigError):
+        config = load(overrides, name)
+    if print_config:
+        print(to_yaml(config), end="")
+        raise typer.Exit
+    return config
+
+
+def write_json(text: str, file: str, standard_output: TextIO | None = None) -> None:
+    """Write JSON where --json says."""
+    if file == "-":
+        print(text, file=standard_output or sys.stdout, flush=True)
+    else:
+        Path(file).write_text(text + "\n")
+
+
+def quiet_ray() -> None:
+    """Keep Ray, which is not imported yet, from warning of every actor that Ray Data starts."""
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")

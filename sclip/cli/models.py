@@ -1,0 +1,224 @@
+"""Commands of models: measure them, promote them, convert them."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from pathlib import Path
+from typing import Annotated, Literal
+
+from sclip.cli.command import (
+    STORAGE,
+    Refused,
+    Root,
+    Storage,
+    TrackingUri,
+    argument,
+    command,
+    errors,
+    flag,
+    option,
+    quiet_ray,
+    repeatable,
+)  # fmt: skip
+from sclip.config import Config, ConfigError, EvaluateConfig, parse_gate
+
+PANEL = "Models"
+_EVALUATE = EvaluateConfig()
+_NAMED = re.compile(r"(?:models:/)?(?P<name>[^/@]+)(?:[/@](?P<version>[^/@]+))?")
+
+
+@command(PANEL)
+def evaluate(
+    models: Annotated[list[str], argument("MODEL", "what to measure")],
+    benchmark: Annotated[list[str], repeatable("KIND=FILE", "one benchmark", "--benchmark")],
+    images: Annotated[list[str], repeatable("FOLDER", "pictures of each --benchmark, or of all", "--images")],
+    exclude: Annotated[
+        list[str], repeatable("FILE", "leave out what was trained on: a list of sclip exclude", "--exclude")
+    ],
+    suite: Annotated[str, option("NAME_OR_FILE", "the benchmarks")] = "",
+    root: Root = _EVALUATE.root,
+    out: Annotated[Path, option("FOLDER", "for the results")] = Path("evaluation"),
+    partial: Annotated[bool, flag("--partial", "score what is there where pictures are missing")] = False,
+    device: Annotated[str, option("DEVICE", "cpu, cuda or cuda:1")] = "cpu",
+    actors: Annotated[
+        int, option("N", "Ray actors that encode, on nodes that see the same files; 0: this process", min=0)
+    ] = 0,
+    batch_size: Annotated[int, option("N", "images or captions at a time", min=1)] = _EVALUATE.batch_size,
+    storage: Storage = STORAGE,
+    tracking_uri: TrackingUri = "",
+) -> None:
+    """Measure one or several models on benchmarks.
+
+    MODEL is a run, a checkpoint (step-*), an export or weights (file or folder), ARCHITECTURE:TAG of open_clip (no tag:
+    random weights), or models:/NAME@ALIAS. A suite is a name (aro, sugarcrepe, winoground, retrieval, zero-shot, paper,
+    all: their files lie below --root, see sclip fetch) or a YAML file. Prints a table with 95 % intervals and chance,
+    writes evaluation.json and report.html for each model; several models are compared with the first. Exit status: 0
+    done, 1 failed while running, 2 not started.
+
+      sclip evaluate my-run --suite paper --out evaluation
+      sclip evaluate ViT-B-32:openai my-run --suite aro --device cuda
+      sclip evaluate my-run --benchmark sugarcrepe=swap_obj.json --images val2017
+    """
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise Refused(f"--device {device}: cpu, cuda or cuda:1")
+    if bool(suite) == bool(benchmark):
+        raise Refused("name the benchmarks: --suite NAME_OR_FILE, or --benchmark KIND=FILE (repeatable)")
+    if images and suite:
+        raise Refused("--images goes with --benchmark; a suite says where its images are")
+    for text in benchmark:
+        if not all(text.partition("=")):
+            raise Refused(f"--benchmark {text}: write KIND=FILE")
+    quiet_ray()
+    from rich.console import Console
+
+    from sclip.evaluate import table
+    from sclip.run import evaluate as job
+
+    console = Console(highlight=False)
+    with errors(*job.NOT_STARTED):
+        tasks = job.read_tasks(suite, root, benchmark, images, exclude, partial)
+        scorers = job.open_scorers(models, device, actors, tracking_uri, storage)
+        out.mkdir(parents=True, exist_ok=True)
+    with errors(*job.ERRORS, status=1):
+        done = job.evaluate(
+            tasks, models, scorers, out, suite or ", ".join(benchmark), partial=partial, device=device, actors=actors,
+            batch_size=batch_size,
+        )  # fmt: skip
+    table.show(done.evaluations, done.comparison, console)
+    for page in done.pages:
+        console.print(f"look at it: {page}", soft_wrap=True, markup=False)
+
+
+@command(PANEL)
+def fetch(
+    suite: Annotated[str, argument("SUITE", "a name or a file")] = "all", root: Root = _EVALUATE.root
+) -> int:
+    """Say where benchmarks are to be had, and check what was put there; nothing is downloaded.
+
+    For each benchmark of SUITE its paper, its licence and its files are named, with the place below --root that they
+    belong to. What is there is read, counted and compared with what was published, and each picture is looked for. Exit
+    status: 0 everything is there, 1 something is missing or differs, 2 there is no such suite.
+    """
+    from sclip.data.shards import ShardError
+    from sclip.evaluate import suite as suites
+    from sclip.evaluate.benchmarks import BenchmarkDataError
+    from sclip.evaluate.sources import SOURCES, examined
+
+    complete = True
+    with errors(BenchmarkDataError, ShardError, OSError):
+        for entry in suites.read(suite, root):
+            state = examined(entry)
+            complete = complete and state.complete
+            print(
+                f"{entry.name} ({entry.kind}): {'complete' if state.complete else 'INCOMPLETE'}: {state.told}"
+            )
+            if source := SOURCES.get(entry.name):
+                print(f"    paper    {source.paper}\n    licence  {source.licence}")
+                for place, origin in source.files:
+                    print(f"    {Path(root).expanduser() / place}\n        from {origin}")
+    return 0 if complete else 1
+
+
+@command(PANEL)
+def promote(
+    model: Annotated[str, argument("NAME[/VERSION]", "the registered model; NAME@ALIAS is taken too")],
+    gate: Annotated[
+        list[str], repeatable("EXPR", "instead of the gates that the version was registered with", "--gate")
+    ],
+    tracking_uri: TrackingUri = "",
+    storage: Storage = STORAGE,
+    evaluation: Annotated[
+        Path | None,
+        option("FILE", "evaluation.json of this version, measured anew (sclip evaluate): recorded first"),
+    ] = None,
+    force: Annotated[bool, flag("--force", "promote whatever the scores; needs --why")] = False,
+    rollback: Annotated[bool, flag("--rollback", "give the alias back to the champion before")] = False,
+    why: Annotated[str, option("TEXT", "recorded with --force or --rollback")] = "",
+    dry_run: Annotated[bool, flag("--dry-run", "say what would be done, change nothing")] = False,
+) -> int:
+    """Make a registered version champion where its gates hold.
+
+    The version, by default the one with the alias `candidate`, is judged beside the champion by what was measured of
+    both. Every decision is written to the version's tags with its figures. --rollback gives the alias back to the
+    version that was champion before; repeated, it goes further back. The store is --tracking-uri, else
+    MLFLOW_TRACKING_URI, else the one in --storage. Exit status: 0 the version is champion now (or would be), 1 it is
+    refused, 2 nothing was decided.
+
+      sclip promote structure-clip --gate 'relation/macro >= champion - interval'
+      sclip promote structure-clip/7 --force --why 'the file of version 6 was cut'
+      sclip promote structure-clip --rollback --why 'slow in production'
+    """
+    if force and rollback:
+        raise Refused("--force promotes and --rollback takes back: one of them")
+    if force and not why.strip():
+        raise Refused(
+            "--force needs --why: the reason is all that will say later why the gates did not count"
+        )
+    if (force or rollback) and (gate or evaluation):
+        raise Refused("--force and --rollback ask no gates: leave --gate and --evaluation out")
+    if dry_run and evaluation:
+        raise Refused("--evaluation is recorded, --dry-run records nothing: first one, then the other")
+    if why and not (force or rollback):
+        raise Refused("--why is recorded with --force or --rollback only: the gates are the reason otherwise")
+    named = _NAMED.fullmatch(model)
+    if not named or (rollback and named["version"]):
+        raise Refused(f"{model!r}: NAME, NAME/VERSION or NAME@ALIAS is meant, with --rollback NAME")
+    name, version = named["name"], named["version"] or "candidate"
+    from sclip import registry, tracking
+    from sclip.evaluate.result import Evaluation, EvaluationError
+
+    with errors(registry.RegistryError, EvaluationError, ConfigError, tracking.TrackingError):
+        for expression in gate:
+            parse_gate(expression, "--gate")
+        uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or tracking.store_uri(Config(), storage)
+        # MLflow itself would try again for minutes.
+        with tracking.environment(MLFLOW_HTTP_REQUEST_TIMEOUT=30, MLFLOW_HTTP_REQUEST_MAX_RETRIES=1):
+            client = registry.connect(uri)
+            if rollback:
+                outcome = registry.roll_back(client, name, why, dry_run=dry_run)
+            elif force:
+                outcome = registry.promote_by_hand(client, name, version, why, dry_run=dry_run)
+            else:
+                if evaluation:
+                    measured = Evaluation.read(evaluation)
+                    registry.record(client, registry.find(client, name, version), measured)
+                outcome = registry.decide(client, name, version, gate, dry_run=dry_run)
+    print("\n".join(outcome.lines()))
+    if dry_run:
+        print("nothing was changed (--dry-run)")
+    return 0 if outcome.promoted else 1
+
+
+@command(PANEL)
+def convert(
+    source: Annotated[str, argument("SOURCE", "a run, a checkpoint, a file or a folder")],
+    out: Annotated[Path, argument("OUT", "a folder, new or empty")],
+    clip: Annotated[bool, flag("--clip", "write the CLIP part alone, as open_clip loads it")] = False,
+    model: Annotated[str, option("NAME", "architecture, where SOURCE does not say it")] = "",
+    quick_gelu: Annotated[
+        Literal["auto", "on", "off"], option("auto|on|off", "activation, where SOURCE does not say it")
+    ] = "auto",
+) -> None:
+    """Make an export of a checkpoint or of weights in any layout, or open_clip's own folder of their CLIP part.
+
+    SOURCE is a run (its model, or its newest checkpoint), a checkpoint (step-*), an export, or what model.pretrained
+    reads: open_clip's or OpenAI's state dict, a checkpoint of open_clip's training or of Structure-CLIP's released
+    code, a folder that open_clip pushed to a hub. --clip writes what
+    open_clip.create_model_and_transforms("local-dir:FOLDER") loads. Nothing in a source is executed.
+
+      sclip convert ~/sclip/runs/my-run/step-00000500 exported
+      sclip convert clip_checkpoint.pt exported --model ViT-B-32 --quick-gelu on
+      sclip convert ~/sclip/runs/my-run clip --clip
+    """
+    from sclip.inference.convert import convert
+    from sclip.model import ModelError
+    from sclip.scenegraph import ParserError
+    from sclip.storage.paths import storage_path
+    from sclip.train.manifest import CheckpointError
+
+    # Torch warns that it reads a checkpoint in a single process, which is what this command is.
+    warnings.filterwarnings("ignore", "torch.distributed is disabled")
+    with errors(CheckpointError, ConfigError, ModelError, OSError, ParserError):
+        print(convert(storage_path(source), out.expanduser(), model, quick_gelu, clip))

@@ -1,0 +1,354 @@
+"""Commands that write, check and describe shards, before any run."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from sclip.cli.command import (
+    ActorCpus,
+    Actors,
+    CaptionField,
+    Overwrite,
+    Refused,
+    SamplesPerShard,
+    Shards,
+    SpacyModel,
+    argument,
+    command,
+    errors,
+    flag,
+    option,
+    quiet_ray,
+    repeatable,
+)  # fmt: skip
+from sclip.config import ConfigError, DataConfig, ScenesConfig
+
+if TYPE_CHECKING:
+    from sclip.prepare.annotate import Annotated as AnnotatedShard
+    from sclip.prepare.pack import Shard, Skips
+    from sclip.prepare.validate import Findings
+
+PANEL = "Shards"
+PROGRESS_S = 10.0
+"""Between two lines of progress."""
+_SCENES = ScenesConfig()
+_WHOLE = "interrupted; the finished shards in {out} are whole, without an index"
+
+Out = Annotated[Path, argument("OUT", "folder for the tars and index.json")]
+
+
+@command(PANEL)
+def scenes(
+    out: Annotated[Path, argument("OUT", "folder to write into")],
+    seed: Annotated[int, option("N", "seed of every scene")] = 0,
+    train_samples: Annotated[int, option("N", "scenes.train_samples")] = _SCENES.train_samples,
+    heldout_samples: Annotated[int, option("N", "scenes.heldout_samples")] = _SCENES.heldout_samples,
+    image_size: Annotated[int, option("PIXELS", "scenes.image_size")] = _SCENES.image_size,
+) -> None:
+    """Generate the scenes that training uses by default.
+
+    Writes training and held-out shards, ARO-format evaluation files and their images below OUT, and prints the paths as
+    overrides for pretrain. What is there already is used again.
+    """
+    from sclip.prepare.pack import PackError
+    from sclip.prepare.scenes import generate
+
+    with errors(ConfigError, PackError, OSError):
+        paths = generate(out, ScenesConfig(train_samples, heldout_samples, image_size), seed)
+    print(f"data.shards={paths.train}\nevaluate.suite={paths.suite}")
+
+
+@command(PANEL, _WHOLE)
+def pack(
+    source: Annotated[Path, argument("SOURCE", "captions.json, pairs.csv, .jsonl or a folder")],
+    out: Out,
+    exclude: Annotated[
+        list[str], repeatable("FILE", "list of pictures to leave out (sclip exclude)", "--exclude")
+    ],
+    images: Annotated[
+        Path | None, option("FOLDER", "where image paths start; by default SOURCE's own folder")
+    ] = None,
+    image_field: Annotated[str, option("NAME", "column of the image path in a table")] = "",
+    caption_field: Annotated[str, option("NAME", "column of the caption(s) in a table")] = "",
+    samples_per_shard: SamplesPerShard = 1000,
+    bytes_per_shard: Annotated[
+        int | None, option("N", "most image bytes of a shard; by default no limit", min=1)
+    ] = None,
+    processes: Annotated[int, option("N", "by default as many as CPUs", min=1, show_default=False)] = (
+        os.cpu_count() or 1
+    ),
+    overwrite: Overwrite = False,
+) -> None:
+    """Pack images and their captions into WebDataset shards.
+
+    SOURCE is a COCO caption file (.json), a folder of images with .txt or .json files of the same name, or a .csv, .tsv
+    or .jsonl table with an image path and a caption (or a list of captions) in each row.
+
+      sclip pack captions_train2017.json shards/train --images train2017
+      sclip pack pairs.csv shards/train --exclude benchmarks.jsonl
+    """
+    from sclip.data.exclusion import ExclusionError, Exclusions
+    from sclip.prepare.pack import PackError, Skips, write_shards
+    from sclip.prepare.sources import read_source
+
+    skips = Skips()
+    try:
+        samples, skips = read_source(source, images, image_field=image_field, caption_field=caption_field)
+        index = write_shards(
+            samples, out, samples_per_shard=samples_per_shard, bytes_per_shard=bytes_per_shard, workers=processes,
+            overwrite=overwrite, exclusions=Exclusions.read(list(map(Path, exclude))) if exclude else None,
+            on_shard=lambda shard: _print_shard(out, shard),
+        )  # fmt: skip
+    except (PackError, ExclusionError) as error:
+        raise Refused("\n".join([*skips.lines(), str(error)])) from error
+    _print_skips("pack", skips, index.skips)
+    print(f"{index.samples} samples in {len(index.shards)} shards; train on them: data.shards={out}/*.tar")
+
+
+@command(PANEL, "interrupted; the finished shards in {out} are kept, the same command goes on")
+def annotate(
+    shards: Shards,
+    out: Annotated[str, argument("OUT", "folder, which every node reaches, for tars, index.json and report")],
+    caption_field: CaptionField = "",
+    spacy_model: SpacyModel = "",
+    actors: Actors = 0,
+    actor_cpus: ActorCpus = 1.0,
+    overwrite: Annotated[
+        bool, flag("--overwrite", "annotate again what OUT holds from other sources or rules")
+    ] = False,
+) -> None:
+    """Write the scene graph and the negatives of every caption into the shards, once for all runs over them.
+
+    Runs on the Ray cluster that it finds, as pretrain does. The same command goes on with one that was stopped.
+
+      sclip annotate 'shards/train/*.tar' shards/annotated
+      sclip pretrain data.shards='shards/annotated/*.tar'
+    """
+    if "://" in out:
+        raise Refused(f"OUT {out!r}: a folder that every node reaches, not a URI")
+    folder = Path(out).expanduser().absolute()
+    quiet_ray()
+    from sclip.data.pool import ActorPool
+    from sclip.data.shards import ShardError, expand
+    from sclip.launch import cluster
+    from sclip.prepare import annotate as job
+    from sclip.prepare.writing import PackError
+    from sclip.scenegraph import ParserError
+
+    done = 0
+
+    def say(shard: AnnotatedShard) -> None:
+        nonlocal done
+        done += not shard.failure
+        left_out = f", {shard.quarantined} left out" if shard.quarantined else ""
+        size = f"{shard.samples} samples, {shard.bytes / 2**20:.1f} MiB{left_out}"
+        print(f"{folder / shard.name}: {shard.failure or size}", flush=True)
+
+    with errors(ConfigError, PackError, ParserError, ShardError):
+        urls = expand(shards)
+        index = job.annotate(
+            urls, folder, lambda: cluster.connect().cpus, ActorPool(actors, actor_cpus),
+            caption_field=caption_field, spacy_model=spacy_model, overwrite=overwrite, on_shard=say,
+        )  # fmt: skip
+    if done < len(urls):
+        print(f"{len(urls) - done} shards were annotated before")
+    print(f"{index.samples} samples in {len(index.shards)} shards; train on them: data.shards={folder}/*.tar")
+    print(f"look at them: {folder / 'report.html'}; left out: {folder / 'quarantine.jsonl'}")
+
+
+@command(PANEL)
+def validate(
+    shards: Shards,
+    out: Annotated[
+        Path | None, option("FOLDER", "write quarantine.jsonl, report.json and report.html")
+    ] = None,
+    image_size: Annotated[int, option("PIXELS", "of the model's images", min=1)] = 224,
+    caption_field: CaptionField = "",
+    spacy_model: SpacyModel = "",
+    actors: Actors = 0,
+    actor_cpus: ActorCpus = 1.0,
+) -> int:
+    """Find, before a run, every sample that it would set aside, and every shard that it could not read.
+
+    Each shard is read as training reads it, each image decoded, on the Ray cluster that it finds, as pretrain does.
+    Exit status: 0 all is trained on, 1 something is set aside, 2 a shard cannot be reached (the others are validated)
+    or nothing can be.
+
+      sclip validate 'shards/train/*.tar' --out validation
+    """
+    quiet_ray()
+    from ray.exceptions import RayError
+    from rich.console import Console
+
+    from sclip.data.pool import ActorPool
+    from sclip.launch import cluster
+    from sclip.prepare.validate import examine
+    from sclip.report.table import show_findings
+    from sclip.scenegraph import ParserError
+
+    said = time.monotonic()
+
+    def say(findings: Findings, of: int, rate: float) -> None:
+        nonlocal said
+        if (now := time.monotonic()) - said >= PROGRESS_S:
+            said = now
+            counts = (
+                f"{findings.samples:,} samples, {len(findings.quarantined):,} set aside, {rate:,.0f} a second"
+            )
+            print(f"{findings.shards:,} of {of:,} shards: {counts}", file=sys.stderr, flush=True)
+
+    with errors(ConfigError, OSError, ParserError, RayError):
+        data = DataConfig(caption_field=caption_field, spacy_model=spacy_model)
+        findings, notes = examine(
+            shards, data, image_size, ActorPool(actors, actor_cpus), lambda: cluster.connect().cpus, say,
+            out.expanduser() if out else None,
+        )  # fmt: skip
+    console = Console(highlight=False)
+    show_findings(findings.reasons(), console)
+    for line in notes:
+        console.print(line, soft_wrap=True, markup=False)
+    for failure in findings.unreachable:
+        print(f"validate: {failure}", file=sys.stderr)
+    return 2 if findings.unreachable else 1 if findings.quarantined else 0
+
+
+@command(PANEL, _WHOLE)
+def subset(
+    shards: Shards,
+    out: Out,
+    min_objects: Annotated[int, option("N", "fewest objects", min=0)] = 0,
+    min_attributes: Annotated[int, option("N", "fewest attributes", min=0)] = 0,
+    min_relations: Annotated[int, option("N", "fewest relations", min=0)] = 0,
+    caption_field: CaptionField = "",
+    samples_per_shard: SamplesPerShard = 1000,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write the samples of annotated shards whose captions name enough into shards of their own.
+
+    A sample is kept with those of its captions whose graph holds at least so many objects, attributes and relations. A
+    run over the subset sees what a run over SHARDS with data.min_objects, data.min_attributes and data.min_relations
+    does, and reads nothing else.
+
+      sclip subset 'shards/annotated/*.tar' shards/subset --min-objects 2 --min-relations 1
+    """
+    least = (min_objects, min_attributes, min_relations)
+    if not any(least):
+        raise Refused("nothing to filter by: pass --min-objects, --min-attributes or --min-relations")
+    from sclip.data.shards import ShardError, expand
+    from sclip.prepare.pack import PackError, Skips, write_shards
+    from sclip.prepare.subset import Kept, passing_samples
+    from sclip.prepare.writing import refuse_sources
+
+    kept, skips = Kept(), Skips()
+    try:
+        urls = expand(shards)
+        refuse_sources(urls, out)
+        index = write_shards(
+            passing_samples(urls, least, caption_field, kept, skips), out, samples_per_shard=samples_per_shard,
+            overwrite=overwrite, on_shard=lambda shard: _print_shard(out, shard),
+        )  # fmt: skip
+    except (PackError, ShardError) as error:
+        raise Refused("\n".join([*skips.lines(), str(error)])) from error
+    _print_skips("subset", skips, index.skips)
+    print(
+        f"kept {index.samples} of {kept.samples_of} samples, {kept.captions} of {kept.captions_of} captions, "
+        f"in {len(index.shards)} shards; train on them: data.shards={out}/*.tar"
+    )
+
+
+@command(PANEL)
+def exclude(
+    sources: Annotated[
+        list[str], argument("SOURCE", "folder of images, Karpathy .json (dataset_coco.json) or shards")
+    ],
+    out: Annotated[Path, option("FILE", "the list, JSON Lines")],
+    name: Annotated[str, option("NAME", "what reports call the pictures; by default SOURCE's name")] = "",
+    split: Annotated[str, option("SPLIT", "split of a Karpathy file")] = "test",
+    images: Annotated[
+        Path | None,
+        option("FOLDER", "a Karpathy file's pictures; without it only names are listed, no likenesses"),
+    ] = None,
+) -> None:
+    """List the pictures of benchmarks that training must not see, by name and perceptual hash.
+
+    `sclip pack --exclude FILE` leaves out whatever has the name of one of them or looks like one.
+
+      sclip exclude 'coco-test/*.tar' flickr30k-images --out benchmarks.jsonl
+    """
+    from sclip.data.exclusion import Exclusion, ExclusionError
+    from sclip.data.shards import ShardError
+    from sclip.prepare.exclude import excluded, write_list
+    from sclip.prepare.pack import Skips
+
+    skips = Skips()
+    entries: list[Exclusion] = []
+    with errors(ExclusionError, ShardError, OSError):
+        for source in sources:
+            entries += excluded(source, name or Path(source).stem, skips, split=split, images=images)
+        if not entries:
+            raise ExclusionError("no picture in any of them: " + "; ".join(skips.lines()))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_list(entries, out)
+    for line in skips.lines():
+        print(f"exclude: {line}", file=sys.stderr)
+    hashed = sum(bool(entry.phash) for entry in entries)
+    print(f"{out}: {len(entries):,} pictures, {hashed:,} with their likeness")
+
+
+@command(PANEL)
+def corpus(
+    sources: Annotated[list[str], argument("SOURCE", "shards, or the folder of a run")],
+    out: Annotated[Path, option("FOLDER", "for report.html and report.json")] = Path("corpus-report"),
+    caption_field: CaptionField = "",
+    spacy_model: SpacyModel = "",
+    actors: Actors = 0,
+    actor_cpus: ActorCpus = 1.0,
+) -> None:
+    """Report what the captions of a corpus hold: graphs, negatives, the most frequent words, examples.
+
+    Runs on the Ray cluster that it finds, as pretrain does.
+
+      sclip corpus 'shards/train/*.tar' --out train-report
+      sclip corpus ~/sclip/runs/my-first-run
+    """
+    quiet_ray()
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from sclip.data.pool import ActorPool
+    from sclip.data.shards import ShardError
+    from sclip.launch import cluster
+    from sclip.prepare.statistics import corpus_of, count_corpus
+    from sclip.report import write
+    from sclip.report.table import show_statistics
+    from sclip.scenegraph import ParserError
+
+    out = out.expanduser()
+    with errors(ConfigError, OSError, ParserError, ShardError):
+        read = corpus_of(sources, DataConfig(caption_field=caption_field, spacy_model=spacy_model))
+        out.mkdir(parents=True, exist_ok=True)  # not only after the survey
+        stderr = Console(stderr=True)
+        with Progress(console=stderr, transient=True, disable=not sys.stderr.isatty()) as progress:
+            task = progress.add_task("shards", total=len(read.shards))
+            pool = ActorPool(actors, actor_cpus)
+            counted = count_corpus(read, cluster.connect().cpus, pool, lambda _: progress.advance(task))
+        notes = counted.notes(read)
+        page = write(counted.statistics, out, f"Corpus: {read.title}", notes)
+    console = Console(highlight=False)
+    show_statistics(counted.statistics, console)
+    for line in (*notes, f"look at it: {page}"):
+        console.print(line, soft_wrap=True, markup=False)
+
+
+def _print_shard(out: Path, shard: Shard) -> None:
+    print(f"{out / shard.name}: {shard.samples} samples, {shard.bytes / 2**20:.1f} MiB", flush=True)
+
+
+def _print_skips(name: str, skips: Skips, written: Skips) -> None:
+    skips.merge(written)
+    for line in skips.lines():
+        print(f"{name}: {line}", file=sys.stderr)

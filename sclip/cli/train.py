@@ -1,0 +1,319 @@
+"""Commands of runs: pretrain, many of them, and what is done with one that was trained."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from sclip.cli.command import (
+    STORAGE,
+    ConfigName,
+    Json,
+    Overrides,
+    PrintConfig,
+    Refused,
+    Storage,
+    TrackingUri,
+    argument,
+    command,
+    errors,
+    flag,
+    option,
+    positive,
+    printing,
+    read_config,
+    repeatable,
+    write_json,
+)  # fmt: skip
+from sclip.config import ConfigError
+from sclip.storage.masking import mask
+
+PANEL = "Train"
+
+Run = Annotated[str, argument("RUN", "a run: its folder or URI, or its name (run.name)")]
+AtOnce = Annotated[int, option("N", "runs at a time; 0: as many as the cluster holds", min=0)]
+
+
+@command(PANEL)
+def pretrain(
+    overrides: Overrides,
+    config: ConfigName = "scenes",
+    print_config: PrintConfig = False,
+    plan: Annotated[
+        bool, flag("--plan", "print what the run would get, take and cost on this cluster, write nothing")
+    ] = False,
+    prices: Annotated[
+        Path | None,
+        option("FILE", "price of an hour of each node type, as sclip/launch/plan/prices.py shows"),
+    ] = None,
+    rates: Annotated[
+        str, option("STAGE=N,..", "measured samples a second of a stage, for the plan", show_default=False)
+    ] = "",
+) -> int:
+    """Train Structure-CLIP on WebDataset shards and register the model.
+
+    Exit status: 0 done, 1 failed, 2 not started for a mistake, 130 interrupted, 143 stopped by a signal.
+
+      sclip pretrain                                     the generated scenes
+      sclip pretrain data.shards='/data/{000..127}.tar'  your own shards
+      sclip pretrain --config paper train.num_workers=8
+      sclip pretrain --plan --rates worker=900,encoder=120
+      ray job submit --working-dir . -- python jobs/pretrain.py --config paper
+    """
+    resolved = read_config(overrides, config, print_config)
+    from rich.console import Console
+
+    from sclip.launch import plan as planning
+    from sclip.run import logs, stopping
+    from sclip.run import pretrain as job
+    from sclip.run import summary as summaries
+
+    as_json = resolved.run.log_format == "json"
+    console = logs.json_console(sys.stdout) if as_json else Console(stderr=False)
+    try:
+        with errors(*job.ERRORS, status=1), errors(stopping.Stopped, status=143), errors(ConfigError):
+            priced = planning.prices.read(prices) if prices else None
+            options = job.PlanOptions(planning.rates.given(rates), priced)
+            if plan:
+                planning.show(job.plan(resolved, options), console)
+                return 0
+            summary = job.pretrain(resolved, console, options)
+    except (Refused, KeyboardInterrupt) as error:
+        if not as_json:
+            raise
+        logging.getLogger("sclip").error("%s", mask(str(error)) or "interrupted")
+        return error.status if isinstance(error, Refused) else 130
+    summaries.show(summary, resolved, console)
+    return 0
+
+
+@command(PANEL, "interrupted; the same command goes on")
+def sweep(
+    name: Annotated[str, argument("NAME", "of the sweep; its runs are NAME-00000, NAME-00001, ...")],
+    overrides: Overrides,
+    grid: Annotated[list[str], repeatable("KEY=V1,V2,..", "try every one of the values", "--grid")],
+    random: Annotated[
+        list[str],
+        repeatable(
+            "KEY=DOMAIN",
+            "draw from uniform(a,b), loguniform(a,b), randint(a,b) or choice(a,b,..)",
+            "--random",
+        ),
+    ],
+    config: ConfigName = "scenes",
+    print_config: PrintConfig = False,
+    samples: Annotated[int, option("N", "draws of the random keys", min=1)] = 1,
+    at_once: AtOnce = 0,
+    score: Annotated[
+        str, option("NAME", "score by which runs are ranked; by default the first benchmark's headline")
+    ] = "",
+) -> int:
+    """Run a grid or a random search over config keys through Ray Tune, each point a child run in MLflow.
+
+    The same command goes on with a sweep that was stopped. It ends with a table, the best run first, and a page that
+    compares the eight best. Exit status: 0 every trial is done, 1 one failed, 2 not started for a mistake.
+
+      sclip sweep lambda --grid model.kee.weight=0.1,0.2,0.5 --config paper
+      sclip sweep rates --random 'train.learning_rate=loguniform(1e-6,1e-4)' \\
+          --samples 8 run.seed=1
+    """
+    resolved = read_config(overrides, config, print_config)
+    from rich.console import Console
+
+    from sclip.report import sweep as report
+    from sclip.run import pretrain as job
+    from sclip.run import search_space
+    from sclip.run import sweep as sweeps
+
+    console = Console()
+    with errors(*job.ERRORS, status=1), errors(ConfigError):
+        space = search_space.space(name, resolved, grid, random)
+        trials = sweeps.run(sweeps.Sweep(name, resolved, space, samples, at_once), console)
+    score = score or next(iter(next((trial.scores for trial in trials if trial.scores), {})), "")
+    report.show(trials, score, console)
+    storage = Path(resolved.run.storage).expanduser().absolute()
+    best = [trial for trial in report.ranked(trials, score) if trial.scores][: sweeps.COMPARED]
+    for page in sweeps.pages(best, storage, storage / "sweeps" / name, f"{name}, the best"):
+        console.print(f"look at it: {page}", soft_wrap=True, markup=False, highlight=False)
+    return 1 if any(trial.error for trial in trials) else 0
+
+
+@command(PANEL, "interrupted; the same command goes on")
+def ablation(
+    ablation: Annotated[
+        str,
+        argument(
+            "ABLATION",
+            "a name in jobs/configs/ablation, or a YAML file",
+            default_factory=lambda: "scenes",
+            show_default="scenes",
+        ),
+    ],
+    overrides: Overrides,
+    name: Annotated[
+        str, option("NAME", "of the sweep, before the names of its runs", show_default="ablation-ABLATION")
+    ] = "",
+    row: Annotated[list[str] | None, option("ROW", "train this row only; repeatable")] = None,
+    seed: Annotated[list[int] | None, option("N", "instead of the file's seeds; repeatable")] = None,
+    at_once: AtOnce = 0,
+) -> int:
+    """Train every row of an ablation over its seeds, and print one table of them beside published figures.
+
+    The overrides are for every row. The same command goes on with an ablation that was stopped. It leaves ablation.md,
+    ablation.json and a page that compares the rows of the first seed in STORAGE/sweeps/NAME. Exit status: 0 every run
+    is done, 1 one failed, 2 not started for a mistake.
+
+      sclip ablation             the paper's five rows on generated scenes
+      sclip ablation encoder     K, lambda, depth and form of the knowledge encoder
+      sclip ablation paper data.shards='shards/*.tar' evaluate.root=~/benchmarks
+    """
+    if "=" in ablation:
+        ablation, overrides = "scenes", [ablation, *overrides]
+    from rich.console import Console
+
+    from sclip.run import ablation as job
+    from sclip.run import pretrain
+
+    console = Console()
+    with errors(*pretrain.ERRORS, status=1), errors(ConfigError):
+        done = job.run(ablation, overrides, console, name, row or [], seed or [], at_once)
+    job.show(done.ablation, done.cells, console)
+    failed = [trial for trial in done.trials if trial.error]
+    for line in [
+        *(f"{trial.name} failed: {trial.error}" for trial in failed),
+        *(f"look at it: {file}" for file in done.pages),
+    ]:
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+    return 1 if failed else 0
+
+
+@command(PANEL)
+def audit(
+    run: Run,
+    shards: Annotated[
+        list[str],
+        repeatable("URI", "shards of the run whose URIs hold credentials, which no run records", "--shards"),
+    ],
+    storage: Storage = STORAGE,
+    all: Annotated[bool, flag("--all", "list every row, where else there are limits")] = False,
+    json_file: Json = "",
+) -> int:
+    """Prove that a run trained on every row exactly once.
+
+    The tars are counted anew and compared with the ledger that every worker wrote, step by step. One line says the
+    result; then follows what was set aside, and every row that was missed or repeated. Exit status: 0 nothing is missed
+    or repeated, 1 something is, 2 the run cannot be audited.
+
+      sclip audit my-first-run
+      sclip audit s3://bucket/runs/my-first-run --all --json audit.json
+    """
+    from sclip.run.audit import account, show
+    from sclip.storage.paths import storage_path
+
+    with errors(account.AuditError, OSError):
+        folder = storage_path(run)
+        if not folder.is_dir():
+            folder = storage_path(storage) / "runs" / run
+        result = account.audit(folder, shards)
+        if json_file:
+            write_json(show.to_json(folder, result), json_file)
+    with printing():
+        for line in show.lines(result, sys.maxsize if all else show.LISTED):
+            print(line, file=sys.stderr if json_file == "-" else sys.stdout)
+    return 0 if result.exact else 1
+
+
+@command(PANEL)
+def inspect(
+    shard: Annotated[str, argument("SHARD", "path or URI of one tar")],
+    key: Annotated[str, argument("KEY", "name of the sample in it, without suffix")],
+    epoch: Annotated[int, argument("EPOCH", "from 0: the whole part of `epoch` in a progress line")],
+    overrides: Overrides,
+    run: Annotated[str, option("RUN", "a run: its folder or URI, or its name in --storage")] = "",
+    storage: Storage = STORAGE,
+    config: Annotated[str, option("NAME_OR_FILE", "without a run: a config", show_default="scenes")] = "",
+    html: Annotated[Path | None, option("PAGE", "write a page with the pictures too")] = None,
+) -> None:
+    """Show what a training step saw of one sample: the caption drawn, its graph, negatives, tokens and crop.
+
+    A sample that is not trained on is shown with the reason. EPOCH is `pass` in quarantine.jsonl; with data.weights it
+    is the pass of the shard's source. Choices follow from seed, epoch and key alone, so what is shown is what the run
+    saw, or will see. Exit status: 0 the sample is shown, 2 there is none.
+
+      sclip inspect 00003.tar 000000391895 2 --run my-first-run --html page.html
+      sclip inspect 00003.tar 000000391895 0 --config paper run.seed=1
+    """
+    if run and (config or overrides):
+        raise Refused("--run has a config of its own: leave out --config and KEY=VALUE, or --run")
+    resolved = None if run else read_config(overrides, config or "scenes")
+    from sclip.data.shards import ShardError
+    from sclip.model import ModelError
+    from sclip.report.visit import show_visit, write_page
+    from sclip.run.inspection import InspectionError, Run, inspect_sample, of_run
+    from sclip.scenegraph import ParserError
+
+    with errors(ConfigError, InspectionError, ModelError, OSError, ParserError, ShardError):
+        visit = inspect_sample(Run(resolved) if resolved else of_run(run, storage), shard, key, epoch)
+        if html:
+            write_page(visit, html)
+    show_visit(visit)
+    if html:
+        print(f"look at it: {html}")
+
+
+@command(PANEL)
+def sync(run: Run, tracking_uri: TrackingUri = "", storage: Storage = STORAGE) -> None:
+    """Send to MLflow what a run recorded while it was away, and register the model of a finished run.
+
+    RUN may be a sweep too. What the store has is not sent again. Exit status: 0 the store has all, 1 it took only a
+    part, 2 nothing can be sent.
+
+      sclip sync my-first-run
+    """
+    from sclip import tracking
+    from sclip.run import sync as job
+
+    with errors(job.NotSent, status=1), errors(tracking.TrackingError, ConfigError, OSError):
+        for line in job.sync(job.folder_of(run, storage), tracking_uri):
+            print(line)
+
+
+@command(PANEL)
+def clean(
+    storage: Annotated[str, argument("STORAGE", "folder or URI that run.storage names")],
+    finished: Annotated[
+        bool, flag("--finished", "checkpoints of finished runs; model and scores stay")
+    ] = False,
+    leftovers: Annotated[bool, flag("--leftovers", "checkpoints that are half-written or damaged")] = False,
+    older_than: Annotated[
+        float | None, option("DAYS", "whole runs without a sign of life for so long", parser=positive)
+    ] = None,
+    yes: Annotated[bool, flag("--yes", "remove it, where else it is only listed")] = False,
+) -> None:
+    """List every run with its state, age and size; with options, what would go; with --yes, remove that.
+
+    A run that gave a sign of life within the last hour is left alone.
+
+      sclip clean ~/sclip --finished --leftovers --older-than 30 --yes
+    """
+    from rich.console import Console
+
+    from sclip.run import clean as job
+    from sclip.storage.paths import remove, storage_path
+
+    folder = storage_path(storage)
+    if not (folder / "runs").is_dir():
+        raise Refused(f"{folder}: no folder of runs (run.storage of the runs is meant)")
+    table, paths = job.listed(folder, finished, leftovers, older_than)
+    Console().print(table)
+    for path in paths:
+        if yes:
+            try:
+                remove(path)
+            except OSError as error:
+                raise Refused(f"{path}: cannot be removed ({error})") from error
+        print(f"{'removed' if yes else 'would remove'} {path}")
+    if paths and not yes:
+        print("nothing was removed; add --yes")
