@@ -54,6 +54,7 @@ check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/hadolint cluster/Dockerfile
 	$(BIN)/shellcheck .ci/run .ci/tools $(wildcard cluster/*.sh cluster/*/*.sh)
 	$(BIN)/cfn-lint cluster/launcher/aws-account.yaml
