@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sclip.config.checkpoint import CheckpointConfig
 from sclip.config.checks import ConfigError, Section
 from sclip.config.data import DataConfig, ScenesConfig
-from sclip.config.gates import Gate, parse_gate
-from sclip.config.health import HealthConfig
 from sclip.config.model import KEEConfig, LossConfig, ModelConfig
-from sclip.config.run import EvaluateConfig, RunConfig, TrackingConfig
-from sclip.config.train import TrainConfig
+from sclip.config.run import EvaluateConfig, Gate, RunConfig, TrackingConfig, parse_gate
+from sclip.config.train import CheckpointConfig, HealthConfig, TrainConfig
 
 __all__ = [
     "CheckpointConfig",

@@ -1,4 +1,4 @@
-"""The training loop, its optimizer and its workers."""
+"""The training loop, its optimizer, workers and checkpoints, and what is watched in it."""
 
 from __future__ import annotations
 
@@ -102,3 +102,41 @@ class TrainConfig(Section, key="train"):
                 self.num_workers % self.shard_ranks == 0,
                 "shard_ranks", f"0 (those of a node), or a divisor of train.num_workers={self.num_workers}",
             )  # fmt: skip
+
+
+_PROFILED = Limit(
+    "a first step and a number of steps, 1 or more; 0 0: none",
+    lambda steps: min(steps) >= 1 or steps == (0, 0),
+)
+
+
+@dataclass(frozen=True)
+class HealthConfig(Section, key="health"):
+    """What is watched in a run, and when it stops."""
+
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """Of a step whose loss or gradient is not finite no update is made; stop: the run ends; skip: it goes on."""
+    max_skipped: Annotated[int, at_least(1, "at least 1 (or on_nonfinite=stop)")] = 10
+    """Steps that `skip` may leave out in the whole run; one more stops it."""
+    profile_steps: Annotated[tuple[int, int], _PROFILED] = (0, 0)
+    """First step (from 1) and number of steps of a profiler trace, a file a worker in the run's folder. 0 0: none."""
+
+
+@dataclass(frozen=True)
+class CheckpointConfig(Section, key="checkpoint"):
+    """Checkpoints of a run: weights, optimizer and where the data stands."""
+
+    every: Annotated[int, at_least(1)] = 500
+    """Steps between two checkpoints; one is also written at the end."""
+    keep_last: Annotated[int, at_least(1)] = 2
+    """Newest checkpoints that are kept."""
+    keep_best: Annotated[int, at_least(0, "0 (none) or more")] = 0
+    """Checkpoints that are kept beside these for the best value of `best_metric`; 0: none."""
+    best_metric: str = "loss"
+    """Training metric, as reported last before the checkpoint, by which the best are told."""
+    best_is: Literal["lowest", "highest"] = "lowest"
+    """Which value of it is best."""
+    asynchronous: bool = True
+    """Write while training goes on; off: training waits until it is written."""
+    disk_budget_gb: Annotated[float, at_least(0, "0 (no bound) or more")] = 0.0
+    """Most that the checkpoints of a run may take, in 10^9 bytes; older ones give way. 0: no bound."""

@@ -14,10 +14,10 @@ from typing import Literal
 from sclip.config import Config, KEEConfig, ModelConfig
 from sclip.config.loader import from_tree
 from sclip.inference.scorer import PARSER_FILE, Scorer
-from sclip.model import ModelError, StructureCLIP, export, load_exported
+from sclip.model import ModelError, StructureCLIP
 from sclip.model.architecture import with_quick_gelu
 from sclip.model.build import assemble, check_fit, resolved
-from sclip.model.export import export_clip, export_state
+from sclip.model.export import export, export_clip, export_state, load_exported
 from sclip.model.structure_clip import CLIP_PREFIX
 from sclip.model.weights import CONFIG_FILE, WEIGHTS_FILE, read
 from sclip.storage.paths import StoragePath, address, cached_copy, storage_path

@@ -20,8 +20,8 @@ from PIL import Image
 from torch import Tensor
 
 from sclip.data.images import ImageError, centre_crop
-from sclip.model import ModelError, StructureCLIP, Tokenizer, export, image_size, load_exported
-from sclip.model.export import export_state
+from sclip.model import ModelError, StructureCLIP, Tokenizer, image_size
+from sclip.model.export import export, export_state, load_exported
 from sclip.scenegraph import Parser, SceneGraph
 
 __all__ = ["PARSER_FILE", "Scorer", "read_parser", "to_uint8"]

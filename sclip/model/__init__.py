@@ -2,7 +2,6 @@
 
 from sclip.model.architecture import ModelError, architecture, check_model, image_size, names
 from sclip.model.build import build_model
-from sclip.model.export import export, load_exported
 from sclip.model.losses import structure_loss
 from sclip.model.structure_clip import StructureCLIP
 from sclip.model.tokenizer import Tokenizer
@@ -14,9 +13,7 @@ __all__ = [
     "architecture",
     "build_model",
     "check_model",
-    "export",
     "image_size",
-    "load_exported",
     "names",
     "structure_loss",
 ]

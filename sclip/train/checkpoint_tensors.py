@@ -20,8 +20,8 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 
 from sclip.storage.paths import StoragePath
-from sclip.train.ema import EMA
 from sclip.train.manifest import CheckpointError
+from sclip.train.optimizer import EMA
 
 __all__ = [
     "EMA_WEIGHTS", "FLAT", "MODEL", "OPTIMIZER", "compare", "of_prefix", "read_tensors", "reasons", "stored_tensors",

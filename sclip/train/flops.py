@@ -28,8 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sclip.config import Config
 from sclip.model.architecture import image_size
-from sclip.model.parts import PARTS
-from sclip.model.structure_clip import StructureCLIP
+from sclip.model.structure_clip import PARTS, StructureCLIP
 from sclip.train.optimizer import lr_scale
 
 __all__ = ["StepFlops", "peak_flops"]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from sclip.config import HealthConfig
-from sclip.model.parts import Part, part_of
+from sclip.model.structure_clip import Part, part_of
 from sclip.storage.paths import StoragePath, send, staged
 from sclip.train.collectives import gather_json
 from sclip.train.step import unwrapped

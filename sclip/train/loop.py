@@ -25,11 +25,10 @@ from sclip.model.structure_clip import StructureCLIP
 from sclip.seeding import digest64
 from sclip.train import sharding
 from sclip.train.accounts import SampleAccounts
-from sclip.train.ema import EMA
 from sclip.train.flops import StepFlops
 from sclip.train.health import ProfilerTrace
 from sclip.train.launcher import Launcher, TrainJob, report
-from sclip.train.optimizer import make_optimizer
+from sclip.train.optimizer import EMA, make_optimizer
 from sclip.train.prefetch import Prefetcher, ReadyBatch, prefetch_batches
 from sclip.train.reports import StepReports
 from sclip.train.run_checkpoints import RunCheckpoints

@@ -1,4 +1,4 @@
-"""The optimizer over a wrapped model's parameters, and its learning rate over a run.
+"""The optimizer over a wrapped model's parameters, its learning rate over a run, and the average of the weights.
 
 A model as `sharding.apply` returned it goes in, AdamW over its pieces comes out; the share of the run's samples
 that are trained goes in, the rate comes out.
@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from sclip.config import TrainConfig
-from sclip.model.parts import Part, part_of
+from sclip.model.structure_clip import Part, part_of
 
-__all__ = ["learning_rate", "lr_scale", "make_optimizer"]
+__all__ = ["EMA", "learning_rate", "lr_scale", "make_optimizer"]
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
@@ -54,3 +55,32 @@ def learning_rate(progress: float, config: TrainConfig) -> float:
 def lr_scale(part: Part | None, config: TrainConfig) -> float:
     """Return the factor of a part's learning rate; 1 for the logit scale and bias, and 0 freezes the part."""
     return 1.0 if part is None else float(getattr(config, f"lr_scale_{part}"))
+
+
+class EMA:
+    """The averages of a wrapped model's trained parameters, from their values at its construction on."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        """Take the model inside any wrapper, after `sharding.apply`; `decay` is the share kept at each update."""
+        self.decay = decay
+        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.weights: dict[str, Tensor] = {name: p.detach().clone() for name, p in trained.items()}
+        """By the parameters' names; DTensors where those are."""
+        self._averages = [_local(weight) for weight in self.weights.values()]
+        self._parameters = list(trained.values())
+
+    @torch.no_grad()
+    def update(self, step: int, skipped: Tensor | None = None) -> None:
+        """Move the averages towards the weights after optimizer step number `step`, from 1 on.
+
+        The first steps keep less, (1 + step) / (10 + step), or a short run would end near its random start. `skipped`,
+        a scalar of the device, is 1 where that step made no update: then the averages stay as they are, bit for bit.
+        """
+        share = 1.0 - min(self.decay, (1 + step) / (10 + step))
+        moved = share if skipped is None else (1.0 - skipped) * share
+        for average, parameter in zip(self._averages, self._parameters, strict=True):
+            average.lerp_(_local(parameter.detach()), moved)
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -15,9 +15,9 @@ from sclip.config import CheckpointConfig
 from sclip.train import checkpoint, retention
 from sclip.train.accounts import SampleAccounts
 from sclip.train.collectives import in_unison
-from sclip.train.ema import EMA
 from sclip.train.launcher import Launcher, report
 from sclip.train.manifest import CheckpointError
+from sclip.train.optimizer import EMA
 from sclip.train.run_folder import RunFolder
 from sclip.train.step import TrainStep
 

@@ -33,7 +33,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from sclip.config import ConfigError, ModelConfig
-from sclip.config.loader import difference
 from sclip.storage.masking import mask, mask_tree
 from sclip.storage.paths import StoragePath, append, local_copy, move, remove, sizes, write
 from sclip.train import manifest
@@ -84,6 +83,8 @@ class RunFolder:
                 f"run.name={self.path.name!r}: a run of this name was started by another version of sclip; "
                 "go on with that version, or name another run"
             )
+        from sclip.config.loader import difference  # which needs pydantic; a worker never compares
+
         before, config = mask_tree(before), mask_tree(config)
         lines = [line for line in difference(before, config) if line.partition(":")[0] not in RESUMABLE]
         was = _by_place([source["shards"] for source in known["sources"]]) if known else {}

@@ -21,8 +21,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_f
 from torch.nn.parallel import DistributedDataParallel
 
 from sclip.config import ConfigError, TrainConfig
-from sclip.model.parts import part_of
-from sclip.model.structure_clip import StructureCLIP
+from sclip.model.structure_clip import StructureCLIP, part_of
 from sclip.train.blocks import block_lists, change_forward
 from sclip.train.collectives import gather_json
 from sclip.train.optimizer import lr_scale

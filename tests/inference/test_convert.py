@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from sclip.config import Config, KEEConfig, ModelConfig, TrainConfig
 from sclip.config.loader import to_tree
 from sclip.inference.scorer import Scorer
-from sclip.model import StructureCLIP, Tokenizer, build_model, export, load_exported
+from sclip.model import StructureCLIP, Tokenizer, build_model
+from sclip.model.export import export, load_exported
 from sclip.train import checkpoint
 from sclip.train.optimizer import make_optimizer
 from sclip.train.run_folder import RunFolder

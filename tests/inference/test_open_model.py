@@ -15,7 +15,8 @@ from sclip.config import Config
 from sclip.config.loader import to_tree
 from sclip.inference.open_model import open_model
 from sclip.inference.scorer import Scorer
-from sclip.model import ModelError, export
+from sclip.model import ModelError
+from sclip.model.export import export
 from sclip.registry import RegistryError
 from sclip.train import checkpoint
 from sclip.train.manifest import CheckpointError

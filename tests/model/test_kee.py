@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sclip.config import KEEConfig, ModelConfig
-from sclip.model import ModelError, StructureCLIP, Tokenizer, build_model, export, load_exported
+from sclip.model import ModelError, StructureCLIP, Tokenizer, build_model
+from sclip.model.export import export, load_exported
 from sclip.model.kee import negatives_unseen
 from sclip.model.tokenizer import PADDING
 from sclip.negatives import natural

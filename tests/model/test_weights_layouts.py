@@ -18,8 +18,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sclip.config import KEEConfig, ModelConfig
-from sclip.model import ModelError, build_model, export, load_exported
+from sclip.model import ModelError, build_model
 from sclip.model.build import check_fit, resolved
+from sclip.model.export import export, load_exported
 from sclip.model.weights import read
 from support.small_vit import (
     PLAIN,

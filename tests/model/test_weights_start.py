@@ -13,7 +13,8 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from sclip.config import Config, ConfigError, KEEConfig, ModelConfig, RunConfig
-from sclip.model import ModelError, build_model, export
+from sclip.model import ModelError, build_model
+from sclip.model.export import export
 from sclip.run import resolve
 from sclip.train.run_folder import RunFolder
 from support.small_model import NAME, SMALL, assert_same_weights, small_model

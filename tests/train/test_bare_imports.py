@@ -19,7 +19,7 @@ def test_a_step_is_trained_and_saved_where_only_torch_and_open_clip_are_installe
 from importlib.util import find_spec
 assert find_spec("ray") is None and find_spec("pyarrow") is None
 import sclip.model, sclip.train.step, sclip.train.sharding, sclip.train.checkpoint, sclip.benchmark.step
-import sclip.train.health, sclip.train.meter, sclip.train.prefetch
+import sclip.train.health, sclip.train.reports, sclip.train.prefetch
 import torch
 from sclip.benchmark.step_cases import SMALL_NAME, Case, Ours, add_small_model
 

@@ -11,8 +11,8 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from sclip.train import checkpoint
-from sclip.train.ema import EMA
 from sclip.train.manifest import CheckpointError
+from sclip.train.optimizer import EMA
 from sclip.train.step import unwrapped
 from support import ranks
 from support.train_cases import MODEL, Tensors, config_with, part_of, start, training_batch

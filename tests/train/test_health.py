@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sclip.config import ConfigError, HealthConfig
 from sclip.train.health import HealthMonitor, ProfilerTrace, TrainingDiverged, parameter_norms
-from sclip.train.meter import StepMeter
+from sclip.train.reports import StepMeter
 from sclip.train.step import TrainStep, unwrapped
 from support import ranks
 from support.train_cases import (

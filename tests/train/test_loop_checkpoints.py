@@ -14,10 +14,10 @@ from sclip.config import CheckpointConfig, ConfigError
 from sclip.data.schedule import Schedule
 from sclip.model import image_size
 from sclip.train import checkpoint, manifest
-from sclip.train.ema import EMA
 from sclip.train.launcher import Requested, TrainJob
 from sclip.train.loop import train
 from sclip.train.manifest import CheckpointError
+from sclip.train.optimizer import EMA
 from sclip.train.run_folder import RunFolder
 from sclip.train.step import unwrapped
 from support.launchers import ListLauncher

@@ -7,15 +7,15 @@ import math
 import pytest
 import torch
 
-from sclip.train import meter
-from sclip.train.meter import StepMeter
+from sclip.train import reports
+from sclip.train.reports import StepMeter
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds that the meter sees, to be moved on by a test."""
     now = [100.0]
-    monkeypatch.setattr(meter.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(reports.time, "perf_counter", lambda: now[0])
     return now
 
 
