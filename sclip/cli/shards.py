@@ -132,7 +132,7 @@ def annotate(
         raise Refused(f"OUT {out!r}: a folder that every node reaches, not a URI")
     folder = Path(out).expanduser().absolute()
     quiet_ray()
-    from sclip.data.pool import ActorPool
+    from sclip.data.actor_pool import ActorPool
     from sclip.data.shards import ShardError, expand
     from sclip.launch import cluster
     from sclip.prepare import annotate as job
@@ -184,7 +184,7 @@ def validate(
     from ray.exceptions import RayError
     from rich.console import Console
 
-    from sclip.data.pool import ActorPool
+    from sclip.data.actor_pool import ActorPool
     from sclip.launch import cluster
     from sclip.prepare.validate import examine
     from sclip.report.table import show_findings
@@ -319,7 +319,7 @@ def corpus(
     from rich.console import Console
     from rich.progress import Progress
 
-    from sclip.data.pool import ActorPool
+    from sclip.data.actor_pool import ActorPool
     from sclip.data.shards import ShardError
     from sclip.launch import cluster
     from sclip.prepare.statistics import corpus_of, count_corpus

@@ -1,63 +1,12 @@
-"""What a run is called and kept as, how it is measured, where it is recorded, and the gates of its model."""
+"""What a run is called and kept as, how it is measured and where it is recorded."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from sclip.config.checks import OFF_OR_MORE, POSITIVE, ConfigError, Limit, Section, at_least, between
-
-_NUMBER = r"[0-9]*\.?[0-9]+(?:[eE]-?[0-9]+)?"
-_GATE = re.compile(
-    rf"(?P<score>[^\s<>=/]+/[^\s<>=/]+)\s*>=\s*(?:(?P<least>{_NUMBER})"
-    rf"|champion(?:\s*-\s*(?:(?P<margin>{_NUMBER})|(?P<interval>interval)))?)"
-)
-_ALLOWED = (
-    "a gate is BENCHMARK/SCORE >= NUMBER, or >= champion, champion - NUMBER, champion - interval "
-    "(vg_relation/macro >= champion - interval)"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """A lower bound of one score, which a new model version must reach to become the champion.
-
-    coco/text_to_image_r1 >= 0.35                  a score, at least so much
-    vg_relation/macro >= champion                  at least what the champion reached
-    coco/text_to_image_r1 >= champion - 0.01       at most one point below the champion
-    vg_relation/macro >= champion - interval       not below the champion's 95 % interval
-    """
-
-    text: str
-    """As the user wrote it, white space made single."""
-    score: str
-    """Name of the score, "benchmark/score"."""
-    least: float | None = None
-    """The bound itself, where the champion has no part in it."""
-    margin: float = 0.0
-    """How far below the champion's value the bound lies."""
-    interval: bool = False
-    """Whether the bound is the lower end of the 95 % interval of the champion's value."""
-
-    def bound(self, champion: float, low: float) -> float:
-        """Return the least that passes, beside a champion's value and the lower end of its interval."""
-        if self.least is not None:
-            return self.least
-        return low if self.interval else champion - self.margin
-
-
-def parse_gate(text: str, key: str = "tracking.gates") -> Gate:
-    """Return the gate that a text says. Raises ConfigError naming the key and what is allowed."""
-    text = " ".join(text.split())
-    match = _GATE.fullmatch(text)
-    if match is None:
-        raise ConfigError(f"{key}={text!r}: {_ALLOWED}")
-    least, margin = (float(match[name]) if match[name] else None for name in ("least", "margin"))
-    if max(least or 0, margin or 0) > 1:
-        raise ConfigError(f"{key}={text!r}: scores are shares between 0 and 1, not percentages")
-    return Gate(text, match["score"], least, margin or 0.0, bool(match["interval"]))
-
+from sclip.config.checks import OFF_OR_MORE, POSITIVE, Limit, Section, at_least, between
+from sclip.config.gates import parse_gate
 
 _NAME = Limit(
     "letters, digits, '-', '_' and '.' only, no leading '.'",

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sclip.data import columns as col
-from sclip.data.notes import Note, read_notes
 from sclip.data.position import Position
+from sclip.data.side_channel import Note, read_notes
 
 Columns = dict[str, NDArray[Any]]
 

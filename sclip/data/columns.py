@@ -36,7 +36,7 @@ SAMPLE, REJECTED, END, FILTERED = 0, 1, 2, 3
 # From the encoders to the workers: ENTRY, ORDINAL, INDEX, ORIGIN and these.
 
 NOTE = "note"
-"""str: JSON of `sclip.data.notes` on one row of each encoder call, empty on the others."""
+"""str: JSON of `sclip.data.side_channel` on one row of each encoder call, empty on the others."""
 IMAGE = "image"
 """uint8 [3, H, W]."""
 TEXT = "text"

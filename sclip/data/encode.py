@@ -23,7 +23,7 @@ from sclip.config import Config
 from sclip.data import columns as col
 from sclip.data.annotation import AnnotationError, read_record
 from sclip.data.images import ImageError, random_crop
-from sclip.data.notes import Marker, Note
+from sclip.data.side_channel import Marker, Note
 from sclip.model import Tokenizer
 from sclip.scenegraph import Parser, SceneGraph
 

@@ -1,7 +1,7 @@
 """Pictures and captions of all benchmarks in, their features out: each is encoded once, whoever asks for it.
 
-Encoded here, or by a pool of Ray actors (`sclip.evaluate.pool`). Only features stay in memory: 31,000 pictures and
-126,000 captions at 512 numbers are 320 MB.
+Encoded here, or by a pool of Ray actors (`sclip.evaluate.encoder_pool`). Only features stay in memory: 31,000 pictures
+and 126,000 captions at 512 numbers are 320 MB.
 """
 
 from __future__ import annotations

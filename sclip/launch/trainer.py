@@ -36,11 +36,11 @@ from sclip.scenegraph import ParserError
 from sclip.storage.masking import mask
 from sclip.storage.paths import StoragePath, ray_storage
 from sclip.train import manifest
-from sclip.train.accounts import TooManyQuarantined
 from sclip.train.health import TrainingDiverged
 from sclip.train.launcher import TrainJob
 from sclip.train.manifest import CheckpointError, NotWritten
 from sclip.train.run_folder import RunFolder
+from sclip.train.sample_accounts import TooManyQuarantined
 
 FATAL_ERRORS = (
     CheckpointError, ConfigError, ModelError, ParserError, PositionError, ShardError, TooManyQuarantined,

@@ -17,8 +17,8 @@ import pyarrow as pa
 
 from sclip.config import ConfigError, DataConfig
 from sclip.data import annotation
+from sclip.data.actor_pool import ActorPool
 from sclip.data.annotation import AnnotationError, write_record
-from sclip.data.pool import ActorPool
 from sclip.data.shards import ANNOTATION_SUFFIX, Rejected, Sample, ShardError, read_shard
 from sclip.negatives import VERSION, natural
 from sclip.prepare.annotated import AnnotatedFolder, shard_names

@@ -20,8 +20,8 @@ import pyarrow as pa
 
 from sclip.config import ConfigError, DataConfig
 from sclip.data import annotation
+from sclip.data.actor_pool import ActorPool
 from sclip.data.annotation import AnnotationError, read_record
-from sclip.data.pool import ActorPool
 from sclip.data.shards import Sample, ShardError, expand, read_shard
 from sclip.negatives import Negative, natural
 from sclip.prepare.annotate import stamp

@@ -23,9 +23,9 @@ from braceexpand import braceexpand
 
 from sclip.config import DataConfig
 from sclip.data import annotation
+from sclip.data.actor_pool import ActorPool
 from sclip.data.annotation import AnnotationError
 from sclip.data.images import ImageError, open_image, random_crop
-from sclip.data.pool import ActorPool
 from sclip.data.shards import ANNOTATION_SUFFIX, Rejected, Sample, ShardError, expand, read_shard
 from sclip.prepare.annotate import stamp
 from sclip.report.page import render

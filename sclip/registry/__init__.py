@@ -9,7 +9,7 @@ promotion     give the alias `champion` to a version, refuse it, roll back, each
 
 from __future__ import annotations
 
-from sclip.registry.gates import Check, Decision, judge
+from sclip.registry.judgement import Check, Decision, judge
 from sclip.registry.measured import evaluation_of, record
 from sclip.registry.promotion import Promotion, decide, promote_by_hand, roll_back
 from sclip.registry.requirements import pip_requirements

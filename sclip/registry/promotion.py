@@ -26,7 +26,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from sclip.config import parse_gate
 from sclip.evaluate.result import Evaluation
-from sclip.registry.gates import Decision, judge
+from sclip.registry.judgement import Decision, judge
 from sclip.registry.measured import evaluation_of
 from sclip.registry.store import CANDIDATE, CHAMPION, RegistryError, find, find_alias, refusals
 from sclip.registry.versions import GATES_TAG

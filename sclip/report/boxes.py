@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sclip.report.measure import text_width
-from sclip.report.rows import RowNode
+from sclip.report.graph_rows import RowNode
+from sclip.report.text_width import text_width
 from sclip.report.texts import shortened
 from sclip.scenegraph import Attribute, SceneGraph
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sclip.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH
-from sclip.report.figures import FigureRow, called, listed, percent, score_row
 from sclip.report.page import render
+from sclip.report.score_bars import FigureRow, called, listed, percent, score_row
 from sclip.report.side_by_side import FoldedSides, sides
 from sclip.report.steps import Points, chart
 from sclip.report.texts import MOST_CHARACTERS, shortened

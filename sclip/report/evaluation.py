@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sclip.report.figures import (
+from sclip.report.page import render
+from sclip.report.score_bars import (
     DIVERGED,
     FigureRow,
     Folding,
@@ -20,7 +21,6 @@ from sclip.report.figures import (
     listed,
     score_row,
 )
-from sclip.report.page import render
 from sclip.report.texts import MOST_CHARACTERS, shortened
 from sclip.report.wrong import GraphsOf, Wrong, drawn_captions, wrong_cases
 from sclip.scenegraph import SceneGraph

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sclip.report.rows import RowNode, row_width
+from sclip.report.graph_rows import RowNode, row_width
 from sclip.scenegraph import Relation
 
 WIDTH = 316.0

@@ -21,8 +21,8 @@ from sclip.report.boxes import (
     object_box,
     pills_width,
 )
+from sclip.report.graph_rows import RowNode, arrange, link
 from sclip.report.layers import Edge, edges_of, layers_of
-from sclip.report.rows import RowNode, arrange, link
 from sclip.report.texts import visible
 from sclip.scenegraph import SceneGraph
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sclip.report.charts import Interval
-from sclip.report.figures import group_row
+from sclip.report.score_bars import group_row
 from sclip.report.texts import shortened
 
 if TYPE_CHECKING:

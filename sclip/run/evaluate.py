@@ -18,7 +18,7 @@ from sclip.data.shards import ShardError
 from sclip.evaluate import features, runner, suite
 from sclip.evaluate.benchmarks import BenchmarkDataError, Task
 from sclip.evaluate.compare import Comparison, compare
-from sclip.evaluate.pool import EncoderPool
+from sclip.evaluate.encoder_pool import EncoderPool
 from sclip.evaluate.result import EVALUATION_FILE, Evaluation, EvaluationError
 from sclip.inference.scorer import Scorer
 from sclip.launch import cluster

@@ -48,6 +48,7 @@ from sclip.storage.paths import storage_path
 from sclip.storage.retries import StorageError
 from sclip.train.manifest import CheckpointError
 from sclip.train.run_folder import RunFolder
+from sclip.train.run_inputs import compare_inputs, record_inputs
 
 ERRORS = (
     BenchmarkDataError, CheckpointError, EvaluationError, ModelError, ParserError, registry.RegistryError, ShardError,
@@ -171,7 +172,7 @@ def _check(config: Config, console: Console, options: PlanOptions) -> _Checked:
         check_files(dataclasses.replace(config.evaluate, suite=config.evaluate.suite_beside))
     if config.run.compare_with:
         compared_with(config, folder.path.parent)
-    folder.compare(to_tree(config), data.sources)
+    compare_inputs(folder, to_tree(config), data.sources)
     return _Checked(config, folder, data, made)
 
 
@@ -181,7 +182,7 @@ def _start(run: _Checked, console: Console) -> _Started:
     with_weights = bring_initial_weights(config, folder, console)
     dataset = identity.identify(data.sources, data.stamp or parser_version(config.data.spacy_model))
     tracker = tracking.open_run(config, config.run.name, config.run.storage)
-    folder.start(to_tree(config), data.sources)
+    record_inputs(folder, to_tree(config), data.sources)
     if not config.tracking.uri and not isinstance(folder.path, Path):
         _say(
             f"MLflow's store is {tracker.uri}, on this machine alone; name one that stays as tracking.uri",

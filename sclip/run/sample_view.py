@@ -18,9 +18,9 @@ from sclip.data import columns as col
 from sclip.data.annotation import AnnotationError, read_record
 from sclip.data.encode import Encoder
 from sclip.data.images import ImageError, thumbnail
-from sclip.data.notes import read_notes
 from sclip.data.reader import READ_SCHEMA, ReadSettings
 from sclip.data.shards import Sample
+from sclip.data.side_channel import read_notes
 from sclip.model import Tokenizer, image_size
 from sclip.report.visit import CaptionChoice, Encoded, EncodedPicture, Seen, Slot, Token
 

@@ -24,7 +24,6 @@ from sclip.model import Tokenizer, build_model
 from sclip.model.structure_clip import StructureCLIP
 from sclip.seeding import digest64
 from sclip.train import sharding
-from sclip.train.accounts import SampleAccounts
 from sclip.train.flops import StepFlops
 from sclip.train.health import ProfilerTrace
 from sclip.train.launcher import Launcher, TrainJob, report
@@ -33,6 +32,7 @@ from sclip.train.prefetch import Prefetcher, ReadyBatch, prefetch_batches
 from sclip.train.reports import StepReports
 from sclip.train.run_checkpoints import RunCheckpoints
 from sclip.train.run_folder import RunFolder
+from sclip.train.sample_accounts import SampleAccounts
 from sclip.train.step import TrainStep, unwrapped
 
 __all__ = ["train"]

@@ -13,14 +13,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 from sclip.config import ConfigError
-from sclip.train.accounts import SampleAccounts
 from sclip.train.flops import peak_flops
 from sclip.train.health import HealthMonitor, parameter_norms
 from sclip.train.launcher import Launcher, TrainJob, report
 from sclip.train.prefetch import ReadyBatch
 from sclip.train.run_folder import RunFolder
-from sclip.train.stages import StageMeter, limiting_stage
+from sclip.train.sample_accounts import SampleAccounts
 from sclip.train.step import TrainStep
+from sclip.train.stream_rates import StageMeter, limiting_stage
 
 __all__ = ["StepReports"]
 

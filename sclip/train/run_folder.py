@@ -28,31 +28,13 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from sclip.config import ConfigError, ModelConfig
-from sclip.storage.masking import mask, mask_tree
+from sclip.config import ModelConfig
 from sclip.storage.paths import StoragePath, append, local_copy, move, remove, sizes, write
 from sclip.train import manifest
-
-RESUMABLE = {
-    "run.compare_with", "run.max_failures", "run.progress_every_s", "run.log_format",
-    "data.actors_min", "data.actors_max", "data.actor_cpus", "data.read_cpus", "data.readers", "data.annotations",
-    "data.mix_blocks", "data.block_samples",
-    "train.num_workers", "train.min_workers", "train.resize_every_s", "train.use_gpu", "train.worker_cpus",
-    "train.worker_threads", "train.sharding",
-    "train.shard_ranks", "train.reshard_after_forward", "train.activation_checkpointing", "train.compile",
-    "train.micro_batch", "train.pack_text",
-    "train.log_every", "checkpoint.every", "checkpoint.keep_last", "checkpoint.keep_best", "checkpoint.best_metric",
-    "checkpoint.best_is", "checkpoint.asynchronous", "checkpoint.disk_budget_gb",
-    "evaluate.every", "evaluate.suite_beside", "evaluate.cpus", "evaluate.gpus", "evaluate.batch_size",
-    "health.on_nonfinite", "health.max_skipped", "health.profile_steps",
-    "tracking.offline", "tracking.parent",
-}  # fmt: skip
-"""Keys that may differ when a run is started again: they say where and how it runs, not what is learned."""
-
 
 _HELD = "held-"
 ALIVE = "alive"
@@ -69,47 +51,6 @@ class RunFolder:
         self.model = path / "model"
         self.init = path / "init.safetensors"
         self.quarantine = path / "quarantine.jsonl"
-
-    def compare(self, config: dict[str, Any], sources: Sequence[Mapping[str, int]]) -> None:
-        """Raise ConfigError, with one line for each key that differs, where the run was begun with another config.
-
-        Keys in RESUMABLE may differ; the shards, and the number of samples in each, may not.
-        """
-        before, known = self._read("config.json"), self._read("shards.json")
-        if before is None:
-            return
-        if known is not None and "sources" not in known:
-            raise ConfigError(
-                f"run.name={self.path.name!r}: a run of this name was started by another version of sclip; "
-                "go on with that version, or name another run"
-            )
-        from sclip.config.loader import difference  # which needs pydantic; a worker never compares
-
-        before, config = mask_tree(before), mask_tree(config)
-        lines = [line for line in difference(before, config) if line.partition(":")[0] not in RESUMABLE]
-        was = _by_place([source["shards"] for source in known["sources"]]) if known else {}
-        if known is not None and was != (is_ := _by_place(sources)):
-            changed = sorted(place for place in was.keys() | is_.keys() if was.get(place) != is_.get(place))
-            lines.append(f"shards: {len(changed)} differ, the first is {changed[0][1]}")
-        if lines:
-            raise ConfigError(
-                f"run.name={self.path.name!r}: a run of this name was started with another config:\n  "
-                + "\n  ".join(lines)
-                + "\nname another run, or take these changes back to resume it"
-            )
-
-    def start(self, config: dict[str, Any], sources: Sequence[Mapping[str, int]]) -> None:
-        """Record what the run is started with; what an earlier start recorded stays."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        self.touch()
-        if not (self.path / "config.json").exists():
-            weights = config["data"]["weights"] or [1.0] * len(sources)
-            found = [
-                {"weight": weight, "shards": {mask(url): count for url, count in of_source.items()}}
-                for weight, of_source in zip(weights, sources, strict=True)
-            ]
-            self._write("shards.json", {"sources": found})
-            self._write("config.json", mask_tree(config))
 
     @contextlib.contextmanager
     def starting(self, model: ModelConfig) -> Iterator[ModelConfig]:
@@ -195,33 +136,29 @@ class RunFolder:
     @property
     def complete(self) -> dict[str, Any] | None:
         """What was trained, once every sample was; None before."""
-        return self._read("complete.json")
+        return self.read("complete.json")
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Record that every sample was trained on."""
-        self._write("complete.json", summary)
+        self.write("complete.json", summary)
 
     @property
     def result(self) -> dict[str, Any] | None:
         """Scores and registered version, once both stand; None before."""
-        return self._read("result.json")
+        return self.read("result.json")
 
     def record_result(self, result: dict[str, Any]) -> None:
         """Record scores and registered version, the last thing that a run does."""
-        self._write("result.json", result)
+        self.write("result.json", result)
 
-    def _read(self, name: str) -> dict[str, Any] | None:
+    def read(self, name: str) -> dict[str, Any] | None:
+        """Return the tree of a JSON file of the folder; None where it is not there."""
         path = self.path / name
         return cast(dict[str, Any], json.loads(path.read_text())) if path.exists() else None
 
-    def _write(self, name: str, value: Any) -> None:
+    def write(self, name: str, value: Any) -> None:
+        """Write a JSON file of the folder, in one piece."""
         write(self.path / name, json.dumps(value, indent=1, sort_keys=True) + "\n")
-
-
-def _by_place(sources: Sequence[Mapping[str, int]]) -> dict[tuple[int, str], int]:
-    return {
-        (at, mask(url)): count for at, of_source in enumerate(sources) for url, count in of_source.items()
-    }
 
 
 def size_of(path: StoragePath) -> int:

@@ -22,9 +22,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sclip.config import ConfigError, TrainConfig
 from sclip.model.structure_clip import StructureCLIP, part_of
-from sclip.train.blocks import block_lists, change_forward
 from sclip.train.collectives import gather_json
 from sclip.train.optimizer import lr_scale
+from sclip.train.transformer_blocks import block_lists, change_forward
 
 __all__ = ["apply"]
 

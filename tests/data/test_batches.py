@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from sclip.data import batches as module
 from sclip.data import columns as col
 from sclip.data.batches import Batch, Batches, Record, StreamMismatch
-from sclip.data.notes import Note
 from sclip.data.position import Position
+from sclip.data.side_channel import Note
 from support.stream_blocks import BLANK, Columns, Row, block, samples, tar_index, value_of
 
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from sclip.config import Config, DataConfig, KEEConfig, LossConfig, ModelConfig
 from sclip.data import columns as col
 from sclip.data.encode import Encoder
-from sclip.data.notes import STAGES, Marker, Note, read_notes
 from sclip.data.reader import READ_SCHEMA
+from sclip.data.side_channel import STAGES, Marker, Note, read_notes
 from sclip.model.tokenizer import PADDING
 from sclip.seeding import digest64
 from support.pictures import encoded, noise

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from sclip.config import LossConfig
 from sclip.data import columns as col
 from sclip.data.encode import Encoder
-from sclip.data.notes import Marker, read_notes
 from sclip.data.position import Position
+from sclip.data.side_channel import Marker, read_notes
 from sclip.data.stream import StreamPlan
 from sclip.scenegraph import Parser
 from support.annotated_shards import EPOCHS, SIDE, plan, tables, write_plain

@@ -21,6 +21,7 @@ from sclip.model.export import export, load_exported
 from sclip.train import checkpoint
 from sclip.train.optimizer import make_optimizer
 from sclip.train.run_folder import RunFolder
+from sclip.train.run_inputs import record_inputs
 from support.commands import command
 from support.small_model import NAME, SMALL, assert_same_weights, pictures, small_model
 from support.small_vit import (
@@ -121,7 +122,7 @@ def test_a_checkpoint_becomes_an_export_that_a_scorer_loads(
     of: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, model = RunFolder(tmp_path / "run"), small_model(2)
-    run.start(to_tree(Config(model=SMALL)), {})
+    record_inputs(run, to_tree(Config(model=SMALL)), {})
     trained(run, small_model(1), 1)
     trained(run, model, 2)
     run.step_path(3).mkdir()  # of a crash
@@ -136,7 +137,7 @@ def test_a_checkpoint_keeps_the_activation_of_the_weights_that_its_run_started_f
 ) -> None:
     run = RunFolder(tmp_path / "run")
     config = ModelConfig(name=PLAIN, kee=KEEConfig(layers=1, heads=2))
-    run.start(to_tree(Config(model=config)), {})
+    record_inputs(run, to_tree(Config(model=config)), {})
     model = build_model(ModelConfig(name=QUICK, kee=config.kee))
     (export(model, tmp_path / "first") / "model.safetensors").rename(run.init)
     trained(run, model, 1)
@@ -145,7 +146,7 @@ def test_a_checkpoint_keeps_the_activation_of_the_weights_that_its_run_started_f
 
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = RunFolder(tmp_path / "run")
-    run.start(to_tree(Config(model=SMALL)), {})
+    record_inputs(run, to_tree(Config(model=SMALL)), {})
     trained(run, small_model(1), 1)
     (file,) = run.step_path(1).glob("*.safetensors")
     content = file.read_bytes()

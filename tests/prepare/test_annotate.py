@@ -18,8 +18,8 @@ import pytest
 import ray
 
 from sclip.data import annotation
+from sclip.data.actor_pool import ActorPool
 from sclip.data.annotation import read_record
-from sclip.data.pool import ActorPool
 from sclip.data.shards import ANNOTATION_SUFFIX, Sample, count_samples, expand, read_shard
 from sclip.launch import cluster
 from sclip.negatives import natural

@@ -22,9 +22,9 @@ from sclip.data import annotation
 from sclip.data import columns as col
 from sclip.data.batches import Batches, Record
 from sclip.data.encode import Encoder
-from sclip.data.notes import read_notes
 from sclip.data.position import Position
 from sclip.data.shards import Sample, read_shard
+from sclip.data.side_channel import read_notes
 from sclip.data.stream import StreamPlan
 from sclip.prepare.annotate import stamp
 from sclip.run import pretrain

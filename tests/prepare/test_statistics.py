@@ -19,6 +19,7 @@ from sclip.prepare.statistics import CorpusCounter, corpus_of
 from sclip.report import CorpusStatistics
 from sclip.scenegraph import Parser
 from sclip.train.run_folder import RunFolder
+from sclip.train.run_inputs import record_inputs
 from support.annotated_shards import annotate_here, write_plain
 from support.commands import command
 from support.ray_head import Head
@@ -96,7 +97,7 @@ def test_the_folder_of_a_run_stands_for_its_shards_and_how_it_reads_them(
 ) -> None:
     data = DataConfig(shards=(f"{Path(plain[0]).parent}/*.tar",), caption_field="captions", min_objects=2)
     sources = [dict.fromkeys(plain[1:], 5), dict.fromkeys(plain[:1], 5)]
-    RunFolder(tmp_path / "my-run").start(to_tree(Config(data=data)), sources)
+    record_inputs(RunFolder(tmp_path / "my-run"), to_tree(Config(data=data)), sources)
     corpus = corpus_of([str(tmp_path / "my-run")], DataConfig())
     assert corpus.title == "my-run"
     assert corpus.shards == tuple(plain)
@@ -105,7 +106,7 @@ def test_the_folder_of_a_run_stands_for_its_shards_and_how_it_reads_them(
 
 def test_a_run_that_records_its_shards_without_their_credentials_asks_for_them(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "my-run")
-    run.start(to_tree(Config()), [{"s3://key:planted@bucket/a.tar": 5}])
+    record_inputs(run, to_tree(Config()), [{"s3://key:planted@bucket/a.tar": 5}])
     with pytest.raises(
         ConfigError, match=r"s3://\*\*\*@bucket/a.tar without its credentials.*name the shards"
     ):

@@ -40,7 +40,7 @@ def lab(colour: Colour) -> Colour:
 def palette(dark: bool) -> tuple[list[Colour], Colour]:
     """Return the models' colours and that of a card."""
     found = {}
-    for name, pattern in (("page.css", r"--(card): #(\w+);"), ("figures.css", r"--(m\d): #(\w+);")):
+    for name, pattern in (("page.css", r"--(card): #(\w+);"), ("score_bars.css", r"--(m\d): #(\w+);")):
         light_part, dark_part = (TEMPLATES / name).read_text().split("@media (prefers-color-scheme: dark)")
         found |= dict(re.findall(pattern, dark_part if dark else light_part))
     return [linear(found[f"m{n}"]) for n in range(8)], linear(found["card"])

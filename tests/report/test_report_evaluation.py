@@ -11,7 +11,7 @@ import pytest
 
 from sclip.evaluate.result import Evaluation, EvaluationError, Example, Result, Score
 from sclip.report.evaluation import GateVerdict, write
-from sclip.report.figures import folded_groups
+from sclip.report.score_bars import folded_groups
 from sclip.report.texts import differing
 from sclip.report.wrong import wrong_cases
 from sclip.scenegraph import Attribute, Object, Relation, SceneGraph

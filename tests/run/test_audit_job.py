@@ -16,6 +16,7 @@ from sclip.data.schedule import Schedule
 from sclip.run.audit.account import audit
 from sclip.train.ledger import Ledger
 from sclip.train.run_folder import RunFolder
+from sclip.train.run_inputs import record_inputs
 from support.audited_runs import Run, dealt, keys, passes, tar_bytes
 from support.paths import ROOT
 
@@ -122,7 +123,7 @@ def test_a_row_taken_out_of_the_ledger_that_a_run_itself_wrote_is_found(tmp_path
         shard.write_bytes(tar_bytes(keys(6)))
     folder, schedule = RunFolder(tmp_path / "runs" / "r"), Schedule(3, 2, (3,))
     config = Config(run=RunConfig(seed=3), train=TrainConfig(epochs=2))
-    folder.start(to_tree(config), [{str(shard): 6 for shard in shards}])
+    record_inputs(folder, to_tree(config), [{str(shard): 6 for shard in shards}])
     first = Ledger(folder.path, schedule, rank=0, world_size=1, from_step=0)
     for entry in range(4):
         first.add(entry + 1, ([entry] * 5, [1, 2, 3, 4, 5]), ([entry], [0]))

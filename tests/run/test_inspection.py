@@ -27,6 +27,7 @@ from sclip.report import visit as report
 from sclip.run.inspection import InspectionError, Run, inspect_sample, of_run
 from sclip.scenegraph import Parser
 from sclip.train.run_folder import RunFolder
+from sclip.train.run_inputs import record_inputs
 from support.annotated_shards import LEAST, RICH, annotate_here, jpeg, write_plain
 from support.commands import command
 from support.storage_server import Storage, serving
@@ -204,7 +205,7 @@ def test_several_shards_are_told(plain: list[str]) -> None:
 
 def begun(folder: Path, of: Config, *sources: list[str]) -> Run:
     """Record a run as its start does, and return what is read of it."""
-    RunFolder(folder / "runs" / "mine").start(to_tree(of), [count_samples(urls) for urls in sources])
+    record_inputs(RunFolder(folder / "runs" / "mine"), to_tree(of), [count_samples(urls) for urls in sources])
     return of_run("mine", str(folder))
 
 

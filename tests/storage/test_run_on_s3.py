@@ -24,6 +24,7 @@ from sclip.train import checkpoint, cleaning, manifest, retention
 from sclip.train.ledger import Ledger
 from sclip.train.manifest import CheckpointError, NotWritten
 from sclip.train.run_folder import RunFolder
+from sclip.train.run_inputs import compare_inputs, record_inputs
 from support import ranks
 from support.object_store import Fault, ObjectStore, every
 
@@ -38,8 +39,8 @@ Trained = tuple[nn.Module, torch.optim.Optimizer]
 def folder(store: ObjectStore, request: pytest.FixtureRequest) -> RunFolder:
     """A run that was started and has no checkpoint yet."""
     run = RunFolder(store.path(f"{request.node.name}/runs/first"))
-    run.compare(to_tree(CONFIG), SOURCES)
-    run.start(to_tree(CONFIG), SOURCES)
+    compare_inputs(run, to_tree(CONFIG), SOURCES)
+    record_inputs(run, to_tree(CONFIG), SOURCES)
     return run
 
 
@@ -128,12 +129,12 @@ def test_a_checkpoint_that_storage_does_not_take_is_none_and_can_be_written_agai
 
 def test_a_run_resumes_with_the_same_config_only(folder: RunFolder) -> None:
     again = RunFolder(folder.path)
-    again.compare(to_tree(CONFIG), SOURCES)
-    again.compare(to_tree(dataclasses.replace(CONFIG, train=TrainConfig(num_workers=4))), SOURCES)
+    compare_inputs(again, to_tree(CONFIG), SOURCES)
+    compare_inputs(again, to_tree(dataclasses.replace(CONFIG, train=TrainConfig(num_workers=4))), SOURCES)
     with pytest.raises(ConfigError, match=r"run\.name='first'.*\n  train\.epochs: "):
-        again.compare(to_tree(dataclasses.replace(CONFIG, train=TrainConfig(epochs=99))), SOURCES)
+        compare_inputs(again, to_tree(dataclasses.replace(CONFIG, train=TrainConfig(epochs=99))), SOURCES)
     with pytest.raises(ConfigError, match="shards: 1 differ"):
-        again.compare(to_tree(CONFIG), [{"s3://bucket/0.tar": 501}])
+        compare_inputs(again, to_tree(CONFIG), [{"s3://bucket/0.tar": 501}])
 
 
 def test_what_is_kept_and_what_gives_way(folder: RunFolder) -> None:

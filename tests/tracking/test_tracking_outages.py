@@ -14,6 +14,7 @@ from sclip.evaluate.result import EVALUATION_FILE
 from sclip.storage.masking import mask
 from sclip.tracking import RUN_NAME_TAG, Tracker, TrackingError, history, open_recorded, open_run
 from sclip.train.run_folder import RunFolder
+from sclip.train.run_inputs import record_inputs
 from support.commands import command
 from support.mlflow_server import MLflowServer, mlflow_server
 from support.processes import free_port
@@ -185,7 +186,7 @@ def test_the_model_of_a_finished_run_is_registered_by_the_job_once(
         return "3"
 
     monkeypatch.setattr("sclip.registry.register", register)
-    folder.start(to_tree(made), [{"/data/0.tar": 5}])
+    record_inputs(folder, to_tree(made), [{"/data/0.tar": 5}])
     assert sync(folder.path) == 0
     assert calls == []  # it is not finished
     folder.record_result({"scores": {RELATION: 0.9}, "version": ""})

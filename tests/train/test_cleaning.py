@@ -14,6 +14,7 @@ import pytest
 from sclip.train import manifest
 from sclip.train.cleaning import runs
 from sclip.train.run_folder import RunFolder
+from sclip.train.run_inputs import record_inputs
 
 DAY_S = 86400.0
 
@@ -22,7 +23,7 @@ def run_with(
     storage: Path, name: str, idle_s: float, checkpoints: int = 0, *, half: bool = False, done: bool = False
 ) -> Path:
     folder = RunFolder(storage / "runs" / name)
-    folder.start({"data": {"weights": []}, "tracking": {"uri": ""}}, [])
+    record_inputs(folder, {"data": {"weights": []}, "tracking": {"uri": ""}}, [])
     for step in range(checkpoints):
         place = folder.step_path(step)
         place.mkdir()

@@ -22,7 +22,8 @@ from sclip.config import (
 )
 from sclip.config.loader import keys, to_tree
 from sclip.train import checkpoint, manifest
-from sclip.train.run_folder import RESUMABLE, RunFolder
+from sclip.train.run_folder import RunFolder
+from sclip.train.run_inputs import RESUMABLE, compare_inputs, record_inputs
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")  # one process, no group
 
@@ -35,8 +36,8 @@ CONFIG = Config(run=RunConfig(name="first"))
 def folder(tmp_path: Path) -> RunFolder:
     """A run that was started and has no checkpoint yet."""
     run = RunFolder(tmp_path / "first")
-    run.compare(to_tree(CONFIG), SOURCES)
-    run.start(to_tree(CONFIG), SOURCES)
+    compare_inputs(run, to_tree(CONFIG), SOURCES)
+    record_inputs(run, to_tree(CONFIG), SOURCES)
     return run
 
 
@@ -60,7 +61,7 @@ def save(folder: RunFolder, step: int, trained: tuple[nn.Linear, torch.optim.Ada
 def differing(folder: RunFolder, config: Config, *sources: dict[str, int]) -> list[str]:
     """Return the lines of a refusal between its first and its last one."""
     with pytest.raises(ConfigError, match=r"^run\.name='first': a run of this name") as raised:
-        folder.compare(to_tree(config), sources or SOURCES)
+        compare_inputs(folder, to_tree(config), sources or SOURCES)
     _, *lines, remedy = str(raised.value).splitlines()
     assert remedy == "name another run, or take these changes back to resume it"
     return [line.removeprefix("  ") for line in lines]
@@ -80,7 +81,7 @@ def rejected(step: int, key: str = "0007") -> dict[str, Any]:
 
 def test_a_folder_that_is_not_there_takes_any_config(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "new")
-    run.compare(to_tree(CONFIG), SOURCES)
+    compare_inputs(run, to_tree(CONFIG), SOURCES)
     assert run.latest() is None
     assert run.roll_back() == []
     assert run.complete is None
@@ -89,7 +90,7 @@ def test_a_folder_that_is_not_there_takes_any_config(tmp_path: Path) -> None:
 
 
 def test_the_same_config_and_shards_pass(folder: RunFolder) -> None:
-    folder.compare(to_tree(CONFIG), [dict(reversed(SHARDS.items()))])
+    compare_inputs(folder, to_tree(CONFIG), [dict(reversed(SHARDS.items()))])
 
 
 def test_where_and_how_a_run_goes_may_differ(folder: RunFolder) -> None:
@@ -108,7 +109,7 @@ def test_where_and_how_a_run_goes_may_differ(folder: RunFolder) -> None:
         data=DataConfig(actors_max=9, readers=1),
         tracking=dataclasses.replace(CONFIG.tracking, offline=True),
     )
-    folder.compare(to_tree(changed), SOURCES)
+    compare_inputs(folder, to_tree(changed), SOURCES)
 
 
 def test_the_password_of_the_tracking_store_is_not_kept_and_may_change(tmp_path: Path) -> None:
@@ -117,9 +118,9 @@ def test_the_password_of_the_tracking_store_is_not_kept_and_may_change(tmp_path:
         return to_tree(dataclasses.replace(CONFIG, tracking=tracking))
 
     run = RunFolder(tmp_path / "secret")
-    run.start(tree("secret"), SOURCES)
+    record_inputs(run, tree("secret"), SOURCES)
     assert "secret" not in (run.path / "config.json").read_text()
-    run.compare(tree("other"), SOURCES)
+    compare_inputs(run, tree("other"), SOURCES)
 
 
 @pytest.mark.parametrize("key", sorted(RESUMABLE))
@@ -165,7 +166,7 @@ def test_a_shard_of_another_size_counts_as_one(folder: RunFolder) -> None:
 
 def test_a_second_start_keeps_what_the_first_recorded(folder: RunFolder) -> None:
     resumed = dataclasses.replace(CONFIG, train=TrainConfig(num_workers=4))
-    folder.start(to_tree(resumed), SOURCES)
+    record_inputs(folder, to_tree(resumed), SOURCES)
     assert json.loads((folder.path / "config.json").read_text()) == to_tree(CONFIG)
     assert json.loads((folder.path / "shards.json").read_text()) == {
         "sources": [{"weight": 1.0, "shards": SHARDS}]
@@ -176,23 +177,23 @@ def test_sources_are_recorded_with_their_weights_and_no_shard_may_move_between_t
     tree = to_tree(dataclasses.replace(CONFIG, data=DataConfig(shards=("a", "b"), weights=(3.0, 0.5))))
     sources = [{"/data/0.tar": 500}, {"/data/1.tar": 500, "/data/2.tar": 17}]
     run = RunFolder(tmp_path / "first")
-    run.start(tree, sources)
-    run.compare(tree, sources)
+    record_inputs(run, tree, sources)
+    compare_inputs(run, tree, sources)
     written = json.loads((run.path / "shards.json").read_text())["sources"]
     assert [source["weight"] for source in written] == [3.0, 0.5]
     assert [source["shards"] for source in written] == sources
     moved = [{"/data/0.tar": 500, "/data/1.tar": 500}, {"/data/2.tar": 17}]
     with pytest.raises(ConfigError, match=r"shards: 2 differ, the first is /data/1\.tar"):
-        run.compare(tree, moved)
+        compare_inputs(run, tree, moved)
     reweighted = to_tree(dataclasses.replace(CONFIG, data=DataConfig(shards=("a", "b"), weights=(3.0, 1.0))))
     with pytest.raises(ConfigError, match=r"data\.weights: \[3\.0, 0\.5\] -> \[3\.0, 1\.0\]"):
-        run.compare(reweighted, sources)
+        compare_inputs(run, reweighted, sources)
 
 
 def test_a_run_of_a_version_that_knew_no_sources_is_refused_in_one_line(folder: RunFolder) -> None:
     (folder.path / "shards.json").write_text(json.dumps(SHARDS))
     with pytest.raises(ConfigError, match=r"^run\.name='first': .* another version of sclip; .*$"):
-        folder.compare(to_tree(CONFIG), SOURCES)
+        compare_inputs(folder, to_tree(CONFIG), SOURCES)
 
 
 def test_a_shard_with_a_secret_in_its_uri_is_told_without_it(folder: RunFolder) -> None:
@@ -222,22 +223,22 @@ def secret(word: str) -> tuple[dict[str, Any], list[dict[str, int]]]:
 
 def test_no_secret_of_a_uri_is_recorded_and_each_may_change_before_the_run_goes_on(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "first")
-    run.start(*secret("planted"))
-    run.compare(*secret("another"))
+    record_inputs(run, *secret("planted"))
+    compare_inputs(run, *secret("another"))
     assert not [file for file in run.path.iterdir() if "planted" in file.read_text()]
     tree, (shards,) = secret("another")
     del shards["https://user:another@host/1.tar?sig=another"]
     with pytest.raises(ConfigError, match=r"shards: 1 differ, the first is https://\*\*\*@host/1\.tar"):
-        run.compare(tree, [shards])
+        compare_inputs(run, tree, [shards])
 
 
 def test_a_run_that_was_begun_before_secrets_were_left_out_goes_on(tmp_path: Path) -> None:
     tree, sources = secret("planted")
     run = RunFolder(tmp_path / "first")
-    run.start(tree, sources)
+    record_inputs(run, tree, sources)
     (run.path / "config.json").write_text(json.dumps(tree))
     (run.path / "shards.json").write_text(json.dumps({"sources": [{"weight": 1.0, "shards": sources[0]}]}))
-    run.compare(*secret("another"))
+    compare_inputs(run, *secret("another"))
 
 
 # Its checkpoints

@@ -10,7 +10,7 @@ import pytest
 
 from sclip.config import ConfigError, Gate, TrackingConfig, parse_gate
 from sclip.evaluate.result import Evaluation
-from sclip.registry.gates import Check, judge
+from sclip.registry.judgement import Check, judge
 from support.registered import RECALL, RELATION, evaluation
 
 CHAMPION = evaluation({RELATION: 0.70, RECALL: 0.43})

@@ -17,7 +17,7 @@ from sclip.config import KEEConfig, TrainConfig
 from sclip.model import build_model
 from sclip.model.kee import KnowledgeEncoder
 from sclip.model.packing import pack
-from sclip.train.blocks import block_lists, change_forward
+from sclip.train.transformer_blocks import block_lists, change_forward
 from support.train_cases import MODEL, VIT, config_with, start, training_batch
 
 WAYS: dict[str, dict[str, Any]] = {

@@ -1,8 +1,8 @@
 """Figures of the stream's stages: notes of the blocks in; rates, utilisation and the limiting stage out.
 
-The encoders write into their notes (`sclip.data.notes`) how long each stage worked and waited for the samples that they
-send along; the ranks add that up. So the figures cover the samples that were trained on, however many actors there are
-and wherever they run, and cost one small collective a report.
+The encoders write into their notes (`sclip.data.side_channel`) how long each stage worked and waited for the samples
+that they send along; the ranks add that up. So the figures cover the samples that were trained on, however many actors
+there are and wherever they run, and cost one small collective a report.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import torch
 import torch.distributed as dist
 
-from sclip.data.notes import STAGES, Note
+from sclip.data.side_channel import STAGES, Note
 
 __all__ = ["StageMeter", "limiting_stage"]
 

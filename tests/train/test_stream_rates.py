@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from sclip.data.notes import Note
-from sclip.train import stages
-from sclip.train.stages import StageMeter, limiting_stage
+from sclip.data.side_channel import Note
+from sclip.train import stream_rates
+from sclip.train.stream_rates import StageMeter, limiting_stage
 
 BUSY = {"read_utilisation": 0.3, "encode_utilisation": 0.95, "decode_samples_per_s": 900.0}
 
@@ -17,7 +17,9 @@ BUSY = {"read_utilisation": 0.3, "encode_utilisation": 0.95, "decode_samples_per
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Return the time, in a list of one, that the figures are taken by."""
     now = [0.0]
-    monkeypatch.setattr(stages, "time", type("Clock", (), {"perf_counter": staticmethod(lambda: now[0])}))
+    monkeypatch.setattr(
+        stream_rates, "time", type("Clock", (), {"perf_counter": staticmethod(lambda: now[0])})
+    )
     return now
 
 
