@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import setuptools  # noqa: F401  (before any test imports pip, after which torch's compiler cannot import it any more)
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 

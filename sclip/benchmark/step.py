@@ -132,7 +132,10 @@ def _write(path: Path, table: Table) -> None:
 def main(argv: list[str]) -> int:
     """Print each row as it is measured; 0, or 2 where nothing can be measured or the usage is wrong."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog="sclip benchmark step",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     add_arguments(parser)
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures of every round")

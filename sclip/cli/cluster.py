@@ -80,7 +80,7 @@ def benchmark(
         list[str],
         argument("OPTION", "of the benchmark: --help lists them", default_factory=list, show_default=False),
     ],
-) -> None:
+) -> int:
     """Measure a part of sclip beside its peers, on this machine and in one run; print the table.
 
     Exit status: 0 the table is printed, 2 it cannot be measured.
@@ -94,6 +94,8 @@ def benchmark(
     # Before any library is imported that reads them.
     os.environ.update({f"{library}_NUM_THREADS": "1" for library in _LIBRARIES})
     module = importlib.import_module(f"sclip.benchmark.{name}")
+    if name == "step":  # which prints and writes each row as it is measured
+        return int(module.main(arguments))
     # A benchmark declares its own options: `step` also runs where only torch and open_clip are installed.
     parser = argparse.ArgumentParser(prog=f"sclip benchmark {name}", allow_abbrev=False)
     parser.add_argument(
@@ -115,3 +117,4 @@ def benchmark(
             write_json(json.dumps(result.to_json(), indent=1), options.json)
     if options.json != "-":
         result.show(Console(highlight=False))
+    return 0

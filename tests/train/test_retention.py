@@ -130,7 +130,7 @@ def test_a_disk_that_is_too_full_is_told_before_anything_is_written(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 9 * 10**8, 10**8))
     retention.make_room(folder, 99 * MEGABYTE, CheckpointConfig())
     with pytest.raises(
-        CheckpointError, match=r"0\.10 GB free, a checkpoint takes 0\.20 GB; make room .*jobs/clean\.py"
+        CheckpointError, match=r"0\.10 GB free, a checkpoint takes 0\.20 GB; make room .*sclip clean"
     ):
         retention.make_room(folder, 200 * MEGABYTE, CheckpointConfig())
 
