@@ -80,4 +80,4 @@ def naturalness(
     with errors(OSError, ValueError, KeyError, ParserError):
         texts = read(captions)
         fit_naturalness.save(fit_naturalness.fit(texts, Parser()), out, source or captions.name)
-    print(f"{out}: trained on {len(texts)} captions; raise VERSION in sclip/negatives/synthesise.py")
+    print(f"{out}: trained on {len(texts)} captions; raise VERSION in sclip/negatives/drawing.py")

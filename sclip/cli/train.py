@@ -46,7 +46,7 @@ def pretrain(
     ] = False,
     prices: Annotated[
         Path | None,
-        option("FILE", "price of an hour of each node type, as sclip/launch/plan/prices.py shows"),
+        option("FILE", "price of an hour of each node type, as sclip/launch/plan/price_table.py shows"),
     ] = None,
     rates: Annotated[
         str, option("STAGE=N,..", "measured samples a second of a stage, for the plan", show_default=False)
@@ -74,7 +74,7 @@ def pretrain(
     console = logs.json_console(sys.stdout) if as_json else Console(stderr=False)
     try:
         with errors(*job.ERRORS, status=1), errors(stopping.Stopped, status=143), errors(ConfigError):
-            priced = planning.prices.read(prices) if prices else None
+            priced = planning.price_table.read(prices) if prices else None
             options = job.PlanOptions(planning.rates.given(rates), priced)
             if plan:
                 planning.show(job.plan(resolved, options), console)

@@ -4,8 +4,8 @@
 `draw` takes one and `draw_several` some by (seed, epoch, key). `shuffled` is the baseline, a random swap of words.
 """
 
+from sclip.negatives.drawing import VERSION, Negative, candidates, draw, draw_several, natural
 from sclip.negatives.planned_exchange import Kind
 from sclip.negatives.shuffle import shuffled
-from sclip.negatives.synthesise import VERSION, Negative, candidates, draw, draw_several, natural
 
 __all__ = ["VERSION", "Kind", "Negative", "candidates", "draw", "draw_several", "natural", "shuffled"]

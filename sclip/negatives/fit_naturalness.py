@@ -16,8 +16,8 @@ from safetensors.numpy import save_file
 from scipy.sparse import csr_matrix, vstack
 from sklearn.linear_model import LogisticRegression
 
+from sclip.negatives.drawing import TEMPERATURE, candidates
 from sclip.negatives.naturalness import BUCKETS, buckets
-from sclip.negatives.synthesise import TEMPERATURE, candidates
 from sclip.scenegraph.parser import Parser
 
 _ROUNDS = (1.0, 0.1)

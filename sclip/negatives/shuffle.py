@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from sclip.negatives.drawing import MOST_EXCHANGED, Negative
 from sclip.negatives.naturalness import strangeness
 from sclip.negatives.planned_exchange import PlannedExchange
 from sclip.negatives.reading import Reading
 from sclip.negatives.relations import verb_plans
-from sclip.negatives.synthesise import MOST_EXCHANGED, Negative
 from sclip.scenegraph.graph import SceneGraph
 from sclip.scenegraph.parser import MAX_CHARACTERS
 from sclip.seeding import generator

@@ -70,7 +70,7 @@ class PlanOptions:
     """Rates and prices that the user gives for the plan."""
 
     rates: planning.rates.Rates = field(default_factory=dict)
-    prices: planning.prices.Prices | None = None
+    prices: planning.price_table.Prices | None = None
 
 
 _DEFAULTS = PlanOptions()

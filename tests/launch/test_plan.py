@@ -14,8 +14,8 @@ from sclip.config import Config, ConfigError
 from sclip.config.loader import load, to_tree
 from sclip.launch.capacity import Capacity, encoder_bounds, sized
 from sclip.launch.node_types import NodeType
-from sclip.launch.plan import Plan, make, prices, rates, show
-from sclip.launch.plan.prices import Price, Prices
+from sclip.launch.plan import Plan, make, rates, show
+from sclip.launch.plan.price_table import Price, Prices
 
 HEAD = NodeType("head", 0, 0, 1, 1)
 CPU = NodeType("cpu", 16, 0, 1, 4)
@@ -229,7 +229,7 @@ def test_the_price_is_that_of_all_nodes_for_the_hours(tmp_path: Path) -> None:
     (tmp_path / "prices.yaml").write_text(
         "currency: EUR\ngpu: 10\ncpu: {price: 0.5, spot: true}\nother: 99\n"
     )
-    table = prices.read(tmp_path / "prices.yaml")
+    table = price_table.read(tmp_path / "prices.yaml")
     plan = planned(config(tmp_path, SHARDS), HEAD, CPU, GPU, known=KNOWN, table=table, samples=8000 * 3600)
     assert plan.hourly == 2 * 10 + 4 * 0.5
     said = shown(plan)
@@ -247,4 +247,4 @@ def test_a_price_that_is_none_is_an_error_with_file_and_entry(tmp_path: Path, en
     path = tmp_path / "prices.yaml"
     path.write_text(entry)
     with pytest.raises(ConfigError, match=r"prices\.yaml: gpu=.*: write a price an hour"):
-        prices.read(path)
+        price_table.read(path)

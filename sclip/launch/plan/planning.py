@@ -12,7 +12,7 @@ from sclip.config import Config
 from sclip.launch.capacity import Capacity, demands, fewest_workers, gpus_for_workers
 from sclip.launch.node_types import NodeType
 from sclip.launch.placement import Placement, place_bundles
-from sclip.launch.plan.prices import Prices
+from sclip.launch.plan.price_table import Prices
 from sclip.launch.plan.rates import Rates, find
 
 __all__ = ["NodeCount", "Plan", "Stage", "make"]
@@ -84,6 +84,11 @@ class Plan:
     def hours(self) -> float | None:
         """Expected hours of training at that rate; without the start, checkpoints and evaluation."""
         return self.samples / self.per_s / 3600 if self.per_s else None
+
+    @property
+    def cost(self) -> float | None:
+        """What those nodes cost over the expected hours; None where either is not known."""
+        return None if self.hourly is None or self.hours is None else self.hourly * self.hours
 
     @property
     def hourly(self) -> float | None:

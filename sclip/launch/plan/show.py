@@ -41,9 +41,7 @@ def lines(plan: Plan) -> list[str]:
     found.append(_time(plan))
     if plan.hourly is not None and plan.prices:
         unit = f" {plan.prices.currency}".rstrip()
-        total = (
-            f", {plan.hourly * plan.hours:,.2f}{unit} in all" if plan.hours and not plan.bound_only else ""
-        )
+        total = f", {plan.cost:,.2f}{unit} in all" if plan.cost is not None and not plan.bound_only else ""
         spot = any(
             name.kind.name in plan.prices.of and plan.prices.of[name.kind.name].spot for name in plan.nodes
         )

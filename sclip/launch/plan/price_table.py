@@ -1,4 +1,4 @@
-"""A table of what nodes cost in, the cost of a run out.
+"""The table of what a node of each type costs in an hour, read from a file.
 
 currency: USD                            may be left out
 gpu-workers: 12.29                       price of one node of the type in an hour
