@@ -14,7 +14,7 @@ from sclip.config import Config, ConfigError
 from sclip.config.loader import load, to_tree
 from sclip.launch.capacity import Capacity, encoder_bounds, sized
 from sclip.launch.node_types import NodeType
-from sclip.launch.plan import Plan, make, rates, show
+from sclip.launch.plan import Plan, make, price_table, rates, show
 from sclip.launch.plan.price_table import Price, Prices
 
 HEAD = NodeType("head", 0, 0, 1, 1)
