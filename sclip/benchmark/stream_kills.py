@@ -30,7 +30,7 @@ EPOCHS, BATCH, EVERY = 2, 32, 5
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _WORKERS = (2, 1)
 """Numbers of workers in turns."""
-_TARGETS = ("", "RayTrainWorker", "_Encoder")
+_TARGETS = ("", "RayTrainWorker", "_ImportedEncoder")
 """What is killed: the driver with all that it started, or one process with this in its name."""
 _PATIENCE_S = 600
 

@@ -111,7 +111,7 @@ def test_every_row_is_trained_once_over_kills_of_all_kinds_and_other_numbers_of_
     head: Head, tmp_path: Path, planted: Planted, capsys: pytest.CaptureFixture[str]
 ) -> None:
     job = Job(head, tmp_path, workers=2)
-    os.kill(job.actor("_Encoder"), signal.SIGKILL)  # at once: so little data is soon encoded
+    os.kill(job.actor("_ImportedEncoder"), signal.SIGKILL)  # at once: so little data is soon encoded
     # Looked for before the first step: the answer takes longer than some steps.
     worker = job.actor("RayTrainWorker")
     step = job.until_checkpoint_after(0)
