@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections import Counter
@@ -264,6 +265,13 @@ def test_draw_is_made_again_by_seed_epoch_and_key(parser: Parser) -> None:
     assert drawn == [draw(natural(graph), seed=7, epoch=epoch, key="0001") for epoch in range(40)]
     assert {n.kind for n in drawn if n} == {"relation", "attribute"}
     assert len({n.caption for n in drawn if n}) > 2
+
+
+def test_what_reads_more_strangely_is_drawn_less_often(parser: Parser) -> None:
+    usual = natural(parser.parse(["a small red circle to the left of a large blue square"])[0])[0]
+    strange = dataclasses.replace(usual, caption="strange", strangeness=usual.strangeness + 1)
+    drawn = Counter(draw([strange, usual], seed=0, epoch=0, key=str(key)).caption for key in range(400))  # type: ignore[union-attr]
+    assert 0 < drawn["strange"] < 0.5 * drawn[usual.caption]
 
 
 def test_long_caption_is_taken(parser: Parser) -> None:

@@ -55,7 +55,9 @@ def test_a_run_over_the_subset_sees_what_a_run_with_the_filter_sees(
     assert said.err == ""
     assert json.loads((out / "index.json").read_text())["samples"] == len(items)
     for item in items:
-        assert len(annotation.read_stamped(item, stamp(parser))) == len(item.captions)
+        records = annotation.read_stamped(item, stamp(parser))
+        graphs = [annotation.read_record(*of)[0] for of in zip(records, item.captions, strict=True)]
+        assert graphs == parser.parse(list(item.captions))
         assert json.loads(item.members["json"])["id"] == int(item.key[1:])
 
 

@@ -27,6 +27,7 @@ from sclip.storage.paths import (
     storage_path,
     write,
 )
+from sclip.storage.remote import Remote
 from sclip.storage.retries import StorageError
 from support.object_store import ObjectStore, every
 
@@ -213,6 +214,20 @@ def test_failing_storage_is_told_from_a_file_that_is_not_there(store: ObjectStor
     for look in (store.path("there").exists, lambda: list(store.path("there").parent.iterdir())):
         with pytest.raises(StorageError):
             look()
+
+
+def test_the_file_that_makes_a_folder_whole_is_moved_before_all_others(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = store.path("moved/step-1")
+    for name in ("a", "manifest.json", "z"):
+        write(folder / name, name)
+    moved: list[str] = []
+    whole = Remote.move
+    monkeypatch.setattr(Remote, "move", lambda file, to: (moved.append(file.name), whole(file, to))[1])
+    move(folder, store.path("moved/damaged-step-1"), first="manifest.json")
+    assert moved[0] == "manifest.json"
+    assert sorted(moved) == ["a", "manifest.json", "z"]
 
 
 def test_a_download_that_is_cut_begins_again(store: ObjectStore, tmp_path: Path) -> None:

@@ -139,6 +139,15 @@ def test_training_goes_on_while_it_is_written(tmp_path: Path, monkeypatch: pytes
         assert all(torch.equal(p, q) for p, q in zip(other.parameters(), expected, strict=True))
 
 
+def test_a_checkpoint_is_declared_complete_before_older_ones_may_go(tmp_path: Path) -> None:
+    (model, optimizer), saver, complete = small(), Saver(), list[bool]()
+    path = tmp_path / "step-00000001"
+    saver.start(path, model, optimizer, {}, afterwards=lambda: complete.append(manifest.is_complete(path)))
+    saver.wait()
+    saver.close()
+    assert complete == [True]
+
+
 def test_what_cannot_be_written_is_told_when_it_is_waited_for_and_another_can_follow(tmp_path: Path) -> None:
     saver = Saver()
     (tmp_path / "file").write_text("")
