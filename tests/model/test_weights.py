@@ -13,16 +13,8 @@ from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from safetensors.torch import load_file, save_file
 
 from sclip.config import KEEConfig, ModelConfig
-from sclip.model import (
-    ModelError,
-    StructureCLIP,
-    Tokenizer,
-    architecture,
-    build_model,
-    check_model,
-    export,
-    load_exported,
-)
+from sclip.model import ModelError, StructureCLIP, Tokenizer, architecture, build_model, check_model
+from sclip.model.export import export, load_exported
 from support.small_model import (
     NAME,
     SMALL,
