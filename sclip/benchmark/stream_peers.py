@@ -27,7 +27,7 @@ from sclip.data import columns as col
 from sclip.data.annotation import read_record
 from sclip.data.images import random_crop
 from sclip.data.position import Position
-from sclip.data.shards import ANNOTATION_SUFFIX
+from sclip.data.tar import ANNOTATION_SUFFIX
 from sclip.model import Tokenizer
 
 __all__ = ["epochs_of_ray_data", "loaded", "loader_of"]

@@ -133,7 +133,8 @@ def annotate(
     folder = Path(out).expanduser().absolute()
     quiet_ray()
     from sclip.data.actor_pool import ActorPool
-    from sclip.data.shards import ShardError, expand
+    from sclip.data.patterns import expand
+    from sclip.data.shards import ShardError
     from sclip.launch import cluster
     from sclip.prepare import annotate as job
     from sclip.prepare.writing import PackError
@@ -238,7 +239,8 @@ def subset(
     least = (min_objects, min_attributes, min_relations)
     if not any(least):
         raise Refused("nothing to filter by: pass --min-objects, --min-attributes or --min-relations")
-    from sclip.data.shards import ShardError, expand
+    from sclip.data.patterns import expand
+    from sclip.data.shards import ShardError
     from sclip.prepare.pack import PackError, Skips, write_shards
     from sclip.prepare.subset import Kept, passing_samples
     from sclip.prepare.writing import refuse_sources

@@ -83,6 +83,11 @@ class DataConfig(Section, key="data"):
         )
 
     @property
+    def caption_fields(self) -> tuple[str, ...]:
+        """The names in `caption_field`; none where it is empty."""
+        return tuple(name.strip() for name in self.caption_field.split(",") if name.strip())
+
+    @property
     def least(self) -> tuple[int, int, int]:
         """Fewest objects, attributes and relations of a caption that is trained on."""
         return self.min_objects, self.min_attributes, self.min_relations

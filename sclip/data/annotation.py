@@ -12,7 +12,8 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from sclip.data.shards import ANNOTATION_SUFFIX, MAX_ANNOTATION_BYTES, Sample
+from sclip.data.shards import Sample
+from sclip.data.tar import ANNOTATION_SUFFIX, MAX_ANNOTATION_BYTES
 from sclip.negatives import Negative, draw
 from sclip.scenegraph import SceneGraph
 

@@ -22,6 +22,7 @@ from sclip.data import columns as col
 from sclip.data.annotation import AnnotationError
 from sclip.data.schedule import Visit
 from sclip.data.shards import Rejected, Sample, ShardError, read_shard
+from sclip.data.tar import Tally
 from sclip.storage.masking import mask
 
 __all__ = ["READ_SCHEMA", "ReadSettings", "mixed", "read_visit", "row_of"]
@@ -83,6 +84,7 @@ def read_visit(
     data, seed = reading.config.data, reading.config.run.seed
     rng = seeding.generator("mix", seed, visit.pass_, f"{visit.source}/{visit.shard}")
     rows: list[dict[str, Any]] = []
+    tally = Tally()
     samples = ordinal = 0
     blocked_s, resumed_at = 0.0, time.perf_counter()
 
@@ -92,9 +94,7 @@ def read_visit(
         return pa.Table.from_pylist(rows, schema=READ_SCHEMA)
 
     common = {col.ENTRY: entry, col.PASS: visit.pass_, col.ORIGIN: origin}
-    for ordinal, item in enumerate(
-        mixed(read_shard(url, data.caption_field), data.shuffle_buffer, rng), start=1
-    ):
+    for ordinal, item in enumerate(mixed(read_shard(url, data, tally), data.shuffle_buffer, rng), start=1):
         if any(ordinal - 1 in part for part in done):
             continue
         row = row_of(item, reading, visit.pass_)

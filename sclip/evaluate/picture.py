@@ -12,6 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from sclip.config import DataConfig
 from sclip.data.exclusion import Exclusions
 from sclip.data.images import ImageError, thumbnail
 from sclip.data.shards import Sample, read_shard
@@ -80,7 +81,7 @@ def contents(pictures: Iterable[Picture]) -> Iterator[tuple[Picture, bytes | Ima
         else:
             of_shards.setdefault((picture.path, picture.caption_field), {})[picture.sample] = picture
     for (shard, caption_field), wanted in of_shards.items():
-        for sample in read_shard(shard, caption_field):
+        for sample in read_shard(shard, DataConfig(caption_field=caption_field)):
             if isinstance(sample, Sample) and sample.index in wanted:
                 yield wanted.pop(sample.index), sample.image
                 if not wanted:

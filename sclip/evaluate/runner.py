@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from sclip.config import EvaluateConfig
 from sclip.data.exclusion import ExclusionError, Exclusions
-from sclip.data.shards import expand
+from sclip.data.patterns import expand
 from sclip.evaluate import features, kinds, suite
 from sclip.evaluate.benchmarks import About, BenchmarkDataError, Task
 from sclip.evaluate.features import FeatureEncoder, Here, Say

@@ -19,7 +19,8 @@ from sclip.config import ConfigError, DataConfig
 from sclip.data import annotation
 from sclip.data.actor_pool import ActorPool
 from sclip.data.annotation import AnnotationError, write_record
-from sclip.data.shards import ANNOTATION_SUFFIX, Rejected, Sample, ShardError, read_shard
+from sclip.data.shards import Rejected, Sample, ShardError, read_shard
+from sclip.data.tar import ANNOTATION_SUFFIX
 from sclip.negatives import VERSION, natural
 from sclip.prepare.annotated import AnnotatedFolder, shard_names
 from sclip.prepare.pack import Index
@@ -53,9 +54,7 @@ def usable_stamp(data: DataConfig, shards: Sequence[str]) -> str:
     if any(data.least):
         remedy = "data.min_objects, min_attributes and min_relations to 0"
     for shard in {parts(url)[0].rpartition("/")[0]: url for url in reversed(shards)}.values():
-        first = next(
-            (item for item in read_shard(shard, data.caption_field) if isinstance(item, Sample)), None
-        )
+        first = next((item for item in read_shard(shard, data) if isinstance(item, Sample)), None)
         if first is None or not (ANNOTATION_SUFFIX in first.members or any(data.least)):
             continue
         own = own or stamp(Parser(data.spacy_model))
@@ -155,7 +154,7 @@ class Annotator:
         self, source: str, quarantined: list[dict[str, str]], statistics: CorpusStatistics
     ) -> Iterator[dict[str, Any]]:
         """Yield the members of each sample with its annotation; list those that are left out."""
-        items = read_shard(source, self._folder.caption_field)
+        items = read_shard(source, DataConfig(caption_field=self._folder.caption_field))
         while chunk := list(islice(items, _SAMPLES_AT_ONCE)):
             samples = [item for item in chunk if isinstance(item, Sample)]
             graphs = self._parser.stream(caption for sample in samples for caption in sample.captions)

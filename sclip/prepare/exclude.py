@@ -9,7 +9,9 @@ from pathlib import Path
 
 from sclip.data.exclusion import Exclusion, ExclusionError, name_of, phash
 from sclip.data.images import ImageError
-from sclip.data.shards import IMAGE_SUFFIXES, Rejected, expand, read_shard
+from sclip.data.patterns import expand
+from sclip.data.shards import Rejected, read_shard
+from sclip.data.tar import IMAGE_SUFFIXES
 from sclip.prepare.pack import Skips
 from sclip.prepare.writing import write_file
 

@@ -22,7 +22,8 @@ from typing import Any
 from PIL import Image
 
 from sclip.data.exclusion import Exclusions
-from sclip.data.shards import ANNOTATION_SUFFIX, MAX_CAPTION_BYTES
+from sclip.data.shards import MAX_CAPTION_BYTES
+from sclip.data.tar import ANNOTATION_SUFFIX
 from sclip.prepare.writing import PackError, Shard, write_file, write_tar
 
 __all__ = ["INDEX", "Index", "PackError", "RawSample", "Shard", "Skips", "write_shards"]

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sclip.data.shards import IMAGE_SUFFIXES
+from sclip.data.tar import IMAGE_SUFFIXES
 from sclip.prepare.pack import PackError, RawSample, Skips
 
 __all__ = ["read_source"]

@@ -22,7 +22,8 @@ from sclip.config import ConfigError, DataConfig
 from sclip.data import annotation
 from sclip.data.actor_pool import ActorPool
 from sclip.data.annotation import AnnotationError, read_record
-from sclip.data.shards import Sample, ShardError, expand, read_shard
+from sclip.data.patterns import expand
+from sclip.data.shards import Sample, ShardError, read_shard
 from sclip.negatives import Negative, natural
 from sclip.prepare.annotate import stamp
 from sclip.report import CorpusStatistics
@@ -126,7 +127,7 @@ class CorpusCounter:
         found = CorpusCounts(CorpusStatistics())
         failure = ""
         try:
-            items = read_shard(url, self._data.caption_field)
+            items = read_shard(url, self._data)
             while chunk := list(islice(items, _SAMPLES_AT_ONCE)):
                 samples = [item for item in chunk if isinstance(item, Sample)]
                 found.rejected += len(chunk) - len(samples)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from sclip.config import DataConfig
 from sclip.data import annotation
 from sclip.data.annotation import AnnotationError
 from sclip.data.shards import Rejected, read_shard
@@ -39,7 +40,7 @@ def passing_samples(
     stamp = ""
     fields = ["captions", "caption", *(name.strip() for name in caption_field.split(","))]
     for shard in shards:
-        for item in read_shard(shard, caption_field):
+        for item in read_shard(shard, DataConfig(caption_field=caption_field)):
             place = f"{mask(shard)} key {item.key!r}"
             if isinstance(item, Rejected):
                 skips.add(item.reason, place)

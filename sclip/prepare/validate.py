@@ -26,7 +26,9 @@ from sclip.data import annotation
 from sclip.data.actor_pool import ActorPool
 from sclip.data.annotation import AnnotationError
 from sclip.data.images import ImageError, open_image, random_crop
-from sclip.data.shards import ANNOTATION_SUFFIX, Rejected, Sample, ShardError, expand, read_shard
+from sclip.data.patterns import expand
+from sclip.data.shards import Rejected, Sample, ShardError, read_shard
+from sclip.data.tar import ANNOTATION_SUFFIX
 from sclip.prepare.annotate import stamp
 from sclip.report.page import render
 from sclip.scenegraph import Parser
@@ -242,7 +244,7 @@ class Validator:
 
     def _judged(self, url: str) -> Iterator[Sample | Rejected]:
         """Yield what `read_shard` does, with the samples whose image is none set aside too."""
-        for item in read_shard(url, self._data.caption_field):
+        for item in read_shard(url, self._data):
             judged: Sample | Rejected = item
             if isinstance(item, Sample):
                 try:

@@ -10,10 +10,11 @@ import difflib
 import os
 from dataclasses import dataclass
 
-from sclip.config import Config, ConfigError
+from sclip.config import Config, ConfigError, DataConfig
+from sclip.data.patterns import expand
 from sclip.data.reader import ReadSettings, row_of
 from sclip.data.schedule import Schedule
-from sclip.data.shards import Rejected, Sample, expand, read_shard
+from sclip.data.shards import Rejected, Sample, read_shard
 from sclip.prepare.annotate import usable_stamp
 from sclip.report.visit import SampleVisit
 from sclip.run.sample_view import choices, encoded_row, picture
@@ -71,7 +72,7 @@ def inspect_sample(run: Run, shard: str, key: str, epoch: int) -> SampleVisit:
     # A record is without credentials, and opens nothing where there were some: then what was named here is read.
     recorded = read if read and not any(map(is_masked, read)) else urls
     reading = ReadSettings(config, usable_stamp(config.data, recorded))
-    item, more = _item(urls[0] if is_masked(url) else url, config.data.caption_field, key)
+    item, more = _item(urls[0] if is_masked(url) else url, config.data, key)
     notes += [f"sample {other.index} has the same key: {other.reason}" for other in more]
     row = row_of(item, reading, epoch)
     facts = [
@@ -116,11 +117,11 @@ def _last_pass(schedule: Schedule, source: int, shard: int) -> int | None:
     return next((visit.pass_ for visit in visits if (visit.source, visit.shard) == (source, shard)), None)
 
 
-def _item(url: str, caption_field: str, key: str) -> tuple[Sample | Rejected, list[Rejected]]:
+def _item(url: str, data: DataConfig, key: str) -> tuple[Sample | Rejected, list[Rejected]]:
     """Return the sample of a key, and those further on that have the same and are set aside for it."""
     found: list[Sample | Rejected] = []
     keys: list[str] = []
-    for item in read_shard(url, caption_field):
+    for item in read_shard(url, data):
         keys.append(item.key)
         if item.key == key:
             found.append(item)

@@ -18,8 +18,9 @@ from rich.console import Console
 
 from sclip import registry, tracking
 from sclip.config import Config, ConfigError
+from sclip.data.counts import count_samples
+from sclip.data.patterns import expand
 from sclip.data.schedule import Schedule
-from sclip.data.shards import count_samples, expand
 from sclip.model import architecture
 from sclip.model.architecture import pretrained_source, with_quick_gelu
 from sclip.model.build import check_fit, resolved

@@ -9,7 +9,9 @@ import pytest
 from sclip.config import ConfigError, DataConfig
 from sclip.data import annotation
 from sclip.data.annotation import AnnotationError, pack, passing, read, read_stamped, unpack
-from sclip.data.shards import ANNOTATION_SUFFIX, Sample, expand, read_shard
+from sclip.data.patterns import expand
+from sclip.data.shards import Sample, read_shard
+from sclip.data.tar import ANNOTATION_SUFFIX
 from sclip.prepare.annotate import stamp, usable_stamp
 from sclip.scenegraph import Parser
 from support.annotated_shards import annotate_here, rewritten, write_plain
@@ -132,7 +134,7 @@ def test_a_shard_carries_the_annotation_packed_and_an_overlong_one_costs_no_samp
     whole = [item for item in read_shard(annotated[0]) if isinstance(item, Sample)]
     assert [len(read_stamped(item, stamp(parser))) for item in whole] == [3] * 5
     long = rewritten(annotated[0], tmp_path / "long.tar", b"x" * 2000)
-    monkeypatch.setattr("sclip.data.shards.MAX_ANNOTATION_BYTES", 1000)
+    monkeypatch.setattr("sclip.data.tar.MAX_ANNOTATION_BYTES", 1000)
     found = list(read_shard(long))
     assert found == whole
     assert [item.members[ANNOTATION_SUFFIX] for item in found if isinstance(item, Sample)] == [b""] * 5

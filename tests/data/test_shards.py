@@ -12,14 +12,17 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from webdataset.tariterators import base_plus_ext
 
-from sclip.data import shards
-from sclip.data.shards import Rejected, Sample, count_samples, expand, read_shard
+from sclip.config import DataConfig
+from sclip.data import tar
+from sclip.data.counts import count_samples
+from sclip.data.patterns import expand
+from sclip.data.shards import Rejected, Sample, read_shard
 from support.tars import Member, pair, tar_bytes
 
 
 def read(path: Path, members: Iterable[Member], caption_field: str = "") -> list[Sample | Rejected]:
     path.write_bytes(tar_bytes(members))
-    return list(read_shard(str(path), caption_field))
+    return list(read_shard(str(path), DataConfig(caption_field=caption_field)))
 
 
 @pytest.fixture
@@ -129,7 +132,7 @@ def test_pickles_and_unknown_members_are_never_opened(shard: Path) -> None:
 def test_an_image_larger_than_the_limit_is_skipped_over_unread(
     shard: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shards, "MAX_IMAGE_BYTES", 10_000)
+    monkeypatch.setattr(tar, "MAX_IMAGE_BYTES", 10_000)
     big, small = read(shard, [("a.jpg", bytes(10_001)), ("a.txt", b"a dog"), *pair("b")])
     assert big == Rejected(0, "a", ".jpg of 10001 bytes, more than 10000")
     assert small.key == "b"
@@ -258,5 +261,5 @@ def test_the_index_of_another_program_is_passed_over(tmp_path: Path, content: st
 @example("a/b.c/d.cap.txt")
 @example("x/.hidden.jpg")
 def test_a_name_is_split_into_key_and_suffix_as_webdataset_does(name: str) -> None:
-    found = shards._NAME.fullmatch(name)
+    found = tar._NAME.fullmatch(name)
     assert (found.groups() if found else (None, None)) == base_plus_ext(name)

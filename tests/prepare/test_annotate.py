@@ -20,7 +20,10 @@ import ray
 from sclip.data import annotation
 from sclip.data.actor_pool import ActorPool
 from sclip.data.annotation import read_record
-from sclip.data.shards import ANNOTATION_SUFFIX, Sample, count_samples, expand, read_shard
+from sclip.data.counts import count_samples
+from sclip.data.patterns import expand
+from sclip.data.shards import Sample, read_shard
+from sclip.data.tar import ANNOTATION_SUFFIX
 from sclip.launch import cluster
 from sclip.negatives import natural
 from sclip.prepare.annotate import Annotated, annotate, stamp

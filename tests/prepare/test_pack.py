@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sclip.data.shards import Rejected, Sample, count_samples, expand, read_shard
+from sclip.data.counts import count_samples
+from sclip.data.patterns import expand
+from sclip.data.shards import Rejected, Sample, read_shard
 from sclip.prepare.pack import PackError, RawSample, write_shards
 from sclip.prepare.sources import read_source
 from support.commands import command

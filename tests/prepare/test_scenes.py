@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sclip.config import ScenesConfig
-from sclip.data.shards import Sample, expand, read_shard
+from sclip.data.patterns import expand
+from sclip.data.shards import Sample, read_shard
 from sclip.prepare.scenes import ScenesPaths, generate
 from sclip.prepare.scenes.cases import ARO_LEAST_CASES
 from sclip.prepare.scenes.grammar import PHRASES, captions

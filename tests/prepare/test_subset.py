@@ -10,7 +10,8 @@ import pytest
 
 from sclip.data import annotation
 from sclip.data import columns as col
-from sclip.data.shards import Sample, expand, read_shard
+from sclip.data.patterns import expand
+from sclip.data.shards import Sample, read_shard
 from sclip.data.stream import StreamPlan
 from sclip.prepare.annotate import stamp
 from sclip.scenegraph import Parser

@@ -17,10 +17,10 @@ from PIL import Image
 from sclip.config import Config, ConfigError, DataConfig, KEEConfig, LossConfig, ModelConfig, TrainConfig
 from sclip.config.loader import to_tree
 from sclip.data import columns as col
+from sclip.data.counts import count_samples
 from sclip.data.encode import Encoder
 from sclip.data.reader import ReadSettings, read_visit
 from sclip.data.schedule import Schedule, Visit
-from sclip.data.shards import count_samples
 from sclip.model import Tokenizer, image_size
 from sclip.prepare.annotate import usable_stamp
 from sclip.report import visit as report

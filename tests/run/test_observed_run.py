@@ -27,7 +27,7 @@ import yaml
 from safetensors.numpy import load_file
 
 from sclip.config import ScenesConfig
-from sclip.data.shards import expand
+from sclip.data.patterns import expand
 from sclip.launch.exporter import COUNTERS, GAUGES
 from sclip.prepare import scenes
 from support.commands import command

@@ -20,7 +20,8 @@ from safetensors.torch import load_file
 
 import sclip
 from sclip.config import ConfigError
-from sclip.data.shards import Sample, expand, read_shard
+from sclip.data.patterns import expand
+from sclip.data.shards import Sample, read_shard
 from sclip.evaluate.result import Evaluation
 from sclip.launch.trainer import TrainingFailed
 from sclip.run.summary import Summary

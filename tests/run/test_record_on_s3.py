@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from sclip.config import Config, ConfigError, EvaluateConfig, RunConfig, ScenesConfig, TrackingConfig
-from sclip.data.shards import count_samples, expand
+from sclip.data.counts import count_samples
+from sclip.data.patterns import expand
 from sclip.evaluate.runner import check_files
 from sclip.inference.open_model import open_model
 from sclip.model import ModelError

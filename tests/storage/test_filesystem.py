@@ -13,7 +13,9 @@ import pyarrow.fs
 import pytest
 from moto.server import ThreadedMotoServer
 
-from sclip.data.shards import ShardError, count_samples, expand, read_shard
+from sclip.data.counts import count_samples
+from sclip.data.patterns import expand
+from sclip.data.shards import ShardError, read_shard
 from sclip.storage.filesystem import parts, sibling
 from support.paths import ROOT
 from support.storage_server import BLOCK, CONTENT, WHOLE, Storage, keys, serving, url_of

@@ -8,7 +8,9 @@ import pytest
 from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
 from sclip.config import DataConfig
-from sclip.data.shards import ShardError, count_samples, expand, read_shard
+from sclip.data.counts import count_samples
+from sclip.data.patterns import expand
+from sclip.data.shards import ShardError, read_shard
 from sclip.prepare.annotated import AnnotatedFolder, shard_names
 from sclip.prepare.pack import PackError, Skips
 from sclip.prepare.statistics import CorpusCounts, corpus_of

@@ -14,11 +14,12 @@ from PIL import Image
 
 from sclip.config import Config, DataConfig, KEEConfig, LossConfig, ModelConfig, TrainConfig
 from sclip.data import columns as col
+from sclip.data.patterns import expand
 from sclip.data.position import Position
 from sclip.data.reader import ReadSettings, read_visit
 from sclip.data.schedule import Schedule
-from sclip.data.shards import ANNOTATION_SUFFIX, expand
 from sclip.data.stream import StreamPlan
+from sclip.data.tar import ANNOTATION_SUFFIX
 from sclip.prepare.annotate import Annotator, stamp
 from sclip.prepare.annotated import AnnotatedFolder, shard_names
 from sclip.prepare.pack import RawSample, write_shards

@@ -6,7 +6,9 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from sclip.data.shards import Rejected, expand, read_shard
+from sclip.config import DataConfig
+from sclip.data.patterns import expand
+from sclip.data.shards import Rejected, read_shard
 from sclip.evaluate.benchmarks import About, BenchmarkDataError
 from sclip.evaluate.picture import Picture
 from sclip.evaluate.retrieval import Captioned, Retrieval
@@ -34,7 +36,7 @@ def read(about: About, shards: Sequence[str], limit: int = 0, caption_field: str
     for number, shard in enumerate(found):
         if limit and len(images) >= limit:
             break
-        for sample in read_shard(shard, caption_field):
+        for sample in read_shard(shard, DataConfig(caption_field=caption_field)):
             if isinstance(sample, Rejected):
                 _log.warning("%s leaves out %s %s: %s", about.name, mask(shard), sample.key, sample.reason)
                 continue

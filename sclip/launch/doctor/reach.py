@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
 
-from sclip.config import Config
-from sclip.data.shards import Sample, ShardError, expand, read_shard
+from sclip.config import Config, DataConfig
+from sclip.data.patterns import expand
+from sclip.data.shards import Sample, ShardError, read_shard
 from sclip.launch.doctor.finding import CheckFinding
 from sclip.launch.doctor.nodes import Answer, ClusterNode, NodeProbes
 from sclip.storage.filesystem import filesystem
@@ -115,7 +116,7 @@ def read_some(shards: Sequence[str], caption_field: str) -> tuple[int, int, floa
     """Return the samples and bytes that this node reads of the shards, and the seconds that it takes."""
     started, samples, size = time.perf_counter(), 0, 0
     for shard in shards:
-        for item in read_shard(shard, caption_field):
+        for item in read_shard(shard, DataConfig(caption_field=caption_field)):
             if isinstance(item, Sample):
                 samples, size = samples + 1, size + len(item.image)
             if samples >= _SAMPLES or time.perf_counter() - started > _SAMPLE_S:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sclip.data.patterns import expand
 from sclip.data.schedule import Visit
-from sclip.data.shards import ShardError, expand
+from sclip.data.shards import ShardError
 from sclip.run.audit.fates import (
     FILTERED_ONCE,
     MISSED,
