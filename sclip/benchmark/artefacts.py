@@ -79,12 +79,12 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Artefac
     except (CaptionsError, ParserError, OSError) as error:
         raise BenchmarkError(str(error)) from error
 
-    def ours(graph: SceneGraph, key: str) -> str | None:
-        drawn = draw(natural(graph), seed=0, epoch=0, key=key)
+    def ours(graph: SceneGraph, identity: str) -> str | None:
+        drawn = draw(natural(graph), seed=0, epoch=0, identity=identity)
         return drawn.caption if drawn else None
 
-    def swap(graph: SceneGraph, key: str) -> str | None:
-        drawn = shuffled(graph, seed=0, epoch=0, key=key)
+    def swap(graph: SceneGraph, identity: str) -> str | None:
+        drawn = shuffled(graph, seed=0, epoch=0, identity=identity)
         return drawn[0].caption if drawn else None
 
     rows = []

@@ -81,7 +81,7 @@ def _peers(parser: Parser) -> dict[str, Callable[[Sequence[str]], None]]:
 
     def ours(captions: Sequence[str]) -> None:
         for graph in parser.stream(captions):
-            negative = draw(natural(graph), seed=0, epoch=0, key=graph.caption)
+            negative = draw(natural(graph), seed=0, epoch=0, identity=graph.caption)
             if negative is not None:
                 negative.graph.triples()
 

@@ -93,7 +93,7 @@ def columns_of(case: Case, seed: int = 0) -> dict[str, NDArray[Any]]:
     text[np.arange(rows), lengths - 1] = END
     columns: dict[str, NDArray[Any]] = {
         "image": random.integers(0, 256, (rows, 3, side, side), dtype=np.uint8), "text": text,
-        "key": np.arange(rows), "valid": np.ones(rows, bool),
+        "image_digest": np.arange(rows), "valid": np.ones(rows, bool),
     }  # fmt: skip
     if case.kee:
         kee = KEEConfig()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from sclip.data import stream
 from sclip.data.batches import Batch, Batches, Columns
 from sclip.data.position import Position
 from sclip.data.reader import ReadSettings
-from sclip.data.schedule import Schedule
+from sclip.data.schedule import NamedShard, Schedule
 from sclip.data.stream import StreamPlan
 from sclip.prepare.annotate import stamp
 from sclip.scenegraph import Parser
@@ -50,6 +51,11 @@ class StreamCase:
         )  # fmt: skip
         return Config(model=ModelConfig(name=self.model), data=data)
 
+    def named(self, *, annotated: bool) -> tuple[NamedShard, ...]:
+        """Return the shards as a run names them."""
+        urls = self.shards.annotated if annotated else self.shards.plain
+        return tuple(NamedShard(f"0/{Path(url).name}", url) for url in urls)
+
 
 @dataclass
 class Times:
@@ -58,19 +64,19 @@ class Times:
     started: float = field(default_factory=time.perf_counter)
     at: list[float] = field(default_factory=list)
     samples: list[int] = field(default_factory=list)
-    keys: set[int] = field(default_factory=set)
-    """Of the samples, as digests."""
+    images: set[int] = field(default_factory=set)
+    """Digests of the samples' images, each of which is there once."""
     passes: list[set[int]] = field(default_factory=list)
     """Which passes over the shards the samples of each batch are of."""
     cpu_s: float = 0.0
     """Seconds of all cores together from the first batch to the last."""
 
-    def add(self, keys: Iterable[int]) -> None:
+    def add(self, images: Iterable[int]) -> None:
         """Note that a batch has come."""
         self.at.append(time.perf_counter())
-        before = len(self.keys)
-        self.keys.update(keys)
-        self.samples.append(len(self.keys) - before)
+        before = len(self.images)
+        self.images.update(images)
+        self.samples.append(len(self.images) - before)
 
     @property
     def steady(self) -> int:
@@ -117,7 +123,7 @@ def _stamp() -> str:
 
 def plan_of(case: StreamCase, *, annotated: bool, epochs: int = 1) -> StreamPlan:
     """Return the plan of a run over the case's shards."""
-    shards = case.shards.annotated if annotated else case.shards.plain
+    shards = case.named(annotated=annotated)
     reading = ReadSettings(case.config, _stamp() if annotated else "")
     schedule = Schedule(0, epochs, (len(shards),))
     return StreamPlan(reading, schedule, (shards,), case.image_size, (case.processes, case.processes))
@@ -160,7 +166,7 @@ def timed(batches: Iterable[tuple[dict[str, Any], int]], times: Times, clock: Cp
     """Take columns and number of rows of each batch; note when they came, and the processor time after the first."""
     at_first = looked = 0.0
     for columns, rows in batches:
-        times.add(columns[col.KEY][:rows].tolist())
+        times.add(columns[col.IMAGE_DIGEST][:rows].tolist())
         now = times.at[-1]
         if len(times.at) == 1:
             at_first, looked = clock.seconds(), now

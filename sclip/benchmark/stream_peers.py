@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing import active_children
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from sclip.config import Config
 from sclip.data import annotation, stream
 from sclip.data import columns as col
 from sclip.data.annotation import read_record
-from sclip.data.images import random_crop
+from sclip.data.images import image_digest, random_crop
 from sclip.data.position import Position
 from sclip.data.tar import ANNOTATION_SUFFIX
 from sclip.model import Tokenizer
@@ -44,13 +45,14 @@ class _Encode:
     def __call__(self, sample: dict[str, Any]) -> dict[str, Any]:
         if self._tokenizer is None:  # in the worker
             self._tokenizer = Tokenizer(self.config.model.name, self.config.model.kee)
-        key, seed = sample["__key__"], self.config.run.seed
+        seed = self.config.run.seed
+        identity = f"0/{Path(sample['__url__']).name}/{sample['__key__']}"  # as `StreamCase.named`
         captions = json.loads(sample["json"])["captions"]
         _, records = annotation.unpack(sample[ANNOTATION_SUFFIX])
-        at = seeding.generator("caption", seed, 0, key).choice(range(len(captions)))
+        at = seeding.generator("caption", seed, 0, identity).choice(range(len(captions)))
         graph, found = read_record(records[at], captions[at])
-        drawn = negatives.draw(found, seed=seed, epoch=0, key=key)
-        rng = seeding.generator("crop", seed, 0, key)
+        drawn = negatives.draw(found, seed=seed, epoch=0, identity=identity)
+        rng = seeding.generator("crop", seed, 0, identity)
         texts = self._tokenizer.text([captions[at], drawn.caption if drawn else ""])
         triples = self._tokenizer.triples([graph.triples(), drawn.graph.triples() if drawn else []])
         return {
@@ -60,7 +62,7 @@ class _Encode:
             col.HAS_NEGATIVE: np.array([drawn is not None]),
             col.TRIPLES: triples[0],
             col.NEGATIVE_TRIPLES: triples[1:],
-            col.KEY: np.array(seeding.digest64(key)),
+            col.IMAGE_DIGEST: np.array(image_digest(sample["jpg"])),
         }
 
 
@@ -84,7 +86,7 @@ def loaded(case: StreamCase) -> Times:
     """Read the annotated shards through the DataLoader; return when its batches came."""
     clock = CpuClock(_this_and_workers, families=False)
     times = Times()
-    return timed(((columns, len(columns[col.KEY])) for columns in loader_of(case)), times, clock)
+    return timed(((columns, len(columns[col.IMAGE_DIGEST])) for columns in loader_of(case)), times, clock)
 
 
 def epochs_of_ray_data(case: StreamCase, epochs: int) -> Times:

@@ -22,7 +22,7 @@ from sclip.benchmark.machine import memory_bytes
 from sclip.config import Config
 from sclip.data.position import Position
 from sclip.data.reader import ReadSettings
-from sclip.data.schedule import Schedule
+from sclip.data.schedule import NamedShard, Schedule
 from sclip.data.stream import StreamPlan, chunks
 
 __all__ = ["Scale", "planned", "simulate"]
@@ -166,7 +166,8 @@ def planned(scale: Scale) -> dict[str, float]:
 
 
 def _plan(scale: Scale) -> StreamPlan:
-    shards = tuple(f"s3://bucket/a-folder-of-photographs/{shard:08d}.tar" for shard in range(scale.shards))
+    folder = "s3://bucket/a-folder-of-photographs"
+    shards = tuple(NamedShard(f"0/{n:08d}.tar", f"{folder}/{n:08d}.tar") for n in range(scale.shards))
     return StreamPlan(ReadSettings(Config()), Schedule(0, 1, (len(shards),)), (shards,), 224, (1, 1))
 
 

@@ -46,9 +46,9 @@ def throughput(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -
     )
     ours, peer = found["ours"], found["peer"]
     for one, other in zip(ours, peer, strict=True):
-        if one.keys != other.keys:
+        if one.images != other.images:
             raise BenchmarkError(
-                f"{len(one.keys)} samples came, {len(other.keys)} to the peer: not the same ones"
+                f"{len(one.images)} samples came, {len(other.images)} to the peer: not the same ones"
             )
     per_core = [times.rate / case.processes for times in ours]
     ratios = [one.rate / other.rate for one, other in zip(ours, peer, strict=True)]

@@ -21,7 +21,7 @@ from sclip.data.images import ImageError, open_image
 from sclip.prepare.annotate import annotate
 from sclip.prepare.pack import RawSample, write_shards
 
-__all__ = ["Shards", "make", "photograph"]
+__all__ = ["Shards", "make", "numbered", "photograph"]
 
 WIDTH, HEIGHT, QUALITY = 640, 480, 85
 CAPTIONS = 5
@@ -55,6 +55,11 @@ def photograph(seed: int) -> bytes:
     return file.getvalue()
 
 
+def numbered(image: bytes, number: int) -> bytes:
+    """Return a JPEG with its number as a comment, so that the same picture is another image to the stream."""
+    return image[:2] + b"\xff\xfe\x00\x0a" + f"{number:08d}".encode() + image[2:]
+
+
 def make(
     folder: Path,
     samples: int,
@@ -76,7 +81,7 @@ def make(
 
     def sample(at: int) -> RawSample:
         own = tuple(texts[(at * CAPTIONS + k) % len(texts)] for k in range(CAPTIONS))
-        return RawSample(f"{at:08d}", images[at % len(images)], "jpg", own)
+        return RawSample(f"{at:08d}", numbered(images[at % len(images)], at), "jpg", own)
 
     plain, annotated = folder / "plain", folder / "annotated"
     write_shards(map(sample, range(samples)), plain, samples_per_shard=per_shard)

@@ -15,6 +15,7 @@ from sclip.benchmark.stream_cases import StreamCase
 from sclip.data import columns as col
 from sclip.data.images import random_crop
 from sclip.data.reader import ReadSettings, row_of
+from sclip.data.schedule import NamedShard
 from sclip.data.shards import Rejected, Sample, read_shard
 from sclip.model import Tokenizer
 from sclip.scenegraph import Parser
@@ -32,12 +33,15 @@ def alone(case: StreamCase) -> dict[str, float]:
     return _seconds(case, _items(case), parser, tokenizer)
 
 
-def _items(case: StreamCase) -> Iterator[Sample | Rejected]:
-    return (item for url in case.shards.plain for item in read_shard(url))
+def _items(case: StreamCase) -> Iterator[tuple[NamedShard, Sample | Rejected]]:
+    return ((shard, item) for shard in case.named(annotated=False) for item in read_shard(shard.url))
 
 
 def _seconds(
-    case: StreamCase, items: Iterator[Sample | Rejected], parser: Parser, tokenizer: Tokenizer
+    case: StreamCase,
+    items: Iterator[tuple[NamedShard, Sample | Rejected]],
+    parser: Parser,
+    tokenizer: Tokenizer,
 ) -> dict[str, float]:
     config, seed = case.config, case.config.run.seed
     seconds = dict.fromkeys(("read", "parse", "draw", "decode", "tokenise"), 0.0)
@@ -52,7 +56,8 @@ def _seconds(
     while True:
         with timed("read"):
             rows = [
-                row_of(item, ReadSettings(config), 0) for item in islice(items, config.data.block_samples)
+                row_of(item, shard, ReadSettings(config), 0)
+                for shard, item in islice(items, config.data.block_samples)
             ]
         if not rows:
             return {stage: spent / samples for stage, spent in seconds.items()}
@@ -62,7 +67,7 @@ def _seconds(
             graphs = parser.parse(captions)
         with timed("draw"):
             drawn = [
-                negatives.draw(negatives.natural(graph), seed=seed, epoch=0, key=row[col.SAMPLE_KEY])
+                negatives.draw(negatives.natural(graph), seed=seed, epoch=0, identity=row[col.IDENTITY])
                 for row, graph in zip(rows, graphs, strict=True)
             ]
         with timed("decode"):
@@ -76,5 +81,5 @@ def _seconds(
 
 
 def _crop(case: StreamCase, row: dict[str, Any]) -> None:
-    rng = seeding.generator("crop", case.config.run.seed, 0, row[col.SAMPLE_KEY])
+    rng = seeding.generator("crop", case.config.run.seed, 0, row[col.IDENTITY])
     random_crop(row[col.JPEG], case.image_size, case.config.data.crop_scale, rng)

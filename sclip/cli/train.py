@@ -194,7 +194,11 @@ def audit(
     run: Run,
     shards: Annotated[
         list[str],
-        repeatable("URI", "shards of the run whose URIs hold credentials, which no run records", "--shards"),
+        repeatable(
+            "URI",
+            "the run's data, where it was moved or its URIs hold credentials, which no run records",
+            "--shards",
+        ),
     ],
     storage: Storage = STORAGE,
     all: Annotated[bool, flag("--all", "list every row, where else there are limits")] = False,
@@ -239,8 +243,8 @@ def inspect(
     """Show what a training step saw of one sample: the caption drawn, its graph, negatives, tokens and crop.
 
     A sample that is not trained on is shown with the reason. EPOCH is `pass` in quarantine.jsonl; with data.weights it
-    is the pass of the shard's source. Choices follow from seed, epoch and key alone, so what is shown is what the run
-    saw, or will see. Exit status: 0 the sample is shown, 2 there is none.
+    is the pass of the shard's source. Choices follow from seed, epoch, shard and key alone, so what is shown is what
+    the run saw, or will see. Exit status: 0 the sample is shown, 2 there is none.
 
       sclip inspect 00003.tar 000000391895 2 --run my-first-run --html page.html
       sclip inspect 00003.tar 000000391895 0 --config paper run.seed=1

@@ -51,7 +51,7 @@ def read_record(record: bytes, caption: str) -> tuple[SceneGraph, list[Negative]
         words = [word for g in graphs for triple in g.triples() for word in triple]
         words += [text for negative in negatives for text in (negative.caption, negative.kind)]
         "".join(words).encode()  # raises where one is no text, or none that a tokenizer takes
-        draw(negatives, seed=0, epoch=0, key="")  # raises where what it weighs is no weight
+        draw(negatives, seed=0, epoch=0, identity="")  # raises where what it weighs is no weight
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise AnnotationError(f"annotation is not readable: {error}") from error
     if graph.caption != caption:

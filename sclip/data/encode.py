@@ -22,7 +22,7 @@ from sclip import negatives, seeding
 from sclip.config import Config
 from sclip.data import columns as col
 from sclip.data.annotation import AnnotationError, read_record
-from sclip.data.images import ImageError, random_crop
+from sclip.data.images import ImageError, image_digest, random_crop
 from sclip.data.side_channel import Marker, Note
 from sclip.model import Tokenizer
 from sclip.scenegraph import Parser, SceneGraph
@@ -59,7 +59,7 @@ class Encoder:
         note = Note()
         note.seconds["idle"] = time.perf_counter() - self._ended_at
         note.read_queued = sum(time.time() - at for at in batch[col.READ_AT].to_pylist() if at)
-        rows, crops = [], []
+        rows, crops, digests = [], [], []
         with _timed(note, "decode"):
             for row in batch.to_pylist():
                 for stage, column in (("read", col.READ_S), ("blocked", col.BLOCKED_S)):
@@ -70,6 +70,7 @@ class Encoder:
                 else:
                     rows.append(row)
                     crops.append(crop)
+                    digests.append(image_digest(row[col.JPEG]))
         note.samples = len(rows)
         if not rows:
             origin = batch[col.ORIGIN][0].as_py()
@@ -77,7 +78,9 @@ class Encoder:
                 {col.ENTRY: 0, col.ORDINAL: col.NO_SAMPLE, col.INDEX: 0, col.ORIGIN: origin, col.CAPTION: ""}
             ]
             crops = [np.zeros((3, self._image_size, self._image_size), np.uint8)]
-        columns = {col.IMAGE: np.stack(crops)} | self._texts(rows, note)
+            digests = [image_digest(b"")]
+        columns = {col.IMAGE: np.stack(crops), col.IMAGE_DIGEST: np.array(digests, np.int64)}
+        columns |= self._texts(rows, note)
         for name in (col.ENTRY, col.ORDINAL, col.INDEX, col.ORIGIN):
             columns[name] = np.array([row[name] for row in rows], np.int64)
         note.made_at = time.time()
@@ -112,7 +115,6 @@ class Encoder:
                 col.HAS_NEGATIVE: has_negative.reshape(len(rows), most),
                 col.TRIPLES: self._tokenizer.triples([found.graph.triples() for found in known]),
                 col.NEGATIVE_TRIPLES: negative_triples.reshape(len(rows), most, *negative_triples.shape[1:]),
-                col.KEY: np.array([seeding.digest64(row.get(col.SAMPLE_KEY)) for row in rows], np.int64),
             }
 
     @functools.cached_property
@@ -142,16 +144,18 @@ class Encoder:
         loss, seed = self._config.loss, self._config.run.seed
         if row[col.ORDINAL] == col.NO_SAMPLE or loss.negatives == "none":
             return []
-        epoch, key = row[col.PASS], row[col.SAMPLE_KEY]
+        epoch, identity = row[col.PASS], row[col.IDENTITY]
         if loss.negatives == "shuffle":
             return negatives.shuffled(
-                known.graph, loss.negatives_per_caption, seed=seed, epoch=epoch, key=key
+                known.graph, loss.negatives_per_caption, seed=seed, epoch=epoch, identity=identity
             )
         found = negatives.natural(known.graph) if known.negatives is None else known.negatives
-        return negatives.draw_several(found, loss.negatives_per_caption, seed=seed, epoch=epoch, key=key)
+        return negatives.draw_several(
+            found, loss.negatives_per_caption, seed=seed, epoch=epoch, identity=identity
+        )
 
     def _generator(self, purpose: str, row: dict[str, Any]) -> Any:
-        return seeding.generator(purpose, self._config.run.seed, row[col.PASS], row[col.SAMPLE_KEY])
+        return seeding.generator(purpose, self._config.run.seed, row[col.PASS], row[col.IDENTITY])
 
 
 @contextmanager

@@ -9,6 +9,7 @@ Pixels stay uint8 until they are on the training device.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import random
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 __all__ = ["MAX_PIXELS", "MIN_SIDE", "ImageError", "centre_crop", "open_image", "random_crop"]
-__all__ += ["thumbnail"]
+__all__ += ["image_digest", "thumbnail"]
 
 MAX_PIXELS = 64_000_000
 """Larger pictures are refused before decoding: 8,000 x 8,000 is 256 MB in memory, and no photograph of a corpus."""
@@ -43,6 +44,11 @@ _Box = tuple[int, int, int, int]
 
 class ImageError(ValueError):
     """Bytes that are no picture we train on; the message says why."""
+
+
+def image_digest(image: bytes) -> int:
+    """Return an unsigned 63-bit digest of an encoded image: copies have the same, whatever their keys."""
+    return int.from_bytes(hashlib.blake2b(image, digest_size=8).digest()) >> 1
 
 
 def open_image(image: bytes) -> Image.Image:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Sequence
 
 import braceexpand
 
+from sclip.data.schedule import NamedShard
 from sclip.data.shards import ShardError, shard_errors
+from sclip.storage.filesystem import parts
 from sclip.storage.globs import matching_files
 from sclip.storage.masking import mask
 from sclip.storage.retries import concurrently
 
-__all__ = ["expand"]
+__all__ = ["expand", "find_shards", "path_below"]
 
 
 def expand(patterns: Sequence[str]) -> list[str]:
@@ -38,3 +42,51 @@ def expand(patterns: Sequence[str]) -> list[str]:
                 )
             found.update(shards)
     return sorted(found, key=lambda url: (mask(url), url))
+
+
+def find_shards(patterns: Sequence[str], first: int = 0) -> list[NamedShard]:
+    """Return the shards that patterns name, sorted by their names, each once: under the first pattern that finds it.
+
+    Args:
+        patterns: as of `expand`.
+        first: number of the first pattern in data.shards.
+
+    Raises ShardError as `expand`, and where two shards would have one name.
+    """
+    names: dict[str, str] = {}
+    for number, pattern in enumerate(patterns, start=first):
+        for url in expand([pattern]):
+            names.setdefault(url, f"{number}/{path_below(pattern, url)}")
+    name, count = max(Counter(names.values()).items(), key=lambda of: of[1], default=("", 0))
+    if count > 1:
+        raise ShardError(
+            f"{mask(patterns[int(name.partition('/')[0]) - first])}: several shards are {name} without credentials and "
+            "query, by which samples are known; name each by a path of its own"
+        )
+    return sorted(NamedShard(name, url) for url, name in names.items())
+
+
+def path_below(pattern: str, url: str) -> str:
+    """Return the path of a shard below its pattern's fixed folder, which may move without changing the shard's name.
+
+    The fixed folder ends before the first wildcard or brace. Of a pattern that names one file it is the file's own
+    folder, of one that names a folder that folder. Brackets that stand in the folder's own name are no wildcard.
+    """
+    path = _components(url)
+    depth = 0
+    for of_pattern, of_path in zip(_components(pattern), path[:-1], strict=False):
+        if of_pattern != of_path or "*" in of_pattern or "?" in of_pattern:
+            break
+        depth += 1
+    return "/".join(path[depth:])
+
+
+def _components(uri: str) -> list[str]:
+    """Return bucket or host and folders of a URI, or the folders of an absolute local path, without credentials."""
+    scheme, separator, rest = parts(uri)[0].partition("://")
+    if separator and scheme != "file":
+        place, slash, key = rest.partition("/")
+        path = place.rpartition("@")[2] + slash + key
+    else:
+        path = os.path.abspath(os.path.expanduser(rest or scheme))
+    return [part for part in path.split("/") if part]

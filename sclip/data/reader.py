@@ -1,8 +1,8 @@
 """One visit of one shard in, tables of rows for the encoders out.
 
-The samples of a shard are mixed in a bounded buffer while they are still encoded. Their new order follows from the
-seed and the visit alone, so a row is named by its place in it, its ordinal: what is in flight is then a few ranges
-of each open shard, and a visit that is read again after a crash leaves out what was trained on.
+The samples of a shard are mixed in a bounded buffer while they are still encoded. Their new order follows from
+(seed, pass, name of the shard) alone, so a row is named by its place in it, its ordinal: what is in flight is then a
+few ranges of each open shard, and a visit that is read again after a crash leaves out what was trained on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sclip.config import Config
 from sclip.data import annotation
 from sclip.data import columns as col
 from sclip.data.annotation import AnnotationError
-from sclip.data.schedule import Visit
+from sclip.data.schedule import NamedShard, Visit
 from sclip.data.shards import Rejected, Sample, ShardError, read_shard
 from sclip.data.tar import Tally
 from sclip.storage.masking import mask
@@ -30,9 +30,10 @@ __all__ = ["READ_SCHEMA", "ReadSettings", "mixed", "read_visit", "row_of"]
 READ_SCHEMA = pa.schema(
     [
         (col.ENTRY, pa.int64()), (col.ORDINAL, pa.int64()), (col.INDEX, pa.int64()), (col.PASS, pa.int64()),
-        (col.ORIGIN, pa.int64()), (col.STATUS, pa.int8()), (col.SAMPLE_KEY, pa.string()), (col.REASON, pa.string()),
-        (col.JPEG, pa.large_binary()), (col.CAPTION, pa.string()), (col.RECORD, pa.large_binary()),
-        (col.READ_S, pa.float64()), (col.BLOCKED_S, pa.float64()), (col.READ_AT, pa.float64()),
+        (col.ORIGIN, pa.int64()), (col.STATUS, pa.int8()), (col.SAMPLE_KEY, pa.string()), (col.IDENTITY, pa.string()),
+        (col.REASON, pa.string()), (col.JPEG, pa.large_binary()), (col.CAPTION, pa.string()),
+        (col.RECORD, pa.large_binary()), (col.READ_S, pa.float64()), (col.BLOCKED_S, pa.float64()),
+        (col.READ_AT, pa.float64()),
     ]
 )  # fmt: skip
 _MOST_MIXED_BYTES = 64 * 1024 * 1024
@@ -75,14 +76,20 @@ def _bytes(item: Sample | Rejected) -> int:
 
 
 def read_visit(
-    reading: ReadSettings, url: str, entry: int, visit: Visit, done: Sequence[range] = (), origin: int = 0
+    reading: ReadSettings,
+    shard: NamedShard,
+    entry: int,
+    visit: Visit,
+    done: Sequence[range] = (),
+    origin: int = 0,
 ) -> Iterator[pa.Table]:
     """Yield the rows of one visit of a shard that are not done, as READ_SCHEMA, the END row with their number last.
 
     Raises ShardError when the storage fails, or when the shard shrank since its first rows were trained on.
     """
     data, seed = reading.config.data, reading.config.run.seed
-    rng = seeding.generator("mix", seed, visit.pass_, f"{visit.source}/{visit.shard}")
+    url = shard.url
+    rng = seeding.generator("mix", seed, visit.pass_, shard.name)
     rows: list[dict[str, Any]] = []
     tally = Tally()
     samples = ordinal = 0
@@ -97,7 +104,7 @@ def read_visit(
     for ordinal, item in enumerate(mixed(read_shard(url, data, tally), data.shuffle_buffer, rng), start=1):
         if any(ordinal - 1 in part for part in done):
             continue
-        row = row_of(item, reading, visit.pass_)
+        row = row_of(item, shard, reading, visit.pass_)
         rows.append(row | common | {col.ORDINAL: ordinal - 1, col.READ_AT: time.time()})
         samples += row[col.STATUS] == col.SAMPLE
         if samples >= data.block_samples or len(rows) >= _MOST_ROWS:
@@ -114,9 +121,13 @@ def read_visit(
     yield table()
 
 
-def row_of(item: Sample | Rejected, reading: ReadSettings, pass_: int) -> dict[str, Any]:
+def row_of(item: Sample | Rejected, shard: NamedShard, reading: ReadSettings, pass_: int) -> dict[str, Any]:
     """Return what an encoder needs of one item of a shard: the caption drawn for this pass, or why there is none."""
-    row: dict[str, Any] = {col.INDEX: item.index, col.SAMPLE_KEY: item.key}
+    row: dict[str, Any] = {
+        col.INDEX: item.index,
+        col.SAMPLE_KEY: item.key,
+        col.IDENTITY: shard.identity(item.key),
+    }
     if isinstance(item, Rejected):
         return row | {col.STATUS: col.REJECTED, col.REASON: item.reason}
     least = reading.config.data.least
@@ -132,7 +143,7 @@ def row_of(item: Sample | Rejected, reading: ReadSettings, pass_: int) -> dict[s
             records = None  # the encoder parses
     if not choices:
         return row | {col.STATUS: col.FILTERED}
-    index = seeding.generator("caption", reading.config.run.seed, pass_, item.key).choice(choices)
+    index = seeding.generator("caption", reading.config.run.seed, pass_, row[col.IDENTITY]).choice(choices)
     return row | {
         col.STATUS: col.SAMPLE, col.JPEG: item.image, col.CAPTION: item.captions[index],
         col.RECORD: records[index] if records else None,

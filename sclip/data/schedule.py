@@ -18,6 +18,19 @@ _CYCLE = 1000
 """Entries of a cycle of several sources: weights are kept to a thousandth."""
 
 
+class NamedShard(NamedTuple):
+    """One tar of a run, known by its name wherever it lies."""
+
+    name: str
+    """`NUMBER/PATH`: the number of its pattern in data.shards, and its path below that pattern's fixed folder."""
+    url: str
+    """Path or URI that opens it."""
+
+    def identity(self, key: str) -> str:
+        """Return what a sample of the shard is known by: a key is unique only within its shard."""
+        return f"{self.name}/{key}"
+
+
 class Visit(NamedTuple):
     """What an entry reads."""
 

@@ -7,7 +7,7 @@ stream, and a resumed run is the same stream with what was trained on left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from ray.data.datasource import Datasource, ReadTask
 from sclip.config import Config
 from sclip.data.position import Position
 from sclip.data.reader import READ_SCHEMA, ReadSettings, read_visit
-from sclip.data.schedule import Schedule
+from sclip.data.schedule import NamedShard, Schedule
 
 _MOST_READ_TASKS = 4096
 """Of one run: each is an object of its own for Ray. In a longer schedule a task reads several entries in turn."""
@@ -32,7 +32,7 @@ class StreamPlan:
 
     reading: ReadSettings
     schedule: Schedule
-    sources: tuple[tuple[str, ...], ...]
+    sources: tuple[tuple[NamedShard, ...], ...]
     """Shards of each source."""
     image_size: int
     actors: tuple[int, int]
@@ -45,11 +45,11 @@ class StreamPlan:
 
     @property
     def shards(self) -> list[str]:
-        """All shards, of one source after the other."""
-        return [url for of_source in self.sources for url in of_source]
+        """Paths or URIs of all shards, of one source after the other."""
+        return [shard.url for of_source in self.sources for shard in of_source]
 
-    def shard(self, entry: int) -> str:
-        """Return the path or URI of the shard that an entry reads."""
+    def shard(self, entry: int) -> NamedShard:
+        """Return the shard that an entry reads."""
         visit = self.schedule.visit(entry)
         return self.sources[visit.source][visit.shard]
 
@@ -125,7 +125,7 @@ class _ShardSource(Datasource):  # type: ignore[misc]
     def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
         metadata = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
         plan = self._plan
-        shards = ray.put([pa.array(of_source) for of_source in plan.sources])
+        shards = ray.put([_table(of_source) for of_source in plan.sources])
         return [
             ReadTask(
                 _task(plan.reading, plan.schedule, shards, chunk, self._done(chunk), self._origin),
@@ -140,6 +140,10 @@ class _ShardSource(Datasource):  # type: ignore[misc]
         return {entry: done for entry, done in found.items() if done}
 
 
+def _table(shards: Sequence[NamedShard]) -> pa.Table:
+    return pa.table({field: [getattr(shard, field) for shard in shards] for field in NamedShard._fields})
+
+
 def _task(
     reading: ReadSettings,
     schedule: Schedule,
@@ -152,7 +156,7 @@ def _task(
         sources = ray.get(shards)
         for entry in chunk:
             visit = schedule.visit(entry)
-            url = sources[visit.source][visit.shard].as_py()
-            yield from read_visit(reading, url, entry, visit, done.get(entry, ()), origin)
+            (row,) = sources[visit.source].slice(visit.shard, 1).to_pylist()
+            yield from read_visit(reading, NamedShard(**row), entry, visit, done.get(entry, ()), origin)
 
     return read

@@ -127,9 +127,9 @@ def build(plan: stream.StreamPlan, path: StoragePath) -> ray.data.Dataset:
 
 
 def job_of(plan: stream.StreamPlan, path: StoragePath, samples: int) -> TrainJob:
-    """Return what the training loop needs of a plan; its shards' names without credentials."""
-    names = tuple(tuple(map(mask, urls)) for urls in plan.sources)
-    return TrainJob(plan.config, plan.schedule, names, plan.image_size, path, samples)
+    """Return what the training loop needs of a plan; its shards without their credentials."""
+    shards = tuple(tuple(s._replace(url=mask(s.url)) for s in of_source) for of_source in plan.sources)
+    return TrainJob(plan.config, plan.schedule, shards, plan.image_size, path, samples)
 
 
 class _UnevenSplit(ray.train.DataConfig):  # type: ignore[misc]

@@ -30,8 +30,8 @@ __all__ = ["GlobalRows", "contrastive_rows"]
 class GlobalRows:
     """What every rank knows of the rows of the global batch, [N] in rank order, B of each rank."""
 
-    key: Tensor
-    """int64; equal keys are the same image."""
+    image_digest: Tensor
+    """int64; equal digests are the same image."""
     valid: Tensor
     """bool; False: padding, a candidate of none."""
     has_negative: Tensor
@@ -41,24 +41,27 @@ class GlobalRows:
     """B."""
 
     @classmethod
-    def gathered(cls, key: Tensor, valid: Tensor, has_negative: Tensor) -> GlobalRows:
+    def gathered(cls, image_digest: Tensor, valid: Tensor, has_negative: Tensor) -> GlobalRows:
         """Return the rows of all ranks for this rank's columns, [B] and [B, M]."""
-        rows = gather(torch.cat([key[:, None], valid[:, None].long(), has_negative.long()], dim=1))
-        return cls(rows[:, 0], rows[:, 1].bool(), rows[:, 2:].bool(), world()[0], len(key))
+        rows = gather(torch.cat([image_digest[:, None], valid[:, None].long(), has_negative.long()], dim=1))
+        return cls(rows[:, 0], rows[:, 1].bool(), rows[:, 2:].bool(), world()[0], len(image_digest))
 
     @property
     def target(self) -> Tensor:
         """Where own rows stand among all, int64 [B]."""
-        return torch.arange(self.rank * self.count, (self.rank + 1) * self.count, device=self.key.device)
+        first = self.rank * self.count
+        return torch.arange(first, first + self.count, device=self.image_digest.device)
 
     def excluded(self, of: int | None = None) -> Tensor:
         """Return which candidates are no negatives of own rows, bool [B, N]; [B, B] of one rank's only.
 
         Never a row itself, of padding neither: a row of nothing but -inf is NaN, also backward.
         """
-        first, last = (0, len(self.key)) if of is None else (of * self.count, (of + 1) * self.count)
-        own, candidates = self.target[:, None], torch.arange(first, last, device=self.key.device)[None, :]
-        return (~self.valid[candidates] | (self.key[candidates] == self.key[own])) & (candidates != own)
+        first, last = (0, len(self.image_digest)) if of is None else (of * self.count, (of + 1) * self.count)
+        own = self.target[:, None]
+        candidates = torch.arange(first, last, device=self.image_digest.device)[None, :]
+        same_image = self.image_digest[candidates] == self.image_digest[own]
+        return (~self.valid[candidates] | same_image) & (candidates != own)
 
 
 def contrastive_rows(

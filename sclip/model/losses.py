@@ -37,10 +37,11 @@ def structure_loss(
     """Return this rank's loss, to be averaged over ranks, and the values of the global batch to log.
 
     `features` as `StructureCLIP` returns them (negative features only with negatives, a logit bias only of a
-    model that has one); of `batch`: valid bool [B] (False: padding, counts nowhere), key int64 [B] (equal keys
-    are the same image), has_negative bool [B, M], and with the KEE triples [B, K, 3, T] and negative_triples
-    [B, M, K, 3, T]. B and M are the same on every rank. `progress` is the share of the run's samples that are
-    trained; 1 is past every warm-up. With no valid row at all, or no negative, the term is 0 and so is its gradient.
+    model that has one); of `batch`: valid bool [B] (False: padding, counts nowhere), image_digest int64 [B]
+    (equal digests are the same image), has_negative bool [B, M], and with the KEE triples [B, K, 3, T] and
+    negative_triples [B, M, K, 3, T]. B and M are the same on every rank. `progress` is the share of the run's samples
+    that are trained; 1 is past every warm-up. With no valid row at all, or no negative, the term is 0 and so is its
+    gradient.
 
     Logged, detached scalars: loss, loss_contrastive, loss_hinge, samples (valid rows), share_with_negative,
     share_with_triples, with max_margin contrastive_active (share of rows whose term is above 0), and of the
@@ -53,7 +54,7 @@ def structure_loss(
     has_negative = valid.new_zeros(len(valid), 0)
     if "negative_features" in features:
         has_negative = batch["has_negative"] & valid[:, None]
-    rows = GlobalRows.gathered(batch["key"], valid, has_negative)
+    rows = GlobalRows.gathered(batch["image_digest"], valid, has_negative)
     samples, negatives = rows.valid.sum().float(), rows.has_negative.sum().float()
     with_negative = rows.has_negative.any(1).sum()
 

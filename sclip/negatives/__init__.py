@@ -1,7 +1,7 @@
 """Scene graph -> semantic negatives: captions of the same words and another meaning (method, section 2).
 
 `candidates` lists the valid exchanges of a caption, best first; `natural` those that training draws from, of which
-`draw` takes one and `draw_several` some by (seed, epoch, key). `shuffled` is the baseline, a random swap of words.
+`draw` takes one and `draw_several` some by (seed, epoch, identity). `shuffled` is the baseline, a random swap of words.
 """
 
 from sclip.negatives.drawing import VERSION, Negative, candidates, draw, draw_several, natural

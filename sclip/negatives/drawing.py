@@ -99,13 +99,15 @@ def natural(graph: SceneGraph) -> list[Negative]:
     return [negative for negative, _ in found]
 
 
-def draw(found: Sequence[Negative], *, seed: int, epoch: int, key: str) -> Negative | None:
+def draw(found: Sequence[Negative], *, seed: int, epoch: int, identity: str) -> Negative | None:
     """Return the negative of one visit of a sample among its `natural` ones, or None where it has none."""
-    drawn = draw_several(found, 1, seed=seed, epoch=epoch, key=key)
+    drawn = draw_several(found, 1, seed=seed, epoch=epoch, identity=identity)
     return drawn[0] if drawn else None
 
 
-def draw_several(found: Sequence[Negative], count: int, *, seed: int, epoch: int, key: str) -> list[Negative]:
+def draw_several(
+    found: Sequence[Negative], count: int, *, seed: int, epoch: int, identity: str
+) -> list[Negative]:
     """Return up to `count` different negatives of one visit of a sample, that of `draw` first.
 
     The less strange, the likelier.
@@ -117,7 +119,7 @@ def draw_several(found: Sequence[Negative], count: int, *, seed: int, epoch: int
         weights = [math.exp((least - negative.strangeness) / TEMPERATURE) for negative in left]
         cumulated = list(accumulate(weights))
         purpose = f"negative {len(drawn)}" if drawn else "negative"
-        point = uniform(purpose, seed, epoch, key) * cumulated[-1]
+        point = uniform(purpose, seed, epoch, identity) * cumulated[-1]
         drawn.append(left.pop(bisect(cumulated, point, hi=len(left) - 1)))
     return drawn
 

@@ -18,10 +18,10 @@ from sclip.scenegraph.parser import MAX_CHARACTERS
 from sclip.seeding import generator
 
 
-def shuffled(graph: SceneGraph, count: int = 1, *, seed: int, epoch: int, key: str) -> list[Negative]:
+def shuffled(graph: SceneGraph, count: int = 1, *, seed: int, epoch: int, identity: str) -> list[Negative]:
     """Return up to `count` times the caption with two words of one part of speech exchanged, each time others."""
     reading = Reading(graph, MOST_EXCHANGED)
-    random = generator("shuffle", seed, epoch, key)
+    random = generator("shuffle", seed, epoch, identity)
     kinds: list[Callable[[Reading], list[PlannedExchange]]] = [_nouns, _adjectives, _verbs]
     drawn: list[Negative] = []
     for plans in random.sample(kinds, len(kinds)):

@@ -19,6 +19,7 @@ from sclip.config import ConfigError, DataConfig
 from sclip.data import annotation
 from sclip.data.actor_pool import ActorPool
 from sclip.data.annotation import AnnotationError, write_record
+from sclip.data.schedule import NamedShard
 from sclip.data.shards import Rejected, Sample, ShardError, read_shard
 from sclip.data.tar import ANNOTATION_SUFFIX
 from sclip.negatives import VERSION, natural
@@ -141,7 +142,7 @@ class Annotator:
                 raise PackError(
                     f"{mask(source)}: a node would annotate it with {own}, the job's is {folder.stamp}"
                 )
-            shard = write_tar(folder.path / name, self._samples(source, quarantined, statistics))
+            shard = write_tar(folder.path / name, self._samples(source, name, quarantined, statistics))
             folder.finish(name, source, shard, quarantined, statistics)
         except (PackError, ShardError) as error:
             return Annotated(name, failure=str(error))
@@ -151,9 +152,10 @@ class Annotator:
         return Annotated(name, samples, size, len(quarantined))
 
     def _samples(
-        self, source: str, quarantined: list[dict[str, str]], statistics: CorpusStatistics
+        self, source: str, name: str, quarantined: list[dict[str, str]], statistics: CorpusStatistics
     ) -> Iterator[dict[str, Any]]:
         """Yield the members of each sample with its annotation; list those that are left out."""
+        shard = NamedShard(f"0/{name}", source)  # as a run names it that trains on the folder alone
         items = read_shard(source, DataConfig(caption_field=self._folder.caption_field))
         while chunk := list(islice(items, _SAMPLES_AT_ONCE)):
             samples = [item for item in chunk if isinstance(item, Sample)]
@@ -168,5 +170,5 @@ class Annotator:
                     quarantined.append({"shard": mask(source), "key": item.key, "reason": str(error)})
                     continue
                 for known in read:
-                    statistics.add(item.key, *known)
+                    statistics.add(shard.identity(item.key), *known)
                 yield {"__key__": item.key, **item.members, ANNOTATION_SUFFIX: member}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,7 +22,8 @@ from sclip.config import ConfigError, DataConfig
 from sclip.data import annotation
 from sclip.data.actor_pool import ActorPool
 from sclip.data.annotation import AnnotationError, read_record
-from sclip.data.patterns import expand
+from sclip.data.patterns import find_shards
+from sclip.data.schedule import NamedShard
 from sclip.data.shards import Sample, ShardError, read_shard
 from sclip.negatives import Negative, natural
 from sclip.prepare.annotate import stamp
@@ -43,7 +44,7 @@ class Corpus:
     """Shards whose captions are counted, and how a run reads them."""
 
     title: str
-    shards: tuple[str, ...]
+    shards: tuple[NamedShard, ...]
     data: DataConfig
 
 
@@ -66,7 +67,7 @@ class CorpusCounts:
             (self.rejected, "samples left out that cannot be used"),
             (self.filtered, "captions left out as the run does, for the size of their graph (data.min_*)"),
         )
-        first = f"{len(corpus.shards):,} shards, the first is {mask(corpus.shards[0])}"
+        first = f"{len(corpus.shards):,} shards, the first is {mask(corpus.shards[0].url)}"
         return [first, *(f"{count:,} {what}" for count, what in counts if count)]
 
 
@@ -78,15 +79,17 @@ def corpus_of(sources: Sequence[str], data: DataConfig) -> Corpus:
     folder = Path(sources[0]).expanduser()
     if len(sources) == 1 and (folder / "shards.json").is_file():
         config, of_run = read_run_inputs(folder)
-        urls = sorted(url for source in of_run for url in source)
-        if masked := next(filter(is_masked, urls), ""):
+        shards = tuple(shard for source in of_run for shard in source)
+        if masked := next((shard.url for shard in shards if is_masked(shard.url)), ""):
             raise ConfigError(
                 f"{folder}: it records {masked} without its credentials or signature; name the shards in its place"
             )
-        return Corpus(folder.resolve().name, tuple(urls), config.data)
-    shards = expand(sources)
-    names = [parts(mask(url))[0].rpartition("/")[0].rpartition("/")[2] for url in (shards[0], shards[-1])]
-    return Corpus(", ".join(dict.fromkeys(names)), tuple(shards), data)
+        return Corpus(folder.resolve().name, shards, config.data)
+    shards = tuple(find_shards(sources))
+    names = [
+        parts(mask(shard.url))[0].rpartition("/")[0].rpartition("/")[2] for shard in (shards[0], shards[-1])
+    ]
+    return Corpus(", ".join(dict.fromkeys(names)), shards, data)
 
 
 def count_corpus(
@@ -97,8 +100,9 @@ def count_corpus(
     Raises ConfigError where no actor fits on the cluster, ShardError where a shard cannot be read, ParserError.
     """
     found = CorpusCounts(CorpusStatistics())
-    arguments = (corpus.data, stamp(Parser(corpus.data.spacy_model)))
-    for row in pool.run(CorpusCounter, arguments, corpus.shards, cpus):
+    shards = {shard.url: shard for shard in corpus.shards}
+    arguments = (corpus.data, stamp(Parser(corpus.data.spacy_model)), shards)
+    for row in pool.run(CorpusCounter, arguments, list(shards), cpus):
         if row["failure"]:
             raise ShardError(row["failure"])
         found.statistics.merge(CorpusStatistics.from_json(json.loads(row["statistics"])))
@@ -112,8 +116,8 @@ def count_corpus(
 class CorpusCounter:
     """The actor, a callable for `map_batches`; loads spaCy once it meets a caption that is not annotated."""
 
-    def __init__(self, data: DataConfig, stamp: str) -> None:
-        self._data, self._stamp = data, stamp
+    def __init__(self, data: DataConfig, stamp: str, shards: Mapping[str, NamedShard]) -> None:
+        self._data, self._stamp, self._shards = data, stamp, shards
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Count the shards of the column `shard`; return a row for each: `CorpusCounts`, and why it failed."""
@@ -132,7 +136,7 @@ class CorpusCounter:
                 samples = [item for item in chunk if isinstance(item, Sample)]
                 found.rejected += len(chunk) - len(samples)
                 for sample, known in zip(samples, self._known(samples, found), strict=True):
-                    self._count(sample.key, known, found)
+                    self._count(self._shards[url].identity(sample.key), known, found)
         except ShardError as error:
             failure = str(error)
         return {
@@ -140,11 +144,11 @@ class CorpusCounter:
             "annotated": found.annotated, "rejected": found.rejected, "filtered": found.filtered,
         }  # fmt: skip
 
-    def _count(self, key: str, known: Sequence[_Known], found: CorpusCounts) -> None:
+    def _count(self, identity: str, known: Sequence[_Known], found: CorpusCounts) -> None:
         for graph, negatives in known:
             sizes = len(graph.objects), len(graph.attributes), len(graph.relations)
             if all(size >= least for size, least in zip(sizes, self._data.least, strict=True)):
-                found.statistics.add(key, graph, negatives)
+                found.statistics.add(identity, graph, negatives)
             else:
                 found.filtered += 1
 

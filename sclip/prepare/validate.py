@@ -244,11 +244,12 @@ class Validator:
 
     def _judged(self, url: str) -> Iterator[Sample | Rejected]:
         """Yield what `read_shard` does, with the samples whose image is none set aside too."""
+        rng = random.Random(0)  # whatever is drawn: every crop decodes the whole picture
         for item in read_shard(url, self._data):
             judged: Sample | Rejected = item
             if isinstance(item, Sample):
                 try:
-                    random_crop(item.image, self._size, self._data.crop_scale, random.Random(item.key))
+                    random_crop(item.image, self._size, self._data.crop_scale, rng)
                 except ImageError as error:
                     judged = Rejected(item.index, item.key, str(error))
             yield judged

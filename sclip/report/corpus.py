@@ -40,7 +40,7 @@ _WORDS = ("object_names", "attribute_words", "predicates")
 class CorpusExample:
     """One caption of the corpus, with the negative that a first visit in training would show."""
 
-    key: str
+    identity: str
     graph: SceneGraph
     negative: Negative | None
 
@@ -99,8 +99,8 @@ class CorpusStatistics:
     predicates: WordCounts = field(default_factory=WordCounts)
     examples: SeededSample[CorpusExample] = field(default_factory=lambda: SeededSample(EXAMPLES))
 
-    def add(self, key: str, graph: SceneGraph, negatives: Sequence[Negative]) -> None:
-        """Count one caption; `key` names it in the corpus, `negatives` are those that training draws from."""
+    def add(self, identity: str, graph: SceneGraph, negatives: Sequence[Negative]) -> None:
+        """Count one caption; `identity` is its sample's, `negatives` are those that training draws from."""
         kinds = {negative.kind for negative in negatives}
         self.captions += 1
         self.with_object += bool(graph.objects)
@@ -115,9 +115,9 @@ class CorpusStatistics:
         self.object_names.update([obj.name for obj in graph.objects])
         self.attribute_words.update([attribute.attribute for attribute in graph.attributes])
         self.predicates.update([relation.predicate for relation in graph.relations])
-        if self.examples.wants(key, graph.caption):
-            drawn = draw(negatives, seed=0, epoch=0, key=key)
-            self.examples.add(CorpusExample(key, graph, drawn), key, graph.caption)
+        if self.examples.wants(identity, graph.caption):
+            drawn = draw(negatives, seed=0, epoch=0, identity=identity)
+            self.examples.add(CorpusExample(identity, graph, drawn), identity, graph.caption)
 
     def merge(self, other: CorpusStatistics) -> None:
         """Add the statistics of another part of the corpus."""
@@ -155,13 +155,15 @@ class CorpusStatistics:
         for entry in value["examples"]:
             graph = SceneGraph.from_json(entry["graph"])
             negative = Negative.from_json(entry["negative"]) if entry["negative"] else None
-            statistics.examples.add(CorpusExample(entry["key"], graph, negative), entry["key"], graph.caption)
+            statistics.examples.add(
+                CorpusExample(entry["identity"], graph, negative), entry["identity"], graph.caption
+            )
         return statistics
 
 
 def _example_to_json(example: CorpusExample) -> dict[str, Any]:
     negative = example.negative.to_json() if example.negative else None
-    return {"key": example.key, "graph": example.graph.to_json(), "negative": negative}
+    return {"identity": example.identity, "graph": example.graph.to_json(), "negative": negative}
 
 
 def write(statistics: CorpusStatistics, folder: Path, title: str, notes: Sequence[str] = ()) -> Path:
@@ -173,7 +175,7 @@ def write(statistics: CorpusStatistics, folder: Path, title: str, notes: Sequenc
     value = {"title": title, "notes": list(notes)} | statistics.to_json()
     (folder / "report.json").write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
     page = folder / "report.html"
-    cards = [card(e.key, e.graph, [e.negative] if e.negative else []) for e in statistics.examples]
+    cards = [card(e.identity, e.graph, [e.negative] if e.negative else []) for e in statistics.examples]
     html = render("corpus.html", title=title, notes=notes, statistics=statistics, shares=SHARES, cards=cards)
     page.write_text(html, encoding="utf-8")
     return page

@@ -1,23 +1,25 @@
 """One sample as a step of a run sees it: the shard, the key and the epoch in, what was drawn and encoded out.
 
-Every random choice follows from (seed, epoch, key) alone, so the sample goes once more through `row_of` of the reader
-and through the `Encoder`, as in the run, and gives the same row. Nothing of either is done here.
+Every random choice follows from (seed, epoch, identity) alone, so the sample goes once more through `row_of` of the
+reader and through the `Encoder`, as in the run, and gives the same row. Nothing of either is done here.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sclip.config import Config, ConfigError, DataConfig
-from sclip.data.patterns import expand
+from sclip.data.patterns import find_shards
 from sclip.data.reader import ReadSettings, row_of
-from sclip.data.schedule import Schedule
+from sclip.data.schedule import NamedShard, Schedule
 from sclip.data.shards import Rejected, Sample, read_shard
 from sclip.prepare.annotate import usable_stamp
 from sclip.report.visit import SampleVisit
 from sclip.run.sample_view import choices, encoded_row, picture
+from sclip.storage.filesystem import parts
 from sclip.storage.masking import is_masked, mask
 from sclip.storage.paths import storage_path
 from sclip.train.run_inputs import read_run_inputs
@@ -35,7 +37,7 @@ class Run:
 
     config: Config
     title: str = "a run of this config"
-    sources: tuple[dict[str, int], ...] = ()
+    sources: tuple[dict[NamedShard, int], ...] = ()
     """Samples of each shard of each source, where the run has begun."""
 
 
@@ -62,27 +64,46 @@ def inspect_sample(run: Run, shard: str, key: str, epoch: int) -> SampleVisit:
     Raises InspectionError, ShardError, ConfigError, ParserError or ModelError, each with a message for the user.
     """
     config = run.config
-    urls = expand([shard])
-    if len(urls) > 1:
-        raise InspectionError(f"{shard}: {len(urls)} shards, the first is {mask(urls[0])}; name one")
-    read = [of for source in run.sources for of in source] or expand(config.data.shards)
-    url = next((of for of in read if _same(of, urls[0])), urls[0])
-    notes = [] if url in read or not read else ["the run does not read this shard; this is what it would see"]
-    _check_epoch(run, url, epoch)
-    # A record is without credentials, and opens nothing where there were some: then what was named here is read.
-    recorded = read if read and not any(map(is_masked, read)) else urls
-    reading = ReadSettings(config, usable_stamp(config.data, recorded))
-    item, more = _item(urls[0] if is_masked(url) else url, config.data, key)
+    given = find_shards([shard])
+    if len(given) > 1:
+        raise InspectionError(f"{shard}: {len(given)} shards, the first is {mask(given[0].url)}; name one")
+    url = given[0].url
+    read = [of for source in run.sources for of in source] or find_shards(config.data.shards)
+    named, notes = _named(given[0], read)
+    _check_epoch(run, named, epoch)
+    # What is recorded opens nothing without its credentials, or where it was moved: then what was named here is read.
+    recorded = [of.url for of in read] if named in read else [url]
+    reading = ReadSettings(
+        config, usable_stamp(config.data, [url] if any(map(is_masked, recorded)) else recorded)
+    )
+    item, more = _item(url, config.data, key)
     notes += [f"sample {other.index} has the same key: {other.reason}" for other in more]
-    row = row_of(item, reading, epoch)
+    row = row_of(item, named, reading, epoch)
     facts = [
-        ("shard", mask(url)), ("sample", f"{item.index} in the order of the tar, from 0"),
+        ("shard", mask(named.url)), ("identity", named.identity(item.key)),
+        ("sample", f"{item.index} in the order of the tar, from 0"),
         ("epoch", f"{epoch}, from 0"), ("drawn by", f"{run.title}, seed {config.run.seed}"),
     ]  # fmt: skip
     seen, reason = encoded_row(row, config, epoch)
     if isinstance(item, Rejected):
         return SampleVisit(key, facts, notes, None, [], None, reason)
     return SampleVisit(key, facts, notes, picture(item.image), choices(item, reading, row), seen, reason)
+
+
+def _named(shard: NamedShard, read: Sequence[NamedShard]) -> tuple[NamedShard, list[str]]:
+    """Return the shard as the run knows it, and notes on one that the run does not read from there.
+
+    Such a shard has the name of the one whose path below its fixed folder it ends in, where that is one only: data
+    that was moved is drawn from as before.
+    """
+    if found := next((of for of in read if _same(of.url, shard.url)), None):
+        return found, []
+    if not read:
+        return shard, []
+    note = "the run does not read this shard; this is what it would see"
+    path = f"/{parts(shard.url)[0]}"
+    moved = [of.name for of in read if path.endswith(f"/{of.name.partition('/')[2]}")]
+    return (shard._replace(name=moved[0]) if len(moved) == 1 else shard), [note]
 
 
 def _same(one: str, other: str) -> bool:
@@ -93,28 +114,29 @@ def _same(one: str, other: str) -> bool:
     return "://" not in one + other and os.path.realpath(one) == os.path.realpath(other)
 
 
-def _check_epoch(run: Run, url: str, epoch: int) -> None:
+def _check_epoch(run: Run, shard: NamedShard, epoch: int) -> None:
     """Raise InspectionError where the run does not read the shard in that epoch."""
     data, train = run.config.data, run.config.train
-    source = next((number for number, of_source in enumerate(run.sources) if url in of_source), None)
+    names = [[of.name for of in of_source] for of_source in run.sources]
+    source = next((number for number, of_source in enumerate(names) if shard.name in of_source), None)
     last: int | None = train.epochs - 1
     if source is not None:
         samples = [list(of_source.values()) for of_source in run.sources]
         schedule = Schedule.weighted(run.config.run.seed, train.epochs, samples, data.weights)
-        last = _last_pass(schedule, source, list(run.sources[source]).index(url))
+        last = _last_pass(schedule, source, names[source].index(shard.name))
     elif data.weights:  # the passes of a source follow from the samples of all, which nobody has counted yet
         last = max(epoch, 0)
     if last is None or not 0 <= epoch <= last:
         when = "never" if last is None else f"in epochs 0 to {last}"
         raise InspectionError(
-            f"epoch {epoch}: {run.title} reads {mask(url)} {when}, train.epochs={train.epochs}"
+            f"epoch {epoch}: {run.title} reads {mask(shard.url)} {when}, train.epochs={train.epochs}"
         )
 
 
-def _last_pass(schedule: Schedule, source: int, shard: int) -> int | None:
+def _last_pass(schedule: Schedule, source: int, number: int) -> int | None:
     """Return the last pass in which a shard is read: of sources with weights the last pass need not be whole."""
     visits = (schedule.visit(entry) for entry in reversed(range(len(schedule))))
-    return next((visit.pass_ for visit in visits if (visit.source, visit.shard) == (source, shard)), None)
+    return next((visit.pass_ for visit in visits if (visit.source, visit.shard) == (source, number)), None)
 
 
 def _item(url: str, data: DataConfig, key: str) -> tuple[Sample | Rejected, list[Rejected]]:

@@ -21,7 +21,7 @@ from rich.console import Console
 from sclip import registry, tracking
 from sclip.config import Config, ConfigError
 from sclip.config.loader import to_tree
-from sclip.data import identity
+from sclip.data.fingerprint import fingerprint
 from sclip.data.reader import ReadSettings
 from sclip.data.shards import ShardError
 from sclip.data.stream import StreamPlan
@@ -172,7 +172,8 @@ def _check(config: Config, console: Console, options: PlanOptions) -> _Checked:
         check_files(dataclasses.replace(config.evaluate, suite=config.evaluate.suite_beside))
     if config.run.compare_with:
         compared_with(config, folder.path.parent)
-    compare_inputs(folder, to_tree(config), data.sources)
+    for note in compare_inputs(folder, to_tree(config), data.sources):
+        _say(note, console)
     return _Checked(config, folder, data, made)
 
 
@@ -180,7 +181,7 @@ def _start(run: _Checked, console: Console) -> _Started:
     """Bring the starting weights, record the start in MLflow and in the run's folder, and show the plan."""
     config, folder, data = run.config, run.folder, run.data
     with_weights = bring_initial_weights(config, folder, console)
-    dataset = identity.identify(data.sources, data.stamp or parser_version(config.data.spacy_model))
+    dataset = fingerprint(data.sources, data.stamp or parser_version(config.data.spacy_model))
     tracker = tracking.open_run(config, config.run.name, config.run.storage)
     record_inputs(folder, to_tree(config), data.sources)
     if not config.tracking.uri and not isinstance(folder.path, Path):

@@ -19,8 +19,8 @@ from rich.console import Console
 from sclip import registry, tracking
 from sclip.config import Config, ConfigError
 from sclip.data.counts import count_samples
-from sclip.data.patterns import expand
-from sclip.data.schedule import Schedule
+from sclip.data.patterns import find_shards
+from sclip.data.schedule import NamedShard, Schedule
 from sclip.model import architecture
 from sclip.model.architecture import pretrained_source, with_quick_gelu
 from sclip.model.build import check_fit, resolved
@@ -38,8 +38,8 @@ __all__ = ["TrainingData", "bring_initial_weights", "read_data", "resolve_config
 class TrainingData:
     """The shards of a run, counted, and in which order they are read."""
 
-    sources: tuple[dict[str, int], ...]
-    """Samples of each shard, by path or URI in their order, of each source."""
+    sources: tuple[dict[NamedShard, int], ...]
+    """Samples of each shard, in the order of their names, of each source."""
     schedule: Schedule
     samples: int
     """Of all epochs together."""
@@ -48,30 +48,34 @@ class TrainingData:
 
     @property
     def shards(self) -> list[str]:
-        """All shards, one source after the other."""
-        return [url for source in self.sources for url in source]
+        """Paths or URIs of all shards, one source after the other."""
+        return [shard.url for source in self.sources for shard in source]
 
 
 def read_data(config: Config) -> TrainingData:
     """Count the shards of a config, or without any the scenes to generate. Raises ConfigError or ShardError."""
     data = config.data
-    sources = _read_sources(config) if data.shards else [{"scenes": config.scenes.train_samples}]
+    sources = (
+        _read_sources(config)
+        if data.shards
+        else [{NamedShard("0/scenes", "scenes"): config.scenes.train_samples}]
+    )
     counts = [list(source.values()) for source in sources]
     schedule = Schedule.weighted(config.run.seed, config.train.epochs, counts, data.weights)
-    shards = [url for source in sources for url in source]
+    shards = [shard.url for source in sources for shard in source]
     stamp = annotate.usable_stamp(data, shards) if data.shards else ""
     return TrainingData(tuple(sources), schedule, schedule.samples(counts), stamp)
 
 
-def _read_sources(config: Config) -> list[dict[str, int]]:
-    """Return the samples of each shard, by path or URI in their order, of each source."""
+def _read_sources(config: Config) -> list[dict[NamedShard, int]]:
+    """Return the samples of each shard, in the order of their names, of each source."""
     data = config.data
     patterns = [(pattern,) for pattern in data.shards] if data.weights else [data.shards]
-    found = [expand(of_source) for of_source in patterns]
-    counts = count_samples([url for of_source in found for url in of_source])
-    sources = [{url: counts[url] for url in of_source} for of_source in found]
+    found = [find_shards(of_source, first) for first, of_source in enumerate(patterns)]
+    counts = count_samples([shard.url for of_source in found for shard in of_source])
+    sources = [{shard: counts[shard.url] for shard in of_source} for of_source in found]
     for of_source in sources:
-        if alike := [place for place, n in Counter(map(mask, of_source)).items() if n > 1]:
+        if alike := [place for place, n in Counter(mask(shard.url) for shard in of_source).items() if n > 1]:
             raise ConfigError(
                 f"data.shards: several shards are {alike[0]} without credentials and query values, by which a run "
                 "records its shards; name each by a path of its own, and once"

@@ -13,7 +13,7 @@ import torch
 
 from sclip.config import Config
 from sclip.data.batches import Columns
-from sclip.data.schedule import Schedule
+from sclip.data.schedule import NamedShard, Schedule
 from sclip.storage.paths import StoragePath
 
 __all__ = ["Launcher", "Requested", "TrainJob", "report"]
@@ -25,22 +25,23 @@ class TrainJob:
 
     config: Config
     schedule: Schedule
-    shards: tuple[tuple[str, ...], ...]
-    """Names of the shards of each source, without credentials."""
+    shards: tuple[tuple[NamedShard, ...], ...]
+    """Of each source, their URIs without credentials."""
     image_size: int
     folder: StoragePath
     samples: int
     """Samples of all epochs together, by which the learning rate's schedule runs."""
 
     def shard(self, entry: int) -> str:
-        """Return the name of the shard that an entry of the schedule reads."""
+        """Return the path or URI of the shard that an entry of the schedule reads."""
         visit = self.schedule.visit(entry)
-        return self.shards[visit.source][visit.shard]
+        return self.shards[visit.source][visit.shard].url
 
     def location(self, entry: int) -> dict[str, Any]:
         """Return source, pass and shard of an entry of the schedule, as the quarantine names them."""
         visit = self.schedule.visit(entry)
-        return {"source": visit.source, "pass": visit.pass_, "shard": self.shards[visit.source][visit.shard]}
+        name, url = self.shards[visit.source][visit.shard]
+        return {"source": visit.source, "pass": visit.pass_, "name": name, "shard": url}
 
 
 class Requested(NamedTuple):

@@ -201,5 +201,5 @@ def _blank_row(job: TrainJob) -> dict[str, Any]:
         col.IMAGE: np.zeros((3, job.image_size, job.image_size), np.uint8),
         col.TEXT: text, col.NEGATIVE_TEXT: np.stack(negatives * [np.zeros_like(text)]),
         col.TRIPLES: triples, col.NEGATIVE_TRIPLES: np.stack(negatives * [triples]),
-        col.HAS_NEGATIVE: np.zeros(negatives, bool), col.KEY: np.array(-1, np.int64),
+        col.HAS_NEGATIVE: np.zeros(negatives, bool), col.IMAGE_DIGEST: np.array(-1, np.int64),
     }  # fmt: skip

@@ -92,7 +92,7 @@ class ReadyBatch:
     def on_device(self) -> dict[str, Tensor]:
         """Return what `StructureCLIP.forward` and the loss take, for use on the current stream."""
         if self.copied is not None:
-            stream = torch.cuda.current_stream(self.tensors[col.KEY].device)
+            stream = torch.cuda.current_stream(self.tensors[col.IMAGE_DIGEST].device)
             stream.wait_event(self.copied)
             for tensor in self.tensors.values():
                 # Allocated on the copying stream, which must not write into it before this one has read it.
@@ -152,7 +152,7 @@ def prepared(columns: Columns, config: Config, packs_text: bool) -> Columns:
     columns = trained_columns(columns, config)
     if not (config.train.pack_text and packs_text):
         return columns
-    rows, of_one_pass = len(columns[col.KEY]), config.train.micro_batch
+    rows, of_one_pass = len(columns[col.IMAGE_DIGEST]), config.train.micro_batch
     parts = rows // of_one_pass if of_one_pass else 1
     return pack(columns, parts, on_negatives=config.model.kee.on_negatives)
 

@@ -7,7 +7,8 @@
     alive             touched while the run goes on
     held-step-*       a checkpoint that is being evaluated
     init.safetensors  the weights that it starts from, where a file, a folder or the registry gave them
-    quarantine.jsonl  samples that could not be trained on: step, source, pass, shard, index, key, reason
+    quarantine.jsonl  samples that could not be trained on: step, source, pass, name and place of the
+                      shard, index, key, reason
     ledger/           what each rank trained on in each step (`sclip.train.ledger`)
     trace-*.json.gz   of chosen steps, a file a rank (`health.profile_steps`)
     complete.json     written when every sample was trained on

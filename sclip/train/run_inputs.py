@@ -1,6 +1,7 @@
 """What a run was begun with, its config and shards: recorded, compared when it is started again, and read back.
 
-URIs stand in the run's folder without credentials and query values.
+URIs stand in the run's folder without credentials and query values. Shards are compared by their names and counts, so
+that a run goes on where its data was moved.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 from sclip.config import Config, ConfigError
 from sclip.config.loader import difference, from_tree
+from sclip.data.schedule import NamedShard
 from sclip.storage.masking import mask, mask_tree
 from sclip.storage.paths import StoragePath
 from sclip.train.run_folder import RunFolder
@@ -34,7 +36,7 @@ RESUMABLE = {
 """Keys that may differ when a run is started again: they say where and how it runs, not what is learned."""
 
 
-def read_run_inputs(folder: StoragePath) -> tuple[Config, tuple[dict[str, int], ...]]:
+def read_run_inputs(folder: StoragePath) -> tuple[Config, tuple[dict[NamedShard, int], ...]]:
     """Return the resolved config, and the samples of each shard of each source.
 
     Raises ConfigError where the folder is not that of a run which has begun, or of one of another version.
@@ -42,54 +44,73 @@ def read_run_inputs(folder: StoragePath) -> tuple[Config, tuple[dict[str, int], 
     try:
         tree = json.loads((folder / "config.json").read_text())
         content = json.loads((folder / "shards.json").read_text())
-        sources = tuple({str(url): int(n) for url, n in s["shards"].items()} for s in content["sources"])
+        sources = tuple(
+            {NamedShard(name, str(of["url"])): int(of["samples"]) for name, of in source["shards"].items()}
+            for source in content["sources"]
+        )
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ConfigError(f"{folder}: not the folder of a run: {error}") from error
     return from_tree(tree, str(folder / "config.json")), sources
 
 
-def compare_inputs(folder: RunFolder, config: dict[str, Any], sources: Sequence[Mapping[str, int]]) -> None:
-    """Raise ConfigError, with one line for each key that differs, where the run was begun with another config.
+def compare_inputs(
+    folder: RunFolder, config: dict[str, Any], sources: Sequence[Mapping[NamedShard, int]]
+) -> list[str]:
+    """Compare what the run is started with to what it was begun with; return notes for the user.
 
-    Keys in RESUMABLE may differ; the shards, and the number of samples in each, may not.
+    Keys in RESUMABLE may differ. The names of the shards, and the number of samples in each, may not; where they lie
+    may, and is then noted. Raises ConfigError, with one line for each key that differs otherwise.
     """
     before, known = folder.read("config.json"), folder.read("shards.json")
     if before is None:
-        return
-    if known is not None and "sources" not in known:
-        raise ConfigError(
-            f"run.name={folder.path.name!r}: a run of this name was started by another version of sclip; "
-            "go on with that version, or name another run"
-        )
+        return []
     before, config = mask_tree(before), mask_tree(config)
     lines = [line for line in difference(before, config) if line.partition(":")[0] not in RESUMABLE]
-    was = _by_place([source["shards"] for source in known["sources"]]) if known else {}
-    if known is not None and was != (is_ := _by_place(sources)):
-        changed = sorted(place for place in was.keys() | is_.keys() if was.get(place) != is_.get(place))
-        lines.append(f"shards: {len(changed)} differ, the first is {changed[0][1]}")
+    notes: list[str] = []
+    if known is not None:
+        was, now = _counts(folder, known), {s.name: n for of_source in sources for s, n in of_source.items()}
+        if changed := sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name)):
+            lines.append(f"shards: {len(changed)} differ, the first is {changed[0]}")
+        else:
+            notes = [line for line in lines if line.startswith("data.shards:")]
+            lines = [line for line in lines if line not in notes]
     if lines:
         raise ConfigError(
             f"run.name={folder.path.name!r}: a run of this name was started with another config:\n  "
             + "\n  ".join(lines)
             + "\nname another run, or take these changes back to resume it"
         )
+    return [f"the data was moved, its shards have the names and counts as before: {note}" for note in notes]
 
 
-def record_inputs(folder: RunFolder, config: dict[str, Any], sources: Sequence[Mapping[str, int]]) -> None:
-    """Record what the run is started with; what an earlier start recorded stays."""
+def record_inputs(
+    folder: RunFolder, config: dict[str, Any], sources: Sequence[Mapping[NamedShard, int]]
+) -> None:
+    """Record what the run is started with; what an earlier start recorded stays, but for where the data lies."""
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.touch()
-    if not (folder.path / "config.json").exists():
+    before, tree = folder.read("config.json"), mask_tree(config)
+    if before is not None:
+        tree = before | {"data": before["data"] | {"shards": tree["data"]["shards"]}}
+    if tree != before:
         weights = config["data"]["weights"] or [1.0] * len(sources)
         found = [
-            {"weight": weight, "shards": {mask(url): count for url, count in of_source.items()}}
+            {
+                "weight": weight,
+                "shards": {s.name: {"url": mask(s.url), "samples": n} for s, n in of_source.items()},
+            }
             for weight, of_source in zip(weights, sources, strict=True)
         ]
         folder.write("shards.json", {"sources": found})
-        folder.write("config.json", mask_tree(config))
+        folder.write("config.json", tree)
 
 
-def _by_place(sources: Sequence[Mapping[str, int]]) -> dict[tuple[int, str], int]:
-    return {
-        (at, mask(url)): count for at, of_source in enumerate(sources) for url, count in of_source.items()
-    }
+def _counts(folder: RunFolder, known: Mapping[str, Any]) -> dict[str, int]:
+    """Return the recorded samples of each shard by its name."""
+    try:
+        return {name: of["samples"] for source in known["sources"] for name, of in source["shards"].items()}
+    except (LookupError, TypeError, AttributeError):
+        raise ConfigError(
+            f"run.name={folder.path.name!r}: a run of this name was started by another version of sclip; "
+            "go on with that version, or name another run"
+        ) from None

@@ -55,7 +55,7 @@ class TrainStep:
         if self.config.loss.negatives == "none":
             batch = {name: tensor for name, tensor in batch.items() if name not in NEGATIVE_COLUMNS}
         self.model.train()
-        rows, of_one_pass = len(batch["key"]), self.config.train.micro_batch
+        rows, of_one_pass = len(batch["image_digest"]), self.config.train.micro_batch
         passes = rows // of_one_pass if of_one_pass else 1
         if passes == 1:
             features, metrics = self._backward(batch, progress)

@@ -20,7 +20,7 @@ from sclip.benchmark.stream_kills import EPOCHS, PeerTraining, count, peer_kille
 from sclip.benchmark.stream_peers import loader_of
 from sclip.benchmark.stream_plan import Scale, simulate
 from sclip.benchmark.stream_rows import seam
-from sclip.benchmark.stream_shards import Shards, make, photograph
+from sclip.benchmark.stream_shards import Shards, make, numbered, photograph
 from sclip.benchmark.stream_stages import alone
 from sclip.data import columns as col
 from sclip.data.encode import Encoder
@@ -60,7 +60,7 @@ def case(tmp_path_factory: pytest.TempPathFactory, photographs: Path) -> StreamC
     folder = tmp_path_factory.mktemp("shards")
     images = [path.read_bytes() for path in sorted(photographs.iterdir())]
     raw = [
-        RawSample(f"{at:04d}", images[at % 3], "jpg", (CAPTIONS[at % 4], f"a dog {at}"))
+        RawSample(f"{at:04d}", numbered(images[at % 3], at), "jpg", (CAPTIONS[at % 4], f"a dog {at}"))
         for at in range(SAMPLES)
     ]
     write_shards(raw, folder / "plain", samples_per_shard=6)
@@ -74,7 +74,7 @@ def case(tmp_path_factory: pytest.TempPathFactory, photographs: Path) -> StreamC
 
 
 def ours(case: StreamCase) -> dict[int, dict[str, np.ndarray]]:
-    """Return the rows of our stream by key, read and encoded in this process."""
+    """Return the rows of our stream by the digest of their image, read and encoded in this process."""
     plan = plan_of(case, annotated=True)
     encoder = Encoder(plan.config, plan.image_size)
     blocks = (
@@ -85,7 +85,7 @@ def ours(case: StreamCase) -> dict[int, dict[str, np.ndarray]]:
     batches = [(batch.columns, batch.rows) for batch in batches_of(blocks, case)]
     assert [rows for _, rows in batches] == [8, 8, 4]
     return {
-        int(columns[col.KEY][row]): {name: columns[name][row] for name in col.MODEL_COLUMNS}
+        int(columns[col.IMAGE_DIGEST][row]): {name: columns[name][row] for name in col.MODEL_COLUMNS}
         for columns, rows in batches
         for row in range(rows)
     }
@@ -97,7 +97,7 @@ def test_the_data_loader_gives_the_rows_that_our_stream_gives_to_the_byte(case: 
     seen = []
     for columns in loader_of(case):
         assert set(columns) == set(col.MODEL_COLUMNS)
-        for row, key in enumerate(columns[col.KEY].tolist()):
+        for row, key in enumerate(columns[col.IMAGE_DIGEST].tolist()):
             seen.append(key)
             for name in col.MODEL_COLUMNS:
                 np.testing.assert_array_equal(columns[name][row].numpy(), found[key][name], err_msg=name)

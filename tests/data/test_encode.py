@@ -16,7 +16,6 @@ from sclip.data.encode import Encoder
 from sclip.data.reader import READ_SCHEMA
 from sclip.data.side_channel import STAGES, Marker, Note, read_notes
 from sclip.model.tokenizer import PADDING
-from sclip.seeding import digest64
 from support.pictures import encoded, noise
 
 Columns = dict[str, NDArray[Any]]
@@ -52,7 +51,7 @@ def sample_row(index: int, pass_: int = 0, **changes: Any) -> dict[str, Any]:
     """Return a row of a sample as the shard readers give it."""
     return {
         col.ENTRY: 3, col.ORDINAL: 90 - index, col.INDEX: index, col.PASS: pass_, col.ORIGIN: 40,
-        col.STATUS: col.SAMPLE, col.SAMPLE_KEY: f"{index:04d}",
+        col.STATUS: col.SAMPLE, col.SAMPLE_KEY: f"{index:04d}", col.IDENTITY: f"0/7.tar/{index:04d}",
         col.JPEG: encoded(noise(40, 30, seed=index), "JPEG"), col.CAPTION: CAPTIONS[index % len(CAPTIONS)],
         col.READ_AT: 1e9,
     } | changes  # fmt: skip
@@ -107,13 +106,21 @@ def test_another_pass_is_another_crop_of_the_same_sample(encoder: Encoder) -> No
     np.testing.assert_array_equal(first[col.TEXT], other[col.TEXT])
 
 
-def test_rows_carry_where_they_come_from_and_the_digest_of_their_key(encoder: Encoder) -> None:
+def test_rows_carry_where_they_come_from(encoder: Encoder) -> None:
     found = encode(encoder, [sample_row(index) for index in range(3)])
     assert found[col.ENTRY].tolist() == [3, 3, 3]
     assert found[col.ORDINAL].tolist() == [90, 89, 88]
     assert found[col.INDEX].tolist() == [0, 1, 2]
     assert found[col.ORIGIN].tolist() == [40, 40, 40]
-    assert found[col.KEY].tolist() == [digest64(f"{index:04d}") for index in range(3)]
+
+
+def test_rows_of_one_image_have_one_digest_whatever_their_keys(encoder: Encoder) -> None:
+    """Two images of one key, and a copy of the first under another name."""
+    first, other = sample_row(0), sample_row(1, **{col.SAMPLE_KEY: "0000"})
+    copy = sample_row(2, **{col.JPEG: first[col.JPEG]})
+    digests = encode(encoder, [first, other, copy])[col.IMAGE_DIGEST].tolist()
+    assert digests[0] == digests[2] != digests[1]
+    assert min(digests) >= 0
 
 
 def test_a_caption_has_its_triples_and_a_negative_where_there_is_one(encoder: Encoder) -> None:
@@ -138,7 +145,7 @@ def test_there_is_no_negative_where_they_are_off(encoder: Encoder) -> None:
     assert not off[col.HAS_NEGATIVE].any()
     assert not off[col.NEGATIVE_TEXT].any()
     assert (off[col.NEGATIVE_TRIPLES] == PADDING).all()
-    for name in (col.IMAGE, col.TEXT, col.TRIPLES, col.KEY):
+    for name in (col.IMAGE, col.TEXT, col.TRIPLES, col.IMAGE_DIGEST):
         np.testing.assert_array_equal(off[name], on[name])
 
 

@@ -18,11 +18,11 @@ from sclip.config import Config, DataConfig, RunConfig
 from sclip.data import columns as col
 from sclip.data import reader
 from sclip.data.reader import READ_SCHEMA, ReadSettings, mixed, read_visit, row_of
-from sclip.data.schedule import Visit
+from sclip.data.schedule import NamedShard, Visit
 from sclip.data.shards import Rejected, Sample, ShardError
 from sclip.prepare.annotate import stamp
 from sclip.scenegraph import Parser
-from support.annotated_shards import LEAST, annotate_here, jpeg, write_plain
+from support.annotated_shards import LEAST, annotate_here, jpeg, named, write_plain
 
 VISIT = Visit(source=0, pass_=0, shard=3)
 SAMPLES = 40
@@ -42,17 +42,18 @@ def shard(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def rows(
     of: ReadSettings,
-    url: str,
+    shard: str | NamedShard,
     visit: Visit = VISIT,
     done: Sequence[range] = (),
     entry: int = 5,
     origin: int = 0,
 ) -> list[dict[str, Any]]:
     """Return the rows of a visit without what says when they were read."""
+    shard = named(shard) if isinstance(shard, str) else shard
     times = {col.READ_S, col.BLOCKED_S, col.READ_AT}
     return [
         {name: value for name, value in row.items() if name not in times}
-        for table in read_visit(of, url, entry, visit, done, origin)
+        for table in read_visit(of, shard, entry, visit, done, origin)
         for row in table.to_pylist()
     ]
 
@@ -124,11 +125,17 @@ def test_a_visit_gives_the_same_order_at_every_reading_whatever_the_size_of_its_
     assert indices(rows(reading(shuffle_buffer=0), shard)) == list(range(SAMPLES))
 
 
-def test_the_order_changes_with_pass_source_shard_and_seed(shard: str) -> None:
-    others = [VISIT, VISIT._replace(pass_=1), VISIT._replace(shard=4), VISIT._replace(source=1)]
-    orders = {tuple(indices(rows(reading(), shard, visit))) for visit in others}
-    orders.add(tuple(indices(rows(reading(seed=1), shard))))
+def test_the_order_changes_with_pass_name_and_seed_and_with_no_number_of_source_or_shard(shard: str) -> None:
+    def order(of: NamedShard, seed: int = 0, visit: Visit = VISIT) -> tuple[int, ...]:
+        return tuple(indices(rows(reading(seed=seed), of, visit)))
+
+    own = named(shard)
+    others = [
+        own._replace(name=f"{number}/{path}") for number, path in ((1, own.name[2:]), (0, "another.tar"))
+    ]
+    orders = {order(own), *map(order, others), order(own, 1), order(own, 0, VISIT._replace(pass_=1))}
     assert len(orders) == 5
+    assert order(own, 0, Visit(source=4, pass_=0, shard=9)) == order(own)
 
 
 # The rows
@@ -142,11 +149,12 @@ def test_rows_are_named_by_their_place_in_the_order_and_the_last_one_tells_their
         assert (row[col.ENTRY], row[col.PASS], row[col.ORIGIN]) == (9, 2, 40)
     for row in found:
         assert (row[col.STATUS], row[col.SAMPLE_KEY]) == (col.SAMPLE, f"s{row[col.INDEX]:04d}")
+        assert row[col.IDENTITY] == f"{named(shard).name}/{row[col.SAMPLE_KEY]}"
         assert row[col.JPEG] == jpeg(row[col.INDEX])
 
 
 def test_tables_hold_as_many_samples_as_a_block_and_say_how_long_they_took(shard: str) -> None:
-    found = list(read_visit(reading(), shard, 5, VISIT))
+    found = list(read_visit(reading(), named(shard), 5, VISIT))
     assert [table.num_rows for table in found] == [7, 7, 7, 7, 7, 6]  # the END row is in the last one
     for table in found:
         assert table.schema == READ_SCHEMA
@@ -200,7 +208,7 @@ def test_what_cannot_be_read_is_a_row_with_its_reason_in_the_same_order(tmp_path
                 member.size = len(body)
                 tar.addfile(member, io.BytesIO(body))
     *found, _ = rows(reading(), str(tmp_path / "x.tar"))
-    assert indices(found) == indices(rows(reading(), path))
+    assert indices(found) == indices(rows(reading(), named(str(tmp_path / "x.tar"))._replace(url=path)))
     rejected = {row[col.INDEX]: row for row in found if row[col.STATUS] == col.REJECTED}
     assert rejected.keys() == broken
     for index, row in rejected.items():
@@ -212,7 +220,7 @@ def test_what_cannot_be_read_is_a_row_with_its_reason_in_the_same_order(tmp_path
 def test_a_table_of_rows_without_a_sample_is_bounded_too(shard: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "_MOST_ROWS", 15)
     of = reading(caption_field="no such field")
-    assert [table.num_rows for table in read_visit(of, shard, 5, VISIT)] == [15, 15, 11]
+    assert [table.num_rows for table in read_visit(of, named(shard), 5, VISIT)] == [15, 15, 11]
 
 
 @pytest.fixture(scope="module")
@@ -250,14 +258,15 @@ def test_the_annotation_of_a_sample_brings_the_record_of_the_caption_that_is_dra
 # The caption
 
 
-def test_the_caption_follows_from_seed_pass_and_key_alone() -> None:
-    sample = Sample(0, "a", b"image", tuple("abcdefgh"))
+def test_the_caption_follows_from_seed_pass_and_identity_alone() -> None:
+    sample, shard = Sample(0, "a", b"image", tuple("abcdefgh")), NamedShard("0/0.tar", "/data/0.tar")
 
-    def drawn(of: Sample, seed: int = 0, pass_: int = 0) -> str:
-        return str(row_of(of, reading(seed=seed), pass_)[col.CAPTION])
+    def drawn(of: Sample, seed: int = 0, pass_: int = 0, shard: NamedShard = shard) -> str:
+        return str(row_of(of, shard, reading(seed=seed), pass_)[col.CAPTION])
 
     moved = dataclasses.replace(sample, index=7, image=b"another")
-    assert drawn(moved) == drawn(sample)
+    assert drawn(moved) == drawn(sample) == drawn(sample, shard=shard._replace(url="s3://bucket/x.tar"))
+    assert len({drawn(sample, shard=shard._replace(name=f"0/{number}.tar")) for number in range(40)}) == 8
     assert len({drawn(sample, pass_=pass_) for pass_ in range(40)}) == 8
     assert len({drawn(sample, seed=seed) for seed in range(40)}) == 8
     assert len({drawn(dataclasses.replace(sample, key=f"{key}")) for key in range(40)}) == 8

@@ -47,7 +47,7 @@ def by_definition(features: Tensors, batch: Tensors, config: LossConfig) -> Tens
     """Return the loss as method.md and the papers write it, pair by pair, in the precision of the features."""
     image, text, negative = (features[name] for name in FEATURES)
     scale, bias = features["logit_scale"], features["logit_bias"]
-    key, valid, has_negative = (batch[name].tolist() for name in ("key", "valid", "has_negative"))
+    image, valid, has_negative = (batch[name].tolist() for name in ("image_digest", "valid", "has_negative"))
     counted = [row for row, holds in enumerate(valid) if holds]
     kept = [
         [n for n, has in zip(*row, strict=True) if has] for row in zip(negative, has_negative, strict=True)
@@ -55,7 +55,7 @@ def by_definition(features: Tensors, batch: Tensors, config: LossConfig) -> Tens
     zero = 0.0 * sum(tensor.sum() for tensor in features.values())
 
     def others(row: int) -> list[int]:
-        return [other for other in counted if key[other] != key[row]]
+        return [other for other in counted if image[other] != image[row]]
 
     def term(row: int) -> Tensor:
         own, apart = image[row] @ text[row], others(row)
@@ -171,7 +171,7 @@ def test_of_rows_of_one_image_only_the_own_pairs_count(form: str) -> None:
              for row in range(3)]  # fmt: skip
     loss, _ = loss_of(together, batch, FORMS[form])
     torch.testing.assert_close(loss, sum(apart) / 3)
-    of_three_images, _ = loss_of(together, batch | {"key": torch.tensor([5, 6, 7])}, FORMS[form])
+    of_three_images, _ = loss_of(together, batch | {"image_digest": torch.tensor([5, 6, 7])}, FORMS[form])
     assert of_three_images > loss
 
 

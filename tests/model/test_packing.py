@@ -69,7 +69,7 @@ def ids(lengths: list[int], capacity: int) -> NDArray[np.int32]:
 def test_every_caption_stands_once_whole_and_in_order(rows: list[tuple[int, int]], halved: bool) -> None:
     parts = 2 if halved and len(rows) % 2 == 0 else 1
     text, negative = (ids([row[side] for row in rows], 20) for side in (0, 1))
-    given = {"text": text, "negative_text": negative[:, None], "key": np.arange(len(rows))}
+    given = {"text": text, "negative_text": negative[:, None], "image_digest": np.arange(len(rows))}
     found = pack(given, parts)
     if "text" in found:  # rows would save nothing
         assert found.keys() == given.keys()
@@ -77,7 +77,7 @@ def test_every_caption_stands_once_whole_and_in_order(rows: list[tuple[int, int]
         assert 2 * max(totals) + 24 >= 2 * len(rows) // parts * 20
         return
     assert found.keys() == {
-        "packed_text", "packed_caption", "packed_position", "text_end", "negative_end", "key",
+        "packed_text", "packed_caption", "packed_position", "text_end", "negative_end", "image_digest",
     }  # fmt: skip
     tokens, numbers, positions = (
         np.split(found[name], parts) for name in ("packed_text", "packed_caption", "packed_position")

@@ -92,7 +92,7 @@ def test_exchange_reads_like_a_caption(parser: Parser, caption: str, negative: s
 def test_caption_whose_every_exchange_keeps_the_meaning_has_no_negative(parser: Parser, caption: str) -> None:
     graph = parser.parse([caption])[0]
     assert candidates(graph) == []
-    assert draw(natural(graph), seed=0, epoch=0, key="k") is None
+    assert draw(natural(graph), seed=0, epoch=0, identity="k") is None
 
 
 def test_two_attributes_of_one_object_are_never_exchanged(parser: Parser) -> None:
@@ -261,8 +261,8 @@ def test_exchanging_twice_gives_the_caption_back_where_no_word_changed_its_form(
 
 def test_draw_is_made_again_by_seed_epoch_and_key(parser: Parser) -> None:
     graph = parser.parse(["a small red circle to the left of a large blue square"])[0]
-    drawn = [draw(natural(graph), seed=7, epoch=epoch, key="0001") for epoch in range(40)]
-    assert drawn == [draw(natural(graph), seed=7, epoch=epoch, key="0001") for epoch in range(40)]
+    drawn = [draw(natural(graph), seed=7, epoch=epoch, identity="0001") for epoch in range(40)]
+    assert drawn == [draw(natural(graph), seed=7, epoch=epoch, identity="0001") for epoch in range(40)]
     assert {n.kind for n in drawn if n} == {"relation", "attribute"}
     assert len({n.caption for n in drawn if n}) > 2
 
@@ -270,13 +270,13 @@ def test_draw_is_made_again_by_seed_epoch_and_key(parser: Parser) -> None:
 def test_what_reads_more_strangely_is_drawn_less_often(parser: Parser) -> None:
     usual = natural(parser.parse(["a small red circle to the left of a large blue square"])[0])[0]
     strange = dataclasses.replace(usual, caption="strange", strangeness=usual.strangeness + 1)
-    drawn = Counter(draw([strange, usual], seed=0, epoch=0, key=str(key)).caption for key in range(400))  # type: ignore[union-attr]
+    drawn = Counter(draw([strange, usual], seed=0, epoch=0, identity=str(key)).caption for key in range(400))  # type: ignore[union-attr]
     assert 0 < drawn["strange"] < 0.5 * drawn[usual.caption]
 
 
 def test_long_caption_is_taken(parser: Parser) -> None:
     graph = parser.parse(["a red dog on a blue mat " * 2500])[0]
-    assert draw(natural(graph), seed=0, epoch=0, key="k") is not None
+    assert draw(natural(graph), seed=0, epoch=0, identity="k") is not None
 
 
 def test_command_writes_the_best_candidates_of_each_caption(tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def test_only_captions_that_pass_are_drawn_and_a_sample_without_one_is_left_out(
         return len(graph.objects) >= 2 and bool(graph.attributes) and bool(graph.relations)
 
     passing: dict[str, set[str]] = {}
-    for shard in filtered.sources[0]:
+    for shard in filtered.shards:
         for item in read_shard(shard):
             assert isinstance(item, Sample)
             passing[item.key] = {caption for caption in item.captions if passes(caption)}
@@ -199,7 +199,7 @@ def test_with_a_filter_every_shard_is_closed_once_over_any_crash(
         assert not rejected
         left_out += count
         position.merge(Position.from_json(json.loads(json.dumps(record.to_json()))))
-    assert position.to_json() == {"closed": [0, EPOCHS * len(filtered.sources[0])], "open": []}
+    assert position.to_json() == {"closed": [0, EPOCHS * len(filtered.shards)], "open": []}
     assert trained == len(seen(filtered))
     assert trained + left_out == EPOCHS * 24
 
@@ -241,7 +241,7 @@ def test_a_run_with_a_filter_counts_what_it_left_out_and_closes_every_shard(
         with pytest.raises(ConfigError, match="not annotated"):
             run(plain, LEAST)
         assert not (tmp_path / "runs").exists()
-        summary = run(filtered.sources[0], LEAST)
+        summary = run(filtered.shards, LEAST)
     finally:
         ray.shutdown()
     kept = {key for _, key, _ in seen(filtered)}
@@ -249,5 +249,5 @@ def test_a_run_with_a_filter_counts_what_it_left_out_and_closes_every_shard(
     assert (trained["samples"], trained["filtered"]) == (2 * len(kept), 2 * (24 - len(kept)))
     assert trained["quarantined"] == 0
     position = manifest.read_state(summary.folder / trained["checkpoint"])["position"]
-    assert position == {"closed": [0, 2 * len(filtered.sources[0])], "open": []}
+    assert position == {"closed": [0, 2 * len(filtered.shards)], "open": []}
     assert "  filtered " in said.getvalue().splitlines()[-2]

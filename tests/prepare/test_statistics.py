@@ -12,6 +12,7 @@ import ray
 from sclip.config import Config, ConfigError, DataConfig
 from sclip.config.loader import to_tree
 from sclip.data import annotation
+from sclip.data.schedule import NamedShard
 from sclip.data.shards import Sample, ShardError, read_shard
 from sclip.negatives import candidates
 from sclip.prepare.annotate import stamp
@@ -20,7 +21,7 @@ from sclip.report import CorpusStatistics
 from sclip.scenegraph import Parser
 from sclip.train.run_folder import RunFolder
 from sclip.train.run_inputs import record_inputs
-from support.annotated_shards import annotate_here, write_plain
+from support.annotated_shards import annotate_here, named, write_plain
 from support.commands import command
 from support.ray_head import Head
 
@@ -37,7 +38,9 @@ def annotated(plain: list[str], tmp_path_factory: pytest.TempPathFactory, parser
 
 def counted(shards: list[str], parser: Parser, data: DataConfig | None = None) -> dict[str, object]:
     """Return the sums over the shards, counted in this process."""
-    rows = CorpusCounter(data or DataConfig(), stamp(parser))(pa.table({"shard": shards})).to_pylist()
+    rows = CorpusCounter(data or DataConfig(), stamp(parser), {url: named(url) for url in shards})(
+        pa.table({"shard": shards})
+    ).to_pylist()
     whole = CorpusStatistics()
     for row in rows:
         whole.merge(CorpusStatistics.from_json(json.loads(row["statistics"])))
@@ -57,7 +60,9 @@ def test_annotated_shards_say_the_same_as_the_plain_ones(
 def test_an_annotation_of_other_rules_or_of_another_caption_is_not_read(
     annotated: list[str], parser: Parser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = CorpusCounter(DataConfig(), "rules-0")(pa.table({"shard": annotated})).to_pylist()
+    other = CorpusCounter(DataConfig(), "rules-0", {url: named(url) for url in annotated})(
+        pa.table({"shard": annotated})
+    ).to_pylist()
     assert [row["annotated"] for row in other] == [0, 0, 0]
     wrong = parser.parse(["nothing of the kind"])[0]
     record = annotation.dumps({"graph": wrong.to_json(), "negatives": []})
@@ -96,17 +101,18 @@ def test_the_folder_of_a_run_stands_for_its_shards_and_how_it_reads_them(
     plain: list[str], tmp_path: Path
 ) -> None:
     data = DataConfig(shards=(f"{Path(plain[0]).parent}/*.tar",), caption_field="captions", min_objects=2)
-    sources = [dict.fromkeys(plain[1:], 5), dict.fromkeys(plain[:1], 5)]
+    shards = tuple(map(named, plain))
+    sources = [dict.fromkeys(shards[:1], 5), dict.fromkeys(shards[1:], 5)]
     record_inputs(RunFolder(tmp_path / "my-run"), to_tree(Config(data=data)), sources)
     corpus = corpus_of([str(tmp_path / "my-run")], DataConfig())
     assert corpus.title == "my-run"
-    assert corpus.shards == tuple(plain)
+    assert corpus.shards == shards
     assert corpus.data == data
 
 
 def test_a_run_that_records_its_shards_without_their_credentials_asks_for_them(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "my-run")
-    record_inputs(run, to_tree(Config()), [{"s3://key:planted@bucket/a.tar": 5}])
+    record_inputs(run, to_tree(Config()), [{NamedShard("0/a.tar", "s3://key:planted@bucket/a.tar"): 5}])
     with pytest.raises(
         ConfigError, match=r"s3://\*\*\*@bucket/a.tar without its credentials.*name the shards"
     ):

@@ -43,7 +43,7 @@ def test_a_run_over_the_subset_sees_what_a_run_with_the_filter_sees(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     out = tmp_path / "subset"
-    assert subset_job(*filtered.sources[0], out, "--samples-per-shard", "4", *OPTIONS) == 0
+    assert subset_job(*filtered.shards, out, "--samples-per-shard", "4", *OPTIONS) == 0
     shards = expand([f"{out}/*.tar"])
     of = plan(shards, stamp(parser))
     assert seen(of) == seen(filtered)
@@ -69,11 +69,11 @@ def test_a_subset_of_what_is_not_annotated_or_passes_nothing_is_one_line(
     out = tmp_path / "subset"
     cases: list[tuple[list[object], str]] = [
         ([*plain, out, *OPTIONS], "no sample to pack"),
-        ([*filtered.sources[0], out, "--min-objects", "50"], "no sample to pack"),
-        ([*filtered.sources[0], out], "nothing to filter by"),
+        ([*filtered.shards, out, "--min-objects", "50"], "no sample to pack"),
+        ([*filtered.shards, out], "nothing to filter by"),
         ([tmp_path / "none.tar", out, *OPTIONS], "no such shard"),
         (
-            [*filtered.sources[0], Path(filtered.sources[0][0]).parent, "--overwrite", *OPTIONS],
+            [*filtered.shards, Path(filtered.shards[0]).parent, "--overwrite", *OPTIONS],
             "holds the source",
         ),
     ]

@@ -80,7 +80,7 @@ def test_examples_show_the_negative_that_training_would_draw(graphs: list[SceneG
     examples = list(counted(found(graphs)).examples)
     assert {example.graph.caption for example in examples} == set(CAPTIONS)
     for example in examples:
-        drawn = draw(candidates(example.graph), seed=0, epoch=0, key=example.key)
+        drawn = draw(candidates(example.graph), seed=0, epoch=0, identity=example.identity)
         assert (drawn and drawn.to_json()) == (example.negative and example.negative.to_json())
     assert any(example.negative for example in examples)
 
@@ -131,7 +131,7 @@ def test_statistics_survive_their_json(entries: list[Entry]) -> None:
 
 def test_as_many_examples_are_kept_of_a_large_corpus_as_of_a_small_one() -> None:
     graphs = [SceneGraph(f"caption {i}") for i in range(1000)]
-    keys = [example.key for example in counted(found(graphs)).examples]
+    keys = [example.identity for example in counted(found(graphs)).examples]
     assert len(set(keys)) == corpus.EXAMPLES
     assert sorted(map(int, keys)) != list(range(corpus.EXAMPLES))
 

@@ -12,7 +12,7 @@ import pytest
 
 from sclip.config import Config, RunConfig, TrainConfig
 from sclip.config.loader import to_tree
-from sclip.data.schedule import Schedule
+from sclip.data.schedule import NamedShard, Schedule
 from sclip.run.audit.account import audit
 from sclip.train.ledger import Ledger
 from sclip.train.run_folder import RunFolder
@@ -123,7 +123,9 @@ def test_a_row_taken_out_of_the_ledger_that_a_run_itself_wrote_is_found(tmp_path
         shard.write_bytes(tar_bytes(keys(6)))
     folder, schedule = RunFolder(tmp_path / "runs" / "r"), Schedule(3, 2, (3,))
     config = Config(run=RunConfig(seed=3), train=TrainConfig(epochs=2))
-    record_inputs(folder, to_tree(config), [{str(shard): 6 for shard in shards}])
+    record_inputs(
+        folder, to_tree(config), [{NamedShard(f"0/{shard.name}", str(shard)): 6 for shard in shards}]
+    )
     first = Ledger(folder.path, schedule, rank=0, world_size=1, from_step=0)
     for entry in range(4):
         first.add(entry + 1, ([entry] * 5, [1, 2, 3, 4, 5]), ([entry], [0]))
@@ -134,7 +136,12 @@ def test_a_row_taken_out_of_the_ledger_that_a_run_itself_wrote_is_found(tmp_path
     first.close()
     second.close()
     visit = schedule.visit(5)
-    place = {"source": 0, "pass": visit.pass_, "shard": str(shards[visit.shard])}
+    place = {
+        "source": 0,
+        "pass": visit.pass_,
+        "name": f"0/{visit.shard}.tar",
+        "shard": str(shards[visit.shard]),
+    }
     folder.set_aside([place | {"step": 6, "index": 2, "key": "0002", "reason": "no image"}])
     folder.finish({})
     found = job(folder.path)

@@ -19,6 +19,7 @@ from sclip.config.loader import to_tree
 from sclip.data import columns as col
 from sclip.data.counts import count_samples
 from sclip.data.encode import Encoder
+from sclip.data.patterns import find_shards
 from sclip.data.reader import ReadSettings, read_visit
 from sclip.data.schedule import Schedule, Visit
 from sclip.model import Tokenizer, image_size
@@ -74,9 +75,10 @@ def config(loss: LossConfig | None = None, **data: Any) -> Config:
 def trained_on(of: Config, shards: list[str], url: str, epoch: int) -> dict[str, dict[str, Any]]:
     """Return what the stream gives of a shard in one epoch: the columns of each sample by its key."""
     reading = ReadSettings(of, usable_stamp(of.data, shards))
+    (shard,) = (shard for shard in find_shards(of.data.shards) if shard.url == url)
     encoder = Encoder(of, image_size(of.model.name))
     found: dict[str, dict[str, Any]] = {}
-    for table in read_visit(reading, url, 0, Visit(0, epoch, 0)):
+    for table in read_visit(reading, shard, 0, Visit(0, epoch, 0)):
         rows = {row[col.ORDINAL]: row for row in table.to_pylist() if row[col.STATUS] == col.SAMPLE}
         columns = encoder(table)
         for at, ordinal in enumerate(columns[col.ORDINAL].tolist()):
@@ -205,14 +207,17 @@ def test_several_shards_are_told(plain: list[str]) -> None:
 
 def begun(folder: Path, of: Config, *sources: list[str]) -> Run:
     """Record a run as its start does, and return what is read of it."""
-    record_inputs(RunFolder(folder / "runs" / "mine"), to_tree(of), [count_samples(urls) for urls in sources])
+    counts = count_samples([url for urls in sources for url in urls])
+    named = {shard.url: shard for shard in find_shards(of.data.shards)}
+    counted = [{named[url]: counts[url] for url in urls} for urls in sources]
+    record_inputs(RunFolder(folder / "runs" / "mine"), to_tree(of), counted)
     return of_run("mine", str(folder))
 
 
 def test_a_run_is_found_by_its_folder_or_its_name(plain: list[str], tmp_path: Path) -> None:
     run = begun(tmp_path, config(shards=tuple(plain)), plain)
     assert run.config == config(shards=tuple(plain))
-    assert [list(source) for source in run.sources] == [plain]
+    assert [[shard.url for shard in source] for source in run.sources] == [plain]
     assert of_run(str(tmp_path / "runs" / "mine"), "/nowhere") == run
     with pytest.raises(ConfigError, match="--run yours: neither the folder of a run nor the name of one in"):
         of_run("yours", str(tmp_path))

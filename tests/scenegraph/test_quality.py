@@ -73,7 +73,7 @@ def drawn() -> list[tuple[str, str | None, int]]:
     graphs = Parser().stream([entry["caption"].strip() for entry in entries])
     found = []
     for entry, graph in zip(entries, graphs, strict=True):
-        negative = draw(natural(graph), seed=0, epoch=0, key=graph.caption)
+        negative = draw(natural(graph), seed=0, epoch=0, identity=graph.caption)
         found.append((graph.caption, negative.caption if negative else None, entry["image_id"]))
     return found
 

@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor
 
 from sclip.config import CheckpointConfig, Config, ConfigError, ModelConfig, RunConfig, TrainConfig
 from sclip.config.loader import to_tree
-from sclip.data.schedule import Schedule
+from sclip.data.schedule import NamedShard, Schedule
 from sclip.run.audit.run_files import read_ledger
 from sclip.storage.paths import remove, sizes, storage_path
 from sclip.train import checkpoint, cleaning, manifest, retention
@@ -30,7 +30,8 @@ from support.object_store import Fault, ObjectStore, every
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 
-SOURCES = [{"s3://bucket/0.tar": 500}]
+SHARD = NamedShard("0/0.tar", "s3://bucket/0.tar")
+SOURCES = [{SHARD: 500}]
 CONFIG = Config(run=RunConfig(name="first"))
 Trained = tuple[nn.Module, torch.optim.Optimizer]
 
@@ -134,7 +135,7 @@ def test_a_run_resumes_with_the_same_config_only(folder: RunFolder) -> None:
     with pytest.raises(ConfigError, match=r"run\.name='first'.*\n  train\.epochs: "):
         compare_inputs(again, to_tree(dataclasses.replace(CONFIG, train=TrainConfig(epochs=99))), SOURCES)
     with pytest.raises(ConfigError, match="shards: 1 differ"):
-        compare_inputs(again, to_tree(CONFIG), [{"s3://bucket/0.tar": 501}])
+        compare_inputs(again, to_tree(CONFIG), [{SHARD: 501}])
 
 
 def test_what_is_kept_and_what_gives_way(folder: RunFolder) -> None:

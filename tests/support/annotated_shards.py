@@ -14,10 +14,10 @@ from PIL import Image
 
 from sclip.config import Config, DataConfig, KEEConfig, LossConfig, ModelConfig, TrainConfig
 from sclip.data import columns as col
-from sclip.data.patterns import expand
+from sclip.data.patterns import expand, path_below
 from sclip.data.position import Position
 from sclip.data.reader import ReadSettings, read_visit
-from sclip.data.schedule import Schedule
+from sclip.data.schedule import NamedShard, Schedule
 from sclip.data.stream import StreamPlan
 from sclip.data.tar import ANNOTATION_SUFFIX
 from sclip.prepare.annotate import Annotator, stamp
@@ -80,6 +80,11 @@ def rewritten(shard: str, path: Path, member: bytes) -> str:
     return str(path)
 
 
+def named(url: str) -> NamedShard:
+    """Return a shard as a run names it whose only pattern is `FOLDER/*.tar`."""
+    return NamedShard(f"0/{path_below(url, url)}", url)
+
+
 def plan(shards: Sequence[str], stamp: str = "", loss: LossConfig | None = None, **data: Any) -> StreamPlan:
     config = Config(
         model=ModelConfig(name="scenes-conv", kee=KEEConfig(triples=3, phrase_tokens=2)),
@@ -88,7 +93,7 @@ def plan(shards: Sequence[str], stamp: str = "", loss: LossConfig | None = None,
         train=TrainConfig(epochs=EPOCHS),
     )
     schedule = Schedule(config.run.seed, EPOCHS, (len(shards),))
-    return StreamPlan(ReadSettings(config, stamp), schedule, (tuple(shards),), SIDE, (1, 1))
+    return StreamPlan(ReadSettings(config, stamp), schedule, (tuple(map(named, shards)),), SIDE, (1, 1))
 
 
 def tables(of: StreamPlan, position: Position | None = None) -> Iterator[pa.Table]:

@@ -55,10 +55,15 @@ class Run:
             for path, rows in zip(paths, sizes, strict=True):
                 path.write_bytes(tar_bytes(keys(rows)))
             run.sources.append(paths)
-            counts = {str(path): rows for path, rows in zip(paths, sizes, strict=True)}
-            plan.append({"weight": weights[source] if weights else 1.0, "shards": counts})
+            shards = {
+                f"{source}/{path.name}": {"url": str(path), "samples": rows}
+                for path, rows in zip(paths, sizes, strict=True)
+            }
+            plan.append({"weight": weights[source] if weights else 1.0, "shards": shards})
         run.write("shards.json", {"sources": plan})
-        run.write("config.json", {"train": {"epochs": epochs}, "run": {"seed": seed}})
+        patterns = [str(root / f"source-{source}-*.tar") for source in range(len(sources))]
+        config = {"train": {"epochs": epochs}, "run": {"seed": seed}, "data": {"shards": patterns}}
+        run.write("config.json", config)
         run.write("complete.json", {})
         return run
 
@@ -81,7 +86,14 @@ class Run:
     def quarantine(self, *rows: Row, key: str = "0001", reason: str = "no caption") -> None:
         with (self.folder / "quarantine.jsonl").open("a") as file:
             for source, pass_, shard, index in rows:
-                line = {"step": 5, "source": source, "pass": pass_, "shard": str(self.sources[source][shard])}
+                path = self.sources[source][shard]
+                line = {
+                    "step": 5,
+                    "source": source,
+                    "pass": pass_,
+                    "name": f"{source}/{path.name}",
+                    "shard": str(path),
+                }
                 file.write(json.dumps(line | {"index": index, "key": key, "reason": reason}) + "\n")
 
 

@@ -29,14 +29,14 @@ def with_gradients(tensors: Tensors) -> Tensors:
 
 
 def batch_of(
-    key: list[int], valid: list[bool] | None = None, has_negative: list[bool] | None = None
+    image: list[int], valid: list[bool] | None = None, has_negative: list[bool] | None = None
 ) -> Tensors:
     """Return the columns of rows; every second row that has a negative has two."""
-    first = torch.tensor(has_negative if has_negative is not None else [True] * len(key))
+    first = torch.tensor(has_negative if has_negative is not None else [True] * len(image))
     return {
-        "key": torch.tensor(key),
-        "valid": torch.tensor(valid if valid is not None else [True] * len(key)),
-        "has_negative": torch.stack([first, first & (torch.arange(len(key)) % 2 == 0)], dim=1),
+        "image_digest": torch.tensor(image),
+        "valid": torch.tensor(valid if valid is not None else [True] * len(image)),
+        "has_negative": torch.stack([first, first & (torch.arange(len(image)) % 2 == 0)], dim=1),
     }
 
 

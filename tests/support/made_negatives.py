@@ -23,6 +23,6 @@ def negative_of(
 
 @cache
 def _real() -> dict[str, Any]:
-    drawn = draw(candidates(Parser().parse(["a red cat on a blue mat"])[0]), seed=0, epoch=0, key="")
+    drawn = draw(candidates(Parser().parse(["a red cat on a blue mat"])[0]), seed=0, epoch=0, identity="")
     assert drawn is not None
     return drawn.to_json()

@@ -19,7 +19,7 @@ BLANK: Columns = {
     col.IMAGE: np.zeros((3, 2, 2), np.uint8),
     col.TEXT: np.array([7, 8, 0], np.int32), col.NEGATIVE_TEXT: np.array([7, 8, 0], np.int32),
     col.TRIPLES: np.full((1, 3, 2), -1, np.int32), col.NEGATIVE_TRIPLES: np.full((1, 3, 2), -1, np.int32),
-    col.HAS_NEGATIVE: np.array(False), col.KEY: np.array(-1, np.int64),
+    col.HAS_NEGATIVE: np.array(False), col.IMAGE_DIGEST: np.array(-1, np.int64),
 }  # fmt: skip
 
 

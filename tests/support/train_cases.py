@@ -75,7 +75,7 @@ def training_batch(
         "has_negative": torch.tensor([bool(negative) for negative in negative_text]).unflatten(
             0, per_caption
         ),
-        "key": torch.arange(len(valid)) + 100 * step,
+        "image_digest": torch.arange(len(valid)) + 100 * step,
         "valid": torch.tensor(valid),
     }
 

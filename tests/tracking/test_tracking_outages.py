@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 
 from sclip.config import Config, TrackingConfig
 from sclip.config.loader import to_tree
+from sclip.data.schedule import NamedShard
 from sclip.evaluate.result import EVALUATION_FILE
 from sclip.storage.masking import mask
 from sclip.tracking import RUN_NAME_TAG, Tracker, TrackingError, history, open_recorded, open_run
@@ -186,7 +187,7 @@ def test_the_model_of_a_finished_run_is_registered_by_the_job_once(
         return "3"
 
     monkeypatch.setattr("sclip.registry.register", register)
-    record_inputs(folder, to_tree(made), [{"/data/0.tar": 5}])
+    record_inputs(folder, to_tree(made), [{NamedShard("0/0.tar", "/data/0.tar"): 5}])
     assert sync(folder.path) == 0
     assert calls == []  # it is not finished
     folder.record_result({"scores": {RELATION: 0.9}, "version": ""})

@@ -41,7 +41,7 @@ def columns(rows: int, length: int = CONTEXT, triples: int = 6, negatives: bool 
     of_caption[:, :triples] = 7
     found: Columns = {
         "image": np.zeros((rows, 3, 64, 64), np.uint8), "text": text, "triples": of_caption,
-        "key": np.arange(rows), "valid": np.ones(rows, bool),
+        "image_digest": np.arange(rows), "valid": np.ones(rows, bool),
     }  # fmt: skip
     if negatives:
         found |= {

@@ -16,7 +16,7 @@ import torch
 from sclip.config import Config, DataConfig, HealthConfig, RunConfig, TrainConfig
 from sclip.data import columns as col
 from sclip.data.position import Position
-from sclip.data.schedule import Schedule, Visit
+from sclip.data.schedule import NamedShard, Schedule, Visit
 from sclip.model import Tokenizer, image_size
 from sclip.train import loop, manifest
 from sclip.train.health import TrainingDiverged
@@ -34,6 +34,7 @@ SHARDS, PER_SHARD, SHARE = 4, 7, 2
 SAMPLES = SHARDS * (PER_SHARD - 3)
 SCHEDULE = Schedule(3, 1, (SHARDS,))
 PATHS = tuple(f"/data/{number}.tar" for number in range(SHARDS))
+NAMED = tuple(NamedShard(f"0/{path[6:]}", path) for path in PATHS)
 
 
 def left(position: Position) -> list[Row]:
@@ -128,12 +129,12 @@ class Run:
                 if len(run.trained) + 1 == run.crash_at:
                     raise OSError("the machine is gone")
                 metrics = super().__call__(batch, progress)
-                run.trained.append(batch["key"][batch["valid"]].tolist())
+                run.trained.append(batch["image_digest"][batch["valid"]].tolist())
                 run.packed = "packed_text" in batch
                 return metrics
 
         job = TrainJob(
-            self.config, SCHEDULE, (PATHS,), image_size(MODEL.name), self.folder.path, SHARDS * PER_SHARD
+            self.config, SCHEDULE, (NAMED,), image_size(MODEL.name), self.folder.path, SHARDS * PER_SHARD
         )
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(loop, "TrainStep", Recorded)
@@ -372,7 +373,8 @@ def test_more_skipped_steps_than_allowed_stop_the_run(runs: Runs) -> None:
 
 def test_the_text_of_a_job_shows_no_credentials() -> None:
     config = Config(run=RunConfig(storage="s3://key:planted@bucket/runs"))
-    job = TrainJob(config, SCHEDULE, (("s3://key:planted@bucket/0.tar",),), 64, Path("/runs/first"), 1)
+    shards = ((NamedShard("0/0.tar", "s3://key:planted@bucket/0.tar"),),)
+    job = TrainJob(config, SCHEDULE, shards, 64, Path("/runs/first"), 1)
     assert "planted" not in repr({"job": job}) + str(job)
 
 

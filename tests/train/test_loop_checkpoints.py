@@ -11,7 +11,7 @@ import pytest
 import torch.distributed as dist
 
 from sclip.config import CheckpointConfig, ConfigError
-from sclip.data.schedule import Schedule
+from sclip.data.schedule import NamedShard, Schedule
 from sclip.model import image_size
 from sclip.train import checkpoint, manifest
 from sclip.train.launcher import Requested, TrainJob
@@ -49,7 +49,7 @@ def launched(
     config = dataclasses.replace(config, checkpoint=CheckpointConfig(**({"every": 1} | keep)))
     launcher = ListLauncher([block(number) for number in range(STEPS)], requests=list(requests))
     folder.mkdir()
-    shards = (("/data/0.tar",),)
+    shards = ((NamedShard("0/0.tar", "/data/0.tar"),),)
     train(
         TrainJob(config, Schedule(0, 1, (1,)), shards, image_size(MODEL.name), folder, STEPS * ROWS), launcher
     )

@@ -110,7 +110,7 @@ def test_batches_come_as_the_stream_gives_them_and_empty_ones_at_its_end() -> No
     for ready in found:
         tensors = ready.on_device()
         assert tensors["valid"].tolist() == [at < ready.batch.rows for at in range(2)]
-        assert tensors["key"][: ready.batch.rows].tolist() == [*map(value_of, ready.batch.ordinals)]
+        assert tensors["image_digest"][: ready.batch.rows].tolist() == [*map(value_of, ready.batch.ordinals)]
     assert record.position.low == 1
     assert len(record.rejected) == 1
 

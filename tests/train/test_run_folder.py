@@ -21,13 +21,14 @@ from sclip.config import (
     TrainConfig,
 )
 from sclip.config.loader import keys, to_tree
+from sclip.data.schedule import NamedShard
 from sclip.train import checkpoint, manifest
 from sclip.train.run_folder import RunFolder
-from sclip.train.run_inputs import RESUMABLE, compare_inputs, record_inputs
+from sclip.train.run_inputs import RESUMABLE, compare_inputs, read_run_inputs, record_inputs
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")  # one process, no group
 
-SHARDS = {"/data/0.tar": 500, "/data/1.tar": 500, "/data/2.tar": 17}
+SHARDS = {NamedShard(f"0/{n}.tar", f"/data/{n}.tar"): samples for n, samples in enumerate((500, 500, 17))}
 SOURCES = [SHARDS]
 CONFIG = Config(run=RunConfig(name="first"))
 
@@ -58,7 +59,7 @@ def save(folder: RunFolder, step: int, trained: tuple[nn.Linear, torch.optim.Ada
     return path
 
 
-def differing(folder: RunFolder, config: Config, *sources: dict[str, int]) -> list[str]:
+def differing(folder: RunFolder, config: Config, *sources: dict[NamedShard, int]) -> list[str]:
     """Return the lines of a refusal between its first and its last one."""
     with pytest.raises(ConfigError, match=r"^run\.name='first': a run of this name") as raised:
         compare_inputs(folder, to_tree(config), sources or SOURCES)
@@ -72,7 +73,7 @@ def quarantined(folder: RunFolder) -> list[dict[str, Any]]:
 
 
 def rejected(step: int, key: str = "0007") -> dict[str, Any]:
-    place = {"source": 0, "pass": 2, "shard": "/data/1.tar", "index": 7}
+    place = {"source": 0, "pass": 2, "name": "0/1.tar", "shard": "/data/1.tar", "index": 7}
     return place | {"step": step, "key": key, "reason": "not a readable image"}
 
 
@@ -90,7 +91,28 @@ def test_a_folder_that_is_not_there_takes_any_config(tmp_path: Path) -> None:
 
 
 def test_the_same_config_and_shards_pass(folder: RunFolder) -> None:
-    compare_inputs(folder, to_tree(CONFIG), [dict(reversed(SHARDS.items()))])
+    assert compare_inputs(folder, to_tree(CONFIG), [dict(reversed(SHARDS.items()))]) == []
+
+
+def test_a_run_goes_on_where_its_data_was_moved_and_records_the_new_place(folder: RunFolder) -> None:
+    moved = {NamedShard(name, f"s3://key:planted@bucket/{name[2:]}"): n for (name, _), n in SHARDS.items()}
+    tree = to_tree(dataclasses.replace(CONFIG, data=DataConfig(shards=("s3://key:planted@bucket/*.tar",))))
+    (note,) = compare_inputs(folder, tree, [moved])
+    assert note.startswith("the data was moved")
+    assert "'s3://***@bucket/*.tar'" in note
+    record_inputs(folder, tree, [moved])
+    config, (shards,) = read_run_inputs(folder.path)
+    assert config.data.shards == ("s3://***@bucket/*.tar",)
+    assert {shard.name: shard.url for shard in shards} == {
+        f"0/{n}.tar": f"s3://***@bucket/{n}.tar" for n in range(3)
+    }
+    assert compare_inputs(folder, tree, [moved]) == []
+    assert differing(folder, dataclasses.replace(CONFIG, train=TrainConfig(epochs=3)), moved) == [
+        "train.epochs: 10 -> 3"
+    ]
+    fewer = {shard: n - (shard.name == "0/1.tar") for shard, n in moved.items()}
+    with pytest.raises(ConfigError, match=r"data\.shards: .*\n  shards: 1 differ, the first is 0/1\.tar"):
+        compare_inputs(folder, to_tree(CONFIG), [fewer])
 
 
 def test_where_and_how_a_run_goes_may_differ(folder: RunFolder) -> None:
@@ -133,10 +155,10 @@ def test_what_is_learned_may_not_differ_and_is_told_key_by_key(folder: RunFolder
         CONFIG,
         train=TrainConfig(epochs=3, num_workers=4, schedule="linear"),
         loss=LossConfig(hinge_weight=5.0),
-        data=DataConfig(shards=("/other/*.tar",)),
+        data=DataConfig(crop_scale=(0.1, 1.0)),
     )
     assert differing(folder, changed) == [
-        "data.shards: [] -> ['/other/*.tar']",
+        "data.crop_scale: [0.9, 1.0] -> [0.1, 1.0]",
         "loss.hinge_weight: 1.0 -> 5.0",
         "train.epochs: 10 -> 3",
         "train.schedule: 'cosine' -> 'linear'",
@@ -146,22 +168,19 @@ def test_what_is_learned_may_not_differ_and_is_told_key_by_key(folder: RunFolder
 @pytest.mark.parametrize(
     ("shards", "line"),
     [
-        (SHARDS | {"/data/3.tar": 1}, "shards: 1 differ, the first is /data/3.tar"),
-        ({"/data/0.tar": 500, "/data/1.tar": 500}, "shards: 1 differ, the first is /data/2.tar"),
+        (SHARDS | {NamedShard("0/3.tar", "/data/3.tar"): 1}, "shards: 1 differ, the first is 0/3.tar"),
+        (dict(list(SHARDS.items())[:2]), "shards: 1 differ, the first is 0/2.tar"),
     ],
 )
-def test_shards_that_came_or_went_are_told(folder: RunFolder, shards: dict[str, int], line: str) -> None:
+def test_shards_that_came_or_went_are_told(
+    folder: RunFolder, shards: dict[NamedShard, int], line: str
+) -> None:
     assert differing(folder, CONFIG, shards) == [line]
 
 
 def test_a_shard_of_another_size_is_told_by_its_name(folder: RunFolder) -> None:
-    (line,) = differing(folder, CONFIG, SHARDS | {"/data/1.tar": 499})
-    assert line.startswith("shards: ")
-    assert line.endswith("the first is /data/1.tar")
-
-
-def test_a_shard_of_another_size_counts_as_one(folder: RunFolder) -> None:
-    assert "shards: 1 differ" in differing(folder, CONFIG, SHARDS | {"/data/1.tar": 499})[0]
+    smaller = SHARDS | {NamedShard("0/1.tar", "/data/1.tar"): 499}
+    assert differing(folder, CONFIG, smaller) == ["shards: 1 differ, the first is 0/1.tar"]
 
 
 def test_a_second_start_keeps_what_the_first_recorded(folder: RunFolder) -> None:
@@ -169,40 +188,40 @@ def test_a_second_start_keeps_what_the_first_recorded(folder: RunFolder) -> None
     record_inputs(folder, to_tree(resumed), SOURCES)
     assert json.loads((folder.path / "config.json").read_text()) == to_tree(CONFIG)
     assert json.loads((folder.path / "shards.json").read_text()) == {
-        "sources": [{"weight": 1.0, "shards": SHARDS}]
+        "sources": [
+            {"weight": 1.0, "shards": {s.name: {"url": s.url, "samples": n} for s, n in SHARDS.items()}}
+        ]
     }
 
 
 def test_sources_are_recorded_with_their_weights_and_no_shard_may_move_between_them(tmp_path: Path) -> None:
     tree = to_tree(dataclasses.replace(CONFIG, data=DataConfig(shards=("a", "b"), weights=(3.0, 0.5))))
-    sources = [{"/data/0.tar": 500}, {"/data/1.tar": 500, "/data/2.tar": 17}]
+    sources = [
+        {NamedShard("0/0.tar", "/a/0.tar"): 500},
+        {NamedShard("1/1.tar", "/b/1.tar"): 500, NamedShard("1/2.tar", "/b/2.tar"): 17},
+    ]
     run = RunFolder(tmp_path / "first")
     record_inputs(run, tree, sources)
     compare_inputs(run, tree, sources)
     written = json.loads((run.path / "shards.json").read_text())["sources"]
     assert [source["weight"] for source in written] == [3.0, 0.5]
-    assert [source["shards"] for source in written] == sources
-    moved = [{"/data/0.tar": 500, "/data/1.tar": 500}, {"/data/2.tar": 17}]
-    with pytest.raises(ConfigError, match=r"shards: 2 differ, the first is /data/1\.tar"):
+    assert [list(source["shards"]) for source in written] == [["0/0.tar"], ["1/1.tar", "1/2.tar"]]
+    moved = [sources[0] | {NamedShard("0/1.tar", "/b/1.tar"): 500}, {NamedShard("1/2.tar", "/b/2.tar"): 17}]
+    with pytest.raises(ConfigError, match=r"shards: 2 differ, the first is 0/1\.tar"):
         compare_inputs(run, tree, moved)
     reweighted = to_tree(dataclasses.replace(CONFIG, data=DataConfig(shards=("a", "b"), weights=(3.0, 1.0))))
     with pytest.raises(ConfigError, match=r"data\.weights: \[3\.0, 0\.5\] -> \[3\.0, 1\.0\]"):
         compare_inputs(run, reweighted, sources)
 
 
-def test_a_run_of_a_version_that_knew_no_sources_is_refused_in_one_line(folder: RunFolder) -> None:
-    (folder.path / "shards.json").write_text(json.dumps(SHARDS))
+@pytest.mark.parametrize("shards", [{"/data/0.tar": 5}, {"sources": [{"shards": {"/data/0.tar": 5}}]}])
+def test_a_run_of_a_version_that_knew_no_names_is_refused_in_one_line(folder: RunFolder, shards: Any) -> None:
+    (folder.path / "shards.json").write_text(json.dumps(shards))
     with pytest.raises(ConfigError, match=r"^run\.name='first': .* another version of sclip; .*$"):
         compare_inputs(folder, to_tree(CONFIG), SOURCES)
 
 
-def test_a_shard_with_a_secret_in_its_uri_is_told_without_it(folder: RunFolder) -> None:
-    (line,) = differing(folder, CONFIG, SHARDS | {"https://me:secret@host/9.tar": 1})
-    assert "host/9.tar" in line
-    assert "secret" not in line
-
-
-def secret(word: str) -> tuple[dict[str, Any], list[dict[str, int]]]:
+def secret(word: str) -> tuple[dict[str, Any], list[dict[NamedShard, int]]]:
     """Return a config and shards whose URIs hold a secret in every way."""
     patterns = (f"s3://key:{word}@bucket/*.tar", f"https://user:{word}@host/{{0..1}}.tar?sig={word}")
     config = dataclasses.replace(
@@ -218,7 +237,7 @@ def secret(word: str) -> tuple[dict[str, Any], list[dict[str, int]]]:
         f"s3://key:{word}@bucket/a.tar",
         *(f"https://user:{word}@host/{n}.tar?sig={word}" for n in (0, 1)),
     ]
-    return to_tree(config), [{url: 100 + number for number, url in enumerate(shards)}]
+    return to_tree(config), [{NamedShard(f"{n}/{n}.tar", url): 100 + n for n, url in enumerate(shards)}]
 
 
 def test_no_secret_of_a_uri_is_recorded_and_each_may_change_before_the_run_goes_on(tmp_path: Path) -> None:
@@ -227,8 +246,8 @@ def test_no_secret_of_a_uri_is_recorded_and_each_may_change_before_the_run_goes_
     compare_inputs(run, *secret("another"))
     assert not [file for file in run.path.iterdir() if "planted" in file.read_text()]
     tree, (shards,) = secret("another")
-    del shards["https://user:another@host/1.tar?sig=another"]
-    with pytest.raises(ConfigError, match=r"shards: 1 differ, the first is https://\*\*\*@host/1\.tar"):
+    shards.popitem()
+    with pytest.raises(ConfigError, match=r"shards: 1 differ, the first is 2/2\.tar"):
         compare_inputs(run, tree, [shards])
 
 
@@ -237,7 +256,6 @@ def test_a_run_that_was_begun_before_secrets_were_left_out_goes_on(tmp_path: Pat
     run = RunFolder(tmp_path / "first")
     record_inputs(run, tree, sources)
     (run.path / "config.json").write_text(json.dumps(tree))
-    (run.path / "shards.json").write_text(json.dumps({"sources": [{"weight": 1.0, "shards": sources[0]}]}))
     compare_inputs(run, *secret("another"))
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 from sclip.config import DataConfig
-from sclip.data.patterns import expand
+from sclip.data.patterns import find_shards
 from sclip.data.shards import Rejected, read_shard
 from sclip.evaluate.benchmarks import About, BenchmarkDataError
 from sclip.evaluate.picture import Picture
 from sclip.evaluate.retrieval import Captioned, Retrieval
-from sclip.storage.filesystem import parts
 from sclip.storage.masking import mask
 
 __all__ = ["read"]
@@ -32,23 +30,23 @@ def read(about: About, shards: Sequence[str], limit: int = 0, caption_field: str
     Raises BenchmarkDataError where there is no sample, ShardError where a shard cannot be reached.
     """
     images: dict[str, Captioned] = {}
-    found = expand(shards)
-    for number, shard in enumerate(found):
+    found = find_shards(shards)
+    for shard in found:
         if limit and len(images) >= limit:
             break
-        for sample in read_shard(shard, DataConfig(caption_field=caption_field)):
+        for sample in read_shard(shard.url, DataConfig(caption_field=caption_field)):
             if isinstance(sample, Rejected):
-                _log.warning("%s leaves out %s %s: %s", about.name, mask(shard), sample.key, sample.reason)
+                _log.warning(
+                    "%s leaves out %s %s: %s", about.name, mask(shard.url), sample.key, sample.reason
+                )
                 continue
-            picture = Picture(shard, sample=sample.index, caption_field=caption_field)
-            name = f"{Path(parts(shard)[0]).name}/{sample.key}"
-            if name in images:  # of shards of one name in several folders
-                name = f"{number}:{name}"
+            picture = Picture(shard.url, sample=sample.index, caption_field=caption_field)
+            name = shard.identity(sample.key)
             images[name] = Captioned(name, picture, sample.captions)
             if limit and len(images) >= limit:
                 break
     if not images:
         raise BenchmarkDataError(
-            f"{about.name}: no readable image in {len(found)} shards, first {mask(found[0])}"
+            f"{about.name}: no readable image in {len(found)} shards, first {mask(found[0].url)}"
         )
     return Retrieval(about, list(images.values()), skips_unreadable=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sclip.data.patterns import expand
+from sclip.data.patterns import find_shards
 from sclip.data.schedule import Visit
 from sclip.data.shards import ShardError
 from sclip.run.audit.fates import (
@@ -101,12 +101,13 @@ def audit(run: StoragePath, shards: Sequence[str] = ()) -> Audit:
 
     Args:
         run: its folder.
-        shards: paths or URIs, patterns too, of those that the run has recorded without their credentials.
+        shards: patterns of those that the run has recorded without their credentials, or, where its data was moved, a
+            pattern in place of each of data.shards.
 
     Raises AuditError where the run, its ledger or one of its shards cannot be read.
     """
     try:
-        expected, notes = read_expected_visits(run, expand(shards)), list[str]()
+        expected, notes = read_expected_visits(run, find_shards(shards), len(shards)), list[str]()
     except ShardError as error:
         raise AuditError(str(error)) from error
     if not expected.complete:

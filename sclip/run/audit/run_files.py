@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sclip.data.schedule import Schedule, Visit
+from sclip.data.schedule import NamedShard, Schedule, Visit
 from sclip.storage.masking import is_masked, mask
 from sclip.storage.paths import StoragePath, local_copy
 
@@ -40,8 +40,8 @@ class AuditError(Exception):
 class ExpectedVisits:
     """The visits to shards that a run was to make."""
 
-    shards: tuple[tuple[str, ...], ...]
-    """Of each source, in the order of their numbers."""
+    shards: tuple[tuple[NamedShard, ...], ...]
+    """Of each source, in the order of their numbers; where they lie now."""
     epochs: int
     visits: frozenset[Visit]
     complete: bool
@@ -50,7 +50,7 @@ class ExpectedVisits:
     def url(self, visit: Visit) -> str:
         """Return the shard of a visit, or, of one that no source has, its number."""
         try:
-            return self.shards[visit.source][visit.shard]
+            return self.shards[visit.source][visit.shard].url
         except IndexError:
             return f"shard {visit.shard} of source {visit.source}"
 
@@ -77,24 +77,34 @@ class _LedgerFile:
     from_step: int
 
 
-def read_expected_visits(run: StoragePath, named: Iterable[str] = ()) -> ExpectedVisits:
-    """Return the visits that the run of a folder was to make, its shards by their true URIs where `named` has them.
+def read_expected_visits(
+    run: StoragePath, given: Sequence[NamedShard] = (), patterns: int = 0
+) -> ExpectedVisits:
+    """Return the visits that the run of a folder was to make, to the shards where they lie now.
+
+    Args:
+        run: its folder.
+        given: shards to read in place of the recorded ones: of the same URI without credentials, or, where there are
+            as many patterns as in data.shards, of the same name.
+        patterns: number of patterns that name them.
 
     Raises AuditError where there is none, one that contradicts itself, or one that names shards which nothing opens.
     """
-    true = {mask(url): url for url in named}
     config, shard_list = (_json(run / name) for name in ("config.json", "shards.json"))
     try:
         epochs, seed = int(config["train"]["epochs"]), int(config["run"]["seed"])
         sources = [sorted(source["shards"].items()) for source in shard_list["sources"]]
         weights = [float(source["weight"]) for source in shard_list["sources"]]
-        shards = tuple(tuple(true.get(mask(url), url) for url, _ in source) for source in sources)
-        schedule = Schedule.weighted(seed, epochs, [[n for _, n in source] for source in sources], weights)
+        recorded = [[NamedShard(name, str(of["url"])) for name, of in source] for source in sources]
+        samples = [[int(of["samples"]) for _, of in source] for source in sources]
+        moved = patterns > 0 and patterns == len(config["data"]["shards"])
+        schedule = Schedule.weighted(seed, epochs, samples, weights)
         entries = len(schedule)
         visits = frozenset(schedule.visit(entry) for entry in range(entries))
     except _MALFORMED as error:
         raise AuditError(f"{run}: config.json or shards.json is of another version: {error!r}") from error
-    if masked := [url for source in shards for url in source if is_masked(url)]:
+    shards = _where_they_lie(recorded, given, by_name=moved)
+    if masked := [shard.url for source in shards for shard in source if is_masked(shard.url)]:
         raise AuditError(
             f"{run}: {len(masked)} shards are recorded without their credentials or signatures, the first is "
             f"{masked[0]}; name them as in data.shards: --shards URI.."
@@ -108,6 +118,25 @@ def read_expected_visits(run: StoragePath, named: Iterable[str] = ()) -> Expecte
                 f"{run}: the schedule does not visit every shard once in each of {epochs} passes"
             )
     return ExpectedVisits(shards, epochs, visits, (run / "complete.json").is_file())
+
+
+def _where_they_lie(
+    recorded: Sequence[Sequence[NamedShard]], given: Sequence[NamedShard], *, by_name: bool
+) -> tuple[tuple[NamedShard, ...], ...]:
+    """Return the recorded shards with the URIs of the given ones. Raises AuditError for a given one of no shard."""
+    by_place = {mask(shard.url): shard.url for shard in given}
+    urls = {shard.name: shard.url for shard in given} if by_name else {}
+    shards = tuple(
+        tuple(of._replace(url=by_place.get(mask(of.url)) or urls.get(of.name) or of.url) for of in source)
+        for source in recorded
+    )
+    used = {shard.url for source in shards for shard in source}
+    if foreign := [shard.url for shard in given if shard.url not in used]:
+        raise AuditError(
+            f"--shards: {mask(foreign[0])} is no shard of the run; where its data was moved, give a pattern in "
+            "place of each of data.shards, in their order"
+        )
+    return shards
 
 
 def _json(path: StoragePath) -> Any:
@@ -186,14 +215,14 @@ def _steps(file: _LedgerFile) -> Iterator[tuple[int, str, dict[str, Any]]]:
 def read_quarantine(run: StoragePath, expected: ExpectedVisits) -> Iterator[Rejection]:
     """Yield the lines of quarantine.jsonl; none where nothing was set aside.
 
-    Raises AuditError where one is malformed or names a shard that the run has not.
+    Raises AuditError where one is malformed or names a shard that the run does not have.
     """
     path = run / "quarantine.jsonl"
-    numbers = [{mask(url): number for number, url in enumerate(source)} for source in expected.shards]
+    numbers = [{shard.name: number for number, shard in enumerate(source)} for source in expected.shards]
     for place, line in _lines(path) if path.exists() else ():
         try:
             source = int(line["source"])
-            visit = Visit(source, int(line["pass"]), numbers[source][mask(line["shard"])])
+            visit = Visit(source, int(line["pass"]), numbers[source][line["name"]])
             rejection = Rejection(visit, int(line["index"]), str(line["key"]), str(line["reason"]))
         except _MALFORMED as error:
             raise AuditError(f"{place}: not a line of a quarantined sample of this run: {error!r}") from error

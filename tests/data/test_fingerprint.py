@@ -5,8 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from sclip.data.identity import identify
+from sclip.data.fingerprint import DatasetFingerprint, fingerprint
+from sclip.data.schedule import NamedShard
 from sclip.storage import retries as storage
+
+
+def of(shards: dict[str, int], parser: str = "") -> DatasetFingerprint:
+    """Return the fingerprint of a run's only source."""
+    return fingerprint(
+        [{NamedShard(f"0/{n}.tar", url): count for n, (url, count) in enumerate(shards.items())}], parser
+    )
 
 
 def packed(folder: Path, checksums: dict[str, str]) -> dict[str, int]:
@@ -21,8 +29,8 @@ def packed(folder: Path, checksums: dict[str, str]) -> dict[str, int]:
 def test_packed_data_is_the_same_wherever_it_lies_and_in_any_order(tmp_path: Path) -> None:
     here = packed(tmp_path / "coco" / "train", {"0.tar": "aa", "1.tar": "bb"})
     there = packed(tmp_path / "other", {"0.tar": "aa", "1.tar": "bb"})
-    found = identify([here], "rules-1")
-    assert found.digest == identify([dict(reversed(there.items()))], "rules-1").digest
+    found = of(here, "rules-1")
+    assert found.digest == of(dict(reversed(there.items())), "rules-1").digest
     assert (found.name, len(found.digest)) == ("coco/train", 32)
     assert found.profile == {"samples": 10, "shards": 2, "packed": 2, "parser": "rules-1"}
 
@@ -30,27 +38,25 @@ def test_packed_data_is_the_same_wherever_it_lies_and_in_any_order(tmp_path: Pat
 def test_one_other_checksum_is_other_data(tmp_path: Path) -> None:
     one = packed(tmp_path / "one", {"0.tar": "aa", "1.tar": "bb"})
     other = packed(tmp_path / "two", {"0.tar": "aa", "1.tar": "bc"})
-    assert identify([one], "").digest != identify([other], "").digest
+    assert of(one).digest != of(other).digest
 
 
 def test_data_without_an_index_is_known_by_its_places_and_counts(tmp_path: Path) -> None:
     shards = {f"{tmp_path}/a/0.tar": 5}
-    assert identify([shards], "").profile["packed"] == 0
-    assert identify([shards], "").digest == identify([dict(shards)], "other").digest
-    assert identify([shards], "").digest != identify([{f"{tmp_path}/a/0.tar": 6}], "").digest
-    assert identify([shards], "").digest != identify([{f"{tmp_path}/b/0.tar": 5}], "").digest
+    assert of(shards).profile["packed"] == 0
+    assert of(shards).digest == of(dict(shards), "other").digest
+    assert of(shards).digest != of({f"{tmp_path}/a/0.tar": 6}).digest
+    assert of(shards).digest != of({f"{tmp_path}/b/0.tar": 5}).digest
 
 
 def test_an_index_of_another_program_counts_for_none(tmp_path: Path) -> None:
     for content in ("[]", "{", '{"shards": [{"name": "0.tar"}]}', '{"shards": 1}'):
         (tmp_path / "index.json").write_text(content)
-        assert identify([{f"{tmp_path}/0.tar": 5}], "").profile["packed"] == 0
+        assert of({f"{tmp_path}/0.tar": 5}).profile["packed"] == 0
 
 
 def test_the_secret_of_a_uri_makes_no_other_data(tmp_path: Path) -> None:
-    digests = {
-        identify([{f"file://user:{secret}@host{tmp_path}/0.tar": 5}], "").digest for secret in ("a", "b")
-    }
+    digests = {of({f"file://user:{secret}@host{tmp_path}/0.tar": 5}).digest for secret in ("a", "b")}
     assert len(digests) == 1
 
 
@@ -59,4 +65,4 @@ def test_the_name_of_the_data_is_without_a_secret_where_shards_lie_at_the_root_o
 ) -> None:
     monkeypatch.setattr(storage, "RETRY_DELAYS_S", ())
     url = "http://user:planted@127.0.0.1:9/0.tar?sig=planted"
-    assert identify([{url: 5}], "").name == "/***@127.0.0.1:9"
+    assert of({url: 5}).name == "/***@127.0.0.1:9"

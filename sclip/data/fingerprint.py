@@ -1,4 +1,4 @@
-"""The shards of a run in; what tells this data from other data out: a digest, a name, and the figures to know.
+"""The shards of a run in, the fingerprint of the dataset out: a digest, a name, and the figures to know.
 
 Packed shards are known by the checksums in their `index.json`, wherever they lie; others by where they lie and how
 many samples they have, since reading all of their bytes would cost more than it tells.
@@ -12,18 +12,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sclip.data.schedule import NamedShard
 from sclip.storage.filesystem import parts, sibling
 from sclip.storage.masking import mask
 from sclip.storage.retries import StorageError, concurrently, read_bytes
 
-__all__ = ["Identity", "identify"]
+__all__ = ["DatasetFingerprint", "fingerprint"]
 
 INDEX = "index.json"
 
 
 @dataclass(frozen=True)
-class Identity:
-    """What data a run reads."""
+class DatasetFingerprint:
+    """What tells the data of a run from other data."""
 
     name: str
     """The folder of the first shard and the one above."""
@@ -33,19 +34,19 @@ class Identity:
     """samples, shards, packed (shards with a checksum), and parser: the version of what read the captions."""
 
 
-def identify(sources: Sequence[Mapping[str, int]], parser: str) -> Identity:
-    """Return the identity of the data of a run.
+def fingerprint(sources: Sequence[Mapping[NamedShard, int]], parser: str) -> DatasetFingerprint:
+    """Return the fingerprint of the data of a run.
 
     Args:
-        sources: the samples of each shard, by path or URI, of each source.
+        sources: the samples of each shard of each source.
         parser: stamp of the annotations, or the version of the parser.
     """
-    shards = {url: samples for of_source in sources for url, samples in of_source.items()}
+    shards = {shard.url: samples for of_source in sources for shard, samples in of_source.items()}
     indexes = sorted({sibling(url, INDEX) for url in shards})
     checksums = dict(zip(indexes, concurrently(_checksums, indexes), strict=True))
     found = {url: checksums[sibling(url, INDEX)].get(_name(url), "") for url in shards}
     lines = [found[url] or f"{mask(url)} {samples}" for url, samples in shards.items()]
-    return Identity(
+    return DatasetFingerprint(
         # Masked while it still is a URI: of its parts alone nobody sees that one is a password.
         "/".join(parts(mask(next(iter(shards))))[0].split("/")[-3:-1]),
         hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:32],
