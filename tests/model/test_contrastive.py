@@ -47,7 +47,7 @@ def by_definition(features: Tensors, batch: Tensors, config: LossConfig) -> Tens
     """Return the loss as method.md and the papers write it, pair by pair, in the precision of the features."""
     image, text, negative = (features[name] for name in FEATURES)
     scale, bias = features["logit_scale"], features["logit_bias"]
-    image, valid, has_negative = (batch[name].tolist() for name in ("image_digest", "valid", "has_negative"))
+    digest, valid, has_negative = (batch[name].tolist() for name in ("image_digest", "valid", "has_negative"))
     counted = [row for row, holds in enumerate(valid) if holds]
     kept = [
         [n for n, has in zip(*row, strict=True) if has] for row in zip(negative, has_negative, strict=True)
@@ -55,7 +55,7 @@ def by_definition(features: Tensors, batch: Tensors, config: LossConfig) -> Tens
     zero = 0.0 * sum(tensor.sum() for tensor in features.values())
 
     def others(row: int) -> list[int]:
-        return [other for other in counted if image[other] != image[row]]
+        return [other for other in counted if digest[other] != digest[row]]
 
     def term(row: int) -> Tensor:
         own, apart = image[row] @ text[row], others(row)

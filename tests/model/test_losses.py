@@ -32,7 +32,7 @@ def by_definition(features: Tensors, batch: Tensors, config: LossConfig) -> dict
     """Return the terms of method.md, section 4, in plain Python floats."""
     image, text, negative = (features[name].detach().double().tolist() for name in FEATURES)
     scale = features["logit_scale"].item()
-    image, valid, has_negative = (batch[name].tolist() for name in ("image_digest", "valid", "has_negative"))
+    digest, valid, has_negative = (batch[name].tolist() for name in ("image_digest", "valid", "has_negative"))
     counted = [row for row, holds in enumerate(valid) if holds]
 
     def cosine(a: list[float], b: list[float]) -> float:
@@ -41,7 +41,7 @@ def by_definition(features: Tensors, batch: Tensors, config: LossConfig) -> dict
     def info_nce(queries: list[list[float]], candidates: list[list[float]]) -> float:
         terms = []
         for row in counted:
-            against = [other for other in counted if other == row or image[other] != image[row]]
+            against = [other for other in counted if other == row or digest[other] != digest[row]]
             logits = [scale * cosine(queries[row], candidates[other]) for other in against]
             own = scale * cosine(queries[row], candidates[row])
             terms.append(math.log(sum(math.exp(logit) for logit in logits)) - own)
