@@ -1,7 +1,7 @@
 """Structure-CLIP as torch modules: towers, knowledge-enhanced encoder, losses, tokens and files."""
 
 from sclip.model.architecture import ModelError, architecture, check_model, image_size, names
-from sclip.model.build import build_model
+from sclip.model.build import build_model, check_trainable
 from sclip.model.losses import structure_loss
 from sclip.model.structure_clip import StructureCLIP
 from sclip.model.tokenizer import Tokenizer
@@ -13,6 +13,7 @@ __all__ = [
     "architecture",
     "build_model",
     "check_model",
+    "check_trainable",
     "image_size",
     "names",
     "structure_loss",

@@ -21,7 +21,15 @@ from sclip.model.architecture import ModelError, architecture, check_model, pret
 from sclip.model.structure_clip import CLIP_PREFIX, StructureCLIP
 from sclip.model.weights import Weights
 
-__all__ = ["SCALARS", "assemble", "build_model", "check_fit", "pretrained_weights", "resolved"]
+__all__ = [
+    "SCALARS",
+    "assemble",
+    "build_model",
+    "check_fit",
+    "check_trainable",
+    "pretrained_weights",
+    "resolved",
+]
 
 SCALARS = {"logit_scale.log": "logit_scale", "logit_bias.value": "logit_bias"}
 """Our names of the scalars that open_clip's CLIP keeps under others."""
@@ -41,11 +49,26 @@ def build_model(config: ModelConfig, load_weights: bool = True) -> StructureCLIP
     """Return the model on the CPU in fp32, with random weights or those that `config.pretrained` names.
 
     `load_weights=False` skips the latter, where a checkpoint follows. Raises `ModelError`: unknown
-    architecture or tag, missing or unfitting file, an activation that is not the weights', a tower with batch
-    statistics.
+    architecture or tag, missing or unfitting file, an activation that is not the weights'.
     """
     check_model(config if load_weights else dataclasses.replace(config, pretrained=""))
     return assemble(config, pretrained_weights(config) if load_weights else None, tag=load_weights)
+
+
+def check_trainable(config: ModelConfig) -> None:
+    """Raise `ModelError` for a model that cannot be trained; about a second, as its towers are built without tensors.
+
+    Beside what `check_model` finds: a tower with batch statistics. Those are to be had for evaluation only.
+    """
+    check_model(config)
+    with torch.device("meta"):
+        clip = _random(dataclasses.replace(config, pretrained=""), "").clip
+    place = next((name for name, module in clip.named_modules() if isinstance(module, _BatchNorm)), "")
+    if place:
+        raise ModelError(
+            f"model.name={config.name!r}: has BatchNorm ({place}), whose statistics would see padded rows and differ "
+            "between workers, so it can be evaluated and not trained; choose a ViT or ConvNeXt architecture"
+        )
 
 
 def assemble(config: ModelConfig, weights: Weights | None, tag: bool = True) -> StructureCLIP:
@@ -88,9 +111,9 @@ def _random(config: ModelConfig, tag: str) -> StructureCLIP:
             clip = open_clip.create_model(
                 config.name, pretrained=tag or None, device=torch.get_default_device()
             )
-    except RuntimeError as error:  # what open_clip makes of a failed download
-        raise ModelError(f"model.pretrained={tag!r}: {error}") from error
-    _refuse_batch_statistics(clip, config.name)
+    except (RuntimeError, ImportError) as error:  # a failed download, or a tower that this timm does not have
+        key = f"model.pretrained={tag!r}" if tag else f"model.name={config.name!r}: cannot be built here"
+        raise ModelError(f"{key}: {' '.join(str(error).split())}") from error
     return StructureCLIP(clip, config)
 
 
@@ -178,12 +201,3 @@ def _without_warnings() -> Iterator[None]:
         yield
     finally:
         root.setLevel(level)
-
-
-def _refuse_batch_statistics(clip: nn.Module, name: str) -> None:
-    for place, module in clip.named_modules():
-        if isinstance(module, _BatchNorm):
-            raise ModelError(
-                f"model.name={name!r}: has BatchNorm ({place}), whose statistics would see padded rows and differ "
-                "between workers; choose a ViT or ConvNeXt architecture"
-            )

@@ -7,7 +7,9 @@ with QuickGELU, which no tensor shows. Read are
 - our export: its folder, or its model.safetensors alone;
 - open_clip's state dict as safetensors or as a torch file, a checkpoint of its training, and the folder that it
   pushes to a hub (open_clip_config.json with the weights beside it);
-- OpenAI's state dict, and what the released code of Structure-CLIP saves: {"clip": that, "transformer": ..., "acc"}.
+- OpenAI's state dict, and what the released code of Structure-CLIP saves: {"clip": that, "transformer": ..., "acc"};
+- each of these state dicts as the "state_dict" or "model" of a training checkpoint, and of a model that
+  DistributedDataParallel, torch.compile or both had wrapped.
 
 Torch files are pickles: they are read with `weights_only`, which makes tensors, numbers and containers of them and
 refuses all else. TorchScript archives are programs, and not opened.
@@ -48,6 +50,12 @@ _QUICK_GELU = "quick_gelu"
 
 _OPENAI_ONLY = ("input_resolution", "context_length", "vocab_size")
 """In OpenAI's own state dicts beside the weights; open_clip's have none of them."""
+
+_WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+"""Names that torch.compile, FSDP1 and activation checkpointing put into those of what they wrap, wherever that is."""
+
+_DDP = "module."
+"""The same of DistributedDataParallel; only before all names, as a part of a model may be called so too."""
 
 _SCALAR = np.float64().__reduce__()[0]
 _NUMBERS: list[Any] = [
@@ -206,8 +214,8 @@ def _is_torchscript(path: Path) -> bool:
         return any(name.endswith("/constants.pkl") or "/code/" in name for name in archive.namelist())
 
 
-def _unwrapped(held: Any, source: str) -> Weights:
-    """Return the weights of what a torch file holds: a state dict, or one among other things."""
+def _unwrapped(held: Any, source: str, depth: int = 2) -> Weights:
+    """Return the weights of what a torch file holds: a state dict, or one among other things, `depth` dicts deep."""
     if not isinstance(held, Mapping):
         raise ModelError(f"{source}: holds a {type(held).__name__}, no state dict")
     if isinstance(held.get("clip"), Mapping) and isinstance(held.get("transformer"), Mapping):
@@ -217,9 +225,11 @@ def _unwrapped(held: Any, source: str) -> Weights:
         told = f"the released code's encoder ({len(held['transformer'])} tensors under 'transformer')"
         # Its CLIP is OpenAI's with QuickGELU written into it.
         return replace(clip, quick_gelu=True, left_out=(told,))
-    if isinstance(held.get("state_dict"), Mapping):
-        others = ", ".join(str(name) for name in held if name != "state_dict")
-        return replace(_state(held["state_dict"], source), left_out=(others,) if others else ())
+    for entry in ("state_dict", "model"):
+        if depth and isinstance(held.get(entry), Mapping):
+            weights = _unwrapped(held[entry], source, depth - 1)
+            others = ", ".join(str(name) for name in held if name != entry)
+            return replace(weights, left_out=(*([others] if others else []), *weights.left_out))
     return _state(held, source)
 
 
@@ -230,13 +240,25 @@ def _state(state: Mapping[Any, Any], source: str) -> Weights:
     strange = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
     if strange:
         raise ModelError(f"{source}: no state dict: {_some(strange)} is no tensor")
-    tensors = dict(state)
-    if all(name.startswith("module.") for name in tensors):  # of DistributedDataParallel
-        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    tensors = _peeled(state, source)
     openai = [tensors.pop(name) for name in _OPENAI_ONLY if name in tensors]
     if not any(name.startswith(CLIP_PREFIX) for name in tensors):
         tensors = {CLIP_PREFIX + name: tensor for name, tensor in tensors.items()}
     return Weights(source, tensors, quick_gelu=True if openai else None)
+
+
+def _peeled(state: Mapping[Any, Tensor], source: str) -> dict[str, Tensor]:
+    """Return a state dict under the names that its model had before it was wrapped, in whichever order."""
+    tensors = {
+        ".".join(p for p in str(name).split(".") if p not in _WRAPPERS): t for name, t in state.items()
+    }
+    while all(name.startswith(_DDP) for name in tensors):
+        tensors = {name.removeprefix(_DDP): tensor for name, tensor in tensors.items()}
+    if len(tensors) < len(state):
+        raise ModelError(
+            f"{source}: holds tensors twice, of a wrapped model and of the plain one; save one of them"
+        )
+    return tensors
 
 
 def _some(names: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from sclip.storage.masking import mask
-from sclip.tracking import environment, first_cause
+from sclip.tracking import TrackingError, environment, first_cause, follow
 
 __all__ = [
     "CANDIDATE",
@@ -23,6 +23,7 @@ __all__ = [
     "fetch",
     "find",
     "find_alias",
+    "follow_moved",
     "quiet",
     "refusals",
 ]
@@ -53,8 +54,17 @@ def connect(uri: str) -> MlflowClient:
         raise RegistryError(
             f"no MLflow store {mask(uri)}: give its address (--tracking-uri, MLFLOW_TRACKING_URI)"
         )
+    follow_moved(uri)
     with refusals(f"MLflow store {mask(uri)} cannot be used"):
         return MlflowClient(uri, uri)
+
+
+def follow_moved(uri: str) -> None:
+    """Let the records of a store that was moved follow it. Raises RegistryError where they cannot."""
+    try:
+        follow(uri)
+    except TrackingError as error:
+        raise RegistryError(str(error)) from error
 
 
 def find(client: MlflowClient, model_name: str, version: str) -> ModelVersion:

@@ -32,7 +32,7 @@ from sclip.model import ModelError
 from sclip.model.weights import WEIGHTS_FILE
 from sclip.registry.measured import MODEL_TAG, tags_of, without_pictures
 from sclip.registry.requirements import pip_requirements
-from sclip.registry.store import CANDIDATE, RegistryError, fetch, quiet, refusals
+from sclip.registry.store import CANDIDATE, RegistryError, fetch, follow_moved, quiet, refusals
 from sclip.storage.masking import mask
 from sclip.tracking import store_uri
 
@@ -108,6 +108,7 @@ def download(source: str, uri: str, folder: str | Path) -> Path:
 
     Raises RegistryError where there is no such version, or one that this project did not register.
     """
+    follow_moved(uri)
     with refusals(f"{source} cannot be had from {mask(uri)}"):
         model = fetch(source, uri, folder)
     weights = next(model.glob(f"artifacts/*/{WEIGHTS_FILE}"), None)

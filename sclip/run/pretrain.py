@@ -33,7 +33,7 @@ from sclip.launch import plan as planning
 from sclip.launch.capacity import Capacity, encoder_bounds, sized
 from sclip.launch.control import RunControl
 from sclip.launch.exporter import RunMetrics
-from sclip.model import ModelError, check_model, image_size
+from sclip.model import ModelError, check_trainable, image_size
 from sclip.prepare.pack import PackError
 from sclip.run import evaluation_tasks, stopping
 from sclip.run.checkpoint_evaluator import CheckpointEvaluator
@@ -113,7 +113,7 @@ def plan(config: Config, options: PlanOptions = _DEFAULTS) -> planning.Plan:
 
 def _fit_to_cluster(config: Config) -> tuple[Config, Capacity, tuple[int, int]]:
     """Return the config as this cluster has room for it, the cluster's capacity and the bounds of the encoders."""
-    check_model(config.model)
+    check_trainable(config.model)
     capacity = cluster.connect()
     config = sized(config, capacity)
     return config, capacity, encoder_bounds(config, capacity)

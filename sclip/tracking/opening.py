@@ -12,7 +12,16 @@ from sclip.config import Config
 from sclip.storage.masking import mask
 from sclip.storage.paths import StoragePath, address, fetch, storage_path
 from sclip.tracking.journal import JOURNAL, SENT, Journal, Sent
-from sclip.tracking.store import Store, TrackingError, database_folder, local, patience, refusals, store_uri
+from sclip.tracking.store import (
+    DATABASE,
+    Store,
+    TrackingError,
+    database_folder,
+    local,
+    patience,
+    refusals,
+    store_uri,
+)
 from sclip.tracking.tracker import Tracker
 
 _log = logging.getLogger("sclip.tracking")
@@ -71,7 +80,15 @@ def open_recorded(home: StoragePath, uri: str = "") -> Tracker:
             f"{head['uri']}: what is masked there is not kept; give the store with --tracking-uri"
         )
     files = head["storage"] if isinstance(home, Path) else str(database_folder(address(home)))
-    store = Store(uri or head["uri"], head["experiment"], head["name"], files)
+    recorded = head["uri"]
+    if isinstance(home, Path) and home.parent.name in ("runs", "sweeps"):
+        files = str(home.parent.parent)  # where the storage lies now
+        beside = Path(files, DATABASE)
+        if recorded == f"sqlite:///{head['storage']}/{DATABASE}" and (
+            beside.is_file() or not Path(head["storage"], DATABASE).is_file()
+        ):
+            recorded = f"sqlite:///{beside}"
+    store = Store(uri or recorded, head["experiment"], head["name"], files)
     store.reach()
     _open(journal, store)
     return Tracker(journal, store, home)

@@ -26,16 +26,16 @@ from mlflow.exceptions import MlflowException
 from sclip.config import Config, RunConfig
 from sclip.storage.masking import mask
 from sclip.storage.paths import storage_path
+from sclip.tracking.moved import ARTIFACTS, TrackingError, follow, same_folder
+
+DATABASE = "mlflow.db"
+"""File of the store in a run's storage, where no other store is named."""
 
 RUN_NAME_TAG = "sclip.run_name"
 """Tag by which the MLflow run of a training run is found again."""
 
 _REACH_S = 5
 """Seconds that a store may take to answer at the start."""
-
-
-class TrackingError(RuntimeError):
-    """A store that cannot be used; one line with its address and what to do."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ class Store:
         with refusals(self.uri), patience():
             if not self.server:
                 _check_database(self.uri)
+                follow(self.uri)
             return self._experiment()
 
     def open(self, run_id: str, started_ms: int) -> Run:
@@ -106,7 +107,7 @@ class Store:
         if found is None:
             return str(
                 self.client.create_experiment(
-                    self.experiment, None if self.server else f"{self.storage}/mlartifacts"
+                    self.experiment, None if self.server else f"{self.storage}/{ARTIFACTS}"
                 )
             )
         if found.lifecycle_stage != LifecycleStage.ACTIVE:
@@ -114,12 +115,30 @@ class Store:
                 f"{mask(self.uri)}: experiment {self.experiment!r} is deleted there; restore it (mlflow "
                 f"experiments restore -x {found.experiment_id}) or set another tracking.experiment"
             )
+        if not self.server:
+            self._keep_inside(found.artifact_location)
         return str(found.experiment_id)
+
+    def _keep_inside(self, root: str) -> None:
+        """Raise TrackingError where an experiment's artifacts would go into another storage folder.
+
+        A root of another name is not of a run's making, but of someone's who chose it.
+        """
+        inside = f"{self.storage}/{ARTIFACTS}"
+        if not root.startswith("/") or Path(root).name != ARTIFACTS or same_folder(root, inside):
+            return
+        if self.uri == f"sqlite:///{self.storage}/{DATABASE}" and not Path(root).exists():
+            follow(self.uri, root)
+            return
+        raise TrackingError(
+            f"{mask(self.uri)}: experiment {self.experiment!r} keeps its artifacts in {root}, outside of "
+            f"run.storage={self.storage}; set another tracking.experiment, or run.storage={Path(root).parent}"
+        )
 
 
 def store_uri(config: Config, storage: str) -> str:
     """Return the MLflow store of a run: `tracking.uri`, or a SQLite file in `database_folder`."""
-    return config.tracking.uri or f"sqlite:///{database_folder(storage) / 'mlflow.db'}"
+    return config.tracking.uri or f"sqlite:///{database_folder(storage) / DATABASE}"
 
 
 def database_folder(storage: str) -> Path:

@@ -11,19 +11,21 @@ import pytest
 import torch
 
 import sclip
-from sclip.config import Config
+from sclip.config import Config, KEEConfig, ModelConfig
 from sclip.config.loader import to_tree
+from sclip.inference.convert import convert
 from sclip.inference.open_model import open_model
 from sclip.inference.scorer import Scorer
-from sclip.model import ModelError
+from sclip.model import ModelError, check_trainable
 from sclip.model.export import export
 from sclip.registry import RegistryError
 from sclip.train import checkpoint
 from sclip.train.manifest import CheckpointError
 from sclip.train.optimizer import make_optimizer
 from support.paths import ROOT
+from support.pictures import picture
 from support.small_model import CAPTIONS, NAME, SMALL, small_model
-from support.small_vit import QUICK, as_state_dict, clip_of
+from support.small_vit import QUICK, RESNET, as_state_dict, clip_of
 
 
 def encoded(scorer: Scorer) -> torch.Tensor:
@@ -70,6 +72,21 @@ def test_an_architecture_without_a_tag_has_random_weights_always_the_same_ones()
     assert torch.equal(encoded(first), encoded(again))
     assert first.facts() == again.facts()
     assert first.facts()["weights"] != Scorer(small_model()).facts()["weights"]
+
+
+def test_a_tower_with_batch_statistics_is_loaded_exported_and_loaded_again(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="can be evaluated and not trained"):
+        check_trainable(ModelConfig(name=RESNET, kee=KEEConfig(enabled=False)))
+    first = sclip.load(f"{RESNET}:")
+    images = [picture("red"), picture("blue"), picture("red")]
+    alone, together = first.encode_image(images[:1]), first.encode_image(images)
+    torch.testing.assert_close(alone[0], together[2])  # the statistics are the weights' and not the batch's
+    exported = first.save(tmp_path / "export")
+    assert torch.equal(sclip.load(exported).encode_image(images), together)
+    file = as_state_dict(clip_of(RESNET), tmp_path)
+    line = convert(file, tmp_path / "converted", RESNET)
+    assert f"{RESNET} (GELU)" in line
+    assert sclip.load(tmp_path / "converted").facts() == sclip.load(f"{RESNET}:{file}").facts()
 
 
 def test_a_file_of_weights_is_read_with_its_architecture_named(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import pytest
@@ -13,7 +14,15 @@ from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from safetensors.torch import load_file, save_file
 
 from sclip.config import KEEConfig, ModelConfig
-from sclip.model import ModelError, StructureCLIP, Tokenizer, architecture, build_model, check_model
+from sclip.model import (
+    ModelError,
+    StructureCLIP,
+    Tokenizer,
+    architecture,
+    build_model,
+    check_model,
+    check_trainable,
+)
 from sclip.model.export import export, load_exported
 from support.small_model import (
     NAME,
@@ -221,10 +230,48 @@ def test_heads_that_do_not_divide_the_width_are_refused_with_the_width(model: St
     assert build_model(without).kee is None
 
 
-def test_a_tower_with_batch_statistics_is_refused() -> None:
-    message = refusal(ModelConfig(name="RN50"))
-    assert "BatchNorm" in message
-    assert "choose a ViT or ConvNeXt" in message
+@pytest.mark.parametrize(
+    "name", ["RN50", "RN50-quickgelu", "RN101", "MobileCLIP-B", "MobileCLIP2-B", "MobileCLIP2-S0"]
+)
+def test_a_tower_with_batch_statistics_is_refused_for_training_and_not_else(name: str) -> None:
+    check_model(ModelConfig(name=name))
+    with pytest.raises(
+        ModelError, match=rf"model\.name='{name}': has BatchNorm \(visual\..*choose a ViT"
+    ) as raised:
+        check_trainable(ModelConfig(name=name))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", [NAME, "ViT-B-32", "convnext_tiny", "EVA02-B-16", "ViTamin-S"])
+def test_towers_without_batch_statistics_pass_and_no_weight_is_made_or_read(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        open_clip.factory, "load_checkpoint", lambda *_, **__: pytest.fail("weights are read")
+    )
+    made = []
+    create = open_clip.create_model
+
+    def watched(*args: Any, **more: Any) -> Any:
+        made.append(create(*args, **more))
+        return made[-1]
+
+    monkeypatch.setattr(open_clip, "create_model", watched)
+    tag = "openai" if name == "ViT-B-32" else ""
+    check_trainable(ModelConfig(name=name, pretrained=tag, kee=KEEConfig(enabled=False)))
+    assert {tensor.device.type for clip in made for tensor in clip.state_dict().values()} == {"meta"}
+
+
+def test_a_tower_that_timm_does_not_have_is_told_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: Any, **__: Any) -> None:
+        raise RuntimeError("Unknown model (fastvit_mci9)\n")
+
+    monkeypatch.setattr(open_clip, "create_model", unknown)
+    with pytest.raises(ModelError) as raised:
+        check_trainable(ModelConfig(name="MobileCLIP2-S3"))
+    assert (
+        str(raised.value) == "model.name='MobileCLIP2-S3': cannot be built here: Unknown model (fastvit_mci9)"
+    )
 
 
 def test_a_text_tower_without_clips_vocabulary_is_refused() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -140,6 +141,56 @@ def test_the_text_tower_is_found_where_another_class_of_open_clip_keeps_it(tmp_p
     save_file(state, tmp_path / "old.safetensors")
     model = build_model(config_of(tmp_path / "old.safetensors", name="scenes-conv", kee=KEEConfig(heads=3)))
     assert torch.equal(model.token_embedding.weight, state["token_embedding.weight"])
+
+
+PEELED = {
+    "compiled": lambda state: {f"_orig_mod.{name}": t for name, t in state.items()},
+    "ddp of compiled": lambda state: {f"module._orig_mod.{name}": t for name, t in state.items()},
+    "compiled ddp": lambda state: {f"_orig_mod.module.{name}": t for name, t in state.items()},
+    "compiled blocks": lambda state: {
+        re.sub(r"(resblocks\.\d+\.)", r"\1_orig_mod.", name): t for name, t in state.items()
+    },
+    "compiled tower in ddp": lambda state: {
+        f"module.{name}".replace("visual.", "visual._orig_mod."): t for name, t in state.items()
+    },
+}
+
+
+@pytest.mark.parametrize("wrapped", PEELED)
+@pytest.mark.parametrize("entry", ["", "state_dict", "model", "model/state_dict"])
+def test_what_wrapped_a_model_is_peeled_from_its_names_wherever_the_state_dict_lies(
+    wrapped: str, entry: str, tmp_path: Path
+) -> None:
+    clip = clip_of(QUICK)
+    held = state = PEELED[wrapped](clip.state_dict())
+    for key in filter(None, reversed(entry.split("/"))):
+        held = {key: held, "epoch": 3}
+    torch.save(held, tmp_path / "held.pt")
+    save_file(state, tmp_path / "held.safetensors")
+    for file in ("held.pt", *(["held.safetensors"] if not entry else [])):
+        model = build_model(config_of(tmp_path / file, quick_gelu="on")).eval()
+        assert torch.equal(features(model.clip), features(clip))
+    assert read(tmp_path / "held.pt", "it").left_out == ("epoch",) * len(entry.split("/") if entry else [])
+
+
+def test_an_export_of_ours_that_was_wrapped_keeps_its_encoder(tmp_path: Path) -> None:
+    model = build_model(ModelConfig(name=PLAIN, kee=KEE))
+    state = load_file(export(model, tmp_path / "export") / "model.safetensors")
+    save_file({f"_orig_mod.module.{name}": t for name, t in state.items()}, tmp_path / "wrapped.safetensors")
+    assert read(tmp_path / "wrapped.safetensors", "it").tensors.keys() == state.keys()
+
+
+def test_a_state_dict_that_holds_a_tensor_wrapped_and_plain_is_refused(tmp_path: Path) -> None:
+    state = clip_of(PLAIN).state_dict()
+    torch.save(state | {"_orig_mod.logit_scale": state["logit_scale"]}, tmp_path / "both.pt")
+    assert "holds tensors twice" in refusal(config_of(tmp_path / "both.pt"))
+
+
+def test_an_entry_that_holds_itself_is_refused(tmp_path: Path) -> None:
+    held: dict[str, Any] = {"epoch": 3}
+    held["model"] = held
+    torch.save(held, tmp_path / "circle.pt")
+    assert "epoch, model is no tensor" in refusal(config_of(tmp_path / "circle.pt"))
 
 
 # The activation

@@ -16,13 +16,18 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 PLAIN, QUICK = "small-vit", "small-vit-quickgelu"
+RESNET = "small-resnet"
+"""The same with a ResNet, which has BatchNorm."""
 CONFIG: dict[str, Any] = {
     "embed_dim": 32,
     "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 16},
     "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
 }
 
+_RESNET = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 16, "patch_size": None}
+
 with tempfile.TemporaryDirectory() as _folder:
+    Path(_folder, f"{RESNET}.json").write_text(json.dumps(CONFIG | {"vision_cfg": _RESNET}))
     Path(_folder, f"{PLAIN}.json").write_text(json.dumps(CONFIG))
     Path(_folder, f"{QUICK}.json").write_text(json.dumps(CONFIG | {"quick_gelu": True}))
     open_clip.add_model_config(_folder)

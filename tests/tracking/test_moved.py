@@ -1,0 +1,199 @@
+"""A store that was moved or copied: its versions load, its runs go on, and nothing is written to the old place."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
+
+import sclip
+from sclip.config import Config, TrackingConfig
+from sclip.registry import RegistryError, connect, register
+from sclip.tracking import TrackingError, open_recorded, open_run
+from support.mlflow_stores import empty_store
+from support.processes import environment
+from support.registered import NAME
+from support.small_model import small_scorer
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `kept`, a storage as it was made in `old [1]`: a run with an artifact and a registered model."""
+    folder = tmp_path_factory.mktemp("moved stores")
+    old = folder / "old [1]"
+    old.mkdir()
+    empty_store(old)
+    tracker = open_run(Config(), "first", str(old))
+    tracker.log({"loss": 2.0}, step=1)
+    page = old / "runs" / "first" / "seen.html"
+    page.write_text("a page")
+    tracker.log_artifact(page)
+    assert tracker.finish() == ""
+    register(tracker.client, tracker.run_id, small_scorer().save(old / "runs" / "first" / "model"), NAME)
+    old.rename(folder / "kept")
+    _artifact_repos_cache.clear()  # MLflow's, of this process: whoever opens a moved store is another one
+    return folder
+
+
+@pytest.fixture
+def old(places: Path) -> Iterator[Path]:
+    """The storage where it was made, until the test ends."""
+    yield Path(shutil.copytree(places / "kept", places / "old [1]"))
+    shutil.rmtree(places / "old [1]", ignore_errors=True)
+
+
+@pytest.fixture
+def new(old: Path, tmp_path: Path) -> Path:
+    """The storage after it was moved; each time to another place, as MLflow keeps its connections to a file."""
+    return old.rename(tmp_path / "new store")
+
+
+def recorded(storage: Path) -> set[str]:
+    """Return every place of artifacts that the store of a storage folder records."""
+    with sqlite3.connect(storage / "mlflow.db") as store:
+        return {
+            place
+            for table, column in (
+                ("experiments", "artifact_location"),
+                ("runs", "artifact_uri"),
+                ("logged_models", "artifact_location"),
+                ("model_versions", "source"),
+                ("model_versions", "storage_location"),
+            )
+            for (place,) in store.execute(f"SELECT {column} FROM {table} WHERE {column} LIKE '%mlartifacts%'")
+        }
+
+
+PLAIN = """
+import sys
+import mlflow
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model("models:/structure-clip/1")
+print(type(model).__name__, mlflow.artifacts.load_text(f"runs:/{sys.argv[2]}/seen.html"))
+"""
+
+
+def test_a_version_of_a_moved_store_loads_here_and_by_mlflow_in_another_process(
+    new: Path, old: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scorer = sclip.load(f"models:/{NAME}/1", storage=new)
+    assert scorer.facts() == small_scorer().facts()
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "sclip.tracking"]
+    assert f"'{old}/mlartifacts'" in line
+    assert f"'{new}/mlartifacts'" in line
+    assert "\n" not in line
+    assert {place.partition("/mlartifacts")[0] for place in recorded(new)} == {str(new)}
+    caplog.clear()
+    client = connect(f"sqlite:///{new}/mlflow.db")
+    assert not caplog.records  # once is enough
+    run_id = client.get_model_version(NAME, "1").run_id
+    uri = f"sqlite:///{new}/mlflow.db"
+    done = subprocess.run(
+        [sys.executable, "-c", PLAIN, uri, run_id], env=environment(), capture_output=True, text=True
+    )
+    assert done.stdout == "PyFuncModel a page\n", done.stderr
+    assert not old.exists()
+
+
+def test_a_run_in_a_moved_store_writes_below_it_alone(new: Path, places: Path, tmp_path: Path) -> None:
+    before = {*places.rglob("*"), *tmp_path.iterdir()}
+    tracker = open_run(Config(), "second", str(new))
+    (new / "runs" / "second" / "seen.html").write_text("another page")
+    tracker.log_artifact(new / "runs" / "second" / "seen.html")
+    assert tracker.finish() == ""
+    version = register(tracker.client, tracker.run_id, new / "runs" / "first" / "model", NAME)
+    written = [*new.glob("mlartifacts/**/seen.html"), *new.glob("mlartifacts/**/model.safetensors")]
+    assert len(written) == 4
+    assert tracker.client.get_model_version(NAME, version).source.startswith(f"{new}/mlartifacts/")
+    assert {*places.rglob("*"), *tmp_path.iterdir()} == before
+
+
+def test_a_run_of_a_moved_store_is_sent_into_its_own_record(new: Path, old: Path) -> None:
+    tracker = open_recorded(new / "runs" / "first")
+    assert tracker.close() == ""
+    assert tracker.uri == f"sqlite:///{new}/mlflow.db"
+    client = MlflowClient(tracker.uri)
+    experiment = client.get_experiment_by_name("sclip").experiment_id
+    assert [run.info.run_id for run in client.search_runs([experiment])] == [tracker.run_id]
+    assert len(client.get_metric_history(tracker.run_id, "loss")) == 1
+    assert not old.exists()
+
+
+def test_a_store_that_was_moved_before_it_had_an_artifact_gets_them_at_its_new_place(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    empty_store(old)
+    assert open_run(Config(), "first", str(old)).finish() == ""
+    old.rename(new)
+    tracker = open_run(Config(), "second", str(new))
+    assert tracker.finish() == ""
+    assert {place.partition("/mlartifacts")[0] for place in recorded(new)} == {str(new)}
+    assert not old.exists()
+
+
+def test_a_whole_copy_of_a_store_has_records_of_its_own(old: Path, tmp_path: Path) -> None:
+    new = Path(shutil.copytree(old, tmp_path / "new"))
+    before = (old / "mlflow.db").read_bytes()
+    connect(f"sqlite:///{new}/mlflow.db")
+    assert {place.partition("/mlartifacts")[0] for place in recorded(new)} == {str(new)}
+    assert (old / "mlflow.db").read_bytes() == before
+
+
+def test_a_copy_that_lacks_a_file_is_refused_with_the_command_that_brings_it(
+    old: Path, tmp_path: Path
+) -> None:
+    new = Path(shutil.copytree(old, tmp_path / "new"))
+    (weights,) = new.glob("mlartifacts/**/model.safetensors")
+    weights.unlink()
+    with pytest.raises(TrackingError) as raised:
+        open_run(Config(), "second", str(new))
+    with pytest.raises(RegistryError) as again:
+        sclip.load(f"models:/{NAME}/1", storage=new)
+    assert str(raised.value) == str(again.value)
+    told, _, remedy = str(raised.value).partition("bring them together: ")
+    assert "\n" not in told
+    assert str(new) in told
+    assert f"{old}/mlartifacts" in told
+    subprocess.run(remedy, shell=True, check=True)
+    connect(f"sqlite:///{new}/mlflow.db")
+    assert {place.partition("/mlartifacts")[0] for place in recorded(new)} == {str(new)}
+
+
+def test_a_moved_store_that_cannot_be_changed_is_told_with_both_places(new: Path, old: Path) -> None:
+    with sqlite3.connect(new / "mlflow.db") as store:
+        store.execute(
+            "CREATE TRIGGER kept BEFORE UPDATE ON model_versions BEGIN SELECT RAISE(ABORT, 'attempt to write'); END"
+        )
+    before = recorded(new)
+    with pytest.raises(RegistryError, match=r"attempt to write.*writable") as raised:
+        sclip.load(f"models:/{NAME}/1", storage=new)
+    assert f"'{old}/mlartifacts'" in str(raised.value)
+    assert f"'{new}/mlartifacts'" in str(raised.value)
+    assert recorded(new) == before  # all of it or nothing
+
+
+def test_a_run_is_refused_whose_artifacts_would_go_into_another_storage(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    uri = empty_store(tmp_path / "store")
+    first, second = str(tmp_path / "first"), str(tmp_path / "second")
+    tracker = open_run(Config(tracking=TrackingConfig(uri=uri)), "a", first)
+    tracker.log_artifact(__file__)
+    assert tracker.finish() == ""
+    files = set(tmp_path.rglob("*"))
+    with pytest.raises(TrackingError) as raised:
+        open_run(Config(tracking=TrackingConfig(uri=uri)), "b", second)
+    assert f"keeps its artifacts in {first}/mlartifacts, outside of run.storage={second}" in str(raised.value)
+    assert "tracking.experiment" in str(raised.value)
+    assert set(tmp_path.rglob("*")) == files
+    other = open_run(Config(tracking=TrackingConfig(uri=uri, experiment="other")), "b", second)
+    assert other.finish() == ""
+    connect(uri)  # which leaves alone what was never beside the store
+    roots = {e.artifact_location for e in MlflowClient(uri).search_experiments()}
+    assert {f"{first}/mlartifacts", f"{second}/mlartifacts"} <= roots
