@@ -124,7 +124,9 @@ def pack(
     except (PackError, ExclusionError) as error:
         raise Refused("\n".join([*skips.lines(), str(error)])) from error
     _print_skips("pack", skips, index.skips)
-    print(skips.sum(index.rows))
+    with errors(OSError):
+        listed = f"; each of them: {skips.write(out)}" if skips.counts else ""
+    print(f"{skips.sum(index.rows)}{listed}")
     print(f"{index.samples} samples in {len(index.shards)} shards; train on them: data.shards={out}/*.tar")
 
 

@@ -8,6 +8,7 @@ import json
 import mimetypes
 import os
 import tokenize
+import warnings
 from itertools import pairwise
 from pathlib import Path, PurePath
 from typing import Any
@@ -95,7 +96,8 @@ def spelled_list(cell: Any) -> Any:
         found = json.loads(text)
     except (ValueError, RecursionError):
         try:
-            found = ast.literal_eval(text)
+            with warnings.catch_warnings(action="ignore"):  # of escapes that Python does not know
+                found = ast.literal_eval(text)
             kinds = [token.type for token in tokenize.generate_tokens(io.StringIO(text).readline)]
         except (ValueError, SyntaxError, MemoryError, RecursionError, tokenize.TokenError):
             return cell

@@ -27,9 +27,22 @@ from sclip.data.shards import MAX_CAPTION_BYTES
 from sclip.data.tar import ANNOTATION_SUFFIX
 from sclip.prepare.writing import PackError, Shard, write_file, write_tar
 
-__all__ = ["INDEX", "Index", "PackError", "RawSample", "Shard", "Skips", "caption_fault", "write_shards"]
+__all__ = [
+    "INDEX",
+    "SKIPPED",
+    "Index",
+    "PackError",
+    "RawSample",
+    "Shard",
+    "Skips",
+    "caption_fault",
+    "write_shards",
+]
 
 INDEX = "index.json"
+SKIPPED = "skipped.jsonl"
+MOST_PLACES = 100_000
+"""Of what is left out, so many are told with their place; the others are counted."""
 _SUFFIX_OF_FORMAT = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 _OURS = "[0-9][0-9][0-9][0-9][0-9][0-9].tar"
 
@@ -60,6 +73,8 @@ class Skips:
 
     counts: Counter[str] = field(default_factory=Counter)
     first: dict[str, str] = field(default_factory=dict)
+    places: list[tuple[str, str, int]] = field(default_factory=list)
+    """Reason, place and count of each, up to MOST_PLACES."""
     rows: int = 0
     """Rows that were read, those left out among them; 0 where the source is not read in rows."""
     unit: str = "rows"
@@ -71,17 +86,29 @@ class Skips:
         """Count something left out at `place`."""
         self.counts[reason] += count
         self.first.setdefault(reason, place)
+        if len(self.places) < MOST_PLACES:
+            self.places.append((reason, place, count))
 
     def merge(self, other: Skips) -> None:
         """Add what another part of the work has left out."""
-        for reason, count in other.counts.items():
-            self.add(reason, other.first[reason], count)
+        self.counts.update(other.counts)
+        self.first = other.first | self.first
+        self.places += other.places[: MOST_PLACES - len(self.places)]
 
     def lines(self) -> list[str]:
         """Return a line for each reason, the commonest first."""
         return [
             f"{n} skipped: {reason} (first: {self.first[reason]})" for reason, n in self.counts.most_common()
         ]
+
+    def write(self, out: Path) -> Path:
+        """Write what was left out into `out`, an object a line: reason, place, and the rows that it concerns."""
+        lines = [
+            json.dumps({"reason": reason, "place": place, "rows": count}) + "\n"
+            for reason, place, count in self.places
+        ]
+        write_file(out / SKIPPED, "".join(lines).encode())
+        return out / SKIPPED
 
     def sum(self, packed: int) -> str:
         """Return the line that accounts for every row, with the number of rows that were packed."""
@@ -158,7 +185,7 @@ def write_shards(
 
 def _prepare(out: Path, overwrite: bool) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    old = [path for path in (out / INDEX, *sorted(out.glob(_OURS))) if path.exists()]
+    old = [path for path in (out / INDEX, *sorted(out.glob(_OURS)), out / SKIPPED) if path.exists()]
     if old and not overwrite:
         raise PackError(f"{out}: holds {old[0].name} already; choose another folder or pass --overwrite")
     for path in (*old, *out.glob(f".{_OURS}.*.tmp")):  # the index goes first: it must not outlive its shards

@@ -75,7 +75,7 @@ def _image_column(schema: pa.Schema, choice: Choice) -> str:
 
     def holds_images(name: str) -> bool:
         kind = schema.field(name).type
-        return pa.types.is_struct(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+        return bool(pa.types.is_struct(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
     if choice.image_field:
         names = [choice.image_field] if choice.image_field in schema.names else []
@@ -87,7 +87,7 @@ def _image_column(schema: pa.Schema, choice: Choice) -> str:
 
 def _child(schema: pa.Schema, column: str, name: str) -> bool:
     kind = schema.field(column).type
-    return pa.types.is_struct(kind) and kind.get_field_index(name) >= 0
+    return bool(pa.types.is_struct(kind) and kind.get_field_index(name) >= 0)
 
 
 def _rows(files: Sequence[Path], columns: Collection[str]) -> Iterator[Row]:

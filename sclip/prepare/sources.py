@@ -46,18 +46,39 @@ def read_source(
     for a source that cannot be read.
     """
     skips = Skips()
+    if source.is_dir() and (metadata := _metadata(source)):
+        source, images = metadata, images or metadata.parent
     choice = Choice(image_field, caption_field, tuple(splits))
     try:
         samples = _read(source, images, choice, skips)
     except OSError as error:
         raise PackError(f"{error.filename or source}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise PackError(f"{source}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
+        raise PackError(f"{source}: not UTF-8 at {_not_utf8(source)}; save it as UTF-8") from error
     except (ValueError, RecursionError) as error:
         raise PackError(f"{source}: not readable: {error}") from error
     if not skips.rows:
         raise PackError(f"{source}: holds no {skips.unit}; sclip pack --help lists what it reads")
     return samples, skips
+
+
+def _metadata(folder: Path) -> Path | None:
+    """Return the table that Hugging Face's folders of images have, if there is one."""
+    found = sorted(path for name in _METADATA for path in folder.rglob(name))
+    if len(found) > 1:
+        raise PackError(f"{folder}: holds {found[0]} and {found[1]}; pack one of them")
+    return found[0] if found else None
+
+
+def _not_utf8(source: Path) -> str:
+    """Return the place of the first byte that is not UTF-8: the error of a stream counts from some buffer's start."""
+    content = source.read_bytes()
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        return f"byte {error.start} (line {line})"
+    return "some byte"
 
 
 def _read(source: Path, images: Path | None, choice: Choice, skips: Skips) -> Iterable[RawSample]:
@@ -103,12 +124,7 @@ def _json(source: Path) -> Iterator[Row]:
 
 
 def _read_folder(folder: Path, images: Path | None, choice: Choice, skips: Skips) -> Iterable[RawSample]:
-    """Read a folder: by its metadata, else its Parquet files, else its images with their caption files."""
-    metadata = sorted(path for name in _METADATA for path in folder.rglob(name))
-    if len(metadata) > 1:
-        raise PackError(f"{folder}: holds {metadata[0]} and {metadata[1]}; pack one of them")
-    if metadata:
-        return _read(metadata[0], images or metadata[0].parent, choice, skips)
+    """Read the Parquet files of a folder, or its images with their caption files."""
     files = sorted(folder.rglob("*.parquet"))
     has_images = any(is_image(path.name) for path in folder.rglob("*"))
     if files and has_images:

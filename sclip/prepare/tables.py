@@ -38,7 +38,7 @@ def jsonl_rows(source: Path) -> Iterator[Row]:
     for number, line in _lines(source):
         try:
             row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):
             row = None
         yield f"{source} line {number}", row if isinstance(row, dict) else "line is not a JSON object"
 
