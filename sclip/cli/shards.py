@@ -64,16 +64,26 @@ def scenes(
 
 @command(PANEL, _WHOLE)
 def pack(
-    source: Annotated[Path, argument("SOURCE", "captions.json, pairs.csv, .jsonl or a folder")],
+    source: Annotated[
+        Path,
+        argument("SOURCE", "file or folder of captions (see above), or a quoted pattern of Parquet files"),
+    ],
     out: Out,
     exclude: Annotated[
         list[str], repeatable("FILE", "list of pictures to leave out (sclip exclude)", "--exclude")
     ],
+    splits: Annotated[
+        list[str],
+        repeatable("NAME", "split to pack, where SOURCE has several; train takes restval too", "--split"),
+    ],
     images: Annotated[
-        Path | None, option("FOLDER", "where image paths start; by default SOURCE's own folder")
+        Path | None,
+        option(
+            "FOLDER", "where image paths start; by default SOURCE's own folder, for .json its folder images"
+        ),
     ] = None,
-    image_field: Annotated[str, option("NAME", "column of the image path in a table")] = "",
-    caption_field: Annotated[str, option("NAME", "column of the caption(s) in a table")] = "",
+    image_field: Annotated[str, option("NAME", "column or field of the image")] = "",
+    caption_field: Annotated[str, option("NAME", "column or field of the caption(s)")] = "",
     samples_per_shard: SamplesPerShard = 1000,
     bytes_per_shard: Annotated[
         int | None, option("N", "most image bytes of a shard; by default no limit", min=1)
@@ -85,10 +95,16 @@ def pack(
 ) -> None:
     """Pack images and their captions into WebDataset shards.
 
-    SOURCE is a COCO caption file (.json), a folder of images with .txt or .json files of the same name, or a .csv, .tsv
-    or .jsonl table with an image path and a caption (or a list of captions) in each row.
+    SOURCE is what the content says: JSON (COCO's captions, Karpathy's dataset_coco.json, a list of objects as BLIP's),
+    JSON Lines, a table with a header (of commas, tabs or |) with an image path and a caption, or a list of captions, in
+    each row, Flickr's results_20130124.token, Parquet with images or their paths, a folder of images with a
+    metadata.jsonl or metadata.csv, or with .txt files (a caption a line) or .json files of the same name.
+
+    Every row is packed or counted with its line. A source with other splits than train and restval needs --split.
 
       sclip pack captions_train2017.json shards/train --images train2017
+      sclip pack dataset_coco.json shards/train --images coco --split train
+      sclip pack 'flickr30k/*.parquet' shards/train --split train
       sclip pack pairs.csv shards/train --exclude benchmarks.jsonl
     """
     from sclip.data.exclusion import ExclusionError, Exclusions
@@ -97,7 +113,9 @@ def pack(
 
     skips = Skips()
     try:
-        samples, skips = read_source(source, images, image_field=image_field, caption_field=caption_field)
+        samples, skips = read_source(
+            source, images, image_field=image_field, caption_field=caption_field, splits=splits
+        )
         index = write_shards(
             samples, out, samples_per_shard=samples_per_shard, bytes_per_shard=bytes_per_shard, workers=processes,
             overwrite=overwrite, exclusions=Exclusions.read(list(map(Path, exclude))) if exclude else None,
@@ -106,6 +124,9 @@ def pack(
     except (PackError, ExclusionError) as error:
         raise Refused("\n".join([*skips.lines(), str(error)])) from error
     _print_skips("pack", skips, index.skips)
+    with errors(OSError):
+        listed = f"; each of them: {skips.write(out)}" if skips.counts else ""
+    print(f"{skips.sum(index.rows)}{listed}")
     print(f"{index.samples} samples in {len(index.shards)} shards; train on them: data.shards={out}/*.tar")
 
 
@@ -352,5 +373,5 @@ def _print_shard(out: Path, shard: Shard) -> None:
 
 def _print_skips(name: str, skips: Skips, written: Skips) -> None:
     skips.merge(written)
-    for line in skips.lines():
+    for line in (*skips.notes, *skips.lines()):
         print(f"{name}: {line}", file=sys.stderr)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import multiprocessing
+import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -26,9 +27,22 @@ from sclip.data.shards import MAX_CAPTION_BYTES
 from sclip.data.tar import ANNOTATION_SUFFIX
 from sclip.prepare.writing import PackError, Shard, write_file, write_tar
 
-__all__ = ["INDEX", "Index", "PackError", "RawSample", "Shard", "Skips", "write_shards"]
+__all__ = [
+    "INDEX",
+    "SKIPPED",
+    "Index",
+    "PackError",
+    "RawSample",
+    "Shard",
+    "Skips",
+    "caption_fault",
+    "write_shards",
+]
 
 INDEX = "index.json"
+SKIPPED = "skipped.jsonl"
+MOST_PLACES = 100_000
+"""Of what is left out, so many are told with their place; the others are counted."""
 _SUFFIX_OF_FORMAT = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 _OURS = "[0-9][0-9][0-9][0-9][0-9][0-9].tar"
 
@@ -47,6 +61,10 @@ class RawSample:
     """Further fields of the sample's .json."""
     annotation: bytes = b""
     """Member of `sclip.data.annotation`, where the captions have one."""
+    place: str = ""
+    """Where the source names the image first ("pairs.csv line 3")."""
+    rows: int = 1
+    """Rows of the source that the sample is made of; as many are skipped with it."""
 
 
 @dataclass
@@ -55,22 +73,48 @@ class Skips:
 
     counts: Counter[str] = field(default_factory=Counter)
     first: dict[str, str] = field(default_factory=dict)
+    places: list[tuple[str, str, int]] = field(default_factory=list)
+    """Reason, place and count of each, up to MOST_PLACES."""
+    rows: int = 0
+    """Rows that were read, those left out among them; 0 where the source is not read in rows."""
+    unit: str = "rows"
+    """What a row of the source is called."""
+    notes: list[str] = field(default_factory=list)
+    """What else the user must know of the source: things that are no rows, and are not packed."""
 
     def add(self, reason: str, place: str, count: int = 1) -> None:
         """Count something left out at `place`."""
         self.counts[reason] += count
         self.first.setdefault(reason, place)
+        if len(self.places) < MOST_PLACES:
+            self.places.append((reason, place, count))
 
     def merge(self, other: Skips) -> None:
         """Add what another part of the work has left out."""
-        for reason, count in other.counts.items():
-            self.add(reason, other.first[reason], count)
+        self.counts.update(other.counts)
+        self.first = other.first | self.first
+        self.places += other.places[: MOST_PLACES - len(self.places)]
 
     def lines(self) -> list[str]:
         """Return a line for each reason, the commonest first."""
         return [
             f"{n} skipped: {reason} (first: {self.first[reason]})" for reason, n in self.counts.most_common()
         ]
+
+    def write(self, out: Path) -> Path:
+        """Write what was left out into `out`, an object a line: reason, place, and the rows that it concerns."""
+        lines = [
+            json.dumps({"reason": reason, "place": place, "rows": count}) + "\n"
+            for reason, place, count in self.places
+        ]
+        write_file(out / SKIPPED, "".join(lines).encode())
+        return out / SKIPPED
+
+    def sum(self, packed: int) -> str:
+        """Return the line that accounts for every row, with the number of rows that were packed."""
+        skipped = self.counts.total()
+        assert self.rows == packed + skipped, f"{self.rows} {self.unit}, but {packed} + {skipped}"
+        return f"{self.rows} {self.unit} read = {packed} packed + {skipped} skipped"
 
 
 @dataclass(frozen=True)
@@ -79,6 +123,8 @@ class Index:
 
     shards: tuple[Shard, ...]
     skips: Skips
+    rows: int = 0
+    """Rows of the source that the samples of all shards are made of."""
 
     @property
     def samples(self) -> int:
@@ -111,18 +157,22 @@ def write_shards(
     out = Path(out_dir)
     skips = Skips()
     shards: list[Shard] = []
+    rows = 0
     try:
         _prepare(out, overwrite)
         jobs = enumerate(_chunks(samples, samples_per_shard, bytes_per_shard, skips))
-        for shard, skipped in _results(jobs, partial(_write, out=out, exclusions=exclusions), workers):
+        for shard, skipped, packed in _results(
+            jobs, partial(_write, out=out, exclusions=exclusions), workers
+        ):
             skips.merge(skipped)
+            rows += packed
             if shard is not None:
                 shards.append(shard)
                 if on_shard is not None:
                     on_shard(shard)
         if not shards:
             raise PackError("; ".join(["no sample to pack", *skips.lines()]))
-        index = Index(tuple(shards), skips)
+        index = Index(tuple(shards), skips, rows)
         write_file(out / INDEX, json.dumps(index.to_json(), indent=1).encode())
     except OSError as error:
         raise PackError(
@@ -135,7 +185,7 @@ def write_shards(
 
 def _prepare(out: Path, overwrite: bool) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    old = [path for path in (out / INDEX, *sorted(out.glob(_OURS))) if path.exists()]
+    old = [path for path in (out / INDEX, *sorted(out.glob(_OURS)), out / SKIPPED) if path.exists()]
     if old and not overwrite:
         raise PackError(f"{out}: holds {old[0].name} already; choose another folder or pass --overwrite")
     for path in (*old, *out.glob(f".{_OURS}.*.tmp")):  # the index goes first: it must not outlive its shards
@@ -151,7 +201,7 @@ def _chunks(
     chunk_bytes = 0
     for sample in samples:
         if sample.key in keys:
-            skips.add("key is taken by an earlier sample", _origin(sample))
+            skips.add("key is taken by an earlier sample", _origin(sample), sample.rows)
             continue
         keys.add(sample.key)
         size = _image_bytes(sample) if most_bytes else 0
@@ -167,19 +217,23 @@ def _chunks(
 def _image_bytes(sample: RawSample) -> int:
     if isinstance(sample.image, bytes):
         return len(sample.image)
-    return sample.image.stat().st_size if sample.image.is_file() else 0
+    return os.path.getsize(sample.image) if os.path.isfile(sample.image) else 0
+
+
+_Written = tuple[Shard | None, Skips, int]
+"""One tar (None where every sample of it had to be skipped), what it lacks, and the rows that it holds."""
 
 
 def _results(
     jobs: Iterable[tuple[int, list[RawSample]]],
-    write: Callable[[int, list[RawSample]], tuple[Shard | None, Skips]],
+    write: Callable[[int, list[RawSample]], _Written],
     workers: int,
-) -> Iterator[tuple[Shard | None, Skips]]:
+) -> Iterator[_Written]:
     """Write the chunks here or in processes; the results come in order, with few chunks waiting in memory."""
     if workers <= 1:
         yield from (write(number, chunk) for number, chunk in jobs)
         return
-    pending: deque[Future[tuple[Shard | None, Skips]]] = deque()
+    pending: deque[Future[_Written]] = deque()
     # Not forked from here: the caller may run threads (Ray's, torch's), whose held locks a child inherits.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])  # webdataset imports torch: once, not in every process
@@ -192,20 +246,31 @@ def _results(
             yield pending.popleft().result()
 
 
-def _write(
-    number: int, chunk: list[RawSample], *, out: Path, exclusions: Exclusions | None
-) -> tuple[Shard | None, Skips]:
-    """Write one tar; None where every sample of it had to be skipped."""
+def _write(number: int, chunk: list[RawSample], *, out: Path, exclusions: Exclusions | None) -> _Written:
     skips = Skips()
+    rows = 0
 
     def members() -> Iterator[dict[str, Any]]:
+        nonlocal rows
         for sample in chunk:
             try:
                 yield _members(sample, exclusions)
             except _Skipped as error:
-                skips.add(str(error), _origin(sample))
+                skips.add(str(error), _origin(sample), sample.rows)
+            else:
+                rows += sample.rows
 
-    return write_tar(out / f"{number:06d}.tar", members()), skips
+    shard = write_tar(out / f"{number:06d}.tar", members())
+    return shard, skips, rows
+
+
+def caption_fault(text: str) -> str:
+    """Return why a text cannot be the caption, or the key, of a sample; empty where it can."""
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        return "caption or key is not UTF-8"
+    return f"caption of more than {MAX_CAPTION_BYTES} bytes" if size > MAX_CAPTION_BYTES else ""
 
 
 class _Skipped(Exception):
@@ -220,12 +285,8 @@ def _members(sample: RawSample, exclusions: Exclusions | None) -> dict[str, Any]
     captions = [caption.strip() for caption in sample.captions if caption.strip()]
     if not captions:
         raise _Skipped("no caption, or an empty one")
-    try:
-        sizes = [len(text.encode()) for text in (*captions, sample.key)]
-    except UnicodeEncodeError:
-        raise _Skipped("caption or key is not UTF-8") from None
-    if max(sizes) > MAX_CAPTION_BYTES:
-        raise _Skipped(f"caption of more than {MAX_CAPTION_BYTES} bytes")
+    if fault := next(filter(None, map(caption_fault, (*captions, sample.key))), ""):
+        raise _Skipped(fault)
     image = _image(sample)
     if exclusions and (reason := exclusions.match(sample.key, image)):
         raise _Skipped(reason)
@@ -259,4 +320,5 @@ def _suffix(image: bytes) -> str:
 
 
 def _origin(sample: RawSample) -> str:
-    return str(sample.image) if isinstance(sample.image, Path) else f"key {sample.key}"
+    image = str(sample.image) if isinstance(sample.image, Path) else f"key {sample.key}"
+    return f"{sample.place}: {image}" if sample.place and sample.place != image else image

@@ -1,163 +1,143 @@
 """Image-caption pairs as people have them, read into `RawSample`s for the packer.
 
-A source is a COCO caption file, a folder of images with caption files beside them, or a CSV, TSV or JSONL
-table of (image path, caption). All captions of an image end in one sample: rows of the same image are put
-together, which takes one pass over the table and its captions (not the images) in memory.
+What a source is, its content tells, not its name: JSON (`caption_json`), a table of text (`tables`), Parquet
+(`parquet`), a folder of images with caption files beside them (`folder`) or with Hugging Face's metadata.
 """
 
 from __future__ import annotations
 
-import csv
+import glob
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
-from sclip.data.tar import IMAGE_SUFFIXES
+from sclip.prepare.caption_json import json_rows
+from sclip.prepare.cells import is_image
+from sclip.prepare.folder import folder_samples
 from sclip.prepare.pack import PackError, RawSample, Skips
+from sclip.prepare.parquet import parquet_samples
+from sclip.prepare.rows import Choice, Row, group
+from sclip.prepare.tables import first_line, jsonl_rows, table_rows
 
 __all__ = ["read_source"]
 
-IMAGE_FIELDS = ("image", "image_path", "path", "file_name", "filename", "filepath", "file")
-CAPTION_FIELDS = ("captions", "caption", "text", "title")
-_Row = tuple[str, Mapping[str, Any]]
-"""Place ("pairs.csv line 3") and fields of one row."""
+_METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+"""Hugging Face's names for the table of a folder of images."""
 
 
 def read_source(
-    source: Path, images: Path | None = None, *, image_field: str = "", caption_field: str = ""
-) -> tuple[list[RawSample], Skips]:
+    source: Path,
+    images: Path | None = None,
+    *,
+    image_field: str = "",
+    caption_field: str = "",
+    splits: Iterable[str] = (),
+) -> tuple[Iterable[RawSample], Skips]:
     """Return the samples of a source, in its order (a folder: by name), and what it holds that is none.
 
-    `images` is the folder that relative image paths start at; default: that of the source, or `images` in it
-    for a COCO file. The fields name the columns of a table; default: the first of the usual names.
-    Raises PackError for a source that cannot be read.
+    Args:
+        source: a file, a folder, or a pattern of Parquet files.
+        images: folder that relative image paths start at; default: that of the source, or `images` in it for JSON.
+        image_field: name of the column or field with the image; default: the first of the usual names.
+        caption_field: likewise with the caption or the captions.
+        splits: those to pack of a source that has splits, where it has more than training may see.
+
+    Parquet with images in it is read as the samples are taken, and counted in full when they all are. Raises PackError
+    for a source that cannot be read.
     """
     skips = Skips()
-    beside = source.parent / "images"
+    if source.is_dir() and (metadata := _metadata(source)):
+        source, images = metadata, images or metadata.parent
+    choice = Choice(image_field, caption_field, tuple(splits))
     try:
-        if source.is_dir():
-            return list(_folder(source, skips)), skips
-        if source.suffix == ".json":
-            root = images or (beside if beside.is_dir() else source.parent)
-            return list(_coco(source, root, skips)), skips
-        if source.suffix in (".csv", ".tsv"):
-            rows = _csv_rows(source)
-        elif source.suffix == ".jsonl":
-            rows = _jsonl_rows(source, skips)
-        else:
-            raise PackError(f"{source}: not a folder, .json (COCO captions), .csv, .tsv or .jsonl")
-        fields = ((image_field,) if image_field else IMAGE_FIELDS,
-                  (caption_field,) if caption_field else CAPTION_FIELDS)  # fmt: skip
-        return list(_table(source, rows, images or source.parent, fields, skips)), skips
+        samples = _read(source, images, choice, skips)
     except OSError as error:
         raise PackError(f"{error.filename or source}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise PackError(f"{source}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
-    except (csv.Error, json.JSONDecodeError, RecursionError) as error:
+        raise PackError(f"{source}: not UTF-8 at {_not_utf8(source)}; save it as UTF-8") from error
+    except (ValueError, RecursionError) as error:
         raise PackError(f"{source}: not readable: {error}") from error
+    if not skips.rows:
+        raise PackError(f"{source}: holds no {skips.unit}; sclip pack --help lists what it reads")
+    return samples, skips
 
 
-def _sample(path: Path, root: Path, captions: Iterable[str], extra: dict[str, Any]) -> RawSample:
-    """Name the sample for its image: the path below `root` without suffix, dots turned to underscores."""
-    below = path.relative_to(root) if path.is_relative_to(root) else path.relative_to(path.anchor)
-    key = below.with_suffix("").as_posix().replace(".", "_")
-    return RawSample(key, path, path.suffix.removeprefix(".").lower(), tuple(captions), extra)
+def _metadata(folder: Path) -> Path | None:
+    """Return the table that Hugging Face's folders of images have, if there is one."""
+    found = sorted(path for name in _METADATA for path in folder.rglob(name))
+    if len(found) > 1:
+        raise PackError(f"{folder}: holds {found[0]} and {found[1]}; pack one of them")
+    return found[0] if found else None
 
 
-def _coco(source: Path, root: Path, skips: Skips) -> Iterator[RawSample]:
-    content = json.loads(source.read_text(encoding="utf-8"))
+def _not_utf8(source: Path) -> str:
+    """Return the place of the first byte that is not UTF-8: the error of a stream counts from some buffer's start."""
+    content = source.read_bytes()
     try:
-        names = {image["id"]: str(image["file_name"]) for image in content["images"]}
-        captions: dict[Any, list[str]] = {key: [] for key in names}
-        for annotation in content["annotations"]:
-            if annotation["image_id"] in captions:
-                captions[annotation["image_id"]].append(str(annotation["caption"]))
-            else:
-                place = f"{source} annotation {annotation.get('id')}"
-                skips.add("annotation of an image that the file does not list", place)
-    except (KeyError, TypeError) as error:
-        message = f"{source}: no COCO caption file ({type(error).__name__} {error})"
-        raise PackError(
-            f"{message}; it needs images: id, file_name and annotations: image_id, caption"
-        ) from error
-    for key, name in names.items():
-        yield _sample(root / name, root, captions[key], {"image_id": key})
+        content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        return f"byte {error.start} (line {line})"
+    return "some byte"
 
 
-def _folder(folder: Path, skips: Skips) -> Iterator[RawSample]:
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.removeprefix(".").lower() not in IMAGE_SUFFIXES or not path.is_file():
-            continue
-        text, record = path.with_suffix(".txt"), path.with_suffix(".json")
-        try:
-            if record.is_file():
-                content = json.loads(record.read_text(encoding="utf-8"))
-                found: Any = next((content[name] for name in CAPTION_FIELDS if content.get(name)), None)
-                yield _sample(path, folder, _texts(found), {})
-            elif text.is_file():
-                yield _sample(path, folder, text.read_text(encoding="utf-8").splitlines(), {})
-            else:
-                skips.add("no .txt or .json of the same name beside the image", str(path))
-        except (ValueError, AttributeError, RecursionError):
-            skips.add(
-                "caption file is not UTF-8 text or a JSON object", str(record if record.is_file() else text)
+def _read(source: Path, images: Path | None, choice: Choice, skips: Skips) -> Iterable[RawSample]:
+    if source.is_dir():
+        return _read_folder(source, images, choice, skips)
+    files = [source]
+    if not source.exists() and glob.has_magic(str(source)):
+        files = [Path(name) for name in sorted(glob.glob(str(source), recursive=True))]
+        if not files:
+            raise PackError(f"{source}: no file fits the pattern")
+        if other := next((file for file in files if not _is_parquet(file)), None):
+            raise PackError(
+                f"{source}: a pattern is for Parquet, which {other} is not; pack other files one by one"
             )
+    root, deep = images or source.parent, images is not None
+    if _is_parquet(files[0]):
+        return parquet_samples(source, files, images or files[0].parent, choice, skips, deep=deep)
+    if source.suffix == ".parquet":
+        raise PackError(f"{source}: not readable as Parquet: it does not begin with PAR1")
+    if first_line(source).lstrip()[:1] not in ("{", "[") and source.suffix not in (".json", ".jsonl"):
+        return group(source, table_rows(source, choice), root, choice, skips, spelled=True, deep=deep)
+    beside = source.parent / "images"
+    if images is None and beside.is_dir() and source.suffix == ".json":
+        root, deep = beside, True
+    return group(source, _json(source), root, choice, skips, spelled=False, deep=deep)
 
 
-def _csv_rows(source: Path) -> Iterator[_Row]:
-    with source.open(encoding="utf-8-sig", newline="") as file:
-        table = csv.DictReader(file, delimiter="\t" if source.suffix == ".tsv" else ",")
-        for row in table:
-            yield f"{source} line {table.line_num}", row
+def _is_parquet(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(4) == b"PAR1"
 
 
-def _jsonl_rows(source: Path, skips: Skips) -> Iterator[_Row]:
-    with source.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            place = f"{source} line {number}"
-            try:
-                row = json.loads(line)
-            except (json.JSONDecodeError, RecursionError):
-                row = None
-            if isinstance(row, dict):
-                yield place, row
-            else:
-                skips.add("line is not a JSON object", place)
+def _json(source: Path) -> Iterator[Row]:
+    """Return the rows of JSON Lines, or of a file that is one JSON value."""
+    if source.suffix == ".jsonl":
+        return jsonl_rows(source)
+    try:
+        return json_rows(source)
+    except json.JSONDecodeError as error:
+        if error.msg != "Extra data":
+            raise
+        return jsonl_rows(source)
 
 
-def _table(
-    source: Path, rows: Iterable[_Row], root: Path, fields: tuple[tuple[str, ...], ...], skips: Skips
-) -> Iterator[RawSample]:
-    captions: dict[str, list[str]] = {}
-    names: list[str] = []
-    for place, row in rows:
-        if not names:
-            names = [_field(source, row, wanted) for wanted in fields]
-        image, found = row.get(names[0]), _texts(row.get(names[1]))
-        if not isinstance(image, str) or not image.strip():
-            skips.add(f"row without {names[0]}", place)
-        elif not any(text.strip() for text in found):
-            skips.add(f"row without {names[1]}", place)
-        else:
-            captions.setdefault(image.strip(), []).extend(found)
-    for image, texts in captions.items():
-        yield _sample(root / image, root, texts, {"source": image})
-
-
-def _field(source: Path, row: Mapping[str, Any], wanted: tuple[str, ...]) -> str:
-    """Return the first wanted field that the first row has."""
-    for name in wanted:
-        if name in row:
-            return name
-    option = "--image-field" if wanted[0] in IMAGE_FIELDS else "--caption-field"
-    raise PackError(
-        f"{source}: no field {' or '.join(wanted)} among {', '.join(map(str, row))}; name it: {option}"
-    )
-
-
-def _texts(value: Any) -> list[str]:
-    values = value if isinstance(value, list) else [value]
-    return [text for text in values if isinstance(text, str)]
+def _read_folder(folder: Path, images: Path | None, choice: Choice, skips: Skips) -> Iterable[RawSample]:
+    """Read the Parquet files of a folder, or its images with their caption files."""
+    files = sorted(folder.rglob("*.parquet"))
+    has_images = any(is_image(path.name) for path in folder.rglob("*"))
+    if files and has_images:
+        raise PackError(
+            f"{folder}: holds Parquet files and images; pack '{folder}/*.parquet' or a folder of images"
+        )
+    if files:
+        return parquet_samples(folder, files, images or folder, choice, skips, deep=images is not None)
+    for name, given in (
+        ("--images", images),
+        ("--image-field", choice.image_field),
+        ("--split", choice.splits),
+    ):
+        if given:
+            raise PackError(f"{folder}: {name} is for tables; a folder of images has captions beside them")
+    return list(folder_samples(folder, choice.caption_field, skips))

@@ -208,8 +208,9 @@ def test_rows_of_the_same_image_in_a_table_end_in_one_sample(images: Path, name:
         ("x.json", b'{"images": []}', r"x\.json: no COCO caption file.*annotations"),
         ("x.json", b"[]", r"x\.json: no COCO caption file"),
         ("x.csv", b"file,label\na.jpg,3\n", r"x\.csv: no field captions or caption.*--caption-field"),
-        ("x.csv", b"image,caption\n\xff\xfe,a\n", r"x\.csv: not UTF-8 at byte"),
-        ("x.parquet", b"PAR1", r"x\.parquet: not a folder"),
+        ("x.csv", b"image,caption\n\xff\xfe,a\n", r"x\.csv: not UTF-8 at byte 14 \(line 2\)"),
+        ("x.parquet", b"PAR1", r"x\.parquet: not readable as Parquet"),
+        ("x.parquet", b"image,caption", r"x\.parquet: not readable as Parquet"),
         ("missing.csv", None, r"missing\.csv: No such file"),
     ],
 )

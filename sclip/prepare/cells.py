@@ -1,0 +1,107 @@
+"""One cell of a row in, the path of its image or its captions out, or a `Fault`: why the row is left out."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import mimetypes
+import os
+import tokenize
+import warnings
+from itertools import pairwise
+from pathlib import Path, PurePath
+from typing import Any
+
+from sclip.data.tar import IMAGE_SUFFIXES
+from sclip.prepare.pack import caption_fault
+
+__all__ = ["Fault", "captions_of", "image_path", "is_image", "key_of", "spelled_list"]
+
+_TEXT_FIELDS = ("raw", "caption", "text")
+"""Of a caption that is an object, as Karpathy's sentences are."""
+_MAX_LIST_CHARACTERS = 1024 * 1024
+
+
+class Fault(Exception):
+    """Why a row is left out; few different texts, so that they can be counted."""
+
+
+def is_image(name: str) -> bool:
+    """Tell whether a file is an image by its name, one that cannot be packed included."""
+    suffix = os.path.splitext(name)[1].lower()
+    return suffix.removeprefix(".") in IMAGE_SUFFIXES or mimetypes.types_map.get(suffix, "").startswith(
+        "image/"
+    )
+
+
+def key_of(below: PurePath) -> str:
+    """Return the key of an image: its path without the suffix of an image, dots turned to underscores."""
+    return (below.with_suffix("") if is_image(below.name) else below).as_posix().replace(".", "_")
+
+
+def image_path(root: Path, column: str, name: Any, folder: str = "") -> tuple[str, bool]:
+    """Return the path of an image, and whether it lies in `root` itself instead of in `folder` below it.
+
+    An absolute path is taken as it is. Raises Fault where `name` is no path, or one that leads out of `root`.
+    """
+    if name is None or (isinstance(name, str) and not name.strip()):
+        raise Fault(f"row without {column}")
+    if not isinstance(name, str):
+        raise Fault(f"{column} holds {type(name).__name__}, not a path")
+    name = name.strip()
+    if name.startswith(("http://", "https://")):
+        raise Fault("image is a URL, which is not downloaded here (img2dataset does that)")
+    if "\0" in name or caption_fault(name):
+        raise Fault("image path is no name that a file can have")
+    below = os.path.normpath(os.path.join(folder, name))
+    if below.split(os.sep)[0] == "..":
+        raise Fault("image path leads out of the image folder (--images names another)")
+    path = os.path.join(root, below)
+    if folder and not os.path.isfile(path):
+        flat = os.path.join(root, os.path.normpath(name))
+        if os.path.isfile(flat):
+            return flat, True
+    return path, False
+
+
+def captions_of(column: str, value: Any) -> list[str]:
+    """Return the captions of a field: a text, an object with a text, or a list of them; blank ones too, beside others.
+
+    Raises Fault where there is none, or one that cannot be packed.
+    """
+    captions = []
+    for caption in value if isinstance(value, list) else [value]:
+        if isinstance(caption, dict):
+            caption = next((caption[name] for name in _TEXT_FIELDS if name in caption), caption)
+        if caption is not None and not isinstance(caption, str):
+            raise Fault(f"{column} holds {type(caption).__name__}, not text")
+        if fault := caption_fault(caption or ""):
+            raise Fault(fault)
+        captions.append(caption or "")
+    if not any(caption.strip() for caption in captions):
+        raise Fault(f"row without {column}")
+    return captions
+
+
+def spelled_list(cell: Any) -> Any:
+    """Return the list that the text of a cell spells in JSON or as Python does; the cell itself where it spells none.
+
+    Raises Fault for texts without commas between them, as numpy prints an array: Python would make one text of them.
+    """
+    text = cell.strip() if isinstance(cell, str) else ""
+    if not (text.startswith("[") and text.endswith("]")) or len(text) > _MAX_LIST_CHARACTERS:
+        return cell
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        try:
+            with warnings.catch_warnings(action="ignore"):  # of escapes that Python does not know
+                found = ast.literal_eval(text)
+            kinds = [token.type for token in tokenize.generate_tokens(io.StringIO(text).readline)]
+        except (ValueError, SyntaxError, MemoryError, RecursionError, tokenize.TokenError):
+            return cell
+        kinds = [kind for kind in kinds if kind != tokenize.NL]
+        if (tokenize.STRING, tokenize.STRING) in pairwise(kinds):
+            raise Fault("list of captions without commas between them") from None
+    return found if isinstance(found, list) else cell

@@ -1,0 +1,58 @@
+"""A folder of images in, with a caption file of the same name beside each, a `RawSample` an image out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sclip.prepare.cells import Fault, captions_of, is_image, key_of
+from sclip.prepare.pack import RawSample, Skips
+from sclip.prepare.rows import CAPTION_FIELDS
+
+__all__ = ["folder_samples"]
+
+
+def folder_samples(folder: Path, caption_field: str, skips: Skips) -> Iterator[RawSample]:
+    """Yield the images of a folder by name, with the captions of their .json or else the lines of their .txt."""
+    skips.unit = "images"
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    images = [path for path in files if is_image(path.name)]
+    for path in images:
+        skips.rows += 1
+        try:
+            captions = _captions(path, (caption_field,) if caption_field else CAPTION_FIELDS)
+        except Fault as fault:
+            skips.add(str(fault), str(path))
+            continue
+        key = key_of(path.relative_to(folder))
+        yield RawSample(key, path, path.suffix.removeprefix(".").lower(), tuple(captions), place=str(path))
+    stems = {path.with_suffix("") for path in images}
+    alone = [path for path in files if path.suffix in (".txt", ".json") and path.with_suffix("") not in stems]
+    if alone:
+        skips.notes.append(
+            f"{len(alone)} .txt or .json files without an image of the same name (first: {alone[0]})"
+        )
+
+
+def _captions(image: Path, fields: tuple[str, ...]) -> list[str]:
+    """Return the captions beside an image: of the .json, or each line of the .txt that is not blank."""
+    text, record = image.with_suffix(".txt"), image.with_suffix(".json")
+    name, found = "caption", None
+    try:
+        if record.is_file():
+            content: Any = json.loads(record.read_text(encoding="utf-8-sig"))
+            if not isinstance(content, dict):
+                raise Fault(".json beside the image is no object")
+            name, found = next(((name, content[name]) for name in fields if content.get(name)), (name, None))
+        if found is None and text.is_file():
+            lines = text.read_text(encoding="utf-8-sig").split("\n")
+            name, found = ".txt", [line for line in lines if line.strip()]
+    except (ValueError, RecursionError):
+        raise Fault("caption file is not UTF-8 text or a JSON object") from None
+    except OSError as error:
+        raise Fault(f"caption file cannot be read ({error.strerror})") from None
+    if found is None and not record.is_file():
+        raise Fault("no .txt or .json of the same name beside the image")
+    return captions_of(name, found)

@@ -1,0 +1,213 @@
+"""Parquet files in, as Hugging Face writes them; a `RawSample` an image out, with the image's bytes or its path.
+
+Embedded images are streamed in small batches, whatever the size of a row group. Their captions are read before, as all
+rows of an image end in one sample: rows name the same image where its name and its bytes are the same, and a row
+without a name is an image of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sclip.data.tar import IMAGE_SUFFIXES
+from sclip.prepare.cells import Fault, captions_of, image_path, key_of, spelled_list
+from sclip.prepare.pack import PackError, RawSample, Skips
+from sclip.prepare.rows import IMAGE_FIELDS, SPLIT_FIELD, Choice, Columns, Row, Splits, group
+
+__all__ = ["parquet_samples"]
+
+_BATCH_ROWS = 64
+_BUFFER_BYTES = 1 << 20
+_SPLIT_OF_FILE = re.compile(r"(?:.*-)?(train|restval|val|validation|dev|test)(?:-\d+-of-\d+.*)?")
+"""Hugging Face's names of files, "validation-00000-of-00002.parquet", and of folders, "test/0000.parquet"."""
+
+
+@dataclass(slots=True)
+class _Image:
+    """An image whose bytes are read, at its first row, when its captions are there."""
+
+    key: str
+    place: str
+    name: str
+    captions: list[str] = field(default_factory=list)
+    rows: int = 0
+
+
+def parquet_samples(
+    source: Path, files: Sequence[Path], root: Path, choice: Choice, skips: Skips, *, deep: bool
+) -> Iterable[RawSample]:
+    """Return the samples of files of the same columns: a stream where they hold the images, a list where their paths.
+
+    Rows without an image are counted as the stream goes. Raises PackError, for a broken file from the stream too.
+    """
+    with _errors(source):
+        schemas = [pq.read_schema(file) for file in files]
+    schema = schemas[0]
+    image = _image_column(schema, choice)
+    if image:
+        choice = replace(choice, image_field=image)
+    columns = Columns.choose(source, dict.fromkeys(schema.names, ""), choice)
+    for file, other in zip(files, schemas, strict=True):
+        if missing := {columns.image, columns.caption} - set(other.names):
+            raise PackError(
+                f"{file}: has no column {missing.pop()}, as {files[0].name} has; pack them one by one"
+            )
+    skips.notes += columns.unread(schema.names)
+    if not image:
+        rows = _rows(files, [columns.image, columns.caption, columns.folder, columns.split])
+        return group(source, rows, root, choice, skips, spelled=True, deep=deep)
+    plan = _plan(source, files, schema, columns, choice, skips)
+    return _stream(files, columns.image, plan, root, skips)
+
+
+def _image_column(schema: pa.Schema, choice: Choice) -> str:
+    """Return the column that holds images; empty where it holds paths."""
+
+    def holds_images(name: str) -> bool:
+        kind = schema.field(name).type
+        return bool(pa.types.is_struct(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+    if choice.image_field:
+        names = [choice.image_field] if choice.image_field in schema.names else []
+    else:
+        structs = [name for name in schema.names if _child(schema, name, "bytes")]
+        names = [*IMAGE_FIELDS, *IMAGE_SUFFIXES, *(structs if len(structs) == 1 else [])]
+    return next((name for name in names if name in schema.names and holds_images(name)), "")
+
+
+def _child(schema: pa.Schema, column: str, name: str) -> bool:
+    kind = schema.field(column).type
+    return bool(pa.types.is_struct(kind) and kind.get_field_index(name) >= 0)
+
+
+def _rows(files: Sequence[Path], columns: Collection[str]) -> Iterator[Row]:
+    """Yield the rows with these columns, and with the split that a file's name says where no column does."""
+    for file in files:
+        split = {} if SPLIT_FIELD in columns or len(files) == 1 else _split_of(file)
+        number = 0
+        for batch in _batches(file, [name for name in columns if name]):
+            for row in batch.to_pylist():
+                number += 1
+                yield f"{file} row {number}", row | split
+
+
+def _split_of(file: Path) -> dict[str, str]:
+    found = _SPLIT_OF_FILE.fullmatch(file.stem) or _SPLIT_OF_FILE.fullmatch(file.parent.name)
+    return {SPLIT_FIELD: found[1] if found else ""}
+
+
+def _batches(file: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    with _errors(file), pq.ParquetFile(file, buffer_size=_BUFFER_BYTES) as opened:
+        yield from opened.iter_batches(_BATCH_ROWS, columns=columns)
+
+
+@contextmanager
+def _errors(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.lib.ArrowException, OSError) as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise PackError(f"{file}: not readable as Parquet: {lines[0]}") from error
+
+
+def _plan(
+    source: Path, files: Sequence[Path], schema: pa.Schema, columns: Columns, choice: Choice, skips: Skips
+) -> dict[int, _Image]:
+    """Return every image that is to be packed at the number of its first row, counted through all files."""
+    image, splits = columns.image, Splits(choice.splits)
+    named = _child(schema, image, "path")
+    others = [name for name in (*IMAGE_FIELDS, "key", "__key__") if name in schema.names and name != image]
+    other = next((name for name in others if pa.types.is_string(schema.field(name).type)), "")
+    kept: list[tuple[int, str, str, list[str]]] = []
+    read = [f"{image}.path" if named else "", other, columns.caption, columns.split]
+    for number, (place, row) in enumerate(_rows(files, read)):
+        assert not isinstance(row, str)
+        skips.rows += 1
+        try:
+            if SPLIT_FIELD in row:
+                splits.check(row[SPLIT_FIELD])
+            captions = captions_of(columns.caption, spelled_list(row.get(columns.caption)))
+        except Fault as fault:
+            skips.add(str(fault), place)
+            continue
+        name = (row.get(image) or {}).get("path") if named else None
+        kept.append((number, place, str(name or row.get(other) or ""), captions))
+    splits.judge(source)
+    counts = Counter(name for _, _, name, _ in kept)
+    digests = _digests(files, image, {number for number, _, name, _ in kept if name and counts[name] > 1})
+    folder = Path(os.path.commonpath([file.parent for file in files]))
+    plan: dict[int, _Image] = {}
+    by_name: dict[str, dict[str, _Image]] = {}
+    for number, place, name, captions in kept:
+        images = by_name.setdefault(name or place, {})
+        digest = digests.get(number, "")
+        if digest not in images:
+            images[digest] = plan[number] = _Image(_key(name or _place_key(place, folder)), place, name)
+        images[digest].captions += captions
+        images[digest].rows += 1
+    for images in by_name.values():
+        if len(images) > 1:  # of one name in several folders, which Hugging Face does not keep
+            for digest, found in images.items():
+                found.key += f"-{digest[:8]}"
+    return plan
+
+
+def _place_key(place: str, folder: Path) -> str:
+    file, _, number = place.rpartition(" row ")
+    return f"{Path(file).relative_to(folder).with_suffix('')}/{int(number):08d}"
+
+
+def _key(name: str) -> str:
+    parts = PurePath(re.sub(r"[\0\\]", "_", os.path.normpath(name))).parts
+    return key_of(PurePath(*(part for part in parts if part not in ("/", "//", ".."))))
+
+
+def _digests(files: Sequence[Path], image: str, wanted: Collection[int]) -> dict[int, str]:
+    """Return the digests of the images in these rows."""
+    if not wanted:
+        return {}
+    return {
+        number: hashlib.sha256(content or b"").hexdigest()
+        for number, content, _ in _images(files, image, wanted)
+    }
+
+
+def _images(
+    files: Sequence[Path], image: str, wanted: Collection[int]
+) -> Iterator[tuple[int, bytes | None, str | None]]:
+    """Yield number, bytes and path of the images in these rows."""
+    number = 0
+    for file in files:
+        for batch in _batches(file, [image]):
+            for cell in batch.column(0):
+                if number in wanted:
+                    value = cell.as_py()
+                    content = value if isinstance(value, dict) else {"bytes": value}
+                    yield number, content.get("bytes"), content.get("path")
+                number += 1
+
+
+def _stream(
+    files: Sequence[Path], image: str, plan: dict[int, _Image], root: Path, skips: Skips
+) -> Iterator[RawSample]:
+    for number, content, path in _images(files, image, plan):
+        planned = plan.pop(number)
+        try:
+            found = content or Path(image_path(root, image, path)[0])
+        except Fault as fault:
+            skips.add(str(fault), planned.place, planned.rows)
+            continue
+        extra = {"source": planned.name} if planned.name else {}
+        yield RawSample(
+            planned.key, found, "", tuple(planned.captions), extra, place=planned.place, rows=planned.rows
+        )

@@ -1,0 +1,210 @@
+"""Rows of a source (place, fields) in, one `RawSample` an image out: every row is packed or counted with its place.
+
+The readers beside this file (`tables`, `caption_json`, `parquet`) differ in how a file becomes rows. What a row means
+is the same for all: a column names the image, another holds its caption or captions, a third may name the split. Rows
+of the same image are put together, which takes one pass over the rows and their captions (not the images) in memory.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sclip.prepare.cells import Fault, captions_of, image_path, is_image, key_of, spelled_list
+from sclip.prepare.pack import PackError, RawSample, Skips
+
+__all__ = ["CAPTION_FIELDS", "IMAGE_FIELDS", "SPLIT_FIELD", "Choice", "Columns", "Row", "Splits", "group"]
+
+IMAGE_FIELDS = ("image", "image_path", "image_name", "path", "file_name", "filename", "filepath", "file")
+CAPTION_FIELDS = ("captions", "caption", "sentences", "sentences_raw", "raw", "comment", "text", "title")
+SPLIT_FIELD = "split"
+FOLDER_FIELD = "filepath"
+"""Of Karpathy's files: the folder of the image that `filename` names."""
+ID_FIELD = "image_id"
+TRAIN = {"train", "restval"}
+"""Splits that are there to train on; Karpathy's "restval" is the rest of COCO's val2014."""
+
+Row = tuple[str, Mapping[str, Any] | str]
+"""Place ("pairs.csv line 3") and fields of a row, or the reason why it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What the user chooses of a source; empty: what is usual."""
+
+    image_field: str = ""
+    caption_field: str = ""
+    splits: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Names of the columns that are read; an empty name is a column that the source has not."""
+
+    image: str
+    caption: str
+    folder: str = ""
+    split: str = ""
+
+    @classmethod
+    def choose(cls, source: Path, row: Mapping[str, Any], choice: Choice) -> Columns:
+        """Return the columns of a source by its first row; raises PackError where they are not clear."""
+        image = _field(source, row, choice.image_field, IMAGE_FIELDS, "--image-field")
+        caption = _field(source, row, choice.caption_field, CAPTION_FIELDS, "--caption-field")
+        others = [name for name in CAPTION_FIELDS if name in row and name not in (caption, image)]
+        if not choice.caption_field and others not in ([], ["caption"]):
+            names = " and ".join((caption, *others))
+            raise PackError(f"{source}: {names} may all be the caption; choose with --caption-field")
+        in_folder = not choice.image_field and image == "filename" and FOLDER_FIELD in row
+        folder = FOLDER_FIELD if in_folder and not is_image(str(row[FOLDER_FIELD])) else ""
+        return cls(image, caption, folder, SPLIT_FIELD if SPLIT_FIELD in row else "")
+
+    def unread(self, names: Iterable[str]) -> list[str]:
+        """Return a line about the columns that are not packed; none where there is none."""
+        read = (self.image, self.caption, self.folder, self.split, ID_FIELD)
+        others = [str(name) for name in names if name not in read]
+        return [f"fields that are not packed: {_listed(others)}"] if others else []
+
+
+def _field(source: Path, row: Mapping[str, Any], chosen: str, usual: Sequence[str], option: str) -> str:
+    wanted = (chosen,) if chosen else usual
+    for name in wanted:
+        if name in row:
+            return name
+    names = _listed(map(str, row))
+    raise PackError(f"{source}: no field {' or '.join(wanted)} among {names}; name it: {option}")
+
+
+def _listed(names: Iterable[str]) -> str:
+    text = ", ".join(names)
+    return text if len(text) <= 200 else f"{text[:200]}.."
+
+
+@dataclass
+class Splits:
+    """The splits that a source's rows are of, and those of them that the user wants."""
+
+    wanted: tuple[str, ...]
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def check(self, split: Any) -> None:
+        """Count a row of this split; raises Fault where it is left out."""
+        name = "" if split is None else str(split).strip()
+        self.counts[name] += 1
+        wanted = {*self.wanted, *(TRAIN if "train" in self.wanted else ())}
+        if wanted and name not in wanted:
+            raise Fault(f"of the split {name!r}, which --split leaves out")
+
+    def judge(self, source: Path) -> None:
+        """Raise PackError where the rows are of other splits than the user says, or of more than training may see."""
+        listed = ", ".join(f"{name or '(none)'} ({count:,})" for name, count in self.counts.most_common())
+        if self.wanted and not self.counts:
+            raise PackError(f"{source}: has no splits; leave out --split")
+        if unknown := [name for name in self.wanted if name not in self.counts]:
+            raise PackError(f"{source}: has no split {unknown[0]!r} but {listed}; choose with --split")
+        if not self.wanted and not set(self.counts) <= {"", *TRAIN}:
+            hint = "choose with --split NAME, once for each (train takes restval too)"
+            raise PackError(f"{source}: has the splits {listed}; {hint}")
+
+
+@dataclass(slots=True)
+class _Image:
+    """What the rows so far say of one image."""
+
+    place: str
+    folder: str
+    extra: dict[str, Any]
+    captions: list[str] = field(default_factory=list)
+    rows: int = 0
+    fault: str = ""
+
+
+def group(
+    source: Path, rows: Iterable[Row], root: Path, choice: Choice, skips: Skips, *, spelled: bool, deep: bool
+) -> list[RawSample]:
+    """Return a sample for each image that the rows name, in the order of its first row; count the other rows.
+
+    Args:
+        source: what messages name.
+        rows: of a reader.
+        root: folder that relative image paths start at.
+        choice: fields and splits.
+        skips: counts the rows, those left out, and the images of `root` that no row names.
+        spelled: whether the text of a caption cell may spell a list.
+        deep: whether all of `root` holds images of this source. Otherwise only those of its folders are looked at in
+            which a row names an image.
+    """
+    columns: Columns | None = None
+    splits = Splits(choice.splits)
+    images: dict[str, _Image] = {}
+    named: set[str] = set()
+    blank = Skips()
+    root = Path(os.path.abspath(root))
+    for place, row in rows:
+        skips.rows += 1
+        try:
+            if isinstance(row, str):
+                raise Fault(row)
+            if columns is None:
+                columns = Columns.choose(source, row, choice)
+                skips.notes += columns.unread(row)
+            name, folder = row.get(columns.image), str(row.get(columns.folder) or "")
+            path, is_flat = image_path(root, columns.image, name, folder)
+            named.add(path)
+            if columns.split:
+                splits.check(row.get(columns.split))
+            value = row.get(columns.caption)
+            captions = captions_of(columns.caption, spelled_list(value) if spelled else value)
+        except Fault as fault:
+            skips.add(str(fault), place)
+            continue
+        image = images.get(path)
+        if image is None:
+            extra = {"source": str(name).strip()}
+            if isinstance(row.get(ID_FIELD), int | str):
+                extra[ID_FIELD] = row[ID_FIELD]
+            image = images[path] = _Image(place, folder, extra)
+        image.captions += captions
+        image.rows += 1
+        if is_flat and image.folder != folder:
+            image.fault = "images of this name are of several folders, which are not below the image folder"
+        if blanks := sum(not caption.strip() for caption in captions):
+            blank.add("blank captions beside others", place, blanks)
+    splits.judge(source)
+    skips.notes += [f"{n} {what} (first: {blank.first[what]})" for what, n in blank.counts.items()]
+    skips.notes += _unnamed(root, named, deep)
+    return list(_samples(images, root, skips))
+
+
+def _samples(images: dict[str, _Image], root: Path, skips: Skips) -> Iterator[RawSample]:
+    for path, image in images.items():
+        if image.fault:
+            skips.add(image.fault, image.place, image.rows)
+            continue
+        file = Path(path)
+        key = key_of(file.relative_to(root if file.is_relative_to(root) else file.anchor))
+        yield RawSample(
+            key, file, file.suffix.removeprefix(".").lower(), tuple(image.captions), image.extra,
+            place=image.place, rows=image.rows,
+        )  # fmt: skip
+
+
+def _unnamed(root: Path, named: set[str], deep: bool) -> list[str]:
+    """Return a line about the images below `root` that no row names, if there are any."""
+    folders = (
+        (folder for folder, _, _ in os.walk(root)) if deep else {os.path.dirname(path) for path in named}
+    )
+    count, first = 0, ""
+    for folder in folders:
+        if not os.path.isdir(folder):
+            continue
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if is_image(entry.name) and entry.path not in named and entry.is_file():
+                    count += 1
+                    first = min(first or entry.path, entry.path)
+    return [f"{count} images of the image folder are named in no row (first: {first})"] if count else []

@@ -1,0 +1,198 @@
+"""A text file in, its rows out: CSV, TSV, `|`, Flickr's `results_20130124.token`, JSON Lines. A row keeps its line.
+
+Three rules keep a caption at its image:
+- CSV is read strictly. A quoted cell that never closes, or that has swallowed what looks like another row, ends the
+  reading with the line where it opens.
+- In tables of tabs or `|` a quote is a sign like any other, unless a CSV writer has quoted them (`_is_quoted`).
+- A row has as many cells as the header. What has more or fewer is counted, never cut or filled.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sclip.prepare.pack import PackError
+from sclip.prepare.rows import CAPTION_FIELDS, IMAGE_FIELDS, Choice, Row
+
+__all__ = ["first_line", "jsonl_rows", "table_rows"]
+
+_DELIMITERS = ("\t", "|", ",", ";")
+_RAW = ("\t", "|")
+"""Delimiters of tables that people write without quoting."""
+_TOKEN = re.compile(r"(?P<image>[^\t]*[^\t ])#\d+\t(?P<caption>.*)")
+_IMAGE_SUFFIX = r"\.(?:jpe?g|png|webp|gif|bmp|tiff?)"
+_TOO_FEW = "fewer cells than the header has"
+_TOO_MANY = "more cells than the header has (a cell that holds the delimiter must be quoted)"
+_Cells = tuple[int, list[str], str]
+"""First line, cells and text of a row."""
+
+
+def jsonl_rows(source: Path) -> Iterator[Row]:
+    """Yield a row for each line that is not blank."""
+    for number, line in _lines(source):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        yield f"{source} line {number}", row if isinstance(row, dict) else "line is not a JSON object"
+
+
+def table_rows(source: Path, choice: Choice) -> Iterator[Row]:
+    """Yield a row for each line below the header; for all lines where they have the form IMAGE#NUMBER, tab, caption.
+
+    Raises PackError where the table cannot be read from some line on.
+    """
+    header = first_line(source)
+    if _TOKEN.fullmatch(header):
+        for number, line in _lines(source):
+            found = _TOKEN.fullmatch(line)
+            yield (
+                f"{source} line {number}",
+                found.groupdict() if found else "line is not IMAGE#NUMBER, tab, caption",
+            )
+        return
+    delimiter = _delimiter(header, choice)
+    names: list[str] = []
+    for number, cells, line in _cells(source, delimiter):
+        if not names:
+            names = [cell.strip() for cell in cells]
+            if double := next((name for name in names if names.count(name) > 1), ""):
+                raise PackError(f"{source}: two columns are named {double!r}; give each a name of its own")
+            continue
+        if len(cells) > len(names) == 2 and source.suffix == ".txt" and '"' not in line:
+            cells = line.rstrip("\r\n").split(delimiter, 1)  # Flickr8k's captions.txt, written without quotes
+        yield f"{source} line {number}", _fields(names, cells)
+
+
+def first_line(source: Path) -> str:
+    """Return the first line that is not blank; empty where there is none."""
+    return next(_lines(source), (0, ""))[1]
+
+
+def _lines(source: Path) -> Iterator[tuple[int, str]]:
+    """Yield the lines that are not blank with their numbers. Only a line feed ends a line, not U+2028 and its like."""
+    with source.open(encoding="utf-8-sig", newline="\n") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield number, line.rstrip("\r\n")
+
+
+def _fields(names: list[str], cells: list[str]) -> Mapping[str, Any] | str:
+    if len(cells) != len(names):
+        return _TOO_FEW if len(cells) < len(names) else _TOO_MANY
+    return dict(zip(names, cells, strict=True))
+
+
+def _delimiter(header: str, choice: Choice) -> str:
+    """Return the delimiter by which the header has the columns; where none has them, that with the most cells."""
+    images = {choice.image_field} if choice.image_field else set(IMAGE_FIELDS)
+    captions = {choice.caption_field} if choice.caption_field else set(CAPTION_FIELDS)
+
+    def fit(delimiter: str) -> tuple[bool, int]:
+        names = {name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])}
+        return bool(names & images and names & captions), len(names)
+
+    return max(_DELIMITERS, key=fit)
+
+
+def _cells(source: Path, delimiter: str) -> Iterator[_Cells]:
+    if delimiter in _RAW and not _is_quoted(source.read_bytes().decode("utf-8-sig"), delimiter):
+        return ((number, line.split(delimiter), line) for number, line in _lines(source))
+    return _csv_cells(source, delimiter)
+
+
+def _is_quoted(text: str, delimiter: str) -> bool:
+    """Tell whether a CSV writer has quoted the cells of a table in which a quote may as well be a sign of the caption.
+
+    It has where every cell with a quote in it is quoted by the rules, and either a column is quoted throughout or each
+    quoted cell needs it, as it holds a quote (doubled) or a line break: what pandas writes. No cell holds both a line
+    break and a delimiter: these are two rows, of which stray quotes would make one.
+    """
+    if '"' not in text:
+        return False
+    cell = _cell(delimiter, plain=r'"')
+    header, throughout, needed = True, dict[int, bool](), True
+    position = column = 0
+    while position < len(text):
+        found = cell.match(text, position)
+        if found is None or found.end() == position:
+            return False
+        position, (raw, end) = found.end(), found.groups()
+        is_quoted, is_blank = raw.startswith('"'), not raw and not column and end != delimiter
+        if is_quoted and "\n" in raw and delimiter in raw:
+            return False
+        needed &= not is_quoted or "\n" in raw or '""' in raw[1:-1]
+        if not header and not is_blank:
+            throughout[column] = throughout.get(column, True) and is_quoted
+        header, column = header and (is_blank or end == delimiter), column + 1 if end == delimiter else 0
+    return needed or any(throughout.values())
+
+
+def _cell(delimiter: str, plain: str = "") -> re.Pattern[str]:
+    """Return what matches a cell and its end, without the signs `plain` where it is not quoted."""
+    mark = re.escape(delimiter)
+    return re.compile(rf'("[^"]*+(?:""[^"]*+)*+"|(?!")[^{mark}{plain}\r\n]*+)({mark}|\r?\n|\Z)')
+
+
+class _RowLines:
+    """The lines of a file, of which it keeps those of the row that is being read."""
+
+    def __init__(self, file: io.TextIOWrapper) -> None:
+        self._file = file
+        self.count = 0
+        self.row: list[str] = []
+
+    def __iter__(self) -> _RowLines:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._file)
+        self.count += 1
+        self.row.append(line)
+        return line
+
+    @property
+    def first(self) -> int:
+        """Number of the row's first line."""
+        return self.count - len(self.row) + 1
+
+
+def _csv_cells(source: Path, delimiter: str) -> Iterator[_Cells]:
+    """Yield each row that is not blank; raises PackError, with the line, where a quote does not close."""
+    swallowed = re.compile(
+        rf'{_IMAGE_SUFFIX}"?[ ]*(?:{re.escape(delimiter)}|\r?$)', re.IGNORECASE | re.MULTILINE
+    )
+    with source.open(encoding="utf-8-sig", newline="\n") as file:
+        lines = _RowLines(file)
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)
+        while True:
+            lines.row.clear()
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                raise PackError(f"{source} {_csv_fault(lines, delimiter, error)}") from error
+            if len(lines.row) > 1 and any("\n" in cell and swallowed.search(cell) for cell in cells):
+                span = f"{source} line {lines.first}: a quote opens a cell that takes in another row"
+                raise PackError(f"{span}, up to line {lines.count}; close the quote, or double it")
+            if any(cell.strip() for cell in cells) or len(cells) > 1:
+                yield lines.first, cells, "".join(lines.row)
+
+
+def _csv_fault(lines: _RowLines, delimiter: str, error: csv.Error) -> str:
+    """Return the line of the cell that the reader stumbled at, and what is wrong there."""
+    text, cell, position = "".join(lines.row), _cell(delimiter), 0
+    while (found := cell.match(text, position)) and position < found.end() < len(text):
+        position = found.end()
+    line = lines.first + text.count("\n", 0, position)
+    if text[position : position + 1] == '"':
+        hint = "close the quote, or double it where it belongs to the text"
+        return f"line {line}: a quote opens a cell that does not end well by line {lines.count}; {hint}"
+    return f"line {line}: not readable: {error}"

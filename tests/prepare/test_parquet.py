@@ -1,0 +1,77 @@
+"""Reading Parquet: the images in it or their paths, each with its own captions, streamed."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sclip.prepare.pack import PackError
+from support.caption_sources import NAMES, PAIRS, ROWS, folder_of_images, image_bytes, read
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return folder_of_images(tmp_path)
+
+
+def embedded(names: list[str | None], files: list[str], captions: list[Any]) -> dict[str, list[Any]]:
+    images = [{"bytes": image_bytes(file), "path": name} for name, file in zip(names, files, strict=True)]
+    return {"image": images, "caption": captions}
+
+
+NAMED, TEXT = [name for name, _ in ROWS], [text for _, text in ROWS]
+PARQUET: dict[str, dict[str, list[Any]]] = {
+    "images and lists": embedded([*NAMES], [*NAMES], [[*texts] for texts in PAIRS.values()]),
+    "a row a caption": embedded(NAMED, NAMED, TEXT),
+    "shuffled": embedded(NAMED[::-1], NAMED[::-1], TEXT[::-1]),
+    "one name for all": embedded(["0.jpg"] * 4, NAMED, TEXT),
+    "no names": embedded([None] * 3, [*NAMES], [[*texts] for texts in PAIRS.values()]),
+    "bytes": {"jpg": [image_bytes(name) for name in NAMED], "filename": NAMED, "text": TEXT},
+    "objects": embedded([*NAMES], [*NAMES], [[{"raw": text} for text in texts] for texts in PAIRS.values()]),
+    "paths": {"filepath": NAMED, "title": TEXT, "similarity": [0.1, 0.2, 0.3, 0.4]},
+    "paths in a struct": {"image": [{"bytes": None, "path": name} for name in NAMED], "caption": TEXT},
+    "Karpathy": {
+        "filepath": ["", "", "sub"], "filename": ["a.jpg", "b.jpg", "a.jpg"],
+        "sentences": [[*texts] for texts in PAIRS.values()], "split": ["train", "train", "restval"],
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", PARQUET)
+def test_parquet_gives_each_image_its_own_captions(folder: Path, form: str) -> None:
+    pq.write_table(pa.table(PARQUET[form]), folder / "x.parquet", row_group_size=2)
+    found, skips = read(folder / "x.parquet")
+    assert {name: set(captions) for name, captions in found.items()} == {n: set(c) for n, c in PAIRS.items()}
+    assert not skips.counts
+
+
+def test_parquet_files_of_a_pattern_or_folder_are_one_source_whose_names_say_the_split(
+    tmp_path: Path,
+) -> None:
+    for split, name in (("train", "a.jpg"), ("test", "b.jpg")):
+        file = tmp_path / f"{split}-00000-of-00001.parquet"
+        pq.write_table(pa.table(embedded([None], [name], [split])), file)
+    for source in (tmp_path, tmp_path / "*.parquet"):
+        with pytest.raises(PackError, match=r"has the splits test \(1\), train \(1\); choose with --split"):
+            read(source)
+        found, skips = read(source, splits=["train"])
+        assert found == {"a.jpg": ("train",)}
+        place = tmp_path / "test-00000-of-00001.parquet"
+        assert skips.lines() == [
+            f"1 skipped: of the split 'test', which --split leaves out (first: {place} row 1)"
+        ]
+
+
+def test_a_parquet_row_without_an_image_and_a_broken_file_are_told(tmp_path: Path) -> None:
+    rows = embedded([None, None], ["a.jpg", "b.jpg"], ["a dog", "a cat"])
+    rows["image"][1] = None
+    pq.write_table(pa.table(rows), tmp_path / "x.parquet")
+    found, skips = read(tmp_path / "x.parquet")
+    assert found == {"a.jpg": ("a dog",)}
+    assert skips.lines() == [f"1 skipped: row without image (first: {tmp_path / 'x.parquet'} row 2)"]
+    content = (tmp_path / "x.parquet").read_bytes()
+    (tmp_path / "cut.parquet").write_bytes(content[:-20])
+    with pytest.raises(PackError, match=r"cut\.parquet: not readable as Parquet"):
+        read(tmp_path / "cut.parquet")

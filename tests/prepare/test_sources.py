@@ -1,0 +1,346 @@
+"""Reading what people have: each image with its own captions and no other, each row packed or counted with its line."""
+
+import csv
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sclip.data.patterns import expand
+from sclip.data.shards import Sample, read_shard
+from sclip.prepare.pack import PackError
+from sclip.prepare.sources import read_source
+from support.caption_sources import (
+    CAT,
+    DOG,
+    LISTS,
+    NAME_OF,
+    NAMES,
+    PAIRS,
+    ROWS,
+    folder_of_images,
+    read,
+    table,
+)
+from support.commands import command
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return folder_of_images(tmp_path)
+
+
+KARPATHY = [
+    {"filename": name.split("/")[-1], "filepath": name.rpartition("/")[0], "split": split, "cocoid": number,
+     "sentences": [{"raw": text, "tokens": text.split()} for text in captions]}
+    for number, ((name, captions), split) in enumerate(zip(PAIRS.items(), ("train", "train", "restval"), strict=True))
+]  # fmt: skip
+COCO = {
+    "images": [{"id": number, "file_name": name} for number, name in enumerate(NAMES)],
+    "annotations": [{"id": 9, "image_id": NAMES.index(name), "caption": text} for name, text in ROWS],
+}
+NEGATIVES = [[name, text, "7", repr(["a cat's", 'a "dog"'])] for name, text in ROWS]
+
+TEXTS = {
+    "captions_train.json": json.dumps(COCO),
+    "dataset_coco.json": json.dumps({"images": KARPATHY, "dataset": "coco"}),
+    "results_20130124.token": "".join(f"{name}#{n}\t{text}\n" for n, (name, text) in enumerate(ROWS)),
+    "results.csv": "image_name| comment_number| comment\n"
+    + "".join(f"{name}| {n}| {text}\n" for n, (name, text) in enumerate(ROWS)),
+    "captions.txt": table([["image", "caption"], *ROWS]),
+    "coco_karpathy_train.json": json.dumps([{"image": n, "caption": t, "image_id": "coco_1"} for n, t in ROWS]),
+    "lists.json": json.dumps([{"image": name, "caption": texts} for name, texts in LISTS]),
+    "structure_clip.json": json.dumps([{"image": n, "text": t, "triples": [["a", "b", "c"]]} for n, t in ROWS]),
+    "open_clip.csv": table([["filepath", "title"], *ROWS], delimiter="\t"),
+    "negclip.csv": table([["filepath", "title", "image_id", "neg_caption"], *NEGATIVES], delimiter="\t"),
+    "by_hand.tsv": "filepath\ttitle\n" + "".join(f"{name}\t{text}\n" for name, text in ROWS),
+    "all_quoted.tsv": table([["image", "caption"], *ROWS], delimiter="\t", quoting=csv.QUOTE_ALL),
+    "windows.csv": "\ufeff" + table([["image", "caption"], *ROWS]).replace("\n", "\r\n"),
+    "semicolons.csv": table([["image", "caption"], *ROWS], delimiter=";"),
+    "json_cells.csv": table([["image", "captions"], *([name, json.dumps(texts)] for name, texts in LISTS)]),
+    "python_cells.csv": table([["image", "captions"], *([name, repr(texts)] for name, texts in LISTS)]),
+    "metadata.jsonl": "".join(json.dumps({"file_name": n, "text": t}) + "\n" for n, t in ROWS),
+    "lines.json": "".join(json.dumps({"image": n, "captions": t}) + "\n" for n, t in LISTS),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_each_form_of_file_gives_each_image_its_own_captions(folder: Path, name: str) -> None:
+    (folder / name).write_text(TEXTS[name], encoding="utf-8", newline="")
+    found, skips = read(folder / name)
+    assert found == PAIRS
+    assert not skips.counts
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "pairs", "skipped"),
+    [
+        ("x.tsv", 'image\tcaption\na.jpg\t"A dog\nb.jpg\tcat"\n', {"a.jpg": ('"A dog',), "b.jpg": ('cat"',)}, {}),
+        ("x.tsv", 'image\tcaption\na.jpg\t"Go" it says\nb.jpg\t"Go"\n',
+         {"a.jpg": ('"Go" it says',), "b.jpg": ('"Go"',)}, {}),
+        ("x.csv", "image,caption\na.jpg,a dog, brown\nb.jpg,a cat\nb.jpg\n", {"b.jpg": CAT},
+         {"more cells": "line 2", "fewer cells": "line 4"}),
+        ("x.csv", 'image,caption\n\na.jpg,"a dog\n\non grass"\nb.jpg,a cat,\n', {"a.jpg": ("a dog\n\non grass",)},
+         {"more cells": "line 6"}),
+        ("captions.txt", "image,caption\na.jpg,a dog, brown, runs\n", {"a.jpg": ("a dog, brown, runs",)}, {}),
+        ("x.csv", "image_name| comment_number| comment\na.jpg| 4   A dog .\nb.jpg| 0| a | cat\nb.jpg| 1| a cat\n",
+         {"b.jpg": CAT}, {"fewer cells": "line 2", "more cells": "line 3"}),
+        ("x.token", "a.jpg#0\ta\tdog\u2028runs\nno token\nb.jpg#1\ta cat\n",
+         {"a.jpg": ("a\tdog\u2028runs",), "b.jpg": CAT}, {"line is not IMAGE#NUMBER": "line 2"}),
+        ("x.csv", "image,caption\na.jpg,[sic]\nb.jpg,\"['a' 'b']\"\nb.jpg,[]\nb.jpg,[1]\nb.jpg,\"['', 'a cat']\"\n",
+         {"a.jpg": ("[sic]",), "b.jpg": ("", "a cat")},
+         {"without commas": "line 3", "row without caption": "line 4", "holds int, not text": "line 5"}),
+        ("x.csv", "image,caption\n../a.jpg,up\nhttp://x/a.jpg,web\na\0.jpg,nul\n,none\nsub/../a.jpg,a\n./a.jpg,b\n",
+         {"a.jpg": ("a", "b")}, {"leads out": "line 2", "is a URL": "line 3", "no name": "line 4",
+                                 "row without image": "line 5"}),
+        ("x.jsonl", '{"image": "a.jpg", "text": "a dog"}\n[]\n{"image": 3, "text": "x"}\n'
+         '{"image": "b.jpg", "text": 3}\n{"image": "b.jpg", "text": "\\ud800"}\n', {"a.jpg": ("a dog",)},
+         {"not a JSON object": "line 2", "holds int, not a path": "line 3", "holds int, not text": "line 4",
+          "not UTF-8": "line 5"}),
+        ("x.json", '[{"image": "a.jpg", "text": "a dog"}, "b.jpg"]', {"a.jpg": ("a dog",)},
+         {"not a JSON object": "row 2"}),
+    ],
+)  # fmt: skip
+def test_what_is_no_pair_is_counted_with_its_line_and_never_moves_a_caption(
+    folder: Path, name: str, text: str, pairs: dict[str, tuple[str, ...]], skipped: dict[str, str]
+) -> None:
+    (folder / name).write_text(text, encoding="utf-8", newline="")
+    found, skips = read(folder / name)
+    assert found == pairs
+    assert len(skips.counts) == len(skipped)
+    for reason, place in skipped.items():
+        (line,) = [line for line in skips.lines() if reason in line]
+        assert line.startswith("1 skipped: ")
+        assert f"{folder / name} {place})" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("x.csv", 'image,caption\na.jpg,"a dog\nb.jpg,a cat\nb.jpg,a bird\n', "line 2: a quote .* by line 4"),
+        ("x.csv", 'image,caption\nb.jpg,x\na.jpg,"a dog\nb.jpg,"a cat"\n', "line 3: a quote opens a cell"),
+        ("x.csv", 'image,caption\nb.jpg,x\na.jpg,"a dog\nb.jpg,a cat"\n', "line 3: .* another row, up to line 4"),
+        ("x.csv", 'caption,image\n"a dog,a.jpg\na cat",b.jpg\n', "line 2: .* takes in another row"),
+        ("x.csv", 'image,caption\na.jpg,"' + 40_000 * "a dog\n", "line 2: a quote opens a cell"),
+        ("x.csv", "image,caption\nb.jpg,x\na.jpg,a\rb\n", "line 3: not readable"),
+        ("x.csv", "image,caption,caption\n", "two columns are named 'caption'"),
+        ("x.csv", "image,caption,text\na.jpg,a,b\n", "caption and text may all be the caption.*--caption-field"),
+        ("x.csv", "image,caption\n", "holds no rows"),
+        ("x.tsv", "a dog\thttp://x/a.jpg\na\tb\n", "no field image .* among a dog, http://x/a.jpg; .*--image-field"),
+        ("x.json", '{"images": [{"id": 1, "file_name": "a"}], "annotations": [{"image_id": 1}]}', "KeyError 'caption'"),
+        ("x.json", "{}", "no COCO caption file"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_for_sure_is_refused_in_one_line(
+    tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    (tmp_path / name).write_text(text, newline="")
+    with pytest.raises(PackError, match=message) as caught:
+        read(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("image_field", r"no field nowhere among image, caption; name it: --image-field"),
+        ("caption_field", r"no field nowhere among image, caption; name it: --caption-field"),
+    ],
+)
+def test_a_field_that_is_not_there_is_told_by_its_own_option(folder: Path, option: str, message: str) -> None:
+    (folder / "x.csv").write_text("image,caption\na.jpg,a dog\n")
+    pq.write_table(pa.table({"image": ["a.jpg"], "caption": ["a dog"]}), folder / "x.parquet")
+    (folder / "x.jsonl").write_text('{"image": "a.jpg", "caption": "a dog"}\n')
+    for name in ("x.csv", "x.parquet", "x.jsonl"):
+        with pytest.raises(PackError, match=message):
+            read(folder / name, **{option: "nowhere"})
+
+
+SPLIT = [
+    {**image, "split": split} for image, split in zip(KARPATHY, ("train", "test", "restval"), strict=True)
+]
+
+
+@pytest.mark.parametrize(
+    ("splits", "names"),
+    [
+        (["train"], ["a.jpg", "sub/a.jpg"]),
+        (["test"], ["b.jpg"]),
+        (["restval", "test"], ["b.jpg", "sub/a.jpg"]),
+        ([], r"x\.json: has the splits train \(1\), test \(1\), restval \(1\); choose with --split"),
+        (["val"], r"x\.json: has no split 'val' but train \(1\), test \(1\), restval \(1\)"),
+    ],
+)
+def test_splits_are_chosen_and_a_test_split_is_never_packed_unasked(
+    folder: Path, splits: list[str], names: list[str] | str
+) -> None:
+    (folder / "x.json").write_text(json.dumps({"images": SPLIT}))
+    if isinstance(names, str):
+        with pytest.raises(PackError, match=names):
+            read(folder / "x.json", splits=splits)
+        return
+    found, skips = read(folder / "x.json", splits=splits)
+    assert found == {name: PAIRS[name] for name in names}
+    assert skips.counts.total() == 3 - len(names)
+    (folder / "x.csv").write_text("image,caption\na.jpg,a dog\n")
+    with pytest.raises(PackError, match=r"x\.csv: has no splits; leave out --split"):
+        read(folder / "x.csv", splits=splits)
+
+
+def test_karpathys_images_may_lie_in_one_folder_unless_two_have_one_name(folder: Path) -> None:
+    images = [{**image, "filepath": "val2014"} for image in KARPATHY[:2]]
+    (folder / "x.json").write_text(json.dumps({"images": images}))
+    assert read(folder / "x.json")[0] == {"a.jpg": DOG, "b.jpg": CAT}
+    images.append({**KARPATHY[2], "filepath": "train2014"})
+    (folder / "x.json").write_text(json.dumps({"images": images}))
+    found, skips = read(folder / "x.json")
+    assert found == {"b.jpg": CAT}
+    assert skips.counts.total() == 2
+
+
+def test_images_that_no_row_names_and_fields_that_are_not_packed_are_told(folder: Path) -> None:
+    (folder / "sub" / "other.gif").write_bytes(b"")
+    (folder / "x.csv").write_text("image,caption,neg_caption\nsub/a.jpg,a dog,a god\n")
+    negatives = "fields that are not packed: neg_caption"
+    unnamed = "images of the image folder are named in no row (first:"
+    assert read(folder / "x.csv")[1].notes == [negatives, f"1 {unnamed} {folder / 'sub' / 'other.gif'})"]
+    assert read(folder / "x.csv", images=folder)[1].notes == [negatives, f"3 {unnamed} {folder / 'a.jpg'})"]
+
+
+def test_coco_images_without_an_annotation_and_of_one_id_are_counted(folder: Path) -> None:
+    images = [
+        {"id": 1, "file_name": "a.jpg"},
+        {"id": 2, "file_name": "b.jpg"},
+        {"id": 2, "file_name": "sub/a.jpg"},
+    ]
+    annotations = [{"image_id": 2, "caption": "a dog"}]
+    (folder / "x.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    found, skips = read(folder / "x.json")
+    assert not found
+    assert [line.split(" (first")[0] for line in skips.lines()] == [
+        "1 skipped: annotation of an id that two images have", "1 skipped: row without caption",
+    ]  # fmt: skip
+
+
+def test_a_folder_has_a_caption_a_line_and_counts_what_has_none(folder: Path) -> None:
+    (folder / "a.txt").write_text("a dog\n\n  \na\u2028b\r\n", newline="")
+    (folder / "a.json").write_text('{"width": 8}')
+    (folder / "b.json").write_text('{"caption": "no", "alt": ["a cat", "a brown cat"]}')
+    (folder / "LICENSE.txt").write_text("free\n")
+    found, skips = read(folder, caption_field="alt")
+    assert found == {"a.jpg": ("a dog", "a\u2028b"), "b.jpg": ("a cat", "a brown cat")}
+    assert skips.sum(2) == "3 images read = 2 packed + 1 skipped"
+    assert "sub/a.jpg" in skips.lines()[0]
+    assert skips.notes == [
+        f"1 .txt or .json files without an image of the same name (first: {folder / 'LICENSE.txt'})"
+    ]
+    with pytest.raises(PackError, match="--split is for tables"):
+        read(folder, splits=["train"])
+
+
+def test_a_folder_with_metadata_is_read_by_it_and_two_of_them_are_refused(folder: Path) -> None:
+    (folder / "metadata.csv").write_text("file_name,text\na.jpg,a dog\n")
+    assert read(folder)[0] == {"a.jpg": ("a dog",)}
+    (folder / "sub" / "metadata.jsonl").write_text('{"file_name": "a.jpg", "text": "a bird"}\n')
+    with pytest.raises(PackError, match=r"metadata\.csv and .*sub/metadata\.jsonl; pack one of them"):
+        read(folder)
+    assert read(folder / "sub")[0] == {"sub/a.jpg": ("a bird",)}
+
+
+NASTY = st.text(alphabet="\",\t|\n\r\u2028\0\\'[] a", max_size=8)
+WRITERS: dict[str, Callable[[list[list[str]]], str]] = {
+    **{f"written by hand with {mark!r}": lambda rows, mark=mark: "".join(mark.join(row) + "\n" for row in rows)
+       for mark in "\t|,"},
+    **{f"written by csv with {mark!r}": lambda rows, mark=mark: table(rows, delimiter=mark) for mark in "\t|,"},
+    "all quoted with tabs": lambda rows: table(rows, delimiter="\t", quoting=csv.QUOTE_ALL),
+    "token": lambda rows: "".join(f"{name}#{n}\t{text}\n" for n, (name, text) in enumerate(rows[1:])),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@given(nasty=st.lists(st.tuples(NASTY, NASTY), min_size=1, max_size=5))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_no_caption_ever_reaches_another_image_whatever_it_holds(
+    tmp_path_factory: pytest.TempPathFactory, writer: str, nasty: list[tuple[str, str]]
+) -> None:
+    source = tmp_path_factory.getbasetemp() / "nasty"
+    rows = [[f"{n}.jpg", f"{before}<{n}>{after}"] for n, (before, after) in enumerate(nasty)]
+    source.write_text(WRITERS[writer]([["image", "caption"], *rows]), encoding="utf-8", newline="")
+    try:
+        samples, skips = read_source(source)
+    except PackError:
+        return
+    taken = list(samples)
+    assert skips.sum(sum(sample.rows for sample in taken))
+    for sample in taken:
+        assert isinstance(sample.image, Path)
+        name = sample.image.name  # another than the rows have is the rest of a broken line, and of no image
+        others = [n for n in range(5) if f"{n}.jpg" != name] if re.fullmatch(r"\d\.jpg", name) else []
+        assert not any(f"<{n}>" in text for n in others for text in sample.captions)
+
+
+@pytest.mark.parametrize("mark", ["\t", ","])
+@given(captions=st.lists(NASTY.filter(str.strip), min_size=1, max_size=4))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_what_a_csv_writer_quotes_throughout_comes_back_as_it_was(
+    tmp_path_factory: pytest.TempPathFactory, mark: str, captions: list[str]
+) -> None:
+    captions = [f"c{caption.replace(mark, '')}" for caption in captions]  # no list, and no row of its own
+    source = tmp_path_factory.getbasetemp() / "quoted"
+    rows = [[f"{n}.jpg", caption] for n, caption in enumerate(captions)]
+    source.write_text(
+        table([["image", "caption"], *rows], delimiter=mark, quoting=csv.QUOTE_ALL), "utf-8", newline=""
+    )
+    samples, skips = read_source(source)
+    assert [text for sample in samples for text in sample.captions] == captions
+    assert not skips.counts
+
+
+def test_the_command_packs_the_right_bytes_beside_each_caption_and_sums_up_the_rows(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "b.jpg").write_bytes(b"broken")
+    lines = [
+        "image,caption",
+        "a.jpg,a dog",
+        "none.jpg,gone",
+        "none.jpg,gone too",
+        "b.jpg,a cat",
+        "sub/a.jpg,a bird",
+        "x",
+    ]
+    (folder / "x.csv").write_text("\n".join(lines))
+    assert command("pack")(folder / "x.csv", folder / "out", "--processes", "1") == 0
+    said = capsys.readouterr()
+    found = [item for url in expand([f"{folder}/out/*.tar"]) for item in read_shard(url)]
+    assert [(NAME_OF[item.image], item.captions) for item in found if isinstance(item, Sample)] == [
+        ("a.jpg", ("a dog",)), ("sub/a.jpg", ("a bird",)),
+    ]  # fmt: skip
+    assert f"6 rows read = 2 packed + 4 skipped; each of them: {folder / 'out' / 'skipped.jsonl'}" in said.out
+    skipped = [json.loads(line) for line in (folder / "out" / "skipped.jsonl").read_text().splitlines()]
+    assert sorted((row["place"].split(" line ")[1].split(":")[0], row["rows"]) for row in skipped) == [
+        ("3", 2), ("5", 1), ("7", 1),
+    ]  # fmt: skip
+    missing = folder / "none.jpg"
+    assert f"pack: 2 skipped: image file is missing (first: {folder / 'x.csv'} line 3: {missing})" in said.err
+    assert f"1 skipped: fewer cells than the header has (first: {folder / 'x.csv'} line 7)" in said.err
+
+
+def test_the_command_refuses_a_test_split_and_takes_the_splits_that_it_is_given(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "x.json").write_text(json.dumps({"images": SPLIT}))
+    pack = command("pack")
+    assert pack(folder / "x.json", folder / "out", "--processes", "1") == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert (
+        pack(folder / "x.json", folder / "out", "--processes", "1", "--split", "train", "--split", "test")
+        == 0
+    )
+    assert "3 rows read = 3 packed + 0 skipped\n" in capsys.readouterr().out
