@@ -68,7 +68,7 @@ def _read_sources(config: Config) -> list[dict[str, int]]:
     data = config.data
     patterns = [(pattern,) for pattern in data.shards] if data.weights else [data.shards]
     found = [expand(of_source) for of_source in patterns]
-    counts = count_samples([url for of_source in found for url in of_source])
+    counts = count_samples([url for of_source in found for url in of_source], data)
     sources = [{url: counts[url] for url in of_source} for of_source in found]
     for of_source in sources:
         if alike := [place for place, n in Counter(map(mask, of_source)).items() if n > 1]:

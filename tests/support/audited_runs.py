@@ -58,7 +58,10 @@ class Run:
             counts = {str(path): rows for path, rows in zip(paths, sizes, strict=True)}
             plan.append({"weight": weights[source] if weights else 1.0, "shards": counts})
         run.write("shards.json", {"sources": plan})
-        run.write("config.json", {"train": {"epochs": epochs}, "run": {"seed": seed}})
+        run.write(
+            "config.json",
+            {"train": {"epochs": epochs}, "run": {"seed": seed}, "data": {"key_ends_at": "first_dot"}},
+        )
         run.write("complete.json", {})
         return run
 
