@@ -10,21 +10,20 @@ import functools
 import inspect
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.markup import escape
 from typer.core import TyperCommand
 
-from sclip.config import ConfigError, RunConfig
+from sclip.config import Config, ConfigError, DataConfig, RunConfig
+from sclip.config.data import READING_KEYS
 from sclip.storage.masking import mask
-
-if TYPE_CHECKING:
-    from sclip.config import Config
 
 app = typer.Typer(
     help="Pretrain Structure-CLIP on Ray: WebDataset shards in, a registered model out. "
@@ -190,6 +189,9 @@ Shards = Annotated[list[str], argument("SHARDS", "tars: paths or URIs with * ? o
 Actors = Annotated[int, option("N", "most actors; 0: all CPUs", min=0)]
 ActorCpus = Annotated[float, option("CPUS", "CPUs of an actor", parser=positive)]
 CaptionField = Annotated[str, option("NAME", "as data.caption_field", show_default=False)]
+DataKeys = Annotated[
+    list[str], repeatable("KEY=VALUE", "as data.KEY: image_suffixes, text_suffixes, key_ends_at", "--data")
+]
 SpacyModel = Annotated[str, option("NAME", "as data.spacy_model", show_default=False)]
 Storage = Annotated[str, option("FOLDER", "run.storage of a run that is named")]
 TrackingUri = Annotated[
@@ -212,6 +214,35 @@ def read_config(overrides: list[str], name: str, print_config: bool = False) -> 
         print(to_yaml(config), end="")
         raise typer.Exit
     return config
+
+
+def read_data(given: list[str], caption_field: str = "", spacy_model: str = "") -> DataConfig:
+    """Return how shards are read, by --data and the options that have a name of their own.
+
+    Raises ConfigError for another key, or a bad value.
+    """
+    from sclip.config.loader import changed, read_value
+
+    options = {"caption_field": caption_field, "spacy_model": spacy_model}
+    values: dict[str, Any] = {f"data.{name}": value for name, value in options.items() if value}
+    for text in given:
+        name, _, value = text.removeprefix("data.").partition("=")
+        if name not in READING_KEYS:
+            raise ConfigError(f"--data {text}: write KEY=VALUE, with a key of {', '.join(READING_KEYS)}")
+        values[f"data.{name}"] = read_value(f"data.{name}", value)
+    return changed(Config(), values).data
+
+
+def reading_overrides(data: DataConfig) -> str:
+    """Return the overrides, each after a blank, by which a run reads shards as `data` says; none where that is so."""
+    differ = DataConfig().reading().items() ^ data.reading().items()
+    texts = {
+        name: value if isinstance(value, str) else f"[{', '.join(value)}]"
+        for name, value in data.reading().items()
+    }
+    return "".join(
+        f" data.{name}={shlex.quote(texts[name])}" for name in sorted({name for name, _ in differ})
+    )
 
 
 def write_json(text: str, file: str, standard_output: TextIO | None = None) -> None:

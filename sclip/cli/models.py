@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from sclip.cli.command import (
     STORAGE,
+    DataKeys,
     Refused,
     Root,
     Storage,
@@ -20,6 +21,7 @@ from sclip.cli.command import (
     flag,
     option,
     quiet_ray,
+    read_data,
     repeatable,
 )  # fmt: skip
 from sclip.config import Config, ConfigError, EvaluateConfig, parse_gate
@@ -37,6 +39,7 @@ def evaluate(
     exclude: Annotated[
         list[str], repeatable("FILE", "leave out what was trained on: a list of sclip exclude", "--exclude")
     ],
+    data_keys: DataKeys,
     suite: Annotated[str, option("NAME_OR_FILE", "the benchmarks")] = "",
     root: Root = _EVALUATE.root,
     out: Annotated[Path, option("FOLDER", "for the results")] = Path("evaluation"),
@@ -78,7 +81,7 @@ def evaluate(
 
     console = Console(highlight=False)
     with errors(*job.NOT_STARTED):
-        tasks = job.read_tasks(suite, root, benchmark, images, exclude, partial)
+        tasks = job.read_tasks(suite, root, benchmark, images, exclude, partial, read_data(data_keys))
         scorers = job.open_scorers(models, device, actors, tracking_uri, storage)
         out.mkdir(parents=True, exist_ok=True)
     with errors(*job.ERRORS, status=1):

@@ -12,6 +12,7 @@ from sclip.cli.command import (
     ActorCpus,
     Actors,
     CaptionField,
+    DataKeys,
     Overwrite,
     Refused,
     SamplesPerShard,
@@ -23,9 +24,11 @@ from sclip.cli.command import (
     flag,
     option,
     quiet_ray,
+    read_data,
+    reading_overrides,
     repeatable,
 )  # fmt: skip
-from sclip.config import ConfigError, DataConfig, ScenesConfig
+from sclip.config import ConfigError, ScenesConfig
 
 if TYPE_CHECKING:
     from sclip.prepare.annotate import Annotated as AnnotatedShard
@@ -134,6 +137,7 @@ def pack(
 def annotate(
     shards: Shards,
     out: Annotated[str, argument("OUT", "folder, which every node reaches, for tars, index.json and report")],
+    data_keys: DataKeys,
     caption_field: CaptionField = "",
     spacy_model: SpacyModel = "",
     actors: Actors = 0,
@@ -171,20 +175,25 @@ def annotate(
         print(f"{folder / shard.name}: {shard.failure or size}", flush=True)
 
     with errors(ConfigError, PackError, ParserError, ShardError):
+        data = read_data(data_keys, caption_field, spacy_model)
         urls = expand(shards)
         index = job.annotate(
             urls, folder, lambda: cluster.connect().cpus, ActorPool(actors, actor_cpus),
-            caption_field=caption_field, spacy_model=spacy_model, overwrite=overwrite, on_shard=say,
+            data=data, overwrite=overwrite, on_shard=say,
         )  # fmt: skip
     if done < len(urls):
         print(f"{len(urls) - done} shards were annotated before")
-    print(f"{index.samples} samples in {len(index.shards)} shards; train on them: data.shards={folder}/*.tar")
+    print(
+        f"{index.samples} samples in {len(index.shards)} shards; train on them: "
+        f"data.shards={folder}/*.tar{reading_overrides(data)}"
+    )
     print(f"look at them: {folder / 'report.html'}; left out: {folder / 'quarantine.jsonl'}")
 
 
 @command(PANEL)
 def validate(
     shards: Shards,
+    data_keys: DataKeys,
     out: Annotated[
         Path | None, option("FOLDER", "write quarantine.jsonl, report.json and report.html")
     ] = None,
@@ -224,7 +233,7 @@ def validate(
             print(f"{findings.shards:,} of {of:,} shards: {counts}", file=sys.stderr, flush=True)
 
     with errors(ConfigError, OSError, ParserError, RayError):
-        data = DataConfig(caption_field=caption_field, spacy_model=spacy_model)
+        data = read_data(data_keys, caption_field, spacy_model)
         findings, notes = examine(
             shards, data, image_size, ActorPool(actors, actor_cpus), lambda: cluster.connect().cpus, say,
             out.expanduser() if out else None,
@@ -242,6 +251,7 @@ def validate(
 def subset(
     shards: Shards,
     out: Out,
+    data_keys: DataKeys,
     min_objects: Annotated[int, option("N", "fewest objects", min=0)] = 0,
     min_attributes: Annotated[int, option("N", "fewest attributes", min=0)] = 0,
     min_relations: Annotated[int, option("N", "fewest relations", min=0)] = 0,
@@ -268,13 +278,14 @@ def subset(
 
     kept, skips = Kept(), Skips()
     try:
+        data = read_data(data_keys, caption_field)
         urls = expand(shards)
         refuse_sources(urls, out)
         index = write_shards(
-            passing_samples(urls, least, caption_field, kept, skips), out, samples_per_shard=samples_per_shard,
+            passing_samples(urls, least, data, kept, skips), out, samples_per_shard=samples_per_shard,
             overwrite=overwrite, on_shard=lambda shard: _print_shard(out, shard),
         )  # fmt: skip
-    except (PackError, ShardError) as error:
+    except (ConfigError, PackError, ShardError) as error:
         raise Refused("\n".join([*skips.lines(), str(error)])) from error
     _print_skips("subset", skips, index.skips)
     print(
@@ -289,6 +300,7 @@ def exclude(
         list[str], argument("SOURCE", "folder of images, Karpathy .json (dataset_coco.json) or shards")
     ],
     out: Annotated[Path, option("FILE", "the list, JSON Lines")],
+    data_keys: DataKeys,
     name: Annotated[str, option("NAME", "what reports call the pictures; by default SOURCE's name")] = "",
     split: Annotated[str, option("SPLIT", "split of a Karpathy file")] = "test",
     images: Annotated[
@@ -309,9 +321,11 @@ def exclude(
 
     skips = Skips()
     entries: list[Exclusion] = []
-    with errors(ExclusionError, ShardError, OSError):
+    with errors(ConfigError, ExclusionError, ShardError, OSError):
+        data = read_data(data_keys)
         for source in sources:
-            entries += excluded(source, name or Path(source).stem, skips, split=split, images=images)
+            title = name or Path(source).stem
+            entries += excluded(source, title, skips, split=split, images=images, data=data)
         if not entries:
             raise ExclusionError("no picture in any of them: " + "; ".join(skips.lines()))
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -325,6 +339,7 @@ def exclude(
 @command(PANEL)
 def corpus(
     sources: Annotated[list[str], argument("SOURCE", "shards, or the folder of a run")],
+    data_keys: DataKeys,
     out: Annotated[Path, option("FOLDER", "for report.html and report.json")] = Path("corpus-report"),
     caption_field: CaptionField = "",
     spacy_model: SpacyModel = "",
@@ -352,7 +367,7 @@ def corpus(
 
     out = out.expanduser()
     with errors(ConfigError, OSError, ParserError, ShardError):
-        read = corpus_of(sources, DataConfig(caption_field=caption_field, spacy_model=spacy_model))
+        read = corpus_of(sources, read_data(data_keys, caption_field, spacy_model))
         out.mkdir(parents=True, exist_ok=True)  # not only after the survey
         stderr = Console(stderr=True)
         with Progress(console=stderr, transient=True, disable=not sys.stderr.isatty()) as progress:

@@ -7,11 +7,17 @@ alone are installed. pydantic makes each section by its `__init__`, so YAML and 
 from __future__ import annotations
 
 import functools
+import json
+import re
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, ClassVar
+
+_CHAINABLE = re.compile(r"(simplecache|filecache|blockcache|cached|dir|zip|tar|libarchive|reference)($|://)")
+"""The protocols of fsspec that wrap what stands after their `::`."""
+_TAR_END = re.compile(r"\.(tar(\.\w+)?|t[gbx]z2?|tzst)$", re.IGNORECASE)
 
 
 class ConfigError(ValueError):
@@ -24,6 +30,25 @@ class Limit:
 
     remedy: str
     holds: Callable[[Any], bool]
+
+
+def joined_sources(pattern: str) -> list[str]:
+    """Return the sources that `::` joins in a pattern, which is open_clip's way; a single one where it joins none.
+
+    `::` may also chain file systems of fsspec (`zip://a.tar::https://host/a.zip`) or stand in a name.
+    """
+    sources = [""]
+    links = pattern.split("::")
+    for link, following in zip(links, [*links[1:], ""], strict=True):
+        sources[-1] += link
+        ends = not _CHAINABLE.match(link) and (
+            _TAR_END.search(link) or following.startswith("/") or "://" in following
+        )
+        if ends:
+            sources.append("")
+        else:
+            sources[-1] += "::"
+    return [source for source in (source.removesuffix("::") for source in sources) if source]
 
 
 def at_least(least: float, remedy: str = "") -> Limit:
@@ -62,6 +87,15 @@ class Section:
         """Raise ConfigError about the value of a field, "name" or "section.name", unless `holds`."""
         if not holds:
             raise ConfigError(self._line(name, remedy))
+
+    def require_separate(self, name: str) -> None:
+        """Raise ConfigError where one of the patterns of shards in a field is several that `::` joins."""
+        for pattern in getattr(self, name):
+            if len(sources := joined_sources(pattern)) > 1:
+                listed = json.dumps(sources, ensure_ascii=False)
+                raise ConfigError(
+                    self._line(name, f"'::' joins no sources; list them: {self.key}.{name}='{listed}'")
+                )
 
     def _line(self, name: str, remedy: str) -> str:
         key = f"{self.key}.{name}" if self.key else name

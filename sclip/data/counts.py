@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+from sclip.config import DataConfig
 from sclip.data.shards import shard_errors
 from sclip.data.tar import groups
 from sclip.storage.filesystem import parts, sibling
@@ -14,7 +16,10 @@ from sclip.storage.retries import StorageError, concurrently, read_bytes, resume
 __all__ = ["count_samples"]
 
 
-def count_samples(urls: Sequence[str]) -> dict[str, int]:
+_DEFAULTS = DataConfig()
+
+
+def count_samples(urls: Sequence[str], data: DataConfig = _DEFAULTS) -> dict[str, int]:
     """Return the number of samples of each shard, by the cheapest source that has it.
 
     That is `index.json` beside the shards (`sclip.prepare.pack`), else `SHARD_stats.json` (img2dataset), else
@@ -24,7 +29,7 @@ def count_samples(urls: Sequence[str]) -> dict[str, int]:
     indexed = dict(zip(indexes, concurrently(_indexed, indexes), strict=True))
     counts = {url: indexed[sibling(url, "index.json")].get(_name(url)) for url in urls}
     # One source after the other: what stands beside a shard is many small requests, its headers are all of its bytes.
-    for count in (_successes, _count):
+    for count in (_successes, partial(_count, data)):
         left = [url for url in urls if counts[url] is None]
         with shard_errors():
             counts.update(zip(left, concurrently(count, left), strict=True))
@@ -50,8 +55,8 @@ def _successes(url: str) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def _count(url: str) -> int:
-    return sum(1 for _ in resumed(url, lambda stream: groups(stream, bodies=False)))
+def _count(data: DataConfig, url: str) -> int:
+    return sum(1 for _ in resumed(url, lambda stream: groups(stream, data, bodies=False)))
 
 
 def _json(url: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sclip.data.images import ImageError, thumbnail
+from sclip.data.names import IMAGE_SUFFIXES
 
 __all__ = ["Exclusion", "ExclusionError", "Exclusions", "name_of", "phash"]
 
@@ -35,7 +36,7 @@ _SIDE = 256
 _FLAT = 8
 """Least difference of a grey picture's brightest and darkest part: the hash of a plain surface says nothing."""
 _COCO = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})")
-_SUFFIX = re.compile(r"\.(jpe?g|png|webp)$", re.IGNORECASE)
+_SUFFIX = re.compile(rf"\.({'|'.join(IMAGE_SUFFIXES)})$", re.IGNORECASE)
 _FEW_DIGITS = re.compile(r"\d{1,5}")
 
 

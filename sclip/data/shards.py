@@ -9,20 +9,22 @@ tried again and then raised as `ShardError`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
 from sclip.config import DataConfig
-from sclip.data.tar import IMAGE_SUFFIXES, Group, Tally, groups
+from sclip.data.tar import Group, Tally, groups
 from sclip.storage.retries import ByteStream, StorageError, resumed
 
 __all__ = ["MAX_CAPTION_BYTES", "Rejected", "Sample", "ShardError", "read_shard", "shard_errors"]
 
 MAX_CAPTION_BYTES = 64 * 1024
 _DEFAULTS = DataConfig()
+_MOST_SUFFIXES = 8
+"""Different suffixes that a reason names."""
 
 
 class ShardError(Exception):
@@ -39,7 +41,7 @@ class Sample:
     image: bytes
     captions: tuple[str, ...]
     members: dict[str, bytes] = field(default_factory=dict, compare=False, repr=False)
-    """Everything of it that is read, by suffix: images, .json, .txt and the annotation."""
+    """Everything of it that is read, by suffix: images, .json, texts and the annotation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +68,9 @@ def read_shard(
     """Yield every sample group of one tar, in its order, as `Sample` or `Rejected`; indices count from 0.
 
     `data.caption_field` names the field of the .json that holds the caption or the list of them (several fields:
-    separated by commas, all are taken). Empty: `captions`, else `caption`, else the .txt. The tar is
-    streamed: one sample is in memory at a time. `tally` is counted up as the samples come, and whole at the end.
+    separated by commas, all are taken). Empty: `captions`, else `caption`, else the text (`data.text_suffixes`).
+    The tar is streamed: one sample is in memory at a time. `tally` is counted up as the samples come, and whole at the
+    end.
     Raises ShardError when the storage fails (after retries), never for what is in the tar.
     """
     counted = tally or Tally()
@@ -77,11 +80,11 @@ def read_shard(
 
 def _judged(stream: ByteStream, data: DataConfig, tally: Tally) -> Iterator[Sample | Rejected]:
     tally.clear()  # a stream that failed is read again from its start
-    seen: set[str] = set()
+    seen: dict[str, str] = {}
     index = 0
-    for group in groups(stream, bodies=True, tally=tally):
+    for group in groups(stream, data, bodies=True, tally=tally):
         judged = _judge(index, group, data, seen)
-        seen.add(group.key)
+        seen.setdefault(group.key, _lacks(judged))
         if not group.cut or isinstance(judged, Sample):
             yield judged
             index += 1
@@ -89,30 +92,71 @@ def _judged(stream: ByteStream, data: DataConfig, tally: Tally) -> Iterator[Samp
             yield Rejected(index, "", group.cut)
 
 
-def _judge(index: int, group: Group, data: DataConfig, seen: set[str]) -> Sample | Rejected:
+def _judge(index: int, group: Group, data: DataConfig, seen: Mapping[str, str]) -> Sample | Rejected:
+    """Return the sample of a group, or why it is none; `seen` has what the groups before it lacked, by key."""
     key = group.key.encode(errors="backslashreplace").decode()
     path = PurePosixPath(group.key)
-    image = next((group.parts[suffix] for suffix in IMAGE_SUFFIXES if group.parts.get(suffix)), None)
+    image = next((group.parts[suffix] for suffix in data.image_suffixes if group.parts.get(suffix)), None)
     if key != group.key:
         return Rejected(index, key, "its name is not UTF-8")
     if path.is_absolute() or ".." in path.parts or "\\" in key:
         return Rejected(index, key, "its name leads out of the shard")
     if group.key in seen:
-        return Rejected(
-            index, key, "its key stands earlier in the shard; members of a sample must be neighbours"
-        )
+        return Rejected(index, key, _apart(seen[group.key]))
     if group.fault:
         return Rejected(index, key, group.fault)
     if image is None:
-        return Rejected(index, key, f"no image: none of .{', .'.join(IMAGE_SUFFIXES)}, or an empty one")
+        return Rejected(index, key, _without_image(group, data))
     try:
-        return Sample(index, key, image, _captions(group.parts, data.caption_fields), group.parts)
+        return Sample(index, key, image, _captions(group.parts, data), group.parts)
     except ValueError as error:
-        return Rejected(index, key, str(error))
+        reason = str(error)
+        if group.unread_texts and not data.caption_fields and _lacks(Rejected(index, key, reason)):
+            reason += f"; it has {_suffixes(group)}: data.text_suffixes names the texts that are read"
+        return Rejected(index, key, reason)
 
 
-def _captions(parts: dict[str, bytes], fields: Sequence[str]) -> tuple[str, ...]:
+def _lacks(judged: Sample | Rejected) -> str:
+    """Return "without an image" or "without a caption" of a group that is no sample for that; else nothing."""
+    reason = judged.reason if isinstance(judged, Rejected) else ""
+    starts = {"no image": "without an image", "no caption": "without a caption"}
+    return next((lack for start, lack in starts.items() if reason.startswith(start)), "")
+
+
+def _apart(lacked: str) -> str:
+    """Return why a group is none whose key came before, there `lacked` an image or a caption."""
+    if not lacked:
+        return "its key stands earlier in the shard; members of a sample must be neighbours"
+    remedy = "make the tar with `tar --sort=name -cf`, or sclip pack"
+    return f"its key stands earlier in the shard, {lacked}; members of a sample must be neighbours: {remedy}"
+
+
+def _without_image(group: Group, data: DataConfig) -> str:
+    if empty := [suffix for suffix in data.image_suffixes if suffix in group.parts]:
+        return f"no image: .{empty[0]} is empty"
+    has = f"no image: it has {_suffixes(group)}"
+    # Many images of one key, or an image and a text of one name that has a dot: the name is not cut where it should be.
+    if (
+        data.key_ends_at == "first_dot"
+        and group.unread_images
+        and (group.shares_stems or group.repeats_images)
+    ):
+        samples = f"{group.unread_images} sample{'s' * (group.unread_images > 1)}"
+        return f"{has}; data.key_ends_at=last_dot would make {samples} of it"
+    if group.suffixes.keys() - {f".{suffix}" for suffix in group.parts}:
+        return f"{has}; data.image_suffixes names those that are read"
+    return has
+
+
+def _suffixes(group: Group) -> str:
+    """Return the suffixes of a group, with how often each came, where it is more than once."""
+    told = [f"{count} {name}" if count > 1 else name for name, count in group.suffixes.items()]
+    return " ".join(told[:_MOST_SUFFIXES]) + " .." * (len(told) > _MOST_SUFFIXES)
+
+
+def _captions(parts: dict[str, bytes], data: DataConfig) -> tuple[str, ...]:
     """Return the captions that are not blank. Raises ValueError with the reason where none can be had."""
+    fields = data.caption_fields
     record: Any = {}
     if "json" in parts:
         try:
@@ -125,13 +169,15 @@ def _captions(parts: dict[str, bytes], fields: Sequence[str]) -> tuple[str, ...]
         found = tuple(text for name in fields for text in _texts(name, record.get(name)))
     else:
         found = _texts("captions", record.get("captions")) or _texts("caption", record.get("caption"))
-    if not found and not fields and "txt" in parts:
+    text = next((suffix for suffix in data.text_suffixes if suffix in parts), None)
+    if not found and not fields and text:
         try:
-            found = _texts(".txt", parts["txt"].decode())
+            found = _texts(f".{text}", parts[text].decode())
         except UnicodeDecodeError as error:
-            raise ValueError(f".txt is not UTF-8: {error.reason} at byte {error.start}") from error
+            raise ValueError(f".{text} is not UTF-8: {error.reason} at byte {error.start}") from error
     if not found:
-        raise ValueError(f"no caption in {', '.join(fields) or '.json captions, .json caption or .txt'}")
+        texts = f".json captions, .json caption or .{', .'.join(data.text_suffixes)}"
+        raise ValueError(f"no caption in {', '.join(fields) or texts}")
     return found
 
 

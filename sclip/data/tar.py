@@ -9,21 +9,25 @@ reader 2.5 s of a core and 400 MB.
 from __future__ import annotations
 
 import lzma
-import re
 import tarfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from sclip.config import DataConfig
+from sclip.data.names import (
+    ANNOTATION_SUFFIX,
+    IMAGE_SUFFIXES,
+    is_image_like,
+    is_text_like,
+    key_and_suffix,
+    without_numbers,
+)
 from sclip.storage.retries import ByteStream
 
 __all__ = ["ANNOTATION_SUFFIX", "IMAGE_SUFFIXES", "MAX_ANNOTATION_BYTES", "Group", "Tally", "groups"]
 
-IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
-"""Member suffixes that are images, the first of them that a sample has is taken."""
-ANNOTATION_SUFFIX = "graph.json.gz"
-"""Member suffix of a sample's graphs and negatives (`sclip.data.annotation`)."""
 MAX_ANNOTATION_BYTES = 4 * 1024 * 1024
 MAX_IMAGE_BYTES = 128 * 1024 * 1024
 MAX_TEXT_BYTES = 1024 * 1024
@@ -31,10 +35,8 @@ MAX_HEADER_BYTES = 1024 * 1024
 """Of the long names and attributes before a member, which tarfile reads whole."""
 
 _END_BYTES = 64 * 1024
-_TEXT_SUFFIXES = ("json", "txt")
-_NAME = re.compile(r"((?:.*/)?[^.]+)\.([^/]*)")
-"""Key and suffix: the last part of the path up to its first dot, and what follows."""
-_META = re.compile(r"__[^/]*__($|/)")
+_MOST_SUFFIXES = 100
+"""Different suffixes that are counted one by one: names that have dots inside have one each."""
 _BROKEN_COMPRESSION = (zlib.error, lzma.LZMAError, EOFError)
 _BROKEN_TAR = (tarfile.TarError, ValueError, ArithmeticError, LookupError, *_BROKEN_COMPRESSION)
 
@@ -87,32 +89,47 @@ class Group:
 
     key: str
     parts: dict[str, bytes] = field(default_factory=dict)
+    suffixes: Counter[str] = field(default_factory=Counter)
+    """Suffixes of its members, read or not, without their numbers, as often as they came."""
+    unread_images: int = 0
+    unread_texts: int = 0
+    last_unread: tuple[str, bool] = ("", False)
+    """Suffix of the last unread image or text up to its last dot, and whether it is an image."""
+    shares_stems: bool = False
+    """An unread image and its neighbour, a text, differ only after their last dot: one sample of several."""
     fault: str = ""
     cut: str = ""
     """Why the tar cannot be read after this group; only on the last one."""
 
+    @property
+    def repeats_images(self) -> bool:
+        """Whether unread images of it are told apart by a number alone."""
+        return any(count > 1 and is_image_like(suffix) for suffix, count in self.suffixes.items())
 
-def groups(stream: ByteStream, *, bodies: bool, tally: Tally | None = None) -> Iterator[Group]:
+
+def groups(
+    stream: ByteStream, data: DataConfig, *, bodies: bool, tally: Tally | None = None
+) -> Iterator[Group]:
     """Yield the sample groups of a tar; the last one carries `cut` when the tar is broken there.
 
     Without `bodies` no member is read, and the groups are there to be counted.
     """
     group = Group("")
+    counted = tally or Tally()
     try:
         with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Header) as tar:  # type: ignore[call-overload]
             while (member := tar.next()) is not None:
                 tar.members = []  # it would keep every header of the shard
-                name = member.name.removeprefix("./")
-                named = _NAME.fullmatch(name)
-                if not member.isreg() or named is None or _META.match(name):
+                named = key_and_suffix(member.name.removeprefix("./"), data)
+                if not member.isreg() or named is None:
                     continue
-                key, suffix = named.groups()
+                key, suffix = named
                 if key != group.key:
                     if group.key:
                         yield group
                     group = Group(key)
                 if bodies:
-                    _take(group, suffix.lower(), tar, member)
+                    _take(group, suffix, tar, member, data, counted)
             _check_end(tar)
     except _BROKEN_TAR as error:
         where = f"broken tar, last key {group.key!r}" if group.key else "no tar, or broken at its start"
@@ -129,19 +146,45 @@ def _check_end(tar: tarfile.TarFile) -> None:
             raise tarfile.ReadError("more follows its end-of-archive marker, as after `cat a.tar b.tar`")
 
 
-def _take(group: Group, suffix: str, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+def _take(
+    group: Group, suffix: str, tar: tarfile.TarFile, member: tarfile.TarInfo, data: DataConfig, tally: Tally
+) -> None:
     """Read a member into the group. Other suffixes than the known ones, pickles above all, stay unread."""
     if suffix == ANNOTATION_SUFFIX:  # no fault where it cannot be used: the captions are there to be parsed
         usable = member.size <= MAX_ANNOTATION_BYTES and suffix not in group.parts
         body = tar.extractfile(member) if usable else None
         group.parts[suffix] = body.read() if body is not None else b""
         return
-    if suffix not in (*IMAGE_SUFFIXES, *_TEXT_SUFFIXES):
+    is_image = suffix in data.image_suffixes
+    if not is_image and suffix not in (*data.text_suffixes, "json"):
+        _pass_over(group, suffix, tally)
         return
-    limit = MAX_TEXT_BYTES if suffix in _TEXT_SUFFIXES else MAX_IMAGE_BYTES
+    group.suffixes[f".{suffix}"] += 1
+    limit = MAX_IMAGE_BYTES if is_image else MAX_TEXT_BYTES
     if suffix in group.parts:
         group.fault = f"two members .{suffix}"
     elif member.size > limit:
         group.fault = f".{suffix} of {member.size} bytes, more than {limit}"
     elif (body := tar.extractfile(member)) is not None:
         group.parts[suffix] = body.read()
+
+
+def _pass_over(group: Group, suffix: str, tally: Tally) -> None:
+    """Count a member that is not read: of all in the tally, those that look like an image or a text."""
+    _count(group.suffixes, suffix)
+    image, text = is_image_like(suffix), is_text_like(suffix)
+    group.unread_images += image
+    group.unread_texts += text
+    if image or text:
+        _count(tally.unread, suffix)
+    if image or text or suffix.endswith(".json"):
+        stem = suffix.rpartition(".")[0]
+        group.shares_stems |= bool(stem) and group.last_unread == (stem, not image)
+        group.last_unread = stem, image
+
+
+def _count(counts: Counter[str], suffix: str) -> None:
+    told = without_numbers(suffix)
+    if told not in counts and len(counts) >= _MOST_SUFFIXES:
+        told = f".*.{suffix.rpartition('.')[2]}"
+    counts[told] += 1

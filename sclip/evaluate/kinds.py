@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sclip.config import Config, ConfigError
+from sclip.config.data import READING_KEYS
+from sclip.config.loader import changed
 from sclip.evaluate import zero_shot
 from sclip.evaluate.benchmarks import About, BenchmarkDataError, Task
 from sclip.evaluate.readers import aro, aro_order, captions, karpathy, shards, sugarcrepe, valse, winoground
@@ -72,7 +75,7 @@ KINDS = {
     "shards": Kind(
         "Finding the picture of a caption among all pictures of the shards, and a caption of a picture among all "
         "captions.",
-        shards.read, needs=("shards",), may=("limit", "caption_field"),
+        shards.read, needs=("shards",), may=("limit", *READING_KEYS),
     ),
     "zero-shot": Kind(
         "Naming the class of a picture by the class names in open_clip's templates (Radford et al. 2021).",
@@ -80,6 +83,7 @@ KINDS = {
     ),
 }  # fmt: skip
 
+_LISTS = {"shards": "a path", "image_suffixes": "a suffix", "text_suffixes": "a suffix"}
 _NUMBERS = ("captions", "limit")
 
 
@@ -102,11 +106,11 @@ def checked(kind: str, options: Mapping[str, Any], place: str) -> dict[str, Any]
         raise BenchmarkDataError(f"{place}: {kind} needs {' and '.join(lacking)}")
     found: dict[str, Any] = {}
     for option, value in options.items():
-        if option == "shards":
-            patterns = [value] if isinstance(value, str) else value
-            if not isinstance(patterns, list) or not all(isinstance(p, str) and p for p in patterns):
-                raise BenchmarkDataError(f"{place}: shards={value!r}: a path or a list of them")
-            found[option] = tuple(patterns)
+        if option in _LISTS:
+            texts = [value] if isinstance(value, str) else value
+            if not isinstance(texts, list | tuple) or not all(isinstance(p, str) and p for p in texts):
+                raise BenchmarkDataError(f"{place}: {option}={value!r}: {_LISTS[option]} or a list of them")
+            found[option] = tuple(texts)
         elif option in _NUMBERS:
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise BenchmarkDataError(f"{place}: {option}={value!r}: a whole number, 0 for all")
@@ -115,6 +119,12 @@ def checked(kind: str, options: Mapping[str, Any], place: str) -> dict[str, Any]
             raise BenchmarkDataError(f"{place}: {option}={value!r}: text")
         else:
             found[option] = Path(value).expanduser() if option in PATHS else value
+    try:
+        changed(
+            Config(), {f"data.{n}": value for n, value in found.items() if n in ("shards", *READING_KEYS)}
+        )
+    except ConfigError as error:
+        raise BenchmarkDataError(f"{place}: {error}") from error
     return found
 
 

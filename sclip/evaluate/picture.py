@@ -22,6 +22,7 @@ __all__ = ["BenchmarkDataError", "Picture", "contents", "excluded", "missing", "
 SIDE = 256
 """Pixels of the longer side of a picture in a report."""
 _QUALITY = 80
+_DEFAULTS = DataConfig()
 
 
 class BenchmarkDataError(ValueError):
@@ -38,8 +39,8 @@ class Picture:
     """Left, top, right and bottom of the crop in pixels."""
     sample: int | None = None
     """Place of the sample in the shard, from 0; None for a file."""
-    caption_field: str = ""
-    """Of a sample: which field its captions were read from, which decides what a sample is."""
+    data: DataConfig = _DEFAULTS
+    """Of a sample: how the shard is read, which decides what a sample is."""
 
     @property
     def image(self) -> str:
@@ -74,14 +75,14 @@ def contents(pictures: Iterable[Picture]) -> Iterator[tuple[Picture, bytes | Ima
 
     A shard is read once for all of its pictures. Raises ShardError where one cannot be reached.
     """
-    of_shards: dict[tuple[str, str], dict[int, Picture]] = {}
+    of_shards: dict[tuple[str, DataConfig], dict[int, Picture]] = {}
     for picture in pictures:
         if picture.sample is None:
             yield picture, _file(picture)
         else:
-            of_shards.setdefault((picture.path, picture.caption_field), {})[picture.sample] = picture
-    for (shard, caption_field), wanted in of_shards.items():
-        for sample in read_shard(shard, DataConfig(caption_field=caption_field)):
+            of_shards.setdefault((picture.path, picture.data), {})[picture.sample] = picture
+    for (shard, data), wanted in of_shards.items():
+        for sample in read_shard(shard, data):
             if isinstance(sample, Sample) and sample.index in wanted:
                 yield wanted.pop(sample.index), sample.image
                 if not wanted:

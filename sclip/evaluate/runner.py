@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from sclip.config import EvaluateConfig
+from sclip.config import DataConfig, EvaluateConfig
 from sclip.data.exclusion import ExclusionError, Exclusions
 from sclip.data.patterns import expand
 from sclip.evaluate import features, kinds, suite
@@ -30,6 +30,7 @@ __all__ = ["check_files", "evaluate", "exclusions_of", "measure", "prepared", "t
 
 _log = logging.getLogger(__name__)
 
+_DEFAULTS = DataConfig()
 ON_TRAINING = "retrieval_on_training_images"
 """Retrieval whose shards were trained on: such a figure says nothing about unseen images."""
 
@@ -39,7 +40,7 @@ def evaluate(
     config: EvaluateConfig,
     training_shards: Sequence[str] = (),
     *,
-    caption_field: str = "",
+    data: DataConfig = _DEFAULTS,
     model: str = "",
 ) -> Evaluation:
     """Return every score that the config asks for.
@@ -49,24 +50,22 @@ def evaluate(
         config: a suite and shards; what is empty is not measured. Without either, retrieval on the training shards
             is, as `retrieval_on_training_images`; so are `config.retrieval` shards that were trained on.
         training_shards: paths or patterns of the shards that the model was trained on.
-        caption_field: field of a sample's .json that holds its captions, as in training.
+        data: how shards are read, as in training.
         model: what the evaluation calls the model.
 
     Raises BenchmarkDataError or ShardError naming file and case where something cannot be read.
     """
-    tasks = prepared(
-        tasks_of(config, training_shards, caption_field), exclusions=exclusions_of(config.exclude)
-    )
+    tasks = prepared(tasks_of(config, training_shards, data), exclusions=exclusions_of(config.exclude))
     here = Here(scorer, config.batch_size)
     return measure(here, tasks, model, facts(scorer, config.suite))
 
 
-def check_files(config: EvaluateConfig) -> None:
+def check_files(config: EvaluateConfig, data: DataConfig = _DEFAULTS) -> None:
     """Read the benchmarks and look for their pictures, before a training of hours ends in an error of theirs.
 
     Raises BenchmarkDataError or ShardError as `evaluate` would.
     """
-    prepared(tasks_of(config, (), ""), exclusions=exclusions_of(config.exclude))
+    prepared(tasks_of(config, (), data), exclusions=exclusions_of(config.exclude))
 
 
 def exclusions_of(files: Sequence[str]) -> Exclusions | None:
@@ -77,11 +76,9 @@ def exclusions_of(files: Sequence[str]) -> Exclusions | None:
         raise BenchmarkDataError(str(error)) from error
 
 
-def tasks_of(config: EvaluateConfig, training_shards: Sequence[str], caption_field: str) -> list[Task]:
+def tasks_of(config: EvaluateConfig, training_shards: Sequence[str], data: DataConfig) -> list[Task]:
     """Return the benchmarks that a config asks for, read; arguments and errors as of `evaluate`."""
-    defaults: dict[str, object] = {"limit": config.retrieval_images}
-    if caption_field:
-        defaults["caption_field"] = caption_field
+    defaults = {"limit": config.retrieval_images, **data.reading()}
     entries = suite.read(config.suite, config.root, defaults) if config.suite else []
     tasks = [entry.task() for entry in entries]
     trained = set(expand(training_shards))
@@ -93,7 +90,7 @@ def tasks_of(config: EvaluateConfig, training_shards: Sequence[str], caption_fie
                 f"evaluate.retrieval: the suite has a benchmark {name!r} too; leave one out"
             )
         about = About(name, "shards", kinds.KINDS["shards"].definition)
-        tasks.append(shards.read(about, held_out, config.retrieval_images, caption_field))
+        tasks.append(shards.read(about, held_out, **defaults))
     return tasks
 
 

@@ -124,7 +124,7 @@ def _entry(
     given = {option: value for option, value in options.items() if option != "kind"}
     known = kinds.KINDS.get(kind)
     if known:
-        given = {k: v for k, v in defaults.items() if k in (*known.needs, *known.may)} | given
+        given = {k: v for k, v in defaults.items() if v and k in (*known.needs, *known.may)} | given
     found = kinds.checked(kind, given, place)
     for option in PATHS:
         if option in found:

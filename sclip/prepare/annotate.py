@@ -33,6 +33,7 @@ from sclip.storage.masking import mask
 
 __all__ = ["ActorPool", "Annotated", "Annotator", "annotate", "stamp", "usable_stamp"]
 
+_DEFAULTS = DataConfig()
 _SAMPLES_AT_ONCE = 64
 """Samples in an actor's memory; their captions are parsed together."""
 
@@ -87,8 +88,7 @@ def annotate(
     connect: Callable[[], float],
     pool: ActorPool,
     *,
-    caption_field: str = "",
-    spacy_model: str = "",
+    data: DataConfig = _DEFAULTS,
     overwrite: bool = False,
     on_shard: Callable[[Annotated], None],
 ) -> Index:
@@ -96,16 +96,16 @@ def annotate(
 
     `connect` attaches to the Ray cluster, once there is something to do, and returns its CPUs. `on_shard` is called
     for every shard when it is finished or failed. Shards of an earlier call stay as they are; what was made from
-    another source, under another stamp or caption field is an error, or with `overwrite` made again.
+    another source, under another stamp or by another `DataConfig.reading` is an error, or with `overwrite` made again.
 
     Raises PackError; finished shards are kept. Raises ParserError, ConfigError, and what `connect` raises.
     """
     names = shard_names(sources)
-    folder = AnnotatedFolder(out, stamp(Parser(spacy_model)), caption_field)
+    folder = AnnotatedFolder(out, stamp(Parser(data.spacy_model)), data)
     try:
         todo = folder.claim(names, overwrite)
         failures = []
-        for row in pool.run(Annotator, (folder, spacy_model), todo, connect()) if todo else ():
+        for row in pool.run(Annotator, (folder,), todo, connect()) if todo else ():
             annotated = Annotated(**row)
             on_shard(annotated)
             failures += [annotated.failure] if annotated.failure else []
@@ -124,9 +124,9 @@ def annotate(
 class Annotator:
     """The actor, a callable for `map_batches`; loads spaCy once for its life."""
 
-    def __init__(self, folder: AnnotatedFolder, spacy_model: str) -> None:
+    def __init__(self, folder: AnnotatedFolder) -> None:
         self._folder = folder
-        self._parser = Parser(spacy_model)
+        self._parser = Parser(folder.data.spacy_model)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Annotate the shards of the column `shard`; return the fields of `Annotated` for each."""
@@ -156,7 +156,7 @@ class Annotator:
     ) -> Iterator[dict[str, Any]]:
         """Yield the members of each sample with its annotation; list those that are left out."""
         shard = NamedShard(f"0/{name}", source)  # as a run names it that trains on the folder alone
-        items = read_shard(source, DataConfig(caption_field=self._folder.caption_field))
+        items = read_shard(source, self._folder.data)
         while chunk := list(islice(items, _SAMPLES_AT_ONCE)):
             samples = [item for item in chunk if isinstance(item, Sample)]
             graphs = self._parser.stream(caption for sample in samples for caption in sample.captions)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sclip.config import DataConfig
 from sclip.data.annotation import dumps
 from sclip.prepare.pack import INDEX, Index, Skips
 from sclip.prepare.writing import PackError, Shard, refuse_sources, write_file
@@ -48,13 +49,14 @@ class AnnotatedFolder:
 
     path: Path
     stamp: str
-    caption_field: str
+    data: DataConfig
+    """How the sources are read, and so are the shards made of them."""
 
     def claim(self, names: Mapping[str, str], overwrite: bool) -> list[str]:
         """Clear the folder of what killed jobs left and of what is to be replaced; return the sources to do.
 
         Raises PackError where the folder holds other shards than those named, or shards made of other sources, under
-        another stamp or caption field; with `overwrite` they are removed, but never what no annotation wrote.
+        another stamp or read in another way; with `overwrite` they are removed, but never what no annotation wrote.
         """
         refuse_sources(names.values(), self.path)
         state = self.path / _STATE
@@ -139,7 +141,11 @@ class AnnotatedFolder:
 
     def _made(self, source: str) -> dict[str, str]:
         """Return what decides on the content of a shard; a signature, which is another one tomorrow, does not."""
-        return {"source": mask(source), "stamp": self.stamp, "caption_field": self.caption_field}
+        reading = {
+            name: value if isinstance(value, str) else " ".join(value)
+            for name, value in self.data.reading().items()
+        }
+        return {"source": mask(source), "stamp": self.stamp, **reading}
 
     def _sidecar(self, name: str) -> dict[str, Any] | None:
         """Return the sidecar of a shard that is whole; None where it has to be written."""
@@ -153,5 +159,5 @@ class AnnotatedFolder:
 
 
 def _difference(before: Mapping[str, str], now: Mapping[str, str]) -> str:
-    key = next(key for key in now if before[key] != now[key])
-    return f"annotated with {key} {before[key]!r}, not {now[key]!r}"
+    key = next(key for key in now if before.get(key) != now[key])
+    return f"annotated with {key} {before.get(key)!r}, not {now[key]!r}"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from sclip.config import DataConfig
 from sclip.data.exclusion import Exclusion, ExclusionError, name_of, phash
 from sclip.data.images import ImageError
 from sclip.data.patterns import expand
@@ -17,9 +18,17 @@ from sclip.prepare.writing import write_file
 
 __all__ = ["excluded", "write_list"]
 
+_DEFAULTS = DataConfig()
+
 
 def excluded(
-    source: str, name: str, skips: Skips, *, split: str = "test", images: Path | None = None
+    source: str,
+    name: str,
+    skips: Skips,
+    *,
+    split: str = "test",
+    images: Path | None = None,
+    data: DataConfig = _DEFAULTS,
 ) -> Iterator[Exclusion]:
     """Yield an entry for each picture of a source.
 
@@ -29,8 +38,10 @@ def excluded(
         skips: counts the pictures that cannot be read, of which only the names are listed.
         split: of a Karpathy file, which pictures: "test", "val", "train", "restval".
         images: of a Karpathy file, the folder that its pictures lie in; without it only names are listed.
+        data: how shards are read.
 
-    Raises ExclusionError for a source that is none of these, ShardError for shards that cannot be reached.
+    Raises ExclusionError for a source that is none of these, ShardError for shards that cannot be reached,
+    ConfigError for names that `::` joins.
     """
     path = Path(source).expanduser()
     if path.is_dir():
@@ -43,7 +54,7 @@ def excluded(
         yield from _karpathy(path, name, skips, split, images)
     elif ".tar" in source:
         for url in expand([source]):
-            for sample in read_shard(url):
+            for sample in read_shard(url, data):
                 if isinstance(sample, Rejected):
                     skips.add(f"sample that cannot be read: {sample.reason}", f"{url} {sample.key}")
                 else:

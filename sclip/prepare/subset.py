@@ -31,16 +31,16 @@ class Kept:
 
 
 def passing_samples(
-    shards: Sequence[str], least: tuple[int, int, int], caption_field: str, kept: Kept, skips: Skips
+    shards: Sequence[str], least: tuple[int, int, int], data: DataConfig, kept: Kept, skips: Skips
 ) -> Iterator[RawSample]:
     """Yield the samples with a caption of at least `least` objects, attributes and relations, with these captions.
 
     Counts into `kept`, and what cannot be judged into `skips`. Raises ShardError where the storage fails.
     """
     stamp = ""
-    fields = ["captions", "caption", *(name.strip() for name in caption_field.split(","))]
+    fields = ["captions", "caption", *data.caption_fields]
     for shard in shards:
-        for item in read_shard(shard, DataConfig(caption_field=caption_field)):
+        for item in read_shard(shard, data):
             place = f"{mask(shard)} key {item.key!r}"
             if isinstance(item, Rejected):
                 skips.add(item.reason, place)
@@ -60,7 +60,7 @@ def passing_samples(
             kept.captions += len(passing)
             record = json.loads(item.members.get("json", b"{}"))
             yield RawSample(
-                item.key, item.image, "",
+                item.key.replace(".", "_"), item.image, "",  # a key that the shards of pack can have
                 captions=tuple(item.captions[index] for index in passing),
                 extra={name: value for name, value in record.items() if name not in fields},
                 annotation=annotation.pack(stamp, [records[index] for index in passing]),

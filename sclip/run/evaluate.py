@@ -13,7 +13,7 @@ from pathlib import Path
 from ray.exceptions import RayError
 
 import sclip
-from sclip.config import ConfigError
+from sclip.config import ConfigError, DataConfig
 from sclip.data.shards import ShardError
 from sclip.evaluate import features, runner, suite
 from sclip.evaluate.benchmarks import BenchmarkDataError, Task
@@ -57,13 +57,17 @@ def read_tasks(
     images: Sequence[str],
     exclude: Sequence[str],
     partial: bool,
+    data: DataConfig,
 ) -> list[Task]:
-    """Return the benchmarks of a suite, or those written as KIND=FILE, without the pictures of exclusion lists."""
+    """Return the benchmarks of a suite, or those written as KIND=FILE, without the pictures of exclusion lists.
+
+    `data` says how shards are read where a suite does not.
+    """
     if suite_name:
-        entries = suite.read(suite_name, root)
+        entries = suite.read(suite_name, root, data.reading())
     else:
         named = [(kind, file) for kind, _, file in (text.partition("=") for text in benchmarks)]
-        entries = suite.from_options(named, images)
+        entries = suite.from_options(named, images, data.reading())
     exclusions = runner.exclusions_of(exclude)
     return runner.prepared([entry.task() for entry in entries], partial, exclusions)
 

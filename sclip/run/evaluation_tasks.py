@@ -139,4 +139,4 @@ def _scorer(config: Config, model: StructureCLIP, device: str) -> Scorer:
 
 
 def _evaluation(scorer: Scorer, config: Config, shards: Sequence[str], model: str) -> Evaluation:
-    return evaluate(scorer, config.evaluate, shards, caption_field=config.data.caption_field, model=model)
+    return evaluate(scorer, config.evaluate, shards, data=config.data, model=model)

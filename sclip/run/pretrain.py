@@ -167,9 +167,9 @@ def _check(config: Config, console: Console, options: PlanOptions) -> _Checked:
     folder = RunFolder(storage_path(config.run.storage) / "runs" / config.run.name)
     data = read_data(config)
     made = _plan(config, capacity, encoders, data, options)
-    check_files(config.evaluate)
+    check_files(config.evaluate, config.data)
     if config.evaluate.every and config.evaluate.suite_beside:
-        check_files(dataclasses.replace(config.evaluate, suite=config.evaluate.suite_beside))
+        check_files(dataclasses.replace(config.evaluate, suite=config.evaluate.suite_beside), config.data)
     if config.run.compare_with:
         compared_with(config, folder.path.parent)
     for note in compare_inputs(folder, to_tree(config), data.sources):

@@ -72,7 +72,7 @@ def _read_sources(config: Config) -> list[dict[NamedShard, int]]:
     data = config.data
     patterns = [(pattern,) for pattern in data.shards] if data.weights else [data.shards]
     found = [find_shards(of_source, first) for first, of_source in enumerate(patterns)]
-    counts = count_samples([shard.url for of_source in found for shard in of_source])
+    counts = count_samples([shard.url for of_source in found for shard in of_source], data)
     sources = [{shard: counts[shard.url] for shard in of_source} for of_source in found]
     for of_source in sources:
         if alike := [place for place, n in Counter(mask(shard.url) for shard in of_source).items() if n > 1]:

@@ -88,7 +88,10 @@ def open_stream(uri: str) -> Readable:
         return cast(Readable, fs.fs.open_input_stream(path, compression=None, buffer_size=BLOCK_BYTES))
     if fs is _http():
         return _http_stream(path)
-    return cast(Readable, fs.open(path, "rb"))
+    stream = fs.open(path, "rb")
+    if "::" in uri:  # an archive's file system closes the archive with the last reference to it
+        stream.filesystem = fs
+    return cast(Readable, stream)
 
 
 @functools.lru_cache(maxsize=64)

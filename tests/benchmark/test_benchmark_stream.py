@@ -22,6 +22,7 @@ from sclip.benchmark.stream_plan import Scale, simulate
 from sclip.benchmark.stream_rows import seam
 from sclip.benchmark.stream_shards import Shards, make, numbered, photograph
 from sclip.benchmark.stream_stages import alone
+from sclip.config import DataConfig
 from sclip.data import columns as col
 from sclip.data.encode import Encoder
 from sclip.data.position import Position
@@ -65,9 +66,9 @@ def case(tmp_path_factory: pytest.TempPathFactory, photographs: Path) -> StreamC
     ]
     write_shards(raw, folder / "plain", samples_per_shard=6)
     plain = sorted(str(path) for path in (folder / "plain").glob("*.tar"))
-    annotated = AnnotatedFolder(folder / "annotated", stamp(Parser()), "")
+    annotated = AnnotatedFolder(folder / "annotated", stamp(Parser()), DataConfig())
     names = shard_names(plain)
-    Annotator(annotated, "")(pa.table({"shard": annotated.claim(names, overwrite=False)}))
+    Annotator(annotated)(pa.table({"shard": annotated.claim(names, overwrite=False)}))
     urls = tuple(str(annotated.path / name) for name in sorted(names))
     shards = Shards(tuple(plain), urls, SAMPLES, "a test")
     return StreamCase(shards, processes=1, cpus=2, image_size=SIDE, batch=8)

@@ -119,6 +119,15 @@ VALUES = {
     "data.weights=[3, 1]": "data.weights=(3.0, 1.0): one for each of the 0 patterns of data.shards",
     "data.actors_max=-1": "data.actors_max=-1: 0 or at least data.actors_min=1",
     "data={annotations: false, min_relations: 1}": "data.annotations=False: the filter",
+    "data.shards=a.tar::b.tar": """'::' joins no sources; list them: data.shards='["a.tar", "b.tar"]'""",
+    "data.image_suffixes=": "data.image_suffixes=(): one or more suffixes in lower case, without the dot",
+    "data.image_suffixes=[png, .jpg]": "data.image_suffixes=('png', '.jpg'): one or more suffixes in lower case",
+    "data.text_suffixes=TXT": "data.text_suffixes=('TXT',): one or more suffixes in lower case",
+    "data.image_suffixes=[jpg, json]": "data.image_suffixes=('jpg', 'json'): json and graph.json.gz are read",
+    "data.text_suffixes=[txt, png]": "data.text_suffixes=('txt', 'png'): png stands in data.image_suffixes too",
+    "data={key_ends_at: last_dot, image_suffixes: input.jpg}":
+        "data.image_suffixes=('input.jpg',): with data.key_ends_at=last_dot no suffix has a dot in it",
+    "data.key_ends_at=dot": "data.key_ends_at='dot': should be 'first_dot' or 'last_dot'",
     "evaluate.every=750": "evaluate.every=750: a multiple of checkpoint.every=500, or 0",
     "loss.contrastive=sigmoid": "loss.contrastive='sigmoid': needs a model with a learned logit bias",
     "loss={negatives_as_texts: true, contrastive: max_margin}":

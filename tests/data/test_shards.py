@@ -6,6 +6,7 @@ import tarfile
 import tracemalloc
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -15,14 +16,27 @@ from webdataset.tariterators import base_plus_ext
 from sclip.config import DataConfig
 from sclip.data import tar
 from sclip.data.counts import count_samples
+from sclip.data.names import IMAGE_SUFFIXES, key_and_suffix
 from sclip.data.patterns import expand
 from sclip.data.shards import Rejected, Sample, read_shard
+from sclip.data.tar import Tally
 from support.tars import Member, pair, tar_bytes
 
 
-def read(path: Path, members: Iterable[Member], caption_field: str = "") -> list[Sample | Rejected]:
+def read(
+    path: Path, members: Iterable[Member], caption_field: str = "", **data: Any
+) -> list[Sample | Rejected]:
     path.write_bytes(tar_bytes(members))
-    return list(read_shard(str(path), DataConfig(caption_field=caption_field)))
+    return list(read_shard(str(path), DataConfig(caption_field=caption_field, **data)))
+
+
+def told(path: Path, members: Iterable[Member], **data: Any) -> tuple[list[str], dict[str, int]]:
+    """Return key and captions, or key and reason, of each item, and what the reader counted as unread."""
+    path.write_bytes(tar_bytes(members))
+    tally = Tally()
+    items = list(read_shard(str(path), DataConfig(**data), tally))
+    texts = [f"{i.key}: {i.reason if isinstance(i, Rejected) else ' | '.join(i.captions)}" for i in items]
+    return texts, dict(tally.unread)
 
 
 @pytest.fixture
@@ -49,7 +63,7 @@ def test_a_shard_as_img2dataset_writes_it_is_read_as_it_is(shard: Path) -> None:
     assert read(shard, members) == [Sample(0, "000000000", b"w", ("a cat",))]
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "jpeg", "png", "webp", "JPG", "PNG"])
+@pytest.mark.parametrize("suffix", [*IMAGE_SUFFIXES, "jfif", "gif", "bmp", "tif", "tiff", "JPG", "PNG"])
 def test_every_usual_image_suffix_is_taken_in_either_case(shard: Path, suffix: str) -> None:
     assert read(shard, [(f"a.{suffix}", b"i"), ("a.txt", b"a dog")]) == [Sample(0, "a", b"i", ("a dog",))]
 
@@ -83,7 +97,7 @@ def test_captions_come_from_the_named_field_else_from_captions_then_caption_then
     [
         ([("x.txt", b"a dog")], "no image"),
         ([("x.jpg", b""), ("x.txt", b"a dog")], "no image"),
-        ([("x.gif", b"i"), ("x.txt", b"a dog")], "no image"),
+        ([("x.heic", b"i"), ("x.txt", b"a dog")], "no image"),
         ([("x.jpg", b"i")], "no caption"),
         ([("x.jpg", b"i"), ("x.txt", b" \n")], "no caption"),
         ([("x.jpg", b"i"), ("x.txt", b"\xff\xfea")], "not UTF-8"),
@@ -108,6 +122,75 @@ def test_a_sample_that_cannot_be_used_is_rejected_with_its_reason_and_the_next_o
     assert isinstance(rejected, Rejected)
     assert rejected.index == 1
     assert reason in rejected.reason
+
+
+CLIP = [
+    (f"clip7.{n:05d}.{suffix}", body)
+    for n in range(300)
+    for suffix, body in (("jpg", b"i"), ("txt", b"a dog"))
+]
+INPUT = [("x.input.jpg", b"i"), ("x.outputs.txt", b"a dog"), ("x.id.cls", b"7")]
+HOST = [
+    ("example.com_a.jpg", b"i"),
+    ("example.com_a.json", b'{"caption": "a cat"}'),
+    ("example.com_a.txt", b"a dog"),
+]
+
+
+@pytest.mark.parametrize(
+    ("members", "data", "items", "unread"),
+    [
+        ([*pair("photo"), ("photo.large.jpg", b"l"), ("photo.seg.png", b"m")], {},
+         ["photo: a dog"], {".large.jpg": 1, ".seg.png": 1}),
+        ([("a.jpeg", b"i"), *pair("a")], {}, ["a: a dog"], {}),  # another image of the sample
+        (CLIP, {}, ["clip7: no image: it has 300 .N.jpg 300 .N.txt; data.key_ends_at=last_dot would make "
+                    "300 samples of it"], {".N.jpg": 300, ".N.txt": 300}),
+        (CLIP, {"key_ends_at": "last_dot"}, [f"clip7.{n:05d}: a dog" for n in range(300)], {}),
+        (HOST, {}, ["example: no image: it has .com_a.jpg .com_a.json .com_a.txt; data.key_ends_at=last_dot would "
+                    "make 1 sample of it"], {".com_a.jpg": 1, ".com_a.txt": 1}),
+        (HOST, {"key_ends_at": "last_dot"}, ["example.com_a: a cat"], {}),
+        (INPUT, {}, ["x: no image: it has .input.jpg .outputs.txt .id.cls; data.image_suffixes names those that are "
+                     "read"], {".input.jpg": 1, ".outputs.txt": 1}),
+        (INPUT, {"image_suffixes": ("input.jpg",)}, [
+            "x: no caption in .json captions, .json caption or .txt; it has .input.jpg .outputs.txt .id.cls: "
+            "data.text_suffixes names the texts that are read"], {".outputs.txt": 1}),
+        (INPUT, {"image_suffixes": ("input.jpg",), "text_suffixes": ("outputs.txt",)}, ["x: a dog"], {}),
+        ([("a.b/X.IMG", b"i"), ("a.b/X.alt", b"a cat"), ("a.b/X.txt", b"a dog")],
+         {"image_suffixes": ("png", "img"), "text_suffixes": ("txt", "alt")}, ["a.b/X: a dog"], {}),
+        ([("x.txt", b"a dog"), ("x.npy", b"n")], {},
+         ["x: no image: it has .txt .npy; data.image_suffixes names those that are read"], {}),
+        ([("x.txt", b"a dog")], {}, ["x: no image: it has .txt"], {}),
+        ([*pair("sub/x"), ("sub/._x.jpg", b"mac"), ("__MACOSX/x.jpg", b"mac"), ("__MACOSX/sub/._x.txt", b"mac")], {},
+         ["sub/x: a dog"], {}),
+        ([("a.b.jpg", b"i"), ("a.b.txt", b"a dog"), ("a.b.graph.json.gz", b"g"), ("c.jpg", b"i"), ("c.txt", b"c")],
+         {"key_ends_at": "last_dot"}, ["a.b: a dog", "c: c"], {}),
+    ],
+)  # fmt: skip
+def test_what_is_read_of_a_tar_follows_from_the_names_of_its_members_and_the_rest_is_told(
+    shard: Path, members: list[Member], data: dict[str, Any], items: list[str], unread: dict[str, int]
+) -> None:
+    assert told(shard, members, **data) == (items, unread)
+    assert count_samples([str(shard)], DataConfig(**data)) == {str(shard): len(items)}
+
+
+def test_names_that_all_differ_are_counted_under_a_hundred_suffixes(shard: Path) -> None:
+    letters = "abcdefghijklmnopqrst"
+    names = [f"x.{a}{b}.jpg" for a in letters for b in letters]
+    _, unread = told(shard, [(name, b"i") for name in names])
+    assert len(unread) == 101
+    assert (unread[".aa.jpg"], unread[".*.jpg"]) == (1, 300)
+
+
+def test_images_apart_from_their_texts_are_told_with_the_remedy(shard: Path) -> None:
+    both = [pair(f"{n}") for n in range(3)]
+    items, _ = told(shard, [image for image, _ in both] + [text for _, text in both])
+    apart = "its key stands earlier in the shard, without a caption; members of a sample must be neighbours: "
+    remedy = "make the tar with `tar --sort=name -cf`, or sclip pack"
+    lacking = "no caption in .json captions, .json caption or .txt"
+    assert items == [f"{n}: {lacking}" for n in range(3)] + [f"{n}: {apart}{remedy}" for n in range(3)]
+    items, _ = told(shard, [text for _, text in both] + [image for image, _ in both])
+    assert items[0] == "0: no image: it has .txt"
+    assert items[3].startswith("0: its key stands earlier in the shard, without an image; members")
 
 
 def test_a_key_that_comes_again_is_rejected_and_its_first_sample_kept(shard: Path) -> None:
@@ -260,6 +343,7 @@ def test_the_index_of_another_program_is_passed_over(tmp_path: Path, content: st
 @given(st.text(alphabet="ab./é ", max_size=12))
 @example("a/b.c/d.cap.txt")
 @example("x/.hidden.jpg")
-def test_a_name_is_split_into_key_and_suffix_as_webdataset_does(name: str) -> None:
-    found = tar._NAME.fullmatch(name)
-    assert (found.groups() if found else (None, None)) == base_plus_ext(name)
+def test_a_name_is_split_into_key_and_suffix_as_webdataset_does_but_for_hidden_files(name: str) -> None:
+    key, suffix = key_and_suffix(name, DataConfig()) or (None, None)
+    hidden = name.rpartition("/")[2].startswith(".")
+    assert (key, suffix) == ((None, None) if hidden else base_plus_ext(name))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sclip.config import EvaluateConfig
+from sclip.config import DataConfig, EvaluateConfig
 from sclip.evaluate import runner, suite
 from sclip.evaluate.benchmarks import BenchmarkDataError
 from sclip.evaluate.features import FeatureEncoder, Here, encode
@@ -187,7 +187,7 @@ def test_where_there_is_a_suite_training_shards_are_not_measured(scorer: Scorer,
 def test_a_caption_field_reaches_the_pictures_of_a_shard(scorer: Scorer, tmp_path: Path) -> None:
     write_shard(tmp_path / "a.tar", (0, 3, 6), field="alt")
     config = EvaluateConfig(retrieval=(str(tmp_path / "a.tar"),))
-    (result,) = runner.evaluate(scorer, config, caption_field="alt").results
+    (result,) = runner.evaluate(scorer, config, data=DataConfig(caption_field="alt")).results
     assert list(result.won) == [f"a.tar/{number:04d}#0" for number in (0, 3, 6)]
 
 
@@ -195,10 +195,10 @@ def test_the_shards_of_a_suite_have_the_configs_limit_and_caption_field(scorer: 
     (made / "shards.yaml").write_text("held: {kind: shards, shards: '*.tar'}")
     config = EvaluateConfig(suite=str(made / "shards.yaml"), retrieval_images=5)
     runner.check_files(config)
-    (result,) = runner.evaluate(scorer, config, caption_field="captions").results
+    (result,) = runner.evaluate(scorer, config, data=DataConfig(caption_field="captions")).results
     assert (result.name, result.counts["images"]) == ("held", 5)
     with pytest.raises(BenchmarkDataError, match="no readable image"):
-        runner.evaluate(scorer, config, caption_field="no_such_field")
+        runner.evaluate(scorer, config, data=DataConfig(caption_field="no_such_field"))
 
 
 def test_a_broken_image_of_a_shard_is_left_out_and_told(

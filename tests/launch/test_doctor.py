@@ -229,7 +229,7 @@ def test_of_many_shards_the_beginning_is_read(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(reach, "_SAMPLES", 5)
     for name in ("0.tar", "1.tar"):
         (tmp_path / name).write_bytes(tar_bytes([m for n in range(4) for m in pair(str(n))]))
-    samples, size, seconds = reach.read_some([str(tmp_path / "0.tar"), str(tmp_path / "1.tar")], "")
+    samples, size, seconds = reach.read_some([str(tmp_path / "0.tar"), str(tmp_path / "1.tar")], DataConfig())
     assert (samples, size) == (5, 5 * len("image of 0"))
     assert seconds > 0
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sclip.config import DataConfig
 from sclip.data.shards import Rejected, read_shard
 from sclip.run.audit.tars import Tar, count_tars
 from sclip.storage.retries import StorageError
@@ -22,16 +23,17 @@ examples = settings(
     max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 WHOLE = tar_bytes(keys(5))
+FIRST = DataConfig()
 
 
-def counted(path: Path, content: bytes) -> Tar:
+def counted(path: Path, content: bytes, data: DataConfig = FIRST) -> Tar:
     path.write_bytes(content)
-    return count_tars([str(path)])[str(path)]
+    return count_tars([str(path)], data.key_ends_at)[str(path)]
 
 
-def given_out(path: Path) -> tuple[int, bool]:
+def given_out(path: Path, data: DataConfig = FIRST) -> tuple[int, bool]:
     """Return the rows that the reader gives out, the rest of a broken tar aside, and whether there is one."""
-    items = list(read_shard(str(path)))
+    items = list(read_shard(str(path), data))
     broken = isinstance(items[-1], Rejected) and not items[-1].key if items else False
     return len(items) - broken, broken
 
@@ -66,6 +68,8 @@ def test_what_is_no_sample_is_no_row(tmp_path: Path) -> None:
         ".hidden",
         "__meta.json__",
         "./__x__/y.jpg",
+        "__MACOSX/b.jpg",
+        "b/._c.jpg",
         "__a.jpg",
     ]
     assert counted(tmp_path / "s.tar", members(names)) == Tar(2, False)
@@ -73,16 +77,20 @@ def test_what_is_no_sample_is_no_row(tmp_path: Path) -> None:
 
 
 @given(
-    names=st.lists(st.text(st.sampled_from("ab./_é\n"), min_size=1, max_size=9), max_size=12),
+    names=st.lists(
+        st.lists(st.sampled_from([*"ab./_é\n", "__MACOSX/", ".graph.json.gz"]), min_size=1, max_size=9),
+        max_size=12,
+    ),
     format=st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT]),
+    data=st.sampled_from([FIRST, DataConfig(key_ends_at="last_dot")]),
 )
 @examples
 def test_any_names_make_as_many_rows_as_the_reader_gives_out(
-    tmp_path: Path, names: list[str], format: int
+    tmp_path: Path, names: list[list[str]], format: int, data: DataConfig
 ) -> None:
     path = tmp_path / "s.tar"
-    found = counted(path, members([name * 20 for name in names], format))
-    assert (found.groups, found.broken) == given_out(path)
+    found = counted(path, members(["".join(name) * 20 for name in names], format), data)
+    assert (found.groups, found.broken) == given_out(path, data)
 
 
 @given(cut=st.integers(0, len(WHOLE)))
@@ -129,7 +137,7 @@ def test_compressed_and_remote_tars_are_counted_too(tmp_path: Path) -> None:
     assert counted(tmp_path / "s.tar", gzip.compress(WHOLE)) == Tar(5, False)
     with fsspec.open("memory://audit/s.tar", "wb") as file:
         file.write(WHOLE[: 5 * 2048])
-    assert count_tars(["memory://audit/s.tar"]) == {"memory://audit/s.tar": Tar(5, True)}
+    assert count_tars(["memory://audit/s.tar"], "first_dot") == {"memory://audit/s.tar": Tar(5, True)}
 
 
 def test_many_are_counted_by_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,9 +145,9 @@ def test_many_are_counted_by_several_processes(tmp_path: Path, monkeypatch: pyte
     paths = [tmp_path / f"{rows}.tar" for rows in range(16)]
     for rows, path in enumerate(paths):
         path.write_bytes(tar_bytes(keys(rows)))
-    assert count_tars([str(path) for path in paths]) == {
+    assert count_tars([str(path) for path in paths], "first_dot") == {
         str(p): Tar(rows, False) for rows, p in enumerate(paths)
     }
     paths[9].unlink()
     with pytest.raises(StorageError, match=r"9\.tar: cannot be read: No such file"):
-        count_tars([str(path) for path in paths])
+        count_tars([str(path) for path in paths], "first_dot")

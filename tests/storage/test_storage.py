@@ -174,11 +174,11 @@ def test_no_report_of_a_job_holds_a_credential_and_another_signature_is_the_same
 ) -> None:
     url = f"http://me:hidden1@{server.host}/bucket/train/000.tar?sig=hidden/2"
     skips = Skips()
-    assert list(passing_samples([url], (0, 0, 0), "", Kept(), skips)) == []
+    assert list(passing_samples([url], (0, 0, 0), DataConfig(), Kept(), skips)) == []
     corpus = corpus_of([url], DataConfig())
     with pytest.raises(PackError) as caught:
         shard_names([url, url + "3"])
-    folder = AnnotatedFolder(tmp_path, "stamp", "")
+    folder = AnnotatedFolder(tmp_path, "stamp", DataConfig())
     folder.claim(shard_names([url]), overwrite=False)
     folder.finish("000.tar", url, None, [], CorpusStatistics())
     told = [*skips.lines(), *CorpusCounts(CorpusStatistics()).notes(corpus), str(caught.value)]

@@ -57,12 +57,12 @@ def write_plain(folder: Path, samples: int = 12, per_shard: int = 5, captions: i
     return expand([f"{folder}/*.tar"])
 
 
-def annotate_here(sources: Sequence[str], out: Path, parser: Parser, caption_field: str = "") -> list[str]:
+def annotate_here(sources: Sequence[str], out: Path, parser: Parser, **data: Any) -> list[str]:
     """Do what `sclip annotate` does, without a cluster; return the annotated shards."""
-    folder = AnnotatedFolder(out, stamp(parser), caption_field)
+    folder = AnnotatedFolder(out, stamp(parser), DataConfig(**data))
     names = shard_names(sources)
     todo = folder.claim(names, overwrite=False)
-    done = Annotator(folder, "")(pa.table({"shard": todo})).to_pylist()
+    done = Annotator(folder)(pa.table({"shard": todo})).to_pylist()
     assert not any(shard["failure"] for shard in done), done
     folder.publish(names)
     return [str(out / name) for name in sorted(names)]

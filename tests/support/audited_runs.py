@@ -62,8 +62,8 @@ class Run:
             plan.append({"weight": weights[source] if weights else 1.0, "shards": shards})
         run.write("shards.json", {"sources": plan})
         patterns = [str(root / f"source-{source}-*.tar") for source in range(len(sources))]
-        config = {"train": {"epochs": epochs}, "run": {"seed": seed}, "data": {"shards": patterns}}
-        run.write("config.json", config)
+        data = {"shards": patterns, "key_ends_at": "first_dot"}
+        run.write("config.json", {"train": {"epochs": epochs}, "run": {"seed": seed}, "data": data})
         run.write("complete.json", {})
         return run
 

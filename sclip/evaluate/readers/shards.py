@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from sclip.config import DataConfig
 from sclip.data.patterns import find_shards
@@ -18,29 +19,30 @@ __all__ = ["read"]
 _log = logging.getLogger(__name__)
 
 
-def read(about: About, shards: Sequence[str], limit: int = 0, caption_field: str = "") -> Retrieval:
+def read(about: About, shards: Sequence[str], limit: int = 0, **reading: Any) -> Retrieval:
     """Return the task of the first samples of the shards; what cannot be used is skipped and logged.
 
     Args:
         about: name and definition.
         shards: paths or URIs, patterns too.
         limit: most images; 0: all.
-        caption_field: as `data.caption_field`.
+        reading: keys of `data` that say how a tar is read (`DataConfig.reading`).
 
     Raises BenchmarkDataError where there is no sample, ShardError where a shard cannot be reached.
     """
     images: dict[str, Captioned] = {}
+    data = DataConfig(**reading)
     found = find_shards(shards)
     for shard in found:
         if limit and len(images) >= limit:
             break
-        for sample in read_shard(shard.url, DataConfig(caption_field=caption_field)):
+        for sample in read_shard(shard.url, data):
             if isinstance(sample, Rejected):
                 _log.warning(
                     "%s leaves out %s %s: %s", about.name, mask(shard.url), sample.key, sample.reason
                 )
                 continue
-            picture = Picture(shard.url, sample=sample.index, caption_field=caption_field)
+            picture = Picture(shard.url, sample=sample.index, data=data)
             name = shard.identity(sample.key)
             images[name] = Captioned(name, picture, sample.captions)
             if limit and len(images) >= limit:

@@ -112,11 +112,11 @@ def judge_storage(
     return findings
 
 
-def read_some(shards: Sequence[str], caption_field: str) -> tuple[int, int, float]:
+def read_some(shards: Sequence[str], data: DataConfig) -> tuple[int, int, float]:
     """Return the samples and bytes that this node reads of the shards, and the seconds that it takes."""
     started, samples, size = time.perf_counter(), 0, 0
     for shard in shards:
-        for item in read_shard(shard, DataConfig(caption_field=caption_field)):
+        for item in read_shard(shard, data):
             if isinstance(item, Sample):
                 samples, size = samples + 1, size + len(item.image)
             if samples >= _SAMPLES or time.perf_counter() - started > _SAMPLE_S:
@@ -135,9 +135,7 @@ def check_shards(nodes: NodeProbes, config: Config) -> list[CheckFinding]:
             CheckFinding("shards", "driver", "fail", str(error), "check data.shards, and the credentials")
         ]
     chosen = [found[at * (len(found) - 1) // max(1, _SHARDS - 1)] for at in range(min(_SHARDS, len(found)))]
-    return judge_shards(
-        len(found), nodes.each(read_some, list(dict.fromkeys(chosen)), config.data.caption_field)
-    )
+    return judge_shards(len(found), nodes.each(read_some, list(dict.fromkeys(chosen)), config.data))
 
 
 def judge_shards(shards: int, answers: Mapping[ClusterNode, Answer]) -> list[CheckFinding]:

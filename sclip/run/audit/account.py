@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sclip.config import ConfigError
 from sclip.data.patterns import find_shards
 from sclip.data.schedule import Visit
 from sclip.data.shards import ShardError
@@ -108,13 +109,13 @@ def audit(run: StoragePath, shards: Sequence[str] = ()) -> Audit:
     """
     try:
         expected, notes = read_expected_visits(run, find_shards(shards), len(shards)), list[str]()
-    except ShardError as error:
+    except (ConfigError, ShardError) as error:
         raise AuditError(str(error)) from error
     if not expected.complete:
         notes.append("the run is not complete: rows that it has not trained on yet count as missed")
     rejections = list(read_quarantine(run, expected))
     try:
-        tars = count_tars(sorted({expected.url(visit) for visit in expected.visits}))
+        tars = count_tars(sorted({expected.url(visit) for visit in expected.visits}), expected.key_ends_at)
     except StorageError as error:
         raise AuditError(mask(str(error))) from error
     rows = _rows(tars, expected, rejections)

@@ -44,6 +44,8 @@ class ExpectedVisits:
     """Of each source, in the order of their numbers; where they lie now."""
     epochs: int
     visits: frozenset[Visit]
+    key_ends_at: str
+    """Where the run cuts a member's name into key and suffix."""
     complete: bool
     """The run says that it is through."""
 
@@ -93,6 +95,7 @@ def read_expected_visits(
     config, shard_list = (_json(run / name) for name in ("config.json", "shards.json"))
     try:
         epochs, seed = int(config["train"]["epochs"]), int(config["run"]["seed"])
+        key_ends_at = str(config["data"]["key_ends_at"])
         sources = [sorted(source["shards"].items()) for source in shard_list["sources"]]
         weights = [float(source["weight"]) for source in shard_list["sources"]]
         recorded = [[NamedShard(name, str(of["url"])) for name, of in source] for source in sources]
@@ -117,7 +120,7 @@ def read_expected_visits(
             raise AuditError(
                 f"{run}: the schedule does not visit every shard once in each of {epochs} passes"
             )
-    return ExpectedVisits(shards, epochs, visits, (run / "complete.json").is_file())
+    return ExpectedVisits(shards, epochs, visits, key_ends_at, (run / "complete.json").is_file())
 
 
 def _where_they_lie(

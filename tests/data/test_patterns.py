@@ -1,0 +1,147 @@
+"""Names of shards in, the shards out: what a wildcard takes, what a folder means, what is said where nothing is."""
+
+import os
+import re
+import zipfile
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from sclip.config import ConfigError, DataConfig, EvaluateConfig
+from sclip.data.patterns import expand
+from sclip.data.shards import ShardError, read_shard
+from sclip.evaluate.benchmarks import BenchmarkDataError
+from sclip.evaluate.kinds import checked
+from support.tars import pair, tar_bytes
+
+CONTENT = tar_bytes(pair("a"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Shards as people have them, among what else they have."""
+    for name in (
+        "x/0.tar", "x/1.tar.gz", "x/2.TGZ", "x/plain", "x/part.00017", "x/0.parquet", "x/0_stats.json", "x/index.json",
+        "x/0.tar.idx", "x/d.dat", "x/._0.tar", "x/.0.tar.tmp", "deep/er/3.tar", "[2014]/4.tar", "[2014]/5.tar",
+        "2/6.tar", "none/7.parquet",
+    ):  # fmt: skip
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(CONTENT)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "links").mkdir()
+    os.symlink(tmp_path / "x" / "0.tar", tmp_path / "links" / "8.tar")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("pattern", "shards"),
+    [
+        ("x/*", "x/0.tar x/1.tar.gz x/2.TGZ x/part.00017 x/plain"),
+        ("x/0*", "x/0.tar"),
+        ("x/*.tar*", "x/0.tar x/1.tar.gz"),
+        ("x/*.dat", "x/d.dat"),
+        ("x/.*.tar", "x/._0.tar"),
+        ("x/0.parquet", "x/0.parquet"),
+        ("x", "x/0.tar x/1.tar.gz x/2.TGZ"),
+        ("x/", "x/0.tar x/1.tar.gz x/2.TGZ"),
+        ("{x,2}/", "2/6.tar x/0.tar x/1.tar.gz x/2.TGZ"),
+        ("x//*.tar", "x/0.tar"),
+        ("x/[0-9].tar", "x/0.tar"),
+        ("[12]/*.tar", "2/6.tar"),
+        ("[2014]/*.tar", "[2014]/4.tar [2014]/5.tar"),
+        ("[2014]/5.tar", "[2014]/5.tar"),
+        ("[2014]", "[2014]/4.tar [2014]/5.tar"),
+        ("[2014]/{4..5}.tar", "[2014]/4.tar [2014]/5.tar"),
+        ("deep/**/*.tar", "deep/er/3.tar"),
+        ("*/*/*.tar", "deep/er/3.tar"),
+        ("links/*.tar", "links/8.tar"),
+    ],
+)
+def test_a_pattern_takes_the_tars_that_it_names_and_not_what_describes_them(
+    folder: Path, pattern: str, shards: str
+) -> None:
+    assert expand([f"{folder}/{pattern}"]) == [f"{folder}/{shard}" for shard in shards.split()]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "told"),
+    [
+        ("x/9.tar", "x has 3 tars (0.tar, 1.tar.gz, 2.TGZ)"),
+        ("none/*", "none has no tar, but 1 file (7.parquet)"),
+        ("empty", "empty is empty; name those below it as FOLDER/empty/**/*.tar"),
+        ("deep/", "deep has no tar, but 1 folder (er); name those below it as FOLDER/deep/**/*.tar"),
+        ("no/where/*.tar", "there is no FOLDER/no; FOLDER has no tar, but 7 folders (2, [2014], deep, empty, ..); "
+                           "name those below it as FOLDER/**/*.tar"),
+        ("x/{0..1}.tar", "FOLDER/x/1.tar (of FOLDER/x/{0..1}.tar): no such shard; FOLDER/x has 3 tars"),
+    ],
+)  # fmt: skip
+def test_where_nothing_is_the_error_says_what_there_is(folder: Path, pattern: str, told: str) -> None:
+    with pytest.raises(ShardError) as caught:
+        expand([f"{folder}/{pattern}"])
+    assert "no such shard; " in str(caught.value)
+    assert told.replace("FOLDER", str(folder)) in str(caught.value)
+
+
+LISTED = [
+    ("a.tar::b.tar", ["a.tar", "b.tar"]),
+    ("/a/{0..9}.tar::/b/{0..9}.tar", ["/a/{0..9}.tar", "/b/{0..9}.tar"]),
+    ("/a/*::/b/*::c.tgz", ["/a/*", "/b/*::c.tgz"]),
+    ("s3://a/0.tar.gz::s3://b/*", ["s3://a/0.tar.gz", "s3://b/*"]),
+    ("zip://in.tar::/f.zip::/x/0.tar", ["zip://in.tar::/f.zip", "/x/0.tar"]),
+]
+
+
+@pytest.mark.parametrize(("pattern", "sources"), LISTED)
+def test_sources_that_colons_join_are_an_error_that_lists_them_wherever_shards_are_named(
+    pattern: str, sources: list[str]
+) -> None:
+    listed = "[" + ", ".join(f'"{source}"' for source in sources) + "]"
+    with pytest.raises(ConfigError, match=re.escape(f"data.shards='{listed}'")):
+        DataConfig(shards=("/0.tar", pattern))
+    with pytest.raises(ConfigError, match=re.escape(f"evaluate.retrieval='{listed}'")):
+        EvaluateConfig(retrieval=(pattern,))
+    with pytest.raises(ConfigError, match=re.escape(f"name each by itself, as in a list: {listed}")):
+        expand([pattern])
+    with pytest.raises(BenchmarkDataError, match=re.escape(f"data.shards='{listed}'")):
+        checked("shards", {"shards": pattern}, "suite.yaml: held-out")
+
+
+def test_chains_of_file_systems_are_found_and_read(folder: Path) -> None:
+    with zipfile.ZipFile(folder / "f.zip", "w") as archive:
+        archive.writestr("in.tar", CONTENT)
+        archive.writestr("in.json", "{}")
+    fsspec.filesystem("memory").pipe("/patterns/a.tar", CONTENT)
+    for pattern, shard in (
+        ("zip://in.tar::FOLDER/f.zip", "zip://in.tar::FOLDER/f.zip"),
+        ("zip://*::file://FOLDER/f.zip", "zip://in.tar::file://FOLDER/f.zip"),
+        ("simplecache::memory://patterns/*", "simplecache::memory:///patterns/a.tar"),
+        ("simplecache::zip://*.tar::file://FOLDER/f.zip", "simplecache::zip://in.tar::file://FOLDER/f.zip"),
+        ("filecache::file://FOLDER/x/0.tar", "filecache::file://FOLDER/x/0.tar"),
+        ("memory://patterns", "memory:///patterns/a.tar"),
+    ):
+        pattern, shard = (text.replace("FOLDER", str(folder)) for text in (pattern, shard))
+        assert DataConfig(shards=(pattern,)).shards == (pattern,)
+        assert expand([pattern]) == [shard]
+        assert [item.key for item in read_shard(shard)] == ["a"]
+
+
+def test_expand_takes_globs_and_braces_and_returns_each_shard_once_and_sorted(tmp_path: Path) -> None:
+    for number in (2, 0, 1):
+        (tmp_path / f"{number:03d}.tar").write_bytes(CONTENT)
+    found = expand([f"{tmp_path}/{{000..002}}.tar", f"{tmp_path}/*.tar", f"{tmp_path}/00[12].tar"])
+    assert found == [f"{tmp_path}/{number:03d}.tar" for number in range(3)]
+
+
+@pytest.mark.parametrize("pattern", ["*.tar", "none.tar", "{000..001}.tar", ".", "nowhere/*.tar", "{a,b.tar"])
+def test_a_pattern_that_matches_nothing_is_an_error_that_names_it(tmp_path: Path, pattern: str) -> None:
+    with pytest.raises(ShardError) as caught:
+        expand([f"{tmp_path}/{pattern}"])
+    assert f"{tmp_path}/" in str(caught.value)
+
+
+def test_an_unknown_protocol_is_an_error_and_a_pipe_is_not_run() -> None:
+    for pattern in ("foo://bucket/a.tar", "pipe:echo hello"):
+        with pytest.raises(ShardError, match=pattern.partition(":")[0]):
+            expand([pattern])
