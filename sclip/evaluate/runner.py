@@ -93,7 +93,8 @@ def tasks_of(config: EvaluateConfig, training_shards: Sequence[str], caption_fie
                 f"evaluate.retrieval: the suite has a benchmark {name!r} too; leave one out"
             )
         about = About(name, "shards", kinds.KINDS["shards"].definition)
-        tasks.append(shards.read(about, held_out, config.retrieval_images, caption_field))
+        named = config.retrieval or held_out
+        tasks.append(shards.read(about, named, config.retrieval_images, caption_field))
     return tasks
 
 
