@@ -203,7 +203,7 @@ def test_a_caption_field_reaches_the_pictures_of_a_shard(scorer: Scorer, tmp_pat
     write_shard(tmp_path / "a.tar", (0, 3, 6), field="alt")
     config = EvaluateConfig(retrieval=(str(tmp_path / "a.tar"),))
     (result,) = runner.evaluate(scorer, config, caption_field="alt").results
-    assert list(result.won) == [f"a.tar/{number:04d}#0" for number in (0, 3, 6)]
+    assert list(result.won) == [f"0/a.tar/{number:04d}#0" for number in (0, 3, 6)]
 
 
 def test_the_shards_of_a_suite_have_the_configs_limit_and_caption_field(scorer: Scorer, made: Path) -> None:
