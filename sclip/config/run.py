@@ -23,7 +23,7 @@ class RunConfig(Section, key="run"):
     storage: str = "~/sclip"
     """Folder that every node reaches, or `s3://..`, `gs://..`: runs, generated scenes, by default MLflow's store."""
     seed: int = 0
-    """Seed from which, with epoch and sample key, every random choice is derived."""
+    """Seed from which, with epoch, shard and key, every random choice is derived."""
     init_from: str = ""
     """Start from a finished run (name or folder), `models:/NAME@alias`, or weights as model.pretrained reads."""
     compare_with: str = ""

@@ -90,7 +90,7 @@ def tasks_of(config: EvaluateConfig, training_shards: Sequence[str], data: DataC
                 f"evaluate.retrieval: the suite has a benchmark {name!r} too; leave one out"
             )
         about = About(name, "shards", kinds.KINDS["shards"].definition)
-        tasks.append(shards.read(about, held_out, **defaults))
+        tasks.append(shards.read(about, config.retrieval or held_out, **defaults))
     return tasks
 
 

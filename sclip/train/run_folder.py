@@ -1,14 +1,13 @@
 """The folder of a run: its config and shards, its checkpoints, its quarantine, and whether it is done.
 
     config.json       the resolved config, compared when the run is started again
-    shards.json       shards of each source and their sample counts, fixed for the life of the run; in both of these
-                      URIs stand without credentials and query values, by which they are compared, too
+    shards.json       names of the shards of each source, where they lie and their sample counts; names and counts are
+                      fixed for the life of the run. In both of these URIs stand without credentials and query values
     step-00000500/    a checkpoint (`sclip.train.checkpoint`)
     alive             touched while the run goes on
     held-step-*       a checkpoint that is being evaluated
     init.safetensors  the weights that it starts from, where a file, a folder or the registry gave them
-    quarantine.jsonl  samples that could not be trained on: step, source, pass, name and place of the
-                      shard, index, key, reason
+    quarantine.jsonl  samples that could not be trained on: step, source, pass, name, shard, index, key, reason
     ledger/           what each rank trained on in each step (`sclip.train.ledger`)
     trace-*.json.gz   of chosen steps, a file a rank (`health.profile_steps`)
     complete.json     written when every sample was trained on

@@ -16,10 +16,11 @@ from sclip.evaluate import runner, suite
 from sclip.evaluate.benchmarks import BenchmarkDataError
 from sclip.evaluate.features import FeatureEncoder, Here, encode
 from sclip.evaluate.picture import Picture
+from sclip.evaluate.retrieval import Retrieval
 from sclip.inference.scorer import Scorer
 from support.made_features import brute_force
 from support.paths import SHARED
-from support.pictures import speckled
+from support.pictures import picture, speckled
 from support.small_model import small_scorer
 from support.tars import Member, tar_bytes
 
@@ -166,6 +167,20 @@ def test_retrieval_on_shards_equals_brute_force(scorer: Scorer, made: Path) -> N
     assert {name: score.value for name, score in result.scores.items()} == pytest.approx(expected)
 
 
+def test_pictures_of_one_shard_name_and_key_in_two_folders_are_two(tmp_path: Path) -> None:
+    for folder, colour in (("a", "red"), ("b", "blue")):
+        (tmp_path / folder).mkdir()
+        members = [("0.png", picture(colour)), ("0.txt", f"a {colour} wall".encode())]
+        (tmp_path / folder / "0.tar").write_bytes(tar_bytes(members))
+    config = EvaluateConfig(retrieval=(f"{tmp_path}/?/*.tar",))
+    (task,) = runner.tasks_of(config, [], "")
+    assert isinstance(task, Retrieval)
+    assert [(image.name, image.captions) for image in task.images] == [
+        ("0/a/0.tar/0", ("a red wall",)),
+        ("0/b/0.tar/0", ("a blue wall",)),
+    ]
+
+
 def test_retrieval_on_training_images_says_so(scorer: Scorer, made: Path) -> None:
     everything = [str(made / "{0..1}.tar")]
     (of_training,) = runner.evaluate(scorer, EvaluateConfig(retrieval_images=5), everything).results
@@ -188,7 +203,7 @@ def test_a_caption_field_reaches_the_pictures_of_a_shard(scorer: Scorer, tmp_pat
     write_shard(tmp_path / "a.tar", (0, 3, 6), field="alt")
     config = EvaluateConfig(retrieval=(str(tmp_path / "a.tar"),))
     (result,) = runner.evaluate(scorer, config, data=DataConfig(caption_field="alt")).results
-    assert list(result.won) == [f"a.tar/{number:04d}#0" for number in (0, 3, 6)]
+    assert list(result.won) == [f"0/a.tar/{number:04d}#0" for number in (0, 3, 6)]
 
 
 def test_the_shards_of_a_suite_have_the_configs_limit_and_caption_field(scorer: Scorer, made: Path) -> None:

@@ -66,6 +66,31 @@ def test_shards_that_are_recorded_without_their_credentials_are_named_again(run:
         assert "guessed" not in str(raised.value)
 
 
+def test_data_that_was_moved_is_found_by_the_names_of_its_shards(tmp_path: Path) -> None:
+    run = Run.of(tmp_path, [3], [3])
+    broken: Row = (1, 0, 0, 1)
+    rows: list[Row] = [(source, *row[1:]) for source in (0, 1) for row in passes([3])]
+    run.attempt(0, dealt([row for row in rows if row != broken], 1))
+    run.quarantine(broken)
+    assert audit(run.folder).exact
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for paths in run.sources:
+        paths[0].rename(moved / paths[0].name)
+    with pytest.raises(AuditError, match=r"source-0-0\.tar: cannot be read"):
+        audit(run.folder)
+    first, second = (f"{moved}/source-{source}-*.tar" for source in (0, 1))
+    found = audit(run.folder, [first, second])
+    assert found.exact
+    assert (found.expected, found.trained_once) == (12, 11)
+    assert [row.shard for row in found.quarantined_rows] == [f"{moved}/source-1-0.tar"]
+    for wrong in ([first], [second, first], [f"{tmp_path}/moved/*.tar"]):
+        with pytest.raises(
+            AuditError, match=r"--shards: .*tar is no shard of the run; where its data was moved"
+        ):
+            audit(run.folder, wrong)
+
+
 def test_planted_losses_are_found_as_ranges_of_their_shard_and_pass(run: Run) -> None:
     lost = {(0, 1, 2, 3), (0, 1, 2, 4), (0, 1, 2, 8), (0, 0, 1, 0)}
     run.attempt(0, dealt([row for row in ROWS if row not in lost], 2))

@@ -246,6 +246,17 @@ def test_a_shard_of_the_run_is_known_however_it_is_named_and_another_is_told(
     ]
 
 
+def test_a_shard_that_was_moved_is_shown_as_the_run_drew_it(plain: list[str], tmp_path: Path) -> None:
+    patterns = (f"{Path(plain[1]).parent}/*.tar",)
+    run = begun(tmp_path, config(shards=patterns), plain)
+    moved = tmp_path / "elsewhere" / Path(plain[1]).name
+    moved.parent.mkdir()
+    moved.write_bytes(Path(plain[1]).read_bytes())
+    there, here = (inspect_sample(run, str(url), "s0007", 1) for url in (plain[1], moved))
+    assert ("identity", f"0/{moved.name}/s0007") in here.facts
+    assert here.seen == there.seen
+
+
 def test_the_epochs_of_a_source_with_a_weight_are_its_passes(
     plain: list[str], annotated: list[str], tmp_path: Path
 ) -> None:
