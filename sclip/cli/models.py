@@ -25,6 +25,7 @@ from sclip.cli.command import (
     repeatable,
 )  # fmt: skip
 from sclip.config import Config, ConfigError, EvaluateConfig, parse_gate
+from sclip.storage.paths import shown
 
 PANEL = "Models"
 _EVALUATE = EvaluateConfig()
@@ -91,7 +92,7 @@ def evaluate(
         )  # fmt: skip
     table.show(done.evaluations, done.comparison, console)
     for page in done.pages:
-        console.print(f"look at it: {page}", soft_wrap=True, markup=False)
+        console.print(f"look at it: {shown(page)}", soft_wrap=True, markup=False)
 
 
 @command(PANEL)
@@ -224,4 +225,13 @@ def convert(
     # Torch warns that it reads a checkpoint in a single process, which is what this command is.
     warnings.filterwarnings("ignore", "torch.distributed is disabled")
     with errors(CheckpointError, ConfigError, ModelError, OSError, ParserError):
-        print(convert(storage_path(source), out.expanduser(), model, quick_gelu, clip))
+        try:
+            print(convert(storage_path(source), out.expanduser(), model, quick_gelu, clip))
+        except ModelError as error:
+            raise ModelError(_with_own_options(str(error), model)) from error
+
+
+def _with_own_options(told: str, model: str) -> str:
+    """Return what a model's check says with the options of `convert` in place of the config's keys."""
+    told = re.sub(r"model\.quick_gelu=['\"]?(\w+)['\"]?", r"--quick-gelu \1", told)
+    return re.sub(r"model\.name=['\"]?([^\s'\":;]+)['\"]?", r"--model \1", told) if model else told

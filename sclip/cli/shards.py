@@ -29,6 +29,7 @@ from sclip.cli.command import (
     repeatable,
 )  # fmt: skip
 from sclip.config import ConfigError, ScenesConfig
+from sclip.storage.paths import shown
 
 if TYPE_CHECKING:
     from sclip.prepare.annotate import Annotated as AnnotatedShard
@@ -62,7 +63,7 @@ def scenes(
 
     with errors(ConfigError, PackError, OSError):
         paths = generate(out, ScenesConfig(train_samples, heldout_samples, image_size), seed)
-    print(f"data.shards={paths.train}\nevaluate.suite={paths.suite}")
+    print(f"data.shards={shown(paths.train)}\nevaluate.suite={shown(paths.suite)}")
 
 
 @command(PANEL, _WHOLE)
@@ -128,9 +129,11 @@ def pack(
         raise Refused("\n".join([*skips.lines(), str(error)])) from error
     _print_skips("pack", skips, index.skips)
     with errors(OSError):
-        listed = f"; each of them: {skips.write(out)}" if skips.counts else ""
+        listed = f"; each of them: {shown(skips.write(out))}" if skips.counts else ""
     print(f"{skips.sum(index.rows)}{listed}")
-    print(f"{index.samples} samples in {len(index.shards)} shards; train on them: data.shards={out}/*.tar")
+    print(
+        f"{index.samples} samples in {len(index.shards)} shards; train on them: data.shards={shown(f'{out}/*.tar')}"
+    )
 
 
 @command(PANEL, "interrupted; the finished shards in {out} are kept, the same command goes on")
@@ -172,7 +175,7 @@ def annotate(
         done += not shard.failure
         left_out = f", {shard.quarantined} left out" if shard.quarantined else ""
         size = f"{shard.samples} samples, {shard.bytes / 2**20:.1f} MiB{left_out}"
-        print(f"{folder / shard.name}: {shard.failure or size}", flush=True)
+        print(f"{shown(folder / shard.name)}: {shard.failure or size}", flush=True)
 
     with errors(ConfigError, PackError, ParserError, ShardError):
         data = read_data(data_keys, caption_field, spacy_model)
@@ -185,9 +188,9 @@ def annotate(
         print(f"{len(urls) - done} shards were annotated before")
     print(
         f"{index.samples} samples in {len(index.shards)} shards; train on them: "
-        f"data.shards={folder}/*.tar{reading_overrides(data)}"
+        f"data.shards={shown(f'{folder}/*.tar')}{reading_overrides(data)}"
     )
-    print(f"look at them: {folder / 'report.html'}; left out: {folder / 'quarantine.jsonl'}")
+    print(f"look at them: {shown(folder / 'report.html')}; left out: {shown(folder / 'quarantine.jsonl')}")
 
 
 @command(PANEL)
@@ -290,7 +293,7 @@ def subset(
     _print_skips("subset", skips, index.skips)
     print(
         f"kept {index.samples} of {kept.samples_of} samples, {kept.captions} of {kept.captions_of} captions, "
-        f"in {len(index.shards)} shards; train on them: data.shards={out}/*.tar"
+        f"in {len(index.shards)} shards; train on them: data.shards={shown(f'{out}/*.tar')}"
     )
 
 
@@ -333,7 +336,7 @@ def exclude(
     for line in skips.lines():
         print(f"exclude: {line}", file=sys.stderr)
     hashed = sum(bool(entry.phash) for entry in entries)
-    print(f"{out}: {len(entries):,} pictures, {hashed:,} with their likeness")
+    print(f"{shown(out)}: {len(entries):,} pictures, {hashed:,} with their likeness")
 
 
 @command(PANEL)
@@ -378,12 +381,12 @@ def corpus(
         page = write(counted.statistics, out, f"Corpus: {read.title}", notes)
     console = Console(highlight=False)
     show_statistics(counted.statistics, console)
-    for line in (*notes, f"look at it: {page}"):
+    for line in (*notes, f"look at it: {shown(page)}"):
         console.print(line, soft_wrap=True, markup=False)
 
 
 def _print_shard(out: Path, shard: Shard) -> None:
-    print(f"{out / shard.name}: {shard.samples} samples, {shard.bytes / 2**20:.1f} MiB", flush=True)
+    print(f"{shown(out / shard.name)}: {shard.samples} samples, {shard.bytes / 2**20:.1f} MiB", flush=True)
 
 
 def _print_skips(name: str, skips: Skips, written: Skips) -> None:

@@ -29,6 +29,7 @@ from sclip.cli.command import (
 )  # fmt: skip
 from sclip.config import ConfigError
 from sclip.storage.masking import mask
+from sclip.storage.paths import shown
 
 PANEL = "Train"
 
@@ -136,7 +137,7 @@ def sweep(
     storage = Path(resolved.run.storage).expanduser().absolute()
     best = [trial for trial in report.ranked(trials, score) if trial.scores][: sweeps.COMPARED]
     for page in sweeps.pages(best, storage, storage / "sweeps" / name, f"{name}, the best"):
-        console.print(f"look at it: {page}", soft_wrap=True, markup=False, highlight=False)
+        console.print(f"look at it: {shown(page)}", soft_wrap=True, markup=False, highlight=False)
     return 1 if any(trial.error for trial in trials) else 0
 
 
@@ -183,7 +184,7 @@ def ablation(
     failed = [trial for trial in done.trials if trial.error]
     for line in [
         *(f"{trial.name} failed: {trial.error}" for trial in failed),
-        *(f"look at it: {file}" for file in done.pages),
+        *(f"look at it: {shown(file)}" for file in done.pages),
     ]:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     return 1 if failed else 0
@@ -264,7 +265,7 @@ def inspect(
             write_page(visit, html)
     show_visit(visit)
     if html:
-        print(f"look at it: {html}")
+        print(f"look at it: {shown(html)}")
 
 
 @command(PANEL)
@@ -318,6 +319,6 @@ def clean(
                 remove(path)
             except OSError as error:
                 raise Refused(f"{path}: cannot be removed ({error})") from error
-        print(f"{'removed' if yes else 'would remove'} {path}")
+        print(f"{'removed' if yes else 'would remove'} {shown(path)}")
     if paths and not yes:
         print("nothing was removed; add --yes")

@@ -20,7 +20,7 @@ from sclip.model.build import assemble, check_fit, resolved
 from sclip.model.export import export, export_clip, export_state, load_exported
 from sclip.model.structure_clip import CLIP_PREFIX
 from sclip.model.weights import CONFIG_FILE, WEIGHTS_FILE, read
-from sclip.storage.paths import StoragePath, address, cached_copy, storage_path
+from sclip.storage.paths import StoragePath, address, cached_copy, shown, storage_path
 from sclip.train import checkpoint, manifest
 from sclip.train.manifest import CheckpointError
 from sclip.train.run_folder import RunFolder
@@ -74,7 +74,7 @@ def convert(
         export(model, folder)
         if found.parser:
             shutil.copyfile(found.parser, folder / PARSER_FILE)
-    return f"{folder}: {_told(found, clip)}"
+    return f"{shown(folder)}: {_told(found, clip)}"
 
 
 def _told(found: Source, clip: bool) -> str:

@@ -23,7 +23,7 @@ from sclip.inference.scorer import Scorer
 from sclip.model import ModelError, StructureCLIP, build_model
 from sclip.model.weights import CONFIG_FILE, WEIGHTS_FILE
 from sclip.storage.masking import mask
-from sclip.storage.paths import StoragePath, local_copy, storage_path
+from sclip.storage.paths import StoragePath, local_copy, shown, storage_path
 from sclip.train.run_folder import RunFolder
 
 __all__ = ["open_model"]
@@ -79,7 +79,7 @@ def _of_path(path: StoragePath, device: str) -> Scorer:
     except ModelError as error:
         if "--model" in str(error):
             raise ModelError(
-                f"{path}: does not say of which architecture it is; name it ARCHITECTURE:{path}"
+                f"{path}: does not say of which architecture it is; name it ARCHITECTURE:{shown(path)}"
             ) from error
         raise
     return Scorer(found.model, found.spacy_model or "", device)
@@ -96,7 +96,7 @@ def _of_architecture(architecture: str, source: str) -> StructureCLIP:
     except ModelError as error:
         if "model.quick_gelu=" in str(error):
             raise ModelError(
-                f"{error}; sclip convert {source} FOLDER --model {architecture} --quick-gelu on|off makes an export "
-                "that says it"
+                f"{error}; sclip convert {shown(source)} FOLDER --model {architecture} --quick-gelu on|off makes an "
+                "export that says it"
             ) from error
         raise

@@ -33,6 +33,7 @@ from sclip.prepare.annotate import stamp
 from sclip.report.page import render
 from sclip.scenegraph import Parser
 from sclip.storage.masking import mask
+from sclip.storage.paths import shown
 
 __all__ = ["Findings", "Validator", "examine", "kind", "reachable", "validate", "write"]
 
@@ -178,7 +179,7 @@ def examine(
     notes = found.notes(stamp(Parser(data.spacy_model)) if any(found.stamps) else "")
     notes.append(f"{rate(found):,.0f} samples a second at {size} pixels, with the start of the actors")
     if out:
-        notes.append(f"look at it: {write(found, out, 'Validation of shards', notes, seconds)}")
+        notes.append(f"look at it: {shown(write(found, out, 'Validation of shards', notes, seconds))}")
     return found, notes
 
 

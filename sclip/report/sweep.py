@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from sclip.report.texts import shortened
@@ -70,7 +71,7 @@ def show(trials: Sequence[TrialLike], score: str, console: Console) -> None:
         )
     for trial in ranked(trials, score):
         cells = [f"{trial.scores[name]:.3f}" if name in trial.scores else "–" for name in shown]
-        table.add_row(trial.name, *(str(trial.point.get(key, "")) for key in keys), *cells)
+        table.add_row(trial.name, *(escape(str(trial.point.get(key, ""))) for key in keys), *cells)
     console.print(table)
     for trial in trials:
         if trial.error:

@@ -44,6 +44,7 @@ from sclip.run.resolve import TrainingData, bring_initial_weights, read_data, re
 from sclip.run.stopping import Stopped, ends_on_sigterm
 from sclip.run.summary import Summary, compared_with
 from sclip.scenegraph import ParserError, parser_version
+from sclip.storage.masking import mask
 from sclip.storage.paths import storage_path
 from sclip.storage.retries import StorageError
 from sclip.train.manifest import CheckpointError
@@ -136,7 +137,7 @@ def pretrain(config: Config, console: Console, options: PlanOptions = _DEFAULTS)
     try:
         run = _start(_check(config, console, options), console)
     except _AT_THE_START as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(_with_key(error, config)) from error
     with ends_on_sigterm():  # in place of Ray's handler, which is there since the run was started
         try:
             if run.config.evaluate.before:
@@ -152,6 +153,14 @@ def pretrain(config: Config, console: Console, options: PlanOptions = _DEFAULTS)
             raise
         _say(run.tracker.finish("FINISHED"), console)
         return summary
+
+
+def _with_key(error: Exception, config: Config) -> str:
+    """Return an error of the start; of the system's own, such as a full disk, with the key of the place."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return str(error)
+    place = f"{error.filename}: " if error.filename else ""
+    return f"run.storage={mask(config.run.storage)!r}: {place}{error.strerror}"
 
 
 def _say(line: str, console: Console) -> None:

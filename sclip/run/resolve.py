@@ -28,7 +28,7 @@ from sclip.model.weights import WEIGHTS_FILE, read, save
 from sclip.prepare import annotate, scenes
 from sclip.storage.filesystem import filesystem
 from sclip.storage.masking import mask
-from sclip.storage.paths import address, fetch, send, staged, storage_path
+from sclip.storage.paths import address, check_writable, fetch, send, staged, storage_path
 from sclip.train.run_folder import RunFolder
 
 __all__ = ["TrainingData", "bring_initial_weights", "read_data", "resolve_config"]
@@ -94,8 +94,8 @@ def _read_sources(config: Config) -> list[dict[NamedShard, int]]:
 
 def resolve_config(config: Config, console: Console) -> Config:
     """Fill in the run's name, a storage folder that is absolute or a URI and, where no shards are given, the scenes."""
-    storage = storage_path(config.run.storage)
     _check_storage(config.run.storage)
+    storage = storage_path(config.run.storage)
     name = config.run.name or f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{os.urandom(2).hex()}"
     config = dataclasses.replace(
         config, run=dataclasses.replace(config.run, name=name, storage=address(storage))
@@ -114,8 +114,14 @@ def resolve_config(config: Config, console: Console) -> Config:
 
 
 def _check_storage(storage: str) -> None:
-    """Raise ConfigError for a URI that nothing can be written to."""
-    if "://" in storage:
+    """Raise ConfigError for a folder or URI that nothing can be written to."""
+    of = storage_path(storage)
+    if isinstance(of, Path):
+        try:
+            check_writable(of)
+        except OSError as error:
+            raise ConfigError(str(error)) from error
+    else:
         try:
             filesystem(storage)
         except (ValueError, ImportError) as error:

@@ -15,7 +15,7 @@ from rich.table import Column, Table
 from sclip.config import Config, ConfigError
 from sclip.evaluate.result import EVALUATION_FILE, Evaluation
 from sclip.storage.masking import mask
-from sclip.storage.paths import StoragePath
+from sclip.storage.paths import StoragePath, shown
 from sclip.train.run_folder import RunFolder
 
 __all__ = ["COUNTS", "Summary", "compared_with", "show"]
@@ -74,7 +74,9 @@ def show(summary: Summary, config: Config, console: Console) -> None:
         lines.append(f"left out    {trained['filtered']:,} samples without a caption that passes data.min_*")
     if trained["quarantined"]:
         where = summary.folder / "quarantine.jsonl"
-        lines.append(f"set aside   {trained['quarantined']:,} samples could not be trained on: {where}")
+        lines.append(
+            f"set aside   {trained['quarantined']:,} samples could not be trained on: {shown(where)}"
+        )
     if trained.get("skipped"):
         lines.append(f"skipped     {trained['skipped']:,} steps, their loss or gradient being not finite")
     lines += [f"gate        {line}" for line in summary.decision]
@@ -83,10 +85,10 @@ def show(summary: Summary, config: Config, console: Console) -> None:
     alias = "champion and candidate" if champion else "candidate"
     model = f"models:/{config.tracking.model_name}/{summary.version}, alias {alias}"
     lines += [
-        f"model       {model if summary.version else f'not registered yet: sclip sync {summary.folder}'}",
-        f"run folder  {summary.folder}",
-        f"look at it  {mlflow} ui --backend-store-uri {mask(summary.tracking_uri)}",
-        *(f"            {page}" for page in summary.pages),
+        f"model       {model if summary.version else f'not registered yet: sclip sync {shown(summary.folder)}'}",
+        f"run folder  {shown(summary.folder)}",
+        f"look at it  {shown(mlflow)} ui --backend-store-uri {shown(mask(summary.tracking_uri))}",
+        *(f"            {shown(page)}" for page in summary.pages),
     ]
     for line in lines:  # outside of the table, which would break a path or a command in two
         console.print(line, soft_wrap=True, markup=False, highlight=False)

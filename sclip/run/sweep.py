@@ -30,6 +30,7 @@ from sclip.report import comparison
 from sclip.run import finish, pretrain
 from sclip.run.summary import show
 from sclip.storage.masking import mask, mask_tree
+from sclip.storage.paths import check_writable, shown
 
 __all__ = ["COMPARED", "POINT", "Sweep", "Trial", "pages", "run"]
 
@@ -89,7 +90,10 @@ def run(sweep: Sweep, console: Console) -> list[Trial]:
     parent = tracking.open_parent(config, sweep.name, config.run.storage)
     config = changed(config, {"tracking.parent": parent.run_id} | _bound(config, capacity.cpus, at_once))
     console.print(
-        f"sweep {sweep.name}: {at_once} runs at a time, logs in {folder}", soft_wrap=True, highlight=False
+        f"sweep {sweep.name}: {at_once} runs at a time, logs in {shown(folder)}",
+        soft_wrap=True,
+        markup=False,
+        highlight=False,
     )
     os.environ.setdefault(
         "RAY_AIR_NEW_OUTPUT", "0"
@@ -130,7 +134,12 @@ def _storage(config: Config) -> str:
             f"run.storage={mask(config.run.storage)!r}: a sweep keeps logs and state beside its runs, in a folder that "
             "every node reaches; a URI is for single runs (sclip pretrain)"
         )
-    return str(Path(config.run.storage).expanduser().absolute())
+    folder = Path(config.run.storage).expanduser().absolute()
+    try:
+        check_writable(folder)
+    except OSError as error:
+        raise ConfigError(str(error)) from error
+    return str(folder)
 
 
 def _bound(config: Config, cpus: float, at_once: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from sclip import registry, tracking
 from sclip.evaluate.result import EVALUATION_FILE, Evaluation, EvaluationError
 from sclip.storage.masking import mask
-from sclip.storage.paths import StoragePath, local_copy, storage_path
+from sclip.storage.paths import StoragePath, local_copy, shown, storage_path
 from sclip.train.run_folder import RunFolder
 from sclip.train.run_inputs import read_run_inputs
 
@@ -32,7 +32,7 @@ def sync(folder: StoragePath, tracking_uri: str = "") -> Iterator[str]:
     tracker = tracking.open_recorded(folder, tracking_uri)
     if left := tracker.close():
         raise NotSent(left)
-    yield f"{folder}: all is in {mask(tracker.uri)}, run {tracker.run_id}"
+    yield f"{shown(folder)}: all is in {mask(tracker.uri)}, run {tracker.run_id}"
     result = folder / "result.json"
     if not result.is_file():
         return

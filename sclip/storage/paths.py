@@ -13,6 +13,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from sclip.storage.remote import Remote
 
 __all__ = [
-    "StoragePath", "address", "append", "cached_copy", "fetch", "free_bytes", "local_copy", "move", "ray_storage",
-    "remove", "send", "sizes", "staged", "storage_path", "write",
+    "StoragePath", "address", "append", "cached_copy", "check_writable", "fetch", "free_bytes", "local_copy", "move",
+    "ray_storage", "remove", "send", "shown", "sizes", "staged", "storage_path", "write",
 ]  # fmt: skip
 
 StoragePath: TypeAlias = "Path | Remote"
@@ -51,6 +52,11 @@ def sizes(of: StoragePath) -> dict[str, int]:
     if not isinstance(of, Path):
         return of.files()
     return {str(f.relative_to(of)): f.stat().st_size for f in of.rglob("*") if f.is_file()}
+
+
+def shown(of: str | StoragePath) -> str:
+    """Return a path as it is printed: a word of a shell, quoted where spaces or brackets need it."""
+    return shlex.quote(str(of))
 
 
 def write(file: StoragePath, text: str) -> None:
@@ -97,6 +103,24 @@ def free_bytes(of: StoragePath) -> tuple[Path, int]:
     """Return where a checkpoint of a folder needs room on a disk, and how much there is."""
     disk = of if isinstance(of, Path) else Path(tempfile.gettempdir())
     return disk, shutil.disk_usage(disk).free
+
+
+def check_writable(storage: Path) -> None:
+    """Raise OSError, a line that names `run.storage`, for a folder that nothing can be written to.
+
+    Nothing of the try stays: where the folder is missing, the nearest one above it is tried.
+    """
+    place = next(of for of in (storage, *storage.parents) if os.path.lexists(of))
+    try:
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(b"x" * 65536)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise OSError(
+            f"run.storage={str(storage)!r}: {shown(place)} cannot be written to ({error.strerror or error}); "
+            "name a folder with room that this user may write to"
+        ) from error
 
 
 def send(folder: Path, to: StoragePath, names: Iterable[str] | None = None) -> None:

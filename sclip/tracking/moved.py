@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import logging
 import os
-import shlex
 from pathlib import Path
 
 import sqlalchemy
 from sqlalchemy import Connection
 
 from sclip.storage.masking import mask
+from sclip.storage.paths import shown
 
 __all__ = ["ARTIFACTS", "TrackingError", "follow", "same_folder"]
 
@@ -62,7 +62,7 @@ def follow(uri: str, root: str = "") -> None:
                 rows = _changed(store, old, new, mask(uri))
                 _log.warning(
                     "MLflow's store %s was moved: %d recorded places are in %s now, no longer in %s",
-                    shlex.quote(str(file)), rows, shlex.quote(str(new)), shlex.quote(str(old)),
+                    shown(file), rows, shown(new), shown(old),
                 )  # fmt: skip
     except sqlalchemy.exc.SQLAlchemyError as error:
         raise TrackingError(
@@ -92,9 +92,9 @@ def _is_beside(store: Connection, old: Path, new: Path) -> bool:
         for file in (file for file in (old / place).rglob("*") if file.is_file()):
             if not (new / file.relative_to(old)).exists():
                 raise TrackingError(
-                    f"MLflow's store in {shlex.quote(str(new.parent))} has artifacts in two places, and "
-                    f"{shlex.quote(str(file))} only in the old one; bring them together: "
-                    f"cp -rn {shlex.quote(f'{old}/.')} {shlex.quote(str(new))}"
+                    f"MLflow's store in {shown(new.parent)} has artifacts in two places, and "
+                    f"{shown(file)} only in the old one; bring them together: "
+                    f"cp -rn {shown(f'{old}/.')} {shown(new)}"
                 )
     return True
 
@@ -120,8 +120,8 @@ def _changed(store: Connection, old: Path, new: Path, uri: str) -> int:
             rows += store.execute(sqlalchemy.text(change), values).rowcount
     except sqlalchemy.exc.SQLAlchemyError as error:
         raise TrackingError(
-            f"MLflow store {uri} was moved with its artifacts: recorded in {shlex.quote(str(old))}, they lie in "
-            f"{shlex.quote(str(new))}, and it cannot be changed ({getattr(error, 'orig', None) or error}); make it "
+            f"MLflow store {uri} was moved with its artifacts: recorded in {shown(old)}, they lie in "
+            f"{shown(new)}, and it cannot be changed ({getattr(error, 'orig', None) or error}); make it "
             "writable once, or a copy of it"
         ) from error
     return rows

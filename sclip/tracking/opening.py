@@ -134,7 +134,7 @@ def _journal(folder: Path, store: Store) -> Journal:
             }  # fmt: skip
             journal.append({"run": head, "time_ms": int(time.time() * 1000)})
     except OSError as error:
-        raise TrackingError(f"{folder}: {error.strerror or error}; it must be writable") from error
+        raise TrackingError(f"{folder}: {error.strerror or error}; run.storage must be writable") from error
     return journal
 
 

@@ -25,7 +25,7 @@ from mlflow.exceptions import MlflowException
 
 from sclip.config import Config, RunConfig
 from sclip.storage.masking import mask
-from sclip.storage.paths import storage_path
+from sclip.storage.paths import check_writable, storage_path
 from sclip.tracking.moved import ARTIFACTS, TrackingError, follow, same_folder
 
 DATABASE = "mlflow.db"
@@ -60,11 +60,21 @@ class Store:
         """Whether it is an MLflow server, not a database."""
         return self.uri.startswith(("http://", "https://"))
 
+    @property
+    def _in_storage(self) -> bool:
+        """Whether it is the SQLite file in `storage`, where `tracking.uri` names no other store."""
+        return self.uri == f"sqlite:///{self.storage}/{DATABASE}"
+
     def reach(self) -> str:
         """Return the id of the experiment, made where it is missing.
 
         Raises TrackingError in about ten seconds where the store cannot be used.
         """
+        if self._in_storage:
+            try:
+                check_writable(Path(self.storage))
+            except OSError as error:
+                raise TrackingError(str(error)) from error
         with refusals(self.uri), patience():
             if not self.server:
                 _check_database(self.uri)
@@ -127,7 +137,7 @@ class Store:
         inside = f"{self.storage}/{ARTIFACTS}"
         if not root.startswith("/") or Path(root).name != ARTIFACTS or same_folder(root, inside):
             return
-        if self.uri == f"sqlite:///{self.storage}/{DATABASE}" and not Path(root).exists():
+        if self._in_storage and not Path(root).exists():
             follow(self.uri, root)
             return
         raise TrackingError(

@@ -21,7 +21,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_PARENT_RUN_ID
 from sclip.config import Config
 from sclip.config.loader import flatten, to_tree
 from sclip.storage.masking import mask
-from sclip.storage.paths import StoragePath, send
+from sclip.storage.paths import StoragePath, send, shown
 from sclip.tracking import system
 from sclip.tracking.batch import PER_EVENT
 from sclip.tracking.journal import JOURNAL, SENT, Event, Journal
@@ -164,7 +164,7 @@ class Tracker:
         trouble = f" ({self._sender.trouble})" if self._sender.trouble else ""
         return (
             f"{mask(self.uri)} does not take what the run told{trouble}; it is kept in "
-            f"{self._home / JOURNAL}: sclip sync {self._home}"
+            f"{self._home / JOURNAL}: sclip sync {shown(self._home)}"
         )
 
     def begin(self, config: Config, known: RunData | None) -> None:

@@ -247,8 +247,18 @@ def test_an_architecture_that_nothing_says_is_asked_for(
 ) -> None:
     source = as_state_dict(clip_of(PLAIN), tmp_path)
     assert "name it with --model" in refused(capsys, source, tmp_path / "export")
-    assert "did you mean" in refused(capsys, source, tmp_path / "export", "--model", "small-vti")
-    assert "model.quick_gelu=on" in refused(capsys, source, tmp_path / "export", "--model", PLAIN)
+    unknown = refused(capsys, source, tmp_path / "export", "--model", "small-vti")
+    assert unknown.startswith("convert: --model small-vti: no such architecture; did you mean")
+    silent = refused(capsys, source, tmp_path / "export", "--model", PLAIN)
+    assert "set --quick-gelu on" in silent
+    told = as_hub_folder(clip_of(PLAIN), tmp_path)
+    contradicted = refused(capsys, told, tmp_path / "export", "--quick-gelu", "on")
+    assert contradicted.startswith("convert: --quick-gelu on: ")
+    other = refused(capsys, told, tmp_path / "export", "--model", QUICK)
+    assert other.startswith(f"convert: --model {QUICK}: ")
+    assert other.endswith(f"set --model {PLAIN}\n")
+    for line in (silent, contradicted, other):
+        assert "model." not in line
     assert not (tmp_path / "export").exists()
 
 

@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from sclip.config import Config, ConfigError, RunConfig
+from sclip.launch import cluster
 from sclip.report import sinks
+from sclip.run.resolve import resolve_config
+from sclip.run.summary import Summary, show
 from sclip.scenegraph.parser import MAX_CHARACTERS
 from support.commands import command
 from support.paths import ROOT
@@ -185,3 +191,41 @@ def test_help_names_every_option_keeps_the_lines_of_examples_and_imports_no_libr
         listed = set(re.findall(r"^│ [* ]*(--[\w-]+)", rest, flags=re.MULTILINE))
         assert listed == set(re.findall(r"--[\w-]+", usage)), page
     assert "  sclip pretrain --config paper train.num_workers=8\n" in done.stdout
+
+
+@pytest.mark.parametrize("options", [["--plan"], []])
+@pytest.mark.parametrize(
+    ("override", "found"),
+    [("model.name=RN50", "has BatchNorm (visual.bn1)"), ("model.name=coca_ViT-B-32", "caption decoder")],
+)
+def test_a_model_that_cannot_be_trained_is_refused_before_a_cluster_is_asked_for(
+    options: list[str], override: str, found: str, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(cluster, "connect", lambda: pytest.fail("a cluster is asked for"))
+    assert command("pretrain")(*options, override) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"pretrain: model.name={override.partition('=')[2]!r}: ")
+    assert found in told
+    assert told.count("\n") == 1
+
+
+def test_a_run_is_refused_with_the_key_of_the_storage_that_cannot_be_written_to(tmp_path: Path) -> None:
+    (tmp_path / "file [1]").touch()
+    storage = f"{tmp_path}/file [1]/below"
+    with pytest.raises(ConfigError, match=r"run\.storage=.* cannot be written to \(Not a directory\)"):
+        resolve_config(Config(run=RunConfig(storage=storage)), Console())
+
+
+def test_what_a_run_says_at_its_end_can_be_pasted_into_a_shell(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path("/a disk/my [bold]runs[/bold]/runs/first")
+    trained = {"samples": 8, "step": 2, "filtered": 0, "quarantined": 1}
+    uri = "sqlite:////a disk/my [bold]runs[/bold]/mlflow.db"
+    show(Summary(folder, trained, {}, "", [], [folder / "report.html"], uri), Config(), Console(width=60))
+    lines = [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
+    ends = {tuple(line[-2:]) for line in lines if line}
+    assert ("--backend-store-uri", uri) in ends
+    assert ("sync", str(folder)) in ends
+    assert ("folder", str(folder)) in ends
+    assert (f"{folder}/report.html",) in ends
+    assert ("on:", f"{folder}/quarantine.jsonl") in ends

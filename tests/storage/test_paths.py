@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import resource
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -16,12 +20,14 @@ from sclip.storage.paths import (
     address,
     append,
     cached_copy,
+    check_writable,
     free_bytes,
     local_copy,
     move,
     ray_storage,
     remove,
     send,
+    shown,
     sizes,
     staged,
     storage_path,
@@ -177,6 +183,67 @@ def a_checkpoint_needs_room_on_a_disk_of_this_node(folder: StoragePath) -> None:
 )  # fmt: skip
 def test_both_do_the_same(operation: Callable[[StoragePath], None], folder: StoragePath) -> None:
     operation(folder)
+
+
+# What only a folder has
+
+
+@contextlib.contextmanager
+def as_nobody() -> Iterator[None]:
+    """Act as an ordinary user, to whom modes of folders apply."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@contextlib.contextmanager
+def without_room() -> Iterator[None]:
+    """Let no file of this process grow, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    ("storage", "guard", "found"),
+    [
+        ("{tmp}/a file", contextlib.nullcontext, "'{tmp}/a file' cannot be written to (Not a directory)"),
+        (
+            "{tmp}/a file/below",
+            contextlib.nullcontext,
+            "'{tmp}/a file' cannot be written to (Not a directory)",
+        ),
+        ("/proc/self/below", contextlib.nullcontext, "/proc/self cannot be written to (No such file"),
+        ("{tmp}/closed/below", as_nobody, " cannot be written to (Permission denied)"),
+        ("{tmp}/new", without_room, "{tmp} cannot be written to (File too large)"),
+    ],
+)
+def test_a_storage_that_nothing_can_be_written_to_is_told_with_its_key_and_nothing_is_left(
+    storage: str, guard: Callable[[], AbstractContextManager[None]], found: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a file").touch()
+    (tmp_path / "closed").mkdir(mode=0o500)
+    before, place = sorted(tmp_path.rglob("*")), storage.format(tmp=tmp_path)
+    check_writable(tmp_path / "not" / "there" / "yet")
+    with guard(), pytest.raises(OSError, match=r"run\.storage=") as raised:
+        check_writable(Path(place))
+    assert str(raised.value).startswith(f"run.storage={place!r}: ")
+    assert found.format(tmp=tmp_path) in str(raised.value)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("path", ["/a/b.html", "/a b/[x]/it's.html", "s3://bucket/runs/first"])
+def test_a_path_that_is_shown_is_one_word_of_a_shell(path: str) -> None:
+    assert shlex.split(f"ls {shown(path)}") == ["ls", path]
+    assert (shown(path) == path) == (" " not in path)
 
 
 # What only a URI has

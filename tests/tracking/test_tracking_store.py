@@ -75,6 +75,14 @@ def test_a_store_that_is_none_is_told_with_the_key(tmp_path: Path, uri: str, fou
     assert "\n" not in str(raised.value)
 
 
+def test_a_storage_that_cannot_be_written_to_is_not_blamed_on_mlflow(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(TrackingError) as raised:
+        open_run(Config(), "first", str(tmp_path / "file" / "below"))
+    assert str(raised.value).startswith(f"run.storage='{tmp_path}/file/below': ")
+    assert "MLflow" not in str(raised.value)
+
+
 def test_the_environment_is_as_it_was_after_a_store_was_tried(
     closed_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
