@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from sclip.prepare.cells import is_image
 from sclip.prepare.pack import PackError
 from sclip.prepare.rows import CAPTION_FIELDS, IMAGE_FIELDS, Choice, Row
 
@@ -65,8 +66,11 @@ def table_rows(source: Path, choice: Choice) -> Iterator[Row]:
             if double := next((name for name in names if names.count(name) > 1), ""):
                 raise PackError(f"{source}: two columns are named {double!r}; give each a name of its own")
             continue
-        if len(cells) > len(names) == 2 and source.suffix == ".txt" and '"' not in line:
-            cells = line.rstrip("\r\n").split(delimiter, 1)  # Flickr8k's captions.txt, written without quotes
+        is_flickr8k = source.suffix == ".txt" and names == ["image", "caption"] and '"' not in line
+        if len(cells) > 2 and is_flickr8k and is_image(cells[0]):
+            cells = line.rstrip("\r\n").split(
+                delimiter, 1
+            )  # captions.txt as some write it anew, without quotes
         yield f"{source} line {number}", _fields(names, cells)
 
 
