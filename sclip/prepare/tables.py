@@ -115,13 +115,13 @@ def _is_quoted(text: str, delimiter: str) -> bool:
     """Tell whether a CSV writer has quoted the cells of a table in which a quote may as well be a sign of the caption.
 
     It has where every cell with a quote in it is quoted by the rules, and either a column is quoted throughout or each
-    quoted cell needs it, as it holds a quote (doubled) or a line break: what pandas writes. No cell holds both a line
-    break and a delimiter: these are two rows, of which stray quotes would make one.
+    quoted cell needs it, as it holds a quote (doubled) or a line break: what pandas writes. Where a cell holds both a
+    line break and a delimiter, stray quotes may have made one of two rows: then every cell of the file must be quoted.
     """
     if '"' not in text:
         return False
     cell = _cell(delimiter, plain=r'"')
-    header, throughout, needed = True, dict[int, bool](), True
+    header, throughout, needed, everywhere, joined = True, dict[int, bool](), True, True, False
     position = column = 0
     while position < len(text):
         found = cell.match(text, position)
@@ -129,13 +129,13 @@ def _is_quoted(text: str, delimiter: str) -> bool:
             return False
         position, (raw, end) = found.end(), found.groups()
         is_quoted, is_blank = raw.startswith('"'), not raw and not column and end != delimiter
-        if is_quoted and "\n" in raw and delimiter in raw:
-            return False
+        joined |= is_quoted and "\n" in raw and delimiter in raw
+        everywhere &= is_quoted or is_blank
         needed &= not is_quoted or "\n" in raw or '""' in raw[1:-1]
         if not header and not is_blank:
             throughout[column] = throughout.get(column, True) and is_quoted
         header, column = header and (is_blank or end == delimiter), column + 1 if end == delimiter else 0
-    return needed or any(throughout.values())
+    return everywhere if joined else needed or any(throughout.values())
 
 
 def _cell(delimiter: str, plain: str = "") -> re.Pattern[str]:
