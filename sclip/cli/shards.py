@@ -82,9 +82,7 @@ def pack(
     ],
     images: Annotated[
         Path | None,
-        option(
-            "FOLDER", "where image paths start; by default SOURCE's own folder, for .json its folder images"
-        ),
+        option("FOLDER", "where image paths start; by default SOURCE's own folder, or images in it"),
     ] = None,
     image_field: Annotated[str, option("NAME", "column or field of the image")] = "",
     caption_field: Annotated[str, option("NAME", "column or field of the caption(s)")] = "",

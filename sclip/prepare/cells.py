@@ -10,7 +10,7 @@ import os
 import tokenize
 import warnings
 from itertools import pairwise
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 from sclip.data.tar import IMAGE_SUFFIXES
@@ -30,9 +30,8 @@ class Fault(Exception):
 def is_image(name: str) -> bool:
     """Tell whether a file is an image by its name, one that cannot be packed included."""
     suffix = os.path.splitext(name)[1].lower()
-    return suffix.removeprefix(".") in IMAGE_SUFFIXES or mimetypes.types_map.get(suffix, "").startswith(
-        "image/"
-    )
+    kind = mimetypes.types_map.get(suffix, "")
+    return suffix.removeprefix(".") in IMAGE_SUFFIXES or kind.startswith("image/")
 
 
 def key_of(below: PurePath) -> str:
@@ -40,7 +39,7 @@ def key_of(below: PurePath) -> str:
     return (below.with_suffix("") if is_image(below.name) else below).as_posix().replace(".", "_")
 
 
-def image_path(root: Path, column: str, name: Any, folder: str = "") -> tuple[str, bool]:
+def image_path(root: str, column: str, name: Any, folder: str = "") -> tuple[str, bool]:
     """Return the path of an image, and whether it lies in `root` itself instead of in `folder` below it.
 
     An absolute path is taken as it is. Raises Fault where `name` is no path, or one that leads out of `root`.
@@ -54,8 +53,8 @@ def image_path(root: Path, column: str, name: Any, folder: str = "") -> tuple[st
         raise Fault("image is a URL, which is not downloaded here (img2dataset does that)")
     if "\0" in name or caption_fault(name):
         raise Fault("image path is no name that a file can have")
-    below = os.path.normpath(os.path.join(folder, name))
-    if below.split(os.sep)[0] == "..":
+    below = os.path.normpath(os.path.join(folder, name) if folder else name)
+    if below.startswith("..") and below.split(os.sep)[0] == "..":
         raise Fault("image path leads out of the image folder (--images names another)")
     path = os.path.join(root, below)
     if folder and not os.path.isfile(path):

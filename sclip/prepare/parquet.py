@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from sclip.data.tar import IMAGE_SUFFIXES
 from sclip.prepare.cells import Fault, captions_of, image_path, key_of, spelled_list
 from sclip.prepare.pack import PackError, RawSample, Skips
-from sclip.prepare.rows import IMAGE_FIELDS, SPLIT_FIELD, Choice, Columns, Row, Splits, group
+from sclip.prepare.rows import IMAGE_FIELDS, SPLIT_FIELD, Choice, Columns, Root, Row, Splits, group
 
 __all__ = ["parquet_samples"]
 
@@ -44,7 +44,7 @@ class _Image:
 
 
 def parquet_samples(
-    source: Path, files: Sequence[Path], root: Path, choice: Choice, skips: Skips, *, deep: bool
+    source: Path, files: Sequence[Path], roots: Sequence[Root], choice: Choice, skips: Skips
 ) -> Iterable[RawSample]:
     """Return the samples of files of the same columns: a stream where they hold the images, a list where their paths.
 
@@ -65,9 +65,9 @@ def parquet_samples(
     skips.notes += columns.unread(schema.names)
     if not image:
         rows = _rows(files, [columns.image, columns.caption, columns.folder, columns.split])
-        return group(source, rows, root, choice, skips, spelled=True, deep=deep)
+        return group(source, rows, roots, choice, skips, spelled=True)
     plan = _plan(source, files, schema, columns, choice, skips)
-    return _stream(files, columns.image, plan, root, skips)
+    return _stream(files, columns.image, plan, roots[0][0], skips)
 
 
 def _image_column(schema: pa.Schema, choice: Choice) -> str:
@@ -203,7 +203,7 @@ def _stream(
     for number, content, path in _images(files, image, plan):
         planned = plan.pop(number)
         try:
-            found = content or Path(image_path(root, image, path)[0])
+            found = content or Path(image_path(str(root), image, path)[0])
         except Fault as fault:
             skips.add(str(fault), planned.place, planned.rows)
             continue

@@ -17,7 +17,17 @@ from typing import Any
 from sclip.prepare.cells import Fault, captions_of, image_path, is_image, key_of, spelled_list
 from sclip.prepare.pack import PackError, RawSample, Skips
 
-__all__ = ["CAPTION_FIELDS", "IMAGE_FIELDS", "SPLIT_FIELD", "Choice", "Columns", "Row", "Splits", "group"]
+__all__ = [
+    "CAPTION_FIELDS",
+    "IMAGE_FIELDS",
+    "SPLIT_FIELD",
+    "Choice",
+    "Columns",
+    "Root",
+    "Row",
+    "Splits",
+    "group",
+]
 
 IMAGE_FIELDS = ("image", "image_path", "image_name", "path", "file_name", "filename", "filepath", "file")
 CAPTION_FIELDS = ("captions", "caption", "sentences", "sentences_raw", "raw", "comment", "text", "title")
@@ -30,6 +40,8 @@ TRAIN = {"train", "restval"}
 
 Row = tuple[str, Mapping[str, Any] | str]
 """Place ("pairs.csv line 3") and fields of a row, or the reason why it has none."""
+Root = tuple[Path, bool]
+"""A folder that relative image paths start at, and whether all images in it, at any depth, are of the source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,26 +136,25 @@ class _Image:
 
 
 def group(
-    source: Path, rows: Iterable[Row], root: Path, choice: Choice, skips: Skips, *, spelled: bool, deep: bool
+    source: Path, rows: Iterable[Row], roots: Sequence[Root], choice: Choice, skips: Skips, *, spelled: bool
 ) -> list[RawSample]:
     """Return a sample for each image that the rows name, in the order of its first row; count the other rows.
 
     Args:
         source: what messages name.
         rows: of a reader.
-        root: folder that relative image paths start at.
+        roots: folders that relative image paths may start at: the first that has the first image, else the first.
         choice: fields and splits.
-        skips: counts the rows, those left out, and the images of `root` that no row names.
+        skips: counts the rows, those left out, and the images of the root that no row names.
         spelled: whether the text of a caption cell may spell a list.
-        deep: whether all of `root` holds images of this source. Otherwise only those of its folders are looked at in
-            which a row names an image.
     """
     columns: Columns | None = None
     splits = Splits(choice.splits)
     images: dict[str, _Image] = {}
     named: set[str] = set()
     blank = Skips()
-    root = Path(os.path.abspath(root))
+    roots = [(Path(os.path.abspath(root)), deep) for root, deep in roots]
+    root = ""
     for place, row in rows:
         skips.rows += 1
         try:
@@ -153,6 +164,9 @@ def group(
                 columns = Columns.choose(source, row, choice)
                 skips.notes += columns.unread(row)
             name, folder = row.get(columns.image), str(row.get(columns.folder) or "")
+            if not root:
+                roots = [_root(roots, columns.image, name, folder)]
+                root = str(roots[0][0])
             path, is_flat = image_path(root, columns.image, name, folder)
             named.add(path)
             if columns.split:
@@ -176,8 +190,15 @@ def group(
             blank.add("blank captions beside others", place, blanks)
     splits.judge(source)
     skips.notes += [f"{n} {what} (first: {blank.first[what]})" for what, n in blank.counts.items()]
-    skips.notes += _unnamed(root, named, deep)
-    return list(_samples(images, root, skips))
+    at, deep = roots[0]
+    skips.notes += _unnamed(at, named, deep)
+    return list(_samples(images, at, skips))
+
+
+def _root(roots: Sequence[Root], column: str, name: Any, folder: str) -> Root:
+    """Return the first of the folders that has the image; the first of all where none has it."""
+    paths = [image_path(str(root), column, name, folder)[0] for root, _ in roots]
+    return next((root for root, path in zip(roots, paths, strict=True) if os.path.isfile(path)), roots[0])
 
 
 def _samples(images: dict[str, _Image], root: Path, skips: Skips) -> Iterator[RawSample]:

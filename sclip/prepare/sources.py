@@ -37,7 +37,7 @@ def read_source(
 
     Args:
         source: a file, a folder, or a pattern of Parquet files.
-        images: folder that relative image paths start at; default: that of the source, or `images` in it for JSON.
+        images: folder that relative image paths start at; default: that of the source, or else `images` in it.
         image_field: name of the column or field with the image; default: the first of the usual names.
         caption_field: likewise with the caption or the captions.
         splits: those to pack of a source that has splits, where it has more than training may see.
@@ -93,17 +93,18 @@ def _read(source: Path, images: Path | None, choice: Choice, skips: Skips) -> It
             raise PackError(
                 f"{source}: a pattern is for Parquet, which {other} is not; pack other files one by one"
             )
-    root, deep = images or source.parent, images is not None
+    parent = source.parent if len(files) == 1 else files[0].parent
+    beside = parent / "images"
+    roots = [(images, True)] if images else [(parent, False), (beside, True)]
+    if source.suffix == ".json" and beside.is_dir():
+        roots.reverse()
     if _is_parquet(files[0]):
-        return parquet_samples(source, files, images or files[0].parent, choice, skips, deep=deep)
+        return parquet_samples(source, files, roots, choice, skips)
     if source.suffix == ".parquet":
         raise PackError(f"{source}: not readable as Parquet: it does not begin with PAR1")
     if first_line(source).lstrip()[:1] not in ("{", "[") and source.suffix not in (".json", ".jsonl"):
-        return group(source, table_rows(source, choice), root, choice, skips, spelled=True, deep=deep)
-    beside = source.parent / "images"
-    if images is None and beside.is_dir() and source.suffix == ".json":
-        root, deep = beside, True
-    return group(source, _json(source), root, choice, skips, spelled=False, deep=deep)
+        return group(source, table_rows(source, choice), roots, choice, skips, spelled=True)
+    return group(source, _json(source), roots, choice, skips, spelled=False)
 
 
 def _is_parquet(file: Path) -> bool:
@@ -132,7 +133,7 @@ def _read_folder(folder: Path, images: Path | None, choice: Choice, skips: Skips
             f"{folder}: holds Parquet files and images; pack '{folder}/*.parquet' or a folder of images"
         )
     if files:
-        return parquet_samples(folder, files, images or folder, choice, skips, deep=images is not None)
+        return parquet_samples(folder, files, [(images or folder, images is not None)], choice, skips)
     for name, given in (
         ("--images", images),
         ("--image-field", choice.image_field),

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from sclip.prepare.cells import is_image
 from sclip.prepare.pack import PackError
 from sclip.prepare.rows import CAPTION_FIELDS, IMAGE_FIELDS, Choice, Row
 
@@ -65,8 +66,11 @@ def table_rows(source: Path, choice: Choice) -> Iterator[Row]:
             if double := next((name for name in names if names.count(name) > 1), ""):
                 raise PackError(f"{source}: two columns are named {double!r}; give each a name of its own")
             continue
-        if len(cells) > len(names) == 2 and source.suffix == ".txt" and '"' not in line:
-            cells = line.rstrip("\r\n").split(delimiter, 1)  # Flickr8k's captions.txt, written without quotes
+        is_flickr8k = source.suffix == ".txt" and names == ["image", "caption"] and '"' not in line
+        if len(cells) > 2 and is_flickr8k and is_image(cells[0]):
+            cells = line.rstrip("\r\n").split(
+                delimiter, 1
+            )  # captions.txt as some write it anew, without quotes
         yield f"{source} line {number}", _fields(names, cells)
 
 
@@ -111,13 +115,13 @@ def _is_quoted(text: str, delimiter: str) -> bool:
     """Tell whether a CSV writer has quoted the cells of a table in which a quote may as well be a sign of the caption.
 
     It has where every cell with a quote in it is quoted by the rules, and either a column is quoted throughout or each
-    quoted cell needs it, as it holds a quote (doubled) or a line break: what pandas writes. No cell holds both a line
-    break and a delimiter: these are two rows, of which stray quotes would make one.
+    quoted cell needs it, as it holds a quote (doubled) or a line break: what pandas writes. Where a cell holds both a
+    line break and a delimiter, stray quotes may have made one of two rows: then every cell of the file must be quoted.
     """
     if '"' not in text:
         return False
     cell = _cell(delimiter, plain=r'"')
-    header, throughout, needed = True, dict[int, bool](), True
+    header, throughout, needed, everywhere, joined = True, dict[int, bool](), True, True, False
     position = column = 0
     while position < len(text):
         found = cell.match(text, position)
@@ -125,13 +129,13 @@ def _is_quoted(text: str, delimiter: str) -> bool:
             return False
         position, (raw, end) = found.end(), found.groups()
         is_quoted, is_blank = raw.startswith('"'), not raw and not column and end != delimiter
-        if is_quoted and "\n" in raw and delimiter in raw:
-            return False
+        joined |= is_quoted and "\n" in raw and delimiter in raw
+        everywhere &= is_quoted or is_blank
         needed &= not is_quoted or "\n" in raw or '""' in raw[1:-1]
         if not header and not is_blank:
             throughout[column] = throughout.get(column, True) and is_quoted
         header, column = header and (is_blank or end == delimiter), column + 1 if end == delimiter else 0
-    return needed or any(throughout.values())
+    return everywhere if joined else needed or any(throughout.values())
 
 
 def _cell(delimiter: str, plain: str = "") -> re.Pattern[str]:

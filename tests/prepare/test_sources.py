@@ -25,6 +25,7 @@ from support.caption_sources import (
     PAIRS,
     ROWS,
     folder_of_images,
+    image_bytes,
     read,
     table,
 )
@@ -204,6 +205,18 @@ def test_karpathys_images_may_lie_in_one_folder_unless_two_have_one_name(folder:
     assert skips.counts.total() == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "file"), [("a.jpg", "images/a.jpg"), ("images/a.jpg", "images/a.jpg"), ("a.jpg", "a.jpg")]
+)
+def test_paths_start_at_the_sources_folder_or_at_images_in_it(tmp_path: Path, name: str, file: str) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / file).write_bytes(image_bytes("a.jpg"))
+    (tmp_path / "x.csv").write_text(f"image,caption\n{name},a dog\n")
+    (tmp_path / "x.json").write_text(json.dumps([{"image": name, "caption": "a dog"}]))
+    for source in ("x.csv", "x.json"):
+        assert read(tmp_path / source)[0] == {"a.jpg": ("a dog",)}
+
+
 def test_images_that_no_row_names_and_fields_that_are_not_packed_are_told(folder: Path) -> None:
     (folder / "sub" / "other.gif").write_bytes(b"")
     (folder / "x.csv").write_text("image,caption,neg_caption\nsub/a.jpg,a dog,a god\n")
@@ -291,7 +304,7 @@ def test_no_caption_ever_reaches_another_image_whatever_it_holds(
 def test_what_a_csv_writer_quotes_throughout_comes_back_as_it_was(
     tmp_path_factory: pytest.TempPathFactory, mark: str, captions: list[str]
 ) -> None:
-    captions = [f"c{caption.replace(mark, '')}" for caption in captions]  # no list, and no row of its own
+    captions = [f"c{caption}" for caption in captions]  # no list
     source = tmp_path_factory.getbasetemp() / "quoted"
     rows = [[f"{n}.jpg", caption] for n, caption in enumerate(captions)]
     source.write_text(
