@@ -185,7 +185,7 @@ ConfigName = Annotated[
     str, option("NAME_OR_FILE", "a config: a name in jobs/configs, or a YAML file", "--config")
 ]
 PrintConfig = Annotated[bool, flag("--print-config", "print the resolved config and stop")]
-Shards = Annotated[list[str], argument("SHARDS", "tars: paths or URIs with * ? or {00..99}")]
+Shards = Annotated[list[str], argument("SHARDS", "tars: paths or URIs with * ? or {00..99}, folders of tars")]
 Actors = Annotated[int, option("N", "most actors; 0: all CPUs", min=0)]
 ActorCpus = Annotated[float, option("CPUS", "CPUs of an actor", parser=positive)]
 CaptionField = Annotated[str, option("NAME", "as data.caption_field", show_default=False)]

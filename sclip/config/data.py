@@ -38,7 +38,7 @@ class DataConfig(Section, key="data"):
     """The shards and the CPU side of the stream."""
 
     shards: tuple[str, ...] = ()
-    """WebDataset tars: paths or URIs with * ? or {00..99}. Empty: the generated scenes."""
+    """WebDataset tars: paths or URIs with * ? or {00..99}, or folders of tars. Empty: the generated scenes."""
     weights: Annotated[tuple[float, ...], _WEIGHTS] = ()
     """Shares of the samples that each pattern of data.shards gives, for instance 3 1: each is then a source with
     passes of its own, gone through oftener or less often. Empty: all shards are one source."""

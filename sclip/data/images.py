@@ -54,8 +54,8 @@ def image_digest(image: bytes) -> int:
 def open_image(image: bytes) -> Image.Image:
     """Return a picture of which the header alone is read, and no pixel decoded; `size` is as stored.
 
-    Raises ImageError for bytes that are no picture of a format above, for animations, and for pictures over
-    MAX_PIXELS or under MIN_SIDE.
+    Raises ImageError for bytes that are no picture of a format above, for animations and measurements, and for
+    pictures over MAX_PIXELS or under MIN_SIDE.
     """
     with _told():
         picture = Image.open(io.BytesIO(image), formats=_FORMATS)
@@ -68,6 +68,8 @@ def open_image(image: bytes) -> Image.Image:
         frames = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
         if frames > 1:
             raise ImageError(f"{frames} frames: which one the caption means is not known")
+        if picture.format == "TIFF" and picture.mode in ("I", "F"):
+            raise ImageError(f"TIFF of measurements (mode {picture.mode}): which value is white is not known")
     return picture
 
 

@@ -207,6 +207,12 @@ MODES: dict[str, Callable[[Image.Image], bytes]] = {
     "palette": lambda p: encoded(p.quantize(4)),
     "GIF": lambda p: encoded(p.quantize(4), "GIF"),
     "BMP": lambda p: encoded(p, "BMP"),
+    "palette BMP": lambda p: encoded(p.quantize(4), "BMP"),
+    "16-bit greyscale TIFF": lambda p: encoded(
+        Image.fromarray(np.asarray(p.convert("L")).astype(np.uint16) * 257), "TIFF"
+    ),
+    "palette TIFF": lambda p: encoded(p.quantize(4), "TIFF", compression="tiff_lzw"),
+    "JPEG in a TIFF": lambda p: encoded(p, "TIFF", compression="jpeg"),
     "CMYK TIFF": lambda p: encoded(p.convert("CMYK"), "TIFF"),
     "progressive JPEG": lambda p: encoded(p, "JPEG", progressive=True),
     "two pictures in one, as phones make them": lambda p: encoded(
@@ -222,6 +228,15 @@ def test_every_kind_of_picture_becomes_rgb(mode: str) -> None:
     expected = (98, 98, 98) if "grey" in mode else colour
     assert crop.shape == (3, 8, 8)
     assert np.abs(crop.astype(int) - np.array(expected)[:, None, None]).max() <= 6
+
+
+@pytest.mark.parametrize("format", ["PNG", "GIF", "BMP", "TIFF"])
+def test_one_bit_is_black_or_white(format: str) -> None:
+    picture = Image.new("1", (16, 16), 0)
+    picture.paste(1, (0, 0, 16, 8))
+    crop = centre_crop(encoded(picture, format), 16)
+    np.testing.assert_array_equal(crop[:, 4, 4], (255, 255, 255))
+    np.testing.assert_array_equal(crop[:, 12, 12], (0, 0, 0))
 
 
 def transparent(mode: str) -> bytes:
@@ -268,6 +283,13 @@ def test_a_text_or_profile_that_swells_is_refused_in_bounded_memory(kind: str) -
 def test_an_animation_is_refused(format: str) -> None:
     with pytest.raises(ImageError, match=r"^3 frames: which one the caption means is not known$"):
         open_image(animated(format))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_measurements_are_refused(kind: type) -> None:
+    depth = np.linspace(0, 40_000, 256).reshape(16, 16).astype(kind)
+    with pytest.raises(ImageError, match=r"^TIFF of measurements \(mode [IF]\): which value is white"):
+        open_image(encoded(Image.fromarray(depth), "TIFF"))
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (MIN_SIDE - 1, 300), (300, MIN_SIDE - 1)])

@@ -66,11 +66,13 @@ def captions_of(number: int) -> list[str]:
     return [f"picture {number} of a {colour} thing" for colour in COLOURS[: 1 + number % 3]]
 
 
-def write_shard(path: Path, numbers: Iterable[int], field: str = "captions", broken: int = -1) -> None:
+def write_shard(
+    path: Path, numbers: Iterable[int], field: str = "captions", broken: int = -1, front: str = ""
+) -> None:
     members: list[Member] = []
     for number in numbers:
-        members.append((f"{number:04d}.png", b"broken" if number == broken else speckled(number)))
-        members.append((f"{number:04d}.json", json.dumps({field: captions_of(number)}).encode()))
+        members.append((f"{front}{number:04d}.png", b"broken" if number == broken else speckled(number)))
+        members.append((f"{front}{number:04d}.json", json.dumps({field: captions_of(number)}).encode()))
     path.write_bytes(tar_bytes(members))
 
 
@@ -199,11 +201,19 @@ def test_where_there_is_a_suite_training_shards_are_not_measured(scorer: Scorer,
     assert [result.name for result in results] == ["relation", "attribute"]
 
 
-def test_a_caption_field_reaches_the_pictures_of_a_shard(scorer: Scorer, tmp_path: Path) -> None:
-    write_shard(tmp_path / "a.tar", (0, 3, 6), field="alt")
+def test_how_training_reads_shards_reaches_the_pictures_of_retrieval(scorer: Scorer, tmp_path: Path) -> None:
+    write_shard(tmp_path / "a.tar", (0, 3, 6), field="alt", front="clip.")
     config = EvaluateConfig(retrieval=(str(tmp_path / "a.tar"),))
-    (result,) = runner.evaluate(scorer, config, data=DataConfig(caption_field="alt")).results
-    assert list(result.won) == [f"0/a.tar/{number:04d}#0" for number in (0, 3, 6)]
+    data = DataConfig(caption_field="alt", key_ends_at="last_dot", min_objects=1)
+    runner.check_files(config, data)
+    (result,) = runner.evaluate(scorer, config, data=data).results
+    assert list(result.won) == [f"0/a.tar/clip.{number:04d}#0" for number in (0, 3, 6)]
+    suite = tmp_path / "suite.yaml"
+    suite.write_text("held: {kind: shards, shards: a.tar, caption_field: alt, key_ends_at: last_dot}")
+    assert runner.evaluate(scorer, EvaluateConfig(suite=str(suite))).results[0].won == result.won
+    suite.write_text("held: {kind: shards, shards: a.tar, key_ends_at: dot}")
+    with pytest.raises(BenchmarkDataError, match=r"held: .*data\.key_ends_at='dot': should be 'first_dot'"):
+        runner.evaluate(scorer, EvaluateConfig(suite=str(suite)))
 
 
 def test_the_shards_of_a_suite_have_the_configs_limit_and_caption_field(scorer: Scorer, made: Path) -> None:

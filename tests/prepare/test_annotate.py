@@ -155,6 +155,15 @@ def test_bad_usage_is_status_2_and_one_line(
         ([plain / "000000.tar", out], "holds 000001.tar, of none of these sources"),
         ([tmp_path / "same" / "*.tar", out], "annotated with source"),
         ([plain / "*.tar", tmp_path / "alt"], "annotated with caption_field 'captions', not ''"),
+        (
+            [plain / "*.tar", out, "--data", "key_ends_at=last_dot"],
+            "annotated with key_ends_at 'first_dot', not 'last_dot'",
+        ),
+        (
+            [plain / "*.tar", out, "--data", "shards=x.tar"],
+            "with a key of caption_field, image_suffixes, text_su",
+        ),
+        ([f"{plain}/0.tar::{plain}/1.tar", out], f'as in a list: ["{plain}/0.tar", "{plain}/1.tar"]'),
         ([plain / "*.tar", tmp_path / "file"], "file"),
         ([plain / "*.tar", out, "--spacy-model", "xx_none"], "is not installed"),
     ]

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from sclip.config import DataConfig
 from sclip.data import annotation
 from sclip.data import columns as col
 from sclip.data.patterns import expand
 from sclip.data.shards import Sample, read_shard
 from sclip.data.stream import StreamPlan
-from sclip.prepare.annotate import stamp
+from sclip.prepare.annotate import stamp, usable_stamp
 from sclip.scenegraph import Parser
-from support.annotated_shards import LEAST, annotate_here, plan, rows, seen, write_plain
+from support.annotated_shards import LEAST, annotate_here, jpeg, plan, rows, seen, write_plain
 from support.commands import command
+from support.tars import tar_bytes
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +63,28 @@ def test_a_run_over_the_subset_sees_what_a_run_with_the_filter_sees(
         graphs = [annotation.read_record(*of)[0] for of in zip(records, item.captions, strict=True)]
         assert graphs == parser.parse(list(item.captions))
         assert json.loads(item.members["json"])["id"] == int(item.key[1:])
+
+
+def test_other_names_than_webdatasets_are_read_as_a_run_does_and_the_subset_has_plain_ones(
+    parser: Parser, subset_job: Callable[..., int], tmp_path: Path
+) -> None:
+    plain = tmp_path / "plain.tar"
+    members = [
+        (f"clip{clip}.{frame:05d}.{suffix}", body)
+        for clip, frame in ((7, 0), (7, 1), (8, 0))
+        for suffix, body in (("jpg", jpeg(frame)), ("cap", f"a dog {'on a mat' * frame}".encode()))
+    ]
+    plain.write_bytes(tar_bytes(members))
+    reading = DataConfig(key_ends_at="last_dot", text_suffixes=("cap",))
+    (annotated,) = annotate_here([str(plain)], tmp_path / "annotated", parser, **reading.reading())
+    items = list(read_shard(annotated, reading))
+    assert [item.key for item in items] == ["clip7.00000", "clip7.00001", "clip8.00000"]
+    assert usable_stamp(dataclasses.replace(reading, min_objects=1), [annotated]) == stamp(parser)
+    keys = ("--data", "key_ends_at=last_dot", "--data", "data.text_suffixes=cap")
+    assert subset_job(annotated, tmp_path / "out", "--min-relations", "1", *keys) == 0
+    (kept,) = read_shard(str(tmp_path / "out" / "000000.tar"))
+    assert isinstance(kept, Sample)
+    assert (kept.key, kept.captions) == ("clip7_00001", ("a dog on a mat",))
 
 
 def test_a_subset_of_what_is_not_annotated_or_passes_nothing_is_one_line(
