@@ -129,7 +129,8 @@ def noun_lemma(word: str) -> str:
     """Return the singular of one lower-case noun ("people" -> "person"); an unknown word comes back as it is."""
     from lemminflect import getLemma
 
-    lemmas = getLemma(word, upos="NOUN")
+    by_rule = word.isascii() or word.endswith("s")  # the rules for unknown words make "caf" of "café"
+    lemmas = getLemma(word, upos="NOUN", lemmatize_oov=by_rule)
     return (lemmas and lemmas[0]) or word
 
 
