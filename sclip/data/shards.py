@@ -9,6 +9,7 @@ tried again and then raised as `ShardError`.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from sclip.config import DataConfig
+from sclip.data.caption_text import caption_lines, cleaned
 from sclip.data.tar import IMAGE_SUFFIXES, Group, Tally, groups
 from sclip.storage.retries import ByteStream, StorageError, resumed
 
@@ -66,8 +68,9 @@ def read_shard(
     """Yield every sample group of one tar, in its order, as `Sample` or `Rejected`; indices count from 0.
 
     `data.caption_field` names the field of the .json that holds the caption or the list of them (several fields:
-    separated by commas, all are taken). Empty: `captions`, else `caption`, else the .txt. The tar is
-    streamed: one sample is in memory at a time. `tally` is counted up as the samples come, and whole at the end.
+    separated by commas, all are taken). Empty: `captions`, else `caption`, else the lines of the .txt. Captions are
+    cleaned (`sclip.data.caption_text`). The tar is streamed: one sample is in memory at a time. `tally` is counted up
+    as the samples come, and whole at the end.
     Raises ShardError when the storage fails (after retries), never for what is in the tar.
     """
     counted = tally or Tally()
@@ -80,7 +83,7 @@ def _judged(stream: ByteStream, data: DataConfig, tally: Tally) -> Iterator[Samp
     seen: set[str] = set()
     index = 0
     for group in groups(stream, bodies=True, tally=tally):
-        judged = _judge(index, group, data, seen)
+        judged = _judge(index, group, data, seen, tally.cleaned)
         seen.add(group.key)
         if not group.cut or isinstance(judged, Sample):
             yield judged
@@ -89,7 +92,9 @@ def _judged(stream: ByteStream, data: DataConfig, tally: Tally) -> Iterator[Samp
             yield Rejected(index, "", group.cut)
 
 
-def _judge(index: int, group: Group, data: DataConfig, seen: set[str]) -> Sample | Rejected:
+def _judge(
+    index: int, group: Group, data: DataConfig, seen: set[str], tally: Counter[str]
+) -> Sample | Rejected:
     key = group.key.encode(errors="backslashreplace").decode()
     path = PurePosixPath(group.key)
     image = next((group.parts[suffix] for suffix in IMAGE_SUFFIXES if group.parts.get(suffix)), None)
@@ -106,37 +111,42 @@ def _judge(index: int, group: Group, data: DataConfig, seen: set[str]) -> Sample
     if image is None:
         return Rejected(index, key, f"no image: none of .{', .'.join(IMAGE_SUFFIXES)}, or an empty one")
     try:
-        return Sample(index, key, image, _captions(group.parts, data.caption_fields), group.parts)
+        return Sample(index, key, image, _captions(group.parts, data.caption_fields, tally), group.parts)
     except ValueError as error:
         return Rejected(index, key, str(error))
 
 
-def _captions(parts: dict[str, bytes], fields: Sequence[str]) -> tuple[str, ...]:
-    """Return the captions that are not blank. Raises ValueError with the reason where none can be had."""
+def _captions(parts: dict[str, bytes], fields: Sequence[str], tally: Counter[str]) -> tuple[str, ...]:
+    """Return the captions, cleaned, that are not blank; count into `tally` what was cleaned out of them.
+
+    Raises ValueError with the reason where none can be had.
+    """
     record: Any = {}
     if "json" in parts:
         try:
-            record = json.loads(parts["json"].decode())
+            record = json.loads(parts["json"])
         except (ValueError, RecursionError) as error:
             raise ValueError(f".json is not readable: {error}") from error
         if not isinstance(record, dict):
             raise ValueError(f".json holds a {type(record).__name__}, not an object")
     if fields:
-        found = tuple(text for name in fields for text in _texts(name, record.get(name)))
+        found = [text for name in fields for text in _texts(name, record.get(name))]
     else:
         found = _texts("captions", record.get("captions")) or _texts("caption", record.get("caption"))
     if not found and not fields and "txt" in parts:
         try:
-            found = _texts(".txt", parts["txt"].decode())
-        except UnicodeDecodeError as error:
-            raise ValueError(f".txt is not UTF-8: {error.reason} at byte {error.start}") from error
+            lines = caption_lines(parts["txt"])
+        except ValueError as error:
+            raise ValueError(f".txt is {error}") from error
+        found = _texts(".txt", lines)
     if not found:
         raise ValueError(f"no caption in {', '.join(fields) or '.json captions, .json caption or .txt'}")
-    return found
+    tally.update(kind for _, kinds in found for kind in kinds)
+    return tuple(text for text, _ in found)
 
 
-def _texts(name: str, value: Any) -> tuple[str, ...]:
-    """Return the texts of a caption field: a string, a list of strings or nothing."""
+def _texts(name: str, value: Any) -> list[tuple[str, tuple[str, ...]]]:
+    """Return the texts of a caption field (a string, a list of strings or nothing), cleaned, and what was cleaned."""
     values = value if isinstance(value, list) else [] if value is None else [value]
     for text in values:
         if text is not None and not isinstance(text, str):
@@ -147,4 +157,4 @@ def _texts(name: str, value: Any) -> tuple[str, ...]:
             raise ValueError(f"{name} is not UTF-8: {error.reason}") from error
         if size > MAX_CAPTION_BYTES:
             raise ValueError(f"{name} of {size} bytes, more than {MAX_CAPTION_BYTES}")
-    return tuple(text.strip() for text in values if text and text.strip())
+    return [found for text in values if text and (found := cleaned(text))[0]]
