@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from sclip.scenegraph.graph import SceneGraph
 from sclip.scenegraph.rules import extract
-from sclip.scenegraph.words import read_words
+from sclip.scenegraph.tagged_words import read_words
 
 if TYPE_CHECKING:
     from spacy.language import Language
