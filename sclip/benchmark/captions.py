@@ -10,6 +10,8 @@ import json
 from pathlib import Path
 from random import Random
 
+from sclip.data.caption_text import clean_caption
+
 _ADJECTIVES = """small large red blue green yellow white black brown old young tall wooden metal empty colorful
 plastic long little orange striped dirty bright gray""".split()
 _PEOPLE = """man woman boy girl person child skateboarder surfer chef lady baseball-player police-officer
@@ -71,7 +73,7 @@ def read(path: Path) -> list[str]:
         )
     except (ValueError, LookupError, TypeError) as error:
         raise CaptionsError(f"{path}: no annotations with captions, as COCO has them: {error}") from error
-    captions = [line.strip() for line in (text.splitlines() if lines is None else lines) if line.strip()]
+    captions = [line for line in map(clean_caption, text.split("\n") if lines is None else lines) if line]
     if not captions:
         raise CaptionsError(f"{path}: no captions; a caption a line, or COCO's .json")
     return captions

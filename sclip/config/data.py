@@ -43,13 +43,14 @@ class DataConfig(Section, key="data"):
     """Shares of the samples that each pattern of data.shards gives, for instance 3 1: each is then a source with
     passes of its own, gone through oftener or less often. Empty: all shards are one source."""
     caption_field: str = ""
-    """Field of a sample's .json that holds its caption(s). Empty: `captions`, then `caption`, then .txt."""
+    """Field of a sample's .json that holds its caption(s). Empty: `captions`, then `caption`, then the lines of the
+    text (data.text_suffixes)."""
     image_suffixes: Annotated[tuple[str, ...], _SUFFIXES] = (
         "jpg", "jpeg", "png", "webp", "jfif", "gif", "bmp", "tif", "tiff",
     )  # fmt: skip
     """Suffixes of a sample's members that are its image; the first of them that a sample has is taken."""
     text_suffixes: Annotated[tuple[str, ...], _SUFFIXES] = ("txt",)
-    """Suffixes of its members that are its caption where .json gives none; the first that it has is taken."""
+    """Suffixes of its members whose lines are its captions where .json gives none; the first that it has is taken."""
     key_ends_at: Literal["first_dot", "last_dot"] = "first_dot"
     """Where a member's name is cut into the key of its sample and its suffix. clip7.00000.jpg is a member of clip7
     by the first dot (webdataset's rule), of clip7.00000 by the last one."""

@@ -9,6 +9,7 @@ tried again and then raised as `ShardError`.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from sclip.config import DataConfig
+from sclip.data.caption_text import caption_lines, cleaned
 from sclip.data.tar import Group, Tally, groups
 from sclip.storage.retries import ByteStream, StorageError, resumed
 
@@ -68,9 +70,9 @@ def read_shard(
     """Yield every sample group of one tar, in its order, as `Sample` or `Rejected`; indices count from 0.
 
     `data.caption_field` names the field of the .json that holds the caption or the list of them (several fields:
-    separated by commas, all are taken). Empty: `captions`, else `caption`, else the text (`data.text_suffixes`).
-    The tar is streamed: one sample is in memory at a time. `tally` is counted up as the samples come, and whole at the
-    end.
+    separated by commas, all are taken). Empty: `captions`, else `caption`, else the lines of the text
+    (`data.text_suffixes`). Captions are cleaned (`sclip.data.caption_text`). The tar is streamed: one sample is in
+    memory at a time. `tally` is counted up as the samples come, and whole at the end.
     Raises ShardError when the storage fails (after retries), never for what is in the tar.
     """
     counted = tally or Tally()
@@ -83,7 +85,7 @@ def _judged(stream: ByteStream, data: DataConfig, tally: Tally) -> Iterator[Samp
     seen: dict[str, str] = {}
     index = 0
     for group in groups(stream, data, bodies=True, tally=tally):
-        judged = _judge(index, group, data, seen)
+        judged = _judge(index, group, data, seen, tally.cleaned)
         seen.setdefault(group.key, _lacks(judged))
         if not group.cut or isinstance(judged, Sample):
             yield judged
@@ -92,7 +94,9 @@ def _judged(stream: ByteStream, data: DataConfig, tally: Tally) -> Iterator[Samp
             yield Rejected(index, "", group.cut)
 
 
-def _judge(index: int, group: Group, data: DataConfig, seen: Mapping[str, str]) -> Sample | Rejected:
+def _judge(
+    index: int, group: Group, data: DataConfig, seen: Mapping[str, str], cleaned_of: Counter[str]
+) -> Sample | Rejected:
     """Return the sample of a group, or why it is none; `seen` has what the groups before it lacked, by key."""
     key = group.key.encode(errors="backslashreplace").decode()
     path = PurePosixPath(group.key)
@@ -108,7 +112,7 @@ def _judge(index: int, group: Group, data: DataConfig, seen: Mapping[str, str]) 
     if image is None:
         return Rejected(index, key, _without_image(group, data))
     try:
-        return Sample(index, key, image, _captions(group.parts, data), group.parts)
+        return Sample(index, key, image, _captions(group.parts, data, cleaned_of), group.parts)
     except ValueError as error:
         reason = str(error)
         if group.unread_texts and not data.caption_fields and _lacks(Rejected(index, key, reason)):
@@ -154,35 +158,40 @@ def _suffixes(group: Group) -> str:
     return " ".join(told[:_MOST_SUFFIXES]) + " .." * (len(told) > _MOST_SUFFIXES)
 
 
-def _captions(parts: dict[str, bytes], data: DataConfig) -> tuple[str, ...]:
-    """Return the captions that are not blank. Raises ValueError with the reason where none can be had."""
+def _captions(parts: dict[str, bytes], data: DataConfig, cleaned_of: Counter[str]) -> tuple[str, ...]:
+    """Return the captions, cleaned, that are not blank; count into `cleaned_of` what was cleaned out of them.
+
+    Raises ValueError with the reason where none can be had.
+    """
     fields = data.caption_fields
     record: Any = {}
     if "json" in parts:
         try:
-            record = json.loads(parts["json"].decode())
+            record = json.loads(parts["json"])
         except (ValueError, RecursionError) as error:
             raise ValueError(f".json is not readable: {error}") from error
         if not isinstance(record, dict):
             raise ValueError(f".json holds a {type(record).__name__}, not an object")
     if fields:
-        found = tuple(text for name in fields for text in _texts(name, record.get(name)))
+        found = [text for name in fields for text in _texts(name, record.get(name))]
     else:
         found = _texts("captions", record.get("captions")) or _texts("caption", record.get("caption"))
     text = next((suffix for suffix in data.text_suffixes if suffix in parts), None)
     if not found and not fields and text:
         try:
-            found = _texts(f".{text}", parts[text].decode())
-        except UnicodeDecodeError as error:
-            raise ValueError(f".{text} is not UTF-8: {error.reason} at byte {error.start}") from error
+            lines = caption_lines(parts[text])
+        except ValueError as error:
+            raise ValueError(f".{text} is {error}") from error
+        found = _texts(f".{text}", lines)
     if not found:
         texts = f".json captions, .json caption or .{', .'.join(data.text_suffixes)}"
         raise ValueError(f"no caption in {', '.join(fields) or texts}")
-    return found
+    cleaned_of.update(kind for _, kinds in found for kind in kinds)
+    return tuple(caption for caption, _ in found)
 
 
-def _texts(name: str, value: Any) -> tuple[str, ...]:
-    """Return the texts of a caption field: a string, a list of strings or nothing."""
+def _texts(name: str, value: Any) -> list[tuple[str, tuple[str, ...]]]:
+    """Return the texts of a caption field (a string, a list of strings or nothing), cleaned, and what was cleaned."""
     values = value if isinstance(value, list) else [] if value is None else [value]
     for text in values:
         if text is not None and not isinstance(text, str):
@@ -193,4 +202,4 @@ def _texts(name: str, value: Any) -> tuple[str, ...]:
             raise ValueError(f"{name} is not UTF-8: {error.reason}") from error
         if size > MAX_CAPTION_BYTES:
             raise ValueError(f"{name} of {size} bytes, more than {MAX_CAPTION_BYTES}")
-    return tuple(text.strip() for text in values if text and text.strip())
+    return [found for text in values if text and (found := cleaned(text))[0]]

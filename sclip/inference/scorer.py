@@ -1,7 +1,7 @@
 """An exported model with all that stands before it: pictures and captions in, features and scores out.
 
-Captions go through the parser and the tokenizer of training, whoever asks (evaluation, the registered model,
-a user's own code), so that a score never depends on where it was computed.
+Captions are cleaned as in training and go through its parser and tokenizer, whoever asks (evaluation, the registered
+model, a user's own code), so that a score never depends on where it was computed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from sclip.data.caption_text import clean_caption
 from sclip.data.images import ImageError, centre_crop
 from sclip.model import ModelError, StructureCLIP, Tokenizer, image_size
 from sclip.model.export import export, export_state, load_exported
@@ -120,7 +121,7 @@ class Scorer:
 
     def _encode_captions(self, captions: Sequence[str]) -> Tensor:
         graphs = self.scene_graph(captions)
-        text = torch.from_numpy(self._tokenizer.text(captions))
+        text = torch.from_numpy(self._tokenizer.text([graph.caption for graph in graphs]))
         triples = torch.from_numpy(self._tokenizer.triples([graph.triples() for graph in graphs]))
         with torch.no_grad():
             features = self._model.encode_text(text.to(self._device).long(), triples.to(self._device).long())
@@ -133,9 +134,9 @@ class Scorer:
         return (self.encode_image(images) * self.encode_text(captions)).sum(dim=1)
 
     def scene_graph(self, captions: Sequence[str]) -> list[SceneGraph]:
-        """Return the scene graph that the model sees of each caption."""
+        """Return the scene graph that the model sees of each caption; its `caption` is the cleaned one."""
         with self._parsing:
-            return self._parser.parse(captions)
+            return self._parser.parse([clean_caption(caption) for caption in captions])
 
 
 def read_parser(directory: str | Path) -> dict[str, str]:

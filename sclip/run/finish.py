@@ -13,6 +13,7 @@ from rich.console import Console
 
 from sclip import registry, tracking
 from sclip.config import Config
+from sclip.data.caption_text import clean_caption
 from sclip.data.stream import StreamPlan
 from sclip.evaluate.compare import compare
 from sclip.evaluate.result import EVALUATION_FILE, Evaluation
@@ -95,8 +96,15 @@ def _pages(
     if promotion and promotion.decision:
         gates = [(check.line(), check.holds) for check in promotion.decision.checks]
         decision = evaluation.GateVerdict(promotion.lines()[-1], promotion.promoted, gates)
-    graphs = Parser(config.data.spacy_model).parse
-    pages = [evaluation.write(found, written, graphs=graphs, decision=decision)]
+    parser = Parser(config.data.spacy_model)
+    pages = [
+        evaluation.write(
+            found,
+            written,
+            graphs=lambda texts: parser.parse(list(map(clean_caption, texts))),
+            decision=decision,
+        )
+    ]
     others = [before] if before else []
     folders: list[StoragePath] = [written]
     if config.run.compare_with:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sclip.scenegraph import lexicon
-from sclip.scenegraph.words import Word
+from sclip.scenegraph.tagged_words import Word
 
 # Determiners, then modifiers (with "and" or a comma between adjectives), then nouns; or a pronoun.
 _NOUN_PHRASE = re.compile(r"D*(?:A?[JM](?:,?C?(?=A?J))?)*N+|H")

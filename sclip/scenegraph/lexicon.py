@@ -1,8 +1,12 @@
-"""Words with a role of their own in captions, and the lemmatised forms that graphs are written in.
+"""Word lists of the parser: spatial phrases, prepositions, measures, colours, materials, and their graph's forms.
 
 The lists are closed classes (measures, containers, place nouns, materials) read from the training half of
 FACTUAL (Li et al., ACL Findings 2023), whose annotators' form the graphs follow: "X is covered in Y" is
 (Y, cover, X), "the wheels of a bus" is (bus, have, wheel), "beneath" is "under".
+
+A spatial phrase is made of PLACE_PREPOSITIONS, PLACE_DETERMINERS, PLACE_ADJECTIVES and PLACE_NOUNS ("on the far side
+of"), or is a row of MULTIWORD_PREPOSITIONS. Sizes have no list here: the tagger finds adjectives, and how a negative
+treats one is said in `sclip.negatives.attributes` and `meaning`.
 
 lemminflect is imported where a word is looked up: it brings spaCy, which only a `Parser` needs.
 """
@@ -129,7 +133,8 @@ def noun_lemma(word: str) -> str:
     """Return the singular of one lower-case noun ("people" -> "person"); an unknown word comes back as it is."""
     from lemminflect import getLemma
 
-    lemmas = getLemma(word, upos="NOUN")
+    by_rule = word.isascii() or word.endswith("s")  # the rules for unknown words make "caf" of "café"
+    lemmas = getLemma(word, upos="NOUN", lemmatize_oov=by_rule)
     return (lemmas and lemmas[0]) or word
 
 

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from sclip.scenegraph.graph import SceneGraph
 from sclip.scenegraph.rules import extract
-from sclip.scenegraph.words import read_words
+from sclip.scenegraph.tagged_words import read_words
 
 if TYPE_CHECKING:
     from spacy.language import Language
 
-RULES_VERSION = "1"
-"""Raised with every change of the rules that changes a graph: annotated shards carry it."""
+RULES_VERSION = "2"
+"""Raised with every change of the rules, or of how captions are cleaned, that changes a graph: annotated shards
+carry it."""
 
 MAX_CHARACTERS = 2000
 """Only so much of a caption is parsed; CLIP's 77 tokens see less of it."""

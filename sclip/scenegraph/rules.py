@@ -1,4 +1,4 @@
-"""The words of a caption and their dependencies -> its scene graph.
+"""Connect the tagged words of a caption to its scene graph: objects, attributes, relations.
 
 Captions are strings of noun phrases with a connector between each two ("is sitting on", "'s", "and"), so the
 rules walk over the connectors from left to right: the connector gives the predicate, and the dependency parse
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from sclip.scenegraph import lexicon
 from sclip.scenegraph.chunks import adjectives, find_chunks
 from sclip.scenegraph.graph import Attribute, Object, Relation, SceneGraph, Span
-from sclip.scenegraph.words import Word
+from sclip.scenegraph.tagged_words import Word
 
 
 @dataclass(slots=True)

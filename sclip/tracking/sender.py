@@ -1,4 +1,4 @@
-"""The journal of a run in, the same in an MLflow store out: one thread that sends, and tries again while it must.
+"""Send the journal of a run to an MLflow store: one thread, which tries again while it must.
 
 Events go in their order, many metrics a call. The store takes a metric of the same key, step, time and value once, so
 that what was sent when the answer got lost, or before a crash, can be sent again. What MLflow refuses for
@@ -19,8 +19,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from sclip.storage.masking import mask
-from sclip.tracking.batch import entities, first_batch, parts
 from sclip.tracking.journal import Event, Journal, Sent
+from sclip.tracking.mlflow_batches import entities, first_batch, parts
 from sclip.tracking.store import Store, first_cause, patience
 
 _GATHER_S = 1.0

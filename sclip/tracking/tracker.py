@@ -23,8 +23,8 @@ from sclip.config.loader import flatten, to_tree
 from sclip.storage.masking import mask
 from sclip.storage.paths import StoragePath, send, shown
 from sclip.tracking import system
-from sclip.tracking.batch import PER_EVENT
 from sclip.tracking.journal import JOURNAL, SENT, Event, Journal
+from sclip.tracking.mlflow_batches import PER_EVENT
 from sclip.tracking.sender import Sender
 from sclip.tracking.store import Store
 

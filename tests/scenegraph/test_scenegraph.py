@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import sys
@@ -183,10 +182,13 @@ def test_command_writes_one_graph_a_line_in_order(tmp_path: Path) -> None:
 
 
 def test_command_reads_standard_input(
-    monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a red ball\n")))
-    assert command("graph")("-") == 0
+    source = tmp_path / "captions.txt"
+    source.write_bytes(b"a red ball\n")
+    with source.open() as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        assert command("graph")("-") == 0
     assert json.loads(capsysbinary.readouterr().out)["attributes"][0]["attribute"] == "red"
 
 

@@ -1,7 +1,7 @@
-"""Features of other ranks, with their gradient: all at once, or one rank's after the other round a ring.
+"""Exchange features between ranks, differentiably: all-gather at once, or the sigmoid loss's ring, rank by rank.
 
-This rank's rows go in, other ranks' rows come out; backward, each rank gets the sum of what all ranks made of
-its rows. Every rank must call these the same number of times.
+This rank's rows go in, other ranks' rows come out; backward, gradients go the other way (round the ring as well), and
+each rank gets the sum of what all ranks made of its rows. Every rank must call these the same number of times.
 """
 
 from __future__ import annotations

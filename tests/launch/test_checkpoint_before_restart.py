@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sclip.launch.resizing import CheckpointBeforeRestart
+from sclip.launch.checkpoint_before_restart import CheckpointBeforeRestart
 
 
 class RecordedControl:

@@ -1,8 +1,9 @@
-"""spaCy's tokens -> the words of a caption as the rules read them.
+"""Turn spaCy's tokens into tagged words: spatial phrases merged into one word, the tagger's mistakes put right.
 
 Three things are done here, so that the rules see one word for one role: hyphenated tokens are joined
 ("t-shirt"), multi-word prepositions become one word in the graph's form ("on the left side of"), and the
-tagger's mistakes that captions provoke (it was trained on news) are put right.
+tagger's mistakes that captions provoke (it was trained on news) are put right. The lists of words and phrases stand in
+`sclip.scenegraph.lexicon`.
 """
 
 from __future__ import annotations

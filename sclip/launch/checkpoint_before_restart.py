@@ -1,7 +1,7 @@
-"""A checkpoint before the workers go: Ray Train's controller is about to restart them, or a node has notice to go.
+"""Request a checkpoint before Ray Train restarts the workers, and when one of their nodes has notice to go.
 
-To grow, Ray Train restarts all workers from the last checkpoint; and it knows before anybody else when one of their
-nodes is about to be taken away. These callbacks run in its controller and request a checkpoint in both cases.
+To grow (when it looks for room: `sclip.launch.trainer.fit`), Ray Train restarts all workers from the last checkpoint;
+and it knows before anybody else when a node is about to be taken away. These callbacks run in its controller.
 """
 
 from __future__ import annotations

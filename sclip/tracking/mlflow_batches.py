@@ -1,4 +1,4 @@
-"""Split the journal into batches that fit one MLflow call."""
+"""Split the journal into batches that fit one MLflow call (`log_batch`); `sclip.tracking.sender` sends them."""
 
 from __future__ import annotations
 

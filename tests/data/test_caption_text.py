@@ -1,0 +1,152 @@
+"""The text of a caption: parser and tokenizer read one clean text, from a shard as from a call."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+
+import open_clip
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from sclip.data.caption_text import caption_lines, clean_caption, cleaned
+from sclip.data.shards import Rejected, Sample, read_shard
+from sclip.data.tar import Tally
+from sclip.scenegraph import Parser
+from support.small_model import small_scorer
+from support.tars import tar_bytes
+
+ENTITIES, TAGS, BOM = ("entities",), ("tags",), ("byte order mark",)
+INVISIBLE, CONTROLS, TYPOGRAPHY = (
+    ("invisible characters",),
+    ("control characters",),
+    ("typographic characters",),
+)
+DIRTY = [
+    ("a man &amp; a woman on a bench", "a man & a woman on a bench", ENTITIES, "man woman bench"),
+    ("a man &amp;amp; a woman on a bench", "a man & a woman on a bench", ENTITIES, "man woman bench"),
+    ("a man &amp a woman", "a man & a woman", ENTITIES, "man woman"),
+    ("a dog&#39;s bowl", "a dog's bowl", ENTITIES, "dog bowl"),
+    ("a dog&#x2019s bowl", "a dog& #x2019s bowl", (), None),
+    ("a dog&#8217s bowl", "a dog's bowl", (*ENTITIES, *TYPOGRAPHY), "dog bowl"),
+    ("a dog&nbsp;on a&nbsp;mat", "a dog on a mat", ENTITIES, "dog mat"),
+    ("&lt;b&gt;red&lt;/b&gt; car", "red car", (*ENTITIES, *TAGS), "car"),
+    ("a <b>red</b> car<br>in a <span class='x'>street</span>", "a red car in a street", TAGS, "car street"),
+    ('a dog on a <a href="http://x/y?a=1', "a dog on a", TAGS, None),
+    ("<!-- alt --><p>a dog</p><p>a cat</p>", "a dog a cat", TAGS, None),
+    ("<PERSON> rides a horse", "person rides a horse", TAGS, "person horse"),
+    ("a dog <end_of_text> on a mat<|endoftext|>", "a dog on a mat", TAGS, "dog mat"),
+    ("<<b>b>a dog", "a dog", TAGS, "dog"),
+    ("\ufeffa dog on a mat", "a dog on a mat", BOM, "dog mat"),
+    ("a dog\u200b on a m\u00adat\u200e", "a dog on a mat", INVISIBLE, "dog mat"),
+    ("a \u200ddog \u202eon\u202c a\u2060 mat", "a dog on a mat", INVISIBLE, "dog mat"),
+    ("a dog\x00 on\x07 a \x1b[31mmat", "a dog on a mat", CONTROLS, "dog mat"),
+    ("a man who donâ€™t sit", "a man who don't sit", ("mojibake", *TYPOGRAPHY), "man"),
+    ("a cafÃ© with a table", "a café with a table", ("mojibake",), "café table"),
+    ("a man’s “red” hat", "a man's \"red\" hat", TYPOGRAPHY, "man hat"),
+    ("ａ ﬁre in a cafe\u0301", "a fire in a café", TYPOGRAPHY, "fire café"),
+    ("a dog\r\n on\ta \u2028mat\xa0 \u3000", "a dog on a mat", (), "dog mat"),
+]  # fmt: skip
+CLEAN = [
+    "a dog on a mat", "R&D at AT&T", "I <3 dogs", "a < b and c > d", "<a and b>", "<unknown> on a mat", "5 & 6",
+    "a 👩\u200d🚀 in space", "می\u200cخواهم", "½ of a crêpe — 20 °C", "a man & a woman",
+]  # fmt: skip
+
+spacy_parser = functools.cache(Parser)
+scorer = functools.cache(small_scorer)
+
+
+def read(shard: Path, body: bytes, name: str = "a.txt") -> tuple[Sample | Rejected, Tally]:
+    shard.write_bytes(tar_bytes([("a.jpg", b"i"), (name, body)]))
+    tally = Tally()
+    (found,) = read_shard(str(shard), tally=tally)
+    return found, tally
+
+
+@pytest.mark.parametrize(("dirty", "clean", "kinds", "objects"), DIRTY)
+def test_parser_and_tokenizer_read_one_clean_text_from_a_shard_and_from_a_call(
+    tmp_path: Path, dirty: str, clean: str, kinds: tuple[str, ...], objects: str | None
+) -> None:
+    assert cleaned(dirty) == (clean, kinds)
+    sample, tally = read(tmp_path / "a.tar", json.dumps({"caption": dirty}).encode(), "a.json")
+    assert isinstance(sample, Sample)
+    assert sample.captions == (clean,)
+    assert tally.cleaned == dict.fromkeys(kinds, 1)
+    (graph,) = spacy_parser().parse(sample.captions)
+    assert objects is None or [thing.name for thing in graph.objects] == objects.split()
+    assert scorer().scene_graph([dirty]) == [graph]
+    ids = scorer()._tokenizer.text
+    assert ids([clean]).tolist() == ids([graph.caption]).tolist()
+    assert scorer().encode_text([dirty]).equal(scorer().encode_text([clean]))
+
+
+@pytest.mark.parametrize("caption", CLEAN)
+def test_a_clean_caption_comes_back_as_it_is(caption: str) -> None:
+    assert cleaned(caption) == (caption, ())
+
+
+MARKUP = (
+    "& &amp amp; lt; &lt; &gt; < > <b> </b> b / = <a href= &# 39; 3 dog \u200b \u200d \ufeff é Ã © â€ ™ \x80 \x99 "
+    "\x00 \x1b [31m \x85 \xa0 ’ ﬁ Ａ ＜ ＆ ； 👩 \ud83d \ude00 \u0301 \xad \u2028 end_of_text <|endoftext|> &not it; "
+    "copy ï»¿ ŉ"
+).split(" ")
+
+
+@settings(max_examples=500)
+@given(st.text(max_size=40) | st.lists(st.sampled_from([*MARKUP, " "]), max_size=9).map("".join))
+@example("&amp;" + "amp;" * 50)
+@example("<" * 50 + "b>" * 50)
+@example("black&notebook &notin; &copy2024")
+def test_cleaning_is_finished_at_once_and_leaves_open_clip_nothing_to_clean(caption: str) -> None:
+    clean = clean_caption(caption)
+    assert cleaned(clean) == (clean, ())
+    assert open_clip.tokenizer._clean_whitespace(clean) == clean
+
+
+@pytest.mark.parametrize(
+    ("content", "captions"),
+    [
+        (b"a dog\n\n  \r\na cat\ra cow\r\n", ("a dog", "a cat", "a cow")),
+        (b"\xef\xbb\xbfa dog\na cat", ("a dog", "a cat")),
+        ("\ufeffa dog\r\na café".encode("utf-16-le"), ("a dog", "a café")),
+        ("\ufeffa dog\r\na café".encode("utf-16-be"), ("a dog", "a café")),
+        ("\ufeffa dog".encode("utf-32-le"), ("a dog",)),
+        ("a dog\u2028on a mat\x0b".encode(), ("a dog on a mat",)),
+        ("&nbsp;\n\u200b\na dog".encode(), ("a dog",)),
+    ],
+)
+def test_each_line_of_a_txt_that_says_something_is_a_caption(
+    tmp_path: Path, content: bytes, captions: tuple[str, ...]
+) -> None:
+    found, tally = read(tmp_path / "a.tar", content)
+    assert isinstance(found, Sample)
+    assert found.captions == captions
+    assert tally.cleaned["byte order mark"] == (content[:2] in (b"\xef\xbb", b"\xff\xfe", b"\xfe\xff"))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"\xef\xbb\xbf \n\xc2\xa0&nbsp;<br>", "no caption in .json captions, .json caption or .txt"),
+        (b"a dog\n\xff\xfe", ".txt is not UTF-8: invalid start byte at byte 6"),
+        (b"\xff\xfea", ".txt is not UTF-16-LE: truncated data at byte 2"),
+    ],
+)
+def test_a_txt_that_says_nothing_or_is_no_text_is_rejected(
+    tmp_path: Path, content: bytes, reason: str
+) -> None:
+    found, tally = read(tmp_path / "a.tar", content)
+    assert found == Rejected(0, "a", reason)
+    assert not tally.cleaned
+
+
+def test_a_json_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    found, _ = read(tmp_path / "a.tar", b'\xef\xbb\xbf{"caption": "a dog"}', "a.json")
+    assert isinstance(found, Sample)
+    assert found.captions == ("a dog",)
+
+
+def test_lines_come_uncleaned_so_that_what_is_cleaned_can_be_counted() -> None:
+    assert caption_lines("\ufeffa &amp; b\n".encode()) == ["\ufeffa &amp; b"]
