@@ -14,7 +14,10 @@ import logging
 from datetime import timedelta
 from typing import Any
 
+import obstore
 from fsspec import AbstractFileSystem
+from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.store import GCSStore, S3Store
 
 from sclip.storage import filesystem
 from sclip.storage.masking import mask
@@ -29,19 +32,15 @@ _log = logging.getLogger("sclip.storage")
 
 def make_file(uri: str, fs: AbstractFileSystem, path: str, data: bytes) -> bool:
     """Write the file of a URI, which is `path` in `fs`, unless there is one; return whether it was written."""
-    store = _store(uri)
-    if store is not None:
-        import obstore
-
-        try:
+    try:
+        if (store := _store(uri)) is not None:
             obstore.put(store, path.partition("/")[2], data, mode="create")
-        except obstore.exceptions.AlreadyExistsError:
-            return False
-        except obstore.exceptions.BaseError as error:  # the other client says what is wrong, if anything is
-            lines = mask(str(error), uri).strip().splitlines() or [type(error).__name__]
-            _log.debug("%s: no conditional write: %s", mask(filesystem.parts(uri)[0]), lines[0])
-        else:
             return True
+    except AlreadyExistsError:
+        return False
+    except BaseError as error:  # the other client says what is wrong, if anything is
+        lines = mask(str(error), uri).strip().splitlines() or [type(error).__name__]
+        _log.debug("%s: no conditional write: %s", mask(filesystem.parts(uri)[0]), lines[0])
     try:
         fs.invalidate_cache()
         fs.pipe_file(path, data, mode="create")
@@ -65,8 +64,6 @@ def _store(uri: str) -> Any:
 
 @functools.lru_cache(maxsize=64)
 def _s3(place: filesystem.S3Place) -> Any:
-    from obstore.store import S3Store
-
     keys = dict(zip(("access_key_id", "secret_access_key", "session_token"), place.keys, strict=True))
     options: dict[str, Any] = {name: value for name, value in keys.items() if value}
     if place.endpoint:
@@ -81,6 +78,4 @@ def _s3(place: filesystem.S3Place) -> Any:
 
 @functools.lru_cache(maxsize=64)
 def _gcs(bucket: str, anonymous: bool) -> Any:
-    from obstore.store import GCSStore
-
     return GCSStore(bucket, skip_signature=anonymous, client_options=_CLIENT, retry_config=_RETRIES)
