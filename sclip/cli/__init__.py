@@ -6,24 +6,38 @@ that help and mistakes cost no seconds.
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 
-import typer
+_ENDS = threading.current_thread() is threading.main_thread()
+_interrupted = (
+    signal.signal(signal.SIGINT, signal.SIG_DFL) if _ENDS else None
+)  # without a traceback of the imports
 
-from sclip.cli import captions, cluster, models, shards, train  # noqa: F401  (they add their commands)
-from sclip.cli.command import PANELS, app, printing
+import typer  # noqa: E402
+
+from sclip.cli import captions, cluster, models, shards, train  # noqa: E402, F401  (they add their commands)
+from sclip.cli.command import PANELS, app, printing  # noqa: E402
+from sclip.run import stopping  # noqa: E402
+
+if _ENDS:
+    signal.signal(signal.SIGINT, _interrupted)
 
 app.registered_commands.sort(key=lambda command: PANELS.index(str(command.rich_help_panel)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; return its exit status: 0 done, 2 not started for a mistake, others as the command says."""
-    program = typer.main.get_command(app)
+    arguments = list(sys.argv[1:] if argv is None else argv)
     status = 0
     try:
-        with printing():
-            status = program.main(argv, prog_name="sclip", standalone_mode=False)
+        with stopping.answered(stopping.leave_imports((arguments or ["sclip"])[0])), printing():
+            program = typer.main.get_command(app)
+            status = program.main(arguments, prog_name="sclip", standalone_mode=False)
+    except (KeyboardInterrupt, stopping.Stopped, typer.Abort) as ended:
+        return stopping.status_of(ended)
     except typer.TyperException as mistake:
         context = getattr(mistake, "ctx", None)
         message = mistake.format_message()

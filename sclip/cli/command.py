@@ -6,11 +6,13 @@ errors that it names with `errors` become one line on standard error and a statu
 
 from __future__ import annotations
 
+import atexit
 import functools
 import inspect
 import json
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ from typer.core import TyperCommand
 
 from sclip.config import Config, ConfigError, DataConfig, RunConfig
 from sclip.config.data import READING_KEYS
+from sclip.run import stopping
 from sclip.storage.masking import mask
 
 app = typer.Typer(
@@ -117,7 +120,7 @@ def command(
     """Add a function to `sclip` under its name, in a panel of the help.
 
     Its docstring is the help: indented blocks are examples. `interrupted` is what Ctrl-C is answered with; it may name
-    the command's parameters in braces.
+    the command's parameters in braces. A signal that ends the command is its exit status, as shells have it.
     """
 
     def add(function: Callable[..., int | None]) -> Callable[..., int | None]:
@@ -132,10 +135,12 @@ def command(
                 for line in str(refused).splitlines() or [""]:
                     print(f"{name}: {mask(line)}", file=sys.stderr)
                 return refused.status
-            except KeyboardInterrupt:
-                print(f"{name}: {interrupted.format(**given)}", file=sys.stderr)
-                return 130
-            return 0
+            except (KeyboardInterrupt, stopping.Stopped) as ended:
+                is_told = isinstance(ended, stopping.Stopped)
+                print(f"{name}: {ended if is_told else interrupted.format(**given)}", file=sys.stderr)
+                return stopping.status_of(ended)
+            finally:  # what ends with the interpreter ends at once at a further Ctrl-C
+                atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)
 
         app.command(name, cls=Command, rich_help_panel=panel, context_settings=settings)(guarded)
         return guarded

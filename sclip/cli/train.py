@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 from pathlib import Path
@@ -55,7 +56,10 @@ def pretrain(
 ) -> int:
     """Train Structure-CLIP on WebDataset shards and register the model.
 
-    Exit status: 0 done, 1 failed, 2 not started for a mistake, 130 interrupted, 143 stopped by a signal.
+    SIGTERM and Ctrl-C write a checkpoint first, later ones end the run at once; the same command goes on there. While a
+    run lives, a second start under its name is refused, and says where it lives.
+
+    Exit status: 0 done, 1 failed, 2 not started for a mistake, 130 interrupted, 143 stopped by SIGTERM.
 
       sclip pretrain                                     the generated scenes
       sclip pretrain data.shards='/data/{000..127}.tar'  your own shards
@@ -74,18 +78,18 @@ def pretrain(
     as_json = resolved.run.log_format == "json"
     console = logs.json_console(sys.stdout) if as_json else Console(stderr=False)
     try:
-        with errors(*job.ERRORS, status=1), errors(stopping.Stopped, status=143), errors(ConfigError):
+        with errors(*job.ERRORS, status=1), errors(ConfigError):
             priced = planning.price_table.read(prices) if prices else None
             options = job.PlanOptions(planning.rates.given(rates), priced)
             if plan:
                 planning.show(job.plan(resolved, options), console)
                 return 0
             summary = job.pretrain(resolved, console, options)
-    except (Refused, KeyboardInterrupt) as error:
+    except (Refused, KeyboardInterrupt, stopping.Stopped) as error:
         if not as_json:
             raise
         logging.getLogger("sclip").error("%s", mask(str(error)) or "interrupted")
-        return error.status if isinstance(error, Refused) else 130
+        return error.status if isinstance(error, Refused) else stopping.status_of(error)
     summaries.show(summary, resolved, console)
     return 0
 
@@ -272,8 +276,8 @@ def inspect(
 def sync(run: Run, tracking_uri: TrackingUri = "", storage: Storage = STORAGE) -> None:
     """Send to MLflow what a run recorded while it was away, and register the model of a finished run.
 
-    RUN may be a sweep too. What the store has is not sent again. Exit status: 0 the store has all, 1 it took only a
-    part, 2 nothing can be sent.
+    RUN may be a sweep too. What the store has is not sent again; a run that lives sends itself, and is refused. Exit
+    status: 0 the store has all, 1 it took only a part, 2 nothing can be sent.
 
       sclip sync my-first-run
     """
@@ -281,7 +285,9 @@ def sync(run: Run, tracking_uri: TrackingUri = "", storage: Storage = STORAGE) -
     from sclip.run import sync as job
 
     with errors(job.NotSent, status=1), errors(tracking.TrackingError, ConfigError, OSError):
-        for line in job.sync(job.folder_of(run, storage), tracking_uri):
+        for line in job.sync(
+            job.folder_of(run, storage), tracking_uri, functools.partial(print, file=sys.stderr)
+        ):
             print(line)
 
 

@@ -1,7 +1,7 @@
 """The Ray cluster that a run uses: attached to, or started here.
 
 A driver inside a cluster (a submitted job, RAY_ADDRESS, a head on this machine) attaches to that cluster.
-Only where there is none a local one starts, bound to loopback and ended with the program.
+Only where there is none a local one starts, bound to loopback, in a session of its own and ended with the program.
 """
 
 from __future__ import annotations
@@ -40,13 +40,15 @@ def connect() -> Capacity:
             # After a second without work Ray would kill a reader between two shards and start another, which costs
             # seconds of a core each time.
             os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
-            ray_internals.init_on_loopback(include_dashboard=False, **quiet)
+            with ray_internals.leaves_signals_to_driver():
+                ray_internals.init_on_loopback(include_dashboard=False, **quiet)
         else:
             ray_internals.send_token()
             try:
                 if not _listens(address):  # Ray itself would try for minutes
                     raise ConnectionError("nothing listens there")
-                ray.init(address=address, **quiet)
+                with ray_internals.leaves_signals_to_driver():
+                    ray.init(address=address, **quiet)
             except (ConnectionError, RuntimeError, ValueError) as error:
                 raise ConfigError(
                     f"no Ray cluster answers at {address}: {str(error).strip().splitlines()[0]}; start one "

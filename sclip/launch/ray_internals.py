@@ -8,15 +8,17 @@ cost seconds.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 __all__ = [
     "autoscaler_groups", "controller_callback_classes", "default_address", "disable_auto_connect",
     "disable_worker_logs", "execution_options", "init_on_loopback", "is_token_required", "json_formatter_class",
-    "keep_on_loopback", "kuberay_autoscaling_config", "kuberay_client", "send_token", "session_folder",
-    "stream_coordinator", "torch_backend_class", "wrapped_error",
+    "keep_on_loopback", "kuberay_autoscaling_config", "kuberay_client", "leaves_signals_to_driver", "send_token",
+    "session_folder", "stream_coordinator", "torch_backend_class", "wrapped_error",
 ]  # fmt: skip
 
 
@@ -85,6 +87,26 @@ def keep_on_loopback() -> None:
 
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False
+
+
+@contextlib.contextmanager
+def leaves_signals_to_driver() -> Iterator[None]:
+    """Keep `ray.init` in the block from taking part in the signals that the driver gets.
+
+    Ray starts its processes in the driver's process group: SIGTERM to the group (a batch system, `timeout`) would end
+    the raylet before the driver has written a checkpoint. Here they get a session of their own, in which the raylet
+    starts the workers; the kernel still ends them with the driver (PR_SET_PDEATHSIG). `ray.init` also replaces the
+    driver's handler of SIGTERM by one that exits with status 15.
+    """
+    from ray._private import services, utils
+
+    popen, set_handler = services.ConsolePopen, utils.set_sigterm_handler
+    services.ConsolePopen = functools.partial(popen, start_new_session=True)
+    utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        services.ConsolePopen, utils.set_sigterm_handler = popen, set_handler
 
 
 def init_on_loopback(**options: Any) -> None:

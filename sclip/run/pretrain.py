@@ -35,13 +35,13 @@ from sclip.launch.control import RunControl
 from sclip.launch.exporter import RunMetrics
 from sclip.model import ModelError, check_trainable, image_size
 from sclip.prepare.pack import PackError
-from sclip.run import evaluation_tasks, stopping
+from sclip.run import evaluation_tasks, lease, stopping
 from sclip.run.checkpoint_evaluator import CheckpointEvaluator
 from sclip.run.finish import finish
 from sclip.run.logs import JsonProgress, name_run
 from sclip.run.progress import Progress
 from sclip.run.resolve import TrainingData, bring_initial_weights, read_data, resolve_config
-from sclip.run.stopping import Stopped, ends_on_sigterm
+from sclip.run.stopping import Stopped
 from sclip.run.summary import Summary, compared_with
 from sclip.scenegraph import ParserError, parser_version
 from sclip.storage.masking import mask
@@ -131,28 +131,54 @@ def _plan(
 def pretrain(config: Config, console: Console, options: PlanOptions = _DEFAULTS) -> Summary:
     """Train, evaluate and register one run; go on with it where it was begun before.
 
-    Raises ConfigError for what can be found before anything is scheduled, later one of ERRORS, each with a
-    message for the user; and Stopped after a signal, with what was trained on in a checkpoint where there is time.
+    Raises ConfigError for what can be found before anything is scheduled, and while another process runs it; later one
+    of ERRORS, each with a message for the user. After a signal it raises Stopped or KeyboardInterrupt, with what was
+    trained on in a checkpoint where there is time.
     """
-    try:
-        run = _start(_check(config, console, options), console)
-    except _AT_THE_START as error:
-        raise ConfigError(_with_key(error, config)) from error
-    with ends_on_sigterm():  # in place of Ray's handler, which is there since the run was started
+    with _at_the_start(config):
+        checked = _check(config, console, options)
+    name = checked.config.run.name
+    with contextlib.ExitStack() as stack:
+        with _at_the_start(config):
+            stack.enter_context(stopping.answered())
+            stack.enter_context(lease.held(checked.folder.path, lambda line: _say(line, console)))
+            run = _start(checked, console, stack)
         try:
             if run.config.evaluate.before:
                 console.print("evaluating the weights that training starts from")
                 evaluation_tasks.measure_before(run.config, run.folder, run.stream.shards)
             if run.folder.complete is None:
                 _train(run, console)
-            summary = finish(run.stream, run.folder, run.tracker, console)
-        except BaseException as error:
-            resume = f"go on where it stopped: the same command with run.name={run.config.run.name}"
-            console.print(resume, soft_wrap=True)
-            _say(run.tracker.finish("KILLED" if isinstance(error, Stopped) else "FAILED"), console)
+            return finish(run.stream, run.folder, run.tracker, console)
+        except BaseException:
+            console.print(f"go on where it stopped: the same command with run.name={name}", soft_wrap=True)
             raise
-        _say(run.tracker.finish("FINISHED"), console)
-        return summary
+
+
+@contextlib.contextmanager
+def _at_the_start(config: Config) -> Iterator[None]:
+    """Make what is found before anything is scheduled a mistake of the user's."""
+    try:
+        yield
+    except _AT_THE_START as error:
+        raise ConfigError(_with_key(error, config)) from error
+
+
+@contextlib.contextmanager
+def _recorded(config: Config, console: Console) -> Iterator[tracking.Tracker]:
+    """Record the run in MLflow, and how it ended: FINISHED, FAILED, or KILLED by a signal."""
+    tracker = None
+    try:
+        with stopping.deferred():  # in the midst of it MLflow would have a run that nobody ends
+            tracker = tracking.open_run(config, config.run.name, config.run.storage)
+        yield tracker
+    except BaseException as error:
+        if tracker is not None:
+            is_killed = isinstance(error, Stopped | KeyboardInterrupt)
+            in_a_hurry = isinstance(error, Stopped) and error.work_goes_on
+            _say(tracker.finish("KILLED" if is_killed else "FAILED", in_a_hurry), console)
+        raise
+    _say(tracker.finish("FINISHED"), console)
 
 
 def _with_key(error: Exception, config: Config) -> str:
@@ -181,17 +207,20 @@ def _check(config: Config, console: Console, options: PlanOptions) -> _Checked:
         check_files(dataclasses.replace(config.evaluate, suite=config.evaluate.suite_beside), config.data)
     if config.run.compare_with:
         compared_with(config, folder.path.parent)
-    for note in compare_inputs(folder, to_tree(config), data.sources):
-        _say(note, console)
     return _Checked(config, folder, data, made)
 
 
-def _start(run: _Checked, console: Console) -> _Started:
-    """Bring the starting weights, record the start in MLflow and in the run's folder, and show the plan."""
+def _start(run: _Checked, console: Console, stack: contextlib.ExitStack) -> _Started:
+    """Bring the starting weights, record the start in the run's folder and, while `stack` is, in MLflow; show the plan.
+
+    The run is this process's own by now: what it is compared with no other changes.
+    """
     config, folder, data = run.config, run.folder, run.data
+    for note in compare_inputs(folder, to_tree(config), data.sources):
+        _say(note, console)
     with_weights = bring_initial_weights(config, folder, console)
     dataset = fingerprint(data.sources, data.stamp or parser_version(config.data.spacy_model))
-    tracker = tracking.open_run(config, config.run.name, config.run.storage)
+    tracker = stack.enter_context(_recorded(config, console))
     record_inputs(folder, to_tree(config), data.sources)
     if not config.tracking.uri and not isinstance(folder.path, Path):
         _say(
@@ -253,10 +282,12 @@ def _train(run: _Started, console: Console) -> None:
                 if evaluator:
                     evaluator.checkpoint(Path(report["path"]).name, report["step"])
 
-        stopping.run(lambda: trainer.fit(run.stream, run.folder, run.samples, on_report, control), ask)
-    if run.folder.complete is None:
+        number = stopping.run(
+            lambda: trainer.fit(run.stream, run.folder, run.samples, on_report, control), ask
+        )
+    if run.folder.complete is None and number:
         latest = run.folder.latest()
-        raise Stopped(f"stopped after a checkpoint at step {latest[1] if latest else 0}")
+        raise Stopped(f"stopped after a checkpoint at step {latest[1] if latest else 0}", number)
 
 
 @contextlib.contextmanager

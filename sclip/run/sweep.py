@@ -25,9 +25,10 @@ from sclip.config.loader import changed
 from sclip.evaluate.compare import compare
 from sclip.evaluate.result import EVALUATION_FILE, Evaluation
 from sclip.launch import cluster
-from sclip.launch.capacity import encoder_bounds, most_encoders, runs_at_once, sized
+from sclip.launch.capacity import Capacity, encoder_bounds, most_encoders, runs_at_once, sized
 from sclip.report import comparison
-from sclip.run import finish, pretrain
+from sclip.run import finish, lease, pretrain
+from sclip.run.stopping import Stopped
 from sclip.run.summary import show
 from sclip.storage.masking import mask, mask_tree
 from sclip.storage.paths import check_writable, shown
@@ -77,8 +78,8 @@ class Trial:
 def run(sweep: Sweep, console: Console) -> list[Trial]:
     """Run every point; return the trials in their order, the failed ones too.
 
-    Raises ConfigError for what can be found before anything is scheduled, TrackingError as a run does, and
-    KeyboardInterrupt with the trials that went on ended.
+    Raises ConfigError for what can be found before anything is scheduled and while another process runs the sweep,
+    TrackingError as a run does, and KeyboardInterrupt or Stopped with the trials that went on ended.
     """
     capacity = cluster.connect()
     config = changed(sweep.config, {"run.storage": _storage(sweep.config), "tracking.parent": ""})
@@ -86,9 +87,26 @@ def run(sweep: Sweep, console: Console) -> list[Trial]:
     encoder_bounds(config, capacity)
     at_once = sweep.at_once or runs_at_once(config, capacity, _DRIVER_CPUS)
     folder = Path(config.run.storage) / "sweeps" / sweep.name
-    folder.mkdir(parents=True, exist_ok=True)
-    parent = tracking.open_parent(config, sweep.name, config.run.storage)
-    config = changed(config, {"tracking.parent": parent.run_id} | _bound(config, capacity.cpus, at_once))
+    with lease.held(folder, lambda line: console.print(line, soft_wrap=True, markup=False, highlight=False)):
+        parent = tracking.open_parent(config, sweep.name, config.run.storage)
+        try:
+            trials = _tune(sweep, config, capacity, at_once, parent.run_id, console)
+        except (KeyboardInterrupt, Stopped):
+            parent.finish("KILLED")
+            raise
+        record = [{"name": t.name, "point": t.point, "scores": t.scores, "error": t.error} for t in trials]
+        (folder / "sweep.json").write_text(json.dumps(mask_tree(record), indent=1) + "\n")
+        parent.log_artifact(folder / "sweep.json")
+        parent.finish("FAILED" if all(trial.error for trial in trials) else "FINISHED")
+        return trials
+
+
+def _tune(
+    sweep: Sweep, config: Config, capacity: Capacity, at_once: int, parent: str, console: Console
+) -> list[Trial]:
+    """Run every point as a child of the MLflow run `parent`. Raises KeyboardInterrupt after Ctrl-C."""
+    folder = Path(config.run.storage) / "sweeps" / sweep.name
+    config = changed(config, {"tracking.parent": parent} | _bound(config, capacity.cpus, at_once))
     console.print(
         f"sweep {sweep.name}: {at_once} runs at a time, logs in {shown(folder)}",
         soft_wrap=True,
@@ -113,14 +131,8 @@ def run(sweep: Sweep, console: Console) -> list[Trial]:
     results = tuner.fit()
     if any(not result.error and "scores" not in (result.metrics or {}) for result in results):
         # Tune takes the first Ctrl-C itself, ends its trials and returns what there is.
-        parent.finish("KILLED")
         raise KeyboardInterrupt
-    trials = [_ended(sweep.name, at, result) for at, result in enumerate(results)]
-    record = [{"name": t.name, "point": t.point, "scores": t.scores, "error": t.error} for t in trials]
-    (folder / "sweep.json").write_text(json.dumps(mask_tree(record), indent=1) + "\n")
-    parent.log_artifact(folder / "sweep.json")
-    parent.finish("FAILED" if all(trial.error for trial in trials) else "FINISHED")
-    return trials
+    return [_ended(sweep.name, at, result) for at, result in enumerate(results)]
 
 
 def _ended(sweep: str, number: int, result: tune.Result) -> Trial:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from sclip import registry, tracking
 from sclip.evaluate.result import EVALUATION_FILE, Evaluation, EvaluationError
+from sclip.run import lease
 from sclip.storage.masking import mask
 from sclip.storage.paths import StoragePath, local_copy, shown, storage_path
 from sclip.train.run_folder import RunFolder
@@ -24,11 +26,20 @@ def folder_of(run: str, storage: str) -> StoragePath:
     return next((folder for folder in places if folder.is_dir()), places[1])
 
 
-def sync(folder: StoragePath, tracking_uri: str = "") -> Iterator[str]:
+def sync(folder: StoragePath, tracking_uri: str, say: Callable[[str], None]) -> Iterator[str]:
     """Send what the store has not, into the run that it has or a new one; yield what was done, a line each.
 
-    Raises NotSent where the store took only a part, TrackingError, ConfigError or OSError where nothing can be sent.
+    `say` is told that this waits for another process: a run that lives sends its record itself, and two that send would
+    send a part of it twice.
+
+    Raises NotSent where the store took only a part, TrackingError or OSError where nothing can be sent, ConfigError
+    too, while another process runs it.
     """
+    with lease.held(folder, say) if folder.is_dir() else contextlib.nullcontext():
+        yield from _sync(folder, tracking_uri)
+
+
+def _sync(folder: StoragePath, tracking_uri: str) -> Iterator[str]:
     tracker = tracking.open_recorded(folder, tracking_uri)
     if left := tracker.close():
         raise NotSent(left)

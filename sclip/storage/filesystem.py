@@ -14,14 +14,14 @@ from __future__ import annotations
 import functools
 import os
 import re
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import fsspec
 import pyarrow.fs
 from fsspec.implementations.arrow import ArrowFSWrapper
 
-__all__ = ["Readable", "filesystem", "open_stream", "parts", "sibling"]
+__all__ = ["Readable", "S3Place", "filesystem", "open_stream", "parts", "s3_place", "sibling"]
 
 BLOCK_BYTES = 8 * 2**20
 """What one request brings: its wait is short beside its transfer, and many readers still fit into memory."""
@@ -69,11 +69,7 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     if scheme in ("s3", "gs", "gcs"):
         location, query = parts(uri)
         place, _, key = location.partition("://")[2].partition("/")
-        root = f"{scheme}://{place}{query}"
-        if scheme == "s3":  # the environment as it is now, so that a change of it is another file system
-            made = _s3(root, tuple((name, os.environ.get(name, "")) for name in _ENVIRONMENT))
-        else:
-            made = _gcs(root)
+        made = _s3(s3_place(uri)) if scheme == "s3" else _gcs(f"{scheme}://{place}{query}")
         return made, f"{place.rpartition('@')[2]}/{key}"
     if scheme in ("http", "https"):
         return _http(), uri
@@ -94,9 +90,33 @@ def open_stream(uri: str) -> Readable:
     return cast(Readable, stream)
 
 
+class S3Place(NamedTuple):
+    """What a client must know of a bucket of S3."""
+
+    bucket: str
+    region: str
+    endpoint: str
+    """URL or HOST:PORT; empty for AWS."""
+    scheme: str
+    """Of an endpoint that is HOST:PORT."""
+    keys: tuple[str, str, str]
+    """Key, secret and session token; empty where the client has to look for them itself."""
+    anonymous: bool
+
+
+def s3_place(uri: str) -> S3Place:
+    """Return what the URI and the environment say of the bucket of `s3://[KEY:SECRET@]BUCKET/..[?OPTIONS]`.
+
+    Raises ValueError for an unknown option, OSError where AWS does not tell the bucket's region.
+    """
+    location, query = parts(uri)
+    place = location.partition("://")[2].partition("/")[0]
+    # the environment as it is now, so that a change of it is another file system
+    return _s3_place(f"s3://{place}{query}", tuple((name, os.environ.get(name, "")) for name in _ENVIRONMENT))
+
+
 @functools.lru_cache(maxsize=64)
-def _s3(root: str, environment: tuple[tuple[str, str], ...]) -> ArrowFSWrapper:
-    """Return the file system of `s3://[KEY:SECRET@]BUCKET[?OPTIONS]`."""
+def _s3_place(root: str, environment: tuple[tuple[str, str], ...]) -> S3Place:
     known, url = dict(environment), urlsplit(root)
     options = dict(parse_qsl(url.query))
     if unknown := options.keys() - _S3_OPTIONS:
@@ -111,12 +131,18 @@ def _s3(root: str, environment: tuple[tuple[str, str], ...]) -> ArrowFSWrapper:
     region = options.get("region") or known["AWS_REGION"] or known["AWS_DEFAULT_REGION"]
     if not region:  # an endpoint of one's own has none, or answers to this one
         region = "us-east-1" if endpoint else pyarrow.fs.resolve_s3_region(bucket)
-    settings: dict[str, Any] = {"anonymous": True} if anonymous else {}
-    if keys[0] and not anonymous:
+    return S3Place(bucket, region, endpoint, options.get("scheme", "https"), keys, anonymous)
+
+
+@functools.lru_cache(maxsize=64)
+def _s3(place: S3Place) -> ArrowFSWrapper:
+    settings: dict[str, Any] = {"anonymous": True} if place.anonymous else {}
+    if place.keys[0] and not place.anonymous:
         # Given here and not left to the client: that would ask EC2's metadata service first, seconds elsewhere.
-        settings = {"access_key": keys[0], "secret_key": keys[1], "session_token": keys[2] or None}
+        key, secret, token = place.keys
+        settings = {"access_key": key, "secret_key": secret, "session_token": token or None}
     made = pyarrow.fs.S3FileSystem(
-        region=region, endpoint_override=endpoint or None, scheme=options.get("scheme", "https"), **settings
+        region=place.region, endpoint_override=place.endpoint or None, scheme=place.scheme, **settings
     )
     return ArrowFSWrapper(made, skip_instance_cache=True)
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from sclip.storage.remote import Remote
 
 __all__ = [
-    "StoragePath", "address", "append", "cached_copy", "check_writable", "fetch", "free_bytes", "local_copy", "move",
-    "ray_storage", "remove", "send", "shown", "sizes", "staged", "storage_path", "write",
+    "StoragePath", "address", "append", "cached_copy", "check_writable", "create", "fetch", "free_bytes", "local_copy",
+    "move", "ray_storage", "remove", "send", "shown", "sizes", "staged", "storage_path", "write",
 ]  # fmt: skip
 
 StoragePath: TypeAlias = "Path | Remote"
@@ -67,6 +67,19 @@ def write(file: StoragePath, text: str) -> None:
         temporary.replace(file)
     else:
         file.write_text(text)
+
+
+def create(file: StoragePath, text: str) -> None:
+    """Make a text the file unless there is one, of two processes that try at once by one. Raises FileExistsError.
+
+    Storage without conditional writes cannot decide between the two (`sclip.storage.exclusive`).
+    """
+    if isinstance(file, Path):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("x") as stream:
+            stream.write(text)
+    else:
+        file.create(text)
 
 
 def append(file: StoragePath, text: str) -> None:

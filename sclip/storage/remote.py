@@ -25,6 +25,7 @@ import pyarrow.fs
 from fsspec import AbstractFileSystem
 from fsspec.implementations.arrow import ArrowFSWrapper
 
+from sclip.storage.exclusive import make_file
 from sclip.storage.filesystem import BLOCK_BYTES, filesystem, parts
 from sclip.storage.masking import mask
 from sclip.storage.retries import retry
@@ -147,6 +148,16 @@ class Remote:
     def write_text(self, text: str) -> None:
         """Make this the file, in one piece."""
         self.write_bytes(text.encode())
+
+    def create(self, text: str) -> None:
+        """Make this the file, unless there is one (`sclip.storage.exclusive`). Raises FileExistsError."""
+
+        def ask(fs: AbstractFileSystem, path: str) -> bool:
+            _make_parents(fs, path)
+            return make_file(self.uri, fs, path, text.encode())
+
+        if not self._asked(ask):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self))
 
     def touch(self) -> None:
         """Have an empty file of this time."""

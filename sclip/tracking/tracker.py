@@ -143,13 +143,19 @@ class Tracker:
         self._away = not self._sender.flush(_OFFLINE_S if self._away or not self.run_id else _FINISH_S)
         return not self._away
 
-    def finish(self, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> str:
-        """Close the run, and send what is left. Return one line where some stays on disk, and how it is sent."""
+    def finish(
+        self, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED", in_a_hurry: bool = False
+    ) -> str:
+        """Close the run, and send what is left; in a hurry, as to a store that never answered.
+
+        Return one line where some stays on disk, and how it is sent.
+        """
         if self._closed:
             return ""
         if self._sampler:
             self._sampler.close()
         self._tell([{"status": status}])
+        self._away = self._away or in_a_hurry
         return self.close()
 
     def close(self) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sclip.storage.paths import StoragePath
-from sclip.train.run_folder import ALIVE, RunFolder, size_of
+from sclip.train.run_folder import ALIVE, LEASE, RunFolder, size_of
 
 __all__ = ["RunUse", "runs"]
 
@@ -53,7 +53,8 @@ def runs(storage: StoragePath) -> Iterator[RunUse]:
         if not (path / "config.json").is_file():
             continue
         folder = RunFolder(path)
-        signs = [file for file in (path / ALIVE, path / "config.json", path / "result.json") if file.exists()]
+        named = [path / ALIVE, path / "config.json", path / "result.json"]
+        signs = [*(file for file in named if file.exists()), *(path / LEASE).glob("*.json")]
         # Clocks of object stores and of this machine agree to seconds, which is enough here.
         idle_s = time.time() - max(file.stat().st_mtime for file in signs)
         complete = folder.checkpoints()

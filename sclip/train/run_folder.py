@@ -5,6 +5,7 @@
                       fixed for the life of the run. In both of these URIs stand without credentials and query values
     step-00000500/    a checkpoint (`sclip.train.checkpoint`)
     alive             touched while the run goes on
+    lease/            which process runs it (`sclip.run.lease`); gone with its end
     held-step-*       a checkpoint that is being evaluated
     init.safetensors  the weights that it starts from, where a file, a folder or the registry gave them
     quarantine.jsonl  samples that could not be trained on: step, source, pass, name, shard, index, key, reason
@@ -40,6 +41,8 @@ _HELD = "held-"
 ALIVE = "alive"
 """Touched at every report of a run that goes on; in an object store once in `_ALIVE_S`."""
 _ALIVE_S = 60.0
+LEASE = "lease"
+"""Folder of the file by which a process owns the run, written anew every few seconds."""
 
 
 class RunFolder:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 import ray.train
@@ -220,3 +222,34 @@ ray_internals.init_on_loopback(include_dashboard=False, num_cpus=1, logging_leve
 print(ray.nodes()[0]["NodeManagerAddress"])
 """
     assert run(program) == "127.0.0.1"
+
+
+@pytest.mark.cluster
+def test_its_processes_take_no_part_in_signals_to_the_driver_and_end_with_it() -> None:
+    program = """
+import logging, os, signal
+import psutil, ray
+from sclip.launch import ray_internals
+answer = lambda number, frame: None
+signal.signal(signal.SIGTERM, answer)
+ray_internals.keep_on_loopback()
+with ray_internals.leaves_signals_to_driver():
+    ray_internals.init_on_loopback(
+        include_dashboard=False, num_cpus=1, logging_level=logging.ERROR, log_to_driver=False
+    )
+assert signal.getsignal(signal.SIGTERM) is answer
+worker = ray.get(ray.remote(os.getpid).remote())
+os.killpg(0, signal.SIGTERM)  # as a batch system does
+assert ray.get(ray.remote(os.getpid).remote()) == worker
+pids = [child.pid for child in psutil.Process().children(recursive=True)]
+assert worker in pids and all(os.getsid(pid) != os.getsid(0) for pid in pids)
+print(*pids, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment(PYTHONPATH=str(ROOT)), text=True,
+        capture_output=True, start_new_session=True,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    left = [psutil.Process(pid) for pid in map(int, done.stdout.split()) if psutil.pid_exists(pid)]
+    assert psutil.wait_procs(left, timeout=60)[1] == []

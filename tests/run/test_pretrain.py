@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import socket
 import subprocess
 import sys
 import tarfile
@@ -26,7 +28,7 @@ from sclip.evaluate.result import Evaluation
 from sclip.launch.trainer import TrainingFailed
 from sclip.run.summary import Summary
 from sclip.tracking import history
-from sclip.train.run_folder import RunFolder
+from sclip.train.run_folder import LEASE, RunFolder
 from support.commands import command
 from support.paths import ROOT, SHARED
 from support.processes import environment
@@ -234,6 +236,8 @@ class Stop:
     said: str
     latest: tuple[Path, int] | None
     complete: dict[str, object] | None
+    refusal: str
+    """What a second start under its name was told, while it lived."""
 
 
 @dataclass(frozen=True)
@@ -247,7 +251,11 @@ class Submitted:
 
 @pytest.fixture(scope="module")
 def submitted(
-    trained: Summary, head: Head, storage: Path, tmp_path_factory: pytest.TempPathFactory
+    trained: Summary,
+    head: Head,
+    storage: Path,
+    start: Callable[..., Summary],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Submitted:
     shards = defective(tmp_path_factory.mktemp("bad") / "shards", storage)
     folder = RunFolder(storage / "runs" / "submitted")
@@ -258,16 +266,24 @@ def submitted(
 
     client = JobSubmissionClient(head.jobs)
     subprocess.run([*command, "--no-wait", "--submission-id=first", *job], env=environment(), check=True)
-    for _ in range(600):  # ends with the module's timeout where the job does not get that far
-        if "training with 2 workers" in client.get_job_logs("first"):
-            break
-        time.sleep(0.2)
+
+    def wait_until(line: str) -> None:  # ends with the module's timeout where the job does not get that far
+        for _ in range(600):
+            if line in client.get_job_logs("first"):
+                return
+            time.sleep(0.2)
+
+    wait_until("run submitted: ")
+    with pytest.raises(ConfigError) as raised:
+        start("run.name=submitted", "train.num_workers=1")
+    wait_until("training with 2 workers")
     client.stop_job("first")
     while not client.get_job_status("first").is_terminal():
         time.sleep(0.2)
     stopped = Stop(
-        client.get_job_status("first"), client.get_job_logs("first"), folder.latest(), folder.complete
-    )
+        client.get_job_status("first"), client.get_job_logs("first"), folder.latest(), folder.complete,
+        str(raised.value),
+    )  # fmt: skip
 
     done = subprocess.run([*command, *job], env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -281,6 +297,14 @@ def test_a_job_that_is_stopped_writes_a_checkpoint_first(submitted: Submitted) -
     assert stopped.latest, stopped.said
     assert f"stopped after a checkpoint at step {stopped.latest[1]}" in stopped.said
     assert stopped.complete is None
+
+
+def test_a_second_start_under_the_name_of_a_job_that_lives_is_refused_and_told_where_it_lives(
+    submitted: Submitted,
+) -> None:
+    known = rf"run submitted: another process runs it: host {socket.gethostname()}, process \d+, since "
+    assert re.match(known, submitted.stopped.refusal), submitted.stopped.refusal
+    assert not (submitted.folder.path / LEASE).exists()
 
 
 def test_submitted_again_it_goes_on_there_and_trains_every_sample_once(

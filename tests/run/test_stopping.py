@@ -16,6 +16,7 @@ PROGRAM = """
 import sys, threading, time
 from sclip.run import stopping
 
+stopping.SAME_S = {same_s}
 asked = threading.Event()
 
 def work():
@@ -37,9 +38,11 @@ except stopping.Stopped:
 """
 
 
-def run(signals: list[signal.Signals], ends: bool = True, after_s: float = 0.0) -> list[str]:
+def run(
+    signals: list[signal.Signals], ends: bool = True, after_s: float = 0.0, same_s: float = 600.0
+) -> list[str]:
     """Return what the program prints that is sent the signals, each after another line of its output."""
-    program = PROGRAM.format(ends=ends, after_s=after_s)
+    program = PROGRAM.format(ends=ends, after_s=after_s, same_s=same_s)
     with subprocess.Popen(
         [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as child:
@@ -56,8 +59,12 @@ def test_work_that_ends_by_itself_is_waited_for(number: signal.Signals) -> None:
     assert run([number]) == ["working", "asked", "saved"]
 
 
-def test_a_second_signal_is_not() -> None:
-    assert run([signal.SIGTERM, signal.SIGTERM], after_s=60) == ["working", "asked", "stopped"]
+def test_signals_close_together_are_one() -> None:
+    assert run([signal.SIGTERM, signal.SIGTERM, signal.SIGINT]) == ["working", "asked", "saved"]
+
+
+def test_work_is_left_at_a_later_signal() -> None:
+    assert run([signal.SIGTERM, signal.SIGTERM], after_s=60, same_s=0) == ["working", "asked", "stopped"]
 
 
 def test_work_that_would_not_end_is_left_at_once() -> None:
@@ -83,8 +90,24 @@ def test_outside_of_the_main_thread_it_is_done_without_signals() -> None:
     assert done == ["tune"]
 
 
-def test_elsewhere_sigterm_ends_the_program_until_the_block_is_left() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with stopping.ends_on_sigterm(), pytest.raises(stopping.Stopped):
-        signal.raise_signal(signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) is before
+@pytest.mark.parametrize(
+    ("number", "error", "status"),
+    [(signal.SIGTERM, stopping.Stopped, 143), (signal.SIGINT, KeyboardInterrupt, 130)],
+)
+def test_what_else_is_done_ends_at_once_or_at_the_end_of_a_block_that_defers_it(
+    number: signal.Signals, error: type[BaseException], status: int
+) -> None:
+    before, done = signal.getsignal(number), []
+
+    def work() -> None:
+        signal.raise_signal(number)
+        done.append("this far")
+
+    with pytest.raises(error), stopping.answered():
+        work()
+    assert done == []
+    with pytest.raises(error) as raised, stopping.answered(), stopping.deferred():
+        work()
+    assert done == ["this far"]
+    assert stopping.status_of(raised.value) == status
+    assert signal.getsignal(number) is before

@@ -1,0 +1,245 @@
+"""One owner of a run's folder, on a disk and in an object store: who is refused, who goes on, and when."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from sclip.config import ConfigError
+from sclip.run import lease
+from sclip.run.stopping import Stopped
+from sclip.storage.paths import StoragePath, create, sizes, storage_path, write
+from support.object_store import ObjectStore, object_store
+from support.paths import ROOT
+from support.storage_server import isolate
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from sclip.run import lease
+with lease.held(Path(sys.argv[1]), print):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[ObjectStore]:
+    with object_store() as made:
+        yield made
+
+
+@pytest.fixture(params=["disk", "s3", "memory"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StoragePath:
+    """The folder of a run that is not there yet."""
+    if request.param == "s3":
+        isolate(monkeypatch)
+        return request.getfixturevalue("store").path(f"runs/{tmp_path.name}")
+    return tmp_path / "a" if request.param == "disk" else storage_path(f"memory://{tmp_path.name}/a")
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "EXPIRY_S", 0.6)
+
+
+def leases(folder: StoragePath) -> list[str]:
+    return sorted(sizes(folder / "lease")) if (folder / "lease").exists() else []
+
+
+def owner_of(folder: StoragePath) -> dict[str, object]:
+    (name,) = leases(folder)
+    owner = json.loads((folder / "lease" / name).read_text())
+    assert isinstance(owner, dict)
+    return owner
+
+
+def leave(folder: StoragePath, number: int = 3, **changes: object) -> None:
+    """Leave the lease of a process of another host."""
+    elsewhere = {
+        "host": "node-7",
+        "machine": "another",
+        "pid": 41,
+        "since": "2026-01-01T00:00:00",
+        "token": "t",
+    }
+    create(folder / "lease" / f"{number}.json", json.dumps(elsewhere | changes))
+
+
+def test_the_owner_is_named_to_a_second_start_and_its_lease_goes_with_it(folder: StoragePath) -> None:
+    with lease.held(folder, pytest.fail):
+        owner = owner_of(folder)
+        known = rf"run {folder.name}: .*host {socket.gethostname()}, process {os.getpid()}, since {owner['since']}"
+        with pytest.raises(ConfigError, match=known.replace("+", r"\+")), lease.held(folder, pytest.fail):
+            pytest.fail("a second owner")
+        assert owner_of(folder)["token"] == owner["token"]
+    assert leases(folder) == []
+
+
+def test_of_many_that_start_at_once_one_is_the_owner(folder: StoragePath) -> None:
+    leave(folder, pid=2**22 + 1, machine=lease._machine())  # no such process: each of them would take over
+    gate, over = threading.Barrier(6), threading.Event()
+
+    def start(_: int) -> str:
+        gate.wait()
+        try:
+            with lease.held(folder, pytest.fail):
+                over.wait(30)
+                return "held"
+        except ConfigError:
+            return "refused"
+
+    with ThreadPoolExecutor(6) as pool:
+        started = [pool.submit(start, number) for number in range(6)]
+        while sum(future.done() for future in started) < 5:
+            over.wait(0.01)
+        assert leases(folder) == ["4.json"]
+        over.set()
+        assert sorted(future.result() for future in started) == ["held", *["refused"] * 5]
+
+
+def test_after_a_kill_a_start_on_the_same_machine_goes_on_at_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout
+        assert child.stdout.readline() == "held\n"
+        with pytest.raises(ConfigError, match=f"process {child.pid},"), lease.held(tmp_path, pytest.fail):
+            pytest.fail("a second owner")
+        child.send_signal(signal.SIGKILL)
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # dead, and not waited for yet
+        with lease.held(tmp_path, pytest.fail):
+            assert leases(tmp_path) == ["2.json"]
+
+
+def test_a_process_id_that_was_given_anew_is_no_owner(tmp_path: Path) -> None:
+    leave(tmp_path, pid=os.getpid(), machine=lease._machine(), started="1")
+    with lease.held(tmp_path, pytest.fail):
+        assert leases(tmp_path) == ["4.json"]
+
+
+@pytest.mark.parametrize("left", [{"host": "node-7"}, None], ids=["whole", "half-written"])
+def test_an_owner_on_another_host_that_does_not_beat_is_waited_for_and_replaced(
+    left: dict[str, str] | None, folder: StoragePath
+) -> None:
+    if left:
+        leave(folder, **left)
+    else:
+        create(folder / "lease" / "3.json", "")
+    said: list[str] = []
+    with lease.held(folder, said.append):
+        assert leases(folder) == ["4.json"]
+        assert owner_of(folder)["pid"] == os.getpid()
+    assert [line.partition(": ")[2][:30] for line in said] == [
+        "waiting 0.6 s for a sign of li",
+        "no sign of life in 0.6 s, so t",
+    ]
+    assert ("node-7" in said[0]) == bool(left)
+
+
+def test_one_that_beats_is_not(folder: StoragePath) -> None:
+    leave(folder)
+    beats = threading.Event()
+
+    def say(line: str) -> None:
+        write(
+            folder / "lease" / "3.json", json.dumps({"host": "node-7", "pid": 41, "since": "x", "beats": 9})
+        )
+        beats.set()
+
+    with pytest.raises(ConfigError, match="host node-7, process 41, since x"), lease.held(folder, say):
+        pytest.fail("a second owner")
+    assert beats.is_set()
+    assert leases(folder) == ["3.json"]
+
+
+def test_one_that_ends_while_it_is_watched_makes_way(folder: StoragePath) -> None:
+    leave(folder)
+    with lease.held(folder, lambda _: (folder / "lease" / "3.json").unlink()):
+        assert leases(folder) == ["1.json"]
+
+
+@pytest.mark.parametrize("take", ["next", "same"])
+def test_an_owner_that_was_taken_over_from_is_told_once_and_leaves_the_other_alone(
+    take: str, folder: StoragePath
+) -> None:
+    told, is_lost = [], threading.Event()
+
+    def lost(line: str) -> None:
+        told.append(line)
+        is_lost.set()
+
+    with lease.held(folder, pytest.fail, lost):
+        if take == "next":
+            leave(folder, 2)
+        else:  # without conditional writes
+            write(
+                folder / "lease" / "1.json",
+                json.dumps({"host": "node-7", "pid": 41, "since": "x", "token": "t"}),
+            )
+        assert is_lost.wait(30)
+    assert len(told) == 1
+    assert f"run {folder.name}: another process took it over: host node-7, process 41" in told[0]
+
+
+def test_storage_that_is_away_for_a_while_ends_no_run(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    isolate(monkeypatch)
+    folder, beats = store.path("runs/away"), threading.Event()
+    with contextlib.ExitStack() as stack:
+        stack.callback(setattr, store, "fault", None)
+        stack.enter_context(lease.held(folder, pytest.fail, pytest.fail))
+
+        def fault(method: str, path: str, number: int) -> int:
+            if store.failed > 20:
+                beats.set()
+            return 0 if beats.is_set() else 503
+
+        store.fault = fault
+        assert beats.wait(60)
+        before = owner_of(folder)["beats"]
+        while owner_of(folder)["beats"] == before:
+            beats.wait()
+    assert leases(folder) == []
+
+
+def test_a_store_that_refuses_conditional_writes_is_written_to_and_read_back(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    isolate(monkeypatch)
+    folder, refused = store.path("runs/plain"), []
+
+    def fault(method: str, path: str, number: int) -> int:
+        if method == "PUT" and not refused:
+            refused.append(path)
+            return 400
+        return 0
+
+    monkeypatch.setattr(store, "fault", fault)
+    with lease.held(folder, pytest.fail):
+        assert refused == ["/bucket/runs/plain/lease/1.json"]
+        assert owner_of(folder)["pid"] == os.getpid()
+        with pytest.raises(ConfigError, match="another process runs it"), lease.held(folder, pytest.fail):
+            pytest.fail("a second owner")
+
+
+def test_work_that_goes_on_until_the_process_ends_keeps_its_lease(tmp_path: Path) -> None:
+    with pytest.raises(Stopped), lease.held(tmp_path, pytest.fail):
+        raise Stopped(work_goes_on=True)
+    assert leases(tmp_path) == ["1.json"]
+    with pytest.raises(Stopped), lease.held(tmp_path / "b", pytest.fail):
+        raise Stopped
+    assert leases(tmp_path / "b") == []
