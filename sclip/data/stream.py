@@ -37,6 +37,8 @@ class StreamPlan:
     image_size: int
     actors: tuple[int, int]
     """Fewest and most encoder actors."""
+    expected: tuple[tuple[int, ...], ...] = ()
+    """Samples to find in each shard of each source, -1 where nobody knows; empty where that is so of all."""
 
     @property
     def config(self) -> Config:
@@ -125,7 +127,8 @@ class _ShardSource(Datasource):  # type: ignore[misc]
     def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
         metadata = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
         plan = self._plan
-        shards = ray.put([pa.array(of_source) for of_source in plan.sources])
+        counts = plan.expected or tuple((-1,) * len(of_source) for of_source in plan.sources)
+        shards = ray.put([(pa.array(of), pa.array(n)) for of, n in zip(plan.sources, counts, strict=True)])
         return [
             ReadTask(
                 _task(plan.reading, plan.schedule, shards, chunk, self._done(chunk), self._origin),
@@ -152,7 +155,7 @@ def _task(
         sources = ray.get(shards)
         for entry in chunk:
             visit = schedule.visit(entry)
-            url = sources[visit.source][visit.shard].as_py()
-            yield from read_visit(reading, url, entry, visit, done.get(entry, ()), origin)
+            url, expected = (column[visit.shard].as_py() for column in sources[visit.source])
+            yield from read_visit(reading, url, entry, visit, done.get(entry, ()), origin, expected)
 
     return read

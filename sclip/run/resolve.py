@@ -11,21 +11,24 @@ import datetime
 import os
 import tempfile
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 
 from sclip import registry, tracking
 from sclip.config import Config, ConfigError
-from sclip.data.counts import count_samples
+from sclip.data.counts import count_samples, recorded_samples
 from sclip.data.patterns import expand
 from sclip.data.schedule import Schedule
+from sclip.data.shards import shard_errors
+from sclip.data.sniff import unreadable
 from sclip.model import architecture
 from sclip.model.architecture import pretrained_source, with_quick_gelu
 from sclip.model.build import check_fit, resolved
 from sclip.model.weights import WEIGHTS_FILE, read, save
 from sclip.prepare import annotate, scenes
+from sclip.run.shard_losses import Losses, judged
 from sclip.storage.filesystem import filesystem
 from sclip.storage.masking import mask
 from sclip.storage.paths import address, fetch, send, staged, storage_path
@@ -45,6 +48,10 @@ class TrainingData:
     """Of all epochs together."""
     stamp: str
     """Stamp of the annotations that the run uses; empty where it parses captions itself."""
+    expected: tuple[tuple[int, ...], ...] = ()
+    """Samples that a reader is to find in each shard of each source; -1 where nobody knows."""
+    losses: Losses = field(default_factory=Losses)
+    """What is lost of the shards, as far as it is known before they are read."""
 
     @property
     def shards(self) -> list[str]:
@@ -55,37 +62,45 @@ class TrainingData:
 def read_data(config: Config) -> TrainingData:
     """Count the shards of a config, or without any the scenes to generate. Raises ConfigError or ShardError."""
     data = config.data
-    sources = _read_sources(config) if data.shards else [{"scenes": config.scenes.train_samples}]
+    if data.shards:
+        sources, expected, losses = _read_sources(config)
+    else:
+        sources, expected, losses = [{"scenes": config.scenes.train_samples}], (), Losses()
     counts = [list(source.values()) for source in sources]
     schedule = Schedule.weighted(config.run.seed, config.train.epochs, counts, data.weights)
     shards = [url for source in sources for url in source]
     stamp = annotate.usable_stamp(data, shards) if data.shards else ""
-    return TrainingData(tuple(sources), schedule, schedule.samples(counts), stamp)
+    return TrainingData(tuple(sources), schedule, schedule.samples(counts), stamp, expected, losses)
 
 
-def _read_sources(config: Config) -> list[dict[str, int]]:
-    """Return the samples of each shard, by path or URI in their order, of each source."""
+def _read_sources(config: Config) -> tuple[list[dict[str, int]], tuple[tuple[int, ...], ...], Losses]:
+    """Return the samples of each readable shard, in their order, of each source; those to find in it; what is lost."""
     data = config.data
     patterns = [(pattern,) for pattern in data.shards] if data.weights else [data.shards]
     found = [expand(of_source) for of_source in patterns]
-    counts = count_samples([url for of_source in found for url in of_source])
-    sources = [{url: counts[url] for url in of_source} for of_source in found]
-    for of_source in sources:
-        if alike := [place for place, n in Counter(map(mask, of_source)).items() if n > 1]:
+    for names in found:
+        if alike := [place for place, n in Counter(map(mask, names)).items() if n > 1]:
             raise ConfigError(
                 f"data.shards: several shards are {alike[0]} without credentials and query values, by which a run "
                 "records its shards; name each by a path of its own, and once"
             )
-    if sum(map(len, sources)) > len(counts):
+    urls = [url for names in found for url in names]
+    if len(urls) > len(set(urls)):
         raise ConfigError(
             f"data.shards={mask(str(list(data.shards)))}: with data.weights, a shard is of one source only"
         )
-    for of_pattern, of_source in zip(patterns, sources, strict=True):
+    with shard_errors():
+        not_tars = unreadable(urls)
+    counts = count_samples([url for url in urls if url not in not_tars])
+    losses = judged(data, not_tars, counts, counts.records | recorded_samples(list(not_tars)))
+    left = [[url for url in names if mask(url) not in losses.unreadable] for names in found]
+    sources = [{url: counts.samples[url] for url in names} for names in left]
+    for of_pattern, of_source, names in zip(patterns, sources, found, strict=True):
         if not sum(of_source.values()):
             raise ConfigError(
-                f"data.shards={mask(str(list(of_pattern)))}: {len(of_source)} shards without a sample"
+                f"data.shards={mask(str(list(of_pattern)))}: {len(names)} shards without a sample"
             )
-    return sources
+    return sources, tuple(tuple(map(counts.expected, names)) for names in left), losses
 
 
 def resolve_config(config: Config, console: Console) -> Config:

@@ -197,10 +197,12 @@ def test_filtered_samples_are_done_told_by_their_index_and_counted_until_the_nex
     batch, record = Batches([block(rows)], 8, 0, BLANK).next(), Record()
     assert record.passed(batch) == ([0, 0, 0], [tar_index(at) for at in (2, 3, 4)])
     record.trained(batch)
-    position, rejected, filtered = record.take()
+    taken = record.take()
+    position, rejected, filtered = taken.position, taken.rejected, taken.filtered
     assert position.low == 1
     assert (rejected, filtered) == ([], 3)
-    assert record.take()[1:] == ([], 0)
+    empty = record.take()
+    assert (empty.rejected, empty.filtered, empty.ends) == ([], 0, [])
 
 
 def test_the_records_of_two_workers_merge_to_a_closed_position() -> None:
@@ -215,7 +217,7 @@ def test_the_records_of_two_workers_merge_to_a_closed_position() -> None:
     for worker in workers:
         record = Record()
         drain(worker, record)
-        done, _, _ = record.take()
+        done = record.take().position
         position.merge(Position.from_json(json.loads(json.dumps(done.to_json()))))
     assert position.to_json() == {"closed": [0, 2], "open": []}
 
@@ -230,11 +232,13 @@ def test_only_what_was_trained_on_is_recorded_and_each_row_in_one_record() -> No
 
     train(batches.next())
     ahead = batches.next()  # fetched, and not trained on when the checkpoint is written
-    done, rejected, _ = record.take()
+    taken = record.take()
+    done, rejected = taken.position, taken.rejected
     assert done.done(0) == [range(2), range(6, 7)]
     assert [entry["key"] for entry in rejected] == ["key6"]
     train(ahead)
     train(batches.next())
-    done, rejected, _ = record.take()
+    taken = record.take()
+    done, rejected = taken.position, taken.rejected
     assert done.done(0) == [range(2, 6), range(7, 8)]
     assert [entry["key"] for entry in rejected] == ["key7"]

@@ -205,7 +205,9 @@ def test_several_shards_are_told(plain: list[str]) -> None:
 
 def begun(folder: Path, of: Config, *sources: list[str]) -> Run:
     """Record a run as its start does, and return what is read of it."""
-    record_inputs(RunFolder(folder / "runs" / "mine"), to_tree(of), [count_samples(urls) for urls in sources])
+    record_inputs(
+        RunFolder(folder / "runs" / "mine"), to_tree(of), [count_samples(urls).samples for urls in sources]
+    )
     return of_run("mine", str(folder))
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,6 +46,10 @@ class ExpectedVisits:
     visits: frozenset[Visit]
     complete: bool
     """The run says that it is through."""
+    samples: Mapping[str, int] = field(default_factory=dict)
+    """Of each shard, as the run has counted or believed."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Shards that the run could not read and has no visits of, each with what it was."""
 
     def url(self, visit: Visit) -> str:
         """Return the shard of a visit, or, of one that no source has, its number."""
@@ -92,6 +96,9 @@ def read_expected_visits(run: StoragePath, named: Iterable[str] = ()) -> Expecte
         schedule = Schedule.weighted(seed, epochs, [[n for _, n in source] for source in sources], weights)
         entries = len(schedule)
         visits = frozenset(schedule.visit(entry) for entry in range(entries))
+        samples = {true.get(mask(url), url): int(n) for source in sources for url, n in source}
+        losses = _json(run / "losses.json") if (run / "losses.json").exists() else {"unreadable": {}}
+        left_out = {str(url): str(what) for url, what in losses["unreadable"].items()}
     except _MALFORMED as error:
         raise AuditError(f"{run}: config.json or shards.json is of another version: {error!r}") from error
     if masked := [url for source in shards for url in source if is_masked(url)]:
@@ -107,7 +114,9 @@ def read_expected_visits(run: StoragePath, named: Iterable[str] = ()) -> Expecte
             raise AuditError(
                 f"{run}: the schedule does not visit every shard once in each of {epochs} passes"
             )
-    return ExpectedVisits(shards, epochs, visits, (run / "complete.json").is_file())
+    return ExpectedVisits(
+        shards, epochs, visits, (run / "complete.json").is_file(), samples, left_out
+    )  # fmt: skip
 
 
 def _json(path: StoragePath) -> Any:
@@ -192,6 +201,8 @@ def read_quarantine(run: StoragePath, expected: ExpectedVisits) -> Iterator[Reje
     numbers = [{mask(url): number for number, url in enumerate(source)} for source in expected.shards]
     for place, line in _lines(path) if path.exists() else ():
         try:
+            if "missing" in line:  # no row, and of the run's own account
+                continue
             source = int(line["source"])
             visit = Visit(source, int(line["pass"]), numbers[source][mask(line["shard"])])
             rejection = Rejection(visit, int(line["index"]), str(line["key"]), str(line["reason"]))
