@@ -101,10 +101,16 @@ def look(url: str) -> NotATar | None:
 
     Raises StorageError where the storage fails or refuses.
     """
-    if "://" not in url and Path(url).is_symlink() and not Path(url).exists():
-        target = str(Path(url).readlink())
-        remedy = "git annex get" if "annex/objects" in target else "bring the file that it points to"
-        return NotATar("a symbolic link to a file that is missing", remedy)
+    if "://" not in url:
+        try:
+            with open(url, "rb") as file:  # of 100,000 shards in seconds
+                return _begin(Peeked(file))
+        except OSError:
+            path = Path(url)
+            if path.is_symlink() and not path.exists():
+                target = str(path.readlink())
+                remedy = "git annex get" if "annex/objects" in target else "bring the file that it points to"
+                return NotATar("a symbolic link to a file that is missing", remedy)
     return first_bytes(url, _begin)
 
 
