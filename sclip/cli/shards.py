@@ -207,8 +207,8 @@ def validate(
     """Find, before a run, every sample that it would set aside, and every shard that it could not read.
 
     Each shard is read as training reads it, each image decoded, on the Ray cluster that it finds, as pretrain does.
-    Exit status: 0 all is trained on, 1 something is set aside, 2 a shard cannot be reached (the others are validated)
-    or nothing can be.
+    Exit status: 0 all is trained on as it is, 1 something is set aside, missing, not read or cleaned, 2 a shard cannot
+    be reached (the others are validated) or nothing can be.
 
       sclip validate 'shards/train/*.tar' --out validation
     """
@@ -245,7 +245,7 @@ def validate(
         console.print(line, soft_wrap=True, markup=False)
     for failure in findings.unreachable:
         print(f"validate: {failure}", file=sys.stderr)
-    return 2 if findings.unreachable else 1 if findings.quarantined else 0
+    return 2 if findings.unreachable else 0 if findings.is_clean else 1
 
 
 @command(PANEL, _WHOLE)

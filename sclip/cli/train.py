@@ -212,8 +212,8 @@ def audit(
     """Prove that a run trained on every row exactly once.
 
     The tars are counted anew and compared with the ledger that every worker wrote, step by step. One line says the
-    result; then follows what was set aside, and every row that was missed or repeated. Exit status: 0 nothing is missed
-    or repeated, 1 something is, 2 the run cannot be audited.
+    result; then follow shards that were lost in whole or in part, what was set aside, and every row that was missed or
+    repeated. Exit status: 0 nothing is lost, missed or repeated, 1 something is, 2 the run cannot be audited.
 
       sclip audit my-first-run
       sclip audit s3://bucket/runs/my-first-run --all --json audit.json
@@ -231,7 +231,7 @@ def audit(
     with printing():
         for line in show.lines(result, sys.maxsize if all else show.LISTED):
             print(line, file=sys.stderr if json_file == "-" else sys.stdout)
-    return 0 if result.exact else 1
+    return 0 if result.exact and not result.lost else 1
 
 
 @command(PANEL)

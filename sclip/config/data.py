@@ -75,7 +75,11 @@ class DataConfig(Section, key="data"):
     crop_scale: Annotated[tuple[float, float], _CROP] = (0.9, 1.0)
     """Share of the image's area that the random crop keeps (method, 5); 1.0 1.0: the centre, unrandom."""
     max_quarantined: Annotated[float, between(0, 1)] = 0.1
-    """Share of samples set aside as unreadable above which the run stops (once 100 were seen)."""
+    """Share of samples set aside as unreadable, or recorded and missing, above which the run stops (once 100 were
+    seen)."""
+    max_unreadable_shards: Annotated[int, OFF_OR_MORE] = 0
+    """Shards that may be no tars (a Git LFS pointer, an error page, an empty file) and are left out; with more of them
+    the run does not start."""
     annotations: bool = True
     """Use the graphs and negatives of annotated shards (sclip annotate). Off: parse in the run."""
     min_objects: Annotated[int, OFF_OR_MORE] = 0

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from sclip.data import columns as col
 from sclip.data.position import Position
-from sclip.data.side_channel import Note, read_notes
+from sclip.data.side_channel import Note, VisitEnd, read_notes
 
 Columns = dict[str, NDArray[Any]]
 
@@ -156,12 +156,24 @@ class Batches:
 
 @dataclass(slots=True)
 class Record:
-    """What one worker has done since the last checkpoint: trained on, set aside, left out, and ends of shards."""
+    """What one worker has done since the last checkpoint: trained on, set aside, left out, and ends of shards.
 
+    `ended` are the entries whose ends a checkpoint before this start of the run has counted: they come again where some
+    of their rows are left.
+    """
+
+    ended: frozenset[int] = frozenset()
     position: Position = field(default_factory=Position)
     rejected: list[dict[str, Any]] = field(default_factory=list)
     """entry, index, key and reason of each."""
     filtered: int = 0
+    ends: list[dict[str, Any]] = field(default_factory=list)
+    """entry, rows and what a `VisitEnd` tells, of those that tell something."""
+
+    @property
+    def missing(self) -> int:
+        """Return how many samples are recorded of the shards that ended, and were not in them."""
+        return sum(end["missing"] for end in self.ends)
 
     def passed(self, batch: Batch) -> tuple[list[int], list[int]]:
         """Record the markers of a batch, when the loop takes it; return entries and indices of filtered samples."""
@@ -169,6 +181,9 @@ class Record:
         for marker in (marker for note in batch.notes for marker in note.markers):
             if marker.status == col.END:
                 self.position.end(marker.entry, marker.ordinal)
+                if marker.reason and marker.entry not in self.ended:
+                    end = asdict(VisitEnd.from_json(marker.reason))
+                    self.ends.append({"entry": marker.entry, "rows": marker.ordinal} | end)
                 continue
             self.position.add(marker.entry, marker.ordinal)
             if marker.status == col.REJECTED:
@@ -184,8 +199,8 @@ class Record:
         """Record the samples of a batch, after the optimizer has stepped on them."""
         self.position.add_rows(batch.entries.tolist(), batch.ordinals.tolist())
 
-    def take(self) -> tuple[Position, list[dict[str, Any]], int]:
-        """Return what was done since the last call, for a checkpoint: rows, rejected samples, count of filtered."""
-        taken = self.position, self.rejected, self.filtered
-        self.position, self.rejected, self.filtered = Position(), [], 0
+    def take(self) -> Record:
+        """Return what was done since the last call, for a checkpoint."""
+        taken = Record(self.ended, self.position, self.rejected, self.filtered, self.ends)
+        self.position, self.rejected, self.filtered, self.ends = Position(), [], 0, []
         return taken

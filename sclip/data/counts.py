@@ -1,62 +1,165 @@
-"""How many samples each shard holds, from the cheapest source that says so."""
+"""How many samples each shard holds: what stands recorded beside the shards, held against their headers.
+
+A record is believed where those of some shards, spread evenly, agree with the tars; else every shard is counted. Of a
+local tar that is not compressed only the headers are read.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from sclip.config import DataConfig
 from sclip.data.shards import shard_errors
+from sclip.data.sniff import not_a_tar
 from sclip.data.tar import groups
+from sclip.storage.compression import Peeked, decompressed
 from sclip.storage.filesystem import parts, sibling
-from sclip.storage.retries import StorageError, concurrently, read_bytes, resumed
+from sclip.storage.retries import StorageError, concurrently, read_bytes, resumed, retry
 
-__all__ = ["count_samples"]
+__all__ = ["INDEX", "Counts", "Record", "count_samples", "recorded_samples"]
+
+INDEX = "index.json"
+_CHECKED, _CHECKED_REMOTE = 64, 16
+"""Most shards whose recorded number is held against their headers."""
+_CHECKED_SAMPLES = 100_000
+"""Of as many shards as hold about so many samples, 8 at the least: a header takes some 50 microseconds."""
+
+
+class Record(NamedTuple):
+    """What is recorded of a shard."""
+
+    file: str
+    """Name of the file that says it."""
+    samples: int
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The samples of shards."""
+
+    samples: dict[str, int]
+    """Of each shard: as counted, else as recorded."""
+    records: dict[str, Record] = field(default_factory=dict)
+    """Of the shards that have one."""
+    broken: dict[str, str] = field(default_factory=dict)
+    """Why tars that were counted cannot be read to their end, or are no tars."""
+    counted: frozenset[str] = frozenset()
+    """Shards whose headers were read."""
+
+    def wrong(self) -> list[str]:
+        """Return the shards whose record says another number than was counted."""
+        return [
+            url
+            for url in self.records
+            if url in self.counted and self.records[url].samples != self.samples[url]
+        ]
+
+    def expected(self, url: str) -> int:
+        """Return how many samples a reader of a shard is to find; -1 where nobody knows.
+
+        A count of a whole tar is believed before what another program has recorded of it, and not before the index
+        that was written with it, whose samples were there once.
+        """
+        record = self.records.get(url)
+        if record and (url not in self.counted or url in self.broken or record.file == INDEX):
+            return record.samples
+        return -1 if url in self.broken else self.samples[url]
 
 
 _DEFAULTS = DataConfig()
 
 
-def count_samples(urls: Sequence[str], data: DataConfig = _DEFAULTS) -> dict[str, int]:
-    """Return the number of samples of each shard, by the cheapest source that has it.
+def count_samples(urls: Sequence[str], data: DataConfig = _DEFAULTS) -> Counts:
+    """Return the number of samples of each shard. Raises ShardError for a shard that cannot be reached."""
+    records = recorded_samples(urls)
+    counted: dict[str, tuple[int, str]] = {}
 
-    That is `index.json` beside the shards (`sclip.prepare.pack`), else `SHARD_stats.json` (img2dataset), else
-    the headers of the tar itself. Raises ShardError for a shard that cannot be reached.
-    """
-    indexes = sorted({sibling(url, "index.json") for url in urls})
-    indexed = dict(zip(indexes, concurrently(_indexed, indexes), strict=True))
-    counts = {url: indexed[sibling(url, "index.json")].get(_name(url)) for url in urls}
-    # One source after the other: what stands beside a shard is many small requests, its headers are all of its bytes.
-    for count in (_successes, partial(_count, data)):
-        left = [url for url in urls if counts[url] is None]
+    def count(some: Iterable[str]) -> None:
+        left = [url for url in some if url not in counted]
         with shard_errors():
-            counts.update(zip(left, concurrently(count, left), strict=True))
-    return {url: count for url, count in counts.items() if count is not None}
+            counted.update(zip(left, concurrently(partial(_count, data), left), strict=True))
+
+    count(url for url in urls if url not in records)
+    local = [url for url in urls if url in records and "://" not in url]
+    remote = [url for url in urls if url in records and "://" in url]
+    most = max(
+        8, _CHECKED_SAMPLES * len(records) // max(1, sum(record.samples for record in records.values()))
+    )
+    checked = [*_spread(local, min(most, _CHECKED)), *_spread(remote, min(most, _CHECKED_REMOTE))]
+    count(checked)
+    if any(counted[url][0] != records[url].samples for url in checked):
+        count(urls)
+    return Counts(
+        {url: counted[url][0] if url in counted else records[url].samples for url in urls}, records,
+        {url: why for url, (_, why) in counted.items() if why}, frozenset(counted),
+    )  # fmt: skip
+
+
+def recorded_samples(urls: Sequence[str]) -> dict[str, Record]:
+    """Return what is recorded beside shards, of those of which something is.
+
+    That is `index.json` (`sclip.prepare.pack`), else `SHARD_stats.json` (img2dataset).
+    """
+    indexes = sorted({sibling(url, INDEX) for url in urls})
+    indexed = dict(zip(indexes, concurrently(_indexed, indexes), strict=True))
+    found = {url: indexed[sibling(url, INDEX)].get(_name(url)) for url in urls}
+    left = [url for url in urls if found[url] is None]
+    found.update(zip(left, concurrently(_successes, left), strict=True))
+    return {url: record for url, record in found.items() if record is not None}
+
+
+def _spread(urls: Sequence[str], most: int) -> list[str]:
+    """Return up to `most` shards, evenly spread, the first and the last among them."""
+    if len(urls) <= most:
+        return list(urls)
+    return [urls[at * (len(urls) - 1) // (most - 1)] for at in range(most)]
 
 
 def _name(url: str) -> str:
     return parts(url)[0].rpartition("/")[2]
 
 
-def _indexed(url: str) -> dict[str, int]:
+def _indexed(url: str) -> dict[str, Record]:
     """Return the samples of the shards in an index; none where it is missing, or another program's."""
     index = _json(url)
     try:
-        return {entry["name"]: int(entry["samples"]) for entry in index["shards"]}
+        return {entry["name"]: Record(INDEX, int(entry["samples"])) for entry in index["shards"]}
     except (LookupError, TypeError, ValueError):
         return {}
 
 
-def _successes(url: str) -> int | None:
+def _successes(url: str) -> Record | None:
     """Return what img2dataset has counted of a shard; None where it has not."""
-    found = _json(sibling(url, f"{_name(url).partition('.')[0]}_stats.json")).get("successes")
-    return found if isinstance(found, int) else None
+    name = f"{_name(url).partition('.')[0]}_stats.json"
+    found = _json(sibling(url, name)).get("successes")
+    return Record(name, found) if type(found) is int and found >= 0 else None
 
 
-def _count(data: DataConfig, url: str) -> int:
-    return sum(1 for _ in resumed(url, lambda stream: groups(stream, data, bodies=False)))
+def _count(data: DataConfig, url: str) -> tuple[int, str]:
+    """Return the sample groups of a tar by its headers, and why it cannot be read to its end, if it cannot."""
+    if "://" not in url and (found := retry(url, lambda: _count_sought(data, url))):
+        return found
+    count, cut = 0, ""
+    for group in resumed(url, lambda stream: groups(stream, data, bodies=False)):
+        count, cut = count + bool(group.key), group.cut
+    return count, cut
+
+
+def _count_sought(data: DataConfig, path: str) -> tuple[int, str] | None:
+    """Return the same of a plain tar on a disk; None of another file."""
+    with open(path, "rb") as file:
+        head = Peeked(file)
+        if decompressed(head) is not head or not_a_tar(head.head) is not None:
+            return None
+        file.seek(0)
+        count, cut = 0, ""
+        for group in groups(file, data, bodies=False):
+            count, cut = count + bool(group.key), group.cut
+        return count, cut
 
 
 def _json(url: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from sclip.data import columns as col
 from sclip.data.annotation import AnnotationError
 from sclip.data.schedule import NamedShard, Visit
 from sclip.data.shards import Rejected, Sample, ShardError, read_shard
+from sclip.data.side_channel import VisitEnd
 from sclip.data.tar import Tally
 from sclip.storage.masking import mask
 
@@ -76,15 +77,12 @@ def _bytes(item: Sample | Rejected) -> int:
 
 
 def read_visit(
-    reading: ReadSettings,
-    shard: NamedShard,
-    entry: int,
-    visit: Visit,
-    done: Sequence[range] = (),
-    origin: int = 0,
-) -> Iterator[pa.Table]:
+    reading: ReadSettings, shard: NamedShard, entry: int, visit: Visit, done: Sequence[range] = (), origin: int = 0,
+    expected: int = -1,
+) -> Iterator[pa.Table]:  # fmt: skip
     """Yield the rows of one visit of a shard that are not done, as READ_SCHEMA, the END row with their number last.
 
+    The END row also tells how many of the `expected` samples were not there, -1 where nobody knows, and the tally.
     Raises ShardError when the storage fails, or when the shard shrank since its first rows were trained on.
     """
     data, seed = reading.config.data, reading.config.run.seed
@@ -92,7 +90,7 @@ def read_visit(
     rng = seeding.generator("mix", seed, visit.pass_, shard.name)
     rows: list[dict[str, Any]] = []
     tally = Tally()
-    samples = ordinal = 0
+    samples = ordinal = rests = 0
     blocked_s, resumed_at = 0.0, time.perf_counter()
 
     def table() -> pa.Table:
@@ -102,6 +100,7 @@ def read_visit(
 
     common = {col.ENTRY: entry, col.PASS: visit.pass_, col.ORIGIN: origin}
     for ordinal, item in enumerate(mixed(read_shard(url, data, tally), data.shuffle_buffer, rng), start=1):
+        rests += isinstance(item, Rejected) and not item.key
         if any(ordinal - 1 in part for part in done):
             continue
         row = row_of(item, shard, reading, visit.pass_)
@@ -117,7 +116,16 @@ def read_visit(
         raise ShardError(
             f"{mask(url)}: {ordinal} samples, but {done[-1].stop} and more were trained on; it changed"
         )
-    rows.append(common | {col.ORDINAL: ordinal, col.INDEX: ordinal, col.STATUS: col.END, col.SAMPLE_KEY: url})
+    there = ordinal - rests
+    end = VisitEnd(
+        max(0, expected - there), max(0, there - expected) if expected >= 0 else 0,
+        dict(tally.unread), dict(tally.cleaned),
+    )  # fmt: skip
+    rows.append(
+        common
+        | {col.ORDINAL: ordinal, col.INDEX: ordinal, col.STATUS: col.END, col.SAMPLE_KEY: url}
+        | {col.REASON: end.to_json()}
+    )
     yield table()
 
 

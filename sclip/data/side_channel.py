@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
-__all__ = ["STAGES", "Marker", "Note", "read_notes"]
+__all__ = ["STAGES", "Marker", "Note", "VisitEnd", "read_notes"]
 
 STAGES = ("read", "blocked", "idle", "decode", "parse", "draw", "tokenise")
 """read: a reader works; blocked: it waits for room; idle: an encoder waits for rows; the others: it works."""
@@ -27,6 +27,30 @@ class Marker(NamedTuple):
     status: int
     key: str
     reason: str
+    """Of the END of a shard: its VisitEnd as JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class VisitEnd:
+    """What a reader knows of a shard at its end."""
+
+    missing: int = 0
+    """Samples that are recorded of the shard and were not in it."""
+    more: int = 0
+    """Samples that were in it and are not recorded."""
+    unread: dict[str, int] = field(default_factory=dict)
+    """The reader's `Tally`."""
+    cleaned: dict[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Return what there is to tell; nothing of a shard that was as recorded."""
+        found = {name: value for name, value in asdict(self).items() if value}
+        return json.dumps(found, sort_keys=True) if found else ""
+
+    @classmethod
+    def from_json(cls, text: str) -> VisitEnd:
+        """Return what `to_json` wrote."""
+        return cls(**json.loads(text or "{}"))
 
 
 @dataclass(slots=True)

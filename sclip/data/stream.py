@@ -37,6 +37,8 @@ class StreamPlan:
     image_size: int
     actors: tuple[int, int]
     """Fewest and most encoder actors."""
+    expected: tuple[tuple[int, ...], ...] = ()
+    """Samples to find in each shard of each source, -1 where nobody knows; empty where that is so of all."""
 
     @property
     def config(self) -> Config:
@@ -125,7 +127,8 @@ class _ShardSource(Datasource):  # type: ignore[misc]
     def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
         metadata = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
         plan = self._plan
-        shards = ray.put([_table(of_source) for of_source in plan.sources])
+        counts = plan.expected or tuple((-1,) * len(of_source) for of_source in plan.sources)
+        shards = ray.put([_table(of, n) for of, n in zip(plan.sources, counts, strict=True)])
         return [
             ReadTask(
                 _task(plan.reading, plan.schedule, shards, chunk, self._done(chunk), self._origin),
@@ -140,8 +143,9 @@ class _ShardSource(Datasource):  # type: ignore[misc]
         return {entry: done for entry, done in found.items() if done}
 
 
-def _table(shards: Sequence[NamedShard]) -> pa.Table:
-    return pa.table({field: [getattr(shard, field) for shard in shards] for field in NamedShard._fields})
+def _table(shards: Sequence[NamedShard], expected: Sequence[int]) -> pa.Table:
+    columns = {field: [getattr(shard, field) for shard in shards] for field in NamedShard._fields}
+    return pa.table({**columns, "expected": pa.array(expected, pa.int64())})
 
 
 def _task(
@@ -157,6 +161,9 @@ def _task(
         for entry in chunk:
             visit = schedule.visit(entry)
             (row,) = sources[visit.source].slice(visit.shard, 1).to_pylist()
-            yield from read_visit(reading, NamedShard(**row), entry, visit, done.get(entry, ()), origin)
+            expected = row.pop("expected")
+            yield from read_visit(
+                reading, NamedShard(**row), entry, visit, done.get(entry, ()), origin, expected
+            )
 
     return read

@@ -1,16 +1,15 @@
 """A tar as it comes, byte by byte, in; neighbouring members of one key, the groups that samples are made of, out.
 
-Grouping follows webdataset's naming rule; `tarfile` reads the tar in stream mode. webdataset's own `tar_file_iterator`
-and `group_by_keys` do not serve here: they take a tar that is cut at a header for a complete one, read every member
-whole whatever its size or kind, and raise at a repeated name. Importing them brings torch, which would cost every
-reader 2.5 s of a core and 400 MB.
+Grouping follows webdataset's naming rule; `tarfile` reads the tar, which may be compressed, in stream mode.
+webdataset's own `tar_file_iterator` and `group_by_keys` do not serve here: they take a tar that is cut at a header for
+a complete one, read every member whole whatever its size or kind, and raise at a repeated name. Importing them brings
+torch, which would cost every reader 2.5 s of a core and 400 MB.
 """
 
 from __future__ import annotations
 
-import lzma
+import io
 import tarfile
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,7 +23,8 @@ from sclip.data.names import (
     key_and_suffix,
     without_numbers,
 )
-from sclip.storage.retries import ByteStream
+from sclip.data.sniff import MAX_ZEROS, not_a_tar
+from sclip.storage.compression import Peeked, Stream, decompressed
 
 __all__ = ["ANNOTATION_SUFFIX", "IMAGE_SUFFIXES", "MAX_ANNOTATION_BYTES", "Group", "Tally", "groups"]
 
@@ -37,8 +37,7 @@ MAX_HEADER_BYTES = 1024 * 1024
 _END_BYTES = 64 * 1024
 _MOST_SUFFIXES = 100
 """Different suffixes that are counted one by one: names that have dots inside have one each."""
-_BROKEN_COMPRESSION = (zlib.error, lzma.LZMAError, EOFError)
-_BROKEN_TAR = (tarfile.TarError, ValueError, ArithmeticError, LookupError, *_BROKEN_COMPRESSION)
+_BROKEN_TAR = (tarfile.TarError, ValueError, ArithmeticError, LookupError)
 
 
 @dataclass
@@ -54,6 +53,22 @@ class Tally:
         """Forget every count."""
         self.unread.clear()
         self.cleaned.clear()
+
+    def lines(self) -> list[str]:
+        """Return a line for each of the two that counts something."""
+        lines = []
+        if self.unread:
+            lines.append(
+                f"not read    {self.unread.total():,} images or texts whose suffix is not read: "
+                f"{_counted(self.unread)}; data.image_suffixes"
+            )
+        if self.cleaned:
+            lines.append(f"cleaned     {self.cleaned.total():,} captions: {_counted(self.cleaned)}")
+        return lines
+
+
+def _counted(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} ({count:,})" for name, count in counts.most_common(8))
 
 
 _HEADERS = (
@@ -107,17 +122,25 @@ class Group:
         return any(count > 1 and is_image_like(suffix) for suffix, count in self.suffixes.items())
 
 
-def groups(
-    stream: ByteStream, data: DataConfig, *, bodies: bool, tally: Tally | None = None
-) -> Iterator[Group]:
+def groups(stream: Stream, data: DataConfig, *, bodies: bool, tally: Tally | None = None) -> Iterator[Group]:
     """Yield the sample groups of a tar; the last one carries `cut` when the tar is broken there.
 
-    Without `bodies` no member is read, and the groups are there to be counted.
+    Without `bodies` no member is read, and the groups are there to be counted. A stream that is an open file is a
+    plain tar, and is sought in: of 10,000 images only the headers are read.
     """
     group = Group("")
     counted = tally or Tally()
+    plain: Peeked | None = None
     try:
-        with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Header) as tar:  # type: ignore[call-overload]
+        file, bytes_read, mode = stream, tarfile.RECORDSIZE, "r:"
+        if not isinstance(stream, io.BufferedReader):
+            peeked = Peeked(stream)
+            file, mode = decompressed(peeked), "r|"
+            if file is peeked:
+                plain = peeked
+            else:  # what was read of a record is lost where the compression breaks
+                bytes_read = tarfile.BLOCKSIZE
+        with tarfile.open(fileobj=file, mode=mode, bufsize=bytes_read, tarinfo=_Header) as tar:  # type: ignore[call-overload]
             while (member := tar.next()) is not None:
                 tar.members = []  # it would keep every header of the shard
                 named = key_and_suffix(member.name.removeprefix("./"), data)
@@ -133,17 +156,27 @@ def groups(
             _check_end(tar)
     except _BROKEN_TAR as error:
         where = f"broken tar, last key {group.key!r}" if group.key else "no tar, or broken at its start"
-        group.cut = f"{where}: {error}"
+        what = not_a_tar(plain.head) if plain and not group.key else None
+        group.cut = str(what or f"{where}: {error}")
     if group.key or group.cut:
         yield group
 
 
 def _check_end(tar: tarfile.TarFile) -> None:
-    """Raise ReadError where more than zeros follow the end of the archive: tars put together with `cat`, or a hole."""
-    assert tar.fileobj is not None
-    while rest := tar.fileobj.read(_END_BYTES):
-        if rest.count(0) < len(rest):
+    """Raise ReadError where the end of the archive is not the file's: tars put together with `cat`, a hole, zeros."""
+    file = tar.fileobj
+    assert file is not None
+    zeros = tarfile.BLOCKSIZE  # that tarfile takes for the end
+    if isinstance(file, io.BufferedReader):
+        file.seek(tar.offset + zeros)
+    while rest := file.read(_END_BYTES):
+        if rest != bytes(len(rest)):
             raise tarfile.ReadError("more follows its end-of-archive marker, as after `cat a.tar b.tar`")
+        zeros += len(rest)
+    if zeros > MAX_ZEROS:
+        raise tarfile.ReadError(
+            f"its last {zeros} bytes are zeros, as of a file that was made long and filled in part"
+        )
 
 
 def _take(

@@ -25,15 +25,19 @@ from sclip.config import DataConfig
 from sclip.data import annotation
 from sclip.data.actor_pool import ActorPool
 from sclip.data.annotation import AnnotationError
+from sclip.data.counts import INDEX, Record, recorded_samples
 from sclip.data.images import ImageError, open_image, random_crop
 from sclip.data.patterns import expand
 from sclip.data.shards import Rejected, Sample, ShardError, read_shard
-from sclip.data.tar import ANNOTATION_SUFFIX
+from sclip.data.tar import ANNOTATION_SUFFIX, Tally
 from sclip.prepare.annotate import stamp
 from sclip.report.page import render
 from sclip.scenegraph import Parser
 from sclip.storage.masking import mask
 from sclip.storage.paths import shown
+
+_NAMED = 10
+"""Shards that a line each names; report.json has all."""
 
 __all__ = ["Findings", "Validator", "examine", "kind", "reachable", "validate", "write"]
 
@@ -57,20 +61,52 @@ class Findings:
     """shard, key, index, reason."""
     unreachable: list[str] = field(default_factory=list)
     """Why a shard could not be read to its end, by shard."""
+    groups: dict[str, int] = field(default_factory=dict)
+    """Samples of each shard, good or not."""
+    wrong: list[dict[str, Any]] = field(default_factory=list)
+    """shard, file, recorded, samples: where a record beside the shards says another number than there is."""
+    missing: int = 0
+    """Samples that are recorded and not there."""
+    unread: dict[str, int] = field(default_factory=dict)
+    """Images and texts that are not read, by their suffix."""
+    cleaned: dict[str, int] = field(default_factory=dict)
+    """Captions that are cleaned, by what is taken out of them."""
 
     def merge(self, other: Findings) -> None:
         """Add what was found in another shard."""
         for name in ("shards", "samples", "captions", "bytes"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        for name in ("stamps", "widths", "heights"):
+        for name in ("stamps", "widths", "heights", "unread", "cleaned"):
             setattr(self, name, dict(Counter(getattr(self, name)) + Counter(getattr(other, name))))
+        self.groups |= other.groups
         self.quarantined += other.quarantined
         self.unreachable += other.unreachable
 
+    def compare(self, records: Mapping[str, Record]) -> None:
+        """Hold the samples of shards that were read against what is recorded of them, by name without credentials."""
+        rests = {entry["shard"] for entry in self.rests}
+        for shard, samples in sorted(self.groups.items()):
+            file, recorded = records.get(shard, Record("", samples))
+            if recorded != samples:
+                self.wrong.append({"shard": shard, "file": file, "recorded": recorded, "samples": samples})
+                if file == INDEX or shard in rests:  # as a run judges it: of a whole tar the stats are wrong
+                    self.missing += max(0, recorded - samples)
+
+    @property
+    def is_clean(self) -> bool:
+        """Return whether every sample that is there or recorded is trained on, as it is."""
+        return not (self.quarantined or self.unreachable or self.wrong or self.unread or self.cleaned)
+
+    @property
+    def rests(self) -> list[dict[str, Any]]:
+        """Return the shards, or their rests, that cannot be read."""
+        return [entry for entry in self.quarantined if not entry["key"]]
+
     @property
     def share(self) -> float:
-        """Which share of all that was met is set aside; what `data.max_quarantined` is held against."""
-        return len(self.quarantined) / max(1, self.samples + len(self.quarantined))
+        """Which share of all that was met or recorded is lost; what `data.max_quarantined` is held against."""
+        lost = len(self.quarantined) + self.missing
+        return lost / max(1, self.samples + lost)
 
     def reasons(self) -> list[tuple[str, int, dict[str, Any]]]:
         """Return the kinds of reasons, the most frequent first, with their count and one example."""
@@ -93,8 +129,19 @@ class Findings:
         lines = [
             f"{self.samples:,} samples of {self.shards:,} shards are trained on, "
             f"{self.captions / max(1, self.samples):.1f} captions each, {self.bytes / 2**20:,.1f} MiB",
-            f"{len(self.quarantined):,} are set aside, {100 * self.share:.2f} % (data.max_quarantined)",
+            f"{len(self.quarantined) - len(self.rests):,} samples are set aside and {len(self.rests):,} shards cannot "
+            f"be read to their end, {100 * self.share:.2f} % (data.max_quarantined)",
+            *(f"{entry['shard']}: {entry['reason']}" for entry in self.rests[:_NAMED]),
+            *(
+                f"{of['shard']}: {of['file']} records {of['recorded']:,} samples, there are {of['samples']:,}"
+                for of in self.wrong[:_NAMED]
+            ),
         ]
+        if self.missing:
+            lines.append(
+                f"{self.missing:,} recorded samples are missing, in {len(self.wrong):,} shards with wrong counts"
+            )
+        lines += Tally(Counter(self.unread), Counter(self.cleaned)).lines()
         lines += [f"{name}s {least}, {median}, {most} pixels: smallest, median, largest"
                   for name, (least, median, most) in self.pixels().items()]  # fmt: skip
         own, none = self.stamps.get(stamp, 0) if stamp else 0, self.stamps.get("", 0)
@@ -200,6 +247,7 @@ def validate(
     for row in pool.run(Validator, (data, size), shards, cpus):
         found.merge(_from_json(row["findings"]))
         on_shard(found)
+    found.compare({mask(url): record for url, record in recorded_samples(shards).items()})
     order = {mask(url): number for number, url in enumerate(shards)}
     found.quarantined.sort(key=lambda entry: (order[entry["shard"]], entry["index"]))
     found.unreachable.sort()
@@ -224,10 +272,11 @@ class Validator:
         return pa.table({"findings": found})
 
     def _shard(self, url: str) -> Findings:
-        stamps, widths, heights = Counter[str](), Counter[int](), Counter[int]()
-        found = Findings(shards=1)
+        stamps, widths, heights, tally = Counter[str](), Counter[int](), Counter[int](), Tally()
+        found, groups = Findings(shards=1), 0
         try:
-            for item in self._judged(url):
+            for item in self._judged(url, tally):
+                groups += bool(item.key)
                 if isinstance(item, Rejected):
                     found.quarantined.append({"shard": mask(url)} | asdict(item))
                     continue
@@ -238,15 +287,17 @@ class Validator:
                 stamps[_stamp(item)] += 1
                 widths[width] += 1
                 heights[height] += 1
+            found.groups[mask(url)] = groups
         except ShardError as error:
             found.unreachable.append(str(error))
+        found.unread, found.cleaned = dict(tally.unread), dict(tally.cleaned)
         found.stamps, found.widths, found.heights = dict(stamps), dict(widths), dict(heights)
         return found
 
-    def _judged(self, url: str) -> Iterator[Sample | Rejected]:
+    def _judged(self, url: str, tally: Tally) -> Iterator[Sample | Rejected]:
         """Yield what `read_shard` does, with the samples whose image is none set aside too."""
         rng = random.Random(0)  # whatever is drawn: every crop decodes the whole picture
-        for item in read_shard(url, self._data):
+        for item in read_shard(url, self._data, tally):
             judged: Sample | Rejected = item
             if isinstance(item, Sample):
                 try:
@@ -275,6 +326,8 @@ def write(found: Findings, folder: Path, title: str, notes: Sequence[str], secon
     value: Mapping[str, Any] = {
         "title": title, "shards": found.shards, "samples": found.samples, "captions": found.captions,
         "bytes": found.bytes, "quarantined": len(found.quarantined), "share_quarantined": found.share,
+        "unreadable": found.rests, "wrong_counts": found.wrong, "missing": found.missing,
+        "unread": found.unread, "cleaned": found.cleaned,
         "pixels": found.pixels(), "stamps": found.stamps, "unreachable": found.unreachable,
         "seconds": seconds, "reasons": reasons,
     }  # fmt: skip

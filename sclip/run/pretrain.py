@@ -41,6 +41,7 @@ from sclip.run.finish import finish
 from sclip.run.logs import JsonProgress, name_run
 from sclip.run.progress import Progress
 from sclip.run.resolve import TrainingData, bring_initial_weights, read_data, resolve_config
+from sclip.run.shard_losses import LOSSES_FILE
 from sclip.run.stopping import Stopped
 from sclip.run.summary import Summary, compared_with
 from sclip.scenegraph import ParserError, parser_version
@@ -234,10 +235,14 @@ def _start(run: _Checked, console: Console, stack: contextlib.ExitStack) -> _Sta
         + (", graphs and negatives as annotated" if data.stamp else ""),
         console,
     )
+    if lines := data.losses.lines():
+        folder.write(LOSSES_FILE, dataclasses.asdict(data.losses))
+        for line in lines:
+            _say(line, console)
     planning.show(run.plan, console)
     stream = StreamPlan(
         ReadSettings(with_weights, data.stamp), data.schedule, tuple(tuple(source) for source in data.sources),
-        image_size(config.model.name), run.plan.encoders,
+        image_size(config.model.name), run.plan.encoders, data.expected,
     )  # fmt: skip
     return _Started(stream, folder, data.samples, tracker)
 

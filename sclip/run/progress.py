@@ -76,6 +76,8 @@ class Progress:
             text += f"  filtered {filtered:.0f}"
         if metrics.get("quarantined"):
             text += f"  quarantined {metrics['quarantined']:.0f}"
+        if metrics.get("missing"):
+            text += f"  missing {metrics['missing']:.0f}"
         if metrics.get("skipped"):
             text += f"  skipped steps {metrics['skipped']:.0f}"
         if report["limit"]:

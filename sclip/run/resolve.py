@@ -11,21 +11,24 @@ import datetime
 import os
 import tempfile
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 
 from sclip import registry, tracking
 from sclip.config import Config, ConfigError
-from sclip.data.counts import count_samples
+from sclip.data.counts import count_samples, recorded_samples
 from sclip.data.patterns import find_shards
 from sclip.data.schedule import NamedShard, Schedule
+from sclip.data.shards import shard_errors
+from sclip.data.sniff import unreadable
 from sclip.model import architecture
 from sclip.model.architecture import pretrained_source, with_quick_gelu
 from sclip.model.build import check_fit, resolved
 from sclip.model.weights import WEIGHTS_FILE, read, save
 from sclip.prepare import annotate, scenes
+from sclip.run.shard_losses import Losses, judged
 from sclip.storage.filesystem import filesystem
 from sclip.storage.masking import mask
 from sclip.storage.paths import address, check_writable, fetch, send, staged, storage_path
@@ -45,6 +48,10 @@ class TrainingData:
     """Of all epochs together."""
     stamp: str
     """Stamp of the annotations that the run uses; empty where it parses captions itself."""
+    expected: tuple[tuple[int, ...], ...] = ()
+    """Samples that a reader is to find in each shard of each source; -1 where nobody knows."""
+    losses: Losses = field(default_factory=Losses)
+    """What is lost of the shards, as far as it is known before they are read."""
 
     @property
     def shards(self) -> list[str]:
@@ -55,41 +62,47 @@ class TrainingData:
 def read_data(config: Config) -> TrainingData:
     """Count the shards of a config, or without any the scenes to generate. Raises ConfigError or ShardError."""
     data = config.data
-    sources = (
-        _read_sources(config)
-        if data.shards
-        else [{NamedShard("0/scenes", "scenes"): config.scenes.train_samples}]
-    )
+    sources: list[dict[NamedShard, int]]
+    if data.shards:
+        sources, expected, losses = _read_sources(config)
+    else:
+        sources = [{NamedShard("0/scenes", "scenes"): config.scenes.train_samples}]
+        expected, losses = (), Losses()
     counts = [list(source.values()) for source in sources]
     schedule = Schedule.weighted(config.run.seed, config.train.epochs, counts, data.weights)
     shards = [shard.url for source in sources for shard in source]
     stamp = annotate.usable_stamp(data, shards) if data.shards else ""
-    return TrainingData(tuple(sources), schedule, schedule.samples(counts), stamp)
+    return TrainingData(tuple(sources), schedule, schedule.samples(counts), stamp, expected, losses)
 
 
-def _read_sources(config: Config) -> list[dict[NamedShard, int]]:
-    """Return the samples of each shard, in the order of their names, of each source."""
+def _read_sources(config: Config) -> tuple[list[dict[NamedShard, int]], tuple[tuple[int, ...], ...], Losses]:
+    """Return the samples of each readable shard, in the order of their names, of each source; those to find; losses."""
     data = config.data
     patterns = [(pattern,) for pattern in data.shards] if data.weights else [data.shards]
     found = [find_shards(of_source, first) for first, of_source in enumerate(patterns)]
-    counts = count_samples([shard.url for of_source in found for shard in of_source], data)
-    sources = [{shard: counts[shard.url] for shard in of_source} for of_source in found]
-    for of_source in sources:
-        if alike := [place for place, n in Counter(mask(shard.url) for shard in of_source).items() if n > 1]:
+    for named in found:
+        if alike := [place for place, n in Counter(mask(shard.url) for shard in named).items() if n > 1]:
             raise ConfigError(
                 f"data.shards: several shards are {alike[0]} without credentials and query values, by which a run "
                 "records its shards; name each by a path of its own, and once"
             )
-    if sum(map(len, sources)) > len(counts):
+    urls = [shard.url for named in found for shard in named]
+    if len(urls) > len(set(urls)):
         raise ConfigError(
             f"data.shards={mask(str(list(data.shards)))}: with data.weights, a shard is of one source only"
         )
-    for of_pattern, of_source in zip(patterns, sources, strict=True):
+    with shard_errors():
+        not_tars = unreadable(urls)
+    counts = count_samples([url for url in urls if url not in not_tars], data)
+    losses = judged(data, not_tars, counts, counts.records | recorded_samples(list(not_tars)))
+    left = [[shard for shard in named if mask(shard.url) not in losses.unreadable] for named in found]
+    sources = [{shard: counts.samples[shard.url] for shard in named} for named in left]
+    for of_pattern, of_source, named in zip(patterns, sources, found, strict=True):
         if not sum(of_source.values()):
             raise ConfigError(
-                f"data.shards={mask(str(list(of_pattern)))}: {len(of_source)} shards without a sample"
+                f"data.shards={mask(str(list(of_pattern)))}: {len(named)} shards without a sample"
             )
-    return sources
+    return sources, tuple(tuple(counts.expected(shard.url) for shard in named) for named in left), losses
 
 
 def resolve_config(config: Config, console: Console) -> Config:

@@ -14,6 +14,7 @@ from rich.table import Column, Table
 
 from sclip.config import Config, ConfigError
 from sclip.evaluate.result import EVALUATION_FILE, Evaluation
+from sclip.run.shard_losses import closing_lines
 from sclip.storage.masking import mask
 from sclip.storage.paths import StoragePath, shown
 from sclip.train.run_folder import RunFolder
@@ -32,7 +33,7 @@ class Summary:
 
     folder: StoragePath
     trained: dict[str, Any]
-    """step, samples, quarantined, filtered, skipped, checkpoint."""
+    """The run's `RunCounters`, and checkpoint."""
     scores: dict[str, float]
     version: str
     """Registered; empty where the store was away."""
@@ -72,11 +73,7 @@ def show(summary: Summary, config: Config, console: Console) -> None:
     lines = [f"trained     {trained['samples']:,} samples in {trained['step']:,} steps"]
     if trained["filtered"]:
         lines.append(f"left out    {trained['filtered']:,} samples without a caption that passes data.min_*")
-    if trained["quarantined"]:
-        where = summary.folder / "quarantine.jsonl"
-        lines.append(
-            f"set aside   {trained['quarantined']:,} samples could not be trained on: {shown(where)}"
-        )
+    lines += closing_lines(summary.folder, trained)
     if trained.get("skipped"):
         lines.append(f"skipped     {trained['skipped']:,} steps, their loss or gradient being not finite")
     lines += [f"gate        {line}" for line in summary.decision]

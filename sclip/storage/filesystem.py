@@ -77,11 +77,13 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     return fs, path
 
 
-def open_stream(uri: str) -> Readable:
-    """Open a path or URI for reading forward; raises what its library raises."""
+def open_stream(uri: str, block_bytes: int = 0) -> Readable:
+    """Open a path or URI for reading forward, `block_bytes` a request; raises what its library raises."""
     fs, path = filesystem(uri)
     if isinstance(fs, ArrowFSWrapper):  # without a buffer every read, of a tar 10 KiB, would be a request
-        return cast(Readable, fs.fs.open_input_stream(path, compression=None, buffer_size=BLOCK_BYTES))
+        return cast(
+            Readable, fs.fs.open_input_stream(path, compression=None, buffer_size=block_bytes or BLOCK_BYTES)
+        )
     if fs is _http():
         return _http_stream(path)
     stream = fs.open(path, "rb")

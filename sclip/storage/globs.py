@@ -104,8 +104,11 @@ def _globbed(fs: Any, root: str, pattern: str) -> list[str]:
 
 
 def _is_file(info: dict[str, Any]) -> bool:
-    """Tell a file from a folder; a local link to a file is one too."""
-    return info["type"] == "file" or (info.get("islink", False) and os.path.isfile(info["name"]))
+    """Tell a file from a folder; fsspec calls a local symbolic link, a file's too, "other".
+
+    A link to a missing file is taken for one: a shard that was not brought is told by its name, and not left out.
+    """
+    return info["type"] == "file" or (bool(info.get("islink")) and not os.path.isdir(info["name"]))
 
 
 def _shards(files: Iterable[str], pattern: str) -> list[str]:

@@ -15,10 +15,11 @@ from typing import TypeVar
 
 import tenacity
 
+from sclip.storage.compression import HEAD_BYTES, Peeked
 from sclip.storage.filesystem import open_stream
 from sclip.storage.masking import mask
 
-__all__ = ["ByteStream", "StorageError", "concurrently", "read_bytes", "resumed", "retry"]
+__all__ = ["ByteStream", "StorageError", "concurrently", "first_bytes", "read_bytes", "resumed", "retry"]
 
 RETRY_DELAYS_S: tuple[float, ...] = (0.5, 2.0, 8.0)
 """Waits before the storage is asked again after an error; then it is given up."""
@@ -63,6 +64,14 @@ def read_bytes(url: str) -> bytes:
     return retry(url, read)
 
 
+def first_bytes(url: str, judge: Callable[[Peeked], _T]) -> _T:
+    """Return what `judge` makes of the begin of a file, of which little more than it reads is asked for.
+
+    Raises StorageError as `retry` does.
+    """
+    return next(resumed(url, lambda stream: iter((judge(Peeked(stream)),)), HEAD_BYTES))
+
+
 def retry(url: str, ask: Callable[[], _T]) -> _T:
     """Return what `ask` returns, in the end.
 
@@ -79,7 +88,7 @@ def retry(url: str, ask: Callable[[], _T]) -> _T:
         return attempts(attempt)
 
 
-def resumed(url: str, parse: Callable[[ByteStream], Iterator[_T]]) -> Iterator[_T]:
+def resumed(url: str, parse: Callable[[ByteStream], Iterator[_T]], block_bytes: int = 0) -> Iterator[_T]:
     """Yield what `parse` makes of the file; after a failure of the storage open it anew and go on where that stopped.
 
     A failure of the storage is told from one of `parse` by where it happens, whatever exception the library below has
@@ -88,7 +97,7 @@ def resumed(url: str, parse: Callable[[ByteStream], Iterator[_T]]) -> Iterator[_
     done = 0
     with _retrying(url) as attempts:
         for attempt in attempts:
-            with attempt, closing(ByteStream(url)) as stream:
+            with attempt, closing(ByteStream(url, block_bytes)) as stream:
                 for value in islice(parse(stream), done, None):
                     done += 1
                     attempt.retry_state.attempt_number = 1
@@ -98,10 +107,10 @@ def resumed(url: str, parse: Callable[[ByteStream], Iterator[_T]]) -> Iterator[_
 class ByteStream:
     """The bytes of one file, read forward; every failure to open or to read it is a `_StorageFailure`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, block_bytes: int = 0) -> None:
         """Open the path or URI."""
         try:
-            self._file = open_stream(url)
+            self._file = open_stream(url, block_bytes)
         except Exception as error:
             raise _StorageFailure(error) from error
         self._bytes_read = 0

@@ -68,6 +68,7 @@ class _Sums(NamedTuple):
     """1 if the training is requested to stop after it."""
     quarantined: int
     filtered: int
+    missing: int
 
     def over_ranks(self) -> _Sums:
         """Add up over the ranks, on the CPU: it must not wait for the GPU."""
@@ -123,7 +124,7 @@ class _Run:
                 ).over_ranks()  # fmt: skip
                 if sums.written == launcher.world_size:
                     checkpoints.finish()  # at the same step on all ranks: what it raises is raised on every rank
-            accounts.count(sums.quarantined, sums.filtered, sums.rows)
+            accounts.count(sums.quarantined, sums.filtered, sums.missing, sums.rows)
             if not sums.rows:
                 # What was filtered after the last step belongs to its checkpoint, unless that was already started.
                 is_started = checkpoints.started_step == progress.step

@@ -83,7 +83,8 @@ class StepReports:
         done = progress.samples + accounts.filtered
         metrics["epoch"] = done / self._job.samples * config.train.epochs
         metrics |= {
-            "quarantined": accounts.quarantined, "filtered": accounts.filtered, "skipped": progress.skipped
+            "quarantined": accounts.quarantined, "filtered": accounts.filtered, "missing": accounts.missing,
+            "skipped": progress.skipped,
         }  # fmt: skip
         keep = config.checkpoint
         if keep.keep_best and keep.best_metric not in metrics:

@@ -8,7 +8,9 @@
     lease/            which process runs it (`sclip.run.lease`); gone with its end
     held-step-*       a checkpoint that is being evaluated
     init.safetensors  the weights that it starts from, where a file, a folder or the registry gave them
-    quarantine.jsonl  samples that could not be trained on: step, source, pass, name, shard, index, key, reason
+    losses.json       what is known before of shards that are no tars, and of wrong counts (`sclip.run.shard_losses`)
+    quarantine.jsonl  samples that could not be trained on: step, source, pass, name, shard, index, key, reason; and
+                      shards in which recorded samples are missing, with how many in "missing"
     ledger/           what each rank trained on in each step (`sclip.train.ledger`)
     trace-*.json.gz   of chosen steps, a file a rank (`health.profile_steps`)
     complete.json     written when every sample was trained on

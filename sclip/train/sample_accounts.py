@@ -8,7 +8,9 @@ ledger records the same steps independently (`sclip.train.ledger`).
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from sclip.data.batches import Batch, Record
@@ -37,10 +39,28 @@ class RunCounters:
     samples: int = 0
     """Trained on."""
     quarantined: int = 0
+    """Set aside, the rests of shards that break among them."""
     filtered: int = 0
     """Left out because none of their captions passes data.min_objects, min_attributes and min_relations."""
     skipped: int = 0
     """Steps without an update, their loss or gradient being not finite; their samples count as trained on."""
+    rests: int = 0
+    """Of those set aside, the rests of shards, of unknown size."""
+    missing: int = 0
+    """Samples that are recorded of the shards and were not in them."""
+    more: int = 0
+    """Samples that were in the shards and are not recorded."""
+    unread: dict[str, int] = field(default_factory=dict)
+    """Images and texts that were not read, by their suffix."""
+    cleaned: dict[str, int] = field(default_factory=dict)
+    """Captions that were cleaned, by what was taken out of them."""
+
+    def add_end(self, end: Mapping[str, Any]) -> None:
+        """Count what the end of a shard tells."""
+        self.missing += end["missing"]
+        self.more += end["more"]
+        for name in ("unread", "cleaned"):
+            setattr(self, name, dict(Counter(getattr(self, name)) + Counter(end[name])))
 
 
 class SampleAccounts:
@@ -52,38 +72,46 @@ class SampleAccounts:
     def __init__(self, job: TrainJob, launcher: Launcher, state: dict[str, Any] | None) -> None:
         self._job, self._folder, self._rank = job, RunFolder(job.folder), launcher.rank
         self.progress, self.position = RunCounters(), Position()
+        ended = frozenset[int]()
         if state is not None:
             self.progress = RunCounters(**state["progress"])
             self.position = Position.from_json(state["position"])
+            ended = frozenset(entry for entry, rows, _ in state["position"]["open"] if rows is not None)
         self.quarantined, self.filtered = self.progress.quarantined, self.progress.filtered
         """Of all ranks, with what is pending at the last `count`."""
-        self._pending = Record()
+        self.missing = self.progress.missing
+        self._pending = Record(ended)
         self._filtered_places: tuple[list[int], list[int]] = ([], [])
         self._ledger = Ledger(
             job.folder, job.schedule, launcher.rank, launcher.world_size, self.progress.step
         )
 
-    def receive(self, batch: Batch) -> tuple[int, int]:
-        """Note the quarantined and filtered samples that came with a batch; return the pending counts of this rank."""
+    def receive(self, batch: Batch) -> tuple[int, int, int]:
+        """Note the quarantined, filtered and missing samples of a batch; return the pending counts of this rank."""
         self._filtered_places = self._pending.passed(batch)
-        return len(self._pending.rejected), self._pending.filtered
+        return len(self._pending.rejected), self._pending.filtered, self._pending.missing
 
-    def count(self, quarantined: int, filtered: int, rows: int) -> None:
+    def count(self, quarantined: int, filtered: int, missing: int, rows: int) -> None:
         """Take over the pending counts of all ranks, and the rows of the step to come.
 
-        Raises TooManyQuarantined on every rank if too many samples are unreadable.
+        Raises TooManyQuarantined on every rank if too many samples are unreadable or missing. A shard's missing samples
+        come all at once: they are held against the samples of one pass at the least.
         """
         self.quarantined = self.progress.quarantined + quarantined
         self.filtered = self.progress.filtered + filtered
+        self.missing = self.progress.missing + missing
         seen = self.progress.samples + rows + self.filtered + self.quarantined
         limit = self._job.config.data.max_quarantined
         is_judged = seen >= _MIN_SAMPLES_TO_JUDGE and self.quarantined > limit * seen
-        if is_judged or seen == self.quarantined > 0:
+        of_pass = max(seen, self._job.samples / self._job.config.train.epochs) + self.missing
+        is_lost = self.missing > 0 and self.quarantined + self.missing > limit * of_pass
+        if is_judged or is_lost or seen == self.quarantined > 0:
             rejected = self.settle(self.progress.step + 1)
-            reasons = "; ".join(f"{entry['key']}: {entry['reason']}" for entry in rejected[:5])
+            reasons = "; ".join(f"{entry['key'] or 'a shard'}: {entry['reason']}" for entry in rejected[:5])
+            absent = f" and {self.missing} that are recorded are missing" if self.missing else ""
             raise TooManyQuarantined(
-                f"{self.quarantined} of {seen} samples cannot be trained on, above data.max_quarantined={limit}; "
-                f"for instance {reasons}; all are in {self._folder.quarantine}"
+                f"{self.quarantined} of {seen} samples cannot be trained on{absent}, above "
+                f"data.max_quarantined={limit}; for instance {reasons}; all are in {self._folder.quarantine}"
             )
 
     def trained(self, batch: Batch, rows: int) -> None:
@@ -101,23 +129,32 @@ class SampleAccounts:
     def settle(self, step: int) -> list[dict[str, Any]]:
         """Merge what every rank has done since the last call into position, progress and quarantine.jsonl.
 
-        Called by all ranks together. Returns the quarantined samples. `step` is that of the checkpoint which will hold
-        them: a resume from an earlier one takes their lines back.
+        Called by all ranks together. Returns the quarantined samples, and the shards with missing ones. `step` is that
+        of the checkpoint which will hold them: a resume from an earlier one takes their lines back.
         """
-        position, rejected, filtered = self._pending.take()
-        if rejected:
-            _log.warning("%d samples set aside", len(rejected), extra={"step": step})
-        merged: list[dict[str, Any]] = []
+        taken = self._pending.take()
+        if taken.rejected:
+            _log.warning("%d samples set aside", len(taken.rejected), extra={"step": step})
+        rejected: list[dict[str, Any]] = []
+        short: list[dict[str, Any]] = []
         for of_rank in gather_json(
-            {"position": position.to_json(), "rejected": rejected, "filtered": filtered}
-        ):
+            {
+                "position": taken.position.to_json(), "rejected": taken.rejected, "filtered": taken.filtered,
+                "ends": taken.ends,
+            }
+        ):  # fmt: skip
             self.position.merge(Position.from_json(of_rank["position"]))
             self.progress.filtered += of_rank["filtered"]
-            merged += of_rank["rejected"]
-        self.progress.quarantined += len(merged)
+            rejected += of_rank["rejected"]
+            for end in of_rank["ends"]:
+                self.progress.add_end(end)
+                if end["missing"]:
+                    short.append(_short(end))
+        self.progress.quarantined += len(rejected)
+        self.progress.rests += sum(not sample["key"] for sample in rejected)
         if self._rank == 0:
-            self._folder.set_aside([{"step": step} | self._line(sample) for sample in merged])
-        return merged
+            self._folder.set_aside([{"step": step} | self._line(sample) for sample in [*rejected, *short]])
+        return [*rejected, *short]
 
     def sync(self) -> None:
         """Bring the ledger into the storage."""
@@ -128,4 +165,12 @@ class SampleAccounts:
         self._ledger.close()
 
     def _line(self, sample: dict[str, Any]) -> dict[str, Any]:
-        return self._job.location(sample["entry"]) | {n: sample[n] for n in ("index", "key", "reason")}
+        of_sample = {name: value for name, value in sample.items() if name != "entry"}
+        return self._job.location(sample["entry"]) | of_sample
+
+
+def _short(end: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the line of a shard with missing samples; its index is the first that is not there."""
+    missing, rows = end["missing"], end["rows"]
+    reason = f"{missing} of the {missing + rows} samples that are recorded are missing"
+    return {"entry": end["entry"], "index": rows, "key": "", "reason": reason, "missing": missing}

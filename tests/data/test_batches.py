@@ -60,7 +60,7 @@ def test_a_worker_that_gets_nothing_has_empty_batches_of_the_same_shape() -> Non
     assert len(batch.entries) == len(batch.ordinals) == len(batch.indices) == 0
     assert not batch.columns[col.VALID].any()
     assert batch.columns[col.IMAGE].shape == (4, 3, 2, 2)
-    assert batch.columns[col.KEY].tolist() == [-1] * 4
+    assert batch.columns[col.IMAGE_DIGEST].tolist() == [-1] * 4
 
 
 @settings(max_examples=100)
@@ -76,7 +76,7 @@ def test_every_sample_is_in_one_batch_with_its_own_values_however_the_blocks_are
     assert sorted(places) == [(entry, at) for entry, of_one in enumerate(cuts) for at in range(of_one)]
     for batch in found:
         expected = [value_of(ordinal) for ordinal in batch.ordinals]
-        assert batch.columns[col.KEY][: batch.rows].tolist() == expected
+        assert batch.columns[col.IMAGE_DIGEST][: batch.rows].tolist() == expected
         assert batch.columns[col.IMAGE][: batch.rows, 0, 0, 0].tolist() == expected
     for entry in range(len(cuts)):  # so that what is done of a block is one range
         assert [at for of_one, at in places if of_one == entry] == list(range(cuts[entry]))
@@ -163,7 +163,7 @@ def test_what_is_merged_of_several_calls_is_taken_apart_again() -> None:
     batch = Batches([joined], 9, 0, BLANK).next()
     places = list(zip(batch.entries.tolist(), batch.ordinals.tolist(), strict=True))
     assert places == [(0, 0), (0, 1), (1, 0)]
-    assert batch.columns[col.KEY][:3].tolist() == [value_of(0), value_of(1), value_of(0)]
+    assert batch.columns[col.IMAGE_DIGEST][:3].tolist() == [value_of(0), value_of(1), value_of(0)]
     assert [len(note.markers) for note in batch.notes] == [0, 1, 1]
 
 
@@ -197,10 +197,12 @@ def test_filtered_samples_are_done_told_by_their_index_and_counted_until_the_nex
     batch, record = Batches([block(rows)], 8, 0, BLANK).next(), Record()
     assert record.passed(batch) == ([0, 0, 0], [tar_index(at) for at in (2, 3, 4)])
     record.trained(batch)
-    position, rejected, filtered = record.take()
+    taken = record.take()
+    position, rejected, filtered = taken.position, taken.rejected, taken.filtered
     assert position.low == 1
     assert (rejected, filtered) == ([], 3)
-    assert record.take()[1:] == ([], 0)
+    empty = record.take()
+    assert (empty.rejected, empty.filtered, empty.ends) == ([], 0, [])
 
 
 def test_the_records_of_two_workers_merge_to_a_closed_position() -> None:
@@ -215,7 +217,7 @@ def test_the_records_of_two_workers_merge_to_a_closed_position() -> None:
     for worker in workers:
         record = Record()
         drain(worker, record)
-        done, _, _ = record.take()
+        done = record.take().position
         position.merge(Position.from_json(json.loads(json.dumps(done.to_json()))))
     assert position.to_json() == {"closed": [0, 2], "open": []}
 
@@ -230,11 +232,13 @@ def test_only_what_was_trained_on_is_recorded_and_each_row_in_one_record() -> No
 
     train(batches.next())
     ahead = batches.next()  # fetched, and not trained on when the checkpoint is written
-    done, rejected, _ = record.take()
+    taken = record.take()
+    done, rejected = taken.position, taken.rejected
     assert done.done(0) == [range(2), range(6, 7)]
     assert [entry["key"] for entry in rejected] == ["key6"]
     train(ahead)
     train(batches.next())
-    done, rejected, _ = record.take()
+    taken = record.take()
+    done, rejected = taken.position, taken.rejected
     assert done.done(0) == [range(2, 6), range(7, 8)]
     assert [entry["key"] for entry in rejected] == ["key7"]

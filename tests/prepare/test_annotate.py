@@ -117,7 +117,7 @@ def test_an_index_a_report_and_what_was_left_out_stand_beside_the_shards(
     assert not (out / "broken.tar").exists()
     index = json.loads((out / "index.json").read_text())
     assert (index["format"], index["samples"], len(index["shards"])) == (1, 12, 3)
-    assert sum(count_samples(expand([f"{out}/*.tar"])).values()) == 12
+    assert sum(count_samples(expand([f"{out}/*.tar"])).samples.values()) == 12
     assert len(shards) == 4
     left_out = [json.loads(line) for line in (out / "quarantine.jsonl").read_text().splitlines()]
     assert [(Path(entry["shard"]).name, entry["key"]) for entry in left_out] == [

@@ -67,7 +67,7 @@ def test_the_index_holds_counts_sizes_and_checksums_of_the_tars_beside_it(tmp_pa
     for entry in index["shards"]:
         content = (tmp_path / entry["name"]).read_bytes()
         assert (len(content), hashlib.sha256(content).hexdigest()) == (entry["bytes"], entry["sha256"])
-    assert sum(count_samples(expand([f"{tmp_path}/*.tar"])).values()) == 5
+    assert sum(count_samples(expand([f"{tmp_path}/*.tar"])).samples.values()) == 5
 
 
 def test_the_bytes_do_not_depend_on_time_or_on_the_number_of_workers(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 import ray
 
 from sclip.config import DataConfig
+from sclip.data.counts import Record
+from sclip.data.tar import Tally
 from sclip.prepare import validate
 from sclip.prepare.annotate import stamp
 from sclip.prepare.validate import Findings, Validator, kind, reachable
@@ -51,6 +54,47 @@ def test_what_is_planted_is_found_and_nothing_else(planted: Planted) -> None:
     assert found.share == len(planted.defects) / (len(planted.defects) + found.samples)
     assert found.pixels() == {name: [SIDE, SIDE, SIDE] for name in ("width", "height")}
     assert not planted.marker.exists()
+
+
+def test_what_is_recorded_and_not_there_is_missing_and_no_shard_is_called_a_sample(tmp_path: Path) -> None:
+    names = write_plain(tmp_path)
+    pointer = tmp_path / "pointer.tar"
+    pointer.write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    found = found_in([*names, str(pointer)])
+    assert not found.is_clean
+    held = {Path(shard).name: samples for shard, samples in found.groups.items()}
+    found.compare(
+        {
+            str(pointer): Record("index.json", 9),
+            names[0]: Record("0_stats.json", held[Path(names[0]).name] + 1),
+        }
+    )
+    assert [(of["recorded"] - of["samples"]) for of in found.wrong] == [1, 9]
+    assert found.missing == 9  # of a whole tar the stats are wrong
+    assert found.share == (1 + 9) / (found.samples + 1 + 9)
+    said = "\n".join(found.notes(""))
+    assert "0 samples are set aside and 1 shards cannot be read to their end" in said
+    assert f"{pointer}: no tar: a Git LFS pointer; git lfs pull" in said
+    assert f"{pointer}: index.json records 9 samples, there are 0" in said
+
+
+def test_what_a_reader_tallies_is_told_and_changes_the_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = validate.read_shard
+
+    def tallied(url: str, data: DataConfig, tally: Tally) -> Iterator[Any]:
+        tally.unread[".large.jpg"] += 2
+        yield from read(url, data, tally)
+        tally.unread[".large.jpg"] += 2
+
+    names = write_plain(tmp_path)
+    assert found_in(names).is_clean
+    monkeypatch.setattr(validate, "read_shard", tallied)
+    found = found_in(names)
+    assert found.unread == {".large.jpg": 2 * len(names)}
+    assert not found.is_clean
+    assert f"not read    {2 * len(names)} images or texts" in "\n".join(found.notes(""))
 
 
 def test_reasons_of_one_kind_are_one_line_with_an_example(planted: Planted) -> None:

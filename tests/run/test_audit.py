@@ -9,6 +9,7 @@ import pytest
 
 from sclip.data.schedule import Schedule
 from sclip.run.audit.account import AuditError, Rows, audit
+from sclip.run.audit.show import lines
 from support.audited_runs import Row, Run, dealt, keys, passes, tar_bytes
 from support.storage_server import Storage, serving
 
@@ -300,3 +301,35 @@ def test_an_unfinished_run_says_so_and_what_it_has_not_trained_on_is_missed(run:
     assert not found.complete
     assert found.notes == ("the run is not complete: rows that it has not trained on yet count as missed",)
     assert summary(run) == {"expected": 40, "trained_once": 30, "missed": 10}
+
+
+def test_what_is_lost_of_shards_is_told_though_every_row_that_is_there_was_trained_on(tmp_path: Path) -> None:
+    run = Run.of(tmp_path, [5, 4, 3], epochs=1)
+    run.attempt(0, dealt(passes((5, 4, 3), 1), 1))
+    assert audit(run.folder).lost == ()
+    zeros, short, stats = run.sources[0]
+    zeros.write_bytes(zeros.read_bytes() + bytes(100_000))
+    run.quarantine((0, 0, 0, 5), key="", reason="broken tar")
+    line = {
+        "step": 5,
+        "source": 0,
+        "pass": 0,
+        "shard": str(short),
+        "index": 4,
+        "key": "",
+        "reason": "",
+        "missing": 2,
+    }
+    with (run.folder / "quarantine.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")  # the run's own account, which is not asked
+    short.with_name("index.json").write_text(json.dumps({"shards": [{"name": short.name, "samples": 6}]}))
+    stats.with_name(f"{stats.stem}_stats.json").write_text('{"successes": 2}')
+    run.write("losses.json", {"unreadable": {"/gone.tar": "no tar: a Git LFS pointer"}})
+    found = audit(run.folder)
+    assert found.exact
+    told = [(Path(of.shard).name, of.samples) for of in found.lost]
+    assert told == [("gone.tar", 0), (zeros.name, 0), (short.name, 2)]
+    said = "\n".join(lines(found, 20))
+    assert " quarantined=1 lost_shards=3\n" in said
+    assert f"lost        {short}: 4 of 6 samples that index.json has recorded" in said
+    assert f"lost        {zeros}: broken, 1" in said

@@ -129,7 +129,9 @@ def test_what_follows_the_end_of_a_tar_makes_it_broken(
     path = tmp_path / "0.tar"
     assert counted(path, pack(WHOLE + WHOLE)) == Tar(5, True)
     assert given_out(path) == (5, True)
-    assert counted(path, pack(WHOLE + bytes(200_000))) == Tar(5, False)
+    assert counted(path, pack(WHOLE + bytes(200_000))) == Tar(5, True)
+    assert given_out(path) == (5, True)
+    assert counted(path, pack(WHOLE + bytes(512))) == Tar(5, False)
     assert given_out(path) == (5, False)
 
 

@@ -207,7 +207,7 @@ def test_several_shards_are_told(plain: list[str]) -> None:
 
 def begun(folder: Path, of: Config, *sources: list[str]) -> Run:
     """Record a run as its start does, and return what is read of it."""
-    counts = count_samples([url for urls in sources for url in urls])
+    counts = count_samples([url for urls in sources for url in urls]).samples
     named = {shard.url: shard for shard in find_shards(of.data.shards)}
     counted = [{named[url]: counts[url] for url in urls} for urls in sources]
     record_inputs(RunFolder(folder / "runs" / "mine"), to_tree(of), counted)

@@ -34,6 +34,7 @@ from support.paths import ROOT, SHARED
 from support.processes import environment
 from support.ray_head import Head
 from support.runs import TINY, entries_done, port_without_server, recorded, recorded_curve
+from support.tars import tar_bytes
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("attached")]
 
@@ -261,7 +262,8 @@ def submitted(
     folder = RunFolder(storage / "runs" / "submitted")
     command = ["ray", "job", "submit", "--address", head.jobs, "--working-dir", str(ROOT)]
     job = ["--", "python", "jobs/pretrain.py", *TINY, f"run.storage={storage}", "run.name=submitted"]
-    job += [f"data.shards={shards}/*.tar", "data.max_quarantined=0.2", f"train.epochs={SUBMITTED_EPOCHS}"]
+    job += [f"data.shards={shards}/*.tar", "data.max_quarantined=0.2", "data.max_unreadable_shards=1"]
+    job += [f"train.epochs={SUBMITTED_EPOCHS}"]
     job += [f"tracking.uri={port_without_server()}", "tracking.offline=true"]
 
     client = JobSubmissionClient(head.jobs)
@@ -312,8 +314,10 @@ def test_submitted_again_it_goes_on_there_and_trains_every_sample_once(
 ) -> None:
     assert submitted.stopped.latest
     assert f"training with 2 workers at step {submitted.stopped.latest[1]} " in submitted.said
-    assert command("audit")(submitted.folder.path) == 0
-    assert " missed=0 repeated=0 " in capsys.readouterr().out
+    assert command("audit")(submitted.folder.path) == 1  # for the shard that is no tar
+    said = capsys.readouterr().out
+    assert " missed=0 repeated=0 " in said
+    assert "/001.tar: no tar: a text 'this is no tar'" in said
 
 
 def test_the_job_runs_under_ray_job_submit(submitted: Submitted) -> None:
@@ -322,17 +326,18 @@ def test_the_job_runs_under_ray_job_submit(submitted: Submitted) -> None:
     assert submitted.folder.result is not None
 
 
-def test_bad_samples_and_a_shard_that_is_no_tar_are_set_aside_and_named(submitted: Submitted) -> None:
+def test_bad_samples_are_set_aside_and_a_shard_that_is_no_tar_is_left_out(submitted: Submitted) -> None:
     trained = submitted.folder.complete
     assert trained
     assert trained["samples"] == SUBMITTED_EPOCHS * 96
     lines = [json.loads(line) for line in submitted.folder.quarantine.read_text().splitlines()]
     found = sorted((Path(line["shard"]).name, line["key"]) for line in lines)
     once = [("000.tar", "cut-image"), ("000.tar", "no-caption"), ("000.tar", "no-image")]
-    once += [("000.tar", "no-picture"), ("001.tar", "")]
+    once += [("000.tar", "no-picture")]
     assert found == sorted(SUBMITTED_EPOCHS * once)
     assert all(line["reason"] for line in lines)
-    assert entries_done(submitted.folder.path, trained["checkpoint"]) == 2 * SUBMITTED_EPOCHS
+    assert entries_done(submitted.folder.path, trained["checkpoint"]) == SUBMITTED_EPOCHS
+    assert "left out    1 of 2 shards cannot be read: 1 x a text, as" in submitted.said
 
 
 def test_without_its_server_a_run_goes_on_offline_when_told_so(submitted: Submitted) -> None:
@@ -351,10 +356,10 @@ def test_without_its_server_a_run_goes_on_offline_when_told_so(submitted: Submit
 def test_data_that_is_mostly_bad_stops_the_run_with_examples(
     start: Callable[..., Summary], tmp_path: Path
 ) -> None:
-    (tmp_path / "0.tar").write_bytes(b"this is no tar")
+    (tmp_path / "0.tar").write_bytes(tar_bytes([("a.txt", b"a dog"), ("b.txt", b"a cat")]))
     with pytest.raises(TrainingFailed, match=r"data\.max_quarantined") as raised:
         start("run.name=bad", f"data.shards={tmp_path}/*.tar", "train.num_workers=1")
-    assert "no tar" in str(raised.value)
+    assert "a: no image" in str(raised.value)
 
 
 # On photographs

@@ -158,7 +158,7 @@ def test_scenes_are_made_once_and_their_suite_is_read_on_any_node(
     made = scenes.generate(storage_path(storage) / "scenes", spec, seed=0)
     on_disk = scenes.generate(tmp_path / "scenes", spec, seed=0)
     assert sizes(made.suite.parent) == sizes(on_disk.suite.parent)
-    assert sum(count_samples(expand([made.train])).values()) == 20
+    assert sum(count_samples(expand([made.train])).samples.values()) == 20
     puts = [request for request in server.requests if request.startswith("PUT")]
     assert puts[-1].endswith("/scenes.json")
     assert scenes.generate(storage_path(storage) / "scenes", spec, seed=0) == made

@@ -38,7 +38,7 @@ def test_a_lookup_and_what_stands_beside_a_shard_are_tried_again_too(server: Sto
     server.files["/bucket/train/index.json"] = b'{"shards": [{"name": "000.tar", "samples": 11}]}'
     for path in ("000.tar", "index.json"):
         server.faults[f"/bucket/train/{path}"] = [500, 503]
-    assert count_samples(expand([url])) == {url: 11}
+    assert count_samples(expand([url])).records == {url: ("index.json", 11)}
 
 
 @pytest.mark.parametrize("kind", ["http", "s3"])
@@ -150,7 +150,7 @@ def test_basic_auth_and_signed_queries_open_a_shard_and_its_folder(server: Stora
         [f"http://me:pa%2Fss@{server.host}/bucket/train/000.tar?X-Amz-Signature=0123abcd&se=2030"]
     )
     assert keys(url) == WHOLE
-    assert count_samples([url]) == {url: 7}
+    assert count_samples([url]).records == {url: ("000_stats.json", 7)}
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ def write(folder: Path, seed: int = 0) -> Planted:
     for name, content in {"empty": b"", "garbage": rng.randbytes(5_000), "page": b"<html>404" * 200}.items():
         (folder / f"{name}.tar").write_bytes(content)
         planted.good[f"{name}.tar"] = []
-        planted.defects.append((f"{name}.tar", "", "no tar, or broken at its start"))
+        planted.defects.append((f"{name}.tar", "", "no tar"))
     planted.defects.sort()
     return planted
 

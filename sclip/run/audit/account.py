@@ -5,13 +5,15 @@ The ledger is read in the order of the steps, so that memory follows the visits 
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from sclip.config import ConfigError
+from sclip.data.counts import recorded_samples
 from sclip.data.patterns import find_shards
 from sclip.data.schedule import Visit
 from sclip.data.shards import ShardError
@@ -38,7 +40,7 @@ from sclip.storage.masking import mask
 from sclip.storage.paths import StoragePath
 from sclip.storage.retries import StorageError
 
-__all__ = ["Audit", "AuditError", "Quarantined", "Rows", "audit"]
+__all__ = ["Audit", "AuditError", "Lost", "Quarantined", "Rows", "audit"]
 
 _REGULAR = (TRAINED_ONCE, FILTERED_ONCE, QUARANTINED_ONCE)
 
@@ -71,6 +73,16 @@ class Quarantined:
 
 
 @dataclass(frozen=True)
+class Lost:
+    """A shard that the run could not read as a whole."""
+
+    shard: str
+    reason: str
+    samples: int = 0
+    """Known to be missing; 0 where nobody knows how many."""
+
+
+@dataclass(frozen=True)
 class Audit:
     """What became of the rows of a run; the numbers are of rows of visits."""
 
@@ -90,6 +102,8 @@ class Audit:
     unknown_rows: tuple[Rows, ...]
     notes: tuple[str, ...]
     """What is amiss with the run or its records as such."""
+    lost: tuple[Lost, ...] = ()
+    """Shards that were left out, break before their end, or hold fewer samples than are recorded."""
 
     @property
     def exact(self) -> bool:
@@ -119,6 +133,7 @@ def audit(run: StoragePath, shards: Sequence[str] = ()) -> Audit:
     except StorageError as error:
         raise AuditError(mask(str(error))) from error
     rows = _rows(tars, expected, rejections)
+    lost = [Lost(shard, what) for shard, what in expected.left_out.items()] + list(_lost(tars, expected))
     fates: dict[Visit, Fates] = {}
 
     def of(visit: Visit) -> Fates:
@@ -138,7 +153,24 @@ def audit(run: StoragePath, shards: Sequence[str] = ()) -> Audit:
             false_rests.append(
                 _found(expected, rejection.visit, [at], "set aside as the unreadable rest: it is readable")
             )
-    return _sum(expected, tars, rows, fates, rejections, false_rests, notes)
+    found = _sum(expected, tars, rows, fates, rejections, false_rests, notes)
+    return dataclasses.replace(found, lost=tuple(sorted(lost, key=lambda one: one.shard)))
+
+
+def _lost(tars: Mapping[str, Tar], expected: ExpectedVisits) -> Iterator[Lost]:
+    """Yield the shards that break, or hold less than is recorded beside them or the run has found before it read them.
+
+    Of a tar that breaks within a sample its reader gives one less than there are headers of.
+    """
+    records = recorded_samples(list(tars))
+    for url, tar in tars.items():
+        file, samples = records.get(url, ("the run", expected.samples.get(url, 0)))
+        missing = max(0, samples - tar.groups)
+        reasons = [f"broken, {tar.why}"] if tar.broken else []
+        if missing:
+            reasons.append(f"{tar.groups:,} of {samples:,} samples that {file} has recorded")
+        if reasons:
+            yield Lost(mask(url), "; ".join(reasons), missing)
 
 
 def _rows(

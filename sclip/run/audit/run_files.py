@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,6 +48,10 @@ class ExpectedVisits:
     """Where the run cuts a member's name into key and suffix."""
     complete: bool
     """The run says that it is through."""
+    samples: Mapping[str, int] = field(default_factory=dict)
+    """Of each shard, as the run has counted or believed."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Shards that the run could not read and has no visits of, each with what it was."""
 
     def url(self, visit: Visit) -> str:
         """Return the shard of a visit, or, of one that no source has, its number."""
@@ -104,6 +108,8 @@ def read_expected_visits(
         schedule = Schedule.weighted(seed, epochs, samples, weights)
         entries = len(schedule)
         visits = frozenset(schedule.visit(entry) for entry in range(entries))
+        losses = _json(run / "losses.json") if (run / "losses.json").exists() else {"unreadable": {}}
+        left_out = {str(url): str(what) for url, what in losses["unreadable"].items()}
     except _MALFORMED as error:
         raise AuditError(f"{run}: config.json or shards.json is of another version: {error!r}") from error
     shards = _where_they_lie(recorded, given, by_name=moved)
@@ -120,7 +126,13 @@ def read_expected_visits(
             raise AuditError(
                 f"{run}: the schedule does not visit every shard once in each of {epochs} passes"
             )
-    return ExpectedVisits(shards, epochs, visits, key_ends_at, (run / "complete.json").is_file())
+    complete = (run / "complete.json").is_file()
+    of_shards = {
+        shard.url: count
+        for source, counts in zip(shards, samples, strict=True)
+        for shard, count in zip(source, counts, strict=True)
+    }
+    return ExpectedVisits(shards, epochs, visits, key_ends_at, complete, of_shards, left_out)
 
 
 def _where_they_lie(
@@ -224,6 +236,8 @@ def read_quarantine(run: StoragePath, expected: ExpectedVisits) -> Iterator[Reje
     numbers = [{shard.name: number for number, shard in enumerate(source)} for source in expected.shards]
     for place, line in _lines(path) if path.exists() else ():
         try:
+            if "missing" in line:  # no row, and of the run's own account
+                continue
             source = int(line["source"])
             visit = Visit(source, int(line["pass"]), numbers[source][line["name"]])
             rejection = Rejection(visit, int(line["index"]), str(line["key"]), str(line["reason"]))

@@ -23,8 +23,10 @@ def lines(audit: Audit, most: int) -> Iterator[str]:
     """Yield the summary, the notes, and of each kind of rows so many lines at the most."""
     names = ["epochs", "expected", "trained_once", "missed", "repeated", "quarantined"]
     names += [name for name in ("filtered", "unknown") if getattr(audit, name)]
-    yield " ".join(f"{name}={getattr(audit, name)}" for name in names)
+    lost = [f"lost_shards={len(audit.lost)}"] if audit.lost else []
+    yield " ".join([*(f"{name}={getattr(audit, name)}" for name in names), *lost])
     yield from audit.notes
+    yield from _kind("lost", [f"{of.shard}: {of.reason}" for of in audit.lost], most)
     set_aside = [
         f"{row.shard} row {row.row}: {row.key or 'the rest of the shard'}: {row.reason}"
         + (f" ({row.passes} passes)" if row.passes > 1 else "")

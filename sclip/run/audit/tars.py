@@ -7,18 +7,17 @@ The trainer's reader is not used: what it leaves out would be left out here too.
 
 from __future__ import annotations
 
-import lzma
 import os
 import re
 import tarfile
-import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
-from typing import IO, Any
+from typing import Any
 
+from sclip.storage.compression import Peeked, Stream, decompressed
 from sclip.storage.retries import StorageError, resumed
 
 __all__ = ["Tar", "count_tars"]
@@ -29,10 +28,10 @@ _KEYS = {
 }
 """Of a member's whole name, which is no hidden file's; annotations have dots in their suffix."""
 _META = re.compile(r"__[^/]*__($|/)|__MACOSX/")
-_BROKEN = (
-    tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError, ArithmeticError, LookupError,
-)  # fmt: skip
+_BROKEN = (tarfile.TarError, ValueError, ArithmeticError, LookupError)
 _TAIL_BYTES = 64 * 1024
+_MOST_ZEROS = tarfile.RECORDSIZE + 2 * tarfile.BLOCKSIZE
+"""From the end of the archive on: its marker, and what fills up a record."""
 _SHARDS_A_PROCESS = 8
 """Fewer are counted before another process has started."""
 
@@ -44,7 +43,9 @@ class Tar:
     groups: int
     """Sample groups, the one that the tar breaks in among them."""
     broken: bool
-    """Its end is missing or unreadable, or something follows it."""
+    """Its end is missing or unreadable, or something follows it, or more zeros than fill up a record."""
+    why: str = field(default="", compare=False)
+    """Why it is broken."""
 
 
 def count_tars(urls: Sequence[str], key_ends_at: str) -> dict[str, Tar]:
@@ -62,13 +63,13 @@ def count_tars(urls: Sequence[str], key_ends_at: str) -> dict[str, Tar]:
 
 def _tar(key_ends_at: str, url: str) -> Tar:
     if "://" in url:
-        return next(resumed(url, lambda stream: iter((_count(stream, "r|*", key_ends_at),))))
+        return next(resumed(url, partial(_forward, key_ends_at)))
     try:
         with open(url, "rb") as file:
             # Headers are sought only in what certainly is a plain tar; the stream finds out what else it may be.
             plain = file.read(262)[257:] == b"ustar"
             file.seek(0)
-            return _count(file, "r:" if plain else "r|*", key_ends_at)
+            return _count(file, "r:", key_ends_at) if plain else next(_forward(key_ends_at, file))
     except OSError as error:
         raise StorageError(f"{url}: cannot be read: {error.strerror or error}") from error
 
@@ -86,24 +87,37 @@ class _Member(tarfile.TarInfo):
             raise tarfile.ReadError(str(error)) from error
 
 
-def _count(stream: IO[bytes] | Any, mode: Any, key_ends_at: str) -> Tar:
+def _forward(key_ends_at: str, stream: Stream) -> Iterator[Tar]:
+    yield _count(decompressed(Peeked(stream)), "r|", key_ends_at)
+
+
+def _count(stream: Any, mode: Any, key_ends_at: str) -> Tar:
     groups, last = 0, ""
     try:
-        with tarfile.open(fileobj=stream, mode=mode, tarinfo=_Member) as tar:
+        # In small pieces: of one that a broken compression cuts, tarfile gives nothing.
+        with tarfile.open(fileobj=stream, mode=mode, bufsize=tarfile.BLOCKSIZE, tarinfo=_Member) as tar:
             for key in _keys(tar, _KEYS[key_ends_at]):
                 groups += key != last
                 last = key
-            return Tar(groups, _goes_on(tar, mode))
-    except _BROKEN:
-        return Tar(groups, True)
+            after = _after(tar, mode)
+            return Tar(groups, bool(after), after)
+    except _BROKEN as error:
+        return Tar(groups, True, str(error) or type(error).__name__)
 
 
-def _goes_on(tar: tarfile.TarFile, mode: str) -> bool:
-    """Tell whether anything but zeros stands after the end of the archive, which no reader of tars reaches."""
+def _after(tar: tarfile.TarFile, mode: str) -> str:
+    """Return what stands after the end of the archive, which no reader of tars reaches; empty where nothing does."""
     file: Any = tar.fileobj
-    if mode == "r:":  # the others read forward, and stand there
+    zeros = 0
+    if mode == "r:":
         file.seek(tar.offset)
-    return any(any(rest) for rest in iter(lambda: file.read(_TAIL_BYTES), b""))
+    else:  # read forward, to behind the first block of the marker
+        zeros = tarfile.BLOCKSIZE
+    while rest := file.read(_TAIL_BYTES):
+        if rest.strip(b"\0"):
+            return "something follows the end of its archive"
+        zeros += len(rest)
+    return f"{zeros:,} zeros end it: made long and filled in part" if zeros > _MOST_ZEROS else ""
 
 
 def _keys(tar: tarfile.TarFile, key: re.Pattern[str]) -> Iterator[str]:

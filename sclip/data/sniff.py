@@ -1,0 +1,151 @@
+"""The first bytes of a shard in; what the file is where it is no tar, and what to do about it, out.
+
+The start of a run, `sclip validate`, the audit and the reader of shards all say it in these words.
+"""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import unescape
+from pathlib import Path
+
+from sclip.storage.compression import BrokenCompression, Peeked, decompressed
+from sclip.storage.masking import mask
+from sclip.storage.retries import concurrently, first_bytes
+
+__all__ = ["EMPTY_TAR", "MAX_ZEROS", "NotATar", "described", "look", "not_a_tar", "unreadable"]
+
+MAX_ZEROS = 2 * tarfile.BLOCKSIZE + tarfile.RECORDSIZE
+"""The end-of-archive marker and the zeros that fill up its record."""
+_MOST_REMOTE = 4096
+"""Remote shards that are looked at, evenly spread: a request each, some seconds in all."""
+_AGAIN = "download it again"
+
+
+@dataclass(frozen=True)
+class NotATar:
+    """What a file is that should be a tar."""
+
+    kind: str
+    """Several of one kind are told together."""
+    remedy: str
+    detail: str = ""
+    """Of this file alone, as the title of an error page."""
+
+    def __str__(self) -> str:
+        """Return it in one line."""
+        return f"no tar: {self.kind}{f' {self.detail!r}' if self.detail else ''}; {self.remedy}"
+
+
+EMPTY_TAR = NotATar("a tar without a sample, of which samples are recorded", _AGAIN)
+
+_MAGIC = (
+    (b"version https://git-lfs", NotATar("a Git LFS pointer", "git lfs pull")),
+    (b"/annex/objects/", NotATar("a git-annex pointer", "git annex get")),
+    (b"PK\x03\x04", NotATar("a zip archive", "unzip it and pack its files as a tar")),
+    (b"PK\x05\x06", NotATar("a zip archive", "unzip it and pack its files as a tar")),
+    (b"PAR1", NotATar("a Parquet file", "name the tars of the data set, not its tables")),
+    (b"7z\xbc\xaf\x27\x1c", NotATar("a 7z archive", "unpack it and pack its files as a tar")),
+    (b"Rar!", NotATar("a RAR archive", "unpack it and pack its files as a tar")),
+    (b"\x04\x22\x4d\x18", NotATar("a tar in lz4, which is not read", "compress it with zstd or not at all")),
+    (b"\xff\xd8\xff", NotATar("a JPEG image", "pack images with sclip pack")),
+    (b"\x89PNG", NotATar("a PNG image", "pack images with sclip pack")),
+)  # fmt: skip
+_TITLE = re.compile(r"<title[^>]*>(.*?)</title>|<Code>(.*?)</Code>|<h1[^>]*>(.*?)</h1>", re.I | re.S)
+
+
+def not_a_tar(head: bytes) -> NotATar | None:
+    """Return what an uncompressed file is that begins with these bytes, HEAD_BYTES or all; None for a tar's."""
+    if not head:
+        return NotATar("an empty file", _AGAIN)
+    if not head.strip(b"\0"):
+        is_end = tarfile.BLOCKSIZE <= len(head) <= MAX_ZEROS  # of an archive without a member
+        return None if is_end else NotATar("zeros where a tar begins", f"{_AGAIN}: it was never filled")
+    try:
+        tarfile.TarInfo.frombuf(head[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
+    except (tarfile.TarError, ValueError):
+        return _other(head)
+    return None
+
+
+def _other(head: bytes) -> NotATar:
+    for magic, found in _MAGIC:
+        if head.startswith(magic):
+            return found
+    try:
+        text = head.decode()
+    except UnicodeDecodeError as error:
+        text = head[: error.start].decode() if error.start > len(head) - 4 else ""
+    begin = text.lstrip("\ufeff \t\r\n")
+    if begin.startswith("<"):
+        title = next((part for found in _TITLE.findall(begin) for part in found if part), "")
+        page = (
+            "an HTML page"
+            if re.match("<!doctype html|<html|<head|<title|<body", begin, re.I)
+            else "an XML document"
+        )
+        return NotATar(f"{page} in its place", _AGAIN, " ".join(unescape(title).split())[:80])
+    if begin.startswith(("{", "[")):
+        return NotATar("a JSON text", _AGAIN, " ".join(begin.split())[:80])
+    first = " ".join(begin[:80].split())
+    if first and first.isprintable():
+        return NotATar("a text", _AGAIN, first[:40])
+    return NotATar("bytes of no known kind", _AGAIN, head[:8].hex(" "))
+
+
+def look(url: str) -> NotATar | None:
+    """Return what a shard is that is no tar; None for what begins as one, compressed or not.
+
+    Raises StorageError where the storage fails or refuses.
+    """
+    if "://" not in url:
+        try:
+            with open(url, "rb") as file:  # of 100,000 shards in seconds
+                return _begin(Peeked(file))
+        except OSError:
+            path = Path(url)
+            if path.is_symlink() and not path.exists():
+                target = str(path.readlink())
+                remedy = "git annex get" if "annex/objects" in target else "bring the file that it points to"
+                return NotATar("a symbolic link to a file that is missing", remedy)
+    return first_bytes(url, _begin)
+
+
+def _begin(stream: Peeked) -> NotATar | None:
+    content = decompressed(stream)
+    if content is stream:
+        return not_a_tar(stream.head)
+    try:
+        return not_a_tar(Peeked(content).head)
+    except BrokenCompression as error:
+        return NotATar("a compressed file that breaks at its start", _AGAIN, str(error))
+
+
+def unreadable(urls: Sequence[str]) -> dict[str, NotATar]:
+    """Return those of the shards that are no tars: of all local ones, and of some thousand remote ones.
+
+    Raises StorageError where one cannot be reached.
+    """
+    remote = [url for url in urls if "://" in url]
+    step = max(1.0, len(remote) / _MOST_REMOTE)
+    chosen = {remote[int(at * step)] for at in range(min(len(remote), _MOST_REMOTE))}
+    looked = [url for url in urls if "://" not in url or url in chosen]
+    return {
+        url: what for url, what in zip(looked, concurrently(look, looked), strict=True) if what is not None
+    }
+
+
+def described(found: dict[str, NotATar]) -> str:
+    """Return how many shards are of each kind, with one path and the remedy of each."""
+    kinds: dict[str, list[str]] = {}
+    for url, what in found.items():
+        kinds.setdefault(what.kind, []).append(url)
+    parts = []
+    for kind, urls in sorted(kinds.items(), key=lambda of_kind: -len(of_kind[1])):
+        what = found[urls[0]]
+        detail = f" {what.detail!r}" if what.detail else ""
+        parts.append(f"{len(urls):,} x {kind}, as {mask(urls[0])}{detail} ({what.remedy})")
+    return "; ".join(parts)

@@ -1,0 +1,88 @@
+"""What is recorded of shards is held against their headers, and believed only where it agrees with them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from sclip.data import counts
+from sclip.data.counts import Counts, count_samples
+from support.tars import pair, tar_bytes
+
+
+def shard_of(samples: int) -> bytes:
+    return tar_bytes([member for number in range(samples) for member in pair(f"{number:03d}")])
+
+
+def write(
+    folder: Path, shards: Mapping[str, bytes], index: Mapping[str, int], stats: Mapping[str, int]
+) -> list[str]:
+    """Write shards by their stem, an index and stats; return the paths."""
+    for stem, content in shards.items():
+        (folder / f"{stem}.tar").write_bytes(content)
+    for stem, samples in stats.items():
+        (folder / f"{stem}_stats.json").write_text(json.dumps({"successes": samples}))
+    if index:
+        entries = [{"name": f"{stem}.tar", "samples": samples} for stem, samples in index.items()]
+        (folder / "index.json").write_text(json.dumps({"shards": entries}))
+    return [str(folder / f"{stem}.tar") for stem in shards]
+
+
+SIX, ZEROS = shard_of(6), shard_of(2) + bytes(60_000)
+
+
+@pytest.mark.parametrize(
+    ("content", "index", "stats", "samples", "expected"),
+    [
+        (SIX, 0, 0, 6, 6),
+        (SIX, 0, 16, 6, 6),  # of a whole tar the stats are wrong
+        (SIX, 0, 5, 6, 6),
+        (SIX, 9, 0, 6, 9),  # an index was written with its tars
+        (SIX, 4, 16, 6, 4),
+        (gzip.compress(SIX), 0, 16, 6, 6),
+        (ZEROS, 0, 6, 2, 6),
+        (ZEROS, 0, 0, 2, -1),
+        (SIX[: 4 * 2048 + 700], 0, 6, 5, 6),
+    ],
+)
+def test_the_schedule_has_what_is_there_and_a_reader_expects_what_was_once(
+    tmp_path: Path, content: bytes, index: int, stats: int, samples: int, expected: int
+) -> None:
+    (url,) = write(tmp_path, {"0": content}, {"0": index} if index else {}, {"0": stats} if stats else {})
+    found = count_samples([url])
+    assert found.samples == {url: samples}
+    assert found.expected(url) == expected
+    assert found.wrong() == ([url] if (index or stats or samples) != samples else [])
+    assert list(found.broken) == ([url] if content in (ZEROS, SIX[: 4 * 2048 + 700]) else [])
+
+
+def counted(tmp_path: Path, wrong: int) -> Counts:
+    shards = {f"{number:03d}": shard_of(3) for number in range(100)}
+    stats = dict.fromkeys(shards, 3) | {f"{wrong:03d}": 4}
+    return count_samples(write(tmp_path, shards, {}, stats))
+
+
+def test_of_many_shards_some_are_counted_and_all_where_one_of_them_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counts, "_CHECKED", 10)
+    for wrong, all_ in ((99, 100), (0, 100), (1, 10)):
+        found = counted(tmp_path, wrong)
+        assert len(found.counted) == all_
+        assert sum(found.samples.values()) == (300 if all_ == 100 else 301)
+
+
+def test_large_shards_are_counted_fewer_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counts, "_CHECKED_SAMPLES", 36)
+    assert len(counted(tmp_path, 1).counted) == 11
+
+
+def test_a_plain_tar_is_counted_by_its_headers_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = str(tmp_path / "0.tar")
+    Path(url).write_bytes(tar_bytes([("a.jpg", bytes(3_000_000)), ("a.txt", b"a dog"), *pair("b")]))
+    monkeypatch.setattr(counts, "resumed", None)  # the way of a stream, which reads everything
+    assert count_samples([url]).samples == {url: 2}

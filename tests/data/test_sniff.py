@@ -1,0 +1,165 @@
+"""What is no tar is told by its first bytes, in the same words by the start of a run and by the reader of shards."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import random
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from sclip.data.patterns import expand
+from sclip.data.shards import Rejected, read_shard
+from sclip.data.sniff import described, look, unreadable
+from sclip.storage.compression import Peeked, decompressed
+from support.tars import pair, tar_bytes
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+WHOLE = tar_bytes([member for key in "abcdefgh" for member in pair(key, "a dog " * 300)])
+
+
+def zstd(content: bytes) -> bytes:
+    return bytes(pa.compress(content, codec="zstd", asbytes=True))
+
+
+def zipped() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("a.jpg", b"image")
+    return buffer.getvalue()
+
+
+def table() -> bytes:
+    buffer = io.BytesIO()
+    pa.parquet.write_table(pa.table({"url": ["a"]}), buffer)
+    return buffer.getvalue()
+
+
+S3_ERROR = (
+    b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>AccessDenied</Code><Message>no</Message></Error>'
+)
+
+NO_TARS = {
+    "pointer": (POINTER, "a Git LFS pointer; git lfs pull"),
+    "annex": (b"/annex/objects/SHA256E-s30--2754b7.tar\n", "a git-annex pointer; git annex get"),
+    "page": (
+        b"\n<!DOCTYPE html><html><head><title>404 Not\nFound</title>",
+        "an HTML page in its place '404 Not Found'",
+    ),
+    "denied": (S3_ERROR, "an XML document in its place 'AccessDenied'"),
+    "json": (b'{"error": "quota"}', "a JSON text"),
+    "zip": (zipped(), "a zip archive; unzip it"),
+    "parquet": (table(), "a Parquet file"),
+    "empty": (b"", "an empty file; download it again"),
+    "zeros": (bytes(20_000), "zeros where a tar begins"),
+    "text": ("404: é\n".encode() * 9, "a text '404: é"),
+    "bytes": (random.Random(0).randbytes(5_000), "bytes of no known kind"),
+}
+
+
+@pytest.mark.parametrize("name", NO_TARS)
+def test_a_file_that_is_no_tar_is_named_with_what_to_do(tmp_path: Path, name: str) -> None:
+    content, words = NO_TARS[name]
+    path = tmp_path / "0.tar"
+    path.write_bytes(content)
+    what = look(str(path))
+    assert what is not None
+    assert words in str(what)
+    assert list(read_shard(str(path))) == [Rejected(0, "", str(what))]
+
+
+@pytest.mark.parametrize("content", [WHOLE, gzip.compress(WHOLE), zstd(WHOLE), tar_bytes([]), WHOLE[:512]])
+def test_what_begins_as_a_tar_is_none_of_them(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "0.tar").write_bytes(content)
+    assert look(str(tmp_path / "0.tar")) is None
+
+
+def test_a_compressed_file_is_told_by_what_is_in_it(tmp_path: Path) -> None:
+    for name, content in {
+        "page": gzip.compress(b"<html><title>503</title>"),
+        "cut": zstd(WHOLE)[:20],
+    }.items():
+        (tmp_path / f"{name}.tar").write_bytes(content)
+    assert "an HTML page in its place '503'" in str(look(str(tmp_path / "page.tar")))
+    assert "a compressed file that breaks at its start" in str(look(str(tmp_path / "cut.tar")))
+
+
+def test_links_are_shards_and_one_to_a_missing_file_is_named(tmp_path: Path) -> None:
+    """Of `git annex` every file is a link, to a file that is there once it was brought."""
+    (tmp_path / "kept").write_bytes(WHOLE)
+    (tmp_path / "0.tar").symlink_to("kept")
+    (tmp_path / "1.tar").symlink_to(".git/annex/objects/x/SHA256E-s9")
+    (tmp_path / "2.tar").mkdir()
+    (tmp_path / "3.tar").symlink_to("2.tar")
+    shards = expand([f"{tmp_path}/*.tar"])
+    assert [Path(shard).name for shard in shards] == ["0.tar", "1.tar"]
+    assert look(shards[0]) is None
+    assert str(look(shards[1])) == "no tar: a symbolic link to a file that is missing; git annex get"
+
+
+def test_shards_are_told_by_kind_with_one_path_of_each(tmp_path: Path) -> None:
+    for number in range(9):
+        (tmp_path / f"{number}.tar").write_bytes(POINTER)
+    (tmp_path / "9.tar").write_bytes(WHOLE)
+    fsspec.filesystem("memory").pipe("/sniff/0.tar", b"<html>")
+    found = unreadable([*expand([f"{tmp_path}/*.tar"]), "memory://sniff/0.tar"])
+    secret = {url.replace("//", "//user:secret@"): what for url, what in found.items()}
+    assert described(secret) == (
+        f"9 x a Git LFS pointer, as {tmp_path}/0.tar (git lfs pull); 1 x an HTML page in its place, "
+        "as memory://***@sniff/0.tar (download it again)"
+    )
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress, zstd])
+def test_compressed_shards_are_read_in_several_members_too_and_a_cut_one_is_told(
+    tmp_path: Path, pack: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / "0.tar"
+    for content in (pack(WHOLE), pack(WHOLE[:5_000]) + pack(WHOLE[5_000:])):
+        path.write_bytes(content)
+        assert [item.key for item in read_shard(str(path))] == list("abcdefgh")
+    keys = [f"{number:02d}" for number in range(40)]
+    images = {key: random.Random(key).randbytes(30_000) for key in keys}
+    noise = tar_bytes([m for key in keys for m in ((f"{key}.jpg", images[key]), (f"{key}.txt", b"a dog"))])
+    for cut in (2, 20):
+        content = pack(noise)
+        path.write_bytes(content[: len(content) - len(content) // cut])
+        *samples, last = read_shard(str(path))
+        assert isinstance(last, Rejected)
+        assert last.key == ""
+        assert [item.key for item in samples] == keys[: len(samples)]
+        assert cut == 2 or samples
+
+
+def test_a_failure_of_what_is_read_is_not_taken_for_one_of_the_compression() -> None:
+    class Failing:
+        def __init__(self, content: bytes) -> None:
+            self.content = io.BytesIO(content)
+
+        def read(self, size: int) -> bytes:
+            if self.content.tell() > 20_000:
+                raise KeyError("the storage")
+            return self.content.read(size)
+
+    noise = random.Random(0).randbytes(200_000)
+    for pack in (gzip.compress, bz2.compress, lzma.compress, zstd):
+        stream = decompressed(Peeked(Failing(pack(noise))))
+        with pytest.raises(KeyError):
+            list(iter(lambda: stream.read(10_240), b""))  # noqa: B023
+
+
+def test_what_is_told_is_one_line_of_text(tmp_path: Path) -> None:
+    (tmp_path / "0.tar").write_bytes(b"<html><title>a\n\x1b[31m b</title>")
+    what = str(look(str(tmp_path / "0.tar")))
+    assert "\n" not in what
+    assert "\x1b" not in what
+    assert json.dumps(what)

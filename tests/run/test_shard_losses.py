@@ -1,0 +1,239 @@
+"""Shards that are lost, in whole or in part, are told at the start, at the end, by validate and by the audit."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from rich.console import Console
+
+from sclip.config import ConfigError, DataConfig
+from sclip.config.loader import load
+from sclip.run.resolve import TrainingData, read_data
+from sclip.run.shard_losses import Losses, closing_lines
+from sclip.run.summary import Summary
+from sclip.train.run_folder import RunFolder
+from support.commands import command
+from support.defective_shards import jpeg, sentence
+from support.runs import recorded_curve
+from support.tars import pair, tar_bytes
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+
+
+def tar_of(samples: int) -> bytes:
+    return tar_bytes([member for number in range(samples) for member in pair(f"{number:03d}")])
+
+
+def stats(path: Path, samples: int) -> None:
+    path.with_name(f"{path.stem}_stats.json").write_text(json.dumps({"successes": samples}))
+
+
+def index(folder: Path, samples: int) -> None:
+    entries = [{"name": path.name, "samples": samples} for path in sorted(folder.glob("*.tar"))]
+    (folder / "index.json").write_text(json.dumps({"shards": entries}))
+
+
+def read(folder: Path, *overrides: str) -> TrainingData:
+    return read_data(load([f"data.shards={folder}/*.tar", *overrides]))
+
+
+def refused(folder: Path, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as raised:
+        read(folder, *overrides)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_one_good_tar_beside_nine_pointers_is_no_run_unless_a_key_says_so(tmp_path: Path) -> None:
+    for number in range(9):
+        (tmp_path / f"{number}.tar").write_bytes(POINTER)
+    (tmp_path / "9.tar").write_bytes(tar_of(12))
+    said = refused(tmp_path)
+    assert f"9 of 10 shards cannot be read: 9 x a Git LFS pointer, as {tmp_path}/0.tar (git lfs pull)" in said
+    assert "data.max_unreadable_shards=9" in said
+    assert refused(tmp_path, "data.max_unreadable_shards=8") == said
+    allowed = read(tmp_path, "data.max_unreadable_shards=9")
+    assert allowed.sources == ({f"{tmp_path}/9.tar": 12},)
+    assert len(allowed.losses.unreadable) == 9
+    assert "9 of 10 shards" in allowed.losses.lines()[0]
+    index(tmp_path, 12)  # now it is known how many samples are lost
+    said = refused(tmp_path, "data.max_unreadable_shards=9")
+    assert (
+        "108 of 120 samples that are recorded are missing, above data.max_quarantined=0.1, in 9 shards"
+        in said
+    )
+    assert (
+        read(tmp_path, "data.max_unreadable_shards=9", "data.max_quarantined=0.9").losses.unreadable_samples
+        == 108
+    )
+    (tmp_path / "9.tar").unlink()
+    assert "9 of 9 shards cannot be read" in refused(tmp_path, "data.max_unreadable_shards=9")
+
+
+@pytest.mark.parametrize("compressed", [3, 6])
+def test_shards_in_zstd_are_read_whatever_their_name(tmp_path: Path, compressed: int) -> None:
+    for number in range(6):
+        content = tar_of(4)
+        packed = bytes(pa.compress(content, codec="zstd", asbytes=True))
+        zstd = number < compressed
+        (tmp_path / f"{number}.tar{'.zst' * (number == 0)}").write_bytes(packed if zstd else content)
+    found = read(tmp_path, f"data.shards={tmp_path}/*.tar*", "train.epochs=1")
+    assert (found.samples, found.losses) == (24, Losses())
+
+
+@pytest.mark.parametrize("recorded", [160, 5])
+def test_the_schedule_follows_what_is_there_whatever_stats_say(tmp_path: Path, recorded: int) -> None:
+    for name in ("0.tar", "1.tar"):
+        (tmp_path / name).write_bytes(tar_of(60))
+    stats(tmp_path / "0.tar", 60)
+    stats(tmp_path / "1.tar", recorded)
+    found = read(tmp_path, "train.epochs=1")
+    assert found.samples == 120
+    assert found.expected == ((60, 60),)
+    (line,) = found.losses.lines()
+    assert (
+        f"1_stats.json says {recorded}, there are 60 samples in {tmp_path}/1.tar; every shard was counted"
+        in line
+    )
+
+
+def test_a_tar_that_was_made_long_and_filled_in_part_is_told_with_and_without_stats(tmp_path: Path) -> None:
+    (tmp_path / "0.tar").write_bytes(tar_of(20) + bytes(400_000))
+    (tmp_path / "1.tar").write_bytes(tar_of(60))
+    found = read(tmp_path)
+    (line,) = found.losses.lines()
+    assert f"cut short   1 shards ({tmp_path}/0.tar: broken tar, last key '019': its last" in line
+    assert found.expected == ((-1, 60),)
+    stats(tmp_path / "0.tar", 60)
+    said = refused(tmp_path)
+    assert (
+        f"40 of 120 samples that are recorded are missing, above data.max_quarantined=0.1, in 1 shards: {tmp_path}/0"
+        in said
+    )
+    assert "0.tar holds 20 of 60 in 0_stats.json (broken tar, last key '019': its last" in said
+    (tmp_path / "0.tar").write_bytes(bytes(400_000))
+    assert "1 of 2 shards cannot be read: 1 x zeros where a tar begins" in refused(tmp_path)
+    (tmp_path / "0.tar").write_bytes(tar_of(0))
+    assert "a tar without a sample, of which samples are recorded" in refused(tmp_path)
+
+
+def test_an_index_that_promises_more_counts_against_the_threshold(tmp_path: Path) -> None:
+    for name in ("0.tar", "1.tar"):
+        (tmp_path / name).write_bytes(tar_of(60))
+    index(tmp_path, 66)
+    assert read(tmp_path).expected == ((66, 66),)
+    index(tmp_path, 67)
+    assert "holds 60 of 67 in index.json (it is a whole tar)" in refused(tmp_path)
+
+
+def test_the_closing_table_names_what_was_lost_and_counts_shards_as_shards(tmp_path: Path) -> None:
+    place = {"source": 0, "pass": 0, "step": 5}
+    rest = place | {"shard": "/s/2.tar", "index": 4, "key": "", "reason": "broken tar"}
+    short = place | {
+        "shard": "/s/3.tar",
+        "index": 9,
+        "key": "",
+        "reason": "3 of the 12 samples",
+        "missing": 3,
+    }
+    bad = place | {"shard": "/s/4.tar", "index": 0, "key": "a", "reason": "no image"}
+    RunFolder(tmp_path).set_aside([rest, short, short | {"pass": 1}, bad])
+    losses = Losses(
+        {"/s/1.tar": "no tar"}, 12, "1 of 5 shards cannot be read", {"/s/5.tar": ("x_stats.json", 160, 60)}
+    )
+    RunFolder(tmp_path).write("losses.json", vars(losses))
+    trained = {
+        "quarantined": 2, "rests": 1, "missing": 6, "more": 2, "unread": {".large.jpg": 300}, "cleaned": {"tags": 7},
+    }  # fmt: skip
+    quarantine = tmp_path / "quarantine.jsonl"
+    assert closing_lines(tmp_path, trained) == [
+        f"set aside   1 samples could not be trained on: {quarantine}",
+        "left out    1 of 5 shards cannot be read",
+        "counted     x_stats.json says 160, there are 60 samples in /s/5.tar; every shard was counted, and the "
+        "schedule follows the counts",
+        "cut short   1 shards (/s/2.tar: broken tar)",
+        "missing     12 samples that are recorded of the shards left out",
+        f"missing     3 recorded samples are not in 1 shards (/s/3.tar: 3 of the 12 samples): {quarantine}",
+        "more        2 samples more than recorded were trained on",
+        "not read    300 images or texts whose suffix is not read: .large.jpg (300); data.image_suffixes",
+        "cleaned     7 captions: tags (7)",
+    ]
+    assert closing_lines(tmp_path / "other", {"quarantined": 0}) == []
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("attached")
+def test_a_run_over_all_of_them_trains_on_what_is_there_and_says_the_rest(
+    start: Callable[..., Summary], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = random.Random(0)
+
+    def scenes(samples: int) -> bytes:
+        keys = [f"{rng.getrandbits(32):08x}" for _ in range(samples)]
+        return tar_bytes(
+            [m for key in keys for m in ((f"{key}.jpg", jpeg(rng)), (f"{key}.txt", sentence(rng).encode()))]
+        )
+
+    contents = [
+        scenes(24),
+        bytes(pa.compress(scenes(24), codec="zstd", asbytes=True)),
+        scenes(8) + bytes(200_000),
+    ]
+    for number, content in enumerate([*contents, POINTER, scenes(24)]):
+        (tmp_path / f"{number}.tar").write_bytes(content)
+    for number, samples in ((0, 24), (1, 160), (2, 12), (4, 5)):
+        stats(tmp_path / f"{number}.tar", samples)
+    console = Console(file=(said := io.StringIO()))
+    summary = start(
+        "run.name=lossy", f"data.shards={tmp_path}/*.tar", "data.max_unreadable_shards=1", console=console
+    )
+    trained = summary.trained
+    assert (trained["samples"], trained["rests"], trained["missing"], trained["more"]) == (
+        2 * 80,
+        2,
+        2 * 4,
+        0,
+    )
+    assert "1_stats.json says 160, there are 24 samples" in said.getvalue()
+    assert "1 of 5 shards cannot be read: 1 x a Git LFS pointer" in said.getvalue()
+    assert f"step {trained['step']}/{trained['step']}" in said.getvalue()
+    assert recorded_curve(summary.tracking_uri, "lossy", "train/missing")[trained["step"]] == 8
+    rates = recorded_curve(summary.tracking_uri, "lossy", "train/learning_rate")
+    assert rates[trained["step"]] < 0.1 * max(rates.values())
+    closing = closing_lines(summary.folder, trained)
+    assert [line.split()[0] for line in closing] == ["left", "counted", "cut", "missing"]
+    assert "4 recorded samples are not in 1 shards" in closing[-1]
+
+    assert command("audit")(summary.folder) == 1
+    audited = capsys.readouterr().out
+    assert audited.startswith(
+        "epochs=2 expected=162 trained_once=160 missed=0 repeated=0 quarantined=2 lost_shards=3\n"
+    )
+    for line in (
+        "1.tar: 24 of 160 samples that 1_stats",
+        "zeros end it",
+        "8 of 12 samples that 2_stats",
+        "LFS",
+    ):
+        assert line in audited
+
+    options = (f"--out={tmp_path}/report", "--actors=1", "--actor-cpus=0.4", "--image-size=32")
+    assert command("validate")(f"{tmp_path}/*.tar", *options) == 1
+    validated = capsys.readouterr().out
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert (report["samples"], report["missing"]) == (80, 4)
+    assert [Path(entry["shard"]).name for entry in report["unreadable"]] == ["2.tar", "3.tar"]
+    assert [(Path(of["shard"]).name, of["recorded"], of["samples"]) for of in report["wrong_counts"]] == [
+        ("1.tar", 160, 24), ("2.tar", 12, 8), ("4.tar", 5, 24)
+    ]  # fmt: skip
+    assert "0 samples are set aside and 2 shards cannot be read to their end" in validated
+
+
+def test_the_defaults_allow_no_lost_shard() -> None:
+    assert DataConfig().max_unreadable_shards == 0
