@@ -291,11 +291,15 @@ def test_an_export_with_any_option_is_loaded_back_as_it_was(
     model = model_with(**kee).eval()
     if model.kee is not None and model.kee.token_embedding is not None:
         model.kee.token_embedding.weight.mul_(1.5)
-    loaded = load_exported(export(model, tmp_path))
+    directory = export(model, tmp_path / "new" / "folder")
+    assert {file.name for file in directory.iterdir()} == {"model.safetensors", "config.json"}
+    loaded = load_exported(directory)
     assert loaded.config == model.config
+    assert not loaded.training
     assert_same_weights(loaded, model)
     text, triples = text_ids(tokenizer), triple_ids(tokenizer)
     assert torch.equal(loaded.encode_text(text, triples), model.encode_text(text, triples))
+    assert torch.equal(loaded.encode_image(pictures(2)), model.encode_image(pictures(2)))
 
 
 @pytest.mark.parametrize("enabled", [True, False])
@@ -316,6 +320,7 @@ def test_an_own_word_table_starts_from_that_of_a_file_without_one(tmp_path: Path
         ({"own_embeddings": True}, {}, WORDS),
         ({"form": "concatenation"}, {}, "kee.join.weight"),
         ({}, {"form": "concatenation"}, "kee.join.weight"),
+        ({}, {"layers": 2}, r"model\.kee=KEEConfig\(.*kee\.layers\.1\."),
     ],
 )
 def test_a_file_with_other_tensors_of_the_encoder_is_refused_by_their_names(
