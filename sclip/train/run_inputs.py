@@ -56,13 +56,9 @@ def compare_inputs(folder: RunFolder, config: dict[str, Any], sources: Sequence[
     before, known = folder.read("config.json"), folder.read("shards.json")
     if before is None:
         return
-    if known is not None and "sources" not in known:
-        raise ConfigError(
-            f"run.name={folder.path.name!r}: a run of this name was started by another version of sclip; "
-            "go on with that version, or name another run"
-        )
-    before, config = mask_tree(before), mask_tree(config)
-    lines = [line for line in difference(before, config) if line.partition(":")[0] not in RESUMABLE]
+    lines = [
+        line for line in difference(before, mask_tree(config)) if line.partition(":")[0] not in RESUMABLE
+    ]
     was = _by_place([source["shards"] for source in known["sources"]]) if known else {}
     if known is not None and was != (is_ := _by_place(sources)):
         changed = sorted(place for place in was.keys() | is_.keys() if was.get(place) != is_.get(place))

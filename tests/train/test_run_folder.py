@@ -190,21 +190,6 @@ def test_no_secret_of_a_uri_is_recorded_and_each_may_change_before_the_run_goes_
         compare_inputs(run, tree, [shards])
 
 
-def test_a_run_of_a_version_that_knew_no_sources_is_refused_in_one_line(folder: RunFolder) -> None:
-    (folder.path / "shards.json").write_text(json.dumps(SHARDS))
-    with pytest.raises(ConfigError, match=r"^run\.name='first': .* another version of sclip; .*$"):
-        compare_inputs(folder, to_tree(CONFIG), SOURCES)
-
-
-def test_a_run_that_was_begun_before_secrets_were_left_out_goes_on(tmp_path: Path) -> None:
-    tree, sources = secret("planted")
-    run = RunFolder(tmp_path / "first")
-    record_inputs(run, tree, sources)
-    (run.path / "config.json").write_text(json.dumps(tree))
-    (run.path / "shards.json").write_text(json.dumps({"sources": [{"weight": 1.0, "shards": sources[0]}]}))
-    compare_inputs(run, *secret("another"))
-
-
 # Its checkpoints
 
 
