@@ -10,56 +10,17 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Any
-
-from rich.console import Console
-from rich.table import Table
 
 from sclip.benchmark.captions import CaptionsError, read
 from sclip.benchmark.rounds import BenchmarkError
+from sclip.benchmark.table import Line, Table
 from sclip.negatives import draw, natural, shuffled
 from sclip.scenegraph import Parser, ParserError, SceneGraph
 
 _TESTED = 1 / 3
 _SPLITS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class ArtefactRow:
-    """One way to make negatives."""
-
-    name: str
-    share: float
-    """Of the captions that get one."""
-    auc: float
-
-
-@dataclass(frozen=True, slots=True)
-class ArtefactTable:
-    """The table."""
-
-    rows: list[ArtefactRow]
-    captions: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Return all of it as JSON values."""
-        return {
-            "captions": self.captions,
-            "rows": [{"name": r.name, "share": r.share, "auc": r.auc} for r in self.rows],
-        }
-
-    def show(self, console: Console) -> None:
-        """Print the table."""
-        table = Table(
-            "negatives", "captions with one", "AUC of a text-only classifier", title="Traces in the text"
-        )
-        for row in self.rows:
-            table.add_row(row.name, f"{row.share:.3f}", f"{row.auc:.3f}")
-        console.print(table)
-        console.print(f"{self.captions} captions; the classifier is tested on images it was not trained on")
 
 
 def add_arguments(arguments: argparse.ArgumentParser) -> None:
@@ -70,7 +31,7 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument("--spacy-model", default="", help="as data.spacy_model")
 
 
-def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> ArtefactTable:
+def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
     """Measure; raises BenchmarkError for what the user can put right."""
     try:
         captions = read(options.captions)
@@ -87,7 +48,7 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Artefac
         drawn = shuffled(graph, seed=0, epoch=0, identity=identity)
         return drawn[0].caption if drawn else None
 
-    rows = []
+    lines = []
     for number, (name, make) in enumerate(
         (("sclip, as training draws", ours), ("random swap of words", swap))
     ):
@@ -96,9 +57,13 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Artefac
         if len({images[k] for k in with_one}) < 10:
             raise BenchmarkError(f"{options.captions}: {len(with_one)} captions with a negative are too few")
         pairs = [(captions[k], false[k] or "", images[k]) for k in with_one]
-        rows.append(ArtefactRow(name, len(with_one) / len(captions), text_only_auc(pairs)))
+        share, auc = len(with_one) / len(captions), text_only_auc(pairs)
+        found = f"{share:.3f} of the captions get one, AUC {auc:.3f} of a text-only classifier"
+        lines.append(Line(name, "", "", found, {"share": [share], "auc": [auc]}))
         on_round(number)
-    return ArtefactTable(rows, len(captions))
+    return Table(
+        lines, {"captions": f"{len(captions)}; the classifier is tested on images it was not trained on"}
+    )
 
 
 def text_only_auc(pairs: Sequence[tuple[str, str, int]]) -> float:

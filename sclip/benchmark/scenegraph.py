@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import spacy
 
 from sclip.benchmark.captions import CaptionsError, generated, read
 from sclip.benchmark.machine import machine
-from sclip.benchmark.result import PeerRow, PeerTable
 from sclip.benchmark.rounds import BenchmarkError, rates_of
+from sclip.benchmark.table import Line, Table, spread
 from sclip.negatives import draw, natural
 from sclip.scenegraph import Parser, ParserError
 
@@ -41,7 +42,7 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument("--spacy-model", default="", help="as data.spacy_model")
 
 
-def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> PeerTable:
+def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
     """Measure; raises BenchmarkError for what the user can put right."""
     if options.count < 1 or options.rounds < 1:
         raise BenchmarkError("--count and --rounds: 1 or more")
@@ -54,16 +55,11 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> PeerTab
     captions = (captions * (wanted // len(captions) + 1))[:wanted]
     rounds = [captions[at : at + options.count] for at in range(0, wanted, options.count)]
     rates = rates_of(_peers(parser), rounds, on_round)
-    rows = [
-        PeerRow(name, rates.get(name), "" if name in rates else MISSING)
-        for name in (OURS, GRAPHS, PIPELINE, SAME, MORE, SCENE_GRAPH_PARSER)
-    ]
+    lines = [line_of(name, rates) for name in (OURS, GRAPHS, PIPELINE, SAME, MORE, SCENE_GRAPH_PARSER)]
     words = sum(len(caption.split()) for caption in captions) / len(captions)
     source = f"{options.captions or 'generated'}, {words:.1f} words each"
-    return PeerTable(
-        "captions a second on one core, and as multiples of SGP and of spaCy",
-        rows,
-        {"SGP": SCENE_GRAPH_PARSER, "spaCy": SAME},
+    return Table(
+        lines,
         {
             "captions": f"{options.rounds} rounds of {options.count}, {source}",
             "components": f"{', '.join(parser._nlp.pipe_names)}; with lemmatizer: all but ner and senter",
@@ -71,6 +67,18 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> PeerTab
             **machine(["spacy", "lemminflect", "SceneGraphParser"]),
         },
     )
+
+
+def line_of(name: str, rates: Mapping[str, Sequence[float]]) -> Line:
+    """Return the row of a peer: captions a second, and as multiples of SGP's and spaCy's of the same rounds."""
+    if name not in rates:
+        return Line(name, "", "", MISSING, {})
+    found = f"{spread(rates[name], 0)} captions/s"
+    for short, other in (("SGP", SCENE_GRAPH_PARSER), ("spaCy", SAME)):
+        if other in rates:
+            ratios = [one / two for one, two in zip(rates[name], rates[other], strict=True)]
+            found += f", {median(ratios):.2f} x {short}"
+    return Line(name, "", "", found, {"per_s": rates[name]})
 
 
 def _peers(parser: Parser) -> dict[str, Callable[[Sequence[str]], None]]:

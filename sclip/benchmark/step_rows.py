@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from statistics import median
 
 import torch
@@ -21,8 +22,10 @@ from torch.distributed.checkpoint import state_dict_saver
 from torch.distributed.checkpoint.state_dict import get_state_dict
 
 from sclip.benchmark.isolated import Figures, Report
+from sclip.benchmark.rounds import in_turns
 from sclip.benchmark.step_cases import Case, Ours, Peer, add_small_model, process_group
 from sclip.benchmark.step_sizes import fit, peak_bytes
+from sclip.benchmark.table import spread
 from sclip.train.checkpoint import Saver
 from sclip.train.flops import peak_flops
 
@@ -65,7 +68,7 @@ def matmul(case: Case, rounds: int, report: Report) -> str:
     out = torch.empty_like(one)
     steps = _steps(case, STEPS_BESIDE_PEER)
     product = partial(torch.matmul, one, other, out=out)
-    for seconds in in_turns({"product": _repeated(product, steps)}, rounds, case):
+    for seconds in seconds_in_turns({"product": _repeated(product, steps)}, rounds, case):
         rates = [2 * side**3 * steps / s for s in seconds["product"]]
         report({"flops_per_s": rates} | _shares_of_peak(case, rates))
     return ""
@@ -73,7 +76,7 @@ def matmul(case: Case, rounds: int, report: Report) -> str:
 
 def matmul_words(figures: Figures, _: Figures) -> str:
     """Return the operations a second, and the share of the data sheet's peak."""
-    rate = f"{_spread([rate / 1e12 for rate in figures['flops_per_s']])} TFLOP/s"
+    rate = f"{spread([rate / 1e12 for rate in figures['flops_per_s']])} TFLOP/s"
     return rate + (f", {100 * median(figures['mfu']):.0f} % of the data sheet's" if "mfu" in figures else "")
 
 
@@ -86,7 +89,7 @@ def speed(case: Case, rounds: int, report: Report) -> str:
         fixed: dict[str, Sequence[float]] = {"rows": [rows], "operations": [ours.flops]}
         fixed |= {"peak_bytes": [peak_bytes(ours)]}
         steps = _steps(case, STEPS_ALONE)
-        for seconds in in_turns({"step": _repeated(ours, steps)}, rounds, case):
+        for seconds in seconds_in_turns({"step": _repeated(ours, steps)}, rounds, case):
             step_s = [s / steps for s in seconds["step"]]
             report(fixed | {"step_s": step_s} | _shares_of_peak(case, [ours.flops / s for s in step_s]))
     return ""
@@ -95,7 +98,7 @@ def speed(case: Case, rounds: int, report: Report) -> str:
 def speed_words(figures: Figures, plain: Figures) -> str:
     """Return MFU, rows a second, memory and batch, with speed and memory as ratios to those of the plain step."""
     rows, step_s, peak = figures["rows"][0], figures["step_s"], figures["peak_bytes"][0]
-    mfu = f"MFU {_spread([100 * share for share in figures['mfu']], 1)} %, " if "mfu" in figures else ""
+    mfu = f"MFU {spread([100 * share for share in figures['mfu']], 1)} %, " if "mfu" in figures else ""
     speed_ratio = memory_ratio = ""
     if plain:
         # Rows a second, because the batches may differ.
@@ -118,7 +121,7 @@ def faster(case: Case, rounds: int, report: Report) -> str:
             "ours_s": _repeated(ours, steps),
             "peer_s": partial(peer, steps),
         }
-        for seconds in in_turns(sides, rounds, case):
+        for seconds in seconds_in_turns(sides, rounds, case):
             fixed: dict[str, Sequence[float]] = {"rows": [rows]}
             report(fixed | {name: [s / steps for s in of] for name, of in seconds.items()})
     return ""
@@ -127,7 +130,7 @@ def faster(case: Case, rounds: int, report: Report) -> str:
 def faster_words(figures: Figures, _: Figures) -> str:
     """Return how many times as fast as the peer's our step is."""
     ratios = [peer / ours for ours, peer in zip(figures["ours_s"], figures["peer_s"], strict=True)]
-    return f"{_spread(ratios)} x as fast, batch {figures['rows'][0]:.0f}"
+    return f"{spread(ratios)} x as fast, batch {figures['rows'][0]:.0f}"
 
 
 def arithmetic(case: Case, rounds: int, report: Report) -> str:
@@ -140,7 +143,7 @@ def arithmetic(case: Case, rounds: int, report: Report) -> str:
         timed = {
             name: _repeated(side, steps) for name, side in zip(("plain_s", "more_s"), sides, strict=True)
         }
-        for seconds in in_turns(timed, rounds, case):
+        for seconds in seconds_in_turns(timed, rounds, case):
             fixed: dict[str, Sequence[float]] = {"rows": [rows], "operations": [operations]}
             report(fixed | {name: [s / steps for s in of] for name, of in seconds.items()})
     return ""
@@ -150,7 +153,7 @@ def arithmetic_words(figures: Figures, _: Figures) -> str:
     """Return how the time that a negative and the encoder add stands to the operations that they add."""
     (operations,) = figures["operations"]
     ratios = [more / plain for plain, more in zip(figures["plain_s"], figures["more_s"], strict=True)]
-    over = _spread([ratio / operations for ratio in ratios])
+    over = spread([ratio / operations for ratio in ratios])
     return f"{median(ratios):.2f} x the time, {operations:.2f} x the operations: {over}, batch {figures['rows'][0]:.0f}"
 
 
@@ -198,25 +201,23 @@ def stall_words(figures: Figures, _: Figures) -> str:
     return f"1/{synchronous / still:.0f} of {synchronous:.2f} s ({still:.3f} s); the step meanwhile {slower:.2f} x"
 
 
-def in_turns(
+def seconds_in_turns(
     sides: Mapping[str, Callable[[], object]], rounds: int, case: Case
 ) -> Iterator[dict[str, list[float]]]:
     """Yield the seconds of each side so far, after each round; a first round to warm up does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    names = list(sides)
     # On a CPU the time that the process had a core: other programs take turns with it.
     clock = time.perf_counter if case.device == "cuda" else time.process_time
-    for number in range(rounds + 1):
-        turn = number % len(names)
-        for name in names[turn:] + names[:turn]:
-            wait(case)
-            started = clock()
-            sides[name]()
-            wait(case)
-            if number:
-                seconds[name].append(clock() - started)
-        if number:
-            yield seconds
+
+    def seconds(side: Callable[[], object], _: int) -> float:
+        wait(case)
+        started = clock()
+        side()
+        wait(case)
+        return clock() - started
+
+    timed = {name: partial(seconds, side) for name, side in sides.items()}
+    for so_far in islice(in_turns(timed, rounds + 1), 1, None):
+        yield {name: of[1:] for name, of in so_far.items()}
 
 
 def wait(case: Case) -> None:
@@ -241,8 +242,3 @@ def _shares_of_peak(case: Case, rates: Sequence[float]) -> dict[str, Sequence[fl
     """Return as "mfu" what operations a second are of the device's peak, if that is known."""
     peak = peak_flops(torch.cuda.get_device_name(), case.precision) if case.device == "cuda" else None
     return {} if peak is None else {"mfu": [rate / peak for rate in rates]}
-
-
-def _spread(values: Sequence[float], digits: int = 2) -> str:
-    """Return the median, and the least and the most behind it."""
-    return f"{median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"

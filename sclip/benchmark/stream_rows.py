@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from statistics import median
+from typing import Any
 
 from sclip.benchmark.rounds import BenchmarkError, in_turns
 from sclip.benchmark.stream_cases import CpuClock, StreamCase, Times, batches_of, blocks_of, drained, plan_of
 from sclip.benchmark.stream_peers import epochs_of_ray_data, loaded
 from sclip.benchmark.stream_plan import Scale
 from sclip.benchmark.stream_stages import alone
-from sclip.benchmark.table import Found
+from sclip.benchmark.table import Found, spread
 from sclip.data import stream
 from sclip.data.position import Position
 from sclip.train.prefetch import Prefetcher
@@ -39,7 +40,7 @@ def family() -> CpuClock:
 
 def throughput(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -> Found:
     """Return the samples a second of annotated shards, against webdataset and a DataLoader."""
-    found = in_turns(
+    *_, found = in_turns(
         {"ours": lambda _: drained(case, annotated=True, clock=family()), "peer": lambda _: loaded(case)},
         rounds,
         on_round,
@@ -64,13 +65,12 @@ def throughput(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -
 
 def parsing(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -> Found:
     """Return the samples a second of plain shards, against the stages alone added up."""
-    ours: list[Times] = []
-    stages: list[dict[str, float]] = []
-    sides: dict[str, Callable[[int], None]] = {
-        "ours": lambda _: ours.append(drained(case, annotated=False, clock=family())),
-        "stages": lambda _: stages.append(alone(case)),
+    sides: dict[str, Callable[[int], Any]] = {
+        "ours": lambda _: drained(case, annotated=False, clock=family()),
+        "stages": lambda _: alone(case),
     }
-    in_turns(sides, rounds, on_round)
+    *_, found = in_turns(sides, rounds, on_round)
+    ours, stages = found["ours"], found["stages"]
     sums = [sum(of.values()) for of in stages]
     ratios = [times.rate / case.processes * alone_s for times, alone_s in zip(ours, sums, strict=True)]
     cpu = [alone_s / _cpu(times) for times, alone_s in zip(ours, sums, strict=True)]
@@ -86,7 +86,7 @@ def parsing(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -> F
 
 def epochs(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -> tuple[Found, Found]:
     """Return the times to the first batch, and from one epoch to the next, against Ray Data iterated for each epoch."""
-    found = in_turns(
+    *_, found = in_turns(
         {"ours": lambda _: _two_passes(case), "peer": lambda _: epochs_of_ray_data(case, 2)}, rounds, on_round
     )
     starts = {f"{name}_s": [times.at[0] - times.started for times in of] for name, of in found.items()}
@@ -156,8 +156,3 @@ def _cpu(times: Times) -> float:
 def _with_peer(seconds: Mapping[str, Sequence[float]]) -> Found:
     ours, peer = seconds["ours_s"], seconds["peer_s"]
     return f"{spread(ours)} s, the peer {spread(peer)} s", seconds
-
-
-def spread(values: Sequence[float]) -> str:
-    """Return the median, and the least and the most behind it."""
-    return f"{median(values):.2f} ({min(values):.2f} to {max(values):.2f})"

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["HEAD", "Found", "Line", "Plain", "Table", "markdown", "padded", "widths"]
+__all__ = ["HEAD", "Found", "Line", "Plain", "Table", "markdown", "padded", "spread", "widths"]
 
 Found = tuple[str, Mapping[str, Sequence[float]]]
 """The result in words, and the figures of every round by name."""
@@ -43,7 +44,7 @@ class Line:
 class Plain:
     """A stand-in for rich's console, without rich."""
 
-    def print(self, text: str, soft_wrap: bool = True) -> None:
+    def print(self, text: str, **_: object) -> None:
         """Print one line at once, however long it is."""
         print(text, flush=True)
 
@@ -64,16 +65,21 @@ class Table:
         rows = [HEAD, *(line.cells for line in self.lines)]
         column_widths = widths(rows)
         for cells in rows:
-            console.print(padded(cells, column_widths), soft_wrap=True)
+            console.print(padded(cells, column_widths), soft_wrap=True, markup=False)
         self.show_details(console)
 
     def show_details(self, console: Console | Plain) -> None:
         """Print what follows the rows: the machine, and their details."""
         for name, value in self.made_on.items():
-            console.print(f"{name:<18}{value}", soft_wrap=True)
+            console.print(f"{name:<18}{value}", soft_wrap=True, markup=False)
         for line in self.lines:
             if line.details:
-                console.print(line.details, soft_wrap=True)
+                console.print(line.details, soft_wrap=True, markup=False)
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Return the median, and the least and the most behind it."""
+    return f"{median(values):,.{digits}f} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
 
 
 def widths(rows: Iterable[Sequence[str]]) -> list[int]:

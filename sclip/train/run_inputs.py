@@ -64,8 +64,9 @@ def compare_inputs(
     before, known = folder.read("config.json"), folder.read("shards.json")
     if before is None:
         return []
-    before, config = mask_tree(before), mask_tree(config)
-    lines = [line for line in difference(before, config) if line.partition(":")[0] not in RESUMABLE]
+    lines = [
+        line for line in difference(before, mask_tree(config)) if line.partition(":")[0] not in RESUMABLE
+    ]
     notes: list[str] = []
     if known is not None:
         was, now = _counts(folder, known), {s.name: n for of_source in sources for s, n in of_source.items()}

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from sclip.benchmark import scenegraph
 from sclip.benchmark.captions import CaptionsError, generated, read
-from sclip.benchmark.rounds import Rates, rates_of
+from sclip.benchmark.rounds import rates_of
 from sclip.benchmark.table import Line, Plain, Table
 from support.commands import command
 from support.paths import ROOT
@@ -64,13 +64,14 @@ def test_every_peer_gets_every_round_in_changing_order_and_the_first_does_not_co
     rates = rates_of({"a": peer("a"), "b": peer("b")}, [[0, 0], [1, 1], [2, 2]], finished.append)
     assert calls == [("a", 0), ("b", 0), ("b", 1), ("a", 1), ("a", 2), ("b", 2)]
     assert finished == [0, 1, 2]
-    assert [len(rate.per_s) for rate in rates.values()] == [2, 2]
+    assert [len(rate) for rate in rates.values()] == [2, 2]
 
 
 def test_a_ratio_is_of_the_same_rounds() -> None:
-    slow_then_fast = Rates((10.0, 20.0, 40.0))
-    assert slow_then_fast.ratio(Rates((5.0, 10.0, 20.0))) == 2.0
-    assert slow_then_fast.median == 20.0
+    rates = {"a": [10.0, 20.0, 40.0], scenegraph.SAME: [5.0, 10.0, 20.0]}
+    assert scenegraph.line_of("a", rates).found == "20 (10 to 40) captions/s, 2.00 x spaCy"
+    with_both = rates | {scenegraph.SCENE_GRAPH_PARSER: [1.0, 20.0, 20.0]}
+    assert scenegraph.line_of("a", with_both).found == "20 (10 to 40) captions/s, 2.00 x SGP, 2.00 x spaCy"
 
 
 def test_the_job_prints_a_row_for_each_peer_and_writes_what_it_found(tmp_path: Path) -> None:
@@ -78,17 +79,17 @@ def test_the_job_prints_a_row_for_each_peer_and_writes_what_it_found(tmp_path: P
     command = [*JOB, "scenegraph", "--count", "10", "--rounds", "2", "--json", str(out)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    rows = {row["name"]: row for row in json.loads(out.read_text())["rows"]}
+    rows = {row["what"]: row for row in json.loads(out.read_text())["rows"]}
     assert list(rows) == [
         scenegraph.OURS, scenegraph.GRAPHS, scenegraph.PIPELINE, scenegraph.SAME, scenegraph.MORE,
         scenegraph.SCENE_GRAPH_PARSER,
     ]  # fmt: skip
     assert all(name in done.stdout for name in rows)
-    assert all(len(row["per_s"]) == 2 for row in rows.values() if not row["why_not"])
-    assert rows[scenegraph.SAME]["ratios"][scenegraph.SAME] == 1.0
+    assert all(len(row["figures"]["per_s"]) == 2 for row in rows.values() if row["figures"])
+    assert rows[scenegraph.SAME]["found"].endswith(", 1.00 x spaCy")
     assert "processor" in done.stdout
     installed = importlib.util.find_spec("sng_parser") is not None
-    assert rows[scenegraph.SCENE_GRAPH_PARSER]["why_not"] == ("" if installed else scenegraph.MISSING)
+    assert (rows[scenegraph.SCENE_GRAPH_PARSER]["found"] == scenegraph.MISSING) == (not installed)
     assert (scenegraph.MISSING in done.stdout) == (not installed)
 
 
@@ -118,9 +119,10 @@ def test_a_peer_that_is_not_installed_has_a_row_that_says_how_to_install_it(
     result = scenegraph.run(options, lambda _: None)
     console = Console(file=io.StringIO(), width=100)
     result.show(console)
-    assert f"{scenegraph.SCENE_GRAPH_PARSER}: {scenegraph.MISSING}" in console.file.getvalue()
-    assert result.to_json()["rows"][-1]["median_per_s"] is None
-    assert result.to_json()["rows"][0]["ratios"][scenegraph.SCENE_GRAPH_PARSER] is None
+    last = console.file.getvalue().splitlines()[len(result.lines)]
+    assert last.split(maxsplit=2) == [*scenegraph.SCENE_GRAPH_PARSER.split(), scenegraph.MISSING]
+    assert result.lines[-1].figures == {}
+    assert "SGP" not in result.lines[0].found
 
 
 def test_the_table_is_the_same_lines_with_a_table_library_and_without(

@@ -35,19 +35,7 @@ def test_the_job_measures_rows_of_every_kind_of_the_step_and_writes_them(tmp_pat
     if torch.cuda.is_available():
         only = ["ViT-B-32", *only]
     chosen = [argument for text in only for argument in ("--only", text)]
-    command = [
-        *JOB,
-        "step",
-        "--rounds",
-        "1",
-        "--rows",
-        "8",
-        "--json",
-        str(out),
-        "--profile",
-        str(tmp_path),
-        *chosen,
-    ]
+    command = [*JOB, *f"step --rounds 1 --rows 8 --json {out} --profile {tmp_path}".split(), *chosen]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows = {row["what"]: row for row in json.loads(out.read_text())["rows"]}

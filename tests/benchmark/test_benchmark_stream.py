@@ -196,24 +196,13 @@ def test_the_job_tells_what_it_cannot_measure(
 @pytest.mark.timeout(1200)
 def test_the_job_prints_every_row_and_writes_its_figures(tmp_path: Path, photographs: Path) -> None:
     out = tmp_path / "found.json"
+    given = "stream --rounds 1 --samples 256 --processes 1 --image-size 32 --simulate-samples 100000"
     command = [
         sys.executable,
         "jobs/benchmark.py",
-        "stream",
-        "--rounds",
-        "1",
-        "--samples",
-        "256",
-        "--processes",
-        "1",
-    ]
-    command += [
-        "--image-size",
-        "32",
+        *given.split(),
         "--photographs",
         photographs,
-        "--simulate-samples",
-        "100000",
         "--json",
         out,
     ]

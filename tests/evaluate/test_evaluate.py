@@ -19,7 +19,6 @@ from sclip.evaluate.picture import Picture
 from sclip.evaluate.retrieval import Retrieval
 from sclip.inference.scorer import Scorer
 from support.made_features import brute_force
-from support.paths import SHARED
 from support.pictures import picture, speckled
 from support.small_model import small_scorer
 from support.tars import Member, tar_bytes
@@ -242,24 +241,3 @@ def test_shards_without_a_readable_image_are_an_error(scorer: Scorer, tmp_path: 
 
 
 # Photographs
-
-
-@pytest.mark.shared
-@pytest.mark.skipif(not SHARED.is_dir(), reason="no data beside the checkout")
-def test_retrieval_on_photographs_equals_brute_force_and_a_random_model_is_at_chance(scorer: Scorer) -> None:
-    folder = SHARED / "data" / "coco_mini"
-    tree = json.loads((folder / "captions_val.json").read_text())
-    names = {image["id"]: image["file_name"] for image in tree["images"]}
-    place = {image: row for row, image in enumerate(names)}
-    annotations = sorted(tree["annotations"], key=lambda a: place[a["image_id"]])
-    images = scorer.encode_image((folder / "images" / name).read_bytes() for name in names.values())
-    texts = scorer.encode_text([annotation["caption"] for annotation in annotations])
-    owner = [place[annotation["image_id"]] for annotation in annotations]
-    expected = brute_force(images.double().tolist(), texts.double().tolist(), owner)
-    named = [("retrieval", str(folder / "captions_val.json"))]
-    tasks = [entry.task() for entry in suite.from_options(named, [str(folder / "images")])]
-    (result,) = runner.measure(Here(scorer, 64), tasks, "small", {}).results
-    assert result.counts["cases"] == len(annotations) >= 5 * len(names)
-    assert {name: score.value for name, score in result.scores.items()} == pytest.approx(expected, abs=1e-9)
-    for name, score in result.scores.items():
-        assert score.low <= score.chance <= score.high, name

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 
 from sclip.evaluate.compare import compare
 from sclip.evaluate.result import Evaluation
 from sclip.inference.scorer import Scorer
 from support.commands import command
 from support.pictures import speckled
-from support.ray_head import Head
 from support.small_model import NAME, small_model
 
 evaluate, fetch = command("evaluate"), command("fetch")
@@ -117,13 +114,6 @@ def test_a_mistake_is_told_before_anything_is_encoded(
     assert not (files / "out").exists()
 
 
-@pytest.fixture
-def attached(head: Head, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("RAY_ADDRESS", head.address)
-    yield
-    ray.shutdown()
-
-
 @pytest.mark.cluster
 def test_a_pool_of_actors_finds_what_one_process_finds(
     files: Path, attached: None, capsys: pytest.CaptureFixture[str]
@@ -146,15 +136,7 @@ def test_fetch_says_of_each_benchmark_where_it_is_had_and_where_it_belongs(
 ) -> None:
     assert fetch("--root", tmp_path) == 1
     told = capsys.readouterr().out
-    for name in (
-        "vg-relation",
-        "vg-attribution",
-        "coco-order",
-        "flickr-order",
-        "sugarcrepe",
-        "winoground",
-        "imagenet",
-    ):
+    for name in "vg-relation vg-attribution coco-order flickr-order sugarcrepe winoground imagenet".split():
         assert f"\n{name} (" in f"\n{told}"
     assert str(tmp_path / "aro" / "visual_genome_relation.json") in told
     assert "licence" in told

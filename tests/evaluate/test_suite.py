@@ -107,11 +107,8 @@ def test_benchmarks_named_one_by_one_are_relative_to_the_working_folder(
     monkeypatch.chdir(tmp_path)
     named = [("sugarcrepe", "swap_obj.json"), ("sugarcrepe", "swap_att.json"), ("shards", "held/*.tar")]
     first, second, third = suite.from_options(named, ["val2017"])
-    assert [e.name for e in (first, second, third)] == [
-        "sugarcrepe-swap_obj",
-        "sugarcrepe-swap_att",
-        "shards",
-    ]
+    names = [e.name for e in (first, second, third)]
+    assert names == ["sugarcrepe-swap_obj", "sugarcrepe-swap_att", "shards"]
     assert first.options == {"file": tmp_path / "swap_obj.json", "images": tmp_path / "val2017"}
     assert third.options == {"shards": (str(tmp_path / "held/*.tar"),)}
     (classes,) = suite.from_options([("zero-shot", "pets")], [])

@@ -1,15 +1,16 @@
-"""The loss against its definition in plain double precision, and over one rank and several."""
+"""The loss in every form: by its definition, as the released code computes it, over one rank and several."""
 
 from __future__ import annotations
 
-import math
+import dataclasses
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from open_clip.loss import ClipLoss
+from torch import Tensor
 from torch.nn import functional as F
 
 from sclip.config import LossConfig
@@ -27,156 +28,147 @@ from support.loss_cases import (
     with_gradients,
 )
 
+FORMS = {
+    "infonce": LossConfig(hinge_weight=2.0),
+    "negatives as texts": LossConfig(negatives_as_texts=True, hinge_weight=0.0),
+    "negatives as texts, and the hinge": LossConfig(negatives_as_texts=True, hinge_weight=2.0),
+    "max_margin": LossConfig(contrastive="max_margin", contrastive_warmup=0.0),
+    "max_margin at the start": LossConfig(contrastive="max_margin", contrastive_warmup=1.0),
+    "sigmoid": LossConfig(contrastive="sigmoid", hinge_weight=2.0),
+}
+PROGRESS = 0.5
 
-def by_definition(features: Tensors, batch: Tensors, config: LossConfig) -> dict[str, float]:
-    """Return the terms of method.md, section 4, in plain Python floats."""
-    image, text, negative = (features[name].detach().double().tolist() for name in FEATURES)
-    scale = features["logit_scale"].item()
+
+def inputs(rows: int, seed: int = 0, scale: float = 10.0, bias: float = -5.0) -> Tensors:
+    return with_gradients(features_of(rows, seed, scale) | {"logit_bias": torch.tensor(bias)})
+
+
+def by_definition(features: Tensors, batch: Tensors, config: LossConfig) -> tuple[Tensor, dict[str, Any]]:
+    """Return the loss as method.md and the papers write it, pair by pair, and what is logged of it.
+
+    In the precision of the features.
+    """
+    image, text, negative = (features[name] for name in FEATURES)
+    scale, bias = features["logit_scale"], features["logit_bias"]
     digest, valid, has_negative = (batch[name].tolist() for name in ("image_digest", "valid", "has_negative"))
     counted = [row for row, holds in enumerate(valid) if holds]
-
-    def cosine(a: list[float], b: list[float]) -> float:
-        return sum(x * y for x, y in zip(a, b, strict=True))
-
-    def info_nce(queries: list[list[float]], candidates: list[list[float]]) -> float:
-        terms = []
-        for row in counted:
-            against = [other for other in counted if other == row or digest[other] != digest[row]]
-            logits = [scale * cosine(queries[row], candidates[other]) for other in against]
-            own = scale * cosine(queries[row], candidates[row])
-            terms.append(math.log(sum(math.exp(logit) for logit in logits)) - own)
-        return sum(terms) / len(terms) if terms else 0.0
-
-    gaps = [
-        cosine(image[row], text[row]) - cosine(image[row], other)
-        for row in counted
-        for other, holds in zip(negative[row], has_negative[row], strict=True)
-        if holds
+    kept = [
+        [n for n, has in zip(*row, strict=True) if has] for row in zip(negative, has_negative, strict=True)
     ]
-    hinges = [max(0.0, config.hinge_margin - gap) for gap in gaps]
-    contrastive = (info_nce(image, text) + info_nce(text, image)) / 2
-    hinge = sum(hinges) / len(hinges) if hinges else 0.0
-    return {
-        "loss": contrastive + config.hinge_weight * hinge,
-        "loss_contrastive": contrastive,
-        "loss_hinge": hinge,
-        "samples": len(counted),
-        "share_with_negative": sum(any(has_negative[row]) for row in counted) / max(1, len(counted)),
-        "share_with_triples": 0.0,
-        "hinge_active": sum(h > 0 for h in hinges) / max(1, len(hinges)),
-        "negative_gap": sum(gaps) / max(1, len(gaps)),
-    }
+    zero = 0.0 * sum(tensor.sum() for tensor in features.values())
 
+    def others(row: int) -> list[int]:
+        return [other for other in counted if digest[other] != digest[row]]
 
-def assert_metrics(metrics: Tensors, expected: dict[str, float]) -> None:
-    assert {name: value.item() for name, value in metrics.items()} == pytest.approx(
-        expected, rel=1e-4, abs=1e-5
-    )
+    def term(row: int) -> Tensor:
+        own, apart = image[row] @ text[row], others(row)
+        of_texts, of_images = [image[row] @ text[j] for j in apart], [text[row] @ image[j] for j in apart]
+        if config.contrastive == "sigmoid":
+            pairs = [scale * own + bias] + [-(scale * cosine + bias) for cosine in of_texts]
+            return sum(torch.log1p(torch.exp(-pair)) for pair in pairs)
+        if config.contrastive == "max_margin":
+            if not apart:
+                return zero
+            against = max(of_images)
+            if config.contrastive_warmup > PROGRESS:
+                against = sum([own, *of_images]) / (1 + len(of_images))
+            return torch.relu(config.contrastive_margin - own + max(of_texts)) + torch.relu(
+                config.contrastive_margin - own + against
+            )
+        if config.negatives_as_texts:
+            of_texts = of_texts + [image[row] @ other for j in [row, *apart] for other in kept[j]]
+        return (
+            sum(
+                torch.stack([scale * cosine for cosine in [own, *candidates]]).logsumexp(0) - scale * own
+                for candidates in (of_texts, of_images)
+            )
+            / 2
+        )
+
+    def mean(values: list[Any]) -> Any:
+        return sum(values, zero) / max(1, len(values))
+
+    terms = [term(row) for row in counted]
+    gaps = [image[row] @ text[row] - image[row] @ other for row in counted for other in kept[row]]
+    hinges = [torch.relu(config.hinge_margin - gap) for gap in gaps]
+    loss = mean(terms) + config.hinge_weight * mean(hinges)
+    logged = {
+        "loss": loss, "loss_contrastive": mean(terms), "loss_hinge": mean(hinges), "samples": len(counted),
+        "share_with_negative": mean([bool(kept[row]) for row in counted]), "share_with_triples": 0.0,
+        "hinge_active": mean([hinge > 0 for hinge in hinges]), "negative_gap": mean(gaps),
+    }  # fmt: skip
+    if config.contrastive == "max_margin":
+        logged["contrastive_active"] = mean([of_row > 0 for of_row in terms])
+    return loss, logged
 
 
 # One rank
 
-
-def test_the_loss_is_that_of_the_definition() -> None:
-    features = features_of(6)
-    batch = batch_of(
-        [1, 2, 1, 3, 4, 4], [True, True, True, True, False, True], [True, False, True, True, True, True]
-    )
-    config = LossConfig(hinge_weight=5.0, hinge_margin=0.1)
-    loss, metrics = structure_loss(features, batch, config)
-    expected = by_definition(features, batch, config)
-    assert 0 < expected["hinge_active"] < 1
-    assert_metrics(metrics, expected)
-    assert loss.item() == pytest.approx(expected["loss"], rel=1e-4)
-    assert not any(metric.requires_grad for metric in metrics.values())
+ROWS = st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.booleans()), min_size=1, max_size=6)
 
 
-ROWS = st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.booleans()), min_size=1, max_size=8)
-
-
-@settings(max_examples=60)
-@given(ROWS, st.integers(0, 2**31), st.floats(1, 100), st.floats(0, 2), st.floats(0, 10))
-def test_the_loss_is_that_of_the_definition_for_any_rows(
-    rows: list[tuple[int, bool, bool]], seed: int, scale: float, margin: float, weight: float
+@pytest.mark.parametrize("form", FORMS)
+@settings(max_examples=25)
+@given(ROWS, st.integers(0, 2**31), st.floats(1, 100), st.floats(-20, 0), st.floats(0, 2))
+def test_loss_gradients_and_what_is_logged_are_those_of_the_definition_in_double_precision(
+    form: str, rows: list[tuple[int, bool, bool]], seed: int, scale: float, bias: float, margin: float
 ) -> None:
-    features = features_of(len(rows), seed, scale)
-    batch = batch_of([row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows])
-    config = LossConfig(hinge_weight=weight, hinge_margin=margin)
-    loss, metrics = structure_loss(features, batch, config)
-    assert_metrics(metrics, by_definition(features, batch, config))
-    assert all(gradient.isfinite().all() for gradient in gradients(loss, features).values())
-
-
-def test_the_contrastive_term_is_that_of_open_clip_where_keys_are_distinct() -> None:
-    features = features_of(7, scale=30.0)
-    loss, metrics = structure_loss(features, batch_of(list(range(7))), LossConfig(hinge_weight=0.0))
-    expected = ClipLoss()(features["image_features"], features["text_features"], features["logit_scale"])
-    torch.testing.assert_close(metrics["loss_contrastive"], expected.detach())
-    del features["negative_features"]
-    ours, theirs = gradients(loss, features), gradients(expected, features)
+    config = dataclasses.replace(FORMS[form], hinge_margin=margin)
+    features = inputs(len(rows), seed, scale, bias)
+    batch = batch_of(*(list(column) for column in zip(*rows, strict=True)))
+    precise = with_gradients({name: tensor.double() for name, tensor in features.items()})
+    loss, metrics = structure_loss(features, batch, config, PROGRESS)
+    expected, logged = by_definition(precise, batch, config)
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-4, atol=1e-4)
+    assert not any(metric.requires_grad for metric in metrics.values())
+    told = {name: metric.item() for name, metric in metrics.items()}
+    assert told == pytest.approx({n: float(v) for n, v in logged.items()}, rel=1e-4, abs=1e-4)
+    found, wanted = gradients(loss, features), gradients(expected, precise)
     for name in features:
-        torch.testing.assert_close(ours[name], theirs[name])
+        torch.testing.assert_close(found[name].double(), wanted[name], rtol=1e-3, atol=1e-3)
 
 
-def test_rows_of_the_same_image_are_no_negatives_of_each_other() -> None:
-    # Two captions of one image alone in the batch: nothing is left to tell apart.
-    features = features_of(2)
-    loss, metrics = structure_loss(features, batch_of([5, 5]), LossConfig(hinge_weight=0.0))
-    assert metrics["loss_contrastive"] == 0
-    assert not gradients(loss, features)["image_features"].any()
-    apart, _ = structure_loss(features, batch_of([5, 6]), LossConfig(hinge_weight=0.0))
-    assert apart > 0.01
-
-
-def test_rows_that_are_not_valid_count_nowhere() -> None:
-    valid = torch.tensor([True, False, True, True, False, True])
-    batch = batch_of([1, 2, 3, 3, 1, 4], valid.tolist(), [True, True, False, True, True, True])
-    batch["triples"] = torch.full((6, 2, 3, 2), -1)
-    batch["negative_triples"] = torch.full((6, 2, 2, 3, 2), -1)
-    batch["triples"][[0, 1, 3], 0] = 7
-    features = features_of(6)
-    without = with_gradients(only(valid, features))
-    loss, metrics = structure_loss(features, batch, LossConfig())
-    expected, expected_metrics = structure_loss(without, only(valid, batch), LossConfig())
+@pytest.mark.parametrize(("progress", "is_hard"), [(0.0, False), (0.099, False), (0.1, True), (1.0, True)])
+def test_the_margin_term_is_that_of_the_released_code_in_its_warmup_and_after(
+    progress: float, is_hard: bool
+) -> None:
+    features = inputs(7)
+    config = LossConfig(contrastive="max_margin", contrastive_warmup=0.1, hinge_weight=0.0)
+    loss, metrics = structure_loss(features, batch_of(list(range(7))), config, progress)
+    cosines = features["image_features"] @ features["text_features"].T
+    own, apart = cosines.diag(), cosines - 10 * torch.eye(7)
+    of_image = torch.relu(apart.max(1)[0] + 0.2 - own)
+    against = apart.T.max(1)[0] if is_hard else cosines.T.mean(1)
+    of_text = torch.relu(against + 0.2 - own)
+    expected = (of_image + of_text).mean()
     torch.testing.assert_close(loss, expected)
-    torch.testing.assert_close(metrics, expected_metrics)
-    assert metrics["samples"] == 4
-    assert metrics["share_with_triples"] == 0.5
-    # Of the four negatives of valid rows, those of the two rows with a triple differ from it.
-    assert metrics["share_negative_unseen_by_kee"] == 0.25
-    found, wanted = gradients(loss, features), gradients(expected, without)
-    for name in FEATURES:
-        torch.testing.assert_close(found[name][valid], wanted[name])
-        assert wanted[name].any()
-        assert not found[name][~valid].any()
-    torch.testing.assert_close(found["logit_scale"], wanted["logit_scale"])
+    names = ("image_features", "text_features")
+    features = {name: features[name] for name in names}
+    torch.testing.assert_close(gradients(loss, features), gradients(expected, features))
+    assert metrics["contrastive_active"] == ((of_image + of_text) > 0).float().mean()
+    assert 0 < metrics["contrastive_active"] < 1
 
 
-def test_without_any_negative_the_hinge_is_0_and_the_contrastive_term_stays() -> None:
-    features = features_of(4)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("rows", [1, 4])
+def test_without_a_valid_row_loss_and_gradients_are_0(form: str, rows: int) -> None:
+    features = inputs(rows, scale=100.0)
     loss, metrics = structure_loss(
-        features, batch_of([1, 2, 3, 4], has_negative=[False] * 4), LossConfig(hinge_weight=5.0)
+        features, batch_of(list(range(rows)), [False] * rows), FORMS[form], PROGRESS
     )
-    assert metrics["loss_hinge"] == metrics["share_with_negative"] == metrics["hinge_active"] == 0
-    assert loss == metrics["loss"] == metrics["loss_contrastive"] > 0
-    found = gradients(loss, features)
-    assert not found["negative_features"].any()
-    assert found["text_features"].any()
-    assert found["text_features"].isfinite().all()
-
-
-def test_a_negative_of_a_row_that_is_not_valid_gives_no_hinge() -> None:
-    batch = batch_of([1, 2, 3], [True, True, False], [False, False, True])
-    _, metrics = structure_loss(features_of(3), batch, LossConfig(hinge_margin=2.0))
-    assert metrics["loss_hinge"] == metrics["share_with_negative"] == 0
-
-
-def test_without_any_valid_row_the_loss_and_its_gradients_are_0() -> None:
-    features = features_of(3)
-    loss, metrics = structure_loss(features, batch_of([1, 2, 3], [False] * 3), LossConfig())
-    assert loss == metrics["loss"] == metrics["samples"] == 0
-    assert all(value.isfinite() for value in metrics.values())
+    assert loss == metrics["loss"] == 0
     assert all((gradient == 0).all() for gradient in gradients(loss, features).values())
+    assert all(value.isfinite() for value in metrics.values())
+
+
+def test_negatives_as_texts_of_a_batch_without_any_are_plain_infonce() -> None:
+    features, batch = inputs(4), batch_of([1, 2, 3, 4], has_negative=[False] * 4)
+    with_columns = structure_loss(features, batch, FORMS["negatives as texts"], PROGRESS)[0]
+    plain = LossConfig(negatives="none", hinge_weight=0.0)
+    del features["negative_features"], batch["has_negative"]
+    bare = structure_loss(features, batch, FORMS["negatives as texts"], PROGRESS)[0]
+    torch.testing.assert_close(with_columns, structure_loss(features, batch, plain, PROGRESS)[0])
+    torch.testing.assert_close(bare, with_columns)
 
 
 def test_without_negative_features_only_the_contrastive_term_is_there() -> None:
@@ -188,63 +180,138 @@ def test_without_negative_features_only_the_contrastive_term_is_there() -> None:
     assert loss == metrics["loss"] == with_negatives["loss_contrastive"]
 
 
+def test_triples_are_counted_of_valid_rows_and_negatives_that_the_encoder_does_not_tell_apart() -> None:
+    batch = batch_of(
+        list(range(6)), [True, False, True, True, False, True], [True, True, False, True, True, True]
+    )
+    batch["triples"] = torch.full((6, 2, 3, 2), -1)
+    batch["negative_triples"] = torch.full((6, 2, 2, 3, 2), -1)
+    batch["triples"][[0, 1, 3], 0] = 7
+    _, metrics = structure_loss(features_of(6), batch, LossConfig())
+    assert metrics["share_with_triples"] == 0.5
+    # Of the four negatives of valid rows, those of the two rows with a triple differ from it.
+    assert metrics["share_negative_unseen_by_kee"] == 0.25
+
+
 def test_features_in_half_precision_are_compared_in_single_precision() -> None:
     half = {name: tensor.bfloat16() for name, tensor in features_of(4, scale=100.0).items()}
     same = {name: tensor.float() for name, tensor in half.items()}
-    batch = batch_of([1, 2, 3, 4])
-    of_half, of_single = (structure_loss(f, batch, LossConfig())[1]["loss"] for f in (half, same))
+    of_half, of_single = (
+        structure_loss(f, batch_of([1, 2, 3, 4]), LossConfig())[1]["loss"] for f in (half, same)
+    )
     assert of_half.dtype == torch.float32
     torch.testing.assert_close(of_half, of_single)
 
 
-# Several ranks
+def test_equal_captions_share_the_gradient_of_the_hardest() -> None:
+    features = inputs(3)
+    with torch.no_grad():
+        features["text_features"][2] = features["text_features"][1]
+    config = LossConfig(contrastive="max_margin", contrastive_margin=2.0, hinge_weight=0.0)
+    weighed = with_gradients(features)
+    loss, _ = structure_loss(weighed, batch_of([1, 2, 3]), config, PROGRESS)
+    exchanged = with_gradients(only(torch.tensor([0, 2, 1]), features))
+    other, _ = structure_loss(exchanged, batch_of([1, 3, 2]), config, PROGRESS)
+    found = gradients(loss, weighed)["text_features"]
+    torch.testing.assert_close(found, gradients(other, exchanged)["text_features"][[0, 2, 1]])
 
-ROWS_OF_A_RANK = 4
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_gradients_are_finite_where_logits_are_extreme(form: str, scale: float) -> None:
+    features = inputs(4, scale=scale, bias=-100.0)
+    with torch.no_grad():  # a pair as far apart as can be, and one that coincides
+        features["text_features"][0] = -features["image_features"][0]
+        features["text_features"][1] = features["image_features"][1]
+    loss, _ = structure_loss(features, batch_of([1, 2, 3, 1]), FORMS[form], PROGRESS)
+    assert all(gradient.isfinite().all() for gradient in gradients(loss, features).values())
+
+
+# Several ranks
 
 
 def encoder() -> torch.nn.Module:
-    """Return a model whose gradients are compared: a projection of each feature, and a learned scale."""
+    """Return a model whose gradients are compared: a projection of each feature, a scale and a bias."""
     torch.manual_seed(0)
     layers = torch.nn.ModuleDict({name: torch.nn.Linear(DIM, DIM) for name in FEATURES})
     layers.register_parameter("log_scale", torch.nn.Parameter(torch.tensor(2.5)))
+    layers.register_parameter("bias", torch.nn.Parameter(torch.tensor(-5.0)))
     return layers
 
 
-def trained_on(batch: Tensors, rows: slice) -> Tensors:
-    """Return the metrics of some rows of the global batch, and the gradients averaged over the ranks."""
-    model, config = encoder(), LossConfig(hinge_weight=3.0)
-    inputs = features_of(8, seed=1)
-    features = {
-        name: F.normalize(layer(inputs[name].detach()[rows]), dim=-1) for name, layer in model.items()
-    }
-    features["logit_scale"] = model.log_scale.exp()
-    loss, metrics = structure_loss(features, {name: column[rows] for name, column in batch.items()}, config)
-    loss.backward()
-    averaged = {}
+def encoded(model: torch.nn.Module, rows: slice) -> Tensors:
+    given = features_of(8, seed=1)
+    features = {name: F.normalize(model[name](given[name].detach()[rows]), dim=1) for name in FEATURES}
+    return features | {"logit_scale": model.log_scale.exp(), "logit_bias": model.bias * 1.0}
+
+
+def averaged(model: torch.nn.Module) -> Tensors:
+    """Return the gradients averaged over the ranks, as DDP has them."""
+    found = {}
     for name, parameter in model.named_parameters():
         gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
         if dist.is_initialized():
             dist.all_reduce(gradient)
             gradient /= dist.get_world_size()
-        averaged[f"gradient of {name}"] = gradient
-    return metrics | averaged
+        found[f"gradient of {name}"] = gradient
+    return found
 
 
-def on_a_rank(rank: int, world_size: int) -> dict[str, Tensors]:
-    rows = slice(rank * ROWS_OF_A_RANK, (rank + 1) * ROWS_OF_A_RANK)
-    return {case: trained_on(batch, rows) for case, batch in CASES.items()}
+def trained_on(batch: Tensors, rows: slice, config: LossConfig) -> Tensors:
+    """Return the metrics of some rows of the global batch, and the gradients."""
+    model = encoder()
+    part = {name: column[rows] for name, column in batch.items()}
+    loss, metrics = structure_loss(encoded(model, rows), part, config, PROGRESS)
+    loss.backward()
+    return metrics | averaged(model)
 
 
-@pytest.fixture(scope="module")
-def of_two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensors]]:
-    return ranks.run(on_a_rank, 2, tmp_path_factory.mktemp("losses"))
+def kept_for_backward(rank: int) -> int:
+    """Return the elements of the largest tensor that a sigmoid step of 32 rows a rank keeps to go backward."""
+    kept = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    features, batch = inputs(32, seed=rank), batch_of(list(range(32 * rank, 32 * (rank + 1))))
+    del features["negative_features"]
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        structure_loss(features, batch, LossConfig(contrastive="sigmoid", hinge_weight=0.0), PROGRESS)
+    return max(kept)
+
+
+def on_a_rank(rank: int, world_size: int) -> dict[str, Any]:
+    count = 8 // world_size
+    rows = slice(rank * count, (rank + 1) * count)
+    return {
+        "ours": {
+            form: {case: trained_on(batch, rows, config) for case, batch in CASES.items()}
+            for form, config in FORMS.items()
+        },
+        "kept": kept_for_backward(rank),
+    }
+
+
+@pytest.fixture(scope="module", params=[2, 4], ids=["two ranks", "four ranks"])
+def of_ranks(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, Any]]:
+    return ranks.run(on_a_rank, request.param, tmp_path_factory.mktemp("contrastive"))
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_two_ranks_with_halves_have_the_loss_and_gradients_of_one_with_the_whole(
-    of_two_ranks: list[dict[str, Tensors]], case: str
+@pytest.mark.parametrize("form", FORMS)
+def test_ranks_with_parts_have_the_loss_and_gradients_of_one_with_the_whole(
+    of_ranks: list[dict[str, Any]], form: str, case: str
 ) -> None:
-    whole = trained_on(CASES[case], slice(0, 8))
+    whole = trained_on(CASES[case], slice(0, 8), FORMS[form])
     assert bool(whole["gradient of image_features.weight"].any()) == (case != "none valid")
-    for of_rank in of_two_ranks:
-        torch.testing.assert_close(of_rank[case], whole, rtol=1e-4, atol=1e-6)
+    for of_rank in of_ranks:
+        torch.testing.assert_close(of_rank["ours"][form][case], whole, rtol=1e-4, atol=1e-5)
+
+
+def test_the_sigmoid_keeps_features_to_go_backward_and_no_block_of_logits(
+    of_ranks: list[dict[str, Any]],
+) -> None:
+    assert [of_rank["kept"] for of_rank in of_ranks] == [32 * DIM] * len(of_ranks)

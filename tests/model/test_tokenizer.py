@@ -54,6 +54,7 @@ def test_the_ids_of_triples_are_those_of_their_phrases_cut_and_filled_up(
 ) -> None:
     found = ours().triples(triples)
     assert found.shape == (len(triples), 2, 3, 3)
+    assert found.dtype == np.int32
     for row, of_caption in zip(found, triples, strict=True):
         for k in range(2):
             for part in range(3):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import open_clip
 import pytest
+import safetensors.torch
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -362,6 +363,13 @@ def saved(value: Any) -> bytes:
     [
         ("empty.pt", b"", "an empty file"),
         ("empty.safetensors", b"", "an empty file"),
+        ("text.safetensors", b"no weights " * 20, "not a readable safetensors file"),
+        ("pickle.safetensors", b"\x80\x02}q\x00.", "not a readable safetensors file"),
+        (
+            "cut.safetensors",
+            safetensors.torch.save({"a": torch.ones(9)})[:-5],
+            "not a readable safetensors file",
+        ),
         ("text.pt", b"no weights " * 20, "not a readable torch file"),
         ("cut.pt", saved({"weight": torch.ones(100)})[:-200], "not a readable torch file"),
         ("cut.bin", saved({"weight": torch.ones(100)})[:300], "not a readable torch file"),

@@ -5,11 +5,9 @@ Skipped where there is no chromium (.ci/tools brings it), but where SCLIP_BROWSE
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from sclip.negatives import candidates
 from sclip.report import CorpusStatistics, write
@@ -27,6 +25,7 @@ from sclip.report.visit import (
 )
 from sclip.scenegraph import Parser
 from support.browser import PHONE, require_browser, shown
+from support.pictures import picture
 
 CAPTIONS = [
     "a small red circle to the left of a blue square",
@@ -88,13 +87,12 @@ def test_a_phone_shows_what_a_step_saw_with_picture_and_crop_beside_each_other(
     encoded = Encoded([*tokens, Token(0, "!", "padding")], [[tokens[:4], tokens[:2], tokens[1:4]]], 3)
     slots = [Slot(negative, True, encoded) for negative in candidates(graph)[:2]]
     slots.append(Slot(None, False, Encoded([Token(0, "!", "padding")], [], 0)))
-    picture, crop = (
-        EncodedPicture(png(*size), "image/png", "what it is") for size in ((480, 200), (224, 224))
-    )
+    sizes = ((480, 200), (224, 224))
+    pictured, crop = (EncodedPicture(picture("red", size), "image/png", "what it is") for size in sizes)
     choices = [CaptionChoice(text, text == caption, "2 objects, 1 attributes") for text in CAPTIONS]
     facts = [("shard", "s3://bucket/" + "long-" * 30 + ".tar"), ("key", "x" * 200)]
     visit = SampleVisit(
-        "k" * 120, facts, [caption], picture, choices, Seen(graph, "parsed", encoded, slots, crop)
+        "k" * 120, facts, [caption], pictured, choices, Seen(graph, "parsed", encoded, slots, crop)
     )
     write_page(visit, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
@@ -105,12 +103,6 @@ def test_a_phone_shows_what_a_step_saw_with_picture_and_crop_beside_each_other(
     assert len(found["pictures"]) == 2
     assert all(100 < width < PHONE / 2 for width in found["pictures"])
     assert found["ran"] == ""
-
-
-def png(width: int, height: int) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (width, height), (200, 30, 30)).save(file, "PNG")
-    return file.getvalue()
 
 
 def test_a_script_that_got_into_a_page_would_not_run(pages: dict[str, str], tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def found(graphs: Sequence[SceneGraph]) -> list[Entry]:
 def merged(*parts: CorpusStatistics) -> CorpusStatistics:
     whole = CorpusStatistics()
     for part in parts:
-        whole.merge(CorpusStatistics.from_json(part.to_json()))
+        whole.merge(CorpusStatistics.from_json(json.loads(json.dumps(part.to_json()))))
     return whole
 
 
@@ -120,13 +120,6 @@ def test_parts_merge_into_the_whole_in_any_grouping_and_order(
     assert merged(*parts).to_json() == whole
     assert merged(parts[2], merged(parts[1], parts[0])).to_json() == whole
     assert merged(merged(parts[0], parts[1]), parts[2]).to_json() == whole
-
-
-@settings(max_examples=30)
-@given(_entries())
-def test_statistics_survive_their_json(entries: list[Entry]) -> None:
-    value = counted(entries).to_json()
-    assert CorpusStatistics.from_json(json.loads(json.dumps(value))).to_json() == value
 
 
 def test_as_many_examples_are_kept_of_a_large_corpus_as_of_a_small_one() -> None:

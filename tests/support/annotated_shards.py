@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import io
-import random
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from PIL import Image
 
 from sclip.config import Config, DataConfig, KEEConfig, LossConfig, ModelConfig, TrainConfig
 from sclip.data import columns as col
@@ -24,6 +22,7 @@ from sclip.prepare.annotate import Annotator, stamp
 from sclip.prepare.annotated import AnnotatedFolder, shard_names
 from sclip.prepare.pack import RawSample, write_shards
 from sclip.scenegraph import Parser
+from support.pictures import encoded, noise
 
 RICH = (
     "a red square is left of a blue circle",
@@ -39,10 +38,7 @@ LEAST: dict[str, int] = {"min_objects": 2, "min_attributes": 1, "min_relations":
 
 
 def jpeg(seed: int) -> bytes:
-    file = io.BytesIO()
-    pixels = random.Random(seed).randbytes(20 * 16 * 3)
-    Image.frombytes("RGB", (20, 16), pixels).save(file, "JPEG")
-    return file.getvalue()
+    return encoded(noise(20, 16, seed), "JPEG")
 
 
 def write_plain(folder: Path, samples: int = 12, per_shard: int = 5, captions: int = 3) -> list[str]:

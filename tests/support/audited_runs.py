@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from support import tars
 
 Row = tuple[int, int, int, int]
 """Source, pass, shard, index."""
 
 
 def tar_bytes(keys: Iterable[str]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for key in keys:
-            for suffix, body in (("jpg", b"image"), ("txt", b"a dog on a mat")):
-                info = tarfile.TarInfo(f"{key}.{suffix}")
-                info.size = len(body)
-                tar.addfile(info, io.BytesIO(body))
-    return buffer.getvalue()
+    return tars.tar_bytes(member for key in keys for member in tars.pair(key))
 
 
 def keys(rows: int) -> list[str]:

@@ -187,12 +187,7 @@ def _anything(command: Sequence[str]) -> None:
 
 
 _MANUAL: dict[str, Sequence[str]] = {
-    "aws cloudformation deploy": [
-        "--stack-name",
-        "--template-file",
-        "--capabilities",
-        "--parameter-overrides",
-    ],
+    "aws cloudformation deploy": "--stack-name --template-file --capabilities --parameter-overrides".split(),
     "aws ecr get-login-password": [],
     "docker build": ["-f", "-t", "--target", "--push", "--build-arg"],
     "docker login": ["--username", "--password-stdin"],

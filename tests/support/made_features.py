@@ -10,8 +10,6 @@ import torch
 from sclip.evaluate.features import Features
 from sclip.evaluate.picture import Picture
 
-__all__ = ["at_angles", "cosines"]
-
 
 def at_angles(pictures: Mapping[Picture, float], captions: Mapping[str, float]) -> Features:
     """Return features on the unit circle, each at an angle: what is nearer is more similar."""

@@ -62,6 +62,4 @@ def assert_same_weights(model: StructureCLIP, expected: StructureCLIP, prefix: s
 
 def small_scorer() -> Scorer:
     """Return the scorer of a small model with random weights, always the same."""
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    return Scorer(build_model(SMALL))
+    return Scorer(small_model())

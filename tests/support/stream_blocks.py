@@ -37,16 +37,11 @@ def note_of(rows: Sequence[Row], index_of: Callable[[int], int] = tar_index) -> 
     """Return the note of an encoder call on the rows: a marker for each that is no sample."""
     markers = [
         Marker(
-            entry,
-            ordinal,
-            ordinal if status == col.END else index_of(ordinal),
-            status,
-            f"key{ordinal}",
+            entry, ordinal, ordinal if status == col.END else index_of(ordinal), status, f"key{ordinal}",
             "not a picture" if status == col.REJECTED else "",
         )
-        for entry, ordinal, status in rows
-        if status != col.SAMPLE
-    ]
+        for entry, ordinal, status in rows if status != col.SAMPLE
+    ]  # fmt: skip
     return Note(markers, samples=sum(status == col.SAMPLE for *_, status in rows))
 
 

@@ -80,6 +80,16 @@ def training_batch(
     }
 
 
+def small(width: int = 3, seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Return the smallest model that a checkpoint can hold, and its optimizer, after one step."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(3, width), nn.LayerNorm(width))
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(2, 3)).square().sum().backward()
+    optimizer.step()
+    return model, optimizer
+
+
 def part_of(batch: Tensors, rank: int, world_size: int) -> Tensors:
     return {name: column.chunk(world_size)[rank] for name, column in batch.items()}
 
@@ -99,6 +109,18 @@ def start(
     torch.manual_seed(seed)
     model = apply(build_model(config.model), config.train, torch.device("cpu"), compile_backend)
     return TrainStep(model, make_optimizer(model, config.train), config)
+
+
+def losses(
+    step: TrainStep, numbers: Sequence[int], rank: int = 0, world_size: int = 1, rows: int = ROWS
+) -> list[float]:
+    """Train the steps of these numbers; return loss and gradient norm of each."""
+    values: list[float] = []
+    for number in numbers:
+        batch = training_batch(number, valid=[True] * (rows - 1) + [False])
+        metrics = step(part_of(batch, rank, world_size), 0.1 * number)
+        values += [metrics["loss"].item(), metrics["grad_norm"].item()]
+    return values
 
 
 def whole_weights(model: nn.Module) -> Tensors:

@@ -195,13 +195,8 @@ def test_the_runs_of_a_sweep_are_shown_below_it(opened: Opened, storage: str) ->
 def test_a_dataset_is_an_input_of_the_run_once(opened: Opened) -> None:
     for _ in range(2):
         tracker = opened("data")
-        tracker.log_dataset(
-            "coco/train",
-            "0" * 32,
-            ["s3://key:secret@bucket/*.tar"],
-            {"samples": 7, "parser": "rules-1"},
-            "training",
-        )
+        facts = {"samples": 7, "parser": "rules-1"}
+        tracker.log_dataset("coco/train", "0" * 32, ["s3://key:secret@bucket/*.tar"], facts, "training")
     assert tracker.flush()
     (found,) = tracker.client.get_run(tracker.run_id).inputs.dataset_inputs
     assert (found.dataset.name, found.dataset.digest) == ("coco/train", "0" * 32)

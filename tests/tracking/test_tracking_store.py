@@ -10,14 +10,7 @@ import pytest
 
 from sclip.config import Config, TrackingConfig
 from sclip.tracking import TrackingError, open_run, store
-
-
-@pytest.fixture
-def closed_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+from support.processes import free_port
 
 
 @pytest.fixture
@@ -31,7 +24,8 @@ def at(uri: str) -> Config:
     return Config(tracking=TrackingConfig(uri=uri))
 
 
-def test_a_server_that_is_not_there_is_told_in_one_line_and_soon(closed_port: int, tmp_path: Path) -> None:
+def test_a_server_that_is_not_there_is_told_in_one_line_and_soon(tmp_path: Path) -> None:
+    closed_port = free_port()
     started = time.monotonic()
     with pytest.raises(TrackingError) as raised:
         open_run(at(f"http://user:secret@127.0.0.1:{closed_port}"), "first", str(tmp_path))
@@ -84,11 +78,11 @@ def test_a_storage_that_cannot_be_written_to_is_not_blamed_on_mlflow(tmp_path: P
 
 
 def test_the_environment_is_as_it_was_after_a_store_was_tried(
-    closed_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
     with pytest.raises(TrackingError):
-        open_run(at(f"http://127.0.0.1:{closed_port}"), "first", str(tmp_path))
+        open_run(at(f"http://127.0.0.1:{free_port()}"), "first", str(tmp_path))
     assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"
     assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ

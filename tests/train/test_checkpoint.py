@@ -1,195 +1,26 @@
-"""Checkpoints: training goes on as if uninterrupted, over other world sizes too, and damage is found."""
+"""The folder of a checkpoint: never written over, and all damage to it is found before anything is loaded."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
-from sclip.config import KEEConfig, ModelConfig
-from sclip.model import build_model
 from sclip.train import checkpoint, manifest
 from sclip.train.manifest import MANIFEST, CheckpointError
-from sclip.train.step import TrainStep
-from support import ranks
-from support.train_cases import MODEL, config_with, part_of, start, training_batch, whole_weights
+from support.train_cases import MODEL, small
 
-CONFIG = config_with(sharding="fsdp")
 STATE = {"samples": 12, "position": {"shard": [3, 1]}, "name": "Ω"}
-BEFORE, AFTER = (0, 1), (2, 3, 4)
-"""Steps before and after the checkpoint; what the optimizer remembers shows from the second after it on."""
-
-
-def train(step: TrainStep, numbers: tuple[int, ...], rank: int = 0, world_size: int = 1) -> list[float]:
-    """Train the steps of these numbers; return loss and gradient norm of each."""
-    values: list[float] = []
-    for number in numbers:
-        metrics = step(part_of(training_batch(number), rank, world_size), 0.3 + 0.1 * number)
-        values += [metrics["loss"].item(), metrics["grad_norm"].item()]
-    return values
-
-
-def on_a_rank(rank: int, world_size: int, folder: str) -> dict[str, Any]:
-    step = start(CONFIG, seed=rank)
-    train(step, BEFORE, rank, world_size)
-    # Rank 1's state and a stale file of a larger group must not be part of what is saved.
-    checkpoint.save(f"{folder}/sharded", step.model, step.optimizer, STATE if rank == 0 else {"rank": rank})
-    weights = whole_weights(step.model)
-    uninterrupted = train(step, AFTER, rank, world_size)
-
-    other = start(CONFIG, seed=7)
-    state = checkpoint.load(f"{folder}/sharded", other.model, other.optimizer)
-    resumed = train(other, AFTER, rank, world_size)
-
-    other = start(CONFIG, seed=7)
-    checkpoint.load(f"{folder}/plain", other.model, other.optimizer)
-    from_plain = train(other, AFTER, rank, world_size)
-    return {
-        "weights": weights,
-        "uninterrupted": uninterrupted,
-        "resumed": resumed,
-        "from plain": from_plain,
-        "state": json.dumps(state),
-    }
-
-
-class Saved:
-    """Checkpoints "plain" and "sharded" of the same training, and how that went on without a break."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        step = start(CONFIG)
-        train(step, BEFORE)
-        checkpoint.save(folder / "plain", step.model, step.optimizer, STATE)
-        self.weights = whole_weights(step.model)
-        self.uninterrupted = train(step, AFTER)
-        (folder / "sharded").mkdir()
-        (folder / "sharded" / "shard-00003-model-00001-of-00001.safetensors").write_bytes(b"of a crash")
-        self.of_ranks = ranks.run(on_a_rank, 2, folder, str(folder))
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Saved]:
-    folder = tmp_path_factory.mktemp("checkpoints")
-    yield Saved(folder)
-    shutil.rmtree(folder)  # some hundred megabytes, which pytest would keep for three sessions
-
-
-# Going on
-
-
-def close(values: list[float]) -> Any:
-    return pytest.approx(values, rel=2e-4)
-
-
-@pytest.mark.parametrize("name", ["plain", "sharded"])
-def test_one_plain_process_goes_on_where_the_checkpoint_was_written(saved: Saved, name: str) -> None:
-    step = start(CONFIG, seed=7)
-    assert checkpoint.load(saved.folder / name, step.model, step.optimizer) == STATE
-    found = train(step, AFTER)
-    assert found == close(saved.uninterrupted)
-    if name == "plain":
-        assert found == saved.uninterrupted
-    fresh = start(CONFIG)  # without the checkpoint this is no match
-    assert train(fresh, AFTER) != close(saved.uninterrupted)
-
-
-@pytest.mark.parametrize("name", ["resumed", "from plain"])
-def test_two_sharded_ranks_go_on_where_the_checkpoint_was_written(saved: Saved, name: str) -> None:
-    for of_rank in saved.of_ranks:
-        assert of_rank[name] == close(of_rank["uninterrupted"])
-        assert of_rank["uninterrupted"] == close(saved.uninterrupted)
-
-
-def test_the_optimizers_memory_is_part_of_it(saved: Saved) -> None:
-    step, forgetful = start(CONFIG, seed=7), start(CONFIG, seed=8)
-    checkpoint.load(saved.folder / "sharded", step.model, step.optimizer)
-    checkpoint.load(saved.folder / "sharded", forgetful.model, forgetful.optimizer)
-    forgetful.optimizer.state.clear()
-    assert train(step, AFTER) == close(saved.uninterrupted)
-    assert train(forgetful, AFTER) != close(saved.uninterrupted)
-
-
-def test_hyperparameters_come_from_the_config_that_loads(saved: Saved) -> None:
-    step = start(config_with(weight_decay=0.7, beta2=0.5))
-    checkpoint.load(saved.folder / "sharded", step.model, step.optimizer)
-    assert [group["weight_decay"] for group in step.optimizer.param_groups] == [0.7, 0.0]
-    assert {group["betas"] for group in step.optimizer.param_groups} == {(0.9, 0.5)}
-
-
-def test_the_state_is_rank_0s_on_every_rank_and_read_without_a_tensor(saved: Saved) -> None:
-    assert [json.loads(of_rank["state"]) for of_rank in saved.of_ranks] == [STATE, STATE]
-    assert manifest.read_state(saved.folder / "sharded") == STATE
-
-
-@pytest.mark.parametrize("name", ["plain", "sharded"])
-def test_the_consolidated_model_has_the_weights_of_the_moment_of_saving(saved: Saved, name: str) -> None:
-    torch.manual_seed(9)
-    model = checkpoint.consolidate(saved.folder / name, MODEL)
-    expected = saved.weights if name == "plain" else saved.of_ranks[1]["weights"]
-    assert not model.training
-    state = model.state_dict()
-    assert state.keys() == expected.keys()
-    assert all(torch.equal(state[key], tensor) for key, tensor in expected.items())
-
-
-# The folder
-
-
-def test_a_checkpoint_is_whole_and_holds_only_safetensors_and_json(saved: Saved) -> None:
-    for name, writers in (("plain", 1), ("sharded", 2)):
-        folder = saved.folder / name
-        assert manifest.is_complete(folder)
-        assert manifest.verify(folder) == ""
-        files = sorted(file for file in folder.rglob("*") if file.is_file())
-        assert {file.suffix for file in files} == {".safetensors", ".json"}
-        shards = [file for file in files if file.suffix == ".safetensors"]
-        assert len(shards) >= writers
-        for shard in shards:
-            with safe_open(shard, "pt") as opened:
-                assert opened.keys()
-        for file in files:
-            if file.suffix == ".json":
-                json.loads(file.read_text())
-        assert sorted(json.loads((folder / MANIFEST).read_text())["files"]) == [file.name for file in shards]
-
-
-def test_a_checkpoint_of_another_knowledge_encoder_is_refused_with_its_tensors(saved: Saved) -> None:
-    deeper = ModelConfig(name=MODEL.name, kee=KEEConfig(layers=2, heads=4))
-    with pytest.raises(CheckpointError, match=r"missing in it \(model\.kee\.layers\.1\.[\w.]+, ") as raised:
-        checkpoint.consolidate(saved.folder / "sharded", deeper)
-    assert str(saved.folder / "sharded") in str(raised.value)
-    plain = ModelConfig(name=MODEL.name, kee=KEEConfig(enabled=False))
-    with pytest.raises(CheckpointError, match=r"unknown to the model \(model\.kee\."):
-        checkpoint.consolidate(saved.folder / "sharded", plain)
-    torch.manual_seed(3)
-    model = build_model(plain)
-    with pytest.raises(CheckpointError, match=r"unknown to the model \("):
-        checkpoint.load(saved.folder / "sharded", model, torch.optim.AdamW(model.parameters()))
-
-
-# Damage, on a model of a few bytes
-
-
-def small(width: int = 4, seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer]:
-    torch.manual_seed(seed)
-    model = nn.Sequential(nn.Linear(3, width), nn.LayerNorm(width))
-    optimizer = torch.optim.AdamW(model.parameters())
-    model(torch.ones(2, 3)).square().sum().backward()
-    optimizer.step()
-    return model, optimizer
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    checkpoint.save(tmp_path / "step-1", *small(), STATE)
+    checkpoint.save(tmp_path / "step-1", *small(4), STATE)
     return tmp_path / "step-1"
 
 
@@ -214,13 +45,16 @@ def tensors_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Tenso
     return [*model.state_dict().values(), *memory]
 
 
-def test_an_undamaged_checkpoint_is_loaded(folder: Path) -> None:
-    model, optimizer = small(seed=1)
+def test_an_undamaged_checkpoint_is_loaded_into_the_hyperparameters_of_the_run(folder: Path) -> None:
+    model, optimizer = small(4, seed=1)
+    optimizer.param_groups[0].update(weight_decay=0.7, betas=(0.9, 0.5))
     assert checkpoint.load(folder, model, optimizer) == STATE
-    expected = tensors_of(*small())
+    expected = tensors_of(*small(4))
     assert all(
         torch.equal(one, other) for one, other in zip(tensors_of(model, optimizer), expected, strict=True)
     )
+    assert optimizer.param_groups[0]["weight_decay"] == 0.7
+    assert optimizer.param_groups[0]["betas"] == (0.9, 0.5)
     assert manifest.verify(folder) == ""
 
 
@@ -240,7 +74,7 @@ def test_a_folder_without_manifest_is_not_complete_and_refused(folder: Path, tmp
 def test_what_a_crash_left_is_written_over(folder: Path) -> None:
     (folder / MANIFEST).unlink()
     (folder / "shard-00009-model-00001-of-00001.safetensors").write_bytes(b"half")
-    checkpoint.save(folder, *small(seed=2), {"samples": 24})
+    checkpoint.save(folder, *small(4, seed=2), {"samples": 24})
     assert manifest.verify(folder) == ""
     assert manifest.read_state(folder) == {"samples": 24}
 
@@ -248,7 +82,7 @@ def test_what_a_crash_left_is_written_over(folder: Path) -> None:
 def test_a_complete_checkpoint_is_never_written_over(folder: Path) -> None:
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     with pytest.raises(CheckpointError, match="already holds a complete checkpoint"):
-        checkpoint.save(folder, *small(seed=2), {})
+        checkpoint.save(folder, *small(4, seed=2), {})
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
@@ -284,12 +118,6 @@ def test_a_file_that_is_missing_or_too_much_is_named(folder: Path) -> None:
     assert manifest.verify(folder) == refused(folder)
 
 
-def test_a_header_that_cannot_be_read_is_told(folder: Path) -> None:
-    shard = shard_of(folder)
-    shard.write_bytes(b"\xff" * shard.stat().st_size)
-    assert refused(folder).startswith(f"{folder}: a file is no readable safetensors file")
-
-
 @pytest.mark.parametrize("content", ["", '{"format": 2, "sta', '{"format": 2}'])
 def test_a_damaged_manifest_is_refused(folder: Path, content: str) -> None:
     (folder / MANIFEST).write_text(content)
@@ -322,7 +150,7 @@ def test_no_bit_of_a_header_that_is_flipped_makes_more_than_a_clear_error(folder
         changed = bytearray(whole)
         changed[place] ^= 1 << (place % 8)
         shard.write_bytes(changed)
-        model, optimizer = small(seed=1)
+        model, optimizer = small(4, seed=1)
         try:
             checkpoint.load(folder, model, optimizer)
         except CheckpointError as error:

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from sclip.train import checkpoint, manifest
 from sclip.train.collectives import in_unison
@@ -19,15 +18,7 @@ from sclip.train.manifest import CheckpointError
 from sclip.train.run_folder import RunFolder
 from support import ranks
 from support.processes import environment
-
-
-def small(seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer]:
-    torch.manual_seed(seed)
-    model = nn.Linear(3, 3)
-    optimizer = torch.optim.AdamW(model.parameters())
-    model(torch.ones(2, 3)).sum().backward()
-    optimizer.step()
-    return model, optimizer
+from support.train_cases import small
 
 
 def told(part: Any, *args: Any) -> str:
@@ -70,6 +61,15 @@ def on_a_rank(rank: int, world_size: int, folder: str) -> dict[str, Any]:
     found["state"] = told(checkpoint.save, f"{folder}/step-00000002", *small(), {"n": {1, 2}})
     found["declared"] = manifest.is_complete(f"{folder}/step-00000002")
     found["loads"] = checkpoint.load(path, *small(seed=1))["n"]
+    if rank == 1:  # this rank's disk is full
+
+        def full(*_: Any) -> dict[str, Any]:
+            raise OSError(28, "No space left on device")
+
+        checkpoint.fingerprint = full
+    saver.start(f"{folder}/step-00000003", *small(), {})
+    found["full"] = told(saver.wait)
+    found["half"] = manifest.is_complete(f"{folder}/step-00000003")
     saver.close()
     return found
 
@@ -86,6 +86,8 @@ def test_what_one_rank_meets_is_told_on_all_and_none_waits(tmp_path: Path) -> No
         "state": "NotWritten: TypeError: Object of type set is not JSON serializable",
         "declared": False,
         "loads": 1,
+        "full": "NotWritten: [Errno 28] No space left on device",
+        "half": False,
     }
 
 
@@ -95,8 +97,8 @@ def test_what_one_rank_meets_is_told_on_all_and_none_waits(tmp_path: Path) -> No
 KILLED = """
 import sys, time
 import torch, torch.distributed as dist
-from test_checkpoint_failures import small
 from sclip.train import checkpoint
+from support.train_cases import small
 folder, rank, world_size, held = sys.argv[1], *map(int, sys.argv[2:])
 torch.set_num_threads(1)
 if world_size > 1:
@@ -120,8 +122,7 @@ except RuntimeError as error:
 
 def start(folder: Path, rank: int, world_size: int, held: int) -> subprocess.Popen[str]:
     words = [sys.executable, "-c", KILLED, str(folder), *map(str, (rank, world_size, held))]
-    here = Path(__file__).parent
-    path = os.pathsep.join(filter(None, (str(here), str(here.parent), os.environ.get("PYTHONPATH"))))
+    path = os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))))
     return subprocess.Popen(words, env=environment(PYTHONPATH=path), stdout=subprocess.PIPE, text=True)
 
 

@@ -11,7 +11,6 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from sclip.train import checkpoint
-from sclip.train.manifest import CheckpointError
 from sclip.train.optimizer import EMA
 from sclip.train.step import unwrapped
 from support import ranks
@@ -97,13 +96,6 @@ def test_the_consolidated_model_has_the_averages_where_there_are_any(tmp_path: P
     for name, weight in weights.items():
         assert torch.equal(found[name], ema.weights.get(name, weight))
     assert any(not torch.equal(found[name], raw[name]) for name in weights)
-
-
-def test_a_checkpoint_without_averages_is_refused_where_they_go_on(tmp_path: Path) -> None:
-    step = start(config_with())
-    checkpoint.save(tmp_path / "raw", step.model, step.optimizer, {})
-    with pytest.raises(CheckpointError, match=r"missing in it \(ema\..*train\.ema_decay"):
-        checkpoint.load(tmp_path / "raw", step.model, step.optimizer, EMA(unwrapped(step.model), 0.5))
 
 
 def test_a_step_that_made_no_update_leaves_the_average_bit_for_bit() -> None:

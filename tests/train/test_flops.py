@@ -69,6 +69,16 @@ def vit(tmp_path_factory: pytest.TempPathFactory) -> str:
     return "flops-vit"
 
 
+def counted_by_torch(model: Any, batch: Columns) -> int:
+    """Return the operations of a step on eight rows, forward and backward."""
+    tensors = {name: torch.from_numpy(column) for name, column in batch.items()}
+    # Of the fused attention of CPUs the counter knows nothing.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        structure_loss(model.train()(tensors), tensors, LossConfig())[0].backward()
+    patches = 8 * 2 * (64 * 16 * 16 * 3) * 16  # images need no gradient: half of the first layer's backward
+    return int(counter.get_total_flops()) + patches
+
+
 @pytest.mark.parametrize("negatives", [False, True])
 @pytest.mark.parametrize("kee", [False, True])
 def test_where_nothing_is_padding_it_is_what_torch_counts(vit: str, negatives: bool, kee: bool) -> None:
@@ -78,15 +88,8 @@ def test_where_nothing_is_padding_it_is_what_torch_counts(vit: str, negatives: b
     batch = columns(8, negatives=negatives)
     if not kee:
         batch = {name: column for name, column in batch.items() if "triples" not in name}
-    config = Config(model=model.config)
-    counted = StepFlops(model, config)(batch)
-    tensors = {name: torch.from_numpy(column) for name, column in batch.items()}
-    # Of the fused attention of CPUs the counter knows nothing.
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        features = model.train()(tensors)
-        structure_loss(features, tensors, config.loss)[0].backward()
-    patches = 8 * 2 * (64 * 16 * 16 * 3) * 16  # images need no gradient: half of the first layer's backward
-    assert counted == pytest.approx(counter.get_total_flops() + patches, rel=1e-3)
+    found = StepFlops(model, Config(model=model.config))(batch)
+    assert found == pytest.approx(counted_by_torch(model, batch), rel=1e-3)
 
 
 def test_padding_absent_negatives_and_empty_slots_cost_nothing() -> None:
@@ -161,13 +164,8 @@ def test_a_frozen_encoder_passes_gradients_on_to_the_words_that_are_trained(own:
     config = Config(model=dataclasses.replace(DEEP, name=vit, kee=kee), train=TrainConfig(lr_scale_kee=0))
     model = apply(small_model(config=config.model), config.train, torch.device("cpu"))
     batch = columns(8)
-    tensors = {name: torch.from_numpy(column) for name, column in batch.items()}
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        features = model.train()(tensors)
-        structure_loss(features, tensors, config.loss)[0].backward()
-    patches = 8 * 2 * (64 * 16 * 16 * 3) * 16
     found = StepFlops(unwrapped(model), config)(batch)
-    assert found == pytest.approx(counter.get_total_flops() + patches, rel=1e-3)
+    assert found == pytest.approx(counted_by_torch(model, batch), rel=1e-3)
 
 
 def test_padding_counts_where_the_text_tower_sees_it() -> None:
@@ -180,26 +178,25 @@ def test_padding_counts_where_the_text_tower_sees_it() -> None:
     assert flops(short) == flops(long)
 
 
-def test_peaks_are_known_by_name_and_precision() -> None:
-    assert peak_flops("NVIDIA H100 80GB HBM3", "bf16") == 989.4e12
-    assert peak_flops("NVIDIA H100 PCIe", "bf16") == 756e12
-    assert peak_flops("NVIDIA A100-SXM4-40GB", "fp32") == 19.5e12
-    assert peak_flops("NVIDIA L40S", "bf16") == 362e12
-    assert peak_flops("NVIDIA GeForce RTX 4090", "fp32") == 82.6e12
-
-
 @pytest.mark.parametrize(
-    "name",
+    ("name", "precision", "peak"),
     [
-        "some CPU",
-        "NVIDIA L40",
-        "NVIDIA H20",
-        "NVIDIA GeForce RTX 4090 Laptop GPU",
-        "NVIDIA A100-SXM4-40GB MIG 1g.5gb",
+        ("NVIDIA H100 80GB HBM3", "bf16", 989.4e12),
+        ("NVIDIA H100 PCIe", "bf16", 756e12),
+        ("NVIDIA A100-SXM4-40GB", "fp32", 19.5e12),
+        ("NVIDIA L40S", "bf16", 362e12),
+        ("NVIDIA GeForce RTX 4090", "fp32", 82.6e12),
+        ("some CPU", "bf16", None),
+        ("NVIDIA L40", "bf16", None),
+        ("NVIDIA H20", "bf16", None),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", "bf16", None),
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "bf16", None),
     ],
 )
-def test_the_peak_of_a_device_of_a_similar_name_is_not_taken(name: str) -> None:
-    assert peak_flops(name, "bf16") is None
+def test_peaks_are_known_by_name_and_precision_and_not_taken_from_a_similar_name(
+    name: str, precision: Any, peak: float | None
+) -> None:
+    assert peak_flops(name, precision) == peak
 
 
 def test_counting_leaves_the_model_as_it_is() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import statistics
-import tarfile
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,14 @@ from typing import Any
 import psutil
 import pytest
 import ray
-from PIL import Image
 from rich.console import Console
 
 from sclip.config.loader import load
 from sclip.run import pretrain
 from sclip.run.progress import Progress
+from support.pictures import picture
 from support.ray_head import Head
+from support.tars import tar_bytes
 
 pytestmark = pytest.mark.cluster
 
@@ -31,17 +31,13 @@ def write_shards(folder: Path) -> None:
     """Write 200 shards of 4 samples, every caption another one."""
     colours = "red green blue yellow purple orange black white".split()
     for number in range(SHARDS):
-        with tarfile.open(folder / f"{number:03d}.tar", "w") as tar:
-            for index in range(PER_SHARD):
-                at = number * PER_SHARD + index
-                first, second = colours[at % 8], colours[at // 8 % 8]
-                image = io.BytesIO()
-                Image.new("RGB", (80, 64), (at % 256, 99, index * 60)).save(image, "JPEG")
-                caption = f"a {first} dog chasing {number} {second} cats"
-                for suffix, body in (("jpg", image.getvalue()), ("txt", caption.encode())):
-                    member = tarfile.TarInfo(f"{at:06d}.{suffix}")
-                    member.size = len(body)
-                    tar.addfile(member, io.BytesIO(body))
+        members = []
+        for index in range(PER_SHARD):
+            at = number * PER_SHARD + index
+            caption = f"a {colours[at % 8]} dog chasing {number} {colours[at // 8 % 8]} cats"
+            members.append((f"{at:06d}.jpg", picture((at % 256, 99, index * 60), (80, 64), "JPEG")))
+            members.append((f"{at:06d}.txt", caption.encode()))
+        (folder / f"{number:03d}.tar").write_bytes(tar_bytes(members))
 
 
 def memory() -> dict[str, float]:

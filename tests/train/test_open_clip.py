@@ -18,7 +18,6 @@ from sclip.config import Config, KEEConfig, LossConfig, ModelConfig
 from sclip.model import build_model
 from sclip.model.export import export_state
 from sclip.train.optimizer import learning_rate
-from sclip.train.step import TrainStep, unwrapped
 from support import ranks
 from support.train_cases import ROWS, VIT, batch_for, config_with, part_of, start, training_batch
 
@@ -41,7 +40,7 @@ def whole(number: int) -> dict[str, Tensor]:
 
 def ours(config: Config, rank: int = 0, world_size: int = 1) -> list[float]:
     """Train our step, with captions packed as the config asks; return the global loss of each step."""
-    step = start_from(config)
+    step = start(config)
     every = {"valid": torch.ones(ROWS // world_size, dtype=torch.bool)}
     losses = []
     for number in range(STEPS):
@@ -51,18 +50,14 @@ def ours(config: Config, rank: int = 0, world_size: int = 1) -> list[float]:
     return losses
 
 
-def start_from(config: Config) -> TrainStep:
-    return start(config, seed=0)
-
-
 def theirs(config: Config, loss: nn.Module, rank: int = 0, world_size: int = 1) -> list[float]:
     """Train open_clip's model with its own epoch function, one batch an epoch; return the losses that it computes."""
     torch.set_num_threads(1)
-    torch.manual_seed(0)
     bias = config.model.logit_bias or None
     clip = open_clip.create_model(NAME, output_dict=True, init_logit_bias=bias)
-    state = unwrapped(start_from(config).model) if world_size == 1 else build(config)
-    clip.load_state_dict(open_clip_state(state))
+    torch.manual_seed(0)
+    state = export_state(build_model(config.model))
+    clip.load_state_dict({name[5:]: tensor for name, tensor in state.items() if name.startswith("clip.")})
     model = DistributedDataParallel(clip) if world_size > 1 else clip
     named = list(clip.named_parameters())
     optimizer = torch.optim.AdamW(
@@ -94,16 +89,6 @@ def theirs(config: Config, loss: nn.Module, rank: int = 0, world_size: int = 1) 
         data = {"train": OneBatch(part_of(whole(number), rank, world_size))}
         train_one_epoch(model, data, seen, 0, optimizer, None, schedule, None, args)
     return losses
-
-
-def build(config: Config) -> Any:
-    torch.manual_seed(0)
-    return build_model(config.model)
-
-
-def open_clip_state(model: Any) -> dict[str, Tensor]:
-    state = export_state(model)
-    return {name.removeprefix("clip."): tensor for name, tensor in state.items() if name.startswith("clip.")}
 
 
 class OneBatch:

@@ -12,7 +12,7 @@ import torch
 
 from sclip.config import Config, KEEConfig, LossConfig
 from sclip.data import columns as col
-from sclip.data.batches import Batches, Record, StreamMismatch
+from sclip.data.batches import Batches, Record
 from sclip.train.prefetch import Prefetcher, prefetch_batches, prepared
 from support.stream_blocks import BLANK, Row, block, samples, value_of
 from support.train_cases import ROWS, batch_for, config_with, training_batch
@@ -129,14 +129,6 @@ def test_what_is_made_ahead_is_in_no_record_until_the_loop_takes_it() -> None:
     position, rejected, _ = record.take()
     assert position.done(0) == [range(0, 2)]
     assert rejected == []
-
-
-def test_rows_of_another_checkpoint_are_refused_in_the_loop() -> None:
-    blocks = [block(samples(0, 2)), block(samples(0, 2, first=2), origin=40)]
-    with prefetch_batches(Batches(blocks, 2, 0, BLANK), plain(), False, CPU) as prefetcher:
-        assert prefetcher.next().batch.rows == 2
-        with pytest.raises(StreamMismatch, match="from step 40"):
-            prefetcher.next()
 
 
 # What the step reads
