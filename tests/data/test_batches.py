@@ -60,7 +60,7 @@ def test_a_worker_that_gets_nothing_has_empty_batches_of_the_same_shape() -> Non
     assert len(batch.entries) == len(batch.ordinals) == len(batch.indices) == 0
     assert not batch.columns[col.VALID].any()
     assert batch.columns[col.IMAGE].shape == (4, 3, 2, 2)
-    assert batch.columns[col.KEY].tolist() == [-1] * 4
+    assert batch.columns[col.IMAGE_DIGEST].tolist() == [-1] * 4
 
 
 @settings(max_examples=100)
@@ -76,7 +76,7 @@ def test_every_sample_is_in_one_batch_with_its_own_values_however_the_blocks_are
     assert sorted(places) == [(entry, at) for entry, of_one in enumerate(cuts) for at in range(of_one)]
     for batch in found:
         expected = [value_of(ordinal) for ordinal in batch.ordinals]
-        assert batch.columns[col.KEY][: batch.rows].tolist() == expected
+        assert batch.columns[col.IMAGE_DIGEST][: batch.rows].tolist() == expected
         assert batch.columns[col.IMAGE][: batch.rows, 0, 0, 0].tolist() == expected
     for entry in range(len(cuts)):  # so that what is done of a block is one range
         assert [at for of_one, at in places if of_one == entry] == list(range(cuts[entry]))
@@ -163,7 +163,7 @@ def test_what_is_merged_of_several_calls_is_taken_apart_again() -> None:
     batch = Batches([joined], 9, 0, BLANK).next()
     places = list(zip(batch.entries.tolist(), batch.ordinals.tolist(), strict=True))
     assert places == [(0, 0), (0, 1), (1, 0)]
-    assert batch.columns[col.KEY][:3].tolist() == [value_of(0), value_of(1), value_of(0)]
+    assert batch.columns[col.IMAGE_DIGEST][:3].tolist() == [value_of(0), value_of(1), value_of(0)]
     assert [len(note.markers) for note in batch.notes] == [0, 1, 1]
 
 

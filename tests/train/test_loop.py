@@ -72,7 +72,7 @@ def block(rows: Sequence[Row], origin: int, white: Sequence[int]) -> Columns:
         col.HAS_NEGATIVE: np.array([[bool(case[1])] for case in cases]),
         col.TRIPLES: tokenizer.triples([[case[2]] if case[2] else [] for case in cases]),
         col.NEGATIVE_TRIPLES: tokenizer.triples([[case[2][::-1]] if case[2] else [] for case in cases])[:, None],
-        col.KEY: np.array(keys),
+        col.IMAGE_DIGEST: np.array(keys),
     }  # fmt: skip
 
 
