@@ -76,8 +76,10 @@ def judged(
         for url, why in counts.broken.items() if not counts.samples[url]
     }  # fmt: skip
     shards = len(unreadable) + len(counts.samples)
-    line = f"{len(lost):,} of {shards:,} shards cannot be read: {described(lost)}"
-    if len(lost) > data.max_unreadable_shards or (lost and len(lost) == shards):
+    line = f"{len(lost):,} of {shards:,} shards cannot be read: {described(lost)}" if lost else ""
+    if lost and len(lost) == shards:
+        raise ConfigError(f"data.shards: {line}")
+    if len(lost) > data.max_unreadable_shards:
         raise ConfigError(
             f"data.shards: {line}; bring them, name the others, or leave so many out with "
             f"data.max_unreadable_shards={len(lost)}"
