@@ -160,6 +160,7 @@ HOST = [
         ([("x.txt", b"a dog"), ("x.npy", b"n")], {},
          ["x: no image: it has .txt .npy; data.image_suffixes names those that are read"], {}),
         ([("x.txt", b"a dog")], {}, ["x: no image: it has .txt"], {}),
+        ([("x.graph.json.gz", b"g")], {}, ["x: no image: it has .graph.json.gz"], {}),
         ([("x.\udcff\n.jpg", b"i"), ("x." + "a" * 300, b"n"), ("x." + "b" * 300 + ".txt", b"t")], {},
          ["x: no image: it has .\\udcff?.jpg ." + "a" * 39 + "* .*" + "b" * 36 + ".txt; data.image_suffixes names "
           "those that are read"], {".\\udcff?.jpg": 1, ".*" + "b" * 36 + ".txt": 1}),
