@@ -25,6 +25,7 @@ ANNOTATION_SUFFIX = "graph.json.gz"
 
 _IMAGE_LIKE = frozenset({*IMAGE_SUFFIXES, "jpe", "avif", "heic", "heif", "jp2", "jxl"})
 _TEXT_LIKE = frozenset({*DataConfig.text_suffixes, "text", "caption", "cap"})
+_MOST_CHARS = 40
 _META = re.compile(r"__[^/]*__($|/)|__MACOSX/")
 
 
@@ -57,6 +58,12 @@ def is_text_like(suffix: str) -> bool:
 
 
 def without_numbers(suffix: str) -> str:
-    """Return a suffix as it is counted, `.N.jpg` for 00017.jpg: frames of a video have one each."""
+    """Return a suffix as it is counted, `.N.jpg` for 00017.jpg: frames of a video have one each.
+
+    It is short and printable, whatever bytes the tar has for it.
+    """
     front, dot, end = suffix.rpartition(".")
-    return f".{re.sub(r'[0-9]+', 'N', front)}{dot}{end}"
+    told = f".{re.sub(r'[0-9]+', 'N', front)}{dot}{end}".encode(errors="backslashreplace").decode()
+    if len(told) > _MOST_CHARS:
+        told = f".*{told[-_MOST_CHARS:]}" if len(dot + end) < _MOST_CHARS else f"{told[:_MOST_CHARS]}*"
+    return "".join(sign if sign.isprintable() else "?" for sign in told)

@@ -187,6 +187,7 @@ def _take(
         usable = member.size <= MAX_ANNOTATION_BYTES and suffix not in group.parts
         body = tar.extractfile(member) if usable else None
         group.parts[suffix] = body.read() if body is not None else b""
+        group.suffixes[f".{suffix}"] += 1
         return
     is_image = suffix in data.image_suffixes
     if not is_image and suffix not in (*data.text_suffixes, "json"):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sclip.data.names import IMAGE_SUFFIXES
 from sclip.evaluate import examples
 from sclip.evaluate.benchmarks import About, BenchmarkDataError, left, read_json
 from sclip.evaluate.features import Features
@@ -27,7 +28,7 @@ from sclip.evaluate.result import Example, Result, Score
 __all__ = ["TEMPLATES", "Labelled", "ZeroShot", "read"]
 
 TEMPLATES = {"openai": open_clip.OPENAI_IMAGENET_TEMPLATES, "simple": open_clip.SIMPLE_IMAGENET_TEMPLATES}
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+_SUFFIXES = {f".{suffix}" for suffix in IMAGE_SUFFIXES}
 _AT_A_TIME = 1024
 
 

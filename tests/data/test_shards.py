@@ -160,6 +160,10 @@ HOST = [
         ([("x.txt", b"a dog"), ("x.npy", b"n")], {},
          ["x: no image: it has .txt .npy; data.image_suffixes names those that are read"], {}),
         ([("x.txt", b"a dog")], {}, ["x: no image: it has .txt"], {}),
+        ([("x.graph.json.gz", b"g")], {}, ["x: no image: it has .graph.json.gz"], {}),
+        ([("x.\udcff\n.jpg", b"i"), ("x." + "a" * 300, b"n"), ("x." + "b" * 300 + ".txt", b"t")], {},
+         ["x: no image: it has .\\udcff?.jpg ." + "a" * 39 + "* .*" + "b" * 36 + ".txt; data.image_suffixes names "
+          "those that are read"], {".\\udcff?.jpg": 1, ".*" + "b" * 36 + ".txt": 1}),
         ([*pair("sub/x"), ("sub/._x.jpg", b"mac"), ("__MACOSX/x.jpg", b"mac"), ("__MACOSX/sub/._x.txt", b"mac")], {},
          ["sub/x: a dog"], {}),
         ([("a.b.jpg", b"i"), ("a.b.txt", b"a dog"), ("a.b.graph.json.gz", b"g"), ("c.jpg", b"i"), ("c.txt", b"c")],
