@@ -228,10 +228,11 @@ def _started(pid: int) -> str:
 
 def _is_alive(owner: dict[str, Any]) -> bool | None:
     """Return whether a process of this machine is there, and no later one of the same id; None where that is hidden."""
+    is_same = _started(int(owner["pid"])) == str(owner.get("started"))
     try:
-        os.kill(owner["pid"], 0)
+        os.kill(int(owner["pid"]), 0)
     except ProcessLookupError:
         return False
     except PermissionError:  # of another user, whose processes /proc may hide
-        return bool(_started(owner["pid"]) == owner["started"]) or None
-    return bool(_started(owner["pid"]) == owner["started"])
+        return is_same or None
+    return is_same
