@@ -7,10 +7,10 @@ training waits for neither: what was not sent goes with the next start, or by `s
 """
 
 from sclip.tracking.journal import history
-from sclip.tracking.moved import follow
+from sclip.tracking.moved import TrackingError, follow
 from sclip.tracking.opening import open_parent, open_recorded, open_run
 from sclip.tracking.probe import try_store
-from sclip.tracking.store import RUN_NAME_TAG, TrackingError, environment, first_cause, store_uri
+from sclip.tracking.store import RUN_NAME_TAG, environment, first_cause, store_uri
 from sclip.tracking.tracker import Tracker
 
 __all__ = ["RUN_NAME_TAG", "Tracker", "TrackingError", "environment", "first_cause", "follow", "history"]

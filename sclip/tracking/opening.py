@@ -12,10 +12,10 @@ from sclip.config import Config
 from sclip.storage.masking import mask
 from sclip.storage.paths import StoragePath, address, fetch, storage_path
 from sclip.tracking.journal import JOURNAL, SENT, Journal, Sent
+from sclip.tracking.moved import TrackingError
 from sclip.tracking.store import (
     DATABASE,
     Store,
-    TrackingError,
     database_folder,
     local,
     patience,
