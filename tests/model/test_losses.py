@@ -122,7 +122,9 @@ def test_loss_gradients_and_what_is_logged_are_those_of_the_definition_in_double
     torch.testing.assert_close(loss.double(), expected, rtol=1e-4, atol=1e-4)
     assert not any(metric.requires_grad for metric in metrics.values())
     told = {name: metric.item() for name, metric in metrics.items()}
-    assert told == pytest.approx({n: float(v) for n, v in logged.items()}, rel=1e-4, abs=1e-4)
+    assert told == pytest.approx(
+        {n: torch.as_tensor(v).item() for n, v in logged.items()}, rel=1e-4, abs=1e-4
+    )
     found, wanted = gradients(loss, features), gradients(expected, precise)
     for name in features:
         torch.testing.assert_close(found[name].double(), wanted[name], rtol=1e-3, atol=1e-3)

@@ -1,16 +1,14 @@
-"""A batch in parts trains as the whole: one rank and two, every form of the loss, packed captions or not."""
+"""A batch in parts trains as the whole: every form of the loss, packed captions or not."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import pytest
 import torch
 
 from sclip.config import Config, ConfigError, TrainConfig
 from sclip.train.step import TrainStep, unwrapped
-from support import ranks
 from support.train_cases import (
     FORMS,
     ROWS,
@@ -23,10 +21,10 @@ from support.train_cases import (
 )
 
 
-def trained(config: Config, rank: int = 0, world_size: int = 1) -> dict[str, Tensors]:
+def trained(config: Config) -> dict[str, Tensors]:
     """Train three steps; return the metrics of each, and the weights after the last."""
-    step = start(config, seed=rank)
-    metrics = [step(batch_for(config, number, rank, world_size), 0.25 + 0.1 * number) for number in range(3)]
+    step = start(config)
+    metrics = [step(batch_for(config, number), 0.25 + 0.1 * number) for number in range(3)]
     return {
         "metrics": {name: torch.stack([of_step[name] for of_step in metrics]) for name in metrics[0]},
         "weights": whole_weights(step.model),
@@ -55,31 +53,6 @@ def test_parts_of_one_row_and_one_part_of_all_are_the_whole_as_well() -> None:
     expected = trained(config_with())
     for rows in (1, ROWS):
         assert_same(trained(config_with(micro_batch=rows)), expected)
-
-
-def on_a_rank(rank: int, world_size: int) -> dict[str, Any]:
-    return {
-        f"{sharding} {form}": trained(
-            config_with(FORMS[form], sharding=sharding, micro_batch=1, **more), rank, world_size
-        )
-        for sharding, more in (("ddp", {}), ("fsdp", {}))
-        for form in ("infonce", "sigmoid")
-    }
-
-
-@pytest.fixture(scope="module")
-def of_two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    return ranks.run(on_a_rank, 2, tmp_path_factory.mktemp("parts"))
-
-
-@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
-@pytest.mark.parametrize("form", ["infonce", "sigmoid"])
-def test_two_ranks_with_their_shares_in_parts_train_as_one_with_the_whole(
-    of_two_ranks: list[dict[str, Any]], sharding: str, form: str
-) -> None:
-    expected = trained(config_with(FORMS[form], pack_text=False))
-    for of_rank in of_two_ranks:
-        assert_same(of_rank[f"{sharding} {form}"], expected)
 
 
 def test_what_is_dropped_at_random_is_the_same_in_both_passes() -> None:

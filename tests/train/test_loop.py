@@ -342,7 +342,8 @@ def test_a_loss_that_is_not_finite_stops_every_rank_with_step_shard_and_checkpoi
         if key(1, 0) in keys
     )
     assert step > 1
-    assert f"TrainingDiverged: step {step}: loss is nan" in error
+    assert f"TrainingDiverged: step {step}: loss is nan, grad_norm is nan at logit scale 14." in error
+    assert "health.on_nonfinite=skip" in error
     keys = [k for of_rank in runs.of_ranks for k in of_rank[f"stopped {sharding}"]["trained"][step - 1]]
     shards = sorted({PATHS[SCHEDULE.visit(k // 100).shard] for k in keys})
     assert f"its samples are of {', '.join(shards)};" in error
