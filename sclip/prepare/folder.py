@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sclip.data.caption_text import caption_lines, clean_caption
 from sclip.prepare.cells import Fault, captions_of, is_image, key_of
 from sclip.prepare.pack import RawSample, Skips
 from sclip.prepare.rows import CAPTION_FIELDS
@@ -47,8 +48,7 @@ def _captions(image: Path, fields: tuple[str, ...]) -> list[str]:
                 raise Fault(".json beside the image is no object")
             name, found = next(((name, content[name]) for name in fields if content.get(name)), (name, None))
         if found is None and text.is_file():
-            lines = text.read_text(encoding="utf-8-sig").split("\n")
-            name, found = ".txt", [line for line in lines if line.strip()]
+            name, found = ".txt", [line for line in caption_lines(text.read_bytes()) if clean_caption(line)]
     except (ValueError, RecursionError):
         raise Fault("caption file is not UTF-8 text or a JSON object") from None
     except OSError as error:

@@ -43,7 +43,9 @@ INDEX = "index.json"
 SKIPPED = "skipped.jsonl"
 MOST_PLACES = 100_000
 """Of what is left out, so many are told with their place; the others are counted."""
-_SUFFIX_OF_FORMAT = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
+_SUFFIX_OF_FORMAT = {
+    "JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif",
+}  # fmt: skip
 _OURS = "[0-9][0-9][0-9][0-9][0-9][0-9].tar"
 
 
@@ -310,12 +312,15 @@ def _suffix(image: bytes) -> str:
     """Return the suffix of an image by its header; the pixels stay undecoded."""
     try:
         with Image.open(io.BytesIO(image)) as opened:
-            opened.verify()
             found = opened.format or "unknown"
+            frames = 1 if found == "MPO" else getattr(opened, "n_frames", 1)
+            opened.verify()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         raise _Skipped("image file is no image, or a broken one") from None
     if found not in _SUFFIX_OF_FORMAT:
-        raise _Skipped(f"image is {found}; convert it to JPEG, PNG or WebP")
+        raise _Skipped(f"image is {found}; convert it to JPEG or PNG")
+    if frames > 1:
+        raise _Skipped(f"image has {frames} frames: which one the caption means is not known")
     return _SUFFIX_OF_FORMAT[found]
 
 

@@ -17,6 +17,7 @@ from sclip.prepare.pack import PackError, RawSample, write_shards
 from sclip.prepare.sources import read_source
 from support.commands import command
 from support.paths import ROOT
+from support.pictures import animated
 
 
 def image_bytes(number: int = 0, kind: str = "JPEG") -> bytes:
@@ -95,7 +96,8 @@ def test_a_shard_is_closed_before_its_byte_limit(tmp_path: Path) -> None:
         (RawSample("x", image_bytes(), "jpg", ("a" * 70_000,)), "more than 65536"),
         (RawSample("x", b"no image", "jpg", ("a dog",)), "no image"),
         (RawSample("x", b"", "jpg", ("a dog",)), "no image"),
-        (RawSample("x", image_bytes(kind="GIF"), "gif", ("a dog",)), "GIF; convert"),
+        (RawSample("x", image_bytes(kind="PPM"), "ppm", ("a dog",)), "PPM; convert"),
+        (RawSample("x", animated("GIF"), "gif", ("a dog",)), "3 frames"),
         (RawSample("x", Path("/nowhere/x.jpg"), "jpg", ("a dog",)), "missing"),
         (RawSample("x.y", image_bytes(), "jpg", ("a dog",)), "dot"),
         (RawSample("../x", image_bytes(), "jpg", ("a dog",)), "dot"),
