@@ -117,10 +117,10 @@ def read_visit(
             f"{mask(url)}: {ordinal} samples, but {done[-1].stop} and more were trained on; it changed"
         )
     there = ordinal - rests
-    end = VisitEnd(
-        max(0, expected - there), max(0, there - expected) if expected >= 0 else 0,
-        dict(tally.unread), dict(tally.cleaned),
-    )  # fmt: skip
+    missing = max(0, expected - there)
+    more = max(0, there - expected) if expected >= 0 else 0
+    recorded = expected if missing else 0
+    end = VisitEnd(missing, more, recorded, dict(tally.unread), dict(tally.cleaned))
     rows.append(
         common
         | {col.ORDINAL: ordinal, col.INDEX: ordinal, col.STATUS: col.END, col.SAMPLE_KEY: url}

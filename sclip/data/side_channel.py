@@ -38,6 +38,8 @@ class VisitEnd:
     """Samples that are recorded of the shard and were not in it."""
     more: int = 0
     """Samples that were in it and are not recorded."""
+    recorded: int = 0
+    """Of the shard, where some are missing."""
     unread: dict[str, int] = field(default_factory=dict)
     """The reader's `Tally`."""
     cleaned: dict[str, int] = field(default_factory=dict)

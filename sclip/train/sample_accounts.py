@@ -95,7 +95,7 @@ class SampleAccounts:
         """Take over the pending counts of all ranks, and the rows of the step to come.
 
         Raises TooManyQuarantined on every rank if too many samples are unreadable or missing. A shard's missing samples
-        come all at once: they are held against the samples of one pass at the least.
+        come all at once, and readers run ahead: they are held against the samples of the whole run.
         """
         self.quarantined = self.progress.quarantined + quarantined
         self.filtered = self.progress.filtered + filtered
@@ -103,8 +103,8 @@ class SampleAccounts:
         seen = self.progress.samples + rows + self.filtered + self.quarantined
         limit = self._job.config.data.max_quarantined
         is_judged = seen >= _MIN_SAMPLES_TO_JUDGE and self.quarantined > limit * seen
-        of_pass = max(seen, self._job.samples / self._job.config.train.epochs) + self.missing
-        is_lost = self.missing > 0 and self.quarantined + self.missing > limit * of_pass
+        of_run = max(seen, self._job.samples) + self.missing
+        is_lost = self.missing > 0 and self.quarantined + self.missing > limit * of_run
         if is_judged or is_lost or seen == self.quarantined > 0:
             rejected = self.settle(self.progress.step + 1)
             reasons = "; ".join(f"{entry['key'] or 'a shard'}: {entry['reason']}" for entry in rejected[:5])
@@ -172,5 +172,5 @@ class SampleAccounts:
 def _short(end: Mapping[str, Any]) -> dict[str, Any]:
     """Return the line of a shard with missing samples; its index is the first that is not there."""
     missing, rows = end["missing"], end["rows"]
-    reason = f"{missing} of the {missing + rows} samples that are recorded are missing"
+    reason = f"{missing} of the {end['recorded']} samples that are recorded are missing"
     return {"entry": end["entry"], "index": rows, "key": "", "reason": reason, "missing": missing}

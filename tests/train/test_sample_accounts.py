@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from sclip.config import Config, DataConfig
+from sclip.config import Config, DataConfig, TrainConfig
 from sclip.data import columns as col
 from sclip.data import reader
 from sclip.data.batches import Batch
@@ -25,13 +25,13 @@ from sclip.train.sample_accounts import RunCounters, SampleAccounts, TooManyQuar
 from support.tars import pair, tar_bytes
 
 ROWS = 4
-TOLD = VisitEnd(3, 0, {".large.jpg": 2}, {"tags": 1})
+TOLD = VisitEnd(3, 0, 7, {".large.jpg": 2}, {"tags": 1})
 
 
 def accounts(
     folder: Path, samples: int, state: dict[str, Any] | None = None, limit: float = 0.1
 ) -> SampleAccounts:
-    config = Config(data=DataConfig(max_quarantined=limit))
+    config = Config(data=DataConfig(max_quarantined=limit), train=TrainConfig(epochs=1))
     names = (tuple(f"/s/{number}.tar" for number in range(9)),)
     job = TrainJob(
         config, Schedule(0, config.train.epochs, (9,)), names, 64, folder, samples * config.train.epochs
@@ -72,7 +72,7 @@ def test_a_reader_tells_at_its_end_what_is_missing_and_what_it_did_not_read(
     assert [told(expected) for expected in (-1, 4)] == [VisitEnd(), VisitEnd()]
     monkeypatch.setattr(reader, "read_shard", tallied)
     assert told(7) == TOLD
-    assert told(1) == VisitEnd(0, 3, TOLD.unread, TOLD.cleaned)
+    assert told(1) == VisitEnd(0, 3, 0, TOLD.unread, TOLD.cleaned)
 
 
 def test_the_end_of_a_visit_that_is_resumed_is_counted_once(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_the_end_of_a_visit_that_is_resumed_is_counted_once(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("limit", "stops"), [(0.1, True), (0.3, False)])
-def test_missing_samples_stop_a_run_once_they_are_too_many_of_a_pass(
+def test_missing_samples_stop_a_run_once_they_are_too_many_of_all(
     tmp_path: Path, limit: float, stops: bool
 ) -> None:
     of = accounts(tmp_path, 36, limit=limit)
