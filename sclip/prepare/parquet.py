@@ -7,6 +7,7 @@ without a name is an image of its own.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import re
@@ -22,14 +23,25 @@ import pyarrow.parquet as pq
 from sclip.data.tar import IMAGE_SUFFIXES
 from sclip.prepare.cells import Fault, captions_of, image_path, key_of, spelled_list
 from sclip.prepare.pack import PackError, RawSample, Skips
-from sclip.prepare.rows import IMAGE_FIELDS, SPLIT_FIELD, Choice, Columns, Root, Row, Splits, group
+from sclip.prepare.rows import (
+    IMAGE_FIELDS,
+    SPLIT_FIELDS,
+    SPLIT_WORDS,
+    Choice,
+    Columns,
+    Root,
+    Row,
+    Splits,
+    group,
+    split_of,
+)
 
 __all__ = ["parquet_samples"]
 
 _BATCH_ROWS = 64
 _BUFFER_BYTES = 1 << 20
-_SPLIT_OF_FILE = re.compile(r"(?:.*-)?(train|restval|val|validation|dev|test)(?:-\d+-of-\d+.*)?")
-"""Hugging Face's names of files, "validation-00000-of-00002.parquet", and of folders, "test/0000.parquet"."""
+_SPLIT_WORD = re.compile(rf"(?<![a-z])(?:{'|'.join(SPLIT_WORDS)})(?![a-z])")
+"""In "validation-00000-of-00002.parquet", "coco_test.parquet", "split=test/0.parquet", "val2014/0.parquet"."""
 
 
 @dataclass(slots=True)
@@ -64,7 +76,7 @@ def parquet_samples(
             )
     skips.notes += columns.unread(schema.names)
     if not image:
-        rows = _rows(files, [columns.image, columns.caption, columns.folder, columns.split])
+        rows = _rows(source, files, [columns.image, columns.caption, columns.folder])
         return group(source, rows, roots, choice, skips, spelled=True)
     plan = _plan(source, files, schema, columns, choice, skips)
     return _stream(files, columns.image, plan, roots[0][0], skips)
@@ -90,20 +102,29 @@ def _child(schema: pa.Schema, column: str, name: str) -> bool:
     return bool(pa.types.is_struct(kind) and kind.get_field_index(name) >= 0)
 
 
-def _rows(files: Sequence[Path], columns: Collection[str]) -> Iterator[Row]:
-    """Yield the rows with these columns, and with the split that a file's name says where no column does."""
+def _rows(source: Path, files: Sequence[Path], columns: Collection[str]) -> Iterator[Row]:
+    """Yield the rows with these columns, and with the split that their file's name says where no column does."""
     for file in files:
-        split = {} if SPLIT_FIELD in columns or len(files) == 1 else _split_of(file)
+        with _errors(file):
+            splits = [name for name in pq.read_schema(file).names if name.lower() in SPLIT_FIELDS]
+        split = _split_of(source, file)
         number = 0
-        for batch in _batches(file, [name for name in columns if name]):
+        for batch in _batches(file, [name for name in (*columns, *splits) if name]):
             for row in batch.to_pylist():
                 number += 1
-                yield f"{file} row {number}", row | split
+                found = {SPLIT_FIELDS[0]: split_of(row) or split}
+                yield f"{file} row {number}", {name: row[name] for name in row if name not in splits} | found
 
 
-def _split_of(file: Path) -> dict[str, str]:
-    found = _SPLIT_OF_FILE.fullmatch(file.stem) or _SPLIT_OF_FILE.fullmatch(file.parent.name)
-    return {SPLIT_FIELD: found[1] if found else ""}
+def _split_of(source: Path, file: Path) -> str:
+    """Return the split that the nearest name says, of those that the user did not: the file's, its folders'."""
+    if file == source:
+        return ""
+    given = source if source.is_dir() else next(at for at in source.parents if not glob.has_magic(str(at)))
+    for name in (file.stem, *(at.name for at in file.relative_to(given).parents)):
+        if found := _SPLIT_WORD.findall(name.lower()):
+            return str(found[-1])
+    return ""
 
 
 def _batches(file: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
@@ -129,13 +150,12 @@ def _plan(
     others = [name for name in (*IMAGE_FIELDS, "key", "__key__") if name in schema.names and name != image]
     other = next((name for name in others if pa.types.is_string(schema.field(name).type)), "")
     kept: list[tuple[int, str, str, list[str]]] = []
-    read = [f"{image}.path" if named else "", other, columns.caption, columns.split]
-    for number, (place, row) in enumerate(_rows(files, read)):
+    read = [f"{image}.path" if named else "", other, columns.caption]
+    for number, (place, row) in enumerate(_rows(source, files, read)):
         assert not isinstance(row, str)
         skips.rows += 1
         try:
-            if SPLIT_FIELD in row:
-                splits.check(row[SPLIT_FIELD])
+            splits.check(split_of(row))
             captions = captions_of(columns.caption, spelled_list(row.get(columns.caption)))
         except Fault as fault:
             skips.add(str(fault), place)

@@ -20,18 +20,22 @@ from sclip.prepare.pack import PackError, RawSample, Skips
 __all__ = [
     "CAPTION_FIELDS",
     "IMAGE_FIELDS",
-    "SPLIT_FIELD",
+    "SPLIT_FIELDS",
+    "SPLIT_WORDS",
     "Choice",
     "Columns",
     "Root",
     "Row",
     "Splits",
     "group",
+    "split_of",
 ]
 
 IMAGE_FIELDS = ("image", "image_path", "image_name", "path", "file_name", "filename", "filepath", "file")
 CAPTION_FIELDS = ("captions", "caption", "sentences", "sentences_raw", "raw", "comment", "text", "title")
-SPLIT_FIELD = "split"
+SPLIT_FIELDS = ("split", "subset", "partition", "fold")
+"""In any case of letters; all but the first count only where they hold one of SPLIT_WORDS."""
+SPLIT_WORDS = ("train", "restval", "validation", "valid", "val", "dev", "test", "eval")
 FOLDER_FIELD = "filepath"
 """Of Karpathy's files: the folder of the image that `filename` names."""
 ID_FIELD = "image_id"
@@ -60,7 +64,6 @@ class Columns:
     image: str
     caption: str
     folder: str = ""
-    split: str = ""
 
     @classmethod
     def choose(cls, source: Path, row: Mapping[str, Any], choice: Choice) -> Columns:
@@ -73,12 +76,12 @@ class Columns:
             raise PackError(f"{source}: {names} may all be the caption; choose with --caption-field")
         in_folder = not choice.image_field and image == "filename" and FOLDER_FIELD in row
         folder = FOLDER_FIELD if in_folder and not is_image(str(row[FOLDER_FIELD])) else ""
-        return cls(image, caption, folder, SPLIT_FIELD if SPLIT_FIELD in row else "")
+        return cls(image, caption, folder)
 
     def unread(self, names: Iterable[str]) -> list[str]:
         """Return a line about the columns that are not packed; none where there is none."""
-        read = (self.image, self.caption, self.folder, self.split, ID_FIELD)
-        others = [str(name) for name in names if name not in read]
+        read = (self.image, self.caption, self.folder, ID_FIELD)
+        others = [name for name in names if name not in read and name.lower() != SPLIT_FIELDS[0]]
         return [f"fields that are not packed: {_listed(others)}"] if others else []
 
 
@@ -96,6 +99,16 @@ def _listed(names: Iterable[str]) -> str:
     return text if len(text) <= 200 else f"{text[:200]}.."
 
 
+def split_of(row: Mapping[str, Any]) -> str:
+    """Return the split that a row says it is of; empty where it says none."""
+    found = {name.lower(): value for name, value in row.items() if name.lower() in SPLIT_FIELDS}
+    for name in SPLIT_FIELDS:
+        value = "" if found.get(name) is None else str(found[name]).strip()
+        if value and (name == SPLIT_FIELDS[0] or value.lower() in SPLIT_WORDS):
+            return value
+    return ""
+
+
 @dataclass
 class Splits:
     """The splits that a source's rows are of, and those of them that the user wants."""
@@ -103,22 +116,24 @@ class Splits:
     wanted: tuple[str, ...]
     counts: Counter[str] = field(default_factory=Counter)
 
-    def check(self, split: Any) -> None:
-        """Count a row of this split; raises Fault where it is left out."""
-        name = "" if split is None else str(split).strip()
+    def check(self, name: str) -> None:
+        """Count a row of this split, which may be none (""); raises Fault where it is left out."""
         self.counts[name] += 1
         wanted = {*self.wanted, *(TRAIN if "train" in self.wanted else ())}
         if wanted and name not in wanted:
             raise Fault(f"of the split {name!r}, which --split leaves out")
 
     def judge(self, source: Path) -> None:
-        """Raise PackError where the rows are of other splits than the user says, or of more than training may see."""
+        """Raise PackError where the rows are of other splits than the user says, or of more than training may see.
+
+        Rows without a split beside others with one may be of any.
+        """
         listed = ", ".join(f"{name or '(none)'} ({count:,})" for name, count in self.counts.most_common())
-        if self.wanted and not self.counts:
+        if self.wanted and set(self.counts) <= {""}:
             raise PackError(f"{source}: has no splits; leave out --split")
         if unknown := [name for name in self.wanted if name not in self.counts]:
             raise PackError(f"{source}: has no split {unknown[0]!r} but {listed}; choose with --split")
-        if not self.wanted and not set(self.counts) <= {"", *TRAIN}:
+        if not self.wanted and not (set(self.counts) <= {""} or set(self.counts) <= TRAIN):
             hint = "choose with --split NAME, once for each (train takes restval too)"
             raise PackError(f"{source}: has the splits {listed}; {hint}")
 
@@ -169,8 +184,7 @@ def group(
                 root = str(roots[0][0])
             path, is_flat = image_path(root, columns.image, name, folder)
             named.add(path)
-            if columns.split:
-                splits.check(row.get(columns.split))
+            splits.check(split_of(row))
             value = row.get(columns.caption)
             captions = captions_of(columns.caption, spelled_list(value) if spelled else value)
         except Fault as fault:

@@ -64,6 +64,42 @@ def test_parquet_files_of_a_pattern_or_folder_are_one_source_whose_names_say_the
         ]
 
 
+@pytest.mark.parametrize(
+    ("names", "columns", "splits"),
+    [
+        (("train_0", "test_0"), ({}, {}), "test (1), train (1)"),
+        (("train-0", "test-0"), ({}, {}), "test (1), train (1)"),
+        (("train", "coco_test"), ({}, {}), "test (1), train (1)"),
+        (("train-00000", "eval-00000"), ({}, {}), "eval (1), train (1)"),
+        (("split=train/0", "split=test/0"), ({}, {}), "test (1), train (1)"),
+        (("train2017/a", "Val2017/a"), ({}, {}), "val (1), train (1)"),
+        (("train/a", "b"), ({}, {}), "(none) (1), train (1)"),
+        (("0", "1"), ({}, {"split": "test"}), "(none) (1), test (1)"),
+        (("0", "1"), ({"split": "train"}, {"Subset": "dev"}), "train (1), dev (1)"),
+        (("train-0", "train-1"), ({}, {"subset": "cc3m"}), ""),
+        (("contest-0", "latest-1"), ({}, {"fold": "3"}), ""),
+    ],
+)
+@pytest.mark.parametrize("pattern", ["", "**/*.parquet"])
+@pytest.mark.parametrize("form", ["images", "paths"])
+def test_a_test_split_among_parquet_files_is_never_packed_unasked(
+    folder: Path, names: list[str], columns: list[dict[str, str]], splits: str, pattern: str, form: str
+) -> None:
+    source = folder / "test" / "x"  # chosen by the user, so that "test" says nothing of the files in it
+    for name, image, more in zip(names, NAMES, columns, strict=False):
+        file = source / f"{name}.parquet"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        rows = embedded([image], [image], ["a dog"]) | {key: [value] for key, value in more.items()}
+        pq.write_table(pa.table(rows if form == "images" else rows | {"image": [image]}), file)
+    if splits:
+        with pytest.raises(PackError) as caught:
+            read(source / pattern, images=folder)
+        hint = "choose with --split NAME, once for each (train takes restval too)"
+        assert str(caught.value) == f"{source / pattern}: has the splits {splits}; {hint}"
+    else:
+        assert len(read(source / pattern, images=folder)[0]) == 2
+
+
 def test_a_parquet_row_without_an_image_and_a_broken_file_are_told(tmp_path: Path) -> None:
     rows = embedded([None, None], ["a.jpg", "b.jpg"], ["a dog", "a cat"])
     rows["image"][1] = None

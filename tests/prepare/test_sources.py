@@ -106,6 +106,8 @@ def test_each_form_of_file_gives_each_image_its_own_captions(folder: Path, name:
           "not UTF-8": "line 5"}),
         ("x.json", '[{"image": "a.jpg", "text": "a dog"}, "b.jpg"]', {"a.jpg": ("a dog",)},
          {"not a JSON object": "row 2"}),
+        ("x.csv", "image,caption,subset,fold\na.jpg,a dog,cc3m,1\nb.jpg,a cat,,2\n",
+         {"a.jpg": ("a dog",), "b.jpg": CAT}, {}),
     ],
 )  # fmt: skip
 def test_what_is_no_pair_is_counted_with_its_line_and_never_moves_a_caption(
@@ -136,6 +138,13 @@ def test_what_is_no_pair_is_counted_with_its_line_and_never_moves_a_caption(
         ("x.tsv", "a dog\thttp://x/a.jpg\na\tb\n", "no field image .* among a dog, http://x/a.jpg; .*--image-field"),
         ("x.json", '{"images": [{"id": 1, "file_name": "a"}], "annotations": [{"image_id": 1}]}', "KeyError 'caption'"),
         ("x.json", "{}", "no COCO caption file"),
+        ("x.jsonl", '{"image": "a", "text": "b"}\n{"image": "a", "text": "b", "split": "test"}\n',
+         r"the splits \(none\) \(1\), test \(1\); choose with --split"),
+        ("x.json", '[{"image": "a", "text": "b"}, {"image": "a", "text": "b", "Partition": "Val"}]',
+         r"the splits \(none\) \(1\), Val \(1\); choose with --split"),
+        ("x.csv", "image,text,SPLIT\na,b,\na,b,test\n", r"the splits \(none\) \(1\), test \(1\); choose with --split"),
+        ("x.csv", "image,text,subset\na,b,train\na,b,dev\n", r"the splits train \(1\), dev \(1\); choose with --split"),
+        ("x.csv", "image,text,fold,split\na,b,1,test\n", r"the splits test \(1\); choose with --split"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_for_sure_is_refused_in_one_line(
