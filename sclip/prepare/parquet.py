@@ -74,27 +74,46 @@ def parquet_samples(
             raise PackError(
                 f"{file}: has no column {missing.pop()}, as {files[0].name} has; pack them one by one"
             )
-    skips.notes += columns.unread(schema.names)
+        kinds = [one.field(columns.image).type for one in (schema, other)]
+        if _kind(kinds[0]) != _kind(kinds[1]):
+            types = f"{kinds[1]} in {columns.image}, and {files[0].name} {kinds[0]}"
+            raise PackError(f"{file}: has {types}; pack them one by one")
+    key = _key_column(schema, columns.image) if image else ""
+    skips.notes += columns.unread(name for name in schema.names if name != key)
     if not image:
         rows = _rows(source, files, [columns.image, columns.caption, columns.folder])
         return group(source, rows, roots, choice, skips, spelled=True)
-    plan = _plan(source, files, schema, columns, choice, skips)
+    plan = _plan(source, files, columns, key, _child(schema, image, "path"), choice, skips)
     return _stream(files, columns.image, plan, roots[0][0], skips)
 
 
 def _image_column(schema: pa.Schema, choice: Choice) -> str:
     """Return the column that holds images; empty where it holds paths."""
-
-    def holds_images(name: str) -> bool:
-        kind = schema.field(name).type
-        return bool(pa.types.is_struct(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
     if choice.image_field:
         names = [choice.image_field] if choice.image_field in schema.names else []
     else:
         structs = [name for name in schema.names if _child(schema, name, "bytes")]
         names = [*IMAGE_FIELDS, *IMAGE_SUFFIXES, *(structs if len(structs) == 1 else [])]
-    return next((name for name in names if name in schema.names and holds_images(name)), "")
+    return next((name for name in names if name in schema.names and _kind(schema.field(name).type)), "")
+
+
+def _kind(type_: pa.DataType) -> str:
+    """Return how a column of this type holds images; empty where it holds paths."""
+    if pa.types.is_struct(type_):
+        return "struct"
+    return "bytes" if pa.types.is_binary(type_) or pa.types.is_large_binary(type_) else ""
+
+
+def _key_column(schema: pa.Schema, image: str) -> str:
+    """Return the column of texts that names the images; empty where there is none."""
+
+    def is_text(type_: pa.DataType) -> bool:
+        type_ = type_.value_type if pa.types.is_dictionary(type_) else type_
+        kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+        return any(is_kind(type_) for is_kind in kinds)
+
+    names = [name for name in (*IMAGE_FIELDS, "key", "__key__") if name in schema.names and name != image]
+    return next((name for name in names if is_text(schema.field(name).type)), "")
 
 
 def _child(schema: pa.Schema, column: str, name: str) -> bool:
@@ -142,15 +161,15 @@ def _errors(file: Path) -> Iterator[None]:
 
 
 def _plan(
-    source: Path, files: Sequence[Path], schema: pa.Schema, columns: Columns, choice: Choice, skips: Skips
+    source: Path, files: Sequence[Path], columns: Columns, key: str, named: bool, choice: Choice, skips: Skips
 ) -> dict[int, _Image]:
-    """Return every image that is to be packed at the number of its first row, counted through all files."""
+    """Return every image that is to be packed at the number of its first row, counted through all files.
+
+    An image's name is the path in its struct, where the struct is `named`, or else in the column `key`.
+    """
     image, splits = columns.image, Splits(choice.splits)
-    named = _child(schema, image, "path")
-    others = [name for name in (*IMAGE_FIELDS, "key", "__key__") if name in schema.names and name != image]
-    other = next((name for name in others if pa.types.is_string(schema.field(name).type)), "")
     kept: list[tuple[int, str, str, list[str]]] = []
-    read = [f"{image}.path" if named else "", other, columns.caption]
+    read = [f"{image}.path" if named else "", key, columns.caption]
     for number, (place, row) in enumerate(_rows(source, files, read)):
         assert not isinstance(row, str)
         skips.rows += 1
@@ -161,7 +180,7 @@ def _plan(
             skips.add(str(fault), place)
             continue
         name = (row.get(image) or {}).get("path") if named else None
-        kept.append((number, place, str(name or row.get(other) or ""), captions))
+        kept.append((number, place, str(name or row.get(key) or ""), captions))
     splits.judge(source)
     counts = Counter(name for _, _, name, _ in kept)
     digests = _digests(files, image, {number for number, _, name, _ in kept if name and counts[name] > 1})

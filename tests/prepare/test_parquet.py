@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sclip.prepare.pack import PackError
+from sclip.prepare.sources import read_source
 from support.caption_sources import NAMES, PAIRS, ROWS, folder_of_images, image_bytes, read
 
 
@@ -62,6 +63,38 @@ def test_parquet_files_of_a_pattern_or_folder_are_one_source_whose_names_say_the
         assert skips.lines() == [
             f"1 skipped: of the split 'test', which --split leaves out (first: {place} row 1)"
         ]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())],
+    ids=str,
+)
+def test_rows_of_one_name_are_one_image_whatever_the_type_of_the_names(
+    tmp_path: Path, kind: pa.DataType
+) -> None:
+    texts = pa.array(NAMED).dictionary_encode() if pa.types.is_dictionary(kind) else pa.array(NAMED, kind)
+    rows = {"image": [image_bytes(name) for name in NAMED], "file_name": texts, "caption": TEXT, "url": TEXT}
+    pq.write_table(pa.table(rows), tmp_path / "x.parquet")
+    found, skips = read(tmp_path / "x.parquet")
+    assert {name: set(captions) for name, captions in found.items()} == {n: set(c) for n, c in PAIRS.items()}
+    assert skips.notes == ["fields that are not packed: url"]
+
+
+@pytest.mark.parametrize("first", [["a.jpg"], [{"path": "a.jpg", "bytes": b"x"}], [b"x"]])
+@pytest.mark.parametrize("second", [["a.jpg"], [{"bytes": b"x"}], [b"x"]])
+def test_parquet_files_whose_images_are_of_different_types_are_refused(
+    folder: Path, first: list[Any], second: list[Any]
+) -> None:
+    for name, images in (("0", first), ("1", second)):
+        pq.write_table(pa.table({"image": images, "caption": ["a dog"]}), folder / f"{name}.parquet")
+    if type(first[0]) is type(second[0]):
+        assert read_source(folder / "*.parquet")[1].rows == 2
+        return
+    with pytest.raises(
+        PackError, match=r"1\.parquet: has \S.* in image, and 0\.parquet \S.*; pack them one by one"
+    ):
+        read_source(folder / "*.parquet")
 
 
 @pytest.mark.parametrize(
