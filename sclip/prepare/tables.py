@@ -50,6 +50,8 @@ def table_rows(source: Path, choice: Choice) -> Iterator[Row]:
     Raises PackError where the table cannot be read from some line on.
     """
     header = first_line(source)
+    if "\r" in header:
+        raise PackError(f"{source}: lines end in a carriage return alone; save it with line feeds")
     if _TOKEN.fullmatch(header):
         for number, line in _lines(source):
             found = _TOKEN.fullmatch(line)
@@ -58,13 +60,21 @@ def table_rows(source: Path, choice: Choice) -> Iterator[Row]:
                 found.groupdict() if found else "line is not IMAGE#NUMBER, tab, caption",
             )
         return
-    delimiter = _delimiter(header, choice)
+    try:
+        delimiter = _delimiter(header, choice)
+    except csv.Error as error:
+        raise PackError(f"{source}: first line is not readable as a header: {error}") from error
     names: list[str] = []
     for number, cells, line in _cells(source, delimiter):
         if not names:
             names = [cell.strip() for cell in cells]
             if double := next((name for name in names if names.count(name) > 1), ""):
                 raise PackError(f"{source}: two columns are named {double!r}; give each a name of its own")
+            if (image := next(filter(is_image, names), "")) and not {*IMAGE_FIELDS, choice.image_field} & {
+                *names
+            }:
+                line = f"add a header line, such as {f'image{delimiter}caption'!r}"
+                raise PackError(f"{source}: has no header line, but {image} in its first line; {line}")
             continue
         is_flickr8k = source.suffix == ".txt" and names == ["image", "caption"] and '"' not in line
         if len(cells) > 2 and is_flickr8k and is_image(cells[0]):
