@@ -102,7 +102,8 @@ def pack(
     each row, Flickr's results_20130124.token, Parquet with images or their paths, a folder of images with a
     metadata.jsonl or metadata.csv, or with .txt files (a caption a line) or .json files of the same name.
 
-    Every row is packed or counted with its line. A source with other splits than train and restval needs --split.
+    Every row is packed or counted with its line. A source with other splits than train and restval, in a column or in
+    the names of several Parquet files, needs --split; so does one that names the split of a part of it only.
 
       sclip pack captions_train2017.json shards/train --images train2017
       sclip pack dataset_coco.json shards/train --images coco --split train
