@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,7 +18,7 @@ from fsspec.utils import glob_translate
 from sclip.storage.filesystem import filesystem, open_stream, parts
 from sclip.storage.retries import retry
 
-__all__ = ["matching_files", "what_is_there"]
+__all__ = ["files_below", "matching_files", "what_is_there"]
 
 _TAR = re.compile(r"\.(tar(\.(gz|bz2|xz|zst|zstd|lzma|lz4|z))?|t[gbx]z2?|tzst)$", re.IGNORECASE)
 _EXTENSION = re.compile(r"\.[A-Za-z]\w*$")
@@ -42,6 +43,39 @@ def what_is_there(name: str) -> str:
     return retry(name, lambda: _what_is_there(name))
 
 
+def files_below(folder: str, pattern: str = "**/*") -> list[str]:
+    """Return the local files whose path from a folder fits a pattern; of the default, all below it.
+
+    Folders behind symbolic links are entered, as the shell does. One that several paths lead to gives its files once,
+    by a path without a link where there is one. What is hidden counts only where the pattern spells the dot. A link to
+    a missing file is taken for one: a shard that was not brought is told by its name, and not left out. Raises OSError
+    for a folder that cannot be listed.
+    """
+    components = pattern.split("/") + ["*"] * pattern.endswith("**")
+    found, seen, last = list[str](), set[tuple[int, int, int]](), len(components) - 1
+    left = deque([(folder, 0)])
+    while left:
+        path, at = left.popleft()
+        status = os.stat(path)
+        if (state := (status.st_dev, status.st_ino, at)) in seen:
+            continue
+        seen.add(state)
+        component, deep = components[at], components[at] == "**"
+        fits = re.compile(r"(?!\.)" * (component[:1] != ".") + glob_translate(component)).match
+        if deep:
+            left.appendleft((path, at + 1))
+        with os.scandir(path) as entries:
+            fitting = sorted((entry for entry in entries if fits(entry.name)), key=lambda entry: entry.name)
+        for entry in fitting:
+            link = entry.is_symlink()
+            if entry.is_dir():
+                if deep or at < last:  # links after all else
+                    (left.append if link else left.appendleft)((entry.path, at + (not deep)))
+            elif at == last and (link or entry.is_file()):
+                found.append(entry.path)
+    return sorted(found)
+
+
 def _matching_files(name: str) -> list[str]:
     if not name:
         return []
@@ -53,8 +87,7 @@ def _matching_files(name: str) -> list[str]:
         if pattern:
             paths = _globbed(fs, root, pattern)
         elif fs.info(root)["type"] == "directory":
-            files = (entry["name"] for entry in fs.ls(root, detail=True) if _is_file(entry))
-            paths = sorted(file for file in files if _TAR.search(file) and not _last(file).startswith("."))
+            paths = [file for file in _globbed(fs, root, "*") if _TAR.search(file)]
         else:
             paths = [root]
     except (FileNotFoundError, NotADirectoryError):
@@ -91,24 +124,17 @@ def _exists(fs: Any, path: str) -> bool:
 
 
 def _globbed(fs: Any, root: str, pattern: str) -> list[str]:
-    """Return the shards below a folder whose path from there fits the pattern, as fsspec's glob does, which takes no
-    folder literally.
-    """
+    """Return the shards below a folder whose path from there fits the pattern, and takes no folder literally."""
+    if "file" in _protocols(fs):
+        return _shards(files_below(root, pattern), pattern)
     depth = None if "**" in pattern else pattern.count("/") + 1
     below = f"{root.rstrip('/')}/" if root else ""
-    fits = re.compile(glob_translate(pattern)).match
+    fits, spelled = re.compile(glob_translate(pattern)).match, "/." in f"/{pattern}"
     entries = fs.find(root, maxdepth=depth, detail=True, on_error="raise").items()
+    files = ((file, file.removeprefix(below)) for file, info in entries if info["type"] == "file")
     return _shards(
-        (file for file, info in entries if fits(file.removeprefix(below)) and _is_file(info)), pattern
+        (file for file, path in files if fits(path) and (spelled or "/." not in f"/{path}")), pattern
     )
-
-
-def _is_file(info: dict[str, Any]) -> bool:
-    """Tell a file from a folder; fsspec calls a local symbolic link, a file's too, "other".
-
-    A link to a missing file is taken for one: a shard that was not brought is told by its name, and not left out.
-    """
-    return info["type"] == "file" or (bool(info.get("islink")) and not os.path.isdir(info["name"]))
 
 
 def _shards(files: Iterable[str], pattern: str) -> list[str]:

@@ -24,14 +24,17 @@ def folder(tmp_path: Path) -> Path:
     for name in (
         "x/0.tar", "x/1.tar.gz", "x/2.TGZ", "x/plain", "x/part.00017", "x/0.parquet", "x/0_stats.json", "x/index.json",
         "x/0.tar.idx", "x/d.dat", "x/._0.tar", "x/.0.tar.tmp", "deep/er/3.tar", "[2014]/4.tar", "[2014]/5.tar",
-        "2/6.tar", "none/7.parquet",
+        "2/6.tar", "none/7.parquet", "x/.cache/hf/9.tar",
     ):  # fmt: skip
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(CONTENT)
     (tmp_path / "empty").mkdir()
     (tmp_path / "links").mkdir()
-    os.symlink(tmp_path / "x" / "0.tar", tmp_path / "links" / "8.tar")
+    for link, target in (
+        ("links/8.tar", "x/0.tar"), ("links/deep", "deep"), ("links/loop", "links"), ("deep/also", "deep/er"),
+    ):  # fmt: skip
+        os.symlink(tmp_path / target, tmp_path / link)
     return tmp_path
 
 
@@ -55,8 +58,15 @@ def folder(tmp_path: Path) -> Path:
         ("[2014]", "[2014]/4.tar [2014]/5.tar"),
         ("[2014]/{4..5}.tar", "[2014]/4.tar [2014]/5.tar"),
         ("deep/**/*.tar", "deep/er/3.tar"),
-        ("*/*/*.tar", "deep/er/3.tar"),
+        ("*/*/*.tar", "deep/er/3.tar links/loop/8.tar"),
         ("links/*.tar", "links/8.tar"),
+        ("links/*/er/*.tar", "links/deep/er/3.tar"),
+        ("links/**/*.tar", "links/8.tar links/deep/er/3.tar"),
+        ("links/**", "links/8.tar links/deep/er/3.tar"),
+        ("deep/a*/*.tar", "deep/also/3.tar"),
+        ("x/**/*.tar", "x/0.tar"),
+        ("x/.cache/**/*.tar", "x/.cache/hf/9.tar"),
+        ("x/**/.c*/*/*", "x/.cache/hf/9.tar"),
     ],
 )
 def test_a_pattern_takes_the_tars_that_it_names_and_not_what_describes_them(
@@ -71,7 +81,7 @@ def test_a_pattern_takes_the_tars_that_it_names_and_not_what_describes_them(
         ("x/9.tar", "x has 3 tars (0.tar, 1.tar.gz, 2.TGZ)"),
         ("none/*", "none has no tar, but 1 file (7.parquet)"),
         ("empty", "empty is empty; name those below it as FOLDER/empty/**/*.tar"),
-        ("deep/", "deep has no tar, but 1 folder (er); name those below it as FOLDER/deep/**/*.tar"),
+        ("deep/", "deep has no tar, but 2 folders (also, er); name those below it as FOLDER/deep/**/*.tar"),
         ("no/where/*.tar", "there is no FOLDER/no; FOLDER has no tar, but 7 folders (2, [2014], deep, empty, ..); "
                            "name those below it as FOLDER/**/*.tar"),
         ("x/{0..1}.tar", "FOLDER/x/1.tar (of FOLDER/x/{0..1}.tar): no such shard; FOLDER/x has 3 tars"),
