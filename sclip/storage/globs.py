@@ -105,7 +105,12 @@ def _on_http(fs: Any, url: str) -> list[str]:
 
 
 def _split(fs: Any, path: str) -> tuple[str, str]:
-    """Cut a path before its first component with a wildcard; `[..]` is none where something has that very name."""
+    """Cut a path before its first component with a wildcard; `[..]` is none where something has that very name.
+
+    A local path has one spelling, without `.` and `..`: a shard that is spelled in two ways is one.
+    """
+    if "file" in _protocols(fs):
+        path = os.path.normpath(path)
     components = re.sub("/{2,}", "/", path).split("/")
     for at, component in enumerate(components):
         literal = "/".join(components[: at + 1])

@@ -122,7 +122,8 @@ def test_chains_of_file_systems_are_found_and_read(folder: Path) -> None:
     with zipfile.ZipFile(folder / "f.zip", "w") as archive:
         archive.writestr("in.tar", CONTENT)
         archive.writestr("in.json", "{}")
-    fsspec.filesystem("memory").pipe("/patterns/a.tar", CONTENT)
+    for name in ("a.tar", ".cache/b.tar"):
+        fsspec.filesystem("memory").pipe(f"/patterns/{name}", CONTENT)
     for pattern, shard in (
         ("zip://in.tar::FOLDER/f.zip", "zip://in.tar::FOLDER/f.zip"),
         ("zip://*::file://FOLDER/f.zip", "zip://in.tar::file://FOLDER/f.zip"),
@@ -130,6 +131,8 @@ def test_chains_of_file_systems_are_found_and_read(folder: Path) -> None:
         ("simplecache::zip://*.tar::file://FOLDER/f.zip", "simplecache::zip://in.tar::file://FOLDER/f.zip"),
         ("filecache::file://FOLDER/x/0.tar", "filecache::file://FOLDER/x/0.tar"),
         ("memory://patterns", "memory:///patterns/a.tar"),
+        ("memory://patterns/**/*.tar", "memory:///patterns/a.tar"),
+        ("memory://patterns/.*/*.tar", "memory:///patterns/.cache/b.tar"),
     ):
         pattern, shard = (text.replace("FOLDER", str(folder)) for text in (pattern, shard))
         assert DataConfig(shards=(pattern,)).shards == (pattern,)
@@ -140,7 +143,17 @@ def test_chains_of_file_systems_are_found_and_read(folder: Path) -> None:
 def test_expand_takes_globs_and_braces_and_returns_each_shard_once_and_sorted(tmp_path: Path) -> None:
     for number in (2, 0, 1):
         (tmp_path / f"{number:03d}.tar").write_bytes(CONTENT)
-    found = expand([f"{tmp_path}/{{000..002}}.tar", f"{tmp_path}/*.tar", f"{tmp_path}/00[12].tar"])
+    patterns = (
+        "{000..002}.tar",
+        "*.tar",
+        "00[12].tar",
+        "./000.tar",
+        "none/../*.tar",
+        "*/../000.tar",
+        ".",
+        "x/../",
+    )
+    found = expand([f"{place}{tmp_path}/{pattern}" for pattern in patterns for place in ("", "file://", "/")])
     assert found == [f"{tmp_path}/{number:03d}.tar" for number in range(3)]
 
 
