@@ -1,7 +1,8 @@
 """Names with `*`, `?` and `[..]` in, the files that they name out, here and in object stores.
 
 A wildcard takes tars and files without an extension: what else lies beside shards describes them (`.parquet`,
-`_stats.json`, `index.json`). A name without one is the file itself, whatever it is called, or the tars of the folder.
+`_stats.json`, `index.json`), and wget saves `0.tar.1` where it has `0.tar` already. A name without one is the file
+itself, whatever it is called, or the tars of the folder.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ __all__ = ["files_below", "matching_files", "what_is_there"]
 _TAR = re.compile(r"\.(tar(\.(gz|bz2|xz|zst|zstd|lzma|lz4|z))?|t[gbx]z2?|tzst)$", re.IGNORECASE)
 _EXTENSION = re.compile(r"\.[A-Za-z]\w*$")
 """Not of part.00017: a number is none."""
+_NUMBERED = re.compile(r"(\.[A-Za-z]\w*)\.[\d?\[][^.]*$")
+"""The end of x.tar.1, and of the patterns that ask for it."""
 _MOST_NAMED = 4
 
 
@@ -148,6 +151,9 @@ def _shards(files: Iterable[str], pattern: str) -> list[str]:
 
     def is_shard(name: str) -> bool:
         if name.startswith(".") and not wanted.startswith("."):  # macOS puts ._x.tar beside x.tar
+            return False
+        numbered = _NUMBERED.search(name)
+        if numbered and _TAR.search(name[: numbered.end(1)]) and not _NUMBERED.search(wanted):
             return False
         extension = _EXTENSION.search(name)
         return extension is None or bool(_TAR.search(name)) or wanted.endswith(extension[0])

@@ -25,6 +25,7 @@ def folder(tmp_path: Path) -> Path:
         "x/0.tar", "x/1.tar.gz", "x/2.TGZ", "x/plain", "x/part.00017", "x/0.parquet", "x/0_stats.json", "x/index.json",
         "x/0.tar.idx", "x/d.dat", "x/._0.tar", "x/.0.tar.tmp", "deep/er/3.tar", "[2014]/4.tar", "[2014]/5.tar",
         "2/6.tar", "none/7.parquet", "x/.cache/hf/9.tar",
+        "x/0.tar.1", "x/1.tar.gz.10",
     ):  # fmt: skip
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,6 +45,11 @@ def folder(tmp_path: Path) -> Path:
         ("x/*", "x/0.tar x/1.tar.gz x/2.TGZ x/part.00017 x/plain"),
         ("x/0*", "x/0.tar"),
         ("x/*.tar*", "x/0.tar x/1.tar.gz"),
+        ("x/*.tar.*", "x/1.tar.gz"),
+        ("x/*.tar.?", "x/0.tar.1"),
+        ("x/0.tar.[0-9]*", "x/0.tar.1"),
+        ("x/*.gz.1*", "x/1.tar.gz.10"),
+        ("x/0.tar.1", "x/0.tar.1"),
         ("x/*.dat", "x/d.dat"),
         ("x/.*.tar", "x/._0.tar"),
         ("x/0.parquet", "x/0.parquet"),
