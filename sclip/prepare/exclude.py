@@ -15,6 +15,7 @@ from sclip.data.shards import Rejected, read_shard
 from sclip.data.tar import IMAGE_SUFFIXES
 from sclip.prepare.pack import Skips
 from sclip.prepare.writing import write_file
+from sclip.storage.globs import files_below
 
 __all__ = ["excluded", "write_list"]
 
@@ -45,7 +46,8 @@ def excluded(
     """
     path = Path(source).expanduser()
     if path.is_dir():
-        files = sorted(f for f in path.rglob("*") if f.suffix.removeprefix(".").lower() in IMAGE_SUFFIXES)
+        below = sorted(map(Path, files_below(str(path))))
+        files = [file for file in below if file.suffix.removeprefix(".").lower() in IMAGE_SUFFIXES]
         for file in files:
             yield _of_file(file, name, skips)
         if not files:

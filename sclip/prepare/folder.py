@@ -11,6 +11,7 @@ from sclip.data.caption_text import caption_lines, clean_caption
 from sclip.prepare.cells import Fault, captions_of, is_image, key_of
 from sclip.prepare.pack import RawSample, Skips
 from sclip.prepare.rows import CAPTION_FIELDS
+from sclip.storage.globs import files_below
 
 __all__ = ["folder_samples"]
 
@@ -18,7 +19,7 @@ __all__ = ["folder_samples"]
 def folder_samples(folder: Path, caption_field: str, skips: Skips) -> Iterator[RawSample]:
     """Yield the images of a folder by name, with the captions of their .json or else the lines of their .txt."""
     skips.unit = "images"
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = sorted(path for path in map(Path, files_below(str(folder))) if path.is_file())
     images = [path for path in files if is_image(path.name)]
     for path in images:
         skips.rows += 1

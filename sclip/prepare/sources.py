@@ -18,6 +18,7 @@ from sclip.prepare.pack import PackError, RawSample, Skips
 from sclip.prepare.parquet import parquet_samples
 from sclip.prepare.rows import Choice, Row, group
 from sclip.prepare.tables import first_line, jsonl_rows, table_rows
+from sclip.storage.globs import files_below
 
 __all__ = ["read_source"]
 
@@ -46,10 +47,10 @@ def read_source(
     for a source that cannot be read.
     """
     skips = Skips()
-    if source.is_dir() and (metadata := _metadata(source)):
-        source, images = metadata, images or metadata.parent
     choice = Choice(image_field, caption_field, tuple(splits))
     try:
+        if source.is_dir() and (metadata := _metadata(source)):
+            source, images = metadata, images or metadata.parent
         samples = _read(source, images, choice, skips)
     except OSError as error:
         raise PackError(f"{error.filename or source}: {error.strerror or error}") from error
@@ -64,7 +65,7 @@ def read_source(
 
 def _metadata(folder: Path) -> Path | None:
     """Return the table that Hugging Face's folders of images have, if there is one."""
-    found = sorted(path for name in _METADATA for path in folder.rglob(name))
+    found = sorted(path for path in map(Path, files_below(str(folder))) if path.name in _METADATA)
     if len(found) > 1:
         raise PackError(f"{folder}: holds {found[0]} and {found[1]}; pack one of them")
     return found[0] if found else None
@@ -126,9 +127,9 @@ def _json(source: Path) -> Iterator[Row]:
 
 def _read_folder(folder: Path, images: Path | None, choice: Choice, skips: Skips) -> Iterable[RawSample]:
     """Read the Parquet files of a folder, or its images with their caption files."""
-    files = sorted(folder.rglob("*.parquet"))
-    has_images = any(is_image(path.name) for path in folder.rglob("*"))
-    if files and has_images:
+    below = sorted(map(Path, files_below(str(folder))))
+    files = [path for path in below if path.suffix == ".parquet"]
+    if files and any(is_image(path.name) for path in below):
         raise PackError(
             f"{folder}: holds Parquet files and images; pack '{folder}/*.parquet' or a folder of images"
         )

@@ -1,13 +1,15 @@
 """Names with `*`, `?` and `[..]` in, the files that they name out, here and in object stores.
 
 A wildcard takes tars and files without an extension: what else lies beside shards describes them (`.parquet`,
-`_stats.json`, `index.json`). A name without one is the file itself, whatever it is called, or the tars of the folder.
+`_stats.json`, `index.json`), and wget saves `0.tar.1` where it has `0.tar` already. A name without one is the file
+itself, whatever it is called, or the tars of the folder.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,11 +19,13 @@ from fsspec.utils import glob_translate
 from sclip.storage.filesystem import filesystem, open_stream, parts
 from sclip.storage.retries import retry
 
-__all__ = ["matching_files", "what_is_there"]
+__all__ = ["files_below", "matching_files", "what_is_there"]
 
 _TAR = re.compile(r"\.(tar(\.(gz|bz2|xz|zst|zstd|lzma|lz4|z))?|t[gbx]z2?|tzst)$", re.IGNORECASE)
 _EXTENSION = re.compile(r"\.[A-Za-z]\w*$")
 """Not of part.00017: a number is none."""
+_NUMBERED = re.compile(r"(\.[A-Za-z]\w*)\.[\d?\[][^.]*$")
+"""The end of x.tar.1, and of the patterns that ask for it."""
 _MOST_NAMED = 4
 
 
@@ -42,6 +46,39 @@ def what_is_there(name: str) -> str:
     return retry(name, lambda: _what_is_there(name))
 
 
+def files_below(folder: str, pattern: str = "**/*") -> list[str]:
+    """Return the local files whose path from a folder fits a pattern; of the default, all below it.
+
+    Folders behind symbolic links are entered, as the shell does. One that several paths lead to gives its files once,
+    by a path without a link where there is one. What is hidden counts only where the pattern spells the dot. A link to
+    a missing file is taken for one: a shard that was not brought is told by its name, and not left out. Raises OSError
+    for a folder that cannot be listed.
+    """
+    components = pattern.split("/") + ["*"] * pattern.endswith("**")
+    found, seen, last = list[str](), set[tuple[int, int, int]](), len(components) - 1
+    left = deque([(folder, 0)])
+    while left:
+        path, at = left.popleft()
+        status = os.stat(path)
+        if (state := (status.st_dev, status.st_ino, at)) in seen:
+            continue
+        seen.add(state)
+        component, deep = components[at], components[at] == "**"
+        fits = re.compile(r"(?!\.)" * (component[:1] != ".") + glob_translate(component)).match
+        if deep:
+            left.appendleft((path, at + 1))
+        with os.scandir(path) as entries:
+            fitting = sorted((entry for entry in entries if fits(entry.name)), key=lambda entry: entry.name)
+        for entry in fitting:
+            link = entry.is_symlink()
+            if entry.is_dir():
+                if deep or at < last:  # links after all else
+                    (left.append if link else left.appendleft)((entry.path, at + (not deep)))
+            elif at == last and (link or entry.is_file()):
+                found.append(entry.path)
+    return sorted(found)
+
+
 def _matching_files(name: str) -> list[str]:
     if not name:
         return []
@@ -53,8 +90,7 @@ def _matching_files(name: str) -> list[str]:
         if pattern:
             paths = _globbed(fs, root, pattern)
         elif fs.info(root)["type"] == "directory":
-            files = (entry["name"] for entry in fs.ls(root, detail=True) if _is_file(entry))
-            paths = sorted(file for file in files if _TAR.search(file) and not _last(file).startswith("."))
+            paths = [file for file in _globbed(fs, root, "*") if _TAR.search(file)]
         else:
             paths = [root]
     except (FileNotFoundError, NotADirectoryError):
@@ -72,7 +108,12 @@ def _on_http(fs: Any, url: str) -> list[str]:
 
 
 def _split(fs: Any, path: str) -> tuple[str, str]:
-    """Cut a path before its first component with a wildcard; `[..]` is none where something has that very name."""
+    """Cut a path before its first component with a wildcard; `[..]` is none where something has that very name.
+
+    A local path has one spelling, without `.` and `..`: a shard that is spelled in two ways is one.
+    """
+    if "file" in _protocols(fs):
+        path = os.path.normpath(path)
     components = re.sub("/{2,}", "/", path).split("/")
     for at, component in enumerate(components):
         literal = "/".join(components[: at + 1])
@@ -91,24 +132,17 @@ def _exists(fs: Any, path: str) -> bool:
 
 
 def _globbed(fs: Any, root: str, pattern: str) -> list[str]:
-    """Return the shards below a folder whose path from there fits the pattern, as fsspec's glob does, which takes no
-    folder literally.
-    """
+    """Return the shards below a folder whose path from there fits the pattern, and takes no folder literally."""
+    if "file" in _protocols(fs):
+        return _shards(files_below(root, pattern), pattern)
     depth = None if "**" in pattern else pattern.count("/") + 1
     below = f"{root.rstrip('/')}/" if root else ""
-    fits = re.compile(glob_translate(pattern)).match
+    fits, spelled = re.compile(glob_translate(pattern)).match, "/." in f"/{pattern}"
     entries = fs.find(root, maxdepth=depth, detail=True, on_error="raise").items()
+    files = ((file, file.removeprefix(below)) for file, info in entries if info["type"] == "file")
     return _shards(
-        (file for file, info in entries if fits(file.removeprefix(below)) and _is_file(info)), pattern
+        (file for file, path in files if fits(path) and (spelled or "/." not in f"/{path}")), pattern
     )
-
-
-def _is_file(info: dict[str, Any]) -> bool:
-    """Tell a file from a folder; fsspec calls a local symbolic link, a file's too, "other".
-
-    A link to a missing file is taken for one: a shard that was not brought is told by its name, and not left out.
-    """
-    return info["type"] == "file" or (bool(info.get("islink")) and not os.path.isdir(info["name"]))
 
 
 def _shards(files: Iterable[str], pattern: str) -> list[str]:
@@ -117,6 +151,9 @@ def _shards(files: Iterable[str], pattern: str) -> list[str]:
 
     def is_shard(name: str) -> bool:
         if name.startswith(".") and not wanted.startswith("."):  # macOS puts ._x.tar beside x.tar
+            return False
+        numbered = _NUMBERED.search(name)
+        if numbered and _TAR.search(name[: numbered.end(1)]) and not _NUMBERED.search(wanted):
             return False
         extension = _EXTENSION.search(name)
         return extension is None or bool(_TAR.search(name)) or wanted.endswith(extension[0])

@@ -185,6 +185,10 @@ def test_a_folder_is_listed_with_names_and_likenesses_and_what_cannot_be_read_by
 ) -> None:
     folder = folder_of(tmp_path, "VG_100K/2370799.jpg", "1.jpg")
     (folder / "broken-one.jpg").write_bytes(b"no picture")
+    (folder / "VG_100K").rename(tmp_path / "elsewhere")
+    (folder / "VG_100K").symlink_to(tmp_path / "elsewhere")
+    (folder / ".thumbs").mkdir()
+    (folder / ".thumbs" / "hidden.jpg").write_bytes(b"no picture")
     assert exclude(folder, "--out", tmp_path / "new" / "list.jsonl", "--name", "aro") == 0
     said = capsys.readouterr()
     assert "3 pictures, 2 with their likeness" in said.out

@@ -24,14 +24,18 @@ def folder(tmp_path: Path) -> Path:
     for name in (
         "x/0.tar", "x/1.tar.gz", "x/2.TGZ", "x/plain", "x/part.00017", "x/0.parquet", "x/0_stats.json", "x/index.json",
         "x/0.tar.idx", "x/d.dat", "x/._0.tar", "x/.0.tar.tmp", "deep/er/3.tar", "[2014]/4.tar", "[2014]/5.tar",
-        "2/6.tar", "none/7.parquet",
+        "2/6.tar", "none/7.parquet", "x/.cache/hf/9.tar",
+        "x/0.tar.1", "x/1.tar.gz.10",
     ):  # fmt: skip
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(CONTENT)
     (tmp_path / "empty").mkdir()
     (tmp_path / "links").mkdir()
-    os.symlink(tmp_path / "x" / "0.tar", tmp_path / "links" / "8.tar")
+    for link, target in (
+        ("links/8.tar", "x/0.tar"), ("links/deep", "deep"), ("links/loop", "links"), ("deep/also", "deep/er"),
+    ):  # fmt: skip
+        os.symlink(tmp_path / target, tmp_path / link)
     return tmp_path
 
 
@@ -41,6 +45,11 @@ def folder(tmp_path: Path) -> Path:
         ("x/*", "x/0.tar x/1.tar.gz x/2.TGZ x/part.00017 x/plain"),
         ("x/0*", "x/0.tar"),
         ("x/*.tar*", "x/0.tar x/1.tar.gz"),
+        ("x/*.tar.*", "x/1.tar.gz"),
+        ("x/*.tar.?", "x/0.tar.1"),
+        ("x/0.tar.[0-9]*", "x/0.tar.1"),
+        ("x/*.gz.1*", "x/1.tar.gz.10"),
+        ("x/0.tar.1", "x/0.tar.1"),
         ("x/*.dat", "x/d.dat"),
         ("x/.*.tar", "x/._0.tar"),
         ("x/0.parquet", "x/0.parquet"),
@@ -55,8 +64,15 @@ def folder(tmp_path: Path) -> Path:
         ("[2014]", "[2014]/4.tar [2014]/5.tar"),
         ("[2014]/{4..5}.tar", "[2014]/4.tar [2014]/5.tar"),
         ("deep/**/*.tar", "deep/er/3.tar"),
-        ("*/*/*.tar", "deep/er/3.tar"),
+        ("*/*/*.tar", "deep/er/3.tar links/loop/8.tar"),
         ("links/*.tar", "links/8.tar"),
+        ("links/*/er/*.tar", "links/deep/er/3.tar"),
+        ("links/**/*.tar", "links/8.tar links/deep/er/3.tar"),
+        ("links/**", "links/8.tar links/deep/er/3.tar"),
+        ("deep/a*/*.tar", "deep/also/3.tar"),
+        ("x/**/*.tar", "x/0.tar"),
+        ("x/.cache/**/*.tar", "x/.cache/hf/9.tar"),
+        ("x/**/.c*/*/*", "x/.cache/hf/9.tar"),
     ],
 )
 def test_a_pattern_takes_the_tars_that_it_names_and_not_what_describes_them(
@@ -71,7 +87,7 @@ def test_a_pattern_takes_the_tars_that_it_names_and_not_what_describes_them(
         ("x/9.tar", "x has 3 tars (0.tar, 1.tar.gz, 2.TGZ)"),
         ("none/*", "none has no tar, but 1 file (7.parquet)"),
         ("empty", "empty is empty; name those below it as FOLDER/empty/**/*.tar"),
-        ("deep/", "deep has no tar, but 1 folder (er); name those below it as FOLDER/deep/**/*.tar"),
+        ("deep/", "deep has no tar, but 2 folders (also, er); name those below it as FOLDER/deep/**/*.tar"),
         ("no/where/*.tar", "there is no FOLDER/no; FOLDER has no tar, but 7 folders (2, [2014], deep, empty, ..); "
                            "name those below it as FOLDER/**/*.tar"),
         ("x/{0..1}.tar", "FOLDER/x/1.tar (of FOLDER/x/{0..1}.tar): no such shard; FOLDER/x has 3 tars"),
@@ -112,7 +128,8 @@ def test_chains_of_file_systems_are_found_and_read(folder: Path) -> None:
     with zipfile.ZipFile(folder / "f.zip", "w") as archive:
         archive.writestr("in.tar", CONTENT)
         archive.writestr("in.json", "{}")
-    fsspec.filesystem("memory").pipe("/patterns/a.tar", CONTENT)
+    for name in ("a.tar", ".cache/b.tar"):
+        fsspec.filesystem("memory").pipe(f"/patterns/{name}", CONTENT)
     for pattern, shard in (
         ("zip://in.tar::FOLDER/f.zip", "zip://in.tar::FOLDER/f.zip"),
         ("zip://*::file://FOLDER/f.zip", "zip://in.tar::file://FOLDER/f.zip"),
@@ -120,6 +137,8 @@ def test_chains_of_file_systems_are_found_and_read(folder: Path) -> None:
         ("simplecache::zip://*.tar::file://FOLDER/f.zip", "simplecache::zip://in.tar::file://FOLDER/f.zip"),
         ("filecache::file://FOLDER/x/0.tar", "filecache::file://FOLDER/x/0.tar"),
         ("memory://patterns", "memory:///patterns/a.tar"),
+        ("memory://patterns/**/*.tar", "memory:///patterns/a.tar"),
+        ("memory://patterns/.*/*.tar", "memory:///patterns/.cache/b.tar"),
     ):
         pattern, shard = (text.replace("FOLDER", str(folder)) for text in (pattern, shard))
         assert DataConfig(shards=(pattern,)).shards == (pattern,)
@@ -130,7 +149,17 @@ def test_chains_of_file_systems_are_found_and_read(folder: Path) -> None:
 def test_expand_takes_globs_and_braces_and_returns_each_shard_once_and_sorted(tmp_path: Path) -> None:
     for number in (2, 0, 1):
         (tmp_path / f"{number:03d}.tar").write_bytes(CONTENT)
-    found = expand([f"{tmp_path}/{{000..002}}.tar", f"{tmp_path}/*.tar", f"{tmp_path}/00[12].tar"])
+    patterns = (
+        "{000..002}.tar",
+        "*.tar",
+        "00[12].tar",
+        "./000.tar",
+        "none/../*.tar",
+        "*/../000.tar",
+        ".",
+        "x/../",
+    )
+    found = expand([f"{place}{tmp_path}/{pattern}" for pattern in patterns for place in ("", "file://", "/")])
     assert found == [f"{tmp_path}/{number:03d}.tar" for number in range(3)]
 
 

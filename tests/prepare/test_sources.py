@@ -271,6 +271,22 @@ def test_a_folder_has_a_caption_a_line_and_counts_what_has_none(folder: Path) ->
         read(folder, splits=["train"])
 
 
+def test_a_folder_goes_on_behind_links_each_picture_once_and_not_in_what_is_hidden(tmp_path: Path) -> None:
+    folder, behind = tmp_path / "folder", tmp_path / "behind"
+    (folder / ".thumbs").mkdir(parents=True)
+    (folder / ".thumbs" / "a.jpg").write_bytes(image_bytes("a.jpg"))
+    (folder / ".thumbs" / "metadata.csv").write_text("file_name,text\na.jpg,a dog\n")
+    behind.mkdir()
+    (behind / "b.jpg").write_bytes(image_bytes("b.jpg"))
+    (behind / "b.txt").write_text("a cat")
+    for link, target in ((folder / "one", behind), (folder / "two", behind), (behind / "back", folder)):
+        link.symlink_to(target)
+    samples, _ = read_source(folder)
+    assert [(sample.key, sample.captions) for sample in samples] == [("one/b", ("a cat",))]
+    (behind / "metadata.csv").write_text("file_name,text\nb.jpg,a bird\n")
+    assert read(folder)[0] == {"b.jpg": ("a bird",)}
+
+
 def test_a_folder_with_metadata_is_read_by_it_and_two_of_them_are_refused(folder: Path) -> None:
     (folder / "metadata.csv").write_text("file_name,text\na.jpg,a dog\n")
     assert read(folder)[0] == {"a.jpg": ("a dog",)}
