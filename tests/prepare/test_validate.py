@@ -76,6 +76,13 @@ def test_what_is_recorded_and_not_there_is_missing_and_no_shard_is_called_a_samp
     assert "0 samples are set aside and 1 shards cannot be read to their end" in said
     assert f"{pointer}: no tar: a Git LFS pointer; git lfs pull" in said
     assert f"{pointer}: index.json records 9 samples, there are 0" in said
+    found = found_in(names)
+    gone = str(tmp_path / "gone.tar")
+    found.compare({gone: Record("gone_stats.json", 7)}, [gone])
+    assert (found.is_clean, found.missing, found.unreachable) == (False, 7, [])
+    said = "\n".join(found.notes(""))
+    assert f"1 shards are recorded and not there (first {gone})" in said
+    assert f"{gone}: gone_stats.json records 7 samples, there are 0" in said
 
 
 def test_what_a_reader_tallies_is_told_and_changes_the_status(
