@@ -103,12 +103,20 @@ class Findings:
     @property
     def is_clean(self) -> bool:
         """Return whether every sample that is there or recorded is trained on, as it is."""
-        return not (self.quarantined or self.unreachable or self.wrong or self.unread or self.cleaned)
+        return not (
+            self.quarantined or self.unreachable or self.wrong or self.unread or self.cleaned or self.empty
+        )
 
     @property
     def rests(self) -> list[dict[str, Any]]:
         """Return the shards, or their rests, that cannot be read."""
         return [entry for entry in self.quarantined if not entry["key"]]
+
+    @property
+    def empty(self) -> list[str]:
+        """Return the shards that were read to their end and hold no sample."""
+        rests = {entry["shard"] for entry in self.rests}
+        return sorted(shard for shard, samples in self.groups.items() if not samples and shard not in rests)
 
     @property
     def share(self) -> float:
@@ -145,6 +153,8 @@ class Findings:
                 for of in self.wrong[:_NAMED]
             ),
         ]
+        if self.empty:
+            lines.append(f"{len(self.empty):,} shards hold no sample (first {self.empty[0]})")
         if self.absent:
             lines.append(f"{len(self.absent):,} shards are recorded and not there (first {self.absent[0]})")
         if self.missing:

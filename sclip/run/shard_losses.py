@@ -42,12 +42,16 @@ class Losses:
     """Why shards cannot be read to their end."""
     absent: dict[str, str] = field(default_factory=dict)
     """How many samples are recorded, and where, of shards that are not there."""
+    empty: list[str] = field(default_factory=list)
+    """Shards without a sample."""
 
     def lines(self) -> list[str]:
         """Return what the user is told at the start and at the end of the run."""
         lines = [f"left out    {self.unreadable_line}"] if self.unreadable else []
         if self.absent:
             lines.append(f"absent      recorded and not there: {_named(self.absent)}")
+        if self.empty:
+            lines.append(f"empty       {len(self.empty):,} shards hold no sample (first {self.empty[0]})")
         if self.wrong:
             (shard, (file, says, holds)), *others = self.wrong.items()
             more = f" and {len(others):,} more are wrong" if others else ""
@@ -110,9 +114,10 @@ def judged(
         for url in counts.wrong() if url not in lost
     }  # fmt: skip
     broken = {mask(url): why for url, why in counts.broken.items() if url not in lost}
+    empty = sorted(mask(url) for url, samples in rest.items() if not samples)
     of_kind = {mask(url): str(what) for url, what in sorted(lost.items())}
     gone = {mask(url): f"{samples:,} samples in {records[url].file}" for url, samples in absent.items()}
-    return Losses(of_kind, sum(of_lost.values()), line, wrong, broken, gone)
+    return Losses(of_kind, sum(of_lost.values()), line, wrong, broken, gone, empty)
 
 
 def closing_lines(folder: StoragePath, trained: Mapping[str, Any]) -> list[str]:

@@ -132,6 +132,25 @@ def test_an_index_that_promises_more_counts_against_the_threshold(tmp_path: Path
     assert "holds 60 of 67 in index.json (it is a whole tar)" in refused(tmp_path)
 
 
+EMPTY = {
+    "empty": tar_of(0),
+    "licence": tar_bytes([("LICENSE", b"MIT")]),
+    "no suffix": tar_bytes([("a", b"a")]),
+}
+
+
+@pytest.mark.parametrize("kind", EMPTY)
+def test_shards_without_a_sample_are_told_where_others_have_some(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "0.tar").write_bytes(tar_of(9))
+    for name in ("1.tar", "2.tar"):
+        (tmp_path / name).write_bytes(EMPTY[kind])
+    losses = read(tmp_path).losses
+    line = f"empty       2 shards hold no sample (first {tmp_path}/1.tar)"
+    assert losses.lines() == [line]
+    RunFolder(tmp_path).write("losses.json", vars(losses))
+    assert closing_lines(tmp_path, {"quarantined": 0}) == [line]
+
+
 @pytest.mark.parametrize("recorded", ["index.json", "2_stats.json"])
 def test_a_shard_that_is_not_there_is_missed_where_a_pattern_would_name_it(
     tmp_path: Path, recorded: str
