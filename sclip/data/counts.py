@@ -7,12 +7,14 @@ local tar that is not compressed only the headers are read.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, TypeGuard
 
 from sclip.config import DataConfig
+from sclip.data.patterns import would_name
 from sclip.data.shards import shard_errors
 from sclip.data.sniff import not_a_tar
 from sclip.data.tar import groups
@@ -73,9 +75,15 @@ class Counts:
 _DEFAULTS = DataConfig()
 
 
-def count_samples(urls: Sequence[str], data: DataConfig = _DEFAULTS) -> Counts:
-    """Return the number of samples of each shard. Raises ShardError for a shard that cannot be reached."""
-    records = recorded_samples(urls)
+def count_samples(
+    urls: Sequence[str], data: DataConfig = _DEFAULTS, recorded: Mapping[str, Record] | None = None
+) -> Counts:
+    """Return the number of samples of each shard. Raises ShardError for a shard that cannot be reached.
+
+    `recorded` is what `recorded_samples` has returned of these shards and others; by default it is read here.
+    """
+    recorded = recorded_samples(urls) if recorded is None else recorded
+    records = {url: recorded[url] for url in urls if url in recorded}
     counted: dict[str, tuple[int, str]] = {}
 
     def count(some: Iterable[str]) -> None:
@@ -99,17 +107,44 @@ def count_samples(urls: Sequence[str], data: DataConfig = _DEFAULTS) -> Counts:
     )  # fmt: skip
 
 
-def recorded_samples(urls: Sequence[str]) -> dict[str, Record]:
+def recorded_samples(urls: Sequence[str], patterns: Sequence[str] = ()) -> dict[str, Record]:
     """Return what is recorded beside shards, of those of which something is.
 
-    That is `index.json` (`sclip.prepare.pack`), else `SHARD_stats.json` (img2dataset).
+    That is `index.json` (`sclip.prepare.pack`), else `SHARD_stats.json` (img2dataset). Of the patterns that name the
+    shards, it is also what is recorded in the same folders of shards that a wildcard or a folder would name, and that
+    are not there.
     """
     indexes = sorted({sibling(url, INDEX) for url in urls})
     indexed = dict(zip(indexes, concurrently(_indexed, indexes), strict=True))
     found = {url: indexed[sibling(url, INDEX)].get(_name(url)) for url in urls}
     left = [url for url in urls if found[url] is None]
     found.update(zip(left, concurrently(_successes, left), strict=True))
-    return {url: record for url, record in found.items() if record is not None}
+    absent = _absent(urls, patterns, indexed) if patterns else {}
+    return {url: record for url, record in found.items() if record is not None} | absent
+
+
+def _absent(
+    urls: Sequence[str], patterns: Sequence[str], indexed: Mapping[str, Mapping[str, Record]]
+) -> dict[str, Record]:
+    """Return the records of shards that are not there; stats are looked for in local folders only."""
+    stems: dict[str, set[str]] = {}
+    for url in urls:  # 0.tar.zst may be recorded as 0.tar, and its stats are those of 0
+        stems.setdefault(sibling(url, INDEX), set()).update(
+            _name(url).partition(end)[0] for end in (".", ".tar")
+        )
+    is_named, absent = would_name(patterns, urls), dict[str, Record]()
+    for index, there in stems.items():
+        records = dict(indexed[index])
+        if "://" not in index:
+            for path in sorted(Path(index).parent.glob("*_stats.json")):
+                stem = path.name.removesuffix("_stats.json")
+                if stem not in there and (record := _successes(sibling(index, f"{stem}.tar"))):
+                    records.setdefault(f"{stem}.tar", record)
+        for name, record in records.items():
+            url = sibling(index, name)
+            if record.samples and name.partition(".tar")[0] not in there and is_named(url):
+                absent[url] = record
+    return absent
 
 
 def _spread(urls: Sequence[str], most: int) -> list[str]:
@@ -127,8 +162,12 @@ def _indexed(url: str) -> dict[str, Record]:
     """Return the samples of the shards in an index; none where it is missing, or another program's."""
     index = _json(url)
     try:
-        return {entry["name"]: Record(INDEX, int(entry["samples"])) for entry in index["shards"]}
-    except (LookupError, TypeError, ValueError):
+        return {
+            str(of["name"]): Record(INDEX, of["samples"])
+            for of in index["shards"]
+            if _is_count(of["samples"])
+        }
+    except (LookupError, TypeError):
         return {}
 
 
@@ -136,7 +175,11 @@ def _successes(url: str) -> Record | None:
     """Return what img2dataset has counted of a shard; None where it has not."""
     name = f"{_name(url).partition('.')[0]}_stats.json"
     found = _json(sibling(url, name)).get("successes")
-    return Record(name, found) if type(found) is int and found >= 0 else None
+    return Record(name, found) if _is_count(found) else None
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return type(value) is int and value >= 0
 
 
 def _count(data: DataConfig, url: str) -> tuple[int, str]:

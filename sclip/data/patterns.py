@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import braceexpand
+from fsspec.utils import glob_translate
 
 from sclip.config.checks import ConfigError, joined_sources
 from sclip.data.schedule import NamedShard
@@ -17,7 +19,7 @@ from sclip.storage.globs import matching_files, what_is_there
 from sclip.storage.masking import mask
 from sclip.storage.retries import concurrently
 
-__all__ = ["expand", "find_shards", "path_below"]
+__all__ = ["expand", "find_shards", "path_below", "would_name"]
 
 
 def expand(patterns: Sequence[str]) -> list[str]:
@@ -81,12 +83,36 @@ def path_below(pattern: str, url: str) -> str:
     folder, of one that names a folder that folder. Brackets that stand in the folder's own name are no wildcard.
     """
     path = _components(url)
+    return "/".join(path[_depth(_components(pattern), path) :])
+
+
+def would_name(patterns: Sequence[str], shards: Iterable[str]) -> Callable[[str], bool]:
+    """Return what tells whether patterns that named shards would name another file too, were it there.
+
+    Their wildcards and folders do; a single file, and those in braces, name no other.
+    """
+    there = {tuple(_components(shard)) for shard in shards}
+    names = (_components(name) for pattern in patterns for name in braceexpand.braceexpand(pattern))
+    wide = [name for name in names if tuple(name) not in there]
+    return lambda url: any(_fits(name, _components(url)) for name in wide)
+
+
+def _fits(name: list[str], path: list[str]) -> bool:
+    depth = _depth(name, path)
+    below = "/".join(path[depth:])
+    if len(name) == depth:  # a folder
+        return "/" not in below
+    return re.match(glob_translate("/".join(name[depth:])), below) is not None
+
+
+def _depth(pattern: list[str], path: list[str]) -> int:
+    """Return how many folders a path has in common with a pattern before its first wildcard."""
     depth = 0
-    for of_pattern, of_path in zip(_components(pattern), path[:-1], strict=False):
+    for of_pattern, of_path in zip(pattern, path[:-1], strict=False):
         if of_pattern != of_path or "*" in of_pattern or "?" in of_pattern:
             break
         depth += 1
-    return "/".join(path[depth:])
+    return depth
 
 
 def _components(uri: str) -> list[str]:

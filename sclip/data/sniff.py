@@ -92,8 +92,9 @@ def _other(head: bytes) -> NotATar:
         return NotATar("a JSON text", _AGAIN, " ".join(begin.split())[:80])
     first = " ".join(begin[:80].split())
     if first and first.isprintable():
-        return NotATar("a text", _AGAIN, first[:40])
-    return NotATar("bytes of no known kind", _AGAIN, head[:8].hex(" "))
+        return NotATar("a text", f"{_AGAIN}, or name the tars alone: *.tar", first[:40])
+    remedy = "no compression or archive that is read: make it a plain tar"
+    return NotATar("bytes of no known kind", remedy, head[:8].hex(" "))
 
 
 def look(url: str) -> NotATar | None:
@@ -121,7 +122,9 @@ def _begin(stream: Peeked) -> NotATar | None:
     try:
         return not_a_tar(Peeked(content).head)
     except BrokenCompression as error:
-        return NotATar("a compressed file that breaks at its start", _AGAIN, str(error))
+        window = "it needs a larger window than is read: compress it without --long"
+        remedy = window if "too much memory" in str(error) else _AGAIN
+        return NotATar("a compressed file that breaks at its start", remedy, str(error))
 
 
 def unreadable(urls: Sequence[str]) -> dict[str, NotATar]:

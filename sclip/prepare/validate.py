@@ -13,7 +13,7 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,8 @@ class Findings:
     """Samples of each shard, good or not."""
     wrong: list[dict[str, Any]] = field(default_factory=list)
     """shard, file, recorded, samples: where a record beside the shards says another number than there is."""
+    absent: list[str] = field(default_factory=list)
+    """Shards that are recorded and not there."""
     missing: int = 0
     """Samples that are recorded and not there."""
     unread: dict[str, int] = field(default_factory=dict)
@@ -82,25 +84,39 @@ class Findings:
         self.quarantined += other.quarantined
         self.unreachable += other.unreachable
 
-    def compare(self, records: Mapping[str, Record]) -> None:
-        """Hold the samples of shards that were read against what is recorded of them, by name without credentials."""
+    def compare(self, records: Mapping[str, Record], absent: Iterable[str] = ()) -> None:
+        """Hold the samples of shards against what is recorded of them, by name without credentials.
+
+        These are the shards that were read, and those that are recorded and absent.
+        """
+        self.absent = sorted(absent)
         rests = {entry["shard"] for entry in self.rests}
-        for shard, samples in sorted(self.groups.items()):
+        for shard, samples in sorted((dict.fromkeys(self.absent, 0) | self.groups).items()):
             file, recorded = records.get(shard, Record("", samples))
             if recorded != samples:
                 self.wrong.append({"shard": shard, "file": file, "recorded": recorded, "samples": samples})
-                if file == INDEX or shard in rests:  # as a run judges it: of a whole tar the stats are wrong
+                if (
+                    file == INDEX or not samples or shard in rests
+                ):  # as a run judges it, else the stats are wrong
                     self.missing += max(0, recorded - samples)
 
     @property
     def is_clean(self) -> bool:
         """Return whether every sample that is there or recorded is trained on, as it is."""
-        return not (self.quarantined or self.unreachable or self.wrong or self.unread or self.cleaned)
+        return not (
+            self.quarantined or self.unreachable or self.wrong or self.unread or self.cleaned or self.empty
+        )
 
     @property
     def rests(self) -> list[dict[str, Any]]:
         """Return the shards, or their rests, that cannot be read."""
         return [entry for entry in self.quarantined if not entry["key"]]
+
+    @property
+    def empty(self) -> list[str]:
+        """Return the shards that were read to their end and hold no sample."""
+        rests = {entry["shard"] for entry in self.rests}
+        return sorted(shard for shard, samples in self.groups.items() if not samples and shard not in rests)
 
     @property
     def share(self) -> float:
@@ -137,6 +153,10 @@ class Findings:
                 for of in self.wrong[:_NAMED]
             ),
         ]
+        if self.empty:
+            lines.append(f"{len(self.empty):,} shards hold no sample (first {self.empty[0]})")
+        if self.absent:
+            lines.append(f"{len(self.absent):,} shards are recorded and not there (first {self.absent[0]})")
         if self.missing:
             lines.append(
                 f"{self.missing:,} recorded samples are missing, in {len(self.wrong):,} shards with wrong counts"
@@ -220,7 +240,7 @@ def examine(
     if shards:
         connected = cpus()
         started = time.monotonic()
-        found = validate(shards, data, size, pool, connected, on_shard)
+        found = validate(shards, data, size, pool, connected, on_shard, patterns)
         seconds = time.monotonic() - started
     found.unreachable[:0] = failures
     notes = found.notes(stamp(Parser(data.spacy_model)) if any(found.stamps) else "")
@@ -237,8 +257,11 @@ def validate(
     pool: ActorPool,
     cpus: float,
     on_shard: Callable[[Findings], None],
+    patterns: Sequence[str] = (),
 ) -> Findings:
     """Read all shards on the connected cluster of so many CPUs; `on_shard` hears of the sum after each.
+
+    `patterns` named the shards; what is recorded of others that they would name is missing.
 
     A shard that cannot be reached is told in the findings, and the others are read all the same. Raises ConfigError
     where no actor fits on the cluster.
@@ -247,7 +270,9 @@ def validate(
     for row in pool.run(Validator, (data, size), shards, cpus):
         found.merge(_from_json(row["findings"]))
         on_shard(found)
-    found.compare({mask(url): record for url, record in recorded_samples(shards).items()})
+    records = recorded_samples(shards, patterns)
+    absent = [mask(url) for url in records.keys() - set(shards)]
+    found.compare({mask(url): record for url, record in records.items()}, absent)
     order = {mask(url): number for number, url in enumerate(shards)}
     found.quarantined.sort(key=lambda entry: (order[entry["shard"]], entry["index"]))
     found.unreachable.sort()
@@ -326,7 +351,7 @@ def write(found: Findings, folder: Path, title: str, notes: Sequence[str], secon
     value: Mapping[str, Any] = {
         "title": title, "shards": found.shards, "samples": found.samples, "captions": found.captions,
         "bytes": found.bytes, "quarantined": len(found.quarantined), "share_quarantined": found.share,
-        "unreadable": found.rests, "wrong_counts": found.wrong, "missing": found.missing,
+        "unreadable": found.rests, "wrong_counts": found.wrong, "absent": found.absent, "missing": found.missing,
         "unread": found.unread, "cleaned": found.cleaned,
         "pixels": found.pixels(), "stamps": found.stamps, "unreachable": found.unreachable,
         "seconds": seconds, "reasons": reasons,

@@ -81,6 +81,11 @@ def held(
 
 def _take(folder: StoragePath, owner: dict[str, Any], say: Callable[[str], None]) -> int:
     """Make this process the owner; return the number of its lease."""
+    place = folder / LEASE
+    if isinstance(place, Path) and os.path.lexists(place) and not place.is_dir():
+        raise ConfigError(
+            f"run {folder.name}: {place} is a file, where the lease's folder belongs; move it away"
+        )
     while True:
         number, text = _newest(folder)
         if number and not _is_over(folder, number, text, say):
@@ -170,7 +175,10 @@ def _newest(folder: StoragePath) -> tuple[int, str]:
     """Return number and text of the owner's file; 0 where there is none."""
     for number in reversed(_numbers(folder)):
         with contextlib.suppress(FileNotFoundError):  # it ended meanwhile
-            return number, _file(folder, number).read_text()
+            try:
+                return number, _file(folder, number).read_text()
+            except UnicodeDecodeError:
+                return number, ""
     return 0, ""
 
 
@@ -189,10 +197,10 @@ def _text(owner: dict[str, Any]) -> str:
 
 
 def _read(text: str) -> dict[str, Any]:
-    """Return the owner; nothing of a file that is just being written."""
+    """Return the owner; nothing of a file that is just being written, or is damaged."""
     try:
         owner = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return owner if isinstance(owner, dict) else {}
 
@@ -227,10 +235,13 @@ def _started(pid: int) -> str:
 
 
 def _is_alive(owner: dict[str, Any]) -> bool | None:
-    """Return whether a process of this machine is there, and no later one of the same id; None where that is hidden."""
-    is_same = _started(int(owner["pid"])) == str(owner.get("started"))
+    """Return whether a process of this machine is there, and no later one of the same id; None where nobody knows."""
+    pid = owner.get("pid")
+    if type(pid) is not int or not 0 < pid < 2**31:
+        return None
+    is_same = _started(pid) == str(owner.get("started"))
     try:
-        os.kill(int(owner["pid"]), 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:  # of another user, whose processes /proc may hide

@@ -93,8 +93,9 @@ def _read_sources(config: Config) -> tuple[list[dict[NamedShard, int]], tuple[tu
         )
     with shard_errors():
         not_tars = unreadable(urls)
-    counts = count_samples([url for url in urls if url not in not_tars], data)
-    losses = judged(data, not_tars, counts, counts.records | recorded_samples(list(not_tars)))
+    records = recorded_samples(urls, data.shards)
+    counts = count_samples([url for url in urls if url not in not_tars], data, records)
+    losses = judged(data, not_tars, counts, records)
     left = [[shard for shard in named if mask(shard.url) not in losses.unreadable] for named in found]
     sources = [{shard: counts.samples[shard.url] for shard in named} for named in left]
     for of_pattern, of_source, named in zip(patterns, sources, found, strict=True):

@@ -40,10 +40,18 @@ class Losses:
     """File, what it says, and what was counted, of records that are wrong."""
     broken: dict[str, str] = field(default_factory=dict)
     """Why shards cannot be read to their end."""
+    absent: dict[str, str] = field(default_factory=dict)
+    """How many samples are recorded, and where, of shards that are not there."""
+    empty: list[str] = field(default_factory=list)
+    """Shards without a sample."""
 
     def lines(self) -> list[str]:
         """Return what the user is told at the start and at the end of the run."""
         lines = [f"left out    {self.unreadable_line}"] if self.unreadable else []
+        if self.absent:
+            lines.append(f"absent      recorded and not there: {_named(self.absent)}")
+        if self.empty:
+            lines.append(f"empty       {len(self.empty):,} shards hold no sample (first {self.empty[0]})")
         if self.wrong:
             (shard, (file, says, holds)), *others = self.wrong.items()
             more = f" and {len(others):,} more are wrong" if others else ""
@@ -65,7 +73,7 @@ def judged(
         data: with how much may be lost.
         unreadable: shards that are no tars.
         counts: of the others; tars without a sample, of which samples are recorded, are taken for unreadable.
-        records: of all shards.
+        records: of all shards, those that are recorded and not there among them.
 
     Raises ConfigError where more is lost than the config allows.
     """
@@ -87,13 +95,17 @@ def judged(
     rest = {url: count for url, count in counts.samples.items() if url not in lost}
     short = {url: counts.expected(url) - count for url, count in rest.items() if counts.expected(url) > count}
     of_lost = {url: records[url].samples for url in lost if url in records}
-    missing, there = sum(short.values()) + sum(of_lost.values()), sum(rest.values())
+    absent = {url: of.samples for url, of in records.items() if url not in lost and url not in rest}
+    of_missing = short | of_lost | absent
+    missing = sum(of_missing.values())
+    there = sum(rest.values())
     if missing > data.max_quarantined * (missing + there):
-        first, *_ = [*short, *of_lost]
+        first, *_ = of_missing
         why = counts.broken.get(first) or str(lost.get(first, "")) or "it is a whole tar"
+        why = "it is not there" if first in absent else why
         raise ConfigError(
             f"data.shards: {missing:,} of {missing + there:,} samples that are recorded are missing, above "
-            f"data.max_quarantined={data.max_quarantined}, in {len(short) + len(of_lost):,} shards: {mask(first)} "
+            f"data.max_quarantined={data.max_quarantined}, in {len(of_missing):,} shards: {mask(first)} "
             f"holds {rest.get(first, 0):,} of {records[first].samples:,} in {records[first].file} ({why}); download "
             f"them again, correct {records[first].file}, or raise data.max_quarantined"
         )
@@ -102,8 +114,10 @@ def judged(
         for url in counts.wrong() if url not in lost
     }  # fmt: skip
     broken = {mask(url): why for url, why in counts.broken.items() if url not in lost}
+    empty = sorted(mask(url) for url, samples in rest.items() if not samples)
     of_kind = {mask(url): str(what) for url, what in sorted(lost.items())}
-    return Losses(of_kind, sum(of_lost.values()), line, wrong, broken)
+    gone = {mask(url): f"{samples:,} samples in {records[url].file}" for url, samples in absent.items()}
+    return Losses(of_kind, sum(of_lost.values()), line, wrong, broken, gone, empty)
 
 
 def closing_lines(folder: StoragePath, trained: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from sclip.data import counts
-from sclip.data.counts import Counts, count_samples
+from sclip.data.counts import Counts, count_samples, recorded_samples
+from sclip.data.patterns import expand
 from support.tars import pair, tar_bytes
 
 
@@ -58,6 +59,47 @@ def test_the_schedule_has_what_is_there_and_a_reader_expects_what_was_once(
     assert found.expected(url) == expected
     assert found.wrong() == ([url] if (index or stats or samples) != samples else [])
     assert list(found.broken) == ([url] if content in (ZEROS, SIX[: 4 * 2048 + 700]) else [])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "absent"),
+    [
+        ("x", "2 4"),
+        ("x/", "2 4"),
+        ("x/*", "2 4"),
+        ("*/*.tar", "2 3 4"),
+        ("**/*.tar", "2 3 4"),
+        ("[x]/{0*,[1-3].tar*}", "2"),
+        ("x/[0-3].tar", "2 3"),
+        ("x/{0,1}.tar", ""),
+        ("x/0.tar", ""),
+        ("y.tar/*.tar", ""),
+        ("y.tar/*", ""),
+    ],
+)
+def test_shards_that_are_recorded_and_not_there_are_those_that_a_pattern_would_name(
+    tmp_path: Path, pattern: str, absent: str
+) -> None:
+    for folder in ("x", "y.tar"):
+        (tmp_path / folder).mkdir()
+    write(tmp_path / "y.tar", {"0": SIX}, {"0": 6, "5": 0}, {})
+    write(tmp_path / "x", {"0": SIX, "1": SIX, "3": SIX}, {"0": 6, "2": 6, "3": 6}, {"1": 6, "4": 7, "5": 0})
+    (tmp_path / "x" / "3.tar").rename(tmp_path / "x" / "3.tar.zst")  # compressed since, and recorded before
+    patterns = [f"{tmp_path}/{pattern}"]
+    urls = expand(patterns)
+    found = recorded_samples(urls, patterns)
+    assert sorted(Path(url).stem for url in found.keys() - set(urls)) == absent.split()
+    assert {url: found[url] for url in found if url in urls} == recorded_samples(urls)
+    assert count_samples(urls, recorded=found).records == recorded_samples(urls)
+
+
+@pytest.mark.parametrize("samples", ["1e999", "-3", "true", "2.9", '"6"', "null"])
+def test_what_is_no_count_is_no_record_and_leaves_the_others(tmp_path: Path, samples: str) -> None:
+    urls = write(tmp_path, {"0": SIX, "1": SIX}, {}, {})
+    entries = f'{{"name": "0.tar", "samples": {samples}}}, {{"name": "1.tar", "samples": 6}}'
+    (tmp_path / "index.json").write_text(f'{{"shards": [{entries}]}}')
+    assert recorded_samples(urls) == {urls[1]: ("index.json", 6)}
+    assert count_samples(urls).samples == dict.fromkeys(urls, 6)
 
 
 def counted(tmp_path: Path, wrong: int) -> Counts:

@@ -62,6 +62,7 @@ NO_TARS = {
     "empty": (b"", "an empty file; download it again"),
     "zeros": (bytes(20_000), "zeros where a tar begins"),
     "text": ("404: é\n".encode() * 9, "a text '404: é"),
+    "licence": (b"MIT License", "a text 'MIT License'; download it again, or name the tars alone: *.tar"),
     "bytes": (random.Random(0).randbytes(5_000), "bytes of no known kind"),
 }
 
@@ -87,10 +88,14 @@ def test_a_compressed_file_is_told_by_what_is_in_it(tmp_path: Path) -> None:
     for name, content in {
         "page": gzip.compress(b"<html><title>503</title>"),
         "cut": zstd(WHOLE)[:20],
+        "twice": gzip.compress(gzip.compress(WHOLE)),
+        "window": bytes.fromhex("28b52ffd00a801000000"),  # as --long=31 writes it
     }.items():
         (tmp_path / f"{name}.tar").write_bytes(content)
     assert "an HTML page in its place '503'" in str(look(str(tmp_path / "page.tar")))
     assert "a compressed file that breaks at its start" in str(look(str(tmp_path / "cut.tar")))
+    assert "no compression or archive that is read: make it a plain" in str(look(str(tmp_path / "twice.tar")))
+    assert "it needs a larger window than is read" in str(look(str(tmp_path / "window.tar")))
 
 
 def test_links_are_shards_and_one_to_a_missing_file_is_named(tmp_path: Path) -> None:

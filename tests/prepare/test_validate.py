@@ -25,6 +25,7 @@ from support.annotated_shards import annotate_here, write_plain
 from support.commands import command
 from support.defective_shards import SIDE, Planted, write
 from support.ray_head import Head
+from support.tars import tar_bytes
 
 pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 
@@ -76,6 +77,17 @@ def test_what_is_recorded_and_not_there_is_missing_and_no_shard_is_called_a_samp
     assert "0 samples are set aside and 1 shards cannot be read to their end" in said
     assert f"{pointer}: no tar: a Git LFS pointer; git lfs pull" in said
     assert f"{pointer}: index.json records 9 samples, there are 0" in said
+    (tmp_path / "empty.tar").write_bytes(tar_bytes([("LICENSE", b"MIT")]))
+    found = found_in([*names, f"{tmp_path}/empty.tar"])
+    assert not found.is_clean
+    assert f"1 shards hold no sample (first {tmp_path}/empty.tar)" in found.notes("")
+    found = found_in(names)
+    gone = str(tmp_path / "gone.tar")
+    found.compare({gone: Record("gone_stats.json", 7)}, [gone])
+    assert (found.is_clean, found.missing, found.unreachable) == (False, 7, [])
+    said = "\n".join(found.notes(""))
+    assert f"1 shards are recorded and not there (first {gone})" in said
+    assert f"{gone}: gone_stats.json records 7 samples, there are 0" in said
 
 
 def test_what_a_reader_tallies_is_told_and_changes_the_status(

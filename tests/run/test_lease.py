@@ -149,6 +149,28 @@ def test_an_owner_on_another_host_that_does_not_beat_is_waited_for_and_replaced(
     assert ("node-7" in said[0]) == bool(left)
 
 
+@pytest.mark.parametrize("pid", [None, "abc", 10**12, -1, True, b"\xff\xfe", b"[" * 100_000])
+def test_a_lease_that_says_no_process_is_waited_for_and_replaced(pid: object, tmp_path: Path) -> None:
+    leave(tmp_path, pid=0 if isinstance(pid, bytes) else pid, machine=lease._machine())
+    if isinstance(pid, bytes):
+        (tmp_path / "lease" / "3.json").write_bytes(pid)
+    said: list[str] = []
+    with lease.held(tmp_path, said.append):
+        assert leases(tmp_path) == ["4.json"]
+    assert len(said) == 2
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_file_in_the_place_of_the_leases_is_told(is_link: bool, tmp_path: Path) -> None:
+    place = tmp_path / "lease"
+    if is_link:
+        place.symlink_to("nowhere")
+    else:
+        place.write_text("")
+    with pytest.raises(ConfigError, match=f"{place} is a file"), lease.held(tmp_path, pytest.fail):
+        pytest.fail("an owner")
+
+
 def test_one_that_beats_is_not(folder: StoragePath) -> None:
     leave(folder)
     beats = threading.Event()

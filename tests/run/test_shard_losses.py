@@ -59,7 +59,7 @@ def test_one_good_tar_beside_nine_pointers_is_no_run_unless_a_key_says_so(tmp_pa
     assert "data.max_unreadable_shards=9" in said
     assert refused(tmp_path, "data.max_unreadable_shards=8") == said
     allowed = read(tmp_path, "data.max_unreadable_shards=9")
-    assert allowed.sources == ({f"{tmp_path}/9.tar": 12},)
+    assert (allowed.shards, allowed.samples % 12) == ([f"{tmp_path}/9.tar"], 0)
     assert len(allowed.losses.unreadable) == 9
     assert "9 of 10 shards" in allowed.losses.lines()[0]
     index(tmp_path, 12)  # now it is known how many samples are lost
@@ -130,6 +130,50 @@ def test_an_index_that_promises_more_counts_against_the_threshold(tmp_path: Path
     assert read(tmp_path).expected == ((66, 66),)
     index(tmp_path, 67)
     assert "holds 60 of 67 in index.json (it is a whole tar)" in refused(tmp_path)
+
+
+EMPTY = {
+    "empty": tar_of(0),
+    "licence": tar_bytes([("LICENSE", b"MIT")]),
+    "no suffix": tar_bytes([("a", b"a")]),
+}
+
+
+@pytest.mark.parametrize("kind", EMPTY)
+def test_shards_without_a_sample_are_told_where_others_have_some(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "0.tar").write_bytes(tar_of(9))
+    for name in ("1.tar", "2.tar"):
+        (tmp_path / name).write_bytes(EMPTY[kind])
+    losses = read(tmp_path).losses
+    line = f"empty       2 shards hold no sample (first {tmp_path}/1.tar)"
+    assert losses.lines() == [line]
+    RunFolder(tmp_path).write("losses.json", vars(losses))
+    assert closing_lines(tmp_path, {"quarantined": 0}) == [line]
+
+
+@pytest.mark.parametrize("recorded", ["index.json", "2_stats.json"])
+def test_a_shard_that_is_not_there_is_missed_where_a_pattern_would_name_it(
+    tmp_path: Path, recorded: str
+) -> None:
+    for name, samples in (("0.tar", 60), ("1.tar", 60), ("2.tar", 13)):
+        (tmp_path / name).write_bytes(tar_of(samples))
+    if recorded == "index.json":
+        entries = [{"name": f"{n}.tar", "samples": samples} for n, samples in enumerate((60, 60, 13))]
+        (tmp_path / recorded).write_text(json.dumps({"shards": entries}))
+    else:
+        stats(tmp_path / "2.tar", 13)
+    assert read(tmp_path).losses == Losses()
+    (tmp_path / "2.tar").unlink()
+    found = read(tmp_path)
+    gone = f"absent      recorded and not there: 1 shards ({tmp_path}/2.tar: 13 samples in {recorded})"
+    assert found.losses.lines() == [gone]
+    RunFolder(tmp_path).write("losses.json", vars(found.losses))
+    assert closing_lines(tmp_path, {"quarantined": 0}) == [gone]
+    assert read(tmp_path, f"data.shards={tmp_path}/{{0,1}}.tar").losses == Losses()
+    assert (
+        f"13 of 133 samples that are recorded are missing, above data.max_quarantined=0.05, in 1 shards: {tmp_path}/2"
+        f".tar holds 0 of 13 in {recorded} (it is not there)"
+    ) in refused(tmp_path, "data.max_quarantined=0.05")
 
 
 def test_the_closing_table_names_what_was_lost_and_counts_shards_as_shards(tmp_path: Path) -> None:
