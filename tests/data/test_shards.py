@@ -1,5 +1,6 @@
 """Reading shards: whole samples come as they are, and what is wrong in a tar is rejected, never raised."""
 
+import gzip
 import io
 import json
 import tarfile
@@ -195,6 +196,31 @@ def test_images_apart_from_their_texts_are_told_with_the_remedy(shard: Path) -> 
     items, _ = told(shard, [text for _, text in both] + [image for image, _ in both])
     assert items[0] == "0: no image: it has .txt"
     assert items[3].startswith("0: its key stands earlier in the shard, without an image; members")
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+def test_a_link_in_a_tar_sets_its_sample_aside_and_is_told_with_the_remedy(shard: Path, kind: bytes) -> None:
+    with tarfile.open(shard, "w") as tar:
+        for name, body in [
+            *pair("a"),
+            *pair("b"),
+            ("c.jpg", b""),
+            ("c.txt", b""),
+            ("d.graph.json.gz", b""),
+            *pair("d"),
+        ]:
+            info = tarfile.TarInfo(name)
+            info.size = len(body)
+            if not body:
+                info.type, info.linkname = kind, "a\udcff.jpg"
+            tar.addfile(info, io.BytesIO(body))
+    for content in (shard.read_bytes(), gzip.compress(shard.read_bytes())):
+        shard.write_bytes(content)
+        found = list(read_shard(str(shard)))
+        remedy = "make the tar with tar --dereference --hard-dereference"
+        assert [item.key for item in found if isinstance(item, Sample)] == ["a", "b", "d"]
+        assert found[2] == Rejected(2, "c", f".txt is a link to 'a\\udcff.jpg'; {remedy}")
+        assert count_samples([str(shard)]).samples == {str(shard): 4}
 
 
 def test_a_key_that_comes_again_is_rejected_and_its_first_sample_kept(shard: Path) -> None:

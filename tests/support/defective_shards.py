@@ -257,12 +257,14 @@ def _names(shard: Shard) -> None:
     shard.member("k\udcff\udcfe.jpg", image)
     shard.member("k\udcff\udcfe.txt", text)
     shard.expect("k\\udcff\\udcfe", "its name is not UTF-8")
-    for key, kind in (
-        ("symlink", tarfile.SYMTYPE), ("hardlink", tarfile.LNKTYPE), ("device", tarfile.CHRTYPE),
-        ("block", tarfile.BLKTYPE), ("pipe", tarfile.FIFOTYPE), ("directory", tarfile.DIRTYPE),
+    link = ".jpg is a link to '/etc/passwd'; make the tar with tar --dereference"
+    for key, kind, reason in (
+        ("symlink", tarfile.SYMTYPE, link), ("hardlink", tarfile.LNKTYPE, link),
+        ("device", tarfile.CHRTYPE, "no image"), ("block", tarfile.BLKTYPE, "no image"),
+        ("pipe", tarfile.FIFOTYPE, "no image"), ("directory", tarfile.DIRTYPE, "no image"),
     ):  # fmt: skip
         shard.member(f"{key}.jpg", type=kind, linkname="/etc/passwd")
-        shard.bad(key, "no image", txt=text)
+        shard.bad(key, reason, txt=text)
 
 
 def _cut_shards(planted: Planted, rng: random.Random) -> None:

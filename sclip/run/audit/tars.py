@@ -1,7 +1,8 @@
 """The audit's own count of a tar: tars in, for each how many sample groups it holds and where it breaks out.
 
 Neighbouring members of one key are a group; a key is, as webdataset names it, the folder and the base name up to its
-first dot, or up to its last one (`data.key_ends_at`). Only headers count, so that of a local tar nothing else is read.
+first dot, or up to its last one (`data.key_ends_at`); a link is a member too. Only headers count, so that of a local
+tar nothing else is read.
 The trainer's reader is not used: what it leaves out would be left out here too.
 """
 
@@ -124,5 +125,6 @@ def _keys(tar: tarfile.TarFile, key: re.Pattern[str]) -> Iterator[str]:
     while (member := tar.next()) is not None:
         tar.members = []  # type: ignore[attr-defined]  # it would keep every header
         name = member.name.removeprefix("./")
-        if member.isreg() and (found := key.fullmatch(name)) and not _META.match(name):
+        is_member = member.isreg() or member.issym() or member.islnk()
+        if is_member and (found := key.fullmatch(name)) and not _META.match(name):
             yield found[1]
