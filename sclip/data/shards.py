@@ -99,12 +99,11 @@ def _judge(
 ) -> Sample | Rejected:
     """Return the sample of a group, or why it is none; `seen` has what the groups before it lacked, by key."""
     key = group.key.encode(errors="backslashreplace").decode()
-    path = PurePosixPath(group.key)
     image = next((group.parts[suffix] for suffix in data.image_suffixes if group.parts.get(suffix)), None)
     if key != group.key:
         return Rejected(index, key, "its name is not UTF-8")
-    if path.is_absolute() or ".." in path.parts or "\\" in key:
-        return Rejected(index, key, "its name leads out of the shard")
+    if ".." in PurePosixPath(group.key).parts:
+        return Rejected(index, key, "its name leads out of the shard by ..; pack its files under other names")
     if group.key in seen:
         return Rejected(index, key, _apart(seen[group.key]))
     if group.fault:

@@ -21,6 +21,7 @@ from sclip.data.names import (
     is_image_like,
     is_text_like,
     key_and_suffix,
+    name_inside,
     without_numbers,
 )
 from sclip.data.sniff import MAX_ZEROS, not_a_tar
@@ -145,7 +146,7 @@ def groups(stream: Stream, data: DataConfig, *, bodies: bool, tally: Tally | Non
         with tarfile.open(fileobj=file, mode=mode, bufsize=bytes_read, tarinfo=_Header) as tar:  # type: ignore[call-overload]
             while (member := tar.next()) is not None:
                 tar.members = []  # it would keep every header of the shard
-                named = key_and_suffix(member.name.removeprefix("./"), data)
+                named = key_and_suffix(name_inside(member.name), data)
                 if named is None or not (member.isreg() or member.issym() or member.islnk()):
                     continue
                 key, suffix = named

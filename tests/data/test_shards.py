@@ -111,7 +111,7 @@ def test_captions_come_from_the_named_field_else_from_captions_then_caption_then
         ([("x.jpg", b"i"), ("x.json", b'{"caption": "\\ud800"}')], "not UTF-8"),
         ([("x.jpg", b"i"), ("x.jpg", b"j"), ("x.txt", b"a dog")], "two members .jpg"),
         (pair("../x"), "leads out"),
-        (pair("/etc/x"), "leads out"),
+        (pair("..\\x"), "leads out"),
         (pair("d/../../x"), "leads out"),
     ],
 )
@@ -167,6 +167,8 @@ HOST = [
           "those that are read"], {".\\udcff?.jpg": 1, ".*" + "b" * 36 + ".txt": 1}),
         ([*pair("sub/x"), ("sub/._x.jpg", b"mac"), ("__MACOSX/x.jpg", b"mac"), ("__MACOSX/sub/._x.txt", b"mac")], {},
          ["sub/x: a dog"], {}),
+        ([*pair("/etc/x"), *pair(".//y"), *pair("d\\z"), ("\\\\h\\w.jpg", b"i"), ("./h/w.txt", b"a cat")], {},
+         ["etc/x: a dog", "y: a dog", "d/z: a dog", "h/w: a cat"], {}),
         ([("a.b.jpg", b"i"), ("a.b.txt", b"a dog"), ("a.b.graph.json.gz", b"g"), ("c.jpg", b"i"), ("c.txt", b"c")],
          {"key_ends_at": "last_dot"}, ["a.b: a dog", "c: c"], {}),
     ],

@@ -78,7 +78,7 @@ def test_what_is_no_sample_is_no_row(tmp_path: Path) -> None:
 @given(
     names=st.lists(
         st.lists(
-            st.sampled_from([*"ab./_é\n", "__MACOSX/", ".graph.json.gz", ".link"]), min_size=1, max_size=9
+            st.sampled_from([*"ab./\\_é\n", "__MACOSX/", ".graph.json.gz", ".link"]), min_size=1, max_size=9
         ),
         max_size=12,
     ),

@@ -28,6 +28,8 @@ _KEYS = {
     "last_dot": re.compile(r"((?:[^/]*/)*[^./][^/]*?)(?:\.(?i:graph\.json\.gz)|\.[^./]*)"),
 }
 """Of a member's whole name, which is no hidden file's; annotations have dots in their suffix."""
+_LEADING = re.compile(r"\A(?:\./|/)*")
+"""Of `./x` and an absolute name, which stand in the tar's own folder."""
 _META = re.compile(r"__[^/]*__($|/)|__MACOSX/")
 _BROKEN = (tarfile.TarError, ValueError, ArithmeticError, LookupError)
 _TAIL_BYTES = 64 * 1024
@@ -124,7 +126,7 @@ def _after(tar: tarfile.TarFile, mode: str) -> str:
 def _keys(tar: tarfile.TarFile, key: re.Pattern[str]) -> Iterator[str]:
     while (member := tar.next()) is not None:
         tar.members = []  # type: ignore[attr-defined]  # it would keep every header
-        name = member.name.removeprefix("./")
+        name = _LEADING.sub("", member.name.replace("\\", "/"))
         is_member = member.isreg() or member.issym() or member.islnk()
         if is_member and (found := key.fullmatch(name)) and not _META.match(name):
             yield found[1]
