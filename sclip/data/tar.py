@@ -38,6 +38,7 @@ MAX_HEADER_BYTES = 1024 * 1024
 _END_BYTES = 64 * 1024
 _MOST_SUFFIXES = 100
 """Different suffixes that are counted one by one: names that have dots inside have one each."""
+_JOINED = "as after `cat a.tar b.tar`: unpack and pack them as one, or join them with `tar --concatenate`"
 _MOST_CHARS = 80
 """Of the name that a link points to."""
 _BROKEN_TAR = (tarfile.TarError, ValueError, ArithmeticError, LookupError)
@@ -174,11 +175,12 @@ def _check_end(tar: tarfile.TarFile) -> None:
         file.seek(tar.offset + zeros)
     while rest := file.read(_END_BYTES):
         if rest != bytes(len(rest)):
-            raise tarfile.ReadError("more follows its end-of-archive marker, as after `cat a.tar b.tar`")
+            raise tarfile.ReadError(f"more follows its end-of-archive marker, {_JOINED}")
         zeros += len(rest)
     if zeros > MAX_ZEROS:
         raise tarfile.ReadError(
-            f"its last {zeros} bytes are zeros, as of a file that was made long and filled in part"
+            f"its last {zeros} bytes are zeros, as of a file that was made long and filled in part, "
+            f"or of tar -b above {tarfile.RECORDSIZE // tarfile.BLOCKSIZE}"
         )
 
 

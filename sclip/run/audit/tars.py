@@ -120,7 +120,11 @@ def _after(tar: tarfile.TarFile, mode: str) -> str:
         if rest.strip(b"\0"):
             return "something follows the end of its archive"
         zeros += len(rest)
-    return f"{zeros:,} zeros end it: made long and filled in part" if zeros > _MOST_ZEROS else ""
+    return (
+        f"{zeros:,} zeros end it: made long and filled in part, or tar -b above 20"
+        if zeros > _MOST_ZEROS
+        else ""
+    )
 
 
 def _keys(tar: tarfile.TarFile, key: re.Pattern[str]) -> Iterator[str]:
