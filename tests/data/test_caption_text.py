@@ -38,6 +38,9 @@ DIRTY = [
     ("<!-- alt --><p>a dog</p><p>a cat</p>", "a dog a cat", TAGS, None),
     ("<PERSON> rides a horse", "person rides a horse", TAGS, "person horse"),
     ("a dog <end_of_text> on a mat<|endoftext|>", "a dog on a mat", TAGS, "dog mat"),
+    ("<?xml version='1.0'?><!DOCTYPE html><p>a dog</p>", "a dog", TAGS, "dog"),
+    ("<![CDATA[a dog on a mat]]>", "a dog on a mat", TAGS, "dog mat"),
+    ("<style>p {color: red}</style>a dog<SCRIPT src='x'>f()</SCRIPT>", "a dog", TAGS, "dog"),
     ("<<b>b>a dog", "a dog", TAGS, "dog"),
     ("\ufeffa dog on a mat", "a dog on a mat", BOM, "dog mat"),
     ("a dog\u200b on a m\u00adat\u200e", "a dog on a mat", INVISIBLE, "dog mat"),
@@ -51,6 +54,7 @@ DIRTY = [
 ]  # fmt: skip
 CLEAN = [
     "a dog on a mat", "R&D at AT&T", "I <3 dogs", "a < b and c > d", "<a and b>", "<unknown> on a mat", "5 & 6",
+    "a man named None", "nan bread", "a ❤\ufe0f on a mat", "a[b[0]] > 0",
     "a 👩\u200d🚀 in space", "می\u200cخواهم", "½ of a crêpe — 20 °C", "a man & a woman",
 ]  # fmt: skip
 
@@ -115,6 +119,8 @@ def test_cleaning_is_finished_at_once_and_leaves_open_clip_nothing_to_clean(capt
         ("\ufeffa dog".encode("utf-32-le"), ("a dog",)),
         ("a dog\u2028on a mat\x0b".encode(), ("a dog on a mat",)),
         ("&nbsp;\n\u200b\na dog".encode(), ("a dog",)),
+        (b"nan\nNaN \nNULL\nNone\n&lt;NA&gt;\n<NA>\na dog", ("a dog",)),
+        ("\ufe0f\n\u3164\n\u115f \u2800\n\ufffd\ufffd\na dog".encode(), ("a dog",)),
     ],
 )
 def test_each_line_of_a_txt_that_says_something_is_a_caption(
