@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from sclip.config import DataConfig
 from sclip.data.caption_text import caption_lines, clean_caption, cleaned
 from sclip.data.shards import Rejected, Sample, read_shard
 from sclip.data.tar import Tally
@@ -156,3 +157,29 @@ def test_a_json_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
 
 def test_lines_come_uncleaned_so_that_what_is_cleaned_can_be_counted() -> None:
     assert caption_lines("\ufeffa &amp; b\n".encode()) == ["\ufeffa &amp; b"]
+
+
+@pytest.mark.parametrize("record", ["[]", "null", "", "[1", "\xff", '{"caption": 5}', '{"captions": [{}]}'])
+def test_a_json_that_cannot_be_used_leaves_the_text_beside_it_and_is_counted(
+    tmp_path: Path, record: str
+) -> None:
+    text, no_text = [("a.jpg", b"i"), ("a.txt", b"a &amp; b\nc")], [("b.jpg", b"i"), ("b.txt", b" ")]
+    shard = tmp_path / "a.tar"
+    unusable = record.encode("latin-1")
+    shard.write_bytes(tar_bytes([*text, ("a.json", unusable), *no_text, ("b.json", unusable)]))
+    tally = Tally()
+    sample, rejected = read_shard(str(shard), tally=tally)
+    assert sample == Sample(0, "a", b"i", ("a & b", "c"))
+    assert tally.cleaned == {"taken from the text beside an unusable .json": 1, "entities": 1}
+    assert isinstance(rejected, Rejected)
+    assert "json" in rejected.reason or "holds" in rejected.reason
+    assert all(
+        isinstance(item, Rejected) for item in read_shard(str(shard), DataConfig(caption_field="caption"))
+    )
+
+
+def test_a_json_without_a_caption_is_told_with_the_fields_that_hold_a_text(tmp_path: Path) -> None:
+    record = json.dumps({"id": 7, "text": "a dog", "alt": " ", "tit\nle": "x", "captions": []}).encode()
+    lacking = "no caption in .json captions, .json caption or .txt (its .json has text in "
+    found, _ = read(tmp_path / "a.tar", record, "a.json")
+    assert found == Rejected(0, "a", f"{lacking}text, tit\\nle; data.caption_field names what is read)")

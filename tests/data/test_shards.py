@@ -225,32 +225,6 @@ def test_a_link_in_a_tar_sets_its_sample_aside_and_is_told_with_the_remedy(shard
         assert count_samples([str(shard)]).samples == {str(shard): 4}
 
 
-@pytest.mark.parametrize("record", ["[]", "null", "", "[1", "\xff", '{"caption": 5}', '{"captions": [{}]}'])
-def test_a_json_that_cannot_be_used_leaves_the_text_beside_it_and_is_counted(
-    shard: Path, record: str
-) -> None:
-    text, no_text = [("a.jpg", b"i"), ("a.txt", b"a &amp; b\nc")], [("b.jpg", b"i"), ("b.txt", b" ")]
-    unusable = record.encode("latin-1")
-    shard.write_bytes(tar_bytes([*text, ("a.json", unusable), *no_text, ("b.json", unusable)]))
-    tally = Tally()
-    sample, rejected = read_shard(str(shard), tally=tally)
-    assert sample == Sample(0, "a", b"i", ("a & b", "c"))
-    assert tally.cleaned == {"taken from the text beside an unusable .json": 1, "entities": 1}
-    assert isinstance(rejected, Rejected)
-    assert "json" in rejected.reason or "holds" in rejected.reason
-    assert all(
-        isinstance(item, Rejected) for item in read_shard(str(shard), DataConfig(caption_field="caption"))
-    )
-
-
-def test_a_json_without_a_caption_is_told_with_the_fields_that_hold_a_text(shard: Path) -> None:
-    record = json.dumps({"id": 7, "text": "a dog", "alt": " ", "tit\nle": "x", "captions": []}).encode()
-    lacking = "no caption in .json captions, .json caption or .txt (its .json has text in "
-    assert read(shard, [("a.jpg", b"i"), ("a.json", record)]) == [
-        Rejected(0, "a", f"{lacking}text, tit\\nle; data.caption_field names what is read)")
-    ]
-
-
 def test_a_key_that_comes_again_is_rejected_and_its_first_sample_kept(shard: Path) -> None:
     first, _, again = read(shard, [*pair("a", "one"), *pair("b"), *pair("a", "two")])
     assert first == Sample(0, "a", b"image of a", ("one",))
