@@ -41,7 +41,11 @@ _BLOCKS = """address article aside blockquote body br button caption center dd d
 figure footer form h1 h2 h3 h4 h5 h6 head header hr html iframe img input label legend li link main meta nav noscript
 ol p param picture pre script section select source style summary svg table tbody td textarea tfoot th thead title tr
 ul video""".split()
-_TAG = re.compile(rf"</?({'|'.join(_INLINE + _BLOCKS)})(?=[\s/>])([^<>]*)(>|\Z)|<!--[^<>]*>", re.IGNORECASE)
+_UNSAID = (
+    r"<!--[^<>]*>|<!doctype\b[^<>]*>|<\?xml\b[^<>]*>|<!\[CDATA\[|\]\]>"
+    r"|<(?:script|style)\b[^<>]*>[^<>]*</(?:script|style)\s*>"
+)
+_TAG = re.compile(rf"{_UNSAID}|</?({'|'.join(_INLINE + _BLOCKS)})(?=[\s/>])([^<>]*)(>|\Z)", re.IGNORECASE)
 _TAG_ATTRIBUTE = re.compile(r"\s+[\w:-]+\s*=")
 _NO_TAG = re.compile(
     r"<(?:start_of_text|end_of_text|\|startoftext\||\|endoftext\|)>|<(person)>", re.IGNORECASE
@@ -57,6 +61,10 @@ _INVISIBLE = re.compile(
 )
 """Zero-width spaces, marks of direction, soft hyphens. A joiner between two characters that are not ASCII stays: it
 makes one emoji of several, and letters of Persian and Hindi."""
+_MISSING = frozenset({"nan", "NaN", "NULL", "null", "None", "<NA>"})
+"""What a table's missing value becomes where its column is written as text; alone it is no caption."""
+_BLANK = re.compile(r"[\s\u115f\u1160\u2800\u3164\ufe0e\ufe0f\uffa0\ufffd]*")
+"""Fillers, variation selectors, the blank of Braille, and what stands for a byte that was not understood."""
 _FTFY = ftfy.TextFixerConfig(unescape_html=False, explain=False)
 
 
@@ -94,7 +102,7 @@ def cleaned(text: str) -> tuple[str, tuple[str, ...]]:
     if text.isascii():
         spaced = " ".join(text.split())
         if "&" not in spaced and "<" not in spaced and spaced.isprintable():
-            return spaced, ()
+            return _said(spaced), ()
     kinds: dict[str, None] = {}
     for rounds in range(2 * _ROUNDS):
         before = text
@@ -107,7 +115,11 @@ def cleaned(text: str) -> tuple[str, tuple[str, ...]]:
             break
         if rounds >= _ROUNDS:
             text = text.translate(_MARKUP)
-    return _part_ampersands(text), tuple(kinds)
+    return _said(_part_ampersands(text)), tuple(kinds)
+
+
+def _said(text: str) -> str:
+    return "" if text in _MISSING or _BLANK.fullmatch(text) else text
 
 
 def _without_mark(text: str) -> str:
@@ -128,7 +140,7 @@ def _strip_tags(text: str) -> str:
 
 
 def _tag(tag: re.Match[str]) -> str:
-    if tag[1] is None:  # a comment
+    if tag[1] is None:  # a comment, or what else no reader of a page sees
         return ""
     attributes, end = tag[2], tag[3]
     if not _TAG_ATTRIBUTE.match(attributes) and not (end and attributes.strip() in ("", "/")):

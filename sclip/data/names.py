@@ -15,6 +15,7 @@ __all__ = [
     "is_image_like",
     "is_text_like",
     "key_and_suffix",
+    "name_inside",
     "without_numbers",
 ]
 
@@ -26,6 +27,7 @@ ANNOTATION_SUFFIX = "graph.json.gz"
 _IMAGE_LIKE = frozenset({*IMAGE_SUFFIXES, "jpe", "avif", "heic", "heif", "jp2", "jxl"})
 _TEXT_LIKE = frozenset({*DataConfig.text_suffixes, "text", "caption", "cap"})
 _MOST_CHARS = 40
+_ROOT = re.compile(r"^(\.?/)+")
 _META = re.compile(r"__[^/]*__($|/)|__MACOSX/")
 
 
@@ -45,6 +47,11 @@ def key_and_suffix(name: str, data: DataConfig) -> tuple[str, str] | None:
     else:
         stem, dot, suffix = last.rpartition(".")
     return (folder + slash + stem, suffix.lower()) if dot else None
+
+
+def name_inside(name: str) -> str:
+    """Return the name of a member below the root of its tar: of `./x`, `/x` (`tar -P`) and a Windows path too."""
+    return _ROOT.sub("", name.replace("\\", "/"))
 
 
 def is_image_like(suffix: str) -> bool:

@@ -99,12 +99,11 @@ def _judge(
 ) -> Sample | Rejected:
     """Return the sample of a group, or why it is none; `seen` has what the groups before it lacked, by key."""
     key = group.key.encode(errors="backslashreplace").decode()
-    path = PurePosixPath(group.key)
     image = next((group.parts[suffix] for suffix in data.image_suffixes if group.parts.get(suffix)), None)
     if key != group.key:
         return Rejected(index, key, "its name is not UTF-8")
-    if path.is_absolute() or ".." in path.parts or "\\" in key:
-        return Rejected(index, key, "its name leads out of the shard")
+    if ".." in PurePosixPath(group.key).parts:
+        return Rejected(index, key, "its name leads out of the shard by ..; pack its files under other names")
     if group.key in seen:
         return Rejected(index, key, _apart(seen[group.key]))
     if group.fault:
@@ -164,30 +163,55 @@ def _captions(parts: dict[str, bytes], data: DataConfig, cleaned_of: Counter[str
     Raises ValueError with the reason where none can be had.
     """
     fields = data.caption_fields
-    record: Any = {}
-    if "json" in parts:
-        try:
-            record = json.loads(parts["json"])
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f".json is not readable: {error}") from error
-        if not isinstance(record, dict):
-            raise ValueError(f".json holds a {type(record).__name__}, not an object")
-    if fields:
-        found = [text for name in fields for text in _texts(name, record.get(name))]
-    else:
-        found = _texts("captions", record.get("captions")) or _texts("caption", record.get("caption"))
     text = next((suffix for suffix in data.text_suffixes if suffix in parts), None)
+    record: dict[str, Any] = {}
+    found: list[tuple[str, tuple[str, ...]]] = []
+    fault: ValueError | None = None
+    try:
+        record = _record(parts.get("json", b"{}"))
+        if fields:
+            found = [caption for name in fields for caption in _texts(name, record.get(name))]
+        else:
+            found = _texts("captions", record.get("captions")) or _texts("caption", record.get("caption"))
+    except ValueError as error:
+        if fields or not text:
+            raise
+        fault = error
     if not found and not fields and text:
         try:
             lines = caption_lines(parts[text])
         except ValueError as error:
             raise ValueError(f".{text} is {error}") from error
         found = _texts(f".{text}", lines)
+    if fault:
+        if not found:
+            raise fault
+        cleaned_of["taken from the text beside an unusable .json"] += 1
     if not found:
         texts = f".json captions, .json caption or .{', .'.join(data.text_suffixes)}"
-        raise ValueError(f"no caption in {', '.join(fields) or texts}")
+        raise ValueError(f"no caption in {', '.join(fields) or texts + _other_fields(record)}")
     cleaned_of.update(kind for _, kinds in found for kind in kinds)
     return tuple(caption for caption, _ in found)
+
+
+def _record(content: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f".json is not readable: {error}") from error
+    if not isinstance(record, dict):
+        raise ValueError(f".json holds a {type(record).__name__}, not an object")
+    return record
+
+
+def _other_fields(record: Mapping[str, Any]) -> str:
+    """Return the fields of a .json without captions that hold a text, and the key that names one."""
+    texts = [
+        ascii(name[:40])[1:-1] for name, value in record.items() if isinstance(value, str) and value.strip()
+    ]
+    more = " .." * (len(texts) > _MOST_SUFFIXES)
+    named = f" (its .json has text in {', '.join(texts[:_MOST_SUFFIXES])}{more}; data.caption_field names what is read)"
+    return named if texts else ""
 
 
 def _texts(name: str, value: Any) -> list[tuple[str, tuple[str, ...]]]:

@@ -21,6 +21,7 @@ from sclip.data.names import (
     is_image_like,
     is_text_like,
     key_and_suffix,
+    name_inside,
     without_numbers,
 )
 from sclip.data.sniff import MAX_ZEROS, not_a_tar
@@ -37,6 +38,9 @@ MAX_HEADER_BYTES = 1024 * 1024
 _END_BYTES = 64 * 1024
 _MOST_SUFFIXES = 100
 """Different suffixes that are counted one by one: names that have dots inside have one each."""
+_JOINED = "as after `cat a.tar b.tar`: unpack and pack them as one, or join them with `tar --concatenate`"
+_MOST_CHARS = 80
+"""Of the name that a link points to."""
 _BROKEN_TAR = (tarfile.TarError, ValueError, ArithmeticError, LookupError)
 
 
@@ -143,8 +147,8 @@ def groups(stream: Stream, data: DataConfig, *, bodies: bool, tally: Tally | Non
         with tarfile.open(fileobj=file, mode=mode, bufsize=bytes_read, tarinfo=_Header) as tar:  # type: ignore[call-overload]
             while (member := tar.next()) is not None:
                 tar.members = []  # it would keep every header of the shard
-                named = key_and_suffix(member.name.removeprefix("./"), data)
-                if not member.isreg() or named is None:
+                named = key_and_suffix(name_inside(member.name), data)
+                if named is None or not (member.isreg() or member.issym() or member.islnk()):
                     continue
                 key, suffix = named
                 if key != group.key:
@@ -171,11 +175,12 @@ def _check_end(tar: tarfile.TarFile) -> None:
         file.seek(tar.offset + zeros)
     while rest := file.read(_END_BYTES):
         if rest != bytes(len(rest)):
-            raise tarfile.ReadError("more follows its end-of-archive marker, as after `cat a.tar b.tar`")
+            raise tarfile.ReadError(f"more follows its end-of-archive marker, {_JOINED}")
         zeros += len(rest)
     if zeros > MAX_ZEROS:
         raise tarfile.ReadError(
-            f"its last {zeros} bytes are zeros, as of a file that was made long and filled in part"
+            f"its last {zeros} bytes are zeros, as of a file that was made long and filled in part, "
+            f"or of tar -b above {tarfile.RECORDSIZE // tarfile.BLOCKSIZE}"
         )
 
 
@@ -184,7 +189,7 @@ def _take(
 ) -> None:
     """Read a member into the group. Other suffixes than the known ones, pickles above all, stay unread."""
     if suffix == ANNOTATION_SUFFIX:  # no fault where it cannot be used: the captions are there to be parsed
-        usable = member.size <= MAX_ANNOTATION_BYTES and suffix not in group.parts
+        usable = member.isreg() and member.size <= MAX_ANNOTATION_BYTES and suffix not in group.parts
         body = tar.extractfile(member) if usable else None
         group.parts[suffix] = body.read() if body is not None else b""
         group.suffixes[f".{suffix}"] += 1
@@ -195,7 +200,10 @@ def _take(
         return
     group.suffixes[f".{suffix}"] += 1
     limit = MAX_IMAGE_BYTES if is_image else MAX_TEXT_BYTES
-    if suffix in group.parts:
+    if not member.isreg():
+        remedy = "make the tar with tar --dereference --hard-dereference"
+        group.fault = f".{suffix} is a link to {member.linkname[:_MOST_CHARS]!r}; {remedy}"
+    elif suffix in group.parts:
         group.fault = f"two members .{suffix}"
     elif member.size > limit:
         group.fault = f".{suffix} of {member.size} bytes, more than {limit}"

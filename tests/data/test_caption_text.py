@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from sclip.config import DataConfig
 from sclip.data.caption_text import caption_lines, clean_caption, cleaned
 from sclip.data.shards import Rejected, Sample, read_shard
 from sclip.data.tar import Tally
@@ -38,6 +39,9 @@ DIRTY = [
     ("<!-- alt --><p>a dog</p><p>a cat</p>", "a dog a cat", TAGS, None),
     ("<PERSON> rides a horse", "person rides a horse", TAGS, "person horse"),
     ("a dog <end_of_text> on a mat<|endoftext|>", "a dog on a mat", TAGS, "dog mat"),
+    ("<?xml version='1.0'?><!DOCTYPE html><p>a dog</p>", "a dog", TAGS, "dog"),
+    ("<![CDATA[a dog on a mat]]>", "a dog on a mat", TAGS, "dog mat"),
+    ("<style>p {color: red}</style>a dog<SCRIPT src='x'>f()</SCRIPT>", "a dog", TAGS, "dog"),
     ("<<b>b>a dog", "a dog", TAGS, "dog"),
     ("\ufeffa dog on a mat", "a dog on a mat", BOM, "dog mat"),
     ("a dog\u200b on a m\u00adat\u200e", "a dog on a mat", INVISIBLE, "dog mat"),
@@ -51,6 +55,7 @@ DIRTY = [
 ]  # fmt: skip
 CLEAN = [
     "a dog on a mat", "R&D at AT&T", "I <3 dogs", "a < b and c > d", "<a and b>", "<unknown> on a mat", "5 & 6",
+    "a man named None", "nan bread", "a ❤\ufe0f on a mat", "a[b[0]] > 0",
     "a 👩\u200d🚀 in space", "می\u200cخواهم", "½ of a crêpe — 20 °C", "a man & a woman",
 ]  # fmt: skip
 
@@ -115,6 +120,8 @@ def test_cleaning_is_finished_at_once_and_leaves_open_clip_nothing_to_clean(capt
         ("\ufeffa dog".encode("utf-32-le"), ("a dog",)),
         ("a dog\u2028on a mat\x0b".encode(), ("a dog on a mat",)),
         ("&nbsp;\n\u200b\na dog".encode(), ("a dog",)),
+        (b"nan\nNaN \nNULL\nNone\n&lt;NA&gt;\n<NA>\na dog", ("a dog",)),
+        ("\ufe0f\n\u3164\n\u115f \u2800\n\ufffd\ufffd\na dog".encode(), ("a dog",)),
     ],
 )
 def test_each_line_of_a_txt_that_says_something_is_a_caption(
@@ -150,3 +157,29 @@ def test_a_json_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
 
 def test_lines_come_uncleaned_so_that_what_is_cleaned_can_be_counted() -> None:
     assert caption_lines("\ufeffa &amp; b\n".encode()) == ["\ufeffa &amp; b"]
+
+
+@pytest.mark.parametrize("record", ["[]", "null", "", "[1", "\xff", '{"caption": 5}', '{"captions": [{}]}'])
+def test_a_json_that_cannot_be_used_leaves_the_text_beside_it_and_is_counted(
+    tmp_path: Path, record: str
+) -> None:
+    text, no_text = [("a.jpg", b"i"), ("a.txt", b"a &amp; b\nc")], [("b.jpg", b"i"), ("b.txt", b" ")]
+    shard = tmp_path / "a.tar"
+    unusable = record.encode("latin-1")
+    shard.write_bytes(tar_bytes([*text, ("a.json", unusable), *no_text, ("b.json", unusable)]))
+    tally = Tally()
+    sample, rejected = read_shard(str(shard), tally=tally)
+    assert sample == Sample(0, "a", b"i", ("a & b", "c"))
+    assert tally.cleaned == {"taken from the text beside an unusable .json": 1, "entities": 1}
+    assert isinstance(rejected, Rejected)
+    assert "json" in rejected.reason or "holds" in rejected.reason
+    assert all(
+        isinstance(item, Rejected) for item in read_shard(str(shard), DataConfig(caption_field="caption"))
+    )
+
+
+def test_a_json_without_a_caption_is_told_with_the_fields_that_hold_a_text(tmp_path: Path) -> None:
+    record = json.dumps({"id": 7, "text": "a dog", "alt": " ", "tit\nle": "x", "captions": []}).encode()
+    lacking = "no caption in .json captions, .json caption or .txt (its .json has text in "
+    found, _ = read(tmp_path / "a.tar", record, "a.json")
+    assert found == Rejected(0, "a", f"{lacking}text, tit\\nle; data.caption_field names what is read)")

@@ -1,5 +1,6 @@
 """Reading shards: whole samples come as they are, and what is wrong in a tar is rejected, never raised."""
 
+import gzip
 import io
 import json
 import tarfile
@@ -110,7 +111,7 @@ def test_captions_come_from_the_named_field_else_from_captions_then_caption_then
         ([("x.jpg", b"i"), ("x.json", b'{"caption": "\\ud800"}')], "not UTF-8"),
         ([("x.jpg", b"i"), ("x.jpg", b"j"), ("x.txt", b"a dog")], "two members .jpg"),
         (pair("../x"), "leads out"),
-        (pair("/etc/x"), "leads out"),
+        (pair("..\\x"), "leads out"),
         (pair("d/../../x"), "leads out"),
     ],
 )
@@ -166,6 +167,8 @@ HOST = [
           "those that are read"], {".\\udcff?.jpg": 1, ".*" + "b" * 36 + ".txt": 1}),
         ([*pair("sub/x"), ("sub/._x.jpg", b"mac"), ("__MACOSX/x.jpg", b"mac"), ("__MACOSX/sub/._x.txt", b"mac")], {},
          ["sub/x: a dog"], {}),
+        ([*pair("/etc/x"), *pair(".//y"), *pair("d\\z"), ("\\\\h\\w.jpg", b"i"), ("./h/w.txt", b"a cat")], {},
+         ["etc/x: a dog", "y: a dog", "d/z: a dog", "h/w: a cat"], {}),
         ([("a.b.jpg", b"i"), ("a.b.txt", b"a dog"), ("a.b.graph.json.gz", b"g"), ("c.jpg", b"i"), ("c.txt", b"c")],
          {"key_ends_at": "last_dot"}, ["a.b: a dog", "c: c"], {}),
     ],
@@ -195,6 +198,31 @@ def test_images_apart_from_their_texts_are_told_with_the_remedy(shard: Path) -> 
     items, _ = told(shard, [text for _, text in both] + [image for image, _ in both])
     assert items[0] == "0: no image: it has .txt"
     assert items[3].startswith("0: its key stands earlier in the shard, without an image; members")
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+def test_a_link_in_a_tar_sets_its_sample_aside_and_is_told_with_the_remedy(shard: Path, kind: bytes) -> None:
+    with tarfile.open(shard, "w") as tar:
+        for name, body in [
+            *pair("a"),
+            *pair("b"),
+            ("c.jpg", b""),
+            ("c.txt", b""),
+            ("d.graph.json.gz", b""),
+            *pair("d"),
+        ]:
+            info = tarfile.TarInfo(name)
+            info.size = len(body)
+            if not body:
+                info.type, info.linkname = kind, "a\udcff.jpg"
+            tar.addfile(info, io.BytesIO(body))
+    for content in (shard.read_bytes(), gzip.compress(shard.read_bytes())):
+        shard.write_bytes(content)
+        found = list(read_shard(str(shard)))
+        remedy = "make the tar with tar --dereference --hard-dereference"
+        assert [item.key for item in found if isinstance(item, Sample)] == ["a", "b", "d"]
+        assert found[2] == Rejected(2, "c", f".txt is a link to 'a\\udcff.jpg'; {remedy}")
+        assert count_samples([str(shard)]).samples == {str(shard): 4}
 
 
 def test_a_key_that_comes_again_is_rejected_and_its_first_sample_kept(shard: Path) -> None:
@@ -262,12 +290,14 @@ def test_what_follows_the_end_of_a_tar_is_not_lost_in_silence(shard: Path) -> No
     assert isinstance(rest, Rejected)
     assert rest == Rejected(1, "", rest.reason)
     assert "broken tar, last key 'a': more follows" in rest.reason
+    assert rest.reason.endswith(": unpack and pack them as one, or join them with `tar --concatenate`")
     shard.write_bytes(tar_bytes(pair("a")) + bytes(1_000_000))
     first, rest = read_shard(str(shard))
     assert first.key == "a"
     assert isinstance(rest, Rejected)
     assert (rest.index, rest.key) == (1, "")
     assert "bytes are zeros" in rest.reason
+    assert rest.reason.endswith("made long and filled in part, or of tar -b above 20")
 
 
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])

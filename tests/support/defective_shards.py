@@ -85,7 +85,7 @@ class Shard:
         key = key or f"{Path(self.name).stem}-{len(found):02d}"
         self.member(f"{key}.{suffix}", image or jpeg(self.rng))
         self.member(f"{key}.txt", caption or sentence(self.rng))
-        found.append(key.removeprefix("./"))
+        found.append(key.replace("\\", "/").lstrip("./"))
         self.ends.append(self._buffer.tell())
         return key
 
@@ -173,7 +173,6 @@ def _oddities(shard: Shard) -> None:
     shard.member("._dotted.jpg", "what macOS puts beside a file")
     shard.member("folder/._below.jpg", "what macOS puts beside a file")
     shard.member("__MACOSX/folder.jpg", "what macOS puts into a zip")
-    shard.member("..\\up.jpg", "hidden by its name, and never read")
     shard.member("__extra__/about.txt", "no sample either")
     for _ in range(10):
         shard.good()
@@ -252,17 +251,23 @@ def _captions(shard: Shard) -> None:
 
 def _names(shard: Shard) -> None:
     image, text = jpeg(shard.rng), sentence(shard.rng)
-    for key in ("../up", "/tmp/absolute", "folder/../../up", "folder\\up", "C:\\windows"):
+    for key in ("../up", "folder/../../up"):
         shard.bad(key, "its name leads out of the shard", jpg=image, txt=text)
+    shard.member("..\\windows.jpg", image)
+    shard.expect("../windows", "its name leads out of the shard")
+    for key in ("/tmp/absolute", "folder\\up", "C:\\windows", ".//twice"):
+        shard.good(key)
     shard.member("k\udcff\udcfe.jpg", image)
     shard.member("k\udcff\udcfe.txt", text)
     shard.expect("k\\udcff\\udcfe", "its name is not UTF-8")
-    for key, kind in (
-        ("symlink", tarfile.SYMTYPE), ("hardlink", tarfile.LNKTYPE), ("device", tarfile.CHRTYPE),
-        ("block", tarfile.BLKTYPE), ("pipe", tarfile.FIFOTYPE), ("directory", tarfile.DIRTYPE),
+    link = ".jpg is a link to '/etc/passwd'; make the tar with tar --dereference"
+    for key, kind, reason in (
+        ("symlink", tarfile.SYMTYPE, link), ("hardlink", tarfile.LNKTYPE, link),
+        ("device", tarfile.CHRTYPE, "no image"), ("block", tarfile.BLKTYPE, "no image"),
+        ("pipe", tarfile.FIFOTYPE, "no image"), ("directory", tarfile.DIRTYPE, "no image"),
     ):  # fmt: skip
         shard.member(f"{key}.jpg", type=kind, linkname="/etc/passwd")
-        shard.bad(key, "no image", txt=text)
+        shard.bad(key, reason, txt=text)
 
 
 def _cut_shards(planted: Planted, rng: random.Random) -> None:

@@ -1,7 +1,8 @@
 """The audit's own count of a tar: tars in, for each how many sample groups it holds and where it breaks out.
 
 Neighbouring members of one key are a group; a key is, as webdataset names it, the folder and the base name up to its
-first dot, or up to its last one (`data.key_ends_at`). Only headers count, so that of a local tar nothing else is read.
+first dot, or up to its last one (`data.key_ends_at`); a link is a member too. Only headers count, so that of a local
+tar nothing else is read.
 The trainer's reader is not used: what it leaves out would be left out here too.
 """
 
@@ -27,6 +28,8 @@ _KEYS = {
     "last_dot": re.compile(r"((?:[^/]*/)*[^./][^/]*?)(?:\.(?i:graph\.json\.gz)|\.[^./]*)"),
 }
 """Of a member's whole name, which is no hidden file's; annotations have dots in their suffix."""
+_LEADING = re.compile(r"\A(?:\./|/)*")
+"""Of `./x` and an absolute name, which stand in the tar's own folder."""
 _META = re.compile(r"__[^/]*__($|/)|__MACOSX/")
 _BROKEN = (tarfile.TarError, ValueError, ArithmeticError, LookupError)
 _TAIL_BYTES = 64 * 1024
@@ -117,12 +120,17 @@ def _after(tar: tarfile.TarFile, mode: str) -> str:
         if rest.strip(b"\0"):
             return "something follows the end of its archive"
         zeros += len(rest)
-    return f"{zeros:,} zeros end it: made long and filled in part" if zeros > _MOST_ZEROS else ""
+    return (
+        f"{zeros:,} zeros end it: made long and filled in part, or tar -b above 20"
+        if zeros > _MOST_ZEROS
+        else ""
+    )
 
 
 def _keys(tar: tarfile.TarFile, key: re.Pattern[str]) -> Iterator[str]:
     while (member := tar.next()) is not None:
         tar.members = []  # type: ignore[attr-defined]  # it would keep every header
-        name = member.name.removeprefix("./")
-        if member.isreg() and (found := key.fullmatch(name)) and not _META.match(name):
+        name = _LEADING.sub("", member.name.replace("\\", "/"))
+        is_member = member.isreg() or member.issym() or member.islnk()
+        if is_member and (found := key.fullmatch(name)) and not _META.match(name):
             yield found[1]
