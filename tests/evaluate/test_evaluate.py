@@ -174,7 +174,7 @@ def test_pictures_of_one_shard_name_and_key_in_two_folders_are_two(tmp_path: Pat
         members = [("0.png", picture(colour)), ("0.txt", f"a {colour} wall".encode())]
         (tmp_path / folder / "0.tar").write_bytes(tar_bytes(members))
     config = EvaluateConfig(retrieval=(f"{tmp_path}/?/*.tar",))
-    (task,) = runner.tasks_of(config, [], "")
+    (task,) = runner.tasks_of(config, [], DataConfig())
     assert isinstance(task, Retrieval)
     assert [(image.name, image.captions) for image in task.images] == [
         ("0/a/0.tar/0", ("a red wall",)),
