@@ -264,8 +264,8 @@ def subset(
     """Write the samples of annotated shards whose captions name enough into shards of their own.
 
     A sample is kept with those of its captions whose graph holds at least so many objects, attributes and relations. A
-    run over the subset sees what a run over SHARDS with data.min_objects, data.min_attributes and data.min_relations
-    does, and reads nothing else.
+    run over the subset trains on the samples and captions of a run over SHARDS with data.min_objects,
+    data.min_attributes and data.min_relations, and reads nothing else; what it draws of them when is its own.
 
       sclip subset 'shards/annotated/*.tar' shards/subset --min-objects 2 --min-relations 1
     """

@@ -195,10 +195,10 @@ def test_with_a_filter_every_shard_is_closed_once_over_any_crash(
                 break
             done.trained(batch)
             trained += batch.rows
-        record, rejected, count = done.take()
-        assert not rejected
-        left_out += count
-        position.merge(Position.from_json(json.loads(json.dumps(record.to_json()))))
+        record = done.take()
+        assert not record.rejected
+        left_out += record.filtered
+        position.merge(Position.from_json(json.loads(json.dumps(record.position.to_json()))))
     assert position.to_json() == {"closed": [0, EPOCHS * len(filtered.shards)], "open": []}
     assert trained == len(seen(filtered))
     assert trained + left_out == EPOCHS * 24

@@ -126,9 +126,9 @@ def test_what_is_made_ahead_is_in_no_record_until_the_loop_takes_it() -> None:
         record.passed(ready.batch)
         record.trained(ready.batch)
     assert batches.next().rows == 0  # the thread had fetched the second batch
-    position, rejected, _ = record.take()
-    assert position.done(0) == [range(0, 2)]
-    assert rejected == []
+    taken = record.take()
+    assert taken.position.done(0) == [range(0, 2)]
+    assert taken.rejected == []
 
 
 # What the step reads
