@@ -18,7 +18,7 @@ from sclip.data.counts import Counts, Record
 from sclip.data.sniff import EMPTY_TAR, NotATar, described
 from sclip.data.tar import Tally
 from sclip.storage.masking import mask
-from sclip.storage.paths import StoragePath
+from sclip.storage.paths import StoragePath, shown
 
 __all__ = ["LOSSES_FILE", "Losses", "closing_lines", "judged"]
 
@@ -135,7 +135,7 @@ def closing_lines(folder: StoragePath, trained: Mapping[str, Any]) -> list[str]:
     samples = trained["quarantined"] - trained.get("rests", 0)
     lines = []
     if samples:
-        lines.append(f"set aside   {samples:,} samples could not be trained on: {set_aside}")
+        lines.append(f"set aside   {samples:,} samples could not be trained on: {shown(set_aside)}")
     lines += Losses(**asdict(losses) | {"broken": rests}).lines()
     if losses.unreadable_samples:
         lines.append(
@@ -144,7 +144,7 @@ def closing_lines(folder: StoragePath, trained: Mapping[str, Any]) -> list[str]:
     if short:
         total = sum(missing for missing, _ in short.values())
         named = _named({shard: reason for shard, (_, reason) in short.items()})
-        lines.append(f"missing     {total:,} recorded samples are not in {named}: {set_aside}")
+        lines.append(f"missing     {total:,} recorded samples are not in {named}: {shown(set_aside)}")
     if trained.get("more"):
         lines.append(f"more        {trained['more']:,} samples more than recorded were trained on")
     return [*lines, *Tally(Counter(trained.get("unread")), Counter(trained.get("cleaned"))).lines()]

@@ -221,10 +221,14 @@ def test_a_run_is_refused_with_the_key_of_the_storage_that_cannot_be_written_to(
         resolve_config(Config(run=RunConfig(storage=storage)), Console())
 
 
-def test_what_a_run_says_at_its_end_can_be_pasted_into_a_shell(capsys: pytest.CaptureFixture[str]) -> None:
-    folder = Path("/a disk/my [bold]runs[/bold]/runs/first")
+def test_what_a_run_says_at_its_end_can_be_pasted_into_a_shell(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "a disk/my [bold]runs[/bold]/runs/first"
+    folder.mkdir(parents=True)
+    (folder / "quarantine.jsonl").write_text('{"shard": "0.tar", "key": "7", "reason": "no image"}\n')
     trained = {"samples": 8, "step": 2, "filtered": 0, "quarantined": 1}
-    uri = "sqlite:////a disk/my [bold]runs[/bold]/mlflow.db"
+    uri = f"sqlite:///{folder.parent.parent}/mlflow.db"
     show(Summary(folder, trained, {}, "", [], [folder / "report.html"], uri), Config(), Console(width=60))
     lines = [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
     ends = {tuple(line[-2:]) for line in lines if line}

@@ -166,7 +166,7 @@ def test_a_filtered_sample_tells_what_its_captions_lack(annotated: list[str]) ->
 
 @pytest.mark.parametrize(
     ("key", "reason"),
-    [("no-picture", "not a readable image: "), ("no-image", "no image: none of .jpg, ")],
+    [("no-picture", "not a readable image: "), ("no-image", "no image: it has .txt")],
 )
 def test_a_sample_that_is_set_aside_tells_why(key: str, reason: str, broken: str) -> None:
     visit = inspect_sample(Run(config()), broken, key, 0)
