@@ -18,7 +18,7 @@ from sclip.model import ModelError
 from sclip.prepare import scenes
 from sclip.run.resolve import _check_storage
 from sclip.run.sweep import _storage
-from sclip.storage.paths import StoragePath, address, sizes, storage_path
+from sclip.storage.paths import StoragePath, address, shown, sizes, storage_path
 from sclip.tracking import Tracker, history, open_run, store_uri
 from sclip.tracking.journal import JOURNAL
 from support.commands import command
@@ -129,7 +129,7 @@ def test_what_was_told_while_mlflow_was_away_is_sent_from_another_machine(
     for written in (tracker.folder / "report.html", run / "report.html"):
         written.write_text("page")
     tracker.log_artifact(tracker.folder / "report.html", "evaluation")
-    assert f"kept in {run / JOURNAL}: sclip sync {run}" in tracker.finish()
+    assert f"kept in {run / JOURNAL}: sclip sync {shown(run)}" in tracker.finish()
     (tracker.folder / "report.html").unlink()
     machine("second")
     database = f"sqlite:///{tmp_path}/store.db"
