@@ -110,7 +110,7 @@ def test_what_is_asked_for_goes_with_yes_and_is_only_listed_without(
 
 
 def test_a_run_that_is_started_again_is_left_alone_from_that_moment(storage: Path) -> None:
-    record_inputs(RunFolder(storage / "runs" / "stopped"), {"data": {"weights": []}}, [])
+    record_inputs(RunFolder(storage / "runs" / "stopped"), {"data": {"weights": [], "shards": []}}, [])
     (stopped,) = (use for use in runs(storage) if use.path.name == "stopped")
     assert stopped.state == "training"
     assert stopped.removable(finished=True, leftovers=True, older_than_s=1.0) == ()
