@@ -183,13 +183,14 @@ def _newest(folder: StoragePath) -> tuple[int, str]:
 
 
 def _remove(folder: StoragePath, number: int) -> None:
-    """Remove the leases up to a number, and the folder that is empty then."""
+    """Remove the leases up to a number, and the folders that are empty then: of a refused run nothing stays."""
     for older in _numbers(folder):
         if older <= number:
             _file(folder, older).unlink(missing_ok=True)
     if isinstance(folder, Path):
         with contextlib.suppress(OSError):  # another's is in it
             (folder / LEASE).rmdir()
+            folder.rmdir()
 
 
 def _text(owner: dict[str, Any]) -> str:
