@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,13 @@ from support.paths import ROOT
 
 PAGES = [(CLUSTER / name).read_text() for name in ("README.md", "kuberay/README.md")]
 COMMANDS = [command for page in PAGES for block in blocks(page) for command in split(block)]
-OWN = [command for block in blocks((ROOT / "README.md").read_text()) for command in split(block)]
+ROOMS = sorted((ROOT / "sclip").glob("*/README.md"))
+OWN = [
+    command
+    for page in (ROOT / "README.md", *ROOMS)
+    for block in blocks(page.read_text())
+    for command in split(block)
+]
 
 
 @pytest.mark.parametrize(
@@ -21,6 +28,12 @@ OWN = [command for block in blocks((ROOT / "README.md").read_text()) for command
 )
 def test_a_command_of_the_page_is_understood(command: list[str]) -> None:
     understand(command)
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *ROOMS], ids=lambda page: page.parent.name)
+def test_a_link_of_a_page_leads_to_a_file(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
 
 
 def test_no_block_of_the_page_is_passed_over() -> None:
