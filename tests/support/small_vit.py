@@ -10,11 +10,16 @@ from typing import Any
 
 import numpy as np
 import open_clip
+import pytest
 import torch
 from open_clip.push_to_hf_hub import save_for_hf
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from sclip.config import KEEConfig, ModelConfig
+from sclip.model import ModelError, build_model
+
+KEE = KEEConfig(layers=1, heads=2)
 PLAIN, QUICK = "small-vit", "small-vit-quickgelu"
 RESNET = "small-resnet"
 """The same with a ResNet, which has BatchNorm."""
@@ -144,3 +149,18 @@ TELLING: list[Callable[[nn.Module, Path], Path]] = [
     as_quick_hub_file,
 ]
 """Layouts that do, written of a model with QuickGELU."""
+
+
+def config_of(path: Path, **more: Any) -> ModelConfig:
+    """Return the config of a run that starts from a file or folder of weights."""
+    return ModelConfig(**{"name": PLAIN, "pretrained": str(path), "kee": KEE, **more})
+
+
+def refusal(config: ModelConfig) -> str:
+    """Return why a model is not built: one line, without torch's advice."""
+    with pytest.raises(ModelError) as raised:
+        build_model(config)
+    message = str(raised.value)
+    assert "\n" not in message
+    assert "weights_only" not in message  # torch's advice to load it without
+    return message
