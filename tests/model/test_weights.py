@@ -31,6 +31,7 @@ from support.small_model import (
     small_model,
     text_ids,
 )
+from support.small_vit import refusal
 
 
 @pytest.fixture(scope="module")
@@ -125,12 +126,6 @@ def test_building_without_weights_asks_for_no_file() -> None:
 
 
 # What cannot be loaded or built
-
-
-def refusal(config: ModelConfig) -> str:
-    with pytest.raises(ModelError) as raised:
-        build_model(config)
-    return str(raised.value)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
