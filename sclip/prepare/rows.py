@@ -16,6 +16,7 @@ from typing import Any
 
 from sclip.prepare.cells import Fault, captions_of, image_path, is_image, key_of, spelled_list
 from sclip.prepare.pack import PackError, RawSample, Skips
+from sclip.storage.globs import files_below
 
 __all__ = [
     "CAPTION_FIELDS",
@@ -230,16 +231,15 @@ def _samples(images: dict[str, _Image], root: Path, skips: Skips) -> Iterator[Ra
 
 def _unnamed(root: Path, named: set[str], deep: bool) -> list[str]:
     """Return a line about the images below `root` that no row names, if there are any."""
-    folders = (
-        (folder for folder, _, _ in os.walk(root)) if deep else {os.path.dirname(path) for path in named}
+    folders = {str(root)} if deep else {os.path.dirname(path) for path in named}
+    files = [
+        file
+        for folder in sorted(filter(os.path.isdir, folders))
+        for file in files_below(folder, "**/*" if deep else "*")
+    ]
+    unnamed = [file for file in files if is_image(file) and file not in named]
+    return (
+        [f"{len(unnamed)} images of the image folder are named in no row (first: {unnamed[0]})"]
+        if unnamed
+        else []
     )
-    count, first = 0, ""
-    for folder in folders:
-        if not os.path.isdir(folder):
-            continue
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if is_image(entry.name) and entry.path not in named and entry.is_file():
-                    count += 1
-                    first = min(first or entry.path, entry.path)
-    return [f"{count} images of the image folder are named in no row (first: {first})"] if count else []

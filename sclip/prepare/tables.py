@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from sclip.data.names import IMAGE_SUFFIXES
 from sclip.prepare.cells import is_image
 from sclip.prepare.pack import PackError
 from sclip.prepare.rows import CAPTION_FIELDS, IMAGE_FIELDS, Choice, Row
@@ -27,7 +28,7 @@ _DELIMITERS = ("\t", "|", ",", ";")
 _RAW = ("\t", "|")
 """Delimiters of tables that people write without quoting."""
 _TOKEN = re.compile(r"(?P<image>[^\t]*[^\t ])#\d+\t(?P<caption>.*)")
-_IMAGE_SUFFIX = r"\.(?:jpe?g|png|webp|gif|bmp|tiff?)"
+_IMAGE_SUFFIX = rf"\.(?:{'|'.join(map(re.escape, IMAGE_SUFFIXES))})"
 _TOO_FEW = "fewer cells than the header has"
 _TOO_MANY = "more cells than the header has (a cell that holds the delimiter must be quoted)"
 _Cells = tuple[int, list[str], str]
