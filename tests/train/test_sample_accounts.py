@@ -16,7 +16,7 @@ from sclip.data import columns as col
 from sclip.data import reader
 from sclip.data.batches import Batch
 from sclip.data.reader import ReadSettings, read_visit
-from sclip.data.schedule import Schedule, Visit
+from sclip.data.schedule import NamedShard, Schedule, Visit
 from sclip.data.shards import read_shard
 from sclip.data.side_channel import Marker, Note, VisitEnd
 from sclip.data.tar import Tally
@@ -32,7 +32,7 @@ def accounts(
     folder: Path, samples: int, state: dict[str, Any] | None = None, limit: float = 0.1
 ) -> SampleAccounts:
     config = Config(data=DataConfig(max_quarantined=limit), train=TrainConfig(epochs=1))
-    names = (tuple(f"/s/{number}.tar" for number in range(9)),)
+    names = (tuple(NamedShard(f"0/{number}.tar", f"/s/{number}.tar") for number in range(9)),)
     job = TrainJob(
         config, Schedule(0, config.train.epochs, (9,)), names, 64, folder, samples * config.train.epochs
     )
@@ -54,7 +54,8 @@ def step(of: SampleAccounts, batch: Batch) -> None:
 def test_a_reader_tells_at_its_end_what_is_missing_and_what_it_did_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "0.tar").write_bytes(tar_bytes([m for key in "abcd" for m in pair(key)]) + bytes(90_000))
+    shard = NamedShard("0/0.tar", str(tmp_path / "0.tar"))
+    Path(shard.url).write_bytes(tar_bytes([m for key in "abcd" for m in pair(key)]) + bytes(90_000))
 
     def tallied(url: str, data: DataConfig, tally: Tally) -> Iterator[Any]:
         yield from read_shard(url, data, tally)
@@ -63,7 +64,7 @@ def test_a_reader_tells_at_its_end_what_is_missing_and_what_it_did_not_read(
 
     def told(expected: int) -> VisitEnd:
         (*_, table) = read_visit(
-            ReadSettings(Config()), str(tmp_path / "0.tar"), 0, Visit(0, 0, 0), [range(2)], expected=expected
+            ReadSettings(Config()), shard, 0, Visit(0, 0, 0), [range(2)], expected=expected
         )
         end = table.to_pylist()[-1]
         assert (end[col.STATUS], end[col.ORDINAL]) == (col.END, 5)  # the rest of the tar is a row
