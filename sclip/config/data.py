@@ -64,14 +64,14 @@ class DataConfig(Section, key="data"):
     """CPUs that one such actor reserves (a fraction where the machine is small)."""
     read_cpus: Annotated[float, POSITIVE] = 0.25
     """CPUs that one shard reader reserves; reading waits for storage more than it computes."""
-    readers: Annotated[int, at_least(1)] = 4
-    """Shards that are read at the same time; their samples mix."""
-    shuffle_buffer: Annotated[int, OFF_OR_MORE] = 1000
-    """Samples of a shard that its reader mixes, still encoded (64 MB at most). 0: in the order of the tar."""
-    mix_blocks: Annotated[int, at_least(1)] = 8
-    """Blocks that a worker takes each batch from, an equal part of each; they are in memory, decoded."""
-    block_samples: Annotated[int, at_least(1)] = 64
-    """Encoded samples in one block of the stream; smaller starts sooner, larger costs less overhead."""
+    open_shards: Annotated[int, at_least(1)] = 32
+    """Shards that each batch is drawn from; the order of the run depends on it. At least one for each worker."""
+    shuffle_buffer: Annotated[int, OFF_OR_MORE] = 256
+    """Samples of each open shard that its reader mixes, still encoded. 0: in the order of the tar."""
+    readers: Annotated[int, OFF_OR_MORE] = 0
+    """Streams of a worker, each with a reader and encoders of its own. 0: as many as its rate needs."""
+    block_samples: Annotated[int, OFF_OR_MORE] = 0
+    """Encoded samples in one block of the stream. 0: by a worker's share of the batch and the size of the images."""
     crop_scale: Annotated[tuple[float, float], _CROP] = (0.9, 1.0)
     """Share of the image's area that the random crop keeps (method, 5); 1.0 1.0: the centre, unrandom."""
     max_quarantined: Annotated[float, between(0, 1)] = 0.1

@@ -1,11 +1,11 @@
-"""The worker's end of the stream: blocks of rows in, batches of one fixed shape out, and a record of them.
+"""The worker's end of the stream: blocks of rows in, the batches of the order's steps out, and a record of them.
 
-A batch takes an equal part of each of several blocks, so that samples of many shards meet in it. Only the last batch
-of a worker is short, and batches after it empty: they are filled up with rows that are not valid, so that a worker
-that has run dry takes part in every collective until the others have, too.
+The order (`sclip.data.order`) gives each step its places. Workers' shares of a step differ by a few rows, and places
+whose row cannot be trained on stay empty: a batch is filled up with rows that are not valid, to a width that is the same
+on all workers.
 
-`Batches` may run ahead in a thread of its own. `Record` is the loop's alone: it knows of a batch, and of the markers
-before it, once the loop has taken it, so that what is fetched ahead is in no checkpoint.
+`Batches` may run ahead in a thread of its own. `Record` is the loop's alone: it knows of a batch, and of the markers of
+its places, once the loop has taken it, so that what is fetched ahead is in no checkpoint.
 """
 
 from __future__ import annotations
@@ -19,27 +19,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sclip.data import columns as col
-from sclip.data.position import Position
-from sclip.data.side_channel import Note, VisitEnd, read_notes
+from sclip.data.order import Order
+from sclip.data.side_channel import Marker, Note, VisitEnd, read_notes
 
 Columns = dict[str, NDArray[Any]]
-
-_PLACES = (col.ENTRY, col.ORDINAL, col.INDEX)
-
-
-class StreamMismatch(RuntimeError):
-    """The stream was built from another checkpoint than the worker loaded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Model columns with `valid`, each [width, ...]; the first `rows` rows are samples."""
+    """Model columns with `valid`, each [width, ...]; the first `rows` rows are samples, ascending by their places."""
 
     columns: Columns
     rows: int
     entries: NDArray[np.int64]
-    ordinals: NDArray[np.int64]
     indices: NDArray[np.int64]
+    markers: tuple[Marker, ...] = ()
+    """Of the step's places without a sample, and of the shards that end in it."""
     notes: tuple[Note, ...] = ()
     """Of the blocks that were taken in for this batch."""
     queued: float = 0.0
@@ -47,123 +42,110 @@ class Batch:
 
 
 @dataclass(slots=True)
-class _Block:
-    columns: Columns
-    at: int = 0
-    """Rows before it are in a batch."""
+class _Feed:
+    """Blocks of one stream, whose places ascend, and what is left of the newest ones."""
 
-    @property
-    def left(self) -> int:
-        return len(self.columns[col.ENTRY]) - self.at
-
-    def take(self, rows: int) -> Columns:
-        self.at += rows
-        return {name: values[self.at - rows : self.at] for name, values in self.columns.items()}
+    blocks: Iterator[Columns]
+    held: list[Columns] = field(default_factory=list)
+    markers: list[Marker] = field(default_factory=list)
+    upto: int = 0
+    """All rows of the feed that stand before this place have come."""
+    is_ended: bool = False
 
 
 class Batches:
-    """Batches of one worker.
+    """Batches of one worker, of the steps of an order from one on.
 
     Args:
-        blocks: the columns of `sclip.data.columns`, as `iter_batches(batch_format="numpy")` gives them.
-        size: samples of a batch on this worker.
-        origin: step of the checkpoint that this worker loaded; 0 for none.
+        feeds: streams of this worker's rows, each in the order of the places: the columns of `sclip.data.columns`, as
+            `iter_batches(batch_format="numpy")` gives them.
+        order: of the run.
+        step: the first one, from 0.
         blank: one row of each model column, which fills up a batch.
-        width: rows of a batch, `size` or more: the same on all workers where their sizes differ.
-        mixed: blocks that a batch is taken from. The first batches take fewer, so as not to wait for them.
+        world_size: number of workers.
+        parts: number of equal parts that a batch is computed in; its width is a multiple of it.
     """
 
     def __init__(
-        self,
-        blocks: Iterable[Columns],
-        size: int,
-        origin: int,
-        blank: Columns,
-        *,
-        width: int = 0,
-        mixed: int = 1,
-    ) -> None:
-        self._blocks: Iterator[Columns] = iter(blocks)
-        self._size, self._width, self._origin = size, width or size, origin
-        self._blank, self._mixed = blank, mixed
-        self._held: list[_Block] = []
+        self, feeds: Iterable[Iterable[Columns]], order: Order, step: int, blank: Columns, *, world_size: int = 1,
+        parts: int = 1,
+    ) -> None:  # fmt: skip
+        self._feeds = [_Feed(iter(blocks)) for blocks in feeds]
+        self._stop, self._size = step * order.batch_size, order.batch_size
+        self._widths, self._parts = order.widths(world_size, step), parts
+        self._width = 0
+        self._blank = blank
         self._notes: list[Note] = []
         self._queued = 0.0
-        self._ended = False
 
     def next(self) -> Batch:
-        """Return the next batch; `rows` is 0 once the worker's share of the stream has ended.
-
-        Raises StreamMismatch where the rows come from another checkpoint than the worker loaded.
-        """
-        while not self._ended and sum(block.left for block in self._held) < self._size:
-            self._fetch()
-        if not self._ended and len(self._held) < self._mixed:
-            self._fetch()
-        parts = self._take(self._size)
-        columns = {name: self._filled(name, parts) for name in col.MODEL_COLUMNS}
-        entries, ordinals, indices = (
-            np.concatenate([np.zeros(0, np.int64), *(part[name] for part in parts)]) for name in _PLACES
+        """Return the batch of the next step. Raises StopIteration after the last one."""
+        # A width that only grows: shapes soon repeat, and differ by a few rows at the most.
+        self._width = max(self._width, -(-next(self._widths) // self._parts) * self._parts)
+        self._stop += self._size
+        parts, markers = [], list[Marker]()
+        for feed in self._feeds:
+            while feed.upto < self._stop and not feed.is_ended:
+                self._fetch(feed)
+            parts += _taken(feed, self._stop)
+            markers += [marker for marker in feed.markers if marker.place < self._stop]
+            feed.markers = [marker for marker in feed.markers if marker.place >= self._stop]
+        order = np.argsort(
+            np.concatenate([np.zeros(0, np.int64), *(part[col.PLACE] for part in parts)]), kind="stable"
         )
-        rows = len(entries)
-        columns[col.VALID] = np.arange(self._width) < rows
+        columns = {name: self._filled(name, parts, order) for name in col.MODEL_COLUMNS}
+        entries, indices = (
+            np.concatenate([np.zeros(0, np.int64), *(part[name] for part in parts)])[order]
+            for name in (col.ENTRY, col.INDEX)
+        )
+        columns[col.VALID] = np.arange(self._width) < len(entries)
         notes, queued = tuple(self._notes), self._queued
         self._notes, self._queued = [], 0.0
-        return Batch(columns, rows, entries, ordinals, indices, notes, queued)
+        return Batch(columns, len(entries), entries, indices, tuple(markers), notes, queued)
 
-    def _fetch(self) -> None:
-        block = next(self._blocks, None)
+    def _fetch(self, feed: _Feed) -> None:
+        block = next(feed.blocks, None)
         if block is None:
-            self._ended = True
+            feed.is_ended = True
             return
-        foreign = block[col.ORIGIN] != self._origin
-        if foreign.any():
-            raise StreamMismatch(
-                f"the stream was built from step {block[col.ORIGIN][foreign][0]}, "
-                f"this worker loaded the checkpoint of step {self._origin}"
-            )
         for note in read_notes(block[col.NOTE]):
             self._notes.append(note)
             self._queued += note.samples * max(0.0, time.time() - note.made_at)
-        names = (*col.MODEL_COLUMNS, *_PLACES)
-        samples = block[col.ORDINAL] != col.NO_SAMPLE
-        columns = {name: block[name] if samples.all() else block[name][samples] for name in names}
+            feed.markers += note.markers
+            feed.upto = note.upto
+        samples = block[col.PLACE] != col.NO_SAMPLE
         if samples.any():
-            self._held.append(_Block(columns))
+            names = (*col.MODEL_COLUMNS, col.PLACE, col.ENTRY, col.INDEX)
+            feed.held.append({name: block[name] if samples.all() else block[name][samples] for name in names})
 
-    def _take(self, rows: int) -> list[Columns]:
-        """Take `rows` rows, or all that there are, an equal part of each block as far as they go."""
-        parts = []
-        while rows and self._held:
-            share = -(-rows // len(self._held))
-            for block in self._held:
-                part = block.take(min(share, rows, block.left))
-                rows -= len(part[col.ENTRY])
-                parts.append(part)
-            self._held = [block for block in self._held if block.left]
-        return parts
-
-    def _filled(self, name: str, parts: list[Columns]) -> NDArray[Any]:
+    def _filled(self, name: str, parts: list[Columns], order: NDArray[np.intp]) -> NDArray[Any]:
         blank = self._blank[name]
         filled = np.empty((self._width, *blank.shape), blank.dtype)
-        at = 0
+        to, at = np.argsort(order), 0
         for part in parts:
-            filled[at : at + len(part[name])] = part[name]
+            filled[to[at : at + len(part[name])]] = part[name]
             at += len(part[name])
         filled[at:] = blank
         return filled
 
 
+def _taken(feed: _Feed, stop: int) -> list[Columns]:
+    """Take the rows of a feed whose places are below `stop`."""
+    taken, held = [], []
+    for block in feed.held:
+        at = int(np.searchsorted(block[col.PLACE], stop))
+        if at:
+            taken.append({name: values[:at] for name, values in block.items()})
+        if at < len(block[col.PLACE]):
+            held.append({name: values[at:] for name, values in block.items()})
+    feed.held = held
+    return taken
+
+
 @dataclass(slots=True)
 class Record:
-    """What one worker has done since the last checkpoint: trained on, set aside, left out, and ends of shards.
+    """What one worker has set aside and left out since the last checkpoint, and ends of shards."""
 
-    `ended` are the entries whose ends a checkpoint before this start of the run has counted: they come again where some
-    of their rows are left.
-    """
-
-    ended: frozenset[int] = frozenset()
-    position: Position = field(default_factory=Position)
     rejected: list[dict[str, Any]] = field(default_factory=list)
     """entry, index, key and reason of each."""
     filtered: int = 0
@@ -178,29 +160,23 @@ class Record:
     def passed(self, batch: Batch) -> tuple[list[int], list[int]]:
         """Record the markers of a batch, when the loop takes it; return entries and indices of filtered samples."""
         entries, indices = [], []
-        for marker in (marker for note in batch.notes for marker in note.markers):
-            if marker.status == col.END:
-                self.position.end(marker.entry, marker.ordinal)
-                if marker.reason and marker.entry not in self.ended:
-                    end = asdict(VisitEnd.from_json(marker.reason))
-                    self.ends.append({"entry": marker.entry, "rows": marker.ordinal} | end)
-                continue
-            self.position.add(marker.entry, marker.ordinal)
-            if marker.status == col.REJECTED:
-                place = {"entry": marker.entry, "index": marker.tar_index}
+        for marker in batch.markers:
+            place = {"entry": marker.entry, "index": marker.tar_index}
+            if marker.status == col.END and marker.reason:
+                end = VisitEnd.from_json(marker.reason)
+                self.ends.append({"entry": marker.entry, "rows": marker.tar_index} | asdict(end))
+                if end.rest:
+                    self.rejected.append(place | {"key": "", "reason": end.rest})
+            elif marker.status == col.REJECTED:
                 self.rejected.append(place | {"key": marker.key, "reason": marker.reason})
-            else:
+            elif marker.status == col.FILTERED:
                 entries.append(marker.entry)
                 indices.append(marker.tar_index)
         self.filtered += len(entries)
         return entries, indices
 
-    def trained(self, batch: Batch) -> None:
-        """Record the samples of a batch, after the optimizer has stepped on them."""
-        self.position.add_rows(batch.entries.tolist(), batch.ordinals.tolist())
-
     def take(self) -> Record:
         """Return what was done since the last call, for a checkpoint."""
-        taken = Record(self.ended, self.position, self.rejected, self.filtered, self.ends)
-        self.position, self.rejected, self.filtered, self.ends = Position(), [], 0, []
+        taken = Record(self.rejected, self.filtered, self.ends)
+        self.rejected, self.filtered, self.ends = [], 0, []
         return taken

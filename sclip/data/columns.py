@@ -4,14 +4,12 @@
 
 ENTRY = "entry"
 """int64: entry of the schedule, that is one visit of one shard."""
-ORDINAL = "ordinal"
-"""int64: place of the row among those that the entry's reader gives out; for an END row their number."""
+PLACE = "place"
+"""int64: place of the row in the order of the run (`sclip.data.order`); for an END row that of its visit's last row."""
 INDEX = "index"
 """int64: place of the sample in its shard."""
 PASS = "pass"
 """int64: which time its source is gone through, from 0; with seed and identity it says what is drawn."""
-ORIGIN = "origin"
-"""int64: optimizer step of the checkpoint that the stream was built from."""
 STATUS = "status"
 """int8: SAMPLE, REJECTED, FILTERED or END."""
 SAMPLE_KEY = "sample_key"
@@ -35,7 +33,7 @@ READ_AT = "read_at"
 
 SAMPLE, REJECTED, END, FILTERED = 0, 1, 2, 3
 
-# From the encoders to the workers: ENTRY, ORDINAL, INDEX, ORIGIN and these.
+# From the encoders to the workers: ENTRY, PLACE, INDEX and these.
 
 NOTE = "note"
 """str: JSON of `sclip.data.side_channel` on one row of each encoder call, empty on the others."""
@@ -59,4 +57,4 @@ VALID = "valid"
 MODEL_COLUMNS = (IMAGE, TEXT, NEGATIVE_TEXT, HAS_NEGATIVE, TRIPLES, NEGATIVE_TRIPLES, IMAGE_DIGEST)
 """Columns of a training batch; `valid` joins them when the batch is filled up."""
 NO_SAMPLE = -1
-"""ORDINAL of the row that an encoder call without a sample sends along, to carry its note."""
+"""PLACE of the row that an encoder call without a sample sends along, to carry its note."""

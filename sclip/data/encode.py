@@ -72,16 +72,14 @@ class Encoder:
                     crops.append(crop)
                     digests.append(image_digest(row[col.JPEG]))
         note.samples = len(rows)
+        note.upto = batch[col.PLACE][-1].as_py() + 1
         if not rows:
-            origin = batch[col.ORIGIN][0].as_py()
-            rows = [
-                {col.ENTRY: 0, col.ORDINAL: col.NO_SAMPLE, col.INDEX: 0, col.ORIGIN: origin, col.CAPTION: ""}
-            ]
+            rows = [{col.ENTRY: 0, col.PLACE: col.NO_SAMPLE, col.INDEX: 0, col.CAPTION: ""}]
             crops = [np.zeros((3, self._image_size, self._image_size), np.uint8)]
             digests = [image_digest(b"")]
         columns = {col.IMAGE: np.stack(crops), col.IMAGE_DIGEST: np.array(digests, np.int64)}
         columns |= self._texts(rows, note)
-        for name in (col.ENTRY, col.ORDINAL, col.INDEX, col.ORIGIN):
+        for name in (col.ENTRY, col.PLACE, col.INDEX):
             columns[name] = np.array([row[name] for row in rows], np.int64)
         note.made_at = time.time()
         columns[col.NOTE] = np.array([note.to_json()] + [""] * (len(rows) - 1), object)
@@ -142,7 +140,7 @@ class Encoder:
     def drawn(self, row: dict[str, Any], known: Known) -> list[negatives.Negative]:
         """Return the negatives of the caption of a row that are trained on, at most loss.negatives_per_caption."""
         loss, seed = self._config.loss, self._config.run.seed
-        if row[col.ORDINAL] == col.NO_SAMPLE or loss.negatives == "none":
+        if row[col.PLACE] == col.NO_SAMPLE or loss.negatives == "none":
             return []
         epoch, identity = row[col.PASS], row[col.IDENTITY]
         if loss.negatives == "shuffle":
@@ -167,7 +165,7 @@ def _timed(note: Note, stage: str) -> Iterator[None]:
 
 def _marker(row: dict[str, Any]) -> Marker:
     return Marker(
-        row[col.ENTRY], row[col.ORDINAL], row[col.INDEX], row[col.STATUS], row[col.SAMPLE_KEY], row[col.REASON] or ""
+        row[col.ENTRY], row[col.PLACE], row[col.INDEX], row[col.STATUS], row[col.SAMPLE_KEY], row[col.REASON] or ""
     )  # fmt: skip
 
 

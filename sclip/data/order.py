@@ -7,9 +7,9 @@ So a step's rows are the same for any number of workers and after any crash, and
 number of its step.
 
 A row is known by its entry in the schedule and its ordinal: its place in the order in which the reader of that visit
-mixes the rows of the shard. A place whose row does not exist, cannot be read or is filtered stays empty. Rows that a shard
-holds beyond its recorded count are no part of the order until the readers have found them; then they follow as one more
-round, from the first step after all others on.
+mixes the rows of the shard. A place whose row does not exist, cannot be read or is filtered stays empty. Rows that a
+shard holds beyond its recorded count are no part of the order until the readers have found them; then they follow as
+one more round, from the first step after all others on.
 
 Which worker reads which rows is no part of the order: `Round.share` deals a round to any number of workers.
 
@@ -140,7 +140,7 @@ def _readers(lengths: tuple[int, ...], world_size: int) -> tuple[tuple[int, ...]
     for whole in range(len(lengths) // world_size, -1, -1):
         split = 1
         while True:
-            splits = {track: split for track in shortest[whole * world_size :]}
+            splits = dict.fromkeys(shortest[whole * world_size :], split)
             cost = sum(length * splits.get(track, 1) for track, length in enumerate(lengths))
             if best is None or cost < best[0]:
                 readers, is_even = _dealt_to(lengths, splits, world_size)
@@ -156,7 +156,7 @@ def _readers(lengths: tuple[int, ...], world_size: int) -> tuple[tuple[int, ...]
 def _dealt_to(
     lengths: Sequence[int], splits: Mapping[int, int], world_size: int
 ) -> tuple[list[list[int]], bool]:
-    """Return the worker of every turn of each track, the longest turns dealt first; and whether all have as many rows."""
+    """Return the worker of each turn of every track, dealt by their rows, and whether the workers' rows are as many."""
     readers = [[0] * splits.get(track, 1) for track in range(len(lengths))]
     turns = [
         (-_in_turn(length, len(of), turn), track, turn)
@@ -207,13 +207,15 @@ class Order:
     def rounds(self, step: int = 0, first: int = 0, stop: int | None = None) -> Iterator[tuple[int, Round]]:
         """Yield the rounds `first` to `stop - 1` that hold rows of a step or of one after it, each with its number."""
         place, start, epoch = step * self.batch_size, 0, 0
-        in_epoch = max(1, sum(self.schedule.shards) // self._visits)
+        in_epoch = self._rounds_of_epoch
         if len(self.counts) == 1 and (of_pass := sum(self.counts[0])):
             epoch = min(max(place // of_pass, first // in_epoch), self.schedule.epochs)
             start = epoch * of_pass
         last = self.schedule.epochs * in_epoch
         for number in range(epoch * in_epoch, last if stop is None else min(last, stop)):
-            visits = [Part(entry, 0, count) for entry in self._entries(number) if (count := self.count(entry))]
+            visits = [
+                Part(entry, 0, count) for entry in self._entries(number) if (count := self.count(entry))
+            ]
             rows = sum(visit.stop for visit in visits)
             if number >= first and rows and start + rows > place:
                 yield number, Round(start, self._dealt(visits))
@@ -226,14 +228,23 @@ class Order:
             yield last, Round(self.recorded_steps * self.batch_size, self._dealt(beyond))
 
     @property
+    def num_rounds(self) -> int:
+        """Rounds of the run."""
+        return self.schedule.epochs * self._rounds_of_epoch + any(self.beyond.values())
+
+    @property
     def _visits(self) -> int:
         """Visits of a round."""
         return self.open_shards * _DEPTH
 
+    @property
+    def _rounds_of_epoch(self) -> int:
+        return max(1, sum(self.schedule.shards) // self._visits)
+
     def _entries(self, number: int) -> range:
         """Return the entries of a round; the last one of an epoch also has those that make no round of their own."""
         shards = sum(self.schedule.shards)
-        in_epoch = max(1, shards // self._visits)
+        in_epoch = self._rounds_of_epoch
         epoch, of_epoch = divmod(number, in_epoch)
         stop = shards if of_epoch == in_epoch - 1 else (of_epoch + 1) * self._visits
         return range(epoch * shards + of_epoch * self._visits, epoch * shards + stop)
@@ -274,5 +285,7 @@ class Order:
     def widths(self, world_size: int, step: int = 0) -> Iterator[int]:
         """Yield, of each step from `step` on, the most rows that one of the workers has."""
         for _, stretches in self.in_steps(step):
-            of_workers = [round_.rows_of_workers(world_size, start, stop) for round_, start, stop in stretches]
+            of_workers = [
+                round_.rows_of_workers(world_size, start, stop) for round_, start, stop in stretches
+            ]
             yield max(map(sum, zip(*of_workers, strict=True)))

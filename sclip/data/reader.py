@@ -1,17 +1,21 @@
-"""One visit of one shard in, tables of rows for the encoders out.
+"""A round's visits of shards in, tables of its rows in the order of the run out, for the encoders.
 
 The samples of a shard are mixed in a bounded buffer while they are still encoded. Their new order follows from
-(seed, pass, name of the shard) alone, so a row is named by its place in it, its ordinal: what is in flight is then a
-few ranges of each open shard, and a visit that is read again after a crash leaves out what was trained on.
+(seed, pass, name of the shard) alone, so a row is named by its ordinal in it, and its place in the run's order
+(`sclip.data.order`) is known before the shard is opened. A reader that goes on after a crash opens the shards again
+that are open there, and leaves out what lies before.
 """
 
 from __future__ import annotations
 
+import heapq
 import random
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 
@@ -20,27 +24,33 @@ from sclip.config import Config
 from sclip.data import annotation
 from sclip.data import columns as col
 from sclip.data.annotation import AnnotationError
-from sclip.data.schedule import NamedShard, Visit
+from sclip.data.order import Round, Share
+from sclip.data.schedule import NamedShard
 from sclip.data.shards import Rejected, Sample, ShardError, read_shard
 from sclip.data.side_channel import VisitEnd
 from sclip.data.tar import Tally
-from sclip.storage.masking import mask
 
-__all__ = ["READ_SCHEMA", "ReadSettings", "mixed", "read_visit", "row_of"]
+__all__ = ["READ_SCHEMA", "OpenedVisit", "ReadSettings", "mixed", "read_round", "row_of"]
 
 READ_SCHEMA = pa.schema(
     [
-        (col.ENTRY, pa.int64()), (col.ORDINAL, pa.int64()), (col.INDEX, pa.int64()), (col.PASS, pa.int64()),
-        (col.ORIGIN, pa.int64()), (col.STATUS, pa.int8()), (col.SAMPLE_KEY, pa.string()), (col.IDENTITY, pa.string()),
+        (col.ENTRY, pa.int64()), (col.PLACE, pa.int64()), (col.INDEX, pa.int64()), (col.PASS, pa.int64()),
+        (col.STATUS, pa.int8()), (col.SAMPLE_KEY, pa.string()), (col.IDENTITY, pa.string()),
         (col.REASON, pa.string()), (col.JPEG, pa.large_binary()), (col.CAPTION, pa.string()),
         (col.RECORD, pa.large_binary()), (col.READ_S, pa.float64()), (col.BLOCKED_S, pa.float64()),
         (col.READ_AT, pa.float64()),
     ]
 )  # fmt: skip
-_MOST_MIXED_BYTES = 64 * 1024 * 1024
-"""Of encoded images in the buffer: large ones are mixed among fewer."""
 _MOST_ROWS = 4096
 """Rows of a table where few of them are samples."""
+_FIRST_MIXED = 8
+"""Samples of a shard that are mixed at its beginning; more from there on, so that the first rows come soon."""
+_WAITS_S = (5.0, 15.0, 30.0)
+"""Between tries where the storage fails, the last one again and again."""
+_PATIENCE_S = 3600.0
+"""A storage that fails for so long is given up."""
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -52,81 +62,146 @@ class ReadSettings:
     """Of the annotations that this installation would make, where the shards hold them; empty: do not use any."""
 
 
-def mixed(items: Iterable[Sample | Rejected], buffer: int, rng: random.Random) -> Iterator[Sample | Rejected]:
-    """Yield the items in an order that `rng` draws, holding at most `buffer` of them and 64 MB of images."""
-    held: list[Sample | Rejected] = []
-    held_bytes = 0
-    for item in items:
+class OpenedVisit(NamedTuple):
+    """What a reader knows of one entry of the schedule."""
+
+    shard: NamedShard
+    pass_: int
+    recorded: int
+    """Samples that the order has places for."""
+    expected: int
+    """Samples that the shard is to hold; -1 where nobody knows."""
+
+
+def mixed(items: Iterable[_T], buffer: int, rng: random.Random) -> Iterator[_T]:
+    """Yield the items in an order that `rng` draws, holding at most `buffer` of them.
+
+    How many are held grows with those that came, so that the order depends on nothing but `buffer` and the number of
+    items.
+    """
+    held: list[_T] = []
+    for number, item in enumerate(items):
         held.append(item)
-        held_bytes += _bytes(item)
-        while held and (len(held) > buffer or held_bytes > _MOST_MIXED_BYTES):
-            yield (drawn := _draw(held, rng))
-            held_bytes -= _bytes(drawn)
+        while len(held) > min(buffer, _FIRST_MIXED + number // 2):
+            yield _draw(held, rng)
     while held:
         yield _draw(held, rng)
 
 
-def _draw(held: list[Sample | Rejected], rng: random.Random) -> Sample | Rejected:
+def _draw(held: list[_T], rng: random.Random) -> _T:
     at = rng.randrange(len(held))
     held[at], held[-1] = held[-1], held[at]
     return held.pop()
 
 
-def _bytes(item: Sample | Rejected) -> int:
-    return len(item.image) if isinstance(item, Sample) else 0
-
-
-def read_visit(
-    reading: ReadSettings, shard: NamedShard, entry: int, visit: Visit, done: Sequence[range] = (), origin: int = 0,
-    expected: int = -1,
+def read_round(
+    reading: ReadSettings, round_: Round, shares: Iterable[Share], visits: Mapping[int, OpenedVisit], place: int = 0,
+    on_wait: Callable[[str], None] = lambda _: None,
 ) -> Iterator[pa.Table]:  # fmt: skip
-    """Yield the rows of one visit of a shard that are not done, as READ_SCHEMA, the END row with their number last.
+    """Yield a worker's rows of a round from a place on, in the order of the run, as READ_SCHEMA.
 
-    The END row also tells how many of the `expected` samples were not there, -1 where nobody knows, and the tally.
-    Raises ShardError when the storage fails, or when the shard shrank since its first rows were trained on.
+    After the last row of a visit comes an END row, which tells in a `VisitEnd` what else is known of the shard. While
+    the storage fails, `on_wait` is told every few seconds what the reader waits for.
+
+    Args:
+        reading: how the run reads shards.
+        round_: the round.
+        shares: what is read of each track.
+        visits: of each entry of the round that is read.
+        place: rows before it are left out.
+        on_wait: takes one line.
+
+    Raises ShardError where the storage refuses or fails for an hour.
     """
-    data, seed = reading.config.data, reading.config.run.seed
-    url = shard.url
-    rng = seeding.generator("mix", seed, visit.pass_, shard.name)
+    block_samples = reading.config.data.block_samples
     rows: list[dict[str, Any]] = []
-    tally = Tally()
-    samples = ordinal = rests = 0
+    samples = 0
     blocked_s, resumed_at = 0.0, time.perf_counter()
 
     def table() -> pa.Table:
-        nonlocal blocked_s, resumed_at
         rows[0] |= {col.READ_S: time.perf_counter() - resumed_at, col.BLOCKED_S: blocked_s}
         return pa.Table.from_pylist(rows, schema=READ_SCHEMA)
 
-    common = {col.ENTRY: entry, col.PASS: visit.pass_, col.ORIGIN: origin}
-    for ordinal, item in enumerate(mixed(read_shard(url, data, tally), data.shuffle_buffer, rng), start=1):
-        rests += isinstance(item, Rejected) and not item.key
-        if any(ordinal - 1 in part for part in done):
-            continue
-        row = row_of(item, shard, reading, visit.pass_)
-        rows.append(row | common | {col.ORDINAL: ordinal - 1, col.READ_AT: time.time()})
+    tracks = [_track(reading, round_, share, visits, place, on_wait) for share in shares]
+    for row in heapq.merge(*tracks, key=itemgetter(col.PLACE)):
+        rows.append(row | {col.READ_AT: time.time()})
         samples += row[col.STATUS] == col.SAMPLE
-        if samples >= data.block_samples or len(rows) >= _MOST_ROWS:
+        if samples >= block_samples or len(rows) >= _MOST_ROWS:
             ready, yielded_at = table(), time.perf_counter()
             yield ready
             resumed_at = time.perf_counter()
             blocked_s = resumed_at - yielded_at
             rows, samples = [], 0
-    if done and done[-1].stop > ordinal:
-        raise ShardError(
-            f"{mask(url)}: {ordinal} samples, but {done[-1].stop} and more were trained on; it changed"
-        )
-    there = ordinal - rests
-    missing = max(0, expected - there)
-    more = max(0, there - expected) if expected >= 0 else 0
-    recorded = expected if missing else 0
-    end = VisitEnd(missing, more, recorded, dict(tally.unread), dict(tally.cleaned))
-    rows.append(
-        common
-        | {col.ORDINAL: ordinal, col.INDEX: ordinal, col.STATUS: col.END, col.SAMPLE_KEY: url}
-        | {col.REASON: end.to_json()}
-    )
-    yield table()
+    if rows:
+        yield table()
+
+
+def _track(
+    reading: ReadSettings, round_: Round, share: Share, visits: Mapping[int, OpenedVisit], place: int,
+    on_wait: Callable[[str], None],
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """Yield the worker's rows of a track from a place on, and each visit's END after its last row."""
+    row_number = round_.row_at(share.track, place)
+    for part in round_.track_parts(share.track, row_number):
+        visit = visits[part.entry]
+        common = {col.ENTRY: part.entry, col.PASS: visit.pass_}
+        data = reading.config.data
+        rng = seeding.generator("mix", reading.config.run.seed, visit.pass_, visit.shard.name)
+        opened = _Items(visit.shard.url, reading, on_wait)
+        items = mixed(opened, data.shuffle_buffer, rng)
+        given = sum(1 for _ in islice(items, part.start))
+        while part.start <= given < part.stop and (item := next(items, None)) is not None:
+            if row_number % share.split in share.turns:
+                row = row_of(item, visit.shard, reading, visit.pass_)
+                yield row | common | {col.PLACE: round_.place(share.track, row_number)}
+            given += 1
+            row_number += 1
+        row_number += part.stop - max(given, part.start) if given < part.stop else 0
+        is_end = part.stop == visit.recorded and (row_number - 1) % share.split in share.turns
+        if is_end:
+            given += sum(1 for _ in items)
+            end = opened.end(visit, given)
+            at = round_.place(share.track, row_number - 1)
+            yield common | {
+                col.PLACE: at, col.INDEX: given, col.STATUS: col.END, col.SAMPLE_KEY: visit.shard.url,
+                col.REASON: end.to_json(),
+            }  # fmt: skip
+
+
+class _Items:
+    """The sample groups of one shard, in its order; waits for a storage that fails."""
+
+    def __init__(self, url: str, reading: ReadSettings, on_wait: Callable[[str], None]) -> None:
+        self._url, self._reading, self._on_wait = url, reading, on_wait
+        self._tally = Tally()
+        self._rest = ""
+
+    def __iter__(self) -> Iterator[Sample | Rejected]:
+        read = waited_s = 0
+        while True:
+            try:
+                for item in islice(read_shard(self._url, self._reading.config.data, self._tally), read, None):
+                    if isinstance(item, Rejected) and not item.key:
+                        self._rest = item.reason
+                        return
+                    read, waited_s = read + 1, 0
+                    yield item
+                return
+            except ShardError as error:
+                if error.lasts or waited_s >= _PATIENCE_S:
+                    raise
+                self._on_wait(str(error))
+                wait_s = next((s for s in _WAITS_S if s > waited_s), _WAITS_S[-1])
+                time.sleep(wait_s)
+                waited_s += wait_s
+
+    def end(self, visit: OpenedVisit, there: int) -> VisitEnd:
+        """Return what there is to tell of a shard that was read to its end, and held so many groups."""
+        missing = max(0, visit.expected - there)
+        recorded = visit.expected if missing else 0
+        more = max(0, there - visit.recorded)
+        tally = self._tally
+        return VisitEnd(missing, more, recorded, self._rest, dict(tally.unread), dict(tally.cleaned))
 
 
 def row_of(item: Sample | Rejected, shard: NamedShard, reading: ReadSettings, pass_: int) -> dict[str, Any]:

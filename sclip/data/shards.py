@@ -32,6 +32,9 @@ _MOST_SUFFIXES = 8
 class ShardError(Exception):
     """A shard that cannot be reached; one line with the shard, what was found and what to do."""
 
+    lasts = True
+    """Whether asking again does not help."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -61,7 +64,9 @@ def shard_errors() -> Iterator[None]:
     try:
         yield
     except StorageError as error:
-        raise ShardError(str(error)) from None
+        refusal = ShardError(str(error))
+        refusal.lasts = error.lasts
+        raise refusal from None
 
 
 def read_shard(

@@ -21,9 +21,9 @@ class Marker(NamedTuple):
     """A row that is no sample."""
 
     entry: int
-    ordinal: int
-    """Of the END of a shard: the number of its rows."""
+    place: int
     tar_index: int
+    """Of the END of a shard: the number of its rows."""
     status: int
     key: str
     reason: str
@@ -40,6 +40,8 @@ class VisitEnd:
     """Samples that were in it and are not recorded."""
     recorded: int = 0
     """Of the shard, where some are missing."""
+    rest: str = ""
+    """Why the rest of it cannot be read."""
     unread: dict[str, int] = field(default_factory=dict)
     """The reader's `Tally`."""
     cleaned: dict[str, int] = field(default_factory=dict)
@@ -62,6 +64,8 @@ class Note:
     markers: list[Marker] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     """Spent since the note before, by stage."""
+    upto: int = 0
+    """Of this reader's rows, all that stand before this place have come."""
     samples: int = 0
     """That `queued` and `read_queued` are sums over."""
     read_queued: float = 0.0
@@ -76,7 +80,7 @@ class Note:
         must end in the same blocks.
         """
         times = [*(self.seconds[name] for name in STAGES), self.read_queued, self.made_at]
-        return json.dumps([self.markers, self.samples, [f"{value:+.15e}" for value in times]])
+        return json.dumps([self.markers, self.upto, self.samples, [f"{value:+.15e}" for value in times]])
 
 
 def read_notes(texts: Iterable[str]) -> list[Note]:
@@ -84,8 +88,8 @@ def read_notes(texts: Iterable[str]) -> list[Note]:
     found = []
     for text in texts:
         if text:
-            markers, samples, times = json.loads(text)
+            markers, upto, samples, times = json.loads(text)
             *seconds, read_queued, made_at = map(float, times)
             of_stages = dict(zip(STAGES, seconds, strict=True))
-            found.append(Note([Marker(*m) for m in markers], of_stages, samples, read_queued, made_at))
+            found.append(Note([Marker(*m) for m in markers], of_stages, upto, samples, read_queued, made_at))
     return found

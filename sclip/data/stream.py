@@ -1,42 +1,52 @@
-"""The Ray Data graph of a run: schedule -> readers -> encoders, one stream over all epochs.
+"""The Ray Data graph of one worker: rounds of the order -> readers -> encoders, in the order of the run.
 
-One dataset is built over the entries that are left, and flows through once: iterating a dataset again for
-every epoch would start its actor pool again (12-13 s here, spaCy loads anew). Epochs are a column of the
-stream, and a resumed run is the same stream with what was trained on left out.
+Each worker builds its own, whose executor runs beside it: several share a cluster, each bounded to its part of the CPUs
+and of the object store. One execution goes over all rounds that are left, so that encoders start once (12-13 s here,
+spaCy loads anew). A read task is a round, or several in a long run; Ray gives their blocks out in order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import ray
 import ray.data
+from ray.data import ExecutionResources
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
 from sclip.config import Config
-from sclip.data.position import Position
-from sclip.data.reader import READ_SCHEMA, ReadSettings, read_visit
-from sclip.data.schedule import NamedShard, Schedule
+from sclip.data.order import Order, Round, Share
+from sclip.data.reader import READ_SCHEMA, OpenedVisit, ReadSettings, read_round
+from sclip.data.schedule import NamedShard
+
+__all__ = ["StreamPlan", "build", "rows_of_block", "streams_of_worker"]
 
 _MOST_READ_TASKS = 4096
-"""Of one run: each is an object of its own for Ray. In a longer schedule a task reads several entries in turn."""
+"""Of one stream: each is an object of its own for Ray. In a longer run a task reads several rounds in turn."""
+_READ_AHEAD = 2
+"""Read tasks at once: the shards of the next round are opened while this one is read."""
+_STORE_SHARE = 0.5
+"""Share of the object store that all streams of a run fill together."""
+_FEWEST_ROWS, _MOST_BLOCK_BYTES = 16, 128 * 1024 * 1024
+_GPU_STREAMS = 2
+"""One reader takes about 5,000 samples a second out of local tars, a GPU 6,000 (ViT-B/32)."""
 
 
 @dataclass(frozen=True)
 class StreamPlan:
-    """All that a stream is built from; the same plan and position give the same rows."""
+    """All that a run's streams are built from."""
 
     reading: ReadSettings
-    schedule: Schedule
+    order: Order
     sources: tuple[tuple[NamedShard, ...], ...]
     """Shards of each source."""
     image_size: int
     actors: tuple[int, int]
-    """Fewest and most encoder actors."""
+    """Fewest and most encoder actors, of all workers together."""
     expected: tuple[tuple[int, ...], ...] = ()
     """Samples to find in each shard of each source, -1 where nobody knows; empty where that is so of all."""
 
@@ -50,53 +60,95 @@ class StreamPlan:
         """Paths or URIs of all shards, of one source after the other."""
         return [shard.url for of_source in self.sources for shard in of_source]
 
-    def shard(self, entry: int) -> NamedShard:
-        """Return the shard that an entry reads."""
-        visit = self.schedule.visit(entry)
-        return self.sources[visit.source][visit.shard]
+    def visit(self, entry: int) -> OpenedVisit:
+        """Return what a reader needs to know of an entry."""
+        source, pass_, shard = self.order.schedule.visit(entry)
+        expected = self.expected[source][shard] if self.expected else -1
+        return OpenedVisit(self.sources[source][shard], pass_, self.order.counts[source][shard], expected)
 
 
-def build(plan: StreamPlan, position: Position, origin: int) -> ray.data.Dataset:
-    """Return the stream of the rows that `position` does not hold, to be split among the workers.
+def build(
+    plan: StreamPlan, order: Order, step: int, rank: int = 0, world_size: int = 1,
+    on_wait: Callable[[str], None] = lambda _: None,
+) -> list[ray.data.Dataset]:  # fmt: skip
+    """Return the streams of one worker's rows from a step on.
 
-    Every row carries `origin`, the step of the checkpoint that the position comes from, by which a worker
-    sees that it loaded the same one.
+    Args:
+        plan: of the run.
+        order: the plan's, or that with the rows beyond the recorded ones.
+        step: rows of the steps before it are left out.
+        rank: the worker's.
+        world_size: number of workers.
+        on_wait: takes a line while a reader waits for the storage; sent to the readers.
     """
-    config = plan.config
-    context = ray.data.DataContext.get_current()
+    block_samples = plan.config.data.block_samples or rows_of_block(
+        order.batch_size // world_size, plan.image_size
+    )
+    config = replace(plan.config, data=replace(plan.config.data, block_samples=block_samples))
+    plan = replace(plan, reading=replace(plan.reading, config=config))
+    streams = streams_of_worker(config)
+    fewest, most = (max(1, actors // (world_size * streams)) for actors in plan.actors)
+    context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     # By rows, not by Ray's 128 MB: at 64 pixels that would be a whole epoch in one block.
-    context.target_max_block_size = config.data.block_samples * 3 * plan.image_size**2
-    source = _ShardSource(plan, position, origin)
-    rows = ray.data.read_datasource(
-        source,
-        num_cpus=config.data.read_cpus,
-        concurrency=config.data.readers,
-        override_num_blocks=max(1, len(source.chunks)),
+    context.target_max_block_size = block_samples * 3 * plan.image_size**2
+    context.execution_options.preserve_order = True
+    resources = ray.cluster_resources()
+    context.execution_options.resource_limits = ExecutionResources.for_limits(
+        cpu=_READ_AHEAD * config.data.read_cpus + most * config.data.actor_cpus,
+        object_store_memory=_STORE_SHARE * resources.get("object_store_memory", 1e9) / world_size / streams,
     )
-    fewest, most = plan.actors
-    return rows.map_batches(
-        _ImportedEncoder,
-        fn_constructor_args=(config, plan.image_size),
-        batch_size=config.data.block_samples,
-        batch_format="pyarrow",
-        num_cpus=config.data.actor_cpus,
-        compute=ray.data.ActorPoolStrategy(min_size=fewest, max_size=most),
-    )
+    datasets = []
+    with ray.data.DataContext.current(context):
+        for stream in range(streams):
+            source = _RoundSource(plan, order, step, _Reads(rank, world_size, stream, streams), on_wait)
+            rows = ray.data.read_datasource(
+                source,
+                num_cpus=config.data.read_cpus,
+                concurrency=_READ_AHEAD,
+                override_num_blocks=max(1, len(source.chunks)),
+            )
+            datasets.append(
+                rows.map_batches(
+                    _ImportedEncoder,
+                    fn_constructor_args=(config, plan.image_size),
+                    batch_size=block_samples,
+                    batch_format="pyarrow",
+                    num_cpus=config.data.actor_cpus,
+                    compute=ray.data.ActorPoolStrategy(min_size=fewest, max_size=most),
+                )
+            )
+    return datasets
 
 
-def chunks(schedule: Schedule, position: Position) -> list[range]:
-    """Return the entries that are left, as the ranges that a read task each goes through."""
-    gaps = position.remaining(len(schedule))
-    size = -(-sum(map(len, gaps)) // _MOST_READ_TASKS) or 1
-    return [gap[at : at + size] for gap in gaps for at in range(0, len(gap), size)]
+def rows_of_block(share: int, image_size: int) -> int:
+    """Return the rows of a block: a worker's share of a batch, as Ray's cost is one of blocks, and 128 MB at most."""
+    return max(_FEWEST_ROWS, min(share, _MOST_BLOCK_BYTES // (3 * image_size**2)))
+
+
+def streams_of_worker(config: Config) -> int:
+    """Return the number of streams of each worker."""
+    return config.data.readers or (_GPU_STREAMS if config.train.use_gpu else 1)
+
+
+class _Reads(NamedTuple):
+    """Which of a round's tracks one stream reads."""
+
+    rank: int
+    world_size: int
+    stream: int
+    streams: int
+
+    def shares(self, round_: Round) -> list[Share]:
+        """Return what it reads of a round."""
+        return round_.share(self.rank, self.world_size)[self.stream :: self.streams]
 
 
 class _ImportedEncoder:
     """The encoder of `sclip.data.encode`, imported where it runs.
 
-    A reader, and the actor that splits the stream, unpickle this module too; open_clip would cost each of these
+    A reader, and the actor that runs the executor, unpickle this module too; open_clip would cost each of these
     processes seconds of a core and hundreds of MB.
     """
 
@@ -109,61 +161,47 @@ class _ImportedEncoder:
         return self._encode(batch)
 
 
-class _ShardSource(Datasource):  # type: ignore[misc]
-    """The entries left, a read task each (several each in a schedule of many thousands).
+class _RoundSource(Datasource):  # type: ignore[misc]
+    """The rounds that are left, a read task each (several each in a run of many thousands).
 
-    A task knows its entries as a range, and finds their shards when it runs: neither the driver nor a task holds a
-    list of the schedule.
+    A task knows its rounds by their numbers, and finds their rows and shards when it runs.
     """
 
-    def __init__(self, plan: StreamPlan, position: Position, origin: int) -> None:
+    def __init__(
+        self, plan: StreamPlan, order: Order, step: int, reads: _Reads, on_wait: Callable[[str], None]
+    ) -> None:
         super().__init__()
-        self._plan, self._position, self._origin = plan, position, origin
-        self.chunks = chunks(plan.schedule, position)
+        self._plan, self._order, self._step = plan, order, step
+        self._reads, self._on_wait = reads, on_wait
+        first = next((number for number, _ in order.rounds(step)), order.num_rounds)
+        left = range(first, order.num_rounds)
+        size = -(-len(left) // _MOST_READ_TASKS) or 1
+        self.chunks: Sequence[range] = [left[at : at + size] for at in range(0, len(left), size)]
 
     def estimate_inmemory_data_size(self) -> int | None:
         return None
 
     def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
         metadata = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
-        plan = self._plan
-        counts = plan.expected or tuple((-1,) * len(of_source) for of_source in plan.sources)
-        shards = ray.put([_table(of, n) for of, n in zip(plan.sources, counts, strict=True)])
+        shared = ray.put((self._plan, self._order))
         return [
             ReadTask(
-                _task(plan.reading, plan.schedule, shards, chunk, self._done(chunk), self._origin),
-                metadata,
-                schema=READ_SCHEMA,
+                _task(shared, chunk, self._step, self._reads, self._on_wait), metadata, schema=READ_SCHEMA
             )
             for chunk in self.chunks
         ]
 
-    def _done(self, chunk: range) -> dict[int, list[range]]:
-        found = {entry: self._position.done(entry) for entry in chunk}
-        return {entry: done for entry, done in found.items() if done}
-
-
-def _table(shards: Sequence[NamedShard], expected: Sequence[int]) -> pa.Table:
-    columns = {field: [getattr(shard, field) for shard in shards] for field in NamedShard._fields}
-    return pa.table({**columns, "expected": pa.array(expected, pa.int64())})
-
 
 def _task(
-    reading: ReadSettings,
-    schedule: Schedule,
-    shards: ray.ObjectRef,
-    chunk: range,
-    done: dict[int, list[range]],
-    origin: int,
+    shared: ray.ObjectRef, numbers: range, step: int, reads: _Reads, on_wait: Callable[[str], None]
 ) -> Callable[[], Iterator[pa.Table]]:
     def read() -> Iterator[pa.Table]:
-        sources = ray.get(shards)
-        for entry in chunk:
-            visit = schedule.visit(entry)
-            (row,) = sources[visit.source].slice(visit.shard, 1).to_pylist()
-            expected = row.pop("expected")
-            yield from read_visit(
-                reading, NamedShard(**row), entry, visit, done.get(entry, ()), origin, expected
-            )
+        plan, order = ray.get(shared)
+        place = step * order.batch_size
+        for _, round_ in order.rounds(step, numbers.start, numbers.stop):
+            shares = reads.shares(round_)
+            entries = {part.entry for share in shares for part in round_.tracks[share.track]}
+            visits = {entry: plan.visit(entry) for entry in entries}
+            yield from read_round(plan.reading, round_, shares, visits, place, on_wait)
 
     return read

@@ -3,8 +3,8 @@
     config, Capacity -> sized config -> demands by stage -> bounds of the encoders, or a ConfigError with the arithmetic
 
 A worker reserves train.worker_cpus and a GPU, the evaluation during training evaluate.cpus and evaluate.gpus, a reader
-data.read_cpus and an encoder data.actor_cpus. Actors that serve the driver reserve nothing. A run needs one reader; the
-others of data.readers take what is left.
+data.read_cpus and an encoder data.actor_cpus. Actors that serve the driver reserve nothing. Each stream of a worker
+needs a reader and an encoder of its own; the reader of the next round takes what is left.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sclip.config import Config, ConfigError
+from sclip.data.stream import streams_of_worker
 from sclip.launch.node_types import NodeType
 from sclip.launch.placement import Bundle, place_bundles
 
@@ -56,7 +57,10 @@ def sized(config: Config, capacity: Capacity) -> Config:
     if not workers:
         workers = max(1, min(gpus, train.batch_size)) if use_gpu else 1
         cpus_per_gpu = min((n.cpus / n.gpus for n in capacity.nodes if n.gpus), default=worker_cpus)
-        others, _ = _total(demands(config, 0, config.data.actors_min))
+        planned = dataclasses.replace(config, train=dataclasses.replace(train, use_gpu=use_gpu))
+        others, _ = _total(
+            [b for b in demands(planned, workers, config.data.actors_min) if b.stage != "workers"]
+        )
         crowded = workers * worker_cpus > capacity.cpus - others + _EPSILON or worker_cpus > cpus_per_gpu
         if use_gpu and crowded:
             worker_cpus = max(0.01, math.floor(100 * min(worker_cpus, _WORKERS_SHARE * cpus_per_gpu)) / 100)
@@ -81,7 +85,12 @@ def demands(config: Config, workers: int, encoders: int) -> list[Bundle]:
     bundles = [Bundle("workers", workers, train.worker_cpus, 1.0 if train.use_gpu else 0.0)]
     if evaluate.every:
         bundles.append(Bundle("evaluation", 1, evaluate.cpus, evaluate.gpus))
-    return [*bundles, Bundle("readers", 1, data.read_cpus), Bundle("encoders", encoders, data.actor_cpus)]
+    streams = max(1, workers) * streams_of_worker(config)
+    return [
+        *bundles,
+        Bundle("readers", streams, data.read_cpus),
+        Bundle("encoders", max(encoders, streams), data.actor_cpus),
+    ]
 
 
 def _total(bundles: Sequence[Bundle]) -> tuple[float, float]:
@@ -91,7 +100,7 @@ def _total(bundles: Sequence[Bundle]) -> tuple[float, float]:
 
 def most_encoders(config: Config, cpus: float) -> int:
     """Return the encoders that fit into `cpus` after all else that the run reserves, at least data.actors_min."""
-    others, _ = _total(demands(config, config.train.num_workers, 0))
+    others, _ = _total([b for b in demands(config, config.train.num_workers, 0) if b.stage != "encoders"])
     return max(config.data.actors_min, math.floor((cpus - others) / config.data.actor_cpus + _EPSILON))
 
 
@@ -108,6 +117,11 @@ def encoder_bounds(config: Config, capacity: Capacity) -> tuple[int, int]:
     Raises ConfigError with the arithmetic where the fewest workers, the fewest encoders, one reader and the evaluation
     can never be placed together, or one of them on no node: Ray would wait for them for ever.
     """
+    if (workers := config.train.num_workers) > config.data.open_shards:
+        raise ConfigError(
+            f"train.num_workers={workers}: each worker reads shards of its own, and data.open_shards="
+            f"{config.data.open_shards} are open at a time; raise data.open_shards to {workers} or more"
+        )
     fewest = demands(config, fewest_workers(config), config.data.actors_min)
     _check_total(config, fewest, capacity)
     if capacity.nodes:

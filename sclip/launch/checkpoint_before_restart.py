@@ -40,18 +40,6 @@ class CheckpointBeforeRestart(_ControllerCallback, _WorkerGroupCallback):  # typ
             self._has_notice = True
             self._control.request("checkpoint")
 
-    def after_worker_group_shutdown(self, worker_group_context: Any) -> None:
-        """End the stream of the workers that were shut down.
-
-        Ray Train lets go of it only when the next workers have their places; until then its encoders keep their CPUs.
-        Where an encoder sits on a node that a next worker needs, Ray would wait in vain (seen for eight minutes).
-        """
-        self._control.end_stream()
-
-    def after_worker_group_abort(self, worker_group_context: Any) -> None:
-        """End the stream of workers that did not answer any more."""
-        self._control.end_stream()
-
     def before_controller_execute_resize_decision(self, resize_decision: Any) -> None:
         """Wait for a checkpoint if workers train that can write one; at a start there are none."""
         if self._trains:

@@ -52,15 +52,6 @@ class RunControl:
             pause.wait(_POLL_EVERY_S)
         return False
 
-    def set_stream(self, coordinator: Any) -> None:
-        """Remember the actor that executes the stream of the workers that are about to start."""
-        # In a list: Ray would wait for a handle that is an argument by itself.
-        ray.get(self._actor.set_streams.remote([coordinator]))
-
-    def end_stream(self) -> None:
-        """Kill that actor, and with it every encoder and reader of the stream, whose CPUs other workers may need."""
-        ray.get(self._actor.end_streams.remote())
-
     def close(self) -> None:
         """Kill the actor that holds the requests."""
         ray.kill(self._actor)
@@ -69,15 +60,6 @@ class RunControl:
 class _ControlActor:
     def __init__(self) -> None:
         self._number, self._kind, self._fulfilled = 0, "", 0
-        self._coordinators: list[Any] = []
-
-    def set_streams(self, coordinators: list[Any]) -> None:
-        self._coordinators = coordinators
-
-    def end_streams(self) -> None:
-        for coordinator in self._coordinators:
-            ray.kill(coordinator)
-        self._coordinators = []
 
     def request(self, kind: str) -> int:
         self._number += 1

@@ -16,9 +16,9 @@ from typing import Any
 
 __all__ = [
     "autoscaler_groups", "controller_callback_classes", "default_address", "disable_auto_connect",
-    "disable_worker_logs", "execution_options", "init_on_loopback", "is_token_required", "json_formatter_class",
+    "disable_worker_logs", "init_on_loopback", "is_token_required", "json_formatter_class",
     "keep_on_loopback", "kuberay_autoscaling_config", "kuberay_client", "leaves_signals_to_driver", "send_token",
-    "session_folder", "stream_coordinator", "torch_backend_class", "wrapped_error",
+    "session_folder", "torch_backend_class", "wrapped_error",
 ]  # fmt: skip
 
 
@@ -187,22 +187,6 @@ def torch_backend_class() -> Any:
     from ray.train.torch.config import _TorchBackend
 
     return _TorchBackend
-
-
-def stream_coordinator(iterator: Any) -> Any:
-    """Return the actor that executes the stream of an iterator from `Dataset.streaming_split`.
-
-    Ray ends this actor, and with it the stream's readers and encoders, only when it collects the last iterator.
-    """
-    return iterator._coord_actor
-
-
-def execution_options(data_config: Any, dataset: str) -> Any:
-    """Return the execution options that a `ray.train.DataConfig` was given for a dataset.
-
-    The base class resolves them in its `configure`, which a subclass with a split of its own does not call.
-    """
-    return data_config._resolve_execution_options(dataset)
 
 
 def wrapped_error(error: BaseException) -> BaseException | None:

@@ -1,8 +1,6 @@
-"""Run Ray Train around the worker loop: start, restart and grow the worker group, and split the stream for it.
+"""Run Ray Train around the worker loop: start, restart and grow the worker group.
 
-Ray Train calls the dataset's builder whenever a worker group starts (first, after a loss, after a resize), in
-its controller and before the workers; there the newest checkpoint says which rows are left, and the stream is built
-anew.
+Each worker builds the stream of its own rows (`sclip.launch.worker`), from the step of the newest checkpoint on.
 """
 
 from __future__ import annotations
@@ -16,7 +14,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
-import ray.data
 import ray.exceptions
 import ray.train
 from ray.train.torch import TorchTrainer
@@ -24,19 +21,17 @@ from ray.util.queue import Queue
 
 from sclip.config import ConfigError
 from sclip.data import stream
-from sclip.data.position import Position, PositionError
 from sclip.data.shards import ShardError
 from sclip.launch import ray_internals
 from sclip.launch.checkpoint_before_restart import CheckpointBeforeRestart
 from sclip.launch.cluster import beside_driver
 from sclip.launch.control import RunControl
 from sclip.launch.rendezvous import BoundTorchConfig
-from sclip.launch.worker import DATASET, WorkerArguments, train_worker
+from sclip.launch.worker import WorkerArguments, train_worker
 from sclip.model import ModelError
 from sclip.scenegraph import ParserError
 from sclip.storage.masking import mask
 from sclip.storage.paths import StoragePath, ray_storage
-from sclip.train import manifest
 from sclip.train.health import TrainingDiverged
 from sclip.train.launcher import TrainJob
 from sclip.train.manifest import CheckpointError, NotWritten
@@ -44,13 +39,11 @@ from sclip.train.run_folder import RunFolder
 from sclip.train.sample_accounts import TooManyQuarantined
 
 FATAL_ERRORS = (
-    CheckpointError, ConfigError, ModelError, ParserError, PositionError, ShardError, TooManyQuarantined,
-    TrainingDiverged,
+    CheckpointError, ConfigError, ModelError, ParserError, ShardError, TooManyQuarantined, TrainingDiverged,
 )  # fmt: skip
 """Fatal errors that a worker restart would only reproduce. NotWritten is excluded: storage may recover."""
 
 _log = logging.getLogger("ray.train.sclip")
-"""Below Ray Train's own logger, the one that it sets up in its controller, where `build` runs."""
 
 
 class TrainingFailed(RuntimeError):
@@ -60,7 +53,6 @@ class TrainingFailed(RuntimeError):
 def fit(
     plan: stream.StreamPlan,
     folder: RunFolder,
-    samples: int,
     on_report: Callable[[dict[str, Any]], None],
     control: RunControl,
 ) -> None:
@@ -73,7 +65,6 @@ def fit(
     Args:
         plan: the stream of the run.
         folder: where its checkpoints stand; training resumes from the newest.
-        samples: samples of all epochs together.
         on_report: called in a thread of the driver with each report of the worker loop.
         control: takes requests for a checkpoint, and to stop.
 
@@ -87,9 +78,7 @@ def fit(
     with _reports(on_report) as queue:
         trainer = TorchTrainer(
             train_worker,
-            train_loop_config={
-                "arguments": WorkerArguments(job_of(plan, folder.path, samples), queue, control)
-            },
+            train_loop_config={"arguments": WorkerArguments(job_of(plan, folder.path), plan, queue, control)},
             # gloo beside nccl: row counts and positions are added up on the CPU without waiting for the GPU
             torch_config=BoundTorchConfig(backend="cpu:gloo,cuda:nccl" if train.use_gpu else "gloo"),
             scaling_config=ray.train.ScalingConfig(
@@ -106,8 +95,6 @@ def fit(
                 failure_config=ray.train.FailureConfig(max_failures=run.max_failures),
                 callbacks=[WorkerErrors(queue), CheckpointBeforeRestart(control)],
             ),
-            datasets={DATASET: lambda: build(plan, folder.path)},
-            dataset_config=_UnevenSplit(control),
         )
         try:
             trainer.fit()
@@ -115,44 +102,10 @@ def fit(
             raise TrainingFailed(_first_line(error)) from error
 
 
-def build(plan: stream.StreamPlan, path: StoragePath) -> ray.data.Dataset:
-    """Return the stream of what the newest good checkpoint has not trained on."""
-    folder = RunFolder(path)
-    for note in folder.roll_back():
-        _log.warning("%s", note)
-    latest = folder.latest()
-    if latest is None:
-        return stream.build(plan, Position(), origin=0)
-    state = manifest.read_state(latest[0])
-    return stream.build(plan, Position.from_json(state["position"]), origin=latest[1])
-
-
-def job_of(plan: stream.StreamPlan, path: StoragePath, samples: int) -> TrainJob:
+def job_of(plan: stream.StreamPlan, path: StoragePath) -> TrainJob:
     """Return what the training loop needs of a plan; its shards without their credentials."""
     shards = tuple(tuple(s._replace(url=mask(s.url)) for s in of_source) for of_source in plan.sources)
-    return TrainJob(plan.config, plan.schedule, shards, plan.image_size, path, samples)
-
-
-class _UnevenSplit(ray.train.DataConfig):  # type: ignore[misc]
-    """Splits the stream into unequal shares, which the loop copes with; Ray Train's own split drops rows."""
-
-    def __init__(self, control: RunControl) -> None:
-        super().__init__()
-        self._control = control
-
-    def configure(
-        self,
-        datasets: dict[str, ray.data.Dataset],
-        world_size: int,
-        worker_handles: Any,
-        worker_node_ids: Any,
-        **_: Any,
-    ) -> list[dict[str, ray.data.DataIterator]]:
-        dataset = datasets[DATASET].copy(datasets[DATASET])
-        dataset.context.execution_options = ray_internals.execution_options(self, DATASET)
-        splits = dataset.streaming_split(world_size, equal=False, locality_hints=worker_node_ids)
-        self._control.set_stream(ray_internals.stream_coordinator(splits[0]))
-        return [{DATASET: split} for split in splits]
+    return TrainJob(plan.config, plan.order, shards, plan.image_size, path)
 
 
 class WorkerErrors(ray.train.UserCallback):  # type: ignore[misc]

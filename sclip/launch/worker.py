@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,14 +11,17 @@ import ray.train
 from ray.train.torch import get_device
 from ray.util.queue import Queue
 
+from sclip.data import stream
 from sclip.data.batches import Columns
+from sclip.data.order import Order
 from sclip.launch.control import RequestPoller, RunControl
 from sclip.train.launcher import Requested, TrainJob
 from sclip.train.loop import train
 
-__all__ = ["DATASET", "WorkerArguments", "train_worker"]
+__all__ = ["WorkerArguments", "train_worker"]
 
-DATASET = "train"
+_BLOCKS_AHEAD = 4
+"""Blocks that a worker fetches of each stream before it takes them."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -25,6 +29,7 @@ class WorkerArguments:
     """What every worker receives; without a repr, because Ray Train shows it in the state of its dashboard."""
 
     job: TrainJob
+    plan: stream.StreamPlan
     reports: Queue
     """Reports for the driver, dictionaries with a "kind"."""
     control: RunControl
@@ -50,15 +55,17 @@ class RayLauncher:
         self._arguments = arguments
         self._poller = RequestPoller(arguments.control if self.rank == 0 else None)
 
-    def blocks(self, prefetched_rows: int) -> Iterable[Columns]:
-        """Iterate over this worker's split of the stream, block by block."""
-        block_samples = self._arguments.job.config.data.block_samples
-        blocks: Iterable[Columns] = ray.train.get_dataset_shard(DATASET).iter_batches(
-            batch_size=None,
-            batch_format="numpy",
-            prefetch_batches=max(2, prefetched_rows // block_samples),
-        )
-        return blocks
+    def feeds(self, order: Order, step: int) -> Sequence[Iterable[Columns]]:
+        """Start this worker's streams, whose executors are actors on the same node; Ray ends them with the worker."""
+        datasets = stream.build(
+            self._arguments.plan, order, step, self.rank, self.world_size,
+            functools.partial(_report_wait, self._arguments.reports),
+        )  # fmt: skip
+        splits = [dataset.streaming_split(1, equal=False)[0] for dataset in datasets]
+        return [
+            split.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=_BLOCKS_AHEAD)
+            for split in splits
+        ]
 
     def report(self, report: dict[str, Any]) -> None:
         """Put a report on the driver's queue."""
@@ -75,3 +82,8 @@ class RayLauncher:
     def close(self) -> None:
         """End the poller's thread."""
         self._poller.close()
+
+
+def _report_wait(reports: Queue, reason: str) -> None:
+    """Tell the driver what a reader waits for; called in the readers."""
+    reports.put_nowait({"kind": "waiting", "reason": reason})

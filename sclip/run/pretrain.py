@@ -94,9 +94,12 @@ class _Started:
 
     stream: StreamPlan
     folder: RunFolder
-    samples: int
-    """Of all epochs together."""
     tracker: tracking.Tracker
+
+    @property
+    def samples(self) -> int:
+        """Of all epochs together."""
+        return self.stream.order.recorded
 
     @property
     def config(self) -> Config:
@@ -241,10 +244,10 @@ def _start(run: _Checked, console: Console, stack: contextlib.ExitStack) -> _Sta
             _say(line, console)
     planning.show(run.plan, console)
     stream = StreamPlan(
-        ReadSettings(with_weights, data.stamp), data.schedule, tuple(tuple(source) for source in data.sources),
+        ReadSettings(with_weights, data.stamp), data.order, tuple(tuple(source) for source in data.sources),
         image_size(config.model.name), run.plan.encoders, data.expected,
     )  # fmt: skip
-    return _Started(stream, folder, data.samples, tracker)
+    return _Started(stream, folder, tracker)
 
 
 def _train(run: _Started, console: Console) -> None:
@@ -287,9 +290,7 @@ def _train(run: _Started, console: Console) -> None:
                 if evaluator:
                     evaluator.checkpoint(Path(report["path"]).name, report["step"])
 
-        number = stopping.run(
-            lambda: trainer.fit(run.stream, run.folder, run.samples, on_report, control), ask
-        )
+        number = stopping.run(lambda: trainer.fit(run.stream, run.folder, on_report, control), ask)
     if run.folder.complete is None and number:
         latest = run.folder.latest()
         raise Stopped(f"stopped after a checkpoint at step {latest[1] if latest else 0}", number)

@@ -50,6 +50,8 @@ class Progress:
             self.say(f"training with {report['workers']} workers {begun}")
         elif kind == "lost":
             self.say(f"lost {report['reason']}; the workers start again from the last checkpoint")
+        elif kind == "waiting":
+            self.say(f"waiting for the storage: {report['reason']}")
         elif kind == "metrics":
             self._line(report)
 
@@ -60,13 +62,14 @@ class Progress:
     def _line(self, report: dict[str, Any]) -> None:
         metrics = report["metrics"]
         filtered = metrics.get("filtered", 0)
-        done = report["samples"] + filtered
-        left = round((self._samples - done) * report["samples"] / done)  # as many of them pass the filter
+        steps = max(report["step"], -(-self._samples // self._batch_size))
+        left = round(
+            (steps - report["step"]) * report["samples"] / report["step"]
+        )  # as many of them pass the filter
         # a run's rate changes slowly; a single interval's does not
         self._rate = (
             0.8 * self._rate + 0.2 * metrics["samples_per_s"] if self._rate else metrics["samples_per_s"]
         )
-        steps = report["step"] + -(-left // self._batch_size)
         text = (
             f"step {report['step']}/{steps}  epoch {metrics['epoch']:.2f}  loss {metrics['loss']:.3f}  "
             f"{metrics['samples_per_s']:.0f} samples/s  data wait {metrics['data_wait']:.0%}  "

@@ -19,6 +19,7 @@ from rich.console import Console
 from sclip import registry, tracking
 from sclip.config import Config, ConfigError
 from sclip.data.counts import count_samples, recorded_samples
+from sclip.data.order import Order
 from sclip.data.patterns import find_shards
 from sclip.data.schedule import NamedShard, Schedule
 from sclip.data.shards import shard_errors
@@ -39,19 +40,22 @@ __all__ = ["TrainingData", "bring_initial_weights", "read_data", "resolve_config
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The shards of a run, counted, and in which order they are read."""
+    """The shards of a run, counted, and the order of their samples."""
 
     sources: tuple[dict[NamedShard, int], ...]
     """Samples of each shard, in the order of their names, of each source."""
-    schedule: Schedule
-    samples: int
-    """Of all epochs together."""
+    order: Order
     stamp: str
     """Stamp of the annotations that the run uses; empty where it parses captions itself."""
     expected: tuple[tuple[int, ...], ...] = ()
     """Samples that a reader is to find in each shard of each source; -1 where nobody knows."""
     losses: Losses = field(default_factory=Losses)
     """What is lost of the shards, as far as it is known before they are read."""
+
+    @property
+    def samples(self) -> int:
+        """Samples of all epochs together."""
+        return self.order.recorded
 
     @property
     def shards(self) -> list[str]:
@@ -72,7 +76,8 @@ def read_data(config: Config) -> TrainingData:
     schedule = Schedule.weighted(config.run.seed, config.train.epochs, counts, data.weights)
     shards = [shard.url for source in sources for shard in source]
     stamp = annotate.usable_stamp(data, shards) if data.shards else ""
-    return TrainingData(tuple(sources), schedule, schedule.samples(counts), stamp, expected, losses)
+    order = Order(schedule, tuple(map(tuple, counts)), data.open_shards, config.train.batch_size)
+    return TrainingData(tuple(sources), order, stamp, expected, losses)
 
 
 def _read_sources(config: Config) -> tuple[list[dict[NamedShard, int]], tuple[tuple[int, ...], ...], Losses]:

@@ -37,10 +37,10 @@ def encoded_row(row: dict[str, Any], config: Config, epoch: int) -> tuple[Seen |
     if row[col.STATUS] == col.FILTERED:
         least = [f"data.min_{name}={getattr(config.data, f'min_{name}')}" for name in SIZES]
         return None, f"no caption of it passes the filter: {', '.join(least)}"
-    row = row | {col.ENTRY: 0, col.ORDINAL: 0, col.PASS: epoch, col.ORIGIN: 0}
+    row = row | {col.ENTRY: 0, col.PLACE: 0, col.PASS: epoch}
     encoder = Encoder(config, image_size(config.model.name))
     columns = encoder(pa.Table.from_pylist([row], schema=READ_SCHEMA))
-    if columns[col.ORDINAL][0] == col.NO_SAMPLE:
+    if columns[col.PLACE][0] == col.NO_SAMPLE:
         return None, read_notes(columns[col.NOTE])[0].markers[0].reason
     (known,) = encoder.known([row])
     drawn = encoder.drawn(row, known)

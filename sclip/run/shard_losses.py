@@ -145,8 +145,10 @@ def closing_lines(folder: StoragePath, trained: Mapping[str, Any]) -> list[str]:
         total = sum(missing for missing, _ in short.values())
         named = _named({shard: reason for shard, (_, reason) in short.items()})
         lines.append(f"missing     {total:,} recorded samples are not in {named}: {shown(set_aside)}")
-    if trained.get("more"):
-        lines.append(f"more        {trained['more']:,} samples more than recorded were trained on")
+    if beyond := trained.get("beyond"):
+        lines.append(
+            f"more        {sum(beyond.values()):,} samples more than recorded were trained on, at the end"
+        )
     return [*lines, *Tally(Counter(trained.get("unread")), Counter(trained.get("cleaned"))).lines()]
 
 

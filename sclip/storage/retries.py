@@ -44,6 +44,9 @@ _T = TypeVar("_T")
 class StorageError(OSError):
     """Storage that failed at every try, or refuses; one line with the path, what was wrong and what to do."""
 
+    lasts = True
+    """Whether asking again does not help."""
+
 
 def concurrently(function: Callable[[str], _T], names: Sequence[str]) -> Iterator[_T]:
     """Yield the function of each path or URI, in order; as many at once as its storage takes, few of them waiting."""
@@ -159,7 +162,9 @@ def _retrying(url: str) -> Iterator[tenacity.Retrying]:
             what = f"storage failed {1 + len(RETRY_DELAYS_S)} times, lastly: {what}"
         else:
             what += f"; check the {'address and the credentials' if '://' in where else 'path and its permissions'}"
-        raise StorageError(f"{where}: {what}") from None
+        error = StorageError(f"{where}: {what}")
+        error.lasts = not _may_pass(failure)
+        raise error from None
 
 
 def _may_pass(failure: BaseException) -> bool:

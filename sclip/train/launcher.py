@@ -5,7 +5,7 @@ Ray Train's side of the connection is `sclip.launch.worker`; a test, torchrun or
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -13,7 +13,8 @@ import torch
 
 from sclip.config import Config
 from sclip.data.batches import Columns
-from sclip.data.schedule import NamedShard, Schedule
+from sclip.data.order import Order
+from sclip.data.schedule import NamedShard
 from sclip.storage.paths import StoragePath
 
 __all__ = ["Launcher", "Requested", "TrainJob", "report"]
@@ -24,22 +25,21 @@ class TrainJob:
     """One run to train; without a repr, because a launcher may show it and the config may hold credentials."""
 
     config: Config
-    schedule: Schedule
+    order: Order
+    """Of the samples that are recorded."""
     shards: tuple[tuple[NamedShard, ...], ...]
     """Of each source, their URIs without credentials."""
     image_size: int
     folder: StoragePath
-    samples: int
-    """Samples of all epochs together, by which the learning rate's schedule runs."""
 
     def shard(self, entry: int) -> str:
         """Return the path or URI of the shard that an entry of the schedule reads."""
-        visit = self.schedule.visit(entry)
+        visit = self.order.schedule.visit(entry)
         return self.shards[visit.source][visit.shard].url
 
     def location(self, entry: int) -> dict[str, Any]:
         """Return source, pass and shard of an entry of the schedule, as the quarantine names them."""
-        visit = self.schedule.visit(entry)
+        visit = self.order.schedule.visit(entry)
         name, url = self.shards[visit.source][visit.shard]
         return {"source": visit.source, "pass": visit.pass_, "name": name, "shard": url}
 
@@ -60,8 +60,11 @@ class Launcher(Protocol):
     world_size: int
     device: torch.device
 
-    def blocks(self, prefetched_rows: int) -> Iterable[Columns]:
-        """Return this rank's share of the stream, the columns of `sclip.data.columns`, some rows fetched ahead."""
+    def feeds(self, order: Order, step: int) -> Sequence[Iterable[Columns]]:
+        """Return streams of this rank's rows of an order from a step on, which ascend by their places.
+
+        They are blocks with the columns of `sclip.data.columns`; some are fetched ahead.
+        """
 
     def report(self, report: dict[str, Any]) -> None:
         """Send a report to the driver without waiting: `start`, `metrics` or `checkpoint` as its "kind"."""

@@ -1,16 +1,17 @@
-"""The training loop: a rank's share of the stream in, trained weights and checkpoints out.
+"""The training loop: a rank's share of the order in, trained weights and checkpoints out.
 
-`train` runs on every rank. All ranks step together: before each step they add up how many samples they hold, a rank
-whose share has ended takes part with rows that are not valid, and they all stop when none has any left. What was
-trained on is recorded after `optimizer.step` and travels into the checkpoint.
+`train` runs on every rank. All ranks step together over the steps of the run's order (`sclip.data.order`): which rows a
+step has follows from its number, and the newest checkpoint's step says where to go on. Before each step the ranks add
+up how many samples they hold. What was trained on is recorded after `optimizer.step` and travels into the checkpoint.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,13 +21,16 @@ import torch.distributed as dist
 from sclip.config import ConfigError
 from sclip.data import columns as col
 from sclip.data.batches import Batches, Columns
+from sclip.data.order import Order
 from sclip.model import Tokenizer, build_model
 from sclip.model.structure_clip import StructureCLIP
 from sclip.seeding import digest64
-from sclip.train import sharding
+from sclip.train import manifest, sharding
+from sclip.train.collectives import in_unison
 from sclip.train.flops import StepFlops
 from sclip.train.health import ProfilerTrace
 from sclip.train.launcher import Launcher, TrainJob, report
+from sclip.train.manifest import CheckpointError
 from sclip.train.optimizer import EMA, make_optimizer
 from sclip.train.prefetch import Prefetcher, ReadyBatch, prefetch_batches
 from sclip.train.reports import StepReports
@@ -42,16 +46,50 @@ _log = logging.getLogger("sclip.train")
 
 
 def train(job: TrainJob, launcher: Launcher) -> None:
-    """Train until every sample of the stream is trained on; called on every rank.
+    """Train until every sample of the order is trained on; called on every rank.
 
     If a request stops it earlier, a checkpoint holds what was trained on, and `RunFolder.complete` is None.
     """
-    blocks = iter(launcher.blocks(2 * job.config.train.batch_size // launcher.world_size))
-    # The stream starts with the first block that is asked for: readers and encoders come up while the model is built.
-    with Prefetcher(functools.partial(next, blocks, None)) as prefetcher:
+    folder = RunFolder(job.folder)
+    step, beyond = _position(job, folder, launcher.rank)
+    order = job.order
+    if step >= order.recorded_steps:  # only now all of these are known
+        order = dataclasses.replace(order, beyond=beyond)
+    with contextlib.ExitStack() as stack:
+        # Streams start with the first block that is asked for: readers and encoders come up while the model is built.
+        feeds = _started(launcher.feeds(order, step), stack)
         run = _Run(job, launcher)
-        with contextlib.closing(run.accounts):
-            run.train(iter(prefetcher.next, None))
+        stack.enter_context(contextlib.closing(run.accounts))
+        run.train(order, feeds)
+
+
+def _position(job: TrainJob, folder: RunFolder, rank: int) -> tuple[int, dict[int, int]]:
+    """Set aside what a crash left behind; return step and rows beyond the recorded ones of the newest checkpoint."""
+
+    def on_rank_0() -> dict[str, Any]:
+        if rank:
+            return {}
+        for note in folder.roll_back():
+            _log.warning("%s", note)
+        latest = folder.latest()
+        if latest is None:
+            return {"step": 0, "beyond": {}}
+        state = manifest.read_state(latest[0])
+        if "position" in state:
+            raise CheckpointError(
+                f"{latest[0]}: written by another version of sclip, whose data had another order; go on with that "
+                "version, or name another run"
+            )
+        return {"step": latest[1], "beyond": state["progress"]["beyond"]}
+
+    found, *_ = in_unison(on_rank_0, CheckpointError)
+    return found["step"], {int(entry): rows for entry, rows in found["beyond"].items()}
+
+
+def _started(feeds: Iterable[Iterable[Columns]], stack: contextlib.ExitStack) -> list[Iterator[Columns]]:
+    """Return streams whose next block is fetched in a thread, until `stack` is closed."""
+    ahead = [Prefetcher(functools.partial(next, iter(feed), None)) for feed in feeds]
+    return [iter(stack.enter_context(feed).next, None) for feed in ahead]
 
 
 class _Sums(NamedTuple):
@@ -95,7 +133,7 @@ class _Run:
         self.accounts = SampleAccounts(job, launcher, state)
         self.reports = StepReports(job, launcher, self.step, self.accounts, self.checkpoints.last_good)
 
-    def train(self, blocks: Iterator[Columns]) -> None:
+    def train(self, order: Order, feeds: Sequence[Iterator[Columns]]) -> None:
         """Train from the first block to the last step, then complete the run, unless a request stopped it."""
         launcher, progress = self.launcher, self.accounts.progress
         _log.info(
@@ -104,63 +142,75 @@ class _Run:
         report(launcher, "start", workers=launcher.world_size, **vars(progress))
         profiled = self.job.config.health.profile_steps
         trace = ProfilerTrace(profiled, self.folder.trace_path(profiled[0], launcher.rank))
-        with self._batches(blocks) as batches, contextlib.closing(trace):
-            is_complete = self._loop(batches, trace)
+        with contextlib.closing(trace):
+            is_complete = self._loop(order, feeds, trace)
+            if is_complete and not order.beyond and (beyond := self._beyond()):
+                order = dataclasses.replace(order, beyond=beyond)
+                with contextlib.ExitStack() as stack:
+                    feeds = _started(launcher.feeds(order, progress.step), stack)
+                    is_complete = self._loop(order, feeds, trace)
         if is_complete:
             self._complete()
 
-    def _loop(self, batches: Prefetcher[ReadyBatch], trace: ProfilerTrace) -> bool:
-        """Step until no rank has a sample left and return True; False if a request stopped it before."""
+    def _beyond(self) -> dict[int, int]:
+        """Return the rows that all ranks have found beyond the recorded ones, by entry."""
+        accounts = self.accounts
+        accounts.settle(accounts.progress.step)
+        return {int(entry): rows for entry, rows in accounts.progress.beyond.items()}
+
+    def _loop(self, order: Order, feeds: Sequence[Iterator[Columns]], trace: ProfilerTrace) -> bool:
+        """Step to the end of the order and return True; False if a request stopped it before."""
+        progress, reports = self.accounts.progress, self.reports
+        with self._batches(order, feeds) as batches:
+            while progress.step < order.steps:
+                if self._step(order, batches, trace):
+                    reports.send()
+                    return False
+        reports.send()
+        return True
+
+    def _step(self, order: Order, batches: Prefetcher[ReadyBatch], trace: ProfilerTrace) -> bool:
+        """Do one step, and what is due after it; return whether a request stops the training here."""
         config, launcher = self.job.config, self.launcher
         accounts, checkpoints, reports = self.accounts, self.checkpoints, self.reports
         progress = accounts.progress
-        while True:
-            with reports.waiting():
-                ready = batches.next()
-                reports.receive(ready)
-                sums = _Sums(
-                    ready.batch.rows, ready.tokens, ready.gflops, checkpoints.is_written, *launcher.requested(),
-                    *accounts.receive(ready.batch),
-                ).over_ranks()  # fmt: skip
-                if sums.written == launcher.world_size:
-                    checkpoints.finish()  # at the same step on all ranks: what it raises is raised on every rank
-            accounts.count(sums.quarantined, sums.filtered, sums.missing, sums.rows)
-            if not sums.rows:
-                # What was filtered after the last step belongs to its checkpoint, unless that was already started.
-                is_started = checkpoints.started_step == progress.step
-                accounts.end(progress.step + 1 if is_started else progress.step)
-                break
-
-            trace.before(progress.step + 1)
+        with reports.waiting():
+            ready = batches.next()
+            reports.receive(ready)
+            sums = _Sums(
+                ready.batch.rows, ready.tokens, ready.gflops, checkpoints.is_written, *launcher.requested(),
+                *accounts.receive(ready.batch),
+            ).over_ranks()  # fmt: skip
+            if sums.written == launcher.world_size:
+                checkpoints.finish()  # at the same step on all ranks: what it raises is raised on every rank
+        accounts.count(sums.quarantined, sums.filtered, sums.missing, sums.rows)
+        trace.before(progress.step + 1)
+        if sums.rows:  # else no sample of the step can be trained on
             # What a model drops at random follows from the step, and so is the same after a resume.
             torch.manual_seed(digest64("step", config.run.seed, progress.step, launcher.rank))
-            trained_share = (progress.samples + accounts.filtered) / self.job.samples
-            metrics = self.step(ready.on_device(), min(trained_share, 1.0))
-            accounts.trained(ready.batch, sums.rows)
+            metrics = self.step(ready.on_device(), progress.step / order.steps)
+        accounts.trained(ready.batch, sums.rows)
+        if sums.rows:
             if self.ema is not None:
                 self.ema.update(progress.step, metrics["skipped"])
-
             reports.add(metrics, ready, sums.rows, sums.tokens, sums.gflops)
-            if progress.step % config.train.log_every == 0:
-                reports.send()
-            if sums.checkpoint or progress.step % config.checkpoint.every == 0:
-                reports.count_skipped()
-                checkpoints.start(accounts, reports.metrics)
-            if sums.checkpoint:
-                checkpoints.finish()
-                launcher.fulfil()
-            if sums.stop:
-                break
-        reports.send()
-        return not sums.rows
+        if progress.step % config.train.log_every == 0:
+            reports.send()
+        if sums.checkpoint or progress.step % config.checkpoint.every == 0:
+            reports.count_skipped()
+            checkpoints.start(accounts, reports.metrics)
+        if sums.checkpoint:
+            checkpoints.finish()
+            launcher.fulfil()
+        return bool(sums.stop)
 
-    def _batches(self, blocks: Iterator[Columns]) -> Prefetcher[ReadyBatch]:
+    def _batches(self, order: Order, feeds: Sequence[Iterator[Columns]]) -> Prefetcher[ReadyBatch]:
         """Return this rank's batches, each made ready while the one before it is trained on."""
         config, world_size = self.job.config, self.launcher.world_size
-        share, rest = divmod(config.train.batch_size, world_size)
+        share = -(-config.train.batch_size // world_size)
         batches = Batches(
-            blocks, share + (self.launcher.rank < rest), self.checkpoints.saved_step, _blank_row(self.job),
-            width=share + (rest > 0), mixed=config.data.mix_blocks,
+            feeds, order, self.accounts.progress.step, _blank_row(self.job), world_size=world_size,
+            parts=max(1, share // config.train.micro_batch) if config.train.micro_batch else 1,
         )  # fmt: skip
         packs_text = unwrapped(self.step.model).packs_text
         return prefetch_batches(batches, config, packs_text, self.launcher.device, self.flops)
@@ -170,9 +220,6 @@ class _Run:
         accounts, checkpoints, progress = self.accounts, self.checkpoints, self.accounts.progress
         if progress.step > checkpoints.started_step:
             checkpoints.start(accounts, self.reports.metrics)
-        else:  # what was left out after the last sample still belongs to the run, but to no checkpoint
-            accounts.sync()
-            accounts.settle(progress.step + 1)
         checkpoints.finish()
         if not progress.samples:
             raise ConfigError(

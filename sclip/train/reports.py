@@ -80,8 +80,7 @@ class StepReports:
         if self._peak_flops:
             metrics["mfu"] = metrics["gflops_per_s"] * 1e9 / (self._launcher.world_size * self._peak_flops)
         metrics |= {name: float(norm) for name, norm in parameter_norms(self._step.model).items()}
-        done = progress.samples + accounts.filtered
-        metrics["epoch"] = done / self._job.samples * config.train.epochs
+        metrics["epoch"] = min(1.0, progress.step / self._job.order.recorded_steps) * config.train.epochs
         metrics |= {
             "quarantined": accounts.quarantined, "filtered": accounts.filtered, "missing": accounts.missing,
             "skipped": progress.skipped,

@@ -75,7 +75,6 @@ class RunCheckpoints:
         self._make_room()
         state = {
             "progress": dict(vars(accounts.progress)),
-            "position": accounts.position.to_json(),
             "metrics": {name: value for name, value in metrics.items() if math.isfinite(value)},
         }
         self.started_step = step

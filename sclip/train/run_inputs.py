@@ -22,7 +22,7 @@ __all__ = ["RESUMABLE", "compare_inputs", "read_run_inputs", "record_inputs"]
 RESUMABLE = {
     "run.compare_with", "run.max_failures", "run.progress_every_s", "run.log_format",
     "data.actors_min", "data.actors_max", "data.actor_cpus", "data.read_cpus", "data.readers", "data.annotations",
-    "data.mix_blocks", "data.block_samples",
+    "data.block_samples",
     "train.num_workers", "train.min_workers", "train.resize_every_s", "train.use_gpu", "train.worker_cpus",
     "train.worker_threads", "train.sharding",
     "train.shard_ranks", "train.reshard_after_forward", "train.activation_checkpointing", "train.compile",

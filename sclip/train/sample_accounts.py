@@ -1,8 +1,8 @@
 """The accounts of a run's samples: every one is trained on, quarantined or filtered exactly once.
 
 What a rank has done since the last checkpoint is pending. `settle` merges the pending parts of all ranks into the
-position and the progress, which the next checkpoint holds, and writes the quarantined samples to quarantine.jsonl. The
-ledger records the same steps independently (`sclip.train.ledger`).
+progress, which the next checkpoint holds, and writes the quarantined samples to quarantine.jsonl. The ledger records
+the same steps independently (`sclip.train.ledger`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sclip.data.batches import Batch, Record
-from sclip.data.position import Position
 from sclip.train.collectives import gather_json
 from sclip.train.launcher import Launcher, TrainJob
 from sclip.train.ledger import Ledger
@@ -36,6 +35,7 @@ class RunCounters:
     """Counters of the whole run at its last settlement, the same on every rank; each checkpoint holds them."""
 
     step: int = 0
+    """Also where the data stands: the steps of the run's order that are done (`sclip.data.order`)."""
     samples: int = 0
     """Trained on."""
     quarantined: int = 0
@@ -48,8 +48,8 @@ class RunCounters:
     """Of those set aside, the rests of shards, of unknown size."""
     missing: int = 0
     """Samples that are recorded of the shards and were not in them."""
-    more: int = 0
-    """Samples that were in the shards and are not recorded."""
+    beyond: dict[str, int] = field(default_factory=dict)
+    """By entry of the schedule, samples that were in the shard and are not recorded; they are trained on last."""
     unread: dict[str, int] = field(default_factory=dict)
     """Images and texts that were not read, by their suffix."""
     cleaned: dict[str, int] = field(default_factory=dict)
@@ -58,7 +58,8 @@ class RunCounters:
     def add_end(self, end: Mapping[str, Any]) -> None:
         """Count what the end of a shard tells."""
         self.missing += end["missing"]
-        self.more += end["more"]
+        if end["more"]:
+            self.beyond[str(end["entry"])] = end["more"]
         for name in ("unread", "cleaned"):
             setattr(self, name, dict(Counter(getattr(self, name)) + Counter(end[name])))
 
@@ -66,24 +67,19 @@ class RunCounters:
 class SampleAccounts:
     """One rank's pending samples, its ledger, and the settled counts of the run; made by all ranks together.
 
-    `state` is that of the checkpoint which the run resumes from, with "progress" and "position"; None at the start.
+    `state` is that of the checkpoint which the run resumes from, with "progress"; None at the start.
     """
 
     def __init__(self, job: TrainJob, launcher: Launcher, state: dict[str, Any] | None) -> None:
         self._job, self._folder, self._rank = job, RunFolder(job.folder), launcher.rank
-        self.progress, self.position = RunCounters(), Position()
-        ended = frozenset[int]()
-        if state is not None:
-            self.progress = RunCounters(**state["progress"])
-            self.position = Position.from_json(state["position"])
-            ended = frozenset(entry for entry, rows, _ in state["position"]["open"] if rows is not None)
+        self.progress = RunCounters(**state["progress"]) if state else RunCounters()
         self.quarantined, self.filtered = self.progress.quarantined, self.progress.filtered
         """Of all ranks, with what is pending at the last `count`."""
         self.missing = self.progress.missing
-        self._pending = Record(ended)
+        self._pending = Record()
         self._filtered_places: tuple[list[int], list[int]] = ([], [])
         self._ledger = Ledger(
-            job.folder, job.schedule, launcher.rank, launcher.world_size, self.progress.step
+            job.folder, job.order.schedule, launcher.rank, launcher.world_size, self.progress.step
         )
 
     def receive(self, batch: Batch) -> tuple[int, int, int]:
@@ -103,7 +99,7 @@ class SampleAccounts:
         seen = self.progress.samples + rows + self.filtered + self.quarantined
         limit = self._job.config.data.max_quarantined
         is_judged = seen >= _MIN_SAMPLES_TO_JUDGE and self.quarantined > limit * seen
-        of_run = max(seen, self._job.samples) + self.missing
+        of_run = max(seen, self._job.order.recorded) + self.missing
         is_lost = self.missing > 0 and self.quarantined + self.missing > limit * of_run
         if is_judged or is_lost or seen == self.quarantined > 0:
             rejected = self.settle(self.progress.step + 1)
@@ -115,19 +111,14 @@ class SampleAccounts:
             )
 
     def trained(self, batch: Batch, rows: int) -> None:
-        """Note a step of the optimizer, on this rank's batch and `rows` samples of all ranks."""
-        self._pending.trained(batch)
+        """Note that a step is done, on this rank's batch and `rows` samples of all ranks; without any, of no update."""
         self.progress.step += 1
         self.progress.samples += rows
         places = batch.entries.tolist(), batch.indices.tolist()
         self._ledger.add(self.progress.step, places, self._filtered_places)
 
-    def end(self, step: int) -> None:
-        """Note in the ledger, under `step`, what was filtered after the last step."""
-        self._ledger.add(step, ([], []), self._filtered_places)
-
     def settle(self, step: int) -> list[dict[str, Any]]:
-        """Merge what every rank has done since the last call into position, progress and quarantine.jsonl.
+        """Merge what every rank has done since the last call into progress and quarantine.jsonl.
 
         Called by all ranks together. Returns the quarantined samples, and the shards with missing ones. `step` is that
         of the checkpoint which will hold them: a resume from an earlier one takes their lines back.
@@ -138,12 +129,8 @@ class SampleAccounts:
         rejected: list[dict[str, Any]] = []
         short: list[dict[str, Any]] = []
         for of_rank in gather_json(
-            {
-                "position": taken.position.to_json(), "rejected": taken.rejected, "filtered": taken.filtered,
-                "ends": taken.ends,
-            }
-        ):  # fmt: skip
-            self.position.merge(Position.from_json(of_rank["position"]))
+            {"rejected": taken.rejected, "filtered": taken.filtered, "ends": taken.ends}
+        ):
             self.progress.filtered += of_rank["filtered"]
             rejected += of_rank["rejected"]
             for end in of_rank["ends"]:

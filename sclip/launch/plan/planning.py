@@ -130,15 +130,15 @@ def make(
 def _stages(
     config: Config, encoders: tuple[int, int], placement: Placement, rates: Rates
 ) -> tuple[Stage, ...]:
-    train, data = config.train, config.data
+    train = config.train
     planned = {b.stage: b for b in demands(config, train.num_workers, encoders[1])}
-    count = {name: bundle.count for name, bundle in planned.items()} | {"readers": data.readers}
+    count = {name: bundle.count for name, bundle in planned.items()}
     for name in ("workers", "encoders"):
         count[name] -= placement.unplaced.get(name, 0)
     actors = f"{_range(encoders[0], count['encoders'])} actor{'s' if count['encoders'] > 1 else ''}"
     workers = f"{_range(fewest_workers(config), count['workers'])} on {'GPU' if train.use_gpu else 'CPU'}s"
     descriptions = {
-        "readers": f"up to {data.readers}",
+        "readers": f"{count['readers']}, and as many for the next round",
         "encoders": actors,
         "workers": f"{workers}, {train.sharding}, {train.precision}",
         "evaluation": f"every {config.evaluate.every:,} steps",
