@@ -1,8 +1,8 @@
 """The worker's end of the stream: blocks of rows in, the batches of the order's steps out, and a record of them.
 
 The order (`sclip.data.order`) gives each step its places. Workers' shares of a step differ by a few rows, and places
-whose row cannot be trained on stay empty: a batch is filled up with rows that are not valid, to a width that is the same
-on all workers.
+whose row cannot be trained on stay empty: a batch is filled up with rows that are not valid, to a width that is the
+same on all workers.
 
 `Batches` may run ahead in a thread of its own. `Record` is the loop's alone: it knows of a batch, and of the markers of
 its places, once the loop has taken it, so that what is fetched ahead is in no checkpoint.

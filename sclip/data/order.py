@@ -1,10 +1,10 @@
 """The order of a run's rows, as a pure function of its seed, its shards' recorded counts, `data.open_shards` and batch.
 
-An epoch's visits are cut into rounds. In a round they are dealt to at most `open_shards` tracks of nearly equal length,
-and the rows of all tracks are interleaved so that they end together: any stretch of the order takes its part from every
-track, within a row. That gives one sequence of places, and step t trains on the places t * batch .. (t + 1) * batch - 1.
-So a step's rows are the same for any number of workers and after any crash, and the position in a checkpoint is the
-number of its step.
+An epoch's visits are cut into rounds. In a round they are dealt to at most `open_shards` tracks of nearly equal
+length, and the rows of all tracks are interleaved so that they end together: any stretch of the order takes its part
+from every track, within a row. That gives one sequence of places, and step t trains on the places t * batch ..
+(t + 1) * batch - 1. So a step's rows are the same for any number of workers and after any crash, and the position in a
+checkpoint is the number of its step.
 
 A row is known by its entry in the schedule and its ordinal: its place in the order in which the reader of that visit
 mixes the rows of the shard. A place whose row does not exist, cannot be read or is filtered stays empty. Rows that a

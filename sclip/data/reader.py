@@ -177,14 +177,14 @@ class _Items:
         self._rest = ""
 
     def __iter__(self) -> Iterator[Sample | Rejected]:
-        read = waited_s = 0
+        read, waited_s = 0, 0.0
         while True:
             try:
                 for item in islice(read_shard(self._url, self._reading.config.data, self._tally), read, None):
                     if isinstance(item, Rejected) and not item.key:
                         self._rest = item.reason
                         return
-                    read, waited_s = read + 1, 0
+                    read, waited_s = read + 1, 0.0
                     yield item
                 return
             except ShardError as error:
