@@ -94,7 +94,7 @@ def trained(
         seen.append(nodes())
         summary = starter(tmp_path_factory.mktemp("storage"))(
             "run.name=autoscaled", "train.num_workers=2", "train.worker_cpus=4", "data.actor_cpus=1.5",
-            "data.actors_max=2", "data.readers=2", "data.read_cpus=0.2",
+            "data.actors_max=2", "data.read_cpus=0.2",
         )  # fmt: skip
         seen.append(max(during, key=len))
         for _ in range(1200):

@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 EPOCHS = 6
 JOB = (
     "run.name=chaos", "model.kee.layers=1", f"train.epochs={EPOCHS}", "train.batch_size=15",
-    "train.worker_cpus=0.4", "train.log_every=1", "data.actor_cpus=0.4", "data.actors_max=1", "data.shuffle_buffer=8",
+    "train.worker_cpus=0.4", "train.log_every=1", "data.actor_cpus=0.4", "data.read_cpus=0.1", "data.shuffle_buffer=8",
     "data.block_samples=4", "data.max_quarantined=0.5", "data.max_unreadable_shards=3",
     "checkpoint.every=4", "evaluate.retrieval_images=8",
 )  # fmt: skip

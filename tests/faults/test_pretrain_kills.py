@@ -14,7 +14,7 @@ from sclip.run.summary import Summary
 from sclip.tracking import history
 from support.mlflow_server import MLflowServer, mlflow_server
 from support.ray_head import Head
-from support.runs import Killer, entries_done, recorded, recorded_curve, reports_seen, starter
+from support.runs import Killer, recorded, recorded_curve, reports_seen, starter
 
 pytestmark = pytest.mark.cluster
 
@@ -65,7 +65,6 @@ def survivor(head: Head, server: MLflowServer, tmp_path_factory: pytest.TempPath
 
 def test_a_run_that_died_goes_on_under_its_name_with_another_number_of_workers(survivor: Summary) -> None:
     assert survivor.trained["samples"] == EPOCHS * 96
-    assert entries_done(survivor.folder, survivor.trained["checkpoint"]) == EPOCHS
     started = [step for step, _ in history(survivor.folder)["train/checkpoint_stall_s"]]
     assert started == [*range(7, STEPS, 7), STEPS]
 

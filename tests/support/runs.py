@@ -21,13 +21,12 @@ from sclip.config.loader import load
 from sclip.run import pretrain
 from sclip.run.progress import Progress
 from sclip.run.summary import Summary
-from sclip.train import manifest
 from support.processes import free_port
 
 TINY = (
     "scenes.train_samples=96", "scenes.heldout_samples=8", "model.kee.layers=1", "evaluate.retrieval_images=8",
     "train.epochs=2", "train.batch_size=16", "train.num_workers=2", "train.worker_cpus=0.4", "train.log_every=1",
-    "data.readers=2", "data.actor_cpus=0.4", "data.actors_max=1", "data.shuffle_buffer=32", "data.block_samples=16",
+    "data.read_cpus=0.1", "data.actor_cpus=0.4", "data.shuffle_buffer=32",
 )  # fmt: skip
 """96 scenes for two epochs of six steps."""
 
@@ -48,15 +47,6 @@ def starter(storage: Path) -> Callable[..., Summary]:
 def port_without_server() -> str:
     """Return the address of an MLflow server that is not there."""
     return f"http://127.0.0.1:{free_port()}"
-
-
-def entries_done(folder: Path, checkpoint: str) -> int:
-    """Return the shards of all epochs whose every row was trained on, and that nothing is open."""
-    position = manifest.read_state(folder / checkpoint)["position"]
-    assert position["open"] == []
-    (first, entries) = position["closed"]
-    assert first == 0
-    return int(entries)
 
 
 def recorded(tracking_uri: str, name: str) -> Run:
