@@ -173,12 +173,12 @@ def _numbers(folder: StoragePath) -> list[int]:
 
 def _newest(folder: StoragePath) -> tuple[int, str]:
     """Return number and text of the owner's file; 0 where there is none."""
-    for number in reversed(_numbers(folder)):
-        with contextlib.suppress(FileNotFoundError):  # it ended meanwhile
+    while numbers := _numbers(folder):
+        with contextlib.suppress(FileNotFoundError):  # it ended meanwhile, and another's may be there
             try:
-                return number, _file(folder, number).read_text()
+                return numbers[-1], _file(folder, numbers[-1]).read_text()
             except UnicodeDecodeError:
-                return number, ""
+                return numbers[-1], ""
     return 0, ""
 
 

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import secrets
 import shlex
 import shutil
 import tempfile
@@ -70,14 +71,23 @@ def write(file: StoragePath, text: str) -> None:
 
 
 def create(file: StoragePath, text: str) -> None:
-    """Make a text the file unless there is one, of two processes that try at once by one. Raises FileExistsError.
+    """Make a text the file in one piece unless there is one, of two that try at once by one. Raises FileExistsError.
 
     Storage without conditional writes cannot decide between the two (`sclip.storage.exclusive`).
     """
     if isinstance(file, Path):
         file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("x") as stream:
-            stream.write(text)
+        temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+        temporary.write_text(text)
+        try:
+            os.link(temporary, file)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links: others may see half of it
+            with file.open("x") as stream:
+                stream.write(text)
+        finally:
+            temporary.unlink()
     else:
         file.create(text)
 
