@@ -1,15 +1,18 @@
-"""A run over shards with every defect, and the loss of each kind of process: every row exactly once all the same."""
+"""A run over shards with every defect and the loss of each kind of process: every row once, and in its step."""
 
 from __future__ import annotations
 
 import io
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -17,6 +20,7 @@ from ray.util.state import list_actors
 from rich.console import Console
 
 from sclip.config.loader import load
+from sclip.model.weights import WEIGHTS_FILE
 from sclip.run import pretrain
 from sclip.run.audit.account import audit
 from sclip.train.run_folder import RunFolder
@@ -31,7 +35,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 
 EPOCHS = 6
 JOB = (
-    "run.name=chaos", "model.kee.layers=1", f"train.epochs={EPOCHS}", "train.batch_size=15",
+    "model.kee.layers=1", f"train.epochs={EPOCHS}", "train.batch_size=15",
     "train.worker_cpus=0.4", "train.log_every=1", "data.actor_cpus=0.4", "data.read_cpus=0.1", "data.shuffle_buffer=8",
     "data.block_samples=4", "data.max_quarantined=0.5", "data.max_unreadable_shards=3",
     "checkpoint.every=4", "evaluate.retrieval_images=8",
@@ -48,11 +52,35 @@ def _attached(head: Head, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ray.shutdown()
 
 
-def given(folder: Path, workers: int) -> list[str]:
+def given(folder: Path, workers: int, name: str = "chaos") -> list[str]:
     """Return the job's arguments."""
     return [
-        *JOB, f"data.shards={folder}/shards/*.tar", f"run.storage={folder}", f"train.num_workers={workers}",
+        *JOB, f"run.name={name}", f"data.shards={folder}/shards/*.tar", f"run.storage={folder}",
+        f"train.num_workers={workers}",
     ]  # fmt: skip
+
+
+def undisturbed(folder: Path, name: str) -> RunFolder:
+    """Train the same on two workers, which nothing befalls."""
+    pretrain.pretrain(load(given(folder, 2, name)), Console(file=io.StringIO()))
+    return RunFolder(folder / "runs" / name)
+
+
+def rows_of_steps(run: RunFolder) -> dict[int, list[list[object]]]:
+    """Return what all ranks say of each step that counts, sorted."""
+    steps: dict[int, list[list[object]]] = {}
+    attempts: dict[int, list[list[dict[str, Any]]]] = {}
+    for file in sorted((run.path / "ledger").glob("*.jsonl")):
+        head, *lines = map(json.loads, file.read_text().splitlines())
+        attempts.setdefault(head["attempt"], []).append([head, *lines])
+    for attempt in attempts.values():
+        steps = {step: rows for step, rows in steps.items() if step <= attempt[0][0]["from_step"]}
+        for _, *lines in attempt:
+            for line in lines:
+                for kind in ("trained", "filtered"):
+                    for *visit, indices in line.get(kind, []):
+                        steps.setdefault(line["step"], []).extend([kind, *visit, index] for index in indices)
+    return {step: sorted(rows, key=str) for step, rows in steps.items()}
 
 
 class Job:
@@ -108,7 +136,7 @@ def planted(tmp_path: Path) -> Planted:
     return write(tmp_path / "shards")
 
 
-def test_every_row_is_trained_once_over_kills_of_all_kinds_and_other_numbers_of_workers(
+def test_over_kills_of_all_kinds_and_other_numbers_of_workers_each_step_has_the_rows_of_a_run_that_nothing_befalls(
     head: Head, tmp_path: Path, planted: Planted, capsys: pytest.CaptureFixture[str]
 ) -> None:
     job = Job(head, tmp_path, workers=2)
@@ -119,9 +147,11 @@ def test_every_row_is_trained_once_over_kills_of_all_kinds_and_other_numbers_of_
     os.kill(worker, signal.SIGKILL)
     step = job.until_checkpoint_after(step)
     job.kill()
-    config = load(given(tmp_path, 1))
-    pretrain.pretrain(config, Console(file=(said := io.StringIO())))
-    assert "training with 1 workers at step " in said.getvalue()
+    job = Job(head, tmp_path, workers=1)
+    job.until_checkpoint_after(step)
+    job.kill()
+    pretrain.pretrain(load(given(tmp_path, 2)), Console(file=(said := io.StringIO())))
+    assert "training with 2 workers at step " in said.getvalue()
 
     found = audit(job.run.path)
     good = sum(map(len, planted.good.values()))
@@ -139,5 +169,14 @@ def test_every_row_is_trained_once_over_kills_of_all_kinds_and_other_numbers_of_
     cut = [shard for shard, key, _ in defects if not key]
     assert sorted(Path(lost.shard).name for lost in found.lost) == sorted([*no_tars, *cut])
     assert command("audit")(job.run.path) == 1
-    assert " missed=0 repeated=0 " in capsys.readouterr().out
-    assert max(recorded_curve(f"sqlite:///{tmp_path}/mlflow.db", "chaos")) == job.newest
+    assert re.search(r" missed=0 repeated=0 .*order=exact", capsys.readouterr().out)
+    losses = recorded_curve(f"sqlite:///{tmp_path}/mlflow.db", "chaos")
+    assert max(losses) == job.newest
+
+    first, second = undisturbed(tmp_path, "first"), undisturbed(tmp_path, "second")
+    assert audit(first.path).order == "exact"
+    assert rows_of_steps(first) == rows_of_steps(second) == rows_of_steps(job.run)
+    undisturbed_losses = recorded_curve(f"sqlite:///{tmp_path}/mlflow.db", "first")
+    assert losses == pytest.approx(undisturbed_losses, abs=1e-4)
+    weights = [(run.model / WEIGHTS_FILE).read_bytes() for run in (first, second)]
+    assert weights[0] == weights[1]
