@@ -33,8 +33,6 @@ that came on top could hold the CPUs that the first encoder of another worker wa
 _STORE_SHARE = 0.5
 """Share of the object store that all streams of a run fill together."""
 _FEWEST_ROWS, _MOST_BLOCK_BYTES = 16, 128 * 1024 * 1024
-_GPU_STREAMS = 2
-"""One reader takes about 5,000 samples a second out of local tars, a GPU 6,000 (ViT-B/32)."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +127,8 @@ def rows_of_block(share: int, image_size: int) -> int:
 
 
 def streams_of_worker(config: Config) -> int:
-    """Return the number of streams of each worker."""
-    return config.data.readers or (_GPU_STREAMS if config.train.use_gpu else 1)
+    """Return the number of streams of each worker; 1 where `sclip.launch.plan` has not settled it."""
+    return config.data.readers or 1
 
 
 class _Reads(NamedTuple):
