@@ -59,17 +59,18 @@ class DataConfig(Section, key="data"):
     actors_min: Annotated[int, at_least(1)] = 1
     """Fewest CPU actors that parse, draw negatives and decode."""
     actors_max: int = 0
-    """Most such actors. 0: as many as the cluster's CPUs allow beside the training workers."""
+    """Most such actors; each stream has one at least. 0: as many as the cluster's CPUs allow beside the workers."""
     actor_cpus: Annotated[float, POSITIVE] = 1.0
     """CPUs that one such actor reserves (a fraction where the machine is small)."""
     read_cpus: Annotated[float, POSITIVE] = 0.25
-    """CPUs that one shard reader reserves; reading waits for storage more than it computes."""
+    """CPUs that the reader of one stream reserves; reading waits for storage more than it computes."""
     open_shards: Annotated[int, at_least(1)] = 32
     """Shards that each batch is drawn from; the order of the run depends on it. At least one for each worker."""
     shuffle_buffer: Annotated[int, OFF_OR_MORE] = 256
     """Samples of each open shard that its reader mixes, still encoded. 0: in the order of the tar."""
     readers: Annotated[int, OFF_OR_MORE] = 0
-    """Streams of a worker, each with a reader and encoders of its own. 0: as many as its rate needs."""
+    """Streams of each worker, each with a reader, encoders and an executor of Ray Data's. 0: as many as a GPU's rate
+    needs, and the cluster has room for; 1 on CPUs."""
     block_samples: Annotated[int, OFF_OR_MORE] = 0
     """Encoded samples in one block of the stream. 0: by a worker's share of the batch and the size of the images."""
     crop_scale: Annotated[tuple[float, float], _CROP] = (0.9, 1.0)

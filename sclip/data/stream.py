@@ -27,13 +27,12 @@ __all__ = ["StreamPlan", "build", "rows_of_block", "streams_of_worker"]
 
 _MOST_READ_TASKS = 4096
 """Of one stream: each is an object of its own for Ray. In a longer run a task reads several rounds in turn."""
-_READ_AHEAD = 2
-"""Read tasks at once: the shards of the next round are opened while this one is read."""
+_READ_TASKS = 2
+"""Of a stream at once: the shards of the next round are opened while this one is read. They share data.read_cpus: one
+that came on top could hold the CPUs that the first encoder of another worker waits for, and all workers with it."""
 _STORE_SHARE = 0.5
 """Share of the object store that all streams of a run fill together."""
 _FEWEST_ROWS, _MOST_BLOCK_BYTES = 16, 128 * 1024 * 1024
-_GPU_STREAMS = 2
-"""One reader takes about 5,000 samples a second out of local tars, a GPU 6,000 (ViT-B/32)."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ def build(
     context.execution_options.preserve_order = True
     resources = ray.cluster_resources()
     context.execution_options.resource_limits = ExecutionResources.for_limits(
-        cpu=_READ_AHEAD * config.data.read_cpus + most * config.data.actor_cpus,
+        cpu=config.data.read_cpus + most * config.data.actor_cpus,
         object_store_memory=_STORE_SHARE * resources.get("object_store_memory", 1e9) / world_size / streams,
     )
     datasets = []
@@ -105,8 +104,8 @@ def build(
             source = _RoundSource(plan, order, step, _Reads(rank, world_size, stream, streams), on_wait)
             rows = ray.data.read_datasource(
                 source,
-                num_cpus=config.data.read_cpus,
-                concurrency=_READ_AHEAD,
+                num_cpus=config.data.read_cpus / _READ_TASKS,
+                concurrency=_READ_TASKS,
                 override_num_blocks=max(1, len(source.chunks)),
             )
             datasets.append(
@@ -128,8 +127,8 @@ def rows_of_block(share: int, image_size: int) -> int:
 
 
 def streams_of_worker(config: Config) -> int:
-    """Return the number of streams of each worker."""
-    return config.data.readers or (_GPU_STREAMS if config.train.use_gpu else 1)
+    """Return the number of streams of each worker; 1 where `sclip.launch.plan` has not settled it."""
+    return config.data.readers or 1
 
 
 class _Reads(NamedTuple):

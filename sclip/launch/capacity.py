@@ -3,8 +3,8 @@
     config, Capacity -> sized config -> demands by stage -> bounds of the encoders, or a ConfigError with the arithmetic
 
 A worker reserves train.worker_cpus and a GPU, the evaluation during training evaluate.cpus and evaluate.gpus, a reader
-data.read_cpus and an encoder data.actor_cpus. Actors that serve the driver reserve nothing. Each stream of a worker
-needs a reader and an encoder of its own; the reader of the next round takes what is left.
+data.read_cpus and an encoder data.actor_cpus. Each stream of a worker needs a reader and an encoder of its own. Actors
+that serve the driver, and the executors of the streams, reserve nothing.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from sclip.data.stream import streams_of_worker
 from sclip.launch.node_types import NodeType
 from sclip.launch.placement import Bundle, place_bundles
 
-__all__ = ["Capacity", "demands", "encoder_bounds", "fewest_workers", "gpus_for_workers", "most_encoders"]
-__all__ += ["runs_at_once", "sized"]
+__all__ = ["Capacity", "demands", "encoder_bounds", "fewest_workers", "fits", "gpus_for_workers"]
+__all__ += ["most_encoders", "runs_at_once", "sized"]
 
 _WORKERS_SHARE = 0.5
 """Share of a GPU node's CPUs for its workers, where they would leave none: one GPU takes what many encoders make."""
@@ -80,12 +80,12 @@ def gpus_for_workers(config: Config, capacity: Capacity) -> int:
 
 
 def demands(config: Config, workers: int, encoders: int) -> list[Bundle]:
-    """Return what a sized run reserves with so many workers and encoders and one reader, GPUs first."""
+    """Return what a sized run reserves with so many workers, their readers and encoders; those with GPUs first."""
     train, data, evaluate = config.train, config.data, config.evaluate
     bundles = [Bundle("workers", workers, train.worker_cpus, 1.0 if train.use_gpu else 0.0)]
     if evaluate.every:
         bundles.append(Bundle("evaluation", 1, evaluate.cpus, evaluate.gpus))
-    streams = max(1, workers) * streams_of_worker(config)
+    streams = _streams(config, workers)
     return [
         *bundles,
         Bundle("readers", streams, data.read_cpus),
@@ -93,9 +93,23 @@ def demands(config: Config, workers: int, encoders: int) -> list[Bundle]:
     ]
 
 
+def _streams(config: Config, workers: int) -> int:
+    """Return the streams of so many workers."""
+    return max(1, workers) * streams_of_worker(config)
+
+
 def _total(bundles: Sequence[Bundle]) -> tuple[float, float]:
     """Return the CPUs and GPUs of all bundles."""
     return sum(b.count * b.cpus for b in bundles), sum(b.count * b.gpus for b in bundles)
+
+
+def fits(config: Config, workers: int, capacity: Capacity) -> bool:
+    """Return whether the cluster has a place for so many workers of a sized run, and for all that they need."""
+    bundles = demands(config, workers, config.data.actors_min)
+    cpus, gpus = _total(bundles)
+    if cpus > capacity.cpus + _EPSILON or gpus > capacity.gpus + _EPSILON:
+        return False
+    return not (capacity.nodes and place_bundles(bundles, capacity.nodes).unplaced)
 
 
 def most_encoders(config: Config, cpus: float) -> int:
@@ -114,8 +128,9 @@ def runs_at_once(config: Config, capacity: Capacity, driver_cpus: float) -> int:
 def encoder_bounds(config: Config, capacity: Capacity) -> tuple[int, int]:
     """Return the fewest and most encoders of a sized run on this cluster.
 
-    Raises ConfigError with the arithmetic where the fewest workers, the fewest encoders, one reader and the evaluation
-    can never be placed together, or one of them on no node: Ray would wait for them for ever.
+    Raises ConfigError with the arithmetic where the fewest workers with a reader and an encoder for each of their
+    streams, the fewest encoders and the evaluation can never be placed together, or one of them on no node: Ray would
+    wait for them for ever.
     """
     if (workers := config.train.num_workers) > config.data.open_shards:
         raise ConfigError(
@@ -126,23 +141,22 @@ def encoder_bounds(config: Config, capacity: Capacity) -> tuple[int, int]:
     _check_total(config, fewest, capacity)
     if capacity.nodes:
         _check_nodes(config, fewest, capacity.nodes)
-    data = config.data
-    most = max(data.actors_min, data.actors_max) if data.actors_max else most_encoders(config, capacity.cpus)
-    return data.actors_min, most
+    least = max(config.data.actors_min, _streams(config, fewest_workers(config)))
+    most = config.data.actors_max or most_encoders(config, capacity.cpus)
+    return least, max(least, most, _streams(config, workers))
 
 
 def _check_total(config: Config, bundles: Sequence[Bundle], capacity: Capacity) -> None:
     cpus, gpus = _total(bundles)
-    train, data, workers = config.train, config.data, fewest_workers(config)
     evaluate_cpus, evaluate_gpus = _total([b for b in bundles if b.stage == "evaluation"])
-    key = f"{_workers_key(config)}={workers}"
+    key = f"{_workers_key(config)}={fewest_workers(config)}"
     if cpus > capacity.cpus + _EPSILON:
+        terms = [f"{b.count} {b.stage} x {b.cpus:g}" for b in bundles if b.stage != "evaluation"]
+        terms += [f"{evaluate_cpus:g} for evaluate.cpus"] if evaluate_cpus else []
         raise ConfigError(
-            f"{key}: the run needs {cpus:g} CPUs ({workers} workers x {train.worker_cpus:g} + {data.actors_min} actors "
-            f"x {data.actor_cpus:g} + {data.read_cpus:g} for a reader"
-            + (f" + {evaluate_cpus:g} for evaluate.cpus" if evaluate_cpus else "")
-            + f"), the cluster has {capacity.cpus:g}; "
-            "lower train.num_workers, train.worker_cpus or data.actor_cpus, or add nodes"
+            f"{key}: the run needs {cpus:g} CPUs ({' + '.join(terms)}), the cluster has {capacity.cpus:g}; "
+            f"lower {_either(config, 'train.num_workers', 'train.worker_cpus', 'data.readers', 'data.actor_cpus')}, "
+            "or add nodes"
         )
     if gpus > capacity.gpus + _EPSILON:
         raise ConfigError(
@@ -160,8 +174,8 @@ def _check_nodes(config: Config, bundles: Sequence[Bundle], nodes: Sequence[Node
         keys = {
             "workers": f"{_workers_key(config)} or train.worker_cpus",
             "evaluation": "evaluate.cpus or evaluate.gpus",
-            "readers": "data.read_cpus",
-            "encoders": "data.actors_min or data.actor_cpus",
+            "readers": _either(config, "data.readers", "data.read_cpus"),
+            "encoders": _either(config, "data.actors_min", "data.readers", "data.actor_cpus"),
         }
         needs = f"{bundle.cpus:g} CPUs" + (f" and {bundle.gpus:g} GPUs" if bundle.gpus else "")
         has = "; ".join(f"{n.most} of {n.cpus:g} CPUs and {n.gpus:g} GPUs" for n in nodes)
@@ -173,3 +187,9 @@ def _check_nodes(config: Config, bundles: Sequence[Bundle], nodes: Sequence[Node
 
 def _workers_key(config: Config) -> str:
     return "train.min_workers" if config.train.min_workers else "train.num_workers"
+
+
+def _either(config: Config, *keys: str) -> str:
+    """Return keys to lower, in words, without data.readers where it is 1."""
+    *others, last = [key for key in keys if key != "data.readers" or streams_of_worker(config) > 1]
+    return f"{', '.join(others)} or {last}" if others else last

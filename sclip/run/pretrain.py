@@ -110,26 +110,25 @@ class _Started:
 def plan(config: Config, options: PlanOptions = _DEFAULTS) -> planning.Plan:
     """Return the plan of a run without beginning it; nothing is written anywhere. Raises ConfigError."""
     try:
-        config, capacity, encoders = _fit_to_cluster(config)
-        return _plan(config, capacity, encoders, read_data(config), options)
+        config, capacity = _fit_to_cluster(config)
+        return _plan(config, capacity, read_data(config), options)
     except _AT_THE_START as error:
         raise ConfigError(str(error)) from error
 
 
-def _fit_to_cluster(config: Config) -> tuple[Config, Capacity, tuple[int, int]]:
-    """Return the config as this cluster has room for it, the cluster's capacity and the bounds of the encoders."""
+def _fit_to_cluster(config: Config) -> tuple[Config, Capacity]:
+    """Return the config as this cluster has room for it, and the cluster's capacity."""
     check_trainable(config.model)
     capacity = cluster.connect()
     config = sized(config, capacity)
-    return config, capacity, encoder_bounds(config, capacity)
+    encoder_bounds(config, capacity)  # what does not fit is refused before shards are counted
+    return config, capacity
 
 
-def _plan(
-    config: Config, capacity: Capacity, encoders: tuple[int, int], data: TrainingData, options: PlanOptions
-) -> planning.Plan:
+def _plan(config: Config, capacity: Capacity, data: TrainingData, options: PlanOptions) -> planning.Plan:
     return planning.make(
-        config, capacity, encoders, data.samples, options.rates, options.prices, annotated=bool(data.stamp)
-    )
+        config, capacity, len(data.shards), data.samples, options.rates, options.prices, annotated=bool(data.stamp)
+    )  # fmt: skip
 
 
 def pretrain(config: Config, console: Console, options: PlanOptions = _DEFAULTS) -> Summary:
@@ -200,12 +199,13 @@ def _say(line: str, console: Console) -> None:
 
 def _check(config: Config, console: Console, options: PlanOptions) -> _Checked:
     """Check everything that can be checked before the run's folder is written."""
-    config, capacity, encoders = _fit_to_cluster(config)
+    config, capacity = _fit_to_cluster(config)
     config = resolve_config(config, console)
     name_run(config.run.name)
     folder = RunFolder(storage_path(config.run.storage) / "runs" / config.run.name)
     data = read_data(config)
-    made = _plan(config, capacity, encoders, data, options)
+    made = _plan(config, capacity, data, options)
+    config = made.config
     check_files(config.evaluate, config.data)
     if config.evaluate.every and config.evaluate.suite_beside:
         check_files(dataclasses.replace(config.evaluate, suite=config.evaluate.suite_beside), config.data)

@@ -26,6 +26,7 @@ from sclip.evaluate.compare import compare
 from sclip.evaluate.result import EVALUATION_FILE, Evaluation
 from sclip.launch import cluster
 from sclip.launch.capacity import Capacity, encoder_bounds, most_encoders, runs_at_once, sized
+from sclip.launch.plan import rates, with_streams
 from sclip.report import comparison
 from sclip.run import finish, lease, pretrain
 from sclip.run.stopping import Stopped
@@ -84,6 +85,7 @@ def run(sweep: Sweep, console: Console) -> list[Trial]:
     capacity = cluster.connect()
     config = changed(sweep.config, {"run.storage": _storage(sweep.config), "tracking.parent": ""})
     config = sized(config, capacity)  # once, for all trials
+    config = with_streams(config, capacity, rates.find(config, capacity, {}, annotated=True))
     encoder_bounds(config, capacity)
     at_once = sweep.at_once or runs_at_once(config, capacity, _DRIVER_CPUS)
     folder = Path(config.run.storage) / "sweeps" / sweep.name

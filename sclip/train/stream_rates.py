@@ -24,8 +24,11 @@ _KEEPS_UP = 0.02
 """Share of the time that training may wait for data before the stream counts as too slow."""
 _BUSY = 0.6
 """Utilisation of encoders that are never short of rows; between two calls they wait while Ray takes their blocks."""
+_STALLED = 0.2
+"""Utilisation below which readers wait for room themselves: at most half of them read, the others are a round ahead."""
 _REMEDIES = {
     "read": "readers are the limit: raise data.readers, or bring the shards nearer",
+    "hand_on": "Ray Data's executors are the limit: raise data.block_samples or data.readers",
     "decode": "decode actors are the limit: add CPUs, or pack smaller images",
     "parse": "parse actors are the limit: add CPUs or annotate the shards",
     "draw": "the actors that draw negatives are the limit: add CPUs or annotate the shards",
@@ -91,8 +94,8 @@ def limiting_stage(figures: Mapping[str, float], data_wait: float) -> str:
         return ""
     if data_wait <= _KEEPS_UP:
         return "training is the limit"
-    if figures["encode_utilisation"] < _BUSY:  # rows come too slowly, however busy the few readers seem to be
-        return _REMEDIES["read"]
+    if figures["encode_utilisation"] < _BUSY:  # rows come too slowly
+        return _REMEDIES["hand_on" if figures["read_utilisation"] < _STALLED else "read"]
     # The slowest stage of an encoder does the fewest samples in a second of its work.
     rates = {name: figures[f"{name}_samples_per_s"] for name in _WORK if f"{name}_samples_per_s" in figures}
     return _REMEDIES[min(rates, key=rates.__getitem__)] if rates else ""

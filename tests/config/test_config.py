@@ -152,16 +152,18 @@ def test_a_wrong_value_is_one_line_with_key_value_and_remedy(folder: Path, overr
 
 REFUSED = {
     0: (
-        "run.progress_every_s data.actors_min data.actor_cpus data.read_cpus data.readers data.mix_blocks "
-        "data.block_samples scenes.train_samples scenes.heldout_samples model.kee.layers model.kee.heads "
-        "model.kee.triples model.kee.phrase_tokens loss.negatives_per_caption train.epochs train.batch_size "
-        "train.worker_threads train.log_every train.resize_every_s train.worker_cpus train.learning_rate "
+        "run.progress_every_s data.actors_min data.actor_cpus data.read_cpus data.open_shards "
+        "scenes.train_samples scenes.heldout_samples model.kee.layers model.kee.heads model.kee.triples "
+        "model.kee.phrase_tokens loss.negatives_per_caption "
+        "train.epochs train.batch_size train.worker_threads train.log_every train.resize_every_s train.worker_cpus "
+        "train.learning_rate "
         "checkpoint.every checkpoint.keep_last health.max_skipped evaluate.retrieval_images evaluate.batch_size "
         "evaluate.cpus"
     ),
     -1: (
-        "data.shuffle_buffer data.max_quarantined data.max_unreadable_shards data.min_objects data.min_attributes "
-        "data.min_relations model.kee.weight loss.contrastive_margin loss.contrastive_warmup loss.hinge_weight "
+        "data.shuffle_buffer data.readers data.block_samples data.max_quarantined data.max_unreadable_shards "
+        "data.min_objects data.min_attributes data.min_relations model.kee.weight loss.contrastive_margin "
+        "loss.contrastive_warmup loss.hinge_weight "
         "loss.hinge_margin train.num_workers train.min_workers train.shard_ranks train.micro_batch "
         "train.lr_scale_image "
         "train.lr_scale_text train.lr_scale_kee train.weight_decay train.beta2 train.warmup train.max_grad_norm "

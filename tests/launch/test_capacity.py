@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from sclip.config import Config, ConfigError, EvaluateConfig, TrainConfig
+from sclip.config import Config, ConfigError, DataConfig, EvaluateConfig, TrainConfig
 from sclip.launch.capacity import Capacity, encoder_bounds, most_encoders, runs_at_once, sized
 from sclip.launch.node_types import NodeType
 
 LAPTOP = Capacity.of(NodeType("head", 2, 0, 1, 1))
 CPUS = Capacity.of(NodeType("head", 0, 0, 1, 1), NodeType("cpu", 16, 0, 0, 20))
+CPUS_16 = Capacity.of(NodeType("head", 16, 0, 1, 1))
 ONE_GPU = Capacity.of(NodeType("head", 16, 1, 1, 1))
 DGX = Capacity.of(NodeType("head", 224, 8, 1, 1, "H100"))
 GROWING = Capacity.of(
@@ -107,7 +108,11 @@ EVALUATED = EvaluateConfig(every=500, cpus=2, gpus=1)
 @pytest.mark.parametrize(
     ("evaluate", "train", "runs"),
     [
-        (EvaluateConfig(), {"use_gpu": False}, 10),  # 224 / (4 workers x 5 + an encoder, a reader, a driver)
+        (
+            EvaluateConfig(),
+            {"use_gpu": False},
+            8,
+        ),  # 224 / (4 workers x (5 + an encoder and a reader) + a driver)
         (EvaluateConfig(), {"use_gpu": True}, 2),
         (EVALUATED, {"use_gpu": True}, 1),  # 2 x (4 + 1) GPUs are not there
         (EVALUATED, {"use_gpu": False}, 8),  # a GPU each for the evaluation
@@ -121,11 +126,54 @@ def test_a_cluster_holds_so_many_runs_at_once(
     assert runs_at_once(config, DGX, driver_cpus=0.01) == runs
 
 
-def test_encoders_get_what_workers_a_reader_and_the_evaluation_leave() -> None:
+def test_encoders_get_what_workers_readers_and_the_evaluation_leave() -> None:
     config = Config(train=TrainConfig(num_workers=2, worker_cpus=3.0))
-    assert most_encoders(config, 16) == 9  # 10 CPUs but for a quarter, the reader's
+    assert most_encoders(config, 16) == 9  # 10 CPUs but for half of one, the readers'
     assert most_encoders(dataclasses.replace(config, evaluate=EVALUATED), 16) == 7
     assert most_encoders(config, 2) == config.data.actors_min
+
+
+@pytest.mark.parametrize(
+    ("data", "bounds"),
+    [
+        ({}, (2, 13)),  # 16 CPUs but for 2 of workers and half of one of readers
+        ({"readers": 3}, (6, 12)),
+        ({"readers": 3, "actors_min": 8}, (8, 12)),
+        ({"readers": 3, "actors_max": 4}, (6, 6)),
+        ({"actors_max": 4}, (2, 4)),
+    ],
+)
+def test_every_stream_of_every_worker_has_an_encoder(data: dict[str, Any], bounds: tuple[int, int]) -> None:
+    config = Config(train=TrainConfig(num_workers=2, use_gpu=False), data=DataConfig(**data))
+    assert encoder_bounds(config, CPUS_16) == bounds
+
+
+def test_elastic_workers_begin_with_the_encoders_of_the_fewest() -> None:
+    config = Config(
+        train=TrainConfig(num_workers=4, min_workers=1, use_gpu=False), data=DataConfig(actors_max=2)
+    )
+    assert encoder_bounds(config, CPUS_16) == (1, 4)
+
+
+def test_more_streams_than_there_are_cpus_for_are_refused_with_the_arithmetic() -> None:
+    config = Config(train=TrainConfig(num_workers=2, use_gpu=False), data=DataConfig(readers=6))
+    with pytest.raises(ConfigError) as raised:
+        encoder_bounds(config, CPUS_16)
+    assert str(raised.value) == (
+        "train.num_workers=2: the run needs 17 CPUs (2 workers x 1 + 12 readers x 0.25 + 12 encoders x 1), the cluster "
+        "has 16; lower train.num_workers, train.worker_cpus, data.readers or data.actor_cpus, or add nodes"
+    )
+
+
+def test_workers_above_the_shards_that_are_open_at_a_time_are_refused_with_the_key_to_raise() -> None:
+    asked = {"train": TrainConfig(num_workers=33, use_gpu=False, worker_cpus=0.1)}
+    with pytest.raises(ConfigError) as raised:
+        encoder_bounds(Config(**asked), DGX)
+    assert str(raised.value) == (
+        "train.num_workers=33: each worker reads shards of its own, and data.open_shards=32 are open at a time; "
+        "raise data.open_shards to 33 or more"
+    )
+    assert encoder_bounds(Config(**asked, data=DataConfig(open_shards=33)), DGX)[0] == 33
 
 
 def test_a_process_that_fits_on_no_single_node_is_an_error_that_says_what_it_needs() -> None:

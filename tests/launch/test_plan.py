@@ -12,9 +12,10 @@ from rich.console import Console
 
 from sclip.config import Config, ConfigError
 from sclip.config.loader import load, to_tree
-from sclip.launch.capacity import Capacity, encoder_bounds, sized
+from sclip.launch.capacity import Capacity, sized
 from sclip.launch.node_types import NodeType
 from sclip.launch.plan import Plan, make, price_table, rates, show
+from sclip.launch.plan.planning import Stage
 from sclip.launch.plan.price_table import Price, Prices
 
 HEAD = NodeType("head", 0, 0, 1, 1)
@@ -33,8 +34,11 @@ def planned(
     asked: Config, *nodes: NodeType, samples: int = 10_000_000, known: str = "", table: Prices | None = None
 ) -> Plan:
     capacity = Capacity.of(*nodes)
-    asked = sized(asked, capacity)
-    return make(asked, capacity, encoder_bounds(asked, capacity), samples, rates.given(known), table)
+    return make(sized(asked, capacity), capacity, 1000, samples, rates.given(known), table)
+
+
+def by_name(plan: Plan) -> dict[str, Stage]:
+    return {stage.name: stage for stage in plan.stages}
 
 
 def shown(plan: Plan) -> str:
@@ -50,10 +54,13 @@ KNOWN = "worker=1000,encoder=100,reader=5000"
 
 def test_each_stage_gets_its_place_and_the_slowest_is_the_rate(tmp_path: Path) -> None:
     plan = planned(config(tmp_path, SHARDS), HEAD, CPU, GPU, known=KNOWN)
-    of = {stage.name: stage for stage in plan.stages}
+    of = by_name(plan)
     assert (of["workers"].gpus, of["workers"].cpus, of["workers"].on) == (8, 32, ("gpu",))
     assert of["encoders"].on == ("cpu", "gpu")
-    assert [stage.per_s for stage in plan.stages] == [20_000, 100 * plan.encoders[1], 8000]
+    encoders = 88  # 128 CPUs but for 32 of workers and 2 of readers, and as many for each of 8 streams
+    assert [(stage.name, stage.per_s) for stage in plan.stages] == [
+        ("readers", 8 * 5000), ("encoders", encoders * 100), ("executors", 8 * 100 * 32), ("workers", 8 * 1000),
+    ]  # fmt: skip
     assert plan.limit is of["workers"]
     assert plan.hours == pytest.approx(10_000_000 / 8000 / 3600)
     assert [(nodes.kind.name, nodes.start, nodes.most) for nodes in plan.nodes] == [
@@ -73,12 +80,15 @@ def test_each_stage_gets_its_place_and_the_slowest_is_the_rate(tmp_path: Path) -
         ("worker=9,encoder=1,reader=9", "encoders"),
         ("worker=1,encoder=9,reader=9", "workers"),
         ("worker=9,encoder=9,reader=0.1", "readers"),
+        ("worker=9999,encoder=9999,reader=9999", "executors"),
     ],
 )
 def test_any_stage_can_be_the_limit(tmp_path: Path, known: str, limit: str) -> None:
-    plan = planned(config(tmp_path, SHARDS), NodeType("head", 16, 4, 1, 1), known=known)
+    asked = config(tmp_path, SHARDS, "data.readers=1", "train.worker_cpus=1")
+    plan = planned(asked, NodeType("head", 16, 4, 1, 1), known=known)
     assert plan.limit
     assert plan.limit.name == limit
+    assert f"; {limit} are the limit (" in shown(plan)
 
 
 def test_evaluation_beside_the_training_has_a_place_too(tmp_path: Path) -> None:
@@ -97,7 +107,7 @@ def test_elastic_workers_are_asked_for_all_and_planned_with_those_that_fit(tmp_p
 
 
 def test_what_has_a_place_on_no_node_is_an_error_that_says_what_it_needs(tmp_path: Path) -> None:
-    asked = config(tmp_path, SHARDS, "data.actor_cpus=3")
+    asked = config(tmp_path, SHARDS, "data.actor_cpus=3", "train.num_workers=1", "train.worker_cpus=1")
     with pytest.raises(ConfigError) as raised:
         planned(asked, *(NodeType(f"n{at}", 2, 1, 1, 1) for at in range(9)))
     assert "1 of the 1 encoders have a place on no node: one needs 3 CPUs of a node" in str(raised.value)
@@ -108,6 +118,46 @@ def test_gpus_that_stand_still_are_told(tmp_path: Path) -> None:
     plan = planned(config(tmp_path, SHARDS, "train.num_workers=3"), HEAD, CPU, GPU, known=KNOWN)
     assert "5 GPUs stand still; train.num_workers=0 with train.use_gpu=null takes them all" in shown(plan)
     assert "stand still" not in shown(planned(config(tmp_path, SHARDS), HEAD, CPU, GPU, known=KNOWN))
+
+
+# What hands the blocks on
+
+
+def test_the_readers_of_elastic_workers_are_those_of_the_workers_that_fit(tmp_path: Path) -> None:
+    asked = config(tmp_path, SHARDS, "train.num_workers=9", "train.min_workers=2")
+    plan = planned(asked, HEAD, CPU, GPU, known="worker=1000,encoder=100,reader=500")
+    assert by_name(plan)["readers"].what == "16, 2 a worker"
+
+
+def test_executors_count_blocks_and_cost_no_cpus(tmp_path: Path) -> None:
+    nodes = NodeType("head", 64, 4, 1, 1, "A100")
+    stage = by_name(planned(config(tmp_path, SHARDS, "train.batch_size=512"), nodes))["executors"]
+    assert (stage.what, stage.per_s) == ("4, 400 blocks/s of 128 samples", 400 * 128)
+    assert (stage.cpus, stage.gpus, stage.on, stage.source) == (0, 0, ("head",), "rule of thumb")
+    smaller = by_name(planned(config(tmp_path, SHARDS, "data.block_samples=16"), nodes))["executors"]
+    assert smaller.per_s == 400 * 16
+    huge = by_name(planned(config(tmp_path, SHARDS, "train.batch_size=100000"), nodes))["executors"]
+    assert huge.what == "4, 400 blocks/s of 891 samples"  # 128 MB of 224 x 224 pixels
+
+
+def test_a_limit_that_keys_raise_is_told_with_them(tmp_path: Path) -> None:
+    node, fast = NodeType("head", 64, 4, 1, 1), "worker=900,encoder=900,reader="
+    said = shown(planned(config(tmp_path, SHARDS, "data.block_samples=1"), node, known=fast + "900"))
+    assert "for a higher rate, raise data.block_samples, data.readers or train.batch_size" in said
+    said = shown(planned(config(tmp_path, SHARDS, "data.readers=1"), node, known=fast + "9"))
+    assert "for a higher rate, raise data.readers, or bring the shards nearer" in said
+    said = shown(planned(config(tmp_path, SHARDS, "data.open_shards=4"), node, known=fast + "9"))
+    assert "raise data.readers, and data.open_shards above 4, or bring the shards nearer" in said
+    assert "for a higher rate" not in shown(planned(config(tmp_path, SHARDS), node, known=KNOWN))
+
+
+def test_executors_keep_up_with_64_gpus_at_a_large_batch(tmp_path: Path) -> None:
+    asked = config(tmp_path, SHARDS, "train.batch_size=32768", "data.open_shards=64")
+    plan = planned(asked, NodeType("gpu", 224, 8, 8, 8, "H100"))
+    of = by_name(plan)
+    assert of["workers"].what == "64 on GPUs, fsdp, bf16"
+    assert (of["executors"].per_s or 0) > 4 * (of["workers"].per_s or 0) > 0
+    assert plan.limit is not of["executors"]
 
 
 # How fast
@@ -141,15 +191,6 @@ def test_nothing_is_guessed_of_cpus_and_unknown_gpus_so_the_rate_is_a_bound(
     assert "cost: 1.00 an hour with all of these nodes\n" in said
 
 
-def test_shards_in_an_object_store_are_read_a_stream_at_a_time(tmp_path: Path) -> None:
-    node = NodeType("head", 64, 8, 1, 1, "H100")
-    remote = planned(config(tmp_path, "data.shards=s3://bucket/*.tar"), node)
-    assert remote.limit
-    assert remote.limit.name == "readers"
-    local = planned(config(tmp_path, SHARDS), node)
-    assert (local.stages[0].per_s or 0) > 5 * (remote.stages[0].per_s or 0)
-
-
 def earlier(storage: Path, name: str, ran: Config, samples_per_s: float, wait: float = 0.0) -> None:
     """Leave in the storage what a run leaves that was slow at first."""
     folder = storage / "runs" / name
@@ -175,11 +216,11 @@ def test_an_earlier_run_of_the_same_work_says_how_fast_each_of_them_is(tmp_path:
     ran = sized(config(tmp_path, SHARDS, "train.num_workers=2"), Capacity.of(NODE))
     earlier(tmp_path, "before", ran, samples_per_s=900, wait=0.25)
     plan = planned(config(tmp_path, SHARDS, "train.epochs=3", "train.learning_rate=1e-5"), NODE)
-    of = {stage.name: stage for stage in plan.stages}
+    of = by_name(plan)
     assert of["workers"].per_s == pytest.approx(4 * 900 / 0.75 / 2)  # two that waited a quarter of their time
     assert of["workers"].source == of["encoders"].source == "as before measured"
-    assert of["encoders"].per_s == pytest.approx(plan.encoders[1] * 100)
-    assert of["readers"].per_s == pytest.approx(plan.config.data.readers * 3000)
+    assert of["encoders"].per_s == pytest.approx(plan.encoders[1] // 4 * 4 * 100)
+    assert of["readers"].per_s == pytest.approx(4 * 3000)
 
 
 @pytest.mark.parametrize(
@@ -204,13 +245,14 @@ def test_a_run_of_another_version_is_passed_over(tmp_path: Path, text: str) -> N
     other = tmp_path / "runs" / "other"
     other.mkdir()
     (other / "config.json").write_text(text)
-    assert planned(config(tmp_path, SHARDS), NODE).stages[2].source == "as before measured"
+    assert by_name(planned(config(tmp_path, SHARDS), NODE))["workers"].source == "as before measured"
 
 
 def test_what_the_user_measured_goes_before_all_else(tmp_path: Path) -> None:
     earlier(tmp_path, "before", sized(config(tmp_path, SHARDS), Capacity.of(NODE)), samples_per_s=900)
     plan = planned(config(tmp_path, SHARDS), NODE, known="worker=7")
-    assert [stage.source for stage in plan.stages] == ["as before measured", "as before measured", "as given"]
+    sources = {stage.name: stage.source for stage in plan.stages}
+    assert (sources["readers"], sources["workers"]) == ("as before measured", "as given")
     assert plan.per_s == 28
 
 

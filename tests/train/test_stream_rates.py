@@ -62,6 +62,11 @@ def test_a_queue_is_as_long_as_its_samples_wait_times_their_rate(clock: list[flo
         (BUSY | {"parse_samples_per_s": 2000.0}, 0.5, "decode actors are the limit"),
         (BUSY | {"draw_samples_per_s": 20.0}, 0.5, "draw negatives"),
         (BUSY | {"encode_utilisation": 0.3}, 0.5, "readers are the limit: raise data.readers"),
+        (
+            BUSY | {"encode_utilisation": 0.3, "read_utilisation": 0.1},
+            0.5,
+            "Ray Data's executors are the limit",
+        ),
         (BUSY, 0.01, "training is the limit"),
         ({}, 0.5, ""),
     ],

@@ -3,5 +3,6 @@
 from sclip.launch.plan import price_table, rates
 from sclip.launch.plan.planning import Plan, make
 from sclip.launch.plan.show import show
+from sclip.launch.plan.streams import with_streams
 
-__all__ = ["Plan", "make", "price_table", "rates", "show"]
+__all__ = ["Plan", "make", "price_table", "rates", "show", "with_streams"]

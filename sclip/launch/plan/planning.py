@@ -1,19 +1,24 @@
 """The plan of a run: which stage gets what, on which nodes, how fast and how long, for what price.
 
-readers -> encoders -> workers        the slowest of the three is the rate of the run
+readers -> encoders -> executors -> workers        the slowest of them is the rate of the run
+
+An executor is a process of Ray Data's that hands on the blocks of one stream; it reserves nothing.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sclip.config import Config
-from sclip.launch.capacity import Capacity, demands, fewest_workers, gpus_for_workers
+from sclip.data.stream import streams_of_worker
+from sclip.launch.capacity import Capacity, demands, encoder_bounds, fewest_workers, gpus_for_workers
 from sclip.launch.node_types import NodeType
-from sclip.launch.placement import Placement, place_bundles
+from sclip.launch.placement import Bundle, Placement, place_bundles
 from sclip.launch.plan.price_table import Prices
-from sclip.launch.plan.rates import Rates, find
+from sclip.launch.plan.rates import BLOCKS_PER_S, Rates, block_samples, find
+from sclip.launch.plan.streams import with_streams
 
 __all__ = ["NodeCount", "Plan", "Stage", "make"]
 
@@ -53,7 +58,7 @@ class Plan:
     """What a run will do."""
 
     config: Config
-    """With workers and GPUs as the cluster has them."""
+    """With workers, GPUs and streams as the cluster has them."""
     encoders: tuple[int, int]
     """Fewest and most encoder actors."""
     stages: tuple[Stage, ...]
@@ -67,8 +72,7 @@ class Plan:
     @property
     def limit(self) -> Stage | None:
         """The slowest of the stages whose rate is known; None where none is."""
-        known = [stage for stage in self.stages if stage.per_s]
-        return min(known, key=lambda stage: stage.per_s or math.inf, default=None)
+        return _slowest(self.stages)
 
     @property
     def bound_only(self) -> bool:
@@ -99,32 +103,37 @@ class Plan:
 
 
 def make(
-    config: Config, capacity: Capacity, encoders: tuple[int, int], samples: int, known: Rates, prices: Prices | None,
+    config: Config, capacity: Capacity, shards: int, samples: int, known: Rates, prices: Prices | None,
     annotated: bool = False,
 ) -> Plan:  # fmt: skip
-    """Return the plan of a sized config that fits on a cluster.
+    """Return the plan of a sized config on a cluster. Raises ConfigError where they do not fit together.
 
     Args:
         config: as `sclip.launch.capacity.sized` returns it.
         capacity: of the cluster.
-        encoders: fewest and most, as `sclip.launch.capacity.encoder_bounds` returns them.
+        shards: number of all shards.
         samples: of all epochs together.
         known: rates that the user gave.
         prices: of the node types, where there is a table.
         annotated: whether graphs and negatives are read from the shards.
     """
+    rates = find(config, capacity, known, annotated)
+    config = with_streams(config, capacity, rates, shards)
+    encoders = encoder_bounds(config, capacity)
     # Elastic workers are asked for all of them, too, and begin with those that there is room for.
     fewest, most = (
         place_bundles(demands(config, config.train.num_workers, count), capacity.nodes) for count in encoders
     )
     used = [kind for kind in capacity.nodes if most.nodes.get(kind.name)]
     nodes = tuple(NodeCount(kind, fewest.nodes.get(kind.name, 0), most.nodes[kind.name]) for kind in used)
-    accelerators = {n.accelerator for n in used if n.name in most.by_stage["workers"] and n.accelerator}
-    rates = find(config, known, accelerators, annotated)
-    notes = _notes(config, capacity, nodes, prices)
-    return Plan(
-        config, encoders, _stages(config, encoders, most, rates), nodes, samples, prices, tuple(notes)
-    )
+    stages = _stages(config, encoders, most, rates)
+    notes = [*_remedies(config, stages), *_notes(config, capacity, nodes, prices)]
+    return Plan(config, encoders, stages, nodes, samples, prices, tuple(notes))
+
+
+def _slowest(stages: Iterable[Stage]) -> Stage | None:
+    known = [stage for stage in stages if stage.per_s]
+    return min(known, key=lambda stage: stage.per_s or math.inf, default=None)
 
 
 def _stages(
@@ -132,25 +141,42 @@ def _stages(
 ) -> tuple[Stage, ...]:
     train = config.train
     planned = {b.stage: b for b in demands(config, train.num_workers, encoders[1])}
+    planned["executors"] = Bundle("executors", 0, 0.0)
     count = {name: bundle.count for name, bundle in planned.items()}
     for name in ("workers", "encoders"):
         count[name] -= placement.unplaced.get(name, 0)
+    count["readers"] = count["executors"] = streams = max(1, count["workers"]) * streams_of_worker(config)
+    count["encoders"] = max(1, count["encoders"] // streams) * streams  # as many for each stream
     actors = f"{_range(encoders[0], count['encoders'])} actor{'s' if count['encoders'] > 1 else ''}"
     workers = f"{_range(fewest_workers(config), count['workers'])} on {'GPU' if train.use_gpu else 'CPU'}s"
     descriptions = {
-        "readers": f"{count['readers']}, and as many for the next round",
+        "readers": f"{streams}, {streams_of_worker(config)} a worker",
         "encoders": actors,
+        "executors": f"{streams}, {streams * BLOCKS_PER_S:,} blocks/s of {block_samples(config):,} samples",
         "workers": f"{workers}, {train.sharding}, {train.precision}",
         "evaluation": f"every {config.evaluate.every:,} steps",
     }
 
     def stage(name: str) -> Stage:
         number, bundle, rate = count[name], planned[name], rates.get(name.removesuffix("s"))
-        on = tuple(placement.by_stage[name])
+        on = tuple(placement.by_stage["workers" if name == "executors" else name])
         per_s, source = (rate.per_s * number, rate.source) if rate else (None, "")
         return Stage(name, descriptions[name], number * bundle.cpus, number * bundle.gpus, on, per_s, source)
 
     return tuple(stage(name) for name in descriptions if name in planned)
+
+
+def _remedies(config: Config, stages: Iterable[Stage]) -> list[str]:
+    """Return a line that names the keys to raise, where the limit is a stage that the config holds back."""
+    limit = _slowest(stages)
+    name = limit.name if limit else ""
+    if name == "executors":
+        return ["for a higher rate, raise data.block_samples, data.readers or train.batch_size"]
+    if name != "readers":
+        return []
+    streams = config.train.num_workers * streams_of_worker(config)
+    tracks = f", and data.open_shards above {streams}" if streams >= config.data.open_shards else ""
+    return [f"for a higher rate, raise data.readers{tracks}, or bring the shards nearer"]
 
 
 def _range(fewest: int, most: int) -> str:

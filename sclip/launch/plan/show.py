@@ -24,7 +24,7 @@ def show(plan: Plan, console: Console) -> None:
             stage.name,
             stage.what,
             ", ".join(stage.on),
-            f"{stage.cpus:g}",
+            f"{stage.cpus:g}" if stage.cpus else "",
             f"{stage.gpus:g}" if stage.gpus else "",
             rate,
         )
