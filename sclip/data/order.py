@@ -206,12 +206,14 @@ class Order:
 
     def rounds(self, step: int = 0, first: int = 0, stop: int | None = None) -> Iterator[tuple[int, Round]]:
         """Yield the rounds `first` to `stop - 1` that hold rows of a step or of one after it, each with its number."""
-        place, start, epoch = step * self.batch_size, 0, 0
-        in_epoch = self._rounds_of_epoch
-        if len(self.counts) == 1 and (of_pass := sum(self.counts[0])):
-            epoch = min(max(place // of_pass, first // in_epoch), self.schedule.epochs)
-            start = epoch * of_pass
-        last = self.schedule.epochs * in_epoch
+        place, in_epoch, epochs = step * self.batch_size, self._rounds_of_epoch, self.schedule.epochs
+        # Thousands of read tasks ask for a few rounds each: the visits of one epoch are walked, not those of the run.
+        epoch = first // in_epoch
+        if not epoch:
+            epoch = min(epochs, place * epochs // max(1, self.recorded))
+            while self._recorded_before(epoch) > place:
+                epoch -= 1
+        start, last = self._recorded_before(epoch), epochs * in_epoch
         for number in range(epoch * in_epoch, last if stop is None else min(last, stop)):
             visits = [
                 Part(entry, 0, count) for entry in self._entries(number) if (count := self.count(entry))
@@ -240,6 +242,10 @@ class Order:
     @property
     def _rounds_of_epoch(self) -> int:
         return max(1, sum(self.schedule.shards) // self._visits)
+
+    def _recorded_before(self, epoch: int) -> int:
+        """Return the recorded rows of the epochs before one."""
+        return self.schedule.samples(self.counts, epoch * sum(self.schedule.shards))
 
     def _entries(self, number: int) -> range:
         """Return the entries of a round; the last one of an epoch also has those that make no round of their own."""

@@ -90,9 +90,9 @@ class Schedule:
         pass_, index = divmod(turn, self.shards[source])
         return Visit(source, pass_, self._permuted(source, pass_, index))
 
-    def samples(self, samples: Sequence[Sequence[int]]) -> int:
-        """Return the samples of all entries, given those of each shard of each source."""
-        cycles, rest = divmod(len(self), len(self.cycle))
+    def samples(self, samples: Sequence[Sequence[int]], entries: int | None = None) -> int:
+        """Return the samples of the first entries, by default of all, given those of each shard of each source."""
+        cycles, rest = divmod(len(self) if entries is None else entries, len(self.cycle))
         total = 0
         for source, of_source in enumerate(samples):
             turns = cycles * self.cycle.count(source) + self.cycle[:rest].count(source)

@@ -112,7 +112,10 @@ def test_the_turns_of_a_source_are_spread_over_the_run() -> None:
 @given(SOURCES, st.integers(1, 5))
 def test_the_samples_of_a_run_are_those_of_all_its_entries(samples: list[list[int]], epochs: int) -> None:
     schedule = Schedule.weighted(1, epochs, samples, range(1, len(samples) + 1))
-    assert schedule.samples(samples) == sum(samples[v.source][v.shard] for v in visits(schedule))
+    of_entries = [samples[visit.source][visit.shard] for visit in visits(schedule)]
+    assert schedule.samples(samples) == sum(of_entries)
+    for entries in range(len(schedule)):
+        assert schedule.samples(samples, entries) == sum(of_entries[:entries])
 
 
 # Its cost

@@ -1,0 +1,252 @@
+"""The order of a run: each row has one place, whatever shards, batches, workers and restarts there are."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sclip.data.order import Order, Part, Round
+from sclip.data.schedule import Schedule, Visit
+from support.paths import ROOT
+
+Row = tuple[int, int]
+"""Entry and ordinal."""
+
+
+@st.composite
+def orders(draw: st.DrawFn, with_beyond: bool = True) -> Order:
+    """Draw an order of one or several sources; some shards are empty, and some hold rows beyond the recorded ones."""
+    sizes = st.lists(st.integers(0, 12), min_size=1, max_size=9)
+    counts = draw(st.lists(sizes, min_size=1, max_size=3))
+    weights = draw(st.lists(st.floats(0.1, 10), min_size=len(counts), max_size=len(counts)))
+    schedule = Schedule.weighted(draw(st.integers(0, 9)), draw(st.integers(1, 3)), counts, weights)
+    entries = st.integers(0, len(schedule) - 1)
+    beyond = draw(st.dictionaries(entries, st.integers(0, 7), max_size=4)) if with_beyond else {}
+    open_shards, batch_size = draw(st.integers(1, 4)), draw(st.integers(1, 25))
+    return Order(schedule, tuple(map(tuple, counts)), open_shards, batch_size, beyond)
+
+
+@st.composite
+def rounds(draw: st.DrawFn) -> Round:
+    """Draw a round whose tracks are of any lengths, each of one visit."""
+    lengths = draw(st.lists(st.integers(1, 30), min_size=1, max_size=8))
+    tracks = tuple((Part(entry, 0, length),) for entry, length in enumerate(lengths))
+    return Round(draw(st.integers(0, 100)), tracks)
+
+
+def rows_of(parts: list[Part] | tuple[Part, ...]) -> list[Row]:
+    return [(part.entry, ordinal) for part in parts for ordinal in range(part.start, part.stop)]
+
+
+def placed(order: Order) -> dict[int, Row]:
+    """Return the row at each place; a place of two rows fails the test."""
+    found: dict[int, Row] = {}
+    for _, round_ in order.rounds():
+        for track, parts in enumerate(round_.tracks):
+            for number, row in enumerate(rows_of(parts)):
+                place = round_.place(track, number)
+                assert round_.first <= place < round_.stop
+                assert place not in found
+                found[place] = row
+    return found
+
+
+# An example
+
+
+def test_the_rows_of_two_tracks_lie_where_their_shares_of_the_round_do() -> None:
+    """Row i of n lies at (i + 1/4) / n in the first of two tracks, at (i + 3/4) / n in the second."""
+    round_ = Round(10, ((Part(0, 0, 3),), (Part(1, 0, 1), Part(2, 4, 5))))
+    assert [round_.place(0, row) for row in range(3)] == [10, 12, 13]  # at 1/12, 5/12 and 9/12
+    assert [round_.place(1, row) for row in range(2)] == [11, 14]  # at 3/8 and 7/8
+    assert list(round_.parts(12, 15)) == [Part(0, 1, 3), Part(2, 4, 5)]
+
+
+def test_an_order_of_eight_shards_is_known_by_hand() -> None:
+    """The schedule visits the shards 2, 4, 6, 1, 5, 3, 7, 0; the tracks are those of 2 alone and of 4 and 0."""
+    order = Order(Schedule(seed=0, epochs=1, shards=(8,)), ((1, 0, 3, 0, 2, 0, 0, 0),), 2, batch_size=4)
+    ((number, round_),) = order.rounds()
+    assert (number, round_) == (0, Round(0, ((Part(0, 0, 3),), (Part(1, 0, 2), Part(7, 0, 1)))))
+    assert placed(order) == {0: (0, 0), 1: (1, 0), 2: (0, 1), 3: (1, 1), 4: (0, 2), 5: (7, 0)}
+    assert list(order.rows()) == [(0, [Part(0, 0, 2), Part(1, 0, 2)]), (1, [Part(0, 2, 3), Part(7, 0, 1)])]
+    assert [[share.track for share in round_.share(worker, 2)] for worker in (0, 1)] == [[0], [1]]
+
+
+# Places
+
+
+@given(orders(with_beyond=False))
+def test_every_recorded_row_has_one_place_and_every_place_one_row(order: Order) -> None:
+    found = placed(order)
+    assert sorted(found) == list(range(order.recorded))
+    entries = range(len(order.schedule))
+    assert sorted(found.values()) == [(entry, at) for entry in entries for at in range(order.count(entry))]
+
+
+@given(orders())
+def test_rows_beyond_the_recorded_ones_come_last_and_begin_with_a_step(order: Order) -> None:
+    recorded = placed(dataclasses.replace(order, beyond={}))
+    beyond = {place: row for place, row in placed(order).items() if place not in recorded}
+    assert placed(order) == recorded | beyond
+    first = order.recorded_steps * order.batch_size
+    assert sorted(beyond) == list(range(first, first + sum(order.beyond.values())))
+    assert sorted(beyond.values()) == [
+        (entry, order.count(entry) + at) for entry, rows in sorted(order.beyond.items()) for at in range(rows)
+    ]
+
+
+@given(rounds())
+def test_the_rows_of_a_track_before_a_place_are_counted_without_walking(round_: Round) -> None:
+    for track, length in enumerate(round_.lengths):
+        places = [round_.place(track, row) for row in range(length)]
+        assert places == sorted(places)
+        for place in range(round_.first - 2, round_.stop + 3):
+            assert round_.row_at(track, place) == sum(of < place for of in places)
+
+
+@given(orders())
+def test_a_step_has_the_rows_of_its_places_and_the_last_step_the_rest(order: Order) -> None:
+    of_places, size = placed(order), order.batch_size
+    steps = list(order.rows())
+    assert [step for step, _ in steps] == list(range(order.steps))
+    for step, parts in steps:
+        places = range(step * size, (step + 1) * size)
+        assert sorted(rows_of(parts)) == sorted(of_places[place] for place in places if place in of_places)
+
+
+@given(orders(), st.data())
+def test_from_a_step_on_the_order_is_the_tail_of_the_whole(order: Order, data: st.DataObject) -> None:
+    step = data.draw(st.integers(0, order.steps + 1))
+    assert list(order.rows(step)) == list(order.rows())[step:]
+    whole = list(order.rounds())
+    assert all(number < order.num_rounds for number, _ in whole)
+    left = [(number, round_) for number, round_ in whole if round_.stop > step * order.batch_size]
+    assert list(order.rounds(step)) == left
+    first, stop = (data.draw(st.integers(0, order.num_rounds)) for _ in range(2))
+    assert list(order.rounds(step, first, stop)) == [of for of in left if first <= of[0] < stop]
+
+
+# The mixture
+
+
+@given(rounds(), st.data())
+def test_any_stretch_takes_its_part_of_every_track(round_: Round, data: st.DataObject) -> None:
+    """Within 1 + T n / N rows of k n / N: of N rows, n the track's, T the number of tracks and k the stretch's."""
+    start = data.draw(st.integers(round_.first, round_.stop))
+    stop = data.draw(st.integers(start, round_.stop))
+    rows, tracks = sum(round_.lengths), len(round_.lengths)
+    for track, length in enumerate(round_.lengths):
+        taken = round_.row_at(track, stop) - round_.row_at(track, start)
+        assert abs(taken * rows - (stop - start) * length) < rows + tracks * length
+
+
+@given(st.integers(1, 9), st.integers(1, 5), st.integers(1, 20), st.integers(0, 20))
+def test_every_step_draws_from_every_open_track_where_a_batch_has_as_many_rows(
+    open_shards: int, depth: int, count: int, more: int
+) -> None:
+    shards = open_shards * depth
+    order = Order(Schedule(0, 2, (shards,)), ((count,) * shards,), open_shards, open_shards + more)
+    for _, stretches in order.in_steps():
+        for round_, start, stop in stretches:
+            if stop - start == order.batch_size:
+                taken = [
+                    round_.row_at(track, stop) - round_.row_at(track, start) for track in range(open_shards)
+                ]
+                assert min(taken) >= 1
+                assert max(taken) - min(taken) <= 1
+
+
+def test_the_order_follows_from_the_seed() -> None:
+    def rows(seed: int) -> list[tuple[Visit, int]]:
+        order = Order(Schedule(seed, 2, (20,)), (tuple(range(20)),), 3, 16)
+        return [(order.schedule.visit(entry), at) for _, (entry, at) in sorted(placed(order).items())]
+
+    assert rows(seed=5) == rows(seed=5) != rows(seed=6)
+    assert sorted(rows(seed=5)) == sorted(rows(seed=6))
+
+
+# Workers
+
+
+@given(rounds(), st.integers(1, 12))
+def test_workers_share_the_rows_of_a_round_and_differ_by_a_row_or_two_of_a_hundred(
+    round_: Round, world_size: int
+) -> None:
+    readers: Counter[Row] = Counter()
+    loads = []
+    for worker in range(world_size):
+        rows = [
+            (share.track, row) for share in round_.share(worker, world_size)
+            for row in range(round_.lengths[share.track]) if row % share.split in share.turns
+        ]  # fmt: skip
+        readers.update(rows)
+        loads.append(len(rows))
+    assert readers == {(track, row): 1 for track, rows in enumerate(round_.lengths) for row in range(rows)}
+    assert round_.rows_of_workers(world_size, round_.first, round_.stop) == loads
+    assert max(loads) - min(loads) <= max(1, 0.02 * max(loads))
+
+
+@given(orders(), st.integers(1, 7))
+def test_the_rows_of_each_worker_in_a_step_are_counted_without_walking(order: Order, world_size: int) -> None:
+    of_workers: list[Counter[int]] = [Counter() for _ in range(world_size)]
+    for _, round_ in order.rounds():
+        for worker, steps in enumerate(of_workers):
+            for track, split, turns in round_.share(worker, world_size):
+                rows = (row for row in range(round_.lengths[track]) if row % split in turns)
+                steps.update(round_.place(track, row) // order.batch_size for row in rows)
+    for step, stretches in order.in_steps():
+        of_rounds = [round_.rows_of_workers(world_size, start, stop) for round_, start, stop in stretches]
+        assert [steps[step] for steps in of_workers] == list(map(sum, zip(*of_rounds, strict=True)))
+
+
+# Its cost
+
+
+def test_a_round_of_many_shards_is_found_by_the_visits_of_its_epoch_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    visits = 0
+
+    def counted(schedule: Schedule, source: int, pass_: int, index: int) -> int:
+        nonlocal visits
+        visits += 1
+        return permuted(schedule, source, pass_, index)
+
+    permuted = Schedule._permuted
+    monkeypatch.setattr(Schedule, "_permuted", counted)
+    shards, epochs, size = 100_000, 30, 1000
+    order = Order(Schedule(0, epochs, (shards,)), (tuple(1000 + at % 7 for at in range(shards)),), 32, size)
+    of_epoch = sum(order.counts[0])
+    assert (order.recorded, order.steps) == (epochs * of_epoch, -(-epochs * of_epoch // size))
+    assert visits == 0
+    number, round_ = next(order.rounds(20 * of_epoch // size + 1))
+    assert number == 20 * (shards // 128)
+    assert round_.first == 20 * of_epoch
+    assert len(round_.lengths) == 32
+    ((number, round_),) = order.rounds(0, first=number + 1, stop=number + 2)
+    assert len(round_.lengths) == 32
+    assert visits == 3 * 128
+
+    visits, counts = 0, ((1000,) * 300, (10,) * 700)
+    order = Order(Schedule.weighted(0, epochs, counts, (3.0, 1.0)), counts, 1, size)
+    ((number, _),) = order.rounds(0, first=order.num_rounds - 1)
+    assert number == order.num_rounds - 1
+    assert visits <= 2 * 1000
+
+
+def test_the_order_needs_the_standard_library_alone() -> None:
+    script = (
+        "import sys, sclip.data.order; print(*sorted(m for m in sys.modules if m.split('.')[0] == 'sclip'))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-S", "-c", script], cwd=ROOT, env={}, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.split() == [
+        "sclip", "sclip.data", "sclip.data.order", "sclip.data.schedule", "sclip.seeding",
+    ]  # fmt: skip
