@@ -5,7 +5,6 @@ Each worker builds the stream of its own rows (`sclip.launch.worker`), from the 
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -43,8 +42,6 @@ FATAL_ERRORS = (
 )  # fmt: skip
 """Fatal errors that a worker restart would only reproduce. NotWritten is excluded: storage may recover."""
 
-_log = logging.getLogger("ray.train.sclip")
-
 
 class TrainingFailed(RuntimeError):
     """Training ended before every sample was trained on; one line that says why, then where to go on."""
@@ -79,7 +76,7 @@ def fit(
         trainer = TorchTrainer(
             train_worker,
             train_loop_config={"arguments": WorkerArguments(job_of(plan, folder.path), plan, queue, control)},
-            # gloo beside nccl: row counts and positions are added up on the CPU without waiting for the GPU
+            # gloo beside nccl: row counts are added up on the CPU without waiting for the GPU
             torch_config=BoundTorchConfig(backend="cpu:gloo,cuda:nccl" if train.use_gpu else "gloo"),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=(train.min_workers, train.num_workers)

@@ -24,8 +24,10 @@ _log = logging.getLogger("sclip")
 _JSONFormatter: Any = ray_internals.json_formatter_class()
 _KINDS = {
     "start": "training begins", "metrics": "trained", "checkpoint": "checkpoint is whole",
-    "lost": "workers lost, they start again from the last checkpoint",
+    "lost": "workers lost, they start again from the last checkpoint", "note": "note on the resume",
+    "waiting": "waiting for the storage",
 }  # fmt: skip
+_WARNINGS = ("lost", "note", "waiting")
 
 
 def json_console(file: TextIO) -> Console:
@@ -58,7 +60,7 @@ class JsonProgress:
         """Log one report of the worker loop with its figures."""
         kind = report["kind"]
         figures = {name: _finite(value) for name, value in report.items() if name != "kind"}
-        _log.log(logging.WARNING if kind == "lost" else logging.INFO, _KINDS[kind], extra=figures)
+        _log.log(logging.WARNING if kind in _WARNINGS else logging.INFO, _KINDS[kind], extra=figures)
 
     def say(self, text: str) -> None:
         """Log a line."""

@@ -50,6 +50,8 @@ class Progress:
             self.say(f"training with {report['workers']} workers {begun}")
         elif kind == "lost":
             self.say(f"lost {report['reason']}; the workers start again from the last checkpoint")
+        elif kind == "note":
+            self.say(report["line"])
         elif kind == "waiting":
             self.say(f"waiting for the storage: {report['reason']}")
         elif kind == "metrics":
@@ -63,9 +65,8 @@ class Progress:
         metrics = report["metrics"]
         filtered = metrics.get("filtered", 0)
         steps = max(report["step"], -(-self._samples // self._batch_size))
-        left = round(
-            (steps - report["step"]) * report["samples"] / report["step"]
-        )  # as many of them pass the filter
+        # as many samples of a step pass the filter as before
+        left = round((steps - report["step"]) * report["samples"] / report["step"])
         # a run's rate changes slowly; a single interval's does not
         self._rate = (
             0.8 * self._rate + 0.2 * metrics["samples_per_s"] if self._rate else metrics["samples_per_s"]

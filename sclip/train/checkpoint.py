@@ -125,7 +125,7 @@ def save(
 ) -> None:
     """Write a checkpoint into a folder that all ranks see, or of a URI; called by all of them, together.
 
-    `state` is JSON of the caller's (progress, position in the data, config), rank 0's counts. What stands at
+    `state` is JSON of the caller's (progress and metrics), rank 0's counts. What stands at
     `path` without a manifest is removed first; a complete checkpoint is never written over. Raises NotWritten on
     every rank where one of them cannot write.
     """

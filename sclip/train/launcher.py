@@ -67,7 +67,7 @@ class Launcher(Protocol):
         """
 
     def report(self, report: dict[str, Any]) -> None:
-        """Send a report to the driver without waiting: `start`, `metrics` or `checkpoint` as its "kind"."""
+        """Send a report to the driver without waiting: `note`, `start`, `metrics` or `checkpoint` as its "kind"."""
 
     def requested(self) -> Requested:
         """Return what is requested and not yet fulfilled, without waiting; called on every rank at every step.

@@ -5,8 +5,9 @@
 
 In an object store, where a file cannot grow, each checkpoint begins a part, ATTEMPT-RANK-PART.jsonl of the same form.
 
-It is written after `optimizer.step` and shares nothing with the position in the checkpoints. An attempt is one start
-of the workers; its steps beyond the one that a later attempt went on from were rolled back.
+It names the rows that came in a batch, not those that the order has for the step, and is written after
+`optimizer.step`. An attempt is one start of the workers; its steps beyond the one that a later attempt went on from
+were rolled back.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def train(job: TrainJob, launcher: Launcher) -> None:
     If a request stops it earlier, a checkpoint holds what was trained on, and `RunFolder.complete` is None.
     """
     folder = RunFolder(job.folder)
-    step, beyond = _position(job, folder, launcher.rank)
+    step, beyond = _position(folder, launcher)
     order = job.order
     if step >= order.recorded_steps:  # only now all of these are known
         order = dataclasses.replace(order, beyond=beyond)
@@ -63,14 +63,15 @@ def train(job: TrainJob, launcher: Launcher) -> None:
         run.train(order, feeds)
 
 
-def _position(job: TrainJob, folder: RunFolder, rank: int) -> tuple[int, dict[int, int]]:
+def _position(folder: RunFolder, launcher: Launcher) -> tuple[int, dict[int, int]]:
     """Set aside what a crash left behind; return step and rows beyond the recorded ones of the newest checkpoint."""
 
     def on_rank_0() -> dict[str, Any]:
-        if rank:
+        if launcher.rank:
             return {}
-        for note in folder.roll_back():
-            _log.warning("%s", note)
+        for line in folder.roll_back():
+            _log.warning("%s", line)
+            report(launcher, "note", line=line)
         latest = folder.latest()
         if latest is None:
             return {"step": 0, "beyond": {}}

@@ -23,7 +23,7 @@ from sclip.config import Config
 from sclip.data import columns as col
 from sclip.data.batches import Batch, Batches, Columns
 from sclip.model.packing import pack
-from sclip.train.step import NEGATIVE_COLUMNS
+from sclip.train.step import NEGATIVE_COLUMNS, passes_of
 
 __all__ = ["Prefetcher", "ReadyBatch", "prefetch_batches", "prepared"]
 
@@ -152,8 +152,7 @@ def prepared(columns: Columns, config: Config, packs_text: bool) -> Columns:
     columns = trained_columns(columns, config)
     if not (config.train.pack_text and packs_text):
         return columns
-    rows, of_one_pass = len(columns[col.IMAGE_DIGEST]), config.train.micro_batch
-    parts = rows // of_one_pass if of_one_pass else 1
+    parts = passes_of(len(columns[col.IMAGE_DIGEST]), config.train.micro_batch)
     return pack(columns, parts, on_negatives=config.model.kee.on_negatives)
 
 

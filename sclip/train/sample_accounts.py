@@ -90,8 +90,9 @@ class SampleAccounts:
     def count(self, quarantined: int, filtered: int, missing: int, rows: int) -> None:
         """Take over the pending counts of all ranks, and the rows of the step to come.
 
-        Raises TooManyQuarantined on every rank if too many samples are unreadable or missing. A shard's missing samples
-        come all at once, and readers run ahead: they are held against the samples of the whole run.
+        Raises TooManyQuarantined on every rank if too many samples are unreadable or missing, and at the last step if
+        nothing but unreadable ones were found. A shard's missing samples come all at once: they are held against the
+        samples of the whole run.
         """
         self.quarantined = self.progress.quarantined + quarantined
         self.filtered = self.progress.filtered + filtered
@@ -101,7 +102,8 @@ class SampleAccounts:
         is_judged = seen >= _MIN_SAMPLES_TO_JUDGE and self.quarantined > limit * seen
         of_run = max(seen, self._job.order.recorded) + self.missing
         is_lost = self.missing > 0 and self.quarantined + self.missing > limit * of_run
-        if is_judged or is_lost or seen == self.quarantined > 0:
+        is_last = self.progress.step + 1 >= self._job.order.recorded_steps
+        if is_judged or is_lost or (is_last and seen == self.quarantined > 0):
             rejected = self.settle(self.progress.step + 1)
             reasons = "; ".join(f"{entry['key'] or 'a shard'}: {entry['reason']}" for entry in rejected[:5])
             absent = f" and {self.missing} that are recorded are missing" if self.missing else ""

@@ -20,7 +20,7 @@ from sclip.model.losses import structure_loss
 from sclip.model.structure_clip import StructureCLIP
 from sclip.train.optimizer import learning_rate
 
-__all__ = ["MAX_LOGIT_SCALE", "NEGATIVE_COLUMNS", "TrainStep", "unwrapped"]
+__all__ = ["MAX_LOGIT_SCALE", "NEGATIVE_COLUMNS", "TrainStep", "passes_of", "unwrapped"]
 
 MAX_LOGIT_SCALE = 100.0
 """Bound of the logit scale, as in CLIP (Radford et al. 2021, 2.5): above it training becomes unstable."""
@@ -55,8 +55,7 @@ class TrainStep:
         if self.config.loss.negatives == "none":
             batch = {name: tensor for name, tensor in batch.items() if name not in NEGATIVE_COLUMNS}
         self.model.train()
-        rows, of_one_pass = len(batch["image_digest"]), self.config.train.micro_batch
-        passes = rows // of_one_pass if of_one_pass else 1
+        passes = passes_of(len(batch["image_digest"]), self.config.train.micro_batch)
         if passes == 1:
             features, metrics = self._backward(batch, progress)
         else:
@@ -141,6 +140,15 @@ class TrainStep:
         bound = self.config.train.max_grad_norm or math.inf
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), bound)
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
+def passes_of(rows: int, micro_batch: int) -> int:
+    """Return the number of equal parts that rows are computed in, each of `micro_batch` rows or more; 0: in one.
+
+    A worker's rows of a step are a few more or fewer than its share, which `micro_batch` divides.
+    """
+    most = max(1, rows // micro_batch) if micro_batch else 1
+    return next(passes for passes in range(most, 0, -1) if rows % passes == 0)
 
 
 def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:

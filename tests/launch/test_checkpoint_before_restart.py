@@ -25,9 +25,6 @@ class RecordedControl:
         self.seen.append(("waited", number))
         return True
 
-    def end_stream(self) -> None:
-        self.seen.append(("end stream", 0))
-
 
 def status(notice: bool = False, errors: bool = False, finished: bool = False) -> Any:
     info = SimpleNamespace(deadline_ms=None) if notice else None
@@ -81,11 +78,3 @@ def test_a_notice_is_one_request_and_not_waited_for(
     callback.after_worker_group_training_start(None)  # the next workers, and another node's notice
     callback.after_worker_group_poll_status(status(notice=True))
     assert control.seen == 2 * [("checkpoint", 0)]
-
-
-def test_the_stream_of_workers_that_went_ends_before_the_next_are_placed(
-    control: RecordedControl, callback: CheckpointBeforeRestart
-) -> None:
-    callback.after_worker_group_shutdown(None)
-    callback.after_worker_group_abort(None)
-    assert control.seen == 2 * [("end stream", 0)]

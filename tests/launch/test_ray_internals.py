@@ -14,7 +14,6 @@ from typing import Any
 import psutil
 import pytest
 import ray
-import ray.train
 from ray.train.torch import TorchConfig
 
 from sclip.launch import ray_internals
@@ -133,20 +132,14 @@ def test_the_autoscaler_derives_its_node_types_from_a_raycluster() -> None:
 def test_the_callbacks_of_the_controller_have_the_hooks_that_are_used() -> None:
     controller, worker_group = ray_internals.controller_callback_classes()
     assert hasattr(controller, "before_controller_execute_resize_decision")
-    hooks = "training_start poll_status shutdown abort"
-    assert all(hasattr(worker_group, f"after_worker_group_{hook}") for hook in hooks.split())
+    hooks = ("training_start", "poll_status")
+    assert all(hasattr(worker_group, f"after_worker_group_{hook}") for hook in hooks)
 
 
 def test_the_backend_of_a_torch_config_is_the_class_that_is_extended() -> None:
     backend = ray_internals.torch_backend_class()
     assert TorchConfig(backend="gloo").backend_cls is backend
     assert hasattr(backend, "on_start")
-
-
-def test_the_execution_options_of_a_data_config_are_those_it_was_given() -> None:
-    options = ray.data.ExecutionOptions(preserve_order=True)
-    config = ray.train.DataConfig(execution_options=options)
-    assert ray_internals.execution_options(config, "train").preserve_order
 
 
 def test_the_error_inside_ray_trains_wrapper_is_that_of_the_train_function() -> None:
@@ -197,18 +190,6 @@ def test_the_groups_that_a_platform_puts_into_the_gcs_are_read(
     assert state.get_cluster_config() is None or isinstance(state.get_cluster_config(), ClusterConfig)
     monkeypatch.setattr(type(state), "get_cluster_config", lambda _: config)
     assert ray_internals.autoscaler_groups() == [{"name": "cpu", "resources": {"CPU": 8}, "max_count": 3}]
-
-
-@pytest.mark.cluster
-def test_the_coordinator_of_a_stream_is_an_actor_whose_end_ends_the_stream(connected: Head) -> None:
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    (iterator,) = ray.data.range(10).streaming_split(1, equal=False)
-    coordinator = ray_internals.stream_coordinator(iterator)
-    assert isinstance(coordinator, ray.actor.ActorHandle)
-    ray.kill(coordinator)
-    with pytest.raises(ray.exceptions.RayActorError):
-        list(iterator.iter_batches())
 
 
 @pytest.mark.cluster

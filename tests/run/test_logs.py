@@ -55,17 +55,21 @@ def test_reports_are_records_with_their_step_and_figures(console: Console, out: 
         {"kind": "metrics", "step": 5, "samples": 80, "metrics": {"loss": 1.5, "grad_norm": float("inf")}},
         {"kind": "checkpoint", "step": 5, "path": "/runs/first/step-00000005", "seconds": 0.1},
         {"kind": "lost", "reason": "worker 1: killed"},
+        {"kind": "note", "line": "step-00000005: damaged"},
+        {"kind": "waiting", "reason": "the bucket is away"},
     ]
     with JsonProgress() as progress:
         for report in reports:
             progress.report(report)
         progress.say("asked to stop")
-    start, trained, checkpoint, lost, asked = told(out)
+    start, trained, checkpoint, lost, note, waiting, asked = told(out)
     assert asked["message"] == "asked to stop"
     assert (start["message"], start["step"], start["workers"]) == ("training begins", 4, 2)
     assert (trained["step"], trained["metrics"]) == (5, {"loss": 1.5, "grad_norm": None})
     assert (checkpoint["step"], checkpoint["levelname"]) == (5, "INFO")
     assert (lost["levelname"], lost["reason"]) == ("WARNING", "worker 1: killed")
+    assert (note["levelname"], note["line"]) == ("WARNING", "step-00000005: damaged")
+    assert (waiting["levelname"], waiting["reason"]) == ("WARNING", "the bucket is away")
 
 
 def test_credentials_are_in_no_field_whoever_logs_them(console: Console, out: io.StringIO) -> None:

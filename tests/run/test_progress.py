@@ -10,7 +10,7 @@ from sclip.run.progress import Progress
 def lines(
     reports: list[tuple[int, int]], samples: int, every_s: float = 0.0, limit: str = "", **more: float
 ) -> list[str]:
-    """Return what is printed for reports of (trained, filtered) samples, at one sample a second and step."""
+    """Return what is printed for reports of (trained, filtered) samples, each a step, at one trained a second."""
     console = Console(file=io.StringIO())
     with Progress(samples, 1, every_s, console) as progress:
         for trained, filtered in reports:
@@ -23,7 +23,7 @@ def lines(
             } | more
             report = {
                 "kind": "metrics",
-                "step": trained,
+                "step": trained + filtered,
                 "samples": trained,
                 "metrics": metrics,
                 "limit": limit,
@@ -38,14 +38,14 @@ def test_the_time_left_is_of_the_samples_that_will_pass_the_filter() -> None:
     assert "step 60/120" in whole
     assert "ETA 1:00" in whole
     assert "filtered" not in whole
-    assert "step 30/60" in half
+    assert "step 60/120" in half
     assert "ETA 0:30  filtered 30" in half
 
 
 def test_the_last_line_says_where_the_training_ended() -> None:
     first, last = lines([(1, 0), (2, 0), (3, 1)], samples=5, every_s=1000.0)
     assert "step 1/5" in first
-    assert "step 3/4" in last
+    assert "step 4/5" in last
     assert len(lines([(1, 0)], samples=5, every_s=1000.0)) == 1
 
 
@@ -60,9 +60,12 @@ def test_the_stage_that_limits_the_rate_is_told_in_words() -> None:
     )
 
 
-def test_a_loss_of_workers_is_told_with_its_cause() -> None:
+def test_a_loss_of_workers_and_a_damaged_checkpoint_are_told_with_their_cause() -> None:
     console = Console(file=io.StringIO())
     with Progress(5, 1, 0.0, console) as progress:
         progress.report({"kind": "lost", "reason": "worker 1: ActorDiedError: killed"})
+        progress.report({"kind": "note", "line": "step-00000005: another SHA-256; set aside"})
     assert isinstance(console.file, io.StringIO)
-    assert "lost worker 1: ActorDiedError: killed" in console.file.getvalue()
+    lost, note = console.file.getvalue().splitlines()
+    assert lost.startswith("lost worker 1: ActorDiedError: killed")
+    assert note == "step-00000005: another SHA-256; set aside"

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sclip.config import Config, ConfigError, TrainConfig
-from sclip.train.step import TrainStep, unwrapped
+from sclip.train.step import TrainStep, passes_of, unwrapped
 from support.train_cases import (
     FORMS,
     ROWS,
@@ -101,6 +101,11 @@ def test_in_parts_a_step_keeps_the_memory_of_one_part() -> None:
         for config in (config_with(), config_with(micro_batch=1))
     )
     assert parts < 0.5 * whole
+
+
+def test_rows_that_differ_from_the_share_still_divide_into_equal_parts() -> None:
+    assert [passes_of(rows, 32) for rows in (128, 132, 164, 3)] == [4, 4, 4, 1]
+    assert passes_of(132, 0) == 1
 
 
 def test_the_share_of_a_worker_must_divide_into_parts() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch.distributed as dist
 
 from sclip.config import CheckpointConfig, ConfigError
+from sclip.data.order import Order
 from sclip.data.schedule import NamedShard, Schedule
 from sclip.model import image_size
 from sclip.train import checkpoint, manifest
@@ -44,15 +46,17 @@ def block(number: int) -> dict[str, Any]:
 def launched(
     folder: Path, ema_decay: float = 0.0, requests: Sequence[Requested] = (), **keep: Any
 ) -> ListLauncher:
-    """Train three steps, with a checkpoint after each unless `keep` says otherwise; return the launcher."""
+    """Train what is left of three steps, with a checkpoint after each unless `keep` says otherwise.
+
+    Return the launcher.
+    """
     config = config_with(ema_decay=ema_decay, log_every=1, warmup=0.0)
     config = dataclasses.replace(config, checkpoint=CheckpointConfig(**({"every": 1} | keep)))
-    launcher = ListLauncher([block(number) for number in range(STEPS)], requests=list(requests))
-    folder.mkdir()
+    launcher = ListLauncher(lambda _, step: map(block, range(step, STEPS)), requests=list(requests))
+    folder.mkdir(exist_ok=True)
+    order = Order(Schedule(0, 1, (1,)), ((STEPS * ROWS,),), 1, ROWS)
     shards = ((NamedShard("0/0.tar", "/data/0.tar"),),)
-    train(
-        TrainJob(config, Schedule(0, 1, (1,)), shards, image_size(MODEL.name), folder, STEPS * ROWS), launcher
-    )
+    train(TrainJob(config, order, shards, image_size(MODEL.name), folder), launcher)
     return launcher
 
 
@@ -63,6 +67,29 @@ def trained(folder: Path, ema_decay: float = 0.0, **keep: Any) -> list[dict[str,
 
 def steps(folder: Path) -> list[int]:
     return [int(path.name.removeprefix("step-")) for path in RunFolder(folder).checkpoints()]
+
+
+def stopped(folder: Path) -> Path:
+    """Train two steps; return the newest checkpoint."""
+    launched(folder, requests=[Requested(), Requested(True, True)])
+    return folder / "step-00000002"
+
+
+def test_a_damaged_checkpoint_is_told_and_training_goes_on_from_the_one_before(tmp_path: Path) -> None:
+    damaged = next(stopped(tmp_path / "run").glob("*.safetensors"))
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+    note, start, *_ = launched(tmp_path / "run").reports
+    assert note["kind"] == "note"
+    assert note["line"].endswith("set aside, the checkpoint before it is used")
+    assert (start["kind"], start["step"]) == ("start", 1)
+
+
+def test_a_checkpoint_of_a_version_with_another_order_is_refused(tmp_path: Path) -> None:
+    path = stopped(tmp_path / "run")
+    files = json.loads((path / manifest.MANIFEST).read_text())["files"]
+    manifest.write_manifest(path, manifest.read_state(path) | {"position": {"closed": [0, 1]}}, files)
+    with pytest.raises(CheckpointError, match=r"^.*step-00000002: written by another version of sclip.*$"):
+        launched(tmp_path / "run")
 
 
 @pytest.mark.parametrize("asynchronous", [True, False])
