@@ -5,7 +5,7 @@
 
 In an object store, where a file cannot grow, each checkpoint begins a part, ATTEMPT-RANK-PART.jsonl of the same form.
 
-It is written after `optimizer.step` and shares nothing with the position in the checkpoints. An attempt is one start
+It is written after `optimizer.step`, of the rows of the batch, and not of what the order plans. An attempt is one start
 of the workers; its steps beyond the one that a later attempt went on from were rolled back.
 """
 
