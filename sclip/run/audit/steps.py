@@ -107,15 +107,15 @@ class _OpenVisit:
         order = expected.order
         self._visit = order.schedule.visit(entry)
         shard = expected.shards[self._visit.source][self._visit.shard]
-        self._recorded, self._groups = order.count(entry), groups.get(shard.url, 0)
+        self._recorded = order.count(entry)
         rng = seeding.generator("mix", order.schedule.seed, self._visit.pass_, shard.name)
-        self._rows = mixed(range(self._groups), expected.shuffle_buffer, rng)
+        self._rows = mixed(range(groups.get(shard.url, 0)), expected.shuffle_buffer, rng)
         self._taken = 0
 
     @property
     def is_open(self) -> bool:
-        """Whether more of its rows follow in this round or, beyond the recorded ones, in the last."""
-        return self._taken not in (self._recorded, max(self._recorded, self._groups))
+        """Whether more of its recorded rows follow; those beyond them come much later."""
+        return self._taken < self._recorded
 
     def take(self, part: Part) -> set[Row]:
         """Return the rows of a part, which follows those before it; a place has none where its tar is shorter."""
