@@ -209,11 +209,13 @@ def audit(
     all: Annotated[bool, flag("--all", "list every row, where else there are limits")] = False,
     json_file: Json = "",
 ) -> int:
-    """Prove that a run trained on every row exactly once.
+    """Prove that a run trained on every row exactly once, and in the step that its seed gives the row.
 
-    The tars are counted anew and compared with the ledger that every worker wrote, step by step. One line says the
-    result; then follow shards that were lost in whole or in part, what was set aside, and every row that was missed or
-    repeated. Exit status: 0 nothing is lost, missed or repeated, 1 something is, 2 the run cannot be audited.
+    The tars are counted anew, the rows of each step are computed anew from the seed, and both are compared with the
+    ledger that every worker wrote, step by step. One line says the result; then follow shards that were lost in whole
+    or in part, what was set aside, every row that was missed or repeated, and the first step whose rows are not those
+    of the order. Exit status: 0 nothing is lost, missed, repeated or out of order, 1 something is, 2 the run cannot be
+    audited.
 
       sclip audit my-first-run
       sclip audit s3://bucket/runs/my-first-run --all --json audit.json

@@ -53,7 +53,7 @@ class Encoder:
     def __call__(self, batch: pa.Table) -> dict[str, NDArray[Any]]:
         """Return the columns of `sclip.data.columns` for the samples of one reader table.
 
-        What is no sample, and an image that cannot be decoded, is a marker in the note of the first row. Without any
+        What is no sample, and an image that cannot be decoded, is a marker in the note of the last row. Without any
         sample there is one row, NO_SAMPLE, of black pixels and an empty caption.
         """
         note = Note()
@@ -82,7 +82,8 @@ class Encoder:
         for name in (col.ENTRY, col.PLACE, col.INDEX):
             columns[name] = np.array([row[name] for row in rows], np.int64)
         note.made_at = time.time()
-        columns[col.NOTE] = np.array([note.to_json()] + [""] * (len(rows) - 1), object)
+        # On the last row: Ray may cut the rows of a call into several blocks, and where the note is, all of them are.
+        columns[col.NOTE] = np.array([""] * (len(rows) - 1) + [note.to_json()], object)
         self._ended_at = time.perf_counter()
         return columns
 

@@ -7,9 +7,9 @@ from every track, within a row. That gives one sequence of places, and step t tr
 checkpoint is the number of its step.
 
 A row is known by its entry in the schedule and its ordinal: its place in the order in which the reader of that visit
-mixes the rows of the shard. A place whose row does not exist, cannot be read or is filtered stays empty. Rows that a
-shard holds beyond its recorded count are no part of the order until the readers have found them; then they follow as
-one more round, from the first step after all others on.
+mixes the rows of the shard (`mixed`). A place whose row does not exist, cannot be read or is filtered stays empty. Rows
+that a shard holds beyond its recorded count are no part of the order until the readers have found them; then they
+follow as one more round, from the first step after all others on.
 
 Which worker reads which rows is no part of the order: `Round.share` deals a round to any number of workers.
 
@@ -19,20 +19,25 @@ This module needs the standard library alone.
 from __future__ import annotations
 
 import heapq
+import random
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from sclip.data.schedule import Schedule
 
-__all__ = ["Order", "Part", "Round", "Share"]
+__all__ = ["Order", "Part", "Round", "Share", "mixed"]
 
 _DEPTH = 4
 """Visits of a track in a round: tracks of several shards differ less in length than shards do."""
 _TOLERANCE = 0.02
 """Share by which the workers' rows of a round may differ; beyond it, several workers read a track's rows in turns."""
+_FIRST_MIXED = 8
+"""Samples of a shard that are mixed at its beginning; more from there on, so that the first rows come soon."""
+
+_T = TypeVar("_T")
 
 
 class Part(NamedTuple):
@@ -295,3 +300,24 @@ class Order:
                 round_.rows_of_workers(world_size, start, stop) for round_, start, stop in stretches
             ]
             yield max(map(sum, zip(*of_workers, strict=True)))
+
+
+def mixed(items: Iterable[_T], buffer: int, rng: random.Random) -> Iterator[_T]:
+    """Yield the items in an order that `rng` draws, holding at most `buffer` of them.
+
+    How many are held grows with those that came, so that the order depends on nothing but `buffer` and the number of
+    items.
+    """
+    held: list[_T] = []
+    for number, item in enumerate(items):
+        held.append(item)
+        while len(held) > min(buffer, _FIRST_MIXED + number // 2):
+            yield _draw(held, rng)
+    while held:
+        yield _draw(held, rng)
+
+
+def _draw(held: list[_T], rng: random.Random) -> _T:
+    at = rng.randrange(len(held))
+    held[at], held[-1] = held[-1], held[at]
+    return held.pop()

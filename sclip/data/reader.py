@@ -9,13 +9,12 @@ that are open there, and leaves out what lies before.
 from __future__ import annotations
 
 import heapq
-import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from operator import itemgetter
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -24,13 +23,13 @@ from sclip.config import Config
 from sclip.data import annotation
 from sclip.data import columns as col
 from sclip.data.annotation import AnnotationError
-from sclip.data.order import Round, Share
+from sclip.data.order import Round, Share, mixed
 from sclip.data.schedule import NamedShard
 from sclip.data.shards import Rejected, Sample, ShardError, read_shard
 from sclip.data.side_channel import VisitEnd
 from sclip.data.tar import Tally
 
-__all__ = ["READ_SCHEMA", "OpenedVisit", "ReadSettings", "mixed", "read_round", "row_of"]
+__all__ = ["READ_SCHEMA", "OpenedVisit", "ReadSettings", "read_round", "row_of"]
 
 READ_SCHEMA = pa.schema(
     [
@@ -43,14 +42,10 @@ READ_SCHEMA = pa.schema(
 )  # fmt: skip
 _MOST_ROWS = 4096
 """Rows of a table where few of them are samples."""
-_FIRST_MIXED = 8
-"""Samples of a shard that are mixed at its beginning; more from there on, so that the first rows come soon."""
 _WAITS_S = (5.0, 15.0, 30.0)
 """Between tries where the storage fails, the last one again and again."""
 _PATIENCE_S = 3600.0
 """A storage that fails for so long is given up."""
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -71,27 +66,6 @@ class OpenedVisit(NamedTuple):
     """Samples that the order has places for."""
     expected: int
     """Samples that the shard is to hold; -1 where nobody knows."""
-
-
-def mixed(items: Iterable[_T], buffer: int, rng: random.Random) -> Iterator[_T]:
-    """Yield the items in an order that `rng` draws, holding at most `buffer` of them.
-
-    How many are held grows with those that came, so that the order depends on nothing but `buffer` and the number of
-    items.
-    """
-    held: list[_T] = []
-    for number, item in enumerate(items):
-        held.append(item)
-        while len(held) > min(buffer, _FIRST_MIXED + number // 2):
-            yield _draw(held, rng)
-    while held:
-        yield _draw(held, rng)
-
-
-def _draw(held: list[_T], rng: random.Random) -> _T:
-    at = rng.randrange(len(held))
-    held[at], held[-1] = held[-1], held[at]
-    return held.pop()
 
 
 def read_round(

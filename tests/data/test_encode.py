@@ -67,8 +67,8 @@ def encode(encoder: Encoder, rows: Sequence[dict[str, Any]]) -> Columns:
 
 
 def note_of(found: Columns) -> Note:
-    """Return the note of a call, which is on its first row."""
-    assert not any(found[col.NOTE][1:])
+    """Return the note of a call, which is on its last row."""
+    assert not any(found[col.NOTE][:-1])
     (note,) = read_notes(found[col.NOTE])
     return note
 

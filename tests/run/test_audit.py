@@ -1,16 +1,17 @@
-"""The audit finds every row that was not trained exactly once, from nothing but the tars and the ledger."""
+"""The audit finds every row that was not trained exactly once in its step, from the tars and the ledger alone."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
 
-from sclip.data.schedule import Schedule
+from sclip.config.loader import to_tree
 from sclip.run.audit.account import AuditError, Rows, audit
 from sclip.run.audit.show import lines
-from support.audited_runs import Row, Run, dealt, keys, passes, tar_bytes
+from support.audited_runs import Row, Run, Steps, keys, passes, tar_bytes
 from support.storage_server import Storage, serving
 
 SIZES = (7, 4, 9)
@@ -18,13 +19,26 @@ ROWS = passes(SIZES)
 
 
 def summary(run: Run) -> dict[str, int]:
-    """Return the numbers of an audit that are not 0."""
-    found = vars(audit(run.folder))
-    return {name: n for name, n in found.items() if type(n) is int and n and name != "epochs"}
+    """Return the numbers of an audit that are not 0, and the first step that differs from the order."""
+    found = audit(run.folder)
+    numbers = {name: n for name, n in vars(found).items() if type(n) is int and n and name != "epochs"}
+    return numbers | ({"differs": found.first_difference.step} if found.first_difference else {})
 
 
 def named(rows: tuple[Rows, ...]) -> dict[tuple[str, int], list[tuple[int, int]]]:
     return {(Path(of.shard).name, of.pass_): list(of.ranges) for of in rows}
+
+
+def upto(steps: Steps, last: int) -> Steps:
+    return {step: of for step, of in steps.items() if step <= last}
+
+
+def after(steps: Steps, last: int) -> Steps:
+    return {step: of for step, of in steps.items() if step > last}
+
+
+def first_with(steps: Steps, rows: Collection[Row]) -> int:
+    return min(step for step, of in steps.items() if any(row in rows for of_rank in of for row in of_rank))
 
 
 @pytest.fixture
@@ -34,7 +48,7 @@ def run(tmp_path: Path) -> Run:
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_a_run_that_trained_every_row_once_a_pass_is_exact(run: Run, world_size: int) -> None:
-    run.attempt(0, dealt(ROWS, world_size))
+    run.attempt(0, run.steps(world_size))
     found = audit(run.folder)
     assert found.exact
     assert (found.complete, found.epochs, found.expected, found.trained_once) == (True, 2, 40, 40)
@@ -42,17 +56,18 @@ def test_a_run_that_trained_every_row_once_a_pass_is_exact(run: Run, world_size:
     assert found.notes == found.missed_rows == found.repeated_rows == found.quarantined_rows == ()
 
 
-def test_the_counts_that_the_run_has_of_its_shards_are_not_believed(run: Run) -> None:
-    run.attempt(0, dealt(ROWS, 2))
-    plan = json.loads((run.folder / "shards.json").read_text())
-    for shard in plan["sources"][0]["shards"].values():
-        shard["samples"] = 1
-    run.write("shards.json", plan)
+@pytest.mark.parametrize("recorded", [(1, 1, 1), (9, 9, 9), (3, 9, 9)], ids=["fewer", "more", "both"])
+def test_the_counts_that_the_run_has_of_its_shards_make_its_order_and_are_not_believed(
+    tmp_path: Path, recorded: tuple[int, ...]
+) -> None:
+    """Rows beyond them come in steps at the end, places of rows that are not there stay empty."""
+    run = Run.of(tmp_path, SIZES, recorded=[recorded])
+    run.attempt(0, run.steps(2))
     assert summary(run) == {"expected": 40, "trained_once": 40}
 
 
 def test_shards_that_are_recorded_without_their_credentials_are_named_again(run: Run) -> None:
-    run.attempt(0, dealt(ROWS, 2))
+    run.attempt(0, run.steps(2))
     path, paths = run.folder / "shards.json", run.sources[0]
     files = {f"/{tar.name}": tar.read_bytes() for tar in paths}
     with serving(Storage(files, user="name:planted")) as server:
@@ -70,8 +85,7 @@ def test_shards_that_are_recorded_without_their_credentials_are_named_again(run:
 def test_data_that_was_moved_is_found_by_the_names_of_its_shards(tmp_path: Path) -> None:
     run = Run.of(tmp_path, [3], [3])
     broken: Row = (1, 0, 0, 1)
-    rows: list[Row] = [(source, *row[1:]) for source in (0, 1) for row in passes([3])]
-    run.attempt(0, dealt([row for row in rows if row != broken], 1))
+    run.attempt(0, run.steps(without=[broken]))
     run.quarantine(broken)
     assert audit(run.folder).exact
     moved = tmp_path / "moved"
@@ -94,10 +108,11 @@ def test_data_that_was_moved_is_found_by_the_names_of_its_shards(tmp_path: Path)
 
 def test_planted_losses_are_found_as_ranges_of_their_shard_and_pass(run: Run) -> None:
     lost = {(0, 1, 2, 3), (0, 1, 2, 4), (0, 1, 2, 8), (0, 0, 1, 0)}
-    run.attempt(0, dealt([row for row in ROWS if row not in lost], 2))
+    run.attempt(0, run.steps(2, without=lost))
     found = audit(run.folder)
     assert not found.exact
-    assert summary(run) == {"expected": 40, "trained_once": 36, "missed": 4}
+    first = first_with(run.steps(), lost)
+    assert summary(run) == {"expected": 40, "trained_once": 36, "missed": 4, "differs": first}
     assert named(found.missed_rows) == {
         ("source-0-1.tar", 0): [(0, 0)],
         ("source-0-2.tar", 1): [(3, 4), (8, 8)],
@@ -109,59 +124,89 @@ def test_planted_repetitions_are_found_in_one_step_and_across_ranks_and_visits_t
 ) -> None:
     in_one_step: list[Row] = [(0, 1, 2, 8)] * 300
     again: list[Row] = [(0, 0, 0, 6), (0, 0, 0, 5), (0, 0, 0, 5)]
-    run.attempt(0, dealt([*ROWS, *in_one_step, *again], 2))
+    run.attempt(0, run.steps(2) | {8: [in_one_step, again]})
     found = audit(run.folder)
     assert not found.exact
-    assert summary(run) == {"expected": 40, "trained_once": 37, "repeated": 3}
+    assert summary(run) == {"expected": 40, "trained_once": 37, "repeated": 3, "differs": 8}
     assert named(found.repeated_rows) == {
         ("source-0-0.tar", 0): [(5, 6)],
         ("source-0-2.tar", 1): [(8, 8)],
     }
 
 
+def test_rows_that_two_steps_have_exchanged_are_named_with_the_first_of_them(run: Run) -> None:
+    steps = run.steps(2)
+    (row, *_), (other, *_) = steps[3][1], steps[6][0]
+    steps[3][1][0], steps[6][0][0] = other, row
+    run.attempt(0, steps)
+    assert summary(run) == {"expected": 40, "trained_once": 40, "differs": 3}
+    found = audit(run.folder)
+    assert not found.exact
+    assert found.first_difference is not None
+    for rows, (_, pass_, shard, index) in (
+        (found.first_difference.lacks, row), (found.first_difference.extra, other),
+    ):  # fmt: skip
+        assert named(rows) == {(f"source-0-{shard}.tar", pass_): [(index, index)]}
+
+
+def test_it_is_of_no_account_which_rank_has_trained_on_a_row_of_a_step(run: Run) -> None:
+    run.attempt(0, {step: of[::-1] for step, of in run.steps(2).items()})
+    assert summary(run) == {"expected": 40, "trained_once": 40}
+
+
+def test_a_run_of_another_seed_or_buffer_than_its_config_says_has_another_order(run: Run) -> None:
+    run.attempt(0, run.steps(2))
+    for section, key in (("run", "seed"), ("data", "shuffle_buffer")):
+        config = to_tree(run.config)
+        config[section][key] += 1
+        run.write("config.json", config)
+        assert summary(run) == {"expected": 40, "trained_once": 40, "differs": 1}
+
+
 def test_work_that_a_crash_threw_away_is_neither_missed_nor_repeated(run: Run) -> None:
-    steps = dealt(ROWS, 2)
+    steps = run.steps(2)
     assert list(steps) == [1, 2, 3, 4, 5, 6, 7]
-    until = {last: {step: of for step, of in steps.items() if step <= last} for last in (4, 6)}
-    run.attempt(0, until[6])
+    run.attempt(0, upto(steps, 6))
     run.attempt(1, {5: steps[7][::-1], 6: steps[6]}, from_step=4)  # in another order, and thrown away too
-    run.attempt(2, {step: of for step, of in steps.items() if step > 3}, from_step=3)
+    run.attempt(2, after(steps, 3), from_step=3)
     assert summary(run) == {"expected": 40, "trained_once": 40}
 
 
 def test_steps_that_a_later_attempt_did_not_do_again_are_missed_and_done_twice_are_repeated(run: Run) -> None:
-    steps = dealt(ROWS, 2)
-    run.attempt(0, {step: of for step, of in steps.items() if step <= 4})
-    run.attempt(1, {step: of for step, of in steps.items() if step > 5}, from_step=4)
-    assert summary(run) == {"expected": 40, "trained_once": 34, "missed": 6}
-    run.attempt(1, {step: of for step, of in steps.items() if step > 3}, from_step=4)
-    assert summary(run) == {"expected": 40, "trained_once": 34, "repeated": 6}
+    steps = run.steps(2)
+    run.attempt(0, upto(steps, 4))
+    run.attempt(1, after(steps, 5), from_step=4)
+    assert summary(run) == {"expected": 40, "trained_once": 34, "missed": 6, "differs": 5}
+    run.attempt(1, after(steps, 3), from_step=4)
+    assert summary(run) == {"expected": 40, "trained_once": 34, "repeated": 6, "differs": 4}
+    run.attempt(1, {4: steps[5]} | after(steps, 2), from_step=4)
+    assert summary(run)["differs"] == 4
 
 
 def test_a_run_may_go_on_with_another_number_of_workers(run: Run) -> None:
-    steps = dealt(ROWS, 2)
-    run.attempt(0, {step: of for step, of in steps.items() if step <= 4})
-    run.attempt(1, dealt(ROWS[3 * 6 :], 3, batch=2, first=4), from_step=3)
+    run.attempt(0, upto(run.steps(2), 4))
+    run.attempt(1, after(run.steps(3), 3), from_step=3)
     assert summary(run) == {"expected": 40, "trained_once": 40}
-    run.attempt(2, dealt(ROWS[5 * 6 :], 1, batch=4, first=6), from_step=5)
+    run.attempt(2, after(run.steps(1), 5), from_step=5)
     assert audit(run.folder).notes == ()
     assert summary(run) == {"expected": 40, "trained_once": 40}
 
 
 def test_a_line_that_a_kill_cut_is_no_step_and_no_error(run: Run) -> None:
-    steps = dealt(ROWS, 2)
-    run.attempt(0, {step: of for step, of in steps.items() if step <= 5})
+    steps = run.steps(2)
+    run.attempt(0, upto(steps, 5))
     cut = run.ledger(0, 1)
     cut.write_bytes(cut.read_bytes()[:-4])
-    run.attempt(1, {step: of for step, of in steps.items() if step > 4}, from_step=4)
+    run.attempt(1, after(steps, 4), from_step=4)
     assert summary(run) == {"expected": 40, "trained_once": 40}
     cut = run.ledger(1, 0)
     cut.write_bytes(cut.read_bytes()[:-4])
-    assert summary(run) == {"expected": 40, "trained_once": 37, "missed": 3}
+    lost = len(steps[7][0])
+    assert summary(run) == {"expected": 40, "trained_once": 40 - lost, "missed": lost, "differs": 7}
 
 
 def test_a_ledger_that_is_cut_in_its_head_is_told_and_its_attempt_did_nothing(run: Run) -> None:
-    run.attempt(0, dealt(ROWS, 2))
+    run.attempt(0, run.steps(2))
     run.ledger(1, 0).write_text('{"attempt": 1, "ra')
     assert summary(run) == {"expected": 40, "trained_once": 40}
     assert audit(run.folder).notes == ("0001-00000.jsonl was cut before its first line was whole",)
@@ -176,7 +221,7 @@ def test_a_ledger_that_is_cut_in_its_head_is_told_and_its_attempt_did_nothing(ru
     ],
 )  # fmt: skip
 def test_a_damaged_line_in_the_middle_of_a_ledger_is_named(run: Run, line: str) -> None:
-    run.attempt(0, dealt(ROWS, 1))
+    run.attempt(0, run.steps())
     head, *steps = run.ledger(0, 0).read_text().splitlines(keepends=True)
     run.ledger(0, 0).write_text("".join([head, line + "\n", *steps]))
     with pytest.raises(AuditError, match=r"0000-00000\.jsonl line 2: not "):
@@ -184,17 +229,21 @@ def test_a_damaged_line_in_the_middle_of_a_ledger_is_named(run: Run, line: str) 
 
 
 def test_without_the_ledger_of_a_rank_its_rows_are_missed_and_the_rank_is_named(run: Run) -> None:
-    run.attempt(0, dealt(ROWS, 2))
+    run.attempt(0, run.steps(2))
     run.ledger(0, 1).unlink()
     assert audit(run.folder).notes == ("attempt 0: no ledger of rank 1",)
-    assert summary(run) == {"expected": 40, "trained_once": 21, "missed": 19}
+    lost = sum(len(of[1]) for of in run.steps(2).values())
+    assert summary(run) == {"expected": 40, "trained_once": 40 - lost, "missed": lost, "differs": 1}
 
 
 def test_rows_set_aside_are_listed_with_reason_and_passes(run: Run) -> None:
     bad = [(0, 0, 1, 1), (0, 1, 1, 1), (0, 1, 2, 0)]
-    run.attempt(0, dealt([row for row in ROWS if row not in bad], 2))
+    run.attempt(0, run.steps(2, without=bad))
     run.quarantine(*bad[:2])
-    assert summary(run) == {"expected": 40, "trained_once": 37, "quarantined": 2, "missed": 1}
+    first = first_with(run.steps(), bad[2:])
+    assert summary(run) == {
+        "expected": 40, "trained_once": 37, "quarantined": 2, "missed": 1, "differs": first,
+    }  # fmt: skip
     run.quarantine(bad[2], key="0000", reason="no image")
     found = audit(run.folder)
     assert found.exact
@@ -209,20 +258,20 @@ def test_rows_set_aside_are_listed_with_reason_and_passes(run: Run) -> None:
 
 
 def test_filtered_rows_are_an_account_of_their_own(run: Run) -> None:
-    left_out = [row for row in ROWS if row[3] == 2]
-    run.attempt(0, dealt([row for row in ROWS if row not in left_out], 1))
-    run.attempt(1, dealt(left_out, 1, first=50), from_step=40, kind="filtered")
+    run.attempt(0, run.steps(2), filtered=[row for row in ROWS if row[3] == 2])
     assert summary(run) == {"expected": 40, "trained_once": 34, "filtered": 6}
     assert audit(run.folder).exact
 
 
 def test_rows_that_contradict_each_other_or_the_tars_are_unknown(run: Run) -> None:
     beyond: list[Row] = [(0, 0, 1, 4), (0, 0, 1, 5), (0, 2, 0, 0), (0, 0, 3, 0), (5, 0, 0, 0)]
-    run.attempt(0, dealt([*ROWS, *beyond], 2))
+    steps = run.steps(2)
+    steps[7][0] += beyond
+    run.attempt(0, steps)
     run.quarantine((0, 1, 0, 6))
     found = audit(run.folder)
     assert not found.exact
-    assert summary(run) == {"expected": 40, "trained_once": 39, "unknown": 6}
+    assert summary(run) == {"expected": 40, "trained_once": 39, "unknown": 6, "differs": 7}
     told = {(Path(of.shard).name, of.pass_, of.ranges, of.reason) for of in found.unknown_rows}
     assert told == {
         ("source-0-0.tar", 1, ((6, 6),), "trained once and quarantined once"),
@@ -247,10 +296,10 @@ def test_the_unreadable_rest_of_a_cut_tar_is_one_row_that_must_be_set_aside(
     run: Run, at: int, whole: int
 ) -> None:
     cut_shard(run, at)
-    rows = [row for row in ROWS if row[2] < 2 or row[3] < whole]
-    run.attempt(0, dealt(rows, 2))
+    run.attempt(0, run.steps(2))
     run.quarantine((0, 0, 2, whole), (0, 1, 2, whole), key="", reason="broken tar")
-    assert summary(run) == {"expected": len(rows) + 2, "trained_once": len(rows), "quarantined": 2}
+    rows = len([row for row in ROWS if row[2] < 2 or row[3] < whole])
+    assert summary(run) == {"expected": rows + 2, "trained_once": rows, "quarantined": 2}
     (run.folder / "quarantine.jsonl").unlink()
     assert not audit(run.folder).exact
     assert {name for name, _ in named(audit(run.folder).missed_rows)} == {"source-0-2.tar"}
@@ -258,8 +307,9 @@ def test_the_unreadable_rest_of_a_cut_tar_is_one_row_that_must_be_set_aside(
 
 def test_a_rest_that_was_trained_on_or_begins_before_the_cut_or_in_a_whole_tar_is_unknown(run: Run) -> None:
     cut_shard(run, 2048)
-    rows = [row for row in ROWS if row[2] < 2 or row[3] < 5]
-    run.attempt(0, dealt([*rows, (0, 0, 2, 5)], 2))
+    steps = run.steps(2)
+    steps[7][0].append((0, 0, 2, 5))
+    run.attempt(0, steps)
     run.quarantine((0, 1, 2, 3), (0, 1, 0, 6), key="", reason="broken tar")
     told = {(Path(of.shard).name, of.pass_, of.ranges, of.reason) for of in audit(run.folder).unknown_rows}
     readable = "set aside as the unreadable rest: it is readable"
@@ -270,24 +320,15 @@ def test_a_rest_that_was_trained_on_or_begins_before_the_cut_or_in_a_whole_tar_i
     }
 
 
-def weighted(tmp_path: Path) -> tuple[Run, list[Row]]:
-    """Return a run of two sources of which the second is gone through oftener, and the rows of its schedule."""
-    sizes = ((5, 5, 5, 5), (3, 4))
-    run = Run.of(tmp_path, *sizes, weights=(1.0, 2.0), epochs=3, seed=7)
-    schedule = Schedule.weighted(7, 3, sizes, (1.0, 2.0))
-    visits = [schedule.visit(entry) for entry in range(len(schedule))]
-    return run, [(*visit, index) for visit in visits for index in range(sizes[visit.source][visit.shard])]
-
-
 def test_of_weighted_sources_the_visits_of_the_schedule_are_expected(tmp_path: Path) -> None:
-    run, rows = weighted(tmp_path)
-    seen = {(source, pass_) for source, pass_, _, _ in rows}
-    assert max(pass_ for source, pass_ in seen if source == 1) > max(
-        pass_ for source, pass_ in seen if source == 0
-    )
-    run.attempt(0, dealt(rows, 2))
+    """The second of the two is gone through oftener."""
+    run = Run.of(tmp_path, [5] * 9, [3, 4] * 4, weights=(1.0, 2.0), epochs=3, seed=7)
+    steps = run.steps(2)
+    rows = [row for of in steps.values() for of_rank in of for row in of_rank]
+    assert max(row[1] for row in rows if row[0] == 1) > max(row[1] for row in rows if row[0] == 0)
+    run.attempt(0, steps)
     assert summary(run) == {"expected": len(rows), "trained_once": len(rows)}
-    run.attempt(0, dealt(rows[:-1], 2))
+    run.attempt(0, run.steps(2, without=rows[-1:]))
     source, pass_, shard, index = rows[-1]
     (lost,) = audit(run.folder).missed_rows
     assert (Path(lost.shard).name, lost.source, lost.pass_) == (f"source-{source}-{shard}.tar", source, pass_)
@@ -296,30 +337,45 @@ def test_of_weighted_sources_the_visits_of_the_schedule_are_expected(tmp_path: P
 
 def test_an_unfinished_run_says_so_and_what_it_has_not_trained_on_is_missed(run: Run) -> None:
     (run.folder / "complete.json").unlink()
-    run.attempt(0, dealt(ROWS[:30], 2))
+    run.attempt(0, upto(run.steps(2), 5))
     found = audit(run.folder)
     assert not found.complete
     assert found.notes == ("the run is not complete: rows that it has not trained on yet count as missed",)
     assert summary(run) == {"expected": 40, "trained_once": 30, "missed": 10}
 
 
+def test_what_an_unfinished_run_has_set_aside_since_its_newest_checkpoint_stands_nowhere_yet(
+    run: Run,
+) -> None:
+    (run.folder / "complete.json").unlink()
+    steps = run.steps(2)
+    last = steps[5][0].pop()
+    run.attempt(0, upto(steps, 5))
+    for step, differs in ((4, {}), (5, {"differs": 5})):
+        (run.folder / f"step-{step:08d}").mkdir()
+        run.write(f"step-{step:08d}/manifest.json", {})
+        assert summary(run) == {"expected": 40, "trained_once": 29, "missed": 11} | differs
+    run.quarantine(last)
+    assert summary(run) == {"expected": 40, "trained_once": 29, "missed": 10, "quarantined": 1}
+
+
+def test_a_broken_tar_whose_end_an_unfinished_run_has_not_come_to_is_not_judged(run: Run) -> None:
+    """Whether the group that it breaks in has a place is known there."""
+    cut_shard(run, 1000)
+    (run.folder / "complete.json").unlink()
+    run.attempt(0, upto(run.steps(2), 2))
+    assert audit(run.folder).order == "exact"
+
+
 def test_what_is_lost_of_shards_is_told_though_every_row_that_is_there_was_trained_on(tmp_path: Path) -> None:
     run = Run.of(tmp_path, [5, 4, 3], epochs=1)
-    run.attempt(0, dealt(passes((5, 4, 3), 1), 1))
+    run.attempt(0, run.steps())
     assert audit(run.folder).lost == ()
     zeros, short, stats = run.sources[0]
     zeros.write_bytes(zeros.read_bytes() + bytes(100_000))
     run.quarantine((0, 0, 0, 5), key="", reason="broken tar")
-    line = {
-        "step": 5,
-        "source": 0,
-        "pass": 0,
-        "shard": str(short),
-        "index": 4,
-        "key": "",
-        "reason": "",
-        "missing": 2,
-    }
+    place = {"step": 5, "source": 0, "pass": 0, "shard": str(short), "index": 4}
+    line = place | {"key": "", "reason": "", "missing": 2}
     with (run.folder / "quarantine.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n")  # the run's own account, which is not asked
     short.with_name("index.json").write_text(json.dumps({"shards": [{"name": short.name, "samples": 6}]}))
@@ -330,6 +386,6 @@ def test_what_is_lost_of_shards_is_told_though_every_row_that_is_there_was_train
     told = [(Path(of.shard).name, of.samples) for of in found.lost]
     assert told == [("gone.tar", 0), (zeros.name, 0), (short.name, 2)]
     said = "\n".join(lines(found, 20))
-    assert " quarantined=1 lost_shards=3\n" in said
+    assert " quarantined=1 lost_shards=3 order=exact\n" in said
     assert f"lost        {short}: 4 of 6 samples that index.json has recorded" in said
     assert f"lost        {zeros}: broken, 1" in said

@@ -59,18 +59,7 @@ def test_neighbours_of_one_key_are_a_row_and_a_key_ends_at_the_first_dot_of_the_
 
 
 def test_what_is_no_sample_is_no_row(tmp_path: Path) -> None:
-    names = [
-        "folder.d/",
-        "a.jpg",
-        "a.txt",
-        "README",
-        ".hidden",
-        "__meta.json__",
-        "./__x__/y.jpg",
-        "__MACOSX/b.jpg",
-        "b/._c.jpg",
-        "__a.jpg",
-    ]
+    names = "folder.d/ a.jpg a.txt README .hidden __meta.json__ ./__x__/y.jpg __MACOSX/b.jpg b/._c.jpg __a.jpg".split()
     assert counted(tmp_path / "s.tar", members(names)) == Tar(2, False)
     assert counted(tmp_path / "s.tar", members([])) == Tar(0, False)
 

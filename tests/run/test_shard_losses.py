@@ -256,9 +256,7 @@ def test_a_run_over_all_of_them_trains_on_what_is_there_and_says_the_rest(
 
     assert command("audit")(summary.folder) == 1
     audited = capsys.readouterr().out
-    assert (
-        "epochs=2 expected=162 trained_once=160 missed=0 repeated=0 quarantined=2 lost_shards=3\n" in audited
-    )
+    assert "trained_once=160 missed=0 repeated=0 quarantined=2 lost_shards=3 order=exact\n" in audited
     for line in (
         "1.tar: 24 of 160 samples that 1_stats",
         "zeros end it",

@@ -230,8 +230,8 @@ def test_the_ledger_has_a_part_for_each_checkpoint_and_the_audit_reads_them_all(
     ]
     notes: list[str] = []
     assert list(read_ledger(folder.path, notes)) == [
-        ("trained", places[0], [3]), ("trained", places[1], [4]), ("trained", places[0], [5]),
-        ("filtered", places[1], [6]), ("trained", places[0], [7]),
+        (1, "trained", places[0], [3]), (1, "trained", places[1], [4]), (2, "trained", places[0], [5]),
+        (2, "filtered", places[1], [6]), (3, "trained", places[0], [7]),
     ]  # fmt: skip
     assert notes == []
 

@@ -1,17 +1,31 @@
-"""Runs as the audit finds them: tars, plan, ledger and quarantine, all written by hand in the documented formats."""
+"""Runs as the audit finds them: tars, plan, ledger and quarantine, written by hand in the documented formats.
+
+The rows of their steps are those that the reader of shards gives out of the tars.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
+
+from sclip.config import Config, DataConfig, RunConfig, TrainConfig
+from sclip.config.loader import to_tree
+from sclip.data import columns as col
+from sclip.data.order import Order
+from sclip.data.reader import OpenedVisit, ReadSettings, read_round
+from sclip.data.schedule import NamedShard, Schedule
 from support import tars
 
 Row = tuple[int, int, int, int]
 """Source, pass, shard, index."""
+Steps = dict[int, list[list[Row]]]
+"""Rows of each rank, by step."""
 
 
 def tar_bytes(keys: Iterable[str]) -> bytes:
@@ -27,50 +41,73 @@ class Run:
     """A folder of a run that is finished, and says so."""
 
     folder: Path
+    config: Config
+    order: Order
     sources: list[list[Path]] = field(default_factory=list)
-    epochs: int = 2
 
     @classmethod
     def of(
-        cls,
-        root: Path,
-        *sources: Sequence[int],
-        weights: Sequence[float] = (),
-        epochs: int = 2,
-        seed: int = 0,
-    ) -> Run:
-        """Make the tars, of so many samples each, and the plan."""
-        run = cls(root / "runs" / "r", epochs=epochs)
+        cls, root: Path, *sources: Sequence[int], recorded: Sequence[Sequence[int]] = (),
+        weights: tuple[float, ...] = (), epochs: int = 2, seed: int = 0,
+    ) -> Run:  # fmt: skip
+        """Make the tars, of so many samples each, and the plan, by default with as many recorded."""
+        counts = tuple(map(tuple, recorded or sources))
+        patterns = tuple(str(root / f"source-{source}-*.tar") for source in range(len(sources)))
+        config = Config(
+            run=RunConfig(seed=seed), train=TrainConfig(epochs=epochs, batch_size=6),
+            data=DataConfig(patterns, weights, open_shards=2, shuffle_buffer=5, block_samples=64),
+        )  # fmt: skip
+        schedule = Schedule.weighted(seed, epochs, counts, weights or [1.0] * len(sources))
+        visits = map(schedule.visit, range(len(schedule)))
+        more = [sources[v.source][v.shard] - counts[v.source][v.shard] for v in visits]
+        beyond = {entry: rows for entry, rows in enumerate(more) if rows > 0}
+        run = cls(root / "runs" / "r", config, Order(schedule, counts, 2, 6, beyond))
         (run.folder / "ledger").mkdir(parents=True)
         plan = []
         for source, sizes in enumerate(sources):
-            paths = [root / f"source-{source}-{number}.tar" for number in range(len(sizes))]
-            for path, rows in zip(paths, sizes, strict=True):
+            run.sources.append([root / f"source-{source}-{number}.tar" for number in range(len(sizes))])
+            shards = {}
+            for path, rows, count in zip(run.sources[-1], sizes, counts[source], strict=True):
                 path.write_bytes(tar_bytes(keys(rows)))
-            run.sources.append(paths)
-            shards = {
-                f"{source}/{path.name}": {"url": str(path), "samples": rows}
-                for path, rows in zip(paths, sizes, strict=True)
-            }
+                shards[f"{source}/{path.name}"] = {"url": str(path), "samples": count}
             plan.append({"weight": weights[source] if weights else 1.0, "shards": shards})
         run.write("shards.json", {"sources": plan})
-        patterns = [str(root / f"source-{source}-*.tar") for source in range(len(sources))]
-        data = {"shards": patterns, "key_ends_at": "first_dot"}
-        run.write("config.json", {"train": {"epochs": epochs}, "run": {"seed": seed}, "data": data})
+        run.write("config.json", to_tree(config))
         run.write("complete.json", {})
         return run
 
     def write(self, name: str, value: Any) -> None:
         (self.folder / name).write_text(json.dumps(value))
 
-    def attempt(
-        self, attempt: int, steps: dict[int, list[list[Row]]], from_step: int = 0, kind: str = "trained"
-    ) -> None:
-        """Write an attempt's ledgers: for each step the rows of each rank."""
+    def steps(self, world_size: int = 1, without: Collection[Row] = ()) -> Steps:
+        """Return the rows that a reader gives out for each step and rank, without some of them."""
+        order, reading = self.order, ReadSettings(self.config)
+        steps: Steps = {step: [[] for _ in range(world_size)] for step in range(1, order.steps + 1)}
+        for (_, round_), rank in product(order.rounds(), range(world_size)):
+            visits = {part.entry: self._visit(part.entry) for track in round_.tracks for part in track}
+            for table in read_round(reading, round_, round_.share(rank, world_size), visits):
+                for of in table.filter(pc.field(col.STATUS) == col.SAMPLE).to_pylist():
+                    row = (*order.schedule.visit(of[col.ENTRY]), of[col.INDEX])
+                    if row not in without:
+                        steps[of[col.PLACE] // order.batch_size + 1][rank].append(row)
+        return steps
+
+    def _visit(self, entry: int) -> OpenedVisit:
+        source, pass_, shard = self.order.schedule.visit(entry)
+        path = self.sources[source][shard]
+        return OpenedVisit(NamedShard(f"{source}/{path.name}", str(path)), pass_, self.order.count(entry), -1)
+
+    def attempt(self, attempt: int, steps: Steps, from_step: int = 0, filtered: Collection[Row] = ()) -> None:
+        """Write an attempt's ledgers: for each step the rows of each rank, of which some were filtered."""
         world_size = len(next(iter(steps.values()), [[]]))
         for rank in range(world_size):
-            head = {"attempt": attempt, "rank": rank, "world_size": world_size, "from_step": from_step}
-            lines = [head, *({"step": step, kind: places(of[rank])} for step, of in steps.items())]
+            lines = [{"attempt": attempt, "rank": rank, "world_size": world_size, "from_step": from_step}]
+            for step, of in steps.items():
+                kinds = {
+                    "trained": [row for row in of[rank] if row not in filtered],
+                    "filtered": [row for row in of[rank] if row in filtered],
+                }
+                lines.append({"step": step} | {kind: places(rows) for kind, rows in kinds.items() if rows})
             self.ledger(attempt, rank).write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     def ledger(self, attempt: int, rank: int) -> Path:
@@ -80,14 +117,9 @@ class Run:
         with (self.folder / "quarantine.jsonl").open("a") as file:
             for source, pass_, shard, index in rows:
                 path = self.sources[source][shard]
-                line = {
-                    "step": 5,
-                    "source": source,
-                    "pass": pass_,
-                    "name": f"{source}/{path.name}",
-                    "shard": str(path),
-                }
-                file.write(json.dumps(line | {"index": index, "key": key, "reason": reason}) + "\n")
+                place = {"source": source, "pass": pass_, "name": f"{source}/{path.name}", "shard": str(path)}
+                line = {"step": 5} | place | {"index": index, "key": key, "reason": reason}
+                file.write(json.dumps(line) + "\n")
 
 
 def places(rows: Iterable[Row]) -> list[list[Any]]:
@@ -98,23 +130,6 @@ def places(rows: Iterable[Row]) -> list[list[Any]]:
     return [[*visit, indices] for visit, indices in of_visit.items()]
 
 
-def passes(sizes: Sequence[int], epochs: int = 2) -> list[Row]:
-    """Return the rows that a run of one source trains on, in some order."""
-    return [
-        (0, p, shard, i)
-        for p in range(epochs)
-        for i in range(max(sizes))
-        for shard, n in enumerate(sizes)
-        if i < n
-    ]
-
-
-def dealt(rows: Sequence[Row], world_size: int, batch: int = 3, first: int = 1) -> dict[int, list[list[Row]]]:
-    """Deal rows out to steps from `first` on and to ranks."""
-    of_step = batch * world_size
-    return {
-        first + at // of_step: [
-            rows[at + rank * batch : at + (rank + 1) * batch] for rank in range(world_size)
-        ]
-        for at in range(0, len(rows), of_step)
-    }
+def passes(sizes: Sequence[int]) -> list[Row]:
+    """Return the rows of two epochs of one source, in some order."""
+    return [(0, p, shard, i) for p in range(2) for shard, n in enumerate(sizes) for i in range(n)]

@@ -1,14 +1,16 @@
 """The account of a run: the visits that it was to make, its tars and its ledger in, what became of every row out.
 
-The ledger is read in the order of the steps, so that memory follows the visits that are open at a time.
+The ledger is read once, in the order of the steps, so that memory follows the visits that are open at a time.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 
@@ -30,17 +32,19 @@ from sclip.run.audit.fates import (
 from sclip.run.audit.run_files import (
     AuditError,
     ExpectedVisits,
+    LedgerRows,
     Rejection,
     read_expected_visits,
     read_ledger,
     read_quarantine,
 )
+from sclip.run.audit.steps import Difference, first_difference
 from sclip.run.audit.tars import Tar, count_tars
 from sclip.storage.masking import mask
 from sclip.storage.paths import StoragePath
 from sclip.storage.retries import StorageError
 
-__all__ = ["Audit", "AuditError", "Lost", "Quarantined", "Rows", "audit"]
+__all__ = ["Audit", "AuditError", "Lost", "Quarantined", "Rows", "StepDifference", "audit"]
 
 _REGULAR = (TRAINED_ONCE, FILTERED_ONCE, QUARANTINED_ONCE)
 
@@ -83,6 +87,17 @@ class Lost:
 
 
 @dataclass(frozen=True)
+class StepDifference:
+    """A step whose rows are not those that the run's order gives it."""
+
+    step: int
+    lacks: tuple[Rows, ...]
+    """Of the order, and neither trained on in the step nor filtered nor set aside."""
+    extra: tuple[Rows, ...]
+    """Trained on or filtered in the step, and not of the order."""
+
+
+@dataclass(frozen=True)
 class Audit:
     """What became of the rows of a run; the numbers are of rows of visits."""
 
@@ -104,11 +119,18 @@ class Audit:
     """What is amiss with the run or its records as such."""
     lost: tuple[Lost, ...] = ()
     """Shards that were left out, break before their end, or hold fewer samples than are recorded."""
+    first_difference: StepDifference | None = None
+    """The first step whose rows are not those of the run's order."""
 
     @property
     def exact(self) -> bool:
-        """Whether every row was trained on exactly once, set aside or filtered."""
-        return not (self.missed or self.repeated or self.unknown)
+        """Whether every row was trained on exactly once, set aside or filtered, and in its step."""
+        return not (self.missed or self.repeated or self.unknown or self.first_difference)
+
+    @property
+    def order(self) -> str:
+        """`exact` where every step had the rows of the run's order, else `differs`."""
+        return "differs" if self.first_difference else "exact"
 
 
 def audit(run: StoragePath, shards: Sequence[str] = ()) -> Audit:
@@ -141,8 +163,16 @@ def audit(run: StoragePath, shards: Sequence[str] = ()) -> Audit:
             fates[visit] = Fates(rows[expected.url(visit)] if visit in expected.visits else 0)
         return fates[visit]
 
-    for kind, visit, places in read_ledger(run, notes):
-        of(visit).add(kind, places)
+    def counted() -> Iterator[LedgerRows]:
+        for line in read_ledger(run, notes):
+            of(line.visit).add(line.kind, line.rows)
+            yield line
+
+    ledger = counted()
+    groups = _groups(tars, rows, expected, rejections)
+    set_aside = {(rejection.visit, rejection.row) for rejection in rejections if rejection.key}
+    difference = first_difference(expected, groups, ledger, set_aside)
+    deque(ledger, maxlen=0)  # the rest is counted too
     false_rests = []
     for rejection in rejections:
         url = expected.url(rejection.visit)
@@ -154,7 +184,11 @@ def audit(run: StoragePath, shards: Sequence[str] = ()) -> Audit:
                 _found(expected, rejection.visit, [at], "set aside as the unreadable rest: it is readable")
             )
     found = _sum(expected, tars, rows, fates, rejections, false_rests, notes)
-    return dataclasses.replace(found, lost=tuple(sorted(lost, key=lambda one: one.shard)))
+    return dataclasses.replace(
+        found,
+        lost=tuple(sorted(lost, key=lambda one: one.shard)),
+        first_difference=difference and _of_visits(expected, difference),
+    )
 
 
 def _lost(tars: Mapping[str, Tar], expected: ExpectedVisits) -> Iterator[Lost]:
@@ -187,6 +221,24 @@ def _rows(
         begins_with_last = tar.groups > 0 and rests.get(url) == tar.groups - 1
         rows[url] = tar.groups + (tar.broken and not begins_with_last)
     return rows
+
+
+def _groups(
+    tars: Mapping[str, Tar],
+    rows: Mapping[str, int],
+    expected: ExpectedVisits,
+    rejections: Iterable[Rejection],
+) -> dict[str, int]:
+    """Return the groups that a reader finds in each shard.
+
+    A broken one is left out where a run that is not complete has not come to its end yet: see `_rows`.
+    """
+    rests = {expected.url(rejection.visit) for rejection in rejections if not rejection.key}
+    return {
+        url: rows[url] - tar.broken
+        for url, tar in tars.items()
+        if expected.complete or not tar.broken or url in rests
+    }
 
 
 def _sum(
@@ -232,6 +284,17 @@ def _found(
     expected: ExpectedVisits, visit: Visit, found: Iterable[tuple[int, int]], reason: str = ""
 ) -> Rows:
     return Rows(mask(expected.url(visit)), visit.source, visit.pass_, tuple(found), reason)
+
+
+def _of_visits(expected: ExpectedVisits, difference: Difference) -> StepDifference:
+    lacks, extra = (
+        tuple(
+            _found(expected, visit, ranges(np.array([row for _, row in of_visit])))
+            for visit, of_visit in groupby(rows, key=itemgetter(0))
+        )
+        for rows in (difference.lacks, difference.extra)
+    )
+    return StepDifference(difference.step, lacks, extra)
 
 
 def _quarantined(expected: ExpectedVisits, rejections: Iterable[Rejection]) -> tuple[Quarantined, ...]:

@@ -1,4 +1,4 @@
-"""The files of a run, read for the audit: its planned visits, what its ledger says became of rows, its quarantine.
+"""The files of a run, read for the audit: its visits and their order, what its ledger says of rows, its quarantine.
 
 A line of the ledger of one attempt counts up to the step that the later attempts went on from: what a crash threw
 away was rolled back with the weights and trained on again.
@@ -14,6 +14,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sclip.data.order import Order
 from sclip.data.schedule import NamedShard, Schedule, Visit
 from sclip.storage.masking import is_masked, mask
 from sclip.storage.paths import StoragePath, local_copy
@@ -21,6 +22,7 @@ from sclip.storage.paths import StoragePath, local_copy
 __all__ = [
     "AuditError",
     "ExpectedVisits",
+    "LedgerRows",
     "Rejection",
     "read_expected_visits",
     "read_ledger",
@@ -44,10 +46,15 @@ class ExpectedVisits:
     """Of each source, in the order of their numbers; where they lie now."""
     epochs: int
     visits: frozenset[Visit]
+    order: Order
+    """Of the rows that the run has recorded of its shards."""
+    shuffle_buffer: int
     key_ends_at: str
     """Where the run cuts a member's name into key and suffix."""
     complete: bool
     """The run says that it is through."""
+    checkpoint: int
+    """Step of its newest checkpoint; rows that were set aside later may stand in no file yet."""
     samples: Mapping[str, int] = field(default_factory=dict)
     """Of each shard, as the run has counted or believed."""
     left_out: Mapping[str, str] = field(default_factory=dict)
@@ -59,6 +66,17 @@ class ExpectedVisits:
             return self.shards[visit.source][visit.shard].url
         except IndexError:
             return f"shard {visit.shard} of source {visit.source}"
+
+
+class LedgerRows(NamedTuple):
+    """Rows of one visit in a line of the ledger."""
+
+    step: int
+    kind: str
+    """"trained" or "filtered"."""
+    visit: Visit
+    rows: list[int]
+    """Places in its tar."""
 
 
 class Rejection(NamedTuple):
@@ -98,14 +116,17 @@ def read_expected_visits(
     """
     config, shard_list = (_json(run / name) for name in ("config.json", "shards.json"))
     try:
-        epochs, seed = int(config["train"]["epochs"]), int(config["run"]["seed"])
-        key_ends_at = str(config["data"]["key_ends_at"])
+        train, data, seed = config["train"], config["data"], int(config["run"]["seed"])
+        epochs, batch_size = int(train["epochs"]), int(train["batch_size"])
+        open_shards, shuffle_buffer = int(data["open_shards"]), int(data["shuffle_buffer"])
+        key_ends_at = str(data["key_ends_at"])
         sources = [sorted(source["shards"].items()) for source in shard_list["sources"]]
         weights = [float(source["weight"]) for source in shard_list["sources"]]
         recorded = [[NamedShard(name, str(of["url"])) for name, of in source] for source in sources]
         samples = [[int(of["samples"]) for _, of in source] for source in sources]
-        moved = patterns > 0 and patterns == len(config["data"]["shards"])
+        moved = patterns > 0 and patterns == len(data["shards"])
         schedule = Schedule.weighted(seed, epochs, samples, weights)
+        order = Order(schedule, tuple(map(tuple, samples)), open_shards, batch_size)
         entries = len(schedule)
         visits = frozenset(schedule.visit(entry) for entry in range(entries))
         losses = _json(run / "losses.json") if (run / "losses.json").exists() else {"unreadable": {}}
@@ -127,12 +148,16 @@ def read_expected_visits(
                 f"{run}: the schedule does not visit every shard once in each of {epochs} passes"
             )
     complete = (run / "complete.json").is_file()
+    whole_checkpoints = [path for path in run.glob("step-*") if (path / "manifest.json").is_file()]
+    checkpoint = max((int(path.name.removeprefix("step-")) for path in whole_checkpoints), default=0)
     of_shards = {
         shard.url: count
         for source, counts in zip(shards, samples, strict=True)
         for shard, count in zip(source, counts, strict=True)
     }
-    return ExpectedVisits(shards, epochs, visits, key_ends_at, complete, of_shards, left_out)
+    return ExpectedVisits(
+        shards, epochs, visits, order, shuffle_buffer, key_ends_at, complete, checkpoint, of_shards, left_out
+    )
 
 
 def _where_they_lie(
@@ -163,11 +188,8 @@ def _json(path: StoragePath) -> Any:
         raise AuditError(f"{path}: not readable: {error}") from error
 
 
-def read_ledger(run: StoragePath, notes: list[str]) -> Iterator[tuple[str, Visit, list[int]]]:
-    """Yield what counts of a run's ledger, in the order of the steps.
-
-    That is: "trained" or "filtered", the visit, and the places of rows in its tar. What is amiss with the
-    files themselves is added to `notes`.
+def read_ledger(run: StoragePath, notes: list[str]) -> Iterator[LedgerRows]:
+    """Yield what counts of a run's ledger, in the order of the steps; what is amiss with its files goes to `notes`.
 
     Raises AuditError where there is no ledger, or one that is damaged elsewhere than in a last line, which a kill cuts.
     """
@@ -175,7 +197,7 @@ def read_ledger(run: StoragePath, notes: list[str]) -> Iterator[tuple[str, Visit
         yield from _read_ledger(run, folder, notes)
 
 
-def _read_ledger(run: StoragePath, folder: Path, notes: list[str]) -> Iterator[tuple[str, Visit, list[int]]]:
+def _read_ledger(run: StoragePath, folder: Path, notes: list[str]) -> Iterator[LedgerRows]:
     attempts: dict[int, list[_LedgerFile]] = {}
     for path in sorted(folder.glob("*-*.jsonl")):
         if (file := _head(path)) is None:
@@ -194,7 +216,9 @@ def _read_ledger(run: StoragePath, folder: Path, notes: list[str]) -> Iterator[t
             if later and step > min(later):
                 continue
             try:
-                found = [(kind, *_places(*of)) for kind in _KINDS for of in line.get(kind, ())]
+                found = [
+                    LedgerRows(step, kind, *_places(*of)) for kind in _KINDS for of in line.get(kind, ())
+                ]
             except _MALFORMED as error:
                 raise AuditError(f"{place}: not a step's line: {error!r}") from error
             yield from found

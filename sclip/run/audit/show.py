@@ -16,7 +16,7 @@ LISTED = 20
 def to_json(run: StoragePath, audit: Audit) -> str:
     """Return all of the audit."""
     tree = asdict(audit, dict_factory=lambda fields: {name.rstrip("_"): value for name, value in fields})
-    return json.dumps({"run": str(run)} | tree, indent=1)
+    return json.dumps({"run": str(run), "order": audit.order} | tree, indent=1)
 
 
 def lines(audit: Audit, most: int) -> Iterator[str]:
@@ -24,7 +24,7 @@ def lines(audit: Audit, most: int) -> Iterator[str]:
     names = ["epochs", "expected", "trained_once", "missed", "repeated", "quarantined"]
     names += [name for name in ("filtered", "unknown") if getattr(audit, name)]
     lost = [f"lost_shards={len(audit.lost)}"] if audit.lost else []
-    yield " ".join([*(f"{name}={getattr(audit, name)}" for name in names), *lost])
+    yield " ".join([*(f"{name}={getattr(audit, name)}" for name in names), *lost, f"order={audit.order}"])
     yield from audit.notes
     yield from _kind("lost", [f"{of.shard}: {of.reason}" for of in audit.lost], most)
     set_aside = [
@@ -36,6 +36,10 @@ def lines(audit: Audit, most: int) -> Iterator[str]:
     yield from _kind("missed", [_line(rows, most) for rows in audit.missed_rows], most)
     yield from _kind("repeated", [_line(rows, most) for rows in audit.repeated_rows], most)
     yield from _kind("unknown", [_line(rows, most) for rows in audit.unknown_rows], most)
+    if difference := audit.first_difference:
+        yield f"{'differs':12}step {difference.step} is the first whose rows are not those of the order"
+        yield from _kind("lacks", [_line(rows, most) for rows in difference.lacks], most)
+        yield from _kind("extra", [_line(rows, most) for rows in difference.extra], most)
 
 
 def _kind(kind: str, rows: Sequence[str], most: int) -> Iterator[str]:

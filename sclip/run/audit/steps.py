@@ -1,0 +1,124 @@
+"""The rows of each step: the run's order, computed anew from its seed, and its ledger in, the first that differs out.
+
+Both are gone through side by side, so that memory follows the visits that are open at a time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Set
+from itertools import chain, groupby, islice
+from operator import attrgetter
+from typing import NamedTuple
+
+from sclip import seeding
+from sclip.data.order import Part, mixed
+from sclip.data.schedule import Visit
+from sclip.run.audit.run_files import ExpectedVisits, LedgerRows
+
+__all__ = ["Difference", "Row", "first_difference"]
+
+Row = tuple[Visit, int]
+"""A visit and a place in its tar."""
+
+
+class Difference(NamedTuple):
+    """A step whose rows in the ledger are not those of the order."""
+
+    step: int
+    lacks: list[Row]
+    """Rows of the order that the ledger does not have there."""
+    extra: list[Row]
+    """Rows that it has beyond them."""
+
+
+def first_difference(
+    expected: ExpectedVisits, groups: Mapping[str, int], ledger: Iterable[LedgerRows], set_aside: Set[Row]
+) -> Difference | None:
+    """Return the first step whose rows are not those of the order; None where there is none.
+
+    In a run that is not complete, rows may be lacking in the steps after its newest checkpoint: some were set aside and
+    stand in no file yet.
+
+    Args:
+        expected: the visits of the run and their order.
+        groups: sample groups that a reader finds in each shard; without a shard, its visits are not judged.
+        ledger: what was trained on or filtered, by ascending steps.
+        set_aside: rows that were quarantined, in whatever step.
+    """
+    of_order = _steps_of_order(expected, groups)
+    of_ledger = chain(_steps_of_ledger(expected, groups, ledger), [(math.inf, Counter[Row]())])
+    last_settled = math.inf if expected.complete else expected.checkpoint
+    step, rows = next(of_ledger)
+    for number, in_order in of_order:
+        if step < number:
+            break
+        in_ledger = Counter[Row]()
+        if step == number:
+            in_ledger = rows
+            step, rows = next(of_ledger)
+        elif step == math.inf and number > last_settled:
+            return None
+        lacks = in_order - in_ledger.keys() - set_aside if number <= last_settled else set()
+        extra = [row for row, times in in_ledger.items() if times > (row in in_order)]
+        if lacks or extra:
+            return Difference(number, sorted(lacks), sorted(extra))
+    return None if step == math.inf else Difference(int(step), [], sorted(rows))
+
+
+def _steps_of_ledger(
+    expected: ExpectedVisits, groups: Mapping[str, int], ledger: Iterable[LedgerRows]
+) -> Iterator[tuple[int, Counter[Row]]]:
+    """Yield the steps that have rows, each with those of all ranks."""
+    for step, lines in groupby(ledger, key=attrgetter("step")):
+        rows = Counter[Row]()
+        for line in lines:
+            if line.visit not in expected.visits or expected.url(line.visit) in groups:
+                rows.update((line.visit, row) for row in line.rows)
+        if rows:
+            yield step, rows
+
+
+def _steps_of_order(expected: ExpectedVisits, groups: Mapping[str, int]) -> Iterator[tuple[int, set[Row]]]:
+    """Yield each step, from 1, with the rows of its places; those beyond the recorded counts come last."""
+    more = {url: groups[url] - count for url, count in expected.samples.items() if groups.get(url, 0) > count}
+    order = expected.order
+    if more:
+        visits = ((entry, order.schedule.visit(entry)) for entry in range(len(order.schedule)))
+        beyond = {entry: more[url] for entry, visit in visits if (url := expected.url(visit)) in more}
+        order = dataclasses.replace(order, beyond=beyond)
+    opened: dict[int, _OpenVisit] = {}
+    for step, parts in order.rows():
+        rows = set[Row]()
+        for part in parts:
+            visit = opened.pop(part.entry, None) or _OpenVisit(expected, groups, part.entry)
+            rows |= visit.take(part)
+            if visit.is_open:
+                opened[part.entry] = visit
+        yield step + 1, rows
+
+
+class _OpenVisit:
+    """The rows of one visit, in the order in which its reader mixes them, from the first that was not taken on."""
+
+    def __init__(self, expected: ExpectedVisits, groups: Mapping[str, int], entry: int) -> None:
+        order = expected.order
+        self._visit = order.schedule.visit(entry)
+        shard = expected.shards[self._visit.source][self._visit.shard]
+        self._recorded = order.count(entry)
+        rng = seeding.generator("mix", order.schedule.seed, self._visit.pass_, shard.name)
+        self._rows = mixed(range(groups.get(shard.url, 0)), expected.shuffle_buffer, rng)
+        self._taken = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether more of its recorded rows follow; those beyond them come much later."""
+        return self._taken < self._recorded
+
+    def take(self, part: Part) -> set[Row]:
+        """Return the rows of a part, which follows those before it; a place has none where its tar is shorter."""
+        rows = islice(self._rows, part.start - self._taken, part.stop - self._taken)
+        self._taken = part.stop
+        return {(self._visit, row) for row in rows}
