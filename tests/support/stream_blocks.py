@@ -13,7 +13,7 @@ from sclip.data.side_channel import Marker, Note
 
 Columns = dict[str, NDArray[Any]]
 Row = tuple[int, int, int]
-"""Entry, ordinal and status of a row."""
+"""Entry, place and status of a row; of an END row the place is that of the last row of its shard."""
 
 BLANK: Columns = {
     col.IMAGE: np.zeros((3, 2, 2), np.uint8),
@@ -23,51 +23,51 @@ BLANK: Columns = {
 }  # fmt: skip
 
 
-def tar_index(ordinal: int) -> int:
-    """Return the place in its shard of a row that its reader mixed: neighbours are exchanged."""
-    return ordinal ^ 1
+def tar_index(place: int) -> int:
+    """Return the index in its shard of the row at a place: neighbours are exchanged, as a reader mixes them."""
+    return place ^ 1
 
 
 def samples(entry: int, count: int, first: int = 0) -> list[Row]:
-    """Return rows of samples, `count` of them from an ordinal on."""
-    return [(entry, ordinal, col.SAMPLE) for ordinal in range(first, first + count)]
+    """Return rows of samples at `count` places from `first` on."""
+    return [(entry, place, col.SAMPLE) for place in range(first, first + count)]
 
 
 def note_of(rows: Sequence[Row], index_of: Callable[[int], int] = tar_index) -> Note:
-    """Return the note of an encoder call on the rows: a marker for each that is no sample."""
+    """Return the note of an encoder call on the rows: a marker for each row that is no sample."""
     markers = [
         Marker(
-            entry, ordinal, ordinal if status == col.END else index_of(ordinal), status, f"key{ordinal}",
+            entry, place, place + 1 if status == col.END else index_of(place), status, f"key{place}",
             "not a picture" if status == col.REJECTED else "",
         )
-        for entry, ordinal, status in rows if status != col.SAMPLE
+        for entry, place, status in rows if status != col.SAMPLE
     ]  # fmt: skip
-    return Note(markers, samples=sum(status == col.SAMPLE for *_, status in rows))
+    upto = rows[-1][1] + 1 if rows else 0
+    return Note(markers, upto=upto, samples=sum(status == col.SAMPLE for *_, status in rows))
 
 
-def placed(rows: Sequence[Row], origin: int = 0, index_of: Callable[[int], int] = tar_index) -> Columns:
-    """Return the columns of a block beside those of the model; without a sample, of the one row that says so."""
+def placed(rows: Sequence[Row], index_of: Callable[[int], int] = tar_index) -> Columns:
+    """Return the columns of a block beside those of the model; a block without a sample has one NO_SAMPLE row."""
     places = [row[:2] for row in rows if row[2] == col.SAMPLE] or [(0, col.NO_SAMPLE)]
     notes = [note_of(rows, index_of).to_json()] + [""] * (len(places) - 1)
     return {
         col.ENTRY: np.array([entry for entry, _ in places], np.int64),
-        col.ORDINAL: np.array([ordinal for _, ordinal in places], np.int64),
-        col.INDEX: np.array([index_of(max(ordinal, 0)) for _, ordinal in places], np.int64),
-        col.ORIGIN: np.full(len(places), origin, np.int64),
+        col.PLACE: np.array([place for _, place in places], np.int64),
+        col.INDEX: np.array([index_of(max(place, 0)) for _, place in places], np.int64),
         col.NOTE: np.array(notes, object),
     }
 
 
-def block(rows: Sequence[Row], origin: int = 0) -> Columns:
-    """Return a block; every value of a row's model columns follows from its ordinal."""
-    found = placed(rows, origin)
+def block(rows: Sequence[Row]) -> Columns:
+    """Return a block; every value of a row's model columns follows from its place."""
+    columns = placed(rows)
 
     def filled(name: str) -> NDArray[Any]:
-        return np.stack([np.full_like(BLANK[name], value_of(ordinal)) for ordinal in found[col.ORDINAL]])
+        return np.stack([np.full_like(BLANK[name], value_of(place)) for place in columns[col.PLACE]])
 
-    return found | {name: filled(name) for name in col.MODEL_COLUMNS}
+    return columns | {name: filled(name) for name in col.MODEL_COLUMNS}
 
 
-def value_of(ordinal: int) -> int:
+def value_of(place: int) -> int:
     """Return what `block` fills the model columns of a row with."""
-    return ordinal % 100 + 1
+    return place % 100 + 1
