@@ -77,11 +77,11 @@ class Round:
         equal ones by their tracks.
         """
         tracks, length = len(self.lengths), self.lengths[track]
-        at, before = 2 * (tracks * row + track) + 1, self.first
-        for other, of_other in enumerate(self.lengths):
-            nearer = at * of_other - (2 * other + 1) * length - (other >= track)
-            before += min(of_other, max(0, nearer // (2 * tracks * length) + 1))
-        return before
+        at = 2 * (tracks * row + track) + 1
+        return self.first + sum(
+            (at * of_other - (2 * other + 1) * length - (other >= track)) // (2 * tracks * length) + 1
+            for other, of_other in enumerate(self.lengths)
+        )
 
     def row_at(self, track: int, place: int) -> int:
         """Return the number of a track's rows before a place."""
