@@ -282,10 +282,8 @@ class Order:
         for number, stretches in self.in_steps(step):
             yield number, [part for round_, start, stop in stretches for part in round_.parts(start, stop)]
 
-    def widths(self, world_size: int, step: int = 0) -> Iterator[int]:
-        """Yield, of each step from `step` on, the most rows that one of the workers has."""
+    def rows_of_workers(self, world_size: int, step: int = 0) -> Iterator[list[int]]:
+        """Yield, of each step from `step` on, how many of its places each worker reads."""
         for _, stretches in self.in_steps(step):
-            of_workers = [
-                round_.rows_of_workers(world_size, start, stop) for round_, start, stop in stretches
-            ]
-            yield max(map(sum, zip(*of_workers, strict=True)))
+            of_rounds = [round_.rows_of_workers(world_size, start, stop) for round_, start, stop in stretches]
+            yield list(map(sum, zip(*of_rounds, strict=True)))

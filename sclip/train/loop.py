@@ -209,7 +209,8 @@ class _Run:
         config, world_size = self.job.config, self.launcher.world_size
         share = -(-config.train.batch_size // world_size)
         batches = Batches(
-            feeds, order, self.accounts.progress.step, _blank_row(self.job), world_size=world_size,
+            feeds, order, self.accounts.progress.step, _blank_row(self.job), rank=self.launcher.rank,
+            world_size=world_size,
             parts=max(1, share // config.train.micro_batch) if config.train.micro_batch else 1,
         )  # fmt: skip
         packs_text = unwrapped(self.step.model).packs_text
