@@ -27,6 +27,7 @@ from sclip.model.structure_clip import StructureCLIP
 from sclip.seeding import digest64
 from sclip.train import manifest, sharding
 from sclip.train.collectives import in_unison
+from sclip.train.determinism import use_deterministic_algorithms
 from sclip.train.flops import StepFlops
 from sclip.train.health import ProfilerTrace
 from sclip.train.launcher import Launcher, TrainJob, report
@@ -122,6 +123,8 @@ class _Run:
         config, device = job.config, launcher.device
         if device.type == "cpu":
             torch.set_num_threads(config.train.worker_threads)
+        if config.train.deterministic:
+            use_deterministic_algorithms()
         self.job, self.launcher, self.folder = job, launcher, RunFolder(job.folder)
         plain = _build_model(job, self.folder)
         self.flops = functools.partial(StepFlops(plain, config), world_size=launcher.world_size)

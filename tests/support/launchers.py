@@ -1,22 +1,24 @@
-"""A launcher of the training loop for tests: blocks from a list, reports into a list."""
+"""A launcher of the training loop for tests: blocks from a function, reports into a list."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from sclip.data.batches import Columns
+from sclip.data.order import Order
 from sclip.train.launcher import Requested
-from support.stream_blocks import Columns
 
 
 @dataclass
 class ListLauncher:
     """One rank on a CPU, of which nothing is requested unless a test says so."""
 
-    stream: Iterable[Columns]
+    blocks: Callable[[Order, int], Iterable[Columns]]
+    """This rank's blocks of an order from a step on."""
     rank: int = 0
     world_size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -25,9 +27,8 @@ class ListLauncher:
     """Returned one a step, before each the number of steps begun."""
     fulfilled: int = 0
 
-    def blocks(self, prefetched_rows: int) -> Iterable[Columns]:
-        assert prefetched_rows > 0
-        return self.stream
+    def feeds(self, order: Order, step: int) -> Sequence[Iterable[Columns]]:
+        return [self.blocks(order, step)]
 
     def report(self, report: dict[str, Any]) -> None:
         self.reports.append(report)
