@@ -41,6 +41,8 @@ class TrainConfig(Section, key="train"):
     """block: keep only the blocks' inputs for backward; selective: also what matrix products and attention gave."""
     compile: bool = False
     """torch.compile the blocks of towers and encoder; the first step then takes a minute or more."""
+    deterministic: bool = False
+    """Two runs on equal GPUs give equal bits, as on CPUs they do: slower, by what torch, cuDNN and NCCL have for it."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: forward and backward in bfloat16, fp32 master weights and reductions."""
     micro_batch: Annotated[int, at_least(0)] = 0

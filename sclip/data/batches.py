@@ -11,7 +11,7 @@ its places, once the loop has taken it, so that what is fetched ahead is in no c
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -23,6 +23,8 @@ from sclip.data.order import Order
 from sclip.data.side_channel import Marker, Note, VisitEnd, read_notes
 
 Columns = dict[str, NDArray[Any]]
+Allocate = Callable[[str, tuple[int, ...], np.dtype[Any]], NDArray[Any]]
+"""Returns an array of any content for a column, by its name, shape and dtype."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,11 @@ class _Feed:
     """All rows of the feed that stand before this place have come."""
     is_ended: bool = False
 
+    def places(self, stop: int) -> int:
+        """Return how many places before `stop` have come and are not taken yet, with a row or a marker of its lack."""
+        rows = sum(int(np.searchsorted(block[col.PLACE], stop)) for block in self.held)
+        return rows + sum(marker.place < stop and marker.status != col.END for marker in self.markers)
+
 
 class Batches:
     """Batches of one worker, of the steps of an order from one on.
@@ -62,46 +69,57 @@ class Batches:
         order: of the run.
         step: the first one, from 0.
         blank: one row of each model column, which fills up a batch.
+        rank: of the worker.
         world_size: number of workers.
         parts: number of equal parts that a batch is computed in; its width is a multiple of it.
     """
 
     def __init__(
-        self, feeds: Iterable[Iterable[Columns]], order: Order, step: int, blank: Columns, *, world_size: int = 1,
-        parts: int = 1,
+        self, feeds: Iterable[Iterable[Columns]], order: Order, step: int, blank: Columns, *, rank: int = 0,
+        world_size: int = 1, parts: int = 1,
     ) -> None:  # fmt: skip
         self._feeds = [_Feed(iter(blocks)) for blocks in feeds]
         self._stop, self._size = step * order.batch_size, order.batch_size
-        self._widths, self._parts = order.widths(world_size, step), parts
+        self._rows, self._rank, self._parts = order.rows_of_workers(world_size, step), rank, parts
         self._width = 0
         self._blank = blank
         self._notes: list[Note] = []
         self._queued = 0.0
 
-    def next(self) -> Batch:
-        """Return the batch of the next step. Raises StopIteration after the last one."""
+    def next(self, allocate: Allocate = lambda name, shape, dtype: np.empty(shape, dtype)) -> Batch:
+        """Return the batch of the next step, in arrays of `allocate`. Raises StopIteration after the last one."""
+        of_workers = next(self._rows)
         # A width that only grows: shapes soon repeat, and differ by a few rows at the most.
-        self._width = max(self._width, -(-next(self._widths) // self._parts) * self._parts)
+        self._width = max(self._width, -(-max(of_workers) // self._parts) * self._parts)
         self._stop += self._size
+        self._wait_for(of_workers[self._rank])
         parts, markers = [], list[Marker]()
         for feed in self._feeds:
-            while feed.upto < self._stop and not feed.is_ended:
-                self._fetch(feed)
             parts += _taken(feed, self._stop)
             markers += [marker for marker in feed.markers if marker.place < self._stop]
             feed.markers = [marker for marker in feed.markers if marker.place >= self._stop]
-        order = np.argsort(
-            np.concatenate([np.zeros(0, np.int64), *(part[col.PLACE] for part in parts)]), kind="stable"
-        )
-        columns = {name: self._filled(name, parts, order) for name in col.MODEL_COLUMNS}
-        entries, indices = (
-            np.concatenate([np.zeros(0, np.int64), *(part[name] for part in parts)])[order]
-            for name in (col.ENTRY, col.INDEX)
-        )
-        columns[col.VALID] = np.arange(self._width) < len(entries)
+        order = np.argsort(_joined(parts, col.PLACE))
+        rows = np.split(np.argsort(order), np.cumsum([len(part[col.PLACE]) for part in parts], dtype=int))
+        columns: Columns = {}
+        for name in col.MODEL_COLUMNS:
+            blank = self._blank[name]
+            columns[name] = allocate(name, (self._width, *blank.shape), blank.dtype)
+            for of_part, part in zip(rows, parts, strict=False):
+                columns[name][of_part] = part[name]  # numpy frees the GIL; as fast as a copy of whole blocks
+            columns[name][len(order) :] = blank
+        columns[col.VALID] = np.arange(self._width) < len(order)
+        entries, indices = (_joined(parts, name)[order] for name in (col.ENTRY, col.INDEX))
         notes, queued = tuple(self._notes), self._queued
         self._notes, self._queued = [], 0.0
-        return Batch(columns, len(entries), entries, indices, tuple(markers), notes, queued)
+        return Batch(columns, len(order), entries, indices, tuple(markers), notes, queued)
+
+    def _wait_for(self, places: int) -> None:
+        """Fetch blocks until so many places of the step have come, or, where rows are missing, those after it."""
+        while sum(feed.places(self._stop) for feed in self._feeds) < places:
+            behind = [feed for feed in self._feeds if feed.upto < self._stop and not feed.is_ended]
+            if not behind:
+                return
+            self._fetch(min(behind, key=lambda feed: feed.upto))
 
     def _fetch(self, feed: _Feed) -> None:
         block = next(feed.blocks, None)
@@ -118,15 +136,9 @@ class Batches:
             names = (*col.MODEL_COLUMNS, col.PLACE, col.ENTRY, col.INDEX)
             feed.held.append({name: block[name] if samples.all() else block[name][samples] for name in names})
 
-    def _filled(self, name: str, parts: list[Columns], order: NDArray[np.intp]) -> NDArray[Any]:
-        blank = self._blank[name]
-        filled = np.empty((self._width, *blank.shape), blank.dtype)
-        to, at = np.argsort(order), 0
-        for part in parts:
-            filled[to[at : at + len(part[name])]] = part[name]
-            at += len(part[name])
-        filled[at:] = blank
-        return filled
+
+def _joined(parts: list[Columns], name: str) -> NDArray[np.int64]:
+    return np.concatenate([np.zeros(0, np.int64), *(part[name] for part in parts)])
 
 
 def _taken(feed: _Feed, stop: int) -> list[Columns]:

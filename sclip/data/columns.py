@@ -5,7 +5,10 @@
 ENTRY = "entry"
 """int64: entry of the schedule, that is one visit of one shard."""
 PLACE = "place"
-"""int64: place of the row in the order of the run (`sclip.data.order`); for an END row that of its visit's last row."""
+"""int64: place of the row in the order of the run (`sclip.data.order`).
+
+An END row has that of its visit's last row, and comes before it.
+"""
 INDEX = "index"
 """int64: place of the sample in its shard."""
 PASS = "pass"

@@ -72,7 +72,8 @@ class Encoder:
                     crops.append(crop)
                     digests.append(image_digest(row[col.JPEG]))
         note.samples = len(rows)
-        note.upto = batch[col.PLACE][-1].as_py() + 1
+        # An END row comes before the row of its place.
+        note.upto = batch[col.PLACE][-1].as_py() + (batch[col.STATUS][-1].as_py() != col.END)
         if not rows:
             rows = [{col.ENTRY: 0, col.PLACE: col.NO_SAMPLE, col.INDEX: 0, col.CAPTION: ""}]
             crops = [np.zeros((3, self._image_size, self._image_size), np.uint8)]

@@ -82,11 +82,11 @@ class Round:
         equal ones by their tracks.
         """
         tracks, length = len(self.lengths), self.lengths[track]
-        at, before = 2 * (tracks * row + track) + 1, self.first
-        for other, of_other in enumerate(self.lengths):
-            nearer = at * of_other - (2 * other + 1) * length - (other >= track)
-            before += min(of_other, max(0, nearer // (2 * tracks * length) + 1))
-        return before
+        at = 2 * (tracks * row + track) + 1
+        return self.first + sum(
+            (at * of_other - (2 * other + 1) * length - (other >= track)) // (2 * tracks * length) + 1
+            for other, of_other in enumerate(self.lengths)
+        )
 
     def row_at(self, track: int, place: int) -> int:
         """Return the number of a track's rows before a place."""
@@ -293,13 +293,11 @@ class Order:
         for number, stretches in self.in_steps(step):
             yield number, [part for round_, start, stop in stretches for part in round_.parts(start, stop)]
 
-    def widths(self, world_size: int, step: int = 0) -> Iterator[int]:
-        """Yield, of each step from `step` on, the most rows that one of the workers has."""
+    def rows_of_workers(self, world_size: int, step: int = 0) -> Iterator[list[int]]:
+        """Yield, of each step from `step` on, how many of its places each worker reads."""
         for _, stretches in self.in_steps(step):
-            of_workers = [
-                round_.rows_of_workers(world_size, start, stop) for round_, start, stop in stretches
-            ]
-            yield max(map(sum, zip(*of_workers, strict=True)))
+            of_rounds = [round_.rows_of_workers(world_size, start, stop) for round_, start, stop in stretches]
+            yield list(map(sum, zip(*of_rounds, strict=True)))
 
 
 def mixed(items: Iterable[_T], buffer: int, rng: random.Random) -> Iterator[_T]:

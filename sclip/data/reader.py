@@ -74,8 +74,10 @@ def read_round(
 ) -> Iterator[pa.Table]:  # fmt: skip
     """Yield a worker's rows of a round from a place on, in the order of the run, as READ_SCHEMA.
 
-    After the last row of a visit comes an END row, which tells in a `VisitEnd` what else is known of the shard. While
-    the storage fails, `on_wait` is told every few seconds what the reader waits for.
+    Before the last row of a visit comes an END row, which tells in a `VisitEnd` what else is known of the shard. So the
+    worker that has all rows of a step has the ends of their shards too, wherever tables are cut: a resume after that
+    step would not read them again. While the storage fails, `on_wait` is told every few seconds what the reader waits
+    for.
 
     Args:
         reading: how the run reads shards.
@@ -114,7 +116,7 @@ def _track(
     reading: ReadSettings, round_: Round, share: Share, visits: Mapping[int, OpenedVisit], place: int,
     on_wait: Callable[[str], None],
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """Yield the worker's rows of a track from a place on, and each visit's END after its last row."""
+    """Yield the worker's rows of a track from a place on, and each visit's END before its last row."""
     row_number = round_.row_at(share.track, place)
     for part in round_.track_parts(share.track, row_number):
         visit = visits[part.entry]
@@ -124,14 +126,19 @@ def _track(
         opened = _Items(visit.shard.url, reading, on_wait)
         items = mixed(opened, data.shuffle_buffer, rng)
         given = sum(1 for _ in islice(items, part.start))
-        while part.start <= given < part.stop and (item := next(items, None)) is not None:
-            if row_number % share.split in share.turns:
-                row = row_of(item, visit.shard, reading, visit.pass_)
-                yield row | common | {col.PLACE: round_.place(share.track, row_number)}
-            given += 1
-            row_number += 1
-        row_number += part.stop - max(given, part.start) if given < part.stop else 0
+        shift = row_number - part.start
+        row_number += part.stop - part.start
         is_end = part.stop == visit.recorded and (row_number - 1) % share.split in share.turns
+        last: list[dict[str, Any]] = []
+        while part.start <= given < part.stop and (item := next(items, None)) is not None:
+            if (given + shift) % share.split in share.turns:
+                row = row_of(item, visit.shard, reading, visit.pass_)
+                row |= common | {col.PLACE: round_.place(share.track, given + shift)}
+                if is_end and given == part.stop - 1:
+                    last.append(row)
+                else:
+                    yield row
+            given += 1
         if is_end:
             given += sum(1 for _ in items)
             end = opened.end(visit, given)
@@ -140,6 +147,7 @@ def _track(
                 col.PLACE: at, col.INDEX: given, col.STATUS: col.END, col.SAMPLE_KEY: visit.shard.url,
                 col.REASON: end.to_json(),
             }  # fmt: skip
+        yield from last
 
 
 class _Items:

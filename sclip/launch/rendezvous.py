@@ -16,6 +16,7 @@ from ray.train.torch import TorchConfig
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from sclip.launch import ray_internals
+from sclip.train.determinism import use_deterministic_algorithms
 
 __all__ = ["BoundTorchConfig"]
 
@@ -26,6 +27,9 @@ _TorchBackend: Any = ray_internals.torch_backend_class()
 class BoundTorchConfig(TorchConfig):  # type: ignore[misc]
     """TorchConfig of process groups whose store listens at the address of rank 0's node alone."""
 
+    deterministic: bool = False
+    """`train.deterministic`: NCCL reads its settings once, when the process group begins."""
+
     @property
     def backend_cls(self) -> type:
         """The backend that Ray Train starts in the workers."""
@@ -33,12 +37,14 @@ class BoundTorchConfig(TorchConfig):  # type: ignore[misc]
 
 
 class _Bound(_TorchBackend):  # type: ignore[misc]
-    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
-        worker_group.execute(_bind)
+    def on_start(self, worker_group: Any, backend_config: BoundTorchConfig) -> None:
+        worker_group.execute(_set_up, backend_config.deterministic)
         super().on_start(worker_group, backend_config)
 
 
-def _bind() -> None:
+def _set_up(deterministic: bool) -> None:
+    if deterministic:
+        use_deterministic_algorithms()
     # By its name: as an attribute of torch.distributed it is the function that is called so.
     importlib.import_module("torch.distributed.rendezvous").TCPStore = _store  # type: ignore[attr-defined]
 

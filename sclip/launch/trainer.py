@@ -77,7 +77,9 @@ def fit(
             train_worker,
             train_loop_config={"arguments": WorkerArguments(job_of(plan, folder.path), plan, queue, control)},
             # gloo beside nccl: row counts are added up on the CPU without waiting for the GPU
-            torch_config=BoundTorchConfig(backend="cpu:gloo,cuda:nccl" if train.use_gpu else "gloo"),
+            torch_config=BoundTorchConfig(
+                backend="cpu:gloo,cuda:nccl" if train.use_gpu else "gloo", deterministic=train.deterministic
+            ),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=(train.min_workers, train.num_workers)
                 if train.min_workers

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -104,12 +105,17 @@ class _Filling:
 
     def __call__(self, values: NDArray[Any]) -> NDArray[np.int32]:
         """Return [parts * rows, capacity, ...] of values [parts, N, n, ...]: of no token 0, of no triple -1."""
-        parts, more = len(values), values.shape[3:]
-        filled = np.full((parts, self.rows * self.capacity, *more), -1 if more else 0, np.int32)
-        place = self.start[:, :, None] + self.kept.cumsum(2) - 1
-        part = np.broadcast_to(np.arange(parts)[:, None, None], place.shape)
-        filled[part[self.kept], place[self.kept]] = values[self.kept]
-        return filled.reshape(parts * self.rows, self.capacity, *more)
+        rows, more = len(values) * self.rows, values.shape[3:]
+        filled = np.full((rows * self.capacity, *more), -1 if more else 0, np.int32)
+        filled[self._places] = values[self.kept]
+        return filled.reshape(rows, self.capacity, *more)
+
+    @cached_property
+    def _places(self) -> NDArray[np.int64]:
+        """Where what is kept stands in the rows of all parts laid end to end."""
+        of_part = np.arange(len(self.start))[:, None] * self.rows * self.capacity + self.start
+        places: NDArray[np.int64] = of_part[:, :, None] + self.kept.cumsum(2) - 1
+        return places[self.kept]
 
 
 def _starts(lengths: NDArray[np.int64], longest: int) -> tuple[NDArray[np.int64], int, int]:
@@ -125,7 +131,7 @@ def _best_fit(lengths: list[int], capacity: int) -> tuple[NDArray[np.int64], int
     rows_with: list[list[int]] = [[] for _ in range(capacity + 1)]  # by the places that are left in them
     free = 0  # bit n: there is a row with n places left
     count = 0
-    for caption in sorted(range(len(lengths)), key=lambda caption: -lengths[caption]):
+    for caption in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
         length = lengths[caption]
         if not length:
             break

@@ -27,6 +27,7 @@ from sclip.model.structure_clip import StructureCLIP
 from sclip.seeding import digest64
 from sclip.train import manifest, sharding
 from sclip.train.collectives import in_unison
+from sclip.train.determinism import use_deterministic_algorithms
 from sclip.train.flops import StepFlops
 from sclip.train.health import ProfilerTrace
 from sclip.train.launcher import Launcher, TrainJob, report
@@ -123,6 +124,8 @@ class _Run:
         config, device = job.config, launcher.device
         if device.type == "cpu":
             torch.set_num_threads(config.train.worker_threads)
+        if config.train.deterministic:
+            use_deterministic_algorithms()
         self.job, self.launcher, self.folder = job, launcher, RunFolder(job.folder)
         plain = _build_model(job, self.folder)
         self.flops = functools.partial(StepFlops(plain, config), world_size=launcher.world_size)
@@ -210,7 +213,8 @@ class _Run:
         config, world_size = self.job.config, self.launcher.world_size
         share = -(-config.train.batch_size // world_size)
         batches = Batches(
-            feeds, order, self.accounts.progress.step, _blank_row(self.job), world_size=world_size,
+            feeds, order, self.accounts.progress.step, _blank_row(self.job), rank=self.launcher.rank,
+            world_size=world_size,
             parts=max(1, share // config.train.micro_batch) if config.train.micro_batch else 1,
         )  # fmt: skip
         packs_text = unwrapped(self.step.model).packs_text

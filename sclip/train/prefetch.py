@@ -2,11 +2,16 @@
 
 `Batches` go in on the host; a `ReadyBatch` each comes out, in the same order and one ahead. The device copy runs on a
 stream of its own from pinned memory, so that neither the loop nor the step waits for it.
+
+Two sets of buffers take the batches by turns, because fresh pages cost more than the copy into them. A set is written
+again when nobody reads its last batch any more. On a CPU the step reads it: the loop asks for the next batch when its
+step is over, and only then the one after that is begun. On a GPU the copy does, whose event is waited for.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -100,6 +105,23 @@ class ReadyBatch:
         return self.tensors
 
 
+@dataclass(slots=True)
+class _Buffers:
+    """Host memory of the columns of one batch, pinned for a GPU; grows with the batches."""
+
+    is_pinned: bool
+    columns: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    copied: torch.cuda.Event | None = None
+    """Recorded after the copy of the batch that was last in it."""
+
+    def allocate(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Return an array for a column, in the memory that it had before where that has room for the rows."""
+        if name not in self.columns or len(self.columns[name]) < shape[0]:
+            torch_dtype = torch.from_numpy(np.empty(0, dtype)).dtype
+            self.columns[name] = torch.empty(shape, dtype=torch_dtype, pin_memory=self.is_pinned)
+        return self.columns[name][: shape[0]].numpy()
+
+
 def prefetch_batches(
     batches: Batches,
     config: Config,
@@ -110,12 +132,17 @@ def prefetch_batches(
     """Return the batches of a worker, each made ready while the one before it is trained on.
 
     `flops` gives the operations of a step by the columns that it trains on; `packs_text` is the model's
-    (`StructureCLIP.packs_text`). The thread alone calls `batches` from now on.
+    (`StructureCLIP.packs_text`). The thread alone calls `batches` from now on. On a CPU the tensors of a batch are good
+    until the next one is asked for.
     """
     side = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+    by_turns = itertools.cycle([_Buffers(is_pinned=side is not None) for _ in range(2)])
 
     def make() -> ReadyBatch:
-        batch = batches.next()
+        buffers = next(by_turns)
+        if buffers.copied is not None:
+            buffers.copied.synchronize()
+        batch = batches.next(buffers.allocate)
         tokens = sum(
             _tokens(batch.columns[name][: batch.rows])
             for name in (col.TEXT, col.NEGATIVE_TEXT)
@@ -124,17 +151,16 @@ def prefetch_batches(
         gflops = round(flops(trained_columns(batch.columns, config)) / 1e9)
         columns = prepared(batch.columns, config, packs_text)
         tensors = {name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in columns.items()}
-        copied = None
         if side is not None:
-            # Also makes this thread's device the one of the stream. The host allocator keeps the pinned memory until
-            # the copy is done.
+            # Also makes this thread's device the one of the stream. What is packed is pinned here; the host allocator
+            # keeps that memory until the copy is done.
             with torch.cuda.stream(side):
                 tensors = {
                     name: tensor.pin_memory().to(device, non_blocking=True)
                     for name, tensor in tensors.items()
                 }
-                copied = side.record_event()
-        return ReadyBatch(dataclasses.replace(batch, columns={}), tokens, gflops, tensors, copied)
+                buffers.copied = side.record_event()
+        return ReadyBatch(dataclasses.replace(batch, columns={}), tokens, gflops, tensors, buffers.copied)
 
     return Prefetcher(make)
 

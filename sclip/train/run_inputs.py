@@ -26,7 +26,7 @@ RESUMABLE = {
     "train.num_workers", "train.min_workers", "train.resize_every_s", "train.use_gpu", "train.worker_cpus",
     "train.worker_threads", "train.sharding",
     "train.shard_ranks", "train.reshard_after_forward", "train.activation_checkpointing", "train.compile",
-    "train.micro_batch", "train.pack_text",
+    "train.deterministic", "train.micro_batch", "train.pack_text",
     "train.log_every", "checkpoint.every", "checkpoint.keep_last", "checkpoint.keep_best", "checkpoint.best_metric",
     "checkpoint.best_is", "checkpoint.asynchronous", "checkpoint.disk_budget_gb",
     "evaluate.every", "evaluate.suite_beside", "evaluate.cpus", "evaluate.gpus", "evaluate.batch_size",

@@ -1,10 +1,9 @@
-"""The blocks of the stream become the batches of a worker, an equal part of each of several, with a record of them."""
+"""The blocks of a worker's feeds become its batches, each of the step's places, with a record of what has no row."""
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -13,232 +12,272 @@ from hypothesis import strategies as st
 
 from sclip.data import batches as module
 from sclip.data import columns as col
-from sclip.data.batches import Batch, Batches, Record, StreamMismatch
-from sclip.data.position import Position
-from sclip.data.side_channel import Note
+from sclip.data.batches import Batch, Batches, Record
+from sclip.data.order import Order
+from sclip.data.schedule import Schedule
+from sclip.data.side_channel import Note, VisitEnd
 from support.stream_blocks import BLANK, Columns, Row, block, samples, tar_index, value_of
 
+MISSING = -1
+"""A recorded place whose row is not in the shard: nothing comes for it."""
 
-def drain(batches: Batches, record: Record) -> list[Batch]:
-    """Return the batches with samples, as the worker loop takes and records them."""
-    found: list[Batch] = []
+
+def order_of(counts: Sequence[int], batch_size: int, epochs: int = 1) -> Order:
+    return Order(Schedule(1, epochs, (len(counts),)), (tuple(counts),), 3, batch_size)
+
+
+@dataclass
+class World:
+    """An order, the workers that read it, and how the blocks of their feeds are cut."""
+
+    order: Order
+    world_size: int = 1
+    feeds: int = 1
+    cuts: Sequence[int] = (4,)
+    """Rows of the blocks, in turns."""
+    statuses: Mapping[int, int] = field(default_factory=dict)
+    """Of the places without a sample."""
+
+    def rows(self, rank: int) -> list[list[Row]]:
+        """Return the rows of each feed of a worker, as its readers give them."""
+        feeds: list[list[Row]] = [[] for _ in range(self.feeds)]
+        for _, round_ in self.order.rounds():
+            for number, share in enumerate(round_.share(rank, self.world_size)):
+                rows: list[Row] = []
+                at = 0
+                for part in round_.tracks[share.track]:
+                    for ordinal in range(part.start, part.stop):
+                        place = round_.place(share.track, at)
+                        status = self.statuses.get(place, col.SAMPLE)
+                        if at % share.split in share.turns:
+                            is_last = ordinal == part.stop - 1
+                            rows += [(part.entry, place, col.END)] if is_last else []
+                            rows += [(part.entry, place, status)] if status != MISSING else []
+                        at += 1
+                feeds[number % self.feeds] += rows
+        return [sorted(rows, key=lambda row: (row[1], row[2] != col.END)) for rows in feeds]
+
+    def blocks(self, rows: Sequence[Row]) -> Iterator[Columns]:
+        at = 0
+        while rows[at:]:
+            for cut in self.cuts:
+                if rows[at : at + cut]:
+                    yield block(rows[at : at + cut])
+                at += cut
+
+    def batches(self, rank: int = 0, step: int = 0, parts: int = 1) -> Batches:
+        feeds = [
+            self.blocks([row for row in rows if row[1] >= step * self.order.batch_size])
+            for rows in self.rows(rank)
+        ]
+        return Batches(
+            feeds, self.order, step, BLANK, rank=rank, world_size=self.world_size, parts=parts
+        )  # fmt: skip
+
+    def of_step(self, rank: int, step: int) -> list[Row]:
+        """Return a worker's rows whose places are in a step, sorted by place."""
+        size = self.order.batch_size
+        rows = [row for of_feed in self.rows(rank) for row in of_feed if row[1] // size == step]
+        return sorted(rows, key=lambda row: row[1])
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> World:
+    order = order_of(
+        draw(st.lists(st.integers(0, 7), min_size=1, max_size=8)), draw(st.integers(1, 9)), draw(st.integers(1, 2))
+    )  # fmt: skip
+    lacking = st.sampled_from([col.REJECTED, col.FILTERED, MISSING])
+    places = st.integers(0, max(0, order.recorded - 1))
+    return World(
+        order, draw(st.integers(1, 3)), draw(st.integers(1, 3)),
+        draw(st.lists(st.integers(1, 9), min_size=1, max_size=4)), draw(st.dictionaries(places, lacking, max_size=9)),
+    )  # fmt: skip
+
+
+def places(batch: Batch) -> list[int]:
+    return [tar_index(index) for index in batch.indices.tolist()]
+
+
+def drain(batches: Batches) -> Iterator[Batch]:
     while True:
-        batch = batches.next()
-        record.passed(batch)
-        if not batch.rows:
-            return found
-        record.trained(batch)
-        found.append(batch)
+        try:
+            yield batches.next()
+        except StopIteration:
+            return
 
 
 # The batches
 
 
-@pytest.mark.parametrize("width", [3, 5])
-def test_batches_have_one_shape_and_only_the_last_is_short(width: int) -> None:
-    """A width above the size is that of the workers which take one sample more."""
-    batches = Batches([block(samples(0, 3)), block(samples(0, 4, first=3))], 3, 0, BLANK, width=width)
-    found = [batches.next() for _ in range(5)]
-    assert [batch.rows for batch in found] == [3, 3, 1, 0, 0]
-    assert [batch.ordinals.tolist() for batch in found] == [[0, 1, 2], [3, 4, 5], [6], [], []]
-    for batch in found:
-        assert batch.indices.tolist() == [tar_index(ordinal) for ordinal in batch.ordinals]
-        assert batch.columns[col.VALID].tolist() == [at < batch.rows for at in range(width)]
-        for name in col.MODEL_COLUMNS:
-            assert batch.columns[name].shape == (width, *BLANK[name].shape)
-            assert batch.columns[name].dtype == BLANK[name].dtype
-            for at in range(width):
-                blank = BLANK[name]
-                is_sample = at < batch.rows
-                expected = np.full_like(blank, value_of(batch.ordinals[at])) if is_sample else blank
-                np.testing.assert_array_equal(batch.columns[name][at], expected, err_msg=name)
+@settings(max_examples=100)
+@given(worlds())
+def test_the_batch_of_a_step_holds_the_workers_rows_of_its_places_in_their_order(world: World) -> None:
+    for rank in range(world.world_size):
+        found = list(drain(world.batches(rank)))
+        assert len(found) == world.order.steps
+        for step, batch in enumerate(found):
+            wanted = [row for row in world.of_step(rank, step) if row[2] == col.SAMPLE]
+            assert places(batch) == [place for _, place, _ in wanted]
+            assert batch.entries.tolist() == [entry for entry, _, _ in wanted]
+            assert batch.rows == len(wanted)
+            width = len(batch.columns[col.VALID])
+            assert batch.columns[col.VALID].tolist() == [True] * batch.rows + [False] * (width - batch.rows)
+            for name in col.MODEL_COLUMNS:
+                values = [np.full_like(BLANK[name], value_of(place)) for _, place, _ in wanted]
+                expected = np.stack([*values, *[BLANK[name]] * (width - batch.rows)])
+                np.testing.assert_array_equal(batch.columns[name], expected, err_msg=name)
+                assert batch.columns[name].dtype == BLANK[name].dtype
+
+
+@settings(max_examples=100)
+@given(worlds())
+def test_what_has_no_row_and_ends_of_shards_come_with_the_step_of_their_place(world: World) -> None:
+    for rank in range(world.world_size):
+        for step, batch in enumerate(drain(world.batches(rank))):
+            expected = [row for row in world.of_step(rank, step) if row[2] != col.SAMPLE]
+            found = [(marker.entry, marker.place, marker.status) for marker in batch.markers]
+            assert sorted(found) == sorted(expected)
+
+
+@given(worlds(), st.integers(1, 4))
+def test_the_width_is_the_same_on_all_workers_divides_into_the_parts_and_only_grows(
+    world: World, parts: int
+) -> None:
+    widths = [
+        [len(batch.columns[col.VALID]) for batch in drain(world.batches(rank, parts=parts))]
+        for rank in range(world.world_size)
+    ]
+    assert widths == [widths[0]] * world.world_size
+    assert widths[0] == sorted(widths[0])
+    assert all(width % parts == 0 for width in widths[0])
+
+
+@given(worlds(), st.data())
+def test_a_later_start_gives_the_rows_of_the_steps_from_there_on(world: World, data: st.DataObject) -> None:
+    step = data.draw(st.integers(0, max(0, world.order.steps - 1)))
+    whole = [places(batch) for batch in drain(world.batches())]
+    assert [places(batch) for batch in drain(world.batches(step=step))] == whole[step:]
 
 
 def test_a_worker_that_gets_nothing_has_empty_batches_of_the_same_shape() -> None:
-    batch = Batches([], 4, 0, BLANK).next()
-    assert batch.rows == 0
-    assert len(batch.entries) == len(batch.ordinals) == len(batch.indices) == 0
+    world = World(order_of([8], 4), statuses=dict.fromkeys(range(8), MISSING))
+    batch = world.batches().next()
+    assert batch.rows == len(batch.entries) == len(batch.indices) == 0
     assert not batch.columns[col.VALID].any()
     assert batch.columns[col.IMAGE].shape == (4, 3, 2, 2)
     assert batch.columns[col.IMAGE_DIGEST].tolist() == [-1] * 4
 
 
-@settings(max_examples=100)
-@given(st.lists(st.integers(0, 9), max_size=12), st.integers(1, 7), st.integers(1, 4), st.integers(0, 3))
-def test_every_sample_is_in_one_batch_with_its_own_values_however_the_blocks_are_cut(
-    cuts: list[int], size: int, mixed: int, more: int
-) -> None:
-    blocks = [block(samples(entry, count)) for entry, count in enumerate(cuts) if count]
-    found = drain(Batches(blocks, size, 0, BLANK, width=size + more, mixed=mixed), Record())
-    count = sum(cuts)
-    assert [batch.rows for batch in found] == [size] * (count // size) + [count % size] * (count % size > 0)
-    places = [place for batch in found for place in zip(batch.entries, batch.ordinals, strict=True)]
-    assert sorted(places) == [(entry, at) for entry, of_one in enumerate(cuts) for at in range(of_one)]
-    for batch in found:
-        expected = [value_of(ordinal) for ordinal in batch.ordinals]
-        assert batch.columns[col.IMAGE_DIGEST][: batch.rows].tolist() == expected
-        assert batch.columns[col.IMAGE][: batch.rows, 0, 0, 0].tolist() == expected
-    for entry in range(len(cuts)):  # so that what is done of a block is one range
-        assert [at for of_one, at in places if of_one == entry] == list(range(cuts[entry]))
+def fetched_blocks(world: World, rank: int = 0) -> list[int]:
+    """Return how many blocks were fetched when each batch was ready."""
+    fetched = 0
+
+    def counted(blocks: Iterator[Columns]) -> Iterator[Columns]:
+        nonlocal fetched
+        for of_one in blocks:
+            fetched += 1
+            yield of_one
+
+    feeds = [counted(world.blocks(rows)) for rows in world.rows(rank)]
+    batches = Batches(feeds, world.order, 0, BLANK, rank=rank, world_size=world.world_size)
+    assert fetched == 0
+    return [fetched for _ in drain(batches)]
 
 
-def test_a_batch_takes_an_equal_part_of_each_of_several_blocks_in_their_order() -> None:
-    blocks = [block(samples(entry, 8)) for entry in range(4)]
-    batches = Batches(blocks, 8, 0, BLANK, mixed=4)
-    parts = [Counter(batches.next().entries.tolist()) for _ in range(4)]
-    assert parts == [
-        {0: 4, 1: 4},  # the first ones do not wait for as many blocks
-        {0: 3, 1: 3, 2: 2},
-        {0: 1, 1: 1, 2: 3, 3: 3},  # what two cannot give, the others do
-        {2: 3, 3: 5},
+def test_a_batch_waits_for_its_own_places_and_for_no_block_more() -> None:
+    """Each of two workers has two of the four places of a step: the later places are the other one's."""
+    world = World(order_of([4, 4, 4, 4], 4), world_size=2)
+    steps = [[world.of_step(rank, step) for step in range(4)] for rank in range(2)]
+    assert {rows[-1][1] % 4 for of_rank in steps for rows in of_rank} > {3}
+    for rank, of_rank in enumerate(steps):
+        world.cuts = [len(rows) for rows in of_rank]
+        assert fetched_blocks(world, rank) == [1, 2, 3, 4]
+
+
+def test_places_that_are_rejected_or_filtered_are_not_waited_for_but_those_of_missing_rows_are() -> None:
+    order = order_of([8], 4)
+    for status, fetched in ((col.REJECTED, [2, 4]), (col.FILTERED, [2, 4]), (MISSING, [3, 4])):
+        world = World(order, cuts=[2, 2 - (status == MISSING), 3, 3], statuses={3: status})
+        assert fetched_blocks(world) == fetched
+
+
+def test_the_memory_of_a_batch_may_be_given_and_hold_anything() -> None:
+    given_: dict[str, np.ndarray] = {}
+
+    def allocate(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        given_[name] = np.full(shape, 77, dtype)
+        return given_[name]
+
+    world = World(order_of([5], 4))
+    own, expected = world.batches(), world.batches()
+    for _ in range(2):
+        batch, wanted = own.next(allocate), expected.next()
+        for name in col.MODEL_COLUMNS:
+            assert batch.columns[name] is given_[name]
+            np.testing.assert_array_equal(batch.columns[name], wanted.columns[name], err_msg=name)
+
+
+def test_what_is_merged_of_several_calls_is_taken_apart_again() -> None:
+    """Ray may join blocks: a row without a sample then stands among others, and there are several notes."""
+    rows: list[list[Row]] = [
+        samples(0, 2),
+        [(0, 2, col.REJECTED)],
+        [*samples(1, 1, first=3), (1, 4, col.FILTERED)],
     ]
-    whole = drain(Batches(blocks, 8, 0, BLANK, mixed=4), Record())
-    for entry in range(4):
-        ordinals = [o for batch in whole for o in batch.ordinals[batch.entries == entry].tolist()]
-        assert ordinals == list(range(8))
-
-
-def test_a_batch_that_is_larger_than_all_blocks_held_takes_more_of_them() -> None:
-    blocks = [block(samples(entry, 3)) for entry in range(9)]
-    found = drain(Batches(blocks, 10, 0, BLANK, mixed=2), Record())
-    assert [len(set(batch.entries.tolist())) for batch in found[:2]] == [4, 4]
-
-
-def test_blocks_are_fetched_as_they_are_needed() -> None:
-    fetched: list[int] = []
-
-    def given_() -> Sequence[Columns]:
-        for entry in range(9):
-            fetched.append(entry)
-            yield block(samples(entry, 4))
-
-    batches = Batches(given_(), 4, 0, BLANK, mixed=3)  # type: ignore[arg-type]
-    assert fetched == []
-    in_memory = []
-    for _ in range(5):
-        batches.next()
-        in_memory.append(len(fetched))
-    assert in_memory == [2, 3, 4, 5, 6]
-
-
-def test_rows_of_another_checkpoint_are_refused() -> None:
-    blocks = [block(samples(0, 2), origin=20), block(samples(0, 2, first=2), origin=40)]
-    batches = Batches(blocks, 2, 20, BLANK)
-    assert batches.next().rows == 2
-    with pytest.raises(StreamMismatch, match=r"from step 40.* of step 20"):
-        batches.next()
-    with pytest.raises(StreamMismatch, match=r"from step 20.* of step 0"):
-        Batches([block([(0, 1, col.END)], origin=20)], 2, 0, BLANK).next()
+    parts = [block(of_one) for of_one in rows]
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    batch = Batches([[joined]], order_of([5], 5), 0, BLANK).next()
+    assert list(zip(batch.entries.tolist(), places(batch), strict=True)) == [(0, 0), (0, 1), (1, 3)]
+    assert batch.columns[col.IMAGE_DIGEST][:3].tolist() == [value_of(place) for place in (0, 1, 3)]
+    assert [len(note.markers) for note in batch.notes] == [0, 1, 1]
 
 
 # The notes
 
 
 def test_notes_come_with_the_batch_that_their_block_was_fetched_for() -> None:
-    rows: list[list[Row]] = [
-        [*samples(0, 2), (0, 2, col.REJECTED)],
-        [(1, 0, col.FILTERED)],
-        [*samples(2, 3), (2, 3, col.END)],
-        [(3, 0, col.END)],
-    ]
-    batches = Batches([block(of_one) for of_one in rows], 2, 0, BLANK)
-    found = [batches.next() for _ in range(4)]
-    markers = [[marker.entry for note in batch.notes for marker in note.markers] for batch in found]
-    assert markers == [[0], [1, 2], [3], []]
-    assert [batch.rows for batch in found] == [2, 2, 1, 0]
-
-
-def test_a_block_without_a_sample_is_its_note_alone() -> None:
-    only = block([(4, 2, col.REJECTED), (4, 3, col.END)])
-    assert only[col.ORDINAL].tolist() == [col.NO_SAMPLE]
-    batch = Batches([only], 2, 0, BLANK).next()
-    assert (batch.rows, batch.entries.tolist()) == (0, [])
-    assert [marker.ordinal for note in batch.notes for marker in note.markers] == [2, 3]
-
-
-def test_what_is_merged_of_several_calls_is_taken_apart_again() -> None:
-    """Ray may join blocks: a row without a sample then stands among others, and there are several notes."""
-    parts = [block(samples(0, 2)), block([(0, 2, col.END)]), block([*samples(1, 1), (1, 1, col.REJECTED)])]
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    batch = Batches([joined], 9, 0, BLANK).next()
-    places = list(zip(batch.entries.tolist(), batch.ordinals.tolist(), strict=True))
-    assert places == [(0, 0), (0, 1), (1, 0)]
-    assert batch.columns[col.IMAGE_DIGEST][:3].tolist() == [value_of(0), value_of(1), value_of(0)]
-    assert [len(note.markers) for note in batch.notes] == [0, 1, 1]
+    batches = World(order_of([9], 4), cuts=[3]).batches()
+    assert [[note.samples for note in batch.notes] for batch in drain(batches)] == [[3, 3], [2], [1]]
 
 
 def test_the_wait_of_samples_for_a_worker_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "time", type("Clock", (), {"time": staticmethod(lambda: 100.0)}))
     given_ = block(samples(0, 3))
-    given_[col.NOTE][0] = Note(samples=3, made_at=90.0).to_json()
-    given_[col.NOTE][1] = Note(samples=2, made_at=101.0).to_json()  # of a machine whose clock is ahead
-    batches = Batches([given_], 2, 0, BLANK)
+    given_[col.NOTE][0] = Note(upto=2, samples=3, made_at=90.0).to_json()
+    given_[col.NOTE][1] = Note(
+        upto=3, samples=2, made_at=101.0
+    ).to_json()  # of a machine whose clock is ahead
+    batches = Batches([[given_]], order_of([3], 2), 0, BLANK)
     assert [batches.next().queued for _ in range(2)] == [30.0, 0.0]
 
 
 # The record
 
 
-def test_rejected_and_end_rows_go_into_the_record_and_not_into_batches() -> None:
-    rows: list[Row] = [*samples(4, 2), (4, 2, col.REJECTED), *samples(4, 1, first=3), (4, 4, col.END)]
-    record, batch = Record(), Batches([block(rows)], 8, 0, BLANK).next()
-    assert batch.ordinals.tolist() == [0, 1, 3]
-    assert record.passed(batch) == ([], [])
-    # what is rejected is done; what is not trained on yet is not
-    assert record.position.done(4) == [range(2, 3)]
-    record.trained(batch)
-    assert record.position.remaining(5) == [range(4)]
-    place = {"entry": 4, "index": tar_index(2)}
-    assert record.rejected == [place | {"key": "key2", "reason": "not a picture"}]
-
-
-def test_filtered_samples_are_done_told_by_their_index_and_counted_until_the_next_record() -> None:
-    rows: list[Row] = [*samples(0, 2), *((0, at, col.FILTERED) for at in (2, 3, 4)), (0, 5, col.END)]
-    batch, record = Batches([block(rows)], 8, 0, BLANK).next(), Record()
-    assert record.passed(batch) == ([0, 0, 0], [tar_index(at) for at in (2, 3, 4)])
-    record.trained(batch)
+def test_what_a_worker_sets_aside_is_recorded_once_the_loop_takes_its_batch() -> None:
+    statuses = {1: col.REJECTED, 2: col.FILTERED, 5: col.REJECTED}
+    batches, record = World(order_of([6], 3), statuses=statuses).batches(), Record()
+    first, ahead = batches.next(), batches.next()
+    assert record.passed(first) == ([0], [tar_index(2)])
     taken = record.take()
-    position, rejected, filtered = taken.position, taken.rejected, taken.filtered
-    assert position.low == 1
-    assert (rejected, filtered) == ([], 3)
-    empty = record.take()
-    assert (empty.rejected, empty.filtered, empty.ends) == ([], 0, [])
+    place = {"entry": 0, "index": tar_index(1)}
+    assert taken.rejected == [place | {"key": "key1", "reason": "not a picture"}]
+    assert (taken.filtered, taken.ends) == (1, [])
+    assert record.passed(ahead) == ([], [])
+    assert [sample["key"] for sample in record.take().rejected] == ["key5"]
+    assert record.take() == Record()
 
 
-def test_the_records_of_two_workers_merge_to_a_closed_position() -> None:
-    """The rows of a shard go to either worker, and its end to one of them."""
-    rows: list[Row] = [*samples(0, 9), (0, 9, col.REJECTED), *samples(1, 5)]
-    ends: list[Row] = [(0, 10, col.END), (1, 5, col.END)]
-    workers = [
-        Batches([block([*rows[::2], ends[0]])], 2, 0, BLANK),
-        Batches([block([ends[1], *rows[1::2]])], 2, 0, BLANK),
-    ]
-    position = Position()
-    for worker in workers:
-        record = Record()
-        drain(worker, record)
-        done = record.take().position
-        position.merge(Position.from_json(json.loads(json.dumps(done.to_json()))))
-    assert position.to_json() == {"closed": [0, 2], "open": []}
-
-
-def test_only_what_was_trained_on_is_recorded_and_each_row_in_one_record() -> None:
-    rows: list[Row] = [(0, 6, col.REJECTED), *samples(0, 6), (0, 7, col.REJECTED)]
-    batches, record = Batches([block(rows[:3]), block(rows[3:])], 2, 0, BLANK), Record()
-
-    def train(batch: Batch) -> None:
-        record.passed(batch)
-        record.trained(batch)
-
-    train(batches.next())
-    ahead = batches.next()  # fetched, and not trained on when the checkpoint is written
-    taken = record.take()
-    done, rejected = taken.position, taken.rejected
-    assert done.done(0) == [range(2), range(6, 7)]
-    assert [entry["key"] for entry in rejected] == ["key6"]
-    train(ahead)
-    train(batches.next())
-    taken = record.take()
-    done, rejected = taken.position, taken.rejected
-    assert done.done(0) == [range(2, 6), range(7, 8)]
-    assert [entry["key"] for entry in rejected] == ["key7"]
+def test_the_end_of_a_shard_is_recorded_where_it_tells_something_and_its_rest_is_set_aside() -> None:
+    end = VisitEnd(missing=2, more=0, recorded=4, rest="cut short", unread={".txt": 1})
+    ends = {0: VisitEnd().to_json(), 1: end.to_json()}
+    of_block = block([(0, 1, col.END), *samples(0, 2), (1, 5, col.END)])
+    (note,) = module.read_notes(of_block[col.NOTE])
+    note.markers = [marker._replace(reason=ends[marker.entry]) for marker in note.markers]
+    of_block[col.NOTE][0] = note.to_json()
+    record = Record()
+    record.passed(Batches([[of_block]], order_of([2, 4], 6), 0, BLANK).next())
+    assert record.missing == 2
+    (found,) = record.ends
+    assert (found["entry"], found["rows"], found["missing"], found["unread"]) == (1, 6, 2, {".txt": 1})
+    assert record.rejected == [{"entry": 1, "index": 6, "key": "", "reason": "cut short"}]

@@ -40,7 +40,7 @@ def test_torchs_own_store_still_listens_everywhere_so_that_this_is_needed() -> N
 def test_the_workers_of_a_run_make_their_store_so(monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module("torch.distributed.rendezvous")
     monkeypatch.setattr(module, "TCPStore", module.TCPStore)  # what is set below is taken back
-    rendezvous._bind()
+    rendezvous._set_up(deterministic=False)
     port = free_port()
     store = module._create_c10d_store("127.0.0.1", port, 0, 1, timedelta(seconds=20))
     assert addresses(port) == {"127.0.0.1"}

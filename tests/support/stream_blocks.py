@@ -13,7 +13,7 @@ from sclip.data.side_channel import Marker, Note
 
 Columns = dict[str, NDArray[Any]]
 Row = tuple[int, int, int]
-"""Entry, place and status of a row; of an END row the place is that of the last row of its shard."""
+"""Entry, place and status of a row; an END row has the place of its shard's last row, and comes before it."""
 
 BLANK: Columns = {
     col.IMAGE: np.zeros((3, 2, 2), np.uint8),
@@ -42,7 +42,7 @@ def note_of(rows: Sequence[Row], index_of: Callable[[int], int] = tar_index) -> 
         )
         for entry, place, status in rows if status != col.SAMPLE
     ]  # fmt: skip
-    upto = rows[-1][1] + 1 if rows else 0
+    upto = rows[-1][1] + (rows[-1][2] != col.END) if rows else 0
     return Note(markers, upto=upto, samples=sum(status == col.SAMPLE for *_, status in rows))
 
 

@@ -1,9 +1,10 @@
-"""The next batch made in a thread: in order, one ahead, with its errors, and with what the step reads."""
+"""The next batch made in a thread: in order, one ahead, in memory of its own, with what the step reads."""
 
 from __future__ import annotations
 
 import dataclasses
 import threading
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ import torch
 from sclip.config import Config, KEEConfig, LossConfig
 from sclip.data import columns as col
 from sclip.data.batches import Batches, Record
-from sclip.train.prefetch import Prefetcher, prefetch_batches, prepared
-from support.stream_blocks import BLANK, Row, block, samples, value_of
+from sclip.data.order import Order
+from sclip.data.schedule import Schedule
+from sclip.train.prefetch import Prefetcher, ReadyBatch, prefetch_batches, prepared
+from support.stream_blocks import BLANK, Columns, Row, block, samples, tar_index, value_of
 from support.train_cases import ROWS, batch_for, config_with, training_batch
 
 CPU = torch.device("cpu")
@@ -97,38 +100,82 @@ def plain() -> Config:
     return config_with(pack_text=False)
 
 
-def test_batches_come_as_the_stream_gives_them_and_empty_ones_at_its_end() -> None:
-    rows: list[Row] = [*samples(0, 3), (0, 3, col.REJECTED), *samples(0, 2, first=4), (0, 6, col.END)]
-    record, found = Record(), []
-    with prefetch_batches(Batches([block(rows)], 2, 0, BLANK), plain(), False, CPU) as prefetcher:
-        for _ in range(5):
+def order_of(rows: int, size: int) -> Order:
+    return Order(Schedule(1, 1, (1,)), ((rows,),), 1, size)
+
+
+def prefetched(rows: Sequence[Row], size: int) -> Prefetcher[ReadyBatch]:
+    """Return batches of the rows in one block, whose places are 0, 1, 2, ..."""
+    batches = Batches([[block(rows)]], order_of(1 + rows[-1][1], size), 0, BLANK)
+    return prefetch_batches(batches, plain(), False, CPU)
+
+
+def test_batches_come_in_the_order_of_the_steps() -> None:
+    rows: list[Row] = [*samples(0, 3), (0, 3, col.REJECTED), *samples(0, 1, first=4)]
+    record = Record()
+    with prefetched(rows, size=2) as prefetcher:
+        for expected in ([0, 1], [2], [4]):
             ready = prefetcher.next()
             record.passed(ready.batch)
-            record.trained(ready.batch)
-            found.append(ready)
-    assert [ready.batch.ordinals.tolist() for ready in found] == [[0, 1], [2, 4], [5], [], []]
-    for ready in found:
-        tensors = ready.on_device()
-        assert tensors["valid"].tolist() == [at < ready.batch.rows for at in range(2)]
-        assert tensors["image_digest"][: ready.batch.rows].tolist() == [*map(value_of, ready.batch.ordinals)]
-    assert record.position.low == 1
+            assert [tar_index(index) for index in ready.batch.indices] == expected
+            tensors = ready.on_device()
+            assert tensors["valid"].tolist() == [at < ready.batch.rows for at in range(2)]
+            assert tensors["image_digest"][: ready.batch.rows].tolist() == [*map(value_of, expected)]
+        with pytest.raises(StopIteration):
+            prefetcher.next()
     assert len(record.rejected) == 1
 
 
 def test_what_is_made_ahead_is_in_no_record_until_the_loop_takes_it() -> None:
-    blocks = [
-        block([*samples(0, 2)]),
-        block([(0, 2, col.REJECTED), *samples(0, 2, first=3), (0, 5, col.END)]),
-    ]
-    batches, record = Batches(blocks, 2, 0, BLANK), Record()
+    record = Record()
+    with prefetched([*samples(0, 2), (0, 2, col.REJECTED), *samples(0, 1, first=3)], size=2) as prefetcher:
+        record.passed(prefetcher.next().batch)
+        assert record.take().rejected == []
+        record.passed(prefetcher.next().batch)
+        assert len(record.take().rejected) == 1
+
+
+def test_a_batch_stays_as_it_is_while_the_next_one_is_made_and_the_one_after_takes_its_memory() -> None:
+    """The block of the third batch comes only when it is let through: until then nobody writes into the first."""
+    is_through = threading.Event()
+
+    def blocks() -> Iterator[Columns]:
+        yield block(samples(0, 4))
+        is_through.wait(60)
+        yield block(samples(0, 2, first=4))
+
+    batches = Batches([blocks()], order_of(6, 2), 0, BLANK)
     with prefetch_batches(batches, plain(), False, CPU) as prefetcher:
-        ready = prefetcher.next()
-        record.passed(ready.batch)
-        record.trained(ready.batch)
-    assert batches.next().rows == 0  # the thread had fetched the second batch
-    taken = record.take()
-    assert taken.position.done(0) == [range(0, 2)]
-    assert taken.rejected == []
+        first = prefetcher.next().on_device()
+        before = {name: tensor.clone() for name, tensor in first.items()}
+        second = prefetcher.next().on_device()
+        for name, tensor in first.items():
+            assert torch.equal(tensor, before[name]), name
+        is_through.set()
+        third = prefetcher.next().on_device()
+    for name in col.MODEL_COLUMNS:
+        assert first[name].data_ptr() == third[name].data_ptr() != second[name].data_ptr()
+    assert third["image_digest"].tolist() == [value_of(4), value_of(5)]
+
+
+def test_memory_grows_with_the_width_of_the_batches() -> None:
+    """The last recorded step has two rows, those of the rows beyond them four: the first memory is too small then."""
+    order = dataclasses.replace(order_of(6, 4), beyond={0: 6})
+    rows = [samples(0, 2, first=4), samples(0, 6, first=8)]
+    batches = Batches([[block(of_one) for of_one in rows]], order, 1, BLANK)
+    with prefetch_batches(batches, plain(), False, CPU) as prefetcher:
+        digests = [prefetcher.next().on_device()["image_digest"].tolist() for _ in range(3)]
+    values = [[value_of(place) for place in places] for places in ((4, 5), range(8, 12), (12, 13))]
+    assert digests == [values[0], values[1], [*values[2], -1, -1]]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="copies to a GPU are not waited for")
+def test_memory_is_written_again_only_after_the_copy_to_the_gpu_has_finished() -> None:
+    batches = Batches([[block(samples(0, 40))]], order_of(40, 2), 0, BLANK)
+    with prefetch_batches(batches, plain(), False, torch.device("cuda", 0)) as prefetcher:
+        for step in range(20):
+            found = prefetcher.next().on_device()["image_digest"].tolist()
+            assert found == [value_of(2 * step), value_of(2 * step + 1)]
 
 
 # What the step reads
@@ -172,10 +219,11 @@ def test_triples_are_left_out_without_the_encoder_and_those_of_negatives_where_i
 
 def test_tokens_are_those_of_the_samples_without_padding() -> None:
     whole = columns()
-    rows = block([*samples(0, ROWS - 1)]) | {name: v[: ROWS - 1] for name, v in whole.items()}
+    rows = block(samples(0, ROWS - 1)) | {name: v[: ROWS - 1] for name, v in whole.items()}
     blank = {name: values[0] for name, values in whole.items()}
     lengths = {name: np.count_nonzero(whole[name][: ROWS - 1], axis=-1) for name in ("text", "negative_text")}
     for negatives, names in (("semantic", ("text", "negative_text")), ("none", ("text",))):
         config = config_with(LossConfig(negatives=negatives))  # type: ignore[arg-type]
-        with prefetch_batches(Batches([rows], ROWS, 0, blank), config, True, CPU) as prefetcher:
+        batches = Batches([[rows]], order_of(ROWS - 1, ROWS), 0, blank)
+        with prefetch_batches(batches, config, True, CPU) as prefetcher:
             assert prefetcher.next().tokens == sum(lengths[name].sum() for name in names)
