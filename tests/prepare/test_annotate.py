@@ -18,7 +18,6 @@ import pytest
 import ray
 
 from sclip.data import annotation
-from sclip.data.actor_pool import ActorPool
 from sclip.data.annotation import read_record
 from sclip.data.counts import count_samples
 from sclip.data.patterns import expand
@@ -26,6 +25,7 @@ from sclip.data.shards import Sample, read_shard
 from sclip.data.tar import ANNOTATION_SUFFIX
 from sclip.launch import cluster
 from sclip.negatives import natural
+from sclip.prepare.actor_pool import ActorPool
 from sclip.prepare.annotate import Annotated, annotate, stamp
 from sclip.prepare.writing import PackError
 from sclip.scenegraph import Parser
