@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from sclip.config.checks import OFF_OR_MORE, POSITIVE, Limit, Section, at_least, between
 
-READING_KEYS = ("caption_field", "image_field", "image_suffixes", "text_suffixes", "key_ends_at")
+READING_KEYS = ("caption_field", "image_suffixes", "text_suffixes", "key_ends_at", "image_field")
 """Keys of `DataConfig` that decide which samples a shard holds, and which captions."""
 
 _WEIGHTS = Limit("each above 0", lambda weights: all(0 < weight < inf for weight in weights))

@@ -105,7 +105,7 @@ def is_text(schema: pa.Schema, column: str) -> bool:
     """Tell whether there is such a column and it holds texts."""
     type_ = schema.field(column).type if column in schema.names else pa.null()
     type_ = type_.value_type if pa.types.is_dictionary(type_) else type_
-    return pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_)
+    return type_ in (pa.string(), pa.large_string(), pa.string_view())
 
 
 def is_parquet(url: str) -> bool:

@@ -12,6 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from sclip.config import DataConfig
 from sclip.data.counts import count_samples, recorded_samples
@@ -209,6 +211,24 @@ def test_a_file_that_breaks_within_gives_its_rows_up_to_there_and_then_the_rest(
 
 
 WHOLE = content_of({"image": IMAGES, "caption": TEXTS})
+
+
+@given(data=st.data())
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_is_wrong_in_a_file_is_rejected_and_never_raised(shard: Path, data: st.DataObject) -> None:
+    content = bytearray(WHOLE)
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(WHOLE) - 1))] = data.draw(st.integers(0, 255))
+    shard.write_bytes(
+        content[: data.draw(st.integers(0, len(WHOLE)))] if data.draw(st.booleans()) else content
+    )
+    items = list(read_shard(str(shard)))
+    assert [item.index for item in items] == list(range(len(items)))
+    assert all(item.key for item in items[:-1])
+    count_samples([str(shard)])
+    look(str(shard))
+
+
 SIDECAR = content_of({"url": TEXTS, "caption": TEXTS, "key": TEXTS})
 NO_SHARDS = {
     "cut": (WHOLE[:-20], "a broken Parquet file"),

@@ -140,7 +140,8 @@ def test_bad_usage_is_status_2_and_one_line(
     write_plain(tmp_path / "same")
     annotate_here(expand([f"{plain}/*.tar"]), tmp_path / "out", parser)
     annotate_here(expand([f"{plain}/*.tar"]), tmp_path / "alt", parser, caption_field="captions")
-    (tmp_path / "file").write_text("in the way")
+    for name in ("file", "x.parquet"):
+        (tmp_path / name).write_text("in the way")
     out = tmp_path / "out"
     cases: list[tuple[list[object], str]] = [
         ([plain / "none.tar", out], "no such shard"),
@@ -149,6 +150,7 @@ def test_bad_usage_is_status_2_and_one_line(
         ([plain / "*.tar", out, "--actor-cpus", "0"], "a number above 0"),
         ([plain / "*.tar", out, "--actors", "-1"], "greater than or equal to 0"),
         ([plain / "*.tar", tmp_path / "same" / "*.tar", out], "both are 000000.tar"),
+        ([tmp_path / "x.parquet", out], "Parquet is not annotated; make tars of it first: sclip pack"),
         ([plain / "*.tar", plain], "holds the source"),
         ([plain / "*.tar", plain, "--overwrite"], "holds the source"),
         ([plain / "*.tar", tmp_path / "same", "--overwrite"], "which no annotation wrote"),
