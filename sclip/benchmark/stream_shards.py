@@ -16,8 +16,8 @@ from PIL import Image
 
 from sclip.benchmark.captions import CaptionsError, generated, read
 from sclip.benchmark.rounds import BenchmarkError
-from sclip.data.actor_pool import ActorPool
 from sclip.data.images import ImageError, open_image
+from sclip.prepare.actor_pool import ActorPool
 from sclip.prepare.annotate import annotate
 from sclip.prepare.pack import RawSample, write_shards
 

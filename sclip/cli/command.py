@@ -190,12 +190,15 @@ ConfigName = Annotated[
     str, option("NAME_OR_FILE", "a config: a name in jobs/configs, or a YAML file", "--config")
 ]
 PrintConfig = Annotated[bool, flag("--print-config", "print the resolved config and stop")]
-Shards = Annotated[list[str], argument("SHARDS", "tars: paths or URIs with * ? or {00..99}, folders of tars")]
+Shards = Annotated[
+    list[str], argument("SHARDS", "tars or Parquet: paths or URIs with * ? or {00..99}, folders of tars")
+]
 Actors = Annotated[int, option("N", "most actors; 0: all CPUs", min=0)]
 ActorCpus = Annotated[float, option("CPUS", "CPUs of an actor", parser=positive)]
 CaptionField = Annotated[str, option("NAME", "as data.caption_field", show_default=False)]
 DataKeys = Annotated[
-    list[str], repeatable("KEY=VALUE", "as data.KEY: image_suffixes, text_suffixes, key_ends_at", "--data")
+    list[str],
+    repeatable("KEY=VALUE", "as data.KEY: image_suffixes, text_suffixes, key_ends_at, image_field", "--data"),
 ]
 SpacyModel = Annotated[str, option("NAME", "as data.spacy_model", show_default=False)]
 Storage = Annotated[str, option("FOLDER", "run.storage of a run that is named")]

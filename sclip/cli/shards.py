@@ -110,7 +110,7 @@ def pack(
       sclip pack 'flickr30k/*.parquet' shards/train --split train
       sclip pack pairs.csv shards/train --exclude benchmarks.jsonl
     """
-    from sclip.data.exclusion import ExclusionError, Exclusions
+    from sclip.evaluate.exclusion import ExclusionError, Exclusions
     from sclip.prepare.pack import PackError, Skips, write_shards
     from sclip.prepare.sources import read_source
 
@@ -159,11 +159,11 @@ def annotate(
         raise Refused(f"OUT {out!r}: a folder that every node reaches, not a URI")
     folder = Path(out).expanduser().absolute()
     quiet_ray()
-    from sclip.data.actor_pool import ActorPool
     from sclip.data.patterns import expand
     from sclip.data.shards import ShardError
     from sclip.launch import cluster
     from sclip.prepare import annotate as job
+    from sclip.prepare.actor_pool import ActorPool
     from sclip.prepare.writing import PackError
     from sclip.scenegraph import ParserError
 
@@ -217,8 +217,8 @@ def validate(
     from ray.exceptions import RayError
     from rich.console import Console
 
-    from sclip.data.actor_pool import ActorPool
     from sclip.launch import cluster
+    from sclip.prepare.actor_pool import ActorPool
     from sclip.prepare.validate import examine
     from sclip.report.table import show_findings
     from sclip.scenegraph import ParserError
@@ -316,8 +316,8 @@ def exclude(
 
       sclip exclude 'coco-test/*.tar' flickr30k-images --out benchmarks.jsonl
     """
-    from sclip.data.exclusion import Exclusion, ExclusionError
     from sclip.data.shards import ShardError
+    from sclip.evaluate.exclusion import Exclusion, ExclusionError
     from sclip.prepare.exclude import excluded, write_list
     from sclip.prepare.pack import Skips
 
@@ -359,9 +359,9 @@ def corpus(
     from rich.console import Console
     from rich.progress import Progress
 
-    from sclip.data.actor_pool import ActorPool
     from sclip.data.shards import ShardError
     from sclip.launch import cluster
+    from sclip.prepare.actor_pool import ActorPool
     from sclip.prepare.statistics import corpus_of, count_corpus
     from sclip.report import write
     from sclip.report.table import show_statistics

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from sclip.config.checks import OFF_OR_MORE, POSITIVE, Limit, Section, at_least, between
 
-READING_KEYS = ("caption_field", "image_suffixes", "text_suffixes", "key_ends_at")
-"""Keys of `DataConfig` that decide which samples a tar holds, and which captions."""
+READING_KEYS = ("caption_field", "image_suffixes", "text_suffixes", "key_ends_at", "image_field")
+"""Keys of `DataConfig` that decide which samples a shard holds, and which captions."""
 
 _WEIGHTS = Limit("each above 0", lambda weights: all(0 < weight < inf for weight in weights))
 _SUFFIX = re.compile(r"[^\s./A-Z]+(\.[^\s./A-Z]+)*")
@@ -38,13 +38,17 @@ class DataConfig(Section, key="data"):
     """The shards and the CPU side of the stream."""
 
     shards: tuple[str, ...] = ()
-    """WebDataset tars: paths or URIs with * ? or {00..99}, or folders of tars. Empty: the generated scenes."""
+    """WebDataset tars or Parquet files with images: paths or URIs with * ? or {00..99}, or folders of tars.
+    Empty: the generated scenes."""
     weights: Annotated[tuple[float, ...], _WEIGHTS] = ()
     """Shares of the samples that each pattern of data.shards gives, for instance 3 1: each is then a source with
     passes of its own, gone through oftener or less often. Empty: all shards are one source."""
     caption_field: str = ""
-    """Field of a sample's .json that holds its caption(s). Empty: `captions`, then `caption`, then the lines of the
-    text (data.text_suffixes)."""
+    """Field of a sample's .json, or column of a Parquet file, that holds its caption(s). Empty: `captions`, then
+    `caption`, then the lines of the text (data.text_suffixes); of Parquet also `text` and `TEXT`."""
+    image_field: str = ""
+    """Column of a Parquet file that holds its images, as bytes, Hugging Face's struct or paths. Empty: `image` or
+    another usual one."""
     image_suffixes: Annotated[tuple[str, ...], _SUFFIXES] = (
         "jpg", "jpeg", "png", "webp", "jfif", "gif", "bmp", "tif", "tiff",
     )  # fmt: skip
@@ -124,7 +128,7 @@ class DataConfig(Section, key="data"):
         self.require(not both, "text_suffixes", f"{', '.join(both)} stands in data.image_suffixes too")
 
     def reading(self) -> dict[str, Any]:
-        """Return the keys that decide which samples a tar holds, by name: `DataConfig(**data.reading())`."""
+        """Return the keys that decide which samples a shard holds, by name: `DataConfig(**data.reading())`."""
         return {name: getattr(self, name) for name in READING_KEYS}
 
     @property

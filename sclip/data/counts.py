@@ -1,7 +1,7 @@
 """How many samples each shard holds: what stands recorded beside the shards, held against their headers.
 
 A record is believed where those of some shards, spread evenly, agree with the tars; else every shard is counted. Of a
-local tar that is not compressed only the headers are read.
+local tar that is not compressed only the headers are read, of a Parquet file the footer, which is record enough.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
 from sclip.config import DataConfig
+from sclip.data.parquet import ParquetError, is_parquet, opened
 from sclip.data.patterns import would_name
 from sclip.data.shards import shard_errors
 from sclip.data.sniff import not_a_tar
@@ -112,8 +113,9 @@ def recorded_samples(urls: Sequence[str], patterns: Sequence[str] = ()) -> dict[
 
     That is `index.json` (`sclip.prepare.pack`), else `SHARD_stats.json` (img2dataset). Of the patterns that name the
     shards, it is also what is recorded in the same folders of shards that a wildcard or a folder would name, and that
-    are not there.
+    are not there. Of Parquet files nothing is: img2dataset counts the rows with an image alone.
     """
+    urls = [url for url in urls if not is_parquet(url)]
     indexes = sorted({sibling(url, INDEX) for url in urls})
     indexed = dict(zip(indexes, concurrently(_indexed, indexes), strict=True))
     found = {url: indexed[sibling(url, INDEX)].get(_name(url)) for url in urls}
@@ -183,7 +185,13 @@ def _is_count(value: object) -> TypeGuard[int]:
 
 
 def _count(data: DataConfig, url: str) -> tuple[int, str]:
-    """Return the sample groups of a tar by its headers, and why it cannot be read to its end, if it cannot."""
+    """Return the sample groups or rows of a shard, and why it cannot be read to its end, as far as headers tell."""
+    if is_parquet(url):
+        try:
+            with opened(url) as file:
+                return int(file.metadata.num_rows), ""
+        except ParquetError as error:
+            return 0, str(error)
     if "://" not in url and (found := retry(url, lambda: _count_sought(data, url))):
         return found
     count, cut = 0, ""

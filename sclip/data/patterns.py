@@ -28,8 +28,8 @@ def expand(patterns: Sequence[str]) -> list[str]:
     Local paths come back absolute, URIs with the credentials and the query that the pattern has; their order does not
     depend on those, so that a shard keeps its number where they are changed.
 
-    A folder stands for the tars in it. Raises ShardError naming the pattern that matches nothing or cannot be looked
-    up, ConfigError for several that `::` joins.
+    A folder stands for the tars in it, and Parquet files are named by `*.parquet`. Raises ShardError naming the pattern
+    that matches nothing or cannot be looked up, ConfigError for several that `::` joins.
     """
     found: set[str] = set()
     for pattern in patterns:

@@ -1,16 +1,16 @@
-"""The reading side of a shard: tar file in, samples and rejected samples out, in the order of the tar.
+"""The reading side of a shard: tar or Parquet file in, samples and rejected samples out, in the order of the file.
 
 Shards are WebDataset tars at any path or URI (`sclip.storage.filesystem`), from `sclip.prepare.pack`, from
-img2dataset or from elsewhere. Two kinds of trouble are kept apart: what is wrong *in* a shard comes again at every
-reading, so it becomes a `Rejected` item and the stream goes on; what is wrong with the *storage* may pass, so it is
-tried again and then raised as `ShardError`.
+img2dataset or from elsewhere, or Parquet files (`sclip.data.parquet`), whose rows are the samples. Two kinds of trouble
+are kept apart: what is wrong *in* a shard comes again at every reading, so it becomes a `Rejected` item and the stream
+goes on; what is wrong with the *storage* may pass, so it is tried again and then raised as `ShardError`.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -18,12 +18,16 @@ from typing import Any
 
 from sclip.config import DataConfig
 from sclip.data.caption_text import caption_lines, cleaned
+from sclip.data.parquet import ParquetError, Row, is_parquet, rows
+from sclip.data.sniff import look
 from sclip.data.tar import Group, Tally, groups
 from sclip.storage.retries import ByteStream, StorageError, resumed
 
 __all__ = ["MAX_CAPTION_BYTES", "Rejected", "Sample", "ShardError", "read_shard", "shard_errors"]
 
 MAX_CAPTION_BYTES = 64 * 1024
+_Cleaned = tuple[str, tuple[str, ...]]
+"""A caption, and the kinds of what was cleaned out of it."""
 _DEFAULTS = DataConfig()
 _MOST_SUFFIXES = 8
 """Different suffixes that a reason names."""
@@ -41,12 +45,13 @@ class Sample:
     """One image with its captions, still encoded."""
 
     index: int
-    """Place among the sample groups of its shard, from 0."""
+    """Place among the sample groups or rows of its shard, from 0."""
     key: str
+    """Of a tar's members; of a row its index, in eight digits."""
     image: bytes
     captions: tuple[str, ...]
     members: dict[str, bytes] = field(default_factory=dict, compare=False, repr=False)
-    """Everything of it that is read, by suffix: images, .json, texts and the annotation."""
+    """Everything of it that is read, by suffix: images, .json, texts and the annotation; of a row the image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +77,21 @@ def shard_errors() -> Iterator[None]:
 def read_shard(
     url: str, data: DataConfig = _DEFAULTS, tally: Tally | None = None
 ) -> Iterator[Sample | Rejected]:
-    """Yield every sample group of one tar, in its order, as `Sample` or `Rejected`; indices count from 0.
+    """Yield every sample group or row of a shard, in its order, as `Sample` or `Rejected`; indices count from 0.
 
     `data.caption_field` names the field of the .json that holds the caption or the list of them (several fields:
     separated by commas, all are taken). Empty: `captions`, else `caption`, else the lines of the text
-    (`data.text_suffixes`). Captions are cleaned (`sclip.data.caption_text`). The tar is streamed: one sample is in
-    memory at a time. `tally` is counted up as the samples come, and whole at the end.
-    Raises ShardError when the storage fails (after retries), never for what is in the tar.
+    (`data.text_suffixes`). A Parquet file has columns of these names. Captions are cleaned (`sclip.data.caption_text`).
+    The shard is streamed: few samples are in memory at a time. `tally` is counted up as the samples come, and whole at
+    the end.
+    Raises ShardError when the storage fails (after retries), never for what is in the shard.
     """
     counted = tally or Tally()
     with shard_errors():
-        yield from resumed(url, lambda stream: _judged(stream, data, counted))
+        if is_parquet(url):
+            yield from _judged_rows(url, data, counted)
+        else:
+            yield from resumed(url, lambda stream: _judged(stream, data, counted))
 
 
 def _judged(stream: ByteStream, data: DataConfig, tally: Tally) -> Iterator[Sample | Rejected]:
@@ -97,6 +106,28 @@ def _judged(stream: ByteStream, data: DataConfig, tally: Tally) -> Iterator[Samp
             index += 1
         if group.cut:  # an incomplete last sample is part of the unreadable rest
             yield Rejected(index, "", group.cut)
+
+
+def _judged_rows(url: str, data: DataConfig, tally: Tally) -> Iterator[Sample | Rejected]:
+    tally.clear()
+    index = 0
+    try:
+        for row in rows(url, data):
+            yield _judge_row(index, row, data, tally.cleaned)
+            index += 1
+    except ParquetError as error:
+        yield Rejected(index, "", str((not index and look(url, data)) or error))
+
+
+def _judge_row(index: int, row: Row, data: DataConfig, cleaned_of: Counter[str]) -> Sample | Rejected:
+    key = f"{index:08d}"
+    try:
+        found = _of_fields(row.captions, data.caption_fields, row.captions)
+    except ValueError as error:
+        return Rejected(index, key, str(error))
+    if row.fault or not found:
+        return Rejected(index, key, row.fault or f"no caption in {', '.join(row.captions)}")
+    return Sample(index, key, row.image, _counted(found, cleaned_of), {"image": row.image})
 
 
 def _judge(
@@ -170,14 +201,11 @@ def _captions(parts: dict[str, bytes], data: DataConfig, cleaned_of: Counter[str
     fields = data.caption_fields
     text = next((suffix for suffix in data.text_suffixes if suffix in parts), None)
     record: dict[str, Any] = {}
-    found: list[tuple[str, tuple[str, ...]]] = []
+    found: list[_Cleaned] = []
     fault: ValueError | None = None
     try:
         record = _record(parts.get("json", b"{}"))
-        if fields:
-            found = [caption for name in fields for caption in _texts(name, record.get(name))]
-        else:
-            found = _texts("captions", record.get("captions")) or _texts("caption", record.get("caption"))
+        found = _of_fields(record, fields, ("captions", "caption"))
     except ValueError as error:
         if fields or not text:
             raise
@@ -195,6 +223,18 @@ def _captions(parts: dict[str, bytes], data: DataConfig, cleaned_of: Counter[str
     if not found:
         texts = f".json captions, .json caption or .{', .'.join(data.text_suffixes)}"
         raise ValueError(f"no caption in {', '.join(fields) or texts + _other_fields(record)}")
+    return _counted(found, cleaned_of)
+
+
+def _of_fields(record: Mapping[str, Any], fields: Sequence[str], usual: Iterable[str]) -> list[_Cleaned]:
+    """Return the captions of all fields that are named, or else of the first usual one that has any."""
+    if fields:
+        return [caption for name in fields for caption in _texts(name, record.get(name))]
+    return next((found for name in usual if (found := _texts(name, record.get(name)))), [])
+
+
+def _counted(found: Sequence[_Cleaned], cleaned_of: Counter[str]) -> tuple[str, ...]:
+    """Return the captions; count into `cleaned_of` what was cleaned out of them."""
     cleaned_of.update(kind for _, kinds in found for kind in kinds)
     return tuple(caption for caption, _ in found)
 
@@ -219,7 +259,7 @@ def _other_fields(record: Mapping[str, Any]) -> str:
     return named if texts else ""
 
 
-def _texts(name: str, value: Any) -> list[tuple[str, tuple[str, ...]]]:
+def _texts(name: str, value: Any) -> list[_Cleaned]:
     """Return the texts of a caption field (a string, a list of strings or nothing), cleaned, and what was cleaned."""
     values = value if isinstance(value, list) else [] if value is None else [value]
     for text in values:

@@ -1,4 +1,4 @@
-"""The first bytes of a shard in; what the file is where it is no tar, and what to do about it, out.
+"""The first bytes of a shard in; what the file is where it is no tar or Parquet file to read, and the remedy, out.
 
 The start of a run, `sclip validate`, the audit and the reader of shards all say it in these words.
 """
@@ -8,10 +8,13 @@ from __future__ import annotations
 import re
 import tarfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from html import unescape
 from pathlib import Path
 
+from sclip.config import DataConfig
+from sclip.data.parquet import Columns, ParquetError, is_parquet, opened
 from sclip.storage.compression import BrokenCompression, Peeked, decompressed
 from sclip.storage.masking import mask
 from sclip.storage.retries import concurrently, first_bytes
@@ -23,31 +26,37 @@ MAX_ZEROS = 2 * tarfile.BLOCKSIZE + tarfile.RECORDSIZE
 _MOST_REMOTE = 4096
 """Remote shards that are looked at, evenly spread: a request each, some seconds in all."""
 _AGAIN = "download it again"
+_DEFAULTS = DataConfig()
 
 
 @dataclass(frozen=True)
 class NotATar:
-    """What a file is that should be a tar."""
+    """What a file is that should be a shard."""
 
     kind: str
     """Several of one kind are told together."""
     remedy: str
     detail: str = ""
     """Of this file alone, as the title of an error page."""
+    wanted: str = "tar"
 
     def __str__(self) -> str:
         """Return it in one line."""
-        return f"no tar: {self.kind}{f' {self.detail!r}' if self.detail else ''}; {self.remedy}"
+        return f"no {self.wanted}: {self.kind}{f' {self.detail!r}' if self.detail else ''}; {self.remedy}"
 
 
 EMPTY_TAR = NotATar("a tar without a sample, of which samples are recorded", _AGAIN)
+_PARQUET = NotATar(
+    "a Parquet file", "end its name in .parquet if it holds images, or name the tars beside it"
+)
+_TAR = NotATar("a tar", "end its name in .tar")
 
 _MAGIC = (
     (b"version https://git-lfs", NotATar("a Git LFS pointer", "git lfs pull")),
     (b"/annex/objects/", NotATar("a git-annex pointer", "git annex get")),
     (b"PK\x03\x04", NotATar("a zip archive", "unzip it and pack its files as a tar")),
     (b"PK\x05\x06", NotATar("a zip archive", "unzip it and pack its files as a tar")),
-    (b"PAR1", NotATar("a Parquet file", "name the tars of the data set, not its tables")),
+    (b"PAR1", _PARQUET),
     (b"7z\xbc\xaf\x27\x1c", NotATar("a 7z archive", "unpack it and pack its files as a tar")),
     (b"Rar!", NotATar("a RAR archive", "unpack it and pack its files as a tar")),
     (b"\x04\x22\x4d\x18", NotATar("a tar in lz4, which is not read", "compress it with zstd or not at all")),
@@ -97,11 +106,26 @@ def _other(head: bytes) -> NotATar:
     return NotATar("bytes of no known kind", remedy, head[:8].hex(" "))
 
 
-def look(url: str) -> NotATar | None:
-    """Return what a shard is that is no tar; None for what begins as one, compressed or not.
+def look(url: str, data: DataConfig = _DEFAULTS) -> NotATar | None:
+    """Return what a shard is that cannot be read; None for what begins as a tar, compressed or not.
 
-    Raises StorageError where the storage fails or refuses.
+    By its name it is to be a Parquet file: None for one with the columns that `data` names. Raises StorageError where
+    the storage fails or refuses.
     """
+    what = _look(url)
+    if not is_parquet(url):
+        return what
+    if what is _PARQUET:
+        try:
+            with opened(url) as file:
+                Columns.choose(file.schema_arrow, data)
+            return None
+        except ParquetError as error:
+            what = NotATar(*error.args)
+    return replace(what or _TAR, wanted="Parquet shard")
+
+
+def _look(url: str) -> NotATar | None:
     if "://" not in url:
         try:
             with open(url, "rb") as file:  # of 100,000 shards in seconds
@@ -127,8 +151,8 @@ def _begin(stream: Peeked) -> NotATar | None:
         return NotATar("a compressed file that breaks at its start", remedy, str(error))
 
 
-def unreadable(urls: Sequence[str]) -> dict[str, NotATar]:
-    """Return those of the shards that are no tars: of all local ones, and of some thousand remote ones.
+def unreadable(urls: Sequence[str], data: DataConfig = _DEFAULTS) -> dict[str, NotATar]:
+    """Return those of the shards that cannot be read: of all local ones, and of some thousand remote ones.
 
     Raises StorageError where one cannot be reached.
     """
@@ -136,9 +160,8 @@ def unreadable(urls: Sequence[str]) -> dict[str, NotATar]:
     step = max(1.0, len(remote) / _MOST_REMOTE)
     chosen = {remote[int(at * step)] for at in range(min(len(remote), _MOST_REMOTE))}
     looked = [url for url in urls if "://" not in url or url in chosen]
-    return {
-        url: what for url, what in zip(looked, concurrently(look, looked), strict=True) if what is not None
-    }
+    found = zip(looked, concurrently(partial(look, data=data), looked), strict=True)
+    return {url: what for url, what in found if what is not None}
 
 
 def described(found: dict[str, NotATar]) -> str:

@@ -13,9 +13,9 @@ from pathlib import Path
 from PIL import Image
 
 from sclip.config import DataConfig
-from sclip.data.exclusion import Exclusions
 from sclip.data.images import ImageError, thumbnail
 from sclip.data.shards import Sample, read_shard
+from sclip.evaluate.exclusion import Exclusions
 
 __all__ = ["BenchmarkDataError", "Picture", "contents", "excluded", "missing", "thumbnails"]
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from sclip.config import DataConfig, EvaluateConfig
-from sclip.data.exclusion import ExclusionError, Exclusions
 from sclip.data.patterns import expand
 from sclip.evaluate import features, kinds, suite
 from sclip.evaluate.benchmarks import About, BenchmarkDataError, Task
+from sclip.evaluate.exclusion import ExclusionError, Exclusions
 from sclip.evaluate.features import FeatureEncoder, Here, Say
 from sclip.evaluate.picture import Picture, excluded, missing
 from sclip.evaluate.readers import shards

@@ -17,12 +17,12 @@ import pyarrow as pa
 
 from sclip.config import ConfigError, DataConfig
 from sclip.data import annotation
-from sclip.data.actor_pool import ActorPool
 from sclip.data.annotation import AnnotationError, write_record
 from sclip.data.schedule import NamedShard
 from sclip.data.shards import Rejected, Sample, ShardError, read_shard
 from sclip.data.tar import ANNOTATION_SUFFIX
 from sclip.negatives import VERSION, natural
+from sclip.prepare.actor_pool import ActorPool
 from sclip.prepare.annotated import AnnotatedFolder, shard_names
 from sclip.prepare.pack import Index
 from sclip.prepare.writing import PackError, write_tar

@@ -14,6 +14,7 @@ from typing import Any
 
 from sclip.config import DataConfig
 from sclip.data.annotation import dumps
+from sclip.data.parquet import is_parquet
 from sclip.prepare.pack import INDEX, Index, Skips
 from sclip.prepare.writing import PackError, Shard, refuse_sources, write_file
 from sclip.report import CorpusStatistics, write
@@ -29,10 +30,12 @@ _STATE = ".annotate"
 def shard_names(sources: Sequence[str]) -> dict[str, str]:
     """Return the sources by the name of the shard that is made of each, which is their own.
 
-    Raises PackError where two have the same.
+    Raises PackError where two have the same, and for Parquet.
     """
     names: dict[str, str] = {}
     for source in sources:
+        if is_parquet(source):
+            raise PackError(f"{mask(source)}: Parquet is not annotated; make tars of it first: sclip pack")
         name = parts(source)[0].rpartition("/")[2]
         name = name if name.endswith(".tar") else f"{name.partition('.tar')[0]}.tar"  # of x.tar.gz: x.tar
         if name in names:
@@ -144,6 +147,7 @@ class AnnotatedFolder:
         reading = {
             name: value if isinstance(value, str) else " ".join(value)
             for name, value in self.data.reading().items()
+            if name != "image_field"  # of Parquet alone, which is not annotated
         }
         return {"source": mask(source), "stamp": self.stamp, **reading}
 

@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import PurePath
 from typing import Any
 
+from sclip.data.parquet import Fault, path_below
 from sclip.data.tar import IMAGE_SUFFIXES
 from sclip.prepare.pack import caption_fault
 
@@ -21,10 +22,6 @@ __all__ = ["Fault", "captions_of", "image_path", "is_image", "key_of", "spelled_
 _TEXT_FIELDS = ("raw", "caption", "text")
 """Of a caption that is an object, as Karpathy's sentences are."""
 _MAX_LIST_CHARACTERS = 1024 * 1024
-
-
-class Fault(Exception):
-    """Why a row is left out; few different texts, so that they can be counted."""
 
 
 def is_image(name: str) -> bool:
@@ -44,21 +41,10 @@ def image_path(root: str, column: str, name: Any, folder: str = "") -> tuple[str
 
     An absolute path is taken as it is. Raises Fault where `name` is no path, or one that leads out of `root`.
     """
-    if name is None or (isinstance(name, str) and not name.strip()):
-        raise Fault(f"row without {column}")
-    if not isinstance(name, str):
-        raise Fault(f"{column} holds {type(name).__name__}, not a path")
-    name = name.strip()
-    if name.startswith(("http://", "https://")):
-        raise Fault("image is a URL, which is not downloaded here (img2dataset does that)")
-    if "\0" in name or caption_fault(name):
-        raise Fault("image path is no name that a file can have")
-    below = os.path.normpath(os.path.join(folder, name) if folder else name)
-    if below.startswith("..") and below.split(os.sep)[0] == "..":
-        raise Fault("image path leads out of the image folder (--images names another)")
+    below = path_below(column, name, folder)
     path = os.path.join(root, below)
     if folder and not os.path.isfile(path):
-        flat = os.path.join(root, os.path.normpath(name))
+        flat = os.path.join(root, os.path.normpath(name.strip()))
         if os.path.isfile(flat):
             return flat, True
     return path, False

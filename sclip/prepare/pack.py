@@ -22,9 +22,9 @@ from typing import Any
 
 from PIL import Image
 
-from sclip.data.exclusion import Exclusions
 from sclip.data.shards import MAX_CAPTION_BYTES
 from sclip.data.tar import ANNOTATION_SUFFIX
+from sclip.evaluate.exclusion import Exclusions
 from sclip.prepare.writing import PackError, Shard, write_file, write_tar
 
 __all__ = [

@@ -20,11 +20,10 @@ from pathlib import Path, PurePath
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sclip.data.tar import IMAGE_SUFFIXES
+from sclip.data.parquet import IMAGE_FIELDS, bytes_column, has_child, image_kind, is_text, parts_of_image
 from sclip.prepare.cells import Fault, captions_of, image_path, key_of, spelled_list
 from sclip.prepare.pack import PackError, RawSample, Skips
 from sclip.prepare.rows import (
-    IMAGE_FIELDS,
     SPLIT_FIELDS,
     SPLIT_WORDS,
     Choice,
@@ -65,7 +64,7 @@ def parquet_samples(
     with _errors(source):
         schemas = [pq.read_schema(file) for file in files]
     schema = schemas[0]
-    image = _image_column(schema, choice)
+    image = bytes_column(schema, choice.image_field)
     if image:
         choice = replace(choice, image_field=image)
     columns = Columns.choose(source, dict.fromkeys(schema.names, ""), choice)
@@ -75,7 +74,7 @@ def parquet_samples(
                 f"{file}: has no column {missing.pop()}, as {files[0].name} has; pack them one by one"
             )
         kinds = [one.field(columns.image).type for one in (schema, other)]
-        if _kind(kinds[0]) != _kind(kinds[1]):
+        if image_kind(kinds[0]) != image_kind(kinds[1]):
             types = f"{kinds[1]} in {columns.image}, and {files[0].name} {kinds[0]}"
             raise PackError(f"{file}: has {types}; pack them one by one")
     key = _key_column(schema, columns.image) if image else ""
@@ -83,42 +82,14 @@ def parquet_samples(
     if not image:
         rows = _rows(source, files, [columns.image, columns.caption, columns.folder])
         return group(source, rows, roots, choice, skips, spelled=True)
-    plan = _plan(source, files, columns, key, _child(schema, image, "path"), choice, skips)
+    plan = _plan(source, files, columns, key, has_child(schema, image, "path"), choice, skips)
     return _stream(files, columns.image, plan, roots[0][0], skips)
-
-
-def _image_column(schema: pa.Schema, choice: Choice) -> str:
-    """Return the column that holds images; empty where it holds paths."""
-    if choice.image_field:
-        names = [choice.image_field] if choice.image_field in schema.names else []
-    else:
-        structs = [name for name in schema.names if _child(schema, name, "bytes")]
-        names = [*IMAGE_FIELDS, *IMAGE_SUFFIXES, *(structs if len(structs) == 1 else [])]
-    return next((name for name in names if name in schema.names and _kind(schema.field(name).type)), "")
-
-
-def _kind(type_: pa.DataType) -> str:
-    """Return how a column of this type holds images; empty where it holds paths."""
-    if pa.types.is_struct(type_):
-        return "struct"
-    return "bytes" if pa.types.is_binary(type_) or pa.types.is_large_binary(type_) else ""
 
 
 def _key_column(schema: pa.Schema, image: str) -> str:
     """Return the column of texts that names the images; empty where there is none."""
-
-    def is_text(type_: pa.DataType) -> bool:
-        type_ = type_.value_type if pa.types.is_dictionary(type_) else type_
-        kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-        return any(is_kind(type_) for is_kind in kinds)
-
-    names = [name for name in (*IMAGE_FIELDS, "key", "__key__") if name in schema.names and name != image]
-    return next((name for name in names if is_text(schema.field(name).type)), "")
-
-
-def _child(schema: pa.Schema, column: str, name: str) -> bool:
-    kind = schema.field(column).type
-    return bool(pa.types.is_struct(kind) and kind.get_field_index(name) >= 0)
+    names = [name for name in (*IMAGE_FIELDS, "key", "__key__") if name != image]
+    return next((name for name in names if is_text(schema, name)), "")
 
 
 def _rows(source: Path, files: Sequence[Path], columns: Collection[str]) -> Iterator[Row]:
@@ -230,9 +201,7 @@ def _images(
         for batch in _batches(file, [image]):
             for cell in batch.column(0):
                 if number in wanted:
-                    value = cell.as_py()
-                    content = value if isinstance(value, dict) else {"bytes": value}
-                    yield number, content.get("bytes"), content.get("path")
+                    yield number, *parts_of_image(cell.as_py())
                 number += 1
 
 

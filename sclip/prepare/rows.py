@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sclip.data.parquet import IMAGE_FIELDS
 from sclip.prepare.cells import Fault, captions_of, image_path, is_image, key_of, spelled_list
 from sclip.prepare.pack import PackError, RawSample, Skips
 from sclip.storage.globs import files_below
@@ -32,7 +33,6 @@ __all__ = [
     "split_of",
 ]
 
-IMAGE_FIELDS = ("image", "image_path", "image_name", "path", "file_name", "filename", "filepath", "file")
 CAPTION_FIELDS = ("captions", "caption", "sentences", "sentences_raw", "raw", "comment", "text", "title")
 SPLIT_FIELDS = ("split", "subset", "partition", "fold")
 """In any case of letters; all but the first count only where they hold one of SPLIT_WORDS."""

@@ -20,12 +20,12 @@ import pyarrow as pa
 
 from sclip.config import ConfigError, DataConfig
 from sclip.data import annotation
-from sclip.data.actor_pool import ActorPool
 from sclip.data.annotation import AnnotationError, read_record
 from sclip.data.patterns import find_shards
 from sclip.data.schedule import NamedShard
 from sclip.data.shards import Sample, ShardError, read_shard
 from sclip.negatives import Negative, natural
+from sclip.prepare.actor_pool import ActorPool
 from sclip.prepare.annotate import stamp
 from sclip.report import CorpusStatistics
 from sclip.scenegraph import Parser, SceneGraph

@@ -23,13 +23,13 @@ from braceexpand import braceexpand
 
 from sclip.config import DataConfig
 from sclip.data import annotation
-from sclip.data.actor_pool import ActorPool
 from sclip.data.annotation import AnnotationError
 from sclip.data.counts import INDEX, Record, recorded_samples
 from sclip.data.images import ImageError, open_image, random_crop
 from sclip.data.patterns import expand
 from sclip.data.shards import Rejected, Sample, ShardError, read_shard
 from sclip.data.tar import ANNOTATION_SUFFIX, Tally
+from sclip.prepare.actor_pool import ActorPool
 from sclip.prepare.annotate import stamp
 from sclip.report.page import render
 from sclip.scenegraph import Parser

@@ -57,7 +57,7 @@ def inspect_sample(run: Run, shard: str, key: str, epoch: int) -> SampleVisit:
 
     Args:
         run: whose config decides.
-        shard: path or URI of one tar.
+        shard: path or URI of one shard.
         key: of the sample in it; also of one that cannot be trained on.
         epoch: from 0; with data.weights, the pass of the shard's source.
 
@@ -81,7 +81,7 @@ def inspect_sample(run: Run, shard: str, key: str, epoch: int) -> SampleVisit:
     row = row_of(item, named, reading, epoch)
     facts = [
         ("shard", mask(named.url)), ("identity", named.identity(item.key)),
-        ("sample", f"{item.index} in the order of the tar, from 0"),
+        ("sample", f"{item.index} in the order of the shard, from 0"),
         ("epoch", f"{epoch}, from 0"), ("drawn by", f"{run.title}, seed {config.run.seed}"),
     ]  # fmt: skip
     seen, reason = encoded_row(row, config, epoch)

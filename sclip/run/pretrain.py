@@ -21,7 +21,6 @@ from rich.console import Console
 from sclip import registry, tracking
 from sclip.config import Config, ConfigError
 from sclip.config.loader import to_tree
-from sclip.data.fingerprint import fingerprint
 from sclip.data.reader import ReadSettings
 from sclip.data.shards import ShardError
 from sclip.data.stream import StreamPlan
@@ -37,6 +36,7 @@ from sclip.model import ModelError, check_trainable, image_size
 from sclip.prepare.pack import PackError
 from sclip.run import evaluation_tasks, lease, stopping
 from sclip.run.checkpoint_evaluator import CheckpointEvaluator
+from sclip.run.fingerprint import fingerprint
 from sclip.run.finish import finish
 from sclip.run.logs import JsonProgress, name_run
 from sclip.run.progress import Progress

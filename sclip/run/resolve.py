@@ -97,7 +97,7 @@ def _read_sources(config: Config) -> tuple[list[dict[NamedShard, int]], tuple[tu
             f"data.shards={mask(str(list(data.shards)))}: with data.weights, a shard is of one source only"
         )
     with shard_errors():
-        not_tars = unreadable(urls)
+        not_tars = unreadable(urls, data)
     records = recorded_samples(urls, data.shards)
     counts = count_samples([url for url in urls if url not in not_tars], data, records)
     losses = judged(data, not_tars, counts, records)

@@ -14,6 +14,9 @@ from __future__ import annotations
 import functools
 import os
 import re
+import shutil
+import tempfile
+from contextlib import closing
 from typing import Any, NamedTuple, Protocol, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -21,7 +24,9 @@ import fsspec
 import pyarrow.fs
 from fsspec.implementations.arrow import ArrowFSWrapper
 
-__all__ = ["Readable", "S3Place", "filesystem", "open_stream", "parts", "s3_place", "sibling"]
+__all__ = [
+    "Readable", "S3Place", "filesystem", "open_seekable", "open_stream", "parts", "s3_place", "sibling",
+]  # fmt: skip
 
 BLOCK_BYTES = 8 * 2**20
 """What one request brings: its wait is short beside its transfer, and many readers still fit into memory."""
@@ -90,6 +95,25 @@ def open_stream(uri: str, block_bytes: int = 0) -> Readable:
     if "::" in uri:  # an archive's file system closes the archive with the last reference to it
         stream.filesystem = fs
     return cast(Readable, stream)
+
+
+def open_seekable(uri: str) -> Any:
+    """Open a path or URI for reading at any place; raises what its library raises.
+
+    What an HTTP server without ranges gives is copied to this node's disk, until the file is closed.
+    """
+    fs, path = filesystem(uri)
+    if isinstance(fs, ArrowFSWrapper):
+        return fs.fs.open_input_file(path)
+    if fs is not _http():
+        return open_stream(uri)
+    stream, size = _http_answer(path)
+    with closing(stream):
+        if size:
+            return fs.open(path, "rb", block_size=BLOCK_BYTES, cache_type="none", size=size)
+        copy = tempfile.TemporaryFile()  # noqa: SIM115  # whoever opens the file closes it
+        shutil.copyfileobj(stream, copy, BLOCK_BYTES)
+        return copy
 
 
 class S3Place(NamedTuple):
@@ -171,16 +195,22 @@ def _http() -> fsspec.AbstractFileSystem:
 
 
 def _http_stream(url: str) -> Readable:
-    """Return blocks of the file where the server says that it takes ranges, else the answer as it comes.
+    """Return blocks of the file where the server says that it takes ranges, else the answer as it comes."""
+    stream, size = _http_answer(url)
+    if size <= BLOCK_BYTES:
+        return cast(Readable, stream)
+    stream.close()
+    blocks = _http().open(url, "rb", block_size=BLOCK_BYTES, cache_type="readahead", size=size)
+    return cast(Readable, blocks)
+
+
+def _http_answer(url: str) -> tuple[Any, int]:
+    """Return the answer to a GET as a stream, and the bytes of the file; 0 where the server takes no ranges.
 
     Decided by the answer itself, not by fsspec, which asks with HEAD: many signed URLs allow only GET, and it takes
     every refusal for a missing file.
     """
     stream = _http().open(url, "rb", block_size=0, size=1)  # with a size it does not ask
     headers = stream.r.headers
-    size = int(headers.get("Content-Length", 0))
-    if headers.get("Accept-Ranges") != "bytes" or "Content-Encoding" in headers or size <= BLOCK_BYTES:
-        return cast(Readable, stream)
-    stream.close()
-    blocks = _http().open(url, "rb", block_size=BLOCK_BYTES, cache_type="readahead", size=size)
-    return cast(Readable, blocks)
+    takes_ranges = headers.get("Accept-Ranges") == "bytes" and "Content-Encoding" not in headers
+    return stream, int(headers.get("Content-Length", 0)) if takes_ranges else 0

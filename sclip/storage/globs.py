@@ -2,7 +2,7 @@
 
 A wildcard takes tars and files without an extension: what else lies beside shards describes them (`.parquet`,
 `_stats.json`, `index.json`), and wget saves `0.tar.1` where it has `0.tar` already. A name without one is the file
-itself, whatever it is called, or the tars of the folder.
+itself, whatever it is called, or the tars of the folder. Parquet files that hold images are named by `*.parquet`.
 """
 
 from __future__ import annotations
@@ -224,6 +224,8 @@ def _contents(folder: str, named: bool) -> str:
         folders
     )
     holds = f"{folder} has no tar, but {' and '.join(found)}" if found else f"{folder} is empty"
+    if any(file.endswith(".parquet") for file in files):
+        holds += f"; name Parquet files with images as {folder}/*.parquet"
     return f"{holds}; name those below it as {_below(folder)}" if folders or named else holds
 
 

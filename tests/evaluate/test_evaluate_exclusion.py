@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from sclip.config import EvaluateConfig
-from sclip.data.exclusion import Exclusion, phash
 from sclip.evaluate import runner
 from sclip.evaluate.benchmarks import BenchmarkDataError
+from sclip.evaluate.exclusion import Exclusion, phash
 from sclip.inference.scorer import Scorer
 from sclip.prepare.exclude import write_list
 from sclip.prepare.pack import RawSample, write_shards

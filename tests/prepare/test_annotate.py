@@ -18,7 +18,6 @@ import pytest
 import ray
 
 from sclip.data import annotation
-from sclip.data.actor_pool import ActorPool
 from sclip.data.annotation import read_record
 from sclip.data.counts import count_samples
 from sclip.data.patterns import expand
@@ -26,6 +25,7 @@ from sclip.data.shards import Sample, read_shard
 from sclip.data.tar import ANNOTATION_SUFFIX
 from sclip.launch import cluster
 from sclip.negatives import natural
+from sclip.prepare.actor_pool import ActorPool
 from sclip.prepare.annotate import Annotated, annotate, stamp
 from sclip.prepare.writing import PackError
 from sclip.scenegraph import Parser
@@ -140,7 +140,8 @@ def test_bad_usage_is_status_2_and_one_line(
     write_plain(tmp_path / "same")
     annotate_here(expand([f"{plain}/*.tar"]), tmp_path / "out", parser)
     annotate_here(expand([f"{plain}/*.tar"]), tmp_path / "alt", parser, caption_field="captions")
-    (tmp_path / "file").write_text("in the way")
+    for name in ("file", "x.parquet"):
+        (tmp_path / name).write_text("in the way")
     out = tmp_path / "out"
     cases: list[tuple[list[object], str]] = [
         ([plain / "none.tar", out], "no such shard"),
@@ -149,6 +150,7 @@ def test_bad_usage_is_status_2_and_one_line(
         ([plain / "*.tar", out, "--actor-cpus", "0"], "a number above 0"),
         ([plain / "*.tar", out, "--actors", "-1"], "greater than or equal to 0"),
         ([plain / "*.tar", tmp_path / "same" / "*.tar", out], "both are 000000.tar"),
+        ([tmp_path / "x.parquet", out], "Parquet is not annotated; make tars of it first: sclip pack"),
         ([plain / "*.tar", plain], "holds the source"),
         ([plain / "*.tar", plain, "--overwrite"], "holds the source"),
         ([plain / "*.tar", tmp_path / "same", "--overwrite"], "which no annotation wrote"),

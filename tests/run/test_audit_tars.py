@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -143,3 +145,28 @@ def test_many_are_counted_by_several_processes(tmp_path: Path, monkeypatch: pyte
     paths[9].unlink()
     with pytest.raises(StorageError, match=r"9\.tar: cannot be read: No such file"):
         count_tars([str(path) for path in paths], "first_dot")
+
+
+def parquet(rows: int) -> bytes:
+    buffer = io.BytesIO()
+    table = pa.table({"image": [bytes(2000)] * rows, "caption": ["a dog"] * rows})
+    pq.write_table(table, buffer, row_group_size=10, compression="zstd", use_dictionary=False)
+    return buffer.getvalue()
+
+
+def test_a_parquet_file_has_the_rows_of_its_footer_and_is_broken_only_where_it_is(tmp_path: Path) -> None:
+    url = str(tmp_path / "s.parquet")
+    content = bytearray(parquet(40))
+    Path(url).write_bytes(content)
+    assert count_tars([url], "first_dot") == {url: Tar(40, False)}
+    assert count_tars([url], "first_dot", {url: 20}) == {
+        url: Tar(40, False)
+    }  # the run says so, and it is not so
+    at = pq.ParquetFile(url).metadata.row_group(2).column(0).data_page_offset
+    content[at : at + 40] = bytes(40)
+    Path(url).write_bytes(content)
+    rows, is_broken = given_out(Path(url))
+    assert is_broken
+    assert count_tars([url], "first_dot", {url: rows}) == {url: Tar(rows, True)}
+    Path(url).write_bytes(content[:100])
+    assert count_tars([url], "first_dot") == {url: Tar(0, True)}

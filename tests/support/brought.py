@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from support.pictures import encoded, noise, picture
 from support.tars import Member, tar_bytes
@@ -87,6 +88,13 @@ def linked(*members: Member | tuple[str, str]) -> bytes:
             else:
                 info.size = len(body)
                 tar.addfile(info, io.BytesIO(body))
+    return buffer.getvalue()
+
+
+def parquet(**columns: object) -> bytes:
+    """Return a Parquet file of these columns."""
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer, row_group_size=2)
     return buffer.getvalue()
 
 
@@ -200,6 +208,44 @@ ROWS = (
         lambda: {**good(2), "0.parquet": b"PAR1", "0_stats.json": json.dumps({"successes": 4})},
         samples=8,
         shards="",
+    ),
+    Row(
+        "Parquet as Hugging Face writes it, in `/x/*.parquet`",
+        "read: a row is a sample, and its number is its key",
+        "–",
+        lambda: {
+            f"{shard}.parquet": parquet(
+                image=[{"bytes": image(4 * shard + at), "path": "x.jpg"} for at in range(4)],
+                text=["a dog"] * 4,
+            )
+            for shard in range(2)
+        },
+        samples=8,
+        shards="*.parquet",
+    ),
+    Row(
+        "Parquet as img2dataset writes it, with the rows that it could not download",
+        "those are set aside with its status; they count against `data.max_quarantined`",
+        TOLD,
+        lambda: {
+            "0.parquet": parquet(
+                jpg=[image(0), None, image(2)],
+                caption=["a dog"] * 3,
+                status=["success", "failed_to_download", "success"],
+            ),
+            "0_stats.json": json.dumps({"count": 3, "successes": 2}),
+        },
+        samples=2,
+        shards="*.parquet",
+        set_aside="row without jpg; its status is failed_to_download",
+    ),
+    Row(
+        "Parquet without images, as img2dataset puts beside its tars, in `/x/*.parquet`",
+        "refused with the columns that there are and the key",
+        AT_THE_START,
+        lambda: {**good(1), "0.parquet": parquet(url=["x"], caption=["a dog"])},
+        says="a Parquet file without an image column among url, caption, .*data.image_field=COLUMN",
+        shards="*.parquet",
     ),
     Row(
         "`a.tar::b.tar`, as open_clip joins sources",

@@ -1,4 +1,4 @@
-"""Retrieval on WebDataset shards that were held out: tars in, a task out."""
+"""Retrieval on shards that were held out: tars or Parquet files in, a task out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def read(about: About, shards: Sequence[str], limit: int = 0, **reading: Any) ->
         about: name and definition.
         shards: paths or URIs, patterns too.
         limit: most images; 0: all.
-        reading: keys of `data` that say how a tar is read (`DataConfig.reading`).
+        reading: keys of `data` that say how a shard is read (`DataConfig.reading`).
 
     Raises BenchmarkDataError where there is no sample, ShardError where a shard cannot be reached.
     """

@@ -150,8 +150,10 @@ def audit(run: StoragePath, shards: Sequence[str] = ()) -> Audit:
     if not expected.complete:
         notes.append("the run is not complete: rows that it has not trained on yet count as missed")
     rejections = list(read_quarantine(run, expected))
+    urls = sorted({expected.url(visit) for visit in expected.visits})
+    rests = {expected.url(rejection.visit): rejection.row for rejection in rejections if not rejection.key}
     try:
-        tars = count_tars(sorted({expected.url(visit) for visit in expected.visits}), expected.key_ends_at)
+        tars = count_tars(urls, expected.key_ends_at, rests)
     except StorageError as error:
         raise AuditError(mask(str(error))) from error
     rows = _rows(tars, expected, rejections)

@@ -1,8 +1,8 @@
-"""The audit's own count of a tar: tars in, for each how many sample groups it holds and where it breaks out.
+"""The audit's own count of a shard: shards in, for each how many samples it holds and where it breaks out.
 
 Neighbouring members of one key are a group; a key is, as webdataset names it, the folder and the base name up to its
 first dot, or up to its last one (`data.key_ends_at`); a link is a member too. Only headers count, so that of a local
-tar nothing else is read.
+tar nothing else is read. A Parquet file has the rows that its footer says; one that the run calls broken is read whole.
 The trainer's reader is not used: what it leaves out would be left out here too.
 """
 
@@ -11,15 +11,22 @@ from __future__ import annotations
 import os
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
+from types import MappingProxyType
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from sclip.storage.compression import Peeked, Stream, decompressed
+from sclip.storage.filesystem import parts
 from sclip.storage.retries import StorageError, resumed
+from sclip.storage.seekable import SeekableFile
 
 __all__ = ["Tar", "count_tars"]
 
@@ -35,33 +42,60 @@ _BROKEN = (tarfile.TarError, ValueError, ArithmeticError, LookupError)
 _TAIL_BYTES = 64 * 1024
 _MOST_ZEROS = tarfile.RECORDSIZE + 2 * tarfile.BLOCKSIZE
 """From the end of the archive on: its marker, and what fills up a record."""
+_BATCH_ROWS, _BUFFER_BYTES = 32, 2 * 2**20
+"""Of Parquet, in memory at once."""
 _SHARDS_A_PROCESS = 8
 """Fewer are counted before another process has started."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tar:
-    """What a tar holds."""
+    """What a shard holds."""
 
     groups: int
-    """Sample groups, the one that the tar breaks in among them."""
+    """Sample groups, the one that the tar breaks in among them; rows of a Parquet file."""
     broken: bool
     """Its end is missing or unreadable, or something follows it, or more zeros than fill up a record."""
     why: str = field(default="", compare=False)
     """Why it is broken."""
 
 
-def count_tars(urls: Sequence[str], key_ends_at: str) -> dict[str, Tar]:
-    """Return what each tar holds, a path or a URI that fsspec opens.
+def count_tars(
+    urls: Sequence[str], key_ends_at: str, rests: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, Tar]:
+    """Return what each shard holds, a path or a URI that fsspec opens.
 
-    Raises StorageError, which names it, for one that cannot be read.
+    `rests` has the row from which on the run could not read a shard. Raises StorageError, which names it, for one that
+    cannot be read.
     """
     workers = min(os.cpu_count() or 1, len(urls) // _SHARDS_A_PROCESS)
-    count = partial(_tar, key_ends_at)
+    count = partial(_shard, key_ends_at, dict(rests))
     if workers < 2:
         return {url: count(url) for url in urls}
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         return dict(zip(urls, pool.map(count, urls, chunksize=4), strict=True))
+
+
+def _shard(key_ends_at: str, rests: Mapping[str, int], url: str) -> Tar:
+    is_parquet = parts(url)[0].lower().endswith(".parquet")
+    return _parquet(url, rests.get(url)) if is_parquet else _tar(key_ends_at, url)
+
+
+def _parquet(url: str, rest: int | None) -> Tar:
+    """Return the rows of a file; where it is broken indeed, those before the row that the run calls its rest."""
+    rows = 0
+    with closing(SeekableFile(url)) as file:
+        try:
+            with pq.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER_BYTES) as parquet:
+                rows = parquet.metadata.num_rows
+                if rest is not None:
+                    for _ in parquet.iter_batches(_BATCH_ROWS, use_threads=False):
+                        pass
+        except (pa.lib.ArrowException, OSError, *_BROKEN) as error:
+            if file.failure:
+                raise file.failure from None
+            return Tar(min(rows, rest or 0), True, (str(error).splitlines() or [type(error).__name__])[0])
+    return Tar(rows, False)
 
 
 def _tar(key_ends_at: str, url: str) -> Tar:

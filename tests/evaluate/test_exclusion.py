@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from sclip.data.exclusion import MOST_BITS, Exclusion, ExclusionError, Exclusions, name_of, phash
 from sclip.data.shards import Sample, read_shard
+from sclip.evaluate.exclusion import MOST_BITS, Exclusion, ExclusionError, Exclusions, name_of, phash
 from sclip.prepare.exclude import excluded, write_list
 from sclip.prepare.pack import RawSample, Skips, write_shards
 from support.commands import command

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sclip.data.fingerprint import DatasetFingerprint, fingerprint
 from sclip.data.schedule import NamedShard
+from sclip.run.fingerprint import DatasetFingerprint, fingerprint
 from sclip.storage import retries as storage
 
 

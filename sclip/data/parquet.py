@@ -1,0 +1,197 @@
+"""A Parquet file in; its rows, each an image and the captions beside it, out, in the order of the file.
+
+Hugging Face's files (a struct of bytes and path), img2dataset's (a column of bytes) and tables of paths are read. A row
+has no name that is sure to be its own, so its number is its key. Pages are read one by one: memory does not follow the
+size of a row group. What is wrong with the file is a `ParquetError`, apart from what is wrong with the storage.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sclip.config import DataConfig
+from sclip.data.names import IMAGE_SUFFIXES
+from sclip.storage.filesystem import open_stream, parts, sibling
+from sclip.storage.retries import StorageError, retry
+from sclip.storage.seekable import SeekableFile
+
+__all__ = [
+    "IMAGE_FIELDS", "Columns", "Fault", "ParquetError", "Row", "bytes_column", "has_child", "image_kind", "is_parquet",
+    "is_text", "opened", "parts_of_image", "path_below", "rows",
+]  # fmt: skip
+
+IMAGE_FIELDS = ("image", "image_path", "image_name", "path", "file_name", "filename", "filepath", "file")
+"""Columns that hold images or their paths, in a table of any kind."""
+_CAPTION_FIELDS = ("captions", "caption", "text", "TEXT")
+_STATUS = "status"
+"""In which img2dataset says why a row has no image."""
+_BATCH_ROWS = 32
+_BUFFER_BYTES = 2 * 2**20
+"""What is asked for at once of each column."""
+
+
+class ParquetError(ValueError):
+    """A file that is no shard, or not beyond some row; its `args` are those of `sclip.data.sniff.NotATar`."""
+
+    def __str__(self) -> str:
+        kind, remedy, detail = self.args
+        return f"{kind}{f': {detail}' if detail else ''}; {remedy}"
+
+
+class Fault(Exception):
+    """Why a row is left out; few different texts, so that they can be counted."""
+
+
+class Row(NamedTuple):
+    """One row, or why it cannot be used."""
+
+    image: bytes
+    captions: dict[str, Any]
+    """What the caption columns hold, by name, the preferred one first."""
+    fault: str = ""
+
+
+class Columns(NamedTuple):
+    """Names of the columns that are read."""
+
+    image: str
+    captions: tuple[str, ...]
+
+    @classmethod
+    def choose(cls, schema: pa.Schema, data: DataConfig) -> Columns:
+        """Return the columns that `data.image_field` and `data.caption_field` name, or else the usual ones.
+
+        Raises ParquetError, with what columns there are, where one of the two is missing.
+        """
+        image = bytes_column(schema, data.image_field)
+        wanted = (data.image_field,) if data.image_field else IMAGE_FIELDS
+        image = image or next((name for name in wanted if is_text(schema, name)), "")
+        usual = [name for name in (*_CAPTION_FIELDS, *data.text_suffixes) if name in schema.names]
+        captions = tuple(data.caption_fields or (name for name in usual if name != image))
+        if not (image and captions and set(captions) <= set(schema.names)):
+            what, key = ("a caption", "caption_field") if image else ("an image", "image_field")
+            kind = f"a Parquet file without {what} column {getattr(data, key)}".rstrip()
+            raise ParquetError(f"{kind} among {', '.join(schema.names)}", f"data.{key}=COLUMN names one", "")
+        return cls(image, captions)
+
+
+def bytes_column(schema: pa.Schema, chosen: str = "") -> str:
+    """Return the column that holds the images themselves, `chosen` or a usual one; empty where there is none."""
+    structs = [name for name in schema.names if has_child(schema, name, "bytes")]
+    usual = [*IMAGE_FIELDS, *IMAGE_SUFFIXES, *(structs if len(structs) == 1 else [])]
+    names = [name for name in ([chosen] if chosen else usual) if name in schema.names]
+    return next((name for name in names if image_kind(schema.field(name).type)), "")
+
+
+def image_kind(type_: pa.DataType) -> str:
+    """Return how a column of this type holds images; empty where it holds paths."""
+    is_bytes = pa.types.is_binary(type_) or pa.types.is_large_binary(type_)
+    return "struct" if pa.types.is_struct(type_) else "bytes" * is_bytes
+
+
+def has_child(schema: pa.Schema, column: str, name: str) -> bool:
+    """Tell whether a column is a struct with a field of this name."""
+    kind = schema.field(column).type
+    return bool(pa.types.is_struct(kind) and kind.get_field_index(name) >= 0)
+
+
+def is_text(schema: pa.Schema, column: str) -> bool:
+    """Tell whether there is such a column and it holds texts."""
+    type_ = schema.field(column).type if column in schema.names else pa.null()
+    type_ = type_.value_type if pa.types.is_dictionary(type_) else type_
+    return type_ in (pa.string(), pa.large_string(), pa.string_view())
+
+
+def is_parquet(url: str) -> bool:
+    """Tell whether a shard is read as Parquet, which its name decides."""
+    return parts(url)[0].lower().endswith(".parquet")
+
+
+def rows(url: str, data: DataConfig) -> Iterator[Row]:
+    """Yield the rows of a file. Raises ParquetError where it cannot be read, or not beyond some row; StorageError."""
+    with opened(url) as file:
+        columns = Columns.choose(file.schema_arrow, data)
+        status = [_STATUS] if is_text(file.schema_arrow, _STATUS) else []
+        names = dict.fromkeys([columns.image, *columns.captions, *status])
+        for batch in file.iter_batches(_BATCH_ROWS, columns=list(names), use_threads=False):
+            for number in range(batch.num_rows):
+                yield _row(url, columns, {name: batch.column(name)[number] for name in names})
+
+
+@contextmanager
+def opened(url: str) -> Iterator[pq.ParquetFile]:
+    """Give the open file. Raises ParquetError and StorageError, also for what is read of it in the block."""
+    with closing(SeekableFile(url)) as file:
+        try:
+            with pq.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False) as parquet:
+                yield parquet
+        except (StorageError, ParquetError):
+            raise
+        except (pa.lib.ArrowException, OSError, ValueError, LookupError) as error:
+            if file.failure:
+                raise file.failure from None
+            detail = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ParquetError("a broken Parquet file", "download it again", detail) from None
+
+
+def _row(url: str, columns: Columns, cells: dict[str, pa.Scalar]) -> Row:
+    try:
+        values = {name: cell.as_py() for name, cell in cells.items()}
+        content, path = parts_of_image(values[columns.image])
+        image = content or _file(url, path_below(columns.image, path))
+    except UnicodeDecodeError as error:
+        return Row(b"", {}, f"not UTF-8: {error.reason}")
+    except Fault as fault:
+        status = values.get(_STATUS) or "success"
+        return Row(b"", {}, f"{fault}; its status is {status}" if status != "success" else str(fault))
+    return Row(image, {name: values[name] for name in columns.captions})
+
+
+def parts_of_image(value: Any) -> tuple[bytes | None, Any]:
+    """Return the bytes and the path that a cell of an image column has, each None where it has none."""
+    fields = value if isinstance(value, dict) else {"bytes" if isinstance(value, bytes) else "path": value}
+    return fields.get("bytes"), fields.get("path")
+
+
+def _file(url: str, below: str) -> bytes:
+    """Return an image file by its absolute path, or by the path from the folder that the table lies in."""
+    is_remote = "://" in url and not os.path.isabs(below)
+    place = sibling(url, below) if is_remote else os.path.join(os.path.dirname(url), below)
+
+    def ask() -> bytes:
+        try:
+            with closing(open_stream(place)) as file:
+                return file.read()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return b""
+
+    if content := retry(place, ask):
+        return content
+    raise Fault(f"no image: there is no file {below!r}, or it is empty")
+
+
+def path_below(column: str, name: Any, folder: str = "") -> str:
+    """Return the path of an image from the folder of its table, or an absolute one.
+
+    Raises Fault where `name` is no path, or one that leads out of the folder.
+    """
+    if name is None or (isinstance(name, str) and not name.strip()):
+        raise Fault(f"row without {column}")
+    if not isinstance(name, str):
+        raise Fault(f"{column} holds {type(name).__name__}, not a path")
+    name = name.strip()
+    if name.startswith(("http://", "https://")):
+        raise Fault("image is a URL, which is not downloaded here (img2dataset does that)")
+    longest = max(len(part.encode(errors="replace")) for part in name.split("/"))
+    if "\0" in name or longest > 255 or name != name.encode(errors="replace").decode():
+        raise Fault("image path is no name that a file can have")
+    below = os.path.normpath(os.path.join(folder, name) if folder else name)
+    if below.split(os.sep)[0] == "..":
+        raise Fault("image path leads out of the image folder (sclip pack --images names another)")
+    return below

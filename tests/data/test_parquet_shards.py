@@ -1,0 +1,351 @@
+"""Parquet files as shards: rows as Hugging Face and img2dataset write them go the way that a tar's samples go."""
+
+from __future__ import annotations
+
+import io
+import random
+import tracemalloc
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sclip.config import DataConfig
+from sclip.data.counts import count_samples, recorded_samples
+from sclip.data.patterns import expand, find_shards
+from sclip.data.shards import Rejected, Sample, ShardError, read_shard
+from sclip.data.sniff import look, unreadable
+from sclip.data.tar import Tally
+from support.storage_server import Storage, isolate, serving, url_of
+from support.tars import pair, tar_bytes
+
+Table = dict[str, Any]
+TEXTS = ["a dog", "a cat", "a bird"]
+IMAGES = [b"image 0", b"image 1", b"image 2"]
+SAMPLES = [Sample(at, f"{at:08d}", IMAGES[at], (TEXTS[at],)) for at in range(3)]
+
+
+def content_of(table: Table, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(table), buffer, **options)
+    return buffer.getvalue()
+
+
+def write(path: Path, table: Table, **options: Any) -> str:
+    path.write_bytes(content_of(table, **options))
+    return str(path)
+
+
+def read(path: Path, table: Table, **data: Any) -> list[Sample | Rejected]:
+    return list(read_shard(write(path, table), DataConfig(**data)))
+
+
+def reasons(items: Sequence[Sample | Rejected]) -> dict[str, str]:
+    return {item.key: item.reason for item in items if isinstance(item, Rejected)}
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Path:
+    return tmp_path / "0.parquet"
+
+
+# What a row is
+
+
+HUGGING_FACE = [{"bytes": image, "path": f"{at}.jpg"} for at, image in enumerate(IMAGES)]
+LAYOUTS: dict[str, Table] = {
+    "Hugging Face": {"image": HUGGING_FACE, "caption": TEXTS, "label": [1, 2, 3]},
+    "Hugging Face, another name": {"photo": HUGGING_FACE, "text": TEXTS},
+    "img2dataset": {"url": TEXTS, "key": ["k"] * 3, "status": ["success"] * 3, "jpg": IMAGES, "caption": TEXTS},
+    "img2dataset, webp and txt": {"webp": IMAGES, "txt": TEXTS},
+    "bytes and names": {"image": IMAGES, "file_name": ["x.jpg"] * 3, "TEXT": TEXTS},
+    "lists": {"image": IMAGES, "captions": [[text] for text in TEXTS]},
+    "the first column with a text": {
+        "image": IMAGES, "captions": [["a dog"], [], None], "caption": ["x", "a cat", "a bird"],
+    },
+    "dictionaries": {"image": IMAGES, "caption": pa.array(TEXTS).dictionary_encode()},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_each_usual_layout_gives_its_rows_in_their_order_with_their_numbers_as_keys(
+    shard: Path, layout: str
+) -> None:
+    assert read(shard, LAYOUTS[layout]) == SAMPLES
+
+
+def test_images_may_be_files_beside_the_table_below_it_or_anywhere(shard: Path, tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    names = ["0.jpg", "deep/1.jpg", f"{tmp_path}/2.jpg"]
+    for name, image in zip(names, IMAGES, strict=True):
+        (tmp_path / name).write_bytes(image)
+    assert read(shard, {"image_path": names, "caption": TEXTS}) == SAMPLES
+    structs = [{"bytes": None, "path": name} for name in names]
+    assert read(shard, {"image": structs, "caption": TEXTS}) == SAMPLES
+
+
+def test_columns_of_other_names_are_read_where_the_config_names_them(shard: Path) -> None:
+    table = {
+        "image": [b"-"] * 3,
+        "left": IMAGES,
+        "alt": TEXTS,
+        "long": [["one", "two"]] * 3,
+        "caption": ["x"] * 3,
+    }
+    found = read(shard, table, image_field="left", caption_field="alt, long")
+    assert [item for item in found if isinstance(item, Sample)] == [
+        Sample(at, f"{at:08d}", IMAGES[at], (TEXTS[at], "one", "two")) for at in range(3)
+    ]
+
+
+def test_captions_are_cleaned_and_counted_as_those_of_tars(shard: Path) -> None:
+    tally = Tally()
+    url = write(shard, {"image": IMAGES[:1], "caption": ["a man &amp; a <b>dog</b>"]})
+    for _ in range(2):  # a second reading does not count twice
+        (found,) = read_shard(url, tally=tally)
+    assert isinstance(found, Sample)
+    assert found.captions == ("a man & a dog",)
+    assert dict(tally.cleaned) == {"entities": 1, "tags": 1}
+
+
+BAD: list[tuple[str, Table, str]] = [
+    ("no image", {"image": pa.array([None], pa.binary()), "caption": ["a dog"]}, "row without image"),
+    ("an empty image", {"image": [b""], "caption": ["a dog"]}, "row without image"),
+    ("an empty struct", {"image": [{"bytes": None, "path": None}], "caption": ["a dog"]}, "row without image"),
+    (
+        "what img2dataset did not get",
+        {"jpg": pa.array([None], pa.binary()), "caption": ["a dog"], "status": ["failed_to_download"]},
+        "row without jpg; its status is failed_to_download",
+    ),
+    ("no file", {"path": ["gone.jpg"], "caption": ["a dog"]}, "there is no file 'gone.jpg'"),
+    ("a folder", {"path": ["."], "caption": ["a dog"]}, "there is no file '.'"),
+    ("a file elsewhere", {"path": ["../x.jpg"], "caption": ["a dog"]}, "leads out"),
+    ("a URL", {"path": ["https://x/y.jpg"], "caption": ["a dog"]}, "is a URL"),
+    ("a name too long", {"path": ["x" * 999], "caption": ["a dog"]}, "no name that a file can have"),
+    ("no caption", {"image": [b"i"], "caption": pa.array([None], pa.string())}, "no caption in caption"),
+    ("blank captions", {"image": [b"i"], "captions": [[" ", None]], "text": ["\u200b"]}, "no caption in"),
+    ("a number", {"image": [b"i"], "caption": [5]}, "caption holds int, not text"),
+    ("too long a caption", {"image": [b"i"], "caption": ["a" * 65537]}, "more than 65536"),
+    (
+        "a caption that is not UTF-8",
+        {"image": [b"i"], "caption": pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"]).buffers())},
+        "not UTF-8",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("table", "reason"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
+def test_a_row_that_cannot_be_used_is_rejected_with_its_reason(
+    shard: Path, table: Table, reason: str
+) -> None:
+    (found,) = read(shard, table)
+    assert isinstance(found, Rejected)
+    assert (found.index, found.key) == (0, "00000000")
+    assert reason in found.reason
+
+
+def test_the_rows_after_a_rejected_one_keep_their_numbers(shard: Path) -> None:
+    images = [IMAGES[0], None, IMAGES[2]]
+    assert read(shard, {"image": images, "caption": TEXTS}) == [
+        SAMPLES[0],
+        Rejected(1, "00000001", "row without image"),
+        SAMPLES[2],
+    ]
+
+
+# What a file is
+
+
+def noise(rows: int, size: int) -> Table:
+    return {
+        "image": [random.Random(at).randbytes(size) for at in range(rows)],
+        "caption": [f"a dog and {at + 2} cats" for at in range(rows)],
+    }
+
+
+@pytest.mark.parametrize("rows_of_a_group", [7, 1000])
+def test_every_row_of_every_row_group_is_read_and_the_footer_counts_them(
+    shard: Path, rows_of_a_group: int
+) -> None:
+    url = write(shard, noise(300, 50), row_group_size=rows_of_a_group)
+    found = list(read_shard(url))
+    assert [item.index for item in found] == list(range(300))
+    assert all(isinstance(item, Sample) for item in found)
+    counts = count_samples([url])
+    assert counts.samples == {url: 300}
+    assert not counts.broken
+
+
+def test_memory_does_not_follow_the_size_of_a_row_group(shard: Path) -> None:
+    pages: dict[str, Any] = {"data_page_size": 2**20, "write_batch_size": 10}
+    url = write(shard, noise(2000, 20_000), compression="none", row_group_size=2000, **pages)
+    before = pa.total_allocated_bytes()
+    most = 0
+    tracemalloc.start()
+    try:
+        for _ in read_shard(url):
+            most = max(most, pa.total_allocated_bytes() - before)
+        assert most + tracemalloc.get_traced_memory()[1] < 16 * 2**20  # of 40 MB
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_that_breaks_within_gives_its_rows_up_to_there_and_then_the_rest(shard: Path) -> None:
+    url = write(shard, noise(400, 2000), row_group_size=100, compression="zstd", use_dictionary=False)
+    at = pq.ParquetFile(url).metadata.row_group(2).column(0).data_page_offset
+    content = bytearray(shard.read_bytes())
+    content[at : at + 100] = bytes(100)
+    shard.write_bytes(content)
+    *rows, rest = read_shard(url)
+    assert 150 < len(rows) <= 200
+    assert all(isinstance(row, Sample) for row in rows)
+    assert isinstance(rest, Rejected)
+    assert (rest.index, rest.key) == (len(rows), "")
+    assert "a broken Parquet file" in rest.reason
+    assert count_samples([url]).samples == {url: 400}  # what was once there, and is missing
+
+
+WHOLE = content_of({"image": IMAGES, "caption": TEXTS})
+
+
+@given(data=st.data())
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_is_wrong_in_a_file_is_rejected_and_never_raised(shard: Path, data: st.DataObject) -> None:
+    content = bytearray(WHOLE)
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(WHOLE) - 1))] = data.draw(st.integers(0, 255))
+    shard.write_bytes(
+        content[: data.draw(st.integers(0, len(WHOLE)))] if data.draw(st.booleans()) else content
+    )
+    items = list(read_shard(str(shard)))
+    assert [item.index for item in items] == list(range(len(items)))
+    assert all(item.key for item in items[:-1])
+    count_samples([str(shard)])
+    look(str(shard))
+
+
+SIDECAR = content_of({"url": TEXTS, "caption": TEXTS, "key": TEXTS})
+NO_SHARDS = {
+    "cut": (WHOLE[:-20], "a broken Parquet file"),
+    "pointer": (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer; git lfs pull"),
+    "page": (b"<!DOCTYPE html><title>401</title>", "an HTML page in its place '401'"),
+    "empty": (b"", "an empty file; download it again"),
+    "tar": (tar_bytes(pair("a")), "a tar; end its name in .tar"),
+    "sidecar": (
+        SIDECAR,
+        "a Parquet file without an image column among url, caption, key; data.image_field=COLUMN names one",
+    ),
+    "no captions": (
+        content_of({"image": IMAGES, "label": TEXTS}),
+        "a Parquet file without a caption column among image, label; data.caption_field=COLUMN names one",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NO_SHARDS)
+def test_what_is_no_shard_is_told_with_what_to_do_by_the_start_of_a_run_and_the_reader(
+    shard: Path, name: str
+) -> None:
+    content, words = NO_SHARDS[name]
+    shard.write_bytes(content)
+    what = look(str(shard))
+    assert str(what).startswith(f"no Parquet shard: {words}")
+    assert list(read_shard(str(shard))) == [Rejected(0, "", str(what))]
+    assert unreadable([str(shard)]) == {str(shard): what}
+
+
+def test_a_column_that_the_config_names_and_the_file_has_not_is_told(shard: Path) -> None:
+    url = write(shard, {"image": IMAGES, "caption": TEXTS})
+    assert look(url) is None
+    assert "without an image column img among image, caption; " in str(
+        look(url, DataConfig(image_field="img"))
+    )
+    told = str(look(url, DataConfig(caption_field="caption,alt")))
+    assert "without a caption column caption,alt among image, caption; " in told
+
+
+def test_parquet_is_a_shard_only_where_a_pattern_names_it(tmp_path: Path) -> None:
+    for name in ("0.tar", "0.parquet", "1.parquet"):
+        (tmp_path / name).write_bytes(WHOLE if name == "1.parquet" else SIDECAR)
+    assert expand([str(tmp_path)]) == expand([f"{tmp_path}/*"]) == [f"{tmp_path}/0.tar"]
+    assert expand([f"{tmp_path}/*.parquet"]) == [f"{tmp_path}/0.parquet", f"{tmp_path}/1.parquet"]
+    assert find_shards([f"{tmp_path}/*.parquet"])[1].identity("00000002") == "0/1.parquet/00000002"
+    (tmp_path / "0.tar").unlink()
+    with pytest.raises(
+        ShardError, match=r"has no tar, but 2 files .*name Parquet files with images as .*/\*\.parquet"
+    ):
+        expand([str(tmp_path)])
+
+
+def test_what_img2dataset_records_of_successes_is_no_count_of_rows(shard: Path, tmp_path: Path) -> None:
+    url = write(shard, {"jpg": [b"i", None], "caption": ["a dog"] * 2})
+    (tmp_path / "0_stats.json").write_text('{"successes": 1, "count": 2}')
+    assert recorded_samples([url], [f"{tmp_path}/*.parquet"]) == {}
+    assert count_samples([url]).expected(url) == 2
+
+
+# Where it lies
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
+    isolate(monkeypatch)
+    content = content_of(noise(60, 3000), row_group_size=20)
+    with serving(Storage({"/bucket/train/0.parquet": content})) as storage:
+        yield storage
+
+
+@pytest.mark.parametrize("kind", ["http", "s3"])  # pyarrow waits for GCS with the lock that this server needs
+def test_a_remote_file_is_looked_at_counted_and_read_as_a_local_one(server: Storage, kind: str) -> None:
+    url = url_of(kind, server, "0.parquet")
+    assert look(url) is None
+    assert count_samples([url]).samples == {url: 60}
+    found = list(read_shard(url))
+    assert [item.index for item in found] == list(range(60))
+    assert [item.image for item in found if isinstance(item, Sample)] == noise(60, 3000)["image"]
+
+
+def test_a_count_asks_for_the_footer_alone(server: Storage) -> None:
+    server.files["/bucket/train/0.parquet"] = content_of(noise(600, 3000), row_group_size=100)
+    count_samples([url_of("http", server, "0.parquet")])
+    ranges = [request.partition("bytes=")[2] for request in server.requests if "bytes=" in request]
+    assert sum(int(last) - int(first) + 1 for first, last in (of.split("-") for of in ranges)) < 200_000
+
+
+def test_a_server_without_ranges_gives_the_whole_file(server: Storage) -> None:
+    server.ranges = False
+    assert len(list(read_shard(url_of("http", server, "0.parquet")))) == 60
+
+
+@pytest.mark.parametrize("kind", ["http", "s3"])
+def test_a_server_that_recovers_costs_no_row(server: Storage, kind: str) -> None:
+    server.faults["/bucket/train/0.parquet"] = [0, 503]
+    assert [item.index for item in read_shard(url_of(kind, server, "0.parquet"))] == list(range(60))
+    assert server.faults["/bucket/train/0.parquet"] == []
+
+
+def test_storage_that_stays_away_or_refuses_is_no_fault_of_the_file(server: Storage) -> None:
+    url = url_of("http", server, "0.parquet")
+    for status, lasts in ((503, False), (403, True)):
+        server.faults["/bucket/train/0.parquet"] = [status] * 10
+        with pytest.raises(ShardError, match=str(status)) as caught:
+            list(read_shard(url))
+        assert caught.value.lasts is lasts
+    with pytest.raises(ShardError, match="no such file"):
+        list(read_shard(url_of("http", server, "9.parquet")))
+
+
+def test_images_beside_a_remote_table_are_fetched(server: Storage) -> None:
+    server.files["/bucket/train/p/x.parquet"] = content_of(
+        {"image": ["a.jpg", "b.jpg"], "caption": ["a dog"] * 2}
+    )
+    server.files["/bucket/train/p/a.jpg"] = b"image a"
+    first, second = read_shard(url_of("http", server, "p/x.parquet"))
+    assert first == Sample(0, "00000000", b"image a", ("a dog",))
+    assert isinstance(second, Rejected)
+    assert "no file 'b.jpg'" in second.reason
