@@ -1,8 +1,10 @@
 """What moving a sample costs each process of a run, and which of them would limit how many GPUs.
 
 `sclip benchmark scale`, on a Ray cluster of its own on this machine, bound to loopback. It measures the real stream
-with encoders that only copy finished rows (`scale_stream`). The rows of clusters are modelled from that: a process can
-use one core; a worker has some of its own, those of a node serve all its GPUs, and those of the cluster all GPUs.
+with encoders that only copy finished rows (`scale_stream`). What a kind of process takes has two parts: one for each
+worker and second, as an executor looks for work all the time, and one for each sample; runs of different numbers of
+workers tell them apart. The rows of clusters are modelled from that: a process can use one core; a worker has some of
+its own, those of a node serve all its GPUs, and those of the cluster all GPUs.
 """
 
 from __future__ import annotations
@@ -11,14 +13,17 @@ import argparse
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import ray
+from scipy.optimize import nnls
 
 from sclip.benchmark.machine import machine
 from sclip.benchmark.rounds import BenchmarkError
-from sclip.benchmark.scale_stream import PER_WORKER, SHARED, copying_encoder, cpu_of_sample
+from sclip.benchmark.scale_stream import PER_WORKER, SHARED, Load, copying_encoder, loads
 from sclip.benchmark.stream_shards import Shards, make
 from sclip.benchmark.table import Line, Table
 from sclip.config import Config, DataConfig, TrainConfig
@@ -48,6 +53,15 @@ _GPU_IMAGE = 224
 """Image by which the rows of a block are chosen."""
 
 
+class Cost(NamedTuple):
+    """Cores that a kind of process takes."""
+
+    worker: float
+    """For each worker, however few samples it takes."""
+    sample: float
+    """For each sample a second, over all workers."""
+
+
 def add_arguments(arguments: argparse.ArgumentParser) -> None:
     """Declare what this benchmark takes."""
     arguments.add_argument(
@@ -69,12 +83,15 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
     """Measure, and model clusters; raises BenchmarkError for what the user can put right."""
     if min(options.share, *options.workers) < 1 or options.image_size < 32:
         raise BenchmarkError("--share, --workers: 1 or more; --image-size: 32 or more")
+    if len(set(options.workers)) < 2:
+        raise BenchmarkError(
+            "--workers: two different numbers, to tell what a worker costs from what a sample costs"
+        )
     enough = max(_SHARDS, _FEWEST_STEPS * options.share * max(options.workers))
     if options.samples < enough:
         raise BenchmarkError(f"--samples: {enough:,} or more, {_FEWEST_STEPS} batches for each worker")
     os.environ["RAY_ADDRESS"] = "local"  # never somebody's cluster, whose nodes may be busy
-    cpu_s: dict[int, Mapping[str, float]] = {}
-    per_s: dict[int, float] = {}
+    measured = []
     with tempfile.TemporaryDirectory(prefix="scale-") as folder:
         try:
             capacity = cluster.connect()
@@ -85,22 +102,22 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
             for number, workers in enumerate(options.workers):
                 plan = _plan(shards, options, workers, capacity.cpus)
                 encoder = copying_encoder(plan.config, plan.image_size)
-                cpu_s[workers], per_s[workers] = cpu_of_sample(
-                    plan, workers, 0.1 * capacity.cpus / workers, encoder
-                )
+                measured.append(loads(plan, workers, 0.1 * capacity.cpus / workers, encoder))
                 on_round(number)
         finally:
             ray.shutdown()
     streams = streams_of_worker(Config(train=TrainConfig(use_gpu=True)))
     block = rows_of_block(options.share, _GPU_IMAGE)
-    lines = [_measured(kind, cpu_s) for kind in (*PER_WORKER, *SHARED)]
-    lines += [_modelled(cpu_s, gpus, name, streams) for name in DEMANDS for gpus in GPUS]
+    of_kinds = {kind: [of[kind] for of in measured] for kind in (*PER_WORKER, *SHARED)}
+    costs = {kind: fitted(of_kind) for kind, of_kind in of_kinds.items()}
+    lines = [_measured(kind, of_kinds[kind], costs[kind]) for kind in of_kinds]
+    lines += [_modelled(costs, gpus, name, streams) for name in DEMANDS for gpus in GPUS]
     shown = {
         "samples": f"{options.samples:,} of annotated shards, {shards.source}",
         "blocks": f"{block} rows of {options.image_size} pixels, object store of {store / 1e9:.1f} GB",
-        "samples a second": ", ".join(f"{rate:,.0f} of {workers}" for workers, rate in per_s.items()),
-        "modelled": f"by the most of {', '.join(map(str, cpu_s))} workers, {streams} streams of a GPU's worker, "
-        f"{GPUS_OF_NODE} GPUs of a node, as many encoders as it takes",
+        "samples a second": ", ".join(f"{of.per_s:,.0f} with {of.workers}" for of in of_kinds["worker"])
+        + " workers",
+        "modelled": f"{streams} streams of a GPU's worker, {GPUS_OF_NODE} GPUs of a node, as many encoders as it takes",
     }
     return Table(lines, shown | machine(["ray", "pyarrow", "numpy"]))
 
@@ -119,35 +136,49 @@ def _plan(shards: Shards, options: argparse.Namespace, workers: int, cpus: float
     return StreamPlan(reading, order, (visits,), options.image_size, (workers, workers))
 
 
-def cores(cpu_s: Mapping[str, float], gpus: int, per_s: float, streams: int) -> dict[str, float]:
+def fitted(of_kind: Sequence[Load]) -> Cost:
+    """Return the cost by which the cores of all loads are met best; neither part of it is negative."""
+    sizes = np.array([(load.workers, load.per_s) for load in of_kind], np.float64)
+    scale = sizes.max(axis=0)
+    found, _ = nnls(sizes / scale, np.array([load.cores for load in of_kind]))
+    return Cost(*(found / scale).tolist())
+
+
+def cores(costs: Mapping[str, Cost], gpus: int, per_s: float, streams: int) -> dict[str, float]:
     """Return the cores that the busiest process of each kind would need; of encoders there are as many as it takes.
 
     Args:
-        cpu_s: of a sample, by kind.
+        costs: by kind.
         gpus: of the cluster.
         per_s: images that each of them takes in a second.
         streams: of each worker.
     """
-    of_gpu, of_node, of_cluster = per_s, per_s * min(gpus, GPUS_OF_NODE), per_s * gpus
-    samples = {
-        "worker": of_gpu, "coordinator": of_gpu / streams, "reader": of_gpu / streams, "raylet": of_node,
-        "agents": of_node, "gcs": of_cluster, "statistics": of_cluster, "driver": of_cluster,
-    }  # fmt: skip
-    return {kind: cpu_s[kind] * of_kind for kind, of_kind in samples.items()}
+    served = {"gcs": gpus, "statistics": gpus, "driver": gpus}
+    served |= dict.fromkeys(("raylet", "agents"), min(gpus, GPUS_OF_NODE)) | {"worker": 1}
+    needed = {
+        kind: number * (costs[kind].worker + costs[kind].sample * per_s) for kind, number in served.items()
+    }
+    for kind in ("coordinator", "reader"):
+        needed[kind] = costs[kind].worker + costs[kind].sample * per_s / streams
+    return needed
 
 
-def _measured(kind: str, cpu_s: Mapping[int, Mapping[str, float]]) -> Line:
-    values = {f"workers_{workers}_s": [of[kind]] for workers, of in cpu_s.items()}
-    found = ", ".join(f"{1e6 * of[kind]:.1f} with {workers}" for workers, of in cpu_s.items())
-    return Line(f"microseconds of a core a sample, {NAMES[kind]}", "", "", f"{found} workers", values)
+def _measured(kind: str, of_kind: Sequence[Load], cost: Cost) -> Line:
+    figures = {f"cores_of_{of.workers}_workers": [of.cores] for of in of_kind}
+    figures |= {f"per_s_of_{of.workers}_workers": [of.per_s] for of in of_kind}
+    found = ", ".join(f"{1e6 * of.cores / of.per_s:.1f} with {of.workers}" for of in of_kind)
+    fit = f"as {cost.worker:.3f} of a core for each worker and {1e6 * cost.sample:.1f} a sample"
+    return Line(
+        f"microseconds a sample, {NAMES[kind]}", "", "", f"{found} workers, {fit}",
+        figures | {"core_of_worker": [cost.worker], "sample_s": [cost.sample]},
+    )  # fmt: skip
 
 
-def _modelled(cpu_s: Mapping[int, Mapping[str, float]], gpus: int, demand: str, streams: int) -> Line:
-    most = {kind: max(of[kind] for of in cpu_s.values()) for kind in NAMES}
-    needed = cores(most, gpus, DEMANDS[demand], streams)
+def _modelled(costs: Mapping[str, Cost], gpus: int, demand: str, streams: int) -> Line:
+    needed = cores(costs, gpus, DEMANDS[demand], streams)
     busiest = max(needed, key=needed.__getitem__)
     share = 1 / max(1.0, needed[busiest])
-    found = f"{share:.0%}: {NAMES[busiest]} would need {needed[busiest]:.2f} cores"
+    found = f"{100 * share:.3g} %: {NAMES[busiest]} would need {needed[busiest]:.2f} cores"
     return Line(
         f"modelled: {gpus} GPUs, {DEMANDS[demand]:,} images a second each, {demand}", "", "100 %", found,
         {"share": [share]} | {f"{kind}_cores": [of_kind] for kind, of_kind in needed.items()},

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -27,13 +27,13 @@ from sclip.data.reader import READ_SCHEMA
 from sclip.data.side_channel import Note
 from sclip.data.stream import StreamPlan
 
-__all__ = ["PER_WORKER", "SHARED", "copying_encoder", "cpu_of_sample"]
+__all__ = ["PER_WORKER", "SHARED", "Load", "copying_encoder", "loads"]
 
 _KINDS = {
     "SplitCoordinator": "coordinator", "CopyingEncoder": "encoder", "_Taker": "worker", "_StatsActor": "statistics",
-    "gcs_server": "gcs", "raylet/raylet": "raylet", "ray::": "reader",
+    "gcs_server": "gcs", "raylet/raylet": "raylet", "ray::": "reader", "default_worker.py": "reader",
 }  # fmt: skip
-"""By a part of its command line; the first one counts. Tasks run in processes that have no name of their own."""
+"""By a part of its command line; the first one counts. Processes of tasks have no name of their own."""
 PER_WORKER = ("worker", "coordinator", "reader", "encoder")
 SHARED = ("gcs", "statistics", "driver", "raylet", "agents")
 """agents: Ray's other processes of a node, for its dashboard, logs and environments."""
@@ -73,6 +73,15 @@ def copying_encoder(config: Config, image_size: int) -> type[Any]:
             return columns
 
     return CopyingEncoder
+
+
+class Load(NamedTuple):
+    """What the processes of a kind did together."""
+
+    workers: int
+    per_s: float
+    """Samples a second of all of them."""
+    cores: float
 
 
 @dataclass(frozen=True)
@@ -161,12 +170,10 @@ def _kind(pid: int, command: str) -> str:
     return next((kind for part, kind in _KINDS.items() if part in command), "agents")
 
 
-def cpu_of_sample(
-    plan: StreamPlan, workers: int, worker_cpus: float, encoder: type[Any]
-) -> tuple[dict[str, float], float]:
-    """Return the processor time of a sample in the processes of each kind, in seconds, and the samples a second.
+def loads(plan: StreamPlan, workers: int, worker_cpus: float, encoder: type[Any]) -> dict[str, Load]:
+    """Return what the processes of each kind do while so many workers take the batches of a plan.
 
-    What shared processes do without any stream is not counted; what they do for each worker and second is.
+    What shared processes do without any stream is left out.
     """
     record = _CpuRecord()
     takers = [ray.remote(num_cpus=worker_cpus)(_Taker).remote() for _ in range(workers)]
@@ -182,15 +189,14 @@ def cpu_of_sample(
         "worker": _joined(of.taken for of in taken),
     }  # fmt: skip
     of_stages["coordinator"] = of_stages["encoder"]
-    cpu_s = {}
+    found = {}
     for kind in (*PER_WORKER, *SHARED):
         start, stop, rows = _window(of_stages.get(kind, of_stages["worker"]))
-        spent = record.seconds(kind, start, stop)
+        cores = record.seconds(kind, start, stop) / (stop - start)
         if kind in SHARED:
-            spent -= record.seconds(kind, *idle) / (idle[1] - idle[0]) * (stop - start)
-        cpu_s[kind] = max(0.0, spent) / rows
-    start, stop, rows = _window(of_stages["worker"])
-    return cpu_s, rows / (stop - start)
+            cores -= record.seconds(kind, *idle) / (idle[1] - idle[0])
+        found[kind] = Load(workers, rows / (stop - start), max(0.0, cores))
+    return found
 
 
 def _joined(times: Iterable[Times]) -> Times:

@@ -80,17 +80,9 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
                 )
         finally:
             ray.shutdown()
-    mixture = Mixture()
-    what = (
-        f"shards in a batch of {mixture.batch:,}, and places between neighbours of a tar, of {mixture.shards} of "
-        f"{mixture.per_shard:,} samples"
-    )
-    peer = (
-        f"webdataset's shuffle({mixture.peer_buffer}) in {mixture.open_shards} streams of {mixture.gpus} GPUs"
-    )
+    lines += [_mixing(Mixture(512, 1024)), _mixing(Mixture(64, 10_240))]
     memory, seconds, position = planning(Scale())
     lines += [
-        Line(what, peer, "", *shuffling(mixture)),
         Line(f"memory of order and stream, {_LONG}", "", "300 MB, flat", *memory),
         Line("the same, time in the middle of it", "", "5 s, flat", *seconds),
         Line("the same, position in a checkpoint", "", "1 kB", *position),
@@ -127,6 +119,14 @@ def _measured(case: StreamCase, rounds: int, on_round: Callable[[int], None]) ->
         Line("from one epoch to the next, above a batch", RAY_DATA, "0.5 s, no gap", *seam),
         Line("share of a step spent waiting for data", "80 % of the rate above", "2 %, 0.5 %", *waited),
     ]
+
+
+def _mixing(mixture: Mixture) -> Line:
+    what = (
+        f"shards in a batch of {mixture.batch:,}, places between neighbours of a tar of {mixture.per_shard:,}"
+    )
+    peer = f"webdataset, shuffle({mixture.peer_buffer}) of {mixture.open_shards} streams"
+    return Line(what, peer, "", *shuffling(mixture))
 
 
 def _some(shards: Shards) -> Shards:

@@ -33,8 +33,8 @@ Places = NDArray[np.int64]
 class Mixture:
     """What is mixed, and how."""
 
-    shards: int = 512
-    per_shard: int = 1024
+    shards: int
+    per_shard: int
     batch: int = 4096
     open_shards: int = DataConfig.open_shards
     """Also the streams of webdataset, over all GPUs."""
