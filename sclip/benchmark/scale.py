@@ -91,12 +91,11 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
     if options.samples < enough:
         raise BenchmarkError(f"--samples: {enough:,} or more, {_FEWEST_STEPS} batches for each worker")
     os.environ["RAY_ADDRESS"] = "local"  # never somebody's cluster, whose nodes may be busy
-    measured = []
+    measured, per_shard = [], options.samples // _SHARDS
     with tempfile.TemporaryDirectory(prefix="scale-") as folder:
         try:
             capacity = cluster.connect()
             logging.getLogger("ray.data").setLevel(logging.ERROR)  # a line for each stream that ends
-            per_shard = options.samples // _SHARDS
             shards = make(Path(folder), _TARS * per_shard, per_shard, None, None, lambda: capacity.cpus)
             store = ray.cluster_resources().get("object_store_memory", 0.0)
             for number, workers in enumerate(options.workers):
@@ -113,7 +112,7 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
     lines = [_measured(kind, of_kinds[kind], costs[kind]) for kind in of_kinds]
     lines += [_modelled(costs, gpus, name, streams) for name in DEMANDS for gpus in GPUS]
     shown = {
-        "samples": f"{options.samples:,} of annotated shards, {shards.source}",
+        "samples": f"{_SHARDS * per_shard:,} of annotated shards: over and over {shards.source}",
         "blocks": f"{block} rows of {options.image_size} pixels, object store of {store / 1e9:.1f} GB",
         "samples a second": ", ".join(f"{of.per_s:,.0f} with {of.workers}" for of in of_kinds["worker"])
         + " workers",
