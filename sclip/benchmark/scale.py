@@ -114,8 +114,6 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
     shown = {
         "samples": f"{_SHARDS * per_shard:,} of annotated shards: over and over {shards.source}",
         "blocks": f"{block} rows of {options.image_size} pixels, object store of {store / 1e9:.1f} GB",
-        "samples a second": ", ".join(f"{of.per_s:,.0f} with {of.workers}" for of in of_kinds["worker"])
-        + " workers",
         "modelled": f"{streams} streams of a GPU's worker, {GPUS_OF_NODE} GPUs of a node, as many encoders as it takes",
     }
     return Table(lines, shown | machine(["ray", "pyarrow", "numpy"]))

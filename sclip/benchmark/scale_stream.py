@@ -188,12 +188,14 @@ def loads(plan: StreamPlan, workers: int, worker_cpus: float, encoder: type[Any]
         "reader": _joined(of.read for of in taken), "encoder": _joined(of.encoded for of in taken),
         "worker": _joined(of.taken for of in taken),
     }  # fmt: skip
-    of_stages["coordinator"] = of_stages["encoder"]
     found = {}
     for kind in (*PER_WORKER, *SHARED):
-        start, stop, rows = _window(of_stages.get(kind, of_stages["worker"]))
+        stage = "encoder" if kind == "coordinator" else "worker" if kind in SHARED else kind
+        start, stop = _window(of_stages[stage])
+        rows = _rows(of_stages[stage], start, stop)
         cores = record.seconds(kind, start, stop) / (stop - start)
-        if kind in SHARED:
+        if kind in SHARED:  # they serve all stages, which need not keep step
+            rows = sum(_rows(times, start, stop) for times in of_stages.values()) / len(of_stages)
             cores -= record.seconds(kind, *idle) / (idle[1] - idle[0])
         found[kind] = Load(workers, rows / (stop - start), max(0.0, cores))
     return found
@@ -204,8 +206,13 @@ def _joined(times: Iterable[Times]) -> Times:
     return joined[np.argsort(joined[:, 0], kind="stable")]
 
 
-def _window(times: Times) -> tuple[float, float, float]:
-    """Return start and stop of what counts of a stage, and its rows after the start up to the stop."""
+def _window(times: Times) -> tuple[float, float]:
+    """Return start and stop of what counts of a stage."""
     rows = np.cumsum(times[:, 1])
     first = int(np.searchsorted(rows, _WARM_UP * rows[-1]))
-    return float(times[first, 0]), float(times[-1, 0]), float(rows[-1] - rows[first])
+    return float(times[first, 0]), float(times[-1, 0])
+
+
+def _rows(times: Times, start: float, stop: float) -> float:
+    """Return the rows of a stage after a time up to another."""
+    return float(times[(times[:, 0] > start) & (times[:, 0] <= stop), 1].sum())

@@ -46,8 +46,8 @@ def kills(folder: Path, shards: tuple[str, ...], samples: int, number: int) -> F
     order = f", order {' and '.join(orders)}" if orders else ""
     of_peer = peer_killed(PeerTraining(str(folder / "peer"), shards, _WORKERS[0], epochs), samples, number)
     return (
-        f"{missed} missed, {repeated} repeated{order} after {number} kills in {len(audits)} runs of {epochs} epochs; "
-        f"the peer {of_peer[0]}, {of_peer[1]} in one",
+        f"{missed} missed, {repeated} repeated{order} after {number} kills, runs: {len(audits)} of {epochs} epochs; "
+        f"the peer {of_peer[0]}, {of_peer[1]}",
         {"kills": [number], "runs": [len(audits)], "missed": [missed], "repeated": [repeated]}
         | {"peer_missed": [of_peer[0]], "peer_repeated": [of_peer[1]]},
     )
