@@ -1,4 +1,4 @@
-"""The data stream beside its peers: samples a second, starts, epochs, waiting, and what a very long schedule costs.
+"""The data stream beside its peers: samples a second, starts, epochs, waiting, mixing, and what a very long run costs.
 
 `sclip benchmark stream`, on a Ray cluster of its own on this machine, bound to loopback.
 """
@@ -17,25 +17,32 @@ import ray
 
 from sclip.benchmark.machine import machine
 from sclip.benchmark.rounds import BenchmarkError
-from sclip.benchmark.stream_cases import StreamCase
+from sclip.benchmark.stream_cases import StreamCase, fewest_samples
 from sclip.benchmark.stream_kills import kills
 from sclip.benchmark.stream_plan import Scale
 from sclip.benchmark.stream_rows import epochs, parsing, planning, throughput, waiting
 from sclip.benchmark.stream_shards import Shards, make
+from sclip.benchmark.stream_shuffle import Mixture, shuffling
 from sclip.benchmark.table import Line, Table
 from sclip.launch import cluster
 
 DATA_LOADER, RAY_DATA = "webdataset and DataLoader", "Ray Data, iterated an epoch at a time"
 RESUMED = "webdataset and DataLoader, gone on by batches"
-_SHARDS = 16
-_SCHEDULE = "schedule of 100,000 shards, 1,000,000,000 samples"
+_SHARDS, _SAMPLES = 16, 4096
+_LONG = "100,000 shards, 1,000,000,000 samples"
 
 
 def add_arguments(arguments: argparse.ArgumentParser) -> None:
     """Declare what this benchmark takes."""
     cores = len(os.sched_getaffinity(0))
     arguments.add_argument("--rounds", type=int, default=5, help="measured rounds (default: 5)")
-    arguments.add_argument("--samples", type=int, default=4096, help="samples in a round (default: 4096)")
+    arguments.add_argument(
+        "--samples",
+        type=int,
+        default=0,
+        help="samples in a round (default: 4096, or the fewest that are enough)",
+    )
+    arguments.add_argument("--batch", type=int, default=64, help="samples in a batch (default: 64)")
     arguments.add_argument("--image-size", type=int, default=224, help="pixels of a crop (default: 224)")
     arguments.add_argument("--processes", type=int, default=cores, help="that encode (default: the cores)")
     arguments.add_argument(
@@ -45,34 +52,25 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
         "--captions", type=Path, metavar="FILE", help="one a line, or COCO's .json (default: generated ones)"
     )
     arguments.add_argument(
-        "--simulate-samples", type=int, default=100_000_000, metavar="N",
-        help="of the long schedule, that its ranks take (default: 100,000,000; 0: all, some minutes)",
-    )  # fmt: skip
-    arguments.add_argument(
         "--kills", type=int, default=0, metavar="N",
-        help="of a training at random moments, a minute each (default: 0, the row is not measured)",
+        help="of trainings at random moments, a minute each (default: 0, the row is not measured)",
     )  # fmt: skip
 
 
 def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
     """Measure all rows; raises BenchmarkError for what the user can put right."""
-    if options.samples < 256 or options.rounds < 1 or options.processes < 1 or options.image_size < 32:
-        raise BenchmarkError(
-            "--samples: 256 or more; --rounds, --processes: 1 or more; --image-size: 32 or more"
-        )
+    samples = samples_of(options)
     os.environ["RAY_ADDRESS"] = "local"  # never somebody's cluster, whose nodes may be busy
     with tempfile.TemporaryDirectory(prefix="stream-") as folder:
         try:
             capacity = cluster.connect()
             logging.getLogger("ray.data").setLevel(logging.ERROR)  # a line for each stream that ends
-            per_shard = -(-options.samples // _SHARDS)
             shards = make(
-                Path(folder), options.samples, per_shard, options.photographs, options.captions,
+                Path(folder), samples, -(-samples // _SHARDS), options.photographs, options.captions,
                 lambda: capacity.cpus,
             )  # fmt: skip
-            case = StreamCase(
-                shards, min(options.processes, int(capacity.cpus)), capacity.cpus, options.image_size
-            )
+            processes = min(options.processes, int(capacity.cpus))
+            case = StreamCase(shards, processes, capacity.cpus, options.image_size, options.batch)
             lines = _measured(case, options.rounds, on_round)
             ray.shutdown()  # the rows below start what they need themselves
             if options.kills:
@@ -82,17 +80,31 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
                 )
         finally:
             ray.shutdown()
-    memory, seconds, position = planning(Scale(rows=options.simulate_samples))
+    lines += [_mixing(Mixture(512, 1024)), _mixing(Mixture(64, 10_240))]
+    memory, seconds, position = planning(Scale())
     lines += [
-        Line(f"driver's memory, {_SCHEDULE}", "", "300 MB, flat", *memory),
-        Line("the same, time of the plan", "", "5 s, flat", *seconds),
-        Line("the same, position in a checkpoint", "", "1 MB, 100 kB", *position),
+        Line(f"memory of order and stream, {_LONG}", "", "300 MB, flat", *memory),
+        Line("the same, time in the middle of it", "", "5 s, flat", *seconds),
+        Line("the same, position in a checkpoint", "", "1 kB", *position),
     ]
     shown = {
         "samples": f"{shards.source}, to {case.image_size} pixels",
         "processes": f"{case.processes} that encode, batches of {case.batch}, {options.rounds} rounds",
     }
     return Table(lines, shown | machine(["ray", "webdataset", "torch", "pillow", "spacy"]))
+
+
+def samples_of(options: argparse.Namespace) -> int:
+    """Return the samples of a round. Raises BenchmarkError for options that nothing can be measured by."""
+    if min(options.batch, options.rounds, options.processes) < 1 or options.image_size < 32:
+        raise BenchmarkError("--batch, --rounds, --processes: 1 or more; --image-size: 32 or more")
+    enough = fewest_samples(options.batch, options.image_size, options.processes)
+    if 0 < options.samples < enough:
+        raise BenchmarkError(
+            f"--samples: {enough:,} or more, as {options.processes} processes and their consumer may hold a tenth of "
+            "that in finished batches, which would count as made in no time"
+        )
+    return int(options.samples) or max(_SAMPLES, enough)
 
 
 def _measured(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -> list[Line]:
@@ -109,7 +121,15 @@ def _measured(case: StreamCase, rounds: int, on_round: Callable[[int], None]) ->
     ]
 
 
+def _mixing(mixture: Mixture) -> Line:
+    what = (
+        f"shards in a batch of {mixture.batch:,}, places between neighbours of a tar of {mixture.per_shard:,}"
+    )
+    peer = f"webdataset, shuffle({mixture.peer_buffer}) of {mixture.open_shards} streams"
+    return Line(what, peer, "", *shuffling(mixture))
+
+
 def _some(shards: Shards) -> Shards:
     """Return a quarter of the shards: two epochs of them follow each other in every round."""
     count = _SHARDS // 4
-    return Shards(shards.plain[:count], shards.annotated[:count], shards.samples // 4, shards.source)
+    return Shards(shards.plain[:count], shards.annotated[:count], shards.counts[:count], shards.source)

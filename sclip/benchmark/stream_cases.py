@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import ray.data
-
+from sclip.benchmark.rounds import BenchmarkError
 from sclip.benchmark.stream_shards import Shards
+from sclip.benchmark.worker_stream import BLOCKS_AHEAD, batches_of, feeds_of
 from sclip.config import Config, DataConfig, ModelConfig
 from sclip.data import columns as col
-from sclip.data import stream
-from sclip.data.batches import Batch, Batches, Columns
-from sclip.data.position import Position
+from sclip.data.order import Order
 from sclip.data.reader import ReadSettings
 from sclip.data.schedule import NamedShard, Schedule
-from sclip.data.stream import StreamPlan
+from sclip.data.stream import StreamPlan, rows_of_block
 from sclip.prepare.annotate import stamp
 from sclip.scenegraph import Parser
 
-__all__ = ["CpuClock", "StreamCase", "Times", "batches_of", "blocks_of", "drained", "plan_of"]
+__all__ = [
+    "LOADER_AHEAD", "CpuClock", "StreamCase", "Times", "drained", "fewest_samples", "plan_of", "timed",
+]  # fmt: skip
+
+_BLOCKS_IN_HAND = 2
+"""Blocks of an encoder: Ray gives it one while it makes another."""
+LOADER_AHEAD = 4
+"""Batches that each worker of a DataLoader makes ahead."""
+_TIMES_IN_FLIGHT = 10
+"""Samples of a round, by what is in flight: so much of a round is made before its first batch is seen, and costs a side
+no time that is measured."""
+_SHORTEST_S = 1.0
+"""Time of a round from its first batch to its last, by which a rate may be told."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +56,26 @@ class StreamCase:
         data = DataConfig(
             actors_min=self.processes, actors_max=self.processes,
             actor_cpus=min(1.0, 0.6 * self.cpus / self.processes),
-            read_cpus=min(1.0, 0.3 * self.cpus / DataConfig.readers),
+            read_cpus=min(1.0, 0.15 * self.cpus),  # of two readers at once
         )  # fmt: skip
         return Config(model=ModelConfig(name=self.model), data=data)
+
+    @property
+    def block(self) -> int:
+        """Rows of a block of our stream."""
+        return rows_of_block(self.batch, self.image_size)
 
     def named(self, *, annotated: bool) -> tuple[NamedShard, ...]:
         """Return the shards as a run names them."""
         urls = self.shards.annotated if annotated else self.shards.plain
         return tuple(NamedShard(f"0/{Path(url).name}", url) for url in urls)
+
+
+def fewest_samples(batch: int, image_size: int, processes: int) -> int:
+    """Return the samples of a round of which neither side can hold more than a tenth in finished form."""
+    ours = rows_of_block(batch, image_size) * (BLOCKS_AHEAD + _BLOCKS_IN_HAND * processes)
+    of_loader = batch * (LOADER_AHEAD + 1) * processes
+    return _TIMES_IN_FLIGHT * max(ours, of_loader)
 
 
 @dataclass
@@ -85,8 +106,14 @@ class Times:
 
     @property
     def rate(self) -> float:
-        """Samples a second from the first batch to the last."""
-        return self.steady / (self.at[-1] - self.at[0])
+        """Samples a second from the first batch to the last. Raises BenchmarkError if that is too short a time."""
+        took_s = self.at[-1] - self.at[0]
+        if took_s < _SHORTEST_S:
+            enough = round(sum(self.samples) * 1.5 * _SHORTEST_S / max(took_s, 1e-3))
+            raise BenchmarkError(
+                f"--samples: a round takes {took_s:.2f} s, too short to measure; {enough} or more"
+            )
+        return self.steady / took_s
 
 
 class CpuClock:
@@ -124,42 +151,19 @@ def _stamp() -> str:
 def plan_of(case: StreamCase, *, annotated: bool, epochs: int = 1) -> StreamPlan:
     """Return the plan of a run over the case's shards."""
     shards = case.named(annotated=annotated)
-    reading = ReadSettings(case.config, _stamp() if annotated else "")
-    schedule = Schedule(0, epochs, (len(shards),))
-    return StreamPlan(reading, schedule, (shards,), case.image_size, (case.processes, case.processes))
-
-
-def blocks_of(dataset: ray.data.Dataset) -> Iterator[Columns]:
-    """Yield the blocks of the one share of a stream, as the only worker of a run reads them."""
-    (share,) = dataset.streaming_split(1, equal=False)
-    return iter(share.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2))
-
-
-def batches_of(blocks: Iterator[Columns], case: StreamCase) -> Iterator[Batch]:
-    """Yield the batches of a stream, as a worker's `Batches` makes them."""
-    first = next(blocks)
-    blank = {name: np.zeros_like(first[name][0]) for name in col.MODEL_COLUMNS}
-    batches = Batches(_chained(first, blocks), case.batch, 0, blank, mixed=case.config.data.mix_blocks)
-    while (batch := batches.next()).rows:
-        yield batch
-
-
-def _chained(first: Columns, rest: Iterator[Columns]) -> Iterator[Columns]:
-    yield first
-    yield from rest
+    config = case.config
+    order = Order(
+        Schedule(0, epochs, (len(shards),)), (case.shards.counts,), config.data.open_shards, case.batch
+    )
+    reading = ReadSettings(config, _stamp() if annotated else "")
+    return StreamPlan(reading, order, (shards,), case.image_size, (case.processes, case.processes))
 
 
 def drained(case: StreamCase, *, annotated: bool, clock: CpuClock) -> Times:
     """Read our stream to its end; return when its batches came."""
     plan, times = plan_of(case, annotated=annotated), Times()
-    return timed(
-        (
-            (batch.columns, batch.rows)
-            for batch in batches_of(blocks_of(stream.build(plan, Position(), 0)), case)
-        ),
-        times,
-        clock,
-    )
+    batches = batches_of(feeds_of(plan), plan.order)
+    return timed(((batch.columns, batch.rows) for batch in batches), times, clock)
 
 
 def timed(batches: Iterable[tuple[dict[str, Any], int]], times: Times, clock: CpuClock) -> Times:

@@ -15,18 +15,20 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from random import Random
 
 from sclip.benchmark.rounds import BenchmarkError
 from sclip.benchmark.table import Found
-from sclip.run.audit.account import audit
+from sclip.run.audit.account import Audit, audit
 
 __all__ = ["PeerTraining", "count", "killed", "kills", "peer_killed"]
 
-EPOCHS, BATCH, EVERY = 2, 32, 5
+BATCH, EVERY = 32, 5
+_STEPS_A_KILL = 16
+"""Steps of a run for each kill: a kill comes up to two checkpoints and a second after the one before it."""
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _WORKERS = (2, 1)
 """Numbers of workers in turns."""
@@ -37,48 +39,64 @@ _PATIENCE_S = 600
 
 def kills(folder: Path, shards: tuple[str, ...], samples: int, number: int) -> Found:
     """Return the rows that both sides missed and repeated over so many kills."""
-    done, missed, repeated = killed(folder, shards, samples, number)
-    of_peer = peer_killed(PeerTraining(str(folder / "peer"), shards, _WORKERS[0]), samples, number)
+    epochs = max(2, -(-number * _STEPS_A_KILL * BATCH // samples))
+    audits = killed(folder, shards, epochs, number)
+    missed, repeated = sum(found.missed for found in audits), sum(found.repeated for found in audits)
+    orders = sorted({getattr(found, "order", "") for found in audits} - {""})
+    order = f", order {' and '.join(orders)}" if orders else ""
+    of_peer = peer_killed(PeerTraining(str(folder / "peer"), shards, _WORKERS[0], epochs), samples, number)
     return (
-        f"{missed} missed, {repeated} repeated after {done} kills; the peer {of_peer[0]}, {of_peer[1]}",
-        {"kills": [done], "missed": [missed], "repeated": [repeated]}
+        f"{missed} missed, {repeated} repeated{order} after {number} kills, runs: {len(audits)} of {epochs} epochs; "
+        f"the peer {of_peer[0]}, {of_peer[1]}",
+        {"kills": [number], "runs": [len(audits)], "missed": [missed], "repeated": [repeated]}
         | {"peer_missed": [of_peer[0]], "peer_repeated": [of_peer[1]]},
     )
 
 
-def killed(folder: Path, shards: tuple[str, ...], samples: int, number: int) -> tuple[int, int, int]:
-    """Train over the shards, killing at random moments; return the kills there was time for, rows missed, repeated."""
-    random, run = Random(0), folder / "runs" / "kills"
-    steps = EPOCHS * samples // BATCH
-    moments = sorted(random.uniform(0, steps) for _ in range(number))
+def killed(folder: Path, shards: tuple[str, ...], epochs: int, number: int) -> list[Audit]:
+    """Kill trainings over the shards exactly so often, at random moments; return the audits of all, run to their ends.
+
+    Where a training ends before it was killed often enough, another one follows.
+    """
+    random, audits, done = Random(0), list[Audit](), 0
+    while done < number:
+        run = folder / "runs" / f"kills-{len(audits)}"
+        made = _train(run, shards, epochs, number - done, random)
+        if not made:
+            raise BenchmarkError(f"{run.name} ended before it could be killed; --samples: more")
+        done += made
+        audits.append(audit(run))
+    return audits
+
+
+def _train(run: Path, shards: tuple[str, ...], epochs: int, most: int, random: Random) -> int:
+    """Train a run to its end, killing it up to `most` times; return how often it was killed."""
     starts = done = 0
-    process = _start(folder, shards, _WORKERS[0])
-    for moment in moments:
-        if not _reached(run, moment, process):
+    process = _start(run, shards, epochs, _WORKERS[0])
+    while done < most and _reached(run, _step(run) + random.randint(0, 2 * EVERY), process):
+        # A step later, while a checkpoint is written, while others start again.
+        time.sleep(random.random())
+        if process.poll() is not None:
             break
-        time.sleep(
-            random.uniform(0, 2)
-        )  # a step later, while a checkpoint is written, while others start again
         target = random.choice(_TARGETS)
         done += _kill(process, target)
         if not target:
             starts += 1
-            process = _start(folder, shards, _WORKERS[starts % len(_WORKERS)])
+            process = _start(run, shards, epochs, _WORKERS[starts % len(_WORKERS)])
     if process.wait():
-        raise BenchmarkError(f"the run that is killed ended with {process.returncode}: {_tail(folder)}")
-    found = audit(run)
-    return done, found.missed, found.repeated
+        raise BenchmarkError(f"the run that is killed ended with {process.returncode}: {_tail(run)}")
+    return done
 
 
-def _start(folder: Path, shards: tuple[str, ...], workers: int) -> subprocess.Popen[bytes]:
+def _start(run: Path, shards: tuple[str, ...], epochs: int, workers: int) -> subprocess.Popen[bytes]:
     given = [
-        "run.name=kills", f"run.storage={folder}", "run.max_failures=1000",
+        f"run.name={run.name}", f"run.storage={run.parent.parent}", "run.max_failures=1000",
         f"data.shards={Path(shards[0]).parent}/*.tar",
-        "model.name=scenes-conv", "model.kee.layers=1", f"train.epochs={EPOCHS}", f"train.batch_size={BATCH}",
+        "model.name=scenes-conv", "model.kee.layers=1", f"train.epochs={epochs}", f"train.batch_size={BATCH}",
         f"train.num_workers={workers}", "train.worker_cpus=0.4", "data.actor_cpus=0.4", "data.actors_max=1",
         f"checkpoint.every={EVERY}",
     ]  # fmt: skip
-    with (folder / "kills.log").open("a") as log:
+    with _log(run).open("a") as log:
         return subprocess.Popen(
             [sys.executable, "jobs/pretrain.py", *given], cwd=_ROOT, stdout=log, stderr=log,
             env=os.environ | {"RAY_ADDRESS": "local"},
@@ -93,7 +111,7 @@ def _reached(run: Path, step: float, process: subprocess.Popen[bytes]) -> bool:
             return False
         if time.monotonic() > deadline:
             process.kill()
-            raise BenchmarkError(f"the run that is killed does not go on: {_tail(run.parent.parent)}")
+            raise BenchmarkError(f"the run that is killed does not go on: {_tail(run)}")
         time.sleep(0.1)
     return process.poll() is None
 
@@ -129,8 +147,12 @@ def _kill(process: subprocess.Popen[bytes], target: str) -> bool:
     return False
 
 
-def _tail(folder: Path) -> str:
-    return (folder / "kills.log").read_text()[-1000:]
+def _log(run: Path) -> Path:
+    return run.parent.parent / f"{run.name}.log"
+
+
+def _tail(run: Path) -> str:
+    return _log(run).read_text()[-1000:]
 
 
 @dataclass(frozen=True)
@@ -140,6 +162,7 @@ class PeerTraining:
     folder: str
     shards: tuple[str, ...]
     workers: int
+    epochs: int
     killed_after: int = 0
     """Batches; 0: it is not."""
 
@@ -148,22 +171,25 @@ def peer_killed(peer: PeerTraining, samples: int, number: int) -> tuple[int, int
     """Run the peer's loop to its end over so many kills; return the rows that it missed and repeated."""
     Path(peer.folder).mkdir(parents=True)
     random = Random(0)
-    between = max(2, 2 * EPOCHS * samples // BATCH // (number + 1))
+    between = max(2, peer.epochs * samples // BATCH // (number + 1))  # so it ends after the last kill
     for start in range(number + 1):
         workers = _WORKERS[start % len(_WORKERS)]
         after = random.randrange(1, between) if start < number else 0
-        this = PeerTraining(peer.folder, peer.shards, workers, after)
+        this = replace(peer, workers=workers, killed_after=after)
         command = [sys.executable, "-m", "sclip.benchmark.stream_kills", json.dumps(asdict(this))]
         done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True)
-        if done.returncode not in (0, -signal.SIGKILL):
+        if done.returncode != (-signal.SIGKILL if after else 0):
             raise BenchmarkError(
                 f"the peer that is killed ended with {done.returncode}: {done.stderr[-1000:]}"
             )
-    return count(Path(peer.folder), samples)
+    return count(Path(peer.folder), peer.epochs * samples)
 
 
-def count(folder: Path, samples: int) -> tuple[int, int]:
-    """Return the rows missed and repeated by what the loop has written down, steps that were rolled back left out."""
+def count(folder: Path, rows: int) -> tuple[int, int]:
+    """Return the rows missed, of so many, and repeated by what the loop has written down.
+
+    Steps that were rolled back are left out.
+    """
     trained: list[tuple[int, list[str]]] = []
     for line in (folder / "ledger.jsonl").read_text().splitlines():
         entry = json.loads(line)
@@ -171,8 +197,8 @@ def count(folder: Path, samples: int) -> tuple[int, int]:
             del trained[entry["from_step"] :]
         else:
             trained.append((entry["epoch"], entry["keys"]))
-    rows = Counter((epoch, key) for epoch, keys in trained for key in keys)
-    return EPOCHS * samples - len(rows), sum(rows.values()) - len(rows)
+    times = Counter((epoch, key) for epoch, keys in trained for key in keys)
+    return rows - len(times), sum(times.values()) - len(times)
 
 
 def _loop(peer: PeerTraining) -> None:
@@ -191,7 +217,7 @@ def _loop(peer: PeerTraining) -> None:
     with Path(peer.folder, "ledger.jsonl").open("a") as ledger:
         ledger.write(json.dumps({"from_step": step}) + "\n")
         begun = step
-        for epoch in range(first, EPOCHS):
+        for epoch in range(first, peer.epochs):
             for batches, keys in enumerate(islice(loader, skipped, None), start=skipped + 1):
                 step += 1
                 ledger.write(json.dumps({"epoch": epoch, "keys": keys}) + "\n")

@@ -21,13 +21,12 @@ from torch.utils.data import DataLoader
 from webdataset import WebDataset
 
 from sclip import negatives, seeding
-from sclip.benchmark.stream_cases import CpuClock, StreamCase, Times, plan_of, timed
+from sclip.benchmark.stream_cases import LOADER_AHEAD, CpuClock, StreamCase, Times, plan_of, timed
 from sclip.config import Config
 from sclip.data import annotation, stream
 from sclip.data import columns as col
 from sclip.data.annotation import read_record
 from sclip.data.images import image_digest, random_crop
-from sclip.data.position import Position
 from sclip.data.tar import ANNOTATION_SUFFIX
 from sclip.model import Tokenizer
 
@@ -77,7 +76,7 @@ def loader_of(case: StreamCase) -> DataLoader[dict[str, Tensor]]:
     data = data.shuffle(case.config.data.shuffle_buffer).map(_Encode(case.config, case.image_size))
     return DataLoader(
         data.batched(case.batch, collation_fn=_collate),
-        batch_size=None, num_workers=case.processes, prefetch_factor=4, persistent_workers=True,
+        batch_size=None, num_workers=case.processes, prefetch_factor=LOADER_AHEAD, persistent_workers=True,
         multiprocessing_context="spawn",  # a fork of a process that speaks to Ray may hang
     )  # fmt: skip
 
@@ -92,7 +91,8 @@ def loaded(case: StreamCase) -> Times:
 def epochs_of_ray_data(case: StreamCase, epochs: int) -> Times:
     """Iterate a dataset of one pass over the plain shards once for each epoch; return when its batches came."""
     times = Times()
-    dataset = stream.build(plan_of(case, annotated=False), Position(), 0)
+    plan = plan_of(case, annotated=False)
+    (dataset,) = stream.build(plan, plan.order, 0)
     for epoch in range(epochs):
         for _ in dataset.iter_batches(batch_size=case.batch, batch_format="numpy", prefetch_batches=2):
             times.add([])

@@ -16,13 +16,12 @@ from statistics import median
 from typing import Any
 
 from sclip.benchmark.rounds import BenchmarkError, in_turns
-from sclip.benchmark.stream_cases import CpuClock, StreamCase, Times, batches_of, blocks_of, drained, plan_of
+from sclip.benchmark.stream_cases import CpuClock, StreamCase, Times, drained, plan_of
 from sclip.benchmark.stream_peers import epochs_of_ray_data, loaded
 from sclip.benchmark.stream_plan import Scale
 from sclip.benchmark.stream_stages import alone
 from sclip.benchmark.table import Found, spread
-from sclip.data import stream
-from sclip.data.position import Position
+from sclip.benchmark.worker_stream import batches_of, feeds_of
 from sclip.train.prefetch import Prefetcher
 
 __all__ = ["epochs", "parsing", "planning", "throughput", "waiting"]
@@ -96,9 +95,9 @@ def epochs(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -> tu
 
 def _two_passes(case: StreamCase) -> Times:
     plan, times = plan_of(case, annotated=False, epochs=2), Times()
-    for batch in batches_of(blocks_of(stream.build(plan, Position(), 0)), case):
+    for batch in batches_of(feeds_of(plan), plan.order):
         times.add([])
-        times.passes.append({plan.schedule.visit(entry).pass_ for entry in set(batch.entries.tolist())})
+        times.passes.append({plan.order.schedule.visit(entry).pass_ for entry in set(batch.entries.tolist())})
     return times
 
 
@@ -115,7 +114,8 @@ def waiting(case: StreamCase, rate: float) -> Found:
     """Return the share of its time that a consumer waits for data which needs BUSY of the rate that was measured."""
     step_s = case.batch / (BUSY * rate)
     waited: list[float] = []
-    batches = batches_of(blocks_of(stream.build(plan_of(case, annotated=True), Position(), 0)), case)
+    plan = plan_of(case, annotated=True)
+    batches = batches_of(feeds_of(plan), plan.order)
     with Prefetcher(lambda: next(batches, None)) as prefetcher:  # as the worker loop does
         while True:
             started = time.perf_counter()
@@ -133,19 +133,20 @@ def waiting(case: StreamCase, rate: float) -> Found:
 
 
 def planning(scale: Scale) -> tuple[Found, Found, Found]:
-    """Return the memory and the time of a plan of this scale, and the bytes of its position."""
+    """Return the memory and the time of an order and a stream of this scale, and the bytes of a position in it."""
     command = [sys.executable, "-m", "sclip.benchmark.stream_plan", json.dumps(asdict(scale))]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"RAY_ADDRESS": "local"})
     if done.returncode:
         raise BenchmarkError(f"the plan of {scale}: {done.stderr.strip()[-500:] or 'was killed'}")
     found: Mapping[str, float] = json.loads(done.stdout.splitlines()[-1])
-    rows = scale.rows or scale.shards * scale.per_shard
-    of = f"{rows:,} rows taken by {scale.ranks:,} ranks"
     figures = {name: [value] for name, value in found.items()}
     return (
-        (f"{found['peak_bytes'] / 1e6:.0f} MB ({found['plan_bytes'] / 1e6:.0f} MB of it the plan)", figures),
-        (f"{found['plan_s']:.1f} s", {"plan_s": figures["plan_s"]}),
-        (f"{found['position_bytes'] / 1e3:.0f} kB, {of}", {"position_bytes": figures["position_bytes"]}),
+        (f"{found['bytes'] / 1e6:.0f} MB", {"bytes": figures["bytes"]}),
+        (
+            f"{found['order_s'] + found['stream_s']:.1f} s, {found['order_s']:.1f} s of it the order",
+            {name: figures[name] for name in ("order_s", "stream_s")},
+        ),
+        (f"{found['position_bytes'] / 1e3:.1f} kB", {"position_bytes": figures["position_bytes"]}),
     )
 
 

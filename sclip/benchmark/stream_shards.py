@@ -36,9 +36,15 @@ class Shards:
 
     plain: tuple[str, ...]
     annotated: tuple[str, ...]
-    samples: int
+    counts: tuple[int, ...]
+    """Of each shard."""
     source: str
     """In words."""
+
+    @property
+    def samples(self) -> int:
+        """Samples of all shards."""
+        return sum(self.counts)
 
 
 def photograph(seed: int) -> bytes:
@@ -92,7 +98,7 @@ def make(
     return Shards(
         tuple(urls),
         tuple(str(annotated / Path(url).name) for url in urls),
-        samples,
+        tuple(min(per_shard, samples - at) for at in range(0, samples, per_shard)),
         source + f"{min(len(texts), wanted):,} captions, {captions or 'generated'}",
     )
 

@@ -27,9 +27,8 @@ def alone(case: StreamCase) -> dict[str, float]:
     """Return the seconds that a sample of the plain shards spends in each stage."""
     config = case.config
     tokenizer, parser = Tokenizer(config.model.name, config.model.kee), Parser(config.data.spacy_model)
-    at_once = config.data.block_samples
     # the first rows load libraries and fill caches, as those of an encoder do before its first batch
-    _seconds(case, islice(_items(case), at_once), parser, tokenizer)
+    _seconds(case, islice(_items(case), case.block), parser, tokenizer)
     return _seconds(case, _items(case), parser, tokenizer)
 
 
@@ -55,10 +54,7 @@ def _seconds(
 
     while True:
         with timed("read"):
-            rows = [
-                row_of(item, shard, ReadSettings(config), 0)
-                for shard, item in islice(items, config.data.block_samples)
-            ]
+            rows = [row_of(item, shard, ReadSettings(config), 0) for shard, item in islice(items, case.block)]
         if not rows:
             return {stage: spent / samples for stage, spent in seconds.items()}
         samples += len(rows)

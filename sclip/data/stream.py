@@ -68,7 +68,7 @@ class StreamPlan:
 
 def build(
     plan: StreamPlan, order: Order, step: int, rank: int = 0, world_size: int = 1,
-    on_wait: Callable[[str], None] = lambda _: None,
+    on_wait: Callable[[str], None] = lambda _: None, encoder: type[Callable[[pa.Table], dict[str, Any]]] | None = None,
 ) -> list[ray.data.Dataset]:  # fmt: skip
     """Return the streams of one worker's rows from a step on.
 
@@ -79,6 +79,7 @@ def build(
         rank: the worker's.
         world_size: number of workers.
         on_wait: takes a line while a reader waits for the storage; sent to the readers.
+        encoder: class made with config and image size in each encoder actor; a benchmark's stand-in for the real one.
     """
     block_samples = plan.config.data.block_samples or rows_of_block(
         order.batch_size // world_size, plan.image_size
@@ -110,7 +111,7 @@ def build(
             )
             datasets.append(
                 rows.map_batches(
-                    _ImportedEncoder,
+                    encoder or _ImportedEncoder,
                     fn_constructor_args=(config, plan.image_size),
                     batch_size=block_samples,
                     batch_format="pyarrow",

@@ -7,6 +7,8 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,20 +17,19 @@ import pytest
 from PIL import Image
 
 from sclip.benchmark.rounds import BenchmarkError
-from sclip.benchmark.stream_cases import CpuClock, StreamCase, Times, batches_of, plan_of
-from sclip.benchmark.stream_kills import EPOCHS, PeerTraining, count, peer_killed
+from sclip.benchmark.stream_cases import CpuClock, StreamCase, Times, fewest_samples, plan_of
+from sclip.benchmark.stream_kills import PeerTraining, count, peer_killed
 from sclip.benchmark.stream_peers import loader_of
-from sclip.benchmark.stream_plan import Scale, simulate
 from sclip.benchmark.stream_rows import seam
 from sclip.benchmark.stream_shards import Shards, make, numbered, photograph
+from sclip.benchmark.stream_shuffle import Mixture, of_webdataset, shards_of_batches, shuffling
+from sclip.benchmark.stream_shuffle import ours as places_of_ours
 from sclip.benchmark.stream_stages import alone
+from sclip.benchmark.worker_stream import batches_of
 from sclip.config import DataConfig
 from sclip.data import columns as col
 from sclip.data.encode import Encoder
-from sclip.data.position import Position
-from sclip.data.reader import read_visit
-from sclip.data.schedule import Schedule
-from sclip.data.stream import chunks
+from sclip.data.reader import read_round
 from sclip.prepare.annotate import Annotator, stamp
 from sclip.prepare.annotated import AnnotatedFolder, shard_names
 from sclip.prepare.pack import RawSample, write_shards
@@ -38,6 +39,7 @@ from support.paths import ROOT
 from support.processes import environment
 
 SAMPLES, SIDE = 20, 32
+Side = Callable[[Mixture], np.ndarray]
 CAPTIONS = (
     "a red square is left of a blue circle",
     "a man riding a brown horse",
@@ -70,20 +72,22 @@ def case(tmp_path_factory: pytest.TempPathFactory, photographs: Path) -> StreamC
     names = shard_names(plain)
     Annotator(annotated)(pa.table({"shard": annotated.claim(names, overwrite=False)}))
     urls = tuple(str(annotated.path / name) for name in sorted(names))
-    shards = Shards(tuple(plain), urls, SAMPLES, "a test")
+    shards = Shards(tuple(plain), urls, (6, 6, 6, 2), "a test")
     return StreamCase(shards, processes=1, cpus=2, image_size=SIDE, batch=8)
 
 
 def ours(case: StreamCase) -> dict[int, dict[str, np.ndarray]]:
     """Return the rows of our stream by the digest of their image, read and encoded in this process."""
     plan = plan_of(case, annotated=True)
-    encoder = Encoder(plan.config, plan.image_size)
+    config = replace(plan.config, data=replace(plan.config.data, block_samples=case.block))
+    encoder = Encoder(config, plan.image_size)
+    visits = {entry: plan.visit(entry) for entry in range(len(plan.order.schedule))}
     blocks = (
         encoder(table)
-        for entry in range(len(plan.schedule))
-        for table in read_visit(plan.reading, plan.shard(entry), entry, plan.schedule.visit(entry))
+        for _, round_ in plan.order.rounds()
+        for table in read_round(replace(plan.reading, config=config), round_, round_.share(0, 1), visits)
     )
-    batches = [(batch.columns, batch.rows) for batch in batches_of(blocks, case)]
+    batches = [(batch.columns, batch.rows) for batch in batches_of([blocks], plan.order)]
     assert [rows for _, rows in batches] == [8, 8, 4]
     return {
         int(columns[col.IMAGE_DIGEST][row]): {name: columns[name][row] for name in col.MODEL_COLUMNS}
@@ -147,21 +151,34 @@ def test_photographs_that_cannot_be_read_are_told(tmp_path: Path, folder: str, t
         make(tmp_path, 4, 2, tmp_path / folder, None, lambda: 1.0)
 
 
-@pytest.mark.parametrize("window", [0, 40])
-def test_ranks_take_every_row_of_a_schedule_once_however_late_blocks_are(window: int) -> None:
-    scale = Scale(shards=7, per_shard=100, ranks=3, readers=4, block=8, held=3, window=window, every=5)
-    position = Position()
-    largest = simulate(scale, chunks(Schedule(0, 1, (7,)), position), position)  # raises at a row taken twice
-    assert position.low == 7
-    assert largest > len(json.dumps(position.to_json()))
+def test_a_round_is_ten_times_what_either_side_holds_in_finished_batches() -> None:
+    assert fewest_samples(batch=64, image_size=224, processes=1) == 10 * 64 * (4 + 2)  # blocks of ours
+    assert fewest_samples(batch=64, image_size=224, processes=8) == 10 * 64 * (4 + 1) * 8  # of the DataLoader
+    assert fewest_samples(batch=1, image_size=224, processes=1) == 10 * 16 * (4 + 2)  # no block is smaller
 
 
-def test_a_part_of_a_schedule_leaves_the_rest_to_do() -> None:
-    scale = Scale(shards=7, per_shard=100, ranks=3, readers=4, block=8, held=3, window=8, every=5, rows=100)
-    position = Position()
-    simulate(scale, chunks(Schedule(0, 1, (7,)), position), position)
-    assert position.remaining(7)
-    assert position.done(0)
+def test_a_round_that_is_over_at_once_has_no_rate() -> None:
+    assert Times(at=[1.0, 2.0, 3.0], samples=[10, 10, 20]).rate == 15.0
+    with pytest.raises(BenchmarkError, match=r"a round takes 0\.50 s, too short to measure; 90 or more"):
+        _ = Times(at=[1.0, 1.5], samples=[10, 20]).rate
+
+
+@pytest.mark.parametrize("side", [places_of_ours, of_webdataset])
+def test_without_buffers_one_stream_goes_through_the_tars_one_after_the_other(side: Side) -> None:
+    places = side(Mixture(4, 8, batch=8, open_shards=1, gpus=1, shuffle_buffer=0, peer_buffer=1))
+    assert sorted(places.flatten()) == list(range(32))
+    assert (np.diff(places, axis=1) == 1).all()
+    assert shards_of_batches(places, 8) == [1.0] * 4
+
+
+def test_every_batch_of_the_order_has_rows_of_all_open_shards_and_neighbours_of_a_tar_lie_apart() -> None:
+    mixture = Mixture(24, 64, batch=48, open_shards=6, gpus=2, shuffle_buffer=16, peer_buffer=16)
+    assert sorted(of_webdataset(mixture).flatten()) == sorted(places_of_ours(mixture).flatten())
+    text, figures = shuffling(mixture)
+    assert min(figures["ours_shards"]) == 6
+    assert len(figures["ours_shards"]) == len(figures["peer_shards"]) == 24 * 64 / 48
+    assert figures["ours_apart"][0] > 6
+    assert f"; the peer {np.median(figures['peer_shards']):.0f} shards" in text
 
 
 def test_rows_missed_and_repeated_are_counted_without_steps_that_were_rolled_back(tmp_path: Path) -> None:
@@ -170,19 +187,21 @@ def test_rows_missed_and_repeated_are_counted_without_steps_that_were_rolled_bac
         {"from_step": 1}, {"epoch": 0, "keys": ["c", "a"]}, {"epoch": 1, "keys": ["b", "c"]},
     ]  # fmt: skip
     (tmp_path / "ledger.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert EPOCHS == 2
-    assert count(tmp_path, samples=3) == (1, 1)  # a of the second epoch; a of the first
+    assert count(tmp_path, rows=2 * 3) == (1, 1)  # a of the second epoch; a of the first
 
 
 def test_the_peers_loop_reads_every_row_once_if_nothing_kills_it(tmp_path: Path, case: StreamCase) -> None:
-    assert peer_killed(PeerTraining(str(tmp_path / "peer"), case.shards.annotated, 1), SAMPLES, 0) == (0, 0)
+    assert peer_killed(PeerTraining(str(tmp_path / "peer"), case.shards.annotated, 1, 2), SAMPLES, 0) == (
+        0,
+        0,
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--samples", "10"], "--samples: 256 or more"),
-        (["--processes", "0"], "--samples: 256 or more; --rounds, --processes: 1 or more"),
+        (["--samples", "512", "--processes", "2"], "--samples: 6,400 or more, as 2 processes"),
+        (["--processes", "0"], "--batch, --rounds, --processes: 1 or more; --image-size: 32 or more"),
     ],
 )
 def test_the_job_tells_what_it_cannot_measure(
@@ -194,24 +213,17 @@ def test_the_job_tells_what_it_cannot_measure(
 
 @pytest.mark.cluster
 @pytest.mark.timeout(1200)
-def test_the_job_prints_every_row_and_writes_its_figures(tmp_path: Path, photographs: Path) -> None:
+def test_the_job_prints_every_row_and_writes_its_figures(tmp_path: Path) -> None:
     out = tmp_path / "found.json"
-    given = "stream --rounds 1 --samples 256 --processes 1 --image-size 32 --simulate-samples 100000"
-    command = [
-        sys.executable,
-        "jobs/benchmark.py",
-        *given.split(),
-        "--photographs",
-        photographs,
-        "--json",
-        out,
-    ]
+    given = "stream --rounds 1 --samples 1024 --batch 16 --processes 1"
+    command = [sys.executable, "jobs/benchmark.py", *given.split(), "--json", out]
     done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows = json.loads(out.read_text())["rows"]
     assert [row["what"].partition(",")[0] for row in rows] == [
         "samples a second per core", "the same", "time to the first batch", "from one epoch to the next",
-        "share of a step spent waiting for data", "driver's memory", "the same", "the same",
+        "share of a step spent waiting for data", "shards in a batch of 4", "shards in a batch of 4",
+        "memory of order and stream", "the same", "the same",
     ]  # fmt: skip
     figures = [value for row in rows for values in row["figures"].values() for value in values]
     assert figures

@@ -1,0 +1,182 @@
+"""What moving a sample costs each process of a run, and which of them would limit how many GPUs.
+
+`sclip benchmark scale`, on a Ray cluster of its own on this machine, bound to loopback. It measures the real stream
+with encoders that only copy finished rows (`scale_stream`). What a kind of process takes has two parts: one for each
+worker and second, as an executor looks for work all the time, and one for each sample; runs of different numbers of
+workers tell them apart. The rows of clusters are modelled from that: a process can use one core; a worker has some of
+its own, those of a node serve all its GPUs, and those of the cluster all GPUs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import ray
+from scipy.optimize import nnls
+
+from sclip.benchmark.machine import machine
+from sclip.benchmark.rounds import BenchmarkError
+from sclip.benchmark.scale_stream import PER_WORKER, SHARED, Load, copying_encoder, loads
+from sclip.benchmark.stream_shards import Shards, make
+from sclip.benchmark.table import Line, Table
+from sclip.config import Config, DataConfig, TrainConfig
+from sclip.data.order import Order
+from sclip.data.reader import ReadSettings
+from sclip.data.schedule import NamedShard, Schedule
+from sclip.data.stream import StreamPlan, rows_of_block, streams_of_worker
+from sclip.launch import cluster
+from sclip.prepare.annotate import stamp
+from sclip.scenegraph import Parser
+
+NAMES = {
+    "worker": "a worker, which makes batches", "coordinator": "the executor of a stream",
+    "reader": "the reader of a stream", "encoder": "encoders, for what is not encoding", "gcs": "the GCS",
+    "statistics": "Ray Data's statistics actor", "driver": "the driver", "raylet": "a node's raylet",
+    "agents": "a node's agents",
+}  # fmt: skip
+DEMANDS = {
+    "ViT-B/32 by the plan's rule": 6000, "ViT-B/32 at half an H100's peak": 15_000, "ViT-L/14 by the plan's rule": 1100,
+}  # fmt: skip
+"""Images a second of one GPU."""
+GPUS, GPUS_OF_NODE = (8, 64, 512), 8
+_SHARDS, _TARS = 128, 4
+"""Visits, one round of the order; and the files that they read, over and over."""
+_FEWEST_STEPS = 16
+_GPU_IMAGE = 224
+"""Image by which the rows of a block are chosen."""
+
+
+class Cost(NamedTuple):
+    """Cores that a kind of process takes."""
+
+    worker: float
+    """For each worker, however few samples it takes."""
+    sample: float
+    """For each sample a second, over all workers."""
+
+
+def add_arguments(arguments: argparse.ArgumentParser) -> None:
+    """Declare what this benchmark takes."""
+    arguments.add_argument(
+        "--samples", type=int, default=65_536, help="samples of each measurement (default: 65,536)"
+    )
+    arguments.add_argument(
+        "--share", type=int, default=512, help="samples of a batch for each worker (default: 512)"
+    )
+    arguments.add_argument(
+        "--image-size", type=int, default=_GPU_IMAGE,
+        help="pixels of a row, where 224 need too much memory; a block keeps its rows (default: 224)",
+    )  # fmt: skip
+    arguments.add_argument(
+        "--workers", type=int, nargs="+", default=[1, 2, 4], metavar="N", help="(default: 1 2 4)"
+    )
+
+
+def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
+    """Measure, and model clusters; raises BenchmarkError for what the user can put right."""
+    if min(options.share, *options.workers) < 1 or options.image_size < 32:
+        raise BenchmarkError("--share, --workers: 1 or more; --image-size: 32 or more")
+    if len(set(options.workers)) < 2:
+        raise BenchmarkError(
+            "--workers: two different numbers, to tell what a worker costs from what a sample costs"
+        )
+    enough = max(_SHARDS, _FEWEST_STEPS * options.share * max(options.workers))
+    if options.samples < enough:
+        raise BenchmarkError(f"--samples: {enough:,} or more, {_FEWEST_STEPS} batches for each worker")
+    os.environ["RAY_ADDRESS"] = "local"  # never somebody's cluster, whose nodes may be busy
+    measured, per_shard = [], options.samples // _SHARDS
+    with tempfile.TemporaryDirectory(prefix="scale-") as folder:
+        try:
+            capacity = cluster.connect()
+            logging.getLogger("ray.data").setLevel(logging.ERROR)  # a line for each stream that ends
+            shards = make(Path(folder), _TARS * per_shard, per_shard, None, None, lambda: capacity.cpus)
+            store = ray.cluster_resources().get("object_store_memory", 0.0)
+            for number, workers in enumerate(options.workers):
+                plan = _plan(shards, options, workers, capacity.cpus)
+                encoder = copying_encoder(plan.config, plan.image_size)
+                measured.append(loads(plan, workers, 0.1 * capacity.cpus / workers, encoder))
+                on_round(number)
+        finally:
+            ray.shutdown()
+    streams = streams_of_worker(Config(train=TrainConfig(use_gpu=True)))
+    block = rows_of_block(options.share, _GPU_IMAGE)
+    of_kinds = {kind: [of[kind] for of in measured] for kind in (*PER_WORKER, *SHARED)}
+    costs = {kind: fitted(of_kind) for kind, of_kind in of_kinds.items()}
+    lines = [_measured(kind, of_kinds[kind], costs[kind]) for kind in of_kinds]
+    lines += [_modelled(costs, gpus, name, streams) for name in DEMANDS for gpus in GPUS]
+    shown = {
+        "samples": f"{_SHARDS * per_shard:,} of annotated shards: over and over {shards.source}",
+        "blocks": f"{block} rows of {options.image_size} pixels, object store of {store / 1e9:.1f} GB",
+        "modelled": f"{streams} streams of a GPU's worker, {GPUS_OF_NODE} GPUs of a node, as many encoders as it takes",
+    }
+    return Table(lines, shown | machine(["ray", "pyarrow", "numpy"]))
+
+
+def _plan(shards: Shards, options: argparse.Namespace, workers: int, cpus: float) -> StreamPlan:
+    data = DataConfig(
+        actors_min=workers, actors_max=workers, actor_cpus=0.4 * cpus / workers, read_cpus=0.1 * cpus / workers,
+        readers=1, block_samples=rows_of_block(options.share, _GPU_IMAGE),
+    )  # fmt: skip
+    visits = tuple(
+        NamedShard(f"0/{n:06d}.tar", shards.annotated[n % len(shards.annotated)]) for n in range(_SHARDS)
+    )
+    counts = (shards.counts[0],) * _SHARDS
+    order = Order(Schedule(0, 1, (_SHARDS,)), (counts,), data.open_shards, options.share * workers)
+    reading = ReadSettings(Config(data=data), stamp(Parser()))
+    return StreamPlan(reading, order, (visits,), options.image_size, (workers, workers))
+
+
+def fitted(of_kind: Sequence[Load]) -> Cost:
+    """Return the cost by which the cores of all loads are met best; neither part of it is negative."""
+    sizes = np.array([(load.workers, load.per_s) for load in of_kind], np.float64)
+    scale = sizes.max(axis=0)
+    found, _ = nnls(sizes / scale, np.array([load.cores for load in of_kind]))
+    return Cost(*(found / scale).tolist())
+
+
+def cores(costs: Mapping[str, Cost], gpus: int, per_s: float, streams: int) -> dict[str, float]:
+    """Return the cores that the busiest process of each kind would need; of encoders there are as many as it takes.
+
+    Args:
+        costs: by kind.
+        gpus: of the cluster.
+        per_s: images that each of them takes in a second.
+        streams: of each worker.
+    """
+    served = {"gcs": gpus, "statistics": gpus, "driver": gpus}
+    served |= dict.fromkeys(("raylet", "agents"), min(gpus, GPUS_OF_NODE)) | {"worker": 1}
+    needed = {
+        kind: number * (costs[kind].worker + costs[kind].sample * per_s) for kind, number in served.items()
+    }
+    for kind in ("coordinator", "reader"):
+        needed[kind] = costs[kind].worker + costs[kind].sample * per_s / streams
+    return needed
+
+
+def _measured(kind: str, of_kind: Sequence[Load], cost: Cost) -> Line:
+    figures = {f"cores_of_{of.workers}_workers": [of.cores] for of in of_kind}
+    figures |= {f"per_s_of_{of.workers}_workers": [of.per_s] for of in of_kind}
+    found = ", ".join(f"{1e6 * of.cores / of.per_s:.1f} with {of.workers}" for of in of_kind)
+    fit = f"as {cost.worker:.3f} of a core for each worker and {1e6 * cost.sample:.1f} a sample"
+    return Line(
+        f"microseconds a sample, {NAMES[kind]}", "", "", f"{found} workers, {fit}",
+        figures | {"core_of_worker": [cost.worker], "sample_s": [cost.sample]},
+    )  # fmt: skip
+
+
+def _modelled(costs: Mapping[str, Cost], gpus: int, demand: str, streams: int) -> Line:
+    needed = cores(costs, gpus, DEMANDS[demand], streams)
+    busiest = max(needed, key=needed.__getitem__)
+    share = 1 / max(1.0, needed[busiest])
+    found = f"{100 * share:.3g} %: {NAMES[busiest]} would need {needed[busiest]:.2f} cores"
+    return Line(
+        f"modelled: {gpus} GPUs, {DEMANDS[demand]:,} images a second each, {demand}", "", "100 %", found,
+        {"share": [share]} | {f"{kind}_cores": [of_kind] for kind, of_kind in needed.items()},
+    )  # fmt: skip
