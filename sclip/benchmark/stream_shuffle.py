@@ -19,8 +19,7 @@ from webdataset import filters
 from sclip import seeding
 from sclip.benchmark.table import Found
 from sclip.config import DataConfig
-from sclip.data.order import Order
-from sclip.data.reader import mixed
+from sclip.data.order import Order, mixed
 from sclip.data.schedule import Schedule
 
 __all__ = ["Mixture", "of_webdataset", "ours", "shuffling"]
