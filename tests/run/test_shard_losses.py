@@ -193,7 +193,7 @@ def test_the_closing_table_names_what_was_lost_and_counts_shards_as_shards(tmp_p
     )
     RunFolder(tmp_path).write("losses.json", vars(losses))
     trained = {
-        "quarantined": 2, "rests": 1, "missing": 6, "more": 2, "unread": {".large.jpg": 300}, "cleaned": {"tags": 7},
+        "quarantined": 2, "rests": 1, "missing": 6, "beyond": {"0": 2}, "unread": {".large.jpg": 300}, "cleaned": {"tags": 7},
     }  # fmt: skip
     quarantine = tmp_path / "quarantine.jsonl"
     assert closing_lines(tmp_path, trained) == [
@@ -204,7 +204,7 @@ def test_the_closing_table_names_what_was_lost_and_counts_shards_as_shards(tmp_p
         "cut short   1 shards (/s/2.tar: broken tar)",
         "missing     12 samples that are recorded of the shards left out",
         f"missing     3 recorded samples are not in 1 shards (/s/3.tar: 3 of the 12 samples): {quarantine}",
-        "more        2 samples more than recorded were trained on",
+        "more        2 samples more than recorded were trained on, at the end",
         "not read    300 images or texts whose suffix is not read: .large.jpg (300); data.image_suffixes",
         "cleaned     7 captions: tags (7)",
     ]
@@ -238,11 +238,11 @@ def test_a_run_over_all_of_them_trains_on_what_is_there_and_says_the_rest(
         "run.name=lossy", f"data.shards={tmp_path}/*.tar", "data.max_unreadable_shards=1", console=console
     )
     trained = summary.trained
-    assert (trained["samples"], trained["rests"], trained["missing"], trained["more"]) == (
+    assert (trained["samples"], trained["rests"], trained["missing"], trained["beyond"]) == (
         2 * 80,
         2,
         2 * 4,
-        0,
+        {},
     )
     assert "1_stats.json says 160, there are 24 samples" in said.getvalue()
     assert "1 of 5 shards cannot be read: 1 x a Git LFS pointer" in said.getvalue()
