@@ -20,7 +20,7 @@ from support.pictures import encoded, noise
 
 Columns = dict[str, NDArray[Any]]
 
-PLACES = (col.ENTRY, col.ORDINAL, col.INDEX, col.ORIGIN)
+PLACES = (col.ENTRY, col.PLACE, col.INDEX)
 SIDE = 16
 CAPTIONS = [
     "a red square is left of a blue circle",
@@ -50,7 +50,7 @@ def encoder() -> Encoder:
 def sample_row(index: int, pass_: int = 0, **changes: Any) -> dict[str, Any]:
     """Return a row of a sample as the shard readers give it."""
     return {
-        col.ENTRY: 3, col.ORDINAL: 90 - index, col.INDEX: index, col.PASS: pass_, col.ORIGIN: 40,
+        col.ENTRY: 3, col.PLACE: 90 + index, col.INDEX: index, col.PASS: pass_,
         col.STATUS: col.SAMPLE, col.SAMPLE_KEY: f"{index:04d}", col.IDENTITY: f"0/7.tar/{index:04d}",
         col.JPEG: encoded(noise(40, 30, seed=index), "JPEG"), col.CAPTION: CAPTIONS[index % len(CAPTIONS)],
         col.READ_AT: 1e9,
@@ -76,7 +76,7 @@ def note_of(found: Columns) -> Note:
 def marker(row: dict[str, Any], **changes: Any) -> Marker:
     """Return what tells of a row that is no sample."""
     return Marker(
-        row[col.ENTRY], row[col.ORDINAL], row[col.INDEX], row[col.STATUS], row[col.SAMPLE_KEY], row[col.REASON] or ""
+        row[col.ENTRY], row[col.PLACE], row[col.INDEX], row[col.STATUS], row[col.SAMPLE_KEY], row[col.REASON] or ""
     )._replace(**changes)  # fmt: skip
 
 
@@ -98,7 +98,7 @@ def test_a_row_is_the_same_whatever_batch_it_comes_in(encoder: Encoder) -> None:
 
 def test_another_pass_is_another_crop_of_the_same_sample(encoder: Encoder) -> None:
     first, again, other = (
-        encode(encoder, [sample_row(0, pass_=pass_, entry=entry)])
+        encode(encoder, [sample_row(0, pass_=pass_, entry=entry, place=entry)])
         for pass_, entry in ((0, 1), (0, 7), (1, 1))
     )
     np.testing.assert_array_equal(first[col.IMAGE], again[col.IMAGE])
@@ -108,10 +108,7 @@ def test_another_pass_is_another_crop_of_the_same_sample(encoder: Encoder) -> No
 
 def test_rows_carry_where_they_come_from(encoder: Encoder) -> None:
     found = encode(encoder, [sample_row(index) for index in range(3)])
-    assert found[col.ENTRY].tolist() == [3, 3, 3]
-    assert found[col.ORDINAL].tolist() == [90, 89, 88]
-    assert found[col.INDEX].tolist() == [0, 1, 2]
-    assert found[col.ORIGIN].tolist() == [40, 40, 40]
+    assert [found[name].tolist() for name in PLACES] == [[3, 3, 3], [90, 91, 92], [0, 1, 2]]
 
 
 def test_rows_of_one_image_have_one_digest_whatever_their_keys(encoder: Encoder) -> None:
@@ -178,8 +175,7 @@ def test_a_call_without_a_sample_is_one_row_that_says_so_and_carries_the_note(en
     broken = sample_row(4, **{col.JPEG: b"no picture"})
     end = marker_row(9, col.END)
     found = encode(encoder, [broken, end])
-    assert found[col.ORDINAL].tolist() == [col.NO_SAMPLE]
-    assert found[col.ORIGIN].tolist() == [40]
+    assert found[col.PLACE].tolist() == [col.NO_SAMPLE]
     assert found.keys() == encode(encoder, [sample_row(0)]).keys()
     assert found[col.IMAGE].shape == (1, 3, SIDE, SIDE)
     assert not found[col.IMAGE].any()
@@ -214,7 +210,11 @@ def test_a_note_adds_up_how_long_its_rows_waited_for_the_encoder(
 
 def test_a_note_comes_back_as_it_was_written() -> None:
     note = Note(
-        [Marker(3, 7, 5, col.REJECTED, "k\u00e9y", "no caption")], samples=4, read_queued=1.5, made_at=9.25
+        [Marker(3, 7, 5, col.REJECTED, "k\u00e9y", "no caption")],
+        upto=8,
+        samples=4,
+        read_queued=1.5,
+        made_at=9.25,
     )
     note.seconds["parse"] = 0.125
     assert read_notes(["", note.to_json(), "", note.to_json()]) == [note, note]

@@ -13,21 +13,19 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from sclip.config import Config, DataConfig, LossConfig
+from sclip.config import Config, DataConfig, LossConfig, TrainConfig
 from sclip.data import columns as col
 from sclip.data.encode import Encoder
 from sclip.data.patterns import find_shards
-from sclip.data.reader import ReadSettings, read_visit
-from sclip.data.schedule import Visit
 from sclip.model import image_size
 from sclip.scenegraph import Parser
-from support.annotated_shards import RICH, jpeg
+from support.annotated_shards import RICH, jpeg, plan_of, tables
 from support.tars import tar_bytes
 from support.train_cases import MODEL, config_with, start
 
 Columns = dict[str, NDArray[Any]]
 
-DRAWN = DataConfig(crop_scale=(0.3, 0.9))
+DRAWN = DataConfig(crop_scale=(0.3, 0.9), block_samples=1000)
 PLAIN = dataclasses.replace(DRAWN, crop_scale=(1.0, 1.0))
 """Nothing is drawn: a row is its image and its only caption."""
 
@@ -52,17 +50,17 @@ def write(folder: Path, tars: dict[str, bytes]) -> str:
 
 def encoded(parser: Parser, patterns: Sequence[str], data: DataConfig = DRAWN) -> Columns:
     """Return the columns of all samples that patterns name, in the order of shards and of samples in them."""
-    config = Config(model=MODEL, data=data, loss=LossConfig(negatives_per_caption=2))
+    config = Config(
+        model=MODEL, data=data, loss=LossConfig(negatives_per_caption=2), train=TrainConfig(epochs=1)
+    )
     encoder = Encoder(config, image_size(MODEL.name))
     encoder.__dict__["_parser"] = parser  # loaded once for all tests
-    blocks = [
-        encoder(table)
-        for entry, shard in enumerate(find_shards(patterns))
-        for table in read_visit(ReadSettings(config), shard, entry, Visit(0, 0, entry))
-    ]
+    of = plan_of(config, find_shards(patterns))
+    blocks = [encoder(table) for table in tables(of)]
     columns = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
-    order = np.lexsort((columns[col.INDEX], columns[col.ENTRY]))
-    return {name: columns[name][order] for name in (*col.MODEL_COLUMNS, col.ORDINAL)}
+    shards = [of.order.schedule.visit(entry).shard for entry in columns[col.ENTRY].tolist()]
+    order = np.lexsort((columns[col.INDEX], np.array(shards)))
+    return {name: columns[name][order] for name in (*col.MODEL_COLUMNS, col.PLACE)}
 
 
 def trained(columns: Columns) -> float:
@@ -108,7 +106,9 @@ def test_samples_of_one_key_and_one_image_draw_each_for_itself(
         {name: column[part] for name, column in found.items()} for part in (slice(5), slice(5, 10))
     )
     np.testing.assert_array_equal(first[col.IMAGE_DIGEST], other[col.IMAGE_DIGEST])
-    for name in (col.IMAGE, col.TEXT, col.NEGATIVE_TEXT, col.ORDINAL):
+    for columns in (first, other):
+        columns[col.PLACE] = np.argsort(columns[col.PLACE])
+    for name in (col.IMAGE, col.TEXT, col.NEGATIVE_TEXT, col.PLACE):
         assert (first[name] != other[name]).any(), name
 
 

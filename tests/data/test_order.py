@@ -193,17 +193,16 @@ def test_workers_share_the_rows_of_a_round_and_differ_by_a_row_or_two_of_a_hundr
 
 
 @given(orders(), st.integers(1, 7))
-def test_a_batch_is_as_wide_as_the_most_rows_that_a_worker_has_of_its_step(
-    order: Order, world_size: int
-) -> None:
+def test_the_rows_of_each_worker_in_a_step_are_counted_without_walking(order: Order, world_size: int) -> None:
     of_workers: list[Counter[int]] = [Counter() for _ in range(world_size)]
     for _, round_ in order.rounds():
         for worker, steps in enumerate(of_workers):
             for track, split, turns in round_.share(worker, world_size):
                 rows = (row for row in range(round_.lengths[track]) if row % split in turns)
                 steps.update(round_.place(track, row) // order.batch_size for row in rows)
-    widths = list(order.widths(world_size))
-    assert widths == [max(steps[step] for steps in of_workers) for step in range(order.steps)]
+    for step, stretches in order.in_steps():
+        of_rounds = [round_.rows_of_workers(world_size, start, stop) for round_, start, stop in stretches]
+        assert [steps[step] for steps in of_workers] == list(map(sum, zip(*of_rounds, strict=True)))
 
 
 # Its cost

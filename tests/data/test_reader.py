@@ -1,15 +1,15 @@
-"""The reader: rows of a shard in a mixed order that follows from seed and visit, the same at every reading."""
+"""The reader: a round's rows in the order of the run, the same at every reading, from any place and by any worker."""
 
 from __future__ import annotations
 
 import dataclasses
-import io
 import random
-import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,14 +17,18 @@ from hypothesis import strategies as st
 from sclip.config import Config, DataConfig, RunConfig
 from sclip.data import columns as col
 from sclip.data import reader
-from sclip.data.reader import READ_SCHEMA, ReadSettings, mixed, read_visit, row_of
-from sclip.data.schedule import NamedShard, Visit
-from sclip.data.shards import Rejected, Sample, ShardError
+from sclip.data.order import Part, Round
+from sclip.data.reader import READ_SCHEMA, OpenedVisit, ReadSettings, mixed, read_round, row_of
+from sclip.data.schedule import NamedShard
+from sclip.data.shards import Sample, ShardError
+from sclip.data.side_channel import VisitEnd
+from sclip.data.stream import StreamPlan
 from sclip.prepare.annotate import stamp
 from sclip.scenegraph import Parser
-from support.annotated_shards import LEAST, annotate_here, jpeg, named, write_plain
+from support.annotated_shards import LEAST, annotate_here, jpeg, named, plan, tables, write_plain
+from support.storage_server import CONTENT, CUT, Storage, isolate, serving, url_of
+from support.tars import pair, tar_bytes
 
-VISIT = Visit(source=0, pass_=0, shard=3)
 SAMPLES = 40
 
 
@@ -40,121 +44,152 @@ def shard(tmp_path_factory: pytest.TempPathFactory) -> str:
     return path
 
 
-def rows(
-    of: ReadSettings,
-    shard: str | NamedShard,
-    visit: Visit = VISIT,
-    done: Sequence[range] = (),
-    entry: int = 5,
-    origin: int = 0,
-) -> list[dict[str, Any]]:
-    """Return the rows of a visit without what says when they were read."""
-    shard = named(shard) if isinstance(shard, str) else shard
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> StreamPlan:
+    """A run over four shards of 11, 11, 11 and 7 samples, of which a round opens two."""
+    return plan(write_plain(tmp_path_factory.mktemp("run"), SAMPLES, 11), shuffle_buffer=5)
+
+
+def tables_of(
+    of: ReadSettings, shard: str | NamedShard, recorded: int = SAMPLES, pass_: int = 0, expected: int = -1,
+    waits: list[str] | None = None,
+) -> Iterator[pa.Table]:  # fmt: skip
+    """Yield what a worker reads of a round of one visit, entry 5, whose first place is 100."""
+    round_ = Round(100, ((Part(5, 0, recorded),),))
+    visit = OpenedVisit(named(shard) if isinstance(shard, str) else shard, pass_, recorded, expected)
+    on_wait = (list[str]() if waits is None else waits).append
+    return read_round(of, round_, round_.share(0, 1), {5: visit}, 0, on_wait)
+
+
+def untimed(tables: Iterable[pa.Table]) -> list[dict[str, Any]]:
+    """Return the rows of tables without what says when they were read."""
     times = {col.READ_S, col.BLOCKED_S, col.READ_AT}
     return [
         {name: value for name, value in row.items() if name not in times}
-        for table in read_visit(of, shard, entry, visit, done, origin)
-        for row in table.to_pylist()
-    ]
+        for table in tables for row in table.to_pylist()
+    ]  # fmt: skip
+
+
+def rows(*args: Any, **options: Any) -> list[dict[str, Any]]:
+    """Return the rows of `tables_of`."""
+    return untimed(tables_of(*args, **options))
+
+
+def without_ends(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row for row in found if row[col.STATUS] != col.END]
+
+
+def ends_of(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row for row in found if row[col.STATUS] == col.END]
 
 
 def indices(found: Sequence[dict[str, Any]]) -> list[int]:
-    return [row[col.INDEX] for row in found if row[col.STATUS] != col.END]
+    return [row[col.INDEX] for row in without_ends(found)]
 
 
-# The order
+def told_of(found: Sequence[dict[str, Any]]) -> VisitEnd:
+    """Return what the only END row tells."""
+    (end,) = ends_of(found)
+    return VisitEnd.from_json(end[col.REASON])
 
 
-def items(sizes: Sequence[int]) -> list[Sample | Rejected]:
-    return [Sample(at, f"{at}", bytes(size), ("a dog",)) for at, size in enumerate(sizes)]
+# The mixing
 
 
 @given(st.integers(0, 60), st.integers(0, 20), st.integers(0, 9))
-def test_mixing_is_a_permutation_that_follows_from_its_seed(count: int, buffer: int, seed: int) -> None:
-    given_ = [Rejected(at, "", "") if at % 5 == 0 else item for at, item in enumerate(items([1] * count))]
-    found = [list(mixed(given_, buffer, random.Random(seed))) for _ in range(2)]
-    assert found[0] == found[1]
-    assert sorted(item.index for item in found[0]) == list(range(count))
-    if buffer == 0:
-        assert found[0] == given_
+def test_mixing_is_a_permutation_that_follows_from_buffer_seed_and_number_of_items(
+    count: int, buffer: int, seed: int
+) -> None:
+    found = list(mixed(range(count), buffer, random.Random(seed)))
+    assert sorted(found) == list(range(count))
+    others = mixed((f"item {at}" for at in range(count)), buffer, random.Random(seed))
+    assert list(others) == [f"item {at}" for at in found]
 
 
 def test_a_buffer_that_holds_all_of_them_mixes_all_of_them() -> None:
-    orders = {tuple(item.index for item in mixed(items([1] * 30), 30, random.Random(s))) for s in range(5)}
+    orders = {tuple(mixed(range(30), 30, random.Random(seed))) for seed in range(5)}
     assert len(orders) == 5
     for order in orders:
         assert min(order.index(at) for at in range(20, 30)) < 15
 
 
-def most_held(given_: Sequence[Sample | Rejected], buffer: int) -> tuple[int, int]:
-    """Return the most items, and bytes of images, that are held while the next one is waited for."""
-    held: dict[int, int] = {}
-    most_items, most_bytes = 0, 0
+@given(st.integers(0, 300), st.integers(0, 40))
+def test_the_buffer_holds_no_more_than_its_size_while_the_next_item_is_waited_for(
+    count: int, buffer: int
+) -> None:
+    came = 0
 
-    def watched() -> Iterator[Sample | Rejected]:
-        nonlocal most_items, most_bytes
-        for item in given_:
-            most_items, most_bytes = max(most_items, len(held)), max(most_bytes, sum(held.values()))
-            held[item.index] = len(item.image) if isinstance(item, Sample) else 0
+    def counted() -> Iterator[int]:
+        nonlocal came
+        for item in range(count):
+            came += 1
             yield item
 
-    for item in mixed(watched(), buffer, random.Random(0)):
-        del held[item.index]
-    assert not held
-    return most_items, most_bytes
+    for given_out, _ in enumerate(mixed(counted(), buffer, random.Random(0)), start=1):
+        assert came - given_out <= buffer
 
 
-def test_the_buffer_is_bounded_by_count_and_by_the_bytes_of_its_images(
-    monkeypatch: pytest.MonkeyPatch,
+# The order
+
+
+def test_rows_ascend_by_place_and_each_visit_has_an_end_row_of_its_last_place(run: StreamPlan) -> None:
+    found = untimed(tables(run))
+    assert [row[col.PLACE] for row in without_ends(found)] == list(range(run.order.recorded))
+    assert found == sorted(found, key=lambda row: row[col.PLACE])
+    last = {row[col.ENTRY]: row[col.PLACE] for row in without_ends(found)}
+    assert sorted((row[col.ENTRY], row[col.PLACE]) for row in ends_of(found)) == sorted(last.items())
+    assert {row[col.INDEX] for row in ends_of(found)} == {7, 11}
+
+
+@settings(max_examples=15)
+@given(st.integers(1, 5), st.integers(0, 30), st.integers(1, 9))
+def test_workers_read_from_any_step_on_the_tail_of_what_one_worker_reads(
+    run: StreamPlan, world_size: int, step: int, block_samples: int
 ) -> None:
-    sizes = [random.Random(at).randint(1, 30) for at in range(200)]
-    assert most_held(items(sizes), buffer=12)[0] == 12
-    monkeypatch.setattr(reader, "_MOST_MIXED_BYTES", 100)
-    count, held_bytes = most_held(items(sizes), buffer=150)
-    assert 3 < count < 50
-    assert 70 < held_bytes <= 100
-    assert [item.index for item in mixed(items([101] * 9), 150, random.Random(0))] == list(range(9))
+    config = run.config
+    data = dataclasses.replace(config.data, block_samples=block_samples)
+    of = dataclasses.replace(run, reading=ReadSettings(dataclasses.replace(config, data=data)))
+    found = [untimed(tables(of, step, rank, world_size)) for rank in range(world_size)]
+    for of_worker in found:
+        assert of_worker == sorted(of_worker, key=lambda row: row[col.PLACE])
+    together = sorted((row for of_worker in found for row in of_worker), key=lambda row: row[col.PLACE])
+    first = step * of.order.batch_size
+    assert together == [row for row in untimed(tables(run)) if row[col.PLACE] >= first]
 
 
-def test_a_visit_gives_the_same_order_at_every_reading_whatever_the_size_of_its_tables(shard: str) -> None:
-    whole = rows(reading(), shard)
-    assert sorted(indices(whole)) == list(range(SAMPLES))
-    assert indices(whole) != list(range(SAMPLES))
-    for block_samples in (1, 3, 1000):
-        assert rows(reading(block_samples=block_samples), shard) == whole
-    assert indices(rows(reading(shuffle_buffer=0), shard)) == list(range(SAMPLES))
-
-
-def test_the_order_changes_with_pass_name_and_seed_and_with_no_number_of_source_or_shard(shard: str) -> None:
-    def order(of: NamedShard, seed: int = 0, visit: Visit = VISIT) -> tuple[int, ...]:
-        return tuple(indices(rows(reading(seed=seed), of, visit)))
+def test_the_order_of_a_shard_changes_with_pass_name_and_seed_and_not_with_its_folder(
+    shard: str, tmp_path: Path
+) -> None:
+    def order(of: NamedShard, seed: int = 0, pass_: int = 0) -> tuple[int, ...]:
+        return tuple(indices(rows(reading(seed=seed), of, pass_=pass_)))
 
     own = named(shard)
     others = [
         own._replace(name=f"{number}/{path}") for number, path in ((1, own.name[2:]), (0, "another.tar"))
     ]
-    orders = {order(own), *map(order, others), order(own, 1), order(own, 0, VISIT._replace(pass_=1))}
-    assert len(orders) == 5
-    assert order(own, 0, Visit(source=4, pass_=0, shard=9)) == order(own)
+    assert len({order(own), *map(order, others), order(own, 1), order(own, 0, 1)}) == 5
+    (moved,) = write_plain(tmp_path, SAMPLES, SAMPLES)
+    assert order(own._replace(url=moved)) == order(own)
+    assert indices(rows(reading(shuffle_buffer=0), shard)) == list(range(SAMPLES))
 
 
 # The rows
 
 
-def test_rows_are_named_by_their_place_in_the_order_and_the_last_one_tells_their_number(shard: str) -> None:
-    *found, end = rows(reading(), shard, VISIT._replace(pass_=2), entry=9, origin=40)
-    assert [row[col.ORDINAL] for row in found] == list(range(SAMPLES))
-    assert (end[col.STATUS], end[col.ORDINAL], end[col.SAMPLE_KEY]) == (col.END, SAMPLES, shard)
-    for row in (*found, end):
-        assert (row[col.ENTRY], row[col.PASS], row[col.ORIGIN]) == (9, 2, 40)
-    for row in found:
+def test_rows_say_what_they_are(shard: str) -> None:
+    found = rows(reading(), shard, pass_=2)
+    (end,) = ends_of(found)
+    assert [row[col.PLACE] for row in without_ends(found)] == list(range(100, 100 + SAMPLES))
+    assert (end[col.PLACE], end[col.INDEX], end[col.SAMPLE_KEY], end[col.REASON]) == (139, SAMPLES, shard, "")
+    assert {(row[col.ENTRY], row[col.PASS]) for row in found} == {(5, 2)}
+    for row in without_ends(found):
         assert (row[col.STATUS], row[col.SAMPLE_KEY]) == (col.SAMPLE, f"s{row[col.INDEX]:04d}")
         assert row[col.IDENTITY] == f"{named(shard).name}/{row[col.SAMPLE_KEY]}"
         assert row[col.JPEG] == jpeg(row[col.INDEX])
 
 
 def test_tables_hold_as_many_samples_as_a_block_and_say_how_long_they_took(shard: str) -> None:
-    found = list(read_visit(reading(), named(shard), 5, VISIT))
+    found = list(tables_of(reading(), shard))
     assert [table.num_rows for table in found] == [7, 7, 7, 7, 7, 6]  # the END row is in the last one
     for table in found:
         assert table.schema == READ_SCHEMA
@@ -162,53 +197,72 @@ def test_tables_hold_as_many_samples_as_a_block_and_say_how_long_they_took(shard
         assert first[col.READ_S] >= 0
         assert first[col.BLOCKED_S] >= 0
         assert all(row[col.READ_S] is row[col.BLOCKED_S] is None for row in others)
-        assert all(row[col.READ_AT] > 0 for row in (first, *others) if row[col.STATUS] != col.END)
+        assert all(row[col.READ_AT] > 0 for row in (first, *others))
 
 
-@settings(max_examples=30)
-@given(st.sets(st.integers(0, SAMPLES - 1)), st.integers(1, 9))
-def test_what_is_done_is_left_out_and_the_others_are_the_same_rows(
-    shard: str, done: set[int], block_samples: int
-) -> None:
-    parts = [range(ordinal, ordinal + 1) for ordinal in sorted(done)]
-    found = rows(reading(block_samples=block_samples), shard, done=parts)
-    assert found == [row for row in rows(reading(), shard) if row[col.ORDINAL] not in done]
+def test_a_table_of_rows_without_a_sample_is_bounded_too(shard: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "_MOST_ROWS", 15)
+    of = reading(caption_field="no such field")
+    assert [table.num_rows for table in tables_of(of, shard)] == [15, 15, 11]
 
 
-def test_of_a_shard_that_is_done_to_its_last_row_the_end_is_told(shard: str) -> None:
-    (end,) = rows(reading(), shard, done=[range(SAMPLES)])
-    assert (end[col.STATUS], end[col.ORDINAL]) == (col.END, SAMPLES)
+# Shards that are not as recorded
 
 
-def test_a_shard_that_shrank_since_its_rows_were_trained_on_is_an_error(shard: str) -> None:
-    with pytest.raises(
-        ShardError, match=rf"{shard}: {SAMPLES} samples, but {SAMPLES + 1} and more .*it changed"
-    ):
-        rows(reading(), shard, done=[range(3), range(SAMPLES, SAMPLES + 1)])
+def test_a_shard_that_holds_fewer_rows_than_recorded_leaves_the_last_places_empty(shard: str) -> None:
+    found = rows(reading(), shard, recorded=SAMPLES + 3, expected=SAMPLES + 3)
+    assert [row[col.PLACE] for row in without_ends(found)] == list(range(100, 100 + SAMPLES))
+    assert [(row[col.PLACE], row[col.INDEX]) for row in ends_of(found)] == [(100 + SAMPLES + 2, SAMPLES)]
+    assert told_of(found) == VisitEnd(missing=3, recorded=SAMPLES + 3)
+    assert told_of(rows(reading(), shard, recorded=SAMPLES + 3)) == VisitEnd()  # recorded by nobody
 
 
-def test_an_empty_shard_is_an_end_alone(tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "empty.tar", "w"):
-        pass
-    (end,) = rows(reading(), str(tmp_path / "empty.tar"))
-    assert (end[col.STATUS], end[col.ORDINAL]) == (col.END, 0)
+def test_rows_beyond_the_recorded_ones_are_told_and_come_in_a_round_of_their_own(run: StreamPlan) -> None:
+    """The shards hold 11, 11, 11 and 7 rows; of the first and the last two less are recorded."""
+    counts = tuple(count - 2 * (shard % 3 == 0) for shard, count in enumerate(run.order.counts[0]))
+    order = dataclasses.replace(run.order, counts=(counts,))
+    found = untimed(tables(dataclasses.replace(run, order=order)))
+    assert [row[col.PLACE] for row in without_ends(found)] == list(range(order.recorded))
+    ends = {row[col.ENTRY]: VisitEnd.from_json(row[col.REASON]) for row in ends_of(found)}
+    beyond = {entry: end.more for entry, end in ends.items() if end.more}
+    assert list(beyond.values()) == [2] * 6
+    of = dataclasses.replace(run, order=dataclasses.replace(order, beyond=beyond))
+    added = untimed(tables(of, order.recorded_steps))
+    assert untimed(tables(of)) == found + added
+    first = order.recorded_steps * order.batch_size
+    assert [row[col.PLACE] for row in added] == list(range(first, first + 12))
+    samples = [(row[col.ENTRY], row[col.INDEX]) for row in without_ends(found + added)]
+    assert sorted(samples) == [(entry, at) for entry in range(12) for at in range(run.order.count(entry))]
 
 
-# What is no sample
+def test_the_end_of_a_shard_tells_what_was_unread_cleaned_and_broken(tmp_path: Path) -> None:
+    members = [*pair("a", "a <b>dog</b>"), ("b.heic", b"image"), *pair("c"), *pair("d")]
+    (tmp_path / "x.tar").write_bytes(tar_bytes(members)[: 512 * 13])  # within the members of d
+    found = rows(reading(), str(tmp_path / "x.tar"), recorded=4, expected=4)
+    assert sorted((row[col.SAMPLE_KEY], row[col.STATUS]) for row in without_ends(found)) == [
+        ("a", col.SAMPLE), ("b", col.REJECTED), ("c", col.SAMPLE),
+    ]  # fmt: skip
+    end = told_of(found)
+    assert (end.missing, end.recorded, end.more) == (1, 4, 0)
+    assert "broken tar, last key 'd'" in end.rest
+    assert end.unread == {".heic": 1}
+    assert sum(end.cleaned.values()) == 1
 
 
-def test_what_cannot_be_read_is_a_row_with_its_reason_in_the_same_order(tmp_path: Path) -> None:
-    """A sample that breaks moves no other one."""
-    broken, (path,) = {3, 8}, write_plain(tmp_path / "whole", 12, 12)
-    with tarfile.open(tmp_path / "x.tar", "w") as tar:
-        for number in range(12):
-            parts = {"jpg": jpeg(number)} | ({} if number in broken else {"txt": b"a dog"})
-            for suffix, body in parts.items():
-                member = tarfile.TarInfo(f"s{number:04d}.{suffix}")
-                member.size = len(body)
-                tar.addfile(member, io.BytesIO(body))
-    *found, _ = rows(reading(), str(tmp_path / "x.tar"))
-    assert indices(found) == indices(rows(reading(), named(str(tmp_path / "x.tar"))._replace(url=path)))
+# Rows that are no samples
+
+
+def test_a_row_that_cannot_be_read_has_its_reason_and_moves_no_other_one(tmp_path: Path, shard: str) -> None:
+    broken = {3, 8}
+    members = [
+        (f"s{number:04d}.{suffix}", body)
+        for number in range(SAMPLES)
+        for suffix, body in (("jpg", jpeg(number)), ("txt", b"a dog"))
+        if suffix == "jpg" or number not in broken
+    ]
+    (tmp_path / "x.tar").write_bytes(tar_bytes(members))
+    found = rows(reading(), named(shard)._replace(url=str(tmp_path / "x.tar")))
+    assert indices(found) == indices(rows(reading(), shard))
     rejected = {row[col.INDEX]: row for row in found if row[col.STATUS] == col.REJECTED}
     assert rejected.keys() == broken
     for index, row in rejected.items():
@@ -217,42 +271,62 @@ def test_what_cannot_be_read_is_a_row_with_its_reason_in_the_same_order(tmp_path
         assert row[col.JPEG] is row[col.CAPTION] is None
 
 
-def test_a_table_of_rows_without_a_sample_is_bounded_too(shard: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "_MOST_ROWS", 15)
-    of = reading(caption_field="no such field")
-    assert [table.num_rows for table in read_visit(of, named(shard), 5, VISIT)] == [15, 15, 11]
-
-
-@pytest.fixture(scope="module")
-def annotated(shard: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """An annotated copy of the shard, and its stamp."""
-    parser = Parser()
-    (path,) = annotate_here([shard], tmp_path_factory.mktemp("annotated") / "out", parser)
-    return path, stamp(parser)
-
-
-def test_a_filter_moves_no_row_and_draws_from_the_captions_that_pass(
-    shard: str, annotated: tuple[str, str]
+def test_an_annotation_moves_no_row_and_brings_the_record_of_the_caption_that_is_drawn(
+    shard: str, parser: Parser, tmp_path: Path
 ) -> None:
-    path, stamp_ = annotated
-    *whole, _ = rows(reading(), shard)
-    *found, end = rows(reading(stamp=stamp_, **LEAST), path)
-    assert indices(found) == indices(whole)
-    assert end[col.ORDINAL] == SAMPLES
-    statuses = [row[col.STATUS] for row in found]
-    assert set(statuses) == {col.SAMPLE, col.FILTERED}
-    for row in found:
+    (path,), stamp_ = annotate_here([shard], tmp_path / "out", parser), stamp(parser)
+    plain, *found = (
+        without_ends(rows(of, url))
+        for of, url in ((reading(), shard), (reading(stamp=stamp_), path), (reading(stamp=stamp_, **LEAST), path))
+    )  # fmt: skip
+    assert indices(plain) == indices(found[0]) == indices(found[1])
+    assert [row[col.CAPTION] for row in plain] == [row[col.CAPTION] for row in found[0]]
+    assert {row[col.STATUS] for row in found[1]} == {col.SAMPLE, col.FILTERED}
+    assert not any(row[col.RECORD] for row in plain)
+    for row in (*found[0], *found[1]):
         assert (row[col.CAPTION] is None) == (row[col.RECORD] is None) == (row[col.STATUS] == col.FILTERED)
 
 
-def test_the_annotation_of_a_sample_brings_the_record_of_the_caption_that_is_drawn_all_the_same(
-    shard: str, annotated: tuple[str, str]
+# The storage
+
+
+@pytest.fixture
+def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
+    """A server of one shard of forty samples, for which no reader waits longer than it must."""
+    isolate(monkeypatch)
+    monkeypatch.setattr(reader, "_WAITS_S", (0.0,))
+    with serving(Storage({"/bucket/train/000.tar": CONTENT})) as server:
+        yield server
+
+
+@pytest.mark.parametrize("fault", [500, CUT])
+@pytest.mark.parametrize("tables_before", [0, 1])
+def test_a_storage_that_fails_for_a_while_is_waited_for_and_gives_the_same_rows(
+    storage: Storage, fault: int, tables_before: int
 ) -> None:
-    path, stamp_ = annotated
-    whole, found = rows(reading(), shard)[:-1], rows(reading(stamp=stamp_), path)[:-1]
-    assert [row[col.CAPTION] for row in found] == [row[col.CAPTION] for row in whole]
-    assert all(row[col.RECORD] for row in found)
-    assert not any(row[col.RECORD] for row in whole)
+    shard, of = NamedShard("0/000.tar", url_of("http", storage)), reading(shuffle_buffer=2, block_samples=1)
+    whole, waits = rows(of, shard), list[str]()
+    found = tables_of(of, shard, waits=waits)
+    before = list(islice(found, tables_before))
+    storage.faults["/bucket/train/000.tar"] = [fault] * 12
+    assert untimed([*before, *found]) == whole
+    assert waits
+    assert all("000.tar" in line for line in waits)
+    assert not storage.faults["/bucket/train/000.tar"]
+
+
+def test_a_storage_that_refuses_or_fails_for_too_long_stops_the_reader(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[str] = []
+    with pytest.raises(ShardError, match=r"none\.tar"):
+        rows(reading(), NamedShard("0/none.tar", url_of("http", storage, "none.tar")), waits=waits)
+    assert waits == []
+    monkeypatch.setattr(reader, "_PATIENCE_S", 0.0)
+    storage.faults["/bucket/train/000.tar"] = [500] * 9
+    with pytest.raises(ShardError, match=r"000\.tar"):
+        rows(reading(), NamedShard("0/000.tar", url_of("http", storage)), waits=waits)
+    assert waits == []
 
 
 # The caption

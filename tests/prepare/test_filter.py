@@ -22,12 +22,12 @@ from sclip.data import annotation
 from sclip.data import columns as col
 from sclip.data.batches import Batches, Record
 from sclip.data.encode import Encoder
-from sclip.data.position import Position
 from sclip.data.shards import Sample, read_shard
 from sclip.data.side_channel import read_notes
 from sclip.data.stream import StreamPlan
 from sclip.prepare.annotate import stamp
 from sclip.run import pretrain
+from sclip.run.summary import Summary
 from sclip.scenegraph import Parser
 from sclip.train import manifest
 from support.annotated_shards import (
@@ -169,51 +169,37 @@ def test_only_captions_that_pass_are_drawn_and_a_sample_without_one_is_left_out(
     assert all(caption in passing[key] for _, key, caption in drawn)
 
 
-def batches(given: Sequence[dict[str, Any]]) -> Batches:
-    """Return the batches of a worker that is given these rows."""
-    of_rows: list[Row] = [(row[col.ENTRY], row[col.ORDINAL], row[col.STATUS]) for row in given]
-    return Batches([block(of_rows[at : at + 5]) for at in range(0, len(of_rows), 5)], 4, 0, BLANK, mixed=3)
-
-
 @settings(max_examples=25)
-@given(st.randoms(use_true_random=False), st.integers(1, 3))
-def test_with_a_filter_every_shard_is_closed_once_over_any_crash(
-    filtered: StreamPlan, random_: Any, crashes: int
+@given(st.lists(st.integers(0, 18), max_size=3))
+def test_with_a_filter_every_sample_is_trained_on_or_left_out_once_over_any_crash(
+    filtered: StreamPlan, crashes: list[int]
 ) -> None:
-    position, trained, left_out = Position(), 0, 0
-    for run in range(crashes + 1):
-        given = list(rows(filtered, position))
-        if run < crashes:
-            given = [row for row in given if random_.random() < 0.7]  # the others never reached a checkpoint
-        if not given:
-            continue
-        worker, done = batches(given), Record()
-        while True:
+    """A worker that goes on from a checkpoint takes the steps from there on."""
+    step, trained, left_out = 0, 0, 0
+    for stop in (*sorted(crashes), filtered.order.steps):
+        given: list[Row] = [(row[col.ENTRY], row[col.PLACE], row[col.STATUS]) for row in rows(filtered, step)]
+        blocks = [block(given[at : at + 5]) for at in range(0, len(given), 5)]
+        worker, record = Batches([blocks], filtered.order, step, BLANK), Record()
+        for _ in range(step, stop):
             batch = worker.next()
-            done.passed(batch)
-            if not batch.rows:
-                break
-            done.trained(batch)
+            record.passed(batch)
             trained += batch.rows
-        record = done.take()
         assert not record.rejected
-        left_out += record.filtered
-        position.merge(Position.from_json(json.loads(json.dumps(record.position.to_json()))))
-    assert position.to_json() == {"closed": [0, EPOCHS * len(filtered.shards)], "open": []}
+        step, left_out = stop, left_out + record.filtered
     assert trained == len(seen(filtered))
     assert trained + left_out == EPOCHS * 24
 
 
 def test_every_sample_that_is_left_out_is_told_in_a_note_by_its_place(filtered: StreamPlan) -> None:
     left_out = {
-        (row[col.ENTRY], row[col.ORDINAL], row[col.INDEX])
+        (row[col.ENTRY], row[col.PLACE], row[col.INDEX])
         for row in rows(filtered)
         if row[col.STATUS] == col.FILTERED
     }
     notes = [note for columns in blocks(filtered) for note in read_notes(columns[col.NOTE])]
     markers = [m for note in notes for m in note.markers if m.status == col.FILTERED]
     assert len(markers) == len(left_out) > 0
-    assert {(marker.entry, marker.ordinal, marker.tar_index) for marker in markers} == left_out
+    assert {(marker.entry, marker.place, marker.tar_index) for marker in markers} == left_out
 
 
 # A run
@@ -225,12 +211,12 @@ TINY = (
 
 
 @pytest.mark.cluster
-def test_a_run_with_a_filter_counts_what_it_left_out_and_closes_every_shard(
+def test_a_run_with_a_filter_counts_what_it_left_out_and_does_every_step(
     head: Head, plain: list[str], filtered: StreamPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", head.address)
 
-    def run(shards: Sequence[str], least: dict[str, int]) -> pretrain.Summary:
+    def run(shards: Sequence[str], least: dict[str, Any]) -> Summary:
         given = [f"data.{name}={value}" for name, value in least.items()]
         given += [f"run.storage={tmp_path}", f"data.shards={list(shards)}", "run.name=run", *TINY]
         config = load(given)
@@ -248,6 +234,6 @@ def test_a_run_with_a_filter_counts_what_it_left_out_and_closes_every_shard(
     trained = summary.trained
     assert (trained["samples"], trained["filtered"]) == (2 * len(kept), 2 * (24 - len(kept)))
     assert trained["quarantined"] == 0
-    position = manifest.read_state(summary.folder / trained["checkpoint"])["position"]
-    assert position == {"closed": [0, 2 * len(filtered.shards)], "open": []}
+    state = manifest.read_state(summary.folder / trained["checkpoint"])
+    assert state["progress"] | {"step": 2 * 24 // 4, "beyond": {}} == state["progress"]
     assert "  filtered " in said.getvalue().splitlines()[-2]

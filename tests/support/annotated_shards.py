@@ -12,9 +12,10 @@ import pyarrow as pa
 
 from sclip.config import Config, DataConfig, KEEConfig, LossConfig, ModelConfig, TrainConfig
 from sclip.data import columns as col
+from sclip.data.counts import count_samples
+from sclip.data.order import Order
 from sclip.data.patterns import expand, path_below
-from sclip.data.position import Position
-from sclip.data.reader import ReadSettings, read_visit
+from sclip.data.reader import ReadSettings, read_round
 from sclip.data.schedule import NamedShard, Schedule
 from sclip.data.stream import StreamPlan
 from sclip.data.tar import ANNOTATION_SUFFIX
@@ -33,7 +34,7 @@ RICH = (
 )
 POOR = ("a dog", "quickly and quietly", "two people")
 EPOCHS, SIDE = 3, 16
-LEAST: dict[str, int] = {"min_objects": 2, "min_attributes": 1, "min_relations": 1}
+LEAST: dict[str, Any] = {"min_objects": 2, "min_attributes": 1, "min_relations": 1}
 """A filter that every one of RICH passes, and none of POOR."""
 
 
@@ -82,28 +83,37 @@ def named(url: str) -> NamedShard:
 
 
 def plan(shards: Sequence[str], stamp: str = "", loss: LossConfig | None = None, **data: Any) -> StreamPlan:
+    """Return the plan of a run whose only pattern is `FOLDER/*.tar`; two shards are open at once."""
+    defaults: dict[str, Any] = {"crop_scale": (0.3, 0.9), "block_samples": 4, "open_shards": 2}
     config = Config(
         model=ModelConfig(name="scenes-conv", kee=KEEConfig(triples=3, phrase_tokens=2)),
-        data=DataConfig(**{"crop_scale": (0.3, 0.9), "block_samples": 4} | data),
+        data=DataConfig(**defaults | data),
         loss=loss or LossConfig(),
-        train=TrainConfig(epochs=EPOCHS),
+        train=TrainConfig(epochs=EPOCHS, batch_size=4),
     )
-    schedule = Schedule(config.run.seed, EPOCHS, (len(shards),))
-    return StreamPlan(ReadSettings(config, stamp), schedule, (tuple(map(named, shards)),), SIDE, (1, 1))
+    return plan_of(config, [named(url) for url in shards], stamp)
 
 
-def tables(of: StreamPlan, position: Position | None = None) -> Iterator[pa.Table]:
-    """Yield what the readers give for everything that the position has not done."""
-    position = position or Position()
-    for entries in position.remaining(len(of.schedule)):
-        for entry in entries:
-            visit = of.schedule.visit(entry)
-            yield from read_visit(of.reading, of.shard(entry), entry, visit, position.done(entry))
+def plan_of(config: Config, shards: Sequence[NamedShard], stamp: str = "") -> StreamPlan:
+    """Return the plan of a run over shards whose samples are all recorded."""
+    samples = count_samples([shard.url for shard in shards], config.data).samples
+    schedule = Schedule(config.run.seed, config.train.epochs, (len(shards),))
+    counts = tuple(samples[shard.url] for shard in shards)
+    order = Order(schedule, (counts,), config.data.open_shards, config.train.batch_size)
+    return StreamPlan(ReadSettings(config, stamp), order, (tuple(shards),), SIDE, (1, 1))
 
 
-def rows(of: StreamPlan, position: Position | None = None) -> Iterator[dict[str, Any]]:
+def tables(of: StreamPlan, step: int = 0, rank: int = 0, world_size: int = 1) -> Iterator[pa.Table]:
+    """Yield what the readers of a worker make of its rows from a step on."""
+    for _, round_ in of.order.rounds(step):
+        shares = round_.share(rank, world_size)
+        visits = {part.entry: of.visit(part.entry) for track in round_.tracks for part in track}
+        yield from read_round(of.reading, round_, shares, visits, step * of.order.batch_size)
+
+
+def rows(of: StreamPlan, step: int = 0, rank: int = 0, world_size: int = 1) -> Iterator[dict[str, Any]]:
     """Yield the rows of `tables`."""
-    for table in tables(of, position):
+    for table in tables(of, step, rank, world_size):
         yield from table.to_pylist()
 
 
