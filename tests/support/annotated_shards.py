@@ -84,10 +84,10 @@ def named(url: str) -> NamedShard:
 
 def plan(shards: Sequence[str], stamp: str = "", loss: LossConfig | None = None, **data: Any) -> StreamPlan:
     """Return the plan of a run whose only pattern is `FOLDER/*.tar`; two shards are open at once."""
-    data = {"crop_scale": (0.3, 0.9), "block_samples": 4, "open_shards": 2} | data
+    defaults: dict[str, Any] = {"crop_scale": (0.3, 0.9), "block_samples": 4, "open_shards": 2}
     config = Config(
         model=ModelConfig(name="scenes-conv", kee=KEEConfig(triples=3, phrase_tokens=2)),
-        data=DataConfig(**data),
+        data=DataConfig(**defaults | data),
         loss=loss or LossConfig(),
         train=TrainConfig(epochs=EPOCHS, batch_size=4),
     )
