@@ -117,11 +117,12 @@ def rows(url: str, data: DataConfig) -> Iterator[Row]:
     """Yield the rows of a file. Raises ParquetError where it cannot be read, or not beyond some row; StorageError."""
     with opened(url) as file:
         columns = Columns.choose(file.schema_arrow, data)
-        status = [_STATUS] if is_text(file.schema_arrow, _STATUS) else []
-        names = dict.fromkeys([columns.image, *columns.captions, *status])
-        for batch in file.iter_batches(_BATCH_ROWS, columns=list(names), use_threads=False):
-            for number in range(batch.num_rows):
-                yield _row(url, columns, {name: batch.column(name)[number] for name in names})
+        names = list({columns.image, *columns.captions, _STATUS} & set(file.schema_arrow.names))
+        # One by one: with a broken row group, a batch that spans several would lose the rows of the others.
+        for group in range(file.num_row_groups):
+            for batch in file.iter_batches(_BATCH_ROWS, [group], names, use_threads=False):
+                for number in range(batch.num_rows):
+                    yield _row(url, columns, {name: batch.column(name)[number] for name in names})
 
 
 @contextmanager
@@ -131,11 +132,9 @@ def opened(url: str) -> Iterator[pq.ParquetFile]:
         try:
             with pq.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False) as parquet:
                 yield parquet
-        except (StorageError, ParquetError):
-            raise
         except (pa.lib.ArrowException, OSError, ValueError, LookupError) as error:
-            if file.failure:
-                raise file.failure from None
+            if file.failure or isinstance(error, StorageError | ParquetError):
+                raise (file.failure or error) from None
             detail = (str(error).splitlines() or [type(error).__name__])[0]
             raise ParquetError("a broken Parquet file", "download it again", detail) from None
 

@@ -202,10 +202,9 @@ def test_a_file_that_breaks_within_gives_its_rows_up_to_there_and_then_the_rest(
     content[at : at + 100] = bytes(100)
     shard.write_bytes(content)
     *rows, rest = read_shard(url)
-    assert 150 < len(rows) <= 200
-    assert all(isinstance(row, Sample) for row in rows)
+    assert [row.index for row in rows if isinstance(row, Sample)] == list(range(200))
     assert isinstance(rest, Rejected)
-    assert (rest.index, rest.key) == (len(rows), "")
+    assert (rest.index, rest.key) == (200, "")
     assert "a broken Parquet file" in rest.reason
     assert count_samples([url]).samples == {url: 400}  # what was once there, and is missing
 
