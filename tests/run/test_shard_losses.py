@@ -193,7 +193,8 @@ def test_the_closing_table_names_what_was_lost_and_counts_shards_as_shards(tmp_p
     )
     RunFolder(tmp_path).write("losses.json", vars(losses))
     trained = {
-        "quarantined": 2, "rests": 1, "missing": 6, "beyond": {"0": 2}, "unread": {".large.jpg": 300}, "cleaned": {"tags": 7},
+        "quarantined": 2, "rests": 1, "missing": 6, "beyond": {"0": 2}, "unread": {".large.jpg": 300},
+        "cleaned": {"tags": 7},
     }  # fmt: skip
     quarantine = tmp_path / "quarantine.jsonl"
     assert closing_lines(tmp_path, trained) == [
