@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from sclip.data.order import Order
 from sclip.data.schedule import NamedShard, Schedule
@@ -38,7 +39,7 @@ def settings() -> dict[str, Any]:
 
 
 def on_a_rank(rank: int, world_size: int, place: str, deterministic: bool) -> dict[str, Any]:
-    """Train some steps with the loop; return the settings, and the digest of each file of the checkpoint."""
+    """Train some steps with the loop; return the settings, and the digest of each tensor of the checkpoint."""
     columns = {name: column.numpy() for name, column in training_batch(0, valid=[True] * ROWS).items()}
     blocks = [placed(samples(0, ROWS, first=step * ROWS)) | columns for step in range(STEPS)]
     config = config_with(deterministic=deterministic, num_workers=world_size)
@@ -49,9 +50,11 @@ def on_a_rank(rank: int, world_size: int, place: str, deterministic: bool) -> di
     train(job, ListLauncher(lambda order, step: blocks))
     latest = RunFolder(job.folder).latest()
     assert latest is not None
-    files = sorted(latest[0].glob("**/*.safetensors"))
-    digests = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-    return {"settings": settings(), "digests": digests}
+    tensors = {
+        f"{file.name} {name}": hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
+        for file in sorted(latest[0].glob("**/*.safetensors")) for name, tensor in load_file(file).items()
+    }  # fmt: skip
+    return {"settings": settings(), "digests": tensors}
 
 
 def set_up_on_a_rank(rank: int, world_size: int) -> dict[str, Any]:
