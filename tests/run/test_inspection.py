@@ -19,9 +19,10 @@ from sclip.config.loader import to_tree
 from sclip.data import columns as col
 from sclip.data.counts import count_samples
 from sclip.data.encode import Encoder
+from sclip.data.order import Part, Round
 from sclip.data.patterns import find_shards
-from sclip.data.reader import ReadSettings, read_visit
-from sclip.data.schedule import Schedule, Visit
+from sclip.data.reader import OpenedVisit, ReadSettings, read_round
+from sclip.data.schedule import Schedule
 from sclip.model import Tokenizer, image_size
 from sclip.prepare.annotate import usable_stamp
 from sclip.report import visit as report
@@ -78,13 +79,16 @@ def trained_on(of: Config, shards: list[str], url: str, epoch: int) -> dict[str,
     (shard,) = (shard for shard in find_shards(of.data.shards) if shard.url == url)
     encoder = Encoder(of, image_size(of.model.name))
     found: dict[str, dict[str, Any]] = {}
-    for table in read_visit(reading, shard, 0, Visit(0, epoch, 0)):
-        rows = {row[col.ORDINAL]: row for row in table.to_pylist() if row[col.STATUS] == col.SAMPLE}
+    samples = count_samples([url]).samples[url]
+    visits = {0: OpenedVisit(shard, epoch, samples, samples)}
+    whole = Round(0, ((Part(0, 0, samples),),))
+    for table in read_round(reading, whole, whole.share(0, 1), visits):
+        rows = {row[col.PLACE]: row for row in table.to_pylist() if row[col.STATUS] == col.SAMPLE}
         columns = encoder(table)
-        for at, ordinal in enumerate(columns[col.ORDINAL].tolist()):
-            if ordinal != col.NO_SAMPLE:
+        for at, place in enumerate(columns[col.PLACE].tolist()):
+            if place != col.NO_SAMPLE:
                 values = {name: values[at] for name, values in columns.items()}
-                found[rows[ordinal][col.SAMPLE_KEY]] = values | {col.CAPTION: rows[ordinal][col.CAPTION]}
+                found[rows[place][col.SAMPLE_KEY]] = values | {col.CAPTION: rows[place][col.CAPTION]}
     return found
 
 
