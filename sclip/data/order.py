@@ -282,9 +282,6 @@ class Order:
                     break
                 yield step, stretches
                 step, stretches = step + 1, []
-            if round_.stop == self.recorded and stretches:
-                yield step, stretches
-                step, stretches = step + 1, []
         if stretches:
             yield step, stretches
 

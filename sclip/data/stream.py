@@ -33,6 +33,8 @@ that came on top could hold the CPUs that the first encoder of another worker wa
 _STORE_SHARE = 0.5
 """Share of the object store that all streams of a run fill together."""
 _FEWEST_ROWS, _MOST_BLOCK_BYTES = 16, 128 * 1024 * 1024
+_TEXT_BYTES = 1000
+"""Of a row beside its image, a little less than there are: Ray cuts blocks that are half as large again as they may be."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def build(
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     # By rows, not by Ray's 128 MB: at 64 pixels that would be a whole epoch in one block.
-    context.target_max_block_size = block_samples * 3 * plan.image_size**2
+    context.target_max_block_size = block_samples * (3 * plan.image_size**2 + _TEXT_BYTES)
     context.execution_options.preserve_order = True
     resources = ray.cluster_resources()
     context.execution_options.resource_limits = ExecutionResources.for_limits(
