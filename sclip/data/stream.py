@@ -34,7 +34,7 @@ _STORE_SHARE = 0.5
 """Share of the object store that all streams of a run fill together."""
 _FEWEST_ROWS, _MOST_BLOCK_BYTES = 16, 128 * 1024 * 1024
 _TEXT_BYTES = 1000
-"""Of a row beside its image, a little less than there are: Ray cuts blocks that are half as large again as they may be."""
+"""Of a row beside its image, rather too few: Ray cuts a block in two that is half as large again as it may be."""
 
 
 @dataclass(frozen=True)
