@@ -18,7 +18,7 @@ __all__ = [
     "autoscaler_groups", "controller_callback_classes", "default_address", "disable_auto_connect",
     "disable_worker_logs", "init_on_loopback", "is_token_required", "json_formatter_class",
     "keep_on_loopback", "kuberay_autoscaling_config", "kuberay_client", "leaves_signals_to_driver", "send_token",
-    "session_folder", "torch_backend_class", "wrapped_error",
+    "session_folder", "start_data_actors", "torch_backend_class", "wrapped_error",
 ]  # fmt: skip
 
 
@@ -187,6 +187,27 @@ def torch_backend_class() -> Any:
     from ray.train.torch.config import _TorchBackend
 
     return _TorchBackend
+
+
+def start_data_actors() -> None:
+    """Start on this node the detached actors that all executions of Ray Data on a cluster share.
+
+    The first execution starts them on its own node, a worker's. An autoscaler never takes away a node on which an
+    actor lives, and these live as long as the cluster.
+    """
+    from ray.data._internal import stats, stats_summary_actor
+    from ray.data._internal.cluster_autoscaler import default_autoscaling_coordinator
+    from ray.data._internal.execution.node_trackers import actor_location
+    from ray.data._internal.usage import actor as usage
+
+    for start in (
+        default_autoscaling_coordinator.get_or_create_autoscaling_coordinator,
+        actor_location.get_or_create_actor_location_tracker,
+        stats.get_or_create_stats_actor,
+        stats_summary_actor._get_or_create_stats_summary_actor,
+        usage.get_or_create_usage_collection_actor,
+    ):
+        start()
 
 
 def wrapped_error(error: BaseException) -> BaseException | None:

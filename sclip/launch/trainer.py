@@ -72,6 +72,7 @@ def fit(
     if train.min_workers:
         # Ray Train still counts the CPUs of a lost node for some seconds, and would wait a minute for them.
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "15")
+    ray_internals.start_data_actors()
     with _reports(on_report) as queue:
         trainer = TorchTrainer(
             train_worker,

@@ -14,7 +14,9 @@ from typing import Any
 import psutil
 import pytest
 import ray
+from ray.cluster_utils import Cluster
 from ray.train.torch import TorchConfig
+from ray.util.state import list_actors
 
 from sclip.launch import ray_internals
 from support.paths import ROOT
@@ -175,6 +177,27 @@ def test_what_a_connected_driver_asks_of_its_cluster(connected: Head) -> None:
     assert (folder / "logs").is_dir()
     assert ray_internals.is_token_required()
     assert ray_internals.autoscaler_groups() == []  # no platform has put any into the GCS
+
+
+@pytest.mark.cluster
+def test_an_execution_on_another_node_starts_no_actor_there_that_outlives_it() -> None:
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 0, "include_dashboard": True},
+        shutdown_at_exit=False,
+    )
+    other = cluster.add_node(num_cpus=2)
+    try:
+        ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
+        ray_internals.start_data_actors()
+        execute = ray.remote(num_cpus=1)(lambda: ray.data.range(8, override_num_blocks=2).count())
+        assert ray.get(execute.remote()) == 8
+        alive = list_actors(filters=[("state", "=", "ALIVE")], detail=True)
+        assert {actor.node_id for actor in alive} == {ray.get_runtime_context().get_node_id()}
+        assert other.node_id != ray.get_runtime_context().get_node_id()
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
 
 
 @pytest.mark.cluster
