@@ -190,8 +190,8 @@ def test_an_execution_on_another_node_starts_no_actor_there_that_outlives_it() -
     try:
         ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
         ray_internals.start_data_actors()
-        execute = ray.remote(num_cpus=1)(lambda: ray.data.range(8, override_num_blocks=2).count())
-        assert ray.get(execute.remote()) == 8
+        rows = ray.data.range(8, override_num_blocks=2).map_batches(lambda batch: batch)
+        assert len(ray.get(ray.remote(num_cpus=1)(lambda: rows.take_all()).remote())) == 8
         alive = list_actors(filters=[("state", "=", "ALIVE")], detail=True)
         assert {actor.node_id for actor in alive} == {ray.get_runtime_context().get_node_id()}
         assert other.node_id != ray.get_runtime_context().get_node_id()
