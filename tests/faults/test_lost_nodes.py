@@ -23,7 +23,7 @@ EVERY = 15
 WORKER = {"num_cpus": 3, "object_store_memory": 200_000_000}
 """A node that takes a training worker and nothing else."""
 PARSER = {"num_cpus": 2, "object_store_memory": 200_000_000}
-"""A node that takes an encoder and readers, and no worker."""
+"""A node that takes the encoders and readers of both workers, and no worker."""
 
 
 class Faults:
@@ -102,7 +102,7 @@ def survived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Summary
             summary = start(
                 "run.name=survivor", "run.max_failures=4", f"train.epochs={EPOCHS}", f"checkpoint.every={EVERY}",
                 "train.num_workers=2", "train.min_workers=1", "train.resize_every_s=3", "train.worker_cpus=3",
-                "data.actor_cpus=1.5", "data.actors_max=2", "data.read_cpus=0.2",
+                "data.actor_cpus=0.8", "data.actors_max=2", "data.read_cpus=0.2",
             )  # fmt: skip
             yield summary, faults
     finally:
