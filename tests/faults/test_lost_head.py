@@ -21,7 +21,7 @@ from support.paths import ROOT
 from support.processes import end, environment, free_port, require
 from support.runs import TINY, recorded, recorded_curve
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 EPOCHS = 40
 """So many that the encoders still have work at the first checkpoint: Ray 2.60 cannot start with tables of an actor that
