@@ -107,16 +107,15 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
                 on_round(number)
         finally:
             ray.shutdown()
-    streams = _STREAMS
     block = rows_of_block(options.share, _GPU_IMAGE)
     of_kinds = {kind: [of[kind] for of in measured] for kind in (*PER_WORKER, *SHARED)}
     costs = {kind: fitted(of_kind) for kind, of_kind in of_kinds.items()}
     lines = [_measured(kind, of_kinds[kind], costs[kind]) for kind in of_kinds]
-    lines += [_modelled(costs, gpus, name, streams) for name in DEMANDS for gpus in GPUS]
+    lines += [_modelled(costs, gpus, name) for name in DEMANDS for gpus in GPUS]
     shown = {
         "samples": f"{_SHARDS * per_shard:,} of annotated shards: over and over {shards.source}",
         "blocks": f"{block} rows of {options.image_size} pixels, object store of {store / 1e9:.1f} GB",
-        "modelled": f"{streams} streams of a GPU's worker, {GPUS_OF_NODE} GPUs of a node, as many encoders as it takes",
+        "modelled": f"{_STREAMS} streams a GPU, {GPUS_OF_NODE} GPUs a node, as many encoders as it takes",
     }
     return Table(lines, shown | machine(["ray", "pyarrow", "numpy"]))
 
@@ -143,14 +142,13 @@ def fitted(of_kind: Sequence[Load]) -> Cost:
     return Cost(*(found / scale).tolist())
 
 
-def cores(costs: Mapping[str, Cost], gpus: int, per_s: float, streams: int) -> dict[str, float]:
+def cores(costs: Mapping[str, Cost], gpus: int, per_s: float) -> dict[str, float]:
     """Return the cores that the busiest process of each kind would need; of encoders there are as many as it takes.
 
     Args:
         costs: by kind.
         gpus: of the cluster.
         per_s: images that each of them takes in a second.
-        streams: of each worker.
     """
     served = {"gcs": gpus, "statistics": gpus, "driver": gpus}
     served |= dict.fromkeys(("raylet", "agents"), min(gpus, GPUS_OF_NODE)) | {"worker": 1}
@@ -158,7 +156,7 @@ def cores(costs: Mapping[str, Cost], gpus: int, per_s: float, streams: int) -> d
         kind: number * (costs[kind].worker + costs[kind].sample * per_s) for kind, number in served.items()
     }
     for kind in ("coordinator", "reader"):
-        needed[kind] = costs[kind].worker + costs[kind].sample * per_s / streams
+        needed[kind] = costs[kind].worker + costs[kind].sample * per_s / _STREAMS
     return needed
 
 
@@ -173,8 +171,8 @@ def _measured(kind: str, of_kind: Sequence[Load], cost: Cost) -> Line:
     )  # fmt: skip
 
 
-def _modelled(costs: Mapping[str, Cost], gpus: int, demand: str, streams: int) -> Line:
-    needed = cores(costs, gpus, DEMANDS[demand], streams)
+def _modelled(costs: Mapping[str, Cost], gpus: int, demand: str) -> Line:
+    needed = cores(costs, gpus, DEMANDS[demand])
     busiest = max(needed, key=needed.__getitem__)
     share = 1 / max(1.0, needed[busiest])
     found = f"{100 * share:.3g} %: {NAMES[busiest]} would need {needed[busiest]:.2f} cores"

@@ -69,7 +69,7 @@ def copying_encoder(config: Config, image_size: int) -> type[Any]:
             columns = {name: values[: len(samples)] for name, values in self._columns.items()}
             columns |= {name: samples[name].to_numpy() for name in (col.ENTRY, col.PLACE, col.INDEX)}
             columns[col.IMAGE_DIGEST] = (1e6 * samples[col.READ_AT].to_numpy()).astype(np.int64)
-            columns[col.NOTE] = np.array([note.to_json()] + [""] * (len(samples) - 1), object)
+            columns[col.NOTE] = np.array([""] * (len(samples) - 1) + [note.to_json()], object)
             return columns
 
     return CopyingEncoder

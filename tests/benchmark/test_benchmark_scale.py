@@ -30,8 +30,8 @@ def test_a_process_of_a_worker_serves_one_gpu_that_of_a_node_eight_and_that_of_t
     of_all = dict.fromkeys(("gcs", "statistics", "driver"), 64 * (0.5 + 1.0))
     of_node = dict.fromkeys(("raylet", "agents"), 8 * (0.5 + 1.0))
     of_stream = dict.fromkeys(("coordinator", "reader"), 0.5 + 1.0 / 2)
-    assert cores(costs, gpus=64, per_s=1000, streams=2) == {"worker": 1.5} | of_stream | of_node | of_all
-    assert cores(costs, gpus=4, per_s=1000, streams=2)["raylet"] == 4 * (0.5 + 1.0)
+    assert cores(costs, gpus=64, per_s=1000) == {"worker": 1.5} | of_stream | of_node | of_all
+    assert cores(costs, gpus=4, per_s=1000)["raylet"] == 4 * (0.5 + 1.0)
 
 
 @pytest.mark.parametrize(
