@@ -65,27 +65,38 @@ def train(job: TrainJob, launcher: Launcher) -> None:
 
 
 def _position(folder: RunFolder, launcher: Launcher) -> tuple[int, dict[int, int]]:
-    """Set aside what a crash left behind; return step and rows beyond the recorded ones of the newest checkpoint."""
+    """Set aside what a crash left behind; return step and rows beyond the recorded ones of the newest checkpoint.
+
+    Raises on every rank CheckpointError for a checkpoint that cannot be gone on from, OSError where the storage fails:
+    workers that start again may find it back.
+    """
 
     def on_rank_0() -> dict[str, Any]:
-        if launcher.rank:
-            return {}
-        for line in folder.roll_back():
-            _log.warning("%s", line)
-            report(launcher, "note", line=line)
-        latest = folder.latest()
-        if latest is None:
-            return {"step": 0, "beyond": {}}
-        state = manifest.read_state(latest[0])
-        if "position" in state:
-            raise CheckpointError(
-                f"{latest[0]}: written by another version of sclip, whose data had another order; go on with that "
-                "version, or name another run"
-            )
-        return {"step": latest[1], "beyond": state["progress"]["beyond"]}
+        try:
+            return _newest(folder, launcher) if launcher.rank == 0 else {}
+        except OSError as error:
+            return {"storage": str(error)}
 
     found, *_ = in_unison(on_rank_0, CheckpointError)
+    if "storage" in found:
+        raise OSError(found["storage"])
     return found["step"], {int(entry): rows for entry, rows in found["beyond"].items()}
+
+
+def _newest(folder: RunFolder, launcher: Launcher) -> dict[str, Any]:
+    for line in folder.roll_back():
+        _log.warning("%s", line)
+        report(launcher, "note", line=line)
+    latest = folder.latest()
+    if latest is None:
+        return {"step": 0, "beyond": {}}
+    state = manifest.read_state(latest[0])
+    if "position" in state:
+        raise CheckpointError(
+            f"{latest[0]}: written by another version of sclip, whose data had another order; go on with that "
+            "version, or name another run"
+        )
+    return {"step": latest[1], "beyond": state["progress"]["beyond"]}
 
 
 def _started(feeds: Iterable[Iterable[Columns]], stack: contextlib.ExitStack) -> list[Iterator[Columns]]:

@@ -92,6 +92,20 @@ def test_a_checkpoint_of_a_version_with_another_order_is_refused(tmp_path: Path)
         launched(tmp_path / "run")
 
 
+def test_storage_that_fails_at_the_start_is_no_error_of_a_checkpoint_and_may_come_back(
+    tmp_path: Path,
+) -> None:
+    stopped(tmp_path / "run")
+    place = tmp_path / "run" / "quarantine.jsonl"
+    place.unlink(missing_ok=True)
+    place.mkdir()  # which cannot be read as a file
+    with pytest.raises(OSError, match=r"quarantine\.jsonl"):
+        launched(tmp_path / "run")
+    place.rmdir()
+    start, *_ = launched(tmp_path / "run").reports
+    assert (start["kind"], start["step"]) == ("start", 2)
+
+
 @pytest.mark.parametrize("asynchronous", [True, False])
 def test_every_checkpoint_is_told_once_it_is_whole_and_the_run_ends_with_the_last(
     tmp_path: Path, asynchronous: bool
