@@ -190,7 +190,7 @@ class _Run:
         accounts, checkpoints, reports = self.accounts, self.checkpoints, self.reports
         progress = accounts.progress
         with reports.waiting():
-            ready = batches.next()
+            ready = batches.next(self._tell_wait)
             reports.receive(ready)
             sums = _Sums(
                 ready.batch.rows, ready.tokens, ready.gflops, checkpoints.is_written, *launcher.requested(),
@@ -218,6 +218,14 @@ class _Run:
             checkpoints.finish()
             launcher.fulfil()
         return bool(sums.stop)
+
+    def _tell_wait(self, waited_s: float) -> None:
+        """Report from this rank, whichever it is, that its stream gives it nothing: the others wait for it."""
+        line = (
+            f"worker {self.launcher.rank} has waited {waited_s:.0f} s for rows; its readers and encoders are starting, "
+            "or find no free CPUs: each worker needs an encoder of its own (data.actor_cpus, data.read_cpus)"
+        )
+        self.launcher.report({"kind": "note", "line": line})
 
     def _batches(self, order: Order, feeds: Sequence[Iterator[Columns]]) -> Prefetcher[ReadyBatch]:
         """Return this rank's batches, each made ready while the one before it is trained on."""

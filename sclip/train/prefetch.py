@@ -15,7 +15,7 @@ import itertools
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -34,6 +34,8 @@ __all__ = ["Prefetcher", "ReadyBatch", "prefetch_batches", "prepared"]
 
 T = TypeVar("T")
 
+TELL_S = 60.0
+"""Who waits so long for a batch is told of it, again and again."""
 _JOIN_TIMEOUT_S = 10.0
 """The end of a run waits so long for the thread. A thread whose data never comes dies with the process."""
 
@@ -63,10 +65,19 @@ class Prefetcher(Generic[T]):
         self._wanted.put(False)
         self._thread.join(_JOIN_TIMEOUT_S)
 
-    def next(self) -> T:
-        """Return the next result, waiting for it if necessary, and let the thread make the one after it."""
-        if self._failure is None:
-            made, self._failure = self._made.get()
+    def next(self, on_wait: Callable[[float], None] = lambda _: None) -> T:
+        """Return the next result, waiting for it if necessary, and let the thread make the one after it.
+
+        `on_wait` is told each time that another `TELL_S` seconds were waited, how many it were in all.
+        """
+        waited_s = 0.0
+        while self._failure is None:
+            try:
+                made, self._failure = self._made.get(timeout=TELL_S)
+            except Empty:
+                waited_s += TELL_S
+                on_wait(waited_s)
+                continue
             if self._failure is None:
                 self._wanted.put(True)
                 return made  # type: ignore[return-value]

@@ -16,6 +16,7 @@ from sclip.data import columns as col
 from sclip.data.batches import Batches, Record
 from sclip.data.order import Order
 from sclip.data.schedule import Schedule
+from sclip.train import prefetch
 from sclip.train.prefetch import Prefetcher, ReadyBatch, prefetch_batches, prepared
 from support.stream_blocks import BLANK, Columns, Row, block, samples, tar_index, value_of
 from support.train_cases import ROWS, batch_for, config_with, training_batch
@@ -60,6 +61,22 @@ def test_one_is_made_ahead_and_no_more() -> None:
             assert prefetcher.next() == taken
         assert make.begun.acquire(timeout=60)
     assert make.made == 4
+
+
+def test_who_waits_long_is_told_again_and_again_and_gets_the_result_in_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(prefetch, "TELL_S", 0.01)
+    told, come = list[float](), threading.Event()
+
+    def tell(waited_s: float) -> None:
+        told.append(waited_s)
+        if len(told) == 3:
+            come.set()
+
+    with Prefetcher(lambda: come.wait(60)) as prefetcher:
+        assert prefetcher.next(tell)
+    assert told[:3] == pytest.approx([0.01, 0.02, 0.03])
 
 
 def test_an_error_is_raised_where_its_result_would_have_come_and_again_after_it() -> None:
