@@ -102,7 +102,7 @@ class _Taker:
     def take(self, plan: StreamPlan, rank: int, world_size: int, encoder: type[Any]) -> _Taken:
         """Take all batches of a worker."""
         read, encoded, taken = [np.zeros(0)], [], []
-        for batch in batches_of(feeds_of(plan, rank, world_size, encoder), plan.order, world_size):
+        for batch in batches_of(feeds_of(plan, rank, world_size, encoder), plan.order, rank, world_size):
             taken.append((time.time(), batch.rows))
             encoded += [(note.made_at, note.samples) for note in batch.notes]
             read.append(batch.columns[col.IMAGE_DIGEST][: batch.rows] / 1e6)

@@ -11,13 +11,13 @@ from typing import Any
 
 from sclip.benchmark.rounds import BenchmarkError
 from sclip.benchmark.stream_shards import Shards
-from sclip.benchmark.worker_stream import BLOCKS_AHEAD, batches_of, feeds_of
+from sclip.benchmark.worker_stream import batches_of, feeds_of
 from sclip.config import Config, DataConfig, ModelConfig
 from sclip.data import columns as col
 from sclip.data.order import Order
 from sclip.data.reader import ReadSettings
 from sclip.data.schedule import NamedShard, Schedule
-from sclip.data.stream import StreamPlan, rows_of_block
+from sclip.data.stream import BLOCKS_AHEAD, StreamPlan, rows_of_block
 from sclip.prepare.annotate import stamp
 from sclip.scenegraph import Parser
 

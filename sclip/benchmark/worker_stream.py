@@ -16,30 +16,25 @@ from sclip.data.batches import Batch, Batches, Columns
 from sclip.data.order import Order
 from sclip.data.stream import StreamPlan
 
-__all__ = ["BLOCKS_AHEAD", "batches_of", "feeds_of"]
-
-BLOCKS_AHEAD = 4
-"""Blocks that a worker fetches of each stream before it takes them, as `sclip.launch.worker` does."""
+__all__ = ["batches_of", "feeds_of"]
 
 
 def feeds_of(
     plan: StreamPlan, rank: int = 0, world_size: int = 1, encoder: type[Any] | None = None
 ) -> list[Iterator[Columns]]:
     """Return the blocks of a worker's streams, as the workers of a run read them."""
-    datasets = stream.build(plan, plan.order, 0, rank, world_size, encoder=encoder)
-    splits = [dataset.streaming_split(1, equal=False)[0] for dataset in datasets]
-    return [
-        iter(split.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=BLOCKS_AHEAD))
-        for split in splits
-    ]
+    streams = stream.build(plan, plan.order, 0, rank, world_size, encoder=encoder)
+    return [iter(blocks) for blocks in stream.blocks(streams)]
 
 
-def batches_of(feeds: Sequence[Iterator[Columns]], order: Order, world_size: int = 1) -> Iterator[Batch]:
+def batches_of(
+    feeds: Sequence[Iterator[Columns]], order: Order, rank: int = 0, world_size: int = 1
+) -> Iterator[Batch]:
     """Yield the batches of a worker's streams, as its `Batches` makes them."""
     firsts = [next(feed) for feed in feeds]
     blank = {name: np.zeros_like(firsts[0][name][0]) for name in col.MODEL_COLUMNS}
     whole = [_chained(first, feed) for first, feed in zip(firsts, feeds, strict=True)]
-    batches = Batches(whole, order, 0, blank, world_size=world_size)
+    batches = Batches(whole, order, 0, blank, rank=rank, world_size=world_size)
     for _ in range(order.steps):
         yield batches.next()
 

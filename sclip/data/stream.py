@@ -7,7 +7,7 @@ spaCy loads anew). A read task is a round, or several in a long run; Ray gives t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -19,11 +19,15 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
 from sclip.config import Config
+from sclip.data.batches import Columns
 from sclip.data.order import Order, Round, Share
 from sclip.data.reader import READ_SCHEMA, OpenedVisit, ReadSettings, read_round
 from sclip.data.schedule import NamedShard
 
-__all__ = ["StreamPlan", "build", "rows_of_block", "streams_of_worker"]
+__all__ = ["BLOCKS_AHEAD", "StreamPlan", "blocks", "build", "rows_of_block", "streams_of_worker"]
+
+BLOCKS_AHEAD = 4
+"""Blocks that a worker fetches of each stream before it takes them."""
 
 _MOST_READ_TASKS = 4096
 """Of one stream: each is an object of its own for Ray. In a longer run a task reads several rounds in turn."""
@@ -122,6 +126,15 @@ def build(
                 )
             )
     return datasets
+
+
+def blocks(streams: Iterable[ray.data.Dataset]) -> list[Iterable[Columns]]:
+    """Return the blocks of a worker's streams; their executors are actors on its node, which Ray ends with it."""
+    splits = [stream.streaming_split(1, equal=False)[0] for stream in streams]
+    return [
+        split.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=BLOCKS_AHEAD)
+        for split in splits
+    ]
 
 
 def rows_of_block(share: int, image_size: int) -> int:

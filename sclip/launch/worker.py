@@ -20,9 +20,6 @@ from sclip.train.loop import train
 
 __all__ = ["WorkerArguments", "train_worker"]
 
-_BLOCKS_AHEAD = 4
-"""Blocks that a worker fetches of each stream before it takes them."""
-
 
 @dataclass(frozen=True, repr=False)
 class WorkerArguments:
@@ -56,16 +53,12 @@ class RayLauncher:
         self._poller = RequestPoller(arguments.control if self.rank == 0 else None)
 
     def feeds(self, order: Order, step: int) -> Sequence[Iterable[Columns]]:
-        """Start this worker's streams, whose executors are actors on the same node; Ray ends them with the worker."""
-        datasets = stream.build(
+        """Start this worker's streams."""
+        streams = stream.build(
             self._arguments.plan, order, step, self.rank, self.world_size,
             functools.partial(_report_wait, self._arguments.reports),
         )  # fmt: skip
-        splits = [dataset.streaming_split(1, equal=False)[0] for dataset in datasets]
-        return [
-            split.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=_BLOCKS_AHEAD)
-            for split in splits
-        ]
+        return stream.blocks(streams)
 
     def report(self, report: dict[str, Any]) -> None:
         """Put a report on the driver's queue."""
