@@ -26,6 +26,10 @@ class Object:
     """Characters of that name in the caption, without determiner and attributes."""
     phrase: Span
     """Characters of the whole noun phrase: determiner, attributes and name."""
+    negated: bool = False
+    """The caption denies it: "no dog", "without a hat"."""
+    fixed: bool = False
+    """A proper name, a title or a quotation: no exchange takes words out of it or puts words into it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,8 @@ class Attribute:
     """Index into the graph's objects."""
     attribute: str
     span: Span
+    negated: bool = False
+    """The caption denies it: "not red"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,8 @@ class Relation:
     """Index into the graph's objects."""
     span: Span
     """Characters of the predicate in the caption; empty (start == end) where no words stand for it."""
+    negated: bool = False
+    """The caption denies it: "not wearing a hat"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +71,30 @@ class SceneGraph:
     def triples(self) -> list[Triple]:
         """Return the relations, then the attribute pairs as (attribute, "is", object), in caption order.
 
-        The order depends on the indices alone, so a negative whose graph keeps the indices keeps the order.
+        What the caption denies is in none of them. The order depends on the indices alone, so a negative whose graph
+        keeps the indices keeps the order.
         """
-        name = [obj.name for obj in self.objects]
-        relations = [(name[r.subject], r.predicate, name[r.object]) for r in self.relations]
-        return relations + [(a.attribute, "is", name[a.object]) for a in self.attributes]
+        name = [None if obj.negated else obj.name for obj in self.objects]
+        found: list[Triple] = []
+        for r in self.relations:
+            subject, object_ = name[r.subject], name[r.object]
+            if subject and object_ and not r.negated:
+                found.append((subject, r.predicate, object_))
+        for a in self.attributes:
+            object_ = name[a.object]
+            if object_ and not a.negated:
+                found.append((a.attribute, "is", object_))
+        return found
 
     def to_json(self) -> dict[str, Any]:
-        """Return the graph as JSON values; `from_json` reads them back."""
-        return asdict(self)
+        """Return the graph as JSON values; `from_json` reads them back. Flags that are not set are left out."""
+        value = asdict(self)
+        for entries in (value["objects"], value["attributes"], value["relations"]):
+            for entry in entries:
+                for flag in ("negated", "fixed"):
+                    if not entry.get(flag, True):
+                        del entry[flag]
+        return value
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> SceneGraph:
