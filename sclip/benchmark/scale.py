@@ -1,10 +1,12 @@
 """What moving a sample costs each process of a run, and which of them would limit how many GPUs.
 
 `sclip benchmark scale`, on a Ray cluster of its own on this machine, bound to loopback. It measures the real stream
-with encoders that only copy finished rows (`scale_stream`). What a kind of process takes has two parts: one for each
-worker and second, as an executor looks for work all the time, and one for each sample; runs of different numbers of
-workers tell them apart. The rows of clusters are modelled from that: a process can use one core; a worker has some of
-its own, those of a node serve all its GPUs, and those of the cluster all GPUs.
+with encoders that only copy finished rows (`scale_stream`). What a kind of process takes has a part for each worker
+and second, as an executor looks for work all the time, and a part for each sample; a process that all share also has
+a constant part. Runs of different numbers of workers and at different rates tell them apart. A first run has no
+limit, the others take half of its rate or less: on a machine that is full, processor time grows with the load. The
+rows of clusters are modelled from that: a process can use one core; a worker has some of its own, those of a node
+serve all its GPUs, and those of the cluster all GPUs.
 """
 
 from __future__ import annotations
@@ -62,6 +64,8 @@ class Cost(NamedTuple):
     """For each worker, however few samples it takes."""
     sample: float
     """For each sample a second, over all workers."""
+    constant: float = 0.0
+    """Of a shared process, however few workers there are."""
 
 
 def add_arguments(arguments: argparse.ArgumentParser) -> None:
@@ -100,16 +104,22 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
             logging.getLogger("ray.data").setLevel(logging.ERROR)  # a line for each stream that ends
             shards = make(Path(folder), _TARS * per_shard, per_shard, None, None, lambda: capacity.cpus)
             store = ray.cluster_resources().get("object_store_memory", 0.0)
-            for number, workers in enumerate(options.workers):
+            most, full = max(options.workers), 0.0
+            for number, (workers, pace) in enumerate(
+                [(1, 0.0), *((n, 1 / 2) for n in options.workers), (most, 1 / 4)]
+            ):
                 plan = _plan(shards, options, workers, capacity.cpus)
                 encoder = copying_encoder(plan.config, plan.image_size)
-                measured.append(loads(plan, workers, 0.1 * capacity.cpus / workers, encoder))
+                found = loads(plan, workers, 0.1 * capacity.cpus / workers, encoder, pace * full)
+                if pace:
+                    measured.append(found)
+                full = full or found["worker"].per_s
                 on_round(number)
         finally:
             ray.shutdown()
     block = rows_of_block(options.share, _GPU_IMAGE)
     of_kinds = {kind: [of[kind] for of in measured] for kind in (*PER_WORKER, *SHARED)}
-    costs = {kind: fitted(of_kind) for kind, of_kind in of_kinds.items()}
+    costs = {kind: fitted(of_kind, kind in SHARED) for kind, of_kind in of_kinds.items()}
     lines = [_measured(kind, of_kinds[kind], costs[kind]) for kind in of_kinds]
     lines += [_modelled(costs, gpus, name) for name in DEMANDS for gpus in GPUS]
     shown = {
@@ -134,9 +144,9 @@ def _plan(shards: Shards, options: argparse.Namespace, workers: int, cpus: float
     return StreamPlan(reading, order, (visits,), options.image_size, (workers, workers))
 
 
-def fitted(of_kind: Sequence[Load]) -> Cost:
-    """Return the cost by which the cores of all loads are met best; neither part of it is negative."""
-    sizes = np.array([(load.workers, load.per_s) for load in of_kind], np.float64)
+def fitted(of_kind: Sequence[Load], is_shared: bool = False) -> Cost:
+    """Return the cost by which the cores of all loads are met best; no part of it is negative."""
+    sizes = np.array([(load.workers, load.per_s, 1.0)[: 2 + is_shared] for load in of_kind], np.float64)
     scale = sizes.max(axis=0)
     found, _ = nnls(sizes / scale, np.array([load.cores for load in of_kind]))
     return Cost(*(found / scale).tolist())
@@ -153,7 +163,8 @@ def cores(costs: Mapping[str, Cost], gpus: int, per_s: float) -> dict[str, float
     served = {"gcs": gpus, "statistics": gpus, "driver": gpus}
     served |= dict.fromkeys(("raylet", "agents"), min(gpus, GPUS_OF_NODE)) | {"worker": 1}
     needed = {
-        kind: number * (costs[kind].worker + costs[kind].sample * per_s) for kind, number in served.items()
+        kind: costs[kind].constant + number * (costs[kind].worker + costs[kind].sample * per_s)
+        for kind, number in served.items()
     }
     for kind in ("coordinator", "reader"):
         needed[kind] = costs[kind].worker + costs[kind].sample * per_s / _STREAMS
@@ -161,13 +172,15 @@ def cores(costs: Mapping[str, Cost], gpus: int, per_s: float) -> dict[str, float
 
 
 def _measured(kind: str, of_kind: Sequence[Load], cost: Cost) -> Line:
-    figures = {f"cores_of_{of.workers}_workers": [of.cores] for of in of_kind}
-    figures |= {f"per_s_of_{of.workers}_workers": [of.per_s] for of in of_kind}
-    found = ", ".join(f"{1e6 * of.cores / of.per_s:.1f} with {of.workers}" for of in of_kind)
-    fit = f"as {cost.worker:.3f} of a core for each worker and {1e6 * cost.sample:.1f} a sample"
+    figures = {name: [float(getattr(of, name)) for of in of_kind] for name in Load._fields}
+    found = ", ".join(
+        f"{1e6 * of.cores / of.per_s:.1f} with {of.workers} at {of.per_s:,.0f}" for of in of_kind
+    )
+    constant = f", {cost.constant:.3f} in all" if cost.constant else ""
+    fit = f"as {cost.worker:.3f} of a core for each worker and {1e6 * cost.sample:.1f} a sample{constant}"
     return Line(
-        f"microseconds a sample, {NAMES[kind]}", "", "", f"{found} workers, {fit}",
-        figures | {"core_of_worker": [cost.worker], "sample_s": [cost.sample]},
+        f"microseconds a sample, {NAMES[kind]}", "", "", f"{found} a second, {fit}",
+        figures | {"core_of_worker": [cost.worker], "sample_s": [cost.sample], "constant": [cost.constant]},
     )  # fmt: skip
 
 

@@ -99,13 +99,18 @@ class _Taker:
     def ready(self) -> None:
         """Return once the actor is there."""
 
-    def take(self, plan: StreamPlan, rank: int, world_size: int, encoder: type[Any]) -> _Taken:
-        """Take all batches of a worker."""
+    def take(self, plan: StreamPlan, rank: int, world_size: int, encoder: type[Any], per_s: float) -> _Taken:
+        """Take all batches of a worker, `per_s` rows a second at the most."""
         read, encoded, taken = [np.zeros(0)], [], []
+        started, rows = 0.0, 0
         for batch in batches_of(feeds_of(plan, rank, world_size, encoder), plan.order, rank, world_size):
             taken.append((time.time(), batch.rows))
             encoded += [(note.made_at, note.samples) for note in batch.notes]
             read.append(batch.columns[col.IMAGE_DIGEST][: batch.rows] / 1e6)
+            if per_s:
+                started = started or time.time()
+                time.sleep(max(0.0, started + rows / per_s - time.time()))
+                rows += batch.rows
         at = np.concatenate(read)
         return _Taken(np.stack([at, np.ones_like(at)], axis=1), np.array(encoded), np.array(taken))
 
@@ -170,16 +175,21 @@ def _kind(pid: int, command: str) -> str:
     return next((kind for part, kind in _KINDS.items() if part in command), "agents")
 
 
-def loads(plan: StreamPlan, workers: int, worker_cpus: float, encoder: type[Any]) -> dict[str, Load]:
+def loads(
+    plan: StreamPlan, workers: int, worker_cpus: float, encoder: type[Any], per_s: float = 0.0
+) -> dict[str, Load]:
     """Return what the processes of each kind do while so many workers take the batches of a plan.
 
-    What shared processes do without any stream is left out.
+    What shared processes do without any stream is left out. All workers together take at most `per_s` samples a
+    second; 0: as many as come.
     """
     record = _CpuRecord()
     takers = [ray.remote(num_cpus=worker_cpus)(_Taker).remote() for _ in range(workers)]
     ray.get([taker.ready.remote() for taker in takers])
     idle = record.watch(for_s=_IDLE_S)
-    pending = [taker.take.remote(plan, rank, workers, encoder) for rank, taker in enumerate(takers)]
+    pending = [
+        taker.take.remote(plan, rank, workers, encoder, per_s / workers) for rank, taker in enumerate(takers)
+    ]
     record.watch(pending)
     taken: list[_Taken] = ray.get(pending)
     for taker in takers:

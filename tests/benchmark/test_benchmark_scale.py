@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sclip.benchmark.scale import DEMANDS, GPUS, NAMES, Cost, cores, fitted
-from sclip.benchmark.scale_stream import Load
+from sclip.benchmark.scale_stream import SHARED, Load
 from support.commands import command
 from support.paths import ROOT
 from support.processes import environment
@@ -20,6 +20,10 @@ def test_what_a_worker_costs_is_told_from_what_a_sample_costs() -> None:
     rates = ((1, 3000.0), (2, 3100.0), (4, 2900.0))
     loads = [Load(workers, per_s, 0.1 * workers + 2e-5 * per_s) for workers, per_s in rates]
     assert fitted(loads) == pytest.approx(Cost(worker=0.1, sample=2e-5))
+    shared = [
+        Load(n, r, 0.3 + 0.1 * n + 2e-5 * r) for n, r in ((1, 1500.0), (2, 1600.0), (4, 1500.0), (4, 700.0))
+    ]
+    assert fitted(shared, is_shared=True) == pytest.approx(Cost(worker=0.1, sample=2e-5, constant=0.3))
     falling = [Load(1, 3000.0, 0.2), Load(4, 3000.0, 0.1)]
     assert fitted(falling).worker == 0
     assert fitted(falling).sample > 0
@@ -32,6 +36,8 @@ def test_a_process_of_a_worker_serves_one_gpu_that_of_a_node_eight_and_that_of_t
     of_stream = dict.fromkeys(("coordinator", "reader"), 0.5 + 1.0 / 2)
     assert cores(costs, gpus=64, per_s=1000) == {"worker": 1.5} | of_stream | of_node | of_all
     assert cores(costs, gpus=4, per_s=1000)["raylet"] == 4 * (0.5 + 1.0)
+    costs = dict.fromkeys(NAMES, Cost(worker=0.0, sample=0.0, constant=0.3))
+    assert cores(costs, gpus=64, per_s=1000)["gcs"] == 0.3
 
 
 @pytest.mark.parametrize(
@@ -62,27 +68,19 @@ def test_the_job_measures_every_process_and_models_clusters_by_these_figures(tmp
     rows = {row["what"]: row for row in json.loads(out.read_text())["rows"]}
     assert all(what in done.stdout for what in rows)
     figures = {kind: rows[f"microseconds a sample, {name}"]["figures"] for kind, name in NAMES.items()}
-    for of_kind in figures.values():
-        loads = [
-            Load(n, *(of_kind[f"{what}_of_{n}_workers"][0] for what in ("per_s", "cores"))) for n in (1, 2)
-        ]
-        assert (of_kind["core_of_worker"][0], of_kind["sample_s"][0]) == pytest.approx(fitted(loads))
+    costs = {}
+    for kind, of_kind in figures.items():
+        loads = [Load(*load) for load in zip(*(of_kind[name] for name in Load._fields), strict=True)]
+        assert [load.workers for load in loads] == [1, 2, 2]
         assert all(load.per_s > 0 and load.cores >= 0 for load in loads)
+        costs[kind] = fitted(loads, kind in SHARED)
+        told = [of_kind[name][0] for name in ("core_of_worker", "sample_s", "constant")]
+        assert told == pytest.approx(list(costs[kind]))
     busy = {"worker", "coordinator", "reader", "encoder", "gcs", "raylet"}
-    assert not [kind for kind in busy if not figures[kind]["cores_of_2_workers"][0]]
+    assert not [kind for kind in busy if not figures[kind]["cores"][0]]
     assert len([what for what in rows if what.startswith("modelled: ")]) == len(DEMANDS) * len(GPUS)
     row = rows["modelled: 64 GPUs, 15,000 images a second each, ViT-B/32 at half an H100's peak"]
-    costs = {kind: Cost(of["core_of_worker"][0], of["sample_s"][0]) for kind, of in figures.items()}
-    needed = {
-        "worker": costs["worker"].worker + 15_000 * costs["worker"].sample,
-        "reader": costs["reader"].worker + 15_000 / 2 * costs["reader"].sample,
-        "coordinator": costs["coordinator"].worker + 15_000 / 2 * costs["coordinator"].sample,
-        "raylet": 8 * (costs["raylet"].worker + 15_000 * costs["raylet"].sample),
-        "agents": 8 * (costs["agents"].worker + 15_000 * costs["agents"].sample),
-        "gcs": 64 * (costs["gcs"].worker + 15_000 * costs["gcs"].sample),
-        "statistics": 64 * (costs["statistics"].worker + 15_000 * costs["statistics"].sample),
-        "driver": 64 * (costs["driver"].worker + 15_000 * costs["driver"].sample),
-    }
+    needed = cores(costs, gpus=64, per_s=15_000)
     modelled = {name.removesuffix("_cores"): of[0] for name, of in row["figures"].items() if name != "share"}
     assert modelled == pytest.approx(needed)
     assert row["figures"]["share"] == pytest.approx([1 / max(1, *needed.values())])
