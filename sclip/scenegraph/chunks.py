@@ -24,6 +24,10 @@ class Chunk:
     attributes: list[tuple[str, tuple[int, int]]] = field(default_factory=list)
     phrase_start: int = -1
     """First word of the phrase with its measure ("a group of people"); -1: `start`."""
+    frame: bool = False
+    """It frames what is shown, and is no thing: "in the background"."""
+    negated: bool = False
+    """The caption denies it."""
 
     @property
     def head(self) -> int:

@@ -30,7 +30,8 @@ MEASURES = {
     "kind": "", "kinds": "", "type": "", "types": "", "assortment": "", "dozen": "12", "dozens": "",
     "collection": "", "bouquet": "", "clump": "", "bundle": "", "amount": "", "portion": "", "section": "",
     "loaf": "", "layer": "", "half": "", "body": "", "team": "", "series": "", "view": "", "close": "",
-    "shot": "", "photo": "", "photograph": "", "image": "", "closeup": "", "close-up": "", "array": "",
+    "shot": "", "closeup": "", "close-up": "", "array": "", "hundreds": "", "thousands": "", "tons": "",
+    "plenty": "", "handful": "", "range": "", "selection": "", "mix": "", "mixture": "", "sort": "", "sorts": "",
     "strip": "", "piles": "pile", "stacks": "", "some": "", "all": "", "most": "", "each": "", "both": "2",
     "one": "", "several": "", "many": "", "any": "", "none": "",
 }  # fmt: skip
@@ -127,6 +128,54 @@ COVERING = frozenset(("cover", "surround", "enclose"))
 COPULAS = frozenset("be am is are was were been being 's 're".split())
 AUXILIARIES = frozenset("has have had having do does did will would can could may might shall should".split())
 
+
+NEGATIONS = frozenset("not n't nt never nor neither without lacking lacks lack minus".split())
+"""Words that deny what comes behind them."""
+
+FRAMES = frozenset(
+    """image picture photo photograph photography scene shot view closeup close-up close snapshot frame pic footage
+    panorama portrait illustration drawing painting sketch cartoon rendering render vector clipart
+    background foreground distance midground""".split()
+)
+"""Nouns that frame what is shown, or are shown themselves; `sclip.scenegraph.frames` tells which."""
+
+FRAME_PREPOSITIONS = frozenset("in at from throughout within across of".split())
+
+ABSTRACT = frozenset(
+    """sense touch hint feeling atmosphere ambiance ambience mood vibe feel impression contrast depth perspective
+    composition angle viewer aura essence charm elegance warmth serenity tranquility beauty simplicity effect
+    addition attention interest""".split()
+)
+"""Nouns of what a picture makes one feel: nothing of it can be seen, nor of what they measure ("a sense of calm")."""
+
+MANNERS = frozenset("color colour size shape length height width appearance motion action use progress style".split())
+"""Nouns that are no things behind "in": "brown in color"."""
+
+DEPICTING = frozenset(
+    """show depict feature capture portray display present include contain illustrate picture have showcase focus
+    highlight represent take""".split()
+)
+PLACING = frozenset("hang lay sit lean rest stand attach mount frame stick tape pin place put print".split())
+PLACES = frozenset(("on", "above", "over", "behind", "under", "next to", "beside", "in front of", "on top of"))
+
+DEPICTIONS = frozenset(
+    """statue sculpture figurine painting drawing picture photo photograph poster portrait image illustration sketch
+    mural print map sticker model carving engraving""".split()
+)
+"""Nouns before "of" that show the next noun: "a statue of a horse" is (statue, of, horse)."""
+
+GIVING = frozenset("give hand offer show feed throw pass bring send serve read teach toss lend tell sell".split())
+"""Verbs with two objects: "gives a boy a ball" is (X, give, ball) and (X, give to, boy)."""
+
+PLACING_PREPOSITIONS = frozenset(
+    ("on", "in", "into", "under", "over", "above", "next to", "beside", "in front of", "behind", "inside", "near", "between",
+     "around", "through", "on top of", "against")
+)  # fmt: skip
+MOVING = frozenset(
+    """put place set lay pour throw hang load push drop toss mount spread stack hold carry balance drag pull
+    arrange""".split()
+)
+"""Verbs whose object is where they put it: "puts a plate on a table" is (plate, on, table)."""
 
 @lru_cache(maxsize=1 << 16)
 def noun_lemma(word: str) -> str:
