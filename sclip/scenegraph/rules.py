@@ -65,6 +65,8 @@ class _Walk:
         """(chunk, attribute, span, whether it is denied)."""
         self.measured: dict[int, int] = {}
         """Chunk of a measure ("a pair of") -> the chunk that stands for it in the graph."""
+        self.first = 0
+        """First chunk of the clause."""
         self.front = False
         """Whether all phrases of the clause so far stand before its subject."""
         self.main = -1
@@ -79,7 +81,7 @@ class _Walk:
         for number, (start, end) in enumerate(_sentences(self.words)):
             previous = -1
             self.front, self.main, self.main_verb = False, -1, -1
-            first = len(sentence_of)
+            self.first = at
             while at < len(self.chunks) and self.chunks[at].start < end:
                 chunk = self.chunks[at]
                 sentence_of.append(number)
@@ -87,7 +89,7 @@ class _Walk:
                 previous, start = at, chunk.end
                 at += 1
             self._finish(previous, read_connector(self.words, start, end))
-            self._settle(range(first, at))
+            self._settle(at)
         self.stands_for = reference.resolve(self.words, self.chunks, sentence_of)
 
     # -- clauses
@@ -117,6 +119,8 @@ class _Walk:
             self._verb(k, c)
         elif c.preposition >= 0 and words[c.preposition].text != "of":
             self._front(k, c)
+        elif c.preposition >= 0:  # "of the two girls, one wears boots"
+            self.front = True
         else:
             self.main = k
 
@@ -161,7 +165,8 @@ class _Walk:
         elif c.verb >= 0:
             self._verb(k, c)
         elif self._is_fronted(k, c):
-            self._settle()
+            self._settle(k)
+            self.first = k
             self._front(k, c)
         elif c.preposition >= 0:
             self._preposition(previous, k, c)
@@ -170,6 +175,7 @@ class _Walk:
         elif self.chunks[previous].end == self.chunks[k].start:
             self._adjoin(previous, k)
         if words[self.chunks[k].start].text == "whose":
+            self.gaps.pop(k, None)
             self._relate(self._row(previous), k, "have", (words[self.chunks[k].head].span[0],) * 2)
 
     def _adjoin(self, previous: int, k: int) -> None:
@@ -202,11 +208,11 @@ class _Walk:
         if c.place >= 0:
             self._place_phrase(previous, c)
 
-    def _settle(self, chunks: range) -> None:
+    def _settle(self, end: int) -> None:
         """Put the clause's subject where PENDING stands; without one, nothing is said."""
         subjects = self._row(self.main) if self.main >= 0 and not self.front else []
         verb = f"{lexicon.verb_lemma(self.words[self.main_verb].text)} " if self.main_verb >= 0 else ""
-        for k in chunks:
+        for k in range(self.first, end):
             links = self.links.get(k, [])
             if any(link.other == PENDING for link in links):
                 settled = [link for link in links if link.other != PENDING]
@@ -352,8 +358,9 @@ class _Walk:
             owner.frame = True
         elif part.frame or head in lexicon.MEASURES:
             self._measure(previous, k)
-        elif head in lexicon.CONTAINERS:
-            self._relate([previous], k, lexicon.CONTAINERS[head], word.span, reverse=True)
+        elif head in lexicon.CONTAINERS or lexicon.noun_lemma(head) in lexicon.CONTAINERS:
+            held = lexicon.CONTAINERS[head if head in lexicon.CONTAINERS else lexicon.noun_lemma(head)]
+            self._relate([previous], k, held, word.span, reverse=True)
         elif head in lexicon.DEPICTIONS:
             self._relate([previous], k, "of", word.span)
         else:
@@ -393,6 +400,8 @@ class _Walk:
     def _coordinate(self, previous: int, k: int, c: Connector) -> None:
         """Put chunk k into the row of an earlier one, and give it that one's links."""
         chunk = self.chunks[k]
+        if self._begins_clause(previous, k):
+            return
         other = self.chunk_of.get(self.words[chunk.head].head, previous)
         if other >= k or other in self.measured:
             other = previous
@@ -405,6 +414,12 @@ class _Walk:
             self.groups[member] = self.groups[k]
         if not denied or chunk.negated:
             self.links.setdefault(k, []).extend(self.links.get(other, []))
+
+    def _begins_clause(self, previous: int, k: int) -> bool:
+        """Whether chunk k is the subject of a verb behind it that no phrase before it is the subject of."""
+        word = self.words[self.chunks[k].head]
+        before = self.words[self.chunks[previous].head]
+        return word.dep.startswith("nsubj") and word.head > self.chunks[k].head and before.head != word.head
 
     def _predicate_adjectives(self, previous: int, c: Connector) -> None:
         if not c.adjectives:
@@ -432,8 +447,8 @@ class _Walk:
             chunk.negated = True
         elif "neither" in determiners:
             self.denied_subjects.add(k)
-        elif c.verb >= 0:
-            chunk.negated = c.verb in c.denied_words and not definite
+        elif c.verb >= 0:  # behind a denied verb, or "has neither cars nor ..."
+            chunk.negated = c.denied and not definite
         elif c.denied and definite and c.preposition < 0 and c.copula < 0:
             self.denied_subjects.add(k)
         elif c.denied:
