@@ -20,7 +20,7 @@ NUMBERS = {
     for value, word in enumerate(
         "zero one two three four five six seven eight nine ten eleven twelve".split()
     )
-}
+} | {"dozen": "12"}
 
 MEASURES = {
     "group": "group of", "groups": "group of", "pair": "2", "couple": "2", "piece": "piece", "pieces": "piece",

@@ -36,6 +36,8 @@ class _Link:
     reverse: bool = False
     """The other chunk is its object."""
     negated: bool = False
+    fronted: bool = False
+    """A preposition before its clause's subject: its predicate waits for the clause's verb."""
 
 
 class _Walk:
@@ -59,6 +61,8 @@ class _Walk:
         """Word index of a preposition -> chunks that it binds, and the verb before it in the predicate."""
         self.gaps: dict[int, tuple[int, int]] = {}
         """Subject chunk of a relative clause -> (chunk that the clause is about, preposition or -1)."""
+        self.adjacent: dict[int, int] = {}
+        """Chunk -> the chunk before it, without a word between them."""
         self.links: dict[int, list[_Link]] = {}
         """Chunk -> relations that it ends."""
         self.attributes: list[tuple[int, str, Span, bool]] = []
@@ -129,7 +133,9 @@ class _Walk:
         word = self.words[c.preposition]
         self.front, self.main, self.main_verb = True, -1, -1
         self.prepositions[c.preposition] = ([PENDING], "")
-        self._relate([PENDING], k, word.text, word.span, negated=c.denied)
+        self.links.setdefault(k, []).append(
+            _Link(PENDING, word.text, word.span, negated=c.denied, fronted=True)
+        )
 
     def _is_fronted(self, k: int, c: Connector) -> bool:
         """Whether a preposition in the middle of a sentence belongs to a verb that comes later."""
@@ -185,6 +191,7 @@ class _Walk:
         if words[verb].dep == "relcl" and self.chunk_of.get(words[verb].head) == previous:
             self.gaps[k] = (previous, -1)
             return
+        self.adjacent[k] = previous
         given = next((v for v, object_ in self.transitive.items() if object_ == previous), -1)
         if given < 0 or lexicon.verb_lemma(words[given].text) not in lexicon.GIVING:
             return
@@ -218,8 +225,7 @@ class _Walk:
                 settled = [link for link in links if link.other != PENDING]
                 for link in links:
                     if link.other == PENDING:
-                        bare = verb and " " not in link.predicate
-                        predicate = verb + link.predicate if bare else link.predicate
+                        predicate = verb + link.predicate if link.fronted else link.predicate
                         settled += [replace(link, other=s, predicate=predicate) for s in subjects if s != k]
                 self.links[k] = settled
 
@@ -232,7 +238,9 @@ class _Walk:
             return self._row(previous)
         for i, word in enumerate(words[:verb]):
             if word.head == verb and word.dep in ("nsubj", "nsubjpass") and i in self.chunk_of:
-                return self._row(self.chunk_of[i])
+                k = self.chunk_of[i]
+                compared = [link.other for link in self.links.get(k, []) if link.predicate.endswith(" than")]
+                return compared or self._row(k)
         i = verb
         for _ in range(4):
             head = words[i].head
@@ -250,11 +258,22 @@ class _Walk:
         return self.groups.get(k, [k])
 
     def _read_verbs(self, previous: int, c: Connector) -> None:
-        for verb in c.verbs:
-            self.subjects_of[verb] = self._subjects(verb, previous, c)
         self.denied_verbs |= c.denied_words
-        for use in c.closed:
-            if self._fill_gap(use.verb, use.preposition) or use.passive_by:
+        closed = {use.verb: use for use in c.closed}
+        filler = -1
+        for verb in c.verbs:
+            self.subjects_of[verb] = self._row(filler) if filler >= 0 else self._subjects(verb, previous, c)
+            use = closed.get(verb)
+            if use is None:
+                continue
+            if previous in self.adjacent and len(c.verbs) > 1 and filler < 0:
+                self.subjects_of[verb] = self._row(previous)
+                self.gaps[previous] = (self.adjacent[previous], -1)
+            about = self.gaps.get(previous, (-1, -1))[0]
+            if self._fill_gap(verb, use.preposition):
+                filler = about
+                continue
+            if use.passive_by:
                 continue
             if self.main >= 0 and self.main in self.subjects_of[use.verb] and use.preposition < 0:
                 self.main_verb = use.verb
@@ -328,7 +347,7 @@ class _Walk:
             subjects, denied = self.subjects_of[head], head in self.denied_verbs
             object_ = self.transitive.get(head, -1)
             lemma = lexicon.verb_lemma(words[head].text)
-            if object_ < 0 or (lemma in lexicon.GIVING and word.text == "to"):
+            if object_ < 0 or word.text in ("to", "with"):
                 return subjects, lemma, denied
             if (lemma in lexicon.MOVING or not subjects) and word.text in lexicon.PLACING_PREPOSITIONS:
                 return self._row(object_), "", False
