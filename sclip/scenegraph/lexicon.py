@@ -164,6 +164,9 @@ DEPICTIONS = frozenset(
 )
 """Nouns before "of" that show the next noun: "a statue of a horse" is (statue, of, horse)."""
 
+DIRECTIONS = frozenset("down up along across over around past through".split())
+"""Particles that lead somewhere where a noun phrase follows: "slides down a slope"."""
+
 GIVING = frozenset("give hand offer show feed throw pass bring send serve read teach toss lend tell sell".split())
 """Verbs with two objects: "gives a boy a ball" is (X, give, ball) and (X, give to, boy)."""
 

@@ -82,6 +82,7 @@ class _Walk:
         """Walk over all sentences."""
         at = 0
         sentence_of: list[int] = []
+        subjects: list[int] = []
         for number, (start, end) in enumerate(_sentences(self.words)):
             previous = -1
             self.front, self.main, self.main_verb = False, -1, -1
@@ -94,7 +95,15 @@ class _Walk:
                 at += 1
             self._finish(previous, read_connector(self.words, start, end))
             self._settle(at)
-        self.stands_for = reference.resolve(self.words, self.chunks, sentence_of)
+            subjects.append(self.main)
+        self.stands_for, owners = reference.resolve(
+            self.words, self.chunks, sentence_of, subjects, self._partners
+        )
+        for k, owner in owners.items():
+            self._relate([owner], k, "have", (self.words[self.chunks[k].head].span[0],) * 2)
+
+    def _partners(self, k: int) -> list[int]:
+        return [link.other for link in self.links.get(k, [])]
 
     # -- clauses
 
@@ -347,7 +356,7 @@ class _Walk:
             subjects, denied = self.subjects_of[head], head in self.denied_verbs
             object_ = self.transitive.get(head, -1)
             lemma = lexicon.verb_lemma(words[head].text)
-            if object_ < 0 or word.text in ("to", "with"):
+            if object_ < 0 or (word.text in ("to", "with") and lemma not in ("wear", "have")):
                 return subjects, lemma, denied
             if (lemma in lexicon.MOVING or not subjects) and word.text in lexicon.PLACING_PREPOSITIONS:
                 return self._row(object_), "", False
