@@ -81,7 +81,8 @@ def resolve(
                 found[k] = group
             continue
         number = sentence_of[k]
-        if number and subjects[number] == k:
+        first = k == 0 or sentence_of[k - 1] != number
+        if number and (subjects[number] == k or first):
             before = subjects[number - 1]
             before = found.get(before, before)
             if before >= 0 and chunks[before].name and _fits(words, chunks[before], text):

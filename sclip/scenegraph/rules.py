@@ -75,6 +75,8 @@ class _Walk:
         """Whether all phrases of the clause so far stand before its subject."""
         self.main = -1
         """Chunk of the clause's subject, where phrases stand before it."""
+        self.aliases: dict[int, int] = {}
+        """Chunk of an apposition -> the chunk that it names again."""
         self.main_verb = -1
         """A verb of that subject without an object: "In front of a house stands a tree"."""
 
@@ -96,11 +98,13 @@ class _Walk:
             self._finish(previous, read_connector(self.words, start, end))
             self._settle(at)
             subjects.append(self.main)
-        self.stands_for, owners = reference.resolve(
+        stands_for, owners = reference.resolve(
             self.words, self.chunks, sentence_of, subjects, self._partners
         )
+        self.aliases |= stands_for
         for k, owner in owners.items():
-            self._relate([owner], k, "have", (self.words[self.chunks[k].head].span[0],) * 2)
+            if not any(link.other == owner and _has(link) for link in self.links.get(k, [])):
+                self._relate([owner], k, "have", (self.words[self.chunks[k].head].span[0],) * 2)
 
     def _partners(self, k: int) -> list[int]:
         return [link.other for link in self.links.get(k, [])]
@@ -185,6 +189,8 @@ class _Walk:
             self._front(k, c)
         elif c.preposition >= 0:
             self._preposition(previous, k, c)
+        elif c.comma and self._is_apposition(previous, k):
+            self.aliases[k] = previous
         elif c.conjunction and not c.clause and c.copula < 0:
             self._coordinate(previous, k, c)
         elif self.chunks[previous].end == self.chunks[k].start:
@@ -192,6 +198,18 @@ class _Walk:
         if words[self.chunks[k].start].text == "whose":
             self.gaps.pop(k, None)
             self._relate(self._row(previous), k, "have", (words[self.chunks[k].head].span[0],) * 2)
+
+    def _is_apposition(self, previous: int, k: int) -> bool:
+        """Whether chunk k names chunk `previous` again: "the goalkeeper, a tall woman, catches"."""
+        words = self.words
+        head, subject = words[self.chunks[k].head], words[self.chunks[previous].head]
+        return (
+            head.dep == "appos"
+            and head.head == self.chunks[previous].head
+            and words[self.chunks[k].start].code == "D"
+            and subject.dep.startswith("nsubj")
+            and subject.head > self.chunks[k].head
+        )
 
     def _adjoin(self, previous: int, k: int) -> None:
         """Connect two phrases without a word between them: "gives a boy a ball", "the ball the dog chases"."""
@@ -327,6 +345,8 @@ class _Walk:
             self.transitive[c.verb] = k
             predicate = lemma if preposition in ("by", "in", "with") else f"{lemma} {preposition}"
             self._relate(subjects, k, predicate, span, reverse=True, negated=negated)
+        elif lemma in lexicon.SHOOTING and words[c.verb].code == "E":
+            return  # "captured from above"
         elif lemma == "dress" and preposition == "in":
             self._relate(subjects, k, "wear", span, negated=negated)
         else:
@@ -340,6 +360,8 @@ class _Walk:
         if word.text == "of":
             self._of(previous, k, word)
             return
+        if word.text == "with" and c.comma and self.subjects_of:
+            return  # "towels hang from a rack, with more towels below": a scene of its own
         subjects, predicate, negated = self._bound(previous, k, c)
         self.prepositions[c.preposition] = (subjects, predicate)
         predicate = f"{predicate} {word.text}" if predicate else word.text
@@ -352,6 +374,11 @@ class _Walk:
         head = word.head
         if c.conjunction and head in self.prepositions:
             return *self.prepositions[head], False
+        own = words[self.chunks[k].start].text in lexicon.OWNERS and word.text in lexicon.HELD
+        if own and self._row(previous) != [self.main] and head != c.preposition:
+            held = next((v for v, object_ in self.transitive.items() if object_ == previous), -1)
+            if held >= 0 or head not in self.subjects_of:
+                return self._row(previous), "", False
         if head in self.subjects_of and not c.conjunction:
             subjects, denied = self.subjects_of[head], head in self.denied_verbs
             object_ = self.transitive.get(head, -1)
@@ -380,14 +407,15 @@ class _Walk:
         head = self.words[part.head].text
         if not owner.name or not part.name:
             return
-        if owner.frame:
-            part.frame = True
-        elif head in lexicon.ABSTRACT:
+        lemma = lexicon.noun_lemma(head)
+        if lemma in lexicon.ABSTRACT or self.words[owner.head].text in lexicon.MANNERS:
             owner.frame = True
-        elif part.frame or head in lexicon.MEASURES:
+        elif owner.frame:
+            part.frame = True
+        elif part.frame or head in lexicon.MEASURES or lemma in lexicon.MEASURES:
             self._measure(previous, k)
-        elif head in lexicon.CONTAINERS or lexicon.noun_lemma(head) in lexicon.CONTAINERS:
-            held = lexicon.CONTAINERS[head if head in lexicon.CONTAINERS else lexicon.noun_lemma(head)]
+        elif head in lexicon.CONTAINERS or lemma in lexicon.CONTAINERS:
+            held = lexicon.CONTAINERS[head if head in lexicon.CONTAINERS else lemma]
             self._relate([previous], k, held, word.span, reverse=True)
         elif head in lexicon.DEPICTIONS:
             self._relate([previous], k, "of", word.span)
@@ -397,7 +425,8 @@ class _Walk:
     def _measure(self, previous: int, k: int) -> None:
         """Let the thing measured take the place of its measure: "a group of people" is people."""
         part, owner = self.chunks[previous], self.chunks[k]
-        attribute = lexicon.MEASURES.get(self.words[part.head].text)
+        head = self.words[part.head].text
+        attribute = lexicon.MEASURES.get(head) or lexicon.MEASURES.get(lexicon.noun_lemma(head))
         if attribute:
             owner.attributes.insert(0, (attribute, self.words[part.head].span))
         if not part.frame:
@@ -518,13 +547,17 @@ class _Walk:
         for k, chunk in enumerate(self.chunks):
             if not chunk.name or k in self.measured or chunk.frame:
                 continue
+            if k in self.aliases and self.aliases[k] in index:  # an apposition
+                named = index[k] = index[self.aliases[k]]
+                attributes += [Attribute(named, text, span) for text, span in chunk.attributes]
+                continue
             index[k] = len(objects)
             start = chunk.phrase_start if chunk.phrase_start >= 0 else chunk.start
             end = words[chunk.head].span[1]
             span = (words[chunk.name_start].span[0], end)
             objects.append(Object(chunk.name, span, (words[start].span[0], end), negated=chunk.negated))
             attributes += [Attribute(index[k], text, span) for text, span in chunk.attributes]
-        for k, stands_for in self.stands_for.items():
+        for k, stands_for in self.aliases.items():
             if stands_for in index:
                 index[k] = index[stands_for]
         denied = self.denied_subjects
