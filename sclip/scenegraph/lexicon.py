@@ -35,7 +35,7 @@ MEASURES = {
     "strip": "", "piles": "pile", "stacks": "stack of", "some": "", "all": "", "most": "", "each": "", "both": "2",
     "one": "", "several": "", "many": "", "any": "", "none": "", "canvas": "", "tapestry": "", "expanse": "",
     "mosaic": "", "blend": "", "smattering": "", "backdrop": "", "school": "", "swarm": "", "scattering": "",
-    "sprinkling": "", "arrangement": "", "display": "", "combination": "", "multitude": "", "abundance": "",
+    "sprinkling": "", "display": "", "combination": "", "multitude": "", "abundance": "",
 }  # fmt: skip
 """Nouns before "of" that measure the next noun and name nothing: the attribute that they leave on it."""
 
@@ -122,6 +122,7 @@ PLACE_NOUNS = {
     "inside": "inside", "outside": "outside", "base": "at base of", "midst": "on middle of",
 }  # fmt: skip
 
+PERSONAL = frozenset("it them him her itself themselves himself herself".split())
 HELD = frozenset("in on around over under between".split())
 OWNERS = frozenset("his her its their".split())
 VERB_FORMS = {"lie": "lay", "seat": "sit", "have": "have", "contain": "contain"}

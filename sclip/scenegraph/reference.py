@@ -21,6 +21,7 @@ _PERSONS = frozenset(
 )
 _NOBODY = frozenset("someone somebody anyone anybody everyone everybody nobody noone".split())
 _POSSESSIVES = {"his": "he", "her": "she", "its": "it", "their": "they"}
+_SUBJECT_FORMS = {"itself": "it", "themselves": "they"}
 _HE = frozenset("he him himself".split())
 _SHE = frozenset("she her herself".split())
 _THEY = frozenset("they them".split())
@@ -105,6 +106,12 @@ def _owner(words: Sequence[Word], chunks: Sequence[Chunk], k: int, linked: Seque
         if fitting:
             return fitting[0] if len(set(fitting)) == 1 else -1
     return -1
+
+
+def fits(words: Sequence[Word], chunks: Sequence[Chunk], k: int, pronoun: str) -> bool:
+    """Whether a pronoun can stand for chunk k."""
+    chunk = chunks[k]
+    return bool(chunk.name) and not chunk.frame and _fits(words, chunk, _SUBJECT_FORMS.get(pronoun, pronoun))
 
 
 def _rename(chunk: Chunk, before: Sequence[Chunk]) -> None:

@@ -179,7 +179,7 @@ class _Walk:
         self._predicate_adjectives(previous, c)
         if c.possessive:
             self._possess(previous, k)
-        elif c.relative and not c.verbs:
+        elif c.relative and not c.verbs and c.copula < 0:
             self.gaps[k] = (previous, c.preposition)
         elif c.verb >= 0:
             self._verb(k, c)
@@ -206,7 +206,7 @@ class _Walk:
         return (
             head.dep == "appos"
             and head.head == self.chunks[previous].head
-            and words[self.chunks[k].start].code == "D"
+            and words[self.chunks[k].start].text in ("a", "an", "the")
             and subject.dep.startswith("nsubj")
             and subject.head > self.chunks[k].head
         )
@@ -363,6 +363,8 @@ class _Walk:
         if word.text == "with" and c.comma and self.subjects_of:
             return  # "towels hang from a rack, with more towels below": a scene of its own
         subjects, predicate, negated = self._bound(previous, k, c)
+        if words[self.chunks[k].head].text in lexicon.PERSONAL and any(map(_has, self.links.get(previous, []))):
+            subjects, predicate = [previous], ""  # "a bowl with a spoon in it"
         self.prepositions[c.preposition] = (subjects, predicate)
         predicate = f"{predicate} {word.text}" if predicate else word.text
         self._relate(subjects, k, predicate, word.span, negated=c.denied or negated)
@@ -375,7 +377,7 @@ class _Walk:
         if c.conjunction and head in self.prepositions:
             return *self.prepositions[head], False
         own = words[self.chunks[k].start].text in lexicon.OWNERS and word.text in lexicon.HELD
-        if own and self._row(previous) != [self.main] and head != c.preposition:
+        if own and not c.clause and self._row(previous) != [self.main] and head != c.preposition:
             held = next((v for v, object_ in self.transitive.items() if object_ == previous), -1)
             if held >= 0 or head not in self.subjects_of:
                 return self._row(previous), "", False
@@ -412,7 +414,9 @@ class _Walk:
             owner.frame = True
         elif owner.frame:
             part.frame = True
-        elif part.frame or head in lexicon.MEASURES or lemma in lexicon.MEASURES:
+        elif head in lexicon.MANNERS and part.frame:  # "in the shape of a heart"
+            self.links.pop(previous, None)
+        elif part.frame or (not {head, lemma}.isdisjoint(lexicon.MEASURES) and " " not in part.name):
             self._measure(previous, k)
         elif head in lexicon.CONTAINERS or lemma in lexicon.CONTAINERS:
             held = lexicon.CONTAINERS[head if head in lexicon.CONTAINERS else lemma]
@@ -500,7 +504,7 @@ class _Walk:
         chunk = self.chunks[k]
         determiners = [w.text for w in self.words[chunk.start : chunk.end] if w.code == "D"]
         definite = any(d not in ("a", "an", "any", "no", "some") for d in determiners)
-        if "no" in determiners:
+        if determiners[:1] == ["no"]:
             chunk.negated = True
         elif "neither" in determiners:
             self.denied_subjects.add(k)
@@ -520,23 +524,31 @@ class _Walk:
         reverse: bool = False,
         negated: bool = False,
     ) -> None:
-        if not self.chunks[k].name and self._pronoun(subjects, predicate, span):
-            return
+        if not self.chunks[k].name:
+            pronoun = self.words[self.chunks[k].head].text
+            if pronoun in lexicon.PERSONAL and self._pronoun(subjects, predicate, span, pronoun):
+                return
         for subject in subjects:
             if subject != k:
                 self.links.setdefault(k, []).append(_Link(subject, predicate, span, reverse, negated))
 
-    def _pronoun(self, subjects: list[int], predicate: str, span: Span) -> bool:
+    def _pronoun(self, subjects: list[int], predicate: str, span: Span, pronoun: str) -> bool:
         """Resolve "a bowl with a spoon in it": what the bowl is with is in the bowl."""
         for subject in subjects:
             for link in self.links.get(subject, []):
                 if _has(link):
+                    near = subject - 1 if reference.fits(self.words, self.chunks, subject - 1, pronoun) else -1
                     self.links[subject].remove(link)
-                    self.links.setdefault(link.other, []).append(_Link(subject, predicate, span))
+                    owner = near if near >= 0 else link.other
+                    self.links.setdefault(owner, []).append(_Link(subject, predicate, span))
                     return True
         return False
 
     # -- result
+
+    def _differ(self, index: dict[int, int], subject: int, object_: int) -> bool:
+        """Whether two chunks are not one thing twice; "one chases the other" are two things of one name."""
+        return index[subject] != index[object_] or self.words[self.chunks[object_].head].text in ("other", "another", "each")
 
     def graph(self, caption: str) -> SceneGraph:
         """Return what was found, after `run`."""
@@ -570,7 +582,7 @@ class _Walk:
         for k, links in sorted(self.links.items()):
             for link in links:
                 subject, object_ = (k, link.other) if link.reverse else (link.other, k)
-                if subject in index and object_ in index:
+                if subject in index and object_ in index and self._differ(index, subject, object_):
                     negated = link.negated or subject in denied or self.chunks[object_].negated
                     relations.append(
                         Relation(index[subject], link.predicate, index[object_], link.span, negated)
@@ -596,7 +608,7 @@ def _sentences(words: list[Word]) -> Iterator[tuple[int, int]]:
 
 
 def _has(link: _Link) -> bool:
-    return link.predicate in ("with", "have") and not link.reverse
+    return not link.reverse and (link.predicate == "have" or link.predicate.rpartition(" ")[2] == "with")
 
 
 def extract(caption: str, words: list[Word]) -> SceneGraph:
