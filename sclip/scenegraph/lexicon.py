@@ -42,7 +42,7 @@ MEASURES = {
 CONTAINERS = {
     "plate": "on", "tray": "on", "glass": "in", "cup": "in", "box": "in", "bottle": "in", "bag": "in",
     "basket": "in", "vase": "in", "line": "in", "jar": "in", "can": "in", "pot": "in", "mug": "in",
-    "bowl": "in", "bucket": "in", "rack": "on", "pan": "in",
+    "bowl": "in", "bucket": "in", "container": "in", "rack": "on", "pan": "in",
 }  # fmt: skip
 """Nouns before "of" that hold the next noun: "a glass of wine" is (wine, in, glass)."""
 
@@ -178,7 +178,14 @@ DEPICTIONS = frozenset(
 )
 """Nouns before "of" that show the next noun: "a statue of a horse" is (statue, of, horse)."""
 
+BODILY = frozenset(
+    """hold wear walk look eat ride stand sit talk smile play watch carry read jump run throw drink swing reach catch
+    kneel crouch pose ski surf skate work speak laugh""".split()
+)
+"""What only people and animals do."""
+
 DIRECTIONS = frozenset("down along across over around past through".split())
+MOTION = frozenset("walk go run climb ride ski drive come move hike travel".split())
 """Particles that lead somewhere where a noun phrase follows: "slides down a slope"."""
 
 GIVING = frozenset("give hand offer show feed throw pass bring send serve read teach toss lend tell sell".split())

@@ -27,6 +27,21 @@ _SHE = frozenset("she her herself".split())
 _THEY = frozenset("they them".split())
 
 
+_ANIMALS = frozenset("dog cat horse bear elephant giraffe zebra cow sheep bird puppy kitten monkey".split())
+
+
+def is_living(name: str) -> bool:
+    """Whether a name is surely a person's or a common animal's."""
+    head = name.rpartition(" ")[2]
+    return (
+        head in _MALE
+        or head in _FEMALE
+        or head in _PERSONS
+        or head in _ANIMALS
+        or head.endswith(("man", "people", "boarder", "player", "rider", "skier", "surfer", "worker", "batter"))
+    )
+
+
 def mark_members(words: Sequence[Word]) -> None:
     """Give "one", "the other" and their like the letter of a pronoun, where no noun follows them, in place."""
     for i, word in enumerate(words):

@@ -260,6 +260,19 @@ class _Walk:
 
     def _subjects(self, verb: int, previous: int, c: Connector) -> list[int]:
         """Return the chunks that do the verb: by the parse where it says so, else the phrase before it."""
+        found = self._parsed_subjects(verb, previous, c)
+        lemma = lexicon.verb_lemma(self.words[verb].text)
+        if self.words[verb].code != "G" or lemma not in lexicon.BODILY or c.comma:
+            return found
+        for k in found:  # "a man in a red shirt holding a ball": a shirt holds nothing
+            if k == PENDING or reference.is_living(self.chunks[k].name):
+                continue
+            wearers = [link.other for link in self.links.get(k, []) if not link.reverse]
+            if wearers and all(w >= 0 and reference.is_living(self.chunks[w].name) for w in wearers):
+                return wearers
+        return found
+
+    def _parsed_subjects(self, verb: int, previous: int, c: Connector) -> list[int]:
         words = self.words
         if c.relative:
             return self._row(previous)
