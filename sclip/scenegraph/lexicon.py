@@ -25,8 +25,9 @@ NUMBERS = {
 MEASURES = {
     "group": "group of", "groups": "group of", "pair": "2", "couple": "2", "piece": "piece", "pieces": "piece",
     "slice": "slice", "slices": "slice", "patch": "patch", "patches": "patch", "part": "part", "pile": "pile",
-    "bunch": "", "lot": "", "lots": "", "row": "row of", "rows": "row of", "herd": "herd of", "set": "", "sets": "",
-    "stack": "stack of", "crowd": "crowd of", "flock": "flock of", "variety": "", "cluster": "", "number": "", "roll": "", "bit": "", "bits": "",
+    "bunch": "", "lot": "", "lots": "", "row": "row of", "rows": "row of", "herd": "herd of",
+    "set": "", "sets": "", "stack": "stack of", "crowd": "crowd of", "flock": "flock of",
+    "variety": "", "cluster": "", "number": "", "roll": "", "bit": "", "bits": "",
     "kind": "", "kinds": "", "type": "", "types": "", "assortment": "", "dozen": "12", "dozens": "",
     "collection": "", "bouquet": "", "clump": "", "bundle": "", "amount": "", "portion": "", "section": "",
     "loaf": "", "layer": "", "half": "", "body": "", "team": "", "series": "", "view": "", "close": "",
@@ -161,7 +162,10 @@ ABSTRACT = frozenset(
 )
 """Nouns of what a picture makes one feel: nothing of it can be seen, nor of what they measure ("a sense of calm")."""
 
-MANNERS = frozenset("color colour size shape length height width appearance motion action use progress style shade tone hue variety".split())
+MANNERS = frozenset(
+    """color colour size shape length height width appearance motion action use progress style shade tone hue
+    variety""".split()
+)
 """Nouns that are no things behind "in": "brown in color"."""
 
 DEPICTING = frozenset(
@@ -170,7 +174,9 @@ DEPICTING = frozenset(
 )
 PLACING = frozenset("hang lay sit lean rest stand attach mount frame stick tape pin place put print".split())
 HANGING = frozenset("hang mount frame pin tape".split())
-PLACES = frozenset(("on", "above", "over", "behind", "under", "next to", "beside", "in front of", "on top of"))
+PLACES = frozenset(
+    ("on", "above", "over", "behind", "under", "next to", "beside", "in front of", "on top of")
+)
 
 DEPICTIONS = frozenset(
     """statue sculpture figurine painting drawing picture photo photograph poster portrait image illustration sketch
@@ -188,18 +194,21 @@ DIRECTIONS = frozenset("down along across over around past through".split())
 MOTION = frozenset("walk go run climb ride ski drive come move hike travel".split())
 """Particles that lead somewhere where a noun phrase follows: "slides down a slope"."""
 
-GIVING = frozenset("give hand offer show feed throw pass bring send serve read teach toss lend tell sell".split())
+GIVING = frozenset(
+    "give hand offer show feed throw pass bring send serve read teach toss lend tell sell".split()
+)
 """Verbs with two objects: "gives a boy a ball" is (X, give, ball) and (X, give to, boy)."""
 
 PLACING_PREPOSITIONS = frozenset(
-    ("on", "in", "into", "under", "over", "above", "next to", "beside", "in front of", "behind", "inside", "near", "between",
-     "around", "through", "on top of", "against")
+    ("on", "in", "into", "under", "over", "above", "next to", "beside", "in front of", "behind",
+     "inside", "near", "between", "around", "through", "on top of", "against")
 )  # fmt: skip
 MOVING = frozenset(
     """put place set lay pour throw hang load push drop toss mount spread stack hold carry arrange slice chop
     cut""".split()
 )
 """Verbs whose object is where they put it: "puts a plate on a table" is (plate, on, table)."""
+
 
 @lru_cache(maxsize=1 << 16)
 def noun_lemma(word: str) -> str:
