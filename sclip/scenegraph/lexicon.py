@@ -35,7 +35,8 @@ MEASURES = {
     "plenty": "", "handful": "", "range": "", "selection": "", "mix": "", "mixture": "", "sort": "", "sorts": "",
     "strip": "", "piles": "pile", "stacks": "stack of", "some": "", "all": "", "most": "", "each": "", "both": "2",
     "one": "", "several": "", "many": "", "any": "", "none": "", "canvas": "", "tapestry": "", "expanse": "",
-    "mosaic": "", "blend": "", "smattering": "", "backdrop": "", "school": "", "swarm": "", "scattering": "",
+    "mosaic": "", "blend": "", "smattering": "", "backdrop": "", "school": "", "shades": "", "tones": "", "hues": "",
+    "swarm": "", "scattering": "",
     "sprinkling": "", "display": "", "combination": "", "multitude": "", "abundance": "",
 }  # fmt: skip
 """Nouns before "of" that measure the next noun and name nothing: the attribute that they leave on it."""
@@ -163,8 +164,7 @@ ABSTRACT = frozenset(
 """Nouns of what a picture makes one feel: nothing of it can be seen, nor of what they measure ("a sense of calm")."""
 
 MANNERS = frozenset(
-    """color colour size shape length height width appearance motion action use progress style shade tone hue
-    variety""".split()
+    """color colour size shape length height width appearance motion action use progress style variety""".split()
 )
 """Nouns that are no things behind "in": "brown in color"."""
 

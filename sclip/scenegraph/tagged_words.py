@@ -38,7 +38,8 @@ _ING_NOUNS = frozenset(
     offering meeting hearing outing rigging tubing shelving trimming""".split()
 )
 _POSTURES = frozenset(
-    "waits sits stands lies lays rests hangs sleeps grazes floats poses leans swims eats looks flies perches".split()
+    """waits sits stands lies lays rests hangs sleeps grazes floats poses leans swims eats looks flies perches hovers
+    walks runs jumps lands rolls climbs marches strolls wanders crouches kneels""".split()
 )
 _AMOUNTS = frozenset("more less fewer many much few long well soon far".split())
 _PRONOUNS = frozenset("it them him he she they itself themselves himself herself one another each".split())

@@ -112,9 +112,8 @@ def _parsed_subjects(draft: Draft, verb: int, previous: int, c: Connector) -> li
         head = words[i].head
         if head == i or head > verb:
             break
-        k = draft.chunk_of.get(head)
-        if k is not None:
-            return draft.row(k)
+        if head in draft.chunk_of:
+            return draft.row(draft.chunk_of[head])
         if head in draft.subjects_of:
             return draft.subjects_of[head]
         i = head
