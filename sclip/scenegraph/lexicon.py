@@ -58,6 +58,29 @@ ATTRIBUTE_NOUNS = frozenset(
 COMPOUND_ADJECTIVES = frozenset("hot polar front right left remote french back living dining".split())
 """Adjectives that belong to the name: "a polar bear", "the left hand"."""
 
+COMPOUND_NAMES = frozenset(
+    tuple(name.split())
+    for name in """light pole,light post,light fixture,light bulb,light switch,light house,ski pole,ski lift,computer mouse,
+    computer keyboard,american flag,orange juice,chocolate cake,chocolate chip,ice cream,ice cube,electronic device,
+    polo shirt,paper towel,paper bag,paper plate,wire rack,commercial airplane,toilet seat""".split(",")
+)
+"""Names whose first word would be an attribute by itself."""
+
+ATTRIBUTE_PAIRS = frozenset(
+    tuple(pair.split())
+    for pair in """chain link,double decker,king size,queen size,full size,flat screen,long sleeve,short sleeve,long sleeved,
+    short sleeved,well lit,wrought iron,barbed wire,living room""".split(",")[:-1]
+)
+"""Two words that describe as one: "a chain link fence"."""
+
+JOINED_BEHIND = frozenset(
+    """haired sleeved legged shaped looking skinned eyed faced headed colored coloured covered lit dressed chested
+    seated toned tailed sized topped backed sided heeled""".split()
+)
+"""Words that describe only with the one before them: "a dark haired man"."""
+
+COLOURED = frozenset("color colour colored coloured".split())
+
 SILENT_MODIFIERS = frozenset(
     """many several few other another different various multiple same own some certain such opposite next more
     most numerous additional only entire whole""".split()
@@ -70,13 +93,17 @@ COLOURS = frozenset(
     gold golden silver colored coloured colour color violet""".split()
 )
 
-ATTRIBUTE_FORMS = {"wood": "wooden", "blond": "blonde", "multi colored": "multi-colored"}
+ATTRIBUTE_FORMS = {"wood": "wooden", "blond": "blonde", "multi colored": "multi-colored",
+    "multicolored": "multi-colored", "multicoloured": "multi-colored", "multi coloured": "multi-colored",
+    "multi-coloured": "multi-colored"}
 
 NAME_FORMS = {
     "cell phone": "cellphone", "surf board": "surfboard", "side walk": "sidewalk", "counter top": "countertop",
-    "skate board": "skateboard", "tooth brush": "toothbrush", "base ball": "baseball", "guy": "man",
+    "skate board": "skateboard", "tooth brush": "toothbrush", "base ball": "baseball", "guy": "person",
     "snow board": "snowboard", "foot ball": "football", "tee shirt": "t-shirt", "tshirt": "t-shirt",
     "t shirt": "t-shirt", "motor cycle": "motorcycle", "lap top": "laptop", "bill board": "billboard",
+    "hotdog": "hot dog", "streetlight": "street light", "panda bear": "panda", "leave": "leaves",
+    "someone": "person", "somebody": "person",
 }  # fmt: skip
 
 PREPOSITION_FORMS = {
@@ -188,11 +215,35 @@ def noun_lemma(word: str) -> str:
 
 
 @lru_cache(maxsize=1 << 16)
+def is_word(word: str) -> bool:
+    """Whether lemminflect's dictionary has the lower-case word as any part of speech."""
+    from lemminflect import getAllLemmas
+
+    return bool(getAllLemmas(word))
+
+
+@lru_cache(maxsize=1 << 16)
 def is_noun(word: str) -> bool:
     """Whether lemminflect's dictionary has the lower-case word as a noun."""
     from lemminflect import getAllLemmas
 
     return bool(getAllLemmas(word, upos="NOUN"))
+
+
+@lru_cache(maxsize=1 << 16)
+def is_verb(word: str) -> bool:
+    """Whether lemminflect's dictionary has the lower-case word as a verb."""
+    from lemminflect import getAllLemmas
+
+    return bool(getAllLemmas(word, upos="VERB"))
+
+
+@lru_cache(maxsize=1 << 16)
+def is_adjective(word: str) -> bool:
+    """Whether lemminflect's dictionary has the lower-case word as an adjective or an adverb."""
+    from lemminflect import getAllLemmas
+
+    return bool(getAllLemmas(word, upos="ADJ") or getAllLemmas(word, upos="ADV"))
 
 
 @lru_cache(maxsize=1 << 16)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sclip.scenegraph import lexicon
+from sclip.scenegraph.retagging import retag
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc
@@ -82,6 +83,7 @@ def read_words(doc: Doc) -> list[Word]:
         i = end
     for word in words:
         word.head = word_of[word.head]
+    retag(words)
     _correct(words)
     return words
 
