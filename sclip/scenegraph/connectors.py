@@ -101,7 +101,7 @@ def read_connector(words: Sequence[Word], start: int, end: int) -> Connector:
         elif code in "VGE":
             if text in lexicon.AUXILIARIES and any(w.code in "EV" for w in words[i + 1 : min(i + 4, end)]):
                 continue
-            if c.verb >= 0 and code == "V" and words[c.verb].code == "V":
+            if c.verb >= 0 and code == "V" and words[i - 1].code != "T":
                 c.close()
             c.verb, c.preposition = i, -1
             c.verbs.append(i)

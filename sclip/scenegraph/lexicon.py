@@ -20,19 +20,19 @@ NUMBERS = {
     for value, word in enumerate(
         "zero one two three four five six seven eight nine ten eleven twelve".split()
     )
-}
+} | {"dozen": "12"}
 
 MEASURES = {
     "group": "group of", "groups": "group of", "pair": "2", "couple": "2", "piece": "piece", "pieces": "piece",
     "slice": "slice", "slices": "slice", "patch": "patch", "patches": "patch", "part": "part", "pile": "pile",
-    "bunch": "", "lot": "", "lots": "", "row": "", "rows": "", "herd": "", "set": "", "sets": "", "stack": "",
-    "crowd": "", "flock": "", "variety": "", "cluster": "", "number": "", "roll": "", "bit": "", "bits": "",
+    "bunch": "", "lot": "", "lots": "", "row": "row of", "rows": "row of", "herd": "herd of", "set": "", "sets": "",
+    "stack": "stack of", "crowd": "crowd of", "flock": "flock of", "variety": "", "cluster": "", "number": "", "roll": "", "bit": "", "bits": "",
     "kind": "", "kinds": "", "type": "", "types": "", "assortment": "", "dozen": "12", "dozens": "",
     "collection": "", "bouquet": "", "clump": "", "bundle": "", "amount": "", "portion": "", "section": "",
     "loaf": "", "layer": "", "half": "", "body": "", "team": "", "series": "", "view": "", "close": "",
     "shot": "", "closeup": "", "close-up": "", "array": "", "hundreds": "", "thousands": "", "tons": "",
     "plenty": "", "handful": "", "range": "", "selection": "", "mix": "", "mixture": "", "sort": "", "sorts": "",
-    "strip": "", "piles": "pile", "stacks": "", "some": "", "all": "", "most": "", "each": "", "both": "2",
+    "strip": "", "piles": "pile", "stacks": "stack of", "some": "", "all": "", "most": "", "each": "", "both": "2",
     "one": "", "several": "", "many": "", "any": "", "none": "",
 }  # fmt: skip
 """Nouns before "of" that measure the next noun and name nothing: the attribute that they leave on it."""
@@ -199,8 +199,8 @@ PLACING_PREPOSITIONS = frozenset(
      "around", "through", "on top of", "against")
 )  # fmt: skip
 MOVING = frozenset(
-    """put place set lay pour throw hang load push drop toss mount spread stack hold carry balance drag pull
-    arrange""".split()
+    """put place set lay pour throw hang load push drop toss mount spread stack hold carry arrange slice chop
+    cut""".split()
 )
 """Verbs whose object is where they put it: "puts a plate on a table" is (plate, on, table)."""
 

@@ -27,6 +27,8 @@ _THEY = frozenset("they them".split())
 def mark_members(words: Sequence[Word]) -> None:
     """Give "one", "the other" and their like the letter of a pronoun, where no noun follows them, in place."""
     for i, word in enumerate(words):
+        if word.text == "dozen" and word.code == "N" and i + 1 < len(words) and words[i + 1].code in "JN":
+            word.code = "M"
         if word.text not in _MEMBERS or word.code not in "MJDNCH":
             continue
         behind = i + 1
@@ -54,7 +56,8 @@ def resolve(words: Sequence[Word], chunks: Sequence[Chunk], sentence_of: Sequenc
             plural = [j for j in earlier if _is_plural(words, chunks[j])]
             here = [j for j in plural if sentence_of[j] == sentence_of[k]]
             if text == "one" or group < 0:
-                group = here[-1] if here else plural[0] if len(plural) == 1 else -1
+                picked = [j for j in earlier if words[chunks[j].start].text == "one"]
+                group = here[-1] if here else (picked or plural)[0] if len(picked or plural) == 1 else -1
             if group >= 0:
                 found[k] = group
             continue

@@ -36,6 +36,8 @@ class _Link:
     reverse: bool = False
     """The other chunk is its object."""
     negated: bool = False
+    fronted: bool = False
+    """A preposition before its clause's subject: its predicate waits for the clause's verb."""
 
 
 class _Walk:
@@ -59,12 +61,16 @@ class _Walk:
         """Word index of a preposition -> chunks that it binds, and the verb before it in the predicate."""
         self.gaps: dict[int, tuple[int, int]] = {}
         """Subject chunk of a relative clause -> (chunk that the clause is about, preposition or -1)."""
+        self.adjacent: dict[int, int] = {}
+        """Chunk -> the chunk before it, without a word between them."""
         self.links: dict[int, list[_Link]] = {}
         """Chunk -> relations that it ends."""
         self.attributes: list[tuple[int, str, Span, bool]] = []
         """(chunk, attribute, span, whether it is denied)."""
         self.measured: dict[int, int] = {}
         """Chunk of a measure ("a pair of") -> the chunk that stands for it in the graph."""
+        self.first = 0
+        """First chunk of the clause."""
         self.front = False
         """Whether all phrases of the clause so far stand before its subject."""
         self.main = -1
@@ -79,7 +85,7 @@ class _Walk:
         for number, (start, end) in enumerate(_sentences(self.words)):
             previous = -1
             self.front, self.main, self.main_verb = False, -1, -1
-            first = len(sentence_of)
+            self.first = at
             while at < len(self.chunks) and self.chunks[at].start < end:
                 chunk = self.chunks[at]
                 sentence_of.append(number)
@@ -87,7 +93,7 @@ class _Walk:
                 previous, start = at, chunk.end
                 at += 1
             self._finish(previous, read_connector(self.words, start, end))
-            self._settle(range(first, at))
+            self._settle(at)
         self.stands_for = reference.resolve(self.words, self.chunks, sentence_of)
 
     # -- clauses
@@ -117,6 +123,8 @@ class _Walk:
             self._verb(k, c)
         elif c.preposition >= 0 and words[c.preposition].text != "of":
             self._front(k, c)
+        elif c.preposition >= 0:  # "of the two girls, one wears boots"
+            self.front = True
         else:
             self.main = k
 
@@ -125,7 +133,9 @@ class _Walk:
         word = self.words[c.preposition]
         self.front, self.main, self.main_verb = True, -1, -1
         self.prepositions[c.preposition] = ([PENDING], "")
-        self._relate([PENDING], k, word.text, word.span, negated=c.denied)
+        self.links.setdefault(k, []).append(
+            _Link(PENDING, word.text, word.span, negated=c.denied, fronted=True)
+        )
 
     def _is_fronted(self, k: int, c: Connector) -> bool:
         """Whether a preposition in the middle of a sentence belongs to a verb that comes later."""
@@ -161,7 +171,8 @@ class _Walk:
         elif c.verb >= 0:
             self._verb(k, c)
         elif self._is_fronted(k, c):
-            self._settle()
+            self._settle(k)
+            self.first = k
             self._front(k, c)
         elif c.preposition >= 0:
             self._preposition(previous, k, c)
@@ -170,6 +181,7 @@ class _Walk:
         elif self.chunks[previous].end == self.chunks[k].start:
             self._adjoin(previous, k)
         if words[self.chunks[k].start].text == "whose":
+            self.gaps.pop(k, None)
             self._relate(self._row(previous), k, "have", (words[self.chunks[k].head].span[0],) * 2)
 
     def _adjoin(self, previous: int, k: int) -> None:
@@ -179,6 +191,7 @@ class _Walk:
         if words[verb].dep == "relcl" and self.chunk_of.get(words[verb].head) == previous:
             self.gaps[k] = (previous, -1)
             return
+        self.adjacent[k] = previous
         given = next((v for v, object_ in self.transitive.items() if object_ == previous), -1)
         if given < 0 or lexicon.verb_lemma(words[given].text) not in lexicon.GIVING:
             return
@@ -202,18 +215,17 @@ class _Walk:
         if c.place >= 0:
             self._place_phrase(previous, c)
 
-    def _settle(self, chunks: range) -> None:
+    def _settle(self, end: int) -> None:
         """Put the clause's subject where PENDING stands; without one, nothing is said."""
         subjects = self._row(self.main) if self.main >= 0 and not self.front else []
         verb = f"{lexicon.verb_lemma(self.words[self.main_verb].text)} " if self.main_verb >= 0 else ""
-        for k in chunks:
+        for k in range(self.first, end):
             links = self.links.get(k, [])
             if any(link.other == PENDING for link in links):
                 settled = [link for link in links if link.other != PENDING]
                 for link in links:
                     if link.other == PENDING:
-                        bare = verb and " " not in link.predicate
-                        predicate = verb + link.predicate if bare else link.predicate
+                        predicate = verb + link.predicate if link.fronted else link.predicate
                         settled += [replace(link, other=s, predicate=predicate) for s in subjects if s != k]
                 self.links[k] = settled
 
@@ -226,7 +238,9 @@ class _Walk:
             return self._row(previous)
         for i, word in enumerate(words[:verb]):
             if word.head == verb and word.dep in ("nsubj", "nsubjpass") and i in self.chunk_of:
-                return self._row(self.chunk_of[i])
+                k = self.chunk_of[i]
+                compared = [link.other for link in self.links.get(k, []) if link.predicate.endswith(" than")]
+                return compared or self._row(k)
         i = verb
         for _ in range(4):
             head = words[i].head
@@ -244,11 +258,22 @@ class _Walk:
         return self.groups.get(k, [k])
 
     def _read_verbs(self, previous: int, c: Connector) -> None:
-        for verb in c.verbs:
-            self.subjects_of[verb] = self._subjects(verb, previous, c)
         self.denied_verbs |= c.denied_words
-        for use in c.closed:
-            if self._fill_gap(use.verb, use.preposition) or use.passive_by:
+        closed = {use.verb: use for use in c.closed}
+        filler = -1
+        for verb in c.verbs:
+            self.subjects_of[verb] = self._row(filler) if filler >= 0 else self._subjects(verb, previous, c)
+            use = closed.get(verb)
+            if use is None:
+                continue
+            if previous in self.adjacent and len(c.verbs) > 1 and filler < 0:
+                self.subjects_of[verb] = self._row(previous)
+                self.gaps[previous] = (self.adjacent[previous], -1)
+            about = self.gaps.get(previous, (-1, -1))[0]
+            if self._fill_gap(verb, use.preposition):
+                filler = about
+                continue
+            if use.passive_by:
                 continue
             if self.main >= 0 and self.main in self.subjects_of[use.verb] and use.preposition < 0:
                 self.main_verb = use.verb
@@ -322,7 +347,7 @@ class _Walk:
             subjects, denied = self.subjects_of[head], head in self.denied_verbs
             object_ = self.transitive.get(head, -1)
             lemma = lexicon.verb_lemma(words[head].text)
-            if object_ < 0 or (lemma in lexicon.GIVING and word.text == "to"):
+            if object_ < 0 or word.text in ("to", "with"):
                 return subjects, lemma, denied
             if (lemma in lexicon.MOVING or not subjects) and word.text in lexicon.PLACING_PREPOSITIONS:
                 return self._row(object_), "", False
@@ -352,8 +377,9 @@ class _Walk:
             owner.frame = True
         elif part.frame or head in lexicon.MEASURES:
             self._measure(previous, k)
-        elif head in lexicon.CONTAINERS:
-            self._relate([previous], k, lexicon.CONTAINERS[head], word.span, reverse=True)
+        elif head in lexicon.CONTAINERS or lexicon.noun_lemma(head) in lexicon.CONTAINERS:
+            held = lexicon.CONTAINERS[head if head in lexicon.CONTAINERS else lexicon.noun_lemma(head)]
+            self._relate([previous], k, held, word.span, reverse=True)
         elif head in lexicon.DEPICTIONS:
             self._relate([previous], k, "of", word.span)
         else:
@@ -393,6 +419,8 @@ class _Walk:
     def _coordinate(self, previous: int, k: int, c: Connector) -> None:
         """Put chunk k into the row of an earlier one, and give it that one's links."""
         chunk = self.chunks[k]
+        if self._begins_clause(previous, k):
+            return
         other = self.chunk_of.get(self.words[chunk.head].head, previous)
         if other >= k or other in self.measured:
             other = previous
@@ -405,6 +433,12 @@ class _Walk:
             self.groups[member] = self.groups[k]
         if not denied or chunk.negated:
             self.links.setdefault(k, []).extend(self.links.get(other, []))
+
+    def _begins_clause(self, previous: int, k: int) -> bool:
+        """Whether chunk k is the subject of a verb behind it that no phrase before it is the subject of."""
+        word = self.words[self.chunks[k].head]
+        before = self.words[self.chunks[previous].head]
+        return word.dep.startswith("nsubj") and word.head > self.chunks[k].head and before.head != word.head
 
     def _predicate_adjectives(self, previous: int, c: Connector) -> None:
         if not c.adjectives:
@@ -432,8 +466,8 @@ class _Walk:
             chunk.negated = True
         elif "neither" in determiners:
             self.denied_subjects.add(k)
-        elif c.verb >= 0:
-            chunk.negated = c.verb in c.denied_words and not definite
+        elif c.verb >= 0:  # behind a denied verb, or "has neither cars nor ..."
+            chunk.negated = c.denied and not definite
         elif c.denied and definite and c.preposition < 0 and c.copula < 0:
             self.denied_subjects.add(k)
         elif c.denied:
