@@ -55,7 +55,8 @@ ATTRIBUTE_NOUNS = frozenset(
 ) - {"palm-tree"}
 """Nouns that describe the noun they stand before: "a brick wall" is (wall, is, brick)."""
 
-COMPOUND_ADJECTIVES = frozenset("hot polar front right left remote french back living dining".split())
+COMPOUND_ADJECTIVES = frozenset("""hot polar front right left remote french back living dining cutting chopping frying
+    steering washing swimming parking sleeping rocking shopping baking boxing wedding""".split())
 """Adjectives that belong to the name: "a polar bear", "the left hand"."""
 
 COMPOUND_NAMES = frozenset(
@@ -69,7 +70,7 @@ COMPOUND_NAMES = frozenset(
 ATTRIBUTE_PAIRS = frozenset(
     tuple(pair.split())
     for pair in """chain link,double decker,king size,queen size,full size,flat screen,long sleeve,short sleeve,long sleeved,
-    short sleeved,well lit,wrought iron,barbed wire,living room""".split(",")[:-1]
+    short sleeved,high rise,high school,high speed,well lit,wrought iron,barbed wire,living room""".split(",")[:-1]
 )
 """Two words that describe as one: "a chain link fence"."""
 
@@ -83,7 +84,7 @@ COLOURED = frozenset("color colour colored coloured".split())
 
 SILENT_MODIFIERS = frozenset(
     """many several few other another different various multiple same own some certain such opposite next more
-    most numerous additional only entire whole""".split()
+    most numerous additional only entire whole about""".split()
 )
 """Modifiers that quantify or point and describe nothing."""
 
@@ -99,10 +100,10 @@ ATTRIBUTE_FORMS = {"wood": "wooden", "blond": "blonde", "multi colored": "multi-
 
 NAME_FORMS = {
     "cell phone": "cellphone", "surf board": "surfboard", "side walk": "sidewalk", "counter top": "countertop",
-    "skate board": "skateboard", "tooth brush": "toothbrush", "base ball": "baseball", "guy": "person",
+    "skate board": "skateboard", "tooth brush": "toothbrush", "base ball": "baseball", "guy": "person", "guys": "people", "oxen": "ox",
     "snow board": "snowboard", "foot ball": "football", "tee shirt": "t-shirt", "tshirt": "t-shirt",
     "t shirt": "t-shirt", "motor cycle": "motorcycle", "lap top": "laptop", "bill board": "billboard",
-    "hotdog": "hot dog", "streetlight": "street light", "panda bear": "panda", "leave": "leaves",
+    "hotdog": "hot dog", "wet suit": "wetsuit", "pick up truck": "pickup truck", "streetlight": "street light", "panda bear": "panda", "leave": "leaves",
     "someone": "person", "somebody": "person",
 }  # fmt: skip
 
@@ -148,6 +149,17 @@ PLACE_NOUNS = {
 }  # fmt: skip
 
 VERB_FORMS = {"lie": "lay", "seat": "sit", "have": "have", "contain": "contain"}
+
+CLOTHES = frozenset(
+    """shirt shirts suit suits pants shorts coat coats hat hats uniform uniforms t-shirt t-shirts jeans cap caps sweater
+    sweaters jacket jackets outfit outfits helmet helmets tie ties veil dress dresses clothes clothing vest vests
+    hoodie skirt skirts wetsuit wetsuits costume costumes tuxedo swimsuit swimsuits bikini sweatshirt apron
+    robe gown boots sunglasses goggles attire trunks blouse""".split()
+)
+"""What the one wears that is "in" it."""
+
+BODY_PARTS = frozenset("hand hands face faces foot feet nose mouth ear ears".split())
+"""What the one has that is "with" it."""
 
 COVERING = frozenset(("cover", "surround", "enclose"))
 """Verbs whose passive with any preposition means that the second thing acts: "covered in snow"."""

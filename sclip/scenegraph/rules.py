@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from sclip.scenegraph import lexicon, reference
 from sclip.scenegraph.chunks import adjectives, find_chunks
 from sclip.scenegraph.connectors import Connector, VerbUse, read_connector
+from sclip.scenegraph.forms import wearing, with_particle
 from sclip.scenegraph.frames import mark_frames
 from sclip.scenegraph.graph import Attribute, Object, Relation, SceneGraph, Span
 from sclip.scenegraph.tagged_words import Word
@@ -280,10 +281,10 @@ class _Walk:
             self._intransitive(use)
 
     def _intransitive(self, use: VerbUse) -> None:
-        word = self.words[use.verb]
+        text, span = with_particle(self.words, use.verb)
         for k in self.subjects_of[use.verb]:
             if k != PENDING:
-                self.attributes.append((k, word.text, word.span, use.verb in self.denied_verbs))
+                self.attributes.append((k, text, span, use.verb in self.denied_verbs))
 
     def _fill_gap(self, verb: int, preposition: int = -1) -> bool:
         """Let a relative clause's verb act on what the clause is about: "the ball that the dog chases"."""
@@ -484,6 +485,7 @@ class _Walk:
     ) -> None:
         if not self.chunks[k].name and self._pronoun(subjects, predicate, span):
             return
+        predicate = wearing(predicate, self.words[self.chunks[k].head].text)
         for subject in subjects:
             if subject != k:
                 self.links.setdefault(k, []).append(_Link(subject, predicate, span, reverse, negated))
