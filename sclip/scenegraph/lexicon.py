@@ -33,14 +33,16 @@ MEASURES = {
     "shot": "", "closeup": "", "close-up": "", "array": "", "hundreds": "", "thousands": "", "tons": "",
     "plenty": "", "handful": "", "range": "", "selection": "", "mix": "", "mixture": "", "sort": "", "sorts": "",
     "strip": "", "piles": "pile", "stacks": "stack of", "some": "", "all": "", "most": "", "each": "", "both": "2",
-    "one": "", "several": "", "many": "", "any": "", "none": "",
+    "one": "", "several": "", "many": "", "any": "", "none": "", "canvas": "", "tapestry": "", "expanse": "",
+    "mosaic": "", "blend": "", "smattering": "", "backdrop": "", "school": "", "swarm": "", "scattering": "",
+    "sprinkling": "", "display": "", "combination": "", "multitude": "", "abundance": "",
 }  # fmt: skip
 """Nouns before "of" that measure the next noun and name nothing: the attribute that they leave on it."""
 
 CONTAINERS = {
     "plate": "on", "tray": "on", "glass": "in", "cup": "in", "box": "in", "bottle": "in", "bag": "in",
     "basket": "in", "vase": "in", "line": "in", "jar": "in", "can": "in", "pot": "in", "mug": "in",
-    "bowl": "in", "bucket": "in", "rack": "on", "pan": "in",
+    "bowl": "in", "bucket": "in", "container": "in", "rack": "on", "pan": "in",
 }  # fmt: skip
 """Nouns before "of" that hold the next noun: "a glass of wine" is (wine, in, glass)."""
 
@@ -148,6 +150,9 @@ PLACE_NOUNS = {
     "inside": "inside", "outside": "outside", "base": "at base of", "midst": "on middle of",
 }  # fmt: skip
 
+PERSONAL = frozenset("it them him her itself themselves himself herself".split())
+HELD = frozenset("in on around over under between".split())
+OWNERS = frozenset("his her its their".split())
 VERB_FORMS = {"lie": "lay", "seat": "sit", "have": "have", "contain": "contain"}
 
 CLOTHES = frozenset(
@@ -173,28 +178,37 @@ NEGATIONS = frozenset("not n't nt never nor neither without lacking lacks lack m
 
 FRAMES = frozenset(
     """image picture photo photograph photography scene shot view closeup close-up close snapshot frame pic footage
-    panorama portrait illustration drawing painting sketch cartoon rendering render vector clipart
+    panorama portrait longshot illustration drawing painting sketch cartoon rendering render vector clipart
     background foreground distance midground""".split()
 )
 """Nouns that frame what is shown, or are shown themselves; `sclip.scenegraph.frames` tells which."""
+
+ALWAYS_FRAMES = frozenset("image scene composition foreground view shot".split())
+"""Frames wherever they are definite: "dominates the foreground", "adds to the scene"."""
+
+SHOOTING = frozenset("capture photograph picture depict shoot".split())
+
+DIRECTION_NOUNS = frozenset("left right front center centre middle distance".split())
 
 FRAME_PREPOSITIONS = frozenset("in at from throughout within across of".split())
 
 ABSTRACT = frozenset(
     """sense touch hint feeling atmosphere ambiance ambience mood vibe feel impression contrast depth perspective
     composition angle viewer aura essence charm elegance warmth serenity tranquility beauty simplicity effect
-    addition attention interest""".split()
+    addition attention interest interplay splash pop hint layout orientation element focus appeal eye-level low-angle
+    high-angle level presence vibrancy drama dynamic dynamism symmetry balance""".split()
 )
 """Nouns of what a picture makes one feel: nothing of it can be seen, nor of what they measure ("a sense of calm")."""
 
-MANNERS = frozenset("color colour size shape length height width appearance motion action use progress style".split())
+MANNERS = frozenset("color colour size shape length height width appearance motion action use progress style shade tone hue variety".split())
 """Nouns that are no things behind "in": "brown in color"."""
 
 DEPICTING = frozenset(
     """show depict feature capture portray display present include contain illustrate picture have showcase focus
-    highlight represent take""".split()
+    highlight represent take reveal exhibit offer provide unfold""".split()
 )
 PLACING = frozenset("hang lay sit lean rest stand attach mount frame stick tape pin place put print".split())
+HANGING = frozenset("hang mount frame pin tape".split())
 PLACES = frozenset(("on", "above", "over", "behind", "under", "next to", "beside", "in front of", "on top of"))
 
 DEPICTIONS = frozenset(
@@ -202,6 +216,16 @@ DEPICTIONS = frozenset(
     mural print map sticker model carving engraving""".split()
 )
 """Nouns before "of" that show the next noun: "a statue of a horse" is (statue, of, horse)."""
+
+BODILY = frozenset(
+    """hold wear walk look eat ride stand sit talk smile play watch carry read jump run throw drink swing reach catch
+    kneel crouch pose ski surf skate work speak laugh""".split()
+)
+"""What only people and animals do."""
+
+DIRECTIONS = frozenset("down along across over around past through".split())
+MOTION = frozenset("walk go run climb ride ski drive come move hike travel".split())
+"""Particles that lead somewhere where a noun phrase follows: "slides down a slope"."""
 
 GIVING = frozenset("give hand offer show feed throw pass bring send serve read teach toss lend tell sell".split())
 """Verbs with two objects: "gives a boy a ball" is (X, give, ball) and (X, give to, boy)."""
