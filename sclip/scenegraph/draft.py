@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from sclip.scenegraph import lexicon, reference
 from sclip.scenegraph.chunks import find_chunks
+from sclip.scenegraph.forms import wearing
 from sclip.scenegraph.frames import mark_frames
 from sclip.scenegraph.graph import Attribute, Object, Relation, SceneGraph, Span
 from sclip.scenegraph.tagged_words import Word
@@ -102,6 +103,7 @@ class Draft:
             pronoun = self.words[self.chunks[k].head].text
             if pronoun in lexicon.PERSONAL and self._bind_pronoun(subjects, predicate, span, pronoun):
                 return
+        predicate = wearing(predicate, self.words[self.chunks[k].head].text)
         for subject in subjects:
             if subject != k:
                 self.links.setdefault(k, []).append(Link(subject, predicate, span, reverse, negated))

@@ -59,12 +59,40 @@ ATTRIBUTE_NOUNS = frozenset(
 ) - {"palm-tree"}
 """Nouns that describe the noun they stand before: "a brick wall" is (wall, is, brick)."""
 
-COMPOUND_ADJECTIVES = frozenset("hot polar front right left remote french back living dining".split())
+COMPOUND_ADJECTIVES = frozenset(
+    """hot polar front right left remote french back living dining cutting chopping frying
+    steering washing swimming parking sleeping rocking shopping baking boxing wedding""".split()
+)
 """Adjectives that belong to the name: "a polar bear", "the left hand"."""
+
+COMPOUND_NAMES = frozenset(
+    tuple(name.split())
+    for name in """light pole,light post,light fixture,light bulb,light switch,light house,ski pole,ski lift,computer mouse,
+    computer keyboard,american flag,orange juice,chocolate cake,chocolate chip,ice cream,ice cube,electronic device,
+    polo shirt,paper towel,paper bag,paper plate,wire rack,commercial airplane,toilet seat""".split(",")
+)
+"""Names whose first word would be an attribute by itself."""
+
+ATTRIBUTE_PAIRS = frozenset(
+    tuple(pair.split())
+    for pair in """chain link,double decker,king size,queen size,full size,flat screen,long sleeve,short sleeve,long sleeved,
+    short sleeved,high rise,high school,high speed,well lit,wrought iron,barbed wire,living room""".split(
+        ","
+    )[:-1]
+)
+"""Two words that describe as one: "a chain link fence"."""
+
+JOINED_BEHIND = frozenset(
+    """haired sleeved legged shaped looking skinned eyed faced headed colored coloured covered lit dressed chested
+    seated toned tailed sized topped backed sided heeled""".split()
+)
+"""Words that describe only with the one before them: "a dark haired man"."""
+
+COLOURED = frozenset("color colour colored coloured".split())
 
 SILENT_MODIFIERS = frozenset(
     """many several few other another different various multiple same own some certain such opposite next more
-    most numerous additional only entire whole""".split()
+    most numerous additional only entire whole about""".split()
 )
 """Modifiers that quantify or point and describe nothing."""
 
@@ -74,13 +102,23 @@ COLOURS = frozenset(
     gold golden silver colored coloured colour color violet""".split()
 )
 
-ATTRIBUTE_FORMS = {"wood": "wooden", "blond": "blonde", "multi colored": "multi-colored"}
+ATTRIBUTE_FORMS = {
+    "wood": "wooden",
+    "blond": "blonde",
+    "multi colored": "multi-colored",
+    "multicolored": "multi-colored",
+    "multicoloured": "multi-colored",
+    "multi coloured": "multi-colored",
+    "multi-coloured": "multi-colored",
+}
 
 NAME_FORMS = {
     "cell phone": "cellphone", "surf board": "surfboard", "side walk": "sidewalk", "counter top": "countertop",
-    "skate board": "skateboard", "tooth brush": "toothbrush", "base ball": "baseball", "guy": "man",
+    "skate board": "skateboard", "tooth brush": "toothbrush", "base ball": "baseball", "guy": "person", "guys": "people", "oxen": "ox",
     "snow board": "snowboard", "foot ball": "football", "tee shirt": "t-shirt", "tshirt": "t-shirt",
     "t shirt": "t-shirt", "motor cycle": "motorcycle", "lap top": "laptop", "bill board": "billboard",
+    "hotdog": "hot dog", "wet suit": "wetsuit", "pick up truck": "pickup truck", "streetlight": "street light", "panda bear": "panda", "leave": "leaves",
+    "someone": "person", "somebody": "person",
 }  # fmt: skip
 
 PREPOSITION_FORMS = {
@@ -128,6 +166,17 @@ PERSONAL = frozenset("it them him her itself themselves himself herself".split()
 HELD = frozenset("in on around over under between".split())
 OWNERS = frozenset("his her its their".split())
 VERB_FORMS = {"lie": "lay", "seat": "sit", "have": "have", "contain": "contain"}
+
+CLOTHES = frozenset(
+    """shirt shirts suit suits pants shorts coat coats hat hats uniform uniforms t-shirt t-shirts jeans cap caps sweater
+    sweaters jacket jackets outfit outfits helmet helmets tie ties veil dress dresses clothes clothing vest vests
+    hoodie skirt skirts wetsuit wetsuits costume costumes tuxedo swimsuit swimsuits bikini sweatshirt apron
+    robe gown boots sunglasses goggles attire trunks blouse""".split()
+)
+"""What the one wears that is "in" it."""
+
+BODY_PARTS = frozenset("hand hands face faces foot feet nose mouth ear ears".split())
+"""What the one has that is "with" it."""
 
 COVERING = frozenset(("cover", "surround", "enclose"))
 """Verbs whose passive with any preposition means that the second thing acts: "covered in snow"."""
@@ -221,11 +270,35 @@ def noun_lemma(word: str) -> str:
 
 
 @lru_cache(maxsize=1 << 16)
+def is_word(word: str) -> bool:
+    """Whether lemminflect's dictionary has the lower-case word as any part of speech."""
+    from lemminflect import getAllLemmas
+
+    return bool(getAllLemmas(word))
+
+
+@lru_cache(maxsize=1 << 16)
 def is_noun(word: str) -> bool:
     """Whether lemminflect's dictionary has the lower-case word as a noun."""
     from lemminflect import getAllLemmas
 
     return bool(getAllLemmas(word, upos="NOUN"))
+
+
+@lru_cache(maxsize=1 << 16)
+def is_verb(word: str) -> bool:
+    """Whether lemminflect's dictionary has the lower-case word as a verb."""
+    from lemminflect import getAllLemmas
+
+    return bool(getAllLemmas(word, upos="VERB"))
+
+
+@lru_cache(maxsize=1 << 16)
+def is_adjective(word: str) -> bool:
+    """Whether lemminflect's dictionary has the lower-case word as an adjective or an adverb."""
+    from lemminflect import getAllLemmas
+
+    return bool(getAllLemmas(word, upos="ADJ") or getAllLemmas(word, upos="ADV"))
 
 
 @lru_cache(maxsize=1 << 16)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sclip.scenegraph import lexicon
+from sclip.scenegraph.retagging import retag
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc
@@ -39,10 +40,12 @@ _ING_NOUNS = frozenset(
 )
 _POSTURES = frozenset(
     """waits sits stands lies lays rests hangs sleeps grazes floats poses leans swims eats looks flies perches hovers
-    walks runs jumps lands rolls climbs marches strolls wanders crouches kneels""".split()
+    walks runs jumps lands rolls climbs marches strolls wanders crouches kneels talks reads watches holds""".split()
 )
 _AMOUNTS = frozenset("more less fewer many much few long well soon far".split())
-_PRONOUNS = frozenset("it them him he she they itself themselves himself herself one another each".split())
+_PRONOUNS = frozenset(
+    "it them him he she they itself themselves himself herself one another each eachother".split()
+)
 
 
 @dataclass(slots=True)
@@ -83,6 +86,7 @@ def read_words(doc: Doc) -> list[Word]:
         i = end
     for word in words:
         word.head = word_of[word.head]
+    retag(words)
     _correct(words)
     return words
 
@@ -196,8 +200,11 @@ def _correct(words: list[Word]) -> None:
                 word.code = "G"
             elif before == "N" and after == "D" and word.dep != "poss" and re.search(r"[a-z]s$", text):
                 word.code = "V"  # "a man rides a horse", tagged as a plural
-            elif before == "N" and after in ("P", ".", "") and text in _POSTURES:
-                word.code = "V"  # "a school bus waits in traffic"
+            elif text in _POSTURES and after in ("P", ".", "") and before in ("N", "J", "C"):
+                if before == "J" and i > 1 and words[i - 2].code in "DJM" and _is_thing(words[i - 1].text):
+                    words[i - 1].code, word.code = "N", "V"  # "a red square hovers above"
+                elif before == "N" or (before == "C" and any(w.code == "V" for w in words[:i])):
+                    word.code = "V"  # "a school bus waits in traffic", "jumps over a bench and lands on"
             elif text in lexicon.ATTRIBUTE_NOUNS and _describes(words, i):
                 word.code = "J"  # "grey and red furniture"
             elif (
@@ -215,7 +222,12 @@ def _correct(words: list[Word]) -> None:
             word.code = "E"
         elif word.code in "GE" and after and before != "N" and _modifies(words, i):
             word.code = "J"
-        elif word.code == "D" and text in _PRONOUNS and after not in ("N", "J", "M", "G", "E", "D"):
+        elif (
+            text == "eachother"
+            or word.code == "D"
+            and text in _PRONOUNS
+            and after not in ("N", "J", "M", "G", "E", "D")
+        ):
             word.code = "H"
         elif word.code == "O" and re.fullmatch(r"\W+", text):
             word.code = "."
@@ -230,6 +242,10 @@ def _describes(words: list[Word], i: int) -> bool:
         j += 2
     in_row = j > i + 1 or (i > 1 and words[i - 1].code in "C," and words[i - 2].code == "J")
     return in_row and j < len(words) and words[j].code in "JN"
+
+
+def _is_thing(text: str) -> bool:
+    return text not in lexicon.COLOURS and lexicon.is_noun(text)
 
 
 def _modifies(words: list[Word], i: int) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from sclip.scenegraph import lexicon, reference
 from sclip.scenegraph.connectors import Connector, VerbUse
 from sclip.scenegraph.draft import PENDING, Draft
+from sclip.scenegraph.forms import with_particle
 
 
 def read_verbs(draft: Draft, previous: int, c: Connector) -> None:
@@ -121,10 +122,10 @@ def _parsed_subjects(draft: Draft, verb: int, previous: int, c: Connector) -> li
 
 
 def _intransitive(draft: Draft, use: VerbUse) -> None:
-    word = draft.words[use.verb]
+    text, span = with_particle(draft.words, use.verb)
     for k in draft.subjects_of[use.verb]:
         if k != PENDING:
-            draft.attributes.append((k, word.text, word.span, use.verb in draft.denied_verbs))
+            draft.attributes.append((k, text, span, use.verb in draft.denied_verbs))
 
 
 def _fill_gap(draft: Draft, verb: int, preposition: int = -1) -> bool:
