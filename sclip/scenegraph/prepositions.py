@@ -19,7 +19,7 @@ def bind_preposition(draft: Draft, previous: int, k: int, c: Connector) -> None:
         return  # "towels hang from a rack, with more towels below": a scene of its own
     subjects, predicate, negated = _bound(draft, previous, k, c)
     if words[draft.chunks[k].head].text in lexicon.PERSONAL and any(map(has, draft.links.get(previous, []))):
-        subjects, predicate = [previous], ""  # "a bowl with a spoon in it"
+        subjects, predicate = draft.row(previous), ""  # "a bowl with a spoon in it"
     draft.prepositions[c.preposition] = (subjects, predicate)
     predicate = f"{predicate} {word.text}" if predicate else word.text
     draft.relate(subjects, k, predicate, word.span, negated=c.denied or negated)

@@ -133,7 +133,7 @@ def _owner(words: Sequence[Word], chunks: Sequence[Chunk], k: int, linked: Seque
 def fits(words: Sequence[Word], chunks: Sequence[Chunk], k: int, pronoun: str) -> bool:
     """Whether a pronoun can stand for chunk k."""
     chunk = chunks[k]
-    return bool(chunk.name) and not chunk.frame and _fits(words, chunk, _SUBJECT_FORMS.get(pronoun, pronoun))
+    return k >= 0 and bool(chunk.name) and not chunk.frame and _fits(words, chunk, _SUBJECT_FORMS.get(pronoun, pronoun))
 
 
 def _rename(chunk: Chunk, before: Sequence[Chunk]) -> None:
