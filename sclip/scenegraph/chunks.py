@@ -24,6 +24,10 @@ class Chunk:
     attributes: list[tuple[str, tuple[int, int]]] = field(default_factory=list)
     phrase_start: int = -1
     """First word of the phrase with its measure ("a group of people"); -1: `start`."""
+    frame: bool = False
+    """It frames what is shown, and is no thing: "in the background"."""
+    negated: bool = False
+    """The caption denies it."""
 
     @property
     def head(self) -> int:
@@ -34,7 +38,30 @@ class Chunk:
 def find_chunks(words: Sequence[Word]) -> list[Chunk]:
     """Return the noun phrases of a caption in order, pronouns among them."""
     codes = "".join(word.code for word in words)
-    return [_read(words, match.start(), match.end()) for match in _NOUN_PHRASE.finditer(codes)]
+    chunks: list[Chunk] = []
+    for match in _NOUN_PHRASE.finditer(codes):
+        start, end = match.span()
+        receiver = _receiver(words, start, end)
+        if receiver:
+            chunks.append(_read(words, start, receiver))
+        chunks.append(_read(words, receiver or start, end))
+    if codes.count("M") == 1:  # "one dog" counts beside "two cats"; alone it says what "a dog" does
+        for chunk in chunks:
+            chunk.attributes = [entry for entry in chunk.attributes if entry[0] != "1"]
+    return chunks
+
+
+def _receiver(words: Sequence[Word], start: int, end: int) -> int:
+    """Return one past the receiver in "feeds the ducks bread", or 0."""
+    if not start or words[start - 1].code not in "VGE" or words[end - 2].code != "N":
+        return 0
+    if lexicon.verb_lemma(words[start - 1].text) not in lexicon.GIVING:
+        return 0
+    for i in range(start, end - 1):
+        text = words[i].text
+        if words[i].code == "N" and (words[i].dep == "dative" or lexicon.noun_lemma(text) != text):
+            return i + 1
+    return 0
 
 
 def adjectives(words: Sequence[Word], indices: Sequence[int]) -> list[tuple[str, tuple[int, int]]]:
@@ -60,9 +87,13 @@ def adjectives(words: Sequence[Word], indices: Sequence[int]) -> list[tuple[str,
         elif word.text in lexicon.SILENT_MODIFIERS:
             flush()
         else:
-            shade = pending and words[pending[-1]].text in lexicon.SHADES and word.text in lexicon.COLOURS
+            last = words[pending[-1]].text if pending else ""
+            if word.text in lexicon.COLOURED and (last in lexicon.COLOURS or word.code == "N"):
+                continue  # "a brown color couch"
+            shade = last in lexicon.SHADES and word.text in lexicon.COLOURS
             adverb = pending and words[pending[-1]].code == "A"
-            if not shade and not adverb:
+            joined = word.text in lexicon.JOINED_BEHIND or (last, word.text) in lexicon.ATTRIBUTE_PAIRS
+            if not shade and not adverb and not joined:
                 flush()
             pending.append(i)
     if pending and words[pending[-1]].code != "A":
@@ -78,12 +109,31 @@ def _read(words: Sequence[Word], start: int, end: int) -> Chunk:
         nouns -= 1
     # Leading nouns that describe ("brick wall") are attributes, the others belong to the name ("tennis ball").
     first = nouns
-    while first < end - 1 and words[first].text in lexicon.ATTRIBUTE_NOUNS:
-        first += 1
+    while first < end - 1:
+        pair = (words[first].text, words[first + 1].text)
+        if pair in lexicon.ATTRIBUTE_PAIRS and first + 2 < end:
+            first += 2
+        elif pair[0] in lexicon.COLOURED:
+            first += 1
+        elif pair[0] in lexicon.ATTRIBUTE_NOUNS and pair not in lexicon.COMPOUND_NAMES:
+            first += 1
+        elif first > start and (words[first - 1].text, pair[0]) in lexicon.ATTRIBUTE_PAIRS:
+            first += 1
+        else:
+            break
     name_start = first
-    if first == nouns and nouns > start and words[nouns - 1].text in lexicon.COMPOUND_ADJECTIVES:
-        name_start -= 1
+    if first == nouns and nouns > start:
+        last = words[nouns - 1].text
+        if last in lexicon.COMPOUND_ADJECTIVES or (last, words[nouns].text) in lexicon.COMPOUND_NAMES:
+            name_start -= 1
     modifiers = [i for i in range(start, name_start) if words[i].code != "D"]
     modifiers += [i for i in range(max(nouns, start), first) if i not in modifiers]
+    written = " ".join(w.text for w in words[name_start:end])
     name = " ".join([*(w.text for w in words[name_start : end - 1]), lexicon.noun_lemma(words[end - 1].text)])
-    return Chunk(start, end, lexicon.NAME_FORMS.get(name, name), name_start, adjectives(words, modifiers))
+    return Chunk(
+        start,
+        end,
+        lexicon.NAME_FORMS.get(written) or lexicon.NAME_FORMS.get(name, name),
+        name_start,
+        adjectives(words, modifiers),
+    )

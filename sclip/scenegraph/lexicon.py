@@ -20,26 +20,31 @@ NUMBERS = {
     for value, word in enumerate(
         "zero one two three four five six seven eight nine ten eleven twelve".split()
     )
-}
+} | {"dozen": "12"}
 
 MEASURES = {
     "group": "group of", "groups": "group of", "pair": "2", "couple": "2", "piece": "piece", "pieces": "piece",
     "slice": "slice", "slices": "slice", "patch": "patch", "patches": "patch", "part": "part", "pile": "pile",
-    "bunch": "", "lot": "", "lots": "", "row": "", "rows": "", "herd": "", "set": "", "sets": "", "stack": "",
-    "crowd": "", "flock": "", "variety": "", "cluster": "", "number": "", "roll": "", "bit": "", "bits": "",
+    "bunch": "", "lot": "", "lots": "", "row": "row of", "rows": "row of", "herd": "herd of",
+    "set": "", "sets": "", "stack": "stack of", "crowd": "crowd of", "flock": "flock of",
+    "variety": "", "cluster": "", "number": "", "roll": "", "bit": "", "bits": "",
     "kind": "", "kinds": "", "type": "", "types": "", "assortment": "", "dozen": "12", "dozens": "",
     "collection": "", "bouquet": "", "clump": "", "bundle": "", "amount": "", "portion": "", "section": "",
     "loaf": "", "layer": "", "half": "", "body": "", "team": "", "series": "", "view": "", "close": "",
-    "shot": "", "photo": "", "photograph": "", "image": "", "closeup": "", "close-up": "", "array": "",
-    "strip": "", "piles": "pile", "stacks": "", "some": "", "all": "", "most": "", "each": "", "both": "2",
-    "one": "", "several": "", "many": "", "any": "", "none": "",
+    "shot": "", "closeup": "", "close-up": "", "array": "", "hundreds": "", "thousands": "", "tons": "",
+    "plenty": "", "handful": "", "range": "", "selection": "", "mix": "", "mixture": "", "sort": "", "sorts": "",
+    "strip": "", "piles": "pile", "stacks": "stack of", "some": "", "all": "", "most": "", "each": "", "both": "2",
+    "one": "", "several": "", "many": "", "any": "", "none": "", "canvas": "", "tapestry": "", "expanse": "",
+    "mosaic": "", "blend": "", "smattering": "", "backdrop": "", "school": "", "shades": "", "tones": "", "hues": "",
+    "swarm": "", "scattering": "",
+    "sprinkling": "", "display": "", "combination": "", "multitude": "", "abundance": "",
 }  # fmt: skip
 """Nouns before "of" that measure the next noun and name nothing: the attribute that they leave on it."""
 
 CONTAINERS = {
     "plate": "on", "tray": "on", "glass": "in", "cup": "in", "box": "in", "bottle": "in", "bag": "in",
     "basket": "in", "vase": "in", "line": "in", "jar": "in", "can": "in", "pot": "in", "mug": "in",
-    "bowl": "in", "bucket": "in", "rack": "on", "pan": "in",
+    "bowl": "in", "bucket": "in", "container": "in", "field": "on", "garden": "in", "rack": "on", "pan": "in",
 }  # fmt: skip
 """Nouns before "of" that hold the next noun: "a glass of wine" is (wine, in, glass)."""
 
@@ -54,12 +59,40 @@ ATTRIBUTE_NOUNS = frozenset(
 ) - {"palm-tree"}
 """Nouns that describe the noun they stand before: "a brick wall" is (wall, is, brick)."""
 
-COMPOUND_ADJECTIVES = frozenset("hot polar front right left remote french back living dining".split())
+COMPOUND_ADJECTIVES = frozenset(
+    """hot polar front right left remote french back living dining cutting chopping frying
+    steering washing swimming parking sleeping rocking shopping baking boxing wedding""".split()
+)
 """Adjectives that belong to the name: "a polar bear", "the left hand"."""
+
+COMPOUND_NAMES = frozenset(
+    tuple(name.split())
+    for name in """light pole,light post,light fixture,light bulb,light switch,light house,ski pole,ski lift,computer mouse,
+    computer keyboard,american flag,orange juice,chocolate cake,chocolate chip,ice cream,ice cube,electronic device,
+    polo shirt,paper towel,paper bag,paper plate,wire rack,commercial airplane,toilet seat""".split(",")
+)
+"""Names whose first word would be an attribute by itself."""
+
+ATTRIBUTE_PAIRS = frozenset(
+    tuple(pair.split())
+    for pair in """chain link,double decker,king size,queen size,full size,flat screen,long sleeve,short sleeve,long sleeved,
+    short sleeved,high rise,high school,high speed,well lit,wrought iron,barbed wire,living room""".split(
+        ","
+    )[:-1]
+)
+"""Two words that describe as one: "a chain link fence"."""
+
+JOINED_BEHIND = frozenset(
+    """haired sleeved legged shaped looking skinned eyed faced headed colored coloured covered lit dressed chested
+    seated toned tailed sized topped backed sided heeled""".split()
+)
+"""Words that describe only with the one before them: "a dark haired man"."""
+
+COLOURED = frozenset("color colour colored coloured".split())
 
 SILENT_MODIFIERS = frozenset(
     """many several few other another different various multiple same own some certain such opposite next more
-    most numerous additional only entire whole""".split()
+    most numerous additional only entire whole about""".split()
 )
 """Modifiers that quantify or point and describe nothing."""
 
@@ -69,13 +102,23 @@ COLOURS = frozenset(
     gold golden silver colored coloured colour color violet""".split()
 )
 
-ATTRIBUTE_FORMS = {"wood": "wooden", "blond": "blonde", "multi colored": "multi-colored"}
+ATTRIBUTE_FORMS = {
+    "wood": "wooden",
+    "blond": "blonde",
+    "multi colored": "multi-colored",
+    "multicolored": "multi-colored",
+    "multicoloured": "multi-colored",
+    "multi coloured": "multi-colored",
+    "multi-coloured": "multi-colored",
+}
 
 NAME_FORMS = {
     "cell phone": "cellphone", "surf board": "surfboard", "side walk": "sidewalk", "counter top": "countertop",
-    "skate board": "skateboard", "tooth brush": "toothbrush", "base ball": "baseball", "guy": "man",
+    "skate board": "skateboard", "tooth brush": "toothbrush", "base ball": "baseball", "guy": "person", "guys": "people", "oxen": "ox",
     "snow board": "snowboard", "foot ball": "football", "tee shirt": "t-shirt", "tshirt": "t-shirt",
     "t shirt": "t-shirt", "motor cycle": "motorcycle", "lap top": "laptop", "bill board": "billboard",
+    "hotdog": "hot dog", "wet suit": "wetsuit", "pick up truck": "pickup truck", "streetlight": "street light", "panda bear": "panda", "leave": "leaves",
+    "someone": "person", "somebody": "person",
 }  # fmt: skip
 
 PREPOSITION_FORMS = {
@@ -119,13 +162,101 @@ PLACE_NOUNS = {
     "inside": "inside", "outside": "outside", "base": "at base of", "midst": "on middle of",
 }  # fmt: skip
 
+PERSONAL = frozenset("it them him her itself themselves himself herself".split())
+HELD = frozenset("in on around over under between".split())
+OWNERS = frozenset("his her its their".split())
 VERB_FORMS = {"lie": "lay", "seat": "sit", "have": "have", "contain": "contain"}
+
+CLOTHES = frozenset(
+    """shirt shirts suit suits pants shorts coat coats hat hats uniform uniforms t-shirt t-shirts jeans cap caps sweater
+    sweaters jacket jackets outfit outfits helmet helmets tie ties veil dress dresses clothes clothing vest vests
+    hoodie skirt skirts wetsuit wetsuits costume costumes tuxedo swimsuit swimsuits bikini sweatshirt apron
+    robe gown boots sunglasses goggles attire trunks blouse""".split()
+)
+"""What the one wears that is "in" it."""
+
+BODY_PARTS = frozenset("hand hands face faces foot feet nose mouth ear ears".split())
+"""What the one has that is "with" it."""
 
 COVERING = frozenset(("cover", "surround", "enclose"))
 """Verbs whose passive with any preposition means that the second thing acts: "covered in snow"."""
 
 COPULAS = frozenset("be am is are was were been being 's 're".split())
 AUXILIARIES = frozenset("has have had having do does did will would can could may might shall should".split())
+
+
+NEGATIONS = frozenset("not n't nt never nor neither without lacking lacks lack minus".split())
+"""Words that deny what comes behind them."""
+
+FRAMES = frozenset(
+    """image picture photo photograph photography scene shot view closeup close-up close snapshot frame pic footage
+    panorama portrait longshot illustration drawing painting sketch cartoon rendering render vector clipart
+    background foreground distance midground""".split()
+)
+"""Nouns that frame what is shown, or are shown themselves; `sclip.scenegraph.frames` tells which."""
+
+ALWAYS_FRAMES = frozenset("image scene composition foreground view shot".split())
+"""Frames wherever they are definite: "dominates the foreground", "adds to the scene"."""
+
+SHOOTING = frozenset("capture photograph picture depict shoot".split())
+
+DIRECTION_NOUNS = frozenset("left right front center centre middle distance".split())
+
+FRAME_PREPOSITIONS = frozenset("in at from throughout within across of".split())
+
+ABSTRACT = frozenset(
+    """sense touch hint feeling atmosphere ambiance ambience mood vibe feel impression contrast depth perspective
+    composition angle viewer aura essence charm elegance warmth serenity tranquility beauty simplicity effect
+    addition attention interest interplay splash pop hint layout orientation element focus appeal eye-level low-angle
+    high-angle level presence vibrancy drama dynamic dynamism symmetry balance""".split()
+)
+"""Nouns of what a picture makes one feel: nothing of it can be seen, nor of what they measure ("a sense of calm")."""
+
+MANNERS = frozenset(
+    """color colour size shape length height width appearance motion action use progress style variety""".split()
+)
+"""Nouns that are no things behind "in": "brown in color"."""
+
+DEPICTING = frozenset(
+    """show depict feature capture portray display present include contain illustrate picture have showcase focus
+    highlight represent take reveal exhibit offer provide unfold""".split()
+)
+PLACING = frozenset("hang lay sit lean rest stand attach mount frame stick tape pin place put print".split())
+HANGING = frozenset("hang mount frame pin tape".split())
+PLACES = frozenset(
+    ("on", "above", "over", "behind", "under", "next to", "beside", "in front of", "on top of")
+)
+
+DEPICTIONS = frozenset(
+    """statue sculpture figurine painting drawing picture photo photograph poster portrait image illustration sketch
+    mural print map sticker model carving engraving""".split()
+)
+"""Nouns before "of" that show the next noun: "a statue of a horse" is (statue, of, horse)."""
+
+BODILY = frozenset(
+    """hold wear walk look eat ride stand sit talk smile play watch carry read jump run throw drink swing reach catch
+    kneel crouch pose ski surf skate work speak laugh""".split()
+)
+"""What only people and animals do."""
+
+DIRECTIONS = frozenset("down along across over around past through".split())
+MOTION = frozenset("walk go run climb ride ski drive come move hike travel".split())
+"""Particles that lead somewhere where a noun phrase follows: "slides down a slope"."""
+
+GIVING = frozenset(
+    "give hand offer show feed throw pass bring send serve read teach toss lend tell sell".split()
+)
+"""Verbs with two objects: "gives a boy a ball" is (X, give, ball) and (X, give to, boy)."""
+
+PLACING_PREPOSITIONS = frozenset(
+    ("on", "in", "into", "under", "over", "above", "next to", "beside", "in front of", "behind",
+     "inside", "near", "between", "around", "through", "on top of", "against")
+)  # fmt: skip
+MOVING = frozenset(
+    """put place set lay pour throw hang load push drop toss mount spread stack hold carry arrange slice chop
+    cut""".split()
+)
+"""Verbs whose object is where they put it: "puts a plate on a table" is (plate, on, table)."""
 
 
 @lru_cache(maxsize=1 << 16)
@@ -139,11 +270,35 @@ def noun_lemma(word: str) -> str:
 
 
 @lru_cache(maxsize=1 << 16)
+def is_word(word: str) -> bool:
+    """Whether lemminflect's dictionary has the lower-case word as any part of speech."""
+    from lemminflect import getAllLemmas
+
+    return bool(getAllLemmas(word))
+
+
+@lru_cache(maxsize=1 << 16)
 def is_noun(word: str) -> bool:
     """Whether lemminflect's dictionary has the lower-case word as a noun."""
     from lemminflect import getAllLemmas
 
     return bool(getAllLemmas(word, upos="NOUN"))
+
+
+@lru_cache(maxsize=1 << 16)
+def is_verb(word: str) -> bool:
+    """Whether lemminflect's dictionary has the lower-case word as a verb."""
+    from lemminflect import getAllLemmas
+
+    return bool(getAllLemmas(word, upos="VERB"))
+
+
+@lru_cache(maxsize=1 << 16)
+def is_adjective(word: str) -> bool:
+    """Whether lemminflect's dictionary has the lower-case word as an adjective or an adverb."""
+    from lemminflect import getAllLemmas
+
+    return bool(getAllLemmas(word, upos="ADJ") or getAllLemmas(word, upos="ADV"))
 
 
 @lru_cache(maxsize=1 << 16)

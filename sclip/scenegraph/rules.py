@@ -4,325 +4,251 @@ Captions are strings of noun phrases with a connector between each two ("is sitt
 rules walk over the connectors from left to right: the connector gives the predicate, and the dependency parse
 says only which earlier phrase is its subject, where there is a choice. A rule that reads the whole tree breaks
 at every wrong arc; captions without a verb, which newspapers do not have, are where the parser errs most.
+
+The walk starts anew at every sentence. What stands before a clause's subject ("On the table is a cat", "Sitting on a
+bench, a man reads") is linked to PENDING, which becomes the subject when it is found.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import replace
 
-from sclip.scenegraph import lexicon
-from sclip.scenegraph.chunks import adjectives, find_chunks
-from sclip.scenegraph.graph import Attribute, Object, Relation, SceneGraph, Span
+from sclip.scenegraph import lexicon, reference
+from sclip.scenegraph.chunks import adjectives
+from sclip.scenegraph.connectors import Connector, read_connector
+from sclip.scenegraph.draft import PENDING, Draft, Link, has
+from sclip.scenegraph.graph import SceneGraph
+from sclip.scenegraph.prepositions import bind_preposition, place_phrase, possess
 from sclip.scenegraph.tagged_words import Word
-
-
-@dataclass(slots=True)
-class _Connector:
-    """What stands between two noun phrases, read."""
-
-    conjunction: bool = False
-    clause: bool = False
-    """A subordinator, semicolon or full stop: the next phrase begins a clause."""
-    possessive: bool = False
-    copula: bool = False
-    relative: bool = False
-    verb: int = -1
-    preposition: int = -1
-    place: int = -1
-    passive_by: bool = False
-    adjectives: list[int] = field(default_factory=list)
-
-
-class _Extractor:
-    """The walk over one caption; holds the graph as it grows."""
-
-    def __init__(self, words: list[Word]) -> None:
-        self.words = words
-        self.chunks = find_chunks(words)
-        self.chunk_of = {i: k for k, chunk in enumerate(self.chunks) for i in range(chunk.start, chunk.end)}
-        self.groups: dict[int, list[int]] = {}
-        """Chunk -> the coordinated chunks that it stands in a row with, itself last."""
-        self.subjects_of: dict[int, list[int]] = {}
-        """Word index of a verb -> chunks that do it."""
-        self.transitive: set[int] = set()
-        self.roles: dict[int, list[tuple[int, str, Span, bool]]] = {}
-        """Chunk -> relations that it ends: (other chunk, predicate, span, reversed)."""
-        self.attributes: list[tuple[int, str, Span]] = []
-        self.measured: dict[int, int] = {}
-        """Chunk of a measure ("a pair of") -> the chunk that stands for it in the graph."""
-
-    def run(self) -> None:
-        previous = -1
-        for k, chunk in enumerate(self.chunks):
-            start = self.chunks[k - 1].end if k else 0
-            connector = self._read(start, chunk.start, previous)
-            self._connect(previous, k, connector)
-            previous = k
-        if self.chunks:
-            end = self._read(self.chunks[-1].end, len(self.words), previous)
-            self._close(previous, end)
-
-    # -- connectors
-
-    def _read(self, start: int, end: int, previous: int) -> _Connector:
-        """Read words start..end; verbs without an object on the way become attributes."""
-        c = _Connector()
-        words = self.words
-        for i in range(start, end):
-            word = words[i]
-            code = word.code
-            if code in "C,":
-                if c.verb >= 0 and c.preposition < 0:
-                    self._intransitive(previous, c)
-                if c.adjectives:
-                    continue
-                c.conjunction = True
-            elif code in ".K":
-                if c.verb >= 0 and c.preposition < 0:
-                    self._intransitive(previous, c)
-                c.clause = c.clause or code == "K" or word.text in (".", ";")
-            elif code == "S":
-                c.possessive = True
-            elif code == "W":
-                c.relative = True
-            elif code == "B":
-                c.copula = True
-            elif code in "VGE":
-                if word.text in lexicon.AUXILIARIES and i + 1 < end and words[i + 1].code in "EV":
-                    continue
-                c.verb, c.preposition = i, -1
-                self.subjects_of[i] = self._subjects(i, previous, c)
-            elif code == "P":
-                if word.text == "by" and c.verb >= 0 and words[c.verb].code == "E":
-                    c.passive_by = True
-                if word.text == "have":
-                    c.verb = i
-                    self.subjects_of[i] = self._subjects(i, previous, c)
-                elif not (c.preposition >= 0 and word.text == "of"):
-                    c.preposition = i
-            elif code == "T":
-                if i + 1 >= end or words[i + 1].code not in "VB":
-                    c.preposition = i
-            elif code == "L":
-                c.place = i
-            elif code in "JM" and (c.copula or i == start):
-                c.adjectives.append(i)
-        return c
-
-    def _subjects(self, verb: int, previous: int, c: _Connector) -> list[int]:
-        """Return the chunks that do the verb: by the parse where it says so, else the phrase before it."""
-        if previous < 0:
-            return []
-        words = self.words
-        if c.relative:
-            return self._row(previous)
-        for i, word in enumerate(words[:verb]):
-            if word.head == verb and word.dep in ("nsubj", "nsubjpass") and i in self.chunk_of:
-                return self._row(self.chunk_of[i])
-        i = verb
-        for _ in range(4):
-            head = words[i].head
-            if head == i or head > verb:
-                break
-            k = self.chunk_of.get(head)
-            if k is not None:
-                return self._row(k)
-            if head in self.subjects_of:
-                return self.subjects_of[head]
-            i = head
-        return self._row(previous)
-
-    def _row(self, k: int) -> list[int]:
-        return self.groups.get(k, [k])
-
-    def _intransitive(self, previous: int, c: _Connector) -> None:
-        word = self.words[c.verb]
-        for k in self.subjects_of.get(c.verb, []):
-            if not c.passive_by:
-                self.attributes.append((k, word.text, word.span))
-        c.verb = -1
-
-    # -- relations
-
-    def _connect(self, previous: int, k: int, c: _Connector) -> None:
-        if previous < 0:
-            self.groups[k] = [k]
-            return
-        self._predicate_adjectives(previous, c)
-        words = self.words
-        if c.possessive:
-            self._relate(self._row(previous), k, "have", (words[self.chunks[k].start].span[0],) * 2)
-        elif c.verb >= 0:
-            self._verb(k, c)
-        elif c.preposition >= 0:
-            self._preposition(previous, k, c)
-        elif c.conjunction and not c.clause and not c.copula:
-            self._coordinate(previous, k)
-        self.groups.setdefault(k, [k])
-
-    def _verb(self, k: int, c: _Connector) -> None:
-        words = self.words
-        subjects = self.subjects_of[c.verb]
-        lemma = lexicon.verb_lemma(words[c.verb].text)
-        span = (words[c.verb].span[0], words[max(c.verb, c.preposition)].span[1])
-        if c.preposition < 0:
-            self.transitive.add(c.verb)
-            self._relate(subjects, k, lemma, span)
-        elif c.passive_by or (lemma in lexicon.COVERING and words[c.verb].code == "E"):
-            self.transitive.add(c.verb)
-            predicate = (
-                lemma
-                if words[c.preposition].text in ("by", "in", "with")
-                else f"{lemma} {words[c.preposition].text}"
-            )
-            self._relate(subjects, k, predicate, span, reverse=True)
-        elif lemma == "dress" and words[c.preposition].text == "in":
-            self._relate(subjects, k, "wear", span)
-        else:
-            self._relate(subjects, k, f"{lemma} {words[c.preposition].text}", span)
-
-    def _preposition(self, previous: int, k: int, c: _Connector) -> None:
-        words = self.words
-        word = words[c.preposition]
-        if word.text == "of":
-            self._of(previous, k, word)
-            return
-        head = word.head
-        if head in self.subjects_of and not c.conjunction:
-            subjects = self.subjects_of[head]
-            predicate = word.text
-            if head not in self.transitive:
-                predicate = f"{lexicon.verb_lemma(words[head].text)} {word.text}"
-            self._relate(subjects, k, predicate, word.span)
-            return
-        subject = self.chunk_of.get(head, previous)
-        if subject >= k:
-            subject = previous
-        self._relate(self._row(subject), k, word.text, word.span)
-
-    def _of(self, previous: int, k: int, word: Word) -> None:
-        owner, part = self.chunks[k], self.chunks[previous]
-        head = self.words[part.head].text
-        if not owner.name or not part.name:
-            return
-        if head in lexicon.MEASURES:
-            self._measure(previous, k)
-        elif head in lexicon.CONTAINERS:
-            self._relate([previous], k, lexicon.CONTAINERS[head], word.span, reverse=True)
-        else:
-            self._relate([previous], k, "have", word.span, reverse=True)
-
-    def _measure(self, previous: int, k: int) -> None:
-        """Let the thing measured take the place of its measure: "a group of people" is people."""
-        part, owner = self.chunks[previous], self.chunks[k]
-        attribute = lexicon.MEASURES[self.words[part.head].text]
-        if attribute:
-            owner.attributes.insert(0, (attribute, self.words[part.head].span))
-        owner.phrase_start = part.phrase_start if part.phrase_start >= 0 else part.start
-        self.roles[k] = self.roles.pop(previous, [])
-        self.groups[k] = [g for g in self._row(previous) if g != previous] + [k]
-        self.measured[previous] = k
-        for i in range(part.start, part.end):  # what hangs on the measure hangs on the thing
-            self.chunk_of[i] = k
-
-    def _coordinate(self, previous: int, k: int) -> None:
-        """Put chunk k into the row of an earlier one, and give it that one's role."""
-        other = self.chunk_of.get(self.words[self.chunks[k].head].head, previous)
-        if other >= k or other in self.measured:
-            other = previous
-        row = self._row(other)
-        self.groups[k] = [*row, k]
-        for member in row:
-            self.groups[member] = self.groups[k]
-        for role in list(self.roles.get(other, [])):
-            self.roles.setdefault(k, []).append(role)
-
-    def _predicate_adjectives(self, previous: int, c: _Connector) -> None:
-        if not c.adjectives:
-            return
-        subject = self._row(previous)
-        for i in c.adjectives[:1]:
-            head = self.words[i].head
-            for word in range(self.chunks[previous].end):
-                if (
-                    self.words[word].head == head
-                    and self.words[word].dep.startswith("nsubj")
-                    and word in self.chunk_of
-                ):
-                    subject = self._row(self.chunk_of[word])
-        for text, span in adjectives(self.words, c.adjectives):
-            for k in subject:
-                self.attributes.append((k, text, span))
-
-    def _close(self, previous: int, c: _Connector) -> None:
-        self._predicate_adjectives(previous, c)
-        if c.place >= 0:
-            self._place_phrase(previous, c)
-        elif c.verb >= 0:
-            self._intransitive(previous, c)
-
-    def _place_phrase(self, k: int, c: _Connector) -> None:
-        """Resolve "a square with a circle on its right": the circle stands at the square."""
-        word = self.words[c.place]
-        owners = [role for role in self.roles.get(k, []) if role[1] in ("with", "have") and not role[3]]
-        if word.owner and owners:
-            self.roles[k] = [role for role in self.roles[k] if role not in owners]
-            self.roles.setdefault(owners[0][0], []).append((k, word.text, word.span, False))
-
-    def _relate(self, subjects: list[int], k: int, predicate: str, span: Span, reverse: bool = False) -> None:
-        if not self.chunks[k].name:
-            self._pronoun(subjects, predicate, span)
-            return
-        for subject in subjects:
-            if subject != k:
-                self.roles.setdefault(k, []).append((subject, predicate, span, reverse))
-
-    def _pronoun(self, subjects: list[int], predicate: str, span: Span) -> None:
-        """Resolve "a bowl with a spoon in it": what the bowl is with is in the bowl."""
-        for subject in subjects:
-            for role in self.roles.get(subject, []):
-                owner, link, _, reverse = role
-                if link in ("with", "have") and not reverse:
-                    self.roles[subject].remove(role)
-                    self.roles.setdefault(owner, []).append((subject, predicate, span, False))
-                    return
-
-    # -- result
-
-    def graph(self, caption: str) -> SceneGraph:
-        words = self.words
-        objects: list[Object] = []
-        index: dict[int, int] = {}
-        attributes: list[Attribute] = []
-        for k, chunk in enumerate(self.chunks):
-            if not chunk.name or k in self.measured:
-                continue
-            index[k] = len(objects)
-            start = chunk.phrase_start if chunk.phrase_start >= 0 else chunk.start
-            end = words[chunk.head].span[1]
-            objects.append(
-                Object(chunk.name, (words[chunk.name_start].span[0], end), (words[start].span[0], end))
-            )
-            attributes += [Attribute(index[k], text, span) for text, span in chunk.attributes]
-        attributes += [Attribute(index[k], text, span) for k, text, span in self.attributes if k in index]
-        relations: list[Relation] = []
-        for k, roles in sorted(self.roles.items()):
-            for other, predicate, span, reverse in roles:
-                if k in index and other in index:
-                    pair = (index[k], index[other]) if reverse else (index[other], index[k])
-                    relations.append(Relation(pair[0], predicate, pair[1], span))
-        unique_relations = {(r.subject, r.predicate, r.object): r for r in reversed(relations)}
-        unique_attributes = {(a.object, a.attribute): a for a in reversed(attributes)}
-        return SceneGraph(
-            caption,
-            tuple(objects),
-            tuple(sorted(unique_attributes.values(), key=lambda a: (a.span, a.object))),
-            tuple(sorted(unique_relations.values(), key=lambda r: (r.span, r.subject, r.object))),
-        )
+from sclip.scenegraph.verbs import adjoin, bind_object, read_verbs
 
 
 def extract(caption: str, words: list[Word]) -> SceneGraph:
     """Return the scene graph of a caption whose words have been read."""
-    extractor = _Extractor(words)
-    extractor.run()
-    return extractor.graph(caption)
+    reference.mark_members(words)
+    draft = Draft(words)
+    _walk(draft)
+    return draft.graph(caption)
+
+
+def _walk(draft: Draft) -> None:
+    """Walk over all sentences."""
+    at = 0
+    sentence_of: list[int] = []
+    subjects: list[int] = []
+    for number, (start, end) in enumerate(_sentences(draft.words)):
+        previous = -1
+        draft.front, draft.main, draft.main_verb = False, -1, -1
+        draft.first = at
+        while at < len(draft.chunks) and draft.chunks[at].start < end:
+            chunk = draft.chunks[at]
+            sentence_of.append(number)
+            _connect(draft, previous, at, read_connector(draft.words, start, chunk.start))
+            previous, start = at, chunk.end
+            at += 1
+        _finish(draft, previous, read_connector(draft.words, start, end))
+        _settle(draft, at)
+        subjects.append(draft.main)
+    stands_for, owners = reference.resolve(draft.words, draft.chunks, sentence_of, subjects, draft.partners)
+    draft.aliases |= stands_for
+    for k, owner in owners.items():
+        if not any(link.other == owner and has(link) for link in draft.links.get(k, [])):
+            draft.relate([owner], k, "have", (draft.words[draft.chunks[k].head].span[0],) * 2)
+
+
+def _sentences(words: list[Word]) -> Iterator[tuple[int, int]]:
+    """Yield first word and one past the last of each sentence, its mark left out."""
+    start = 0
+    for i, word in enumerate(words):
+        if word.code in ".:" and not word.text.strip(".!?;…"):
+            yield start, i
+            start = i + 1
+    yield start, len(words)
+
+
+def _connect(draft: Draft, previous: int, k: int, c: Connector) -> None:
+    """Read the connector before chunk k."""
+    draft.groups[k] = [k]
+    _deny(draft, previous, k, c)
+    if previous < 0:
+        _open(draft, k, c)
+    elif draft.front and _ends_front(draft, k, c):
+        _begin(draft, k, c)
+    else:
+        _continue(draft, previous, k, c)
+
+
+def _open(draft: Draft, k: int, c: Connector) -> None:
+    """Begin a sentence."""
+    words = draft.words
+    imperative = c.verb >= 0 and words[c.verb].code == "V" and not c.existential
+    if c.existential or c.copula >= 0:
+        _begin(draft, k, c)
+        return
+    for verb in c.verbs:
+        draft.subjects_of[verb] = [] if imperative else [PENDING]
+    if c.verb >= 0:
+        draft.front = not imperative
+        bind_object(draft, k, c)
+    elif c.preposition >= 0 and words[c.preposition].text != "of":
+        _front(draft, k, c)
+    elif c.preposition >= 0:  # "of the two girls, one wears boots"
+        draft.front = True
+    else:
+        draft.main = k
+
+
+def _front(draft: Draft, k: int, c: Connector) -> None:
+    """Link a phrase that stands before its clause's subject."""
+    word = draft.words[c.preposition]
+    draft.front, draft.main, draft.main_verb = True, -1, -1
+    draft.prepositions[c.preposition] = ([PENDING], "")
+    draft.links.setdefault(k, []).append(Link(PENDING, word.text, word.span, negated=c.denied, fronted=True))
+
+
+def _is_fronted(draft: Draft, k: int, c: Connector) -> bool:
+    """Whether a preposition in the middle of a sentence belongs to a verb that comes later."""
+    if c.preposition < 0 or not (c.conjunction or c.clause):
+        return False
+    head = draft.words[c.preposition].head
+    return head >= draft.chunks[k].end and draft.words[head].code in "VBG"
+
+
+def _ends_front(draft: Draft, k: int, c: Connector) -> bool:
+    if c.possessive or c.relative:
+        return False
+    if c.existential or c.copula >= 0 or any(draft.words[v].code == "V" for v in c.verbs):
+        return True
+    if c.verb >= 0 or c.preposition >= 0:
+        return False
+    return c.comma or c.clause or not c.conjunction
+
+
+def _begin(draft: Draft, k: int, c: Connector) -> None:
+    """Take chunk k for the subject of the clause; a verb before it is its own: "there stands a tree"."""
+    draft.front, draft.main = False, k
+    for verb in c.verbs:
+        draft.subjects_of[verb] = [k]
+        draft.main_verb = verb
+
+
+def _continue(draft: Draft, previous: int, k: int, c: Connector) -> None:
+    words = draft.words
+    about = read_verbs(draft, previous, c)
+    _predicate_adjectives(draft, about if about >= 0 else previous, c)
+    if c.possessive:
+        possess(draft, previous, k)
+    elif c.relative and not c.verbs and c.copula < 0:
+        draft.gaps[k] = (previous, c.preposition)
+    elif c.verb >= 0:
+        bind_object(draft, k, c)
+    elif _is_fronted(draft, k, c):
+        _settle(draft, k)
+        draft.first = k
+        _front(draft, k, c)
+    elif c.preposition >= 0:
+        bind_preposition(draft, previous, k, c)
+    elif c.comma and _is_apposition(draft, previous, k):
+        draft.aliases[k] = previous
+    elif c.conjunction and not c.clause and c.copula < 0:
+        _coordinate(draft, previous, k, c)
+    elif draft.chunks[previous].end == draft.chunks[k].start:
+        adjoin(draft, previous, k)
+    if words[draft.chunks[k].start].text == "whose":
+        draft.gaps.pop(k, None)
+        draft.relate(draft.row(previous), k, "have", (words[draft.chunks[k].head].span[0],) * 2)
+
+
+def _is_apposition(draft: Draft, previous: int, k: int) -> bool:
+    """Whether chunk k names chunk `previous` again: "the goalkeeper, a tall woman, catches"."""
+    words = draft.words
+    head, subject = words[draft.chunks[k].head], words[draft.chunks[previous].head]
+    return (
+        head.dep == "appos"
+        and head.head == draft.chunks[previous].head
+        and words[draft.chunks[k].start].text in ("a", "an", "the")
+        and subject.dep.startswith("nsubj")
+        and subject.head > draft.chunks[k].head
+    )
+
+
+def _finish(draft: Draft, previous: int, c: Connector) -> None:
+    """Read what stands behind the last noun phrase of a sentence."""
+    if previous < 0:
+        return
+    c.close()
+    about = read_verbs(draft, previous, c)
+    _predicate_adjectives(draft, about if about >= 0 else previous, c)
+    if c.place >= 0:
+        place_phrase(draft, previous, c)
+
+
+def _settle(draft: Draft, end: int) -> None:
+    """Put the clause's subject where PENDING stands; without one, nothing is said."""
+    subjects = draft.row(draft.main) if draft.main >= 0 and not draft.front else []
+    verb = f"{lexicon.verb_lemma(draft.words[draft.main_verb].text)} " if draft.main_verb >= 0 else ""
+    for k in range(draft.first, end):
+        links = draft.links.get(k, [])
+        if any(link.other == PENDING for link in links):
+            settled = [link for link in links if link.other != PENDING]
+            for link in links:
+                if link.other == PENDING:
+                    predicate = verb + link.predicate if link.fronted else link.predicate
+                    settled += [replace(link, other=s, predicate=predicate) for s in subjects if s != k]
+            draft.links[k] = settled
+
+
+def _coordinate(draft: Draft, previous: int, k: int, c: Connector) -> None:
+    """Put chunk k into the row of an earlier one, and give it that one's links."""
+    chunk = draft.chunks[k]
+    if _begins_clause(draft, previous, k):
+        return
+    other = draft.chunk_of.get(draft.words[chunk.head].head, previous)
+    if other >= k or other in draft.measured:
+        other = previous
+    denied = draft.chunks[other].negated
+    if denied and (c.exclusive or draft.words[chunk.start].code != "D"):
+        chunk.negated = True
+    row = draft.row(other)
+    draft.groups[k] = [*row, k]
+    for member in row:
+        draft.groups[member] = draft.groups[k]
+    links = draft.links.get(other, [])
+    if denied and not chunk.negated:  # "no hat but a coat"
+        links = [link for link in links if not link.negated]
+    draft.links.setdefault(k, []).extend(links)
+
+
+def _begins_clause(draft: Draft, previous: int, k: int) -> bool:
+    """Whether chunk k is the subject of a verb behind it that no phrase before it is the subject of."""
+    word = draft.words[draft.chunks[k].head]
+    before = draft.words[draft.chunks[previous].head]
+    return word.dep.startswith("nsubj") and word.head > draft.chunks[k].head and before.head != word.head
+
+
+def _predicate_adjectives(draft: Draft, previous: int, c: Connector) -> None:
+    if not c.adjectives:
+        return
+    head = draft.words[c.adjectives[0]].head
+    subject = draft.row(previous if previous in draft.filled else draft.subject_of(head, previous))
+    for text, span in adjectives(draft.words, c.adjectives):
+        denied = any(draft.words[i].span[1] == span[1] for i in c.denied_words)
+        draft.attributes += [(k, text, span, denied) for k in subject]
+
+
+def _deny(draft: Draft, previous: int, k: int, c: Connector) -> None:
+    """Mark what is denied at the beginning of chunk k, and what the connector before it denies."""
+    chunk = draft.chunks[k]
+    determiners = [w.text for w in draft.words[chunk.start : chunk.end] if w.code == "D"]
+    definite = any(d not in ("a", "an", "any", "no", "some") for d in determiners)
+    if determiners[:1] == ["no"]:
+        chunk.negated = True
+    elif "neither" in determiners:
+        draft.denied_subjects.add(k)
+    elif c.verb >= 0:  # behind a denied verb, or "has neither cars nor ..."
+        chunk.negated = c.denied and not definite
+    elif c.denied and definite and c.preposition < 0 and c.copula < 0:
+        draft.denied_subjects.add(k)
+    elif c.denied:
+        chunk.negated = not definite or c.preposition < 0 or draft.words[c.preposition].text == "without"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sclip.scenegraph import lexicon
+from sclip.scenegraph.retagging import retag
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc
@@ -38,9 +39,13 @@ _ING_NOUNS = frozenset(
     offering meeting hearing outing rigging tubing shelving trimming""".split()
 )
 _POSTURES = frozenset(
-    "waits sits stands lies lays rests hangs sleeps grazes floats poses leans swims eats looks flies perches".split()
+    """waits sits stands lies lays rests hangs sleeps grazes floats poses leans swims eats looks flies perches hovers
+    walks runs jumps lands rolls climbs marches strolls wanders crouches kneels talks reads watches holds sleep sit lie eat""".split()
 )
-_PRONOUNS = frozenset("it them him he she they itself themselves himself herself one another each".split())
+_AMOUNTS = frozenset("more less fewer many much few long well soon far".split())
+_PRONOUNS = frozenset(
+    "it them him he she they itself themselves himself herself one another each eachother".split()
+)
 
 
 @dataclass(slots=True)
@@ -81,6 +86,7 @@ def read_words(doc: Doc) -> list[Word]:
         i = end
     for word in words:
         word.head = word_of[word.head]
+    retag(words)
     _correct(words)
     return words
 
@@ -94,6 +100,9 @@ def _merge(tokens: list, lower: list[str], i: int) -> tuple[int, str, str, bool]
     place = _place_phrase(lower, i)
     if place:
         return place
+    compared = _comparison(tokens, lower, i)
+    if compared > i:
+        return compared, " ".join(lower[i:compared]), "P", False
     end = i + 1
     while (
         end + 1 < len(tokens)
@@ -114,6 +123,15 @@ def _merge(tokens: list, lower: list[str], i: int) -> tuple[int, str, str, bool]
     elif code == "P" and text in ("while", "as", "because", "if", "than"):
         code = "K"
     return end, lexicon.PREPOSITION_FORMS.get(text, text) if code in "PJA" else text, code, False
+
+
+def _comparison(tokens: list, lower: list[str], i: int) -> int:  # type: ignore[type-arg]
+    """Return one past the last token of "taller than", "more colorful than" or "as tall as" at i, or i."""
+    if tokens[i].tag_ == "JJR" and lower[i] not in _AMOUNTS and lower[i + 1 : i + 2] == ["than"]:
+        return i + 2
+    if lower[i] in ("more", "less", "as") and lower[i + 2 : i + 3] == ["as" if lower[i] == "as" else "than"]:
+        return i + 3 if tokens[i + 1].tag_ in ("JJ", "RB") and lower[i + 1] not in _AMOUNTS else i
+    return i
 
 
 def _place_phrase(lower: list[str], i: int) -> tuple[int, str, str, bool] | None:
@@ -182,8 +200,15 @@ def _correct(words: list[Word]) -> None:
                 word.code = "G"
             elif before == "N" and after == "D" and word.dep != "poss" and re.search(r"[a-z]s$", text):
                 word.code = "V"  # "a man rides a horse", tagged as a plural
-            elif before == "N" and after in ("P", ".", "") and text in _POSTURES:
-                word.code = "V"  # "a school bus waits in traffic"
+            elif _is_verb_form(text) and before in "NHJ" and _ends_relative(words, i) and after in ("B", "V", ".", ""):
+                word.code = "V"  # "the ball that the dog chases"
+            elif after == "H" and _is_verb_form(text) and words[i + 1].text in ("it", "him", "them"):
+                word.code = "V"  # "the other climbs it"
+            elif text in _POSTURES and after in ("P", ".", "") and before in ("N", "J", "C"):
+                if before == "J" and i > 1 and words[i - 2].code in "DJM" and _is_thing(words[i - 1].text):
+                    words[i - 1].code, word.code = "N", "V"  # "a red square hovers above"
+                elif before == "N" or (before == "C" and any(w.code == "V" for w in words[:i])):
+                    word.code = "V"  # "a school bus waits in traffic", "jumps over a bench and lands on"
             elif text in lexicon.ATTRIBUTE_NOUNS and _describes(words, i):
                 word.code = "J"  # "grey and red furniture"
             elif (
@@ -201,7 +226,12 @@ def _correct(words: list[Word]) -> None:
             word.code = "E"
         elif word.code in "GE" and after and before != "N" and _modifies(words, i):
             word.code = "J"
-        elif word.code == "D" and text in _PRONOUNS and after not in ("N", "J", "M", "G", "E", "D"):
+        elif (
+            text == "eachother"
+            or word.code == "D"
+            and text in _PRONOUNS
+            and after not in ("N", "J", "M", "G", "E", "D")
+        ):
             word.code = "H"
         elif word.code == "O" and re.fullmatch(r"\W+", text):
             word.code = "."
@@ -216,6 +246,22 @@ def _describes(words: list[Word], i: int) -> bool:
         j += 2
     in_row = j > i + 1 or (i > 1 and words[i - 1].code in "C," and words[i - 2].code == "J")
     return in_row and j < len(words) and words[j].code in "JN"
+
+
+def _is_verb_form(text: str) -> bool:
+    return text.endswith("s") and not text.endswith("ss") and lexicon.verb_lemma(text) != text
+
+
+def _ends_relative(words: list[Word], i: int) -> bool:
+    """Whether only one noun phrase stands between the word at i and "that" or "which"."""
+    j = i - 1
+    while j >= 0 and words[j].code in "DJMN":
+        j -= 1
+    return j >= 0 and words[j].code == "W" and j < i - 1
+
+
+def _is_thing(text: str) -> bool:
+    return text not in lexicon.COLOURS and lexicon.is_noun(text)
 
 
 def _modifies(words: list[Word], i: int) -> bool:
