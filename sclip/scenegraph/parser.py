@@ -35,8 +35,8 @@ _UNUSED = ["ner", "senter", "attribute_ruler", "lemmatizer"]
 _BATCH = 256
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _SHORT_WORDS = frozenset(
-    """a an the and or but of in on at to by for from with without as is are was over under into onto near up down off out
-    his her its their your my our it i""".split()
+    """a an the and or but of in on at to by for from with without as is are was over under into onto near up down off
+    out his her its their your my our it i""".split()
 )
 _NAME_OPENERS = frozenset("new san santa los las saint mount lake fort port north south east west".split())
 
@@ -132,7 +132,9 @@ def _readable(caption: str) -> str:
     if upper > lower:
         text = _lowered(text)
     elif upper > 2 and 9 * upper > lower and _is_title_case(text):
-        text = _WORD.sub(lambda word: word[0] if _is_name(word[0], text[word.end() :]) else _lowered(word[0]), text)
+        text = _WORD.sub(
+            lambda word: word[0] if _is_name(word[0], text[word.end() :]) else _lowered(word[0]), text
+        )
     return text
 
 
@@ -151,7 +153,9 @@ def _is_title_case(text: str) -> bool:
     capitals = [word for word in content if word[0].isupper()]
     if len(capitals) < 0.8 * len(content):
         return False
-    short = sum(len(word) > 1 or word == "A" for word in words[1:] if word[0].isupper() and word not in content)
+    short = sum(
+        len(word) > 1 or word == "A" for word in words[1:] if word[0].isupper() and word not in content
+    )
     known = sum(lexicon.is_word(word.lower()) for word in capitals)
     return known >= (2 if short else 3)
 
