@@ -38,7 +38,9 @@ def is_living(name: str) -> bool:
         or head in _FEMALE
         or head in _PERSONS
         or head in _ANIMALS
-        or head.endswith(("man", "people", "boarder", "player", "rider", "skier", "surfer", "worker", "batter"))
+        or head.endswith(
+            ("man", "people", "boarder", "player", "rider", "skier", "surfer", "worker", "batter")
+        )
     )
 
 
@@ -56,7 +58,9 @@ def mark_members(words: Sequence[Word]) -> None:
             behind += 1
         following = words[behind].code if behind < len(words) else ""
         nothing = following not in ("N", "G") or (following == "G" and behind == i + 1)
-        if nothing and not (behind == i + 1 and (following == "D" or words[behind].text == "of" if following else False)):
+        if nothing and not (
+            behind == i + 1 and (following == "D" or words[behind].text == "of" if following else False)
+        ):
             described = i and words[i - 1].code == "J" and word.text == "one"
             word.code = "N" if described else "H"
 
@@ -84,7 +88,9 @@ def resolve(
                 if owner >= 0:
                     owners[k] = owner
             if text in ("one", "ones") and chunk.name == text:
-                _rename(chunk, [c for c, s in zip(chunks[:k], sentence_of, strict=False) if s == sentence_of[k]])
+                _rename(
+                    chunk, [c for c, s in zip(chunks[:k], sentence_of, strict=False) if s == sentence_of[k]]
+                )
             continue
         earlier = [j for j in range(k) if chunks[j].name and not chunks[j].frame and not chunks[j].negated]
         if text in _MEMBERS:
