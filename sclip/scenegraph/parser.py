@@ -35,8 +35,8 @@ _UNUSED = ["ner", "senter", "attribute_ruler", "lemmatizer"]
 _BATCH = 256
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _SHORT_WORDS = frozenset(
-    """a an the and or but of in on at to by for from with without as is are was over under into onto near up down off out
-    his her its their your my our it i""".split()
+    """a an the and or but of in on at to by for from with without as is are was over under into onto near up down off
+    out his her its their your my our it i""".split()
 )
 _NAME_OPENERS = frozenset("new san santa los las saint mount lake fort port north south east west".split())
 
