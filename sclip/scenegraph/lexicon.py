@@ -147,6 +147,14 @@ def is_noun(word: str) -> bool:
 
 
 @lru_cache(maxsize=1 << 16)
+def is_word(word: str) -> bool:
+    """Whether lemminflect's dictionary has the lower-case word, as any part of speech but a name."""
+    from lemminflect import getAllLemmas
+
+    return any(kind != "PROPN" for kind in getAllLemmas(word))
+
+
+@lru_cache(maxsize=1 << 16)
 def verb_lemma(word: str) -> str:
     """Return the graph's form of one lower-case verb ("lying" -> "lay", as FACTUAL writes both)."""
     from lemminflect import getLemma

@@ -301,7 +301,12 @@ class _Extractor:
             start = chunk.phrase_start if chunk.phrase_start >= 0 else chunk.start
             end = words[chunk.head].span[1]
             objects.append(
-                Object(chunk.name, (words[chunk.name_start].span[0], end), (words[start].span[0], end))
+                Object(
+                    chunk.name,
+                    (words[chunk.name_start].span[0], end),
+                    (words[start].span[0], end),
+                    fixed=chunk.fixed,
+                )
             )
             attributes += [Attribute(index[k], text, span) for text, span in chunk.attributes]
         attributes += [Attribute(index[k], text, span) for k, text, span in self.attributes if k in index]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sclip.scenegraph import lexicon
+from sclip.scenegraph.expressions import find_expressions
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc
@@ -27,7 +28,7 @@ CODES = {
 
 D determiner, M number, J adjective, A adverb, N noun, G -ing form, E participle, V finite verb, B auxiliary or
 copula, P preposition, T to, R particle, C conjunction, S possessive, H pronoun, X existential "there", W relative
-pronoun, K subordinator ("while"), L a place without its object ("on the left"), O anything else.
+pronoun, K subordinator ("while"), L a place without its object ("on the left"), Q quotation, O anything else.
 """
 
 _ING_NOUNS = frozenset(
@@ -59,6 +60,8 @@ class Word:
     """Index of the word that it depends on; itself at the root."""
     owner: bool = False
     """A place phrase that points back by a possessive: "on its right"."""
+    fixed: bool = False
+    """A proper name, a title or a quotation."""
 
 
 def read_words(doc: Doc) -> list[Word]:
@@ -67,16 +70,30 @@ def read_words(doc: Doc) -> list[Word]:
     lower = [token.lower_ for token in tokens]
     words: list[Word] = []
     word_of = [0] * len(doc)
+    expressions = find_expressions(tokens, lower)
     i = 0
     while i < len(tokens):
         token = tokens[i]
-        end, text, code, owner = _merge(tokens, lower, i)
+        expression = expressions.get(i)
+        if expression:
+            end, text, code, fixed = expression
+            owner = False
+        else:
+            end, text, code, owner = _merge(tokens, lower, i)
+            fixed = False
+        if not code:
+            i = end
+            continue
         span = (token.idx, tokens[end - 1].idx + len(tokens[end - 1]))
-        words.append(Word(text, code, span, token.dep_, owner=owner))
+        words.append(Word(text, code, span, token.dep_, owner=owner, fixed=fixed))
         for merged in tokens[i:end]:
             word_of[merged.i] = len(words) - 1
-        # A joined word hangs where its last token does ("t-shirt"), a preposition where its first does.
+        # A joined word hangs where its last token does ("t-shirt"), a preposition where its first does, a name where
+        # the token does that hangs outside.
         anchor = token if code in "PL" else tokens[end - 1]
+        if expression:
+            inside = range(token.i, tokens[end - 1].i + 1)
+            anchor = next((t for t in tokens[i:end] if t.head.i not in inside), anchor)
         words[-1].dep, words[-1].head = anchor.dep_, anchor.head.i
         i = end
     for word in words:
