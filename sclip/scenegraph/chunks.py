@@ -26,6 +26,10 @@ class Chunk:
     """First word of the phrase with its measure ("a group of people"); -1: `start`."""
     fixed: bool = False
     """A proper name, a title or a quotation."""
+    frame: bool = False
+    """It frames what is shown, and is no thing: "in the background"."""
+    negated: bool = False
+    """The caption denies it."""
 
     @property
     def head(self) -> int:
@@ -62,9 +66,13 @@ def adjectives(words: Sequence[Word], indices: Sequence[int]) -> list[tuple[str,
         elif word.text in lexicon.SILENT_MODIFIERS:
             flush()
         else:
-            shade = pending and words[pending[-1]].text in lexicon.SHADES and word.text in lexicon.COLOURS
+            last = words[pending[-1]].text if pending else ""
+            if last in lexicon.COLOURS and word.text in lexicon.COLOURED:
+                continue  # "a brown color couch"
+            shade = last in lexicon.SHADES and word.text in lexicon.COLOURS
             adverb = pending and words[pending[-1]].code == "A"
-            if not shade and not adverb:
+            joined = word.text in lexicon.JOINED_BEHIND or (last, word.text) in lexicon.ATTRIBUTE_PAIRS
+            if not shade and not adverb and not joined:
                 flush()
             pending.append(i)
     if pending and words[pending[-1]].code != "A":
@@ -82,11 +90,19 @@ def _read(words: Sequence[Word], start: int, end: int) -> Chunk:
         nouns -= 1
     # Leading nouns that describe ("brick wall") are attributes, the others belong to the name ("tennis ball").
     first = nouns
-    while first < end - 1 and words[first].text in lexicon.ATTRIBUTE_NOUNS:
-        first += 1
+    while first < end - 1:
+        pair = (words[first].text, words[first + 1].text)
+        if pair in lexicon.ATTRIBUTE_PAIRS and first + 2 < end:
+            first += 2
+        elif (pair[0] in lexicon.ATTRIBUTE_NOUNS and pair not in lexicon.COMPOUND_NAMES) or (first > start and (words[first - 1].text, pair[0]) in lexicon.ATTRIBUTE_PAIRS):
+            first += 1
+        else:
+            break
     name_start = first
-    if first == nouns and nouns > start and words[nouns - 1].text in lexicon.COMPOUND_ADJECTIVES:
-        name_start -= 1
+    if first == nouns and nouns > start:
+        last = words[nouns - 1].text
+        if last in lexicon.COMPOUND_ADJECTIVES or (last, words[nouns].text) in lexicon.COMPOUND_NAMES:
+            name_start -= 1
     modifiers = [i for i in range(start, name_start) if words[i].code != "D"]
     modifiers += [i for i in range(max(nouns, start), first) if i not in modifiers]
     last = words[end - 1]

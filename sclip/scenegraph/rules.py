@@ -4,121 +4,241 @@ Captions are strings of noun phrases with a connector between each two ("is sitt
 rules walk over the connectors from left to right: the connector gives the predicate, and the dependency parse
 says only which earlier phrase is its subject, where there is a choice. A rule that reads the whole tree breaks
 at every wrong arc; captions without a verb, which newspapers do not have, are where the parser errs most.
+
+The walk starts anew at every sentence. What stands before a clause's subject ("On the table is a cat", "Sitting on a
+bench, a man reads") is linked to PENDING, which becomes the subject when it is found.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
-from sclip.scenegraph import lexicon
+from sclip.scenegraph import lexicon, reference
 from sclip.scenegraph.chunks import adjectives, find_chunks
+from sclip.scenegraph.connectors import Connector, VerbUse, read_connector
+from sclip.scenegraph.frames import mark_frames
 from sclip.scenegraph.graph import Attribute, Object, Relation, SceneGraph, Span
 from sclip.scenegraph.tagged_words import Word
 
-
-@dataclass(slots=True)
-class _Connector:
-    """What stands between two noun phrases, read."""
-
-    conjunction: bool = False
-    clause: bool = False
-    """A subordinator, semicolon or full stop: the next phrase begins a clause."""
-    possessive: bool = False
-    copula: bool = False
-    relative: bool = False
-    verb: int = -1
-    preposition: int = -1
-    place: int = -1
-    passive_by: bool = False
-    adjectives: list[int] = field(default_factory=list)
+PENDING = -1
+"""Stands for the subject of a clause that has not been reached yet."""
 
 
-class _Extractor:
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """A relation that ends at some chunk."""
+
+    other: int
+    """The chunk at its other end."""
+    predicate: str
+    span: Span
+    reverse: bool = False
+    """The other chunk is its object."""
+    negated: bool = False
+    fronted: bool = False
+    """A preposition before its clause's subject: its predicate waits for the clause's verb."""
+
+
+class _Walk:
     """The walk over one caption; holds the graph as it grows."""
 
     def __init__(self, words: list[Word]) -> None:
         self.words = words
         self.chunks = find_chunks(words)
+        mark_frames(words, self.chunks)
         self.chunk_of = {i: k for k, chunk in enumerate(self.chunks) for i in range(chunk.start, chunk.end)}
         self.groups: dict[int, list[int]] = {}
         """Chunk -> the coordinated chunks that it stands in a row with, itself last."""
         self.subjects_of: dict[int, list[int]] = {}
         """Word index of a verb -> chunks that do it."""
-        self.transitive: set[int] = set()
-        self.roles: dict[int, list[tuple[int, str, Span, bool]]] = {}
-        """Chunk -> relations that it ends: (other chunk, predicate, span, reversed)."""
-        self.attributes: list[tuple[int, str, Span]] = []
+        self.denied_verbs: set[int] = set()
+        self.denied_subjects: set[int] = set()
+        """Chunks of "neither dog": what is said of them is denied."""
+        self.transitive: dict[int, int] = {}
+        """Word index of a verb -> its object's chunk."""
+        self.prepositions: dict[int, tuple[list[int], str]] = {}
+        """Word index of a preposition -> chunks that it binds, and the verb before it in the predicate."""
+        self.gaps: dict[int, tuple[int, int]] = {}
+        """Subject chunk of a relative clause -> (chunk that the clause is about, preposition or -1)."""
+        self.adjacent: dict[int, int] = {}
+        """Chunk -> the chunk before it, without a word between them."""
+        self.links: dict[int, list[_Link]] = {}
+        """Chunk -> relations that it ends."""
+        self.attributes: list[tuple[int, str, Span, bool]] = []
+        """(chunk, attribute, span, whether it is denied)."""
         self.measured: dict[int, int] = {}
         """Chunk of a measure ("a pair of") -> the chunk that stands for it in the graph."""
+        self.first = 0
+        """First chunk of the clause."""
+        self.front = False
+        """Whether all phrases of the clause so far stand before its subject."""
+        self.main = -1
+        """Chunk of the clause's subject, where phrases stand before it."""
+        self.main_verb = -1
+        """A verb of that subject without an object: "In front of a house stands a tree"."""
 
     def run(self) -> None:
-        previous = -1
-        for k, chunk in enumerate(self.chunks):
-            start = self.chunks[k - 1].end if k else 0
-            connector = self._read(start, chunk.start, previous)
-            self._connect(previous, k, connector)
-            previous = k
-        if self.chunks:
-            end = self._read(self.chunks[-1].end, len(self.words), previous)
-            self._close(previous, end)
+        """Walk over all sentences."""
+        at = 0
+        sentence_of: list[int] = []
+        for number, (start, end) in enumerate(_sentences(self.words)):
+            previous = -1
+            self.front, self.main, self.main_verb = False, -1, -1
+            self.first = at
+            while at < len(self.chunks) and self.chunks[at].start < end:
+                chunk = self.chunks[at]
+                sentence_of.append(number)
+                self._connect(previous, at, read_connector(self.words, start, chunk.start))
+                previous, start = at, chunk.end
+                at += 1
+            self._finish(previous, read_connector(self.words, start, end))
+            self._settle(at)
+        self.stands_for = reference.resolve(self.words, self.chunks, sentence_of)
 
-    # -- connectors
+    # -- clauses
 
-    def _read(self, start: int, end: int, previous: int) -> _Connector:
-        """Read words start..end; verbs without an object on the way become attributes."""
-        c = _Connector()
-        words = self.words
-        for i in range(start, end):
-            word = words[i]
-            code = word.code
-            if code in "C,":
-                if c.verb >= 0 and c.preposition < 0:
-                    self._intransitive(previous, c)
-                if c.adjectives:
-                    continue
-                c.conjunction = True
-            elif code in ".K":
-                if c.verb >= 0 and c.preposition < 0:
-                    self._intransitive(previous, c)
-                c.clause = c.clause or code == "K" or word.text in (".", ";")
-            elif code == "S":
-                c.possessive = True
-            elif code == "W":
-                c.relative = True
-            elif code == "B":
-                c.copula = True
-            elif code in "VGE":
-                if word.text in lexicon.AUXILIARIES and i + 1 < end and words[i + 1].code in "EV":
-                    continue
-                c.verb, c.preposition = i, -1
-                self.subjects_of[i] = self._subjects(i, previous, c)
-            elif code == "P":
-                if word.text == "by" and c.verb >= 0 and words[c.verb].code == "E":
-                    c.passive_by = True
-                if word.text == "have":
-                    c.verb = i
-                    self.subjects_of[i] = self._subjects(i, previous, c)
-                elif not (c.preposition >= 0 and word.text == "of"):
-                    c.preposition = i
-            elif code == "T":
-                if i + 1 >= end or words[i + 1].code not in "VB":
-                    c.preposition = i
-            elif code == "L":
-                c.place = i
-            elif code in "JM" and (c.copula or i == start):
-                c.adjectives.append(i)
-        return c
-
-    def _subjects(self, verb: int, previous: int, c: _Connector) -> list[int]:
-        """Return the chunks that do the verb: by the parse where it says so, else the phrase before it."""
+    def _connect(self, previous: int, k: int, c: Connector) -> None:
+        """Read the connector before chunk k."""
+        self.groups[k] = [k]
+        self._deny(previous, k, c)
         if previous < 0:
-            return []
+            self._open(k, c)
+        elif self.front and self._ends_front(k, c):
+            self._begin(k, c)
+        else:
+            self._continue(previous, k, c)
+
+    def _open(self, k: int, c: Connector) -> None:
+        """Begin a sentence."""
+        words = self.words
+        imperative = c.verb >= 0 and words[c.verb].code == "V" and not c.existential
+        if c.existential or c.copula >= 0:
+            self._begin(k, c)
+            return
+        for verb in c.verbs:
+            self.subjects_of[verb] = [] if imperative else [PENDING]
+        if c.verb >= 0:
+            self.front = not imperative
+            self._verb(k, c)
+        elif c.preposition >= 0 and words[c.preposition].text != "of":
+            self._front(k, c)
+        elif c.preposition >= 0:  # "of the two girls, one wears boots"
+            self.front = True
+        else:
+            self.main = k
+
+    def _front(self, k: int, c: Connector) -> None:
+        """Link a phrase that stands before its clause's subject."""
+        word = self.words[c.preposition]
+        self.front, self.main, self.main_verb = True, -1, -1
+        self.prepositions[c.preposition] = ([PENDING], "")
+        self.links.setdefault(k, []).append(
+            _Link(PENDING, word.text, word.span, negated=c.denied, fronted=True)
+        )
+
+    def _is_fronted(self, k: int, c: Connector) -> bool:
+        """Whether a preposition in the middle of a sentence belongs to a verb that comes later."""
+        if c.preposition < 0 or not (c.conjunction or c.clause):
+            return False
+        head = self.words[c.preposition].head
+        return head >= self.chunks[k].end and self.words[head].code in "VBG"
+
+    def _ends_front(self, k: int, c: Connector) -> bool:
+        if c.possessive or c.relative:
+            return False
+        if c.existential or c.copula >= 0 or any(self.words[v].code == "V" for v in c.verbs):
+            return True
+        if c.verb >= 0 or c.preposition >= 0:
+            return False
+        return c.comma or c.clause or not c.conjunction
+
+    def _begin(self, k: int, c: Connector) -> None:
+        """Take chunk k for the subject of the clause; a verb before it is its own: "there stands a tree"."""
+        self.front, self.main = False, k
+        for verb in c.verbs:
+            self.subjects_of[verb] = [k]
+            self.main_verb = verb
+
+    def _continue(self, previous: int, k: int, c: Connector) -> None:
+        words = self.words
+        self._read_verbs(previous, c)
+        self._predicate_adjectives(previous, c)
+        if c.possessive:
+            self._possess(previous, k)
+        elif c.relative and not c.verbs:
+            self.gaps[k] = (previous, c.preposition)
+        elif c.verb >= 0:
+            self._verb(k, c)
+        elif self._is_fronted(k, c):
+            self._settle(k)
+            self.first = k
+            self._front(k, c)
+        elif c.preposition >= 0:
+            self._preposition(previous, k, c)
+        elif c.conjunction and not c.clause and c.copula < 0:
+            self._coordinate(previous, k, c)
+        elif self.chunks[previous].end == self.chunks[k].start:
+            self._adjoin(previous, k)
+        if words[self.chunks[k].start].text == "whose":
+            self.gaps.pop(k, None)
+            self._relate(self._row(previous), k, "have", (words[self.chunks[k].head].span[0],) * 2)
+
+    def _adjoin(self, previous: int, k: int) -> None:
+        """Connect two phrases without a word between them: "gives a boy a ball", "the ball the dog chases"."""
+        words = self.words
+        verb = words[self.chunks[k].head].head
+        if words[verb].dep == "relcl" and self.chunk_of.get(words[verb].head) == previous:
+            self.gaps[k] = (previous, -1)
+            return
+        self.adjacent[k] = previous
+        given = next((v for v, object_ in self.transitive.items() if object_ == previous), -1)
+        if given < 0 or lexicon.verb_lemma(words[given].text) not in lexicon.GIVING:
+            return
+        lemma = lexicon.verb_lemma(words[given].text)
+        self.links[previous] = [
+            replace(link, predicate=f"{lemma} to") if link.predicate == lemma else link
+            for link in self.links.get(previous, [])
+        ]
+        self._relate(self.subjects_of[given], k, lemma, words[given].span, negated=given in self.denied_verbs)
+        self.transitive[given] = k
+
+    def _finish(self, previous: int, c: Connector) -> None:
+        """Read what stands behind the last noun phrase of a sentence."""
+        if previous < 0:
+            return
+        c.close()
+        self._read_verbs(previous, c)
+        self._predicate_adjectives(previous, c)
+        if c.place >= 0:
+            self._place_phrase(previous, c)
+
+    def _settle(self, end: int) -> None:
+        """Put the clause's subject where PENDING stands; without one, nothing is said."""
+        subjects = self._row(self.main) if self.main >= 0 and not self.front else []
+        verb = f"{lexicon.verb_lemma(self.words[self.main_verb].text)} " if self.main_verb >= 0 else ""
+        for k in range(self.first, end):
+            links = self.links.get(k, [])
+            if any(link.other == PENDING for link in links):
+                settled = [link for link in links if link.other != PENDING]
+                for link in links:
+                    if link.other == PENDING:
+                        predicate = verb + link.predicate if link.fronted else link.predicate
+                        settled += [replace(link, other=s, predicate=predicate) for s in subjects if s != k]
+                self.links[k] = settled
+
+    # -- verbs
+
+    def _subjects(self, verb: int, previous: int, c: Connector) -> list[int]:
+        """Return the chunks that do the verb: by the parse where it says so, else the phrase before it."""
         words = self.words
         if c.relative:
             return self._row(previous)
         for i, word in enumerate(words[:verb]):
             if word.head == verb and word.dep in ("nsubj", "nsubjpass") and i in self.chunk_of:
-                return self._row(self.chunk_of[i])
+                k = self.chunk_of[i]
+                compared = [link.other for link in self.links.get(k, []) if link.predicate.endswith(" than")]
+                return compared or self._row(k)
         i = verb
         for _ in range(4):
             head = words[i].head
@@ -135,187 +255,283 @@ class _Extractor:
     def _row(self, k: int) -> list[int]:
         return self.groups.get(k, [k])
 
-    def _intransitive(self, previous: int, c: _Connector) -> None:
-        word = self.words[c.verb]
-        for k in self.subjects_of.get(c.verb, []):
-            if not c.passive_by:
-                self.attributes.append((k, word.text, word.span))
-        c.verb = -1
+    def _read_verbs(self, previous: int, c: Connector) -> None:
+        self.denied_verbs |= c.denied_words
+        closed = {use.verb: use for use in c.closed}
+        filler = -1
+        for verb in c.verbs:
+            self.subjects_of[verb] = self._row(filler) if filler >= 0 else self._subjects(verb, previous, c)
+            use = closed.get(verb)
+            if use is None:
+                continue
+            if previous in self.adjacent and len(c.verbs) > 1 and filler < 0:
+                self.subjects_of[verb] = self._row(previous)
+                self.gaps[previous] = (self.adjacent[previous], -1)
+            about = self.gaps.get(previous, (-1, -1))[0]
+            if self._fill_gap(verb, use.preposition):
+                filler = about
+                continue
+            if use.passive_by:
+                continue
+            if self.main >= 0 and self.main in self.subjects_of[use.verb] and use.preposition < 0:
+                self.main_verb = use.verb
+            self._intransitive(use)
 
-    # -- relations
+    def _intransitive(self, use: VerbUse) -> None:
+        word = self.words[use.verb]
+        for k in self.subjects_of[use.verb]:
+            if k != PENDING:
+                self.attributes.append((k, word.text, word.span, use.verb in self.denied_verbs))
 
-    def _connect(self, previous: int, k: int, c: _Connector) -> None:
-        if previous < 0:
-            self.groups[k] = [k]
-            return
-        self._predicate_adjectives(previous, c)
-        words = self.words
-        if c.possessive:
-            self._relate(self._row(previous), k, "have", (words[self.chunks[k].start].span[0],) * 2)
-        elif c.verb >= 0:
-            self._verb(k, c)
-        elif c.preposition >= 0:
-            self._preposition(previous, k, c)
-        elif c.conjunction and not c.clause and not c.copula:
-            self._coordinate(previous, k)
-        self.groups.setdefault(k, [k])
+    def _fill_gap(self, verb: int, preposition: int = -1) -> bool:
+        """Let a relative clause's verb act on what the clause is about: "the ball that the dog chases"."""
+        filled = False
+        for subject in self.subjects_of[verb]:
+            if subject in self.gaps:
+                filler, before = self.gaps.pop(subject)
+                preposition = before if before >= 0 else preposition
+                predicate = lexicon.verb_lemma(self.words[verb].text)
+                if preposition >= 0:
+                    predicate += f" {self.words[preposition].text}"
+                negated = verb in self.denied_verbs
+                self._relate(self._row(subject), filler, predicate, self.words[verb].span, negated=negated)
+                filled = True
+        return filled
 
-    def _verb(self, k: int, c: _Connector) -> None:
+    def _verb(self, k: int, c: Connector) -> None:
         words = self.words
         subjects = self.subjects_of[c.verb]
         lemma = lexicon.verb_lemma(words[c.verb].text)
         span = (words[c.verb].span[0], words[max(c.verb, c.preposition)].span[1])
-        if c.preposition < 0:
-            self.transitive.add(c.verb)
-            self._relate(subjects, k, lemma, span)
+        negated = c.verb in c.denied_words
+        preposition = words[c.preposition].text if c.preposition >= 0 else ""
+        if preposition:
+            self.prepositions[c.preposition] = (subjects, lemma)
+        if not preposition:
+            self.transitive[c.verb] = k
+            self._relate(subjects, k, lemma, span, negated=negated)
+        elif self._fill_gap(c.verb):
+            self._relate(subjects, k, preposition, words[c.preposition].span, negated=negated)
         elif c.passive_by or (lemma in lexicon.COVERING and words[c.verb].code == "E"):
-            self.transitive.add(c.verb)
-            predicate = (
-                lemma
-                if words[c.preposition].text in ("by", "in", "with")
-                else f"{lemma} {words[c.preposition].text}"
-            )
-            self._relate(subjects, k, predicate, span, reverse=True)
-        elif lemma == "dress" and words[c.preposition].text == "in":
-            self._relate(subjects, k, "wear", span)
+            self.transitive[c.verb] = k
+            predicate = lemma if preposition in ("by", "in", "with") else f"{lemma} {preposition}"
+            self._relate(subjects, k, predicate, span, reverse=True, negated=negated)
+        elif lemma == "dress" and preposition == "in":
+            self._relate(subjects, k, "wear", span, negated=negated)
         else:
-            self._relate(subjects, k, f"{lemma} {words[c.preposition].text}", span)
+            self._relate(subjects, k, f"{lemma} {preposition}", span, negated=negated)
 
-    def _preposition(self, previous: int, k: int, c: _Connector) -> None:
+    # -- prepositions
+
+    def _preposition(self, previous: int, k: int, c: Connector) -> None:
         words = self.words
         word = words[c.preposition]
         if word.text == "of":
             self._of(previous, k, word)
             return
+        subjects, predicate, negated = self._bound(previous, k, c)
+        self.prepositions[c.preposition] = (subjects, predicate)
+        predicate = f"{predicate} {word.text}" if predicate else word.text
+        self._relate(subjects, k, predicate, word.span, negated=c.denied or negated)
+
+    def _bound(self, previous: int, k: int, c: Connector) -> tuple[list[int], str, bool]:
+        """Return the chunks that a preposition binds, the verb of its predicate, and whether that is denied."""
+        words = self.words
+        word = words[c.preposition]
         head = word.head
+        if c.conjunction and head in self.prepositions:
+            return *self.prepositions[head], False
         if head in self.subjects_of and not c.conjunction:
-            subjects = self.subjects_of[head]
-            predicate = word.text
-            if head not in self.transitive:
-                predicate = f"{lexicon.verb_lemma(words[head].text)} {word.text}"
-            self._relate(subjects, k, predicate, word.span)
-            return
+            subjects, denied = self.subjects_of[head], head in self.denied_verbs
+            object_ = self.transitive.get(head, -1)
+            lemma = lexicon.verb_lemma(words[head].text)
+            if object_ < 0 or word.text in ("to", "with"):
+                return subjects, lemma, denied
+            if (lemma in lexicon.MOVING or not subjects) and word.text in lexicon.PLACING_PREPOSITIONS:
+                return self._row(object_), "", False
+            return subjects, "", denied
         subject = self.chunk_of.get(head, previous)
+        if words[head].code == "B" and head < c.preposition:
+            subject = self._subject_of(head, previous)
         if subject >= k:
             subject = previous
-        self._relate(self._row(subject), k, word.text, word.span)
+        return self._row(subject), "", False
+
+    def _subject_of(self, verb: int, previous: int) -> int:
+        """Return the chunk that the parse has for a verb's subject, or `previous`."""
+        for i in range(self.chunks[previous].end):
+            if self.words[i].head == verb and self.words[i].dep.startswith("nsubj") and i in self.chunk_of:
+                return self.chunk_of[i]
+        return previous
 
     def _of(self, previous: int, k: int, word: Word) -> None:
         owner, part = self.chunks[k], self.chunks[previous]
         head = self.words[part.head].text
         if not owner.name or not part.name:
             return
-        if head in lexicon.MEASURES:
+        if owner.frame:
+            part.frame = True
+        elif head in lexicon.ABSTRACT:
+            owner.frame = True
+        elif part.frame or head in lexicon.MEASURES:
             self._measure(previous, k)
-        elif head in lexicon.CONTAINERS:
-            self._relate([previous], k, lexicon.CONTAINERS[head], word.span, reverse=True)
+        elif head in lexicon.CONTAINERS or lexicon.noun_lemma(head) in lexicon.CONTAINERS:
+            held = lexicon.CONTAINERS[head if head in lexicon.CONTAINERS else lexicon.noun_lemma(head)]
+            self._relate([previous], k, held, word.span, reverse=True)
+        elif head in lexicon.DEPICTIONS:
+            self._relate([previous], k, "of", word.span)
         else:
             self._relate([previous], k, "have", word.span, reverse=True)
 
     def _measure(self, previous: int, k: int) -> None:
         """Let the thing measured take the place of its measure: "a group of people" is people."""
         part, owner = self.chunks[previous], self.chunks[k]
-        attribute = lexicon.MEASURES[self.words[part.head].text]
+        attribute = lexicon.MEASURES.get(self.words[part.head].text)
         if attribute:
             owner.attributes.insert(0, (attribute, self.words[part.head].span))
-        owner.phrase_start = part.phrase_start if part.phrase_start >= 0 else part.start
-        self.roles[k] = self.roles.pop(previous, [])
-        self.groups[k] = [g for g in self._row(previous) if g != previous] + [k]
+        if not part.frame:
+            owner.phrase_start = part.phrase_start if part.phrase_start >= 0 else part.start
+        self._replace(previous, k)
         self.measured[previous] = k
         for i in range(part.start, part.end):  # what hangs on the measure hangs on the thing
             self.chunk_of[i] = k
 
-    def _coordinate(self, previous: int, k: int) -> None:
-        """Put chunk k into the row of an earlier one, and give it that one's role."""
-        other = self.chunk_of.get(self.words[self.chunks[k].head].head, previous)
+    def _possess(self, previous: int, k: int) -> None:
+        """Let what was said of the owner be said of what it owns: "licks the boy's hand" is about the hand."""
+        self._replace(previous, k)
+        self._relate([previous], k, "have", (self.words[self.chunks[k].start].span[0],) * 2)
+
+    def _replace(self, previous: int, k: int) -> None:
+        """Give chunk k the place in the sentence that chunk `previous` had."""
+        self.links[k] = self.links.pop(previous, [])
+        self.groups[k] = [g for g in self._row(previous) if g != previous] + [k]
+        self.groups[previous] = [previous]
+        for verb, object_ in self.transitive.items():
+            if object_ == previous:
+                self.transitive[verb] = k
+        if self.main == previous:
+            self.main = k
+
+    # -- rows
+
+    def _coordinate(self, previous: int, k: int, c: Connector) -> None:
+        """Put chunk k into the row of an earlier one, and give it that one's links."""
+        chunk = self.chunks[k]
+        if self._begins_clause(previous, k):
+            return
+        other = self.chunk_of.get(self.words[chunk.head].head, previous)
         if other >= k or other in self.measured:
             other = previous
+        denied = self.chunks[other].negated
+        if denied and (c.exclusive or self.words[chunk.start].code != "D"):
+            chunk.negated = True
         row = self._row(other)
         self.groups[k] = [*row, k]
         for member in row:
             self.groups[member] = self.groups[k]
-        for role in list(self.roles.get(other, [])):
-            self.roles.setdefault(k, []).append(role)
+        if not denied or chunk.negated:
+            self.links.setdefault(k, []).extend(self.links.get(other, []))
 
-    def _predicate_adjectives(self, previous: int, c: _Connector) -> None:
+    def _begins_clause(self, previous: int, k: int) -> bool:
+        """Whether chunk k is the subject of a verb behind it that no phrase before it is the subject of."""
+        word = self.words[self.chunks[k].head]
+        before = self.words[self.chunks[previous].head]
+        return word.dep.startswith("nsubj") and word.head > self.chunks[k].head and before.head != word.head
+
+    def _predicate_adjectives(self, previous: int, c: Connector) -> None:
         if not c.adjectives:
             return
-        subject = self._row(previous)
-        for i in c.adjectives[:1]:
-            head = self.words[i].head
-            for word in range(self.chunks[previous].end):
-                if (
-                    self.words[word].head == head
-                    and self.words[word].dep.startswith("nsubj")
-                    and word in self.chunk_of
-                ):
-                    subject = self._row(self.chunk_of[word])
+        head = self.words[c.adjectives[0]].head
+        subject = self._row(self._subject_of(head, previous))
         for text, span in adjectives(self.words, c.adjectives):
-            for k in subject:
-                self.attributes.append((k, text, span))
+            denied = any(self.words[i].span[1] == span[1] for i in c.denied_words)
+            self.attributes += [(k, text, span, denied) for k in subject]
 
-    def _close(self, previous: int, c: _Connector) -> None:
-        self._predicate_adjectives(previous, c)
-        if c.place >= 0:
-            self._place_phrase(previous, c)
-        elif c.verb >= 0:
-            self._intransitive(previous, c)
-
-    def _place_phrase(self, k: int, c: _Connector) -> None:
+    def _place_phrase(self, k: int, c: Connector) -> None:
         """Resolve "a square with a circle on its right": the circle stands at the square."""
         word = self.words[c.place]
-        owners = [role for role in self.roles.get(k, []) if role[1] in ("with", "have") and not role[3]]
+        owners = [link for link in self.links.get(k, []) if _has(link)]
         if word.owner and owners:
-            self.roles[k] = [role for role in self.roles[k] if role not in owners]
-            self.roles.setdefault(owners[0][0], []).append((k, word.text, word.span, False))
+            self.links[k] = [link for link in self.links[k] if link not in owners]
+            self.links.setdefault(owners[0].other, []).append(_Link(k, word.text, word.span))
 
-    def _relate(self, subjects: list[int], k: int, predicate: str, span: Span, reverse: bool = False) -> None:
-        if not self.chunks[k].name:
-            self._pronoun(subjects, predicate, span)
+    def _deny(self, previous: int, k: int, c: Connector) -> None:
+        """Mark what is denied at the beginning of chunk k, and what the connector before it denies."""
+        chunk = self.chunks[k]
+        determiners = [w.text for w in self.words[chunk.start : chunk.end] if w.code == "D"]
+        definite = any(d not in ("a", "an", "any", "no", "some") for d in determiners)
+        if "no" in determiners:
+            chunk.negated = True
+        elif "neither" in determiners:
+            self.denied_subjects.add(k)
+        elif c.verb >= 0:  # behind a denied verb, or "has neither cars nor ..."
+            chunk.negated = c.denied and not definite
+        elif c.denied and definite and c.preposition < 0 and c.copula < 0:
+            self.denied_subjects.add(k)
+        elif c.denied:
+            chunk.negated = not definite or c.preposition < 0 or self.words[c.preposition].text == "without"
+
+    def _relate(
+        self,
+        subjects: list[int],
+        k: int,
+        predicate: str,
+        span: Span,
+        reverse: bool = False,
+        negated: bool = False,
+    ) -> None:
+        if not self.chunks[k].name and self._pronoun(subjects, predicate, span):
             return
         for subject in subjects:
             if subject != k:
-                self.roles.setdefault(k, []).append((subject, predicate, span, reverse))
+                self.links.setdefault(k, []).append(_Link(subject, predicate, span, reverse, negated))
 
-    def _pronoun(self, subjects: list[int], predicate: str, span: Span) -> None:
+    def _pronoun(self, subjects: list[int], predicate: str, span: Span) -> bool:
         """Resolve "a bowl with a spoon in it": what the bowl is with is in the bowl."""
         for subject in subjects:
-            for role in self.roles.get(subject, []):
-                owner, link, _, reverse = role
-                if link in ("with", "have") and not reverse:
-                    self.roles[subject].remove(role)
-                    self.roles.setdefault(owner, []).append((subject, predicate, span, False))
-                    return
+            for link in self.links.get(subject, []):
+                if _has(link):
+                    self.links[subject].remove(link)
+                    self.links.setdefault(link.other, []).append(_Link(subject, predicate, span))
+                    return True
+        return False
 
     # -- result
 
     def graph(self, caption: str) -> SceneGraph:
+        """Return what was found, after `run`."""
         words = self.words
         objects: list[Object] = []
         index: dict[int, int] = {}
         attributes: list[Attribute] = []
         for k, chunk in enumerate(self.chunks):
-            if not chunk.name or k in self.measured:
+            if not chunk.name or k in self.measured or chunk.frame:
                 continue
             index[k] = len(objects)
             start = chunk.phrase_start if chunk.phrase_start >= 0 else chunk.start
             end = words[chunk.head].span[1]
-            objects.append(
-                Object(
-                    chunk.name,
-                    (words[chunk.name_start].span[0], end),
-                    (words[start].span[0], end),
-                    fixed=chunk.fixed,
-                )
-            )
+            span = (words[chunk.name_start].span[0], end)
+            phrase = (words[start].span[0], end)
+            objects.append(Object(chunk.name, span, phrase, chunk.negated, chunk.fixed))
             attributes += [Attribute(index[k], text, span) for text, span in chunk.attributes]
-        attributes += [Attribute(index[k], text, span) for k, text, span in self.attributes if k in index]
+        for k, stands_for in self.stands_for.items():
+            if stands_for in index:
+                index[k] = index[stands_for]
+        denied = self.denied_subjects
+        attributes += [
+            Attribute(index[k], text, span, negated or k in denied)
+            for k, text, span, negated in self.attributes
+            if k in index
+        ]
         relations: list[Relation] = []
-        for k, roles in sorted(self.roles.items()):
-            for other, predicate, span, reverse in roles:
-                if k in index and other in index:
-                    pair = (index[k], index[other]) if reverse else (index[other], index[k])
-                    relations.append(Relation(pair[0], predicate, pair[1], span))
+        for k, links in sorted(self.links.items()):
+            for link in links:
+                subject, object_ = (k, link.other) if link.reverse else (link.other, k)
+                if subject in index and object_ in index:
+                    negated = link.negated or subject in denied or self.chunks[object_].negated
+                    relations.append(
+                        Relation(index[subject], link.predicate, index[object_], link.span, negated)
+                    )
         unique_relations = {(r.subject, r.predicate, r.object): r for r in reversed(relations)}
         unique_attributes = {(a.object, a.attribute): a for a in reversed(attributes)}
         return SceneGraph(
@@ -326,8 +542,23 @@ class _Extractor:
         )
 
 
+def _sentences(words: list[Word]) -> Iterator[tuple[int, int]]:
+    """Yield first word and one past the last of each sentence, its mark left out."""
+    start = 0
+    for i, word in enumerate(words):
+        if word.code in ".:" and not word.text.strip(".!?;…"):
+            yield start, i
+            start = i + 1
+    yield start, len(words)
+
+
+def _has(link: _Link) -> bool:
+    return link.predicate in ("with", "have") and not link.reverse
+
+
 def extract(caption: str, words: list[Word]) -> SceneGraph:
     """Return the scene graph of a caption whose words have been read."""
-    extractor = _Extractor(words)
-    extractor.run()
-    return extractor.graph(caption)
+    reference.mark_members(words)
+    walk = _Walk(words)
+    walk.run()
+    return walk.graph(caption)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from sclip.scenegraph import lexicon
 from sclip.scenegraph.expressions import find_expressions
+from sclip.scenegraph.retagging import retag
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc
@@ -41,6 +42,7 @@ _ING_NOUNS = frozenset(
 _POSTURES = frozenset(
     "waits sits stands lies lays rests hangs sleeps grazes floats poses leans swims eats looks flies perches".split()
 )
+_AMOUNTS = frozenset("more less fewer many much few long well soon far".split())
 _PRONOUNS = frozenset("it them him he she they itself themselves himself herself one another each".split())
 
 
@@ -98,6 +100,7 @@ def read_words(doc: Doc) -> list[Word]:
         i = end
     for word in words:
         word.head = word_of[word.head]
+    retag(words)
     _correct(words)
     return words
 
@@ -111,6 +114,9 @@ def _merge(tokens: list, lower: list[str], i: int) -> tuple[int, str, str, bool]
     place = _place_phrase(lower, i)
     if place:
         return place
+    compared = _comparison(tokens, lower, i)
+    if compared > i:
+        return compared, " ".join(lower[i:compared]), "P", False
     end = i + 1
     while (
         end + 1 < len(tokens)
@@ -131,6 +137,15 @@ def _merge(tokens: list, lower: list[str], i: int) -> tuple[int, str, str, bool]
     elif code == "P" and text in ("while", "as", "because", "if", "than"):
         code = "K"
     return end, lexicon.PREPOSITION_FORMS.get(text, text) if code in "PJA" else text, code, False
+
+
+def _comparison(tokens: list, lower: list[str], i: int) -> int:  # type: ignore[type-arg]
+    """Return one past the last token of "taller than", "more colorful than" or "as tall as" at i, or i."""
+    if tokens[i].tag_ == "JJR" and lower[i] not in _AMOUNTS and lower[i + 1 : i + 2] == ["than"]:
+        return i + 2
+    if lower[i] in ("more", "less", "as") and lower[i + 2 : i + 3] == ["as" if lower[i] == "as" else "than"]:
+        return i + 3 if tokens[i + 1].tag_ in ("JJ", "RB") and lower[i + 1] not in _AMOUNTS else i
+    return i
 
 
 def _place_phrase(lower: list[str], i: int) -> tuple[int, str, str, bool] | None:

@@ -1,0 +1,127 @@
+"""What stands between two noun phrases, read: verbs, a preposition, "and", a possessive, what is denied.
+
+A caption is a string of noun phrases with a connector between each two. Reading one needs no parse: the letters of
+its words say all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sclip.scenegraph import lexicon
+from sclip.scenegraph.tagged_words import Word
+
+
+@dataclass(frozen=True, slots=True)
+class VerbUse:
+    """A verb that no noun phrase follows: "a dog runs and ..."; with what stands behind it."""
+
+    verb: int
+    preposition: int
+    """A preposition without its object ("the bench that he sits on"), or -1."""
+    passive_by: bool
+
+
+@dataclass(slots=True)
+class Connector:
+    """What one run of words between two noun phrases says; all numbers are word indices, -1: none."""
+
+    conjunction: bool = False
+    """ "and", "or" or a comma."""
+    exclusive: bool = False
+    """The conjunction is "or" or "nor": it carries a denial on."""
+    comma: bool = False
+    clause: bool = False
+    """A subordinator, colon or dash: the next phrase begins a clause."""
+    possessive: bool = False
+    copula: int = -1
+    existential: bool = False
+    """ "there", as in "there is"."""
+    relative: bool = False
+    verb: int = -1
+    """The verb whose object, or whose preposition's object, comes next."""
+    preposition: int = -1
+    place: int = -1
+    passive_by: bool = False
+    verbs: list[int] = field(default_factory=list)
+    """All verbs, in order."""
+    closed: list[VerbUse] = field(default_factory=list)
+    """Verbs that end before the next noun phrase."""
+    adjectives: list[int] = field(default_factory=list)
+    denied_words: set[int] = field(default_factory=set)
+    """Verbs and adjectives behind "not", "never"."""
+    denied: bool = False
+    """The last thing before the next noun phrase is denied: "is not on", "without", "but not"."""
+
+    def close(self) -> None:
+        """End the open verb: no noun phrase follows it."""
+        if self.verb >= 0:
+            self.closed.append(VerbUse(self.verb, self.preposition, self.passive_by))
+            self.verb = self.preposition = -1
+
+
+def read_connector(words: Sequence[Word], start: int, end: int) -> Connector:
+    """Read the words start..end, which hold no noun phrase."""
+    c = Connector()
+    for i in range(start, end):
+        word = words[i]
+        code, text = word.code, word.text
+        if text in lexicon.NEGATIONS and not (i + 1 < end and words[i + 1].text in ("only", "just")):
+            c.denied = True
+            c.exclusive = c.exclusive or text == "nor"
+            c.conjunction = c.conjunction or code == "C"
+            if text == "without":
+                c.preposition = i
+            if code not in "VG":
+                continue
+        if code in "C,":
+            if c.verb >= 0 and c.preposition < 0:
+                c.close()
+            c.denied = c.denied and text == "or"
+            if c.adjectives:
+                continue
+            c.conjunction = True
+            c.comma = c.comma or code == ","
+            c.exclusive = c.exclusive or text == "or"
+        elif code in ".K:":
+            c.close()
+            if code != ".":
+                c.clause, c.denied = True, False
+        elif code == "S":
+            c.possessive = True
+        elif code == "W":
+            c.relative = True
+        elif code == "X":
+            c.existential = True
+        elif code == "B":
+            if text not in ("be", "been", "being"):
+                c.close()
+            c.copula = i
+        elif code in "VGE":
+            if text in lexicon.AUXILIARIES and any(w.code in "EV" for w in words[i + 1 : min(i + 4, end)]):
+                continue
+            if c.verb >= 0 and code == "V" and words[i - 1].code != "T":
+                c.close()
+            c.verb, c.preposition = i, -1
+            c.verbs.append(i)
+            if c.denied:
+                c.denied_words.add(i)
+        elif code == "P":
+            if text == "by" and c.verb >= 0 and words[c.verb].code == "E":
+                c.passive_by = True
+            if text == "have":
+                c.verb = i
+                c.verbs.append(i)
+            elif not (c.preposition >= 0 and text == "of"):
+                c.preposition = i
+        elif code == "T":
+            if i + 1 >= end or words[i + 1].code not in "VB":
+                c.preposition = i
+        elif code == "L":
+            c.place = i
+        elif code in "JM" and (c.copula >= 0 or i == start):
+            c.adjectives.append(i)
+            if c.denied:
+                c.denied_words.add(i)
+    return c

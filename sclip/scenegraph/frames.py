@@ -1,0 +1,59 @@
+"""Words that frame what a caption shows: "a photo of", "in the background", "a sense of calm".
+
+A frame is a noun phrase that the walk passes, and no object of the graph. The same words are things where they are
+shown: "a photo on a wall", "a man holding a picture".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sclip.scenegraph import lexicon
+from sclip.scenegraph.chunks import Chunk
+from sclip.scenegraph.tagged_words import Word
+
+
+def mark_frames(words: Sequence[Word], chunks: Sequence[Chunk]) -> None:
+    """Mark the chunks that frame, in place."""
+    for chunk in chunks:
+        if chunk.name and _frames(words, chunk):
+            chunk.frame = True
+
+
+def _frames(words: Sequence[Word], chunk: Chunk) -> bool:
+    head = lexicon.noun_lemma(words[chunk.head].text)
+    if head in lexicon.ABSTRACT:
+        return True
+    before = words[chunk.start - 1].text if chunk.start else ""
+    if head in lexicon.MANNERS and before == "in":
+        return True
+    if head not in lexicon.FRAMES:
+        return False
+    behind = words[chunk.end].text if chunk.end < len(words) else ""
+    if before in lexicon.FRAME_PREPOSITIONS and behind != "of" and (head != "background" or before == "in"):
+        return chunk.name in lexicon.FRAMES
+    return _opens(words, chunk.start) and _depicts(words, chunk.end)
+
+
+def _opens(words: Sequence[Word], start: int) -> bool:
+    """Whether nothing is said before the word: "There is a photo", "This is a photo"."""
+    i = start - 1
+    while i >= 0 and (words[i].code in "XBAD" or words[i].text in ("this", "here", "it", "that", "these")):
+        i -= 1
+    return i < 0 or words[i].code in ".:,"
+
+
+def _depicts(words: Sequence[Word], i: int) -> bool:
+    """Whether what stands behind a frame's noun tells what it shows, and not where it hangs."""
+    copula = False
+    for word in words[i : i + 4]:
+        if word.code == "B":
+            copula = True
+        elif word.code in "VGE":
+            lemma = lexicon.verb_lemma(word.text)
+            return lemma in lexicon.DEPICTING or (copula and lemma not in lexicon.PLACING)
+        elif word.code == "P":
+            return word.text in ("of", "with") or (copula and word.text not in lexicon.PLACES)
+        elif word.code not in "AW":
+            return copula
+    return copula

@@ -1,0 +1,98 @@
+"""What pronouns stand for: "one ... the other", "the smaller one", "he", "it", "they".
+
+A pronoun is resolved where only one of the things named before it can be meant; everywhere else it stands for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sclip.scenegraph import lexicon
+from sclip.scenegraph.chunks import Chunk
+from sclip.scenegraph.tagged_words import Word
+
+_MEMBERS = frozenset("one other others another each both all".split())
+"""Words that pick from a group named before."""
+_MALE = frozenset("man boy father son husband king grandfather gentleman brother male groom uncle".split())
+_FEMALE = frozenset("woman girl lady mother daughter wife queen bride grandmother sister female aunt".split())
+_PERSONS = frozenset(
+    """person child kid baby toddler adult teenager infant cyclist artist guard chef cook pedestrian student kid
+    athlete model""".split()
+)
+_HE = frozenset("he him himself".split())
+_SHE = frozenset("she her herself".split())
+_THEY = frozenset("they them".split())
+
+
+def mark_members(words: Sequence[Word]) -> None:
+    """Give "one", "the other" and their like the letter of a pronoun, where no noun follows them, in place."""
+    for i, word in enumerate(words):
+        if word.text == "dozen" and word.code == "N" and i + 1 < len(words) and words[i + 1].code in "JN":
+            word.code = "M"
+        if word.text not in _MEMBERS or word.code not in "MJDNCH":
+            continue
+        behind = i + 1
+        while behind < len(words) and words[behind].code in "AJM":
+            behind += 1
+        following = words[behind].code if behind < len(words) else ""
+        nothing = following not in ("N", "G") or (following == "G" and behind == i + 1)
+        if nothing and not (
+            behind == i + 1 and (following == "D" or words[behind].text == "of" if following else False)
+        ):
+            described = i and words[i - 1].code == "J" and word.text == "one"
+            word.code = "N" if described else "H"
+
+
+def resolve(words: Sequence[Word], chunks: Sequence[Chunk], sentence_of: Sequence[int]) -> dict[int, int]:
+    """Return pronoun chunk -> the chunk that it stands for; give "the smaller one" its name, in place."""
+    found: dict[int, int] = {}
+    group = -1
+    for k, chunk in enumerate(chunks):
+        text = words[chunk.head].text
+        if chunk.name:
+            if text in ("one", "ones") and chunk.name == text:
+                _rename(
+                    chunk, [c for c, s in zip(chunks[:k], sentence_of, strict=False) if s == sentence_of[k]]
+                )
+            continue
+        earlier = [j for j in range(k) if chunks[j].name and not chunks[j].frame and not chunks[j].negated]
+        if text in _MEMBERS:
+            plural = [j for j in earlier if _is_plural(words, chunks[j])]
+            here = [j for j in plural if sentence_of[j] == sentence_of[k]]
+            if text == "one" or group < 0:
+                picked = [j for j in earlier if words[chunks[j].start].text == "one"]
+                group = here[-1] if here else (picked or plural)[0] if len(picked or plural) == 1 else -1
+            if group >= 0:
+                found[k] = group
+            continue
+        possible = [j for j in earlier if _fits(words, chunks[j], text)]
+        if len(possible) == 1:
+            found[k] = possible[0]
+    return found
+
+
+def _rename(chunk: Chunk, before: Sequence[Chunk]) -> None:
+    named = [other for other in before if other.name and not other.frame]
+    described = [other for other in named if other.attributes]
+    if named:
+        chunk.name = (described or named)[-1].name
+
+
+def _is_plural(words: Sequence[Word], chunk: Chunk) -> bool:
+    text = words[chunk.head].text
+    return lexicon.noun_lemma(text) != text or any(a.isdigit() and a != "1" for a, _ in chunk.attributes)
+
+
+def _fits(words: Sequence[Word], chunk: Chunk, pronoun: str) -> bool:
+    head = chunk.name.rpartition(" ")[2]
+    plural = _is_plural(words, chunk)
+    male = head in _MALE or (head.endswith("man") and head not in _FEMALE)
+    female = head in _FEMALE or head.endswith("woman")
+    person = head in _PERSONS or head.endswith(("er", "ist"))
+    if pronoun in _HE:
+        return not plural and (person or (male and not female))
+    if pronoun in _SHE:
+        return not plural and (person or female)
+    if pronoun in _THEY:
+        return plural
+    return pronoun in ("it", "itself") and not plural and not (male or female or head in _PERSONS)

@@ -1,0 +1,114 @@
+"""Nouns that the tagger takes for verbs, adverbs or adjectives, and verbs that it takes for nouns.
+
+It was trained on news, whose sentences have a verb; captions are mostly noun phrases, so it makes a verb of the last
+noun ("a lamp near building", "a dog next to sink"). Three things tell: the dictionary (no adverb is spelt
+"skateboard"), what stands before a word (no verb follows "the"), and number: "a horse rides", "green leaves".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sclip.scenegraph import lexicon
+
+if TYPE_CHECKING:
+    from sclip.scenegraph.tagged_words import Word
+
+_ING_NOUNS = frozenset(
+    """building ceiling clothing railing awning wing ring string king evening morning frosting icing bedding fencing
+    scaffolding netting lettering carpeting thing earring sibling siding flooring tubing shelving housing wedding
+    pudding rigging seating molding moulding wiring""".split()
+)
+"""Nouns in -ing that are hardly ever verbs in a caption."""
+_ING_BOTH = frozenset(
+    """painting writing drawing topping dressing opening marking covering landing crossing serving filling carving
+    engraving trimming stuffing lighting swing sling meeting offering outing setting clearing""".split()
+)
+_NOUNS = frozenset(
+    """train sign bear head fork towel bench rug sink post mirror gravel shadow stove spoon shower clock monitor bus
+    vase rack blanket racquet pillow window curtain ground sand kitten ear counter bun store sauce pole helmet fence
+    crowd bathtub arm wave wall tray trash straw stone sleeve shrimp rainbow pasture microwave menu hat horn elephant
+    drain curb cone carrot button bow bat map paddle brush kite lettuce stem pot pan plate bowl bottle cup glass box
+    bag table boat car truck bike skateboard surfboard snowboard board light field tree grass flower plant road street
+    water shoe shirt jacket coat suit skirt tile floor roof wheel tire horse dog cat cow sheep bird animal person baby
+    child umbrella oven racket""".split()
+)
+"""Nouns of FACTUAL's training half (Li et al., ACL Findings 2023) that are verbs in a dictionary and were objects of
+its graphs at least six times as often as predicates."""
+_CAN = frozenset(
+    "trash garbage soda beer tin watering paint spray aluminum aluminium metal recycling rubbish waste coke".split()
+)
+_NOT_THINGS = frozenset(
+    """young old elderly dark open wild rich poor sick injured opposite other same right left past present cold
+    outdoor indoor front back rear very next last first second top bottom""".split()
+)
+
+
+def retag(words: Sequence[Word]) -> None:
+    """Put the letters of such words right, in place."""
+    for i, word in enumerate(words):
+        code, text = word.code, word.text
+        if code in "NDPC,.ST" or not text.isalpha():
+            continue
+        before = words[i - 1].code if i else ""
+        after = words[i + 1].code if i + 1 < len(words) else ""
+        if code in "VGE":
+            if _is_noun(words, i, before, after):
+                word.code = "N"
+        elif code == "B":
+            if text == "can" and (before in ("D", "J") or (i and words[i - 1].text in _CAN)):
+                word.code = "N"
+        elif code in "JAOR" and _ends_phrase(text, code, before, after):
+            word.code = "N"
+
+
+def _is_noun(words: Sequence[Word], i: int, before: str, after: str) -> bool:
+    """Whether a word tagged as a verb is a noun."""
+    word = words[i]
+    text = word.text
+    if word.code == "G":
+        if text in _ING_NOUNS:
+            return after != "D" or before not in ("N", "B", "H", "")
+        return text in _ING_BOTH and before in ("P", "D", "J", "M", "S") and after not in ("D", "N")
+    if text in lexicon.AUXILIARIES or not lexicon.is_noun(text):
+        return False
+    if not lexicon.is_verb(text):
+        return True
+    if word.code == "E":
+        return False
+    if before == "D":
+        return words[i - 1].text not in _SUBJECTS
+    if before in ("H", "B", "W", "R", "A"):
+        return False
+    base = lexicon.noun_lemma(text)
+    if base != text:  # "green leaves": an adjective is no subject, and nor is nothing
+        return before in ("P", "J", "M", "S") or (before == "" and after in ("P", "", ".", "B", "G", "E"))
+    if base not in _NOUNS:
+        return (
+            before == "P"
+            and after in ("", ".", ",", "C", "P")
+            and words[i - 1].text not in ("before", "after")
+        )
+    return not (before == "T" and after in ("D", "N", "H", "J")) and not (
+        before == "" and after in ("D", "H")
+    )
+
+
+_SUBJECTS = frozenset("this that these those both all each some another either neither half".split())
+
+
+def _ends_phrase(text: str, code: str, before: str, after: str) -> bool:
+    """Whether a word tagged as an adjective, adverb or oddity is the noun that ends its phrase."""
+    if text in lexicon.COLOURS or text in lexicon.CONNECTIVES or not lexicon.is_noun(text):
+        return False
+    if code == "O":
+        return True
+    if not lexicon.is_adjective(text):
+        return True
+    return (
+        code == "J"
+        and before in ("D", "J", "N", "M", "S")
+        and after in ("", "P", "V", "B", ".", "C", "G", "E")
+        and text not in _NOT_THINGS
+    )
