@@ -20,7 +20,8 @@ class Expression(NamedTuple):
     """One past the last token."""
     text: str
     code: str
-    """Part of speech, a letter of `tagged_words.CODES`; Q for a quotation; empty where the tokens are left out."""
+    """Part of speech, a letter of `tagged_words.CODES`; Q for a quotation, I for what is in no picture; empty where the
+    tokens are left out."""
     fixed: bool = False
 
 
@@ -37,10 +38,11 @@ _MONTHS = frozenset(
 )
 _TIME_NOUNS = frozenset(
     """week weeks weekend weekends month months year years century centuries decade decades hour hours minute minutes
-    moment moments today yesterday tomorrow tonight time times""".split()
+    era eras moment moments today yesterday tomorrow tonight time times""".split()
 )
 _TODAY = frozenset("today yesterday tomorrow tonight".split())
 _TIMES = _WEEKDAYS | _MONTHS | _TIME_NOUNS | {"day", "days", "may", "march", "way"}
+_RELATIVE = ("ago", "later", "earlier", "before", "after")
 _MAKES_WAY = {"make": "go", "makes": "goes", "making": "going", "made": "went"}
 _DAY_PARTS = frozenset("morning afternoon evening night day noon".split())
 _THIS = frozenset(
@@ -157,7 +159,7 @@ def _described(tokens: list, lower: list[str], start: int, end: int) -> tuple[in
         return start, Expression(end, _text(tokens, lower, start, end), "J")
     if start and lower[start - 1] in ("in", "of", "at", "for", "to"):
         start -= 1
-    return start, Expression(end, " ".join(lower[start:end]), "O")
+    return start, Expression(end, " ".join(lower[start:end]), "I")
 
 
 def _is_described(tokens: list, i: int) -> bool:  # type: ignore[type-arg]
@@ -181,16 +183,23 @@ def _time(tokens: list, lower: list[str], i: int, taken: int) -> tuple[int, Expr
     before = lower[i - 1] if i else ""
     following = lower[end] if end < n else ""
     if word == "way":
-        if i < 2 or i - 1 < taken or tokens[i - 1].tag_ != "PRP$":
+        on_the = before == "the" and i > 1 and lower[i - 2] in ("on", "along") and following != "of"
+        if i < 2 or i - 1 < taken or not (tokens[i - 1].tag_ == "PRP$" or on_the):
             return None
         if i - 2 >= taken and lower[i - 2] in _MAKES_WAY:  # "makes its way down the road": goes
             return i - 2, Expression(end, _MAKES_WAY[lower[i - 2]], "G" if lower[i - 2] == "making" else "V")
-        return i - 1, Expression(end, "way", "O")
+        start = i - 1
+        if start > taken and lower[start - 1] in ("on", "along", "by", "in"):
+            start -= 1
+        if following == "to" and start < i - 1:  # "on their way to school"
+            return start, Expression(end + 1, "towards", "P")
+        return start, Expression(end, "way", "I")
     if word in ("may", "march") and not (
         tokens[i].text[0].isupper() and i and _DAY_OF_MONTH.match(following or "x")
     ):
         return None
-    if word in ("day", "days") and before not in _THIS and not before.isdigit():
+    relative = following in _RELATIVE and word in _TIME_NOUNS | {"days"}  # "moments before the wedding"
+    if word in ("day", "days") and before not in _THIS and not before.isdigit() and not relative:
         return None
     if word[0].isdigit():
         if following in _CLOCK_WORDS:
@@ -202,7 +211,7 @@ def _time(tokens: list, lower: list[str], i: int, taken: int) -> tuple[int, Expr
         elif _YEAR.match(word):
             if _is_described(tokens, end):  # "the 2015 calendar": says of the calendar what no picture shows
                 return i, Expression(
-                    end, word, "D" if i == 0 or tokens[i - 1].tag_ in ("DT", "PRP$", "IN") else "O"
+                    end, word, "D" if i == 0 or tokens[i - 1].tag_ in ("DT", "PRP$", "IN") else "I"
                 )
             if before not in _TIME_PREPOSITIONS:
                 return None
@@ -223,6 +232,8 @@ def _time(tokens: list, lower: list[str], i: int, taken: int) -> tuple[int, Expr
         ):
             break
         end += 2 if comma else 1
+    if word in ("century", "centuries") and i > taken and before[:1].isdigit() and _is_described(tokens, end):
+        return i - 1, Expression(end, f"{before} {word}", "J")
     possessive = end < n and lower[end] in ("'s", "’s", "'")
     if possessive:
         end += 1
@@ -235,12 +246,14 @@ def _time(tokens: list, lower: list[str], i: int, taken: int) -> tuple[int, Expr
         start -= 1
     if word == "time" and start == i and start > floor and tokens[start - 1].tag_ == "NN":
         start -= 1  # "christmas time"
+    if end < n and lower[end] in _UNIT_TAILS and word in _UNITS:  # "a few weeks old"
+        return start, Expression(end + 1, _text(tokens, lower, start, end + 1), "J")
     points = end > i + 1 or not _THIS.isdisjoint(lower[start:i]) or lower[start][0].isdigit()
     if start > floor and lower[start - 1] in _TIME_PREPOSITIONS:
         start -= 1
-    elif word in _TIME_NOUNS and not points and word not in _TODAY:
+    elif word in _TIME_NOUNS and not points and not relative and word not in _TODAY:
         return None  # "a clock showing the time"
-    return start, Expression(end, " ".join(lower[start:end]), "O")
+    return start, Expression(end, " ".join(lower[start:end]), "I")
 
 
 def _describes_time(tokens: list, start: int) -> bool:  # type: ignore[type-arg]

@@ -50,9 +50,9 @@ _KIND = (
 )
 
 _TRIGGERS = frozenset(
-    """stock royalty rights getty shutterstock istock alamy copyright hd 4k i you we how why what check click buy
-    download vector clipart via courtesy credit contain result results sale discover slow stabilized handheld
-    shop""".split()
+    """stock royalty rights getty shutterstock istock alamy copyright hd 4k i you we how why what where check click buy
+    download vector clipart via courtesy credit contain result results sale discover your any free
+    slow stabilized handheld shop""".split()
 )
 _TOKEN = re.compile(r"[a-z0-9]+")
 _ODD = re.compile(r"[^A-Za-z\s,.'\"!;-]|\.[.a-zA-Z]|--|\s-")
@@ -74,7 +74,8 @@ _MARKS = re.compile(
         <(?P<name>[A-Za-z]{{1,30}})>
       | (?P<and>&amp;)
       | (?P<break><(?:br|p|div|li|tr|td|h\d)\b[^<>]{{0,300}}> | &nbsp;)
-      | (?P<cut></?[a-zA-Z!][^<>]{{0,300}}> | &\#?\w{{1,8}}; | @[\w.-]+ | ©[^|,;()\[\]]{{0,60}} | [®™]
+      | (?P<cut></?[a-zA-Z!][^<>]{{0,300}}> | &\#?\w{{1,8}}; | @[\w.-]+ | [®™]
+          | ©(?:\s?(?-i:[A-Z]|\d)[\w.'’&-]{{0,30}}){{0,5}}
           | \#+(?:\s?\d+\w?\b|(?=\s|$)) | [$€£]\s?\d[\d,.]*{_AMOUNT})
       | (?P<hashtag>\#[^\W\d_]\w*)
     )
@@ -94,10 +95,12 @@ _MARKS = re.compile(
       | (?:(?:only|just|for|from|at|under|over|less\sthan|as\slow\sas)\s){{1,3}}(?:US\s?)?[$€£]\s?\d[\d,.]*{_AMOUNT}
       | US\s?\$\s?\d[\d,.]*{_AMOUNT}
       | (?:photo|image|picture|page|slide)\s(?:\#?\d+(?:\s(?:of|/)\s\d+)?|id\s\w+)\b
-      | copyright\b[^|,;()\[\]]{{0,60}}
+      | copyright\b(?:\s?(?-i:[A-Z]|\d)[\w.'’&-]{{0,30}}){{0,5}}
       | (?:in|with)\s(?:ultra\s|full\s)?(?:u?hd|4k|8k|1080p|720p)\b(?:\s(?:resolution|quality))?
       | (?:royalty\s?-?\s?free|rights\s?-?\s?managed)(?:\s{_KIND}\b){{0,3}}
+      | (?:free|premium)\s{_KIND}\b
       | (?:free\s)?stock\s{_KIND}\b(?:\s{_KIND}\b){{0,3}}
+      | (?<=background\s){_KIND}(?:\s{_KIND}){{0,2}}(?=\s?(?:[.,]|$))
       | vector\sart\sillustration\b | (?:free\s)?(?:vector\s)?clip\s?-?\s?art\b | free\sdownload\b
       | (?:for|on)\ssale(?:\snow)?\b(?!\ssign)
       | (?:getty\simages|shutterstock|istock(?:photo)?|alamy|dreamstime|depositphotos)\b
@@ -170,6 +173,10 @@ _SEEN = re.compile(
     r"(?:\bthat\s)?\b(?:i|we|you|one)\s(?:can\s|could\s|also\s|are\s){0,3}(?:see|seeing|find|notice|observe|looking\sat)\b",
     re.I,
 )
+_PERSUADES = re.compile(
+    r"\b(?:helps?|makes?|allows?|tells?|gives?|takes?|asks?|surprises?|inspires?|wants?|needs?|on|for|about)\s(?:you|us)\b",
+    re.I,
+)
 _SPEAKER = re.compile(
     r"""(?:[,;]\s?)?(?:\b(?:and|that|which|where|when|as|if|while|because|so|but|what|who|before|after|until|than|like)
     \s){0,2}(?:\b(?:lets?|makes?|allows?|helps?|tells?|gives?|shows?|takes?|asks?|at|for|to|with|of|around|behind|like)\s)?
@@ -178,8 +185,8 @@ _SPEAKER = re.compile(
 )
 """A writer or reader who acts: what follows is no part of the picture ("a beach where we stayed")."""
 _ADDRESS = re.compile(
-    r"""\s?(?:how\s(?:to|do|does|can|many|much|your|i|we|it)\b|why\b|what\b|where\sto\b|who\s(?:is|are|was|knew|needs)\b
-    |when\s(?:is|are|do|will|you)\b|things\s(?:to|i|you|we)\b|(?:all|everything)\s(?:i|you)\b
+    r"""\s?(?:how\s(?:to|do|does|can|many|much|your|i|we|it)\b|why\b|what\b|where\s(?:to|do|does|can|is|are)\b|(?:here|this|that)\s?(?:['’]s|is)\s(?:how|why|what|where)\b|who\s(?:is|are|was|knew|needs)\b
+    |when\s(?:is|are|do|will|you)\b|\w+\s(?:\w+\s)?(?:your|any)\b|things\s(?:to|i|you|we)\b|(?:all|everything)\s(?:i|you)\b
     |(?:is|are|do|does|did|can|could|should|would|will|have|has)\s(?:you|your|i|we|this|it|there|the|these|they)\b
     |(?:please\s)?(?:check|click|buy|download|learn|discover|browse|explore|subscribe|follow|don['’]t|do\sn['’]t|let\s?['’]s
     |let\sme|find\sout|read\s(?:more|the|about|this)|see\s(?:all|more|also|the\sfull|what|how|our)|get\s(?:rid|the|your|ready
@@ -308,7 +315,7 @@ def _describing(segment: Segment) -> Segment:
     for sentence in _SENTENCE.finditer(segment.text):
         start, end = sentence.span()
         text = sentence[0]
-        if text.rstrip().endswith("?") or _ADDRESS.match(text):
+        if text.rstrip().endswith("?") or _ADDRESS.match(text) or (spoken and _PERSUADES.search(text)):
             cuts.append((start, end))
             continue
         lead = _LEAD.match(text)

@@ -29,7 +29,8 @@ CODES = {
 
 D determiner, M number, J adjective, A adverb, N noun, G -ing form, E participle, V finite verb, B auxiliary or
 copula, P preposition, T to, R particle, C conjunction, S possessive, H pronoun, X existential "there", W relative
-pronoun, K subordinator ("while"), L a place without its object ("on the left"), Q quotation, O anything else.
+pronoun, K subordinator ("while"), L a place without its object ("on the left"), Q quotation, I a time or another thing
+of no picture, O anything else.
 """
 
 _ING_NOUNS = frozenset(
@@ -43,6 +44,7 @@ _POSTURES = frozenset(
     "waits sits stands lies lays rests hangs sleeps grazes floats poses leans swims eats looks flies perches".split()
 )
 _AMOUNTS = frozenset("more less fewer many much few long well soon far".split())
+_BACKGROUNDS = frozenset(("background", "backdrop"))
 _PRONOUNS = frozenset("it them him he she they itself themselves himself herself one another each".split())
 
 
@@ -102,7 +104,34 @@ def read_words(doc: Doc) -> list[Word]:
         word.head = word_of[word.head]
     retag(words)
     _correct(words)
+    if any(text in _BACKGROUNDS for text in lower):
+        _attach_background(words)
     return words
+
+
+def _attach_background(words: list[Word]) -> None:
+    """Let "on a white background" hang on what the picture shows first, not on the last noun before it."""
+    for i, word in enumerate(words):
+        if word.text not in _BACKGROUNDS or word.code != "N":
+            continue
+        at = i - 1
+        while at > 0 and words[at].code in "DJMN":
+            at -= 1
+        if at <= 0 or words[at].text not in ("on", "against", "over"):
+            continue
+        isolated = words[at - 1].text == "isolated"
+        before = words[: at - isolated]
+        first = next(
+            (
+                j
+                for j, other in enumerate(before)
+                if other.code == "N"
+                and (j + 1 == len(before) or (before[j + 1].code != "N" and before[j + 1].text != "of"))
+            ),
+            -1,
+        )
+        if first >= 0 and (isolated or all(other.text != "with" for other in before)):
+            words[at - isolated].head = first
 
 
 def _merge(tokens: list, lower: list[str], i: int) -> tuple[int, str, str, bool]:  # type: ignore[type-arg]
@@ -127,7 +156,8 @@ def _merge(tokens: list, lower: list[str], i: int) -> tuple[int, str, str, bool]
         end += 2
     if end > i + 1:
         text = "".join(lower[i:end])
-        return end, text, "N" if tokens[end - 1].tag_.startswith("NN") else "J", False
+        describes = end < len(tokens) and tokens[end].tag_ == "JJ"  # "an all-year seasonal pitch"
+        return end, text, "N" if tokens[end - 1].tag_.startswith("NN") and not describes else "J", False
     text = lower[i]
     code = CODES.get(tokens[i].tag_, "O")
     if code == "P" and tokens[i].dep_ == "mark":
