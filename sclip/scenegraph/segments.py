@@ -68,42 +68,58 @@ _STARTS = re.compile(
 
 _AMOUNT = r"(?:\s?(?:k|m|bn|million|billion|thousand|each|usd|off)\b)?"
 
+_DATE = r"(?:\d{4}-\d\d?-\d\d?(?:T[\d:.]+Z?)?|\d\d?[/.]\d\d?[/.]\d{2,4})\b"
+_FIRST_WORDS = (
+    "(?:by|via|cc|on|at|from|no|id|sku|item|ref|model|issue|only|just|for|under|over|less|as|us|photo|image|picture|page|slide"
+    "|copyright|in|with|royalty|rights|free|premium|stock|vector|clip|getty|shutterstock|istock|istockphoto|alamy"
+    f"|dreamstime|depositphotos|{_KIND})"
+)
+"""What the longer phrases begin with: one look instead of twenty at every word."""
 _MARKS = re.compile(
     rf"""
-    (?=[<&@#©®™$€£/])(?:
+    (?=[<&@#©®™$€£(])(?:
         <(?P<name>[A-Za-z]{{1,30}})>
       | (?P<and>&amp;)
       | (?P<break><(?:br|p|div|li|tr|td|h\d)\b[^<>]{{0,300}}> | &nbsp;)
       | (?P<cut></?[a-zA-Z!][^<>]{{0,300}}> | &\#?\w{{1,8}}; | @[\w.-]+ | [®™]
+          | \([^()\s]{{1,20}}(?:\s[^()\s]{{1,20}}){{0,2}}\)
           | ©(?:\s?(?-i:[A-Z]|\d)[\w.'’&-]{{0,30}}){{0,5}}
           | \#+(?:\s?\d+\w?\b|(?=\s|$)) | [$€£]\s?\d[\d,.]*{_AMOUNT})
       | (?P<hashtag>\#[^\W\d_]\w*)
     )
   | (?<![\w-])(?=\w)(?P<phrase>
-        (?:https?://|www\.)[^\s|<>()]+
-      | [\w+-]{{1,40}}(?:\.[\w+-]{{1,40}}){{0,3}}@[\w.-]+
-      | (?:(?:on|at|from|via)\s)?[\w-]{{1,60}}(?:\.[\w-]{{1,60}}){{0,3}}\.
-        (?:com|org|net|co|io|info|biz|tv|uk|de|fr|ru|eu|us|ca|au)\b(?:/[^\s|]*)?
-      | [\w-]{{1,60}}\.(?:jpe?g|png|gif|webp|tiff?|bmp|svg|psd|eps|pdf|mp4|mov|html?|php)\b
-      | (?:IMG|DSC[NF]?|PICT|MVI|GOPR|PXL|VID|P)[_-]?\d{{3,}}\w*
-      | [A-Za-z]{{0,3}}\d{{5,12}}\b
-      | (?:by|via|cc)\s@[\w.-]+
-      | (?:no|id|sku|item|ref|model|issue)[.:]?\s?\#\s?\d+\w?\b
-      | (?!4x4\b)\d+(?:\.\d+)?\s?(?:px|cm|mm|in|")?\s?[x×]\s?\d+(?:\.\d+)?
-        (?:\s?[x×]\s?\d+)?(?:\s?(?:px|pixels|cm|mm|inch(?:es)?|feet|ft)\b)?
-      | (?:on\s)?(?:\d{{4}}-\d\d?-\d\d?(?:T[\d:.]+Z?)?|\d\d?[/.]\d\d?[/.]\d{{2,4}})\b
-      | (?:(?:only|just|for|from|at|under|over|less\sthan|as\slow\sas)\s){{1,3}}(?:US\s?)?[$€£]\s?\d[\d,.]*{_AMOUNT}
-      | US\s?\$\s?\d[\d,.]*{_AMOUNT}
-      | (?:photo|image|picture|page|slide)\s(?:\#?\d+(?:\s(?:of|/)\s\d+)?|id\s\w+)\b
-      | copyright\b(?:\s?(?-i:[A-Z]|\d)[\w.'’&-]{{0,30}}){{0,5}}
-      | (?:in|with)\s(?:ultra\s|full\s)?(?:u?hd|4k|8k|1080p|720p)\b(?:\s(?:resolution|quality))?
-      | (?:royalty\s?-?\s?free|rights\s?-?\s?managed)(?:\s{_KIND}\b){{0,3}}
-      | (?:free|premium)\s{_KIND}\b
-      | (?:free\s)?stock\s{_KIND}\b(?:\s{_KIND}\b){{0,3}}
-      | (?<=background\s){_KIND}(?:\s{_KIND}){{0,2}}(?=\s?(?:[.,]|$))
-      | vector\sart\sillustration\b | (?:free\s)?(?:vector\s)?clip\s?-?\s?art\b | free\sdownload\b
-      | (?:for|on)\ssale(?:\snow)?\b(?!\ssign)
-      | (?:getty\simages|shutterstock|istock(?:photo)?|alamy|dreamstime|depositphotos)\b
+        (?=[\w+-]{{1,40}}[.@:])(?:
+            (?:https?://|www\.)[^\s|<>()]+
+          | [\w+-]{{1,40}}(?:\.[\w+-]{{1,40}}){{0,3}}@[\w.-]+
+          | [\w-]{{1,60}}(?:\.[\w-]{{1,60}}){{0,3}}\.
+            (?:com|org|net|co|io|info|biz|tv|uk|de|fr|ru|eu|us|ca|au)\b(?:/[^\s|]*)?
+          | [\w-]{{1,60}}\.(?:jpe?g|png|gif|webp|tiff?|bmp|svg|psd|eps|pdf|mp4|mov|html?|php)\b
+        )
+      | (?=[A-Z]{{0,5}}[_-]?\d)(?:
+            (?:IMG|DSC[NF]?|PICT|MVI|GOPR|PXL|VID|P)[_-]?\d{{3,}}\w*
+          | [A-Z]{{0,3}}\d{{5,12}}\b
+          | (?!4x4\b)\d+(?:\.\d+)?\s?(?:px|cm|mm|in|")?\s?[x×]\s?\d+(?:\.\d+)?
+            (?:\s?[x×]\s?\d+)?(?:\s?(?:px|pixels|cm|mm|inch(?:es)?|feet|ft)\b)?
+          | {_DATE}
+        )
+      | (?={_FIRST_WORDS}\b)(?:
+            (?:by|via|cc)\s@[\w.-]+
+          | (?:on|at|from|via)\s[\w-]{{1,60}}\.(?:com|org|net|co\.uk)\b
+          | (?:no|id|sku|item|ref|model|issue)[.:]?\s?\#\s?\d+\w?\b
+          | on\s{_DATE}
+          | (?:(?:only|just|for|from|at|under|over|less\sthan|as\slow\sas)\s){{1,3}}(?:US\s?)?[$€£]\s?\d[\d,.]*{_AMOUNT}
+          | US\s?\$\s?\d[\d,.]*{_AMOUNT}
+          | (?:photo|image|picture|page|slide)\s(?:\#?\d+(?:\s(?:of|/)\s\d+)?|id\s\w+)\b
+          | copyright\b(?:\s?(?-i:[A-Z]|\d)[\w.'’&-]{{0,30}}){{0,5}}
+          | (?:in|with)\s(?:ultra\s|full\s)?(?:u?hd|4k|8k|1080p|720p)\b(?:\s(?:resolution|quality))?
+          | (?:royalty\s?-?\s?free|rights\s?-?\s?managed)(?:\s{_KIND}\b){{0,3}}
+          | (?:free\s)?stock\s{_KIND}\b(?:\s{_KIND}\b){{0,3}}
+          | vector\sart\sillustration\b | (?:free\s)?(?:vector\s)?clip\s?-?\s?art\b | free\sdownload\b
+          | (?:free|premium)\s{_KIND}\b
+          | (?<=background\s){_KIND}(?:\s{_KIND}){{0,2}}(?=\s?(?:[.,]|$))
+          | (?:for|on)\ssale(?:\snow)?\b(?!\ssign)
+          | (?:getty\simages|shutterstock|istock(?:photo)?|alamy|dreamstime|depositphotos)\b
+        )
     )
   | (?=[\s:|•·»«›‹~=_\\\[\](){{}}*<>.…—–-])(?:
         (?P<hyphen>(?<=\w)\s-\s(?=\w))

@@ -41,7 +41,7 @@ SEGMENTS = {
     "a man hit by Henry": ["a man hit by Henry"],
     "a house by the lake": ["a house by the lake"],
     "Photo: a bus (Getty Images) 2015-03-12": ["a bus"],
-    "A dog (left) and a cat (right)": ["A dog", "left", "and a cat", "right"],
+    "A dog (left) and a cat (right)": ["A dog and a cat"],
     "<b>a dog</b> &amp; a cat<br/>&nbsp;<PERSON> rides": ["a dog & a cat", "PERSON rides"],
     "wedding bells : the couple at a church": ["the couple at a church"],
     "a clock at 10:30": ["a clock at 10:30"],
