@@ -156,5 +156,5 @@ def _is_predicate(reading: Reading, k: int) -> bool:
     """Whether attribute k is an adjective behind its object, not a verb."""
     attribute = reading.graph.attributes[k]
     obj = reading.graph.objects[attribute.object]
-    word = attribute.attribute
+    word = attribute.attribute.split(" ")[0]
     return attribute.span[0] >= obj.phrase[1] and not word.isdigit() and verb_lemma(word) == word

@@ -40,7 +40,11 @@ class Chunk:
 def find_chunks(words: Sequence[Word]) -> list[Chunk]:
     """Return the noun phrases of a caption in order, pronouns among them."""
     codes = "".join(word.code for word in words)
-    return [_read(words, match.start(), match.end()) for match in _NOUN_PHRASE.finditer(codes)]
+    chunks = [_read(words, match.start(), match.end()) for match in _NOUN_PHRASE.finditer(codes)]
+    if codes.count("M") == 1:  # "one dog" counts beside "two cats"; alone it says what "a dog" does
+        for chunk in chunks:
+            chunk.attributes = [entry for entry in chunk.attributes if entry[0] != "1"]
+    return chunks
 
 
 def adjectives(words: Sequence[Word], indices: Sequence[int]) -> list[tuple[str, tuple[int, int]]]:
@@ -67,7 +71,7 @@ def adjectives(words: Sequence[Word], indices: Sequence[int]) -> list[tuple[str,
             flush()
         else:
             last = words[pending[-1]].text if pending else ""
-            if last in lexicon.COLOURS and word.text in lexicon.COLOURED:
+            if word.text in lexicon.COLOURED and (last in lexicon.COLOURS or word.code == "N"):
                 continue  # "a brown color couch"
             shade = last in lexicon.SHADES and word.text in lexicon.COLOURS
             adverb = pending and words[pending[-1]].code == "A"
@@ -94,7 +98,11 @@ def _read(words: Sequence[Word], start: int, end: int) -> Chunk:
         pair = (words[first].text, words[first + 1].text)
         if pair in lexicon.ATTRIBUTE_PAIRS and first + 2 < end:
             first += 2
-        elif (pair[0] in lexicon.ATTRIBUTE_NOUNS and pair not in lexicon.COMPOUND_NAMES) or (first > start and (words[first - 1].text, pair[0]) in lexicon.ATTRIBUTE_PAIRS):
+        elif pair[0] in lexicon.COLOURED:
+            first += 1
+        elif pair[0] in lexicon.ATTRIBUTE_NOUNS and pair not in lexicon.COMPOUND_NAMES:
+            first += 1
+        elif first > start and (words[first - 1].text, pair[0]) in lexicon.ATTRIBUTE_PAIRS:
             first += 1
         else:
             break
@@ -105,8 +113,9 @@ def _read(words: Sequence[Word], start: int, end: int) -> Chunk:
             name_start -= 1
     modifiers = [i for i in range(start, name_start) if words[i].code != "D"]
     modifiers += [i for i in range(max(nouns, start), first) if i not in modifiers]
+    written = " ".join(w.text for w in words[name_start:end])
     last = words[end - 1]
     head = last.text if last.fixed else lexicon.noun_lemma(last.text)
     name = " ".join([*(w.text for w in words[name_start : end - 1]), head])
-    name = lexicon.NAME_FORMS.get(name, name)
+    name = lexicon.NAME_FORMS.get(written) or lexicon.NAME_FORMS.get(name, name)
     return Chunk(start, end, name, name_start, adjectives(words, modifiers), fixed=last.fixed)

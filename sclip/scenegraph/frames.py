@@ -27,12 +27,23 @@ def _frames(words: Sequence[Word], chunk: Chunk) -> bool:
     before = words[chunk.start - 1].text if chunk.start else ""
     if head in lexicon.MANNERS and before == "in":
         return True
+    behind = words[chunk.end].text if chunk.end < len(words) else ""
+    definite = words[chunk.start].text in ("the", "this")
+    if head in lexicon.DIRECTION_NOUNS or (head in ("corner", "side") and _points(words, chunk)):
+        return definite and behind != "of" and (head != chunk.name or chunk.start + 2 == chunk.end)
     if head not in lexicon.FRAMES:
         return False
-    behind = words[chunk.end].text if chunk.end < len(words) else ""
+    if definite and chunk.name in lexicon.ALWAYS_FRAMES and behind != "of":
+        return True
+    if before in lexicon.FRAME_PREPOSITIONS and head in ("shot", "view", "close-up", "closeup"):
+        return True
     if before in lexicon.FRAME_PREPOSITIONS and behind != "of" and (head != "background" or before == "in"):
         return chunk.name in lexicon.FRAMES
     return _opens(words, chunk.start) and _depicts(words, chunk.end)
+
+
+def _points(words: Sequence[Word], chunk: Chunk) -> bool:
+    return any(word.text in ("left", "right") for word in words[chunk.start : chunk.head])
 
 
 def _opens(words: Sequence[Word], start: int) -> bool:
@@ -53,7 +64,8 @@ def _depicts(words: Sequence[Word], i: int) -> bool:
             lemma = lexicon.verb_lemma(word.text)
             return lemma in lexicon.DEPICTING or (copula and lemma not in lexicon.PLACING)
         elif word.code == "P":
-            return word.text in ("of", "with") or (copula and word.text not in lexicon.PLACES)
+            hangs = any(w.code in "EV" and lexicon.verb_lemma(w.text) in lexicon.HANGING for w in words[i : i + 12])
+            return (word.text in ("of", "with") and not hangs) or (copula and word.text not in lexicon.PLACES)
         elif word.code not in "AW":
             return copula
     return copula

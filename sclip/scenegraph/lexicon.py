@@ -33,14 +33,16 @@ MEASURES = {
     "shot": "", "closeup": "", "close-up": "", "array": "", "hundreds": "", "thousands": "", "tons": "",
     "plenty": "", "handful": "", "range": "", "selection": "", "mix": "", "mixture": "", "sort": "", "sorts": "",
     "strip": "", "piles": "pile", "stacks": "stack of", "some": "", "all": "", "most": "", "each": "", "both": "2",
-    "one": "", "several": "", "many": "", "any": "", "none": "",
+    "one": "", "several": "", "many": "", "any": "", "none": "", "canvas": "", "tapestry": "", "expanse": "",
+    "mosaic": "", "blend": "", "smattering": "", "backdrop": "", "school": "", "swarm": "", "scattering": "",
+    "sprinkling": "", "display": "", "combination": "", "multitude": "", "abundance": "",
 }  # fmt: skip
 """Nouns before "of" that measure the next noun and name nothing: the attribute that they leave on it."""
 
 CONTAINERS = {
     "plate": "on", "tray": "on", "glass": "in", "cup": "in", "box": "in", "bottle": "in", "bag": "in",
     "basket": "in", "vase": "in", "line": "in", "jar": "in", "can": "in", "pot": "in", "mug": "in",
-    "bowl": "in", "bucket": "in", "rack": "on", "pan": "in",
+    "bowl": "in", "bucket": "in", "container": "in", "rack": "on", "pan": "in",
 }  # fmt: skip
 """Nouns before "of" that hold the next noun: "a glass of wine" is (wine, in, glass)."""
 
@@ -55,7 +57,8 @@ ATTRIBUTE_NOUNS = frozenset(
 ) - {"palm-tree"}
 """Nouns that describe the noun they stand before: "a brick wall" is (wall, is, brick)."""
 
-COMPOUND_ADJECTIVES = frozenset("hot polar front right left remote french back living dining".split())
+COMPOUND_ADJECTIVES = frozenset("""hot polar front right left remote french back living dining cutting chopping frying
+    steering washing swimming parking sleeping rocking shopping baking boxing wedding""".split())
 """Adjectives that belong to the name: "a polar bear", "the left hand"."""
 
 COMPOUND_NAMES = frozenset(
@@ -69,7 +72,7 @@ COMPOUND_NAMES = frozenset(
 ATTRIBUTE_PAIRS = frozenset(
     tuple(pair.split())
     for pair in """chain link,double decker,king size,queen size,full size,flat screen,long sleeve,short sleeve,long sleeved,
-    short sleeved,well lit,wrought iron,barbed wire,living room""".split(",")[:-1]
+    short sleeved,high rise,high school,high speed,well lit,wrought iron,barbed wire,living room""".split(",")[:-1]
 )
 """Two words that describe as one: "a chain link fence"."""
 
@@ -83,7 +86,7 @@ COLOURED = frozenset("color colour colored coloured".split())
 
 SILENT_MODIFIERS = frozenset(
     """many several few other another different various multiple same own some certain such opposite next more
-    most numerous additional only entire whole""".split()
+    most numerous additional only entire whole about""".split()
 )
 """Modifiers that quantify or point and describe nothing."""
 
@@ -105,10 +108,10 @@ ATTRIBUTE_FORMS = {
 
 NAME_FORMS = {
     "cell phone": "cellphone", "surf board": "surfboard", "side walk": "sidewalk", "counter top": "countertop",
-    "skate board": "skateboard", "tooth brush": "toothbrush", "base ball": "baseball", "guy": "person",
+    "skate board": "skateboard", "tooth brush": "toothbrush", "base ball": "baseball", "guy": "person", "guys": "people", "oxen": "ox",
     "snow board": "snowboard", "foot ball": "football", "tee shirt": "t-shirt", "tshirt": "t-shirt",
     "t shirt": "t-shirt", "motor cycle": "motorcycle", "lap top": "laptop", "bill board": "billboard",
-    "hotdog": "hot dog", "streetlight": "street light", "panda bear": "panda", "leave": "leaves",
+    "hotdog": "hot dog", "wet suit": "wetsuit", "pick up truck": "pickup truck", "streetlight": "street light", "panda bear": "panda", "leave": "leaves",
     "someone": "person", "somebody": "person",
 }  # fmt: skip
 
@@ -155,7 +158,21 @@ PLACE_NOUNS = {
     "inside": "inside", "outside": "outside", "base": "at base of", "midst": "on middle of",
 }  # fmt: skip
 
+PERSONAL = frozenset("it them him her itself themselves himself herself".split())
+HELD = frozenset("in on around over under between".split())
+OWNERS = frozenset("his her its their".split())
 VERB_FORMS = {"lie": "lay", "seat": "sit", "have": "have", "contain": "contain"}
+
+CLOTHES = frozenset(
+    """shirt shirts suit suits pants shorts coat coats hat hats uniform uniforms t-shirt t-shirts jeans cap caps sweater
+    sweaters jacket jackets outfit outfits helmet helmets tie ties veil dress dresses clothes clothing vest vests
+    hoodie skirt skirts wetsuit wetsuits costume costumes tuxedo swimsuit swimsuits bikini sweatshirt apron
+    robe gown boots sunglasses goggles attire trunks blouse""".split()
+)
+"""What the one wears that is "in" it."""
+
+BODY_PARTS = frozenset("hand hands face faces foot feet nose mouth ear ears".split())
+"""What the one has that is "with" it."""
 
 COVERING = frozenset(("cover", "surround", "enclose"))
 """Verbs whose passive with any preposition means that the second thing acts: "covered in snow"."""
@@ -169,33 +186,38 @@ NEGATIONS = frozenset("not n't nt never nor neither without lacking lacks lack m
 
 FRAMES = frozenset(
     """image picture photo photograph photography scene shot view closeup close-up close snapshot frame pic footage
-    panorama portrait illustration drawing painting sketch cartoon rendering render vector clipart
+    panorama portrait longshot illustration drawing painting sketch cartoon rendering render vector clipart
     background foreground distance midground""".split()
 )
 """Nouns that frame what is shown, or are shown themselves; `sclip.scenegraph.frames` tells which."""
+
+ALWAYS_FRAMES = frozenset("image scene composition foreground view shot".split())
+"""Frames wherever they are definite: "dominates the foreground", "adds to the scene"."""
+
+SHOOTING = frozenset("capture photograph picture depict shoot".split())
+
+DIRECTION_NOUNS = frozenset("left right front center centre middle distance".split())
 
 FRAME_PREPOSITIONS = frozenset("in at from throughout within across of".split())
 
 ABSTRACT = frozenset(
     """sense touch hint feeling atmosphere ambiance ambience mood vibe feel impression contrast depth perspective
     composition angle viewer aura essence charm elegance warmth serenity tranquility beauty simplicity effect
-    addition attention interest""".split()
+    addition attention interest interplay splash pop hint layout orientation element focus appeal eye-level low-angle
+    high-angle level presence vibrancy drama dynamic dynamism symmetry balance""".split()
 )
 """Nouns of what a picture makes one feel: nothing of it can be seen, nor of what they measure ("a sense of calm")."""
 
-MANNERS = frozenset(
-    "color colour size shape length height width appearance motion action use progress style".split()
-)
+MANNERS = frozenset("color colour size shape length height width appearance motion action use progress style shade tone hue variety".split())
 """Nouns that are no things behind "in": "brown in color"."""
 
 DEPICTING = frozenset(
     """show depict feature capture portray display present include contain illustrate picture have showcase focus
-    highlight represent take""".split()
+    highlight represent take reveal exhibit offer provide unfold""".split()
 )
 PLACING = frozenset("hang lay sit lean rest stand attach mount frame stick tape pin place put print".split())
-PLACES = frozenset(
-    ("on", "above", "over", "behind", "under", "next to", "beside", "in front of", "on top of")
-)
+HANGING = frozenset("hang mount frame pin tape".split())
+PLACES = frozenset(("on", "above", "over", "behind", "under", "next to", "beside", "in front of", "on top of"))
 
 DEPICTIONS = frozenset(
     """statue sculpture figurine painting drawing picture photo photograph poster portrait image illustration sketch
@@ -203,9 +225,17 @@ DEPICTIONS = frozenset(
 )
 """Nouns before "of" that show the next noun: "a statue of a horse" is (statue, of, horse)."""
 
-GIVING = frozenset(
-    "give hand offer show feed throw pass bring send serve read teach toss lend tell sell".split()
+BODILY = frozenset(
+    """hold wear walk look eat ride stand sit talk smile play watch carry read jump run throw drink swing reach catch
+    kneel crouch pose ski surf skate work speak laugh""".split()
 )
+"""What only people and animals do."""
+
+DIRECTIONS = frozenset("down along across over around past through".split())
+MOTION = frozenset("walk go run climb ride ski drive come move hike travel".split())
+"""Particles that lead somewhere where a noun phrase follows: "slides down a slope"."""
+
+GIVING = frozenset("give hand offer show feed throw pass bring send serve read teach toss lend tell sell".split())
 """Verbs with two objects: "gives a boy a ball" is (X, give, ball) and (X, give to, boy)."""
 
 PLACING_PREPOSITIONS = frozenset(

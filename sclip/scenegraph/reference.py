@@ -5,7 +5,7 @@ A pronoun is resolved where only one of the things named before it can be meant;
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sclip.scenegraph import lexicon
 from sclip.scenegraph.chunks import Chunk
@@ -19,9 +19,27 @@ _PERSONS = frozenset(
     """person child kid baby toddler adult teenager infant cyclist artist guard chef cook pedestrian student kid
     athlete model""".split()
 )
+_NOBODY = frozenset("someone somebody anyone anybody everyone everybody nobody noone".split())
+_POSSESSIVES = {"his": "he", "her": "she", "its": "it", "their": "they"}
+_SUBJECT_FORMS = {"itself": "it", "themselves": "they"}
 _HE = frozenset("he him himself".split())
 _SHE = frozenset("she her herself".split())
 _THEY = frozenset("they them".split())
+
+
+_ANIMALS = frozenset("dog cat horse bear elephant giraffe zebra cow sheep bird puppy kitten monkey".split())
+
+
+def is_living(name: str) -> bool:
+    """Whether a name is surely a person's or a common animal's."""
+    head = name.rpartition(" ")[2]
+    return (
+        head in _MALE
+        or head in _FEMALE
+        or head in _PERSONS
+        or head in _ANIMALS
+        or head.endswith(("man", "people", "boarder", "player", "rider", "skier", "surfer", "worker", "batter"))
+    )
 
 
 def mark_members(words: Sequence[Word]) -> None:
@@ -29,6 +47,8 @@ def mark_members(words: Sequence[Word]) -> None:
     for i, word in enumerate(words):
         if word.text == "dozen" and word.code == "N" and i + 1 < len(words) and words[i + 1].code in "JN":
             word.code = "M"
+        if word.text in _NOBODY and word.code == "N":
+            word.code = "H"
         if word.text not in _MEMBERS or word.code not in "MJDNCH":
             continue
         behind = i + 1
@@ -43,13 +63,28 @@ def mark_members(words: Sequence[Word]) -> None:
             word.code = "N" if described else "H"
 
 
-def resolve(words: Sequence[Word], chunks: Sequence[Chunk], sentence_of: Sequence[int]) -> dict[int, int]:
-    """Return pronoun chunk -> the chunk that it stands for; give "the smaller one" its name, in place."""
+def resolve(
+    words: Sequence[Word],
+    chunks: Sequence[Chunk],
+    sentence_of: Sequence[int],
+    subjects: Sequence[int],
+    links_of: Callable[[int], Sequence[int]],
+) -> tuple[dict[int, int], dict[int, int]]:
+    """Return pronoun chunk -> the chunk that it stands for, and chunk -> its owner ("his hat").
+
+    "the smaller one" gets its name in place. `subjects` has for each sentence the chunk of its subject or -1, and
+    `links_of` returns the chunks that a chunk is in relation with.
+    """
     found: dict[int, int] = {}
+    owners: dict[int, int] = {}
     group = -1
     for k, chunk in enumerate(chunks):
         text = words[chunk.head].text
         if chunk.name:
+            if chunk.name and words[chunk.start].text in _POSSESSIVES:
+                owner = _owner(words, chunks, k, links_of(k))
+                if owner >= 0:
+                    owners[k] = owner
             if text in ("one", "ones") and chunk.name == text:
                 _rename(
                     chunk, [c for c, s in zip(chunks[:k], sentence_of, strict=False) if s == sentence_of[k]]
@@ -65,10 +100,37 @@ def resolve(words: Sequence[Word], chunks: Sequence[Chunk], sentence_of: Sequenc
             if group >= 0:
                 found[k] = group
             continue
+        number = sentence_of[k]
+        first = k == 0 or sentence_of[k - 1] != number
+        if number and (subjects[number] == k or first):
+            before = subjects[number - 1]
+            before = found.get(before, before)
+            if before >= 0 and chunks[before].name and _fits(words, chunks[before], text):
+                found[k] = before
+                continue
         possible = [j for j in earlier if _fits(words, chunks[j], text)]
         if len(possible) == 1:
             found[k] = possible[0]
-    return found
+    return found, owners
+
+
+def _owner(words: Sequence[Word], chunks: Sequence[Chunk], k: int, linked: Sequence[int]) -> int:
+    pronoun = _POSSESSIVES[words[chunks[k].start].text]
+    for candidates in (linked, range(k)):
+        fitting = [
+            j
+            for j in candidates
+            if j != k and chunks[j].name and not chunks[j].frame and _fits(words, chunks[j], pronoun)
+        ]
+        if fitting:
+            return fitting[0] if len(set(fitting)) == 1 else -1
+    return -1
+
+
+def fits(words: Sequence[Word], chunks: Sequence[Chunk], k: int, pronoun: str) -> bool:
+    """Whether a pronoun can stand for chunk k."""
+    chunk = chunks[k]
+    return bool(chunk.name) and not chunk.frame and _fits(words, chunk, _SUBJECT_FORMS.get(pronoun, pronoun))
 
 
 def _rename(chunk: Chunk, before: Sequence[Chunk]) -> None:

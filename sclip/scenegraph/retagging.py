@@ -39,6 +39,8 @@ its graphs at least six times as often as predicates."""
 _CAN = frozenset(
     "trash garbage soda beer tin watering paint spray aluminum aluminium metal recycling rubbish waste coke".split()
 )
+_KINDS = frozenset("multi cream orange tan rust long short dark light double different heart".split())
+_WAYS = frozenset("down along through across over around past by".split())
 _NOT_THINGS = frozenset(
     """young old elderly dark open wild rich poor sick injured opposite other same right left past present cold
     outdoor indoor front back rear very next last first second top bottom""".split()
@@ -53,7 +55,12 @@ def retag(words: Sequence[Word]) -> None:
             continue
         before = words[i - 1].code if i else ""
         after = words[i + 1].code if i + 1 < len(words) else ""
-        if code in "VGE":
+        if text in lexicon.JOINED_BEHIND and before in ("N", "J") and code in "VGEJ" and i:
+            if before == "J" or after in ("N", "J") and words[i - 1].text in lexicon.ATTRIBUTE_NOUNS | _KINDS:
+                words[i - 1].code = word.code = "J"  # "a cream colored door"
+        elif code == "R" and text in _WAYS and after in ("D", "N", "J", "M"):
+            word.code = "P"  # "walking down the street"
+        elif code in "VGE":
             if _is_noun(words, i, before, after):
                 word.code = "N"
         elif code == "B":
@@ -82,6 +89,8 @@ def _is_noun(words: Sequence[Word], i: int, before: str, after: str) -> bool:
     if before in ("H", "B", "W", "R", "A"):
         return False
     base = lexicon.noun_lemma(text)
+    if base == "bear" and words[i - 1].text in ("teddy", "polar", "panda"):
+        return True
     if base != text:  # "green leaves": an adjective is no subject, and nor is nothing
         return before in ("P", "J", "M", "S") or (before == "" and after in ("P", "", ".", "B", "G", "E"))
     if base not in _NOUNS:
@@ -100,12 +109,12 @@ _SUBJECTS = frozenset("this that these those both all each some another either n
 
 def _ends_phrase(text: str, code: str, before: str, after: str) -> bool:
     """Whether a word tagged as an adjective, adverb or oddity is the noun that ends its phrase."""
-    if text in lexicon.COLOURS or text in lexicon.CONNECTIVES or not lexicon.is_noun(text):
+    if text in lexicon.COLOURS or text in lexicon.CONNECTIVES or text in lexicon.SILENT_MODIFIERS or not lexicon.is_noun(text):
         return False
     if code == "O":
         return True
     if not lexicon.is_adjective(text):
-        return True
+        return before != "B"
     return (
         code == "J"
         and before in ("D", "J", "N", "M", "S")

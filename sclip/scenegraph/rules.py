@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from sclip.scenegraph import lexicon, reference
 from sclip.scenegraph.chunks import adjectives, find_chunks
 from sclip.scenegraph.connectors import Connector, VerbUse, read_connector
+from sclip.scenegraph.forms import wearing, with_particle
 from sclip.scenegraph.frames import mark_frames
 from sclip.scenegraph.graph import Attribute, Object, Relation, SceneGraph, Span
 from sclip.scenegraph.tagged_words import Word
@@ -75,6 +76,8 @@ class _Walk:
         """Whether all phrases of the clause so far stand before its subject."""
         self.main = -1
         """Chunk of the clause's subject, where phrases stand before it."""
+        self.aliases: dict[int, int] = {}
+        """Chunk of an apposition -> the chunk that it names again."""
         self.main_verb = -1
         """A verb of that subject without an object: "In front of a house stands a tree"."""
 
@@ -82,6 +85,7 @@ class _Walk:
         """Walk over all sentences."""
         at = 0
         sentence_of: list[int] = []
+        subjects: list[int] = []
         for number, (start, end) in enumerate(_sentences(self.words)):
             previous = -1
             self.front, self.main, self.main_verb = False, -1, -1
@@ -94,7 +98,17 @@ class _Walk:
                 at += 1
             self._finish(previous, read_connector(self.words, start, end))
             self._settle(at)
-        self.stands_for = reference.resolve(self.words, self.chunks, sentence_of)
+            subjects.append(self.main)
+        stands_for, owners = reference.resolve(
+            self.words, self.chunks, sentence_of, subjects, self._partners
+        )
+        self.aliases |= stands_for
+        for k, owner in owners.items():
+            if not any(link.other == owner and _has(link) for link in self.links.get(k, [])):
+                self._relate([owner], k, "have", (self.words[self.chunks[k].head].span[0],) * 2)
+
+    def _partners(self, k: int) -> list[int]:
+        return [link.other for link in self.links.get(k, [])]
 
     # -- clauses
 
@@ -166,7 +180,7 @@ class _Walk:
         self._predicate_adjectives(previous, c)
         if c.possessive:
             self._possess(previous, k)
-        elif c.relative and not c.verbs:
+        elif c.relative and not c.verbs and c.copula < 0:
             self.gaps[k] = (previous, c.preposition)
         elif c.verb >= 0:
             self._verb(k, c)
@@ -176,6 +190,8 @@ class _Walk:
             self._front(k, c)
         elif c.preposition >= 0:
             self._preposition(previous, k, c)
+        elif c.comma and self._is_apposition(previous, k):
+            self.aliases[k] = previous
         elif c.conjunction and not c.clause and c.copula < 0:
             self._coordinate(previous, k, c)
         elif self.chunks[previous].end == self.chunks[k].start:
@@ -183,6 +199,18 @@ class _Walk:
         if words[self.chunks[k].start].text == "whose":
             self.gaps.pop(k, None)
             self._relate(self._row(previous), k, "have", (words[self.chunks[k].head].span[0],) * 2)
+
+    def _is_apposition(self, previous: int, k: int) -> bool:
+        """Whether chunk k names chunk `previous` again: "the goalkeeper, a tall woman, catches"."""
+        words = self.words
+        head, subject = words[self.chunks[k].head], words[self.chunks[previous].head]
+        return (
+            head.dep == "appos"
+            and head.head == self.chunks[previous].head
+            and words[self.chunks[k].start].text in ("a", "an", "the")
+            and subject.dep.startswith("nsubj")
+            and subject.head > self.chunks[k].head
+        )
 
     def _adjoin(self, previous: int, k: int) -> None:
         """Connect two phrases without a word between them: "gives a boy a ball", "the ball the dog chases"."""
@@ -231,6 +259,19 @@ class _Walk:
 
     def _subjects(self, verb: int, previous: int, c: Connector) -> list[int]:
         """Return the chunks that do the verb: by the parse where it says so, else the phrase before it."""
+        found = self._parsed_subjects(verb, previous, c)
+        lemma = lexicon.verb_lemma(self.words[verb].text)
+        if self.words[verb].code != "G" or lemma not in lexicon.BODILY or c.comma:
+            return found
+        for k in found:  # "a man in a red shirt holding a ball": a shirt holds nothing
+            if k == PENDING or reference.is_living(self.chunks[k].name):
+                continue
+            wearers = [link.other for link in self.links.get(k, []) if not link.reverse]
+            if wearers and all(w >= 0 and reference.is_living(self.chunks[w].name) for w in wearers):
+                return wearers
+        return found
+
+    def _parsed_subjects(self, verb: int, previous: int, c: Connector) -> list[int]:
         words = self.words
         if c.relative:
             return self._row(previous)
@@ -278,10 +319,10 @@ class _Walk:
             self._intransitive(use)
 
     def _intransitive(self, use: VerbUse) -> None:
-        word = self.words[use.verb]
+        text, span = with_particle(self.words, use.verb)
         for k in self.subjects_of[use.verb]:
             if k != PENDING:
-                self.attributes.append((k, word.text, word.span, use.verb in self.denied_verbs))
+                self.attributes.append((k, text, span, use.verb in self.denied_verbs))
 
     def _fill_gap(self, verb: int, preposition: int = -1) -> bool:
         """Let a relative clause's verb act on what the clause is about: "the ball that the dog chases"."""
@@ -316,6 +357,8 @@ class _Walk:
             self.transitive[c.verb] = k
             predicate = lemma if preposition in ("by", "in", "with") else f"{lemma} {preposition}"
             self._relate(subjects, k, predicate, span, reverse=True, negated=negated)
+        elif lemma in lexicon.SHOOTING and words[c.verb].code == "E":
+            return  # "captured from above"
         elif lemma == "dress" and preposition == "in":
             self._relate(subjects, k, "wear", span, negated=negated)
         else:
@@ -329,7 +372,11 @@ class _Walk:
         if word.text == "of":
             self._of(previous, k, word)
             return
+        if word.text == "with" and c.comma and self.subjects_of:
+            return  # "towels hang from a rack, with more towels below": a scene of its own
         subjects, predicate, negated = self._bound(previous, k, c)
+        if words[self.chunks[k].head].text in lexicon.PERSONAL and any(map(_has, self.links.get(previous, []))):
+            subjects, predicate = [previous], ""  # "a bowl with a spoon in it"
         self.prepositions[c.preposition] = (subjects, predicate)
         predicate = f"{predicate} {word.text}" if predicate else word.text
         self._relate(subjects, k, predicate, word.span, negated=c.denied or negated)
@@ -341,11 +388,16 @@ class _Walk:
         head = word.head
         if c.conjunction and head in self.prepositions:
             return *self.prepositions[head], False
+        own = words[self.chunks[k].start].text in lexicon.OWNERS and word.text in lexicon.HELD
+        if own and not c.clause and self._row(previous) != [self.main] and head != c.preposition:
+            held = next((v for v, object_ in self.transitive.items() if object_ == previous), -1)
+            if held >= 0 or head not in self.subjects_of:
+                return self._row(previous), "", False
         if head in self.subjects_of and not c.conjunction:
             subjects, denied = self.subjects_of[head], head in self.denied_verbs
             object_ = self.transitive.get(head, -1)
             lemma = lexicon.verb_lemma(words[head].text)
-            if object_ < 0 or word.text in ("to", "with"):
+            if object_ < 0 or (word.text in ("to", "with") and lemma not in ("wear", "have")):
                 return subjects, lemma, denied
             if (lemma in lexicon.MOVING or not subjects) and word.text in lexicon.PLACING_PREPOSITIONS:
                 return self._row(object_), "", False
@@ -369,14 +421,17 @@ class _Walk:
         head = self.words[part.head].text
         if not owner.name or not part.name:
             return
-        if owner.frame:
-            part.frame = True
-        elif head in lexicon.ABSTRACT:
+        lemma = lexicon.noun_lemma(head)
+        if lemma in lexicon.ABSTRACT or self.words[owner.head].text in lexicon.MANNERS:
             owner.frame = True
-        elif part.frame or head in lexicon.MEASURES:
+        elif owner.frame:
+            part.frame = True
+        elif head in lexicon.MANNERS and part.frame:  # "in the shape of a heart"
+            self.links.pop(previous, None)
+        elif part.frame or (not {head, lemma}.isdisjoint(lexicon.MEASURES) and " " not in part.name):
             self._measure(previous, k)
-        elif head in lexicon.CONTAINERS or lexicon.noun_lemma(head) in lexicon.CONTAINERS:
-            held = lexicon.CONTAINERS[head if head in lexicon.CONTAINERS else lexicon.noun_lemma(head)]
+        elif head in lexicon.CONTAINERS or lemma in lexicon.CONTAINERS:
+            held = lexicon.CONTAINERS[head if head in lexicon.CONTAINERS else lemma]
             self._relate([previous], k, held, word.span, reverse=True)
         elif head in lexicon.DEPICTIONS:
             self._relate([previous], k, "of", word.span)
@@ -386,7 +441,8 @@ class _Walk:
     def _measure(self, previous: int, k: int) -> None:
         """Let the thing measured take the place of its measure: "a group of people" is people."""
         part, owner = self.chunks[previous], self.chunks[k]
-        attribute = lexicon.MEASURES.get(self.words[part.head].text)
+        head = self.words[part.head].text
+        attribute = lexicon.MEASURES.get(head) or lexicon.MEASURES.get(lexicon.noun_lemma(head))
         if attribute:
             owner.attributes.insert(0, (attribute, self.words[part.head].span))
         if not part.frame:
@@ -460,7 +516,7 @@ class _Walk:
         chunk = self.chunks[k]
         determiners = [w.text for w in self.words[chunk.start : chunk.end] if w.code == "D"]
         definite = any(d not in ("a", "an", "any", "no", "some") for d in determiners)
-        if "no" in determiners:
+        if determiners[:1] == ["no"]:
             chunk.negated = True
         elif "neither" in determiners:
             self.denied_subjects.add(k)
@@ -480,23 +536,32 @@ class _Walk:
         reverse: bool = False,
         negated: bool = False,
     ) -> None:
-        if not self.chunks[k].name and self._pronoun(subjects, predicate, span):
-            return
+        if not self.chunks[k].name:
+            pronoun = self.words[self.chunks[k].head].text
+            if pronoun in lexicon.PERSONAL and self._pronoun(subjects, predicate, span, pronoun):
+                return
+        predicate = wearing(predicate, self.words[self.chunks[k].head].text)
         for subject in subjects:
             if subject != k:
                 self.links.setdefault(k, []).append(_Link(subject, predicate, span, reverse, negated))
 
-    def _pronoun(self, subjects: list[int], predicate: str, span: Span) -> bool:
+    def _pronoun(self, subjects: list[int], predicate: str, span: Span, pronoun: str) -> bool:
         """Resolve "a bowl with a spoon in it": what the bowl is with is in the bowl."""
         for subject in subjects:
             for link in self.links.get(subject, []):
                 if _has(link):
+                    near = subject - 1 if reference.fits(self.words, self.chunks, subject - 1, pronoun) else -1
                     self.links[subject].remove(link)
-                    self.links.setdefault(link.other, []).append(_Link(subject, predicate, span))
+                    owner = near if near >= 0 else link.other
+                    self.links.setdefault(owner, []).append(_Link(subject, predicate, span))
                     return True
         return False
 
     # -- result
+
+    def _differ(self, index: dict[int, int], subject: int, object_: int) -> bool:
+        """Whether two chunks are not one thing twice; "one chases the other" are two things of one name."""
+        return index[subject] != index[object_] or self.words[self.chunks[object_].head].text in ("other", "another", "each")
 
     def graph(self, caption: str) -> SceneGraph:
         """Return what was found, after `run`."""
@@ -507,6 +572,10 @@ class _Walk:
         for k, chunk in enumerate(self.chunks):
             if not chunk.name or k in self.measured or chunk.frame:
                 continue
+            if k in self.aliases and self.aliases[k] in index:  # an apposition
+                named = index[k] = index[self.aliases[k]]
+                attributes += [Attribute(named, text, span) for text, span in chunk.attributes]
+                continue
             index[k] = len(objects)
             start = chunk.phrase_start if chunk.phrase_start >= 0 else chunk.start
             end = words[chunk.head].span[1]
@@ -514,7 +583,7 @@ class _Walk:
             phrase = (words[start].span[0], end)
             objects.append(Object(chunk.name, span, phrase, chunk.negated, chunk.fixed))
             attributes += [Attribute(index[k], text, span) for text, span in chunk.attributes]
-        for k, stands_for in self.stands_for.items():
+        for k, stands_for in self.aliases.items():
             if stands_for in index:
                 index[k] = index[stands_for]
         denied = self.denied_subjects
@@ -527,7 +596,7 @@ class _Walk:
         for k, links in sorted(self.links.items()):
             for link in links:
                 subject, object_ = (k, link.other) if link.reverse else (link.other, k)
-                if subject in index and object_ in index:
+                if subject in index and object_ in index and self._differ(index, subject, object_):
                     negated = link.negated or subject in denied or self.chunks[object_].negated
                     relations.append(
                         Relation(index[subject], link.predicate, index[object_], link.span, negated)
@@ -553,7 +622,7 @@ def _sentences(words: list[Word]) -> Iterator[tuple[int, int]]:
 
 
 def _has(link: _Link) -> bool:
-    return link.predicate in ("with", "have") and not link.reverse
+    return not link.reverse and (link.predicate == "have" or link.predicate.rpartition(" ")[2] == "with")
 
 
 def extract(caption: str, words: list[Word]) -> SceneGraph:

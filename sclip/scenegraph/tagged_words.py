@@ -45,7 +45,7 @@ _POSTURES = frozenset(
 )
 _AMOUNTS = frozenset("more less fewer many much few long well soon far".split())
 _BACKGROUNDS = frozenset(("background", "backdrop"))
-_PRONOUNS = frozenset("it them him he she they itself themselves himself herself one another each".split())
+_PRONOUNS = frozenset("it them him he she they itself themselves himself herself one another each eachother".split())
 
 
 @dataclass(slots=True)
@@ -263,7 +263,7 @@ def _correct(words: list[Word]) -> None:
             word.code = "E"
         elif word.code in "GE" and after and before != "N" and _modifies(words, i):
             word.code = "J"
-        elif word.code == "D" and text in _PRONOUNS and after not in ("N", "J", "M", "G", "E", "D"):
+        elif text == "eachother" or word.code == "D" and text in _PRONOUNS and after not in ("N", "J", "M", "G", "E", "D"):
             word.code = "H"
         elif word.code == "O" and re.fullmatch(r"\W+", text):
             word.code = "."

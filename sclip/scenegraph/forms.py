@@ -1,0 +1,30 @@
+"""The graph's forms of what a caption says in several ways, as FACTUAL's annotators write them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sclip.scenegraph import lexicon
+from sclip.scenegraph.graph import Span
+from sclip.scenegraph.tagged_words import Word
+
+_PARTICLES = frozenset("down up on off out back away apart left right forward upward downward".split())
+
+
+def with_particle(words: Sequence[Word], verb: int) -> tuple[str, Span]:
+    """Return the attribute that a verb without an object gives, and its characters: "looking down"."""
+    word = words[verb]
+    behind = words[verb + 1] if verb + 1 < len(words) else word
+    if behind.text in _PARTICLES and (behind.code in "RAVJEN" or (behind.code == "P" and behind.text not in ("on", "off"))):
+        return f"{word.text} {behind.text}", (word.span[0], behind.span[1])
+    return word.text, word.span
+
+
+def wearing(predicate: str, object_: str) -> str:
+    """Return "wear" and "have" for "a man in a shirt" and "a man with a face"; other predicates as they are."""
+    verb, _, preposition = predicate.rpartition(" ")
+    if preposition == "in" and verb in ("", "sit", "stand", "walk") and object_ in lexicon.CLOTHES:
+        return "wear"
+    if predicate == "with":
+        return "wear" if object_ in ("shirt", "sunglasses") else "have" if object_ in lexicon.BODY_PARTS else predicate
+    return predicate
