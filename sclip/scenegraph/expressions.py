@@ -71,6 +71,12 @@ _BODY_UNITS = frozenset(
 _UNIT_TAILS = frozenset("old tall long wide high deep thick heavy aged".split())
 _NUMBERED = frozenset("number no no. route highway gate platform room pier channel".split())
 
+_COVERED = frozenset(
+    "covered shaped filled lined topped capped colored coloured flavored themed framed roofed".split()
+)
+_PLACES = frozenset(
+    "shore lake river sea ocean window road roadside water fireplace pool beach bay pond door seaside riverside".split()
+)
 _NAME_LINKS = frozenset("of the de la le del di du van von &".split())
 _PROPER = ("NNP", "NNPS")
 
@@ -93,12 +99,26 @@ def find_expressions(tokens: list, lower: list[str]) -> dict[int, Expression]:  
             entry = _quantity(tokens, lower, i)
             if entry is None and (word in _TIMES or word[0].isdigit()):
                 entry = _time(tokens, lower, i, taken)
+        elif word == "by" and _is_beside(tokens, lower, i):
+            entry = i, Expression(i + 1, "beside", "P")
+        elif i + 2 < len(lower) and lower[i + 1] in _COVERED and _is_compound(tokens, i):
+            entry = i, Expression(i + 2, f"{word} {lower[i + 1]}", "J")
         elif word in lexicon.NUMBERS:
             entry = _quantity(tokens, lower, i)
         if entry:
             found[entry[0]] = entry[1]
             taken = entry[1].end
     return found
+
+
+def _is_beside(tokens: list, lower: list[str], i: int) -> bool:  # type: ignore[type-arg]
+    """Whether "by" behind a participle gives a place, not who did it: "served by the shore"."""
+    return bool(i) and tokens[i - 1].tag_ in ("VBN", "VBD") and not _PLACES.isdisjoint(lower[i + 2 : i + 4])
+
+
+def _is_compound(tokens: list, i: int) -> bool:  # type: ignore[type-arg]
+    """Whether a noun and a participle describe the noun behind them: "snow covered mountains"."""
+    return tokens[i].tag_ == "NN" and tokens[i + 2].tag_[:2] in ("NN", "JJ")
 
 
 def _quotation(tokens: list, lower: list[str], i: int, found: dict[int, Expression]) -> int:  # type: ignore[type-arg]

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sclip.scenegraph.graph import Span
+from sclip.scenegraph.lexicon import COLOURS
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +154,7 @@ _COMPOUND_ENDS = frozenset(
     lapse life plan air road time end theme tech chic known wood iron height weather old glass block queen key
     heeled legged made based""".split()
 )
+_OF_A_KIND = (COLOURS, frozenset("spring summer autumn fall winter".split()))
 _COMPOUND_SUFFIX = re.compile(r"..(?:ed|ing|wn)$")
 
 _BYLINE = re.compile(
@@ -163,6 +165,7 @@ _BYLINE = re.compile(
 _CAPITAL_BYLINE = re.compile(
     r"(?:[Pp]hoto(?:graph)?\s)?\b[Bb]y:?\s[A-Z]\w{0,30}(?:[\s.'’&-]{1,2}[A-Z]\w{0,30}){0,3}[\s.,]*$"
 )
+_POINTED = re.compile(r"\b(?:an?|the|this)\s$", re.I)
 _PLACE = re.compile(
     r"\b(?:Big Ben|Lake|Mount|River|Street|Park|Bridge|Tower|Road|Beach|Bay|Sea|Ocean|House|Square)\b"
 )
@@ -313,6 +316,8 @@ def _is_compound(caption: str, begin: int, end: int) -> bool:
         return True
     if re.search(r"\s-\s\w+$", caption[max(0, begin - 12) : begin]):
         return right[0] not in _NEW_PHRASE or left in _NEW_PHRASE
+    if any(left in kind and right[0] in kind for kind in _OF_A_KIND):
+        return True
     if right[0] in _NEW_PHRASE:
         return right[0] == "in" and left in ("built", "screened", "walk", "plug")
     return (
@@ -347,7 +352,9 @@ def _describing(segment: Segment) -> Segment:
     segment = segment.without(cuts)
     byline = _BYLINE.search(segment.text)
     if byline:
-        segment = segment.without([byline.span("by")])
+        pointed = byline["of"] and _POINTED.search(segment.text[: byline.start("of")])
+        alone = (byline["of"] or "").lower().startswith(("photo", "pic", "image")) and not pointed
+        segment = segment.without([(byline.start("of" if alone else "by"), byline.end("by"))])
     else:
         byline = _CAPITAL_BYLINE.search(segment.text)
         if byline and not _PLACE.search(byline[0]) and not _PASSIVE.search(segment.text[: byline.start()]):
