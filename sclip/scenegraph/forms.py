@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sclip.scenegraph import lexicon
 from sclip.scenegraph.graph import Span
 from sclip.scenegraph.tagged_words import Word
+
+_CLOTHES = frozenset(
+    """shirt shirts suit suits pants shorts coat coats hat hats uniform uniforms t-shirt t-shirts jeans cap caps sweater
+    sweaters jacket jackets outfit outfits helmet helmets tie ties veil dress dresses clothes clothing vest vests
+    hoodie skirt skirts wetsuit wetsuits costume costumes tuxedo swimsuit swimsuits bikini sweatshirt apron
+    robe gown boots sunglasses goggles attire trunks blouse""".split()
+)
+"""What the one wears that is "in" it."""
+
+_BODY_PARTS = frozenset("hand hands face faces foot feet nose mouth ear ears".split())
+"""What the one has that is "with" it."""
 
 _PARTICLES = frozenset("down up on off out back away apart left right forward upward downward".split())
 
@@ -15,7 +25,9 @@ def with_particle(words: Sequence[Word], verb: int) -> tuple[str, Span]:
     """Return the attribute that a verb without an object gives, and its characters: "looking down"."""
     word = words[verb]
     behind = words[verb + 1] if verb + 1 < len(words) else word
-    if behind.text in _PARTICLES and (behind.code in "RAVJEN" or (behind.code == "P" and behind.text not in ("on", "off"))):
+    if behind.text in _PARTICLES and (
+        behind.code in "RAVJEN" or (behind.code == "P" and behind.text not in ("on", "off"))
+    ):
         return f"{word.text} {behind.text}", (word.span[0], behind.span[1])
     return word.text, word.span
 
@@ -23,8 +35,10 @@ def with_particle(words: Sequence[Word], verb: int) -> tuple[str, Span]:
 def wearing(predicate: str, object_: str) -> str:
     """Return "wear" and "have" for "a man in a shirt" and "a man with a face"; other predicates as they are."""
     verb, _, preposition = predicate.rpartition(" ")
-    if preposition == "in" and verb in ("", "sit", "stand", "walk") and object_ in lexicon.CLOTHES:
+    if preposition == "in" and verb in ("", "sit", "stand", "walk") and object_ in _CLOTHES:
         return "wear"
     if predicate == "with":
-        return "wear" if object_ in ("shirt", "sunglasses") else "have" if object_ in lexicon.BODY_PARTS else predicate
+        return (
+            "wear" if object_ in ("shirt", "sunglasses") else "have" if object_ in _BODY_PARTS else predicate
+        )
     return predicate

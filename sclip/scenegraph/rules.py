@@ -449,8 +449,9 @@ class _Walk:
             owner.phrase_start = part.phrase_start if part.phrase_start >= 0 else part.start
         self._replace(previous, k)
         self.measured[previous] = k
-        for i in range(part.start, part.end):  # what hangs on the measure hangs on the thing
-            self.chunk_of[i] = k
+        for i, chunk in self.chunk_of.items():  # what hangs on the measure hangs on the thing
+            if chunk == previous:
+                self.chunk_of[i] = k
 
     def _possess(self, previous: int, k: int) -> None:
         """Let what was said of the owner be said of what it owns: "licks the boy's hand" is about the hand."""

@@ -45,7 +45,9 @@ _POSTURES = frozenset(
 )
 _AMOUNTS = frozenset("more less fewer many much few long well soon far".split())
 _BACKGROUNDS = frozenset(("background", "backdrop"))
-_PRONOUNS = frozenset("it them him he she they itself themselves himself herself one another each eachother".split())
+_PRONOUNS = frozenset(
+    "it them him he she they itself themselves himself herself one another each eachother".split()
+)
 
 
 @dataclass(slots=True)
@@ -242,6 +244,13 @@ def _correct(words: list[Word]) -> None:
                 and after in ("D", "P", "M", "J", "N", "")
             ) or (text.endswith("ing") and before == "B" and text not in _ING_NOUNS):
                 word.code = "G"
+            elif (
+                text.endswith("ing")
+                and i > 1
+                and words[i - 1].text in lexicon.COLOURS
+                and words[i - 2].text == "in"
+            ):
+                word.code = "G"  # "a man in white playing tennis"
             elif before == "N" and after == "D" and word.dep != "poss" and re.search(r"[a-z]s$", text):
                 word.code = "V"  # "a man rides a horse", tagged as a plural
             elif before == "N" and after in ("P", ".", "") and text in _POSTURES:
@@ -263,7 +272,9 @@ def _correct(words: list[Word]) -> None:
             word.code = "E"
         elif word.code in "GE" and after and before != "N" and _modifies(words, i):
             word.code = "J"
-        elif text == "eachother" or word.code == "D" and text in _PRONOUNS and after not in ("N", "J", "M", "G", "E", "D"):
+        elif text == "eachother" or (
+            word.code == "D" and text in _PRONOUNS and after not in ("N", "J", "M", "G", "E", "D")
+        ):
             word.code = "H"
         elif word.code == "O" and re.fullmatch(r"\W+", text):
             word.code = "."
