@@ -41,13 +41,16 @@ _TIME_NOUNS = frozenset(
     era eras moment moments today yesterday tomorrow tonight time times""".split()
 )
 _TODAY = frozenset("today yesterday tomorrow tonight".split())
-_TIMES = _WEEKDAYS | _MONTHS | _TIME_NOUNS | {"day", "days", "may", "march", "way"}
+_PARTS_OF_TIME = frozenset("day night morning evening afternoon summer winter spring autumn".split())
+"""Seen, but for those that point: "at night", but "last night"."""
+_TIMES = _WEEKDAYS | _MONTHS | _TIME_NOUNS | _PARTS_OF_TIME | {"days", "may", "march", "way"}
 _RELATIVE = ("ago", "later", "earlier", "before", "after")
 _MAKES_WAY = {"make": "go", "makes": "goes", "making": "going", "made": "went"}
 _DAY_PARTS = frozenset("morning afternoon evening night day noon".split())
 _THIS = frozenset(
     "this that these last next every each one past previous following recent same other first".split()
 )
+_POINTS = frozenset("this that last next every each yesterday tomorrow one other same".split())
 _TIME_BEFORE = _THIS | frozenset("the a an early late mid all some many few several".split())
 _TIME_PREPOSITIONS = frozenset(
     "on in at during for since until till before after from over by through throughout around within of about".split()
@@ -77,6 +80,15 @@ _COVERED = frozenset(
 _PLACES = frozenset(
     "shore lake river sea ocean window road roadside water fireplace pool beach bay pond door seaside riverside".split()
 )
+_PAIRS = frozenset(
+    tuple(pair.split())
+    for pair in """middle aged,award winning,good looking,best selling,hand made,hand painted,hand drawn,hand carved,
+    home made,old fashioned,high heeled,well dressed,life sized,free standing""".replace("\n    ", "").split(
+        ","
+    )
+)
+_TAKE = {"take": "", "takes": "s", "taking": "ing", "took": "ed", "taken": "ed"}
+_IDIOMS = {"part": ("join", "in"), "care": ("tend", "of")}
 _NAME_LINKS = frozenset("of the de la le del di du van von &".split())
 _PROPER = ("NNP", "NNPS")
 
@@ -101,8 +113,10 @@ def find_expressions(tokens: list, lower: list[str]) -> dict[int, Expression]:  
                 entry = _time(tokens, lower, i, taken)
         elif word == "by" and _is_beside(tokens, lower, i):
             entry = i, Expression(i + 1, "beside", "P")
-        elif i + 2 < len(lower) and lower[i + 1] in _COVERED and _is_compound(tokens, i):
+        elif i + 2 < len(lower) and _is_compound(tokens, lower, i):
             entry = i, Expression(i + 2, f"{word} {lower[i + 1]}", "J")
+        elif word in _TAKE and _IDIOMS.get(lower[i + 1] if i + 1 < len(lower) else ""):
+            entry = _idiom(tokens, lower, i)
         elif word in lexicon.NUMBERS:
             entry = _quantity(tokens, lower, i)
         if entry:
@@ -116,9 +130,19 @@ def _is_beside(tokens: list, lower: list[str], i: int) -> bool:  # type: ignore[
     return bool(i) and tokens[i - 1].tag_ in ("VBN", "VBD") and not _PLACES.isdisjoint(lower[i + 2 : i + 4])
 
 
-def _is_compound(tokens: list, i: int) -> bool:  # type: ignore[type-arg]
-    """Whether a noun and a participle describe the noun behind them: "snow covered mountains"."""
-    return tokens[i].tag_ == "NN" and tokens[i + 2].tag_[:2] in ("NN", "JJ")
+def _is_compound(tokens: list, lower: list[str], i: int) -> bool:  # type: ignore[type-arg]
+    """Whether a word and a participle describe the noun behind them: "snow covered mountains"."""
+    pair = (tokens[i].tag_ == "NN" and lower[i + 1] in _COVERED) or (lower[i], lower[i + 1]) in _PAIRS
+    return pair and tokens[i + 2].tag_[:2] in ("NN", "JJ")
+
+
+def _idiom(tokens: list, lower: list[str], i: int) -> tuple[int, Expression] | None:  # type: ignore[type-arg]
+    """Read "takes care of" as one verb, "taking part" alone as nothing."""
+    verb, preposition = _IDIOMS[lower[i + 1]]
+    if i + 2 < len(lower) and lower[i + 2] == preposition:
+        code = "G" if lower[i] == "taking" else "V"
+        return i, Expression(i + 3, verb + _TAKE[lower[i]], code)
+    return (i, Expression(i + 2, "", "I")) if lower[i] == "taking" else None
 
 
 def _quotation(tokens: list, lower: list[str], i: int, found: dict[int, Expression]) -> int:  # type: ignore[type-arg]
@@ -219,7 +243,9 @@ def _time(tokens: list, lower: list[str], i: int, taken: int) -> tuple[int, Expr
     ):
         return None
     relative = following in _RELATIVE and word in _TIME_NOUNS | {"days"}  # "moments before the wedding"
-    if word in ("day", "days") and before not in _THIS and not before.isdigit() and not relative:
+    if word in _PARTS_OF_TIME and (before not in _POINTS or _is_described(tokens, end)):
+        return None
+    if word == "days" and before not in _THIS and not before.isdigit() and not relative:
         return None
     if word[0].isdigit():
         if following in _CLOCK_WORDS:

@@ -158,7 +158,7 @@ _OF_A_KIND = (COLOURS, frozenset("spring summer autumn fall winter".split()))
 _COMPOUND_SUFFIX = re.compile(r"..(?:ed|ing|wn)$")
 
 _BYLINE = re.compile(
-    rf"""(?:(?P<of>\b{_KIND}\s)|(?P<comma>[,.]\s?)|^)\s?(?P<by>(?:{_KIND}\s)?(?:credit|courtesy(?:\sof)?|source|via|by)\s
+    rf"""(?:(?P<of>\b{_KIND}\s)|(?P<comma>[,.]\s?)|^)\s?(?P<by>(?:{_KIND}\s)?(?:credit|courtesy(?:\sof)?|source|via|by|photo\scourtesy)\s
     (?!(?:the|a|an|his|her|its|their|this|that|\w+ing)\b)[\w'’&.-]{{1,30}}(?:\s[\w'’&.-]{{1,30}}){{0,3}}[\s.,]*)$""",
     re.I | re.X,
 )
@@ -205,7 +205,7 @@ _SPEAKER = re.compile(
 """A writer or reader who acts: what follows is no part of the picture ("a beach where we stayed")."""
 _ADDRESS = re.compile(
     r"""\s?(?:how\s(?:to|do|does|can|many|much|your|i|we|it)\b|why\b|what\b|where\s(?:to|do|does|can|is|are)\b|(?:here|this|that)\s?(?:['’]s|is)\s(?:how|why|what|where)\b|who\s(?:is|are|was|knew|needs)\b
-    |when\s(?:is|are|do|will|you)\b|\w+\s(?:\w+\s)?(?:your|any)\b|things\s(?:to|i|you|we)\b|(?:all|everything)\s(?:i|you)\b
+    |when\s(?:is|are|do|will|you)\b|\w+\s(?:\w+\s)?(?:your|any)\b|things\s(?:to|i|you|we)\b|(?:all|everything)\s(?:i|you)\b|(?:\d+\s|the\s)?(?:\w+\s)?(?:ideas|tips|ways|reasons)\sto\b
     |(?:is|are|do|does|did|can|could|should|would|will|have|has)\s(?:you|your|i|we|this|it|there|the|these|they)\b
     |(?:please\s)?(?:check|click|buy|download|learn|discover|browse|explore|subscribe|follow|don['’]t|do\sn['’]t|let\s?['’]s
     |let\sme|find\sout|read\s(?:more|the|about|this)|see\s(?:all|more|also|the\sfull|what|how|our)|get\s(?:rid|the|your|ready

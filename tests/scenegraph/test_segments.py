@@ -48,6 +48,7 @@ SEGMENTS = {
     "wedding bells : the couple at a church": ["the couple at a church"],
     "a clock at 10:30": ["a clock at 10:30"],
     "how to build a table": [],
+    "10 tips to clean a table": [],
     "is this a dog ? a dog on a sofa": ["a dog on a sofa"],
     "click here to buy. A bowl of fruit": ["A bowl of fruit"],
     "a beach where we stayed": ["a beach"],
@@ -130,6 +131,11 @@ EXPRESSIONS = {
     "a dessert served by the shore": {"dessert serve beside shore"},
     "a dessert served by a cook": {"cook serve dessert"},
     "a village below snow covered mountains": {"village under mountain", "mountain is snow covered"},
+    "a middle aged man takes care of a snow covered garden": {
+        "man tend garden", "man is middle aged", "garden is snow covered",
+    },
+    "girls taking part in a race every winter": {"girl join race"},
+    "a street at night": {"street at night"},
     "a man covered in mud": {"mud cover man"},
     "a bird on two feet": {"bird on foot", "foot is 2"},
     "a red key in the form of a house isolated on a white background": {
