@@ -113,8 +113,8 @@ def find_expressions(tokens: list, lower: list[str]) -> dict[int, Expression]:  
                 entry = _time(tokens, lower, i, taken)
         elif word == "by" and _is_beside(tokens, lower, i):
             entry = i, Expression(i + 1, "beside", "P")
-        elif i + 2 < len(lower) and _is_compound(tokens, lower, i):
-            entry = i, Expression(i + 2, f"{word} {lower[i + 1]}", "J")
+        elif i + 2 < len(lower) and (end := _compound_end(tokens, lower, i)):
+            entry = i, Expression(end, " ".join(lower[i:end]), "J")
         elif word in _TAKE and _IDIOMS.get(lower[i + 1] if i + 1 < len(lower) else ""):
             entry = _idiom(tokens, lower, i)
         elif word in lexicon.NUMBERS:
@@ -130,10 +130,13 @@ def _is_beside(tokens: list, lower: list[str], i: int) -> bool:  # type: ignore[
     return bool(i) and tokens[i - 1].tag_ in ("VBN", "VBD") and not _PLACES.isdisjoint(lower[i + 2 : i + 4])
 
 
-def _is_compound(tokens: list, lower: list[str], i: int) -> bool:  # type: ignore[type-arg]
-    """Whether a word and a participle describe the noun behind them: "snow covered mountains"."""
-    pair = (tokens[i].tag_ == "NN" and lower[i + 1] in _COVERED) or (lower[i], lower[i + 1]) in _PAIRS
-    return pair and tokens[i + 2].tag_[:2] in ("NN", "JJ")
+def _compound_end(tokens: list, lower: list[str], i: int) -> int:  # type: ignore[type-arg]
+    """Return the end of words and a participle that describe the noun behind: "palm tree lined street"; 0: none."""
+    end = i + 3 if lower[i + 2] in _COVERED and tokens[i + 1].tag_ == "NN" and i + 3 < len(lower) else i + 2
+    pair = (tokens[i].tag_ == "NN" and lower[end - 1] in _COVERED) or (
+        end == i + 2 and (lower[i], lower[i + 1]) in _PAIRS
+    )
+    return end if pair and tokens[end].tag_[:2] in ("NN", "JJ") else 0
 
 
 def _idiom(tokens: list, lower: list[str], i: int) -> tuple[int, Expression] | None:  # type: ignore[type-arg]
