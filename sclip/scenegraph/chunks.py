@@ -118,8 +118,8 @@ def _read(words: Sequence[Word], start: int, end: int) -> Chunk:
     modifiers = [i for i in range(start, name_start) if words[i].code != "D"]
     modifiers += [i for i in range(max(nouns, start), first) if i not in modifiers]
     written = " ".join(w.text for w in words[name_start:end])
-    last = words[end - 1]
-    head = last.text if last.fixed else lexicon.noun_lemma(last.text)
+    final = words[end - 1]
+    head = final.text if final.fixed else lexicon.noun_lemma(final.text)
     name = " ".join([*(w.text for w in words[name_start : end - 1]), head])
     name = lexicon.NAME_FORMS.get(written) or lexicon.NAME_FORMS.get(name, name)
-    return Chunk(start, end, name, name_start, adjectives(words, modifiers), fixed=last.fixed)
+    return Chunk(start, end, name, name_start, adjectives(words, modifiers), fixed=final.fixed)

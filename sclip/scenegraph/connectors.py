@@ -118,8 +118,14 @@ def read_connector(words: Sequence[Word], start: int, end: int) -> Connector:
         elif code == "T":
             if i + 1 >= end or words[i + 1].code not in "VB":
                 c.preposition = i
-        elif code == "R" and c.verb >= 0 and c.preposition < 0 and (
-            text in lexicon.DIRECTIONS or (text == "up" and lexicon.verb_lemma(words[c.verb].text) in lexicon.MOTION)
+        elif (
+            code == "R"
+            and c.verb >= 0
+            and c.preposition < 0
+            and (
+                text in lexicon.DIRECTIONS
+                or (text == "up" and lexicon.verb_lemma(words[c.verb].text) in lexicon.MOTION)
+            )
         ):
             c.preposition = i
         elif code == "L":

@@ -64,7 +64,9 @@ def _depicts(words: Sequence[Word], i: int) -> bool:
             lemma = lexicon.verb_lemma(word.text)
             return lemma in lexicon.DEPICTING or (copula and lemma not in lexicon.PLACING)
         elif word.code == "P":
-            hangs = any(w.code in "EV" and lexicon.verb_lemma(w.text) in lexicon.HANGING for w in words[i : i + 12])
+            hangs = any(
+                w.code in "EV" and lexicon.verb_lemma(w.text) in lexicon.HANGING for w in words[i : i + 12]
+            )
             return (word.text in ("of", "with") and not hangs) or (copula and word.text not in lexicon.PLACES)
         elif word.code not in "AW":
             return copula

@@ -25,8 +25,9 @@ NUMBERS = {
 MEASURES = {
     "group": "group of", "groups": "group of", "pair": "2", "couple": "2", "piece": "piece", "pieces": "piece",
     "slice": "slice", "slices": "slice", "patch": "patch", "patches": "patch", "part": "part", "pile": "pile",
-    "bunch": "", "lot": "", "lots": "", "row": "row of", "rows": "row of", "herd": "herd of", "set": "", "sets": "",
-    "stack": "stack of", "crowd": "crowd of", "flock": "flock of", "variety": "", "cluster": "", "number": "", "roll": "", "bit": "", "bits": "",
+    "bunch": "", "lot": "", "lots": "", "row": "row of", "rows": "row of", "herd": "herd of",
+    "set": "", "sets": "", "stack": "stack of", "crowd": "crowd of", "flock": "flock of",
+    "variety": "", "cluster": "", "number": "", "roll": "", "bit": "", "bits": "",
     "kind": "", "kinds": "", "type": "", "types": "", "assortment": "", "dozen": "12", "dozens": "",
     "collection": "", "bouquet": "", "clump": "", "bundle": "", "amount": "", "portion": "", "section": "",
     "loaf": "", "layer": "", "half": "", "body": "", "team": "", "series": "", "view": "", "close": "",
@@ -34,7 +35,8 @@ MEASURES = {
     "plenty": "", "handful": "", "range": "", "selection": "", "mix": "", "mixture": "", "sort": "", "sorts": "",
     "strip": "", "piles": "pile", "stacks": "stack of", "some": "", "all": "", "most": "", "each": "", "both": "2",
     "one": "", "several": "", "many": "", "any": "", "none": "", "canvas": "", "tapestry": "", "expanse": "",
-    "mosaic": "", "blend": "", "smattering": "", "backdrop": "", "school": "", "swarm": "", "scattering": "",
+    "mosaic": "", "blend": "", "smattering": "", "backdrop": "", "school": "", "shades": "", "tones": "", "hues": "",
+    "swarm": "", "scattering": "",
     "sprinkling": "", "display": "", "combination": "", "multitude": "", "abundance": "",
 }  # fmt: skip
 """Nouns before "of" that measure the next noun and name nothing: the attribute that they leave on it."""
@@ -232,8 +234,8 @@ GIVING = frozenset(
 """Verbs with two objects: "gives a boy a ball" is (X, give, ball) and (X, give to, boy)."""
 
 PLACING_PREPOSITIONS = frozenset(
-    ("on", "in", "into", "under", "over", "above", "next to", "beside", "in front of", "behind", "inside", "near", "between",
-     "around", "through", "on top of", "against")
+    ("on", "in", "into", "under", "over", "above", "next to", "beside", "in front of", "behind",
+     "inside", "near", "between", "around", "through", "on top of", "against")
 )  # fmt: skip
 MOVING = frozenset(
     """put place set lay pour throw hang load push drop toss mount spread stack hold carry arrange slice chop

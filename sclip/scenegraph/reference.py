@@ -38,7 +38,9 @@ def is_living(name: str) -> bool:
         or head in _FEMALE
         or head in _PERSONS
         or head in _ANIMALS
-        or head.endswith(("man", "people", "boarder", "player", "rider", "skier", "surfer", "worker", "batter"))
+        or head.endswith(
+            ("man", "people", "boarder", "player", "rider", "skier", "surfer", "worker", "batter")
+        )
     )
 
 

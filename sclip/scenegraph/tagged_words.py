@@ -41,7 +41,8 @@ _ING_NOUNS = frozenset(
     offering meeting hearing outing rigging tubing shelving trimming""".split()
 )
 _POSTURES = frozenset(
-    "waits sits stands lies lays rests hangs sleeps grazes floats poses leans swims eats looks flies perches".split()
+    """waits sits stands lies lays rests hangs sleeps grazes floats poses leans swims eats looks flies perches hovers
+    walks runs jumps lands rolls climbs marches strolls wanders crouches kneels talks reads watches holds""".split()
 )
 _AMOUNTS = frozenset("more less fewer many much few long well soon far".split())
 _BACKGROUNDS = frozenset(("background", "backdrop"))
@@ -253,8 +254,11 @@ def _correct(words: list[Word]) -> None:
                 word.code = "G"  # "a man in white playing tennis"
             elif before == "N" and after == "D" and word.dep != "poss" and re.search(r"[a-z]s$", text):
                 word.code = "V"  # "a man rides a horse", tagged as a plural
-            elif before == "N" and after in ("P", ".", "") and text in _POSTURES:
-                word.code = "V"  # "a school bus waits in traffic"
+            elif text in _POSTURES and after in ("P", ".", "") and before in ("N", "J", "C"):
+                if before == "J" and i > 1 and words[i - 2].code in "DJM" and _is_thing(words[i - 1].text):
+                    words[i - 1].code, word.code = "N", "V"  # "a red square hovers above"
+                elif before == "N" or (before == "C" and any(w.code == "V" for w in words[:i])):
+                    word.code = "V"  # "a school bus waits in traffic", "jumps over a bench and lands on"
             elif text in lexicon.ATTRIBUTE_NOUNS and _describes(words, i):
                 word.code = "J"  # "grey and red furniture"
             elif (
@@ -289,6 +293,10 @@ def _describes(words: list[Word], i: int) -> bool:
         j += 2
     in_row = j > i + 1 or (i > 1 and words[i - 1].code in "C," and words[i - 2].code == "J")
     return in_row and j < len(words) and words[j].code in "JN"
+
+
+def _is_thing(text: str) -> bool:
+    return text not in lexicon.COLOURS and lexicon.is_noun(text)
 
 
 def _modifies(words: list[Word], i: int) -> bool:

@@ -1,7 +1,6 @@
 """Scene in, English captions out: a small grammar whose sentences a parser of photograph captions reads.
 
-Wordings that the parser takes apart wrongly as often as not ("To the left of a square is a circle", "a circle
-right of a square", "hovers") are left out: a caption whose graph is wrong would teach wrong negatives.
+Each wording is one whose graph the parser gets right: a caption whose graph is wrong would teach wrong negatives.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ from sclip.prepare.scenes.scene import Fact, Scene, Thing
 __all__ = ["captions", "noun_phrase", "relation_phrase"]
 
 PHRASES = {
-    "left": ("to the left of", "on the left of"),
-    "right": ("to the right of", "on the right of"),
+    "left": ("to the left of", "on the left of", "left of"),
+    "right": ("to the right of", "on the right of", "right of"),
     "above": ("above", "over"),
     "below": ("below", "under", "beneath"),
 }
@@ -27,6 +26,15 @@ _FRAMES = (
     "{the_a} is {relation} {the_b}.",
     "{the_a} is seen {relation} {the_b}.",
     "{the_a} {relation} {the_b}",
+    "{a} hovers {relation} {b}.",
+    "{the_a} floats {relation} {the_b}.",
+    "{a} can be seen {relation} {b}.",
+    "In the image, {a} is {relation} {b}.",
+    "A picture of {a} {relation} {b}",
+    "{relation} {b} is {a}.",
+    "{relation} {the_b} is {the_a}.",
+    "{relation} {b} sits {a}.",
+    "{relation} {the_b}, there is {a}.",
 )
 _PAIRS = ("{a} and {b}", "{the_a} and {the_b}", "There is {a} and {b}.")
 _PAIR_SHARE = 0.15

@@ -1,0 +1,191 @@
+"""The scene graph of one caption while its words are walked over.
+
+Everything is kept by chunk (a noun phrase's number) and word index until the end: rows grow, measures give their place
+to what they measure, and a subject may come after its verb.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sclip.scenegraph import lexicon, reference
+from sclip.scenegraph.chunks import find_chunks
+from sclip.scenegraph.forms import wearing
+from sclip.scenegraph.frames import mark_frames
+from sclip.scenegraph.graph import Attribute, Object, Relation, SceneGraph, Span
+from sclip.scenegraph.tagged_words import Word
+
+PENDING = -1
+"""Stands for the subject of a clause that has not been reached yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A relation that ends at some chunk."""
+
+    other: int
+    """The chunk at its other end."""
+    predicate: str
+    span: Span
+    reverse: bool = False
+    """The other chunk is its object."""
+    negated: bool = False
+    fronted: bool = False
+    """A preposition before its clause's subject: its predicate waits for the clause's verb."""
+
+
+class Draft:
+    """What has been found so far."""
+
+    def __init__(self, words: list[Word]) -> None:
+        self.words = words
+        self.chunks = find_chunks(words)
+        mark_frames(words, self.chunks)
+        self.chunk_of = {i: k for k, chunk in enumerate(self.chunks) for i in range(chunk.start, chunk.end)}
+        self.groups: dict[int, list[int]] = {}
+        """Chunk -> the coordinated chunks that it stands in a row with, itself last."""
+        self.subjects_of: dict[int, list[int]] = {}
+        """Word index of a verb -> chunks that do it."""
+        self.denied_verbs: set[int] = set()
+        self.denied_subjects: set[int] = set()
+        """Chunks of "neither dog": what is said of them is denied."""
+        self.transitive: dict[int, int] = {}
+        """Word index of a verb -> its object's chunk."""
+        self.prepositions: dict[int, tuple[list[int], str]] = {}
+        """Word index of a preposition -> chunks that it binds, and the verb before it in the predicate."""
+        self.gaps: dict[int, tuple[int, int]] = {}
+        """Subject chunk of a relative clause -> (chunk that the clause is about, preposition or -1)."""
+        self.adjacent: dict[int, int] = {}
+        """Chunk -> the chunk before it, without a word between them."""
+        self.links: dict[int, list[Link]] = {}
+        """Chunk -> relations that it ends."""
+        self.attributes: list[tuple[int, str, Span, bool]] = []
+        """(chunk, attribute, span, whether it is denied)."""
+        self.measured: dict[int, int] = {}
+        """Chunk of a measure ("a pair of") -> the chunk that stands for it in the graph."""
+        self.first = 0
+        """First chunk of the clause."""
+        self.front = False
+        """Whether all phrases of the clause so far stand before its subject."""
+        self.main = -1
+        """Chunk of the clause's subject, where phrases stand before it."""
+        self.aliases: dict[int, int] = {}
+        """Chunk of an apposition -> the chunk that it names again."""
+        self.main_verb = -1
+        """A verb of that subject without an object: "In front of a house stands a tree"."""
+
+    def row(self, k: int) -> list[int]:
+        """Return the chunks of chunk k's row, for a subject: all of them act."""
+        return self.groups.get(k, [k])
+
+    def partners(self, k: int) -> list[int]:
+        """Return the chunks at the other ends of chunk k's links."""
+        return [link.other for link in self.links.get(k, [])]
+
+    def subject_of(self, verb: int, previous: int) -> int:
+        """Return the chunk that the parse has for a verb's subject, or `previous`."""
+        for i in range(self.chunks[previous].end):
+            if self.words[i].head == verb and self.words[i].dep.startswith("nsubj") and i in self.chunk_of:
+                return self.chunk_of[i]
+        return previous
+
+    def relate(
+        self,
+        subjects: list[int],
+        k: int,
+        predicate: str,
+        span: Span,
+        reverse: bool = False,
+        negated: bool = False,
+    ) -> None:
+        """Link chunks to chunk k by a predicate; `reverse`: chunk k is the one that acts."""
+        if not self.chunks[k].name:
+            pronoun = self.words[self.chunks[k].head].text
+            if pronoun in lexicon.PERSONAL and self._bind_pronoun(subjects, predicate, span, pronoun):
+                return
+        predicate = wearing(predicate, self.words[self.chunks[k].head].text)
+        for subject in subjects:
+            if subject != k:
+                self.links.setdefault(k, []).append(Link(subject, predicate, span, reverse, negated))
+
+    def _bind_pronoun(self, subjects: list[int], predicate: str, span: Span, pronoun: str) -> bool:
+        """Resolve "a bowl with a spoon in it": what the bowl is with is in the bowl."""
+        for subject in subjects:
+            for link in self.links.get(subject, []):
+                if has(link):
+                    near = (
+                        subject - 1 if reference.fits(self.words, self.chunks, subject - 1, pronoun) else -1
+                    )
+                    self.links[subject].remove(link)
+                    owner = near if near >= 0 else link.other
+                    self.links.setdefault(owner, []).append(Link(subject, predicate, span))
+                    return True
+        return False
+
+    def replace(self, previous: int, k: int) -> None:
+        """Give chunk k the place in the sentence that chunk `previous` had."""
+        self.links[k] = self.links.pop(previous, [])
+        self.groups[k] = [g for g in self.row(previous) if g != previous] + [k]
+        self.groups[previous] = [previous]
+        for verb, object_ in self.transitive.items():
+            if object_ == previous:
+                self.transitive[verb] = k
+        if self.main == previous:
+            self.main = k
+
+    def graph(self, caption: str) -> SceneGraph:
+        """Return what was found, after `run`."""
+        words = self.words
+        objects: list[Object] = []
+        index: dict[int, int] = {}
+        attributes: list[Attribute] = []
+        for k, chunk in enumerate(self.chunks):
+            if not chunk.name or k in self.measured or chunk.frame:
+                continue
+            if k in self.aliases and self.aliases[k] in index:  # an apposition
+                named = index[k] = index[self.aliases[k]]
+                attributes += [Attribute(named, text, span) for text, span in chunk.attributes]
+                continue
+            index[k] = len(objects)
+            start = chunk.phrase_start if chunk.phrase_start >= 0 else chunk.start
+            end = words[chunk.head].span[1]
+            span = (words[chunk.name_start].span[0], end)
+            phrase = (words[start].span[0], end)
+            objects.append(Object(chunk.name, span, phrase, chunk.negated, chunk.fixed))
+            attributes += [Attribute(index[k], text, span) for text, span in chunk.attributes]
+        for k, stands_for in self.aliases.items():
+            if stands_for in index:
+                index[k] = index[stands_for]
+        denied = self.denied_subjects
+        attributes += [
+            Attribute(index[k], text, span, negated or k in denied)
+            for k, text, span, negated in self.attributes
+            if k in index
+        ]
+        relations: list[Relation] = []
+        for k, links in sorted(self.links.items()):
+            for link in links:
+                subject, object_ = (k, link.other) if link.reverse else (link.other, k)
+                if subject in index and object_ in index and self._differ(index, subject, object_):
+                    negated = link.negated or subject in denied or self.chunks[object_].negated
+                    relations.append(
+                        Relation(index[subject], link.predicate, index[object_], link.span, negated)
+                    )
+        unique_relations = {(r.subject, r.predicate, r.object): r for r in reversed(relations)}
+        unique_attributes = {(a.object, a.attribute): a for a in reversed(attributes)}
+        return SceneGraph(
+            caption,
+            tuple(objects),
+            tuple(sorted(unique_attributes.values(), key=lambda a: (a.span, a.object))),
+            tuple(sorted(unique_relations.values(), key=lambda r: (r.span, r.subject, r.object))),
+        )
+
+    def _differ(self, index: dict[int, int], subject: int, object_: int) -> bool:
+        """Whether two chunks are not one thing twice; "one chases the other" are two things of one name."""
+        text = self.words[self.chunks[object_].head].text
+        return index[subject] != index[object_] or text in ("other", "another", "each")
+
+
+def has(link: Link) -> bool:
+    """Whether a link says that its other end is with the chunk, or has it."""
+    return not link.reverse and (link.predicate == "have" or link.predicate.rpartition(" ")[2] == "with")

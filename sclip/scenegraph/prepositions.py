@@ -1,0 +1,109 @@
+"""Prepositions and possessives: what they bind, "of" in all its meanings, and places without a name."""
+
+from __future__ import annotations
+
+from sclip.scenegraph import lexicon
+from sclip.scenegraph.connectors import Connector
+from sclip.scenegraph.draft import Draft, Link, has
+from sclip.scenegraph.tagged_words import Word
+
+
+def bind_preposition(draft: Draft, previous: int, k: int, c: Connector) -> None:
+    """Relate what a connector's preposition binds to chunk k."""
+    words = draft.words
+    word = words[c.preposition]
+    if word.text == "of":
+        _of(draft, previous, k, word)
+        return
+    if word.text == "with" and c.comma and draft.subjects_of:
+        return  # "towels hang from a rack, with more towels below": a scene of its own
+    subjects, predicate, negated = _bound(draft, previous, k, c)
+    if words[draft.chunks[k].head].text in lexicon.PERSONAL and any(map(has, draft.links.get(previous, []))):
+        subjects, predicate = [previous], ""  # "a bowl with a spoon in it"
+    draft.prepositions[c.preposition] = (subjects, predicate)
+    predicate = f"{predicate} {word.text}" if predicate else word.text
+    draft.relate(subjects, k, predicate, word.span, negated=c.denied or negated)
+
+
+def possess(draft: Draft, previous: int, k: int) -> None:
+    """Let what was said of the owner be said of what it owns: "licks the boy's hand" is about the hand."""
+    draft.replace(previous, k)
+    draft.relate([previous], k, "have", (draft.words[draft.chunks[k].start].span[0],) * 2)
+
+
+def place_phrase(draft: Draft, k: int, c: Connector) -> None:
+    """Resolve "a square with a circle on its right": the circle stands at the square."""
+    word = draft.words[c.place]
+    owners = [link for link in draft.links.get(k, []) if has(link)]
+    if word.owner and owners:
+        draft.links[k] = [link for link in draft.links[k] if link not in owners]
+        draft.links.setdefault(owners[0].other, []).append(Link(k, word.text, word.span))
+
+
+def _bound(draft: Draft, previous: int, k: int, c: Connector) -> tuple[list[int], str, bool]:
+    """Return the chunks that a preposition binds, the verb of its predicate, and whether that is denied."""
+    words = draft.words
+    word = words[c.preposition]
+    head = word.head
+    if c.conjunction and head in draft.prepositions:
+        return *draft.prepositions[head], False
+    own = words[draft.chunks[k].start].text in lexicon.OWNERS and word.text in lexicon.HELD
+    if own and not c.clause and draft.row(previous) != [draft.main] and head != c.preposition:
+        held = next((v for v, object_ in draft.transitive.items() if object_ == previous), -1)
+        if held >= 0 or head not in draft.subjects_of:
+            return draft.row(previous), "", False
+    if head in draft.subjects_of and not c.conjunction:
+        subjects, denied = draft.subjects_of[head], head in draft.denied_verbs
+        object_ = draft.transitive.get(head, -1)
+        lemma = lexicon.verb_lemma(words[head].text)
+        if object_ < 0 or (word.text in ("to", "with") and lemma not in ("wear", "have")):
+            return subjects, lemma, denied
+        if (lemma in lexicon.MOVING or not subjects) and word.text in lexicon.PLACING_PREPOSITIONS:
+            return draft.row(object_), "", False
+        return subjects, "", denied
+    subject = draft.chunk_of.get(head, previous)
+    if draft.chunks[subject].frame and draft.partners(subject):
+        return draft.partners(subject), "", False
+    if words[head].code == "B" and head < c.preposition:
+        subject = draft.subject_of(head, previous)
+    if subject >= k:
+        subject = previous
+    return draft.row(subject), "", False
+
+
+def _of(draft: Draft, previous: int, k: int, word: Word) -> None:
+    owner, part = draft.chunks[k], draft.chunks[previous]
+    head = draft.words[part.head].text
+    if not owner.name or not part.name:
+        return
+    lemma = lexicon.noun_lemma(head)
+    if lemma in lexicon.ABSTRACT or draft.words[owner.head].text in lexicon.MANNERS:
+        owner.frame = True
+    elif owner.frame:
+        part.frame = True
+    elif head in lexicon.MANNERS and part.frame:  # "in the shape of a heart"
+        draft.links.pop(previous, None)
+    elif part.frame or (not {head, lemma}.isdisjoint(lexicon.MEASURES) and " " not in part.name):
+        _measure(draft, previous, k)
+    elif head in lexicon.CONTAINERS or lemma in lexicon.CONTAINERS:
+        held = lexicon.CONTAINERS[head if head in lexicon.CONTAINERS else lemma]
+        draft.relate([previous], k, held, word.span, reverse=True)
+    elif head in lexicon.DEPICTIONS:
+        draft.relate([previous], k, "of", word.span)
+    else:
+        draft.relate([previous], k, "have", word.span, reverse=True)
+
+
+def _measure(draft: Draft, previous: int, k: int) -> None:
+    """Let the thing measured take the place of its measure: "a group of people" is people."""
+    part, owner = draft.chunks[previous], draft.chunks[k]
+    head = draft.words[part.head].text
+    attribute = lexicon.MEASURES.get(head) or lexicon.MEASURES.get(lexicon.noun_lemma(head))
+    if attribute:
+        owner.attributes.insert(0, (attribute, draft.words[part.head].span))
+    if not part.frame:
+        owner.phrase_start = part.phrase_start if part.phrase_start >= 0 else part.start
+    draft.replace(previous, k)
+    draft.measured[previous] = k
+    for i in range(part.start, part.end):  # what hangs on the measure hangs on the thing
+        draft.chunk_of[i] = k

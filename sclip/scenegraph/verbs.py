@@ -1,0 +1,144 @@
+"""Verbs: who does them, what they are done to, and what they say where no object follows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sclip.scenegraph import lexicon, reference
+from sclip.scenegraph.connectors import Connector, VerbUse
+from sclip.scenegraph.draft import PENDING, Draft
+from sclip.scenegraph.forms import with_particle
+
+
+def read_verbs(draft: Draft, previous: int, c: Connector) -> None:
+    """Find the subjects of a connector's verbs; those without an object become attributes of them."""
+    draft.denied_verbs |= c.denied_words
+    closed = {use.verb: use for use in c.closed}
+    filler = -1
+    for verb in c.verbs:
+        draft.subjects_of[verb] = draft.row(filler) if filler >= 0 else _subjects(draft, verb, previous, c)
+        use = closed.get(verb)
+        if use is None:
+            continue
+        if previous in draft.adjacent and len(c.verbs) > 1 and filler < 0:
+            draft.subjects_of[verb] = draft.row(previous)
+            draft.gaps[previous] = (draft.adjacent[previous], -1)
+        about = draft.gaps.get(previous, (-1, -1))[0]
+        if _fill_gap(draft, verb, use.preposition):
+            filler = about
+            continue
+        if use.passive_by:
+            continue
+        if draft.main >= 0 and draft.main in draft.subjects_of[use.verb] and use.preposition < 0:
+            draft.main_verb = use.verb
+        _intransitive(draft, use)
+
+
+def bind_object(draft: Draft, k: int, c: Connector) -> None:
+    """Relate the subjects of a connector's open verb to chunk k, its object or its preposition's."""
+    words = draft.words
+    subjects = draft.subjects_of[c.verb]
+    lemma = lexicon.verb_lemma(words[c.verb].text)
+    span = (words[c.verb].span[0], words[max(c.verb, c.preposition)].span[1])
+    negated = c.verb in c.denied_words
+    preposition = words[c.preposition].text if c.preposition >= 0 else ""
+    if preposition:
+        draft.prepositions[c.preposition] = (subjects, lemma)
+    if not preposition:
+        draft.transitive[c.verb] = k
+        draft.relate(subjects, k, lemma, span, negated=negated)
+    elif _fill_gap(draft, c.verb):
+        draft.relate(subjects, k, preposition, words[c.preposition].span, negated=negated)
+    elif c.passive_by or (lemma in lexicon.COVERING and words[c.verb].code == "E"):
+        draft.transitive[c.verb] = k
+        predicate = lemma if preposition in ("by", "in", "with") else f"{lemma} {preposition}"
+        draft.relate(subjects, k, predicate, span, reverse=True, negated=negated)
+    elif lemma in lexicon.SHOOTING and words[c.verb].code == "E":
+        return  # "captured from above"
+    elif lemma == "dress" and preposition == "in":
+        draft.relate(subjects, k, "wear", span, negated=negated)
+    else:
+        draft.relate(subjects, k, f"{lemma} {preposition}", span, negated=negated)
+
+
+def adjoin(draft: Draft, previous: int, k: int) -> None:
+    """Connect two phrases without a word between them: "gives a boy a ball", "the ball the dog chases"."""
+    words = draft.words
+    verb = words[draft.chunks[k].head].head
+    if words[verb].dep == "relcl" and draft.chunk_of.get(words[verb].head) == previous:
+        draft.gaps[k] = (previous, -1)
+        return
+    draft.adjacent[k] = previous
+    given = next((v for v, object_ in draft.transitive.items() if object_ == previous), -1)
+    if given < 0 or lexicon.verb_lemma(words[given].text) not in lexicon.GIVING:
+        return
+    lemma = lexicon.verb_lemma(words[given].text)
+    draft.links[previous] = [
+        replace(link, predicate=f"{lemma} to") if link.predicate == lemma else link
+        for link in draft.links.get(previous, [])
+    ]
+    draft.relate(draft.subjects_of[given], k, lemma, words[given].span, negated=given in draft.denied_verbs)
+    draft.transitive[given] = k
+
+
+def _subjects(draft: Draft, verb: int, previous: int, c: Connector) -> list[int]:
+    """Return the chunks that do the verb: by the parse where it says so, else the phrase before it."""
+    found = []
+    for k in _parsed_subjects(draft, verb, previous, c):
+        held = draft.partners(k) if k >= 0 and draft.chunks[k].frame else []
+        found += held or [k]  # "a woman in the background wearing a hat"
+    lemma = lexicon.verb_lemma(draft.words[verb].text)
+    if draft.words[verb].code != "G" or lemma not in lexicon.BODILY or c.comma:
+        return found
+    for k in found:  # "a man in a red shirt holding a ball": a shirt holds nothing
+        if k == PENDING or reference.is_living(draft.chunks[k].name):
+            continue
+        wearers = [link.other for link in draft.links.get(k, []) if not link.reverse]
+        if wearers and all(w >= 0 and reference.is_living(draft.chunks[w].name) for w in wearers):
+            return wearers
+    return found
+
+
+def _parsed_subjects(draft: Draft, verb: int, previous: int, c: Connector) -> list[int]:
+    words = draft.words
+    if c.relative:
+        return draft.row(previous)
+    for i, word in enumerate(words[:verb]):
+        if word.head == verb and word.dep in ("nsubj", "nsubjpass") and i in draft.chunk_of:
+            k = draft.chunk_of[i]
+            compared = [link.other for link in draft.links.get(k, []) if link.predicate.endswith(" than")]
+            return compared or draft.row(k)
+    i = verb
+    for _ in range(4):
+        head = words[i].head
+        if head == i or head > verb:
+            break
+        if head in draft.chunk_of:
+            return draft.row(draft.chunk_of[head])
+        if head in draft.subjects_of:
+            return draft.subjects_of[head]
+        i = head
+    return draft.row(previous)
+
+
+def _intransitive(draft: Draft, use: VerbUse) -> None:
+    text, span = with_particle(draft.words, use.verb)
+    for k in draft.subjects_of[use.verb]:
+        if k != PENDING:
+            draft.attributes.append((k, text, span, use.verb in draft.denied_verbs))
+
+
+def _fill_gap(draft: Draft, verb: int, preposition: int = -1) -> bool:
+    """Let a relative clause's verb act on what the clause is about: "the ball that the dog chases"."""
+    filled = False
+    for subject in draft.subjects_of[verb]:
+        if subject in draft.gaps:
+            filler, before = draft.gaps.pop(subject)
+            preposition = before if before >= 0 else preposition
+            predicate = lexicon.verb_lemma(draft.words[verb].text)
+            if preposition >= 0:
+                predicate += f" {draft.words[preposition].text}"
+            negated = verb in draft.denied_verbs
+            draft.relate(draft.row(subject), filler, predicate, draft.words[verb].span, negated=negated)
+            filled = True
+    return filled
