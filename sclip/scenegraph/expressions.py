@@ -80,6 +80,7 @@ _COVERED = frozenset(
 _PLACES = frozenset(
     "shore lake river sea ocean window road roadside water fireplace pool beach bay pond door seaside riverside".split()
 )
+_SHORTHAND = {"w/": "with", "w/o": "without"}
 _PAIRS = frozenset(
     tuple(pair.split())
     for pair in """middle aged,award winning,good looking,best selling,hand made,hand painted,hand drawn,hand carved,
@@ -111,6 +112,8 @@ def find_expressions(tokens: list, lower: list[str]) -> dict[int, Expression]:  
             entry = _quantity(tokens, lower, i)
             if entry is None and (word in _TIMES or word[0].isdigit()):
                 entry = _time(tokens, lower, i, taken)
+        elif word in _SHORTHAND:
+            entry = i, Expression(i + 1, _SHORTHAND[word], "P")
         elif word == "by" and _is_beside(tokens, lower, i):
             entry = i, Expression(i + 1, "beside", "P")
         elif i + 2 < len(lower) and (end := _compound_end(tokens, lower, i)):

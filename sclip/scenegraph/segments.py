@@ -69,6 +69,7 @@ _STARTS = re.compile(
 
 _AMOUNT = r"(?:\s?(?:k|m|bn|million|billion|thousand|each|usd|off)\b)?"
 
+_EXTENSION = r"\.(?:jpe?g|png|gif|webp|tiff?|bmp|svg|psd|eps|pdf|mp4|mov|html?|php)\b"
 _DATE = r"(?:\d{4}-\d\d?-\d\d?(?:T[\d:.]+Z?)?|\d\d?[/.]\d\d?[/.]\d{2,4})\b"
 _FIRST_WORDS = (
     "(?:by|via|cc|on|at|from|no|id|sku|item|ref|model|issue|only|just|for|under|over|less|as|us|photo|image|picture|page|slide"
@@ -78,11 +79,11 @@ _FIRST_WORDS = (
 """What the longer phrases begin with: one look instead of twenty at every word."""
 _MARKS = re.compile(
     rf"""
-    (?=[<&@#©®™$€£(])(?:
+    (?=[<&@#©®™$€£(.])(?:
         <(?P<name>[A-Za-z]{{1,30}})>
       | (?P<and>&amp;)
       | (?P<break><(?:br|p|div|li|tr|td|h\d)\b[^<>]{{0,300}}> | &nbsp;)
-      | (?P<cut></?[a-zA-Z!][^<>]{{0,300}}> | &\#?\w{{1,8}}; | @[\w.-]+ | [®™]
+      | (?P<cut></?[a-zA-Z!][^<>]{{0,300}}> | &\#?\w{{1,8}}; | @[\w.-]+ | [®™] | {_EXTENSION}
           | \([^()\s]{{1,20}}(?:\s[^()\s]{{1,20}}){{0,2}}\)
           | ©(?:\s?(?-i:[A-Z]|\d)[\w.'’&-]{{0,30}}){{0,5}}
           | \#+(?:\s?\d+\w?\b|(?=\s|$)) | [$€£]\s?\d[\d,.]*{_AMOUNT})
@@ -94,7 +95,7 @@ _MARKS = re.compile(
           | [\w+-]{{1,40}}(?:\.[\w+-]{{1,40}}){{0,3}}@[\w.-]+
           | [\w-]{{1,60}}(?:\.[\w-]{{1,60}}){{0,3}}\.
             (?:com|org|net|co|io|info|biz|tv|uk|de|fr|ru|eu|us|ca|au)\b(?:/[^\s|]*)?
-          | [\w-]{{1,60}}\.(?:jpe?g|png|gif|webp|tiff?|bmp|svg|psd|eps|pdf|mp4|mov|html?|php)\b
+          | (?=[\w-]{{0,60}}[\d_-])[\w-]{{1,60}}{_EXTENSION}
         )
       | (?=[A-Z]{{0,5}}[_-]?\d)(?:
             (?:IMG|DSC[NF]?|PICT|MVI|GOPR|PXL|VID|P)[_-]?\d{{3,}}\w*
@@ -159,22 +160,24 @@ _COMPOUND_SUFFIX = re.compile(r"..(?:ed|ing|wn)$")
 
 _BYLINE = re.compile(
     rf"""(?:(?P<of>\b{_KIND}\s)|(?P<comma>[,.]\s?)|^)\s?(?P<by>(?:{_KIND}\s)?(?:credit|courtesy(?:\sof)?|source|via|by|photo\scourtesy)\s
-    (?!(?:the|a|an|his|her|its|their|this|that|\w+ing)\b)[\w'’&.-]{{1,30}}(?:\s[\w'’&.-]{{1,30}}){{0,3}}[\s.,]*)$""",
+    (?!(?:the|a|an|his|her|its|their|this|that|\w+ing)\b)[\w'’&.-]{{1,30}}(?:\s[\w'’&.-]{{1,30}}){{0,3}}[\s.,/]*)$""",
     re.I | re.X,
 )
 _CAPITAL_BYLINE = re.compile(
-    r"(?:[Pp]hoto(?:graph)?\s)?\b[Bb]y:?\s[A-Z]\w{0,30}(?:[\s.'’&-]{1,2}[A-Z]\w{0,30}){0,3}[\s.,]*$"
+    r"(?:[Pp]hoto(?:graph)?\s)?\b[Bb]y:?\s[A-Z]\w{0,30}(?:[\s.'’&-]{1,2}[A-Z]\w{0,30}){0,3}[\s.,/]*$"
 )
 _POINTED = re.compile(r"\b(?:an?|the|this)\s$", re.I)
 _PLACE = re.compile(
     r"\b(?:Big Ben|Lake|Mount|River|Street|Park|Bridge|Tower|Road|Beach|Bay|Sea|Ocean|House|Square)\b"
 )
 _PASSIVE = re.compile(
-    r"(?:ed|en|wn|ne|made|built|held|led|lit|shot|hit|cut|worn|run|caught|fed|struck)\s*$", re.I
+    r"(?:ed|itten|taken|iven|osen|olen|eaten|thrown|grown|blown|shown|drawn|born|done|made|built|held|led|lit|shot|hit|cut"
+    r"|worn|run|caught|fed|struck)\s*$",
+    re.I,
 )
 _CAMERA = re.compile(
     rf""",\s?(?:(?:in\s)?(?:super\s)?slow(?:\s?-?\s?)motion|zoom(?:ing)?\s(?:in|out)|(?:stabilized|handheld)\scamera[^,.]{{0,30}}
-    |time\s?-?\s?lapse|(?:top|front|side|rear|dolly|aerial|drone)\s(?:view|shot)|{_KIND})\s?(?=[,.]|$)
+    |time\s?-?\s?lapse|(?:top|front|side|rear|dolly|aerial|drone)\s(?:view|shot)|{_KIND}(?:\s(?:{_KIND}|cartoon|icon|concept)){{0,2}})\s?(?=[,.]|$)
     |\sin\s(?:super\s)?slow\smotion\b""",
     re.I | re.X,
 )
@@ -316,6 +319,8 @@ def _is_compound(caption: str, begin: int, end: int) -> bool:
         return True
     if re.search(r"\s-\s\w+$", caption[max(0, begin - 12) : begin]):
         return right[0] not in _NEW_PHRASE or left in _NEW_PHRASE
+    if (left, right[0]) == ("go", "to"):
+        return True
     if any(left in kind and right[0] in kind for kind in _OF_A_KIND):
         return True
     if right[0] in _NEW_PHRASE:

@@ -28,7 +28,7 @@ SEGMENTS = {
     "boy with kite by @kite_boy": ["boy with kite"],
     "see www.example.com/dogs or https://example.org/a?b=c": ["see or"],
     "IMG_1234.jpg": [],
-    "DSC00012 white horse in field.png": ["white horse in"],
+    "DSC00012 white horse in field.png": ["white horse in field"],
     "white horse 1920x1080 wallpaper": ["white horse wallpaper"],
     "a 8x10 print of a horse in a 4x4 truck": ["a print of a horse in a 4x4 truck"],
     "green chair for only $19.99": ["green chair"],
@@ -59,6 +59,10 @@ SEGMENTS = {
     ],
     "woman jogging in a park , in slow motion": ["woman jogging in a park"],
     "© 2015 Someone": [],
+    "Kitchen with an island (Photo by Some One/Getty Images)": ["Kitchen with an island"],
+    "two women in a garden by Claude Monet": ["two women in a garden"],
+    "an elephant on a hill , vector illustration cartoon": ["an elephant on a hill"],
+    "my go - to soup": ["my go-to soup"],
     "": [""],
 }
 
@@ -137,6 +141,7 @@ EXPRESSIONS = {
     "girls taking part in a race every winter": {"girl join race"},
     "a street at night": {"street at night"},
     "a man covered in mud": {"mud cover man"},
+    "a bib w/ a print": {"bib with print"},
     "a bird on two feet": {"bird on foot", "foot is 2"},
     "a red key in the form of a house isolated on a white background": {
         "key in form of house", "key isolate on background", "key is red", "background is white",
