@@ -13,11 +13,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean
 
+import torch
+
 from sclip.benchmark.captions import CaptionsError, read
 from sclip.benchmark.rounds import BenchmarkError
 from sclip.benchmark.table import Line, Table
-from sclip.negatives import draw, natural, shuffled
-from sclip.scenegraph import Parser, ParserError, SceneGraph
+from sclip.config import ModelConfig
+from sclip.data.window import Window, window_of
+from sclip.model import Tokenizer
+from sclip.model.kee import negatives_unseen
+from sclip.negatives import Negative, draw, natural, shuffled
+from sclip.scenegraph import Parser, ParserError
 
 _TESTED = 1 / 3
 _SPLITS = 3
@@ -40,26 +46,52 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
     except (CaptionsError, ParserError, OSError) as error:
         raise BenchmarkError(str(error)) from error
 
-    def ours(graph: SceneGraph, identity: str) -> str | None:
-        drawn = draw(natural(graph), seed=0, epoch=0, identity=identity)
-        return drawn.caption if drawn else None
+    model = ModelConfig()
+    tokenizer = Tokenizer(model.name, model.kee)
+    windows = [window_of(graph, tokenizer) for graph in graphs]
 
-    def swap(graph: SceneGraph, identity: str) -> str | None:
-        drawn = shuffled(graph, seed=0, epoch=0, identity=identity)
-        return drawn[0].caption if drawn else None
+    def ours(window: Window, identity: str) -> Negative | None:
+        return draw(natural(window.graph), seed=0, epoch=0, identity=identity, window=window)
+
+    def swap(window: Window, identity: str) -> Negative | None:
+        drawn = shuffled(window.graph, seed=0, epoch=0, identity=identity, window=window)
+        return drawn[0] if drawn else None
 
     lines = []
     for number, (name, make) in enumerate(
         (("sclip, as training draws", ours), ("random swap of words", swap))
     ):
-        false = [make(graph, str(k)) for k, graph in enumerate(graphs)]
-        with_one = [k for k, text in enumerate(false) if text]
-        if len({images[k] for k in with_one}) < 10:
+        drawn = [make(window, str(k)) for k, window in enumerate(windows)]
+        with_one = [(k, negative) for k, negative in enumerate(drawn) if negative]
+        if len({images[k] for k, _ in with_one}) < 10:
             raise BenchmarkError(f"{options.captions}: {len(with_one)} captions with a negative are too few")
-        pairs = [(captions[k], false[k] or "", images[k]) for k in with_one]
-        share, auc = len(with_one) / len(captions), text_only_auc(pairs)
-        found = f"{share:.3f} of the captions get one, AUC {auc:.3f} of a text-only classifier"
-        lines.append(Line(name, "", "", found, {"share": [share], "auc": [auc]}))
+        auc = text_only_auc([(captions[k], negative.caption, images[k]) for k, negative in with_one])
+        kept = [windows[k] for k, _ in with_one]
+        false = [negative for _, negative in with_one]
+        texts = [
+            tokenizer.text([one.graph.caption for one in kept]),
+            tokenizer.text([n.caption for n in false]),
+        ]
+        triples = tokenizer.triples([one.triples for one in kept])
+        others = tokenizer.triples([one.triples_of(n.graph) for one, n in zip(kept, false, strict=True)])
+        unseen = negatives_unseen(
+            {
+                "triples": torch.from_numpy(triples),
+                "negative_triples": torch.from_numpy(others)[:, None],
+                "has_negative": torch.ones(len(false), 1, dtype=torch.bool),
+            }
+        )
+        figures = {
+            "share": len(with_one) / len(captions),
+            "same_tokens": float((texts[0] == texts[1]).all(1).mean()),
+            "same_triples": float(unseen.float().mean()),
+            "auc": auc,
+        }
+        found = (
+            f"{figures['share']:.3f} of the captions get one: {figures['same_tokens']:.3f} with the same tokens, "
+            f"{figures['same_triples']:.3f} with the same kept triples; AUC {auc:.3f} of a text-only classifier"
+        )
+        lines.append(Line(name, "", "", found, {what: [value] for what, value in figures.items()}))
         on_round(number)
     return Table(
         lines, {"captions": f"{len(captions)}; the classifier is tested on images it was not trained on"}

@@ -7,6 +7,7 @@ a parser look faster than it is on new text.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
@@ -47,6 +48,8 @@ _WORDS = {
     "where": _WHERE,
 }  # fmt: skip
 _ADJECTIVE_SHARE = 0.25
+_BEGINNING = 150
+"""Words of a long text that are all of different captions."""
 
 
 class CaptionsError(ValueError):
@@ -77,6 +80,22 @@ def read(path: Path) -> list[str]:
     if not captions:
         raise CaptionsError(f"{path}: no captions; a caption a line, or COCO's .json")
     return captions
+
+
+def joined(captions: Sequence[str], words: int) -> list[str]:
+    """Return texts of so many words, each of captions that no other text holds.
+
+    Of a long text only the beginning is of many captions; it then repeats itself.
+    """
+    found, text, count = [], [], 0
+    for caption in captions:
+        text.append(f"{caption.rstrip('. ')}.")
+        count += len(caption.split())
+        if count >= min(words, _BEGINNING):
+            repeated = " ".join(text * (words // count + 1)).split()
+            found.append(" ".join(repeated[:words]))
+            text, count = [], 0
+    return found
 
 
 def _sentence(random: Random) -> str:

@@ -16,20 +16,32 @@ from typing import Any
 
 import spacy
 
-from sclip.benchmark.captions import CaptionsError, generated, read
+from sclip.benchmark.captions import CaptionsError, generated, joined, read
 from sclip.benchmark.machine import machine
 from sclip.benchmark.rounds import BenchmarkError, rates_of
 from sclip.benchmark.table import Line, Table, spread
+from sclip.config import ModelConfig
+from sclip.data.window import window_of
+from sclip.model import Tokenizer
 from sclip.negatives import draw, natural
 from sclip.scenegraph import Parser, ParserError
+from sclip.scenegraph.window import parsed_part
 
 OURS, GRAPHS = "sclip, with negatives", "sclip, graphs alone"
 PIPELINE = "sclip's spaCy alone"
 SAME, MORE = "spaCy, same components", "spaCy, with lemmatizer"
 SCENE_GRAPH_PARSER = "SceneGraphParser (SGP)"
+LONG = (150, 1000)
+"""Words of the long captions, of which only a window is parsed."""
+PEERS = {"SGP": SCENE_GRAPH_PARSER, "spaCy": SAME, "its spaCy alone": PIPELINE}
+"""What rates are told as multiples of, by short name."""
 MISSING = "not installed: pip install '.[benchmark]'"
 
 _BATCH = 256
+_FEWER = 8
+"""Long captions in a round: so many times fewer than others."""
+_JOINED = 30
+"""Generated captions for each of the others, of which the long ones are made."""
 
 
 def add_arguments(arguments: argparse.ArgumentParser) -> None:
@@ -48,20 +60,35 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
         raise BenchmarkError("--count and --rounds: 1 or more")
     wanted = options.count * (options.rounds + 1)
     try:
-        captions = read(options.captions) if options.captions else generated(wanted)
+        found = read(options.captions) if options.captions else generated(wanted + _JOINED * wanted // _FEWER)
         parser = Parser(options.spacy_model)
     except (CaptionsError, ParserError, OSError) as error:
         raise BenchmarkError(str(error)) from error
-    captions = (captions * (wanted // len(captions) + 1))[:wanted]
-    rounds = [captions[at : at + options.count] for at in range(0, wanted, options.count)]
-    rates = rates_of(_peers(parser), rounds, on_round)
+    captions = list(dict.fromkeys(found))  # no caption twice: a parser remembers words
+    rounds = _rounds(captions, options.count, options.rounds)
+    if not rounds:
+        raise BenchmarkError(
+            f"{options.captions}: {len(captions)} captions are too few for {options.rounds} rounds"
+        )
+    peers = _peers(parser)
+    rates = rates_of(peers, rounds, on_round)
     lines = [line_of(name, rates) for name in (OURS, GRAPHS, PIPELINE, SAME, MORE, SCENE_GRAPH_PARSER)]
-    words = sum(len(caption.split()) for caption in captions) / len(captions)
-    source = f"{options.captions or 'generated'}, {words:.1f} words each"
+    bare = _on_window(peers[PIPELINE])
+    for number, words in enumerate(LONG):
+        texts = joined(captions[wanted + number :: len(LONG)], words)
+        name = f"sclip, {words:,} words"
+        if long_rounds := _rounds(texts, options.count // _FEWER, options.rounds):
+            of_long = rates_of({name: peers[OURS], PIPELINE: bare}, long_rounds, on_round)
+            lines.append(line_of(name, of_long))
+        else:
+            lines.append(Line(name, "", "", f"too few captions to join to captions of {words:,} words", {}))
+    used = [caption for of_round in rounds for caption in of_round]
+    mean_words = sum(len(caption.split()) for caption in used) / len(used)
+    source = f"{options.captions or 'generated'}, {mean_words:.1f} words each"
     return Table(
         lines,
         {
-            "captions": f"{options.rounds} rounds of {options.count}, {source}",
+            "captions": f"{options.rounds} rounds of {len(rounds[0])}, {source}",
             "components": f"{', '.join(parser._nlp.pipe_names)}; with lemmatizer: all but ner and senter",
             "graphs": parser.version,
             **machine(["spacy", "lemminflect", "SceneGraphParser"]),
@@ -70,18 +97,26 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
 
 
 def line_of(name: str, rates: Mapping[str, Sequence[float]]) -> Line:
-    """Return the row of a peer: captions a second, and as multiples of SGP's and spaCy's of the same rounds."""
+    """Return the row of a peer: captions a second, and as multiples of others' of the same rounds."""
     if name not in rates:
         return Line(name, "", "", MISSING, {})
     found = f"{spread(rates[name], 0)} captions/s"
-    for short, other in (("SGP", SCENE_GRAPH_PARSER), ("spaCy", SAME)):
-        if other in rates:
+    for short, other in PEERS.items():
+        if other in rates and other != name:
             ratios = [one / two for one, two in zip(rates[name], rates[other], strict=True)]
             found += f", {median(ratios):.2f} x {short}"
     return Line(name, "", "", found, {"per_s": rates[name]})
 
 
+def _rounds(captions: Sequence[str], count: int, rounds: int) -> list[Sequence[str]]:
+    """Return the captions of each round and of the first, which is not counted; none where they are too few."""
+    count = min(max(1, count), len(captions) // (rounds + 1))
+    return [captions[at : at + count] for at in range(0, count * (rounds + 1), count)] if count else []
+
+
 def _peers(parser: Parser) -> dict[str, Callable[[Sequence[str]], None]]:
+    model = ModelConfig()
+    tokenizer = Tokenizer(model.name, model.kee)
     pipeline = parser._nlp  # the very one that the parser runs
     unused = [name for name in spacy.load(pipeline.path).component_names if name not in pipeline.pipe_names]
     same = spacy.load(pipeline.path, exclude=unused)
@@ -89,9 +124,10 @@ def _peers(parser: Parser) -> dict[str, Callable[[Sequence[str]], None]]:
 
     def ours(captions: Sequence[str]) -> None:
         for graph in parser.stream(captions):
-            negative = draw(natural(graph), seed=0, epoch=0, identity=graph.caption)
+            window = window_of(graph, tokenizer)
+            negative = draw(natural(graph), seed=0, epoch=0, identity=graph.caption, window=window)
             if negative is not None:
-                negative.graph.triples()
+                window.triples_of(negative.graph)
 
     def graphs(captions: Sequence[str]) -> None:
         for _ in parser.stream(captions):
@@ -119,3 +155,10 @@ def _piped(nlp: Any) -> Callable[[Sequence[str]], None]:
             pass
 
     return pipe
+
+
+def _on_window(peer: Callable[[Sequence[str]], None]) -> Callable[[Sequence[str]], None]:
+    def cut(captions: Sequence[str]) -> None:
+        peer([parsed_part(caption)[0] for caption in captions])
+
+    return cut

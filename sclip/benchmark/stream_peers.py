@@ -28,6 +28,7 @@ from sclip.data import columns as col
 from sclip.data.annotation import read_record
 from sclip.data.images import image_digest, random_crop
 from sclip.data.tar import ANNOTATION_SUFFIX
+from sclip.data.window import window_of
 from sclip.model import Tokenizer
 
 __all__ = ["epochs_of_ray_data", "loaded", "loader_of"]
@@ -50,10 +51,11 @@ class _Encode:
         _, records = annotation.unpack(sample[ANNOTATION_SUFFIX])
         at = seeding.generator("caption", seed, 0, identity).choice(range(len(captions)))
         graph, found = read_record(records[at], captions[at])
-        drawn = negatives.draw(found, seed=seed, epoch=0, identity=identity)
+        window = window_of(graph, self._tokenizer)
+        drawn = negatives.draw(found, seed=seed, epoch=0, identity=identity, window=window)
         rng = seeding.generator("crop", seed, 0, identity)
         texts = self._tokenizer.text([captions[at], drawn.caption if drawn else ""])
-        triples = self._tokenizer.triples([graph.triples(), drawn.graph.triples() if drawn else []])
+        triples = self._tokenizer.triples([window.triples, window.triples_of(drawn.graph) if drawn else []])
         return {
             col.IMAGE: random_crop(sample["jpg"], self.image_size, self.config.data.crop_scale, rng),
             col.TEXT: texts[0],

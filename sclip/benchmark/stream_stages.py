@@ -17,6 +17,7 @@ from sclip.data.images import random_crop
 from sclip.data.reader import ReadSettings, row_of
 from sclip.data.schedule import NamedShard
 from sclip.data.shards import Rejected, Sample, read_shard
+from sclip.data.window import window_of
 from sclip.model import Tokenizer
 from sclip.scenegraph import Parser
 
@@ -60,11 +61,17 @@ def _seconds(
         samples += len(rows)
         captions = [row[col.CAPTION] for row in rows]
         with timed("parse"):
-            graphs = parser.parse(captions)
+            windows = [window_of(graph, tokenizer) for graph in parser.parse(captions)]
         with timed("draw"):
             drawn = [
-                negatives.draw(negatives.natural(graph), seed=seed, epoch=0, identity=row[col.IDENTITY])
-                for row, graph in zip(rows, graphs, strict=True)
+                negatives.draw(
+                    negatives.natural(window.graph),
+                    seed=seed,
+                    epoch=0,
+                    identity=row[col.IDENTITY],
+                    window=window,
+                )
+                for row, window in zip(rows, windows, strict=True)
             ]
         with timed("decode"):
             for row in rows:
@@ -72,8 +79,13 @@ def _seconds(
         with timed("tokenise"):
             tokenizer.text(captions)
             tokenizer.text([negative.caption if negative else "" for negative in drawn])
-            tokenizer.triples([graph.triples() for graph in graphs])
-            tokenizer.triples([negative.graph.triples() if negative else [] for negative in drawn])
+            tokenizer.triples([window.triples for window in windows])
+            tokenizer.triples(
+                [
+                    window.triples_of(negative.graph) if negative else []
+                    for window, negative in zip(windows, drawn, strict=True)
+                ]
+            )
 
 
 def _crop(case: StreamCase, row: dict[str, Any]) -> None:

@@ -50,6 +50,8 @@ def read_record(record: bytes, caption: str) -> tuple[SceneGraph, list[Negative]
         graphs = [graph, *(negative.graph for negative in negatives)]
         words = [word for g in graphs for triple in g.triples() for word in triple]
         words += [text for negative in negatives for text in (negative.caption, negative.kind)]
+        if len({(len(g.attributes), len(g.relations)) for g in graphs}) > 1:
+            raise ValueError("a negative has other triples than its caption")
         "".join(words).encode()  # raises where one is no text, or none that a tokenizer takes
         draw(negatives, seed=0, epoch=0, identity="")  # raises where what it weighs is no weight
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:

@@ -24,6 +24,7 @@ from sclip.data import columns as col
 from sclip.data.annotation import AnnotationError, read_record
 from sclip.data.images import ImageError, image_digest, random_crop
 from sclip.data.side_channel import Marker, Note
+from sclip.data.window import Window, window_of
 from sclip.model import Tokenizer
 from sclip.scenegraph import Parser, SceneGraph
 
@@ -35,9 +36,14 @@ _PARSED_CAPTIONS = 50_000
 class Known:
     """What is known of a caption."""
 
-    graph: SceneGraph
+    window: Window
     negatives: list[negatives.Negative] | None = None
     """Those that are drawn from; None where they have yet to be found."""
+
+    @property
+    def graph(self) -> SceneGraph:
+        """The whole graph of the caption."""
+        return self.window.graph
 
 
 class Encoder:
@@ -47,7 +53,7 @@ class Encoder:
         self._config = config
         self._image_size = image_size
         self._tokenizer = Tokenizer(config.model.name, config.model.kee)
-        self._graphs: dict[str, SceneGraph] = {}
+        self._windows: dict[str, Window] = {}
         self._ended_at = time.perf_counter()
 
     def __call__(self, batch: pa.Table) -> dict[str, NDArray[Any]]:
@@ -104,16 +110,19 @@ class Encoder:
         with _timed(note, "draw"):
             drawn = [self.drawn(row, found) for row, found in zip(rows, known, strict=True)]
         slots = [negative for of_row in drawn for negative in [*of_row, *[None] * (most - len(of_row))]]
+        windows = [found.window for found in known]
         has_negative = np.array([negative is not None for negative in slots])
         with _timed(note, "tokenise"):
             negative_text = self._tokenizer.text([negative.caption if negative else "" for negative in slots])
             negative_text[~has_negative] = 0
-            negative_triples = self._tokenizer.triples([n.graph.triples() if n else [] for n in slots])
+            negative_triples = self._tokenizer.triples(
+                [windows[k // most].triples_of(n.graph) if n else [] for k, n in enumerate(slots)]
+            )
             return {
                 col.TEXT: self._tokenizer.text(captions),
                 col.NEGATIVE_TEXT: negative_text.reshape(len(rows), most, -1),
                 col.HAS_NEGATIVE: has_negative.reshape(len(rows), most),
-                col.TRIPLES: self._tokenizer.triples([found.graph.triples() for found in known]),
+                col.TRIPLES: self._tokenizer.triples([window.triples for window in windows]),
                 col.NEGATIVE_TRIPLES: negative_triples.reshape(len(rows), most, *negative_triples.shape[1:]),
             }
 
@@ -125,19 +134,32 @@ class Encoder:
         """Return what is known of the captions of the rows, from their records where they have one that is sound."""
         captions = [row[col.CAPTION] for row in rows]
         given = [
-            _from_record(row[col.RECORD], caption) if caption and row.get(col.RECORD) else None
+            self._from_record(row[col.RECORD], caption) if caption and row.get(col.RECORD) else None
             for row, caption in zip(rows, captions, strict=True)
         ]
         self._parse(caption for caption, found in zip(captions, given, strict=True) if found is None)
-        return [found or Known(self._graphs[caption]) for caption, found in zip(captions, given, strict=True)]
+        return [
+            found or Known(self._windows[caption]) for caption, found in zip(captions, given, strict=True)
+        ]
 
     def _parse(self, captions: Iterable[str]) -> None:
         wanted = set(captions)
-        if len(self._graphs) + len(wanted - self._graphs.keys()) > _PARSED_CAPTIONS:
-            self._graphs.clear()
-        self._graphs[""] = SceneGraph("")  # of rows without a sample: no reason to load spaCy
-        if new := sorted(wanted - self._graphs.keys()):
-            self._graphs.update(zip(new, self._parser.parse(new), strict=True))
+        if len(self._windows) + len(wanted - self._windows.keys()) > _PARSED_CAPTIONS:
+            self._windows.clear()
+        self._windows[""] = self._window(SceneGraph(""))  # of rows without a sample: no reason to load spaCy
+        if new := sorted(wanted - self._windows.keys()):
+            self._windows.update(zip(new, map(self._window, self._parser.parse(new)), strict=True))
+
+    def _window(self, graph: SceneGraph) -> Window:
+        return window_of(graph, self._tokenizer)
+
+    def _from_record(self, record: bytes, caption: str) -> Known | None:
+        """Return what the record of a caption holds; None where it cannot be used, and the caption is parsed."""
+        try:
+            graph, found = read_record(record, caption)
+        except AnnotationError:
+            return None
+        return Known(self._window(graph), found)
 
     def drawn(self, row: dict[str, Any], known: Known) -> list[negatives.Negative]:
         """Return the negatives of the caption of a row that are trained on, at most loss.negatives_per_caption."""
@@ -147,11 +169,21 @@ class Encoder:
         epoch, identity = row[col.PASS], row[col.IDENTITY]
         if loss.negatives == "shuffle":
             return negatives.shuffled(
-                known.graph, loss.negatives_per_caption, seed=seed, epoch=epoch, identity=identity
+                known.graph,
+                loss.negatives_per_caption,
+                seed=seed,
+                epoch=epoch,
+                identity=identity,
+                window=known.window,
             )
         found = negatives.natural(known.graph) if known.negatives is None else known.negatives
         return negatives.draw_several(
-            found, loss.negatives_per_caption, seed=seed, epoch=epoch, identity=identity
+            found,
+            loss.negatives_per_caption,
+            seed=seed,
+            epoch=epoch,
+            identity=identity,
+            window=known.window,
         )
 
     def _generator(self, purpose: str, row: dict[str, Any]) -> Any:
@@ -169,11 +201,3 @@ def _marker(row: dict[str, Any]) -> Marker:
     return Marker(
         row[col.ENTRY], row[col.PLACE], row[col.INDEX], row[col.STATUS], row[col.SAMPLE_KEY], row[col.REASON] or ""
     )  # fmt: skip
-
-
-def _from_record(record: bytes, caption: str) -> Known | None:
-    """Return what the record of a caption holds; None where it cannot be used, and the caption is parsed."""
-    try:
-        return Known(*read_record(record, caption))
-    except AnnotationError:
-        return None

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from sclip.data.caption_text import clean_caption
 from sclip.data.images import ImageError, centre_crop
+from sclip.data.window import window_of
 from sclip.model import ModelError, StructureCLIP, Tokenizer, image_size
 from sclip.model.export import export, export_state, load_exported
 from sclip.scenegraph import Parser, SceneGraph
@@ -122,7 +123,9 @@ class Scorer:
     def _encode_captions(self, captions: Sequence[str]) -> Tensor:
         graphs = self.scene_graph(captions)
         text = torch.from_numpy(self._tokenizer.text([graph.caption for graph in graphs]))
-        triples = torch.from_numpy(self._tokenizer.triples([graph.triples() for graph in graphs]))
+        triples = torch.from_numpy(
+            self._tokenizer.triples([window_of(graph, self._tokenizer).triples for graph in graphs])
+        )
         with torch.no_grad():
             features = self._model.encode_text(text.to(self._device).long(), triples.to(self._device).long())
         return features.cpu()

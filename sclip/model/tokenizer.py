@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,7 @@ class Tokenizer:
         open_clip_config(model_name)
         self._tokenizer = open_clip.get_tokenizer(model_name.replace("/", "-"))
         self._triples, self._phrase_tokens = kee.triples, kee.phrase_tokens
+        self._length = lru_cache(maxsize=WORDS_CACHED)(self._count_tokens)
         self._phrase = lru_cache(maxsize=PHRASES_CACHED)(self._encode_phrase)
         self._word = lru_cache(maxsize=WORDS_CACHED)(self._encode_word)
         self._plain_is_lowered = self._tokenizer.clean_fn("A,  B") == "a, b"
@@ -40,6 +42,28 @@ class Tokenizer:
     def context_length(self) -> int:
         """L: tokens of a caption, start and end included."""
         return int(self._tokenizer.context_length)
+
+    @property
+    def most_triples(self) -> int:
+        """K: triples of a caption."""
+        return self._triples
+
+    def read_end(self, caption: str) -> int:
+        """Return how many characters of a clean caption the text tower reads: to the end of the last word that fits."""
+        room = self.context_length - 2
+        if len(caption) <= room and caption.isascii():  # no character is more than a token
+            return len(caption)
+        text, end = caption.lower(), 0
+        for word in self._tokenizer.pat.finditer(text):
+            room -= self._length(word[0])
+            if room < 0:
+                break
+            end = word.end()
+        else:
+            return len(caption)
+        if len(text) == len(caption):
+            return end
+        return sum(total <= end for total in accumulate(len(c.lower()) for c in caption))  # "\u0130" is two
 
     def text(self, captions: Sequence[str]) -> npt.NDArray[np.int32]:
         """Return the ids [N, L] of the captions, cut at L with the end token kept, 0 after it."""
@@ -78,6 +102,9 @@ class Tokenizer:
         else:
             text = self._tokenizer.clean_fn(text)
         return [token for word in self._tokenizer.pat.findall(text) for token in self._word(word)]
+
+    def _count_tokens(self, word: str) -> int:
+        return len(self._encode(word))
 
     def _encode_word(self, word: str) -> tuple[int, ...]:
         bpe = self._tokenizer

@@ -97,6 +97,7 @@ def agree(verb: str, plural: bool) -> str:
     return verb
 
 
+@lru_cache(maxsize=1 << 16)
 def phrase_is_plural(phrase: str) -> bool:
     """Whether a noun phrase is plural: by its last word, but for "a" and its like before it."""
     words = phrase.split()
@@ -158,10 +159,10 @@ def pronoun_forms(graph: SceneGraph, first: int, second: int) -> dict[Span, str]
 
     A pronoun whose antecedent is not certain (another phrase of its class stands before it) stays.
     """
-    classes = [_pronoun_class(graph, index) for index in range(len(graph.objects))]
-    old = (classes[first], classes[second])
+    old = (_pronoun_class(graph, first), _pronoun_class(graph, second))
     if old[0] == old[1] or not all(old):
         return {}
+    classes = [_pronoun_class(graph, index) for index in range(len(graph.objects))]
     becomes = {first: old[1], second: old[0]}
     forms: dict[Span, str] = {}
     for match in PRONOUN.finditer(graph.caption):
@@ -184,10 +185,15 @@ def pronoun_forms(graph: SceneGraph, first: int, second: int) -> dict[Span, str]
 
 
 def _pronoun_class(graph: SceneGraph, index: int) -> str:
-    phrase = graph.caption[slice(*graph.objects[index].phrase)]
+    obj = graph.objects[index]
+    return _class_of(graph.caption[slice(*obj.phrase)], obj.name)
+
+
+@lru_cache(maxsize=1 << 16)
+def _class_of(phrase: str, name: str) -> str:
     if phrase_is_plural(phrase):
         return "they"
-    head = graph.objects[index].name.rsplit(" ", 1)[-1]
+    head = name.rsplit(" ", 1)[-1]
     if head in _HE:
         return "he"
     if head in _SHE:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
@@ -21,8 +21,8 @@ from sclip.negatives.planned_exchange import Kind, PlannedExchange
 from sclip.negatives.quantities import quantity_plans
 from sclip.negatives.reading import Reading
 from sclip.negatives.relations import object_plans, verb_plans
-from sclip.scenegraph.graph import SceneGraph
-from sclip.scenegraph.parser import MAX_CHARACTERS
+from sclip.scenegraph.graph import SceneGraph, Span
+from sclip.scenegraph.window import Window, parsed_part
 from sclip.seeding import uniform
 
 VERSION = "3"
@@ -36,9 +36,11 @@ MOST_STRANGE = 6.25
 TEMPERATURE = 0.5
 """Of the draw, in log-odds."""
 
-MOST_EXCHANGED = 20
-"""Only the first so many objects of a caption change places: pairs grow with the square, and CLIP's 77 tokens
-hold no more."""
+MOST_EXCHANGED = 12
+"""Only the first so many objects of a caption change places: pairs grow with the square, and the triples that a
+knowledge encoder takes are the first ones."""
+_CONTEXT_WORDS = 5
+"""Words on either side of an exchange that can make it read strangely: articles, and what an n-gram spans."""
 
 
 @dataclass(frozen=True)
@@ -99,39 +101,52 @@ def natural(graph: SceneGraph) -> list[Negative]:
     return [negative for negative, _ in found]
 
 
-def draw(found: Sequence[Negative], *, seed: int, epoch: int, identity: str) -> Negative | None:
+def draw(
+    found: Sequence[Negative], *, seed: int, epoch: int, identity: str, window: Window | None = None
+) -> Negative | None:
     """Return the negative of one visit of a sample among its `natural` ones, or None where it has none."""
-    drawn = draw_several(found, 1, seed=seed, epoch=epoch, identity=identity)
+    drawn = draw_several(found, 1, seed=seed, epoch=epoch, identity=identity, window=window)
     return drawn[0] if drawn else None
 
 
 def draw_several(
-    found: Sequence[Negative], count: int, *, seed: int, epoch: int, identity: str
+    found: Sequence[Negative],
+    count: int,
+    *,
+    seed: int,
+    epoch: int,
+    identity: str,
+    window: Window | None = None,
 ) -> list[Negative]:
     """Return up to `count` different negatives of one visit of a sample, that of `draw` first.
 
-    The less strange, the likelier.
+    The less strange, the likelier. With the window of the model that reads them, none whose exchange its text tower
+    does not read, and one that differs in no triple of its knowledge encoder only where there is no other.
     """
     drawn: list[Negative] = []
-    left = list(found)
+    unseen: list[Negative] = []
+    left = [negative for negative in found if window is None or window.holds(negative.caption)]
     while left and len(drawn) < count:
         least = min([negative.strangeness for negative in left])
         weights = [math.exp((least - negative.strangeness) / TEMPERATURE) for negative in left]
         cumulated = list(accumulate(weights))
-        purpose = f"negative {len(drawn)}" if drawn else "negative"
+        number = len(drawn) + len(unseen)
+        purpose = f"negative {number}" if number else "negative"
         point = uniform(purpose, seed, epoch, identity) * cumulated[-1]
-        drawn.append(left.pop(bisect(cumulated, point, hi=len(left) - 1)))
-    return drawn
+        negative = left.pop(bisect(cumulated, point, hi=len(left) - 1))
+        seen = window is None or not window.places or window.shows(negative.graph)
+        (drawn if seen else unseen).append(negative)
+    return [*drawn, *unseen][:count]
 
 
 def _negatives(graph: SceneGraph, certain: bool) -> Iterator[tuple[Negative, PlannedExchange]]:
     """Yield the negatives of the best plans, and only of the certain ones where asked."""
     if len(graph.objects) < 2:
         return
-    text, rest = graph.caption[:MAX_CHARACTERS], graph.caption[MAX_CHARACTERS:]
-    own, sentences = strangeness(text), count_sentences(text)
-    seen = {_fold(text)}
-    for plan in sorted(_plans(Reading(graph, MOST_EXCHANGED)), key=_rank)[:MOST_CANDIDATES]:
+    text, rest = parsed_part(graph.caption)
+    sentences, seen = count_sentences(text), {_fold(text)}
+    reading = Reading(replace(graph, caption=text) if rest else graph, MOST_EXCHANGED)
+    for plan in _best_plans(reading):
         if certain and not plan.certain:
             continue
         edit = plan.edit(text, sentences)
@@ -141,8 +156,24 @@ def _negatives(graph: SceneGraph, certain: bool) -> Iterator[tuple[Negative, Pla
         seen.add(folded)
         first, second = sorted((plan.first, plan.second))
         swapped = (text[slice(*first)].strip(), text[slice(*second)].strip())
-        more = round(strangeness(edit.text) - own, 3)
-        yield Negative(edit.text + rest, plan.kind, swapped, more, plan.certain, (graph, plan, edit)), plan
+        start, end = _around(text, plan)
+        more = strangeness(edit.text[start : len(edit.text) - (len(text) - end)]) - strangeness(
+            text[start:end]
+        )
+        yield (
+            Negative(edit.text + rest, plan.kind, swapped, round(more, 3), plan.certain, (graph, plan, edit)),
+            plan,
+        )
+
+
+def _around(text: str, plan: PlannedExchange) -> Span:
+    """Return the part of a text that can read otherwise after an exchange: long texts are not weighed whole."""
+    spans = [plan.first, plan.second, *plan.forms]
+    start, end = min(span[0] for span in spans), max(span[1] for span in spans)
+    for _ in range(_CONTEXT_WORDS):
+        start = max(text.rfind(" ", 0, start), 0)
+        end = text.find(" ", end + 1) if end >= 0 else end
+    return start, len(text) if end < 0 else end
 
 
 def _order(found: tuple[Negative, PlannedExchange]) -> float:
@@ -153,13 +184,18 @@ def _rank(plan: PlannedExchange) -> float:
     return plan.rank
 
 
-def _plans(reading: Reading) -> Iterator[PlannedExchange]:
-    yield from object_plans(reading)
-    yield from modifier_plans(reading)
-    yield from quantity_plans(reading)
-    yield from predicate_plans(reading)
-    yield from verb_plans(reading)
-    yield from move_plans(reading)
+def _best_plans(reading: Reading) -> list[PlannedExchange]:
+    plans = [
+        *object_plans(reading, far=False),
+        *modifier_plans(reading),
+        *quantity_plans(reading),
+        *predicate_plans(reading),
+        *verb_plans(reading),
+    ]
+    if sum(plan.rank < 2 for plan in plans) < MOST_CANDIDATES:  # as in all captions but the longest
+        plans += object_plans(reading, far=True)
+        plans += move_plans(reading)
+    return sorted(plans, key=_rank)[:MOST_CANDIDATES]
 
 
 def _fold(caption: str) -> str:

@@ -23,19 +23,21 @@ _SAME_PLACE = frozenset("in at".split())
 _WORD = re.compile(r"[^\W\d_]+")
 
 
-def object_plans(reading: Reading) -> Iterator[PlannedExchange]:
-    """Yield the exchanges of two objects."""
+def object_plans(reading: Reading, far: bool) -> Iterator[PlannedExchange]:
+    """Yield the exchanges of two objects that a relation holds between or, `far`, of the others (ranks from 2)."""
     graph = reading.graph
     related = {(r.subject, r.object) for r in graph.relations if r.span[0] < r.span[1]}
     names = [f" {obj.name}" for obj in graph.objects]
     for first, second in combinations(range(reading.count), 2):
+        if ((first, second) in related or (second, first) in related) == far:
+            continue
         if reading.rows[first] == reading.rows[second]:
             continue
         if names[first].endswith(names[second]) or names[second].endswith(names[first]):
             continue  # "a baseball player" and "a player"
         if _is_part(reading, first, second):
             continue  # "a glass of juice"
-        rank = 0.0 if (first, second) in related or (second, first) in related else 2.0
+        rank = 2.0 if far else 0.0
         certain = not (
             _companions(reading, first, second)
             or _adjuncts(reading, first, second)

@@ -14,18 +14,30 @@ from sclip.negatives.planned_exchange import PlannedExchange
 from sclip.negatives.reading import Reading
 from sclip.negatives.relations import verb_plans
 from sclip.scenegraph.graph import SceneGraph
-from sclip.scenegraph.parser import MAX_CHARACTERS
+from sclip.scenegraph.window import Window, parsed_part
 from sclip.seeding import generator
 
 
-def shuffled(graph: SceneGraph, count: int = 1, *, seed: int, epoch: int, identity: str) -> list[Negative]:
-    """Return up to `count` times the caption with two words of one part of speech exchanged, each time others."""
+def shuffled(
+    graph: SceneGraph,
+    count: int = 1,
+    *,
+    seed: int,
+    epoch: int,
+    identity: str,
+    window: Window | None = None,
+) -> list[Negative]:
+    """Return up to `count` times the caption with two words of one part of speech exchanged, each time others.
+
+    With the window of the model that reads them, words that its text tower reads.
+    """
+    end = len(graph.caption) if window is None else window.end
     reading = Reading(graph, MOST_EXCHANGED)
     random = generator("shuffle", seed, epoch, identity)
     kinds: list[Callable[[Reading], list[PlannedExchange]]] = [_nouns, _adjectives, _verbs]
     drawn: list[Negative] = []
     for plans in random.sample(kinds, len(kinds)):
-        found = plans(reading)
+        found = [plan for plan in plans(reading) if max(plan.first[1], plan.second[1]) <= end]
         drawn += [
             _exchanged(graph, plan) for plan in random.sample(found, min(count - len(drawn), len(found)))
         ]
@@ -33,7 +45,7 @@ def shuffled(graph: SceneGraph, count: int = 1, *, seed: int, epoch: int, identi
 
 
 def _exchanged(graph: SceneGraph, plan: PlannedExchange) -> Negative:
-    text, rest = graph.caption[:MAX_CHARACTERS], graph.caption[MAX_CHARACTERS:]
+    text, rest = parsed_part(graph.caption)
     edit = plan.edit(text, repair=False)
     swapped = (text[slice(*plan.first)], text[slice(*plan.second)])
     more = round(strangeness(edit.text) - strangeness(text), 3)

@@ -18,7 +18,7 @@ from sclip.data.caption_text import clean_caption, encoding_of
 from sclip.negatives import Negative, candidates
 from sclip.scenegraph import Parser
 from sclip.scenegraph.graph import SceneGraph
-from sclip.scenegraph.parser import MAX_CHARACTERS
+from sclip.scenegraph.window import MOST_WORDS, parsed_part
 
 
 def graphs(file: str, out: str, show: bool, html: str, spacy_model: str) -> str:
@@ -109,7 +109,7 @@ class _Tally:
         """Count one caption."""
         self.read += 1
         self.without_object += not graph.objects
-        self.cut += len(graph.caption) > MAX_CHARACTERS
+        self.cut += bool(parsed_part(graph.caption)[1])
 
     def told(self) -> str:
         """Return the line for the user; empty where there is nothing to tell."""
@@ -117,7 +117,7 @@ class _Tally:
             f"{count:,} {what}"
             for count, what in (
                 (self.without_object, "without an object"),
-                (self.cut, f"read only up to character {MAX_CHARACTERS:,}"),
+                (self.cut, f"read only up to word {MOST_WORDS}"),
                 (self.unreadable, "with bytes that are no text"),
             )
             if count

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from sclip.scenegraph import lexicon
 from sclip.scenegraph.tagged_words import Word
 
-# Determiners, then modifiers (with "and" or a comma between adjectives), then nouns; or a pronoun.
-_NOUN_PHRASE = re.compile(r"D*(?:A?[JM](?:,?C?(?=A?J))?)*N+|H")
+# Determiners, then modifiers (with "and" or a comma between adjectives), then nouns; or a pronoun, or a quotation.
+_NOUN_PHRASE = re.compile(r"D*(?:A?[JM](?:,?C?(?=A?J))?)*N+|H|Q")
 
 
 @dataclass(slots=True)
@@ -24,6 +24,8 @@ class Chunk:
     attributes: list[tuple[str, tuple[int, int]]] = field(default_factory=list)
     phrase_start: int = -1
     """First word of the phrase with its measure ("a group of people"); -1: `start`."""
+    fixed: bool = False
+    """A proper name, a title or a quotation."""
     frame: bool = False
     """It frames what is shown, and is no thing: "in the background"."""
     negated: bool = False
@@ -108,6 +110,8 @@ def adjectives(words: Sequence[Word], indices: Sequence[int]) -> list[tuple[str,
 def _read(words: Sequence[Word], start: int, end: int) -> Chunk:
     if words[start].code == "H":
         return Chunk(start, end)
+    if words[start].code == "Q":
+        return Chunk(start, end, words[start].text, start, fixed=True)
     nouns = end
     while nouns > start and words[nouns - 1].code == "N":
         nouns -= 1
@@ -133,11 +137,8 @@ def _read(words: Sequence[Word], start: int, end: int) -> Chunk:
     modifiers = [i for i in range(start, name_start) if words[i].code != "D"]
     modifiers += [i for i in range(max(nouns, start), first) if i not in modifiers]
     written = " ".join(w.text for w in words[name_start:end])
-    name = " ".join([*(w.text for w in words[name_start : end - 1]), lexicon.noun_lemma(words[end - 1].text)])
-    return Chunk(
-        start,
-        end,
-        lexicon.NAME_FORMS.get(written) or lexicon.NAME_FORMS.get(name, name),
-        name_start,
-        adjectives(words, modifiers),
-    )
+    final = words[end - 1]
+    head = final.text if final.fixed else lexicon.noun_lemma(final.text)
+    name = " ".join([*(w.text for w in words[name_start : end - 1]), head])
+    name = lexicon.NAME_FORMS.get(written) or lexicon.NAME_FORMS.get(name, name)
+    return Chunk(start, end, name, name_start, adjectives(words, modifiers), fixed=final.fixed)

@@ -151,7 +151,8 @@ class Draft:
             start = chunk.phrase_start if chunk.phrase_start >= 0 else chunk.start
             end = words[chunk.head].span[1]
             span = (words[chunk.name_start].span[0], end)
-            objects.append(Object(chunk.name, span, (words[start].span[0], end), negated=chunk.negated))
+            phrase = (words[start].span[0], end)
+            objects.append(Object(chunk.name, span, phrase, chunk.negated, chunk.fixed))
             attributes += [Attribute(index[k], text, span) for text, span in chunk.attributes]
         for k, stands_for in self.aliases.items():
             if stands_for in index:

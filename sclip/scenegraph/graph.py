@@ -6,7 +6,9 @@ triples, and both travel as JSON.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import inf
 from typing import Any
 
 Span = tuple[int, int]
@@ -68,23 +70,33 @@ class SceneGraph:
     attributes: tuple[Attribute, ...] = ()
     relations: tuple[Relation, ...] = ()
 
-    def triples(self) -> list[Triple]:
+    def triples(self, places: Sequence[int] | None = None) -> list[Triple]:
         """Return the relations, then the attribute pairs as (attribute, "is", object), in caption order.
 
-        What the caption denies is in none of them. The order depends on the indices alone, so a negative whose graph
-        keeps the indices keeps the order.
+        What the caption denies is in none of them. With `places`, the triples at these. The order depends on the
+        indices alone: a negative, whose graph keeps them, has its triples at the places of its caption's.
         """
-        name = [None if obj.negated else obj.name for obj in self.objects]
-        found: list[Triple] = []
-        for r in self.relations:
-            subject, object_ = name[r.subject], name[r.object]
-            if subject and object_ and not r.negated:
-                found.append((subject, r.predicate, object_))
-        for a in self.attributes:
-            object_ = name[a.object]
-            if object_ and not a.negated:
-                found.append((a.attribute, "is", object_))
-        return found
+        name = [obj.name for obj in self.objects]
+        found = [(name[r.subject], r.predicate, name[r.object]) for r in self.relations]
+        found += [(a.attribute, "is", name[a.object]) for a in self.attributes]
+        return [found[place] for place in (self.places() if places is None else places)]
+
+    def places(self, end: float = inf) -> list[int]:
+        """Return the places of the triples that the caption asserts, where it says them before the character `end`.
+
+        A place counts the relations, then the attributes, the denied ones among them.
+        """
+        said = [bool(obj.name) and not obj.negated and obj.span[1] <= end for obj in self.objects]
+        found = [
+            k
+            for k, r in enumerate(self.relations)
+            if said[r.subject] and said[r.object] and not r.negated and r.span[1] <= end
+        ]
+        return found + [
+            k
+            for k, a in enumerate(self.attributes, len(self.relations))
+            if said[a.object] and not a.negated and a.span[1] <= end
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Return the graph as JSON values; `from_json` reads them back. Flags that are not set are left out."""

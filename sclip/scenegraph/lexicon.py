@@ -131,7 +131,9 @@ MULTIWORD_PREPOSITIONS = {
         "side by side with": "side by side with", "on top of": "on top of", "ontop of": "on top of",
         "opposite of": "opposite of", "full of": "have", "left of": "at the left of", "up to": "to",
         "right of": "on the right side of", "beside of": "beside", "on to": "on", "in to": "into",
-        "underneath of": "under", "topped with": "top with", "along with": "with", "together with": "with",
+        "underneath of": "under", "topped with": "top with", "prior to": "before", "ahead of": "before",
+        "in the form of": "in form of", "in a form of": "in form of", "in the shape of": "in shape of", "in the style of": "in style of",
+        "as part of": "as part of", "in honor of": "in honor of", "in addition to": "with", "along with": "with", "together with": "with",
     }.items()
 }  # fmt: skip
 

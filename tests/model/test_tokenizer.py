@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sclip.config import KEEConfig
+from sclip.data.caption_text import clean_caption
 from sclip.model.tokenizer import PADDING, Tokenizer
 
 NAME = "ViT-B-32"
@@ -40,6 +41,24 @@ def test_the_ids_of_a_caption_are_the_ones_of_open_clip(caption: str) -> None:
 def test_a_long_caption_is_cut_as_open_clip_cuts_it(words: int) -> None:
     captions = ["dog " * words, "a cat"]
     np.testing.assert_array_equal(ours().text(captions), theirs(NAME)(captions).numpy())
+
+
+@settings(max_examples=200)
+@given(st.lists(WORDS | TEXT, min_size=1, max_size=12).map(" ".join), st.integers(1, 9))
+@example("a dog\u0130! " * 40, 1)
+def test_the_tower_reads_to_the_end_of_the_last_word_that_fits(text: str, times: int) -> None:
+    caption = clean_caption(" ".join([text] * times))
+    tokens, room = theirs(NAME).encode(caption), ours().context_length - 2
+    end = ours().read_end(caption)
+    read = theirs(NAME).encode(caption[:end])
+    assert len(read) <= room
+    if len(caption.lower()) != len(caption):
+        return  # the lower case of "\u0130" is two words, of which one may be read
+    assert tokens[: len(read)] == read
+    assert (end == len(caption)) == (len(tokens) <= room)
+    if end < len(caption):
+        following = theirs(NAME).pat.match(caption, end + caption[end:].startswith(" "))
+        assert len(read) + len(theirs(NAME).encode(following[0])) > room
 
 
 def test_no_caption_gives_no_row() -> None:

@@ -20,7 +20,7 @@ from sclip.launch import cluster
 from sclip.report import sinks
 from sclip.run.resolve import resolve_config
 from sclip.run.summary import Summary, show
-from sclip.scenegraph.parser import MAX_CHARACTERS
+from sclip.scenegraph.window import MOST_WORDS
 from support.commands import command
 from support.paths import ROOT
 
@@ -62,7 +62,7 @@ def test_any_line_is_answered_and_what_was_not_read_is_told(
     assert [row["caption"] for row in rows] == [
         clean_caption(line.decode(errors="replace")) for line in LINES
     ]
-    assert f"read only up to character {MAX_CHARACTERS:,}" in told.err
+    assert f"read only up to word {MOST_WORDS}" in told.err
     assert told.err.startswith("of 11 captions: ")
     assert " without an object, 1 read only" in told.err
     assert told.err.endswith(", 1 with bytes that are no text\n")

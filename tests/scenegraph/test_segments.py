@@ -1,0 +1,204 @@
+"""What captions from the web say of the picture is found among what they say besides."""
+
+from __future__ import annotations
+
+import sys
+from types import FrameType
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sclip.scenegraph import Parser
+from sclip.scenegraph.segments import segments
+
+# caption -> what of it is parsed
+SEGMENTS = {
+    "a dog on a red sofa": ["a dog on a red sofa"],
+    "A dog on a sofa | Example Shop | Flickr": ["A dog on a sofa", "Example Shop"],
+    "A dog on a sofa - Stock Photo": ["A dog on a sofa"],
+    "Dog on sofa – a cat beside it": ["Dog on sofa", "a cat beside it"],
+    "a cat::a dog": ["a cat", "a dog"],
+    "close - up of a snow - covered fence - photo by someone": ["close-up of a snow-covered fence"],
+    "a step - by - step drawing": ["a step-by-step drawing"],
+    "a red house - a winter scene": ["a red house", "a winter scene"],
+    "#sunset #beach #nofilter": [],
+    "two boats at the #beach #sunset": ["two boats at the beach"],
+    "boy with kite by @kite_boy": ["boy with kite"],
+    "see www.example.com/dogs or https://example.org/a?b=c": ["see or"],
+    "IMG_1234.jpg": [],
+    "DSC00012 white horse in field.png": ["white horse in field"],
+    "white horse 1920x1080 wallpaper": ["white horse wallpaper"],
+    "a 8x10 print of a horse in a 4x4 truck": ["a print of a horse in a 4x4 truck"],
+    "green chair for only $19.99": ["green chair"],
+    "chairs from €1,200 each, with cushions": ["chairs , with cushions"],
+    "royalty free stock photo of two cats": ["of two cats"],
+    "A cat, Royalty-Free Images": ["A cat"],
+    "Sunset over a bay by John Doe": ["Sunset over a bay"],
+    "a painting of a bay by visual artist": ["a painting of a bay by visual artist"],
+    "bend in the stream , by person": ["bend in the stream"],
+    "a tree on a hill photo by person": ["a tree on a hill"],
+    "spring - summer dress": ["spring-summer dress"],
+    "a man hit by Henry": ["a man hit by Henry"],
+    "a house by the lake": ["a house by the lake"],
+    "Photo: a bus (Getty Images) 2015-03-12": ["a bus"],
+    "A dog (left) and a cat (right)": ["A dog and a cat"],
+    "<b>a dog</b> &amp; a cat<br/>&nbsp;<PERSON> rides": ["a dog & a cat", "PERSON rides"],
+    "wedding bells : the couple at a church": ["the couple at a church"],
+    "a clock at 10:30": ["a clock at 10:30"],
+    "how to build a table": [],
+    "10 tips to clean a table": [],
+    "is this a dog ? a dog on a sofa": ["a dog on a sofa"],
+    "click here to buy. A bowl of fruit": ["A bowl of fruit"],
+    "a beach where we stayed": ["a beach"],
+    "we can see a boat near the shore": ["a boat near the shore"],
+    "image may contain : person , on stage , playing a flute and dog": [
+        "person on stage playing a flute",
+        "dog",
+    ],
+    "woman jogging in a park , in slow motion": ["woman jogging in a park"],
+    "© 2015 Someone": [],
+    "Kitchen with an island (Photo by Some One/Getty Images)": ["Kitchen with an island"],
+    "two women in a garden by Claude Monet": ["two women in a garden"],
+    "an elephant on a hill , vector illustration cartoon": ["an elephant on a hill"],
+    "my go - to soup": ["my go-to soup"],
+    "": [""],
+}
+
+
+@pytest.mark.parametrize("caption", SEGMENTS)
+def test_caption_is_cut_into_what_it_says_of_the_picture(caption: str) -> None:
+    assert [segment.text for segment in segments(caption)] == SEGMENTS[caption]
+
+
+_PARTS = st.sampled_from(
+    """a dog | - – :: : #tag @name www.site.com <b> </b> <PERSON> &amp; ( ) [ " ' “ ” $5 10x12 IMG_12345.jpg by John
+    Photo Stock royalty free i you ? . ! how to may contain image in 2015 … • 犬 собака""".split()
+)
+
+
+@settings(max_examples=200)
+@given(st.one_of(st.lists(_PARTS, max_size=25).map(" ".join), st.text(max_size=80)))
+def test_segments_are_characters_of_the_caption_in_order(caption: str) -> None:
+    at = -1
+    for segment in segments(caption):
+        assert "".join(caption[origin] for origin in segment.origins) == segment.text
+        for origin in segment.origins:
+            assert origin > at
+            at = origin
+
+
+def test_spans_point_into_the_caption_and_nothing_relates_across_segments(parser: Parser) -> None:
+    caption = "Stock photo: <PERSON> on a snow - covered bench | a cat &amp; a dog under a table"
+    graph = parser.parse([caption])[0]
+    assert [caption[slice(*obj.phrase)] for obj in graph.objects] == [
+        "PERSON", "a snow - covered bench", "a cat", "a dog", "a table",
+    ]  # fmt: skip
+    assert [obj.fixed for obj in graph.objects] == [True, False, False, False, False]
+    names = [obj.name for obj in graph.objects]
+    assert [(names[r.subject], r.predicate, names[r.object]) for r in graph.relations] == [
+        ("person", "on", "bench"), ("cat", "under", "table"), ("dog", "under", "table"),
+    ]  # fmt: skip
+
+
+# caption -> its triples as text, * before a name that no exchange enters
+EXPRESSIONS = {
+    "people gather at Times Square on Monday evening": {"people gather at *times square"},
+    "Santa Claus stands next to the Eiffel Tower": {"*santa claus stand next to *eiffel tower"},
+    "the skyline of New York City behind a Toyota Corolla 2015": {
+        "*new york city have skyline", "skyline behind *toyota corolla 2015",
+    },
+    "a woman wearing a Yankees cap in Boston": {"woman wear yankees cap", "yankees cap in *boston"},
+    "the Statue of Liberty behind a boat": {"*statue of liberty behind boat"},
+    "a Boeing 747 on the runway at Heathrow Airport": {"*boeing 747 on runway", "runway at *heathrow airport"},
+    "a Giraffe beside a TV": {"giraffe beside tv"},
+    'a man holds a sign that says "Stop the War"': {"man hold sign", "sign say *stop the war"},
+    'a sign reading “No Dogs” on a wall': {"sign read *no dogs", "sign on wall"},
+    'a "Lion King" shirt on a chair': {"lion king shirt on chair"},
+    'a "cute" dog on a sofa': {"dog on sofa", "dog is cute"},
+    "a 20 kg dog on a scale": {"dog on scale", "dog is 20 kg"},
+    "a girl in size 7 shoes": {"girl in shoe", "shoe is size 7"},
+    "a 5 year old boy and a 3-year-old girl on a swing": {
+        "boy on swing", "girl on swing", "boy is 5 year old", "girl is 3-year-old",
+    },
+    "a player with number 23 kicks a ball": {"player with *number 23", "player kick ball"},
+    "a 1950s car parked on a street in 2015": {"car park on street", "car is 1950s"},
+    "a 19th century church on a hill": {"church on hill", "church is 19th century"},
+    "fireworks over a bridge on July 4th, 2016": {"firework over bridge"},
+    "a train at a station at 3:15 pm last week": {"train at station"},
+    "the dog was found three days ago in a park": {"dog find in park"},
+    "a clock showing the time": {"clock show time"},
+    "a clock showing 10:30": {"clock show *10:30"},
+    "the band makes its way down a street": {"band go down street"},
+    "children on their way to school": {"child towards school"},
+    "a dessert served by the shore": {"dessert serve beside shore"},
+    "a dessert served by a cook": {"cook serve dessert"},
+    "a village below snow covered mountains": {"village under mountain", "mountain is snow covered"},
+    "a middle aged man takes care of a snow covered garden": {
+        "man tend garden", "man is middle aged", "garden is snow covered",
+    },
+    "girls taking part in a race every winter": {"girl join race"},
+    "a street at night": {"street at night"},
+    "a man covered in mud": {"mud cover man"},
+    "a bib w/ a print": {"bib with print"},
+    "a bird on two feet": {"bird on foot", "foot is 2"},
+    "a red key in the form of a house isolated on a white background": {
+        "key in form of house", "key isolate on background", "key is red", "background is white",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("caption", EXPRESSIONS)
+def test_names_quotations_times_and_quantities_are_one_word(caption: str, parser: Parser) -> None:
+    graph = parser.parse([caption])[0]
+    name = ["*" * obj.fixed + obj.name for obj in graph.objects]
+    said = {f"{name[r.subject]} {r.predicate} {name[r.object]}" for r in graph.relations}
+    said |= {f"{name[a.object]} is {a.attribute}" for a in graph.attributes}
+    assert said == EXPRESSIONS[caption]
+
+
+def _work(parser: Parser, caption: str) -> int:
+    """Return how many lines of our own Python one caption takes."""
+    lines = 0
+
+    def local(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal lines
+        lines += event == "line"
+        return local
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        return local if "scenegraph" in frame.f_code.co_filename else None
+
+    previous = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        parser.parse([caption])
+    finally:
+        sys.settrace(previous)
+    return lines
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "a dog chases a red ball, ",
+        "#dog #cat ",
+        "<div class='x'>a dog</div> ",
+        "for (int i = 0; i < n; i++) { a[i] = b; } ",
+        "a dog 犬 на диване ",
+        ",",
+        '"(["',
+        '"a "b (c [d ',
+        "New York City ",
+        "Anna-Maria ",
+        "dog - cat | ",
+        "by by by ",
+        "$1 5x5 2015 ",
+        "on monday in may ",
+    ],
+)
+def test_work_grows_with_the_length_of_a_caption_and_no_faster(parser: Parser, unit: str) -> None:
+    short = unit * (400 // len(unit))
+    parser.parse([short])  # fill the dictionaries' caches
+    assert _work(parser, short * 4) < 8 * _work(parser, short) + 2000

@@ -1,0 +1,101 @@
+"""What is parsed of a long caption, and which triples of it one model takes."""
+
+from __future__ import annotations
+
+import open_clip
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sclip.scenegraph import Attribute, Object, Parser, Relation, SceneGraph
+from sclip.scenegraph.window import MOST_WORDS, Window, parsed_part
+
+TEXT = st.text(st.sampled_from("ab dog's 12,,--_ \t\n½éΣİ漢🐶'"), max_size=600) | st.text(max_size=300)
+
+
+@pytest.mark.parametrize(
+    ("caption", "read"),
+    [
+        ("", ""),
+        ("a dog on a mat", "a dog on a mat"),
+        ("dog " * 75, "dog " * 75),
+        ("dog " * 76, "dog " * 75),
+        ("a dog's mat, " * 20, "a dog's mat, " * 15),  # five each: a, dog, 's, mat, and the comma
+        ("1234567890 " * 10, "1234567890 " * 7 + "12345"),
+        ("<" * 90 + " dog", "<" * 90 + " dog"),
+        (", " * 2000, ", " * 75),
+        ("#dog#cat" * 40, "#dog#cat" * 18 + "#dog#"),
+        ("x" * 9000, "x" * 2000),
+        ("\u72ac\u3001" * 80, "\u72ac\u3001" * 37 + "\u72ac"),
+    ],
+)
+def test_only_the_words_are_parsed_that_a_tower_can_read(caption: str, read: str) -> None:
+    part, rest = parsed_part(caption)
+    assert (part, part + rest) == (read, caption)
+
+
+@given(TEXT)
+def test_no_tower_reads_beyond_what_is_parsed(caption: str) -> None:
+    part, rest = parsed_part(caption)
+    assert part + rest == caption
+    if rest:
+        assert len(open_clip.get_tokenizer("ViT-B-32").encode(part)) >= MOST_WORDS
+
+
+@pytest.mark.parametrize("filler", ["dog ", "a dog's 12 mats, ", "- "])
+def test_nothing_beyond_is_in_the_graph(parser: Parser, filler: str) -> None:
+    caption = "A woman rides a brown horse. " + filler * 400 + " and a red car is next to a blue house"
+    graph = parser.parse([caption])[0]
+    assert graph.caption == caption
+    assert ("woman", "ride", "horse") in graph.triples()
+    assert not {"car", "house"} & {obj.name for obj in graph.objects}
+
+
+def graph_of(relations: int, attributes: int) -> SceneGraph:
+    """Return a graph of two objects at the characters 0 and 1; relations and attributes stand from 10 on."""
+    objects = (Object("a", (0, 1), (0, 1)), Object("b", (1, 2), (1, 2)))
+    return SceneGraph(
+        "." * 100,
+        objects,
+        tuple(Attribute(0, f"a{k}", (10 + k, 11 + k)) for k in range(attributes)),
+        tuple(Relation(0, f"r{k}", 1, (10 + k, 11 + k)) for k in range(relations)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("relations", "attributes", "most", "kept"),
+    [
+        (2, 3, 6, "r0 r1 a0 a1 a2"),
+        (9, 9, 6, "r0 r1 r2 r3 a0 a1"),
+        (9, 1, 6, "r0 r1 r2 r3 r4 a0"),
+        (9, 0, 6, "r0 r1 r2 r3 r4 r5"),
+        (1, 9, 6, "r0 a0 a1 a2 a3 a4"),
+        (0, 9, 2, "a0 a1"),
+        (9, 9, 3, "r0 r1 a0"),
+        (9, 9, 2, "r0 a0"),
+        (9, 9, 1, "r0"),
+        (0, 9, 1, "a0"),
+        (0, 0, 6, ""),
+    ],
+)
+def test_relations_and_attributes_share_what_the_encoder_takes(
+    relations: int, attributes: int, most: int, kept: str
+) -> None:
+    window = Window.of(graph_of(relations, attributes), 100, most)
+    assert [r if r != "is" else h for h, r, _ in window.triples] == kept.split()
+
+
+def test_triples_whose_words_the_tower_does_not_read_are_not_kept() -> None:
+    graph = graph_of(3, 3)
+    assert Window.of(graph, 12, 6).triples == [
+        ("a", "r0", "b"), ("a", "r1", "b"), ("a0", "is", "a"), ("a1", "is", "a"),
+    ]  # fmt: skip
+    assert Window.of(graph, 1, 6).triples == []  # its second object is not read
+
+
+def test_what_is_denied_takes_no_place(parser: Parser) -> None:
+    graph = graph_of(2, 0)
+    denied = SceneGraph(
+        graph.caption, graph.objects, (), (Relation(0, "no", 1, (5, 6), negated=True), *graph.relations)
+    )
+    assert Window.of(denied, 100, 2).triples == graph.triples()
