@@ -1,0 +1,195 @@
+"""Whether an exchange surely makes the caption false: what is then said must contradict what the caption says.
+
+A caption is silent about most of its picture: where "a large cat on a mat" is true, "a cat on a large mat" may well
+be, and "a cushion on a chair next to a cat" where a cat sits on the chair. So doubt is the rule. An exchange is certain
+by a fact that it breaks: a thing that is now under what it lay on, a woman who rides what the man rode, a car of the
+bus's colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sclip.negatives.meaning import is_animate, is_symmetric, synonym
+from sclip.negatives.reading import Reading
+from sclip.negatives.senses import (
+    contradict,
+    excludes,
+    is_depth,
+    is_having,
+    is_loose,
+    is_partial,
+    is_scene,
+    is_vague,
+    may_be_one,
+    place_of,
+    reverses,
+    tells_apart,
+)
+
+
+def objects_surely_change(reading: Reading, first: int, second: int) -> bool:
+    """Whether some relation surely fails when two objects take each other's place in all of them."""
+    graph = reading.graph
+    names = [graph.objects[k].name for k in (first, second)]
+    if is_vague(names[0]) or is_vague(names[1]):
+        return False
+    if may_be_one(*names) and not _related(reading, first, second):
+        return False
+    other = {first: second, second: first}
+    for k in {k for index in other for k in reading.relations_of[index]}:
+        relation = graph.relations[k]
+        ends = (other.get(relation.subject, relation.subject), other.get(relation.object, relation.object))
+        if _surely_fails(reading, *ends, k):
+            return True
+    return _acts_otherwise(reading, first, second) or _acts_otherwise(reading, second, first)
+
+
+def objects_likely_change(reading: Reading, first: int, second: int) -> bool:
+    """Whether a thing would have what has it: "a hat with a man", "a lamp with a room"."""
+    names = [reading.graph.objects[k].name for k in (first, second)]
+    if is_vague(names[0]) or is_vague(names[1]):
+        return False
+    for k in reading.relations_of[first]:
+        relation = reading.graph.relations[k]
+        if relation.predicate == "with" and second in (relation.subject, relation.object):
+            ends = [reading.graph.objects[index].name for index in (relation.subject, relation.object)]
+            if any(kind(ends[0]) and not kind(ends[1]) for kind in (is_animate, is_scene)):
+                return True
+    return False
+
+
+def _related(reading: Reading, first: int, second: int) -> bool:
+    relations = reading.graph.relations
+    return any(second in (relations[k].subject, relations[k].object) for k in reading.relations_of[first])
+
+
+def _surely_fails(reading: Reading, subject: int, object_: int, k: int) -> bool:
+    """Whether the predicate of relation k contradicts the caption when it is said of these two."""
+    graph = reading.graph
+    predicate = graph.relations[k].predicate
+    names = (graph.objects[subject].name, graph.objects[object_].name)
+    said_of = (graph.relations[k].subject, graph.relations[k].object)
+    if is_having(predicate):
+        if said_of == (object_, subject) and predicate == "have":
+            return reading.text(graph.relations[k].span).lower().startswith("ha")  # "a house has a clock"
+        return _has_other(reading, subject, object_)
+    if is_depth(names[1]):
+        return True
+    if is_loose(predicate) or is_symmetric(predicate, *names):
+        return False
+    for m in reading.relations_of[subject]:
+        said = graph.relations[m]
+        if said.object == object_:
+            return contradict(said.predicate, predicate, names[1])
+        if said.subject == object_:
+            return not (is_loose(said.predicate) or reverses(said.predicate, predicate))
+    if place_of(predicate):
+        return _is_elsewhere(reading, subject, object_, place_of(predicate))
+    # Two that are there with each other may do the same: "a woman with a child eats a cake".
+    doer = graph.relations[k].subject
+    return not (
+        subject in _near(reading, doer, having=True)
+        and is_animate(names[0]) == is_animate(graph.objects[doer].name)
+    )
+
+
+def _near(reading: Reading, index: int, *, having: bool = False) -> set[int]:
+    """Return what an object is said to be beside or with, in either direction; with `having` only with."""
+    relations = (reading.graph.relations[k] for k in reading.relations_of[index])
+    return {
+        r.object if r.subject == index else r.subject
+        for r in relations
+        if (is_having(r.predicate) if having else is_loose(r.predicate))
+    }
+
+
+def _places(reading: Reading, index: int) -> dict[int, str]:
+    """Return where an object is said to be: thing -> kind of place."""
+    relations = (reading.graph.relations[k] for k in reading.relations_of[index])
+    return {r.object: place for r in relations if r.subject == index and (place := place_of(r.predicate))}
+
+
+def _is_elsewhere(reading: Reading, subject: int, object_: int, place: str) -> bool:
+    """Whether the subject is said to be where it cannot be at the place of the object too."""
+    own = _places(reading, subject)
+    if any(object_ in _places(reading, k) or k in _places(reading, object_) for k in own):
+        return False  # "in a chair on a porch"
+    if any(object_ in _places(reading, k) for k in _near(reading, subject)):
+        return place in own.values()
+    return bool(own) or is_animate(reading.graph.objects[subject].name)
+
+
+def _has_other(reading: Reading, subject: int, object_: int) -> bool:
+    """Whether the object is another's and the subject has its own: "a man with a hat and a woman with a bag"."""
+    graph = reading.graph
+    owners = [
+        graph.relations[k].subject
+        for k in reading.relations_of[object_]
+        if graph.relations[k].object == object_ and is_having(graph.relations[k].predicate)
+    ]
+    if not owners or _related(reading, subject, object_):
+        return False
+    animate = is_animate(graph.objects[subject].name) and all(
+        is_animate(graph.objects[k].name) for k in owners
+    )
+    return animate or any(
+        graph.relations[k].subject == subject and is_having(graph.relations[k].predicate)
+        for k in reading.relations_of[subject]
+    )
+
+
+def _acts_otherwise(reading: Reading, first: int, second: int) -> bool:
+    """Whether the second then does or is what only the first is: "a man sits and a woman stands"."""
+    name = reading.graph.objects[second].name
+    its = {synonym(word) for word in reading.outside(second)}
+    return any(synonym(word) not in its and tells_apart(word, name) for word in reading.outside(first))
+
+
+def attributes_surely_change(reading: Reading, owners: Mapping[int, int]) -> bool:
+    """Whether some attribute is surely false of the object that gets it: attribute -> its new object."""
+    return any(_is_surely_false(reading, k, owner, owners) for k, owner in owners.items())
+
+
+def attributes_likely_change(reading: Reading, owners: Mapping[int, int]) -> bool:
+    """Whether some attribute is told only of the thing that loses it, though it might be true of the other too."""
+    graph = reading.graph
+    for k, owner in owners.items():
+        old = graph.attributes[k].object
+        names = (graph.objects[old].name, graph.objects[owner].name)
+        animates = sum(map(is_animate, names))
+        if is_partial(graph.attributes[k].attribute, names[1], animates) and _are_apart(reading, old, owner):
+            return True
+    return False
+
+
+def _are_apart(reading: Reading, one: int, other: int) -> bool:
+    """Whether two objects are different things, and neither a part of the other."""
+    names = (reading.graph.objects[one].name, reading.graph.objects[other].name)
+    return not (
+        is_vague(names[0]) or is_vague(names[1]) or may_be_one(*names) or _is_part(reading, one, other)
+    )
+
+
+def _is_surely_false(reading: Reading, k: int, owner: int, owners: Mapping[int, int]) -> bool:
+    graph = reading.graph
+    attribute, old = graph.attributes[k].attribute, graph.attributes[k].object
+    lost = [graph.attributes[m].attribute for m in owners if graph.attributes[m].object == owner]
+    if any(excludes(attribute, other) for other in lost):
+        return True
+    return tells_apart(attribute, graph.objects[owner].name) and _are_apart(reading, old, owner)
+
+
+def _is_part(reading: Reading, one: int, other: int) -> bool:
+    """Whether one thing is said to have the other, or to hold it within: a plane with wings, a bathroom with tiles."""
+    objects, relations = reading.graph.objects, reading.graph.relations
+    return any(
+        {relations[k].subject, relations[k].object} == {one, other}
+        and (
+            is_having(relations[k].predicate)
+            or relations[k].predicate == "in"
+            or reading.text(relations[k].span).lower() == "of"
+        )
+        and not is_animate(objects[relations[k].subject].name)
+        for k in reading.relations_of[one]
+    )
