@@ -8,6 +8,7 @@ bus's colour.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from sclip.negatives.meaning import is_animate, is_symmetric, synonym
@@ -20,12 +21,18 @@ from sclip.negatives.senses import (
     is_loose,
     is_partial,
     is_scene,
+    is_shared,
+    is_use,
     is_vague,
+    is_worn,
     may_be_one,
     place_of,
     reverses,
     tells_apart,
 )
+
+_NEW = re.compile(r"(?:an?|another|other|some|several|two|three|four)\b", re.IGNORECASE)
+"""First words of a phrase that names a thing for the first time."""
 
 
 def objects_surely_change(reading: Reading, first: int, second: int) -> bool:
@@ -34,7 +41,7 @@ def objects_surely_change(reading: Reading, first: int, second: int) -> bool:
     names = [graph.objects[k].name for k in (first, second)]
     if is_vague(names[0]) or is_vague(names[1]):
         return False
-    if may_be_one(*names) and not _related(reading, first, second):
+    if _may_be_one(reading, first, second):
         return False
     other = {first: second, second: first}
     for k in {k for index in other for k in reading.relations_of[index]}:
@@ -52,11 +59,28 @@ def objects_likely_change(reading: Reading, first: int, second: int) -> bool:
         return False
     for k in reading.relations_of[first]:
         relation = reading.graph.relations[k]
-        if relation.predicate == "with" and second in (relation.subject, relation.object):
+        if not is_having(relation.predicate):
+            continue
+        if second not in (relation.subject, relation.object):
+            if relation.subject == first and not is_scene(names[1]):
+                return True  # "a bus with a flag next to a car"
+        elif relation.predicate == "with":
             ends = [reading.graph.objects[index].name for index in (relation.subject, relation.object)]
             if any(kind(ends[0]) and not kind(ends[1]) for kind in (is_animate, is_scene)):
                 return True
     return False
+
+
+def _may_be_one(reading: Reading, first: int, second: int) -> bool:
+    """Whether the second may be the first, named anew: "a bus ... the vehicle"; not "a bus ... a vehicle"."""
+    objects = reading.graph.objects
+    later = objects[second].phrase
+    return (
+        may_be_one(objects[first].name, objects[second].name)
+        and reading.head_plural[first] == reading.head_plural[second]
+        and not _related(reading, first, second)
+        and not _NEW.match(reading.caption, *later)
+    )
 
 
 def _related(reading: Reading, first: int, second: int) -> bool:
@@ -78,20 +102,34 @@ def _surely_fails(reading: Reading, subject: int, object_: int, k: int) -> bool:
         return True
     if is_loose(predicate) or is_symmetric(predicate, *names):
         return False
+    near = False
     for m in reading.relations_of[subject]:
         said = graph.relations[m]
+        if object_ not in (said.subject, said.object):
+            continue
         if said.object == object_:
             return contradict(said.predicate, predicate, names[1])
-        if said.subject == object_:
-            return not (is_loose(said.predicate) or reverses(said.predicate, predicate))
-    if place_of(predicate):
-        return _is_elsewhere(reading, subject, object_, place_of(predicate))
-    # Two that are there with each other may do the same: "a woman with a child eats a cake".
-    doer = graph.relations[k].subject
-    return not (
-        subject in _near(reading, doer, having=True)
-        and is_animate(names[0]) == is_animate(graph.objects[doer].name)
-    )
+        if reverses(said.predicate, predicate):
+            return False
+        near = is_loose(said.predicate)
+        if not near:
+            return True
+    place = place_of(predicate)
+    if place:
+        return _is_elsewhere(reading, subject, object_, place, near)
+    doer, done = said_of
+    if subject != doer:  # "a woman with a child eats a cake"
+        return not (is_shared(predicate) and _are_companions(reading, subject, doer))
+    return not (is_use(predicate) and _are_companions(reading, object_, done))
+
+
+def _are_companions(reading: Reading, one: int, other: int) -> bool:
+    """Whether two equals are there with each other, or one with what the other is of: a donut with a napkin."""
+    objects = reading.graph.objects
+    if is_animate(objects[one].name) != is_animate(objects[other].name):
+        return False
+    with_one, with_other = _near(reading, one, having=True), _near(reading, other, having=True)
+    return one in with_other or (not is_animate(objects[one].name) and bool(with_one))
 
 
 def _near(reading: Reading, index: int, *, having: bool = False) -> set[int]:
@@ -110,12 +148,14 @@ def _places(reading: Reading, index: int) -> dict[int, str]:
     return {r.object: place for r in relations if r.subject == index and (place := place_of(r.predicate))}
 
 
-def _is_elsewhere(reading: Reading, subject: int, object_: int, place: str) -> bool:
+def _is_elsewhere(reading: Reading, subject: int, object_: int, place: str, near: bool) -> bool:
     """Whether the subject is said to be where it cannot be at the place of the object too."""
     own = _places(reading, subject)
     if any(object_ in _places(reading, k) or k in _places(reading, object_) for k in own):
         return False  # "in a chair on a porch"
-    if any(object_ in _places(reading, k) for k in _near(reading, subject)):
+    name = reading.graph.objects[object_].name
+    near = near or any(object_ in _places(reading, k) for k in _near(reading, subject))
+    if near and not (place == "in" and is_worn(name)):
         return place in own.values()
     return bool(own) or is_animate(reading.graph.objects[subject].name)
 
@@ -165,9 +205,10 @@ def attributes_likely_change(reading: Reading, owners: Mapping[int, int]) -> boo
 
 def _are_apart(reading: Reading, one: int, other: int) -> bool:
     """Whether two objects are different things, and neither a part of the other."""
-    names = (reading.graph.objects[one].name, reading.graph.objects[other].name)
     return not (
-        is_vague(names[0]) or is_vague(names[1]) or may_be_one(*names) or _is_part(reading, one, other)
+        is_vague(reading.graph.objects[other].name)
+        or _may_be_one(reading, min(one, other), max(one, other))
+        or _is_part(reading, one, other)
     )
 
 

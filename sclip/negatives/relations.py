@@ -38,11 +38,7 @@ def object_plans(reading: Reading) -> Iterator[PlannedExchange]:
         if fixed[0] != fixed[1]:
             continue
         rank = 0.0 if (first, second) in related or (second, first) in related else 2.0
-        clear = not (
-            _companions(reading, first, second)
-            or _adjuncts(reading, first, second)
-            or _alike(reading, first, second)
-        )
+        clear = not (_adjuncts(reading, first, second) or _alike(reading, first, second))
         sure = clear and objects_surely_change(reading, first, second)
         certain = sure or (clear and objects_likely_change(reading, first, second))
         doubtful = not sure
@@ -157,26 +153,6 @@ def _is_part(reading: Reading, first: int, second: int) -> bool:
     """Whether nothing but "of" stands between two phrases."""
     one, other = sorted(reading.graph.objects[k].phrase for k in (first, second))
     return reading.caption[one[1] : other[0]].strip().lower() == "of"
-
-
-def _companions(reading: Reading, first: int, second: int) -> bool:
-    """Whether equals are there with each other: a cake on a plate with a fork, holding a donut with a napkin."""
-    relations = reading.graph.relations
-    for one, other in ((first, second), (second, first)):
-        for k in reading.relations_of[other]:
-            holder = relations[k].subject
-            if relations[k].object != other or not relations[k].predicate.endswith("with"):
-                continue
-            if is_animate(reading.graph.objects[one].name) != is_animate(reading.graph.objects[other].name):
-                continue
-            for m in (m for m in reading.relations_of[one] if m != k):
-                acts = relations[m].subject == one and relations[m].object == holder
-                held = relations[m].subject == holder and " " not in relations[m].predicate
-                if acts or held:
-                    return True
-            if holder == one:
-                return True
-    return False
 
 
 def verb_plans(reading: Reading) -> Iterator[PlannedExchange]:

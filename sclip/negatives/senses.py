@@ -63,6 +63,19 @@ _MOTIONS = frozenset(
     """walk run go move drive travel fly swim sail jump climb stroll jog skate ski surf skateboard snowboard march
     wander come pass roll cruise head cross race""".split()
 )
+_STAYS = POSTURES - frozenset("play talk speak grow".split())
+_SHARED = frozenset(
+    """eat drink play watch look see view pose enjoy share wait talk speak listen attend celebrate smile visit perform
+    dance sing work train practice pass follow lead""".split()
+)
+_USES = frozenset(
+    """have hold carry use grab serve eat drink make prepare cook enjoy show display feature include contain see watch
+    look bring take sell buy offer wear""".split()
+)
+_WORN = frozenset(
+    """shirt jacket dress suit hat coat uniform cap vest sweater outfit costume jean short pants skirt helmet tie
+    t-shirt gown robe hoodie swimsuit bikini wetsuit apron scarf jersey clothing clothes gear""".split()
+)
 _SAME_ACT = {
     verb: group.split()[0]
     for group in (
@@ -87,7 +100,7 @@ def place_of(predicate: str) -> str:
     if predicate in _LONG_PLACES or predicate in _PLACES:
         return _LONG_PLACES.get(predicate) or _PLACES[predicate]
     verb, _, rest = predicate.partition(" ")
-    if verb in POSTURES or verb in _MOTIONS:
+    if verb in _STAYS or verb in _MOTIONS:
         return _LONG_PLACES.get(rest) or _PLACES.get(rest.rsplit(" ", 1)[-1], "")
     return ""
 
@@ -118,7 +131,9 @@ def contradict(one: str, other: str, name: str) -> bool:
         last = _ending(loose)
         if last == "at":
             return place == "on" and head in _AT_NOT_ON
-        return place in ("in", "on", "under") and (last in _NEAR or (last == "with" and head not in _MOUNTS))
+        if last in _NEAR:
+            return place in ("", "in", "on", "under")
+        return last == "with" and place in ("in", "on", "under") and head not in _MOUNTS
     if all(places):
         if places[0] == places[1] or "down" in places:
             return False
@@ -129,6 +144,21 @@ def contradict(one: str, other: str, name: str) -> bool:
 def _ending(predicate: str) -> str:
     """Return the preposition of a loose predicate: "next to" of "sit next to"."""
     return predicate if predicate in _LOOSE else predicate.partition(" ")[2]
+
+
+def is_shared(predicate: str) -> bool:
+    """Whether two who are there together likely both do it: "eat"."""
+    return predicate.partition(" ")[0] in _SHARED
+
+
+def is_use(predicate: str) -> bool:
+    """Whether what is done to a thing is likely done to what is with it: "hold"."""
+    return predicate.partition(" ")[0] in _USES
+
+
+def is_worn(name: str) -> bool:
+    """Whether a name is of clothes."""
+    return name.rsplit(" ", 1)[-1] in _WORN
 
 
 def is_depth(name: str) -> bool:
