@@ -17,6 +17,7 @@ from sclip.negatives.senses import (
     contradict,
     excludes,
     is_depth,
+    is_frame,
     is_having,
     is_loose,
     is_partial,
@@ -41,13 +42,13 @@ def objects_surely_change(reading: Reading, first: int, second: int) -> bool:
     names = [graph.objects[k].name for k in (first, second)]
     if is_vague(names[0]) or is_vague(names[1]):
         return False
-    if _may_be_one(reading, first, second):
+    if _may_be_one(reading, first, second) or _is_bare_clause(reading, first, second):
         return False
     other = {first: second, second: first}
     for k in {k for index in other for k in reading.relations_of[index]}:
         relation = graph.relations[k]
         ends = (other.get(relation.subject, relation.subject), other.get(relation.object, relation.object))
-        if _surely_fails(reading, *ends, k):
+        if not _follows(reading, k, first, second) and _surely_fails(reading, *ends, k):
             return True
     return _acts_otherwise(reading, first, second) or _acts_otherwise(reading, second, first)
 
@@ -75,11 +76,43 @@ def _may_be_one(reading: Reading, first: int, second: int) -> bool:
     """Whether the second may be the first, named anew: "a bus ... the vehicle"; not "a bus ... a vehicle"."""
     objects = reading.graph.objects
     later = objects[second].phrase
+    if any(
+        reading.graph.relations[k].predicate in ("be", "become")
+        and second in (reading.graph.relations[k].subject, reading.graph.relations[k].object)
+        for k in reading.relations_of[first]
+    ):
+        return True  # "a man is a player"
     return (
         may_be_one(objects[first].name, objects[second].name)
         and reading.head_plural[first] == reading.head_plural[second]
         and not _related(reading, first, second)
         and not _NEW.match(reading.caption, *later)
+    )
+
+
+def _is_bare_clause(reading: Reading, first: int, second: int) -> bool:
+    """Whether the exchange may be read as a compound: "kids wearing masks", "masks wearing kids"."""
+    objects = reading.graph.objects
+    one, other = objects[first], objects[second]
+    if one.phrase[0] != one.span[0] or other.phrase[0] != other.span[0] or is_animate(other.name):
+        return False
+    between = reading.caption[one.phrase[1] : other.phrase[0]].strip().lower()
+    return between.endswith(("ing", "ed")) and between.isalpha()
+
+
+def _follows(reading: Reading, k: int, first: int, second: int) -> bool:
+    """Whether relation k of the earlier phrase stands behind the later one, of which it may then be said.
+
+    "A man near a fence holding a racquet" becomes "a fence near a man holding a racquet".
+    """
+    graph = reading.graph
+    earlier, later = sorted((first, second), key=lambda index: graph.objects[index].phrase)
+    end, start = graph.objects[later].phrase[1], graph.relations[k].span[0]
+    return (
+        graph.relations[k].subject == earlier
+        and start >= end
+        and not reading.caption[end:start].strip()
+        and not reading.text(graph.relations[k].span).lower().startswith(("is ", "are "))
     )
 
 
@@ -113,7 +146,7 @@ def _surely_fails(reading: Reading, subject: int, object_: int, k: int) -> bool:
             return False
         near = is_loose(said.predicate)
         if not near:
-            return True
+            return not (said_of == (object_, subject) and _may_hang_higher(reading, k))
     place = place_of(predicate)
     if place:
         return _is_elsewhere(reading, subject, object_, place, near)
@@ -121,6 +154,21 @@ def _surely_fails(reading: Reading, subject: int, object_: int, k: int) -> bool:
     if subject != doer:  # "a woman with a child eats a cake"
         return not (is_shared(predicate) and _are_companions(reading, subject, doer))
     return not (is_use(predicate) and _are_companions(reading, object_, done))
+
+
+def _may_hang_higher(reading: Reading, k: int) -> bool:
+    """Whether both ends of relation k may be said of a third thing: "people at a fair in a hall", "in a hall at a fair".
+
+    Where its predicate excludes what is said of the third thing they may not: "a cat in a box on a table".
+    """
+    relation = reading.graph.relations[k]
+    name = reading.graph.objects[relation.subject].name
+    return bool(place_of(relation.predicate)) and any(
+        held.object == relation.subject
+        and (place_of(held.predicate) or is_loose(held.predicate))
+        and not contradict(held.predicate, relation.predicate, name)
+        for held in (reading.graph.relations[m] for m in reading.relations_of[relation.subject])
+    )
 
 
 def _are_companions(reading: Reading, one: int, other: int) -> bool:
@@ -198,7 +246,10 @@ def attributes_likely_change(reading: Reading, owners: Mapping[int, int]) -> boo
         old = graph.attributes[k].object
         names = (graph.objects[old].name, graph.objects[owner].name)
         animates = sum(map(is_animate, names))
-        if is_partial(graph.attributes[k].attribute, names[1], animates) and _are_apart(reading, old, owner):
+        mutual = len(set(owners.values())) > 1  # "a red car with a striped door": the car keeps no red
+        if is_partial(graph.attributes[k].attribute, names[1], animates) and (
+            mutual or _are_apart(reading, old, owner)
+        ):
             return True
     return False
 
@@ -207,6 +258,7 @@ def _are_apart(reading: Reading, one: int, other: int) -> bool:
     """Whether two objects are different things, and neither a part of the other."""
     return not (
         is_vague(reading.graph.objects[other].name)
+        or is_frame(reading.graph.objects[one].name)
         or _may_be_one(reading, min(one, other), max(one, other))
         or _is_part(reading, one, other)
     )

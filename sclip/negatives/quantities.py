@@ -13,6 +13,7 @@ from itertools import combinations
 
 from sclip.negatives.agreement import in_number, verb_forms
 from sclip.negatives.attributes import with_space
+from sclip.negatives.meaning import is_animate
 from sclip.negatives.planned_exchange import PlannedExchange
 from sclip.negatives.reading import Reading
 from sclip.scenegraph.graph import Span
@@ -112,7 +113,11 @@ def _exchanged(reading: Reading, one: _Quantity, other: _Quantity) -> PlannedExc
     rank = 0.6 if one.value.isdigit() and other.value.isdigit() else 1.0
     bare = any(q.span[0] == q.span[1] for q in (one, other))
     values = {one.value, other.value}
-    certain = (values == {"1", "many"} or "many" not in values) and _PAIRED.isdisjoint(names)
+    certain = (
+        (values == {"1", "many"} or "many" not in values)
+        and _PAIRED.isdisjoint(names)
+        and (not bare or any(map(is_animate, names)))
+    )
     return PlannedExchange(
         "attribute", rank, pieces[0], pieces[1], certain=certain, doubtful=bare, forms=forms, owners=owners
     )

@@ -34,14 +34,18 @@ _NEAR = frozenset("""near by beside along alongside around among past""".split()
     "adjacent to",
     "opposite of",
 }
-_AT_NOT_ON = frozenset("table desk counter bar computer".split())
+_AT_NOT_ON = frozenset("table desk counter bar".split())
 _MOUNTS = frozenset(
-    "surfboard skateboard snowboard ski board bike bicycle motorcycle horse elephant scooter boat chair sled".split()
+    """surfboard skateboard snowboard ski board bike bicycle motorcycle horse elephant scooter boat chair sled blanket pillow
+    towel mat sheet""".split()
+)
+_FRAMES = frozenset(
+    "photo photograph picture image view shot portrait painting illustration drawing sketch video".split()
 )
 _DEPTHS = frozenset("background foreground distance".split())
 _SCENES = frozenset(
     """room kitchen bathroom bedroom office restaurant store shop building house street road city town park field yard
-    garden beach lot hall station church airport court area space lobby tower""".split()
+    garden beach lot hall station church airport court market bazaar village museum hotel area space lobby tower""".split()
 )
 _PLACES = {
     word: group.split()[0]
@@ -137,7 +141,7 @@ def contradict(one: str, other: str, name: str) -> bool:
     if all(places):
         if places[0] == places[1] or "down" in places:
             return False
-        return set(places) != {"in", "on"} or head not in _SURFACES
+        return set(places) != {"in", "on"} or (head not in _SURFACES and head not in _SCENES)
     return _act(one) != _act(other)
 
 
@@ -159,6 +163,11 @@ def is_use(predicate: str) -> bool:
 def is_worn(name: str) -> bool:
     """Whether a name is of clothes."""
     return name.rsplit(" ", 1)[-1] in _WORN
+
+
+def is_frame(name: str) -> bool:
+    """Whether a name is of a picture."""
+    return name.rsplit(" ", 1)[-1] in _FRAMES
 
 
 def is_depth(name: str) -> bool:
@@ -235,7 +244,7 @@ _FURNITURE = frozenset(
 )
 """Things often made of wood, brick, stone or metal."""
 
-_LOOSE_ENDS = ("ful", "ous", "ive", "ble", "ial", "nal", "ral", "ic", "ary", "ern", "ant", "ent", "est", "er")
+_LOOSE_ENDS = ("ful", "ous", "ive", "ble", "al", "ic", "ary", "ern", "ant", "ent", "est", "er")
 _LOOSE_ATTRIBUTES = frozenset(
     """beautiful pretty cute nice fresh good great lovely fancy fine cool warm hot cold simple plain main big same
     outdoor indoor outside inside sunny cloudy rainy windy snowy snow-covered grassy rocky sandy summer winter spring
@@ -253,7 +262,8 @@ _VAGUE = frozenset(
     """summer winter spring autumn season year week month hour minute moment way view scene photo image picture
     photograph shot place part side front back top bottom end edge corner middle center background foreground distance
     piece kind type style variety sort lot number line something someone thing one other stuff air light shade weather
-    position direction color colour size up close left right""".split()
+    position direction color colour size up close left right portrait painting illustration drawing sketch video vector
+    display sale action work fire flight love fun detail bloom progress use motion event moment life world""".split()
 )
 _GENERAL = {
     word: group.split(":")[0]
