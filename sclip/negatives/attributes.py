@@ -51,8 +51,9 @@ def _exchanged(reading: Reading, one: Unit, other: Unit) -> PlannedExchange | No
         return PlannedExchange(
             "attribute", rank, one.span, other.span, certain=False, owners=owners, names=names
         )
+    certain, doubtful = _certainty(reading, owners)
     return PlannedExchange(
-        "attribute", rank, one.span, other.span, owners=owners, **_certainty(reading, owners)
+        "attribute", rank, one.span, other.span, certain=certain, doubtful=doubtful, owners=owners
     )
 
 
@@ -94,8 +95,9 @@ def move_plans(reading: Reading) -> Iterator[PlannedExchange]:
                 rank = 2.0 + 0.5 * crowd + 0.2 * (len(unit.attributes) - 1)
                 if graph.objects[target].phrase[0] == at:  # no article: "on top of black mat"
                     rank += 0.3
+                certain, doubtful = _certainty(reading, owners)
                 yield PlannedExchange(
-                    "attribute", rank, piece, (at, at), owners=owners, **_certainty(reading, owners)
+                    "attribute", rank, piece, (at, at), certain=certain, doubtful=doubtful, owners=owners
                 )
 
 
@@ -106,11 +108,11 @@ def _stands_alone(reading: Reading, span: Span) -> bool:
     ) and not _JOINT_BEHIND.match(reading.caption, span[1])
 
 
-def _certainty(reading: Reading, owners: dict[int, int]) -> dict[str, bool]:
+def _certainty(reading: Reading, owners: dict[int, int]) -> tuple[bool, bool]:
     """Return `certain` and `doubtful` of a plan by which attributes change places."""
     certain = not _clash(reading, owners)
     sure = certain and attributes_surely_change(reading, owners)
-    return {"certain": sure or (certain and attributes_likely_change(reading, owners)), "doubtful": not sure}
+    return sure or (certain and attributes_likely_change(reading, owners)), not sure
 
 
 def _clash(reading: Reading, owners: dict[int, int]) -> bool:
@@ -163,8 +165,9 @@ def predicate_plans(reading: Reading) -> Iterator[PlannedExchange]:
             ):
                 rank = 0.5 if other not in before else 1.5
                 pieces = (attributes[one].span, attributes[other].span)
+                certain, doubtful = _certainty(reading, owners)
                 yield PlannedExchange(
-                    "attribute", rank, *pieces, owners=owners, **_certainty(reading, owners)
+                    "attribute", rank, *pieces, certain=certain, doubtful=doubtful, owners=owners
                 )
 
 

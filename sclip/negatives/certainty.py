@@ -157,7 +157,7 @@ def _surely_fails(reading: Reading, subject: int, object_: int, k: int) -> bool:
 
 
 def _may_hang_higher(reading: Reading, k: int) -> bool:
-    """Whether both ends of relation k may be said of a third thing: "people at a fair in a hall", "in a hall at a fair".
+    """Whether both ends of relation k may be said of a third thing: people "at a fair in a hall".
 
     Where its predicate excludes what is said of the third thing they may not: "a cat in a box on a table".
     """

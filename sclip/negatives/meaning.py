@@ -43,8 +43,10 @@ POSTURES = frozenset(
     fly kneel graze line stop drive perch place locate position set gather stay""".split()
 )
 _MUTUAL = frozenset(
-    "kiss hug match meet resemble face touch marry embrace connect border join mix play".split()
+    "kiss hug match meet resemble face touch marry embrace connect border join mix play cross intersect".split()
 )
+_OF_THINGS = frozenset("touch connect meet join border match resemble cross intersect".split())
+"""Those that things do to each other as well."""
 _TOGETHER = frozenset("with to against".split())
 
 
@@ -70,11 +72,7 @@ def is_symmetric(predicate: str, subject: str, object_: str) -> bool:
     last = predicate.rsplit(" ", 1)[-1]
     if last == "with":
         return equals
-    return (
-        verb in _MUTUAL
-        and (not preposition or last in _TOGETHER)
-        and (equals or verb in ("touch", "connect"))
-    )
+    return verb in _MUTUAL and (not preposition or last in _TOGETHER) and (equals or verb in _OF_THINGS)
 
 
 Label = tuple[str, tuple[str, ...]]

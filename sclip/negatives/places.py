@@ -29,11 +29,9 @@ def place_plans(reading: Reading) -> Iterator[PlannedExchange]:
         pairs = [{(relations[k].subject, relations[k].object) for k in held} for held in (mine, its)]
         if pairs[0] & pairs[1]:
             continue
-        predicates = {
-            k: relations[k].predicate.removesuffix(old) + new
-            for held, old, new in ((mine, *texts), (its, *texts[::-1]))
-            for k in held
-        }
+        predicates: dict[int, str] = {}
+        for held, (old, new) in ((mine, texts), (its, texts[::-1])):
+            predicates |= {k: relations[k].predicate.removesuffix(old) + new for k in held}
         certain = any(_surely_fails(reading, k, new) for k, new in predicates.items())
         yield PlannedExchange("relation", 1.6, one, other, certain=certain, predicates=predicates)
 

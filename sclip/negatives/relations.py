@@ -182,7 +182,11 @@ def verb_plans(reading: Reading) -> Iterator[PlannedExchange]:
         alike = transitive[0] == transitive[1]
         rank = 1.2 if alike else 2.2
         animate = all(is_animate(reading.graph.objects[verb.subject].name) for verb in (one, other))
-        certain = alike and not same_act(*lemmas, animate) and (one.subject != other.subject or transitive[0])
+        certain = (
+            alike
+            and not same_act(lemmas[0], lemmas[1], animate=animate)
+            and (one.subject != other.subject or transitive[0])
+        )
         yield PlannedExchange(
             "relation", rank, one.span, other.span, certain=certain, verbs=verbs, predicates=predicates
         )

@@ -26,7 +26,7 @@ _LOOSE = frozenset(
 """Predicates that place or join two things loosely: with their things exchanged they are hardly ever false."""
 
 _HAVE = frozenset(("with", "have"))
-_NEAR = frozenset("""near by beside along alongside around among past""".split()) | {
+_NEAR = frozenset("""near by beside alongside""".split()) | {
     "next to",
     "close to",
     "across from",
@@ -36,7 +36,8 @@ _NEAR = frozenset("""near by beside along alongside around among past""".split()
 }
 _AT_NOT_ON = frozenset("table desk counter bar".split())
 _MOUNTS = frozenset(
-    """surfboard skateboard snowboard ski board bike bicycle motorcycle horse elephant scooter boat chair sled blanket pillow
+    """surfboard skateboard snowboard ski board bike bicycle motorcycle horse elephant scooter boat chair sled blanket
+    pillow
     towel mat sheet""".split()
 )
 _FRAMES = frozenset(
@@ -45,12 +46,14 @@ _FRAMES = frozenset(
 _DEPTHS = frozenset("background foreground distance".split())
 _SCENES = frozenset(
     """room kitchen bathroom bedroom office restaurant store shop building house street road city town park field yard
-    garden beach lot hall station church airport court market bazaar village museum hotel area space lobby tower""".split()
+    garden beach lot hall station church airport court market bazaar village museum hotel area space lobby
+    tower""".split()
 )
 _PLACES = {
     word: group.split()[0]
     for group in (
-        "on onto upon atop", "in inside into within", "under below beneath", "above over", "behind", "down up along through across",
+        "on onto upon atop", "in inside into within", "under below beneath", "above over", "behind",
+        "down up along through across",
         "in_front_of", "left", "right",
     )
     for word in group.split()
@@ -68,6 +71,8 @@ _MOTIONS = frozenset(
     wander come pass roll cruise head cross race""".split()
 )
 _STAYS = POSTURES - frozenset("play talk speak grow".split())
+_IS_BY = frozenset("park stand sit lay lie rest perch locate position line".split())
+"""What the graph keeps of "is parked by"."""
 _SHARED = frozenset(
     """eat drink play watch look see view pose enjoy share wait talk speak listen attend celebrate smile visit perform
     dance sing work train practice pass follow lead""".split()
@@ -112,7 +117,7 @@ def place_of(predicate: str) -> str:
 @lru_cache(maxsize=1 << 14)
 def is_loose(predicate: str) -> bool:
     """Whether a predicate only says that two things are there together: "next to", "stand with", "parked by"."""
-    if predicate in _LOOSE:
+    if predicate in _LOOSE or predicate in _IS_BY:
         return True
     verb, _, rest = predicate.partition(" ")
     return rest in _LOOSE and (
@@ -131,13 +136,15 @@ def contradict(one: str, other: str, name: str) -> bool:
     head = name.rsplit(" ", 1)[-1]
     places = (place_of(one), place_of(other))
     if is_loose(one) or is_loose(other):
-        loose, place = (one, places[1]) if is_loose(one) else (other, places[0])
+        loose, told, place = (one, other, places[1]) if is_loose(one) else (other, one, places[0])
         last = _ending(loose)
         if last == "at":
             return place == "on" and head in _AT_NOT_ON
         if last in _NEAR:
             return place in ("", "in", "on", "under")
-        return last == "with" and place in ("in", "on", "under") and head not in _MOUNTS
+        if last == "with" and not place:
+            return not (is_use(told) or is_shared(told) or is_loose(told))
+        return last in ("with", "for", "from") and place in ("in", "on", "under") and head not in _MOUNTS
     if all(places):
         if places[0] == places[1] or "down" in places:
             return False
@@ -201,8 +208,8 @@ _SHADES = {
 }  # fmt: skip
 _MATERIALS = {
     word: word
-    for word in """wooden brick metal stone concrete plastic leather paper steel iron glass marble cardboard wicker ceramic granite
-    wool straw clay bamboo cement""".split()
+    for word in """wooden brick metal stone concrete plastic leather paper steel iron glass marble cardboard wicker
+    ceramic granite wool straw clay bamboo cement""".split()
 }
 _POLES = {
     word: (kind, pole)
@@ -223,7 +230,8 @@ _POLES = {
 _USUAL = {
     word: frozenset(names.split())
     for attribute, names in {
-        "white": """toilet sink bathtub tub plate snow cloud wall ceiling refrigerator stove sheep swan paper napkin sheet
+        "white": """toilet sink bathtub tub plate snow cloud wall ceiling refrigerator stove sheep swan paper napkin
+            sheet dumpling
             pillow curtain tile urinal rice wave foam bathroom shower bowl mountain slope bed goat refrigerator blanket
             fence house building line cup saucer""",
         "green": """tree grass field plant leaf vegetable broccoli lawn hill bush forest park lettuce pasture salad
@@ -258,6 +266,7 @@ _LOOSE_ATTRIBUTES = frozenset(
 TIMES = frozenset(
     "day afternoon morning evening night noon dusk dawn time daytime nighttime weekend sunset sunrise".split()
 )
+_GROUNDS = frozenset("snowy snow-covered grassy rocky sandy".split())
 _VAGUE = frozenset(
     """summer winter spring autumn season year week month hour minute moment way view scene photo image picture
     photograph shot place part side front back top bottom end edge corner middle center background foreground distance
@@ -312,10 +321,10 @@ def tells_apart(attribute: str, name: str) -> bool:
 
 @lru_cache(maxsize=1 << 14)
 def is_partial(attribute: str, name: str, animates: int) -> bool:
-    """Whether an attribute is likely told of one thing because it is not true of the other; `animates` of the two live."""
+    """Whether an attribute is likely told of one thing alone; `animates` of the two things live."""
     last = attribute.rsplit(" ", 1)[-1]
     if last in _LOOSE_ATTRIBUTES or last in COLOURS:
-        return False
+        return last in _GROUNDS and is_animate(name)
     return (
         tells_apart(attribute, name)
         or last in _POLES
@@ -336,7 +345,7 @@ def may_be_one(one: str, other: str) -> bool:
     return heads[0] == heads[1] or _GENERAL.get(heads[0]) == heads[1] or _GENERAL.get(heads[1]) == heads[0]
 
 
-def same_act(one: str, other: str, animate: bool) -> bool:
-    """Whether who does one does the other as well, by the verbs' lemmas; all that things do is be somewhere."""
+def same_act(one: str, other: str, *, animate: bool) -> bool:
+    """Whether who does one does the other as well, by the verbs' lemmas; things that stand or sit are only there."""
     acts = (_SAME_ACT.get(one, one), _SAME_ACT.get(other, other))
     return acts[0] == acts[1] or (not animate and one in POSTURES and other in POSTURES)
