@@ -34,6 +34,11 @@ from sclip.negatives.senses import (
 
 _NEW = re.compile(r"(?:an?|another|other|some|several|two|three|four)\b", re.IGNORECASE)
 """First words of a phrase that names a thing for the first time."""
+_NAMED = re.compile(
+    r"\b(?<!there )(?<!this )(?<!here )(?<!it )(?<!these )(?:is|are|was|were|be|become|becomes|became|as)\s+$",
+    re.I,
+)
+"""What stands before a phrase that names anew what was named: "the man is a player"."""
 
 
 def objects_surely_change(reading: Reading, first: int, second: int) -> bool:
@@ -63,7 +68,7 @@ def objects_likely_change(reading: Reading, first: int, second: int) -> bool:
         if not is_having(relation.predicate):
             continue
         if second not in (relation.subject, relation.object):
-            if relation.subject == first and not is_scene(names[1]):
+            if relation.subject == first and not is_scene(names[1]) and not _related(reading, first, second):
                 return True  # "a bus with a flag next to a car"
         elif relation.predicate == "with":
             ends = [reading.graph.objects[index].name for index in (relation.subject, relation.object)]
@@ -76,11 +81,7 @@ def _may_be_one(reading: Reading, first: int, second: int) -> bool:
     """Whether the second may be the first, named anew: "a bus ... the vehicle"; not "a bus ... a vehicle"."""
     objects = reading.graph.objects
     later = objects[second].phrase
-    if any(
-        reading.graph.relations[k].predicate in ("be", "become")
-        and second in (reading.graph.relations[k].subject, reading.graph.relations[k].object)
-        for k in reading.relations_of[first]
-    ):
+    if _NAMED.search(reading.caption, max(0, later[0] - 20), later[0]):
         return True  # "a man is a player"
     return (
         may_be_one(objects[first].name, objects[second].name)
@@ -151,6 +152,8 @@ def _surely_fails(reading: Reading, subject: int, object_: int, k: int) -> bool:
     if place:
         return _is_elsewhere(reading, subject, object_, place, near)
     doer, done = said_of
+    if subject != doer and not is_animate(names[0]) and predicate.endswith((" at", " in", " on", " by")):
+        return False  # "held at", "shown on": where a thing is
     if subject != doer:  # "a woman with a child eats a cake"
         return not (is_shared(predicate) and _are_companions(reading, subject, doer))
     return not (is_use(predicate) and _are_companions(reading, object_, done))

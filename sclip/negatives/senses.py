@@ -243,6 +243,11 @@ _USUAL = {
         "yellow": "banana taxi sun lemon ball corn",
         "orange": "carrot pumpkin cone",
         "red": "brick sign tomato strawberry hydrant",
+        "large": """elephant giraffe horse bear building tower truck bus train plane airplane tree crowd boat ship field
+            room kitchen house wave""",
+        "small": "bird kitten puppy child baby boy girl bottle dish town toy",
+        "tall": "giraffe building tower tree pole",
+        "old": "building house church tower bridge barn train hangar castle",
     }.items()
     for word in (attribute,)
 }  # fmt: skip
@@ -261,7 +266,7 @@ _LOOSE_ATTRIBUTES = frozenset(
     standing seated lying laying waiting moving stopped resting placed surrounding nearby close distant far front back
     left right side top bottom upper lower middle central many several group piece part kind lone alone home made rustic
     happy sad ready set ornate decorative computer laptop wii army military football baby toy tennis baseball soccer
-    first second last free special cartoon stock""".split()
+    first second third fourth fifth next last fellow fictional free special cartoon stock""".split()
 )
 TIMES = frozenset(
     "day afternoon morning evening night noon dusk dawn time daytime nighttime weekend sunset sunrise".split()
@@ -272,7 +277,8 @@ _VAGUE = frozenset(
     photograph shot place part side front back top bottom end edge corner middle center background foreground distance
     piece kind type style variety sort lot number line something someone thing one other stuff air light shade weather
     position direction color colour size up close left right portrait painting illustration drawing sketch video vector
-    display sale action work fire flight love fun detail bloom progress use motion event moment life world""".split()
+    display sale action work fire flight love fun detail bloom progress use motion event moment life world wild
+    fall surface goodbye""".split()
 )
 _GENERAL = {
     word: group.split(":")[0]
@@ -325,17 +331,15 @@ def is_partial(attribute: str, name: str, animates: int) -> bool:
     last = attribute.rsplit(" ", 1)[-1]
     if last in _LOOSE_ATTRIBUTES or last in COLOURS:
         return last in _GROUNDS and is_animate(name)
-    return (
-        tells_apart(attribute, name)
-        or last in _POLES
-        or (animates == 1 and last.isalpha() and last not in _MATERIALS)
-    )
+    if last in _POLES:
+        return name.rsplit(" ", 1)[-1] not in _USUAL.get(synonym(last), ())
+    return tells_apart(attribute, name) or (animates == 1 and last.isalpha() and last not in _MATERIALS)
 
 
 @lru_cache(maxsize=1 << 14)
 def is_vague(name: str) -> bool:
     """Whether a name is of no thing that stands somewhere: a time, a place in general, a frame of the picture."""
-    return name in _VAGUE or name in COLOURS or name.rsplit(" ", 1)[-1] in TIMES
+    return name in _VAGUE or name in COLOURS or is_frame(name) or name.rsplit(" ", 1)[-1] in TIMES
 
 
 @lru_cache(maxsize=1 << 14)
