@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from itertools import combinations
 
+from sclip.negatives.certainty import attributes_likely_change, attributes_surely_change
 from sclip.negatives.meaning import synonym
 from sclip.negatives.planned_exchange import PlannedExchange
 from sclip.negatives.reading import Reading, Unit
@@ -26,8 +27,6 @@ _KINDS = {
 }
 _JOINT_BEFORE = re.compile(r"(?:,|\band|/|-)\s*$")
 _JOINT_BEHIND = re.compile(r"\s*(?:,|and\b|/|-)")
-_DOMAINS = frozenset("computer laptop wii army military football baby".split())
-"""Nouns that describe and are often true of the other object too: a computer keyboard next to a mouse."""
 
 
 def modifier_plans(reading: Reading) -> Iterator[PlannedExchange]:
@@ -48,9 +47,13 @@ def _exchanged(reading: Reading, one: Unit, other: Unit) -> PlannedExchange | No
         return None
     lengths = abs(len(one.attributes) - len(other.attributes))
     rank = 0.5 + 0.2 * lengths + 1.5 * (bool(one.compound) + bool(other.compound))
-    certain = not (one.compound or other.compound or _clash(reading, owners))
+    if one.compound or other.compound:
+        return PlannedExchange(
+            "attribute", rank, one.span, other.span, certain=False, owners=owners, names=names
+        )
+    certain, doubtful = _certainty(reading, owners)
     return PlannedExchange(
-        "attribute", rank, one.span, other.span, certain=certain, owners=owners, names=names
+        "attribute", rank, one.span, other.span, certain=certain, doubtful=doubtful, owners=owners
     )
 
 
@@ -75,7 +78,11 @@ def move_plans(reading: Reading) -> Iterator[PlannedExchange]:
             if unit.compound or not _stands_alone(reading, unit.span):
                 continue
             for target in range(reading.count):
-                if target == source or reading.rows[target] == reading.rows[source]:
+                if (
+                    target == source
+                    or reading.is_shut(target)
+                    or reading.rows[target] == reading.rows[source]
+                ):
                     continue
                 owners = dict.fromkeys(unit.attributes, target)
                 if not reading.changes(reading.relabelled(owners)):
@@ -84,14 +91,14 @@ def move_plans(reading: Reading) -> Iterator[PlannedExchange]:
                 piece = with_space(reading, unit.span)
                 if piece[0] <= at <= piece[1]:
                     continue
-                certain = not _clash(reading, owners) and not any(
-                    graph.attributes[k].attribute in _DOMAINS for k in unit.attributes
-                )
                 crowd = len([k for k in reading.attributes_of[target] if reading.is_before_name(k)])
                 rank = 2.0 + 0.5 * crowd + 0.2 * (len(unit.attributes) - 1)
                 if graph.objects[target].phrase[0] == at:  # no article: "on top of black mat"
                     rank += 0.3
-                yield PlannedExchange("attribute", rank, piece, (at, at), certain=certain, owners=owners)
+                certain, doubtful = _certainty(reading, owners)
+                yield PlannedExchange(
+                    "attribute", rank, piece, (at, at), certain=certain, doubtful=doubtful, owners=owners
+                )
 
 
 def _stands_alone(reading: Reading, span: Span) -> bool:
@@ -99,6 +106,13 @@ def _stands_alone(reading: Reading, span: Span) -> bool:
     return not _JOINT_BEFORE.search(
         reading.caption, max(0, span[0] - 6), span[0]
     ) and not _JOINT_BEHIND.match(reading.caption, span[1])
+
+
+def _certainty(reading: Reading, owners: dict[int, int]) -> tuple[bool, bool]:
+    """Return `certain` and `doubtful` of a plan by which attributes change places."""
+    certain = not _clash(reading, owners)
+    sure = certain and attributes_surely_change(reading, owners)
+    return sure or (certain and attributes_likely_change(reading, owners)), not sure
 
 
 def _clash(reading: Reading, owners: dict[int, int]) -> bool:
@@ -138,8 +152,11 @@ def with_space(reading: Reading, span: Span) -> Span:
 def predicate_plans(reading: Reading) -> Iterator[PlannedExchange]:
     """Yield the exchanges of adjectives behind a copula: "the circle is red and the square is blue"."""
     attributes = reading.graph.attributes
-    behind = [k for k, a in enumerate(attributes) if a.object < reading.count and _is_predicate(reading, k)]
-    before = [k for k, a in enumerate(attributes) if a.object < reading.count and reading.is_before_name(k)]
+    open_ = [
+        k for k, a in enumerate(attributes) if a.object < reading.count and not reading.is_shut(a.object)
+    ]
+    behind = [k for k in open_ if _is_predicate(reading, k)]
+    before = [k for k in open_ if reading.is_before_name(k)]
     for position, one in enumerate(behind):
         for other in (*behind[position + 1 :], *before):
             owners = {one: attributes[other].object, other: attributes[one].object}
@@ -147,8 +164,10 @@ def predicate_plans(reading: Reading) -> Iterator[PlannedExchange]:
                 reading.relabelled(owners)
             ):
                 rank = 0.5 if other not in before else 1.5
+                pieces = (attributes[one].span, attributes[other].span)
+                certain, doubtful = _certainty(reading, owners)
                 yield PlannedExchange(
-                    "attribute", rank, attributes[one].span, attributes[other].span, owners=owners
+                    "attribute", rank, *pieces, certain=certain, doubtful=doubtful, owners=owners
                 )
 
 

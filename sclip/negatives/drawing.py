@@ -17,6 +17,7 @@ from typing import Any
 from sclip.negatives.attributes import modifier_plans, move_plans, predicate_plans
 from sclip.negatives.exchange import Exchange, count_sentences
 from sclip.negatives.naturalness import strangeness
+from sclip.negatives.places import place_plans
 from sclip.negatives.planned_exchange import Kind, PlannedExchange
 from sclip.negatives.quantities import quantity_plans
 from sclip.negatives.reading import Reading
@@ -33,6 +34,8 @@ MOST_CANDIDATES = 24
 
 MOST_STRANGE = 6.25
 """Log-odds above which a negative is not drawn."""
+WORTH_A_DOUBT = 4.0
+"""Log-odds by which a doubtful negative must read better than all others to be drawn beside them."""
 TEMPERATURE = 0.5
 """Of the draw, in log-odds."""
 
@@ -97,6 +100,10 @@ def candidates(graph: SceneGraph) -> list[Negative]:
 def natural(graph: SceneGraph) -> list[Negative]:
     """Return the candidates that training draws from: of surely another meaning, and not strange to read."""
     found = [pair for pair in _negatives(graph, certain=True) if pair[0].strangeness < MOST_STRANGE]
+    sure = [negative.strangeness for negative, plan in found if not plan.doubtful]
+    if sure:
+        most = min(sure) - WORTH_A_DOUBT
+        found = [pair for pair in found if not pair[1].doubtful or pair[0].strangeness < most]
     found.sort(key=_order)
     return [negative for negative, _ in found]
 
@@ -192,6 +199,7 @@ def _best_plans(reading: Reading) -> list[PlannedExchange]:
         *quantity_plans(reading),
         *predicate_plans(reading),
         *verb_plans(reading),
+        *place_plans(reading),
     ]
     if sum(plan.rank < 2 for plan in plans) < MOST_CANDIDATES:  # as in all captions but the longest
         plans += object_plans(reading, far=True)

@@ -38,18 +38,16 @@ _SYMMETRIC = frozenset(
     """and,next to,near,beside,by,close to,alongside,among,across from,opposite of,side by side with,with each other,
     away from,along with,adjacent to,together with""".replace("\n    ", "").split(",")
 )
-_POSTURES = frozenset(
+POSTURES = frozenset(
     """sit stand lay lie park walk rest grow hang lean run play talk speak ride travel sleep wait pose float swim
     fly kneel graze line stop drive perch place locate position set gather stay""".split()
 )
 _MUTUAL = frozenset(
-    "kiss hug match meet resemble face touch marry embrace connect border join mix play".split()
+    "kiss hug match meet resemble face touch marry embrace connect border join mix play cross intersect".split()
 )
+_OF_THINGS = frozenset("touch connect meet join border match resemble cross intersect".split())
+"""Those that things do to each other as well."""
 _TOGETHER = frozenset("with to against".split())
-
-
-SYMMETRIC = ("next to", "near", "beside", "close to", "alongside", "along", "across from", "around", " by")
-"""Ends of predicates that say nearly the same in both directions, whatever verb stands before them."""
 
 
 def synonym(word: str) -> str:
@@ -68,17 +66,13 @@ def is_symmetric(predicate: str, subject: str, object_: str) -> bool:
     if predicate in _SYMMETRIC:
         return True
     verb, _, preposition = predicate.partition(" ")
-    if verb in _POSTURES and preposition in _SYMMETRIC:
+    if verb in POSTURES and preposition in _SYMMETRIC:
         return True
     equals = is_animate(subject) == is_animate(object_) and (is_animate(subject) or verb in ("mix", "match"))
     last = predicate.rsplit(" ", 1)[-1]
     if last == "with":
         return equals
-    return (
-        verb in _MUTUAL
-        and (not preposition or last in _TOGETHER)
-        and (equals or verb in ("touch", "connect"))
-    )
+    return verb in _MUTUAL and (not preposition or last in _TOGETHER) and (equals or verb in _OF_THINGS)
 
 
 Label = tuple[str, tuple[str, ...]]

@@ -7,7 +7,7 @@ the graph, which takes longest, is made when it is asked for.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from sclip.negatives.exchange import Exchange
@@ -28,6 +28,8 @@ class PlannedExchange:
     """Empty where a text moves and none comes back."""
     certain: bool = True
     """Whether the meaning surely changes and the text stays grammatical: only such ones are drawn."""
+    doubtful: bool = False
+    """Whether a certain one might yet be true of some pictures: drawn where no other reads well."""
     forms: Mapping[Span, str] = field(default_factory=dict)
     """Words that get another form."""
     swap: tuple[int, int] | None = None
@@ -50,27 +52,39 @@ class PlannedExchange:
     def graph(self, graph: SceneGraph, edit: Exchange, caption: str) -> SceneGraph:
         """Return the graph of the false caption: same length and order of objects, attributes, relations."""
         objects = [
-            Object(self.names.get(k, (obj.name,))[0], self._name_span(k, obj, edit), edit.slot(obj.phrase))
+            Object(
+                self.names.get(k, (obj.name,))[0],
+                self._name_span(k, obj, edit),
+                edit.slot(obj.phrase),
+                obj.negated,
+                obj.fixed,
+            )
             for k, obj in enumerate(graph.objects)
         ]
         if self.swap is not None:
             for index, source in (self.swap, self.swap[::-1]):
                 old = graph.objects[source]
                 phrase = edit.content(old.phrase) if self.whole else objects[index].phrase
-                objects[index] = Object(old.name, edit.content(old.span), phrase)
+                objects[index] = Object(old.name, edit.content(old.span), phrase, old.negated, old.fixed)
         attributes = []
         for k, old_attribute in enumerate(graph.attributes):
             owner, span = self._owner(k, old_attribute, graph), self._follow(edit, old_attribute.span)
             if k in self.verbs:
                 span = edit.slot(old_attribute.span)
-            attributes.append(Attribute(owner, self.verbs.get(k, old_attribute.attribute), span))
+            attributes.append(
+                Attribute(owner, self.verbs.get(k, old_attribute.attribute), span, old_attribute.negated)
+            )
             if k in self.owners:  # an adjective that moved widens the phrase that it came to
                 obj = objects[owner]
                 if edit.text[span[1] : obj.phrase[0]].isspace():
-                    objects[owner] = Object(obj.name, obj.span, (span[0], obj.phrase[1]))
+                    objects[owner] = replace(obj, phrase=(span[0], obj.phrase[1]))
         relations = [
             Relation(
-                r.subject, self.predicates.get(k, r.predicate), r.object, self._relation_span(k, edit, r.span)
+                r.subject,
+                self.predicates.get(k, r.predicate),
+                r.object,
+                self._relation_span(k, edit, r.span),
+                r.negated,
             )
             for k, r in enumerate(graph.relations)
         ]

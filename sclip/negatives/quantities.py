@@ -13,6 +13,7 @@ from itertools import combinations
 
 from sclip.negatives.agreement import in_number, verb_forms
 from sclip.negatives.attributes import with_space
+from sclip.negatives.meaning import is_animate
 from sclip.negatives.planned_exchange import PlannedExchange
 from sclip.negatives.reading import Reading
 from sclip.scenegraph.graph import Span
@@ -24,6 +25,11 @@ _MEASURE = re.compile(
     re.IGNORECASE,
 )
 _INVARIANT = frozenset("sheep deer fish aircraft bison salmon".split())
+_PAIRED = frozenset(
+    """pant jean short glass sunglass goggle scissor trouser clothe headphone stair sock shoe skis ski tight pajama
+    glove earring wing leg eye hand arm topping vegetable food""".split()
+)
+"""Heads that are said in the plural of one thing, or mean another thing in the singular."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,8 @@ def quantity_plans(reading: Reading) -> Iterator[PlannedExchange]:
 
 def _read(reading: Reading, index: int) -> _Quantity | None:
     obj = reading.graph.objects[index]
+    if reading.is_shut(index):
+        return None
     start = obj.phrase[0]
     for pattern, value in ((_MEASURE, "many"), (_MANY, "many"), (_ARTICLE, "1")):
         match = pattern.match(reading.caption, start, obj.span[0])
@@ -103,7 +111,13 @@ def _exchanged(reading: Reading, one: _Quantity, other: _Quantity) -> PlannedExc
             forms[span] = form.capitalize() if word[0].isupper() else form
     owners = dict.fromkeys(one.attributes, other.object) | dict.fromkeys(other.attributes, one.object)
     rank = 0.6 if one.value.isdigit() and other.value.isdigit() else 1.0
-    certain = all(q.value != "many" or q.span[0] < q.span[1] for q in (one, other)) or bool(owners)
+    bare = any(q.span[0] == q.span[1] for q in (one, other))
+    values = {one.value, other.value}
+    certain = (
+        (values == {"1", "many"} or "many" not in values)
+        and _PAIRED.isdisjoint(names)
+        and (not bare or any(map(is_animate, names)))
+    )
     return PlannedExchange(
-        "attribute", rank, pieces[0], pieces[1], certain=certain, forms=forms, owners=owners
+        "attribute", rank, pieces[0], pieces[1], certain=certain, doubtful=bare, forms=forms, owners=owners
     )

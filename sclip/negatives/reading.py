@@ -65,6 +65,8 @@ class Reading:
         """Whether each phrase begins with "his" or its like."""
         self.has_pronoun = PRONOUN.search(graph.caption) is not None
         """Whether the caption holds a pronoun that an exchange may change."""
+        self.closed = self._find_closed()
+        """Whether a denial reaches each object: nothing in its scope takes part in an exchange."""
         self.units = [self._units(index) for index in range(self.count)]
         """The modifiers of each object that can be exchanged: single ones first, then longer ones."""
         self.rows = self._find_rows()
@@ -139,6 +141,21 @@ class Reading:
         """Return the characters of a span."""
         return self.caption[slice(*span)]
 
+    def is_shut(self, index: int) -> bool:
+        """Whether no word enters or leaves the object's phrase: it is denied, or a name."""
+        return self.closed[index] or self.graph.objects[index].fixed
+
+    def _find_closed(self) -> list[bool]:
+        graph = self.graph
+        closed = [obj.negated for obj in graph.objects]
+        for attribute in graph.attributes:
+            closed[attribute.object] |= attribute.negated
+        for relation in graph.relations:
+            ends = (graph.objects[relation.subject], graph.objects[relation.object])
+            if relation.negated or ends[0].negated or ends[1].negated:
+                closed[relation.subject] = closed[relation.object] = True
+        return closed
+
     def _find_heads(self) -> list[Span]:
         found = []
         for obj in self.graph.objects:
@@ -159,6 +176,8 @@ class Reading:
         return _MEASURE_BEHIND.match(self.caption, self.graph.attributes[k].span[1]) is not None
 
     def _units(self, index: int) -> list[Unit]:
+        if self.is_shut(index):
+            return []
         attributes = self.graph.attributes
         single = [k for k in self.attributes_of[index] if self.is_before_name(k)]
         units = [Unit(index, self._widened(attributes[k].span), (k,)) for k in single]

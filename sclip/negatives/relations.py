@@ -9,15 +9,14 @@ from functools import lru_cache
 from itertools import combinations
 
 from sclip.negatives.agreement import inflect, pronoun_forms, verb_forms
-from sclip.negatives.meaning import SYMMETRIC, is_animate, label, synonym
+from sclip.negatives.certainty import attributes_surely_change, objects_likely_change, objects_surely_change
+from sclip.negatives.meaning import is_animate, label, synonym
 from sclip.negatives.planned_exchange import PlannedExchange
 from sclip.negatives.reading import Reading
+from sclip.negatives.senses import TIMES, same_act
 from sclip.scenegraph.graph import Span
 from sclip.scenegraph.lexicon import COLOURS, verb_lemma
 
-_TIMES = frozenset(
-    "day afternoon morning evening night noon dusk dawn time daytime nighttime weekend sunset sunrise".split()
-)
 _WHERE = frozenset("in at on during".split())
 _SAME_PLACE = frozenset("in at".split())
 _WORD = re.compile(r"[^\W\d_]+")
@@ -31,29 +30,28 @@ def object_plans(reading: Reading, far: bool) -> Iterator[PlannedExchange]:
     for first, second in combinations(range(reading.count), 2):
         if ((first, second) in related or (second, first) in related) == far:
             continue
-        if reading.rows[first] == reading.rows[second]:
+        if reading.rows[first] == reading.rows[second] or reading.closed[first] or reading.closed[second]:
             continue
         if names[first].endswith(names[second]) or names[second].endswith(names[first]):
             continue  # "a baseball player" and "a player"
         if _is_part(reading, first, second):
             continue  # "a glass of juice"
+        fixed = graph.objects[first].fixed, graph.objects[second].fixed
+        if fixed[0] != fixed[1]:
+            continue
         rank = 2.0 if far else 0.0
-        certain = not (
-            _companions(reading, first, second)
-            or _adjuncts(reading, first, second)
-            or _alike(reading, first, second)
-        )
-        beside = any(
-            reading.graph.relations[k].predicate.endswith(SYMMETRIC)
-            for k in reading.relations_of[first]
-            if k in reading.relations_of[second]
-        )
-        yield from _whole(reading, first, second, rank, certain and not beside)
-        yield from _heads(reading, first, second, rank + 1, certain)
+        clear = not (_adjuncts(reading, first, second) or _alike(reading, first, second))
+        sure = clear and objects_surely_change(reading, first, second)
+        certain = sure or (clear and objects_likely_change(reading, first, second))
+        doubtful = not sure
+        if certain or not fixed[0]:
+            yield from _whole(reading, first, second, rank, certain, doubtful)
+        if not fixed[0]:
+            yield from _heads(reading, first, second, rank + 1, clear, certain, doubtful)
 
 
 def _whole(
-    reading: Reading, first: int, second: int, rank: float, certain: bool
+    reading: Reading, first: int, second: int, rank: float, certain: bool, doubtful: bool
 ) -> Iterator[PlannedExchange]:
     graph = reading.graph
     one, other = graph.objects[first], graph.objects[second]
@@ -81,6 +79,7 @@ def _whole(
         one.phrase,
         other.phrase,
         certain=certain,
+        doubtful=doubtful,
         forms=forms,
         swap=(first, second),
         whole=True,
@@ -88,7 +87,7 @@ def _whole(
 
 
 def _heads(
-    reading: Reading, first: int, second: int, rank: float, certain: bool
+    reading: Reading, first: int, second: int, rank: float, clear: bool, certain: bool, doubtful: bool
 ) -> Iterator[PlannedExchange]:
     graph = reading.graph
     one, other = graph.objects[first], graph.objects[second]
@@ -103,9 +102,24 @@ def _heads(
     }
     if not reading.changes(new):
         return
+    owners = {
+        k: its
+        for mine, its in ((first, second), (second, first))
+        for k in reading.attributes_of[mine]
+        if reading.is_before_name(k)
+    }
+    if doubtful and clear and attributes_surely_change(reading, owners):
+        certain, doubtful = True, False
     forms = pronoun_forms(graph, first, second) if reading.has_pronoun else {}
     yield PlannedExchange(
-        "relation", rank, one.span, other.span, certain=certain, forms=forms, swap=(first, second)
+        "relation",
+        rank,
+        one.span,
+        other.span,
+        certain=certain,
+        doubtful=doubtful,
+        forms=forms,
+        swap=(first, second),
     )
 
 
@@ -134,7 +148,7 @@ def _alike(reading: Reading, first: int, second: int) -> bool:
     heads = [reading.graph.objects[k].name.rsplit(" ", 1)[-1] for k in (first, second)]
     colours = sum(head in COLOURS for head in heads)
     on_a_wave = any(head.endswith("wave") for head in heads) and any(head.endswith("board") for head in heads)
-    return colours == 1 or on_a_wave or not _TIMES.isdisjoint(heads)
+    return colours == 1 or on_a_wave or not TIMES.isdisjoint(heads)
 
 
 def _is_part(reading: Reading, first: int, second: int) -> bool:
@@ -143,30 +157,12 @@ def _is_part(reading: Reading, first: int, second: int) -> bool:
     return reading.caption[one[1] : other[0]].strip().lower() == "of"
 
 
-def _companions(reading: Reading, first: int, second: int) -> bool:
-    """Whether equals are there with each other: a cake on a plate with a fork, holding a donut with a napkin."""
-    relations = reading.graph.relations
-    for one, other in ((first, second), (second, first)):
-        for k in reading.relations_of[other]:
-            holder = relations[k].subject
-            if relations[k].object != other or not relations[k].predicate.endswith("with"):
-                continue
-            if is_animate(reading.graph.objects[one].name) != is_animate(reading.graph.objects[other].name):
-                continue
-            for m in (m for m in reading.relations_of[one] if m != k):
-                acts = relations[m].subject == one and relations[m].object == holder
-                held = relations[m].subject == holder and " " not in relations[m].predicate
-                if acts or held:
-                    return True
-            if holder == one:
-                return True
-    return False
-
-
 def verb_plans(reading: Reading) -> Iterator[PlannedExchange]:
     """Yield the exchanges of two verbs of one form: "a dog surfing ... his owner swimming"."""
     for one, other in combinations(_verbs(reading), 2):
         lemmas = [verb_lemma(verb.text) for verb in (one, other)]
+        if reading.closed[one.subject] or reading.closed[other.subject]:
+            continue
         if one.form != other.form or synonym(lemmas[0]) == synonym(lemmas[1]):
             continue
         between = reading.caption[one.span[1] : other.span[0]].strip(" ,")
@@ -184,10 +180,17 @@ def verb_plans(reading: Reading) -> Iterator[PlannedExchange]:
             for verb, its in ((one, other), (other, one))
             if verb.attribute is not None
         }
-        alike = _takes_object(reading, one) == _takes_object(reading, other)
+        transitive = [_takes_object(reading, verb) for verb in (one, other)]
+        alike = transitive[0] == transitive[1]
         rank = 1.2 if alike else 2.2
+        animate = all(is_animate(reading.graph.objects[verb.subject].name) for verb in (one, other))
+        certain = (
+            alike
+            and not same_act(lemmas[0], lemmas[1], animate=animate)
+            and (one.subject != other.subject or transitive[0])
+        )
         yield PlannedExchange(
-            "relation", rank, one.span, other.span, certain=alike, verbs=verbs, predicates=predicates
+            "relation", rank, one.span, other.span, certain=certain, verbs=verbs, predicates=predicates
         )
 
 

@@ -1,0 +1,291 @@
+"""Whether an exchange surely makes the caption false: what is then said must contradict what the caption says.
+
+A caption is silent about most of its picture: where "a large cat on a mat" is true, "a cat on a large mat" may well
+be, and "a cushion on a chair next to a cat" where a cat sits on the chair. So doubt is the rule. An exchange is certain
+by a fact that it breaks: a thing that is now under what it lay on, a woman who rides what the man rode, a car of the
+bus's colour.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from sclip.negatives.meaning import is_animate, is_symmetric, synonym
+from sclip.negatives.reading import Reading
+from sclip.negatives.senses import (
+    contradict,
+    excludes,
+    is_depth,
+    is_frame,
+    is_having,
+    is_loose,
+    is_partial,
+    is_scene,
+    is_shared,
+    is_use,
+    is_vague,
+    is_worn,
+    may_be_one,
+    place_of,
+    reverses,
+    tells_apart,
+)
+
+_NEW = re.compile(r"(?:an?|another|other|some|several|two|three|four)\b", re.IGNORECASE)
+"""First words of a phrase that names a thing for the first time."""
+_NAMED = re.compile(
+    r"\b(?<!there )(?<!this )(?<!here )(?<!it )(?<!these )(?:is|are|was|were|be|become|becomes|became|as)\s+$",
+    re.I,
+)
+"""What stands before a phrase that names anew what was named: "the man is a player"."""
+
+
+def objects_surely_change(reading: Reading, first: int, second: int) -> bool:
+    """Whether some relation surely fails when two objects take each other's place in all of them."""
+    graph = reading.graph
+    names = [graph.objects[k].name for k in (first, second)]
+    if is_vague(names[0]) or is_vague(names[1]):
+        return False
+    if _may_be_one(reading, first, second) or _is_bare_clause(reading, first, second):
+        return False
+    other = {first: second, second: first}
+    for k in {k for index in other for k in reading.relations_of[index]}:
+        relation = graph.relations[k]
+        ends = (other.get(relation.subject, relation.subject), other.get(relation.object, relation.object))
+        if not _follows(reading, k, first, second) and _surely_fails(reading, *ends, k):
+            return True
+    return _acts_otherwise(reading, first, second) or _acts_otherwise(reading, second, first)
+
+
+def objects_likely_change(reading: Reading, first: int, second: int) -> bool:
+    """Whether a thing would have what has it: "a hat with a man", "a lamp with a room"."""
+    names = [reading.graph.objects[k].name for k in (first, second)]
+    if is_vague(names[0]) or is_vague(names[1]):
+        return False
+    for k in reading.relations_of[first]:
+        relation = reading.graph.relations[k]
+        if not is_having(relation.predicate):
+            continue
+        if second not in (relation.subject, relation.object):
+            if relation.subject == first and not is_scene(names[1]) and not _related(reading, first, second):
+                return True  # "a bus with a flag next to a car"
+        elif relation.predicate == "with":
+            ends = [reading.graph.objects[index].name for index in (relation.subject, relation.object)]
+            if any(kind(ends[0]) and not kind(ends[1]) for kind in (is_animate, is_scene)):
+                return True
+    return False
+
+
+def _may_be_one(reading: Reading, first: int, second: int) -> bool:
+    """Whether the second may be the first, named anew: "a bus ... the vehicle"; not "a bus ... a vehicle"."""
+    objects = reading.graph.objects
+    later = objects[second].phrase
+    if _NAMED.search(reading.caption, max(0, later[0] - 20), later[0]):
+        return True  # "a man is a player"
+    return (
+        may_be_one(objects[first].name, objects[second].name)
+        and reading.head_plural[first] == reading.head_plural[second]
+        and not _related(reading, first, second)
+        and not _NEW.match(reading.caption, *later)
+    )
+
+
+def _is_bare_clause(reading: Reading, first: int, second: int) -> bool:
+    """Whether the exchange may be read as a compound: "kids wearing masks", "masks wearing kids"."""
+    objects = reading.graph.objects
+    one, other = objects[first], objects[second]
+    if one.phrase[0] != one.span[0] or other.phrase[0] != other.span[0] or is_animate(other.name):
+        return False
+    between = reading.caption[one.phrase[1] : other.phrase[0]].strip().lower()
+    return between.endswith(("ing", "ed")) and between.isalpha()
+
+
+def _follows(reading: Reading, k: int, first: int, second: int) -> bool:
+    """Whether relation k of the earlier phrase stands behind the later one, of which it may then be said.
+
+    "A man near a fence holding a racquet" becomes "a fence near a man holding a racquet".
+    """
+    graph = reading.graph
+    earlier, later = sorted((first, second), key=lambda index: graph.objects[index].phrase)
+    end, start = graph.objects[later].phrase[1], graph.relations[k].span[0]
+    return (
+        graph.relations[k].subject == earlier
+        and start >= end
+        and not reading.caption[end:start].strip()
+        and not reading.text(graph.relations[k].span).lower().startswith(("is ", "are "))
+    )
+
+
+def _related(reading: Reading, first: int, second: int) -> bool:
+    relations = reading.graph.relations
+    return any(second in (relations[k].subject, relations[k].object) for k in reading.relations_of[first])
+
+
+def _surely_fails(reading: Reading, subject: int, object_: int, k: int) -> bool:
+    """Whether the predicate of relation k contradicts the caption when it is said of these two."""
+    graph = reading.graph
+    predicate = graph.relations[k].predicate
+    names = (graph.objects[subject].name, graph.objects[object_].name)
+    said_of = (graph.relations[k].subject, graph.relations[k].object)
+    if is_having(predicate):
+        if said_of == (object_, subject) and predicate == "have":
+            return reading.text(graph.relations[k].span).lower().startswith("ha")  # "a house has a clock"
+        return _has_other(reading, subject, object_)
+    if is_depth(names[1]):
+        return True
+    if is_loose(predicate) or is_symmetric(predicate, *names):
+        return False
+    near = False
+    for m in reading.relations_of[subject]:
+        said = graph.relations[m]
+        if object_ not in (said.subject, said.object):
+            continue
+        if said.object == object_:
+            return contradict(said.predicate, predicate, names[1])
+        if reverses(said.predicate, predicate):
+            return False
+        near = is_loose(said.predicate)
+        if not near:
+            return not (said_of == (object_, subject) and _may_hang_higher(reading, k))
+    place = place_of(predicate)
+    if place:
+        return _is_elsewhere(reading, subject, object_, place, near)
+    doer, done = said_of
+    if subject != doer and not is_animate(names[0]) and predicate.endswith((" at", " in", " on", " by")):
+        return False  # "held at", "shown on": where a thing is
+    if subject != doer:  # "a woman with a child eats a cake"
+        return not (is_shared(predicate) and _are_companions(reading, subject, doer))
+    return not (is_use(predicate) and _are_companions(reading, object_, done))
+
+
+def _may_hang_higher(reading: Reading, k: int) -> bool:
+    """Whether both ends of relation k may be said of a third thing: people "at a fair in a hall".
+
+    Where its predicate excludes what is said of the third thing they may not: "a cat in a box on a table".
+    """
+    relation = reading.graph.relations[k]
+    name = reading.graph.objects[relation.subject].name
+    return bool(place_of(relation.predicate)) and any(
+        held.object == relation.subject
+        and (place_of(held.predicate) or is_loose(held.predicate))
+        and not contradict(held.predicate, relation.predicate, name)
+        for held in (reading.graph.relations[m] for m in reading.relations_of[relation.subject])
+    )
+
+
+def _are_companions(reading: Reading, one: int, other: int) -> bool:
+    """Whether two equals are there with each other, or one with what the other is of: a donut with a napkin."""
+    objects = reading.graph.objects
+    if is_animate(objects[one].name) != is_animate(objects[other].name):
+        return False
+    with_one, with_other = _near(reading, one, having=True), _near(reading, other, having=True)
+    return one in with_other or (not is_animate(objects[one].name) and bool(with_one))
+
+
+def _near(reading: Reading, index: int, *, having: bool = False) -> set[int]:
+    """Return what an object is said to be beside or with, in either direction; with `having` only with."""
+    relations = (reading.graph.relations[k] for k in reading.relations_of[index])
+    return {
+        r.object if r.subject == index else r.subject
+        for r in relations
+        if (is_having(r.predicate) if having else is_loose(r.predicate))
+    }
+
+
+def _places(reading: Reading, index: int) -> dict[int, str]:
+    """Return where an object is said to be: thing -> kind of place."""
+    relations = (reading.graph.relations[k] for k in reading.relations_of[index])
+    return {r.object: place for r in relations if r.subject == index and (place := place_of(r.predicate))}
+
+
+def _is_elsewhere(reading: Reading, subject: int, object_: int, place: str, near: bool) -> bool:
+    """Whether the subject is said to be where it cannot be at the place of the object too."""
+    own = _places(reading, subject)
+    if any(object_ in _places(reading, k) or k in _places(reading, object_) for k in own):
+        return False  # "in a chair on a porch"
+    name = reading.graph.objects[object_].name
+    near = near or any(object_ in _places(reading, k) for k in _near(reading, subject))
+    if near and not (place == "in" and is_worn(name)):
+        return place in own.values()
+    return bool(own) or is_animate(reading.graph.objects[subject].name)
+
+
+def _has_other(reading: Reading, subject: int, object_: int) -> bool:
+    """Whether the object is another's and the subject has its own: "a man with a hat and a woman with a bag"."""
+    graph = reading.graph
+    owners = [
+        graph.relations[k].subject
+        for k in reading.relations_of[object_]
+        if graph.relations[k].object == object_ and is_having(graph.relations[k].predicate)
+    ]
+    if not owners or _related(reading, subject, object_):
+        return False
+    animate = is_animate(graph.objects[subject].name) and all(
+        is_animate(graph.objects[k].name) for k in owners
+    )
+    return animate or any(
+        graph.relations[k].subject == subject and is_having(graph.relations[k].predicate)
+        for k in reading.relations_of[subject]
+    )
+
+
+def _acts_otherwise(reading: Reading, first: int, second: int) -> bool:
+    """Whether the second then does or is what only the first is: "a man sits and a woman stands"."""
+    name = reading.graph.objects[second].name
+    its = {synonym(word) for word in reading.outside(second)}
+    return any(synonym(word) not in its and tells_apart(word, name) for word in reading.outside(first))
+
+
+def attributes_surely_change(reading: Reading, owners: Mapping[int, int]) -> bool:
+    """Whether some attribute is surely false of the object that gets it: attribute -> its new object."""
+    return any(_is_surely_false(reading, k, owner, owners) for k, owner in owners.items())
+
+
+def attributes_likely_change(reading: Reading, owners: Mapping[int, int]) -> bool:
+    """Whether some attribute is told only of the thing that loses it, though it might be true of the other too."""
+    graph = reading.graph
+    for k, owner in owners.items():
+        old = graph.attributes[k].object
+        names = (graph.objects[old].name, graph.objects[owner].name)
+        animates = sum(map(is_animate, names))
+        mutual = len(set(owners.values())) > 1  # "a red car with a striped door": the car keeps no red
+        if is_partial(graph.attributes[k].attribute, names[1], animates) and (
+            mutual or _are_apart(reading, old, owner)
+        ):
+            return True
+    return False
+
+
+def _are_apart(reading: Reading, one: int, other: int) -> bool:
+    """Whether two objects are different things, and neither a part of the other."""
+    return not (
+        is_vague(reading.graph.objects[other].name)
+        or is_frame(reading.graph.objects[one].name)
+        or _may_be_one(reading, min(one, other), max(one, other))
+        or _is_part(reading, one, other)
+    )
+
+
+def _is_surely_false(reading: Reading, k: int, owner: int, owners: Mapping[int, int]) -> bool:
+    graph = reading.graph
+    attribute, old = graph.attributes[k].attribute, graph.attributes[k].object
+    lost = [graph.attributes[m].attribute for m in owners if graph.attributes[m].object == owner]
+    if any(excludes(attribute, other) for other in lost):
+        return True
+    return tells_apart(attribute, graph.objects[owner].name) and _are_apart(reading, old, owner)
+
+
+def _is_part(reading: Reading, one: int, other: int) -> bool:
+    """Whether one thing is said to have the other, or to hold it within: a plane with wings, a bathroom with tiles."""
+    objects, relations = reading.graph.objects, reading.graph.relations
+    return any(
+        {relations[k].subject, relations[k].object} == {one, other}
+        and (
+            is_having(relations[k].predicate)
+            or relations[k].predicate == "in"
+            or reading.text(relations[k].span).lower() == "of"
+        )
+        and not is_animate(objects[relations[k].subject].name)
+        for k in reading.relations_of[one]
+    )

@@ -1,0 +1,355 @@
+"""What predicates and attributes tell: which exclude each other, and which may be true of anything near by.
+
+Word lists of closed classes, and endings where a class is open; everything in the forms that graphs use.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from sclip.negatives.meaning import POSTURES, is_animate, synonym
+from sclip.scenegraph.lexicon import COLOURS
+
+_LOOSE = frozenset(
+    """near by beside along alongside around among amongst with without and of for from like at during about between
+    against together past via per as be become outside toward towards to than""".split()
+) | {
+    "next to",
+    "close to",
+    "across from",
+    "away from",
+    "side by side with",
+    "opposite of",
+    "adjacent to",
+    "have",
+}
+"""Predicates that place or join two things loosely: with their things exchanged they are hardly ever false."""
+
+_HAVE = frozenset(("with", "have"))
+_NEAR = frozenset("""near by beside alongside""".split()) | {
+    "next to",
+    "close to",
+    "across from",
+    "away from",
+    "adjacent to",
+    "opposite of",
+}
+_AT_NOT_ON = frozenset("table desk counter bar".split())
+_MOUNTS = frozenset(
+    """surfboard skateboard snowboard ski board bike bicycle motorcycle horse elephant scooter boat chair sled blanket
+    pillow
+    towel mat sheet""".split()
+)
+_FRAMES = frozenset(
+    "photo photograph picture image view shot portrait painting illustration drawing sketch video".split()
+)
+_DEPTHS = frozenset("background foreground distance".split())
+_SCENES = frozenset(
+    """room kitchen bathroom bedroom office restaurant store shop building house street road city town park field yard
+    garden beach lot hall station church airport court market bazaar village museum hotel area space lobby
+    tower""".split()
+)
+_PLACES = {
+    word: group.split()[0]
+    for group in (
+        "on onto upon atop", "in inside into within", "under below beneath", "above over", "behind",
+        "down up along through across",
+        "in_front_of", "left", "right",
+    )
+    for word in group.split()
+}  # fmt: skip
+_LONG_PLACES = {
+    "on top of": "on", "in front of": "in_front_of", "in back of": "behind", "at the left of": "left",
+    "on the right side of": "right", "in center of": "in", "in middle of": "in", "on middle of": "in",
+    "in corner of": "in", "on edge of": "on", "at rear of": "behind", "on back of": "on", "out of": "out",
+    "off": "out",
+}  # fmt: skip
+_OPPOSITE = {"on": "under", "above": "under", "under": "above", "in_front_of": "behind", "behind": "in_front_of",
+             "left": "right", "right": "left"}  # fmt: skip
+_MOTIONS = frozenset(
+    """walk run go move drive travel fly swim sail jump climb stroll jog skate ski surf skateboard snowboard march
+    wander come pass roll cruise head cross race""".split()
+)
+_STAYS = POSTURES - frozenset("play talk speak grow".split())
+_IS_BY = frozenset("park stand sit lay lie rest perch locate position line".split())
+"""What the graph keeps of "is parked by"."""
+_SHARED = frozenset(
+    """eat drink play watch look see view pose enjoy share wait talk speak listen attend celebrate smile visit perform
+    dance sing work train practice pass follow lead""".split()
+)
+_USES = frozenset(
+    """have hold carry use grab serve eat drink make prepare cook enjoy show display feature include contain see watch
+    look bring take sell buy offer wear""".split()
+)
+_WORN = frozenset(
+    """shirt jacket dress suit hat coat uniform cap vest sweater outfit costume jean short pants skirt helmet tie
+    t-shirt gown robe hoodie swimsuit bikini wetsuit apron scarf jersey clothing clothes gear""".split()
+)
+_SAME_ACT = {
+    verb: group.split()[0]
+    for group in (
+        "have with hold carry use grab grip", "look watch see view observe face stare gaze", "eat bite chew taste",
+        "pull tow drag", "fix repair", "make prepare cook", "ride on drive", "contain hold", "touch pet pat",
+        "show display depict",
+    )
+    for verb in group.split()
+}  # fmt: skip
+_SURFACES = frozenset(
+    """chair armchair couch sofa bed field grass lawn snow sand dirt mud road street lot sidewalk path trail track
+    beach shore water ocean sea river lake pool wave boat bus train plane court deck porch patio balcony hill
+    mountain slope farm area park floor ground corner background foreground platform yard city picture photo mirror
+    screen window tree plate tray pan stroller wheelchair cart""".split()
+)
+"""Things that one is in as well as on."""
+
+
+@lru_cache(maxsize=1 << 14)
+def place_of(predicate: str) -> str:
+    """Return the kind of place that a predicate says ("on" of "sit on top of"); empty where it is an act."""
+    if predicate in _LONG_PLACES or predicate in _PLACES:
+        return _LONG_PLACES.get(predicate) or _PLACES[predicate]
+    verb, _, rest = predicate.partition(" ")
+    if verb in _STAYS or verb in _MOTIONS:
+        return _LONG_PLACES.get(rest) or _PLACES.get(rest.rsplit(" ", 1)[-1], "")
+    return ""
+
+
+@lru_cache(maxsize=1 << 14)
+def is_loose(predicate: str) -> bool:
+    """Whether a predicate only says that two things are there together: "next to", "stand with", "parked by"."""
+    if predicate in _LOOSE or predicate in _IS_BY:
+        return True
+    verb, _, rest = predicate.partition(" ")
+    return rest in _LOOSE and (
+        verb in POSTURES or verb in _MOTIONS or rest not in ("at", "to", "for", "against")
+    )
+
+
+def is_having(predicate: str) -> bool:
+    """Whether a predicate says that one thing has another, or is there with it."""
+    return predicate in _HAVE
+
+
+@lru_cache(maxsize=1 << 14)
+def contradict(one: str, other: str, name: str) -> bool:
+    """Whether two predicates of the same two things, in the same order, exclude each other; `name`: the object's."""
+    head = name.rsplit(" ", 1)[-1]
+    places = (place_of(one), place_of(other))
+    if is_loose(one) or is_loose(other):
+        loose, told, place = (one, other, places[1]) if is_loose(one) else (other, one, places[0])
+        last = _ending(loose)
+        if last == "at":
+            return place == "on" and head in _AT_NOT_ON
+        if last in _NEAR:
+            return place in ("", "in", "on", "under")
+        if last == "with" and not place:
+            return not (is_use(told) or is_shared(told) or is_loose(told))
+        return last in ("with", "for", "from") and place in ("in", "on", "under") and head not in _MOUNTS
+    if all(places):
+        if places[0] == places[1] or "down" in places:
+            return False
+        return set(places) != {"in", "on"} or (head not in _SURFACES and head not in _SCENES)
+    return _act(one) != _act(other)
+
+
+def _ending(predicate: str) -> str:
+    """Return the preposition of a loose predicate: "next to" of "sit next to"."""
+    return predicate if predicate in _LOOSE else predicate.partition(" ")[2]
+
+
+def is_shared(predicate: str) -> bool:
+    """Whether two who are there together likely both do it: "eat"."""
+    return predicate.partition(" ")[0] in _SHARED
+
+
+def is_use(predicate: str) -> bool:
+    """Whether what is done to a thing is likely done to what is with it: "hold"."""
+    return predicate.partition(" ")[0] in _USES
+
+
+def is_worn(name: str) -> bool:
+    """Whether a name is of clothes."""
+    return name.rsplit(" ", 1)[-1] in _WORN
+
+
+def is_frame(name: str) -> bool:
+    """Whether a name is of a picture."""
+    return name.rsplit(" ", 1)[-1] in _FRAMES
+
+
+def is_depth(name: str) -> bool:
+    """Whether a name says how far off a thing is: the background."""
+    return name in _DEPTHS
+
+
+def is_scene(name: str) -> bool:
+    """Whether a name is of a place that holds things."""
+    return name.rsplit(" ", 1)[-1] in _SCENES
+
+
+def reverses(one: str, other: str) -> bool:
+    """Whether "x one y" says the same as "y other x": "above" and "under"."""
+    place = place_of(one)
+    return bool(place) and _OPPOSITE.get(place) == place_of(other)
+
+
+def _act(predicate: str) -> str:
+    verb = predicate.partition(" ")[0]
+    return _SAME_ACT.get(place_of(predicate) or verb, verb)
+
+
+_SHADES = {
+    word: group.split()[0]
+    for group in (
+        "brown tan beige cream", "yellow gold golden blonde", "gray grey silver", "blue teal turquoise navy",
+        "purple violet", "red maroon", "white", "black", "green", "orange", "pink",
+    )
+    for word in group.split()
+}  # fmt: skip
+_MATERIALS = {
+    word: word
+    for word in """wooden brick metal stone concrete plastic leather paper steel iron glass marble cardboard wicker
+    ceramic granite wool straw clay bamboo cement""".split()
+}
+_POLES = {
+    word: (kind, pole)
+    for kind, poles in {
+        "size": ("small tiny little short miniature mini", "large giant gigantic massive enormous tall long"),
+        "age": ("young baby newborn juvenile", "old elderly older adult grown senior"),
+        "new": ("new modern contemporary", "antique vintage ancient retro"),
+        "light": ("dark dim", "bright light lit"),
+        "clean": ("clean tidy neat", "dirty messy muddy cluttered"),
+        "open": ("open opened", "closed shut"),
+        "full": ("empty vacant", "full crowded busy packed"),
+        "wet": ("wet", "dry"),
+        "sex": ("male", "female"),
+    }.items()
+    for pole, words in enumerate(poles)
+    for word in words.split()
+}  # fmt: skip
+_USUAL = {
+    word: frozenset(names.split())
+    for attribute, names in {
+        "white": """toilet sink bathtub tub plate snow cloud wall ceiling refrigerator stove sheep swan paper napkin
+            sheet dumpling
+            pillow curtain tile urinal rice wave foam bathroom shower bowl mountain slope bed goat refrigerator blanket
+            fence house building line cup saucer""",
+        "green": """tree grass field plant leaf vegetable broccoli lawn hill bush forest park lettuce pasture salad
+            hillside meadow court bean pea apple""",
+        "blue": "sky water ocean lake pool wave river jeans",
+        "black": "tire monitor screen tv keyboard computer mouse suit laptop speaker",
+        "brown": "bear dirt ground horse dog bench table giraffe wood cow floor field grass desk fence",
+        "gray": "road street elephant pavement sky cloud rock building parking",
+        "yellow": "banana taxi sun lemon ball corn",
+        "orange": "carrot pumpkin cone",
+        "red": "brick sign tomato strawberry hydrant",
+        "large": """elephant giraffe horse bear building tower truck bus train plane airplane tree crowd boat ship field
+            room kitchen house wave""",
+        "small": "bird kitten puppy child baby boy girl bottle dish town toy",
+        "tall": "giraffe building tower tree pole",
+        "old": "building house church tower bridge barn train hangar castle",
+    }.items()
+    for word in (attribute,)
+}  # fmt: skip
+_FURNITURE = frozenset(
+    """table bench floor desk chair cabinet fence dresser door shelf bridge deck stool dock pier crate post board
+    cupboard furniture bed pole house wall building path gate counter bookshelf frame bowl box boat platform""".split()
+)
+"""Things often made of wood, brick, stone or metal."""
+
+_LOOSE_ENDS = ("ful", "ous", "ive", "ble", "al", "ic", "ary", "ern", "ant", "ent", "est", "er")
+_LOOSE_ATTRIBUTES = frozenset(
+    """beautiful pretty cute nice fresh good great lovely fancy fine cool warm hot cold simple plain main big same
+    outdoor indoor outside inside sunny cloudy rainy windy snowy snow-covered grassy rocky sandy summer winter spring
+    autumn urban rural city country local public private residential national american european typical different
+    various real whole single double high low wide narrow heavy flat clear colorful colored shiny quiet parked sitting
+    standing seated lying laying waiting moving stopped resting placed surrounding nearby close distant far front back
+    left right side top bottom upper lower middle central many several group piece part kind lone alone home made rustic
+    happy sad ready set ornate decorative computer laptop wii army military football baby toy tennis baseball soccer
+    first second third fourth fifth next last fellow fictional free special cartoon stock""".split()
+)
+TIMES = frozenset(
+    "day afternoon morning evening night noon dusk dawn time daytime nighttime weekend sunset sunrise".split()
+)
+_GROUNDS = frozenset("snowy snow-covered grassy rocky sandy".split())
+_VAGUE = frozenset(
+    """summer winter spring autumn season year week month hour minute moment way view scene photo image picture
+    photograph shot place part side front back top bottom end edge corner middle center background foreground distance
+    piece kind type style variety sort lot number line something someone thing one other stuff air light shade weather
+    position direction color colour size up close left right portrait painting illustration drawing sketch video vector
+    display sale action work fire flight love fun detail bloom progress use motion event moment life world wild
+    fall surface goodbye""".split()
+)
+_GENERAL = {
+    word: group.split(":")[0]
+    for group in (
+        """person:man woman boy girl child kid baby lady player skier surfer snowboarder skateboarder rider batter
+        catcher pitcher adult people driver chef officer worker spectator team crowd family student friend""",
+        "animal:dog cat horse cow sheep goat elephant giraffe zebra bear bird",
+        "vehicle:car bus truck van motorcycle bike train bicycle taxi",
+        "food:pizza sandwich cake salad meal dish hotdog meat vegetable fruit dessert snack lunch dinner breakfast",
+        "building:house church tower skyscraper hotel structure store shop home castle",
+        "fruit:apple banana orange strawberry", "furniture:chair table couch bed desk",
+        "device:phone laptop computer tablet", "plant:tree flower", "room:kitchen bathroom bedroom",
+    )
+    for word in group.split(":")[1].split()
+}  # fmt: skip
+
+
+@lru_cache(maxsize=1 << 14)
+def excludes(one: str, other: str) -> bool:
+    """Whether one thing cannot be both: "red" and "blue", "wooden" and "metal", "large" and "tiny", "2" and "3"."""
+    if one.isdigit() and other.isdigit():
+        return one != other
+    for said in (_SHADES, _MATERIALS):
+        mine, its = ({said[word] for word in text.split() if word in said} for text in (one, other))
+        if mine and its:
+            return mine.isdisjoint(its)
+    poles = [_POLES.get(text.rsplit(" ", 1)[-1], ("", 0)) for text in (one, other)]
+    return bool(poles[0][0]) and poles[0][0] == poles[1][0] and poles[0][1] != poles[1][1]
+
+
+@lru_cache(maxsize=1 << 14)
+def tells_apart(attribute: str, name: str) -> bool:
+    """Whether an attribute is seldom true of a thing of this name where the caption does not say it."""
+    words = attribute.split()
+    head = name.rsplit(" ", 1)[-1]
+    last = words[-1]
+    shades = {shade for word in words if (shade := _SHADES.get(word))}
+    if shades:
+        return not any(head in _USUAL.get(shade, ()) for shade in shades)
+    if last in _MATERIALS:
+        return head not in _FURNITURE
+    if last in _POLES or last in _LOOSE_ATTRIBUTES or last in COLOURS or last.endswith(_LOOSE_ENDS):
+        return False
+    return is_animate(name) if last.endswith("ing") else last.isalpha()
+
+
+@lru_cache(maxsize=1 << 14)
+def is_partial(attribute: str, name: str, animates: int) -> bool:
+    """Whether an attribute is likely told of one thing alone; `animates` of the two things live."""
+    last = attribute.rsplit(" ", 1)[-1]
+    if last in _LOOSE_ATTRIBUTES or last in COLOURS:
+        return last in _GROUNDS and is_animate(name)
+    if last in _POLES:
+        return name.rsplit(" ", 1)[-1] not in _USUAL.get(synonym(last), ())
+    return tells_apart(attribute, name) or (animates == 1 and last.isalpha() and last not in _MATERIALS)
+
+
+@lru_cache(maxsize=1 << 14)
+def is_vague(name: str) -> bool:
+    """Whether a name is of no thing that stands somewhere: a time, a place in general, a frame of the picture."""
+    return name in _VAGUE or name in COLOURS or is_frame(name) or name.rsplit(" ", 1)[-1] in TIMES
+
+
+@lru_cache(maxsize=1 << 14)
+def may_be_one(one: str, other: str) -> bool:
+    """Whether two names may be of the same thing: "a bus ... the vehicle", "a man ... the player"."""
+    heads = [synonym(name.rsplit(" ", 1)[-1]) for name in (one, other)]
+    return heads[0] == heads[1] or _GENERAL.get(heads[0]) == heads[1] or _GENERAL.get(heads[1]) == heads[0]
+
+
+def same_act(one: str, other: str, *, animate: bool) -> bool:
+    """Whether who does one does the other as well, by the verbs' lemmas; things that stand or sit are only there."""
+    acts = (_SAME_ACT.get(one, one), _SAME_ACT.get(other, other))
+    return acts[0] == acts[1] or (not animate and one in POSTURES and other in POSTURES)

@@ -1,0 +1,137 @@
+"""An exchange is drawn where it surely makes the caption false, and none reaches into a denial or a name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sclip.negatives import candidates, natural
+from sclip.scenegraph import Parser, SceneGraph
+
+# caption -> an exchange of it that may be true of the same picture, or be read so: never drawn
+KEPT_MEANING = [
+    ("A van stands in an outdoor lot.", "An outdoor van stands in a lot."),
+    ("A blue room with blinds.", "A room with blue blinds."),
+    ("A red plane with wings.", "A plane with red wings."),
+    ("Children wearing helmets.", "Helmets wearing children."),
+    ("woman selling fruit at a market", "fruit selling woman at a market"),
+    ("A singer is the winner of a race.", "The winner is a singer of a race."),
+    ("A woman near a wall holding a bag.", "A wall near a woman holding a bag."),
+    ("A boy walks along a path in a park.", "A boy walks along a park in a path."),
+    ("People at a fair in a hall.", "People at a hall in a fair."),
+    ("A lamp on a desk next to a book.", "A book on a desk next to a lamp."),
+    ("A man walking on a beach with a dog.", "A dog walking on a beach with a man."),
+    ("A girl on a porch on a sunny day.", "A girl on a sunny day on a porch."),
+    ("A man rides a wave on a surfboard.", "A man rides a surfboard on a wave."),
+    ("A wooden table with a bench.", "A table with a wooden bench."),
+    ("A green bus stands on the grass.", "A bus stands on the green grass."),
+    ("Two monkeys sit on some branches.", "Some monkeys sit on two branches."),
+    ("A black and white photo of a dog.", "A photo of a black and white dog."),
+    ("A truck is parked by a bus.", "A bus is parked by a truck."),
+    ("A man stands across from a store.", "A store stands across from a man."),
+    ("A road meets a river.", "A river meets a road."),
+    ("A singer arrives as the winner of a race.", "The winner arrives as a singer of a race."),
+    ("A plate with a salad and an egg.", "An egg with a salad and a plate."),
+    ("A giraffe walks in a large field.", "A large giraffe walks in a field."),
+    ("White / Black shoes", "Black / White shoes"),
+]
+
+# caption -> an exchange that surely makes it false: drawn where it reads well
+SURELY_FALSE = [
+    ("A man riding a horse next to an elephant.", "An elephant riding a horse next to a man."),
+    ("A cat sits on a couch with a dog on the floor.", "A dog sits on a couch with a cat on the floor."),
+    ("A man with a ball and a girl with a bat.", "A girl with a ball and a man with a bat."),
+    ("A small dog on a large sofa.", "A large dog on a small sofa."),
+    ("A red plane with white wings.", "A white plane with red wings."),
+    ("A cat lies on a rug next to a shoe.", "A cat lies on a shoe next to a rug."),
+    ("A boy hits a ball with a bat.", "A boy hits a bat with a ball."),
+    ("A book on a chair and a shoe under a bed.", "A book under a chair and a shoe on a bed."),
+    ("A car is parked in front of a house on a hill.", "A house is parked in front of a car on a hill."),
+]
+
+
+def _certain(parser: Parser, caption: str) -> dict[str, bool]:
+    return {negative.caption: negative.certain for negative in candidates(parser.parse([caption])[0])}
+
+
+@pytest.mark.parametrize(("caption", "exchanged"), KEPT_MEANING)
+def test_what_may_be_true_as_well_is_not_certain(parser: Parser, caption: str, exchanged: str) -> None:
+    assert not _certain(parser, caption).get(exchanged, False)
+
+
+@pytest.mark.parametrize(("caption", "exchanged"), SURELY_FALSE)
+def test_what_breaks_a_fact_of_the_caption_is_certain(parser: Parser, caption: str, exchanged: str) -> None:
+    assert _certain(parser, caption)[exchanged]
+
+
+def test_a_doubtful_exchange_is_drawn_only_where_no_other_reads_well(parser: Parser) -> None:
+    def drawn(caption: str) -> list[str]:
+        return [negative.caption for negative in natural(parser.parse([caption])[0])]
+
+    assert "A dog next to a small fence." in drawn("A small dog next to a fence.")
+    assert "A red dog next to a small brown fence." not in drawn("A small red dog next to a brown fence.")
+
+
+CAPTIONS = (
+    "A small red dog chases an old cat under a brown table near two men.",
+    "A tall man in a black hat holds a bat and a woman watches three birds on the roof.",
+    "The fire truck beside the old house is red and the tall tower is blue.",
+)
+
+
+@st.composite
+def _marked(draw: st.DrawFn) -> tuple[str, str, int]:
+    caption = draw(st.sampled_from(CAPTIONS))
+    part = draw(st.sampled_from(["object", "attribute", "relation", "fixed"]))
+    return caption, part, draw(st.integers(0, 9))
+
+
+def _mark(graph: SceneGraph, part: str, at: int) -> tuple[SceneGraph, set[int]]:
+    """Return the graph with one part denied (or one name fixed), and the objects that no word enters or leaves."""
+    if part in ("object", "fixed"):
+        k = at % len(graph.objects)
+        objects = list(graph.objects)
+        objects[k] = replace(objects[k], **{"fixed" if part == "fixed" else "negated": True})
+        return replace(graph, objects=tuple(objects)), {k}
+    if part == "attribute":
+        k = at % len(graph.attributes)
+        attributes = list(graph.attributes)
+        attributes[k] = replace(attributes[k], negated=True)
+        return replace(graph, attributes=tuple(attributes)), {attributes[k].object}
+    k = at % len(graph.relations)
+    relations = list(graph.relations)
+    relations[k] = replace(relations[k], negated=True)
+    return replace(graph, relations=tuple(relations)), {relations[k].subject, relations[k].object}
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(_marked())
+def test_no_exchange_enters_a_denial_or_a_name_and_its_graph_keeps_the_marks(
+    parser: Parser, marked: tuple[str, str, int]
+) -> None:
+    caption, part, at = marked
+    graph, shut = _mark(parser.parse([caption])[0], part, at)
+    for negative in candidates(graph):
+        for k in shut:
+            phrase = graph.caption[slice(*graph.objects[k].phrase)].casefold()
+            assert phrase in negative.caption.casefold()
+            assert negative.graph.objects[k].name == graph.objects[k].name
+        for old, new in (
+            (graph.objects, negative.graph.objects),
+            (graph.attributes, negative.graph.attributes),
+            (graph.relations, negative.graph.relations),
+        ):
+            assert [(x.negated, getattr(x, "fixed", False)) for x in new] == [
+                (x.negated, getattr(x, "fixed", False)) for x in old
+            ]
+
+
+def test_two_names_may_change_places_whole(parser: Parser) -> None:
+    graph = parser.parse(["a small fire truck chases an old school bus"])[0]
+    names = replace(graph, objects=tuple(replace(obj, fixed=True) for obj in graph.objects))
+    assert [negative.caption for negative in candidates(names)] == [
+        "an old school bus chases a small fire truck"
+    ]
