@@ -7,6 +7,7 @@ what is wrong with the storage leaves the shard for the next time.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -33,6 +34,7 @@ from sclip.storage.masking import mask
 
 __all__ = ["ActorPool", "Annotated", "Annotator", "annotate", "stamp", "usable_stamp"]
 
+_log = logging.getLogger(__name__)
 _DEFAULTS = DataConfig()
 _SAMPLES_AT_ONCE = 64
 """Samples in an actor's memory; their captions are parsed together."""
@@ -46,12 +48,13 @@ def stamp(parser: Parser) -> str:
 def usable_stamp(data: DataConfig, shards: Sequence[str]) -> str:
     """Return the stamp of the annotations that a run over these shards uses; empty where it uses none.
 
-    Looks at the first sample of each folder's first shard. Raises ConfigError where that is annotated under another
-    stamp than this installation's, or is not annotated though the config filters captions.
+    Looks at the first sample of each folder's first shard, and warns of one that was annotated under another stamp than
+    this installation's: its captions are parsed anew. Raises ConfigError where the config filters captions and the
+    shard has no annotations of that stamp, or where they are of other captions.
     """
     if not data.annotations:
         return ""
-    own = ""
+    own = usable = ""
     remedy = "data.annotations=false to parse in the run"
     if any(data.least):
         remedy = "data.min_objects, min_attributes and min_relations to 0"
@@ -61,13 +64,21 @@ def usable_stamp(data: DataConfig, shards: Sequence[str]) -> str:
             continue
         own = own or stamp(Parser(data.spacy_model))
         try:
-            annotation.passing(first, annotation.read_stamped(first, own), data.least)
+            made_under, _ = annotation.read(first)
+            if made_under != own and not any(data.least):
+                _log.warning(
+                    "data.shards: %s was annotated under %s, not %s: its captions are parsed anew in the run; "
+                    "`sclip annotate` does it once", mask(shard), made_under, own,
+                )  # fmt: skip
+            else:
+                annotation.passing(first, annotation.read_stamped(first, own), data.least)
+                usable = own
         except AnnotationError as error:
             raise ConfigError(
                 f"data.shards: {mask(shard)}: {error}; annotate it (sclip annotate SHARDS OUT), "
                 f"or set {remedy}"
             ) from error
-    return own
+    return usable
 
 
 @dataclass(frozen=True, slots=True)
