@@ -75,8 +75,8 @@ COMPOUND_NAMES = frozenset(
 
 ATTRIBUTE_PAIRS = frozenset(
     tuple(pair.split())
-    for pair in """chain link,double decker,king size,queen size,full size,flat screen,long sleeve,short sleeve,
-    well lit,long sleeved,short sleeved,high rise,high school,high speed,wrought iron,barbed wire""".split(",")
+    for pair in """chain link,double decker,king size,queen size,flat screen,long sleeve,short sleeve,well lit,
+    long sleeved,short sleeved,high rise,high school,high speed,wrought iron""".split(",")
 )
 """Two words that describe as one: "a chain link fence"."""
 
@@ -222,7 +222,7 @@ BODILY = frozenset(
 )
 """What only people and animals do."""
 
-DIRECTIONS = frozenset("down along across over around past through".split())
+DIRECTIONS = frozenset("down out along across over around past through".split())
 MOTION = frozenset("walk go run climb ride ski drive come move hike travel".split())
 """Particles that lead somewhere where a noun phrase follows: "slides down a slope"."""
 

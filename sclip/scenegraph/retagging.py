@@ -65,9 +65,13 @@ def retag(words: Sequence[Word]) -> None:
                 or (after in ("N", "J") and words[i - 1].text in lexicon.ATTRIBUTE_NOUNS | _KINDS)
             ):
                 words[i - 1].code = word.code = "J"  # "a cream colored door"
+        elif code == "A" and text == "long" and after in ("N", "J"):
+            word.code = "J"
         elif code in "VGE":
             if _is_noun(words, i, before, after):
                 word.code = "N"
+                if before == "C":
+                    word.head = i  # a verb's arc says nothing of a noun's row
         elif code == "B":
             if text == "can" and (before in ("D", "J") or (i and words[i - 1].text in _CAN)):
                 word.code = "N"
@@ -104,6 +108,8 @@ def _is_noun(words: Sequence[Word], i: int, before: str, after: str) -> bool:
         return before in ("P", "J", "M", "S") or (before == "" and after in ("P", "", ".", "B", "G", "E"))
     if before == "C" and i > 1 and words[i - 2].code == "N" and after in ("G", "E", "P", "B", "", "."):
         return all(other.code != "V" for other in words[:i])  # "a man in a shirt and tie sitting"
+    if before == "" and after == "P" and words[1].text in _WHERE and base not in _ACTIONS | _ORDERS:
+        return True  # "whisk on a table"
     if base not in _NOUNS:
         return (
             before == "P"
@@ -147,6 +153,12 @@ _ACTIONS = frozenset(
 )
 """What people, animals and things do without an object."""
 
+_WHERE = frozenset(
+    ("on", "in", "next to", "under", "behind", "beside", "near", "in front of", "with", "on top of")
+)
+_ORDERS = frozenset(
+    "put cut look get turn step go come take click place drop pour stay keep live check fill".split()
+)
 _SUBJECTS = frozenset("this that these those both all each some another either neither half".split())
 
 

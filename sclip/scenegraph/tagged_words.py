@@ -195,7 +195,7 @@ def _correct(words: list[Word]) -> None:
                 text.endswith("ing")
                 and before == "N"
                 and text not in _ING_NOUNS
-                and after in ("D", "P", "M", "J", "N", "")
+                and after in ("D", "P", "M", "J", "N", "", "R", "A", ".")
             ) or (text.endswith("ing") and before == "B" and text not in _ING_NOUNS):
                 word.code = "G"
             elif (
