@@ -82,7 +82,7 @@ ATTRIBUTE_PAIRS = frozenset(
 
 JOINED_BEHIND = frozenset(
     """haired sleeved legged shaped looking skinned eyed faced headed colored coloured lit dressed chested
-    seated toned tailed sized topped backed sided heeled""".split()
+    seated toned tailed sized topped backed sided heeled fashioned""".split()
 )
 """Words that describe only with the one before them: "a dark haired man"."""
 

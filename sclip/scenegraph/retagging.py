@@ -50,10 +50,16 @@ def retag(words: Sequence[Word]) -> None:
     """Put the letters of such words right, in place."""
     for i, word in enumerate(words):
         code, text = word.code, word.text
+        if text in ("mid-air", "midair"):
+            word.code = "A"
         if code in "DPC,.ST" or not text.isalpha():
             continue
         if code == "N":
-            if i and words[i - 1].code == "N" and _is_verb(words, i):
+            behind = words[i + 1].code if i + 1 < len(words) else ""
+            describes = text.endswith("ed") or lexicon.is_adjective(text)
+            if behind == "N" and describes and not lexicon.is_noun(text):
+                word.code = "J"  # "a tattooed woman"
+            elif i and words[i - 1].code == "N" and _is_verb(words, i):
                 word.code = "V"
             continue
         before = words[i - 1].code if i else ""
@@ -66,6 +72,10 @@ def retag(words: Sequence[Word]) -> None:
             ):
                 words[i - 1].code = word.code = "J"  # "a cream colored door"
         elif code == "A" and text == "long" and after in ("N", "J"):
+            word.code = "J"
+        elif code == "V" and not i and after in ("E", "J", "N", "G") and lexicon.is_adjective(text):
+            word.code = "J"  # "Empty parked train"
+        elif code == "V" and text.endswith("ed") and before == "J" and after == "N":
             word.code = "J"
         elif code in "VGE":
             if _is_noun(words, i, before, after):
@@ -164,6 +174,9 @@ _SUBJECTS = frozenset("this that these those both all each some another either n
 
 def _ends_phrase(text: str, code: str, before: str, after: str) -> bool:
     """Whether a word tagged as an adjective, adverb or oddity is the noun that ends its phrase."""
+    if code == "J" and before in ("D", "J") and after in ("P", "A", "V", "G", ".", ""):
+        if not (lexicon.is_noun(text) or lexicon.is_adjective(text)):
+            return not text.endswith(("ed", "y", "ish", "ous", "al", "ic", "ble", "ful"))  # "a skateboarder"
     if (
         text in lexicon.COLOURS
         or text in lexicon.CONNECTIVES

@@ -103,6 +103,8 @@ def _merge(tokens: list, lower: list[str], i: int) -> tuple[int, str, str, bool]
     compared = _comparison(tokens, lower, i)
     if compared > i:
         return compared, " ".join(lower[i:compared]), "P", False
+    if lower[i : i + 3] == ["close", "up", "of"]:
+        return i + 2, "close-up", "N", False
     end = i + 1
     while (
         end + 1 < len(tokens)
