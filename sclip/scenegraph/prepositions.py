@@ -58,15 +58,22 @@ def _bound(draft: Draft, previous: int, k: int, c: Connector) -> tuple[list[int]
     if head in draft.subjects_of and not c.conjunction:
         subjects, denied = draft.subjects_of[head], head in draft.denied_verbs
         object_ = draft.transitive.get(head, -1)
-        if object_ >= 0 and draft.chunks[object_].frame:
-            return [], "", False  # "adds a touch of color to the room"
+        taken = words[head].code == "E" and lexicon.verb_lemma(words[head].text) in lexicon.SHOOTING
+        if taken or (object_ >= 0 and draft.chunks[object_].frame):
+            return [], "", False  # "captured from above on a sunny day", "adds a touch of color to the room"
         lemma = lexicon.verb_lemma(words[head].text)
         if object_ < 0 or (word.text in ("to", "with") and lemma not in ("wear", "have")):
             return subjects, lemma, denied
-        if (lemma in lexicon.MOVING or not subjects) and word.text in lexicon.PLACING_PREPOSITIONS:
+        moved = (lemma in lexicon.MOVING or not subjects) and word.text in lexicon.PLACING_PREPOSITIONS
+        if moved or (word.text == "from" and lemma not in lexicon.WATCHING):
             return draft.row(object_), "", False
         return subjects, "", denied
     subject = draft.chunk_of.get(head, previous)
+    if (
+        draft.chunks[subject].frame
+        and lexicon.noun_lemma(words[draft.chunks[subject].head].text) in lexicon.ABSTRACT
+    ):
+        return [], "", False  # "a contrast to the sky"
     if draft.chunks[subject].frame and draft.partners(subject):
         return draft.partners(subject), "", False
     if words[head].code == "B" and head < c.preposition:

@@ -200,7 +200,12 @@ def _correct(words: list[Word]) -> None:
                 word.code = "G"
             elif before == "N" and after == "D" and word.dep != "poss" and re.search(r"[a-z]s$", text):
                 word.code = "V"  # "a man rides a horse", tagged as a plural
-            elif _is_verb_form(text) and before in "NHJ" and _ends_relative(words, i) and after in ("B", "V", ".", ""):
+            elif (
+                _is_verb_form(text)
+                and before in "NHJ"
+                and _ends_relative(words, i)
+                and after in ("B", "V", ".", "")
+            ):
                 word.code = "V"  # "the ball that the dog chases"
             elif after == "H" and _is_verb_form(text) and words[i + 1].text in ("it", "him", "them"):
                 word.code = "V"  # "the other climbs it"
