@@ -37,14 +37,14 @@ MEASURES = {
     "one": "", "several": "", "many": "", "any": "", "none": "", "canvas": "", "tapestry": "", "expanse": "",
     "mosaic": "", "blend": "", "smattering": "", "backdrop": "", "school": "", "shades": "", "tones": "", "hues": "",
     "swarm": "", "scattering": "",
-    "sprinkling": "", "display": "", "combination": "", "multitude": "", "abundance": "",
+    "sprinkling": "", "trio": "", "display": "", "combination": "", "multitude": "", "abundance": "",
 }  # fmt: skip
 """Nouns before "of" that measure the next noun and name nothing: the attribute that they leave on it."""
 
 CONTAINERS = {
     "plate": "on", "tray": "on", "glass": "in", "cup": "in", "box": "in", "bottle": "in", "bag": "in",
     "basket": "in", "vase": "in", "line": "in", "jar": "in", "can": "in", "pot": "in", "mug": "in",
-    "bowl": "in", "bucket": "in", "container": "in", "rack": "on", "pan": "in",
+    "bowl": "in", "bucket": "in", "container": "in", "field": "on", "garden": "in", "rack": "on", "pan": "in",
 }  # fmt: skip
 """Nouns before "of" that hold the next noun: "a glass of wine" is (wine, in, glass)."""
 
@@ -178,6 +178,9 @@ FRAMES = frozenset(
 )
 """Nouns that frame what is shown, or are shown themselves; `sclip.scenegraph.frames` tells which."""
 
+PURE_FRAMES = frozenset("shot view closeup close-up longshot footage".split())
+"""Frames that hang nowhere."""
+
 ALWAYS_FRAMES = frozenset("image scene composition foreground view shot".split())
 """Frames wherever they are definite: "dominates the foreground", "adds to the scene"."""
 
@@ -189,7 +192,7 @@ FRAME_PREPOSITIONS = frozenset("in at from throughout within across of".split())
 
 ABSTRACT = frozenset(
     """sense touch hint feeling atmosphere ambiance ambience mood vibe feel impression contrast depth perspective
-    composition angle viewer aura essence charm elegance warmth serenity tranquility beauty simplicity effect
+    composition appearance angle viewer aura essence charm elegance warmth serenity tranquility beauty simplicity effect
     addition attention interest interplay splash pop hint layout orientation element focus appeal eye-level low-angle
     high-angle level presence vibrancy drama dynamic dynamism symmetry balance""".split()
 )
@@ -216,6 +219,9 @@ DEPICTIONS = frozenset(
 )
 """Nouns before "of" that show the next noun: "a statue of a horse" is (statue, of, horse)."""
 
+WATCHING = frozenset("watch see view observe photograph protect keep".split())
+"""Verbs whose "from" says where one stands: "watches a game from a bench"."""
+
 BODILY = frozenset(
     """hold wear walk look eat ride stand sit talk smile play watch carry read jump run throw drink swing reach catch
     kneel crouch pose ski surf skate work speak laugh""".split()
@@ -236,7 +242,7 @@ PLACING_PREPOSITIONS = frozenset(
      "inside", "near", "between", "around", "through", "on top of", "against")
 )  # fmt: skip
 MOVING = frozenset(
-    """put place set lay pour throw hang load push drop toss mount spread stack hold carry arrange slice chop
+    """put place set lay pour throw hang load push drop toss mount spread stack hold carry cast arrange slice chop
     cut""".split()
 )
 """Verbs whose object is where they put it: "puts a plate on a table" is (plate, on, table)."""
