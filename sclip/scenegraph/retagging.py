@@ -57,7 +57,12 @@ def retag(words: Sequence[Word]) -> None:
         if code == "N":
             behind = words[i + 1].code if i + 1 < len(words) else ""
             describes = text.endswith("ed") or lexicon.is_adjective(text)
-            if behind == "N" and describes and not lexicon.is_noun(text):
+            if (
+                behind == "N"
+                and describes
+                and not lexicon.is_noun(text)
+                and lexicon.is_word(words[i + 1].text)  # "new york"
+            ):
                 word.code = "J"  # "a tattooed woman"
             elif i and words[i - 1].code == "N" and _is_verb(words, i):
                 word.code = "V"
@@ -174,9 +179,9 @@ _SUBJECTS = frozenset("this that these those both all each some another either n
 
 def _ends_phrase(text: str, code: str, before: str, after: str) -> bool:
     """Whether a word tagged as an adjective, adverb or oddity is the noun that ends its phrase."""
-    if code == "J" and before in ("D", "J") and after in ("P", "A", "V", "G", ".", ""):
-        if not (lexicon.is_noun(text) or lexicon.is_adjective(text)):
-            return not text.endswith(("ed", "y", "ish", "ous", "al", "ic", "ble", "ful"))  # "a skateboarder"
+    unknown = not (lexicon.is_noun(text) or lexicon.is_adjective(text))
+    if unknown and code == "J" and before in ("D", "J") and after in ("P", "A", "V", "G", ".", ""):
+        return not text.endswith(("ed", "y", "ish", "ous", "al", "ic", "ble", "ful"))  # "a skateboarder"
     if (
         text in lexicon.COLOURS
         or text in lexicon.CONNECTIVES
