@@ -40,7 +40,8 @@ _ING_NOUNS = frozenset(
 )
 _POSTURES = frozenset(
     """waits sits stands lies lays rests hangs sleeps grazes floats poses leans swims eats looks flies perches hovers
-    walks runs jumps lands rolls climbs marches strolls wanders crouches kneels talks reads watches holds sleep sit lie eat""".split()
+    walks runs jumps lands rolls climbs marches strolls wanders crouches kneels talks reads watches holds
+    sleep sit lie eat""".split()
 )
 _AMOUNTS = frozenset("more less fewer many much few long well soon far".split())
 _PRONOUNS = frozenset(
