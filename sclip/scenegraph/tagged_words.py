@@ -42,7 +42,8 @@ _ING_NOUNS = frozenset(
 )
 _POSTURES = frozenset(
     """waits sits stands lies lays rests hangs sleeps grazes floats poses leans swims eats looks flies perches hovers
-    walks runs jumps lands rolls climbs marches strolls wanders crouches kneels talks reads watches holds sleep sit lie eat""".split()
+    walks runs jumps lands rolls climbs marches strolls wanders crouches kneels talks reads watches holds
+    sleep sit lie eat""".split()
 )
 _AMOUNTS = frozenset("more less fewer many much few long well soon far".split())
 _BACKGROUNDS = frozenset(("background", "backdrop"))
@@ -149,6 +150,8 @@ def _merge(tokens: list, lower: list[str], i: int) -> tuple[int, str, str, bool]
     compared = _comparison(tokens, lower, i)
     if compared > i:
         return compared, " ".join(lower[i:compared]), "P", False
+    if lower[i : i + 3] == ["close", "up", "of"]:
+        return i + 2, "close-up", "N", False
     end = i + 1
     while (
         end + 1 < len(tokens)
@@ -242,7 +245,7 @@ def _correct(words: list[Word]) -> None:
                 text.endswith("ing")
                 and before == "N"
                 and text not in _ING_NOUNS
-                and after in ("D", "P", "M", "J", "N", "")
+                and after in ("D", "P", "M", "J", "N", "", "R", "A", ".")
             ) or (text.endswith("ing") and before == "B" and text not in _ING_NOUNS):
                 word.code = "G"
             elif (
@@ -254,7 +257,12 @@ def _correct(words: list[Word]) -> None:
                 word.code = "G"  # "a man in white playing tennis"
             elif before == "N" and after == "D" and word.dep != "poss" and re.search(r"[a-z]s$", text):
                 word.code = "V"  # "a man rides a horse", tagged as a plural
-            elif _is_verb_form(text) and before in "NHJ" and _ends_relative(words, i) and after in ("B", "V", ".", ""):
+            elif (
+                _is_verb_form(text)
+                and before in "NHJ"
+                and _ends_relative(words, i)
+                and after in ("B", "V", ".", "")
+            ):
                 word.code = "V"  # "the ball that the dog chases"
             elif after == "H" and _is_verb_form(text) and words[i + 1].text in ("it", "him", "them"):
                 word.code = "V"  # "the other climbs it"
