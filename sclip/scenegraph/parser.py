@@ -187,7 +187,9 @@ def _is_name(word: str, after: str) -> bool:
     if not lexicon.is_word(word.lower()):
         return True
     following = _WORD.match(after, 1)
-    return bool(following) and word.lower() in _NAME_OPENERS and not lexicon.is_word(following[0].lower())
+    return (
+        following is not None and word.lower() in _NAME_OPENERS and not lexicon.is_word(following[0].lower())
+    )
 
 
 def _place(words: list[Word], caption: str, segment: Segment) -> None:
