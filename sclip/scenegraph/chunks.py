@@ -40,11 +40,30 @@ class Chunk:
 def find_chunks(words: Sequence[Word]) -> list[Chunk]:
     """Return the noun phrases of a caption in order, pronouns among them."""
     codes = "".join(word.code for word in words)
-    chunks = [_read(words, match.start(), match.end()) for match in _NOUN_PHRASE.finditer(codes)]
+    chunks: list[Chunk] = []
+    for match in _NOUN_PHRASE.finditer(codes):
+        start, end = match.span()
+        receiver = _receiver(words, start, end)
+        if receiver:
+            chunks.append(_read(words, start, receiver))
+        chunks.append(_read(words, receiver or start, end))
     if codes.count("M") == 1:  # "one dog" counts beside "two cats"; alone it says what "a dog" does
         for chunk in chunks:
             chunk.attributes = [entry for entry in chunk.attributes if entry[0] != "1"]
     return chunks
+
+
+def _receiver(words: Sequence[Word], start: int, end: int) -> int:
+    """Return one past the receiver in "feeds the ducks bread", or 0."""
+    if not start or words[start - 1].code not in "VGE" or words[end - 2].code != "N":
+        return 0
+    if lexicon.verb_lemma(words[start - 1].text) not in lexicon.GIVING:
+        return 0
+    for i in range(start, end - 1):
+        text = words[i].text
+        if words[i].code == "N" and (words[i].dep == "dative" or lexicon.noun_lemma(text) != text):
+            return i + 1
+    return 0
 
 
 def adjectives(words: Sequence[Word], indices: Sequence[int]) -> list[tuple[str, tuple[int, int]]]:

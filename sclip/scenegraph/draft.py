@@ -55,6 +55,8 @@ class Draft:
         """Word index of a preposition -> chunks that it binds, and the verb before it in the predicate."""
         self.gaps: dict[int, tuple[int, int]] = {}
         """Subject chunk of a relative clause -> (chunk that the clause is about, preposition or -1)."""
+        self.filled: set[int] = set()
+        """Chunks that a relative clause was about which has ended."""
         self.adjacent: dict[int, int] = {}
         """Chunk -> the chunk before it, without a word between them."""
         self.links: dict[int, list[Link]] = {}
@@ -110,17 +112,16 @@ class Draft:
 
     def _bind_pronoun(self, subjects: list[int], predicate: str, span: Span, pronoun: str) -> bool:
         """Resolve "a bowl with a spoon in it": what the bowl is with is in the bowl."""
+        found = False
         for subject in subjects:
-            for link in self.links.get(subject, []):
-                if has(link):
-                    near = (
-                        subject - 1 if reference.fits(self.words, self.chunks, subject - 1, pronoun) else -1
-                    )
-                    self.links[subject].remove(link)
-                    owner = near if near >= 0 else link.other
-                    self.links.setdefault(owner, []).append(Link(subject, predicate, span))
-                    return True
-        return False
+            link = next(filter(has, self.links.get(subject, [])), None)
+            if link:
+                near = min(self.row(subject)) - 1
+                owner = near if reference.fits(self.words, self.chunks, near, pronoun) else link.other
+                self.links[subject].remove(link)
+                self.links.setdefault(owner, []).append(Link(subject, predicate, span))
+                found = True
+        return found
 
     def replace(self, previous: int, k: int) -> None:
         """Give chunk k the place in the sentence that chunk `previous` had."""
@@ -167,7 +168,8 @@ class Draft:
             for link in links:
                 subject, object_ = (k, link.other) if link.reverse else (link.other, k)
                 if subject in index and object_ in index and self._differ(index, subject, object_):
-                    negated = link.negated or subject in denied or self.chunks[object_].negated
+                    negated = link.negated or subject in denied
+                    negated = negated or self.chunks[subject].negated or self.chunks[object_].negated
                     relations.append(
                         Relation(index[subject], link.predicate, index[object_], link.span, negated)
                     )

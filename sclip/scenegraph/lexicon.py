@@ -44,7 +44,7 @@ MEASURES = {
 CONTAINERS = {
     "plate": "on", "tray": "on", "glass": "in", "cup": "in", "box": "in", "bottle": "in", "bag": "in",
     "basket": "in", "vase": "in", "line": "in", "jar": "in", "can": "in", "pot": "in", "mug": "in",
-    "bowl": "in", "bucket": "in", "container": "in", "rack": "on", "pan": "in",
+    "bowl": "in", "bucket": "in", "container": "in", "field": "on", "garden": "in", "rack": "on", "pan": "in",
 }  # fmt: skip
 """Nouns before "of" that hold the next noun: "a glass of wine" is (wine, in, glass)."""
 

@@ -19,7 +19,7 @@ def bind_preposition(draft: Draft, previous: int, k: int, c: Connector) -> None:
         return  # "towels hang from a rack, with more towels below": a scene of its own
     subjects, predicate, negated = _bound(draft, previous, k, c)
     if words[draft.chunks[k].head].text in lexicon.PERSONAL and any(map(has, draft.links.get(previous, []))):
-        subjects, predicate = [previous], ""  # "a bowl with a spoon in it"
+        subjects, predicate = draft.row(previous), ""  # "a bowl with a spoon in it"
     draft.prepositions[c.preposition] = (subjects, predicate)
     predicate = f"{predicate} {word.text}" if predicate else word.text
     draft.relate(subjects, k, predicate, word.span, negated=c.denied or negated)
@@ -27,7 +27,10 @@ def bind_preposition(draft: Draft, previous: int, k: int, c: Connector) -> None:
 
 def possess(draft: Draft, previous: int, k: int) -> None:
     """Let what was said of the owner be said of what it owns: "licks the boy's hand" is about the hand."""
+    owners = [link for link in draft.links.get(previous, []) if link.span[0] == link.span[1]]
     draft.replace(previous, k)
+    draft.links[k] = [link for link in draft.links[k] if link not in owners]
+    draft.links[previous] = owners
     draft.relate([previous], k, "have", (draft.words[draft.chunks[k].start].span[0],) * 2)
 
 
@@ -55,6 +58,8 @@ def _bound(draft: Draft, previous: int, k: int, c: Connector) -> tuple[list[int]
     if head in draft.subjects_of and not c.conjunction:
         subjects, denied = draft.subjects_of[head], head in draft.denied_verbs
         object_ = draft.transitive.get(head, -1)
+        if object_ >= 0 and draft.chunks[object_].frame:
+            return [], "", False  # "adds a touch of color to the room"
         lemma = lexicon.verb_lemma(words[head].text)
         if object_ < 0 or (word.text in ("to", "with") and lemma not in ("wear", "have")):
             return subjects, lemma, denied

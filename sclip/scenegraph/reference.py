@@ -104,13 +104,14 @@ def resolve(
             continue
         number = sentence_of[k]
         first = k == 0 or sentence_of[k - 1] != number
-        if number and (subjects[number] == k or first):
+        if number and text in ("it", "they") and (subjects[number] == k or first):
             before = subjects[number - 1]
             before = found.get(before, before)
             if before >= 0 and chunks[before].name and _fits(words, chunks[before], text):
                 found[k] = before
                 continue
-        possible = [j for j in earlier if _fits(words, chunks[j], text)]
+        others = {found.get(j, j) for j in links_of(k)}  # "it is beside it": not the subject again
+        possible = [j for j in earlier if j not in others and _fits(words, chunks[j], text)]
         if len(possible) == 1:
             found[k] = possible[0]
     return found, owners
@@ -132,7 +133,7 @@ def _owner(words: Sequence[Word], chunks: Sequence[Chunk], k: int, linked: Seque
 def fits(words: Sequence[Word], chunks: Sequence[Chunk], k: int, pronoun: str) -> bool:
     """Whether a pronoun can stand for chunk k."""
     chunk = chunks[k]
-    return bool(chunk.name) and not chunk.frame and _fits(words, chunk, _SUBJECT_FORMS.get(pronoun, pronoun))
+    return k >= 0 and bool(chunk.name) and not chunk.frame and _fits(words, chunk, _SUBJECT_FORMS.get(pronoun, pronoun))
 
 
 def _rename(chunk: Chunk, before: Sequence[Chunk]) -> None:

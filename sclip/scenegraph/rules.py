@@ -135,8 +135,8 @@ def _begin(draft: Draft, k: int, c: Connector) -> None:
 
 def _continue(draft: Draft, previous: int, k: int, c: Connector) -> None:
     words = draft.words
-    read_verbs(draft, previous, c)
-    _predicate_adjectives(draft, previous, c)
+    about = read_verbs(draft, previous, c)
+    _predicate_adjectives(draft, about if about >= 0 else previous, c)
     if c.possessive:
         possess(draft, previous, k)
     elif c.relative and not c.verbs and c.copula < 0:
@@ -178,8 +178,8 @@ def _finish(draft: Draft, previous: int, c: Connector) -> None:
     if previous < 0:
         return
     c.close()
-    read_verbs(draft, previous, c)
-    _predicate_adjectives(draft, previous, c)
+    about = read_verbs(draft, previous, c)
+    _predicate_adjectives(draft, about if about >= 0 else previous, c)
     if c.place >= 0:
         place_phrase(draft, previous, c)
 
@@ -214,8 +214,10 @@ def _coordinate(draft: Draft, previous: int, k: int, c: Connector) -> None:
     draft.groups[k] = [*row, k]
     for member in row:
         draft.groups[member] = draft.groups[k]
-    if not denied or chunk.negated:
-        draft.links.setdefault(k, []).extend(draft.links.get(other, []))
+    links = draft.links.get(other, [])
+    if denied and not chunk.negated:  # "no hat but a coat"
+        links = [link for link in links if not link.negated]
+    draft.links.setdefault(k, []).extend(links)
 
 
 def _begins_clause(draft: Draft, previous: int, k: int) -> bool:
@@ -229,7 +231,7 @@ def _predicate_adjectives(draft: Draft, previous: int, c: Connector) -> None:
     if not c.adjectives:
         return
     head = draft.words[c.adjectives[0]].head
-    subject = draft.row(draft.subject_of(head, previous))
+    subject = draft.row(previous if previous in draft.filled else draft.subject_of(head, previous))
     for text, span in adjectives(draft.words, c.adjectives):
         denied = any(draft.words[i].span[1] == span[1] for i in c.denied_words)
         draft.attributes += [(k, text, span, denied) for k in subject]

@@ -42,7 +42,7 @@ _ING_NOUNS = frozenset(
 )
 _POSTURES = frozenset(
     """waits sits stands lies lays rests hangs sleeps grazes floats poses leans swims eats looks flies perches hovers
-    walks runs jumps lands rolls climbs marches strolls wanders crouches kneels talks reads watches holds""".split()
+    walks runs jumps lands rolls climbs marches strolls wanders crouches kneels talks reads watches holds sleep sit lie eat""".split()
 )
 _AMOUNTS = frozenset("more less fewer many much few long well soon far".split())
 _BACKGROUNDS = frozenset(("background", "backdrop"))
@@ -254,6 +254,10 @@ def _correct(words: list[Word]) -> None:
                 word.code = "G"  # "a man in white playing tennis"
             elif before == "N" and after == "D" and word.dep != "poss" and re.search(r"[a-z]s$", text):
                 word.code = "V"  # "a man rides a horse", tagged as a plural
+            elif _is_verb_form(text) and before in "NHJ" and _ends_relative(words, i) and after in ("B", "V", ".", ""):
+                word.code = "V"  # "the ball that the dog chases"
+            elif after == "H" and _is_verb_form(text) and words[i + 1].text in ("it", "him", "them"):
+                word.code = "V"  # "the other climbs it"
             elif text in _POSTURES and after in ("P", ".", "") and before in ("N", "J", "C"):
                 if before == "J" and i > 1 and words[i - 2].code in "DJM" and _is_thing(words[i - 1].text):
                     words[i - 1].code, word.code = "N", "V"  # "a red square hovers above"
@@ -293,6 +297,18 @@ def _describes(words: list[Word], i: int) -> bool:
         j += 2
     in_row = j > i + 1 or (i > 1 and words[i - 1].code in "C," and words[i - 2].code == "J")
     return in_row and j < len(words) and words[j].code in "JN"
+
+
+def _is_verb_form(text: str) -> bool:
+    return text.endswith("s") and not text.endswith("ss") and lexicon.verb_lemma(text) != text
+
+
+def _ends_relative(words: list[Word], i: int) -> bool:
+    """Whether only one noun phrase stands between the word at i and "that" or "which"."""
+    j = i - 1
+    while j >= 0 and words[j].code in "DJMN":
+        j -= 1
+    return j >= 0 and words[j].code == "W" and j < i - 1
 
 
 def _is_thing(text: str) -> bool:

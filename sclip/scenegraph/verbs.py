@@ -10,8 +10,11 @@ from sclip.scenegraph.draft import PENDING, Draft
 from sclip.scenegraph.forms import with_particle
 
 
-def read_verbs(draft: Draft, previous: int, c: Connector) -> None:
-    """Find the subjects of a connector's verbs; those without an object become attributes of them."""
+def read_verbs(draft: Draft, previous: int, c: Connector) -> int:
+    """Find the subjects of a connector's verbs; those without an object become attributes of them.
+
+    Returns the chunk that a relative clause, which ends in this connector, is about, or -1.
+    """
     draft.denied_verbs |= c.denied_words
     closed = {use.verb: use for use in c.closed}
     filler = -1
@@ -20,18 +23,20 @@ def read_verbs(draft: Draft, previous: int, c: Connector) -> None:
         use = closed.get(verb)
         if use is None:
             continue
-        if previous in draft.adjacent and len(c.verbs) > 1 and filler < 0:
+        if previous in draft.adjacent and (len(c.verbs) > 1 or c.copula > verb) and filler < 0:
             draft.subjects_of[verb] = draft.row(previous)
             draft.gaps[previous] = (draft.adjacent[previous], -1)
         about = draft.gaps.get(previous, (-1, -1))[0]
         if _fill_gap(draft, verb, use.preposition):
             filler = about
+            draft.filled.add(filler)
             continue
         if use.passive_by:
             continue
         if draft.main >= 0 and draft.main in draft.subjects_of[use.verb] and use.preposition < 0:
             draft.main_verb = use.verb
         _intransitive(draft, use)
+    return filler
 
 
 def bind_object(draft: Draft, k: int, c: Connector) -> None:
@@ -108,6 +113,10 @@ def _parsed_subjects(draft: Draft, verb: int, previous: int, c: Connector) -> li
             k = draft.chunk_of[i]
             compared = [link.other for link in draft.links.get(k, []) if link.predicate.endswith(" than")]
             return compared or draft.row(k)
+    if c.conjunction and words[verb].code == "V":  # "jumps over a bench and lands on the road"
+        before = [v for v in draft.subjects_of if v < verb and words[v].code == "V"]
+        if before:
+            return draft.subjects_of[before[-1]]
     i = verb
     for _ in range(4):
         head = words[i].head

@@ -1,0 +1,139 @@
+"""Sentences as English has them: fronted phrases, frames, denials, pronouns, and the other orders of words."""
+
+from __future__ import annotations
+
+import pytest
+
+from sclip.scenegraph import Parser
+
+# kind -> caption -> (relations, attributes as "object: attribute"), what is denied left out
+SENTENCES = {
+    "fronted": {
+        "In the image, a woman sits on a horse": ("woman sit on horse", ""),
+        "On the table is a cat": ("cat on table", ""),
+        "In front of the house stands a tree": ("tree stand in front of house", ""),
+        "To the left of a square is a circle": ("circle at the left of square", ""),
+        "Next to the dog, there is a cat": ("cat next to dog", ""),
+        "Behind the barn are green hills": ("hill behind barn", "hill: green"),
+        "In the background, mountains rise above a lake": ("mountain rise above lake", ""),
+        "Sitting on a bench, an old man reads a newspaper.": (
+            "man sit on bench; man read newspaper",
+            "man: old",
+        ),
+        "There stands a tree in front of the house.": ("tree stand in front of house", ""),
+        "A boy holds a kite, and behind the boy is a dog": ("boy hold kite; dog behind boy", ""),
+        "Parked beside the fountain are two yellow taxis": (
+            "taxi park beside fountain",
+            "taxi: 2; taxi: yellow",
+        ),
+    },
+    "frames": {
+        "A black and white photo of a dog on a couch.": ("dog on couch", ""),
+        "The image shows a dog chasing a ball.": ("dog chase ball", ""),
+        "A photo hangs on the wall": ("photo hang on wall", ""),
+        "A man holding a picture of a cat": ("man hold picture; picture of cat", ""),
+        "A boat in the foreground of the scene": ("", ""),
+        "A vase of flowers adds a touch of color to the room.": ("flower in vase", ""),
+        "The scene creates a sense of calm": ("", ""),
+        "A lot of birds sit on a piece of wood": ("bird sit on wood", "wood: piece"),
+        "The wheels of the bus": ("bus have wheel", ""),
+        "A statue of a horse in a park.": ("statue of horse; horse in park", ""),
+        "The bird is brown in color": ("", "bird: brown"),
+    },
+    "denied": {
+        "There is no dog on the couch": ("", ""),
+        "A man without a hat stands next to a car": ("man stand next to car", ""),
+        "The woman is not wearing a red hat": ("", ""),
+        "The door isn't red": ("", ""),
+        "A cat that is not on the bed": ("", ""),
+        "Neither a cat nor a dog sits on the sofa": ("", ""),
+        "Neither dog wears a collar": ("", ""),
+        "A child who never eats vegetables": ("", ""),
+        "The room has no windows but a wooden door": ("room have door", "door: wooden"),
+        "A dog, not a cat, lies on the rug": ("dog lay on rug", ""),
+        "The dog isn't chasing the red ball": ("", "ball: red"),
+    },
+    "objects": {
+        "A girl gives a boy a ball": ("girl give ball; girl give to boy", ""),
+        "A girl gives a ball to a boy": ("girl give ball; girl give to boy", ""),
+        "The keeper feeds the elephants carrots": ("keeper feed carrot; keeper feed to elephant", ""),
+        "The dog licks the boy's hand": ("dog lick hand; boy have hand", ""),
+        "The man's dog's tail is long.": ("man have dog; dog have tail", "tail: long"),
+        "Put the plate on the table": ("plate on table", ""),
+        "A woman holds a cup in her hand": ("woman hold cup; cup in hand; woman have hand", ""),
+        "A chef is slicing onions on a board": ("chef slice onion; onion on board", ""),
+    },
+    "comparisons": {
+        "A man is taller than the woman": ("man taller than woman", ""),
+        "The box is as heavy as the bag": ("box as heavy as bag", ""),
+        "A dog bigger than a cat": ("dog bigger than cat", ""),
+        "The larger dog chases the smaller one": ("dog chase dog", "dog: larger; dog: smaller"),
+        "Two dogs, one black and the other white, run on a beach": (
+            "dog run on beach",
+            "dog: 2; dog: black; dog: white",
+        ),
+    },
+    "rows": {
+        "Both the cat and the dog sleep on the bed": ("cat sleep on bed; dog sleep on bed", ""),
+        "A lamp stands between a chair and a sofa": ("lamp stand between chair; lamp stand between sofa", ""),
+        "A man sits on a bench and reads a book": ("man sit on bench; man read book", ""),
+        "A cat is on the bed and under the lamp": ("cat on bed; cat under lamp", ""),
+        "A train passes over a river and through a tunnel": (
+            "train pass over river; train pass through tunnel",
+            "",
+        ),
+        "A boy jumps over a bench and lands on the sidewalk": (
+            "boy jump over bench; boy land on sidewalk",
+            "",
+        ),
+        "A dozen eggs in a basket": ("egg in basket", "egg: 12"),
+        "Three women eat mice and geese": ("woman eat mouse; woman eat goose", "woman: 3"),
+        "The goalkeeper, a tall woman, catches the ball": ("goalkeeper catch ball", "goalkeeper: tall"),
+    },
+    "relative clauses": {
+        "The ball that the dog chases is red": ("dog chase ball", "ball: red"),
+        "The bench on which the man sits faces a pond": ("man sit on bench; bench face pond", ""),
+        "The kite the children are flying has a long tail": (
+            "child fly kite; kite have tail",
+            "tail: long",
+        ),
+        "A hat worn by the man": ("man wear hat", ""),
+        "The ball the dog chases is red.": ("dog chase ball", "ball: red"),
+        "A woman whose umbrella is broken": ("woman have umbrella", "umbrella: broken"),
+        "A man in a red shirt holding a racket": ("man wear shirt; man hold racket", "shirt: red"),
+    },
+    "sentences": {
+        "A man stands on a hill. He wears a hat.": ("man stand on hill; man wear hat", ""),
+        "A man talks to a boy. He wears a hat.": ("man talk to boy", ""),
+        "A lamp stands on the floor. Next to it is a chair.": ("lamp stand on floor; chair next to lamp", ""),
+        "A red car is parked. A dog sits on a mat.": ("dog sit on mat", "car: red; car: parked"),
+        "Towels hang from a rack, with more towels below it.": ("towel hang from rack; towel under rack", ""),
+        "One man is holding a ladder while the other climbs it": ("man hold ladder; man climb ladder", ""),
+    },
+}
+CASES = [pytest.param(c, *said, id=f"{kind}: {c}") for kind, t in SENTENCES.items() for c, said in t.items()]
+
+
+@pytest.mark.parametrize(("caption", "relations", "attributes"), CASES)
+def test_sentence_says_what_a_reader_takes_from_it(
+    parser: Parser, caption: str, relations: str, attributes: str
+) -> None:
+    triples = parser.parse([caption])[0].triples()
+    assert {" ".join(t) for t in triples if t[1] != "is"} == set(filter(None, relations.split("; ")))
+    assert {f"{t[2]}: {t[0]}" for t in triples if t[1] == "is"} == set(filter(None, attributes.split("; ")))
+
+
+@pytest.mark.parametrize(
+    ("caption", "denied"),
+    [
+        ("There is no dog on the couch", {"dog"}),
+        ("A man without a hat or a coat", {"hat", "coat"}),
+        ("A woman not wearing a hat looks at a dog", {"hat"}),
+        ("Neither a cat nor a dog is in the room", {"cat", "dog"}),
+        ("The dog isn't chasing the ball", set()),
+        ("Not only a cat but also a dog sleeps here", set()),
+    ],
+)
+def test_what_is_denied_is_an_object_that_is_marked(parser: Parser, caption: str, denied: set[str]) -> None:
+    graph = parser.parse([caption])[0]
+    assert {obj.name for obj in graph.objects if obj.negated} == denied
