@@ -33,7 +33,7 @@ SAME, MORE = "spaCy, same components", "spaCy, with lemmatizer"
 SCENE_GRAPH_PARSER = "SceneGraphParser (SGP)"
 LONG = (150, 1000)
 """Words of the long captions, of which only a window is parsed."""
-PEERS = {"SGP": SCENE_GRAPH_PARSER, "spaCy": SAME, "its spaCy alone": PIPELINE}
+PEERS = {"its spaCy alone": PIPELINE, "SGP": SCENE_GRAPH_PARSER, "spaCy": SAME}
 """What rates are told as multiples of, by short name."""
 MISSING = "not installed: pip install '.[benchmark]'"
 
@@ -60,11 +60,11 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
         raise BenchmarkError("--count and --rounds: 1 or more")
     wanted = options.count * (options.rounds + 1)
     try:
-        found = read(options.captions) if options.captions else generated(wanted + _JOINED * wanted // _FEWER)
+        given = read(options.captions) if options.captions else generated(wanted + _JOINED * wanted // _FEWER)
         parser = Parser(options.spacy_model)
     except (CaptionsError, ParserError, OSError) as error:
         raise BenchmarkError(str(error)) from error
-    captions = list(dict.fromkeys(found))  # no caption twice: a parser remembers words
+    captions = list(dict.fromkeys(given))  # no caption twice: a parser remembers words
     rounds = _rounds(captions, options.count, options.rounds)
     if not rounds:
         raise BenchmarkError(
@@ -72,16 +72,16 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
         )
     peers = _peers(parser)
     rates = rates_of(peers, rounds, on_round)
-    lines = [line_of(name, rates) for name in (OURS, GRAPHS, PIPELINE, SAME, MORE, SCENE_GRAPH_PARSER)]
+    lines = [line_of(name, rates) for name in (OURS, GRAPHS, PIPELINE, SAME, MORE)]
     bare = _on_window(peers[PIPELINE])
     for number, words in enumerate(LONG):
         texts = joined(captions[wanted + number :: len(LONG)], words)
-        name = f"sclip, {words:,} words"
-        if long_rounds := _rounds(texts, options.count // _FEWER, options.rounds):
+        long_rounds = _rounds(texts, options.count // _FEWER, options.rounds)
+        name, found = f"sclip, {words:,} words", f"too few captions to make captions of {words:,} words"
+        if long_rounds:
             of_long = rates_of({name: peers[OURS], PIPELINE: bare}, long_rounds, on_round)
-            lines.append(line_of(name, of_long))
-        else:
-            lines.append(Line(name, "", "", f"too few captions to join to captions of {words:,} words", {}))
+        lines.append(line_of(name, of_long) if long_rounds else Line(name, "", "", found, {}))
+    lines.append(line_of(SCENE_GRAPH_PARSER, rates))
     used = [caption for of_round in rounds for caption in of_round]
     mean_words = sum(len(caption.split()) for caption in used) / len(used)
     source = f"{options.captions or 'generated'}, {mean_words:.1f} words each"
@@ -102,7 +102,7 @@ def line_of(name: str, rates: Mapping[str, Sequence[float]]) -> Line:
         return Line(name, "", "", MISSING, {})
     found = f"{spread(rates[name], 0)} captions/s"
     for short, other in PEERS.items():
-        if other in rates and other != name:
+        if other in rates:
             ratios = [one / two for one, two in zip(rates[name], rates[other], strict=True)]
             found += f", {median(ratios):.2f} x {short}"
     return Line(name, "", "", found, {"per_s": rates[name]})

@@ -145,6 +145,7 @@ def _negatives(graph: SceneGraph, certain: bool) -> Iterator[tuple[Negative, Pla
         return
     text, rest = parsed_part(graph.caption)
     sentences, seen = count_sentences(text), {_fold(text)}
+    own: dict[Span, float] = {}
     reading = Reading(replace(graph, caption=text) if rest else graph, MOST_EXCHANGED)
     for plan in _best_plans(reading):
         if certain and not plan.certain:
@@ -156,10 +157,10 @@ def _negatives(graph: SceneGraph, certain: bool) -> Iterator[tuple[Negative, Pla
         seen.add(folded)
         first, second = sorted((plan.first, plan.second))
         swapped = (text[slice(*first)].strip(), text[slice(*second)].strip())
-        start, end = _around(text, plan)
-        more = strangeness(edit.text[start : len(edit.text) - (len(text) - end)]) - strangeness(
-            text[start:end]
-        )
+        start, end = part = _around(text, plan)
+        if part not in own:
+            own[part] = strangeness(text[start:end])
+        more = strangeness(edit.text[start : len(edit.text) + end - len(text)]) - own[part]
         yield (
             Negative(edit.text + rest, plan.kind, swapped, round(more, 3), plan.certain, (graph, plan, edit)),
             plan,

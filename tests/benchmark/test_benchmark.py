@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from sclip.benchmark import scenegraph
-from sclip.benchmark.captions import CaptionsError, generated, read
+from sclip.benchmark.captions import CaptionsError, generated, joined, read
 from sclip.benchmark.rounds import rates_of
 from sclip.benchmark.table import Line, Plain, Table
 from support.commands import command
@@ -74,6 +74,18 @@ def test_a_ratio_is_of_the_same_rounds() -> None:
     assert scenegraph.line_of("a", with_both).found == "20 (10 to 40) captions/s, 2.00 x SGP, 2.00 x spaCy"
 
 
+def test_long_captions_are_of_so_many_words_and_share_no_caption() -> None:
+    captions = [f"a caption number {k}" for k in range(90)]
+    short, long = joined(captions, 150), joined(captions, 1000)
+    assert [len(text.split()) for text in short] == [150, 150]
+    assert [len(text.split()) for text in long] == [1000, 1000]
+    assert not set(short[0].split(". ")[:37]) & set(short[1].split(". ")[:37])
+    assert [one.startswith(other.removesuffix(".")) for one, other in zip(long, short, strict=True)] == [
+        True,
+        True,
+    ]
+
+
 def test_the_job_prints_a_row_for_each_peer_and_writes_what_it_found(tmp_path: Path) -> None:
     out = tmp_path / "found.json"
     command = [*JOB, "scenegraph", "--count", "10", "--rounds", "2", "--json", str(out)]
@@ -82,7 +94,7 @@ def test_the_job_prints_a_row_for_each_peer_and_writes_what_it_found(tmp_path: P
     rows = {row["what"]: row for row in json.loads(out.read_text())["rows"]}
     assert list(rows) == [
         scenegraph.OURS, scenegraph.GRAPHS, scenegraph.PIPELINE, scenegraph.SAME, scenegraph.MORE,
-        scenegraph.SCENE_GRAPH_PARSER,
+        "sclip, 150 words", "sclip, 1,000 words", scenegraph.SCENE_GRAPH_PARSER,
     ]  # fmt: skip
     assert all(name in done.stdout for name in rows)
     assert all(len(row["figures"]["per_s"]) == 2 for row in rows.values() if row["figures"])
