@@ -36,7 +36,7 @@ SEGMENTS = {
     "royalty free stock photo of two cats": ["of two cats"],
     "A cat, Royalty-Free Images": ["A cat"],
     "Sunset over a bay by John Doe": ["Sunset over a bay"],
-    "a painting of a bay by visual artist": ["a painting of a bay by visual artist"],
+    "a painting of a bay by visual artist": ["a painting of a bay"],
     "bend in the stream , by person": ["bend in the stream"],
     "a tree on a hill photo by person": ["a tree on a hill"],
     "spring - summer dress": ["spring-summer dress"],
@@ -63,6 +63,9 @@ SEGMENTS = {
     "two women in a garden by Claude Monet": ["two women in a garden"],
     "an elephant on a hill , vector illustration cartoon": ["an elephant on a hill"],
     "my go - to soup": ["my go-to soup"],
+    "in a crowded - industrial city": ["in a crowded-industrial city"],
+    "a card with swirls vector": ["a card with swirls"],
+    "a table made by artist": ["a table made by artist"],
     "": [""],
 }
 
