@@ -180,7 +180,7 @@ _PASSIVE = re.compile(
 )
 _CAMERA = re.compile(
     rf""",\s?(?:(?:in\s)?(?:super\s)?slow(?:\s?-?\s?)motion|zoom(?:ing)?\s(?:in|out)|(?:stabilized|handheld)\scamera[^,.]{{0,30}}
-    |time\s?-?\s?lapse|(?:top|front|side|rear|dolly|aerial|drone)\s(?:view|shot)|{_KIND}(?:\s(?:{_KIND}|cartoon|icon|concept)){{0,2}})\s?(?=[,.]|$)
+    |time\s?-?\s?lapse|(?:an?\s)?close\s?-?\s?up(?:\s(?:view|shot))?|(?:top|front|side|rear|dolly|aerial|drone)\s(?:view|shot)|{_KIND}(?:\s(?:{_KIND}|cartoon|icon|concept)){{0,2}})\s?(?=[,.]|$)
     |\sin\s(?:super\s)?slow\smotion\b""",
     re.I | re.X,
 )

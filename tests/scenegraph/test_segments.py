@@ -57,6 +57,7 @@ SEGMENTS = {
         "person on stage playing a flute",
         "dog",
     ],
+    "writing on a wall , close - up": ["writing on a wall"],
     "woman jogging in a park , in slow motion": ["woman jogging in a park"],
     "© 2015 Someone": [],
     "Kitchen with an island (Photo by Some One/Getty Images)": ["Kitchen with an island"],
@@ -144,6 +145,7 @@ EXPRESSIONS = {
     "girls taking part in a race every winter": {"girl join race"},
     "a street at night": {"street at night"},
     "a man covered in mud": {"mud cover man"},
+    "a set of bottles with labels isolated on white": {"bottle with label", "bottle is isolated"},
     "a bib w/ a print": {"bib with print"},
     "a bird on two feet": {"bird on foot", "foot is 2"},
     "a red key in the form of a house isolated on a white background": {
