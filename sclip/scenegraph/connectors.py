@@ -32,6 +32,8 @@ class Connector:
     exclusive: bool = False
     """The conjunction is "or" or "nor": it carries a denial on."""
     comma: bool = False
+    coordinator: bool = False
+    """ "and" or "or" itself."""
     clause: bool = False
     """A subordinator, colon or dash: the next phrase begins a clause."""
     possessive: bool = False
@@ -83,6 +85,7 @@ def read_connector(words: Sequence[Word], start: int, end: int) -> Connector:
                 continue
             c.conjunction = True
             c.comma = c.comma or code == ","
+            c.coordinator = c.coordinator or code == "C"
             c.exclusive = c.exclusive or text == "or"
         elif code in ".K:":
             c.close()

@@ -34,7 +34,13 @@ def with_particle(words: Sequence[Word], verb: int) -> tuple[str, Span]:
 
 def wearing(predicate: str, object_: str) -> str:
     """Return "wear" and "have" for "a man in a shirt" and "a man with a face"; other predicates as they are."""
-    verb, _, preposition = predicate.rpartition(" ")
+    verb, _, preposition = predicate.partition(" ")
+    if not preposition:
+        verb, preposition = "", verb
+    if verb == "see" and preposition != "through":
+        return preposition  # "are seen on a table"
+    if predicate == "have on":
+        return "wear" if object_ in _CLOTHES else "have"
     if preposition == "in" and verb in ("", "sit", "stand", "walk") and object_ in _CLOTHES:
         return "wear"
     if predicate == "with":

@@ -39,7 +39,7 @@ def _frames(words: Sequence[Word], chunk: Chunk) -> bool:
         return True
     if before in lexicon.FRAME_PREPOSITIONS and behind != "of" and (head != "background" or before == "in"):
         return chunk.name in lexicon.FRAMES
-    return _opens(words, chunk.start) and _depicts(words, chunk.end)
+    return _opens(words, chunk.start) and (head in lexicon.PURE_FRAMES or _depicts(words, chunk.end))
 
 
 def _points(words: Sequence[Word], chunk: Chunk) -> bool:

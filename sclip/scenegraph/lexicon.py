@@ -37,7 +37,7 @@ MEASURES = {
     "one": "", "several": "", "many": "", "any": "", "none": "", "canvas": "", "tapestry": "", "expanse": "",
     "mosaic": "", "blend": "", "smattering": "", "backdrop": "", "school": "", "shades": "", "tones": "", "hues": "",
     "swarm": "", "scattering": "",
-    "sprinkling": "", "display": "", "combination": "", "multitude": "", "abundance": "",
+    "sprinkling": "", "trio": "", "display": "", "combination": "", "multitude": "", "abundance": "",
 }  # fmt: skip
 """Nouns before "of" that measure the next noun and name nothing: the attribute that they leave on it."""
 
@@ -75,14 +75,14 @@ COMPOUND_NAMES = frozenset(
 
 ATTRIBUTE_PAIRS = frozenset(
     tuple(pair.split())
-    for pair in """chain link,double decker,king size,queen size,full size,flat screen,long sleeve,short sleeve,
-    well lit,long sleeved,short sleeved,high rise,high school,high speed,wrought iron,barbed wire""".split(",")
+    for pair in """chain link,double decker,king size,queen size,flat screen,long sleeve,short sleeve,well lit,
+    long sleeved,short sleeved,high rise,high school,high speed,wrought iron""".split(",")
 )
 """Two words that describe as one: "a chain link fence"."""
 
 JOINED_BEHIND = frozenset(
     """haired sleeved legged shaped looking skinned eyed faced headed colored coloured lit dressed chested
-    seated toned tailed sized topped backed sided heeled""".split()
+    seated toned tailed sized topped backed sided heeled fashioned""".split()
 )
 """Words that describe only with the one before them: "a dark haired man"."""
 
@@ -180,6 +180,9 @@ FRAMES = frozenset(
 )
 """Nouns that frame what is shown, or are shown themselves; `sclip.scenegraph.frames` tells which."""
 
+PURE_FRAMES = frozenset("shot view closeup close-up longshot footage".split())
+"""Frames that hang nowhere."""
+
 ALWAYS_FRAMES = frozenset("image scene composition foreground view shot".split())
 """Frames wherever they are definite: "dominates the foreground", "adds to the scene"."""
 
@@ -191,7 +194,7 @@ FRAME_PREPOSITIONS = frozenset("in at from throughout within across of".split())
 
 ABSTRACT = frozenset(
     """sense touch hint feeling atmosphere ambiance ambience mood vibe feel impression contrast depth perspective
-    composition angle viewer aura essence charm elegance warmth serenity tranquility beauty simplicity effect
+    composition appearance angle viewer aura essence charm elegance warmth serenity tranquility beauty simplicity effect
     addition attention interest interplay splash pop hint layout orientation element focus appeal eye-level low-angle
     high-angle level presence vibrancy drama dynamic dynamism symmetry balance""".split()
 )
@@ -218,13 +221,16 @@ DEPICTIONS = frozenset(
 )
 """Nouns before "of" that show the next noun: "a statue of a horse" is (statue, of, horse)."""
 
+WATCHING = frozenset("watch see view observe photograph protect keep".split())
+"""Verbs whose "from" says where one stands: "watches a game from a bench"."""
+
 BODILY = frozenset(
     """hold wear walk look eat ride stand sit talk smile play watch carry read jump run throw drink swing reach catch
     kneel crouch pose ski surf skate work speak laugh""".split()
 )
 """What only people and animals do."""
 
-DIRECTIONS = frozenset("down along across over around past through".split())
+DIRECTIONS = frozenset("down out along across over around past through".split())
 MOTION = frozenset("walk go run climb ride ski drive come move hike travel".split())
 """Particles that lead somewhere where a noun phrase follows: "slides down a slope"."""
 
@@ -238,7 +244,7 @@ PLACING_PREPOSITIONS = frozenset(
      "inside", "near", "between", "around", "through", "on top of", "against")
 )  # fmt: skip
 MOVING = frozenset(
-    """put place set lay pour throw hang load push drop toss mount spread stack hold carry arrange slice chop
+    """put place set lay pour throw hang load push drop toss mount spread stack hold carry cast arrange slice chop
     cut""".split()
 )
 """Verbs whose object is where they put it: "puts a plate on a table" is (plate, on, table)."""

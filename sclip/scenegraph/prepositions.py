@@ -38,7 +38,7 @@ def place_phrase(draft: Draft, k: int, c: Connector) -> None:
     """Resolve "a square with a circle on its right": the circle stands at the square."""
     word = draft.words[c.place]
     owners = [link for link in draft.links.get(k, []) if has(link)]
-    if word.owner and owners:
+    if owners and (word.owner or word.text not in ("at the left of", "on the right side of")):
         draft.links[k] = [link for link in draft.links[k] if link not in owners]
         draft.links.setdefault(owners[0].other, []).append(Link(k, word.text, word.span))
 
@@ -58,15 +58,22 @@ def _bound(draft: Draft, previous: int, k: int, c: Connector) -> tuple[list[int]
     if head in draft.subjects_of and not c.conjunction:
         subjects, denied = draft.subjects_of[head], head in draft.denied_verbs
         object_ = draft.transitive.get(head, -1)
-        if object_ >= 0 and draft.chunks[object_].frame:
-            return [], "", False  # "adds a touch of color to the room"
+        taken = words[head].code == "E" and lexicon.verb_lemma(words[head].text) in lexicon.SHOOTING
+        if taken or (object_ >= 0 and draft.chunks[object_].frame):
+            return [], "", False  # "captured from above on a sunny day", "adds a touch of color to the room"
         lemma = lexicon.verb_lemma(words[head].text)
         if object_ < 0 or (word.text in ("to", "with") and lemma not in ("wear", "have")):
             return subjects, lemma, denied
-        if (lemma in lexicon.MOVING or not subjects) and word.text in lexicon.PLACING_PREPOSITIONS:
+        moved = (lemma in lexicon.MOVING or not subjects) and word.text in lexicon.PLACING_PREPOSITIONS
+        if moved or (word.text == "from" and lemma not in lexicon.WATCHING):
             return draft.row(object_), "", False
         return subjects, "", denied
     subject = draft.chunk_of.get(head, previous)
+    if (
+        draft.chunks[subject].frame
+        and lexicon.noun_lemma(words[draft.chunks[subject].head].text) in lexicon.ABSTRACT
+    ):
+        return [], "", False  # "a contrast to the sky"
     if draft.chunks[subject].frame and draft.partners(subject):
         return draft.partners(subject), "", False
     if words[head].code == "B" and head < c.preposition:
@@ -106,9 +113,12 @@ def _measure(draft: Draft, previous: int, k: int) -> None:
     attribute = lexicon.MEASURES.get(head) or lexicon.MEASURES.get(lexicon.noun_lemma(head))
     if attribute:
         owner.attributes.insert(0, (attribute, draft.words[part.head].span))
+    if attribute in ("piece", "slice", "patch"):  # "two slices of pizza"
+        owner.attributes[:0] = part.attributes
     if not part.frame:
         owner.phrase_start = part.phrase_start if part.phrase_start >= 0 else part.start
     draft.replace(previous, k)
     draft.measured[previous] = k
-    for i in range(part.start, part.end):  # what hangs on the measure hangs on the thing
-        draft.chunk_of[i] = k
+    for i, chunk in draft.chunk_of.items():  # what hangs on the measure hangs on the thing
+        if chunk == previous:
+            draft.chunk_of[i] = k

@@ -27,6 +27,11 @@ _SHE = frozenset("she her herself".split())
 _THEY = frozenset("they them".split())
 
 
+_ROLES = tuple(
+    """boarder player rider skier surfer worker batter driver dancer singer keeper skater runner grapher fighter
+    teacher farmer officer waiter pitcher catcher cyclist artist tourist leader toddler actor actress waitress
+    swimmer barista""".split()
+)
 _ANIMALS = frozenset("dog cat horse bear elephant giraffe zebra cow sheep bird puppy kitten monkey".split())
 
 
@@ -38,9 +43,7 @@ def is_living(name: str) -> bool:
         or head in _FEMALE
         or head in _PERSONS
         or head in _ANIMALS
-        or head.endswith(
-            ("man", "people", "boarder", "player", "rider", "skier", "surfer", "worker", "batter")
-        )
+        or head.endswith(("man", "people", *_ROLES))
     )
 
 
@@ -106,7 +109,7 @@ def resolve(
         first = k == 0 or sentence_of[k - 1] != number
         if number and text in ("it", "they") and (subjects[number] == k or first):
             before = subjects[number - 1]
-            before = found.get(before, before)
+            before = owners.get(before, found.get(before, before))  # "Its head is tilted. It is on a rock."
             if before >= 0 and chunks[before].name and _fits(words, chunks[before], text):
                 found[k] = before
                 continue
@@ -133,7 +136,12 @@ def _owner(words: Sequence[Word], chunks: Sequence[Chunk], k: int, linked: Seque
 def fits(words: Sequence[Word], chunks: Sequence[Chunk], k: int, pronoun: str) -> bool:
     """Whether a pronoun can stand for chunk k."""
     chunk = chunks[k]
-    return k >= 0 and bool(chunk.name) and not chunk.frame and _fits(words, chunk, _SUBJECT_FORMS.get(pronoun, pronoun))
+    return (
+        k >= 0
+        and bool(chunk.name)
+        and not chunk.frame
+        and _fits(words, chunk, _SUBJECT_FORMS.get(pronoun, pronoun))
+    )
 
 
 def _rename(chunk: Chunk, before: Sequence[Chunk]) -> None:
@@ -153,7 +161,7 @@ def _fits(words: Sequence[Word], chunk: Chunk, pronoun: str) -> bool:
     plural = _is_plural(words, chunk)
     male = head in _MALE or (head.endswith("man") and head not in _FEMALE)
     female = head in _FEMALE or head.endswith("woman")
-    person = head in _PERSONS or head.endswith(("er", "ist"))
+    person = head in _PERSONS or head.endswith(_ROLES)
     if pronoun in _HE:
         return not plural and (person or (male and not female))
     if pronoun in _SHE:

@@ -50,10 +50,21 @@ def retag(words: Sequence[Word]) -> None:
     """Put the letters of such words right, in place."""
     for i, word in enumerate(words):
         code, text = word.code, word.text
+        if text in ("mid-air", "midair"):
+            word.code = "A"
         if code in "DPC,.ST" or not text.isalpha():
             continue
         if code == "N":
-            if i and words[i - 1].code == "N" and _is_verb(words, i):
+            behind = words[i + 1].code if i + 1 < len(words) else ""
+            describes = text.endswith("ed") or lexicon.is_adjective(text)
+            if (
+                behind == "N"
+                and describes
+                and not lexicon.is_noun(text)
+                and lexicon.is_word(words[i + 1].text)  # "new york"
+            ):
+                word.code = "J"  # "a tattooed woman"
+            elif i and words[i - 1].code == "N" and _is_verb(words, i):
                 word.code = "V"
             continue
         before = words[i - 1].code if i else ""
@@ -65,9 +76,17 @@ def retag(words: Sequence[Word]) -> None:
                 or (after in ("N", "J") and words[i - 1].text in lexicon.ATTRIBUTE_NOUNS | _KINDS)
             ):
                 words[i - 1].code = word.code = "J"  # "a cream colored door"
+        elif code == "A" and text == "long" and after in ("N", "J"):
+            word.code = "J"
+        elif code == "V" and not i and after in ("E", "J", "N", "G") and lexicon.is_adjective(text):
+            word.code = "J"  # "Empty parked train"
+        elif code == "V" and text.endswith("ed") and before == "J" and after == "N":
+            word.code = "J"
         elif code in "VGE":
             if _is_noun(words, i, before, after):
                 word.code = "N"
+                if before == "C":
+                    word.head = i  # a verb's arc says nothing of a noun's row
         elif code == "B":
             if text == "can" and (before in ("D", "J") or (i and words[i - 1].text in _CAN)):
                 word.code = "N"
@@ -104,6 +123,8 @@ def _is_noun(words: Sequence[Word], i: int, before: str, after: str) -> bool:
         return before in ("P", "J", "M", "S") or (before == "" and after in ("P", "", ".", "B", "G", "E"))
     if before == "C" and i > 1 and words[i - 2].code == "N" and after in ("G", "E", "P", "B", "", "."):
         return all(other.code != "V" for other in words[:i])  # "a man in a shirt and tie sitting"
+    if before == "" and after == "P" and words[1].text in _WHERE and base not in _ACTIONS | _ORDERS:
+        return True  # "whisk on a table"
     if base not in _NOUNS:
         return (
             before == "P"
@@ -147,11 +168,20 @@ _ACTIONS = frozenset(
 )
 """What people, animals and things do without an object."""
 
+_WHERE = frozenset(
+    ("on", "in", "next to", "under", "behind", "beside", "near", "in front of", "with", "on top of")
+)
+_ORDERS = frozenset(
+    "put cut look get turn step go come take click place drop pour stay keep live check fill".split()
+)
 _SUBJECTS = frozenset("this that these those both all each some another either neither half".split())
 
 
 def _ends_phrase(text: str, code: str, before: str, after: str) -> bool:
     """Whether a word tagged as an adjective, adverb or oddity is the noun that ends its phrase."""
+    unknown = not (lexicon.is_noun(text) or lexicon.is_adjective(text))
+    if unknown and code == "J" and before in ("D", "J") and after in ("P", "A", "V", "G", ".", ""):
+        return not text.endswith(("ed", "y", "ish", "ous", "al", "ic", "ble", "ful"))  # "a skateboarder"
     if (
         text in lexicon.COLOURS
         or text in lexicon.CONNECTIVES

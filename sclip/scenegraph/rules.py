@@ -202,7 +202,10 @@ def _settle(draft: Draft, end: int) -> None:
 def _coordinate(draft: Draft, previous: int, k: int, c: Connector) -> None:
     """Put chunk k into the row of an earlier one, and give it that one's links."""
     chunk = draft.chunks[k]
-    if _begins_clause(draft, previous, k):
+    aside = (
+        not c.coordinator and draft.words[chunk.start].text in lexicon.OWNERS
+    )  # "a stream, its water clear"
+    if aside or _begins_clause(draft, previous, k):
         return
     other = draft.chunk_of.get(draft.words[chunk.head].head, previous)
     if other >= k or other in draft.measured:

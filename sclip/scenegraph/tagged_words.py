@@ -152,6 +152,8 @@ def _merge(tokens: list, lower: list[str], i: int) -> tuple[int, str, str, bool]
     compared = _comparison(tokens, lower, i)
     if compared > i:
         return compared, " ".join(lower[i:compared]), "P", False
+    if lower[i : i + 3] == ["close", "up", "of"]:
+        return i + 2, "close-up", "N", False
     end = i + 1
     while (
         end + 1 < len(tokens)
@@ -245,7 +247,7 @@ def _correct(words: list[Word]) -> None:
                 text.endswith("ing")
                 and before == "N"
                 and text not in _ING_NOUNS
-                and after in ("D", "P", "M", "J", "N", "")
+                and after in ("D", "P", "M", "J", "N", "", "R", "A", ".")
             ) or (text.endswith("ing") and before == "B" and text not in _ING_NOUNS):
                 word.code = "G"
             elif (
