@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sclip.scenegraph.graph import Span
-from sclip.scenegraph.lexicon import COLOURS
+from sclip.scenegraph.lexicon import COLOURS, is_noun
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +119,7 @@ _MARKS = re.compile(
           | vector\sart\sillustration\b | (?:free\s)?(?:vector\s)?clip\s?-?\s?art\b | free\sdownload\b
           | (?:free|premium)\s{_KIND}\b
           | (?<=background\s){_KIND}(?:\s{_KIND}){{0,2}}(?=\s?(?:[.,]|$))
+          | (?<!\ba\s)(?<!\bthe\s)vectors?(?:\s{_KIND}){{0,2}}(?=\s?(?:[.,]|$))
           | (?:for|on)\ssale(?:\snow)?\b(?!\ssign)
           | (?:getty\simages|shutterstock|istock(?:photo)?|alamy|dreamstime|depositphotos)\b
         )
@@ -145,7 +146,7 @@ _NEW_PHRASE = _POINTING | frozenset(
 """Words that begin anew behind a hyphen between spaces; others may end a compound ("snow - covered")."""
 _COMPOUND_STARTS = frozenset(
     """t x v e k b d s u self half high low long short full well semi multi non ex mid pre post anti co all two
-    three four five six seven eight nine ten first second third one hand eye heart snow make still open free dry
+    three four five six seven eight nine ten first second third one hand eye heart ice snow make still open free dry
     deep late off best most middle real light dark soft hard wide close check pop built stained award bas
     brightly heavily new""".split()
 )
@@ -167,6 +168,8 @@ _CAPITAL_BYLINE = re.compile(
     r"(?:[Pp]hoto(?:graph)?\s)?\b[Bb]y:?\s[A-Z]\w{0,30}(?:[\s.'’&-]{1,2}[A-Z]\w{0,30}){0,3}[\s.,/]*$"
 )
 _POINTED = re.compile(r"\b(?:an?|the|this)\s$", re.I)
+_KIND_BYLINE = re.compile(r"\bby\s(?:person|author|photographer|(?:\w+\s)?artist)[\s.,]*$", re.I)
+"""Names of makers as CC3M has them, a kind for each name."""
 _PLACE = re.compile(
     r"\b(?:Big Ben|Lake|Mount|River|Street|Park|Bridge|Tower|Road|Beach|Bay|Sea|Ocean|House|Square)\b"
 )
@@ -177,7 +180,7 @@ _PASSIVE = re.compile(
 )
 _CAMERA = re.compile(
     rf""",\s?(?:(?:in\s)?(?:super\s)?slow(?:\s?-?\s?)motion|zoom(?:ing)?\s(?:in|out)|(?:stabilized|handheld)\scamera[^,.]{{0,30}}
-    |time\s?-?\s?lapse|(?:top|front|side|rear|dolly|aerial|drone)\s(?:view|shot)|{_KIND}(?:\s(?:{_KIND}|cartoon|icon|concept)){{0,2}})\s?(?=[,.]|$)
+    |time\s?-?\s?lapse|(?:an?\s)?close\s?-?\s?up(?:\s(?:view|shot))?|(?:top|front|side|rear|dolly|aerial|drone)\s(?:view|shot)|{_KIND}(?:\s(?:{_KIND}|cartoon|icon|concept)){{0,2}})\s?(?=[,.]|$)
     |\sin\s(?:super\s)?slow\smotion\b""",
     re.I | re.X,
 )
@@ -330,6 +333,7 @@ def _is_compound(caption: str, begin: int, end: int) -> bool:
         or left.isdigit()
         or right[0] in _COMPOUND_ENDS
         or _COMPOUND_SUFFIX.search(right[0]) is not None
+        or not is_noun(left)  # no phrase ends there: "a crowded - industrial city"
     )
 
 
@@ -361,7 +365,7 @@ def _describing(segment: Segment) -> Segment:
         alone = (byline["of"] or "").lower().startswith(("photo", "pic", "image")) and not pointed
         segment = segment.without([(byline.start("of" if alone else "by"), byline.end("by"))])
     else:
-        byline = _CAPITAL_BYLINE.search(segment.text)
+        byline = _CAPITAL_BYLINE.search(segment.text) or _KIND_BYLINE.search(segment.text)
         if byline and not _PLACE.search(byline[0]) and not _PASSIVE.search(segment.text[: byline.start()]):
             segment = segment.without([byline.span()])
     return segment.without(match.span() for match in _TIDY.finditer(segment.text))

@@ -47,6 +47,7 @@ _POSTURES = frozenset(
 )
 _AMOUNTS = frozenset("more less fewer many much few long well soon far".split())
 _BACKGROUNDS = frozenset(("background", "backdrop"))
+_BEHIND = frozenset(("on", "against", "over"))
 _PRONOUNS = frozenset(
     "it them him he she they itself themselves himself herself one another each eachother".split()
 )
@@ -108,34 +109,36 @@ def read_words(doc: Doc) -> list[Word]:
         word.head = word_of[word.head]
     retag(words)
     _correct(words)
-    if any(text in _BACKGROUNDS for text in lower):
+    if "isolated" in lower or not _BACKGROUNDS.isdisjoint(lower):
         _attach_background(words)
     return words
 
 
 def _attach_background(words: list[Word]) -> None:
-    """Let "on a white background" hang on what the picture shows first, not on the last noun before it."""
+    """Let "on a white background" and "isolated" hang on what the picture shows first, not on the last noun before."""
     for i, word in enumerate(words):
-        if word.text not in _BACKGROUNDS or word.code != "N":
-            continue
-        at = i - 1
-        while at > 0 and words[at].code in "DJMN":
+        at = i
+        if word.text in _BACKGROUNDS and word.code == "N":
             at -= 1
-        if at <= 0 or words[at].text not in ("on", "against", "over"):
+            while at > 0 and words[at].code in "DJMN":
+                at -= 1
+        elif word.text != "isolated" or i + 1 == len(words):
             continue
-        isolated = words[at - 1].text == "isolated"
-        before = words[: at - isolated]
-        first = next(
-            (
-                j
-                for j, other in enumerate(before)
-                if other.code == "N"
-                and (j + 1 == len(before) or (before[j + 1].code != "N" and before[j + 1].text != "of"))
-            ),
-            -1,
-        )
-        if first >= 0 and (isolated or all(other.text != "with" for other in before)):
-            words[at - isolated].head = first
+        isolated = word.text == "isolated" and words[i + 1].text in _BEHIND
+        if not isolated and (words[at].text not in _BEHIND or words[at - 1].text == "isolated"):
+            continue
+        first = _first_shown(words, at)
+        if first >= 0 and (isolated or all(other.text != "with" for other in words[:at])):
+            words[at].head = first
+
+
+def _first_shown(words: list[Word], end: int) -> int:
+    """Return the first noun of words[:end] that measures nothing: "a set of bottles"; -1: none."""
+    for j in range(end):
+        after = words[j + 1] if j + 1 < end else None
+        if words[j].code == "N" and (after is None or (after.code != "N" and after.text != "of")):
+            return j
+    return -1
 
 
 def _merge(tokens: list, lower: list[str], i: int) -> tuple[int, str, str, bool]:  # type: ignore[type-arg]
