@@ -25,6 +25,7 @@ from sclip.negatives.senses import (
     is_shared,
     is_use,
     is_vague,
+    is_weather,
     is_worn,
     may_be_one,
     place_of,
@@ -45,7 +46,9 @@ def objects_surely_change(reading: Reading, first: int, second: int) -> bool:
     """Whether some relation surely fails when two objects take each other's place in all of them."""
     graph = reading.graph
     names = [graph.objects[k].name for k in (first, second)]
-    if is_vague(names[0]) or is_vague(names[1]):
+    if is_vague(names[0]) or is_vague(names[1]) or all(map(is_scene, names)):
+        return False
+    if any(map(is_weather, names)) and not any(map(is_animate, names)):
         return False
     if _may_be_one(reading, first, second) or _is_bare_clause(reading, first, second):
         return False
@@ -273,6 +276,8 @@ def _is_surely_false(reading: Reading, k: int, owner: int, owners: Mapping[int, 
     lost = [graph.attributes[m].attribute for m in owners if graph.attributes[m].object == owner]
     if any(excludes(attribute, other) for other in lost):
         return True
+    if any(set(attribute.split()) & set(other.split()) for other in lost):
+        return False  # "a blue sky ... a light blue sea"
     return tells_apart(attribute, graph.objects[owner].name) and _are_apart(reading, old, owner)
 
 
