@@ -25,6 +25,7 @@ from sclip.negatives.senses import (
     is_shared,
     is_use,
     is_vague,
+    is_weather,
     is_worn,
     may_be_one,
     place_of,
@@ -45,9 +46,11 @@ def objects_surely_change(reading: Reading, first: int, second: int) -> bool:
     """Whether some relation surely fails when two objects take each other's place in all of them."""
     graph = reading.graph
     names = [graph.objects[k].name for k in (first, second)]
-    if is_vague(names[0]) or is_vague(names[1]):
+    if is_vague(names[0]) or is_vague(names[1]) or all(map(is_scene, names)):
         return False
-    if _may_be_one(reading, first, second) or _is_bare_clause(reading, first, second):
+    if any(map(is_weather, names)) and not any(map(is_animate, names)):
+        return False
+    if _may_be_one(reading, first, second) or reads_as_compound(reading, first, second):
         return False
     other = {first: second, second: first}
     for k in {k for index in other for k in reading.relations_of[index]}:
@@ -91,11 +94,15 @@ def _may_be_one(reading: Reading, first: int, second: int) -> bool:
     )
 
 
-def _is_bare_clause(reading: Reading, first: int, second: int) -> bool:
-    """Whether the exchange may be read as a compound: "kids wearing masks", "masks wearing kids"."""
+def reads_as_compound(reading: Reading, first: int, second: int, *, heads: bool = False) -> bool:
+    """Whether the exchange may be read as a compound: "kids wearing masks", "masks wearing kids".
+
+    An article before the first keeps it apart, but where the `heads` alone change places.
+    """
     objects = reading.graph.objects
     one, other = objects[first], objects[second]
-    if one.phrase[0] != one.span[0] or other.phrase[0] != other.span[0] or is_animate(other.name):
+    bare = other.phrase[0] == other.span[0] and (heads or one.phrase[0] == one.span[0])
+    if not bare or is_animate(other.name):
         return False
     between = reading.caption[one.phrase[1] : other.phrase[0]].strip().lower()
     return between.endswith(("ing", "ed")) and between.isalpha()
@@ -261,6 +268,7 @@ def _are_apart(reading: Reading, one: int, other: int) -> bool:
     """Whether two objects are different things, and neither a part of the other."""
     return not (
         is_vague(reading.graph.objects[other].name)
+        or all(is_scene(reading.graph.objects[k].name) for k in (one, other))
         or is_frame(reading.graph.objects[one].name)
         or _may_be_one(reading, min(one, other), max(one, other))
         or _is_part(reading, one, other)
@@ -273,6 +281,8 @@ def _is_surely_false(reading: Reading, k: int, owner: int, owners: Mapping[int, 
     lost = [graph.attributes[m].attribute for m in owners if graph.attributes[m].object == owner]
     if any(excludes(attribute, other) for other in lost):
         return True
+    if any(set(attribute.split()) & set(other.split()) for other in lost):
+        return False  # "a blue sky ... a light blue sea"
     return tells_apart(attribute, graph.objects[owner].name) and _are_apart(reading, old, owner)
 
 
@@ -284,8 +294,9 @@ def _is_part(reading: Reading, one: int, other: int) -> bool:
         and (
             is_having(relations[k].predicate)
             or relations[k].predicate == "in"
+            or relations[k].predicate.endswith("into")
             or reading.text(relations[k].span).lower() == "of"
         )
-        and not is_animate(objects[relations[k].subject].name)
+        and (not is_animate(objects[relations[k].subject].name) or relations[k].predicate.endswith("into"))
         for k in reading.relations_of[one]
     )

@@ -16,7 +16,7 @@ from sclip.scenegraph.graph import SceneGraph, Span
 _INTENSIFIER = re.compile(r"\b(?:very|really|extremely|quite|so|too|rather)\s+$", re.IGNORECASE)
 _JOINED = re.compile(r"\s*(?:,|,?\s*and\b|/|-)?\s*")
 _POSSESSIVE = re.compile(r"(?:his|her|its|their|my|your|our)\b", re.IGNORECASE)
-_ROW = re.compile(r"\s*(?:,|,?\s*(?:and|or)\b|&)?\s*")
+_ROW = re.compile(r"\s*(?:,|,?\s*(?:and|or)\b|[&/|~:-])?\s*")
 _WORD = re.compile(r"\S+")
 _MEASURE_BEHIND = re.compile(r"\s+of\b")
 

@@ -9,7 +9,12 @@ from functools import lru_cache
 from itertools import combinations
 
 from sclip.negatives.agreement import inflect, pronoun_forms, verb_forms
-from sclip.negatives.certainty import attributes_surely_change, objects_likely_change, objects_surely_change
+from sclip.negatives.certainty import (
+    attributes_surely_change,
+    objects_likely_change,
+    objects_surely_change,
+    reads_as_compound,
+)
 from sclip.negatives.meaning import is_animate, label, synonym
 from sclip.negatives.planned_exchange import PlannedExchange
 from sclip.negatives.reading import Reading
@@ -110,6 +115,7 @@ def _heads(
     }
     if doubtful and clear and attributes_surely_change(reading, owners):
         certain, doubtful = True, False
+    certain = certain and not reads_as_compound(reading, first, second, heads=True)
     forms = pronoun_forms(graph, first, second) if reading.has_pronoun else {}
     yield PlannedExchange(
         "relation",

@@ -41,13 +41,18 @@ _MOUNTS = frozenset(
     towel mat sheet""".split()
 )
 _FRAMES = frozenset(
-    "photo photograph picture image view shot portrait painting illustration drawing sketch video".split()
+    """photo photograph picture image view shot portrait painting illustration drawing sketch video silhouette profile
+    aerial panorama symbol reflection""".split()
 )
+_ROOMS = frozenset("room kitchen bathroom bedroom restroom office store shop restaurant".split())
+"""Scenes that are said to have the colour of their walls or their things."""
+_WEATHER = frozenset("snow snowfall rain fog mist sunshine sunlight wind storm dark darkness winter".split())
 _DEPTHS = frozenset("background foreground distance".split())
 _SCENES = frozenset(
     """room kitchen bathroom bedroom office restaurant store shop building house street road city town park field yard
     garden beach lot hall station church airport court market bazaar village museum hotel area space lobby
-    tower""".split()
+    tower meadow countryside landscape forest desert square cafe district region country state mountain hill valley
+    coast sea lake river shore farm zoo pool pond camp site island neighborhood scene highway sidewalk""".split()
 )
 _PLACES = {
     word: group.split()[0]
@@ -182,6 +187,11 @@ def is_depth(name: str) -> bool:
     return name in _DEPTHS
 
 
+def is_weather(name: str) -> bool:
+    """Whether a name is of what a place is in as it is in the place: "a city in the snow"."""
+    return name.rsplit(" ", 1)[-1] in _WEATHER
+
+
 def is_scene(name: str) -> bool:
     """Whether a name is of a place that holds things."""
     return name.rsplit(" ", 1)[-1] in _SCENES
@@ -257,7 +267,7 @@ _FURNITURE = frozenset(
 )
 """Things often made of wood, brick, stone or metal."""
 
-_LOOSE_ENDS = ("ful", "ous", "ive", "ble", "al", "ic", "ary", "ern", "ant", "ent", "est", "er")
+_LOOSE_ENDS = ("ful", "ous", "ive", "ble", "al", "ic", "ary", "ern", "ant", "ent", "ine", "est", "er")
 _LOOSE_ATTRIBUTES = frozenset(
     """beautiful pretty cute nice fresh good great lovely fancy fine cool warm hot cold simple plain main big same
     outdoor indoor outside inside sunny cloudy rainy windy snowy snow-covered grassy rocky sandy summer winter spring
@@ -266,7 +276,8 @@ _LOOSE_ATTRIBUTES = frozenset(
     standing seated lying laying waiting moving stopped resting placed surrounding nearby close distant far front back
     left right side top bottom upper lower middle central many several group piece part kind lone alone home made rustic
     happy sad ready set ornate decorative computer laptop wii army military football baby toy tennis baseball soccer
-    first second third fourth fifth next last fellow fictional free special cartoon stock""".split()
+    first second third fourth fifth next last fellow fictional free special cartoon stock
+    compact spacious multicolored multi-colored""".split()
 )
 TIMES = frozenset(
     "day afternoon morning evening night noon dusk dawn time daytime nighttime weekend sunset sunrise".split()
@@ -278,7 +289,7 @@ _VAGUE = frozenset(
     piece kind type style variety sort lot number line something someone thing one other stuff air light shade weather
     position direction color colour size up close left right portrait painting illustration drawing sketch video vector
     display sale action work fire flight love fun detail bloom progress use motion event moment life world wild
-    fall surface goodbye""".split()
+    fall surface goodbye hue tint texture blend charm perspective angle eye-level high-angle appearance""".split()
 )
 _GENERAL = {
     word: group.split(":")[0]
@@ -317,7 +328,7 @@ def tells_apart(attribute: str, name: str) -> bool:
     last = words[-1]
     shades = {shade for word in words if (shade := _SHADES.get(word))}
     if shades:
-        return not any(head in _USUAL.get(shade, ()) for shade in shades)
+        return head not in _ROOMS and not any(head in _USUAL.get(shade, ()) for shade in shades)
     if last in _MATERIALS:
         return head not in _FURNITURE
     if last in _POLES or last in _LOOSE_ATTRIBUTES or last in COLOURS or last.endswith(_LOOSE_ENDS):
