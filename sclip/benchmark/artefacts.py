@@ -2,7 +2,8 @@
 
 A logistic regression over word and character n-grams is trained on captions and one negative of each, and tested on
 captions of other images: AUC 0.5 is what no trace in the text gives (SugarCrepe, Hsieh et al., NeurIPS 2023,
-section 3). Our negatives stand beside the random swap of two words that NegCLIP trains with.
+section 3). Our negatives stand beside the random swap of two words that NegCLIP trains with. Captions that the model of
+naturalness was trained on have a row of their own: what it says of them it does not say of new ones.
 """
 
 from __future__ import annotations
@@ -16,17 +17,25 @@ from statistics import mean
 from sclip.benchmark.captions import CaptionsError, read
 from sclip.benchmark.rounds import BenchmarkError
 from sclip.benchmark.table import Line, Table
-from sclip.negatives import draw, natural, shuffled
+from sclip.negatives import draw, natural, naturalness, shuffled
 from sclip.scenegraph import Parser, ParserError, SceneGraph
 
 _TESTED = 1 / 3
 _SPLITS = 3
+_FEWEST = 10
+"""Images with a negative, below which a row is left out."""
 
 
 def add_arguments(arguments: argparse.ArgumentParser) -> None:
     """Declare what this benchmark takes."""
     arguments.add_argument(
         "--captions", type=Path, metavar="FILE", required=True, help="one a line, or COCO's .json"
+    )
+    arguments.add_argument(
+        "--naturalness",
+        type=Path,
+        metavar="FILE",
+        help="what sclip naturalness --out wrote, in place of sclip's own",
     )
     arguments.add_argument("--spacy-model", default="", help="as data.spacy_model")
 
@@ -36,8 +45,10 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
     try:
         captions = read(options.captions)
         images = _images(options.captions, len(captions))
+        if options.naturalness:
+            naturalness.use(options.naturalness)
         graphs = Parser(options.spacy_model).parse(captions)
-    except (CaptionsError, ParserError, OSError) as error:
+    except (CaptionsError, ParserError, OSError, ValueError) as error:
         raise BenchmarkError(str(error)) from error
 
     def ours(graph: SceneGraph, identity: str) -> str | None:
@@ -48,19 +59,27 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
         drawn = shuffled(graph, seed=0, epoch=0, identity=identity)
         return drawn[0].caption if drawn else None
 
+    is_fitted = [naturalness.is_fitted(caption) for caption in captions]
+    held_out = [k for k, fitted in enumerate(is_fitted) if not fitted]
+    in_sample = [k for k, fitted in enumerate(is_fitted) if fitted]
     lines = []
-    for number, (name, make) in enumerate(
-        (("sclip, as training draws", ours), ("random swap of words", swap))
+    for name, make, chosen in (
+        ("sclip, captions that its model of naturalness has not seen", ours, held_out),
+        ("sclip, captions that it was trained on", ours, in_sample),
+        ("random swap of words", swap, range(len(captions))),
     ):
-        false = [make(graph, str(k)) for k, graph in enumerate(graphs)]
-        with_one = [k for k, text in enumerate(false) if text]
-        if len({images[k] for k in with_one}) < 10:
-            raise BenchmarkError(f"{options.captions}: {len(with_one)} captions with a negative are too few")
-        pairs = [(captions[k], false[k] or "", images[k]) for k in with_one]
-        share, auc = len(with_one) / len(captions), text_only_auc(pairs)
-        found = f"{share:.3f} of the captions get one, AUC {auc:.3f} of a text-only classifier"
+        false = {k: make(graphs[k], str(k)) for k in chosen}
+        pairs = [(captions[k], text, images[k]) for k, text in false.items() if text]
+        if len({image for _, _, image in pairs}) < _FEWEST:
+            continue
+        share, auc = len(pairs) / len(chosen), text_only_auc(pairs)
+        found = f"{share:.3f} of {len(chosen):,} captions get one, AUC {auc:.3f} of a text-only classifier"
         lines.append(Line(name, "", "", found, {"share": [share], "auc": [auc]}))
-        on_round(number)
+        on_round(len(lines))
+    if not lines:
+        raise BenchmarkError(
+            f"{options.captions}: fewer than {_FEWEST} images have a caption with a negative"
+        )
     return Table(
         lines, {"captions": f"{len(captions)}; the classifier is tested on images it was not trained on"}
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from sclip.cli.command import SpacyModel, argument, command, errors, flag, group, option
+from sclip.config import ConfigError
 
 PANEL = "Study"
 
@@ -124,24 +125,30 @@ def count(
 
 @command(PANEL)
 def naturalness(
-    captions: Annotated[Path, argument("CAPTIONS", "captions.txt, a caption a line, or COCO's .json")],
-    out: Annotated[Path | None, option("FILE", "by default the weights of this sclip")] = None,
-    source: Annotated[str, option("NAME", "of the captions, kept in the file; by default the file's")] = "",
+    captions: Annotated[
+        list[str],
+        argument("CAPTIONS", "files: a caption a line, COCO's .json, .csv with a column caption; or shards"),
+    ],
+    out: Annotated[Path | None, option("FILE", "by default the tables of this sclip")] = None,
 ) -> None:
     """Train the model that keeps strange false captions from being drawn.
 
-    The weights that come with sclip are those of COCO's captions; train on your own where they speak of other things.
-    Needs scikit-learn, which MLflow brings along.
+    The tables that come with sclip are those of COCO's captions, of alt-text and of long captions; train on your own
+    where they speak of other things. Each source counts up to 12,000 captions, drawn at random. Needs scikit-learn,
+    which MLflow brings along.
 
-      sclip naturalness captions_train2017.json
+      sclip naturalness captions_train2017.json alt-text.txt 'shards/train/*.tar'
     """
-    from sclip.benchmark.captions import read
+    from sclip.data.shards import ShardError
     from sclip.negatives import fit_naturalness
     from sclip.negatives import naturalness as model
+    from sclip.prepare.caption_file import read_source
     from sclip.scenegraph import Parser, ParserError
 
     out = out or model.PATH
-    with errors(OSError, ValueError, KeyError, ParserError):
-        texts = read(captions)
-        fit_naturalness.save(fit_naturalness.fit(texts, Parser()), out, source or captions.name)
-    print(f"{out}: trained on {len(texts)} captions; raise VERSION in sclip/negatives/drawing.py")
+    with errors(OSError, ValueError, ParserError, ShardError, ConfigError):
+        sources = [read_source(source) for source in captions]
+        names = ", ".join(Path(source).name for source in captions)
+        fit_naturalness.save(fit_naturalness.fit(sources, Parser()), out, names)
+    count = sum(min(len(source), fit_naturalness.MOST_CAPTIONS) for source in sources)
+    print(f"{out}: trained on {count:,} captions; raise VERSION in sclip/negatives/drawing.py")

@@ -10,11 +10,14 @@ import io
 import json
 import sys
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 from sclip.data.caption_text import clean_caption, encoding_of
+from sclip.data.patterns import find_shards
+from sclip.data.shards import Sample, read_shard
 
-__all__ = ["CaptionsError", "numbered", "read"]
+__all__ = ["CaptionsError", "numbered", "read", "read_source"]
 
 
 class CaptionsError(ValueError):
@@ -37,6 +40,19 @@ def numbered(path: Path | str) -> list[tuple[int, str]]:
     if captions := [(number, caption) for number, caption in found if caption]:
         return captions
     raise CaptionsError(f"{path}: no captions; a caption a line, COCO's .json, or .csv with a column caption")
+
+
+def read_source(name: str) -> list[str]:
+    """Return the captions of a file as `read` does, or of the shards that a path or URI with `*` and its like names.
+
+    Raises also ShardError and ConfigError as `sclip.data.patterns.find_shards` does.
+    """
+    if name == "-" or Path(name).suffix in (".txt", ".json", ".csv"):
+        return read(name)
+    shards = [read_shard(shard.url) for shard in find_shards([name])]
+    if found := [caption for item in chain(*shards) if isinstance(item, Sample) for caption in item.captions]:
+        return found
+    raise CaptionsError(f"{name}: no captions in these shards")
 
 
 def _raw(path: Path | str, text: str) -> Iterable[str]:
