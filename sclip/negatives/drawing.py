@@ -31,7 +31,7 @@ VERSION = "3"
 MOST_CANDIDATES = 24
 """Only the best so many of a caption are kept."""
 
-MOST_STRANGE = 6.25
+MOST_STRANGE = 7.0
 """Log-odds above which a negative is not drawn."""
 TEMPERATURE = 0.5
 """Of the draw, in log-odds."""

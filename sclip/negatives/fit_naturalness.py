@@ -46,7 +46,7 @@ _MOST_EXCHANGES = 8
 """Exchanges of a caption that are looked at."""
 _FIRST_EXCHANGES = 3
 """Of them those of the first round, which takes all alike and so the longest."""
-_ROUNDS = (1.0, 0.1)
+_ROUNDS = (0.1, 0.05)
 """Inverse regularisation of each round."""
 
 _CLASSES = 96

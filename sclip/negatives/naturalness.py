@@ -104,7 +104,7 @@ def use(path: Path) -> None:
     """Judge by the model in another file from here on; raises OSError, or ValueError where it holds none."""
     global _path
     _path = path
-    for cache in (_table, _lists, _class, _step):
+    for cache in (_table, _lists, _word, _step):
         cache.cache_clear()
     _table()
 
@@ -114,15 +114,27 @@ _path = PATH
 
 @lru_cache(maxsize=1 << 18)
 def _step(state: State, word: bytes) -> tuple[float, State]:
-    """Return the weight of a word behind others, and what the next word needs."""
-    weights = _lists()[0]
-    buckets, behind = step(state, word, _class(word))
-    return sum([weights[bucket] for bucket in buckets]), behind
+    """Return the weight of a word behind others, and what the next word needs.
+
+    It is `step` written out, with what follows from the word alone looked up: a third of its time.
+    """
+    one, two, kind_one, kind_two, kind_three = state
+    weights, code, kind, kind_alone, weight = _word(word)
+    pair, kind_pair, kind_triple = crc32(word, one), crc32(kind, kind_one), crc32(kind, kind_two)
+    weight += (
+        weights[pair & _MASK] + weights[crc32(word, two) & _MASK]
+        + weights[kind_pair & _MASK] + weights[kind_triple & _MASK] + weights[crc32(kind, kind_three) & _MASK]
+        + weights[crc32(word, kind_one) & _MASK] + weights[crc32(kind, one) & _MASK]
+    )  # fmt: skip
+    return weight, (code, pair, kind_alone, kind_pair, kind_triple)
 
 
 @lru_cache(maxsize=1 << 16)
-def _class(word: bytes) -> bytes:
-    return word_class(word, _lists()[1])
+def _word(word: bytes) -> tuple[list[float], int, bytes, int, float]:
+    """Return the weights, and of a word its CRC, its class, the CRC of that and the word's own weight."""
+    weights, classes = _lists()
+    kind, code = word_class(word, classes), crc32(word)
+    return weights, code, kind, crc32(kind, 1), weights[code & _MASK]
 
 
 @lru_cache(maxsize=1)

@@ -12,7 +12,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -77,8 +77,8 @@ def draw(file: str, out: Path, subject: Subject, size: int, seed: int = 0, spacy
     for number, caption in numbered(file):
         first_lines.setdefault(caption, number)
     order = sorted(first_lines, key=lambda caption: digest64("label", seed, 0, caption))
-    graphs = Parser(spacy_model).stream(order)
-    rows = list(islice((row for graph in graphs for row in _rows(graph, subject, seed)), size))
+    parser = Parser(spacy_model)
+    rows = list(islice(_rows(parser.stream(order), subject, seed), size))
     if not rows:
         raise LabelsError(f"{file}: none of its {len(order)} captions gives any {subject}")
     labels = LABELS[subject]
@@ -149,21 +149,18 @@ def write_digests(table: Labelled, out: Path) -> None:
     out.write_text("".join(json.dumps(row) + "\n" for row in table.rows), encoding="utf-8")
 
 
-def _rows(graph: SceneGraph, subject: Subject, seed: int) -> Iterator[dict[str, str]]:
-    if subject == "negatives":
-        negative = draw_negative(natural(graph), seed=seed, epoch=0, identity=graph.caption)
-        if negative:
-            swapped = " <-> ".join(negative.swapped)
-            yield {
-                "caption": graph.caption, "negative": negative.caption, "kind": negative.kind, "swapped": swapped
-            }  # fmt: skip
-        return
-    triples = [f"({', '.join(triple)})" for triple in graph.triples()]
-    if subject == "graphs":
-        yield {"caption": graph.caption, "triples": " ".join(triples)}
-        return
-    for triple in triples[:_KEPT_TRIPLES]:
-        yield {"caption": graph.caption, "triple": triple}
+def _rows(graphs: Iterable[SceneGraph], subject: Subject, seed: int) -> Iterator[dict[str, str]]:
+    """Yield the rows of the captions in their order."""
+    for graph in graphs:
+        caption = {"caption": graph.caption}
+        triples = [f"({', '.join(triple)})" for triple in graph.triples()]
+        if subject == "graphs":
+            yield caption | {"triples": " ".join(triples)}
+        elif subject == "triples":
+            yield from (caption | {"triple": triple} for triple in triples[:_KEPT_TRIPLES])
+        elif drawn := draw_negative(natural(graph), seed=seed, epoch=0, identity=graph.caption):
+            swapped = " <-> ".join(drawn.swapped)
+            yield caption | {"negative": drawn.caption, "kind": drawn.kind, "swapped": swapped}
 
 
 def _digest(text: str | None) -> str:
