@@ -2,8 +2,9 @@
 
 A logistic regression over word and character n-grams is trained on captions and one negative of each, and tested on
 captions of other images: AUC 0.5 is what no trace in the text gives (SugarCrepe, Hsieh et al., NeurIPS 2023,
-section 3). Our negatives stand beside the random swap of two words that NegCLIP trains with; and beside the AUC stands
-how many negatives ViT-B-32 and its knowledge encoder cannot tell from their captions, for what they read of long ones.
+section 3). Our negatives stand beside the random swap of two words that NegCLIP trains with. Captions that the model of
+naturalness was trained on have a row of their own: what it says of them it does not say of new ones. Beside the
+AUC stands how many negatives ViT-B-32 and its knowledge encoder cannot tell from their captions, as both read a part.
 """
 
 from __future__ import annotations
@@ -23,17 +24,25 @@ from sclip.config import ModelConfig
 from sclip.data.window import Window, window_of
 from sclip.model import Tokenizer
 from sclip.model.kee import negatives_unseen
-from sclip.negatives import Negative, draw, natural, shuffled
+from sclip.negatives import Negative, draw, natural, naturalness, shuffled
 from sclip.scenegraph import Parser, ParserError
 
 _TESTED = 1 / 3
 _SPLITS = 3
+_FEWEST = 10
+"""Images with a negative, below which a row is left out."""
 
 
 def add_arguments(arguments: argparse.ArgumentParser) -> None:
     """Declare what this benchmark takes."""
     arguments.add_argument(
         "--captions", type=Path, metavar="FILE", required=True, help="one a line, or COCO's .json"
+    )
+    arguments.add_argument(
+        "--naturalness",
+        type=Path,
+        metavar="FILE",
+        help="what sclip naturalness --out wrote, in place of sclip's own",
     )
     arguments.add_argument("--spacy-model", default="", help="as data.spacy_model")
 
@@ -43,8 +52,10 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
     try:
         captions = read(options.captions)
         images = _images(options.captions, len(captions))
+        if options.naturalness:
+            naturalness.use(options.naturalness)
         graphs = Parser(options.spacy_model).parse(captions)
-    except (CaptionsError, ParserError, OSError) as error:
+    except (CaptionsError, ParserError, OSError, ValueError) as error:
         raise BenchmarkError(str(error)) from error
 
     model = ModelConfig()
@@ -58,14 +69,19 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
         drawn = shuffled(window.graph, seed=0, epoch=0, identity=identity, window=window)
         return drawn[0] if drawn else None
 
+    is_fitted = [naturalness.is_fitted(caption) for caption in captions]
+    held_out = [k for k, fitted in enumerate(is_fitted) if not fitted]
+    in_sample = [k for k, fitted in enumerate(is_fitted) if fitted]
     lines = []
-    for number, (name, make) in enumerate(
-        (("sclip, as training draws", ours), ("random swap of words", swap))
+    for name, make, chosen in (
+        ("sclip, captions that its model of naturalness has not seen", ours, held_out),
+        ("sclip, captions that it was trained on", ours, in_sample),
+        ("random swap of words", swap, range(len(captions))),
     ):
-        drawn = [make(window, str(k)) for k, window in enumerate(windows)]
-        with_one = [(k, negative) for k, negative in enumerate(drawn) if negative]
-        if len({images[k] for k, _ in with_one}) < 10:
-            raise BenchmarkError(f"{options.captions}: {len(with_one)} captions with a negative are too few")
+        drawn = [(k, make(windows[k], str(k))) for k in chosen]
+        with_one = [(k, negative) for k, negative in drawn if negative]
+        if len({images[k] for k, _ in with_one}) < _FEWEST:
+            continue
         auc = text_only_auc([(captions[k], negative.caption, images[k]) for k, negative in with_one])
         kept = [windows[k] for k, _ in with_one]
         false = [negative for _, negative in with_one]
@@ -83,17 +99,22 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
             }
         )
         figures = {
-            "share": len(with_one) / len(captions),
+            "share": len(with_one) / len(chosen),
             "same_tokens": float((texts[0] == texts[1]).all(1).mean()),
             "same_triples": float(unseen.float().mean()),
             "auc": auc,
         }
         found = (
-            f"{figures['share']:.3f} of the captions get one: {figures['same_tokens']:.3f} with the same tokens, "
-            f"{figures['same_triples']:.3f} with the same kept triples; AUC {auc:.3f} of a text-only classifier"
+            f"{figures['share']:.3f} of {len(chosen):,} captions get one: "
+            f"{figures['same_tokens']:.3f} with the same tokens, {figures['same_triples']:.3f} with the same "
+            f"kept triples; AUC {auc:.3f} of a text-only classifier"
         )
         lines.append(Line(name, "", "", found, {what: [value] for what, value in figures.items()}))
-        on_round(number)
+        on_round(len(lines))
+    if not lines:
+        raise BenchmarkError(
+            f"{options.captions}: fewer than {_FEWEST} images have a caption with a negative"
+        )
     return Table(
         lines, {"captions": f"{len(captions)}; the classifier is tested on images it was not trained on"}
     )

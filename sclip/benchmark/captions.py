@@ -6,12 +6,12 @@ a parser look faster than it is on new text.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from random import Random
 
-from sclip.data.caption_text import clean_caption
+from sclip.prepare.caption_file import CaptionsError, read
+
+__all__ = ["CaptionsError", "generated", "read"]
 
 _ADJECTIVES = """small large red blue green yellow white black brown old young tall wooden metal empty colorful
 plastic long little orange striped dirty bright gray""".split()
@@ -52,34 +52,10 @@ _BEGINNING = 150
 """Words of a long text that are all of different captions."""
 
 
-class CaptionsError(ValueError):
-    """A file that has no captions to measure with; the message says what was found."""
-
-
 def generated(count: int, seed: int = 0) -> list[str]:
     """Return captions of the grammar, always the same ones."""
     random = Random(seed)
     return [_sentence(random) for _ in range(count)]
-
-
-def read(path: Path) -> list[str]:
-    """Return the captions of a text file, one a line, or of COCO's annotations (.json).
-
-    Raises CaptionsError where there is none, OSError where the file cannot be read.
-    """
-    text = path.read_text(encoding="utf-8", errors="replace")
-    try:
-        lines = (
-            [entry["caption"] for entry in json.loads(text)["annotations"]]
-            if path.suffix == ".json"
-            else None
-        )
-    except (ValueError, LookupError, TypeError) as error:
-        raise CaptionsError(f"{path}: no annotations with captions, as COCO has them: {error}") from error
-    captions = [line for line in map(clean_caption, text.split("\n") if lines is None else lines) if line]
-    if not captions:
-        raise CaptionsError(f"{path}: no captions; a caption a line, or COCO's .json")
-    return captions
 
 
 def joined(captions: Sequence[str], words: int) -> list[str]:

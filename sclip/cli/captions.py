@@ -1,12 +1,13 @@
-"""Commands that read captions from a file: their graphs, their negatives, and the model that judges negatives."""
+"""Commands that read captions from a file: their graphs and negatives, labels of these, the model that judges them."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from sclip.cli.command import SpacyModel, argument, command, errors, flag, option
+from sclip.cli.command import SpacyModel, argument, command, errors, flag, group, option
+from sclip.config import ConfigError
 
 PANEL = "Study"
 
@@ -14,6 +15,8 @@ File = Annotated[str, argument("FILE", "one caption a line; - reads the standard
 Out = Annotated[str, option("FILE", "write the JSON here, instead of to the standard output")]
 Show = Annotated[bool, flag("--show", "draw in the terminal, instead of the JSON")]
 Html = Annotated[str, option("PAGE", "draw on a page, instead of the JSON")]
+
+label = group(PANEL, "label", "Draw negatives or graphs to be judged by a person, and count the judgements.")
 
 
 @command(PANEL)
@@ -58,26 +61,94 @@ def _say(line: str) -> None:
         print(line, file=sys.stderr)
 
 
+@command(PANEL, of=label)
+def draw(
+    file: Annotated[
+        str,
+        argument(
+            "FILE", "a caption a line, COCO's .json, .csv with a column caption; - reads the standard input"
+        ),
+    ],
+    out: Annotated[Path, argument("OUT", "table to write, which must not exist (.tsv)")],
+    of: Annotated[
+        Literal["negatives", "graphs", "triples"], option("WHAT", "negatives, graphs or triples")
+    ] = "negatives",
+    count: Annotated[int, option("N", "rows to draw", min=1)] = 200,
+    seed: Annotated[
+        int, option("N", "of the draw; a smaller N with it draws the first rows of a larger one")
+    ] = 0,
+    spacy_model: SpacyModel = "",
+) -> None:
+    """Draw negatives, graphs or triples at random and write them to a table, to be labelled row by row.
+
+    Open OUT in an editor or a spreadsheet and fill its first columns. Of negatives: `form`, good or broken (it is no
+    English), and `meaning`, changed or kept. Of graphs and triples: `wrong`, no or yes. `sclip label count` counts.
+
+      sclip label draw captions.txt negatives.tsv
+      sclip label draw captions_val2017.json graphs.tsv --of graphs --count 60
+      sclip label draw captions.txt second-reader.tsv --count 100
+    """
+    from sclip.prepare import labels
+    from sclip.prepare.caption_file import CaptionsError
+    from sclip.scenegraph import ParserError
+
+    with errors(labels.LabelsError, CaptionsError, ParserError, OSError):
+        rows = labels.draw(file, out, of, count, seed, spacy_model)
+    fewer = f" (FILE gives no {count})" if rows < count else ""
+    print(f"{out}: {rows} {of} to label{fewer}; fill in {' and '.join(labels.LABELS[of])}")
+
+
+@command(PANEL, of=label)
+def count(
+    labelled: Annotated[Path, argument("OUT", "labelled table of sclip label draw, or what --digests wrote")],
+    second: Annotated[
+        Path | None, option("OTHER", "the same draws, or some, labelled by another reader")
+    ] = None,
+    digests: Annotated[
+        Path | None, option("FILE", "write the labels with digests in place of captions (.jsonl)")
+    ] = None,
+) -> None:
+    """Count a labelled table: the share of faults with its exact 95 % interval, and the agreement of two readers.
+
+    sclip label count negatives.tsv --second second-reader.tsv
+    sclip label count negatives.tsv --digests labelled_negatives.jsonl
+    """
+    from sclip.prepare import labels
+
+    with errors(labels.LabelsError, OSError):
+        table = labels.read(labelled)
+        for line in labels.count(table, labels.read(second) if second else None):
+            print(line)
+        if digests:
+            labels.write_digests(table, digests)
+
+
 @command(PANEL)
 def naturalness(
-    captions: Annotated[Path, argument("CAPTIONS", "captions.txt, a caption a line, or COCO's .json")],
-    out: Annotated[Path | None, option("FILE", "by default the weights of this sclip")] = None,
-    source: Annotated[str, option("NAME", "of the captions, kept in the file; by default the file's")] = "",
+    captions: Annotated[
+        list[str],
+        argument("CAPTIONS", "files: a caption a line, COCO's .json, .csv with a column caption; or shards"),
+    ],
+    out: Annotated[Path | None, option("FILE", "by default the tables of this sclip")] = None,
 ) -> None:
     """Train the model that keeps strange false captions from being drawn.
 
-    The weights that come with sclip are those of COCO's captions; train on your own where they speak of other things.
-    Needs scikit-learn, which MLflow brings along.
+    The tables that come with sclip are those of COCO's captions, of alt-text and of long captions; train on your own
+    where they speak of other things. Each source counts up to 12,000 captions, drawn at random. Needs scikit-learn,
+    which MLflow brings along.
 
-      sclip naturalness captions_train2017.json
+      sclip naturalness captions_train2017.json alt-text.txt 'shards/train/*.tar'
     """
-    from sclip.benchmark.captions import read
+    from sclip.data.shards import ShardError
     from sclip.negatives import fit_naturalness
     from sclip.negatives import naturalness as model
+    from sclip.prepare.caption_file import read_source
     from sclip.scenegraph import Parser, ParserError
 
     out = out or model.PATH
-    with errors(OSError, ValueError, KeyError, ParserError):
-        texts = read(captions)
-        fit_naturalness.save(fit_naturalness.fit(texts, Parser()), out, source or captions.name)
-    print(f"{out}: trained on {len(texts)} captions; raise VERSION in sclip/negatives/drawing.py")
+    with errors(OSError, ValueError, ParserError, ShardError, ConfigError):
+        sources = [read_source(source) for source in captions]
+        names = ", ".join(Path(source).name for source in captions)
+        fit_naturalness.save(fit_naturalness.fit(sources, Parser()), out, names)
+    count = sum(min(len(source), fit_naturalness.MOST_CAPTIONS) for source in sources)
+    print(f"{out}: trained on {count:,} captions; raise VERSION in sclip/negatives/drawing.py")

@@ -114,17 +114,24 @@ def _usage(param: Any) -> str:
     return f"{text}..." if getattr(param, "multiple", False) else text
 
 
+def group(panel: str, name: str, help_: str) -> typer.Typer:
+    """Add a group of commands to `sclip`, in a panel of the help: `sclip NAME COMMAND`."""
+    made = typer.Typer(name=name, help=help_, no_args_is_help=True)
+    app.add_typer(made, rich_help_panel=panel)
+    return made
+
+
 def command(
-    panel: str, interrupted: str = "interrupted", **settings: Any
+    panel: str, interrupted: str = "interrupted", of: typer.Typer = app, **settings: Any
 ) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
-    """Add a function to `sclip` under its name, in a panel of the help.
+    """Add a function to `sclip`, or to a group of its commands, under its name, in a panel of the help.
 
     Its docstring is the help: indented blocks are examples. `interrupted` is what Ctrl-C is answered with; it may name
     the command's parameters in braces. A signal that ends the command is its exit status, as shells have it.
     """
 
     def add(function: Callable[..., int | None]) -> Callable[..., int | None]:
-        name = function.__name__
+        name = function.__name__ if of is app else f"{of.info.name} {function.__name__}"
 
         @functools.wraps(function)
         def guarded(**given: Any) -> int | None:
@@ -142,7 +149,7 @@ def command(
             finally:  # what ends with the interpreter ends at once at a further Ctrl-C
                 atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)
 
-        app.command(name, cls=Command, rich_help_panel=panel, context_settings=settings)(guarded)
+        of.command(function.__name__, cls=Command, rich_help_panel=panel, context_settings=settings)(guarded)
         return guarded
 
     return add

@@ -32,7 +32,7 @@ VERSION = "3"
 MOST_CANDIDATES = 24
 """Only the best so many of a caption are kept."""
 
-MOST_STRANGE = 6.25
+MOST_STRANGE = 7.0
 """Log-odds above which a negative is not drawn."""
 WORTH_A_DOUBT = 4.0
 """Log-odds by which a doubtful negative must read better than all others to be drawn beside them."""

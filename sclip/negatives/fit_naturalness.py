@@ -1,61 +1,120 @@
-"""Train the weights of `sclip.negatives.naturalness`: captions in, a table of n-gram weights out.
+"""Train the model of `sclip.negatives.naturalness`: captions in, its tables out.
 
-Two logistic regressions over hashed n-grams are added: one that tells captions from all of their exchanges, then
-one that tells them from those that are drawn with the first, so that what the first draws gladly is weighed too.
+First words get classes: those that stand between the same words are one (k-means over the singular vectors of how
+much more often than by chance a word has another one beside it). Then logistic regressions over n-grams are added: one
+that tells captions from all of their exchanges, then others that tell them from those that are drawn with the sum so
+far, so that what is drawn gladly is weighed too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
+from random import Random
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
-from scipy.sparse import csr_matrix, vstack
+from scipy.sparse import csr_matrix, hstack, vstack
+from scipy.sparse.linalg import svds
+from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
 
 from sclip.negatives.drawing import TEMPERATURE, candidates
-from sclip.negatives.naturalness import BUCKETS, buckets
+from sclip.negatives.naturalness import (
+    BUCKETS,
+    CLASS_BUCKETS,
+    FITTED_BITS,
+    ITSELF,
+    START,
+    fitted_bits,
+    step,
+    suffix,
+    word_class,
+    words,
+)
+from sclip.scenegraph.lexicon import AUXILIARIES, CONNECTIVES, COPULAS
 from sclip.scenegraph.parser import Parser
 
-_ROUNDS = (1.0, 0.1)
+MOST_CAPTIONS = 12_000
+"""Captions of one source that are trained on: those of a large one must not drown another's."""
+_MOST_EXCHANGES = 8
+"""Exchanges of a caption that are looked at."""
+_FIRST_EXCHANGES = 3
+"""Of them those of the first round, which takes all alike and so the longest."""
+_ROUNDS = (0.1, 0.05)
 """Inverse regularisation of each round."""
 
+_CLASSES = 96
+_LEAST = 4
+"""A rarer word is known by its suffix alone."""
+_NEIGHBOURS = 1500
+"""Frequent words whose places beside a word make its class."""
+_DIMENSIONS = 40
+_OWN_CLASS = frozenset(
+    """a an the this that these those his her its their my your our one two three four some any several many few
+    each every all both if so because when where which who whose what how than then not no he she it they him them i
+    you we us me there here s , ; : - -- ( ) ' ? ! & / </s> <s>""".split()
+).union(CONNECTIVES, COPULAS, AUXILIARIES)
+"""Words that are a class of their own."""
 
-def fit(captions: Sequence[str], parser: Parser, seed: int = 0) -> NDArray[np.float16]:
-    """Return the weights [BUCKETS]; the same captions and seed give the same ones."""
+
+def fit(sources: Sequence[Sequence[str]], parser: Parser, seed: int = 0) -> dict[str, NDArray[Any]]:
+    """Return the tables by name (`naturalness.PATH`) for the captions of each source.
+
+    The same captions and seed give the same tables. Needs scikit-learn. Raises ValueError where the captions have too
+    few exchanges to learn from.
+    """
+    random = Random(seed)
+    captions = [
+        caption
+        for source in map(list, sources)
+        for caption in (random.sample(source, MOST_CAPTIONS) if len(source) > MOST_CAPTIONS else source)
+    ]
+    classes = _classes(captions, seed)
+    fitted = np.zeros(FITTED_BITS // 8, np.uint8)
+    for caption in captions:
+        for bit in fitted_bits(caption):
+            fitted[bit >> 3] |= 1 << (bit & 7)
     pairs = []
     for graph in parser.stream(captions):
         false = [negative.caption for negative in candidates(graph) if negative.certain]
         if false:
-            pairs.append((graph.caption, false))
-    own = _features([caption for caption, _ in pairs])
-    texts = _features([text for _, false in pairs for text in false])
+            pairs.append((graph.caption, random.sample(false, min(len(false), _MOST_EXCHANGES))))
+    if len(pairs) < 2:
+        raise ValueError(
+            f"{len(captions)} captions, of which {len(pairs)} have an exchange, are too few to learn from"
+        )
+    return {"weights": _weights(pairs, classes.tobytes(), seed), "classes": classes, "fitted": fitted}
+
+
+def save(tables: Mapping[str, NDArray[Any]], path: Path, source: str) -> None:
+    """Write the tables with the names of the sources that they come from."""
+    save_file(dict(tables), path, metadata={"captions": source})
+
+
+def _weights(pairs: Sequence[tuple[str, Sequence[str]]], classes: bytes, seed: int) -> NDArray[np.float16]:
+    own = _features([caption for caption, _ in pairs], classes)
+    texts = _features([text for _, false in pairs for text in false], classes)
     caption_of = np.repeat(np.arange(len(pairs)), [len(false) for _, false in pairs])
-    share = 1.0 / np.bincount(caption_of)[caption_of]
+    starts = np.r_[0, np.cumsum(np.bincount(caption_of))[:-1]]
+    chosen = np.flatnonzero(np.arange(len(caption_of)) - starts[caption_of] < _FIRST_EXCHANGES)
     weights = np.zeros(BUCKETS)
     rng = np.random.default_rng(seed)
     for strength in _ROUNDS:
-        chosen = np.arange(len(caption_of))
         if weights.any():
             strangeness = texts @ weights - (own @ weights)[caption_of]
             chosen = _drawn(strangeness, caption_of, rng)
-        data = vstack([own, texts[chosen]])
         labels = np.r_[np.zeros(len(pairs)), np.ones(len(chosen))]
-        importance = np.r_[
-            np.ones(len(pairs)), share[chosen] if len(chosen) == len(caption_of) else np.ones(len(chosen))
-        ]
+        share = 1.0 / np.bincount(caption_of[chosen])[caption_of[chosen]]
         model = LogisticRegression(C=strength, solver="liblinear", max_iter=200)
-        model.fit(data, labels, sample_weight=importance)
+        model.fit(vstack([own, texts[chosen]]), labels, sample_weight=np.r_[np.ones(len(pairs)), share])
         weights += model.coef_[0]
     return weights.astype(np.float16)
-
-
-def save(weights: NDArray[np.float16], path: Path, source: str) -> None:
-    """Write the weights with the name of the captions that they come from."""
-    save_file({"weights": weights}, path, metadata={"captions": source})
 
 
 def _drawn(strangeness: NDArray[Any], caption_of: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
@@ -67,10 +126,64 @@ def _drawn(strangeness: NDArray[Any], caption_of: NDArray[Any], rng: np.random.G
     return found
 
 
-def _features(texts: Iterable[str]) -> Any:
+def _features(texts: Sequence[str], classes: bytes) -> Any:
     indices: list[int] = []
     ends = [0]
+    class_of = lru_cache(maxsize=None)(lambda word: word_class(word, classes))
     for text in texts:
-        indices.extend(buckets(text))
+        state = START
+        for word in words(text):
+            found, state = step(state, word, class_of(word))
+            indices += found
         ends.append(len(indices))
     return csr_matrix((np.ones(len(indices), np.float32), indices, ends), shape=(len(ends) - 1, BUCKETS))
+
+
+def _classes(captions: Sequence[str], seed: int) -> NDArray[np.uint8]:
+    """Return the class of each word's place [CLASS_BUCKETS], from 1; 0 where no word is known."""
+    texts = [[b"<s>", *words(caption)] for caption in captions]
+    counts = Counter(word for text in texts for word in text)
+    texts = [[word if counts[word] >= _LEAST else suffix(word) for word in text] for text in texts]
+    vocabulary = [word for word, _ in Counter(word for text in texts for word in text).most_common()]
+    number = {word: k for k, word in enumerate(vocabulary)}
+    ids = np.array([number[word] for text in texts for word in text])
+    of_text = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
+    blocks = []
+    for offset in (1, 2):
+        same = of_text[offset:] == of_text[:-offset]
+        left, right = ids[:-offset][same], ids[offset:][same]
+        for word, beside in ((left, right), (right, left)):
+            near = beside < _NEIGHBOURS
+            blocks.append(_counts(word[near], beside[near], len(vocabulary)))
+    vectors = _vectors(blocks, seed)
+    table = np.zeros(CLASS_BUCKETS, np.uint8)
+    size = min(_CLASSES, len(vectors))
+    weights = np.sqrt(np.bincount(ids, minlength=len(vocabulary)))
+    labels = (
+        KMeans(size, n_init=1, max_iter=30, random_state=seed).fit(vectors, sample_weight=weights).labels_
+    )
+    for word, label in zip(
+        reversed(vocabulary), labels[::-1], strict=True
+    ):  # frequent words last: theirs is the place
+        own = word.decode(errors="replace") in _OWN_CLASS
+        table[crc32(word) & CLASS_BUCKETS - 1] = ITSELF if own else label + 1
+    return table
+
+
+def _counts(word: NDArray[Any], beside: NDArray[Any], size: int) -> csr_matrix:
+    return csr_matrix((np.ones(len(word)), (word, beside)), shape=(size, _NEIGHBOURS))
+
+
+def _vectors(blocks: Sequence[csr_matrix], seed: int) -> NDArray[Any]:
+    """Return unit vectors of the words: singular vectors of the positive pointwise mutual information."""
+    table = hstack(blocks).tocoo()
+    of_word, of_neighbour = np.asarray(table.sum(1)).ravel(), np.asarray(table.sum(0)).ravel() ** 0.75
+    gain = np.log(table.data * of_neighbour.sum() / (of_word[table.row] * of_neighbour[table.col]))
+    kept = gain > 0
+    positive = csr_matrix((gain[kept], (table.row[kept], table.col[kept])), shape=table.shape)
+    size = min(_DIMENSIONS, min(table.shape) - 1)
+    start = np.random.default_rng(seed).normal(size=min(table.shape))
+    left, strength, _ = svds(positive, k=size, v0=start)
+    vectors = left * np.sqrt(strength)
+    unit: NDArray[Any] = vectors / (np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-9)
+    return unit

@@ -25,8 +25,8 @@ NUMBERS = {
 MEASURES = {
     "group": "group of", "groups": "group of", "pair": "2", "couple": "2", "piece": "piece", "pieces": "piece",
     "slice": "slice", "slices": "slice", "patch": "patch", "patches": "patch", "part": "part", "pile": "pile",
-    "bunch": "", "lot": "", "lots": "", "row": "row of", "rows": "row of", "herd": "herd of",
-    "set": "", "sets": "", "stack": "stack of", "crowd": "crowd of", "flock": "flock of",
+    "bunch": "", "lot": "", "lots": "", "row": "", "rows": "", "herd": "",
+    "set": "", "sets": "", "stack": "stack of", "crowd": "", "flock": "flock of",
     "variety": "", "cluster": "", "number": "", "roll": "", "bit": "", "bits": "",
     "kind": "", "kinds": "", "type": "", "types": "", "assortment": "", "dozen": "12", "dozens": "",
     "collection": "", "bouquet": "", "clump": "", "bundle": "", "amount": "", "portion": "", "section": "",
@@ -132,8 +132,10 @@ MULTIWORD_PREPOSITIONS = {
         "opposite of": "opposite of", "full of": "have", "left of": "at the left of", "up to": "to",
         "right of": "on the right side of", "beside of": "beside", "on to": "on", "in to": "into",
         "underneath of": "under", "topped with": "top with", "prior to": "before", "ahead of": "before",
-        "in the form of": "in form of", "in a form of": "in form of", "in the shape of": "in shape of", "in the style of": "in style of",
-        "as part of": "as part of", "in honor of": "in honor of", "in addition to": "with", "along with": "with", "together with": "with",
+        "in the form of": "in form of", "in a form of": "in form of", "in the shape of": "in shape of",
+        "in the style of": "in style of",
+        "as part of": "as part of", "in honor of": "in honor of", "in addition to": "with", "along with": "with",
+        "together with": "with",
     }.items()
 }  # fmt: skip
 

@@ -1,0 +1,67 @@
+"""A file of captions in, its captions out, each cleaned as in training and with the line that it stands in.
+
+A text file has a caption a line; COCO's annotations (.json) and tables (.csv, a column `caption`) have one an entry.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterable
+from itertools import chain
+from pathlib import Path
+
+from sclip.data.caption_text import clean_caption, encoding_of
+from sclip.data.patterns import find_shards
+from sclip.data.shards import Sample, read_shard
+
+__all__ = ["CaptionsError", "numbered", "read", "read_source"]
+
+
+class CaptionsError(ValueError):
+    """A file that has no captions; the message says what was found."""
+
+
+def read(path: Path | str) -> list[str]:
+    """Return the captions of a file that are not blank; "-" is the standard input.
+
+    Raises CaptionsError where there is none, OSError where the file cannot be read.
+    """
+    return [caption for _, caption in numbered(path)]
+
+
+def numbered(path: Path | str) -> list[tuple[int, str]]:
+    """Return what `read` returns, each caption with the number of its line or entry, from 1."""
+    content = sys.stdin.buffer.read() if str(path) == "-" else Path(path).read_bytes()
+    text = content.decode(encoding_of(content), errors="replace")
+    found = enumerate(map(clean_caption, _raw(path, text)), start=1)
+    if captions := [(number, caption) for number, caption in found if caption]:
+        return captions
+    raise CaptionsError(f"{path}: no captions; a caption a line, COCO's .json, or .csv with a column caption")
+
+
+def read_source(name: str) -> list[str]:
+    """Return the captions of a file as `read` does, or of the shards that a path or URI with `*` and its like names.
+
+    Raises also ShardError and ConfigError as `sclip.data.patterns.find_shards` does.
+    """
+    if name == "-" or Path(name).suffix in (".txt", ".json", ".csv"):
+        return read(name)
+    shards = [read_shard(shard.url) for shard in find_shards([name])]
+    if found := [caption for item in chain(*shards) if isinstance(item, Sample) for caption in item.captions]:
+        return found
+    raise CaptionsError(f"{name}: no captions in these shards")
+
+
+def _raw(path: Path | str, text: str) -> Iterable[str]:
+    suffix = Path(path).suffix
+    if suffix not in (".json", ".csv"):
+        return text.split("\n")
+    try:
+        rows = json.loads(text)["annotations"] if suffix == ".json" else csv.DictReader(io.StringIO(text))
+        return [str(row["caption"]) for row in rows]
+    except (ValueError, LookupError, TypeError, csv.Error) as error:
+        what = "annotations with captions, as COCO has them" if suffix == ".json" else "column caption"
+        raise CaptionsError(f"{path}: no {what}: {error}") from error

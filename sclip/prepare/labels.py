@@ -1,0 +1,195 @@
+"""Captions in, a table of what sclip makes of them out, for a person to label row by row; and labelled tables counted.
+
+    captions -> `draw` -> table with empty labels -> (a person) -> `count` -> shares with 95 % intervals
+
+The table is a TSV, which any editor and any spreadsheet opens; the columns to fill in come first. Labels that are kept
+in a repository name captions by digest (`write_digests`), so that no text of other people is copied along.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+from scipy.stats import binomtest
+
+from sclip.evaluate.interval import share
+from sclip.negatives import draw as draw_negative
+from sclip.negatives import natural
+from sclip.prepare.caption_file import numbered
+from sclip.scenegraph import Parser, SceneGraph
+from sclip.seeding import digest64
+
+__all__ = ["LABELS", "Labelled", "LabelsError", "Subject", "count", "draw", "read", "write_digests"]
+
+Subject = Literal["negatives", "graphs", "triples"]
+
+LABELS: Mapping[Subject, Mapping[str, tuple[str, str]]] = {
+    "negatives": {"form": ("good", "broken"), "meaning": ("changed", "kept")},
+    "graphs": {"wrong": ("no", "yes")},
+    "triples": {"wrong": ("no", "yes")},
+}
+"""The columns that a person fills in, each with its two labels; the second one is the fault that is counted."""
+
+_TEXTS = ("caption", "negative", "triples", "triple")
+"""Columns that a digest stands for where the labels are kept."""
+_KEPT_TRIPLES = 6
+"""Triples of a caption that the encoder sees by default (`model.kee.triples`)."""
+_NAMED = 10
+"""Rows that a message names one by one."""
+
+
+class LabelsError(ValueError):
+    """A table that cannot be drawn or counted; the message names its rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A table that was read: one subject, rows of columns by name."""
+
+    path: Path
+    subject: Subject
+    rows: list[dict[str, str]]
+    """Captions and what was made of them as digests of 16 hexadecimal digits."""
+    lines: list[int]
+    """The line of the file that each row stands in."""
+
+
+def draw(file: str, out: Path, subject: Subject, size: int, seed: int = 0, spacy_model: str = "") -> int:
+    """Write a table of up to `size` rows to label; return how many there are.
+
+    The captions are drawn at random, no text twice, and those of a smaller table with the same seed begin a larger one.
+    A caption gives one row: the negative that training would draw from it, or its graph; of triples all those that the
+    encoder sees. Captions of which nothing was made are passed over.
+
+    Raises CaptionsError, ParserError, OSError, and LabelsError where nothing can be drawn or `out` exists.
+    """
+    if out.exists():  # labels are hours of work
+        raise LabelsError(f"{out} exists and may hold labels; name another file")
+    first_lines: dict[str, int] = {}
+    for number, caption in numbered(file):
+        first_lines.setdefault(caption, number)
+    order = sorted(first_lines, key=lambda caption: digest64("label", seed, 0, caption))
+    parser = Parser(spacy_model)
+    rows = list(islice(_rows(parser.stream(order), subject, seed), size))
+    if not rows:
+        raise LabelsError(f"{file}: none of its {len(order)} captions gives any {subject}")
+    labels = LABELS[subject]
+    name = Path(file).name
+    with out.open("x", encoding="utf-8", newline="") as sink:
+        table = csv.DictWriter(sink, [*labels, "source", *rows[0]], dialect="excel-tab", lineterminator="\n")
+        table.writeheader()
+        for row in rows:
+            table.writerow({**row, "source": f"{name}:{first_lines[row['caption']]}"})
+    return len(rows)
+
+
+def read(path: Path) -> Labelled:
+    """Return a table that `draw` or `write_digests` wrote and a person labelled.
+
+    Raises OSError, and LabelsError naming the rows that have no label or another word than the column takes.
+    """
+    text = path.read_text(encoding="utf-8-sig")
+    try:
+        if text.startswith("{"):
+            rows = [json.loads(line) for line in text.splitlines() if line]
+            lines = list(range(1, len(rows) + 1))
+        else:
+            reader = csv.DictReader(io.StringIO(text, newline=""), dialect="excel-tab", restval="")
+            pairs = [(reader.line_num, row) for row in reader]
+            lines = [line for line, _ in pairs]
+            rows = [{k: _digest(v) if k in _TEXTS else v for k, v in row.items() if k} for _, row in pairs]
+    except (ValueError, csv.Error) as error:
+        raise LabelsError(f"{path}: no table of labels: {error}") from error
+    column = next((name for name in _TEXTS[1:] if rows and name in rows[0]), "")
+    subject: Subject | None = {"negative": "negatives", "triples": "graphs", "triple": "triples"}.get(column)  # type: ignore[assignment]
+    if subject is None or not {"caption", *LABELS[subject]} <= rows[0].keys():
+        raise LabelsError(f"{path}: no table of labels; sclip label draw makes one")
+    for name, words in LABELS[subject].items():
+        bad: dict[str, list[int]] = {}
+        for line, row in zip(lines, rows, strict=True):
+            row[name] = str(row.get(name) or "").strip().lower()
+            if row[name] not in words:
+                bad.setdefault(row[name], []).append(line)
+        for word, where in bad.items():
+            named = ", ".join(map(str, where[:_NAMED])) + " .." * (len(where) > _NAMED)
+            what = f"{name} is {word!r}" if word else f"{name} is empty"
+            raise LabelsError(f"{path}: {what} in line {named}; write {' or '.join(words)}")
+    return Labelled(path, subject, rows, lines)
+
+
+def count(table: Labelled, second: Labelled | None = None) -> Iterator[str]:
+    """Yield lines about each column: the share of faults with its 95 % interval, and how far two readers agree.
+
+    Intervals are Clopper and Pearson's; where a caption has several rows, as of triples, captions are drawn again
+    (`sclip.evaluate.interval`), for rows of one caption are not independent.
+
+    Raises LabelsError where `second` holds no draw of `table`.
+    """
+    mine, others = _by_draw(table), _by_draw(second) if second else {}
+    both = [key for key in mine if key in others]
+    if second and not both:
+        raise LabelsError(f"{second.path}: none of its rows is a draw of {table.path}")
+    for name, (_, fault) in LABELS[table.subject].items():
+        yield f"{table.path.name}: {_share(table, name, fault)}"
+        if second:
+            yield f"{second.path.name}: {_share(second, name, fault)}"
+            yield _agreement(name, [(mine[key][name], others[key][name]) for key in both])
+
+
+def write_digests(table: Labelled, out: Path) -> None:
+    """Write the labels as JSON Lines, with captions and what was made of them by digest only; `read` reads them."""
+    out.write_text("".join(json.dumps(row) + "\n" for row in table.rows), encoding="utf-8")
+
+
+def _rows(graphs: Iterable[SceneGraph], subject: Subject, seed: int) -> Iterator[dict[str, str]]:
+    """Yield the rows of the captions in their order."""
+    for graph in graphs:
+        caption = {"caption": graph.caption}
+        triples = [f"({', '.join(triple)})" for triple in graph.triples()]
+        if subject == "graphs":
+            yield caption | {"triples": " ".join(triples)}
+        elif subject == "triples":
+            yield from (caption | {"triple": triple} for triple in triples[:_KEPT_TRIPLES])
+        elif drawn := draw_negative(natural(graph), seed=seed, epoch=0, identity=graph.caption):
+            swapped = " <-> ".join(drawn.swapped)
+            yield caption | {"negative": drawn.caption, "kind": drawn.kind, "swapped": swapped}
+
+
+def _digest(text: str | None) -> str:
+    """Return the digest of a text as labels are kept by it, 16 hexadecimal digits."""
+    return format(digest64(text or ""), "016x")
+
+
+def _by_draw(table: Labelled) -> dict[tuple[str, ...], dict[str, str]]:
+    return {tuple(row[name] for name in _TEXTS if name in row): row for row in table.rows}
+
+
+def _share(table: Labelled, name: str, fault: str) -> str:
+    faults = [row[name] == fault for row in table.rows]
+    captions = [row["caption"] for row in table.rows]
+    if len(set(captions)) == len(captions):
+        found = binomtest(sum(faults), len(faults)).proportion_ci(method="exact")
+        low, high = found.low, found.high
+    else:
+        _, low, high = share(faults, captions, key=name)
+    part = sum(faults) / len(faults)
+    return f"{name} {fault}: {sum(faults)} of {len(faults)}, {part:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _agreement(name: str, pairs: Sequence[tuple[str, str]]) -> str:
+    """Return how often two readers agree, and Cohen's kappa, which counts out what agrees by chance."""
+    agreed = sum(one == other for one, other in pairs) / len(pairs)
+    first, second = (Counter(labels) for labels in zip(*pairs, strict=True))
+    chance = sum(first[label] * second[label] for label in first) / len(pairs) ** 2
+    kappa = (
+        f"{(agreed - chance) / (1 - chance):.2f}" if chance < 1 else "not defined, both use one label only"
+    )
+    return f"{name}: the two agree on {agreed:.3f} of {len(pairs)}, Cohen's kappa {kappa}"
