@@ -119,3 +119,5 @@ def _measure(draft: Draft, previous: int, k: int) -> None:
     draft.measured[previous] = k
     for i in range(part.start, part.end):  # what hangs on the measure hangs on the thing
         draft.chunk_of[i] = k
+        if draft.parsed.get(draft.words[i].head) == previous:
+            draft.parsed[draft.words[i].head] = k

@@ -225,6 +225,14 @@ def _correct(words: list[Word]) -> None:
                 word.code, words[i + 1].code = "J", "N"  # "the purple cross"
         elif i == 0 and word.code in "VO" and after in ("G", "B", "E") and lexicon.is_noun(text):
             word.code = "N"  # "Cow eating grass"
+        elif (
+            word.code == "V"
+            and before == "J"
+            and i > 1
+            and words[i - 2].code == "D"
+            and lexicon.is_noun(text)
+        ):
+            word.code = "N"  # "the purple cross on a wall"
         elif word.code in "VGEO" and text in lexicon.COLOURS:
             word.code = "J"
         elif word.code == "V" and text.endswith(("ed", "wn", "en")) and after in ("P", "", "."):
