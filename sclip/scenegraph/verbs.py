@@ -109,7 +109,7 @@ def _parsed_subjects(draft: Draft, verb: int, previous: int, c: Connector) -> li
     if c.relative:
         return draft.row(previous)
     k = draft.parsed.get(verb, -1)
-    if 0 <= k and draft.chunks[k].start < verb:
+    if k >= 0 and draft.chunks[k].start < verb:
         compared = [link.other for link in draft.links.get(k, []) if link.predicate.endswith(" than")]
         return compared or draft.row(k)
     if c.conjunction and words[verb].code == "V":  # "jumps over a bench and lands on the road"
