@@ -92,7 +92,11 @@ def adjectives(words: Sequence[Word], indices: Sequence[int]) -> list[tuple[str,
                 continue  # "a brown color couch"
             shade = last in lexicon.SHADES and word.text in lexicon.COLOURS
             adverb = pending and words[pending[-1]].code == "A"
-            joined = word.text in lexicon.JOINED_BEHIND or (last, word.text) in lexicon.ATTRIBUTE_PAIRS
+            joined = (
+                (word.text == "dozen" and last in lexicon.NUMBERS)
+                or word.text in lexicon.JOINED_BEHIND
+                or (last, word.text) in lexicon.ATTRIBUTE_PAIRS
+            )
             if not shade and not adverb and not joined:
                 flush()
             pending.append(i)
@@ -113,11 +117,11 @@ def _read(words: Sequence[Word], start: int, end: int) -> Chunk:
         pair = (words[first].text, words[first + 1].text)
         if pair in lexicon.ATTRIBUTE_PAIRS and first + 2 < end:
             first += 2
-        elif pair[0] in lexicon.COLOURED:
-            first += 1
-        elif pair[0] in lexicon.ATTRIBUTE_NOUNS and pair not in lexicon.COMPOUND_NAMES:
-            first += 1
-        elif first > start and (words[first - 1].text, pair[0]) in lexicon.ATTRIBUTE_PAIRS:
+        elif (
+            pair[0] in lexicon.COLOURED
+            or (pair[0] in lexicon.ATTRIBUTE_NOUNS and pair not in lexicon.COMPOUND_NAMES)
+            or (first > start and (words[first - 1].text, pair[0]) in lexicon.ATTRIBUTE_PAIRS)
+        ):
             first += 1
         else:
             break

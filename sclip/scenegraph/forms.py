@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sclip.scenegraph import lexicon
 from sclip.scenegraph.graph import Span
 from sclip.scenegraph.tagged_words import Word
+
+_CLOTHES = frozenset(
+    """shirt shirts suit suits pants shorts coat coats hat hats uniform uniforms t-shirt t-shirts jeans cap caps sweater
+    sweaters jacket jackets outfit outfits helmet helmets tie ties veil dress dresses clothes clothing vest vests
+    hoodie skirt skirts wetsuit wetsuits costume costumes tuxedo swimsuit swimsuits bikini sweatshirt apron
+    robe gown boots sunglasses goggles attire trunks blouse""".split()
+)
+"""What the one wears that is "in" it."""
+
+_BODY_PARTS = frozenset("hand hands face faces foot feet nose mouth ear ears".split())
+"""What the one has that is "with" it."""
 
 _PARTICLES = frozenset("down up on off out back away apart left right forward upward downward".split())
 
@@ -24,15 +34,17 @@ def with_particle(words: Sequence[Word], verb: int) -> tuple[str, Span]:
 
 def wearing(predicate: str, object_: str) -> str:
     """Return "wear" and "have" for "a man in a shirt" and "a man with a face"; other predicates as they are."""
-    verb, _, preposition = predicate.rpartition(" ")
-    if preposition == "in" and verb in ("", "sit", "stand", "walk") and object_ in lexicon.CLOTHES:
+    verb, _, preposition = predicate.partition(" ")
+    if not preposition:
+        verb, preposition = "", verb
+    if verb == "see" and preposition != "through":
+        return preposition  # "are seen on a table"
+    if predicate == "have on":
+        return "wear" if object_ in _CLOTHES else "have"
+    if preposition == "in" and verb in ("", "sit", "stand", "walk") and object_ in _CLOTHES:
         return "wear"
     if predicate == "with":
         return (
-            "wear"
-            if object_ in ("shirt", "sunglasses")
-            else "have"
-            if object_ in lexicon.BODY_PARTS
-            else predicate
+            "wear" if object_ in ("shirt", "sunglasses") else "have" if object_ in _BODY_PARTS else predicate
         )
     return predicate

@@ -67,24 +67,22 @@ COMPOUND_ADJECTIVES = frozenset(
 
 COMPOUND_NAMES = frozenset(
     tuple(name.split())
-    for name in """light pole,light post,light fixture,light bulb,light switch,light house,ski pole,ski lift,computer mouse,
-    computer keyboard,american flag,orange juice,chocolate cake,chocolate chip,ice cream,ice cube,electronic device,
-    polo shirt,paper towel,paper bag,paper plate,wire rack,commercial airplane,toilet seat""".split(",")
+    for name in """light pole,light post,light fixture,light bulb,light switch,light house,ski pole,ski lift,ice cube,
+    computer mouse,computer keyboard,american flag,orange juice,chocolate cake,chocolate chip,ice cream,
+    electronic device,paper towel,paper bag,paper plate""".split(",")
 )
 """Names whose first word would be an attribute by itself."""
 
 ATTRIBUTE_PAIRS = frozenset(
     tuple(pair.split())
-    for pair in """chain link,double decker,king size,queen size,full size,flat screen,long sleeve,short sleeve,long sleeved,
-    short sleeved,high rise,high school,high speed,well lit,wrought iron,barbed wire,living room""".split(
-        ","
-    )[:-1]
+    for pair in """chain link,double decker,king size,queen size,flat screen,long sleeve,short sleeve,well lit,
+    long sleeved,short sleeved,high rise,high school,high speed,wrought iron""".split(",")
 )
 """Two words that describe as one: "a chain link fence"."""
 
 JOINED_BEHIND = frozenset(
-    """haired sleeved legged shaped looking skinned eyed faced headed colored coloured covered lit dressed chested
-    seated toned tailed sized topped backed sided heeled""".split()
+    """haired sleeved legged shaped looking skinned eyed faced headed colored coloured lit dressed chested
+    seated toned tailed sized topped backed sided heeled fashioned""".split()
 )
 """Words that describe only with the one before them: "a dark haired man"."""
 
@@ -103,22 +101,18 @@ COLOURS = frozenset(
 )
 
 ATTRIBUTE_FORMS = {
-    "wood": "wooden",
-    "blond": "blonde",
-    "multi colored": "multi-colored",
-    "multicolored": "multi-colored",
-    "multicoloured": "multi-colored",
-    "multi coloured": "multi-colored",
-    "multi-coloured": "multi-colored",
-}
+    "wood": "wooden", "blond": "blonde", "multi colored": "multi-colored", "multi coloured": "multi-colored",
+    "multicolored": "multi-colored", "multicoloured": "multi-colored", "multi-coloured": "multi-colored",
+}  # fmt: skip
 
 NAME_FORMS = {
     "cell phone": "cellphone", "surf board": "surfboard", "side walk": "sidewalk", "counter top": "countertop",
-    "skate board": "skateboard", "tooth brush": "toothbrush", "base ball": "baseball", "guy": "person", "guys": "people", "oxen": "ox",
+    "skate board": "skateboard", "tooth brush": "toothbrush", "base ball": "baseball",
+    "guy": "person", "guys": "people", "someone": "person", "somebody": "person", "leave": "leaves", "oxen": "ox",
     "snow board": "snowboard", "foot ball": "football", "tee shirt": "t-shirt", "tshirt": "t-shirt",
     "t shirt": "t-shirt", "motor cycle": "motorcycle", "lap top": "laptop", "bill board": "billboard",
-    "hotdog": "hot dog", "wet suit": "wetsuit", "pick up truck": "pickup truck", "streetlight": "street light", "panda bear": "panda", "leave": "leaves",
-    "someone": "person", "somebody": "person",
+    "hotdog": "hot dog", "wheel chair": "wheelchair", "wet suit": "wetsuit", "streetlight": "street light",
+    "panda bear": "panda",
 }  # fmt: skip
 
 PREPOSITION_FORMS = {
@@ -167,17 +161,6 @@ HELD = frozenset("in on around over under between".split())
 OWNERS = frozenset("his her its their".split())
 VERB_FORMS = {"lie": "lay", "seat": "sit", "have": "have", "contain": "contain"}
 
-CLOTHES = frozenset(
-    """shirt shirts suit suits pants shorts coat coats hat hats uniform uniforms t-shirt t-shirts jeans cap caps sweater
-    sweaters jacket jackets outfit outfits helmet helmets tie ties veil dress dresses clothes clothing vest vests
-    hoodie skirt skirts wetsuit wetsuits costume costumes tuxedo swimsuit swimsuits bikini sweatshirt apron
-    robe gown boots sunglasses goggles attire trunks blouse""".split()
-)
-"""What the one wears that is "in" it."""
-
-BODY_PARTS = frozenset("hand hands face faces foot feet nose mouth ear ears".split())
-"""What the one has that is "with" it."""
-
 COVERING = frozenset(("cover", "surround", "enclose"))
 """Verbs whose passive with any preposition means that the second thing acts: "covered in snow"."""
 
@@ -216,7 +199,7 @@ ABSTRACT = frozenset(
 """Nouns of what a picture makes one feel: nothing of it can be seen, nor of what they measure ("a sense of calm")."""
 
 MANNERS = frozenset(
-    """color colour size shape length height width appearance motion action use progress style variety""".split()
+    "color colour size shape length height width appearance motion action use progress style tone hue variety".split()
 )
 """Nouns that are no things behind "in": "brown in color"."""
 
@@ -245,7 +228,7 @@ BODILY = frozenset(
 )
 """What only people and animals do."""
 
-DIRECTIONS = frozenset("down along across over around past through".split())
+DIRECTIONS = frozenset("down out along across over around past through".split())
 MOTION = frozenset("walk go run climb ride ski drive come move hike travel".split())
 """Particles that lead somewhere where a noun phrase follows: "slides down a slope"."""
 
@@ -270,7 +253,8 @@ def noun_lemma(word: str) -> str:
     """Return the singular of one lower-case noun ("people" -> "person"); an unknown word comes back as it is."""
     from lemminflect import getLemma
 
-    by_rule = word.isascii() or word.endswith("s")  # the rules for unknown words make "caf" of "café"
+    # The rules for unknown words make "caf" of "café" and "pari" of "paris".
+    by_rule = (word.isascii() or word.endswith("s")) and not word.endswith(("is", "us"))
     lemmas = getLemma(word, upos="NOUN", lemmatize_oov=by_rule)
     return (lemmas and lemmas[0]) or word
 

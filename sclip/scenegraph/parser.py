@@ -35,8 +35,8 @@ _UNUSED = ["ner", "senter", "attribute_ruler", "lemmatizer"]
 _BATCH = 256
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _SHORT_WORDS = frozenset(
-    """a an the and or but of in on at to by for from with without as is are was over under into onto near up down off out
-    his her its their your my our it i""".split()
+    """a an the and or but of in on at to by for from with without as is are was over under into onto near up down off
+    out his her its their your my our it i""".split()
 )
 _NAME_OPENERS = frozenset("new san santa los las saint mount lake fort port north south east west".split())
 
@@ -167,4 +167,6 @@ def _is_name(word: str, after: str) -> bool:
     if not lexicon.is_word(word.lower()):
         return True
     following = _WORD.match(after, 1)
-    return bool(following) and word.lower() in _NAME_OPENERS and not lexicon.is_word(following[0].lower())
+    return (
+        following is not None and word.lower() in _NAME_OPENERS and not lexicon.is_word(following[0].lower())
+    )

@@ -38,7 +38,7 @@ def place_phrase(draft: Draft, k: int, c: Connector) -> None:
     """Resolve "a square with a circle on its right": the circle stands at the square."""
     word = draft.words[c.place]
     owners = [link for link in draft.links.get(k, []) if has(link)]
-    if word.owner and owners:
+    if owners and (word.owner or word.text not in ("at the left of", "on the right side of")):
         draft.links[k] = [link for link in draft.links[k] if link not in owners]
         draft.links.setdefault(owners[0].other, []).append(Link(k, word.text, word.span))
 
@@ -113,11 +113,13 @@ def _measure(draft: Draft, previous: int, k: int) -> None:
     attribute = lexicon.MEASURES.get(head) or lexicon.MEASURES.get(lexicon.noun_lemma(head))
     if attribute:
         owner.attributes.insert(0, (attribute, draft.words[part.head].span))
+    if attribute in ("piece", "slice", "patch"):  # "two slices of pizza"
+        owner.attributes[:0] = part.attributes
     if not part.frame:
         owner.phrase_start = part.phrase_start if part.phrase_start >= 0 else part.start
     draft.replace(previous, k)
     draft.measured[previous] = k
-    for i in range(part.start, part.end):  # what hangs on the measure hangs on the thing
-        draft.chunk_of[i] = k
-        if draft.parsed.get(draft.words[i].head) == previous:
-            draft.parsed[draft.words[i].head] = k
+    for found in (draft.chunk_of, draft.parsed):  # what hangs on the measure hangs on the thing
+        for i, chunk in found.items():
+            if chunk == previous:
+                found[i] = k

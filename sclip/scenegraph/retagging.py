@@ -26,8 +26,8 @@ _ING_BOTH = frozenset(
     engraving trimming stuffing lighting swing sling meeting offering outing setting clearing""".split()
 )
 _NOUNS = frozenset(
-    """train sign bear head fork towel bench rug sink post mirror gravel shadow stove spoon shower clock monitor bus
-    vase rack blanket racquet pillow window curtain ground sand kitten ear counter bun store sauce pole helmet fence
+    """train fire sign bear head fork towel bench rug sink post mirror gravel shadow stove spoon shower clock monitor
+    bus vase rack blanket racquet pillow window curtain ground sand kitten ear counter bun store sauce pole helmet fence
     crowd bathtub arm wave wall tray trash straw stone sleeve shrimp rainbow pasture microwave menu hat horn elephant
     drain curb cone carrot button bow bat map paddle brush kite lettuce stem pot pan plate bowl bottle cup glass box
     bag table boat car truck bike skateboard surfboard snowboard board light field tree grass flower plant road street
@@ -40,7 +40,6 @@ _CAN = frozenset(
     "trash garbage soda beer tin watering paint spray aluminum aluminium metal recycling rubbish waste coke".split()
 )
 _KINDS = frozenset("multi cream orange tan rust long short dark light double different heart".split())
-_WAYS = frozenset("down along through across over around past by".split())
 _NOT_THINGS = frozenset(
     """young old elderly dark open wild rich poor sick injured opposite other same right left past present cold
     outdoor indoor front back rear very next last first second top bottom""".split()
@@ -51,21 +50,48 @@ def retag(words: Sequence[Word]) -> None:
     """Put the letters of such words right, in place."""
     for i, word in enumerate(words):
         code, text = word.code, word.text
-        if code in "NDPC,.ST" or not text.isalpha():
+        if text in ("mid-air", "midair"):
+            word.code = "A"
+        if code in "DPC,.ST" or not text.isalpha():
+            continue
+        if code == "N":
+            behind = words[i + 1].code if i + 1 < len(words) else ""
+            describes = text.endswith("ed") or lexicon.is_adjective(text)
+            if (
+                behind == "N"
+                and describes
+                and not lexicon.is_noun(text)
+                and lexicon.is_word(words[i + 1].text)  # "new york"
+            ):
+                word.code = "J"  # "a tattooed woman"
+            elif i and words[i - 1].code == "N" and _is_verb(words, i):
+                word.code = "V"
             continue
         before = words[i - 1].code if i else ""
         after = words[i + 1].code if i + 1 < len(words) else ""
-        if text in lexicon.JOINED_BEHIND and before in ("N", "J") and code in "VGEJ" and i:
-            if before == "J" or after in ("N", "J") and words[i - 1].text in lexicon.ATTRIBUTE_NOUNS | _KINDS:
+        if text in lexicon.JOINED_BEHIND and before in ("N", "J", "A") and code in "VGEJ" and i:
+            if (
+                before == "J"
+                or (before == "A" and words[i - 1].text in _KINDS)
+                or (after in ("N", "J") and words[i - 1].text in lexicon.ATTRIBUTE_NOUNS | _KINDS)
+            ):
                 words[i - 1].code = word.code = "J"  # "a cream colored door"
-        elif code == "R" and text in _WAYS and after in ("D", "N", "J", "M"):
-            word.code = "P"  # "walking down the street"
+        elif code == "A" and text == "long" and after in ("N", "J"):
+            word.code = "J"
+        elif code == "V" and not i and after in ("E", "J", "N", "G") and lexicon.is_adjective(text):
+            word.code = "J"  # "Empty parked train"
+        elif code == "V" and text.endswith("ed") and before == "J" and after == "N":
+            word.code = "J"
         elif code in "VGE":
             if _is_noun(words, i, before, after):
                 word.code = "N"
+                if before == "C":
+                    word.head = i  # a verb's arc says nothing of a noun's row
         elif code == "B":
             if text == "can" and (before in ("D", "J") or (i and words[i - 1].text in _CAN)):
                 word.code = "N"
+        elif code == "O" and after == "N" and lexicon.is_adjective(text):
+            word.code = "J"  # "a snowy hill"
         elif code in "JAOR" and _ends_phrase(text, code, before, after):
             word.code = "N"
 
@@ -75,6 +101,8 @@ def _is_noun(words: Sequence[Word], i: int, before: str, after: str) -> bool:
     word = words[i]
     text = word.text
     if word.code == "G":
+        if i + 1 < len(words) and words[i + 1].text == "of" and (lexicon.is_noun(text) or text in _ING_BOTH):
+            return True  # "drawing of a pen"
         if text in _ING_NOUNS:
             return after != "D" or before not in ("N", "B", "H", "")
         return text in _ING_BOTH and before in ("P", "D", "J", "M", "S") and after not in ("D", "N")
@@ -93,6 +121,10 @@ def _is_noun(words: Sequence[Word], i: int, before: str, after: str) -> bool:
         return True
     if base != text:  # "green leaves": an adjective is no subject, and nor is nothing
         return before in ("P", "J", "M", "S") or (before == "" and after in ("P", "", ".", "B", "G", "E"))
+    if before == "C" and i > 1 and words[i - 2].code == "N" and after in ("G", "E", "P", "B", "", "."):
+        return all(other.code != "V" for other in words[:i])  # "a man in a shirt and tie sitting"
+    if before == "" and after == "P" and words[1].text in _WHERE and base not in _ACTIONS | _ORDERS:
+        return True  # "whisk on a table"
     if base not in _NOUNS:
         return (
             before == "P"
@@ -104,11 +136,52 @@ def _is_noun(words: Sequence[Word], i: int, before: str, after: str) -> bool:
     )
 
 
+def _is_verb(words: Sequence[Word], i: int) -> bool:
+    """Whether a noun behind a noun is the verb of its sentence: "a dog sprints", "the dog and the cat play"."""
+    text, noun = words[i].text, words[i - 1].text
+    after = words[i + 1].code if i + 1 < len(words) else ""
+    if after not in ("P", "", ".", "D", "A", "R", "T", ",") or words[i - 1].code != "N":
+        return False
+    if any(word.code in "VB" for word in words[:i]):
+        return False
+    if text in _ACTIONS:
+        in_row = "C" in [word.code for word in words[max(i - 3, 0) : i - 1]]
+        return (in_row or lexicon.noun_lemma(noun) != noun) and noun not in _ACTIONS
+    base = lexicon.noun_lemma(text)
+    if base == text or lexicon.noun_lemma(noun) != noun or not lexicon.is_verb(base):
+        return False
+    if noun in lexicon.MEASURES:  # "a dozen eggs"
+        return False
+    if base in _ACTIONS:
+        return True
+    start = i - 1
+    while start and words[start].code in "NJ":
+        start -= 1
+    return words[start].text in ("a", "an") and base not in _NOUNS  # a plural has no "a": "a bear fishes"
+
+
+_ACTIONS = frozenset(
+    """wait sit stand lie lay rest hang sleep graze float pose lean swim eat look fly perch sprint ski surf sail run
+    jump leap crawl nap snooze dance perform race dive splash play walk talk stroll jog skate skateboard snowboard
+    slide climb smile laugh stare gaze peek peer march hike drink browse bark glide soar hover wade bathe stretch
+    yawn grin speak sing travel move shine bloom grow glow burn fall flow gallop trot kneel crouch relax work""".split()
+)
+"""What people, animals and things do without an object."""
+
+_WHERE = frozenset(
+    ("on", "in", "next to", "under", "behind", "beside", "near", "in front of", "with", "on top of")
+)
+_ORDERS = frozenset(
+    "put cut look get turn step go come take click place drop pour stay keep live check fill".split()
+)
 _SUBJECTS = frozenset("this that these those both all each some another either neither half".split())
 
 
 def _ends_phrase(text: str, code: str, before: str, after: str) -> bool:
     """Whether a word tagged as an adjective, adverb or oddity is the noun that ends its phrase."""
+    unknown = not (lexicon.is_noun(text) or lexicon.is_adjective(text))
+    if unknown and code == "J" and before in ("D", "J") and after in ("P", "A", "V", "G", ".", ""):
+        return not text.endswith(("ed", "y", "ish", "ous", "al", "ic", "ble", "ful"))  # "a skateboarder"
     if (
         text in lexicon.COLOURS
         or text in lexicon.CONNECTIVES
@@ -122,7 +195,7 @@ def _ends_phrase(text: str, code: str, before: str, after: str) -> bool:
         return before != "B"
     return (
         code == "J"
-        and before in ("D", "J", "N", "M", "S")
-        and after in ("", "P", "V", "B", ".", "C", "G", "E")
+        and (before in ("D", "J", "M", "S") or (before == "N" and text in _NOUNS))
+        and after in ("", "P", "V", "B", ".")
         and text not in _NOT_THINGS
     )

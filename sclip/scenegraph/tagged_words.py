@@ -40,7 +40,8 @@ _ING_NOUNS = frozenset(
 )
 _POSTURES = frozenset(
     """waits sits stands lies lays rests hangs sleeps grazes floats poses leans swims eats looks flies perches hovers
-    walks runs jumps lands rolls climbs marches strolls wanders crouches kneels talks reads watches holds sleep sit lie eat""".split()
+    walks runs jumps lands rolls climbs marches strolls wanders crouches kneels talks reads watches holds
+    sleep sit lie eat""".split()
 )
 _AMOUNTS = frozenset("more less fewer many much few long well soon far".split())
 _PRONOUNS = frozenset(
@@ -103,6 +104,8 @@ def _merge(tokens: list, lower: list[str], i: int) -> tuple[int, str, str, bool]
     compared = _comparison(tokens, lower, i)
     if compared > i:
         return compared, " ".join(lower[i:compared]), "P", False
+    if lower[i : i + 3] == ["close", "up", "of"]:
+        return i + 2, "close-up", "N", False
     end = i + 1
     while (
         end + 1 < len(tokens)
@@ -195,9 +198,16 @@ def _correct(words: list[Word]) -> None:
                 text.endswith("ing")
                 and before == "N"
                 and text not in _ING_NOUNS
-                and after in ("D", "P", "M", "J", "N", "")
+                and after in ("D", "P", "M", "J", "N", "", "R", "A", ".")
             ) or (text.endswith("ing") and before == "B" and text not in _ING_NOUNS):
                 word.code = "G"
+            elif (
+                text.endswith("ing")
+                and i > 1
+                and words[i - 1].text in lexicon.COLOURS
+                and words[i - 2].text == "in"
+            ):
+                word.code = "G"  # "a man in white playing tennis"
             elif before == "N" and after == "D" and word.dep != "poss" and re.search(r"[a-z]s$", text):
                 word.code = "V"  # "a man rides a horse", tagged as a plural
             elif (
@@ -218,7 +228,7 @@ def _correct(words: list[Word]) -> None:
                 word.code = "J"  # "grey and red furniture"
             elif (
                 text in lexicon.COLOURS
-                and before == "D"
+                and before in ("D", "J")
                 and after == "V"
                 and lexicon.is_noun(words[i + 1].text)
             ):
@@ -239,11 +249,8 @@ def _correct(words: list[Word]) -> None:
             word.code = "E"
         elif word.code in "GE" and after and before != "N" and _modifies(words, i):
             word.code = "J"
-        elif (
-            text == "eachother"
-            or word.code == "D"
-            and text in _PRONOUNS
-            and after not in ("N", "J", "M", "G", "E", "D")
+        elif text == "eachother" or (
+            word.code == "D" and text in _PRONOUNS and after not in ("N", "J", "M", "G", "E", "D")
         ):
             word.code = "H"
         elif word.code == "O" and re.fullmatch(r"\W+", text):
