@@ -229,7 +229,10 @@ def _correct(words: list[Word]) -> None:
             elif (
                 text in lexicon.COLOURS
                 and before in ("D", "J")
-                and after == "V"
+                and (
+                    after == "V" or (after == "J" and "".join(w.code for w in words[i + 2 : i + 3]) in ".BP")
+                )
+                and words[i + 1].text not in lexicon.COLOURS
                 and lexicon.is_noun(words[i + 1].text)
             ):
                 word.code, words[i + 1].code = "J", "N"  # "the purple cross"
