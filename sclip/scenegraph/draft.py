@@ -42,6 +42,11 @@ class Draft:
         self.chunks = find_chunks(words)
         mark_frames(words, self.chunks)
         self.chunk_of = {i: k for k, chunk in enumerate(self.chunks) for i in range(chunk.start, chunk.end)}
+        self.parsed: dict[int, int] = {}
+        """Word index of a verb -> the first chunk that the parse has for its subject."""
+        for i, k in self.chunk_of.items():
+            if words[i].dep in ("nsubj", "nsubjpass"):
+                self.parsed.setdefault(words[i].head, k)
         self.groups: dict[int, list[int]] = {}
         """Chunk -> the coordinated chunks that it stands in a row with, itself last."""
         self.subjects_of: dict[int, list[int]] = {}
@@ -86,10 +91,8 @@ class Draft:
 
     def subject_of(self, verb: int, previous: int) -> int:
         """Return the chunk that the parse has for a verb's subject, or `previous`."""
-        for i in range(self.chunks[previous].end):
-            if self.words[i].head == verb and self.words[i].dep.startswith("nsubj") and i in self.chunk_of:
-                return self.chunk_of[i]
-        return previous
+        k = self.parsed.get(verb, previous)
+        return k if k <= previous else previous
 
     def relate(
         self,

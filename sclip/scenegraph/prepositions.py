@@ -119,6 +119,7 @@ def _measure(draft: Draft, previous: int, k: int) -> None:
         owner.phrase_start = part.phrase_start if part.phrase_start >= 0 else part.start
     draft.replace(previous, k)
     draft.measured[previous] = k
-    for i, chunk in draft.chunk_of.items():  # what hangs on the measure hangs on the thing
-        if chunk == previous:
-            draft.chunk_of[i] = k
+    for found in (draft.chunk_of, draft.parsed):  # what hangs on the measure hangs on the thing
+        for i, chunk in found.items():
+            if chunk == previous:
+                found[i] = k

@@ -21,7 +21,7 @@ from sclip.scenegraph.draft import PENDING, Draft, Link, has
 from sclip.scenegraph.graph import SceneGraph
 from sclip.scenegraph.prepositions import bind_preposition, place_phrase, possess
 from sclip.scenegraph.tagged_words import Word
-from sclip.scenegraph.verbs import adjoin, bind_object, read_verbs
+from sclip.scenegraph.verbs import adjoin, bind_object, intransitive, read_verbs
 
 
 def extract(caption: str, words: list[Word]) -> SceneGraph:
@@ -88,6 +88,9 @@ def _open(draft: Draft, k: int, c: Connector) -> None:
         return
     for verb in c.verbs:
         draft.subjects_of[verb] = [] if imperative else [PENDING]
+    for use in c.closed:  # "Smiling, a man rides a horse"
+        draft.subjects_of[use.verb] = [k]
+        intransitive(draft, use)
     if c.verb >= 0:
         draft.front = not imperative
         bind_object(draft, k, c)

@@ -278,13 +278,24 @@ def _correct(words: list[Word]) -> None:
                 word.code = "J"  # "grey and red furniture"
             elif (
                 text in lexicon.COLOURS
-                and before == "D"
-                and after == "V"
+                and before in ("D", "J")
+                and (
+                    after == "V" or (after == "J" and "".join(w.code for w in words[i + 2 : i + 3]) in ".BP")
+                )
+                and words[i + 1].text not in lexicon.COLOURS
                 and lexicon.is_noun(words[i + 1].text)
             ):
                 word.code, words[i + 1].code = "J", "N"  # "the purple cross"
         elif i == 0 and word.code in "VO" and after in ("G", "B", "E") and lexicon.is_noun(text):
             word.code = "N"  # "Cow eating grass"
+        elif (
+            word.code == "V"
+            and before == "J"
+            and i > 1
+            and words[i - 2].code == "D"
+            and lexicon.is_noun(text)
+        ):
+            word.code = "N"  # "the purple cross on a wall"
         elif word.code in "VGEO" and text in lexicon.COLOURS:
             word.code = "J"
         elif word.code == "V" and text.endswith(("ed", "wn", "en")) and after in ("P", "", "."):

@@ -35,7 +35,7 @@ def read_verbs(draft: Draft, previous: int, c: Connector) -> int:
             continue
         if draft.main >= 0 and draft.main in draft.subjects_of[use.verb] and use.preposition < 0:
             draft.main_verb = use.verb
-        _intransitive(draft, use)
+        intransitive(draft, use)
     return filler
 
 
@@ -108,11 +108,10 @@ def _parsed_subjects(draft: Draft, verb: int, previous: int, c: Connector) -> li
     words = draft.words
     if c.relative:
         return draft.row(previous)
-    for i, word in enumerate(words[:verb]):
-        if word.head == verb and word.dep in ("nsubj", "nsubjpass") and i in draft.chunk_of:
-            k = draft.chunk_of[i]
-            compared = [link.other for link in draft.links.get(k, []) if link.predicate.endswith(" than")]
-            return compared or draft.row(k)
+    k = draft.parsed.get(verb, -1)
+    if k >= 0 and draft.chunks[k].start < verb:
+        compared = [link.other for link in draft.links.get(k, []) if link.predicate.endswith(" than")]
+        return compared or draft.row(k)
     if c.conjunction and words[verb].code == "V":  # "jumps over a bench and lands on the road"
         before = [v for v in draft.subjects_of if v < verb and words[v].code == "V"]
         if before:
@@ -130,7 +129,8 @@ def _parsed_subjects(draft: Draft, verb: int, previous: int, c: Connector) -> li
     return draft.row(previous)
 
 
-def _intransitive(draft: Draft, use: VerbUse) -> None:
+def intransitive(draft: Draft, use: VerbUse) -> None:
+    """Make a verb without an object an attribute of its subjects."""
     text, span = with_particle(draft.words, use.verb)
     for k in draft.subjects_of[use.verb]:
         if k != PENDING:
