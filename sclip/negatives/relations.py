@@ -10,13 +10,16 @@ from itertools import combinations
 
 from sclip.negatives.agreement import inflect, pronoun_forms, verb_forms
 from sclip.negatives.meaning import SYMMETRIC, is_animate, label, synonym
+from sclip.negatives.modifiers import makes_name
 from sclip.negatives.planned_exchange import PlannedExchange
 from sclip.negatives.reading import Reading
 from sclip.scenegraph.graph import Span
 from sclip.scenegraph.lexicon import COLOURS, verb_lemma
 
 _TIMES = frozenset(
-    "day afternoon morning evening night noon dusk dawn time daytime nighttime weekend sunset sunrise".split()
+    """day afternoon morning evening night noon dusk dawn time daytime nighttime weekend sunset sunrise year month week
+    monday tuesday wednesday thursday friday saturday sunday january february march april may june july august september
+    october november december spring summer autumn fall winter season moment century today tomorrow yesterday""".split()
 )
 _WHERE = frozenset("in at on during".split())
 _SAME_PLACE = frozenset("in at".split())
@@ -46,13 +49,18 @@ def object_plans(reading: Reading) -> Iterator[PlannedExchange]:
             for k in reading.relations_of[first]
             if k in reading.relations_of[second]
         )
-        yield from _whole(reading, first, second, rank, certain and not beside)
-        yield from _heads(reading, first, second, rank + 1, certain)
+        whole = certain and not beside
+        phrases = reading.phrases
+        yield from _whole(reading, first, second, rank, whole and phrases.exchange(first, second))
+        if whole and phrases.exchange_bodies(first, second):
+            yield from _whole(reading, first, second, rank, certain, bodies=True)
+        yield from _heads(reading, first, second, rank + 1, certain and _name_alone(reading, first, second))
 
 
 def _whole(
-    reading: Reading, first: int, second: int, rank: float, certain: bool
+    reading: Reading, first: int, second: int, rank: float, certain: bool, bodies: bool = False
 ) -> Iterator[PlannedExchange]:
+    """Yield the exchange of two phrases, with `bodies` all but their articles."""
     graph = reading.graph
     one, other = graph.objects[first], graph.objects[second]
     # "a man with his dog": the pronoun would come before the one that it stands for.
@@ -69,15 +77,14 @@ def _whole(
     if not reading.changes(new):
         return
     forms = pronoun_forms(graph, first, second) if reading.has_pronoun else {}
-    if reading.plural[first] != reading.plural[second]:
-        forms |= verb_forms(graph, first, reading.plural[second]) | verb_forms(
-            graph, second, reading.plural[first]
-        )
+    for index, its in ((first, second), (second, first)):
+        if reading.plural[first] != reading.plural[second] or reading.phrases.determiner[index] == "of":
+            forms |= verb_forms(graph, index, reading.plural[its])
     yield PlannedExchange(
         "relation",
         rank,
-        one.phrase,
-        other.phrase,
+        reading.phrases.body(first) if bodies else one.phrase,
+        reading.phrases.body(second) if bodies else other.phrase,
         certain=certain,
         forms=forms,
         swap=(first, second),
@@ -104,6 +111,16 @@ def _heads(
     forms = pronoun_forms(graph, first, second) if reading.has_pronoun else {}
     yield PlannedExchange(
         "relation", rank, one.span, other.span, certain=certain, forms=forms, swap=(first, second)
+    )
+
+
+def _name_alone(reading: Reading, first: int, second: int) -> bool:
+    """Whether two nouns may leave all that stands before them: no "walking" of "walking trail"."""
+    return reading.phrases.exchange_heads(first, second) and not any(
+        makes_name(reading.graph.attributes[k].attribute)
+        for index in (first, second)
+        for k in reading.attributes_of[index]
+        if reading.is_before_name(k)
     )
 
 
