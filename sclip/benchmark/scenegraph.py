@@ -20,10 +20,11 @@ from sclip.benchmark.captions import CaptionsError, generated, read
 from sclip.benchmark.machine import machine
 from sclip.benchmark.rounds import BenchmarkError, rates_of
 from sclip.benchmark.table import Line, Table, spread
-from sclip.negatives import draw, natural
+from sclip.negatives import draw, draw_several, first_sound, natural
 from sclip.scenegraph import Parser, ParserError
 
 OURS, GRAPHS = "sclip, with negatives", "sclip, graphs alone"
+VERIFIED = "sclip, negatives parsed again"
 PIPELINE = "sclip's spaCy alone"
 SAME, MORE = "spaCy, same components", "spaCy, with lemmatizer"
 SCENE_GRAPH_PARSER = "SceneGraphParser (SGP)"
@@ -55,7 +56,9 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
     captions = (captions * (wanted // len(captions) + 1))[:wanted]
     rounds = [captions[at : at + options.count] for at in range(0, wanted, options.count)]
     rates = rates_of(_peers(parser), rounds, on_round)
-    lines = [line_of(name, rates) for name in (OURS, GRAPHS, PIPELINE, SAME, MORE, SCENE_GRAPH_PARSER)]
+    lines = [
+        line_of(name, rates) for name in (OURS, VERIFIED, GRAPHS, PIPELINE, SAME, MORE, SCENE_GRAPH_PARSER)
+    ]
     words = sum(len(caption.split()) for caption in captions) / len(captions)
     source = f"{options.captions or 'generated'}, {words:.1f} words each"
     return Table(
@@ -97,8 +100,19 @@ def _peers(parser: Parser) -> dict[str, Callable[[Sequence[str]], None]]:
         for _ in parser.stream(captions):
             pass
 
+    def verified(captions: Sequence[str]) -> None:
+        drawn = []
+        for graph in parser.stream(captions):
+            found = natural(graph)
+            order = draw_several(found, len(found), seed=0, epoch=0, identity=graph.caption)
+            drawn.append((graph, order))
+        for kept in first_sound(drawn, 1, parser.shapes):
+            for negative in kept:
+                negative.graph.triples()
+
     peers: dict[str, Callable[[Sequence[str]], None]] = {
-        OURS: ours, GRAPHS: graphs, PIPELINE: _piped(pipeline), SAME: _piped(same), MORE: _piped(more),
+        OURS: ours, VERIFIED: verified, GRAPHS: graphs,
+        PIPELINE: _piped(pipeline), SAME: _piped(same), MORE: _piped(more),
     }  # fmt: skip
     if importlib.util.find_spec("sng_parser"):
         import sng_parser

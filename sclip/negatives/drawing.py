@@ -7,11 +7,9 @@ or move modifiers and numbers. An exchange is kept where the caption then says s
 from __future__ import annotations
 
 import math
-from bisect import bisect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import accumulate
 from typing import Any
 
 from sclip.negatives.attributes import modifier_plans, move_plans, predicate_plans
@@ -33,6 +31,8 @@ MOST_CANDIDATES = 24
 
 MOST_STRANGE = 6.25
 """Log-odds above which a negative is not drawn."""
+MOST_DRAWN = 6
+"""Only the least strange so many are drawn from; the others would be drawn once in a hundred visits."""
 TEMPERATURE = 0.5
 """Of the draw, in log-odds."""
 
@@ -95,6 +95,7 @@ def candidates(graph: SceneGraph) -> list[Negative]:
 def natural(graph: SceneGraph) -> list[Negative]:
     """Return the candidates that training draws from: of surely another meaning, and not strange to read."""
     found = [pair for pair in _negatives(graph, certain=True) if pair[0].strangeness < MOST_STRANGE]
+    found = sorted(found, key=lambda pair: pair[0].strangeness)[:MOST_DRAWN]
     found.sort(key=_order)
     return [negative for negative, _ in found]
 
@@ -110,18 +111,15 @@ def draw_several(
 ) -> list[Negative]:
     """Return up to `count` different negatives of one visit of a sample, that of `draw` first.
 
-    The less strange, the likelier.
+    The less strange, the likelier. Where some of them are left out, the others keep their order: a record of the sound
+    ones gives what all of them, parsed one after the other, give.
     """
-    drawn: list[Negative] = []
-    left = list(found)
-    while left and len(drawn) < count:
-        least = min([negative.strangeness for negative in left])
-        weights = [math.exp((least - negative.strangeness) / TEMPERATURE) for negative in left]
-        cumulated = list(accumulate(weights))
-        purpose = f"negative {len(drawn)}" if drawn else "negative"
-        point = uniform(purpose, seed, epoch, identity) * cumulated[-1]
-        drawn.append(left.pop(bisect(cumulated, point, hi=len(left) - 1)))
-    return drawn
+
+    def key(negative: Negative) -> float:  # Gumbel's trick: a draw without replacement is an order
+        point = uniform("negative", seed, epoch, f"{identity}\x1f{negative.caption}")
+        return negative.strangeness / TEMPERATURE + math.log(-math.log((point + 2**-64) / (1 + 2**-63)))
+
+    return sorted(found, key=key)[:count]
 
 
 def _negatives(graph: SceneGraph, certain: bool) -> Iterator[tuple[Negative, PlannedExchange]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from sclip.scenegraph.tagged_words import read_words
 
 if TYPE_CHECKING:
     from spacy.language import Language
+    from spacy.tokens import Doc
 
 RULES_VERSION = "2"
 """Raised with every change of the rules, or of how captions are cleaned, that changes a graph: annotated shards
@@ -58,13 +60,27 @@ class Parser:
         """Yield the graphs of the captions in order, reading a batch of them ahead."""
         texts = ((_readable(caption), caption) for caption in captions)
         for doc, caption in self._nlp.pipe(texts, as_tuples=True, batch_size=_BATCH):
-            yield extract(caption, read_words(doc)) if len(doc) else SceneGraph(caption)
+            yield (
+                replace(extract(caption, read_words(doc)), shape=shape(doc))
+                if len(doc)
+                else SceneGraph(caption)
+            )
+
+    def shapes(self, texts: Sequence[str]) -> Iterator[int]:
+        """Yield the `shape` of each text, without its graph."""
+        for doc in self._nlp.pipe(map(_readable, texts), batch_size=_BATCH):
+            yield shape(doc)
 
     def tags(self, captions: Iterable[str]) -> Iterator[list[tuple[str, str]]]:
         """Yield the tokens of each caption with their Penn Treebank tags, as spaCy's tagger alone gives them."""
         with self._nlp.select_pipes(enable=["tok2vec", "tagger"]):
             for doc in self._nlp.pipe(captions, batch_size=_BATCH):
                 yield [(token.text, token.tag_) for token in doc]
+
+
+def shape(doc: Doc) -> int:
+    """Return a number that texts have in common whose words have the same dependency labels, in any order."""
+    return hash(tuple(sorted(token.dep for token in doc)))  # of integers: the same in every process
 
 
 def parser_version(spacy_model: str = "") -> str:
