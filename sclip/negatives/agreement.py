@@ -124,11 +124,14 @@ def verb_forms(graph: SceneGraph, index: int, plural: bool) -> dict[Span, str]:
     there = _THERE_BEFORE.search(caption, max(0, start - 12), start)
     if there is not None:
         return _changed(caption, there.span(1), plural)
-    if _in_row(graph, index):
-        return {}
     forms: dict[Span, str] = {}
     behind = _VERB_BEHIND.match(caption, end)
-    if behind is not None and behind.group(1).lower() in _AUXILIARIES and not _hangs(graph, index):
+    if (
+        behind is not None
+        and behind.group(1).lower() in _AUXILIARIES
+        and not _hangs(graph, index)
+        and not _in_row(graph, index)
+    ):
         forms = _changed(caption, behind.span(1), plural)
     for at, is_verb in _said_behind(graph, index):
         auxiliary = _AUXILIARY_BEFORE.search(caption, end, at)

@@ -25,8 +25,8 @@ _PLACED = frozenset(
 )
 """Adjectives that say which one or what part: they exchange with no other kind."""
 _BOUND = frozenset(
-    """stainless barbed open-air cherry rocking roasting parking dining living washing running sewing swimming frying
-    cutting baking shopping boxing bowling fishing sleeping""".split()
+    """stainless barbed vegetable open-air cherry rocking roasting parking dining living washing running sewing swimming
+    frying cutting baking shopping boxing bowling fishing sleeping""".split()
 )
 """They make one name with the noun behind them: "barbed wire", "a rocking horse"."""
 _SHADES = frozenset("light dark bright pale deep navy sky baby neon dull".split())
@@ -75,7 +75,9 @@ def moves_freely(caption: str, span: Span) -> bool:
     if before is not None and before.group(1).lower() in _HOLDING:
         return False
     behind = _WORD_BEHIND.match(caption, span[1])
-    return not (words[-1] in _SHADES and behind is not None and behind.group(1).lower() in COLOURS)
+    if words[-1] not in _SHADES or behind is None:
+        return True
+    return behind.group(1).lower() not in COLOURS and not is_adjective(behind.group(1).lower())
 
 
 def is_verb_like(caption: str, span: Span, phrase: Span) -> bool:

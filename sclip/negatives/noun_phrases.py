@@ -42,6 +42,11 @@ _INDEFINITE = frozenset(
 )
 """They take no adjective before them."""
 _DIRECTIONS = frozenset("distance background foreground left right front back top bottom middle rear".split())
+_AMOUNTS = frozenset("lot bit bunch thumbs way ways kind sort".split())
+
+_PARTITIVE_BEFORE = re.compile(
+    r"\b(?:each|one|both|some|many|most|all|none|several|few|half|rest) of\s+$", re.IGNORECASE
+)
 _ONE = re.compile(r"(?:an?|one|each|every|another)\b(?!\s+(?:few|lot|couple|pair|bunch)\b)", re.IGNORECASE)
 _THE = re.compile(r"(?:the|this|that|these|those|his|her|its|their|my|your|our|no|any)\b", re.IGNORECASE)
 _ARTICLE = re.compile(r"(?:an?|the)\s+", re.IGNORECASE)
@@ -56,7 +61,7 @@ _NUMBER = re.compile(
 )
 _POSSESSED = re.compile(r"(?:'s?|’s?)\s+$")
 _OWNER = re.compile(r"\s?(?:'s|'|’s|’)(?=\s)")
-_QUOTED_BEHIND = re.compile(r"""\s*(?:["“”‘«(]|''?\w|``|:\s*["“])""")
+_QUOTED_BEHIND = re.compile(r"""\s*(?:["“”«(]|``|:\s*["“])|\s+['‘]\w""")
 _HYPHEN_BEFORE = re.compile(r"[-–/&#]\s*$")
 _HYPHEN_BEHIND = re.compile(r"\s*(?:[-–]\s*\w|[/#])")
 _AND_BEFORE = re.compile(r"\b(?:and|or|&)\s+$", re.IGNORECASE)
@@ -208,7 +213,11 @@ class NounPhrases:
             return True
         if _HYPHEN_BEFORE.search(caption, max(0, start - 4), start):
             return True
-        if self._head[index] in _DIRECTIONS:
+        if self._head[index] in _DIRECTIONS or self._head[index] in _AMOUNTS:
+            return True
+        if _PARTITIVE_BEFORE.search(caption, max(0, start - 12), start) or _is_adjective_alone(
+            self._head[index]
+        ):
             return True
         if "-" in self._head[index] and caption[end : end + 1] == ",":
             return True  # "a high-angle, close-up shot"
