@@ -128,7 +128,9 @@ def verb_forms(graph: SceneGraph, index: int, plural: bool) -> dict[Span, str]:
     behind = _VERB_BEHIND.match(caption, end)
     if (
         behind is not None
-        and behind.group(1).lower() in _AUXILIARIES
+        and (
+            behind.group(1).lower() in _AUXILIARIES or (plural and _is_third_person(behind.group(1).lower()))
+        )
         and not _hangs(graph, index)
         and not _in_row(graph, index)
     ):
@@ -141,9 +143,14 @@ def verb_forms(graph: SceneGraph, index: int, plural: bool) -> dict[Span, str]:
         elif word is not None and not _INFINITE_BEFORE.search(caption, max(0, at - 8), at):
             text = word.group().lower()
             adjacent = behind is not None and behind.span(1) == word.span()
-            if text not in CONNECTIVES and (is_verb or adjacent or text in inflect(verb_lemma(text), "VBZ")):
+            if text not in CONNECTIVES and (is_verb or adjacent or _is_third_person(text)):
                 forms |= _changed(caption, word.span(), plural)
     return forms
+
+
+@lru_cache(maxsize=1 << 16)
+def _is_third_person(word: str) -> bool:
+    return word not in CONNECTIVES and word in inflect(verb_lemma(word), "VBZ")
 
 
 def _changed(caption: str, span: Span, plural: bool) -> dict[Span, str]:

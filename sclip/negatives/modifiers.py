@@ -19,9 +19,9 @@ _ADJECTIVES = frozenset(
 """Of the nouns that describe, those that stand before any noun."""
 _PLACED = frozenset(
     """upper lower top bottom left right front back rear mid middle outer inner far near opposite following previous
-    next last first second third fourth fifth final same own such certain various different several another other main
-    leftmost rightmost topmost left-most right-most left-hand right-hand half full whole entire double triple single
-    super non pre ex multi semi""".split()
+    next last first second third fourth fifth final same own much best worst due such certain various different
+    several another other main leftmost rightmost topmost left-most right-most left-hand right-hand half full whole
+    entire double triple single super non pre ex multi semi""".split()
 )
 """Adjectives that say which one or what part: they exchange with no other kind."""
 _BOUND = frozenset(
@@ -70,6 +70,8 @@ def moves_freely(caption: str, span: Span) -> bool:
     """Whether a modifier may stand before any other noun: it tells a quality, and no place, order or kind."""
     words = caption[slice(*span)].lower().split()
     if not words or words[0] in _PLACED or words[-1] in _PLACED or words[-1] in _BOUND:
+        return False
+    if words[-1].endswith("est") and words[-1] not in ("modest", "honest"):  # "the longest" keeps its article
         return False
     before = _WORD_BEFORE.search(caption, max(0, span[0] - 16), span[0])
     if before is not None and before.group(1).lower() in _HOLDING:

@@ -45,7 +45,8 @@ _DIRECTIONS = frozenset("distance background foreground left right front back to
 _AMOUNTS = frozenset("lot bit bunch thumbs way ways kind sort".split())
 
 _PARTITIVE_BEFORE = re.compile(
-    r"\b(?:each|one|both|some|many|most|all|none|several|few|half|rest) of\s+$", re.IGNORECASE
+    r"\b(?:each|one|both|some|many|most|all|none|several|few|half|rest|two|three|four|five|\d+) of\s+$",
+    re.IGNORECASE,
 )
 _ONE = re.compile(r"(?:an?|one|each|every|another)\b(?!\s+(?:few|lot|couple|pair|bunch)\b)", re.IGNORECASE)
 _THE = re.compile(r"(?:the|this|that|these|those|his|her|its|their|my|your|our|no|any)\b", re.IGNORECASE)
@@ -121,6 +122,8 @@ class NounPhrases:
             if self._is_measured(k) and bool(self.determiner[k]) != bool(self.determiner[other]):
                 return False  # "a bowl of a spoon"
         if self._bare[first]:
+            if self._graph.objects[first].phrase[0] and any(self.determiner):
+                return False  # "with breast cancer awareness in mind": no telegram
             start, end = self._graph.objects[first].phrase[1], self._graph.objects[second].phrase[0]
             if _PARTICIPLE.fullmatch(self._graph.caption, start, end):
                 return False  # "guitar playing woman", "hand drawn sketch"
