@@ -164,7 +164,7 @@ def _opens(caption: str, start: int, end: int) -> bool:
 def _is_name(phrase: str) -> bool:
     """Whether the capital of a phrase that opened a sentence is its own: "Santa Claus", "TV", "I"."""
     words = re.findall(r"[^\W\d_]+", phrase)
-    if not words:
+    if not words or words[0].lower() in ("a", "an", "the"):
         return False
     return (words[0].isupper() and len(words[0]) > 1) or (
         len(words) > 1 and words[1][0].isupper() and len(words[0]) > 1

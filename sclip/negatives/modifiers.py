@@ -31,7 +31,7 @@ _BOUND = frozenset(
 """They make one name with the noun behind them: "barbed wire", "a rocking horse"."""
 _SHADES = frozenset("light dark bright pale deep navy sky baby neon dull".split())
 
-_HOLDING = _SHADES | frozenset("more most less least even well half mid stainless semi".split())
+_HOLDING = _SHADES | frozenset("more most less least even well half mid all stainless semi".split())
 """Words that hold on to the modifier behind them."""
 _WORD_BEFORE = re.compile(r"([^\W\d_][\w'’-]*)\s+$")
 _WORD_BEHIND = re.compile(r"\s*([^\W\d_]+)")
@@ -69,7 +69,13 @@ def modifier_kind(text: str) -> str:
 def moves_freely(caption: str, span: Span) -> bool:
     """Whether a modifier may stand before any other noun: it tells a quality, and no place, order or kind."""
     words = caption[slice(*span)].lower().split()
-    if not words or words[0] in _PLACED or words[-1] in _PLACED or words[-1] in _BOUND:
+    if (
+        not words
+        or words[0][0].isdigit()
+        or words[0] in _PLACED
+        or words[-1] in _PLACED
+        or words[-1] in _BOUND
+    ):
         return False
     if words[-1].endswith("est") and words[-1] not in ("modest", "honest"):  # "the longest" keeps its article
         return False

@@ -42,10 +42,10 @@ _INDEFINITE = frozenset(
 )
 """They take no adjective before them."""
 _DIRECTIONS = frozenset("distance background foreground left right front back top bottom middle rear".split())
-_AMOUNTS = frozenset("lot bit bunch thumbs way ways kind sort".split())
+_AMOUNTS = frozenset("lot bit bunch thumbs way ways kind sort close half".split())
 
 _PARTITIVE_BEFORE = re.compile(
-    r"\b(?:each|one|both|some|many|most|all|none|several|few|half|rest|two|three|four|five|\d+) of\s+$",
+    r"\bhow\s+$|\b(?:each|one|both|some|many|most|all|none|several|few|half|rest|two|three|four|five|\d+) of\s+$",
     re.IGNORECASE,
 )
 _ONE = re.compile(r"(?:an?|one|each|every|another)\b(?!\s+(?:few|lot|couple|pair|bunch)\b)", re.IGNORECASE)
