@@ -108,7 +108,7 @@ class Encoder:
             known = self.known(rows)
         most = self._config.loss.negatives_per_caption
         with _timed(note, "draw"):
-            drawn = [self.drawn(row, found) for row, found in zip(rows, known, strict=True)]
+            drawn = self.drawn(rows, known)
         slots = [negative for of_row in drawn for negative in [*of_row, *[None] * (most - len(of_row))]]
         windows = [found.window for found in known]
         has_negative = np.array([negative is not None for negative in slots])
@@ -161,29 +161,36 @@ class Encoder:
             return None
         return Known(self._window(graph), found)
 
-    def drawn(self, row: dict[str, Any], known: Known) -> list[negatives.Negative]:
-        """Return the negatives of the caption of a row that are trained on, at most loss.negatives_per_caption."""
+    def drawn(self, rows: Sequence[dict[str, Any]], known: Sequence[Known]) -> list[list[negatives.Negative]]:
+        """Return the negatives of the rows' captions that are trained on, at most loss.negatives_per_caption each.
+
+        Those of a caption without a record are parsed again, and others drawn where they are not sound
+        (data.verify_negatives).
+        """
+        most = self._config.loss.negatives_per_caption
+        orders = [self._drawn(row, found) for row, found in zip(rows, known, strict=True)]
+        verify = self._config.loss.negatives != "shuffle" and self._config.data.verify_negatives
+        unsure = [k for k, found in enumerate(known) if verify and orders[k] and found.negatives is None]
+        kept = negatives.first_sound(
+            [(known[k].graph, orders[k]) for k in unsure], most, lambda texts: self._parser.shapes(texts)
+        )
+        for k, sound in zip(unsure, kept, strict=True):
+            orders[k] = sound
+        return [order[:most] for order in orders]
+
+    def _drawn(self, row: dict[str, Any], known: Known) -> list[negatives.Negative]:
+        """Return the negatives of a caption in the order in which they are drawn."""
         loss, seed = self._config.loss, self._config.run.seed
         if row[col.PLACE] == col.NO_SAMPLE or loss.negatives == "none":
             return []
-        epoch, identity = row[col.PASS], row[col.IDENTITY]
+        epoch, identity, most = row[col.PASS], row[col.IDENTITY], loss.negatives_per_caption
         if loss.negatives == "shuffle":
             return negatives.shuffled(
-                known.graph,
-                loss.negatives_per_caption,
-                seed=seed,
-                epoch=epoch,
-                identity=identity,
-                window=known.window,
+                known.graph, most, seed=seed, epoch=epoch, identity=identity, window=known.window
             )
         found = negatives.natural(known.graph) if known.negatives is None else known.negatives
         return negatives.draw_several(
-            found,
-            loss.negatives_per_caption,
-            seed=seed,
-            epoch=epoch,
-            identity=identity,
-            window=known.window,
+            found, len(found), seed=seed, epoch=epoch, identity=identity, window=known.window
         )
 
     def _generator(self, purpose: str, row: dict[str, Any]) -> Any:

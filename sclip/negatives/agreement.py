@@ -20,9 +20,21 @@ _PLURAL_BE = {plural: singular for singular, plural in _BE.items()}
 _SINGULAR = {"people": "person"}
 _PLURAL = {singular: plural for plural, singular in _SINGULAR.items()}
 _AUXILIARIES = frozenset([*_BE, *_PLURAL_BE])
-_DETERMINED = re.compile(r"(?:an?|one|each|every|this|that|another)\b", re.IGNORECASE)
+_DETERMINED = re.compile(
+    r"(?:an?(?!\s+(?:few|couple|pair|lot|bunch|number|dozen)\b)|one|each|every|this|that|another)\b",
+    re.IGNORECASE,
+)
 _VERB_BEHIND = re.compile(r"\s+(?:(?:that|which|who)\s+)?([^\W\d_]+)\b")
 _THERE_BEFORE = re.compile(r"\bthere\s+(is|are|was|were)\s+$", re.IGNORECASE)
+_WORD = re.compile(r"[^\W\d_]+")
+_AUXILIARY_BEFORE = re.compile(
+    r"\b(is|are|was|were|has|have|does|do|isn't|aren't)\s+(?:(?:not|also|both|all|being|been|\w+ly)\s+)*$",
+    re.IGNORECASE,
+)
+_INFINITE_BEFORE = re.compile(
+    r"\b(?:to|can|will|could|would|may|might|must|should|n't|not)\s+$", re.IGNORECASE
+)
+_SENTENCE_END = re.compile(r"[.!?;:](?:\s|$)")
 _AND_BEFORE = re.compile(r"\s*,?\s*(?:and|or)\s+$")
 
 _PRONOUNS = {
@@ -90,6 +102,8 @@ def agree(verb: str, plural: bool) -> str:
         return _PLURAL_BE[verb]
     lemma = "lie" if verb in ("lie", "lies") else verb_lemma(verb)
     third = inflect(lemma, "VBZ")
+    if verb in inflect(lemma, "VBN"):
+        return verb  # "set", "put": a participle too
     if plural and verb in third:
         return lemma
     if not plural and verb == lemma and third:
@@ -111,18 +125,33 @@ def verb_forms(graph: SceneGraph, index: int, plural: bool) -> dict[Span, str]:
     there = _THERE_BEFORE.search(caption, max(0, start - 12), start)
     if there is not None:
         return _changed(caption, there.span(1), plural)
-    match = _VERB_BEHIND.match(caption, end)
-    if match is None:
-        return {}
-    span, word = match.span(1), match.group(1).lower()
-    if word in _AUXILIARIES:
-        if _hangs(graph, index):
-            return {}
-    elif word in CONNECTIVES or not _does(graph, index, span[0]):
-        return {}
-    if _in_row(graph, index):
-        return {}
-    return _changed(caption, span, plural)
+    forms: dict[Span, str] = {}
+    behind = _VERB_BEHIND.match(caption, end)
+    if (
+        behind is not None
+        and (
+            behind.group(1).lower() in _AUXILIARIES or (plural and _is_third_person(behind.group(1).lower()))
+        )
+        and not _hangs(graph, index)
+        and not _in_row(graph, index)
+    ):
+        forms = _changed(caption, behind.span(1), plural)
+    for at, is_verb in _said_behind(graph, index):
+        auxiliary = _AUXILIARY_BEFORE.search(caption, end, at)
+        word = _WORD.match(caption, at)
+        if auxiliary is not None:
+            forms |= _changed(caption, auxiliary.span(1), plural)
+        elif word is not None and not _INFINITE_BEFORE.search(caption, max(0, at - 8), at):
+            text = word.group().lower()
+            adjacent = behind is not None and behind.span(1) == word.span()
+            if text not in CONNECTIVES and (is_verb or adjacent or _is_third_person(text)):
+                forms |= _changed(caption, word.span(), plural)
+    return forms
+
+
+@lru_cache(maxsize=1 << 16)
+def _is_third_person(word: str) -> bool:
+    return word not in CONNECTIVES and word in inflect(verb_lemma(word), "VBZ")
 
 
 def _changed(caption: str, span: Span, plural: bool) -> dict[Span, str]:
@@ -133,10 +162,24 @@ def _changed(caption: str, span: Span, plural: bool) -> dict[Span, str]:
     return {span: form.capitalize() if caption[span[0]].isupper() else form}
 
 
-def _does(graph: SceneGraph, index: int, start: int) -> bool:
-    return any(r.span[0] == start and index in (r.subject, r.object) for r in graph.relations) or any(
-        a.span[0] == start and a.object == index for a in graph.attributes
-    )
+def _said_behind(graph: SceneGraph, index: int) -> list[tuple[int, bool]]:
+    """Return where that stands which is said of an object alone, behind it, and whether it is surely a verb."""
+    objects, end = graph.objects, graph.objects[index].phrase[1]
+    closing = _SENTENCE_END.search(graph.caption, end)
+    stop = closing.start() if closing else len(graph.caption)
+    said: dict[int, set[int]] = {}
+    verbs = set()
+    for r in graph.relations:
+        at = r.span[0]
+        if end <= at < min(r.span[1], stop):
+            said.setdefault(at, set()).add(r.subject if objects[r.subject].phrase[1] <= at else r.object)
+            word = _WORD.match(graph.caption, at)
+            if word is not None and verb_lemma(word.group().lower()) == r.predicate.split()[0]:
+                verbs.add(at)
+    for a in graph.attributes:
+        if end <= a.span[0] < stop:
+            said.setdefault(a.span[0], set()).add(a.object)
+    return [(at, at in verbs) for at, subjects in sorted(said.items()) if subjects == {index}]
 
 
 def _hangs(graph: SceneGraph, index: int) -> bool:

@@ -8,7 +8,8 @@ from functools import lru_cache
 from itertools import combinations
 
 from sclip.negatives.certainty import attributes_likely_change, attributes_surely_change
-from sclip.negatives.meaning import synonym
+from sclip.negatives.meaning import is_animate, synonym
+from sclip.negatives.modifiers import is_adjective, is_verb_like, makes_name, modifier_kind, moves_freely
 from sclip.negatives.planned_exchange import PlannedExchange
 from sclip.negatives.reading import Reading, Unit
 from sclip.scenegraph.graph import Span
@@ -52,6 +53,7 @@ def _exchanged(reading: Reading, one: Unit, other: Unit) -> PlannedExchange | No
             "attribute", rank, one.span, other.span, certain=False, owners=owners, names=names
         )
     certain, doubtful = _certainty(reading, owners)
+    certain = certain and _fits(reading, one, other) and _fits(reading, other, one)
     return PlannedExchange(
         "attribute", rank, one.span, other.span, certain=certain, doubtful=doubtful, owners=owners
     )
@@ -96,9 +98,48 @@ def move_plans(reading: Reading) -> Iterator[PlannedExchange]:
                 if graph.objects[target].phrase[0] == at:  # no article: "on top of black mat"
                     rank += 0.3
                 certain, doubtful = _certainty(reading, owners)
+                certain = certain and _may_move(reading, unit, target)
                 yield PlannedExchange(
                     "attribute", rank, piece, (at, at), certain=certain, doubtful=doubtful, owners=owners
                 )
+
+
+def _fits(reading: Reading, unit: Unit, place: Unit) -> bool:
+    """Whether a modifier reads well in the place of another one: "a brick wall", no "brick red child"."""
+    phrase = reading.graph.objects[unit.object].phrase
+    if not reading.phrases.is_open(unit.object) or is_verb_like(reading.caption, unit.span, phrase):
+        return False
+    kinds = modifier_kind(reading.text(unit.span)), modifier_kind(reading.text(place.span))
+    if kinds[0] != kinds[1]:
+        if "noun" in kinds:
+            return False
+        if kinds[0] == "material" and not _takes_material(reading, place.object, place.span[1]):
+            return False
+    return moves_freely(reading.caption, unit.span)
+
+
+def _may_move(reading: Reading, unit: Unit, target: int) -> bool:
+    """Whether a modifier may leave its noun and come to another that had none of it."""
+    phrases, text = reading.phrases, reading.text(unit.span)
+    if not phrases.gives(unit.object) or not phrases.takes(target):
+        return False
+    if is_verb_like(reading.caption, unit.span, reading.graph.objects[unit.object].phrase):
+        return False
+    kind = modifier_kind(text)
+    if kind == "noun" or makes_name(text):
+        return False
+    if kind == "material" and not _takes_material(reading, target, None):
+        return False
+    return moves_freely(reading.caption, unit.span)
+
+
+def _takes_material(reading: Reading, index: int, end: int | None) -> bool:
+    """Whether a material may stand before a noun, directly: no "dirt children", no "stone yellow wall"."""
+    obj = reading.graph.objects[index]
+    if end is not None and reading.caption[end : obj.span[0]].strip():
+        return False
+    others = [modifier_kind(reading.text(unit.span)) for unit in reading.units[index]] if end is None else []
+    return not is_animate(obj.name) and others.count("adjective") == len(others)
 
 
 def _stands_alone(reading: Reading, span: Span) -> bool:
@@ -138,7 +179,8 @@ def _place_before(reading: Reading, target: int, text: str) -> int:
     units = [unit for unit in reading.units[target] if len(unit.attributes) == 1]
     if units and text.lower().split()[0] in _SIZE:
         return units[0].span[0]
-    return obj.span[0]
+    nouns = [unit.span[0] for unit in units if modifier_kind(reading.text(unit.span)) != "adjective"]
+    return min([obj.span[0], *nouns])
 
 
 def with_space(reading: Reading, span: Span) -> Span:
@@ -176,4 +218,6 @@ def _is_predicate(reading: Reading, k: int) -> bool:
     attribute = reading.graph.attributes[k]
     obj = reading.graph.objects[attribute.object]
     word = attribute.attribute.split(" ")[0]
-    return attribute.span[0] >= obj.phrase[1] and not word.isdigit() and verb_lemma(word) == word
+    if attribute.span[0] < obj.phrase[1] or word.isdigit() or verb_lemma(word) != word:
+        return False
+    return is_adjective(word)

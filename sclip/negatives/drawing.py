@@ -7,11 +7,9 @@ or move modifiers and numbers. An exchange is kept where the caption then says s
 from __future__ import annotations
 
 import math
-from bisect import bisect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import accumulate
 from typing import Any
 
 from sclip.negatives.attributes import modifier_plans, move_plans, predicate_plans
@@ -36,6 +34,8 @@ MOST_STRANGE = 7.0
 """Log-odds above which a negative is not drawn."""
 WORTH_A_DOUBT = 4.0
 """Log-odds by which a doubtful negative must read better than all others to be drawn beside them."""
+MOST_DRAWN = 6
+"""Only the least strange so many are drawn from; the others would be drawn once in a hundred visits."""
 TEMPERATURE = 0.5
 """Of the draw, in log-odds."""
 
@@ -104,6 +104,7 @@ def natural(graph: SceneGraph) -> list[Negative]:
     if sure:
         most = min(sure) - WORTH_A_DOUBT
         found = [pair for pair in found if not pair[1].doubtful or pair[0].strangeness < most]
+    found = sorted(found, key=lambda pair: pair[0].strangeness)[:MOST_DRAWN]
     found.sort(key=_order)
     return [negative for negative, _ in found]
 
@@ -128,22 +129,21 @@ def draw_several(
     """Return up to `count` different negatives of one visit of a sample, that of `draw` first.
 
     The less strange, the likelier. With the window of the model that reads them, none whose exchange its text tower
-    does not read, and one that differs in no triple of its knowledge encoder only where there is no other.
+    does not read, and one that differs in no triple of its knowledge encoder only where there is no other. Where some
+    are left out, the others keep their order: a record of the sound ones gives what all of them, parsed one after the
+    other, give.
     """
-    drawn: list[Negative] = []
-    unseen: list[Negative] = []
-    left = [negative for negative in found if window is None or window.holds(negative.caption)]
-    while left and len(drawn) < count:
-        least = min([negative.strangeness for negative in left])
-        weights = [math.exp((least - negative.strangeness) / TEMPERATURE) for negative in left]
-        cumulated = list(accumulate(weights))
-        number = len(drawn) + len(unseen)
-        purpose = f"negative {number}" if number else "negative"
-        point = uniform(purpose, seed, epoch, identity) * cumulated[-1]
-        negative = left.pop(bisect(cumulated, point, hi=len(left) - 1))
-        seen = window is None or not window.places or window.shows(negative.graph)
-        (drawn if seen else unseen).append(negative)
-    return [*drawn, *unseen][:count]
+
+    def key(negative: Negative) -> float:  # Gumbel's trick: a draw without replacement is an order
+        point = uniform("negative", seed, epoch, f"{identity}\x1f{negative.caption}")
+        return negative.strangeness / TEMPERATURE + math.log(-math.log((point + 2**-64) / (1 + 2**-63)))
+
+    if window is None:
+        return sorted(found, key=key)[:count]
+    drawn = sorted([negative for negative in found if window.holds(negative.caption)], key=key)
+    if window.places and len(drawn) > 1:
+        drawn.sort(key=lambda negative: not window.shows(negative.graph))
+    return drawn[:count]
 
 
 def _negatives(graph: SceneGraph, certain: bool) -> Iterator[tuple[Negative, PlannedExchange]]:

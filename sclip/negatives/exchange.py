@@ -52,7 +52,7 @@ class Exchange:
         if sentences is None:
             sentences = count_sentences(caption)
         if repair and (sentences > 1 or (sentences and filled[0][0])):
-            self._capitals(filled)
+            self._capitals(filled, {second: first[0], first: second[0]})
         if repair:
             self._articles(filled)
         self._ordered = sorted(self._forms.items())
@@ -100,8 +100,8 @@ class Exchange:
 
     # -- the seams
 
-    def _capitals(self, filled: list[Span]) -> None:
-        """Open the sentences with a capital as the caption did, and no other word."""
+    def _capitals(self, filled: list[Span], place: Mapping[Span, int]) -> None:
+        """Open the sentences with a capital as the caption did, and no other word; `place` is where the pieces go."""
         caption = self._caption
         left, length = (0, 0), 0
         for region in filled:
@@ -109,7 +109,8 @@ class Exchange:
             opened, opens = _opens(caption, 0, at), length == 0 or _opens(caption, *left)
             if opens and not opened:
                 # as the caption's own sentence at this place did
-                if caption[at].islower() and caption[length : length + 1].isupper():
+                own = place.get(region, length)
+                if caption[at].islower() and caption[own : own + 1].isupper():
                     self._first_letter(at, caption[at].upper())
             elif opened and not opens and caption[at].isupper() and not _is_name(caption[slice(*region)]):
                 self._first_letter(at, caption[at].lower())
@@ -163,7 +164,7 @@ def _opens(caption: str, start: int, end: int) -> bool:
 def _is_name(phrase: str) -> bool:
     """Whether the capital of a phrase that opened a sentence is its own: "Santa Claus", "TV", "I"."""
     words = re.findall(r"[^\W\d_]+", phrase)
-    if not words:
+    if not words or words[0].lower() in ("a", "an", "the"):
         return False
     return (words[0].isupper() and len(words[0]) > 1) or (
         len(words) > 1 and words[1][0].isupper() and len(words[0]) > 1

@@ -64,7 +64,8 @@ class PlannedExchange:
         if self.swap is not None:
             for index, source in (self.swap, self.swap[::-1]):
                 old = graph.objects[source]
-                phrase = edit.content(old.phrase) if self.whole else objects[index].phrase
+                along = self.whole and edit.moved(old.phrase)
+                phrase = edit.content(old.phrase) if along else objects[index].phrase
                 objects[index] = Object(old.name, edit.content(old.span), phrase, old.negated, old.fixed)
         attributes = []
         for k, old_attribute in enumerate(graph.attributes):

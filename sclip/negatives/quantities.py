@@ -32,6 +32,14 @@ _PAIRED = frozenset(
 """Heads that are said in the plural of one thing, or mean another thing in the singular."""
 
 
+_IN_APPOSITION = re.compile(
+    r",\s*(?:one|two|three|both|all)\b|\b(?:both|each|others?|them|these|those|they|their)\b", re.IGNORECASE
+)
+_NUMBER_TOLD = re.compile(
+    r"\b(?:these|those|they|this|that|it|he|she)(?:\s+(?:is|are|was|were)|'s|'re)\s+$", re.IGNORECASE
+)
+
+
 @dataclass(frozen=True, slots=True)
 class _Quantity:
     object: int
@@ -110,6 +118,8 @@ def _exchanged(reading: Reading, one: _Quantity, other: _Quantity) -> PlannedExc
         if form != word.lower():
             forms[span] = form.capitalize() if word[0].isupper() else form
     owners = dict.fromkeys(one.attributes, other.object) | dict.fromkeys(other.attributes, one.object)
+    if forms and not all(_counts_freely(reading, q) for q in (one, other)):
+        return None
     rank = 0.6 if one.value.isdigit() and other.value.isdigit() else 1.0
     bare = any(q.span[0] == q.span[1] for q in (one, other))
     values = {one.value, other.value}
@@ -121,3 +131,13 @@ def _exchanged(reading: Reading, one: _Quantity, other: _Quantity) -> PlannedExc
     return PlannedExchange(
         "attribute", rank, pieces[0], pieces[1], certain=certain, doubtful=bare, forms=forms, owners=owners
     )
+
+
+def _counts_freely(reading: Reading, quantity: _Quantity) -> bool:
+    """Whether a phrase may become singular or plural: nothing else in the caption says which it is."""
+    start, end = reading.graph.objects[quantity.object].phrase
+    if not reading.phrases.is_open(quantity.object) or reading.heads[quantity.object][0] < start:
+        return False
+    if _NUMBER_TOLD.search(reading.caption, max(0, start - 16), start):
+        return False  # "these are two cats"
+    return _IN_APPOSITION.search(reading.caption, end) is None

@@ -11,6 +11,7 @@ from itertools import pairwise
 
 from sclip.negatives.agreement import PRONOUN, is_plural, phrase_is_plural
 from sclip.negatives.meaning import Label, is_symmetric, label, synonym
+from sclip.negatives.noun_phrases import NounPhrases
 from sclip.scenegraph.graph import SceneGraph, Span
 
 _INTENSIFIER = re.compile(r"\b(?:very|really|extremely|quite|so|too|rather)\s+$", re.IGNORECASE)
@@ -61,6 +62,8 @@ class Reading:
         """Whether each whole phrase is plural."""
         self.head_plural = [is_plural(graph.caption[slice(*head)].lower()) for head in self.heads]
         """Whether each head is a plural form."""
+        self.phrases = NounPhrases(graph, self.heads, self.head_plural)
+        """What the phrases let go and take in."""
         self.possessive = [_POSSESSIVE.match(phrase) is not None for phrase in phrases]
         """Whether each phrase begins with "his" or its like."""
         self.has_pronoun = PRONOUN.search(graph.caption) is not None

@@ -16,6 +16,7 @@ from sclip.negatives.certainty import (
     reads_as_compound,
 )
 from sclip.negatives.meaning import is_animate, label, synonym
+from sclip.negatives.modifiers import makes_name
 from sclip.negatives.planned_exchange import PlannedExchange
 from sclip.negatives.reading import Reading
 from sclip.negatives.senses import TIMES, same_act
@@ -48,16 +49,27 @@ def object_plans(reading: Reading, far: bool) -> Iterator[PlannedExchange]:
         clear = not (_adjuncts(reading, first, second) or _alike(reading, first, second))
         sure = clear and objects_surely_change(reading, first, second)
         certain = sure or (clear and objects_likely_change(reading, first, second))
-        doubtful = not sure
+        doubtful, phrases = not sure, reading.phrases
         if certain or not fixed[0]:
-            yield from _whole(reading, first, second, rank, certain, doubtful)
+            whole = certain and phrases.exchange(first, second)
+            yield from _whole(reading, first, second, rank, whole, doubtful)
+            if certain and phrases.exchange_bodies(first, second):
+                yield from _whole(reading, first, second, rank, certain, doubtful, bodies=True)
         if not fixed[0]:
-            yield from _heads(reading, first, second, rank + 1, clear, certain, doubtful)
+            alone = _name_alone(reading, first, second)
+            yield from _heads(reading, first, second, rank + 1, clear and alone, certain and alone, doubtful)
 
 
 def _whole(
-    reading: Reading, first: int, second: int, rank: float, certain: bool, doubtful: bool
+    reading: Reading,
+    first: int,
+    second: int,
+    rank: float,
+    certain: bool,
+    doubtful: bool,
+    bodies: bool = False,
 ) -> Iterator[PlannedExchange]:
+    """Yield the exchange of two phrases, with `bodies` all but their articles."""
     graph = reading.graph
     one, other = graph.objects[first], graph.objects[second]
     # "a man with his dog": the pronoun would come before the one that it stands for.
@@ -74,15 +86,14 @@ def _whole(
     if not reading.changes(new):
         return
     forms = pronoun_forms(graph, first, second) if reading.has_pronoun else {}
-    if reading.plural[first] != reading.plural[second]:
-        forms |= verb_forms(graph, first, reading.plural[second]) | verb_forms(
-            graph, second, reading.plural[first]
-        )
+    for index, its in ((first, second), (second, first)):
+        if reading.plural[first] != reading.plural[second] or reading.phrases.determiner[index] == "of":
+            forms |= verb_forms(graph, index, reading.plural[its])
     yield PlannedExchange(
         "relation",
         rank,
-        one.phrase,
-        other.phrase,
+        reading.phrases.body(first) if bodies else one.phrase,
+        reading.phrases.body(second) if bodies else other.phrase,
         certain=certain,
         doubtful=doubtful,
         forms=forms,
@@ -126,6 +137,16 @@ def _heads(
         doubtful=doubtful,
         forms=forms,
         swap=(first, second),
+    )
+
+
+def _name_alone(reading: Reading, first: int, second: int) -> bool:
+    """Whether two nouns may leave all that stands before them: no "walking" of "walking trail"."""
+    return reading.phrases.exchange_heads(first, second) and not any(
+        makes_name(reading.graph.attributes[k].attribute)
+        for index in (first, second)
+        for k in reading.attributes_of[index]
+        if reading.is_before_name(k)
     )
 
 

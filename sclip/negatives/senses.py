@@ -280,7 +280,9 @@ _LOOSE_ATTRIBUTES = frozenset(
     compact spacious multicolored multi-colored""".split()
 )
 TIMES = frozenset(
-    "day afternoon morning evening night noon dusk dawn time daytime nighttime weekend sunset sunrise".split()
+    """day afternoon morning evening night noon dusk dawn time daytime nighttime weekend sunset sunrise year month week
+    monday tuesday wednesday thursday friday saturday sunday january february march april may june july august september
+    october november december spring summer autumn fall winter season moment century today tomorrow yesterday""".split()
 )
 _GROUNDS = frozenset("snowy snow-covered grassy rocky sandy".split())
 _VAGUE = frozenset(

@@ -22,7 +22,7 @@ from sclip.data.annotation import AnnotationError, write_record
 from sclip.data.schedule import NamedShard
 from sclip.data.shards import Rejected, Sample, ShardError, read_shard
 from sclip.data.tar import ANNOTATION_SUFFIX
-from sclip.negatives import VERSION, natural
+from sclip.negatives import VERSION, natural, sound
 from sclip.prepare.actor_pool import ActorPool
 from sclip.prepare.annotated import AnnotatedFolder, shard_names
 from sclip.prepare.pack import Index
@@ -170,16 +170,17 @@ class Annotator:
         items = read_shard(source, self._folder.data)
         while chunk := list(islice(items, _SAMPLES_AT_ONCE)):
             samples = [item for item in chunk if isinstance(item, Sample)]
-            graphs = self._parser.stream(caption for sample in samples for caption in sample.captions)
+            parsed = [(g, natural(g)) for g in self._parser.stream(c for s in samples for c in s.captions)]
+            known = zip((g for g, _ in parsed), sound(parsed, self._parser.shapes), strict=True)
             for item in chunk:
                 try:
                     if isinstance(item, Rejected):
                         raise AnnotationError(item.reason)
-                    read = [(graph, natural(graph)) for graph in islice(graphs, len(item.captions))]
-                    member = annotation.pack(self._folder.stamp, [write_record(*known) for known in read])
+                    read = list(islice(known, len(item.captions)))
+                    member = annotation.pack(self._folder.stamp, [write_record(*pair) for pair in read])
                 except AnnotationError as error:
                     quarantined.append({"shard": mask(source), "key": item.key, "reason": str(error)})
                     continue
-                for known in read:
-                    statistics.add(shard.identity(item.key), *known)
+                for pair in read:
+                    statistics.add(shard.identity(item.key), *pair)
                 yield {"__key__": item.key, **item.members, ANNOTATION_SUFFIX: member}

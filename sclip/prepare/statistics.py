@@ -24,7 +24,7 @@ from sclip.data.annotation import AnnotationError, read_record
 from sclip.data.patterns import find_shards
 from sclip.data.schedule import NamedShard
 from sclip.data.shards import Sample, ShardError, read_shard
-from sclip.negatives import Negative, natural
+from sclip.negatives import Negative, natural, sound
 from sclip.prepare.actor_pool import ActorPool
 from sclip.prepare.annotate import stamp
 from sclip.report import CorpusStatistics
@@ -161,10 +161,12 @@ class CorpusCounter:
             if not known
             for caption in sample.captions
         ]
-        parsed = iter(self._parser.parse(new) if new else ())
+        unsure = [(graph, natural(graph)) for graph in self._parser.parse(new)] if new else []
+        kept = sound(unsure, self._parser.shapes) if unsure else []
+        parsed = zip((graph for graph, _ in unsure), kept, strict=True)
         for sample, known in zip(samples, read, strict=True):
             found.annotated += len(known)
-            yield known or [(graph, natural(graph)) for graph in islice(parsed, len(sample.captions))]
+            yield known or list(islice(parsed, len(sample.captions)))
 
     def _annotated(self, sample: Sample) -> list[_Known]:
         """Return what the sample's annotation holds; nothing where it has none that can be used."""

@@ -43,7 +43,7 @@ def encoded_row(row: dict[str, Any], config: Config, epoch: int) -> tuple[Seen |
     if columns[col.PLACE][0] == col.NO_SAMPLE:
         return None, read_notes(columns[col.NOTE])[0].markers[0].reason
     (known,) = encoder.known([row])
-    drawn = encoder.drawn(row, known)
+    (drawn,) = encoder.drawn([row], [known])
     kee = config.model.kee
     tokenizer = Tokenizer(config.model.name, kee)
 

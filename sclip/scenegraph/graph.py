@@ -7,7 +7,7 @@ triples, and both travel as JSON.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from math import inf
 from typing import Any
 
@@ -69,6 +69,8 @@ class SceneGraph:
     objects: tuple[Object, ...] = ()
     attributes: tuple[Attribute, ...] = ()
     relations: tuple[Relation, ...] = ()
+    shape: int = field(default=0, repr=False, compare=False)
+    """How the caption's words hang together (`sclip.scenegraph.parser.shape`); 0 where it was not parsed here."""
 
     def triples(self, places: Sequence[int] | None = None) -> list[Triple]:
         """Return the relations, then the attribute pairs as (attribute, "is", object), in caption order.
@@ -101,6 +103,7 @@ class SceneGraph:
     def to_json(self) -> dict[str, Any]:
         """Return the graph as JSON values; `from_json` reads them back. Flags that are not set are left out."""
         value = asdict(self)
+        del value["shape"]
         for entries in (value["objects"], value["attributes"], value["relations"]):
             for entry in entries:
                 for flag in ("negated", "fixed"):

@@ -25,6 +25,7 @@ from sclip.scenegraph.window import parsed_part
 
 if TYPE_CHECKING:
     from spacy.language import Language
+    from spacy.tokens import Doc
 
 RULES_VERSION = "2"
 """Raised with every change of the rules, or of how captions are cleaned, that changes a graph: annotated shards
@@ -64,23 +65,46 @@ class Parser:
     def stream(self, captions: Iterable[str]) -> Iterator[SceneGraph]:
         """Yield the graphs of the captions in order, reading a batch of them ahead."""
         parts: list[SceneGraph] = []
-        for doc, (caption, segment, is_last) in self._nlp.pipe(
-            _texts(captions), as_tuples=True, batch_size=_BATCH
-        ):
+        for doc, (caption, segment, is_last) in self._docs(captions):
             if len(doc):
                 words = read_words(doc)
                 if segment:
                     _place(words, caption, segment)
-                parts.append(extract(caption, words))
+                parts.append(replace(extract(caption, words), shape=_shape(doc)))
             if is_last:
                 yield parts[0] if len(parts) == 1 else _joined(caption, parts)
                 parts = []
+
+    def shapes(self, captions: Iterable[str]) -> Iterator[int]:
+        """Yield the `SceneGraph.shape` of each caption, without its graph."""
+        parts: list[int] = []
+        for doc, (_, _, is_last) in self._docs(captions):
+            if len(doc):
+                parts.append(_shape(doc))
+            if is_last:
+                yield _joined_shape(parts)
+                parts = []
+
+    def _docs(self, captions: Iterable[str]) -> Iterator[tuple[Doc, tuple[str, Segment | None, bool]]]:
+        docs: Iterator[tuple[Doc, tuple[str, Segment | None, bool]]] = self._nlp.pipe(
+            _texts(captions), as_tuples=True, batch_size=_BATCH
+        )
+        return docs
 
     def tags(self, captions: Iterable[str]) -> Iterator[list[tuple[str, str]]]:
         """Yield the tokens of each caption with their Penn Treebank tags, as spaCy's tagger alone gives them."""
         with self._nlp.select_pipes(enable=["tok2vec", "tagger"]):
             for doc in self._nlp.pipe(captions, batch_size=_BATCH):
                 yield [(token.text, token.tag_) for token in doc]
+
+
+def _shape(doc: Doc) -> int:
+    """Return a number that texts have in common whose words have the same dependency labels, in any order."""
+    return hash(tuple(sorted(token.dep for token in doc)))  # of integers: the same in every process
+
+
+def _joined_shape(parts: Sequence[int]) -> int:
+    return parts[0] if len(parts) == 1 else hash(tuple(sorted(parts)))
 
 
 def parser_version(spacy_model: str = "") -> str:
@@ -210,4 +234,5 @@ def _joined(caption: str, parts: Sequence[SceneGraph]) -> SceneGraph:
         objects += part.objects
         attributes += [replace(a, object=a.object + first) for a in part.attributes]
         relations += [replace(r, subject=r.subject + first, object=r.object + first) for r in part.relations]
-    return SceneGraph(caption, tuple(objects), tuple(attributes), tuple(relations))
+    shape = _joined_shape([part.shape for part in parts])
+    return SceneGraph(caption, tuple(objects), tuple(attributes), tuple(relations), shape)

@@ -24,7 +24,7 @@ from sclip.data.patterns import expand
 from sclip.data.shards import Sample, read_shard
 from sclip.data.tar import ANNOTATION_SUFFIX
 from sclip.launch import cluster
-from sclip.negatives import natural
+from sclip.negatives import natural, sound
 from sclip.prepare.actor_pool import ActorPool
 from sclip.prepare.annotate import Annotated, annotate, stamp
 from sclip.prepare.writing import PackError
@@ -80,7 +80,8 @@ def test_a_record_holds_the_graph_and_the_negatives_of_its_caption_that_are_draw
                 (graph,) = parser.parse([caption])
                 found, negatives = read_record(record, caption)
                 assert found == graph
-                expected = [negative.to_json() for negative in natural(graph)]
+                (kept,) = sound([(graph, natural(graph))], parser.shapes)
+                expected = [negative.to_json() for negative in kept]
                 assert [negative.to_json() for negative in negatives] == expected
 
 

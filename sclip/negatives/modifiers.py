@@ -1,0 +1,98 @@
+"""Which modifiers may stand before another noun: qualities and materials, and no parts of a name, no order, no verb."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from sclip.scenegraph.graph import Span
+from sclip.scenegraph.lexicon import ATTRIBUTE_NOUNS, COLOURS
+
+_MATERIALS = frozenset(
+    """metal brick glass stone wood dirt cement concrete plastic leather paper iron steel gold silver rock ice straw
+    clay gravel rubber porcelain ceramic wicker tile marble aluminum aluminium brass copper chrome tin cotton denim
+    velvet wool silk cardboard granite bamboo cobblestone asphalt sand foam wire linoleum hardwood plaster""".split()
+)
+_ADJECTIVES = frozenset(
+    "round square oval vintage antique leafy wispy grassy male female asian folding plaid adult".split()
+)
+"""Of the nouns that describe, those that stand before any noun."""
+_PLACED = frozenset(
+    """upper lower top bottom left right front back rear mid middle outer inner far near opposite following previous
+    next last first second third fourth fifth final same own much best worst due such certain various different
+    several another other main leftmost rightmost topmost left-most right-most left-hand right-hand half full whole
+    entire double triple single super non pre ex multi semi""".split()
+)
+"""Adjectives that say which one or what part: they exchange with no other kind."""
+_BOUND = frozenset(
+    """stainless barbed vegetable open-air cherry rocking roasting parking dining living washing running sewing swimming
+    frying cutting baking shopping boxing bowling fishing sleeping""".split()
+)
+"""They make one name with the noun behind them: "barbed wire", "a rocking horse"."""
+_SHADES = frozenset("light dark bright pale deep navy sky baby neon dull".split())
+
+_HOLDING = _SHADES | frozenset("more most less least even well half mid all stainless semi".split())
+"""Words that hold on to the modifier behind them."""
+_WORD_BEFORE = re.compile(r"([^\W\d_][\w'’-]*)\s+$")
+_WORD_BEHIND = re.compile(r"\s*([^\W\d_]+)")
+
+
+@lru_cache(maxsize=1 << 16)
+def is_adjective(word: str) -> bool:
+    """Whether the dictionary has a lower-case word as an adjective; a word that it has not at all may be one."""
+    from lemminflect import getAllLemmas
+
+    found = getAllLemmas(word)
+    return not found or "ADJ" in found
+
+
+@lru_cache(maxsize=1 << 16)
+def is_name_part(word: str) -> bool:
+    """Whether a lower-case modifier makes a name with its noun: "a vegetable garden", "a walking trail"."""
+    from lemminflect import getAllLemmas
+
+    found = getAllLemmas(word)
+    return bool(found) and "ADJ" not in found and ("NOUN" in found or word.endswith("ing"))
+
+
+@lru_cache(maxsize=1 << 16)
+def modifier_kind(text: str) -> str:
+    """Return what kind of word ends a modifier: an adjective, the noun of a material, or another noun or a verb."""
+    word = text.lower().rsplit(" ", 1)[-1]
+    if word in _MATERIALS:
+        return "material"
+    if word in COLOURS or word in _ADJECTIVES:
+        return "adjective"
+    return "noun" if word in ATTRIBUTE_NOUNS or is_name_part(word) else "adjective"
+
+
+def moves_freely(caption: str, span: Span) -> bool:
+    """Whether a modifier may stand before any other noun: it tells a quality, and no place, order or kind."""
+    words = caption[slice(*span)].lower().split()
+    if (
+        not words
+        or words[0][0].isdigit()
+        or words[0] in _PLACED
+        or words[-1] in _PLACED
+        or words[-1] in _BOUND
+    ):
+        return False
+    if words[-1].endswith("est") and words[-1] not in ("modest", "honest"):  # "the longest" keeps its article
+        return False
+    before = _WORD_BEFORE.search(caption, max(0, span[0] - 16), span[0])
+    if before is not None and before.group(1).lower() in _HOLDING:
+        return False
+    behind = _WORD_BEHIND.match(caption, span[1])
+    if words[-1] not in _SHADES or behind is None:
+        return True
+    return behind.group(1).lower() not in COLOURS and not is_adjective(behind.group(1).lower())
+
+
+def is_verb_like(caption: str, span: Span, phrase: Span) -> bool:
+    """Whether an -ing form that opens a phrase may be its verb: "busy serving meals"."""
+    return span[0] == phrase[0] and span[0] > 0 and caption[slice(*span)].lower().endswith("ing")
+
+
+def makes_name(word: str) -> bool:
+    """Whether a modifier and the noun behind it are one name."""
+    return modifier_kind(word) == "noun" or word.lower() in _BOUND

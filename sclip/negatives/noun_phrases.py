@@ -1,0 +1,239 @@
+"""What the noun phrases of a caption let go and take in, so that what is exchanged stays English.
+
+A phrase is read by what stands before its noun: an article that counts ("a", "one"), one that points ("the", "his",
+"the dog's"), a number or a quantity, or nothing. "A" takes no "water", and nothing takes no "dog": a singular noun
+that can be counted and has no article is an idiom ("at night", "for sale") or a telegram ("Man on horse").
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Literal
+
+from sclip.scenegraph.graph import SceneGraph, Span
+from sclip.scenegraph.lexicon import COLOURS, CONNECTIVES
+
+Determiner = Literal["one", "the", "many", "of", ""]
+"""One of a kind ("a"), known ("the"), several, a measure ("a group of"), none."""
+
+MASS = frozenset(
+    """water sand snow grass dirt mud food bread rice pasta cheese butter meat beef pork bacon ham broccoli lettuce
+    spinach cabbage milk juice coffee tea wine beer ice fire smoke steam fog mist rain air sunlight light daylight
+    traffic furniture luggage baggage clothing equipment gear graffiti scenery wood metal plastic concrete cement
+    gravel hay straw foliage vegetation greenery shrubbery fur hair wool cotton leather jewelry makeup trash garbage
+    debris rubble soil clay dust cardboard money cash mail art software information weather silverware cutlery
+    dishware glassware cookware tableware lightning thunder icing frosting cream sugar salt ketchup mustard
+    mayonnaise syrup honey jam jelly cereal oatmeal yogurt tofu seafood sushi corn garlic ginger parsley cilantro
+    celery asparagus cauliflower toast popcorn lumber pavement asphalt turf moss ivy seaweed algae confetti denim
+    fabric velvet silk lace marble granite steel iron aluminum aluminium copper rubber foam gas gasoline fuel
+    electricity energy power ash coal charcoal chalk ink paint tape wire sunshine moonlight shade darkness nature
+    wildlife livestock footwear underwear lingerie soup chocolate liquid paper glass brick tile stuff music text
+    architecture artwork bamboo surf ground help depth texture fun love peace time fashion style design hardware
+    lighting decor fruit produce poultry flooring carpeting siding fencing landscaping writing lettering stitching
+    seating bedding signage upholstery plywood driftwood stone attention beauty elegance charm warmth contrast
+    whimsy realism symmetry serenity tranquility sophistication interest movement""".split()
+)
+"""Nouns that "a" does not count, in the sense that captions have."""
+
+_INDEFINITE = frozenset(
+    """someone somebody something anyone anybody anything everyone everybody everything nothing nobody none others
+    other one ones each this that these those another fours rest""".split()
+)
+"""They take no adjective before them."""
+_DIRECTIONS = frozenset("distance background foreground left right front back top bottom middle rear".split())
+_AMOUNTS = frozenset("lot bit bunch thumbs way ways kind sort close half".split())
+
+_PARTITIVE_BEFORE = re.compile(
+    r"\bhow\s+$|\b(?:each|one|both|some|many|most|all|none|several|few|half|rest|two|three|four|five|\d+) of\s+$",
+    re.IGNORECASE,
+)
+_ONE = re.compile(r"(?:an?|one|each|every|another)\b(?!\s+(?:few|lot|couple|pair|bunch)\b)", re.IGNORECASE)
+_THE = re.compile(r"(?:the|this|that|these|those|his|her|its|their|my|your|our|no|any)\b", re.IGNORECASE)
+_ARTICLE = re.compile(r"(?:an?|the)\s+", re.IGNORECASE)
+_OF = re.compile(r"\bof\s", re.IGNORECASE)
+_MANY = re.compile(
+    r"(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|\d+|several|many|some|few|both|all|most|numerous"
+    r"|multiple|various|dozens?|hundreds|thousands|a few|a couple|a lot|a bunch|a pair)\b",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(
+    r"\b(?:two|three|four|five|six|seven|eight|nine|ten|twelve|[2-9]|\d\d+)\b", re.IGNORECASE
+)
+_POSSESSED = re.compile(r"(?:'s?|’s?)\s+$")
+_OWNER = re.compile(r"\s?(?:'s|'|’s|’)(?=\s)")
+_QUOTED_BEHIND = re.compile(r"""\s*(?:["“”«(]|``|:\s*["“])|\s+['‘]\w""")
+_HYPHEN_BEFORE = re.compile(r"[-–/&#]\s*$")
+_HYPHEN_BEHIND = re.compile(r"\s*(?:[-–]\s*\w|[/#])")
+_AND_BEFORE = re.compile(r"\b(?:and|or|&)\s+$", re.IGNORECASE)
+_WORD_BEFORE = re.compile(r"([^\W\d_][\w'’-]*)\s+$")
+_PARTICIPLE = re.compile(r"\s*([^\W\d_]+(?:ing|ed|wn|en))\s*")
+
+
+@lru_cache(maxsize=1 << 16)
+def _is_adjective_alone(word: str) -> bool:
+    """Whether the dictionary has a lower-case word as an adjective, and neither as a verb nor a noun."""
+    from lemminflect import getAllLemmas
+
+    found = getAllLemmas(word)
+    return "ADJ" in found and "VERB" not in found and "NOUN" not in found and "AUX" not in found
+
+
+class NounPhrases:
+    """The phrases of a graph's objects; indices are those of the objects."""
+
+    def __init__(self, graph: SceneGraph, heads: list[Span], plural: list[bool]) -> None:
+        """Read the phrases; `heads` and `plural` are the last words of the names, and whether each is plural."""
+        caption = graph.caption
+        self._graph, self._plural = graph, plural
+        self._head = [caption[slice(*head)].lower() for head in heads]
+        self.possessed = [
+            _POSSESSED.search(caption, max(0, o.phrase[0] - 4), o.phrase[0]) is not None
+            for o in graph.objects
+        ]
+        """Whether an owner stands before the phrase: "surface" of "the desk's surface"."""
+        self.determiner = [self._determiner(k) for k in range(len(graph.objects))]
+        self._mass = [
+            head in MASS and self.determiner[k] not in ("one", "many") and not plural[k]
+            for k, head in enumerate(self._head)
+        ]
+        self._bare = [
+            not (self.determiner[k] or plural[k] or self._mass[k] or o.fixed)
+            for k, o in enumerate(graph.objects)
+        ]
+        self._joined = [
+            self._bare[k] and _AND_BEFORE.search(caption, max(0, o.phrase[0] - 5), o.phrase[0]) is not None
+            for k, o in enumerate(graph.objects)
+        ]  # "a cat and dog": its article stands before another
+        self._ends = {o.phrase[1] for o in graph.objects}
+        self._torn = [self._is_torn(k) for k in range(len(graph.objects))]
+        self._solid = [self._is_solid(k) for k in range(len(graph.objects))]
+
+    def exchange(self, first: int, second: int) -> bool:
+        """Whether the whole phrases may change places."""
+        if self._torn[first] or self._torn[second] or self._bare[first] != self._bare[second]:
+            return False
+        if self.possessed[first] or self.possessed[second] or self._joined[first] or self._joined[second]:
+            return False
+        first, second = sorted((first, second), key=lambda k: self._graph.objects[k].phrase)
+        for k, other in ((first, second), (second, first)):
+            if self._is_owner(k) and (self._plural[other] or self._head[other] in _INDEFINITE):
+                return False  # "the girls's dog"
+            if self._is_measured(k) and bool(self.determiner[k]) != bool(self.determiner[other]):
+                return False  # "a bowl of a spoon"
+        if self._bare[first]:
+            if self._graph.objects[first].phrase[0] and any(self.determiner):
+                return False  # "with breast cancer awareness in mind": no telegram
+            start, end = self._graph.objects[first].phrase[1], self._graph.objects[second].phrase[0]
+            if _PARTICIPLE.fullmatch(self._graph.caption, start, end):
+                return False  # "guitar playing woman", "hand drawn sketch"
+        return True
+
+    def exchange_heads(self, first: int, second: int) -> bool:
+        """Whether the nouns alone may change places, all that stands before them staying."""
+        if self._torn[first] or self._torn[second] or self._solid[first] or self._solid[second]:
+            return False
+        if self._bare[first] != self._bare[second]:
+            return False
+        if self._joined[first] or self._joined[second]:
+            return False
+        pointed = self._points(first) and self._points(second)
+        return self._mass[first] == self._mass[second] or pointed
+
+    def is_open(self, index: int) -> bool:
+        """Whether an adjective of the phrase may be another."""
+        return not (self._torn[index] or self._solid[index])
+
+    def takes(self, index: int) -> bool:
+        """Whether an adjective may come into the phrase."""
+        return self.is_open(index) and not self._is_idiom(index)
+
+    def body(self, index: int) -> Span:
+        """Return the characters of the phrase without its article."""
+        start, end = self._graph.objects[index].phrase
+        match = _ARTICLE.match(self._graph.caption, start, end)
+        return (match.end() if match else start, end)
+
+    def exchange_bodies(self, first: int, second: int) -> bool:
+        """Whether "Man riding a horse" may be "Horse riding a man": the articles stay."""
+        opening, other = (first, second) if self._bare[first] else (second, first)
+        return (
+            self._bare[opening]
+            and not self._is_idiom(opening)
+            and self.determiner[other] in ("one", "the")
+            and not (self._plural[other] or self._mass[other] or self.possessed[other])
+            and not (self._torn[first] or self._torn[second] or self._solid[first] or self._solid[second])
+            and not (self._joined[first] or self._joined[second])
+            and self._head[other] not in MASS
+            and not (self._is_owner(first) or self._is_owner(second))
+        )
+
+    def gives(self, index: int) -> bool:
+        """Whether an adjective may leave the phrase and none come: "a clear water" keeps it."""
+        return not (self._torn[index] or (self.determiner[index] == "one" and self._head[index] in MASS))
+
+    def _points(self, index: int) -> bool:
+        return self.determiner[index] == "the"
+
+    def _determiner(self, index: int) -> Determiner:
+        obj = self._graph.objects[index]
+        start, end = obj.phrase[0], obj.span[0]
+        caption = self._graph.caption
+        if self.possessed[index] or _THE.match(caption, start, end):
+            return "the"
+        if _OF.search(caption, start, end):
+            return "of"
+        if _MANY.match(caption, start, end):
+            return "many"
+        if _ONE.match(caption, start, end):
+            return "one"
+        return "many" if _NUMBER.search(caption, start, end) else ""
+
+    def _is_owner(self, index: int) -> bool:
+        return _OWNER.match(self._graph.caption, self._graph.objects[index].phrase[1]) is not None
+
+    def _is_measured(self, index: int) -> bool:
+        start = self._graph.objects[index].phrase[0]
+        return self._graph.caption[max(0, start - 4) : start].lower().rstrip().endswith(" of")
+
+    def _is_idiom(self, index: int) -> bool:
+        """Whether the phrase is a bare noun that is not the caption's first word: "at night", "playing ball"."""
+        return self._bare[index] and self._graph.objects[index].phrase[0] > 0
+
+    def _is_solid(self, index: int) -> bool:
+        """Whether no word comes before the noun: "someone", "a three door fridge", "in pink"."""
+        obj, head = self._graph.objects[index], self._head[index]
+        if head in _INDEFINITE or head in COLOURS or head in _DIRECTIONS:
+            return True
+        number = _NUMBER.search(self._graph.caption, *obj.phrase)
+        return number is not None and not self._plural[index] and number.end() <= obj.span[1] - len(head)
+
+    def _is_torn(self, index: int) -> bool:
+        """Whether the phrase is no whole one: a part of a hyphenated word, the word before a quotation."""
+        caption = self._graph.caption
+        start, end = self._graph.objects[index].phrase
+        if _QUOTED_BEHIND.match(caption, end) or _HYPHEN_BEHIND.match(caption, end):
+            return True
+        if _HYPHEN_BEFORE.search(caption, max(0, start - 4), start):
+            return True
+        if self._head[index] in _DIRECTIONS or self._head[index] in _AMOUNTS:
+            return True
+        if _PARTITIVE_BEFORE.search(caption, max(0, start - 12), start) or _is_adjective_alone(
+            self._head[index]
+        ):
+            return True
+        if "-" in self._head[index] and caption[end : end + 1] == ",":
+            return True  # "a high-angle, close-up shot"
+        if self.determiner[index]:
+            return False
+        before = _WORD_BEFORE.search(caption, max(0, start - 24), start)
+        if before is None:
+            return False
+        word = before.group(1).lower()
+        if before.end(1) in self._ends or caption[start + 1 : start + 2] == " ":
+            return True
+        return (
+            _ONE.fullmatch(word) is not None
+            or _THE.fullmatch(word) is not None
+            or (word not in CONNECTIVES and _is_adjective_alone(word))
+        )

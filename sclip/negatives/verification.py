@@ -1,0 +1,58 @@
+"""Negatives parsed again: where the words hang together otherwise than in the caption, the exchange broke something.
+
+An exchange puts words of a kind in each other's places, so its parse has the labels of its caption's parse: "a tunnel
+through the dog sprints" has lost a verb. Of broken negatives 0.5 are found so, of good ones 0.15 are lost, for each
+of which another is drawn. Comparing graphs finds fewer (0.35) and loses more (0.2): which phrase a preposition
+belongs to changes with the meaning.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+from sclip.negatives.drawing import Negative
+from sclip.scenegraph.graph import SceneGraph
+
+Shapes = Callable[[Sequence[str]], Iterable[int]]
+"""The shapes of texts (`sclip.scenegraph.Parser.shapes`)."""
+
+_SENTENCE = re.compile(
+    r"\W*(?:an?|the|this|that|these|those|there|it|his|her|their|some|several|many|two|three|four|five|\d+)\b",
+    re.IGNORECASE,
+)
+"""How captions begin that are written as sentences are: with an article or its like."""
+
+
+def sound(known: Sequence[tuple[SceneGraph, Sequence[Negative]]], shapes: Shapes) -> list[list[Negative]]:
+    """Return of each caption's negatives those that have the shape of its graph, in their order.
+
+    Where none has, all of them are returned if the caption is written as a sentence is: seven in ten are good then.
+    Of a telegram ("actor at premiere"), which the parser reads worse, it is four in ten, and none is returned.
+    """
+    found = iter(list(shapes([negative.caption for _, negatives in known for negative in negatives])))
+    kept = [[n for n in negatives if next(found) == graph.shape] for graph, negatives in known]
+    return [k or _in_doubt(*pair) for k, pair in zip(kept, known, strict=True)]
+
+
+def first_sound(
+    known: Sequence[tuple[SceneGraph, Sequence[Negative]]], count: int, shapes: Shapes
+) -> list[list[Negative]]:
+    """Return the first `count` of what `sound` returns, parsing no more than that takes."""
+    kept: list[list[Negative]] = [[] for _ in known]
+    at = [0] * len(known)
+    while True:
+        tried = []
+        for k, (_, negatives) in enumerate(known):
+            wanted = min(count - len(kept[k]), len(negatives) - at[k])
+            tried += [(k, negative) for negative in negatives[at[k] : at[k] + wanted]]
+            at[k] += wanted
+        if not tried:
+            return [found or _in_doubt(*pair)[:count] for found, pair in zip(kept, known, strict=True)]
+        for (k, negative), shape in zip(tried, shapes([n.caption for _, n in tried]), strict=True):
+            if shape == known[k][0].shape:
+                kept[k].append(negative)
+
+
+def _in_doubt(graph: SceneGraph, negatives: Sequence[Negative]) -> list[Negative]:
+    return list(negatives) if _SENTENCE.match(graph.caption) else []
