@@ -118,8 +118,6 @@ def _exchanged(reading: Reading, one: _Quantity, other: _Quantity) -> PlannedExc
         if form != word.lower():
             forms[span] = form.capitalize() if word[0].isupper() else form
     owners = dict.fromkeys(one.attributes, other.object) | dict.fromkeys(other.attributes, one.object)
-    if forms and not all(_counts_freely(reading, q) for q in (one, other)):
-        return None
     rank = 0.6 if one.value.isdigit() and other.value.isdigit() else 1.0
     bare = any(q.span[0] == q.span[1] for q in (one, other))
     values = {one.value, other.value}
@@ -128,6 +126,8 @@ def _exchanged(reading: Reading, one: _Quantity, other: _Quantity) -> PlannedExc
         and _PAIRED.isdisjoint(names)
         and (not bare or any(map(is_animate, names)))
     )
+    if forms and not all(_counts_freely(reading, q) for q in (one, other)):
+        certain = False
     return PlannedExchange(
         "attribute", rank, pieces[0], pieces[1], certain=certain, doubtful=bare, forms=forms, owners=owners
     )
