@@ -21,10 +21,10 @@ from sclip.benchmark.captions import CaptionsError, read
 from sclip.benchmark.rounds import BenchmarkError
 from sclip.benchmark.table import Line, Table
 from sclip.config import ModelConfig
-from sclip.data.window import Window, window_of
+from sclip.data.window import window_of
 from sclip.model import Tokenizer
 from sclip.model.kee import negatives_unseen
-from sclip.negatives import Negative, draw, natural, naturalness, shuffled
+from sclip.negatives import Negative, drawn_in_training, naturalness, shuffled
 from sclip.scenegraph import Parser, ParserError
 
 _TESTED = 1 / 3
@@ -54,7 +54,8 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
         images = _images(options.captions, len(captions))
         if options.naturalness:
             naturalness.use(options.naturalness)
-        graphs = Parser(options.spacy_model).parse(captions)
+        parser = Parser(options.spacy_model)
+        graphs = parser.parse(captions)
     except (CaptionsError, ParserError, OSError, ValueError) as error:
         raise BenchmarkError(str(error)) from error
 
@@ -62,12 +63,15 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
     tokenizer = Tokenizer(model.name, model.kee)
     windows = [window_of(graph, tokenizer) for graph in graphs]
 
-    def ours(window: Window, identity: str) -> Negative | None:
-        return draw(natural(window.graph), seed=0, epoch=0, identity=identity, window=window)
+    def ours(chosen: Sequence[int]) -> list[Negative | None]:
+        names = [str(k) for k in chosen]
+        return drawn_in_training([windows[k] for k in chosen], names, parser.shapes, seed=0)
 
-    def swap(window: Window, identity: str) -> Negative | None:
-        drawn = shuffled(window.graph, seed=0, epoch=0, identity=identity, window=window)
-        return drawn[0] if drawn else None
+    def swap(chosen: Sequence[int]) -> list[Negative | None]:
+        drawn = [
+            shuffled(windows[k].graph, seed=0, epoch=0, identity=str(k), window=windows[k]) for k in chosen
+        ]
+        return [next(iter(of_caption), None) for of_caption in drawn]
 
     is_fitted = [naturalness.is_fitted(caption) for caption in captions]
     held_out = [k for k, fitted in enumerate(is_fitted) if not fitted]
@@ -78,8 +82,7 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
         ("sclip, captions that it was trained on", ours, in_sample),
         ("random swap of words", swap, range(len(captions))),
     ):
-        drawn = [(k, make(windows[k], str(k))) for k in chosen]
-        with_one = [(k, negative) for k, negative in drawn if negative]
+        with_one = [(k, negative) for k, negative in zip(chosen, make(chosen), strict=True) if negative]
         if len({images[k] for k, _ in with_one}) < _FEWEST:
             continue
         auc = text_only_auc([(captions[k], negative.caption, images[k]) for k, negative in with_one])

@@ -23,7 +23,7 @@ from sclip.benchmark.table import Line, Table, spread
 from sclip.config import ModelConfig
 from sclip.data.window import window_of
 from sclip.model import Tokenizer
-from sclip.negatives import draw, draw_several, first_sound, natural
+from sclip.negatives import draw, drawn_in_training, natural
 from sclip.scenegraph import Parser, ParserError
 from sclip.scenegraph.window import parsed_part
 
@@ -135,14 +135,11 @@ def _peers(parser: Parser) -> dict[str, Callable[[Sequence[str]], None]]:
             pass
 
     def verified(captions: Sequence[str]) -> None:
-        drawn = []
-        for graph in parser.stream(captions):
-            found = natural(graph)
-            order = draw_several(found, len(found), seed=0, epoch=0, identity=graph.caption)
-            drawn.append((graph, order))
-        for kept in first_sound(drawn, 1, parser.shapes):
-            for negative in kept:
-                negative.graph.triples()
+        windows = [window_of(graph, tokenizer) for graph in parser.stream(captions)]
+        drawn = drawn_in_training(windows, captions, parser.shapes, seed=0)
+        for window, negative in zip(windows, drawn, strict=True):
+            if negative is not None:
+                window.triples_of(negative.graph)
 
     peers: dict[str, Callable[[Sequence[str]], None]] = {
         OURS: ours, VERIFIED: verified, GRAPHS: graphs,

@@ -63,16 +63,8 @@ def _seconds(
         with timed("parse"):
             windows = [window_of(graph, tokenizer) for graph in parser.parse(captions)]
         with timed("draw"):
-            drawn = [
-                negatives.draw(
-                    negatives.natural(window.graph),
-                    seed=seed,
-                    epoch=0,
-                    identity=row[col.IDENTITY],
-                    window=window,
-                )
-                for row, window in zip(rows, windows, strict=True)
-            ]
+            names = [row[col.IDENTITY] for row in rows]
+            drawn = negatives.drawn_in_training(windows, names, parser.shapes, seed=seed)
         with timed("decode"):
             for row in rows:
                 _crop(case, row)

@@ -24,13 +24,13 @@ from sclip.scenegraph.graph import SceneGraph, Span
 from sclip.scenegraph.window import Window, parsed_part
 from sclip.seeding import uniform
 
-VERSION = "3"
+VERSION = "4"
 """Raised with every change that changes a caption's candidates: annotated shards carry it."""
 
 MOST_CANDIDATES = 24
 """Only the best so many of a caption are kept."""
 
-MOST_STRANGE = 7.0
+MOST_STRANGE = 12.0
 """Log-odds above which a negative is not drawn."""
 WORTH_A_DOUBT = 4.0
 """Log-odds by which a doubtful negative must read better than all others to be drawn beside them."""

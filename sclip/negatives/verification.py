@@ -11,8 +11,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from sclip.negatives.drawing import Negative
+from sclip.negatives.drawing import Negative, draw_several, natural
 from sclip.scenegraph.graph import SceneGraph
+from sclip.scenegraph.window import Window
 
 Shapes = Callable[[Sequence[str]], Iterable[int]]
 """The shapes of texts (`sclip.scenegraph.Parser.shapes`)."""
@@ -52,6 +53,26 @@ def first_sound(
         for (k, negative), shape in zip(tried, shapes([n.caption for _, n in tried]), strict=True):
             if shape == known[k][0].shape:
                 kept[k].append(negative)
+
+
+def drawn_in_training(
+    windows: Sequence[Window], identities: Sequence[str], shapes: Shapes, *, seed: int, epoch: int = 0
+) -> list[Negative | None]:
+    """Return the negative that training draws for each caption, None where it has none.
+
+    Args:
+        windows: of a model on the graphs of the captions.
+        identities: of the samples.
+        shapes: of the parser that made the graphs.
+        seed: of the run.
+        epoch: of the visit.
+    """
+    orders = []
+    for window, identity in zip(windows, identities, strict=True):
+        found = natural(window.graph)
+        drawn = draw_several(found, len(found), seed=seed, epoch=epoch, identity=identity, window=window)
+        orders.append((window.graph, drawn))
+    return [next(iter(kept), None) for kept in first_sound(orders, 1, shapes)]
 
 
 def _in_doubt(graph: SceneGraph, negatives: Sequence[Negative]) -> list[Negative]:

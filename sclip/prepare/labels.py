@@ -20,11 +20,14 @@ from typing import Literal
 
 from scipy.stats import binomtest
 
+from sclip.config import ModelConfig
+from sclip.data.window import window_of
 from sclip.evaluate.interval import share
-from sclip.negatives import draw as draw_negative
-from sclip.negatives import natural
+from sclip.model import Tokenizer
+from sclip.negatives import Negative, drawn_in_training
 from sclip.prepare.caption_file import numbered
-from sclip.scenegraph import Parser, SceneGraph
+from sclip.scenegraph import Parser
+from sclip.scenegraph.graph import Triple
 from sclip.seeding import digest64
 
 __all__ = ["LABELS", "Labelled", "LabelsError", "Subject", "count", "draw", "read", "write_digests"]
@@ -40,8 +43,7 @@ LABELS: Mapping[Subject, Mapping[str, tuple[str, str]]] = {
 
 _TEXTS = ("caption", "negative", "triples", "triple")
 """Columns that a digest stands for where the labels are kept."""
-_KEPT_TRIPLES = 6
-"""Triples of a caption that the encoder sees by default (`model.kee.triples`)."""
+_CAPTIONS_AT_ONCE = 256
 _NAMED = 10
 """Rows that a message names one by one."""
 
@@ -78,7 +80,7 @@ def draw(file: str, out: Path, subject: Subject, size: int, seed: int = 0, spacy
         first_lines.setdefault(caption, number)
     order = sorted(first_lines, key=lambda caption: digest64("label", seed, 0, caption))
     parser = Parser(spacy_model)
-    rows = list(islice(_rows(parser.stream(order), subject, seed), size))
+    rows = list(islice(_rows(parser, order, subject, seed), size))
     if not rows:
         raise LabelsError(f"{file}: none of its {len(order)} captions gives any {subject}")
     labels = LABELS[subject]
@@ -149,18 +151,29 @@ def write_digests(table: Labelled, out: Path) -> None:
     out.write_text("".join(json.dumps(row) + "\n" for row in table.rows), encoding="utf-8")
 
 
-def _rows(graphs: Iterable[SceneGraph], subject: Subject, seed: int) -> Iterator[dict[str, str]]:
+def _rows(parser: Parser, captions: Iterable[str], subject: Subject, seed: int) -> Iterator[dict[str, str]]:
     """Yield the rows of the captions in their order."""
-    for graph in graphs:
-        caption = {"caption": graph.caption}
-        triples = [f"({', '.join(triple)})" for triple in graph.triples()]
-        if subject == "graphs":
-            yield caption | {"triples": " ".join(triples)}
-        elif subject == "triples":
-            yield from (caption | {"triple": triple} for triple in triples[:_KEPT_TRIPLES])
-        elif drawn := draw_negative(natural(graph), seed=seed, epoch=0, identity=graph.caption):
-            swapped = " <-> ".join(drawn.swapped)
-            yield caption | {"negative": drawn.caption, "kind": drawn.kind, "swapped": swapped}
+    model = ModelConfig()
+    tokenizer = Tokenizer(model.name, model.kee)
+    graphs = parser.stream(captions)
+    while windows := [window_of(graph, tokenizer) for graph in islice(graphs, _CAPTIONS_AT_ONCE)]:
+        texts = [window.graph.caption for window in windows]
+        drawn: Sequence[Negative | None] = [None] * len(texts)
+        if subject == "negatives":
+            drawn = drawn_in_training(windows, texts, parser.shapes, seed=seed)
+        for window, text, negative in zip(windows, texts, drawn, strict=True):
+            caption = {"caption": text}
+            if subject == "graphs":
+                yield caption | {"triples": " ".join(map(_shown, window.graph.triples()))}
+            elif subject == "triples":
+                yield from (caption | {"triple": _shown(triple)} for triple in window.triples)
+            elif negative:
+                swapped = " <-> ".join(negative.swapped)
+                yield caption | {"negative": negative.caption, "kind": negative.kind, "swapped": swapped}
+
+
+def _shown(triple: Triple) -> str:
+    return f"({', '.join(triple)})"
 
 
 def _digest(text: str | None) -> str:

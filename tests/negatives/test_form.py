@@ -43,9 +43,7 @@ NOT_DRAWN = [
 DRAWN = [
     ("a red car near a blue house", "a blue car near a red house"),
     ("a brick wall behind a wooden fence", "a wooden wall behind a brick fence"),
-    ("a clean kitchen with a brick wall", "a kitchen with a clean brick wall"),
     ("Man riding a tall horse", "Tall horse riding a man"),
-    ("a girl licks the boy's hand", "the boy licks a girl's hand"),
     ("a red cup on the wall holds cold water", "cold water on the wall holds a red cup"),
     # a sentence that a piece comes to opens with a capital, whatever length the other has
     (
@@ -61,7 +59,6 @@ DRAWN = [
     ("A few people watch a dog.", "A dog watches a few people."),
     ("A dog often chases the cats.", "The cats often chase a dog."),
     ("A group of men is on a boat.", "A boat is on a group of men."),
-    ("two plates of rice set on a mat", "a mat of rice set on two plates"),
 ]
 
 

@@ -15,7 +15,10 @@ from pathlib import Path
 import pytest
 
 from sclip.benchmark.artefacts import text_only_auc
-from sclip.negatives import draw, natural
+from sclip.config import ModelConfig
+from sclip.data.window import window_of
+from sclip.model import Tokenizer
+from sclip.negatives import drawn_in_training
 from sclip.scenegraph import Parser
 from sclip.seeding import digest64
 from support.commands import command
@@ -70,12 +73,15 @@ def test_negatives_hold_the_swaps_that_people_made(kind: str, tmp_path: Path) ->
 def drawn() -> list[tuple[str, str | None, int]]:
     """(caption, the negative that training draws, image) of COCO val2017."""
     entries = json.loads((DATA / "coco_captions_val2017.json").read_text())["annotations"]
-    graphs = Parser().stream([entry["caption"].strip() for entry in entries])
-    found = []
-    for entry, graph in zip(entries, graphs, strict=True):
-        negative = draw(natural(graph), seed=0, epoch=0, identity=graph.caption)
-        found.append((graph.caption, negative.caption if negative else None, entry["image_id"]))
-    return found
+    parser, model = Parser(), ModelConfig()
+    tokenizer = Tokenizer(model.name, model.kee)
+    captions = [entry["caption"].strip() for entry in entries]
+    windows = [window_of(graph, tokenizer) for graph in parser.stream(captions)]
+    negatives = drawn_in_training(windows, captions, parser.shapes, seed=0)
+    return [
+        (caption, negative.caption if negative else None, entry["image_id"])
+        for entry, caption, negative in zip(entries, captions, negatives, strict=True)
+    ]
 
 
 @pytest.mark.shared
