@@ -36,7 +36,7 @@ WORTH_A_DOUBT = 4.0
 """Log-odds by which a doubtful negative must read better than all others to be drawn beside them."""
 MOST_DRAWN = 6
 """Only the least strange so many are drawn from; the others would be drawn once in a hundred visits."""
-TEMPERATURE = 0.5
+TEMPERATURE = 1.0
 """Of the draw, in log-odds."""
 
 MOST_EXCHANGED = 12
