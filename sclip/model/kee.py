@@ -37,8 +37,8 @@ def negatives_unseen(batch: Mapping[str, Tensor]) -> Tensor:
     """Return bool [B, M]: negatives whose kept triples are the caption's, so that E_KE cannot differ.
 
     So it is where the exchange changed only triples beyond the K kept, tokens beyond the T kept of a phrase, or
-    none at all: under 2 % of the negatives of alt-text (`sclip benchmark artefacts`). `batch` holds has_negative [B, M],
-    triples [B, K, 3, T] and negative_triples [B, M, K, 3, T].
+    none at all: under 2 % of the negatives of alt-text (`sclip benchmark artefacts`). `batch` holds has_negative
+    [B, M], triples [B, K, 3, T] and negative_triples [B, M, K, 3, T].
     """
     triples, others = batch["triples"].flatten(2), batch["negative_triples"].flatten(3)
     # How often each of the caption's triples stands on either side: their order changes nothing.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from itertools import combinations
 
-from sclip.negatives.certainty import attributes_likely_change, attributes_surely_change
+from sclip.negatives.certainty import attributes_surely_change
 from sclip.negatives.meaning import is_animate, synonym
 from sclip.negatives.modifiers import is_adjective, is_verb_like, makes_name, modifier_kind, moves_freely
 from sclip.negatives.planned_exchange import PlannedExchange
@@ -52,11 +52,8 @@ def _exchanged(reading: Reading, one: Unit, other: Unit) -> PlannedExchange | No
         return PlannedExchange(
             "attribute", rank, one.span, other.span, certain=False, owners=owners, names=names
         )
-    certain, doubtful = _certainty(reading, owners)
-    certain = certain and _fits(reading, one, other) and _fits(reading, other, one)
-    return PlannedExchange(
-        "attribute", rank, one.span, other.span, certain=certain, doubtful=doubtful, owners=owners
-    )
+    certain = _is_certain(reading, owners) and _fits(reading, one, other) and _fits(reading, other, one)
+    return PlannedExchange("attribute", rank, one.span, other.span, certain=certain, owners=owners)
 
 
 def _names(reading: Reading, one: Unit, other: Unit) -> dict[int, tuple[str, Span]]:
@@ -97,11 +94,8 @@ def move_plans(reading: Reading) -> Iterator[PlannedExchange]:
                 rank = 2.0 + 0.5 * crowd + 0.2 * (len(unit.attributes) - 1)
                 if graph.objects[target].phrase[0] == at:  # no article: "on top of black mat"
                     rank += 0.3
-                certain, doubtful = _certainty(reading, owners)
-                certain = certain and _may_move(reading, unit, target)
-                yield PlannedExchange(
-                    "attribute", rank, piece, (at, at), certain=certain, doubtful=doubtful, owners=owners
-                )
+                certain = _is_certain(reading, owners) and _may_move(reading, unit, target)
+                yield PlannedExchange("attribute", rank, piece, (at, at), certain=certain, owners=owners)
 
 
 def _fits(reading: Reading, unit: Unit, place: Unit) -> bool:
@@ -149,11 +143,9 @@ def _stands_alone(reading: Reading, span: Span) -> bool:
     ) and not _JOINT_BEHIND.match(reading.caption, span[1])
 
 
-def _certainty(reading: Reading, owners: dict[int, int]) -> tuple[bool, bool]:
-    """Return `certain` and `doubtful` of a plan by which attributes change places."""
-    certain = not _clash(reading, owners)
-    sure = certain and attributes_surely_change(reading, owners)
-    return sure or (certain and attributes_likely_change(reading, owners)), not sure
+def _is_certain(reading: Reading, owners: dict[int, int]) -> bool:
+    """Whether the caption is surely false when attributes change places: size, age and quality may be true of both."""
+    return not _clash(reading, owners) and attributes_surely_change(reading, owners)
 
 
 def _clash(reading: Reading, owners: dict[int, int]) -> bool:
@@ -207,10 +199,8 @@ def predicate_plans(reading: Reading) -> Iterator[PlannedExchange]:
             ):
                 rank = 0.5 if other not in before else 1.5
                 pieces = (attributes[one].span, attributes[other].span)
-                certain, doubtful = _certainty(reading, owners)
-                yield PlannedExchange(
-                    "attribute", rank, *pieces, certain=certain, doubtful=doubtful, owners=owners
-                )
+                certain = _is_certain(reading, owners)
+                yield PlannedExchange("attribute", rank, *pieces, certain=certain, owners=owners)
 
 
 def _is_predicate(reading: Reading, k: int) -> bool:

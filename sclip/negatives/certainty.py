@@ -20,7 +20,6 @@ from sclip.negatives.senses import (
     is_frame,
     is_having,
     is_loose,
-    is_partial,
     is_scene,
     is_shared,
     is_use,
@@ -247,21 +246,6 @@ def _acts_otherwise(reading: Reading, first: int, second: int) -> bool:
 def attributes_surely_change(reading: Reading, owners: Mapping[int, int]) -> bool:
     """Whether some attribute is surely false of the object that gets it: attribute -> its new object."""
     return any(_is_surely_false(reading, k, owner, owners) for k, owner in owners.items())
-
-
-def attributes_likely_change(reading: Reading, owners: Mapping[int, int]) -> bool:
-    """Whether some attribute is told only of the thing that loses it, though it might be true of the other too."""
-    graph = reading.graph
-    for k, owner in owners.items():
-        old = graph.attributes[k].object
-        names = (graph.objects[old].name, graph.objects[owner].name)
-        animates = sum(map(is_animate, names))
-        mutual = len(set(owners.values())) > 1  # "a red car with a striped door": the car keeps no red
-        if is_partial(graph.attributes[k].attribute, names[1], animates) and (
-            mutual or _are_apart(reading, old, owner)
-        ):
-            return True
-    return False
 
 
 def _are_apart(reading: Reading, one: int, other: int) -> bool:

@@ -213,6 +213,7 @@ def verb_plans(reading: Reading) -> Iterator[PlannedExchange]:
         animate = all(is_animate(reading.graph.objects[verb.subject].name) for verb in (one, other))
         certain = (
             alike
+            and one.form != "VBN"  # "painted ... positioned" is often true of both
             and not same_act(lemmas[0], lemmas[1], animate=animate)
             and (one.subject != other.subject or transitive[0])
         )

@@ -267,7 +267,6 @@ _FURNITURE = frozenset(
 )
 """Things often made of wood, brick, stone or metal."""
 
-_LOOSE_ENDS = ("ful", "ous", "ive", "ble", "al", "ic", "ary", "ern", "ant", "ent", "ine", "est", "er")
 _LOOSE_ATTRIBUTES = frozenset(
     """beautiful pretty cute nice fresh good great lovely fancy fine cool warm hot cold simple plain main big same
     outdoor indoor outside inside sunny cloudy rainy windy snowy snow-covered grassy rocky sandy summer winter spring
@@ -284,7 +283,6 @@ TIMES = frozenset(
     monday tuesday wednesday thursday friday saturday sunday january february march april may june july august september
     october november december spring summer autumn fall winter season moment century today tomorrow yesterday""".split()
 )
-_GROUNDS = frozenset("snowy snow-covered grassy rocky sandy".split())
 _VAGUE = frozenset(
     """summer winter spring autumn season year week month hour minute moment way view scene photo image picture
     photograph shot place part side front back top bottom end edge corner middle center background foreground distance
@@ -333,20 +331,7 @@ def tells_apart(attribute: str, name: str) -> bool:
         return head not in _ROOMS and not any(head in _USUAL.get(shade, ()) for shade in shades)
     if last in _MATERIALS:
         return head not in _FURNITURE
-    if last in _POLES or last in _LOOSE_ATTRIBUTES or last in COLOURS or last.endswith(_LOOSE_ENDS):
-        return False
-    return is_animate(name) if last.endswith("ing") else last.isalpha()
-
-
-@lru_cache(maxsize=1 << 14)
-def is_partial(attribute: str, name: str, animates: int) -> bool:
-    """Whether an attribute is likely told of one thing alone; `animates` of the two things live."""
-    last = attribute.rsplit(" ", 1)[-1]
-    if last in _LOOSE_ATTRIBUTES or last in COLOURS:
-        return last in _GROUNDS and is_animate(name)
-    if last in _POLES:
-        return name.rsplit(" ", 1)[-1] not in _USUAL.get(synonym(last), ())
-    return tells_apart(attribute, name) or (animates == 1 and last.isalpha() and last not in _MATERIALS)
+    return last.endswith("ing") and last not in _LOOSE_ATTRIBUTES and is_animate(name)
 
 
 @lru_cache(maxsize=1 << 14)

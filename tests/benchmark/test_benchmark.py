@@ -93,7 +93,7 @@ def test_the_job_prints_a_row_for_each_peer_and_writes_what_it_found(tmp_path: P
     assert done.returncode == 0, done.stderr
     rows = {row["what"]: row for row in json.loads(out.read_text())["rows"]}
     assert list(rows) == [
-        scenegraph.OURS, scenegraph.GRAPHS, scenegraph.PIPELINE, scenegraph.SAME, scenegraph.MORE,
+        scenegraph.OURS, scenegraph.VERIFIED, scenegraph.GRAPHS, scenegraph.PIPELINE, scenegraph.SAME, scenegraph.MORE,
         "sclip, 150 words", "sclip, 1,000 words", scenegraph.SCENE_GRAPH_PARSER,
     ]  # fmt: skip
     assert all(name in done.stdout for name in rows)
