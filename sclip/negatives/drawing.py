@@ -7,6 +7,7 @@ or move modifiers and numbers. An exchange is kept where the caption then says s
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -42,6 +43,7 @@ TEMPERATURE = 1.0
 MOST_EXCHANGED = 12
 """Only the first so many objects of a caption change places: pairs grow with the square, and the triples that a
 knowledge encoder takes are the first ones."""
+_SENTENCE_END = re.compile(r"[.!?]\W")
 _CONTEXT_WORDS = 5
 """Words on either side of an exchange that can make it read strangely: articles, and what an n-gram spans."""
 
@@ -155,7 +157,7 @@ def _negatives(graph: SceneGraph, certain: bool) -> Iterator[tuple[Negative, Pla
     own: dict[Span, float] = {}
     reading = Reading(replace(graph, caption=text) if rest else graph, MOST_EXCHANGED)
     for plan in _best_plans(reading):
-        if certain and not plan.certain:
+        if certain and not (plan.certain and _in_one_sentence(text, plan)):
             continue
         edit = plan.edit(text, sentences)
         folded = _fold(edit.text)
@@ -172,6 +174,12 @@ def _negatives(graph: SceneGraph, certain: bool) -> Iterator[tuple[Negative, Pla
             Negative(edit.text + rest, plan.kind, swapped, round(more, 3), plan.certain, (graph, plan, edit)),
             plan,
         )
+
+
+def _in_one_sentence(text: str, plan: PlannedExchange) -> bool:
+    """Whether both texts stand in one sentence: of two, what they are of may be one thing, or part of the other."""
+    first, second = sorted((plan.first, plan.second))
+    return _SENTENCE_END.search(text, first[1], second[0]) is None
 
 
 def _around(text: str, plan: PlannedExchange) -> Span:

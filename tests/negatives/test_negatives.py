@@ -57,6 +57,14 @@ MADE = [
     ("A woman pats an elephant as two men watch.", "Two men pat an elephant as a woman watches."),
     ("People sit on a bench as a woman walks by.", "A woman sits on a bench as people walk by."),
     (
+        "A tall old house is near a dog. Red cats see a cup.",
+        "Red cats are near a dog. A tall old house sees a cup.",
+    ),
+    (
+        "A tall cat sits on a wide mat. The big dog sees small birds.",
+        "A tall cat sits on the big dog. A wide mat sees small birds.",
+    ),
+    (
         "a boy with a red kite next to a girl with a balloon",
         "a girl with a red kite next to a boy with a balloon",
     ),
