@@ -1,7 +1,7 @@
 """What graphs and negatives are worth, measured: by people's graphs and swaps, and by labels given one by one.
 
-`labelled_negatives.jsonl` holds 200 negatives as training draws them from captions of COCO val2017, each read and
-labelled by whether it keeps its caption's meaning. It names captions by digest, so that they need not be copied here.
+`labelled_negatives.jsonl` holds 200 negatives as training draws them from captions of COCO val2017, drawn, read and
+labelled by `sclip label`. It names captions by digest, so that they need not be copied here.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pytest
 
 from sclip.benchmark.artefacts import text_only_auc
 from sclip.config import ModelConfig
+from sclip.data.caption_text import clean_caption
 from sclip.data.window import window_of
 from sclip.model import Tokenizer
 from sclip.negatives import drawn_in_training
@@ -26,6 +27,7 @@ from support.paths import SHARED
 
 DATA, BENCH = SHARED / "data", SHARED / "bench"
 LABELS = Path(__file__).with_name("labelled_negatives.jsonl")
+LABELS_SEED = 11
 
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} is missing")
 
@@ -50,9 +52,9 @@ def test_graphs_agree_with_those_that_people_wrote(tmp_path: Path) -> None:
     out = tmp_path / "graphs.jsonl"
     assert command("graph")(_lines(tmp_path / "captions.txt", captions), "--out", out) == 0
     score = _score("score_scenegraph.py", truth, out)
-    assert score["micro_f1"] >= 0.80
-    assert score["relations"] >= 0.58
-    assert score["exact"] >= 0.50
+    assert score["micro_f1"] >= 0.85
+    assert score["relations"] >= 0.74
+    assert score["exact"] >= 0.68
 
 
 @pytest.mark.shared
@@ -75,9 +77,9 @@ def drawn() -> list[tuple[str, str | None, int]]:
     entries = json.loads((DATA / "coco_captions_val2017.json").read_text())["annotations"]
     parser, model = Parser(), ModelConfig()
     tokenizer = Tokenizer(model.name, model.kee)
-    captions = [entry["caption"].strip() for entry in entries]
+    captions = [clean_caption(entry["caption"]) for entry in entries]
     windows = [window_of(graph, tokenizer) for graph in parser.stream(captions)]
-    negatives = drawn_in_training(windows, captions, parser.shapes, seed=0)
+    negatives = drawn_in_training(windows, captions, parser.shapes, seed=LABELS_SEED)
     return [
         (caption, negative.caption if negative else None, entry["image_id"])
         for entry, caption, negative in zip(entries, captions, negatives, strict=True)
@@ -86,11 +88,11 @@ def drawn() -> list[tuple[str, str | None, int]]:
 
 @pytest.mark.shared
 @needs_data
-def test_four_of_five_captions_get_a_negative_that_a_reader_of_text_alone_hardly_tells(
+def test_three_of_four_captions_get_a_negative_that_a_reader_of_text_alone_hardly_tells(
     drawn: list[tuple[str, str | None, int]],
 ) -> None:
     pairs = [(caption, false, image) for caption, false, image in drawn if false]
-    assert len(pairs) >= 0.80 * len(drawn)
+    assert len(pairs) >= 0.75 * len(drawn)
     assert text_only_auc(pairs) < 0.65
 
 
@@ -107,10 +109,13 @@ def test_the_labels_are_of_what_training_draws_today(drawn: list[tuple[str, str 
     ]
 
 
-def test_of_200_labelled_negatives_no_more_than_three_in_a_hundred_keep_the_meaning() -> None:
+@pytest.mark.parametrize("label", [{"form": "broken"}, {"meaning": "kept"}])
+def test_of_200_labelled_negatives_no_more_than_one_in_ten_is_broken_or_keeps_the_meaning(
+    label: dict[str, str],
+) -> None:
     labels = _labels()
     assert len({row["caption"] for row in labels}) == 200
-    assert sum(row["keeps_meaning"] for row in labels) <= 0.03 * len(labels)
+    assert sum(label.items() <= row.items() for row in labels) <= 0.1 * len(labels)
 
 
 def _labels() -> list[dict[str, object]]:
