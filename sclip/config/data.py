@@ -88,7 +88,8 @@ class DataConfig(Section, key="data"):
     annotations: bool = True
     """Use the graphs and negatives of annotated shards (sclip annotate). Off: parse in the run."""
     verify_negatives: bool = True
-    """Parse each drawn negative again, and draw another where it does not parse like its caption."""
+    """Parse each drawn negative again, and draw another where it does not parse like its caption. Those of annotated
+    shards were checked when they were annotated."""
     min_objects: Annotated[int, OFF_OR_MORE] = 0
     """Train on captions whose graph has so many objects (method, 5); 0: on all. Needs annotated shards."""
     min_attributes: Annotated[int, OFF_OR_MORE] = 0

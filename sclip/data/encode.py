@@ -59,8 +59,8 @@ class Encoder:
     def __call__(self, batch: pa.Table) -> dict[str, NDArray[Any]]:
         """Return the columns of `sclip.data.columns` for the samples of one reader table.
 
-        What is no sample, and an image that cannot be decoded, is a marker in the note of the last row. Without any
-        sample there is one row, NO_SAMPLE, of black pixels and an empty caption.
+        Rejected images and end-of-shard rows become markers in the note of the last row. Without any sample there is
+        one row, NO_SAMPLE, of black pixels and an empty caption.
         """
         note = Note()
         note.seconds["idle"] = time.perf_counter() - self._ended_at

@@ -10,5 +10,5 @@ __all__ = ["Window", "window_of"]
 
 
 def window_of(graph: SceneGraph, tokenizer: Tokenizer) -> Window:
-    """Return the window on a clean caption's graph of the model that the tokenizer is of."""
+    """Return what the tokenizer's model reads of a clean caption and its graph."""
     return Window.of(graph, tokenizer.read_end(graph.caption), tokenizer.most_triples)

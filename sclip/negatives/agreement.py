@@ -163,7 +163,7 @@ def _changed(caption: str, span: Span, plural: bool) -> dict[Span, str]:
 
 
 def _said_behind(graph: SceneGraph, index: int) -> list[tuple[int, bool]]:
-    """Return where that stands which is said of an object alone, behind it, and whether it is surely a verb."""
+    """Return the offsets of the verbs and attributes behind an object that describe it alone; True: surely a verb."""
     objects, end = graph.objects, graph.objects[index].phrase[1]
     closing = _SENTENCE_END.search(graph.caption, end)
     stop = closing.start() if closing else len(graph.caption)

@@ -166,7 +166,7 @@ def _surely_fails(reading: Reading, subject: int, object_: int, k: int) -> bool:
 
 
 def _may_hang_higher(reading: Reading, k: int) -> bool:
-    """Whether both ends of relation k may be said of a third thing: people "at a fair in a hall".
+    """Whether both ends of relation k may be located at a third object: people "at a fair in a hall".
 
     Where its predicate excludes what is said of the third thing they may not: "a cat in a box on a table".
     """

@@ -130,10 +130,9 @@ def draw_several(
 ) -> list[Negative]:
     """Return up to `count` different negatives of one visit of a sample, that of `draw` first.
 
-    The less strange, the likelier. With the window of the model that reads them, none whose exchange its text tower
-    does not read, and one that differs in no triple of its knowledge encoder only where there is no other. Where some
-    are left out, the others keep their order: a record of the sound ones gives what all of them, parsed one after the
-    other, give.
+    Less strange negatives are likelier. `window` leaves out negatives whose exchange the text tower does not read, and
+    puts those that differ in no triple of the knowledge encoder last. The order of the others does not depend on what
+    is left out, so a record that holds only sound negatives gives the same draws.
     """
 
     def key(negative: Negative) -> float:  # Gumbel's trick: a draw without replacement is an order

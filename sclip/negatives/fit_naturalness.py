@@ -2,8 +2,8 @@
 
 First words get classes: those that stand between the same words are one (k-means over the singular vectors of how
 much more often than by chance a word has another one beside it). Then logistic regressions over n-grams are added: one
-that tells captions from all of their exchanges, then others that tell them from those that are drawn with the sum so
-far, so that what is drawn gladly is weighed too.
+that tells captions from three of their exchanges, then others that tell them from the exchanges that the sum so far
+would draw.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ MOST_CAPTIONS = 12_000
 _MOST_EXCHANGES = 8
 """Exchanges of a caption that are looked at."""
 _FIRST_EXCHANGES = 3
-"""Of them those of the first round, which takes all alike and so the longest."""
+"""Exchanges of a caption in the first round, the slowest because it uses all of them."""
 _ROUNDS = (0.1, 0.05)
 """Inverse regularisation of each round."""
 

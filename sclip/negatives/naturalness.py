@@ -89,7 +89,7 @@ def step(state: State, word: bytes, kind: bytes) -> tuple[tuple[int, ...], State
 
 
 def is_fitted(caption: str) -> bool:
-    """Whether the model was trained on a caption: never wrong of one that it was, of others in 2 of 100 at most."""
+    """Return True for every caption that the model was trained on, and for at most 2 % of others (a Bloom filter)."""
     filled = _table()["fitted"]
     return all(filled[bit >> 3] >> (bit & 7) & 1 for bit in fitted_bits(caption))
 

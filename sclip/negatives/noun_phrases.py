@@ -1,4 +1,4 @@
-"""What the noun phrases of a caption let go and take in, so that what is exchanged stays English.
+"""Which words may leave or enter a noun phrase, so that the false caption stays grammatical.
 
 A phrase is read by what stands before its noun: an article that counts ("a", "one"), one that points ("the", "his",
 "the dog's"), a number or a quantity, or nothing. "A" takes no "water", and nothing takes no "dog": a singular noun

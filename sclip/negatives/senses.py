@@ -10,30 +10,16 @@ from functools import lru_cache
 from sclip.negatives.meaning import POSTURES, is_animate, synonym
 from sclip.scenegraph.lexicon import COLOURS
 
-_LOOSE = frozenset(
-    """near by beside along alongside around among amongst with without and of for from like at during about between
-    against together past via per as be become outside toward towards to than""".split()
-) | {
-    "next to",
-    "close to",
-    "across from",
-    "away from",
-    "side by side with",
-    "opposite of",
-    "adjacent to",
-    "have",
-}
+_NEAR = frozenset("near by beside alongside".split()) | {
+    "next to", "close to", "across from", "away from", "adjacent to", "opposite of",
+}  # fmt: skip
+_LOOSE = _NEAR | frozenset(
+    """along around among amongst with without and of for from like at during about between against together past via
+    per as be become outside toward towards to than have""".split()
+) | {"side by side with"}  # fmt: skip
 """Predicates that place or join two things loosely: with their things exchanged they are hardly ever false."""
 
 _HAVE = frozenset(("with", "have"))
-_NEAR = frozenset("""near by beside alongside""".split()) | {
-    "next to",
-    "close to",
-    "across from",
-    "away from",
-    "adjacent to",
-    "opposite of",
-}
 _AT_NOT_ON = frozenset("table desk counter bar".split())
 _MOUNTS = frozenset(
     """surfboard skateboard snowboard ski board bike bicycle motorcycle horse elephant scooter boat chair sled blanket
@@ -253,11 +239,6 @@ _USUAL = {
         "yellow": "banana taxi sun lemon ball corn",
         "orange": "carrot pumpkin cone",
         "red": "brick sign tomato strawberry hydrant",
-        "large": """elephant giraffe horse bear building tower truck bus train plane airplane tree crowd boat ship field
-            room kitchen house wave""",
-        "small": "bird kitten puppy child baby boy girl bottle dish town toy",
-        "tall": "giraffe building tower tree pole",
-        "old": "building house church tower bridge barn train hangar castle",
     }.items()
     for word in (attribute,)
 }  # fmt: skip
@@ -267,17 +248,8 @@ _FURNITURE = frozenset(
 )
 """Things often made of wood, brick, stone or metal."""
 
-_LOOSE_ATTRIBUTES = frozenset(
-    """beautiful pretty cute nice fresh good great lovely fancy fine cool warm hot cold simple plain main big same
-    outdoor indoor outside inside sunny cloudy rainy windy snowy snow-covered grassy rocky sandy summer winter spring
-    autumn urban rural city country local public private residential national american european typical different
-    various real whole single double high low wide narrow heavy flat clear colorful colored shiny quiet parked sitting
-    standing seated lying laying waiting moving stopped resting placed surrounding nearby close distant far front back
-    left right side top bottom upper lower middle central many several group piece part kind lone alone home made rustic
-    happy sad ready set ornate decorative computer laptop wii army military football baby toy tennis baseball soccer
-    first second third fourth fifth next last fellow fictional free special cartoon stock
-    compact spacious multicolored multi-colored""".split()
-)
+_LOOSE_STATES = frozenset("sitting standing lying laying resting waiting moving surrounding".split())
+"""Participles that may be true of anything living near by."""
 TIMES = frozenset(
     """day afternoon morning evening night noon dusk dawn time daytime nighttime weekend sunset sunrise year month week
     monday tuesday wednesday thursday friday saturday sunday january february march april may june july august september
@@ -331,7 +303,7 @@ def tells_apart(attribute: str, name: str) -> bool:
         return head not in _ROOMS and not any(head in _USUAL.get(shade, ()) for shade in shades)
     if last in _MATERIALS:
         return head not in _FURNITURE
-    return last.endswith("ing") and last not in _LOOSE_ATTRIBUTES and is_animate(name)
+    return last.endswith("ing") and last not in _LOOSE_STATES and is_animate(name)
 
 
 @lru_cache(maxsize=1 << 14)

@@ -61,7 +61,7 @@ class Draft:
         self.gaps: dict[int, tuple[int, int]] = {}
         """Subject chunk of a relative clause -> (chunk that the clause is about, preposition or -1)."""
         self.filled: set[int] = set()
-        """Chunks that a relative clause was about which has ended."""
+        """Chunks whose relative clause has ended."""
         self.adjacent: dict[int, int] = {}
         """Chunk -> the chunk before it, without a word between them."""
         self.links: dict[int, list[Link]] = {}
@@ -138,7 +138,7 @@ class Draft:
             self.main = k
 
     def graph(self, caption: str) -> SceneGraph:
-        """Return what was found, after `run`."""
+        """Return the graph, once the walk has ended."""
         words = self.words
         objects: list[Object] = []
         index: dict[int, int] = {}

@@ -13,10 +13,10 @@ _CLOTHES = frozenset(
     hoodie skirt skirts wetsuit wetsuits costume costumes tuxedo swimsuit swimsuits bikini sweatshirt apron
     robe gown boots sunglasses goggles attire trunks blouse""".split()
 )
-"""What the one wears that is "in" it."""
+"""Clothes: "a man in a hat" becomes (man, wear, hat)."""
 
 _BODY_PARTS = frozenset("hand hands face faces foot feet nose mouth ear ears".split())
-"""What the one has that is "with" it."""
+"""Parts of the body: "a clock with hands" becomes (clock, have, hand)."""
 
 _PARTICLES = frozenset("down up on off out back away apart left right forward upward downward".split())
 

@@ -1,7 +1,7 @@
 """The scene graph of a caption: objects, attribute pairs and relations, with the characters they stand at.
 
-Plain frozen values, no parser in sight: negatives edit captions by the spans, the encoder embeds the
-triples, and both travel as JSON.
+Plain frozen values that need no parser: negatives edit captions by the spans, the encoder embeds the triples, and
+both travel as JSON.
 """
 
 from __future__ import annotations
@@ -70,13 +70,13 @@ class SceneGraph:
     attributes: tuple[Attribute, ...] = ()
     relations: tuple[Relation, ...] = ()
     shape: int = field(default=0, repr=False, compare=False)
-    """How the caption's words hang together (`sclip.scenegraph.parser.shape`); 0 where it was not parsed here."""
+    """Hash of the dependency labels of the caption's words, in any order; 0 where the graph was read from JSON."""
 
     def triples(self, places: Sequence[int] | None = None) -> list[Triple]:
         """Return the relations, then the attribute pairs as (attribute, "is", object), in caption order.
 
-        What the caption denies is in none of them. With `places`, the triples at these. The order depends on the
-        indices alone: a negative, whose graph keeps them, has its triples at the places of its caption's.
+        Triples that the caption denies are left out. `places` chooses triples by their places instead. A negative's
+        graph keeps the indices of its caption's, so its triples stand at the same places.
         """
         name = [obj.name for obj in self.objects]
         found = [(name[r.subject], r.predicate, name[r.object]) for r in self.relations]

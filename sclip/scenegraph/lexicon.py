@@ -6,7 +6,7 @@ FACTUAL (Li et al., ACL Findings 2023), whose annotators' form the graphs follow
 
 A spatial phrase is made of PLACE_PREPOSITIONS, PLACE_DETERMINERS, PLACE_ADJECTIVES and PLACE_NOUNS ("on the far side
 of"), or is a row of MULTIWORD_PREPOSITIONS. Sizes have no list here: the tagger finds adjectives, and how a negative
-treats one is said in `sclip.negatives.attributes` and `meaning`.
+treats one is said in `sclip.negatives.attributes` and `senses`.
 
 lemminflect is imported where a word is looked up: it brings spaCy, which only a `Parser` needs.
 """
@@ -200,7 +200,7 @@ ABSTRACT = frozenset(
     addition attention interest interplay splash pop hint layout orientation element focus appeal eye-level low-angle
     high-angle level presence vibrancy drama dynamic dynamism symmetry balance""".split()
 )
-"""Nouns of what a picture makes one feel: nothing of it can be seen, nor of what they measure ("a sense of calm")."""
+"""Nouns of impressions ("a sense of calm"): neither they nor the noun behind "of" become objects."""
 
 MANNERS = frozenset(
     "color colour size shape length height width appearance motion action use progress style tone hue variety".split()

@@ -227,7 +227,7 @@ def _coordinate(draft: Draft, previous: int, k: int, c: Connector) -> None:
 
 
 def _begins_clause(draft: Draft, previous: int, k: int) -> bool:
-    """Whether chunk k is the subject of a verb behind it that no phrase before it is the subject of."""
+    """Whether chunk k is the subject of a later verb, and of another one than the chunk before it."""
     word = draft.words[draft.chunks[k].head]
     before = draft.words[draft.chunks[previous].head]
     return word.dep.startswith("nsubj") and word.head > draft.chunks[k].head and before.head != word.head
