@@ -6,13 +6,15 @@ and second, as an executor looks for work all the time, and a part for each samp
 a constant part. Runs of different numbers of workers and at different rates tell them apart. A first run has no
 limit, the others take half of its rate or less: on a machine that is full, processor time grows with the load. The
 rows of clusters are modelled from that: a process can use one core; a worker has some of its own, those of a node
-serve all its GPUs, and those of the cluster all GPUs.
+serve all its GPUs, and those of the cluster all GPUs. A worker has as many streams as its GPU needs readers, as the
+plan of a run gives it, and each of them costs what a worker's only one was measured to.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -48,8 +50,6 @@ DEMANDS = {
 }  # fmt: skip
 """Images a second of one GPU."""
 GPUS, GPUS_OF_NODE = (8, 64, 512), 8
-_STREAMS = 2
-"""Of a GPU's worker, as the plan chooses them for 6,000 images a second and readers of 5,000."""
 _SHARDS, _TARS = 128, 4
 """Visits, one round of the order; and the files that they read, over and over."""
 _FEWEST_STEPS = 16
@@ -61,7 +61,7 @@ class Cost(NamedTuple):
     """Cores that a kind of process takes."""
 
     worker: float
-    """For each worker, however few samples it takes."""
+    """For each worker, of one stream each, however few samples it takes."""
     sample: float
     """For each sample a second, over all workers."""
     constant: float = 0.0
@@ -125,7 +125,7 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
     shown = {
         "samples": f"{_SHARDS * per_shard:,} of annotated shards: over and over {shards.source}",
         "blocks": f"{block} rows of {options.image_size} pixels, object store of {store / 1e9:.1f} GB",
-        "modelled": f"{_STREAMS} streams a GPU, {GPUS_OF_NODE} GPUs a node, as many encoders as it takes",
+        "modelled": f"{GPUS_OF_NODE} GPUs a node; as many readers and encoders as it takes",
     }
     return Table(lines, shown | machine(["ray", "pyarrow", "numpy"]))
 
@@ -153,7 +153,7 @@ def fitted(of_kind: Sequence[Load], is_shared: bool = False) -> Cost:
 
 
 def cores(costs: Mapping[str, Cost], gpus: int, per_s: float) -> dict[str, float]:
-    """Return the cores that the busiest process of each kind would need; of encoders there are as many as it takes.
+    """Return the cores that the busiest process of each kind would need, where there are enough readers and encoders.
 
     Args:
         costs: by kind.
@@ -162,13 +162,20 @@ def cores(costs: Mapping[str, Cost], gpus: int, per_s: float) -> dict[str, float
     """
     served = {"gcs": gpus, "statistics": gpus, "driver": gpus}
     served |= dict.fromkeys(("raylet", "agents"), min(gpus, GPUS_OF_NODE)) | {"worker": 1}
+    of_gpu = streams(costs, per_s)
     needed = {
-        kind: costs[kind].constant + number * (costs[kind].worker + costs[kind].sample * per_s)
+        kind: costs[kind].constant + number * (of_gpu * costs[kind].worker + costs[kind].sample * per_s)
         for kind, number in served.items()
     }
     for kind in ("coordinator", "reader"):
-        needed[kind] = costs[kind].worker + costs[kind].sample * per_s / _STREAMS
+        needed[kind] = costs[kind].worker + costs[kind].sample * per_s / of_gpu
     return needed
+
+
+def streams(costs: Mapping[str, Cost], per_s: float) -> int:
+    """Return the fewest streams of a worker whose readers bring so many samples a second."""
+    reader = costs["reader"]
+    return max(1, math.ceil(per_s * reader.sample / max(0.1, 1 - reader.worker)))
 
 
 def _measured(kind: str, of_kind: Sequence[Load], cost: Cost) -> Line:
@@ -188,7 +195,8 @@ def _modelled(costs: Mapping[str, Cost], gpus: int, demand: str) -> Line:
     needed = cores(costs, gpus, DEMANDS[demand])
     busiest = max(needed, key=needed.__getitem__)
     share = 1 / max(1.0, needed[busiest])
-    found = f"{100 * share:.3g} %: {NAMES[busiest]} would need {needed[busiest]:.2f} cores"
+    of_gpu = streams(costs, DEMANDS[demand])
+    found = f"{100 * share:.3g} %, {of_gpu} streams a GPU: {NAMES[busiest]} would need {needed[busiest]:.2f} cores"
     return Line(
         f"modelled: {gpus} GPUs, {DEMANDS[demand]:,} images a second each, {demand}", "", "100 %", found,
         {"share": [share]} | {f"{kind}_cores": [of_kind] for kind, of_kind in needed.items()},

@@ -31,11 +31,11 @@ def test_what_a_worker_costs_is_told_from_what_a_sample_costs() -> None:
 
 def test_a_process_of_a_worker_serves_one_gpu_that_of_a_node_eight_and_that_of_the_cluster_all() -> None:
     costs = dict.fromkeys(NAMES, Cost(worker=0.5, sample=1e-3))
-    of_all = dict.fromkeys(("gcs", "statistics", "driver"), 64 * (0.5 + 1.0))
-    of_node = dict.fromkeys(("raylet", "agents"), 8 * (0.5 + 1.0))
+    of_all = dict.fromkeys(("gcs", "statistics", "driver"), 64 * (2 * 0.5 + 1.0))
+    of_node = dict.fromkeys(("raylet", "agents"), 8 * (2 * 0.5 + 1.0))
     of_stream = dict.fromkeys(("coordinator", "reader"), 0.5 + 1.0 / 2)
-    assert cores(costs, gpus=64, per_s=1000) == {"worker": 1.5} | of_stream | of_node | of_all
-    assert cores(costs, gpus=4, per_s=1000)["raylet"] == 4 * (0.5 + 1.0)
+    assert cores(costs, gpus=64, per_s=1000) == {"worker": 2.0} | of_stream | of_node | of_all
+    assert cores(costs, gpus=4, per_s=1000)["raylet"] == 4 * (2 * 0.5 + 1.0)
     costs = dict.fromkeys(NAMES, Cost(worker=0.0, sample=0.0, constant=0.3))
     assert cores(costs, gpus=64, per_s=1000)["gcs"] == 0.3
 
