@@ -137,7 +137,7 @@ class Draft:
         if self.main == previous:
             self.main = k
 
-    def graph(self, caption: str) -> SceneGraph:
+    def graph(self, caption: str, shape: int) -> SceneGraph:
         """Return the graph, once the walk has ended."""
         words = self.words
         objects: list[Object] = []
@@ -183,6 +183,7 @@ class Draft:
             tuple(objects),
             tuple(sorted(unique_attributes.values(), key=lambda a: (a.span, a.object))),
             tuple(sorted(unique_relations.values(), key=lambda r: (r.span, r.subject, r.object))),
+            shape,
         )
 
     def _differ(self, index: dict[int, int], subject: int, object_: int) -> bool:

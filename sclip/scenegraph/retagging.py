@@ -56,10 +56,9 @@ def retag(words: Sequence[Word]) -> None:
             continue
         if code == "N":
             behind = words[i + 1].code if i + 1 < len(words) else ""
-            describes = text.endswith("ed") or lexicon.is_adjective(text)
             if (
                 behind == "N"
-                and describes
+                and (text.endswith("ed") or lexicon.is_adjective(text))
                 and not lexicon.is_noun(text)
                 and lexicon.is_word(words[i + 1].text)  # "new york"
             ):

@@ -24,12 +24,12 @@ from sclip.scenegraph.tagged_words import Word
 from sclip.scenegraph.verbs import adjoin, bind_object, intransitive, read_verbs
 
 
-def extract(caption: str, words: list[Word]) -> SceneGraph:
-    """Return the scene graph of a caption whose words have been read."""
+def extract(caption: str, words: list[Word], shape: int) -> SceneGraph:
+    """Return the scene graph of a caption whose words have been read, with its `shape`."""
     reference.mark_members(words)
     draft = Draft(words)
     _walk(draft)
-    return draft.graph(caption)
+    return draft.graph(caption, shape)
 
 
 def _walk(draft: Draft) -> None:
