@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from sclip.scenegraph import lexicon
 from sclip.scenegraph.tagged_words import Word
@@ -136,9 +137,17 @@ def _read(words: Sequence[Word], start: int, end: int) -> Chunk:
             name_start -= 1
     modifiers = [i for i in range(start, name_start) if words[i].code != "D"]
     modifiers += [i for i in range(max(nouns, start), first) if i not in modifiers]
-    written = " ".join(w.text for w in words[name_start:end])
     final = words[end - 1]
-    head = final.text if final.fixed else lexicon.noun_lemma(final.text)
-    name = " ".join([*(w.text for w in words[name_start : end - 1]), head])
-    name = lexicon.NAME_FORMS.get(written) or lexicon.NAME_FORMS.get(name, name)
-    return Chunk(start, end, name, name_start, adjectives(words, modifiers), fixed=final.fixed)
+    before = " ".join(w.text for w in words[name_start : end - 1])
+    name = _name(before, final.text, final.fixed)
+    attributes = adjectives(words, modifiers) if modifiers else []
+    return Chunk(start, end, name, name_start, attributes, fixed=final.fixed)
+
+
+@lru_cache(maxsize=1 << 16)
+def _name(before: str, head: str, fixed: bool) -> str:
+    """Return the graph's form of a name; its last word is put in the singular where the name is not fixed."""
+    forms = lexicon.NAME_FORMS
+    written = f"{before} {head}".lstrip()
+    name = written if fixed else f"{before} {lexicon.noun_lemma(head)}".lstrip()
+    return forms.get(written) or forms.get(name, name)

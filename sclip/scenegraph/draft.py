@@ -6,7 +6,7 @@ to what they measure, and a subject may come after its verb.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from sclip.scenegraph import lexicon, reference
 from sclip.scenegraph.chunks import find_chunks
@@ -19,8 +19,7 @@ PENDING = -1
 """Stands for the subject of a clause that has not been reached yet."""
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(NamedTuple):
     """A relation that ends at some chunk."""
 
     other: int

@@ -12,16 +12,18 @@ from sclip.scenegraph import lexicon
 from sclip.scenegraph.chunks import Chunk
 from sclip.scenegraph.tagged_words import Word
 
+_HEADS = lexicon.ABSTRACT | lexicon.MANNERS | lexicon.DIRECTION_NOUNS | lexicon.FRAMES | {"corner", "side"}
+"""Heads of the phrases that may frame."""
+
 
 def mark_frames(words: Sequence[Word], chunks: Sequence[Chunk]) -> None:
     """Mark the chunks that frame, in place."""
     for chunk in chunks:
-        if chunk.name and _frames(words, chunk):
-            chunk.frame = True
+        if chunk.name and (head := lexicon.noun_lemma(words[chunk.head].text)) in _HEADS:
+            chunk.frame = _frames(words, chunk, head)
 
 
-def _frames(words: Sequence[Word], chunk: Chunk) -> bool:
-    head = lexicon.noun_lemma(words[chunk.head].text)
+def _frames(words: Sequence[Word], chunk: Chunk, head: str) -> bool:
     if head in lexicon.ABSTRACT:
         return True
     before = words[chunk.start - 1].text if chunk.start else ""

@@ -20,6 +20,7 @@ _PERSONS = frozenset(
     athlete model""".split()
 )
 _NOBODY = frozenset("someone somebody anyone anybody everyone everybody nobody noone".split())
+_MEANING_OTHERS = _MEMBERS | _NOBODY | {"dozen"}
 _POSSESSIVES = {"his": "he", "her": "she", "its": "it", "their": "they"}
 _SUBJECT_FORMS = {"itself": "it", "themselves": "they"}
 _HE = frozenset("he him himself".split())
@@ -50,6 +51,8 @@ def is_living(name: str) -> bool:
 def mark_members(words: Sequence[Word]) -> None:
     """Give "one", "the other" and their like the letter of a pronoun, where no noun follows them, in place."""
     for i, word in enumerate(words):
+        if word.text not in _MEANING_OTHERS:
+            continue
         if word.text == "dozen" and word.code == "N" and i + 1 < len(words) and words[i + 1].code in "JN":
             word.code = "M"
         if word.text in _NOBODY and word.code == "N":

@@ -12,7 +12,6 @@ bench, a man reads") is linked to PENDING, which becomes the subject when it is 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from sclip.scenegraph import lexicon, reference
 from sclip.scenegraph.chunks import adjectives
@@ -198,7 +197,7 @@ def _settle(draft: Draft, end: int) -> None:
             for link in links:
                 if link.other == PENDING:
                     predicate = verb + link.predicate if link.fronted else link.predicate
-                    settled += [replace(link, other=s, predicate=predicate) for s in subjects if s != k]
+                    settled += [link._replace(other=s, predicate=predicate) for s in subjects if s != k]
             draft.links[k] = settled
 
 
@@ -246,6 +245,8 @@ def _predicate_adjectives(draft: Draft, previous: int, c: Connector) -> None:
 def _deny(draft: Draft, previous: int, k: int, c: Connector) -> None:
     """Mark what is denied at the beginning of chunk k, and what the connector before it denies."""
     chunk = draft.chunks[k]
+    if not c.denied and draft.words[chunk.start].code != "D":
+        return
     determiners = [w.text for w in draft.words[chunk.start : chunk.end] if w.code == "D"]
     definite = any(d not in ("a", "an", "any", "no", "some") for d in determiners)
     if determiners[:1] == ["no"]:

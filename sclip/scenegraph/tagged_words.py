@@ -274,8 +274,8 @@ def _correct(words: list[Word]) -> None:
 @lru_cache(maxsize=1 << 16)
 def _may_be_wrong(text: str) -> bool:
     """Whether `_correct_noun` has a rule for the word."""
-    endings = text.endswith("ing") or _PLURAL.search(text) or _is_verb_form(text)
-    return bool(endings) or text in _POSTURES or text in lexicon.ATTRIBUTE_NOUNS or text in lexicon.COLOURS
+    listed = text in _POSTURES or text in lexicon.ATTRIBUTE_NOUNS or text in lexicon.COLOURS
+    return listed or text.endswith(("ing", "s"))
 
 
 def _correct_noun(words: list[Word], i: int) -> None:

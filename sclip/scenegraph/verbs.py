@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from sclip.scenegraph import lexicon, reference
 from sclip.scenegraph.connectors import Connector, VerbUse
 from sclip.scenegraph.draft import PENDING, Draft
@@ -79,7 +77,7 @@ def adjoin(draft: Draft, previous: int, k: int) -> None:
         return
     lemma = lexicon.verb_lemma(words[given].text)
     draft.links[previous] = [
-        replace(link, predicate=f"{lemma} to") if link.predicate == lemma else link
+        link._replace(predicate=f"{lemma} to") if link.predicate == lemma else link
         for link in draft.links.get(previous, [])
     ]
     draft.relate(draft.subjects_of[given], k, lemma, words[given].span, negated=given in draft.denied_verbs)
