@@ -19,6 +19,8 @@ class Chunk:
     """A noun phrase, by word indices; a pronoun is a chunk without a name."""
 
     start: int
+    head: int
+    """The head word, the last of the phrase."""
     end: int
     name: str = ""
     name_start: int = 0
@@ -31,11 +33,6 @@ class Chunk:
     """It frames what is shown, and is no thing: "in the background"."""
     negated: bool = False
     """The caption denies it."""
-
-    @property
-    def head(self) -> int:
-        """Index of the head word, the last of the phrase."""
-        return self.end - 1
 
 
 def find_chunks(words: Sequence[Word]) -> list[Chunk]:
@@ -110,9 +107,9 @@ def adjectives(words: Sequence[Word], indices: Sequence[int]) -> list[tuple[str,
 
 def _read(words: Sequence[Word], start: int, end: int) -> Chunk:
     if words[start].code == "H":
-        return Chunk(start, end)
+        return Chunk(start, end - 1, end)
     if words[start].code == "Q":
-        return Chunk(start, end, words[start].text, start, fixed=True)
+        return Chunk(start, end - 1, end, words[start].text, start, fixed=True)
     nouns = end
     while nouns > start and words[nouns - 1].code == "N":
         nouns -= 1
@@ -141,7 +138,7 @@ def _read(words: Sequence[Word], start: int, end: int) -> Chunk:
     before = " ".join(w.text for w in words[name_start : end - 1])
     name = _name(before, final.text, final.fixed)
     attributes = adjectives(words, modifiers) if modifiers else []
-    return Chunk(start, end, name, name_start, attributes, fixed=final.fixed)
+    return Chunk(start, end - 1, end, name, name_start, attributes, fixed=final.fixed)
 
 
 @lru_cache(maxsize=1 << 16)

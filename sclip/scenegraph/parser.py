@@ -22,6 +22,7 @@ from sclip.scenegraph.rules import extract
 from sclip.scenegraph.segments import Segment, segments
 from sclip.scenegraph.tagged_words import Word, read_words
 from sclip.scenegraph.tok2vec import speed_up
+from sclip.scenegraph.tokens import shape_of
 from sclip.scenegraph.window import parsed_part
 
 if TYPE_CHECKING:
@@ -70,10 +71,10 @@ class Parser:
         parts: list[SceneGraph] = []
         for doc, (caption, segment, is_last) in self._docs(captions):
             if len(doc):
-                words = read_words(doc)
+                words, shape = read_words(doc)
                 if segment:
                     _place(words, caption, segment)
-                parts.append(extract(caption, words, _shape(doc)))
+                parts.append(extract(caption, words, shape))
             if is_last:
                 yield parts[0] if len(parts) == 1 else _joined(caption, parts)
                 parts = []
@@ -83,7 +84,7 @@ class Parser:
         parts: list[int] = []
         for doc, (_, _, is_last) in self._docs(captions):
             if len(doc):
-                parts.append(_shape(doc))
+                parts.append(shape_of(doc.to_array("DEP").tolist()))
             if is_last:
                 yield _joined_shape(parts)
                 parts = []
@@ -99,11 +100,6 @@ class Parser:
         with self._nlp.select_pipes(enable=["tok2vec", "tagger"]):
             for doc in self._nlp.pipe(captions, batch_size=_BATCH):
                 yield [(token.text, token.tag_) for token in doc]
-
-
-def _shape(doc: Doc) -> int:
-    """Return a number that texts have in common whose words have the same dependency labels, in any order."""
-    return hash(tuple(sorted(doc.to_array("DEP").tolist())))  # of integers: the same in every process
 
 
 def _joined_shape(parts: Sequence[int]) -> int:

@@ -84,9 +84,9 @@ class Word:
     """A proper name, a title or a quotation."""
 
 
-def read_words(doc: Doc) -> list[Word]:
-    """Return the words of a parsed caption, in order."""
-    tokens = read_tokens(doc)
+def read_words(doc: Doc) -> tuple[list[Word], int]:
+    """Return the words of a parsed caption, in order, and its shape (`SceneGraph.shape`)."""
+    tokens, shape = read_tokens(doc)
     lower = [token.lower for token in tokens]
     words: list[Word] = []
     word_of = [0] * len(doc)
@@ -127,7 +127,7 @@ def read_words(doc: Doc) -> list[Word]:
     _correct(words)
     if "isolated" in lower or not _BACKGROUNDS.isdisjoint(lower):
         _attach_background(words)
-    return words
+    return words, shape
 
 
 def _attach_background(words: list[Word]) -> None:

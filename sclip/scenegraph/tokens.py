@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -35,12 +36,20 @@ _names: dict[int, str] = {}
 _words: dict[int, tuple[str, str, int, bool]] = {}
 
 
-def read_tokens(doc: Doc) -> list[Token]:
-    """Return the tokens of a parsed text."""
+def shape_of(labels: Sequence[int]) -> int:
+    """Return a number that texts have in common whose words have the same dependency labels, in any order."""
+    return hash(tuple(sorted(labels)))  # of integers: the same in every process
+
+
+def read_tokens(doc: Doc) -> tuple[list[Token], int]:
+    """Return the tokens of a parsed text, and its shape."""
     tokens: list[Token] = []
     start = 0
     strings = doc.vocab.strings
-    for i, (orth, tag, dep, head, space) in enumerate(doc.to_array(_COLUMNS).view("int64").tolist()):
+    columns = doc.to_array(_COLUMNS).T
+    labels = columns[2].tolist()
+    orths, tags, heads, spaces = columns[[0, 1, 3, 4]].view("int64").tolist()
+    for i, (orth, tag, dep, head, space) in enumerate(zip(orths, tags, labels, heads, spaces, strict=True)):
         word = _words.get(orth)
         if word is None:
             if len(_words) >= _MOST_WORDS:
@@ -55,4 +64,4 @@ def read_tokens(doc: Doc) -> list[Token]:
         if not is_space:
             tokens.append(Token(i, start, end, text, lower, _names[tag], _names[dep], i + head, space == 1))
         start = end + space
-    return tokens
+    return tokens, shape_of(labels)
