@@ -41,7 +41,7 @@ def find_chunks(words: Sequence[Word]) -> list[Chunk]:
     chunks: list[Chunk] = []
     for match in _NOUN_PHRASE.finditer(codes):
         start, end = match.span()
-        receiver = _receiver(words, start, end)
+        receiver = _receiver(words, start, end) if start and words[start - 1].code in "VGE" else 0
         if receiver:
             chunks.append(_read(words, start, receiver))
         chunks.append(_read(words, receiver or start, end))
@@ -53,7 +53,7 @@ def find_chunks(words: Sequence[Word]) -> list[Chunk]:
 
 def _receiver(words: Sequence[Word], start: int, end: int) -> int:
     """Return one past the receiver in "feeds the ducks bread", or 0."""
-    if not start or words[start - 1].code not in "VGE" or words[end - 2].code != "N":
+    if words[end - 2].code != "N":
         return 0
     if lexicon.verb_lemma(words[start - 1].text) not in lexicon.GIVING:
         return 0
@@ -110,6 +110,9 @@ def _read(words: Sequence[Word], start: int, end: int) -> Chunk:
         return Chunk(start, end - 1, end)
     if words[start].code == "Q":
         return Chunk(start, end - 1, end, words[start].text, start, fixed=True)
+    final = words[end - 1]
+    if end - start == 1 or (end - start == 2 and words[start].code == "D"):
+        return Chunk(start, end - 1, end, _name("", final.text, final.fixed), end - 1, [], fixed=final.fixed)
     nouns = end
     while nouns > start and words[nouns - 1].code == "N":
         nouns -= 1
@@ -134,7 +137,6 @@ def _read(words: Sequence[Word], start: int, end: int) -> Chunk:
             name_start -= 1
     modifiers = [i for i in range(start, name_start) if words[i].code != "D"]
     modifiers += [i for i in range(max(nouns, start), first) if i not in modifiers]
-    final = words[end - 1]
     before = " ".join(w.text for w in words[name_start : end - 1])
     name = _name(before, final.text, final.fixed)
     attributes = adjectives(words, modifiers) if modifiers else []

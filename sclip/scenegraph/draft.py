@@ -40,12 +40,14 @@ class Draft:
         self.words = words
         self.chunks = find_chunks(words)
         mark_frames(words, self.chunks)
-        self.chunk_of = {i: k for k, chunk in enumerate(self.chunks) for i in range(chunk.start, chunk.end)}
+        self.chunk_of: dict[int, int] = {}
         self.parsed: dict[int, int] = {}
         """Word index of a verb -> the first chunk that the parse has for its subject."""
-        for i, k in self.chunk_of.items():
-            if words[i].dep in ("nsubj", "nsubjpass"):
-                self.parsed.setdefault(words[i].head, k)
+        for k, chunk in enumerate(self.chunks):
+            for i in range(chunk.start, chunk.end):
+                self.chunk_of[i] = k
+                if words[i].dep in ("nsubj", "nsubjpass"):
+                    self.parsed.setdefault(words[i].head, k)
         self.groups: dict[int, list[int]] = {}
         """Chunk -> the coordinated chunks that it stands in a row with, itself last."""
         self.subjects_of: dict[int, list[int]] = {}
@@ -73,6 +75,8 @@ class Draft:
         """First chunk of the clause."""
         self.front = False
         """Whether all phrases of the clause so far stand before its subject."""
+        self.waits = False
+        """Whether anything was linked to PENDING."""
         self.main = -1
         """Chunk of the clause's subject, where phrases stand before it."""
         self.aliases: dict[int, int] = {}
@@ -149,13 +153,14 @@ class Draft:
                 named = index[k] = index[self.aliases[k]]
                 attributes += [Attribute(named, text, span) for text, span in chunk.attributes]
                 continue
-            index[k] = len(objects)
+            named = index[k] = len(objects)
             start = chunk.phrase_start if chunk.phrase_start >= 0 else chunk.start
             end = words[chunk.head].span[1]
             span = (words[chunk.name_start].span[0], end)
             phrase = (words[start].span[0], end)
             objects.append(Object(chunk.name, span, phrase, chunk.negated, chunk.fixed))
-            attributes += [Attribute(index[k], text, span) for text, span in chunk.attributes]
+            for text, span in chunk.attributes:
+                attributes.append(Attribute(named, text, span))
         for k, stands_for in self.aliases.items():
             if stands_for in index:
                 index[k] = index[stands_for]

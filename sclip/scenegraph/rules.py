@@ -87,6 +87,7 @@ def _open(draft: Draft, k: int, c: Connector) -> None:
         return
     for verb in c.verbs:
         draft.subjects_of[verb] = [] if imperative else [PENDING]
+        draft.waits = True
     for use in c.closed:  # "Smiling, a man rides a horse"
         draft.subjects_of[use.verb] = [k]
         intransitive(draft, use)
@@ -104,7 +105,7 @@ def _open(draft: Draft, k: int, c: Connector) -> None:
 def _front(draft: Draft, k: int, c: Connector) -> None:
     """Link a phrase that stands before its clause's subject."""
     word = draft.words[c.preposition]
-    draft.front, draft.main, draft.main_verb = True, -1, -1
+    draft.front, draft.main, draft.main_verb, draft.waits = True, -1, -1, True
     draft.prepositions[c.preposition] = ([PENDING], "")
     draft.links.setdefault(k, []).append(Link(PENDING, word.text, word.span, negated=c.denied, fronted=True))
 
@@ -188,6 +189,8 @@ def _finish(draft: Draft, previous: int, c: Connector) -> None:
 
 def _settle(draft: Draft, end: int) -> None:
     """Put the clause's subject where PENDING stands; without one, nothing is said."""
+    if not draft.waits:
+        return
     subjects = draft.row(draft.main) if draft.main >= 0 and not draft.front else []
     verb = f"{lexicon.verb_lemma(draft.words[draft.main_verb].text)} " if draft.main_verb >= 0 else ""
     for k in range(draft.first, end):

@@ -14,6 +14,8 @@ def read_verbs(draft: Draft, previous: int, c: Connector) -> int:
     Returns the chunk that a relative clause, which ends in this connector, is about, or -1.
     """
     draft.denied_verbs |= c.denied_words
+    if not c.verbs:
+        return -1
     closed = {use.verb: use for use in c.closed}
     filler = -1
     for verb in c.verbs:
