@@ -15,6 +15,9 @@ from sclip.scenegraph.tagged_words import Word
 _HEADS = lexicon.ABSTRACT | lexicon.MANNERS | lexicon.DIRECTION_NOUNS | lexicon.FRAMES | {"corner", "side"}
 """Heads of the phrases that may frame."""
 
+_POINTING = lexicon.PLACE_ADJECTIVES | lexicon.DIRECTION_NOUNS | lexicon.FRAMES
+"""Words before a direction's noun that leave it a direction: "the upper left corner"."""
+
 
 def mark_frames(words: Sequence[Word], chunks: Sequence[Chunk]) -> None:
     """Mark the chunks that frame, in place."""
@@ -32,7 +35,8 @@ def _frames(words: Sequence[Word], chunk: Chunk, head: str) -> bool:
     behind = words[chunk.end].text if chunk.end < len(words) else ""
     definite = words[chunk.start].text in ("the", "this")
     if head in lexicon.DIRECTION_NOUNS or (head in ("corner", "side") and _points(words, chunk)):
-        return definite and behind != "of" and (head != chunk.name or chunk.start + 2 == chunk.end)
+        before_head = {word.text for word in words[chunk.start + 1 : chunk.head]}
+        return definite and behind != "of" and before_head <= _POINTING  # but "the shopping center"
     if head not in lexicon.FRAMES:
         return False
     if definite and chunk.name in lexicon.ALWAYS_FRAMES and behind != "of":
