@@ -110,7 +110,9 @@ def _measure(draft: Draft, previous: int, k: int) -> None:
     """Let the thing measured take the place of its measure: "a group of people" is people."""
     part, owner = draft.chunks[previous], draft.chunks[k]
     head = draft.words[part.head].text
-    attribute = lexicon.MEASURES.get(head) or lexicon.MEASURES.get(lexicon.noun_lemma(head))
+    attribute = lexicon.MEASURES.get(head) or lexicon.MEASURES.get(lexicon.noun_lemma(head), "")
+    if attribute.isdigit() and lexicon.noun_lemma(head) != head:  # "dozens", "two pairs"
+        attribute = ""
     if attribute:
         owner.attributes.insert(0, (attribute, draft.words[part.head].span))
     if attribute in ("piece", "slice", "patch"):  # "two slices of pizza"
