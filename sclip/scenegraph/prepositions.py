@@ -89,7 +89,9 @@ def _of(draft: Draft, previous: int, k: int, word: Word) -> None:
     if not owner.name or not part.name:
         return
     lemma = lexicon.noun_lemma(head)
-    if lemma in lexicon.ABSTRACT or draft.words[owner.head].text in lexicon.MANNERS:
+    measured = draft.words[owner.head].text
+    drops = lemma == "splash" and measured not in lexicon.COLOURS  # "a splash of water"
+    if (lemma in lexicon.ABSTRACT and not drops) or measured in lexicon.MANNERS:
         owner.frame = True
     elif owner.frame:
         part.frame = True

@@ -60,6 +60,8 @@ WORDS = {
     # a measure in the plural is no number
     "dozens of boats on a lake": ({"boat on lake"}, set()),
     "two pairs of shoes on a rug": ({"shoe on rug"}, set()),
+    "a splash of water on a window": ({"water on window"}, set()),
+    "a splash of red on a wall": (set(), set()),
     "geese and mice near an ox": ({"goose near ox", "mouse near ox"}, set()),
 }
 
