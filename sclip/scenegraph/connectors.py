@@ -33,7 +33,7 @@ class Connector:
     coordinator: bool = False
     """ "and" or "or" itself."""
     clause: bool = False
-    """A subordinator, colon or dash: the next phrase begins a clause."""
+    """A subordinator: the next phrase begins a clause."""
     possessive: bool = False
     copula: int = -1
     existential: bool = False
@@ -88,9 +88,9 @@ def read_connector(words: Sequence[Word], start: int, end: int) -> Connector:
             c.comma = c.comma or code == ","
             c.coordinator = c.coordinator or code == "C"
             c.exclusive = c.exclusive or text == "or"
-        elif code in ".K:":
+        elif code in ".K":
             c.close()
-            if code != ".":
+            if code == "K":
                 c.clause, c.denied = True, False
         elif code == "S":
             c.possessive = True

@@ -57,7 +57,7 @@ def _opens(words: Sequence[Word], start: int) -> bool:
     i = start - 1
     while i >= 0 and (words[i].code in "XBAD" or words[i].text in ("this", "here", "it", "that", "these")):
         i -= 1
-    return i < 0 or words[i].code in ".:,"
+    return i < 0 or words[i].code in ".,"
 
 
 def _depicts(words: Sequence[Word], i: int) -> bool:

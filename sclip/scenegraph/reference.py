@@ -22,10 +22,9 @@ _PERSONS = frozenset(
 _NOBODY = frozenset("someone somebody anyone anybody everyone everybody nobody noone".split())
 _MEANING_OTHERS = _MEMBERS | _NOBODY | {"dozen"}
 _POSSESSIVES = {"his": "he", "her": "she", "its": "it", "their": "they"}
-_SUBJECT_FORMS = {"itself": "it", "themselves": "they"}
 _HE = frozenset("he him himself".split())
 _SHE = frozenset("she her herself".split())
-_THEY = frozenset("they them".split())
+_THEY = frozenset("they them themselves".split())
 
 
 _ROLES = tuple(
@@ -139,12 +138,7 @@ def _owner(words: Sequence[Word], chunks: Sequence[Chunk], k: int, linked: Seque
 def fits(words: Sequence[Word], chunks: Sequence[Chunk], k: int, pronoun: str) -> bool:
     """Whether a pronoun can stand for chunk k."""
     chunk = chunks[k]
-    return (
-        k >= 0
-        and bool(chunk.name)
-        and not chunk.frame
-        and _fits(words, chunk, _SUBJECT_FORMS.get(pronoun, pronoun))
-    )
+    return k >= 0 and bool(chunk.name) and not chunk.frame and _fits(words, chunk, pronoun)
 
 
 def _rename(chunk: Chunk, before: Sequence[Chunk]) -> None:

@@ -60,7 +60,7 @@ def _sentences(words: list[Word]) -> Iterator[tuple[int, int]]:
     """Yield first word and one past the last of each sentence, its mark left out."""
     start = 0
     for i, word in enumerate(words):
-        if word.code in ".:" and not word.text.strip(".!?;…"):
+        if word.code == "." and not word.text.strip(".!?;…"):
             yield start, i
             start = i + 1
     yield start, len(words)
