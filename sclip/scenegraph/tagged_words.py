@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from sclip.scenegraph import lexicon
 from sclip.scenegraph.expressions import find_expressions
-from sclip.scenegraph.retagging import retag
+from sclip.scenegraph.retagging import ING_BOTH, ING_NOUNS, retag
 from sclip.scenegraph.tokens import Token, read_tokens
 
 if TYPE_CHECKING:
@@ -35,12 +35,10 @@ pronoun, K subordinator ("while"), L a place without its object ("on the left"),
 of no picture, O anything else.
 """
 
-_ING_NOUNS = frozenset(
-    """building ceiling clothing painting awning railing wing ring string king evening morning lighting frosting
-    icing topping stuffing dressing wedding parking thing something anything nothing everything spring earring
-    siding swing seating bedding flooring landing covering drawing writing serving crossing sling opening pudding
-    sibling sterling molding moulding lettering engraving carving filling marking sting wiring fencing housing
-    offering meeting hearing outing rigging tubing shelving trimming""".split()
+_ING_NOUNS = (
+    ING_NOUNS
+    | ING_BOTH
+    | frozenset("parking something anything nothing everything spring sting sterling hearing".split())
 )
 _POSTURES = frozenset(
     """waits sits stands lies lays rests hangs sleeps grazes floats poses leans swims eats looks flies perches hovers
