@@ -2,7 +2,8 @@
 
 Only spaCy's tagger and dependency parser run: without `ner` and `senter`, which nothing here reads, and without
 `attribute_ruler` and `lemmatizer`, whose place lemminflect takes for the few words that reach the graph (COCO
-captions, one core: 1,470 a second bare against 1,010 with them; lemminflect's look-ups are cached).
+captions, one core: 1,470 a second bare against 1,010 with them; lemminflect's look-ups are cached). Its word vectors
+are made by `sclip.scenegraph.tok2vec`, which takes the pipeline to 0.7 of its time.
 
 spaCy is imported when a `Parser` is made: it takes 2.5 s of a core and 400 MB, which the graph's types do not need.
 """
