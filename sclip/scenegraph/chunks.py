@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from sclip.scenegraph import lexicon
 from sclip.scenegraph.tagged_words import Word
@@ -18,6 +19,8 @@ class Chunk:
     """A noun phrase, by word indices; a pronoun is a chunk without a name."""
 
     start: int
+    head: int
+    """The head word, the last of the phrase."""
     end: int
     name: str = ""
     name_start: int = 0
@@ -31,11 +34,6 @@ class Chunk:
     negated: bool = False
     """The caption denies it."""
 
-    @property
-    def head(self) -> int:
-        """Index of the head word, the last of the phrase."""
-        return self.end - 1
-
 
 def find_chunks(words: Sequence[Word]) -> list[Chunk]:
     """Return the noun phrases of a caption in order, pronouns among them."""
@@ -43,7 +41,7 @@ def find_chunks(words: Sequence[Word]) -> list[Chunk]:
     chunks: list[Chunk] = []
     for match in _NOUN_PHRASE.finditer(codes):
         start, end = match.span()
-        receiver = _receiver(words, start, end)
+        receiver = _receiver(words, start, end) if start and words[start - 1].code in "VGE" else 0
         if receiver:
             chunks.append(_read(words, start, receiver))
         chunks.append(_read(words, receiver or start, end))
@@ -55,7 +53,7 @@ def find_chunks(words: Sequence[Word]) -> list[Chunk]:
 
 def _receiver(words: Sequence[Word], start: int, end: int) -> int:
     """Return one past the receiver in "feeds the ducks bread", or 0."""
-    if not start or words[start - 1].code not in "VGE" or words[end - 2].code != "N":
+    if words[end - 2].code != "N":
         return 0
     if lexicon.verb_lemma(words[start - 1].text) not in lexicon.GIVING:
         return 0
@@ -109,9 +107,12 @@ def adjectives(words: Sequence[Word], indices: Sequence[int]) -> list[tuple[str,
 
 def _read(words: Sequence[Word], start: int, end: int) -> Chunk:
     if words[start].code == "H":
-        return Chunk(start, end)
+        return Chunk(start, end - 1, end)
     if words[start].code == "Q":
-        return Chunk(start, end, words[start].text, start, fixed=True)
+        return Chunk(start, end - 1, end, words[start].text, start, fixed=True)
+    final = words[end - 1]
+    if end - start == 1 or (end - start == 2 and words[start].code == "D"):
+        return Chunk(start, end - 1, end, _name("", final.text, final.fixed), end - 1, [], fixed=final.fixed)
     nouns = end
     while nouns > start and words[nouns - 1].code == "N":
         nouns -= 1
@@ -136,9 +137,16 @@ def _read(words: Sequence[Word], start: int, end: int) -> Chunk:
             name_start -= 1
     modifiers = [i for i in range(start, name_start) if words[i].code != "D"]
     modifiers += [i for i in range(max(nouns, start), first) if i not in modifiers]
-    written = " ".join(w.text for w in words[name_start:end])
-    final = words[end - 1]
-    head = final.text if final.fixed else lexicon.noun_lemma(final.text)
-    name = " ".join([*(w.text for w in words[name_start : end - 1]), head])
-    name = lexicon.NAME_FORMS.get(written) or lexicon.NAME_FORMS.get(name, name)
-    return Chunk(start, end, name, name_start, adjectives(words, modifiers), fixed=final.fixed)
+    before = " ".join(w.text for w in words[name_start : end - 1])
+    name = _name(before, final.text, final.fixed)
+    attributes = adjectives(words, modifiers) if modifiers else []
+    return Chunk(start, end - 1, end, name, name_start, attributes, fixed=final.fixed)
+
+
+@lru_cache(maxsize=1 << 16)
+def _name(before: str, head: str, fixed: bool) -> str:
+    """Return the graph's form of a name; its last word is put in the singular where the name is not fixed."""
+    forms = lexicon.NAME_FORMS
+    written = f"{before} {head}".lstrip()
+    name = written if fixed else f"{before} {lexicon.noun_lemma(head)}".lstrip()
+    return forms.get(written) or forms.get(name, name)

@@ -7,14 +7,13 @@ its words say all.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from sclip.scenegraph import lexicon
 from sclip.scenegraph.tagged_words import Word
 
 
-@dataclass(frozen=True, slots=True)
-class VerbUse:
+class VerbUse(NamedTuple):
     """A verb that no noun phrase follows: "a dog runs and ..."; with what stands behind it."""
 
     verb: int
@@ -23,7 +22,6 @@ class VerbUse:
     passive_by: bool
 
 
-@dataclass(slots=True)
 class Connector:
     """What one run of words between two noun phrases says; all numbers are word indices, -1: none."""
 
@@ -35,7 +33,7 @@ class Connector:
     coordinator: bool = False
     """ "and" or "or" itself."""
     clause: bool = False
-    """A subordinator, colon or dash: the next phrase begins a clause."""
+    """A subordinator: the next phrase begins a clause."""
     possessive: bool = False
     copula: int = -1
     existential: bool = False
@@ -46,15 +44,18 @@ class Connector:
     preposition: int = -1
     place: int = -1
     passive_by: bool = False
-    verbs: list[int] = field(default_factory=list)
-    """All verbs, in order."""
-    closed: list[VerbUse] = field(default_factory=list)
-    """Verbs that end before the next noun phrase."""
-    adjectives: list[int] = field(default_factory=list)
-    denied_words: set[int] = field(default_factory=set)
-    """Verbs and adjectives behind "not", "never"."""
     denied: bool = False
     """The last thing before the next noun phrase is denied: "is not on", "without", "but not"."""
+
+    def __init__(self) -> None:
+        """Say nothing: the values above, and no words."""
+        self.verbs: list[int] = []
+        """All verbs, in order."""
+        self.closed: list[VerbUse] = []
+        """Verbs that end before the next noun phrase."""
+        self.adjectives: list[int] = []
+        self.denied_words: set[int] = set()
+        """Verbs and adjectives behind "not", "never"."""
 
     def close(self) -> None:
         """End the open verb: no noun phrase follows it."""
@@ -87,9 +88,9 @@ def read_connector(words: Sequence[Word], start: int, end: int) -> Connector:
             c.comma = c.comma or code == ","
             c.coordinator = c.coordinator or code == "C"
             c.exclusive = c.exclusive or text == "or"
-        elif code in ".K:":
+        elif code in ".K":
             c.close()
-            if code != ".":
+            if code == "K":
                 c.clause, c.denied = True, False
         elif code == "S":
             c.possessive = True

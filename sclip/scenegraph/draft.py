@@ -6,7 +6,7 @@ to what they measure, and a subject may come after its verb.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from sclip.scenegraph import lexicon, reference
 from sclip.scenegraph.chunks import find_chunks
@@ -19,8 +19,7 @@ PENDING = -1
 """Stands for the subject of a clause that has not been reached yet."""
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(NamedTuple):
     """A relation that ends at some chunk."""
 
     other: int
@@ -41,12 +40,14 @@ class Draft:
         self.words = words
         self.chunks = find_chunks(words)
         mark_frames(words, self.chunks)
-        self.chunk_of = {i: k for k, chunk in enumerate(self.chunks) for i in range(chunk.start, chunk.end)}
+        self.chunk_of: dict[int, int] = {}
         self.parsed: dict[int, int] = {}
         """Word index of a verb -> the first chunk that the parse has for its subject."""
-        for i, k in self.chunk_of.items():
-            if words[i].dep in ("nsubj", "nsubjpass"):
-                self.parsed.setdefault(words[i].head, k)
+        for k, chunk in enumerate(self.chunks):
+            for i in range(chunk.start, chunk.end):
+                self.chunk_of[i] = k
+                if words[i].dep in ("nsubj", "nsubjpass"):
+                    self.parsed.setdefault(words[i].head, k)
         self.groups: dict[int, list[int]] = {}
         """Chunk -> the coordinated chunks that it stands in a row with, itself last."""
         self.subjects_of: dict[int, list[int]] = {}
@@ -74,6 +75,8 @@ class Draft:
         """First chunk of the clause."""
         self.front = False
         """Whether all phrases of the clause so far stand before its subject."""
+        self.waits = False
+        """Whether anything was linked to PENDING."""
         self.main = -1
         """Chunk of the clause's subject, where phrases stand before it."""
         self.aliases: dict[int, int] = {}
@@ -137,7 +140,7 @@ class Draft:
         if self.main == previous:
             self.main = k
 
-    def graph(self, caption: str) -> SceneGraph:
+    def graph(self, caption: str, shape: int) -> SceneGraph:
         """Return the graph, once the walk has ended."""
         words = self.words
         objects: list[Object] = []
@@ -150,13 +153,14 @@ class Draft:
                 named = index[k] = index[self.aliases[k]]
                 attributes += [Attribute(named, text, span) for text, span in chunk.attributes]
                 continue
-            index[k] = len(objects)
+            named = index[k] = len(objects)
             start = chunk.phrase_start if chunk.phrase_start >= 0 else chunk.start
             end = words[chunk.head].span[1]
             span = (words[chunk.name_start].span[0], end)
             phrase = (words[start].span[0], end)
             objects.append(Object(chunk.name, span, phrase, chunk.negated, chunk.fixed))
-            attributes += [Attribute(index[k], text, span) for text, span in chunk.attributes]
+            for text, span in chunk.attributes:
+                attributes.append(Attribute(named, text, span))
         for k, stands_for in self.aliases.items():
             if stands_for in index:
                 index[k] = index[stands_for]
@@ -183,6 +187,7 @@ class Draft:
             tuple(objects),
             tuple(sorted(unique_attributes.values(), key=lambda a: (a.span, a.object))),
             tuple(sorted(unique_relations.values(), key=lambda r: (r.span, r.subject, r.object))),
+            shape,
         )
 
     def _differ(self, index: dict[int, int], subject: int, object_: int) -> bool:

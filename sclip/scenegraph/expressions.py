@@ -8,9 +8,12 @@ them; "20 kg" and "5 year old" are an adjective.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from sclip.scenegraph import lexicon
+from sclip.scenegraph.tokens import Token
 
 
 class Expression(NamedTuple):
@@ -94,15 +97,33 @@ _NAME_LINKS = frozenset("of the de la le del di du van von &".split())
 _PROPER = ("NNP", "NNPS")
 
 
-def find_expressions(tokens: list, lower: list[str]) -> dict[int, Expression]:  # type: ignore[type-arg]
+_BEGINNINGS = (
+    {"by", "size", *(pair[0] for pair in _PAIRS)}
+    | _QUOTES.keys()
+    | _TIMES
+    | _NUMBERED
+    | _SHORTHAND.keys()
+    | _TAKE.keys()
+    | lexicon.NUMBERS.keys()
+)
+
+
+@lru_cache(maxsize=1 << 16)
+def _may_begin(text: str) -> bool:
+    """Whether an expression may begin with the word; one with a participle of `_COVERED` may begin with any."""
+    return text[0].isupper() or text[0].isdigit() or text.lower() in _BEGINNINGS
+
+
+def find_expressions(tokens: Sequence[Token], lower: list[str]) -> dict[int, Expression]:
     """Return the expressions of a caption's spaCy tokens by the position of their first token."""
     found: dict[int, Expression] = {}
     taken = 0
-    for i, word in enumerate(lower):
-        if i < taken:
+    anywhere = not _COVERED.isdisjoint(lower)
+    for i, (token, word) in enumerate(zip(tokens, lower, strict=True)):
+        if i < taken or not (anywhere or _may_begin(token.text)):
             continue
         entry: tuple[int, Expression] | None = None
-        if tokens[i].text[0].isupper():
+        if token.text[0].isupper():
             entry = _name(tokens, lower, i)
         if entry:
             pass
@@ -128,12 +149,12 @@ def find_expressions(tokens: list, lower: list[str]) -> dict[int, Expression]:  
     return found
 
 
-def _is_beside(tokens: list, lower: list[str], i: int) -> bool:  # type: ignore[type-arg]
+def _is_beside(tokens: Sequence[Token], lower: list[str], i: int) -> bool:
     """Whether "by" behind a participle gives a place, not who did it: "served by the shore"."""
     return bool(i) and tokens[i - 1].tag_ in ("VBN", "VBD") and not _PLACES.isdisjoint(lower[i + 2 : i + 4])
 
 
-def _compound_end(tokens: list, lower: list[str], i: int) -> int:  # type: ignore[type-arg]
+def _compound_end(tokens: Sequence[Token], lower: list[str], i: int) -> int:
     """Return the end of words and a participle that describe the noun behind: "palm tree lined street"; 0: none."""
     end = i + 3 if lower[i + 2] in _COVERED and tokens[i + 1].tag_ == "NN" and i + 3 < len(lower) else i + 2
     pair = (tokens[i].tag_ == "NN" and lower[end - 1] in _COVERED) or (
@@ -142,7 +163,7 @@ def _compound_end(tokens: list, lower: list[str], i: int) -> int:  # type: ignor
     return end if pair and tokens[end].tag_[:2] in ("NN", "JJ") else 0
 
 
-def _idiom(tokens: list, lower: list[str], i: int) -> tuple[int, Expression] | None:  # type: ignore[type-arg]
+def _idiom(tokens: Sequence[Token], lower: list[str], i: int) -> tuple[int, Expression] | None:
     """Read "takes care of" as one verb, "taking part" alone as nothing."""
     verb, preposition = _IDIOMS[lower[i + 1]]
     if i + 2 < len(lower) and lower[i + 2] == preposition:
@@ -151,7 +172,7 @@ def _idiom(tokens: list, lower: list[str], i: int) -> tuple[int, Expression] | N
     return (i, Expression(i + 2, "", "I")) if lower[i] == "taking" else None
 
 
-def _quotation(tokens: list, lower: list[str], i: int, found: dict[int, Expression]) -> int:  # type: ignore[type-arg]
+def _quotation(tokens: Sequence[Token], lower: list[str], i: int, found: dict[int, Expression]) -> int:
     """Read the quotation that opens at token i, or leave its marks out; return the first token that is not read."""
     close = _QUOTES[lower[i]]
     if lower[i] == "'" and (tokens[i].whitespace_ or (i and not tokens[i - 1].whitespace_)):
@@ -177,7 +198,7 @@ def _quotation(tokens: list, lower: list[str], i: int, found: dict[int, Expressi
     return end + 1
 
 
-def _quantity(tokens: list, lower: list[str], i: int) -> tuple[int, Expression] | None:  # type: ignore[type-arg]
+def _quantity(tokens: Sequence[Token], lower: list[str], i: int) -> tuple[int, Expression] | None:
     """Read "20 kg", "5 year old", "size 7", "number 23", "1950s"."""
     n = len(lower)
     following = lower[i + 1] if i + 1 < n else ""
@@ -203,7 +224,7 @@ def _quantity(tokens: list, lower: list[str], i: int) -> tuple[int, Expression] 
     return _described(tokens, lower, i, end)
 
 
-def _described(tokens: list, lower: list[str], start: int, end: int) -> tuple[int, Expression]:  # type: ignore[type-arg]
+def _described(tokens: Sequence[Token], lower: list[str], start: int, end: int) -> tuple[int, Expression]:
     """Return the tokens as an adjective where they describe what follows, else as words of no object."""
     if _is_described(tokens, end):
         return start, Expression(end, _text(tokens, lower, start, end), "J")
@@ -212,7 +233,7 @@ def _described(tokens: list, lower: list[str], start: int, end: int) -> tuple[in
     return start, Expression(end, " ".join(lower[start:end]), "I")
 
 
-def _is_described(tokens: list, i: int) -> bool:  # type: ignore[type-arg]
+def _is_described(tokens: Sequence[Token], i: int) -> bool:
     return (
         i < len(tokens)
         and tokens[i].tag_[:2] in ("NN", "JJ", "VB")
@@ -220,12 +241,12 @@ def _is_described(tokens: list, i: int) -> bool:  # type: ignore[type-arg]
     )
 
 
-def _text(tokens: list, lower: list[str], start: int, end: int) -> str:  # type: ignore[type-arg]
+def _text(tokens: Sequence[Token], lower: list[str], start: int, end: int) -> str:
     spaces = [" " if tokens[j].whitespace_ else "" for j in range(start, end)]
     return "".join(word + space for word, space in zip(lower[start:end], spaces, strict=True)).strip()
 
 
-def _time(tokens: list, lower: list[str], i: int, taken: int) -> tuple[int, Expression] | None:  # type: ignore[type-arg]
+def _time(tokens: Sequence[Token], lower: list[str], i: int, taken: int) -> tuple[int, Expression] | None:
     """Read a time with its preposition and determiner: an adverb, of nothing that is seen."""
     n = len(lower)
     word = lower[i]
@@ -308,11 +329,11 @@ def _time(tokens: list, lower: list[str], i: int, taken: int) -> tuple[int, Expr
     return start, Expression(end, " ".join(lower[start:end]), "I")
 
 
-def _describes_time(tokens: list, start: int) -> bool:  # type: ignore[type-arg]
+def _describes_time(tokens: Sequence[Token], start: int) -> bool:
     return tokens[start - 1].tag_ in ("JJ", "JJR", "JJS", "CD")
 
 
-def _name(tokens: list, lower: list[str], i: int) -> tuple[int, Expression] | None:  # type: ignore[type-arg]
+def _name(tokens: Sequence[Token], lower: list[str], i: int) -> tuple[int, Expression] | None:
     """Read a proper name: capitals that the tagger takes for one, in text that has words without."""
     n = len(lower)
     starts_sentence = i == 0 or lower[i - 1] in (".", "!", "?", ":")

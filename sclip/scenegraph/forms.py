@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from sclip.scenegraph.graph import Span
 from sclip.scenegraph.tagged_words import Word
@@ -32,6 +33,7 @@ def with_particle(words: Sequence[Word], verb: int) -> tuple[str, Span]:
     return word.text, word.span
 
 
+@lru_cache(maxsize=1 << 14)
 def wearing(predicate: str, object_: str) -> str:
     """Return "wear" and "have" for "a man in a shirt" and "a man with a face"; other predicates as they are."""
     verb, _, preposition = predicate.partition(" ")

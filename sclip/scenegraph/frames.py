@@ -12,16 +12,21 @@ from sclip.scenegraph import lexicon
 from sclip.scenegraph.chunks import Chunk
 from sclip.scenegraph.tagged_words import Word
 
+_HEADS = lexicon.ABSTRACT | lexicon.MANNERS | lexicon.DIRECTION_NOUNS | lexicon.FRAMES | {"corner", "side"}
+"""Heads of the phrases that may frame."""
+
+_POINTING = lexicon.PLACE_ADJECTIVES | lexicon.DIRECTION_NOUNS | lexicon.FRAMES
+"""Words before a direction's noun that leave it a direction: "the upper left corner"."""
+
 
 def mark_frames(words: Sequence[Word], chunks: Sequence[Chunk]) -> None:
     """Mark the chunks that frame, in place."""
     for chunk in chunks:
-        if chunk.name and _frames(words, chunk):
-            chunk.frame = True
+        if chunk.name and (head := lexicon.noun_lemma(words[chunk.head].text)) in _HEADS:
+            chunk.frame = _frames(words, chunk, head)
 
 
-def _frames(words: Sequence[Word], chunk: Chunk) -> bool:
-    head = lexicon.noun_lemma(words[chunk.head].text)
+def _frames(words: Sequence[Word], chunk: Chunk, head: str) -> bool:
     if head in lexicon.ABSTRACT:
         return True
     before = words[chunk.start - 1].text if chunk.start else ""
@@ -30,7 +35,8 @@ def _frames(words: Sequence[Word], chunk: Chunk) -> bool:
     behind = words[chunk.end].text if chunk.end < len(words) else ""
     definite = words[chunk.start].text in ("the", "this")
     if head in lexicon.DIRECTION_NOUNS or (head in ("corner", "side") and _points(words, chunk)):
-        return definite and behind != "of" and (head != chunk.name or chunk.start + 2 == chunk.end)
+        before_head = {word.text for word in words[chunk.start + 1 : chunk.head]}
+        return definite and behind != "of" and before_head <= _POINTING  # but "the shopping center"
     if head not in lexicon.FRAMES:
         return False
     if definite and chunk.name in lexicon.ALWAYS_FRAMES and behind != "of":
@@ -51,7 +57,7 @@ def _opens(words: Sequence[Word], start: int) -> bool:
     i = start - 1
     while i >= 0 and (words[i].code in "XBAD" or words[i].text in ("this", "here", "it", "that", "these")):
         i -= 1
-    return i < 0 or words[i].code in ".:,"
+    return i < 0 or words[i].code in ".,"
 
 
 def _depicts(words: Sequence[Word], i: int) -> bool:

@@ -253,53 +253,51 @@ MOVING = frozenset(
 
 
 @lru_cache(maxsize=1 << 16)
+def parts_of_speech(word: str) -> dict[str, tuple[str, ...]]:
+    """Return each part of speech (NOUN, VERB, ADJ, ADV) of a lower-case word with its lemmas; none: unknown."""
+    from lemminflect import getAllLemmas
+
+    found: dict[str, tuple[str, ...]] = getAllLemmas(word)
+    return found
+
+
+@lru_cache(maxsize=1 << 16)
 def noun_lemma(word: str) -> str:
     """Return the singular of one lower-case noun ("people" -> "person"); an unknown word comes back as it is."""
-    from lemminflect import getLemma
+    from lemminflect import getAllLemmasOOV
 
+    lemmas = parts_of_speech(word).get("NOUN")
     # The rules for unknown words make "caf" of "café" and "pari" of "paris".
-    by_rule = (word.isascii() or word.endswith("s")) and not word.endswith(("is", "us"))
-    lemmas = getLemma(word, upos="NOUN", lemmatize_oov=by_rule)
+    if not lemmas and (word.isascii() or word.endswith("s")) and not word.endswith(("is", "us")):
+        lemmas = getAllLemmasOOV(word, "NOUN").get("NOUN")
     return (lemmas and lemmas[0]) or word
 
 
-@lru_cache(maxsize=1 << 16)
 def is_word(word: str) -> bool:
     """Whether lemminflect's dictionary has the lower-case word as any part of speech."""
-    from lemminflect import getAllLemmas
-
-    return bool(getAllLemmas(word))
+    return bool(parts_of_speech(word))
 
 
-@lru_cache(maxsize=1 << 16)
 def is_noun(word: str) -> bool:
     """Whether lemminflect's dictionary has the lower-case word as a noun."""
-    from lemminflect import getAllLemmas
-
-    return bool(getAllLemmas(word, upos="NOUN"))
+    return "NOUN" in parts_of_speech(word)
 
 
-@lru_cache(maxsize=1 << 16)
 def is_verb(word: str) -> bool:
     """Whether lemminflect's dictionary has the lower-case word as a verb."""
-    from lemminflect import getAllLemmas
-
-    return bool(getAllLemmas(word, upos="VERB"))
+    return "VERB" in parts_of_speech(word)
 
 
-@lru_cache(maxsize=1 << 16)
 def is_adjective(word: str) -> bool:
     """Whether lemminflect's dictionary has the lower-case word as an adjective or an adverb."""
-    from lemminflect import getAllLemmas
-
-    return bool(getAllLemmas(word, upos="ADJ") or getAllLemmas(word, upos="ADV"))
+    return not {"ADJ", "ADV"}.isdisjoint(parts_of_speech(word))
 
 
 @lru_cache(maxsize=1 << 16)
 def verb_lemma(word: str) -> str:
     """Return the graph's form of one lower-case verb ("lying" -> "lay", as FACTUAL writes both)."""
-    from lemminflect import getLemma
+    from lemminflect import getAllLemmasOOV
 
-    lemmas = getLemma(word, upos="VERB")
+    lemmas = parts_of_speech(word).get("VERB") or getAllLemmasOOV(word, "VERB").get("VERB")
     lemma = lemmas[0] if lemmas else word
     return VERB_FORMS.get(lemma, lemma)

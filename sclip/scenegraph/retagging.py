@@ -15,13 +15,13 @@ from sclip.scenegraph import lexicon
 if TYPE_CHECKING:
     from sclip.scenegraph.tagged_words import Word
 
-_ING_NOUNS = frozenset(
+ING_NOUNS = frozenset(
     """building ceiling clothing railing awning wing ring string king evening morning frosting icing bedding fencing
     scaffolding netting lettering carpeting thing earring sibling siding flooring tubing shelving housing wedding
     pudding rigging seating molding moulding wiring""".split()
 )
 """Nouns in -ing that are hardly ever verbs in a caption."""
-_ING_BOTH = frozenset(
+ING_BOTH = frozenset(
     """painting writing drawing topping dressing opening marking covering landing crossing serving filling carving
     engraving trimming stuffing lighting swing sling meeting offering outing setting clearing""".split()
 )
@@ -56,10 +56,9 @@ def retag(words: Sequence[Word]) -> None:
             continue
         if code == "N":
             behind = words[i + 1].code if i + 1 < len(words) else ""
-            describes = text.endswith("ed") or lexicon.is_adjective(text)
             if (
                 behind == "N"
-                and describes
+                and (text.endswith("ed") or lexicon.is_adjective(text))
                 and not lexicon.is_noun(text)
                 and lexicon.is_word(words[i + 1].text)  # "new york"
             ):
@@ -101,11 +100,11 @@ def _is_noun(words: Sequence[Word], i: int, before: str, after: str) -> bool:
     word = words[i]
     text = word.text
     if word.code == "G":
-        if i + 1 < len(words) and words[i + 1].text == "of" and (lexicon.is_noun(text) or text in _ING_BOTH):
+        if i + 1 < len(words) and words[i + 1].text == "of" and (lexicon.is_noun(text) or text in ING_BOTH):
             return True  # "drawing of a pen"
-        if text in _ING_NOUNS:
+        if text in ING_NOUNS:
             return after != "D" or before not in ("N", "B", "H", "")
-        return text in _ING_BOTH and before in ("P", "D", "J", "M", "S") and after not in ("D", "N")
+        return text in ING_BOTH and before in ("P", "D", "J", "M", "S") and after not in ("D", "N")
     if text in lexicon.AUXILIARIES or not lexicon.is_noun(text):
         return False
     if not lexicon.is_verb(text):

@@ -12,7 +12,6 @@ bench, a man reads") is linked to PENDING, which becomes the subject when it is 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from sclip.scenegraph import lexicon, reference
 from sclip.scenegraph.chunks import adjectives
@@ -24,12 +23,12 @@ from sclip.scenegraph.tagged_words import Word
 from sclip.scenegraph.verbs import adjoin, bind_object, intransitive, read_verbs
 
 
-def extract(caption: str, words: list[Word]) -> SceneGraph:
-    """Return the scene graph of a caption whose words have been read."""
+def extract(caption: str, words: list[Word], shape: int) -> SceneGraph:
+    """Return the scene graph of a caption whose words have been read, with its `shape`."""
     reference.mark_members(words)
     draft = Draft(words)
     _walk(draft)
-    return draft.graph(caption)
+    return draft.graph(caption, shape)
 
 
 def _walk(draft: Draft) -> None:
@@ -61,7 +60,7 @@ def _sentences(words: list[Word]) -> Iterator[tuple[int, int]]:
     """Yield first word and one past the last of each sentence, its mark left out."""
     start = 0
     for i, word in enumerate(words):
-        if word.code in ".:" and not word.text.strip(".!?;…"):
+        if word.code == "." and not word.text.strip(".!?;…"):
             yield start, i
             start = i + 1
     yield start, len(words)
@@ -88,6 +87,7 @@ def _open(draft: Draft, k: int, c: Connector) -> None:
         return
     for verb in c.verbs:
         draft.subjects_of[verb] = [] if imperative else [PENDING]
+        draft.waits = True
     for use in c.closed:  # "Smiling, a man rides a horse"
         draft.subjects_of[use.verb] = [k]
         intransitive(draft, use)
@@ -105,7 +105,7 @@ def _open(draft: Draft, k: int, c: Connector) -> None:
 def _front(draft: Draft, k: int, c: Connector) -> None:
     """Link a phrase that stands before its clause's subject."""
     word = draft.words[c.preposition]
-    draft.front, draft.main, draft.main_verb = True, -1, -1
+    draft.front, draft.main, draft.main_verb, draft.waits = True, -1, -1, True
     draft.prepositions[c.preposition] = ([PENDING], "")
     draft.links.setdefault(k, []).append(Link(PENDING, word.text, word.span, negated=c.denied, fronted=True))
 
@@ -189,6 +189,8 @@ def _finish(draft: Draft, previous: int, c: Connector) -> None:
 
 def _settle(draft: Draft, end: int) -> None:
     """Put the clause's subject where PENDING stands; without one, nothing is said."""
+    if not draft.waits:
+        return
     subjects = draft.row(draft.main) if draft.main >= 0 and not draft.front else []
     verb = f"{lexicon.verb_lemma(draft.words[draft.main_verb].text)} " if draft.main_verb >= 0 else ""
     for k in range(draft.first, end):
@@ -198,7 +200,7 @@ def _settle(draft: Draft, end: int) -> None:
             for link in links:
                 if link.other == PENDING:
                     predicate = verb + link.predicate if link.fronted else link.predicate
-                    settled += [replace(link, other=s, predicate=predicate) for s in subjects if s != k]
+                    settled += [link._replace(other=s, predicate=predicate) for s in subjects if s != k]
             draft.links[k] = settled
 
 
@@ -246,6 +248,8 @@ def _predicate_adjectives(draft: Draft, previous: int, c: Connector) -> None:
 def _deny(draft: Draft, previous: int, k: int, c: Connector) -> None:
     """Mark what is denied at the beginning of chunk k, and what the connector before it denies."""
     chunk = draft.chunks[k]
+    if not c.denied and draft.words[chunk.start].code != "D":
+        return
     determiners = [w.text for w in draft.words[chunk.start : chunk.end] if w.code == "D"]
     definite = any(d not in ("a", "an", "any", "no", "some") for d in determiners)
     if determiners[:1] == ["no"]:

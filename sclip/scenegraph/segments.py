@@ -53,7 +53,7 @@ _KIND = (
 _TRIGGERS = frozenset(
     """stock royalty rights getty shutterstock istock alamy copyright hd 4k i you we how why what where check click buy
     download vector clipart via courtesy credit contain result results sale discover your any free
-    slow stabilized handheld shop""".split()
+    slow stabilized handheld shop vectors istockphoto dreamstime depositphotos uhd 8k premium""".split()
 )
 _TOKEN = re.compile(r"[a-z0-9]+")
 _ODD = re.compile(r"[^A-Za-z\s,.'\"!;-]|\.[.a-zA-Z]|--|\s-")
@@ -62,8 +62,9 @@ _SIGNS = re.compile(
 )
 _BY = re.compile(r"[,.]\s?by\s|\s[Bb]y:?\s[A-Z]|\sby\s(?:person|\w* ?artist|author)\b")
 _STARTS = re.compile(
-    r"""(?:the\s|\d+\s)?(?:\w+\s)?(?:ideas?|tips?|recipes?|guide|tutorials?|reasons|ways|things)\s
-    |(?:learn|read|get|see|enjoy|find|try|let|don|is|are|do|does|did|can|could|should|would|will|keep|make|order)\b""",
+    r"""(?:^|[.!]\s+)(?:(?:the\s|\d+\s)?(?:\w+\s)?(?:ideas?|tips?|recipes?|guide|tutorials?|inspiration|reasons|ways|things)\s
+    |(?:learn|read|get|see|enjoy|find|try|let|don|is|are|do|does|did|can|could|should|would|will|keep|make|order|please|browse
+    |explore|subscribe|follow|sign|add|thank|who|when)\b)""",
     re.I | re.X,
 )
 
@@ -159,6 +160,7 @@ _COMPOUND_ENDS = frozenset(
 _OF_A_KIND = (COLOURS, frozenset("spring summer autumn fall winter".split()))
 _COMPOUND_SUFFIX = re.compile(r"..(?:ed|ing|wn)$")
 
+_SHOWN_BEHIND = re.compile(rf"\bbackground\s{_KIND}\b", re.I)
 _BYLINE = re.compile(
     rf"""(?:(?P<of>\b{_KIND}\s)|(?P<comma>[,.]\s?)|^)\s?(?P<by>(?:{_KIND}\s)?(?:credit|courtesy(?:\sof)?|source|via|by|photo\scourtesy)\s
     (?!(?:the|a|an|his|her|its|their|this|that|\w+ing)\b)[\w'’&.-]{{1,30}}(?:\s[\w'’&.-]{{1,30}}){{0,3}}[\s.,/]*)$""",
@@ -233,6 +235,15 @@ _NO_WORDS = frozenset(
 """A segment of these alone says nothing."""
 
 
+_PHRASES = (
+    ("by", _BY),
+    ("background", _SHOWN_BEHIND),
+    ("one", _SEEN),
+    *((word, _CAMERA) for word in ("zoom", "zooming", "lapse", "close", "view", "shot")),
+)
+"""Words of which a pattern says whether they begin or end what is cut."""
+
+
 def segments(caption: str) -> list[Segment]:
     """Return what of the caption is to be parsed, in order; none where it describes nothing."""
     if _is_plain(caption):
@@ -248,10 +259,12 @@ def segments(caption: str) -> list[Segment]:
 
 def _is_plain(caption: str) -> bool:
     """Whether nothing can be cut: no odd character, no word that begins or ends what says nothing of the picture."""
-    if (_ODD.search(caption) and _SIGNS.search(caption)) or _STARTS.match(caption):
+    if (_ODD.search(caption) and _SIGNS.search(caption)) or _STARTS.search(caption):
         return False
-    words = _TOKEN.findall(caption.lower())
-    return _TRIGGERS.isdisjoint(words) and not ("by" in words and _BY.search(caption))
+    words = set(_TOKEN.findall(caption.lower()))
+    return _TRIGGERS.isdisjoint(words) and not any(
+        word in words and pattern.search(caption) for word, pattern in _PHRASES
+    )
 
 
 def _split(caption: str) -> list[Segment]:

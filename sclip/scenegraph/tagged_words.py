@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from sclip.scenegraph import lexicon
 from sclip.scenegraph.expressions import find_expressions
-from sclip.scenegraph.retagging import retag
+from sclip.scenegraph.retagging import ING_BOTH, ING_NOUNS, retag
+from sclip.scenegraph.tokens import Token, read_tokens
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc
@@ -33,12 +35,10 @@ pronoun, K subordinator ("while"), L a place without its object ("on the left"),
 of no picture, O anything else.
 """
 
-_ING_NOUNS = frozenset(
-    """building ceiling clothing painting awning railing wing ring string king evening morning lighting frosting
-    icing topping stuffing dressing wedding parking thing something anything nothing everything spring earring
-    siding swing seating bedding flooring landing covering drawing writing serving crossing sling opening pudding
-    sibling sterling molding moulding lettering engraving carving filling marking sting wiring fencing housing
-    offering meeting hearing outing rigging tubing shelving trimming""".split()
+_ING_NOUNS = (
+    ING_NOUNS
+    | ING_BOTH
+    | frozenset("parking something anything nothing everything spring sting sterling hearing".split())
 )
 _POSTURES = frozenset(
     """waits sits stands lies lays rests hangs sleeps grazes floats poses leans swims eats looks flies perches hovers
@@ -48,6 +48,15 @@ _POSTURES = frozenset(
 _AMOUNTS = frozenset("more less fewer many much few long well soon far".split())
 _BACKGROUNDS = frozenset(("background", "backdrop"))
 _BEHIND = frozenset(("on", "against", "over"))
+_STARTS = (
+    lexicon.PLACE_PREPOSITIONS
+    | {phrase[0] for phrase in lexicon.MULTIWORD_PREPOSITIONS}
+    | {"more", "less", "as", "close"}
+)
+"""Words that words behind them may join, and those behind a word that may join it."""
+_JOINS = ("-", "than")
+_SUBORDINATORS = ("while", "as", "because", "if", "than")
+_PLURAL = re.compile("[a-z]s$")
 _PRONOUNS = frozenset(
     "it them him he she they itself themselves himself herself one another each eachother".split()
 )
@@ -73,45 +82,50 @@ class Word:
     """A proper name, a title or a quotation."""
 
 
-def read_words(doc: Doc) -> list[Word]:
-    """Return the words of a parsed caption, in order."""
-    tokens = [token for token in doc if not token.is_space]
-    lower = [token.lower_ for token in tokens]
+def read_words(doc: Doc) -> tuple[list[Word], int]:
+    """Return the words of a parsed caption, in order, and its shape (`SceneGraph.shape`)."""
+    tokens, shape = read_tokens(doc)
+    lower = [token.lower for token in tokens]
     words: list[Word] = []
     word_of = [0] * len(doc)
     expressions = find_expressions(tokens, lower)
-    i = 0
-    while i < len(tokens):
-        token = tokens[i]
+    following = [*lower[1:], ""]
+    end = 0
+    for i, token in enumerate(tokens):
+        if i < end:
+            continue
+        owner = fixed = False
         expression = expressions.get(i)
         if expression:
             end, text, code, fixed = expression
-            owner = False
-        else:
+        elif token.lower in _STARTS or following[i] in _JOINS:
             end, text, code, owner = _merge(tokens, lower, i)
-            fixed = False
+        else:
+            text, code = _single(token)
+            end = i + 1
         if not code:
-            i = end
             continue
-        span = (token.idx, tokens[end - 1].idx + len(tokens[end - 1]))
-        words.append(Word(text, code, span, token.dep_, owner=owner, fixed=fixed))
+        word_of[token.i] = len(words)
+        if end == i + 1:
+            words.append(Word(text, code, (token.idx, token.end), token.dep_, token.head, owner, fixed))
+            continue
+        last = tokens[end - 1]
         for merged in tokens[i:end]:
-            word_of[merged.i] = len(words) - 1
+            word_of[merged.i] = len(words)
         # A joined word hangs where its last token does ("t-shirt"), a preposition where its first does, a name where
         # the token does that hangs outside.
-        anchor = token if code in "PL" else tokens[end - 1]
+        anchor = token if code in "PL" else last
         if expression:
-            inside = range(token.i, tokens[end - 1].i + 1)
-            anchor = next((t for t in tokens[i:end] if t.head.i not in inside), anchor)
-        words[-1].dep, words[-1].head = anchor.dep_, anchor.head.i
-        i = end
+            inside = range(token.i, last.i + 1)
+            anchor = next((t for t in tokens[i:end] if t.head not in inside), anchor)
+        words.append(Word(text, code, (token.idx, last.end), anchor.dep_, anchor.head, owner, fixed))
     for word in words:
         word.head = word_of[word.head]
     retag(words)
     _correct(words)
     if "isolated" in lower or not _BACKGROUNDS.isdisjoint(lower):
         _attach_background(words)
-    return words
+    return words, shape
 
 
 def _attach_background(words: list[Word]) -> None:
@@ -141,7 +155,7 @@ def _first_shown(words: list[Word], end: int) -> int:
     return -1
 
 
-def _merge(tokens: list, lower: list[str], i: int) -> tuple[int, str, str, bool]:  # type: ignore[type-arg]
+def _merge(tokens: list[Token], lower: list[str], i: int) -> tuple[int, str, str, bool]:
     """Return (end, text, code, owner) of the word that starts at token i."""
     for length in (4, 3, 2):
         form = lexicon.MULTIWORD_PREPOSITIONS.get(tuple(lower[i : i + length]))
@@ -167,18 +181,21 @@ def _merge(tokens: list, lower: list[str], i: int) -> tuple[int, str, str, bool]
         text = "".join(lower[i:end])
         describes = end < len(tokens) and tokens[end].tag_ == "JJ"  # "an all-year seasonal pitch"
         return end, text, "N" if tokens[end - 1].tag_.startswith("NN") and not describes else "J", False
-    text = lower[i]
-    code = CODES.get(tokens[i].tag_, "O")
-    if code == "P" and tokens[i].dep_ == "mark":
+    return end, *_single(tokens[i]), False
+
+
+def _single(token: Token) -> tuple[str, str]:
+    """Return text and code of a token that is a word by itself."""
+    text = token.lower
+    code = CODES.get(token.tag_, "O")
+    if code == "P" and (token.dep_ == "mark" or text in _SUBORDINATORS):
         code = "K"
     elif text in lexicon.COPULAS and code in "VGEB":
         code = "B"
-    elif code == "P" and text in ("while", "as", "because", "if", "than"):
-        code = "K"
-    return end, lexicon.PREPOSITION_FORMS.get(text, text) if code in "PJA" else text, code, False
+    return lexicon.PREPOSITION_FORMS.get(text, text) if code in "PJA" else text, code
 
 
-def _comparison(tokens: list, lower: list[str], i: int) -> int:  # type: ignore[type-arg]
+def _comparison(tokens: list[Token], lower: list[str], i: int) -> int:
     """Return one past the last token of "taller than", "more colorful than" or "as tall as" at i, or i."""
     if tokens[i].tag_ == "JJR" and lower[i] not in _AMOUNTS and lower[i + 1 : i + 2] == ["than"]:
         return i + 2
@@ -240,74 +257,86 @@ def _place_form(noun: str, preposition: str, determiner: str, adjectives: list[s
 def _correct(words: list[Word]) -> None:
     """Put the tagger's typical mistakes right, in place."""
     for i, word in enumerate(words):
-        before = words[i - 1].code if i else ""
-        after = words[i + 1].code if i + 1 < len(words) else ""
-        text = word.text
-        if word.code == "N":
-            if (
-                text.endswith("ing")
-                and before == "N"
-                and text not in _ING_NOUNS
-                and after in ("D", "P", "M", "J", "N", "", "R", "A", ".")
-            ) or (text.endswith("ing") and before == "B" and text not in _ING_NOUNS):
-                word.code = "G"
-            elif (
-                text.endswith("ing")
-                and i > 1
-                and words[i - 1].text in lexicon.COLOURS
-                and words[i - 2].text == "in"
-            ):
-                word.code = "G"  # "a man in white playing tennis"
-            elif before == "N" and after == "D" and word.dep != "poss" and re.search(r"[a-z]s$", text):
-                word.code = "V"  # "a man rides a horse", tagged as a plural
-            elif (
-                _is_verb_form(text)
-                and before in "NHJ"
-                and _ends_relative(words, i)
-                and after in ("B", "V", ".", "")
-            ):
-                word.code = "V"  # "the ball that the dog chases"
-            elif after == "H" and _is_verb_form(text) and words[i + 1].text in ("it", "him", "them"):
-                word.code = "V"  # "the other climbs it"
-            elif text in _POSTURES and after in ("P", ".", "") and before in ("N", "J", "C"):
-                if before == "J" and i > 1 and words[i - 2].code in "DJM" and _is_thing(words[i - 1].text):
-                    words[i - 1].code, word.code = "N", "V"  # "a red square hovers above"
-                elif before == "N" or (before == "C" and any(w.code == "V" for w in words[:i])):
-                    word.code = "V"  # "a school bus waits in traffic", "jumps over a bench and lands on"
-            elif text in lexicon.ATTRIBUTE_NOUNS and _describes(words, i):
-                word.code = "J"  # "grey and red furniture"
-            elif (
-                text in lexicon.COLOURS
-                and before in ("D", "J")
-                and (
-                    after == "V" or (after == "J" and "".join(w.code for w in words[i + 2 : i + 3]) in ".BP")
-                )
-                and words[i + 1].text not in lexicon.COLOURS
-                and lexicon.is_noun(words[i + 1].text)
-            ):
-                word.code, words[i + 1].code = "J", "N"  # "the purple cross"
-        elif i == 0 and word.code in "VO" and after in ("G", "B", "E") and lexicon.is_noun(text):
-            word.code = "N"  # "Cow eating grass"
-        elif (
-            word.code == "V"
-            and before == "J"
-            and i > 1
-            and words[i - 2].code == "D"
-            and lexicon.is_noun(text)
-        ):
-            word.code = "N"  # "the purple cross on a wall"
-        elif word.code in "VGEO" and text in lexicon.COLOURS:
-            word.code = "J"
-        elif word.code == "V" and text.endswith(("ed", "wn", "en")) and after in ("P", "", "."):
-            word.code = "E"
-        elif word.code in "GE" and after and before != "N" and _modifies(words, i):
-            word.code = "J"
-        elif text == "eachother" or (
-            word.code == "D" and text in _PRONOUNS and after not in ("N", "J", "M", "G", "E", "D")
-        ):
-            word.code = "H"
-        elif word.code == "O" and re.fullmatch(r"\W+", text):
-            word.code = "."
+        text, code = word.text, word.code
+        if code == "N":
+            if _may_be_wrong(text):
+                _correct_noun(words, i)
+        elif code in "VGEO":
+            _correct_verb(words, i)
+        elif (code == "D" and text in _PRONOUNS) or text == "eachother":
+            after = words[i + 1].code if i + 1 < len(words) else ""
+            if text == "eachother" or after not in ("N", "J", "M", "G", "E", "D"):
+                word.code = "H"
+
+
+@lru_cache(maxsize=1 << 16)
+def _may_be_wrong(text: str) -> bool:
+    """Whether `_correct_noun` has a rule for the word."""
+    listed = text in _POSTURES or text in lexicon.ATTRIBUTE_NOUNS or text in lexicon.COLOURS
+    return listed or text.endswith(("ing", "s"))
+
+
+def _correct_noun(words: list[Word], i: int) -> None:
+    word = words[i]
+    text = word.text
+    before = words[i - 1].code if i else ""
+    after = words[i + 1].code if i + 1 < len(words) else ""
+    if (
+        text.endswith("ing")
+        and before == "N"
+        and text not in _ING_NOUNS
+        and after in ("D", "P", "M", "J", "N", "", "R", "A", ".")
+    ) or (text.endswith("ing") and before == "B" and text not in _ING_NOUNS):
+        word.code = "G"
+    elif (
+        text.endswith("ing") and i > 1 and words[i - 1].text in lexicon.COLOURS and words[i - 2].text == "in"
+    ):
+        word.code = "G"  # "a man in white playing tennis"
+    elif before == "N" and after == "D" and word.dep != "poss" and _PLURAL.search(text):
+        word.code = "V"  # "a man rides a horse", tagged as a plural
+    elif (
+        _is_verb_form(text) and before in "NHJ" and _ends_relative(words, i) and after in ("B", "V", ".", "")
+    ):
+        word.code = "V"  # "the ball that the dog chases"
+    elif after == "H" and _is_verb_form(text) and words[i + 1].text in ("it", "him", "them"):
+        word.code = "V"  # "the other climbs it"
+    elif text in _POSTURES and after in ("P", ".", "") and before in ("N", "J", "C"):
+        if before == "J" and i > 1 and words[i - 2].code in "DJM" and _is_thing(words[i - 1].text):
+            words[i - 1].code, word.code = "N", "V"  # "a red square hovers above"
+        elif before == "N" or (before == "C" and any(w.code == "V" for w in words[:i])):
+            word.code = "V"  # "a school bus waits in traffic", "jumps over a bench and lands on"
+    elif text in lexicon.ATTRIBUTE_NOUNS and _describes(words, i):
+        word.code = "J"  # "grey and red furniture"
+    elif (
+        text in lexicon.COLOURS
+        and before in ("D", "J")
+        and (after == "V" or (after == "J" and "".join(w.code for w in words[i + 2 : i + 3]) in ".BP"))
+        and words[i + 1].text not in lexicon.COLOURS
+        and lexicon.is_noun(words[i + 1].text)
+    ):
+        word.code, words[i + 1].code = "J", "N"  # "the purple cross"
+
+
+def _correct_verb(words: list[Word], i: int) -> None:
+    """Correct a word that was tagged as a verb form or as an oddity."""
+    word = words[i]
+    text = word.text
+    before = words[i - 1].code if i else ""
+    after = words[i + 1].code if i + 1 < len(words) else ""
+    if i == 0 and word.code in "VO" and after in ("G", "B", "E") and lexicon.is_noun(text):
+        word.code = "N"  # "Cow eating grass"
+    elif word.code == "V" and before == "J" and i > 1 and words[i - 2].code == "D" and lexicon.is_noun(text):
+        word.code = "N"  # "the purple cross on a wall"
+    elif text in lexicon.COLOURS:
+        word.code = "J"
+    elif word.code == "V" and text.endswith(("ed", "wn", "en")) and after in ("P", "", "."):
+        word.code = "E"
+    elif word.code in "GE" and after and before != "N" and _modifies(words, i):
+        word.code = "J"
+    elif text == "eachother":
+        word.code = "H"
+    elif word.code == "O" and re.fullmatch(r"\W+", text):
+        word.code = "."
 
 
 def _describes(words: list[Word], i: int) -> bool:

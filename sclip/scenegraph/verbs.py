@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from sclip.scenegraph import lexicon, reference
 from sclip.scenegraph.connectors import Connector, VerbUse
 from sclip.scenegraph.draft import PENDING, Draft
@@ -16,6 +14,8 @@ def read_verbs(draft: Draft, previous: int, c: Connector) -> int:
     Returns the chunk that a relative clause, which ends in this connector, is about, or -1.
     """
     draft.denied_verbs |= c.denied_words
+    if not c.verbs:
+        return -1
     closed = {use.verb: use for use in c.closed}
     filler = -1
     for verb in c.verbs:
@@ -79,7 +79,7 @@ def adjoin(draft: Draft, previous: int, k: int) -> None:
         return
     lemma = lexicon.verb_lemma(words[given].text)
     draft.links[previous] = [
-        replace(link, predicate=f"{lemma} to") if link.predicate == lemma else link
+        link._replace(predicate=f"{lemma} to") if link.predicate == lemma else link
         for link in draft.links.get(previous, [])
     ]
     draft.relate(draft.subjects_of[given], k, lemma, words[given].span, negated=given in draft.denied_verbs)

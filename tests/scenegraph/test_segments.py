@@ -67,6 +67,13 @@ SEGMENTS = {
     "in a crowded - industrial city": ["in a crowded-industrial city"],
     "a card with swirls vector": ["a card with swirls"],
     "a table made by artist": ["a table made by artist"],
+    "a bowl of rice , top view": ["a bowl of rice"],
+    "a man at a desk , zoom in": ["a man at a desk"],
+    "three birds on a white background illustration": ["three birds on a white background"],
+    "inspiration for a small kitchen": ["a small kitchen"],
+    "On the square, one can see two fountains": ["On the square, two fountains"],
+    "A dog runs in a park. Browse our gallery": ["A dog runs in a park."],
+    "a bridge over a river dreamstime": ["a bridge over a river"],
     "": [""],
 }
 
