@@ -125,8 +125,8 @@ STATIC = _options(
 """Postures -> what who has one does not do as well."""
 MOVING = _options(
     _row(
-        "walk run jump swim fly climb dance crawl ski skate surf",
-        "ski-skate walk-climb ski-jump skate-jump surf-jump fly-jump",
+        "walk run jump swim climb dance crawl ski skate surf",
+        "ski-skate walk-climb ski-jump skate-jump surf-jump",
     ),
     _pairs("ski: snowboard, snowboard: ski walk, skateboard: walk run, skate: walk run"),
 )
@@ -157,8 +157,8 @@ for _line in (
     f"kick|{_BALLS}|throw catch hold",
     f"hit|{_BALLS}|throw catch miss",
     f"hold|{_BALLS}|throw kick catch",
-    "swing|bat racket racquet|hold drop carry",
-    "hold|bat racket racquet|swing drop throw",
+    "swing|bat racket racquet|drop carry",
+    "hold|bat racket racquet|drop throw",
     f"play|{_GAMES}|watch",
     f"watch|{_GAMES}|play",
     "wear|hat helmet tie cap jacket coat scarf backpack glass sunglass|hold carry",
@@ -306,8 +306,8 @@ ANCHORED = _options(
     _pairs("road: beach field river, ocean sea: river lake desert,"
            "city: village forest desert, village: city, farm: zoo"),
     _row("plate bowl box basket bag cup vase bottle tray", "plate-tray bowl-cup"),
-    _row("grass snow sand water mud rain", "rain-mud water-mud rain-water"),
-    _row("pizza cake sandwich salad donut burger soup pasta steak", "sandwich-burger"),
+    _row("grass snow sand water mud", "water-mud"),
+    _row("pizza cake sandwich salad donut burger steak", "sandwich-burger"),
     _pairs("hotdog: pizza sandwich, doughnut: cake sandwich, hamburger: pizza,"
            "banana: apple orange, apple: banana orange,"
            "orange: banana apple, strawberry: banana, lemon: apple, carrot: apple tomato, tomato: carrot"),
@@ -325,8 +325,7 @@ ANCHORED = _options(
 """Things of which the caption is false where another thing is on or in them, or someone uses them."""
 MASS = frozenset("grass snow sand water mud rain wine beer coffee milk juice tea".split())
 """Of them those that have no plural."""
-UNCOUNTED = frozenset("pasta soup".split())
 MASS_OR_NOT = frozenset("pizza cake steak salad soup pasta chicken".split())
 COUNTED = frozenset("sandwich donut burger".split())
-"""What one eats: never "a pasta"; "some pizza" or "a pizza"; never "some donut"."""
+"""What one eats: "some pizza" or "a pizza"; never "some donut"."""
 INVARIANT = frozenset("sheep deer".split())

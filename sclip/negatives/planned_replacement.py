@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from sclip.negatives.contrasts import Options
 from sclip.negatives.planned_exchange import Kind
 from sclip.scenegraph.graph import SceneGraph, Span
 
@@ -56,3 +57,18 @@ class Replacement:
             start += more if high <= span[0] else 0
             end += more if high <= span[1] else 0
         return (start, end)
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A word that may be replaced."""
+
+    kind: Kind
+    span: Span
+    options: Options
+    held: tuple[int, ...]
+    """Objects, attributes or relations that it is the word of."""
+    lemma: str = ""
+    """Of a verb or preposition: what the graph has in its place. Of the first word of a name: the rest of the name."""
+    form: int = -1
+    """Of a verb: which of its forms it is."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from zlib import crc32
 
 from sclip.negatives import contrasts
@@ -17,16 +16,16 @@ from sclip.negatives.agreement import article, in_number, is_plural
 from sclip.negatives.contrasts import Options
 from sclip.negatives.meaning import is_animate, synonym
 from sclip.negatives.planned_exchange import Kind
-from sclip.negatives.planned_replacement import Replacement
+from sclip.negatives.planned_replacement import Replacement, Slot
 from sclip.negatives.reading import Reading
-from sclip.negatives.senses import is_having, is_loose, is_scene, is_vague, is_worn, may_be_one
+from sclip.negatives.replaced_objects import SPORTS, objects, sports_of
+from sclip.negatives.senses import is_scene, is_vague, is_worn
 from sclip.scenegraph.graph import SceneGraph, Span
 from sclip.scenegraph.lexicon import NUMBERS
 
 _ARTICLE_BEFORE = re.compile(r"(?<![\w'-])(an?)\s+$", re.IGNORECASE)
 _JOINED_BEFORE = re.compile(r"[-–/&]\s*$|\band\s+$|,\s*$")
 _JOINED_BEHIND = re.compile(r"\s*[-–/&]|\s+and\b|\s*,")
-_HYPHENS = frozenset("-–/'’&")
 _NUMBER_TOLD = re.compile(
     r",\s*(?:one|two|three|both|all)\b|\b(?:both|each|others?)\b|\bthe other\b", re.IGNORECASE
 )
@@ -42,21 +41,6 @@ _SHARES: Mapping[Kind, float] = {"replaced object": 0.5}
 """How likely a word of a kind is replaced beside one of the other kinds: other things teach less than other places."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Slot:
-    """A word that may be replaced."""
-
-    kind: Kind
-    span: Span
-    options: Options
-    held: tuple[int, ...]
-    """Objects, attributes or relations that it is the word of."""
-    lemma: str = ""
-    """Of a verb or preposition: what the graph has in its place. Of the first word of a name: the rest of the name."""
-    form: int = -1
-    """Of a verb: which of its forms it is."""
-
-
 def replacements(reading: Reading, most: int) -> list[Replacement]:
     """Return up to `most` replacements, in an order that is a draw by how frequent the words are.
 
@@ -67,7 +51,7 @@ def replacements(reading: Reading, most: int) -> list[Replacement]:
     said |= {synonym(word) for word in said}
     seed = crc32(reading.caption.encode(errors="replace"))
     found = []
-    for slot in (*_attributes(reading), *_relations(reading), *_objects(reading)):
+    for slot in (*_attributes(reading), *_relations(reading), *objects(reading)):
         total = sum(weight for _, weight in slot.options) / _SHARES.get(slot.kind, 1.0)
         for word, weight in slot.options:
             if word in said or synonym(word) in said:
@@ -80,7 +64,7 @@ def replacements(reading: Reading, most: int) -> list[Replacement]:
     return [_made(reading, slot, word) for _, slot, word in found[:most]]
 
 
-def _made(reading: Reading, slot: _Slot, word: str) -> Replacement:
+def _made(reading: Reading, slot: Slot, word: str) -> Replacement:
     graph, caption = reading.graph, reading.caption
     forms: dict[Span, str] = {}
     old = caption[slice(*slot.span)]
@@ -116,7 +100,7 @@ def _made(reading: Reading, slot: _Slot, word: str) -> Replacement:
     return Replacement(slot.kind, forms, slot.span, names, attributes, predicates)
 
 
-def _said_on(graph: SceneGraph, slot: _Slot, word: str) -> dict[int, str]:
+def _said_on(graph: SceneGraph, slot: Slot, word: str) -> dict[int, str]:
     """Return the other predicates that a verb opens: "sits on a bench next to a dog" is also (X, sit next to, dog)."""
     subjects = {graph.relations[k].subject for k in slot.held}
     return {
@@ -137,7 +121,7 @@ def _cased(word: str, old: str) -> str:
 # -- attributes
 
 
-def _attributes(reading: Reading) -> Iterator[_Slot]:
+def _attributes(reading: Reading) -> Iterator[Slot]:
     graph, caption = reading.graph, reading.caption
     for k, attribute in enumerate(graph.attributes):
         index = attribute.object
@@ -167,7 +151,7 @@ def _attributes(reading: Reading) -> Iterator[_Slot]:
         if not options or _is_bound(caption, attribute.span):
             continue
         held = tuple(j for j, other in enumerate(graph.attributes) if other.span == attribute.span)
-        yield _Slot("replaced attribute", attribute.span, options, held, form=verb)
+        yield Slot("replaced attribute", attribute.span, options, held, form=verb)
 
 
 def _attribute_options(reading: Reading, k: int, text: str, name: str) -> Options:
@@ -192,8 +176,8 @@ def _attribute_options(reading: Reading, k: int, text: str, name: str) -> Option
         return contrasts.COLOURS[text]
     if not before:
         return ()
-    if text in _SPORTS:
-        return contrasts.ANYWHERE[text]
+    if text in SPORTS:
+        return sports_of(text, name)
     living = is_animate(name)
     if living:
         if name in ("child", "baby", "kid", "boy", "girl") and text not in (
@@ -211,9 +195,6 @@ def _attribute_options(reading: Reading, k: int, text: str, name: str) -> Option
     )
 
 
-_SPORTS = frozenset("tennis baseball soccer basketball football golf hockey volleyball cricket rugby".split())
-
-
 def _is_bound(caption: str, span: Span) -> bool:
     """Whether a word is a part of a longer one, or of a row: "black-and-white", "red and blue"."""
     return (
@@ -225,7 +206,7 @@ def _is_bound(caption: str, span: Span) -> bool:
 # -- relations
 
 
-def _relations(reading: Reading) -> Iterator[_Slot]:
+def _relations(reading: Reading) -> Iterator[Slot]:
     graph, caption = reading.graph, reading.caption
     done: set[Span] = set()
     for relation in graph.relations:
@@ -249,7 +230,7 @@ def _relations(reading: Reading) -> Iterator[_Slot]:
             yield from _verbs(reading, held, span, first, rest)
 
 
-def _prepositions(reading: Reading, held: tuple[int, ...], span: Span, text: str) -> Iterator[_Slot]:
+def _prepositions(reading: Reading, held: tuple[int, ...], span: Span, text: str) -> Iterator[Slot]:
     graph, caption = reading.graph, reading.caption
     relation = graph.relations[held[0]]
     words = text.split(" ")
@@ -263,7 +244,7 @@ def _prepositions(reading: Reading, held: tuple[int, ...], span: Span, text: str
             if words[:2] == ["on", "top"]:
                 continue
             at = span[0] + text.index(side)
-            yield _Slot("replaced relation", (at, at + len(side)), ((other, 1.0),), held, side)
+            yield Slot("replaced relation", (at, at + len(side)), ((other, 1.0),), held, side)
             return
     verb = 0
     if words[0] in contrasts.PLACE_VERBS or words[1:] in (
@@ -293,7 +274,7 @@ def _prepositions(reading: Reading, held: tuple[int, ...], span: Span, text: str
             or is_worn(name)
         ):
             return
-    yield _Slot("replaced relation", (start, span[1]), options, held, place)
+    yield Slot("replaced relation", (start, span[1]), options, held, place)
 
 
 def _is_elsewhere(reading: Reading, place: str, other: str, index: int, name: str) -> bool:
@@ -319,7 +300,7 @@ def _is_elsewhere(reading: Reading, place: str, other: str, index: int, name: st
     return not (place == "between" and not reading.head_plural[index])
 
 
-def _verbs(reading: Reading, held: tuple[int, ...], span: Span, word: str, rest: str) -> Iterator[_Slot]:
+def _verbs(reading: Reading, held: tuple[int, ...], span: Span, word: str, rest: str) -> Iterator[Slot]:
     graph, caption = reading.graph, reading.caption
     base, form = contrasts.FORMS[word]
     lemma = contrasts.LEMMAS.get(base, base)
@@ -352,67 +333,4 @@ def _verbs(reading: Reading, held: tuple[int, ...], span: Span, word: str, rest:
         ):
             return
     if options and not _PARTICLE_BEHIND.match(caption, end) and not _is_bound(caption, (span[0] + 1, end)):
-        yield _Slot("replaced relation", (span[0], end), options, held, lemma, form)
-
-
-# -- objects
-
-
-def _objects(reading: Reading) -> Iterator[_Slot]:
-    graph, caption = reading.graph, reading.caption
-    names = [obj.name for obj in graph.objects]
-    for index, obj in enumerate(graph.objects[: reading.count]):
-        first, _, rest = obj.name.partition(" ")
-        start = obj.span[0]
-        if rest and first in _SPORTS and not reading.is_shut(index):
-            if caption[start : start + len(first) + 1].lower() == f"{first} ":
-                span = (start, start + len(first))
-                yield _Slot("replaced object", span, contrasts.ANYWHERE[first], (index,), f" {rest}")
-            continue
-        options = contrasts.ANYWHERE.get(obj.name, ())
-        if not options:
-            options = contrasts.ANCHORED.get(obj.name, ())
-            if not options or not (index == 0 or _is_anchor(reading, index)):
-                continue
-        if reading.is_shut(index) or not reading.phrases.is_open(index) or names.count(obj.name) > 1:
-            continue
-        if (reading.has_pronoun and is_animate(obj.name)) or not _is_whole(caption, obj.span):
-            continue
-        if obj.name in ("phone", "dress") and reading.attributes_of[index]:
-            continue  # "a cellular phone"
-        if any(k != index and may_be_one(name, obj.name) for k, name in enumerate(names)):
-            continue
-        text = caption[slice(*obj.span)].lower()
-        if text != obj.name and obj.name in contrasts.MASS:
-            continue
-        if text != obj.name and text != in_number(obj.name, True):
-            continue
-        if caption.lower().count(text) > 1:
-            continue
-        options = tuple(option for option in options if _is_counted_alike(reading, index, text, option[0]))
-        yield _Slot("replaced object", obj.span, options, (index,))
-
-
-def _is_counted_alike(reading: Reading, index: int, text: str, word: str) -> bool:
-    """Whether a noun fits what stands before the other: never "some sandwich" for "some cake"."""
-    if reading.head_plural[index]:
-        return word not in contrasts.MASS and word not in contrasts.UNCOUNTED
-    determiner = reading.phrases.determiner[index]
-    if determiner == "one":
-        return word not in contrasts.UNCOUNTED
-    if text in contrasts.INVARIANT:
-        return False
-    return determiner == "the" or text not in contrasts.MASS_OR_NOT or word not in contrasts.COUNTED
-
-
-def _is_anchor(reading: Reading, index: int) -> bool:
-    """Whether something is in or on the object, or someone uses it: it is not merely there."""
-    found = [reading.graph.relations[k] for k in reading.relations_of[index]]
-    return any(r.object == index and not is_loose(r.predicate) and not is_having(r.predicate) for r in found)
-
-
-def _is_whole(caption: str, span: Span) -> bool:
-    """Whether a word is not a part of a longer one: "dog-like", "man-made"."""
-    return caption[span[0] - 1 : span[0]] not in _HYPHENS and (
-        caption[span[1] : span[1] + 1] not in _HYPHENS or caption[span[1] : span[1] + 2] in ("'s", "’s")
-    )
+        yield Slot("replaced relation", (span[0], end), options, held, lemma, form)
