@@ -1,14 +1,16 @@
-"""Scene graph -> its valid exchanges, best first, each with its caption and its aligned graph.
+"""Scene graph -> its valid exchanges and replacements, each with its caption and its aligned graph.
 
-Two kinds (method, section 2): relation negatives exchange two objects or two verbs, attribute negatives exchange
-or move modifiers and numbers. An exchange is kept where the caption then says something else (`Reading.changes`).
+Exchanges (method, section 2) are of two kinds: relation negatives exchange two objects or two verbs, attribute
+negatives exchange or move modifiers and numbers. An exchange is kept where the caption then says something else
+(`Reading.changes`). Replacements (section 9) fill captions that have no natural exchange: one draw is over both, by how
+strange they read, and nothing is gained by reading better than the caption: then text alone tells them least.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -18,9 +20,11 @@ from sclip.negatives.exchange import Exchange, count_sentences
 from sclip.negatives.naturalness import strangeness
 from sclip.negatives.places import place_plans
 from sclip.negatives.planned_exchange import Kind, PlannedExchange
+from sclip.negatives.planned_replacement import Replacement
 from sclip.negatives.quantities import quantity_plans
 from sclip.negatives.reading import Reading
 from sclip.negatives.relations import object_plans, verb_plans
+from sclip.negatives.replacements import replacements
 from sclip.scenegraph.graph import SceneGraph, Span
 from sclip.scenegraph.window import Window, parsed_part
 from sclip.seeding import uniform
@@ -31,12 +35,24 @@ VERSION = "4"
 MOST_CANDIDATES = 24
 """Only the best so many of a caption are kept."""
 
-MOST_STRANGE = 12.0
-"""Log-odds above which a negative is not drawn."""
+MOST_STRANGE = 6.0
+"""Log-odds above which an exchange is not drawn."""
+MOST_STRANGE_REPLACED = 3.0
+"""The same of a replacement, of which most read like their caption."""
+RELUCTANCE: Mapping[Kind, float] = {
+    "replaced relation": 1.0,
+    "replaced attribute": 1.0,
+    "replaced object": 1.7,
+}
+"""Log-odds by which replacements are less likely than exchanges that read alike: half of all draws stay exchanges."""
 WORTH_A_DOUBT = 4.0
 """Log-odds by which a doubtful negative must read better than all others to be drawn beside them."""
 MOST_DRAWN = 6
 """Only the least strange so many are drawn from; the others would be drawn once in a hundred visits."""
+MOST_TRIED = 8
+"""Replacements of a caption that are looked at."""
+MOST_REPLACED = 4
+"""Of them are drawn from so many at the most."""
 TEMPERATURE = 1.0
 """Of the draw, in log-odds."""
 
@@ -44,32 +60,42 @@ MOST_EXCHANGED = 12
 """Only the first so many objects of a caption change places: pairs grow with the square, and the triples that a
 knowledge encoder takes are the first ones."""
 _SENTENCE_END = re.compile(r"[.!?]\W")
-_CONTEXT_WORDS = 5
+_CONTEXT_WORDS = 4
 """Words on either side of an exchange that can make it read strangely: articles, and what an n-gram spans."""
 
 
 @dataclass(frozen=True)
 class Negative:
-    """A false caption of the caption's words."""
+    """A false caption: of the caption's words, or with one word replaced."""
 
     caption: str
     kind: Kind
     swapped: tuple[str, str]
-    """The two texts that changed places, in the order of the caption; an empty one where a text moved."""
+    """The two texts that changed places, in the order of the caption; an empty one where a text moved. Of a
+    replacement the text that went, and the one that came."""
     strangeness: float
     """How much stranger than its caption it reads, in log-odds (`sclip.negatives.naturalness`)."""
     certain: bool
     """Whether its meaning surely differs from its caption's; only such ones are drawn."""
-    source: SceneGraph | tuple[SceneGraph, PlannedExchange, Exchange] = field(repr=False, compare=False)
+    source: SceneGraph | tuple[SceneGraph, PlannedExchange, Exchange] | tuple[SceneGraph, Replacement] = (
+        field(repr=False, compare=False)
+    )
     """The graph, or what it is made from when it is asked for."""
 
     @cached_property
     def graph(self) -> SceneGraph:
-        """The caption's graph with the same exchange: same length and order of relations and attributes."""
+        """The caption's graph with the same change: same length and order of relations and attributes."""
         if isinstance(self.source, SceneGraph):
             return self.source
+        if len(self.source) == 2:
+            return self.source[1].graph(self.source[0], self.caption)
         graph, plan, edit = self.source
         return plan.graph(graph, edit, self.caption)
+
+    @property
+    def is_replacement(self) -> bool:
+        """Whether a word gave its place to one that is not the caption's."""
+        return self.kind.startswith("replaced")
 
     def to_json(self) -> dict[str, Any]:
         """Return the negative as JSON values; `from_json` reads them back."""
@@ -93,22 +119,25 @@ class Negative:
 
 
 def candidates(graph: SceneGraph) -> list[Negative]:
-    """Return the valid exchanges, best first, no caption twice; empty where there is none."""
-    found = list(_negatives(graph, certain=False))
-    found.sort(key=_order)
-    return [negative for negative, _ in found]
+    """Return the valid exchanges, then the replacements, each best first, no caption twice; empty where none is."""
+    text = _Text(graph)
+    found = sorted(_exchanges(text, certain=False), key=_order)
+    replaced = sorted(_replacements(text), key=lambda negative: negative.strangeness)
+    return [*(negative for negative, _ in found), *replaced]
 
 
 def natural(graph: SceneGraph) -> list[Negative]:
     """Return the candidates that training draws from: of surely another meaning, and not strange to read."""
-    found = [pair for pair in _negatives(graph, certain=True) if pair[0].strangeness < MOST_STRANGE]
+    text = _Text(graph)
+    found = [pair for pair in _exchanges(text, certain=True) if pair[0].strangeness < MOST_STRANGE]
     sure = [negative.strangeness for negative, plan in found if not plan.doubtful]
     if sure:
         most = min(sure) - WORTH_A_DOUBT
         found = [pair for pair in found if not pair[1].doubtful or pair[0].strangeness < most]
     found = sorted(found, key=lambda pair: pair[0].strangeness)[:MOST_DRAWN]
     found.sort(key=_order)
-    return [negative for negative, _ in found]
+    replaced = [n for n in _replacements(text) if n.strangeness < MOST_STRANGE_REPLACED]
+    return [*(negative for negative, _ in found), *replaced[:MOST_REPLACED]]
 
 
 def draw(
@@ -130,14 +159,17 @@ def draw_several(
 ) -> list[Negative]:
     """Return up to `count` different negatives of one visit of a sample, that of `draw` first.
 
-    Less strange negatives are likelier. `window` leaves out negatives whose exchange the text tower does not read, and
-    puts those that differ in no triple of the knowledge encoder last. The order of the others does not depend on what
-    is left out, so a record that holds only sound negatives gives the same draws.
+    Less strange negatives are likelier, down to those that read like their caption: if still better ones were likelier,
+    frequent words would come in the places of rare ones more often than they leave them. `window` leaves out negatives
+    whose change the text tower does not read, and puts those that differ in no triple of the knowledge encoder last.
+    The order of the others does not depend on what is left out, so a record that holds only sound negatives gives the
+    same draws.
     """
 
     def key(negative: Negative) -> float:  # Gumbel's trick: a draw without replacement is an order
         point = uniform("negative", seed, epoch, f"{identity}\x1f{negative.caption}")
-        return negative.strangeness / TEMPERATURE + math.log(-math.log((point + 2**-64) / (1 + 2**-63)))
+        cost = max(negative.strangeness, 0.0) / TEMPERATURE + RELUCTANCE.get(negative.kind, 0.0)
+        return cost + math.log(-math.log((point + 2**-64) / (1 + 2**-63)))
 
     if window is None:
         return sorted(found, key=key)[:count]
@@ -147,32 +179,64 @@ def draw_several(
     return drawn[:count]
 
 
-def _negatives(graph: SceneGraph, certain: bool) -> Iterator[tuple[Negative, PlannedExchange]]:
+class _Text:
+    """The part of a caption that is parsed, read for editing, and how strange its parts read."""
+
+    def __init__(self, graph: SceneGraph) -> None:
+        self.graph = graph
+        self.text, self.rest = parsed_part(graph.caption)
+        self.reading = Reading(replace(graph, caption=self.text) if self.rest else graph, MOST_EXCHANGED)
+        self.seen = {_fold(self.text)}
+        self._own: dict[Span, float] = {}
+
+    def is_new(self, text: str) -> bool:
+        """Whether no text before this one was the same but for case and spaces."""
+        folded = _fold(text)
+        if folded in self.seen:
+            return False
+        self.seen.add(folded)
+        return True
+
+    def strangeness(self, other: str, start: int, end: int) -> float:
+        """Return how much stranger than the caption a text reads that differs from it in these characters alone."""
+        start, end = part = _around(self.text, start, end)
+        if part not in self._own:
+            self._own[part] = strangeness(self.text[start:end])
+        more = strangeness(other[start : len(other) + end - len(self.text)]) - self._own[part]
+        return round(more, 3)
+
+
+def _exchanges(source: _Text, certain: bool) -> Iterator[tuple[Negative, PlannedExchange]]:
     """Yield the negatives of the best plans, and only of the certain ones where asked."""
+    graph, text = source.graph, source.text
     if len(graph.objects) < 2:
         return
-    text, rest = parsed_part(graph.caption)
-    sentences, seen = count_sentences(text), {_fold(text)}
-    own: dict[Span, float] = {}
-    reading = Reading(replace(graph, caption=text) if rest else graph, MOST_EXCHANGED)
-    for plan in _best_plans(reading):
+    sentences = count_sentences(text)
+    for plan in _best_plans(source.reading):
         if certain and not (plan.certain and _in_one_sentence(text, plan)):
             continue
         edit = plan.edit(text, sentences)
-        folded = _fold(edit.text)
-        if folded in seen:
+        if not source.is_new(edit.text):
             continue
-        seen.add(folded)
         first, second = sorted((plan.first, plan.second))
         swapped = (text[slice(*first)].strip(), text[slice(*second)].strip())
-        start, end = part = _around(text, plan)
-        if part not in own:
-            own[part] = strangeness(text[start:end])
-        more = strangeness(edit.text[start : len(edit.text) + end - len(text)]) - own[part]
-        yield (
-            Negative(edit.text + rest, plan.kind, swapped, round(more, 3), plan.certain, (graph, plan, edit)),
-            plan,
-        )
+        spans = [plan.first, plan.second, *plan.forms]
+        more = source.strangeness(edit.text, min(span[0] for span in spans), max(span[1] for span in spans))
+        caption = edit.text + source.rest
+        yield Negative(caption, plan.kind, swapped, more, plan.certain, (graph, plan, edit)), plan
+
+
+def _replacements(source: _Text) -> Iterator[Negative]:
+    """Yield the negatives in which a word gave its place to another."""
+    text = source.text
+    for plan in replacements(source.reading, MOST_TRIED):
+        other = plan.text(text)
+        if not source.is_new(other):
+            continue
+        swapped = (text[slice(*plan.span)], plan.forms[plan.span])
+        more = source.strangeness(other, min(span[0] for span in plan.forms), plan.span[1])
+        caption = other + source.rest
+        yield Negative(caption, plan.kind, swapped, more, True, (source.graph, plan))
 
 
 def _in_one_sentence(text: str, plan: PlannedExchange) -> bool:
@@ -181,10 +245,8 @@ def _in_one_sentence(text: str, plan: PlannedExchange) -> bool:
     return _SENTENCE_END.search(text, first[1], second[0]) is None
 
 
-def _around(text: str, plan: PlannedExchange) -> Span:
-    """Return the part of a text that can read otherwise after an exchange: long texts are not weighed whole."""
-    spans = [plan.first, plan.second, *plan.forms]
-    start, end = min(span[0] for span in spans), max(span[1] for span in spans)
+def _around(text: str, start: int, end: int) -> Span:
+    """Return the part of a text that can read otherwise after an edit: long texts are not weighed whole."""
     for _ in range(_CONTEXT_WORDS):
         start = max(text.rfind(" ", 0, start), 0)
         end = text.find(" ", end + 1) if end >= 0 else end

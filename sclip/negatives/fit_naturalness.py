@@ -2,8 +2,8 @@
 
 First words get classes: those that stand between the same words are one (k-means over the singular vectors of how
 much more often than by chance a word has another one beside it). Then logistic regressions over n-grams are added: one
-that tells captions from three of their exchanges, then others that tell them from the exchanges that the sum so far
-would draw.
+that tells captions from a few of their exchanges and replacements, then others that tell them from the negatives that
+the sum so far would draw.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import chain, zip_longest
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -42,10 +43,10 @@ from sclip.scenegraph.parser import Parser
 
 MOST_CAPTIONS = 12_000
 """Captions of one source that are trained on: those of a large one must not drown another's."""
-_MOST_EXCHANGES = 8
-"""Exchanges of a caption that are looked at."""
-_FIRST_EXCHANGES = 3
-"""Exchanges of a caption in the first round, the slowest because it uses all of them."""
+_MOST_OF_A_KIND = 6
+"""Exchanges of a caption that are looked at, and replacements."""
+_FIRST = 4
+"""Negatives of a caption in the first round, the slowest because it uses all of them."""
 _ROUNDS = (0.1, 0.05)
 """Inverse regularisation of each round."""
 
@@ -82,9 +83,14 @@ def fit(sources: Sequence[Sequence[str]], parser: Parser, seed: int = 0) -> dict
             fitted[bit >> 3] |= 1 << (bit & 7)
     pairs = []
     for graph in parser.stream(captions):
-        false = [negative.caption for negative in candidates(graph) if negative.certain]
-        if false:
-            pairs.append((graph.caption, random.sample(false, min(len(false), _MOST_EXCHANGES))))
+        kinds: tuple[list[str], list[str]] = ([], [])
+        for negative in candidates(graph):
+            if negative.certain:
+                kinds[negative.is_replacement].append(negative.caption)
+        chosen = [random.sample(false, min(len(false), _MOST_OF_A_KIND)) for false in kinds]
+        if any(chosen):
+            in_turns = chain.from_iterable(zip_longest(*chosen))
+            pairs.append((graph.caption, [false for false in in_turns if false]))
     if len(pairs) < 2:
         raise ValueError(
             f"{len(captions)} captions, of which {len(pairs)} have an exchange, are too few to learn from"
@@ -102,7 +108,7 @@ def _weights(pairs: Sequence[tuple[str, Sequence[str]]], classes: bytes, seed: i
     texts = _features([text for _, false in pairs for text in false], classes)
     caption_of = np.repeat(np.arange(len(pairs)), [len(false) for _, false in pairs])
     starts = np.r_[0, np.cumsum(np.bincount(caption_of))[:-1]]
-    chosen = np.flatnonzero(np.arange(len(caption_of)) - starts[caption_of] < _FIRST_EXCHANGES)
+    chosen = np.flatnonzero(np.arange(len(caption_of)) - starts[caption_of] < _FIRST)
     weights = np.zeros(BUCKETS)
     rng = np.random.default_rng(seed)
     for strength in _ROUNDS:
@@ -119,7 +125,7 @@ def _weights(pairs: Sequence[tuple[str, Sequence[str]]], classes: bytes, seed: i
 
 def _drawn(strangeness: NDArray[Any], caption_of: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
     """Return one exchange of each caption, drawn by its strangeness (Gumbel's trick)."""
-    keys = -strangeness / TEMPERATURE + rng.gumbel(size=len(strangeness))
+    keys = -np.maximum(strangeness, 0) / TEMPERATURE + rng.gumbel(size=len(strangeness))
     order = np.lexsort((-keys, caption_of))
     _, first = np.unique(caption_of[order], return_index=True)
     found: NDArray[Any] = order[first]

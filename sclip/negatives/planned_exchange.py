@@ -13,7 +13,8 @@ from typing import Literal
 from sclip.negatives.exchange import Exchange
 from sclip.scenegraph.graph import Attribute, Object, Relation, SceneGraph, Span
 
-Kind = Literal["relation", "attribute"]
+Kind = Literal["relation", "attribute", "replaced relation", "replaced attribute", "replaced object"]
+"""The first two are exchanges."""
 
 
 @dataclass(slots=True)  # not frozen: that would take a third of the time to list them

@@ -62,7 +62,12 @@ def described(graph: SceneGraph) -> list[Piece]:
 
 
 def compared(caption: str, negative: Negative) -> tuple[list[Piece], list[Piece]]:
-    """Return the caption and its negative, in both of which the two texts that changed places are pieces."""
+    """Return the caption and its negative, in both of which the two texts that changed places are pieces.
+
+    Of a replacement the words that went and that came.
+    """
+    if negative.is_replacement:
+        return differing(caption, negative.caption)
     first, second = negative.swapped
     texts = ((caption, negative.caption, first, second), (negative.caption, caption, second, first))
     before, after = (

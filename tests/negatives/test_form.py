@@ -90,7 +90,7 @@ def test_words_that_hang_together_otherwise_have_another_shape(
 
 
 def test_the_first_sound_one_is_drawn_whether_all_are_parsed_or_not(parser: Parser) -> None:
-    captions = ["a small red dog near a large blue house", "a dog", "Small red dog near large blue house"]
+    captions = ["a small red dog near a large blue house", "a thing", "Small red dog near large blue house"]
     known = [(graph, natural(graph)) for graph in parser.parse(captions)]
     broken: set[str] = set()
 

@@ -134,6 +134,6 @@ def test_no_exchange_enters_a_denial_or_a_name_and_its_graph_keeps_the_marks(
 def test_two_names_may_change_places_whole(parser: Parser) -> None:
     graph = parser.parse(["a small fire truck chases an old school bus"])[0]
     names = replace(graph, objects=tuple(replace(obj, fixed=True) for obj in graph.objects))
-    assert [negative.caption for negative in candidates(names)] == [
+    assert [negative.caption for negative in candidates(names) if not negative.is_replacement] == [
         "an old school bus chases a small fire truck"
     ]

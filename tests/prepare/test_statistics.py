@@ -14,7 +14,7 @@ from sclip.config.loader import to_tree
 from sclip.data import annotation
 from sclip.data.schedule import NamedShard
 from sclip.data.shards import Sample, ShardError, read_shard
-from sclip.negatives import candidates
+from sclip.negatives import natural
 from sclip.prepare.annotate import stamp
 from sclip.prepare.statistics import CorpusCounter, corpus_of
 from sclip.report import CorpusStatistics
@@ -150,7 +150,7 @@ def test_the_job_reports_a_corpus(
     report = json.loads((out / "report.json").read_text())
     assert report["captions"] == 36
     assert report["with_negative"] == sum(
-        bool(candidates(graph)) for shard in plain for graph in parser.parse(captions_of(shard))
+        bool(natural(graph)) for shard in plain for graph in parser.parse(captions_of(shard))
     )
     assert job(tmp_path / "no.tar") == 2
     assert capsys.readouterr().err.startswith("corpus: ")

@@ -1,0 +1,331 @@
+"""Words that exclude each other: what may stand in another's place so that the caption is surely false.
+
+Written by hand, each row from the most frequent to the rarest word of captions. No word of a row is another's
+synonym, hypernym or hyponym, nor likely true where the other is; pairs of a row that may be are named behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import permutations
+
+Options = tuple[tuple[str, float], ...]
+"""What may stand in a word's place, each with how often captions have it beside the others (of the row)."""
+
+
+def _row(words: str, near: str = "") -> Iterator[tuple[str, str, float]]:
+    """Yield (word, other word, weight) of all pairs of a row, but for those that `near` names as "a-b"."""
+    pairs = {frozenset(pair.split("-")) for pair in near.split()}
+    found = [word.replace("_", " ") for word in words.split()]
+    for one, other in permutations(found, 2):
+        if frozenset((one.replace(" ", "_"), other.replace(" ", "_"))) not in pairs:
+            yield one, other, 1 / (found.index(other) + 2)
+
+
+def _pairs(text: str) -> Iterator[tuple[str, str, float]]:
+    """Yield (word, other word, weight) of "word: others, word: others"."""
+    for entry in text.replace("\n", " ").split(","):
+        words, _, others = entry.partition(":")
+        for word in words.split():
+            for k, other in enumerate(others.split()):
+                yield word.replace("_", " "), other.replace("_", " "), 1 / (k + 2)
+
+
+def _options(*sources: Iterator[tuple[str, str, float]]) -> dict[str, Options]:
+    found: dict[str, dict[str, float]] = {}
+    for source in sources:
+        for word, other, weight in source:
+            found.setdefault(word, {})[other] = weight
+    return {word: tuple(others.items()) for word, others in found.items()}
+
+
+COLOUR_WORDS = "white black red blue green brown yellow orange pink gray purple"
+COLOURS = _options(
+    _row(
+        COLOUR_WORDS,
+        "gray-white gray-black orange-yellow orange-red orange-brown pink-red pink-purple purple-blue gray-blue "
+        "brown-yellow",
+    ),
+    _pairs("grey: red green brown yellow, tan: black red blue green, silver: red blue green brown"),
+)
+"""Colour -> other colours that no eye takes for it."""
+
+MATERIALS = _options(
+    _row(
+        "wooden brick metal glass stone plastic concrete leather", "brick-stone stone-concrete brick-concrete"
+    ),
+    _pairs("wood: metal stone glass, marble: wooden metal, steel: wooden stone, iron: wooden stone"),
+)
+
+PATTERNS = _options(_row("striped plaid floral spotted", "plaid-striped"), _row("round square", ""))
+
+OPPOSITES_OF_THINGS = _options(
+    _pairs(
+        """small little tiny: large big huge, large big: small tiny, huge giant massive: small tiny, new modern: old,
+        old: new modern, ancient vintage antique: modern new, open: closed, closed: open, empty: full, full: empty,
+        wet: dry, dry: wet, clean: dirty, dirty: clean, long: short, short: long, tall: short, dark: bright,
+        bright: dark, hot: cold, cold: hot, thick: thin, thin: thick, narrow: wide, wide: narrow, deep: shallow,
+        flat: steep, crowded busy: empty, sunny: cloudy rainy, cloudy: sunny, rainy: sunny,
+        grassy: snowy sandy, sandy: grassy, messy cluttered: tidy empty, tidy neat: messy,
+        raw: cooked, cooked: raw, rough: smooth, smooth: rough, heavy: light, upper: lower, lower: upper,
+        indoor: outdoor, outdoor: indoor, calm: rough,
+        left: right, right: left, front: rear back, rear: front, back: front"""
+    )
+)
+"""Adjective of a thing -> adjectives that it cannot have as well."""
+
+OPPOSITES_OF_LIVING = _options(
+    _pairs(
+        """small little tiny: large big, large big huge: small little tiny, young: old elderly,
+        old elderly older: young,
+        male: female, female: male, wet: dry, clean: dirty, dirty: clean, happy smiling: sad crying, sad: happy,
+        crying: smiling, tall: short, sleeping: running jumping, asleep: awake, awake: asleep, adult: baby, baby: adult,
+        fat: thin, bearded: bald"""
+    )
+)
+
+NUMBERS = _options(_row("two three four five six", ""), _pairs("seven eight nine ten: two three four five"))
+DIGITS = _options(_row("2 3 4 5 6", ""), _pairs("7 8 9 10: 2 3 4 5"))
+
+# -- verbs, as "base third-person -ing"
+
+_FORMS = [
+    tuple(entry.split())
+    for entry in """sit sits sitting,stand stands standing,lie lies lying,lay lays laying,walk walks walking,
+    run runs running,jump jumps jumping,kneel kneels kneeling,crouch crouches crouching,swim swims swimming,
+    fly flies flying,climb climbs climbing,dance dances dancing,sleep sleeps sleeping,ski skis skiing,
+    skate skates skating,surf surfs surfing,skateboard skateboards skateboarding,snowboard snowboards snowboarding,
+    ride rides riding,push pushes pushing,wash washes washing,repair repairs repairing,lead leads leading,
+    feed feeds feeding,eat eats eating,cut cuts cutting,bake bakes baking,cook cooks cooking,make makes making,
+    throw throws throwing,catch catches catching,kick kicks kicking,hit hits hitting,swing swings swinging,
+    hold holds holding,drop drops dropping,wear wears wearing,carry carries carrying,pull pulls pulling,
+    play plays playing,watch watches watching,brush brushes brushing,chase chases chasing,open opens opening,
+    close closes closing,enter enters entering,leave leaves leaving,buy buys buying,sell sells selling,
+    drink drinks drinking,pour pours pouring,drive drives driving,read reads reading,write writes writing,
+    hug hugs hugging,pet pets petting,perform performs performing,graze grazes grazing,prepare prepares preparing,
+    pose poses posing,perch perches perching,rest rests resting,roll rolls rolling,crawl crawls crawling,
+    load loads loading,unload unloads unloading,paint paints painting,clean cleans cleaning,follow follows following,
+    attend attends attending,celebrate celebrates celebrating,win wins winning,lose loses losing,score scores scoring,
+    serve serves serving,fight fights fighting,kiss kisses kissing,smile smiles smiling,cry cries crying""".split(
+        ","
+    )
+]
+FORMS: dict[str, tuple[str, int]] = {form: (forms[0], k) for forms in _FORMS for k, form in enumerate(forms)}
+"""Form of a verb -> its base, and which form it is."""
+FORM_OF = {forms[0]: forms for forms in _FORMS}
+LEMMAS = {"lie": "lay"}
+"""Base -> how graphs write it, where that is another word."""
+
+STATIC = _options(
+    _row("stand sit lie kneel crouch", "kneel-crouch sit-crouch sit-kneel"),
+    _pairs(
+        "lay: stand sit, sleep: stand walk, stand: walk run, sit: walk run, lie: walk run, perch: fly, pose: sleep"
+    ),
+)
+"""Postures -> what who has one does not do as well."""
+MOVING = _options(
+    _row(
+        "walk run jump swim climb dance crawl ski skate surf",
+        "ski-skate walk-climb ski-jump skate-jump surf-jump",
+    ),
+    _pairs("ski: snowboard, snowboard: ski walk, skateboard: walk run, skate: walk run"),
+)
+STATIC_FROM_MOVING = _options(
+    _pairs("walk run: sit stand lie, jump: sit lie, swim: stand, fly: sit stand, graze: lie run")
+)
+STAYING = frozenset(
+    ("next to", "near", "by", "beside", "behind", "in front of", "alongside")
+)  # fmt: skip
+"""Prepositions behind which one moves as well as stays."""
+
+_RIDDEN = "bike bicycle motorcycle scooter skateboard moped motorbike cart"
+_MOUNTS = "horse elephant camel pony donkey cow bull ox"
+_BALLS = "ball frisbee football baseball disc basketball"
+_GAMES = "tennis baseball soccer football basketball game match volleyball golf hockey rugby cricket frisbee chess card"
+_FOOD = """pizza sandwich cake salad burger hamburger hotdog meat bread pie steak fish chicken carrot banana apple fruit
+vegetable meal food donut doughnut slice cookie dessert breakfast lunch dinner"""
+TRANSITIVE: dict[str, tuple[tuple[frozenset[str] | None, Options], ...]] = {}
+"""Verb -> for these objects (None: for all) the verbs that exclude it."""
+for _line in (
+    f"ride|{_RIDDEN}|push wash repair carry",
+    f"ride|{_MOUNTS}|lead feed wash chase",
+    f"lead|{_MOUNTS} dog|ride feed chase",
+    f"push|{_RIDDEN} car cart stroller|ride pull carry",
+    f"pull|{_RIDDEN} car cart wagon suitcase|push carry",
+    f"throw|{_BALLS}|catch hold kick",
+    f"catch|{_BALLS}|throw kick",
+    f"kick|{_BALLS}|throw catch hold",
+    f"hit|{_BALLS}|throw catch miss",
+    f"hold|{_BALLS}|throw kick catch",
+    "swing|bat racket racquet|drop carry",
+    "hold|bat racket racquet|drop throw",
+    f"play|{_GAMES}|watch",
+    f"watch|{_GAMES}|play",
+    "wear|hat helmet tie cap jacket coat scarf backpack glass sunglass|hold carry",
+    "hold|hat helmet jacket coat|wear",
+    f"eat|{_FOOD}|cut make prepare serve bake",
+    f"cut|{_FOOD}|eat bake serve",
+    f"prepare make cook|{_FOOD}|eat serve",
+    f"serve|{_FOOD}|eat cut make",
+    f"bake|{_FOOD}|eat cut",
+    "hold|dog cat baby puppy kitten child|chase feed wash",
+    "feed|dog cat baby horse cow giraffe elephant sheep bird goat|chase wash lead",
+    "chase|dog cat horse cow sheep man|lead feed hold",
+    "brush|tooth hair|wash cut",
+    "wash|dish car hand dog|break dry paint",
+    "open|door window box bottle laptop|close",
+    "close|door window box bottle|open",
+    "enter board|train bus building plane room|leave",
+    "leave|train bus building plane room|enter",
+    "buy|None|sell",
+    "sell|None|buy",
+    "drink|None|pour",
+    "pour|None|drink",
+    "drive|car truck bus van cart|wash push repair",
+    "read|book newspaper magazine letter|write",
+    "write|book letter|read",
+    "hug|None|kick chase",
+    "win|None|lose",
+    "lose|None|win",
+    "load|None|unload",
+    "unload|None|load",
+    "carry|None|throw drop kick",
+    "fly|kite plane|carry repair",
+    "smile|None|cry",
+):
+    _verbs, _names, _others = _line.split("|")
+    for _verb in _verbs.split():
+        TRANSITIVE[_verb] = (
+            *TRANSITIVE.get(_verb, ()),
+            (
+                None if _names == "None" else frozenset(_names.split()),
+                tuple((other, 1 / (k + 2)) for k, other in enumerate(_others.split()) if other in FORM_OF),
+            ),
+        )
+
+# -- places
+
+_PLACES: Mapping[str, str] = {
+    "on": "under,next to,behind,in front of",
+    "on top of": "under,next to,behind,inside",
+    "atop": "under,behind",
+    "under": "on,behind,next to,in front of,above",
+    "underneath": "on,on top of,behind,above",
+    "beneath": "on,on top of,behind,above",
+    "below": "above",
+    "above": "below,under",
+    "behind": "in front of,on,under",
+    "in front of": "behind,on,under",
+    "next to": "on,behind,under,inside",
+    "beside": "on,behind,under",
+    "near": "on,under",
+    "by": "on,under",
+    "alongside": "on,under,behind",
+    "in": "next to,behind,in front of,on top of,under",
+    "inside": "outside,behind,next to,on top of",
+    "outside": "inside,in",
+    "inside of": "outside of,behind,next to",
+    "outside of": "inside of,inside",
+    "between": "behind,in front of,above",
+    "around": "on,under,behind",
+    "at": "on,under",
+    "over": "under",
+    "into": "out of,past",
+    "out of": "into",
+    "toward": "away from",
+    "towards": "away from",
+    "away from": "towards,toward",
+    "up": "down",
+    "down": "up",
+    "through": "past,around",
+    "during": "after,before",
+    "before": "after,during",
+    "after": "before,during",
+}
+PLACES: dict[str, Options] = {
+    word: tuple((other, 1 / (k + 2)) for k, other in enumerate(others.split(",")))
+    for word, others in _PLACES.items()
+}
+"""Preposition -> prepositions of the same two things that exclude it."""
+SIDES = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
+"""Words within a spatial phrase: "on the left of"."""
+AT_ONLY = frozenset("table desk counter bar".split())
+SLOPES = frozenset("hill slope mountain stair staircase ramp ladder step mountainside hillside".split())
+"""What has an up and a down: of a street both may be said."""
+PLACE_VERBS = frozenset(
+    """sit sits sitting stand stands standing lie lies lying lay lays laying sleep sleeps sleeping rest rests resting
+    park parked parking perch perched perches kneel kneeling crouching seated standing placed located positioned pose
+    poses posing walk walks walking run runs running""".split()
+)
+"""First words of a predicate whose preposition may be another."""
+NO_SUPPORT = frozenset(
+    """ground floor grass snow sand dirt mud water sky air wall ceiling head hand back leg arm face neck mouth foot lap
+    shoulder finger body eye nose ear chin knee waist chest side top bottom corner edge middle front end
+    tv phone cellphone
+    computer internet menu tour
+    display leash line row circle way trip day night morning sunset dusk light sunlight sun rain wind shade shadow
+    weather distance background foreground direction motion action shape color style size world wave court diamond
+    pitch track trail path shore coast bank horizon hair beard wheel stage screen surface set bar pair uniform
+    cover centre center area part end start middle piece half cup series list page album road street way
+    mood team group crowd pose position traffic bloom love season space area flight use""".split()
+)
+"""Things that one is on or in without another choice: the ground, a wave, the sky."""
+
+# -- things
+
+ANYWHERE = _options(
+    _row("dog cat horse cow sheep bird elephant giraffe bear zebra goat monkey pig rabbit lion tiger deer camel",
+         "sheep-goat horse-zebra lion-tiger"),
+    _row("puppy kitten lamb calf", ""),
+    _pairs(
+        """man: woman girl, woman: man boy, boy: girl woman, girl: boy man, lady: man boy, guy: woman girl, gentleman:
+        lady woman, child kid: man woman, baby: man woman, bride: groom, groom: bride, king: queen, queen: king,
+        father: mother, mother: father, son: daughter, daughter: son, brother: sister, sister: brother, husband: wife,
+        wife: husband, actor: actress, actress: actor, prince: princess, princess: prince, waiter: waitress,
+        waitress: waiter, boyfriend: girlfriend, girlfriend: boyfriend, grandfather: grandmother,
+        grandmother: grandfather, businessman: businesswoman, businesswoman: businessman,
+        skier: snowboarder, snowboarder: skier, surfer: swimmer, skateboarder: cyclist, batter: pitcher,
+        pitcher: batter, catcher: pitcher, cyclist: skateboarder jogger"""
+    ),
+    _row("kitchen bathroom bedroom office classroom garage living_room dining_room",
+         "dining_room-kitchen living_room-dining_room"),
+    _row("tennis baseball soccer basketball football golf hockey volleyball cricket rugby",
+         "soccer-football football-rugby"),
+    _row("guitar piano violin trumpet saxophone cello flute", ""),
+    _row("skateboard surfboard snowboard bicycle", ""),
+)  # fmt: skip
+"""Things of which the caption is false by their name alone."""
+
+ANCHORED = _options(
+    _row("car bus train truck motorcycle boat bike bicycle airplane plane helicopter ship van",
+         "bike-bicycle bike-motorcycle airplane-plane boat-ship van-truck van-car "
+         "airplane-helicopter plane-helicopter"),
+    _row("table chair bed couch bench desk", "table-desk"), _pairs("sofa: chair bed bench"),
+    _row("street beach field river forest park desert mountain lake",
+         "field-park street-park forest-park mountain-forest lake-park river-lake"),
+    _pairs("road: beach field river, ocean sea: river lake desert,"
+           "city: village forest desert, village: city, farm: zoo"),
+    _row("plate bowl box basket bag cup vase bottle tray", "plate-tray bowl-cup"),
+    _row("grass snow sand water mud", "water-mud"),
+    _row("pizza cake sandwich salad donut burger steak", "sandwich-burger"),
+    _pairs("hotdog: pizza sandwich, doughnut: cake sandwich, hamburger: pizza,"
+           "banana: apple orange, apple: banana orange,"
+           "orange: banana apple, strawberry: banana, lemon: apple, carrot: apple tomato, tomato: carrot"),
+    _row("wine beer coffee milk juice tea", ""),
+    _row("dress suit swimsuit wetsuit bikini robe", "swimsuit-bikini swimsuit-wetsuit"),
+    _pairs("hat: helmet, helmet: hat"),
+    _row("phone book umbrella camera newspaper laptop", "phone-camera book-newspaper"),
+    _pairs("cellphone: book newspaper umbrella"),
+    _row("frisbee ball kite", ""), _pairs("hand: mouth, mouth: hand, head: shoulder, shoulder: head"),
+    _row("hotel church school hospital museum library castle airport stadium", ""),
+    _row("wedding concert parade conference festival premiere", "festival-concert festival-parade festival-premiere"),
+    _row("roof balcony bridge", ""),
+    _pairs("house: barn church castle, tree: rock, butterfly: bee bird, town: village forest desert"),
+)  # fmt: skip
+"""Things of which the caption is false where another thing is on or in them, or someone uses them."""
+MASS = frozenset("grass snow sand water mud rain wine beer coffee milk juice tea".split())
+"""Of them those that have no plural."""
+MASS_OR_NOT = frozenset("pizza cake steak salad soup pasta chicken".split())
+COUNTED = frozenset("sandwich donut burger".split())
+"""What one eats: "some pizza" or "a pizza"; never "some donut"."""
+INVARIANT = frozenset("sheep deer".split())

@@ -1,0 +1,135 @@
+"""Replacements: a word gives its place to one that excludes it, the text stays English, and the graph follows."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from sclip.negatives import Negative, candidates, drawing
+from sclip.scenegraph import Parser, SceneGraph
+
+# caption -> one of its replacements
+MADE = [
+    # attributes
+    ("a red kite over a house", "a blue kite over a house"),
+    ("an orange cup on a shelf", "a white cup on a shelf"),
+    ("The cup on the shelf is green.", "The cup on the shelf is red."),
+    ("a wooden chair", "a metal chair"),
+    ("an old man with a dog", "a young man with a dog"),
+    ("Two goats near a fence", "Three goats near a fence"),
+    ("an open window", "a closed window"),
+    ("A soccer player waits", "A tennis player waits"),
+    # relations
+    ("a cat under a chair", "a cat on a chair"),
+    ("a lamp above a bed", "a lamp below a bed"),
+    ("a boy sitting behind a bench", "a boy sitting in front of a bench"),
+    ("a cup on the left of a bowl", "a cup on the right of a bowl"),
+    ("A woman is riding a bike", "A woman is pushing a bike"),
+    ("a man sits on a bench", "a man stands on a bench"),
+    ("a girl catches a frisbee", "a girl throws a frisbee"),
+    ("a skier going down a slope", "a skier going up a slope"),
+    # things
+    ("A man feeds a parrot", "A woman feeds a parrot"),
+    ("several horses by a lake", "several cows by a lake"),
+    ("a small kitchen with blue tiles", "a small bathroom with blue tiles"),
+    ("a monkey sits on a bed", "a monkey sits on a couch"),
+    ("a boy plays tennis", "a boy plays golf"),
+]
+
+# caption -> a text that must not be made of it
+NEVER = [
+    # it may be true as well
+    ("a cup near a bowl", "a cup next to a bowl"),
+    ("a man walks down the street", "a man walks up the street"),
+    ("a man next to a car", "a person next to a car"),
+    ("a big house", "a large house"),
+    ("a gray wall", "a white wall"),
+    ("a kitchen with a chair", "a kitchen with a table"),
+    ("a boat near a bed", "a boat near a chair"),
+    ("a truck on a road", "a van on a road"),
+    ("a dog on the beach", "a dog next to the beach"),
+    # the caption says both, or of one thing twice
+    ("a red and blue kite", "a green and blue kite"),
+    ("a man and a woman on a sofa", "a woman and a woman on a sofa"),
+    ("a dog and another dog", "a cat and another dog"),
+    ("two cups, both of them red", "three cups, both of them red"),
+    ("a man ties his shoe", "a woman ties his shoe"),
+    # denied, or a name
+    ("a room with no red chair", "a room with no blue chair"),
+    ("a man not wearing a hat", "a man not holding a hat"),
+    # no English
+    ("a dog lying down", "a dog standing down"),
+    ("a young child", "an old child"),
+    ("a woman walking a dog", "a woman sitting a dog"),
+    ("a man walks through a gate", "a man sits through a gate"),
+    ("a bunch of sheep eating grass", "a bunch of dog eating grass"),
+    ("a woman cutting some cake", "a woman cutting some donut"),
+    ("a child in bed with a book", "a child in table with a book"),
+    ("a man hits a tennis ball", "a man hits a volleyball ball"),
+    ("boats on calm waters", "boats on calm grasses"),
+    ("a black-and-white cat", "a red-and-white cat"),
+    ("a plane in the sky", "a plane next to the sky"),
+]
+
+
+@pytest.fixture
+def every(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let all replacements of a caption be looked at."""
+    monkeypatch.setattr(drawing, "MOST_TRIED", 1000)
+
+
+def _replaced(parser: Parser, caption: str) -> tuple[SceneGraph, list[Negative]]:
+    graph = parser.parse([caption])[0]
+    return graph, [negative for negative in candidates(graph) if negative.is_replacement]
+
+
+@pytest.mark.usefixtures("every")
+@pytest.mark.parametrize(("caption", "negative"), MADE)
+def test_a_word_gives_its_place_to_one_that_excludes_it(parser: Parser, caption: str, negative: str) -> None:
+    assert negative in [found.caption for found in _replaced(parser, caption)[1]]
+
+
+@pytest.mark.usefixtures("every")
+@pytest.mark.parametrize(("caption", "negative"), NEVER)
+def test_what_may_be_true_or_is_no_english_is_not_made(parser: Parser, caption: str, negative: str) -> None:
+    assert negative not in [found.caption for found in _replaced(parser, caption)[1]]
+
+
+@pytest.mark.usefixtures("every")
+@pytest.mark.parametrize("caption", [caption for caption, _ in MADE])
+def test_the_graph_is_the_captions_with_that_word_changed(parser: Parser, caption: str) -> None:
+    graph, found = _replaced(parser, caption)
+    for negative in found:
+        other = negative.graph
+        assert Negative.from_json(negative.to_json()) == negative
+        triples = graph.triples(), other.triples()
+        assert len(triples[0]) == len(triples[1])
+        if triples[0]:
+            assert triples[0] != triples[1]
+        for one, two in (
+            *zip([o.span for o in graph.objects], [o.span for o in other.objects], strict=True),
+            *zip([o.phrase for o in graph.objects], [o.phrase for o in other.objects], strict=True),
+            *zip([a.span for a in graph.attributes], [a.span for a in other.attributes], strict=True),
+            *zip([r.span for r in graph.relations], [r.span for r in other.relations], strict=True),
+        ):
+            old, new = caption[slice(*one)], other.caption[slice(*two)]
+            gone, come = negative.swapped
+            assert old == new or re.sub(r"\b(?:an?)\b", "a", old.replace(gone, come), flags=re.I) == re.sub(
+                r"\b(?:an?)\b", "a", new, flags=re.I
+            )
+
+
+def test_a_verb_of_two_relations_changes_in_both(parser: Parser) -> None:
+    graph, found = _replaced(parser, "a man sits on a bench next to a dog")
+    standing = next(negative for negative in found if " stands " in negative.caption)
+    assert graph.triples() == [("man", "sit on", "bench"), ("man", "sit next to", "dog")]
+    assert standing.graph.triples() == [("man", "stand on", "bench"), ("man", "stand next to", "dog")]
+
+
+def test_exchanges_come_first(parser: Parser) -> None:
+    found = [
+        negative.is_replacement for negative in candidates(parser.parse(["a red cup on a blue table"])[0])
+    ]
+    assert found == sorted(found)
+    assert set(found) == {False, True}
