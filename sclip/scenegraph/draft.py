@@ -186,9 +186,9 @@ class Draft:
         )
 
     def _differ(self, index: dict[int, int], subject: int, object_: int) -> bool:
-        """Whether two chunks are not one thing twice; "one chases the other" are two things of one name."""
+        """Whether two chunks are not one thing twice; "one chases the other" and "washes itself" relate one name."""
         text = self.words[self.chunks[object_].head].text
-        return index[subject] != index[object_] or text in ("other", "another", "each")
+        return index[subject] != index[object_] or text in ("other", "another", "each", *lexicon.REFLEXIVES)
 
 
 def has(link: Link) -> bool:

@@ -75,7 +75,7 @@ _UNIT_TAILS = frozenset("old tall long wide high deep thick heavy aged".split())
 _NUMBERED = frozenset("number no no. route highway gate platform room pier channel".split())
 
 _COVERED = frozenset(
-    "covered shaped filled lined topped capped colored coloured flavored themed framed roofed".split()
+    "covered shaped filled lined topped capped patterned colored coloured flavored themed framed roofed".split()
 )
 _PLACES = frozenset(
     "shore lake river sea ocean window road roadside water fireplace pool beach bay pond door seaside riverside".split()

@@ -36,7 +36,7 @@ MEASURES = {
     "strip": "", "piles": "pile", "stacks": "stack of", "some": "", "all": "", "most": "", "each": "", "both": "2",
     "one": "", "several": "", "many": "", "any": "", "none": "", "canvas": "", "tapestry": "", "expanse": "",
     "mosaic": "", "blend": "", "smattering": "", "backdrop": "", "school": "", "shades": "", "tones": "", "hues": "",
-    "swarm": "", "scattering": "",
+    "swarm": "", "scattering": "", "sample": "", "samples": "", "chain": "", "pat": "",
     "sprinkling": "", "trio": "", "display": "", "combination": "", "multitude": "", "abundance": "",
 }  # fmt: skip
 """Nouns before "of" that measure the next noun and name nothing: the attribute that they leave on it."""
@@ -161,6 +161,7 @@ PLACE_NOUNS = {
 }  # fmt: skip
 
 PERSONAL = frozenset("it them him her itself themselves himself herself".split())
+REFLEXIVES = frozenset("itself himself herself themselves".split())
 HELD = frozenset("in on around over under between".split())
 OWNERS = frozenset("his her its their".split())
 VERB_FORMS = {"lie": "lay", "seat": "sit", "have": "have", "contain": "contain"}
@@ -198,12 +199,12 @@ ABSTRACT = frozenset(
     """sense touch hint feeling atmosphere ambiance ambience mood vibe feel impression contrast depth perspective
     composition appearance angle viewer aura essence charm elegance warmth serenity tranquility beauty simplicity effect
     addition attention interest interplay splash pop hint layout orientation element focus appeal eye-level low-angle
-    high-angle level presence vibrancy drama dynamic dynamism symmetry balance""".split()
+    high-angle level presence future introduction importance history vibrancy drama dynamic dynamism symmetry balance""".split()
 )
 """Nouns of impressions ("a sense of calm"): neither they nor the noun behind "of" become objects."""
 
 MANNERS = frozenset(
-    "color colour size shape length height width appearance motion action use progress style tone hue variety".split()
+    "color colour size shape length height width appearance motion action use progress style tone hue variety fashion manner".split()
 )
 """Nouns that are no things behind "in": "brown in color"."""
 
@@ -219,7 +220,7 @@ PLACES = frozenset(
 
 DEPICTIONS = frozenset(
     """statue sculpture figurine painting drawing picture photo photograph poster portrait image illustration sketch
-    mural print map sticker model carving engraving""".split()
+    mural print map sticker model carving engraving statuette bust screenshot topping toppings""".split()
 )
 """Nouns before "of" that show the next noun: "a statue of a horse" is (statue, of, horse)."""
 

@@ -53,7 +53,9 @@ def _walk(draft: Draft) -> None:
     stands_for, owners = reference.resolve(draft.words, draft.chunks, sentence_of, subjects, draft.partners)
     draft.aliases |= stands_for
     for k, owner in owners.items():
-        if not any(link.other == owner and has(link) for link in draft.links.get(k, [])):
+        if not any(
+            link.other == owner and link.predicate in ("have", "with") for link in draft.links.get(k, [])
+        ):
             draft.relate([owner], k, "have", (draft.words[draft.chunks[k].head].span[0],) * 2)
 
 
@@ -191,13 +193,15 @@ def _settle(draft: Draft, end: int) -> None:
     """Put the clause's subject where PENDING stands; without one, nothing is said."""
     subjects = draft.row(draft.main) if draft.main >= 0 and not draft.front else []
     verb = f"{lexicon.verb_lemma(draft.words[draft.main_verb].text)} " if draft.main_verb >= 0 else ""
+    acts = draft.main_verb in draft.transitive
     for k in range(draft.first, end):
         links = draft.links.get(k, [])
         if any(link.other == PENDING for link in links):
             settled = [link for link in links if link.other != PENDING]
             for link in links:
                 if link.other == PENDING:
-                    predicate = verb + link.predicate if link.fronted else link.predicate
+                    joined = link.fronted and (not acts or link.predicate == "with")
+                    predicate = verb + link.predicate if joined else link.predicate
                     settled += [replace(link, other=s, predicate=predicate) for s in subjects if s != k]
             draft.links[k] = settled
 
@@ -249,6 +253,8 @@ def _deny(draft: Draft, previous: int, k: int, c: Connector) -> None:
     determiners = [w.text for w in draft.words[chunk.start : chunk.end] if w.code == "D"]
     definite = any(d not in ("a", "an", "any", "no", "some") for d in determiners)
     if determiners[:1] == ["no"]:
+        chunk.negated = True
+    elif "neither" in determiners and c.verb >= 0:
         chunk.negated = True
     elif "neither" in determiners:
         draft.denied_subjects.add(k)

@@ -169,10 +169,12 @@ def _merge(tokens: list, lower: list[str], i: int) -> tuple[int, str, str, bool]
         return end, text, "N" if tokens[end - 1].tag_.startswith("NN") and not describes else "J", False
     text = lower[i]
     code = CODES.get(tokens[i].tag_, "O")
-    if code == "P" and tokens[i].dep_ == "mark":
+    if code == "P" and tokens[i].dep_ == "mark" and text != "with":
         code = "K"
     elif text in lexicon.COPULAS and code in "VGEB":
         code = "B"
+    elif code == "P" and text == "as" and tokens[i].dep_ == "prep" and tokens[i - 1].tag_ == "VBN":
+        pass  # "dressed as a pirate"
     elif code == "P" and text in ("while", "as", "because", "if", "than"):
         code = "K"
     return end, lexicon.PREPOSITION_FORMS.get(text, text) if code in "PJA" else text, code, False

@@ -47,11 +47,14 @@ def bind_object(draft: Draft, k: int, c: Connector) -> None:
     span = (words[c.verb].span[0], words[max(c.verb, c.preposition)].span[1])
     negated = c.verb in c.denied_words
     preposition = words[c.preposition].text if c.preposition >= 0 else ""
+    if draft.main >= 0 and draft.main in subjects and words[c.verb].code == "V" and draft.main_verb < 0:
+        draft.main_verb = c.verb
     if preposition:
         draft.prepositions[c.preposition] = (subjects, lemma)
-    if not preposition:
+    particle = bool(preposition) and words[c.preposition].code == "R" and words[draft.chunks[k].head].dep == "dobj"
+    if not preposition or particle:
         draft.transitive[c.verb] = k
-        draft.relate(subjects, k, lemma, span, negated=negated)
+        draft.relate(subjects, k, f"{lemma} {preposition}".strip(), span, negated=negated)
     elif _fill_gap(draft, c.verb):
         draft.relate(subjects, k, preposition, words[c.preposition].span, negated=negated)
     elif c.passive_by or (lemma in lexicon.COVERING and words[c.verb].code == "E"):
@@ -110,7 +113,7 @@ def _parsed_subjects(draft: Draft, verb: int, previous: int, c: Connector) -> li
         return draft.row(previous)
     k = draft.parsed.get(verb, -1)
     if k >= 0 and draft.chunks[k].start < verb:
-        compared = [link.other for link in draft.links.get(k, []) if link.predicate.endswith(" than")]
+        compared = [link.other for link in draft.links.get(k, []) if link.predicate.endswith((" than", " as"))]
         return compared or draft.row(k)
     if c.conjunction and words[verb].code == "V":  # "jumps over a bench and lands on the road"
         before = [v for v in draft.subjects_of if v < verb and words[v].code == "V"]
