@@ -91,7 +91,7 @@ class Draft:
 
     def subject_of(self, verb: int, previous: int) -> int:
         """Return the chunk that the parse has for a verb's subject, or `previous`."""
-        k = self.parsed.get(verb, previous)
+        k = self.parsed.get(verb, self.chunk_of.get(self.words[verb].head, previous))
         return k if k <= previous else previous
 
     def relate(

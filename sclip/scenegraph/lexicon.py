@@ -135,7 +135,8 @@ MULTIWORD_PREPOSITIONS = {
         "in the form of": "in form of", "in a form of": "in form of", "in the shape of": "in shape of",
         "in the style of": "in style of",
         "as part of": "as part of", "in honor of": "in honor of", "in addition to": "with", "along with": "with",
-        "together with": "with",
+        "together with": "with", "instead of": "without", "rather than": "without", "devoid of": "without",
+        "empty of": "without",
     }.items()
 }  # fmt: skip
 
@@ -173,7 +174,7 @@ COPULAS = frozenset("be am is are was were been being 's 're".split())
 AUXILIARIES = frozenset("has have had having do does did will would can could may might shall should".split())
 
 
-NEGATIONS = frozenset("not n't nt never nor neither without lacking lacks lack minus".split())
+NEGATIONS = frozenset("not n't nt never nor neither without lacking lacks lack minus missing".split())
 """Words that deny what comes behind them."""
 
 FRAMES = frozenset(
@@ -199,7 +200,7 @@ ABSTRACT = frozenset(
     """sense touch hint feeling atmosphere ambiance ambience mood vibe feel impression contrast depth perspective
     composition appearance angle viewer aura essence charm elegance warmth serenity tranquility beauty simplicity effect
     addition attention interest interplay splash pop hint layout orientation element focus appeal eye-level low-angle
-    high-angle level presence future introduction importance history vibrancy drama dynamic dynamism symmetry balance""".split()
+    high-angle level presence future importance history vibrancy drama dynamic dynamism symmetry balance""".split()
 )
 """Nouns of impressions ("a sense of calm"): neither they nor the noun behind "of" become objects."""
 

@@ -25,7 +25,7 @@ _PERSONS = frozenset(
 _NOBODY = frozenset(
     """someone somebody anyone anybody everyone everybody nobody noone nothing anything everything""".split()
 )
-_POSSESSIVES = {"his": "he", "her": "she", "its": "it", "their": "they"}
+POSSESSIVES = {"his": "he", "her": "she", "its": "it", "their": "they"}
 _SUBJECT_FORMS = {"itself": "it", "themselves": "they"}
 _HE = frozenset("he him himself".split())
 _SHE = frozenset("she her herself".split())
@@ -95,7 +95,7 @@ def resolve(
     for k, chunk in enumerate(chunks):
         text = words[chunk.head].text
         if chunk.name:
-            if chunk.name and words[chunk.start].text in _POSSESSIVES:
+            if chunk.name and words[chunk.start].text in POSSESSIVES:
                 linked = links_of(k)
                 held = words[chunk.start - 1].text in ("in", "on") and chunk.start  # "a frog in its beak"
                 holders = [h for j in linked for h in links_of(j)] if held else []
@@ -134,7 +134,7 @@ def resolve(
 
 
 def _owner(words: Sequence[Word], chunks: Sequence[Chunk], k: int, rows: Sequence[Sequence[int]]) -> int:
-    pronoun = _POSSESSIVES[words[chunks[k].start].text]
+    pronoun = POSSESSIVES[words[chunks[k].start].text]
     for candidates in rows:
         fitting = [
             j

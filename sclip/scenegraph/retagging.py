@@ -187,7 +187,7 @@ _ACTIONS = frozenset(
 )
 """What people, animals and things do without an object."""
 
-_LINKING = frozenset("look seem appear remain stay feel become get".split())
+_LINKING = frozenset("look seem appear remain stay feel become".split())
 _POSSESSED = frozenset("baby child kid toddler dog cat horse bear cow sheep bird elephant lion tiger pig fish".split())
 """The living whose names stand before their things: "baby toys", "horse stables"."""
 

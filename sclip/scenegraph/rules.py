@@ -56,7 +56,8 @@ def _walk(draft: Draft) -> None:
         if not any(
             link.other == owner and link.predicate in ("have", "with") for link in draft.links.get(k, [])
         ):
-            draft.relate([owner], k, "have", (draft.words[draft.chunks[k].head].span[0],) * 2)
+            negated = any(link.negated for link in draft.links.get(k, []))  # "missing its arm"
+            draft.relate([owner], k, "have", (draft.words[draft.chunks[k].head].span[0],) * 2, negated=negated)
 
 
 def _sentences(words: list[Word]) -> Iterator[tuple[int, int]]:
@@ -168,14 +169,14 @@ def _continue(draft: Draft, previous: int, k: int, c: Connector) -> None:
 def _is_apposition(draft: Draft, previous: int, k: int) -> bool:
     """Whether chunk k names chunk `previous` again: "the goalkeeper, a tall woman, catches"."""
     words = draft.words
-    head, subject = words[draft.chunks[k].head], words[draft.chunks[previous].head]
-    return (
-        head.dep == "appos"
-        and head.head == draft.chunks[previous].head
-        and words[draft.chunks[k].start].text in ("a", "an", "the")
-        and subject.dep.startswith("nsubj")
-        and subject.head > draft.chunks[k].head
-    )
+    chunk, named = draft.chunks[k], draft.chunks[previous]
+    head, subject = words[chunk.head], words[named.head]
+    if head.dep != "appos" or head.head != named.head or words[chunk.start].text not in ("a", "an", "the"):
+        return False
+    if subject.dep.startswith("nsubj") and subject.head > chunk.head:
+        return True
+    known = words[named.start].text in lexicon.OWNERS or (named.start and words[named.start - 1].code == "S")
+    return bool(known) and (chunk.end == len(words) or words[chunk.end].code == ".")  # "his toy, a train"
 
 
 def _finish(draft: Draft, previous: int, c: Connector) -> None:
@@ -217,6 +218,7 @@ def _coordinate(draft: Draft, previous: int, k: int, c: Connector) -> None:
     other = draft.chunk_of.get(draft.words[chunk.head].head, previous)
     if other >= k or other in draft.measured:
         other = previous
+    other = _parallel(draft, other, k)
     denied = draft.chunks[other].negated
     if denied and (c.exclusive or draft.words[chunk.start].code != "D"):
         chunk.negated = True
@@ -230,10 +232,25 @@ def _coordinate(draft: Draft, previous: int, k: int, c: Connector) -> None:
     draft.links.setdefault(k, []).extend(links)
 
 
+def _parallel(draft: Draft, other: int, k: int) -> int:
+    """Return whom chunk k stands in a row with: in "men with hats and women with fans", the men."""
+    behind = draft.words[min(draft.chunks[k].end, len(draft.words) - 1)]
+    for link in draft.links.get(other, []):
+        same = link.span[0] < link.span[1] and behind.code == "P" and not link.reverse and link.other >= 0
+        if same and draft.words[draft.chunks[other].start - 1].text == behind.text:
+            if all(reference.is_living(draft.chunks[m].name) for m in (link.other, k)):
+                return link.other
+    return other
+
+
 def _begins_clause(draft: Draft, previous: int, k: int) -> bool:
     """Whether chunk k is the subject of a later verb, and of another one than the chunk before it."""
     word = draft.words[draft.chunks[k].head]
     before = draft.words[draft.chunks[previous].head]
+    held = [v for v, object_ in draft.transitive.items() if object_ == previous and draft.words[v].code == "V"]
+    behind = draft.words[min(draft.chunks[k].end, len(draft.words) - 1)]
+    if held and behind.code == "B" and all(w.code != "W" for w in draft.words[: held[0]]):
+        return True  # "she has long hair and her dress is red"
     return word.dep.startswith("nsubj") and word.head > draft.chunks[k].head and before.head != word.head
 
 

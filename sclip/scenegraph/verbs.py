@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from sclip.scenegraph import lexicon, reference
 from sclip.scenegraph.connectors import Connector, VerbUse
-from sclip.scenegraph.draft import PENDING, Draft
+from sclip.scenegraph.draft import PENDING, Draft, has
 from sclip.scenegraph.forms import with_particle
 
 
@@ -96,6 +96,8 @@ def _subjects(draft: Draft, verb: int, previous: int, c: Connector) -> list[int]
         held = draft.partners(k) if k >= 0 and draft.chunks[k].frame else []
         found += held or [k]  # "a woman in the background wearing a hat"
     lemma = lexicon.verb_lemma(draft.words[verb].text)
+    if c.comma and not (c.coordinator or c.relative) and draft.words[verb].code in "EG":  # "a mask with two horns, worn by a dancer"
+        found = [next((link.other for link in draft.links.get(k, []) if has(link)), k) for k in found]
     if draft.words[verb].code != "G" or lemma not in lexicon.BODILY or c.comma:
         return found
     for k in found:  # "a man in a red shirt holding a ball": a shirt holds nothing
