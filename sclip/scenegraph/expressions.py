@@ -83,7 +83,7 @@ _PLACES = frozenset(
 _SHORTHAND = {"w/": "with", "w/o": "without"}
 _PAIRS = frozenset(
     tuple(pair.split())
-    for pair in """middle aged,award winning,good looking,best selling,hand made,hand painted,hand drawn,hand carved,
+    for pair in """middle aged,3d printed,award winning,good looking,best selling,hand made,hand painted,hand drawn,hand carved,
     home made,old fashioned,high heeled,well dressed,life sized,free standing""".replace("\n    ", "").split(
         ","
     )

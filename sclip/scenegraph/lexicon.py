@@ -221,7 +221,7 @@ PLACES = frozenset(
 
 DEPICTIONS = frozenset(
     """statue sculpture figurine painting drawing picture photo photograph poster portrait image illustration sketch
-    mural print map sticker model carving engraving statuette bust screenshot topping toppings""".split()
+    mural print map sticker model carving engraving statuette bust screenshot topping design""".split()
 )
 """Nouns before "of" that show the next noun: "a statue of a horse" is (statue, of, horse)."""
 
@@ -259,8 +259,8 @@ def noun_lemma(word: str) -> str:
     """Return the singular of one lower-case noun ("people" -> "person"); an unknown word comes back as it is."""
     from lemminflect import getLemma
 
-    # The rules for unknown words make "caf" of "café" and "pari" of "paris".
-    by_rule = (word.isascii() or word.endswith("s")) and not word.endswith(("is", "us"))
+    # The rules for unknown words make "quinoum" of "quinoa" and "pari" of "paris".
+    by_rule = word.endswith("s") and not word.endswith(("is", "us"))
     lemmas = getLemma(word, upos="NOUN", lemmatize_oov=by_rule)
     return (lemmas and lemmas[0]) or word
 

@@ -47,7 +47,7 @@ def _bound(draft: Draft, previous: int, k: int, c: Connector) -> tuple[list[int]
     """Return the chunks that a preposition binds, the verb of its predicate, and whether that is denied."""
     words = draft.words
     chunk, word = draft.chunks[k], words[c.preposition]
-    head = word.head
+    head = words[word.head].head if word.dep == "mark" else word.head  # "stands in the snow with its tail raised"
     if c.conjunction and head in draft.prepositions:
         return *draft.prepositions[head], False
     own = words[draft.chunks[k].start].text in lexicon.OWNERS and word.text in lexicon.HELD

@@ -126,6 +126,9 @@ def resolve(
             if before >= 0 and chunks[before].name and _fits(words, chunks[before], text):
                 found[k] = before
                 continue
+        if text in lexicon.REFLEXIVES and links_of(k):
+            found[k] = links_of(k)[0]
+            continue
         others = {found.get(j, j) for j in links_of(k)}  # "it is beside it": not the subject again
         possible = [j for j in earlier if j not in others and _fits(words, chunks[j], text)]
         if len(possible) == 1:

@@ -66,7 +66,7 @@ def retag(words: Sequence[Word]) -> None:
                 and lexicon.is_word(words[i + 1].text)  # "new york"
             ):
                 word.code = "J"  # "a tattooed woman"
-            elif i and words[i - 1].code == "N" and _is_verb(words, i):
+            elif i and ((words[i - 1].code == "N" and _is_verb(words, i)) or _follows_one(words, i, behind)):
                 word.code = "V"
             continue
         before = words[i - 1].code if i else ""
@@ -97,7 +97,7 @@ def retag(words: Sequence[Word]) -> None:
         elif code == "O" and after == "N" and lexicon.is_adjective(text):
             word.code = "J"  # "a snowy hill"
         elif code in "JAOR" and _ends_phrase(text, code, before, after):
-            word.code = "N"
+            word.code = "V" if before == "N" and _is_verb(words, i) else "N"
 
 
 def _is_noun(words: Sequence[Word], i: int, before: str, after: str) -> bool:
@@ -127,7 +127,7 @@ def _is_noun(words: Sequence[Word], i: int, before: str, after: str) -> bool:
         return before in ("P", "J", "M", "S") or (before == "" and after in ("P", "", ".", "B", "G", "E"))
     if before == "C" and i > 1 and words[i - 2].code == "N" and after in ("G", "E", "P", "B", "", "."):
         return all(other.code != "V" for other in words[:i])  # "a man in a shirt and tie sitting"
-    if before == "" and after == "P" and words[1].text in _WHERE and base not in _ACTIONS | _ORDERS:
+    if before == "" and after == "P" and words[1].text in _WHERE and base not in ACTIONS | _ORDERS:
         return True  # "whisk on a table"
     if base not in _NOUNS:
         return (
@@ -138,6 +138,13 @@ def _is_noun(words: Sequence[Word], i: int, before: str, after: str) -> bool:
     return not (before == "T" and after in ("D", "N", "H", "J")) and not (
         before == "" and after in ("D", "H")
     )
+
+
+def _follows_one(words: Sequence[Word], i: int, behind: str) -> bool:
+    """Whether the word at i is the verb of "one licks its paw" or "the other chases a ball"."""
+    one = words[i - 1].text == "one" or (words[i - 1].text == "other" and behind == "D")
+    base = lexicon.noun_lemma(words[i].text)
+    return one and base != words[i].text and lexicon.is_verb(base)
 
 
 def _links(words: Sequence[Word], i: int) -> bool:
@@ -158,9 +165,9 @@ def _is_verb(words: Sequence[Word], i: int) -> bool:
         return False
     if any(word.code in "VB" for word in words[:i]):
         return False
-    if text in _ACTIONS:
+    if text in ACTIONS:
         in_row = "C" in [word.code for word in words[max(i - 3, 0) : i - 1]]
-        return (in_row or lexicon.noun_lemma(noun) != noun) and noun not in _ACTIONS
+        return (in_row or lexicon.noun_lemma(noun) != noun) and noun not in ACTIONS
     base, one = lexicon.noun_lemma(text), lexicon.noun_lemma(noun)
     living = is_living(one)
     if one != noun:  # "two mice nibble at a loaf"
@@ -171,7 +178,7 @@ def _is_verb(words: Sequence[Word], i: int) -> bool:
     if noun in lexicon.MEASURES:  # "a dozen eggs"
         return False
     acts = base not in _NOUNS or (after and words[i + 1].text in ("at", "to"))  # "the woman waves to a boy"
-    if base in _ACTIONS or (living and acts and noun not in _POSSESSED):
+    if base in ACTIONS or (living and acts and noun not in _POSSESSED):
         return True
     start = i - 1
     while start and words[start].code in "NJ":
@@ -179,11 +186,11 @@ def _is_verb(words: Sequence[Word], i: int) -> bool:
     return words[start].text in ("a", "an") and (living or acts)  # a plural has no "a": "a bear fishes"
 
 
-_ACTIONS = frozenset(
+ACTIONS = frozenset(
     """wait sit stand lie lay rest hang sleep graze float pose lean swim eat look fly perch sprint ski surf sail run
     jump leap crawl nap snooze dance perform race dive splash play walk talk stroll jog skate skateboard snowboard
     slide climb smile laugh stare gaze peek peer march hike drink browse bark glide soar hover wade bathe stretch
-    yawn grin speak sing travel move shine bloom grow glow burn fall flow gallop trot kneel crouch relax work""".split()
+    yawn grin speak sing travel move shine bloom grow glow burn fall flow gallop trot kneel crouch relax work turn stop bend come go stay arrive wake""".split()
 )
 """What people, animals and things do without an object."""
 

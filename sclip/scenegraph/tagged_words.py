@@ -346,7 +346,7 @@ def _modifies(words: list[Word], i: int) -> bool:
         j += 1
     if j >= len(words) or words[j].code != "N":
         return False
-    if i and words[i - 1].code in "DJM":
+    if (i and words[i - 1].code in "DJM") or (not i and words[i].code == "E"):
         return True
     if i and words[i - 1].code == "B":
         return False
