@@ -60,6 +60,8 @@ class Draft:
         """Word index of a preposition -> chunks that it binds, and the verb before it in the predicate."""
         self.gaps: dict[int, tuple[int, int]] = {}
         """Subject chunk of a relative clause -> (chunk that the clause is about, preposition or -1)."""
+        self.parallel: set[int] = set()
+        """Chunks of a row whose preposition is their own: "a man with a hat and a woman with a fan"."""
         self.filled: set[int] = set()
         """Chunks whose relative clause has ended."""
         self.adjacent: dict[int, int] = {}

@@ -53,7 +53,8 @@ _THIS = frozenset(
 _POINTS = frozenset("this that last next every each yesterday tomorrow one other same".split())
 _TIME_BEFORE = _THIS | frozenset("the a an early late mid all some many few several".split())
 _TIME_PREPOSITIONS = frozenset(
-    "on upon in at during for since until till before after from over by through throughout around within of about".split()
+    """on upon in at during for since until till before after from over by through throughout around within of
+    about""".split()
 )
 _YEAR = re.compile(r"(?:1[5-9]|20)\d\d$")
 _DECADE = re.compile(r"'?(?:1[5-9]|20)?\d0['’]?s$")
@@ -83,14 +84,23 @@ _PLACES = frozenset(
 _SHORTHAND = {"w/": "with", "w/o": "without"}
 _PAIRS = frozenset(
     tuple(pair.split())
-    for pair in """middle aged,3d printed,award winning,good looking,best selling,hand made,hand painted,hand drawn,hand carved,
-    home made,old fashioned,high heeled,well dressed,life sized,free standing""".replace("\n    ", "").split(
-        ","
-    )
+    for pair in """middle aged,3d printed,award winning,good looking,best selling,hand made,hand painted,hand drawn,
+    hand carved,home made,old fashioned,high heeled,well dressed,life sized,free standing""".replace(
+        "\n    ", ""
+    ).split(",")
 )
 _TAKE = {"take": "", "takes": "s", "taking": "ing", "took": "ed", "taken": "ed"}
 _TAKE |= {"have": "", "has": "s", "having": "ing", "had": "ed"}
-_LIGHT = {"bite": "of", "sip": "of", "look": "", "rest": "", "walk": "", "stroll": "", "peek": "", "break": ""}
+_LIGHT = {
+    "bite": "of",
+    "sip": "of",
+    "look": "",
+    "rest": "",
+    "walk": "",
+    "stroll": "",
+    "peek": "",
+    "break": "",
+}
 """Nouns that say what "takes a bite of an apple" does, with the preposition that their verb has none of."""
 _IDIOMS = {"part": ("join", "in"), "care": ("tend", "of")}
 _NAME_LINKS = frozenset("of the de la le del di du van von &".split())

@@ -205,7 +205,8 @@ ABSTRACT = frozenset(
 """Nouns of impressions ("a sense of calm"): neither they nor the noun behind "of" become objects."""
 
 MANNERS = frozenset(
-    "color colour size shape length height width appearance motion action use progress style tone hue variety fashion manner".split()
+    """color colour size shape length height width appearance motion action use progress style tone hue variety fashion
+    manner""".split()
 )
 """Nouns that are no things behind "in": "brown in color"."""
 

@@ -47,7 +47,9 @@ def _bound(draft: Draft, previous: int, k: int, c: Connector) -> tuple[list[int]
     """Return the chunks that a preposition binds, the verb of its predicate, and whether that is denied."""
     words = draft.words
     chunk, word = draft.chunks[k], words[c.preposition]
-    head = words[word.head].head if word.dep == "mark" else word.head  # "stands in the snow with its tail raised"
+    head = (
+        words[word.head].head if word.dep == "mark" else word.head
+    )  # "stands in the snow with its tail raised"
     if c.conjunction and head in draft.prepositions:
         return *draft.prepositions[head], False
     own = words[draft.chunks[k].start].text in lexicon.OWNERS and word.text in lexicon.HELD
@@ -80,12 +82,14 @@ def _bound(draft: Draft, previous: int, k: int, c: Connector) -> tuple[list[int]
         subject = draft.subject_of(head, previous)
     if subject >= k:
         subject = previous
-    owner = reference.POSSESSIVES.get(next((w.text for w in words[chunk.start : chunk.end] if w.text in lexicon.OWNERS), ""))
+    owner = reference.POSSESSIVES.get(
+        next((w.text for w in words[chunk.start : chunk.end] if w.text in lexicon.OWNERS), "")
+    )
     if owner and word.text == "with" and not reference.fits(words, draft.chunks, subject, owner):
         for holder in draft.partners(subject):  # "rides down a hill with his feet off the pedals"
             if reference.fits(words, draft.chunks, holder, owner):
                 subject = holder
-    return draft.row(subject), "", False
+    return [subject] if subject in draft.parallel else draft.row(subject), "", False
 
 
 def _of(draft: Draft, previous: int, k: int, word: Word) -> None:

@@ -142,7 +142,11 @@ def _owner(words: Sequence[Word], chunks: Sequence[Chunk], k: int, rows: Sequenc
         fitting = [
             j
             for j in candidates
-            if j >= 0 and j != k and chunks[j].name and not chunks[j].frame and _fits(words, chunks[j], pronoun)
+            if j >= 0
+            and j != k
+            and chunks[j].name
+            and not chunks[j].frame
+            and _fits(words, chunks[j], pronoun)
         ]
         if fitting:
             return fitting[0] if len(set(fitting)) == 1 else -1

@@ -148,7 +148,7 @@ def _follows_one(words: Sequence[Word], i: int, behind: str) -> bool:
 
 
 def _links(words: Sequence[Word], i: int) -> bool:
-    """Whether a verb only links its subject to an adjective, a participle or a verb: "looks tired", "seems to sleep"."""
+    """Whether a verb only links its subject to what comes next: "looks tired", "seems to sleep"."""
     lemma = lexicon.verb_lemma(words[i].text)
     if lemma not in _LINKING:
         return False
@@ -190,12 +190,15 @@ ACTIONS = frozenset(
     """wait sit stand lie lay rest hang sleep graze float pose lean swim eat look fly perch sprint ski surf sail run
     jump leap crawl nap snooze dance perform race dive splash play walk talk stroll jog skate skateboard snowboard
     slide climb smile laugh stare gaze peek peer march hike drink browse bark glide soar hover wade bathe stretch
-    yawn grin speak sing travel move shine bloom grow glow burn fall flow gallop trot kneel crouch relax work turn stop bend come go stay arrive wake""".split()
+    yawn grin speak sing travel move shine bloom grow glow burn fall flow gallop trot kneel crouch relax work
+    turn stop bend come go stay arrive wake""".split()
 )
 """What people, animals and things do without an object."""
 
 _LINKING = frozenset("look seem appear remain stay feel become".split())
-_POSSESSED = frozenset("baby child kid toddler dog cat horse bear cow sheep bird elephant lion tiger pig fish".split())
+_POSSESSED = frozenset(
+    "baby child kid toddler dog cat horse bear cow sheep bird elephant lion tiger pig fish".split()
+)
 """The living whose names stand before their things: "baby toys", "horse stables"."""
 
 _WHERE = frozenset(

@@ -17,7 +17,7 @@ from dataclasses import replace
 from sclip.scenegraph import lexicon, reference
 from sclip.scenegraph.chunks import adjectives
 from sclip.scenegraph.connectors import Connector, read_connector
-from sclip.scenegraph.draft import PENDING, Draft, Link, has
+from sclip.scenegraph.draft import PENDING, Draft, Link
 from sclip.scenegraph.graph import SceneGraph
 from sclip.scenegraph.prepositions import bind_preposition, place_phrase, possess
 from sclip.scenegraph.tagged_words import Word
@@ -57,7 +57,9 @@ def _walk(draft: Draft) -> None:
             link.other == owner and link.predicate in ("have", "with") for link in draft.links.get(k, [])
         ):
             negated = any(link.negated for link in draft.links.get(k, []))  # "missing its arm"
-            draft.relate([owner], k, "have", (draft.words[draft.chunks[k].head].span[0],) * 2, negated=negated)
+            draft.relate(
+                [owner], k, "have", (draft.words[draft.chunks[k].head].span[0],) * 2, negated=negated
+            )
 
 
 def _sentences(words: list[Word]) -> Iterator[tuple[int, int]]:
@@ -219,6 +221,9 @@ def _coordinate(draft: Draft, previous: int, k: int, c: Connector) -> None:
     if other >= k or other in draft.measured:
         other = previous
     other = _parallel(draft, other, k)
+    behind = draft.words[min(chunk.end, len(draft.words) - 1)]
+    if behind.code == "P" and draft.words[draft.chunks[other].end].text == behind.text:
+        draft.parallel.add(k)
     denied = draft.chunks[other].negated
     if denied and (c.exclusive or draft.words[chunk.start].code != "D"):
         chunk.negated = True
@@ -237,9 +242,9 @@ def _parallel(draft: Draft, other: int, k: int) -> int:
     behind = draft.words[min(draft.chunks[k].end, len(draft.words) - 1)]
     for link in draft.links.get(other, []):
         same = link.span[0] < link.span[1] and behind.code == "P" and not link.reverse and link.other >= 0
-        if same and draft.words[draft.chunks[other].start - 1].text == behind.text:
-            if all(reference.is_living(draft.chunks[m].name) for m in (link.other, k)):
-                return link.other
+        same = same and draft.words[draft.chunks[other].start - 1].text == behind.text
+        if same and all(reference.is_living(draft.chunks[m].name) for m in (link.other, k)):
+            return link.other
     return other
 
 
@@ -247,7 +252,9 @@ def _begins_clause(draft: Draft, previous: int, k: int) -> bool:
     """Whether chunk k is the subject of a later verb, and of another one than the chunk before it."""
     word = draft.words[draft.chunks[k].head]
     before = draft.words[draft.chunks[previous].head]
-    held = [v for v, object_ in draft.transitive.items() if object_ == previous and draft.words[v].code == "V"]
+    held = [
+        v for v, object_ in draft.transitive.items() if object_ == previous and draft.words[v].code == "V"
+    ]
     behind = draft.words[min(draft.chunks[k].end, len(draft.words) - 1)]
     if held and behind.code == "B" and all(w.code != "W" for w in draft.words[: held[0]]):
         return True  # "she has long hair and her dress is red"
@@ -269,9 +276,7 @@ def _deny(draft: Draft, previous: int, k: int, c: Connector) -> None:
     chunk = draft.chunks[k]
     determiners = [w.text for w in draft.words[chunk.start : chunk.end] if w.code == "D"]
     definite = any(d not in ("a", "an", "any", "no", "some") for d in determiners)
-    if determiners[:1] == ["no"]:
-        chunk.negated = True
-    elif "neither" in determiners and c.verb >= 0:
+    if determiners[:1] == ["no"] or ("neither" in determiners and c.verb >= 0):
         chunk.negated = True
     elif "neither" in determiners:
         draft.denied_subjects.add(k)

@@ -52,7 +52,12 @@ def bind_object(draft: Draft, k: int, c: Connector) -> None:
         draft.main_verb = c.verb
     if preposition:
         draft.prepositions[c.preposition] = (subjects, lemma)
-    particle = bool(preposition) and words[c.preposition].code == "R" and words[draft.chunks[k].head].dep == "dobj"
+    particle = (
+        bool(preposition)
+        and words[c.preposition].code == "R"
+        and preposition not in lexicon.DIRECTIONS - {"out"}
+    )
+    particle = particle and words[draft.chunks[k].head].dep == "dobj"
     if not preposition or particle:
         draft.transitive[c.verb] = k
         draft.relate(subjects, k, f"{lemma} {preposition}".strip(), span, negated=negated)
@@ -114,7 +119,9 @@ def _subjects(draft: Draft, verb: int, previous: int, c: Connector) -> list[int]
         held = draft.partners(k) if k >= 0 and draft.chunks[k].frame else []
         found += held or [k]  # "a woman in the background wearing a hat"
     lemma = lexicon.verb_lemma(draft.words[verb].text)
-    if c.comma and not (c.coordinator or c.relative) and draft.words[verb].code in "EG":  # "a mask with two horns, worn by a dancer"
+    if (
+        c.comma and not (c.coordinator or c.relative) and draft.words[verb].code in "EG"
+    ):  # "a mask with two horns, worn by a dancer"
         found = [next((link.other for link in draft.links.get(k, []) if has(link)), k) for k in found]
     if draft.words[verb].code != "G" or lemma not in lexicon.BODILY | lexicon.GIVING or c.comma:
         return found
@@ -133,7 +140,9 @@ def _parsed_subjects(draft: Draft, verb: int, previous: int, c: Connector) -> li
         return draft.row(previous)
     k = draft.parsed.get(verb, -1)
     if k >= 0 and draft.chunks[k].start < verb:
-        compared = [link.other for link in draft.links.get(k, []) if link.predicate.endswith((" than", " as"))]
+        compared = [
+            link.other for link in draft.links.get(k, []) if link.predicate.endswith((" than", " as"))
+        ]
         return compared or draft.row(k)
     if c.conjunction and words[verb].code == "V":  # "jumps over a bench and lands on the road"
         before = [v for v in draft.subjects_of if v < verb and words[v].code == "V"]
