@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from sclip.scenegraph import lexicon
+from sclip.scenegraph.reference import is_living
 from sclip.scenegraph.tagged_words import Word
 
 # Determiners, then modifiers (with "and" or a comma between adjectives), then nouns; or a pronoun, or a quotation.
@@ -133,7 +134,13 @@ def _read(words: Sequence[Word], start: int, end: int) -> Chunk:
     name_start = first
     if first == nouns and nouns > start:
         last = words[nouns - 1].text
-        if last in lexicon.COMPOUND_ADJECTIVES or (last, words[nouns].text) in lexicon.COMPOUND_NAMES:
+        sleeper = words[nouns].text in ("one", "ones") or (
+            last.endswith("ing") and is_living(words[nouns].text)
+        )
+        if (last in lexicon.COMPOUND_ADJECTIVES and not sleeper) or (
+            last,
+            words[nouns].text,
+        ) in lexicon.COMPOUND_NAMES:
             name_start -= 1
     modifiers = [i for i in range(start, name_start) if words[i].code != "D"]
     modifiers += [i for i in range(max(nouns, start), first) if i not in modifiers]

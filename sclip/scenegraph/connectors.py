@@ -79,6 +79,8 @@ def read_connector(words: Sequence[Word], start: int, end: int) -> Connector:
             if code not in "VG":
                 continue
         if code in "C,":
+            if text in ("either", "both", "neither"):
+                continue  # "rests either on a bench or on a wall"
             if c.verb >= 0 and c.preposition < 0:
                 c.close()
             c.denied = c.denied and text == "or"
@@ -128,6 +130,7 @@ def read_connector(words: Sequence[Word], start: int, end: int) -> Connector:
             and c.preposition < 0
             and (
                 text in lexicon.DIRECTIONS
+                or (i + 1 == end and text in ("off", "up", "out", "on"))
                 or (text == "up" and lexicon.verb_lemma(words[c.verb].text) in lexicon.MOTION)
             )
         ):

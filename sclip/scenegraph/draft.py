@@ -61,6 +61,8 @@ class Draft:
         """Word index of a preposition -> chunks that it binds, and the verb before it in the predicate."""
         self.gaps: dict[int, tuple[int, int]] = {}
         """Subject chunk of a relative clause -> (chunk that the clause is about, preposition or -1)."""
+        self.parallel: set[int] = set()
+        """Chunks of a row whose preposition is their own: "a man with a hat and a woman with a fan"."""
         self.filled: set[int] = set()
         """Chunks whose relative clause has ended."""
         self.adjacent: dict[int, int] = {}
@@ -94,7 +96,7 @@ class Draft:
 
     def subject_of(self, verb: int, previous: int) -> int:
         """Return the chunk that the parse has for a verb's subject, or `previous`."""
-        k = self.parsed.get(verb, previous)
+        k = self.parsed.get(verb, self.chunk_of.get(self.words[verb].head, previous))
         return k if k <= previous else previous
 
     def relate(
@@ -191,9 +193,9 @@ class Draft:
         )
 
     def _differ(self, index: dict[int, int], subject: int, object_: int) -> bool:
-        """Whether two chunks are not one thing twice; "one chases the other" are two things of one name."""
+        """Whether two chunks are not one thing twice; "one chases the other" and "washes itself" relate one name."""
         text = self.words[self.chunks[object_].head].text
-        return index[subject] != index[object_] or text in ("other", "another", "each")
+        return index[subject] != index[object_] or text in ("other", "another", "each", *lexicon.REFLEXIVES)
 
 
 def has(link: Link) -> bool:

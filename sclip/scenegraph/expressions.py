@@ -56,7 +56,8 @@ _THIS = frozenset(
 _POINTS = frozenset("this that last next every each yesterday tomorrow one other same".split())
 _TIME_BEFORE = _THIS | frozenset("the a an early late mid all some many few several".split())
 _TIME_PREPOSITIONS = frozenset(
-    "on in at during for since until till before after from over by through throughout around within of about".split()
+    """on upon in at during for since until till before after from over by through throughout around within of
+    about""".split()
 )
 _YEAR = re.compile(r"(?:1[5-9]|20)\d\d$")
 _DECADE = re.compile(r"'?(?:1[5-9]|20)?\d0['’]?s$")
@@ -78,7 +79,7 @@ _UNIT_TAILS = frozenset("old tall long wide high deep thick heavy aged".split())
 _NUMBERED = frozenset("number no no. route highway gate platform room pier channel".split())
 
 _COVERED = frozenset(
-    "covered shaped filled lined topped capped colored coloured flavored themed framed roofed".split()
+    "covered shaped filled lined topped capped patterned colored coloured flavored themed framed roofed".split()
 )
 _PLACES = frozenset(
     "shore lake river sea ocean window road roadside water fireplace pool beach bay pond door seaside riverside".split()
@@ -86,12 +87,24 @@ _PLACES = frozenset(
 _SHORTHAND = {"w/": "with", "w/o": "without"}
 _PAIRS = frozenset(
     tuple(pair.split())
-    for pair in """middle aged,award winning,good looking,best selling,hand made,hand painted,hand drawn,hand carved,
-    home made,old fashioned,high heeled,well dressed,life sized,free standing""".replace("\n    ", "").split(
-        ","
-    )
+    for pair in """middle aged,3d printed,award winning,good looking,best selling,hand made,hand painted,hand drawn,
+    hand carved,home made,old fashioned,high heeled,well dressed,life sized,free standing""".replace(
+        "\n    ", ""
+    ).split(",")
 )
 _TAKE = {"take": "", "takes": "s", "taking": "ing", "took": "ed", "taken": "ed"}
+_TAKE |= {"have": "", "has": "s", "having": "ing", "had": "ed"}
+_LIGHT = {
+    "bite": "of",
+    "sip": "of",
+    "look": "",
+    "rest": "",
+    "walk": "",
+    "stroll": "",
+    "peek": "",
+    "break": "",
+}
+"""Nouns that say what "takes a bite of an apple" does, with the preposition that their verb has none of."""
 _IDIOMS = {"part": ("join", "in"), "care": ("tend", "of")}
 _NAME_LINKS = frozenset("of the de la le del di du van von &".split())
 _PROPER = ("NNP", "NNPS")
@@ -139,7 +152,13 @@ def find_expressions(tokens: Sequence[Token], lower: list[str]) -> dict[int, Exp
             entry = i, Expression(i + 1, "beside", "P")
         elif i + 2 < len(lower) and (end := _compound_end(tokens, lower, i)):
             entry = i, Expression(end, " ".join(lower[i:end]), "J")
-        elif word in _TAKE and _IDIOMS.get(lower[i + 1] if i + 1 < len(lower) else ""):
+        elif word in _TAKE and lower[i + 1 : i + 2] == ["a"] and (lower[i + 2 : i + 3] or [""])[0] in _LIGHT:
+            noun = lower[i + 2]
+            end = i + 4 if lower[i + 3 : i + 4] == [_LIGHT[noun]] else i + 3
+            text = "rest" if noun == "break" else noun
+            text += _TAKE[word] if noun not in ("bite", "sip") else ""
+            entry = i, Expression(end, text, "G" if word.endswith("ing") else "V")
+        elif word.startswith("t") and word in _TAKE and _IDIOMS.get((lower[i + 1 : i + 2] or [""])[0]):
             entry = _idiom(tokens, lower, i)
         elif word in lexicon.NUMBERS:
             entry = _quantity(tokens, lower, i)

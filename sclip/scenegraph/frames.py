@@ -43,6 +43,11 @@ def _frames(words: Sequence[Word], chunk: Chunk, head: str) -> bool:
         return True
     if before in lexicon.FRAME_PREPOSITIONS and head in ("shot", "view", "close-up", "closeup"):
         return True
+    looks = (
+        before == "at" and chunk.start > 1 and words[chunk.start - 2].code in "VG"
+    )  # "looking at a painting"
+    if looks:
+        return False
     if before in lexicon.FRAME_PREPOSITIONS and behind != "of" and (head != "background" or before == "in"):
         return chunk.name in lexicon.FRAMES
     return _opens(words, chunk.start) and (head in lexicon.PURE_FRAMES or _depicts(words, chunk.end))

@@ -36,7 +36,7 @@ MEASURES = {
     "strip": "", "piles": "pile", "stacks": "stack of", "some": "", "all": "", "most": "", "each": "", "both": "2",
     "one": "", "several": "", "many": "", "any": "", "none": "", "canvas": "", "tapestry": "", "expanse": "",
     "mosaic": "", "blend": "", "smattering": "", "backdrop": "", "school": "", "shades": "", "tones": "", "hues": "",
-    "swarm": "", "scattering": "",
+    "swarm": "", "scattering": "", "sample": "", "samples": "", "chain": "", "pat": "",
     "sprinkling": "", "trio": "", "display": "", "combination": "", "multitude": "", "abundance": "",
 }  # fmt: skip
 """Nouns before "of" that measure the next noun and name nothing: the attribute that they leave on it."""
@@ -135,7 +135,8 @@ MULTIWORD_PREPOSITIONS = {
         "in the form of": "in form of", "in a form of": "in form of", "in the shape of": "in shape of",
         "in the style of": "in style of",
         "as part of": "as part of", "in honor of": "in honor of", "in addition to": "with", "along with": "with",
-        "together with": "with",
+        "together with": "with", "instead of": "without", "rather than": "without", "devoid of": "without",
+        "empty of": "without",
     }.items()
 }  # fmt: skip
 
@@ -161,6 +162,7 @@ PLACE_NOUNS = {
 }  # fmt: skip
 
 PERSONAL = frozenset("it them him her itself themselves himself herself".split())
+REFLEXIVES = frozenset("itself himself herself themselves".split())
 HELD = frozenset("in on around over under between".split())
 OWNERS = frozenset("his her its their".split())
 VERB_FORMS = {"lie": "lay", "seat": "sit", "have": "have", "contain": "contain"}
@@ -172,7 +174,7 @@ COPULAS = frozenset("be am is are was were been being 's 're".split())
 AUXILIARIES = frozenset("has have had having do does did will would can could may might shall should".split())
 
 
-NEGATIONS = frozenset("not n't nt never nor neither without lacking lacks lack minus".split())
+NEGATIONS = frozenset("not n't nt never nor neither without lacking lacks lack minus missing".split())
 """Words that deny what comes behind them."""
 
 FRAMES = frozenset(
@@ -198,12 +200,13 @@ ABSTRACT = frozenset(
     """sense touch hint feeling atmosphere ambiance ambience mood vibe feel impression contrast depth perspective
     composition appearance angle viewer aura essence charm elegance warmth serenity tranquility beauty simplicity effect
     addition attention interest interplay splash pop hint layout orientation element focus appeal eye-level low-angle
-    high-angle level presence vibrancy drama dynamic dynamism symmetry balance""".split()
+    high-angle level presence future importance history vibrancy drama dynamic dynamism symmetry balance""".split()
 )
 """Nouns of impressions ("a sense of calm"): neither they nor the noun behind "of" become objects."""
 
 MANNERS = frozenset(
-    "color colour size shape length height width appearance motion action use progress style tone hue variety".split()
+    """color colour size shape length height width appearance motion action use progress style tone hue variety fashion
+    manner""".split()
 )
 """Nouns that are no things behind "in": "brown in color"."""
 
@@ -219,7 +222,7 @@ PLACES = frozenset(
 
 DEPICTIONS = frozenset(
     """statue sculpture figurine painting drawing picture photo photograph poster portrait image illustration sketch
-    mural print map sticker model carving engraving""".split()
+    mural print map sticker model carving engraving statuette bust screenshot topping design""".split()
 )
 """Nouns before "of" that show the next noun: "a statue of a horse" is (statue, of, horse)."""
 
@@ -267,8 +270,8 @@ def noun_lemma(word: str) -> str:
     from lemminflect import getAllLemmasOOV
 
     lemmas = parts_of_speech(word).get("NOUN")
-    # The rules for unknown words make "caf" of "café" and "pari" of "paris".
-    if not lemmas and (word.isascii() or word.endswith("s")) and not word.endswith(("is", "us")):
+    # The rules for unknown words make "quinoum" of "quinoa" and "pari" of "paris".
+    if not lemmas and word.endswith("s") and not word.endswith(("is", "us")):
         lemmas = getAllLemmasOOV(word, "NOUN").get("NOUN")
     return (lemmas and lemmas[0]) or word
 

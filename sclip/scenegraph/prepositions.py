@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sclip.scenegraph import lexicon
+from sclip.scenegraph import lexicon, reference
 from sclip.scenegraph.connectors import Connector
 from sclip.scenegraph.draft import Draft, Link, has
 from sclip.scenegraph.tagged_words import Word
@@ -46,8 +46,10 @@ def place_phrase(draft: Draft, k: int, c: Connector) -> None:
 def _bound(draft: Draft, previous: int, k: int, c: Connector) -> tuple[list[int], str, bool]:
     """Return the chunks that a preposition binds, the verb of its predicate, and whether that is denied."""
     words = draft.words
-    word = words[c.preposition]
-    head = word.head
+    chunk, word = draft.chunks[k], words[c.preposition]
+    head = (
+        words[word.head].head if word.dep == "mark" else word.head
+    )  # "stands in the snow with its tail raised"
     if c.conjunction and head in draft.prepositions:
         return *draft.prepositions[head], False
     own = words[draft.chunks[k].start].text in lexicon.OWNERS and word.text in lexicon.HELD
@@ -80,7 +82,14 @@ def _bound(draft: Draft, previous: int, k: int, c: Connector) -> tuple[list[int]
         subject = draft.subject_of(head, previous)
     if subject >= k:
         subject = previous
-    return draft.row(subject), "", False
+    owner = reference.POSSESSIVES.get(
+        next((w.text for w in words[chunk.start : chunk.end] if w.text in lexicon.OWNERS), "")
+    )
+    if owner and word.text == "with" and not reference.fits(words, draft.chunks, subject, owner):
+        for holder in draft.partners(subject):  # "rides down a hill with his feet off the pedals"
+            if reference.fits(words, draft.chunks, holder, owner):
+                subject = holder
+    return [subject] if subject in draft.parallel else draft.row(subject), "", False
 
 
 def _of(draft: Draft, previous: int, k: int, word: Word) -> None:

@@ -6,10 +6,13 @@ A pronoun is resolved where only one of the things named before it can be meant;
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from sclip.scenegraph import lexicon
-from sclip.scenegraph.chunks import Chunk
-from sclip.scenegraph.tagged_words import Word
+
+if TYPE_CHECKING:
+    from sclip.scenegraph.chunks import Chunk
+    from sclip.scenegraph.tagged_words import Word
 
 _MEMBERS = frozenset("one other others another each both all".split())
 """Words that pick from a group named before."""
@@ -17,11 +20,13 @@ _MALE = frozenset("man boy father son husband king grandfather gentleman brother
 _FEMALE = frozenset("woman girl lady mother daughter wife queen bride grandmother sister female aunt".split())
 _PERSONS = frozenset(
     """person child kid baby toddler adult teenager infant cyclist artist guard chef cook pedestrian student kid
-    athlete model""".split()
+    athlete model actor protester""".split()
 )
-_NOBODY = frozenset("someone somebody anyone anybody everyone everybody nobody noone".split())
+_NOBODY = frozenset(
+    """someone somebody anyone anybody everyone everybody nobody noone nothing anything everything""".split()
+)
 _MEANING_OTHERS = _MEMBERS | _NOBODY | {"dozen"}
-_POSSESSIVES = {"his": "he", "her": "she", "its": "it", "their": "they"}
+POSSESSIVES = {"his": "he", "her": "she", "its": "it", "their": "they"}
 _HE = frozenset("he him himself".split())
 _SHE = frozenset("she her herself".split())
 _THEY = frozenset("they them themselves".split())
@@ -30,9 +35,13 @@ _THEY = frozenset("they them themselves".split())
 _ROLES = tuple(
     """boarder player rider skier surfer worker batter driver dancer singer keeper skater runner grapher fighter
     teacher farmer officer waiter pitcher catcher cyclist artist tourist leader toddler actor actress waitress
-    swimmer barista""".split()
+    swimmer barista sailor baker painter conductor gardener hiker climber doctor nurse jogger juggler drummer
+    musician fisher brother mother father sister soldier passenger""".split()
 )
-_ANIMALS = frozenset("dog cat horse bear elephant giraffe zebra cow sheep bird puppy kitten monkey".split())
+_ANIMALS = frozenset(
+    """dog cat horse bear elephant giraffe zebra cow sheep bird puppy kitten monkey wolf fox mouse cub lion tiger lamb
+    goat pig duck goose swan squirrel rabbit deer owl penguin calf foal""".split()
+)
 
 
 def is_living(name: str) -> bool:
@@ -88,8 +97,12 @@ def resolve(
     for k, chunk in enumerate(chunks):
         text = words[chunk.head].text
         if chunk.name:
-            if chunk.name and words[chunk.start].text in _POSSESSIVES:
-                owner = _owner(words, chunks, k, links_of(k))
+            if chunk.name and words[chunk.start].text in POSSESSIVES:
+                linked = links_of(k)
+                held = words[chunk.start - 1].text in ("in", "on") and chunk.start  # "a frog in its beak"
+                holders = [h for j in linked for h in links_of(j)] if held else []
+                rows = (holders, linked, range(k), [subjects[sentence_of[k]]])
+                owner = _owner(words, chunks, k, rows)
                 if owner >= 0:
                     owners[k] = owner
             if text in ("one", "ones") and chunk.name == text:
@@ -115,6 +128,9 @@ def resolve(
             if before >= 0 and chunks[before].name and _fits(words, chunks[before], text):
                 found[k] = before
                 continue
+        if text in lexicon.REFLEXIVES and links_of(k):
+            found[k] = links_of(k)[0]
+            continue
         others = {found.get(j, j) for j in links_of(k)}  # "it is beside it": not the subject again
         possible = [j for j in earlier if j not in others and _fits(words, chunks[j], text)]
         if len(possible) == 1:
@@ -122,13 +138,17 @@ def resolve(
     return found, owners
 
 
-def _owner(words: Sequence[Word], chunks: Sequence[Chunk], k: int, linked: Sequence[int]) -> int:
-    pronoun = _POSSESSIVES[words[chunks[k].start].text]
-    for candidates in (linked, range(k)):
+def _owner(words: Sequence[Word], chunks: Sequence[Chunk], k: int, rows: Sequence[Sequence[int]]) -> int:
+    pronoun = POSSESSIVES[words[chunks[k].start].text]
+    for candidates in rows:
         fitting = [
             j
             for j in candidates
-            if j != k and chunks[j].name and not chunks[j].frame and _fits(words, chunks[j], pronoun)
+            if j >= 0
+            and j != k
+            and chunks[j].name
+            and not chunks[j].frame
+            and _fits(words, chunks[j], pronoun)
         ]
         if fitting:
             return fitting[0] if len(set(fitting)) == 1 else -1

@@ -7,10 +7,12 @@ noun ("a lamp near building", "a dog next to sink"). Three things tell: the dict
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sclip.scenegraph import lexicon
+from sclip.scenegraph.reference import is_living
 
 if TYPE_CHECKING:
     from sclip.scenegraph.tagged_words import Word
@@ -63,7 +65,7 @@ def retag(words: Sequence[Word]) -> None:
                 and lexicon.is_word(words[i + 1].text)  # "new york"
             ):
                 word.code = "J"  # "a tattooed woman"
-            elif i and words[i - 1].code == "N" and _is_verb(words, i):
+            elif i and ((words[i - 1].code == "N" and _is_verb(words, i)) or _follows_one(words, i, behind)):
                 word.code = "V"
             continue
         before = words[i - 1].code if i else ""
@@ -81,6 +83,8 @@ def retag(words: Sequence[Word]) -> None:
             word.code = "J"  # "Empty parked train"
         elif code == "V" and text.endswith("ed") and before == "J" and after == "N":
             word.code = "J"
+        elif code in "VG" and _links(words, i):
+            word.code = "B"
         elif code in "VGE":
             if _is_noun(words, i, before, after):
                 word.code = "N"
@@ -92,7 +96,7 @@ def retag(words: Sequence[Word]) -> None:
         elif code == "O" and after == "N" and lexicon.is_adjective(text):
             word.code = "J"  # "a snowy hill"
         elif code in "JAOR" and _ends_phrase(text, code, before, after):
-            word.code = "N"
+            word.code = "V" if before == "N" and _is_verb(words, i) else "N"
 
 
 def _is_noun(words: Sequence[Word], i: int, before: str, after: str) -> bool:
@@ -122,7 +126,7 @@ def _is_noun(words: Sequence[Word], i: int, before: str, after: str) -> bool:
         return before in ("P", "J", "M", "S") or (before == "" and after in ("P", "", ".", "B", "G", "E"))
     if before == "C" and i > 1 and words[i - 2].code == "N" and after in ("G", "E", "P", "B", "", "."):
         return all(other.code != "V" for other in words[:i])  # "a man in a shirt and tie sitting"
-    if before == "" and after == "P" and words[1].text in _WHERE and base not in _ACTIONS | _ORDERS:
+    if before == "" and after == "P" and words[1].text in _WHERE and base not in ACTIONS | _ORDERS:
         return True  # "whisk on a table"
     if base not in _NOUNS:
         return (
@@ -135,37 +139,68 @@ def _is_noun(words: Sequence[Word], i: int, before: str, after: str) -> bool:
     )
 
 
+def _follows_one(words: Sequence[Word], i: int, behind: str) -> bool:
+    """Whether the word at i is the verb of "one licks its paw" or "the other chases a ball"."""
+    one = words[i - 1].text == "one" or (words[i - 1].text == "other" and behind == "D")
+    base = lexicon.noun_lemma(words[i].text)
+    return one and base != words[i].text and lexicon.is_verb(base)
+
+
+def _links(words: Sequence[Word], i: int) -> bool:
+    """Whether a verb only links its subject to what comes next: "looks tired", "seems to sleep"."""
+    lemma = lexicon.verb_lemma(words[i].text)
+    if lemma not in _LINKING:
+        return False
+    codes = "".join(word.code for word in words[i + 1 : i + 5])
+    return re.match("A?E|A*J+(?!N)" + ("|T" if lemma in ("seem", "appear") else ""), codes) is not None
+
+
 def _is_verb(words: Sequence[Word], i: int) -> bool:
     """Whether a noun behind a noun is the verb of its sentence: "a dog sprints", "the dog and the cat play"."""
     text, noun = words[i].text, words[i - 1].text
     after = words[i + 1].code if i + 1 < len(words) else ""
-    if after not in ("P", "", ".", "D", "A", "R", "T", ",") or words[i - 1].code != "N":
+    shared = after == "C" and words[min(i + 2, len(words) - 1)].code == "V"  # "peels and eats a banana"
+    if not (shared or after in ("P", "", ".", "D", "A", "R", "T", ",")) or words[i - 1].code != "N":
         return False
     if any(word.code in "VB" for word in words[:i]):
         return False
-    if text in _ACTIONS:
+    if text in ACTIONS:
         in_row = "C" in [word.code for word in words[max(i - 3, 0) : i - 1]]
-        return (in_row or lexicon.noun_lemma(noun) != noun) and noun not in _ACTIONS
-    base = lexicon.noun_lemma(text)
-    if base == text or lexicon.noun_lemma(noun) != noun or not lexicon.is_verb(base):
+        return (in_row or lexicon.noun_lemma(noun) != noun) and noun not in ACTIONS
+    base, one = lexicon.noun_lemma(text), lexicon.noun_lemma(noun)
+    living = is_living(one)
+    if one != noun:  # "two mice nibble at a loaf"
+        farmers = one.endswith("er")  # "farmers market"
+        return living and not farmers and base == text and text not in _NOUNS and lexicon.is_verb(text)
+    if base == text or not lexicon.is_verb(base):
         return False
     if noun in lexicon.MEASURES:  # "a dozen eggs"
         return False
-    if base in _ACTIONS:
+    acts = base not in _NOUNS or (
+        bool(after) and words[i + 1].text in ("at", "to")
+    )  # "the woman waves to a boy"
+    if base in ACTIONS or (living and acts and noun not in _POSSESSED):
         return True
     start = i - 1
     while start and words[start].code in "NJ":
         start -= 1
-    return words[start].text in ("a", "an") and base not in _NOUNS  # a plural has no "a": "a bear fishes"
+    return words[start].text in ("a", "an") and (living or acts)  # a plural has no "a": "a bear fishes"
 
 
-_ACTIONS = frozenset(
+ACTIONS = frozenset(
     """wait sit stand lie lay rest hang sleep graze float pose lean swim eat look fly perch sprint ski surf sail run
     jump leap crawl nap snooze dance perform race dive splash play walk talk stroll jog skate skateboard snowboard
     slide climb smile laugh stare gaze peek peer march hike drink browse bark glide soar hover wade bathe stretch
-    yawn grin speak sing travel move shine bloom grow glow burn fall flow gallop trot kneel crouch relax work""".split()
+    yawn grin speak sing travel move shine bloom grow glow burn fall flow gallop trot kneel crouch relax work
+    turn stop bend come go stay arrive wake""".split()
 )
 """What people, animals and things do without an object."""
+
+_LINKING = frozenset("look seem appear remain stay feel become".split())
+_POSSESSED = frozenset(
+    "baby child kid toddler dog cat horse bear cow sheep bird elephant lion tiger pig fish".split()
+)
+"""The living whose names stand before their things: "baby toys", "horse stables"."""
 
 _WHERE = frozenset(
     ("on", "in", "next to", "under", "behind", "beside", "near", "in front of", "with", "on top of")

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from sclip.scenegraph import lexicon, reference
 from sclip.scenegraph.chunks import adjectives
 from sclip.scenegraph.connectors import Connector, read_connector
-from sclip.scenegraph.draft import PENDING, Draft, Link, has
+from sclip.scenegraph.draft import PENDING, Draft, Link
 from sclip.scenegraph.graph import SceneGraph
 from sclip.scenegraph.prepositions import bind_preposition, place_phrase, possess
 from sclip.scenegraph.tagged_words import Word
@@ -52,8 +52,13 @@ def _walk(draft: Draft) -> None:
     stands_for, owners = reference.resolve(draft.words, draft.chunks, sentence_of, subjects, draft.partners)
     draft.aliases |= stands_for
     for k, owner in owners.items():
-        if not any(link.other == owner and has(link) for link in draft.links.get(k, [])):
-            draft.relate([owner], k, "have", (draft.words[draft.chunks[k].head].span[0],) * 2)
+        if not any(
+            link.other == owner and link.predicate in ("have", "with") for link in draft.links.get(k, [])
+        ):
+            negated = any(link.negated for link in draft.links.get(k, []))  # "missing its arm"
+            draft.relate(
+                [owner], k, "have", (draft.words[draft.chunks[k].head].span[0],) * 2, negated=negated
+            )
 
 
 def _sentences(words: list[Word]) -> Iterator[tuple[int, int]]:
@@ -166,14 +171,14 @@ def _continue(draft: Draft, previous: int, k: int, c: Connector) -> None:
 def _is_apposition(draft: Draft, previous: int, k: int) -> bool:
     """Whether chunk k names chunk `previous` again: "the goalkeeper, a tall woman, catches"."""
     words = draft.words
-    head, subject = words[draft.chunks[k].head], words[draft.chunks[previous].head]
-    return (
-        head.dep == "appos"
-        and head.head == draft.chunks[previous].head
-        and words[draft.chunks[k].start].text in ("a", "an", "the")
-        and subject.dep.startswith("nsubj")
-        and subject.head > draft.chunks[k].head
-    )
+    chunk, named = draft.chunks[k], draft.chunks[previous]
+    head, subject = words[chunk.head], words[named.head]
+    if head.dep != "appos" or head.head != named.head or words[chunk.start].text not in ("a", "an", "the"):
+        return False
+    if subject.dep.startswith("nsubj") and subject.head > chunk.head:
+        return True
+    known = words[named.start].text in lexicon.OWNERS or (named.start and words[named.start - 1].code == "S")
+    return bool(known) and (chunk.end == len(words) or words[chunk.end].code == ".")  # "his toy, a train"
 
 
 def _finish(draft: Draft, previous: int, c: Connector) -> None:
@@ -193,13 +198,15 @@ def _settle(draft: Draft, end: int) -> None:
         return
     subjects = draft.row(draft.main) if draft.main >= 0 and not draft.front else []
     verb = f"{lexicon.verb_lemma(draft.words[draft.main_verb].text)} " if draft.main_verb >= 0 else ""
+    acts = draft.main_verb in draft.transitive
     for k in range(draft.first, end):
         links = draft.links.get(k, [])
         if any(link.other == PENDING for link in links):
             settled = [link for link in links if link.other != PENDING]
             for link in links:
                 if link.other == PENDING:
-                    predicate = verb + link.predicate if link.fronted else link.predicate
+                    joined = link.fronted and (not acts or link.predicate == "with")
+                    predicate = verb + link.predicate if joined else link.predicate
                     settled += [link._replace(other=s, predicate=predicate) for s in subjects if s != k]
             draft.links[k] = settled
 
@@ -215,6 +222,10 @@ def _coordinate(draft: Draft, previous: int, k: int, c: Connector) -> None:
     other = draft.chunk_of.get(draft.words[chunk.head].head, previous)
     if other >= k or other in draft.measured:
         other = previous
+    other = _parallel(draft, other, k)
+    behind = draft.words[min(chunk.end, len(draft.words) - 1)]
+    if behind.code == "P" and draft.words[draft.chunks[other].end].text == behind.text:
+        draft.parallel.add(k)
     denied = draft.chunks[other].negated
     if denied and (c.exclusive or draft.words[chunk.start].code != "D"):
         chunk.negated = True
@@ -228,10 +239,27 @@ def _coordinate(draft: Draft, previous: int, k: int, c: Connector) -> None:
     draft.links.setdefault(k, []).extend(links)
 
 
+def _parallel(draft: Draft, other: int, k: int) -> int:
+    """Return whom chunk k stands in a row with: in "men with hats and women with fans", the men."""
+    behind = draft.words[min(draft.chunks[k].end, len(draft.words) - 1)]
+    for link in draft.links.get(other, []):
+        same = link.span[0] < link.span[1] and behind.code == "P" and not link.reverse and link.other >= 0
+        same = same and draft.words[draft.chunks[other].start - 1].text == behind.text
+        if same and all(reference.is_living(draft.chunks[m].name) for m in (link.other, k)):
+            return link.other
+    return other
+
+
 def _begins_clause(draft: Draft, previous: int, k: int) -> bool:
     """Whether chunk k is the subject of a later verb, and of another one than the chunk before it."""
     word = draft.words[draft.chunks[k].head]
     before = draft.words[draft.chunks[previous].head]
+    held = [
+        v for v, object_ in draft.transitive.items() if object_ == previous and draft.words[v].code == "V"
+    ]
+    behind = draft.words[min(draft.chunks[k].end, len(draft.words) - 1)]
+    if held and behind.code == "B" and all(w.code != "W" for w in draft.words[: held[0]]):
+        return True  # "she has long hair and her dress is red"
     return word.dep.startswith("nsubj") and word.head > draft.chunks[k].head and before.head != word.head
 
 
@@ -252,7 +280,7 @@ def _deny(draft: Draft, previous: int, k: int, c: Connector) -> None:
         return
     determiners = [w.text for w in draft.words[chunk.start : chunk.end] if w.code == "D"]
     definite = any(d not in ("a", "an", "any", "no", "some") for d in determiners)
-    if determiners[:1] == ["no"]:
+    if determiners[:1] == ["no"] or ("neither" in determiners and c.verb >= 0):
         chunk.negated = True
     elif "neither" in determiners:
         draft.denied_subjects.add(k)

@@ -223,7 +223,7 @@ _ADDRESS = re.compile(
 )
 _SENTENCE = re.compile(r"[^.!?]+(?:[.!?]+(?=\s|$))?|[.!?]")
 _TIDY = re.compile(r"^[\s,.!?:;&/'-]+|[\s,:;&/-]+$|\s+(?=\s)")
-_HEADLINE = re.compile(r"\s?(?!(?:an?|the|this|two|three)\b)\S+(?:\s\S+){0,3}\s?")
+_HEADLINE = re.compile(r"\s?(?!(?:an?|the|this|two|three)\b)\S+(?:\s\S+){0,3}\s?", re.I)
 _NO_WORDS = frozenset(
     """photo photos photography photograph image images picture pictures pic pics illustration vector art artwork
     clipart graphic footage video videos wallpaper wallpapers print prints poster stock free download hd news

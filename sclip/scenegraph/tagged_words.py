@@ -101,7 +101,7 @@ def read_words(doc: Doc) -> tuple[list[Word], int]:
         elif token.lower in _STARTS or following[i] in _JOINS:
             end, text, code, owner = _merge(tokens, lower, i)
         else:
-            text, code = _single(token)
+            text, code = _single(tokens, i)
             end = i + 1
         if not code:
             continue
@@ -181,14 +181,16 @@ def _merge(tokens: list[Token], lower: list[str], i: int) -> tuple[int, str, str
         text = "".join(lower[i:end])
         describes = end < len(tokens) and tokens[end].tag_ == "JJ"  # "an all-year seasonal pitch"
         return end, text, "N" if tokens[end - 1].tag_.startswith("NN") and not describes else "J", False
-    return end, *_single(tokens[i]), False
+    return end, *_single(tokens, i), False
 
 
-def _single(token: Token) -> tuple[str, str]:
+def _single(tokens: list[Token], i: int) -> tuple[str, str]:
     """Return text and code of a token that is a word by itself."""
-    text = token.lower
-    code = CODES.get(token.tag_, "O")
-    if code == "P" and (token.dep_ == "mark" or text in _SUBORDINATORS):
+    token = tokens[i]
+    text, code = token.lower, CODES.get(token.tag_, "O")
+    if code == "P" and text == "as" and token.dep_ == "prep" and tokens[i - 1].tag_ == "VBN":
+        pass  # "dressed as a pirate"
+    elif code == "P" and ((token.dep_ == "mark" and text != "with") or text in _SUBORDINATORS):
         code = "K"
     elif text in lexicon.COPULAS and code in "VGEB":
         code = "B"
@@ -373,7 +375,7 @@ def _modifies(words: list[Word], i: int) -> bool:
         j += 1
     if j >= len(words) or words[j].code != "N":
         return False
-    if i and words[i - 1].code in "DJM":
+    if (i and words[i - 1].code in "DJM") or (not i and words[i].code == "E"):
         return True
     if i and words[i - 1].code == "B":
         return False

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from sclip.scenegraph import lexicon, reference
 from sclip.scenegraph.connectors import Connector, VerbUse
-from sclip.scenegraph.draft import PENDING, Draft
+from sclip.scenegraph.draft import PENDING, Draft, has
 from sclip.scenegraph.forms import with_particle
+from sclip.scenegraph.retagging import ACTIONS
 
 
 def read_verbs(draft: Draft, previous: int, c: Connector) -> int:
@@ -31,7 +32,7 @@ def read_verbs(draft: Draft, previous: int, c: Connector) -> int:
             filler = about
             draft.filled.add(filler)
             continue
-        if use.passive_by:
+        if use.passive_by or _shares_object(draft, use, c):
             continue
         if draft.main >= 0 and draft.main in draft.subjects_of[use.verb] and use.preposition < 0:
             draft.main_verb = use.verb
@@ -47,11 +48,23 @@ def bind_object(draft: Draft, k: int, c: Connector) -> None:
     span = (words[c.verb].span[0], words[max(c.verb, c.preposition)].span[1])
     negated = c.verb in c.denied_words
     preposition = words[c.preposition].text if c.preposition >= 0 else ""
+    if draft.main >= 0 and draft.main in subjects and words[c.verb].code == "V" and draft.main_verb < 0:
+        draft.main_verb = c.verb
     if preposition:
         draft.prepositions[c.preposition] = (subjects, lemma)
-    if not preposition:
+    particle = (
+        bool(preposition)
+        and words[c.preposition].code == "R"
+        and preposition not in lexicon.DIRECTIONS - {"out"}
+    )
+    particle = particle and words[draft.chunks[k].head].dep == "dobj"
+    if not preposition or particle:
         draft.transitive[c.verb] = k
-        draft.relate(subjects, k, lemma, span, negated=negated)
+        draft.relate(subjects, k, f"{lemma} {preposition}".strip(), span, negated=negated)
+        for use in c.closed:
+            if _shares_object(draft, use, c):
+                text, at = words[use.verb].text, words[use.verb].span
+                draft.relate(subjects, k, lexicon.verb_lemma(text), at, negated=use.verb in c.denied_words)
     elif _fill_gap(draft, c.verb):
         draft.relate(subjects, k, preposition, words[c.preposition].span, negated=negated)
     elif c.passive_by or (lemma in lexicon.COVERING and words[c.verb].code == "E"):
@@ -86,6 +99,19 @@ def adjoin(draft: Draft, previous: int, k: int) -> None:
     draft.transitive[given] = k
 
 
+def _shares_object(draft: Draft, use: VerbUse, c: Connector) -> bool:
+    """Whether a verb has the object of the one behind it: "peels and eats a banana"."""
+    verb, last = draft.words[use.verb], draft.words[c.verb]
+    return (
+        c.coordinator
+        and c.verb > use.verb
+        and c.preposition == use.preposition == -1
+        and verb.code == last.code != "E"
+        and draft.words[use.verb + 1].code in "C,"
+        and lexicon.verb_lemma(verb.text) not in ACTIONS
+    )
+
+
 def _subjects(draft: Draft, verb: int, previous: int, c: Connector) -> list[int]:
     """Return the chunks that do the verb: by the parse where it says so, else the phrase before it."""
     found = []
@@ -93,7 +119,11 @@ def _subjects(draft: Draft, verb: int, previous: int, c: Connector) -> list[int]
         held = draft.partners(k) if k >= 0 and draft.chunks[k].frame else []
         found += held or [k]  # "a woman in the background wearing a hat"
     lemma = lexicon.verb_lemma(draft.words[verb].text)
-    if draft.words[verb].code != "G" or lemma not in lexicon.BODILY or c.comma:
+    if (
+        c.comma and not (c.coordinator or c.relative) and draft.words[verb].code in "EG"
+    ):  # "a mask with two horns, worn by a dancer"
+        found = [next((link.other for link in draft.links.get(k, []) if has(link)), k) for k in found]
+    if draft.words[verb].code != "G" or lemma not in lexicon.BODILY | lexicon.GIVING or c.comma:
         return found
     for k in found:  # "a man in a red shirt holding a ball": a shirt holds nothing
         if k == PENDING or reference.is_living(draft.chunks[k].name):
@@ -110,7 +140,9 @@ def _parsed_subjects(draft: Draft, verb: int, previous: int, c: Connector) -> li
         return draft.row(previous)
     k = draft.parsed.get(verb, -1)
     if k >= 0 and draft.chunks[k].start < verb:
-        compared = [link.other for link in draft.links.get(k, []) if link.predicate.endswith(" than")]
+        compared = [
+            link.other for link in draft.links.get(k, []) if link.predicate.endswith((" than", " as"))
+        ]
         return compared or draft.row(k)
     if c.conjunction and words[verb].code == "V":  # "jumps over a bench and lands on the road"
         before = [v for v in draft.subjects_of if v < verb and words[v].code == "V"]
