@@ -79,8 +79,8 @@ _WORN = frozenset(
 _SAME_ACT = {
     verb: group.split()[0]
     for group in (
-        "have with hold carry use grab grip", "look watch see view observe face stare gaze", "eat bite chew taste",
-        "pull tow drag", "fix repair", "make prepare cook", "ride on drive", "contain hold", "touch pet pat",
+        "have with hold contain carry use grab grip", "look watch see view observe face stare gaze", "eat bite chew taste",
+        "pull tow drag", "fix repair", "make prepare cook", "ride on drive", "touch pet pat",
         "show display depict",
     )
     for verb in group.split()
@@ -258,13 +258,13 @@ TIMES = frozenset(
 _VAGUE = frozenset(
     """summer winter spring autumn season year week month hour minute moment way view scene photo image picture
     photograph shot place part side front back top bottom end edge corner middle center background foreground distance
-    piece kind type style variety sort lot number line something someone thing one other stuff air light shade weather
+    piece kind type style variety sort lot number line something thing one other stuff air light shade weather
     position direction color colour size up close left right portrait painting illustration drawing sketch video vector
     display sale action work fire flight love fun detail bloom progress use motion event moment life world wild
     fall surface goodbye hue tint texture blend charm perspective angle eye-level high-angle appearance""".split()
 )
 _GENERAL = {
-    word: group.split(":")[0]
+    synonym(word): synonym(group.split(":")[0])
     for group in (
         """person:man woman boy girl child kid baby lady player skier surfer snowboarder skateboarder rider batter
         catcher pitcher adult people driver chef officer worker spectator team crowd family student friend""",
