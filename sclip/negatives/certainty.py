@@ -138,22 +138,29 @@ def _surely_fails(reading: Reading, subject: int, object_: int, k: int) -> bool:
         if said_of == (object_, subject) and predicate == "have":
             return reading.text(graph.relations[k].span).lower().startswith("ha")  # "a house has a clock"
         return _has_other(reading, subject, object_)
-    if is_depth(names[1]):
+    if is_depth(names[1]) and place_of(predicate) == "in":  # no "on a white background"
         return True
     if is_loose(predicate) or is_symmetric(predicate, *names):
         return False
-    near = False
+    near = told = False
     for m in reading.relations_of[subject]:
         said = graph.relations[m]
         if object_ not in (said.subject, said.object):
             continue
         if said.object == object_:
-            return contradict(said.predicate, predicate, names[1])
-        if reverses(said.predicate, predicate):
+            if not contradict(said.predicate, predicate, names[1]):
+                return False
+            told = True
+        elif reverses(said.predicate, predicate):
             return False
-        near = is_loose(said.predicate)
-        if not near:
-            return not (said_of == (object_, subject) and _may_hang_higher(reading, k))
+        elif is_loose(said.predicate):
+            near = True
+        elif said_of == (object_, subject) and _may_hang_higher(reading, k):
+            return False
+        else:
+            told = True
+    if told:
+        return True
     place = place_of(predicate)
     if place:
         return _is_elsewhere(reading, subject, object_, place, near)
