@@ -21,7 +21,7 @@ from sclip.scenegraph.graph import Span
 _ARTICLE = re.compile(r"(?:an?|one)(?=\s)", re.IGNORECASE)
 _MANY = re.compile(r"(?:several|many|some|a few|numerous)(?=\s)", re.IGNORECASE)
 _MEASURE = re.compile(
-    r"(?:a (?:large |small |big |whole )?)?(group|bunch|couple|pair|number|herd|flock|lot|row|pack|variety) of(?=\s)",
+    r"(?:a (?:large |small |big |whole )?)?(group|bunch|couple|pairs?|dozens|number|herd|flock|lot|row|pack|variety) of(?=\s)",
     re.IGNORECASE,
 )
 _INVARIANT = frozenset("sheep deer fish aircraft bison salmon".split())
