@@ -199,8 +199,18 @@ def predicate_plans(reading: Reading) -> Iterator[PlannedExchange]:
             ):
                 rank = 0.5 if other not in before else 1.5
                 pieces = (attributes[one].span, attributes[other].span)
-                certain = _is_certain(reading, owners)
+                certain = _is_certain(reading, owners) and (other not in before or _may_trade(reading, one, other))
                 yield PlannedExchange("attribute", rank, *pieces, certain=certain, owners=owners)
+
+
+def _may_trade(reading: Reading, behind: int, before: int) -> bool:
+    """Whether an adjective behind a copula may stand before the noun of another one, which then follows the copula."""
+    attributes = reading.graph.attributes
+    return reading.phrases.is_open(attributes[before].object) and all(
+        modifier_kind(reading.text(attributes[k].span)) != "noun"
+        and moves_freely(reading.caption, attributes[k].span)
+        for k in (behind, before)
+    )
 
 
 def _is_predicate(reading: Reading, k: int) -> bool:
