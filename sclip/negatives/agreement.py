@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from sclip.negatives.meaning import PERSONS
 from sclip.scenegraph.graph import SceneGraph, Span
 from sclip.scenegraph.lexicon import CONNECTIVES, noun_lemma, verb_lemma
 
@@ -241,7 +242,7 @@ def _class_of(phrase: str, name: str) -> str:
         return "he"
     if head in _SHE:
         return "she"
-    return "" if head in ("person", "child", "kid", "baby", "player", "couple") else "it"
+    return "" if head in PERSONS else "it"
 
 
 def _role(text: str, kind: str, behind: str) -> str:

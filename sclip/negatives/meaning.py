@@ -23,16 +23,20 @@ _SYNONYMS = {
     for word in group.split()
 }  # fmt: skip
 
-_ANIMATE = frozenset(
+PERSONS = frozenset(
     """person man woman child boy girl baby lady guy kid player skier snowboarder surfer rider people couple crowd
     group skateboarder skater batter catcher pitcher umpire officer policeman fireman firefighter worker chef cook
     waiter waitress driver pedestrian cyclist biker jockey cowboy soldier student teacher adult male female teen
     teenager toddler infant mother father son daughter brother sister friend family bride groom boyfriend husband
     wife gentleman spectator fan audience passenger customer vendor farmer hiker tourist runner athlete team
-    businessman doctor nurse clown dog cat horse cow sheep goat elephant giraffe zebra bear bird duck goose swan
+    businessman doctor nurse clown""".split()
+)
+ANIMALS = frozenset(
+    """dog cat horse cow sheep goat elephant giraffe zebra bear bird duck goose swan
     chicken rooster pigeon seagull parrot owl puppy kitten pony calf lamb bull ox donkey deer lion tiger monkey
     rabbit fish dolphin whale turtle animal herd flock camel llama pig cattle foal""".split()
 )
+_ANIMATE = PERSONS | ANIMALS
 
 _SYMMETRIC = frozenset(
     """and,next to,near,beside,by,close to,alongside,among,across from,opposite of,side by side with,with each other,

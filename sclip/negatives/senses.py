@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from sclip.negatives.meaning import POSTURES, is_animate, synonym
+from sclip.negatives.meaning import ANIMALS, PERSONS, POSTURES, is_animate, synonym
 from sclip.scenegraph.lexicon import COLOURS
 
 _NEAR = frozenset("near by beside alongside".split()) | {
@@ -266,9 +266,7 @@ _VAGUE = frozenset(
 _GENERAL = {
     synonym(word): synonym(group.split(":")[0])
     for group in (
-        """person:man woman boy girl child kid baby lady player skier surfer snowboarder skateboarder rider batter
-        catcher pitcher adult people driver chef officer worker spectator team crowd family student friend""",
-        "animal:dog cat horse cow sheep goat elephant giraffe zebra bear bird",
+        f"person:{' '.join(PERSONS)}", f"animal:{' '.join(ANIMALS)}",
         "vehicle:car bus truck van motorcycle bike train bicycle taxi",
         "food:pizza sandwich cake salad meal dish hotdog meat vegetable fruit dessert snack lunch dinner breakfast",
         "building:house church tower skyscraper hotel structure store shop home castle",
