@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 from sclip.negatives.attributes import modifier_plans, move_plans, predicate_plans
@@ -155,9 +156,7 @@ def _negatives(graph: SceneGraph, certain: bool) -> Iterator[tuple[Negative, Pla
     sentences, seen = count_sentences(text), {_fold(text)}
     own: dict[Span, float] = {}
     reading = Reading(replace(graph, caption=text) if rest else graph, MOST_EXCHANGED)
-    for plan in _best_plans(reading):
-        if certain and not (plan.certain and _in_one_sentence(text, plan)):
-            continue
+    for plan in _best_plans(reading, certain):
         edit = plan.edit(text, sentences)
         folded = _fold(edit.text)
         if folded in seen:
@@ -199,19 +198,33 @@ def _rank(plan: PlannedExchange) -> float:
     return plan.rank
 
 
-def _best_plans(reading: Reading) -> list[PlannedExchange]:
-    plans = [
-        *object_plans(reading, far=False),
-        *modifier_plans(reading),
-        *quantity_plans(reading),
-        *predicate_plans(reading),
-        *verb_plans(reading),
-        *place_plans(reading),
-    ]
+def _best_plans(reading: Reading, certain: bool) -> list[PlannedExchange]:
+    """Return the best plans; of those that give one text, the one whose change of meaning is surest comes first."""
+
+    def listed(kinds: Iterable[Iterable[PlannedExchange]]) -> list[PlannedExchange]:
+        plans = chain.from_iterable(kinds)
+        if not certain:
+            return list(plans)
+        return [plan for plan in plans if plan.certain and _in_one_sentence(reading.caption, plan)]
+
+    plans = listed(
+        (
+            object_plans(reading, far=False),
+            modifier_plans(reading),
+            quantity_plans(reading),
+            predicate_plans(reading),
+            verb_plans(reading),
+            place_plans(reading),
+        )
+    )
     if sum(plan.rank < 2 for plan in plans) < MOST_CANDIDATES:  # as in all captions but the longest
-        plans += object_plans(reading, far=True)
-        plans += move_plans(reading)
-    return sorted(plans, key=_rank)[:MOST_CANDIDATES]
+        plans += listed((object_plans(reading, far=True), move_plans(reading)))
+    best = sorted(plans, key=_rank)[:MOST_CANDIDATES]
+    return sorted(best, key=_doubt)
+
+
+def _doubt(plan: PlannedExchange) -> tuple[bool, bool]:
+    return not plan.certain, plan.doubtful
 
 
 def _fold(caption: str) -> str:
