@@ -9,7 +9,7 @@ from itertools import combinations
 
 from sclip.negatives.certainty import attributes_surely_change
 from sclip.negatives.meaning import is_animate, synonym
-from sclip.negatives.modifiers import is_adjective, is_verb_like, makes_name, modifier_kind, moves_freely
+from sclip.negatives.modifiers import is_verb_like, makes_name, may_be_adjective, modifier_kind, moves_freely
 from sclip.negatives.planned_exchange import PlannedExchange
 from sclip.negatives.reading import Reading, Unit
 from sclip.scenegraph.graph import Span
@@ -220,4 +220,4 @@ def _is_predicate(reading: Reading, k: int) -> bool:
     word = attribute.attribute.split(" ")[0]
     if attribute.span[0] < obj.phrase[1] or word.isdigit() or verb_lemma(word) != word:
         return False
-    return is_adjective(word)
+    return may_be_adjective(word)

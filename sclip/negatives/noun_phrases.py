@@ -8,11 +8,10 @@ that can be counted and has no article is an idiom ("at night", "for sale") or a
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import Literal
 
 from sclip.scenegraph.graph import SceneGraph, Span
-from sclip.scenegraph.lexicon import COLOURS, CONNECTIVES
+from sclip.scenegraph.lexicon import COLOURS, CONNECTIVES, parts_of_speech
 
 Determiner = Literal["one", "the", "many", "of", ""]
 """One of a kind ("a"), known ("the"), several, a measure ("a group of"), none."""
@@ -70,13 +69,10 @@ _WORD_BEFORE = re.compile(r"([^\W\d_][\w'’-]*)\s+$")
 _PARTICIPLE = re.compile(r"\s*([^\W\d_]+(?:ing|ed|wn|en))\s*")
 
 
-@lru_cache(maxsize=1 << 16)
 def _is_adjective_alone(word: str) -> bool:
     """Whether the dictionary has a lower-case word as an adjective, and neither as a verb nor a noun."""
-    from lemminflect import getAllLemmas
-
-    found = getAllLemmas(word)
-    return "ADJ" in found and "VERB" not in found and "NOUN" not in found and "AUX" not in found
+    found = parts_of_speech(word)
+    return "ADJ" in found and found.isdisjoint(("VERB", "NOUN", "AUX"))
 
 
 class NounPhrases:

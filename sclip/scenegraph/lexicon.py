@@ -264,35 +264,31 @@ def noun_lemma(word: str) -> str:
 
 
 @lru_cache(maxsize=1 << 16)
+def parts_of_speech(word: str) -> frozenset[str]:
+    """Return what lemminflect's dictionary has a lower-case word as ("NOUN", "VERB", "ADJ", "ADV", "AUX")."""
+    from lemminflect import getAllLemmas
+
+    return frozenset(getAllLemmas(word))
+
+
 def is_word(word: str) -> bool:
-    """Whether lemminflect's dictionary has the lower-case word as any part of speech."""
-    from lemminflect import getAllLemmas
-
-    return bool(getAllLemmas(word))
+    """Whether the dictionary has the lower-case word as any part of speech."""
+    return bool(parts_of_speech(word))
 
 
-@lru_cache(maxsize=1 << 16)
 def is_noun(word: str) -> bool:
-    """Whether lemminflect's dictionary has the lower-case word as a noun."""
-    from lemminflect import getAllLemmas
-
-    return bool(getAllLemmas(word, upos="NOUN"))
+    """Whether the dictionary has the lower-case word as a noun."""
+    return "NOUN" in parts_of_speech(word)
 
 
-@lru_cache(maxsize=1 << 16)
 def is_verb(word: str) -> bool:
-    """Whether lemminflect's dictionary has the lower-case word as a verb."""
-    from lemminflect import getAllLemmas
-
-    return bool(getAllLemmas(word, upos="VERB"))
+    """Whether the dictionary has the lower-case word as a verb."""
+    return "VERB" in parts_of_speech(word)
 
 
-@lru_cache(maxsize=1 << 16)
 def is_adjective(word: str) -> bool:
-    """Whether lemminflect's dictionary has the lower-case word as an adjective or an adverb."""
-    from lemminflect import getAllLemmas
-
-    return bool(getAllLemmas(word, upos="ADJ") or getAllLemmas(word, upos="ADV"))
+    """Whether the dictionary has the lower-case word as an adjective or an adverb."""
+    return not parts_of_speech(word).isdisjoint(("ADJ", "ADV"))
 
 
 @lru_cache(maxsize=1 << 16)
