@@ -44,9 +44,8 @@ _PRONOUNS = {
     "it": {"subject": "it", "object": "it", "possessive": "its", "self": "itself"},
     "they": {"subject": "they", "object": "them", "possessive": "their", "self": "themselves"},
 }
-PRONOUN = re.compile(
-    r"\b(he|him|his|himself|she|her|herself|it|its|itself|they|them|their|themselves)\b", re.IGNORECASE
-)
+PRONOUNS = frozenset(form for forms in _PRONOUNS.values() for form in forms.values())
+_PRONOUN = re.compile(rf"\b({'|'.join(sorted(PRONOUNS))})\b", re.IGNORECASE)
 _HE = frozenset(
     """man boy guy gentleman male father son brother boyfriend husband king prince groom businessman policeman
     fireman cowboy batter catcher umpire grandfather waiter""".split()
@@ -209,7 +208,7 @@ def pronoun_forms(graph: SceneGraph, first: int, second: int) -> dict[Span, str]
     classes = [_pronoun_class(graph, index) for index in range(len(graph.objects))]
     becomes = {first: old[1], second: old[0]}
     forms: dict[Span, str] = {}
-    for match in PRONOUN.finditer(graph.caption):
+    for match in _PRONOUN.finditer(graph.caption):
         text = match.group(1).lower()
         for index, new in becomes.items():
             role = _role(text, classes[index], graph.caption[match.end() :])

@@ -42,18 +42,23 @@ def modifier_plans(reading: Reading) -> Iterator[PlannedExchange]:
 
 def _exchanged(reading: Reading, one: Unit, other: Unit) -> PlannedExchange | None:
     owners = dict.fromkeys(one.attributes, other.object) | dict.fromkeys(other.attributes, one.object)
+    certain = (
+        not (one.compound or other.compound)
+        and _is_certain(reading, owners)
+        and _fits(reading, one, other)
+        and _fits(reading, other, one)
+    )
+    if reading.only_certain and not certain:
+        return None
     names = _names(reading, one, other)
     new = reading.relabelled(owners, {index: name for index, (name, _) in names.items()})
     if not reading.changes(new):
         return None
     lengths = abs(len(one.attributes) - len(other.attributes))
     rank = 0.5 + 0.2 * lengths + 1.5 * (bool(one.compound) + bool(other.compound))
-    if one.compound or other.compound:
-        return PlannedExchange(
-            "attribute", rank, one.span, other.span, certain=False, owners=owners, names=names
-        )
-    certain = _is_certain(reading, owners) and _fits(reading, one, other) and _fits(reading, other, one)
-    return PlannedExchange("attribute", rank, one.span, other.span, certain=certain, owners=owners)
+    return PlannedExchange(
+        "attribute", rank, one.span, other.span, certain=certain, owners=owners, names=names
+    )
 
 
 def _names(reading: Reading, one: Unit, other: Unit) -> dict[int, tuple[str, Span]]:
@@ -84,6 +89,9 @@ def move_plans(reading: Reading) -> Iterator[PlannedExchange]:
                 ):
                     continue
                 owners = dict.fromkeys(unit.attributes, target)
+                certain = _is_certain(reading, owners) and _may_move(reading, unit, target)
+                if reading.only_certain and not certain:
+                    continue
                 if not reading.changes(reading.relabelled(owners)):
                     continue
                 at = _place_before(reading, target, reading.text(unit.span))
@@ -94,7 +102,6 @@ def move_plans(reading: Reading) -> Iterator[PlannedExchange]:
                 rank = 2.0 + 0.5 * crowd + 0.2 * (len(unit.attributes) - 1)
                 if graph.objects[target].phrase[0] == at:  # no article: "on top of black mat"
                     rank += 0.3
-                certain = _is_certain(reading, owners) and _may_move(reading, unit, target)
                 yield PlannedExchange("attribute", rank, piece, (at, at), certain=certain, owners=owners)
 
 
@@ -193,13 +200,15 @@ def predicate_plans(reading: Reading) -> Iterator[PlannedExchange]:
     before = [k for k in open_ if reading.is_before_name(k)]
     for position, one in enumerate(behind):
         for other in (*behind[position + 1 :], *before):
+            if attributes[one].object == attributes[other].object:
+                continue
             owners = {one: attributes[other].object, other: attributes[one].object}
-            if attributes[one].object != attributes[other].object and reading.changes(
-                reading.relabelled(owners)
-            ):
+            certain = _is_certain(reading, owners) and (other not in before or _may_trade(reading, one, other))
+            if reading.only_certain and not certain:
+                continue
+            if reading.changes(reading.relabelled(owners)):
                 rank = 0.5 if other not in before else 1.5
                 pieces = (attributes[one].span, attributes[other].span)
-                certain = _is_certain(reading, owners) and (other not in before or _may_trade(reading, one, other))
                 yield PlannedExchange("attribute", rank, *pieces, certain=certain, owners=owners)
 
 

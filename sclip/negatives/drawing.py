@@ -155,7 +155,9 @@ def _negatives(graph: SceneGraph, certain: bool) -> Iterator[tuple[Negative, Pla
     text, rest = parsed_part(graph.caption)
     sentences, seen = count_sentences(text), {_fold(text)}
     own: dict[Span, float] = {}
-    reading = Reading(replace(graph, caption=text) if rest else graph, MOST_EXCHANGED)
+    reading = Reading(
+        replace(graph, caption=text) if rest else graph, MOST_EXCHANGED, only_certain=certain
+    )
     for plan in _best_plans(reading, certain):
         edit = plan.edit(text, sentences)
         folded = _fold(edit.text)

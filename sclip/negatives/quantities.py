@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 
 from sclip.negatives.agreement import in_number, verb_forms
@@ -67,14 +68,12 @@ def _read(reading: Reading, index: int) -> _Quantity | None:
     if reading.is_shut(index):
         return None
     start = obj.phrase[0]
-    for pattern, value in ((_MEASURE, "many"), (_MANY, "many"), (_ARTICLE, "1")):
-        match = pattern.match(reading.caption, start, obj.span[0])
-        if match is not None:
-            if (value == "1") == reading.head_plural[index]:
-                return None  # "a tennis shoes", "some food"
-            if match.group(1 if pattern is _MEASURE else 0).lower() in ("couple", "pair"):
-                value = "2"
-            return _Quantity(index, match.span(), value, _held(reading, index, match.span()))
+    length, value = _opening(reading.caption[start : obj.span[0]])
+    if value:
+        span = start, start + length
+        if (value == "1") == reading.head_plural[index]:
+            return None  # "a tennis shoes", "some food"
+        return _Quantity(index, span, value, _held(reading, index, span))
     for k in reading.attributes_of[index]:
         attribute = reading.graph.attributes[k]
         if attribute.attribute.isdigit() and attribute.span[0] == start:
@@ -83,6 +82,19 @@ def _read(reading: Reading, index: int) -> _Quantity | None:
     if reading.head_plural[index] and start == min([obj.span[0], *(unit.span[0] for unit in units)]):
         return _Quantity(index, (start, start), "many", ())
     return None
+
+
+@lru_cache(maxsize=1 << 16)
+def _opening(phrase: str) -> tuple[int, str]:
+    """Return how many characters of a phrase, up to its name, say how many, and how many that is."""
+    measure = _MEASURE.match(phrase)
+    if measure is not None:
+        return measure.end(), "2" if measure.group(1).lower() in ("couple", "pair") else "many"
+    for pattern, value in ((_MANY, "many"), (_ARTICLE, "1")):
+        match = pattern.match(phrase)
+        if match is not None:
+            return match.end(), value
+    return 0, ""
 
 
 def _held(reading: Reading, index: int, span: Span) -> tuple[int, ...]:
