@@ -47,7 +47,7 @@ _PRONOUNS = {
 PRONOUNS = frozenset(form for forms in _PRONOUNS.values() for form in forms.values())
 _PRONOUN = re.compile(rf"\b({'|'.join(sorted(PRONOUNS))})\b", re.IGNORECASE)
 _HE = frozenset(
-    """man boy guy gentleman male father son brother boyfriend husband king prince groom businessman policeman
+    """man boy gentleman male father son brother boyfriend husband king prince groom businessman policeman
     fireman cowboy batter catcher umpire grandfather waiter""".split()
 )
 _SHE = frozenset(

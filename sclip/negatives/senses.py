@@ -73,14 +73,14 @@ _USES = frozenset(
     look bring take sell buy offer wear""".split()
 )
 _WORN = frozenset(
-    """shirt jacket dress suit hat coat uniform cap vest sweater outfit costume jean short pants skirt helmet tie
+    """shirt jacket dress suit hat coat uniform cap vest sweater outfit costume jeans short pant skirt helmet tie
     t-shirt gown robe hoodie swimsuit bikini wetsuit apron scarf jersey clothing clothes gear""".split()
 )
 _SAME_ACT = {
     verb: group.split()[0]
     for group in (
-        "have with hold contain carry use grab grip", "look watch see view observe face stare gaze", "eat bite chew taste",
-        "pull tow drag", "fix repair", "make prepare cook", "ride on drive", "touch pet pat",
+        "have with hold contain carry use grab grip", "look watch see view observe face stare gaze",
+        "eat bite chew taste", "pull tow drag", "fix repair", "make prepare cook", "ride on drive", "touch pet pat",
         "show display depict",
     )
     for verb in group.split()
@@ -268,7 +268,7 @@ _GENERAL = {
     for group in (
         f"person:{' '.join(PERSONS)}", f"animal:{' '.join(ANIMALS)}",
         "vehicle:car bus truck van motorcycle bike train bicycle taxi",
-        "food:pizza sandwich cake salad meal dish hotdog meat vegetable fruit dessert snack lunch dinner breakfast",
+        "food:pizza sandwich cake salad meal dish meat vegetable fruit dessert snack lunch dinner breakfast",
         "building:house church tower skyscraper hotel structure store shop home castle",
         "fruit:apple banana orange strawberry", "furniture:chair table couch bed desk",
         "device:phone laptop computer tablet", "plant:tree flower", "room:kitchen bathroom bedroom",
