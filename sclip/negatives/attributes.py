@@ -203,7 +203,9 @@ def predicate_plans(reading: Reading) -> Iterator[PlannedExchange]:
             if attributes[one].object == attributes[other].object:
                 continue
             owners = {one: attributes[other].object, other: attributes[one].object}
-            certain = _is_certain(reading, owners) and (other not in before or _may_trade(reading, one, other))
+            certain = _is_certain(reading, owners) and (
+                other not in before or _may_trade(reading, one, other)
+            )
             if reading.only_certain and not certain:
                 continue
             if reading.changes(reading.relabelled(owners)):

@@ -32,6 +32,9 @@ VERSION = "4"
 MOST_CANDIDATES = 24
 """Only the best so many of a caption are kept."""
 
+MOST_WEIGHED = 12
+"""Only the best so many that surely change the meaning are weighed for a draw; the pairs of a long caption are many."""
+
 MOST_STRANGE = 12.0
 """Log-odds above which a negative is not drawn."""
 WORTH_A_DOUBT = 4.0
@@ -155,9 +158,7 @@ def _negatives(graph: SceneGraph, certain: bool) -> Iterator[tuple[Negative, Pla
     text, rest = parsed_part(graph.caption)
     sentences, seen = count_sentences(text), {_fold(text)}
     own: dict[Span, float] = {}
-    reading = Reading(
-        replace(graph, caption=text) if rest else graph, MOST_EXCHANGED, only_certain=certain
-    )
+    reading = Reading(replace(graph, caption=text) if rest else graph, MOST_EXCHANGED, only_certain=certain)
     for plan in _best_plans(reading, certain):
         edit = plan.edit(text, sentences)
         folded = _fold(edit.text)
@@ -176,7 +177,7 @@ def _negatives(graph: SceneGraph, certain: bool) -> Iterator[tuple[Negative, Pla
         )
 
 
-def _in_one_sentence(text: str, plan: PlannedExchange) -> bool:
+def _in_one(text: str, plan: PlannedExchange) -> bool:
     """Whether both texts stand in one sentence: of two, what they are of may be one thing, or part of the other."""
     first, second = sorted((plan.first, plan.second))
     return _SENTENCE_END.search(text, first[1], second[0]) is None
@@ -202,12 +203,13 @@ def _rank(plan: PlannedExchange) -> float:
 
 def _best_plans(reading: Reading, certain: bool) -> list[PlannedExchange]:
     """Return the best plans; of those that give one text, the one whose change of meaning is surest comes first."""
+    one_sentence = _SENTENCE_END.search(reading.caption) is None
 
     def listed(kinds: Iterable[Iterable[PlannedExchange]]) -> list[PlannedExchange]:
         plans = chain.from_iterable(kinds)
         if not certain:
             return list(plans)
-        return [plan for plan in plans if plan.certain and _in_one_sentence(reading.caption, plan)]
+        return [plan for plan in plans if plan.certain and (one_sentence or _in_one(reading.caption, plan))]
 
     plans = listed(
         (
@@ -219,9 +221,10 @@ def _best_plans(reading: Reading, certain: bool) -> list[PlannedExchange]:
             place_plans(reading),
         )
     )
-    if sum(plan.rank < 2 for plan in plans) < MOST_CANDIDATES:  # as in all captions but the longest
+    most = MOST_WEIGHED if certain else MOST_CANDIDATES
+    if sum(plan.rank < 2 for plan in plans) < most:  # as in all captions but the longest
         plans += listed((object_plans(reading, far=True), move_plans(reading)))
-    best = sorted(plans, key=_rank)[:MOST_CANDIDATES]
+    best = sorted(plans, key=_rank)[:most]
     return sorted(best, key=_doubt)
 
 

@@ -10,6 +10,7 @@ from the words that stand around them; a word that is new has the class of rare 
 
 from __future__ import annotations
 
+from array import array
 from functools import lru_cache
 from pathlib import Path
 from zlib import crc32
@@ -120,7 +121,7 @@ _path = PATH
 
 @lru_cache(maxsize=1 << 17)
 def _pair(last: bytes, word: bytes) -> tuple[float, bytes, int, int]:
-    """Return the weight of what a word and the one before it are, the word's class, and the CRCs of words and classes."""
+    """Return the weight of what a word and the one before it are, its class, and the CRCs of words and classes."""
     weights, _ = _lists()
     one, _, kind_one = _word(last)
     code, kind, _ = _word(word)
@@ -142,10 +143,10 @@ def _word(word: bytes) -> tuple[int, bytes, int]:
 
 
 @lru_cache(maxsize=1)
-def _lists() -> tuple[list[float], bytes]:
-    """Return weights and classes as what is fastest to look up one by one."""
+def _lists() -> tuple[array[float], bytes]:
+    """Return weights and classes as what is fastest to look up one by one, and small enough for a core's cache."""
     table = _table()
-    return table["weights"].astype(np.float64).tolist(), table["classes"].tobytes()
+    return array("f", table["weights"].astype(np.float32).tobytes()), table["classes"].tobytes()
 
 
 @lru_cache(maxsize=1)

@@ -22,12 +22,13 @@ from sclip.scenegraph.graph import Span
 _ARTICLE = re.compile(r"(?:an?|one)(?=\s)", re.IGNORECASE)
 _MANY = re.compile(r"(?:several|many|some|a few|numerous)(?=\s)", re.IGNORECASE)
 _MEASURE = re.compile(
-    r"(?:a (?:large |small |big |whole )?)?(group|bunch|couple|pairs?|dozens|number|herd|flock|lot|row|pack|variety) of(?=\s)",
+    r"(?:a (?:large |small |big |whole )?)?(group|bunch|couple|pairs?|dozens|number|herd|flock|lot|row"
+    r"|pack|variety) of(?=\s)",
     re.IGNORECASE,
 )
 _INVARIANT = frozenset("sheep deer fish aircraft bison salmon".split())
 _PAIRED = frozenset(
-    """pant jean short glass sunglass goggle scissor trouser clothe headphone stair sock shoe skis ski tight pajama
+    """jeans short glass sunglass goggle scissor trouser clothes headphone stair sock shoe ski tight pajama
     glove earring wing leg eye hand arm topping vegetable food""".split()
 )
 """Heads that are said in the plural of one thing, or mean another thing in the singular."""
@@ -116,6 +117,15 @@ def _exchanged(reading: Reading, one: _Quantity, other: _Quantity) -> PlannedExc
             pieces[k] = with_space(reading, pieces[k])
     if pieces[0][1] > pieces[1][0] and pieces[1][1] > pieces[0][0]:
         return None
+    values = {one.value, other.value}
+    bare = any(q.span[0] == q.span[1] for q in (one, other))
+    certain = (
+        (values == {"1", "many"} or "many" not in values)
+        and _PAIRED.isdisjoint(names)
+        and (not bare or any(map(is_animate, names)))
+    )
+    if reading.only_certain and not certain:
+        return None
     forms: dict[Span, str] = {}
     for mine, its in ((one, other), (other, one)):
         plural = its.value != "1"
@@ -131,13 +141,6 @@ def _exchanged(reading: Reading, one: _Quantity, other: _Quantity) -> PlannedExc
             forms[span] = form.capitalize() if word[0].isupper() else form
     owners = dict.fromkeys(one.attributes, other.object) | dict.fromkeys(other.attributes, one.object)
     rank = 0.6 if one.value.isdigit() and other.value.isdigit() else 1.0
-    bare = any(q.span[0] == q.span[1] for q in (one, other))
-    values = {one.value, other.value}
-    certain = (
-        (values == {"1", "many"} or "many" not in values)
-        and _PAIRED.isdisjoint(names)
-        and (not bare or any(map(is_animate, names)))
-    )
     if forms and not all(_counts_freely(reading, q) for q in (one, other)):
         certain = False
     return PlannedExchange(

@@ -73,8 +73,8 @@ class Reading:
         found = []
         for obj in self.graph.objects:
             start, end = obj.span
-            cut = max(self.caption.rfind(" ", start, end), self.caption.rfind("\t", start, end))
-            found.append((max(start, cut + 1), end))
+            words = self.caption[start:end].rsplit(None, 1)
+            found.append((end - len(words[-1]) if len(words) > 1 else start, end))
         return found
 
     @cached_property

@@ -177,8 +177,9 @@ def _alike(one: str, other: str) -> bool:
 
 def _is_part(reading: Reading, first: int, second: int) -> bool:
     """Whether nothing but "of" stands between two phrases."""
-    one, other = sorted(reading.graph.objects[k].phrase for k in (first, second))
-    return reading.caption[one[1] : other[0]].strip().lower() == "of"
+    one, other = reading.graph.objects[first].phrase, reading.graph.objects[second].phrase
+    between = reading.caption[one[1] : other[0]] if one <= other else reading.caption[other[1] : one[0]]
+    return between.strip().lower() == "of"
 
 
 def verb_plans(reading: Reading) -> Iterator[PlannedExchange]:
