@@ -171,8 +171,8 @@ class Encoder:
         orders = [self._drawn(row, found) for row, found in zip(rows, known, strict=True)]
         verify = self._config.loss.negatives != "shuffle" and self._config.data.verify_negatives
         unsure = [k for k, found in enumerate(known) if verify and orders[k] and found.negatives is None]
-        kept = negatives.first_sound(
-            [(known[k].graph, orders[k]) for k in unsure], most, lambda texts: self._parser.shapes(texts)
+        kept = negatives.sound(
+            [(known[k].graph, orders[k]) for k in unsure], lambda texts: self._parser.shapes(texts), most
         )
         for k, sound in zip(unsure, kept, strict=True):
             orders[k] = sound

@@ -8,9 +8,9 @@
 from sclip.negatives.drawing import VERSION, Negative, candidates, draw, draw_several, natural
 from sclip.negatives.planned_exchange import Kind
 from sclip.negatives.shuffle import shuffled
-from sclip.negatives.verification import drawn_in_training, first_sound, sound
+from sclip.negatives.verification import drawn_in_training, sound
 
 __all__ = [
-    "VERSION", "Kind", "Negative", "candidates", "draw", "draw_several", "drawn_in_training", "first_sound",
+    "VERSION", "Kind", "Negative", "candidates", "draw", "draw_several", "drawn_in_training",
     "natural", "shuffled", "sound",
 ]  # fmt: skip

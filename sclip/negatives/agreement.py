@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from sclip.negatives.meaning import PERSONS
 from sclip.scenegraph.graph import SceneGraph, Span
 from sclip.scenegraph.lexicon import CONNECTIVES, noun_lemma, verb_lemma
 
@@ -43,11 +44,10 @@ _PRONOUNS = {
     "it": {"subject": "it", "object": "it", "possessive": "its", "self": "itself"},
     "they": {"subject": "they", "object": "them", "possessive": "their", "self": "themselves"},
 }
-PRONOUN = re.compile(
-    r"\b(he|him|his|himself|she|her|herself|it|its|itself|they|them|their|themselves)\b", re.IGNORECASE
-)
+PRONOUNS = frozenset(form for forms in _PRONOUNS.values() for form in forms.values())
+_PRONOUN = re.compile(rf"\b({'|'.join(sorted(PRONOUNS))})\b", re.IGNORECASE)
 _HE = frozenset(
-    """man boy guy gentleman male father son brother boyfriend husband king prince groom businessman policeman
+    """man boy gentleman male father son brother boyfriend husband king prince groom businessman policeman
     fireman cowboy batter catcher umpire grandfather waiter""".split()
 )
 _SHE = frozenset(
@@ -208,7 +208,7 @@ def pronoun_forms(graph: SceneGraph, first: int, second: int) -> dict[Span, str]
     classes = [_pronoun_class(graph, index) for index in range(len(graph.objects))]
     becomes = {first: old[1], second: old[0]}
     forms: dict[Span, str] = {}
-    for match in PRONOUN.finditer(graph.caption):
+    for match in _PRONOUN.finditer(graph.caption):
         text = match.group(1).lower()
         for index, new in becomes.items():
             role = _role(text, classes[index], graph.caption[match.end() :])
@@ -241,7 +241,7 @@ def _class_of(phrase: str, name: str) -> str:
         return "he"
     if head in _SHE:
         return "she"
-    return "" if head in ("person", "child", "kid", "baby", "player", "couple") else "it"
+    return "" if head in PERSONS else "it"
 
 
 def _role(text: str, kind: str, behind: str) -> str:

@@ -9,7 +9,7 @@ from itertools import combinations
 
 from sclip.negatives.certainty import attributes_surely_change
 from sclip.negatives.meaning import is_animate, synonym
-from sclip.negatives.modifiers import is_adjective, is_verb_like, makes_name, modifier_kind, moves_freely
+from sclip.negatives.modifiers import is_verb_like, makes_name, may_be_adjective, modifier_kind, moves_freely
 from sclip.negatives.planned_exchange import PlannedExchange
 from sclip.negatives.reading import Reading, Unit
 from sclip.scenegraph.graph import Span
@@ -42,18 +42,23 @@ def modifier_plans(reading: Reading) -> Iterator[PlannedExchange]:
 
 def _exchanged(reading: Reading, one: Unit, other: Unit) -> PlannedExchange | None:
     owners = dict.fromkeys(one.attributes, other.object) | dict.fromkeys(other.attributes, one.object)
+    certain = (
+        not (one.compound or other.compound)
+        and _is_certain(reading, owners)
+        and _fits(reading, one, other)
+        and _fits(reading, other, one)
+    )
+    if reading.only_certain and not certain:
+        return None
     names = _names(reading, one, other)
     new = reading.relabelled(owners, {index: name for index, (name, _) in names.items()})
     if not reading.changes(new):
         return None
     lengths = abs(len(one.attributes) - len(other.attributes))
     rank = 0.5 + 0.2 * lengths + 1.5 * (bool(one.compound) + bool(other.compound))
-    if one.compound or other.compound:
-        return PlannedExchange(
-            "attribute", rank, one.span, other.span, certain=False, owners=owners, names=names
-        )
-    certain = _is_certain(reading, owners) and _fits(reading, one, other) and _fits(reading, other, one)
-    return PlannedExchange("attribute", rank, one.span, other.span, certain=certain, owners=owners)
+    return PlannedExchange(
+        "attribute", rank, one.span, other.span, certain=certain, owners=owners, names=names
+    )
 
 
 def _names(reading: Reading, one: Unit, other: Unit) -> dict[int, tuple[str, Span]]:
@@ -84,6 +89,9 @@ def move_plans(reading: Reading) -> Iterator[PlannedExchange]:
                 ):
                     continue
                 owners = dict.fromkeys(unit.attributes, target)
+                certain = _is_certain(reading, owners) and _may_move(reading, unit, target)
+                if reading.only_certain and not certain:
+                    continue
                 if not reading.changes(reading.relabelled(owners)):
                     continue
                 at = _place_before(reading, target, reading.text(unit.span))
@@ -94,7 +102,6 @@ def move_plans(reading: Reading) -> Iterator[PlannedExchange]:
                 rank = 2.0 + 0.5 * crowd + 0.2 * (len(unit.attributes) - 1)
                 if graph.objects[target].phrase[0] == at:  # no article: "on top of black mat"
                     rank += 0.3
-                certain = _is_certain(reading, owners) and _may_move(reading, unit, target)
                 yield PlannedExchange("attribute", rank, piece, (at, at), certain=certain, owners=owners)
 
 
@@ -193,14 +200,28 @@ def predicate_plans(reading: Reading) -> Iterator[PlannedExchange]:
     before = [k for k in open_ if reading.is_before_name(k)]
     for position, one in enumerate(behind):
         for other in (*behind[position + 1 :], *before):
+            if attributes[one].object == attributes[other].object:
+                continue
             owners = {one: attributes[other].object, other: attributes[one].object}
-            if attributes[one].object != attributes[other].object and reading.changes(
-                reading.relabelled(owners)
-            ):
+            certain = _is_certain(reading, owners) and (
+                other not in before or _may_trade(reading, one, other)
+            )
+            if reading.only_certain and not certain:
+                continue
+            if reading.changes(reading.relabelled(owners)):
                 rank = 0.5 if other not in before else 1.5
                 pieces = (attributes[one].span, attributes[other].span)
-                certain = _is_certain(reading, owners)
                 yield PlannedExchange("attribute", rank, *pieces, certain=certain, owners=owners)
+
+
+def _may_trade(reading: Reading, behind: int, before: int) -> bool:
+    """Whether an adjective behind a copula may stand before the noun of another one, which then follows the copula."""
+    attributes = reading.graph.attributes
+    return reading.phrases.is_open(attributes[before].object) and all(
+        modifier_kind(reading.text(attributes[k].span)) != "noun"
+        and moves_freely(reading.caption, attributes[k].span)
+        for k in (behind, before)
+    )
 
 
 def _is_predicate(reading: Reading, k: int) -> bool:
@@ -210,4 +231,4 @@ def _is_predicate(reading: Reading, k: int) -> bool:
     word = attribute.attribute.split(" ")[0]
     if attribute.span[0] < obj.phrase[1] or word.isdigit() or verb_lemma(word) != word:
         return False
-    return is_adjective(word)
+    return may_be_adjective(word)

@@ -34,9 +34,9 @@ from sclip.negatives.senses import (
 
 _NEW = re.compile(r"(?:an?|another|other|some|several|two|three|four)\b", re.IGNORECASE)
 """First words of a phrase that names a thing for the first time."""
+_COPULAS = ("is", "are", "was", "were", "be", "become", "becomes", "became", "as")
 _NAMED = re.compile(
-    r"\b(?<!there )(?<!this )(?<!here )(?<!it )(?<!these )(?:is|are|was|were|be|become|becomes|became|as)\s+$",
-    re.I,
+    rf"\b(?<!there )(?<!this )(?<!here )(?<!it )(?<!these )(?:{'|'.join(_COPULAS)})\s+$", re.IGNORECASE
 )
 """What stands before a phrase that names anew what was named: "the man is a player"."""
 
@@ -62,13 +62,12 @@ def objects_surely_change(reading: Reading, first: int, second: int) -> bool:
 
 def objects_likely_change(reading: Reading, first: int, second: int) -> bool:
     """Whether a thing would have what has it: "a hat with a man", "a lamp with a room"."""
+    relations = (reading.graph.relations[k] for k in reading.relations_of[first])
+    having = [relation for relation in relations if is_having(relation.predicate)]
     names = [reading.graph.objects[k].name for k in (first, second)]
-    if is_vague(names[0]) or is_vague(names[1]):
+    if not having or is_vague(names[0]) or is_vague(names[1]):
         return False
-    for k in reading.relations_of[first]:
-        relation = reading.graph.relations[k]
-        if not is_having(relation.predicate):
-            continue
+    for relation in having:
         if second not in (relation.subject, relation.object):
             if relation.subject == first and not is_scene(names[1]) and not _related(reading, first, second):
                 return True  # "a bus with a flag next to a car"
@@ -83,7 +82,9 @@ def _may_be_one(reading: Reading, first: int, second: int) -> bool:
     """Whether the second may be the first, named anew: "a bus ... the vehicle"; not "a bus ... a vehicle"."""
     objects = reading.graph.objects
     later = objects[second].phrase
-    if _NAMED.search(reading.caption, max(0, later[0] - 20), later[0]):
+    start = max(0, later[0] - 20)
+    before = reading.caption[start : later[0]].rstrip().lower()
+    if before.endswith(_COPULAS) and _NAMED.search(reading.caption, start, later[0]):
         return True  # "a man is a player"
     return (
         may_be_one(objects[first].name, objects[second].name)
@@ -112,14 +113,15 @@ def _follows(reading: Reading, k: int, first: int, second: int) -> bool:
 
     "A man near a fence holding a racquet" becomes "a fence near a man holding a racquet".
     """
-    graph = reading.graph
-    earlier, later = sorted((first, second), key=lambda index: graph.objects[index].phrase)
-    end, start = graph.objects[later].phrase[1], graph.relations[k].span[0]
+    relation = reading.graph.relations[k]
+    one, other = reading.graph.objects[first].phrase, reading.graph.objects[second].phrase
+    earlier, end = (first, other[1]) if one <= other else (second, one[1])
+    start = relation.span[0]
     return (
-        graph.relations[k].subject == earlier
+        relation.subject == earlier
         and start >= end
         and not reading.caption[end:start].strip()
-        and not reading.text(graph.relations[k].span).lower().startswith(("is ", "are "))
+        and not reading.text(relation.span).lower().startswith(("is ", "are "))
     )
 
 
@@ -138,22 +140,29 @@ def _surely_fails(reading: Reading, subject: int, object_: int, k: int) -> bool:
         if said_of == (object_, subject) and predicate == "have":
             return reading.text(graph.relations[k].span).lower().startswith("ha")  # "a house has a clock"
         return _has_other(reading, subject, object_)
-    if is_depth(names[1]):
+    if is_depth(names[1]) and place_of(predicate) == "in":  # no "on a white background"
         return True
     if is_loose(predicate) or is_symmetric(predicate, *names):
         return False
-    near = False
+    near = told = False
     for m in reading.relations_of[subject]:
         said = graph.relations[m]
         if object_ not in (said.subject, said.object):
             continue
         if said.object == object_:
-            return contradict(said.predicate, predicate, names[1])
-        if reverses(said.predicate, predicate):
+            if not contradict(said.predicate, predicate, names[1]):
+                return False
+            told = True
+        elif reverses(said.predicate, predicate):
             return False
-        near = is_loose(said.predicate)
-        if not near:
-            return not (said_of == (object_, subject) and _may_hang_higher(reading, k))
+        elif is_loose(said.predicate):
+            near = True
+        elif said_of == (object_, subject) and _may_hang_higher(reading, k):
+            return False
+        else:
+            told = True
+    if told:
+        return True
     place = place_of(predicate)
     if place:
         return _is_elsewhere(reading, subject, object_, place, near)

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 from sclip.negatives.attributes import modifier_plans, move_plans, predicate_plans
@@ -34,6 +35,10 @@ VERSION = "4"
 
 MOST_CANDIDATES = 24
 """Only the best so many of a caption are kept."""
+
+MOST_WEIGHED = 12
+"""Only the best so many exchanges that surely change the meaning are weighed for a draw; the pairs of a long caption
+are many."""
 
 MOST_STRANGE = 6.0
 """Log-odds above which an exchange is not drawn."""
@@ -120,16 +125,16 @@ class Negative:
 
 def candidates(graph: SceneGraph) -> list[Negative]:
     """Return the valid exchanges, then the replacements, each best first, no caption twice; empty where none is."""
-    text = _Text(graph)
-    found = sorted(_exchanges(text, certain=False), key=_order)
+    text = _Text(graph, only_certain=False)
+    found = sorted(_exchanges(text), key=_order)
     replaced = sorted(_replacements(text), key=lambda negative: negative.strangeness)
     return [*(negative for negative, _ in found), *replaced]
 
 
 def natural(graph: SceneGraph) -> list[Negative]:
     """Return the candidates that training draws from: of surely another meaning, and not strange to read."""
-    text = _Text(graph)
-    found = [pair for pair in _exchanges(text, certain=True) if pair[0].strangeness < MOST_STRANGE]
+    text = _Text(graph, only_certain=True)
+    found = [pair for pair in _exchanges(text) if pair[0].strangeness < MOST_STRANGE]
     sure = [negative.strangeness for negative, plan in found if not plan.doubtful]
     if sure:
         most = min(sure) - WORTH_A_DOUBT
@@ -182,10 +187,11 @@ def draw_several(
 class _Text:
     """The part of a caption that is parsed, read for editing, and how strange its parts read."""
 
-    def __init__(self, graph: SceneGraph) -> None:
+    def __init__(self, graph: SceneGraph, *, only_certain: bool) -> None:
         self.graph = graph
         self.text, self.rest = parsed_part(graph.caption)
-        self.reading = Reading(replace(graph, caption=self.text) if self.rest else graph, MOST_EXCHANGED)
+        parsed = replace(graph, caption=self.text) if self.rest else graph
+        self.reading = Reading(parsed, MOST_EXCHANGED, only_certain=only_certain)
         self.seen = {_fold(self.text)}
         self._own: dict[Span, float] = {}
 
@@ -206,15 +212,13 @@ class _Text:
         return round(more, 3)
 
 
-def _exchanges(source: _Text, certain: bool) -> Iterator[tuple[Negative, PlannedExchange]]:
-    """Yield the negatives of the best plans, and only of the certain ones where asked."""
+def _exchanges(source: _Text) -> Iterator[tuple[Negative, PlannedExchange]]:
+    """Yield the negatives of the best plans, of certain ones alone where only they are read for."""
     graph, text = source.graph, source.text
     if len(graph.objects) < 2:
         return
     sentences = count_sentences(text)
     for plan in _best_plans(source.reading):
-        if certain and not (plan.certain and _in_one_sentence(text, plan)):
-            continue
         edit = plan.edit(text, sentences)
         if not source.is_new(edit.text):
             continue
@@ -239,7 +243,7 @@ def _replacements(source: _Text) -> Iterator[Negative]:
         yield Negative(caption, plan.kind, swapped, more, True, (source.graph, plan))
 
 
-def _in_one_sentence(text: str, plan: PlannedExchange) -> bool:
+def _in_one(text: str, plan: PlannedExchange) -> bool:
     """Whether both texts stand in one sentence: of two, what they are of may be one thing, or part of the other."""
     first, second = sorted((plan.first, plan.second))
     return _SENTENCE_END.search(text, first[1], second[0]) is None
@@ -262,18 +266,34 @@ def _rank(plan: PlannedExchange) -> float:
 
 
 def _best_plans(reading: Reading) -> list[PlannedExchange]:
-    plans = [
-        *object_plans(reading, far=False),
-        *modifier_plans(reading),
-        *quantity_plans(reading),
-        *predicate_plans(reading),
-        *verb_plans(reading),
-        *place_plans(reading),
-    ]
-    if sum(plan.rank < 2 for plan in plans) < MOST_CANDIDATES:  # as in all captions but the longest
-        plans += object_plans(reading, far=True)
-        plans += move_plans(reading)
-    return sorted(plans, key=_rank)[:MOST_CANDIDATES]
+    """Return the best plans; of those that give one text, the one whose change of meaning is surest comes first."""
+    one_sentence = _SENTENCE_END.search(reading.caption) is None
+
+    def listed(kinds: Iterable[Iterable[PlannedExchange]]) -> list[PlannedExchange]:
+        plans = chain.from_iterable(kinds)
+        if not reading.only_certain:
+            return list(plans)
+        return [plan for plan in plans if plan.certain and (one_sentence or _in_one(reading.caption, plan))]
+
+    plans = listed(
+        (
+            object_plans(reading, far=False),
+            modifier_plans(reading),
+            quantity_plans(reading),
+            predicate_plans(reading),
+            verb_plans(reading),
+            place_plans(reading),
+        )
+    )
+    most = MOST_WEIGHED if reading.only_certain else MOST_CANDIDATES
+    if sum(plan.rank < 2 for plan in plans) < most:  # as in all captions but the longest
+        plans += listed((object_plans(reading, far=True), move_plans(reading)))
+    best = sorted(plans, key=_rank)[:most]
+    return sorted(best, key=_doubt)
+
+
+def _doubt(plan: PlannedExchange) -> tuple[bool, bool]:
+    return not plan.certain, plan.doubtful
 
 
 def _fold(caption: str) -> str:

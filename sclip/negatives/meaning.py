@@ -5,34 +5,38 @@ An exchange is valid exactly where the caption then says something else (`Readin
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import lru_cache
 
 _SYNONYMS = {
     word: group.split()[0]
     for group in (
-        "man guy gentleman fellow dude male", "woman lady female gal", "child kid youngster", "boy lad",
+        "man gentleman fellow dude male", "woman lady female gal", "child kid youngster", "boy lad",
         "couch sofa settee", "bike bicycle", "motorcycle motorbike", "plane airplane aeroplane airliner aircraft jet",
         "photo picture photograph image", "phone cellphone telephone", "tv television", "street road", "mug cup",
         "automobile car", "gray grey", "large big huge", "small little tiny", "blonde blond", "rock stone",
         "puppy dog", "kitten cat", "racquet racket", "refrigerator fridge", "baby infant", "person human people",
-        "cap hat", "jacket coat", "ocean sea", "pavement sidewalk", "trousers pants", "hamburger burger",
+        "cap hat", "jacket coat", "ocean sea", "pavement sidewalk", "trouser pant", "hamburger burger",
         "laptop notebook", "bunny rabbit", "wooden wood", "multi-colored multicolored colorful", "tan beige",
         "doughnut donut", "luggage suitcase baggage",
     )
     for word in group.split()
 }  # fmt: skip
 
-_ANIMATE = frozenset(
-    """person man woman child boy girl baby lady guy kid player skier snowboarder surfer rider people couple crowd
+PERSONS = frozenset(
+    """person man woman child boy girl baby lady kid player skier snowboarder surfer rider people couple crowd
     group skateboarder skater batter catcher pitcher umpire officer policeman fireman firefighter worker chef cook
     waiter waitress driver pedestrian cyclist biker jockey cowboy soldier student teacher adult male female teen
     teenager toddler infant mother father son daughter brother sister friend family bride groom boyfriend husband
     wife gentleman spectator fan audience passenger customer vendor farmer hiker tourist runner athlete team
-    businessman doctor nurse clown dog cat horse cow sheep goat elephant giraffe zebra bear bird duck goose swan
+    businessman doctor nurse clown""".split()
+)
+ANIMALS = frozenset(
+    """dog cat horse cow sheep goat elephant giraffe zebra bear bird duck goose swan
     chicken rooster pigeon seagull parrot owl puppy kitten pony calf lamb bull ox donkey deer lion tiger monkey
     rabbit fish dolphin whale turtle animal herd flock camel llama pig cattle foal""".split()
 )
+_ANIMATE = PERSONS | ANIMALS
 
 _SYMMETRIC = frozenset(
     """and,next to,near,beside,by,close to,alongside,among,across from,opposite of,side by side with,with each other,
@@ -79,9 +83,9 @@ Label = tuple[str, tuple[str, ...]]
 """What is said of one object: its name and its attributes, synonyms as one word, in no order."""
 
 
-def label(name: str, attributes: Iterable[str]) -> Label:
+def label(name: str, attributes: Sequence[str]) -> Label:
     """Return the label of an object with these attributes."""
-    return (_canonical(name), tuple(sorted(map(synonym, attributes))))
+    return (_canonical(name), tuple(sorted(map(synonym, attributes))) if attributes else ())
 
 
 @lru_cache(maxsize=1 << 16)

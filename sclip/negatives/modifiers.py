@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 
 from sclip.scenegraph.graph import Span
-from sclip.scenegraph.lexicon import ATTRIBUTE_NOUNS, COLOURS
+from sclip.scenegraph.lexicon import ATTRIBUTE_NOUNS, COLOURS, parts_of_speech
 
 _MATERIALS = frozenset(
     """metal brick glass stone wood dirt cement concrete plastic leather paper iron steel gold silver rock ice straw
@@ -37,21 +37,15 @@ _WORD_BEFORE = re.compile(r"([^\W\d_][\w'’-]*)\s+$")
 _WORD_BEHIND = re.compile(r"\s*([^\W\d_]+)")
 
 
-@lru_cache(maxsize=1 << 16)
-def is_adjective(word: str) -> bool:
-    """Whether the dictionary has a lower-case word as an adjective; a word that it has not at all may be one."""
-    from lemminflect import getAllLemmas
-
-    found = getAllLemmas(word)
+def may_be_adjective(word: str) -> bool:
+    """Whether the dictionary has a lower-case word as an adjective, or has it not at all."""
+    found = parts_of_speech(word)
     return not found or "ADJ" in found
 
 
-@lru_cache(maxsize=1 << 16)
 def is_name_part(word: str) -> bool:
     """Whether a lower-case modifier makes a name with its noun: "a vegetable garden", "a walking trail"."""
-    from lemminflect import getAllLemmas
-
-    found = getAllLemmas(word)
+    found = parts_of_speech(word)
     return bool(found) and "ADJ" not in found and ("NOUN" in found or word.endswith("ing"))
 
 
@@ -85,7 +79,7 @@ def moves_freely(caption: str, span: Span) -> bool:
     behind = _WORD_BEHIND.match(caption, span[1])
     if words[-1] not in _SHADES or behind is None:
         return True
-    return behind.group(1).lower() not in COLOURS and not is_adjective(behind.group(1).lower())
+    return behind.group(1).lower() not in COLOURS and not may_be_adjective(behind.group(1).lower())
 
 
 def is_verb_like(caption: str, span: Span, phrase: Span) -> bool:

@@ -10,6 +10,7 @@ from the words that stand around them; a word that is new has the class of rare 
 
 from __future__ import annotations
 
+from array import array
 from functools import lru_cache
 from pathlib import Path
 from zlib import crc32
@@ -47,10 +48,16 @@ START = _start()
 
 def strangeness(text: str) -> float:
     """Return how strange a text is, in log-odds that it is an exchange; only differences mean something."""
-    state, total = START, 0.0
-    for word in words(text):
-        weight, state = _step(state, word)
-        total += weight
+    weights, _ = _lists()
+    total, last, (_, two, _, kind_two, kind_three) = 0.0, b"", START
+    for word in words(text):  # `step` written out, with what follows from two words alone looked up
+        weight, kind, two_now, kind_two_now = _pair(last, word)
+        kind_three_now = crc32(kind, kind_two)
+        total += (
+            weight + weights[crc32(word, two) & _MASK]
+            + weights[kind_three_now & _MASK] + weights[crc32(kind, kind_three) & _MASK]
+        )  # fmt: skip
+        last, two, kind_two, kind_three = word, two_now, kind_two_now, kind_three_now
     return total
 
 
@@ -104,7 +111,7 @@ def use(path: Path) -> None:
     """Judge by the model in another file from here on; raises OSError, or ValueError where it holds none."""
     global _path
     _path = path
-    for cache in (_table, _lists, _word, _step):
+    for cache in (_table, _lists, _word, _pair):
         cache.cache_clear()
     _table()
 
@@ -112,36 +119,34 @@ def use(path: Path) -> None:
 _path = PATH
 
 
-@lru_cache(maxsize=1 << 18)
-def _step(state: State, word: bytes) -> tuple[float, State]:
-    """Return the weight of a word behind others, and what the next word needs.
-
-    It is `step` written out, with what follows from the word alone looked up: a third of its time.
-    """
-    one, two, kind_one, kind_two, kind_three = state
-    weights, code, kind, kind_alone, weight = _word(word)
-    pair, kind_pair, kind_triple = crc32(word, one), crc32(kind, kind_one), crc32(kind, kind_two)
-    weight += (
-        weights[pair & _MASK] + weights[crc32(word, two) & _MASK]
-        + weights[kind_pair & _MASK] + weights[kind_triple & _MASK] + weights[crc32(kind, kind_three) & _MASK]
+@lru_cache(maxsize=1 << 17)
+def _pair(last: bytes, word: bytes) -> tuple[float, bytes, int, int]:
+    """Return the weight of what a word and the one before it are, its class, and the CRCs of words and classes."""
+    weights, _ = _lists()
+    one, _, kind_one = _word(last)
+    code, kind, _ = _word(word)
+    pair, kind_pair = crc32(word, one), crc32(kind, kind_one)
+    weight = (
+        weights[code & _MASK] + weights[pair & _MASK] + weights[kind_pair & _MASK]
         + weights[crc32(word, kind_one) & _MASK] + weights[crc32(kind, one) & _MASK]
     )  # fmt: skip
-    return weight, (code, pair, kind_alone, kind_pair, kind_triple)
+    return weight, kind, pair, kind_pair
 
 
 @lru_cache(maxsize=1 << 16)
-def _word(word: bytes) -> tuple[list[float], int, bytes, int, float]:
-    """Return the weights, and of a word its CRC, its class, the CRC of that and the word's own weight."""
-    weights, classes = _lists()
-    kind, code = word_class(word, classes), crc32(word)
-    return weights, code, kind, crc32(kind, 1), weights[code & _MASK]
+def _word(word: bytes) -> tuple[int, bytes, int]:
+    """Return the CRC of a word, its class and the CRC of that; of none the start of a text."""
+    if not word:
+        return START[0], b"<s>", START[2]
+    kind = word_class(word, _lists()[1])
+    return crc32(word), kind, crc32(kind, 1)
 
 
 @lru_cache(maxsize=1)
-def _lists() -> tuple[list[float], bytes]:
-    """Return weights and classes as what is fastest to look up one by one."""
+def _lists() -> tuple[array[float], bytes]:
+    """Return weights and classes as what is fastest to look up one by one, and small enough for a core's cache."""
     table = _table()
-    return table["weights"].astype(np.float64).tolist(), table["classes"].tobytes()
+    return array("f", table["weights"].astype(np.float32).tobytes()), table["classes"].tobytes()
 
 
 @lru_cache(maxsize=1)

@@ -8,11 +8,11 @@ that can be counted and has no article is an idiom ("at night", "for sale") or a
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Literal
 
 from sclip.scenegraph.graph import SceneGraph, Span
-from sclip.scenegraph.lexicon import COLOURS, CONNECTIVES
+from sclip.scenegraph.lexicon import COLOURS, CONNECTIVES, parts_of_speech
 
 Determiner = Literal["one", "the", "many", "of", ""]
 """One of a kind ("a"), known ("the"), several, a measure ("a group of"), none."""
@@ -63,6 +63,7 @@ _NUMBER = re.compile(
 _POSSESSED = re.compile(r"(?:'s?|’s?)\s+$")
 _OWNER = re.compile(r"\s?(?:'s|'|’s|’)(?=\s)")
 _QUOTED_BEHIND = re.compile(r"""\s*(?:["“”«(]|``|:\s*["“])|\s+['‘]\w""")
+_HYPHENS = tuple("-–/&#")
 _HYPHEN_BEFORE = re.compile(r"[-–/&#]\s*$")
 _HYPHEN_BEHIND = re.compile(r"\s*(?:[-–]\s*\w|[/#])")
 _AND_BEFORE = re.compile(r"\b(?:and|or|&)\s+$", re.IGNORECASE)
@@ -70,44 +71,95 @@ _WORD_BEFORE = re.compile(r"([^\W\d_][\w'’-]*)\s+$")
 _PARTICIPLE = re.compile(r"\s*([^\W\d_]+(?:ing|ed|wn|en))\s*")
 
 
-@lru_cache(maxsize=1 << 16)
 def _is_adjective_alone(word: str) -> bool:
     """Whether the dictionary has a lower-case word as an adjective, and neither as a verb nor a noun."""
-    from lemminflect import getAllLemmas
+    found = parts_of_speech(word)
+    return "ADJ" in found and found.keys().isdisjoint(("VERB", "NOUN", "AUX"))
 
-    found = getAllLemmas(word)
-    return "ADJ" in found and "VERB" not in found and "NOUN" not in found and "AUX" not in found
+
+@lru_cache(maxsize=1 << 16)
+def _determiner(before: str) -> Determiner:
+    """Return what the words of a phrase before its name determine."""
+    if _THE.match(before):
+        return "the"
+    if _OF.search(before):
+        return "of"
+    if _MANY.match(before):
+        return "many"
+    if _ONE.match(before):
+        return "one"
+    return "many" if _NUMBER.search(before) else ""
+
+
+@lru_cache(maxsize=1 << 16)
+def _number_end(phrase: str) -> int:
+    """Return the end of the first number of a phrase; 0 where it has none."""
+    number = _NUMBER.search(phrase)
+    return number.end() if number else 0
 
 
 class NounPhrases:
     """The phrases of a graph's objects; indices are those of the objects."""
 
     def __init__(self, graph: SceneGraph, heads: list[Span], plural: list[bool]) -> None:
-        """Read the phrases; `heads` and `plural` are the last words of the names, and whether each is plural."""
-        caption = graph.caption
+        """Keep what the phrases are read from; `heads` and `plural`: the last words of the names, and their number."""
         self._graph, self._plural = graph, plural
-        self._head = [caption[slice(*head)].lower() for head in heads]
-        self.possessed = [
-            _POSSESSED.search(caption, max(0, o.phrase[0] - 4), o.phrase[0]) is not None
-            for o in graph.objects
-        ]
+        self._head = [graph.caption[slice(*head)].lower() for head in heads]
+
+    @cached_property
+    def possessed(self) -> list[bool]:
         """Whether an owner stands before the phrase: "surface" of "the desk's surface"."""
-        self.determiner = [self._determiner(k) for k in range(len(graph.objects))]
-        self._mass = [
-            head in MASS and self.determiner[k] not in ("one", "many") and not plural[k]
+        caption = self._graph.caption
+        if "'" not in caption and "’" not in caption:
+            return [False] * len(self._graph.objects)
+        return [
+            _POSSESSED.search(caption, max(0, o.phrase[0] - 4), o.phrase[0]) is not None
+            for o in self._graph.objects
+        ]
+
+    @cached_property
+    def determiner(self) -> list[Determiner]:
+        """What stands before each noun."""
+        caption = self._graph.caption
+        return [
+            "the" if owned else _determiner(caption[o.phrase[0] : o.span[0]])
+            for o, owned in zip(self._graph.objects, self.possessed, strict=True)
+        ]
+
+    @cached_property
+    def _mass(self) -> list[bool]:
+        return [
+            head in MASS and self.determiner[k] not in ("one", "many") and not self._plural[k]
             for k, head in enumerate(self._head)
         ]
-        self._bare = [
-            not (self.determiner[k] or plural[k] or self._mass[k] or o.fixed)
-            for k, o in enumerate(graph.objects)
+
+    @cached_property
+    def _bare(self) -> list[bool]:
+        return [
+            not (self.determiner[k] or self._plural[k] or self._mass[k] or o.fixed)
+            for k, o in enumerate(self._graph.objects)
         ]
-        self._joined = [
-            self._bare[k] and _AND_BEFORE.search(caption, max(0, o.phrase[0] - 5), o.phrase[0]) is not None
-            for k, o in enumerate(graph.objects)
-        ]  # "a cat and dog": its article stands before another
-        self._ends = {o.phrase[1] for o in graph.objects}
-        self._torn = [self._is_torn(k) for k in range(len(graph.objects))]
-        self._solid = [self._is_solid(k) for k in range(len(graph.objects))]
+
+    @cached_property
+    def _joined(self) -> list[bool]:
+        """Whether the article of a bare noun stands before another one: "a cat and dog"."""
+        caption = self._graph.caption
+        return [
+            bare and _AND_BEFORE.search(caption, max(0, o.phrase[0] - 5), o.phrase[0]) is not None
+            for o, bare in zip(self._graph.objects, self._bare, strict=True)
+        ]
+
+    @cached_property
+    def _ends(self) -> set[int]:
+        return {o.phrase[1] for o in self._graph.objects}
+
+    @cached_property
+    def _torn(self) -> list[bool]:
+        return [self._is_torn(k) for k in range(len(self._graph.objects))]
+
+    @cached_property
+    def _solid(self) -> list[bool]:
+        return [self._is_solid(k) for k in range(len(self._graph.objects))]
 
     def exchange(self, first: int, second: int) -> bool:
         """Whether the whole phrases may change places."""
@@ -175,20 +227,6 @@ class NounPhrases:
     def _points(self, index: int) -> bool:
         return self.determiner[index] == "the"
 
-    def _determiner(self, index: int) -> Determiner:
-        obj = self._graph.objects[index]
-        start, end = obj.phrase[0], obj.span[0]
-        caption = self._graph.caption
-        if self.possessed[index] or _THE.match(caption, start, end):
-            return "the"
-        if _OF.search(caption, start, end):
-            return "of"
-        if _MANY.match(caption, start, end):
-            return "many"
-        if _ONE.match(caption, start, end):
-            return "one"
-        return "many" if _NUMBER.search(caption, start, end) else ""
-
     def _is_owner(self, index: int) -> bool:
         return _OWNER.match(self._graph.caption, self._graph.objects[index].phrase[1]) is not None
 
@@ -205,32 +243,36 @@ class NounPhrases:
         obj, head = self._graph.objects[index], self._head[index]
         if head in _INDEFINITE or head in COLOURS or head in _DIRECTIONS:
             return True
-        number = _NUMBER.search(self._graph.caption, *obj.phrase)
-        return number is not None and not self._plural[index] and number.end() <= obj.span[1] - len(head)
+        if self._plural[index]:
+            return False
+        number = _number_end(self._graph.caption[slice(*obj.phrase)])
+        return 0 < number <= obj.span[1] - len(head) - obj.phrase[0]
 
     def _is_torn(self, index: int) -> bool:
         """Whether the phrase is no whole one: a part of a hyphenated word, the word before a quotation."""
         caption = self._graph.caption
         start, end = self._graph.objects[index].phrase
-        if _QUOTED_BEHIND.match(caption, end) or _HYPHEN_BEHIND.match(caption, end):
-            return True
-        if _HYPHEN_BEFORE.search(caption, max(0, start - 4), start):
-            return True
-        if self._head[index] in _DIRECTIONS or self._head[index] in _AMOUNTS:
-            return True
-        if _PARTITIVE_BEFORE.search(caption, max(0, start - 12), start) or _is_adjective_alone(
-            self._head[index]
+        head, behind = self._head[index], caption[end : end + 2]
+        if not (behind[:1] == " " and behind[1:].isalnum()) and (
+            _QUOTED_BEHIND.match(caption, end) or _HYPHEN_BEHIND.match(caption, end)
         ):
             return True
-        if "-" in self._head[index] and caption[end : end + 1] == ",":
+        before = caption[max(0, start - 12) : start].rstrip().lower()
+        if before.endswith(_HYPHENS) and _HYPHEN_BEFORE.search(caption, max(0, start - 4), start):
+            return True
+        if head in _DIRECTIONS or head in _AMOUNTS or _is_adjective_alone(head):
+            return True
+        if before.endswith((" of", "how")) and _PARTITIVE_BEFORE.search(caption, max(0, start - 12), start):
+            return True
+        if "-" in head and caption[end : end + 1] == ",":
             return True  # "a high-angle, close-up shot"
         if self.determiner[index]:
             return False
-        before = _WORD_BEFORE.search(caption, max(0, start - 24), start)
-        if before is None:
+        word_before = _WORD_BEFORE.search(caption, max(0, start - 24), start)
+        if word_before is None:
             return False
-        word = before.group(1).lower()
-        if before.end(1) in self._ends or caption[start + 1 : start + 2] == " ":
+        word = word_before.group(1).lower()
+        if word_before.end(1) in self._ends or caption[start + 1 : start + 2] == " ":
             return True
         return (
             _ONE.fullmatch(word) is not None

@@ -33,6 +33,8 @@ def place_plans(reading: Reading) -> Iterator[PlannedExchange]:
         for held, (old, new) in ((mine, texts), (its, texts[::-1])):
             predicates |= {k: relations[k].predicate.removesuffix(old) + new for k in held}
         certain = any(_surely_fails(reading, k, new) for k, new in predicates.items())
+        if reading.only_certain and not certain:
+            continue
         yield PlannedExchange("relation", 1.6, one, other, certain=certain, predicates=predicates)
 
 
@@ -42,8 +44,10 @@ def _prepositions(reading: Reading) -> dict[Span, list[int]]:
     for k, relation in enumerate(reading.graph.relations):
         if max(relation.subject, relation.object) >= reading.count or reading.closed[relation.subject]:
             continue
+        if not place_of(relation.predicate):
+            continue
         match = _PREPOSITION.search(reading.caption, *relation.span)
-        if match is not None and place_of(relation.predicate):
+        if match is not None:
             found.setdefault(match.span(), []).append(k)
     return found
 

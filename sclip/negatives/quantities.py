@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 
 from sclip.negatives.agreement import in_number, verb_forms
@@ -21,12 +22,13 @@ from sclip.scenegraph.graph import Span
 _ARTICLE = re.compile(r"(?:an?|one)(?=\s)", re.IGNORECASE)
 _MANY = re.compile(r"(?:several|many|some|a few|numerous)(?=\s)", re.IGNORECASE)
 _MEASURE = re.compile(
-    r"(?:a (?:large |small |big |whole )?)?(group|bunch|couple|pair|number|herd|flock|lot|row|pack|variety) of(?=\s)",
+    r"(?:a (?:large |small |big |whole )?)?(group|bunch|couple|pairs?|dozens|number|herd|flock|lot|row"
+    r"|pack|variety) of(?=\s)",
     re.IGNORECASE,
 )
 _INVARIANT = frozenset("sheep deer fish aircraft bison salmon".split())
 _PAIRED = frozenset(
-    """pant jean short glass sunglass goggle scissor trouser clothe headphone stair sock shoe skis ski tight pajama
+    """jeans short glass sunglass goggle scissor trouser clothes headphone stair sock shoe ski tight pajama
     glove earring wing leg eye hand arm topping vegetable food""".split()
 )
 """Heads that are said in the plural of one thing, or mean another thing in the singular."""
@@ -67,14 +69,12 @@ def _read(reading: Reading, index: int) -> _Quantity | None:
     if reading.is_shut(index):
         return None
     start = obj.phrase[0]
-    for pattern, value in ((_MEASURE, "many"), (_MANY, "many"), (_ARTICLE, "1")):
-        match = pattern.match(reading.caption, start, obj.span[0])
-        if match is not None:
-            if (value == "1") == reading.head_plural[index]:
-                return None  # "a tennis shoes", "some food"
-            if match.group(1 if pattern is _MEASURE else 0).lower() in ("couple", "pair"):
-                value = "2"
-            return _Quantity(index, match.span(), value, _held(reading, index, match.span()))
+    length, value = _opening(reading.caption[start : obj.span[0]])
+    if value:
+        span = start, start + length
+        if (value == "1") == reading.head_plural[index]:
+            return None  # "a tennis shoes", "some food"
+        return _Quantity(index, span, value, _held(reading, index, span))
     for k in reading.attributes_of[index]:
         attribute = reading.graph.attributes[k]
         if attribute.attribute.isdigit() and attribute.span[0] == start:
@@ -83,6 +83,19 @@ def _read(reading: Reading, index: int) -> _Quantity | None:
     if reading.head_plural[index] and start == min([obj.span[0], *(unit.span[0] for unit in units)]):
         return _Quantity(index, (start, start), "many", ())
     return None
+
+
+@lru_cache(maxsize=1 << 16)
+def _opening(phrase: str) -> tuple[int, str]:
+    """Return how many characters of a phrase, up to its name, say how many, and how many that is."""
+    measure = _MEASURE.match(phrase)
+    if measure is not None:
+        return measure.end(), "2" if measure.group(1).lower() in ("couple", "pair") else "many"
+    for pattern, value in ((_MANY, "many"), (_ARTICLE, "1")):
+        match = pattern.match(phrase)
+        if match is not None:
+            return match.end(), value
+    return 0, ""
 
 
 def _held(reading: Reading, index: int, span: Span) -> tuple[int, ...]:
@@ -104,6 +117,15 @@ def _exchanged(reading: Reading, one: _Quantity, other: _Quantity) -> PlannedExc
             pieces[k] = with_space(reading, pieces[k])
     if pieces[0][1] > pieces[1][0] and pieces[1][1] > pieces[0][0]:
         return None
+    values = {one.value, other.value}
+    bare = any(q.span[0] == q.span[1] for q in (one, other))
+    certain = (
+        (values == {"1", "many"} or "many" not in values)
+        and _PAIRED.isdisjoint(names)
+        and (not bare or any(map(is_animate, names)))
+    )
+    if reading.only_certain and not certain:
+        return None
     forms: dict[Span, str] = {}
     for mine, its in ((one, other), (other, one)):
         plural = its.value != "1"
@@ -119,13 +141,6 @@ def _exchanged(reading: Reading, one: _Quantity, other: _Quantity) -> PlannedExc
             forms[span] = form.capitalize() if word[0].isupper() else form
     owners = dict.fromkeys(one.attributes, other.object) | dict.fromkeys(other.attributes, one.object)
     rank = 0.6 if one.value.isdigit() and other.value.isdigit() else 1.0
-    bare = any(q.span[0] == q.span[1] for q in (one, other))
-    values = {one.value, other.value}
-    certain = (
-        (values == {"1", "many"} or "many" not in values)
-        and _PAIRED.isdisjoint(names)
-        and (not bare or any(map(is_animate, names)))
-    )
     if forms and not all(_counts_freely(reading, q) for q in (one, other)):
         certain = False
     return PlannedExchange(

@@ -7,22 +7,25 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
-from sclip.negatives.agreement import PRONOUN, is_plural, phrase_is_plural
+from sclip.negatives.agreement import PRONOUNS, is_plural, phrase_is_plural
 from sclip.negatives.meaning import Label, is_symmetric, label, synonym
 from sclip.negatives.noun_phrases import NounPhrases
 from sclip.scenegraph.graph import SceneGraph, Span
 
-_INTENSIFIER = re.compile(r"\b(?:very|really|extremely|quite|so|too|rather)\s+$", re.IGNORECASE)
+_INTENSIFIERS = ("very", "really", "extremely", "quite", "so", "too", "rather")
+_INTENSIFIER = re.compile(rf"\b(?:{'|'.join(_INTENSIFIERS)})\s+$", re.IGNORECASE)
 _JOINED = re.compile(r"\s*(?:,|,?\s*and\b|/|-)?\s*")
 _POSSESSIVE = re.compile(r"(?:his|her|its|their|my|your|our)\b", re.IGNORECASE)
 _ROW = re.compile(r"\s*(?:,|,?\s*(?:and|or)\b|[&/|~:-])?\s*")
 _WORD = re.compile(r"\S+")
+_LETTERS = re.compile(r"\w+")
 _MEASURE_BEHIND = re.compile(r"\s+of\b")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that takes longer to make
 class Unit:
     """Modifiers of one object that can be moved as one text: "red", "black and white", "gas station"."""
 
@@ -36,11 +39,15 @@ class Unit:
 
 
 class Reading:
-    """One caption's graph, with what the exchanges ask of it; at most `most` objects are looked at."""
+    """One caption's graph, with what the exchanges ask of it; at most `most` objects are looked at.
 
-    def __init__(self, graph: SceneGraph, most: int) -> None:
+    With `only_certain` those who plan leave out what they cannot be certain of.
+    """
+
+    def __init__(self, graph: SceneGraph, most: int, *, only_certain: bool = False) -> None:
         self.graph = graph
         self.caption = graph.caption
+        self.only_certain = only_certain
         self.count = min(len(graph.objects), most)
         self.attributes_of: list[list[int]] = [[] for _ in graph.objects]
         for k, attribute in enumerate(graph.attributes):
@@ -50,31 +57,62 @@ class Reading:
             self.relations_of[relation.subject].append(k)
             if relation.object != relation.subject:
                 self.relations_of[relation.object].append(k)
-        self.labels: list[Label] = [
-            label(obj.name, [graph.attributes[k].attribute for k in found])
-            for obj, found in zip(graph.objects, self.attributes_of, strict=True)
+
+    @cached_property
+    def labels(self) -> list[Label]:
+        """What is said of each object."""
+        attributes = self.graph.attributes
+        return [
+            label(obj.name, [attributes[k].attribute for k in found])
+            for obj, found in zip(self.graph.objects, self.attributes_of, strict=True)
         ]
 
-        phrases = [graph.caption[slice(*obj.phrase)] for obj in graph.objects]
-        self.heads = self._find_heads()
+    @cached_property
+    def heads(self) -> list[Span]:
         """The last word of each name."""
-        self.plural = [phrase_is_plural(phrase) for phrase in phrases]
+        found = []
+        for obj in self.graph.objects:
+            start, end = obj.span
+            words = self.caption[start:end].rsplit(None, 1)
+            found.append((end - len(words[-1]) if len(words) > 1 else start, end))
+        return found
+
+    @cached_property
+    def plural(self) -> list[bool]:
         """Whether each whole phrase is plural."""
-        self.head_plural = [is_plural(graph.caption[slice(*head)].lower()) for head in self.heads]
+        return [phrase_is_plural(self.caption[slice(*obj.phrase)]) for obj in self.graph.objects]
+
+    @cached_property
+    def head_plural(self) -> list[bool]:
         """Whether each head is a plural form."""
-        self.phrases = NounPhrases(graph, self.heads, self.head_plural)
+        return [is_plural(self.caption[slice(*head)].lower()) for head in self.heads]
+
+    @cached_property
+    def phrases(self) -> NounPhrases:
         """What the phrases let go and take in."""
-        self.possessive = [_POSSESSIVE.match(phrase) is not None for phrase in phrases]
-        """Whether each phrase begins with "his" or its like."""
-        self.has_pronoun = PRONOUN.search(graph.caption) is not None
+        return NounPhrases(self.graph, self.heads, self.head_plural)
+
+    def is_possessive(self, index: int) -> bool:
+        """Whether the object's phrase begins with "his" or its like."""
+        return _POSSESSIVE.match(self.caption, *self.graph.objects[index].phrase) is not None
+
+    @cached_property
+    def has_pronoun(self) -> bool:
         """Whether the caption holds a pronoun that an exchange may change."""
-        self.closed = self._find_closed()
-        """Whether a denial reaches each object: nothing in its scope takes part in an exchange."""
-        self.units = [self._units(index) for index in range(self.count)]
+        return not PRONOUNS.isdisjoint(_LETTERS.findall(self.caption.lower()))
+
+    @cached_property
+    def units(self) -> list[list[Unit]]:
         """The modifiers of each object that can be exchanged: single ones first, then longer ones."""
-        self.rows = self._find_rows()
-        """For each object a number that the members of one row ("a cat, a dog and a cow") share."""
-        self._said_where = self._find_where()
+        return [self._units(index) for index in range(self.count)]
+
+    @cached_property
+    def placed(self) -> list[list[tuple[int, str]]]:
+        """For each object, whose relations it is the object of, and by which last words: (subject, "on")."""
+        found: list[list[tuple[int, str]]] = [[] for _ in self.graph.objects]
+        for relation in self.graph.relations:
+            found[relation.object].append((relation.subject, relation.predicate.rsplit(" ", 1)[-1]))
+        return found
 
     # -- what changes
 
@@ -132,7 +170,8 @@ class Reading:
         """Return the attributes of an object that are said within its phrase."""
         return self._said_where[index][0]
 
-    def _find_where(self) -> list[tuple[list[str], list[str]]]:
+    @cached_property
+    def _said_where(self) -> list[tuple[list[str], list[str]]]:
         found: list[tuple[list[str], list[str]]] = [([], []) for _ in self.graph.objects]
         for attribute in self.graph.attributes:
             start, end = self.graph.objects[attribute.object].phrase
@@ -148,7 +187,9 @@ class Reading:
         """Whether no word enters or leaves the object's phrase: it is denied, or a name."""
         return self.closed[index] or self.graph.objects[index].fixed
 
-    def _find_closed(self) -> list[bool]:
+    @cached_property
+    def closed(self) -> list[bool]:
+        """Whether a denial reaches each object: nothing in its scope takes part in an exchange."""
         graph = self.graph
         closed = [obj.negated for obj in graph.objects]
         for attribute in graph.attributes:
@@ -158,14 +199,6 @@ class Reading:
             if relation.negated or ends[0].negated or ends[1].negated:
                 closed[relation.subject] = closed[relation.object] = True
         return closed
-
-    def _find_heads(self) -> list[Span]:
-        found = []
-        for obj in self.graph.objects:
-            start, end = obj.span
-            cut = max(self.caption.rfind(" ", start, end), self.caption.rfind("\t", start, end))
-            found.append((max(start, cut + 1), end))
-        return found
 
     def is_before_name(self, k: int) -> bool:
         """Whether attribute k stands in its object's phrase, before the name, and describes (no number)."""
@@ -179,7 +212,8 @@ class Reading:
         return _MEASURE_BEHIND.match(self.caption, self.graph.attributes[k].span[1]) is not None
 
     def _units(self, index: int) -> list[Unit]:
-        if self.is_shut(index):
+        obj = self.graph.objects[index]
+        if (not self.attributes_of[index] and " " not in obj.name) or self.is_shut(index):
             return []
         attributes = self.graph.attributes
         single = [k for k in self.attributes_of[index] if self.is_before_name(k)]
@@ -220,19 +254,27 @@ class Reading:
 
     def _widened(self, span: Span) -> Span:
         """Return an adjective with the "very" before it."""
-        before = _INTENSIFIER.search(self.caption, max(0, span[0] - 12), span[0])
+        start = max(0, span[0] - 12)
+        if not self.caption[start : span[0]].rstrip().lower().endswith(_INTENSIFIERS):
+            return span
+        before = _INTENSIFIER.search(self.caption, start, span[0])
         return (before.start(), span[1]) if before else span
 
     def _adjacent(self, one: Span, other: Span) -> bool:
         return one[1] <= other[0] and _JOINED.fullmatch(self.caption, one[1], other[0]) is not None
 
-    def _find_rows(self) -> list[int]:
+    @cached_property
+    def rows(self) -> list[int]:
+        """For each object a number that the members of one row ("a cat, a dog and a cow") share."""
         objects = self.graph.objects
         order = sorted(range(len(objects)), key=lambda k: objects[k].phrase)
         row = list(range(len(objects)))
         for one, other in pairwise(order):
-            if objects[one].phrase[1] <= objects[other].phrase[0] and _ROW.fullmatch(
-                self.caption, objects[one].phrase[1], objects[other].phrase[0]
+            end, start = objects[one].phrase[1], objects[other].phrase[0]
+            if (
+                end <= start
+                and len(self.caption[end:start].split()) < 3
+                and _ROW.fullmatch(self.caption, end, start)
             ):
                 row[other] = row[one]
         return row

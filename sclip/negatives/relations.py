@@ -30,34 +30,31 @@ _WORD = re.compile(r"[^\W\d_]+")
 
 def object_plans(reading: Reading, far: bool) -> Iterator[PlannedExchange]:
     """Yield the exchanges of two objects that a relation holds between or, `far`, of the others (ranks from 2)."""
-    graph = reading.graph
-    related = {(r.subject, r.object) for r in graph.relations if r.span[0] < r.span[1]}
-    names = [f" {obj.name}" for obj in graph.objects]
-    for first, second in combinations(range(reading.count), 2):
+    objects, relations = reading.graph.objects, reading.graph.relations
+    related = {(r.subject, r.object) for r in relations if r.span[0] < r.span[1]}
+    names = [f" {obj.name}" for obj in objects]
+    closed, rows, rank = reading.closed, reading.rows, 2.0 if far else 0.0
+    for first, second in combinations([k for k in range(reading.count) if not closed[k]], 2):
         if ((first, second) in related or (second, first) in related) == far:
             continue
-        if reading.rows[first] == reading.rows[second] or reading.closed[first] or reading.closed[second]:
+        if rows[first] == rows[second] or objects[first].fixed != objects[second].fixed:
             continue
         if names[first].endswith(names[second]) or names[second].endswith(names[first]):
             continue  # "a baseball player" and "a player"
         if _is_part(reading, first, second):
             continue  # "a glass of juice"
-        fixed = graph.objects[first].fixed, graph.objects[second].fixed
-        if fixed[0] != fixed[1]:
-            continue
-        rank = 2.0 if far else 0.0
-        clear = not (_adjuncts(reading, first, second) or _alike(reading, first, second))
+        clear = not (_alike(names[first], names[second]) or _adjuncts(reading, first, second))
         sure = clear and objects_surely_change(reading, first, second)
         certain = sure or (clear and objects_likely_change(reading, first, second))
-        doubtful, phrases = not sure, reading.phrases
-        if certain or not fixed[0]:
-            whole = certain and phrases.exchange(first, second)
-            yield from _whole(reading, first, second, rank, whole, doubtful)
-            if certain and phrases.exchange_bodies(first, second):
+        fixed, doubtful = objects[first].fixed, not sure
+        if certain or not (fixed or reading.only_certain):
+            whole = certain and reading.phrases.exchange(first, second)
+            if whole or not reading.only_certain:
+                yield from _whole(reading, first, second, rank, whole, doubtful)
+            if certain and reading.phrases.exchange_bodies(first, second):
                 yield from _whole(reading, first, second, rank, certain, doubtful, bodies=True)
-        if not fixed[0]:
-            alone = _name_alone(reading, first, second)
-            yield from _heads(reading, first, second, rank + 1, clear and alone, certain and alone, doubtful)
+        if not fixed and (clear or not reading.only_certain):
+            yield from _heads(reading, first, second, rank + 1, clear, certain, doubtful)
 
 
 def _whole(
@@ -73,7 +70,7 @@ def _whole(
     graph = reading.graph
     one, other = graph.objects[first], graph.objects[second]
     # "a man with his dog": the pronoun would come before the one that it stands for.
-    if _overlap(one.phrase, other.phrase) or reading.possessive[first] or reading.possessive[second]:
+    if _overlap(one.phrase, other.phrase) or reading.is_possessive(first) or reading.is_possessive(second):
         return
     new = {first: reading.labels[second], second: reading.labels[first]}
     outside = [reading.outside(first), reading.outside(second)]
@@ -108,9 +105,25 @@ def _heads(
     graph = reading.graph
     one, other = graph.objects[first], graph.objects[second]
     inside = [reading.said_inside(first), reading.said_inside(second)]
-    if not (inside[0] or inside[1] or reading.possessive[first] or reading.possessive[second]):
+    if not (inside[0] or inside[1] or reading.is_possessive(first) or reading.is_possessive(second)):
         return  # it would say what the whole phrases' exchange says
     if _overlap(one.span, other.span) or reading.head_plural[first] != reading.head_plural[second]:
+        return
+    if doubtful and clear:
+        owners = {
+            k: its
+            for mine, its in ((first, second), (second, first))
+            for k in reading.attributes_of[mine]
+            if reading.is_before_name(k)
+        }
+        if attributes_surely_change(reading, owners):
+            certain, doubtful = True, False
+    certain = (
+        certain
+        and _name_alone(reading, first, second)
+        and not reads_as_compound(reading, first, second, heads=True)
+    )
+    if reading.only_certain and not certain:
         return
     new = {
         first: label(other.name, inside[0] + reading.outside(first)),
@@ -118,15 +131,6 @@ def _heads(
     }
     if not reading.changes(new):
         return
-    owners = {
-        k: its
-        for mine, its in ((first, second), (second, first))
-        for k in reading.attributes_of[mine]
-        if reading.is_before_name(k)
-    }
-    if doubtful and clear and attributes_surely_change(reading, owners):
-        certain, doubtful = True, False
-    certain = certain and not reads_as_compound(reading, first, second, heads=True)
     forms = pronoun_forms(graph, first, second) if reading.has_pronoun else {}
     yield PlannedExchange(
         "relation",
@@ -152,27 +156,20 @@ def _name_alone(reading: Reading, first: int, second: int) -> bool:
 
 def _adjuncts(reading: Reading, first: int, second: int) -> bool:
     """Whether the two only say where: "at her computer on the desk", "in a pen at a zoo"."""
-    relations = reading.graph.relations
-    prepositions: list[list[tuple[int, str]]] = [
-        [
-            (relations[k].subject, relations[k].predicate.rsplit(" ", 1)[-1])
-            for k in reading.relations_of[index]
-            if relations[k].object == index
-        ]
-        for index in (first, second)
-    ]
-    for holder, one in prepositions[0]:
-        for other_holder, other in prepositions[1]:
+    placed = reading.placed
+    for holder, one in placed[first]:
+        for other_holder, other in placed[second]:
             if (holder in (other_holder, second) or other_holder == first) and (
-                (one == other and one in _WHERE) or {one, other} <= _SAME_PLACE
+                (one == other and one in _WHERE) or (one in _SAME_PLACE and other in _SAME_PLACE)
             ):
                 return True
     return False
 
 
-def _alike(reading: Reading, first: int, second: int) -> bool:
+@lru_cache(maxsize=1 << 16)
+def _alike(one: str, other: str) -> bool:
     """Whether the exchange says little: times of the day, a colour ("in white"), a wave ridden on a board."""
-    heads = [reading.graph.objects[k].name.rsplit(" ", 1)[-1] for k in (first, second)]
+    heads = [name.rsplit(" ", 1)[-1] for name in (one, other)]
     colours = sum(head in COLOURS for head in heads)
     on_a_wave = any(head.endswith("wave") for head in heads) and any(head.endswith("board") for head in heads)
     return colours == 1 or on_a_wave or not TIMES.isdisjoint(heads)
@@ -180,8 +177,9 @@ def _alike(reading: Reading, first: int, second: int) -> bool:
 
 def _is_part(reading: Reading, first: int, second: int) -> bool:
     """Whether nothing but "of" stands between two phrases."""
-    one, other = sorted(reading.graph.objects[k].phrase for k in (first, second))
-    return reading.caption[one[1] : other[0]].strip().lower() == "of"
+    one, other = reading.graph.objects[first].phrase, reading.graph.objects[second].phrase
+    between = reading.caption[one[1] : other[0]] if one <= other else reading.caption[other[1] : one[0]]
+    return between.strip().lower() == "of"
 
 
 def verb_plans(reading: Reading) -> Iterator[PlannedExchange]:
@@ -197,16 +195,6 @@ def verb_plans(reading: Reading) -> Iterator[PlannedExchange]:
             one.subject == other.subject and not (one.relations or other.relations)
         ):
             continue  # "sits and smiles"
-        predicates = {
-            k: " ".join([lemma, *reading.graph.relations[k].predicate.split()[1:]])
-            for verb, lemma in ((one, lemmas[1]), (other, lemmas[0]))
-            for k in verb.relations
-        }
-        verbs = {
-            verb.attribute: its.text
-            for verb, its in ((one, other), (other, one))
-            if verb.attribute is not None
-        }
         transitive = [_takes_object(reading, verb) for verb in (one, other)]
         alike = transitive[0] == transitive[1]
         rank = 1.2 if alike else 2.2
@@ -217,6 +205,18 @@ def verb_plans(reading: Reading) -> Iterator[PlannedExchange]:
             and not same_act(lemmas[0], lemmas[1], animate=animate)
             and (one.subject != other.subject or transitive[0])
         )
+        if reading.only_certain and not certain:
+            continue
+        predicates = {
+            k: " ".join([lemma, *reading.graph.relations[k].predicate.split()[1:]])
+            for verb, lemma in ((one, lemmas[1]), (other, lemmas[0]))
+            for k in verb.relations
+        }
+        verbs = {
+            verb.attribute: its.text
+            for verb, its in ((one, other), (other, one))
+            if verb.attribute is not None
+        }
         yield PlannedExchange(
             "relation", rank, one.span, other.span, certain=certain, verbs=verbs, predicates=predicates
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from sclip.negatives.meaning import POSTURES, is_animate, synonym
+from sclip.negatives.meaning import ANIMALS, PERSONS, POSTURES, is_animate, synonym
 from sclip.scenegraph.lexicon import COLOURS
 
 _NEAR = frozenset("near by beside alongside".split()) | {
@@ -73,14 +73,14 @@ _USES = frozenset(
     look bring take sell buy offer wear""".split()
 )
 _WORN = frozenset(
-    """shirt jacket dress suit hat coat uniform cap vest sweater outfit costume jean short pants skirt helmet tie
+    """shirt jacket dress suit hat coat uniform cap vest sweater outfit costume jeans short pant skirt helmet tie
     t-shirt gown robe hoodie swimsuit bikini wetsuit apron scarf jersey clothing clothes gear""".split()
 )
 _SAME_ACT = {
     verb: group.split()[0]
     for group in (
-        "have with hold carry use grab grip", "look watch see view observe face stare gaze", "eat bite chew taste",
-        "pull tow drag", "fix repair", "make prepare cook", "ride on drive", "contain hold", "touch pet pat",
+        "have with hold contain carry use grab grip", "look watch see view observe face stare gaze",
+        "eat bite chew taste", "pull tow drag", "fix repair", "make prepare cook", "ride on drive", "touch pet pat",
         "show display depict",
     )
     for verb in group.split()
@@ -258,19 +258,17 @@ TIMES = frozenset(
 _VAGUE = frozenset(
     """summer winter spring autumn season year week month hour minute moment way view scene photo image picture
     photograph shot place part side front back top bottom end edge corner middle center background foreground distance
-    piece kind type style variety sort lot number line something someone thing one other stuff air light shade weather
+    piece kind type style variety sort lot number line something thing one other stuff air light shade weather
     position direction color colour size up close left right portrait painting illustration drawing sketch video vector
     display sale action work fire flight love fun detail bloom progress use motion event moment life world wild
     fall surface goodbye hue tint texture blend charm perspective angle eye-level high-angle appearance""".split()
 )
 _GENERAL = {
-    word: group.split(":")[0]
+    synonym(word): synonym(group.split(":")[0])
     for group in (
-        """person:man woman boy girl child kid baby lady player skier surfer snowboarder skateboarder rider batter
-        catcher pitcher adult people driver chef officer worker spectator team crowd family student friend""",
-        "animal:dog cat horse cow sheep goat elephant giraffe zebra bear bird",
+        f"person:{' '.join(PERSONS)}", f"animal:{' '.join(ANIMALS)}",
         "vehicle:car bus truck van motorcycle bike train bicycle taxi",
-        "food:pizza sandwich cake salad meal dish hotdog meat vegetable fruit dessert snack lunch dinner breakfast",
+        "food:pizza sandwich cake salad meal dish meat vegetable fruit dessert snack lunch dinner breakfast",
         "building:house church tower skyscraper hotel structure store shop home castle",
         "fruit:apple banana orange strawberry", "furniture:chair table couch bed desk",
         "device:phone laptop computer tablet", "plant:tree flower", "room:kitchen bathroom bedroom",

@@ -9,6 +9,7 @@ preposition belongs to.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 
 from sclip.negatives.drawing import Negative, draw_several, natural
@@ -25,21 +26,14 @@ _SENTENCE = re.compile(
 """How captions begin that are written as sentences are: with an article or its like."""
 
 
-def sound(known: Sequence[tuple[SceneGraph, Sequence[Negative]]], shapes: Shapes) -> list[list[Negative]]:
-    """Return of each caption's negatives those that have the shape of its graph, in their order.
-
-    Where none has, all of them are returned if the caption is written as a sentence is: seven in ten are good then.
-    Of a telegram ("actor at premiere"), which the parser reads worse, it is four in ten, and none is returned.
-    """
-    found = iter(list(shapes([negative.caption for _, negatives in known for negative in negatives])))
-    kept = [[n for n in negatives if next(found) == graph.shape] for graph, negatives in known]
-    return [k or _in_doubt(*pair) for k, pair in zip(kept, known, strict=True)]
-
-
-def first_sound(
-    known: Sequence[tuple[SceneGraph, Sequence[Negative]]], count: int, shapes: Shapes
+def sound(
+    known: Sequence[tuple[SceneGraph, Sequence[Negative]]], shapes: Shapes, count: int = sys.maxsize
 ) -> list[list[Negative]]:
-    """Return the first `count` of what `sound` returns, parsing no more than that takes."""
+    """Return of each caption's negatives the first `count` that have its graph's shape, parsing no more than needed.
+
+    Where none has, the first are returned if the caption is written as a sentence is: seven in ten are good then. Of
+    a telegram ("actor at premiere"), which the parser reads worse, it is four in ten, and none is returned.
+    """
     kept: list[list[Negative]] = [[] for _ in known]
     at = [0] * len(known)
     while True:
@@ -72,7 +66,7 @@ def drawn_in_training(
         found = natural(window.graph)
         drawn = draw_several(found, len(found), seed=seed, epoch=epoch, identity=identity, window=window)
         orders.append((window.graph, drawn))
-    return [next(iter(kept), None) for kept in first_sound(orders, 1, shapes)]
+    return [next(iter(kept), None) for kept in sound(orders, shapes, 1)]
 
 
 def _in_doubt(graph: SceneGraph, negatives: Sequence[Negative]) -> list[Negative]:

@@ -293,7 +293,7 @@ def is_verb(word: str) -> bool:
 
 def is_adjective(word: str) -> bool:
     """Whether lemminflect's dictionary has the lower-case word as an adjective or an adverb."""
-    return not {"ADJ", "ADV"}.isdisjoint(parts_of_speech(word))
+    return not parts_of_speech(word).keys().isdisjoint(("ADJ", "ADV"))
 
 
 @lru_cache(maxsize=1 << 16)

@@ -83,16 +83,18 @@ class Parser:
     def shapes(self, captions: Iterable[str]) -> Iterator[int]:
         """Yield the `SceneGraph.shape` of each caption, without its graph."""
         parts: list[int] = []
-        for doc, (_, _, is_last) in self._docs(captions):
+        for doc, (_, _, is_last) in self._docs(captions, without=("tagger",)):  # labels do not depend on tags
             if len(doc):
                 parts.append(shape_of(doc.to_array("DEP").tolist()))
             if is_last:
                 yield _joined_shape(parts)
                 parts = []
 
-    def _docs(self, captions: Iterable[str]) -> Iterator[tuple[Doc, tuple[str, Segment | None, bool]]]:
+    def _docs(
+        self, captions: Iterable[str], without: Sequence[str] = ()
+    ) -> Iterator[tuple[Doc, tuple[str, Segment | None, bool]]]:
         docs: Iterator[tuple[Doc, tuple[str, Segment | None, bool]]] = self._nlp.pipe(
-            _texts(captions), as_tuples=True, batch_size=_BATCH
+            _texts(captions), as_tuples=True, batch_size=_BATCH, disable=without
         )
         return docs
 

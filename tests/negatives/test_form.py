@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from sclip.negatives import Negative, draw_several, drawing, first_sound, natural, sound
+from sclip.negatives import Negative, draw_several, drawing, natural, sound
 from sclip.scenegraph import Parser
 
 # caption -> a text that training must not draw from it
@@ -109,6 +109,6 @@ def test_the_first_sound_one_is_drawn_whether_all_are_parsed_or_not(parser: Pars
         kept = sound(known, shapes)
         for epoch in range(6):
             orders = [(graph, drawn(negatives, epoch, len(negatives))) for graph, negatives in known]
-            assert first_sound(orders, 1, shapes) == [drawn(negatives, epoch, 1) for negatives in kept]
+            assert sound(orders, shapes, 1) == [drawn(negatives, epoch, 1) for negatives in kept]
     assert [bool(negatives) for negatives in kept] == [True, False, False]  # in doubt, a sentence's are drawn
     assert all(len(negatives) > 2 for _, negatives in known[::2])

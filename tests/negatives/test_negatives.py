@@ -41,6 +41,8 @@ MADE = [
     ("Two monkeys are sitting on some branches.", "Some monkeys are sitting on two branches."),
     ("A bunch of birds near a couple of waves.", "A couple of birds near a bunch of waves."),
     ("Some dogs chase a cat.", "A dog chases some cats."),
+    ("Dozens of birds fly over a boat.", "A bird flies over dozens of boats."),
+    ("A chef watches a woman as she eats.", "A woman watches a chef as she eats."),
     ("A box of six doughnuts and a pie.", "Six boxes of a doughnut and a pie."),
     ("A black cat sits on a mat.", "A cat sits on a black mat."),
     ("Red scissors lie on a desk.", "Scissors lie on a red desk."),
