@@ -1,4 +1,4 @@
-"""A rank that a signal ends (SIGSEGV, say) tells in which call: all ranks are forked from one process, with this set."""
+"""A rank that a signal ends tells in which call: the process that all ranks are forked from has this set."""
 
 import os
 
