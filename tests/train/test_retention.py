@@ -100,6 +100,7 @@ def test_a_budget_that_holds_no_second_checkpoint_is_refused_before_there_is_any
         retention.make_room(folder, 10 * MEGABYTE, CheckpointConfig(disk_budget_gb=0.015))
     assert steps(folder) == [60]
     keep, empty = CheckpointConfig(disk_budget_gb=0.015), RunFolder(tmp_path / "empty")
+    empty.path.mkdir()
     retention.make_room(empty, 7 * MEGABYTE, keep)
     with pytest.raises(CheckpointError, match=r"takes 0\.01 GB, .* raise it to 0\.02 or more"):
         retention.make_room(empty, 10 * MEGABYTE, keep)

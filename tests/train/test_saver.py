@@ -78,7 +78,7 @@ def write(rank: int, world_size: int, folder: str) -> dict[str, tuple[list[float
 def resume(rank: int, world_size: int, folder: str) -> dict[str, list[float]]:
     found = {}
     for written in WRITTEN:
-        for kind in ["frozen"] if written == "frozen of 4" else ["fsdp", "ddp"]:
+        for kind in ["frozen"] if written.startswith("frozen") else ["fsdp", "ddp"]:
             step, ema = started(kind, world_size, seed=5)
             assert checkpoint.load(f"{folder}/{written}", step.model, step.optimizer, ema) == STATE
             found[f"{written} as {kind}"] = trained(step, ema, AFTER, rank, world_size)
