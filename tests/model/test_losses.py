@@ -30,13 +30,13 @@ from support.loss_cases import (
 
 FORMS = {
     "infonce": LossConfig(hinge_weight=2.0),
-    "negatives as texts": LossConfig(negatives_as_texts=True, hinge_weight=0.0),
-    "negatives as texts, and the hinge": LossConfig(negatives_as_texts=True, hinge_weight=2.0),
-    "max_margin": LossConfig(contrastive="max_margin", contrastive_warmup=0.0),
+    "negatives as texts": LossConfig(negatives_as_texts=True, hinge_weight=2.0),
+    "max_margin": LossConfig(contrastive="max_margin", contrastive_warmup=0.5),
     "max_margin at the start": LossConfig(contrastive="max_margin", contrastive_warmup=1.0),
     "sigmoid": LossConfig(contrastive="sigmoid", hinge_weight=2.0),
 }
 PROGRESS = 0.5
+"""Where the warm-up of "max_margin" ends."""
 
 
 def inputs(rows: int, seed: int = 0, scale: float = 10.0, bias: float = -5.0) -> Tensors:
@@ -130,54 +130,12 @@ def test_loss_gradients_and_what_is_logged_are_those_of_the_definition_in_double
         torch.testing.assert_close(found[name].double(), wanted[name], rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize(("progress", "is_hard"), [(0.0, False), (0.099, False), (0.1, True), (1.0, True)])
-def test_the_margin_term_is_that_of_the_released_code_in_its_warmup_and_after(
-    progress: float, is_hard: bool
-) -> None:
-    features = inputs(7)
-    config = LossConfig(contrastive="max_margin", contrastive_warmup=0.1, hinge_weight=0.0)
-    loss, metrics = structure_loss(features, batch_of(list(range(7))), config, progress)
-    cosines = features["image_features"] @ features["text_features"].T
-    own, apart = cosines.diag(), cosines - 10 * torch.eye(7)
-    of_image = torch.relu(apart.max(1)[0] + 0.2 - own)
-    against = apart.T.max(1)[0] if is_hard else cosines.T.mean(1)
-    of_text = torch.relu(against + 0.2 - own)
-    expected = (of_image + of_text).mean()
-    torch.testing.assert_close(loss, expected)
-    names = ("image_features", "text_features")
-    features = {name: features[name] for name in names}
-    torch.testing.assert_close(gradients(loss, features), gradients(expected, features))
-    assert metrics["contrastive_active"] == ((of_image + of_text) > 0).float().mean()
-    assert 0 < metrics["contrastive_active"] < 1
-
-
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("rows", [1, 4])
-def test_without_a_valid_row_loss_and_gradients_are_0(form: str, rows: int) -> None:
-    features = inputs(rows, scale=100.0)
-    loss, metrics = structure_loss(
-        features, batch_of(list(range(rows)), [False] * rows), FORMS[form], PROGRESS
-    )
-    assert loss == metrics["loss"] == 0
-    assert all((gradient == 0).all() for gradient in gradients(loss, features).values())
-    assert all(value.isfinite() for value in metrics.values())
-
-
-def test_negatives_as_texts_of_a_batch_without_any_are_plain_infonce() -> None:
-    features, batch = inputs(4), batch_of([1, 2, 3, 4], has_negative=[False] * 4)
-    with_columns = structure_loss(features, batch, FORMS["negatives as texts"], PROGRESS)[0]
-    plain = LossConfig(negatives="none", hinge_weight=0.0)
-    del features["negative_features"], batch["has_negative"]
-    bare = structure_loss(features, batch, FORMS["negatives as texts"], PROGRESS)[0]
-    torch.testing.assert_close(with_columns, structure_loss(features, batch, plain, PROGRESS)[0])
-    torch.testing.assert_close(bare, with_columns)
-
-
-def test_without_negative_features_only_the_contrastive_term_is_there() -> None:
+@pytest.mark.parametrize("as_texts", [False, True])
+def test_without_negative_features_only_the_contrastive_term_is_there(as_texts: bool) -> None:
     features, batch = features_of(4), batch_of([1, 2, 3, 4])
     _, with_negatives = structure_loss(features, batch, LossConfig())
     del features["negative_features"], batch["has_negative"]
-    loss, metrics = structure_loss(features, batch, LossConfig())
+    loss, metrics = structure_loss(features, batch, LossConfig(negatives_as_texts=as_texts))
     assert metrics.keys() == {"loss", "loss_contrastive", "samples", "share_with_triples"}
     assert loss == metrics["loss"] == with_negatives["loss_contrastive"]
 
@@ -219,9 +177,8 @@ def test_equal_captions_share_the_gradient_of_the_hardest() -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("scale", [1.0, 100.0])
-def test_gradients_are_finite_where_logits_are_extreme(form: str, scale: float) -> None:
-    features = inputs(4, scale=scale, bias=-100.0)
+def test_gradients_are_finite_where_logits_are_extreme(form: str) -> None:
+    features = inputs(4, scale=100.0, bias=-100.0)
     with torch.no_grad():  # a pair as far apart as can be, and one that coincides
         features["text_features"][0] = -features["image_features"][0]
         features["text_features"][1] = features["image_features"][1]
@@ -295,11 +252,10 @@ def on_a_rank(rank: int, world_size: int) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="module", params=[2, 4], ids=["two ranks", "four ranks"])
-def of_ranks(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> list[dict[str, Any]]:
-    return ranks.run(on_a_rank, request.param, tmp_path_factory.mktemp("contrastive"))
+@pytest.fixture(scope="module")
+def of_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What four ranks make of two rows each; of two, who passes features on to whom would not show."""
+    return ranks.run(on_a_rank, 4, tmp_path_factory.mktemp("contrastive"))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -313,7 +269,5 @@ def test_ranks_with_parts_have_the_loss_and_gradients_of_one_with_the_whole(
         torch.testing.assert_close(of_rank["ours"][form][case], whole, rtol=1e-4, atol=1e-5)
 
 
-def test_the_sigmoid_keeps_features_to_go_backward_and_no_block_of_logits(
-    of_ranks: list[dict[str, Any]],
-) -> None:
+def test_the_sigmoid_keeps_features_to_go_backward_and_no_block_of_logits(of_ranks: list[Any]) -> None:
     assert [of_rank["kept"] for of_rank in of_ranks] == [32 * DIM] * len(of_ranks)

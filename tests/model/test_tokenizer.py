@@ -33,14 +33,11 @@ WORDS = st.lists(
 @given(WRITTEN | TEXT | WORDS)
 @example("")
 @example(" A  photo\tof\n&quot;two&quot; dogs ")
+@example("dog " * 74)
+@example("dog " * 75)
+@example("dog " * 76)
 def test_the_ids_of_a_caption_are_the_ones_of_open_clip(caption: str) -> None:
     np.testing.assert_array_equal(ours().text([caption]), theirs(NAME)([caption]).numpy())
-
-
-@pytest.mark.parametrize("words", [74, 75, 76, 200])
-def test_a_long_caption_is_cut_as_open_clip_cuts_it(words: int) -> None:
-    captions = ["dog " * words, "a cat"]
-    np.testing.assert_array_equal(ours().text(captions), theirs(NAME)(captions).numpy())
 
 
 @settings(max_examples=200)
@@ -59,11 +56,6 @@ def test_the_tower_reads_to_the_end_of_the_last_word_that_fits(text: str, times:
     if end < len(caption):
         following = theirs(NAME).pat.match(caption, end + caption[end:].startswith(" "))
         assert len(read) + len(theirs(NAME).encode(following[0])) > room
-
-
-def test_no_caption_gives_no_row() -> None:
-    assert ours().text([]).shape == (0, 77)
-    assert ours().text([]).dtype == ours().text(["a"]).dtype == np.int32
 
 
 @given(st.lists(st.lists(st.tuples(WORDS, WORDS, WORDS), max_size=3), max_size=4))

@@ -1,4 +1,4 @@
-"""Files of weights: what is exported loads back, here and in open_clip; what does not fit is named."""
+"""Files of weights: what is exported loads back, here and in open_clip; what cannot be built is named."""
 
 from __future__ import annotations
 
@@ -10,41 +10,13 @@ from typing import Any
 import open_clip
 import pytest
 import torch
-from open_clip.model import CLIPTextCfg, CLIPVisionCfg
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from sclip.config import KEEConfig, ModelConfig
-from sclip.model import (
-    ModelError,
-    StructureCLIP,
-    Tokenizer,
-    architecture,
-    build_model,
-    check_model,
-    check_trainable,
-)
+from sclip.model import ModelError, Tokenizer, architecture, build_model, check_model, check_trainable
 from sclip.model.export import export, load_exported
-from support.small_model import (
-    NAME,
-    SMALL,
-    assert_same_weights,
-    small_model,
-    text_ids,
-)
+from support.small_model import NAME, SMALL, assert_same_weights, small_model, text_ids
 from support.small_vit import refusal
-
-
-@pytest.fixture(scope="module")
-def model() -> StructureCLIP:
-    return small_model()
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return Tokenizer(NAME, SMALL.kee)
-
-
-# Files of weights
 
 
 def test_a_file_of_ours_is_loaded_as_pretrained_weights_and_no_export_says_where_they_came_from(
@@ -62,62 +34,31 @@ def test_a_file_of_ours_is_loaded_as_pretrained_weights_and_no_export_says_where
     assert_same_weights(load_exported(directory), continued)
 
 
-def test_a_file_of_ours_without_knowledge_encoder_leaves_it_at_its_random_start(tmp_path: Path) -> None:
+def test_a_file_of_ours_without_knowledge_encoder_or_bias_leaves_them_at_their_start(tmp_path: Path) -> None:
     plain = small_model(1, ModelConfig(name=NAME, kee=KEEConfig(enabled=False)))
-    file = export(plain, tmp_path) / "model.safetensors"
-    loaded = small_model(2, ModelConfig(name=NAME, pretrained=str(file), kee=SMALL.kee))
+    file = str(export(plain, tmp_path) / "model.safetensors")
+    loaded = small_model(2, dataclasses.replace(SMALL, pretrained=file, logit_bias=-4.0))
     assert_same_weights(loaded, plain)
     assert loaded.kee is not None
     assert loaded.kee.projection.weight.std() > 0
-
-
-def test_the_state_of_a_plain_open_clip_model_is_loaded_as_pretrained_weights(tmp_path: Path) -> None:
-    torch.manual_seed(1)
-    clip = open_clip.create_model(NAME)
-    with torch.no_grad():
-        clip.logit_scale.fill_(3.5)
-    save_file(clip.state_dict(), tmp_path / "clip.safetensors")
-    config = ModelConfig(name=NAME, pretrained=str(tmp_path / "clip.safetensors"), kee=SMALL.kee)
-    model = small_model(2, config)
-    state = model.clip.state_dict()
-    assert state.keys() | {"logit_scale"} == clip.state_dict().keys()
-    assert all(torch.equal(clip.state_dict()[name], tensor) for name, tensor in state.items())
-    assert model.logit_scale.log.item() == 3.5
-
-
-@torch.no_grad()
-def test_a_logit_bias_is_written_and_read_again_and_open_clip_finds_its_own(tmp_path: Path) -> None:
-    with_bias = dataclasses.replace(SMALL, logit_bias=-10.0)
-    model = small_model(1, with_bias)
-    assert model.logit_bias is not None
-    assert model.logit_bias() == -10.0
-    model.logit_bias.value.fill_(-8.5)
-    loaded = load_exported(export(model, tmp_path))
-    assert_same_weights(loaded, model)
-    tensors = load_file(tmp_path / "model.safetensors")
-    state = {name.removeprefix("clip."): t for name, t in tensors.items() if name.startswith("clip.")}
-    clip = open_clip.create_model(NAME, init_logit_bias=0.0)
-    clip.load_state_dict(state, strict=True)
-    assert clip.logit_bias == -8.5
-
-
-def test_a_file_of_ours_without_logit_bias_leaves_it_at_its_start(tmp_path: Path) -> None:
-    file = str(export(small_model(1), tmp_path) / "model.safetensors")
-    loaded = small_model(2, dataclasses.replace(SMALL, pretrained=file, logit_bias=-4.0))
     assert loaded.logit_bias is not None
     assert loaded.logit_bias() == -4.0
 
 
 @torch.no_grad()
-def test_open_clip_loads_the_clip_part_of_an_export(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    model = small_model(1).eval()
-    tensors = load_file(export(model, tmp_path) / "model.safetensors")
+def test_an_export_with_a_logit_bias_is_read_again_and_open_clip_loads_its_clip_part(tmp_path: Path) -> None:
+    model = small_model(1, dataclasses.replace(SMALL, logit_bias=-10.0)).eval()
+    assert model.logit_bias is not None
+    model.logit_bias.value.fill_(-8.5)
+    assert_same_weights(load_exported(export(model, tmp_path)), model)
+    tensors = load_file(tmp_path / "model.safetensors")
     state = {name.removeprefix("clip."): t for name, t in tensors.items() if name.startswith("clip.")}
-    clip = open_clip.create_model(NAME).eval()
+    clip = open_clip.create_model(NAME, init_logit_bias=0.0).eval()
     clip.load_state_dict(state, strict=True)
-    text = text_ids(tokenizer)
+    text = text_ids(Tokenizer(NAME, SMALL.kee))
     assert torch.equal(clip.encode_text(text, normalize=True), model.encode_text(text))
     assert torch.equal(clip.logit_scale.exp(), model.logit_scale())
+    assert clip.logit_bias == -8.5
 
 
 def test_building_without_weights_asks_for_no_file() -> None:
@@ -125,71 +66,39 @@ def test_building_without_weights_asks_for_no_file() -> None:
     assert build_model(config, load_weights=False).kee is not None
 
 
-# What cannot be loaded or built
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    path = str(tmp_path / "nothing.safetensors")
-    assert refusal(ModelConfig(name=NAME, pretrained=path)) == f"model.pretrained={path!r}: no such file"
-    with pytest.raises(ModelError, match="no such file"):
-        check_model(ModelConfig(name=NAME, pretrained=path))
-
-
-@pytest.mark.parametrize("prefix", ["", "clip."])
-def test_a_file_of_another_architecture_is_named_beside_the_one_asked_for(
-    tmp_path: Path, prefix: str
-) -> None:
-    vision = CLIPVisionCfg(layers=1, width=64, patch_size=32, image_size=64)
-    other = open_clip.CLIP(24, vision, CLIPTextCfg(context_length=9, vocab_size=99, width=64, layers=1))
-    path = tmp_path / "other.safetensors"
-    save_file({prefix + name: tensor for name, tensor in other.state_dict().items()}, path)
-    message = refusal(ModelConfig(name=NAME, pretrained=str(path), kee=SMALL.kee))
-    assert str(path) in message
-    assert "does not fit" in message
-    assert f"model.name={NAME!r}" in message
-
-
-def test_an_unknown_tag_is_answered_with_the_tags_there_are() -> None:
-    assert "tags: none" in refusal(ModelConfig(name=NAME, pretrained="openai", kee=SMALL.kee))
-    message = refusal(ModelConfig(name="ViT-B-32", pretrained="openay"))
-    assert "model.pretrained='openay'" in message
-    assert "openai" in message
-
-
-@pytest.mark.parametrize(("name", "nearest"), [("ViT-B-23", "ViT-B-32"), ("scenes-convnet", NAME)])
-def test_an_unknown_architecture_is_answered_with_the_nearest_name(name: str, nearest: str) -> None:
-    expected = f"model.name={name!r}: no such architecture; did you mean {nearest!r}?"
-    assert refusal(ModelConfig(name=name)) == expected
-    with pytest.raises(ModelError, match="no such architecture"):
-        Tokenizer(name, KEEConfig())
-
-
-def test_a_name_like_no_architecture_is_answered_with_where_to_look() -> None:
-    assert "open_clip.list_models()" in refusal(ModelConfig(name="qqq"))
-
-
-def test_heads_that_do_not_divide_the_width_are_refused_with_the_width(model: StructureCLIP) -> None:
-    width = model.token_embedding.embedding_dim
-    message = refusal(ModelConfig(name=NAME, kee=KEEConfig(heads=width + 1)))
-    assert message.startswith(f"model.kee.heads={width + 1}: ")
-    assert str(width) in message.partition(": ")[2]
-    without = ModelConfig(name=NAME, kee=KEEConfig(enabled=False, heads=width + 1))
-    assert build_model(without).kee is None
-
-
 @pytest.mark.parametrize(
-    "name", ["RN50", "RN50-quickgelu", "RN101", "MobileCLIP-B", "MobileCLIP2-B", "MobileCLIP2-S0"]
+    ("config", "message"),
+    [
+        ({"name": NAME, "pretrained": "/no/a.pt"}, "model.pretrained='/no/a.pt': no such file"),
+        ({"name": NAME, "pretrained": "openai"}, "tags: none"),
+        ({"name": "ViT-B-32", "pretrained": "openay"}, "model.pretrained='openay': .* openai"),
+        ({"name": "ViT-B-23"}, "'ViT-B-23': no such architecture; did you mean 'ViT-B-32'?"),
+        ({"name": "scenes-convnet"}, f"no such architecture; did you mean '{NAME}'?"),
+        ({"name": "qqq"}, "open_clip.list_models()"),
+        ({"name": "ViT-B-16-SigLIP"}, "BPE vocabulary"),
+        ({"name": NAME, "kee": KEEConfig(heads=97)}, "model.kee.heads=97: .* width 96 of scenes-conv"),
+    ],
 )
+def test_what_cannot_be_built_is_refused_with_what_there_is_before_weights_are_read(
+    config: dict[str, Any], message: str
+) -> None:
+    told = refusal(ModelConfig(**config))
+    at = 0
+    for part in message.split(".* "):
+        at = told.index(part, at)
+    with pytest.raises(ModelError) as raised:
+        check_model(ModelConfig(**config))
+    assert str(raised.value) == told
+
+
+@pytest.mark.parametrize("name", ["RN50", "MobileCLIP2-S0"])
 def test_a_tower_with_batch_statistics_is_refused_for_training_and_not_else(name: str) -> None:
     check_model(ModelConfig(name=name))
-    with pytest.raises(
-        ModelError, match=rf"model\.name='{name}': has BatchNorm \(visual\..*choose a ViT"
-    ) as raised:
+    with pytest.raises(ModelError, match=rf"^model\.name='{name}': has BatchNorm \(visual\..*choose a ViT"):
         check_trainable(ModelConfig(name=name))
-    assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("name", [NAME, "ViT-B-32", "convnext_tiny", "EVA02-B-16", "ViTamin-S"])
+@pytest.mark.parametrize("name", ["ViT-B-32", "convnext_tiny"])
 def test_towers_without_batch_statistics_pass_and_no_weight_is_made_or_read(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,15 +123,8 @@ def test_a_tower_that_timm_does_not_have_is_told_at_the_start(monkeypatch: pytes
         raise RuntimeError("Unknown model (fastvit_mci9)\n")
 
     monkeypatch.setattr(open_clip, "create_model", unknown)
-    with pytest.raises(ModelError) as raised:
+    with pytest.raises(ModelError, match=r"'MobileCLIP2-S3': cannot be built here: Unknown model \(fastvit_"):
         check_trainable(ModelConfig(name="MobileCLIP2-S3"))
-    assert (
-        str(raised.value) == "model.name='MobileCLIP2-S3': cannot be built here: Unknown model (fastvit_mci9)"
-    )
-
-
-def test_a_text_tower_without_clips_vocabulary_is_refused() -> None:
-    assert "BPE vocabulary" in refusal(ModelConfig(name="ViT-B-16-SigLIP"))
 
 
 def test_weights_trained_with_quickgelu_get_an_architecture_with_it() -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
-from safetensors.torch import load_file
 
 from sclip.config import Config, ConfigError, KEEConfig, ModelConfig, RunConfig
 from sclip.model import ModelError, build_model
@@ -21,8 +20,6 @@ from support.small_model import NAME, SMALL, assert_same_weights, small_model
 from support.small_vit import (
     PLAIN,
     QUICK,
-    SILENT,
-    TELLING,
     as_hub_folder,
     as_released,
     as_state_dict,
@@ -54,39 +51,30 @@ def refusal(config: Config, folder: RunFolder) -> str:
     return str(raised.value)
 
 
-@pytest.mark.parametrize("write", TELLING)
 @pytest.mark.parametrize("key", ["init_from", "pretrained"])
-def test_the_weights_of_any_layout_stand_in_the_run_and_are_not_asked_for_again(
-    write: Any, key: str, tmp_path: Path, folder: RunFolder
+def test_the_weights_stand_in_the_run_with_their_normalisation_and_are_not_asked_for_again(
+    key: str, tmp_path: Path, folder: RunFolder
 ) -> None:
     (tmp_path / "source").mkdir()
-    clip = clip_of(QUICK)
-    source = write(clip, tmp_path / "source")
-    config = config_of(tmp_path, **{key: str(source)})
-    started = started_from(config, folder)
+    clip = clip_of(QUICK, force_preprocess_cfg={"mean": (0.5, 0.4, 0.3), "std": (0.5, 0.25, 0.2)})
+    source = as_hub_folder(clip, tmp_path / "source", QUICK)
+    started = started_from(config_of(tmp_path, **{key: str(source)}), folder)
     assert [file.name for file in folder.path.iterdir()] == ["init.safetensors"]
     shutil.rmtree(tmp_path / "source")
-    assert started_from(config_of(tmp_path, "gone"), folder) == config_like(started, "gone")
-    assert started.model.name == QUICK
-    assert started.model.pretrained == str(folder.init)
+    assert started_from(config_of(tmp_path, "gone"), folder).model == started.model
+    assert (started.model.name, started.model.pretrained) == (QUICK, str(folder.init))
     model = build_model(started.model).eval()
     assert torch.equal(features(model.clip), features(clip))
+    assert model.image_mean.flatten().tolist() == pytest.approx([127.5, 102.0, 76.5])
     later = build_model(started.model, load_weights=False)  # as before a checkpoint is loaded
     assert later.config.name == QUICK
 
 
-def config_like(config: Config, init_from: str) -> Config:
-    return config_of(
-        Path(config.run.storage), init_from, name=config.model.name, pretrained=config.model.pretrained
-    )
-
-
-@pytest.mark.parametrize("write", SILENT)
 @pytest.mark.parametrize(("option", "name"), [("on", QUICK), ("off", PLAIN)])
 def test_the_activation_that_is_set_is_kept_with_the_weights(
-    write: Any, option: str, name: str, tmp_path: Path, folder: RunFolder
+    option: str, name: str, tmp_path: Path, folder: RunFolder
 ) -> None:
-    source = write(clip_of(name), tmp_path)
+    source = as_state_dict(clip_of(name), tmp_path)
     started_from(config_of(tmp_path, str(source), quick_gelu=option), folder)
     alone = build_model(ModelConfig(name=PLAIN, pretrained=str(folder.init), kee=KEE))
     assert alone.config.name == name
@@ -138,10 +126,3 @@ def test_what_the_run_does_not_take_over_is_said_in_one_line(tmp_path: Path, fol
     assert line.count("\n") == 1
     started_from(config_of(tmp_path, str(source)), folder, told)  # resumed: nothing is brought
     assert told.getvalue() == line
-
-
-def test_the_normalisation_of_images_comes_with_the_weights(tmp_path: Path, folder: RunFolder) -> None:
-    clip = clip_of(PLAIN, force_preprocess_cfg={"mean": (0.5, 0.4, 0.3), "std": (0.5, 0.25, 0.2)})
-    started = started_from(config_of(tmp_path, str(as_hub_folder(clip, tmp_path))), folder)
-    assert torch.equal(build_model(started.model).image_mean, load_file(folder.init)["image_mean"])
-    assert load_file(folder.init)["image_mean"].flatten().tolist() == pytest.approx([127.5, 102.0, 76.5])

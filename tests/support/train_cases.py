@@ -117,7 +117,7 @@ def losses(
     """Train the steps of these numbers; return loss and gradient norm of each."""
     values: list[float] = []
     for number in numbers:
-        batch = training_batch(number, valid=[True] * (rows - 1) + [False])
+        batch = training_batch(number, step.config.model, [True] * (rows - 1) + [False])
         metrics = step(part_of(batch, rank, world_size), 0.1 * number)
         values += [metrics["loss"].item(), metrics["grad_norm"].item()]
     return values

@@ -71,7 +71,11 @@ def test_a_folder_without_manifest_is_not_complete_and_refused(folder: Path, tmp
             checkpoint.consolidate(incomplete, MODEL)
 
 
-def test_what_a_crash_left_is_written_over(folder: Path) -> None:
+def test_a_complete_checkpoint_is_never_written_over_but_what_a_crash_left_is(folder: Path) -> None:
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    with pytest.raises(CheckpointError, match="already holds a complete checkpoint"):
+        checkpoint.save(folder, *small(4, seed=2), {})
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
     (folder / MANIFEST).unlink()
     (folder / "shard-00009-model-00001-of-00001.safetensors").write_bytes(b"half")
     checkpoint.save(folder, *small(4, seed=2), {"samples": 24})
@@ -79,31 +83,19 @@ def test_what_a_crash_left_is_written_over(folder: Path) -> None:
     assert manifest.read_state(folder) == {"samples": 24}
 
 
-def test_a_complete_checkpoint_is_never_written_over(folder: Path) -> None:
-    before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    with pytest.raises(CheckpointError, match="already holds a complete checkpoint"):
-        checkpoint.save(folder, *small(4, seed=2), {})
-    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
-
-
-@pytest.mark.parametrize("kept", [slice(0), slice(5), slice(500), slice(-1)])
-def test_a_truncated_file_is_found_and_refused(folder: Path, kept: slice) -> None:
+def test_a_truncated_file_and_a_flipped_bit_are_found(folder: Path) -> None:
     shard = shard_of(folder)
     whole = shard.read_bytes()
-    shard.write_bytes(whole[kept])
-    expected = f"{shard}: {len(whole[kept])} bytes, the manifest says {len(whole)}"
-    assert manifest.verify(folder) == expected
-    assert refused(folder) == expected
-
-
-@pytest.mark.parametrize("place", [0, 20, -1])
-def test_a_flipped_bit_is_found_by_verifying(folder: Path, place: int) -> None:
-    shard = shard_of(folder)
-    content = bytearray(shard.read_bytes())
-    content[place] ^= 1
-    shard.write_bytes(content)
-    found = manifest.verify(folder)
-    assert found == f"{shard}: its bytes are not those that were written (SHA-256 differs)"
+    for kept in (0, 500, len(whole) - 1):
+        shard.write_bytes(whole[:kept])
+        expected = f"{shard}: {kept} bytes, the manifest says {len(whole)}"
+        assert manifest.verify(folder) == refused(folder) == expected
+    for place in (0, 20, -1):
+        content = bytearray(whole)
+        content[place] ^= 1
+        shard.write_bytes(content)
+        told = f"{shard}: its bytes are not those that were written (SHA-256 differs)"
+        assert manifest.verify(folder) == told
 
 
 def test_a_file_that_is_missing_or_too_much_is_named(folder: Path) -> None:
@@ -115,13 +107,6 @@ def test_a_file_that_is_missing_or_too_much_is_named(folder: Path) -> None:
     shard = shard_of(folder)
     shard.unlink()
     assert refused(folder).startswith(f"{shard}: None bytes")
-    assert manifest.verify(folder) == refused(folder)
-
-
-@pytest.mark.parametrize("content", ["", '{"format": 2, "sta', '{"format": 2}'])
-def test_a_damaged_manifest_is_refused(folder: Path, content: str) -> None:
-    (folder / MANIFEST).write_text(content)
-    assert "damaged" in refused(folder)
     assert manifest.verify(folder) == refused(folder)
 
 
@@ -146,7 +131,7 @@ def test_no_bit_of_a_header_that_is_flipped_makes_more_than_a_clear_error(folder
     whole = shard.read_bytes()
     length = 8 + int.from_bytes(whole[:8], "little")
     refusals = []
-    for place in range(0, length, 5):
+    for place in range(0, length, 15):
         changed = bytearray(whole)
         changed[place] ^= 1 << (place % 8)
         shard.write_bytes(changed)
@@ -155,43 +140,33 @@ def test_no_bit_of_a_header_that_is_flipped_makes_more_than_a_clear_error(folder
             checkpoint.load(folder, model, optimizer)
         except CheckpointError as error:
             refusals.append(str(error))
-    assert len(refusals) > 0.8 * length / 5
+    assert len(refusals) > 0.8 * length / 15
     assert all(refusal.startswith(str(folder)) for refusal in refusals)
-
-
-def test_a_pickle_in_place_of_safetensors_is_refused(folder: Path) -> None:
-    shard = shard_of(folder)
-    size = shard.stat().st_size
-    torch.save({"weight": torch.ones(3)}, shard)
-    shard.write_bytes(shard.read_bytes()[:size].ljust(size, b"\0"))
-    assert "no readable safetensors file" in refused(folder)
 
 
 @pytest.mark.parametrize(
     ("name", "entry", "told"),
     [
-        ("a.safetensors", 5, "gives a.safetensors no size and SHA-256"),
         ("a.safetensors", {}, "gives a.safetensors no size and SHA-256"),
-        (
-            "../a.safetensors",
-            {"bytes": 3, "sha256": ""},
-            "names '../a.safetensors', a file outside of its folder",
-        ),
+        ("../a.safetensors", {"bytes": 3, "sha256": ""}, "names '../a.safetensors', a file outside of its folder"),
         ("/etc/hosts", {"bytes": 3, "sha256": ""}, "names '/etc/hosts', a file outside of its folder"),
     ],
-)
+)  # fmt: skip
 def test_a_manifest_that_names_other_files_is_refused(folder: Path, name: str, entry: Any, told: str) -> None:
     files = json.loads((folder / MANIFEST).read_text())["files"]
     manifest.write_manifest(folder, STATE, files | {name: entry})
-    assert refused(folder) == f"{folder / MANIFEST}: {told}"
-    assert manifest.verify(folder) == refused(folder)
+    assert manifest.verify(folder) == refused(folder) == f"{folder / MANIFEST}: {told}"
 
 
-def test_a_state_that_was_changed_in_the_manifest_is_refused(folder: Path) -> None:
+def test_a_manifest_that_was_changed_is_refused(folder: Path) -> None:
     """It says where the data stands: one digit more, and samples would be left out unseen."""
     text = (folder / MANIFEST).read_text()
     assert text.count('"samples": 12') == 1
-    (folder / MANIFEST).write_text(text.replace('"samples": 12', '"samples": 13'))
-    assert refused(folder) == f"{folder / MANIFEST}: damaged (its SHA-256 differs)"
-    with pytest.raises(CheckpointError, match="SHA-256 differs"):
-        manifest.read_state(folder)
+    for changed in ("", '{"format": 2}', text[:50], text.replace('"samples": 12', '"samples": 13')):
+        (folder / MANIFEST).write_text(changed)
+        told = refused(folder)
+        assert told.startswith(f"{folder / MANIFEST}: damaged (")
+        assert manifest.verify(folder) == told
+        with pytest.raises(CheckpointError, match="damaged"):
+            manifest.read_state(folder)
+    assert "SHA-256 differs" in told

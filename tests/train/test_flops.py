@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from sclip.config import Config, KEEConfig, LossConfig, ModelConfig, TrainConfig
-from sclip.model import StructureCLIP, build_model, structure_loss
+from sclip.model import build_model, structure_loss
 from sclip.train.flops import StepFlops, peak_flops
 from sclip.train.sharding import apply
 from sclip.train.step import unwrapped
@@ -79,8 +79,7 @@ def counted_by_torch(model: Any, batch: Columns) -> int:
     return int(counter.get_total_flops()) + patches
 
 
-@pytest.mark.parametrize("negatives", [False, True])
-@pytest.mark.parametrize("kee", [False, True])
+@pytest.mark.parametrize(("negatives", "kee"), [(False, False), (True, True)])
 def test_where_nothing_is_padding_it_is_what_torch_counts(vit: str, negatives: bool, kee: bool) -> None:
     model = small_model(
         config=dataclasses.replace(DEEP, name=vit, kee=dataclasses.replace(DEEP.kee, enabled=kee))
@@ -88,12 +87,18 @@ def test_where_nothing_is_padding_it_is_what_torch_counts(vit: str, negatives: b
     batch = columns(8, negatives=negatives)
     if not kee:
         batch = {name: column for name, column in batch.items() if "triples" not in name}
+    before = {name: tensor.clone() for name, tensor in model.eval().state_dict().items()}
     found = StepFlops(model, Config(model=model.config))(batch)
+    assert not model.clip.visual.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert found == pytest.approx(counted_by_torch(model, batch), rel=1e-3)
 
 
-def test_padding_absent_negatives_and_empty_slots_cost_nothing() -> None:
+def test_padding_absent_negatives_empty_slots_and_unseen_triples_cost_nothing() -> None:
     flops = flops_of()
+    unseen = flops_of(dataclasses.replace(DEEP, kee=dataclasses.replace(DEEP.kee, on_negatives=False)))
+    bare = {name: column for name, column in columns(8).items() if name != "negative_triples"}
+    assert unseen(columns(8)) == unseen(bare) < flops(columns(8))
     alone = flops(columns(8, length=10, triples=2, negatives=False))
     without = columns(8, length=10, triples=2)
     without["has_negative"][:] = False
@@ -104,16 +109,6 @@ def test_padding_absent_negatives_and_empty_slots_cost_nothing() -> None:
     assert flops(columns(8, length=10, triples=2)) > alone
     assert flops(columns(8, length=11, triples=2, negatives=False)) > alone
     assert flops(columns(8, length=10, triples=3, negatives=False)) > alone
-
-
-def test_more_tokens_cost_their_matrices_and_the_square_of_attention() -> None:
-    flops = flops_of(ModelConfig(name=SMALL.name, kee=KEEConfig(enabled=False)))
-    one, two = (
-        flops({n: c for n, c in columns(1, length, negatives=False).items() if n != "triples"})
-        for length in (10, 20)
-    )
-    width, layers = 96, 2
-    assert two - one == 3 * layers * (24 * width**2 * 10 + 4 * width * (20**2 - 10**2))
 
 
 def test_what_is_frozen_has_no_backward() -> None:
@@ -129,33 +124,17 @@ def test_what_is_frozen_has_no_backward() -> None:
     assert sum(parts.values()) == pytest.approx((trained - logits) * 2 / 3)
 
 
-def test_own_rows_are_held_against_those_of_all_ranks() -> None:
-    flops, batch = flops_of(), columns(4)
-    assert flops(batch, world_size=3) - flops(batch) == 3 * 4 * 4 * 8 * 96
-
-
 @pytest.mark.parametrize(
     ("loss", "candidates"),
     [
         (LossConfig(), 2 * 4),
-        (LossConfig(contrastive="max_margin"), 2 * 4),
         (LossConfig(contrastive="sigmoid"), 4),
         (LossConfig(negatives_as_texts=True), 3 * 4),
     ],
 )
 def test_logits_are_those_that_the_loss_makes(loss: LossConfig, candidates: int) -> None:
     flops, batch = flops_of(loss=loss), columns(4)
-    assert flops(batch, world_size=2) - flops(batch) == 3 * 4 * candidates * 2 * 96
-
-
-def test_triples_of_negatives_that_the_encoder_does_not_see_cost_nothing() -> None:
-    alone, with_negatives = columns(4, negatives=False), columns(4)
-    unseen = flops_of(dataclasses.replace(DEEP, kee=dataclasses.replace(DEEP.kee, on_negatives=False)))
-    of_text = {name: column for name, column in with_negatives.items() if name != "negative_triples"}
-    assert unseen(with_negatives) == unseen(of_text)
-    knowledge = flops_of()(with_negatives) - unseen(with_negatives)
-    no_triples = {name: column for name, column in alone.items() if name != "triples"}
-    assert knowledge == unseen(alone) - unseen(no_triples)
+    assert flops(batch, world_size=3) - flops(batch) == 2 * 3 * 4 * candidates * 2 * 96
 
 
 @pytest.mark.parametrize("own", [False, True])
@@ -168,26 +147,13 @@ def test_a_frozen_encoder_passes_gradients_on_to_the_words_that_are_trained(own:
     assert found == pytest.approx(counted_by_torch(model, batch), rel=1e-3)
 
 
-def test_padding_counts_where_the_text_tower_sees_it() -> None:
-    kee = KEEConfig(enabled=False)
-    with torch.device("meta"):  # nothing is computed, and it is large
-        clip = open_clip.create_model("MobileCLIP-S1", device="meta")
-        model = StructureCLIP(clip, ModelConfig(name="MobileCLIP-S1", kee=kee))
-    flops = StepFlops(model, Config(model=model.config))
-    short, long = (columns(2, length, negatives=False) for length in (5, 20))
-    assert flops(short) == flops(long)
-
-
 @pytest.mark.parametrize(
     ("name", "precision", "peak"),
     [
         ("NVIDIA H100 80GB HBM3", "bf16", 989.4e12),
         ("NVIDIA H100 PCIe", "bf16", 756e12),
-        ("NVIDIA A100-SXM4-40GB", "fp32", 19.5e12),
-        ("NVIDIA L40S", "bf16", 362e12),
         ("NVIDIA GeForce RTX 4090", "fp32", 82.6e12),
         ("some CPU", "bf16", None),
-        ("NVIDIA L40", "bf16", None),
         ("NVIDIA H20", "bf16", None),
         ("NVIDIA GeForce RTX 4090 Laptop GPU", "bf16", None),
         ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "bf16", None),
@@ -197,11 +163,3 @@ def test_peaks_are_known_by_name_and_precision_and_not_taken_from_a_similar_name
     name: str, precision: Any, peak: float | None
 ) -> None:
     assert peak_flops(name, precision) == peak
-
-
-def test_counting_leaves_the_model_as_it_is() -> None:
-    model = small_model().eval()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    StepFlops(model, Config(model=dataclasses.replace(SMALL)))
-    assert not model.clip.visual.training
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

@@ -18,17 +18,16 @@ Steps = list[tuple[int, tuple[list[int], list[int]], tuple[list[int], list[int]]
 
 def write(folder: Path, rank: int, world_size: int, from_step: int, steps: Steps) -> None:
     with contextlib.closing(Ledger(folder, SCHEDULE, rank, world_size, from_step)) as ledger:
-        for step in steps:
-            ledger.add(*step)
+        for number, *rows in steps:
+            ledger.add(number, *rows)
+            written = [line for file in (folder / "ledger").glob("*") for line in lines(file)]
+            # A worker that is killed leaves all of its steps but the one that it was in.
+            assert any(line.get("step") == number for line in written) == any(map(any, rows))
         ledger.sync()
 
 
 def lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
-
-
-def files(folder: Path) -> list[str]:
-    return sorted(file.name for file in (folder / "ledger").iterdir())
 
 
 def test_a_file_begins_with_its_attempt_and_has_a_line_for_each_step_in_which_it_did_something(
@@ -52,19 +51,11 @@ def test_a_file_begins_with_its_attempt_and_has_a_line_for_each_step_in_which_it
     ]
 
 
-def test_a_step_is_in_the_file_before_the_next_one(tmp_path: Path) -> None:
-    """A worker that is killed leaves all of its steps but the one that it was in."""
-    with contextlib.closing(Ledger(tmp_path, SCHEDULE, 0, 1, 0)) as ledger:
-        for step in (1, 2):
-            ledger.add(step, ([0], [step]), ([], []))
-            assert lines(tmp_path / "ledger" / "0000-00000.jsonl")[-1]["step"] == step
-
-
 def test_attempts_count_up_and_change_no_earlier_file(tmp_path: Path) -> None:
     write(tmp_path, 0, 1, 0, [(1, ([0], [0]), ([], []))])
     first = (tmp_path / "ledger" / "0000-00000.jsonl").read_bytes()
     (tmp_path / "ledger" / "0011-00003.jsonl").touch()  # of an attempt whose rank 0 left none
     write(tmp_path, 0, 1, 20, [])
-    assert files(tmp_path) == ["0000-00000.jsonl", "0011-00003.jsonl", "0012-00000.jsonl"]
+    assert len(list((tmp_path / "ledger").iterdir())) == 3
     assert lines(tmp_path / "ledger" / "0012-00000.jsonl")[0]["attempt"] == 12
     assert (tmp_path / "ledger" / "0000-00000.jsonl").read_bytes() == first

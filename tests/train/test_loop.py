@@ -1,11 +1,9 @@
-"""The training loop on one gloo rank and on two: the rows of its steps, over crashes too, and what is kept of them."""
+"""The training loop on two gloo ranks: the rows of its steps, over crashes too, and what is kept of them."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,27 +28,28 @@ def on_a_rank(rank: int, world_size: int, place: str) -> dict[str, Any]:
         (folder / name).mkdir(exist_ok=True)
         return Run(rank, world_size, folder / name, recorded, **more)
 
+    if world_size == 1:
+        shares = {
+            name: run(name).with_("train", batch_size=2 * SHARE).run() for name in ("two shares", "twin")
+        }
+        return {name: of_one.told for name, of_one in shares.items()}
     uneven = SHARE * world_size + 1
     found = {
         "whole": run("whole", profile_steps=(3, 1)).run(),
-        "twin": run("twin").run(),
-        "two shares": run("two-shares").with_("train", batch_size=2 * SHARE).run(),
         "uneven": run("uneven").with_("data", open_shards=3).with_("train", batch_size=uneven).run(),
         "in parts": run("in-parts").with_("data", open_shards=3)
         .with_("train", batch_size=uneven, micro_batch=1).run(),
         "crashed": run("again", crash_at=5).with_("checkpoint", every=3, asynchronous=False).run(),
         "resumed": run("again").with_("checkpoint", every=2, keep_last=9)
         .with_("train", pack_text=False, worker_threads=2).run(),
-        "crashed beyond": run("beyond", 4, crash_at=12 // world_size)
-        .with_("checkpoint", every=1, asynchronous=False).run(),
+        "crashed beyond": run("beyond", 4, crash_at=6).with_("checkpoint", every=1, asynchronous=False).run(),
         "resumed beyond": run("beyond", 4).run(),
     }  # fmt: skip
     white = [key(1, 0)]  # one picture of one rank
-    for sharding in ("ddp", "fsdp"):
-        stopping = run(f"stopped-{sharding}", white=white).with_("checkpoint", every=1)
-        found[f"stopped {sharding}"] = stopping.with_("train", sharding=sharding, log_every=100).run()
-        skipping = run(f"skipped-{sharding}", white=white, on_nonfinite="skip")
-        found[f"skipped {sharding}"] = skipping.with_("train", sharding=sharding).run()
+    found["stopped"] = (
+        run("stopped", white=white).with_("checkpoint", every=1).with_("train", log_every=100).run()
+    )
+    found["skipped"] = run("skipped", white=white, on_nonfinite="skip").with_("train", sharding="ddp").run()
     more = [*white, key(2, 0), key(3, 1)]
     found["too many"] = run("too-many", white=more, on_nonfinite="skip", max_skipped=2).run()
     return {name: of_one.told for name, of_one in found.items()}
@@ -88,20 +87,13 @@ class Runs:
         return str(error)
 
 
+def runs_of(size: int, place: Path) -> Runs:
+    return Runs(size, place, ranks.run(on_a_rank, size, place, str(place)))
+
+
 @pytest.fixture(scope="module")
-def of_sizes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, Runs]]:
-    place = tmp_path_factory.mktemp("runs")
-    found = {}
-    for size in (1, 2):
-        (place / f"{size}").mkdir()
-        found[size] = Runs(size, place / f"{size}", ranks.run(on_a_rank, size, place, str(place / f"{size}")))
-    yield found
-    shutil.rmtree(place)
-
-
-@pytest.fixture(params=[1, 2])
-def runs(request: pytest.FixtureRequest, of_sizes: dict[int, Runs]) -> Runs:
-    return of_sizes[request.param]
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return runs_of(2, tmp_path_factory.mktemp("two"))
 
 
 ALL = [key(entry, index) for entry in range(SHARDS) for index in (0, 1, 5, 6)]
@@ -134,22 +126,20 @@ def test_a_step_without_a_sample_makes_no_update_and_counts(runs: Runs) -> None:
     assert runs.complete("whole")["step"] == order.steps == 14 // runs.world_size
 
 
-@pytest.mark.parametrize("name", ["uneven", "in parts"])
-def test_a_batch_that_does_not_divide_among_the_ranks_is_as_large_as_it_is_named(
-    runs: Runs, name: str
-) -> None:
-    assert runs.error(name) == ""
-    assert runs.steps(name) == steps_of(order_of(SHARE * runs.world_size + 1, open_shards=3))
+def test_a_batch_that_does_not_divide_among_the_ranks_is_as_large_as_it_is_named(runs: Runs) -> None:
+    for name in ("uneven", "in parts"):
+        assert runs.error(name) == ""
+        assert runs.steps(name) == steps_of(order_of(SHARE * runs.world_size + 1, open_shards=3))
     assert runs.losses("in parts") == pytest.approx(runs.losses("uneven"), abs=1e-4)
 
 
-def test_one_rank_and_two_have_the_same_losses(of_sizes: dict[int, Runs]) -> None:
-    assert of_sizes[1].steps("two shares") == of_sizes[2].steps("whole")
-    assert of_sizes[1].losses("two shares") == pytest.approx(of_sizes[2].losses("whole"), abs=1e-4)
-
-
-def test_two_undisturbed_runs_of_one_rank_end_with_the_same_weights(of_sizes: dict[int, Runs]) -> None:
-    folders = [RunFolder(of_sizes[1].place / name).step_path(14) for name in ("whole", "twin")]
+def test_one_rank_has_the_losses_of_two_and_a_second_run_of_it_the_same_weights(
+    runs: Runs, tmp_path: Path
+) -> None:
+    alone = runs_of(1, tmp_path)
+    assert alone.steps("two shares") == runs.steps("whole")
+    assert alone.losses("two shares") == pytest.approx(runs.losses("whole"), abs=1e-4)
+    folders = [RunFolder(alone.place / name).step_path(7) for name in ("two shares", "twin")]
     weights, twin = (load_file(next(folder.glob("*.safetensors"))) for folder in folders)
     assert weights.keys() == twin.keys()
     assert all(torch.equal(tensor, twin[name]) for name, tensor in weights.items())
@@ -175,27 +165,17 @@ def places(line: dict[str, Any], kind: str) -> list[int]:
     return sorted(key(entry_of[Visit(*visit)], index) for *visit, of_one in found for index in of_one)
 
 
-def test_the_ledger_of_each_rank_says_what_it_trained_on_in_each_step(runs: Runs) -> None:
-    filtered = []
-    for rank, of_rank in enumerate(runs.of_ranks):
-        file = runs.place / "whole" / "ledger" / f"0000-{rank:05d}.jsonl"
-        head, *lines = [json.loads(line) for line in file.read_text().splitlines()]
-        assert head == {"attempt": 0, "rank": rank, "world_size": runs.world_size, "from_step": 0}
-        trained = {line["step"]: places(line, "trained") for line in lines if "trained" in line}
-        assert trained == {step: sorted(keys) for step, keys in of_rank["whole"]["trained"].items() if keys}
-        filtered += [k for line in lines for k in places(line, "filtered")]
-    assert sorted(filtered) == [key(entry, index) for entry in range(SHARDS) for index in (3, 4)]
-
-
-def test_the_ledger_of_a_resumed_run_has_two_attempts_that_meet_at_the_checkpoint(runs: Runs) -> None:
+def test_ledgers_say_what_each_rank_trained_on_and_two_attempts_meet_at_the_checkpoint(runs: Runs) -> None:
     counted: list[int] = []
     left_out: list[int] = []
     for attempt, (name, steps) in enumerate((("crashed", range(1, 4)), ("resumed", range(4, 99)))):
         for rank in range(runs.world_size):
             file = runs.place / "again" / "ledger" / f"{attempt:04d}-{rank:05d}.jsonl"
             head, *lines = [json.loads(line) for line in file.read_text().splitlines()]
-            assert (head["attempt"], head["from_step"]) == (attempt, 3 * attempt)
-            assert bool(runs.of_ranks[rank][name]["trained"])
+            assert head == {"attempt": attempt, "rank": rank, "world_size": 2, "from_step": 3 * attempt}
+            trained = {line["step"]: places(line, "trained") for line in lines if "trained" in line}
+            of_rank = runs.of_ranks[rank][name]["trained"]
+            assert trained == {step: sorted(keys) for step, keys in of_rank.items() if keys}
             counted += [k for line in lines if line["step"] in steps for k in places(line, "trained")]
             left_out += [k for line in lines if line["step"] in steps for k in places(line, "filtered")]
     assert sorted(counted) == ALL
@@ -212,29 +192,20 @@ def test_what_was_set_aside_is_listed_by_where_it_stands_with_the_step_of_its_ch
             assert folder.step_path(line["step"]) in folder.checkpoints()
 
 
-def test_a_checkpoint_holds_what_was_trained_on_and_nothing_that_is_made_ahead(runs: Runs) -> None:
-    assert "the machine is gone" in runs.error("crashed")
-    progress = runs.state("again", 3)["progress"]
-    assert progress["step"] == 3
-    assert progress["samples"] == sum(map(len, runs.steps("crashed", upto=3).values()))
-    assert runs.steps("crashed").keys() > runs.steps("crashed", upto=3).keys()
-
-
 def test_after_a_crash_the_steps_since_the_checkpoint_come_again_with_the_same_rows(runs: Runs) -> None:
+    assert "the machine is gone" in runs.error("crashed")
     assert runs.error("resumed") == ""
+    progress = runs.state("again", 3)["progress"]  # nothing of what is made ahead
+    assert progress["samples"] == sum(map(len, runs.steps("crashed", upto=3).values()))
     assert min(runs.steps("resumed")) == 4 == max(runs.steps("crashed"))
     assert runs.steps("crashed", upto=3) | runs.steps("resumed") == runs.steps("whole")
     complete, whole = runs.complete("again"), runs.complete("whole")
     assert complete == whole
 
 
-def test_captions_reach_the_step_packed_where_the_config_says(runs: Runs) -> None:
-    for of_rank in runs.of_ranks:
-        assert of_rank["whole"]["packed"]
-        assert not of_rank["resumed"]["packed"]
-
-
-def test_a_report_has_the_health_of_the_run(runs: Runs) -> None:
+def test_a_report_has_the_health_of_the_run_and_every_rank_writes_a_trace_of_the_chosen_step(
+    runs: Runs,
+) -> None:
     reports = [*runs.of_ranks[0]["whole"]["metrics"].values()]
     wanted = "norm_image norm_text norm_kee tokens_per_s samples_per_s data_wait grad_norm negative_gap hinge_active"
     for metrics in reports:
@@ -244,41 +215,32 @@ def test_a_report_has_the_health_of_the_run(runs: Runs) -> None:
         assert metrics["tokens_per_s"] > metrics["samples_per_s"]
     assert [metrics["skipped"] for metrics in reports] == [0] * len(reports)
     assert all(of_rank["whole"]["metrics"] == {} for of_rank in runs.of_ranks[1:])
-
-
-def test_every_rank_writes_a_trace_of_the_chosen_step(runs: Runs) -> None:
     traces = sorted(path.name for path in (runs.place / "whole").glob("trace-*"))
     assert traces == [f"trace-00000003-rank-{rank}.json.gz" for rank in range(runs.world_size)]
 
 
-@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
-def test_a_loss_that_is_not_finite_stops_every_rank_with_step_shard_and_checkpoint(
-    runs: Runs, sharding: str
-) -> None:
-    error, name = runs.error(f"stopped {sharding}"), f"stopped-{sharding}"
-    (step,) = (step for step, keys in runs.steps(f"stopped {sharding}").items() if key(1, 0) in keys)
+def test_a_loss_that_is_not_finite_stops_every_rank_with_step_shard_and_checkpoint(runs: Runs) -> None:
+    error = runs.error("stopped")
+    (step,) = (step for step, keys in runs.steps("stopped").items() if key(1, 0) in keys)
     assert step > 1
     assert f"TrainingDiverged: step {step}: loss is nan, grad_norm is nan at logit scale 14." in error
     assert "health.on_nonfinite=skip" in error
-    keys = runs.steps(f"stopped {sharding}")[step]
-    shards = sorted({PATHS[SCHEDULE.visit(k // 100).shard] for k in keys})
+    shards = sorted({PATHS[SCHEDULE.visit(k // 100).shard] for k in runs.steps("stopped")[step]})
     assert f"its samples are of {', '.join(shards)};" in error
-    latest = RunFolder(runs.place / name).latest()
+    latest = RunFolder(runs.place / "stopped").latest()
     assert latest is not None
     assert latest[1] == step - 1
     assert f"the last good checkpoint is {latest[0]}." in error
 
 
-@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
-def test_a_skipped_step_is_counted_and_its_samples_are_trained_on(runs: Runs, sharding: str) -> None:
-    assert runs.error(f"skipped {sharding}") == ""
-    assert runs.steps(f"skipped {sharding}") == runs.steps("whole")
-    complete = runs.complete(f"skipped-{sharding}")
+def test_a_skipped_step_is_counted_and_its_samples_are_trained_on(runs: Runs) -> None:
+    assert runs.error("skipped") == ""
+    assert runs.steps("skipped") == runs.steps("whole")
+    complete = runs.complete("skipped")
     assert (complete["skipped"], complete["samples"]) == (1, SAMPLES)
-    assert runs.state(f"skipped-{sharding}", complete["step"])["progress"]["skipped"] == 1
-    counted = [m["skipped"] for m in runs.of_ranks[0][f"skipped {sharding}"]["metrics"].values()]
-    assert counted[0] == 0
-    assert counted[-1] == 1
+    assert runs.state("skipped", complete["step"])["progress"]["skipped"] == 1
+    counted = [m["skipped"] for m in runs.of_ranks[0]["skipped"]["metrics"].values()]
+    assert (counted[0], counted[-1]) == (0, 1)
     json.dumps(complete, allow_nan=False)
 
 
@@ -294,6 +256,7 @@ def test_the_text_of_a_job_shows_no_credentials() -> None:
     assert "planted" not in repr({"job": job}) + str(job)
 
 
-def test_a_worker_computes_with_the_threads_that_it_is_given(runs: Runs) -> None:
+def test_threads_and_packing_are_those_of_the_config(runs: Runs) -> None:
     for of_rank in runs.of_ranks:
         assert (of_rank["whole"]["threads"], of_rank["resumed"]["threads"]) == (1, 2)
+        assert (of_rank["whole"]["packed"], of_rank["resumed"]["packed"]) == (True, False)

@@ -24,7 +24,7 @@ from sclip.train.run_folder import RunFolder
 from sclip.train.step import unwrapped
 from support.launchers import ListLauncher
 from support.stream_blocks import placed, samples
-from support.train_cases import MODEL, ROWS, config_with, start, training_batch
+from support.train_cases import ROWS, VIT, config_with, start, training_batch
 
 STEPS = 3
 
@@ -38,7 +38,7 @@ def _one_rank(tmp_path: Path) -> Iterator[None]:
 
 def block(number: int) -> dict[str, Any]:
     """Return the rows of a step as the stream hands them out."""
-    batch = training_batch(number)
+    batch = training_batch(number, VIT)
     columns: dict[str, Any] = {name: tensor.numpy() for name, tensor in batch.items() if name != "valid"}
     return columns | placed(samples(0, ROWS, first=number * ROWS))
 
@@ -50,19 +50,14 @@ def launched(
 
     Return the launcher.
     """
-    config = config_with(ema_decay=ema_decay, log_every=1, warmup=0.0)
+    config = config_with(model=VIT, ema_decay=ema_decay, log_every=1, warmup=0.0)
     config = dataclasses.replace(config, checkpoint=CheckpointConfig(**({"every": 1} | keep)))
     launcher = ListLauncher(lambda _, step: map(block, range(step, STEPS)), requests=list(requests))
     folder.mkdir(exist_ok=True)
     order = Order(Schedule(0, 1, (1,)), ((STEPS * ROWS,),), 1, ROWS)
     shards = ((NamedShard("0/0.tar", "/data/0.tar"),),)
-    train(TrainJob(config, order, shards, image_size(MODEL.name), folder), launcher)
+    train(TrainJob(config, order, shards, image_size(VIT.name), folder), launcher)
     return launcher
-
-
-def trained(folder: Path, ema_decay: float = 0.0, **keep: Any) -> list[dict[str, Any]]:
-    """Train three steps with a checkpoint after each; return what was reported."""
-    return launched(folder, ema_decay, **keep).reports
 
 
 def steps(folder: Path) -> list[int]:
@@ -110,7 +105,7 @@ def test_storage_that_fails_at_the_start_is_no_error_of_a_checkpoint_and_may_com
 def test_every_checkpoint_is_told_once_it_is_whole_and_the_run_ends_with_the_last(
     tmp_path: Path, asynchronous: bool
 ) -> None:
-    reports = trained(tmp_path / "run", asynchronous=asynchronous, keep_last=9)
+    reports = launched(tmp_path / "run", asynchronous=asynchronous, keep_last=9).reports
     assert steps(tmp_path / "run") == [3, 2, 1]
     told = [report for report in reports if report["kind"] == "checkpoint"]
     assert [report["step"] for report in told] == [1, 2, 3]
@@ -123,23 +118,20 @@ def test_every_checkpoint_is_told_once_it_is_whole_and_the_run_ends_with_the_las
         assert order == [(kind, n) for n in (1, 2, 3) for kind in ("metrics", "checkpoint")]
 
 
-def test_a_requested_checkpoint_is_written_after_the_step_and_training_goes_on(tmp_path: Path) -> None:
-    launcher = launched(tmp_path / "run", requests=[Requested(), Requested(checkpoint=True)], every=100)
-    assert steps(tmp_path / "run") == [3, 2]
+@pytest.mark.parametrize(("stop", "expected"), [(False, [3, 2]), (True, [2])])
+def test_a_requested_checkpoint_is_written_after_the_step_and_training_goes_on_unless_told_to_stop(
+    tmp_path: Path, stop: bool, expected: list[int]
+) -> None:
+    launcher = launched(tmp_path / "run", requests=[Requested(), Requested(True, stop)], every=100)
+    assert steps(tmp_path / "run") == expected
     assert launcher.fulfilled == 1
-    assert RunFolder(tmp_path / "run").complete is not None
-
-
-def test_a_request_to_stop_leaves_a_checkpoint_and_a_run_that_is_not_complete(tmp_path: Path) -> None:
-    launcher = launched(tmp_path / "run", requests=[Requested(), Requested(True, True)], every=100)
-    assert steps(tmp_path / "run") == [2]
-    assert launcher.fulfilled == 1
-    assert [report["step"] for report in launcher.reports if report["kind"] == "checkpoint"] == [2]
-    assert RunFolder(tmp_path / "run").complete is None
+    told = [report["step"] for report in launcher.reports if report["kind"] == "checkpoint"]
+    assert told == expected[::-1]
+    assert (RunFolder(tmp_path / "run").complete is None) == stop
 
 
 def test_the_newest_and_the_best_by_a_reported_metric_stay(tmp_path: Path) -> None:
-    reports = trained(tmp_path / "run", keep_last=1, keep_best=1, best_is="highest")
+    reports = launched(tmp_path / "run", keep_last=1, keep_best=1, best_is="highest").reports
     losses = {r["step"]: r["metrics"]["loss"] for r in reports if r["kind"] == "metrics"}
     highest = max(losses, key=lambda step: losses[step])
     assert highest < 3  # or the newest alone would do
@@ -147,25 +139,20 @@ def test_the_newest_and_the_best_by_a_reported_metric_stay(tmp_path: Path) -> No
 
 
 def test_a_best_metric_that_nobody_reports_is_refused_with_those_that_are(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"checkpoint\.best_metric='accuracy': no such metric; one of .*loss"
-    ):
-        trained(tmp_path / "run", keep_best=1, best_metric="accuracy")
+    with pytest.raises(ConfigError, match=r"best_metric='accuracy': no such metric; one of .*loss"):
+        launched(tmp_path / "run", keep_best=1, best_metric="accuracy")
 
 
 def test_a_budget_that_no_checkpoint_fits_is_refused_before_the_first_step(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"checkpoint\.disk_budget_gb=1e-06"):
-        trained(tmp_path / "run", disk_budget_gb=1e-6)
+        launched(tmp_path / "run", disk_budget_gb=1e-6)
     assert steps(tmp_path / "run") == []
 
 
 def test_the_average_of_the_weights_is_kept_where_the_config_asks_for_it(tmp_path: Path) -> None:
-    trained(tmp_path / "averaged", ema_decay=0.5)
-    trained(tmp_path / "raw")
-    step = start(config_with())
+    launched(tmp_path / "averaged", ema_decay=0.5, every=100)
+    step = start(config_with(model=VIT))
     ema = EMA(unwrapped(step.model), 0.5)
     checkpoint.load(tmp_path / "averaged" / "step-00000003", step.model, step.optimizer, ema)
     weights = unwrapped(step.model).state_dict()
     assert max(float((average - weights[name]).abs().max()) for name, average in ema.weights.items()) > 1e-5
-    with pytest.raises(CheckpointError, match=r"missing in it \(ema\..*train\.ema_decay"):
-        checkpoint.load(tmp_path / "raw" / "step-00000003", step.model, step.optimizer, ema)

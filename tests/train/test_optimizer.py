@@ -1,4 +1,4 @@
-"""The optimizer's groups and the learning rate over a run."""
+"""The learning rate over a run and of each part, and the moving average of what is trained."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
-from sclip.config import TrainConfig
-from sclip.model import build_model
-from sclip.train.optimizer import learning_rate, make_optimizer
-from support.train_cases import MODEL
+from sclip.config import ConfigError, TrainConfig
+from sclip.config.loader import from_tree
+from sclip.model.structure_clip import part_of
+from sclip.train.optimizer import EMA, learning_rate
+from sclip.train.step import unwrapped
+from support.train_cases import VIT, config_with, start, training_batch
 
 
 @pytest.mark.parametrize(
@@ -32,16 +35,53 @@ def test_the_rate_rises_over_the_warmup_and_goes_then_as_the_schedule_says(
     assert found == pytest.approx(rates, abs=1e-12)
 
 
-def test_matrices_decay_and_vectors_gains_and_the_logit_scale_do_not() -> None:
-    torch.manual_seed(0)
-    model = build_model(MODEL)
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    groups = make_optimizer(model, TrainConfig(weight_decay=0.3, beta2=0.9)).param_groups
-    decayed, kept = ({names[id(p)] for p in group["params"]} for group in groups)
-    assert [group["weight_decay"] for group in groups] == [0.3, 0.0]
-    assert {group["betas"] for group in groups} == {(0.9, 0.9)}
-    assert decayed | kept == set(names.values())
-    assert not decayed & kept
-    assert {"clip.token_embedding.weight", "kee.projection.weight", "clip.text_projection"} <= decayed
-    assert {"logit_scale.log", "kee.ln_pre.weight", "clip.ln_final.weight"} <= kept
-    assert {name for name in names.values() if name.endswith("bias")} <= kept
+def test_an_average_moves_by_its_share_and_faster_at_the_start() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        model.weight.fill_(0.0)
+    ema = EMA(model, 0.9)
+    expected = 0.0
+    for step in range(1, 200):
+        with torch.no_grad():
+            model.weight.fill_(float(step))
+        ema.update(step)
+        kept = min(0.9, (1 + step) / (10 + step))
+        expected = kept * expected + (1 - kept) * step
+        assert ema.weights["weight"].item() == pytest.approx(expected, rel=1e-4)
+    assert expected == pytest.approx(190, abs=1)
+    before = ema.weights["weight"].clone()
+    ema.update(200, torch.tensor(1.0))  # of a step that made no update
+    assert torch.equal(ema.weights["weight"], before)
+    ema.update(200, torch.tensor(0.0))
+    assert ema.weights["weight"] > before
+
+
+def test_frozen_weights_have_no_average() -> None:
+    step = start(config_with(model=VIT, lr_scale_image=0.0))
+    names = set(EMA(unwrapped(step.model), 0.9).weights)
+    assert names == {name for name, p in step.model.named_parameters() if p.requires_grad}
+    assert not any(name.startswith("clip.visual.") for name in names)
+
+
+def test_each_group_of_the_optimizer_has_the_rate_of_its_part_and_what_is_frozen_none() -> None:
+    step = start(config_with(model=VIT, warmup=0.5, lr_scale_image=0.1, lr_scale_text=0.0, lr_scale_kee=4.0))
+    names = {id(p): name for name, p in step.model.named_parameters()}
+    assert step(training_batch(0, VIT), 0.25)["learning_rate"].item() == pytest.approx(5e-4)
+    found = {
+        (part_of(names[id(p)]), p.ndim >= 2): (group["lr"], group["weight_decay"])
+        for group in step.optimizer.param_groups
+        for p in group["params"]
+    }
+    rates = {"image": 5e-5, "kee": 2e-3, None: 5e-4}
+    for (place, matrix), (rate, decay) in found.items():
+        assert rate == pytest.approx(rates[place])
+        assert decay == (0.1 if matrix else 0.0)
+    assert {place for place, _ in found} == rates.keys()
+    assert {part_of(name) for name, p in step.model.named_parameters() if p.requires_grad} == rates.keys()
+
+
+def test_a_run_in_which_nothing_is_trained_is_refused() -> None:
+    towers = {"lr_scale_image": 0.0, "lr_scale_text": 0.0}
+    with pytest.raises(ConfigError, match=r"lr_scale_image=0\.0: towers and encoder are all frozen"):
+        from_tree({"train": towers, "model": {"kee": {"enabled": False}}})
+    assert from_tree({"train": towers}).train.lr_scale_kee == 1.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from sclip.data.batches import Batches, Record
 from sclip.data.order import Order
 from sclip.data.schedule import Schedule
 from sclip.train import prefetch
-from sclip.train.prefetch import Prefetcher, ReadyBatch, prefetch_batches, prepared
+from sclip.train.prefetch import Prefetcher, prefetch_batches, prepared
 from support.stream_blocks import BLANK, Columns, Row, block, samples, tar_index, value_of
 from support.train_cases import ROWS, batch_for, config_with, training_batch
 
@@ -27,8 +27,8 @@ CPU = torch.device("cpu")
 class Counting:
     """Numbers from 1 on, told when each is begun; the one at `fails` is an error."""
 
-    def __init__(self, fails: int = 0) -> None:
-        self.fails, self.made = fails, 0
+    def __init__(self, error: type[BaseException] = OSError, fails: int = 0) -> None:
+        self.error, self.fails, self.made = error, fails, 0
         self.begun = threading.Semaphore(0)
         self.threads: set[threading.Thread] = set()
 
@@ -37,23 +37,11 @@ class Counting:
         self.made += 1
         self.begun.release()
         if self.made == self.fails:
-            raise OSError("the storage is gone")
+            raise self.error("the storage is gone")
         return self.made
 
 
-# The thread
-
-
-def test_results_come_in_order_from_one_other_thread() -> None:
-    make = Counting()
-    with Prefetcher(make) as prefetcher:
-        assert [prefetcher.next() for _ in range(5)] == [1, 2, 3, 4, 5]
-    (thread,) = make.threads
-    assert thread is not threading.current_thread()
-    assert not thread.is_alive()
-
-
-def test_one_is_made_ahead_and_no_more() -> None:
+def test_results_come_in_order_from_one_other_thread_which_makes_one_ahead_and_no_more() -> None:
     make = Counting()
     with Prefetcher(make) as prefetcher:
         for taken in range(1, 4):
@@ -61,6 +49,9 @@ def test_one_is_made_ahead_and_no_more() -> None:
             assert prefetcher.next() == taken
         assert make.begun.acquire(timeout=60)
     assert make.made == 4
+    (thread,) = make.threads
+    assert thread is not threading.current_thread()
+    assert not thread.is_alive()
 
 
 def test_who_waits_long_is_told_again_and_again_and_gets_the_result_in_the_end(
@@ -79,38 +70,16 @@ def test_who_waits_long_is_told_again_and_again_and_gets_the_result_in_the_end(
     assert told[:3] == pytest.approx([0.01, 0.02, 0.03])
 
 
-def test_an_error_is_raised_where_its_result_would_have_come_and_again_after_it() -> None:
-    make = Counting(fails=3)
+@pytest.mark.parametrize("error", [OSError, SystemExit])
+def test_an_error_is_raised_where_its_result_would_have_come_and_again_after_it(error: Any) -> None:
+    make = Counting(error, fails=3)
     with Prefetcher(make) as prefetcher:
         assert [prefetcher.next(), prefetcher.next()] == [1, 2]
         for _ in range(2):
-            with pytest.raises(OSError, match="the storage is gone"):
+            with pytest.raises(error, match="the storage is gone"):
                 prefetcher.next()
     assert make.made == 3
     assert not any(thread.is_alive() for thread in make.threads)
-
-
-def test_the_thread_ends_when_the_loop_raises() -> None:
-    make = Counting()
-
-    def loop() -> float:
-        with Prefetcher(make) as prefetcher:
-            return prefetcher.next() / 0
-
-    with pytest.raises(ZeroDivisionError):
-        loop()
-    assert not any(thread.is_alive() for thread in make.threads)
-
-
-def test_an_exit_in_the_thread_ends_the_loop_too() -> None:
-    def make() -> int:
-        raise SystemExit(3)
-
-    with Prefetcher(make) as prefetcher, pytest.raises(SystemExit):
-        prefetcher.next()
-
-
-# The batches
 
 
 def plain() -> Config:
@@ -121,35 +90,21 @@ def order_of(rows: int, size: int) -> Order:
     return Order(Schedule(1, 1, (1,)), ((rows,),), 1, size)
 
 
-def prefetched(rows: Sequence[Row], size: int) -> Prefetcher[ReadyBatch]:
-    """Return batches of the rows in one block, whose places are 0, 1, 2, ..."""
-    batches = Batches([[block(rows)]], order_of(1 + rows[-1][1], size), 0, BLANK)
-    return prefetch_batches(batches, plain(), False, CPU)
-
-
 def test_batches_come_in_the_order_of_the_steps() -> None:
     rows: list[Row] = [*samples(0, 3), (0, 3, col.REJECTED), *samples(0, 1, first=4)]
     record = Record()
-    with prefetched(rows, size=2) as prefetcher:
+    batches = Batches([[block(rows)]], order_of(5, 2), 0, BLANK)
+    with prefetch_batches(batches, plain(), False, CPU) as prefetcher:
         for expected in ([0, 1], [2], [4]):
             ready = prefetcher.next()
             record.passed(ready.batch)
+            assert len(record.rejected) == (expected != [0, 1])  # what is made ahead is in no record
             assert [tar_index(index) for index in ready.batch.indices] == expected
             tensors = ready.on_device()
             assert tensors["valid"].tolist() == [at < ready.batch.rows for at in range(2)]
             assert tensors["image_digest"][: ready.batch.rows].tolist() == [*map(value_of, expected)]
         with pytest.raises(StopIteration):
             prefetcher.next()
-    assert len(record.rejected) == 1
-
-
-def test_what_is_made_ahead_is_in_no_record_until_the_loop_takes_it() -> None:
-    record = Record()
-    with prefetched([*samples(0, 2), (0, 2, col.REJECTED), *samples(0, 1, first=3)], size=2) as prefetcher:
-        record.passed(prefetcher.next().batch)
-        assert record.take().rejected == []
-        record.passed(prefetcher.next().batch)
-        assert len(record.take().rejected) == 1
 
 
 def test_a_batch_stays_as_it_is_while_the_next_one_is_made_and_the_one_after_takes_its_memory() -> None:
@@ -195,16 +150,14 @@ def test_memory_is_written_again_only_after_the_copy_to_the_gpu_has_finished() -
             assert found == [value_of(2 * step), value_of(2 * step + 1)]
 
 
-# What the step reads
-
-
 def columns() -> dict[str, Any]:
     return {name: column.numpy() for name, column in training_batch(0).items()}
 
 
-@pytest.mark.parametrize("micro_batch", [0, 2])
-@pytest.mark.parametrize("negatives", ["semantic", "none"])
-@pytest.mark.parametrize("pack_text", [False, True])
+@pytest.mark.parametrize(
+    ("pack_text", "negatives", "micro_batch"),
+    [(False, "semantic", 0), (False, "none", 0), (True, "semantic", 2), (True, "none", 0)],
+)
 def test_a_batch_is_packed_in_parts_without_what_is_not_trained_on(
     pack_text: bool, negatives: Any, micro_batch: int
 ) -> None:
@@ -214,11 +167,8 @@ def test_a_batch_is_packed_in_parts_without_what_is_not_trained_on(
     assert ("packed_text" in found) == pack_text
     for name, column in expected.items():
         np.testing.assert_array_equal(found[name], column.numpy(), err_msg=name)
-
-
-def test_a_tower_that_takes_no_packed_captions_gets_them_as_they_are() -> None:
-    found = prepared(columns(), config_with(pack_text=True), packs_text=False)
-    assert found.keys() == columns().keys()
+    of_other_tower = prepared(columns(), config, packs_text=False)
+    assert not [name for name in of_other_tower if name.startswith("packed")]
 
 
 def test_triples_are_left_out_without_the_encoder_and_those_of_negatives_where_it_is_off_for_them() -> None:

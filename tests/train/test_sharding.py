@@ -1,7 +1,8 @@
-"""Training is the same on one rank, two and four, sharded or replicated, however blocks are computed."""
+"""Training is the same on one process, two ranks and four, sharded or replicated, however blocks are computed."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,41 +12,43 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from sclip.config import Config, LossConfig
-from sclip.model import build_model
-from sclip.train.step import unwrapped
+from sclip.config import Config, LossConfig, ModelConfig
+from sclip.model import build_model, structure_clip
 from support import ranks
 from support.train_cases import VIT, Tensors, config_with, part_of, start, training_batch, whole_weights
 
-FORMS = {
-    "infonce": LossConfig(negatives="none"),
-    "hinge": LossConfig(hinge_weight=2.0),
-    "max_margin": LossConfig(contrastive="max_margin", contrastive_warmup=0.5),
-    "sigmoid": LossConfig(contrastive="sigmoid"),
-    "negatives as texts": LossConfig(negatives_as_texts=True),
+HINGE = LossConfig(hinge_weight=2.0)
+OWN = {"own_embeddings": True, "form": "concatenation", "on_negatives": False}
+LEARNED: dict[str, tuple[LossConfig, dict[str, Any], dict[str, float]]] = {
+    "infonce": (LossConfig(negatives="none"), {}, {}),
+    "hinge": (HINGE, {}, {}),
+    "max_margin": (LossConfig(contrastive="max_margin", contrastive_warmup=0.5), {}, {}),
+    "sigmoid": (LossConfig(contrastive="sigmoid"), {}, {}),
+    "negatives as texts": (LossConfig(negatives_as_texts=True), {}, {}),
+    "image frozen": (HINGE, {}, {"lr_scale_image": 0.0}),
+    "text frozen": (HINGE, {}, {"lr_scale_text": 0.0, "lr_scale_kee": 10.0}),
+    "encoder frozen": (HINGE, {}, {"lr_scale_kee": 0.0}),
+    "own words": (HINGE, OWN, {"lr_scale_kee": 5.0}),
+    "own words alone": (HINGE, OWN, {"lr_scale_image": 0.0, "lr_scale_text": 0.0}),
 }
+"""The loss, and settings of model.kee and of train that say what is learned."""
 
 DDP, FSDP = {"sharding": "ddp"}, {"sharding": "fsdp"}
-SHARDINGS: dict[int, dict[str, dict[str, Any]]] = {
-    1: {"ddp": DDP, "fsdp": FSDP, "hsdp": {"sharding": "hsdp"}},
-    2: {
-        "ddp": DDP,
-        "fsdp": FSDP,
-        "hsdp 2x1": {"sharding": "hsdp", "shard_ranks": 1},
-        "hsdp 1x2": {"sharding": "hsdp", "shard_ranks": 2},
-    },
-    4: {"ddp": DDP, "fsdp": FSDP, "hsdp 2x2": {"sharding": "hsdp", "shard_ranks": 2}},
-}
-"""By world size; hsdp as groups x ranks of a group."""
-
 BLOCKS: dict[str, dict[str, Any]] = {
     "checkpointed": {"activation_checkpointing": "block"},
-    "checkpointed selectively": {"activation_checkpointing": "selective"},
     "compiled and checkpointed": {"compile": True, "activation_checkpointing": "selective"},
     "not resharded": {"reshard_after_forward": False},
     "in parts": {"micro_batch": 2, "compile": True, "activation_checkpointing": "block"},
 }
 """Ways to compute that must not change what is learned."""
+
+WAYS: dict[int, dict[str, tuple[str, dict[str, Any]]]] = {2: {}, 4: {}}
+"""By world size and name, what is learned, and the settings with which it is learned alike."""
+for name, sharding in (("ddp", DDP), ("fsdp", FSDP)):
+    WAYS[2] |= {f"{name} {way}": ("hinge", sharding | options) for way, options in BLOCKS.items()}
+    WAYS[2] |= {f"{name} {learned}": (learned, sharding) for learned in [*LEARNED][5:]}
+    WAYS[4] |= {f"{name} {learned}": (learned, sharding) for learned in [*LEARNED][:5]}
+WAYS[4]["hsdp 2x2"] = ("hinge", {"sharding": "hsdp", "shard_ranks": 2})
 
 VALID = [
     [True] * 8,
@@ -55,8 +58,6 @@ VALID = [
 ]
 """By step, the rows that are no padding: in the third the last of four ranks has none, then the first of two."""
 
-CLOSE = {"rtol": 1e-4, "atol": 1e-4}
-
 
 def batch_of(step: int, rank: int, world_size: int) -> Tensors:
     batch = training_batch(step, VIT, VALID[step], negatives=2)
@@ -64,17 +65,23 @@ def batch_of(step: int, rank: int, world_size: int) -> Tensors:
     return part_of(batch, rank, world_size)
 
 
-def config_of(form: str, world_size: int = 1, **train: Any) -> Config:
-    return config_with(FORMS[form], VIT, **{"batch_size": 8, "num_workers": world_size} | train)
+def config_of(learned: str, world_size: int = 1, **train: Any) -> Config:
+    loss, kee, scales = LEARNED[learned]
+    model = ModelConfig(name=VIT.name, kee=dataclasses.replace(VIT.kee, **kee))
+    return config_with(loss, model, **{"batch_size": 8, "num_workers": world_size} | scales | train)
 
 
 def trained(config: Config, rank: int = 0, world_size: int = 1) -> dict[str, Any]:
     """Train from rank 0's weights; return each step's metrics and the weights after the last, as one vector."""
     step = start(config, seed=rank)
+    before = whole_weights(step.model)
     metrics = [step(batch_of(number, rank, world_size), number / len(VALID)) for number in range(len(VALID))]
     return {
         "metrics": {name: torch.stack([of_step[name] for of_step in metrics]) for name in metrics[0]},
-        "weights": flat(whole_weights(step.model)),
+        "weights": flat(after := whole_weights(step.model)),
+        "moved": sorted(
+            {str(structure_clip.part_of(n)) for n, w in after.items() if not torch.equal(w, before[n])}
+        ),
         "sharded": sorted({str(p.placements) for p in step.model.parameters() if isinstance(p, DTensor)}),
         "replicated": isinstance(step.model, DistributedDataParallel),
     }
@@ -84,133 +91,83 @@ def flat(weights: Mapping[str, Tensor]) -> Tensor:
     return torch.cat([weights[name].flatten() for name in sorted(weights)])
 
 
-def clamped(config: Config, rank: int, world_size: int) -> list[float]:
-    """Return the logit scale of two steps, from one far above its bound on."""
-    step = start(config)
-    with torch.no_grad():
-        unwrapped(step.model).logit_scale.log.fill_(5.0)
-    return [step(batch_of(0, rank, world_size), 0.0)["logit_scale"].item() for _ in range(2)]
-
-
 def on_a_rank(rank: int, world_size: int) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, sharding in SHARDINGS[world_size].items():
-        for form in FORMS:
-            config = config_of(form, world_size, **sharding)
-            found[f"{name} {form}"] = trained(config, rank, world_size)
-        half = config_of("hinge", world_size, precision="bf16", **sharding)
-        found[f"{name} bf16"] = trained(half, rank, world_size)
-        found[f"{name} clamped"] = clamped(config_of("hinge", world_size, **sharding), rank, world_size)
-        if world_size == 2:
-            for way, options in BLOCKS.items():
-                config = config_of("hinge", world_size, **sharding, **options)
-                found[f"{name} {way}"] = trained(config, rank, world_size)
-            compiled = config_of(
-                "hinge", world_size, precision="bf16", **sharding, **BLOCKS["compiled and checkpointed"]
-            )
-            found[f"{name} bf16 compiled"] = trained(compiled, rank, world_size)
-    return found
+    ways = dict(WAYS[world_size])
+    if world_size == 2:
+        for name, sharding in (("ddp", DDP), ("fsdp", FSDP)):
+            half = {"precision": "bf16", **sharding}
+            ways |= {f"{name} {learned} bf16": (learned, half) for learned in ("hinge", "own words alone")}
+            ways[f"{name} hinge bf16 compiled"] = ("hinge", half | BLOCKS["compiled and checkpointed"])
+    return {
+        way: trained(config_of(learned, world_size, **train), rank, world_size)
+        for way, (learned, train) in ways.items()
+    }
 
 
 @pytest.fixture(scope="module")
 def of_ranks(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Any]]]:
     folder = tmp_path_factory.mktemp("sharding")
-    return {size: ranks.run(on_a_rank, size, folder) for size in SHARDINGS}
+    return {size: ranks.run(on_a_rank, size, folder) for size in WAYS}
 
 
 @pytest.fixture(scope="module")
 def alone() -> dict[str, dict[str, Any]]:
     """What one process without any group trains."""
-    return {form: trained(config_of(form)) for form in FORMS}
+    return {learned: trained(config_of(learned)) for learned in LEARNED}
 
 
-def moved(weights: Tensor, form: str) -> Tensor:
+def moved(weights: Tensor, learned: str) -> Tensor:
     """Return how far training moved every weight from the start."""
     torch.manual_seed(0)
-    return weights - flat(build_model(config_of(form).model).state_dict())
+    return weights - flat(build_model(config_of(learned).model).state_dict())
 
 
-PLACES = [(size, sharding) for size, shardings in SHARDINGS.items() for sharding in shardings]
-ON_TWO = [sharding for size, sharding in PLACES if size == 2]
-
-
-@pytest.mark.parametrize(
-    ("size", "sharding", "form", "case"),
-    [
-        *((size, sharding, form, form) for size, sharding in PLACES for form in FORMS),
-        *((2, sharding, "hinge", way) for sharding in ON_TWO for way in BLOCKS),
-    ],
-)
+@pytest.mark.parametrize(("size", "way"), [(size, way) for size, ways in WAYS.items() for way in ways])
 def test_ranks_train_as_one_process_with_the_whole_batch_however_blocks_are_computed(
-    alone: dict[str, Any], of_ranks: dict[int, Any], size: int, sharding: str, form: str, case: str
+    alone: dict[str, Any], of_ranks: dict[int, Any], size: int, way: str
 ) -> None:
-    expected = alone[form]
+    learned, train = WAYS[size][way]
+    expected = alone[learned]
     assert expected["metrics"]["loss_contrastive"].min() > 0
-    far = moved(expected["weights"], form)
+    far = moved(expected["weights"], learned)
     assert far.norm() > 0.1
+    frozen = {name.removeprefix("lr_scale_") for name, scale in LEARNED[learned][2].items() if scale == 0}
+    assert set(expected["moved"]) >= {"image", "text", "kee"} - frozen
+    assert not frozen & set(expected["moved"])
+    shards = {"ddp": [], "fsdp": ["(Shard(dim=0),)"], "hsdp": ["(Replicate(), Shard(dim=0))"]}
     for of_rank in of_ranks[size]:
-        found = of_rank[f"{sharding} {case}"]
-        torch.testing.assert_close(found["metrics"], expected["metrics"], **CLOSE)
-        assert (moved(found["weights"], form) - far).norm() < 0.01 * far.norm()
+        found = of_rank[way]
+        torch.testing.assert_close(found["metrics"], expected["metrics"], rtol=1e-4, atol=1e-4)
+        assert (moved(found["weights"], learned) - far).norm() < 0.01 * far.norm()
+        assert torch.equal(found["weights"], of_ranks[size][0][way]["weights"])
+        assert found["moved"] == expected["moved"]
+        assert found["sharded"] == shards[train["sharding"]]
+        assert found["replicated"] == (train["sharding"] == "ddp")
 
 
-@pytest.mark.parametrize("sharding", ON_TWO)
-def test_blocks_that_are_compiled_and_checkpointed_compute_in_bfloat16_as_others_do(
-    of_ranks: dict[int, Any], sharding: str
-) -> None:
-    for of_rank in of_ranks[2]:
-        found, expected = (of_rank[f"{sharding} {case}"]["metrics"] for case in ("bf16 compiled", "bf16"))
-        torch.testing.assert_close(found["loss"], expected["loss"], rtol=1e-3, atol=0)
-        torch.testing.assert_close(found["grad_norm"], expected["grad_norm"], rtol=0.02, atol=0)
-
-
-@pytest.mark.parametrize(("size", "sharding"), PLACES)
-def test_all_ranks_end_with_the_same_weights(of_ranks: dict[int, Any], size: int, sharding: str) -> None:
-    first, *others = (of_rank[f"{sharding} hinge"]["weights"] for of_rank in of_ranks[size])
-    assert all(torch.equal(weights, first) for weights in others)
-
-
-@pytest.mark.parametrize(("size", "sharding"), PLACES)
-def test_the_setting_decides_between_shards_and_replicas(
-    of_ranks: dict[int, Any], size: int, sharding: str
-) -> None:
-    expected = {"ddp": [], "fsdp": ["(Shard(dim=0),)"]}.get(sharding, ["(Replicate(), Shard(dim=0))"])
-    for case in ("hinge", "bf16"):
-        found = of_ranks[size][0][f"{sharding} {case}"]
-        assert found["sharded"] == expected
-        assert found["replicated"] == (sharding == "ddp")
-
-
-@pytest.mark.parametrize(("size", "sharding"), PLACES)
+@pytest.mark.parametrize("learned", ["hinge", "own words alone"])
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
 def test_bfloat16_trains_nearly_as_single_precision_and_keeps_its_weights_in_it(
-    alone: dict[str, Any], of_ranks: dict[int, Any], size: int, sharding: str
+    alone: dict[str, Any], of_ranks: dict[int, Any], sharding: str, learned: str
 ) -> None:
-    found, expected = of_ranks[size][0][f"{sharding} bf16"], alone["hinge"]
-    assert not torch.equal(found["metrics"]["loss"], expected["metrics"]["loss"])
-    torch.testing.assert_close(found["metrics"]["loss"], expected["metrics"]["loss"], rtol=0.05, atol=0)
-    assert found["weights"].dtype == torch.float32
-    assert not torch.equal(found["weights"], found["weights"].bfloat16().float())
-    # The scale itself is not rounded to bfloat16, whose neighbours lie 0.4 % apart.
-    torch.testing.assert_close(found["metrics"]["logit_scale"][0].item(), 1 / 0.07, rtol=1e-5, atol=0)
+    expected = alone[learned]["metrics"]["loss"]
+    for of_rank in of_ranks[2]:
+        found = of_rank[f"{sharding} {learned} bf16"]
+        assert not torch.equal(found["metrics"]["loss"], expected)
+        torch.testing.assert_close(found["metrics"]["loss"], expected, rtol=0.05, atol=0)
+        assert found["weights"].dtype == torch.float32
+        assert not torch.equal(found["weights"], found["weights"].bfloat16().float())
+        # The scale itself is not rounded to bfloat16, whose neighbours lie 0.4 % apart.
+        assert found["metrics"]["logit_scale"][0].item() == pytest.approx(1 / 0.07, rel=1e-5)
+        if learned == "hinge":
+            compiled, plain = of_rank[f"{sharding} hinge bf16 compiled"]["metrics"], found["metrics"]
+            torch.testing.assert_close(compiled["loss"], plain["loss"], rtol=1e-3, atol=0)
+            torch.testing.assert_close(compiled["grad_norm"], plain["grad_norm"], rtol=0.02, atol=0)
 
 
-@pytest.mark.parametrize(("size", "sharding"), PLACES)
-def test_every_rank_keeps_the_logit_scale_at_its_bound(
-    of_ranks: dict[int, Any], size: int, sharding: str
-) -> None:
-    for of_rank in of_ranks[size]:
-        assert of_rank[f"{sharding} clamped"] == pytest.approx([148.413, 100.0], rel=1e-4)
-
-
-# Forms
-
-
-def test_the_sigmoids_bias_is_trained_and_told(of_ranks: dict[int, Any]) -> None:
+def test_the_sigmoid_trains_its_bias_and_the_margin_term_leaves_the_scale(of_ranks: dict[int, Any]) -> None:
     biases = of_ranks[4][0]["fsdp sigmoid"]["metrics"]["logit_bias"].tolist()
     assert biases[:2] == [-10.0, -10.0]  # the rate of the first step is 0
     assert biases[-1] != -10.0
-
-
-def test_the_margin_term_leaves_the_logit_scale_where_it_is(of_ranks: dict[int, Any]) -> None:
-    scales = of_ranks[2][0]["ddp max_margin"]["metrics"]["logit_scale"]
+    scales = of_ranks[4][0]["ddp max_margin"]["metrics"]["logit_scale"]
     assert (scales == scales[0]).all()

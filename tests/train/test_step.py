@@ -1,4 +1,4 @@
-"""A training step on one rank: what it lowers, bounds, clips and tells, and when it stops the run."""
+"""A training step on one rank: what it bounds, clips and tells, and that a batch in parts trains as the whole."""
 
 from __future__ import annotations
 
@@ -6,63 +6,142 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
 
-from sclip.config import LossConfig
+from sclip.config import Config, LossConfig
 from sclip.model import build_model
-from sclip.train.step import TrainStep, unwrapped
-from support.train_cases import MODEL, config_with, start, training_batch
-
-
-def moved(weights: dict[str, Tensor]) -> Tensor:
-    """Return how far training moved every weight from the start, as one vector."""
-    torch.manual_seed(0)
-    before = build_model(MODEL).state_dict()
-    assert before.keys() == weights.keys()
-    return torch.cat([(weights[name] - before[name]).flatten() for name in sorted(before)])
+from sclip.train.step import TrainStep, passes_of, unwrapped
+from support.train_cases import (
+    FORMS,
+    ROWS,
+    VIT,
+    Tensors,
+    batch_for,
+    config_with,
+    start,
+    training_batch,
+    whole_weights,
+)
 
 
 def test_without_negatives_the_step_is_that_of_a_batch_that_has_none() -> None:
-    config = config_with(LossConfig(negatives="none", hinge_weight=2.0))
-    batch = training_batch(0)
+    config = config_with(LossConfig(negatives="none", hinge_weight=2.0), VIT)
+    batch = training_batch(0, VIT)
     bare = {name: column for name, column in batch.items() if "negative" not in name}
-    with_columns, without_columns = start(config), start(config)
-    metrics = with_columns(batch, 0.5)
+    assert len(batch) > len(bare)
+    metrics = start(config)(batch, 0.5)
     assert metrics["loss"] == metrics["loss_contrastive"]
     assert "loss_hinge" not in metrics
-    torch.testing.assert_close(metrics, without_columns(bare, 0.5))
-    assert len(batch) > len(bare)
-
-
-def test_with_negatives_the_hinge_is_part_of_the_loss() -> None:
-    metrics = start(config_with())(training_batch(0), 0.5)
-    assert metrics["loss_hinge"] > 0
-    torch.testing.assert_close(metrics["loss"], metrics["loss_contrastive"] + 2.0 * metrics["loss_hinge"])
+    torch.testing.assert_close(metrics, start(config)(bare, 0.5))
 
 
 @pytest.mark.parametrize(("log", "bound"), [(5.0, 100.0), (-0.5, 1.0)])
 def test_the_logit_scale_is_kept_between_1_and_100(log: float, bound: float) -> None:
-    step = start(config_with())
+    step = start(config_with(model=VIT))
     with torch.no_grad():
         unwrapped(step.model).logit_scale.log.fill_(log)
-    first = step(training_batch(0), 0.0)
+    first = step(training_batch(0, VIT), 0.0)
     assert first["logit_scale"].item() == pytest.approx(math.exp(log), rel=1e-4)
-    assert step(training_batch(1), 0.0)["logit_scale"].item() == pytest.approx(bound, rel=1e-4)
+    assert step(training_batch(1, VIT), 0.0)["logit_scale"].item() == pytest.approx(bound, rel=1e-4)
 
 
 def test_gradients_are_scaled_down_to_the_norm_and_the_norm_before_is_told() -> None:
-    def after_step(bound: float) -> tuple[float, Tensor]:
-        config = config_with(max_grad_norm=bound)
+    def after_step(bound: float) -> tuple[float, float]:
+        config = config_with(model=VIT, max_grad_norm=bound)
         torch.manual_seed(0)
-        model = build_model(MODEL)
+        model = build_model(VIT)
+        before = [p.detach().clone() for p in model.parameters()]
         # Plain descent at rate 1: the way the weights go is the gradient itself.
         step = TrainStep(model, torch.optim.SGD(model.parameters(), fused=True), config)
-        norm = step(training_batch(0), 0.25)["grad_norm"].item()
-        return norm, moved(model.state_dict()).norm() / config.train.learning_rate
+        norm = step(training_batch(0, VIT), 0.25)["grad_norm"].item()
+        moved = torch.cat([(p - old).flatten() for p, old in zip(model.parameters(), before, strict=True)])
+        return norm, moved.norm().item() / config.train.learning_rate
 
     norm, unbounded = after_step(0.0)
     assert norm > 0.2
-    assert unbounded.item() == pytest.approx(norm, rel=1e-2)
-    same_norm, bounded = after_step(0.1)
-    assert same_norm == pytest.approx(norm)
-    assert bounded.item() == pytest.approx(0.1, rel=1e-2)
+    assert unbounded == pytest.approx(norm, rel=1e-2)
+    assert after_step(0.1) == (pytest.approx(norm), pytest.approx(0.1, rel=1e-2))
+
+
+def trained(config: Config) -> dict[str, Tensors]:
+    """Train two steps; return the metrics of each, and the weights after the last.
+
+    Not more: Adam makes a whole update of a gradient that is nothing but rounding.
+    """
+    step = start(config)
+    batches = [batch_for(config, number) for number in range(2)]
+    assert ("packed_text" in batches[0]) == config.train.pack_text
+    metrics = [step(batch, 0.25 + 0.1 * number) for number, batch in enumerate(batches)]
+    return {
+        "metrics": {name: torch.stack([of_step[name] for of_step in metrics]) for name in metrics[0]},
+        "weights": whole_weights(step.model),
+    }
+
+
+def assert_same(found: dict[str, Tensors], expected: dict[str, Tensors]) -> None:
+    torch.testing.assert_close(found["metrics"], expected["metrics"], rtol=1e-4, atol=1e-4)
+    apart = [
+        (found["weights"][name] - w).norm() / w.norm().clamp(min=1.0)
+        for name, w in expected["weights"].items()
+    ]
+    assert max(apart) < 1e-3
+
+
+def test_a_batch_in_parts_trains_as_the_whole_does() -> None:
+    for form, loss in FORMS.items():
+        expected = trained(config_with(loss, VIT, pack_text=False))
+        assert expected["metrics"]["grad_norm"].min() > 0, form
+        for rows in (2, 1, ROWS) if form == "infonce" else (2,):
+            for packed in (False, True) if rows == 2 else (False,):
+                assert_same(trained(config_with(loss, VIT, micro_batch=rows, pack_text=packed)), expected)
+
+
+def test_what_is_dropped_at_random_is_the_same_in_both_passes() -> None:
+    step = start(config_with(model=VIT, micro_batch=2, pack_text=False))
+    kee = unwrapped(step.model).kee
+    assert kee is not None
+    kee.layers[0].dropout.p = 0.5  # type: ignore[union-attr, assignment]
+    features: list[Tensors] = []
+    unwrapped(step.model).register_forward_hook(lambda _, __, out: features.append(out))
+    torch.manual_seed(7)
+    step(batch := batch_for(step.config, 0), 0.25)
+    assert len(features) == 6
+    for first, again in zip(features[:3], features[3:], strict=True):
+        for name in first:
+            torch.testing.assert_close(first[name], again[name])
+    whole = step.model.eval()(batch)["text_features"]
+    assert not torch.equal(features[0]["text_features"], whole[:2])
+
+
+def peak_of_saved(step: TrainStep, batch: Tensors) -> int:
+    """Return the most bytes, beside the weights, that are kept to go backward at one time in a step."""
+    now = peak = 0
+    weights = {weight.untyped_storage().data_ptr() for weight in step.model.parameters()}
+
+    class Kept:
+        def __init__(self, tensor: torch.Tensor) -> None:
+            nonlocal now, peak
+            of_weights = tensor.untyped_storage().data_ptr() in weights
+            self.tensor, self.bytes = tensor, 0 if of_weights else tensor.nbytes
+            now += self.bytes
+            peak = max(peak, now)
+
+        def __del__(self) -> None:
+            nonlocal now
+            now -= self.bytes
+
+    with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor):
+        step(batch, 0.25)
+    return peak
+
+
+def test_in_parts_a_step_keeps_the_memory_of_one_part() -> None:
+    whole, parts = (
+        peak_of_saved(start(config), batch_for(config, 0))
+        for config in (config_with(model=VIT), config_with(model=VIT, micro_batch=1))
+    )
+    assert parts < 0.5 * whole
+
+
+def test_rows_that_differ_from_the_share_still_divide_into_equal_parts() -> None:
+    assert [passes_of(rows, 32) for rows in (128, 132, 164, 3)] == [4, 4, 4, 1]
+    assert passes_of(132, 0) == 1

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sclip.config import KEEConfig, TrainConfig
+from sclip.config import TrainConfig
 from sclip.model import build_model
-from sclip.model.kee import KnowledgeEncoder
 from sclip.model.packing import pack
 from sclip.train.transformer_blocks import block_lists, change_forward
 from support.train_cases import MODEL, VIT, config_with, start, training_batch
@@ -54,8 +53,8 @@ class Operations(TorchDispatchMode):
         return operation(*args, **(kwargs or {}))
 
 
-def small(way: str, backend: Any = "aot_eager", seed: int = 0, **train: Any) -> Any:
-    return start(config_with(model=VIT, **WAYS[way], **train), seed, backend).model
+def small(way: str, backend: Any = "aot_eager") -> Any:
+    return start(config_with(model=VIT, **WAYS[way]), compile_backend=backend).model
 
 
 def features(model: nn.Module, step: int = 0) -> Tensor:
@@ -76,22 +75,16 @@ def _nothing_compiled_before() -> None:
     torch._dynamo.reset()
 
 
-# What stays
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_nothing_in_the_model_gets_another_name(way: str) -> None:
-    model, plain = small(way), build_model(VIT)
+def test_compiled_and_checkpointed_blocks_change_no_name_and_a_copy_computes_with_its_own_weights() -> None:
+    model, plain = small("compiled and checkpointed"), build_model(VIT)
     assert [name for name, _ in model.named_parameters()] == [name for name, _ in plain.named_parameters()]
     assert [name for name, _ in model.named_modules()] == [name for name, _ in plain.named_modules()]
     assert model.state_dict().keys() == plain.state_dict().keys()
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_a_copy_of_the_model_computes_with_its_own_weights(way: str) -> None:
-    model = small(way)
     other = copy.deepcopy(model)
     before = features(model)
+    columns = pack({name: column.numpy() for name, column in training_batch(0, VIT).items()})
+    packed = model({name: torch.from_numpy(column) for name, column in columns.items()})["text_features"]
+    torch.testing.assert_close(packed, before[len(packed) : 2 * len(packed)], rtol=1e-4, atol=1e-5)
     with torch.no_grad():
         for block in other.kee.layers:
             block.linear1.weight.mul_(3.0)
@@ -99,33 +92,17 @@ def test_a_copy_of_the_model_computes_with_its_own_weights(way: str) -> None:
     assert (features(other) - before).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_packed_captions_are_computed_as_unpacked_ones(way: str) -> None:
-    model, batch = small(way), training_batch(0, VIT)
-    columns = pack({name: column.numpy() for name, column in batch.items()})
-    packed = model({name: torch.from_numpy(column) for name, column in columns.items()})
-    torch.testing.assert_close(packed["text_features"], model(batch)["text_features"], rtol=1e-4, atol=1e-5)
-
-
-# Checkpointing
-
-
-def test_a_checkpointed_block_is_computed_again_as_a_whole() -> None:
+def test_a_block_is_computed_again_as_a_whole_or_without_matrix_products_and_attention() -> None:
     plain, again = backward_counts("plain"), backward_counts("checkpointed")
-    blocks = 6
-    assert again["gelu"] == plain["gelu"] + blocks
+    selective, blocks = backward_counts("checkpointed selectively"), 6
+    products, attention = ("mm", "addmm", "bmm"), "_scaled_dot_product_flash_attention_for_cpu"
+    assert again["gelu"] == selective["gelu"] == plain["gelu"] + blocks
     assert again["native_layer_norm"] == plain["native_layer_norm"] + 2 * blocks
-    assert again["_scaled_dot_product_flash_attention_for_cpu"] == blocks
-    products = ("mm", "addmm", "bmm")
+    assert selective["native_layer_norm"] > plain["native_layer_norm"]
+    assert again[attention] == blocks
     assert sum(again[p] for p in products) >= sum(plain[p] for p in products) + 3 * blocks
-
-
-def test_selective_checkpointing_computes_neither_matrix_products_nor_attention_again() -> None:
-    plain, again = backward_counts("plain"), backward_counts("checkpointed selectively")
-    assert again["gelu"] == plain["gelu"] + 6
-    assert again["native_layer_norm"] > plain["native_layer_norm"]
-    for costly in ("mm", "addmm", "bmm", "_scaled_dot_product_flash_attention_for_cpu"):
-        assert again[costly] == plain[costly]
+    for costly in (*products, attention):
+        assert selective[costly] == plain[costly]
 
 
 def test_selective_checkpointing_keeps_the_convolutions_of_a_convolutional_tower() -> None:
@@ -144,34 +121,24 @@ def test_selective_checkpointing_keeps_the_convolutions_of_a_convolutional_tower
     assert selective[norms] == whole[norms] > plain[norms]
 
 
-# Compiling
-
-
-def test_every_list_of_blocks_is_compiled_once_for_all_its_blocks() -> None:
+def test_every_list_of_blocks_is_compiled_once_and_for_other_lengths_once_more() -> None:
     graphs = Graphs()
     model = small("compiled", graphs)
     assert block_lists(model).keys() == LISTS
     features(model)
+    features(model, step=1)
     assert len(graphs.made) == len(LISTS)
     for graph in graphs.made:
         assert any("attention" in str(node.target) for node in graph.graph.nodes)
-    features(model, step=1)
-    assert len(graphs.made) == len(LISTS)
-
-
-def test_captions_of_other_lengths_are_compiled_for_once_more_and_no_further() -> None:
-    graphs = Graphs()
-    model = small("compiled", graphs)
-    for length in range(5, 16):
+    for length in range(5, 12):
         mask = torch.full((length, length), -torch.inf).triu(1)
         model.clip.transformer(torch.randn(7, length, 16, requires_grad=True), attn_mask=mask)
-    assert len(graphs.made) == 2
+    assert len(graphs.made) == len(LISTS) + 1
 
 
-@pytest.mark.parametrize("way", ["compiled", "compiled and checkpointed"])
-def test_steps_and_evaluations_in_turn_never_reach_the_compilers_limit(way: str) -> None:
+def test_steps_and_evaluations_in_turn_never_reach_the_compilers_limit() -> None:
     graphs = Graphs()
-    model = small(way, graphs)
+    model = small("compiled and checkpointed", graphs)
     with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
         for step in range(3):
             model.train()
@@ -185,38 +152,24 @@ def test_steps_and_evaluations_in_turn_never_reach_the_compilers_limit(way: str)
     assert len(graphs.made) == made
 
 
+@torch.no_grad()
 def test_the_default_backend_compiles_a_block() -> None:
-    table = nn.Embedding(49408, 8)
-    torch.manual_seed(0)
-    encoder = KnowledgeEncoder(table, 8, KEEConfig(layers=1, heads=2))
-    triples = torch.randint(-1, 49000, (3, 2, 3, 4))
-    expected, _ = encoder(triples, table.weight)
-    change_forward(encoder, TrainConfig(compile=True))
-    found, _ = encoder(triples, table.weight)
-    torch.testing.assert_close(found, expected)
-    (gradient,) = torch.autograd.grad(expected.square().sum(), encoder.layers[0].linear1.weight)
-    (again,) = torch.autograd.grad(found.square().sum(), encoder.layers[0].linear1.weight)
-    torch.testing.assert_close(again, gradient)
+    model, rows = nn.Module(), torch.randn(3, 4)
+    model.blocks = nn.ModuleList([nn.Sequential(nn.Linear(4, 4), nn.GELU())])
+    expected = model.blocks[0](rows)
+    change_forward(model, TrainConfig(compile=True))
+    torch.testing.assert_close(model.blocks[0](rows), expected)
     assert torch._dynamo.utils.counters["inductor"]
 
 
-# Lists
+def test_blocks_of_towers_their_stages_and_the_encoder_are_found() -> None:
+    def counts(model: nn.Module) -> dict[str, int]:
+        return {name: len(blocks) for name, blocks in block_lists(model).items()}
 
-
-def test_blocks_are_found_in_the_stages_of_a_convolutional_tower() -> None:
-    lists = block_lists(timm.create_model("test_convnext"))
-    assert {name: len(blocks) for name, blocks in lists.items()} == {
-        f"stages.{stage}.blocks": blocks for stage, blocks in enumerate((1, 2, 4, 2))
-    }
-
-
-def test_blocks_of_towers_and_encoder_are_found() -> None:
-    lists = block_lists(build_model(MODEL))
-    assert {name: len(blocks) for name, blocks in lists.items()} == {
-        "kee.layers": 1,
-        "clip.transformer.resblocks": 2,
-        "clip.visual.trunk.blocks": 4,
-    }
+    stages = {f"stages.{stage}.blocks": blocks for stage, blocks in enumerate((1, 2, 4, 2))}
+    assert counts(timm.create_model("test_convnext")) == stages
+    towers = {"clip.transformer.resblocks": 2, "clip.visual.trunk.blocks": 4}
+    assert counts(build_model(MODEL)) == towers | {"kee.layers": 1}
 
 
 def test_of_blocks_in_blocks_only_the_inner_ones_are_changed() -> None:
