@@ -199,7 +199,7 @@ def test_a_job_killed_and_started_again_writes_no_shard_twice_and_ends_as_if_und
     for name, before in written.items():
         after = (out / name).stat()
         assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
-    undisturbed = tmp_path / "undisturbed"
+    undisturbed = tmp_path / "undisturbed" / "out"
     annotate_here(expand([f"{corpus}/*.tar"]), undisturbed, parser)
     assert contents(out) == contents(undisturbed)
 
