@@ -9,7 +9,6 @@ import pytest
 from sclip.config import ConfigError, DataConfig
 from sclip.data import annotation
 from sclip.data.annotation import AnnotationError, pack, passing, read, read_stamped, unpack
-from sclip.data.patterns import expand
 from sclip.data.shards import Sample, read_shard
 from sclip.data.tar import ANNOTATION_SUFFIX
 from sclip.prepare.annotate import stamp, usable_stamp
@@ -35,45 +34,28 @@ def record(caption: str, objects: int = 0, attributes: int = 0, relations: int =
 RECORDS = [record("a dog", 1), record("a cat", 3, 2, 1)]
 
 
-def test_what_was_packed_is_unpacked_and_the_bytes_are_the_same_each_time() -> None:
+def test_what_was_packed_is_unpacked_from_json_lines_that_are_the_same_each_time() -> None:
     member = pack("rules-1", RECORDS)
-    assert unpack(member) == ("rules-1", RECORDS)
     assert pack("rules-1", RECORDS) == member
     assert member[4:8] == bytes(4)  # gzip's time
     assert read(sample(member)) == ("rules-1", RECORDS)
     assert read_stamped(sample(member), "rules-1") == RECORDS
-
-
-def test_a_member_is_json_lines_that_other_programs_read() -> None:
-    lines = [json.loads(line) for line in gzip.decompress(pack("x", RECORDS)).splitlines()]
-    assert lines[0] == {"format": 1, "stamp": "x"}
+    lines = [json.loads(line) for line in gzip.decompress(member).splitlines()]
+    assert lines[0] == {"format": 1, "stamp": "rules-1"}
     assert [line["graph"]["caption"] for line in lines[1:]] == ["a dog", "a cat"]
 
 
-def zipped(text: str) -> bytes:
-    return gzip.compress(text.encode(), mtime=0)  # a name of a test, in every process the same
+NO_HEADS = (
+    "", "{", "[" * 100_000, '["format"]', '{"stamp": "x"}', '{"format": 2, "stamp": "x"}', '{"format": 1, "stamp": 5}',
+    "\udcff",
+)  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "member",
-    [
-        b"",
-        b"no gzip",
-        pack("x", RECORDS)[:-9],
-        zipped(""),
-        zipped("{"),
-        zipped("[" * 100_000),
-        zipped('["format"]'),
-        zipped('{"stamp": "x"}'),
-        zipped('{"format": 2, "stamp": "x"}'),
-        zipped('{"format": 1, "stamp": 5}'),
-        gzip.compress(b"\xff\xfe", mtime=0),
-        gzip.compress(bytes(annotation.MAX_BYTES + 1), mtime=0),
-    ],
-)
-def test_a_member_that_is_none_is_one_error_of_one_kind(member: bytes) -> None:
-    with pytest.raises(AnnotationError, match=r"^annotation is "):
-        unpack(member)
+def test_a_member_that_is_none_is_one_error_of_one_kind() -> None:
+    zipped = [gzip.compress(text.encode(errors="surrogateescape")) for text in NO_HEADS]
+    for member in (b"", b"no gzip", pack("x", RECORDS)[:-9], *zipped):
+        with pytest.raises(AnnotationError, match=r"^annotation is "):
+            unpack(member)
 
 
 def test_a_bomb_is_not_unpacked_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,9 +89,7 @@ def test_records_of_another_stamp_or_other_captions_are_refused(
     [
         ((0, 0, 0), [0, 1]),
         ((1, 0, 0), [0, 1]),
-        ((2, 0, 0), [1]),
         ((0, 2, 0), [1]),
-        ((0, 0, 1), [1]),
         ((3, 2, 1), [1]),
         ((3, 3, 1), []),
     ],
@@ -143,15 +123,12 @@ def test_a_shard_carries_the_annotation_packed_and_an_overlong_one_costs_no_samp
 # What a run finds at its start
 
 
-def test_a_run_over_annotated_shards_uses_them_unless_told_not_to(
-    annotated: list[str], parser: Parser
+def test_a_run_uses_annotations_where_some_are_and_it_is_not_told_otherwise(
+    tmp_path: Path, annotated: list[str], parser: Parser
 ) -> None:
+    plain = write_plain(tmp_path / "plain")
     assert usable_stamp(DataConfig(), annotated) == stamp(parser)
     assert usable_stamp(DataConfig(annotations=False), annotated) == ""
-
-
-def test_a_run_over_other_shards_parses(tmp_path: Path, annotated: list[str], parser: Parser) -> None:
-    plain = write_plain(tmp_path / "plain")
     assert usable_stamp(DataConfig(), plain) == ""
     assert usable_stamp(DataConfig(), sorted([*plain, *annotated])) == stamp(parser)
 
@@ -169,19 +146,14 @@ def test_a_run_over_shards_of_another_stamp_names_them_and_parses_unless_it_filt
     assert len(caplog.messages) == 1
 
 
-def test_a_filter_needs_annotated_shards(tmp_path: Path) -> None:
-    plain = write_plain(tmp_path / "plain")
+def test_a_filter_needs_annotations_and_those_of_the_captions_that_are_read(
+    tmp_path: Path, annotated: list[str]
+) -> None:
     with pytest.raises(ConfigError, match=r"not annotated; annotate it \(sclip annotate"):
-        usable_stamp(DataConfig(min_objects=2), plain)
+        usable_stamp(DataConfig(min_objects=2), write_plain(tmp_path / "plain"))
     with pytest.raises(ConfigError, match=r"data\.annotations=False.*min_objects"):
         DataConfig(annotations=False, min_objects=2)
     with pytest.raises(ConfigError, match=r"data\.min_attributes=-1"):
         DataConfig(min_attributes=-1)
-
-
-def test_captions_of_another_field_than_the_annotated_one_stop_a_run(
-    tmp_path: Path, annotated: list[str]
-) -> None:
     with pytest.raises(ConfigError, match=r"data\.caption_field"):
         usable_stamp(DataConfig(caption_field="captions,captions"), annotated)
-    assert expand(annotated) == annotated

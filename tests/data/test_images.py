@@ -4,7 +4,6 @@ import contextlib
 import functools
 import io
 import random
-import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -14,31 +13,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from sclip.data import images
 from sclip.data.images import MIN_SIDE, ImageError, centre_crop, open_image, random_crop, thumbnail
-from support.pictures import animated, encoded, huge, noise, swelling
+from support.pictures import animated, encoded, noise
 
 # What a crop is
 
 
-def test_a_crop_follows_from_its_seed() -> None:
+def test_a_crop_follows_from_its_seed_and_takes_nothing_from_the_global_generators() -> None:
     image = encoded(noise(40, 30))
     crop = functools.partial(random_crop, image, 16, (0.3, 0.9))
+    before = random.getstate(), np.random.get_state()[1].tolist()
     first = crop(random.Random(1))
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before
     assert first.shape == (3, 16, 16)
     assert first.dtype == np.uint8
     assert first.flags.c_contiguous
     np.testing.assert_array_equal(crop(random.Random(1)), first)
     assert len({crop(random.Random(seed)).tobytes() for seed in range(20)}) == 20
-
-
-def test_a_crop_takes_nothing_from_the_global_generators() -> None:
-    image = encoded(noise(40, 30))
-    random.seed(0)
-    np.random.seed(0)
-    before = random.getstate(), np.random.get_state()[1].tolist()
-    random_crop(image, 16, (0.3, 0.9), random.Random(1))
-    assert (random.getstate(), np.random.get_state()[1].tolist()) == before
 
 
 @pytest.mark.parametrize(("width", "height", "box"), [(12, 8, (2, 0, 10, 8)), (8, 14, (0, 3, 8, 11))])
@@ -51,7 +42,7 @@ def test_a_scale_of_one_is_the_centre_square_to_the_pixel(
     np.testing.assert_array_equal(centre_crop(encoded(picture), 8), centre)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.integers(8, 60), st.integers(8, 60), st.integers(0, 99), st.floats(0.01, 1), st.floats(0, 1))
 def test_pictures_of_every_shape_can_be_cropped(
     width: int, height: int, seed: int, low: float, more: float
@@ -100,8 +91,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 def test_a_jpeg_is_decoded_at_the_smallest_scale_at_which_the_crop_has_the_pixels_wanted(
     decoded: list[tuple[int, int]], width: int, height: int, size: int, at: tuple[int, int]
 ) -> None:
-    for seed in range(20):
-        random_crop(encoded(noise(width, height), "JPEG"), size, (0.9, 1.0), random.Random(seed))
+    image = encoded(noise(width, height), "JPEG")
+    for seed in range(10):
+        random_crop(image, size, (0.9, 1.0), random.Random(seed))
     assert set(decoded) == {at}
 
 
@@ -112,25 +104,16 @@ def test_the_scale_is_that_of_the_crop_and_not_of_the_picture(decoded: list[tupl
     assert set(decoded) == {(100, 100), (200, 200), (400, 400), (800, 800)}
 
 
-@pytest.mark.parametrize("size", [32, 64, 128, 224])
+@pytest.mark.parametrize("size", [32, 224])
 def test_a_photograph_is_decoded_small_and_stays_the_same_picture(size: int) -> None:
     image = encoded(photograph(1000, 750), "JPEG", quality=95)
     whole = encoded(Image.open(io.BytesIO(image)))  # a PNG, of which there is but one scale
-    for seed in range(10):
+    for seed in range(5):
         small, exact = (
             random_crop(i, size, (0.3, 1.0), random.Random(seed)).astype(int) for i in (image, whole)
         )
         assert np.abs(small - exact).mean() < 2
     assert np.abs(centre_crop(image, size).astype(int) - centre_crop(whole, size)).mean() < 2
-
-
-def test_a_small_crop_of_a_photograph_keeps_its_detail() -> None:
-    """Stripes of 8 pixels show in a crop of 230 on 64; decoded small enough for the whole picture they do not."""
-    stripes = np.zeros((1024, 1024, 3), np.uint8)
-    stripes[:, (np.arange(1024) + 4) // 8 % 2 == 0] = 255
-    picture = Image.fromarray(stripes)
-    for image in (encoded(picture), encoded(picture, "JPEG", quality=95)):
-        assert random_crop(image, 64, (0.05, 0.06), random.Random(1)).std() > 60
 
 
 def test_a_crop_is_resized_as_pillow_does() -> None:
@@ -143,12 +126,11 @@ def test_a_crop_is_resized_as_pillow_does() -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("format", ["PNG", "WEBP"])
-def test_a_picture_that_a_camera_stored_turned_is_cropped_upright(format: str, orientation: int) -> None:
+def test_a_picture_that_a_camera_stored_turned_is_cropped_upright(orientation: int) -> None:
     picture = noise(48, 32).resize((480, 320))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    stored = encoded(picture, format, exif=exif, **({"lossless": True} if format == "WEBP" else {}))
+    stored = encoded(picture, exif=exif)
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(stored)))
     for seed in range(5):
         found, expected = (
@@ -194,26 +176,20 @@ def test_broken_exif_data_leaves_a_picture_as_it_is_stored(exif: bytes) -> None:
 # What is trained on
 
 
+def deep(picture: Image.Image) -> Image.Image:
+    return Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257)
+
+
 MODES: dict[str, Callable[[Image.Image], bytes]] = {
     "greyscale JPEG": lambda p: encoded(p.convert("L"), "JPEG"),
-    "greyscale PNG": lambda p: encoded(p.convert("L")),
     "greyscale with transparency": lambda p: encoded(p.convert("LA")),
-    "16-bit greyscale": lambda p: encoded(
-        Image.fromarray(np.asarray(p.convert("L")).astype(np.uint16) * 257)
-    ),
+    "16-bit greyscale": lambda p: encoded(deep(p)),
+    "16-bit greyscale TIFF": lambda p: encoded(deep(p), "TIFF"),
     "CMYK JPEG": lambda p: encoded(p.convert("CMYK"), "JPEG"),
-    "RGBA": lambda p: encoded(p.convert("RGBA")),
     "RGBA WebP": lambda p: encoded(p.convert("RGBA"), "WEBP"),
-    "palette": lambda p: encoded(p.quantize(4)),
     "GIF": lambda p: encoded(p.quantize(4), "GIF"),
-    "BMP": lambda p: encoded(p, "BMP"),
     "palette BMP": lambda p: encoded(p.quantize(4), "BMP"),
-    "16-bit greyscale TIFF": lambda p: encoded(
-        Image.fromarray(np.asarray(p.convert("L")).astype(np.uint16) * 257), "TIFF"
-    ),
-    "palette TIFF": lambda p: encoded(p.quantize(4), "TIFF", compression="tiff_lzw"),
     "JPEG in a TIFF": lambda p: encoded(p, "TIFF", compression="jpeg"),
-    "CMYK TIFF": lambda p: encoded(p.convert("CMYK"), "TIFF"),
     "progressive JPEG": lambda p: encoded(p, "JPEG", progressive=True),
     "two pictures in one, as phones make them": lambda p: encoded(
         p, "MPO", save_all=True, append_images=[Image.new("RGB", p.size)]
@@ -230,96 +206,62 @@ def test_every_kind_of_picture_becomes_rgb(mode: str) -> None:
     assert np.abs(crop.astype(int) - np.array(expected)[:, None, None]).max() <= 6
 
 
-@pytest.mark.parametrize("format", ["PNG", "GIF", "BMP", "TIFF"])
-def test_one_bit_is_black_or_white(format: str) -> None:
-    picture = Image.new("1", (16, 16), 0)
-    picture.paste(1, (0, 0, 16, 8))
-    crop = centre_crop(encoded(picture, format), 16)
-    np.testing.assert_array_equal(crop[:, 4, 4], (255, 255, 255))
-    np.testing.assert_array_equal(crop[:, 12, 12], (0, 0, 0))
-
-
-def transparent(mode: str) -> bytes:
-    """Return a picture whose upper half is red and whose lower half, black, does not show."""
+def halves(mode: str) -> bytes:
+    """Return a picture whose upper half is red, or white, and whose lower half is black, or does not show."""
     picture = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
     picture.paste((255, 0, 0, 255), (0, 0, 16, 8))
+    if mode.startswith("one bit"):
+        return encoded(picture.convert("RGB").getchannel("R").convert("1"), mode[-3:])
     if mode == "colour that stands for none":
         return encoded(picture.convert("RGB"), transparency=(0, 0, 0))
     return encoded(picture if mode == "RGBA" else picture.quantize(4))
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "palette", "colour that stands for none"])
-def test_what_is_transparent_is_white(mode: str) -> None:
-    crop = centre_crop(transparent(mode), 16)
-    np.testing.assert_array_equal(crop[:, 4, 4], (255, 0, 0))
-    np.testing.assert_array_equal(crop[:, 12, 12], (255, 255, 255))
+@pytest.mark.parametrize(
+    "mode", ["RGBA", "palette", "colour that stands for none", "one bit PNG", "one bit BMP"]
+)
+def test_one_bit_is_black_or_white_and_what_is_transparent_is_white(mode: str) -> None:
+    crop = centre_crop(halves(mode), 16)
+    is_bit = mode.startswith("one bit")
+    assert crop[:, 4, 4].tolist() == [255, 255 * is_bit, 255 * is_bit]
+    assert crop[:, 12, 12].tolist() == [255 * (not is_bit)] * 3
 
 
 # What is set aside
 
 
-@pytest.mark.parametrize("side", [9_000, 12_000, 60_000])
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_a_huge_picture_is_refused_by_its_header(side: int) -> None:
-    """There are no pixels behind this header: whoever decodes says so, and not how large it is."""
-    assert side**2 > images.MAX_PIXELS
-    with pytest.raises(ImageError, match=rf"({side} x {side}|{side**2}).*more than|more than.*{side**2}"):
-        open_image(huge(side))
-
-
-@pytest.mark.parametrize("kind", ["zTXt", "iTXt", "iCCP"])
-def test_a_text_or_profile_that_swells_is_refused_in_bounded_memory(kind: str) -> None:
-    image = swelling(kind, 128 * 2**20)
-    tracemalloc.start()
-    try:
-        with pytest.raises(ImageError, match="too large"):
-            centre_crop(image, 8)
-        assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
-    finally:
-        tracemalloc.stop()
-
-
-@pytest.mark.parametrize("format", ["PNG", "WEBP", "GIF", "TIFF"])
-def test_an_animation_is_refused(format: str) -> None:
-    with pytest.raises(ImageError, match=r"^3 frames: which one the caption means is not known$"):
-        open_image(animated(format))
-
-
-@pytest.mark.parametrize("kind", [np.float32, np.int32])
-def test_measurements_are_refused(kind: type) -> None:
+def measured(kind: str) -> bytes:
     depth = np.linspace(0, 40_000, 256).reshape(16, 16).astype(kind)
-    with pytest.raises(ImageError, match=r"^TIFF of measurements \(mode [IF]\): which value is white"):
-        open_image(encoded(Image.fromarray(depth), "TIFF"))
+    return encoded(Image.fromarray(depth), "TIFF")
 
 
-@pytest.mark.parametrize(("width", "height"), [(1, 1), (MIN_SIDE - 1, 300), (300, MIN_SIDE - 1)])
-def test_a_picture_that_can_show_nothing_is_refused(width: int, height: int) -> None:
-    with pytest.raises(ImageError, match=f"{width} x {height} pixels, less than {MIN_SIDE}"):
-        open_image(encoded(noise(width, height)))
+TINY = "pixels, less than 8 on a side$"
+REFUSED: list[tuple[bytes, str]] = [
+    (animated("TIFF"), "^3 frames: which one the caption means is not known$"),
+    *((measured(kind), r"^TIFF of measurements \(mode [IF]\): which value is white") for kind in ("f4", "i4")),
+    *((encoded(noise(*size)), f"^{size[0]} x {size[1]} {TINY}") for size in ((1, 1), (7, 300), (300, 7))),
+    *((image, r"^not a readable image: [^<>]+$") for image in (b"", b"\xff\xd8\xff\xe0", encoded(noise(8, 8))[:40])),
+    (encoded(noise(16, 16), "PPM"), "^not a readable image: none of JPEG, PNG, WEBP, GIF, BMP, TIFF"),
+]  # fmt: skip
+"""Beside those that `support.defective_shards` plants."""
+
+
+@pytest.mark.parametrize(("image", "reason"), REFUSED, ids=range(len(REFUSED)))
+def test_what_is_no_picture_to_train_on_is_refused_by_its_header(image: bytes, reason: str) -> None:
+    with pytest.raises(ImageError, match=reason):
+        open_image(image)
     assert centre_crop(encoded(noise(MIN_SIDE, MIN_SIDE)), 16).shape == (3, 16, 16)
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF"])
-@pytest.mark.parametrize("share", [0.2, 0.5, 0.95])
+@pytest.mark.parametrize("share", [0.2, 0.95])
 def test_a_truncated_picture_is_refused(format: str, share: float) -> None:
     image = encoded(noise(64, 48), format)
     with pytest.raises(ImageError, match="not a readable image: "):
         centre_crop(image[: int(len(image) * share)], 8)
 
 
-@pytest.mark.parametrize("image", [b"", b"no picture", b"\xff\xd8\xff\xe0", encoded(noise(8, 8))[:40]])
-def test_bytes_that_are_no_picture_are_refused(image: bytes) -> None:
-    with pytest.raises(ImageError, match=r"not a readable image: [^<>]+$"):
-        open_image(image)
-
-
-@pytest.mark.parametrize("format", ["EPS", "PPM"])
-def test_formats_that_no_corpus_has_are_handed_to_no_decoder(format: str) -> None:
-    with pytest.raises(ImageError, match=r"none of JPEG, PNG, WEBP, GIF, BMP, TIFF"):
-        open_image(encoded(noise(16, 16), format))
-
-
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP"]), st.data())
 def test_a_damaged_picture_is_trained_on_or_refused_and_nothing_else(
     format: str, data: st.DataObject

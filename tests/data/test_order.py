@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sclip.data.order import Order, Part, Round
-from sclip.data.schedule import Schedule, Visit
+from sclip.data.schedule import Schedule
 from support.paths import ROOT
 
 Row = tuple[int, int]
@@ -58,14 +58,6 @@ def placed(order: Order) -> dict[int, Row]:
 
 
 # An example
-
-
-def test_the_rows_of_two_tracks_lie_where_their_shares_of_the_round_do() -> None:
-    """Row i of n lies at (i + 1/4) / n in the first of two tracks, at (i + 3/4) / n in the second."""
-    round_ = Round(10, ((Part(0, 0, 3),), (Part(1, 0, 1), Part(2, 4, 5))))
-    assert [round_.place(0, row) for row in range(3)] == [10, 12, 13]  # at 1/12, 5/12 and 9/12
-    assert [round_.place(1, row) for row in range(2)] == [11, 14]  # at 3/8 and 7/8
-    assert list(round_.parts(12, 15)) == [Part(0, 1, 3), Part(2, 4, 5)]
 
 
 def test_an_order_of_eight_shards_is_known_by_hand() -> None:
@@ -146,31 +138,6 @@ def test_any_stretch_takes_its_part_of_every_track(round_: Round, data: st.DataO
         assert abs(taken * rows - (stop - start) * length) < rows + tracks * length
 
 
-@given(st.integers(1, 9), st.integers(1, 5), st.integers(1, 20), st.integers(0, 20))
-def test_every_step_draws_from_every_open_track_where_a_batch_has_as_many_rows(
-    open_shards: int, depth: int, count: int, more: int
-) -> None:
-    shards = open_shards * depth
-    order = Order(Schedule(0, 2, (shards,)), ((count,) * shards,), open_shards, open_shards + more)
-    for _, stretches in order.in_steps():
-        for round_, start, stop in stretches:
-            if stop - start == order.batch_size:
-                taken = [
-                    round_.row_at(track, stop) - round_.row_at(track, start) for track in range(open_shards)
-                ]
-                assert min(taken) >= 1
-                assert max(taken) - min(taken) <= 1
-
-
-def test_the_order_follows_from_the_seed() -> None:
-    def rows(seed: int) -> list[tuple[Visit, int]]:
-        order = Order(Schedule(seed, 2, (20,)), (tuple(range(20)),), 3, 16)
-        return [(order.schedule.visit(entry), at) for _, (entry, at) in sorted(placed(order).items())]
-
-    assert rows(seed=5) == rows(seed=5) != rows(seed=6)
-    assert sorted(rows(seed=5)) == sorted(rows(seed=6))
-
-
 # Workers
 
 
@@ -226,11 +193,8 @@ def test_a_round_of_many_shards_is_found_by_the_visits_of_its_epoch_alone(
     assert (order.recorded, order.steps) == (epochs * of_epoch, -(-epochs * of_epoch // size))
     assert visits == 0
     number, round_ = next(order.rounds(20 * of_epoch // size + 1))
-    assert number == 20 * (shards // 128)
-    assert round_.first == 20 * of_epoch
-    assert len(round_.lengths) == 32
-    ((number, round_),) = order.rounds(0, first=number + 1, stop=number + 2)
-    assert len(round_.lengths) == 32
+    assert (number, round_.first, len(round_.lengths)) == (20 * (shards // 128), 20 * of_epoch, 32)
+    assert len(list(order.rounds(0, first=number + 1, stop=number + 2))) == 1
     assert visits == 3 * 128
 
     visits, counts = 0, ((1000,) * 300, (10,) * 700)

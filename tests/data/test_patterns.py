@@ -3,13 +3,14 @@
 import os
 import re
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import fsspec
 import pytest
 
 from sclip.config import ConfigError, DataConfig, EvaluateConfig
-from sclip.data.patterns import expand
+from sclip.data.patterns import expand, find_shards, path_below
 from sclip.data.shards import ShardError, read_shard
 from sclip.evaluate.benchmarks import BenchmarkDataError
 from sclip.evaluate.kinds import checked
@@ -43,34 +44,24 @@ def folder(tmp_path: Path) -> Path:
     ("pattern", "shards"),
     [
         ("x/*", "x/0.tar x/1.tar.gz x/2.TGZ x/part.00017 x/plain"),
-        ("x/0*", "x/0.tar"),
         ("x/*.tar*", "x/0.tar x/1.tar.gz"),
-        ("x/*.tar.*", "x/1.tar.gz"),
-        ("x/*.tar.?", "x/0.tar.1"),
         ("x/0.tar.[0-9]*", "x/0.tar.1"),
-        ("x/*.gz.1*", "x/1.tar.gz.10"),
         ("x/0.tar.1", "x/0.tar.1"),
         ("x/*.dat", "x/d.dat"),
         ("x/.*.tar", "x/._0.tar"),
         ("x/0.parquet", "x/0.parquet"),
         ("x", "x/0.tar x/1.tar.gz x/2.TGZ"),
-        ("x/", "x/0.tar x/1.tar.gz x/2.TGZ"),
         ("{x,2}/", "2/6.tar x/0.tar x/1.tar.gz x/2.TGZ"),
         ("x//*.tar", "x/0.tar"),
-        ("x/[0-9].tar", "x/0.tar"),
         ("[12]/*.tar", "2/6.tar"),
         ("[2014]/*.tar", "[2014]/4.tar [2014]/5.tar"),
-        ("[2014]/5.tar", "[2014]/5.tar"),
         ("[2014]", "[2014]/4.tar [2014]/5.tar"),
         ("[2014]/{4..5}.tar", "[2014]/4.tar [2014]/5.tar"),
         ("deep/**/*.tar", "deep/er/3.tar"),
         ("*/*/*.tar", "deep/er/3.tar links/loop/8.tar"),
-        ("links/*.tar", "links/8.tar"),
         ("links/*/er/*.tar", "links/deep/er/3.tar"),
         ("links/**/*.tar", "links/8.tar links/deep/er/3.tar"),
         ("links/**", "links/8.tar links/deep/er/3.tar"),
-        ("deep/a*/*.tar", "deep/also/3.tar"),
-        ("x/**/*.tar", "x/0.tar"),
         ("x/.cache/**/*.tar", "x/.cache/hf/9.tar"),
         ("x/**/.c*/*/*", "x/.cache/hf/9.tar"),
     ],
@@ -101,9 +92,7 @@ def test_where_nothing_is_the_error_says_what_there_is(folder: Path, pattern: st
 
 
 LISTED = [
-    ("a.tar::b.tar", ["a.tar", "b.tar"]),
     ("/a/{0..9}.tar::/b/{0..9}.tar", ["/a/{0..9}.tar", "/b/{0..9}.tar"]),
-    ("/a/*::/b/*::c.tgz", ["/a/*", "/b/*::c.tgz"]),
     ("s3://a/0.tar.gz::s3://b/*", ["s3://a/0.tar.gz", "s3://b/*"]),
     ("zip://in.tar::/f.zip::/x/0.tar", ["zip://in.tar::/f.zip", "/x/0.tar"]),
 ]
@@ -149,28 +138,78 @@ def test_chains_of_file_systems_are_found_and_read(folder: Path) -> None:
 def test_expand_takes_globs_and_braces_and_returns_each_shard_once_and_sorted(tmp_path: Path) -> None:
     for number in (2, 0, 1):
         (tmp_path / f"{number:03d}.tar").write_bytes(CONTENT)
-    patterns = (
-        "{000..002}.tar",
-        "*.tar",
-        "00[12].tar",
-        "./000.tar",
-        "none/../*.tar",
-        "*/../000.tar",
-        ".",
-        "x/../",
-    )
+    patterns = "{000..002}.tar *.tar 00[12].tar ./000.tar none/../*.tar */../000.tar . x/../".split()
     found = expand([f"{place}{tmp_path}/{pattern}" for pattern in patterns for place in ("", "file://", "/")])
     assert found == [f"{tmp_path}/{number:03d}.tar" for number in range(3)]
 
 
-@pytest.mark.parametrize("pattern", ["*.tar", "none.tar", "{000..001}.tar", ".", "nowhere/*.tar", "{a,b.tar"])
-def test_a_pattern_that_matches_nothing_is_an_error_that_names_it(tmp_path: Path, pattern: str) -> None:
-    with pytest.raises(ShardError) as caught:
-        expand([f"{tmp_path}/{pattern}"])
-    assert f"{tmp_path}/" in str(caught.value)
-
-
-def test_an_unknown_protocol_is_an_error_and_a_pipe_is_not_run() -> None:
-    for pattern in ("foo://bucket/a.tar", "pipe:echo hello"):
-        with pytest.raises(ShardError, match=pattern.partition(":")[0]):
+def test_an_unknown_protocol_or_an_open_brace_is_an_error_and_a_pipe_is_not_run() -> None:
+    for pattern in ("foo://bucket/a.tar", "pipe:echo hello", "/nowhere/{a,b.tar"):
+        with pytest.raises(ShardError, match=re.escape(pattern.partition(":")[0])):
             expand([pattern])
+
+
+# The name of a shard: the number of its pattern, and its path below the folder of that pattern that may move
+
+
+@pytest.mark.parametrize(
+    ("pattern", "url", "path"),
+    [
+        ("/data/*.tar", "/data/0.tar", "0.tar"),
+        ("/data/{a,b}/0.tar", "/data/a/0.tar", "a/0.tar"),
+        ("/data/{a/x,b}/0.tar", "/data/a/x/0.tar", "a/x/0.tar"),
+        ("/data/**/*.tar", "/data/a/b/0.tar", "a/b/0.tar"),
+        ("/data/*/0.tar", "/data/*/0.tar", "*/0.tar"),
+        ("/data//x///*.tar", "/data/x/0.tar", "0.tar"),
+        ("/data/y/../x/./*.tar", "/data/y/../x/0.tar", "0.tar"),
+        ("file:///data/*.tar", "/data/0.tar", "0.tar"),
+        # Of a pattern that names a folder it is that folder; brackets may be part of its name.
+        ("/data/train", "/data/train/a/0.tar", "a/0.tar"),
+        ("/data/a[1]/*.tar", "/data/a[1]/0.tar", "0.tar"),
+        ("/data/a[12]/*.tar", "/data/a1/0.tar", "a1/0.tar"),
+        ("s3://{b1,b2}/train/0.tar", "s3://b2/train/0.tar", "b2/train/0.tar"),
+        ("s3://k:s@b/t/*.tar?region=x", "s3://k:s@b/t/0.tar?region=x", "0.tar"),
+        ("https://u:p@h:80/t/{0..1}.tar?sig=a/b", "https://u:p@h:80/t/0.tar?sig=a/b", "0.tar"),
+        ("memory://t/*.tar", "memory:///t/0.tar", "0.tar"),
+    ],
+)  # fmt: skip
+def test_the_path_of_a_shard_begins_below_the_fixed_folder(pattern: str, url: str, path: str) -> None:
+    assert path_below(pattern, url) == path
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of empty tars, which is the working directory."""
+    for name in ("a/0.tar", "a/1.tar", "a/sub/0.tar", "b/0.tar"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("patterns", "names"),
+    [
+        (["./b/0.tar", "a/**/0.tar"], {"0/0.tar": "b/0.tar", "1/0.tar": "a/0.tar", "1/sub/0.tar": "a/sub/0.tar"}),
+        (["a/1.tar", "a/*.tar"], {"0/1.tar": "a/1.tar", "1/0.tar": "a/0.tar"}),
+        (["{a,b}/0.tar"], {"0/a/0.tar": "a/0.tar", "0/b/0.tar": "b/0.tar"}),
+    ],
+)  # fmt: skip
+def test_a_shard_has_the_number_of_the_first_pattern_that_finds_it(
+    work: Path, patterns: Sequence[str], names: dict[str, str]
+) -> None:
+    found = find_shards(patterns)
+    assert {shard.name: shard.url for shard in found} == {name: str(work / at) for name, at in names.items()}
+    assert found == sorted(found)
+    assert [shard.name for shard in find_shards(patterns, 7)] == [
+        f"{7 + int(shard.name[0])}{shard.name[1:]}" for shard in found
+    ]
+
+
+def test_shards_that_only_credentials_tell_apart_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    urls = ["https://h/get.tar?file=1", "https://h/get.tar?file=2"]
+    monkeypatch.setattr("sclip.data.patterns.expand", lambda _: urls)
+    with pytest.raises(
+        ShardError, match=r"^https://h/get.tar\?file=.*: several shards are 0/get.tar without"
+    ):
+        find_shards(["https://h/get.tar?file={1..2}"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
-import json
 import lzma
 import random
 import zipfile
@@ -51,18 +50,15 @@ S3_ERROR = (
 NO_TARS = {
     "pointer": (POINTER, "a Git LFS pointer; git lfs pull"),
     "annex": (b"/annex/objects/SHA256E-s30--2754b7.tar\n", "a git-annex pointer; git annex get"),
-    "page": (
-        b"\n<!DOCTYPE html><html><head><title>404 Not\nFound</title>",
-        "an HTML page in its place '404 Not Found'",
-    ),
+    "page": (b"\n<!DOCTYPE html><title>404 \x1b[31mNot\nFound</title>", "an HTML page in its place '404 "),
     "denied": (S3_ERROR, "an XML document in its place 'AccessDenied'"),
-    "json": (b'{"error": "quota"}', "a JSON text"),
     "zip": (zipped(), "a zip archive; unzip it"),
     "parquet": (table(), "a Parquet file"),
     "empty": (b"", "an empty file; download it again"),
     "zeros": (bytes(20_000), "zeros where a tar begins"),
     "text": ("404: é\n".encode() * 9, "a text '404: é"),
     "licence": (b"MIT License", "a text 'MIT License'; download it again, or name the tars alone: *.tar"),
+    "json": (b'{"error": "quota"}', "a JSON text"),
     "bytes": (random.Random(0).randbytes(5_000), "bytes of no known kind"),
 }
 
@@ -75,6 +71,7 @@ def test_a_file_that_is_no_tar_is_named_with_what_to_do(tmp_path: Path, name: st
     what = look(str(path))
     assert what is not None
     assert words in str(what)
+    assert not {"\n", "\x1b"} & {*str(what)}
     assert list(read_shard(str(path))) == [Rejected(0, "", str(what))]
 
 
@@ -84,18 +81,22 @@ def test_what_begins_as_a_tar_is_none_of_them(tmp_path: Path, content: bytes) ->
     assert look(str(tmp_path / "0.tar")) is None
 
 
-def test_a_compressed_file_is_told_by_what_is_in_it(tmp_path: Path) -> None:
-    for name, content in {
-        "page": gzip.compress(b"<html><title>503</title>"),
-        "cut": zstd(WHOLE)[:20],
-        "twice": gzip.compress(gzip.compress(WHOLE)),
-        "window": bytes.fromhex("28b52ffd00a801000000"),  # as --long=31 writes it
-    }.items():
-        (tmp_path / f"{name}.tar").write_bytes(content)
-    assert "an HTML page in its place '503'" in str(look(str(tmp_path / "page.tar")))
-    assert "a compressed file that breaks at its start" in str(look(str(tmp_path / "cut.tar")))
-    assert "no compression or archive that is read: make it a plain" in str(look(str(tmp_path / "twice.tar")))
-    assert "it needs a larger window than is read" in str(look(str(tmp_path / "window.tar")))
+COMPRESSED = {
+    "page": (gzip.compress(b"<html><title>503</title>"), "an HTML page in its place '503'"),
+    "cut": (zstd(WHOLE)[:20], "a compressed file that breaks at its start"),
+    "twice": (gzip.compress(gzip.compress(WHOLE)), "no compression or archive that is read: make it a plain"),
+    "window": (
+        bytes.fromhex("28b52ffd00a801000000"),
+        "it needs a larger window than is read",
+    ),  # as --long=31 writes it
+}
+
+
+@pytest.mark.parametrize("name", COMPRESSED)
+def test_a_compressed_file_is_told_by_what_is_in_it(tmp_path: Path, name: str) -> None:
+    content, words = COMPRESSED[name]
+    (tmp_path / "0.tar").write_bytes(content)
+    assert words in str(look(str(tmp_path / "0.tar")))
 
 
 def test_links_are_shards_and_one_to_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -160,11 +161,3 @@ def test_a_failure_of_what_is_read_is_not_taken_for_one_of_the_compression() -> 
         stream = decompressed(Peeked(Failing(pack(noise))))
         with pytest.raises(KeyError):
             list(iter(lambda: stream.read(10_240), b""))  # noqa: B023
-
-
-def test_what_is_told_is_one_line_of_text(tmp_path: Path) -> None:
-    (tmp_path / "0.tar").write_bytes(b"<html><title>a\n\x1b[31m b</title>")
-    what = str(look(str(tmp_path / "0.tar")))
-    assert "\n" not in what
-    assert "\x1b" not in what
-    assert json.dumps(what)

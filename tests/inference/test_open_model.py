@@ -20,7 +20,6 @@ from sclip.model import ModelError, check_trainable
 from sclip.model.export import export
 from sclip.registry import RegistryError
 from sclip.train import checkpoint
-from sclip.train.manifest import CheckpointError
 from sclip.train.optimizer import make_optimizer
 from support.paths import ROOT
 from support.pictures import picture
@@ -84,8 +83,7 @@ def test_a_tower_with_batch_statistics_is_loaded_exported_and_loaded_again(tmp_p
     exported = first.save(tmp_path / "export")
     assert torch.equal(sclip.load(exported).encode_image(images), together)
     file = as_state_dict(clip_of(RESNET), tmp_path)
-    line = convert(file, tmp_path / "converted", RESNET)
-    assert f"{RESNET} (GELU)" in line
+    assert f"{RESNET} (GELU)" in convert(file, tmp_path / "converted", RESNET)
     assert sclip.load(tmp_path / "converted").facts() == sclip.load(f"{RESNET}:{file}").facts()
 
 
@@ -96,17 +94,11 @@ def test_a_file_of_weights_is_read_with_its_architecture_named(tmp_path: Path) -
     assert open_model(f"{QUICK}:{file}").facts()["architecture"] == QUICK
 
 
-@pytest.mark.parametrize("name", ["my-rum", "no/such/folder", "models"])
-def test_what_is_no_model_is_told_with_all_forms(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ModelError) as raised:
-        open_model(name, storage=tmp_path)
-    told = str(raised.value)
-    assert told.startswith(f"'{name}': no such model")
-    for form in ("a run", "step-*", "an export", "ViT-B-32:openai", "models:/NAME@ALIAS"):
-        assert form in told
-
-
 def test_each_form_says_what_is_wrong_with_it(tmp_path: Path) -> None:
+    forms = "a run .*step-.*an export .*ViT-B-32:openai .*models:/NAME@ALIAS"
+    for name in ("my-rum", "no/such/folder"):
+        with pytest.raises(ModelError, match=f"^'{name}': no such model; name {forms}"):
+            open_model(name, storage=tmp_path)
     with pytest.raises(ModelError, match="no such architecture; did you mean 'ViT-B-32'"):
         open_model("ViT-B32:")
     with pytest.raises(ModelError, match="nor a tag of ViT-B-32"):
@@ -128,15 +120,6 @@ def test_each_form_says_what_is_wrong_with_it(tmp_path: Path) -> None:
         open_model("started", storage=tmp_path)
     with pytest.raises(RegistryError, match="cannot be had"):
         sclip.load("models:/nothing@champion", storage=tmp_path)
-
-
-def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
-    a_run(tmp_path, finished=False)
-    step = tmp_path / "runs" / "my-run" / "step-00000001"
-    largest = max(step.glob("*.safetensors"), key=lambda path: path.stat().st_size)
-    largest.write_bytes(largest.read_bytes()[:-1])
-    with pytest.raises(CheckpointError, match="step-00000001"):
-        open_model(step)
 
 
 def test_the_package_itself_imports_nothing_heavy() -> None:

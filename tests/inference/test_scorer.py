@@ -12,13 +12,10 @@ from PIL import Image
 
 import sclip
 from sclip.config import KEEConfig, ModelConfig
-from sclip.data.images import ImageError
 from sclip.inference.scorer import Scorer, to_uint8
 from sclip.model import build_model
 from support.pictures import picture, speckled
 from support.small_model import small_scorer
-
-COLOURS = ("red", "green", "blue", "yellow")
 
 
 @pytest.fixture(scope="module")
@@ -47,16 +44,13 @@ def test_captions_pass_the_parser_and_the_knowledge_encoder(scorer: Scorer) -> N
 
 def test_the_batch_size_changes_nothing(scorer: Scorer) -> None:
     images = [speckled(seed) for seed in range(5)]
-    captions = [f"a {colour} ball on a table" for colour in COLOURS]
+    captions = [f"a {colour} ball on a table" for colour in ("red", "green", "blue", "yellow")]
     torch.testing.assert_close(scorer.encode_image(images, 2), scorer.encode_image(images))
     torch.testing.assert_close(scorer.encode_text(captions, 3), scorer.encode_text(captions))
-
-
-def test_nothing_to_encode_gives_no_rows(scorer: Scorer) -> None:
     assert len(scorer.encode_image([])) == len(scorer.encode_text([])) == len(scorer.score([], [])) == 0
 
 
-@pytest.mark.parametrize("broken", [b"", b"no picture", picture()[:60], None, "path.jpg"])
+@pytest.mark.parametrize("broken", [b"", picture()[:60], None, "path.jpg"])
 def test_a_broken_image_is_named_by_its_row(scorer: Scorer, broken: Any) -> None:
     with pytest.raises(ValueError, match="image in row 3: "):
         scorer.encode_image([picture(), picture(), picture(), broken], batch_size=2)
@@ -69,14 +63,11 @@ def test_what_is_no_list_of_captions_is_told(scorer: Scorer) -> None:
         scorer.encode_text(["a dog", None])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="batch_size=0: 1 or more"):
         scorer.encode_text(["a dog"], 0)
-
-
-def test_images_and_captions_must_be_as_many(scorer: Scorer) -> None:
     with pytest.raises(ValueError, match="1 images and 2 captions"):
         scorer.score([picture()], ["a", "b"])
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "CMYK"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "CMYK"])
 def test_bytes_and_pil_images_give_the_same_pixels(mode: str) -> None:
     image = Image.effect_noise((90, 70), 80).convert("RGB").convert(mode)
     file = io.BytesIO()
@@ -87,28 +78,15 @@ def test_bytes_and_pil_images_give_the_same_pixels(mode: str) -> None:
     assert torch.equal(pixels, to_uint8(image, 64))
 
 
-def test_the_centre_of_a_wide_image_is_kept() -> None:
-    image = Image.new("RGB", (300, 100), "black")
-    image.paste("white", (100, 0, 200, 100))
-    assert to_uint8(image, 64)[:, :, 2:-2].min() == 255  # the outermost pixels mix with their neighbours
-    with pytest.raises(ImageError):
-        to_uint8(b"GIF89a", 64)
-
-
-def test_a_saved_scorer_scores_the_same_through_sclip_load(scorer: Scorer, tmp_path: Path) -> None:
-    directory = scorer.save(tmp_path / "model")
-    captions = ["a green star above a red square", "a cat"]
-    loaded = sclip.load(directory)
-    torch.testing.assert_close(loaded.encode_text(captions), scorer.encode_text(captions))
-    torch.testing.assert_close(loaded.encode_image([speckled(2)]), scorer.encode_image([speckled(2)]))
-
-
-def test_a_path_may_begin_in_the_home_folder(
+def test_a_saved_scorer_scores_the_same_through_sclip_load(
     scorer: Scorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     scorer.save(tmp_path / "run" / "model")
-    assert sclip.load("~/run/model").image_size == scorer.image_size
+    captions = ["a green star above a red square", "a cat"]
+    loaded = sclip.load("~/run/model")
+    torch.testing.assert_close(loaded.encode_text(captions), scorer.encode_text(captions))
+    torch.testing.assert_close(loaded.encode_image([speckled(2)]), scorer.encode_image([speckled(2)]))
 
 
 def test_a_model_of_another_parser_is_loaded_with_a_warning(

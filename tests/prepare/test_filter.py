@@ -1,10 +1,11 @@
-"""Training on annotated shards: the same batches as by parsing, and with a filter the same samples as of a subset."""
+"""Annotated shards give the batches that parsing gives; a filter over them trains on what a subset of them holds."""
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,41 +17,34 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from rich.console import Console
 
-from sclip.config import ConfigError, LossConfig
+from sclip.config import ConfigError, DataConfig, LossConfig
 from sclip.config.loader import load
 from sclip.data import annotation
 from sclip.data import columns as col
 from sclip.data.batches import Batches, Record
 from sclip.data.encode import Encoder
+from sclip.data.patterns import expand
 from sclip.data.shards import Sample, read_shard
 from sclip.data.side_channel import read_notes
 from sclip.data.stream import StreamPlan
-from sclip.prepare.annotate import stamp
+from sclip.prepare.annotate import stamp, usable_stamp
 from sclip.run import pretrain
 from sclip.run.summary import Summary
 from sclip.scenegraph import Parser
 from sclip.train import manifest
-from support.annotated_shards import (
-    EPOCHS,
-    LEAST,
-    SIDE,
-    annotate_here,
-    plan,
-    rewritten,
-    rows,
-    seen,
-    tables,
-    write_plain,
-)
+from support import annotated_shards as shards
+from support.annotated_shards import EPOCHS, LEAST, SIDE, annotate_here, plan, rewritten, rows, seen, tables
+from support.commands import command
 from support.ray_head import Head
 from support.stream_blocks import BLANK, Row, block
+from support.tars import tar_bytes
 
 Columns = dict[str, NDArray[Any]]
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    return write_plain(tmp_path_factory.mktemp("plain"), samples=24, per_shard=9)
+    return shards.write_plain(tmp_path_factory.mktemp("plain"), samples=24, per_shard=9)
 
 
 @pytest.fixture(scope="module")
@@ -58,27 +52,22 @@ def annotated(plain: list[str], tmp_path_factory: pytest.TempPathFactory, parser
     return annotate_here(plain, tmp_path_factory.mktemp("annotated") / "out", parser)
 
 
-def blocks(of: StreamPlan, encoder: Encoder | None = None) -> Iterator[Columns]:
-    encoder = encoder or Encoder(of.config, SIDE)
-    for table in tables(of):
-        yield encoder(table)
+def blocks(of: StreamPlan) -> list[Columns]:
+    return list(map(Encoder(of.config, SIDE), tables(of)))
 
 
 # The same batches
 
 
-@pytest.mark.parametrize("negatives", ["semantic", "shuffle", "none"])
+@pytest.mark.parametrize("negatives", ["semantic", "shuffle"])
 def test_annotated_and_plain_shards_give_the_same_batches(
-    plain: list[str],
-    annotated: list[str],
-    parser: Parser,
-    negatives: Literal["semantic", "shuffle", "none"],
+    plain: list[str], annotated: list[str], parser: Parser, negatives: Literal["semantic", "shuffle"],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
+) -> None:  # fmt: skip
     loss = LossConfig(negatives=negatives)
-    expected = list(blocks(plan(plain, loss=loss)))
+    expected = blocks(plan(plain, loss=loss))
     monkeypatch.setattr(Parser, "parse", None)  # whoever parses now, fails
-    found = list(blocks(plan(annotated, stamp(parser), loss)))
+    found = blocks(plan(annotated, stamp(parser), loss))
     assert len(found) == len(expected) > EPOCHS * 3
     for one, other in zip(found, expected, strict=True):
         assert one.keys() == other.keys()
@@ -89,7 +78,7 @@ def test_annotated_and_plain_shards_give_the_same_batches(
             for of_one in (one, other)
         ]
         assert ends[0] == ends[1]  # but for the key, which of an END row is the shard: it lies elsewhere
-    assert any(block[col.HAS_NEGATIVE].any() for block in found) == (negatives != "none")
+    assert any(block[col.HAS_NEGATIVE].any() for block in found)
 
 
 def broken(record: bytes, caption: str) -> list[bytes]:
@@ -97,6 +86,7 @@ def broken(record: bytes, caption: str) -> list[bytes]:
     value = json.loads(record)
     negative, *others = value["negatives"]
     graph = value["graph"]
+    assert negative["graph"]["attributes"]
     relation = {"subject": 99, "predicate": "on", "object": 0, "span": [0, 1]}
     changed: list[Any] = [
         [], {}, {"graph": graph}, value | {"graph": None}, value | {"negatives": [[]]},
@@ -107,7 +97,7 @@ def broken(record: bytes, caption: str) -> list[bytes]:
         value | {"negatives": [negative | {"caption": None}, *others]},
         value | {"negatives": [negative | {"kind": ["relation"]}, *others]},
         *(value | {"negatives": [negative | {"strangeness": x}, *others]} for x in (None, "1")),
-        value | {"negatives": [negative | {"graph": graph | {"attributes": [{}]}}, *others]},
+        *(value | {"negatives": [negative | {"graph": graph | {"attributes": x}}, *others]} for x in ([{}], [])),
     ]  # fmt: skip
     return [b"{", b"\xff", b"[" * 100_000, *(json.dumps(entry).encode() for entry in changed)]
 
@@ -149,8 +139,8 @@ def filtered(annotated: list[str], parser: Parser) -> StreamPlan:
     return plan(annotated, stamp(parser), **LEAST)
 
 
-def test_only_captions_that_pass_are_drawn_and_a_sample_without_one_is_left_out(
-    filtered: StreamPlan, parser: Parser
+def test_only_captions_that_pass_are_drawn_and_a_sample_without_one_is_left_out_and_moves_no_other(
+    filtered: StreamPlan, plain: list[str], parser: Parser
 ) -> None:
     def passes(caption: str) -> bool:
         (graph,) = parser.parse([caption])
@@ -167,9 +157,13 @@ def test_only_captions_that_pass_are_drawn_and_a_sample_without_one_is_left_out(
     drawn = seen(filtered)
     assert {(epoch, key) for epoch, key, _ in drawn} == {(e, key) for e in range(EPOCHS) for key in kept}
     assert all(caption in passing[key] for _, key, caption in drawn)
+    places = (col.ENTRY, col.PLACE, col.INDEX)
+    assert [[row[name] for name in places] for row in rows(filtered)] == [
+        [row[name] for name in places] for row in rows(plan(plain))
+    ]
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(st.lists(st.integers(0, 18), max_size=3))
 def test_with_a_filter_every_sample_is_trained_on_or_left_out_once_over_any_crash(
     filtered: StreamPlan, crashes: list[int]
@@ -190,16 +184,73 @@ def test_with_a_filter_every_sample_is_trained_on_or_left_out_once_over_any_cras
     assert trained + left_out == EPOCHS * 24
 
 
-def test_every_sample_that_is_left_out_is_told_in_a_note_by_its_place(filtered: StreamPlan) -> None:
-    left_out = {
-        (row[col.ENTRY], row[col.PLACE], row[col.INDEX])
-        for row in rows(filtered)
-        if row[col.STATUS] == col.FILTERED
-    }
-    notes = [note for columns in blocks(filtered) for note in read_notes(columns[col.NOTE])]
-    markers = [m for note in notes for m in note.markers if m.status == col.FILTERED]
-    assert len(markers) == len(left_out) > 0
-    assert {(marker.entry, marker.place, marker.tar_index) for marker in markers} == left_out
+# The subset
+
+subset_job = command("subset")
+OPTIONS = ("--min-objects", "2", "--min-attributes", "1", "--min-relations", "1")
+
+
+def test_a_run_over_the_subset_trains_on_what_a_run_with_the_filter_does(
+    filtered: StreamPlan, parser: Parser, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "subset"
+    assert subset_job(*filtered.shards, out, "--samples-per-shard", "4", *OPTIONS) == 0
+    kept = expand([f"{out}/*.tar"])
+    of = plan(kept, stamp(parser))
+    of_subset, of_filter = ({(pass_, key) for pass_, key, _ in seen(one)} for one in (of, filtered))
+    assert of_subset == of_filter
+    assert seen(plan(kept)) == seen(of)  # without the annotations: the captions alone
+    items = [item for shard in kept for item in read_shard(shard) if isinstance(item, Sample)]
+    captions = sum(len(item.captions) for item in items)
+    said = capsys.readouterr()
+    assert f"kept {len(items)} of 24 samples, {captions} of 72 captions, in {len(kept)} shards" in said.out
+    assert said.err == ""
+    assert json.loads((out / "index.json").read_text())["samples"] == len(items)
+    for item in items:
+        records = annotation.read_stamped(item, stamp(parser))
+        graphs = [annotation.read_record(*of)[0] for of in zip(records, item.captions, strict=True)]
+        assert graphs == parser.parse(list(item.captions))
+        assert json.loads(item.members["json"])["id"] == int(item.key[1:])
+
+
+def test_other_names_than_webdatasets_are_read_as_a_run_does_and_the_subset_has_plain_ones(
+    parser: Parser, tmp_path: Path
+) -> None:
+    plain = tmp_path / "plain.tar"
+    members = [
+        (f"clip{clip}.{frame:05d}.{suffix}", body)
+        for clip, frame in ((7, 0), (7, 1), (8, 0))
+        for suffix, body in (("jpg", shards.jpeg(frame)), ("cap", f"a dog {'on a mat' * frame}".encode()))
+    ]
+    plain.write_bytes(tar_bytes(members))
+    reading = DataConfig(key_ends_at="last_dot", text_suffixes=("cap",))
+    (annotated,) = annotate_here([str(plain)], tmp_path / "annotated", parser, **reading.reading())
+    items = list(read_shard(annotated, reading))
+    assert [item.key for item in items] == ["clip7.00000", "clip7.00001", "clip8.00000"]
+    assert usable_stamp(dataclasses.replace(reading, min_objects=1), [annotated]) == stamp(parser)
+    keys = ("--data", "key_ends_at=last_dot", "--data", "data.text_suffixes=cap")
+    assert subset_job(annotated, tmp_path / "out", "--min-relations", "1", *keys) == 0
+    (kept,) = read_shard(str(tmp_path / "out" / "000000.tar"))
+    assert isinstance(kept, Sample)
+    assert (kept.key, kept.captions) == ("clip7_00001", ("a dog on a mat",))
+
+
+def test_a_subset_of_what_is_not_annotated_or_passes_nothing_is_one_line(
+    plain: list[str], filtered: StreamPlan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "subset"
+    cases: list[tuple[list[object], str]] = [
+        ([*plain, out, *OPTIONS], "no sample to pack"),
+        ([*filtered.shards, out, "--min-objects", "50"], "no sample to pack"),
+        ([*filtered.shards, out], "nothing to filter by"),
+        ([tmp_path / "none.tar", out, *OPTIONS], "no such shard"),
+        ([*filtered.shards, Path(filtered.shards[0]).parent, "--overwrite", *OPTIONS], "holds the source"),
+    ]
+    for arguments, message in cases:
+        assert subset_job(*arguments) == 2
+        error = capsys.readouterr().err
+        assert message in error.splitlines()[-1]
+        assert ("24 skipped: not annotated" in error) == (arguments[0] == plain[0])
 
 
 # A run

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from sclip.prepare import labels
-from sclip.scenegraph import Parser
 from support.commands import command
 
 label = command("label")
@@ -18,11 +16,6 @@ SCENES = [
     for one, other in (("red", "blue"), ("small", "white"))
     for first, second in (("dog", "cat"), ("boy", "horse"), ("girl", "sheep"))
 ]
-
-
-@pytest.fixture(autouse=True)
-def parser_that_is_loaded(parser: Parser, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(labels, "Parser", lambda _: parser)
 
 
 @pytest.fixture
@@ -60,21 +53,18 @@ def test_a_draw_takes_each_caption_once_and_a_smaller_one_begins_a_larger(
     assert all(row["caption"] == by_line[int(row["source"].split(":")[1]) - 1] for row in rows)
 
 
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
+def test_rows_without_a_label_are_named(
+    captions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, told in (
         (["good"] * 4, "form is empty in line 6, 7; write good or broken"),
         (["good"] * 5 + ["fine"], "form is 'fine' in line 7; write good or broken"),
-    ],
-)
-def test_rows_without_a_label_are_named(
-    words: list[str], told: str, captions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "labels.tsv"
-    label("draw", captions, out)
-    fill(out, form=words, meaning=["changed"] * 6)
-    assert label("count", out) == 2
-    assert capsys.readouterr().err == f"label count: {out}: {told}\n"
+    ):
+        out = tmp_path / f"{len(words)}.tsv"
+        label("draw", captions, out)
+        fill(out, form=words, meaning=["changed"] * 6)
+        assert label("count", out) == 2
+        assert capsys.readouterr().err == f"label count: {out}: {told}\n"
 
 
 def test_two_readers_are_counted_and_compared_and_digests_say_the_same(
@@ -101,24 +91,21 @@ def test_two_readers_are_counted_and_compared_and_digests_say_the_same(
     assert "the two agree on 1.000 of 6" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("subject", "row"),
-    [
+def test_graphs_are_written_as_their_triples(
+    captions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    captions.write_text(SCENES[0])
+    for subject, triples in (
         ("graphs", "(dog, chase, cat) (red, is, dog) (blue, is, cat)"),
         ("triples", "(dog, chase, cat)"),
-    ],
-)
-def test_graphs_are_written_as_their_triples(
-    subject: str, row: str, captions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "labels.tsv"
-    captions.write_text(SCENES[0])
-    assert label("draw", captions, out, "--of", subject) == 0
-    assert out.read_text().splitlines()[1].split("\t") == ["", "captions.txt:1", SCENES[0], row]
+    ):
+        out = tmp_path / f"{subject}.tsv"
+        assert label("draw", captions, out, "--of", subject) == 0
+        assert out.read_text().splitlines()[1].split("\t") == ["", "captions.txt:1", SCENES[0], triples]
     fill(out, wrong=["no", "yes", "no"])
     capsys.readouterr()
     assert label("count", out) == 0
-    assert capsys.readouterr().out.startswith("labels.tsv: wrong yes: ")
+    assert capsys.readouterr().out.startswith("triples.tsv: wrong yes: ")
 
 
 def test_what_cannot_be_drawn_or_counted_is_told_in_a_line(

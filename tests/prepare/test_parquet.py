@@ -1,5 +1,6 @@
 """Reading Parquet: the images in it or their paths, each with its own captions, streamed."""
 
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,7 @@ def test_parquet_files_of_a_pattern_or_folder_are_one_source_whose_names_say_the
 
 
 @pytest.mark.parametrize(
-    "kind",
-    [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())],
-    ids=str,
+    "kind", [pa.string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())], ids=str
 )
 def test_rows_of_one_name_are_one_image_whatever_the_type_of_the_names(
     tmp_path: Path, kind: pa.DataType
@@ -81,19 +80,16 @@ def test_rows_of_one_name_are_one_image_whatever_the_type_of_the_names(
     assert skips.notes == ["fields that are not packed: url"]
 
 
-@pytest.mark.parametrize("first", [["a.jpg"], [{"path": "a.jpg", "bytes": b"x"}], [b"x"]])
-@pytest.mark.parametrize("second", [["a.jpg"], [{"bytes": b"x"}], [b"x"]])
+@pytest.mark.parametrize(
+    ("first", "second"), permutations([["a.jpg"], [{"path": "a.jpg", "bytes": b"x"}], [b"x"]], 2)
+)
 def test_parquet_files_whose_images_are_of_different_types_are_refused(
     folder: Path, first: list[Any], second: list[Any]
 ) -> None:
     for name, images in (("0", first), ("1", second)):
         pq.write_table(pa.table({"image": images, "caption": ["a dog"]}), folder / f"{name}.parquet")
-    if type(first[0]) is type(second[0]):
-        assert read_source(folder / "*.parquet")[1].rows == 2
-        return
-    with pytest.raises(
-        PackError, match=r"1\.parquet: has \S.* in image, and 0\.parquet \S.*; pack them one by one"
-    ):
+    told = r"1\.parquet: has \S.* in image, and 0\.parquet \S.*; pack them one by one"
+    with pytest.raises(PackError, match=told):
         read_source(folder / "*.parquet")
 
 
@@ -101,7 +97,6 @@ def test_parquet_files_whose_images_are_of_different_types_are_refused(
     ("names", "columns", "splits"),
     [
         (("train_0", "test_0"), ({}, {}), "test (1), train (1)"),
-        (("train-0", "test-0"), ({}, {}), "test (1), train (1)"),
         (("train", "coco_test"), ({}, {}), "test (1), train (1)"),
         (("train-00000", "eval-00000"), ({}, {}), "eval (1), train (1)"),
         (("split=train/0", "split=test/0"), ({}, {}), "test (1), train (1)"),
@@ -113,8 +108,7 @@ def test_parquet_files_whose_images_are_of_different_types_are_refused(
         (("contest-0", "latest-1"), ({}, {"fold": "3"}), ""),
     ],
 )
-@pytest.mark.parametrize("pattern", ["", "**/*.parquet"])
-@pytest.mark.parametrize("form", ["images", "paths"])
+@pytest.mark.parametrize(("pattern", "form"), [("", "images"), ("**/*.parquet", "paths")])
 def test_a_test_split_among_parquet_files_is_never_packed_unasked(
     folder: Path, names: list[str], columns: list[dict[str, str]], splits: str, pattern: str, form: str
 ) -> None:

@@ -57,27 +57,19 @@ def test_annotated_shards_say_the_same_as_the_plain_ones(
     assert CorpusStatistics.from_json(read["statistics"]).captions == 36
 
 
-def test_an_annotation_of_other_rules_or_of_another_caption_is_not_read(
-    annotated: list[str], parser: Parser, monkeypatch: pytest.MonkeyPatch
+def test_an_annotation_of_other_rules_or_of_another_caption_or_a_malformed_one_is_not_read(
+    plain: list[str], annotated: list[str], parser: Parser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = CorpusCounter(DataConfig(), "rules-0", {url: named(url) for url in annotated})(
         pa.table({"shard": annotated})
     ).to_pylist()
     assert [row["annotated"] for row in other] == [0, 0, 0]
-    wrong = parser.parse(["nothing of the kind"])[0]
-    record = annotation.dumps({"graph": wrong.to_json(), "negatives": []})
-    monkeypatch.setattr(annotation, "read_stamped", lambda sample, _: [record] * len(sample.captions))
-    found = counted(annotated, parser)
-    assert found["annotated"] == 0
-    assert "kind" not in found["statistics"]["object_names"]
-
-
-@pytest.mark.parametrize("record", [b"{", b"{}", b'{"graph": [], "negatives": []}', b"[" * 100_000, b"\xff"])
-def test_a_malformed_annotation_is_parsed_over(
-    record: bytes, plain: list[str], annotated: list[str], parser: Parser, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(annotation, "read_stamped", lambda sample, _: [record] * len(sample.captions))
-    assert counted(annotated[:1], parser) == counted(plain[:1], parser)
+    (wrong,) = parser.parse(["nothing of the kind"])
+    for record in (annotation.dumps({"graph": wrong.to_json(), "negatives": []}), b"{", b'{"graph": []}'):
+        monkeypatch.setattr(
+            annotation, "read_stamped", lambda of, _, found=record: [found] * len(of.captions)
+        )
+        assert counted(annotated[:1], parser) == counted(plain[:1], parser)
 
 
 def test_captions_that_a_run_filters_out_are_not_counted(annotated: list[str], parser: Parser) -> None:
@@ -105,38 +97,24 @@ def test_the_folder_of_a_run_stands_for_its_shards_and_how_it_reads_them(
     sources = [dict.fromkeys(shards[:1], 5), dict.fromkeys(shards[1:], 5)]
     record_inputs(RunFolder(tmp_path / "my-run"), to_tree(Config(data=data)), sources)
     corpus = corpus_of([str(tmp_path / "my-run")], DataConfig())
-    assert corpus.title == "my-run"
-    assert corpus.shards == shards
-    assert corpus.data == data
-
-
-def test_a_run_that_records_its_shards_without_their_credentials_asks_for_them(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path / "my-run")
+    assert (corpus.title, corpus.shards, corpus.data) == ("my-run", shards, data)
+    run = RunFolder(tmp_path / "away")
     record_inputs(run, to_tree(Config()), [{NamedShard("0/a.tar", "s3://key:planted@bucket/a.tar"): 5}])
-    with pytest.raises(
-        ConfigError, match=r"s3://\*\*\*@bucket/a.tar without its credentials.*name the shards"
-    ):
+    told = r"s3://\*\*\*@bucket/a.tar without its credentials.*name the shards"
+    with pytest.raises(ConfigError, match=told):
         corpus_of([str(run.path)], DataConfig())
-
-
-def test_sources_that_are_none_are_told(tmp_path: Path) -> None:
+    (run.path / "shards.json").write_text("{")
+    with pytest.raises(ConfigError, match="not the folder of a run"):
+        corpus_of([str(run.path)], DataConfig())
     with pytest.raises(ShardError, match="no such shard"):
         corpus_of([str(tmp_path / "*.tar")], DataConfig())
-    (tmp_path / "shards.json").write_text("{")
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ConfigError, match="not the folder of a run"):
-        corpus_of([str(tmp_path)], DataConfig())
 
 
 @pytest.mark.cluster
 def test_the_job_reports_a_corpus(
-    head: Head,
-    plain: list[str],
-    tmp_path: Path,
-    parser: Parser,
-    monkeypatch: pytest.MonkeyPatch,
+    head: Head, plain: list[str], tmp_path: Path, parser: Parser, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:
+) -> None:  # fmt: skip
     monkeypatch.setenv("RAY_ADDRESS", head.address)
     out, job = tmp_path / "report", command("corpus")
     try:
@@ -149,12 +127,8 @@ def test_the_job_reports_a_corpus(
     assert f"look at it: {out / 'report.html'}" in said
     report = json.loads((out / "report.json").read_text())
     assert report["captions"] == 36
-    assert report["with_negative"] == sum(
-        bool(natural(graph)) for shard in plain for graph in parser.parse(captions_of(shard))
-    )
+    samples = [sample for shard in plain for sample in read_shard(shard) if isinstance(sample, Sample)]
+    graphs = parser.parse([text for sample in samples for text in sample.captions])
+    assert report["with_negative"] == sum(bool(natural(graph)) for graph in graphs)
     assert job(tmp_path / "no.tar") == 2
     assert capsys.readouterr().err.startswith("corpus: ")
-
-
-def captions_of(shard: str) -> list[str]:
-    return [text for sample in read_shard(shard) if isinstance(sample, Sample) for text in sample.captions]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import tempfile
 from pathlib import Path
@@ -15,12 +14,12 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from sclip.config import CheckpointConfig, Config, ConfigError, ModelConfig, RunConfig, TrainConfig
+from sclip.config import CheckpointConfig, Config, ModelConfig, RunConfig
 from sclip.config.loader import to_tree
 from sclip.data.schedule import NamedShard, Schedule
 from sclip.run.audit.run_files import read_ledger
-from sclip.storage.paths import remove, sizes, storage_path
-from sclip.train import checkpoint, cleaning, manifest, retention
+from sclip.storage.paths import sizes, storage_path
+from sclip.train import checkpoint, manifest, retention
 from sclip.train.ledger import Ledger
 from sclip.train.manifest import CheckpointError, NotWritten
 from sclip.train.run_folder import RunFolder
@@ -80,17 +79,15 @@ def on_a_node(rank: int, world_size: int, uri: str, disks: str) -> dict[str, Any
     checkpoint.save(step, *trained(sharded=True), {"step": 1})
     model, optimizer = trained(seed=7, sharded=True)
     state = checkpoint.load(step, model, optimizer)
-    left = {
-        name: size for name, size in sizes(Path(tempfile.tempdir)).items() if not name.endswith("own.lock")
-    }
+    left = [name for name in sizes(Path(tempfile.tempdir)) if not name.endswith("own.lock")]
     return {"state": json.dumps(state), "left": json.dumps(left), **whole(model)}
 
 
-@pytest.mark.parametrize("fault", [None, every(10), every(2, "PUT", status=500)], ids=["well", "any", "puts"])
+@pytest.mark.parametrize("fault", [every(10), every(2, "PUT", status=500)], ids=["any", "puts"])
 def test_ranks_without_a_common_disk_write_one_checkpoint_and_go_on_from_it(
-    store: ObjectStore, tmp_path: Path, fault: Fault | None
+    store: ObjectStore, tmp_path: Path, fault: Fault
 ) -> None:
-    """Also where every tenth request, or every second write, fails."""
+    """Where every tenth request, or every second write, fails."""
     for rank in range(2):
         (tmp_path / "disks" / str(rank)).mkdir(parents=True)
     name = f"ranks-{tmp_path.name}"
@@ -99,7 +96,7 @@ def test_ranks_without_a_common_disk_write_one_checkpoint_and_go_on_from_it(
     store.fault = None
     expected = trained()[0].state_dict()
     for of_rank in found:
-        assert (of_rank["state"], of_rank["left"]) == ('{"step": 1}', "{}")
+        assert (of_rank["state"], of_rank["left"]) == ('{"step": 1}', "[]")
         assert all(torch.equal(of_rank[key], tensor) for key, tensor in expected.items())
     step = store.path(name) / "step-00000001"
     assert manifest.verify(step) == ""
@@ -107,7 +104,7 @@ def test_ranks_without_a_common_disk_write_one_checkpoint_and_go_on_from_it(
     assert [file[:11] for file in shards] == ["shard-00001", "shard-00002"]
     written = [request.rpartition("/")[2] for request in store.requests if request.startswith("PUT")]
     assert written[-1] == manifest.MANIFEST
-    assert (store.failed > 0) == (fault is not None)
+    assert store.failed > 0
 
 
 def test_a_checkpoint_that_storage_does_not_take_is_none_and_can_be_written_again(
@@ -126,31 +123,6 @@ def test_a_checkpoint_that_storage_does_not_take_is_none_and_can_be_written_agai
 
 
 # The folder of the run
-
-
-def test_a_run_resumes_with_the_same_config_only(folder: RunFolder) -> None:
-    again = RunFolder(folder.path)
-    compare_inputs(again, to_tree(CONFIG), SOURCES)
-    compare_inputs(again, to_tree(dataclasses.replace(CONFIG, train=TrainConfig(num_workers=4))), SOURCES)
-    with pytest.raises(ConfigError, match=r"run\.name='first'.*\n  train\.epochs: "):
-        compare_inputs(again, to_tree(dataclasses.replace(CONFIG, train=TrainConfig(epochs=99))), SOURCES)
-    with pytest.raises(ConfigError, match="shards: 1 differ"):
-        compare_inputs(again, to_tree(CONFIG), [{SHARD: 501}])
-
-
-def test_what_is_kept_and_what_gives_way(folder: RunFolder) -> None:
-    for step, loss in ((1, 0.5), (2, 0.1), (3, 0.4), (4, 0.3)):
-        save(folder, step, loss=loss)
-    folder.hold("step-00000001")
-    retention.prune(folder, CheckpointConfig(keep_last=1, keep_best=1))
-    assert steps(folder) == [4, 2, 1]
-    folder.release()
-    retention.prune(folder, CheckpointConfig(keep_last=1, keep_best=1))
-    assert steps(folder) == [4, 2]
-    takes = sum(sizes(folder.step_path(4)).values())
-    retention.make_room(folder, takes, CheckpointConfig(disk_budget_gb=2.5 * takes / 1e9))
-    assert steps(folder) == [4]
-    assert [path.name for path in folder.path.glob("step-*")] == ["step-00000004"]
 
 
 def test_room_is_asked_of_the_disk_that_checkpoints_are_staged_on(folder: RunFolder) -> None:
@@ -201,14 +173,6 @@ def test_the_weights_to_start_from_come_to_the_node(folder: RunFolder, tmp_path:
     assert not Path(model.pretrained).exists()
 
 
-def test_its_end_is_recorded(folder: RunFolder) -> None:
-    assert (folder.complete, folder.result) == (None, None)
-    folder.finish({"step": 7})
-    folder.record_result({"version": "1"})
-    again = RunFolder(folder.path)
-    assert (again.complete, again.result) == ({"step": 7}, {"version": "1"})
-
-
 def test_the_ledger_has_a_part_for_each_checkpoint_and_the_audit_reads_them_all(folder: RunFolder) -> None:
     """What came after the newest checkpoint is lost with the node, and trained on again."""
     schedule = Schedule.weighted(0, 1, [[10, 10]], ())
@@ -234,16 +198,3 @@ def test_the_ledger_has_a_part_for_each_checkpoint_and_the_audit_reads_them_all(
         (2, "filtered", places[1], [6]), (3, "trained", places[0], [7]),
     ]  # fmt: skip
     assert notes == []
-
-
-def test_what_runs_take_is_listed_and_removed(folder: RunFolder) -> None:
-    save(folder, 1, 2)
-    (folder.step_path(2) / manifest.MANIFEST).unlink()
-    (use,) = cleaning.runs(folder.path.parent.parent)
-    assert (use.path, use.state, use.checkpoints) == (folder.path, "training", (folder.step_path(1),))
-    assert use.leftovers == (folder.step_path(2),)
-    assert use.bytes == sum(sizes(folder.path).values()) > 0
-    idle = dataclasses.replace(use, state="resumable")
-    for path in idle.removable(finished=False, leftovers=True, older_than_s=None):
-        remove(path)
-    assert [path.name for path in folder.path.glob("step-*")] == ["step-00000001"]

@@ -32,11 +32,8 @@ def test_a_folder_of_ones_own_is_there_for_the_block_alone(root: Path) -> None:
 
 def test_what_a_killed_process_left_goes_with_the_next_one_and_nothing_of_a_living_one(root: Path) -> None:
     program = (
-        "import sys\nfrom sclip.storage import scratch\n"
-        "with scratch.own() as folder:\n"
-        "    (folder / 'file').write_text('')\n"
-        "    print(folder, flush=True)\n"
-        "    sys.stdin.read()"
+        "import sys; from sclip.storage import scratch\nwith scratch.own() as folder:\n"
+        "    (folder / 'file').write_text(''); print(folder, flush=True); sys.stdin.read()"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program], cwd=ROOT, env=environment(TMPDIR=str(root.parent)), text=True,
@@ -53,21 +50,19 @@ def test_what_a_killed_process_left_goes_with_the_next_one_and_nothing_of_a_livi
 
 
 def test_a_common_folder_is_filled_once_and_is_whole_or_not_there(root: Path) -> None:
-    def fail(folder: Path) -> None:
-        (folder / "half").write_text("")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        scratch.common("word", fail)
-    assert not list(root.glob("*/"))
     fills = []
 
     def fill(folder: Path) -> None:
         fills.append(folder)
         (folder / "whole").write_text("")
+        if len(fills) == 1:
+            raise OSError("disk full")
 
+    with pytest.raises(OSError, match="disk full"):
+        scratch.common("word", fill)
+    assert not list(root.glob("*/"))
     for _ in range(2):
         assert [file.name for file in scratch.common("word", fill).iterdir()] == ["whole"]
-    assert len(fills) == 1
+    assert len(fills) == 2
     scratch.remove(root / "word")
     assert not list(root.glob("word*"))

@@ -23,7 +23,7 @@ from support.storage_server import CONTENT, CUT, WHOLE, Storage, keys, url_of
 
 
 @pytest.mark.parametrize("kind", ["http", "s3", "gs", "stream"])
-@pytest.mark.parametrize("faults", [[500, 503], [429], [CUT], [CUT, 500]])
+@pytest.mark.parametrize("faults", [[429, 503], [CUT, 500]])
 def test_a_server_that_recovers_costs_no_sample_and_repeats_none(
     server: Storage, kind: str, faults: list[int]
 ) -> None:
@@ -46,9 +46,6 @@ def test_a_server_that_does_not_recover_is_given_up_with_its_last_word(server: S
     server.faults["/bucket/train/000.tar"] = [500] * 100
     with pytest.raises(ShardError, match=r"000\.tar.*: storage failed 3 times, lastly: .*HTTP (status )?500"):
         keys(url_of(kind, server))
-
-
-def test_nobody_listening_is_given_up_too() -> None:
     with pytest.raises(
         ShardError, match=r"http://127\.0\.0\.1:9/a\.tar: storage failed 3 times.*Cannot connect"
     ):
@@ -58,11 +55,10 @@ def test_nobody_listening_is_given_up_too() -> None:
 class FlakyFile(MemoryFile):
     """Fails once at a byte, then, opened anew, at a later one."""
 
-    failures: list[int]
-
     def read(self, size: int = -1) -> bytes:
-        if self.failures and self.tell() >= self.failures[0]:
-            self.failures.pop(0)
+        failures = FlakyFileSystem.failures
+        if failures and self.tell() >= failures[0]:
+            failures.pop(0)
             raise ConnectionError("reset by peer")
         return super().read(size)
 
@@ -72,30 +68,20 @@ class FlakyFileSystem(MemoryFileSystem):
     failures: list[int]
 
     def _open(self, path: str, mode: str = "rb", **_: object) -> MemoryFile:
-        file = FlakyFile(self, path, CONTENT)
-        file.failures = self.failures
-        return file
+        return FlakyFile(self, path, CONTENT)
 
 
-@pytest.fixture
-def flaky() -> type[FlakyFileSystem]:
+def test_failures_that_let_new_samples_through_are_survived_however_many_and_one_that_stays_is_raised() -> (
+    None
+):
     fsspec.register_implementation("flaky", FlakyFileSystem, clobber=True)
-    return FlakyFileSystem
-
-
-def test_failures_that_let_new_samples_through_are_survived_however_many(
-    flaky: type[FlakyFileSystem],
-) -> None:
-    flaky.failures = [20_000, 30_000, 40_000, 50_000, 60_000]
+    FlakyFileSystem.failures = [20_000, 30_000, 40_000, 50_000, 60_000]
     assert keys("flaky://bucket/000000.tar") == WHOLE
-    assert flaky.failures == []
-
-
-def test_a_failure_that_stays_is_raised_and_not_quarantined(flaky: type[FlakyFileSystem]) -> None:
-    flaky.failures = [20_000] * 10
+    assert FlakyFileSystem.failures == []
+    FlakyFileSystem.failures = [20_000] * 10
     with pytest.raises(ShardError, match=r"flaky://bucket/000000.tar: storage failed 3 times.*reset by peer"):
         list(read_shard("flaky://bucket/000000.tar"))
-    assert len(flaky.failures) == 7
+    assert len(FlakyFileSystem.failures) == 7
 
 
 def test_only_some_of_many_shards_are_asked_about_ahead() -> None:
@@ -107,11 +93,6 @@ def test_only_some_of_many_shards_are_asked_about_ahead() -> None:
 
 
 # What does not pass is told at once
-
-
-def test_a_missing_local_shard_is_an_error_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(ShardError, match=r"nowhere\.tar: no such file; check the path"):
-        list(read_shard(str(tmp_path / "nowhere.tar")))
 
 
 @pytest.mark.parametrize("kind", ["http", "s3", "gs"])
@@ -126,8 +107,9 @@ def test_a_refusal_is_told_at_once_in_one_line(server: Storage, kind: str, statu
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("pattern", ["000.tar", "*.tar"])
-@pytest.mark.parametrize("kind", ["http", "s3", "gs"])
+@pytest.mark.parametrize(
+    ("kind", "pattern"), [("http", "000.tar"), ("s3", "*.tar"), ("gs", "000.tar"), ("gs", "*.tar")]
+)
 def test_a_lookup_that_is_not_allowed_is_not_taken_for_nothing_there(
     server: Storage, kind: str, pattern: str
 ) -> None:
@@ -146,16 +128,12 @@ def test_a_lookup_that_is_not_allowed_is_not_taken_for_nothing_there(
 def test_basic_auth_and_signed_queries_open_a_shard_and_its_folder(server: Storage) -> None:
     server.user, server.signature = "me:pa/ss", "X-Amz-Signature=0123abcd&se=2030"
     server.files["/bucket/train/000_stats.json"] = b'{"successes": 7}'
-    (url,) = expand(
-        [f"http://me:pa%2Fss@{server.host}/bucket/train/000.tar?X-Amz-Signature=0123abcd&se=2030"]
-    )
+    (url,) = expand([f"http://me:pa%2Fss@{server.host}/bucket/train/000.tar?{server.signature}"])
     assert keys(url) == WHOLE
     assert count_samples([url]).records == {url: ("000_stats.json", 7)}
 
 
-@pytest.mark.parametrize(
-    ("kind", "status"), [("http", 401), ("http", 404), ("http", 500), ("s3", 403), ("s3", 404)]
-)
+@pytest.mark.parametrize(("kind", "status"), [("http", 401), ("http", 500), ("s3", 403), ("s3", 404)])
 def test_no_message_and_no_traceback_holds_a_credential(server: Storage, kind: str, status: int) -> None:
     server.faults["/bucket/train/000.tar"] = [status] * 6
     if kind == "http":
