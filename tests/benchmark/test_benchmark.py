@@ -8,7 +8,6 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -26,42 +25,42 @@ JOB = [sys.executable, str(ROOT / "jobs" / "benchmark.py")]
 
 def test_generated_captions_are_the_same_ones_and_read_like_captions() -> None:
     captions = generated(300)
-    assert captions == generated(300)
-    assert captions != generated(300, seed=1)
+    assert captions == generated(300) != generated(300, seed=1)
     assert len(set(captions)) == 300
     assert not [caption for caption in captions if set("{}-_") & set(caption) or "  " in caption]
     assert 8 < sum(len(caption.split()) for caption in captions) / 300 < 16
 
 
-def test_captions_are_read_from_lines_and_from_coco(tmp_path: Path) -> None:
-    lines, coco = tmp_path / "captions.txt", tmp_path / "captions.json"
-    lines.write_text("a dog\n\n a cat \n")
-    coco.write_text(
-        json.dumps({"annotations": [{"id": 1, "caption": "a dog\n"}, {"id": 2, "caption": "a cat"}]})
-    )
-    assert read(lines) == read(coco) == ["a dog", "a cat"]
+COCO = json.dumps({"annotations": [{"id": 1, "caption": "a dog\n"}, {"id": 2, "caption": "a cat"}]})
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("a.txt", "\n"), ("a.json", "{"), ("a.json", "[]"), ("a.json", '{"images": []}')]
+    ("name", "text", "captions"),
+    [
+        ("a.txt", "a dog\n\n a cat \n", ["a dog", "a cat"]),
+        ("a.json", COCO, ["a dog", "a cat"]),
+        *(
+            ("a" + suffix, text, [])
+            for suffix, text in ((".txt", "\n"), (".json", "{"), (".json", '{"images": []}'))
+        ),
+    ],
 )
-def test_a_file_without_captions_is_told(tmp_path: Path, name: str, text: str) -> None:
+def test_captions_are_read_from_lines_and_from_coco(
+    tmp_path: Path, name: str, text: str, captions: list[str]
+) -> None:
     (tmp_path / name).write_text(text)
-    with pytest.raises(CaptionsError, match=name):
-        read(tmp_path / name)
+    if captions:
+        assert read(tmp_path / name) == captions
+    else:
+        with pytest.raises(CaptionsError, match=name):
+            read(tmp_path / name)
 
 
 def test_every_peer_gets_every_round_in_changing_order_and_the_first_does_not_count() -> None:
     calls: list[tuple[str, int]] = []
-
-    def peer(name: str):
-        def run(work: Sequence[int]) -> None:
-            calls.append((name, work[0]))
-
-        return run
-
+    peers = {name: lambda work, name=name: calls.append((name, work[0])) for name in "ab"}
     finished: list[int] = []
-    rates = rates_of({"a": peer("a"), "b": peer("b")}, [[0, 0], [1, 1], [2, 2]], finished.append)
+    rates = rates_of(peers, [[0, 0], [1, 1], [2, 2]], finished.append)
     assert calls == [("a", 0), ("b", 0), ("b", 1), ("a", 1), ("a", 2), ("b", 2)]
     assert finished == [0, 1, 2]
     assert [len(rate) for rate in rates.values()] == [2, 2]
@@ -80,10 +79,7 @@ def test_long_captions_are_of_so_many_words_and_share_no_caption() -> None:
     assert [len(text.split()) for text in short] == [150, 150]
     assert [len(text.split()) for text in long] == [1000, 1000]
     assert not set(short[0].split(". ")[:37]) & set(short[1].split(". ")[:37])
-    assert [one.startswith(other.removesuffix(".")) for one, other in zip(long, short, strict=True)] == [
-        True,
-        True,
-    ]
+    assert all(one.startswith(other.removesuffix(".")) for one, other in zip(long, short, strict=True))
 
 
 def test_the_job_prints_a_row_for_each_peer_and_writes_what_it_found(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from sclip.benchmark.step_profile import gaps, kernels
 from sclip.benchmark.step_rows import speed_words
 from sclip.benchmark.step_sizes import fit, round_number
 from sclip.benchmark.table import Line, Plain, Table
-from support.benchmark_rows import exiting, expecting, failing, good, hanging, killed, row, silent
+from support.benchmark_rows import exiting, failing, good, hanging, killed, row, silent
 from support.paths import ROOT
 
 JOB = [sys.executable, str(ROOT / "jobs" / "benchmark.py")]
@@ -47,13 +47,6 @@ def test_the_job_measures_rows_of_every_kind_of_the_step_and_writes_them(tmp_pat
         assert all(figure >= 0 for figures in saved["figures"].values() for figure in figures), saved
     assert json.loads(gzip.decompress((tmp_path / "step-trace.json.gz").read_bytes()))["traceEvents"]
     assert "profile of a step of" in done.stdout
-
-
-@pytest.mark.parametrize("command", [[*JOB, "step"], [sys.executable, "-m", "sclip.benchmark.step"]])
-def test_a_batch_that_cannot_be_cut_into_parts_is_refused(command: list[str]) -> None:
-    done = subprocess.run([*command, "--rows", "6"], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 2
-    assert done.stderr == "benchmark: --rows: a multiple of 8; --rounds: 1 or more\n"
 
 
 def test_rows_are_printed_and_in_the_file_one_by_one_whatever_happens_in_one(
@@ -94,13 +87,6 @@ def test_a_row_says_how_it_ended_and_the_next_one_is_measured() -> None:
     assert (lines["good"].figures, lines["good"].details) == ({"s": [1.0, 1.0]}, "details of a case")
 
 
-def test_a_row_is_given_out_before_the_next_one_begins(tmp_path: Path) -> None:
-    lines = measure_rows([row(good), row(expecting, case=str(tmp_path / "file"))])
-    assert next(lines).what == "good"
-    (tmp_path / "file").touch()
-    assert next(lines).figures == {"exists": [True]}
-
-
 def test_a_row_that_hangs_ends_with_its_children_and_keeps_the_rounds_it_finished() -> None:
     (line,) = measure_rows([replace(row(hanging), limit_s=10)])
     assert line.found == "1 rounds; not all rounds: stopped after 10 s"
@@ -135,6 +121,7 @@ import sys
 sys.modules["torch"] = None
 from sclip.benchmark.step import main
 main(["--table", {str(out)!r}])
+raise SystemExit(main(["--rows", "6"]))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.splitlines() == [
@@ -145,6 +132,8 @@ main(["--table", {str(out)!r}])
         "",
         "device CPU, torch 2",
     ], done.stderr
+    assert done.returncode == 2
+    assert done.stderr == "benchmark: --rows: a multiple of 8; --rounds: 1 or more\n"
 
 
 class FakeSide:
@@ -193,15 +182,11 @@ def test_a_batch_is_as_large_as_the_memory_of_the_gpu_allows(
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: gpu.peak)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: setattr(gpu, "peak", 0))
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    with pytest.raises(torch.OutOfMemoryError):
+        fit([FakeSide(FakeGPU(100, 0))], Case("ViT-B-32", 64, "cuda", "bf16", sized_by_memory=False))
     assert fit([side], Case("ViT-B-32", 2048, "cuda", "bf16")) == rows
     assert side.ran[:4] == [64, 64, 128, 128]
     assert side.rows == side.ran[-1] == rows
-
-
-def test_a_batch_that_never_fits_is_the_error_of_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    with pytest.raises(torch.OutOfMemoryError):
-        fit([FakeSide(FakeGPU(100, 0))], Case("ViT-B-32", 64, "cuda", "bf16", sized_by_memory=False))
 
 
 def test_batches_are_round_numbers_that_can_be_cut_into_eight_parts() -> None:

@@ -12,30 +12,26 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
-from PIL import Image
 
 from sclip.benchmark.rounds import BenchmarkError
-from sclip.benchmark.stream_cases import CpuClock, StreamCase, Times, fewest_samples, plan_of
+from sclip.benchmark.stream_cases import CpuClock, StreamCase, Times, plan_of
 from sclip.benchmark.stream_kills import PeerTraining, count, peer_killed
 from sclip.benchmark.stream_peers import loader_of
 from sclip.benchmark.stream_rows import seam
-from sclip.benchmark.stream_shards import Shards, make, numbered, photograph
+from sclip.benchmark.stream_shards import Shards, make, numbered
 from sclip.benchmark.stream_shuffle import Mixture, of_webdataset, shards_of_batches, shuffling
 from sclip.benchmark.stream_shuffle import ours as places_of_ours
-from sclip.benchmark.stream_stages import alone
 from sclip.benchmark.worker_stream import batches_of
-from sclip.config import DataConfig
 from sclip.data import columns as col
 from sclip.data.encode import Encoder
 from sclip.data.reader import read_round
-from sclip.prepare.annotate import Annotator, stamp
-from sclip.prepare.annotated import AnnotatedFolder, shard_names
 from sclip.prepare.pack import RawSample, write_shards
 from sclip.scenegraph import Parser
+from support.annotated_shards import annotate_here
 from support.commands import command
 from support.paths import ROOT
+from support.pictures import encoded, noise
 from support.processes import environment
 
 SAMPLES, SIDE = 20, 32
@@ -49,29 +45,21 @@ CAPTIONS = (
 
 
 @pytest.fixture(scope="module")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photographs")
-    for seed in range(3):
-        noise = np.random.default_rng(seed).integers(0, 256, (40, 48, 3), np.uint8)
-        Image.fromarray(noise).save(folder / f"{seed}.jpg")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory, photographs: Path) -> StreamCase:
+def case(tmp_path_factory: pytest.TempPathFactory) -> StreamCase:
     """Shards annotated in this process, and a case that reads them with one process."""
     folder = tmp_path_factory.mktemp("shards")
-    images = [path.read_bytes() for path in sorted(photographs.iterdir())]
     raw = [
-        RawSample(f"{at:04d}", numbered(images[at % 3], at), "jpg", (CAPTIONS[at % 4], f"a dog {at}"))
+        RawSample(
+            f"{at:04d}",
+            numbered(encoded(noise(48, 40, at % 3), "JPEG"), at),
+            "jpg",
+            (CAPTIONS[at % 4], f"a dog {at}"),
+        )
         for at in range(SAMPLES)
     ]
     write_shards(raw, folder / "plain", samples_per_shard=6)
     plain = sorted(str(path) for path in (folder / "plain").glob("*.tar"))
-    annotated = AnnotatedFolder(folder / "annotated", stamp(Parser()), DataConfig())
-    names = shard_names(plain)
-    Annotator(annotated)(pa.table({"shard": annotated.claim(names, overwrite=False)}))
-    urls = tuple(str(annotated.path / name) for name in sorted(names))
+    urls = tuple(annotate_here(plain, folder / "annotated", Parser()))
     shards = Shards(tuple(plain), urls, (6, 6, 6, 2), "a test")
     return StreamCase(shards, processes=1, cpus=2, image_size=SIDE, batch=8)
 
@@ -110,12 +98,6 @@ def test_the_data_loader_gives_the_rows_that_our_stream_gives_to_the_byte(case: 
     assert any(row[col.HAS_NEGATIVE].all() for row in found.values())
 
 
-def test_every_stage_alone_takes_time(case: StreamCase) -> None:
-    found = alone(StreamCase(case.shards, 1, 2, SIDE))
-    assert list(found) == ["read", "parse", "draw", "decode", "tokenise"]
-    assert all(math.isfinite(seconds) and seconds >= 0 for seconds in found.values())
-
-
 def test_the_processor_time_of_a_process_that_has_gone_still_counts() -> None:
     child = subprocess.Popen([sys.executable, "-c", "sum(range(10**6)); input()"], stdin=subprocess.PIPE)
     clock = CpuClock(lambda: [os.getpid()], families=True)
@@ -135,12 +117,6 @@ def test_a_seam_is_the_longest_time_about_the_change_of_passes_above_the_median(
     assert seam(Times(at=[0.0, 1.0, 5.0, 6.0], passes=[{0}, {0}, {1}, {1}])) == 3.0
 
 
-def test_photographs_are_always_the_same_and_as_large_as_a_cameras() -> None:
-    image = photograph(1)
-    assert image == photograph(1) != photograph(2)
-    assert 50_000 < len(image) < 90_000
-
-
 @pytest.mark.parametrize(
     ("folder", "told"), [("absent", "no .jpg or .jpeg"), ("broken", "not a readable image")]
 )
@@ -149,12 +125,6 @@ def test_photographs_that_cannot_be_read_are_told(tmp_path: Path, folder: str, t
     (tmp_path / "broken" / "a.jpg").write_bytes(b"no picture")
     with pytest.raises(BenchmarkError, match=told):
         make(tmp_path, 4, 2, tmp_path / folder, None, lambda: 1.0)
-
-
-def test_a_round_is_ten_times_what_either_side_holds_in_finished_batches() -> None:
-    assert fewest_samples(batch=64, image_size=224, processes=1) == 10 * 64 * (4 + 2)  # blocks of ours
-    assert fewest_samples(batch=64, image_size=224, processes=8) == 10 * 64 * (4 + 1) * 8  # of the DataLoader
-    assert fewest_samples(batch=1, image_size=224, processes=1) == 10 * 16 * (4 + 2)  # no block is smaller
 
 
 def test_a_round_that_is_over_at_once_has_no_rate() -> None:
@@ -191,10 +161,8 @@ def test_rows_missed_and_repeated_are_counted_without_steps_that_were_rolled_bac
 
 
 def test_the_peers_loop_reads_every_row_once_if_nothing_kills_it(tmp_path: Path, case: StreamCase) -> None:
-    assert peer_killed(PeerTraining(str(tmp_path / "peer"), case.shards.annotated, 1, 2), SAMPLES, 0) == (
-        0,
-        0,
-    )
+    training = PeerTraining(str(tmp_path / "peer"), case.shards.annotated, 1, 2)
+    assert peer_killed(training, SAMPLES, 0) == (0, 0)
 
 
 @pytest.mark.parametrize(

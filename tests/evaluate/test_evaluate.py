@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from PIL import Image
 from sclip.config import DataConfig, EvaluateConfig
 from sclip.evaluate import runner, suite
 from sclip.evaluate.benchmarks import BenchmarkDataError
+from sclip.evaluate.exclusion import Exclusion, phash
 from sclip.evaluate.features import FeatureEncoder, Here, encode
 from sclip.evaluate.picture import Picture
-from sclip.evaluate.retrieval import Retrieval
 from sclip.inference.scorer import Scorer
+from sclip.prepare.exclude import write_list
 from support.made_features import brute_force
 from support.pictures import picture, speckled
 from support.small_model import small_scorer
@@ -35,7 +37,7 @@ def aro_entries() -> list[dict[str, Any]]:
     pairs = ((a, b) for a in COLOURS for b in COLOURS if a != b)
     return [
         {
-            "image_id": str(number), "image_path": f"{number % 6}.png", "attributes": ["red", "blue"],
+            "image_id": str(number), "image_path": f"picture-{number % 6}.png", "attributes": ["red", "blue"],
             "relation_name": "on" if number % 3 else "near",
             "bbox_x": 10, "bbox_y": 20, "bbox_w": 30, "bbox_h": 40,
             "true_caption": f"a {a} cup on a {b} table", "false_caption": f"a {b} cup on a {a} table",
@@ -49,16 +51,24 @@ def made(tmp_path: Path) -> Path:
     """A folder with an ARO file of each kind, their pictures, two shards and the suite of the files."""
     (tmp_path / "images").mkdir()
     for number in range(6):
-        (tmp_path / "images" / f"{number}.png").write_bytes(speckled(number))
+        (tmp_path / "images" / f"picture-{number}.png").write_bytes(speckled(number))
     (tmp_path / "relation.json").write_text(json.dumps(aro_entries()))
     (tmp_path / "attribution.json").write_text(json.dumps(aro_entries() * 3))
-    (tmp_path / "suite.yaml").write_text(
-        "relation: {kind: vg-relation, file: relation.json}\n"
-        "attribute: {kind: vg-attribution, file: attribution.json}\n"
+    suite_file(
+        tmp_path,
+        relation="vg-relation, file: relation.json",
+        attribute="vg-attribution, file: attribution.json",
     )
     for shard in range(2):
         write_shard(tmp_path / f"{shard}.tar", range(shard * 4, shard * 4 + 4))
     return tmp_path
+
+
+def suite_file(folder: Path, **benchmarks: str) -> EvaluateConfig:
+    """Write a suite of benchmarks of these kinds and options; return its config."""
+    text = "".join(f"{name}: {{kind: {of}}}\n" for name, of in benchmarks.items())
+    (folder / "suite.yaml").write_text(text)
+    return EvaluateConfig(suite=str(folder / "suite.yaml"), batch_size=4)
 
 
 def captions_of(number: int) -> list[str]:
@@ -76,9 +86,8 @@ def write_shard(
 
 
 def test_the_choices_of_the_runner_equal_a_case_by_case_computation(scorer: Scorer, made: Path) -> None:
-    evaluation = runner.evaluate(
-        scorer, EvaluateConfig(suite=str(made / "suite.yaml"), batch_size=4), model="small"
-    )
+    config = EvaluateConfig(suite=str(made / "suite.yaml"), batch_size=4)
+    evaluation = runner.evaluate(scorer, config, model="small")
     wins: dict[str, list[bool]] = {"on": [], "near": []}
     for entry in aro_entries():
         with Image.open(made / "images" / entry["image_path"]) as image:
@@ -94,8 +103,7 @@ def test_the_choices_of_the_runner_equal_a_case_by_case_computation(scorer: Scor
         "attribute/macro": pytest.approx(sum(every) / 12),
         "attribute/cases": 36,
     }
-    assert evaluation.model == "small"
-    assert evaluation.facts["weights"] == scorer.facts()["weights"]
+    assert (evaluation.model, evaluation.facts["weights"]) == ("small", scorer.facts()["weights"])
 
 
 class Counting:
@@ -106,14 +114,14 @@ class Counting:
         self.seen: list[Any] = []
 
     def pictures(self, chunks: Any) -> Any:
-        for chunk in chunks:
-            self.seen += chunk
-            yield from self._encoder.pictures([chunk])
+        return self._encoder.pictures(map(self._kept, chunks))
 
     def captions(self, chunks: Any) -> Any:
-        for chunk in chunks:
-            self.seen += chunk
-            yield from self._encoder.captions([chunk])
+        return self._encoder.captions(map(self._kept, chunks))
+
+    def _kept(self, chunk: Any) -> Any:
+        self.seen += chunk
+        return chunk
 
 
 def test_what_several_benchmarks_show_is_encoded_once(scorer: Scorer, made: Path) -> None:
@@ -124,7 +132,7 @@ def test_what_several_benchmarks_show_is_encoded_once(scorer: Scorer, made: Path
 
 
 def test_chunks_change_no_feature(scorer: Scorer, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures = [Picture(str(made / "images" / f"{n}.png")) for n in range(6)]
+    pictures = [Picture(str(made / "images" / f"picture-{n}.png")) for n in range(6)]
     pictures[3:3] = [Picture(str(made / "0.tar"), sample=n) for n in (2, 0)]
     captions = [f"a {colour} thing" for colour in COLOURS]
     whole = encode(Here(scorer, 128), pictures, captions)
@@ -132,26 +140,62 @@ def test_chunks_change_no_feature(scorer: Scorer, made: Path, monkeypatch: pytes
     parts = encode(Here(scorer, 2), pictures, captions)
     torch.testing.assert_close(parts.of_pictures(pictures), whole.of_pictures(pictures))
     torch.testing.assert_close(parts.of_captions(captions), whole.of_captions(captions))
-    direct = scorer.encode_image([speckled(n) for n in (0, 1, 2)] + [speckled(2), speckled(0)])
+    direct = scorer.encode_image([speckled(n) for n in (0, 1, 2, 2, 0)])
     torch.testing.assert_close(whole.of_pictures(pictures[:5]), direct)
 
 
-# Pictures that are missing or broken
-
-
 def test_partial_scores_what_is_there_and_says_so(scorer: Scorer, made: Path) -> None:
-    (made / "images" / "2.png").unlink()
-    (made / "images" / "4.png").write_bytes(b"broken")
-    entries = suite.read(str(made / "suite.yaml"), made)
-    tasks = [entry.task() for entry in entries]
+    (made / "images" / "picture-2.png").unlink()
+    (made / "images" / "picture-4.png").write_bytes(b"broken")
+    tasks = [entry.task() for entry in suite.read(str(made / "suite.yaml"), made)]
     kept = runner.prepared(tasks, partial=True)
-    with pytest.raises(BenchmarkDataError, match=r"relation: 1 of 5 pictures .*/4\.png: "):
+    with pytest.raises(BenchmarkDataError, match=r"relation: 1 of 5 pictures .*-4\.png: "):
         runner.measure(Here(scorer, 4), kept, "small", {})
-    evaluation = runner.measure(Here(scorer, 4), kept, "small", {}, partial=True)
-    relation, attribute = evaluation.results
-    assert relation.counts["cases"] == 4  # of the 8 that count
-    assert attribute.counts["cases"] == 24
+    relation, attribute = runner.measure(Here(scorer, 4), kept, "small", {}, partial=True).results
+    assert (relation.counts["cases"], attribute.counts["cases"]) == (4, 24)  # 4 of the 8 that count
     assert relation.notes == ["partial: 8 of 12 cases, not comparable with published figures"]
+
+
+# Pictures that the model was trained on
+
+
+def excluding(made: Path, *entries: Exclusion) -> EvaluateConfig:
+    write_list(entries, made / "trained.jsonl")
+    config = suite_file(made, relation="vg-relation, file: relation.json", held="shards, shards: '*.tar'")
+    return EvaluateConfig(suite=config.suite, exclude=(str(made / "trained.jsonl"),))
+
+
+def test_pictures_named_or_alike_are_left_out_with_all_their_crops_and_counted(
+    scorer: Scorer, made: Path
+) -> None:
+    smaller = Image.open(made / "images" / "picture-3.png").resize((96, 72))
+    named, alike = Exclusion("coco-train", "picture-1"), Exclusion("mine", "", phash(smaller))
+    relation, held = runner.evaluate(scorer, excluding(made, named, alike, Exclusion("b", "another"))).results
+    assert relation.counts["cases"] == 6  # of the 8 that count
+    assert relation.notes == [
+        "1 picture excluded: looks like a picture of mine",
+        "1 picture excluded: named as a picture of coco-train",
+        "partial: 8 of 12 cases, not comparable with published figures",
+    ]
+    assert held.counts["images"] == 7
+    assert held.notes[0] == "1 picture excluded: looks like a picture of mine"
+
+
+def test_a_benchmark_all_of_whose_pictures_are_excluded_and_a_bad_list_are_told_before_anything_is_encoded(
+    made: Path,
+) -> None:
+    config = excluding(made, *(Exclusion("coco-train", f"picture-{number}") for number in range(6)))
+    gone = (
+        "relation: all its pictures are 6 pictures excluded: named as a picture of coco-train; leave it out"
+    )
+    with pytest.raises(BenchmarkDataError, match=re.escape(gone)):
+        runner.check_files(config)
+    (made / "trained.jsonl").write_text("nothing\n")
+    with pytest.raises(BenchmarkDataError, match=r"trained\.jsonl line 1: is no"):
+        runner.check_files(config)
+    (made / "trained.jsonl").unlink()
+    with pytest.raises(BenchmarkDataError, match=r"trained\.jsonl: cannot be read"):
+        runner.check_files(config)
 
 
 # Shards
@@ -173,31 +217,29 @@ def test_pictures_of_one_shard_name_and_key_in_two_folders_are_two(tmp_path: Pat
         (tmp_path / folder).mkdir()
         members = [("0.png", picture(colour)), ("0.txt", f"a {colour} wall".encode())]
         (tmp_path / folder / "0.tar").write_bytes(tar_bytes(members))
-    config = EvaluateConfig(retrieval=(f"{tmp_path}/?/*.tar",))
-    (task,) = runner.tasks_of(config, [], DataConfig())
-    assert isinstance(task, Retrieval)
-    assert [(image.name, image.captions) for image in task.images] == [
+    (task,) = runner.tasks_of(EvaluateConfig(retrieval=(f"{tmp_path}/?/*.tar",)), [], DataConfig())
+    assert [(image.name, image.captions) for image in task.images] == [  # type: ignore[attr-defined]
         ("0/a/0.tar/0", ("a red wall",)),
         ("0/b/0.tar/0", ("a blue wall",)),
     ]
 
 
-def test_retrieval_on_training_images_says_so(scorer: Scorer, made: Path) -> None:
-    everything = [str(made / "{0..1}.tar")]
-    (of_training,) = runner.evaluate(scorer, EvaluateConfig(retrieval_images=5), everything).results
-    assert (of_training.name, of_training.counts["images"]) == ("retrieval_on_training_images", 5)
-    overlapping = EvaluateConfig(retrieval=(str(made / "1.tar"),))
-    names = [
-        runner.evaluate(scorer, overlapping, trained).results[0].name
-        for trained in (everything, [str(made / "0.tar")])
-    ]
-    assert names == ["retrieval_on_training_images", "retrieval"]
-
-
-def test_where_there_is_a_suite_training_shards_are_not_measured(scorer: Scorer, made: Path) -> None:
+def test_retrieval_on_training_images_says_so_and_a_suite_takes_its_place(scorer: Scorer, made: Path) -> None:
+    everything, first, second = ([str(made / f"{name}.tar")] for name in ("{0..1}", 0, 1))
+    held_out = EvaluateConfig(retrieval=(second[0],))
+    for config, trained, name, images in (
+        (EvaluateConfig(retrieval_images=5), everything, "retrieval_on_training_images", 5),
+        (held_out, everything, "retrieval_on_training_images", 4),
+        (EvaluateConfig(retrieval=(everything[0],)), first, "retrieval_on_training_images", 8),
+        (held_out, first, "retrieval", 4),
+    ):
+        (result,) = runner.evaluate(scorer, config, trained).results
+        assert (result.name, result.counts["images"]) == (name, images)
     config = EvaluateConfig(suite=str(made / "suite.yaml"))
-    results = runner.evaluate(scorer, config, [str(made / "0.tar")]).results
-    assert [result.name for result in results] == ["relation", "attribute"]
+    assert [task.about.name for task in runner.tasks_of(config, first, DataConfig())] == [
+        "relation",
+        "attribute",
+    ]
 
 
 def test_how_training_reads_shards_reaches_the_pictures_of_retrieval(scorer: Scorer, tmp_path: Path) -> None:
@@ -207,37 +249,30 @@ def test_how_training_reads_shards_reaches_the_pictures_of_retrieval(scorer: Sco
     runner.check_files(config, data)
     (result,) = runner.evaluate(scorer, config, data=data).results
     assert list(result.won) == [f"0/a.tar/clip.{number:04d}#0" for number in (0, 3, 6)]
-    suite = tmp_path / "suite.yaml"
-    suite.write_text("held: {kind: shards, shards: a.tar, caption_field: alt, key_ends_at: last_dot}")
-    assert runner.evaluate(scorer, EvaluateConfig(suite=str(suite))).results[0].won == result.won
-    suite.write_text("held: {kind: shards, shards: a.tar, key_ends_at: dot}")
+    of_suite = suite_file(tmp_path, held="shards, shards: a.tar, caption_field: alt, key_ends_at: last_dot")
+    assert runner.evaluate(scorer, of_suite).results[0].won == result.won
+    of_suite = suite_file(tmp_path, held="shards, shards: a.tar, key_ends_at: dot")
     with pytest.raises(BenchmarkDataError, match=r"held: .*data\.key_ends_at='dot': should be 'first_dot'"):
-        runner.evaluate(scorer, EvaluateConfig(suite=str(suite)))
+        runner.evaluate(scorer, of_suite)
 
 
-def test_the_shards_of_a_suite_have_the_configs_limit_and_caption_field(scorer: Scorer, made: Path) -> None:
-    (made / "shards.yaml").write_text("held: {kind: shards, shards: '*.tar'}")
-    config = EvaluateConfig(suite=str(made / "shards.yaml"), retrieval_images=5)
-    runner.check_files(config)
-    (result,) = runner.evaluate(scorer, config, data=DataConfig(caption_field="captions")).results
-    assert (result.name, result.counts["images"]) == ("held", 5)
+def test_the_shards_of_a_suite_have_the_configs_limit_and_caption_field(made: Path) -> None:
+    suite = suite_file(made, held="shards, shards: '*.tar'").suite
+    config = EvaluateConfig(suite=suite, retrieval_images=5)
+    (task,) = runner.tasks_of(config, (), DataConfig(caption_field="captions"))
+    assert (task.about.name, task.sizes()["images"]) == ("held", 5)
     with pytest.raises(BenchmarkDataError, match="no readable image"):
-        runner.evaluate(scorer, config, data=DataConfig(caption_field="no_such_field"))
+        runner.check_files(config, DataConfig(caption_field="no_such_field"))
 
 
-def test_a_broken_image_of_a_shard_is_left_out_and_told(
+def test_a_broken_image_of_a_shard_is_left_out_and_told_and_shards_without_a_readable_one_are_an_error(
     scorer: Scorer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    config = EvaluateConfig(retrieval=(str(tmp_path / "a.tar"),))
     write_shard(tmp_path / "a.tar", range(4), broken=2)
-    (result,) = runner.evaluate(scorer, EvaluateConfig(retrieval=(str(tmp_path / "a.tar"),))).results
+    (result,) = runner.evaluate(scorer, config).results
     assert result.counts["images"] == 3
     assert "a.tar#2" in caplog.text
-
-
-def test_shards_without_a_readable_image_are_an_error(scorer: Scorer, tmp_path: Path) -> None:
     write_shard(tmp_path / "a.tar", [0], broken=0)
     with pytest.raises(BenchmarkDataError, match="no readable image"):
-        runner.evaluate(scorer, EvaluateConfig(retrieval=(str(tmp_path / "a.tar"),)))
-
-
-# Photographs
+        runner.evaluate(scorer, config)

@@ -9,11 +9,12 @@ from scipy.stats import beta, binomtest
 from sclip.evaluate.interval import groups, share
 
 
-def test_the_interval_of_independent_cases_is_the_binomial_one() -> None:
+def test_the_interval_of_independent_cases_is_the_binomial_one_and_always_the_same_for_a_key() -> None:
     won = [number < 300 for number in range(1000)]
-    _, low, high = share(won, range(1000), key="a")
+    _, low, high = first = share(won, range(1000), key="a")
     expected = 1.96 * (0.3 * 0.7 / 1000) ** 0.5
     assert (low, high) == pytest.approx((0.3 - expected, 0.3 + expected), abs=0.004)
+    assert first == share(won, range(1000), key="a") != share(won, range(1000), key="b")
 
 
 def test_cases_of_one_image_are_drawn_together() -> None:
@@ -36,30 +37,33 @@ def test_the_mean_over_groups_is_computed_anew_in_each_draw() -> None:
     assert high - low == pytest.approx(2 * 1.96 * variance**0.5, rel=0.15)
 
 
-def test_a_group_of_which_no_case_is_drawn_is_no_part_of_that_mean() -> None:
-    value, low, high = share([True, False, True], ["a", "a", "b"], ["x", "x", "y"], key="a")
-    assert value == 0.75
-    assert (low, high) == (0.5, 1.0)  # draws of one image alone have one group
-
-
-def test_one_image_says_little_whatever_its_cases() -> None:
-    assert share([True, True, False, True], ["a"] * 4, key="a") == pytest.approx(
-        (0.75, beta.ppf(0.025, 0.75, 1.25), beta.ppf(0.975, 1.75, 0.25)), abs=1e-12
-    )
-
-
-@pytest.mark.parametrize("won", [True, False])
-def test_where_every_or_no_case_was_won_the_interval_is_the_exact_one_over_images(won: bool) -> None:
-    value, low, high = share([won] * 60, [number // 2 for number in range(60)], key="a")
-    expected = binomtest(30 * won, 30).proportion_ci(method="exact")
-    assert value == float(won)
-    assert (low, high) == pytest.approx((expected.low, expected.high))
-
-
-def test_the_same_key_draws_the_same_and_another_one_others() -> None:
-    won = [number % 3 == 0 for number in range(2000)]
-    assert share(won, range(2000), key="a") == share(won, range(2000), key="a")
-    assert share(won, range(2000), key="a") != share(won, range(2000), key="b")
+@pytest.mark.parametrize(
+    ("won", "images", "names", "expected"),
+    [
+        # draws of one image alone have one group
+        ([True, False, True], "aab", "xxy", (0.75, 0.5, 1.0)),
+        (
+            [True, True, False, True],
+            "aaaa",
+            None,
+            (0.75, beta.ppf(0.025, 0.75, 1.25), beta.ppf(0.975, 1.75, 0.25)),
+        ),
+        *(
+            (
+                [won] * 60,
+                [n // 2 for n in range(60)],
+                None,
+                (1.0 * won, *binomtest(30 * won, 30).proportion_ci()),
+            )
+            for won in (True, False)
+        ),
+    ],
+    ids=["a group of which no case is drawn", "one image", "all won", "all lost"],
+)
+def test_where_the_draws_say_nothing_the_interval_is_the_exact_one_over_images(
+    won: list[bool], images: list[object], names: str | None, expected: tuple[float, float, float]
+) -> None:
+    assert share(won, images, names, key="a") == pytest.approx(expected, abs=1e-12)
 
 
 def test_groups_come_by_name_with_their_own_interval() -> None:

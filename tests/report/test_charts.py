@@ -9,73 +9,62 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sclip.report.charts import BOTTOM, BUCKETS, LEFT, RIGHT, TOP, curves, interval, number
+from sclip.report.charts import BOTTOM, BUCKETS, LEFT, RIGHT, TOP, Curves, curves, interval, number
+
+Series = list[list[tuple[int, float]]]
 
 
 def points_of(path: str) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, y in re.findall(r"[ML]([\d.]+) ([\d.]+)", path)]
 
 
-def test_an_interval_stands_in_per_cent_of_its_axis() -> None:
-    bar = interval(0.5, 0.4, 0.65, 0.25)
+def drawn(*series: list[tuple[int, float]], chance: float = math.nan) -> Curves:
+    found = curves(series, chance)
+    assert found is not None
+    return found
+
+
+def test_an_interval_stands_in_per_cent_of_its_axis_and_ends_with_it() -> None:
+    bar, cut = interval(0.5, 0.4, 0.65, 0.25), interval(math.nan, -0.2, 1.3)
     assert (bar.value, bar.low, bar.length, bar.chance) == (50.0, 40.0, 25.0, 25.0)
-
-
-def test_what_is_beyond_the_axis_ends_with_it_and_what_is_no_number_is_not_drawn() -> None:
-    bar = interval(math.nan, -0.2, 1.3)
-    assert (bar.value, bar.low, bar.length, bar.chance) == (None, 0.0, 100.0, None)
+    assert (cut.value, cut.low, cut.length, cut.chance) == (None, 0.0, 100.0, None)
 
 
 def test_a_curve_runs_from_the_first_step_to_the_last_and_higher_values_stand_higher() -> None:
-    drawn = curves([[(0, 0.0), (100, 1.0)]])
-    assert drawn is not None
-    (start, end) = points_of(drawn.lines[0].path)
-    assert start == (LEFT, BOTTOM)
-    assert end == (RIGHT, TOP) == drawn.lines[0].end
-    assert [tick.text for tick in drawn.x] == ["0", "25", "50", "75", "100"]
-    assert [tick.text for tick in drawn.y] == ["0", "0.25", "0.5", "0.75", "1"]
+    found = drawn([(0, 0.0), (100, 1.0)])
+    assert points_of(found.lines[0].path) == [(LEFT, BOTTOM), (RIGHT, TOP)]
+    assert found.lines[0].end == (RIGHT, TOP)
+    assert [tick.text for tick in found.x] == ["0", "25", "50", "75", "100"]
+    assert [tick.text for tick in found.y] == ["0", "0.25", "0.5", "0.75", "1"]
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf, 1e200])
 def test_a_value_that_is_no_finite_number_interrupts_its_curve_and_is_counted(broken: float) -> None:
-    drawn = curves([[(0, 1.0), (1, 2.0), (2, broken), (3, 2.0), (4, 1.0)]])
-    assert drawn is not None
-    (line,) = drawn.lines
-    assert line.path.count("M") == 2
-    assert len(points_of(line.path)) == 4
+    (line,) = drawn([(0, 1.0), (1, 2.0), (2, broken), (3, 2.0), (4, 1.0)]).lines
+    assert (line.path.count("M"), len(points_of(line.path))) == (2, 4)
     assert (line.left_out, line.last) == (1, 1.0)
 
 
 @pytest.mark.parametrize("series", [[], [[]], [[(0, math.nan)], []]])
-def test_there_is_no_chart_without_a_value(series: list[list[tuple[int, float]]]) -> None:
+def test_there_is_no_chart_without_a_value(series: Series) -> None:
     assert curves(series) is None
 
 
 def test_a_long_curve_is_thinned_and_keeps_its_ends_and_its_outlier() -> None:
     points = [(step, 1.0 + step / 1e6) for step in range(100_000)]
     points[54_321] = (54_321, 9.0)
-    drawn = curves([points])
-    assert drawn is not None
-    kept = points_of(drawn.lines[0].path)
+    kept = points_of(drawn(points).lines[0].path)
     assert len(kept) <= 4 * (BUCKETS + 1)
-    assert kept[0][0] == LEFT
-    assert kept[-1][0] == RIGHT
+    assert (kept[0][0], kept[-1][0]) == (LEFT, RIGHT)
     assert sum(y < BOTTOM - 0.7 * (BOTTOM - TOP) for _, y in kept) == 1
-
-
-def test_a_curve_of_which_every_other_value_is_broken_stays_short() -> None:
-    drawn = curves([[(step, math.nan if step % 2 else 1.0) for step in range(50_000)]])
-    assert drawn is not None
-    assert len(drawn.lines[0].path) < 20_000
-    assert drawn.lines[0].left_out == 25_000
+    (broken,) = drawn([(step, math.nan if step % 2 else 1.0) for step in range(50_000)]).lines
+    assert len(broken.path) < 20_000
+    assert broken.left_out == 25_000
 
 
 def test_the_chance_level_is_drawn_where_it_does_not_flatten_the_curves() -> None:
-    near, far = curves([[(0, 50.0), (1, 80.0)]], 50.0), curves([[(0, 40.0), (1, 41.0)]], 0.02)
-    assert near is not None
-    assert near.chance == BOTTOM
-    assert far is not None
-    assert far.chance is None
+    assert drawn([(0, 50.0), (1, 80.0)], chance=50.0).chance == BOTTOM
+    assert drawn([(0, 40.0), (1, 41.0)], chance=0.02).chance is None
 
 
 @pytest.mark.parametrize(
@@ -86,34 +75,27 @@ def test_a_number_at_an_axis_is_short(value: float, shown: str) -> None:
     assert number(value) == shown
 
 
-def test_the_ticks_of_a_narrow_span_are_told_apart() -> None:
-    drawn, narrower = curves([[(0, 99.9), (1, 100.1)]]), curves([[(0, 100.0), (1, 100.0 + 1e-9)]])
-    assert drawn is not None
-    assert [tick.text for tick in drawn.y] == ["99.9", "99.95", "100", "100.05", "100.1"]
-    assert narrower is not None
-    assert [tick.text for tick in narrower.y] == ["99.95", "99.975", "100", "100.025", "100.05"]
-
-
-@given(
-    st.lists(
-        st.lists(
-            st.tuples(st.integers(0, 10**9), st.floats(allow_nan=True, allow_infinity=True)), max_size=30
-        ),
-        max_size=4,
-    ),
-    st.floats(allow_nan=True),
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [(99.9, 100.1, "99.9 99.95 100 100.05 100.1"), (100.0, 100.0 + 1e-9, "99.95 99.975 100 100.025 100.05")],
 )
+def test_the_ticks_of_a_narrow_span_are_told_apart(low: float, high: float, ticks: str) -> None:
+    assert [tick.text for tick in drawn([(0, low), (1, high)]).y] == ticks.split()
+
+
+POINTS = st.tuples(st.integers(0, 10**9), st.floats(allow_nan=True, allow_infinity=True))
+
+
+@given(st.lists(st.lists(POINTS, max_size=30), max_size=4), st.floats(allow_nan=True))
 @example([[(0, 0.0), (1, 5e-324)]], 0.0)
 @example([[(0, 1.0), (1, 1.0 + 1e-15)]], math.inf)
 @example([[(0, 1e30), (1, -1e30), (2, 1e300)]], 1e30)
-def test_every_point_and_tick_lies_on_the_plot(series: list[list[tuple[int, float]]], chance: float) -> None:
-    drawn = curves(series, chance)
-    if drawn is None:
+def test_every_point_and_tick_lies_on_the_plot(series: Series, chance: float) -> None:
+    found = curves(series, chance)
+    if found is None:
         return
-    for line in drawn.lines:
-        for x, y in points_of(line.path):
-            assert LEFT <= x <= RIGHT
-            assert TOP <= y <= BOTTOM
-    assert 2 <= len(drawn.y) <= 6
-    assert all(LEFT <= tick.at <= RIGHT for tick in drawn.x)
-    assert all(TOP <= tick.at <= BOTTOM for tick in drawn.y)
+    for line in found.lines:
+        assert all(LEFT <= x <= RIGHT and TOP <= y <= BOTTOM for x, y in points_of(line.path))
+    assert 2 <= len(found.y) <= 6
+    assert all(LEFT <= tick.at <= RIGHT for tick in found.x)
+    assert all(TOP <= tick.at <= BOTTOM for tick in found.y)

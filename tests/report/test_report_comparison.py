@@ -28,17 +28,14 @@ def models(count: int, **changes: Any) -> list[Evaluation]:
     ]
 
 
-def test_models_that_were_compared_on_no_benchmark_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(EvaluationError, match="evaluated on no benchmark"):
-        write(compare([evaluation(), evaluation()]), tmp_path)
-
-
-@pytest.mark.parametrize("count", [2, 8, 30])
+@pytest.mark.parametrize("count", [2, 30])
 def test_every_model_has_a_letter_a_bar_and_a_verdict(count: int, tmp_path: Path) -> None:
     text = text_of(page_of(models(count, cases=1000), tmp_path))
     assert "A model 0 what the others are compared with B model 1" in text
     assert "A 40.0 37.0 to 43.0, chance 50.0 B 45.0 +5.0 better, p < 0.001" in text
     assert "B against A : better on vg-relation" in text
+    with pytest.raises(EvaluationError, match="evaluated on no benchmark"):
+        write(compare([evaluation(), evaluation()]), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -81,11 +78,10 @@ def test_all_other_scores_and_the_facts_that_differ_are_listed(tmp_path: Path) -
     assert "accuracy A 41.0 B 46.0" in text
     assert "What differs between the runs seed A 0 B 1" in text
     assert "3 that are the same suite standard" in text
-
-
-def test_a_fact_that_only_one_model_has_differs(tmp_path: Path) -> None:
-    text = text_of(page_of([evaluation(result()), evaluation(result(), lambda_="0.2")], tmp_path))
+    more = evaluation(result(), result("more"), lambda_="0.2")
+    text = text_of(page_of([evaluation(result()), more], tmp_path))
     assert "lambda_ A – B 0.2" in text
+    assert "Not compared, as run my-first-run lacks it: more." in text
 
 
 def test_groups_of_all_models_stand_beside_each_other_and_those_that_differ_most_come_first(
@@ -98,11 +94,8 @@ def test_groups_of_all_models_stand_beside_each_other_and_those_that_differ_most
     assert [(bar.model, bar.value) for bar in found.open[0].bars] == [(0, "50.0"), (1, "90.0")]
     text = text_of(page_of([evaluation(result(groups=first)), evaluation(result(groups=other))], tmp_path))
     assert "riding 100 cases A 50.0 B 90.0" in text
-
-
-def test_a_group_that_a_model_lacks_has_no_bar_of_it() -> None:
-    (side,) = sides([[], [group("riding", 1, 2)]]).open
-    assert [bar.model for bar in side.bars] == [1]
+    (lacking,) = sides([[], [group("riding", 1, 2)]]).open
+    assert [bar.model for bar in lacking.bars] == [1]
 
 
 def test_five_hundred_relations_of_eight_models_fold(tmp_path: Path) -> None:
@@ -133,11 +126,6 @@ def test_what_is_no_number_is_left_out_of_a_curve_and_told(tmp_path: Path) -> No
     assert "nan" not in re.sub("<style>.*?</style>", "", page, flags=re.DOTALL)
 
 
-def test_what_only_another_model_was_evaluated_on_is_told_and_not_compared(tmp_path: Path) -> None:
-    text = text_of(page_of([evaluation(result()), evaluation(result(), result("more"))], tmp_path))
-    assert "Not compared, as run my-first-run lacks it: more." in text
-
-
 def test_a_model_that_diverged_has_no_number_and_no_bar(tmp_path: Path) -> None:
     broken = result(scores={"macro": Score(math.nan, math.nan, math.nan, 0.5)}, share=0.0)
     page = page_of([evaluation(result(cases=200)), evaluation(broken)], tmp_path)
@@ -149,7 +137,5 @@ def test_whatever_evaluations_and_curves_hold_is_text(tmp_path: Path) -> None:
     hostile = result(HOSTILE, headline=HOSTILE, scores=scores, notes=[HOSTILE], groups=[group(HOSTILE, 1, 2)])
     found = [evaluation(hostile, model=HOSTILE, **{HOSTILE: f"{n}{HOSTILE}"}) for n in range(2)]
     page = page_of(found, tmp_path, {HOSTILE: {HOSTILE: [(0, 1.0)]}}, HOSTILE)
-    assert "<script" not in page
-    assert "\u202e" not in page
-    assert "\x1b" not in page
+    assert not [raw for raw in ("<script", "\u202e", "\x1b") if raw in page]
     assert page.count("&lt;script&gt;document") > 10

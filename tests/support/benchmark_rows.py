@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 from sclip.benchmark.isolated import Figures, Report, Row
 
@@ -38,12 +37,6 @@ def hanging(case: str, rounds: int, report: Report) -> str:
     """Report one round, with the process id of a child, and hang."""
     report({"pid": [subprocess.Popen(["sleep", "600"]).pid]})
     time.sleep(600)
-    return ""
-
-
-def expecting(case: str, rounds: int, report: Report) -> str:
-    """Report whether the file named by the case exists."""
-    report({"exists": [Path(case).exists()]})
     return ""
 
 

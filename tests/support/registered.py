@@ -47,12 +47,7 @@ class Registry:
         self._experiment = self.client.create_experiment("test", f"{folder}/artifacts")
 
     def add(
-        self,
-        scores: Mapping[str, float] | None,
-        *gates: str,
-        name: str = NAME,
-        cases: int = 4,
-        **facts: str,
+        self, scores: Mapping[str, float] | None, *gates: str, name: str = NAME, cases: int = 4, **facts: str
     ) -> str:
         """Register a version of these scores; return its number."""
         run = self.client.create_run(self._experiment)

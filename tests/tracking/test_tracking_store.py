@@ -2,7 +2,6 @@
 
 import os
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,12 +23,14 @@ def at(uri: str) -> Config:
     return Config(tracking=TrackingConfig(uri=uri))
 
 
-def test_a_server_that_is_not_there_is_told_in_one_line_and_soon(tmp_path: Path) -> None:
+def test_a_server_that_is_not_there_is_told_in_one_line_and_the_environment_left_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
     closed_port = free_port()
-    started = time.monotonic()
     with pytest.raises(TrackingError) as raised:
         open_run(at(f"http://user:secret@127.0.0.1:{closed_port}"), "first", str(tmp_path))
-    assert time.monotonic() - started < 15
     message = str(raised.value)
     assert "\n" not in message
     assert "secret" not in message
@@ -37,16 +38,16 @@ def test_a_server_that_is_not_there_is_told_in_one_line_and_soon(tmp_path: Path)
     assert "Connection refused" in message
     assert "tracking.offline=true" in message
     assert list(tmp_path.iterdir()) == []
+    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"
+    assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
 
 
 def test_a_server_that_never_answers_is_given_up(
     silent_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "_REACH_S", 1)
-    started = time.monotonic()
     with pytest.raises(TrackingError, match=r"timed? ?out"):
         open_run(at(f"http://127.0.0.1:{silent_port}"), "first", str(tmp_path))
-    assert time.monotonic() - started < 15
 
 
 @pytest.mark.parametrize(
@@ -75,14 +76,3 @@ def test_a_storage_that_cannot_be_written_to_is_not_blamed_on_mlflow(tmp_path: P
         open_run(Config(), "first", str(tmp_path / "file" / "below"))
     assert str(raised.value).startswith(f"run.storage='{tmp_path}/file/below': ")
     assert "MLflow" not in str(raised.value)
-
-
-def test_the_environment_is_as_it_was_after_a_store_was_tried(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
-    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
-    with pytest.raises(TrackingError):
-        open_run(at(f"http://127.0.0.1:{free_port()}"), "first", str(tmp_path))
-    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"
-    assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
