@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import secrets
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 from sclip.scenegraph import Parser
+from sclip.scenegraph import parser as parsing
 from support.paths import ROOT
 from support.ray_head import Head, ray_head
 
@@ -22,6 +24,9 @@ os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", RAY_USAGE_STATS_ENABL
 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32), GLOO_SOCKET_IFNAME="lo")
 os.environ.update(RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0")
 
+# A rank that a signal ends tells in which call: the process that all ranks are forked from has this set.
+os.environ.setdefault("PYTHONFAULTHANDLER", "1")
+
 # No storage client looks for a machine in a cloud that would hand it credentials.
 os.environ.update(AWS_EC2_METADATA_DISABLED="true")
 
@@ -29,6 +34,9 @@ os.environ.update(AWS_EC2_METADATA_DISABLED="true")
 # runs the tests.
 settings.register_profile("tests", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("tests")
+
+# The English pipeline, which takes a second to load, is loaded once for all parsers of this process.
+parsing._load = functools.cache(parsing._load)
 
 
 def starts_clusters(file: Path) -> bool:
