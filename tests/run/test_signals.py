@@ -14,12 +14,10 @@ from dataclasses import dataclass
 import pytest
 
 from sclip.train.run_folder import LEASE, RunFolder
-from support.commands import command
 from support.paths import ROOT
 from support.processes import end, environment
 from support.runs import TINY, recorded
 
-EPOCHS = 4
 
 
 @contextmanager
@@ -79,57 +77,49 @@ def test_a_start_that_is_told_to_end_in_its_imports_ends_in_one_line(
 
 @dataclass(frozen=True)
 class Told:
-    """What a run left that was told to end, and the one that went on."""
+    """What is left of two starts of a run: one that had reported no step when it was told to end, and one that had."""
 
     folder: RunFolder
-    status: int
-    said: str
-    mlflow: str
-    left: list[str]
-    step: int
-    again: int
-    said_again: str
+    statuses: list[int]
+    said: list[str]
+    latest: list[int]
+    """Step of the newest checkpoint; 0 where there is none."""
+    mlflow: list[str]
 
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
-    """A run on a cluster of its own, whose process group gets SIGTERM as from `timeout`: again while it is answered."""
+    """Runs on a cluster of their own, whose process group gets SIGTERM as from `timeout`."""
     storage = tmp_path_factory.mktemp("storage")
-    folder = RunFolder(storage / "runs" / "told")
-    arguments = ("pretrain", *TINY, f"run.storage={storage}", "run.name=told", f"train.epochs={EPOCHS}")
-    with program(*arguments) as child:
-        said = until(child, "training with 2 workers")
-        os.killpg(child.pid, signal.SIGTERM)
-        said += until(child, "asked to stop")
-        os.killpg(child.pid, signal.SIGTERM)
-        said += rest(child)
-        status = child.wait()
-    latest = folder.latest()
-    store = f"sqlite:///{storage}/mlflow.db"
-    mlflow = recorded(store, "told").info.status
-    left = sorted(path.name for path in folder.path.iterdir())
-    with program(*arguments) as child:
-        said_again = rest(child)
-        again = child.wait()
-    return Told(folder, status, said, mlflow, left, latest[1] if latest else 0, again, said_again)
+    told = Told(RunFolder(storage / "runs" / "told"), [], [], [], [])
+    arguments = ("pretrain", *TINY, f"run.storage={storage}", "run.name=told")
+    endless = ("train.epochs=400", "checkpoint.every=99999")
+    for log_every, sign in (("99999", "training with 2 workers"), ("1", r"step \d+/")):
+        with program(*arguments, *endless, f"train.log_every={log_every}") as child:
+            said = until(child, sign)
+            os.killpg(child.pid, signal.SIGTERM)
+            told.said.append(said + rest(child))
+            told.statuses.append(child.wait())
+        told.latest.append((told.folder.latest() or ("", 0))[1])
+        told.mlflow.append(recorded(f"sqlite:///{storage}/mlflow.db", "told").info.status)
+    return told
 
 
 @pytest.mark.cluster
 def test_sigterm_to_the_process_group_leaves_a_checkpoint_and_ends_the_run_in_mlflow(told: Told) -> None:
-    assert told.status == 143, told.said
-    assert told.said.count("asked to stop") == 1
-    assert f"stopped after a checkpoint at step {told.step}" in told.said
-    assert told.step > 0
-    assert "Traceback" not in told.said
-    assert told.mlflow == "KILLED"
-    assert LEASE not in told.left
+    assert told.statuses[1] == 143, told.said[1]
+    assert told.said[1].count("asked to stop: writing a checkpoint first") == 1
+    assert told.latest[1] > 0
+    assert f"stopped after a checkpoint at step {told.latest[1]}" in told.said[1]
+    assert "Traceback" not in told.said[1]
+    assert told.mlflow[1] == "KILLED"
+    assert not (told.folder.path / LEASE).exists()
 
 
 @pytest.mark.cluster
-def test_the_same_command_goes_on_there_and_trains_on_every_row_once(
-    told: Told, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert told.again == 0, told.said_again
-    assert f"training with 2 workers at step {told.step} " in told.said_again
-    assert command("audit")(told.folder.path) == 0
-    assert " missed=0 repeated=0 " in capsys.readouterr().out
+def test_before_the_first_step_it_says_that_there_is_nothing_to_save_and_ends_at_once(told: Told) -> None:
+    assert told.statuses[0] == 143, told.said[0]
+    assert "no step since they started: nothing to save" in told.said[0]
+    assert "checkpoint" not in told.said[0]
+    assert (told.latest[0], told.mlflow[0]) == (0, "KILLED")
+    assert "training with 2 workers from the start" in told.said[1]
