@@ -11,7 +11,6 @@ import pytest
 from torch.distributed import TCPStore
 
 from sclip.launch import rendezvous
-from sclip.launch.rendezvous import BoundTorchConfig
 from support.processes import free_port
 
 
@@ -45,12 +44,6 @@ def test_the_workers_of_a_run_make_their_store_so(monkeypatch: pytest.MonkeyPatc
     store = module._create_c10d_store("127.0.0.1", port, 0, 1, timedelta(seconds=20))
     assert addresses(port) == {"127.0.0.1"}
     del store
-
-
-def test_ray_train_starts_that_backend_and_is_told_the_same_settings() -> None:
-    config = BoundTorchConfig(backend="gloo")
-    assert config.backend_cls is rendezvous._Bound
-    assert config.to_dict()["backend"] == "gloo"
 
 
 def test_an_address_of_the_newer_protocol_is_listened_at_too() -> None:
