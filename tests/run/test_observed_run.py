@@ -101,10 +101,14 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
 def _run(seen: Seen, storage: Path) -> None:
     """Run the job to its end and look at it on the way."""
     tracking = {"uri": f"http://name:{PASSWORD}@127.0.0.1:{free_port()}", "offline": True}
-    secret = {"data": {"shards": [seen.shards]}, "evaluate": {"retrieval": [seen.shards]}, "tracking": tracking}
+    secret = {
+        "data": {"shards": [seen.shards]},
+        "evaluate": {"retrieval": [seen.shards]},
+        "tracking": tracking,
+    }
     config = storage.parent / "secret.yaml"
-    scenes = yaml.safe_load((ROOT / "jobs/configs/scenes.yaml").read_text())
-    config.write_text(yaml.safe_dump(scenes | secret))
+    default = yaml.safe_load((ROOT / "jobs/configs/scenes.yaml").read_text())
+    config.write_text(yaml.safe_dump(default | secret))
     command = [sys.executable, "jobs/pretrain.py", "--config", str(config), *TINY, f"run.storage={storage}"]
     command += ["run.name=observed", "run.log_format=json", "train.epochs=4", "checkpoint.every=8"]
     driver = subprocess.Popen(

@@ -148,7 +148,7 @@ def test_weights_of_another_architecture_are_an_error_that_says_what_differs(
 
 
 def defective(folder: Path, storage: Path) -> Path:
-    """Write the 96 scenes with four defects among them, and a file that is no tar."""
+    """Write the 96 scenes with four defects among them, a file that is no tar, and one that was filled in part."""
     folder.mkdir()
     shards = expand([f"{storage}/scenes/*/train/*.tar"])
     scenes = [item for shard in shards for item in read_shard(shard) if isinstance(item, Sample)]
@@ -161,6 +161,9 @@ def defective(folder: Path, storage: Path) -> Path:
     members += [("no-picture.jpg", b"not a picture at all"), ("no-picture.txt", b"a green star")]
     (folder / "000.tar").write_bytes(tar_bytes(members))
     (folder / "001.tar").write_bytes(b"this is no tar")
+    more = tar_bytes([("more.jpg", image), ("more.txt", b"a red circle above a blue star")])
+    (folder / "002.tar").write_bytes(more + bytes(200_000))
+    (folder / "002_stats.json").write_text('{"successes": 3}')
     return folder
 
 
@@ -258,16 +261,26 @@ def test_submitted_again_it_goes_on_there_and_trains_every_sample_once(
     said = capsys.readouterr().out
     assert " missed=0 repeated=0 " in said
     assert "/001.tar: no tar: a text 'this is no tar'" in said
+    assert "/002.tar: broken, " in said
+    assert "1 of 3 samples that 002_stats.json has recorded" in said
 
 
-def test_bad_samples_are_set_aside_and_a_shard_that_is_no_tar_is_left_out(submitted: Submitted) -> None:
-    assert (submitted.folder.complete or {})["samples"] == SUBMITTED_EPOCHS * 96
+def test_bad_samples_are_set_aside_and_shards_that_are_lost_in_whole_or_in_part_are_told(
+    submitted: Submitted,
+) -> None:
+    trained = submitted.folder.complete or {}
+    numbers = {"samples": 97, "rests": 1, "missing": 2}
+    assert trained.items() >= {name: SUBMITTED_EPOCHS * of for name, of in numbers.items()}.items()
     lines = [json.loads(line) for line in submitted.folder.quarantine.read_text().splitlines()]
-    found = sorted((Path(line["shard"]).name, line["key"]) for line in lines)
+    assert all(line["reason"] for line in lines)
+    found = sorted((Path(line["shard"]).name, line["key"]) for line in lines if line["key"])
     once = [("000.tar", key) for key in ("cut-image", "no-caption", "no-image", "no-picture")]
     assert found == sorted(SUBMITTED_EPOCHS * once)
-    assert all(line["reason"] for line in lines)
-    assert "left out    1 of 2 shards cannot be read: 1 x a text, as" in submitted.said
+    for told in (
+        "left out    1 of 3 shards cannot be read: 1 x a text, as", "cut short   1 shards (",
+        "missing     2 recorded samples are not in 1 shards (", "set aside   40 samples could not be trained on",
+    ):  # fmt: skip
+        assert told in submitted.said
 
 
 def test_without_its_server_a_run_goes_on_offline_when_told_so(submitted: Submitted) -> None:

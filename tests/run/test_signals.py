@@ -19,7 +19,6 @@ from support.processes import end, environment
 from support.runs import TINY, recorded
 
 
-
 @contextmanager
 def program(*arguments: str, options: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[str]]:
     """Start `sclip` as the leader of a process group, as a shell or a batch system does."""
