@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -29,6 +28,11 @@ def named(rows: tuple[Rows, ...]) -> dict[tuple[str, int], list[tuple[int, int]]
     return {(Path(of.shard).name, of.pass_): list(of.ranges) for of in rows}
 
 
+def unknown(run: Run) -> set[tuple[object, ...]]:
+    rows = audit(run.folder).unknown_rows
+    return {(Path(of.shard).name, of.pass_, of.ranges, of.reason) for of in rows}
+
+
 def upto(steps: Steps, last: int) -> Steps:
     return {step: of for step, of in steps.items() if step <= last}
 
@@ -42,16 +46,18 @@ def run(tmp_path: Path) -> Run:
     return Run.of(tmp_path, SIZES)
 
 
+EXACT = {"expected": 40, "trained_once": 40}
+
+
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_a_run_that_trained_every_row_once_a_pass_is_exact(run: Run, world_size: int) -> None:
     run.attempt(0, run.steps(world_size))
     found = audit(run.folder)
-    assert found.exact
-    assert (found.complete, found.epochs) == (True, 2)
-    assert summary(run) == {"expected": 40, "trained_once": 40}
+    assert (found.exact, found.complete, found.epochs) == (True, True, 2)
+    assert summary(run) == EXACT
     assert found.notes == found.missed_rows == found.repeated_rows == found.quarantined_rows == ()
     run.attempt(0, {step: of[::-1] for step, of in run.steps(world_size).items()})  # by other ranks
-    assert summary(run) == {"expected": 40, "trained_once": 40}
+    assert summary(run) == EXACT
 
 
 @pytest.mark.parametrize("recorded", [(1, 1, 1), (9, 9, 9), (3, 9, 9)], ids=["fewer", "more", "both"])
@@ -61,7 +67,7 @@ def test_the_counts_that_the_run_has_of_its_shards_make_its_order_and_are_not_be
     """Rows beyond them come in steps at the end, places of rows that are not there stay empty."""
     run = Run.of(tmp_path, SIZES, recorded=[recorded])
     run.attempt(0, run.steps(2))
-    assert summary(run) == {"expected": 40, "trained_once": 40}
+    assert summary(run) == EXACT
 
 
 def test_shards_that_are_recorded_without_their_credentials_are_named_again(run: Run) -> None:
@@ -72,9 +78,7 @@ def test_shards_that_are_recorded_without_their_credentials_are_named_again(run:
         path.write_text(path.read_text().replace(f"{paths[0].parent}/", f"http://***@{server.host}/"))
         with pytest.raises(AuditError, match=r"3 shards are recorded without their credentials.*--shards"):
             audit(run.folder)
-        found = audit(run.folder, [f"http://name:planted@{server.host}/source-0-{{0..2}}.tar"])
-        assert found.exact
-        assert found.expected == 40
+        assert audit(run.folder, [f"http://name:planted@{server.host}/source-0-{{0..2}}.tar"]).exact
         with pytest.raises(AuditError, match=r"http://\*\*\*@.*HTTP 401") as raised:
             audit(run.folder, [f"http://name:guessed@{server.host}/source-0-{{0..2}}.tar"])
         assert "guessed" not in str(raised.value)
@@ -98,9 +102,7 @@ def test_data_that_was_moved_is_found_by_the_names_of_its_shards(tmp_path: Path)
     assert (found.expected, found.trained_once) == (12, 11)
     assert [row.shard for row in found.quarantined_rows] == [f"{moved}/source-1-0.tar"]
     for wrong in ([first], [second, first], [f"{tmp_path}/moved/*.tar"]):
-        with pytest.raises(
-            AuditError, match=r"--shards: .*tar is no shard of the run; where its data was moved"
-        ):
+        with pytest.raises(AuditError, match=r"--shards: .*tar is no shard of the run; where its data was"):
             audit(run.folder, wrong)
 
 
@@ -129,14 +131,12 @@ def test_rows_that_two_steps_have_exchanged_are_named_with_the_first_of_them(run
     (row, *_), (other, *_) = steps[3][1], steps[6][0]
     steps[3][1][0], steps[6][0][0] = other, row
     run.attempt(0, steps)
-    assert summary(run) == {"expected": 40, "trained_once": 40, "differs": 3}
+    assert summary(run) == EXACT | {"differs": 3}
     found = audit(run.folder)
     assert not found.exact
-    assert found.first_difference is not None
-    for rows, (_, pass_, shard, index) in (
-        (found.first_difference.lacks, row), (found.first_difference.extra, other),
-    ):  # fmt: skip
-        assert named(rows) == {(f"source-0-{shard}.tar", pass_): [(index, index)]}
+    assert found.first_difference
+    for rows, of in ((found.first_difference.lacks, row), (found.first_difference.extra, other)):
+        assert named(rows) == {(f"source-0-{of[2]}.tar", of[1]): [(of[3], of[3])]}
 
 
 def test_a_run_of_another_seed_or_buffer_than_its_config_says_has_another_order(run: Run) -> None:
@@ -145,7 +145,7 @@ def test_a_run_of_another_seed_or_buffer_than_its_config_says_has_another_order(
         config = to_tree(run.config)
         config[section][key] += 1
         run.write("config.json", config)
-        assert summary(run) == {"expected": 40, "trained_once": 40, "differs": 1}
+        assert summary(run) == EXACT | {"differs": 1}
 
 
 def test_work_that_a_crash_threw_away_is_neither_missed_nor_repeated_whoever_goes_on(run: Run) -> None:
@@ -154,10 +154,10 @@ def test_work_that_a_crash_threw_away_is_neither_missed_nor_repeated_whoever_goe
     run.attempt(0, upto(steps, 6))
     run.attempt(1, {5: steps[7][::-1], 6: steps[6]}, from_step=4)  # in another order, and thrown away too
     run.attempt(2, after(run.steps(3), 3), from_step=3)
-    assert summary(run) == {"expected": 40, "trained_once": 40}
+    assert summary(run) == EXACT
     run.attempt(3, after(run.steps(1), 5), from_step=5)
     assert audit(run.folder).notes == ()
-    assert summary(run) == {"expected": 40, "trained_once": 40}
+    assert summary(run) == EXACT
 
 
 def test_steps_that_a_later_attempt_did_not_do_again_are_missed_and_done_twice_are_repeated(run: Run) -> None:
@@ -179,14 +179,14 @@ def test_a_ledger_that_a_kill_cut_or_that_is_gone_gives_the_steps_that_it_holds(
     run.attempt(0, upto(steps, 5))
     cut(run.ledger(0, 1))
     run.attempt(1, after(steps, 4), from_step=4)
-    assert summary(run) == {"expected": 40, "trained_once": 40}
+    assert summary(run) == EXACT
     cut(run.ledger(1, 0))
     lost = len(steps[7][0])
     assert summary(run) == {"expected": 40, "trained_once": 40 - lost, "missed": lost, "differs": 7}
     run.attempt(0, steps)
     run.ledger(1, 1).unlink()
     run.ledger(1, 0).write_text('{"attempt": 1, "ra')
-    assert summary(run) == {"expected": 40, "trained_once": 40}
+    assert summary(run) == EXACT
     assert audit(run.folder).notes == ("0001-00000.jsonl was cut before its first line was whole",)
     run.ledger(1, 0).unlink()
     run.ledger(0, 1).unlink()
@@ -199,8 +199,7 @@ def test_a_ledger_that_a_kill_cut_or_that_is_gone_gives_the_steps_that_it_holds(
     "line",
     [
         '{"step": 1, "tra', "[]", "{}", '{"step": 1, "trained": 5}', '{"step": 1, "trained": [[0, 0, 0]]}',
-        '{"step": 1, "trained": [[0, 0, 0, [1.5]]]}', '{"step": 1, "trained": [[0, 0, 0, ["1"]]]}',
-        '{"step": 1, "trained": [[0, 0, [0], [1]]]}', '{"step": 1, "trained": [[0, 0, 0, 1]]}',
+        '{"step": 1, "trained": [[0, 0, 0, [1.5]]]}', '{"step": 1, "trained": [[0, 0, [0], [1]]]}',
     ],
 )  # fmt: skip
 def test_a_damaged_line_in_the_middle_of_a_ledger_is_named(run: Run, line: str) -> None:
@@ -233,11 +232,9 @@ def test_rows_that_contradict_each_other_or_the_tars_are_unknown(run: Run) -> No
     steps[7][0] += beyond
     run.attempt(0, steps)
     run.quarantine((0, 1, 0, 6))
-    found = audit(run.folder)
-    assert not found.exact
+    assert not audit(run.folder).exact
     assert summary(run) == {"expected": 40, "trained_once": 39, "unknown": 6, "differs": 7}
-    told = {(Path(of.shard).name, of.pass_, of.ranges, of.reason) for of in found.unknown_rows}
-    assert told == {
+    assert unknown(run) == {
         ("source-0-0.tar", 1, ((6, 6),), "trained once and quarantined once"),
         ("source-0-0.tar", 2, ((0, 0),), "the run was not to visit it"),
         ("source-0-1.tar", 0, ((4, 5),), "its tar has 4 rows"),
@@ -265,7 +262,6 @@ def test_the_unreadable_rest_of_a_cut_tar_is_one_row_that_must_be_set_aside(
     rows = len([row for row in ROWS if row[2] < 2 or row[3] < whole])
     assert summary(run) == {"expected": rows + 2, "trained_once": rows, "quarantined": 2}
     (run.folder / "quarantine.jsonl").unlink()
-    assert not audit(run.folder).exact
     assert {name for name, _ in named(audit(run.folder).missed_rows)} == {"source-0-2.tar"}
 
 
@@ -275,9 +271,8 @@ def test_a_rest_that_was_trained_on_or_begins_before_the_cut_or_in_a_whole_tar_i
     steps[7][0].append((0, 0, 2, 5))
     run.attempt(0, steps)
     run.quarantine((0, 1, 2, 3), (0, 1, 0, 6), key="", reason="broken tar")
-    told = {(Path(of.shard).name, of.pass_, of.ranges, of.reason) for of in audit(run.folder).unknown_rows}
     readable = "set aside as the unreadable rest: it is readable"
-    assert told == {
+    assert unknown(run) == {
         ("source-0-2.tar", 0, ((5, 5),), "trained once, but it is the unreadable rest of its tar"),
         ("source-0-2.tar", 1, ((3, 3),), readable),
         ("source-0-0.tar", 1, ((6, 6),), readable),
@@ -304,20 +299,20 @@ def test_an_unfinished_run_says_so_and_what_it_has_not_trained_on_or_recorded_is
     steps = run.steps(2)
     last = steps[5][0].pop()  # set aside since the newest checkpoint: that stands nowhere yet
     run.attempt(0, upto(steps, 5))
-    assert audit(run.folder).notes == (
-        "the run is not complete: rows that it has not trained on yet count as missed",
-    )
+    (note,) = audit(run.folder).notes
+    assert note == "the run is not complete: rows that it has not trained on yet count as missed"
     for step, differs in ((4, {}), (5, {"differs": 5})):
         (run.folder / f"step-{step:08d}").mkdir()
         run.write(f"step-{step:08d}/manifest.json", {})
         assert summary(run) == {"expected": 40, "trained_once": 29, "missed": 11} | differs
     run.quarantine(last)
     assert summary(run) == {"expected": 40, "trained_once": 29, "missed": 10, "quarantined": 1}
+
+
+def test_a_broken_tar_whose_end_an_unfinished_run_has_not_come_to_is_not_judged(run: Run) -> None:
     cut_shard(run, 1000)  # whether the group that it breaks in has a place is known where it breaks
+    (run.folder / "complete.json").unlink()
     run.attempt(0, upto(run.steps(2), 2))
-    (run.folder / "quarantine.jsonl").unlink()
-    shutil.rmtree(run.folder / "step-00000005")
-    shutil.rmtree(run.folder / "step-00000004")
     assert audit(run.folder).order == "exact"
 
 
@@ -328,10 +323,6 @@ def test_what_is_lost_of_shards_is_told_though_every_row_that_is_there_was_train
     zeros, short, stats = run.sources[0]
     zeros.write_bytes(zeros.read_bytes() + bytes(100_000))
     run.quarantine((0, 0, 0, 5), key="", reason="broken tar")
-    place = {"step": 5, "source": 0, "pass": 0, "shard": str(short), "index": 4}
-    line = place | {"key": "", "reason": "", "missing": 2}
-    with (run.folder / "quarantine.jsonl").open("a") as file:
-        file.write(json.dumps(line) + "\n")  # the run's own account, which is not asked
     short.with_name("index.json").write_text(json.dumps({"shards": [{"name": short.name, "samples": 6}]}))
     stats.with_name(f"{stats.stem}_stats.json").write_text('{"successes": 2}')
     run.write("losses.json", {"unreadable": {"/gone.tar": "no tar: a Git LFS pointer"}})

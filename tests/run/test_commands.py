@@ -65,26 +65,11 @@ def test_any_line_is_answered_and_what_was_not_read_is_told(
     assert " without an object, 1 read only" in told.err
     assert told.err.endswith(", 1 with bytes that are no text\n")
     assert "\x1b" not in told.out
+    assert "└─ at the left of ─▶ square" in told.out
+    assert '"caption"' not in told.out
+    assert ("negative" in told.out) == (main is negatives)
     assert "<3" not in page.read_text()
     assert "&lt;3" in page.read_text()
-
-
-def test_show_draws_instead_of_the_json_as_many_negatives_as_are_kept(
-    captions: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    drawn = ["  circle  small, red", "  └─ at the left of ─▶ square", "  square  blue"]
-    assert graph(captions, "--show") == 0
-    shown = capsys.readouterr().out
-    assert shown.splitlines()[1:4] == drawn
-    assert '"caption"' not in shown
-    assert "negative" not in shown
-    assert negatives(captions, "--show", "--max-candidates", "1") == 0
-    first, *lines = capsys.readouterr().out.split("\n\n")[0].splitlines()
-    assert lines[:3] == drawn
-    assert re.fullmatch("  (relation|attribute) negative", lines[3])
-    assert lines[4].replace("‹", "").replace("›", "").strip() == first
-    assert re.match("    ≠ .*‹.+›", lines[5])
-    assert len(lines) == 6
 
 
 def test_page_of_a_long_file_holds_the_same_sample_every_time_and_says_so(

@@ -81,7 +81,7 @@ def test_a_run_ends_with_its_pages_which_mlflow_has_too(trained: Summary) -> Non
     assert found == {f"evaluation/{n}" for n in ("comparison.html", "evaluation.json", "report.html")}
 
 
-def test_a_finished_run_started_again_is_shown_and_not_trained_or_registered_again(
+def test_a_finished_run_is_shown_and_not_trained_again_nor_is_its_name_or_its_weights_taken_for_others(
     trained: Summary, start: Callable[..., Summary]
 ) -> None:
     same = ("checkpoint.every=6", "evaluate.before=true", GATED)
@@ -91,6 +91,9 @@ def test_a_finished_run_started_again_is_shown_and_not_trained_or_registered_aga
     with pytest.raises(ConfigError, match=r"run\.name='first'") as raised:
         start("run.name=first", "train.learning_rate=5e-4")
     assert "train.learning_rate: 0.002 -> 0.0005" in str(raised.value)
+    with pytest.raises(ConfigError, match="does not fit") as raised:  # weights of another architecture
+        start("run.name=other", "run.init_from=first", "model.kee.layers=2")
+    assert "\n" not in str(raised.value)
 
 
 @pytest.fixture(scope="module")
@@ -106,16 +109,13 @@ def assert_same_weights(one: Summary, other: Summary) -> None:
         torch.testing.assert_close(after[tensor], expected, atol=1e-6, rtol=1e-5)
 
 
-def test_a_new_run_starts_from_the_weights_of_another(trained: Summary, successor: Summary) -> None:
+def test_a_new_run_starts_from_the_weights_of_another_and_takes_its_place_where_it_passes_the_gates(
+    trained: Summary, successor: Summary
+) -> None:
     assert_same_weights(trained, successor)
     known = Evaluation.read(successor.folder / "evaluation-before.json").scores()
     assert known == pytest.approx(Evaluation.read(trained.folder / "evaluation.json").scores())
     assert successor.scores["retention/mean"] == pytest.approx(1)
-
-
-def test_a_model_that_passes_the_gates_takes_the_place_of_the_champion(
-    trained: Summary, successor: Summary
-) -> None:
     assert trained.decision[-1] == "version 1 is champion, the first"
     gate, outcome = successor.decision
     assert gate.startswith("holds: relation/accuracy >= champion: ")
@@ -134,14 +134,6 @@ def test_a_model_that_fails_a_gate_of_its_run_is_refused_and_the_run_ends_well(
     assert any(line.startswith("fails: retrieval/") for line in refused.decision)
     aliases = MlflowClient(refused.tracking_uri).get_registered_model("structure-clip").aliases
     assert {alias: str(version) for alias, version in aliases.items()} == {"champion": "2", "candidate": "3"}
-
-
-def test_weights_of_another_architecture_are_an_error_that_says_what_differs(
-    trained: Summary, start: Callable[..., Summary]
-) -> None:
-    with pytest.raises(ConfigError, match="does not fit") as raised:
-        start("run.name=other", "run.init_from=first", "model.kee.layers=2")
-    assert "\n" not in str(raised.value)
 
 
 # As a job, over bad data and without a server
@@ -173,24 +165,17 @@ PATIENCE_S = 900
 
 
 @dataclass(frozen=True)
-class Stop:
-    """What a job left that was stopped in mid-run."""
+class Submitted:
+    """What a job left that was stopped in mid-run, and the one that went on."""
 
+    folder: RunFolder
     status: str
     said: str
     latest: tuple[Path, int] | None
     complete: dict[str, object] | None
     refusal: str
-    """What a second start under its name was told, while it lived."""
-
-
-@dataclass(frozen=True)
-class Submitted:
-    """What a job left."""
-
-    folder: RunFolder
-    said: str
-    stopped: Stop
+    """What a second start under the name was told, while the first lived."""
+    said_again: str
 
 
 @pytest.fixture(scope="module")
@@ -224,39 +209,34 @@ def submitted(
     client.stop_job("first")
     while not client.get_job_status("first").is_terminal():
         time.sleep(0.2)
-    stopped = Stop(
-        client.get_job_status("first"), client.get_job_logs("first"), folder.latest(), folder.complete,
-        str(raised.value),
-    )  # fmt: skip
-
+    left = (client.get_job_status("first"), client.get_job_logs("first"), folder.latest(), folder.complete)
     done = subprocess.run([*command, *job], env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    return Submitted(folder, done.stdout, stopped)
+    return Submitted(folder, *left, str(raised.value), done.stdout)
 
 
 def test_a_job_that_is_stopped_writes_a_checkpoint_first(submitted: Submitted) -> None:
-    stopped = submitted.stopped
-    assert stopped.status == "STOPPED", stopped.said
-    assert f" samples in {SUBMITTED_EPOCHS} epochs: at most " in stopped.said
-    assert "asked to stop: writing a checkpoint first" in stopped.said
-    assert stopped.latest, stopped.said
-    assert f"stopped after a checkpoint at step {stopped.latest[1]}" in stopped.said
-    assert stopped.complete is None
+    assert submitted.status == "STOPPED", submitted.said
+    assert f" samples in {SUBMITTED_EPOCHS} epochs: at most " in submitted.said
+    assert "asked to stop: writing a checkpoint first" in submitted.said
+    assert submitted.latest, submitted.said
+    assert f"stopped after a checkpoint at step {submitted.latest[1]}" in submitted.said
+    assert submitted.complete is None
 
 
 def test_a_second_start_under_the_name_of_a_job_that_lives_is_refused_and_told_where_it_lives(
     submitted: Submitted,
 ) -> None:
     known = rf"run submitted: another process runs it: host {socket.gethostname()}, process \d+, since "
-    assert re.match(known, submitted.stopped.refusal), submitted.stopped.refusal
+    assert re.match(known, submitted.refusal), submitted.refusal
     assert not (submitted.folder.path / LEASE).exists()
 
 
 def test_submitted_again_it_goes_on_there_and_trains_every_sample_once(
     submitted: Submitted, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert submitted.stopped.latest
-    assert f"training with 2 workers at step {submitted.stopped.latest[1]} " in submitted.said
+    assert submitted.latest
+    assert f"training with 2 workers at step {submitted.latest[1]} " in submitted.said_again
     assert command("audit")(submitted.folder.path) == 1  # for the shard that is no tar
     said = capsys.readouterr().out
     assert " missed=0 repeated=0 " in said
@@ -280,12 +260,12 @@ def test_bad_samples_are_set_aside_and_shards_that_are_lost_in_whole_or_in_part_
         "left out    1 of 3 shards cannot be read: 1 x a text, as", "cut short   1 shards (",
         "missing     2 recorded samples are not in 1 shards (", "set aside   40 samples could not be trained on",
     ):  # fmt: skip
-        assert told in submitted.said
+        assert told in submitted.said_again
 
 
 def test_without_its_server_a_run_goes_on_offline_when_told_so(submitted: Submitted) -> None:
     run = submitted.folder
-    assert f"not registered yet: sclip sync {run.path}" in submitted.said
+    assert f"not registered yet: sclip sync {run.path}" in submitted.said_again
     steps = [step for step, _ in history(run.path)["train/loss"]]
     assert steps == list(range(1, (run.complete or {})["step"] + 1))
     before = run.result or {}
