@@ -92,7 +92,7 @@ def test_page_of_a_long_file_holds_the_same_sample_every_time_and_says_so(
 
 @pytest.mark.parametrize("arguments", [["graph", "FILE"], ["pretrain", "--help"]])
 def test_a_reader_that_has_seen_enough_ends_the_command_quietly(tmp_path: Path, arguments: list[str]) -> None:
-    (tmp_path / "FILE").write_text("a man rides a horse on a beach\n" * 3000)
+    (tmp_path / "FILE").write_text("a man rides a horse on a beach\n" * 900)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen([*SCLIP, *arguments], **pipes, cwd=tmp_path, env=IMPORTED) as process:
         assert process.stdout

@@ -157,7 +157,7 @@ def test_one_that_ends_while_it_is_watched_makes_way_and_a_file_in_its_place_is_
     leave(tmp_path)
     with lease.held(tmp_path, lambda _: (tmp_path / "lease" / "3.json").unlink()):
         assert leases(tmp_path) == ["1.json"]
-    (place := tmp_path / "run" / "lease").parent.mkdir()
+    (place := tmp_path / "run" / "lease").parent.mkdir(parents=True)  # an empty folder goes with its lease
     place.write_text("")
     with pytest.raises(ConfigError, match=f"{place} is a file"), lease.held(place.parent, pytest.fail):
         pytest.fail("an owner")

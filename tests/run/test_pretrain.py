@@ -287,7 +287,7 @@ def test_data_that_is_mostly_bad_stops_the_run_with_examples(
 
 @pytest.mark.shared
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the data folder is not beside the checkout")
-def test_photographs_packed_from_coco_train_for_two_epochs_each_seen_in_both(
+def test_photographs_packed_from_coco_are_trained_on_each_once_an_epoch(
     start: Callable[..., Summary], tmp_path: Path
 ) -> None:
     coco = SHARED / "data" / "coco_mini"
@@ -295,7 +295,7 @@ def test_photographs_packed_from_coco_train_for_two_epochs_each_seen_in_both(
         source, out = coco / f"captions_{split}.json", tmp_path / split
         assert command("pack")(source, out, "--images", coco / "images", "--samples-per-shard", "40") == 0
     shards = f"data.shards=['{tmp_path}/train/*.tar','{tmp_path}/val/*.tar']"
-    summary = start("run.name=coco", shards, f"evaluate.retrieval={tmp_path}/val/*.tar")
-    assert (summary.trained["samples"], summary.trained["quarantined"]) == (2 * 159, 0)
+    summary = start("run.name=coco", shards, f"evaluate.retrieval={tmp_path}/val/*.tar", "train.epochs=1")
+    assert (summary.trained["samples"], summary.trained["quarantined"]) == (159, 0)
     assert summary.scores["retrieval_on_training_images/cases"] > 0
     assert int(summary.version) >= 1
