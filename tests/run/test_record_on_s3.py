@@ -7,19 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from sclip.config import Config, ConfigError, EvaluateConfig, RunConfig, ScenesConfig, TrackingConfig
-from sclip.data.counts import count_samples
-from sclip.data.patterns import expand
-from sclip.evaluate.runner import check_files
+from sclip.config import Config, ConfigError, RunConfig, TrackingConfig
 from sclip.inference.open_model import open_model
 from sclip.model import ModelError
-from sclip.prepare import scenes
 from sclip.run.resolve import _check_storage
 from sclip.run.sweep import _storage
-from sclip.storage.paths import StoragePath, address, shown, sizes, storage_path
+from sclip.storage.paths import StoragePath, shown, storage_path
 from sclip.tracking import Tracker, history, open_run, store_uri
 from sclip.tracking.journal import JOURNAL
 from support.commands import command
+from support.mlflow_stores import empty_store
 from support.object_store import ObjectStore, object_store
 from support.runs import recorded_curve
 from support.storage_server import isolate
@@ -121,31 +118,13 @@ def test_what_was_told_while_mlflow_was_away_is_sent_from_another_machine(
     assert f"kept in {run / JOURNAL}: sclip sync {shown(run)}" in tracker.finish()
     (tracker.folder / "report.html").unlink()
     machine("second")
-    database = f"sqlite:///{tmp_path}/store.db"
+    database = empty_store(tmp_path)
     assert command("sync")("far", "--storage", storage, "--tracking-uri", database) == 0, (
         capsys.readouterr().err
     )
     assert recorded_curve(database, "far", "loss") == {1: 1.0, 2: 0.5, 3: pytest.approx(1 / 3)}
     (page,) = tmp_path.glob("second/sclip/mlartifacts/**/report.html")
     assert page.read_text() == "page"
-
-
-# Scenes and suites
-
-
-def test_scenes_are_made_once_and_their_suite_is_read_on_any_node(
-    server: ObjectStore, storage: str, tmp_path: Path
-) -> None:
-    spec = ScenesConfig(train_samples=20, heldout_samples=3, image_size=32)
-    made = scenes.generate(storage_path(storage) / "scenes", spec, seed=0)
-    on_disk = scenes.generate(tmp_path / "scenes", spec, seed=0)
-    assert sizes(made.suite.parent) == sizes(on_disk.suite.parent)
-    assert sum(count_samples(expand([made.train])).samples.values()) == 20
-    puts = [request for request in server.requests if request.startswith("PUT")]
-    assert puts[-1].endswith("/scenes.json")
-    assert scenes.generate(storage_path(storage) / "scenes", spec, seed=0) == made
-    assert [request for request in server.requests if request.startswith("PUT")] == puts
-    check_files(EvaluateConfig(suite=address(made.suite), retrieval_images=4))
 
 
 # What is refused
