@@ -159,7 +159,7 @@ def defective(folder: Path, storage: Path) -> Path:
     return folder
 
 
-SUBMITTED_EPOCHS = 10
+SUBMITTED_EPOCHS = 16
 """So many that steps are left when the first ones are seen, however late."""
 PATIENCE_S = 900
 
@@ -258,7 +258,7 @@ def test_bad_samples_are_set_aside_and_shards_that_are_lost_in_whole_or_in_part_
     assert found == sorted(SUBMITTED_EPOCHS * once)
     for told in (
         "left out    1 of 3 shards cannot be read: 1 x a text, as", "cut short   1 shards (",
-        "missing     2 recorded samples are not in 1 shards (", "set aside   40 samples could not be trained on",
+        "missing     2 recorded samples are not in 1 shards (", f"set aside   {SUBMITTED_EPOCHS * 4} samples could",
     ):  # fmt: skip
         assert told in submitted.said_again
 
