@@ -54,14 +54,9 @@ def test_the_samples_are_those_of_the_shards_in_all_epochs_at_the_prices_and_rat
     ("arguments", "found"),
     [
         (["data.shards=/nowhere/*.tar"], "no such shard"),
-        (
-            ["train.num_workers=9", "train.use_gpu=true"],
-            "a GPU each with train.use_gpu=true, the cluster has 8",
-        ),
         (["train.worker_cpus=33", "train.num_workers=1"], "1 of the 1 workers have a place on no node"),
         (["--rates", "worker=fast"], "--rates 'worker=fast': write worker=N"),
         (["--prices", "/nowhere/prices.yaml"], "/nowhere/prices.yaml: cannot be read"),
-        (["model.name=ViT-B-23"], "ViT-B-32"),
     ],
 )
 def test_a_plan_that_cannot_be_is_told_as_before_a_run(
