@@ -17,11 +17,12 @@ from mlflow import MlflowClient
 from ray.job_submission import JobSubmissionClient
 from safetensors.torch import load_file
 
-from sclip.config import ConfigError
+from sclip.config import ConfigError, ScenesConfig
 from sclip.data.patterns import expand
 from sclip.data.shards import Sample, read_shard
 from sclip.evaluate.result import Evaluation
 from sclip.launch.trainer import TrainingFailed
+from sclip.prepare import scenes
 from sclip.run.summary import Summary
 from sclip.tracking import history
 from sclip.train.run_folder import LEASE, RunFolder
@@ -139,15 +140,14 @@ def test_a_model_that_fails_a_gate_of_its_run_is_refused_and_the_run_ends_well(
 # As a job, over bad data and without a server
 
 
-def defective(folder: Path, storage: Path) -> Path:
+def defective(folder: Path) -> Path:
     """Write the 96 scenes with four defects among them, a file that is no tar, and one that was filled in part."""
-    folder.mkdir()
-    shards = expand([f"{storage}/scenes/*/train/*.tar"])
-    scenes = [item for shard in shards for item in read_shard(shard) if isinstance(item, Sample)]
+    made = scenes.generate(folder / "made", ScenesConfig(train_samples=96, heldout_samples=8), 0)
+    samples = [item for url in expand([made.train]) for item in read_shard(url) if isinstance(item, Sample)]
     members = []
-    for scene in scenes:
+    for scene in samples:
         members += [(f"{scene.key}.jpg", scene.image), (f"{scene.key}.txt", scene.captions[0].encode())]
-    image = scenes[-1].image
+    image = samples[-1].image
     members += [("no-image.txt", b"a red circle"), ("no-caption.jpg", image)]
     members += [("cut-image.jpg", image[: len(image) // 2]), ("cut-image.txt", b"a blue square")]
     members += [("no-picture.jpg", b"not a picture at all"), ("no-picture.txt", b"a green star")]
@@ -180,11 +180,10 @@ class Submitted:
 
 @pytest.fixture(scope="module")
 def submitted(
-    trained: Summary, head: Head, storage: Path, start: Callable[..., Summary],
-    tmp_path_factory: pytest.TempPathFactory,
+    head: Head, storage: Path, start: Callable[..., Summary], tmp_path_factory: pytest.TempPathFactory
 ) -> Submitted:  # fmt: skip
     """A job that is stopped once it has trained some steps, and submitted again."""
-    shards = defective(tmp_path_factory.mktemp("bad") / "shards", storage)
+    shards = defective(tmp_path_factory.mktemp("bad"))
     folder = RunFolder(storage / "runs" / "submitted")
     command = ["ray", "job", "submit", "--address", head.jobs, "--working-dir", str(ROOT)]
     job = ["--", "python", "jobs/pretrain.py", *TINY, f"run.storage={storage}", "run.name=submitted"]
