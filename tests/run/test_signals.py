@@ -9,7 +9,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -74,58 +75,56 @@ def test_a_start_that_is_told_to_end_in_its_imports_ends_in_one_line(
 # A run
 
 
-@dataclass(frozen=True)
-class Told:
-    """What is left of two starts of a run: one that had reported no step when it was told to end, and one that had."""
+class Ended(NamedTuple):
+    """How a run ended that was told to."""
 
-    folder: RunFolder
-    statuses: list[int]
-    said: list[str]
-    latest: list[int]
+    status: int
+    said: str
+    latest: int
     """Step of the newest checkpoint; 0 where there is none."""
-    status: str
-    """In MLflow, in the end."""
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
-    """Runs on a cluster of their own, whose process group gets SIGTERM as from `timeout`."""
-    storage = tmp_path_factory.mktemp("storage")
-    folder, statuses, lines, latest = (
-        RunFolder(storage / "runs" / "told"),
-        list[int](),
-        list[str](),
-        list[int](),
-    )
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("storage")
+
+
+@pytest.fixture(scope="module")
+def ended(storage: Path) -> list[Ended]:
+    """One run on clusters of its own, whose process group gets SIGTERM before a step is reported, then after one."""
     arguments = ("pretrain", *TINY, f"run.storage={storage}", "run.name=told")
-    endless = ("train.epochs=400", "checkpoint.every=99999")
+    endless, found = ("train.epochs=400", "checkpoint.every=99999"), list[Ended]()
     for log_every, sign in (("99999", "training with 2 workers"), ("1", r"step \d+/")):
         with program(*arguments, *endless, f"train.log_every={log_every}") as child:
             said = until(child, sign)
             os.killpg(child.pid, signal.SIGTERM)
-            lines.append(said + rest(child))
-            statuses.append(child.wait())
-        latest.append((folder.latest() or ("", 0))[1])
-    return Told(
-        folder, statuses, lines, latest, recorded(f"sqlite:///{storage}/mlflow.db", "told").info.status
-    )
+            said += rest(child)
+            latest = RunFolder(storage / "runs" / "told").latest()
+            found.append(Ended(child.wait(), said, latest[1] if latest else 0))
+    return found
 
 
 @pytest.mark.cluster
-def test_sigterm_to_the_process_group_leaves_a_checkpoint_and_ends_the_run_in_mlflow(told: Told) -> None:
-    assert told.statuses[1] == 143, told.said[1]
-    assert told.said[1].count("asked to stop: writing a checkpoint first") == 1
-    assert told.latest[1] > 0
-    assert f"stopped after a checkpoint at step {told.latest[1]}" in told.said[1]
-    assert "Traceback" not in told.said[1]
-    assert told.status == "KILLED"
-    assert not (told.folder.path / LEASE).exists()
+def test_before_the_first_step_it_says_that_there_is_nothing_to_save_and_ends_at_once(
+    ended: list[Ended],
+) -> None:
+    before, after = ended
+    assert before.status == 143, before.said
+    assert "no step since they started: nothing to save" in before.said
+    assert "writing a checkpoint" not in before.said
+    assert before.latest == 0
+    assert "training with 2 workers from the start" in after.said
 
 
 @pytest.mark.cluster
-def test_before_the_first_step_it_says_that_there_is_nothing_to_save_and_ends_at_once(told: Told) -> None:
-    assert told.statuses[0] == 143, told.said[0]
-    assert "no step since they started: nothing to save" in told.said[0]
-    assert "writing a checkpoint" not in told.said[0]
-    assert told.latest[0] == 0
-    assert "training with 2 workers from the start" in told.said[1]
+def test_sigterm_to_the_process_group_leaves_a_checkpoint_and_ends_the_run_in_mlflow(
+    storage: Path, ended: list[Ended]
+) -> None:
+    after = ended[1]
+    assert after.status == 143, after.said
+    assert after.said.count("asked to stop: writing a checkpoint first") == 1
+    assert after.latest > 0
+    assert f"stopped after a checkpoint at step {after.latest}" in after.said
+    assert "Traceback" not in after.said
+    assert recorded(f"sqlite:///{storage}/mlflow.db", "told").info.status == "KILLED"
+    assert not (storage / "runs" / "told" / LEASE).exists()
