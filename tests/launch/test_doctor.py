@@ -158,17 +158,6 @@ def test_a_secret_in_the_storages_address_is_not_shown() -> None:
     assert "bucket/runs" in finding.remedy
 
 
-def test_what_is_written_for_the_check_is_seen_and_removed_again(tmp_path: Path) -> None:
-    place = str(tmp_path / "new" / "storage")
-    reach.write(place, "a")
-    assert reach.seen(place, ["a", "b"]) == ["a"]
-    reach.remove(place, "a")
-    assert list(Path(place).iterdir()) == []
-    (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="file"):
-        reach.write(str(tmp_path / "file"), "a")
-
-
 # Shards
 
 
