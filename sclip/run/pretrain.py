@@ -259,7 +259,9 @@ def _train(run: _Started, console: Console) -> None:
             progress.say("asked to stop: writing a checkpoint first (a second signal ends it at once)")
             control.request("stop")
         else:
-            progress.say("asked to stop: the workers have reported no step since they started: nothing to save")
+            progress.say(
+                "asked to stop: the workers have reported no step since they started: nothing to save"
+            )
         return has_trained.is_set()
 
     shown: Progress | JsonProgress = JsonProgress()
