@@ -281,7 +281,7 @@ def test_a_rest_that_was_trained_on_or_begins_before_the_cut_or_in_a_whole_tar_i
 
 def test_of_weighted_sources_the_visits_of_the_schedule_are_expected(tmp_path: Path) -> None:
     """The second of the two is gone through oftener."""
-    run = Run.of(tmp_path, [5] * 9, [3, 4] * 4, weights=(1.0, 2.0), epochs=3, seed=7)
+    run = Run.of(tmp_path, [5] * 5, [3, 4] * 2, weights=(1.0, 2.0), epochs=3, seed=7)
     steps = run.steps(2)
     rows = [row for of in steps.values() for of_rank in of for row in of_rank]
     assert max(row[1] for row in rows if row[0] == 1) > max(row[1] for row in rows if row[0] == 0)
