@@ -252,13 +252,17 @@ def _start(run: _Checked, console: Console, stack: contextlib.ExitStack) -> _Sta
 
 def _train(run: _Started, console: Console) -> None:
     config, tracker = run.config, run.tracker
-    control, is_training = RunControl(), threading.Event()
+    control, has_trained = RunControl(), threading.Event()  # a step, since the workers started
 
     def ask() -> bool:
-        if is_training.is_set():
+        if has_trained.is_set():
             progress.say("asked to stop: writing a checkpoint first (a second signal ends it at once)")
             control.request("stop")
-        return is_training.is_set()
+        else:
+            progress.say(
+                "asked to stop: the workers have reported no step since they started: nothing to save"
+            )
+        return has_trained.is_set()
 
     shown: Progress | JsonProgress = JsonProgress()
     if config.run.log_format == "text":
@@ -273,10 +277,11 @@ def _train(run: _Started, console: Console) -> None:
         def on_report(report: dict[str, Any]) -> None:
             progress.report(report)
             exported.report(report)
-            if report["kind"] == "start":
-                is_training.set()
-            elif report["kind"] == "lost":
-                is_training.clear()
+            if report["kind"] in ("metrics", "checkpoint"):
+                has_trained.set()
+            elif report["kind"] in ("start", "lost"):
+                has_trained.clear()
+            if report["kind"] == "lost":
                 tracker.keep()
             if evaluator:
                 evaluator.poll()

@@ -62,13 +62,6 @@ def test_a_target_runs_as_nobody_special_and_asks_what_ray_answers_without_a_tok
     assert "--chown" not in DOCKERFILE.read_text()
 
 
-def test_the_targets_differ_in_torch_alone() -> None:
-    cpu, gpu = ([step for stage, *step in ALL if stage == target] for target in TARGETS)
-    assert [step.pop(0) for step in (cpu, gpu)] == [["FROM", f"torch-{name} AS {name}"] for name in TARGETS]
-    assert cpu == gpu
-    assert {f"base AS torch-{name}" for name in TARGETS} < set(texts("FROM"))
-
-
 def test_what_is_copied_is_there_and_nothing_else_is_sent() -> None:
     copied = {source for text in texts("COPY") if "--from" not in text for source in text.split()[:-1]}
     lines = (CLUSTER / "Dockerfile.dockerignore").read_text().splitlines()

@@ -78,21 +78,16 @@ def meet(server: Path, client: Path, called: str) -> None:
                 continue
 
 
-@pytest.mark.parametrize("called", ["10.1.2.3", SERVICE, "127.0.0.1", "localhost"])
-def test_two_pods_of_one_authority_trust_each_other_by_address_and_by_service_name(
-    folder: Path, called: str
-) -> None:
-    meet(folder / "10.1.2.3", folder / "10.1.2.4", called)
-
-
-@pytest.mark.parametrize(
-    ("client", "called", "refusal"),
-    [("10.1.2.4", "10.1.2.5", "IP address mismatch"), ("10.1.2.5", "10.1.2.3", "certificate verify failed")],
-    ids=["at another address than its certificate's", "of another authority"],
-)
-def test_a_pod_is_refused(folder: Path, client: str, called: str, refusal: str) -> None:
-    with pytest.raises(ssl.SSLError, match=refusal):
-        meet(folder / "10.1.2.3", folder / client, called)
+def test_two_pods_of_one_authority_trust_each_other_by_address_and_by_service_name(folder: Path) -> None:
+    for called in ("10.1.2.3", SERVICE, "127.0.0.1", "localhost"):
+        meet(folder / "10.1.2.3", folder / "10.1.2.4", called)
+    # At another address than its certificate's, and of another authority.
+    for client, called, refusal in (
+        ("10.1.2.4", "10.1.2.5", "IP address mismatch"),
+        ("10.1.2.5", "10.1.2.3", "certificate verify failed"),
+    ):
+        with pytest.raises(ssl.SSLError, match=refusal):
+            meet(folder / "10.1.2.3", folder / client, called)
 
 
 def test_a_pods_key_is_its_users_alone_and_the_authoritys_is_not_among_its_files(folder: Path) -> None:
@@ -133,13 +128,10 @@ RESTING = ["", "/usr/bin/bash", "raylet", "ray::IDLE", "ray::IDLE_SpillWorker", 
            "ray::RuntimeEnvAgent"]  # fmt: skip
 
 
-def test_a_node_without_work_ends_at_once_and_bothers_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert drained([RESTING], 110, monkeypatch) == ([], 0)
-
-
-def test_a_node_with_a_trainer_gives_notice_and_waits_until_it_has_left(
+def test_a_node_without_work_ends_at_once_and_a_trainer_gives_notice_and_is_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    assert drained([RESTING], 110, monkeypatch) == ([], 0)
     busy = [*RESTING, TRAINER]
     (notice,), waited_s = drained([busy, busy, busy, RESTING], 110, monkeypatch)
     assert 0 < waited_s < 110
@@ -147,9 +139,4 @@ def test_a_node_with_a_trainer_gives_notice_and_waits_until_it_has_left(
     assert notice[:2] == ["ray", drain_node.name]
     options = drain_node.make_context("drain-node", notice[2:]).params  # Ray's own parser takes it
     assert options["reason"] == "DRAIN_NODE_REASON_PREEMPTION"
-
-
-def test_a_trainer_that_does_not_leave_is_waited_for_until_the_notice_runs_out(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    assert drained([[TRAINER]], 110, monkeypatch)[1] == 110
+    assert drained([[TRAINER]], 110, monkeypatch)[1] == 110  # until the notice runs out

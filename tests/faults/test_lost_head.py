@@ -141,12 +141,11 @@ def test_submitted_again_the_job_goes_on_from_its_checkpoint(resumed: Resumed) -
     assert f"training with 2 workers at step {resumed.latest} " in resumed.said
 
 
-def test_every_sample_is_trained_on_once(resumed: Resumed, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_sample_is_trained_on_once_and_mlflow_has_one_curve_and_one_model(
+    resumed: Resumed, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert command("audit")(resumed.folder.path) == 0
     assert f"trained_once={EPOCHS * 96} missed=0 repeated=0" in capsys.readouterr().out
-
-
-def test_mlflow_has_one_curve_and_one_model(resumed: Resumed) -> None:
     database = f"sqlite:///{resumed.folder.path.parent.parent}/mlflow.db"
     assert resumed.folder.complete
     assert resumed.folder.result

@@ -63,13 +63,10 @@ def survivor(head: Head, server: MLflowServer, tmp_path_factory: pytest.TempPath
         ray.shutdown()
 
 
-def test_a_run_that_died_goes_on_under_its_name_with_another_number_of_workers(survivor: Summary) -> None:
+def test_a_run_that_died_goes_on_with_other_workers_and_has_one_continuous_curve(survivor: Summary) -> None:
     assert survivor.trained["samples"] == EPOCHS * 96
     started = [step for step, _ in history(survivor.folder)["train/checkpoint_stall_s"]]
     assert started == [*range(7, STEPS, 7), STEPS]
-
-
-def test_the_killed_worker_leaves_one_continuous_curve_in_one_mlflow_run(survivor: Summary) -> None:
     curve = recorded_curve(survivor.tracking_uri, "died")
     assert list(curve) == list(range(1, STEPS + 1))
     jumps = [abs(curve[step] - curve[step - 1]) for step in list(curve)[1:]]

@@ -56,21 +56,17 @@ def test_every_gpu_gets_a_worker_and_a_cluster_without_gpus_one(
     assert train(capacity, **config)[:2] == (workers, use_gpu)
 
 
+CROWDED = Capacity.of(NodeType("head", 32, 8, 1, 1))
+
+
 @pytest.mark.parametrize(
     ("capacity", "config", "worker_cpus"),
     [
         (DGX, {"worker_cpus": 8}, 8),
-        (
-            Capacity.of(NodeType("head", 32, 8, 1, 1)),
-            {"worker_cpus": 4},
-            2,
-        ),  # else nothing is left for an encoder
-        (
-            Capacity.of(NodeType("cpu", 16, 0, 0, 9), NodeType("gpu", 8, 8, 0, 1)),
-            {"worker_cpus": 4},
-            0.5,
-        ),  # 4 x 8 fit on no node
-        (Capacity.of(NodeType("head", 32, 8, 1, 1)), {"worker_cpus": 4, "num_workers": 8}, 4),
+        (CROWDED, {"worker_cpus": 4}, 2),  # else nothing is left for an encoder
+        # 4 x 8 fit on no node
+        (Capacity.of(NodeType("cpu", 16, 0, 0, 9), NodeType("gpu", 8, 8, 0, 1)), {"worker_cpus": 4}, 0.5),
+        (CROWDED, {"worker_cpus": 4, "num_workers": 8}, 4),
     ],
 )
 def test_workers_leave_cpus_for_the_encoders_where_their_number_is_not_said(
@@ -79,27 +75,12 @@ def test_workers_leave_cpus_for_the_encoders_where_their_number_is_not_said(
     assert train(capacity, **config)[2] == worker_cpus
 
 
-@pytest.mark.parametrize(
-    "capacity", [LAPTOP, CPUS, ONE_GPU, DGX, GROWING, Capacity.of(NodeType("head", 32, 8, 1, 1))]
-)
+@pytest.mark.parametrize("capacity", [LAPTOP, CPUS, ONE_GPU, DGX, GROWING, CROWDED])
 def test_a_sized_config_fits_on_its_cluster_and_stays_as_it_is(capacity: Capacity) -> None:
     config = sized(Config(train=TrainConfig(worker_cpus=0.5)), capacity)
     fewest, most = encoder_bounds(config, capacity)
     assert 1 <= fewest <= most
     assert sized(config, capacity) == config
-
-
-def test_gpus_that_are_insisted_on_and_not_there_are_an_error() -> None:
-    config = sized(Config(train=TrainConfig(use_gpu=True, worker_cpus=0.1)), LAPTOP)
-    with pytest.raises(ConfigError, match=r"a GPU each with train.use_gpu=true, the cluster has 0"):
-        encoder_bounds(config, LAPTOP)
-
-
-def test_a_share_that_does_not_divide_is_told_with_the_number_of_workers() -> None:
-    config = Config(train=TrainConfig(batch_size=256, micro_batch=64))
-    assert sized(dataclasses.replace(config), Capacity.of(NodeType("a", 64, 4, 1, 1))).train.num_workers == 4
-    with pytest.raises(ConfigError, match=r"train\.micro_batch=64: 0, or a divisor of a worker's share"):
-        sized(config, DGX)
 
 
 EVALUATED = EvaluateConfig(every=500, cpus=2, gpus=1)
@@ -108,22 +89,18 @@ EVALUATED = EvaluateConfig(every=500, cpus=2, gpus=1)
 @pytest.mark.parametrize(
     ("evaluate", "train", "runs"),
     [
-        (
-            EvaluateConfig(),
-            {"use_gpu": False},
-            8,
-        ),  # 224 / (4 workers x (5 + an encoder and a reader) + a driver)
+        (EvaluateConfig(), {}, 8),  # 224 / (4 workers x (5 + an encoder and a reader) + a driver)
         (EvaluateConfig(), {"use_gpu": True}, 2),
         (EVALUATED, {"use_gpu": True}, 1),  # 2 x (4 + 1) GPUs are not there
-        (EVALUATED, {"use_gpu": False}, 8),  # a GPU each for the evaluation
-        (EvaluateConfig(), {"use_gpu": False, "worker_cpus": 99.0}, 1),
+        (EVALUATED, {}, 8),  # a GPU each for the evaluation
+        (EvaluateConfig(), {"worker_cpus": 99.0}, 1),
     ],
 )
 def test_a_cluster_holds_so_many_runs_at_once(
     evaluate: EvaluateConfig, train: dict[str, Any], runs: int
 ) -> None:
-    config = Config(train=TrainConfig(num_workers=4, **{"worker_cpus": 5.0} | train), evaluate=evaluate)
-    assert runs_at_once(config, DGX, driver_cpus=0.01) == runs
+    of = {"num_workers": 4, "worker_cpus": 5.0, "use_gpu": False} | train
+    assert runs_at_once(Config(train=TrainConfig(**of), evaluate=evaluate), DGX, driver_cpus=0.01) == runs
 
 
 def test_encoders_get_what_workers_readers_and_the_evaluation_leave() -> None:
@@ -134,49 +111,50 @@ def test_encoders_get_what_workers_readers_and_the_evaluation_leave() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "bounds"),
+    ("train", "data", "bounds"),
     [
-        ({}, (2, 13)),  # 16 CPUs but for 2 of workers and half of one of readers
-        ({"readers": 3}, (6, 12)),
-        ({"readers": 3, "actors_min": 8}, (8, 12)),
-        ({"readers": 3, "actors_max": 4}, (6, 6)),
-        ({"actors_max": 4}, (2, 4)),
+        ({}, {}, (2, 13)),  # 16 CPUs but for 2 of workers and half of one of readers
+        ({}, {"readers": 3}, (6, 12)),
+        ({}, {"readers": 3, "actors_min": 8}, (8, 12)),
+        ({}, {"readers": 3, "actors_max": 4}, (6, 6)),
+        ({}, {"actors_max": 4}, (2, 4)),
+        ({"num_workers": 4, "min_workers": 1}, {"actors_max": 2}, (1, 4)),  # elastic: those of the fewest
+        (
+            {"num_workers": 33, "worker_cpus": 0.1},
+            {"open_shards": 33, "read_cpus": 0.1, "actor_cpus": 0.1},
+            (33, 94),
+        ),
     ],
 )
-def test_every_stream_of_every_worker_has_an_encoder(data: dict[str, Any], bounds: tuple[int, int]) -> None:
-    config = Config(train=TrainConfig(num_workers=2, use_gpu=False), data=DataConfig(**data))
+def test_every_stream_of_every_worker_has_an_encoder(
+    train: dict[str, Any], data: dict[str, Any], bounds: tuple[int, int]
+) -> None:
+    of = {"num_workers": 2, "use_gpu": False} | train
+    config = Config(train=TrainConfig(**of), data=DataConfig(**data))
     assert encoder_bounds(config, CPUS_16) == bounds
 
 
-def test_elastic_workers_begin_with_the_encoders_of_the_fewest() -> None:
-    config = Config(
-        train=TrainConfig(num_workers=4, min_workers=1, use_gpu=False), data=DataConfig(actors_max=2)
-    )
-    assert encoder_bounds(config, CPUS_16) == (1, 4)
-
-
-def test_more_streams_than_there_are_cpus_for_are_refused_with_the_arithmetic() -> None:
-    config = Config(train=TrainConfig(num_workers=2, use_gpu=False), data=DataConfig(readers=6))
+@pytest.mark.parametrize(
+    ("capacity", "train", "data", "told"),
+    [
+        (LAPTOP, {"use_gpu": True, "num_workers": 1, "worker_cpus": 0.1}, {},
+         "a GPU each with train.use_gpu=true, the cluster has 0"),
+        (DGX, {"num_workers": 0, "use_gpu": None, "micro_batch": 64}, {},
+         "train.micro_batch=64: 0, or a divisor of a worker's share"),
+        (CPUS_16, {"num_workers": 2}, {"readers": 6},
+         "train.num_workers=2: the run needs 17 CPUs (2 workers x 1 + 12 readers x 0.25 + 12 encoders x 1), the "
+         "cluster has 16; lower train.num_workers, train.worker_cpus, data.readers or data.actor_cpus, or add nodes"),
+        (DGX, {"num_workers": 33, "worker_cpus": 0.1}, {},
+         "train.num_workers=33: each worker reads shards of its own, and data.open_shards=32 are open at a time; "
+         "raise data.open_shards to 33 or more"),
+        (Capacity.of(NodeType("a", 16, 0, 1, 1), NodeType("b", 8, 0, 4, 4)), {"num_workers": 2, "worker_cpus": 9.0},
+         {}, "1 of the 2 workers have a place on no node: one needs 9 CPUs"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused_with_the_arithmetic_and_the_keys(
+    capacity: Capacity, train: dict[str, Any], data: dict[str, Any], told: str
+) -> None:
+    asked = Config(train=TrainConfig(**{"use_gpu": False} | train), data=DataConfig(**data))
     with pytest.raises(ConfigError) as raised:
-        encoder_bounds(config, CPUS_16)
-    assert str(raised.value) == (
-        "train.num_workers=2: the run needs 17 CPUs (2 workers x 1 + 12 readers x 0.25 + 12 encoders x 1), the cluster "
-        "has 16; lower train.num_workers, train.worker_cpus, data.readers or data.actor_cpus, or add nodes"
-    )
-
-
-def test_workers_above_the_shards_that_are_open_at_a_time_are_refused_with_the_key_to_raise() -> None:
-    asked = {"train": TrainConfig(num_workers=33, use_gpu=False, worker_cpus=0.1)}
-    with pytest.raises(ConfigError) as raised:
-        encoder_bounds(Config(**asked), DGX)
-    assert str(raised.value) == (
-        "train.num_workers=33: each worker reads shards of its own, and data.open_shards=32 are open at a time; "
-        "raise data.open_shards to 33 or more"
-    )
-    assert encoder_bounds(Config(**asked, data=DataConfig(open_shards=33)), DGX)[0] == 33
-
-
-def test_a_process_that_fits_on_no_single_node_is_an_error_that_says_what_it_needs() -> None:
-    config = Config(train=TrainConfig(num_workers=2, worker_cpus=9.0, use_gpu=False))
-    with pytest.raises(ConfigError, match=r"1 of the 2 workers have a place on no node: one needs 9 CPUs"):
-        encoder_bounds(config, Capacity.of(NodeType("a", 16, 0, 1, 1), NodeType("b", 8, 0, 4, 4)))
+        encoder_bounds(sized(asked, capacity), capacity)
+    assert told in str(raised.value)

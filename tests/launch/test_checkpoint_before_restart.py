@@ -31,50 +31,40 @@ def status(notice: bool = False, errors: bool = False, finished: bool = False) -
     return SimpleNamespace(errors=errors, finished=finished, get_preemption_info=lambda: info)
 
 
-@pytest.fixture
-def control() -> RecordedControl:
-    return RecordedControl()
+class Asked:
+    """The controller's callback, and what it has requested."""
+
+    def __init__(self) -> None:
+        self.control = RecordedControl()
+        handle: Any = self.control
+        self.callback = CheckpointBeforeRestart(handle)
+
+    def restart_after(self, *statuses: Any) -> list[tuple[str, int]]:
+        for ended in statuses:
+            self.callback.after_worker_group_poll_status(ended)
+        self.callback.before_controller_execute_resize_decision(None)
+        return self.control.seen
 
 
-@pytest.fixture
-def callback(control: RecordedControl) -> CheckpointBeforeRestart:
-    handle: Any = control
-    return CheckpointBeforeRestart(handle)
-
-
-def test_at_a_start_nobody_is_asked(control: RecordedControl, callback: CheckpointBeforeRestart) -> None:
-    callback.before_controller_execute_resize_decision(None)
-    assert control.seen == []
-
-
-def test_workers_write_a_checkpoint_before_they_are_restarted_as_more(
-    control: RecordedControl, callback: CheckpointBeforeRestart
-) -> None:
-    callback.after_worker_group_training_start(None)
-    callback.after_worker_group_poll_status(status())
-    callback.before_controller_execute_resize_decision(None)
-    assert control.seen == [("checkpoint", 0), ("waited", 1)]
-    callback.before_controller_execute_resize_decision(None)  # of workers that are gone by now
-    assert len(control.seen) == 2
+def test_workers_that_train_write_a_checkpoint_before_they_are_restarted_as_more() -> None:
+    asked = Asked()
+    assert asked.restart_after() == []  # at a start there is nobody
+    asked.callback.after_worker_group_training_start(None)
+    assert asked.restart_after(status()) == [("checkpoint", 0), ("waited", 1)]
+    assert len(asked.restart_after()) == 2  # of workers that are gone by now
 
 
 @pytest.mark.parametrize("ended", [status(errors=True), status(finished=True)])
-def test_workers_that_died_or_are_done_are_not_waited_for(
-    control: RecordedControl, callback: CheckpointBeforeRestart, ended: Any
-) -> None:
-    callback.after_worker_group_training_start(None)
-    callback.after_worker_group_poll_status(ended)
-    callback.before_controller_execute_resize_decision(None)
-    assert control.seen == []
+def test_workers_that_died_or_are_done_are_not_waited_for(ended: Any) -> None:
+    asked = Asked()
+    asked.callback.after_worker_group_training_start(None)
+    assert asked.restart_after(ended) == []
 
 
-def test_a_notice_is_one_request_and_not_waited_for(
-    control: RecordedControl, callback: CheckpointBeforeRestart
-) -> None:
-    callback.after_worker_group_training_start(None)
-    for _ in range(3):
-        callback.after_worker_group_poll_status(status(notice=True))
-    assert control.seen == [("checkpoint", 0)]
-    callback.after_worker_group_training_start(None)  # the next workers, and another node's notice
-    callback.after_worker_group_poll_status(status(notice=True))
-    assert control.seen == 2 * [("checkpoint", 0)]
+def test_a_notice_is_one_request_and_not_waited_for() -> None:
+    asked = Asked()
+    for _ in range(2):  # the next workers may have another node's notice
+        asked.callback.after_worker_group_training_start(None)
+        for _ in range(3):
+            asked.callback.after_worker_group_poll_status(status(notice=True))
+    assert asked.control.seen == 2 * [("checkpoint", 0)]

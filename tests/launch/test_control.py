@@ -33,7 +33,7 @@ class LocalControl:
         self.actor.fulfil(number)
 
 
-def test_the_newest_request_is_pending_until_it_is_fulfilled() -> None:
+def test_the_newest_request_is_pending_until_it_is_fulfilled_and_one_to_stop_outlives_a_later_one() -> None:
     actor = _ControlActor()
     assert actor.pending() == (0, "")
     assert [actor.request("checkpoint"), actor.request("checkpoint")] == [1, 2]
@@ -41,18 +41,12 @@ def test_the_newest_request_is_pending_until_it_is_fulfilled() -> None:
     assert actor.pending() == (2, "checkpoint")
     actor.fulfil(2)
     actor.fulfil(1)  # of a rank that is late
-    assert actor.pending() == (0, "")
-    assert actor.last_fulfilled() == 2
-
-
-def test_a_pending_request_to_stop_outlives_a_later_one_for_a_checkpoint() -> None:
-    actor = _ControlActor()
-    actor.request("stop")
+    assert (actor.pending(), actor.last_fulfilled()) == ((0, ""), 2)
+    assert [actor.request("stop"), actor.request("checkpoint")] == [3, 4]
+    assert actor.pending() == (4, "stop")
+    actor.fulfil(4)
     actor.request("checkpoint")
-    assert actor.pending() == (2, "stop")
-    actor.fulfil(2)
-    actor.request("checkpoint")
-    assert actor.pending() == (3, "checkpoint")
+    assert actor.pending() == (5, "checkpoint")
 
 
 @pytest.mark.parametrize("failures", [0, 2])
@@ -67,10 +61,3 @@ def test_rank_0_sees_a_request_until_its_checkpoint_is_complete(failures: int) -
         poller.fulfil()
         assert poller.newest() == Requested()
         assert control.actor.last_fulfilled() == 1
-
-
-def test_other_ranks_poll_nothing() -> None:
-    poller = RequestPoller(None)
-    assert poller.newest() == Requested()
-    poller.fulfil()
-    poller.close()

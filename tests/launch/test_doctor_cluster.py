@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,12 +47,11 @@ def examined(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any
         os.kill(stopped, signal.SIGSTOP)
         command = [sys.executable, str(ROOT / "jobs" / "doctor.py"), "--json", "-", "--timeout", "120"]
         command += [f"run.storage={folder}/storage", f"data.shards={folder}/shards/*.tar"]
-        started = time.monotonic()
         done = subprocess.run(
             command, env=environment(RAY_ADDRESS=cluster.address), capture_output=True, text=True, timeout=500
         )
         assert done.returncode == 1, done.stdout + done.stderr
-        yield json.loads(done.stdout) | {"seconds": time.monotonic() - started, "folder": folder}
+        yield json.loads(done.stdout) | {"folder": folder}
     finally:
         if stopped:
             os.kill(stopped, signal.SIGCONT)
@@ -80,17 +78,12 @@ def test_another_version_on_one_node_is_found_there(examined: dict[str, Any]) ->
     assert "open_clip_torch 0.0.1" in differs[1][1] or "elsewhere 0.0.1" in differs[1][1]
 
 
-@pytest.mark.parametrize("check", ["clock", "storage", "shards", "open files"])
-def test_the_other_checks_are_made_on_all_nodes_that_answer(examined: dict[str, Any], check: str) -> None:
-    found = of_check(examined, check)
-    assert set(found) == {"head", "other"}
-    assert {status for status, _ in found.values()} == {"ok"}
-
-
-def test_nodes_add_up_numbers_together(examined: dict[str, Any]) -> None:
+def test_the_other_checks_are_made_on_all_nodes_that_answer_and_leave_the_storage_as_it_was(
+    examined: dict[str, Any],
+) -> None:
+    for check in ("clock", "storage", "shards", "open files"):
+        found = of_check(examined, check)
+        assert {where: status for where, (status, _) in found.items()} == {"head": "ok", "other": "ok"}, check
     assert of_check(examined, "gloo")["cluster"][1].startswith("all-reduce over 2 nodes, ")
-
-
-def test_the_storage_is_left_as_it_was_but_for_the_tracking_store(examined: dict[str, Any]) -> None:
-    assert {path.name for path in (examined["folder"] / "storage").iterdir()} <= {"mlflow.db"}
     assert of_check(examined, "authentication")["cluster"][0] == "ok"
+    assert {path.name for path in (examined["folder"] / "storage").iterdir()} <= {"mlflow.db"}

@@ -27,47 +27,31 @@ ADDED = {
 }
 
 
+OF_HEAD = NodeType("head", 0, 0, 1, 1)
+H100 = {"accelerator_type:H100": 1.0}
+CPUS = {"cpu": ADDED["cpu"]}
+
+
 @pytest.mark.parametrize(
     ("nodes", "added", "expected"),
     [
-        ([node(2, **HEAD)], {}, [NodeType("head", 2, 0, 1, 1)]),
         (
-            [node(0, **HEAD), node(4), node(4), node(64, 8, **{"accelerator_type:H100": 1.0})],
-            {},
-            [
-                NodeType("head", 0, 0, 1, 1),
-                NodeType("4 CPU", 4, 0, 2, 2),
-                NodeType("64 CPU 8 GPU H100", 64, 8, 1, 1, "H100"),
-            ],
+            [node(0, **HEAD), node(4), node(4), node(64, 8, **H100), node(9, alive=False)], {},
+            [OF_HEAD, NodeType("4 CPU", 4, 0, 2, 2), NodeType("64 CPU 8 GPU H100", 64, 8, 1, 1, "H100")],
         ),
         (
-            [node(0, **HEAD)],
-            ADDED,
-            [
-                NodeType("cpu", 8, 0, 0, 10),
-                NodeType("gpu", 32, 4, 0, 2, "A10G"),
-                NodeType("head", 0, 0, 1, 1),
-            ],
+            [node(0, **HEAD)], ADDED,
+            [NodeType("cpu", 8, 0, 0, 10), NodeType("gpu", 32, 4, 0, 2, "A10G"), OF_HEAD],
         ),
-        # A pod rounds its CPUs otherwise than its group says: its label counts.
-        ([node(7, group="cpu")], {"cpu": ADDED["cpu"]}, [NodeType("cpu", 8, 0, 1, 10)]),
-        # `ray up` gives no label.
-        ([node(8)] * 3, {"cpu": ADDED["cpu"]}, [NodeType("cpu", 8, 0, 3, 10)]),
+        # A pod rounds its CPUs otherwise than its group says: its label counts. `ray up` gives no label.
+        ([node(7, group="cpu")], CPUS, [NodeType("cpu", 8, 0, 1, 10)]),
+        ([node(8)] * 3, CPUS, [NodeType("cpu", 8, 0, 3, 10)]),
         # A head that looks like a worker is none.
-        (
-            [node(8, **HEAD)],
-            {"cpu": ADDED["cpu"]},
-            [NodeType("cpu", 8, 0, 0, 10), NodeType("head", 8, 0, 1, 1)],
-        ),
-        ([node(8, alive=False)], {}, []),
-        (
-            [],
-            {"cpu": {"resources": {"CPU": 1}, "max_workers": -1}},
-            [NodeType("cpu", 1, 0, 0, module.UNBOUNDED)],
-        ),
-        ([], {"cpu": {"resources": {"CPU": 1}, "max_workers": 0}}, []),
+        ([node(8, **HEAD)], CPUS, [NodeType("cpu", 8, 0, 0, 10), NodeType("head", 8, 0, 1, 1)]),
+        ([], {"cpu": CPUS["cpu"] | {"max_workers": -1}}, [NodeType("cpu", 8, 0, 0, module.UNBOUNDED)]),
+        ([], {"cpu": CPUS["cpu"] | {"max_workers": 0}}, []),
     ],
-)
+)  # fmt: skip
 def test_nodes_are_of_the_types_that_can_be_added_or_of_their_shape(
     nodes: list[dict[str, Any]], added: dict[str, Any], expected: list[NodeType]
 ) -> None:
@@ -79,39 +63,26 @@ def autoscaler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Start a process that looks like the autoscaler of `ray start --autoscaling-config`; return its cluster."""
     monkeypatch.setattr(module, "_reported", dict)
     config = tmp_path / "bootstrap.yaml"
-    config.write_text(
-        json.dumps(
-            {
-                "max_workers": 6, "head_node_type": "head",
-                "available_node_types": {
-                    "head": {"resources": {"CPU": 4}, "max_workers": 0},
-                    "cpu": {"resources": {"CPU": 8}, "max_workers": 10},
-                    "gpu": {"resources": {"CPU": 32, "GPU": 4}, "min_workers": 0, "max_workers": 2},
-                    "never": {"resources": {"CPU": 1}, "max_workers": 0},
-                },
-            }
-        )
-    )  # fmt: skip
-    command = [
-        sys.executable,
-        "-c",
-        "input()",
-        "--gcs-address=10.0.0.1:6379",
-        f"--autoscaling-config={config}",
-    ]
+    types = {
+        "head": {"resources": {"CPU": 4}, "max_workers": 0},
+        "cpu": {"resources": {"CPU": 8}, "max_workers": 10},
+        "gpu": {"resources": {"CPU": 32, "GPU": 4}, "min_workers": 0, "max_workers": 2},
+        "never": {"resources": {"CPU": 1}, "max_workers": 0},
+    }
+    content = {"max_workers": 6, "head_node_type": "head", "available_node_types": types}
+    config.write_text(json.dumps(content))
+    command = [sys.executable, "-c", "input()", "--gcs-address=10.0.0.1:6379"]
+    command.append(f"--autoscaling-config={config}")
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
         yield "10.0.0.1:6379"
         process.kill()
 
 
-def test_the_types_of_the_cluster_launcher_are_read_from_its_file(autoscaler: str) -> None:
+def test_the_types_of_the_cluster_launcher_are_read_from_the_file_of_this_cluster(autoscaler: str) -> None:
     assert declared(autoscaler) == {
         "cpu": {"resources": {"CPU": 8}, "max_workers": 6},
         "gpu": {"resources": {"CPU": 32, "GPU": 4}, "max_workers": 2},
     }
-
-
-def test_another_cluster_on_the_same_machine_is_another_one(autoscaler: str) -> None:
     assert declared("10.0.0.1:6380") == {}
 
 
@@ -157,12 +128,9 @@ def test_the_groups_of_kuberay_are_read_from_the_raycluster(pod: pytest.MonkeyPa
     assert asked == [("training", "rayclusters/sclip")]
 
 
-def test_a_raycluster_without_autoscaling_has_the_nodes_that_are_there(pod: pytest.MonkeyPatch) -> None:
-    pod.setattr(node_provider.KubernetesHttpApiClient, "get", lambda *_: raycluster(autoscaling=False))
-    assert declared("none") == {}
-
-
-def test_a_pod_that_may_not_read_its_raycluster_plans_with_the_nodes_that_are_there(
+def test_a_pod_without_autoscaling_or_the_right_to_see_it_has_the_nodes_that_are_there(
     pod: pytest.MonkeyPatch,
 ) -> None:
     assert declared("none") == {}  # there is no token here
+    pod.setattr(node_provider.KubernetesHttpApiClient, "get", lambda *_: raycluster(autoscaling=False))
+    assert declared("none") == {}

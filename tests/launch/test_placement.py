@@ -21,11 +21,8 @@ GPU = NodeType("gpu", 32, 4, 0, 2, "A100")
         ([Bundle("w", 4, 4, 1)], {"head": 1, "cpu": 1, "gpu": 1}, {}),
         ([Bundle("w", 5, 4, 1)], {"head": 1, "cpu": 1, "gpu": 2}, {}),
         ([Bundle("w", 4, 9, 1)], {"head": 1, "cpu": 1, "gpu": 2}, {}),  # three on a node, by its CPUs
-        (
-            [Bundle("w", 4, 4, 1), Bundle("a", 32, 1)],
-            {"head": 1, "cpu": 1, "gpu": 1},
-            {},
-        ),  # 16 beside the workers
+        # 16 beside the workers
+        ([Bundle("w", 4, 4, 1), Bundle("a", 32, 1)], {"head": 1, "cpu": 1, "gpu": 1}, {}),
         ([Bundle("w", 4, 4, 1), Bundle("a", 33, 1)], {"head": 1, "cpu": 2, "gpu": 1}, {}),
         ([Bundle("a", 65, 1)], {"head": 1, "cpu": 4, "gpu": 1}, {}),  # GPU nodes for CPUs alone come last
         ([Bundle("w", 9, 4, 1)], {"head": 1, "cpu": 1, "gpu": 2}, {"w": 1}),

@@ -34,10 +34,11 @@ class Node:
         self.times_set = 0
         self.set_again = threading.Event()
 
-    def gauge(self, name: str, text: str, labels: tuple[str, ...]) -> Node._Metric:
-        return self._Metric(self, name, labels)
+    def __getitem__(self, name: str) -> float:
+        return self.values[f"sclip_{name}"]
 
-    counter = gauge
+    def metric(self, name: str, text: str, labels: tuple[str, ...]) -> Node._Metric:
+        return self._Metric(self, name, labels)
 
     class _Metric:
         def __init__(self, node: Node, name: str, labels: tuple[str, ...]) -> None:
@@ -47,8 +48,7 @@ class Node:
             assert tuple(labels) == self._labels
             assert math.isfinite(value)
             self._node.values[self._name] = value
-            if self._name == "sclip_training":
-                self._node.times_set += 1
+            self._node.times_set += self._name == "sclip_training"
             if self._node.times_set == 3:
                 self._node.set_again.set()
 
@@ -61,17 +61,15 @@ class Node:
 @pytest.fixture
 def node(monkeypatch: pytest.MonkeyPatch) -> Node:
     made = Node()
-    monkeypatch.setattr(prometheus, "Gauge", made.gauge)
-    monkeypatch.setattr(prometheus, "Counter", made.counter)
+    monkeypatch.setattr(prometheus, "Gauge", made.metric)
+    monkeypatch.setattr(prometheus, "Counter", made.metric)
     return made
 
 
 def trained(step: int, samples: int, **metrics: float) -> dict[str, Any]:
     given = {"loss": 2.0, "samples_per_s": 50.0, "data_wait": 0.1, "quarantined": 3, "skipped": 0} | metrics
-    stream = {"encode_utilisation": 0.5}
-    return {
-        "kind": "metrics", "step": step, "samples": samples, "metrics": given, "stream": stream, "limit": "",
-    }  # fmt: skip
+    report = {"kind": "metrics", "step": step, "samples": samples, "metrics": given, "limit": ""}
+    return report | {"stream": {"encode_utilisation": 0.5}}
 
 
 def test_every_report_moves_the_metrics_that_it_is_about(node: Node) -> None:
@@ -80,49 +78,33 @@ def test_every_report_moves_the_metrics_that_it_is_about(node: Node) -> None:
         exported.report(trained(10, 100, mfu=0.4))
         exported.report({"kind": "checkpoint", "path": "x", "step": 10, "seconds": 0.5})
         exported.report(trained(30, 300, samples_per_s=100.0, data_wait=0.5))
-        assert node.values["sclip_training"] == 1
-    values = node.values
-    assert values["sclip_training"] == 0
-    assert (values["sclip_step"], values["sclip_samples"], values["sclip_planned_samples"]) == (30, 300, 1000)
-    assert (values["sclip_loss"], values["sclip_mfu_ratio"], values["sclip_quarantined_samples"]) == (
-        2.0,
-        0.4,
-        3,
-    )
-    assert (values["sclip_checkpoint_step"], values["sclip_checkpoint_stall_seconds"]) == (10, 0.5)
-    assert values["sclip_encode_utilisation_ratio"] == 0.5
-    assert values["sclip_samples_total"] == 300
-    assert values["sclip_train_seconds_total"] == pytest.approx(2 + 2)
-    assert values["sclip_data_wait_seconds_total"] == pytest.approx(0.2 + 1)
-    assert values.keys() <= GAUGES.keys() | COUNTERS.keys()
+        exported.report(
+            trained(30, 300, loss=math.nan, grad_norm=math.inf, data_wait=0.5)
+        )  # leave the last one
+        assert node["training"] == 1
+    assert node.values.keys() <= GAUGES.keys() | COUNTERS.keys()
+    assert "sclip_grad_norm" not in node.values
+    expected = {
+        "training": 0, "step": 30, "samples": 300, "planned_samples": 1000, "loss": 2.0, "mfu_ratio": 0.4,
+        "quarantined_samples": 3, "checkpoint_step": 10, "checkpoint_stall_seconds": 0.5,
+        "encode_utilisation_ratio": 0.5, "samples_total": 300, "train_seconds_total": 2 + 2,
+        "data_wait_seconds_total": 0.2 + 1,
+    }  # fmt: skip
+    assert {name: node[name] for name in expected} == pytest.approx(expected)
 
 
-def test_samples_that_a_restart_trains_on_again_count_again_and_no_total_falls(node: Node) -> None:
-    with RunMetrics("first", samples=1000) as exported:
-        exported.report(START)
-        exported.report(trained(10, 100))
-        exported.report({"kind": "lost", "reason": "worker 1"})
-        exported.report(START | {"workers": 1, "step": 5, "samples": 50, "quarantined": 2})
-        assert (node.values["sclip_samples"], node.values["sclip_samples_total"]) == (50, 100)
-        exported.report(trained(10, 100))
-    assert node.values["sclip_samples_total"] == 150
-    assert (node.values["sclip_restarts"], node.values["sclip_workers"]) == (1, 1)
-
-
-def test_a_resumed_run_begins_with_what_it_had_set_aside_and_counts_only_its_own_samples(node: Node) -> None:
+def test_samples_that_a_restart_trains_on_again_count_again_and_those_of_another_start_do_not(
+    node: Node,
+) -> None:
     with RunMetrics("first", samples=1000) as exported:
         exported.report(START | {"step": 50, "samples": 500, "quarantined": 7, "skipped": 2})
-        assert (node.values["sclip_quarantined_samples"], node.values["sclip_nonfinite_steps"]) == (7, 2)
+        assert (node["quarantined_samples"], node["nonfinite_steps"]) == (7, 2)
         exported.report(trained(60, 600))
-    assert node.values["sclip_samples_total"] == 100
-
-
-def test_a_value_that_is_not_finite_leaves_the_last_one_and_is_never_sent(node: Node) -> None:
-    with RunMetrics("first", samples=1000) as exported:
-        exported.report(trained(1, 10))
-        exported.report(trained(2, 20, loss=math.nan, grad_norm=math.inf))
-    assert node.values["sclip_loss"] == 2.0
-    assert "sclip_grad_norm" not in node.values
+        exported.report({"kind": "lost", "reason": "worker 1"})
+        exported.report(START | {"workers": 1, "step": 55, "samples": 550, "quarantined": 2})
+        assert (node["samples"], node["samples_total"]) == (550, 100)
+        exported.report(trained(60, 600))
+    assert (node["samples_total"], node["restarts"], node["workers"]) == (150, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +115,6 @@ def test_a_value_that_is_not_finite_leaves_the_last_one_and_is_never_sent(node: 
         (ValueError("of the driver's own"), 1, 0),
         (Stopped("stopped"), 0, 0),
         (KeyboardInterrupt(), 0, 0),
-        (SystemExit(143), 0, 0),
     ],
 )
 def test_only_a_run_that_fails_leaves_its_training_unfinished(
@@ -143,7 +124,7 @@ def test_only_a_run_that_fails_leaves_its_training_unfinished(
     with contextlib.suppress(type(error)), exported:
         exported.report(START)
         raise error
-    assert (node.values["sclip_training"], node.values["sclip_nonfinite_steps"]) == (training, nonfinite)
+    assert (node["training"], node["nonfinite_steps"]) == (training, nonfinite)
 
 
 def test_gauges_are_set_again_without_a_report(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

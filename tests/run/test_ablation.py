@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from sclip.config import ConfigError
-from sclip.config.loader import CONFIGS, load
+from sclip.config.loader import CONFIGS
 from sclip.run import ablation, sweep
 from support.commands import command
 from support.swept import made_up
@@ -37,19 +35,15 @@ def small(tmp_path: Path) -> Path:
 
 
 @pytest.mark.cluster
+@pytest.mark.usefixtures("attached")
 def test_the_table_has_the_scores_of_the_runs_beside_the_published_ones(
-    attached: None,
-    small: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sweep, "_trial", made_up())
     assert job(small, f"run.storage={tmp_path}", "loss.hinge_margin=0.3", "--seed", "3") == 1
     said, folder = capsys.readouterr().out, tmp_path / "sweeps" / "ablation-small"
-    lines = [
-        line.split("|")[1:-1] for line in (folder / "ablation.md").read_text().splitlines() if "|" in line
-    ]
+    page = (folder / "ablation.md").read_text()
+    lines = [line.split("|")[1:-1] for line in page.splitlines() if "|" in line]
     assert [[cell.strip() for cell in line] for line in lines] == [
         ["", "relation", "published", "attribute", "published"],
         ["---"] * 5,
@@ -57,30 +51,25 @@ def test_the_table_has_the_scores_of_the_runs_beside_the_published_ones(
         ["lambda high", "0.500", "–", "0.400", "near 0.6"],
         ["too much", "–", "–", "–", "–"],
     ]
-    assert "Published: Somebody et al." in (folder / "ablation.md").read_text()
+    assert "Published: Somebody et al." in page
     for text in ("lambda high", "0.400", "near 0.6", "published: Somebody et al."):
         assert text in said
     assert "ablation-small-broken-seed-3 failed: " in said
     assert "model.kee.weight: too much" in said
-    comparison = (folder / "comparison.html").read_text()
-    assert "ablation-small-low-seed-3" in comparison
+    assert "ablation-small-low-seed-3" in (folder / "comparison.html").read_text()
     cells = json.loads((folder / "ablation.json").read_text())["rows"]
     assert cells["high"]["relation/accuracy"] == {"values": [0.5], "published": "–"}
 
 
 def test_a_cell_of_several_seeds_shows_their_mean_and_deviation(small: Path) -> None:
-    asked = ablation.read(small)
+    values = {"low": (0.5, 0.7), "high": (0.9, 0.9), "broken": (0.4, 0.2)}
     trials = [
         sweep.Trial(f"x-{row}-seed-{seed}", {}, {"relation/accuracy": value})
-        for row, values in {"low": (0.5, 0.7), "high": (0.9, 0.9), "broken": (0.4, 0.2)}.items()
-        for seed, value in enumerate(values)
-    ]
-    cells = ablation.table(asked, trials, "x")
-    assert [of["relation/accuracy"].text for of in cells.values()] == [
-        "0.600 ± 0.141",
-        "0.900 ± 0.000",
-        "0.300 ± 0.141",
-    ]
+        for row, of_row in values.items() for seed, value in enumerate(of_row)
+    ]  # fmt: skip
+    cells = ablation.table(ablation.read(small), trials, "x")
+    texts = [of["relation/accuracy"].text for of in cells.values()]
+    assert texts == ["0.600 ± 0.141", "0.900 ± 0.000", "0.300 ± 0.141"]
     assert cells["low"]["attribute/accuracy"].text == "–"
 
 
@@ -92,62 +81,35 @@ def test_every_shipped_ablation_can_be_run(path: Path) -> None:
     assert {score for row in asked.rows.values() for score in row.published} <= set(asked.scores)
 
 
-def test_what_a_file_sets_for_all_rows_gives_way_to_the_command_line(small: Path) -> None:
+def test_a_seed_is_run_through_before_the_next_with_what_file_row_and_command_line_set(small: Path) -> None:
     small.write_text(small.read_text() + "set: {train.num_workers: 1, train.epochs: 7}\n")
-    config = ablation.shared_config(ablation.read(small), ["train.epochs=2"])
+    asked = ablation.read(small)
+    config = ablation.shared_config(asked, ["train.epochs=2"])
     assert (config.train.num_workers, config.train.epochs) == (1, 2)
-
-
-def test_a_seed_is_run_through_before_the_next(small: Path) -> None:
-    points = ablation.sweep_of(ablation.read(small), "x", load()).space[sweep.POINT]["grid_search"]
-    assert [point["name"] for point in points[:4]] == [
-        "low-seed-0",
-        "high-seed-0",
-        "broken-seed-0",
-        "low-seed-1",
-    ]
+    points = ablation.sweep_of(asked, "x", config).space[sweep.POINT]["grid_search"]
+    names = [point["name"] for point in points[:4]]
+    assert names == ["low-seed-0", "high-seed-0", "broken-seed-0", "low-seed-1"]
     assert points[3]["set"] == {"model.kee.weight": 0.1, "run.seed": 1}
 
 
-def replaced(old: str, new: str) -> Callable[[str], str]:
-    return lambda text: text.replace(old, new)
-
-
 @pytest.mark.parametrize(
-    ("change", "arguments", "found"),
+    ("old", "new", "arguments", "found"),
     [
-        (replaced("", ""), ["--row", "lwo"], "row 'lwo': there is none; the rows are low, high, broken"),
-        (replaced("weight: 0.1", "wait: 0.1"), [], "row 'low': config: model.kee.wait: no such key"),
-        (replaced("weight: 0.1", "weight: -1"), [], "row 'low': "),
-        (replaced("label: lambda low, ", ""), [], "not an ablation: "),
-        (replaced("rows:", "lines:"), [], "not an ablation: 'rows'"),
-        (replaced("seeds: [0, 1]", "seeds: []"), [], "needs a row, a seed and a score at least"),
-        (replaced("config: scenes", "config: scene"), [], "nearest is scenes"),
-        (replaced("seeds:", "seed:"), [], "not an ablation: "),
-        (replaced("[0, 1]", "[0, 1"), [], "small.yaml"),
+        ("", "", ["--row", "lwo"], "row 'lwo': there is none; the rows are low, high, broken"),
+        ("weight: 0.1", "wait: 0.1", [], "row 'low': config: model.kee.wait: no such key"),
+        ("weight: 0.1", "weight: -1", [], "row 'low': "),
+        ("label: lambda low, ", "", [], "not an ablation: "),
+        ("rows:", "lines:", [], "not an ablation: 'rows'"),
+        ("seeds: [0, 1]", "seeds: []", [], "needs a row, a seed and a score at least"),
+        ("config: scenes", "config: scene", [], "nearest is scenes"),
+        ("[0, 1]", "[0, 1", [], "small.yaml"),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_is_told_before_anything_starts(
-    small: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    change: Callable[[str], str],
-    arguments: list[str],
-    found: str,
-) -> None:
-    small.write_text(change(SMALL))
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    old: str, new: str, arguments: list[str], found: str,
+) -> None:  # fmt: skip
+    small.write_text(SMALL.replace(old, new))
     assert job(small, *arguments, f"run.storage={tmp_path / 'storage'}") == 2
     assert found in capsys.readouterr().err
     assert not (tmp_path / "storage").exists()
-
-
-def test_an_unknown_ablation_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    assert job("scens") == 2
-    assert "scens.yaml" in capsys.readouterr().err
-
-
-def test_rows_and_seeds_can_be_narrowed(small: Path) -> None:
-    asked = ablation.narrowed(ablation.read(small), ["high"], [7])
-    assert (list(asked.rows), asked.seeds) == (["high"], [7])
-    with pytest.raises(ConfigError, match="there is none"):
-        ablation.narrowed(asked, ["low"], [])

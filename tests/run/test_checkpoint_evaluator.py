@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -29,12 +29,12 @@ class Run:
         self.scores: dict[int, dict[str, float]] = {}
         self.said: list[str] = []
 
-    def evaluator(self, score: Score, every: int = 2, cpus: float = 0.1) -> CheckpointEvaluator:
-        def log(scores: object, step: int) -> None:
-            self.scores[step] = dict(scores)  # type: ignore[call-overload]
+    def evaluator(self, score: Score, cpus: float = 0.1) -> CheckpointEvaluator:
+        def log(scores: Mapping[str, float], step: int) -> None:
+            self.scores[step] = dict(scores)
 
         return CheckpointEvaluator(
-            EvaluateConfig(every=every, cpus=cpus), self.folder, score, log, self.said.append
+            EvaluateConfig(every=2, cpus=cpus), self.folder, score, log, self.said.append
         )
 
     def checkpoint(self, evaluator: CheckpointEvaluator, step: int) -> None:
@@ -43,6 +43,10 @@ class Run:
         manifest.write_manifest(path, {}, {})
         retention.prune(self.folder, CheckpointConfig(keep_last=1))
         evaluator.checkpoint(path.name, step)
+
+    @property
+    def held(self) -> bool:
+        return bool(list(self.folder.path.glob("held-*")))
 
     @property
     def steps(self) -> list[int]:
@@ -97,35 +101,22 @@ def test_an_evaluation_that_fails_or_is_killed_is_told_and_the_next_one_comes(ru
         assert evaluator._running
         ray.wait([evaluator._running[0]])
         evaluator.poll()
-        assert not list(run.folder.path.glob("held-*"))
+        assert not run.held
     evaluator.close()
     assert run.scores == {6: {"relation/accuracy": 0.5}}
-    assert len(run.said) == 2
-    assert run.said[0] == "step 2 was not evaluated: relation.json: no such file"
-    assert run.said[1].startswith("step 4 was not evaluated: ")
+    failed, killed = run.said
+    assert failed == "step 2 was not evaluated: relation.json: no such file"
+    assert killed.startswith("step 4 was not evaluated: ")
 
 
-def test_the_cpus_of_a_run_that_is_stopped_are_free_again_at_once(run: Run, tmp_path: Path) -> None:
+def test_of_a_run_that_is_stopped_or_whose_driver_died_nothing_stays_held(run: Run, tmp_path: Path) -> None:
     os.mkfifo(gate := str(tmp_path / "gate"))
-
-    def score(name: str) -> dict[str, float]:
-        return {"relation/accuracy": float(open(gate).read())}
-
-    evaluator = run.evaluator(score, cpus=4)
+    evaluator = run.evaluator(lambda name: {"relation/accuracy": float(Path(gate).read_text())}, cpus=4)
     run.checkpoint(evaluator, 2)
-    assert list(run.folder.path.glob("held-*"))
+    assert run.held
     evaluator.abandon()
-    assert not list(run.folder.path.glob("held-*"))
-
-    @ray.remote(num_cpus=4)
-    def free() -> bool:
-        return True
-
-    assert ray.get(free.remote())
-
-
-def test_what_a_driver_held_that_died_is_let_go_by_the_next(run: Run) -> None:
-    run.folder.path.mkdir()
+    assert not run.held
+    assert ray.get(ray.remote(num_cpus=4)(lambda: True).remote())  # its CPUs are free again
     run.folder.hold("step-00000002")
     run.evaluator(lambda name: {}).close()
-    assert not list(run.folder.path.glob("held-*"))
+    assert not run.held

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +13,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from sclip.config import Config, ConfigError, RunConfig
+from sclip.config import Config
 from sclip.data.caption_text import clean_caption
 from sclip.launch import cluster
 from sclip.report import sinks
-from sclip.run.resolve import resolve_config
 from sclip.run.summary import Summary, show
 from sclip.scenegraph.window import MOST_WORDS
 from support.commands import command
@@ -67,44 +65,11 @@ def test_any_line_is_answered_and_what_was_not_read_is_told(
     assert " without an object, 1 read only" in told.err
     assert told.err.endswith(", 1 with bytes that are no text\n")
     assert "\x1b" not in told.out
+    assert "└─ at the left of ─▶ square" in told.out
+    assert '"caption"' not in told.out
+    assert ("negative" in told.out) == (main is negatives)
     assert "<3" not in page.read_text()
     assert "&lt;3" in page.read_text()
-
-
-@pytest.mark.parametrize("main", [graph, negatives])
-def test_nothing_is_told_where_everything_was_read(
-    main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    source = tmp_path / "captions.txt"
-    source.write_text("a man rides a horse\n")
-    assert main(source, "--out", tmp_path / "out") == 0
-    assert capsys.readouterr() == ("", "")
-
-
-def test_show_draws_instead_of_the_json(captions: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert graph(captions, "--show") == 0
-    shown = capsys.readouterr().out
-    assert "└─ at the left of ─▶ square" in shown
-    assert '"caption"' not in shown
-    assert "negative" not in shown
-
-
-def test_show_of_negatives_draws_as_many_as_are_kept(
-    captions: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert negatives(captions, "--show", "--max-candidates", "1") == 0
-    shown = capsys.readouterr().out
-    first = shown.split("\n\n")[0].splitlines()
-    assert first[:4] == [
-        "a small red circle to the left of a blue square",
-        "  circle  small, red",
-        "  └─ at the left of ─▶ square",
-        "  square  blue",
-    ]
-    assert re.fullmatch("  (relation|attribute) negative", first[4])
-    assert first[5].replace("‹", "").replace("›", "").strip() == first[0]
-    assert re.match("    ≠ .*‹.+›", first[6])
-    assert len(first) == 7
 
 
 def test_page_of_a_long_file_holds_the_same_sample_every_time_and_says_so(
@@ -118,27 +83,16 @@ def test_page_of_a_long_file_holds_the_same_sample_every_time_and_says_so(
         assert capsys.readouterr() == ("", f"{page}: 5 of 40 captions, drawn at random\n")
     html = pages[0].read_text()
     assert html == pages[1].read_text()
-    assert "5 of 40 captions, drawn at random" in html
     assert html.count("<svg") == 5
     lines = [int(part.split("<")[0]) for part in html.split("<bdi>line ")[1:]]
-    assert lines == sorted(lines)
-    assert lines != [1, 2, 3, 4, 5]
+    assert lines == sorted(lines) != [1, 2, 3, 4, 5]
+    assert graph(source, "--html", tmp_path / "absent" / "page.html", "--out", tmp_path / "out") == 2
+    assert not (tmp_path / "out").exists()  # told before anything is parsed
 
 
-def test_page_that_cannot_be_written_is_told_before_anything_is_parsed(
-    captions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "out"
-    assert graph(captions, "--html", tmp_path / "absent" / "page.html", "--out", out) == 2
-    assert "page.html" in capsys.readouterr().err
-    assert not out.exists()
-
-
-@pytest.mark.parametrize(
-    "arguments", [["graph", "FILE"], ["graph", "FILE", "--show"], ["pretrain", "--help"]]
-)
+@pytest.mark.parametrize("arguments", [["graph", "FILE"], ["pretrain", "--help"]])
 def test_a_reader_that_has_seen_enough_ends_the_command_quietly(tmp_path: Path, arguments: list[str]) -> None:
-    (tmp_path / "FILE").write_text("a man rides a horse on a beach\n" * 3000)
+    (tmp_path / "FILE").write_text("a man rides a horse on a beach\n" * 900)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen([*SCLIP, *arguments], **pipes, cwd=tmp_path, env=IMPORTED) as process:
         assert process.stdout
@@ -146,31 +100,6 @@ def test_a_reader_that_has_seen_enough_ends_the_command_quietly(tmp_path: Path, 
         process.stdout.close()
         assert process.stderr
         assert process.stderr.read() == b""
-
-
-def test_drawing_goes_on_where_the_terminal_lacks_a_sign(tmp_path: Path) -> None:
-    source = tmp_path / "captions.txt"
-    source.write_text("a dog on a mat 🐶\n")
-    done = subprocess.run(
-        [*SCLIP, "graph", source, "--show"],
-        env=IMPORTED | {"PYTHONIOENCODING": "ascii", "PATH": ""}, capture_output=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert b"?? on ?? mat" in done.stdout
-
-
-@pytest.mark.parametrize("job", sorted(path.name for path in JOBS))
-def test_a_job_finds_the_modules_of_python_whatever_other_jobs_are_called(job: str, tmp_path: Path) -> None:
-    folder = tmp_path / "jobs"
-    shutil.copytree(ROOT / "jobs", folder)
-    for module in ("argparse", "dataclasses", "inspect", "json"):
-        (folder / f"{module}.py").touch()
-        if f"{module}.py" != job:
-            (folder / f"{module}.py").write_text(f"raise ImportError('jobs/{module}.py')")
-    (tmp_path / "sclip").symlink_to(ROOT / "sclip")
-    done = subprocess.run([sys.executable, str(folder / job), "--help"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert f"Usage: sclip {Path(job).stem} " in done.stdout
 
 
 def test_help_names_every_option_keeps_the_lines_of_examples_and_imports_no_library_of_the_training() -> None:
@@ -198,27 +127,14 @@ def test_help_names_every_option_keeps_the_lines_of_examples_and_imports_no_libr
 
 
 @pytest.mark.parametrize("options", [["--plan"], []])
-@pytest.mark.parametrize(
-    ("override", "found"),
-    [("model.name=RN50", "has BatchNorm (visual.bn1)"), ("model.name=coca_ViT-B-32", "caption decoder")],
-)
 def test_a_model_that_cannot_be_trained_is_refused_before_a_cluster_is_asked_for(
-    options: list[str], override: str, found: str, capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    options: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cluster, "connect", lambda: pytest.fail("a cluster is asked for"))
-    assert command("pretrain")(*options, override) == 2
-    told = capsys.readouterr().err
-    assert told.startswith(f"pretrain: model.name={override.partition('=')[2]!r}: ")
-    assert found in told
-    assert told.count("\n") == 1
-
-
-def test_a_run_is_refused_with_the_key_of_the_storage_that_cannot_be_written_to(tmp_path: Path) -> None:
-    (tmp_path / "file [1]").touch()
-    storage = f"{tmp_path}/file [1]/below"
-    with pytest.raises(ConfigError, match=r"run\.storage=.* cannot be written to \(Not a directory\)"):
-        resolve_config(Config(run=RunConfig(storage=storage)), Console())
+    assert command("pretrain")(*options, "model.name=coca_ViT-B-32") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("pretrain: model.name='coca_ViT-B-32': ")
+    assert "caption decoder" in line
 
 
 def test_what_a_run_says_at_its_end_can_be_pasted_into_a_shell(

@@ -67,13 +67,7 @@ def owner_of(folder: StoragePath) -> dict[str, object]:
 
 def leave(folder: StoragePath, number: int = 3, **changes: object) -> None:
     """Leave the lease of a process of another host."""
-    elsewhere = {
-        "host": "node-7",
-        "machine": "another",
-        "pid": 41,
-        "since": "2026-01-01T00:00:00",
-        "token": "t",
-    }
+    elsewhere = {"host": "node-7", "machine": "another", "pid": 41, "since": "2026", "token": "t"}
     create(folder / "lease" / f"{number}.json", json.dumps(elsewhere | changes))
 
 
@@ -130,44 +124,42 @@ def test_a_process_id_that_was_given_anew_is_no_owner(tmp_path: Path) -> None:
         assert leases(tmp_path) == ["4.json"]
 
 
-@pytest.mark.parametrize("left", [{"host": "node-7"}, None], ids=["whole", "half-written"])
-def test_an_owner_on_another_host_that_does_not_beat_is_waited_for_and_replaced(
-    left: dict[str, str] | None, folder: StoragePath
+HALF, NO_TEXT, DEEP = b"", b"\xff\xfe", b"[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("folder", "left"),
+    [("s3", 41), ("memory", 41)]
+    + [("disk", left) for left in (41, None, "abc", 10**12, True, HALF, NO_TEXT, DEEP)],
+    indirect=["folder"],
+)
+def test_an_owner_elsewhere_or_unknown_that_does_not_beat_is_waited_for_and_replaced(
+    folder: StoragePath, left: object
 ) -> None:
-    if left:
-        leave(folder, **left)
-    else:
-        create(folder / "lease" / "3.json", "")
+    leave(
+        folder,
+        pid=0 if isinstance(left, bytes) else left,
+        machine="another" if left == 41 else lease._machine(),
+    )
+    if isinstance(left, bytes) and isinstance(folder, Path):
+        (folder / "lease" / "3.json").write_bytes(left)
     said: list[str] = []
     with lease.held(folder, said.append):
         assert leases(folder) == ["4.json"]
         assert owner_of(folder)["pid"] == os.getpid()
-    assert [line.partition(": ")[2][:30] for line in said] == [
-        "waiting 0.6 s for a sign of li",
-        "no sign of life in 0.6 s, so t",
-    ]
-    assert ("node-7" in said[0]) == bool(left)
+    waiting, gone_on = said
+    assert "waiting 0.6 s for a sign of life" in waiting
+    assert ("node-7" in waiting) != isinstance(left, bytes)
+    assert "no sign of life in 0.6 s, so this process goes on" in gone_on
 
 
-@pytest.mark.parametrize("pid", [None, "abc", 10**12, -1, True, b"\xff\xfe", b"[" * 100_000])
-def test_a_lease_that_says_no_process_is_waited_for_and_replaced(pid: object, tmp_path: Path) -> None:
-    leave(tmp_path, pid=0 if isinstance(pid, bytes) else pid, machine=lease._machine())
-    if isinstance(pid, bytes):
-        (tmp_path / "lease" / "3.json").write_bytes(pid)
-    said: list[str] = []
-    with lease.held(tmp_path, said.append):
-        assert leases(tmp_path) == ["4.json"]
-    assert len(said) == 2
-
-
-@pytest.mark.parametrize("is_link", [False, True])
-def test_a_file_in_the_place_of_the_leases_is_told(is_link: bool, tmp_path: Path) -> None:
-    place = tmp_path / "lease"
-    if is_link:
-        place.symlink_to("nowhere")
-    else:
-        place.write_text("")
-    with pytest.raises(ConfigError, match=f"{place} is a file"), lease.held(tmp_path, pytest.fail):
+def test_one_that_ends_while_it_is_watched_makes_way_and_a_file_in_its_place_is_told(tmp_path: Path) -> None:
+    leave(tmp_path)
+    with lease.held(tmp_path, lambda _: (tmp_path / "lease" / "3.json").unlink()):
+        assert leases(tmp_path) == ["1.json"]
+    (place := tmp_path / "run" / "lease").parent.mkdir(parents=True)  # an empty folder goes with its lease
+    place.write_text("")
+    with pytest.raises(ConfigError, match=f"{place} is a file"), lease.held(place.parent, pytest.fail):
         pytest.fail("an owner")
 
 
@@ -185,12 +177,6 @@ def test_one_that_beats_is_not(folder: StoragePath) -> None:
         pytest.fail("a second owner")
     assert beats.is_set()
     assert leases(folder) == ["3.json"]
-
-
-def test_one_that_ends_while_it_is_watched_makes_way(folder: StoragePath) -> None:
-    leave(folder)
-    with lease.held(folder, lambda _: (folder / "lease" / "3.json").unlink()):
-        assert leases(folder) == ["1.json"]
 
 
 @pytest.mark.parametrize("take", ["next", "same"])
@@ -235,7 +221,6 @@ def test_storage_that_is_away_for_a_while_ends_no_run(
         count = owner_of(folder)["beats"]
         while owner_of(folder)["beats"] == count:
             beats.wait()
-    assert leases(folder) == []
 
 
 def test_a_store_that_refuses_conditional_writes_is_written_to_and_read_back(
@@ -259,9 +244,7 @@ def test_a_store_that_refuses_conditional_writes_is_written_to_and_read_back(
 
 
 def test_work_that_goes_on_until_the_process_ends_keeps_its_lease(tmp_path: Path) -> None:
-    with pytest.raises(Stopped), lease.held(tmp_path, pytest.fail):
-        raise Stopped(work_goes_on=True)
-    assert leases(tmp_path) == ["1.json"]
-    with pytest.raises(Stopped), lease.held(tmp_path / "b", pytest.fail):
-        raise Stopped
-    assert leases(tmp_path / "b") == []
+    for goes_on, left in ((False, []), (True, ["1.json"])):
+        with pytest.raises(Stopped), lease.held(tmp_path, pytest.fail):
+            raise Stopped(work_goes_on=goes_on)
+        assert leases(tmp_path) == left

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
-from sclip.config import Config, ConfigError, EvaluateConfig, RunConfig, ScenesConfig, TrackingConfig
-from sclip.data.counts import count_samples
-from sclip.data.patterns import expand
-from sclip.evaluate.runner import check_files
+from sclip.config import Config, ConfigError, RunConfig, TrackingConfig
 from sclip.inference.open_model import open_model
 from sclip.model import ModelError
-from sclip.prepare import scenes
 from sclip.run.resolve import _check_storage
 from sclip.run.sweep import _storage
-from sclip.storage.paths import StoragePath, address, shown, sizes, storage_path
+from sclip.storage.paths import StoragePath, shown, storage_path
 from sclip.tracking import Tracker, history, open_run, store_uri
 from sclip.tracking.journal import JOURNAL
 from support.commands import command
+from support.mlflow_stores import empty_store
 from support.object_store import ObjectStore, object_store
 from support.runs import recorded_curve
 from support.storage_server import isolate
@@ -81,25 +76,16 @@ def test_a_run_goes_on_with_its_record_on_any_machine(
 ) -> None:
     """What was not kept is told again by the steps since the checkpoint; where it is still there, not twice."""
     machine("first")
+    assert store_uri(Config(), storage).endswith("/first/sclip/mlflow.db")
     tell(storage, kept=range(1, 4), lost=range(4, 5))
     run = storage_path(storage) / "runs" / "far"
     assert steps(run) == [1, 2, 3]
     machine(to)
     tracker = tell(storage, kept=range(4, 6))
     assert steps(tracker.folder) == steps(run) == [1, 2, 3, 4, 5]
-
-
-def test_what_a_machine_has_of_an_older_start_or_another_run_of_the_name_does_not_count(
-    storage: str, machine: Callable[[str], None]
-) -> None:
-    run = storage_path(storage) / "runs" / "far"
-    machine("first")
-    tell(storage, kept=range(1, 3), lost=range(3, 5))
-    machine("second")
-    tell(storage, kept=range(3, 6))
-    machine("first")
+    machine("first")  # what it has is of an older start
     assert steps(tell(storage, kept=range(6, 7)).folder) == [1, 2, 3, 4, 5, 6]
-    (run / JOURNAL).unlink()
+    (run / JOURNAL).unlink()  # and then of another run of the name
     assert steps(tell(storage, kept=range(1, 2)).folder) == [1]
 
 
@@ -132,45 +118,13 @@ def test_what_was_told_while_mlflow_was_away_is_sent_from_another_machine(
     assert f"kept in {run / JOURNAL}: sclip sync {shown(run)}" in tracker.finish()
     (tracker.folder / "report.html").unlink()
     machine("second")
-    database = f"sqlite:///{tmp_path}/store.db"
+    database = empty_store(tmp_path)
     assert command("sync")("far", "--storage", storage, "--tracking-uri", database) == 0, (
         capsys.readouterr().err
     )
     assert recorded_curve(database, "far", "loss") == {1: 1.0, 2: 0.5, 3: pytest.approx(1 / 3)}
     (page,) = tmp_path.glob("second/sclip/mlartifacts/**/report.html")
     assert page.read_text() == "page"
-
-
-def test_without_a_server_mlflows_files_are_where_they_are_by_default(
-    storage: str, machine: Callable[[str], None], tmp_path: Path
-) -> None:
-    machine("first")
-    assert store_uri(Config(), storage) == f"sqlite:///{tmp_path}/first/sclip/mlflow.db"
-
-
-# Scenes and suites
-
-
-def test_scenes_are_made_once_and_their_suite_is_read_on_any_node(
-    server: ObjectStore, storage: str, tmp_path: Path
-) -> None:
-    spec = ScenesConfig(train_samples=20, heldout_samples=3, image_size=32)
-    made = scenes.generate(storage_path(storage) / "scenes", spec, seed=0)
-    on_disk = scenes.generate(tmp_path / "scenes", spec, seed=0)
-    assert sizes(made.suite.parent) == sizes(on_disk.suite.parent)
-    assert sum(count_samples(expand([made.train])).samples.values()) == 20
-    puts = [request for request in server.requests if request.startswith("PUT")]
-    assert puts[-1].endswith("/scenes.json")
-    assert scenes.generate(storage_path(storage) / "scenes", spec, seed=0) == made
-    assert [request for request in server.requests if request.startswith("PUT")] == puts
-    check_files(EvaluateConfig(suite=address(made.suite), retrieval_images=4))
-
-
-def test_a_suite_of_ones_own_may_lie_beside_the_runs(storage: str) -> None:
-    suite = storage_path(storage) / "mine.yaml"
-    suite.write_text(yaml.safe_dump({"own": {"kind": "captions", "file": "cases.json", "images": "images"}}))
-    with pytest.raises(FileNotFoundError, match=r"/cases\.json"):
-        check_files(EvaluateConfig(suite=address(suite)))
 
 
 # What is refused
@@ -193,14 +147,9 @@ def test_a_uri_that_no_run_can_be_kept_at_is_told_before_anything_starts(uri: st
     assert "secret" not in str(raised.value)
 
 
-def test_a_sweep_says_that_it_needs_a_folder(storage: str) -> None:
-    config = dataclasses.replace(Config(), run=RunConfig(storage=storage))
+def test_what_cannot_be_kept_in_or_is_not_in_an_object_store_is_told(storage: str) -> None:
     with pytest.raises(ConfigError, match="a sweep keeps logs and state beside its runs"):
-        _storage(config)
-
-
-def test_no_model_at_a_uri_is_told_with_all_forms(storage: str) -> None:
-    with pytest.raises(
-        ModelError, match=r"^'s3://\*\*\*@bucket/\S+: no such model; name a run \(name, folder or URI"
-    ):
+        _storage(Config(run=RunConfig(storage=storage)))
+    told = r"^'s3://\*\*\*@bucket/\S+: no such model; name a run \(name, folder or URI"
+    with pytest.raises(ModelError, match=told):
         open_model(f"{storage}/none")

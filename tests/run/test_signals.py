@@ -9,17 +9,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from sclip.train.run_folder import LEASE, RunFolder
-from support.commands import command
 from support.paths import ROOT
 from support.processes import end, environment
 from support.runs import TINY, recorded
-
-EPOCHS = 4
 
 
 @contextmanager
@@ -77,59 +75,56 @@ def test_a_start_that_is_told_to_end_in_its_imports_ends_in_one_line(
 # A run
 
 
-@dataclass(frozen=True)
-class Told:
-    """What a run left that was told to end, and the one that went on."""
+class Ended(NamedTuple):
+    """How a run ended that was told to."""
 
-    folder: RunFolder
     status: int
     said: str
-    mlflow: str
-    left: list[str]
-    step: int
-    again: int
-    said_again: str
+    latest: int
+    """Step of the newest checkpoint; 0 where there is none."""
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
-    """A run on a cluster of its own, whose process group gets SIGTERM as from `timeout`: again while it is answered."""
-    storage = tmp_path_factory.mktemp("storage")
-    folder = RunFolder(storage / "runs" / "told")
-    arguments = ("pretrain", *TINY, f"run.storage={storage}", "run.name=told", f"train.epochs={EPOCHS}")
-    with program(*arguments) as child:
-        said = until(child, "training with 2 workers")
-        os.killpg(child.pid, signal.SIGTERM)
-        said += until(child, "asked to stop")
-        os.killpg(child.pid, signal.SIGTERM)
-        said += rest(child)
-        status = child.wait()
-    latest = folder.latest()
-    store = f"sqlite:///{storage}/mlflow.db"
-    mlflow = recorded(store, "told").info.status
-    left = sorted(path.name for path in folder.path.iterdir())
-    with program(*arguments) as child:
-        said_again = rest(child)
-        again = child.wait()
-    return Told(folder, status, said, mlflow, left, latest[1] if latest else 0, again, said_again)
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("storage")
+
+
+@pytest.fixture(scope="module")
+def ended(storage: Path) -> list[Ended]:
+    """One run on clusters of its own, whose process group gets SIGTERM before a step is reported, then after one."""
+    arguments = ("pretrain", *TINY, f"run.storage={storage}", "run.name=told")
+    endless, found = ("train.epochs=400", "checkpoint.every=99999"), list[Ended]()
+    for log_every, sign in (("99999", "training with 2 workers"), ("1", r"step \d+/")):
+        with program(*arguments, *endless, f"train.log_every={log_every}") as child:
+            said = until(child, sign)
+            os.killpg(child.pid, signal.SIGTERM)
+            said += rest(child)
+            latest = RunFolder(storage / "runs" / "told").latest()
+            found.append(Ended(child.wait(), said, latest[1] if latest else 0))
+    return found
 
 
 @pytest.mark.cluster
-def test_sigterm_to_the_process_group_leaves_a_checkpoint_and_ends_the_run_in_mlflow(told: Told) -> None:
-    assert told.status == 143, told.said
-    assert told.said.count("asked to stop") == 1
-    assert f"stopped after a checkpoint at step {told.step}" in told.said
-    assert told.step > 0
-    assert "Traceback" not in told.said
-    assert told.mlflow == "KILLED"
-    assert LEASE not in told.left
-
-
-@pytest.mark.cluster
-def test_the_same_command_goes_on_there_and_trains_on_every_row_once(
-    told: Told, capsys: pytest.CaptureFixture[str]
+def test_before_the_first_step_it_says_that_there_is_nothing_to_save_and_ends_at_once(
+    ended: list[Ended],
 ) -> None:
-    assert told.again == 0, told.said_again
-    assert f"training with 2 workers at step {told.step} " in told.said_again
-    assert command("audit")(told.folder.path) == 0
-    assert " missed=0 repeated=0 " in capsys.readouterr().out
+    before, after = ended
+    assert before.status == 143, before.said
+    assert "no step since they started: nothing to save" in before.said
+    assert "writing a checkpoint" not in before.said
+    assert before.latest == 0
+    assert "training with 2 workers from the start" in after.said
+
+
+@pytest.mark.cluster
+def test_sigterm_to_the_process_group_leaves_a_checkpoint_and_ends_the_run_in_mlflow(
+    storage: Path, ended: list[Ended]
+) -> None:
+    after = ended[1]
+    assert after.status == 143, after.said
+    assert after.said.count("asked to stop: writing a checkpoint first") == 1
+    assert after.latest > 0
+    assert f"stopped after a checkpoint at step {after.latest}" in after.said
+    assert "Traceback" not in after.said
+    assert recorded(f"sqlite:///{storage}/mlflow.db", "told").info.status == "KILLED"
+    assert not (storage / "runs" / "told" / LEASE).exists()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import threading
 
 import pytest
 
@@ -38,56 +37,31 @@ except stopping.Stopped:
 """
 
 
-def run(
-    signals: list[signal.Signals], ends: bool = True, after_s: float = 0.0, same_s: float = 600.0
-) -> list[str]:
-    """Return what the program prints that is sent the signals, each after another line of its output."""
-    program = PROGRAM.format(ends=ends, after_s=after_s, same_s=same_s)
-    with subprocess.Popen(
-        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    ) as child:
+TERM, INT = signal.SIGTERM, signal.SIGINT
+
+
+@pytest.mark.parametrize(
+    ("signals", "program", "said"),
+    [
+        ([TERM], {}, "working asked saved"),  # work that ends by itself is waited for
+        ([INT], {}, "working asked saved"),
+        ([TERM, TERM, INT], {}, "working asked saved"),  # close together they are one
+        ([TERM, TERM], {"after_s": 60, "same_s": 0}, "working asked stopped"),  # left at a later one
+        ([TERM], {"ends": False, "after_s": 60}, "working asked stopped"),  # that would not end: at once
+    ],
+)
+def test_a_program_that_is_sent_signals_each_after_a_line_of_its_output_says(
+    signals: list[signal.Signals], program: dict[str, object], said: str
+) -> None:
+    text = PROGRAM.format(**{"ends": True, "after_s": 0, "same_s": 600} | program)
+    command = [sys.executable, "-c", text]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout
-        said = []
+        lines = []
         for number in signals:
-            said.append(child.stdout.readline().strip())
+            lines.append(child.stdout.readline().strip())
             child.send_signal(number)
-        return [*said, *child.stdout.read().split()]
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_work_that_ends_by_itself_is_waited_for(number: signal.Signals) -> None:
-    assert run([number]) == ["working", "asked", "saved"]
-
-
-def test_signals_close_together_are_one() -> None:
-    assert run([signal.SIGTERM, signal.SIGTERM, signal.SIGINT]) == ["working", "asked", "saved"]
-
-
-def test_work_is_left_at_a_later_signal() -> None:
-    assert run([signal.SIGTERM, signal.SIGTERM], after_s=60, same_s=0) == ["working", "asked", "stopped"]
-
-
-def test_work_that_would_not_end_is_left_at_once() -> None:
-    assert run([signal.SIGTERM], ends=False, after_s=60) == ["working", "asked", "stopped"]
-
-
-def test_an_error_of_the_work_is_raised() -> None:
-    def work() -> None:
-        raise ValueError("broken")
-
-    with pytest.raises(ValueError, match="broken"):
-        stopping.run(work, lambda: True)
-
-
-def test_outside_of_the_main_thread_it_is_done_without_signals() -> None:
-    done: list[str] = []
-    thread = threading.Thread(
-        target=stopping.run, args=(lambda: done.append(threading.current_thread().name), bool)
-    )
-    thread.name = "tune"
-    thread.start()
-    thread.join()
-    assert done == ["tune"]
+        assert [*lines, *child.stdout.read().split()] == said.split()
 
 
 @pytest.mark.parametrize(

@@ -27,26 +27,21 @@ KEE = "model.kee.weight"
     ("arguments", "found"),
     [
         ([], "nothing to search"),
+        (["../up", "--grid", f"{KEE}=0.1"], "run.name='../up'"),
         (["--grid", f"{KEE}=0.1", "--samples", "0"], "'--samples'"),
         (["--grid", f"{KEE}=0.1", "--at-once", "-1"], "'--at-once'"),
         (["--grid", KEE], "write each key once, as KEY=..."),
         (["--grid", f"{KEE}=0.1", "--random", f"{KEE}=uniform(0,1)"], "write each key once"),
-        (["--grid", f"{KEE}="], "write its values as V1,V2"),
         (["--grid", f"{KEE}=0.1,["], "not a YAML value"),
         (["--grid", f"{KEE}=0.1,-1"], "model.kee.weight=-1"),
         (["--grid", "model.kee.wait=0.1"], "nearest is model.kee.weight"),
         (["--grid", "loss.negatives=none,semantics"], "loss.negatives='semantics'"),
         (["--random", f"{KEE}=0.1"], "write uniform(..), loguniform(..), randint(..) or choice(..)"),
         (["--random", f"{KEE}=normal(0,1)"], "write uniform(..)"),
-        (["--random", f"{KEE}=uniform()"], "write uniform(..)"),
-        (["--random", f"{KEE}=uniform(1)"], "uniform takes two numbers, the lower first"),
         (["--random", f"{KEE}=uniform(1,0)"], "the lower first"),
-        (["--random", f"{KEE}=uniform(0,a)"], "uniform takes two numbers"),
         (["--random", f"{KEE}=uniform(0,true)"], "uniform takes two numbers"),
         (["--random", f"{KEE}=loguniform(0,1)"], "loguniform begins above 0"),
         (["--random", f"{KEE}=uniform(-1,1)"], "model.kee.weight=-1"),
-        (["--random", "model.kee.layers=randint(1.5,3)"], "randint takes two numbers"),
-        (["--random", "model.kee.layers=uniform(1,3)"], "model.kee.layers=1.0"),
         (["--random", "model.kee.layers=randint(0,3)"], "model.kee.layers=0"),
         (["--random", "loss.negatives=choice(none,semantics)"], "loss.negatives='semantics'"),
     ],
@@ -54,14 +49,10 @@ KEE = "model.kee.weight"
 def test_a_mistake_in_the_space_is_told_before_anything_starts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], found: str
 ) -> None:
-    assert job("mistaken", *arguments, f"run.storage={tmp_path}") == 2
+    name = arguments.pop(0) if arguments and arguments[0] == "../up" else "mistaken"
+    assert job(name, *arguments, f"run.storage={tmp_path}") == 2
     assert found in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
-
-
-def test_a_name_that_no_run_may_have_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert job("../up", "--grid", f"{KEE}=0.1", f"run.storage={tmp_path}") == 2
-    assert "run.name='../up'" in capsys.readouterr().err
 
 
 def test_the_ends_of_a_domain_are_what_a_config_must_accept() -> None:
@@ -74,42 +65,36 @@ def test_the_ends_of_a_domain_are_what_a_config_must_accept() -> None:
 # What is run
 
 
-def points(storage: Path, name: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Return the points that a sweep draws, whose runs train nothing."""
-
-    def told(given: dict[str, Any], **_: Any) -> dict[str, Any]:
-        return {"scores": {"drawn/value": given["train.learning_rate"]}}
-
-    monkeypatch.setattr(sweep, "_trial", told)
-    space = {
-        "train.learning_rate": search_space.domain("train.learning_rate", "loguniform(1e-6,1e-4)")[0],
-        "model.kee.layers": tune.grid_search([1, 2]),
-    }
-    asked = sweep.Sweep(name, config(storage, f"run.seed={seed}"), space, samples=2, at_once=4)
-    trials = sweep.run(asked, Console(quiet=True))
-    assert [trial.name for trial in trials] == [f"{name}-0000{n}" for n in range(4)]
-    assert [trial.scores["drawn/value"] for trial in trials] == [
-        trial.point["train.learning_rate"] for trial in trials
-    ]
-    return [trial.point for trial in trials]
-
-
 @pytest.mark.cluster
+@pytest.mark.usefixtures("attached")
 def test_a_seed_draws_the_same_points_each_with_every_point_of_the_grid(
-    attached: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = points(tmp_path, "one", 0, monkeypatch)
-    assert first == points(tmp_path, "one", 0, monkeypatch)
-    assert first != points(tmp_path, "other", 1, monkeypatch)
-    assert [point["model.kee.layers"] for point in first] == [1, 2, 1, 2]
-    drawn = [point["train.learning_rate"] for point in first]
-    assert len(set(drawn)) > 1
-    assert all(1e-6 <= rate <= 1e-4 for rate in drawn)
+    rate, layers = "train.learning_rate", "model.kee.layers"
+    monkeypatch.setattr(sweep, "_trial", lambda given, **_: {"scores": {"drawn/value": given[rate]}})
+    space = {
+        rate: search_space.domain(rate, "loguniform(1e-6,1e-4)")[0], layers: tune.grid_search([1, 2])
+    }  # fmt: skip
+
+    def points(name: str, seed: int) -> list[dict[str, Any]]:
+        asked = sweep.Sweep(name, config(tmp_path, f"run.seed={seed}"), space, samples=2, at_once=4)
+        trials = sweep.run(asked, Console(quiet=True))
+        assert [trial.name for trial in trials] == [f"{name}-0000{n}" for n in range(4)]
+        assert [trial.scores["drawn/value"] for trial in trials] == [trial.point[rate] for trial in trials]
+        return [trial.point for trial in trials]
+
+    first = points("one", 0)
+    assert first == points("one", 0)
+    assert first != points("other", 1)
+    assert [point[layers] for point in first] == [1, 2, 1, 2]
+    assert len({point[rate] for point in first}) > 1
+    assert all(1e-6 <= point[rate] <= 1e-4 for point in first)
 
 
 @pytest.mark.cluster
+@pytest.mark.usefixtures("attached")
 def test_every_point_is_a_run_below_one_parent_and_the_same_command_trains_none_again(
-    attached: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["kee", "--grid", f"{KEE}=0.1,0.5", *TINY, "scenes.train_samples=32", "train.epochs=1"]
     command += ["train.num_workers=1", f"run.storage={tmp_path}"]

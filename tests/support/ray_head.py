@@ -41,7 +41,7 @@ def ray_head(
     # Else the agent, which starts jobs, and the client's server take fixed ports, and two heads fail on one machine.
     command += [f"--dashboard-agent-listen-port={free_port()}", f"--ray-client-server-port={free_port()}"]
     command += ["--object-store-memory=1000000000", "--disable-usage-stats", *more(f"127.0.0.1:{port}")]
-    patience = {"RAY_JOB_STOP_WAIT_TIME_S": "60"}  # between SIGTERM and SIGKILL of a job; 3 by default
+    patience = {"RAY_JOB_STOP_WAIT_TIME_S": "600"}  # between SIGTERM and SIGKILL of a job; 3 by default
     log = Path(folder, "head.log")
     with log.open("w") as file:
         process = subprocess.Popen(
