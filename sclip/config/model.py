@@ -64,6 +64,9 @@ class LossConfig(Section, key="loss"):
     """infonce: images choose among the negatives of the batch too (NegCLIP); hinge_weight=0 for that alone."""
     negatives: Literal["semantic", "shuffle", "none"] = "semantic"
     """What the hinge trains on: semantic negatives, NegCLIP's random swap of words, or nothing."""
+    replacements: Annotated[float, between(0, 1)] = 0.75
+    """semantic: share of visits in which a word is replaced ("above" by "below"), of captions in which parts may change
+    places too; 0: exchanges alone, the paper's negatives; 1: replacements alone."""
     negatives_per_caption: Annotated[int, at_least(1, "at least 1 (or loss.negatives=none)")] = 1
     """Most negatives of a caption in one visit (M), each another; all count alike in the hinge's mean."""
     hinge_weight: Annotated[float, at_least(0)] = 1.0

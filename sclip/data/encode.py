@@ -190,8 +190,9 @@ class Encoder:
             )
         found = negatives.natural(known.graph) if known.negatives is None else known.negatives
         return negatives.draw_several(
-            found, len(found), seed=seed, epoch=epoch, identity=identity, window=known.window
-        )
+            found, len(found), seed=seed, epoch=epoch, identity=identity, window=known.window,
+            replacements=loss.replacements,
+        )  # fmt: skip
 
     def _generator(self, purpose: str, row: dict[str, Any]) -> Any:
         return seeding.generator(purpose, self._config.run.seed, row[col.PASS], row[col.IDENTITY])

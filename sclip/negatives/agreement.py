@@ -227,6 +227,21 @@ def pronoun_forms(graph: SceneGraph, first: int, second: int) -> dict[Span, str]
     return forms
 
 
+def changes_pronouns(graph: SceneGraph, first: int, second: int) -> bool:
+    """Whether a pronoun behind one of two phrases may stand for it and not for the other, or the other way round."""
+    one, other = _pronoun_class(graph, first), _pronoun_class(graph, second)
+    if one == other:
+        return False
+    start = min(graph.objects[index].phrase[0] for index in (first, second))
+    behind = {match.group(1).lower() for match in _PRONOUN.finditer(graph.caption, start)}
+    return any(_may_name(form, one) != _may_name(form, other) for form in behind)
+
+
+def _may_name(pronoun: str, kind: str) -> bool:
+    kinds = (kind,) if kind else ("he", "she", "they")
+    return any(pronoun in _PRONOUNS[k].values() for k in kinds)
+
+
 def _pronoun_class(graph: SceneGraph, index: int) -> str:
     obj = graph.objects[index]
     return _class_of(graph.caption[slice(*obj.phrase)], obj.name)

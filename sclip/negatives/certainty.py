@@ -41,6 +41,12 @@ _NAMED = re.compile(
 """What stands before a phrase that names anew what was named: "the man is a player"."""
 
 
+_MADE = re.compile(
+    r"(?:made?|make|construct|craft|build|compose|carve|consist|form|cut)(?: up)? (?:of|from|in)\b"
+)
+"""Predicates of a thing and what it is made of."""
+
+
 def objects_surely_change(reading: Reading, first: int, second: int) -> bool:
     """Whether some relation surely fails when two objects take each other's place in all of them."""
     graph = reading.graph
@@ -289,6 +295,7 @@ def _is_part(reading: Reading, one: int, other: int) -> bool:
             or relations[k].predicate == "in"
             or relations[k].predicate.endswith("into")
             or reading.text(relations[k].span).lower() == "of"
+            or _MADE.match(relations[k].predicate)
         )
         and (not is_animate(objects[relations[k].subject].name) or relations[k].predicate.endswith("into"))
         for k in reading.relations_of[one]

@@ -40,16 +40,14 @@ MOST_WEIGHED = 12
 """Only the best so many exchanges that surely change the meaning are weighed for a draw; the pairs of a long caption
 are many."""
 
-MOST_STRANGE = 6.0
-"""Log-odds above which an exchange is not drawn."""
+MOST_STRANGE = 4.0
+"""Log-odds above which an exchange is not drawn: of stranger ones every second one is broken English."""
 MOST_STRANGE_REPLACED = 3.0
 """The same of a replacement, of which most read like their caption."""
-RELUCTANCE: Mapping[Kind, float] = {
-    "replaced relation": 1.0,
-    "replaced attribute": 1.0,
-    "replaced object": 1.7,
-}
-"""Log-odds by which replacements are less likely than exchanges that read alike: half of all draws stay exchanges."""
+REPLACEMENTS = 0.75
+"""How often a replacement is drawn where a caption has exchanges too (`loss.replacements`)."""
+RELUCTANCE: Mapping[Kind, float] = {"replaced object": 0.7}
+"""Log-odds by which some replacements are less likely than others that read alike."""
 WORTH_A_DOUBT = 4.0
 """Log-odds by which a doubtful negative must read better than all others to be drawn beside them."""
 MOST_DRAWN = 6
@@ -150,7 +148,7 @@ def draw(
 ) -> Negative | None:
     """Return the negative of one visit of a sample among its `natural` ones, or None where it has none."""
     drawn = draw_several(found, 1, seed=seed, epoch=epoch, identity=identity, window=window)
-    return drawn[0] if drawn else None
+    return next(iter(drawn), None)
 
 
 def draw_several(
@@ -161,21 +159,29 @@ def draw_several(
     epoch: int,
     identity: str,
     window: Window | None = None,
+    replacements: float = REPLACEMENTS,
 ) -> list[Negative]:
     """Return up to `count` different negatives of one visit of a sample, that of `draw` first.
 
-    Less strange negatives are likelier, down to those that read like their caption: if still better ones were likelier,
+    A visit takes replacements before exchanges with the probability `replacements`; 0 and 1 leave the others out. Less
+    strange negatives are likelier, down to those that read like their caption: if still better ones were likelier,
     frequent words would come in the places of rare ones more often than they leave them. `window` leaves out negatives
     whose change the text tower does not read, and puts those that differ in no triple of the knowledge encoder last.
     The order of the others does not depend on what is left out, so a record that holds only sound negatives gives the
     same draws.
     """
+    replaces = uniform("kind of negative", seed, epoch, identity) < replacements
 
-    def key(negative: Negative) -> float:  # Gumbel's trick: a draw without replacement is an order
+    def key(
+        negative: Negative,
+    ) -> tuple[bool, float]:  # Gumbel's trick: a draw without replacement is an order
         point = uniform("negative", seed, epoch, f"{identity}\x1f{negative.caption}")
         cost = max(negative.strangeness, 0.0) / TEMPERATURE + RELUCTANCE.get(negative.kind, 0.0)
-        return cost + math.log(-math.log((point + 2**-64) / (1 + 2**-63)))
+        is_other = negative.is_replacement != replaces
+        return is_other, cost + math.log(-math.log((point + 2**-64) / (1 + 2**-63)))
 
+    if replacements in (0, 1):
+        found = [negative for negative in found if negative.is_replacement == replaces]
     if window is None:
         return sorted(found, key=key)[:count]
     drawn = sorted([negative for negative in found if window.holds(negative.caption)], key=key)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
 
-from sclip.negatives.agreement import inflect, pronoun_forms, verb_forms
+from sclip.negatives.agreement import changes_pronouns, inflect, pronoun_forms, verb_forms
 from sclip.negatives.certainty import (
     attributes_surely_change,
     objects_likely_change,
@@ -26,6 +26,11 @@ from sclip.scenegraph.lexicon import COLOURS, verb_lemma
 _WHERE = frozenset("in at on during".split())
 _SAME_PLACE = frozenset("in at".split())
 _WORD = re.compile(r"[^\W\d_]+")
+_OF_BEHIND = re.compile(r"\s+of\b", re.IGNORECASE)
+_THERE_IS = re.compile(r"\bthere(?:'s| is| are| was| were)\s+$", re.IGNORECASE)
+_DEFINITE = re.compile(r"(?:the|his|her|its|their|this|that|these|those)\b", re.IGNORECASE)
+_LIGHT_VERBS = frozenset("do make take give pay perform await attend say".split())
+"""Verbs that say little without their object: "does a trick", "makes a call"."""
 
 
 def object_plans(reading: Reading, far: bool) -> Iterator[PlannedExchange]:
@@ -43,7 +48,11 @@ def object_plans(reading: Reading, far: bool) -> Iterator[PlannedExchange]:
             continue  # "a baseball player" and "a player"
         if _is_part(reading, first, second):
             continue  # "a glass of juice"
-        clear = not (_alike(names[first], names[second]) or _adjuncts(reading, first, second))
+        clear = not (
+            _alike(names[first], names[second])
+            or _adjuncts(reading, first, second)
+            or _tears(reading, first, second)
+        )
         sure = clear and objects_surely_change(reading, first, second)
         certain = sure or (clear and objects_likely_change(reading, first, second))
         fixed, doubtful = objects[first].fixed, not sure
@@ -55,6 +64,25 @@ def object_plans(reading: Reading, far: bool) -> Iterator[PlannedExchange]:
                 yield from _whole(reading, first, second, rank, certain, doubtful, bodies=True)
         if not fixed and (clear or not reading.only_certain):
             yield from _heads(reading, first, second, rank + 1, clear, certain, doubtful)
+
+
+def _tears(reading: Reading, first: int, second: int) -> bool:
+    """Whether an exchange of two objects leaves English that words around them do not go with."""
+    objects, caption = reading.graph.objects, reading.caption
+    for index, other in ((first, second), (second, first)):
+        obj, its = objects[index], objects[other]
+        if _OF_BEHIND.match(caption, obj.phrase[1]):  # "a bottle [of soda]"
+            return True
+        if _THERE_IS.search(caption, 0, obj.phrase[0]) and _DEFINITE.match(caption, its.phrase[0]):
+            return True
+        for k in reading.relations_of[index]:
+            relation = reading.graph.relations[k]
+            if relation.object == index and relation.predicate.partition(" ")[0] in _LIGHT_VERBS:
+                return True
+    if not reading.has_pronoun:
+        return False
+    # A pronoun that stood for the one stands before the other: "a face with food on her baby".
+    return changes_pronouns(reading.graph, first, second) and not pronoun_forms(reading.graph, first, second)
 
 
 def _whole(
