@@ -39,7 +39,6 @@ CHANGES: dict[str, tuple[Any, str]] = {
     "model.kee.heads": (2, "kept"),
     "loss.contrastive": ("max_margin", "metrics kept loss weights"),
     "loss.negatives": ("none", "columns metrics kept loss weights"),
-    "loss.replacements": (1.0, "columns loss weights"),
     "loss.negatives_as_texts": (True, "kept loss weights"),
     "loss.hinge_weight": (5.0, "loss weights"),
     "loss.hinge_margin": (0.05, "loss weights"),

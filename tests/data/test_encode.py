@@ -17,7 +17,8 @@ from sclip.data.encode import Encoder
 from sclip.data.reader import READ_SCHEMA
 from sclip.data.side_channel import STAGES, Marker, Note, read_notes
 from sclip.model.tokenizer import PADDING
-from sclip.negatives import natural
+from sclip.negatives import natural, sound
+from sclip.negatives.drawing import REPLACEMENTS
 from sclip.scenegraph import Parser
 from support.pictures import encoded, noise
 
@@ -28,7 +29,7 @@ SIDE = 16
 CAPTIONS = [
     "a red square is left of a blue circle",
     "a man riding a brown horse",
-    "a dog",
+    "a photo",
     "the cup is on the wooden table",
     "",
     "a white cat under a black chair next to a window",
@@ -222,6 +223,19 @@ def test_a_caption_has_as_many_different_negatives_as_are_asked_for_and_there_ar
         assert (three[col.NEGATIVE_TRIPLES][row, count:] == PADDING).all()
 
 
+def test_words_are_replaced_in_as_many_visits_as_are_asked_for() -> None:
+    assert LossConfig().replacements == REPLACEMENTS
+    replaced = {}
+    for share in (0.0, 0.5, 1.0):
+        encoder = Encoder(config(loss=LossConfig(replacements=share)), SIDE)
+        found = visits(encoder, "a red lamp stands on a blue table", passes=60)
+        assert found[col.HAS_NEGATIVE].all()
+        words = [np.sort(found[name].reshape(60, -1)) for name in (col.TEXT, col.NEGATIVE_TEXT)]
+        replaced[share] = float((words[0] != words[1]).any(1).mean())
+    assert replaced == pytest.approx({0.0: 0, 0.5: 0.5, 1.0: 1}, abs=0.2)
+    assert 0 < replaced[0.5] < 1
+
+
 # What the model reads of a long caption: 22 words
 
 THINGS = "lamp vase bowl plate clock candle basket bottle kettle jug pan cup".split()
@@ -254,7 +268,8 @@ def test_a_negative_differs_in_a_kept_triple_where_one_does() -> None:
 @pytest.mark.parametrize("caption", [LONG, HIDDEN, CAPTIONS[0]])
 def test_a_record_gives_the_columns_that_parsing_gives(caption: str, parser: Parser) -> None:
     (graph,) = parser.parse([caption])
-    record = write_record(graph, natural(graph))
+    (kept,) = sound([(graph, natural(graph))], parser.shapes)
+    record = write_record(graph, kept)
     encoder = Encoder(config(loss=LossConfig(negatives_per_caption=2)), SIDE)
     parsed, read = visits(encoder, caption), visits(encoder, caption, **{col.RECORD: record})
     for name in col.MODEL_COLUMNS:

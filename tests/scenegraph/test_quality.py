@@ -88,12 +88,12 @@ def drawn() -> list[tuple[str, str | None, int]]:
 
 @pytest.mark.shared
 @needs_data
-def test_three_of_four_captions_get_a_negative_that_text_alone_tells_less_well_than_swapped_words(
+def test_most_captions_get_a_negative_that_text_alone_hardly_tells(
     drawn: list[tuple[str, str | None, int]],
 ) -> None:
     pairs = [(caption, false, image) for caption, false, image in drawn if false]
-    assert len(pairs) >= 0.75 * len(drawn)
-    assert text_only_auc(pairs) < 0.80
+    assert len(pairs) >= 0.85 * len(drawn)
+    assert text_only_auc(pairs) < 0.68
 
 
 @pytest.mark.shared
@@ -110,12 +110,12 @@ def test_the_labels_are_of_what_training_draws_today(drawn: list[tuple[str, str 
 
 
 @pytest.mark.parametrize("label", [{"form": "broken"}, {"meaning": "kept"}])
-def test_of_200_labelled_negatives_no_more_than_one_in_ten_is_broken_or_keeps_the_meaning(
+def test_of_200_labelled_negatives_no_more_than_six_in_a_hundred_are_broken_or_keep_the_meaning(
     label: dict[str, str],
 ) -> None:
     labels = _labels()
     assert len({row["caption"] for row in labels}) == 200
-    assert sum(label.items() <= row.items() for row in labels) <= 0.1 * len(labels)
+    assert sum(label.items() <= row.items() for row in labels) <= 0.06 * len(labels)
 
 
 def _labels() -> list[dict[str, object]]:
