@@ -83,6 +83,7 @@ def object_store() -> Iterator[ObjectStore]:
         client = pyarrow.fs.S3FileSystem(
             access_key="key", secret_key="secret", region="us-east-1", scheme="http",
             endpoint_override=f"127.0.0.1:{server.server_port}", allow_bucket_creation=True,
+            request_timeout=60, connect_timeout=60,  # of 3 s each it gives up on a busy machine
         )  # fmt: skip
         client.create_dir("bucket")
         yield store
