@@ -178,7 +178,7 @@ def promote(
             parse_gate(expression, "--gate")
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or tracking.store_uri(Config(), storage)
         # MLflow itself would try again for minutes.
-        with tracking.environment(MLFLOW_HTTP_REQUEST_TIMEOUT=30, MLFLOW_HTTP_REQUEST_MAX_RETRIES=1):
+        with tracking.settings(MLFLOW_HTTP_REQUEST_TIMEOUT=30, MLFLOW_HTTP_REQUEST_MAX_RETRIES=1):
             client = registry.connect(uri)
             if rollback:
                 outcome = registry.roll_back(client, name, why, dry_run=dry_run)

@@ -13,7 +13,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from sclip.storage.masking import mask
-from sclip.tracking import TrackingError, environment, first_cause, follow
+from sclip.tracking import TrackingError, first_cause, follow, settings
 
 __all__ = [
     "CANDIDATE",
@@ -91,8 +91,8 @@ def find_alias(client: MlflowClient, model_name: str, version: str) -> ModelVers
 
 def fetch(source: str, uri: str, folder: str | Path) -> Path:
     """Download a file or folder of `models:/..` below `folder`; return where it lies. Raises what MLflow raises."""
-    # By the environment: for models:/ URIs the function's own arguments do not reach the registry.
-    with quiet(), environment(MLFLOW_TRACKING_URI=uri, MLFLOW_REGISTRY_URI=uri):
+    # By settings: for models:/ URIs the function's own arguments do not reach the registry.
+    with quiet(), settings(MLFLOW_TRACKING_URI=uri, MLFLOW_REGISTRY_URI=uri):
         return Path(mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=str(folder)))
 
 
@@ -103,7 +103,7 @@ def quiet() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.WARNING)
     try:
-        with environment(MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false"):
+        with settings(MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false"):
             yield
     finally:
         logger.setLevel(level)

@@ -10,8 +10,8 @@ from sclip.tracking.journal import history
 from sclip.tracking.moved import TrackingError, follow
 from sclip.tracking.opening import open_parent, open_recorded, open_run
 from sclip.tracking.probe import try_store
-from sclip.tracking.store import RUN_NAME_TAG, environment, first_cause, store_uri
+from sclip.tracking.store import RUN_NAME_TAG, first_cause, settings, store_uri
 from sclip.tracking.tracker import Tracker
 
-__all__ = ["RUN_NAME_TAG", "Tracker", "TrackingError", "environment", "first_cause", "follow", "history"]
+__all__ = ["RUN_NAME_TAG", "Tracker", "TrackingError", "first_cause", "follow", "history", "settings"]
 __all__ += ["open_parent", "open_recorded", "open_run", "store_uri", "try_store"]

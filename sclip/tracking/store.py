@@ -9,17 +9,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import os
 import re
 import socket
 import threading
+from collections import ChainMap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import sqlalchemy
-from mlflow import MlflowClient
+from mlflow import MlflowClient, environment_variables
 from mlflow.entities import LifecycleStage, Run
 from mlflow.exceptions import MlflowException
 
@@ -201,7 +202,7 @@ def refusals(uri: str) -> Iterator[None]:
 def patience(timeout_s: int | None = None) -> contextlib.AbstractContextManager[None]:
     """Let MLflow wait so long for a server, and ask once: by itself it would try for minutes."""
     timeout_s = _REACH_S if timeout_s is None else timeout_s
-    return environment(
+    return settings(
         MLFLOW_HTTP_REQUEST_TIMEOUT=timeout_s,
         MLFLOW_HTTP_REQUEST_MAX_RETRIES=0,
         MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false",
@@ -209,26 +210,25 @@ def patience(timeout_s: int | None = None) -> contextlib.AbstractContextManager[
     )
 
 
-_environment = threading.RLock()
+_settings = threading.RLock()
 
 
 @contextlib.contextmanager
-def environment(**values: object) -> Iterator[None]:
-    """Set environment variables for a while; MLflow reads its settings from there at every use.
+def settings(**values: object) -> Iterator[None]:
+    """Let MLflow find other environment variables for a while; it reads its settings from there at every use.
 
-    One thread at a time: another one waits here for as long, and none takes the values of another for its own.
+    The variables of the process stay as they are: where one is added while a thread of Ray's reads one, glibc before
+    2.41 ends the process with SIGSEGV. One thread at a time: another one waits here for as long, and none takes the
+    values of another for its own.
     """
-    with _environment:
-        before = {name: os.environ.get(name) for name in values}
-        os.environ.update({name: str(value) for name, value in values.items()})
+    with _settings:
+        before = environment_variables.os
+        environ = ChainMap({name: str(value) for name, value in values.items()}, before.environ)
+        environment_variables.os = SimpleNamespace(environ=environ)
         try:
             yield
         finally:
-            for name, value in before.items():
-                if value is None:
-                    del os.environ[name]
-                else:
-                    os.environ[name] = value
+            environment_variables.os = before
 
 
 def first_cause(error: BaseException) -> str:

@@ -1,14 +1,16 @@
 """A store that cannot be used: told in one line and soon, with the key and the remedy, without a secret."""
 
+import ctypes
 import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR, MLFLOW_HTTP_REQUEST_TIMEOUT
 
 from sclip.config import Config, TrackingConfig
-from sclip.tracking import TrackingError, open_run, store
+from sclip.tracking import TrackingError, open_run, settings, store
 from support.processes import free_port
 
 
@@ -76,3 +78,16 @@ def test_a_storage_that_cannot_be_written_to_is_not_blamed_on_mlflow(tmp_path: P
         open_run(Config(), "first", str(tmp_path / "file" / "below"))
     assert str(raised.value).startswith(f"run.storage='{tmp_path}/file/below': ")
     assert "MLflow" not in str(raised.value)
+
+
+def test_settings_are_mlflows_alone_and_change_nothing_that_other_threads_read() -> None:
+    read = ctypes.CDLL(None).getenv
+    read.restype = ctypes.c_char_p
+    variable = MLFLOW_HTTP_REQUEST_TIMEOUT
+    before = variable.get()
+    with settings(**{variable.name: 3}), settings(MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false"):
+        assert variable.get() == 3
+        assert not MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.get()
+        assert variable.name not in os.environ
+        assert read(variable.name.encode()) is None
+    assert variable.get() == before
