@@ -23,7 +23,7 @@ from support.runs import TINY, recorded, recorded_curve
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
-EPOCHS = 40
+EPOCHS = 80
 """So many that the encoders still have work at the first checkpoint: Ray 2.60 cannot start with tables of an actor that
 has ended while its blocks are in use (a failed check in gcs_actor.h)."""
 PASSWORD = "word-of-the-tests"
