@@ -23,6 +23,8 @@ os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", RAY_USAGE_STATS_ENABL
 # Read when Ray is imported. The switch keeps Ray on loopback, see sclip.launch.cluster.
 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32), GLOO_SOCKET_IFNAME="lo")
 os.environ.update(RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0")
+# Ray's workers give way to all else by default; the tests wait for them.
+os.environ.update(RAY_worker_niceness="0")
 
 # A rank that a signal ends tells in which call: the process that all ranks are forked from has this set.
 os.environ.setdefault("PYTHONFAULTHANDLER", "1")

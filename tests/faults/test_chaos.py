@@ -40,7 +40,7 @@ EPOCHS = 6
 JOB = (
     "model.kee.layers=1", f"train.epochs={EPOCHS}", "train.batch_size=15",
     "train.worker_cpus=0.4", "train.log_every=1", "data.actor_cpus=0.4", "data.read_cpus=0.1", "data.shuffle_buffer=8",
-    "data.block_samples=4", "data.max_quarantined=0.5", "data.max_unreadable_shards=3",
+    "data.actors_max=2", "data.block_samples=4", "data.max_quarantined=0.5", "data.max_unreadable_shards=3",
     "checkpoint.every=4", "evaluate.retrieval_images=8",
 )  # fmt: skip
 PATIENCE_S = 500

@@ -106,12 +106,7 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Resumed]:
     folder = tmp_path_factory.mktemp("head")
     run = RunFolder(folder / "storage" / "runs" / "headless")
     job = ["--", "python", str(ROOT / "jobs" / "pretrain.py"), *TINY, "run.name=headless"]
-    job += [
-        f"run.storage={folder}/storage",
-        f"train.epochs={EPOCHS}",
-        "train.batch_size=64",
-        "data.actors_max=2",
-    ]
+    job += [f"run.storage={folder}/storage", f"train.epochs={EPOCHS}", "train.batch_size=64"]
     with redis(folder) as address, pytest.MonkeyPatch.context() as patch:
         temporary = tempfile.mkdtemp(prefix="ray-")  # short: the sockets in it have long names
         patch.setenv("RAY_TMPDIR", temporary)  # where Ray notes its address, which no other test is to follow

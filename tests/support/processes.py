@@ -20,11 +20,18 @@ def require(variable: str, told: str) -> NoReturn:
     pytest.skip(f"{told}; .ci/tools brings it, and make test finds it")
 
 
+_GIVEN: set[int] = set()
+
+
 def free_port() -> int:
-    """Return a loopback port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a loopback port that nothing listens on, another at each call: who asked before may not listen yet."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port not in _GIVEN:
+            _GIVEN.add(port)
+            return port
 
 
 def environment(**more: str) -> dict[str, str]:
