@@ -55,6 +55,8 @@ def apply(
         return _replicate(model, config, device)
     _take_from_rank_0(model)
     _shard(model, config, _mesh(config, device))
+    for method in ("encode_image", "encode_text"):
+        register_fsdp_forward_method(model, method)
     return model
 
 
@@ -76,7 +78,8 @@ def apply_frozen(
     sharded = next((p for p in model.parameters() if isinstance(p, DTensor)), None)
     if sharded is not None:
         root = _shard(teacher, config, sharded.device_mesh)
-        # No backward follows that would need the root's own parameters.
+        # No backward follows that would need the root's own parameters. Its encode_image is not registered: called
+        # within forward it would shard them again too early.
         root.set_reshard_after_forward(config.reshard_after_forward, recurse=False)
     return teacher
 
@@ -116,10 +119,7 @@ def _shard(model: StructureCLIP, config: TrainConfig, mesh: DeviceMesh) -> FSDPM
     if model.logit_bias is not None:
         shard(model.logit_bias)
     # The root's own parameters are the first that backward needs, so they always stay gathered.
-    root = fully_shard(model, mesh=mesh, mp_policy=policy)
-    for method in ("encode_image", "encode_text"):
-        register_fsdp_forward_method(model, method)
-    return root
+    return fully_shard(model, mesh=mesh, mp_policy=policy)
 
 
 def _mesh(config: TrainConfig, device: torch.device) -> DeviceMesh:
