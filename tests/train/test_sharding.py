@@ -52,7 +52,7 @@ for name, sharding in (("ddp", DDP), ("fsdp", FSDP)):
     WAYS[2] |= {f"{name} {way}": ("hinge", sharding | options) for way, options in BLOCKS.items()}
     WAYS[2] |= {f"{name} {learned}": (learned, sharding) for learned in [*LEARNED][6:]}
     WAYS[4] |= {f"{name} {learned}": (learned, sharding) for learned in [*LEARNED][:6]}
-    WAYS[2][f"{name} distil in parts"] = ("distil", sharding | BLOCKS["in parts"])
+    WAYS[2][f"{name} distil in parts"] = ("distil", sharding | {"micro_batch": 2})
 WAYS[4]["hsdp 2x2"] = ("hinge", {"sharding": "hsdp", "shard_ranks": 2})
 
 VALID = [
