@@ -56,6 +56,11 @@ class Config(Section):
             "loss.contrastive",
             "needs a model with a learned logit bias; set model.logit_bias (SigLIP starts at -10)",
         )
+        self.require(
+            self.loss.distil == 0 or bool(self.run.init_from or self.model.pretrained),
+            "loss.distil",
+            "random weights hold nothing to keep; set model.pretrained or run.init_from, or loss.distil=0",
+        )
         every = self.checkpoint.every
         self.require(
             self.evaluate.every % every == 0,

@@ -1,4 +1,4 @@
-"""The loss over the global batch: a contrastive term and the hinge on the negatives (method, section 4).
+"""The loss over the global batch: a contrastive term, the hinge on the negatives, and distillation (method, 4 and 11).
 
 Each rank's features go in; out come its share of the loss and the global values to log.
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sclip.config import LossConfig
 from sclip.model.contrastive import GlobalRows, contrastive_rows
+from sclip.model.distil import distil_rows
 from sclip.model.feature_exchange import world
 from sclip.model.kee import negatives_unseen
 
@@ -33,6 +34,7 @@ def structure_loss(
     batch: Mapping[str, Tensor],
     config: LossConfig,
     progress: float = 1.0,
+    teacher: Mapping[str, Tensor] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return this rank's loss, to be averaged over ranks, and the values of the global batch to log.
 
@@ -41,12 +43,12 @@ def structure_loss(
     (equal digests are the same image), has_negative bool [B, M], and with the KEE triples [B, K, 3, T] and
     negative_triples [B, M, K, 3, T]. B and M are the same on every rank. `progress` is the share of the run's samples
     that are trained; 1 is past every warm-up. With no valid row at all, or no negative, the term is 0 and so is its
-    gradient.
+    gradient. `teacher` are the frozen model's features of the same rows, without gradient; None: nothing is distilled.
 
-    Logged, detached scalars: loss, loss_contrastive, loss_hinge, samples (valid rows), share_with_negative,
-    share_with_triples, with max_margin contrastive_active (share of rows whose term is above 0), and of the
-    negatives: hinge_active (share above 0), negative_gap (mean s(I, w) - s(I, w-)) and share_negative_unseen_by_kee
-    (`sclip.model.kee.negatives_unseen`).
+    Logged, detached scalars: loss, loss_contrastive, loss_hinge, loss_distil with a teacher, samples (valid rows),
+    share_with_negative, share_with_triples, with max_margin contrastive_active (share of rows whose term is above 0),
+    and of the negatives: hinge_active (share above 0), negative_gap (mean s(I, w) - s(I, w-)) and
+    share_negative_unseen_by_kee (`sclip.model.kee.negatives_unseen`).
     """
     features = {name: tensor.float() for name, tensor in features.items()}
     image, text = features["image_features"], features["text_features"]
@@ -76,6 +78,12 @@ def structure_loss(
         sums += [hinge.detach(), (violation.detach() > 0).sum(), gap]
         if "negative_triples" in batch:
             sums.append((negatives_unseen(batch) & has_negative).sum())
+    if teacher is not None:
+        teacher = {name: tensor.float() for name, tensor in teacher.items()}
+        divergence = torch.where(valid, distil_rows(features, teacher, rows), 0.0)
+        distil = divergence.sum() / samples.clamp(min=1.0)
+        loss = loss + config.distil * distil
+        sums.append(distil.detach())
     total = torch.stack([value.float() for value in sums])
     _, world_size = world()
     if world_size > 1:
@@ -90,13 +98,16 @@ def structure_loss(
     if config.contrastive == "max_margin":
         metrics["contrastive_active"] = total[1] / samples.clamp(min=1.0)
     if "negative_features" in features:
-        metrics["loss"] = total[0] + config.hinge_weight * total[3]
+        metrics["loss"] = metrics["loss"] + config.hinge_weight * total[3]
         metrics["loss_hinge"] = total[3]
         metrics["share_with_negative"] = with_negative / samples.clamp(min=1.0)
         metrics["hinge_active"] = total[4] / negatives.clamp(min=1.0)
         metrics["negative_gap"] = total[5] / negatives.clamp(min=1.0)
         if "negative_triples" in batch:
             metrics["share_negative_unseen_by_kee"] = total[6] / negatives.clamp(min=1.0)
+    if teacher is not None:
+        metrics["loss"] = metrics["loss"] + config.distil * total[-1]
+        metrics["loss_distil"] = total[-1]
     return world_size * loss, metrics
 
 

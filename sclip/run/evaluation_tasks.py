@@ -12,16 +12,16 @@ from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-from safetensors import safe_open
 
-from sclip.config import Config, KEEConfig
+from sclip.config import Config
 from sclip.evaluate.result import EVALUATION_FILE, Evaluation
 from sclip.evaluate.runner import evaluate
 from sclip.inference.scorer import Scorer
-from sclip.model import StructureCLIP, build_model
+from sclip.model import StructureCLIP
 from sclip.storage.paths import send, staged
 from sclip.train import checkpoint
 from sclip.train.run_folder import RunFolder
+from sclip.train.teacher import build_start
 
 __all__ = [
     "BEFORE",
@@ -106,11 +106,7 @@ def _export_and_score(config: Config, folder: RunFolder, step: str, shards: Sequ
 
 
 def _score_before(config: Config, folder: RunFolder, shards: Sequence[str]) -> None:
-    with folder.starting(config.model) as model:
-        if not (folder.init.exists() and _holds_encoder(model.pretrained)):
-            model = dataclasses.replace(model, kee=KEEConfig(enabled=False))
-        built = build_model(model)
-    scorer = _scorer(config, built, "cuda" if config.train.use_gpu else "cpu")
+    scorer = _scorer(config, build_start(folder, config.model), "cuda" if config.train.use_gpu else "cpu")
     _write(_evaluation(scorer, config, shards, BEFORE), folder, EVALUATION_BEFORE)
 
 
@@ -118,11 +114,6 @@ def _write(found: Evaluation, folder: RunFolder, name: str) -> None:
     with staged(folder.path) as written:
         found.write(written / name)
         send(written, folder.path, [name])
-
-
-def _holds_encoder(weights_file: str) -> bool:
-    with safe_open(weights_file, "pt") as weights:
-        return any(name.startswith("kee.") for name in weights.keys())  # noqa: SIM118  (no mapping)
 
 
 def _score_checkpoint(

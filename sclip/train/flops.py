@@ -1,9 +1,9 @@
 """Floating-point operations that a step needs, and the share of the device's peak that they are (MFU).
 
-Counted is what the model needs and not what was executed: backward twice of forward (none of what is frozen; once,
-where a gradient only passes through), nothing for what activation checkpointing or GradCache compute again, nothing
-for padding that no token sees, absent negatives and empty triple slots. A multiply-add is two operations. Of a
-Transformer layer of width W, l tokens need
+Counted is what the model needs and not what was executed: backward twice of forward (none of what is frozen, as the
+teacher of `loss.distil`; once, where a gradient only passes through), nothing for what activation checkpointing or
+GradCache compute again, nothing for padding that no token sees, absent negatives and empty triple slots. A multiply-add
+is two operations. Of a Transformer layer of width W, l tokens need
 
     24 W^2 l  (projections and the MLP of four times the width)  +  4 W l^2  (attention, as if not causal),
 
@@ -28,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sclip.config import Config
 from sclip.model.architecture import image_size
-from sclip.model.structure_clip import PARTS, StructureCLIP
+from sclip.model.structure_clip import PARTS, Part, StructureCLIP
 from sclip.train.optimizer import lr_scale
 
 __all__ = ["StepFlops", "peak_flops"]
@@ -64,8 +64,11 @@ def peak_flops(device_name: str, precision: str) -> float | None:
 class StepFlops:
     """Operations of one step of this rank, by the columns of its batch before packing."""
 
-    def __init__(self, model: StructureCLIP, config: Config) -> None:
-        """Count what an image, a token and a triple need; the model is the plain one, before `sharding.apply`."""
+    def __init__(self, model: StructureCLIP, config: Config, teacher: StructureCLIP | None = None) -> None:
+        """Count what an image, a token and a triple need; the model is the plain one, before `sharding.apply`.
+
+        Without a `teacher`, that of `loss.distil` is taken to have no encoder.
+        """
         train, kee = config.train, model.kee
         self._loss = config.loss
         text = model.text_tower
@@ -82,6 +85,7 @@ class StepFlops:
         self._caption = 2 * text.transformer.width * self._features
         self._triple = self._triple_attention = self._knowledge = 0
         self._on_negatives = config.model.kee.on_negatives
+        self._teacher_sees_triples = teacher is not None and teacher.kee is not None
         if kee is not None:
             width = kee.projection.in_features
             self._triple = _per_row(kee.layers) + (0 if kee.join is None else 2 * kee.join.weight.numel())
@@ -97,28 +101,40 @@ class StepFlops:
         samples = int(valid.sum())
         captions = columns["text"][valid]
         triples = columns["triples"][valid] if "triples" in columns else None
-        negatives = 0
+        total, negatives = 0.0, 0
+        if self._loss.distil:
+            seen = triples if self._teacher_sees_triples else None
+            total = self._towers(samples, captions, seen, dict.fromkeys(PARTS, 1))
+            # Logits of both directions: forward and backward of the model's, forward of the teacher's.
+            total += (3 + 1) * samples * 2 * (2 * samples) * self._features * world_size
         if "negative_text" in columns:
             kept = columns["has_negative"][valid]
             negatives = int(kept.sum())
             captions = np.concatenate([captions, columns["negative_text"][valid][kept]])
             if triples is not None and self._on_negatives:
                 triples = np.concatenate([triples, columns["negative_triples"][valid][kept]])
+        total += self._towers(samples, captions, triples, self._passes)
+        return float(total + 3 * samples * self._logits(samples, negatives) * world_size)
+
+    def _towers(
+        self, images: int, captions: NDArray[Any], triples: NDArray[Any] | None, passes: Mapping[Part, int]
+    ) -> float:
+        """Return the operations of images, captions [N, L] and triples [N, K, 3, T], each part's times `passes`."""
         lengths = (captions.argmax(1) + 1).astype(np.float64)
         if self._whole_context:
             lengths[:] = captions.shape[1]
-        total = self._passes["image"] * samples * self._image
-        total += self._passes["text"] * (
+        total = passes["image"] * images * self._image
+        total += passes["text"] * (
             self._token * lengths.sum() + self._attention * (lengths**2).sum() + self._caption * len(captions)
         )
         if triples is not None:
             counts = np.any(triples >= 0, axis=(2, 3)).sum(1).astype(np.float64)
-            total += self._passes["kee"] * (
+            total += passes["kee"] * (
                 self._triple * counts.sum()
                 + self._triple_attention * (counts**2).sum()
                 + self._knowledge * (counts > 0).sum()
             )
-        return float(total + 3 * samples * self._logits(samples, negatives) * world_size)
+        return float(total)
 
     def _logits(self, samples: int, negatives: int) -> int:
         """Return the forward operations of a row's contrastive logits against one rank's rows.

@@ -39,6 +39,7 @@ from sclip.train.run_checkpoints import RunCheckpoints
 from sclip.train.run_folder import RunFolder
 from sclip.train.sample_accounts import SampleAccounts
 from sclip.train.step import TrainStep, unwrapped
+from sclip.train.teacher import build_teacher, fingerprint
 
 __all__ = ["train"]
 
@@ -139,11 +140,17 @@ class _Run:
             use_deterministic_algorithms()
         self.job, self.launcher, self.folder = job, launcher, RunFolder(job.folder)
         plain = _build_model(job, self.folder)
-        self.flops = functools.partial(StepFlops(plain, config), world_size=launcher.world_size)
+        teacher = build_teacher(config, self.folder) if config.loss.distil else None
+        self.flops = functools.partial(StepFlops(plain, config, teacher), world_size=launcher.world_size)
         model = sharding.apply(plain, config.train, device)
-        self.step = TrainStep(model, make_optimizer(model, config.train), config)
+        recorded = fingerprint(teacher) if teacher is not None and launcher.rank == 0 else ""
+        if teacher is not None:
+            teacher = sharding.apply_frozen(teacher, model, config.train, device)
+        self.step = TrainStep(model, make_optimizer(model, config.train), config, teacher)
         self.ema = EMA(unwrapped(model), config.train.ema_decay) if config.train.ema_decay else None
-        self.checkpoints = RunCheckpoints(self.folder, config.checkpoint, self.step, self.ema, launcher)
+        self.checkpoints = RunCheckpoints(
+            self.folder, config.checkpoint, self.step, self.ema, launcher, recorded
+        )
         state = self.checkpoints.resume()
         self.accounts = SampleAccounts(job, launcher, state)
         self.reports = StepReports(job, launcher, self.step, self.accounts, self.checkpoints.last_good)

@@ -5,6 +5,7 @@ One at a time is being written. Every method is called by all ranks together, at
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import time
@@ -20,6 +21,7 @@ from sclip.train.optimizer import EMA
 from sclip.train.run_folder import RunFolder
 from sclip.train.sample_accounts import SampleAccounts
 from sclip.train.step import TrainStep
+from sclip.train.teacher import check_fingerprint
 
 __all__ = ["RunCheckpoints"]
 
@@ -36,9 +38,11 @@ class RunCheckpoints:
         step: TrainStep,
         ema: EMA | None,
         launcher: Launcher,
+        teacher: str = "",
     ) -> None:
+        """Take what is written; `teacher` is rank 0's fingerprint of the teacher, empty where there is none."""
         self._folder, self._config, self._launcher = folder, config, launcher
-        self._step, self._ema = step, ema
+        self._step, self._ema, self._teacher = step, ema, teacher
         self._saver = checkpoint.Saver()
         self._bytes = checkpoint.size_bytes(step.model, ema is not None)
         self._start_called = self._stall_s = 0.0
@@ -57,6 +61,7 @@ class RunCheckpoints:
             path, self.saved_step = latest
             self.started_step = self.saved_step
             state = checkpoint.load(path, self._step.model, self._step.optimizer, self._ema)
+            in_unison(functools.partial(self._check_teacher, state.get("teacher", "")), CheckpointError)
         self._make_room()
         return state
 
@@ -76,6 +81,7 @@ class RunCheckpoints:
         state = {
             "progress": dict(vars(accounts.progress)),
             "metrics": {name: value for name, value in metrics.items() if math.isfinite(value)},
+            "teacher": self._teacher,
         }
         self.started_step = step
         self._saver.start(
@@ -102,6 +108,11 @@ class RunCheckpoints:
         """Finish the checkpoint in progress and return the path of the newest complete one, for an error."""
         self.finish()
         return str(self._folder.step_path(self.saved_step)) if self.saved_step else "none yet"
+
+    def _check_teacher(self, recorded: str) -> dict[str, Any]:
+        if self._launcher.rank == 0:
+            check_fingerprint(recorded, self._teacher, self._folder)
+        return {}
 
     def _make_room(self) -> None:
         def on_rank_0() -> dict[str, Any]:

@@ -7,6 +7,7 @@ of it.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import warnings
@@ -17,7 +18,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from sclip.config import ConfigError, TrainConfig
@@ -26,7 +28,7 @@ from sclip.train.collectives import gather_json
 from sclip.train.optimizer import lr_scale
 from sclip.train.transformer_blocks import block_lists, change_forward
 
-__all__ = ["apply"]
+__all__ = ["apply", "apply_frozen"]
 
 
 def apply(
@@ -51,10 +53,40 @@ def apply(
         return model
     if config.sharding == "ddp":
         return _replicate(model, config, device)
+    _take_from_rank_0(model)
+    _shard(model, config, _mesh(config, device))
+    for method in ("encode_image", "encode_text"):
+        register_fsdp_forward_method(model, method)
+    return model
+
+
+def apply_frozen(
+    teacher: StructureCLIP,
+    model: nn.Module,
+    config: TrainConfig,
+    device: torch.device,
+    compile_backend: str | Callable[..., Any] = "inductor",
+) -> StructureCLIP:
+    """Return a teacher that only computes features, spread as `model` is, which `apply` returned; with DDP a copy each.
+
+    Frozen and in eval mode; call it without gradient. Rank 0's weights are the ones that count.
+    """
+    teacher = teacher.to(device).requires_grad_(False).eval()
+    change_forward(teacher, dataclasses.replace(config, activation_checkpointing="none"), compile_backend)
+    if dist.is_initialized():
+        _take_from_rank_0(teacher)
+    sharded = next((p for p in model.parameters() if isinstance(p, DTensor)), None)
+    if sharded is not None:
+        root = _shard(teacher, config, sharded.device_mesh)
+        # No backward follows that would need the root's own parameters. Its encode_image is not registered: called
+        # within forward it would shard them again too early.
+        root.set_reshard_after_forward(config.reshard_after_forward, recurse=False)
+    return teacher
+
+
+def _take_from_rank_0(model: StructureCLIP) -> None:
     for tensor in model.state_dict().values():
         dist.broadcast(tensor, src=0)
-    _shard(model, config, _mesh(config, device))
-    return model
 
 
 def _replicate(model: StructureCLIP, config: TrainConfig, device: torch.device) -> DistributedDataParallel:
@@ -70,7 +102,7 @@ def _replicate(model: StructureCLIP, config: TrainConfig, device: torch.device) 
     return replica
 
 
-def _shard(model: StructureCLIP, config: TrainConfig, mesh: DeviceMesh) -> None:
+def _shard(model: StructureCLIP, config: TrainConfig, mesh: DeviceMesh) -> FSDPModule:
     half = torch.bfloat16 if config.precision == "bf16" else None
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32)
     shard = functools.partial(fully_shard, mesh=mesh, reshard_after_forward=config.reshard_after_forward)
@@ -87,9 +119,7 @@ def _shard(model: StructureCLIP, config: TrainConfig, mesh: DeviceMesh) -> None:
     if model.logit_bias is not None:
         shard(model.logit_bias)
     # The root's own parameters are the first that backward needs, so they always stay gathered.
-    fully_shard(model, mesh=mesh, mp_policy=policy)
-    for method in ("encode_image", "encode_text"):
-        register_fsdp_forward_method(model, method)
+    return fully_shard(model, mesh=mesh, mp_policy=policy)
 
 
 def _mesh(config: TrainConfig, device: torch.device) -> DeviceMesh:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -32,9 +32,18 @@ NEGATIVE_COLUMNS = ("negative_text", "negative_end", "negative_triples", "has_ne
 class TrainStep:
     """Forward, loss, backward, clipping and update of one wrapped model and its optimizer."""
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, config: Config) -> None:
-        """Take the model as `sharding.apply` returned it and the optimizer made for it, a fused one."""
-        self.model, self.optimizer, self.config = model, optimizer, config
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        config: Config,
+        teacher: nn.Module | None = None,
+    ) -> None:
+        """Take the model as `sharding.apply` returned it and the optimizer made for it, a fused one.
+
+        `teacher`, with `loss.distil`, as `sharding.apply_frozen` returned it.
+        """
+        self.model, self.optimizer, self.config, self.teacher = model, optimizer, config, teacher
         self._plain = unwrapped(model)
         # FSDP casts by its own policy, per group; everything else computes in bf16 through autocast.
         self._autocast = config.train.precision == "bf16" and not isinstance(
@@ -56,10 +65,11 @@ class TrainStep:
             batch = {name: tensor for name, tensor in batch.items() if name not in NEGATIVE_COLUMNS}
         self.model.train()
         passes = passes_of(len(batch["image_digest"]), self.config.train.micro_batch)
+        taught = self._taught(batch, passes)
         if passes == 1:
-            features, metrics = self._backward(batch, progress)
+            features, metrics = self._backward(batch, progress, taught)
         else:
-            features, metrics = self._backward_in_parts(batch, progress, passes)
+            features, metrics = self._backward_in_parts(batch, progress, taught, passes)
         metrics["grad_norm"] = self._clip()
         finite = metrics["loss"].isfinite() & metrics["grad_norm"].isfinite()
         metrics["skipped"] = (~finite).float()
@@ -75,40 +85,45 @@ class TrainStep:
         metrics["learning_rate"] = torch.full_like(metrics["loss"], rate)
         return metrics
 
-    def _features(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _features(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         with torch.autocast(batch["image"].device.type, torch.bfloat16, enabled=self._autocast):
-            features: dict[str, Tensor] = self.model(batch)
+            features: dict[str, Tensor] = model(batch)
         return features
 
+    @torch.no_grad()
+    def _taught(self, batch: Mapping[str, Tensor], passes: int) -> dict[str, Tensor] | None:
+        """Return the teacher's features of images and captions, computed in as many parts as the model's."""
+        if self.teacher is None:
+            return None
+        captions = {name: column for name, column in batch.items() if name not in NEGATIVE_COLUMNS}
+        return _joined([self._features(self.teacher, part) for part in _parts(captions, passes)])
+
     def _backward(
-        self, batch: Mapping[str, Tensor], progress: float
+        self, batch: Mapping[str, Tensor], progress: float, taught: dict[str, Tensor] | None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Leave the gradient of the batch in the parameters; return its features and metrics."""
-        features = self._features(batch)
-        loss, metrics = structure_loss(features, batch, self.config.loss, progress)
+        features = self._features(self.model, batch)
+        loss, metrics = structure_loss(features, batch, self.config.loss, progress, taught)
         loss.backward()  # type: ignore[no-untyped-call]
         return features, metrics
 
     def _backward_in_parts(
-        self, batch: Mapping[str, Tensor], progress: float, passes: int
+        self, batch: Mapping[str, Tensor], progress: float, taught: dict[str, Tensor] | None, passes: int
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Do as `_backward`, with the memory of one of `passes` equal parts (GradCache, Gao et al. 2021).
 
         The features of all parts come first, without what backward needs; the loss of the whole batch gives their
         gradients; then each part is computed again and takes its share of these further down.
         """
-        parts = [{name: column.chunk(passes)[k] for name, column in batch.items()} for k in range(passes)]
+        parts = _parts(batch, passes)
         device = batch["image"].device
         states, cached = [], []
         with torch.no_grad():
             for part in parts:
                 states.append(_random_state(device))
-                cached.append(self._features(part))
-        leaves = {
-            name: (torch.cat([of_part[name] for of_part in cached]) if first.ndim else first).requires_grad_()
-            for name, first in cached[0].items()
-        }
-        loss, metrics = structure_loss(leaves, batch, self.config.loss, progress)
+                cached.append(self._features(self.model, part))
+        leaves = {name: feature.requires_grad_() for name, feature in _joined(cached).items()}
+        loss, metrics = structure_loss(leaves, batch, self.config.loss, progress, taught)
         loss.backward()  # type: ignore[no-untyped-call]
         for k, part in enumerate(parts):
             last = k == passes - 1
@@ -116,7 +131,7 @@ class TrainStep:
             # DDP averages once, with the last part. FSDP2 reduces every part into its shards: whole gradients of the
             # parts before would cost the memory that is saved here.
             with contextlib.nullcontext() if last else self._unaveraged():
-                features = self._features(part)
+                features = self._features(self.model, part)
                 further = torch.zeros((), device=device)
                 for name, feature in features.items():
                     gradient = leaves[name].grad
@@ -149,6 +164,18 @@ def passes_of(rows: int, micro_batch: int) -> int:
     """
     most = max(1, rows // micro_batch) if micro_batch else 1
     return next(passes for passes in range(most, 0, -1) if rows % passes == 0)
+
+
+def _parts(batch: Mapping[str, Tensor], passes: int) -> list[dict[str, Tensor]]:
+    return [{name: column.chunk(passes)[k] for name, column in batch.items()} for k in range(passes)]
+
+
+def _joined(of_parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the features of the whole batch; scalars, as the logit scale, are of every part alike."""
+    return {
+        name: torch.cat([of_part[name] for of_part in of_parts]) if first.ndim else first
+        for name, first in of_parts[0].items()
+    }
 
 
 def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:

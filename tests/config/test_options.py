@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import re
 from typing import Any
@@ -10,18 +11,19 @@ import numpy as np
 import pytest
 import torch
 
-from sclip.config import Config, LossConfig, TrainConfig
+from sclip.config import Config, LossConfig, RunConfig, TrainConfig
 from sclip.config.loader import from_tree, keys, to_tree
 from sclip.model import build_model
 from sclip.train.optimizer import learning_rate, make_optimizer
 from sclip.train.prefetch import prepared
-from sclip.train.sharding import apply
+from sclip.train.sharding import apply, apply_frozen
 from sclip.train.step import TrainStep, unwrapped
 from support.paths import ROOT
 from support.train_cases import MODEL, training_batch
 
 SECTIONS = ("model", "loss", "train", "checkpoint", "health")
 BASE = Config(
+    run=RunConfig(init_from="weights"),
     model=MODEL,
     loss=LossConfig(hinge_weight=2.0),
     train=TrainConfig(batch_size=6, learning_rate=1e-3, warmup=0.1),
@@ -42,6 +44,7 @@ CHANGES: dict[str, tuple[Any, str]] = {
     "loss.negatives_as_texts": (True, "kept loss weights"),
     "loss.hinge_weight": (5.0, "loss weights"),
     "loss.hinge_margin": (0.05, "loss weights"),
+    "loss.distil": (5.0, "metrics kept weights"),  # the first step's divergence is 0
     "train.precision": ("bf16", "kept loss weights"),
     "train.activation_checkpointing": ("block", "kept"),
     "train.micro_batch": (2, "columns passes kept"),
@@ -77,9 +80,12 @@ def observed(config: Config) -> dict[str, Any]:
                 generator = torch.Generator().manual_seed(len(name))
                 with torch.no_grad():
                     parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+    teacher = copy.deepcopy(plain) if config.loss.distil else None
     model = apply(plain, config.train, torch.device("cpu"))
+    if teacher is not None:
+        teacher = apply_frozen(teacher, model, config.train, torch.device("cpu"))
     optimizer = make_optimizer(model, config.train)
-    step = TrainStep(model, optimizer, config)
+    step = TrainStep(model, optimizer, config, teacher)
     passes: list[int] = []
     unwrapped(model).register_forward_hook(lambda *_: passes.append(1))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -34,6 +34,8 @@ FORMS = {
     "max_margin": LossConfig(contrastive="max_margin", contrastive_warmup=0.5),
     "max_margin at the start": LossConfig(contrastive="max_margin", contrastive_warmup=1.0),
     "sigmoid": LossConfig(contrastive="sigmoid", hinge_weight=2.0),
+    "distil": LossConfig(distil=2.0),
+    "sigmoid and distil": LossConfig(contrastive="sigmoid", distil=0.5),
 }
 PROGRESS = 0.5
 """Where the warm-up of "max_margin" ends."""
@@ -43,7 +45,16 @@ def inputs(rows: int, seed: int = 0, scale: float = 10.0, bias: float = -5.0) ->
     return with_gradients(features_of(rows, seed, scale) | {"logit_bias": torch.tensor(bias)})
 
 
-def by_definition(features: Tensors, batch: Tensors, config: LossConfig) -> tuple[Tensor, dict[str, Any]]:
+def teacher_of(config: LossConfig, rows: int) -> Tensors | None:
+    """Return the features of a frozen model, if the loss has a use for them, of another temperature."""
+    return (
+        {n: t.detach() for n, t in features_of(rows, seed=5, scale=30.0).items()} if config.distil else None
+    )
+
+
+def by_definition(
+    features: Tensors, batch: Tensors, config: LossConfig, teacher: Tensors | None
+) -> tuple[Tensor, dict[str, Any]]:
     """Return the loss as method.md and the papers write it, pair by pair, and what is logged of it.
 
     In the precision of the features.
@@ -85,6 +96,16 @@ def by_definition(features: Tensors, batch: Tensors, config: LossConfig) -> tupl
             / 2
         )
 
+    def divergence(row: int) -> Tensor:
+        def shares(of: Tensors, own: str, candidate: str) -> Tensor:
+            cosines = [of[own][row] @ of[candidate][j] for j in [row, *others(row)]]
+            return (of["logit_scale"] * torch.stack(cosines)).softmax(0)
+
+        return sum(
+            (shares(teacher, *way) * (shares(teacher, *way) / shares(features, *way)).log()).sum() / 2
+            for way in (FEATURES[:2], FEATURES[1::-1])
+        )
+
     def mean(values: list[Any]) -> Any:
         return sum(values, zero) / max(1, len(values))
 
@@ -97,6 +118,9 @@ def by_definition(features: Tensors, batch: Tensors, config: LossConfig) -> tupl
         "share_with_negative": mean([bool(kept[row]) for row in counted]), "share_with_triples": 0.0,
         "hinge_active": mean([hinge > 0 for hinge in hinges]), "negative_gap": mean(gaps),
     }  # fmt: skip
+    if teacher is not None:
+        logged["loss_distil"] = mean([divergence(row) for row in counted])
+        logged["loss"] = loss = loss + config.distil * logged["loss_distil"]
     if config.contrastive == "max_margin":
         logged["contrastive_active"] = mean([of_row > 0 for of_row in terms])
     return loss, logged
@@ -117,8 +141,10 @@ def test_loss_gradients_and_what_is_logged_are_those_of_the_definition_in_double
     features = inputs(len(rows), seed, scale, bias)
     batch = batch_of(*(list(column) for column in zip(*rows, strict=True)))
     precise = with_gradients({name: tensor.double() for name, tensor in features.items()})
-    loss, metrics = structure_loss(features, batch, config, PROGRESS)
-    expected, logged = by_definition(precise, batch, config)
+    teacher = teacher_of(config, len(rows))
+    loss, metrics = structure_loss(features, batch, config, PROGRESS, teacher)
+    known = teacher and {name: tensor.double() for name, tensor in teacher.items()}
+    expected, logged = by_definition(precise, batch, config, known)
     torch.testing.assert_close(loss.double(), expected, rtol=1e-4, atol=1e-4)
     assert not any(metric.requires_grad for metric in metrics.values())
     told = {name: metric.item() for name, metric in metrics.items()}
@@ -182,7 +208,8 @@ def test_gradients_are_finite_where_logits_are_extreme(form: str) -> None:
     with torch.no_grad():  # a pair as far apart as can be, and one that coincides
         features["text_features"][0] = -features["image_features"][0]
         features["text_features"][1] = features["image_features"][1]
-    loss, _ = structure_loss(features, batch_of([1, 2, 3, 1]), FORMS[form], PROGRESS)
+    teacher = teacher_of(FORMS[form], 4)
+    loss, _ = structure_loss(features, batch_of([1, 2, 3, 1]), FORMS[form], PROGRESS, teacher)
     assert all(gradient.isfinite().all() for gradient in gradients(loss, features).values())
 
 
@@ -220,7 +247,9 @@ def trained_on(batch: Tensors, rows: slice, config: LossConfig) -> Tensors:
     """Return the metrics of some rows of the global batch, and the gradients."""
     model = encoder()
     part = {name: column[rows] for name, column in batch.items()}
-    loss, metrics = structure_loss(encoded(model, rows), part, config, PROGRESS)
+    teacher = teacher_of(config, 8)
+    known = teacher and {name: tensor[rows] if tensor.ndim else tensor for name, tensor in teacher.items()}
+    loss, metrics = structure_loss(encoded(model, rows), part, config, PROGRESS, known)
     loss.backward()
     return metrics | averaged(model)
 

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from sclip.config import Config, KEEConfig, LossConfig, ModelConfig, TrainConfig
+from sclip.config import Config, KEEConfig, LossConfig, ModelConfig, RunConfig, TrainConfig
 from sclip.model import Tokenizer, build_model, image_size
 from sclip.model.packing import pack
 from sclip.train.optimizer import make_optimizer
-from sclip.train.sharding import apply
+from sclip.train.sharding import apply, apply_frozen
 from sclip.train.step import TrainStep, unwrapped
 
 open_clip.add_model_config(Path(__file__).parent / "models")
@@ -98,17 +98,26 @@ def config_with(loss: LossConfig | None = None, model: ModelConfig = MODEL, **tr
     train = {"batch_size": ROWS, "learning_rate": 1e-3, "warmup": 0.25} | train
     loss = loss or LossConfig(hinge_weight=2.0)
     model = dataclasses.replace(model, logit_bias=-10.0 if loss.contrastive == "sigmoid" else 0.0)
-    return Config(model=model, loss=loss, train=TrainConfig(**train))
+    run = RunConfig(init_from="weights" if loss.distil else "")
+    return Config(run=run, model=model, loss=loss, train=TrainConfig(**train))
 
 
 def start(
     config: Config, seed: int = 0, compile_backend: str | Callable[..., Any] = "aot_eager"
 ) -> TrainStep:
-    """Return a step of a new model of random weights; compiled, if it is, without the compiler's slow last part."""
+    """Return a step of a new model of random weights; compiled, if it is, without the compiler's slow last part.
+
+    Its teacher, if it has one, has other random weights.
+    """
     torch.set_num_threads(1)
     torch.manual_seed(seed)
-    model = apply(build_model(config.model), config.train, torch.device("cpu"), compile_backend)
-    return TrainStep(model, make_optimizer(model, config.train), config)
+    cpu = torch.device("cpu")
+    model = apply(build_model(config.model), config.train, cpu, compile_backend)
+    teacher = None
+    if config.loss.distil:
+        torch.manual_seed(seed + 100)
+        teacher = apply_frozen(build_model(config.model), model, config.train, cpu, compile_backend)
+    return TrainStep(model, make_optimizer(model, config.train), config, teacher)
 
 
 def losses(
@@ -137,6 +146,7 @@ FORMS = {
     "sigmoid": LossConfig(contrastive="sigmoid"),
     "negatives as texts": LossConfig(negatives_as_texts=True),
     "no negatives": LossConfig(negatives="none"),
+    "distil": LossConfig(distil=2.0),
 }
 
 

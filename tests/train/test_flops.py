@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from sclip.config import Config, KEEConfig, LossConfig, ModelConfig, TrainConfig
+from sclip.config import Config, KEEConfig, LossConfig, ModelConfig, RunConfig, TrainConfig
 from sclip.model import build_model, structure_loss
 from sclip.train.flops import StepFlops, peak_flops
 from sclip.train.sharding import apply
@@ -135,6 +135,18 @@ def test_what_is_frozen_has_no_backward() -> None:
 def test_logits_are_those_that_the_loss_makes(loss: LossConfig, candidates: int) -> None:
     flops, batch = flops_of(loss=loss), columns(4)
     assert flops(batch, world_size=3) - flops(batch) == 2 * 3 * 4 * candidates * 2 * 96
+
+
+def test_a_teacher_costs_its_forward_pass_and_the_logits_of_both(vit: str) -> None:
+    plain = Config(run=RunConfig(init_from="start"), model=dataclasses.replace(DEEP, name=vit))
+    model, batch = small_model(config=plain.model), columns(8)
+    config = dataclasses.replace(plain, loss=LossConfig(distil=1.0))
+    captions = {name: torch.from_numpy(c) for name, c in batch.items() if "negative" not in name}
+    with torch.no_grad(), FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        model.train()(captions)
+    logits = (3 + 1) * 2 * (2 * 8 * 8 * 96)
+    found = StepFlops(model, config, model)(batch) - StepFlops(model, plain)(batch)
+    assert found == pytest.approx(counter.get_total_flops() + logits, rel=1e-3)
 
 
 @pytest.mark.parametrize("own", [False, True])

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import torch.distributed as dist
 
-from sclip.config import CheckpointConfig, ConfigError
+from sclip.config import CheckpointConfig, ConfigError, KEEConfig, LossConfig
 from sclip.data.order import Order
 from sclip.data.schedule import NamedShard, Schedule
-from sclip.model import image_size
+from sclip.model import build_model, image_size
+from sclip.model.weights import save
 from sclip.train import checkpoint, manifest
+from sclip.train.checkpoint_tensors import MODEL, of_prefix, stored_tensors
 from sclip.train.launcher import Requested, TrainJob
 from sclip.train.loop import train
 from sclip.train.manifest import CheckpointError
@@ -44,13 +47,14 @@ def block(number: int) -> dict[str, Any]:
 
 
 def launched(
-    folder: Path, ema_decay: float = 0.0, requests: Sequence[Requested] = (), **keep: Any
+    folder: Path, ema_decay: float = 0.0, requests: Sequence[Requested] = (), distil: float = 0.0, **keep: Any
 ) -> ListLauncher:
     """Train what is left of three steps, with a checkpoint after each unless `keep` says otherwise.
 
     Return the launcher.
     """
-    config = config_with(model=VIT, ema_decay=ema_decay, log_every=1, warmup=0.0)
+    loss = LossConfig(distil=distil)
+    config = config_with(loss, VIT, ema_decay=ema_decay, log_every=1, warmup=0.0)
     config = dataclasses.replace(config, checkpoint=CheckpointConfig(**({"every": 1} | keep)))
     launcher = ListLauncher(lambda _, step: map(block, range(step, STEPS)), requests=list(requests))
     folder.mkdir(exist_ok=True)
@@ -99,6 +103,34 @@ def test_storage_that_fails_at_the_start_is_no_error_of_a_checkpoint_and_may_com
     place.rmdir()
     start, *_ = launched(tmp_path / "run").reports
     assert (start["kind"], start["step"]) == ("start", 2)
+
+
+def test_a_run_that_distils_goes_on_with_the_weights_that_it_started_from_and_with_no_others(
+    tmp_path: Path,
+) -> None:
+    def bring(seed: int) -> None:
+        torch.manual_seed(seed)
+        tensors = build_model(dataclasses.replace(VIT, kee=KEEConfig(enabled=False))).state_dict()
+        save(tensors, RunFolder(folder).init, quick_gelu=False)
+
+    (folder := tmp_path / "run").mkdir()
+    bring(0)
+    first = launched(folder, requests=[Requested(), Requested(True, True)], distil=1.0)
+    told = [report["metrics"]["loss_distil"] for report in first.reports if report["kind"] == "metrics"]
+    assert told[0] > 0  # the run has an encoder, of which its start knows nothing
+    stored = stored_tensors(folder / "step-00000002")
+    assert of_prefix(stored, MODEL).keys() == build_model(VIT).state_dict().keys()
+    bring(1)
+    with pytest.raises(
+        CheckpointError, match=r"^.*run: the weights that the run started from have changed .*$"
+    ):
+        launched(folder, distil=1.0)
+    RunFolder(folder).init.unlink()  # type: ignore[union-attr]
+    with pytest.raises(CheckpointError, match=r"^.*init\.safetensors: gone, and loss\.distil=1\.0 needs .*$"):
+        launched(folder, distil=1.0)
+    bring(0)
+    launched(folder, distil=1.0)
+    assert steps(folder)[0] == STEPS
 
 
 @pytest.mark.parametrize("asynchronous", [True, False])

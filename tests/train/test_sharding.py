@@ -25,6 +25,7 @@ LEARNED: dict[str, tuple[LossConfig, dict[str, Any], dict[str, float]]] = {
     "max_margin": (LossConfig(contrastive="max_margin", contrastive_warmup=0.5), {}, {}),
     "sigmoid": (LossConfig(contrastive="sigmoid"), {}, {}),
     "negatives as texts": (LossConfig(negatives_as_texts=True), {}, {}),
+    "distil": (LossConfig(hinge_weight=2.0, distil=2.0), {}, {}),
     "image frozen": (HINGE, {}, {"lr_scale_image": 0.0}),
     "text frozen": (HINGE, {}, {"lr_scale_text": 0.0, "lr_scale_kee": 10.0}),
     "encoder frozen": (HINGE, {}, {"lr_scale_kee": 0.0}),
@@ -42,12 +43,16 @@ BLOCKS: dict[str, dict[str, Any]] = {
 }
 """Ways to compute that must not change what is learned."""
 
+HALF = ("hinge", "own words alone", "distil")
+"""What is learned in bfloat16 too."""
+
 WAYS: dict[int, dict[str, tuple[str, dict[str, Any]]]] = {2: {}, 4: {}}
 """By world size and name, what is learned, and the settings with which it is learned alike."""
 for name, sharding in (("ddp", DDP), ("fsdp", FSDP)):
     WAYS[2] |= {f"{name} {way}": ("hinge", sharding | options) for way, options in BLOCKS.items()}
-    WAYS[2] |= {f"{name} {learned}": (learned, sharding) for learned in [*LEARNED][5:]}
-    WAYS[4] |= {f"{name} {learned}": (learned, sharding) for learned in [*LEARNED][:5]}
+    WAYS[2] |= {f"{name} {learned}": (learned, sharding) for learned in [*LEARNED][6:]}
+    WAYS[4] |= {f"{name} {learned}": (learned, sharding) for learned in [*LEARNED][:6]}
+    WAYS[2][f"{name} distil in parts"] = ("distil", sharding | {"micro_batch": 2})
 WAYS[2]["fsdp compiled in parts"] = ("hinge", FSDP | BLOCKS["in parts"] | {"compile": True})
 WAYS[4]["hsdp 2x2"] = ("hinge", {"sharding": "hsdp", "shard_ranks": 2})
 
@@ -97,11 +102,9 @@ def on_a_rank(rank: int, world_size: int) -> dict[str, Any]:
     if world_size == 2:
         for name, sharding in (("ddp", DDP), ("fsdp", FSDP)):
             half = {"precision": "bf16", **sharding}
-            ways |= {f"{name} {learned} bf16": (learned, half) for learned in ("hinge", "own words alone")}
-        ways["fsdp hinge bf16 compiled"] = (
-            "hinge",
-            {"precision": "bf16", **FSDP, **BLOCKS["compiled and checkpointed"]},
-        )
+            ways |= {f"{name} {learned} bf16": (learned, half) for learned in HALF}
+        compiled = BLOCKS["compiled and checkpointed"]
+        ways["fsdp hinge bf16 compiled"] = ("hinge", {"precision": "bf16", **FSDP, **compiled})
     return {
         way: trained(config_of(learned, world_size, **train), rank, world_size)
         for way, (learned, train) in ways.items()
@@ -149,7 +152,7 @@ def test_ranks_train_as_one_process_with_the_whole_batch_however_blocks_are_comp
         assert found["replicated"] == (train["sharding"] == "ddp")
 
 
-@pytest.mark.parametrize("learned", ["hinge", "own words alone"])
+@pytest.mark.parametrize("learned", HALF)
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
 def test_bfloat16_trains_nearly_as_single_precision_and_keeps_its_weights_in_it(
     alone: dict[str, Any], of_ranks: dict[int, Any], sharding: str, learned: str

@@ -62,6 +62,25 @@ def test_gradients_are_scaled_down_to_the_norm_and_the_norm_before_is_told() -> 
     assert after_step(0.1) == (pytest.approx(norm), pytest.approx(0.1, rel=1e-2))
 
 
+def test_a_teacher_stays_as_it_is_and_outside_of_the_model() -> None:
+    step = start(config_with(LossConfig(distil=1.0), VIT))
+    teacher = step.teacher
+    assert teacher is not None
+    teacher.load_state_dict(step.model.state_dict())  # type: ignore[arg-type]
+    before = whole_weights(teacher)
+    divergences = [step(training_batch(number, VIT), 0.25)["loss_distil"].item() for number in range(2)]
+    assert abs(divergences[0]) < 1e-6 < divergences[1]
+    assert not teacher.training
+    assert all(p.grad is None and not p.requires_grad for p in teacher.parameters())
+    for name, weight in whole_weights(teacher).items():
+        assert torch.equal(weight, before[name])
+    plain = start(config_with(model=VIT))
+    assert step.model.state_dict().keys() == plain.model.state_dict().keys()
+    assert [len(g["params"]) for g in step.optimizer.param_groups] == [
+        len(g["params"]) for g in plain.optimizer.param_groups
+    ]
+
+
 def trained(config: Config) -> dict[str, Tensors]:
     """Train two steps; return the metrics of each, and the weights after the last.
 
