@@ -69,7 +69,7 @@ def check(start: Scorer, trained: Scorer) -> list[str]:
     if differ:
         more = f"; {len(differ) - 3} more" if len(differ) > 3 else ""
         raise ModelError(f"start and trained model cannot be blended: {'; '.join(differ[:3])}{more}")
-    parts = {"kee.": "knowledge encoder", "logit_bias.": "logit bias"}
+    parts = {"kee.": "knowledge encoder, whose weight lambda grows with a", "logit_bias.": "logit bias"}
     return [what for prefix, what in parts.items() if any(name.startswith(prefix) for name in added)]
 
 

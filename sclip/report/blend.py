@@ -28,9 +28,10 @@ def told(found: Tradeoff) -> str:
     start, taken = found.points[0], found.chosen
     if taken.a == start.a:
         return f"a = 0, the start itself: no blend gains on {found.gained} and keeps {percent(found.keep)} %"
+    share = percent(taken.kept.value / start.kept.value)
     return (
-        f"a = {taken.a:g}: {found.gained} {percent(taken.gained.value)}, the start has {percent(start.gained.value)}; "
-        f"{found.kept} {percent(taken.kept.value)}, {percent(taken.kept.value / start.kept.value)} % of the start's "
+        f"a = {taken.a:g}: on the development split {found.gained} {percent(taken.gained.value)}, of the start "
+        f"{percent(start.gained.value)}; {found.kept} {percent(taken.kept.value)}, {share} % of the start's "
         f"{percent(start.kept.value)}"
     )
 

@@ -121,9 +121,7 @@ def prepare(blend: Blend, root: str, exclude: Sequence[str], tracking_uri: str, 
     notes = _check_splits(blend, development, reported)
     models = [blend.start, blend.trained]
     start, trained = evaluate.open_scorers(models, blend.device, blend.actors, tracking_uri, storage)
-    notes += [
-        f"Only the trained model has a {what}, which every blend has too." for what in check(start, trained)
-    ]
+    notes += [f"Of the trained model alone: a {what}." for what in check(start, trained)]
     params = {key: str(value) for key, value in asdict(blend).items()}
     tracker = tracking.open_parent(config, name, storage, params)
     return Ready(start, trained, development, reported, notes, folder, tracker)
