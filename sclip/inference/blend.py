@@ -18,8 +18,8 @@ from sclip.model import ModelError
 
 __all__ = ["blended", "check"]
 
-_ONLY_TRAINED = ("kee.", "logit_bias.")
-"""Parts that the start may lack; a blend has the trained model's."""
+_ONLY_TRAINED = {"kee.": "knowledge encoder, whose weight lambda grows with a", "logit_bias.": "logit bias"}
+"""Parts that the start may lack as a whole, and how that is told; a blend has the trained model's."""
 _NORMALISATION = ("image_mean", "image_inverse_std")
 
 
@@ -54,7 +54,8 @@ def check(start: Scorer, trained: Scorer) -> list[str]:
     """Return in words what only the trained model has; raise ModelError where the two cannot be blended."""
     one, other = start.model, trained.model
     ours, theirs = one.state_dict(), other.state_dict()
-    added = {n for n in theirs.keys() - ours.keys() if n.startswith(_ONLY_TRAINED)}
+    lacking = tuple(part for part in _ONLY_TRAINED if not any(name.startswith(part) for name in ours))
+    added = {name for name in theirs if name.startswith(lacking)}
     differ = [
         f"{name}: {_told(ours.get(name))} and {_told(theirs.get(name))}"
         for name in sorted((ours.keys() | theirs.keys()) - added)
@@ -69,8 +70,7 @@ def check(start: Scorer, trained: Scorer) -> list[str]:
     if differ:
         more = f"; {len(differ) - 3} more" if len(differ) > 3 else ""
         raise ModelError(f"start and trained model cannot be blended: {'; '.join(differ[:3])}{more}")
-    parts = {"kee.": "knowledge encoder, whose weight lambda grows with a", "logit_bias.": "logit bias"}
-    return [what for prefix, what in parts.items() if any(name.startswith(prefix) for name in added)]
+    return [what for part, what in _ONLY_TRAINED.items() if any(name.startswith(part) for name in added)]
 
 
 def _told(tensor: Tensor | None) -> str:
