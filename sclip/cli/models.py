@@ -96,6 +96,66 @@ def evaluate(
 
 
 @command(PANEL)
+def blend(
+    start: Annotated[str, argument("START", "the weights that training started from")],
+    trained: Annotated[str, argument("TRAINED", "what it made of them; both as sclip evaluate takes MODEL")],
+    alpha: Annotated[list[str], repeatable("A,..", "blends to measure, instead of every 0.1", "--alpha")],
+    exclude: Annotated[
+        list[str], repeatable("FILE", "leave out what was trained on: a list of sclip exclude", "--exclude")
+    ],
+    gate: Annotated[
+        list[str], repeatable("EXPR", "with --register: what makes the version champion", "--gate")
+    ],
+    suite: Annotated[str, option("NAME_OR_FILE", "benchmarks of the development split, which chooses a")],
+    report: Annotated[str, option("NAME_OR_FILE", "benchmarks of the split that is reported")],
+    gained: Annotated[str, option("BENCHMARK/SCORE", "of the development split: what is to rise")],
+    kept: Annotated[str, option("BENCHMARK/SCORE", "of the development split: what is to stay")],
+    keep: Annotated[float, option("SHARE", "least share of the start's --kept")] = 0.98,
+    root: Root = _EVALUATE.root,
+    name: Annotated[
+        str, option("NAME", "of the folder and the MLflow run; by default the time", show_default=False)
+    ] = "",
+    register: Annotated[
+        str, option("NAME", "register the blend as a version of this model", show_default=False)
+    ] = "",
+    device: Annotated[str, option("DEVICE", "cpu, cuda or cuda:1")] = "cpu",
+    actors: Annotated[int, option("N", "Ray actors that encode; 0: this process", min=0)] = 0,
+    batch_size: Annotated[int, option("N", "images or captions at a time", min=1)] = _EVALUATE.batch_size,
+    storage: Storage = STORAGE,
+    tracking_uri: TrackingUri = "",
+) -> None:
+    """Blend a trained model with its start, so that it keeps what the start knew: (1 - a) * start + a * trained.
+
+    Every blend is measured on --suite. Of those that keep --keep of the start's --kept, the one with the highest
+    --gained is taken, and measured on --report beside start and trained model; the two must not share their cases. In
+    STORAGE/sweeps/NAME lie blend.html with the curve, the comparison, and the model, which is loaded by that folder's
+    name. 0 and 1, the models themselves, are always measured. Exit status: 0 done, 1 failed while running, 2 not
+    started.
+
+      sclip blend ViT-B-32:openai my-run --suite development.yaml --report all \\
+          --gained relation/macro --kept coco/text_to_image_r1 --register structure-clip
+    """
+    if gate and not register:
+        raise Refused("--gate judges a registered version: it goes with --register")
+    quiet_ray()
+    from rich.console import Console
+
+    from sclip.run import blend as job
+
+    console = Console(highlight=False)
+    with errors(*job.NOT_STARTED):
+        asked = job.Blend(
+            start, trained, suite, report, gained, kept, keep, job.alphas(alpha), name, register, tuple(gate),
+            device, actors, batch_size,
+        )  # fmt: skip
+        ready = job.prepare(asked, root, exclude, tracking_uri, storage)
+    with errors(*job.ERRORS, status=1):
+        lines = job.run(asked, ready, console)
+    for line in lines:
+        console.print(line, soft_wrap=True, markup=False)
+
+
+@command(PANEL)
 def fetch(
     suite: Annotated[str, argument("SUITE", "a name or a file")] = "all", root: Root = _EVALUATE.root
 ) -> int:

@@ -6,6 +6,7 @@ model, a user's own code), so that a score never depends on where it was compute
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import itertools
 import json
@@ -75,6 +76,17 @@ class Scorer:
         parser = {"spacy_model": self._spacy_model, "version": self._parser.version}
         (directory / PARSER_FILE).write_text(json.dumps(parser, indent=2) + "\n")
         return directory
+
+    @property
+    def model(self) -> StructureCLIP:
+        """The model, frozen and in eval mode on its device."""
+        return self._model
+
+    def with_model(self, model: StructureCLIP) -> Scorer:
+        """Return a scorer of another model of this architecture, with the same parser and tokenizer."""
+        other = copy.copy(self)
+        other._model = model.to(self._device).eval().requires_grad_(False)
+        return other
 
     def facts(self) -> dict[str, str]:
         """Return what identifies the model: its architecture, the SHA-256 of its weights, and the parser."""

@@ -83,10 +83,13 @@ def _percent(share: float) -> float | None:
     return round(100 * min(1.0, max(0.0, share)), 2) if math.isfinite(share) else None
 
 
-def curves(series: Sequence[Sequence[tuple[int, float]]], chance: float = math.nan) -> Curves | None:
+def curves(
+    series: Sequence[Sequence[tuple[float, float]]], chance: float = math.nan, by_step: bool = True
+) -> Curves | None:
     """Return series of (step, value) on common axes, or None where none of them has a finite value.
 
-    A value that is no finite number interrupts its curve.
+    A value that is no finite number interrupts its curve. Without `by_step` the points of a series are joined in their
+    own order, whatever stands at the x axis.
     """
     finite = [(step, value) for points in series for step, value in points if _is_finite(value)]
     if not finite:
@@ -108,7 +111,7 @@ def curves(series: Sequence[Sequence[tuple[int, float]]], chance: float = math.n
 
     lines = []
     for index, points in enumerate(series):
-        ordered = sorted(points, key=lambda point: point[0])
+        ordered = sorted(points, key=lambda point: point[0]) if by_step else list(points)
         known = [(step, value) for step, value in ordered if _is_finite(value)]
         if known:
             runs = _runs(ordered, steps)
@@ -128,13 +131,15 @@ def _is_finite(value: float) -> bool:
     return abs(value) <= _MOST  # a NaN is not
 
 
-def _runs(points: Sequence[tuple[int, float]], steps: tuple[int, int]) -> Iterator[list[tuple[int, float]]]:
+def _runs(
+    points: Sequence[tuple[float, float]], steps: tuple[float, float]
+) -> Iterator[list[tuple[float, float]]]:
     """Yield the stretches that are drawn as one line, of few points however many there were."""
 
-    def bucket(point: tuple[int, float]) -> int:
+    def bucket(point: tuple[float, float]) -> int:
         return int(BUCKETS * (point[0] - steps[0]) / (steps[1] - steps[0]))
 
-    run: list[tuple[int, float]] = []
+    run: list[tuple[float, float]] = []
     for _, group in groupby(points, bucket):
         together = list(group)
         finite = [(at, point) for at, point in enumerate(together) if _is_finite(point[1])]

@@ -103,12 +103,7 @@ def evaluate(
     """Measure each model, in this process or by so many actors; write the results, of several models a comparison."""
     evaluations, pages = [], []
     for name, scorer, folder in zip(models, scorers, _folders(models, out), strict=True):
-        with contextlib.ExitStack() as stack:
-            encoder: features.FeatureEncoder = features.Here(scorer, batch_size)
-            if actors:
-                encoder = stack.enter_context(EncoderPool(scorer, actors, batch_size, device))
-            facts = runner.facts(scorer, suite_name)
-            measured = runner.measure(encoder, tasks, name, facts, partial=partial, say=_progress(name))
+        measured = measure(tasks, name, scorer, suite_name, partial, device, actors, batch_size)
         measured.write(folder / EVALUATION_FILE)
         pages.append(evaluation.write(measured, folder, graphs=scorer.scene_graph))
         evaluations.append(measured)
@@ -116,6 +111,25 @@ def evaluate(
     if compared:
         pages = [comparison.write(compared, out), *pages]
     return Measured(evaluations, compared, pages)
+
+
+def measure(
+    tasks: Sequence[Task],
+    model: str,
+    scorer: Scorer,
+    suite_name: str,
+    partial: bool,
+    device: str,
+    actors: int,
+    batch_size: int,
+) -> Evaluation:
+    """Measure one model, in this process or by so many actors."""
+    with contextlib.ExitStack() as stack:
+        encoder: features.FeatureEncoder = features.Here(scorer, batch_size)
+        if actors:
+            encoder = stack.enter_context(EncoderPool(scorer, actors, batch_size, device))
+        facts = runner.facts(scorer, suite_name)
+        return runner.measure(encoder, tasks, model, facts, partial=partial, say=_progress(model))
 
 
 def _folders(models: Sequence[str], out: Path) -> list[Path]:

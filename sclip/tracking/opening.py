@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from mlflow.entities import RunData
@@ -46,13 +47,14 @@ def open_run(config: Config, run_name: str, storage: str) -> Tracker:
     return _begin(config, run_name, storage, folder, home)
 
 
-def open_parent(config: Config, name: str, storage: str) -> Tracker:
+def open_parent(config: Config, name: str, storage: str, params: Mapping[str, str] | None = None) -> Tracker:
     """Return the record of a sweep, whose runs have its `run_id` as their `tracking.parent`.
 
-    As `open_run`, but kept in `storage/sweeps/name`.
+    As `open_run`, but kept in `storage/sweeps/name`. `params` are recorded in place of the config's, where it is not
+    what was swept.
     """
     folder = local(storage) / "sweeps" / name
-    return _begin(config, name, storage, folder, folder)
+    return _begin(config, name, storage, folder, folder, params)
 
 
 def open_recorded(home: StoragePath, uri: str = "") -> Tracker:
@@ -107,7 +109,14 @@ def _take_over(home: StoragePath, folder: Path) -> None:
     fetch(home, folder, [JOURNAL, SENT])
 
 
-def _begin(config: Config, name: str, storage: str, folder: Path, home: StoragePath) -> Tracker:
+def _begin(
+    config: Config,
+    name: str,
+    storage: str,
+    folder: Path,
+    home: StoragePath,
+    params: Mapping[str, str] | None = None,
+) -> Tracker:
     store = Store(store_uri(config, storage), config.tracking.experiment, name, str(database_folder(storage)))
     try:
         store.reach()
@@ -120,7 +129,7 @@ def _begin(config: Config, name: str, storage: str, folder: Path, home: StorageP
         journal = _journal(folder, store)
         known = _open(journal, store)
         tracker = Tracker(journal, store, home)
-    tracker.begin(config, known)
+    tracker.begin(config, known, params)
     return tracker
 
 

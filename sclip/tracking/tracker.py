@@ -173,9 +173,10 @@ class Tracker:
             f"{self._home / JOURNAL}: sclip sync {shown(self._home)}"
         )
 
-    def begin(self, config: Config, known: RunData | None) -> None:
+    def begin(self, config: Config, known: RunData | None, params: Mapping[str, str] | None = None) -> None:
         """Record the config and that the run goes on, and watch this machine; for `open_run`.
 
+        `params` are recorded in place of the config's.
         What is `known` in the store and not in the journal, which may have been lost, counts as told. Params stay as
         they were first, as MLflow wants it.
         """
@@ -186,8 +187,8 @@ class Tracker:
         tags = {MLFLOW_PARENT_RUN_ID: config.tracking.parent}
         if not self._tags:
             tags[MLFLOW_GIT_COMMIT] = _git_commit()
-        params = {key: mask(str(value)) for key, value in flatten(to_tree(config)).items()}
-        new = {key: value for key, value in params.items() if key not in self._params}
+        told = params or flatten(to_tree(config))
+        new = {key: mask(str(value)) for key, value in told.items() if key not in self._params}
         self._tell(
             [
                 *self._tag_events({k: v for k, v in tags.items() if v and self._tags.get(k) != v}),

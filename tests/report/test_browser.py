@@ -19,8 +19,9 @@ import pytest
 
 from sclip.evaluate.compare import compare
 from sclip.evaluate.result import Evaluation, Score
+from sclip.evaluate.tradeoff import choose, point
 from sclip.negatives import candidates
-from sclip.report import CorpusStatistics, comparison, write
+from sclip.report import CorpusStatistics, blend, comparison, write
 from sclip.report import evaluation as single
 from sclip.report.cards import card
 from sclip.report.page import render
@@ -155,12 +156,18 @@ def pages(tmp_path_factory: pytest.TempPathFactory, parser: Parser) -> dict[str,
     }
     for count in (2, 8):
         models = compare([hostile(f"model {n}") for n in range(count)])
+        if count == 2:
+            points = [point(a, hostile("m"), f"{LONG}/macro", f"{LONG}/macro") for a in (0.0, 0.5, 1.0)]
+            found, of = choose(points, LONG, HOSTILE, 0.98), models.evaluations
+            written["blend"] = blend.write(found, [*of, of[0]], folder, [LONG])
         written[f"{count} models"] = comparison.write(models, folder / str(count), steps(count), LONG)
     texts = {name: path.read_text() for name, path in written.items()}
     return texts | {"graphs": graph_page, "negatives": negative_page}
 
 
-@pytest.mark.parametrize("name", ["graphs", "negatives", "corpus", "evaluation", "2 models", "8 models"])
+@pytest.mark.parametrize(
+    "name", ["graphs", "negatives", "corpus", "evaluation", "blend", "2 models", "8 models"]
+)
 def test_a_phone_shows_all_of_a_page_and_nothing_beside_its_screen(
     name: str, pages: dict[str, str], tmp_path: Path
 ) -> None:

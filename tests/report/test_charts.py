@@ -38,6 +38,14 @@ def test_a_curve_runs_from_the_first_step_to_the_last_and_higher_values_stand_hi
     assert [tick.text for tick in found.y] == ["0", "0.25", "0.5", "0.75", "1"]
 
 
+def test_points_that_are_no_steps_are_joined_in_their_own_order() -> None:
+    found = curves([[(50.0, 60.0), (52.0, 70.0), (48.0, 80.0)]], by_step=False)
+    assert found
+    (line,) = found.lines
+    assert [x for x, _ in points_of(line.path)] == [(LEFT + RIGHT) / 2, RIGHT, LEFT]
+    assert line.end == (LEFT, TOP)
+
+
 @pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf, 1e200])
 def test_a_value_that_is_no_finite_number_interrupts_its_curve_and_is_counted(broken: float) -> None:
     (line,) = drawn([(0, 1.0), (1, 2.0), (2, broken), (3, 2.0), (4, 1.0)]).lines

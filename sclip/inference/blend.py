@@ -1,0 +1,82 @@
+"""Two models of one architecture in, a model between them out: weights (1 - a) * start + a * trained.
+
+WiSE-FT (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022): much of what was learned stays, and much
+of what was forgotten comes back.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from sclip.config import KEEConfig
+from sclip.inference.scorer import Scorer
+from sclip.model import ModelError
+
+__all__ = ["blended", "check"]
+
+_ONLY_TRAINED = {"kee.": "knowledge encoder, whose weight lambda grows with a", "logit_bias.": "logit bias"}
+"""Parts that the start may lack as a whole, and how that is told; a blend has the trained model's."""
+_NORMALISATION = ("image_mean", "image_inverse_std")
+
+
+def blended(start: Scorer, trained: Scorer, a: float) -> Scorer:
+    """Return the blend; for 0 and 1 the start and the trained model themselves, so bit for bit.
+
+    The logit scale is blended as its logarithm. Whole numbers, and parts that the start lacks, are the trained model's.
+    The weight lambda of the knowledge encoder is blended as 0 where the start has none, so that a path without a jump
+    leads from one model to the other.
+
+    Raises ModelError for an `a` outside 0..1, and as `check`.
+    """
+    if not 0 <= a <= 1:
+        raise ModelError(f"a={a:g}: from 0, the start, to 1, the trained model")
+    if a in (0, 1):
+        return trained if a else start
+    check(start, trained)
+    before = start.model.state_dict()
+    model = copy.deepcopy(trained.model)
+    for name, tensor in model.state_dict().items():
+        if name in before and tensor.is_floating_point() and not torch.equal(tensor, before[name]):
+            tensor.lerp_(before[name], 1 - a)
+    if model.kee is not None:
+        first = start.model.config.kee.weight if start.model.kee is not None else 0.0
+        kee = model.config.kee
+        kee = dataclasses.replace(kee, weight=first + a * (kee.weight - first))
+        model.config = dataclasses.replace(model.config, kee=kee)
+    return trained.with_model(model)
+
+
+def check(start: Scorer, trained: Scorer) -> list[str]:
+    """Return in words what only the trained model has; raise ModelError where the two cannot be blended."""
+    one, other = start.model, trained.model
+    ours, theirs = one.state_dict(), other.state_dict()
+    lacking = tuple(part for part in _ONLY_TRAINED if not any(name.startswith(part) for name in ours))
+    added = {name for name in theirs if name.startswith(lacking)}
+    differ = [
+        f"{name}: {_told(ours.get(name))} and {_told(theirs.get(name))}"
+        for name in sorted((ours.keys() | theirs.keys()) - added)
+        if _told(ours.get(name)) != _told(theirs.get(name))
+        or (name in _NORMALISATION and not torch.equal(ours[name], theirs[name]))
+    ]
+    names = [model.config.name for model in (one, other)]
+    if names[0] != names[1]:
+        differ.insert(0, f"architecture: {names[0]} and {names[1]}")
+    if one.kee and other.kee and _form(one.config.kee) != _form(other.config.kee):
+        differ.append(f"model.kee: {one.config.kee} and {other.config.kee}")
+    if differ:
+        more = f"; {len(differ) - 3} more" if len(differ) > 3 else ""
+        raise ModelError(f"start and trained model cannot be blended: {'; '.join(differ[:3])}{more}")
+    return [what for part, what in _ONLY_TRAINED.items() if any(name.startswith(part) for name in added)]
+
+
+def _told(tensor: Tensor | None) -> str:
+    return "none" if tensor is None else f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def _form(config: KEEConfig) -> KEEConfig:
+    """Return the settings of a knowledge encoder that two models must share; `on_negatives` is training's."""
+    return dataclasses.replace(config, weight=0.0, on_negatives=True)

@@ -1,0 +1,85 @@
+"""The blends of two models -> `blend.html`: what each gains against what it keeps, and what the chosen one is worth.
+
+The curve and its table are of the development split, which chose; the bars below are of the split that did not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sclip.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH, curves
+from sclip.report.page import render
+from sclip.report.score_bars import called, percent, score_row
+from sclip.report.texts import shortened
+
+if TYPE_CHECKING:
+    from sclip.evaluate.result import Evaluation, Score
+    from sclip.evaluate.tradeoff import Point, Tradeoff
+
+__all__ = ["PAGE", "line", "told", "write"]
+
+PAGE = "blend.html"
+
+
+def told(found: Tradeoff) -> str:
+    """Return what was chosen in a sentence."""
+    start, taken = found.points[0], found.chosen
+    if taken.a == start.a:
+        return f"a = 0, the start itself: no blend gains on {found.gained} and keeps {percent(found.keep)} %"
+    share = percent(taken.kept.value / start.kept.value)
+    return (
+        f"a = {taken.a:g}: on the development split {found.gained} {percent(taken.gained.value)}, of the start "
+        f"{percent(start.gained.value)}; {found.kept} {percent(taken.kept.value)}, {share} % of the start's "
+        f"{percent(start.kept.value)}"
+    )
+
+
+def line(found: Tradeoff, of: Point) -> str:
+    """Return what one blend gains and keeps, with the 95 % intervals."""
+    share = f"{percent(of.kept.value / found.points[0].kept.value)} % of the start's"
+    return f"{found.gained} {_with_interval(of.gained)}; {found.kept} {_with_interval(of.kept)}, {share}"
+
+
+def _with_interval(score: Score) -> str:
+    return f"{percent(score.value)} ({percent(score.low)} to {percent(score.high)})"
+
+
+def write(found: Tradeoff, reported: Sequence[Evaluation], folder: Path, notes: Sequence[str] = ()) -> Path:
+    """Write the page into the folder; return its path.
+
+    Args:
+        found: the blends on the development split.
+        reported: start, chosen blend and trained model on the other split.
+        folder: where the page is to stand.
+        notes: lines for the reader, before all else.
+    """
+    points = found.points
+    places = [(100 * p.kept.value, 100 * p.gained.value) for p in points]
+    series = [places, *([place] for place in places)]  # the curve, then its points
+    drawing = curves(series, 100 * points[0].gained.chance, by_step=False)
+    dots = [(points[line.index - 1], line.end) for line in drawing.lines if line.index] if drawing else []
+    named = (points[0], found.chosen, points[-1])
+    of_benchmark = zip(*(evaluation.results for evaluation in reported), strict=True)
+    html = render(
+        "blend.html",
+        title="Blend of the start and the trained model",
+        notes=notes,
+        told=told(found),
+        found=found,
+        drawing=drawing,
+        dots=[(f"{p.a:g}", end, p is found.chosen, p in named) for p, end in dots],
+        plot={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "bottom": BOTTOM},
+        lines=[(f"{p.a:g}", line(found, p), p is found.chosen) for p in points],
+        sections=[
+            (shortened(results[0].name, 80), called(results[0].headline), [
+                score_row(shortened(e.model, 80), r.scores[r.headline])
+                for e, r in zip(reported, results, strict=True)
+            ])
+            for results in of_benchmark
+        ],
+    )  # fmt: skip
+    page = folder / PAGE
+    page.write_text(html, encoding="utf-8")
+    return page

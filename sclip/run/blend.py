@@ -1,0 +1,221 @@
+"""Two models and two splits in; every blend of them measured, one chosen, reported, written and registered, out.
+
+All of it lies in STORAGE/sweeps/NAME: blend.json, the pages, the model as `sclip.load` reads it and the record that
+MLflow gets (`sclip sync NAME` where the store was away).
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+from sclip import registry, tracking
+from sclip.config import Config, ConfigError, parse_gate
+from sclip.config.loader import changed
+from sclip.evaluate import table
+from sclip.evaluate.benchmarks import BenchmarkDataError, Task
+from sclip.evaluate.result import EVALUATION_FILE, Evaluation
+from sclip.evaluate.tradeoff import Tradeoff, choose, point
+from sclip.inference.blend import blended, check
+from sclip.inference.scorer import Scorer
+from sclip.report import blend as report
+from sclip.run import evaluate
+from sclip.storage.masking import mask, mask_tree
+from sclip.storage.paths import shown
+
+__all__ = ["ERRORS", "NOT_STARTED", "Blend", "Ready", "alphas", "prepare", "run"]
+
+NOT_STARTED = (*evaluate.NOT_STARTED, tracking.TrackingError)
+"""What `alphas` and `prepare` raise."""
+ERRORS = (*evaluate.ERRORS, registry.RegistryError)
+"""What `run` raises."""
+
+STEPS = 1000
+"""MLflow's step of a blend is a in so many parts."""
+
+
+@dataclass(frozen=True)
+class Blend:
+    """What is asked."""
+
+    start: str
+    trained: str
+    suite: str
+    """Benchmarks of the development split."""
+    report: str
+    """Benchmarks of the split that is reported."""
+    gained: str
+    """Score that is to rise, "benchmark/score", of the development split."""
+    kept: str
+    """Score that is to stay."""
+    keep: float
+    alphas: list[float]
+    name: str = ""
+    """Of the folder and the MLflow run; by default the time."""
+    register: str = ""
+    """Registered model that gets the chosen blend as a version; empty: none."""
+    gates: tuple[str, ...] = ()
+    device: str = "cpu"
+    actors: int = 0
+    batch_size: int = 128
+
+    def called(self, a: float) -> str:
+        """Return what a blend is called."""
+        return {0.0: self.start, 1.0: self.trained}.get(a, f"blend, a = {a:g}")
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What is opened and checked before anything is encoded."""
+
+    start: Scorer
+    trained: Scorer
+    development: list[Task]
+    reported: list[Task]
+    notes: list[str]
+    folder: Path
+    tracker: tracking.Tracker
+
+
+def alphas(texts: Sequence[str]) -> list[float]:
+    """Return the shares in a list of numbers or comma lists, 0 and 1 with them, rising; by default every 0.1.
+
+    Raises ConfigError for what is no number from 0 to 1, or has more than three decimals.
+    """
+    found = {0.0, 1.0}
+    for text in (part for given in texts for part in given.split(",")):
+        try:
+            a = float(text)
+        except ValueError:
+            a = -1.0
+        if not 0 <= a <= 1 or round(a, 3) != a:
+            raise ConfigError(f"--alpha {text}: a number from 0 to 1, of three decimals at most")
+        found.add(a)
+    return sorted(found) if texts else [n / 10 for n in range(11)]
+
+
+def prepare(blend: Blend, root: str, exclude: Sequence[str], tracking_uri: str, storage: str) -> Ready:
+    """Open models, splits and record. Raises one of NOT_STARTED, a line for the user, before anything is written."""
+    if "://" in storage:
+        raise ConfigError(f"--storage {mask(storage)}: a blend is written to a folder; models may be URIs")
+    if not 0 <= blend.keep <= 1:
+        raise ConfigError(f"--keep {blend.keep:g}: a share from 0 to 1")
+    for gate in blend.gates:
+        parse_gate(gate, "--gate")
+    name = blend.name or f"blend-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    storage = str(Path(storage).expanduser().absolute())
+    folder = Path(storage) / "sweeps" / name
+    config = changed(Config(), {"run.name": name, "run.storage": storage, "tracking.uri": tracking_uri})
+    if folder.exists():
+        raise ConfigError(f"{folder}: is there already; take another --name")
+    suites = (blend.suite, blend.report)
+    development, reported = (
+        evaluate.read_tasks(suite, root, (), (), exclude, False, config.data) for suite in suites
+    )
+    notes = _check_splits(blend, development, reported)
+    models = [blend.start, blend.trained]
+    start, trained = evaluate.open_scorers(models, blend.device, blend.actors, tracking_uri, storage)
+    notes += [f"Of the trained model alone: a {what}." for what in check(start, trained)]
+    params = {key: str(value) for key, value in asdict(blend).items()}
+    tracker = tracking.open_parent(config, name, storage, params)
+    return Ready(start, trained, development, reported, notes, folder, tracker)
+
+
+def _check_splits(blend: Blend, development: Sequence[Task], reported: Sequence[Task]) -> list[str]:
+    """Return what to tell of the splits; raise BenchmarkDataError where one cannot judge what the other chose."""
+    for one in development:
+        for other in reported:
+            if _asks(one, other) or _asks(other, one):
+                raise BenchmarkDataError(
+                    f"{one.about.name} of --suite {blend.suite} and {other.about.name} of --report {blend.report} are "
+                    "the same cases: what chose a cannot report on it; name another file or split"
+                )
+    names = [task.about.name for task in development]
+    for score in (blend.gained, blend.kept):
+        if score.partition("/")[0] not in names:
+            raise BenchmarkDataError(
+                f"{score}: --suite {blend.suite} has no such benchmark; it has {', '.join(names)}"
+            )
+    images = [{p.image for task in split for p in task.pictures()} for split in (development, reported)]
+    common = len(images[0] & images[1])
+    shared = f"{common:,} of the {len(images[1]):,} pictures of the reported split are of the development split too."
+    return [shared] if common else []
+
+
+def _asks(one: Task, other: Task) -> bool:
+    """Return whether a benchmark asks nothing that the other does not ask too."""
+    return set(one.pictures()) <= set(other.pictures()) and set(one.captions()) <= set(other.captions())
+
+
+def run(blend: Blend, ready: Ready, console: Console) -> list[str]:
+    """Measure every blend, choose, report, write and register; return lines for the user. Raises one of ERRORS."""
+    status: Literal["FINISHED", "FAILED", "KILLED"] = "KILLED"
+    try:
+        found = _development(blend, ready, console)
+        chosen = _report(blend, ready, found, console)
+        lines = [*ready.notes, f"the model: {shown(ready.folder / 'model')}"]
+        lines += _registered(blend, ready, chosen) if blend.register else []
+        status = "FINISHED"
+    except Exception:
+        status = "FAILED"
+        raise
+    finally:
+        left = ready.tracker.finish(status)
+    return [*lines, f"look at it: {shown(ready.folder / report.PAGE)}", *([left] if left else [])]
+
+
+def _development(blend: Blend, ready: Ready, console: Console) -> Tradeoff:
+    points = []
+    for a in blend.alphas:
+        scorer, name = blended(ready.start, ready.trained, a), blend.called(a)
+        measured = evaluate.measure(
+            ready.development, name, scorer, blend.suite, False, blend.device, blend.actors, blend.batch_size
+        )
+        points.append(point(a, measured, blend.gained, blend.kept))
+        found = choose(points, blend.gained, blend.kept, blend.keep)
+        console.print(f"a = {a:g}: {report.line(found, points[-1])}", soft_wrap=True, markup=False)
+        scores = {f"development/{name}": value for name, value in measured.scores().items()}
+        ready.tracker.log(scores, round(STEPS * a))
+    console.print(report.told(found), soft_wrap=True, markup=False)
+    return found
+
+
+def _report(blend: Blend, ready: Ready, found: Tradeoff, console: Console) -> Evaluation:
+    """Measure start, chosen blend and trained model on the other split; write, show and record; return the blend's."""
+    a, folder, tracker = found.chosen.a, ready.folder, ready.tracker
+    ends = sorted({0.0, a, 1.0})
+    names, scorers = [blend.called(a) for a in ends], [blended(ready.start, ready.trained, a) for a in ends]
+    done = evaluate.evaluate(
+        ready.reported, names, scorers, folder / "report", blend.report,
+        partial=False, device=blend.device, actors=blend.actors, batch_size=blend.batch_size,
+    )  # fmt: skip
+    table.show(done.evaluations, done.comparison, console)
+    chosen = done.evaluations[ends.index(a)]
+    chosen.write(folder / EVALUATION_FILE)
+    scorers[ends.index(a)].save(folder / "model")
+    record = mask_tree({"asked": asdict(blend), "found": asdict(found)})
+    (folder / "blend.json").write_text(json.dumps(record, indent=1) + "\n")
+    report.write(found, done.evaluations, folder, ready.notes)
+    tracker.log(chosen.scores(), round(STEPS * a))
+    for name in (report.PAGE, "report", "blend.json", EVALUATION_FILE):
+        tracker.log_artifact(folder / name, "report" if name == "report" else "")
+    return chosen
+
+
+def _registered(blend: Blend, ready: Ready, chosen: Evaluation) -> list[str]:
+    """Register the chosen blend with its scores on the reported split; let the gates judge it, where there are any."""
+    tracker, model = ready.tracker, ready.folder / "model"
+    if not tracker.flush():
+        raise registry.RegistryError(
+            f"{mask(tracker.uri)} is away, the model was not registered; it is in {model}"
+        )
+    client, name = tracker.client, blend.register
+    version = registry.register(client, tracker.run_id, model, name, chosen, blend.gates)
+    decision = registry.decide(client, name, version).lines() if blend.gates else []
+    return [f"registered: models:/{name}/{version}", *decision]
