@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from sclip.config.checks import ConfigError, Section
 from sclip.config.data import DataConfig, ScenesConfig
 from sclip.config.gates import Gate, parse_gate
-from sclip.config.model import KEEConfig, LossConfig, ModelConfig
+from sclip.config.model import KEEConfig, LoRAConfig, LossConfig, ModelConfig
 from sclip.config.run import EvaluateConfig, RunConfig, TrackingConfig
 from sclip.config.train import CheckpointConfig, HealthConfig, TrainConfig
 
@@ -24,6 +24,7 @@ __all__ = [
     "Gate",
     "HealthConfig",
     "KEEConfig",
+    "LoRAConfig",
     "LossConfig",
     "ModelConfig",
     "RunConfig",
@@ -55,6 +56,11 @@ class Config(Section):
             self.loss.contrastive != "sigmoid" or self.model.logit_bias != 0,
             "loss.contrastive",
             "needs a model with a learned logit bias; set model.logit_bias (SigLIP starts at -10)",
+        )
+        self.require(
+            not self.model.lora.rank or bool(self.model.pretrained or self.run.init_from),
+            "model.lora.rank",
+            "updates are of trained weights; name them (model.pretrained, run.init_from) or set 0",
         )
         every = self.checkpoint.every
         self.require(
