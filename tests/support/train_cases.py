@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from sclip.config import Config, KEEConfig, LossConfig, ModelConfig, TrainConfig
+from sclip.config import Config, KEEConfig, LossConfig, ModelConfig, RunConfig, TrainConfig
 from sclip.model import Tokenizer, build_model, image_size
 from sclip.model.packing import pack
 from sclip.train.optimizer import make_optimizer
@@ -98,7 +98,8 @@ def config_with(loss: LossConfig | None = None, model: ModelConfig = MODEL, **tr
     train = {"batch_size": ROWS, "learning_rate": 1e-3, "warmup": 0.25} | train
     loss = loss or LossConfig(hinge_weight=2.0)
     model = dataclasses.replace(model, logit_bias=-10.0 if loss.contrastive == "sigmoid" else 0.0)
-    return Config(model=model, loss=loss, train=TrainConfig(**train))
+    run = RunConfig(init_from="a start" if model.lora.rank else "")
+    return Config(run=run, model=model, loss=loss, train=TrainConfig(**train))
 
 
 def start(

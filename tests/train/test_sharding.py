@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from sclip.config import Config, LossConfig, ModelConfig
-from sclip.model import build_model, structure_clip
+from sclip.config import Config, LoRAConfig, LossConfig, ModelConfig
+from sclip.model import structure_clip
 from support import ranks
 from support.train_cases import VIT, Tensors, config_with, part_of, start, training_batch, whole_weights
 
@@ -30,6 +30,7 @@ LEARNED: dict[str, tuple[LossConfig, dict[str, Any], dict[str, float]]] = {
     "encoder frozen": (HINGE, {}, {"lr_scale_kee": 0.0}),
     "own words": (HINGE, OWN, {"lr_scale_kee": 5.0}),
     "own words alone": (HINGE, OWN, {"lr_scale_image": 0.0, "lr_scale_text": 0.0}),
+    "updates": (HINGE, {}, {}),
 }
 """The loss, and settings of model.kee and of train that say what is learned."""
 
@@ -48,7 +49,12 @@ for name, sharding in (("ddp", DDP), ("fsdp", FSDP)):
     WAYS[2] |= {f"{name} {way}": ("hinge", sharding | options) for way, options in BLOCKS.items()}
     WAYS[2] |= {f"{name} {learned}": (learned, sharding) for learned in [*LEARNED][5:]}
     WAYS[4] |= {f"{name} {learned}": (learned, sharding) for learned in [*LEARNED][:5]}
+WAYS[2]["fsdp updates in parts"] = ("updates", FSDP | BLOCKS["in parts"])
+WAYS[4]["hsdp 2x2 updates"] = ("updates", {"sharding": "hsdp", "shard_ranks": 2})
 WAYS[4]["hsdp 2x2"] = ("hinge", {"sharding": "hsdp", "shard_ranks": 2})
+
+HALF = ["hinge", "own words alone", "updates"]
+"""What is learned in bfloat16 too."""
 
 VALID = [
     [True] * 8,
@@ -67,7 +73,8 @@ def batch_of(step: int, rank: int, world_size: int) -> Tensors:
 
 def config_of(learned: str, world_size: int = 1, **train: Any) -> Config:
     loss, kee, scales = LEARNED[learned]
-    model = ModelConfig(name=VIT.name, kee=dataclasses.replace(VIT.kee, **kee))
+    lora = LoRAConfig(rank=2 if learned == "updates" else 0)
+    model = ModelConfig(name=VIT.name, kee=dataclasses.replace(VIT.kee, **kee), lora=lora)
     return config_with(loss, model, **{"batch_size": 8, "num_workers": world_size} | scales | train)
 
 
@@ -96,7 +103,7 @@ def on_a_rank(rank: int, world_size: int) -> dict[str, Any]:
     if world_size == 2:
         for name, sharding in (("ddp", DDP), ("fsdp", FSDP)):
             half = {"precision": "bf16", **sharding}
-            ways |= {f"{name} {learned} bf16": (learned, half) for learned in ("hinge", "own words alone")}
+            ways |= {f"{name} {learned} bf16": (learned, half) for learned in HALF}
             ways[f"{name} hinge bf16 compiled"] = ("hinge", half | BLOCKS["compiled and checkpointed"])
     return {
         way: trained(config_of(learned, world_size, **train), rank, world_size)
@@ -118,8 +125,7 @@ def alone() -> dict[str, dict[str, Any]]:
 
 def moved(weights: Tensor, learned: str) -> Tensor:
     """Return how far training moved every weight from the start."""
-    torch.manual_seed(0)
-    return weights - flat(build_model(config_of(learned).model).state_dict())
+    return weights - flat(whole_weights(start(config_of(learned)).model))
 
 
 @pytest.mark.parametrize(("size", "way"), [(size, way) for size, ways in WAYS.items() for way in ways])
@@ -145,7 +151,7 @@ def test_ranks_train_as_one_process_with_the_whole_batch_however_blocks_are_comp
         assert found["replicated"] == (train["sharding"] == "ddp")
 
 
-@pytest.mark.parametrize("learned", ["hinge", "own words alone"])
+@pytest.mark.parametrize("learned", HALF)
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
 def test_bfloat16_trains_nearly_as_single_precision_and_keeps_its_weights_in_it(
     alone: dict[str, Any], of_ranks: dict[int, Any], sharding: str, learned: str
