@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from sclip.config.checks import ConfigError, Section
 from sclip.config.data import DataConfig, ScenesConfig
 from sclip.config.gates import Gate, parse_gate
-from sclip.config.model import KEEConfig, LossConfig, ModelConfig
+from sclip.config.model import KEEConfig, LoRAConfig, LossConfig, ModelConfig
 from sclip.config.run import EvaluateConfig, RunConfig, TrackingConfig
 from sclip.config.train import CheckpointConfig, HealthConfig, TrainConfig
 
@@ -24,6 +24,7 @@ __all__ = [
     "Gate",
     "HealthConfig",
     "KEEConfig",
+    "LoRAConfig",
     "LossConfig",
     "ModelConfig",
     "RunConfig",
@@ -60,6 +61,11 @@ class Config(Section):
             self.loss.distil == 0 or bool(self.run.init_from or self.model.pretrained),
             "loss.distil",
             "random weights hold nothing to keep; set model.pretrained or run.init_from, or loss.distil=0",
+        )
+        self.require(
+            not self.model.lora.rank or bool(self.model.pretrained or self.run.init_from),
+            "model.lora.rank",
+            "updates are of trained weights; name them (model.pretrained, run.init_from) or set 0",
         )
         every = self.checkpoint.every
         self.require(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from sclip.config.checks import SHARE, Limit, Section, at_least, between
+from sclip.config.checks import POSITIVE, SHARE, Limit, Section, at_least, between
 
 _BIAS = Limit("0 (none) or below: most pairs differ", lambda bias: bias <= 0)
 _MARGIN = between(0, 2, "0 to 2, a cosine")
@@ -36,6 +36,16 @@ class KEEConfig(Section, key="model.kee"):
 
 
 @dataclass(frozen=True)
+class LoRAConfig(Section, key="model.lora"):
+    """Low-rank updates of the towers in place of their weights, which stay as they start (method, 11)."""
+
+    rank: Annotated[int, at_least(0, "0 (off) or more")] = 0
+    """Train updates of this rank of the towers' attention and MLP projections, with encoder and logit scale. 0: all."""
+    alpha: Annotated[float, POSITIVE] = 16.0
+    """Updates count alpha / rank times."""
+
+
+@dataclass(frozen=True)
 class ModelConfig(Section, key="model"):
     """The CLIP towers and the encoder beside them."""
 
@@ -48,6 +58,7 @@ class ModelConfig(Section, key="model"):
     logit_bias: Annotated[float, _BIAS] = 0.0
     """Start of the learned logit bias that `loss.contrastive=sigmoid` needs; SigLIP's is -10. 0: none."""
     kee: KEEConfig = field(default_factory=KEEConfig)
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
 
 
 @dataclass(frozen=True)

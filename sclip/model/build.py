@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sclip.config import ModelConfig
+from sclip.model import lora
 from sclip.model import weights as files
 from sclip.model.architecture import ModelError, architecture, check_model, pretrained_source
 from sclip.model.structure_clip import CLIP_PREFIX, StructureCLIP
@@ -58,12 +59,15 @@ def build_model(config: ModelConfig, load_weights: bool = True) -> StructureCLIP
 def check_trainable(config: ModelConfig) -> None:
     """Raise `ModelError` for a model that cannot be trained; about a second, as its towers are built without tensors.
 
-    Beside what `check_model` finds: a tower with batch statistics. Those are to be had for evaluation only.
+    Beside what `check_model` finds: a tower with batch statistics, which is to be had for evaluation only, and one
+    without anything that `model.lora` could update.
     """
     check_model(config)
     with torch.device("meta"):
-        clip = _random(dataclasses.replace(config, pretrained=""), "").clip
-    place = next((name for name, module in clip.named_modules() if isinstance(module, _BatchNorm)), "")
+        model = _random(dataclasses.replace(config, pretrained=""), "")
+        if config.lora.rank:
+            lora.add(model)
+    place = next((name for name, module in model.clip.named_modules() if isinstance(module, _BatchNorm)), "")
     if place:
         raise ModelError(
             f"model.name={config.name!r}: has BatchNorm ({place}), whose statistics would see padded rows and differ "

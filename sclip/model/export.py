@@ -33,8 +33,9 @@ def export(model: StructureCLIP, directory: str | Path) -> Path:
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     weights.save(export_state(model), directory / WEIGHTS_FILE, with_quick_gelu(model.config.name))
-    config = dataclasses.replace(model.config, pretrained="")
-    (directory / CONFIG_FILE).write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+    config = dataclasses.asdict(dataclasses.replace(model.config, pretrained=""))
+    del config["lora"]  # how it was trained, and no part of the plain model
+    (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
     return directory
 
 

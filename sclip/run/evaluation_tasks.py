@@ -96,7 +96,7 @@ def _on_cluster(config: Config, function: Callable[..., None], *arguments: Any) 
 
 
 def _export_and_score(config: Config, folder: RunFolder, step: str, shards: Sequence[str]) -> None:
-    model = checkpoint.consolidate(folder.path / step, config.model)
+    model = _consolidated(config, folder, step)
     scorer = _scorer(config, model, "cuda" if config.train.use_gpu else "cpu")
     found = _evaluation(scorer, config, shards, config.run.name)
     with staged(folder.model) as exported:
@@ -119,10 +119,18 @@ def _write(found: Evaluation, folder: RunFolder, name: str) -> None:
 def _score_checkpoint(
     config: Config, folder: RunFolder, shards: Sequence[str], prefix: str, step: str
 ) -> dict[str, float]:
-    model = checkpoint.consolidate(folder.path / step, config.model)
+    model = _consolidated(config, folder, step)
     scorer = _scorer(config, model, "cuda" if config.evaluate.gpus else "cpu")
     found = _evaluation(scorer, config, shards, step).scores()
     return {f"{prefix}{name}": value for name, value in found.items()}
+
+
+def _consolidated(config: Config, folder: RunFolder, step: str) -> StructureCLIP:
+    """Return the model of a checkpoint; the run's start is fetched only where the checkpoint holds updates of it."""
+    if not config.model.lora.rank:
+        return checkpoint.consolidate(folder.path / step, config.model)
+    with folder.starting(config.model) as model:
+        return checkpoint.consolidate(folder.path / step, model)
 
 
 def _scorer(config: Config, model: StructureCLIP, device: str) -> Scorer:

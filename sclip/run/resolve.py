@@ -158,6 +158,9 @@ def bring_initial_weights(config: Config, folder: RunFolder, console: Console) -
     source = config.run.init_from
     path, _ = pretrained_source(config.model)
     if (source or path) and not folder.init.exists():
+        # What stands at the source by now may be others.
+        if config.model.lora.rank and folder.latest() is not None:
+            raise ConfigError(folder.no_start)
         with tempfile.TemporaryDirectory() as fetched:
             if source:
                 weights = read(_weights(config, Path(fetched)), f"run.init_from={mask(source)!r}")

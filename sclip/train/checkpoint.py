@@ -16,6 +16,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -30,6 +31,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 
 from sclip.config import ModelConfig
+from sclip.model import lora
 from sclip.model.build import build_model
 from sclip.model.structure_clip import StructureCLIP
 from sclip.storage.paths import StoragePath, local_copy, remove, send, staged, storage_path
@@ -161,7 +163,7 @@ def load(
         optimizer,
         model_state_dict=of_prefix(tensors, MODEL),
         optim_state_dict=of_prefix(tensors, OPTIMIZER) | hyperparameters,
-        options=FLAT,
+        options=replace(FLAT, strict=not lora.has_updates(model)),
     )
     return state
 
@@ -170,16 +172,21 @@ def consolidate(path: str | StoragePath, config: ModelConfig) -> StructureCLIP:
     """Return the checkpoint's model as one plain model on the CPU, in eval mode, without any process group.
 
     Its averaged weights, where it holds them (train.ema_decay). `config` is the model config of the run that wrote
-    it; its pretrained weights are not fetched again.
+    it; its pretrained weights are not fetched again, unless the checkpoint holds but updates of them (`model.lora`),
+    which are merged into them here. Raises ModelError where those are gone.
     """
     of = storage_path(path)
     checked_manifest(of)
-    model = build_model(config, load_weights=False)
+    has_updates = config.lora.rank > 0
+    model = build_model(config, load_weights=has_updates)
+    if has_updates:
+        lora.add(model)
     with local_copy(of) as folder:
         found = stored_tensors(folder)
         tensors = {
             (EMA_WEIGHTS if EMA_WEIGHTS + name in found else MODEL) + name: tensor
             for name, tensor in model.state_dict().items()
+            if not has_updates or lora.is_stored(name)
         }
         # The optimizer's are not asked for, nor the last weights where there is an average of them.
         of_the_model = {
@@ -190,13 +197,19 @@ def consolidate(path: str | StoragePath, config: ModelConfig) -> StructureCLIP:
         }
         compare(of, tensors, of_the_model)
         read_tensors(folder, tensors, alone=True)
+    if has_updates:
+        lora.merge(model)
     return model.eval()
 
 
 def size_bytes(model: nn.Module, has_ema: bool) -> int:
     """Return the bytes of a checkpoint of a model over all ranks: weights, two moments of those trained, their mean."""
-    copies = 4 if has_ema else 3
-    return sum(p.numel() * p.element_size() * (copies if p.requires_grad else 1) for p in model.parameters())
+    copies, updates = 4 if has_ema else 3, lora.has_updates(model)
+    return sum(
+        p.numel() * p.element_size() * (copies if p.requires_grad else 1)
+        for name, p in model.named_parameters()
+        if not updates or lora.is_stored(name.removeprefix("module."))  # DDP's
+    )
 
 
 def _write(

@@ -19,6 +19,7 @@ from torch.distributed.checkpoint import state_dict_loader
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 
+from sclip.model import lora
 from sclip.storage.paths import StoragePath
 from sclip.train.manifest import CheckpointError
 from sclip.train.optimizer import EMA
@@ -36,9 +37,15 @@ FLAT = dsd.StateDictOptions(flatten_optimizer_state_dict=True)
 def tensors_of(
     model: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the tensors of a checkpoint, DTensors where sharded, and the optimizer's hyperparameters."""
+    """Return the tensors of a checkpoint, DTensors where sharded, and the optimizer's hyperparameters.
+
+    Of a model with low-rank updates the frozen weights of the towers are left out.
+    """
     model_state, optimizer_state = dsd.get_state_dict(model, optimizer, options=FLAT)
-    tensors = {MODEL + name: value for name, value in model_state.items()}
+    updates = lora.has_updates(model)
+    tensors = {
+        MODEL + name: value for name, value in model_state.items() if not updates or lora.is_stored(name)
+    }
     flat: dict[str, Any] = dict(optimizer_state)
     tensors |= {OPTIMIZER + name: v for name, v in flat.items() if isinstance(v, Tensor)}
     if ema is not None:

@@ -1,9 +1,10 @@
 """Floating-point operations that a step needs, and the share of the device's peak that they are (MFU).
 
 Counted is what the model needs and not what was executed: backward twice of forward (none of what is frozen, as the
-teacher of `loss.distil`; once, where a gradient only passes through), nothing for what activation checkpointing or
-GradCache compute again, nothing for padding that no token sees, absent negatives and empty triple slots. A multiply-add
-is two operations. Of a Transformer layer of width W, l tokens need
+teacher of `loss.distil`; once, where a gradient only passes through; of low-rank updates as of the matrix itself, whose
+gradient is made), nothing for what activation checkpointing or GradCache compute again, nothing for padding that no
+token sees, absent negatives and empty triple slots. A multiply-add is two operations. Of a Transformer layer of width
+W, l tokens need
 
     24 W^2 l  (projections and the MLP of four times the width)  +  4 W l^2  (attention, as if not causal),
 
@@ -74,7 +75,8 @@ class StepFlops:
         text = model.text_tower
         # Of all architectures that can be trained, MobileCLIP's see what follows the end token.
         self._whole_context = not model.packs_text
-        words = lr_scale("text", train) > 0 and not config.model.kee.own_embeddings
+        has_words = not (config.model.kee.own_embeddings or config.model.lora.rank)
+        words = has_words and lr_scale("text", train) > 0
         self._passes = {part: 3 if lr_scale(part, train) else 1 for part in PARTS}
         if words and self._passes["kee"] == 1:
             self._passes["kee"] = 2  # its gradient passes through to the shared word table

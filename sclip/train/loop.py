@@ -263,9 +263,12 @@ class _Run:
 
 
 def _build_model(job: TrainJob, folder: RunFolder) -> StructureCLIP:
-    """Return the plain model with the weights that a new run starts from; a checkpoint's are loaded later."""
+    """Return the plain model with the weights that a new run starts from; a checkpoint's are loaded later.
+
+    A checkpoint of low-rank updates holds no others, and needs these below them.
+    """
     torch.manual_seed(job.config.run.seed)  # every rank starts from the same random weights
-    if folder.latest() is not None:
+    if folder.latest() is not None and not job.config.model.lora.rank:
         return build_model(job.config.model, load_weights=False)
     with folder.starting(job.config.model) as initialised:
         return build_model(initialised)

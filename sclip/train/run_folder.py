@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from sclip.config import ModelConfig
+from sclip.model.architecture import ModelError
 from sclip.storage.paths import StoragePath, append, local_copy, move, remove, sizes, write
 from sclip.train import manifest
 
@@ -59,10 +60,23 @@ class RunFolder:
 
     @contextlib.contextmanager
     def starting(self, model: ModelConfig) -> Iterator[ModelConfig]:
-        """Give the config of the model with the weights that the run starts from on this node's disk, if it has any."""
+        """Give the config of the model with the weights that the run starts from on this node's disk, if it has any.
+
+        Raises ModelError where it trains updates of weights (`model.lora`) that are gone.
+        """
         with local_copy(self.path, names=[self.init.name]) as folder:
             file = folder / self.init.name
+            if model.lora.rank and not file.exists() and not model.pretrained:
+                raise ModelError(self.no_start)
             yield dataclasses.replace(model, pretrained=str(file)) if file.exists() else model
+
+    @property
+    def no_start(self) -> str:
+        """What is wrong where the weights are gone that the checkpoints are updates of."""
+        return (
+            f"{self.init}: no such file; with model.lora.rank a run's checkpoints are updates of these weights: "
+            "bring the file back, or name another run (run.name)"
+        )
 
     def step_path(self, step: int) -> StoragePath:
         """Return where the checkpoint of an optimizer step stands."""

@@ -23,10 +23,12 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from sclip.config import ConfigError, TrainConfig
+from sclip.model import lora
+from sclip.model.blocks import block_lists
 from sclip.model.structure_clip import StructureCLIP, part_of
 from sclip.train.collectives import gather_json
 from sclip.train.optimizer import lr_scale
-from sclip.train.transformer_blocks import block_lists, change_forward
+from sclip.train.transformer_blocks import change_forward
 
 __all__ = ["apply", "apply_frozen"]
 
@@ -40,9 +42,12 @@ def apply(
     """Return the model on `device`, wrapped as `config.sharding` says; plain where no process group is.
 
     Rank 0's weights are the ones that count on every rank. FSDP2 wraps in place: `model` itself is returned.
-    A part whose learning rate is scaled by 0 is frozen. `compile_backend` is that of torch.compile, with
-    `config.compile`. Raises ConfigError, on every rank, where the ranks do not make up whole shard groups.
+    A part whose learning rate is scaled by 0 is frozen; with `model.lora`, towers are under low-rank updates, which are
+    added here. `compile_backend` is that of torch.compile, with `config.compile`. Raises ConfigError, on every rank,
+    where the ranks do not make up whole shard groups.
     """
+    if model.config.lora.rank:
+        lora.add(model)
     model = model.to(device)
     # Before wrapping: DDP waits for the gradients of what is trainable then, and FSDP2 reduces only those.
     for name, parameter in model.named_parameters():
@@ -103,7 +108,8 @@ def _replicate(model: StructureCLIP, config: TrainConfig, device: torch.device) 
 
 
 def _shard(model: StructureCLIP, config: TrainConfig, mesh: DeviceMesh) -> FSDPModule:
-    half = torch.bfloat16 if config.precision == "bf16" else None
+    # Updates would be lost in half precision: then weights are gathered whole and autocast computes, as with DDP.
+    half = torch.bfloat16 if config.precision == "bf16" and not model.config.lora.rank else None
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32)
     shard = functools.partial(fully_shard, mesh=mesh, reshard_after_forward=config.reshard_after_forward)
     for blocks in block_lists(model).values():

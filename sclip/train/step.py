@@ -45,9 +45,9 @@ class TrainStep:
         """
         self.model, self.optimizer, self.config, self.teacher = model, optimizer, config, teacher
         self._plain = unwrapped(model)
-        # FSDP casts by its own policy, per group; everything else computes in bf16 through autocast.
-        self._autocast = config.train.precision == "bf16" and not isinstance(
-            self._plain.logit_scale.log, DTensor
+        # FSDP casts by its own policy, per group; everything else computes in bf16 through autocast, and updates too.
+        self._autocast = config.train.precision == "bf16" and (
+            config.model.lora.rank > 0 or not isinstance(self._plain.logit_scale.log, DTensor)
         )
 
     def __call__(self, batch: Mapping[str, Tensor], progress: float) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The repeated blocks of the towers and of the KEE, and how each is computed: again backward, or compiled.
+"""How each of the repeated blocks of the towers and of the KEE is computed: again backward, or compiled.
 
 A plain model goes in; its blocks get another `forward`, and nothing else of it changes: no module is wrapped, so
 that parameters keep their names in optimizers, checkpoints and averages. The hooks of FSDP2, which gather a block's
@@ -17,11 +17,9 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from sclip.config import TrainConfig
+from sclip.model.blocks import block_lists
 
-__all__ = ["block_lists", "change_forward"]
-
-_LISTS = ("resblocks", "blocks", "layers")
-"""What open_clip, timm (in each stage of a convolutional tower; Swin's "layers") and the KEE call theirs."""
+__all__ = ["change_forward"]
 
 _aten = torch.ops.aten
 _KEPT = [
@@ -30,17 +28,6 @@ _KEPT = [
     _aten._scaled_dot_product_cudnn_attention.default, _aten._scaled_dot_product_flash_attention_for_cpu.default,
 ]  # fmt: skip
 """Whose results selective checkpointing keeps: nearly all of a block's FLOPs; norms, GELU and sums are made again."""
-
-
-def block_lists(model: nn.Module) -> dict[str, list[nn.Module]]:
-    """Return the blocks of each list by its name, inner lists first, as `fully_shard` wants them."""
-    lists: dict[str, list[nn.Module]] = {}
-    for name, module in reversed(list(model.named_modules())):
-        if isinstance(module, nn.ModuleList | nn.Sequential) and name.rpartition(".")[2] in _LISTS:
-            blocks = [block for block in module if any(True for _ in block.parameters())]
-            if blocks:
-                lists[name] = blocks
-    return lists
 
 
 def change_forward(

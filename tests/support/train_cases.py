@@ -98,7 +98,7 @@ def config_with(loss: LossConfig | None = None, model: ModelConfig = MODEL, **tr
     train = {"batch_size": ROWS, "learning_rate": 1e-3, "warmup": 0.25} | train
     loss = loss or LossConfig(hinge_weight=2.0)
     model = dataclasses.replace(model, logit_bias=-10.0 if loss.contrastive == "sigmoid" else 0.0)
-    run = RunConfig(init_from="weights" if loss.distil else "")
+    run = RunConfig(init_from="a start" if loss.distil or model.lora.rank else "")
     return Config(run=run, model=model, loss=loss, train=TrainConfig(**train))
 
 

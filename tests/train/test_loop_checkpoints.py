@@ -11,12 +11,16 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from rich.console import Console
+from safetensors.torch import load_file
 
-from sclip.config import CheckpointConfig, ConfigError, KEEConfig, LossConfig
+from sclip.config import CheckpointConfig, ConfigError, KEEConfig, LoRAConfig, LossConfig, ModelConfig
 from sclip.data.order import Order
 from sclip.data.schedule import NamedShard, Schedule
-from sclip.model import build_model, image_size
+from sclip.model import ModelError, build_model, image_size, lora, weights
+from sclip.model.export import export_state
 from sclip.model.weights import save
+from sclip.run.resolve import bring_initial_weights
 from sclip.train import checkpoint, manifest
 from sclip.train.checkpoint_tensors import MODEL, of_prefix, stored_tensors
 from sclip.train.launcher import Requested, TrainJob
@@ -47,14 +51,19 @@ def block(number: int) -> dict[str, Any]:
 
 
 def launched(
-    folder: Path, ema_decay: float = 0.0, requests: Sequence[Requested] = (), distil: float = 0.0, **keep: Any
+    folder: Path,
+    ema_decay: float = 0.0,
+    requests: Sequence[Requested] = (),
+    model: ModelConfig = VIT,
+    distil: float = 0.0,
+    **keep: Any,
 ) -> ListLauncher:
     """Train what is left of three steps, with a checkpoint after each unless `keep` says otherwise.
 
     Return the launcher.
     """
     loss = LossConfig(distil=distil)
-    config = config_with(loss, VIT, ema_decay=ema_decay, log_every=1, warmup=0.0)
+    config = config_with(loss, model, ema_decay=ema_decay, log_every=1, warmup=0.0)
     config = dataclasses.replace(config, checkpoint=CheckpointConfig(**({"every": 1} | keep)))
     launcher = ListLauncher(lambda _, step: map(block, range(step, STEPS)), requests=list(requests))
     folder.mkdir(exist_ok=True)
@@ -188,3 +197,53 @@ def test_the_average_of_the_weights_is_kept_where_the_config_asks_for_it(tmp_pat
     checkpoint.load(tmp_path / "averaged" / "step-00000003", step.model, step.optimizer, ema)
     weights = unwrapped(step.model).state_dict()
     assert max(float((average - weights[name]).abs().max()) for name, average in ema.weights.items()) > 1e-5
+
+
+UPDATED = dataclasses.replace(VIT, lora=LoRAConfig(rank=2))
+
+
+def with_start(folder: Path) -> Path:
+    """Return the folder of a run with the weights that it starts from."""
+    folder.mkdir()
+    torch.manual_seed(1)
+    weights.save(export_state(build_model(VIT)), folder / "init.safetensors", quick_gelu=False)
+    return folder
+
+
+def stored(folder: Path) -> dict[str, torch.Tensor]:
+    (file,) = (folder / "step-00000003").glob("*.safetensors")
+    return load_file(file)
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.5])
+def test_updates_alone_are_stored_and_a_resumed_run_of_them_ends_as_an_undisturbed_one(
+    tmp_path: Path, ema_decay: float
+) -> None:
+    whole, resumed = with_start(tmp_path / "whole"), with_start(tmp_path / "resumed")
+    launched(whole, ema_decay, model=UPDATED)
+    launched(resumed, ema_decay, [Requested(), Requested(True, True)], UPDATED)
+    launched(resumed, ema_decay, model=UPDATED)
+    found, again = stored(whole), stored(resumed)
+    assert found.keys() == again.keys()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in found.items())
+    assert not [name for name in found if ".clip." in name and ".lora." not in name]
+    of_weights = sum(t.nbytes for name, t in found.items() if "step" not in name and "image_" not in name)
+    step = start(config_with(model=UPDATED))
+    assert of_weights == checkpoint.size_bytes(step.model, ema_decay > 0)
+    with RunFolder(whole).starting(UPDATED) as config:
+        merged = checkpoint.consolidate(whole / "step-00000003", config)
+    began = load_file(whole / "init.safetensors")
+    moved = {name for name, t in export_state(merged).items() if not torch.equal(t, began[name])}
+    assert {lora.is_stored(name) for name in moved} == {True, False}
+    assert "clip.transformer.resblocks.0.attn.in_proj_weight" in moved
+    assert not [name for name in moved if name.startswith("clip.") and name.endswith("bias")]
+
+
+def test_updates_of_weights_that_are_gone_are_refused(tmp_path: Path) -> None:
+    folder = with_start(tmp_path / "run")
+    launched(folder, requests=[Requested(), Requested(True, True)], model=UPDATED)
+    (folder / "init.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"init\.safetensors: no such file; with model\.lora\.rank"):
+        launched(folder, model=UPDATED)
+    with pytest.raises(ConfigError, match=r"bring the file back, or name another run"):
+        bring_initial_weights(config_with(model=UPDATED), RunFolder(folder), Console())

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from sclip.config import Config, LossConfig, ModelConfig
-from sclip.model import build_model, structure_clip
+from sclip.config import Config, LoRAConfig, LossConfig, ModelConfig
+from sclip.model import structure_clip
 from support import ranks
 from support.train_cases import VIT, Tensors, config_with, part_of, start, training_batch, whole_weights
 
@@ -31,6 +31,7 @@ LEARNED: dict[str, tuple[LossConfig, dict[str, Any], dict[str, float]]] = {
     "encoder frozen": (HINGE, {}, {"lr_scale_kee": 0.0}),
     "own words": (HINGE, OWN, {"lr_scale_kee": 5.0}),
     "own words alone": (HINGE, OWN, {"lr_scale_image": 0.0, "lr_scale_text": 0.0}),
+    "updates": (HINGE, {}, {}),
 }
 """The loss, and settings of model.kee and of train that say what is learned."""
 
@@ -43,7 +44,7 @@ BLOCKS: dict[str, dict[str, Any]] = {
 }
 """Ways to compute that must not change what is learned."""
 
-HALF = ("hinge", "own words alone", "distil")
+HALF = ("hinge", "own words alone", "distil", "updates")
 """What is learned in bfloat16 too."""
 
 WAYS: dict[int, dict[str, tuple[str, dict[str, Any]]]] = {2: {}, 4: {}}
@@ -54,6 +55,8 @@ for name, sharding in (("ddp", DDP), ("fsdp", FSDP)):
     WAYS[4] |= {f"{name} {learned}": (learned, sharding) for learned in [*LEARNED][:6]}
     WAYS[2][f"{name} distil in parts"] = ("distil", sharding | {"micro_batch": 2})
 WAYS[2]["fsdp compiled in parts"] = ("hinge", FSDP | BLOCKS["in parts"] | {"compile": True})
+WAYS[2]["fsdp updates in parts"] = ("updates", FSDP | BLOCKS["in parts"])
+WAYS[4]["hsdp 2x2 updates"] = ("updates", {"sharding": "hsdp", "shard_ranks": 2})
 WAYS[4]["hsdp 2x2"] = ("hinge", {"sharding": "hsdp", "shard_ranks": 2})
 
 VALID = [
@@ -73,7 +76,8 @@ def batch_of(step: int, rank: int, world_size: int) -> Tensors:
 
 def config_of(learned: str, world_size: int = 1, **train: Any) -> Config:
     loss, kee, scales = LEARNED[learned]
-    model = ModelConfig(name=VIT.name, kee=dataclasses.replace(VIT.kee, **kee))
+    lora = LoRAConfig(rank=2 if learned == "updates" else 0)
+    model = ModelConfig(name=VIT.name, kee=dataclasses.replace(VIT.kee, **kee), lora=lora)
     return config_with(loss, model, **{"batch_size": 8, "num_workers": world_size} | scales | train)
 
 
@@ -125,8 +129,7 @@ def alone() -> dict[str, dict[str, Any]]:
 
 def moved(weights: Tensor, learned: str) -> Tensor:
     """Return how far training moved every weight from the start."""
-    torch.manual_seed(0)
-    return weights - flat(build_model(config_of(learned).model).state_dict())
+    return weights - flat(whole_weights(start(config_of(learned)).model))
 
 
 @pytest.mark.parametrize(("size", "way"), [(size, way) for size, ways in WAYS.items() for way in ways])
