@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from sclip.config import Gate
 from sclip.evaluate.result import Evaluation, Result, Score
 
-__all__ = ["Check", "Decision", "judge"]
-
 _ROUNDING = 1e-9
 """0.43 - 0.01 is more than 0.42 in binary: who wrote one point means it."""
 _REMEASURE = (

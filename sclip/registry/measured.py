@@ -16,8 +16,6 @@ from sclip.evaluate.result import EVALUATION_FILE, Evaluation, EvaluationError
 from sclip.registry.store import RegistryError, fetch, quiet, refusals
 from sclip.storage.masking import mask
 
-__all__ = ["MODEL_TAG", "evaluation_of", "record", "tags_of", "without_pictures"]
-
 MODEL_TAG = "sclip.model_id"
 """The logged model of a version, where its files are; MLflow's databases do not keep it."""
 

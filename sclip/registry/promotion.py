@@ -32,8 +32,6 @@ from sclip.registry.store import CANDIDATE, CHAMPION, RegistryError, find, find_
 from sclip.registry.versions import GATES_TAG
 from sclip.storage.masking import mask
 
-__all__ = ["Promotion", "decide", "promote_by_hand", "roll_back"]
-
 CHAMPIONS_TAG = "sclip.champions"
 _REMEMBERED = 500
 """Champions of the past that the tag holds; MLflow's databases take 5,000 characters."""

@@ -6,8 +6,6 @@ import importlib.metadata
 
 from sclip.registry.store import RegistryError
 
-__all__ = ["pip_requirements"]
-
 _LIBRARIES = (
     *("torch", "torchvision", "open_clip_torch", "ftfy", "timm", "safetensors"),
     *("spacy", "lemminflect", "mlflow", "numpy", "pandas", "pillow"),

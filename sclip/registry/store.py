@@ -15,19 +15,6 @@ from mlflow.exceptions import MlflowException
 from sclip.storage.masking import mask
 from sclip.tracking import TrackingError, first_cause, follow, settings
 
-__all__ = [
-    "CANDIDATE",
-    "CHAMPION",
-    "RegistryError",
-    "connect",
-    "fetch",
-    "find",
-    "find_alias",
-    "follow_moved",
-    "quiet",
-    "refusals",
-]
-
 CANDIDATE = "candidate"
 """Alias of the newest registered version, which the gates judge."""
 CHAMPION = "champion"

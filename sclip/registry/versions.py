@@ -36,8 +36,6 @@ from sclip.registry.store import CANDIDATE, RegistryError, fetch, follow_moved, 
 from sclip.storage.masking import mask
 from sclip.tracking import store_uri
 
-__all__ = ["GATES_TAG", "download", "open_version", "register"]
-
 GATES_TAG = "sclip.gates"
 """The gates of the config that a version was trained with, as JSON."""
 

@@ -22,8 +22,6 @@ from obstore.store import GCSStore, S3Store
 from sclip.storage import filesystem
 from sclip.storage.masking import mask
 
-__all__ = ["make_file"]
-
 _CLIENT: dict[str, Any] = {"connect_timeout": "5s", "timeout": "20s", "allow_http": True}
 _RETRIES: dict[str, Any] = {"max_retries": 2, "retry_timeout": timedelta(seconds=10)}
 

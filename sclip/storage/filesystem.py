@@ -24,10 +24,6 @@ import fsspec
 import pyarrow.fs
 from fsspec.implementations.arrow import ArrowFSWrapper
 
-__all__ = [
-    "Readable", "S3Place", "filesystem", "open_seekable", "open_stream", "parts", "s3_place", "sibling",
-]  # fmt: skip
-
 BLOCK_BYTES = 8 * 2**20
 """What one request brings: its wait is short beside its transfer, and many readers still fit into memory."""
 

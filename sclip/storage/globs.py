@@ -19,8 +19,6 @@ from fsspec.utils import glob_translate
 from sclip.storage.filesystem import filesystem, open_stream, parts
 from sclip.storage.retries import retry
 
-__all__ = ["files_below", "matching_files", "what_is_there"]
-
 _TAR = re.compile(r"\.(tar(\.(gz|bz2|xz|zst|zstd|lzma|lz4|z))?|t[gbx]z2?|tzst)$", re.IGNORECASE)
 _EXTENSION = re.compile(r"\.[A-Za-z]\w*$")
 """Not of part.00017: a number is none."""

@@ -12,8 +12,6 @@ import re
 from typing import Any
 from urllib.parse import unquote
 
-__all__ = ["is_masked", "mask", "mask_tree"]
-
 _USER = re.compile(r"(://)(?!anonymous@)(?:[^/@:\s'\"]*:[^\s'\"]*|[^/@\s'\"]+)@")
 _OPTION = r"(?:anonymous|endpoint_override|region|scheme|retry_limit_seconds)=(?:[^&?=,%@\s'\"]|%3A|%2F)+(?![^&\s'\"])"
 _VALUE = re.compile(rf"([?&](?!{_OPTION})[^=&/\s'\"]+=)[^&\s'\"]+", re.IGNORECASE)

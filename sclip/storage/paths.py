@@ -26,10 +26,6 @@ from sclip.storage import scratch
 if TYPE_CHECKING:
     from sclip.storage.remote import Remote
 
-__all__ = [
-    "StoragePath", "address", "append", "cached_copy", "check_writable", "create", "fetch", "free_bytes", "local_copy",
-    "move", "ray_storage", "remove", "send", "shown", "sizes", "staged", "storage_path", "write",
-]  # fmt: skip
 
 StoragePath: TypeAlias = "Path | Remote"
 

@@ -30,8 +30,6 @@ from sclip.storage.filesystem import BLOCK_BYTES, filesystem, parts
 from sclip.storage.masking import mask
 from sclip.storage.retries import retry
 
-__all__ = ["Remote"]
-
 _WITHOUT_FOLDERS = ("s3", "gcs")
 _T = TypeVar("_T")
 

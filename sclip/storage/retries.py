@@ -19,8 +19,6 @@ from sclip.storage.compression import HEAD_BYTES, Peeked
 from sclip.storage.filesystem import open_stream
 from sclip.storage.masking import mask
 
-__all__ = ["ByteStream", "StorageError", "concurrently", "first_bytes", "read_bytes", "resumed", "retry"]
-
 RETRY_DELAYS_S: tuple[float, ...] = (0.5, 2.0, 8.0)
 """Waits before the storage is asked again after an error; then it is given up."""
 

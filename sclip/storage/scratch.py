@@ -15,8 +15,6 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-__all__ = ["common", "own", "remove"]
-
 _OWN = "own-"
 
 

@@ -13,8 +13,6 @@ from typing import Any, TypeVar
 from sclip.storage.filesystem import open_seekable
 from sclip.storage.retries import StorageError, retry
 
-__all__ = ["SeekableFile"]
-
 _T = TypeVar("_T")
 
 

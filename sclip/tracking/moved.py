@@ -18,8 +18,6 @@ from sqlalchemy import Connection
 from sclip.storage.masking import mask
 from sclip.storage.paths import shown
 
-__all__ = ["ARTIFACTS", "TrackingError", "follow", "same_folder"]
-
 ARTIFACTS = "mlartifacts"
 """Folder beside a store that its experiments' artifacts go to."""
 
