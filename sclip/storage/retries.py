@@ -1,7 +1,7 @@
-"""Storage that may fail: a path or URI and what is to be done with it in, its result or a `StorageError` out.
+"""Retry storage that fails: a path or URI and an action in, its result or a `StorageError` out.
 
-A failure may pass, so it is tried again (by tenacity) and only then raised; a refusal (no such file, no permission) is
-raised at once. No message holds a credential of a URI.
+A failure that may pass is retried (by tenacity) before it is raised; a refusal (no such file, no permission) is raised
+at once. No message holds a credential of a URI.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from sclip.storage.filesystem import open_stream
 from sclip.storage.masking import mask
 
 RETRY_DELAYS_S: tuple[float, ...] = (0.5, 2.0, 8.0)
-"""Waits before the storage is asked again after an error; then it is given up."""
+"""Waits before each retry; after the last one the storage is given up."""
 
 _THREADS, _THREADS_REMOTE = 8, 32
-"""Requests at once; pyarrow's S3 client sends 25."""
+"""Requests in flight; pyarrow's S3 client sends 25."""
 
 _LASTING = (
     FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ImportError, ValueError,
@@ -32,31 +32,31 @@ _REFUSED = re.compile(
     "ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE_DOES_NOT_MATCH|NO_SUCH_BUCKET|EXPIRED|Bucket .* not found"
     r"|HTTP status (?:3|4(?!08|25|29))\d\d|PERMISSION_DENIED|UNAUTHENTICATED|OAuth2 access token"
 )
-"""How pyarrow's clients of S3 and GCS word what asking again does not change."""
+"""How pyarrow's clients of S3 and GCS word errors that a retry does not change."""
 _ASK_AGAIN = (408, 425, 429)
-"""HTTP's answers below 500 that may pass."""
+"""Statuses of HTTP below 500 that may pass."""
 _MESSAGE_CHARS = 300
 _T = TypeVar("_T")
 
 
 class StorageError(OSError):
-    """Storage that failed at every try, or refuses; one line with the path, what was wrong and what to do."""
+    """Storage that failed at every try, or refused; one line with the path, the error and the remedy."""
 
     lasts = True
-    """Whether asking again does not help."""
+    """Whether another try would fail too."""
 
 
 def concurrently(function: Callable[[str], _T], names: Sequence[str]) -> Iterator[_T]:
-    """Yield the function of each path or URI, in order; as many at once as its storage takes, few of them waiting."""
+    """Yield the function's result for each path or URI, in order; runs in threads, not far ahead of the reader."""
     threads = _THREADS_REMOTE if any("://" in name for name in names) else _THREADS
     left = iter(names)
     with ThreadPoolExecutor(threads) as pool:
-        while some := list(islice(left, 32 * threads)):
-            yield from pool.map(function, some)
+        while batch := list(islice(left, 32 * threads)):
+            yield from pool.map(function, batch)
 
 
 def read_bytes(url: str) -> bytes:
-    """Return a small file. Raises StorageError as `retry` does."""
+    """Return the bytes of a small file. Raises StorageError as `retry` does."""
 
     def read() -> bytes:
         with closing(open_stream(url)) as file:
@@ -66,18 +66,12 @@ def read_bytes(url: str) -> bytes:
 
 
 def first_bytes(url: str, judge: Callable[[Peeked], _T]) -> _T:
-    """Return what `judge` makes of the begin of a file, of which little more than it reads is asked for.
-
-    Raises StorageError as `retry` does.
-    """
+    """Return what `judge` makes of a file's start; little more is downloaded. Raises StorageError as `retry` does."""
     return next(resumed(url, lambda stream: iter((judge(Peeked(stream)),)), HEAD_BYTES))
 
 
 def retry(url: str, ask: Callable[[], _T]) -> _T:
-    """Return what `ask` returns, in the end.
-
-    Raises StorageError at once where the storage refuses, or when it has failed at every try.
-    """
+    """Return what `ask` returns. Raises StorageError when storage refuses, or has failed at every try."""
 
     def attempt() -> _T:
         try:
@@ -90,10 +84,10 @@ def retry(url: str, ask: Callable[[], _T]) -> _T:
 
 
 def resumed(url: str, parse: Callable[[ByteStream], Iterator[_T]], block_bytes: int = 0) -> Iterator[_T]:
-    """Yield what `parse` makes of the file; after a failure of the storage open it anew and go on where that stopped.
+    """Yield the values that `parse` makes of a file; when storage fails, reopen it and continue with the next value.
 
-    A failure of the storage is told from one of `parse` by where it happens, whatever exception the library below has
-    for it. Raises StorageError as `retry` does, where only failures in a row count, with no new value between them.
+    Any exception of `ByteStream` is a failure of storage, and any other one of `parse`. Raises StorageError as `retry`
+    does; each new value resets the count of failures.
     """
     done = 0
     with _retrying(url) as attempts:
@@ -106,7 +100,7 @@ def resumed(url: str, parse: Callable[[ByteStream], Iterator[_T]], block_bytes: 
 
 
 class ByteStream:
-    """The bytes of one file, read forward; every failure to open or to read it is a `_StorageFailure`."""
+    """A file that is read forward; every failure to open or read it is a `_StorageFailure`."""
 
     def __init__(self, url: str, block_bytes: int = 0) -> None:
         """Open the path or URI."""
@@ -134,7 +128,7 @@ class ByteStream:
 
 
 class _StorageFailure(Exception):
-    """One failed attempt; no OSError, which `tarfile` would take for a broken tar."""
+    """One failed attempt; not an OSError, which `tarfile` would take for a broken tar."""
 
     def __init__(self, cause: Exception) -> None:
         super().__init__(str(cause))
@@ -143,14 +137,16 @@ class _StorageFailure(Exception):
 
 @contextmanager
 def _retrying(url: str) -> Iterator[tenacity.Retrying]:
-    """Give the attempts; the failure of the last one is raised as StorageError.
+    """Give the attempts, and raise the last failure as StorageError.
 
-    Its cause is left out: a traceback would show the library's message, which repeats the URL as it was given.
+    The error has no cause, because the library's message in a traceback would show the URL's credentials.
     """
     try:
         yield tenacity.Retrying(
             retry=tenacity.retry_if_exception(_may_pass),
-            wait=lambda state: (*RETRY_DELAYS_S, 0.0)[state.attempt_number - 1],  # asked also after the last
+            wait=lambda state: (*RETRY_DELAYS_S, 0.0)[
+                state.attempt_number - 1
+            ],  # called after the last try too
             stop=tenacity.stop_after_attempt(1 + len(RETRY_DELAYS_S)),
             reraise=True,
         )
@@ -169,14 +165,14 @@ def _may_pass(failure: BaseException) -> bool:
     if not isinstance(failure, _StorageFailure):
         return False
     error = failure.cause
-    status = getattr(error, "status", None)  # of an answer of HTTP
+    status = getattr(error, "status", None)  # HTTP only
     if isinstance(status, int):
         return status >= 500 or status in _ASK_AGAIN
     return not isinstance(error, _LASTING) and not _REFUSED.search(str(error))
 
 
 def _message(error: Exception, url: str) -> str:
-    """Return an error in one line, without what it repeats of the URL."""
+    """Return an error in one line, without the URL's credentials."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
     status = getattr(error, "status", None)
