@@ -1,4 +1,4 @@
-"""Whether a run could be recorded: the store of a config in, its masked address out, or what is wrong with it."""
+"""Test whether a run of a config could be recorded in its MLflow store."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from sclip.tracking.store import Store, local, patience, refusals, store_uri
 
 
 def try_store(config: Config) -> str:
-    """Write a run into the store and remove it again; return the store's address without secrets.
+    """Write a run into the store and delete it again; return the store's masked address.
 
-    The experiment is made where it is missing, as by a run. Raises TrackingError.
+    Creates the experiment if missing, as a run would. Raises TrackingError.
     """
     storage = config.run.storage
     store = Store(store_uri(config, storage), config.tracking.experiment, "doctor", str(local(storage)))
