@@ -10,13 +10,20 @@ promotion     make a version champion, refuse it or roll back, and record each
 
 from __future__ import annotations
 
-from sclip.registry.judgement import Check, Decision, judge
 from sclip.registry.measured import evaluation_of, record
 from sclip.registry.promotion import Promotion, decide, promote_by_hand, roll_back
 from sclip.registry.requirements import pip_requirements
-from sclip.registry.store import CANDIDATE, CHAMPION, RegistryError, connect, find
+from sclip.registry.store import RegistryError, connect, find
 from sclip.registry.versions import download, open_version, register
 
-__all__ = ["CANDIDATE", "CHAMPION", "Check", "Decision", "Promotion", "RegistryError", "connect", "decide"]
-__all__ += ["download", "evaluation_of", "find", "judge", "open_version", "pip_requirements"]
-__all__ += ["promote_by_hand", "record", "register", "roll_back"]
+__all__ = [
+    "Promotion",
+    "RegistryError",
+    "connect",
+    "decide",
+    "download",
+    "evaluation_of",
+    "find",
+    "open_version",
+]
+__all__ += ["pip_requirements", "promote_by_hand", "record", "register", "roll_back"]

@@ -19,8 +19,6 @@ _REMEASURE = (
     "evaluate the champion with the candidate's suite (sclip evaluate models:/NAME@champion) and record that "
     "(sclip promote NAME@champion --evaluation FILE)"
 )
-SUITE = "suite"
-"""Fact of an evaluation that identifies what was measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +77,7 @@ def _check(gate: Gate, candidate: Evaluation | None, champion: Evaluation | None
         return False, f"the champion's score is {score.value} from {score.low}: {_REMEASURE}"
     if difference := _difference(result, champion_result):
         return False, f"candidate and champion were asked {difference}: {_REMEASURE}"
-    suites = [evaluation.facts.get(SUITE, "unknown") for evaluation in (candidate, champion)]
+    suites = [evaluation.facts.get("suite", "unknown") for evaluation in (candidate, champion)]
     if suites[0] != suites[1]:
         names = " and ".join(suites)
         return False, f"candidate and champion were measured on different suites ({names}): {_REMEASURE}"

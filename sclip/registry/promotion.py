@@ -69,21 +69,11 @@ class Promotion:
 
 
 def decide(
-    client: MlflowClient,
-    model_name: str,
-    version: str = CANDIDATE,
-    gates: Sequence[str] = (),
-    *,
-    dry_run: bool = False,
-) -> Promotion:
+    client: MlflowClient, model_name: str, version: str = CANDIDATE, gates: Sequence[str] = (), *, dry_run: bool = False
+) -> Promotion:  # fmt: skip
     """Judge a version beside the champion, make it champion if all gates hold, and record the decision.
 
-    Args:
-        client: client of the store.
-        model_name: the registered model.
-        version: a number or an alias.
-        gates: by default the gates that the version was registered with.
-        dry_run: judge only.
+    `version` is a number or an alias; by default the gates are those of its registration. A dry run only judges.
 
     Raises RegistryError if the version or its gates are missing, or the store refuses; ConfigError for a broken gate.
     """

@@ -48,17 +48,10 @@ def register(
     evaluation: Evaluation | None = None,
     gates: Sequence[str] = (),
 ) -> str:
-    """Register a model as a new version with the alias `candidate`; return its number.
+    """Register the model in a folder of `Scorer.save` as a new version with the alias `candidate`; return its number.
 
-    Load it anywhere with `mlflow.pyfunc.load_model("models:/NAME@candidate")`.
-
-    Args:
-        client: client of the store that holds the run; `Tracker.client`.
-        run_id: the MLflow run that trained the model.
-        directory: the folder that `Scorer.save` wrote.
-        model_name: the registered model, created if missing (`tracking.model_name`).
-        evaluation: evaluation of the model, whose scores become tags of the version.
-        gates: gates by which `promotion.decide` will judge it (`tracking.gates`).
+    `mlflow.pyfunc.load_model("models:/NAME@candidate")` loads it anywhere. `client` is of the store that holds the run;
+    the evaluation's scores become tags of the version, and `promotion.decide` judges it by `gates`.
 
     Raises RegistryError if the parser's pipeline is not an installed package, or the store refuses.
     """
@@ -90,12 +83,7 @@ def register(
 
 
 def download(source: str, uri: str, folder: str | Path) -> Path:
-    """Download a registered model into `folder`; return the exported folder in it, which `Scorer.load` reads.
-
-    Args:
-        source: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
-        uri: the MLflow store, as `Tracker.uri`.
-        folder: an existing folder.
+    """Download `models:/NAME@ALIAS` or `models:/NAME/VERSION` into a folder; return the folder for `Scorer.load` in it.
 
     Raises RegistryError if the version does not exist, or this project did not register it.
     """
@@ -109,13 +97,9 @@ def download(source: str, uri: str, folder: str | Path) -> Path:
 
 
 def open_version(source: str, device: str, tracking_uri: str, storage: str | Path) -> Scorer:
-    """Return a registered model with its parser and tokenizer.
+    """Return `models:/NAME@ALIAS` or `models:/NAME/VERSION` with its parser and tokenizer.
 
-    Args:
-        source: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
-        device: device of the model, as for `open_model`.
-        tracking_uri: the MLflow store; the SQLite store of `storage` if empty.
-        storage: `run.storage`.
+    Without `tracking_uri` it comes from the SQLite store of `storage`, which is `run.storage`.
 
     Raises ModelError for another form of name, else as `download` and `Scorer.load`.
     """

@@ -150,8 +150,7 @@ def send(folder: Path, to: StoragePath, names: Iterable[str] | None = None) -> N
     from sclip.storage.retries import concurrently
 
     files = {address(to / name): folder / name for name in (sizes(folder) if names is None else names)}
-    for _ in concurrently(lambda uri: _remote(uri).upload(files[uri]), list(files)):
-        pass
+    list(concurrently(lambda uri: _remote(uri).upload(files[uri]), list(files)))
 
 
 def fetch(source: StoragePath, folder: Path, names: Iterable[str] | None = None) -> None:
@@ -175,8 +174,7 @@ def fetch(source: StoragePath, folder: Path, names: Iterable[str] | None = None)
         target.parent.mkdir(parents=True, exist_ok=True)
         _remote(uri).download(target, sizes[files[uri]])
 
-    for _ in concurrently(download, list(files)):
-        pass
+    list(concurrently(download, list(files)))
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sclip.storage.paths import StoragePath, storage_path
+from sclip.storage.paths import StoragePath, storage_path, write
 
 JOURNAL = "tracking.jsonl"
 SENT = "tracking.json"
@@ -83,12 +83,7 @@ class Journal:
     @sent.setter
     def sent(self, sent: Sent) -> None:
         os.fsync(self._file.fileno())
-        partial = self.folder / f".{SENT}.{os.getpid()}"
-        with partial.open("w") as file:
-            file.write(json.dumps(asdict(sent)) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self.folder / SENT)
+        write(self.folder / SENT, json.dumps(asdict(sent)) + "\n")
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:

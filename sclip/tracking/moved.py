@@ -36,11 +36,9 @@ class TrackingError(RuntimeError):
 
 
 def follow(uri: str, root: str = "") -> None:
-    """Change the recorded places of a SQLite store's artifacts to those beside it.
+    """Change the recorded places of a SQLite store's artifacts to those beside it; leave any other store alone.
 
-    Args:
-        uri: the store; a server, another database or a missing file is left alone.
-        root: recorded root of an experiment that counts as moved even if no artifact lies beside the store.
+    An experiment with the recorded folder `root` counts as moved even if no artifact lies beside the store.
 
     Raises TrackingError, one line with both places, if the recorded place has files that the new one lacks, or the
     store cannot be changed.
