@@ -77,7 +77,7 @@ def retry(url: str, ask: Callable[[], _T]) -> _T:
         try:
             return ask()
         except Exception as error:  # every library has its own (aiohttp, pyarrow, botocore, ...)
-            raise _StorageFailure(error) from error
+            raise _StorageFailure from error
 
     with _retrying(url) as attempts:
         return attempts(attempt)
@@ -107,7 +107,7 @@ class ByteStream:
         try:
             self._file = open_stream(url, block_bytes)
         except Exception as error:
-            raise _StorageFailure(error) from error
+            raise _StorageFailure from error
         self._bytes_read = 0
 
     def read(self, size: int) -> bytes:
@@ -115,11 +115,11 @@ class ByteStream:
         try:
             data = self._file.read(size)
         except Exception as error:
-            raise _StorageFailure(error) from error
+            raise _StorageFailure from error
         self._bytes_read += len(data)
         expected = getattr(self._file, "size", None)
         if not data and isinstance(expected, int) and self._bytes_read < expected:
-            raise _StorageFailure(EOFError(f"connection ended at byte {self._bytes_read} of {expected}"))
+            raise _StorageFailure from EOFError(f"connection ended at byte {self._bytes_read} of {expected}")
         return data
 
     def close(self) -> None:
@@ -128,11 +128,7 @@ class ByteStream:
 
 
 class _StorageFailure(Exception):
-    """One failed attempt; not an OSError, which `tarfile` would take for a broken tar."""
-
-    def __init__(self, cause: Exception) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
+    """One failed attempt, whose cause is the library's error; no OSError, which `tarfile` takes for a broken tar."""
 
 
 @contextmanager
@@ -144,34 +140,34 @@ def _retrying(url: str) -> Iterator[tenacity.Retrying]:
     try:
         yield tenacity.Retrying(
             retry=tenacity.retry_if_exception(_may_pass),
-            wait=lambda state: (*RETRY_DELAYS_S, 0.0)[
-                state.attempt_number - 1
-            ],  # called after the last try too
+            wait=tenacity.wait_chain(*map(tenacity.wait_fixed, RETRY_DELAYS_S)),
             stop=tenacity.stop_after_attempt(1 + len(RETRY_DELAYS_S)),
             reraise=True,
         )
     except _StorageFailure as failure:
-        where, what = mask(url), _message(failure.cause, url)
-        if _may_pass(failure):
-            what = f"storage failed {1 + len(RETRY_DELAYS_S)} times, lastly: {what}"
+        text = _message(failure.__cause__, url)
+        if may_pass := _may_pass(failure):
+            text = f"storage failed {1 + len(RETRY_DELAYS_S)} times, lastly: {text}"
         else:
-            what += f"; check the {'address and the credentials' if '://' in where else 'path and its permissions'}"
-        error = StorageError(f"{where}: {what}")
-        error.lasts = not _may_pass(failure)
+            text += (
+                f"; check the {'address and the credentials' if '://' in url else 'path and its permissions'}"
+            )
+        error = StorageError(f"{mask(url)}: {text}")
+        error.lasts = not may_pass
         raise error from None
 
 
 def _may_pass(failure: BaseException) -> bool:
     if not isinstance(failure, _StorageFailure):
         return False
-    error = failure.cause
+    error = failure.__cause__
     status = getattr(error, "status", None)  # HTTP only
     if isinstance(status, int):
         return status >= 500 or status in _ASK_AGAIN
     return not isinstance(error, _LASTING) and not _REFUSED.search(str(error))
 
 
-def _message(error: Exception, url: str) -> str:
+def _message(error: BaseException | None, url: str) -> str:
     """Return an error in one line, without the URL's credentials."""
     if isinstance(error, FileNotFoundError):
         return "no such file"

@@ -45,7 +45,7 @@ class Sender:
         self._store = store
         self._state = threading.Condition()
         self._has_news = True
-        self._asked = self._answered = self._batches = 0
+        self._flushes = self._flushed = self._batches = 0
         self._closing = self._reached = False
         self._refused: set[str] = set()
         self.trouble = ""
@@ -62,11 +62,10 @@ class Sender:
     def flush(self, wait_s: float) -> bool:
         """Wait until all earlier events are sent; return False after `wait_s` seconds without any progress."""
         with self._state:
-            self._asked += 1
-            self._has_news = True
-            self._state.notify_all()
-            mine, batches, until = self._asked, self._batches, time.monotonic() + wait_s
-            while self._answered < mine:
+            self._flushes += 1
+            self.notify()
+            number, batches, until = self._flushes, self._batches, time.monotonic() + wait_s
+            while self._flushed < number:
                 if not self._state.wait(until - time.monotonic()) and time.monotonic() >= until:
                     return False
                 if self._batches > batches:
@@ -87,7 +86,7 @@ class Sender:
                 self._state.wait_for(lambda: self._has_news or self._closing)
                 if self._closing:
                     return
-                asked, self._has_news = self._asked, False
+                flushes, self._has_news = self._flushes, False
             try:
                 until = self._journal.size  # later events wait for the next round: they may never end
                 while not self._closing and self._send(until):
@@ -107,16 +106,12 @@ class Sender:
                     _log.warning("%s takes metrics again", mask(self._store.uri))
                 self.trouble, pause, delay = "", _GATHER_S, _RETRY_S[0]
                 with self._state:
-                    self._answered = asked
+                    self._flushed = flushes
                     self._state.notify_all()
-            self._rest(pause, asked)
-
-    def _rest(self, pause: float, asked: int) -> None:
-        """Wait until events gather or a store comes back; a new `flush` ends the wait."""
-        with self._state:
-            if self._asked > self._answered:  # somebody waits, yet a silent store is not asked all the time
-                pause = min(pause, _RETRY_S[0])
-            self._state.wait_for(lambda: self._closing or self._asked > asked, pause)
+            with self._state:  # events gather, or a store comes back; a new `flush` ends the wait
+                if self._flushes > self._flushed:  # somebody waits
+                    pause = min(pause, _RETRY_S[0])
+                self._state.wait_for(lambda: self._closing or self._flushes > flushes, pause)  # noqa: B023
 
     def _send(self, until: int) -> bool:
         """Send the next batch before an offset, after all of them the next artifact; return False if none is left."""
