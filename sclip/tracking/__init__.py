@@ -9,8 +9,7 @@ waits. Events that were not sent go with the run's next start, or by `sclip sync
 from sclip.tracking.journal import history
 from sclip.tracking.moved import TrackingError, follow
 from sclip.tracking.opening import open_parent, open_recorded, open_run
-from sclip.tracking.probe import try_store
-from sclip.tracking.store import RUN_NAME_TAG, first_cause, settings, store_uri
+from sclip.tracking.store import RUN_NAME_TAG, first_cause, settings, store_uri, try_store
 from sclip.tracking.tracker import Tracker
 
 __all__ = ["RUN_NAME_TAG", "Tracker", "TrackingError", "first_cause", "follow", "history", "settings"]

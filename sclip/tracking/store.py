@@ -142,6 +142,21 @@ class Store:
         )
 
 
+def try_store(config: Config) -> str:
+    """Write a run into the store of a config and delete it again; return the store's masked address.
+
+    Creates the experiment if missing, as a run would. Raises TrackingError.
+    """
+    storage = config.run.storage
+    store = Store(store_uri(config, storage), config.tracking.experiment, "doctor", str(local(storage)))
+    experiment = store.reach()
+    with refusals(store.uri), patience():
+        run = store.client.create_run(experiment, run_name="doctor")
+        store.client.log_metric(run.info.run_id, "doctor", 1.0)
+        store.client.delete_run(run.info.run_id)
+    return mask(store.uri)
+
+
 def store_uri(config: Config, storage: str) -> str:
     """Return the address of a run's MLflow store: `tracking.uri`, or a SQLite file in `database_folder`."""
     return config.tracking.uri or f"sqlite:///{database_folder(storage) / DATABASE}"

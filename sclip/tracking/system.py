@@ -20,9 +20,6 @@ from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 
 PREFIX = "system/"
 
-_EVERY_S = 10.0
-"""Default of MLflow's MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL."""
-
 
 def monitors() -> list[Any]:
     """Return the collectors of CPU and memory, disk, network and, if there are any, NVIDIA's GPUs."""
@@ -52,7 +49,8 @@ class Sampler:
         self._thread.start()
 
     def _run(self, log: Callable[[dict[str, float], int], None], step: int) -> None:
-        collectors, every_s = monitors(), float(MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL.get() or _EVERY_S)
+        collectors = monitors()
+        every_s = float(MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL.get() or 10)  # MLflow's default
         while not self._closing.wait(every_s):
             with contextlib.suppress(OSError, psutil.Error):  # a sandbox without /proc
                 log(sample(collectors), step)
