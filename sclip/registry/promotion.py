@@ -1,16 +1,16 @@
-"""Who is champion: a version and its gates in, the alias moved or not and the reason recorded out.
+"""Decide which version is champion, and record why.
 
-Each decision is written to the tags of the versions that it is about, figures included, before the alias moves:
+Each decision is written to the tags of its versions, with all figures, before the alias `champion` moves:
 
-    sclip.decision      the last one: promoted, refused, promoted by hand, rolled back, restored
-    sclip.decided_at    when, UTC
+    sclip.decision      the last decision: promoted, refused, promoted by hand, rolled back, restored
+    sclip.decided_at    its time, UTC
     sclip.gate.N        one gate with the figures of both versions
-    sclip.compared_with the champion that it was compared with
-    sclip.replaced      the champion that it took the place of
-    sclip.why           what a person wrote
-    sclip.history       a line for each decision ever made
+    sclip.compared_with the champion at that time
+    sclip.replaced      the champion that the version replaced
+    sclip.why           the reason that a person wrote
+    sclip.history       one line for each decision ever made
 
-The registered model's tag `sclip.champions` holds the versions that were champion, oldest first: the way back.
+The registered model's tag `sclip.champions` lists the versions that were champion, oldest first, for `roll_back`.
 """
 
 from __future__ import annotations
@@ -32,35 +32,32 @@ from sclip.registry.store import CANDIDATE, CHAMPION, RegistryError, find, find_
 from sclip.registry.versions import GATES_TAG
 from sclip.storage.masking import mask
 
-__all__ = ["Promotion", "decide", "promote_by_hand", "roll_back"]
-
 CHAMPIONS_TAG = "sclip.champions"
 _REMEMBERED = 500
-"""Champions of the past that the tag holds; MLflow's databases take 5,000 characters."""
+"""Maximum champions in that tag; MLflow's databases take 5,000 characters."""
 _JUDGED = ("sclip.gate.", "sclip.compared_with", "sclip.replaced", "sclip.why")
-"""Tags of a judgement, which the next one of that version replaces."""
+"""Tags that the next judgement of a version replaces."""
 
 
 @dataclass(frozen=True)
 class Promotion:
-    """What was decided about one version."""
+    """The outcome of a decision about one version."""
 
-    model_name: str
     version: str
     before: str
-    """The champion until then; empty where there was none."""
+    """The champion before; empty if there was none."""
     champion: str
-    """The champion from now on; empty where there is none."""
-    decision: Decision | None
-    """The gates with their figures; None where none were asked."""
+    """The champion from now on; empty if there is none."""
+    decision: Decision | None = None
+    """The gates with their figures; None if no gate was asked."""
 
     @property
     def promoted(self) -> bool:
-        """Whether the version is champion now."""
+        """Whether the version is now champion."""
         return self.champion == self.version
 
     def lines(self) -> list[str]:
-        """Return what happened, as a person reads it: a line for each gate, then the outcome."""
+        """Return one printed line for each gate, then the outcome."""
         lines = [check.line() for check in self.decision.checks] if self.decision else []
         if self.promoted and self.before == self.version:
             return [*lines, f"version {self.version} is the champion already"]
@@ -72,41 +69,32 @@ class Promotion:
 
 
 def decide(
-    client: MlflowClient,
-    model_name: str,
-    version: str = CANDIDATE,
-    gates: Sequence[str] = (),
-    *,
-    dry_run: bool = False,
-) -> Promotion:
-    """Judge a version beside the champion; make it champion where all gates hold, and record either.
+    client: MlflowClient, model_name: str, version: str = CANDIDATE, gates: Sequence[str] = (), *, dry_run: bool = False
+) -> Promotion:  # fmt: skip
+    """Judge a version beside the champion, make it champion if all gates hold, and record the decision.
 
-    Args:
-        client: of the store.
-        model_name: the registered model.
-        version: a number or an alias.
-        gates: by default those that the version was registered with.
-        dry_run: judge only.
+    `version` is a number or an alias; by default the gates are those of its registration. A dry run only judges.
 
-    Raises RegistryError where there is no such version, there are no gates, or the store refuses; ConfigError for
-    gates that cannot be read.
+    Raises RegistryError if the version or its gates are missing, or the store refuses; ConfigError for a broken gate.
     """
     candidate, champion = find(client, model_name, version), find_alias(client, model_name, CHAMPION)
-    if champion and champion.version == candidate.version:
-        return _promotion(candidate, champion, champion, None)
+    before = str(champion.version) if champion else ""
+    number = str(candidate.version)
+    if number == before:
+        return Promotion(number, before, before)
     texts = list(gates) or json.loads(candidate.tags.get(GATES_TAG, "[]"))
     if not texts:
         raise RegistryError(
             f"models:/{model_name}/{candidate.version} was registered without gates: give some "
             "(tracking.gates of the run, --gate here), or promote it by hand"
         )
-    of_champion = (evaluation_of(client, champion) or Evaluation("", {}, [])) if champion else None
-    decision = judge([parse_gate(text) for text in texts], evaluation_of(client, candidate), of_champion)
-    outcome = _promotion(candidate, champion, candidate if decision.passed else champion, decision)
+    scores = (evaluation_of(client, champion) or Evaluation("", {}, [])) if champion else None
+    decision = judge([parse_gate(text) for text in texts], evaluation_of(client, candidate), scores)
+    outcome = Promotion(number, before, number if decision.passed else before, decision)
     if not dry_run:
         tags = {f"sclip.gate.{n}": check.line() for n, check in enumerate(decision.checks, start=1)}
-        tags |= {"sclip.compared_with": outcome.before} if outcome.before else {}
-        _judged(client, candidate, outcome, "promoted" if decision.passed else "refused", tags)
+        tags |= {"sclip.compared_with": before} if before else {}
+        _apply(client, candidate, outcome, "promoted" if decision.passed else "refused", tags)
     return outcome
 
 
@@ -115,16 +103,17 @@ def promote_by_hand(
 ) -> Promotion:
     """Make a version champion whatever its scores, and record why. Raises RegistryError as `decide`."""
     candidate, champion = find(client, model_name, version), find_alias(client, model_name, CHAMPION)
-    outcome = _promotion(candidate, champion, candidate, None)
-    if outcome.before != outcome.version and not dry_run:
-        _judged(client, candidate, outcome, "promoted by hand", {"sclip.why": why})
+    number = str(candidate.version)
+    outcome = Promotion(number, str(champion.version) if champion else "", number)
+    if outcome.before != number and not dry_run:
+        _apply(client, candidate, outcome, "promoted by hand", {"sclip.why": why})
     return outcome
 
 
 def roll_back(client: MlflowClient, model_name: str, why: str = "", *, dry_run: bool = False) -> Promotion:
-    """Give the alias `champion` back to the version that the champion replaced; again, to the one before that.
+    """Make the version champion again that the present champion replaced; called again, the one before that.
 
-    Raises RegistryError where there is no champion, or none before it.
+    Raises RegistryError if there is no champion, or none before it.
     """
     champion = find_alias(client, model_name, CHAMPION)
     if champion is None:
@@ -136,44 +125,36 @@ def roll_back(client: MlflowClient, model_name: str, why: str = "", *, dry_run: 
         raise RegistryError(
             f"{model_name}: no version was champion before {champion.version}: nothing to roll back to"
         )
-    outcome = _promotion(before, champion, before, None)
     if not dry_run:
         with _refused(client, model_name):
             tags, reason = ({"sclip.why": why}, f": {why}") if why else ({}, "")
             _record(client, champion, "rolled back", f"rolled back to version {before.version}{reason}", tags)
             _record(client, before, "restored", f"restored in place of {champion.version}{reason}", tags)
-            # In this order: `_champions` takes a champion that the tag lacks for the last one.
+            # The tag comes first: `_champions` adds a champion that it lacks as the last one.
             client.set_registered_model_tag(model_name, CHAMPIONS_TAG, ",".join(past))
             client.set_registered_model_alias(model_name, CHAMPION, before.version)
-    return outcome
+    return Promotion(str(before.version), str(champion.version), str(before.version))
 
 
 def _existing(client: MlflowClient, model_name: str, version: str) -> ModelVersion | None:
-    """Return a version of the past, unless it was deleted meanwhile."""
+    """Return a former champion, or None if it was deleted since."""
     with _refused(client, model_name):
         versions = client.search_model_versions(f"name = '{model_name}' and version_number = {version}")
     return versions[0] if versions else None
 
 
-def _promotion(
-    version: ModelVersion, before: ModelVersion | None, after: ModelVersion | None, decision: Decision | None
-) -> Promotion:
-    names = [str(entry.version) if entry else "" for entry in (version, before, after)]
-    return Promotion(version.name, names[0], names[1], names[2], decision)
-
-
 def _champions(client: MlflowClient, model_name: str, champion: str) -> list[str]:
-    """Return the champions, oldest first, the present one last, also where somebody else has set the alias."""
+    """Return all champions, oldest first; the present one is last, even if another program set the alias."""
     with _refused(client, model_name):
         tag = client.get_registered_model(model_name).tags.get(CHAMPIONS_TAG, "")
     past = tag.split(",") if tag else []
     return past if not champion or past[-1:] == [str(champion)] else [*past, str(champion)]
 
 
-def _judged(
+def _apply(
     client: MlflowClient, version: ModelVersion, outcome: Promotion, decision: str, tags: dict[str, str]
 ) -> None:
-    """Write a judgement in place of the one before, then move the alias where it passed."""
+    """Replace the recorded judgement of a version, then move the alias if it passed."""
     name = version.name
     with _refused(client, name):
         for tag in [tag for tag in version.tags if tag.startswith(_JUDGED)]:

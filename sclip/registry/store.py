@@ -1,4 +1,4 @@
-"""The MLflow store behind the registry: its address in, a client, versions and files out, and how it refuses."""
+"""Open the MLflow store of the registry, and find versions and files in it; its errors become one line."""
 
 from __future__ import annotations
 
@@ -15,32 +15,19 @@ from mlflow.exceptions import MlflowException
 from sclip.storage.masking import mask
 from sclip.tracking import TrackingError, first_cause, follow, settings
 
-__all__ = [
-    "CANDIDATE",
-    "CHAMPION",
-    "RegistryError",
-    "connect",
-    "fetch",
-    "find",
-    "find_alias",
-    "follow_moved",
-    "quiet",
-    "refusals",
-]
-
 CANDIDATE = "candidate"
 """Alias of the newest registered version, which the gates judge."""
 CHAMPION = "champion"
-"""Alias of the version that is in use."""
+"""Alias of the version in use."""
 
 
 class RegistryError(RuntimeError):
-    """What could not be registered, found or promoted; one line with the reason and what to do."""
+    """A version that could not be registered, found or promoted; one line with the reason and the remedy."""
 
 
 @contextlib.contextmanager
 def refusals(what: str, remedy: str = "") -> Iterator[None]:
-    """Turn what MLflow raises into a RegistryError of one line: what was to be done, the first cause, the remedy."""
+    """Turn MLflow's errors into a RegistryError of one line: what failed, the first cause, the remedy."""
     try:
         yield
     except (MlflowException, OSError) as error:
@@ -48,7 +35,7 @@ def refusals(what: str, remedy: str = "") -> Iterator[None]:
 
 
 def connect(uri: str) -> MlflowClient:
-    """Return a client of an existing store. Raises RegistryError for a file that is none: MLflow would make it."""
+    """Return a client of an existing store. Raises RegistryError for a missing file, which MLflow would create."""
     file = uri.removeprefix("sqlite:///")
     if file != uri and not Path(file).is_file():
         raise RegistryError(
@@ -60,7 +47,7 @@ def connect(uri: str) -> MlflowClient:
 
 
 def follow_moved(uri: str) -> None:
-    """Let the records of a store that was moved follow it. Raises RegistryError where they cannot."""
+    """Let the records of a moved store follow it (`sclip.tracking.moved`). Raises RegistryError if they cannot."""
     try:
         follow(uri)
     except TrackingError as error:
@@ -70,16 +57,16 @@ def follow_moved(uri: str) -> None:
 def find(client: MlflowClient, model_name: str, version: str) -> ModelVersion:
     """Return a version by its number or alias.
 
-    Raises RegistryError where there is no such model or version, or the store cannot be reached.
+    Raises RegistryError if the model or version does not exist, or the store does not answer.
     """
-    named = find_alias(client, model_name, version)
-    if named is None:
+    model_version = find_alias(client, model_name, version)
+    if model_version is None:
         raise RegistryError(f"no version of {model_name} has the alias {version!r}")
-    return named
+    return model_version
 
 
 def find_alias(client: MlflowClient, model_name: str, version: str) -> ModelVersion | None:
-    """Return a version as `find` does; None where it is named by an alias that is not set."""
+    """Return a version as `find` does; None for an alias that is not set."""
     store = mask(client.tracking_uri)
     with refusals(f"{model_name} is no registered model of {store}"):
         aliases = client.get_registered_model(model_name).aliases
@@ -90,15 +77,15 @@ def find_alias(client: MlflowClient, model_name: str, version: str) -> ModelVers
 
 
 def fetch(source: str, uri: str, folder: str | Path) -> Path:
-    """Download a file or folder of `models:/..` below `folder`; return where it lies. Raises what MLflow raises."""
-    # By settings: for models:/ URIs the function's own arguments do not reach the registry.
+    """Download a file or folder of `models:/..` into `folder`, and return its path. Raises MLflow's errors."""
+    # For models:/ URIs the function's own arguments do not reach the registry, settings do.
     with quiet(), settings(MLFLOW_TRACKING_URI=uri, MLFLOW_REGISTRY_URI=uri):
         return Path(mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=str(folder)))
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep MLflow's progress bars and its notes on each step of saving out of the training's output."""
+    """Keep MLflow's progress bars and log lines out of the training's output."""
     logger = logging.getLogger("mlflow")
     level = logger.level
     logger.setLevel(logging.WARNING)

@@ -1,8 +1,8 @@
-"""Versions of the registered model: an exported model and what was measured of it in, and the same out again.
+"""Register an exported model with its evaluation as a version, and download or open a version again.
 
-A version is whole: weights, parser, tokenizer and transform, with a copy of this package, the pinned
-libraries, a signature and an example. It is logged as code (`sclip.inference.pyfunc_model`): nothing is pickled. Its
-evaluation lies beside it, so that the gates of later versions have its intervals and its cases.
+A version is whole: weights, parser, tokenizer and transform, a copy of this package, pinned libraries, a signature and
+an example. It is logged as code (`sclip.inference.pyfunc_model`); nothing is pickled. Its evaluation lies beside it,
+with the intervals and cases that the gates of later versions need.
 """
 
 from __future__ import annotations
@@ -36,10 +36,8 @@ from sclip.registry.store import CANDIDATE, RegistryError, fetch, follow_moved, 
 from sclip.storage.masking import mask
 from sclip.tracking import store_uri
 
-__all__ = ["GATES_TAG", "download", "open_version", "register"]
-
 GATES_TAG = "sclip.gates"
-"""The gates of the config that a version was trained with, as JSON."""
+"""Tag of a version with the gates of its training config, as JSON."""
 
 
 def register(
@@ -50,32 +48,21 @@ def register(
     evaluation: Evaluation | None = None,
     gates: Sequence[str] = (),
 ) -> str:
-    """Return the new version of a registered model, which then has the alias `candidate`.
+    """Register the model in a folder of `Scorer.save` as a new version with the alias `candidate`; return its number.
 
-    Load it anywhere with `mlflow.pyfunc.load_model("models:/NAME@candidate")`.
+    `mlflow.pyfunc.load_model("models:/NAME@candidate")` loads it anywhere. `client` is of the store that holds the run;
+    the evaluation's scores become tags of the version, and `promotion.decide` judges it by `gates`.
 
-    Args:
-        client: of the store that holds the run; `Tracker.client`.
-        run_id: the MLflow run that trained the model.
-        directory: what `Scorer.save` wrote.
-        model_name: the registered model, made where it is missing (`tracking.model_name`).
-        evaluation: what was measured of the model: its scores become tags of the version.
-        gates: what `promotion.decide` will judge it by (`tracking.gates`).
-
-    Raises RegistryError where the parser's pipeline is no installed package or the store refuses.
+    Raises RegistryError if the parser's pipeline is not an installed package, or the store refuses.
     """
     requirements = pip_requirements(read_parser(directory)["spacy_model"])
-    tags = (tags_of(evaluation) if evaluation else {}) | (
-        {GATES_TAG: json.dumps(list(gates))} if gates else {}
-    )
+    tags = tags_of(evaluation) if evaluation else {}
+    if gates:
+        tags[GATES_TAG] = json.dumps(list(gates))
     what = f"model {model_name!r} was not registered in {mask(client.tracking_uri)}"
     with refusals(what, f"it stands in {directory}"), quiet(), tempfile.TemporaryDirectory() as folder:
-        logged = client.create_logged_model(
-            client.get_run(run_id).info.experiment_id,
-            model_name,
-            source_run_id=run_id,
-            model_type="sclip",
-        )
+        experiment = client.get_run(run_id).info.experiment_id
+        logged = client.create_logged_model(experiment, model_name, source_run_id=run_id, model_type="sclip")
         status = LoggedModelStatus.FAILED
         try:
             path = _save(Path(folder) / "model", Path(directory), requirements, run_id, logged.model_id)
@@ -88,25 +75,17 @@ def register(
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
         _create(client, model_name)
         version = client.create_model_version(
-            model_name,
-            source=logged.artifact_location,
-            run_id=run_id,
-            model_id=logged.model_id,
-            tags=tags | {MODEL_TAG: logged.model_id},
-        )
+            model_name, logged.artifact_location, run_id,
+            tags=tags | {MODEL_TAG: logged.model_id}, model_id=logged.model_id,
+        )  # fmt: skip
         client.set_registered_model_alias(model_name, CANDIDATE, version.version)
     return str(version.version)
 
 
 def download(source: str, uri: str, folder: str | Path) -> Path:
-    """Fetch a registered model below `folder`; return the exported directory in it, which `Scorer.load` reads.
+    """Download `models:/NAME@ALIAS` or `models:/NAME/VERSION` into a folder; return the folder for `Scorer.load` in it.
 
-    Args:
-        source: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
-        uri: the MLflow store, as `Tracker.uri`.
-        folder: an existing folder.
-
-    Raises RegistryError where there is no such version, or one that this project did not register.
+    Raises RegistryError if the version does not exist, or this project did not register it.
     """
     follow_moved(uri)
     with refusals(f"{source} cannot be had from {mask(uri)}"):
@@ -118,15 +97,11 @@ def download(source: str, uri: str, folder: str | Path) -> Path:
 
 
 def open_version(source: str, device: str, tracking_uri: str, storage: str | Path) -> Scorer:
-    """Return a registered model with its parser and tokenizer.
+    """Return `models:/NAME@ALIAS` or `models:/NAME/VERSION` with its parser and tokenizer.
 
-    Args:
-        source: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
-        device: as of `open_model`.
-        tracking_uri: the MLflow store; empty: the SQLite store of `storage`.
-        storage: `run.storage`.
+    Without `tracking_uri` it comes from the SQLite store of `storage`, which is `run.storage`.
 
-    Raises ModelError for a name of another form, else as `download` and `Scorer.load`.
+    Raises ModelError for another form of name, else as `download` and `Scorer.load`.
     """
     if not re.fullmatch(r"models:/[^/@]+[/@][^/@]+", source):
         raise ModelError(f"{mask(source)!r}: write models:/NAME@ALIAS or models:/NAME/VERSION")
@@ -136,7 +111,7 @@ def open_version(source: str, device: str, tracking_uri: str, storage: str | Pat
 
 
 def _create(client: MlflowClient, model_name: str) -> None:
-    """Make a registered model, unless there is one: asking first, two runs that end at once would both make it."""
+    """Create a registered model unless it exists; does not ask first, as two runs may end at the same time."""
     try:
         client.create_registered_model(model_name)
     except MlflowException as error:

@@ -1,1 +1,1 @@
-"""Paths on this machine and in object stores: streams, retries, staging, credentials masked in messages."""
+"""Read and write paths and URIs: streams, retries, staging folders, masked credentials."""

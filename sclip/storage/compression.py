@@ -1,7 +1,7 @@
-"""A stream of bytes in, the bytes that it stands for out: gzip, bzip2, xz and zstd, told by their first bytes.
+"""Decompress a byte stream that is read forward. Its first bytes say whether it is gzip, bzip2, xz, zstd or neither.
 
-Several members or frames that follow each other are one stream, as pigz, pbzip2 and `zstd -T0` write them. `tarfile`
-reads the first member alone, and does not see where a gzip stream was cut.
+Members or frames that follow each other are one stream, as pigz, pbzip2 and `zstd -T0` write them. `tarfile` reads
+only the first member, and does not notice a gzip stream that is cut.
 """
 
 from __future__ import annotations
@@ -17,10 +17,8 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-__all__ = ["BrokenCompression", "Peeked", "Stream", "decompressed"]
-
 HEAD_BYTES = 16 * 1024
-"""Enough for the first header of a tar and to see whether more zeros follow than a tar ends with."""
+"""Holds a tar's first header and more zeros than the end of a tar has."""
 _READ_BYTES = 8 * 1024
 
 
@@ -36,15 +34,17 @@ class BrokenCompression(ValueError):
 
 
 class Peeked:
-    """A stream whose first bytes are known, and are read all the same."""
+    """A stream whose first bytes, `head`, can be looked at before they are read."""
 
-    def __init__(self, stream: Stream, size: int = HEAD_BYTES) -> None:
-        """Read the first `size` bytes of the stream."""
+    def __init__(self, stream: Stream) -> None:
+        """Read the first HEAD_BYTES of the stream."""
         self.head = b""
-        while len(self.head) < size and (more := stream.read(min(size - len(self.head), _READ_BYTES))):
+        while len(self.head) < HEAD_BYTES and (
+            more := stream.read(min(HEAD_BYTES - len(self.head), _READ_BYTES))
+        ):
             self.head += more
         self._left, self._stream = self.head, stream
-        self.closed = False  # which pyarrow asks for
+        self.closed = False  # pyarrow asks for it
 
     def read(self, size: int, /) -> bytes:
         """Return up to `size` bytes, none at the end."""
@@ -54,23 +54,20 @@ class Peeked:
         return part
 
     def close(self) -> None:
-        """Leave the stream to whoever opened it."""
-
-
-def _zstd(stream: Peeked) -> Any:
-    return pa.CompressedInputStream(pa.PythonFile(stream, "r"), "zstd")
+        """Do nothing: whoever opened the stream closes it."""
 
 
 _FORMATS: tuple[tuple[str, re.Pattern[bytes], Callable[[Any], Any]], ...] = (
     ("gzip", re.compile(rb"\x1f\x8b\x08"), lambda stream: gzip.GzipFile(fileobj=stream, mode="rb")),
     ("bzip2", re.compile(rb"BZh[1-9]1AY&SY"), bz2.BZ2File),
     ("xz", re.compile(rb"\xfd7zXZ\x00|\x5d\x00\x00\x80"), lzma.LZMAFile),
-    ("zstd", re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"), _zstd),
-)
+    ("zstd", re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"),
+     lambda stream: pa.CompressedInputStream(pa.PythonFile(stream, "r"), "zstd")),
+)  # fmt: skip
 
 
 def decompressed(stream: Peeked) -> Stream:
-    """Return what a compressed stream stands for, or the stream itself; reading it may raise BrokenCompression."""
+    """Return the decompressed stream, or an uncompressed one as it is; reading may raise BrokenCompression."""
     for name, magic, opened in _FORMATS:
         if magic.match(stream.head):
             return io.BufferedReader(_Decompressed(opened(stream), name), _READ_BYTES)
@@ -81,7 +78,7 @@ class _Decompressed(io.RawIOBase):
     """Decompressed bytes; every failure of the decompression is a BrokenCompression."""
 
     def __init__(self, file: Any, name: str) -> None:
-        # read1 where there is one: it returns what stands before the place where the stream is cut.
+        # read1, where the library has it, still returns the bytes that stand before a cut.
         self._read, self._name = getattr(file, "read1", file.read), name
 
     def readable(self) -> bool:
@@ -89,8 +86,8 @@ class _Decompressed(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         try:
-            some = self._read(min(len(buffer), _READ_BYTES))
+            block = self._read(min(len(buffer), _READ_BYTES))
         except (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException) as error:
             raise BrokenCompression(f"{self._name}: {error}") from error
-        buffer[: len(some)] = some
-        return len(some)
+        buffer[: len(block)] = block
+        return len(block)

@@ -1,12 +1,13 @@
-"""Where bytes lie: a path or URI in, its file system or its bytes, read forward, out.
+"""Open a path or URI of any storage: its file system, or its bytes, read forward or at any place.
 
-s3:// and gs:// go through pyarrow, which has both in its wheel and tries again by itself; everything else goes
-through fsspec. Credentials, region and endpoint are the environment's, as for every other tool; a URI can name them
-too, as pyarrow's do: `s3://KEY:SECRET@BUCKET/..?endpoint_override=http://HOST:PORT&region=..`, `gs://anonymous@..`.
+s3:// and gs:// go through pyarrow, whose wheel has both clients and whose clients try again by themselves; all else
+goes through fsspec. Credentials, region and endpoint come from the environment, as for every other tool, or from a URI
+written as pyarrow reads it: `s3://KEY:SECRET@BUCKET/..?endpoint_override=http://HOST:PORT&region=..`,
+`gs://anonymous@..`.
 
-Nothing is held whole: S3 and HTTP servers that take ranges are asked for a block at a time, which no consumer is too
-slow for; GCS, where the client takes a lost stream up again, and other servers send one stream. What fails, fails with
-whatever the library has for it.
+No file is held in memory as a whole. S3 and HTTP servers that take ranges are asked for one block at a time, so that a
+slow consumer keeps no connection open; other HTTP servers and GCS, whose client resumes a lost stream, send one stream.
+Failures are raised as the library below raises them.
 """
 
 from __future__ import annotations
@@ -17,50 +18,32 @@ import re
 import shutil
 import tempfile
 from contextlib import closing
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import fsspec
 import pyarrow.fs
 from fsspec.implementations.arrow import ArrowFSWrapper
 
-__all__ = [
-    "Readable", "S3Place", "filesystem", "open_seekable", "open_stream", "parts", "s3_place", "sibling",
-]  # fmt: skip
-
 BLOCK_BYTES = 8 * 2**20
-"""What one request brings: its wait is short beside its transfer, and many readers still fit into memory."""
+"""Size of one request: large enough to hide its latency, small enough for many readers to fit into memory."""
 
 _QUERY = re.compile(r"\?[\w.-]+=")
-_ENVIRONMENT = (
-    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION",
-    "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL",
-)  # fmt: skip
 _S3_OPTIONS = {"anonymous", "endpoint_override", "region", "scheme"}
 _GCS_RETRY_S = 30
-"""Seconds in which Google's client tries again; by default it does for a quarter of an hour."""
+"""Seconds for which Google's client retries; its default is 15 minutes."""
 _HTTP_WAIT_S = 60
-"""Seconds that a byte may take which is waited for; a whole stream takes as long as its consumer."""
-
-
-class Readable(Protocol):
-    """Bytes that are read forward."""
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Return up to `size` bytes, all where it is negative; none at the end."""
-
-    def close(self) -> None:
-        """Close what is below."""
+"""Seconds without a byte before HTTP gives up; a whole stream may take as long as its consumer needs."""
 
 
 def parts(uri: str) -> tuple[str, str]:
-    """Return a path or URI without its query, and the query with its `?`, which alone is a glob's."""
-    found = _QUERY.search(uri) if "://" in uri else None
-    return (uri[: found.start()], uri[found.start() :]) if found else (uri, "")
+    """Split a path or URI into location and query; the query keeps its `?`. A `?` without `NAME=` is a wildcard."""
+    query = _QUERY.search(uri) if "://" in uri else None
+    return (uri[: query.start()], uri[query.start() :]) if query else (uri, "")
 
 
 def sibling(uri: str, name: str) -> str:
-    """Return the path or URI of a file in the same folder; the query stays, which may be what opens the folder."""
+    """Return the path or URI of a file in the same folder; the query stays, as it may hold the credentials."""
     location, query = parts(uri)
     return f"{location[: location.rfind('/') + 1]}{name}{query}"
 
@@ -68,39 +51,41 @@ def sibling(uri: str, name: str) -> str:
 def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """Return the fsspec file system of a path or URI, and the path in it.
 
-    Raises ValueError or ImportError where nothing opens such a URI, OSError where AWS does not tell a bucket's region.
+    Raises ValueError or ImportError for a URI that no library opens, OSError if AWS does not tell a bucket's region.
     """
     scheme = uri.partition("://")[0]
     if scheme in ("s3", "gs", "gcs"):
         location, query = parts(uri)
-        place, _, key = location.partition("://")[2].partition("/")
-        made = _s3(s3_place(uri)) if scheme == "s3" else _gcs(f"{scheme}://{place}{query}")
-        return made, f"{place.rpartition('@')[2]}/{key}"
+        bucket, _, key = location.partition("://")[2].partition("/")
+        fs = _s3(s3_place(uri)) if scheme == "s3" else _gcs(f"{scheme}://{bucket}{query}")
+        return fs, f"{bucket.rpartition('@')[2]}/{key}"
     if scheme in ("http", "https"):
         return _http(), uri
     fs, path = fsspec.core.url_to_fs(uri)
     return fs, path
 
 
-def open_stream(uri: str, block_bytes: int = 0) -> Readable:
-    """Open a path or URI for reading forward, `block_bytes` a request; raises what its library raises."""
+def open_stream(uri: str, block_bytes: int = 0) -> BinaryIO:
+    """Open a path or URI for reading forward, `block_bytes` per request; raises what its library raises."""
     fs, path = filesystem(uri)
-    if isinstance(fs, ArrowFSWrapper):  # without a buffer every read, of a tar 10 KiB, would be a request
-        return cast(
-            Readable, fs.fs.open_input_stream(path, compression=None, buffer_size=block_bytes or BLOCK_BYTES)
-        )
-    if fs is _http():
-        return _http_stream(path)
-    stream = fs.open(path, "rb")
-    if "::" in uri:  # an archive's file system closes the archive with the last reference to it
-        stream.filesystem = fs
-    return cast(Readable, stream)
+    if isinstance(fs, ArrowFSWrapper):  # unbuffered, each read is a request, of 10 KiB for a tar
+        stream = fs.fs.open_input_stream(path, compression=None, buffer_size=block_bytes or BLOCK_BYTES)
+    elif fs is _http():
+        stream, size = _http_answer(path)
+        if size > BLOCK_BYTES:
+            stream.close()
+            stream = fs.open(path, "rb", block_size=BLOCK_BYTES, cache_type="readahead", size=size)
+    else:
+        stream = fs.open(path, "rb")
+        if "::" in uri:  # the file system of an archive closes it when its last reference goes
+            stream.filesystem = fs
+    return cast(BinaryIO, stream)
 
 
 def open_seekable(uri: str) -> Any:
     """Open a path or URI for reading at any place; raises what its library raises.
 
-    What an HTTP server without ranges gives is copied to this node's disk, until the file is closed.
+    A file of an HTTP server without ranges is copied to this node's disk until it is closed.
     """
     fs, path = filesystem(uri)
     if isinstance(fs, ArrowFSWrapper):
@@ -117,76 +102,74 @@ def open_seekable(uri: str) -> Any:
 
 
 class S3Place(NamedTuple):
-    """What a client must know of a bucket of S3."""
+    """How to reach a bucket of S3."""
 
     bucket: str
     region: str
     endpoint: str
     """URL or HOST:PORT; empty for AWS."""
     scheme: str
-    """Of an endpoint that is HOST:PORT."""
+    """Scheme of an endpoint that is HOST:PORT."""
     keys: tuple[str, str, str]
-    """Key, secret and session token; empty where the client has to look for them itself."""
+    """Key, secret and session token; empty if the client has to look for them itself."""
     anonymous: bool
 
 
 def s3_place(uri: str) -> S3Place:
-    """Return what the URI and the environment say of the bucket of `s3://[KEY:SECRET@]BUCKET/..[?OPTIONS]`.
+    """Read how to reach the bucket of `s3://[KEY:SECRET@]BUCKET/..[?OPTIONS]` from the URI and the environment.
 
-    Raises ValueError for an unknown option, OSError where AWS does not tell the bucket's region.
+    Raises ValueError for an unknown option, OSError if AWS does not tell the bucket's region.
     """
     location, query = parts(uri)
-    place = location.partition("://")[2].partition("/")[0]
-    # the environment as it is now, so that a change of it is another file system
-    return _s3_place(f"s3://{place}{query}", tuple((name, os.environ.get(name, "")) for name in _ENVIRONMENT))
-
-
-@functools.lru_cache(maxsize=64)
-def _s3_place(root: str, environment: tuple[tuple[str, str], ...]) -> S3Place:
-    known, url = dict(environment), urlsplit(root)
-    options = dict(parse_qsl(url.query))
+    url = urlsplit("//" + location.partition("://")[2].partition("/")[0])
+    options = dict(parse_qsl(query[1:]))
     if unknown := options.keys() - _S3_OPTIONS:
         raise ValueError(f"unknown option {min(unknown)}; there are {', '.join(sorted(_S3_OPTIONS))}")
     bucket = url.netloc.rpartition("@")[2]
-    anonymous = options.get("anonymous", "").lower() in ("1", "true")
     if url.username:
         keys = (unquote(url.username), unquote(url.password or ""), "")
     else:
-        keys = (known["AWS_ACCESS_KEY_ID"], known["AWS_SECRET_ACCESS_KEY"], known["AWS_SESSION_TOKEN"])
-    endpoint = options.get("endpoint_override") or known["AWS_ENDPOINT_URL_S3"] or known["AWS_ENDPOINT_URL"]
-    region = options.get("region") or known["AWS_REGION"] or known["AWS_DEFAULT_REGION"]
-    if not region:  # an endpoint of one's own has none, or answers to this one
-        region = "us-east-1" if endpoint else pyarrow.fs.resolve_s3_region(bucket)
+        keys = (_env("AWS_ACCESS_KEY_ID"), _env("AWS_SECRET_ACCESS_KEY"), _env("AWS_SESSION_TOKEN"))
+    endpoint = options.get("endpoint_override") or _env("AWS_ENDPOINT_URL_S3") or _env("AWS_ENDPOINT_URL")
+    region = options.get("region") or _env("AWS_REGION") or _env("AWS_DEFAULT_REGION")
+    if not region:  # servers other than AWS have none or accept this one
+        region = "us-east-1" if endpoint else _region(bucket)
+    anonymous = options.get("anonymous", "").lower() in ("1", "true")
     return S3Place(bucket, region, endpoint, options.get("scheme", "https"), keys, anonymous)
+
+
+def _env(name: str) -> str:
+    return os.environ.get(name, "")
+
+
+@functools.lru_cache(maxsize=64)
+def _region(bucket: str) -> str:
+    return str(pyarrow.fs.resolve_s3_region(bucket))
 
 
 @functools.lru_cache(maxsize=64)
 def _s3(place: S3Place) -> ArrowFSWrapper:
     settings: dict[str, Any] = {"anonymous": True} if place.anonymous else {}
     if place.keys[0] and not place.anonymous:
-        # Given here and not left to the client: that would ask EC2's metadata service first, seconds elsewhere.
+        # Passed on because the client would first ask EC2's metadata service, which takes seconds elsewhere.
         key, secret, token = place.keys
         settings = {"access_key": key, "secret_key": secret, "session_token": token or None}
-    made = pyarrow.fs.S3FileSystem(
+    fs = pyarrow.fs.S3FileSystem(
         region=place.region, endpoint_override=place.endpoint or None, scheme=place.scheme, **settings
     )
-    return ArrowFSWrapper(made, skip_instance_cache=True)
+    return ArrowFSWrapper(fs, skip_instance_cache=True)
 
 
 @functools.lru_cache(maxsize=64)
 def _gcs(root: str) -> ArrowFSWrapper:
-    limit = (
-        ""
-        if "retry_limit_seconds=" in root
-        else f"{'&' if '?' in root else '?'}retry_limit_seconds={_GCS_RETRY_S}"
-    )
-    made, _ = pyarrow.fs.FileSystem.from_uri(root + limit)
-    return ArrowFSWrapper(made, skip_instance_cache=True)
+    if "retry_limit_seconds=" not in root:
+        root += f"{'&' if '?' in root else '?'}retry_limit_seconds={_GCS_RETRY_S}"
+    return ArrowFSWrapper(pyarrow.fs.FileSystem.from_uri(root)[0], skip_instance_cache=True)
 
 
 @functools.cache
 def _http() -> fsspec.AbstractFileSystem:
-    import aiohttp  # here: most shards are read without it
+    import aiohttp  # imported here because most shards are read without it
 
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=_HTTP_WAIT_S, sock_read=_HTTP_WAIT_S)
     return fsspec.filesystem(
@@ -194,23 +177,12 @@ def _http() -> fsspec.AbstractFileSystem:
     )
 
 
-def _http_stream(url: str) -> Readable:
-    """Return blocks of the file where the server says that it takes ranges, else the answer as it comes."""
-    stream, size = _http_answer(url)
-    if size <= BLOCK_BYTES:
-        return cast(Readable, stream)
-    stream.close()
-    blocks = _http().open(url, "rb", block_size=BLOCK_BYTES, cache_type="readahead", size=size)
-    return cast(Readable, blocks)
-
-
 def _http_answer(url: str) -> tuple[Any, int]:
-    """Return the answer to a GET as a stream, and the bytes of the file; 0 where the server takes no ranges.
+    """Return the answer to a GET as a stream, and the file's bytes; 0 if the server takes no ranges.
 
-    Decided by the answer itself, not by fsspec, which asks with HEAD: many signed URLs allow only GET, and it takes
-    every refusal for a missing file.
+    fsspec would ask with HEAD, which many signed URLs refuse, and would take every refusal for a missing file.
     """
-    stream = _http().open(url, "rb", block_size=0, size=1)  # with a size it does not ask
+    stream = _http().open(url, "rb", block_size=0, size=1)  # given a size, fsspec does not ask for it
     headers = stream.r.headers
     takes_ranges = headers.get("Accept-Ranges") == "bytes" and "Content-Encoding" not in headers
     return stream, int(headers.get("Content-Length", 0)) if takes_ranges else 0

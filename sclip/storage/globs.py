@@ -1,8 +1,8 @@
-"""Names with `*`, `?` and `[..]` in, the files that they name out, here and in object stores.
+"""List the files that a path or URI with `*`, `?` and `[..]` names, on disk and in object stores.
 
-A wildcard takes tars and files without an extension: what else lies beside shards describes them (`.parquet`,
-`_stats.json`, `index.json`), and wget saves `0.tar.1` where it has `0.tar` already. A name without one is the file
-itself, whatever it is called, or the tars of the folder. Parquet files that hold images are named by `*.parquet`.
+A wildcard matches tars and files without an extension only: other files beside shards describe them (`.parquet`,
+`_stats.json`, `index.json`), and `0.tar.1` is wget's second copy of `0.tar`. A name without a wildcard is the file
+itself, whatever its extension, or all tars of the folder. `*.parquet` matches Parquet files that hold images.
 """
 
 from __future__ import annotations
@@ -14,48 +14,47 @@ from collections.abc import Iterable
 from typing import Any
 
 from fsspec.implementations.arrow import ArrowFSWrapper
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import glob_translate
 
 from sclip.storage.filesystem import filesystem, open_stream, parts
 from sclip.storage.retries import retry
 
-__all__ = ["files_below", "matching_files", "what_is_there"]
-
 _TAR = re.compile(r"\.(tar(\.(gz|bz2|xz|zst|zstd|lzma|lz4|z))?|t[gbx]z2?|tzst)$", re.IGNORECASE)
 _EXTENSION = re.compile(r"\.[A-Za-z]\w*$")
-"""Not of part.00017: a number is none."""
+"""The number of part.00017 is no extension."""
 _NUMBERED = re.compile(r"(\.[A-Za-z]\w*)\.[\d?\[][^.]*$")
-"""The end of x.tar.1, and of the patterns that ask for it."""
+"""The end of x.tar.1, and of a pattern for such names."""
 _MOST_NAMED = 4
+_HTTP = ("http://", "https://")
 
 
 def matching_files(name: str) -> list[str]:
-    """Return the files that a path or URI names; none where there is none.
+    """Return the files that a path or URI names; empty if there is none.
 
-    Local paths come back absolute, URIs with the credentials and the query of `name`. Raises StorageError for a
-    refusal too, where fsspec would say "none".
+    Local paths come back absolute, URIs with the credentials and the query of `name`. Raises StorageError also when
+    storage refuses, which fsspec would report as no file.
     """
     return retry(name, lambda: _matching_files(name))
 
 
 def what_is_there(name: str) -> str:
-    """Return what a folder without tars, or the folder nearest to a local path without a file, holds; else nothing.
+    """Describe the folder nearest to a name that matched no file, for an error message; may be empty.
 
-    A folder of an object store is not listed: it may have millions of files.
+    Folders of object stores are not listed: they may have millions of files.
     """
     return retry(name, lambda: _what_is_there(name))
 
 
 def files_below(folder: str, pattern: str = "**/*") -> list[str]:
-    """Return the local files whose path from a folder fits a pattern; of the default, all below it.
+    """Return the local files whose path below a folder fits a pattern; by default all files.
 
-    Folders behind symbolic links are entered, as the shell does. One that several paths lead to gives its files once,
-    by a path without a link where there is one. What is hidden counts only where the pattern spells the dot. A link to
-    a missing file is taken for one: a shard that was not brought is told by its name, and not left out. Raises OSError
-    for a folder that cannot be listed.
+    Symbolic links to folders are followed, as by the shell. A folder that several paths lead to is listed once, under a
+    path without links if there is one. Hidden files match only a pattern that spells the dot. A link to a missing file
+    counts as a file, so that reading it names the missing shard. Raises OSError for a folder that cannot be listed.
     """
     components = pattern.split("/") + ["*"] * pattern.endswith("**")
-    found, seen, last = list[str](), set[tuple[int, int, int]](), len(components) - 1
+    files, seen, last = list[str](), set[tuple[int, int, int]](), len(components) - 1
     left = deque([(folder, 0)])
     while left:
         path, at = left.popleft()
@@ -72,11 +71,11 @@ def files_below(folder: str, pattern: str = "**/*") -> list[str]:
         for entry in fitting:
             link = entry.is_symlink()
             if entry.is_dir():
-                if deep or at < last:  # links after all else
+                if deep or at < last:  # links come after all else
                     (left.append if link else left.appendleft)((entry.path, at + (not deep)))
             elif at == last and (link or entry.is_file()):
-                found.append(entry.path)
-    return sorted(found)
+                files.append(entry.path)
+    return sorted(files)
 
 
 def _matching_files(name: str) -> list[str]:
@@ -84,7 +83,7 @@ def _matching_files(name: str) -> list[str]:
         return []
     fs, path = filesystem(name)
     try:
-        if "http" in _protocols(fs):
+        if name.startswith(_HTTP):
             return _on_http(fs, name)
         root, pattern = _split(fs, path)
         if pattern:
@@ -104,15 +103,15 @@ def _on_http(fs: Any, url: str) -> list[str]:
         open_stream(url).close()
         return [url]
     entries = fs.glob(url, detail=True, on_error="raise").items()
-    return _shards((found for found, info in entries if info["type"] == "file"), location)
+    return _shards((file for file, info in entries if info["type"] == "file"), location)
 
 
 def _split(fs: Any, path: str) -> tuple[str, str]:
-    """Cut a path before its first component with a wildcard; `[..]` is none where something has that very name.
+    """Split a path before its first component with a wildcard; `[..]` is none if a file or folder has that very name.
 
-    A local path has one spelling, without `.` and `..`: a shard that is spelled in two ways is one.
+    Local paths lose `.` and `..`, so that two spellings of a shard are one shard.
     """
-    if "file" in _protocols(fs):
+    if isinstance(fs, LocalFileSystem):
         path = os.path.normpath(path)
     components = re.sub("/{2,}", "/", path).split("/")
     for at, component in enumerate(components):
@@ -132,8 +131,8 @@ def _exists(fs: Any, path: str) -> bool:
 
 
 def _globbed(fs: Any, root: str, pattern: str) -> list[str]:
-    """Return the shards below a folder whose path from there fits the pattern, and takes no folder literally."""
-    if "file" in _protocols(fs):
+    """Return the shards whose path below a folder fits the pattern; the folder's own name holds no wildcard."""
+    if isinstance(fs, LocalFileSystem):
         return _shards(files_below(root, pattern), pattern)
     depth = None if "**" in pattern else pattern.count("/") + 1
     below = f"{root.rstrip('/')}/" if root else ""
@@ -146,7 +145,7 @@ def _globbed(fs: Any, root: str, pattern: str) -> list[str]:
 
 
 def _shards(files: Iterable[str], pattern: str) -> list[str]:
-    """Return the files that can be shards: tars, those without an extension, or with the one that the pattern has."""
+    """Keep the files that can be shards: tars, files without an extension or with the pattern's extension."""
     wanted = _last(pattern)
 
     def is_shard(name: str) -> bool:
@@ -165,44 +164,37 @@ def _last(path: str) -> str:
     return path.rstrip("/").rpartition("/")[2]
 
 
-def _protocols(fs: Any) -> tuple[str, ...]:
-    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
-
-
 def _address(name: str, fs: Any, path: str) -> str:
-    """Return what opens a file that was found at a path of the file system of `name`."""
-    if "file" in _protocols(fs):
+    """Return the path or URI that opens a file at a path in the file system of `name`."""
+    if isinstance(fs, LocalFileSystem):
         return path
+    if isinstance(fs, ArrowFSWrapper):
+        location, query = parts(name)
+        scheme, _, bucket_path = location.partition("://")
+        user, at, _ = bucket_path.partition("/")[0].rpartition("@")
+        return f"{scheme}://{user}{at}{path}{query}"
     links = name.split("::")
-    if len(links) > 1 and not isinstance(
-        fs, ArrowFSWrapper
-    ):  # the path is that of the first link that has one
-        at = next((at for at, link in enumerate(links) if "://" in link), len(links) - 1)
-        scheme = "".join(links[at].partition("://")[:2]) if "://" in links[at] else ""
-        return "::".join([*links[:at], f"{scheme}{path}", *links[at + 1 :]])
-    if not isinstance(fs, ArrowFSWrapper):
+    if len(links) == 1:
         return str(fs.unstrip_protocol(path))
-    location, query = parts(name)
-    scheme, _, bucket_path = location.partition("://")
-    user = bucket_path.partition("/")[0].rpartition("@")
-    return f"{scheme}://{user[0]}{user[1]}{path}{query}"
+    # The path belongs to the first link that has one.
+    first = next((n for n, link in enumerate(links) if "://" in link), len(links) - 1)
+    scheme, separator, _ = links[first].rpartition("://")
+    return "::".join([*links[:first], f"{scheme}{separator}{path}", *links[first + 1 :]])
 
 
 def _what_is_there(name: str) -> str:
-    if not name:
+    if not name or name.startswith(_HTTP):
         return ""
     fs, path = filesystem(name)
-    if "http" in _protocols(fs):
-        return ""
     root, pattern = _split(fs, path)
-    if "file" not in _protocols(fs):
-        folder = not pattern and _exists(fs, root) and fs.info(root)["type"] == "directory"
-        return f"a folder without tars; name those below it as {_below(name)}" if folder else ""
-    missing = root
-    while not os.path.isdir(root):
-        root, missing = os.path.dirname(root), root
-    absent = f"there is no {missing}; " if missing != root and pattern else ""
-    return absent + _contents(root, named=missing == root and not pattern)
+    if not isinstance(fs, LocalFileSystem):
+        is_folder = not pattern and _exists(fs, root) and fs.info(root)["type"] == "directory"
+        return f"a folder without tars; name those below it as {_below(name)}" if is_folder else ""
+    folder = root
+    while not os.path.isdir(folder):
+        folder, missing = os.path.dirname(folder), folder
+    absent = f"there is no {missing}; " if folder != root and pattern else ""
+    return absent + _contents(folder, is_named=folder == root and not pattern)
 
 
 def _below(name: str) -> str:
@@ -210,25 +202,22 @@ def _below(name: str) -> str:
     return f"{location.rstrip('/')}/**/*.tar{query}"
 
 
-def _contents(folder: str, named: bool) -> str:
+def _contents(folder: str, is_named: bool) -> str:
     try:
-        with os.scandir(folder) as entries:
-            folders, files = list[str](), list[str]()
-            for entry in (entry for entry in entries if not entry.name.startswith(".")):
-                (folders if entry.is_dir() else files).append(entry.name)
+        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
     except OSError as error:
         return f"{folder} cannot be listed: {error.strerror}"
-    if tars := sorted(file for file in files if _TAR.search(file)):
+    folders = [name for name in names if os.path.isdir(f"{folder}/{name}")]
+    files = [name for name in names if name not in folders]
+    if tars := [file for file in files if _TAR.search(file)]:
         return f"{folder} has {_counted(tars, 'tar')}"
-    found = [_counted(sorted(files), "file")] * bool(files) + [_counted(sorted(folders), "folder")] * bool(
-        folders
-    )
-    holds = f"{folder} has no tar, but {' and '.join(found)}" if found else f"{folder} is empty"
+    counts = [_counted(some, what) for some, what in ((files, "file"), (folders, "folder")) if some]
+    text = f"{folder} has no tar, but {' and '.join(counts)}" if counts else f"{folder} is empty"
     if any(file.endswith(".parquet") for file in files):
-        holds += f"; name Parquet files with images as {folder}/*.parquet"
-    return f"{holds}; name those below it as {_below(folder)}" if folders or named else holds
+        text += f"; name Parquet files with images as {folder}/*.parquet"
+    return f"{text}; name those below it as {_below(folder)}" if folders or is_named else text
 
 
-def _counted(names: list[str], what: str) -> str:
+def _counted(names: list[str], noun: str) -> str:
     shown = ", ".join(names[:_MOST_NAMED]) + ", .." * (len(names) > _MOST_NAMED)
-    return f"{len(names):,} {what}{'s' * (len(names) > 1)} ({shown})"
+    return f"{len(names):,} {noun}{'s' * (len(names) > 1)} ({shown})"

@@ -1,9 +1,8 @@
-"""Text that is shown or recorded in; the same text without the credentials of the URIs in it out.
+"""Mask the credentials of URIs in any text that is shown or recorded.
 
-Shards, weights and stores are named by URIs that may hold a password, a token or a signature. Whoever puts one into
-an error, a log, a report or a record calls `mask`, and gives it the URI where the text is from elsewhere: what a
-library raises repeats what it was given. A record of a run names its shards in this form too, and what was recorded
-is compared with what is given in it: a password that was changed, or a signature made anew, is the same place.
+URIs of shards, weights and stores may hold a password, a token or a signature. Every error, log, report and record
+passes them through `mask`; for a library's message, which may repeat its URI in parts, `mask` gets that URI as well.
+Runs record their shards masked and compare them masked, so that a new password or signature is still the same shard.
 """
 
 from __future__ import annotations
@@ -12,27 +11,25 @@ import re
 from typing import Any
 from urllib.parse import unquote
 
-__all__ = ["is_masked", "mask", "mask_tree"]
-
 _USER = re.compile(r"(://)(?!anonymous@)(?:[^/@:\s'\"]*:[^\s'\"]*|[^/@\s'\"]+)@")
 _OPTION = r"(?:anonymous|endpoint_override|region|scheme|retry_limit_seconds)=(?:[^&?=,%@\s'\"]|%3A|%2F)+(?![^&\s'\"])"
 _VALUE = re.compile(rf"([?&](?!{_OPTION})[^=&/\s'\"]+=)[^&\s'\"]+", re.IGNORECASE)
-"""A query's value, but for those that say how a store is reached: no secret, and without them it is not found again."""
+"""A query's value, except the options that say how to reach a store: they are needed again and no secret."""
 _MASKED = re.compile(r"://\*\*\*@|[?&][^=&\s]+=\*\*\*")
 _PASSWORD = re.compile(r"://[^/@:\s]*:(\S+)@")
 
 
 def mask(text: str, uri: str = "") -> str:
-    """Return the text without the passwords, tokens and signatures of the URIs in it, nor `uri`'s password alone."""
+    """Return the text without the credentials of the URIs in it, and without the bare password of `uri`."""
     text = _VALUE.sub(r"\1***", _USER.sub(r"\1***@", text))
-    if found := _PASSWORD.search(uri):
-        for password in (found[1], unquote(found[1])):
+    if match := _PASSWORD.search(uri):
+        for password in (match[1], unquote(match[1])):
             text = text.replace(password, "***")
     return text
 
 
 def mask_tree(tree: Any) -> Any:
-    """Return a tree of JSON values, such as a config's, with `mask` on every text in it."""
+    """Return a tree of JSON values, such as a config, with every text masked."""
     if isinstance(tree, dict):
         return {name: mask_tree(value) for name, value in tree.items()}
     if isinstance(tree, list):
@@ -41,5 +38,5 @@ def mask_tree(tree: Any) -> Any:
 
 
 def is_masked(uri: str) -> bool:
-    """Return whether something of this URI was masked, so that it opens nothing any more."""
+    """Return whether this URI was masked, and so can no longer be opened."""
     return bool(_MASKED.search(uri))

@@ -1,10 +1,10 @@
-"""Paths of runs: a folder of this machine or one in S3, GCS or what else fsspec opens, used in the same way.
+"""Use a run's folder in the same way on disk, in S3, in GCS and on whatever else fsspec opens.
 
-A `StoragePath` is a `Path` or a `Remote`, which has pathlib's names for what a run's folder needs; what the two do not
-share stands here. Libraries that know only local files get them: `staged` gives a folder to write to, which `send`
-uploads, `local_copy` one to read from. Of a `Path` both are the path itself and nothing is copied.
+A `StoragePath` is a `Path` or a `Remote`, which has pathlib's names for what a run's folder needs; this module holds
+what the two do differently. Libraries that know only local files write to the folder of `staged`, which `send` uploads,
+and read from the folder of `local_copy`. For a `Path` both are the path itself, and nothing is copied.
 
-pyarrow and fsspec are imported only where there is a URI: a machine with torch and open_clip alone can save and load.
+pyarrow and fsspec are imported only for URIs: a machine that has just torch and open_clip can save and load.
 """
 
 from __future__ import annotations
@@ -26,16 +26,12 @@ from sclip.storage import scratch
 if TYPE_CHECKING:
     from sclip.storage.remote import Remote
 
-__all__ = [
-    "StoragePath", "address", "append", "cached_copy", "check_writable", "create", "fetch", "free_bytes", "local_copy",
-    "move", "ray_storage", "remove", "send", "shown", "sizes", "staged", "storage_path", "write",
-]  # fmt: skip
 
 StoragePath: TypeAlias = "Path | Remote"
 
 
 def storage_path(where: str | StoragePath) -> StoragePath:
-    """Return the path of a URI, or a local path made absolute; a `StoragePath` comes back as it is."""
+    """Return the path that a URI or a local path names, made absolute; a `StoragePath` comes back as it is."""
     if not isinstance(where, str):
         return where
     if "://" in where and not where.startswith("file://"):
@@ -43,25 +39,25 @@ def storage_path(where: str | StoragePath) -> StoragePath:
     return Path(where.removeprefix("file://")).expanduser().absolute()
 
 
-def address(of: StoragePath) -> str:
-    """Return the text of which `storage_path` makes the path again, with credentials, where `str` masks them."""
-    return str(of) if isinstance(of, Path) else of.uri
+def address(path: StoragePath) -> str:
+    """Return the text from which `storage_path` makes the path again, credentials included; `str` masks them."""
+    return str(path) if isinstance(path, Path) else path.uri
 
 
-def sizes(of: StoragePath) -> dict[str, int]:
+def sizes(folder: StoragePath) -> dict[str, int]:
     """Return the bytes of every file below a folder, by its path in it."""
-    if not isinstance(of, Path):
-        return of.files()
-    return {str(f.relative_to(of)): f.stat().st_size for f in of.rglob("*") if f.is_file()}
+    if not isinstance(folder, Path):
+        return folder.files()
+    return {str(f.relative_to(folder)): f.stat().st_size for f in folder.rglob("*") if f.is_file()}
 
 
-def shown(of: str | StoragePath) -> str:
-    """Return a path as it is printed: a word of a shell, quoted where spaces or brackets need it."""
-    return shlex.quote(str(of))
+def shown(path: str | StoragePath) -> str:
+    """Return a path as printed: quoted for a shell if it has spaces or brackets."""
+    return shlex.quote(str(path))
 
 
 def write(file: StoragePath, text: str) -> None:
-    """Make a text the file, in one piece: no reader ever sees half of it."""
+    """Write a file in one piece: no reader ever sees half of it."""
     if isinstance(file, Path):
         temporary = file.with_name(f".{file.name}.{os.getpid()}")
         temporary.write_text(text)
@@ -71,9 +67,9 @@ def write(file: StoragePath, text: str) -> None:
 
 
 def create(file: StoragePath, text: str) -> None:
-    """Make a text the file in one piece unless there is one, of two that try at once by one. Raises FileExistsError.
+    """Write a new file in one piece; of two writers at once one succeeds. Raises FileExistsError.
 
-    Storage without conditional writes cannot decide between the two (`sclip.storage.exclusive`).
+    Storage without conditional writes may let both succeed (`sclip.storage.exclusive`).
     """
     if isinstance(file, Path):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +79,7 @@ def create(file: StoragePath, text: str) -> None:
             os.link(temporary, file)
         except FileExistsError:
             raise
-        except OSError:  # a file system without links: others may see half of it
+        except OSError:  # no hard links on this file system: a reader may see half of the file
             with file.open("x") as stream:
                 stream.write(text)
         finally:
@@ -93,7 +89,7 @@ def create(file: StoragePath, text: str) -> None:
 
 
 def append(file: StoragePath, text: str) -> None:
-    """Add a text at the end of a file, made where missing; by one process. In object stores it is written anew."""
+    """Append to a file, created if missing, from one process only. Object stores rewrite the whole file."""
     if isinstance(file, Path):
         with file.open("a") as stream:
             stream.write(text)
@@ -103,7 +99,7 @@ def append(file: StoragePath, text: str) -> None:
 
 
 def remove(folder: StoragePath, ignore_errors: bool = False) -> None:
-    """Remove a folder with all that is in it, if it is there. Raises OSError where something stays, or leaves that."""
+    """Remove a folder and all in it, if it exists. Raises OSError if something stays, unless `ignore_errors`."""
     if isinstance(folder, Path):
         if folder.exists():
             shutil.rmtree(folder, ignore_errors)
@@ -113,79 +109,77 @@ def remove(folder: StoragePath, ignore_errors: bool = False) -> None:
 
 
 def move(folder: StoragePath, to: StoragePath, first: str) -> None:
-    """Give a folder another name in the same storage; where files are moved one by one, the file `first` before all."""
+    """Rename a folder within its storage. Object stores move file by file, beginning with `first`."""
     if isinstance(folder, Path):
         folder.rename(address(to))
         return
     for name in sorted(folder.files(), key=lambda name: name != first):
         (folder / name).move(_remote(address(to / name)))
-    folder.rmtree()  # pyarrow leaves an empty one
+    folder.rmtree()  # pyarrow leaves an empty folder
 
 
-def free_bytes(of: StoragePath) -> tuple[Path, int]:
-    """Return where a checkpoint of a folder needs room on a disk, and how much there is."""
-    disk = of if isinstance(of, Path) else Path(tempfile.gettempdir())
+def free_bytes(folder: StoragePath) -> tuple[Path, int]:
+    """Return the local folder that a checkpoint is written to, and the free bytes of its disk."""
+    disk = folder if isinstance(folder, Path) else Path(tempfile.gettempdir())
     return disk, shutil.disk_usage(disk).free
 
 
 def check_writable(storage: Path) -> None:
-    """Raise OSError, a line that names `run.storage`, for a folder that nothing can be written to.
+    """Raise OSError, one line that names `run.storage`, if the folder cannot be written to.
 
-    Nothing of the try stays: where the folder is missing, the nearest one above it is tried.
+    Writes a temporary file there, or in the nearest parent that exists, and leaves nothing behind.
     """
-    place = next(of for of in (storage, *storage.parents) if os.path.lexists(of))
+    folder = next(path for path in (storage, *storage.parents) if os.path.lexists(path))
     try:
-        with tempfile.TemporaryFile(dir=place) as file:
+        with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"x" * 65536)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
         raise OSError(
-            f"run.storage={str(storage)!r}: {shown(place)} cannot be written to ({error.strerror or error}); "
+            f"run.storage={str(storage)!r}: {shown(folder)} cannot be written to ({error.strerror or error}); "
             "name a folder with room that this user may write to"
         ) from error
 
 
 def send(folder: Path, to: StoragePath, names: Iterable[str] | None = None) -> None:
-    """Copy the files of these names, or all below a folder, to a path; nothing where it is that folder itself."""
+    """Copy the named files, or all files below a folder, to storage; does nothing if `to` is that folder itself."""
     if isinstance(to, Path):
         assert to == folder
         return
     from sclip.storage.retries import concurrently
 
-    found = {address(to / name): folder / name for name in (sizes(folder) if names is None else names)}
-    for _ in concurrently(lambda uri: _remote(uri).upload(found[uri]), list(found)):
-        pass
+    files = {address(to / name): folder / name for name in (sizes(folder) if names is None else names)}
+    list(concurrently(lambda uri: _remote(uri).upload(files[uri]), list(files)))
 
 
-def fetch(of: StoragePath, folder: Path, names: Iterable[str] | None = None) -> None:
-    """Copy what is there of these files, or all below a path, to a folder; nothing where it is that path itself.
+def fetch(source: StoragePath, folder: Path, names: Iterable[str] | None = None) -> None:
+    """Copy the named files that exist, or all files below a path, to a folder. Raises OSError.
 
-    Raises OSError.
+    Does nothing if `source` is that folder itself.
     """
-    if isinstance(of, Path):
-        assert of == folder
+    if isinstance(source, Path):
+        assert source == folder
         return
     from sclip.storage.retries import concurrently
 
     if names is None:
-        there = of.files()
+        sizes = source.files()
     else:
-        there = {name: (of / name).stat().st_size for name in names if (of / name).is_file()}
-    found = {address(of / name): name for name in there}
+        sizes = {name: (source / name).stat().st_size for name in names if (source / name).is_file()}
+    files = {address(source / name): name for name in sizes}
 
-    def one(uri: str) -> None:
-        target = folder / found[uri]
+    def download(uri: str) -> None:
+        target = folder / files[uri]
         target.parent.mkdir(parents=True, exist_ok=True)
-        _remote(uri).download(target, there[found[uri]])
+        _remote(uri).download(target, sizes[files[uri]])
 
-    for _ in concurrently(one, list(found)):
-        pass
+    list(concurrently(download, list(files)))
 
 
 @contextlib.contextmanager
 def staged(to: StoragePath) -> Iterator[Path]:
-    """Give a folder to write to: the path itself, or one of this process that goes at the end; see `send`."""
+    """Give a folder to write to: the path itself, or a temporary one, from which `send` uploads."""
     if isinstance(to, Path):
         yield to
     else:
@@ -194,50 +188,52 @@ def staged(to: StoragePath) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def local_copy(of: StoragePath, shared: str = "", names: Iterable[str] | None = None) -> Iterator[Path]:
-    """Give a folder to read from: the path itself, or a copy of its files that goes at the end of the block.
+def local_copy(path: StoragePath, shared: str = "", names: Iterable[str] | None = None) -> Iterator[Path]:
+    """Give a folder to read from: the path itself, or a copy of its files that is removed after the block.
 
-    Processes of a node that give the same word as `shared` have one copy; it goes with the first that leaves the block.
+    Processes of a node that pass the same word as `shared` use one copy; the first to leave the block removes it.
     """
-    if isinstance(of, Path):
-        yield of
+    if isinstance(path, Path):
+        yield path
     elif not shared:
         with scratch.own() as folder:
-            fetch(of, folder, names)
+            fetch(path, folder, names)
             yield folder
     else:
-        copy = scratch.common(shared, lambda folder: fetch(of, folder, names))
+        copy = scratch.common(shared, lambda folder: fetch(path, folder, names))
         try:
             yield copy
         finally:
             scratch.remove(copy)
 
 
-def cached_copy(of: StoragePath) -> Path:
-    """Return a file or folder of this machine that holds what the path does now; the copy of a URI stays for others.
+def cached_copy(path: StoragePath) -> Path:
+    """Return a local file or folder with the path's present content; the copy of a URI stays for other processes.
 
-    Raises OSError where nothing is there.
+    Raises OSError if nothing exists there.
     """
-    if isinstance(of, Path):
-        return of
-    if of.is_file():
-        parent, name = of.parent, of.name
-        return scratch.common(_version(of, of.stat()), lambda folder: fetch(parent, folder, [name])) / name
-    if not (there := of.files()):
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(of))
-    return scratch.common(_version(of, sorted(there.items())), lambda folder: fetch(of, folder))
+    if isinstance(path, Path):
+        return path
+    if path.is_file():
+        parent, name = path.parent, path.name
+        return (
+            scratch.common(_version(path, path.stat()), lambda folder: fetch(parent, folder, [name])) / name
+        )
+    if not (files := path.files()):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    return scratch.common(_version(path, sorted(files.items())), lambda folder: fetch(path, folder))
 
 
 def ray_storage(folder: StoragePath) -> dict[str, Any]:
-    """Return the arguments by which a RunConfig of Ray's keeps its files in a folder."""
+    """Return the arguments with which Ray's RunConfig keeps its files in a folder."""
     if isinstance(folder, Path):
         return {"storage_path": str(folder)}
     fs, path = folder.arrow()
     return {"storage_path": path, "storage_filesystem": fs}
 
 
-def _version(of: Remote, content: object) -> str:
-    return hashlib.sha256(repr((of.uri, content)).encode()).hexdigest()
+def _version(path: Remote, content: object) -> str:
+    return hashlib.sha256(repr((path.uri, content)).encode()).hexdigest()
 
 
 def _remote(uri: str) -> Remote:

@@ -1,15 +1,15 @@
-"""A file or folder by its URI, with what pathlib has for one on disk: as much of it as a run's folder needs.
+"""Files and folders of a URI, with those of pathlib's methods that a run's folder needs.
 
-Object stores have no folders, no renaming and no appending: a folder is there where a file lies below it, and what is
-written replaces the file in one piece. A failure that may pass is tried again; what stays is an OSError, so that
-whoever can do without a file on a disk can do without this one.
+Object stores have no folders, no renaming and no appending: a folder exists while a file lies below it, and a write
+replaces the whole file at once. Failures that may pass are retried; lasting ones are OSErrors, as those of a disk.
 
-universal_pathlib was tried in its place over the same file systems: its `is_file` and `iterdir` take storage that
-fails (503) for "no such file", its joins put names behind a URI's query, and `str` shows the URI's credentials.
+universal_pathlib was tried instead: its `is_file` and `iterdir` take failing storage (503) for "no such file", its
+joins put names behind a URI's query, and its `str` shows credentials.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fnmatch
 import hashlib
@@ -30,27 +30,23 @@ from sclip.storage.filesystem import BLOCK_BYTES, filesystem, parts
 from sclip.storage.masking import mask
 from sclip.storage.retries import retry
 
-__all__ = ["Remote"]
-
 _WITHOUT_FOLDERS = ("s3", "gcs")
 _T = TypeVar("_T")
 
 
 class Stat(NamedTuple):
-    """What is known of a file."""
+    """Bytes of a file, and the second since 1970 in which it was written."""
 
     st_size: int
-    """Bytes."""
     st_mtime: float
-    """When it was written, in seconds since 1970."""
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A file or folder of S3, GCS or whatever fsspec opens; `str` leaves out credentials and query."""
+    """A file or folder of S3, GCS or any other fsspec storage; `str` leaves out credentials and query."""
 
     uri: str
-    """With credentials and query where it has any."""
+    """The URI with its credentials and query."""
 
     def __str__(self) -> str:
         return mask(parts(self.uri)[0])
@@ -61,45 +57,41 @@ class Remote:
 
     @property
     def name(self) -> str:
-        """Last part of the path."""
+        """The last part of the path."""
         return parts(self.uri)[0].rstrip("/").rpartition("/")[2]
 
     @property
     def parent(self) -> Remote:
-        """The folder that this lies in."""
+        """The folder that holds this file or folder."""
         location, query = parts(self.uri)
         return Remote(location.rstrip("/").rpartition("/")[0] + query)
 
     def with_name(self, name: str) -> Remote:
-        """Return what has another name in the same folder."""
+        """Return the path of another name in the same folder."""
         return self.parent / name
 
     def exists(self) -> bool:
-        """Return whether there is such a file, or a file in such a folder."""
+        """Return whether the file exists, or any file below the folder."""
         return self._type() != ""
 
     def is_file(self) -> bool:
-        """Return whether there is such a file."""
+        """Return whether this is an existing file."""
         return self._type() == "file"
 
     def is_dir(self) -> bool:
-        """Return whether there is such a folder."""
+        """Return whether this is an existing folder."""
         return self._type() == "directory"
 
     def stat(self) -> Stat:
         """Return size and time of the file. Raises FileNotFoundError."""
-
-        def ask(fs: AbstractFileSystem, path: str) -> Stat:
-            return Stat(fs.info(path)["size"], fs.modified(path).timestamp())
-
-        return self._asked(ask)
+        return self._do(lambda fs, path: Stat(fs.info(path)["size"], fs.modified(path).timestamp()))
 
     def iterdir(self) -> Iterator[Remote]:
-        """Yield what lies in the folder; nothing where there is none."""
+        """Yield the files and folders in the folder; nothing if it does not exist."""
         return (self / name for name, _ in self._listed())
 
     def glob(self, pattern: str) -> Iterator[Remote]:
-        """Yield what of the folder itself has such a name; with a `/` at the end, folders only."""
+        """Yield the files and folders in the folder with a matching name; for `*/` folders only."""
         for name, entry in self._listed():
             folder = entry["type"] == "directory"
             if fnmatch.fnmatchcase(name, pattern.rstrip("/")) and (folder or not pattern.endswith("/")):
@@ -107,31 +99,31 @@ class Remote:
 
     def files(self) -> dict[str, int]:
         """Return the bytes of each file below the folder, by its path in it."""
-        found: dict[str, int] = {}
+        sizes: dict[str, int] = {}
         for name, entry in self._listed():
             if entry["type"] == "directory":
-                found |= {f"{name}/{below}": size for below, size in (self / name).files().items()}
+                sizes |= {f"{name}/{below}": size for below, size in (self / name).files().items()}
             else:
-                found[name] = int(entry["size"])
-        return found
+                sizes[name] = int(entry["size"])
+        return sizes
 
     def read_bytes(self) -> bytes:
-        """Return what the file holds. Raises FileNotFoundError."""
-        return bytes(self._asked(lambda fs, path: fs.cat_file(path)))
+        """Return the file's bytes. Raises FileNotFoundError."""
+        return bytes(self._do(lambda fs, path: fs.cat_file(path)))
 
     def read_text(self, encoding: str = "utf-8") -> str:
-        """Return what the file holds. Raises FileNotFoundError."""
+        """Return the file's text. Raises FileNotFoundError."""
         return self.read_bytes().decode(encoding)
 
     def open(self, mode: str = "rb") -> io.BytesIO:
-        """Return what the file holds as a stream that is read; for small files. Raises FileNotFoundError."""
+        """Open a small file for reading; it is read into memory. Raises FileNotFoundError."""
         assert mode == "rb"
         return io.BytesIO(self.read_bytes())
 
     def sha256(self) -> tuple[int, str]:
-        """Return size and SHA-256 of the file, read forward. Raises FileNotFoundError."""
+        """Return size and SHA-256 of the file. Raises FileNotFoundError."""
 
-        def ask(fs: AbstractFileSystem, path: str) -> tuple[int, str]:
+        def digest_blocks(fs: AbstractFileSystem, path: str) -> tuple[int, str]:
             digest, size = hashlib.sha256(), 0
             with fs.open(path, "rb", **_forward(fs)) as file:
                 while block := file.read(BLOCK_BYTES):
@@ -139,132 +131,129 @@ class Remote:
                     size += len(block)
             return size, digest.hexdigest()
 
-        return self._asked(ask)
+        return self._do(digest_blocks)
 
     def write_bytes(self, data: bytes) -> None:
-        """Make this the file, in one piece."""
+        """Replace the file, in one piece."""
         self._write(lambda: io.BytesIO(data))
 
     def write_text(self, text: str) -> None:
-        """Make this the file, in one piece."""
+        """Replace the file by a text, in one piece."""
         self.write_bytes(text.encode())
 
     def create(self, text: str) -> None:
-        """Make this the file, unless there is one (`sclip.storage.exclusive`). Raises FileExistsError."""
+        """Write the file unless it exists (`sclip.storage.exclusive`). Raises FileExistsError."""
 
-        def ask(fs: AbstractFileSystem, path: str) -> bool:
+        def make(fs: AbstractFileSystem, path: str) -> bool:
             _make_parents(fs, path)
             return make_file(self.uri, fs, path, text.encode())
 
-        if not self._asked(ask):
+        if not self._do(make):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self))
 
     def touch(self) -> None:
-        """Have an empty file of this time."""
-        self.write_bytes(b"")
+        """Replace the file by an empty one, of this time."""
+        self.write_text("")
 
     def upload(self, file: Path) -> None:
-        """Make this what a file of this machine holds."""
+        """Replace this file by a local one."""
         self._write(lambda: file.open("rb"))
 
     def download(self, file: Path, size: int) -> None:
-        """Write what this holds, so many bytes, into a file of this machine. Raises FileNotFoundError."""
+        """Copy this file of `size` bytes to a local file. Raises FileNotFoundError."""
 
-        def ask(fs: AbstractFileSystem, path: str) -> None:
+        def copy(fs: AbstractFileSystem, path: str) -> None:
             with fs.open(path, "rb", **_forward(fs)) as source, file.open("wb") as target:
                 shutil.copyfileobj(source, target, BLOCK_BYTES)
             if file.stat().st_size != size:
                 raise EOFError(f"connection ended at byte {file.stat().st_size} of {size}")
 
-        self._asked(ask)
+        self._do(copy)
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Remove the file."""
         try:
-            self._asked(lambda fs, path: fs.rm_file(path))
+            self._do(lambda fs, path: fs.rm_file(path))
         except FileNotFoundError:
             if not missing_ok:
                 raise
 
     def mkdir(self, parents: bool = True, exist_ok: bool = True) -> None:
-        """Do nothing: a folder is there with its first file."""
+        """Do nothing: a folder exists with its first file."""
 
     def rmtree(self) -> None:
-        """Remove the folder with all that is in it, if it is there."""
-        try:
-            self._asked(lambda fs, path: fs.rm(path, recursive=True))
-        except FileNotFoundError:
-            return
+        """Remove the folder and all in it, if it exists."""
+        with contextlib.suppress(FileNotFoundError):
+            self._do(lambda fs, path: fs.rm(path, recursive=True))
 
     def move(self, to: Remote) -> None:
-        """Give the file another name; the bytes stay in the storage."""
+        """Rename the file within its storage."""
         target = filesystem(to.uri)[1]
 
-        def ask(fs: AbstractFileSystem, path: str) -> None:
+        def rename(fs: AbstractFileSystem, path: str) -> None:
             _make_parents(fs, target)
             fs.mv(path, target)
 
         try:
-            self._asked(ask)
-        except FileNotFoundError:  # of a try whose answer was lost
+            self._do(rename)
+        except FileNotFoundError:  # an earlier try renamed it, and its answer was lost
             if not to.is_file():
                 raise
 
     def arrow(self) -> tuple[pyarrow.fs.FileSystem, str]:
         """Return pyarrow's file system and the path in it."""
         fs, path = filesystem(self.uri)
-        known = isinstance(fs, ArrowFSWrapper)
-        return (fs.fs if known else pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs))), path
+        is_arrow = isinstance(fs, ArrowFSWrapper)
+        return (fs.fs if is_arrow else pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs))), path
 
     def _type(self) -> str:
         try:
-            return str(self._asked(lambda fs, path: fs.info(path.rstrip("/")))["type"])
+            return str(self._do(lambda fs, path: fs.info(path.rstrip("/")))["type"])
         except FileNotFoundError:
             return ""
 
     def _listed(self) -> list[tuple[str, dict[str, Any]]]:
-        def ask(fs: AbstractFileSystem, path: str) -> list[dict[str, Any]]:
+        def ls(fs: AbstractFileSystem, path: str) -> list[dict[str, Any]]:
+            folder = path.rstrip("/")
             fs.invalidate_cache()
-            return [
-                entry for entry in fs.ls(path.rstrip("/"), detail=True) if entry["name"] != path.rstrip("/")
-            ]
+            return [entry for entry in fs.ls(folder, detail=True) if entry["name"] != folder]
 
         try:
-            entries = self._asked(ask)
+            entries = self._do(ls)
         except FileNotFoundError:
             return []
         named = ((entry["name"].rstrip("/").rpartition("/")[2], entry) for entry in entries)
         return sorted(named, key=lambda pair: pair[0])
 
     def _write(self, source: Callable[[], Any]) -> None:
-        def ask(fs: AbstractFileSystem, path: str) -> None:
+        def write(fs: AbstractFileSystem, path: str) -> None:
             _make_parents(fs, path)
             with source() as data, fs.open(path, "wb") as file:
                 shutil.copyfileobj(data, file, BLOCK_BYTES)
 
-        self._asked(ask)
+        self._do(write)
 
-    def _asked(self, ask: Callable[[AbstractFileSystem, str], _T]) -> _T:
-        """Return what `ask` makes of the file system and the path. Raises FileNotFoundError or StorageError."""
+    def _do(self, action: Callable[[AbstractFileSystem, str], _T]) -> _T:
+        """Return what `action` returns for the file system and path. Raises FileNotFoundError or StorageError."""
 
-        def tried() -> _T | FileNotFoundError:
+        def attempt() -> _T | FileNotFoundError:
             try:
-                return ask(*filesystem(self.uri))
+                return action(*filesystem(self.uri))
             except FileNotFoundError as error:
                 return error
 
-        found = retry(self.uri, tried)
-        if isinstance(found, FileNotFoundError):
+        result = retry(self.uri, attempt)
+        if isinstance(result, FileNotFoundError):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self))
-        return found
+        return result
 
 
 def _make_parents(fs: AbstractFileSystem, path: str) -> None:
-    """Make the folders that a file lies in, where the file system has any."""
+    """Make the folders above a file, if the file system has folders."""
     if fs.protocol not in _WITHOUT_FOLDERS:
         fs.makedirs(path.rpartition("/")[0], exist_ok=True)
 
 
 def _forward(fs: AbstractFileSystem) -> dict[str, Any]:
-    """Return what tells pyarrow to ask for the file once, where else it asks for every part that is read."""
+    """Return the option with which pyarrow sends one request per file, not one per read."""
     return {"seekable": False} if isinstance(fs, ArrowFSWrapper) else {}

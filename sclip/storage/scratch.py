@@ -1,7 +1,7 @@
-"""Folders on this node's own disk, below TMPDIR, for what is on its way to an object store or from it.
+"""Make temporary folders on this node's disk, below TMPDIR, for files on their way to or from an object store.
 
-`own` is a process's alone and goes with it, also where it was killed: the next one that asks finds its lock released.
-`common` is filled once for all processes that name it.
+A folder of `own` belongs to one process. A killed process releases its lock, and the next `own` removes its folder.
+A folder of `common` is filled once for all processes of the node.
 """
 
 from __future__ import annotations
@@ -15,20 +15,18 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-__all__ = ["common", "own", "remove"]
-
 _OWN = "own-"
 
 
 @contextlib.contextmanager
 def own() -> Iterator[Path]:
-    """Give an empty folder until the end of the block; what killed processes left goes first."""
+    """Give an empty folder for the block; removes what killed processes left."""
     root = _root()
     with contextlib.ExitStack() as stack:
         with FileLock(root / "own.lock"):
-            for left in root.glob(f"{_OWN}*.lock"):
-                with contextlib.suppress(Timeout), FileLock(left, blocking=False):
-                    remove(left.with_suffix(""))
+            for lock in root.glob(f"{_OWN}*.lock"):
+                with contextlib.suppress(Timeout), FileLock(lock, blocking=False):
+                    remove(lock.with_suffix(""))
             folder = Path(tempfile.mkdtemp(prefix=_OWN, dir=root))
             stack.enter_context(FileLock(folder.with_suffix(".lock")))
         stack.callback(remove, folder)
@@ -36,7 +34,7 @@ def own() -> Iterator[Path]:
 
 
 def common(name: str, fill: Callable[[Path], None]) -> Path:
-    """Return this node's folder of a name, which the first process that asks for it fills."""
+    """Return this node's folder of a name, filled by the first process that asks for it."""
     root = _root()
     folder = root / name
     with FileLock(folder.with_suffix(".lock")):
@@ -48,13 +46,13 @@ def common(name: str, fill: Callable[[Path], None]) -> Path:
 
 
 def remove(folder: Path) -> None:
-    """Remove what `own` or `common` gave, and its lock."""
+    """Remove a folder of `own` or `common`, and its lock."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.with_suffix(".lock").unlink(missing_ok=True)
 
 
 def _root() -> Path:
-    """Return the folder of all of this user. Raises PermissionError where another user made it."""
+    """Return this user's folder for all of them. Raises PermissionError if another user made it."""
     root = Path(tempfile.gettempdir()) / f"sclip-{os.getuid()}"
     root.mkdir(mode=0o700, exist_ok=True)
     if root.stat().st_uid != os.getuid():

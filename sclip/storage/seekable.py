@@ -1,7 +1,7 @@
-"""A path or URI in, a file that is read at any place out, for formats whose index stands at their end.
+"""Open a path or URI as a seekable file, for formats whose index stands at their end (Parquet).
 
-A request that fails is made again over a new connection; what fails in the end is a `StorageError`, which is kept: a
-library that reads the file may put another exception in its place.
+A request that fails is retried over a new connection. The final `StorageError` is also kept in `failure`, because a
+library that reads the file may raise an exception of its own instead.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from typing import Any, TypeVar
 from sclip.storage.filesystem import open_seekable
 from sclip.storage.retries import StorageError, retry
 
-__all__ = ["SeekableFile"]
-
 _T = TypeVar("_T")
 
 
@@ -24,14 +22,14 @@ class SeekableFile:
     def __init__(self, url: str) -> None:
         """Open a path or URI. Raises StorageError."""
         self.failure: StorageError | None = None
-        """Of the storage, once it has failed."""
-        self.closed = False  # which pyarrow asks for
+        """Why the storage failed, once it has."""
+        self.closed = False  # pyarrow asks for it
         self._url, self._at = url, 0
         self._file: Any = None
-        self._size: int = self._asked(lambda file: file.seek(0, 2))
+        self._size: int = self._do(lambda file: file.seek(0, 2))
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to a place, counted from the start, from where the file is or from its end; return it."""
+        """Move to an offset from the start, the present place or the end; return the new place."""
         self._at = offset + (0, self._at, self._size)[whence]
         return self._at
 
@@ -42,16 +40,16 @@ class SeekableFile:
     def read(self, size: int = -1) -> bytes:
         """Return `size` bytes, or all up to the end. Raises StorageError."""
         left = max(0, self._size - self._at)
-        wanted = left if size < 0 else min(size, left)
+        size = left if size < 0 else min(size, left)
 
-        def ask(file: Any) -> bytes:
+        def read(file: Any) -> bytes:
             file.seek(self._at)
-            block = bytes(file.read(wanted))
-            if len(block) < wanted:
+            block = bytes(file.read(size))
+            if len(block) < size:
                 raise EOFError(f"connection ended at byte {self._at + len(block)} of {self._size}")
             return block
 
-        block = self._asked(ask)
+        block = self._do(read)
         self._at += len(block)
         return block
 
@@ -62,12 +60,12 @@ class SeekableFile:
             self._file.close()
             self._file = None
 
-    def _asked(self, ask: Callable[[Any], _T]) -> _T:
+    def _do(self, action: Callable[[Any], _T]) -> _T:
         def attempt() -> _T:
             if self._file is None:
                 self._file = open_seekable(self._url)
             try:
-                return ask(self._file)
+                return action(self._file)
             except Exception:
                 broken, self._file = self._file, None
                 with contextlib.suppress(Exception):

@@ -1,16 +1,15 @@
-"""MLflow's record of a run: config, metrics, tags, datasets and artifacts in, one MLflow run out, also after outages.
+"""Record a run in MLflow, also after outages: config, metrics, tags, datasets and artifacts.
 
     Tracker -> Journal (tracking.jsonl in the run's folder) -> Sender (a thread) -> MLflow
 
-Whatever is told is on disk before it is sent, so that neither a server that is away nor a crash costs a metric, and
-training waits for neither: what was not sent goes with the next start, or by `sclip sync RUN`.
+Every event is on disk before it is sent, so neither a silent server nor a crash loses a metric, and training never
+waits. Events that were not sent go with the run's next start, or by `sclip sync RUN`.
 """
 
 from sclip.tracking.journal import history
 from sclip.tracking.moved import TrackingError, follow
 from sclip.tracking.opening import open_parent, open_recorded, open_run
-from sclip.tracking.probe import try_store
-from sclip.tracking.store import RUN_NAME_TAG, first_cause, settings, store_uri
+from sclip.tracking.store import RUN_NAME_TAG, first_cause, settings, store_uri, try_store
 from sclip.tracking.tracker import Tracker
 
 __all__ = ["RUN_NAME_TAG", "Tracker", "TrackingError", "first_cause", "follow", "history", "settings"]

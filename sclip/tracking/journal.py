@@ -1,9 +1,8 @@
-"""What a run tells, in, as lines of `tracking.jsonl`; the same events in their order out, and how far they were sent.
+"""Keep the events of a run in `tracking.jsonl`, in order, and in `tracking.json` how many of them a store has.
 
-Lines are only ever appended, each with one write, so that the death of a process at any moment loses none that was
-told and leaves at most one torn line, which readers pass over. How far a store has them stands beside, in
-`tracking.json`: its address without secrets, the MLflow run there, and the offset in bytes behind the last line sent.
-It is written after the lines are on the disk, hence never ahead of them, also where the machine fails.
+Each event is one appended line. A process that dies loses none of them, and leaves at most one torn line, which readers
+skip. `tracking.json` has the store's masked address, the MLflow run, and the byte offset behind the last line sent. It
+is written after the lines are on the disk, so that it is never ahead of them, even if the machine fails.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sclip.storage.paths import StoragePath, storage_path
+from sclip.storage.paths import StoragePath, storage_path, write
 
 JOURNAL = "tracking.jsonl"
 SENT = "tracking.json"
@@ -28,31 +27,31 @@ Event = dict[str, Any]
 
 @dataclass(frozen=True)
 class Sent:
-    """How far a store has the journal."""
+    """How much of the journal a store has."""
 
     store: str = ""
-    """Its address, masked."""
+    """The store's masked address."""
     run_id: str = ""
-    """The MLflow run there; empty while there is none."""
+    """The MLflow run in the store; empty if it has none yet."""
     offset: int = 0
-    """Bytes of the journal that it has."""
+    """Bytes of the journal that the store has."""
     artifacts: tuple[int, ...] = ()
-    """Offsets below that of artifacts that it has not."""
+    """Offsets, below `offset`, of artifacts that are not sent yet."""
 
 
 class Journal:
-    """The journal of one run, open for appending; safe to be used by several threads."""
+    """The journal of one run, open for appending; threads may share it."""
 
     def __init__(self, folder: Path) -> None:
-        """Open the journal in `folder`, both made where they are missing. Raises OSError."""
+        """Open the journal in `folder`, creating both if missing. Raises OSError."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._lock = threading.Lock()
         self._file = (folder / JOURNAL).open("ab", buffering=0)
-        self._torn = not _ends_whole(folder / JOURNAL)
+        self._torn = self._file.tell() > 0  # an earlier process may have died within a line
 
     def append(self, event: Event) -> None:
-        """Add an event; it outlives this process once this returns. Raises OSError where the disk takes none."""
+        """Add an event, which survives the process from then on. Raises OSError if the disk is full or fails."""
         line = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
         with self._lock:
             if self._torn:
@@ -63,20 +62,20 @@ class Journal:
             self._torn = False
 
     def read(self, offset: int = 0) -> Iterator[tuple[int, Event]]:
-        """Yield the whole lines from an offset on, each with the offset behind it."""
+        """Yield each event from an offset on, with the offset behind it."""
         return _read(self.folder / JOURNAL, offset)
 
     @property
     def size(self) -> int:
-        """Bytes told so far."""
+        """Bytes written so far."""
         return (self.folder / JOURNAL).stat().st_size
 
     @property
     def sent(self) -> Sent:
-        """How far a store has it; nothing of it where that is not known."""
+        """How much of the journal a store has; nothing if `tracking.json` is missing or broken."""
         try:
-            found = json.loads((self.folder / SENT).read_text())
-            sent = Sent(**found | {"artifacts": tuple(found["artifacts"])})
+            fields = json.loads((self.folder / SENT).read_text())
+            sent = Sent(**fields | {"artifacts": tuple(fields["artifacts"])})
         except (OSError, ValueError, TypeError, LookupError):
             return Sent()
         return sent if sent.offset <= self.size else Sent(sent.store, sent.run_id)
@@ -84,32 +83,27 @@ class Journal:
     @sent.setter
     def sent(self, sent: Sent) -> None:
         os.fsync(self._file.fileno())
-        partial = self.folder / f".{SENT}.{os.getpid()}"
-        with partial.open("w") as file:
-            file.write(json.dumps(asdict(sent)) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self.folder / SENT)
+        write(self.folder / SENT, json.dumps(asdict(sent)) + "\n")
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Wait until no other process or thread sends this journal, and keep them waiting.
+        """Let no other process or thread send this journal during the block; waits for one that does.
 
-        Not filelock's: the lock is the journal itself, so that no other file stands in the run's folder.
+        Locks the journal itself: a lock of filelock would be one more file in the run's folder.
         """
         with (self.folder / JOURNAL).open("ab") as file:
-            # A file system without locks raises OSError: a batch that is sent twice is stored once.
+            # OSError: the file system has no locks; a batch that is sent twice is stored once.
             with contextlib.suppress(OSError):
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def close(self) -> None:
-        """Close the file; nothing can be appended afterwards."""
+        """Close the file."""
         self._file.close()
 
 
 def history(run_folder: str | StoragePath) -> dict[str, list[tuple[int, float]]]:
-    """Return the curve of each metric of a run, (step, value) by step, from its journal alone; {} without one."""
+    """Return the curve of each metric of a run, as (step, value) by step, from its journal; {} without a journal."""
     curves: dict[str, list[tuple[int, float]]] = {}
     for _, event in _read(storage_path(run_folder) / JOURNAL, 0):
         for name, value in event.get("metrics", {}).items():
@@ -128,15 +122,7 @@ def _read(path: StoragePath, offset: int) -> Iterator[tuple[int, Event]]:
             offset += len(line)
             try:
                 event = json.loads(line)
-            except (ValueError, RecursionError):  # torn by the end of a process
+            except (ValueError, RecursionError):  # empty, or torn by a process that died
                 continue
             if isinstance(event, dict):
                 yield offset, event
-
-
-def _ends_whole(path: Path) -> bool:
-    with path.open("rb") as file:
-        if not file.seek(0, os.SEEK_END):
-            return True
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"

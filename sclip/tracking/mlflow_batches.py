@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Iterator
-from dataclasses import dataclass, field
 
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.utils.validation import (
@@ -17,58 +16,44 @@ from mlflow.utils.validation import (
 from sclip.tracking.journal import Event, Journal
 
 PER_EVENT = MAX_PARAMS_TAGS_PER_BATCH
-"""Metrics, params or tags that an event may hold, so that a call can take it."""
+"""Maximum metrics, params or tags of one event, so that it fits one call."""
 
 _PER_CALL = {"metrics": MAX_METRICS_PER_BATCH // 2, "params": PER_EVENT, "tags": PER_EVENT}
-"""How many entities of several events one call takes; all together stay below MLflow's limit of 1000."""
+"""Maximum entities of one call over its events; together they stay below MLflow's limit of 1000."""
 _BYTES_PER_CALL = MAX_BATCH_LOG_REQUEST_SIZE // 2
-"""Bytes of the journal; the same events are longer in MLflow's request."""
+"""Maximum bytes of the journal in one call; MLflow's request is longer than its events."""
 
 
-@dataclass
-class EventBatch:
-    """Neighbouring events that one call takes, or a single one of another kind."""
+def first_batch(journal: Journal, offset: int) -> tuple[list[Event], int]:
+    """Return the events from an offset on that fit one call, and the offset behind them.
 
-    begin: int
-    """Offset of its first event."""
-    end: int = 0
-    """Offset behind its last event."""
-    events: list[Event] = field(default_factory=list)
-    _held: Counter[str] = field(default_factory=Counter)
-
-    def add(self, event: Event, end: int) -> bool:
-        """Add an event, unless the call cannot take it as well."""
-        held = self._held + Counter({kind: len(event[kind]) for kind in _PER_CALL if kind in event})
-        if self.events:
-            alike = all(any(kind in e for kind in _PER_CALL) for e in (self.events[0], event))
-            many = any(held[kind] > most for kind, most in _PER_CALL.items())
-            if not alike or many or end - self.begin > _BYTES_PER_CALL:
-                return False
-        self.events.append(event)
-        self.end, self._held = end, held
-        return True
-
-
-def first_batch(journal: Journal, offset: int) -> EventBatch | None:
-    """Return the first batch from an offset on."""
-    batch = EventBatch(offset)
-    for end, event in journal.read(offset):
-        if not batch.add(event, end):
+    Metrics, params and tags share a call; an event of any other kind is a batch of its own.
+    """
+    events, counts, end = list[Event](), Counter[str](), offset
+    for next_end, event in journal.read(offset):
+        counts.update({kind: len(event[kind]) for kind in _PER_CALL if kind in event})
+        if events and (
+            not all(_PER_CALL.keys() & e.keys() for e in (events[0], event))
+            or any(counts[kind] > most for kind, most in _PER_CALL.items())
+            or next_end - offset > _BYTES_PER_CALL
+        ):
             break
-    return batch if batch.events else None
+        events.append(event)
+        end = next_end
+    return events, end
 
 
 def parts(event: Event) -> Iterator[Event]:
-    """Yield an event for each metric, param and tag of one, and any other event as it is."""
+    """Yield one event for each metric, param and tag of an event, and any other event as it is."""
     for kind in _PER_CALL:
         for name, value in event.get(kind, {}).items():
             yield {k: v for k, v in event.items() if k not in _PER_CALL} | {kind: {name: value}}
-    if not any(kind in event for kind in _PER_CALL):
+    if not _PER_CALL.keys() & event.keys():
         yield event
 
 
 def entities(events: list[Event], without: Container[str]) -> tuple[list[Metric], list[Param], list[RunTag]]:
-    """Return the arguments of MLflow's `log_batch`, without some metrics; of each tag the last value."""
+    """Return the arguments of MLflow's `log_batch`, without the metrics named; the last value of each tag counts."""
     metrics = [
         Metric(name, value, event["time_ms"], event["step"])
         for event in events

@@ -1,9 +1,9 @@
-"""An MLflow store on SQLite that was moved or copied with its artifacts: its records follow it.
+"""Let the records of an MLflow store on SQLite follow it when it was moved or copied with its artifacts.
 
-MLflow records absolute paths only: of a moved store, versions would load with "no artifact", and a new run would write
-into the old folder. A store goes in; where its artifacts lie beside it and not where they are recorded, the records
-are changed in one transaction, which one line says. Other databases and servers are left alone, as is what was
-never beside the store.
+MLflow records absolute paths only: versions of a moved store would fail with "no artifact", and new runs would write
+into the old folder. If a store's artifacts lie beside it, and not where they are recorded, the records are changed in
+one transaction, with one line in the log. Other databases, servers and artifacts that were never beside their store are
+left alone.
 """
 
 from __future__ import annotations
@@ -18,18 +18,15 @@ from sqlalchemy import Connection
 from sclip.storage.masking import mask
 from sclip.storage.paths import shown
 
-__all__ = ["ARTIFACTS", "TrackingError", "follow", "same_folder"]
-
 ARTIFACTS = "mlartifacts"
-"""Folder beside a store that its experiments' artifacts go to."""
+"""Folder beside a store that holds the artifacts of its experiments."""
 
-_COLUMNS = {
-    "experiments": ("artifact_location",),
-    "runs": ("artifact_uri",),
-    "logged_models": ("artifact_location",),
-    "model_versions": ("source", "storage_location"),
-}
-"""Where MLflow's tables hold a place of artifacts."""
+_COLUMNS = (
+    ("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"),
+    ("model_versions", "source"), ("model_versions", "storage_location"),
+)  # fmt: skip
+"""Tables and columns in which MLflow records places of artifacts."""
+_BELOW = "({0} = :old OR substr({0}, 1, :n + 1) = :old || '/')"
 
 _log = logging.getLogger("sclip.tracking")
 
@@ -39,14 +36,12 @@ class TrackingError(RuntimeError):
 
 
 def follow(uri: str, root: str = "") -> None:
-    """Change the recorded places of a SQLite store's artifacts where they lie beside it now.
+    """Change the recorded places of a SQLite store's artifacts to those beside it; leave any other store alone.
 
-    Args:
-        uri: the store; nothing is done for a server, another database or a file that is not there.
-        root: recorded root of an experiment that counts as moved although nothing of it lies beside the store.
+    An experiment with the recorded folder `root` counts as moved even if no artifact lies beside the store.
 
-    Raises TrackingError, one line with both places, where the recorded one has files that the store's own lacks, or
-    the store cannot be changed.
+    Raises TrackingError, one line with both places, if the recorded place has files that the new one lacks, or the
+    store cannot be changed.
     """
     file = Path(uri.removeprefix("sqlite:///"))
     if not uri.startswith("sqlite:///") or not file.is_file():
@@ -54,12 +49,13 @@ def follow(uri: str, root: str = "") -> None:
     engine = sqlalchemy.create_engine(uri)
     try:
         with engine.begin() as store:
-            tables = sqlalchemy.inspect(store).get_table_names()
-            for old in _roots(store) if "experiments" in tables else []:
+            if {table for table, _ in _COLUMNS} - set(sqlalchemy.inspect(store).get_table_names()):
+                return  # empty, or of another version of MLflow, which says so itself
+            for old in _roots(store):
                 new = file.absolute().parent / old.name
                 if same_folder(old, new) or not (str(old) == root or _is_beside(store, old, new)):
                     continue
-                rows = _changed(store, old, new, mask(uri))
+                rows = _change(store, old, new, mask(uri))
                 _log.warning(
                     "MLflow's store %s was moved: %d recorded places are in %s now, no longer in %s",
                     shown(file), rows, shown(new), shown(old),
@@ -73,70 +69,49 @@ def follow(uri: str, root: str = "") -> None:
 
 
 def same_folder(one: str | Path, other: str | Path) -> bool:
-    """Tell whether two paths name one folder, which need not be there."""
+    """Return whether two paths name one folder, which need not exist."""
     return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _roots(store: Connection) -> list[Path]:
-    """Return the folders of this machine that experiments keep artifacts in."""
-    found = store.execute(sqlalchemy.text("SELECT DISTINCT artifact_location FROM experiments"))
-    return [Path(place) for (place,) in found if place and place.startswith("/")]
+    """Return the local folders in which experiments keep their artifacts."""
+    rows = store.execute(sqlalchemy.text("SELECT DISTINCT artifact_location FROM experiments"))
+    return [Path(place) for (place,) in rows if place and place.startswith("/")]
 
 
 def _is_beside(store: Connection, old: Path, new: Path) -> bool:
-    """Tell whether recorded artifacts lie in `new`; raise TrackingError where they are only in part."""
-    places = [place.relative_to(old) for place in _recorded(store, old) if place != old]
+    """Return whether recorded artifacts lie in `new`; raise TrackingError if only some of their files do."""
+    places = {
+        Path(place).relative_to(old)
+        for table, column in _COLUMNS
+        for (place,) in store.execute(
+            sqlalchemy.text(f"SELECT {column} FROM {table} WHERE {_BELOW.format(column)}"),
+            {"old": str(old), "n": len(str(old))},
+        )
+        if place != str(old)
+    }
     if not any((new / place).exists() for place in places):
         return False
-    for place in places:
-        for file in (file for file in (old / place).rglob("*") if file.is_file()):
-            if not (new / file.relative_to(old)).exists():
-                raise TrackingError(
-                    f"MLflow's store in {shown(new.parent)} has artifacts in two places, and "
-                    f"{shown(file)} only in the old one; bring them together: "
-                    f"cp -rn {shown(f'{old}/.')} {shown(new)}"
-                )
+    for file in (file for place in places for file in (old / place).rglob("*") if file.is_file()):
+        if not (new / file.relative_to(old)).exists():
+            raise TrackingError(
+                f"MLflow's store in {shown(new.parent)} has artifacts in two places, and {shown(file)} only in the "
+                f"old one; bring them together: cp -rn {shown(f'{old}/.')} {shown(new)}"
+            )
     return True
 
 
-def _recorded(store: Connection, root: Path) -> set[Path]:
-    return {
-        Path(place)
-        for table, column in _known(store)
-        for (place,) in store.execute(
-            sqlalchemy.text(f"SELECT DISTINCT {column} FROM {table} WHERE {_BELOW.format(column)}"),
-            {"old": str(root), "n": len(str(root))},
-        )
-    }
-
-
-def _changed(store: Connection, old: Path, new: Path, uri: str) -> int:
-    """Put `new` in the place of `old` at the start of every recorded place; return in how many."""
+def _change(store: Connection, old: Path, new: Path, uri: str) -> int:
+    """Replace `old` by `new` at the start of every recorded place; return how many places changed."""
     values = {"old": str(old), "new": str(new), "n": len(str(old))}
     rows = 0
     try:
-        for table, column in _known(store):
+        for table, column in _COLUMNS:
             change = f"UPDATE {table} SET {column} = :new || substr({column}, :n + 1) WHERE {_BELOW.format(column)}"
             rows += store.execute(sqlalchemy.text(change), values).rowcount
     except sqlalchemy.exc.SQLAlchemyError as error:
         raise TrackingError(
-            f"MLflow store {uri} was moved with its artifacts: recorded in {shown(old)}, they lie in "
-            f"{shown(new)}, and it cannot be changed ({getattr(error, 'orig', None) or error}); make it "
-            "writable once, or a copy of it"
+            f"MLflow store {uri} was moved with its artifacts: recorded in {shown(old)}, they lie in {shown(new)}, and "
+            f"it cannot be changed ({getattr(error, 'orig', None) or error}); make it writable once, or a copy of it"
         ) from error
     return rows
-
-
-_BELOW = "({0} = :old OR substr({0}, 1, :n + 1) = :old || '/')"
-
-
-def _known(store: Connection) -> list[tuple[str, str]]:
-    """Return the columns of `_COLUMNS` that a store of this version of MLflow has."""
-    inspector = sqlalchemy.inspect(store)
-    tables = set(inspector.get_table_names()) & _COLUMNS.keys()
-    return [
-        (table, column["name"])
-        for table in sorted(tables)
-        for column in inspector.get_columns(table)
-        if column["name"] in _COLUMNS[table]
-    ]

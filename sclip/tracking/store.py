@@ -1,7 +1,7 @@
-"""The MLflow store of a run and the run in it: found again, or made; and what is wrong where it cannot be used.
+"""Find or create the MLflow store of a run, and the run in it; errors say in one line why a store cannot be used.
 
-Everything goes through `MlflowClient` with an explicit store, so that nothing depends on the process's active
-run, and two runs in one process do not meet.
+All calls go through a `MlflowClient` of an explicit store: the process's active run plays no part, and two runs of one
+process do not mix.
 """
 
 from __future__ import annotations
@@ -30,46 +30,46 @@ from sclip.storage.paths import check_writable, storage_path
 from sclip.tracking.moved import ARTIFACTS, TrackingError, follow, same_folder
 
 DATABASE = "mlflow.db"
-"""File of the store in a run's storage, where no other store is named."""
+"""File of the default store, in a run's storage."""
 
 RUN_NAME_TAG = "sclip.run_name"
-"""Tag by which the MLflow run of a training run is found again."""
+"""Tag that holds the name of the training run, by which its MLflow run is found again."""
 
 _REACH_S = 5
-"""Seconds that a store may take to answer at the start."""
+"""Seconds that a store may take to answer when a run starts."""
 
 
 @dataclass(frozen=True)
 class Store:
-    """An MLflow store, and what a run is called there."""
+    """An MLflow store, and the experiment and name of a run in it."""
 
     uri: str
-    """With credentials where it has any; `mask` it before it is shown."""
+    """The store's address with its credentials; `mask` it before it is shown."""
     experiment: str
     run_name: str
     storage: str
-    """Folder for artifacts where no server keeps them."""
+    """Folder for artifacts, if no server keeps them."""
 
     @functools.cached_property
     def client(self) -> MlflowClient:
-        """Client of the store; for a database it connects."""
-        logging.getLogger("mlflow.store").setLevel(logging.WARNING)  # it tells of every new SQLite table
+        """MLflow's client of the store; connects to a database."""
+        logging.getLogger("mlflow.store").setLevel(logging.WARNING)  # it logs every new SQLite table
         return MlflowClient(self.uri)
 
     @property
     def server(self) -> bool:
-        """Whether it is an MLflow server, not a database."""
+        """Whether the store is an MLflow server, not a database."""
         return self.uri.startswith(("http://", "https://"))
 
     @property
     def _in_storage(self) -> bool:
-        """Whether it is the SQLite file in `storage`, where `tracking.uri` names no other store."""
+        """Whether the store is the default SQLite file in `storage`."""
         return self.uri == f"sqlite:///{self.storage}/{DATABASE}"
 
     def reach(self) -> str:
-        """Return the id of the experiment, made where it is missing.
+        """Return the id of the experiment, created if missing.
 
-        Raises TrackingError in about ten seconds where the store cannot be used.
+        Raises TrackingError in about ten seconds if the store cannot be used.
         """
         if self._in_storage:
             try:
@@ -83,57 +83,52 @@ class Store:
             return self._experiment()
 
     def open(self, run_id: str, started_ms: int) -> Run:
-        """Return the run: the one with an id, else the one of its name in the experiment, else a new one.
+        """Return the run with this id, else the experiment's run of this name, else a new run.
 
         Raises MlflowException or TrackingError.
         """
         if run := self.find(run_id):
             return run
-        experiment = self._experiment()
-        found = self.client.search_runs(
-            [experiment], f"tags.`{RUN_NAME_TAG}` = '{self.run_name}'", max_results=1
-        )
-        if found:
-            return found[0]
+        experiment, query = self._experiment(), f"tags.`{RUN_NAME_TAG}` = '{self.run_name}'"
+        if runs := self.client.search_runs([experiment], query, max_results=1):
+            return runs[0]
         tags = {RUN_NAME_TAG: self.run_name}
         return self.client.create_run(experiment, started_ms, tags=tags, run_name=self.run_name)
 
     def find(self, run_id: str) -> Run | None:
-        """Return the run with an id, unless there is none or it was deleted. Raises MlflowException."""
+        """Return the run with this id; None if it does not exist or was deleted. Raises MlflowException."""
+        if not run_id:
+            return None
         try:
-            run = self.client.get_run(run_id) if run_id else None
+            run = self.client.get_run(run_id)
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             return None
-        return run if run is not None and run.info.lifecycle_stage == LifecycleStage.ACTIVE else None
+        return run if run.info.lifecycle_stage == LifecycleStage.ACTIVE else None
 
     def _experiment(self) -> str:
-        """Return the id of the experiment, made where it is missing.
+        """Return the id of the experiment, created if missing.
 
-        Its artifacts lie where the server puts them or, without one, in `storage`: MLflow's own default would be
-        the working directory.
+        Artifacts go where the server puts them or else into `storage`; MLflow's default is the working directory.
         """
-        found = self.client.get_experiment_by_name(self.experiment)
-        if found is None:
-            return str(
-                self.client.create_experiment(
-                    self.experiment, None if self.server else f"{self.storage}/{ARTIFACTS}"
-                )
-            )
-        if found.lifecycle_stage != LifecycleStage.ACTIVE:
+        experiment = self.client.get_experiment_by_name(self.experiment)
+        if experiment is None:
+            root = None if self.server else f"{self.storage}/{ARTIFACTS}"
+            return str(self.client.create_experiment(self.experiment, root))
+        if experiment.lifecycle_stage != LifecycleStage.ACTIVE:
             raise TrackingError(
                 f"{mask(self.uri)}: experiment {self.experiment!r} is deleted there; restore it (mlflow "
-                f"experiments restore -x {found.experiment_id}) or set another tracking.experiment"
+                f"experiments restore -x {experiment.experiment_id}) or set another tracking.experiment"
             )
         if not self.server:
-            self._keep_inside(found.artifact_location)
-        return str(found.experiment_id)
+            self._check_root(experiment.artifact_location)
+        return str(experiment.experiment_id)
 
-    def _keep_inside(self, root: str) -> None:
-        """Raise TrackingError where an experiment's artifacts would go into another storage folder.
+    def _check_root(self, root: str) -> None:
+        """Raise TrackingError if an experiment's artifacts would go into another run's storage.
 
-        A root of another name is not of a run's making, but of someone's who chose it.
+        A root that is not named `mlartifacts` was chosen by a person, and is left alone.
         """
         inside = f"{self.storage}/{ARTIFACTS}"
         if not root.startswith("/") or Path(root).name != ARTIFACTS or same_folder(root, inside):
@@ -147,30 +142,42 @@ class Store:
         )
 
 
+def try_store(config: Config) -> str:
+    """Write a run into the store of a config and delete it again; return the store's masked address.
+
+    Creates the experiment if missing, as a run would. Raises TrackingError.
+    """
+    storage = config.run.storage
+    store = Store(store_uri(config, storage), config.tracking.experiment, "doctor", str(local(storage)))
+    experiment = store.reach()
+    with refusals(store.uri), patience():
+        run = store.client.create_run(experiment, run_name="doctor")
+        store.client.log_metric(run.info.run_id, "doctor", 1.0)
+        store.client.delete_run(run.info.run_id)
+    return mask(store.uri)
+
+
 def store_uri(config: Config, storage: str) -> str:
-    """Return the MLflow store of a run: `tracking.uri`, or a SQLite file in `database_folder`."""
+    """Return the address of a run's MLflow store: `tracking.uri`, or a SQLite file in `database_folder`."""
     return config.tracking.uri or f"sqlite:///{database_folder(storage) / DATABASE}"
 
 
 def database_folder(storage: str) -> Path:
-    """Return where MLflow's files go without a server: `run.storage`, for a URI what that is by default.
-
-    SQLite is a file of one machine's disk.
-    """
-    of = storage_path(storage)
-    return of if isinstance(of, Path) else Path(RunConfig().storage).expanduser().absolute()
+    """Return the local folder of MLflow's files without a server: `run.storage`, or its default if that is a URI."""
+    path = storage_path(storage)
+    return path if isinstance(path, Path) else Path(RunConfig().storage).expanduser().absolute()
 
 
 def local(storage: str) -> Path:
-    """Return the folder of this machine that records are written to: `run.storage`, or for a URI one in its stead."""
-    of = storage_path(storage)
-    if isinstance(of, Path):
-        return of
-    return database_folder(storage) / "remote" / re.sub(r"[^\w.-]+", "-", str(of))
+    """Return the local folder that records are written to: `run.storage`, or a stand-in if that is a URI."""
+    path = storage_path(storage)
+    if isinstance(path, Path):
+        return path
+    return database_folder(storage) / "remote" / re.sub(r"[^\w.-]+", "-", str(path))
 
 
 def _check_database(uri: str) -> None:
-    """Connect to a database once: MLflow itself would try again for minutes before it gives up."""
+    """Connect to a database once; MLflow itself would retry for minutes. Raises TrackingError."""
     place = urlsplit(uri)
     try:
         if place.hostname and place.port:
@@ -189,7 +196,7 @@ def _check_database(uri: str) -> None:
 
 @contextlib.contextmanager
 def refusals(uri: str) -> Iterator[None]:
-    """Turn what MLflow raises into a TrackingError of one line."""
+    """Turn MLflow's errors into a TrackingError of one line."""
     try:
         yield
     except MlflowException as error:
@@ -200,10 +207,9 @@ def refusals(uri: str) -> Iterator[None]:
 
 
 def patience(timeout_s: int | None = None) -> contextlib.AbstractContextManager[None]:
-    """Let MLflow wait so long for a server, and ask once: by itself it would try for minutes."""
-    timeout_s = _REACH_S if timeout_s is None else timeout_s
+    """Let MLflow ask a server once and wait `timeout_s` for the answer; by default it retries for minutes."""
     return settings(
-        MLFLOW_HTTP_REQUEST_TIMEOUT=timeout_s,
+        MLFLOW_HTTP_REQUEST_TIMEOUT=timeout_s or _REACH_S,
         MLFLOW_HTTP_REQUEST_MAX_RETRIES=0,
         MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false",
         MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true",
@@ -215,11 +221,10 @@ _settings = threading.RLock()
 
 @contextlib.contextmanager
 def settings(**values: object) -> Iterator[None]:
-    """Let MLflow find other environment variables for a while; it reads its settings from there at every use.
+    """Show MLflow other environment variables during the block; it reads its settings from them at every use.
 
-    The variables of the process stay as they are: where one is added while a thread of Ray's reads one, glibc before
-    2.41 ends the process with SIGSEGV. One thread at a time: another one waits here for as long, and none takes the
-    values of another for its own.
+    The process's own variables do not change: adding one while a thread of Ray's reads one crashes glibc before 2.41
+    (SIGSEGV). One thread at a time may be in the block, so that none takes another's values for its own.
     """
     with _settings:
         before = environment_variables.os
@@ -232,7 +237,7 @@ def settings(**values: object) -> Iterator[None]:
 
 
 def first_cause(error: BaseException) -> str:
-    """Return the first cause of an error in one line: "Connection refused", not all that was made of it."""
+    """Return the first cause of an error in one line, such as "Connection refused", without its wrappers."""
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
     return mask(" ".join(str(error).split())[:300]) or type(error).__name__

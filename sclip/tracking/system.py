@@ -1,7 +1,7 @@
-"""How busy this machine is, by MLflow's own collectors, in; `system/...` metrics of a run out.
+"""Record how busy the driver's node is, by MLflow's own collectors, as the metrics `system/...` of a run.
 
-MLflow's monitor sends them itself and gives up where the store is away; here they go the way of all metrics, and
-survive that. Of the driver's node: the stages and steps of the workers are in `stream/...` and `train/...`.
+MLflow's own monitor sends them itself, and gives up when the store does not answer; these go through the journal. The
+metrics of the workers are in `stream/...` and `train/...`.
 """
 
 from __future__ import annotations
@@ -20,47 +20,43 @@ from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 
 PREFIX = "system/"
 
-_EVERY_S = 10.0
-"""MLflow's default; MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL is another."""
-
 
 def monitors() -> list[Any]:
-    """Return the collectors that work here: CPU and memory, disk, network, and NVIDIA's GPUs where there are any."""
-    found = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
-    with contextlib.suppress(ImportError, RuntimeError):  # no driver, no GPU
-        found.append(GPUMonitor())
-    return found
+    """Return the collectors of CPU and memory, disk, network and, if there are any, NVIDIA's GPUs."""
+    collectors = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
+    with contextlib.suppress(ImportError, RuntimeError):  # no driver or no GPU
+        collectors.append(GPUMonitor())
+    return collectors
 
 
-def sample(of: list[Any]) -> dict[str, float]:
-    """Return what the collectors see now: percent, megabytes, watts, as each name says."""
-    seen: dict[str, float] = {}
-    for monitor in of:
+def sample(collectors: list[Any]) -> dict[str, float]:
+    """Return the present metrics, in the units that their names end with."""
+    metrics: dict[str, float] = {}
+    for monitor in collectors:
         monitor.collect_metrics()
-        seen |= {f"{PREFIX}{name}": float(value) for name, value in monitor.aggregate_metrics().items()}
+        metrics |= {f"{PREFIX}{name}": float(value) for name, value in monitor.aggregate_metrics().items()}
         monitor.clear_metrics()
-    return seen
+    return metrics
 
 
 class Sampler:
-    """Takes a sample every few seconds, in a daemon thread."""
+    """A daemon thread that takes a sample every few seconds."""
 
     def __init__(self, log: Callable[[dict[str, float], int], None], step: int) -> None:
-        """Begin; the first sample, at `step`, comes after the first interval."""
-        self._over = threading.Event()
+        """Start the thread; it logs the first sample, at `step`, after one interval."""
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(log, step), name="system", daemon=True)
         self._thread.start()
 
     def _run(self, log: Callable[[dict[str, float], int], None], step: int) -> None:
-        of, every_s = monitors(), float(MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL.get() or _EVERY_S)
-        while not self._over.wait(every_s):
-            try:
-                log(sample(of), step)
-            except (OSError, psutil.Error):  # of a sandbox without /proc; the next time perhaps
-                continue
-            step += 1
+        collectors = monitors()
+        every_s = float(MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL.get() or 10)  # MLflow's default
+        while not self._closing.wait(every_s):
+            with contextlib.suppress(OSError, psutil.Error):  # a sandbox without /proc
+                log(sample(collectors), step)
+                step += 1
 
     def close(self) -> None:
         """End the thread."""
-        self._over.set()
+        self._closing.set()
         self._thread.join(timeout=1.0)

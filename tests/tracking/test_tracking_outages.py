@@ -59,7 +59,7 @@ def test_a_server_killed_while_metrics_come_has_each_of_them_once_when_it_is_bac
     server.kill()
     expected += log(tracker, range(200, 400))
     assert not tracker._sender.flush(2.0)
-    assert "waits on disk" in caplog.text
+    assert "metrics wait on disk" in caplog.text
     assert history(tmp_path / "runs" / "killed")["loss"] == expected
     server.start()
     expected += log(tracker, range(400, 600))
