@@ -12,8 +12,9 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
+from sclip.data.names import ANNOTATION_SUFFIX
 from sclip.data.shards import Sample
-from sclip.data.tar import ANNOTATION_SUFFIX, MAX_ANNOTATION_BYTES
+from sclip.data.tar import MAX_ANNOTATION_BYTES
 from sclip.negatives import Negative, draw
 from sclip.scenegraph import SceneGraph
 

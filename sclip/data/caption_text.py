@@ -17,8 +17,6 @@ from html.entities import html5
 import ftfy
 from ftfy import fixes
 
-__all__ = ["caption_lines", "clean_caption", "cleaned", "encoding_of"]
-
 _BOMS = {
     codecs.BOM_UTF32_LE: "UTF-32-LE", codecs.BOM_UTF32_BE: "UTF-32-BE",  # before UTF-16's, which begin alike
     codecs.BOM_UTF16_LE: "UTF-16-LE", codecs.BOM_UTF16_BE: "UTF-16-BE",

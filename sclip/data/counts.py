@@ -23,8 +23,6 @@ from sclip.storage.compression import Peeked, decompressed
 from sclip.storage.filesystem import parts, sibling
 from sclip.storage.retries import StorageError, concurrently, read_bytes, resumed, retry
 
-__all__ = ["INDEX", "Counts", "Record", "count_samples", "recorded_samples"]
-
 INDEX = "index.json"
 _CHECKED, _CHECKED_REMOTE = 64, 16
 """Most shards whose recorded number is held against their headers."""

@@ -22,9 +22,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-__all__ = ["MAX_PIXELS", "MIN_SIDE", "ImageError", "centre_crop", "open_image", "random_crop"]
-__all__ += ["image_digest", "thumbnail"]
-
 MAX_PIXELS = 64_000_000
 """Larger pictures are refused before decoding: 8,000 x 8,000 is 256 MB in memory, and no photograph of a corpus."""
 MIN_SIDE = 8

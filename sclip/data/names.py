@@ -9,16 +9,6 @@ import re
 
 from sclip.config import DataConfig
 
-__all__ = [
-    "ANNOTATION_SUFFIX",
-    "IMAGE_SUFFIXES",
-    "is_image_like",
-    "is_text_like",
-    "key_and_suffix",
-    "name_inside",
-    "without_numbers",
-]
-
 IMAGE_SUFFIXES = DataConfig.image_suffixes
 """Suffixes of pictures, in folders as well as in tars."""
 ANNOTATION_SUFFIX = "graph.json.gz"

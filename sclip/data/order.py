@@ -28,8 +28,6 @@ from typing import NamedTuple, TypeVar
 
 from sclip.data.schedule import Schedule
 
-__all__ = ["Order", "Part", "Round", "Share", "mixed"]
-
 _DEPTH = 4
 """Visits of a track in a round: tracks of several shards differ less in length than shards do."""
 _TOLERANCE = 0.02

@@ -21,11 +21,6 @@ from sclip.storage.filesystem import open_stream, parts, sibling
 from sclip.storage.retries import StorageError, retry
 from sclip.storage.seekable import SeekableFile
 
-__all__ = [
-    "IMAGE_FIELDS", "Columns", "Fault", "ParquetError", "Row", "bytes_column", "has_child", "image_kind", "is_parquet",
-    "is_text", "opened", "parts_of_image", "path_below", "rows",
-]  # fmt: skip
-
 IMAGE_FIELDS = ("image", "image_path", "image_name", "path", "file_name", "filename", "filepath", "file")
 """Columns that hold images or their paths, in a table of any kind."""
 _CAPTION_FIELDS = ("captions", "caption", "text", "TEXT")

@@ -19,8 +19,6 @@ from sclip.storage.globs import matching_files, what_is_there
 from sclip.storage.masking import mask
 from sclip.storage.retries import concurrently
 
-__all__ = ["expand", "find_shards", "path_below", "would_name"]
-
 
 def expand(patterns: Sequence[str]) -> list[str]:
     """Return the shards that paths or URIs with `*`, `?`, `[..]` and `{000..012}` name, sorted, each once.

@@ -29,8 +29,6 @@ from sclip.data.shards import Rejected, Sample, ShardError, read_shard
 from sclip.data.side_channel import VisitEnd
 from sclip.data.tar import Tally
 
-__all__ = ["READ_SCHEMA", "OpenedVisit", "ReadSettings", "read_round", "row_of"]
-
 READ_SCHEMA = pa.schema(
     [
         (col.ENTRY, pa.int64()), (col.PLACE, pa.int64()), (col.INDEX, pa.int64()), (col.PASS, pa.int64()),

@@ -23,8 +23,6 @@ from sclip.data.sniff import look
 from sclip.data.tar import Group, Tally, groups
 from sclip.storage.retries import ByteStream, StorageError, resumed
 
-__all__ = ["MAX_CAPTION_BYTES", "Rejected", "Sample", "ShardError", "read_shard", "shard_errors"]
-
 MAX_CAPTION_BYTES = 64 * 1024
 _Cleaned = tuple[str, tuple[str, ...]]
 """A caption, and the kinds of what was cleaned out of it."""

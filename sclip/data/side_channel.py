@@ -11,8 +11,6 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
-__all__ = ["STAGES", "Marker", "Note", "VisitEnd", "read_notes"]
-
 STAGES = ("read", "blocked", "idle", "decode", "parse", "draw", "tokenise")
 """read: a reader works; blocked: it waits for room; idle: an encoder waits for rows; the others: it works."""
 

@@ -19,8 +19,6 @@ from sclip.storage.compression import BrokenCompression, Peeked, decompressed
 from sclip.storage.masking import mask
 from sclip.storage.retries import concurrently, first_bytes
 
-__all__ = ["EMPTY_TAR", "MAX_ZEROS", "NotATar", "described", "look", "not_a_tar", "unreadable"]
-
 MAX_ZEROS = 2 * tarfile.BLOCKSIZE + tarfile.RECORDSIZE
 """The end-of-archive marker and the zeros that fill up its record."""
 _MOST_REMOTE = 4096

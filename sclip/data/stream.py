@@ -24,8 +24,6 @@ from sclip.data.order import Order, Round, Share
 from sclip.data.reader import READ_SCHEMA, OpenedVisit, ReadSettings, read_round
 from sclip.data.schedule import NamedShard
 
-__all__ = ["BLOCKS_AHEAD", "StreamPlan", "blocks", "build", "rows_of_block", "streams_of_worker"]
-
 BLOCKS_AHEAD = 4
 """Blocks that a worker fetches of each stream before it takes them."""
 

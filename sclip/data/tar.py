@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from sclip.config import DataConfig
 from sclip.data.names import (
     ANNOTATION_SUFFIX,
-    IMAGE_SUFFIXES,
     is_image_like,
     is_text_like,
     key_and_suffix,
@@ -26,8 +25,6 @@ from sclip.data.names import (
 )
 from sclip.data.sniff import MAX_ZEROS, not_a_tar
 from sclip.storage.compression import Peeked, Stream, decompressed
-
-__all__ = ["ANNOTATION_SUFFIX", "IMAGE_SUFFIXES", "MAX_ANNOTATION_BYTES", "Group", "Tally", "groups"]
 
 MAX_ANNOTATION_BYTES = 4 * 1024 * 1024
 MAX_IMAGE_BYTES = 128 * 1024 * 1024

@@ -20,8 +20,6 @@ from ray.util.metrics import Counter, Gauge
 
 from sclip.train.health import TrainingDiverged
 
-__all__ = ["COUNTERS", "GAUGES", "RunMetrics"]
-
 GAUGES = {
     "sclip_training": "1 while workers train, 0 once they are through or were stopped by hand",
     "sclip_workers": "Training workers",

@@ -20,8 +20,6 @@ from sclip.config import ConfigError
 from sclip.config.loader import read_yaml
 from sclip.launch import ray_internals
 
-__all__ = ["NodeType", "declared", "node_types"]
-
 UNBOUNDED = 1000
 """Nodes of a type whose number nothing limits."""
 

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 
 from sclip.launch.node_types import NodeType
 
-__all__ = ["Bundle", "Placement", "place_bundles"]
-
 
 @dataclass(frozen=True)
 class Bundle:

@@ -18,8 +18,6 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from sclip.launch import ray_internals
 from sclip.train.determinism import use_deterministic_algorithms
 
-__all__ = ["BoundTorchConfig"]
-
 _TorchBackend: Any = ray_internals.torch_backend_class()
 
 

@@ -19,9 +19,9 @@ import pyarrow as pa
 from sclip.config import ConfigError, DataConfig
 from sclip.data import annotation
 from sclip.data.annotation import AnnotationError, write_record
+from sclip.data.names import ANNOTATION_SUFFIX
 from sclip.data.schedule import NamedShard
 from sclip.data.shards import Rejected, Sample, ShardError, read_shard
-from sclip.data.tar import ANNOTATION_SUFFIX
 from sclip.negatives import VERSION, natural, sound
 from sclip.prepare.actor_pool import ActorPool
 from sclip.prepare.annotated import AnnotatedFolder, shard_names
@@ -31,8 +31,6 @@ from sclip.report import CorpusStatistics
 from sclip.scenegraph import Parser
 from sclip.storage.filesystem import parts
 from sclip.storage.masking import mask
-
-__all__ = ["ActorPool", "Annotated", "Annotator", "annotate", "stamp", "usable_stamp"]
 
 _log = logging.getLogger(__name__)
 _DEFAULTS = DataConfig()

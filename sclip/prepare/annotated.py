@@ -21,8 +21,6 @@ from sclip.report import CorpusStatistics, write
 from sclip.storage.filesystem import parts
 from sclip.storage.masking import mask
 
-__all__ = ["AnnotatedFolder", "shard_names"]
-
 QUARANTINE = "quarantine.jsonl"
 _STATE = ".annotate"
 

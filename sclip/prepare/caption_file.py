@@ -17,8 +17,6 @@ from sclip.data.caption_text import clean_caption, encoding_of
 from sclip.data.patterns import find_shards
 from sclip.data.shards import Sample, read_shard
 
-__all__ = ["CaptionsError", "numbered", "read", "read_source"]
-
 
 class CaptionsError(ValueError):
     """A file that has no captions; the message says what was found."""

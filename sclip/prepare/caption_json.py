@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sclip.prepare.pack import PackError
 from sclip.prepare.rows import Row
-
-__all__ = ["json_rows"]
+from sclip.prepare.writing import PackError
 
 _KNOWN = (
     "it needs images: id, file_name and annotations: image_id, caption; or Karpathy's images: filename, split, "

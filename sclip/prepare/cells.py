@@ -13,11 +13,9 @@ from itertools import pairwise
 from pathlib import PurePath
 from typing import Any
 
+from sclip.data.names import IMAGE_SUFFIXES
 from sclip.data.parquet import Fault, path_below
-from sclip.data.tar import IMAGE_SUFFIXES
 from sclip.prepare.pack import caption_fault
-
-__all__ = ["Fault", "captions_of", "image_path", "is_image", "key_of", "spelled_list"]
 
 _TEXT_FIELDS = ("raw", "caption", "text")
 """Of a caption that is an object, as Karpathy's sentences are."""

@@ -9,15 +9,13 @@ from pathlib import Path
 
 from sclip.config import DataConfig
 from sclip.data.images import ImageError
+from sclip.data.names import IMAGE_SUFFIXES
 from sclip.data.patterns import expand
 from sclip.data.shards import Rejected, read_shard
-from sclip.data.tar import IMAGE_SUFFIXES
 from sclip.evaluate.exclusion import Exclusion, ExclusionError, name_of, phash
 from sclip.prepare.pack import Skips
 from sclip.prepare.writing import write_file
 from sclip.storage.globs import files_below
-
-__all__ = ["excluded", "write_list"]
 
 _DEFAULTS = DataConfig()
 

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from sclip.data.caption_text import caption_lines, clean_caption
-from sclip.prepare.cells import Fault, captions_of, is_image, key_of
+from sclip.data.parquet import Fault
+from sclip.prepare.cells import captions_of, is_image, key_of
 from sclip.prepare.pack import RawSample, Skips
 from sclip.prepare.rows import CAPTION_FIELDS
 from sclip.storage.globs import files_below
-
-__all__ = ["folder_samples"]
 
 
 def folder_samples(folder: Path, caption_field: str, skips: Skips) -> Iterator[RawSample]:

@@ -30,8 +30,6 @@ from sclip.scenegraph import Parser
 from sclip.scenegraph.graph import Triple
 from sclip.seeding import digest64
 
-__all__ = ["LABELS", "Labelled", "LabelsError", "Subject", "count", "draw", "read", "write_digests"]
-
 Subject = Literal["negatives", "graphs", "triples"]
 
 LABELS: Mapping[Subject, Mapping[str, tuple[str, str]]] = {

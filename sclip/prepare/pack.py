@@ -22,22 +22,10 @@ from typing import Any
 
 from PIL import Image
 
+from sclip.data.names import ANNOTATION_SUFFIX
 from sclip.data.shards import MAX_CAPTION_BYTES
-from sclip.data.tar import ANNOTATION_SUFFIX
 from sclip.evaluate.exclusion import Exclusions
 from sclip.prepare.writing import PackError, Shard, write_file, write_tar
-
-__all__ = [
-    "INDEX",
-    "SKIPPED",
-    "Index",
-    "PackError",
-    "RawSample",
-    "Shard",
-    "Skips",
-    "caption_fault",
-    "write_shards",
-]
 
 INDEX = "index.json"
 SKIPPED = "skipped.jsonl"

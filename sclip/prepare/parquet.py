@@ -20,9 +20,17 @@ from pathlib import Path, PurePath
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sclip.data.parquet import IMAGE_FIELDS, bytes_column, has_child, image_kind, is_text, parts_of_image
-from sclip.prepare.cells import Fault, captions_of, image_path, key_of, spelled_list
-from sclip.prepare.pack import PackError, RawSample, Skips
+from sclip.data.parquet import (
+    IMAGE_FIELDS,
+    Fault,
+    bytes_column,
+    has_child,
+    image_kind,
+    is_text,
+    parts_of_image,
+)
+from sclip.prepare.cells import captions_of, image_path, key_of, spelled_list
+from sclip.prepare.pack import RawSample, Skips
 from sclip.prepare.rows import (
     SPLIT_FIELDS,
     SPLIT_WORDS,
@@ -34,8 +42,7 @@ from sclip.prepare.rows import (
     group,
     split_of,
 )
-
-__all__ = ["parquet_samples"]
+from sclip.prepare.writing import PackError
 
 _BATCH_ROWS = 64
 _BUFFER_BYTES = 1 << 20

@@ -14,24 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sclip.data.parquet import IMAGE_FIELDS
-from sclip.prepare.cells import Fault, captions_of, image_path, is_image, key_of, spelled_list
-from sclip.prepare.pack import PackError, RawSample, Skips
+from sclip.data.parquet import IMAGE_FIELDS, Fault
+from sclip.prepare.cells import captions_of, image_path, is_image, key_of, spelled_list
+from sclip.prepare.pack import RawSample, Skips
+from sclip.prepare.writing import PackError
 from sclip.storage.globs import files_below
-
-__all__ = [
-    "CAPTION_FIELDS",
-    "IMAGE_FIELDS",
-    "SPLIT_FIELDS",
-    "SPLIT_WORDS",
-    "Choice",
-    "Columns",
-    "Root",
-    "Row",
-    "Splits",
-    "group",
-    "split_of",
-]
 
 CAPTION_FIELDS = ("captions", "caption", "sentences", "sentences_raw", "raw", "comment", "text", "title")
 SPLIT_FIELDS = ("split", "subset", "partition", "fold")

@@ -14,13 +14,12 @@ from pathlib import Path
 from sclip.prepare.caption_json import json_rows
 from sclip.prepare.cells import is_image
 from sclip.prepare.folder import folder_samples
-from sclip.prepare.pack import PackError, RawSample, Skips
+from sclip.prepare.pack import RawSample, Skips
 from sclip.prepare.parquet import parquet_samples
 from sclip.prepare.rows import Choice, Row, group
 from sclip.prepare.tables import first_line, jsonl_rows, table_rows
+from sclip.prepare.writing import PackError
 from sclip.storage.globs import files_below
-
-__all__ = ["read_source"]
 
 _METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 """Hugging Face's names for the table of a folder of images."""

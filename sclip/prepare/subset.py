@@ -17,8 +17,6 @@ from sclip.data.shards import Rejected, read_shard
 from sclip.prepare.pack import RawSample, Skips
 from sclip.storage.masking import mask
 
-__all__ = ["Kept", "passing_samples"]
-
 
 @dataclass
 class Kept:

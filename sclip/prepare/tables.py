@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from sclip.data.names import IMAGE_SUFFIXES
+from sclip.data.parquet import IMAGE_FIELDS
 from sclip.prepare.cells import is_image
-from sclip.prepare.pack import PackError
-from sclip.prepare.rows import CAPTION_FIELDS, IMAGE_FIELDS, Choice, Row
-
-__all__ = ["first_line", "jsonl_rows", "table_rows"]
+from sclip.prepare.rows import CAPTION_FIELDS, Choice, Row
+from sclip.prepare.writing import PackError
 
 _DELIMITERS = ("\t", "|", ",", ";")
 _RAW = ("\t", "|")

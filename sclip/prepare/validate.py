@@ -26,9 +26,10 @@ from sclip.data import annotation
 from sclip.data.annotation import AnnotationError
 from sclip.data.counts import INDEX, Record, recorded_samples
 from sclip.data.images import ImageError, open_image, random_crop
+from sclip.data.names import ANNOTATION_SUFFIX
 from sclip.data.patterns import expand
 from sclip.data.shards import Rejected, Sample, ShardError, read_shard
-from sclip.data.tar import ANNOTATION_SUFFIX, Tally
+from sclip.data.tar import Tally
 from sclip.prepare.actor_pool import ActorPool
 from sclip.prepare.annotate import stamp
 from sclip.report.page import render
@@ -38,8 +39,6 @@ from sclip.storage.paths import shown
 
 _NAMED = 10
 """Shards that a line each names; report.json has all."""
-
-__all__ = ["Findings", "Validator", "examine", "kind", "reachable", "validate", "write"]
 
 
 @dataclass(slots=True)

@@ -14,8 +14,6 @@ from typing import Any
 
 from webdataset.writer import TarWriter
 
-__all__ = ["PackError", "Shard", "refuse_sources", "write_file", "write_tar"]
-
 
 class PackError(Exception):
     """Nothing can be packed; one line with the place, what was found and what to do."""

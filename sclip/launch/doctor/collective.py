@@ -18,8 +18,6 @@ import torch.distributed as dist
 from sclip.launch.doctor.finding import CheckFinding
 from sclip.launch.doctor.nodes import Answer, ClusterNode, on, within
 
-__all__ = ["check_collective", "judge_collective"]
-
 _ELEMENTS = 2**22
 """fp32 numbers that are added up: 16 MB."""
 

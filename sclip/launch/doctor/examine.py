@@ -14,8 +14,6 @@ from sclip.launch.doctor.collective import check_collective
 from sclip.launch.doctor.finding import CheckFinding
 from sclip.launch.doctor.nodes import Answer, ClusterNode, alive, probed
 
-__all__ = ["CHECKS", "examine"]
-
 CHECKS = (
     "nodes", "versions", "clock", "shared memory", "disk", "open files", "authentication", "storage", "shards",
     "mlflow", "gloo", "nccl",

@@ -15,9 +15,6 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-__all__ = ["Answer", "ClusterNode", "NodeProbes", "alive", "on", "probed", "within"]
-
-
 _ACCIDENTS = ("UNEXPECTED_TERMINATION", "AUTOSCALER_DRAIN_PREEMPTED")
 """Ray death reasons that count as failures; idle or deliberately drained nodes are ignored."""
 

@@ -16,8 +16,6 @@ from sclip.storage.filesystem import filesystem
 from sclip.storage.masking import mask
 from sclip.tracking import TrackingError, try_store
 
-__all__ = ["check_mlflow", "check_shards", "check_storage", "judge_shards", "judge_storage"]
-
 _SAMPLE_S, _SAMPLES = 5.0, 2000
 """What a node reads of the shards: for so long, or so many samples."""
 _SHARDS = 3

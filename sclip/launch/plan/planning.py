@@ -20,8 +20,6 @@ from sclip.launch.plan.price_table import Prices
 from sclip.launch.plan.rates import BLOCKS_PER_S, Rates, block_samples, find
 from sclip.launch.plan.streams import with_streams
 
-__all__ = ["NodeCount", "Plan", "Stage", "make"]
-
 
 @dataclass(frozen=True)
 class Stage:

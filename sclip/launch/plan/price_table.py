@@ -16,8 +16,6 @@ from typing import Any
 from sclip.config import ConfigError
 from sclip.config.loader import read_yaml
 
-__all__ = ["Price", "Prices", "read"]
-
 
 @dataclass(frozen=True)
 class Price:

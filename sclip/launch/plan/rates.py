@@ -28,8 +28,6 @@ from sclip.storage.paths import StoragePath, storage_path
 from sclip.tracking.journal import history
 from sclip.train.flops import StepFlops, peak_flops
 
-__all__ = ["BLOCKS_PER_S", "Rate", "Rates", "block_samples", "find", "given"]
-
 UTILISATION = 0.2
 """Share of a GPU's dense peak. Published for towers of this size: 0.18 to 0.21 (LAION's CLAP on GH200, plain DDP), 0.38
 for ViT-g/14 (NVIDIA NeMo on A100); small shares of a batch are nearer to the first."""

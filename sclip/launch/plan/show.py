@@ -8,8 +8,6 @@ from rich.table import Table
 
 from sclip.launch.plan.planning import NodeCount, Plan
 
-__all__ = ["show"]
-
 
 def show(plan: Plan, console: Console) -> None:
     """Print the plan: a line for each stage, then the nodes, the time and the price."""

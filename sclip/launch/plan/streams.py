@@ -13,8 +13,6 @@ from sclip.config import Config
 from sclip.launch.capacity import Capacity, fits, gpus_for_workers, most_encoders
 from sclip.launch.plan.rates import Rates
 
-__all__ = ["with_streams"]
-
 
 def with_streams(config: Config, capacity: Capacity, rates: Rates, shards: int = sys.maxsize) -> Config:
     """Return a sized config with `data.readers`; what the config says stays.

@@ -9,8 +9,6 @@ from random import Random
 
 from sclip.prepare.scenes.scene import Fact, Scene, Thing
 
-__all__ = ["captions", "noun_phrase", "relation_phrase"]
-
 PHRASES = {
     "left": ("to the left of", "on the left of", "left of"),
     "right": ("to the right of", "on the right of", "right of"),

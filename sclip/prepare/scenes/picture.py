@@ -10,8 +10,6 @@ from PIL import Image, ImageDraw
 
 from sclip.prepare.scenes.scene import PlacedThing, Scene
 
-__all__ = ["jpeg", "render"]
-
 _OVERSAMPLING = 4
 _QUALITY = 95
 _Colour = tuple[int, int, int]
