@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from sclip.launch import ray_internals
 from sclip.launch.doctor import machine, reach
 from sclip.launch.doctor.collective import check_collective
 from sclip.launch.doctor.finding import CheckFinding
-from sclip.launch.doctor.nodes import Answer, ClusterNode, alive, probed
+from sclip.launch.doctor.nodes import Answer, ClusterNode, NodeProbes, alive
 
 CHECKS = (
     "nodes", "versions", "clock", "shared memory", "disk", "open files", "authentication", "storage", "shards",
@@ -42,8 +43,8 @@ def examine(config: Config, timeout_s: float, tell: Callable[[str], None]) -> li
         for name in lost
     ]
     tell("nodes")
-    with probed(nodes, timeout_s) as probes:
-        reached = probes.each(machine.process_id)
+    with NodeProbes(nodes, timeout_s) as probes:
+        reached = probes.each(os.getpid)
         findings += judge_nodes(reached)
         probes.nodes = [node for node in nodes if not reached[node].failure]
         tell("versions")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import resource
 import shutil
@@ -170,8 +169,3 @@ def check_authentication(token: bool, addresses: Sequence[str]) -> CheckFinding:
     told = "off: whoever reaches the head can run code on it"
     remedy = "start Ray with RAY_AUTH_MODE=token and the same RAY_AUTH_TOKEN on every node"
     return CheckFinding("authentication", "cluster", "fail", told, remedy)
-
-
-def process_id() -> int:
-    """Return the id of this process."""
-    return os.getpid()

@@ -6,9 +6,8 @@ at work can be examined too; what a node lacks to start one (another Python, no 
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +66,7 @@ class _Probe:
 
 
 class NodeProbes:
-    """The nodes, each with a probe on it."""
+    """One probe actor on each node, killed when the `with` block ends."""
 
     def __init__(self, nodes: Sequence[ClusterNode], timeout_s: float) -> None:
         self.nodes = list(nodes)
@@ -110,20 +109,12 @@ class NodeProbes:
                 found[node].append((before, answer.value, time.time()))
         return found
 
-    def close(self) -> None:
-        """End the probes."""
+    def __enter__(self) -> NodeProbes:
+        return self
+
+    def __exit__(self, *error: object) -> None:
         for probe in self._probes.values():
             ray.kill(probe)
-
-
-@contextlib.contextmanager
-def probed(nodes: Sequence[ClusterNode], timeout_s: float) -> Iterator[NodeProbes]:
-    """Put probes on the nodes for as long as the block takes."""
-    found = NodeProbes(nodes, timeout_s)
-    try:
-        yield found
-    finally:
-        found.close()
 
 
 def on(node: ClusterNode) -> NodeAffinitySchedulingStrategy:

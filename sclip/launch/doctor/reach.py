@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
+from operator import attrgetter
 
 from sclip.config import Config, DataConfig
 from sclip.data.patterns import expand
@@ -60,15 +61,11 @@ def _in(folder: str, name: str) -> str:
 
 def check_storage(nodes: NodeProbes, storage: str) -> list[CheckFinding]:
     """Let every node write a file into `run.storage`, see those of all others, and remove its own."""
-    written = nodes.each(write, storage, own=_name)
+    written = nodes.each(write, storage, own=attrgetter("id"))
     wrote = [node for node, answer in written.items() if not answer.failure]
     sees = nodes.each(seen, storage, [node.id for node in wrote])
-    removed = nodes.each(remove, storage, own=_name, of=wrote)
+    removed = nodes.each(remove, storage, own=attrgetter("id"), of=wrote)
     return judge_storage(storage, written, sees, removed)
-
-
-def _name(node: ClusterNode) -> str:
-    return node.id
 
 
 def judge_storage(
@@ -88,25 +85,20 @@ def judge_storage(
         others = [other for other, of in written.items() if not of.failure and other != node]
         see = sees.get(node, Answer(failure="was not asked"))
         blind = [other.name for other in others if other.id not in (see.value or ())]
+        remedy = rights
         if answer.failure:
-            findings.append(
-                CheckFinding("storage", node.name, "fail", f"cannot write: {mask(answer.failure)}", rights)
-            )
+            fault = f"cannot write: {mask(answer.failure)}"
         elif see.failure:
-            findings.append(
-                CheckFinding("storage", node.name, "fail", f"cannot list: {mask(see.failure)}", rights)
-            )
+            fault = f"cannot list: {mask(see.failure)}"
         elif blind:
-            findings.append(
-                CheckFinding("storage", node.name, "fail", f"does not see what {blind[0]} wrote", shared)
-            )
+            fault, remedy = f"does not see what {blind[0]} wrote", shared
         elif failure := removed[node].failure:
-            findings.append(
-                CheckFinding("storage", node.name, "fail", f"cannot remove: {mask(failure)}", rights)
-            )
+            fault = f"cannot remove: {mask(failure)}"
         else:
-            told = "writes, reads, removes" + (f", sees {len(others)} others" if others else "")
-            findings.append(CheckFinding("storage", node.name, "ok", told))
+            success = "writes, reads, removes" + (f", sees {len(others)} others" if others else "")
+            findings.append(CheckFinding("storage", node.name, "ok", success))
+            continue
+        findings.append(CheckFinding("storage", node.name, "fail", fault, remedy))
     return findings
 
 
@@ -151,10 +143,8 @@ def judge_shards(shards: int, answers: Mapping[ClusterNode, Answer]) -> list[Che
             f"{rates[node]:,.0f} samples/s, {size / 1e6 / max(seconds, 1e-9):,.0f} MB/s of {shards:,} shards"
         )
         if not samples:
-            remedy = "sclip validate says what is wrong with them"
-            findings.append(
-                CheckFinding("shards", node.name, "fail", "no sample in the first shards", remedy)
-            )
+            told, remedy = "no sample in the first shards", "sclip validate says what is wrong with them"
+            findings.append(CheckFinding("shards", node.name, "fail", told, remedy))
         elif seconds >= _TELLING_S and rates[node] < _SLOW * fastest:
             remedy = f"the fastest node reads {fastest:,.0f} a second: look at this one's network or mount"
             findings.append(CheckFinding("shards", node.name, "warn", told, remedy))
