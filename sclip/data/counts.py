@@ -18,7 +18,7 @@ from sclip.data.parquet import ParquetError, is_parquet, opened
 from sclip.data.patterns import would_name
 from sclip.data.shards import shard_errors
 from sclip.data.sniff import not_a_tar
-from sclip.data.tar import groups
+from sclip.data.tar import Group, groups
 from sclip.storage.compression import Peeked, decompressed
 from sclip.storage.filesystem import parts, sibling
 from sclip.storage.retries import StorageError, concurrently, read_bytes, resumed, retry
@@ -192,10 +192,7 @@ def _count(data: DataConfig, url: str) -> tuple[int, str]:
             return 0, str(error)
     if "://" not in url and (found := retry(url, lambda: _count_sought(data, url))):
         return found
-    count, cut = 0, ""
-    for group in resumed(url, lambda stream: groups(stream, data, bodies=False)):
-        count, cut = count + bool(group.key), group.cut
-    return count, cut
+    return _tallied(resumed(url, lambda stream: groups(stream, data, bodies=False)))
 
 
 def _count_sought(data: DataConfig, path: str) -> tuple[int, str] | None:
@@ -205,10 +202,15 @@ def _count_sought(data: DataConfig, path: str) -> tuple[int, str] | None:
         if decompressed(head) is not head or not_a_tar(head.head) is not None:
             return None
         file.seek(0)
-        count, cut = 0, ""
-        for group in groups(file, data, bodies=False):
-            count, cut = count + bool(group.key), group.cut
-        return count, cut
+        return _tallied(groups(file, data, bodies=False))
+
+
+def _tallied(members: Iterable[Group]) -> tuple[int, str]:
+    """Return the number of groups that have a key, and why the tar breaks off after the last one."""
+    count, cut = 0, ""
+    for group in members:
+        count, cut = count + bool(group.key), group.cut
+    return count, cut
 
 
 def _json(url: str) -> dict[str, Any]:

@@ -94,9 +94,8 @@ class Findings:
             file, recorded = records.get(shard, Record("", samples))
             if recorded != samples:
                 self.wrong.append({"shard": shard, "file": file, "recorded": recorded, "samples": samples})
-                if (
-                    file == INDEX or not samples or shard in rests
-                ):  # as a run judges it, else the stats are wrong
+                # As a run judges it; else the stats are wrong.
+                if file == INDEX or not samples or shard in rests:
                     self.missing += max(0, recorded - samples)
 
     @property
