@@ -104,8 +104,8 @@ class Batches:
         for name in col.MODEL_COLUMNS:
             blank = self._blank[name]
             columns[name] = allocate(name, (self._width, *blank.shape), blank.dtype)
-            for of_part, part in zip(rows, parts, strict=False):
-                columns[name][of_part] = part[name]  # numpy frees the GIL; as fast as a copy of whole blocks
+            for targets, part in zip(rows, parts, strict=False):
+                columns[name][targets] = part[name]  # numpy frees the GIL; as fast as a copy of whole blocks
             columns[name][len(order) :] = blank
         columns[col.VALID] = np.arange(self._width) < len(order)
         entries, indices = (_joined(parts, name)[order] for name in (col.ENTRY, col.INDEX))

@@ -134,7 +134,7 @@ def _character(entity: re.Match[str]) -> str:
 
 
 def _strip_tags(text: str) -> str:
-    return _NO_TAG.sub(lambda found: (found[1] or "").lower(), _TAG.sub(_tag, text)) if "<" in text else text
+    return _NO_TAG.sub(lambda match: (match[1] or "").lower(), _TAG.sub(_tag, text)) if "<" in text else text
 
 
 def _tag(tag: re.Match[str]) -> str:

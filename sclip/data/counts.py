@@ -116,11 +116,11 @@ def recorded_samples(urls: Sequence[str], patterns: Sequence[str] = ()) -> dict[
     urls = [url for url in urls if not is_parquet(url)]
     indexes = sorted({sibling(url, INDEX) for url in urls})
     indexed = dict(zip(indexes, concurrently(_indexed, indexes), strict=True))
-    found = {url: indexed[sibling(url, INDEX)].get(_name(url)) for url in urls}
-    left = [url for url in urls if found[url] is None]
-    found.update(zip(left, concurrently(_successes, left), strict=True))
+    records = {url: indexed[sibling(url, INDEX)].get(_name(url)) for url in urls}
+    unindexed = [url for url in urls if records[url] is None]
+    records.update(zip(unindexed, concurrently(_successes, unindexed), strict=True))
     absent = _absent(urls, patterns, indexed) if patterns else {}
-    return {url: record for url, record in found.items() if record is not None} | absent
+    return {url: record for url, record in records.items() if record is not None} | absent
 
 
 def _absent(
@@ -163,9 +163,9 @@ def _indexed(url: str) -> dict[str, Record]:
     index = _json(url)
     try:
         return {
-            str(of["name"]): Record(INDEX, of["samples"])
-            for of in index["shards"]
-            if _is_count(of["samples"])
+            str(shard["name"]): Record(INDEX, shard["samples"])
+            for shard in index["shards"]
+            if _is_count(shard["samples"])
         }
     except (LookupError, TypeError):
         return {}
@@ -174,8 +174,8 @@ def _indexed(url: str) -> dict[str, Record]:
 def _successes(url: str) -> Record | None:
     """Return what img2dataset has counted of a shard; None where it has not."""
     name = f"{_name(url).partition('.')[0]}_stats.json"
-    found = _json(sibling(url, name)).get("successes")
-    return Record(name, found) if _is_count(found) else None
+    samples = _json(sibling(url, name)).get("successes")
+    return Record(name, samples) if _is_count(samples) else None
 
 
 def _is_count(value: object) -> TypeGuard[int]:
@@ -190,8 +190,8 @@ def _count(data: DataConfig, url: str) -> tuple[int, str]:
                 return int(file.metadata.num_rows), ""
         except ParquetError as error:
             return 0, str(error)
-    if "://" not in url and (found := retry(url, lambda: _count_sought(data, url))):
-        return found
+    if "://" not in url and (counted := retry(url, lambda: _count_sought(data, url))):
+        return counted
     return _tallied(resumed(url, lambda stream: groups(stream, data, bodies=False)))
 
 

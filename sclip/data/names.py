@@ -60,7 +60,8 @@ def without_numbers(suffix: str) -> str:
     It is short and printable, whatever bytes the tar has for it.
     """
     front, dot, end = suffix.rpartition(".")
-    told = f".{re.sub(r'[0-9]+', 'N', front)}{dot}{end}".encode(errors="backslashreplace").decode()
-    if len(told) > _MOST_CHARS:
-        told = f".*{told[-_MOST_CHARS:]}" if len(dot + end) < _MOST_CHARS else f"{told[:_MOST_CHARS]}*"
-    return "".join(sign if sign.isprintable() else "?" for sign in told)
+    counted = f".{re.sub(r'[0-9]+', 'N', front)}{dot}{end}".encode(errors="backslashreplace").decode()
+    if len(counted) > _MOST_CHARS:
+        is_short = len(dot + end) < _MOST_CHARS
+        counted = f".*{counted[-_MOST_CHARS:]}" if is_short else f"{counted[:_MOST_CHARS]}*"
+    return "".join(character if character.isprintable() else "?" for character in counted)

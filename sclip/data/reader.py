@@ -118,31 +118,31 @@ def _track(
     row_number = round_.row_at(share.track, place)
     for part in round_.track_parts(share.track, row_number):
         visit = visits[part.entry]
-        common = {col.ENTRY: part.entry, col.PASS: visit.pass_}
+        visit_columns = {col.ENTRY: part.entry, col.PASS: visit.pass_}
         data = reading.config.data
         rng = seeding.generator("mix", reading.config.run.seed, visit.pass_, visit.shard.name)
-        opened = _Items(visit.shard.url, reading, on_wait)
-        items = mixed(opened, data.shuffle_buffer, rng)
-        given = sum(1 for _ in islice(items, part.start))
+        groups = _Items(visit.shard.url, reading, on_wait)
+        items = mixed(groups, data.shuffle_buffer, rng)
+        ordinal = sum(1 for _ in islice(items, part.start))
         shift = row_number - part.start
         row_number += part.stop - part.start
         is_end = part.stop == visit.recorded and (row_number - 1) % share.split in share.turns
         last: list[dict[str, Any]] = []
-        while part.start <= given < part.stop and (item := next(items, None)) is not None:
-            if (given + shift) % share.split in share.turns:
+        while part.start <= ordinal < part.stop and (item := next(items, None)) is not None:
+            if (ordinal + shift) % share.split in share.turns:
                 row = row_of(item, visit.shard, reading, visit.pass_)
-                row |= common | {col.PLACE: round_.place(share.track, given + shift)}
-                if is_end and given == part.stop - 1:
+                row |= visit_columns | {col.PLACE: round_.place(share.track, ordinal + shift)}
+                if is_end and ordinal == part.stop - 1:
                     last.append(row)
                 else:
                     yield row
-            given += 1
+            ordinal += 1
         if is_end:
-            given += sum(1 for _ in items)
-            end = opened.end(visit, given)
+            ordinal += sum(1 for _ in items)
+            end = groups.end(visit, ordinal)
             at = round_.place(share.track, row_number - 1)
-            yield common | {
-                col.PLACE: at, col.INDEX: given, col.STATUS: col.END, col.SAMPLE_KEY: visit.shard.url,
+            yield visit_columns | {
+                col.PLACE: at, col.INDEX: ordinal, col.STATUS: col.END, col.SAMPLE_KEY: visit.shard.url,
                 col.REASON: end.to_json(),
             }  # fmt: skip
         yield from last

@@ -46,8 +46,8 @@ class VisitEnd:
 
     def to_json(self) -> str:
         """Return what there is to tell; nothing of a shard that was as recorded."""
-        found = {name: value for name, value in asdict(self).items() if value}
-        return json.dumps(found, sort_keys=True) if found else ""
+        fields = {name: value for name, value in asdict(self).items() if value}
+        return json.dumps(fields, sort_keys=True) if fields else ""
 
     @classmethod
     def from_json(cls, text: str) -> VisitEnd:
@@ -83,11 +83,13 @@ class Note:
 
 def read_notes(texts: Iterable[str]) -> list[Note]:
     """Return the notes in the column of a block."""
-    found = []
+    notes = []
     for text in texts:
         if text:
             markers, upto, samples, times = json.loads(text)
             *seconds, read_queued, made_at = map(float, times)
-            of_stages = dict(zip(STAGES, seconds, strict=True))
-            found.append(Note([Marker(*m) for m in markers], of_stages, upto, samples, read_queued, made_at))
-    return found
+            stage_seconds = dict(zip(STAGES, seconds, strict=True))
+            notes.append(
+                Note([Marker(*m) for m in markers], stage_seconds, upto, samples, read_queued, made_at)
+            )
+    return notes

@@ -79,16 +79,16 @@ def not_a_tar(head: bytes) -> NotATar | None:
 
 
 def _other(head: bytes) -> NotATar:
-    for magic, found in _MAGIC:
+    for magic, kind in _MAGIC:
         if head.startswith(magic):
-            return found
+            return kind
     try:
         text = head.decode()
     except UnicodeDecodeError as error:
         text = head[: error.start].decode() if error.start > len(head) - 4 else ""
     begin = text.lstrip("\ufeff \t\r\n")
     if begin.startswith("<"):
-        title = next((part for found in _TITLE.findall(begin) for part in found if part), "")
+        title = next((part for match in _TITLE.findall(begin) for part in match if part), "")
         page = (
             "an HTML page"
             if re.match("<!doctype html|<html|<head|<title|<body", begin, re.I)
@@ -110,17 +110,17 @@ def look(url: str, data: DataConfig = _DEFAULTS) -> NotATar | None:
     By its name it is to be a Parquet file: None for one with the columns that `data` names. Raises StorageError where
     the storage fails or refuses.
     """
-    what = _look(url)
+    fault = _look(url)
     if not is_parquet(url):
-        return what
-    if what is _PARQUET:
+        return fault
+    if fault is _PARQUET:
         try:
             with opened(url) as file:
                 Columns.choose(file.schema_arrow, data)
             return None
         except ParquetError as error:
-            what = NotATar(*error.args)
-    return replace(what or _TAR, wanted="Parquet shard")
+            fault = NotATar(*error.args)
+    return replace(fault or _TAR, wanted="Parquet shard")
 
 
 def _look(url: str) -> NotATar | None:
@@ -157,19 +157,19 @@ def unreadable(urls: Sequence[str], data: DataConfig = _DEFAULTS) -> dict[str, N
     remote = [url for url in urls if "://" in url]
     step = max(1.0, len(remote) / _MOST_REMOTE)
     chosen = {remote[int(at * step)] for at in range(min(len(remote), _MOST_REMOTE))}
-    looked = [url for url in urls if "://" not in url or url in chosen]
-    found = zip(looked, concurrently(partial(look, data=data), looked), strict=True)
-    return {url: what for url, what in found if what is not None}
+    chosen_urls = [url for url in urls if "://" not in url or url in chosen]
+    results = zip(chosen_urls, concurrently(partial(look, data=data), chosen_urls), strict=True)
+    return {url: fault for url, fault in results if fault is not None}
 
 
-def described(found: dict[str, NotATar]) -> str:
+def described(faults: dict[str, NotATar]) -> str:
     """Return how many shards are of each kind, with one path and the remedy of each."""
     kinds: dict[str, list[str]] = {}
-    for url, what in found.items():
-        kinds.setdefault(what.kind, []).append(url)
+    for url, fault in faults.items():
+        kinds.setdefault(fault.kind, []).append(url)
     parts = []
-    for kind, urls in sorted(kinds.items(), key=lambda of_kind: -len(of_kind[1])):
-        what = found[urls[0]]
-        detail = f" {what.detail!r}" if what.detail else ""
-        parts.append(f"{len(urls):,} x {kind}, as {mask(urls[0])}{detail} ({what.remedy})")
+    for kind, urls in sorted(kinds.items(), key=lambda kind_urls: -len(kind_urls[1])):
+        fault = faults[urls[0]]
+        detail = f" {fault.detail!r}" if fault.detail else ""
+        parts.append(f"{len(urls):,} x {kind}, as {mask(urls[0])}{detail} ({fault.remedy})")
     return "; ".join(parts)

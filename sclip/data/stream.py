@@ -61,7 +61,7 @@ class StreamPlan:
     @property
     def shards(self) -> list[str]:
         """Paths or URIs of all shards, of one source after the other."""
-        return [shard.url for of_source in self.sources for shard in of_source]
+        return [shard.url for source in self.sources for shard in source]
 
     def visit(self, entry: int) -> OpenedVisit:
         """Return what a reader needs to know of an entry."""

@@ -82,10 +82,10 @@ class _Header(tarfile.TarInfo):
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
-        found = super().frombuf(buf, encoding, errors)
-        if found.type in _HEADERS and found.size > MAX_HEADER_BYTES:
-            raise tarfile.ReadError(f"a header of {found.size} bytes, more than {MAX_HEADER_BYTES}")
-        return found
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in _HEADERS and header.size > MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {header.size} bytes, more than {MAX_HEADER_BYTES}")
+        return header
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> _Header:
@@ -157,8 +157,8 @@ def groups(stream: Stream, data: DataConfig, *, bodies: bool, tally: Tally | Non
             _check_end(tar)
     except _BROKEN_TAR as error:
         where = f"broken tar, last key {group.key!r}" if group.key else "no tar, or broken at its start"
-        what = not_a_tar(plain.head) if plain and not group.key else None
-        group.cut = str(what or f"{where}: {error}")
+        not_tar = not_a_tar(plain.head) if plain and not group.key else None
+        group.cut = str(not_tar or f"{where}: {error}")
     if group.key or group.cut:
         yield group
 
@@ -223,7 +223,7 @@ def _pass_over(group: Group, suffix: str, tally: Tally) -> None:
 
 
 def _count(counts: Counter[str], suffix: str) -> None:
-    told = without_numbers(suffix)
-    if told not in counts and len(counts) >= _MOST_SUFFIXES:
-        told = f".*.{suffix.rpartition('.')[2]}"
-    counts[told] += 1
+    counted = without_numbers(suffix)
+    if counted not in counts and len(counts) >= _MOST_SUFFIXES:
+        counted = f".*.{suffix.rpartition('.')[2]}"
+    counts[counted] += 1

@@ -134,10 +134,10 @@ class RunMetrics:
 
     def _metrics(self, report: dict[str, Any]) -> None:
         metrics, stream = report["metrics"], report["stream"]
-        found = {"sclip_step": report["step"], "sclip_samples": report["samples"]}
-        found |= {_OF_METRICS[name]: value for name, value in metrics.items() if name in _OF_METRICS}
-        found |= {_OF_STREAM[name]: value for name, value in stream.items() if name in _OF_STREAM}
-        self._set(found)
+        values = {"sclip_step": report["step"], "sclip_samples": report["samples"]}
+        values |= {_OF_METRICS[name]: value for name, value in metrics.items() if name in _OF_METRICS}
+        values |= {_OF_STREAM[name]: value for name, value in stream.items() if name in _OF_STREAM}
+        self._set(values)
         new, self._samples = report["samples"] - self._samples, report["samples"]
         seconds = new / metrics["samples_per_s"] if new > 0 else 0.0
         self._add("sclip_samples_total", new)

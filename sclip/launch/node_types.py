@@ -53,7 +53,7 @@ def node_types(
         nodes: `ray.nodes()`.
         added: by name the types of the autoscaler, as `declared` returns them.
     """
-    found = {
+    types = {
         name: _type(name, kind["resources"], 0, int(kind["max_workers"])) for name, kind in added.items()
     }
     for node in nodes:
@@ -61,16 +61,16 @@ def node_types(
             continue
         seen = _type("", node["Resources"], 1, 1)
         name = node.get("Labels", {}).get(_GROUP, "")
-        if name not in found:  # `ray up` does not label its nodes
-            same = [t.name for t in found.values() if t.most and (t.cpus, t.gpus) == (seen.cpus, seen.gpus)]
+        if name not in types:  # `ray up` does not label its nodes
+            same = [t.name for t in types.values() if t.most and (t.cpus, t.gpus) == (seen.cpus, seen.gpus)]
             head = "node:__internal_head__" in node["Resources"]
             name = same[0] if same and not head else name or ("head" if head else _shape(seen))
-        known = found.get(name, replace(seen, name=name, alive=0, most=0))
+        known = types.get(name, replace(seen, name=name, alive=0, most=0))
         alive = known.alive + 1
-        found[name] = replace(
+        types[name] = replace(
             known, alive=alive, most=max(known.most, alive), accelerator=known.accelerator or seen.accelerator,
         )  # fmt: skip
-    return tuple(kind for kind in found.values() if kind.most)
+    return tuple(kind for kind in types.values() if kind.most)
 
 
 def _type(name: str, resources: Mapping[str, float], alive: int, most: int) -> NodeType:

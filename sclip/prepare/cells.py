@@ -76,15 +76,15 @@ def spelled_list(cell: Any) -> Any:
     if not (text.startswith("[") and text.endswith("]")) or len(text) > _MAX_LIST_CHARACTERS:
         return cell
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError):
         try:
             with warnings.catch_warnings(action="ignore"):  # of escapes that Python does not know
-                found = ast.literal_eval(text)
+                value = ast.literal_eval(text)
             kinds = [token.type for token in tokenize.generate_tokens(io.StringIO(text).readline)]
         except (ValueError, SyntaxError, MemoryError, RecursionError, tokenize.TokenError):
             return cell
         kinds = [kind for kind in kinds if kind != tokenize.NL]
         if (tokenize.STRING, tokenize.STRING) in pairwise(kinds):
             raise Fault("list of captions without commas between them") from None
-    return found if isinstance(found, list) else cell
+    return value if isinstance(value, list) else cell

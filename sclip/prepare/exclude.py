@@ -83,10 +83,10 @@ def _karpathy(path: Path, name: str, skips: Skips, split: str, images: Path | No
         raise ExclusionError(f"{path}: has no picture of the split {split!r}")
     for folder, file in files:
         places = [images / folder / file, images / file] if images else []
-        found = next((place for place in places if place.is_file()), None)
-        if images and not found:
+        picture = next((place for place in places if place.is_file()), None)
+        if images and not picture:
             skips.add("likeness of a picture that is missing, its name is listed", str(places[0]))
-        yield _of_file(found, name, skips) if found else Exclusion(name, name_of(file))
+        yield _of_file(picture, name, skips) if picture else Exclusion(name, name_of(file))
 
 
 def _of_file(file: Path, name: str, skips: Skips) -> Exclusion:
@@ -95,10 +95,10 @@ def _of_file(file: Path, name: str, skips: Skips) -> Exclusion:
 
 def _hash(image: bytes, place: str, skips: Skips) -> str:
     try:
-        found = phash(image)
+        digest = phash(image)
     except ImageError as error:
         skips.add(f"likeness of a picture that cannot be read, its name is listed: {error}", place)
         return ""
-    if not found:
+    if not digest:
         skips.add("likeness of a plain surface, its name is listed", place)
-    return found
+    return digest

@@ -71,7 +71,7 @@ def _stream(
                 sink.add(graph)
         for sink in sinks:
             sink.close()
-    return tally.told()
+    return tally.summary()
 
 
 class _Json:
@@ -111,7 +111,7 @@ class _Tally:
         self.without_object += not graph.objects
         self.cut += bool(parsed_part(graph.caption)[1])
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """Return the line for the user; empty where there is nothing to tell."""
         parts = [
             f"{count:,} {what}"

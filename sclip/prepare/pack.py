@@ -300,16 +300,16 @@ def _suffix(image: bytes) -> str:
     """Return the suffix of an image by its header; the pixels stay undecoded."""
     try:
         with Image.open(io.BytesIO(image)) as opened:
-            found = opened.format or "unknown"
-            frames = 1 if found == "MPO" else getattr(opened, "n_frames", 1)
+            format_ = opened.format or "unknown"
+            frames = 1 if format_ == "MPO" else getattr(opened, "n_frames", 1)
             opened.verify()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         raise _Skipped("image file is no image, or a broken one") from None
-    if found not in _SUFFIX_OF_FORMAT:
-        raise _Skipped(f"image is {found}; convert it to JPEG or PNG")
+    if format_ not in _SUFFIX_OF_FORMAT:
+        raise _Skipped(f"image is {format_}; convert it to JPEG or PNG")
     if frames > 1:
         raise _Skipped(f"image has {frames} frames: which one the caption means is not known")
-    return _SUFFIX_OF_FORMAT[found]
+    return _SUFFIX_OF_FORMAT[format_]
 
 
 def _origin(sample: RawSample) -> str:

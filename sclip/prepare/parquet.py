@@ -109,18 +109,18 @@ def _rows(source: Path, files: Sequence[Path], columns: Collection[str]) -> Iter
         for batch in _batches(file, [name for name in (*columns, *splits) if name]):
             for row in batch.to_pylist():
                 number += 1
-                found = {SPLIT_FIELDS[0]: split_of(row) or split}
-                yield f"{file} row {number}", {name: row[name] for name in row if name not in splits} | found
+                named = {SPLIT_FIELDS[0]: split_of(row) or split}
+                yield f"{file} row {number}", {name: row[name] for name in row if name not in splits} | named
 
 
 def _split_of(source: Path, file: Path) -> str:
     """Return the split that the nearest name says, of those that the user did not: the file's, its folders'."""
     if file == source:
         return ""
-    given = source if source.is_dir() else next(at for at in source.parents if not glob.has_magic(str(at)))
-    for name in (file.stem, *(at.name for at in file.relative_to(given).parents)):
-        if found := _SPLIT_WORD.findall(name.lower()):
-            return str(found[-1])
+    top = source if source.is_dir() else next(at for at in source.parents if not glob.has_magic(str(at)))
+    for name in (file.stem, *(at.name for at in file.relative_to(top).parents)):
+        if words := _SPLIT_WORD.findall(name.lower()):
+            return str(words[-1])
     return ""
 
 
@@ -174,8 +174,8 @@ def _plan(
         images[digest].rows += 1
     for images in by_name.values():
         if len(images) > 1:  # of one name in several folders, which Hugging Face does not keep
-            for digest, found in images.items():
-                found.key += f"-{digest[:8]}"
+            for digest, planned in images.items():
+                planned.key += f"-{digest[:8]}"
     return plan
 
 
@@ -218,11 +218,11 @@ def _stream(
     for number, content, path in _images(files, image, plan):
         planned = plan.pop(number)
         try:
-            found = content or Path(image_path(str(root), image, path)[0])
+            picture = content or Path(image_path(str(root), image, path)[0])
         except Fault as fault:
             skips.add(str(fault), planned.place, planned.rows)
             continue
         extra = {"source": planned.name} if planned.name else {}
         yield RawSample(
-            planned.key, found, "", tuple(planned.captions), extra, place=planned.place, rows=planned.rows
+            planned.key, picture, "", tuple(planned.captions), extra, place=planned.place, rows=planned.rows
         )

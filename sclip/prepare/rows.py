@@ -89,9 +89,9 @@ def _listed(names: Iterable[str]) -> str:
 
 def split_of(row: Mapping[str, Any]) -> str:
     """Return the split that a row says it is of; empty where it says none."""
-    found = {name.lower(): value for name, value in row.items() if name.lower() in SPLIT_FIELDS}
+    values = {name.lower(): value for name, value in row.items() if name.lower() in SPLIT_FIELDS}
     for name in SPLIT_FIELDS:
-        value = "" if found.get(name) is None else str(found[name]).strip()
+        value = "" if values.get(name) is None else str(values[name]).strip()
         if value and (name == SPLIT_FIELDS[0] or value.lower() in SPLIT_WORDS):
             return value
     return ""

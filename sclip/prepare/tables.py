@@ -129,10 +129,10 @@ def _is_quoted(text: str, delimiter: str) -> bool:
     header, throughout, needed, everywhere, joined = True, dict[int, bool](), True, True, False
     position = column = 0
     while position < len(text):
-        found = cell.match(text, position)
-        if found is None or found.end() == position:
+        match = cell.match(text, position)
+        if match is None or match.end() == position:
             return False
-        position, (raw, end) = found.end(), found.groups()
+        position, (raw, end) = match.end(), match.groups()
         is_quoted, is_blank = raw.startswith('"'), not raw and not column and end != delimiter
         joined |= is_quoted and "\n" in raw and delimiter in raw
         everywhere &= is_quoted or is_blank
@@ -181,8 +181,8 @@ def _csv_cells(source: Path, delimiter: str) -> Iterator[_Cells]:
 def _csv_fault(text: str, first: int, last: int, delimiter: str, error: csv.Error) -> str:
     """Return the line of the broken cell in a row's text, which spans the lines `first` to `last`, and the fault."""
     cell, position = _cell(delimiter), 0
-    while (found := cell.match(text, position)) and position < found.end() < len(text):
-        position = found.end()
+    while (match := cell.match(text, position)) and position < match.end() < len(text):
+        position = match.end()
     line = first + text.count("\n", 0, position)
     if text[position : position + 1] == '"':
         hint = "close the quote, or double it where it belongs to the text"

@@ -95,11 +95,11 @@ def judge_collective(
     if not failed:
         unit = "GPUs" if gpus else "nodes"
         slowest = min(answer.value for answer in answers.values())
-        told = f"all-reduce over {len(places)} {unit}, {slowest:,.2f} GB/s"
-        return [CheckFinding(name, "cluster", "ok", told)]
+        text = f"all-reduce over {len(places)} {unit}, {slowest:,.2f} GB/s"
+        return [CheckFinding(name, "cluster", "ok", text)]
     if gpus:
         remedy = "GPUs in use by another job are not waited for; else nvidia-smi there, NCCL_DEBUG=INFO and"
         remedy += " NCCL_SOCKET_IFNAME, and open all ports between the nodes"
     else:
         remedy = "open all ports between the nodes, and name the interface with GLOO_SOCKET_IFNAME"
-    return [CheckFinding(name, node, "fail", told, remedy) for node, told in failed.items()]
+    return [CheckFinding(name, node, "fail", text, remedy) for node, text in failed.items()]

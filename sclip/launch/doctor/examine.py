@@ -49,16 +49,16 @@ def examine(config: Config, timeout_s: float, tell: Callable[[str], None]) -> li
         probes.nodes = [node for node in nodes if not reached[node].failure]
         tell("versions")
         findings += _answered(
-            "versions", found := probes.each(machine.look_versions, config.data.spacy_model)
+            "versions", answers := probes.each(machine.look_versions, config.data.spacy_model)
         )
-        findings += machine.judge_versions(found)
+        findings += machine.judge_versions(answers)
         tell("clock")
         findings += machine.judge_clock(probes.rounds(machine.look_clock, _ROUNDS))
         tell("machine")
-        found = probes.each(machine.look_machine, "" if "://" in storage else storage)
-        findings += _answered("machine", found)
+        answers = probes.each(machine.look_machine, "" if "://" in storage else storage)
+        findings += _answered("machine", answers)
         for judge in (machine.judge_shm, machine.judge_disk, machine.judge_files):
-            findings += judge(found)
+            findings += judge(answers)
         tell("authentication")
         findings.append(
             machine.check_authentication(ray_internals.is_token_required(), [node.address for node in nodes])
@@ -83,8 +83,8 @@ def judge_nodes(reached: dict[ClusterNode, Answer]) -> list[CheckFinding]:
         if answer.failure
     ]
     has = ray.cluster_resources()
-    told = f"{len(reached) - len(silent)} answer, {has.get('CPU', 0):g} CPUs, {has.get('GPU', 0):g} GPUs"
-    return [*silent, CheckFinding("nodes", "cluster", "ok" if len(silent) < len(reached) else "fail", told)]
+    text = f"{len(reached) - len(silent)} answer, {has.get('CPU', 0):g} CPUs, {has.get('GPU', 0):g} GPUs"
+    return [*silent, CheckFinding("nodes", "cluster", "ok" if len(silent) < len(reached) else "fail", text)]
 
 
 def _answered(check: str, answers: dict[ClusterNode, Answer]) -> list[CheckFinding]:

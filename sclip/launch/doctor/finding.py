@@ -58,12 +58,12 @@ def show(findings: Sequence[CheckFinding], console: Console) -> None:
 def _few(findings: Sequence[CheckFinding]) -> Iterator[CheckFinding]:
     """Yield the findings, but one for all nodes where more than `_MOST_ALIKE` are well."""
     well = Counter(finding.check for finding in findings if finding.status == "ok")
-    told: set[str] = set()
+    shown: set[str] = set()
     for finding in findings:
         if finding.status != "ok" or well[finding.check] <= _MOST_ALIKE:
             yield finding
-        elif finding.check not in told:
-            told.add(finding.check)
+        elif finding.check not in shown:
+            shown.add(finding.check)
             yield replace(finding, where=f"{well[finding.check]} nodes", found=f"such as {finding.found}")
 
 

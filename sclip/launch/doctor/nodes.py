@@ -42,17 +42,17 @@ class Answer:
 def alive() -> tuple[list[ClusterNode], list[str]]:
     """Return the nodes of the connected cluster, and of those that went by accident the names with reasons."""
     nodes, lost = [], []
-    for found in ray.nodes():
-        name = f"{found['NodeName'] or found['NodeManagerAddress']} ({found['NodeID'][:6]})"
-        if not found["Alive"]:
-            if found["DeathReason"] in _ACCIDENTS:
-                lost.append(f"{name}: {found['DeathReasonMessage']}")
+    for node in ray.nodes():
+        name = f"{node['NodeName'] or node['NodeManagerAddress']} ({node['NodeID'][:6]})"
+        if not node["Alive"]:
+            if node["DeathReason"] in _ACCIDENTS:
+                lost.append(f"{name}: {node['DeathReasonMessage']}")
             continue
-        has = found["Resources"]
+        resources = node["Resources"]
         nodes.append(
             ClusterNode(
-                found["NodeID"], name, has.get("CPU", 0.0), int(has.get("GPU", 0)),
-                int(has.get("object_store_memory", 0)), found["NodeManagerAddress"],
+                node["NodeID"], name, resources.get("CPU", 0.0), int(resources.get("GPU", 0)),
+                int(resources.get("object_store_memory", 0)), node["NodeManagerAddress"],
             )
         )  # fmt: skip
     return nodes, lost
@@ -88,17 +88,17 @@ class NodeProbes:
         """
         asked = {}
         for node in self.nodes if of is None else of:
-            given = arguments if own is None else (*arguments, own(node))
-            asked[node] = self._probes[node.id].call.remote(function, given)
+            call_arguments = arguments if own is None else (*arguments, own(node))
+            asked[node] = self._probes[node.id].call.remote(function, call_arguments)
         return within(asked, self._timeout_s)
 
     def rounds(
         self, function: Callable[[], float], count: int
     ) -> dict[ClusterNode, list[tuple[float, float, float]]]:
         """Return for each node what the function gave, between the driver's times before and after; one by one."""
-        found: dict[ClusterNode, list[tuple[float, float, float]]] = {}
+        times: dict[ClusterNode, list[tuple[float, float, float]]] = {}
         for node in self.nodes:
-            found[node] = []
+            times[node] = []
             for _ in range(count):
                 before = time.time()
                 answer = within({node: self._probes[node.id].call.remote(function, ())}, self._timeout_s)[
@@ -106,8 +106,8 @@ class NodeProbes:
                 ]
                 if answer.failure:
                     break
-                found[node].append((before, answer.value, time.time()))
-        return found
+                times[node].append((before, answer.value, time.time()))
+        return times
 
     def __enter__(self) -> NodeProbes:
         return self

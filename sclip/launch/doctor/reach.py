@@ -119,13 +119,13 @@ def check_shards(nodes: NodeProbes, config: Config) -> list[CheckFinding]:
     if not config.data.shards:
         return [CheckFinding("shards", "cluster", "ok", "none given: scenes are generated into run.storage")]
     try:
-        found = expand(config.data.shards)
+        urls = expand(config.data.shards)
     except ShardError as error:
         return [
             CheckFinding("shards", "driver", "fail", str(error), "check data.shards, and the credentials")
         ]
-    chosen = [found[at * (len(found) - 1) // max(1, _SHARDS - 1)] for at in range(min(_SHARDS, len(found)))]
-    return judge_shards(len(found), nodes.each(read_some, list(dict.fromkeys(chosen)), config.data))
+    chosen = [urls[at * (len(urls) - 1) // max(1, _SHARDS - 1)] for at in range(min(_SHARDS, len(urls)))]
+    return judge_shards(len(urls), nodes.each(read_some, list(dict.fromkeys(chosen)), config.data))
 
 
 def judge_shards(shards: int, answers: Mapping[ClusterNode, Answer]) -> list[CheckFinding]:
@@ -139,17 +139,17 @@ def judge_shards(shards: int, answers: Mapping[ClusterNode, Answer]) -> list[Che
             findings.append(CheckFinding("shards", node.name, "fail", mask(answer.failure), remedy))
             continue
         samples, size, seconds = answer.value
-        told = (
+        text = (
             f"{rates[node]:,.0f} samples/s, {size / 1e6 / max(seconds, 1e-9):,.0f} MB/s of {shards:,} shards"
         )
         if not samples:
-            told, remedy = "no sample in the first shards", "sclip validate says what is wrong with them"
-            findings.append(CheckFinding("shards", node.name, "fail", told, remedy))
+            text, remedy = "no sample in the first shards", "sclip validate says what is wrong with them"
+            findings.append(CheckFinding("shards", node.name, "fail", text, remedy))
         elif seconds >= _TELLING_S and rates[node] < _SLOW * fastest:
             remedy = f"the fastest node reads {fastest:,.0f} a second: look at this one's network or mount"
-            findings.append(CheckFinding("shards", node.name, "warn", told, remedy))
+            findings.append(CheckFinding("shards", node.name, "warn", text, remedy))
         else:
-            findings.append(CheckFinding("shards", node.name, "ok", told))
+            findings.append(CheckFinding("shards", node.name, "ok", text))
     return findings
 
 
@@ -159,9 +159,9 @@ def check_mlflow(config: Config, timeout_s: float) -> CheckFinding:
     try:
         place = pool.submit(try_store, config).result(timeout_s)
     except (TrackingError, Late) as error:
-        told = str(error) or f"no answer in {timeout_s:g} s"
+        text = str(error) or f"no answer in {timeout_s:g} s"
         remedy = "check tracking.uri, MLFLOW_TRACKING_TOKEN or _USERNAME and _PASSWORD, and the server"
-        return CheckFinding("mlflow", "driver", "fail", told, remedy)
+        return CheckFinding("mlflow", "driver", "fail", text, remedy)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
     return CheckFinding("mlflow", "driver", "ok", f"{place}: a run was written and removed")

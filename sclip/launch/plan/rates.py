@@ -69,7 +69,7 @@ Rates = Mapping[str, Rate]
 
 def given(text: str) -> dict[str, Rate]:
     """Return the rates of `worker=900,encoder=120`. Raises ConfigError."""
-    found = {}
+    rates = {}
     for part in filter(None, re.split(r"[,\s]+", text)):
         stage, _, value = part.partition("=")
         try:
@@ -80,8 +80,8 @@ def given(text: str) -> dict[str, Rate]:
             raise ConfigError(
                 f"--rates {part!r}: write {'=N, '.join(STAGES)}=N, samples a second of one of them"
             )
-        found[stage] = Rate(rate, "as given")
-    return found
+        rates[stage] = Rate(rate, "as given")
+    return rates
 
 
 def find(config: Config, capacity: Capacity, known: Rates, annotated: bool) -> dict[str, Rate]:
@@ -93,10 +93,10 @@ def find(config: Config, capacity: Capacity, known: Rates, annotated: bool) -> d
         known: as the user gave them.
         annotated: whether graphs and negatives are read from the shards.
     """
-    found = _rules(config, annotated) | _measured(config) | dict(known)
-    if "worker" not in found and config.train.use_gpu and (rate := _gpu(config, capacity)):
-        found["worker"] = rate
-    return found
+    rates = _rules(config, annotated) | _measured(config) | dict(known)
+    if "worker" not in rates and config.train.use_gpu and (rate := _gpu(config, capacity)):
+        rates["worker"] = rate
+    return rates
 
 
 def _rules(config: Config, annotated: bool) -> dict[str, Rate]:
@@ -156,19 +156,19 @@ def _measured(config: Config) -> dict[str, Rate]:
             tree = json.loads(path.read_text())
             if _work(tree, storage) != asked:
                 continue
-            found = _of_curves(history(path.parent), int(tree["train"]["num_workers"]))
+            rates = _of_curves(history(path.parent), int(tree["train"]["num_workers"]))
         except (OSError, ValueError, LookupError, TypeError, AttributeError):  # of another version, or cut
             continue
-        if found:
-            return {stage: Rate(rate, f"as {path.parent.name} measured") for stage, rate in found.items()}
+        if rates:
+            return {stage: Rate(rate, f"as {path.parent.name} measured") for stage, rate in rates.items()}
     return {}
 
 
 def _work(tree: dict[str, Any], storage: StoragePath) -> dict[str, Any]:
-    found = {key: value for key, value in flatten(tree).items() if _WORK.match(key)}
+    keys = {key: value for key, value in flatten(tree).items() if _WORK.match(key)}
     own = str(storage / "scenes")  # masked, as in a record
-    found["data.shards"] = [shard for shard in tree["data"]["shards"] if not shard.startswith(own)]
-    return found
+    keys["data.shards"] = [shard for shard in tree["data"]["shards"] if not shard.startswith(own)]
+    return keys
 
 
 def _of_curves(curves: Mapping[str, list[tuple[int, float]]], workers: int) -> dict[str, float]:
@@ -178,12 +178,12 @@ def _of_curves(curves: Mapping[str, list[tuple[int, float]]], workers: int) -> d
         values = [value for _, value in curves.get(name, [])]
         return statistics.median(values[len(values) // 2 :]) if values else 0.0
 
-    found = {}
+    rates = {}
     if (rate := typical("train/samples_per_s")) and workers:
-        found["worker"] = rate / max(0.05, 1 - typical("train/data_wait")) / workers
+        rates["worker"] = rate / max(0.05, 1 - typical("train/data_wait")) / workers
     work = [typical(f"stream/{stage}_samples_per_s") for stage in SECONDS]
     if any(work):
-        found["encoder"] = 1 / sum(1 / rate for rate in work if rate)
+        rates["encoder"] = 1 / sum(1 / rate for rate in work if rate)
     if read := typical("stream/read_samples_per_s"):
-        found["reader"] = read
-    return found
+        rates["reader"] = read
+    return rates

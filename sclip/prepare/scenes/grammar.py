@@ -55,10 +55,10 @@ def noun_phrase(thing: Thing, article: str, *, size: bool = False) -> str:
 
 def captions(scene: Scene, rng: Random, count: int = 3) -> tuple[str, ...]:
     """Return `count` different wordings of the scene; each is true of it and names at least two objects."""
-    found: dict[str, None] = {}
-    while len(found) < count:
-        found[_caption(scene, rng)] = None
-    return tuple(found)
+    wordings: dict[str, None] = {}
+    while len(wordings) < count:
+        wordings[_caption(scene, rng)] = None
+    return tuple(wordings)
 
 
 def _caption(scene: Scene, rng: Random) -> str:
