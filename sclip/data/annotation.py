@@ -19,7 +19,7 @@ from sclip.negatives import Negative, draw
 from sclip.scenegraph import SceneGraph
 
 MAX_BYTES = 16 * 1024 * 1024
-"""Of the unpacked member; five COCO captions take 16 kB (2 kB packed)."""
+"""Limit of the unpacked member; five COCO captions take 16 kB (2 kB packed)."""
 
 _FORMAT = 1
 _GZIP = 16 + zlib.MAX_WBITS

@@ -1,4 +1,4 @@
-"""The text of a caption: bytes or text as people wrote it in, the one text that parser and tokenizer read out.
+"""Clean a caption as people wrote it into the one text that parser and tokenizer read.
 
 A caption is cleaned once, where it comes in (a shard, a user's call, a line of a file). The parser reads "&amp;" as
 three words and a zero-width space as a letter, the tokenizer of open_clip resolves the first and keeps the second, so
@@ -23,7 +23,7 @@ _BOMS = {
 }  # fmt: skip
 
 _ROUNDS = 8
-"""Of cleaning, after which markup that makes new markup ("&amp;amp;amp;...", "<<b>b>") is no longer read as such."""
+"""Rounds of cleaning; markup that still makes new markup ("&amp;amp;amp;...", "<<b>b>") is then read as text."""
 _MARKUP = str.maketrans("<>&", "   ")
 
 _BOM = "\ufeff"

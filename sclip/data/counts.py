@@ -1,7 +1,7 @@
-"""How many samples each shard holds: what stands recorded beside the shards, held against their headers.
+"""Count the samples of each shard: counts recorded beside the shards, checked against the shards' headers.
 
-A record is believed where those of some shards, spread evenly, agree with the tars; else every shard is counted. Of a
-local tar that is not compressed only the headers are read, of a Parquet file the footer, which is record enough.
+The records are believed if a few of them, spread evenly, agree with the tars; else every shard is counted. An
+uncompressed local tar is counted by its headers alone, a Parquet file by its footer.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from sclip.storage.retries import StorageError, concurrently, read_bytes, resume
 
 INDEX = "index.json"
 _CHECKED, _CHECKED_REMOTE = 64, 16
-"""Most shards whose recorded number is held against their headers."""
+"""Maximum number of shards, local and remote, whose recorded count is checked against their headers."""
 _CHECKED_SAMPLES = 100_000
-"""Of as many shards as hold about so many samples, 8 at the least: a header takes some 50 microseconds."""
+"""Samples that the checked shards hold together (8 shards at least): a header takes some 50 microseconds."""
 
 
 class Record(NamedTuple):
-    """What is recorded of a shard."""
+    """Recorded sample count of a shard."""
 
     file: str
-    """Name of the file that says it."""
+    """Name of the file that holds the record."""
     samples: int
 
 
 @dataclass(frozen=True)
 class Counts:
-    """The samples of shards."""
+    """Sample counts of shards."""
 
     samples: dict[str, int]
-    """Of each shard: as counted, else as recorded."""
+    """Count of each shard by URL: counted if it was, else recorded."""
     records: dict[str, Record] = field(default_factory=dict)
-    """Of the shards that have one."""
+    """Records of the shards that have one."""
     broken: dict[str, str] = field(default_factory=dict)
     """Why tars that were counted cannot be read to their end, or are no tars."""
     counted: frozenset[str] = frozenset()
@@ -60,10 +60,10 @@ class Counts:
         ]
 
     def expected(self, url: str) -> int:
-        """Return how many samples a reader of a shard is to find; -1 where nobody knows.
+        """Return the number of samples that a reader should find in a shard; -1 if it is unknown.
 
-        A count of a whole tar is believed before what another program has recorded of it, and not before the index
-        that was written with it, whose samples were there once.
+        The count of a whole tar overrides another program's record, but not the index that was written with the tar:
+        its samples were there once.
         """
         record = self.records.get(url)
         if record and (url not in self.counted or url in self.broken or record.file == INDEX):
@@ -107,11 +107,11 @@ def count_samples(
 
 
 def recorded_samples(urls: Sequence[str], patterns: Sequence[str] = ()) -> dict[str, Record]:
-    """Return what is recorded beside shards, of those of which something is.
+    """Return the counts that are recorded beside shards, for the shards that have a record.
 
-    That is `index.json` (`sclip.prepare.pack`), else `SHARD_stats.json` (img2dataset). Of the patterns that name the
-    shards, it is also what is recorded in the same folders of shards that a wildcard or a folder would name, and that
-    are not there. Of Parquet files nothing is: img2dataset counts the rows with an image alone.
+    A record is an entry of `index.json` (`sclip.prepare.pack`), else `SHARD_stats.json` (img2dataset). With `patterns`,
+    the records of absent shards that a wildcard or folder among them would name are included. Records of Parquet files
+    are ignored: img2dataset counts only their rows with an image.
     """
     urls = [url for url in urls if not is_parquet(url)]
     indexes = sorted({sibling(url, INDEX) for url in urls})
@@ -196,7 +196,7 @@ def _count(data: DataConfig, url: str) -> tuple[int, str]:
 
 
 def _count_sought(data: DataConfig, path: str) -> tuple[int, str] | None:
-    """Return the same of a plain tar on a disk; None of another file."""
+    """Return what `_count` does for an uncompressed tar on a local disk; None for any other file."""
     with open(path, "rb") as file:
         head = Peeked(file)
         if decompressed(head) is not head or not_a_tar(head.head) is not None:

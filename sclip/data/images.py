@@ -1,4 +1,4 @@
-"""Encoded images in, uint8 crops out: the only place where a picture is decoded, or set aside.
+"""Decode pictures into uint8 crops, or set them aside; no other module decodes one.
 
 The crop is drawn from the header alone; then a JPEG is decoded at the smallest of its built-in scales at which that
 crop still has the pixels wanted (`Image.draft`), and only the crop is converted, resized and turned upright. Pillow
@@ -191,7 +191,7 @@ def _resized(picture: Image.Image, size: int) -> NDArray[Any]:
 
 @contextmanager
 def _image_errors() -> Iterator[None]:
-    """Turn whatever Pillow raises at an image into an ImageError that says it."""
+    """Raise every error of Pillow in the block as ImageError."""
     try:
         yield
     except ImageError:

@@ -1,4 +1,4 @@
-"""Names of a tar's members in; the keys and suffixes that they are cut into out, and how a suffix is told.
+"""Cut the names of a tar's members into keys and suffixes, and spell suffixes for messages.
 
 webdataset's rule is the first dot of a name. `data.key_ends_at=last_dot` reads tars whose keys have dots.
 """

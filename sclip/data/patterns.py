@@ -1,4 +1,4 @@
-"""Patterns of `data.shards` in, the shards that they name out."""
+"""Find the shards that the patterns of `data.shards` name."""
 
 from __future__ import annotations
 
@@ -85,9 +85,9 @@ def path_below(pattern: str, url: str) -> str:
 
 
 def would_name(patterns: Sequence[str], shards: Iterable[str]) -> Callable[[str], bool]:
-    """Return what tells whether patterns that named shards would name another file too, were it there.
+    """Return a predicate: would the patterns that named these shards also name another path, if a file were there?
 
-    Their wildcards and folders do; a single file, and those in braces, name no other.
+    Wildcards and folders would; the name of a single file, and names in braces, would not.
     """
     there = {tuple(_components(shard)) for shard in shards}
     names = (_components(name) for pattern in patterns for name in braceexpand.braceexpand(pattern))

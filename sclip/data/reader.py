@@ -52,7 +52,7 @@ class ReadSettings:
 
     config: Config
     stamp: str = ""
-    """Of the annotations that this installation would make, where the shards hold them; empty: do not use any."""
+    """Stamp of the annotations that the run uses; empty: it uses none."""
 
 
 class OpenedVisit(NamedTuple):
@@ -63,7 +63,7 @@ class OpenedVisit(NamedTuple):
     recorded: int
     """Samples that the order has places for."""
     expected: int
-    """Samples that the shard is to hold; -1 where nobody knows."""
+    """Samples that the shard should hold; -1 if it is unknown."""
 
 
 def read_round(
@@ -176,7 +176,7 @@ class _Items:
                 waited_s += wait_s
 
     def end(self, visit: OpenedVisit, there: int) -> VisitEnd:
-        """Return what there is to tell of a shard that was read to its end, and held so many groups."""
+        """Return the VisitEnd of a shard that was read to its end and held `there` groups."""
         missing = max(0, visit.expected - there)
         recorded = visit.expected if missing else 0
         more = max(0, there - visit.recorded)

@@ -1,6 +1,6 @@
-"""The first bytes of a shard in; what the file is where it is no tar or Parquet file to read, and the remedy, out.
+"""Recognise a file that is no readable shard by its first bytes, and name the remedy.
 
-The start of a run, `sclip validate`, the audit and the reader of shards all say it in these words.
+The start of a run, `sclip validate`, the audit and the reader of shards share these messages.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from sclip.storage.retries import concurrently, first_bytes
 MAX_ZEROS = 2 * tarfile.BLOCKSIZE + tarfile.RECORDSIZE
 """The end-of-archive marker and the zeros that fill up its record."""
 _MOST_REMOTE = 4096
-"""Remote shards that are looked at, evenly spread: a request each, some seconds in all."""
+"""Maximum number of remote shards that are checked, evenly spread: one request each, some seconds in all."""
 _AGAIN = "download it again"
 _DEFAULTS = DataConfig()
 
 
 @dataclass(frozen=True)
 class NotATar:
-    """What a file is that should be a shard."""
+    """Kind of a file that should be a shard and is none."""
 
     kind: str
-    """Several of one kind are told together."""
+    """Messages count the shards of one kind together."""
     remedy: str
     detail: str = ""
-    """Of this file alone, as the title of an error page."""
+    """Detail of this file alone, such as the title of an error page."""
     wanted: str = "tar"
 
     def __str__(self) -> str:
@@ -65,7 +65,7 @@ _TITLE = re.compile(r"<title[^>]*>(.*?)</title>|<Code>(.*?)</Code>|<h1[^>]*>(.*?
 
 
 def not_a_tar(head: bytes) -> NotATar | None:
-    """Return what an uncompressed file is that begins with these bytes, HEAD_BYTES or all; None for a tar's."""
+    """Return the kind of an uncompressed file by its first HEAD_BYTES; None if they begin a tar."""
     if not head:
         return NotATar("an empty file", _AGAIN)
     if not head.strip(b"\0"):
@@ -105,10 +105,10 @@ def _other(head: bytes) -> NotATar:
 
 
 def look(url: str, data: DataConfig = _DEFAULTS) -> NotATar | None:
-    """Return what a shard is that cannot be read; None for what begins as a tar, compressed or not.
+    """Return why a shard cannot be read; None if it begins as a tar, compressed or not.
 
-    By its name it is to be a Parquet file: None for one with the columns that `data` names. Raises StorageError where
-    the storage fails or refuses.
+    A shard named .parquet must be a Parquet file with the columns that `data` names. Raises StorageError where the
+    storage fails or refuses.
     """
     fault = _look(url)
     if not is_parquet(url):
@@ -150,7 +150,7 @@ def _begin(stream: Peeked) -> NotATar | None:
 
 
 def unreadable(urls: Sequence[str], data: DataConfig = _DEFAULTS) -> dict[str, NotATar]:
-    """Return those of the shards that cannot be read: of all local ones, and of some thousand remote ones.
+    """Check all local shards and some thousand remote ones; return those that cannot be read.
 
     Raises StorageError where one cannot be reached.
     """
@@ -163,7 +163,7 @@ def unreadable(urls: Sequence[str], data: DataConfig = _DEFAULTS) -> dict[str, N
 
 
 def described(faults: dict[str, NotATar]) -> str:
-    """Return how many shards are of each kind, with one path and the remedy of each."""
+    """Return the number of shards of each kind, with one path and the remedy."""
     kinds: dict[str, list[str]] = {}
     for url, fault in faults.items():
         kinds.setdefault(fault.kind, []).append(url)

@@ -1,4 +1,4 @@
-"""A tar as it comes, byte by byte, in; neighbouring members of one key, the groups that samples are made of, out.
+"""Read a tar as a stream and yield groups: neighbouring members of one key, which make a sample.
 
 Grouping follows webdataset's naming rule; `tarfile` reads the tar, which may be compressed, in stream mode.
 webdataset's own `tar_file_iterator` and `group_by_keys` do not serve here: they take a tar that is cut at a header for
@@ -30,14 +30,14 @@ MAX_ANNOTATION_BYTES = 4 * 1024 * 1024
 MAX_IMAGE_BYTES = 128 * 1024 * 1024
 MAX_TEXT_BYTES = 1024 * 1024
 MAX_HEADER_BYTES = 1024 * 1024
-"""Of the long names and attributes before a member, which tarfile reads whole."""
+"""Limit for the long names and attributes before a member, which tarfile reads whole."""
 
 _END_BYTES = 64 * 1024
 _MOST_SUFFIXES = 100
 """Different suffixes that are counted one by one: names that have dots inside have one each."""
 _JOINED = "as after `cat a.tar b.tar`: unpack and pack them as one, or join them with `tar --concatenate`"
 _MOST_CHARS = 80
-"""Of the name that a link points to."""
+"""Characters that a message shows of a link's target."""
 _BROKEN_TAR = (tarfile.TarError, ValueError, ArithmeticError, LookupError)
 
 
@@ -112,14 +112,14 @@ class Group:
     last_unread: tuple[str, bool] = ("", False)
     """Suffix of the last unread image or text up to its last dot, and whether it is an image."""
     shares_stems: bool = False
-    """An unread image and its neighbour, a text, differ only after their last dot: one sample of several."""
+    """Whether an unread image and the text beside it differ only after their last dot, as one sample of several."""
     fault: str = ""
     cut: str = ""
-    """Why the tar cannot be read after this group; only on the last one."""
+    """Why the tar cannot be read after this group; set on the last group only."""
 
     @property
     def repeats_images(self) -> bool:
-        """Whether unread images of it are told apart by a number alone."""
+        """Whether some unread images of the group differ by a number alone."""
         return any(count > 1 and is_image_like(suffix) for suffix, count in self.suffixes.items())
 
 
@@ -209,7 +209,7 @@ def _take(
 
 
 def _pass_over(group: Group, suffix: str, tally: Tally) -> None:
-    """Count a member that is not read: of all in the tally, those that look like an image or a text."""
+    """Count a member that is not read; the tally counts those that look like an image or a text."""
     _count(group.suffixes, suffix)
     image, text = is_image_like(suffix), is_text_like(suffix)
     group.unread_images += image

@@ -1,7 +1,7 @@
-"""What Prometheus is told of a run: the reports of the worker loop in, metrics of Ray's own exporter out.
+"""Export a run's metrics to Prometheus: reports of the worker loop in, metrics of Ray's own exporter out.
 
-The driver tells it, from the reports that it shows and records anyway: ranks step together and a report is of all of
-them, so that nothing is measured in the loop for it. The one label is the run.
+The driver sets them from the reports that it shows and records anyway: a report covers all ranks, so the loop measures
+nothing for Prometheus. The only label is the run.
 
 Of Ray 2.60, measured: the exported name is `ray_` and the name here, and nothing more where a counter's ends in
 _total; a gauge is gone 20 s after it was last set, so that a thread sets all of them again; NaN is dropped; what was
@@ -106,7 +106,7 @@ class RunMetrics:
         self._thread.join()
 
     def report(self, report: dict[str, Any]) -> None:
-        """Tell of one report of the worker loop."""
+        """Set the metrics of one report of the worker loop."""
         kind = report["kind"]
         if kind == "start":
             self._samples = report["samples"]

@@ -1,4 +1,4 @@
-"""One cell of a row in, the path of its image or its captions out, or a `Fault`: why the row is left out."""
+"""Read the path of an image or the captions from one cell of a row; a `Fault` says why the row is left out."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from sclip.prepare.writing import PackError, Shard, write_file, write_tar
 INDEX = "index.json"
 SKIPPED = "skipped.jsonl"
 MOST_PLACES = 100_000
-"""Of what is left out, so many are told with their place; the others are counted."""
+"""Maximum number of omissions that are listed with their place; all others are only counted."""
 _SUFFIX_OF_FORMAT = {
     "JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif",
 }  # fmt: skip
@@ -59,7 +59,7 @@ class RawSample:
 
 @dataclass
 class Skips:
-    """What was left out: how often for each reason, and where first."""
+    """Counts of what was left out by reason, each with the first place."""
 
     counts: Counter[str] = field(default_factory=Counter)
     first: dict[str, str] = field(default_factory=dict)

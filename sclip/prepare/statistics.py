@@ -1,4 +1,4 @@
-"""Shards, or the folder of a run, in; what their captions, graphs and negatives are out.
+"""Count captions, graphs and negatives of shards, or of the shards of a run.
 
     shards -> (Ray Data: an actor a shard) -> statistics of each -> merged -> `sclip.report`
 
@@ -50,7 +50,7 @@ class Corpus:
 
 @dataclass(slots=True)
 class CorpusCounts:
-    """What was found, and what was not."""
+    """Statistics of a corpus, and counts of what is left out of them."""
 
     statistics: CorpusStatistics
     annotated: int = 0

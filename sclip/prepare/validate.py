@@ -1,4 +1,4 @@
-"""Shards in, what a training run over them would set aside out: found before the run, on the same code.
+"""Find what a training run over shards would set aside, before the run and with the same code.
 
     shards -> (Ray Data: an actor a shard) -> findings of each -> merged -> quarantine.jsonl, report.json, report.html
 
@@ -38,7 +38,7 @@ from sclip.storage.masking import mask
 from sclip.storage.paths import shown
 
 _NAMED = 10
-"""Shards that a line each names; report.json has all."""
+"""Maximum number of shards that the notes list one by one; report.json has all of them."""
 
 
 @dataclass(slots=True)
@@ -47,10 +47,10 @@ class Findings:
 
     shards: int = 0
     samples: int = 0
-    """That are trained on."""
+    """Samples that a run would train on."""
     captions: int = 0
     bytes: int = 0
-    """Of images and texts, as they are read."""
+    """Bytes of images and texts, as they are read."""
     stamps: dict[str, int] = field(default_factory=dict)
     """Samples by the stamp of their annotation; "" counts those without one, "?" those with one that is unreadable."""
     widths: dict[int, int] = field(default_factory=dict)
@@ -118,7 +118,7 @@ class Findings:
 
     @property
     def share(self) -> float:
-        """Which share of all that was met or recorded is lost; what `data.max_quarantined` is held against."""
+        """Lost share of all samples that are there or recorded; `data.max_quarantined` limits it."""
         lost = len(self.quarantined) + self.missing
         return lost / max(1, self.samples + lost)
 

@@ -1,4 +1,4 @@
-"""Whether the workers of a run could talk: an all-reduce over every GPU of the cluster, or over its nodes without any.
+"""Check that workers can reach each other: an all-reduce over every GPU, or over the nodes if there is no GPU.
 
 Over nccl each GPU has a process that holds it, as a worker does, and also multiplies two matrices: a GPU that Ray
 counts and torch cannot use is found here. A GPU in use by another job is told, not waited for.

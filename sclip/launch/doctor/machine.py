@@ -1,4 +1,4 @@
-"""What a node is like: versions, clock, memory, disk and limits; and whether that is enough and everywhere the same."""
+"""Look at a node's versions, clock, memory, disk and limits, and judge whether they suffice and agree."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sclip.launch.doctor.nodes import Answer, ClusterNode
 PACKAGES = ("ray", "torch", "open_clip_torch", "spacy")
 _GB = 1e9
 _MOST_SKEW_S = 2.0
-"""Ray, S3's signatures and MLflow's order of metrics bear more; what is larger shows that nobody sets the clock."""
+"""Ray, S3's signatures and MLflow tolerate more; a larger skew shows that nothing synchronises the clock."""
 _FULL, _NEARLY_FULL = 0.95, 0.85
 """Shares of a disk; at the first Ray takes no more objects onto it."""
 _FILES, _FEWEST_FILES = 65536, 4096
@@ -88,7 +88,7 @@ def _disk(path: str) -> tuple[int, int] | None:
 
 
 def judge_shm(answers: Mapping[ClusterNode, Answer]) -> list[CheckFinding]:
-    """Ray's object store lies in /dev/shm; where it does not fit, Ray takes a disk and every block waits for it."""
+    """Judge shared memory: an object store that does not fit into /dev/shm goes to a disk, and every block waits."""
     findings = []
     for node, answer in answers.items():
         if answer.failure:

@@ -1,7 +1,7 @@
-"""Functions on every node of the cluster: one small actor a node, asked together, none waited for longer than a limit.
+"""Call functions on every node at once, each by a small actor of its own, within a time limit.
 
-A node that does not answer is an answer: its name and why, never a hang. The actors reserve nothing, so that a cluster
-at work can be examined too; what a node lacks to start one (another Python, no sclip) is told in Ray's words.
+A node that does not answer becomes an answer with the reason, never a hang. The actors reserve nothing, so that a busy
+cluster can be examined too; why a node cannot start one (another Python, no sclip) is said in Ray's words.
 """
 
 from __future__ import annotations

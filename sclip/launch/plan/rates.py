@@ -1,4 +1,4 @@
-"""What one worker, encoder, reader and executor do in a second: as given, as an earlier run measured it, or by a rule.
+"""Rates of one worker, encoder, reader and executor: given by the user, measured by an earlier run, or by a rule.
 
 An earlier run is one of the same model and work in `run.storage`; its journal says how fast it was. Without one, a GPU
 is taken to reach `UTILISATION` of its peak on the operations that a step needs (`sclip.train.flops`), and an encoder to
@@ -33,17 +33,17 @@ UTILISATION = 0.2
 for ViT-g/14 (NVIDIA NeMo on A100); small shares of a batch are nearer to the first."""
 
 SECONDS = {"parse": 1.13e-3, "draw": 0.33e-3, "decode": 2.72e-3, "tokenise": 0.10e-3}
-"""Of a busy server's core (EPYC, 2 shared cores) for one sample: COCO's photographs of 640 x 480, its captions."""
+"""Seconds of one core of a busy server (EPYC, 2 shared cores) per COCO sample: a photograph of 640 x 480, a caption."""
 READ_S = 0.40e-3
-"""The same of a reader on a local disk, three members a sample: half of it reads the headers of the tar."""
+"""Seconds of a reader's core per sample of three members on a local disk; half of it reads the tar's headers."""
 REMOTE_BYTES_PER_S = 85e6
-"""Of one stream of an object store: what AWS tells to expect of S3."""
+"""Bytes a second of one stream from an object store, as AWS documents for S3."""
 SAMPLE_BYTES, PIXELS = 162e3, 640 * 480
-"""Of COCO's photographs."""
+"""Bytes of a sample and pixels of a picture, on average in COCO."""
 
 BLOCKS_PER_S = 100
-"""Of one executor: it needs 6 to 8 ms of its process a block, whatever the rows in it. On two cores that ran everything
-else at once it passed 31 to 43."""
+"""Blocks that one executor passes on in a second: each takes 6 to 8 ms of its process, whatever its rows. On two cores
+that also ran everything else it passed 31 to 43."""
 
 STAGES = ("worker", "encoder", "reader")
 _WORK = re.compile(
