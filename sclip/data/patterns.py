@@ -85,7 +85,7 @@ def path_below(pattern: str, url: str) -> str:
 
 
 def would_name(patterns: Sequence[str], shards: Iterable[str]) -> Callable[[str], bool]:
-    """Return a predicate: would the patterns that named these shards also name another path, if a file were there?
+    """Return a predicate: whether the patterns that named these shards would name another path too.
 
     Wildcards and folders would; the name of a single file, and names in braces, would not.
     """

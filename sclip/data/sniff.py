@@ -89,11 +89,8 @@ def _other(head: bytes) -> NotATar:
     begin = text.lstrip("\ufeff \t\r\n")
     if begin.startswith("<"):
         title = next((part for match in _TITLE.findall(begin) for part in match if part), "")
-        page = (
-            "an HTML page"
-            if re.match("<!doctype html|<html|<head|<title|<body", begin, re.I)
-            else "an XML document"
-        )
+        is_page = re.match("<!doctype html|<html|<head|<title|<body", begin, re.I)
+        page = "an HTML page" if is_page else "an XML document"
         return NotATar(f"{page} in its place", _AGAIN, " ".join(unescape(title).split())[:80])
     if begin.startswith(("{", "[")):
         return NotATar("a JSON text", _AGAIN, " ".join(begin.split())[:80])
