@@ -1,8 +1,8 @@
-"""The node types of a Ray cluster: what is there, and what its autoscaler may add.
+"""Find the node types of a Ray cluster: those that are there, and those that its autoscaler may add.
 
-Ray tells a driver the nodes that are alive. What it may grow to it does not: its open-source autoscaler keeps the node
-types to itself (the GCS has them only where a platform puts them there), so they are read where the autoscaler reads
-them: the file of `ray up` on the head, or KubeRay's RayCluster. A job that is submitted runs on the head, where both
+Ray tells a driver which nodes are alive, but not what the cluster may grow to: the open-source autoscaler keeps the
+node types to itself (the GCS has them only where a platform puts them there). So they are read where the autoscaler
+reads them: the file of `ray up` on the head, or KubeRay's RayCluster. A job that is submitted runs on the head, where both
 are at hand.
 """
 
@@ -35,7 +35,7 @@ class NodeType:
 
     name: str
     cpus: float
-    """Of one node, as the GPUs."""
+    """CPUs of one node; `gpus` likewise."""
     gpus: float
     alive: int
     most: int
@@ -89,7 +89,7 @@ def _shape(kind: NodeType) -> str:
 def declared(gcs_address: str) -> dict[str, dict[str, Any]]:
     """Return by name the node types that the autoscaler of the connected cluster can add: resources, max_workers.
 
-    None where there is no autoscaler, or where this process cannot see what it reads.
+    Empty where there is no autoscaler, or where this process cannot see what it reads.
     """
     return _reported() or _of_file(gcs_address) or _of_kuberay()
 

@@ -1,4 +1,4 @@
-"""On which nodes the stages of a run lie: bundles of CPUs and GPUs in, the nodes that are used or asked for out.
+"""Place the stages of a run on nodes: bundles of CPUs and GPUs in, the nodes that are used or asked for out.
 
 Bundles are placed as Ray's autoscaler places them: nodes that are there first, then as few new nodes as hold the rest,
 those with GPUs only for what needs one. Where two types fit, the autoscaler may choose the other.

@@ -1,4 +1,4 @@
-"""Shards in, the same shards with the graph and the negatives of every caption beside it out.
+"""Write shards anew with the graph and the negatives of every caption in them.
 
 Ray Data runs the pool of actors; each takes a shard at a time, writes it and then says so in its sidecar
 (`sclip.prepare.annotated`), from where a job that was stopped goes on. What is wrong in a shard leaves samples out,
@@ -39,7 +39,7 @@ _SAMPLES_AT_ONCE = 64
 
 
 def stamp(parser: Parser) -> str:
-    """Return what graphs and negatives depend on; equal stamps, equal annotations."""
+    """Return the version of everything that graphs and negatives depend on: equal stamps mean equal annotations."""
     return f"{parser.version}+negatives-{VERSION}"
 
 
@@ -81,7 +81,7 @@ def usable_stamp(data: DataConfig, shards: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Annotated:
-    """What was done with one shard."""
+    """Result of annotating one shard."""
 
     name: str
     samples: int = 0

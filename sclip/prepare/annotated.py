@@ -1,4 +1,4 @@
-"""A folder of annotated shards: what is finished in it, what a job has to write, and what its parts say together.
+"""Keep the state of a folder of annotated shards: what is finished, what is left to write, and the joint index.
 
 A finished shard has a sidecar in FOLDER/.annotate, written after it: what was made from what and under which stamp,
 its entry in the index, what was left out, statistics. A shard without one counts as not written.

@@ -1,4 +1,4 @@
-"""A file of captions in, its captions out, each cleaned as in training and with the line that it stands in.
+"""Read the captions of a file, each cleaned as in training, with their line numbers.
 
 A text file has a caption a line; COCO's annotations (.json) and tables (.csv, a column `caption`) have one an entry.
 """

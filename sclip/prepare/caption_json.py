@@ -1,4 +1,4 @@
-"""A JSON file of captions in, its rows out: COCO's own, Karpathy's splits, or a list as BLIP's and Structure-CLIP's."""
+"""Yield the rows of a JSON file of captions: COCO's own, Karpathy's splits, or a list like BLIP's."""
 
 from __future__ import annotations
 

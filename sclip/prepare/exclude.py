@@ -1,4 +1,4 @@
-"""Pictures of a benchmark, as a folder, shards or Karpathy's JSON has them -> entries of an exclusion list."""
+"""Make the entries of an exclusion list from a benchmark's pictures: a folder, shards or Karpathy's JSON."""
 
 from __future__ import annotations
 

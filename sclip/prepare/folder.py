@@ -1,4 +1,4 @@
-"""A folder of images in, with a caption file of the same name beside each, a `RawSample` an image out."""
+"""Read a folder of images with caption files of the same names into a `RawSample` per image."""
 
 from __future__ import annotations
 

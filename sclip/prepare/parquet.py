@@ -1,4 +1,4 @@
-"""Parquet files in, as Hugging Face writes them; a `RawSample` an image out, with the image's bytes or its path.
+"""Read Parquet files, as Hugging Face writes them, into a `RawSample` per image with its bytes or its path.
 
 Embedded images are streamed in small batches, whatever the size of a row group. Their captions are read before, as all
 rows of an image end in one sample: rows name the same image where its name and its bytes are the same, and a row

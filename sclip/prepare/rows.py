@@ -1,4 +1,4 @@
-"""Rows of a source (place, fields) in, one `RawSample` an image out: every row is packed or counted with its place.
+"""Group the rows of a source (place, fields) into a `RawSample` per image; rows left out are counted with their place.
 
 The readers beside this file (`tables`, `caption_json`, `parquet`) differ in how a file becomes rows. What a row means
 is the same for all: a column names the image, another holds its caption or captions, a third may name the split. Rows
@@ -38,7 +38,7 @@ Root = tuple[Path, bool]
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What the user chooses of a source; empty: what is usual."""
+    """Fields and splits that the user chooses; empty ones mean the usual."""
 
     image_field: str = ""
     caption_field: str = ""
@@ -128,7 +128,7 @@ class Splits:
 
 @dataclass(slots=True)
 class _Image:
-    """What the rows so far say of one image."""
+    """Everything that the rows so far say about one image."""
 
     place: str
     folder: str

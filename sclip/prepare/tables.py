@@ -1,4 +1,4 @@
-"""A text file in, its rows out: CSV, TSV, `|`, Flickr's `results_20130124.token`, JSON Lines. A row keeps its line.
+"""Yield the rows of a text file: CSV, TSV, `|`, Flickr's `results_20130124.token`, JSON Lines. A row keeps its line.
 
 Three rules keep a caption at its image:
 - CSV is read strictly. A quoted cell that never closes, or that has swallowed what looks like another row, ends the

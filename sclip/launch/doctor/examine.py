@@ -1,4 +1,4 @@
-"""All checks one after the other, over the nodes that are there."""
+"""Run all checks one after the other, over the nodes of the cluster."""
 
 from __future__ import annotations
 

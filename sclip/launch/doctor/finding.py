@@ -1,4 +1,4 @@
-"""What a check found, and its table."""
+"""Findings of the checks, and their table."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Status = Literal["ok", "warn", "fail"]
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 _RANK = ("ok", "warn", "fail")
 _MOST_ALIKE = 4
-"""Nodes that are well which have a line each; the JSON has all of them."""
+"""Maximum number of healthy nodes with a line each in the table; the JSON has all of them."""
 
 
 @dataclass(frozen=True)
 class CheckFinding:
-    """What one check says of one place."""
+    """Result of one check in one place."""
 
     check: str
     where: str

@@ -1,4 +1,4 @@
-"""What lies outside of the cluster: the storage, the shards and MLflow, as each node reaches them."""
+"""Check what lies outside the cluster, the storage, the shards and MLflow, as each node reaches it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from sclip.storage.masking import mask
 from sclip.tracking import TrackingError, try_store
 
 _SAMPLE_S, _SAMPLES = 5.0, 2000
-"""What a node reads of the shards: for so long, or so many samples."""
+"""Limits of what a node reads of the shards: seconds and samples."""
 _SHARDS = 3
-"""Of all shards, spread over them: a part that is not there is rarely the first."""
+"""Shards that each node reads, spread over all: a missing part is rarely the first."""
 _SLOW = 0.25
 """A node that reads at less than this share of the fastest is slow."""
 _TELLING_S = 0.5
-"""A rate of less than so many seconds says nothing of a node."""
+"""A rate measured over fewer seconds says nothing about a node."""
 
 
 def write(folder: str, name: str) -> None:

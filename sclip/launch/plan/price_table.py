@@ -19,7 +19,7 @@ from sclip.config.loader import read_yaml
 
 @dataclass(frozen=True)
 class Price:
-    """Of one node in an hour."""
+    """Price of one node in an hour."""
 
     price: float
     spot: bool = False
@@ -27,7 +27,7 @@ class Price:
 
 @dataclass(frozen=True)
 class Prices:
-    """By node type."""
+    """Prices by node type."""
 
     of: Mapping[str, Price]
     currency: str = ""

@@ -1,4 +1,4 @@
-"""How many streams each worker has, where the config leaves that to the cluster.
+"""Choose the number of streams of each worker, where the config leaves it to the cluster.
 
 sized config, Capacity, rates -> the config with `data.readers`
 """

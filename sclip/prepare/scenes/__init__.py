@@ -1,4 +1,4 @@
-"""Generated scenes, the default input: a spec and a seed in, ordinary shards and ARO-format cases out.
+"""Generate scenes, the default input: ordinary shards and cases in ARO's format, from a spec and a seed.
 
 Training shards, held-out shards of pairings that training never shows, and two evaluation files with their
 images, with the suite that names them. Every sample derives from (seed, split, index), so any of them can be drawn

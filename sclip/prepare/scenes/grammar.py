@@ -1,4 +1,4 @@
-"""Scene in, English captions out: a small grammar whose sentences a parser of photograph captions reads.
+"""Caption a scene in English: a small grammar whose sentences a parser of photograph captions reads.
 
 Each wording is one whose graph the parser gets right: a caption whose graph is wrong would teach wrong negatives.
 """

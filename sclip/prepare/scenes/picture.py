@@ -1,4 +1,4 @@
-"""Scene in, JPEG bytes out: drawn at four times the size and averaged down, which smooths the edges."""
+"""Draw a scene as JPEG bytes, at four times the size and averaged down, which smooths the edges."""
 
 from __future__ import annotations
 
