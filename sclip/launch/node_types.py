@@ -2,8 +2,8 @@
 
 Ray tells a driver which nodes are alive, but not what the cluster may grow to: the open-source autoscaler keeps the
 node types to itself (the GCS has them only where a platform puts them there). So they are read where the autoscaler
-reads them: the file of `ray up` on the head, or KubeRay's RayCluster. A job that is submitted runs on the head, where both
-are at hand.
+reads them: the file of `ray up` on the head, or KubeRay's RayCluster. A job that is submitted runs on the head, where
+both are at hand.
 """
 
 from __future__ import annotations
