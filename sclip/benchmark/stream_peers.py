@@ -27,7 +27,7 @@ from sclip.data import annotation, stream
 from sclip.data import columns as col
 from sclip.data.annotation import read_record
 from sclip.data.images import image_digest, random_crop
-from sclip.data.tar import ANNOTATION_SUFFIX
+from sclip.data.names import ANNOTATION_SUFFIX
 from sclip.data.window import window_of
 from sclip.model import Tokenizer
 

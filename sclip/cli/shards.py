@@ -33,8 +33,9 @@ from sclip.storage.paths import shown
 
 if TYPE_CHECKING:
     from sclip.prepare.annotate import Annotated as AnnotatedShard
-    from sclip.prepare.pack import Shard, Skips
+    from sclip.prepare.pack import Skips
     from sclip.prepare.validate import Findings
+    from sclip.prepare.writing import Shard
 
 PANEL = "Shards"
 PROGRESS_S = 10.0
@@ -58,8 +59,8 @@ def scenes(
     Writes training and held-out shards, ARO-format evaluation files and their images below OUT, and prints the paths as
     overrides for pretrain. What is there already is used again.
     """
-    from sclip.prepare.pack import PackError
     from sclip.prepare.scenes import generate
+    from sclip.prepare.writing import PackError
 
     with errors(ConfigError, PackError, OSError):
         paths = generate(out, ScenesConfig(train_samples, heldout_samples, image_size), seed)
@@ -111,8 +112,9 @@ def pack(
       sclip pack pairs.csv shards/train --exclude benchmarks.jsonl
     """
     from sclip.evaluate.exclusion import ExclusionError, Exclusions
-    from sclip.prepare.pack import PackError, Skips, write_shards
+    from sclip.prepare.pack import Skips, write_shards
     from sclip.prepare.sources import read_source
+    from sclip.prepare.writing import PackError
 
     skips = Skips()
     try:
@@ -274,9 +276,9 @@ def subset(
         raise Refused("nothing to filter by: pass --min-objects, --min-attributes or --min-relations")
     from sclip.data.patterns import expand
     from sclip.data.shards import ShardError
-    from sclip.prepare.pack import PackError, Skips, write_shards
+    from sclip.prepare.pack import Skips, write_shards
     from sclip.prepare.subset import Kept, passing_samples
-    from sclip.prepare.writing import refuse_sources
+    from sclip.prepare.writing import PackError, refuse_sources
 
     kept, skips = Kept(), Skips()
     try:

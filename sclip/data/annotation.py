@@ -12,13 +12,14 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
+from sclip.data.names import ANNOTATION_SUFFIX
 from sclip.data.shards import Sample
-from sclip.data.tar import ANNOTATION_SUFFIX, MAX_ANNOTATION_BYTES
+from sclip.data.tar import MAX_ANNOTATION_BYTES
 from sclip.negatives import Negative, draw
 from sclip.scenegraph import SceneGraph
 
 MAX_BYTES = 16 * 1024 * 1024
-"""Of the unpacked member; five COCO captions take 16 kB (2 kB packed)."""
+"""Limit of the unpacked member; five COCO captions take 16 kB (2 kB packed)."""
 
 _FORMAT = 1
 _GZIP = 16 + zlib.MAX_WBITS
@@ -80,11 +81,11 @@ def unpack(member: bytes) -> tuple[str, list[bytes]]:
         content = stream.decompress(member, MAX_BYTES + 1)  # no more, whatever it would swell to
         head, *records = content.split(b"\n")
         fields = json.loads(head)
-        found, stamp = fields["format"], fields["stamp"]
+        format_, stamp = fields["format"], fields["stamp"]
     except (zlib.error, ValueError, KeyError, TypeError, RecursionError) as error:
         raise AnnotationError(f"annotation is not readable: {error}") from error
-    if found != _FORMAT or not isinstance(stamp, str):
-        raise AnnotationError(f"annotation is of format {found!r}, not {_FORMAT}")
+    if format_ != _FORMAT or not isinstance(stamp, str):
+        raise AnnotationError(f"annotation is of format {format_!r}, not {_FORMAT}")
     if not stream.eof or len(content) > MAX_BYTES:
         raise AnnotationError(f"annotation is cut, or has more than {MAX_BYTES} bytes")
     return stamp, records
@@ -107,9 +108,9 @@ def read(sample: Sample) -> tuple[str, list[bytes]]:
 
 def read_stamped(sample: Sample, stamp: str) -> list[bytes]:
     """Return the records of `read`. Raises AnnotationError also where they were made under another stamp."""
-    found, records = read(sample)
-    if found != stamp:
-        raise AnnotationError(f"annotated under {found}, not {stamp}")
+    made_under, records = read(sample)
+    if made_under != stamp:
+        raise AnnotationError(f"annotated under {made_under}, not {stamp}")
     return records
 
 
@@ -120,7 +121,7 @@ def passing(sample: Sample, records: Sequence[bytes], least: tuple[int, int, int
     """
     if not any(least):
         return list(range(len(records)))
-    found = []
+    indices = []
     for index, (caption, record) in enumerate(zip(sample.captions, records, strict=True)):
         try:
             graph = json.loads(record)["graph"]
@@ -131,5 +132,5 @@ def passing(sample: Sample, records: Sequence[bytes], least: tuple[int, int, int
         if not same:
             raise AnnotationError("annotation is of another caption (data.caption_field)")
         if all(size >= fewest for size, fewest in zip(sizes, least, strict=True)):
-            found.append(index)
-    return found
+            indices.append(index)
+    return indices

@@ -1,4 +1,4 @@
-"""The worker's end of the stream: blocks of rows in, the batches of the order's steps out, and a record of them.
+"""Make the batches of the order's steps from blocks of rows, on the worker, and record what they lack.
 
 The order (`sclip.data.order`) gives each step its places. Workers' shares of a step differ by a few rows, and places
 whose row cannot be trained on stay empty: a batch is filled up with rows that are not valid, to a width that is the
@@ -36,9 +36,9 @@ class Batch:
     entries: NDArray[np.int64]
     indices: NDArray[np.int64]
     markers: tuple[Marker, ...] = ()
-    """Of the step's places without a sample, and of the shards that end in it."""
+    """Markers of the step's places without a sample, and of the shards that end in it."""
     notes: tuple[Note, ...] = ()
-    """Of the blocks that were taken in for this batch."""
+    """Notes of the blocks that were fetched for this batch."""
     queued: float = 0.0
     """Seconds that their samples waited between the encoder and this worker, added up."""
 
@@ -104,8 +104,8 @@ class Batches:
         for name in col.MODEL_COLUMNS:
             blank = self._blank[name]
             columns[name] = allocate(name, (self._width, *blank.shape), blank.dtype)
-            for of_part, part in zip(rows, parts, strict=False):
-                columns[name][of_part] = part[name]  # numpy frees the GIL; as fast as a copy of whole blocks
+            for targets, part in zip(rows, parts, strict=False):
+                columns[name][targets] = part[name]  # numpy frees the GIL; as fast as a copy of whole blocks
             columns[name][len(order) :] = blank
         columns[col.VALID] = np.arange(self._width) < len(order)
         entries, indices = (_joined(parts, name)[order] for name in (col.ENTRY, col.INDEX))
@@ -166,7 +166,7 @@ class Record:
 
     @property
     def missing(self) -> int:
-        """Return how many samples are recorded of the shards that ended, and were not in them."""
+        """Number of recorded samples that the shards which ended do not hold."""
         return sum(end["missing"] for end in self.ends)
 
     def passed(self, batch: Batch) -> tuple[list[int], list[int]]:

@@ -1,4 +1,4 @@
-"""The text of a caption: bytes or text as people wrote it in, the one text that parser and tokenizer read out.
+"""Clean a caption as people wrote it into the one text that parser and tokenizer read.
 
 A caption is cleaned once, where it comes in (a shard, a user's call, a line of a file). The parser reads "&amp;" as
 three words and a zero-width space as a letter, the tokenizer of open_clip resolves the first and keeps the second, so
@@ -17,15 +17,13 @@ from html.entities import html5
 import ftfy
 from ftfy import fixes
 
-__all__ = ["caption_lines", "clean_caption", "cleaned", "encoding_of"]
-
 _BOMS = {
     codecs.BOM_UTF32_LE: "UTF-32-LE", codecs.BOM_UTF32_BE: "UTF-32-BE",  # before UTF-16's, which begin alike
     codecs.BOM_UTF16_LE: "UTF-16-LE", codecs.BOM_UTF16_BE: "UTF-16-BE",
 }  # fmt: skip
 
 _ROUNDS = 8
-"""Of cleaning, after which markup that makes new markup ("&amp;amp;amp;...", "<<b>b>") is no longer read as such."""
+"""Rounds of cleaning; markup that still makes new markup ("&amp;amp;amp;...", "<<b>b>") is then read as text."""
 _MARKUP = str.maketrans("<>&", "   ")
 
 _BOM = "\ufeff"
@@ -136,7 +134,7 @@ def _character(entity: re.Match[str]) -> str:
 
 
 def _strip_tags(text: str) -> str:
-    return _NO_TAG.sub(lambda found: (found[1] or "").lower(), _TAG.sub(_tag, text)) if "<" in text else text
+    return _NO_TAG.sub(lambda match: (match[1] or "").lower(), _TAG.sub(_tag, text)) if "<" in text else text
 
 
 def _tag(tag: re.Match[str]) -> str:

@@ -1,7 +1,7 @@
-"""How many samples each shard holds: what stands recorded beside the shards, held against their headers.
+"""Count the samples of each shard: counts recorded beside the shards, checked against the shards' headers.
 
-A record is believed where those of some shards, spread evenly, agree with the tars; else every shard is counted. Of a
-local tar that is not compressed only the headers are read, of a Parquet file the footer, which is record enough.
+The records are believed if a few of them, spread evenly, agree with the tars; else every shard is counted. An
+uncompressed local tar is counted by its headers alone, a Parquet file by its footer.
 """
 
 from __future__ import annotations
@@ -18,36 +18,34 @@ from sclip.data.parquet import ParquetError, is_parquet, opened
 from sclip.data.patterns import would_name
 from sclip.data.shards import shard_errors
 from sclip.data.sniff import not_a_tar
-from sclip.data.tar import groups
+from sclip.data.tar import Group, groups
 from sclip.storage.compression import Peeked, decompressed
 from sclip.storage.filesystem import parts, sibling
 from sclip.storage.retries import StorageError, concurrently, read_bytes, resumed, retry
 
-__all__ = ["INDEX", "Counts", "Record", "count_samples", "recorded_samples"]
-
 INDEX = "index.json"
 _CHECKED, _CHECKED_REMOTE = 64, 16
-"""Most shards whose recorded number is held against their headers."""
+"""Maximum number of shards, local and remote, whose recorded count is checked against their headers."""
 _CHECKED_SAMPLES = 100_000
-"""Of as many shards as hold about so many samples, 8 at the least: a header takes some 50 microseconds."""
+"""Samples that the checked shards hold together (8 shards at least): a header takes some 50 microseconds."""
 
 
 class Record(NamedTuple):
-    """What is recorded of a shard."""
+    """Recorded sample count of a shard."""
 
     file: str
-    """Name of the file that says it."""
+    """Name of the file that holds the record."""
     samples: int
 
 
 @dataclass(frozen=True)
 class Counts:
-    """The samples of shards."""
+    """Sample counts of shards."""
 
     samples: dict[str, int]
-    """Of each shard: as counted, else as recorded."""
+    """Count of each shard by URL: counted if it was, else recorded."""
     records: dict[str, Record] = field(default_factory=dict)
-    """Of the shards that have one."""
+    """Records of the shards that have one."""
     broken: dict[str, str] = field(default_factory=dict)
     """Why tars that were counted cannot be read to their end, or are no tars."""
     counted: frozenset[str] = frozenset()
@@ -62,10 +60,10 @@ class Counts:
         ]
 
     def expected(self, url: str) -> int:
-        """Return how many samples a reader of a shard is to find; -1 where nobody knows.
+        """Return the number of samples that a reader should find in a shard; -1 if it is unknown.
 
-        A count of a whole tar is believed before what another program has recorded of it, and not before the index
-        that was written with it, whose samples were there once.
+        The count of a whole tar overrides another program's record, but not the index that was written with the tar:
+        its samples were there once.
         """
         record = self.records.get(url)
         if record and (url not in self.counted or url in self.broken or record.file == INDEX):
@@ -109,20 +107,20 @@ def count_samples(
 
 
 def recorded_samples(urls: Sequence[str], patterns: Sequence[str] = ()) -> dict[str, Record]:
-    """Return what is recorded beside shards, of those of which something is.
+    """Return the counts that are recorded beside shards, for the shards that have a record.
 
-    That is `index.json` (`sclip.prepare.pack`), else `SHARD_stats.json` (img2dataset). Of the patterns that name the
-    shards, it is also what is recorded in the same folders of shards that a wildcard or a folder would name, and that
-    are not there. Of Parquet files nothing is: img2dataset counts the rows with an image alone.
+    A record is an entry of `index.json` (`sclip.prepare.pack`), else `SHARD_stats.json` (img2dataset). With `patterns`,
+    the records of absent shards that a wildcard or folder among them would name are included. Records of Parquet files
+    are ignored: img2dataset counts only their rows with an image.
     """
     urls = [url for url in urls if not is_parquet(url)]
     indexes = sorted({sibling(url, INDEX) for url in urls})
     indexed = dict(zip(indexes, concurrently(_indexed, indexes), strict=True))
-    found = {url: indexed[sibling(url, INDEX)].get(_name(url)) for url in urls}
-    left = [url for url in urls if found[url] is None]
-    found.update(zip(left, concurrently(_successes, left), strict=True))
+    records = {url: indexed[sibling(url, INDEX)].get(_name(url)) for url in urls}
+    unindexed = [url for url in urls if records[url] is None]
+    records.update(zip(unindexed, concurrently(_successes, unindexed), strict=True))
     absent = _absent(urls, patterns, indexed) if patterns else {}
-    return {url: record for url, record in found.items() if record is not None} | absent
+    return {url: record for url, record in records.items() if record is not None} | absent
 
 
 def _absent(
@@ -165,9 +163,9 @@ def _indexed(url: str) -> dict[str, Record]:
     index = _json(url)
     try:
         return {
-            str(of["name"]): Record(INDEX, of["samples"])
-            for of in index["shards"]
-            if _is_count(of["samples"])
+            str(shard["name"]): Record(INDEX, shard["samples"])
+            for shard in index["shards"]
+            if _is_count(shard["samples"])
         }
     except (LookupError, TypeError):
         return {}
@@ -176,8 +174,8 @@ def _indexed(url: str) -> dict[str, Record]:
 def _successes(url: str) -> Record | None:
     """Return what img2dataset has counted of a shard; None where it has not."""
     name = f"{_name(url).partition('.')[0]}_stats.json"
-    found = _json(sibling(url, name)).get("successes")
-    return Record(name, found) if _is_count(found) else None
+    samples = _json(sibling(url, name)).get("successes")
+    return Record(name, samples) if _is_count(samples) else None
 
 
 def _is_count(value: object) -> TypeGuard[int]:
@@ -192,25 +190,27 @@ def _count(data: DataConfig, url: str) -> tuple[int, str]:
                 return int(file.metadata.num_rows), ""
         except ParquetError as error:
             return 0, str(error)
-    if "://" not in url and (found := retry(url, lambda: _count_sought(data, url))):
-        return found
-    count, cut = 0, ""
-    for group in resumed(url, lambda stream: groups(stream, data, bodies=False)):
-        count, cut = count + bool(group.key), group.cut
-    return count, cut
+    if "://" not in url and (counted := retry(url, lambda: _count_sought(data, url))):
+        return counted
+    return _tallied(resumed(url, lambda stream: groups(stream, data, bodies=False)))
 
 
 def _count_sought(data: DataConfig, path: str) -> tuple[int, str] | None:
-    """Return the same of a plain tar on a disk; None of another file."""
+    """Return what `_count` does for an uncompressed tar on a local disk; None for any other file."""
     with open(path, "rb") as file:
         head = Peeked(file)
         if decompressed(head) is not head or not_a_tar(head.head) is not None:
             return None
         file.seek(0)
-        count, cut = 0, ""
-        for group in groups(file, data, bodies=False):
-            count, cut = count + bool(group.key), group.cut
-        return count, cut
+        return _tallied(groups(file, data, bodies=False))
+
+
+def _tallied(members: Iterable[Group]) -> tuple[int, str]:
+    """Return the number of groups that have a key, and why the tar breaks off after the last one."""
+    count, cut = 0, ""
+    for group in members:
+        count, cut = count + bool(group.key), group.cut
+    return count, cut
 
 
 def _json(url: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Encoded images in, uint8 crops out: the only place where a picture is decoded, or set aside.
+"""Decode pictures into uint8 crops, or set them aside; no other module decodes one.
 
 The crop is drawn from the header alone; then a JPEG is decoded at the smallest of its built-in scales at which that
 crop still has the pixels wanted (`Image.draft`), and only the crop is converted, resized and turned upright. Pillow
@@ -21,9 +21,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-
-__all__ = ["MAX_PIXELS", "MIN_SIDE", "ImageError", "centre_crop", "open_image", "random_crop"]
-__all__ += ["image_digest", "thumbnail"]
 
 MAX_PIXELS = 64_000_000
 """Larger pictures are refused before decoding: 8,000 x 8,000 is 256 MB in memory, and no photograph of a corpus."""
@@ -57,7 +54,7 @@ def open_image(image: bytes) -> Image.Image:
     Raises ImageError for bytes that are no picture of a format above, for animations and measurements, and for
     pictures over MAX_PIXELS or under MIN_SIDE.
     """
-    with _told():
+    with _image_errors():
         picture = Image.open(io.BytesIO(image), formats=_FORMATS)
         width, height = picture.size
         if width * height > MAX_PIXELS:
@@ -92,7 +89,7 @@ def centre_crop(image: bytes | Image.Image, size: int) -> NDArray[Any]:
     """
     if isinstance(image, bytes):
         return _crop(open_image(image), size, _centred)
-    with _told():
+    with _image_errors():
         copy = image.copy()
     return _crop(copy, size, _centred)
 
@@ -104,7 +101,7 @@ def thumbnail(image: bytes, side: int) -> Image.Image:
     """
     picture = open_image(image)
     exchanged, mirrored_x, mirrored_y = _STORED.get(_orientation(picture), (False, False, False))
-    with _told():
+    with _image_errors():
         picture.draft("RGB", (side, side))
         shown = _rgb(picture)
         shown.thumbnail((side, side))
@@ -149,7 +146,7 @@ def _crop(picture: Image.Image, size: int, choose: Callable[[int, int], _Box]) -
         top, bottom = height - bottom, height - top
     shorter = min(right - left, bottom - top)
     scale = max(s for s in (1, 2, 4, 8) if s == 1 or shorter >= s * size)
-    with _told():
+    with _image_errors():
         if not picture.draft("RGB", (width // scale, height // scale)):
             scale = 1  # no JPEG
         left, top, right, bottom = (round(edge / scale) for edge in (left, top, right, bottom))
@@ -188,13 +185,13 @@ def _resized(picture: Image.Image, size: int) -> NDArray[Any]:
     """Return an RGB picture, antialiased, as uint8 [3, size, size]."""
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
     scaled = torch.nn.functional.interpolate(pixels, (size, size), mode="bicubic", antialias=True)
-    found: NDArray[Any] = scaled[0].numpy()
-    return found
+    crop: NDArray[Any] = scaled[0].numpy()
+    return crop
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Turn whatever Pillow raises at an image into an ImageError that says it."""
+def _image_errors() -> Iterator[None]:
+    """Raise every error of Pillow in the block as ImageError."""
     try:
         yield
     except ImageError:

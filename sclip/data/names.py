@@ -1,4 +1,4 @@
-"""Names of a tar's members in; the keys and suffixes that they are cut into out, and how a suffix is told.
+"""Cut the names of a tar's members into keys and suffixes, and spell suffixes for messages.
 
 webdataset's rule is the first dot of a name. `data.key_ends_at=last_dot` reads tars whose keys have dots.
 """
@@ -8,16 +8,6 @@ from __future__ import annotations
 import re
 
 from sclip.config import DataConfig
-
-__all__ = [
-    "ANNOTATION_SUFFIX",
-    "IMAGE_SUFFIXES",
-    "is_image_like",
-    "is_text_like",
-    "key_and_suffix",
-    "name_inside",
-    "without_numbers",
-]
 
 IMAGE_SUFFIXES = DataConfig.image_suffixes
 """Suffixes of pictures, in folders as well as in tars."""
@@ -70,7 +60,8 @@ def without_numbers(suffix: str) -> str:
     It is short and printable, whatever bytes the tar has for it.
     """
     front, dot, end = suffix.rpartition(".")
-    told = f".{re.sub(r'[0-9]+', 'N', front)}{dot}{end}".encode(errors="backslashreplace").decode()
-    if len(told) > _MOST_CHARS:
-        told = f".*{told[-_MOST_CHARS:]}" if len(dot + end) < _MOST_CHARS else f"{told[:_MOST_CHARS]}*"
-    return "".join(sign if sign.isprintable() else "?" for sign in told)
+    counted = f".{re.sub(r'[0-9]+', 'N', front)}{dot}{end}".encode(errors="backslashreplace").decode()
+    if len(counted) > _MOST_CHARS:
+        is_short = len(dot + end) < _MOST_CHARS
+        counted = f".*{counted[-_MOST_CHARS:]}" if is_short else f"{counted[:_MOST_CHARS]}*"
+    return "".join(character if character.isprintable() else "?" for character in counted)

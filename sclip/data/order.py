@@ -28,8 +28,6 @@ from typing import NamedTuple, TypeVar
 
 from sclip.data.schedule import Schedule
 
-__all__ = ["Order", "Part", "Round", "Share", "mixed"]
-
 _DEPTH = 4
 """Visits of a track in a round: tracks of several shards differ less in length than shards do."""
 _TOLERANCE = 0.02
@@ -84,8 +82,8 @@ class Round:
         tracks, length = len(self.lengths), self.lengths[track]
         at = 2 * (tracks * row + track) + 1
         return self.first + sum(
-            (at * of_other - (2 * other + 1) * length - (other >= track)) // (2 * tracks * length) + 1
-            for other, of_other in enumerate(self.lengths)
+            (at * other_length - (2 * other + 1) * length - (other >= track)) // (2 * tracks * length) + 1
+            for other, other_length in enumerate(self.lengths)
         )
 
     def row_at(self, track: int, place: int) -> int:
@@ -293,8 +291,8 @@ class Order:
     def rows_of_workers(self, world_size: int, step: int = 0) -> Iterator[list[int]]:
         """Yield, of each step from `step` on, how many of its places each worker reads."""
         for _, stretches in self.in_steps(step):
-            of_rounds = [round_.rows_of_workers(world_size, start, stop) for round_, start, stop in stretches]
-            yield list(map(sum, zip(*of_rounds, strict=True)))
+            rows = [round_.rows_of_workers(world_size, start, stop) for round_, start, stop in stretches]
+            yield list(map(sum, zip(*rows, strict=True)))
 
 
 def mixed(items: Iterable[_T], buffer: int, rng: random.Random) -> Iterator[_T]:

@@ -1,4 +1,4 @@
-"""A Parquet file in; its rows, each an image and the captions beside it, out, in the order of the file.
+"""Yield the rows of a Parquet file, each an image and its captions, in the order of the file.
 
 Hugging Face's files (a struct of bytes and path), img2dataset's (a column of bytes) and tables of paths are read. A row
 has no name that is sure to be its own, so its number is its key. Pages are read one by one: memory does not follow the
@@ -21,19 +21,14 @@ from sclip.storage.filesystem import open_stream, parts, sibling
 from sclip.storage.retries import StorageError, retry
 from sclip.storage.seekable import SeekableFile
 
-__all__ = [
-    "IMAGE_FIELDS", "Columns", "Fault", "ParquetError", "Row", "bytes_column", "has_child", "image_kind", "is_parquet",
-    "is_text", "opened", "parts_of_image", "path_below", "rows",
-]  # fmt: skip
-
 IMAGE_FIELDS = ("image", "image_path", "image_name", "path", "file_name", "filename", "filepath", "file")
 """Columns that hold images or their paths, in a table of any kind."""
 _CAPTION_FIELDS = ("captions", "caption", "text", "TEXT")
 _STATUS = "status"
-"""In which img2dataset says why a row has no image."""
+"""Column in which img2dataset says why a row has no image."""
 _BATCH_ROWS = 32
 _BUFFER_BYTES = 2 * 2**20
-"""What is asked for at once of each column."""
+"""Bytes of a column that one read asks for."""
 
 
 class ParquetError(ValueError):

@@ -1,4 +1,4 @@
-"""Patterns of `data.shards` in, the shards that they name out."""
+"""Find the shards that the patterns of `data.shards` name."""
 
 from __future__ import annotations
 
@@ -19,8 +19,6 @@ from sclip.storage.globs import matching_files, what_is_there
 from sclip.storage.masking import mask
 from sclip.storage.retries import concurrently
 
-__all__ = ["expand", "find_shards", "path_below", "would_name"]
-
 
 def expand(patterns: Sequence[str]) -> list[str]:
     """Return the shards that paths or URIs with `*`, `?`, `[..]` and `{000..012}` name, sorted, each once.
@@ -31,7 +29,7 @@ def expand(patterns: Sequence[str]) -> list[str]:
     A folder stands for the tars in it, and Parquet files are named by `*.parquet`. Raises ShardError naming the pattern
     that matches nothing or cannot be looked up, ConfigError for several that `::` joins.
     """
-    found: set[str] = set()
+    urls: set[str] = set()
     for pattern in patterns:
         if len(sources := joined_sources(pattern)) > 1:
             listed = json.dumps([mask(source) for source in sources], ensure_ascii=False)
@@ -50,8 +48,8 @@ def expand(patterns: Sequence[str]) -> list[str]:
                 with shard_errors():
                     there = mask(what_is_there(name)) or "name existing tars, for example DIR/*.tar"
                 raise ShardError(f"{mask(name)}{of}: no such shard; {there}")
-            found.update(shards)
-    return sorted(found, key=lambda url: (mask(url), url))
+            urls.update(shards)
+    return sorted(urls, key=lambda url: (mask(url), url))
 
 
 def find_shards(patterns: Sequence[str], first: int = 0) -> list[NamedShard]:
@@ -87,9 +85,9 @@ def path_below(pattern: str, url: str) -> str:
 
 
 def would_name(patterns: Sequence[str], shards: Iterable[str]) -> Callable[[str], bool]:
-    """Return what tells whether patterns that named shards would name another file too, were it there.
+    """Return a predicate: whether the patterns that named these shards would name another path too.
 
-    Their wildcards and folders do; a single file, and those in braces, name no other.
+    Wildcards and folders would; the name of a single file, and names in braces, would not.
     """
     there = {tuple(_components(shard)) for shard in shards}
     names = (_components(name) for pattern in patterns for name in braceexpand.braceexpand(pattern))
@@ -108,8 +106,8 @@ def _fits(name: list[str], path: list[str]) -> bool:
 def _depth(pattern: list[str], path: list[str]) -> int:
     """Return how many folders a path has in common with a pattern before its first wildcard."""
     depth = 0
-    for of_pattern, of_path in zip(pattern, path[:-1], strict=False):
-        if of_pattern != of_path or "*" in of_pattern or "?" in of_pattern:
+    for wanted, folder in zip(pattern, path[:-1], strict=False):
+        if wanted != folder or "*" in wanted or "?" in wanted:
             break
         depth += 1
     return depth

@@ -29,8 +29,6 @@ from sclip.data.shards import Rejected, Sample, ShardError, read_shard
 from sclip.data.side_channel import VisitEnd
 from sclip.data.tar import Tally
 
-__all__ = ["READ_SCHEMA", "OpenedVisit", "ReadSettings", "read_round", "row_of"]
-
 READ_SCHEMA = pa.schema(
     [
         (col.ENTRY, pa.int64()), (col.PLACE, pa.int64()), (col.INDEX, pa.int64()), (col.PASS, pa.int64()),
@@ -54,7 +52,7 @@ class ReadSettings:
 
     config: Config
     stamp: str = ""
-    """Of the annotations that this installation would make, where the shards hold them; empty: do not use any."""
+    """Stamp of the annotations that the run uses; empty: it uses none."""
 
 
 class OpenedVisit(NamedTuple):
@@ -65,7 +63,7 @@ class OpenedVisit(NamedTuple):
     recorded: int
     """Samples that the order has places for."""
     expected: int
-    """Samples that the shard is to hold; -1 where nobody knows."""
+    """Samples that the shard should hold; -1 if it is unknown."""
 
 
 def read_round(
@@ -120,31 +118,31 @@ def _track(
     row_number = round_.row_at(share.track, place)
     for part in round_.track_parts(share.track, row_number):
         visit = visits[part.entry]
-        common = {col.ENTRY: part.entry, col.PASS: visit.pass_}
+        visit_columns = {col.ENTRY: part.entry, col.PASS: visit.pass_}
         data = reading.config.data
         rng = seeding.generator("mix", reading.config.run.seed, visit.pass_, visit.shard.name)
-        opened = _Items(visit.shard.url, reading, on_wait)
-        items = mixed(opened, data.shuffle_buffer, rng)
-        given = sum(1 for _ in islice(items, part.start))
+        groups = _Items(visit.shard.url, reading, on_wait)
+        items = mixed(groups, data.shuffle_buffer, rng)
+        ordinal = sum(1 for _ in islice(items, part.start))
         shift = row_number - part.start
         row_number += part.stop - part.start
         is_end = part.stop == visit.recorded and (row_number - 1) % share.split in share.turns
         last: list[dict[str, Any]] = []
-        while part.start <= given < part.stop and (item := next(items, None)) is not None:
-            if (given + shift) % share.split in share.turns:
+        while part.start <= ordinal < part.stop and (item := next(items, None)) is not None:
+            if (ordinal + shift) % share.split in share.turns:
                 row = row_of(item, visit.shard, reading, visit.pass_)
-                row |= common | {col.PLACE: round_.place(share.track, given + shift)}
-                if is_end and given == part.stop - 1:
+                row |= visit_columns | {col.PLACE: round_.place(share.track, ordinal + shift)}
+                if is_end and ordinal == part.stop - 1:
                     last.append(row)
                 else:
                     yield row
-            given += 1
+            ordinal += 1
         if is_end:
-            given += sum(1 for _ in items)
-            end = opened.end(visit, given)
+            ordinal += sum(1 for _ in items)
+            end = groups.end(visit, ordinal)
             at = round_.place(share.track, row_number - 1)
-            yield common | {
-                col.PLACE: at, col.INDEX: given, col.STATUS: col.END, col.SAMPLE_KEY: visit.shard.url,
+            yield visit_columns | {
+                col.PLACE: at, col.INDEX: ordinal, col.STATUS: col.END, col.SAMPLE_KEY: visit.shard.url,
                 col.REASON: end.to_json(),
             }  # fmt: skip
         yield from last
@@ -178,7 +176,7 @@ class _Items:
                 waited_s += wait_s
 
     def end(self, visit: OpenedVisit, there: int) -> VisitEnd:
-        """Return what there is to tell of a shard that was read to its end, and held so many groups."""
+        """Return the VisitEnd of a shard that was read to its end and held `there` groups."""
         missing = max(0, visit.expected - there)
         recorded = visit.expected if missing else 0
         more = max(0, there - visit.recorded)

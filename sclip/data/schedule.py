@@ -63,19 +63,17 @@ class Schedule:
             samples: of each shard of each source.
             weights: relative shares of the samples, of each source; without any, by their size.
         """
-        shards = tuple(len(of_source) for of_source in samples)
+        shards = tuple(len(counts) for counts in samples)
         if len(shards) == 1:
             return cls(seed, epochs, shards)
-        weights = weights or [sum(of_source) for of_source in samples]
+        weights = weights or [sum(counts) for counts in samples]
         rates = [
-            weight * len(of_source) / max(1, sum(of_source))
-            for weight, of_source in zip(weights, samples, strict=True)
+            weight * len(counts) / max(1, sum(counts))
+            for weight, counts in zip(weights, samples, strict=True)
         ]
         turns = [max(1, round(_CYCLE * rate / sum(rates))) for rate in rates]
         order = sorted(
-            ((turn + 0.5) / of_source, source)
-            for source, of_source in enumerate(turns)
-            for turn in range(of_source)
+            ((turn + 0.5) / counts, source) for source, counts in enumerate(turns) for turn in range(counts)
         )
         return cls(seed, epochs, shards, tuple(source for _, source in order))
 
@@ -94,11 +92,11 @@ class Schedule:
         """Return the samples of the first entries, by default of all, given those of each shard of each source."""
         cycles, rest = divmod(len(self) if entries is None else entries, len(self.cycle))
         total = 0
-        for source, of_source in enumerate(samples):
+        for source, counts in enumerate(samples):
             turns = cycles * self.cycle.count(source) + self.cycle[:rest].count(source)
             passes, begun = divmod(turns, self.shards[source])
-            total += passes * sum(of_source)
-            total += sum(of_source[self._permuted(source, passes, index)] for index in range(begun))
+            total += passes * sum(counts)
+            total += sum(counts[self._permuted(source, passes, index)] for index in range(begun))
         return total
 
     def _permuted(self, source: int, pass_: int, index: int) -> int:

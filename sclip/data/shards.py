@@ -23,8 +23,6 @@ from sclip.data.sniff import look
 from sclip.data.tar import Group, Tally, groups
 from sclip.storage.retries import ByteStream, StorageError, resumed
 
-__all__ = ["MAX_CAPTION_BYTES", "Rejected", "Sample", "ShardError", "read_shard", "shard_errors"]
-
 MAX_CAPTION_BYTES = 64 * 1024
 _Cleaned = tuple[str, tuple[str, ...]]
 """A caption, and the kinds of what was cleaned out of it."""
@@ -119,19 +117,19 @@ def _judged_rows(url: str, data: DataConfig, tally: Tally) -> Iterator[Sample | 
         yield Rejected(index, "", str((not index and look(url, data)) or error))
 
 
-def _judge_row(index: int, row: Row, data: DataConfig, cleaned_of: Counter[str]) -> Sample | Rejected:
+def _judge_row(index: int, row: Row, data: DataConfig, cleaned_counts: Counter[str]) -> Sample | Rejected:
     key = f"{index:08d}"
     try:
-        found = _of_fields(row.captions, data.caption_fields, row.captions)
+        captions = _of_fields(row.captions, data.caption_fields, row.captions)
     except ValueError as error:
         return Rejected(index, key, str(error))
-    if row.fault or not found:
+    if row.fault or not captions:
         return Rejected(index, key, row.fault or f"no caption in {', '.join(row.captions)}")
-    return Sample(index, key, row.image, _counted(found, cleaned_of), {"image": row.image})
+    return Sample(index, key, row.image, _counted(captions, cleaned_counts), {"image": row.image})
 
 
 def _judge(
-    index: int, group: Group, data: DataConfig, seen: Mapping[str, str], cleaned_of: Counter[str]
+    index: int, group: Group, data: DataConfig, seen: Mapping[str, str], cleaned_counts: Counter[str]
 ) -> Sample | Rejected:
     """Return the sample of a group, or why it is none; `seen` has what the groups before it lacked, by key."""
     key = group.key.encode(errors="backslashreplace").decode()
@@ -147,7 +145,7 @@ def _judge(
     if image is None:
         return Rejected(index, key, _without_image(group, data))
     try:
-        return Sample(index, key, image, _captions(group.parts, data, cleaned_of), group.parts)
+        return Sample(index, key, image, _captions(group.parts, data, cleaned_counts), group.parts)
     except ValueError as error:
         reason = str(error)
         if group.unread_texts and not data.caption_fields and _lacks(Rejected(index, key, reason)):
@@ -189,11 +187,11 @@ def _without_image(group: Group, data: DataConfig) -> str:
 
 def _suffixes(group: Group) -> str:
     """Return the suffixes of a group, with how often each came, where it is more than once."""
-    told = [f"{count} {name}" if count > 1 else name for name, count in group.suffixes.items()]
-    return " ".join(told[:_MOST_SUFFIXES]) + " .." * (len(told) > _MOST_SUFFIXES)
+    counted = [f"{count} {name}" if count > 1 else name for name, count in group.suffixes.items()]
+    return " ".join(counted[:_MOST_SUFFIXES]) + " .." * (len(counted) > _MOST_SUFFIXES)
 
 
-def _captions(parts: dict[str, bytes], data: DataConfig, cleaned_of: Counter[str]) -> tuple[str, ...]:
+def _captions(parts: dict[str, bytes], data: DataConfig, cleaned_counts: Counter[str]) -> tuple[str, ...]:
     """Return the captions, cleaned, that are not blank; count into `cleaned_of` what was cleaned out of them.
 
     Raises ValueError with the reason where none can be had.
@@ -201,42 +199,42 @@ def _captions(parts: dict[str, bytes], data: DataConfig, cleaned_of: Counter[str
     fields = data.caption_fields
     text = next((suffix for suffix in data.text_suffixes if suffix in parts), None)
     record: dict[str, Any] = {}
-    found: list[_Cleaned] = []
+    captions: list[_Cleaned] = []
     fault: ValueError | None = None
     try:
         record = _record(parts.get("json", b"{}"))
-        found = _of_fields(record, fields, ("captions", "caption"))
+        captions = _of_fields(record, fields, ("captions", "caption"))
     except ValueError as error:
         if fields or not text:
             raise
         fault = error
-    if not found and not fields and text:
+    if not captions and not fields and text:
         try:
             lines = caption_lines(parts[text])
         except ValueError as error:
             raise ValueError(f".{text} is {error}") from error
-        found = _texts(f".{text}", lines)
+        captions = _texts(f".{text}", lines)
     if fault:
-        if not found:
+        if not captions:
             raise fault
-        cleaned_of["taken from the text beside an unusable .json"] += 1
-    if not found:
+        cleaned_counts["taken from the text beside an unusable .json"] += 1
+    if not captions:
         texts = f".json captions, .json caption or .{', .'.join(data.text_suffixes)}"
         raise ValueError(f"no caption in {', '.join(fields) or texts + _other_fields(record)}")
-    return _counted(found, cleaned_of)
+    return _counted(captions, cleaned_counts)
 
 
 def _of_fields(record: Mapping[str, Any], fields: Sequence[str], usual: Iterable[str]) -> list[_Cleaned]:
     """Return the captions of all fields that are named, or else of the first usual one that has any."""
     if fields:
         return [caption for name in fields for caption in _texts(name, record.get(name))]
-    return next((found for name in usual if (found := _texts(name, record.get(name)))), [])
+    return next((captions for name in usual if (captions := _texts(name, record.get(name)))), [])
 
 
-def _counted(found: Sequence[_Cleaned], cleaned_of: Counter[str]) -> tuple[str, ...]:
+def _counted(captions: Sequence[_Cleaned], cleaned_counts: Counter[str]) -> tuple[str, ...]:
     """Return the captions; count into `cleaned_of` what was cleaned out of them."""
-    cleaned_of.update(kind for _, kinds in found for kind in kinds)
-    return tuple(caption for caption, _ in found)
+    cleaned_counts.update(kind for _, kinds in captions for kind in kinds)
+    return tuple(caption for caption, _ in captions)
 
 
 def _record(content: bytes) -> dict[str, Any]:
@@ -271,4 +269,4 @@ def _texts(name: str, value: Any) -> list[_Cleaned]:
             raise ValueError(f"{name} is not UTF-8: {error.reason}") from error
         if size > MAX_CAPTION_BYTES:
             raise ValueError(f"{name} of {size} bytes, more than {MAX_CAPTION_BYTES}")
-    return [found for text in values if text and (found := cleaned(text))[0]]
+    return [caption for text in values if text and (caption := cleaned(text))[0]]

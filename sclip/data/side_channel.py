@@ -1,7 +1,7 @@
-"""What an encoder tells the training worker beside samples: marker rows and the seconds of each stage, as JSON.
+"""Notes from an encoder to the training worker, as JSON: marker rows and the seconds of each stage.
 
-A row of a training batch carries an image. What has none, because it is the end of a shard or a sample that cannot
-be used, travels in the note of a row that has one.
+Every row of a training batch must carry an image, so ends of shards and samples that cannot be used travel as markers
+in the `note` column of a real row.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
-
-__all__ = ["STAGES", "Marker", "Note", "VisitEnd", "read_notes"]
 
 STAGES = ("read", "blocked", "idle", "decode", "parse", "draw", "tokenise")
 """read: a reader works; blocked: it waits for room; idle: an encoder waits for rows; the others: it works."""
@@ -23,11 +21,11 @@ class Marker(NamedTuple):
     entry: int
     place: int
     tar_index: int
-    """Of the END of a shard: the number of its rows."""
+    """Place of the sample in its shard; on an END marker, the number of rows in the shard."""
     status: int
     key: str
     reason: str
-    """Of the END of a shard: its VisitEnd as JSON."""
+    """Why the sample is set aside; on an END marker, the shard's VisitEnd as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +33,21 @@ class VisitEnd:
     """What a reader knows of a shard at its end."""
 
     missing: int = 0
-    """Samples that are recorded of the shard and were not in it."""
+    """Recorded samples that the shard does not hold."""
     more: int = 0
-    """Samples that were in it and are not recorded."""
+    """Samples in the shard beyond its recorded count."""
     recorded: int = 0
-    """Of the shard, where some are missing."""
+    """Recorded count of the shard; set only where samples are missing."""
     rest: str = ""
-    """Why the rest of it cannot be read."""
+    """Why the rest of the shard cannot be read."""
     unread: dict[str, int] = field(default_factory=dict)
     """The reader's `Tally`."""
     cleaned: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """Return what there is to tell; nothing of a shard that was as recorded."""
-        found = {name: value for name, value in asdict(self).items() if value}
-        return json.dumps(found, sort_keys=True) if found else ""
+        """Return the fields that are set, as JSON; an empty text where the shard is as recorded."""
+        fields = {name: value for name, value in asdict(self).items() if value}
+        return json.dumps(fields, sort_keys=True) if fields else ""
 
     @classmethod
     def from_json(cls, text: str) -> VisitEnd:
@@ -65,9 +63,9 @@ class Note:
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     """Spent since the note before, by stage."""
     upto: int = 0
-    """Of this reader's rows, all that stand before this place have come."""
+    """All rows of this reader before this place have arrived."""
     samples: int = 0
-    """That `queued` and `read_queued` are sums over."""
+    """Number of samples that `queued` and `read_queued` add up."""
     read_queued: float = 0.0
     """Seconds that the samples waited between a reader and an encoder."""
     made_at: float = 0.0
@@ -85,11 +83,13 @@ class Note:
 
 def read_notes(texts: Iterable[str]) -> list[Note]:
     """Return the notes in the column of a block."""
-    found = []
+    notes = []
     for text in texts:
         if text:
             markers, upto, samples, times = json.loads(text)
             *seconds, read_queued, made_at = map(float, times)
-            of_stages = dict(zip(STAGES, seconds, strict=True))
-            found.append(Note([Marker(*m) for m in markers], of_stages, upto, samples, read_queued, made_at))
-    return found
+            stage_seconds = dict(zip(STAGES, seconds, strict=True))
+            notes.append(
+                Note([Marker(*m) for m in markers], stage_seconds, upto, samples, read_queued, made_at)
+            )
+    return notes

@@ -1,6 +1,6 @@
-"""The first bytes of a shard in; what the file is where it is no tar or Parquet file to read, and the remedy, out.
+"""Recognise a file that is no readable shard by its first bytes, and name the remedy.
 
-The start of a run, `sclip validate`, the audit and the reader of shards all say it in these words.
+The start of a run, `sclip validate`, the audit and the reader of shards share these messages.
 """
 
 from __future__ import annotations
@@ -19,25 +19,23 @@ from sclip.storage.compression import BrokenCompression, Peeked, decompressed
 from sclip.storage.masking import mask
 from sclip.storage.retries import concurrently, first_bytes
 
-__all__ = ["EMPTY_TAR", "MAX_ZEROS", "NotATar", "described", "look", "not_a_tar", "unreadable"]
-
 MAX_ZEROS = 2 * tarfile.BLOCKSIZE + tarfile.RECORDSIZE
 """The end-of-archive marker and the zeros that fill up its record."""
 _MOST_REMOTE = 4096
-"""Remote shards that are looked at, evenly spread: a request each, some seconds in all."""
+"""Maximum number of remote shards that are checked, evenly spread: one request each, some seconds in all."""
 _AGAIN = "download it again"
 _DEFAULTS = DataConfig()
 
 
 @dataclass(frozen=True)
 class NotATar:
-    """What a file is that should be a shard."""
+    """Kind of a file that should be a shard and is none."""
 
     kind: str
-    """Several of one kind are told together."""
+    """Messages count the shards of one kind together."""
     remedy: str
     detail: str = ""
-    """Of this file alone, as the title of an error page."""
+    """Detail of this file alone, such as the title of an error page."""
     wanted: str = "tar"
 
     def __str__(self) -> str:
@@ -67,7 +65,7 @@ _TITLE = re.compile(r"<title[^>]*>(.*?)</title>|<Code>(.*?)</Code>|<h1[^>]*>(.*?
 
 
 def not_a_tar(head: bytes) -> NotATar | None:
-    """Return what an uncompressed file is that begins with these bytes, HEAD_BYTES or all; None for a tar's."""
+    """Return the kind of an uncompressed file by its first HEAD_BYTES; None if they begin a tar."""
     if not head:
         return NotATar("an empty file", _AGAIN)
     if not head.strip(b"\0"):
@@ -81,21 +79,18 @@ def not_a_tar(head: bytes) -> NotATar | None:
 
 
 def _other(head: bytes) -> NotATar:
-    for magic, found in _MAGIC:
+    for magic, kind in _MAGIC:
         if head.startswith(magic):
-            return found
+            return kind
     try:
         text = head.decode()
     except UnicodeDecodeError as error:
         text = head[: error.start].decode() if error.start > len(head) - 4 else ""
     begin = text.lstrip("\ufeff \t\r\n")
     if begin.startswith("<"):
-        title = next((part for found in _TITLE.findall(begin) for part in found if part), "")
-        page = (
-            "an HTML page"
-            if re.match("<!doctype html|<html|<head|<title|<body", begin, re.I)
-            else "an XML document"
-        )
+        title = next((part for match in _TITLE.findall(begin) for part in match if part), "")
+        is_page = re.match("<!doctype html|<html|<head|<title|<body", begin, re.I)
+        page = "an HTML page" if is_page else "an XML document"
         return NotATar(f"{page} in its place", _AGAIN, " ".join(unescape(title).split())[:80])
     if begin.startswith(("{", "[")):
         return NotATar("a JSON text", _AGAIN, " ".join(begin.split())[:80])
@@ -107,22 +102,22 @@ def _other(head: bytes) -> NotATar:
 
 
 def look(url: str, data: DataConfig = _DEFAULTS) -> NotATar | None:
-    """Return what a shard is that cannot be read; None for what begins as a tar, compressed or not.
+    """Return why a shard cannot be read; None if it begins as a tar, compressed or not.
 
-    By its name it is to be a Parquet file: None for one with the columns that `data` names. Raises StorageError where
-    the storage fails or refuses.
+    A shard named .parquet must be a Parquet file with the columns that `data` names. Raises StorageError where the
+    storage fails or refuses.
     """
-    what = _look(url)
+    fault = _look(url)
     if not is_parquet(url):
-        return what
-    if what is _PARQUET:
+        return fault
+    if fault is _PARQUET:
         try:
             with opened(url) as file:
                 Columns.choose(file.schema_arrow, data)
             return None
         except ParquetError as error:
-            what = NotATar(*error.args)
-    return replace(what or _TAR, wanted="Parquet shard")
+            fault = NotATar(*error.args)
+    return replace(fault or _TAR, wanted="Parquet shard")
 
 
 def _look(url: str) -> NotATar | None:
@@ -152,26 +147,26 @@ def _begin(stream: Peeked) -> NotATar | None:
 
 
 def unreadable(urls: Sequence[str], data: DataConfig = _DEFAULTS) -> dict[str, NotATar]:
-    """Return those of the shards that cannot be read: of all local ones, and of some thousand remote ones.
+    """Check all local shards and some thousand remote ones; return those that cannot be read.
 
     Raises StorageError where one cannot be reached.
     """
     remote = [url for url in urls if "://" in url]
     step = max(1.0, len(remote) / _MOST_REMOTE)
     chosen = {remote[int(at * step)] for at in range(min(len(remote), _MOST_REMOTE))}
-    looked = [url for url in urls if "://" not in url or url in chosen]
-    found = zip(looked, concurrently(partial(look, data=data), looked), strict=True)
-    return {url: what for url, what in found if what is not None}
+    chosen_urls = [url for url in urls if "://" not in url or url in chosen]
+    results = zip(chosen_urls, concurrently(partial(look, data=data), chosen_urls), strict=True)
+    return {url: fault for url, fault in results if fault is not None}
 
 
-def described(found: dict[str, NotATar]) -> str:
-    """Return how many shards are of each kind, with one path and the remedy of each."""
+def described(faults: dict[str, NotATar]) -> str:
+    """Return the number of shards of each kind, with one path and the remedy."""
     kinds: dict[str, list[str]] = {}
-    for url, what in found.items():
-        kinds.setdefault(what.kind, []).append(url)
+    for url, fault in faults.items():
+        kinds.setdefault(fault.kind, []).append(url)
     parts = []
-    for kind, urls in sorted(kinds.items(), key=lambda of_kind: -len(of_kind[1])):
-        what = found[urls[0]]
-        detail = f" {what.detail!r}" if what.detail else ""
-        parts.append(f"{len(urls):,} x {kind}, as {mask(urls[0])}{detail} ({what.remedy})")
+    for kind, urls in sorted(kinds.items(), key=lambda kind_urls: -len(kind_urls[1])):
+        fault = faults[urls[0]]
+        detail = f" {fault.detail!r}" if fault.detail else ""
+        parts.append(f"{len(urls):,} x {kind}, as {mask(urls[0])}{detail} ({fault.remedy})")
     return "; ".join(parts)

@@ -24,21 +24,19 @@ from sclip.data.order import Order, Round, Share
 from sclip.data.reader import READ_SCHEMA, OpenedVisit, ReadSettings, read_round
 from sclip.data.schedule import NamedShard
 
-__all__ = ["BLOCKS_AHEAD", "StreamPlan", "blocks", "build", "rows_of_block", "streams_of_worker"]
-
 BLOCKS_AHEAD = 4
 """Blocks that a worker fetches of each stream before it takes them."""
 
 _MOST_READ_TASKS = 4096
-"""Of one stream: each is an object of its own for Ray. In a longer run a task reads several rounds in turn."""
+"""Maximum read tasks of a stream, each an object for Ray. In a longer run a task reads several rounds in turn."""
 _READ_TASKS = 2
-"""Of a stream at once: the shards of the next round are opened while this one is read. They share data.read_cpus: one
-that came on top could hold the CPUs that the first encoder of another worker waits for, and all workers with it."""
+"""Read tasks of a stream at a time: the second opens the shards of the next round meanwhile. They share data.read_cpus:
+an additional task could hold the CPUs that another worker's first encoder waits for, and block all workers."""
 _STORE_SHARE = 0.5
 """Share of the object store that all streams of a run fill together."""
 _FEWEST_ROWS, _MOST_BLOCK_BYTES = 16, 128 * 1024 * 1024
 _TEXT_BYTES = 1000
-"""Of a row beside its image, rather too few: Ray cuts a block in two that is half as large again as it may be."""
+"""Bytes of a row without its image, rather too few: Ray splits a block only where it exceeds its limit by half."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class StreamPlan:
     actors: tuple[int, int]
     """Fewest and most encoder actors, of all workers together."""
     expected: tuple[tuple[int, ...], ...] = ()
-    """Samples to find in each shard of each source, -1 where nobody knows; empty where that is so of all."""
+    """Samples that each shard of each source should hold, -1 where unknown; empty if all are unknown."""
 
     @property
     def config(self) -> Config:
@@ -63,7 +61,7 @@ class StreamPlan:
     @property
     def shards(self) -> list[str]:
         """Paths or URIs of all shards, of one source after the other."""
-        return [shard.url for of_source in self.sources for shard in of_source]
+        return [shard.url for source in self.sources for shard in source]
 
     def visit(self, entry: int) -> OpenedVisit:
         """Return what a reader needs to know of an entry."""

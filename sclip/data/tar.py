@@ -1,4 +1,4 @@
-"""A tar as it comes, byte by byte, in; neighbouring members of one key, the groups that samples are made of, out.
+"""Read a tar as a stream and yield groups: neighbouring members of one key, which make a sample.
 
 Grouping follows webdataset's naming rule; `tarfile` reads the tar, which may be compressed, in stream mode.
 webdataset's own `tar_file_iterator` and `group_by_keys` do not serve here: they take a tar that is cut at a header for
@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from sclip.config import DataConfig
 from sclip.data.names import (
     ANNOTATION_SUFFIX,
-    IMAGE_SUFFIXES,
     is_image_like,
     is_text_like,
     key_and_suffix,
@@ -27,20 +26,18 @@ from sclip.data.names import (
 from sclip.data.sniff import MAX_ZEROS, not_a_tar
 from sclip.storage.compression import Peeked, Stream, decompressed
 
-__all__ = ["ANNOTATION_SUFFIX", "IMAGE_SUFFIXES", "MAX_ANNOTATION_BYTES", "Group", "Tally", "groups"]
-
 MAX_ANNOTATION_BYTES = 4 * 1024 * 1024
 MAX_IMAGE_BYTES = 128 * 1024 * 1024
 MAX_TEXT_BYTES = 1024 * 1024
 MAX_HEADER_BYTES = 1024 * 1024
-"""Of the long names and attributes before a member, which tarfile reads whole."""
+"""Limit for the long names and attributes before a member, which tarfile reads whole."""
 
 _END_BYTES = 64 * 1024
 _MOST_SUFFIXES = 100
 """Different suffixes that are counted one by one: names that have dots inside have one each."""
 _JOINED = "as after `cat a.tar b.tar`: unpack and pack them as one, or join them with `tar --concatenate`"
 _MOST_CHARS = 80
-"""Of the name that a link points to."""
+"""Characters that a message shows of a link's target."""
 _BROKEN_TAR = (tarfile.TarError, ValueError, ArithmeticError, LookupError)
 
 
@@ -85,10 +82,10 @@ class _Header(tarfile.TarInfo):
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
-        found = super().frombuf(buf, encoding, errors)
-        if found.type in _HEADERS and found.size > MAX_HEADER_BYTES:
-            raise tarfile.ReadError(f"a header of {found.size} bytes, more than {MAX_HEADER_BYTES}")
-        return found
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in _HEADERS and header.size > MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {header.size} bytes, more than {MAX_HEADER_BYTES}")
+        return header
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> _Header:
@@ -115,14 +112,14 @@ class Group:
     last_unread: tuple[str, bool] = ("", False)
     """Suffix of the last unread image or text up to its last dot, and whether it is an image."""
     shares_stems: bool = False
-    """An unread image and its neighbour, a text, differ only after their last dot: one sample of several."""
+    """Whether an unread image and the text beside it differ only after their last dot, as one sample of several."""
     fault: str = ""
     cut: str = ""
-    """Why the tar cannot be read after this group; only on the last one."""
+    """Why the tar cannot be read after this group; set on the last group only."""
 
     @property
     def repeats_images(self) -> bool:
-        """Whether unread images of it are told apart by a number alone."""
+        """Whether some unread images of the group differ by a number alone."""
         return any(count > 1 and is_image_like(suffix) for suffix, count in self.suffixes.items())
 
 
@@ -160,8 +157,8 @@ def groups(stream: Stream, data: DataConfig, *, bodies: bool, tally: Tally | Non
             _check_end(tar)
     except _BROKEN_TAR as error:
         where = f"broken tar, last key {group.key!r}" if group.key else "no tar, or broken at its start"
-        what = not_a_tar(plain.head) if plain and not group.key else None
-        group.cut = str(what or f"{where}: {error}")
+        not_tar = not_a_tar(plain.head) if plain and not group.key else None
+        group.cut = str(not_tar or f"{where}: {error}")
     if group.key or group.cut:
         yield group
 
@@ -212,7 +209,7 @@ def _take(
 
 
 def _pass_over(group: Group, suffix: str, tally: Tally) -> None:
-    """Count a member that is not read: of all in the tally, those that look like an image or a text."""
+    """Count a member that is not read; the tally counts those that look like an image or a text."""
     _count(group.suffixes, suffix)
     image, text = is_image_like(suffix), is_text_like(suffix)
     group.unread_images += image
@@ -226,7 +223,7 @@ def _pass_over(group: Group, suffix: str, tally: Tally) -> None:
 
 
 def _count(counts: Counter[str], suffix: str) -> None:
-    told = without_numbers(suffix)
-    if told not in counts and len(counts) >= _MOST_SUFFIXES:
-        told = f".*.{suffix.rpartition('.')[2]}"
-    counts[told] += 1
+    counted = without_numbers(suffix)
+    if counted not in counts and len(counts) >= _MOST_SUFFIXES:
+        counted = f".*.{suffix.rpartition('.')[2]}"
+    counts[counted] += 1

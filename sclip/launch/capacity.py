@@ -19,9 +19,6 @@ from sclip.data.stream import streams_of_worker
 from sclip.launch.node_types import NodeType
 from sclip.launch.placement import Bundle, place_bundles
 
-__all__ = ["Capacity", "demands", "encoder_bounds", "fewest_workers", "fits", "gpus_for_workers"]
-__all__ += ["most_encoders", "runs_at_once", "sized"]
-
 _WORKERS_SHARE = 0.5
 """Share of a GPU node's CPUs for its workers, where they would leave none: one GPU takes what many encoders make."""
 _EPSILON = 1e-6

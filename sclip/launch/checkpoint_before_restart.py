@@ -11,8 +11,6 @@ from typing import Any
 from sclip.launch import ray_internals
 from sclip.launch.control import RunControl
 
-__all__ = ["CheckpointBeforeRestart"]
-
 _TIMEOUT_S = 120.0
 """The restart does not wait longer for a checkpoint: what was trained after the one before it is trained again."""
 

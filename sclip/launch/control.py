@@ -18,8 +18,6 @@ import ray.exceptions
 from sclip.launch.cluster import beside_driver
 from sclip.train.launcher import Requested
 
-__all__ = ["RequestPoller", "RunControl"]
-
 Kind = Literal["checkpoint", "stop"]
 _POLL_EVERY_S = 0.5
 

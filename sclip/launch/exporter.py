@@ -1,7 +1,7 @@
-"""What Prometheus is told of a run: the reports of the worker loop in, metrics of Ray's own exporter out.
+"""Export a run's metrics to Prometheus: reports of the worker loop in, metrics of Ray's own exporter out.
 
-The driver tells it, from the reports that it shows and records anyway: ranks step together and a report is of all of
-them, so that nothing is measured in the loop for it. The one label is the run.
+The driver sets them from the reports that it shows and records anyway: a report covers all ranks, so the loop measures
+nothing for Prometheus. The only label is the run.
 
 Of Ray 2.60, measured: the exported name is `ray_` and the name here, and nothing more where a counter's ends in
 _total; a gauge is gone 20 s after it was last set, so that a thread sets all of them again; NaN is dropped; what was
@@ -19,8 +19,6 @@ from typing import Any
 from ray.util.metrics import Counter, Gauge
 
 from sclip.train.health import TrainingDiverged
-
-__all__ = ["COUNTERS", "GAUGES", "RunMetrics"]
 
 GAUGES = {
     "sclip_training": "1 while workers train, 0 once they are through or were stopped by hand",
@@ -108,7 +106,7 @@ class RunMetrics:
         self._thread.join()
 
     def report(self, report: dict[str, Any]) -> None:
-        """Tell of one report of the worker loop."""
+        """Set the metrics of one report of the worker loop."""
         kind = report["kind"]
         if kind == "start":
             self._samples = report["samples"]
@@ -136,10 +134,10 @@ class RunMetrics:
 
     def _metrics(self, report: dict[str, Any]) -> None:
         metrics, stream = report["metrics"], report["stream"]
-        found = {"sclip_step": report["step"], "sclip_samples": report["samples"]}
-        found |= {_OF_METRICS[name]: value for name, value in metrics.items() if name in _OF_METRICS}
-        found |= {_OF_STREAM[name]: value for name, value in stream.items() if name in _OF_STREAM}
-        self._set(found)
+        values = {"sclip_step": report["step"], "sclip_samples": report["samples"]}
+        values |= {_OF_METRICS[name]: value for name, value in metrics.items() if name in _OF_METRICS}
+        values |= {_OF_STREAM[name]: value for name, value in stream.items() if name in _OF_STREAM}
+        self._set(values)
         new, self._samples = report["samples"] - self._samples, report["samples"]
         seconds = new / metrics["samples_per_s"] if new > 0 else 0.0
         self._add("sclip_samples_total", new)

@@ -1,9 +1,9 @@
-"""The node types of a Ray cluster: what is there, and what its autoscaler may add.
+"""Find the node types of a Ray cluster: those that are there, and those that its autoscaler may add.
 
-Ray tells a driver the nodes that are alive. What it may grow to it does not: its open-source autoscaler keeps the node
-types to itself (the GCS has them only where a platform puts them there), so they are read where the autoscaler reads
-them: the file of `ray up` on the head, or KubeRay's RayCluster. A job that is submitted runs on the head, where both
-are at hand.
+Ray tells a driver which nodes are alive, but not what the cluster may grow to: the open-source autoscaler keeps the
+node types to itself (the GCS has them only where a platform puts them there). So they are read where the autoscaler
+reads them: the file of `ray up` on the head, or KubeRay's RayCluster. A job that is submitted runs on the head, where
+both are at hand.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from sclip.config import ConfigError
 from sclip.config.loader import read_yaml
 from sclip.launch import ray_internals
 
-__all__ = ["NodeType", "declared", "node_types"]
-
 UNBOUNDED = 1000
 """Nodes of a type whose number nothing limits."""
 
@@ -37,7 +35,7 @@ class NodeType:
 
     name: str
     cpus: float
-    """Of one node, as the GPUs."""
+    """CPUs of one node; `gpus` likewise."""
     gpus: float
     alive: int
     most: int
@@ -55,7 +53,7 @@ def node_types(
         nodes: `ray.nodes()`.
         added: by name the types of the autoscaler, as `declared` returns them.
     """
-    found = {
+    types = {
         name: _type(name, kind["resources"], 0, int(kind["max_workers"])) for name, kind in added.items()
     }
     for node in nodes:
@@ -63,16 +61,16 @@ def node_types(
             continue
         seen = _type("", node["Resources"], 1, 1)
         name = node.get("Labels", {}).get(_GROUP, "")
-        if name not in found:  # `ray up` does not label its nodes
-            same = [t.name for t in found.values() if t.most and (t.cpus, t.gpus) == (seen.cpus, seen.gpus)]
+        if name not in types:  # `ray up` does not label its nodes
+            same = [t.name for t in types.values() if t.most and (t.cpus, t.gpus) == (seen.cpus, seen.gpus)]
             head = "node:__internal_head__" in node["Resources"]
             name = same[0] if same and not head else name or ("head" if head else _shape(seen))
-        known = found.get(name, replace(seen, name=name, alive=0, most=0))
+        known = types.get(name, replace(seen, name=name, alive=0, most=0))
         alive = known.alive + 1
-        found[name] = replace(
+        types[name] = replace(
             known, alive=alive, most=max(known.most, alive), accelerator=known.accelerator or seen.accelerator,
         )  # fmt: skip
-    return tuple(kind for kind in found.values() if kind.most)
+    return tuple(kind for kind in types.values() if kind.most)
 
 
 def _type(name: str, resources: Mapping[str, float], alive: int, most: int) -> NodeType:
@@ -91,7 +89,7 @@ def _shape(kind: NodeType) -> str:
 def declared(gcs_address: str) -> dict[str, dict[str, Any]]:
     """Return by name the node types that the autoscaler of the connected cluster can add: resources, max_workers.
 
-    None where there is no autoscaler, or where this process cannot see what it reads.
+    Empty where there is no autoscaler, or where this process cannot see what it reads.
     """
     return _reported() or _of_file(gcs_address) or _of_kuberay()
 

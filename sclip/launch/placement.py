@@ -1,4 +1,4 @@
-"""On which nodes the stages of a run lie: bundles of CPUs and GPUs in, the nodes that are used or asked for out.
+"""Place the stages of a run on nodes: bundles of CPUs and GPUs in, the nodes that are used or asked for out.
 
 Bundles are placed as Ray's autoscaler places them: nodes that are there first, then as few new nodes as hold the rest,
 those with GPUs only for what needs one. Where two types fit, the autoscaler may choose the other.
@@ -11,8 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sclip.launch.node_types import NodeType
-
-__all__ = ["Bundle", "Placement", "place_bundles"]
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,6 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = [
-    "autoscaler_groups", "controller_callback_classes", "default_address", "disable_auto_connect",
-    "disable_worker_logs", "init_on_loopback", "is_token_required", "json_formatter_class",
-    "keep_on_loopback", "kuberay_autoscaling_config", "kuberay_client", "leaves_signals_to_driver", "send_token",
-    "session_folder", "start_data_actors", "torch_backend_class", "wrapped_error",
-]  # fmt: skip
-
-
 # Connecting
 
 

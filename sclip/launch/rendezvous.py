@@ -1,4 +1,4 @@
-"""The address that rank 0 listens at for the others: the one that they are told, and no other interface.
+"""Let rank 0 listen for the other ranks at its own address alone, instead of on every interface.
 
 torch's TCPStore, by which the ranks of a process group find each other, listens on all interfaces and asks nobody who
 they are. Given a socket that listens already it takes that one. `ray.train` has no setting for it: its torch backend
@@ -17,8 +17,6 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from sclip.launch import ray_internals
 from sclip.train.determinism import use_deterministic_algorithms
-
-__all__ = ["BoundTorchConfig"]
 
 _TorchBackend: Any = ray_internals.torch_backend_class()
 

@@ -104,7 +104,7 @@ def fit(
 
 def job_of(plan: stream.StreamPlan, path: StoragePath) -> TrainJob:
     """Return what the training loop needs of a plan; its shards without their credentials."""
-    shards = tuple(tuple(s._replace(url=mask(s.url)) for s in of_source) for of_source in plan.sources)
+    shards = tuple(tuple(s._replace(url=mask(s.url)) for s in source) for source in plan.sources)
     return TrainJob(plan.config, plan.order, shards, plan.image_size, path)
 
 

@@ -18,8 +18,6 @@ from sclip.launch.control import RequestPoller, RunControl
 from sclip.train.launcher import Requested, TrainJob
 from sclip.train.loop import train
 
-__all__ = ["WorkerArguments", "train_worker"]
-
 
 @dataclass(frozen=True, repr=False)
 class WorkerArguments:

@@ -12,8 +12,6 @@ import ray.data
 
 from sclip.config import ConfigError
 
-__all__ = ["ActorPool"]
-
 
 @dataclass(frozen=True, slots=True)
 class ActorPool:

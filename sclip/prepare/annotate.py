@@ -1,4 +1,4 @@
-"""Shards in, the same shards with the graph and the negatives of every caption beside it out.
+"""Write shards anew with the graph and the negatives of every caption in them.
 
 Ray Data runs the pool of actors; each takes a shard at a time, writes it and then says so in its sidecar
 (`sclip.prepare.annotated`), from where a job that was stopped goes on. What is wrong in a shard leaves samples out,
@@ -19,9 +19,9 @@ import pyarrow as pa
 from sclip.config import ConfigError, DataConfig
 from sclip.data import annotation
 from sclip.data.annotation import AnnotationError, write_record
+from sclip.data.names import ANNOTATION_SUFFIX
 from sclip.data.schedule import NamedShard
 from sclip.data.shards import Rejected, Sample, ShardError, read_shard
-from sclip.data.tar import ANNOTATION_SUFFIX
 from sclip.negatives import VERSION, natural, sound
 from sclip.prepare.actor_pool import ActorPool
 from sclip.prepare.annotated import AnnotatedFolder, shard_names
@@ -32,8 +32,6 @@ from sclip.scenegraph import Parser
 from sclip.storage.filesystem import parts
 from sclip.storage.masking import mask
 
-__all__ = ["ActorPool", "Annotated", "Annotator", "annotate", "stamp", "usable_stamp"]
-
 _log = logging.getLogger(__name__)
 _DEFAULTS = DataConfig()
 _SAMPLES_AT_ONCE = 64
@@ -41,7 +39,7 @@ _SAMPLES_AT_ONCE = 64
 
 
 def stamp(parser: Parser) -> str:
-    """Return what graphs and negatives depend on; equal stamps, equal annotations."""
+    """Return the version of everything that graphs and negatives depend on: equal stamps mean equal annotations."""
     return f"{parser.version}+negatives-{VERSION}"
 
 
@@ -83,7 +81,7 @@ def usable_stamp(data: DataConfig, shards: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Annotated:
-    """What was done with one shard."""
+    """Result of annotating one shard."""
 
     name: str
     samples: int = 0

@@ -1,4 +1,4 @@
-"""A folder of annotated shards: what is finished in it, what a job has to write, and what its parts say together.
+"""Keep the state of a folder of annotated shards: what is finished, what is left to write, and the joint index.
 
 A finished shard has a sidecar in FOLDER/.annotate, written after it: what was made from what and under which stamp,
 its entry in the index, what was left out, statistics. A shard without one counts as not written.
@@ -20,8 +20,6 @@ from sclip.prepare.writing import PackError, Shard, refuse_sources, write_file
 from sclip.report import CorpusStatistics, write
 from sclip.storage.filesystem import parts
 from sclip.storage.masking import mask
-
-__all__ = ["AnnotatedFolder", "shard_names"]
 
 QUARANTINE = "quarantine.jsonl"
 _STATE = ".annotate"
@@ -85,9 +83,8 @@ class AnnotatedFolder:
                 )
             if sidecar is None or sidecar["made"] != made:
                 todo[name] = source
-        if (
-            todo or foreign
-        ):  # the index goes first, a sidecar before its shard: none may outlive what it describes
+        # The index goes first, a sidecar before its shard: none may outlive what it describes.
+        if todo or foreign:
             (self.path / INDEX).unlink(missing_ok=True)
         for name in todo.keys() | foreign:
             self._sidecar_path(name).unlink(missing_ok=True)
@@ -130,10 +127,9 @@ class AnnotatedFolder:
         if not shards:
             raise PackError(f"no sample could be annotated; {self.path / QUARANTINE} says why")
         left_out = quarantine.count(b"\n")
-        notes = [
-            f"Made by {self.stamp}.",
-            *([f"{left_out} samples left out: {QUARANTINE}."] if left_out else []),
-        ]
+        notes = [f"Made by {self.stamp}."]
+        if left_out:
+            notes.append(f"{left_out} samples left out: {QUARANTINE}.")
         write(statistics, self.path, self.path.name, notes)
         index = Index(tuple(shards), Skips())
         write_file(self.path / INDEX, json.dumps(index.to_json(), indent=1).encode())

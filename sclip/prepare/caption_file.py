@@ -1,4 +1,4 @@
-"""A file of captions in, its captions out, each cleaned as in training and with the line that it stands in.
+"""Read the captions of a file, each cleaned as in training, with their line numbers.
 
 A text file has a caption a line; COCO's annotations (.json) and tables (.csv, a column `caption`) have one an entry.
 """
@@ -17,8 +17,6 @@ from sclip.data.caption_text import clean_caption, encoding_of
 from sclip.data.patterns import find_shards
 from sclip.data.shards import Sample, read_shard
 
-__all__ = ["CaptionsError", "numbered", "read", "read_source"]
-
 
 class CaptionsError(ValueError):
     """A file that has no captions; the message says what was found."""
@@ -36,8 +34,8 @@ def numbered(path: Path | str) -> list[tuple[int, str]]:
     """Return what `read` returns, each caption with the number of its line or entry, from 1."""
     content = sys.stdin.buffer.read() if str(path) == "-" else Path(path).read_bytes()
     text = content.decode(encoding_of(content), errors="replace")
-    found = enumerate(map(clean_caption, _raw(path, text)), start=1)
-    if captions := [(number, caption) for number, caption in found if caption]:
+    lines = enumerate(map(clean_caption, _raw(path, text)), start=1)
+    if captions := [(number, caption) for number, caption in lines if caption]:
         return captions
     raise CaptionsError(f"{path}: no captions; a caption a line, COCO's .json, or .csv with a column caption")
 
@@ -50,8 +48,8 @@ def read_source(name: str) -> list[str]:
     if name == "-" or Path(name).suffix in (".txt", ".json", ".csv"):
         return read(name)
     shards = [read_shard(shard.url) for shard in find_shards([name])]
-    if found := [caption for item in chain(*shards) if isinstance(item, Sample) for caption in item.captions]:
-        return found
+    if texts := [caption for item in chain(*shards) if isinstance(item, Sample) for caption in item.captions]:
+        return texts
     raise CaptionsError(f"{name}: no captions in these shards")
 
 
@@ -63,5 +61,5 @@ def _raw(path: Path | str, text: str) -> Iterable[str]:
         rows = json.loads(text)["annotations"] if suffix == ".json" else csv.DictReader(io.StringIO(text))
         return [str(row["caption"]) for row in rows]
     except (ValueError, LookupError, TypeError, csv.Error) as error:
-        what = "annotations with captions, as COCO has them" if suffix == ".json" else "column caption"
-        raise CaptionsError(f"{path}: no {what}: {error}") from error
+        missing = "annotations with captions, as COCO has them" if suffix == ".json" else "column caption"
+        raise CaptionsError(f"{path}: no {missing}: {error}") from error

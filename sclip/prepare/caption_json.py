@@ -1,4 +1,4 @@
-"""A JSON file of captions in, its rows out: COCO's own, Karpathy's splits, or a list as BLIP's and Structure-CLIP's."""
+"""Yield the rows of a JSON file of captions: COCO's own, Karpathy's splits, or a list like BLIP's."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sclip.prepare.pack import PackError
 from sclip.prepare.rows import Row
-
-__all__ = ["json_rows"]
+from sclip.prepare.writing import PackError
 
 _KNOWN = (
     "it needs images: id, file_name and annotations: image_id, caption; or Karpathy's images: filename, split, "

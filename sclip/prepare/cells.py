@@ -1,4 +1,4 @@
-"""One cell of a row in, the path of its image or its captions out, or a `Fault`: why the row is left out."""
+"""Read the path of an image or the captions from one cell of a row; a `Fault` says why the row is left out."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from itertools import pairwise
 from pathlib import PurePath
 from typing import Any
 
+from sclip.data.names import IMAGE_SUFFIXES
 from sclip.data.parquet import Fault, path_below
-from sclip.data.tar import IMAGE_SUFFIXES
 from sclip.prepare.pack import caption_fault
-
-__all__ = ["Fault", "captions_of", "image_path", "is_image", "key_of", "spelled_list"]
 
 _TEXT_FIELDS = ("raw", "caption", "text")
 """Of a caption that is an object, as Karpathy's sentences are."""
@@ -78,15 +76,15 @@ def spelled_list(cell: Any) -> Any:
     if not (text.startswith("[") and text.endswith("]")) or len(text) > _MAX_LIST_CHARACTERS:
         return cell
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError):
         try:
             with warnings.catch_warnings(action="ignore"):  # of escapes that Python does not know
-                found = ast.literal_eval(text)
+                value = ast.literal_eval(text)
             kinds = [token.type for token in tokenize.generate_tokens(io.StringIO(text).readline)]
         except (ValueError, SyntaxError, MemoryError, RecursionError, tokenize.TokenError):
             return cell
         kinds = [kind for kind in kinds if kind != tokenize.NL]
         if (tokenize.STRING, tokenize.STRING) in pairwise(kinds):
             raise Fault("list of captions without commas between them") from None
-    return found if isinstance(found, list) else cell
+    return value if isinstance(value, list) else cell

@@ -1,4 +1,4 @@
-"""Pictures of a benchmark, as a folder, shards or Karpathy's JSON has them -> entries of an exclusion list."""
+"""Make the entries of an exclusion list from a benchmark's pictures: a folder, shards or Karpathy's JSON."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from pathlib import Path
 
 from sclip.config import DataConfig
 from sclip.data.images import ImageError
+from sclip.data.names import IMAGE_SUFFIXES
 from sclip.data.patterns import expand
 from sclip.data.shards import Rejected, read_shard
-from sclip.data.tar import IMAGE_SUFFIXES
 from sclip.evaluate.exclusion import Exclusion, ExclusionError, name_of, phash
 from sclip.prepare.pack import Skips
 from sclip.prepare.writing import write_file
 from sclip.storage.globs import files_below
-
-__all__ = ["excluded", "write_list"]
 
 _DEFAULTS = DataConfig()
 
@@ -85,10 +83,10 @@ def _karpathy(path: Path, name: str, skips: Skips, split: str, images: Path | No
         raise ExclusionError(f"{path}: has no picture of the split {split!r}")
     for folder, file in files:
         places = [images / folder / file, images / file] if images else []
-        found = next((place for place in places if place.is_file()), None)
-        if images and not found:
+        picture = next((place for place in places if place.is_file()), None)
+        if images and not picture:
             skips.add("likeness of a picture that is missing, its name is listed", str(places[0]))
-        yield _of_file(found, name, skips) if found else Exclusion(name, name_of(file))
+        yield _of_file(picture, name, skips) if picture else Exclusion(name, name_of(file))
 
 
 def _of_file(file: Path, name: str, skips: Skips) -> Exclusion:
@@ -97,10 +95,10 @@ def _of_file(file: Path, name: str, skips: Skips) -> Exclusion:
 
 def _hash(image: bytes, place: str, skips: Skips) -> str:
     try:
-        found = phash(image)
+        digest = phash(image)
     except ImageError as error:
         skips.add(f"likeness of a picture that cannot be read, its name is listed: {error}", place)
         return ""
-    if not found:
+    if not digest:
         skips.add("likeness of a plain surface, its name is listed", place)
-    return found
+    return digest

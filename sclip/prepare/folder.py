@@ -1,4 +1,4 @@
-"""A folder of images in, with a caption file of the same name beside each, a `RawSample` an image out."""
+"""Read a folder of images with caption files of the same names into a `RawSample` per image."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from sclip.data.caption_text import caption_lines, clean_caption
-from sclip.prepare.cells import Fault, captions_of, is_image, key_of
+from sclip.data.parquet import Fault
+from sclip.prepare.cells import captions_of, is_image, key_of
 from sclip.prepare.pack import RawSample, Skips
 from sclip.prepare.rows import CAPTION_FIELDS
 from sclip.storage.globs import files_below
-
-__all__ = ["folder_samples"]
 
 
 def folder_samples(folder: Path, caption_field: str, skips: Skips) -> Iterator[RawSample]:
@@ -41,19 +40,19 @@ def folder_samples(folder: Path, caption_field: str, skips: Skips) -> Iterator[R
 def _captions(image: Path, fields: tuple[str, ...]) -> list[str]:
     """Return the captions beside an image: of the .json, or each line of the .txt that is not blank."""
     text, record = image.with_suffix(".txt"), image.with_suffix(".json")
-    name, found = "caption", None
+    name, value = "caption", None
     try:
         if record.is_file():
             content: Any = json.loads(record.read_text(encoding="utf-8-sig"))
             if not isinstance(content, dict):
                 raise Fault(".json beside the image is no object")
-            name, found = next(((name, content[name]) for name in fields if content.get(name)), (name, None))
-        if found is None and text.is_file():
-            name, found = ".txt", [line for line in caption_lines(text.read_bytes()) if clean_caption(line)]
+            name, value = next(((name, content[name]) for name in fields if content.get(name)), (name, None))
+        if value is None and text.is_file():
+            name, value = ".txt", [line for line in caption_lines(text.read_bytes()) if clean_caption(line)]
     except (ValueError, RecursionError):
         raise Fault("caption file is not UTF-8 text or a JSON object") from None
     except OSError as error:
         raise Fault(f"caption file cannot be read ({error.strerror})") from None
-    if found is None and not record.is_file():
+    if value is None and not record.is_file():
         raise Fault("no .txt or .json of the same name beside the image")
-    return captions_of(name, found)
+    return captions_of(name, value)

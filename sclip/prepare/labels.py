@@ -30,8 +30,6 @@ from sclip.scenegraph import Parser
 from sclip.scenegraph.graph import Triple
 from sclip.seeding import digest64
 
-__all__ = ["LABELS", "Labelled", "LabelsError", "Subject", "count", "draw", "read", "write_digests"]
-
 Subject = Literal["negatives", "graphs", "triples"]
 
 LABELS: Mapping[Subject, Mapping[str, tuple[str, str]]] = {
@@ -122,8 +120,8 @@ def read(path: Path) -> Labelled:
                 bad.setdefault(row[name], []).append(line)
         for word, where in bad.items():
             named = ", ".join(map(str, where[:_NAMED])) + " .." * (len(where) > _NAMED)
-            what = f"{name} is {word!r}" if word else f"{name} is empty"
-            raise LabelsError(f"{path}: {what} in line {named}; write {' or '.join(words)}")
+            fault = f"{name} is {word!r}" if word else f"{name} is empty"
+            raise LabelsError(f"{path}: {fault} in line {named}; write {' or '.join(words)}")
     return Labelled(path, subject, rows, lines)
 
 
@@ -189,8 +187,8 @@ def _share(table: Labelled, name: str, fault: str) -> str:
     faults = [row[name] == fault for row in table.rows]
     captions = [row["caption"] for row in table.rows]
     if len(set(captions)) == len(captions):
-        found = binomtest(sum(faults), len(faults)).proportion_ci(method="exact")
-        low, high = found.low, found.high
+        interval = binomtest(sum(faults), len(faults)).proportion_ci(method="exact")
+        low, high = interval.low, interval.high
     else:
         _, low, high = share(faults, captions, key=name)
     part = sum(faults) / len(faults)

@@ -1,7 +1,7 @@
-"""A file of captions in; their graphs or their false captions out, as JSON, in the terminal or on a page.
+"""Write the graphs or false captions of a file of captions: as JSON, in the terminal or on a page.
 
-One caption a line, cleaned as in training, becomes one JSON object a line, in the same order, or a drawing; and
-streams: a corpus needs not fit in memory.
+Each line is a caption, cleaned as in training, and becomes a JSON object on a line or a drawing, in the same order. The
+file is streamed, so it need not fit in memory.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _stream(
                 sink.add(graph)
         for sink in sinks:
             sink.close()
-    return tally.told()
+    return tally.summary()
 
 
 class _Json:
@@ -89,7 +89,7 @@ class _Json:
 
 @dataclass
 class _Tally:
-    """The captions of which not everything was read, or in which nothing was found."""
+    """Counts of captions that were read in part or have no object."""
 
     read: int = 0
     without_object: int = 0
@@ -111,8 +111,8 @@ class _Tally:
         self.without_object += not graph.objects
         self.cut += bool(parsed_part(graph.caption)[1])
 
-    def told(self) -> str:
-        """Return the line for the user; empty where there is nothing to tell."""
+    def summary(self) -> str:
+        """Return a line for the user; empty if every count is zero."""
         parts = [
             f"{count:,} {what}"
             for count, what in (

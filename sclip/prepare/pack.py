@@ -22,27 +22,15 @@ from typing import Any
 
 from PIL import Image
 
+from sclip.data.names import ANNOTATION_SUFFIX
 from sclip.data.shards import MAX_CAPTION_BYTES
-from sclip.data.tar import ANNOTATION_SUFFIX
 from sclip.evaluate.exclusion import Exclusions
 from sclip.prepare.writing import PackError, Shard, write_file, write_tar
-
-__all__ = [
-    "INDEX",
-    "SKIPPED",
-    "Index",
-    "PackError",
-    "RawSample",
-    "Shard",
-    "Skips",
-    "caption_fault",
-    "write_shards",
-]
 
 INDEX = "index.json"
 SKIPPED = "skipped.jsonl"
 MOST_PLACES = 100_000
-"""Of what is left out, so many are told with their place; the others are counted."""
+"""Maximum number of omissions that are listed with their place; all others are only counted."""
 _SUFFIX_OF_FORMAT = {
     "JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif",
 }  # fmt: skip
@@ -71,7 +59,7 @@ class RawSample:
 
 @dataclass
 class Skips:
-    """What was left out: how often for each reason, and where first."""
+    """Counts of what was left out by reason, each with the first place."""
 
     counts: Counter[str] = field(default_factory=Counter)
     first: dict[str, str] = field(default_factory=dict)
@@ -312,16 +300,16 @@ def _suffix(image: bytes) -> str:
     """Return the suffix of an image by its header; the pixels stay undecoded."""
     try:
         with Image.open(io.BytesIO(image)) as opened:
-            found = opened.format or "unknown"
-            frames = 1 if found == "MPO" else getattr(opened, "n_frames", 1)
+            format_ = opened.format or "unknown"
+            frames = 1 if format_ == "MPO" else getattr(opened, "n_frames", 1)
             opened.verify()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         raise _Skipped("image file is no image, or a broken one") from None
-    if found not in _SUFFIX_OF_FORMAT:
-        raise _Skipped(f"image is {found}; convert it to JPEG or PNG")
+    if format_ not in _SUFFIX_OF_FORMAT:
+        raise _Skipped(f"image is {format_}; convert it to JPEG or PNG")
     if frames > 1:
         raise _Skipped(f"image has {frames} frames: which one the caption means is not known")
-    return _SUFFIX_OF_FORMAT[found]
+    return _SUFFIX_OF_FORMAT[format_]
 
 
 def _origin(sample: RawSample) -> str:

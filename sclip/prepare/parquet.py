@@ -1,4 +1,4 @@
-"""Parquet files in, as Hugging Face writes them; a `RawSample` an image out, with the image's bytes or its path.
+"""Read Parquet files, as Hugging Face writes them, into a `RawSample` per image with its bytes or its path.
 
 Embedded images are streamed in small batches, whatever the size of a row group. Their captions are read before, as all
 rows of an image end in one sample: rows name the same image where its name and its bytes are the same, and a row
@@ -20,9 +20,17 @@ from pathlib import Path, PurePath
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sclip.data.parquet import IMAGE_FIELDS, bytes_column, has_child, image_kind, is_text, parts_of_image
-from sclip.prepare.cells import Fault, captions_of, image_path, key_of, spelled_list
-from sclip.prepare.pack import PackError, RawSample, Skips
+from sclip.data.parquet import (
+    IMAGE_FIELDS,
+    Fault,
+    bytes_column,
+    has_child,
+    image_kind,
+    is_text,
+    parts_of_image,
+)
+from sclip.prepare.cells import captions_of, image_path, key_of, spelled_list
+from sclip.prepare.pack import RawSample, Skips
 from sclip.prepare.rows import (
     SPLIT_FIELDS,
     SPLIT_WORDS,
@@ -34,8 +42,7 @@ from sclip.prepare.rows import (
     group,
     split_of,
 )
-
-__all__ = ["parquet_samples"]
+from sclip.prepare.writing import PackError
 
 _BATCH_ROWS = 64
 _BUFFER_BYTES = 1 << 20
@@ -102,18 +109,18 @@ def _rows(source: Path, files: Sequence[Path], columns: Collection[str]) -> Iter
         for batch in _batches(file, [name for name in (*columns, *splits) if name]):
             for row in batch.to_pylist():
                 number += 1
-                found = {SPLIT_FIELDS[0]: split_of(row) or split}
-                yield f"{file} row {number}", {name: row[name] for name in row if name not in splits} | found
+                named = {SPLIT_FIELDS[0]: split_of(row) or split}
+                yield f"{file} row {number}", {name: row[name] for name in row if name not in splits} | named
 
 
 def _split_of(source: Path, file: Path) -> str:
     """Return the split that the nearest name says, of those that the user did not: the file's, its folders'."""
     if file == source:
         return ""
-    given = source if source.is_dir() else next(at for at in source.parents if not glob.has_magic(str(at)))
-    for name in (file.stem, *(at.name for at in file.relative_to(given).parents)):
-        if found := _SPLIT_WORD.findall(name.lower()):
-            return str(found[-1])
+    top = source if source.is_dir() else next(at for at in source.parents if not glob.has_magic(str(at)))
+    for name in (file.stem, *(at.name for at in file.relative_to(top).parents)):
+        if words := _SPLIT_WORD.findall(name.lower()):
+            return str(words[-1])
     return ""
 
 
@@ -167,8 +174,8 @@ def _plan(
         images[digest].rows += 1
     for images in by_name.values():
         if len(images) > 1:  # of one name in several folders, which Hugging Face does not keep
-            for digest, found in images.items():
-                found.key += f"-{digest[:8]}"
+            for digest, planned in images.items():
+                planned.key += f"-{digest[:8]}"
     return plan
 
 
@@ -211,11 +218,11 @@ def _stream(
     for number, content, path in _images(files, image, plan):
         planned = plan.pop(number)
         try:
-            found = content or Path(image_path(str(root), image, path)[0])
+            picture = content or Path(image_path(str(root), image, path)[0])
         except Fault as fault:
             skips.add(str(fault), planned.place, planned.rows)
             continue
         extra = {"source": planned.name} if planned.name else {}
         yield RawSample(
-            planned.key, found, "", tuple(planned.captions), extra, place=planned.place, rows=planned.rows
+            planned.key, picture, "", tuple(planned.captions), extra, place=planned.place, rows=planned.rows
         )

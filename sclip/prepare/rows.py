@@ -1,4 +1,4 @@
-"""Rows of a source (place, fields) in, one `RawSample` an image out: every row is packed or counted with its place.
+"""Group the rows of a source (place, fields) into a `RawSample` per image; rows left out are counted with their place.
 
 The readers beside this file (`tables`, `caption_json`, `parquet`) differ in how a file becomes rows. What a row means
 is the same for all: a column names the image, another holds its caption or captions, a third may name the split. Rows
@@ -14,24 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sclip.data.parquet import IMAGE_FIELDS
-from sclip.prepare.cells import Fault, captions_of, image_path, is_image, key_of, spelled_list
-from sclip.prepare.pack import PackError, RawSample, Skips
+from sclip.data.parquet import IMAGE_FIELDS, Fault
+from sclip.prepare.cells import captions_of, image_path, is_image, key_of, spelled_list
+from sclip.prepare.pack import RawSample, Skips
+from sclip.prepare.writing import PackError
 from sclip.storage.globs import files_below
-
-__all__ = [
-    "CAPTION_FIELDS",
-    "IMAGE_FIELDS",
-    "SPLIT_FIELDS",
-    "SPLIT_WORDS",
-    "Choice",
-    "Columns",
-    "Root",
-    "Row",
-    "Splits",
-    "group",
-    "split_of",
-]
 
 CAPTION_FIELDS = ("captions", "caption", "sentences", "sentences_raw", "raw", "comment", "text", "title")
 SPLIT_FIELDS = ("split", "subset", "partition", "fold")
@@ -51,7 +38,7 @@ Root = tuple[Path, bool]
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What the user chooses of a source; empty: what is usual."""
+    """Fields and splits that the user chooses; empty ones mean the usual."""
 
     image_field: str = ""
     caption_field: str = ""
@@ -102,9 +89,9 @@ def _listed(names: Iterable[str]) -> str:
 
 def split_of(row: Mapping[str, Any]) -> str:
     """Return the split that a row says it is of; empty where it says none."""
-    found = {name.lower(): value for name, value in row.items() if name.lower() in SPLIT_FIELDS}
+    values = {name.lower(): value for name, value in row.items() if name.lower() in SPLIT_FIELDS}
     for name in SPLIT_FIELDS:
-        value = "" if found.get(name) is None else str(found[name]).strip()
+        value = "" if values.get(name) is None else str(values[name]).strip()
         if value and (name == SPLIT_FIELDS[0] or value.lower() in SPLIT_WORDS):
             return value
     return ""
@@ -141,7 +128,7 @@ class Splits:
 
 @dataclass(slots=True)
 class _Image:
-    """What the rows so far say of one image."""
+    """Everything that the rows so far say about one image."""
 
     place: str
     folder: str

@@ -14,13 +14,12 @@ from pathlib import Path
 from sclip.prepare.caption_json import json_rows
 from sclip.prepare.cells import is_image
 from sclip.prepare.folder import folder_samples
-from sclip.prepare.pack import PackError, RawSample, Skips
+from sclip.prepare.pack import RawSample, Skips
 from sclip.prepare.parquet import parquet_samples
 from sclip.prepare.rows import Choice, Row, group
 from sclip.prepare.tables import first_line, jsonl_rows, table_rows
+from sclip.prepare.writing import PackError
 from sclip.storage.globs import files_below
-
-__all__ = ["read_source"]
 
 _METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 """Hugging Face's names for the table of a folder of images."""
@@ -65,10 +64,10 @@ def read_source(
 
 def _metadata(folder: Path) -> Path | None:
     """Return the table that Hugging Face's folders of images have, if there is one."""
-    found = sorted(path for path in map(Path, files_below(str(folder))) if path.name in _METADATA)
-    if len(found) > 1:
-        raise PackError(f"{folder}: holds {found[0]} and {found[1]}; pack one of them")
-    return found[0] if found else None
+    tables = sorted(path for path in map(Path, files_below(str(folder))) if path.name in _METADATA)
+    if len(tables) > 1:
+        raise PackError(f"{folder}: holds {tables[0]} and {tables[1]}; pack one of them")
+    return tables[0] if tables else None
 
 
 def _not_utf8(source: Path) -> str:
@@ -95,9 +94,9 @@ def _read(source: Path, images: Path | None, choice: Choice, skips: Skips) -> It
                 f"{source}: a pattern is for Parquet, which {other} is not; pack other files one by one"
             )
     parent = source.parent if len(files) == 1 else files[0].parent
-    beside = parent / "images"
-    roots = [(images, True)] if images else [(parent, False), (beside, True)]
-    if source.suffix == ".json" and beside.is_dir():
+    images_folder = parent / "images"
+    roots = [(images, True)] if images else [(parent, False), (images_folder, True)]
+    if source.suffix == ".json" and images_folder.is_dir():
         roots.reverse()
     if _is_parquet(files[0]):
         return parquet_samples(source, files, roots, choice, skips)
@@ -135,11 +134,11 @@ def _read_folder(folder: Path, images: Path | None, choice: Choice, skips: Skips
         )
     if files:
         return parquet_samples(folder, files, [(images or folder, images is not None)], choice, skips)
-    for name, given in (
+    for name, value in (
         ("--images", images),
         ("--image-field", choice.image_field),
         ("--split", choice.splits),
     ):
-        if given:
+        if value:
             raise PackError(f"{folder}: {name} is for tables; a folder of images has captions beside them")
     return list(folder_samples(folder, choice.caption_field, skips))

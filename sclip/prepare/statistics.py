@@ -1,4 +1,4 @@
-"""Shards, or the folder of a run, in; what their captions, graphs and negatives are out.
+"""Count captions, graphs and negatives of shards, or of the shards of a run.
 
     shards -> (Ray Data: an actor a shard) -> statistics of each -> merged -> `sclip.report`
 
@@ -50,7 +50,7 @@ class Corpus:
 
 @dataclass(slots=True)
 class CorpusCounts:
-    """What was found, and what was not."""
+    """Statistics of a corpus, and counts of what is left out of them."""
 
     statistics: CorpusStatistics
     annotated: int = 0
@@ -78,8 +78,8 @@ def corpus_of(sources: Sequence[str], data: DataConfig) -> Corpus:
     """
     folder = Path(sources[0]).expanduser()
     if len(sources) == 1 and (folder / "shards.json").is_file():
-        config, of_run = read_run_inputs(folder)
-        shards = tuple(shard for source in of_run for shard in source)
+        config, run_sources = read_run_inputs(folder)
+        shards = tuple(shard for source in run_sources for shard in source)
         if masked := next((shard.url for shard in shards if is_masked(shard.url)), ""):
             raise ConfigError(
                 f"{folder}: it records {masked} without its credentials or signature; name the shards in its place"
@@ -99,18 +99,18 @@ def count_corpus(
 
     Raises ConfigError where no actor fits on the cluster, ShardError where a shard cannot be read, ParserError.
     """
-    found = CorpusCounts(CorpusStatistics())
+    counts = CorpusCounts(CorpusStatistics())
     shards = {shard.url: shard for shard in corpus.shards}
     arguments = (corpus.data, stamp(Parser(corpus.data.spacy_model)), shards)
     for row in pool.run(CorpusCounter, arguments, list(shards), cpus):
         if row["failure"]:
             raise ShardError(row["failure"])
-        found.statistics.merge(CorpusStatistics.from_json(json.loads(row["statistics"])))
-        found.annotated += row["annotated"]
-        found.rejected += row["rejected"]
-        found.filtered += row["filtered"]
+        counts.statistics.merge(CorpusStatistics.from_json(json.loads(row["statistics"])))
+        counts.annotated += row["annotated"]
+        counts.rejected += row["rejected"]
+        counts.filtered += row["filtered"]
         on_shard(row["shard"])
-    return found
+    return counts
 
 
 class CorpusCounter:
@@ -128,31 +128,31 @@ class CorpusCounter:
         return Parser(self._data.spacy_model)
 
     def _shard(self, url: str) -> dict[str, Any]:
-        found = CorpusCounts(CorpusStatistics())
+        counts = CorpusCounts(CorpusStatistics())
         failure = ""
         try:
             items = read_shard(url, self._data)
             while chunk := list(islice(items, _SAMPLES_AT_ONCE)):
                 samples = [item for item in chunk if isinstance(item, Sample)]
-                found.rejected += len(chunk) - len(samples)
-                for sample, known in zip(samples, self._known(samples, found), strict=True):
-                    self._count(self._shards[url].identity(sample.key), known, found)
+                counts.rejected += len(chunk) - len(samples)
+                for sample, known in zip(samples, self._known(samples, counts), strict=True):
+                    self._count(self._shards[url].identity(sample.key), known, counts)
         except ShardError as error:
             failure = str(error)
         return {
-            "shard": url, "failure": failure, "statistics": json.dumps(found.statistics.to_json()),
-            "annotated": found.annotated, "rejected": found.rejected, "filtered": found.filtered,
+            "shard": url, "failure": failure, "statistics": json.dumps(counts.statistics.to_json()),
+            "annotated": counts.annotated, "rejected": counts.rejected, "filtered": counts.filtered,
         }  # fmt: skip
 
-    def _count(self, identity: str, known: Sequence[_Known], found: CorpusCounts) -> None:
+    def _count(self, identity: str, known: Sequence[_Known], counts: CorpusCounts) -> None:
         for graph, negatives in known:
             sizes = len(graph.objects), len(graph.attributes), len(graph.relations)
             if all(size >= least for size, least in zip(sizes, self._data.least, strict=True)):
-                found.statistics.add(identity, graph, negatives)
+                counts.statistics.add(identity, graph, negatives)
             else:
-                found.filtered += 1
+                counts.filtered += 1
 
-    def _known(self, samples: Sequence[Sample], found: CorpusCounts) -> Iterator[list[_Known]]:
+    def _known(self, samples: Sequence[Sample], counts: CorpusCounts) -> Iterator[list[_Known]]:
         """Yield graphs and negatives of the captions of each sample."""
         read = [self._annotated(sample) for sample in samples]
         new = [
@@ -165,7 +165,7 @@ class CorpusCounter:
         kept = sound(unsure, self._parser.shapes) if unsure else []
         parsed = zip((graph for graph, _ in unsure), kept, strict=True)
         for sample, known in zip(samples, read, strict=True):
-            found.annotated += len(known)
+            counts.annotated += len(known)
             yield known or list(islice(parsed, len(sample.captions)))
 
     def _annotated(self, sample: Sample) -> list[_Known]:

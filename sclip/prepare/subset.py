@@ -1,4 +1,4 @@
-"""Annotated shards in, the samples and captions that pass a filter out, for `sclip.prepare.pack` to write.
+"""Select the samples and captions of annotated shards that pass a filter, for `sclip.prepare.pack` to write.
 
 The captions kept are the ones that a run with the same data.min_objects, min_attributes and min_relations trains
 on; a caption draws the same negatives in both.
@@ -17,12 +17,10 @@ from sclip.data.shards import Rejected, read_shard
 from sclip.prepare.pack import RawSample, Skips
 from sclip.storage.masking import mask
 
-__all__ = ["Kept", "passing_samples"]
-
 
 @dataclass
 class Kept:
-    """How many of what there is pass the filter."""
+    """Numbers of samples and captions that pass the filter, and of all."""
 
     samples: int = 0
     samples_of: int = 0

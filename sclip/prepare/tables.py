@@ -1,4 +1,4 @@
-"""A text file in, its rows out: CSV, TSV, `|`, Flickr's `results_20130124.token`, JSON Lines. A row keeps its line.
+"""Yield the rows of a text file: CSV, TSV, `|`, Flickr's `results_20130124.token`, JSON Lines. A row keeps its line.
 
 Three rules keep a caption at its image:
 - CSV is read strictly. A quoted cell that never closes, or that has swallowed what looks like another row, ends the
@@ -10,7 +10,6 @@ Three rules keep a caption at its image:
 from __future__ import annotations
 
 import csv
-import io
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -18,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from sclip.data.names import IMAGE_SUFFIXES
+from sclip.data.parquet import IMAGE_FIELDS
 from sclip.prepare.cells import is_image
-from sclip.prepare.pack import PackError
-from sclip.prepare.rows import CAPTION_FIELDS, IMAGE_FIELDS, Choice, Row
-
-__all__ = ["first_line", "jsonl_rows", "table_rows"]
+from sclip.prepare.rows import CAPTION_FIELDS, Choice, Row
+from sclip.prepare.writing import PackError
 
 _DELIMITERS = ("\t", "|", ",", ";")
 _RAW = ("\t", "|")
@@ -55,11 +53,9 @@ def table_rows(source: Path, choice: Choice) -> Iterator[Row]:
         raise PackError(f"{source}: lines end in a carriage return alone; save it with line feeds")
     if _TOKEN.fullmatch(header):
         for number, line in _lines(source):
-            found = _TOKEN.fullmatch(line)
-            yield (
-                f"{source} line {number}",
-                found.groupdict() if found else "line is not IMAGE#NUMBER, tab, caption",
-            )
+            match = _TOKEN.fullmatch(line)
+            row = match.groupdict() if match else "line is not IMAGE#NUMBER, tab, caption"
+            yield f"{source} line {number}", row
         return
     try:
         delimiter = _delimiter(header, choice)
@@ -71,17 +67,15 @@ def table_rows(source: Path, choice: Choice) -> Iterator[Row]:
             names = [cell.strip() for cell in cells]
             if double := next((name for name in names if names.count(name) > 1), ""):
                 raise PackError(f"{source}: two columns are named {double!r}; give each a name of its own")
-            if (image := next(filter(is_image, names), "")) and not {*IMAGE_FIELDS, choice.image_field} & {
-                *names
-            }:
+            image = next(filter(is_image, names), "")
+            if image and not {*IMAGE_FIELDS, choice.image_field} & set(names):
                 line = f"add a header line, such as {f'image{delimiter}caption'!r}"
                 raise PackError(f"{source}: has no header line, but {image} in its first line; {line}")
             continue
         is_flickr8k = source.suffix == ".txt" and names == ["image", "caption"] and '"' not in line
         if len(cells) > 2 and is_flickr8k and is_image(cells[0]):
-            cells = line.rstrip("\r\n").split(
-                delimiter, 1
-            )  # captions.txt as some write it anew, without quotes
+            # Some write captions.txt anew, without quotes.
+            cells = line.rstrip("\r\n").split(delimiter, 1)
         yield f"{source} line {number}", _fields(names, cells)
 
 
@@ -135,10 +129,10 @@ def _is_quoted(text: str, delimiter: str) -> bool:
     header, throughout, needed, everywhere, joined = True, dict[int, bool](), True, True, False
     position = column = 0
     while position < len(text):
-        found = cell.match(text, position)
-        if found is None or found.end() == position:
+        match = cell.match(text, position)
+        if match is None or match.end() == position:
             return False
-        position, (raw, end) = found.end(), found.groups()
+        position, (raw, end) = match.end(), match.groups()
         is_quoted, is_blank = raw.startswith('"'), not raw and not column and end != delimiter
         joined |= is_quoted and "\n" in raw and delimiter in raw
         everywhere &= is_quoted or is_blank
@@ -155,59 +149,42 @@ def _cell(delimiter: str, plain: str = "") -> re.Pattern[str]:
     return re.compile(rf'("[^"]*+(?:""[^"]*+)*+"|(?!")[^{mark}{plain}\r\n]*+)({mark}|\r?\n|\Z)')
 
 
-class _RowLines:
-    """The lines of a file, of which it keeps those of the row that is being read."""
-
-    def __init__(self, file: io.TextIOWrapper) -> None:
-        self._file = file
-        self.count = 0
-        self.row: list[str] = []
-
-    def __iter__(self) -> _RowLines:
-        return self
-
-    def __next__(self) -> str:
-        line = next(self._file)
-        self.count += 1
-        self.row.append(line)
-        return line
-
-    @property
-    def first(self) -> int:
-        """Number of the row's first line."""
-        return self.count - len(self.row) + 1
-
-
 def _csv_cells(source: Path, delimiter: str) -> Iterator[_Cells]:
     """Yield each row that is not blank; raises PackError, with the line, where a quote does not close."""
     swallowed = re.compile(
         rf'{_IMAGE_SUFFIX}"?[ ]*(?:{re.escape(delimiter)}|\r?$)', re.IGNORECASE | re.MULTILINE
     )
     with source.open(encoding="utf-8-sig", newline="\n") as file:
-        lines = _RowLines(file)
-        reader = csv.reader(lines, delimiter=delimiter, strict=True)
-        while True:
-            lines.row.clear()
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                raise PackError(f"{source} {_csv_fault(lines, delimiter, error)}") from error
-            if len(lines.row) > 1 and any("\n" in cell and swallowed.search(cell) for cell in cells):
-                span = f"{source} line {lines.first}: a quote opens a cell that takes in another row"
-                raise PackError(f"{span}, up to line {lines.count}; close the quote, or double it")
-            if any(cell.strip() for cell in cells) or len(cells) > 1:
-                yield lines.first, cells, "".join(lines.row)
+        row_lines: list[str] = []
+
+        def lines() -> Iterator[str]:
+            for line in file:
+                row_lines.append(line)
+                yield line
+
+        reader = csv.reader(lines(), delimiter=delimiter, strict=True)
+        first = 1
+        try:
+            for cells in reader:
+                if len(row_lines) > 1 and any("\n" in cell and swallowed.search(cell) for cell in cells):
+                    span = f"{source} line {first}: a quote opens a cell that takes in another row"
+                    raise PackError(f"{span}, up to line {reader.line_num}; close the quote, or double it")
+                if any(cell.strip() for cell in cells) or len(cells) > 1:
+                    yield first, cells, "".join(row_lines)
+                row_lines.clear()
+                first = reader.line_num + 1
+        except csv.Error as error:
+            fault = _csv_fault("".join(row_lines), first, reader.line_num, delimiter, error)
+            raise PackError(f"{source} {fault}") from error
 
 
-def _csv_fault(lines: _RowLines, delimiter: str, error: csv.Error) -> str:
-    """Return the line of the cell that the reader stumbled at, and what is wrong there."""
-    text, cell, position = "".join(lines.row), _cell(delimiter), 0
-    while (found := cell.match(text, position)) and position < found.end() < len(text):
-        position = found.end()
-    line = lines.first + text.count("\n", 0, position)
+def _csv_fault(text: str, first: int, last: int, delimiter: str, error: csv.Error) -> str:
+    """Return the line of the broken cell in a row's text, which spans the lines `first` to `last`, and the fault."""
+    cell, position = _cell(delimiter), 0
+    while (match := cell.match(text, position)) and position < match.end() < len(text):
+        position = match.end()
+    line = first + text.count("\n", 0, position)
     if text[position : position + 1] == '"':
         hint = "close the quote, or double it where it belongs to the text"
-        return f"line {line}: a quote opens a cell that does not end well by line {lines.count}; {hint}"
+        return f"line {line}: a quote opens a cell that does not end well by line {last}; {hint}"
     return f"line {line}: not readable: {error}"

@@ -1,4 +1,4 @@
-"""Shards in, what a training run over them would set aside out: found before the run, on the same code.
+"""Find what a training run over shards would set aside, before the run and with the same code.
 
     shards -> (Ray Data: an actor a shard) -> findings of each -> merged -> quarantine.jsonl, report.json, report.html
 
@@ -26,9 +26,10 @@ from sclip.data import annotation
 from sclip.data.annotation import AnnotationError
 from sclip.data.counts import INDEX, Record, recorded_samples
 from sclip.data.images import ImageError, open_image, random_crop
+from sclip.data.names import ANNOTATION_SUFFIX
 from sclip.data.patterns import expand
 from sclip.data.shards import Rejected, Sample, ShardError, read_shard
-from sclip.data.tar import ANNOTATION_SUFFIX, Tally
+from sclip.data.tar import Tally
 from sclip.prepare.actor_pool import ActorPool
 from sclip.prepare.annotate import stamp
 from sclip.report.page import render
@@ -37,9 +38,7 @@ from sclip.storage.masking import mask
 from sclip.storage.paths import shown
 
 _NAMED = 10
-"""Shards that a line each names; report.json has all."""
-
-__all__ = ["Findings", "Validator", "examine", "kind", "reachable", "validate", "write"]
+"""Maximum number of shards that the notes list one by one; report.json has all of them."""
 
 
 @dataclass(slots=True)
@@ -48,10 +47,10 @@ class Findings:
 
     shards: int = 0
     samples: int = 0
-    """That are trained on."""
+    """Samples that a run would train on."""
     captions: int = 0
     bytes: int = 0
-    """Of images and texts, as they are read."""
+    """Bytes of images and texts, as they are read."""
     stamps: dict[str, int] = field(default_factory=dict)
     """Samples by the stamp of their annotation; "" counts those without one, "?" those with one that is unreadable."""
     widths: dict[int, int] = field(default_factory=dict)
@@ -95,9 +94,8 @@ class Findings:
             file, recorded = records.get(shard, Record("", samples))
             if recorded != samples:
                 self.wrong.append({"shard": shard, "file": file, "recorded": recorded, "samples": samples})
-                if (
-                    file == INDEX or not samples or shard in rests
-                ):  # as a run judges it, else the stats are wrong
+                # As a run judges it; else the stats are wrong.
+                if file == INDEX or not samples or shard in rests:
                     self.missing += max(0, recorded - samples)
 
     @property
@@ -120,7 +118,7 @@ class Findings:
 
     @property
     def share(self) -> float:
-        """Which share of all that was met or recorded is lost; what `data.max_quarantined` is held against."""
+        """Lost share of all samples that are there or recorded; `data.max_quarantined` limits it."""
         lost = len(self.quarantined) + self.missing
         return lost / max(1, self.samples + lost)
 
@@ -129,16 +127,16 @@ class Findings:
         kinds: dict[str, list[dict[str, Any]]] = {}
         for entry in self.quarantined:
             kinds.setdefault(kind(entry["reason"]), []).append(entry)
-        found = [(name, len(entries), entries[0]) for name, entries in kinds.items()]
-        return sorted(found, key=lambda row: (-row[1], row[0]))
+        rows = [(name, len(entries), entries[0]) for name, entries in kinds.items()]
+        return sorted(rows, key=lambda row: (-row[1], row[0]))
 
     def pixels(self) -> dict[str, list[int]]:
         """Return the smallest, the median and the largest width and height; nothing where there is no image."""
-        found = {}
+        sizes = {}
         for name, counts in (("width", self.widths), ("height", self.heights)):
             if counts:
-                found[name] = [min(counts), _median(counts), max(counts)]
-        return found
+                sizes[name] = [min(counts), _median(counts), max(counts)]
+        return sizes
 
     def notes(self, stamp: str) -> list[str]:
         """Return lines for the reader; `stamp` is that of this installation's annotations."""
@@ -197,9 +195,9 @@ def reachable(patterns: Sequence[str]) -> tuple[list[str], list[str]]:
             if len(names) < 2:
                 failures.append(str(error))
             else:  # one of many is missing: the others are read
-                found = reachable(names)
-                shards.update(found[0])
-                failures += found[1]
+                expanded = reachable(names)
+                shards.update(expanded[0])
+                failures += expanded[1]
     return sorted(shards), failures
 
 
@@ -227,7 +225,7 @@ def examine(
     shards, failures = reachable(patterns)
     if out:
         out.mkdir(parents=True, exist_ok=True)  # not only after hours
-    found, seconds = Findings(), 0.0
+    findings, seconds = Findings(), 0.0
 
     def rate(findings: Findings) -> float:
         return (findings.samples + len(findings.quarantined)) / max(seconds, 1e-9)
@@ -240,14 +238,14 @@ def examine(
     if shards:
         connected = cpus()
         started = time.monotonic()
-        found = validate(shards, data, size, pool, connected, on_shard, patterns)
+        findings = validate(shards, data, size, pool, connected, on_shard, patterns)
         seconds = time.monotonic() - started
-    found.unreachable[:0] = failures
-    notes = found.notes(stamp(Parser(data.spacy_model)) if any(found.stamps) else "")
-    notes.append(f"{rate(found):,.0f} samples a second at {size} pixels, with the start of the actors")
+    findings.unreachable[:0] = failures
+    notes = findings.notes(stamp(Parser(data.spacy_model)) if any(findings.stamps) else "")
+    notes.append(f"{rate(findings):,.0f} samples a second at {size} pixels, with the start of the actors")
     if out:
-        notes.append(f"look at it: {shown(write(found, out, 'Validation of shards', notes, seconds))}")
-    return found, notes
+        notes.append(f"look at it: {shown(write(findings, out, 'Validation of shards', notes, seconds))}")
+    return findings, notes
 
 
 def validate(
@@ -266,17 +264,17 @@ def validate(
     A shard that cannot be reached is told in the findings, and the others are read all the same. Raises ConfigError
     where no actor fits on the cluster.
     """
-    found = Findings()
+    findings = Findings()
     for row in pool.run(Validator, (data, size), shards, cpus):
-        found.merge(_from_json(row["findings"]))
-        on_shard(found)
+        findings.merge(_from_json(row["findings"]))
+        on_shard(findings)
     records = recorded_samples(shards, patterns)
     absent = [mask(url) for url in records.keys() - set(shards)]
-    found.compare({mask(url): record for url, record in records.items()}, absent)
+    findings.compare({mask(url): record for url, record in records.items()}, absent)
     order = {mask(url): number for number, url in enumerate(shards)}
-    found.quarantined.sort(key=lambda entry: (order[entry["shard"]], entry["index"]))
-    found.unreachable.sort()
-    return found
+    findings.quarantined.sort(key=lambda entry: (order[entry["shard"]], entry["index"]))
+    findings.unreachable.sort()
+    return findings
 
 
 def _from_json(text: str) -> Findings:
@@ -293,31 +291,31 @@ class Validator:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Read the shards of the column `shard`; return the `Findings` of each, as JSON, in the column `findings`."""
-        found = [json.dumps(asdict(self._shard(url))) for url in batch["shard"].to_pylist()]
-        return pa.table({"findings": found})
+        findings = [json.dumps(asdict(self._shard(url))) for url in batch["shard"].to_pylist()]
+        return pa.table({"findings": findings})
 
     def _shard(self, url: str) -> Findings:
         stamps, widths, heights, tally = Counter[str](), Counter[int](), Counter[int](), Tally()
-        found, groups = Findings(shards=1), 0
+        findings, groups = Findings(shards=1), 0
         try:
             for item in self._judged(url, tally):
                 groups += bool(item.key)
                 if isinstance(item, Rejected):
-                    found.quarantined.append({"shard": mask(url)} | asdict(item))
+                    findings.quarantined.append({"shard": mask(url)} | asdict(item))
                     continue
-                found.samples += 1
-                found.captions += len(item.captions)
-                found.bytes += sum(map(len, item.members.values()))
+                findings.samples += 1
+                findings.captions += len(item.captions)
+                findings.bytes += sum(map(len, item.members.values()))
                 width, height = open_image(item.image).size
                 stamps[_stamp(item)] += 1
                 widths[width] += 1
                 heights[height] += 1
-            found.groups[mask(url)] = groups
+            findings.groups[mask(url)] = groups
         except ShardError as error:
-            found.unreachable.append(str(error))
-        found.unread, found.cleaned = dict(tally.unread), dict(tally.cleaned)
-        found.stamps, found.widths, found.heights = dict(stamps), dict(widths), dict(heights)
-        return found
+            findings.unreachable.append(str(error))
+        findings.unread, findings.cleaned = dict(tally.unread), dict(tally.cleaned)
+        findings.stamps, findings.widths, findings.heights = dict(stamps), dict(widths), dict(heights)
+        return findings
 
     def _judged(self, url: str, tally: Tally) -> Iterator[Sample | Rejected]:
         """Yield what `read_shard` does, with the samples whose image is none set aside too."""
@@ -341,23 +339,23 @@ def _stamp(sample: Sample) -> str:
         return "?"
 
 
-def write(found: Findings, folder: Path, title: str, notes: Sequence[str], seconds: float) -> Path:
+def write(findings: Findings, folder: Path, title: str, notes: Sequence[str], seconds: float) -> Path:
     """Write quarantine.jsonl, report.json and report.html into the folder, which is made; return the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(entry, sort_keys=True) + "\n" for entry in found.quarantined]
+    lines = [json.dumps(entry, sort_keys=True) + "\n" for entry in findings.quarantined]
     (folder / "quarantine.jsonl").write_text("".join(lines), encoding="utf-8")
     reasons = [{"reason": name, "count": count, "example": example}
-               for name, count, example in found.reasons()]  # fmt: skip
+               for name, count, example in findings.reasons()]  # fmt: skip
     value: Mapping[str, Any] = {
-        "title": title, "shards": found.shards, "samples": found.samples, "captions": found.captions,
-        "bytes": found.bytes, "quarantined": len(found.quarantined), "share_quarantined": found.share,
-        "unreadable": found.rests, "wrong_counts": found.wrong, "absent": found.absent, "missing": found.missing,
-        "unread": found.unread, "cleaned": found.cleaned,
-        "pixels": found.pixels(), "stamps": found.stamps, "unreachable": found.unreachable,
+        "title": title, "shards": findings.shards, "samples": findings.samples, "captions": findings.captions,
+        "bytes": findings.bytes, "quarantined": len(findings.quarantined), "share_quarantined": findings.share,
+        "unreadable": findings.rests, "wrong_counts": findings.wrong, "absent": findings.absent,
+        "missing": findings.missing, "unread": findings.unread, "cleaned": findings.cleaned,
+        "pixels": findings.pixels(), "stamps": findings.stamps, "unreachable": findings.unreachable,
         "seconds": seconds, "reasons": reasons,
     }  # fmt: skip
     (folder / "report.json").write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
     page = folder / "report.html"
-    html = render("validate.html", title=title, notes=notes, found=found, reasons=reasons)
+    html = render("validate.html", title=title, notes=notes, found=findings, reasons=reasons)
     page.write_text(html, encoding="utf-8")
     return page

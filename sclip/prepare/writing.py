@@ -1,4 +1,4 @@
-"""One tar or one small file, there whole or not at all: what every job that writes shards shares.
+"""Write a tar or a small file atomically: it is there whole or not at all.
 
 Both are written under a hidden temporary name and renamed when they are complete.
 """
@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from webdataset.writer import TarWriter
-
-__all__ = ["PackError", "Shard", "refuse_sources", "write_file", "write_tar"]
 
 
 class PackError(Exception):

@@ -33,7 +33,7 @@ from sclip.launch.capacity import Capacity, encoder_bounds, sized
 from sclip.launch.control import RunControl
 from sclip.launch.exporter import RunMetrics
 from sclip.model import ModelError, check_trainable, image_size
-from sclip.prepare.pack import PackError
+from sclip.prepare.writing import PackError
 from sclip.run import evaluation_tasks, lease, stopping
 from sclip.run.checkpoint_evaluator import CheckpointEvaluator
 from sclip.run.fingerprint import fingerprint

@@ -9,8 +9,8 @@ import pytest
 from sclip.config import ConfigError, DataConfig
 from sclip.data import annotation
 from sclip.data.annotation import AnnotationError, pack, passing, read, read_stamped, unpack
+from sclip.data.names import ANNOTATION_SUFFIX
 from sclip.data.shards import Sample, read_shard
-from sclip.data.tar import ANNOTATION_SUFFIX
 from sclip.prepare.annotate import stamp, usable_stamp
 from sclip.scenegraph import Parser
 from support.annotated_shards import annotate_here, rewritten, write_plain

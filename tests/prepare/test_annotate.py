@@ -19,9 +19,9 @@ import ray
 
 from sclip.data import annotation
 from sclip.data.annotation import read_record
+from sclip.data.names import ANNOTATION_SUFFIX
 from sclip.data.patterns import expand
 from sclip.data.shards import Sample, read_shard
-from sclip.data.tar import ANNOTATION_SUFFIX
 from sclip.launch import cluster
 from sclip.negatives import natural, sound
 from sclip.prepare.actor_pool import ActorPool

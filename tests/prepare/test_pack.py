@@ -14,8 +14,9 @@ from PIL import Image
 
 from sclip.data.patterns import expand
 from sclip.data.shards import Rejected, Sample, read_shard
-from sclip.prepare.pack import PackError, RawSample, write_shards
+from sclip.prepare.pack import RawSample, write_shards
 from sclip.prepare.sources import read_source
+from sclip.prepare.writing import PackError
 from support.commands import command
 from support.pictures import animated
 

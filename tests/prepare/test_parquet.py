@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sclip.prepare.pack import PackError
 from sclip.prepare.sources import read_source
+from sclip.prepare.writing import PackError
 from support.caption_sources import NAMES, PAIRS, ROWS, folder_of_images, image_bytes, read
 
 

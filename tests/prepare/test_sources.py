@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from sclip.data.patterns import expand
 from sclip.data.shards import Sample, read_shard
-from sclip.prepare.pack import PackError
 from sclip.prepare.sources import read_source
+from sclip.prepare.writing import PackError
 from support import caption_sources
 from support.caption_sources import CAT, DOG, LISTS, NAMES, PAIRS, ROWS, image_bytes, read, table
 from support.commands import command

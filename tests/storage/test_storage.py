@@ -12,9 +12,10 @@ from sclip.data.counts import count_samples
 from sclip.data.patterns import expand
 from sclip.data.shards import ShardError, read_shard
 from sclip.prepare.annotated import AnnotatedFolder, shard_names
-from sclip.prepare.pack import PackError, Skips
+from sclip.prepare.pack import Skips
 from sclip.prepare.statistics import CorpusCounts, corpus_of
 from sclip.prepare.subset import Kept, passing_samples
+from sclip.prepare.writing import PackError
 from sclip.report import CorpusStatistics
 from sclip.storage import retries as storage
 from support.storage_server import CONTENT, CUT, WHOLE, Storage, keys, url_of

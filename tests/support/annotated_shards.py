@@ -13,12 +13,12 @@ import pyarrow as pa
 from sclip.config import Config, DataConfig, KEEConfig, LossConfig, ModelConfig, TrainConfig
 from sclip.data import columns as col
 from sclip.data.counts import count_samples
+from sclip.data.names import ANNOTATION_SUFFIX
 from sclip.data.order import Order
 from sclip.data.patterns import expand, path_below
 from sclip.data.reader import ReadSettings, read_round
 from sclip.data.schedule import NamedShard, Schedule
 from sclip.data.stream import StreamPlan
-from sclip.data.tar import ANNOTATION_SUFFIX
 from sclip.prepare.annotate import Annotator, stamp
 from sclip.prepare.annotated import AnnotatedFolder, shard_names
 from sclip.prepare.pack import RawSample, write_shards

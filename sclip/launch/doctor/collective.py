@@ -1,4 +1,4 @@
-"""Whether the workers of a run could talk: an all-reduce over every GPU of the cluster, or over its nodes without any.
+"""Check that workers can reach each other: an all-reduce over every GPU, or over the nodes if there is no GPU.
 
 Over nccl each GPU has a process that holds it, as a worker does, and also multiplies two matrices: a GPU that Ray
 counts and torch cannot use is found here. A GPU in use by another job is told, not waited for.
@@ -17,8 +17,6 @@ import torch.distributed as dist
 
 from sclip.launch.doctor.finding import CheckFinding
 from sclip.launch.doctor.nodes import Answer, ClusterNode, on, within
-
-__all__ = ["check_collective", "judge_collective"]
 
 _ELEMENTS = 2**22
 """fp32 numbers that are added up: 16 MB."""
@@ -97,11 +95,11 @@ def judge_collective(
     if not failed:
         unit = "GPUs" if gpus else "nodes"
         slowest = min(answer.value for answer in answers.values())
-        told = f"all-reduce over {len(places)} {unit}, {slowest:,.2f} GB/s"
-        return [CheckFinding(name, "cluster", "ok", told)]
+        text = f"all-reduce over {len(places)} {unit}, {slowest:,.2f} GB/s"
+        return [CheckFinding(name, "cluster", "ok", text)]
     if gpus:
         remedy = "GPUs in use by another job are not waited for; else nvidia-smi there, NCCL_DEBUG=INFO and"
         remedy += " NCCL_SOCKET_IFNAME, and open all ports between the nodes"
     else:
         remedy = "open all ports between the nodes, and name the interface with GLOO_SOCKET_IFNAME"
-    return [CheckFinding(name, node, "fail", told, remedy) for node, told in failed.items()]
+    return [CheckFinding(name, node, "fail", text, remedy) for node, text in failed.items()]

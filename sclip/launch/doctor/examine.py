@@ -1,7 +1,8 @@
-"""All checks one after the other, over the nodes that are there."""
+"""Run all checks one after the other, over the nodes of the cluster."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,9 +13,7 @@ from sclip.launch import ray_internals
 from sclip.launch.doctor import machine, reach
 from sclip.launch.doctor.collective import check_collective
 from sclip.launch.doctor.finding import CheckFinding
-from sclip.launch.doctor.nodes import Answer, ClusterNode, alive, probed
-
-__all__ = ["CHECKS", "examine"]
+from sclip.launch.doctor.nodes import Answer, ClusterNode, NodeProbes, alive
 
 CHECKS = (
     "nodes", "versions", "clock", "shared memory", "disk", "open files", "authentication", "storage", "shards",
@@ -44,22 +43,22 @@ def examine(config: Config, timeout_s: float, tell: Callable[[str], None]) -> li
         for name in lost
     ]
     tell("nodes")
-    with probed(nodes, timeout_s) as probes:
-        reached = probes.each(machine.process_id)
+    with NodeProbes(nodes, timeout_s) as probes:
+        reached = probes.each(os.getpid)
         findings += judge_nodes(reached)
         probes.nodes = [node for node in nodes if not reached[node].failure]
         tell("versions")
         findings += _answered(
-            "versions", found := probes.each(machine.look_versions, config.data.spacy_model)
+            "versions", answers := probes.each(machine.look_versions, config.data.spacy_model)
         )
-        findings += machine.judge_versions(found)
+        findings += machine.judge_versions(answers)
         tell("clock")
         findings += machine.judge_clock(probes.rounds(machine.look_clock, _ROUNDS))
         tell("machine")
-        found = probes.each(machine.look_machine, "" if "://" in storage else storage)
-        findings += _answered("machine", found)
+        answers = probes.each(machine.look_machine, "" if "://" in storage else storage)
+        findings += _answered("machine", answers)
         for judge in (machine.judge_shm, machine.judge_disk, machine.judge_files):
-            findings += judge(found)
+            findings += judge(answers)
         tell("authentication")
         findings.append(
             machine.check_authentication(ray_internals.is_token_required(), [node.address for node in nodes])
@@ -84,8 +83,8 @@ def judge_nodes(reached: dict[ClusterNode, Answer]) -> list[CheckFinding]:
         if answer.failure
     ]
     has = ray.cluster_resources()
-    told = f"{len(reached) - len(silent)} answer, {has.get('CPU', 0):g} CPUs, {has.get('GPU', 0):g} GPUs"
-    return [*silent, CheckFinding("nodes", "cluster", "ok" if len(silent) < len(reached) else "fail", told)]
+    text = f"{len(reached) - len(silent)} answer, {has.get('CPU', 0):g} CPUs, {has.get('GPU', 0):g} GPUs"
+    return [*silent, CheckFinding("nodes", "cluster", "ok" if len(silent) < len(reached) else "fail", text)]
 
 
 def _answered(check: str, answers: dict[ClusterNode, Answer]) -> list[CheckFinding]:

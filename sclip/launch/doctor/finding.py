@@ -1,4 +1,4 @@
-"""What a check found, and its table."""
+"""Findings of the checks, and their table."""
 
 from __future__ import annotations
 
@@ -13,18 +13,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["CheckFinding", "Status", "show", "to_json", "worst"]
-
 Status = Literal["ok", "warn", "fail"]
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 _RANK = ("ok", "warn", "fail")
 _MOST_ALIKE = 4
-"""Nodes that are well which have a line each; the JSON has all of them."""
+"""Maximum number of healthy nodes with a line each in the table; the JSON has all of them."""
 
 
 @dataclass(frozen=True)
 class CheckFinding:
-    """What one check says of one place."""
+    """Result of one check in one place."""
 
     check: str
     where: str
@@ -60,12 +58,12 @@ def show(findings: Sequence[CheckFinding], console: Console) -> None:
 def _few(findings: Sequence[CheckFinding]) -> Iterator[CheckFinding]:
     """Yield the findings, but one for all nodes where more than `_MOST_ALIKE` are well."""
     well = Counter(finding.check for finding in findings if finding.status == "ok")
-    told: set[str] = set()
+    shown: set[str] = set()
     for finding in findings:
         if finding.status != "ok" or well[finding.check] <= _MOST_ALIKE:
             yield finding
-        elif finding.check not in told:
-            told.add(finding.check)
+        elif finding.check not in shown:
+            shown.add(finding.check)
             yield replace(finding, where=f"{well[finding.check]} nodes", found=f"such as {finding.found}")
 
 

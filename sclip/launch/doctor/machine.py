@@ -1,9 +1,8 @@
-"""What a node is like: versions, clock, memory, disk and limits; and whether that is enough and everywhere the same."""
+"""Look at a node's versions, clock, memory, disk and limits, and judge whether they suffice and agree."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import resource
 import shutil
@@ -21,7 +20,7 @@ from sclip.launch.doctor.nodes import Answer, ClusterNode
 PACKAGES = ("ray", "torch", "open_clip_torch", "spacy")
 _GB = 1e9
 _MOST_SKEW_S = 2.0
-"""Ray, S3's signatures and MLflow's order of metrics bear more; what is larger shows that nobody sets the clock."""
+"""Ray, S3's signatures and MLflow tolerate more; a larger skew shows that nothing synchronises the clock."""
 _FULL, _NEARLY_FULL = 0.95, 0.85
 """Shares of a disk; at the first Ray takes no more objects onto it."""
 _FILES, _FEWEST_FILES = 65536, 4096
@@ -32,40 +31,38 @@ def look_versions(spacy_model: str) -> dict[str, str]:
     """Return the versions of what a run depends on, on this node."""
     from sclip.scenegraph import ParserError, parser_version
 
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "missing"
+            versions[name] = "missing"
     try:
-        found["parser"] = parser_version(spacy_model)
+        versions["parser"] = parser_version(spacy_model)
     except ParserError:
-        found["parser"] = "missing"
+        versions["parser"] = "missing"
     package, digest = Path(__file__).parents[2], hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         digest.update(str(path.relative_to(package)).encode() + path.read_bytes())
-    return found | {"sclip": digest.hexdigest()[:12]}
+    return versions | {"sclip": digest.hexdigest()[:12]}
 
 
 def judge_versions(answers: Mapping[ClusterNode, Answer]) -> list[CheckFinding]:
     """Compare every node with what most of them have."""
     known = {node: answer.value for node, answer in answers.items() if not answer.failure}
-    names = list(dict.fromkeys(name for found in known.values() for name in found))
-    usual = {name: Counter(found[name] for found in known.values()).most_common(1)[0][0] for name in names}
+    names = list(dict.fromkeys(name for has in known.values() for name in has))
+    usual = {name: Counter(has[name] for has in known.values()).most_common(1)[0][0] for name in names}
     findings = []
-    for node, found in known.items():
-        other = [
-            f"{name} {found[name]}, elsewhere {usual[name]}" for name in names if found[name] != usual[name]
-        ]
-        missing = [name for name in names if found[name] == "missing"]
+    for node, has in known.items():
+        other = [f"{name} {has[name]}, elsewhere {usual[name]}" for name in names if has[name] != usual[name]]
+        missing = [name for name in names if has[name] == "missing"]
         if other or missing:
-            told = "; ".join(other) or f"missing: {', '.join(missing)}"
+            text = "; ".join(other) or f"missing: {', '.join(missing)}"
             remedy = "give every node the same image, or pip install --constraint constraints.txt there"
-            findings.append(CheckFinding("versions", node.name, "fail", told, remedy))
+            findings.append(CheckFinding("versions", node.name, "fail", text, remedy))
     if known and not findings:
-        told = ", ".join(f"{name} {version}" for name, version in usual.items())
-        findings.append(CheckFinding("versions", f"all {len(known)} nodes", "ok", told))
+        text = ", ".join(f"{name} {version}" for name, version in usual.items())
+        findings.append(CheckFinding("versions", f"all {len(known)} nodes", "ok", text))
     return findings
 
 
@@ -91,18 +88,18 @@ def _disk(path: str) -> tuple[int, int] | None:
 
 
 def judge_shm(answers: Mapping[ClusterNode, Answer]) -> list[CheckFinding]:
-    """Ray's object store lies in /dev/shm; where it does not fit, Ray takes a disk and every block waits for it."""
+    """Judge shared memory: an object store that does not fit into /dev/shm goes to a disk, and every block waits."""
     findings = []
     for node, answer in answers.items():
         if answer.failure:
             continue
         has, needs = answer.value["shm"], node.object_store_bytes
-        told = f"/dev/shm {has / _GB:.1f} GB, object store {needs / _GB:.1f} GB"
+        text = f"/dev/shm {has / _GB:.1f} GB, object store {needs / _GB:.1f} GB"
         remedy = "mount a larger one: an emptyDir with medium Memory at /dev/shm, or docker run --shm-size"
         enough = has >= needs
         findings.append(
             CheckFinding(
-                "shared memory", node.name, "ok" if enough else "warn", told, "" if enough else remedy
+                "shared memory", node.name, "ok" if enough else "warn", text, "" if enough else remedy
             )
         )
     return findings
@@ -115,9 +112,9 @@ def judge_disk(answers: Mapping[ClusterNode, Answer]) -> list[CheckFinding]:
         for path, (free, total) in () if answer.failure else answer.value["disks"].items():
             used = 1 - free / total
             status: Status = "fail" if used >= _FULL else "warn" if used >= _NEARLY_FULL else "ok"
-            told = f"{free / _GB:,.1f} of {total / _GB:,.1f} GB free at {path}"
+            text = f"{free / _GB:,.1f} of {total / _GB:,.1f} GB free at {path}"
             remedy = "" if status == "ok" else f"make room there: at {_FULL:.0%} Ray stops writing to it"
-            findings.append(CheckFinding("disk", node.name, status, told, remedy))
+            findings.append(CheckFinding("disk", node.name, status, text, remedy))
     return findings
 
 
@@ -155,9 +152,9 @@ def judge_clock(rounds: Mapping[ClusterNode, Sequence[tuple[float, float, float]
         before, there, after = min(times, key=lambda one: one[2] - one[0])
         skew, uncertain = there - (before + after) / 2, (after - before) / 2
         bad = abs(skew) - uncertain > _MOST_SKEW_S
-        told = f"{1000 * skew:+,.0f} ms of the driver's, known to {1000 * uncertain:,.0f}"
+        text = f"{1000 * skew:+,.0f} ms of the driver's, known to {1000 * uncertain:,.0f}"
         remedy = "set the clock by NTP (chronyd) on that node" if bad else ""
-        findings.append(CheckFinding("clock", node.name, "fail" if bad else "ok", told, remedy))
+        findings.append(CheckFinding("clock", node.name, "fail" if bad else "ok", text, remedy))
     return findings
 
 
@@ -167,11 +164,6 @@ def check_authentication(token: bool, addresses: Sequence[str]) -> CheckFinding:
         return CheckFinding("authentication", "cluster", "ok", "Ray asks for a token")
     if all(address.startswith("127.") for address in addresses):
         return CheckFinding("authentication", "cluster", "ok", "off, on loopback only")
-    told = "off: whoever reaches the head can run code on it"
+    text = "off: whoever reaches the head can run code on it"
     remedy = "start Ray with RAY_AUTH_MODE=token and the same RAY_AUTH_TOKEN on every node"
-    return CheckFinding("authentication", "cluster", "fail", told, remedy)
-
-
-def process_id() -> int:
-    """Return the id of this process."""
-    return os.getpid()
+    return CheckFinding("authentication", "cluster", "fail", text, remedy)

@@ -1,22 +1,18 @@
-"""Functions on every node of the cluster: one small actor a node, asked together, none waited for longer than a limit.
+"""Call functions on every node at once, each by a small actor of its own, within a time limit.
 
-A node that does not answer is an answer: its name and why, never a hang. The actors reserve nothing, so that a cluster
-at work can be examined too; what a node lacks to start one (another Python, no sclip) is told in Ray's words.
+A node that does not answer becomes an answer with the reason, never a hang. The actors reserve nothing, so that a busy
+cluster can be examined too; why a node cannot start one (another Python, no sclip) is said in Ray's words.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-__all__ = ["Answer", "ClusterNode", "NodeProbes", "alive", "on", "probed", "within"]
-
 
 _ACCIDENTS = ("UNEXPECTED_TERMINATION", "AUTOSCALER_DRAIN_PREEMPTED")
 """Ray death reasons that count as failures; idle or deliberately drained nodes are ignored."""
@@ -46,17 +42,17 @@ class Answer:
 def alive() -> tuple[list[ClusterNode], list[str]]:
     """Return the nodes of the connected cluster, and of those that went by accident the names with reasons."""
     nodes, lost = [], []
-    for found in ray.nodes():
-        name = f"{found['NodeName'] or found['NodeManagerAddress']} ({found['NodeID'][:6]})"
-        if not found["Alive"]:
-            if found["DeathReason"] in _ACCIDENTS:
-                lost.append(f"{name}: {found['DeathReasonMessage']}")
+    for node in ray.nodes():
+        name = f"{node['NodeName'] or node['NodeManagerAddress']} ({node['NodeID'][:6]})"
+        if not node["Alive"]:
+            if node["DeathReason"] in _ACCIDENTS:
+                lost.append(f"{name}: {node['DeathReasonMessage']}")
             continue
-        has = found["Resources"]
+        resources = node["Resources"]
         nodes.append(
             ClusterNode(
-                found["NodeID"], name, has.get("CPU", 0.0), int(has.get("GPU", 0)),
-                int(has.get("object_store_memory", 0)), found["NodeManagerAddress"],
+                node["NodeID"], name, resources.get("CPU", 0.0), int(resources.get("GPU", 0)),
+                int(resources.get("object_store_memory", 0)), node["NodeManagerAddress"],
             )
         )  # fmt: skip
     return nodes, lost
@@ -70,7 +66,7 @@ class _Probe:
 
 
 class NodeProbes:
-    """The nodes, each with a probe on it."""
+    """One probe actor on each node, killed when the `with` block ends."""
 
     def __init__(self, nodes: Sequence[ClusterNode], timeout_s: float) -> None:
         self.nodes = list(nodes)
@@ -92,17 +88,17 @@ class NodeProbes:
         """
         asked = {}
         for node in self.nodes if of is None else of:
-            given = arguments if own is None else (*arguments, own(node))
-            asked[node] = self._probes[node.id].call.remote(function, given)
+            call_arguments = arguments if own is None else (*arguments, own(node))
+            asked[node] = self._probes[node.id].call.remote(function, call_arguments)
         return within(asked, self._timeout_s)
 
     def rounds(
         self, function: Callable[[], float], count: int
     ) -> dict[ClusterNode, list[tuple[float, float, float]]]:
         """Return for each node what the function gave, between the driver's times before and after; one by one."""
-        found: dict[ClusterNode, list[tuple[float, float, float]]] = {}
+        times: dict[ClusterNode, list[tuple[float, float, float]]] = {}
         for node in self.nodes:
-            found[node] = []
+            times[node] = []
             for _ in range(count):
                 before = time.time()
                 answer = within({node: self._probes[node.id].call.remote(function, ())}, self._timeout_s)[
@@ -110,23 +106,15 @@ class NodeProbes:
                 ]
                 if answer.failure:
                     break
-                found[node].append((before, answer.value, time.time()))
-        return found
+                times[node].append((before, answer.value, time.time()))
+        return times
 
-    def close(self) -> None:
-        """End the probes."""
+    def __enter__(self) -> NodeProbes:
+        return self
+
+    def __exit__(self, *error: object) -> None:
         for probe in self._probes.values():
             ray.kill(probe)
-
-
-@contextlib.contextmanager
-def probed(nodes: Sequence[ClusterNode], timeout_s: float) -> Iterator[NodeProbes]:
-    """Put probes on the nodes for as long as the block takes."""
-    found = NodeProbes(nodes, timeout_s)
-    try:
-        yield found
-    finally:
-        found.close()
 
 
 def on(node: ClusterNode) -> NodeAffinitySchedulingStrategy:

@@ -1,4 +1,4 @@
-"""What lies outside of the cluster: the storage, the shards and MLflow, as each node reaches them."""
+"""Check what lies outside the cluster, the storage, the shards and MLflow, as each node reaches it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
+from operator import attrgetter
 
 from sclip.config import Config, DataConfig
 from sclip.data.patterns import expand
@@ -16,16 +17,14 @@ from sclip.storage.filesystem import filesystem
 from sclip.storage.masking import mask
 from sclip.tracking import TrackingError, try_store
 
-__all__ = ["check_mlflow", "check_shards", "check_storage", "judge_shards", "judge_storage"]
-
 _SAMPLE_S, _SAMPLES = 5.0, 2000
-"""What a node reads of the shards: for so long, or so many samples."""
+"""Limits of what a node reads of the shards: seconds and samples."""
 _SHARDS = 3
-"""Of all shards, spread over them: a part that is not there is rarely the first."""
+"""Shards that each node reads, spread over all: a missing part is rarely the first."""
 _SLOW = 0.25
 """A node that reads at less than this share of the fastest is slow."""
 _TELLING_S = 0.5
-"""A rate of less than so many seconds says nothing of a node."""
+"""A rate measured over fewer seconds says nothing about a node."""
 
 
 def write(folder: str, name: str) -> None:
@@ -62,15 +61,11 @@ def _in(folder: str, name: str) -> str:
 
 def check_storage(nodes: NodeProbes, storage: str) -> list[CheckFinding]:
     """Let every node write a file into `run.storage`, see those of all others, and remove its own."""
-    written = nodes.each(write, storage, own=_name)
+    written = nodes.each(write, storage, own=attrgetter("id"))
     wrote = [node for node, answer in written.items() if not answer.failure]
     sees = nodes.each(seen, storage, [node.id for node in wrote])
-    removed = nodes.each(remove, storage, own=_name, of=wrote)
+    removed = nodes.each(remove, storage, own=attrgetter("id"), of=wrote)
     return judge_storage(storage, written, sees, removed)
-
-
-def _name(node: ClusterNode) -> str:
-    return node.id
 
 
 def judge_storage(
@@ -90,25 +85,20 @@ def judge_storage(
         others = [other for other, of in written.items() if not of.failure and other != node]
         see = sees.get(node, Answer(failure="was not asked"))
         blind = [other.name for other in others if other.id not in (see.value or ())]
+        remedy = rights
         if answer.failure:
-            findings.append(
-                CheckFinding("storage", node.name, "fail", f"cannot write: {mask(answer.failure)}", rights)
-            )
+            fault = f"cannot write: {mask(answer.failure)}"
         elif see.failure:
-            findings.append(
-                CheckFinding("storage", node.name, "fail", f"cannot list: {mask(see.failure)}", rights)
-            )
+            fault = f"cannot list: {mask(see.failure)}"
         elif blind:
-            findings.append(
-                CheckFinding("storage", node.name, "fail", f"does not see what {blind[0]} wrote", shared)
-            )
+            fault, remedy = f"does not see what {blind[0]} wrote", shared
         elif failure := removed[node].failure:
-            findings.append(
-                CheckFinding("storage", node.name, "fail", f"cannot remove: {mask(failure)}", rights)
-            )
+            fault = f"cannot remove: {mask(failure)}"
         else:
-            told = "writes, reads, removes" + (f", sees {len(others)} others" if others else "")
-            findings.append(CheckFinding("storage", node.name, "ok", told))
+            success = "writes, reads, removes" + (f", sees {len(others)} others" if others else "")
+            findings.append(CheckFinding("storage", node.name, "ok", success))
+            continue
+        findings.append(CheckFinding("storage", node.name, "fail", fault, remedy))
     return findings
 
 
@@ -129,13 +119,13 @@ def check_shards(nodes: NodeProbes, config: Config) -> list[CheckFinding]:
     if not config.data.shards:
         return [CheckFinding("shards", "cluster", "ok", "none given: scenes are generated into run.storage")]
     try:
-        found = expand(config.data.shards)
+        urls = expand(config.data.shards)
     except ShardError as error:
         return [
             CheckFinding("shards", "driver", "fail", str(error), "check data.shards, and the credentials")
         ]
-    chosen = [found[at * (len(found) - 1) // max(1, _SHARDS - 1)] for at in range(min(_SHARDS, len(found)))]
-    return judge_shards(len(found), nodes.each(read_some, list(dict.fromkeys(chosen)), config.data))
+    chosen = [urls[at * (len(urls) - 1) // max(1, _SHARDS - 1)] for at in range(min(_SHARDS, len(urls)))]
+    return judge_shards(len(urls), nodes.each(read_some, list(dict.fromkeys(chosen)), config.data))
 
 
 def judge_shards(shards: int, answers: Mapping[ClusterNode, Answer]) -> list[CheckFinding]:
@@ -149,19 +139,17 @@ def judge_shards(shards: int, answers: Mapping[ClusterNode, Answer]) -> list[Che
             findings.append(CheckFinding("shards", node.name, "fail", mask(answer.failure), remedy))
             continue
         samples, size, seconds = answer.value
-        told = (
+        text = (
             f"{rates[node]:,.0f} samples/s, {size / 1e6 / max(seconds, 1e-9):,.0f} MB/s of {shards:,} shards"
         )
         if not samples:
-            remedy = "sclip validate says what is wrong with them"
-            findings.append(
-                CheckFinding("shards", node.name, "fail", "no sample in the first shards", remedy)
-            )
+            text, remedy = "no sample in the first shards", "sclip validate says what is wrong with them"
+            findings.append(CheckFinding("shards", node.name, "fail", text, remedy))
         elif seconds >= _TELLING_S and rates[node] < _SLOW * fastest:
             remedy = f"the fastest node reads {fastest:,.0f} a second: look at this one's network or mount"
-            findings.append(CheckFinding("shards", node.name, "warn", told, remedy))
+            findings.append(CheckFinding("shards", node.name, "warn", text, remedy))
         else:
-            findings.append(CheckFinding("shards", node.name, "ok", told))
+            findings.append(CheckFinding("shards", node.name, "ok", text))
     return findings
 
 
@@ -171,9 +159,9 @@ def check_mlflow(config: Config, timeout_s: float) -> CheckFinding:
     try:
         place = pool.submit(try_store, config).result(timeout_s)
     except (TrackingError, Late) as error:
-        told = str(error) or f"no answer in {timeout_s:g} s"
+        text = str(error) or f"no answer in {timeout_s:g} s"
         remedy = "check tracking.uri, MLFLOW_TRACKING_TOKEN or _USERNAME and _PASSWORD, and the server"
-        return CheckFinding("mlflow", "driver", "fail", told, remedy)
+        return CheckFinding("mlflow", "driver", "fail", text, remedy)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
     return CheckFinding("mlflow", "driver", "ok", f"{place}: a run was written and removed")

@@ -20,8 +20,6 @@ from sclip.launch.plan.price_table import Prices
 from sclip.launch.plan.rates import BLOCKS_PER_S, Rates, block_samples, find
 from sclip.launch.plan.streams import with_streams
 
-__all__ = ["NodeCount", "Plan", "Stage", "make"]
-
 
 @dataclass(frozen=True)
 class Stage:
@@ -67,7 +65,7 @@ class Plan:
     """Of all epochs."""
     prices: Prices | None
     notes: tuple[str, ...]
-    """What else there is to know, a line each."""
+    """Further remarks, a line each."""
 
     @property
     def limit(self) -> Stage | None:
@@ -76,7 +74,7 @@ class Plan:
 
     @property
     def bound_only(self) -> bool:
-        """Whether the rate is no estimate but only a bound, as nothing is known of the workers."""
+        """Whether the rate is only an upper bound, because the rate of the workers is unknown."""
         return any(stage.name == "workers" and not stage.per_s for stage in self.stages)
 
     @property

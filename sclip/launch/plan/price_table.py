@@ -16,12 +16,10 @@ from typing import Any
 from sclip.config import ConfigError
 from sclip.config.loader import read_yaml
 
-__all__ = ["Price", "Prices", "read"]
-
 
 @dataclass(frozen=True)
 class Price:
-    """Of one node in an hour."""
+    """Price of one node in an hour."""
 
     price: float
     spot: bool = False
@@ -29,7 +27,7 @@ class Price:
 
 @dataclass(frozen=True)
 class Prices:
-    """By node type."""
+    """Prices by node type."""
 
     of: Mapping[str, Price]
     currency: str = ""

@@ -1,4 +1,4 @@
-"""What one worker, encoder, reader and executor do in a second: as given, as an earlier run measured it, or by a rule.
+"""Rates of one worker, encoder, reader and executor: given by the user, measured by an earlier run, or by a rule.
 
 An earlier run is one of the same model and work in `run.storage`; its journal says how fast it was. Without one, a GPU
 is taken to reach `UTILISATION` of its peak on the operations that a step needs (`sclip.train.flops`), and an encoder to
@@ -28,24 +28,22 @@ from sclip.storage.paths import StoragePath, storage_path
 from sclip.tracking.journal import history
 from sclip.train.flops import StepFlops, peak_flops
 
-__all__ = ["BLOCKS_PER_S", "Rate", "Rates", "block_samples", "find", "given"]
-
 UTILISATION = 0.2
 """Share of a GPU's dense peak. Published for towers of this size: 0.18 to 0.21 (LAION's CLAP on GH200, plain DDP), 0.38
 for ViT-g/14 (NVIDIA NeMo on A100); small shares of a batch are nearer to the first."""
 
 SECONDS = {"parse": 1.13e-3, "draw": 0.33e-3, "decode": 2.72e-3, "tokenise": 0.10e-3}
-"""Of a busy server's core (EPYC, 2 shared cores) for one sample: COCO's photographs of 640 x 480, its captions."""
+"""Seconds of one core of a busy server (EPYC, 2 shared cores) per COCO sample: a photograph of 640 x 480, a caption."""
 READ_S = 0.40e-3
-"""The same of a reader on a local disk, three members a sample: half of it reads the headers of the tar."""
+"""Seconds of a reader's core per sample of three members on a local disk; half of it reads the tar's headers."""
 REMOTE_BYTES_PER_S = 85e6
-"""Of one stream of an object store: what AWS tells to expect of S3."""
+"""Bytes a second of one stream from an object store, as AWS documents for S3."""
 SAMPLE_BYTES, PIXELS = 162e3, 640 * 480
-"""Of COCO's photographs."""
+"""Bytes of a sample and pixels of a picture, on average in COCO."""
 
 BLOCKS_PER_S = 100
-"""Of one executor: it needs 6 to 8 ms of its process a block, whatever the rows in it. On two cores that ran everything
-else at once it passed 31 to 43."""
+"""Blocks that one executor passes on in a second: each takes 6 to 8 ms of its process, whatever its rows. On two cores
+that also ran everything else it passed 31 to 43."""
 
 STAGES = ("worker", "encoder", "reader")
 _WORK = re.compile(
@@ -71,7 +69,7 @@ Rates = Mapping[str, Rate]
 
 def given(text: str) -> dict[str, Rate]:
     """Return the rates of `worker=900,encoder=120`. Raises ConfigError."""
-    found = {}
+    rates = {}
     for part in filter(None, re.split(r"[,\s]+", text)):
         stage, _, value = part.partition("=")
         try:
@@ -82,8 +80,8 @@ def given(text: str) -> dict[str, Rate]:
             raise ConfigError(
                 f"--rates {part!r}: write {'=N, '.join(STAGES)}=N, samples a second of one of them"
             )
-        found[stage] = Rate(rate, "as given")
-    return found
+        rates[stage] = Rate(rate, "as given")
+    return rates
 
 
 def find(config: Config, capacity: Capacity, known: Rates, annotated: bool) -> dict[str, Rate]:
@@ -95,10 +93,10 @@ def find(config: Config, capacity: Capacity, known: Rates, annotated: bool) -> d
         known: as the user gave them.
         annotated: whether graphs and negatives are read from the shards.
     """
-    found = _rules(config, annotated) | _measured(config) | dict(known)
-    if "worker" not in found and config.train.use_gpu and (rate := _gpu(config, capacity)):
-        found["worker"] = rate
-    return found
+    rates = _rules(config, annotated) | _measured(config) | dict(known)
+    if "worker" not in rates and config.train.use_gpu and (rate := _gpu(config, capacity)):
+        rates["worker"] = rate
+    return rates
 
 
 def _rules(config: Config, annotated: bool) -> dict[str, Rate]:
@@ -158,19 +156,19 @@ def _measured(config: Config) -> dict[str, Rate]:
             tree = json.loads(path.read_text())
             if _work(tree, storage) != asked:
                 continue
-            found = _of_curves(history(path.parent), int(tree["train"]["num_workers"]))
+            rates = _of_curves(history(path.parent), int(tree["train"]["num_workers"]))
         except (OSError, ValueError, LookupError, TypeError, AttributeError):  # of another version, or cut
             continue
-        if found:
-            return {stage: Rate(rate, f"as {path.parent.name} measured") for stage, rate in found.items()}
+        if rates:
+            return {stage: Rate(rate, f"as {path.parent.name} measured") for stage, rate in rates.items()}
     return {}
 
 
 def _work(tree: dict[str, Any], storage: StoragePath) -> dict[str, Any]:
-    found = {key: value for key, value in flatten(tree).items() if _WORK.match(key)}
+    keys = {key: value for key, value in flatten(tree).items() if _WORK.match(key)}
     own = str(storage / "scenes")  # masked, as in a record
-    found["data.shards"] = [shard for shard in tree["data"]["shards"] if not shard.startswith(own)]
-    return found
+    keys["data.shards"] = [shard for shard in tree["data"]["shards"] if not shard.startswith(own)]
+    return keys
 
 
 def _of_curves(curves: Mapping[str, list[tuple[int, float]]], workers: int) -> dict[str, float]:
@@ -180,12 +178,12 @@ def _of_curves(curves: Mapping[str, list[tuple[int, float]]], workers: int) -> d
         values = [value for _, value in curves.get(name, [])]
         return statistics.median(values[len(values) // 2 :]) if values else 0.0
 
-    found = {}
+    rates = {}
     if (rate := typical("train/samples_per_s")) and workers:
-        found["worker"] = rate / max(0.05, 1 - typical("train/data_wait")) / workers
+        rates["worker"] = rate / max(0.05, 1 - typical("train/data_wait")) / workers
     work = [typical(f"stream/{stage}_samples_per_s") for stage in SECONDS]
     if any(work):
-        found["encoder"] = 1 / sum(1 / rate for rate in work if rate)
+        rates["encoder"] = 1 / sum(1 / rate for rate in work if rate)
     if read := typical("stream/read_samples_per_s"):
-        found["reader"] = read
-    return found
+        rates["reader"] = read
+    return rates

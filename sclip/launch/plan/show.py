@@ -8,8 +8,6 @@ from rich.table import Table
 
 from sclip.launch.plan.planning import NodeCount, Plan
 
-__all__ = ["show"]
-
 
 def show(plan: Plan, console: Console) -> None:
     """Print the plan: a line for each stage, then the nodes, the time and the price."""
@@ -35,21 +33,21 @@ def show(plan: Plan, console: Console) -> None:
 
 def lines(plan: Plan) -> list[str]:
     """Return what stands below the table."""
-    found = []
+    texts = []
     if plan.nodes:
-        found.append("nodes: " + ", ".join(map(_nodes, plan.nodes)))
-    found.append(_time(plan))
+        texts.append("nodes: " + ", ".join(map(_nodes, plan.nodes)))
+    texts.append(_time(plan))
     if plan.hourly is not None and plan.prices:
         unit = f" {plan.prices.currency}".rstrip()
         total = f", {plan.cost:,.2f}{unit} in all" if plan.cost is not None and not plan.bound_only else ""
         spot = any(
             name.kind.name in plan.prices.of and plan.prices.of[name.kind.name].spot for name in plan.nodes
         )
-        found.append(
+        texts.append(
             f"cost: {plan.hourly:,.2f}{unit} an hour with all of these nodes{total}"
             + (", spot prices as in the table" if spot else "")
         )
-    return found + list(plan.notes)
+    return texts + list(plan.notes)
 
 
 def _nodes(nodes: NodeCount) -> str:

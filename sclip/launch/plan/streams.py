@@ -1,4 +1,4 @@
-"""How many streams each worker has, where the config leaves that to the cluster.
+"""Choose the number of streams of each worker, where the config leaves it to the cluster.
 
 sized config, Capacity, rates -> the config with `data.readers`
 """
@@ -12,8 +12,6 @@ import sys
 from sclip.config import Config
 from sclip.launch.capacity import Capacity, fits, gpus_for_workers, most_encoders
 from sclip.launch.plan.rates import Rates
-
-__all__ = ["with_streams"]
 
 
 def with_streams(config: Config, capacity: Capacity, rates: Rates, shards: int = sys.maxsize) -> Config:

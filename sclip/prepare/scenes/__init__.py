@@ -1,4 +1,4 @@
-"""Generated scenes, the default input: a spec and a seed in, ordinary shards and ARO-format cases out.
+"""Generate scenes, the default input: ordinary shards and cases in ARO's format, from a spec and a seed.
 
 Training shards, held-out shards of pairings that training never shows, and two evaluation files with their
 images, with the suite that names them. Every sample derives from (seed, split, index), so any of them can be drawn
@@ -66,8 +66,8 @@ def generate(out_dir: str | StoragePath, spec: ScenesConfig, seed: int) -> Scene
     final = storage_path(str(out_dir) if isinstance(out_dir, Path) else out_dir) / name
     if not (final / _STAMP).is_file():
         final.parent.mkdir(parents=True, exist_ok=True)
-        beside = final.parent if isinstance(final, Path) else None
-        building = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=beside))
+        parent = final.parent if isinstance(final, Path) else None
+        building = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=parent))
         try:
             _build(building, spec, seed)
             (building / _STAMP).write_text(json.dumps(stamp, indent=1))

@@ -17,8 +17,6 @@ from sclip.prepare.scenes.grammar import noun_phrase, relation_phrase
 from sclip.prepare.scenes.scene import COLOURS, HELD_OUT, RELATIONS, Scene, Thing, compose
 from sclip.seeding import generator
 
-__all__ = ["ARO_LEAST_CASES", "SceneCase", "attribute_cases", "relation_cases"]
-
 ARO_LEAST_CASES = 25
 """VG-Attribution leaves out pairs of attributes with fewer cases, so no pair here has fewer."""
 

@@ -1,4 +1,4 @@
-"""Scene in, English captions out: a small grammar whose sentences a parser of photograph captions reads.
+"""Caption a scene in English: a small grammar whose sentences a parser of photograph captions reads.
 
 Each wording is one whose graph the parser gets right: a caption whose graph is wrong would teach wrong negatives.
 """
@@ -8,8 +8,6 @@ from __future__ import annotations
 from random import Random
 
 from sclip.prepare.scenes.scene import Fact, Scene, Thing
-
-__all__ = ["captions", "noun_phrase", "relation_phrase"]
 
 PHRASES = {
     "left": ("to the left of", "on the left of", "left of"),
@@ -57,10 +55,10 @@ def noun_phrase(thing: Thing, article: str, *, size: bool = False) -> str:
 
 def captions(scene: Scene, rng: Random, count: int = 3) -> tuple[str, ...]:
     """Return `count` different wordings of the scene; each is true of it and names at least two objects."""
-    found: dict[str, None] = {}
-    while len(found) < count:
-        found[_caption(scene, rng)] = None
-    return tuple(found)
+    wordings: dict[str, None] = {}
+    while len(wordings) < count:
+        wordings[_caption(scene, rng)] = None
+    return tuple(wordings)
 
 
 def _caption(scene: Scene, rng: Random) -> str:

@@ -1,21 +1,17 @@
-"""Scene in, JPEG bytes out: drawn at four times the size and averaged down, which smooths the edges."""
+"""Draw a scene as JPEG bytes, at four times the size and averaged down, which smooths the edges."""
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable
 
 from PIL import Image, ImageDraw
 
 from sclip.prepare.scenes.scene import PlacedThing, Scene
 
-__all__ = ["jpeg", "render"]
-
 _OVERSAMPLING = 4
 _QUALITY = 95
 _Colour = tuple[int, int, int]
-_Point = tuple[float, float]
 
 _PAINT: dict[str, _Colour] = {
     "red": (214, 32, 38),
@@ -48,7 +44,7 @@ def render(scene: Scene, size: int) -> Image.Image:
     picture = _background(scene, side)
     pen = ImageDraw.Draw(picture)
     for placed in scene.placed:
-        _SHAPE[placed.thing.shape](pen, placed, side)
+        _draw(pen, placed, side)
     return picture.reduce(_OVERSAMPLING)
 
 
@@ -72,48 +68,27 @@ def _background(scene: Scene, side: int) -> Image.Image:
     return picture
 
 
-def _box(placed: PlacedThing, side: int, scale: float = 1.0) -> tuple[float, float, float, float]:
+def _draw(pen: ImageDraw.ImageDraw, placed: PlacedThing, side: int) -> None:
+    fill = _PAINT[placed.thing.colour]
+    scale = 0.88 if placed.thing.shape == "square" else 1.0
     radius = placed.radius * scale
-    return tuple(  # type: ignore[return-value]
-        side * edge for edge in (placed.x - radius, placed.y - radius, placed.x + radius, placed.y + radius)
-    )
-
-
-def _circle(pen: ImageDraw.ImageDraw, placed: PlacedThing, side: int) -> None:
-    pen.ellipse(_box(placed, side), fill=_PAINT[placed.thing.colour])
-
-
-def _square(pen: ImageDraw.ImageDraw, placed: PlacedThing, side: int) -> None:
-    pen.rectangle(_box(placed, side, 0.88), fill=_PAINT[placed.thing.colour])
-
-
-def _cross(pen: ImageDraw.ImageDraw, placed: PlacedThing, side: int) -> None:
-    left, top, right, bottom = _box(placed, side)
-    arm = 0.65 * placed.radius * side  # what stays free beside an arm
-    pen.rectangle((left + arm, top, right - arm, bottom), fill=_PAINT[placed.thing.colour])
-    pen.rectangle((left, top + arm, right, bottom - arm), fill=_PAINT[placed.thing.colour])
-
-
-def _polygon(pen: ImageDraw.ImageDraw, placed: PlacedThing, side: int, radii: tuple[float, ...]) -> None:
-    """Draw a polygon with its first corner at the top and its corners at `radii` around the centre."""
-    turn = 2 * math.pi / len(radii)
-    corners: list[_Point] = [
-        (
-            side * (placed.x + placed.radius * radius * math.sin(number * turn)),
-            side * (placed.y - placed.radius * radius * math.cos(number * turn)),
-        )
-        for number, radius in enumerate(radii)
-    ]
-    pen.polygon(corners, fill=_PAINT[placed.thing.colour])
-
-
-def _triangle(pen: ImageDraw.ImageDraw, placed: PlacedThing, side: int) -> None:
-    _polygon(pen, placed, side, (1.15,) * 3)
-
-
-_SHAPE: dict[str, Callable[[ImageDraw.ImageDraw, PlacedThing, int], None]] = {
-    "circle": _circle,
-    "square": _square,
-    "triangle": _triangle,
-    "cross": _cross,
-}
+    left, top = side * (placed.x - radius), side * (placed.y - radius)
+    right, bottom = side * (placed.x + radius), side * (placed.y + radius)
+    if placed.thing.shape == "circle":
+        pen.ellipse((left, top, right, bottom), fill=fill)
+    elif placed.thing.shape == "square":
+        pen.rectangle((left, top, right, bottom), fill=fill)
+    elif placed.thing.shape == "cross":
+        arm = 0.65 * placed.radius * side  # what stays free beside an arm
+        pen.rectangle((left + arm, top, right - arm, bottom), fill=fill)
+        pen.rectangle((left, top + arm, right, bottom - arm), fill=fill)
+    else:  # a triangle, its first corner at the top
+        turns = [2 * math.pi / 3 * number for number in range(3)]
+        corners = [
+            (
+                side * (placed.x + placed.radius * 1.15 * math.sin(turn)),
+                side * (placed.y - placed.radius * 1.15 * math.cos(turn)),
+            )
+            for turn in turns
+        ]
+        pen.polygon(corners, fill=fill)

@@ -10,9 +10,6 @@ from dataclasses import dataclass
 from itertools import combinations, product
 from random import Random
 
-__all__ = ["BACKGROUNDS", "COLOURS", "HELD_OUT", "OPPOSITE", "PATTERNS", "RELATIONS", "SHAPES"]
-__all__ += ["Fact", "Pairing", "PlacedThing", "Scene", "Thing", "compose", "draw_scene", "pairing"]
-
 COLOURS = ("red", "green", "blue", "yellow", "orange", "purple", "white", "black")
 SHAPES = ("circle", "square", "triangle", "cross")
 BACKGROUNDS = ("grey", "brown", "pink", "beige")
