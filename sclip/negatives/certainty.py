@@ -18,8 +18,10 @@ from sclip.negatives.senses import (
     excludes,
     is_depth,
     is_frame,
+    is_ground,
     is_having,
     is_loose,
+    is_physical,
     is_scene,
     is_shared,
     is_use,
@@ -51,8 +53,10 @@ def objects_surely_change(reading: Reading, first: int, second: int) -> bool:
     """Whether some relation surely fails when two objects take each other's place in all of them."""
     graph = reading.graph
     names = [graph.objects[k].name for k in (first, second)]
-    if is_vague(names[0]) or is_vague(names[1]) or all(map(is_scene, names)):
+    if any(map(is_vague, names)) or all(map(is_ground, names)):
         return False
+    if any(reading.is_possessive(k) and not is_animate(graph.objects[k].name) for k in (first, second)):
+        return False  # "its hood": a part of what else is named
     if any(map(is_weather, names)) and not any(map(is_animate, names)):
         return False
     if _may_be_one(reading, first, second) or reads_as_compound(reading, first, second):
@@ -64,24 +68,6 @@ def objects_surely_change(reading: Reading, first: int, second: int) -> bool:
         if not _follows(reading, k, first, second) and _surely_fails(reading, *ends, k):
             return True
     return _acts_otherwise(reading, first, second) or _acts_otherwise(reading, second, first)
-
-
-def objects_likely_change(reading: Reading, first: int, second: int) -> bool:
-    """Whether a thing would have what has it: "a hat with a man", "a lamp with a room"."""
-    relations = (reading.graph.relations[k] for k in reading.relations_of[first])
-    having = [relation for relation in relations if is_having(relation.predicate)]
-    names = [reading.graph.objects[k].name for k in (first, second)]
-    if not having or is_vague(names[0]) or is_vague(names[1]):
-        return False
-    for relation in having:
-        if second not in (relation.subject, relation.object):
-            if relation.subject == first and not is_scene(names[1]) and not _related(reading, first, second):
-                return True  # "a bus with a flag next to a car"
-        elif relation.predicate == "with":
-            ends = [reading.graph.objects[index].name for index in (relation.subject, relation.object)]
-            if any(kind(ends[0]) and not kind(ends[1]) for kind in (is_animate, is_scene)):
-                return True
-    return False
 
 
 def _may_be_one(reading: Reading, first: int, second: int) -> bool:
@@ -143,8 +129,8 @@ def _surely_fails(reading: Reading, subject: int, object_: int, k: int) -> bool:
     names = (graph.objects[subject].name, graph.objects[object_].name)
     said_of = (graph.relations[k].subject, graph.relations[k].object)
     if is_having(predicate):
-        if said_of == (object_, subject) and predicate == "have":
-            return reading.text(graph.relations[k].span).lower().startswith("ha")  # "a house has a clock"
+        if said_of == (object_, subject) and (predicate == "have" or is_worn(names[0])):
+            return is_animate(names[1])  # "a girl has a hat", not "a tower has a clock"
         return _has_other(reading, subject, object_)
     if is_depth(names[1]) and place_of(predicate) == "in":  # no "on a white background"
         return True
@@ -167,9 +153,11 @@ def _surely_fails(reading: Reading, subject: int, object_: int, k: int) -> bool:
             return False
         else:
             told = True
+    place = place_of(predicate)
+    if not place and not (is_animate(graph.objects[said_of[0]].name) or is_physical(predicate)):
+        return False  # of things: "reflect", "frame", "render in"
     if told:
         return True
-    place = place_of(predicate)
     if place:
         return _is_elsewhere(reading, subject, object_, place, near)
     doer, done = said_of
@@ -242,13 +230,7 @@ def _has_other(reading: Reading, subject: int, object_: int) -> bool:
     ]
     if not owners or _related(reading, subject, object_):
         return False
-    animate = is_animate(graph.objects[subject].name) and all(
-        is_animate(graph.objects[k].name) for k in owners
-    )
-    return animate or any(
-        graph.relations[k].subject == subject and is_having(graph.relations[k].predicate)
-        for k in reading.relations_of[subject]
-    )
+    return all(is_animate(graph.objects[k].name) for k in (subject, *owners))
 
 
 def _acts_otherwise(reading: Reading, first: int, second: int) -> bool:

@@ -11,7 +11,6 @@ from itertools import combinations
 from sclip.negatives.agreement import changes_pronouns, inflect, pronoun_forms, verb_forms
 from sclip.negatives.certainty import (
     attributes_surely_change,
-    objects_likely_change,
     objects_surely_change,
     reads_as_compound,
 )
@@ -53,17 +52,16 @@ def object_plans(reading: Reading, far: bool) -> Iterator[PlannedExchange]:
             or _adjuncts(reading, first, second)
             or _tears(reading, first, second)
         )
-        sure = clear and objects_surely_change(reading, first, second)
-        certain = sure or (clear and objects_likely_change(reading, first, second))
-        fixed, doubtful = objects[first].fixed, not sure
+        certain = clear and objects_surely_change(reading, first, second)
+        fixed = objects[first].fixed
         if certain or not (fixed or reading.only_certain):
             whole = certain and reading.phrases.exchange(first, second)
             if whole or not reading.only_certain:
-                yield from _whole(reading, first, second, rank, whole, doubtful)
+                yield from _whole(reading, first, second, rank, whole)
             if certain and reading.phrases.exchange_bodies(first, second):
-                yield from _whole(reading, first, second, rank, certain, doubtful, bodies=True)
+                yield from _whole(reading, first, second, rank, certain, bodies=True)
         if not fixed and (clear or not reading.only_certain):
-            yield from _heads(reading, first, second, rank + 1, clear, certain, doubtful)
+            yield from _heads(reading, first, second, rank + 1, clear, certain)
 
 
 def _tears(reading: Reading, first: int, second: int) -> bool:
@@ -91,7 +89,6 @@ def _whole(
     second: int,
     rank: float,
     certain: bool,
-    doubtful: bool,
     bodies: bool = False,
 ) -> Iterator[PlannedExchange]:
     """Yield the exchange of two phrases, with `bodies` all but their articles."""
@@ -120,7 +117,6 @@ def _whole(
         reading.phrases.body(first) if bodies else one.phrase,
         reading.phrases.body(second) if bodies else other.phrase,
         certain=certain,
-        doubtful=doubtful,
         forms=forms,
         swap=(first, second),
         whole=True,
@@ -128,7 +124,7 @@ def _whole(
 
 
 def _heads(
-    reading: Reading, first: int, second: int, rank: float, clear: bool, certain: bool, doubtful: bool
+    reading: Reading, first: int, second: int, rank: float, clear: bool, certain: bool
 ) -> Iterator[PlannedExchange]:
     graph = reading.graph
     one, other = graph.objects[first], graph.objects[second]
@@ -137,7 +133,7 @@ def _heads(
         return  # it would say what the whole phrases' exchange says
     if _overlap(one.span, other.span) or reading.head_plural[first] != reading.head_plural[second]:
         return
-    if doubtful and clear:
+    if clear and not certain:
         owners = {
             k: its
             for mine, its in ((first, second), (second, first))
@@ -145,7 +141,7 @@ def _heads(
             if reading.is_before_name(k)
         }
         if attributes_surely_change(reading, owners):
-            certain, doubtful = True, False
+            certain = True
     certain = (
         certain
         and _name_alone(reading, first, second)
@@ -166,7 +162,6 @@ def _heads(
         one.span,
         other.span,
         certain=certain,
-        doubtful=doubtful,
         forms=forms,
         swap=(first, second),
     )
