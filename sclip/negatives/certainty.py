@@ -49,11 +49,20 @@ _MADE = re.compile(
 """Predicates of a thing and what it is made of."""
 
 
+_PRONOUN = re.compile(r"\s*(?:it|them|him|her|each|which|whom)\b", re.IGNORECASE)
+_ON_PART = re.compile(r"on (?:\w+ )?(?:side|front|back|top|edge|end|face|surface) of")
+"""Predicates of a thing that is a part of another."""
+
+
 def objects_surely_change(reading: Reading, first: int, second: int) -> bool:
     """Whether some relation surely fails when two objects take each other's place in all of them."""
     graph = reading.graph
     names = [graph.objects[k].name for k in (first, second)]
-    if any(map(is_vague, names)) or all(map(is_ground, names)):
+    if (
+        any(map(is_vague, names))
+        or all(map(is_ground, names))
+        or not _words(names[0]).isdisjoint(_words(names[1]))
+    ):
         return False
     if any(reading.is_possessive(k) and not is_animate(graph.objects[k].name) for k in (first, second)):
         return False  # "its hood": a part of what else is named
@@ -65,6 +74,8 @@ def objects_surely_change(reading: Reading, first: int, second: int) -> bool:
     for k in {k for index in other for k in reading.relations_of[index]}:
         relation = graph.relations[k]
         ends = (other.get(relation.subject, relation.subject), other.get(relation.object, relation.object))
+        if _PRONOUN.match(reading.caption, relation.span[1]):
+            continue  # "a boat near a pier with people on it": it may be of either
         if not _follows(reading, k, first, second) and _surely_fails(reading, *ends, k):
             return True
     return _acts_otherwise(reading, first, second) or _acts_otherwise(reading, second, first)
@@ -117,6 +128,10 @@ def _follows(reading: Reading, k: int, first: int, second: int) -> bool:
     )
 
 
+def _words(name: str) -> set[str]:
+    return set(name.split())
+
+
 def _related(reading: Reading, first: int, second: int) -> bool:
     relations = reading.graph.relations
     return any(second in (relations[k].subject, relations[k].object) for k in reading.relations_of[first])
@@ -135,6 +150,8 @@ def _surely_fails(reading: Reading, subject: int, object_: int, k: int) -> bool:
     if is_depth(names[1]) and place_of(predicate) == "in":  # no "on a white background"
         return True
     if is_loose(predicate) or is_symmetric(predicate, *names):
+        return False
+    if said_of == (object_, subject) and _is_mutual_place(predicate, *names):
         return False
     near = told = False
     for m in reading.relations_of[subject]:
@@ -165,7 +182,32 @@ def _surely_fails(reading: Reading, subject: int, object_: int, k: int) -> bool:
         return False  # "held at", "shown on": where a thing is
     if subject != doer:  # "a woman with a child eats a cake"
         return not (is_shared(predicate) and _are_companions(reading, subject, doer))
-    return not (is_use(predicate) and _are_companions(reading, object_, done))
+    return not (
+        is_use(predicate)
+        and (_are_companions(reading, object_, done) or _is_described(reading, object_, done))
+    )
+
+
+def _is_mutual_place(predicate: str, *names: str) -> bool:
+    """Whether two things are as well said to be in front of each other: a chair and a window, not a parked car."""
+    return (
+        place_of(predicate) in ("in_front_of", "behind")
+        and any(map(is_ground, names))
+        and not any(map(is_animate, names))
+        and not predicate.startswith("park")
+    )
+
+
+def _is_described(reading: Reading, one: int, other: int) -> bool:
+    """Whether a verb that is no act joins two things: "a gown featuring a bow"."""
+    graph = reading.graph
+    return any(
+        {relation.subject, relation.object} == {one, other}
+        and not place_of(relation.predicate)
+        and not is_physical(relation.predicate)
+        and not is_animate(graph.objects[relation.subject].name)
+        for relation in (graph.relations[k] for k in reading.relations_of[one])
+    )
 
 
 def _may_hang_higher(reading: Reading, k: int) -> bool:
@@ -178,7 +220,7 @@ def _may_hang_higher(reading: Reading, k: int) -> bool:
     return bool(place_of(relation.predicate)) and any(
         held.object == relation.subject
         and (place_of(held.predicate) or is_loose(held.predicate))
-        and not contradict(held.predicate, relation.predicate, name)
+        and (held.predicate.endswith(" at") or not contradict(held.predicate, relation.predicate, name))
         for held in (reading.graph.relations[m] for m in reading.relations_of[relation.subject])
     )
 
@@ -198,7 +240,7 @@ def _near(reading: Reading, index: int, *, having: bool = False) -> set[int]:
     return {
         r.object if r.subject == index else r.subject
         for r in relations
-        if (is_having(r.predicate) if having else is_loose(r.predicate))
+        if (is_having(r.predicate) or r.predicate.endswith(" with") if having else is_loose(r.predicate))
     }
 
 
@@ -213,6 +255,8 @@ def _is_elsewhere(reading: Reading, subject: int, object_: int, place: str, near
     own = _places(reading, subject)
     if any(object_ in _places(reading, k) or k in _places(reading, object_) for k in own):
         return False  # "in a chair on a porch"
+    if place not in ("in", "on") and place in own.values():
+        return False  # right of the one, and of the other
     name = reading.graph.objects[object_].name
     near = near or any(object_ in _places(reading, k) for k in _near(reading, subject))
     if near and not (place == "in" and is_worn(name)):
@@ -274,10 +318,11 @@ def _is_part(reading: Reading, one: int, other: int) -> bool:
         {relations[k].subject, relations[k].object} == {one, other}
         and (
             is_having(relations[k].predicate)
-            or relations[k].predicate == "in"
+            or relations[k].predicate.endswith(("in", " of"))
             or relations[k].predicate.endswith("into")
             or reading.text(relations[k].span).lower() == "of"
             or _MADE.match(relations[k].predicate)
+            or _ON_PART.match(relations[k].predicate)
         )
         and (not is_animate(objects[relations[k].subject].name) or relations[k].predicate.endswith("into"))
         for k in reading.relations_of[one]

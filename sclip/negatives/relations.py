@@ -18,7 +18,7 @@ from sclip.negatives.meaning import is_animate, label, synonym
 from sclip.negatives.modifiers import makes_name
 from sclip.negatives.planned_exchange import PlannedExchange
 from sclip.negatives.reading import Reading
-from sclip.negatives.senses import TIMES, same_act
+from sclip.negatives.senses import TIMES, is_ground, is_mount, is_vague, is_worn, same_act
 from sclip.scenegraph.graph import Span
 from sclip.scenegraph.lexicon import COLOURS, verb_lemma
 
@@ -133,7 +133,7 @@ def _heads(
         return  # it would say what the whole phrases' exchange says
     if _overlap(one.span, other.span) or reading.head_plural[first] != reading.head_plural[second]:
         return
-    if clear and not certain:
+    if clear and not certain and not (is_vague(one.name) or is_vague(other.name)):
         owners = {
             k: its
             for mine, its in ((first, second), (second, first))
@@ -180,13 +180,21 @@ def _name_alone(reading: Reading, first: int, second: int) -> bool:
 def _adjuncts(reading: Reading, first: int, second: int) -> bool:
     """Whether the two only say where: "at her computer on the desk", "in a pen at a zoo"."""
     placed = reading.placed
+    names = [reading.graph.objects[k].name for k in (first, second)]
     for holder, one in placed[first]:
         for other_holder, other in placed[second]:
             if (holder in (other_holder, second) or other_holder == first) and (
                 (one == other and one in _WHERE) or (one in _SAME_PLACE and other in _SAME_PLACE)
             ):
                 return True
+            if holder == other_holder and {one, other} <= _WHERE and any(map(_carries, names)):
+                return True
     return False
+
+
+def _carries(name: str) -> bool:
+    """Whether one is in or on a thing while being elsewhere too: clothes, a board, a field."""
+    return is_worn(name) or is_ground(name) or is_mount(name)
 
 
 @lru_cache(maxsize=1 << 16)

@@ -164,6 +164,11 @@ def is_worn(name: str) -> bool:
     return name.rsplit(" ", 1)[-1] in _WORN
 
 
+def is_mount(name: str) -> bool:
+    """Whether a name is of what one is on while being elsewhere: a board, a horse."""
+    return name.rsplit(" ", 1)[-1] in _MOUNTS
+
+
 def is_frame(name: str) -> bool:
     """Whether a name is of a picture."""
     return name.rsplit(" ", 1)[-1] in _FRAMES
@@ -272,7 +277,7 @@ _ABSTRACT = frozenset(
     question answer plan project goal job career crack stripe spot mark stain scratch wrinkle crease fold bend curve
     hour speed cost price deal age era culture tradition nature wildlife theme concept version point base core
     touch kick shot swing pose posture gesture smile grin expression attention care help support rule order row
-    arrangement movement treatment environment development government excitement""".split()
+    jam arrangement movement treatment environment development government excitement""".split()
 )
 """Of no thing that stands somewhere: how things look, what happens, parts that have no bounds."""
 _ABSTRACT_ENDING = re.compile(r"(?:[tlr]ness|[ltrv]ity|icity|[ae]nce|ism|[a-z]{3}[ts]ion|ship)$")
