@@ -20,6 +20,7 @@ from sclip.negatives.senses import (
     is_frame,
     is_ground,
     is_having,
+    is_kind_of,
     is_loose,
     is_physical,
     is_scene,
@@ -33,6 +34,7 @@ from sclip.negatives.senses import (
     reverses,
     tells_apart,
 )
+from sclip.scenegraph.graph import Relation
 
 _NEW = re.compile(r"(?:an?|another|other|some|several|two|three|four)\b", re.IGNORECASE)
 """First words of a phrase that names a thing for the first time."""
@@ -68,6 +70,10 @@ def objects_surely_change(reading: Reading, first: int, second: int) -> bool:
         return False  # "its hood": a part of what else is named
     if any(map(is_weather, names)) and not any(map(is_animate, names)):
         return False
+    things = not any(map(is_animate, names))
+    if things and is_kind_of(*names):
+        return False
+    joined = things and second in _near(reading, first, having=True)
     if _may_be_one(reading, first, second) or reads_as_compound(reading, first, second):
         return False
     other = {first: second, second: first}
@@ -76,9 +82,24 @@ def objects_surely_change(reading: Reading, first: int, second: int) -> bool:
         ends = (other.get(relation.subject, relation.subject), other.get(relation.object, relation.object))
         if _PRONOUN.match(reading.caption, relation.span[1]):
             continue  # "a boat near a pier with people on it": it may be of either
+        if joined and not _is_act(reading, k):
+            continue  # "a clock with a frame": where the one is, the other is
         if not _follows(reading, k, first, second) and _surely_fails(reading, *ends, k):
             return True
+    if joined:
+        return False
     return _acts_otherwise(reading, first, second) or _acts_otherwise(reading, second, first)
+
+
+def _is_act(reading: Reading, k: int) -> bool:
+    """Whether someone does to a thing what is not done to what comes with it as well: "rides", not "holds"."""
+    relation = reading.graph.relations[k]
+    return (
+        is_animate(reading.graph.objects[relation.subject].name)
+        and not place_of(relation.predicate)
+        and not is_having(relation.predicate)
+        and not is_use(relation.predicate)
+    )
 
 
 def _may_be_one(reading: Reading, first: int, second: int) -> bool:
@@ -126,6 +147,11 @@ def _follows(reading: Reading, k: int, first: int, second: int) -> bool:
         and not reading.caption[end:start].strip()
         and not reading.text(relation.span).lower().startswith(("is ", "are "))
     )
+
+
+def _names(reading: Reading, relation: Relation) -> tuple[str, str]:
+    objects = reading.graph.objects
+    return objects[relation.subject].name, objects[relation.object].name
 
 
 def _words(name: str) -> set[str]:
@@ -240,7 +266,9 @@ def _near(reading: Reading, index: int, *, having: bool = False) -> set[int]:
     return {
         r.object if r.subject == index else r.subject
         for r in relations
-        if (is_having(r.predicate) or r.predicate.endswith(" with") if having else is_loose(r.predicate))
+        if is_having(r.predicate)
+        or (not having and is_loose(r.predicate))
+        or ((not having or r.predicate.endswith(" with")) and is_symmetric(r.predicate, *_names(reading, r)))
     }
 
 
@@ -289,7 +317,7 @@ def attributes_surely_change(reading: Reading, owners: Mapping[int, int]) -> boo
     return any(_is_surely_false(reading, k, owner, owners) for k, owner in owners.items())
 
 
-def _are_apart(reading: Reading, one: int, other: int) -> bool:
+def are_apart(reading: Reading, one: int, other: int) -> bool:
     """Whether two objects are different things, and neither a part of the other."""
     return not (
         is_vague(reading.graph.objects[other].name)
@@ -308,7 +336,7 @@ def _is_surely_false(reading: Reading, k: int, owner: int, owners: Mapping[int, 
         return True
     if any(set(attribute.split()) & set(other.split()) for other in lost):
         return False  # "a blue sky ... a light blue sea"
-    return tells_apart(attribute, graph.objects[owner].name) and _are_apart(reading, old, owner)
+    return tells_apart(attribute, graph.objects[owner].name) and are_apart(reading, old, owner)
 
 
 def _is_part(reading: Reading, one: int, other: int) -> bool:

@@ -10,6 +10,7 @@ from itertools import combinations
 
 from sclip.negatives.agreement import changes_pronouns, inflect, pronoun_forms, verb_forms
 from sclip.negatives.certainty import (
+    are_apart,
     attributes_surely_change,
     objects_surely_change,
     reads_as_compound,
@@ -18,7 +19,7 @@ from sclip.negatives.meaning import is_animate, label, synonym
 from sclip.negatives.modifiers import makes_name
 from sclip.negatives.planned_exchange import PlannedExchange
 from sclip.negatives.reading import Reading
-from sclip.negatives.senses import TIMES, is_ground, is_mount, is_vague, is_worn, same_act
+from sclip.negatives.senses import TIMES, is_ground, is_mount, is_worn, same_act
 from sclip.scenegraph.graph import Span
 from sclip.scenegraph.lexicon import COLOURS, verb_lemma
 
@@ -133,7 +134,12 @@ def _heads(
         return  # it would say what the whole phrases' exchange says
     if _overlap(one.span, other.span) or reading.head_plural[first] != reading.head_plural[second]:
         return
-    if clear and not certain and not (is_vague(one.name) or is_vague(other.name)):
+    if (
+        clear
+        and not certain
+        and not any(map(reading.is_possessive, (first, second)))
+        and are_apart(reading, first, second)
+    ):
         owners = {
             k: its
             for mine, its in ((first, second), (second, first))
@@ -186,6 +192,8 @@ def _adjuncts(reading: Reading, first: int, second: int) -> bool:
             if (holder in (other_holder, second) or other_holder == first) and (
                 (one == other and one in _WHERE) or (one in _SAME_PLACE and other in _SAME_PLACE)
             ):
+                return True
+            if holder == other_holder and all(map(_carries, names)):
                 return True
             if holder == other_holder and {one, other} <= _WHERE and any(map(_carries, names)):
                 return True

@@ -33,7 +33,10 @@ _FRAMES = frozenset(
 )
 _ROOMS = frozenset("room kitchen bathroom bedroom restroom office store shop restaurant".split())
 """Scenes that are said to have the colour of their walls or their things."""
-_WEATHER = frozenset("snow snowfall rain fog mist sunshine sunlight wind storm dark darkness winter".split())
+_WEATHER = frozenset(
+    """snow snowfall rain fog mist sunshine sunlight wind storm dark darkness winter lighting light sunset
+    moonlight""".split()
+)
 _DEPTHS = frozenset("background foreground distance".split())
 _SCENES = frozenset(
     """room kitchen bathroom bedroom office restaurant store shop building house street road city town park field yard
@@ -75,7 +78,8 @@ _USES = frozenset(
 )
 _WORN = frozenset(
     """shirt jacket dress suit hat coat uniform cap vest sweater outfit costume jeans short pant skirt helmet tie
-    t-shirt gown robe hoodie swimsuit bikini wetsuit apron scarf jersey clothing clothes gear""".split()
+    t-shirt gown robe hoodie swimsuit bikini wetsuit apron scarf jersey clothing clothes gear
+    sock shoe boot glove mask glass sunglass""".split()
 )
 _SAME_ACT = {
     verb: group.split()[0]
@@ -277,7 +281,7 @@ _ABSTRACT = frozenset(
     question answer plan project goal job career crack stripe spot mark stain scratch wrinkle crease fold bend curve
     hour speed cost price deal age era culture tradition nature wildlife theme concept version point base core
     touch kick shot swing pose posture gesture smile grin expression attention care help support rule order row
-    jam arrangement movement treatment environment development government excitement""".split()
+    jam palette take approach arrangement movement treatment environment development government excitement""".split()
 )
 """Of no thing that stands somewhere: how things look, what happens, parts that have no bounds."""
 _ABSTRACT_ENDING = re.compile(r"(?:[tlr]ness|[ltrv]ity|icity|[ae]nce|ism|[a-z]{3}[ts]ion|ship)$")
@@ -292,7 +296,7 @@ _GROUNDS = frozenset(
     grass sky cloud cliff peak rock boulder stream waterfall creek pond track course ramp slope dune path trail
     wall ceiling roof window door fence facade skyline horizon coastline shoreline canyon desert platform dock pier
     pavement asphalt sand dirt mud gravel ice stage traffic bridge border edge bank deck porch patio terrace
-    balcony staircase""".split()
+    balcony staircase tile brick plank panel board shingle""".split()
 )
 """What surrounds and carries things: two of them lie in, along and behind each other."""
 _PHYSICAL = frozenset(
@@ -370,7 +374,14 @@ def is_physical(predicate: str) -> bool:
 def may_be_one(one: str, other: str) -> bool:
     """Whether two names may be of the same thing: "a bus ... the vehicle", "a man ... the player"."""
     heads = [synonym(name.rsplit(" ", 1)[-1]) for name in (one, other)]
-    return heads[0] == heads[1] or _GENERAL.get(heads[0]) == heads[1] or _GENERAL.get(heads[1]) == heads[0]
+    return heads[0] == heads[1] or is_kind_of(one, other)
+
+
+@lru_cache(maxsize=1 << 14)
+def is_kind_of(one: str, other: str) -> bool:
+    """Whether one name is of a kind of what the other names, in either order: "house" and "building"."""
+    heads = [synonym(name.rsplit(" ", 1)[-1]) for name in (one, other)]
+    return _GENERAL.get(heads[0]) == heads[1] or _GENERAL.get(heads[1]) == heads[0]
 
 
 def same_act(one: str, other: str, *, animate: bool) -> bool:
