@@ -18,8 +18,11 @@ from sclip.negatives.senses import (
     excludes,
     is_depth,
     is_frame,
+    is_ground,
     is_having,
+    is_kind_of,
     is_loose,
+    is_physical,
     is_scene,
     is_shared,
     is_use,
@@ -31,6 +34,7 @@ from sclip.negatives.senses import (
     reverses,
     tells_apart,
 )
+from sclip.scenegraph.graph import Relation
 
 _NEW = re.compile(r"(?:an?|another|other|some|several|two|three|four)\b", re.IGNORECASE)
 """First words of a phrase that names a thing for the first time."""
@@ -47,41 +51,55 @@ _MADE = re.compile(
 """Predicates of a thing and what it is made of."""
 
 
+_PRONOUN = re.compile(r"\s*(?:it|them|him|her|each|which|whom)\b", re.IGNORECASE)
+_ON_PART = re.compile(r"on (?:\w+ )?(?:side|front|back|top|edge|end|face|surface) of")
+"""Predicates of a thing that is a part of another."""
+
+
 def objects_surely_change(reading: Reading, first: int, second: int) -> bool:
     """Whether some relation surely fails when two objects take each other's place in all of them."""
     graph = reading.graph
     names = [graph.objects[k].name for k in (first, second)]
-    if is_vague(names[0]) or is_vague(names[1]) or all(map(is_scene, names)):
+    if (
+        any(map(is_vague, names))
+        or all(map(is_ground, names))
+        or not _words(names[0]).isdisjoint(_words(names[1]))
+    ):
         return False
+    if any(reading.is_possessive(k) and not is_animate(graph.objects[k].name) for k in (first, second)):
+        return False  # "its hood": a part of what else is named
     if any(map(is_weather, names)) and not any(map(is_animate, names)):
         return False
+    things = not any(map(is_animate, names))
+    if things and is_kind_of(*names):
+        return False
+    joined = things and second in _near(reading, first, having=True)
     if _may_be_one(reading, first, second) or reads_as_compound(reading, first, second):
         return False
     other = {first: second, second: first}
     for k in {k for index in other for k in reading.relations_of[index]}:
         relation = graph.relations[k]
         ends = (other.get(relation.subject, relation.subject), other.get(relation.object, relation.object))
+        if _PRONOUN.match(reading.caption, relation.span[1]):
+            continue  # "a boat near a pier with people on it": it may be of either
+        if joined and not _is_act(reading, k):
+            continue  # "a clock with a frame": where the one is, the other is
         if not _follows(reading, k, first, second) and _surely_fails(reading, *ends, k):
             return True
+    if joined:
+        return False
     return _acts_otherwise(reading, first, second) or _acts_otherwise(reading, second, first)
 
 
-def objects_likely_change(reading: Reading, first: int, second: int) -> bool:
-    """Whether a thing would have what has it: "a hat with a man", "a lamp with a room"."""
-    relations = (reading.graph.relations[k] for k in reading.relations_of[first])
-    having = [relation for relation in relations if is_having(relation.predicate)]
-    names = [reading.graph.objects[k].name for k in (first, second)]
-    if not having or is_vague(names[0]) or is_vague(names[1]):
-        return False
-    for relation in having:
-        if second not in (relation.subject, relation.object):
-            if relation.subject == first and not is_scene(names[1]) and not _related(reading, first, second):
-                return True  # "a bus with a flag next to a car"
-        elif relation.predicate == "with":
-            ends = [reading.graph.objects[index].name for index in (relation.subject, relation.object)]
-            if any(kind(ends[0]) and not kind(ends[1]) for kind in (is_animate, is_scene)):
-                return True
-    return False
+def _is_act(reading: Reading, k: int) -> bool:
+    """Whether someone does to a thing what is not done to what comes with it as well: "rides", not "holds"."""
+    relation = reading.graph.relations[k]
+    return (
+        is_animate(reading.graph.objects[relation.subject].name)
+        and not place_of(relation.predicate)
+        and not is_having(relation.predicate)
+        and not is_use(relation.predicate)
+    )
 
 
 def _may_be_one(reading: Reading, first: int, second: int) -> bool:
@@ -131,6 +149,15 @@ def _follows(reading: Reading, k: int, first: int, second: int) -> bool:
     )
 
 
+def _names(reading: Reading, relation: Relation) -> tuple[str, str]:
+    objects = reading.graph.objects
+    return objects[relation.subject].name, objects[relation.object].name
+
+
+def _words(name: str) -> set[str]:
+    return set(name.split())
+
+
 def _related(reading: Reading, first: int, second: int) -> bool:
     relations = reading.graph.relations
     return any(second in (relations[k].subject, relations[k].object) for k in reading.relations_of[first])
@@ -143,12 +170,14 @@ def _surely_fails(reading: Reading, subject: int, object_: int, k: int) -> bool:
     names = (graph.objects[subject].name, graph.objects[object_].name)
     said_of = (graph.relations[k].subject, graph.relations[k].object)
     if is_having(predicate):
-        if said_of == (object_, subject) and predicate == "have":
-            return reading.text(graph.relations[k].span).lower().startswith("ha")  # "a house has a clock"
+        if said_of == (object_, subject) and (predicate == "have" or is_worn(names[0])):
+            return is_animate(names[1])  # "a girl has a hat", not "a tower has a clock"
         return _has_other(reading, subject, object_)
     if is_depth(names[1]) and place_of(predicate) == "in":  # no "on a white background"
         return True
     if is_loose(predicate) or is_symmetric(predicate, *names):
+        return False
+    if said_of == (object_, subject) and _is_mutual_place(predicate, *names):
         return False
     near = told = False
     for m in reading.relations_of[subject]:
@@ -167,9 +196,11 @@ def _surely_fails(reading: Reading, subject: int, object_: int, k: int) -> bool:
             return False
         else:
             told = True
+    place = place_of(predicate)
+    if not place and not (is_animate(graph.objects[said_of[0]].name) or is_physical(predicate)):
+        return False  # of things: "reflect", "frame", "render in"
     if told:
         return True
-    place = place_of(predicate)
     if place:
         return _is_elsewhere(reading, subject, object_, place, near)
     doer, done = said_of
@@ -177,7 +208,32 @@ def _surely_fails(reading: Reading, subject: int, object_: int, k: int) -> bool:
         return False  # "held at", "shown on": where a thing is
     if subject != doer:  # "a woman with a child eats a cake"
         return not (is_shared(predicate) and _are_companions(reading, subject, doer))
-    return not (is_use(predicate) and _are_companions(reading, object_, done))
+    return not (
+        is_use(predicate)
+        and (_are_companions(reading, object_, done) or _is_described(reading, object_, done))
+    )
+
+
+def _is_mutual_place(predicate: str, *names: str) -> bool:
+    """Whether two things are as well said to be in front of each other: a chair and a window, not a parked car."""
+    return (
+        place_of(predicate) in ("in_front_of", "behind")
+        and any(map(is_ground, names))
+        and not any(map(is_animate, names))
+        and not predicate.startswith("park")
+    )
+
+
+def _is_described(reading: Reading, one: int, other: int) -> bool:
+    """Whether a verb that is no act joins two things: "a gown featuring a bow"."""
+    graph = reading.graph
+    return any(
+        {relation.subject, relation.object} == {one, other}
+        and not place_of(relation.predicate)
+        and not is_physical(relation.predicate)
+        and not is_animate(graph.objects[relation.subject].name)
+        for relation in (graph.relations[k] for k in reading.relations_of[one])
+    )
 
 
 def _may_hang_higher(reading: Reading, k: int) -> bool:
@@ -190,7 +246,7 @@ def _may_hang_higher(reading: Reading, k: int) -> bool:
     return bool(place_of(relation.predicate)) and any(
         held.object == relation.subject
         and (place_of(held.predicate) or is_loose(held.predicate))
-        and not contradict(held.predicate, relation.predicate, name)
+        and (held.predicate.endswith(" at") or not contradict(held.predicate, relation.predicate, name))
         for held in (reading.graph.relations[m] for m in reading.relations_of[relation.subject])
     )
 
@@ -210,7 +266,9 @@ def _near(reading: Reading, index: int, *, having: bool = False) -> set[int]:
     return {
         r.object if r.subject == index else r.subject
         for r in relations
-        if (is_having(r.predicate) if having else is_loose(r.predicate))
+        if is_having(r.predicate)
+        or (not having and is_loose(r.predicate))
+        or ((not having or r.predicate.endswith(" with")) and is_symmetric(r.predicate, *_names(reading, r)))
     }
 
 
@@ -225,6 +283,8 @@ def _is_elsewhere(reading: Reading, subject: int, object_: int, place: str, near
     own = _places(reading, subject)
     if any(object_ in _places(reading, k) or k in _places(reading, object_) for k in own):
         return False  # "in a chair on a porch"
+    if place not in ("in", "on") and place in own.values():
+        return False  # right of the one, and of the other
     name = reading.graph.objects[object_].name
     near = near or any(object_ in _places(reading, k) for k in _near(reading, subject))
     if near and not (place == "in" and is_worn(name)):
@@ -242,13 +302,7 @@ def _has_other(reading: Reading, subject: int, object_: int) -> bool:
     ]
     if not owners or _related(reading, subject, object_):
         return False
-    animate = is_animate(graph.objects[subject].name) and all(
-        is_animate(graph.objects[k].name) for k in owners
-    )
-    return animate or any(
-        graph.relations[k].subject == subject and is_having(graph.relations[k].predicate)
-        for k in reading.relations_of[subject]
-    )
+    return all(is_animate(graph.objects[k].name) for k in (subject, *owners))
 
 
 def _acts_otherwise(reading: Reading, first: int, second: int) -> bool:
@@ -263,7 +317,7 @@ def attributes_surely_change(reading: Reading, owners: Mapping[int, int]) -> boo
     return any(_is_surely_false(reading, k, owner, owners) for k, owner in owners.items())
 
 
-def _are_apart(reading: Reading, one: int, other: int) -> bool:
+def are_apart(reading: Reading, one: int, other: int) -> bool:
     """Whether two objects are different things, and neither a part of the other."""
     return not (
         is_vague(reading.graph.objects[other].name)
@@ -282,7 +336,7 @@ def _is_surely_false(reading: Reading, k: int, owner: int, owners: Mapping[int, 
         return True
     if any(set(attribute.split()) & set(other.split()) for other in lost):
         return False  # "a blue sky ... a light blue sea"
-    return tells_apart(attribute, graph.objects[owner].name) and _are_apart(reading, old, owner)
+    return tells_apart(attribute, graph.objects[owner].name) and are_apart(reading, old, owner)
 
 
 def _is_part(reading: Reading, one: int, other: int) -> bool:
@@ -292,10 +346,11 @@ def _is_part(reading: Reading, one: int, other: int) -> bool:
         {relations[k].subject, relations[k].object} == {one, other}
         and (
             is_having(relations[k].predicate)
-            or relations[k].predicate == "in"
+            or relations[k].predicate.endswith(("in", " of"))
             or relations[k].predicate.endswith("into")
             or reading.text(relations[k].span).lower() == "of"
             or _MADE.match(relations[k].predicate)
+            or _ON_PART.match(relations[k].predicate)
         )
         and (not is_animate(objects[relations[k].subject].name) or relations[k].predicate.endswith("into"))
         for k in reading.relations_of[one]

@@ -62,7 +62,7 @@ PATTERNS = _options(_row("striped plaid floral spotted", "plaid-striped"), _row(
 OPPOSITES_OF_THINGS = _options(
     _pairs(
         """small little tiny: large big huge, large big: small tiny, huge giant massive: small tiny, new modern: old,
-        old: new modern, ancient vintage antique: modern new, open: closed, closed: open, empty: full, full: empty,
+        old: new modern, ancient vintage antique: modern new, open: closed, closed: open, empty: full,
         wet: dry, dry: wet, clean: dirty, dirty: clean, long: short, short: long, tall: short, dark: bright,
         bright: dark, hot: cold, cold: hot, thick: thin, thin: thick, narrow: wide, wide: narrow, deep: shallow,
         flat: steep, crowded busy: empty, sunny: cloudy rainy, cloudy: sunny, rainy: sunny,
@@ -163,11 +163,11 @@ for _line in (
     f"watch|{_GAMES}|play",
     "wear|hat helmet tie cap jacket coat scarf backpack glass sunglass|hold carry",
     "hold|hat helmet jacket coat|wear",
-    f"eat|{_FOOD}|cut make prepare serve bake",
-    f"cut|{_FOOD}|eat bake serve",
+    f"eat|{_FOOD}|make prepare serve bake",
+    f"cut|{_FOOD}|bake serve",
     f"prepare make cook|{_FOOD}|eat serve",
-    f"serve|{_FOOD}|eat cut make",
-    f"bake|{_FOOD}|eat cut",
+    f"serve|{_FOOD}|eat make",
+    f"bake|{_FOOD}|eat",
     "hold|dog cat baby puppy kitten child|chase feed wash",
     "feed|dog cat baby horse cow giraffe elephant sheep bird goat|chase wash lead",
     "chase|dog cat horse cow sheep man|lead feed hold",
@@ -281,7 +281,7 @@ ANYWHERE = _options(
         """man: woman girl, woman: man boy, boy: girl woman, girl: boy man, lady: man boy, guy: woman girl, gentleman:
         lady woman, child kid: man woman, baby: man woman, bride: groom, groom: bride, king: queen, queen: king,
         father: mother, mother: father, son: daughter, daughter: son, brother: sister, sister: brother, husband: wife,
-        wife: husband, actor: actress, actress: actor, prince: princess, princess: prince, waiter: waitress,
+        wife: husband, prince: princess, princess: prince, waiter: waitress,
         waitress: waiter, boyfriend: girlfriend, girlfriend: boyfriend, grandfather: grandmother,
         grandmother: grandfather, businessman: businesswoman, businesswoman: businessman,
         skier: snowboarder, snowboarder: skier, surfer: swimmer, skateboarder: cyclist, batter: pitcher,

@@ -48,8 +48,6 @@ REPLACEMENTS = 0.75
 """How often a replacement is drawn where a caption has exchanges too (`loss.replacements`)."""
 RELUCTANCE: Mapping[Kind, float] = {"replaced object": 0.7}
 """Log-odds by which some replacements are less likely than others that read alike."""
-WORTH_A_DOUBT = 4.0
-"""Log-odds by which a doubtful negative must read better than all others to be drawn beside them."""
 MOST_DRAWN = 6
 """Only the least strange so many are drawn from; the others would be drawn once in a hundred visits."""
 MOST_TRIED = 8
@@ -133,10 +131,6 @@ def natural(graph: SceneGraph) -> list[Negative]:
     """Return the candidates that training draws from: of surely another meaning, and not strange to read."""
     text = _Text(graph, only_certain=True)
     found = [pair for pair in _exchanges(text) if pair[0].strangeness < MOST_STRANGE]
-    sure = [negative.strangeness for negative, plan in found if not plan.doubtful]
-    if sure:
-        most = min(sure) - WORTH_A_DOUBT
-        found = [pair for pair in found if not pair[1].doubtful or pair[0].strangeness < most]
     found = sorted(found, key=lambda pair: pair[0].strangeness)[:MOST_DRAWN]
     found.sort(key=_order)
     replaced = [n for n in _replacements(text) if n.strangeness < MOST_STRANGE_REPLACED]
@@ -295,11 +289,7 @@ def _best_plans(reading: Reading) -> list[PlannedExchange]:
     if sum(plan.rank < 2 for plan in plans) < most:  # as in all captions but the longest
         plans += listed((object_plans(reading, far=True), move_plans(reading)))
     best = sorted(plans, key=_rank)[:most]
-    return sorted(best, key=_doubt)
-
-
-def _doubt(plan: PlannedExchange) -> tuple[bool, bool]:
-    return not plan.certain, plan.doubtful
+    return sorted(best, key=lambda plan: not plan.certain)
 
 
 def _fold(caption: str) -> str:

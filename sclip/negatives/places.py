@@ -32,7 +32,7 @@ def place_plans(reading: Reading) -> Iterator[PlannedExchange]:
         predicates: dict[int, str] = {}
         for held, (old, new) in ((mine, texts), (its, texts[::-1])):
             predicates |= {k: relations[k].predicate.removesuffix(old) + new for k in held}
-        certain = any(_surely_fails(reading, k, new) for k, new in predicates.items())
+        certain = all(_surely_fails(reading, k, new) for k, new in predicates.items())
         if reading.only_certain and not certain:
             continue
         yield PlannedExchange("relation", 1.6, one, other, certain=certain, predicates=predicates)

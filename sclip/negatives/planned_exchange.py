@@ -29,8 +29,6 @@ class PlannedExchange:
     """Empty where a text moves and none comes back."""
     certain: bool = True
     """Whether the meaning surely changes and the text stays grammatical: only such ones are drawn."""
-    doubtful: bool = False
-    """Whether a certain one might yet be true of some pictures: drawn where no other reads well."""
     forms: Mapping[Span, str] = field(default_factory=dict)
     """Words that get another form."""
     swap: tuple[int, int] | None = None

@@ -14,7 +14,6 @@ from itertools import combinations
 
 from sclip.negatives.agreement import in_number, verb_forms
 from sclip.negatives.attributes import with_space
-from sclip.negatives.meaning import is_animate
 from sclip.negatives.planned_exchange import PlannedExchange
 from sclip.negatives.reading import Reading
 from sclip.scenegraph.graph import Span
@@ -118,11 +117,10 @@ def _exchanged(reading: Reading, one: _Quantity, other: _Quantity) -> PlannedExc
     if pieces[0][1] > pieces[1][0] and pieces[1][1] > pieces[0][0]:
         return None
     values = {one.value, other.value}
-    bare = any(q.span[0] == q.span[1] for q in (one, other))
     certain = (
         (values == {"1", "many"} or "many" not in values)
         and _PAIRED.isdisjoint(names)
-        and (not bare or any(map(is_animate, names)))
+        and not any(q.span[0] == q.span[1] for q in (one, other))  # "cats" may be one as well
     )
     if reading.only_certain and not certain:
         return None
@@ -144,7 +142,7 @@ def _exchanged(reading: Reading, one: _Quantity, other: _Quantity) -> PlannedExc
     if forms and not all(_counts_freely(reading, q) for q in (one, other)):
         certain = False
     return PlannedExchange(
-        "attribute", rank, pieces[0], pieces[1], certain=certain, doubtful=bare, forms=forms, owners=owners
+        "attribute", rank, pieces[0], pieces[1], certain=certain, forms=forms, owners=owners
     )
 
 

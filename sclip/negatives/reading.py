@@ -13,6 +13,7 @@ from itertools import pairwise
 from sclip.negatives.agreement import PRONOUNS, is_plural, phrase_is_plural
 from sclip.negatives.meaning import Label, is_symmetric, label, synonym
 from sclip.negatives.noun_phrases import NounPhrases
+from sclip.negatives.senses import place_of
 from sclip.scenegraph.graph import SceneGraph, Span
 
 _INTENSIFIERS = ("very", "really", "extremely", "quite", "so", "too", "rather")
@@ -108,10 +109,12 @@ class Reading:
 
     @cached_property
     def placed(self) -> list[list[tuple[int, str]]]:
-        """For each object, whose relations it is the object of, and by which last words: (subject, "on")."""
+        """For each object, whose relations it is the object of, and by which place or last word: (subject, "on")."""
         found: list[list[tuple[int, str]]] = [[] for _ in self.graph.objects]
         for relation in self.graph.relations:
-            found[relation.object].append((relation.subject, relation.predicate.rsplit(" ", 1)[-1]))
+            place = place_of(relation.predicate)
+            last = place if place in ("in", "on") else relation.predicate.rsplit(" ", 1)[-1]
+            found[relation.object].append((relation.subject, last))
         return found
 
     # -- what changes

@@ -10,8 +10,8 @@ from itertools import combinations
 
 from sclip.negatives.agreement import changes_pronouns, inflect, pronoun_forms, verb_forms
 from sclip.negatives.certainty import (
+    are_apart,
     attributes_surely_change,
-    objects_likely_change,
     objects_surely_change,
     reads_as_compound,
 )
@@ -19,7 +19,7 @@ from sclip.negatives.meaning import is_animate, label, synonym
 from sclip.negatives.modifiers import makes_name
 from sclip.negatives.planned_exchange import PlannedExchange
 from sclip.negatives.reading import Reading
-from sclip.negatives.senses import TIMES, same_act
+from sclip.negatives.senses import TIMES, is_ground, is_mount, is_worn, same_act
 from sclip.scenegraph.graph import Span
 from sclip.scenegraph.lexicon import COLOURS, verb_lemma
 
@@ -53,17 +53,16 @@ def object_plans(reading: Reading, far: bool) -> Iterator[PlannedExchange]:
             or _adjuncts(reading, first, second)
             or _tears(reading, first, second)
         )
-        sure = clear and objects_surely_change(reading, first, second)
-        certain = sure or (clear and objects_likely_change(reading, first, second))
-        fixed, doubtful = objects[first].fixed, not sure
+        certain = clear and objects_surely_change(reading, first, second)
+        fixed = objects[first].fixed
         if certain or not (fixed or reading.only_certain):
             whole = certain and reading.phrases.exchange(first, second)
             if whole or not reading.only_certain:
-                yield from _whole(reading, first, second, rank, whole, doubtful)
+                yield from _whole(reading, first, second, rank, whole)
             if certain and reading.phrases.exchange_bodies(first, second):
-                yield from _whole(reading, first, second, rank, certain, doubtful, bodies=True)
+                yield from _whole(reading, first, second, rank, certain, bodies=True)
         if not fixed and (clear or not reading.only_certain):
-            yield from _heads(reading, first, second, rank + 1, clear, certain, doubtful)
+            yield from _heads(reading, first, second, rank + 1, clear, certain)
 
 
 def _tears(reading: Reading, first: int, second: int) -> bool:
@@ -91,7 +90,6 @@ def _whole(
     second: int,
     rank: float,
     certain: bool,
-    doubtful: bool,
     bodies: bool = False,
 ) -> Iterator[PlannedExchange]:
     """Yield the exchange of two phrases, with `bodies` all but their articles."""
@@ -120,7 +118,6 @@ def _whole(
         reading.phrases.body(first) if bodies else one.phrase,
         reading.phrases.body(second) if bodies else other.phrase,
         certain=certain,
-        doubtful=doubtful,
         forms=forms,
         swap=(first, second),
         whole=True,
@@ -128,7 +125,7 @@ def _whole(
 
 
 def _heads(
-    reading: Reading, first: int, second: int, rank: float, clear: bool, certain: bool, doubtful: bool
+    reading: Reading, first: int, second: int, rank: float, clear: bool, certain: bool
 ) -> Iterator[PlannedExchange]:
     graph = reading.graph
     one, other = graph.objects[first], graph.objects[second]
@@ -137,7 +134,12 @@ def _heads(
         return  # it would say what the whole phrases' exchange says
     if _overlap(one.span, other.span) or reading.head_plural[first] != reading.head_plural[second]:
         return
-    if doubtful and clear:
+    if (
+        clear
+        and not certain
+        and not any(map(reading.is_possessive, (first, second)))
+        and are_apart(reading, first, second)
+    ):
         owners = {
             k: its
             for mine, its in ((first, second), (second, first))
@@ -145,7 +147,7 @@ def _heads(
             if reading.is_before_name(k)
         }
         if attributes_surely_change(reading, owners):
-            certain, doubtful = True, False
+            certain = True
     certain = (
         certain
         and _name_alone(reading, first, second)
@@ -166,7 +168,6 @@ def _heads(
         one.span,
         other.span,
         certain=certain,
-        doubtful=doubtful,
         forms=forms,
         swap=(first, second),
     )
@@ -185,13 +186,23 @@ def _name_alone(reading: Reading, first: int, second: int) -> bool:
 def _adjuncts(reading: Reading, first: int, second: int) -> bool:
     """Whether the two only say where: "at her computer on the desk", "in a pen at a zoo"."""
     placed = reading.placed
+    names = [reading.graph.objects[k].name for k in (first, second)]
     for holder, one in placed[first]:
         for other_holder, other in placed[second]:
             if (holder in (other_holder, second) or other_holder == first) and (
                 (one == other and one in _WHERE) or (one in _SAME_PLACE and other in _SAME_PLACE)
             ):
                 return True
+            if holder == other_holder and all(map(_carries, names)):
+                return True
+            if holder == other_holder and {one, other} <= _WHERE and any(map(_carries, names)):
+                return True
     return False
+
+
+def _carries(name: str) -> bool:
+    """Whether one is in or on a thing while being elsewhere too: clothes, a board, a field."""
+    return is_worn(name) or is_ground(name) or is_mount(name)
 
 
 @lru_cache(maxsize=1 << 16)

@@ -42,6 +42,8 @@ def objects(reading: Reading) -> Iterator[Slot]:
             continue
         if (reading.has_pronoun and is_animate(obj.name)) or not _is_whole(caption, obj.span):
             continue
+        if caption[slice(*obj.phrase)].lower().startswith(("any ", "every ", "no ")):
+            continue
         if obj.name in ("phone", "dress") and reading.attributes_of[index]:
             continue  # "a cellular phone"
         if any(k != index and may_be_one(name, obj.name) for k, name in enumerate(names)):

@@ -54,7 +54,7 @@ def replacements(reading: Reading, most: int) -> list[Replacement]:
     for slot in (*_attributes(reading), *_relations(reading), *objects(reading)):
         total = sum(weight for _, weight in slot.options) / _SHARES.get(slot.kind, 1.0)
         for word, weight in slot.options:
-            if word in said or synonym(word) in said:
+            if not said.isdisjoint((word, synonym(word), word.removesuffix("y"), word.removesuffix("en"))):
                 continue
             point = crc32(f"{slot.span[0]}{word}".encode(), seed)
             found.append(

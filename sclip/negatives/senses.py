@@ -5,6 +5,7 @@ Word lists of closed classes, and endings where a class is open; everything in t
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 
 from sclip.negatives.meaning import ANIMALS, PERSONS, POSTURES, is_animate, synonym
@@ -32,7 +33,10 @@ _FRAMES = frozenset(
 )
 _ROOMS = frozenset("room kitchen bathroom bedroom restroom office store shop restaurant".split())
 """Scenes that are said to have the colour of their walls or their things."""
-_WEATHER = frozenset("snow snowfall rain fog mist sunshine sunlight wind storm dark darkness winter".split())
+_WEATHER = frozenset(
+    """snow snowfall rain fog mist sunshine sunlight wind storm dark darkness winter lighting light sunset
+    moonlight""".split()
+)
 _DEPTHS = frozenset("background foreground distance".split())
 _SCENES = frozenset(
     """room kitchen bathroom bedroom office restaurant store shop building house street road city town park field yard
@@ -74,7 +78,8 @@ _USES = frozenset(
 )
 _WORN = frozenset(
     """shirt jacket dress suit hat coat uniform cap vest sweater outfit costume jeans short pant skirt helmet tie
-    t-shirt gown robe hoodie swimsuit bikini wetsuit apron scarf jersey clothing clothes gear""".split()
+    t-shirt gown robe hoodie swimsuit bikini wetsuit apron scarf jersey clothing clothes gear
+    sock shoe boot glove mask glass sunglass""".split()
 )
 _SAME_ACT = {
     verb: group.split()[0]
@@ -163,6 +168,11 @@ def is_worn(name: str) -> bool:
     return name.rsplit(" ", 1)[-1] in _WORN
 
 
+def is_mount(name: str) -> bool:
+    """Whether a name is of what one is on while being elsewhere: a board, a horse."""
+    return name.rsplit(" ", 1)[-1] in _MOUNTS
+
+
 def is_frame(name: str) -> bool:
     """Whether a name is of a picture."""
     return name.rsplit(" ", 1)[-1] in _FRAMES
@@ -242,11 +252,8 @@ _USUAL = {
     }.items()
     for word in (attribute,)
 }  # fmt: skip
-_FURNITURE = frozenset(
-    """table bench floor desk chair cabinet fence dresser door shelf bridge deck stool dock pier crate post board
-    cupboard furniture bed pole house wall building path gate counter bookshelf frame bowl box boat platform""".split()
-)
-"""Things often made of wood, brick, stone or metal."""
+_PLAIN = frozenset("white black brown gray".split())
+"""Colours that every third thing has: a caption's silence tells nothing."""
 
 _LOOSE_STATES = frozenset("sitting standing lying laying resting waiting moving surrounding".split())
 """Participles that may be true of anything living near by."""
@@ -263,6 +270,40 @@ _VAGUE = frozenset(
     display sale action work fire flight love fun detail bloom progress use motion event moment life world wild
     fall surface goodbye hue tint texture blend charm perspective angle eye-level high-angle appearance""".split()
 )
+_ABSTRACT = frozenset(
+    """hue tone pattern design style texture contrast charm beauty elegance look glance appearance aesthetic aesthetics
+    interplay mood vibe feel feeling sense focus testament weight symmetry layout backdrop setting exterior interior
+    glow reflection shadow gleam sheen script font word letter title name number victory win match trip tour walk
+    journey adventure voyage visit holiday accident crash traffic history culture story idea tip way gem treasure
+    feature element aspect section portion quadrant half majority rest range array series collection grid cluster mix
+    form outline shape level size length height width distance experience opportunity joy peace power strength
+    fashion trend law result effect impact skill attempt step move effort industry business economy news report
+    question answer plan project goal job career crack stripe spot mark stain scratch wrinkle crease fold bend curve
+    hour speed cost price deal age era culture tradition nature wildlife theme concept version point base core
+    touch kick shot swing pose posture gesture smile grin expression attention care help support rule order row
+    jam palette take approach arrangement movement treatment environment development government excitement""".split()
+)
+"""Of no thing that stands somewhere: how things look, what happens, parts that have no bounds."""
+_ABSTRACT_ENDING = re.compile(r"(?:[tlr]ness|[ltrv]ity|icity|[ae]nce|ism|[a-z]{3}[ts]ion|ship)$")
+_BODIES = frozenset(
+    """station television mansion ambulance entrance fence appliance residence audience university celebrity vegetation
+    construction decoration illustration intersection ship battleship spaceship cushion lion dandelion prince lance
+    reception plantation kindergarten facility fountain security harness""".split()
+)
+"""Of these endings, but things."""
+_GROUNDS = frozenset(
+    """water ocean wave snow ground floor wood woods tree bush branch plant greenery foliage vegetation leaf moss
+    grass sky cloud cliff peak rock boulder stream waterfall creek pond track course ramp slope dune path trail
+    wall ceiling roof window door fence facade skyline horizon coastline shoreline canyon desert platform dock pier
+    pavement asphalt sand dirt mud gravel ice stage traffic bridge border edge bank deck porch patio terrace
+    balcony staircase tile brick plank panel board shingle""".split()
+)
+"""What surrounds and carries things: two of them lie in, along and behind each other."""
+_PHYSICAL = frozenset(
+    """tow pull push haul drag carry transport hold hit chase follow load lift wear eat ride cover fill crush drive
+    pass overtake""".split()
+)
+"""What one thing does to another and not the other to it; most verbs between things say how they look together."""
 _GENERAL = {
     synonym(word): synonym(group.split(":")[0])
     for group in (
@@ -298,23 +339,49 @@ def tells_apart(attribute: str, name: str) -> bool:
     last = words[-1]
     shades = {shade for word in words if (shade := _SHADES.get(word))}
     if shades:
-        return head not in _ROOMS and not any(head in _USUAL.get(shade, ()) for shade in shades)
-    if last in _MATERIALS:
-        return head not in _FURNITURE
+        usual = any(shade in _PLAIN or head in _USUAL.get(shade, ()) for shade in shades)
+        return not usual and head not in _ROOMS and head not in PERSONS
     return last.endswith("ing") and last not in _LOOSE_STATES and is_animate(name)
 
 
 @lru_cache(maxsize=1 << 14)
 def is_vague(name: str) -> bool:
     """Whether a name is of no thing that stands somewhere: a time, a place in general, a frame of the picture."""
-    return name in _VAGUE or name in COLOURS or is_frame(name) or name.rsplit(" ", 1)[-1] in TIMES
+    head = name.rsplit(" ", 1)[-1]
+    return (
+        name in _VAGUE
+        or name in COLOURS
+        or is_frame(name)
+        or head in TIMES
+        or head in _ABSTRACT
+        or (head not in _BODIES and _ABSTRACT_ENDING.search(head) is not None)
+    )
+
+
+@lru_cache(maxsize=1 << 14)
+def is_ground(name: str) -> bool:
+    """Whether a name is of what surrounds or carries things: a scene, water, trees, a wall."""
+    return is_scene(name) or name.rsplit(" ", 1)[-1] in _GROUNDS
+
+
+@lru_cache(maxsize=1 << 14)
+def is_physical(predicate: str) -> bool:
+    """Whether a predicate is an act that one thing does to another: "tow", "cover"; not "reflect", "frame"."""
+    return predicate.partition(" ")[0] in _PHYSICAL
 
 
 @lru_cache(maxsize=1 << 14)
 def may_be_one(one: str, other: str) -> bool:
     """Whether two names may be of the same thing: "a bus ... the vehicle", "a man ... the player"."""
     heads = [synonym(name.rsplit(" ", 1)[-1]) for name in (one, other)]
-    return heads[0] == heads[1] or _GENERAL.get(heads[0]) == heads[1] or _GENERAL.get(heads[1]) == heads[0]
+    return heads[0] == heads[1] or is_kind_of(one, other)
+
+
+@lru_cache(maxsize=1 << 14)
+def is_kind_of(one: str, other: str) -> bool:
+    """Whether one name is of a kind of what the other names, in either order: "house" and "building"."""
+    heads = [synonym(name.rsplit(" ", 1)[-1]) for name in (one, other)]
+    return _GENERAL.get(heads[0]) == heads[1] or _GENERAL.get(heads[1]) == heads[0]
 
 
 def same_act(one: str, other: str, *, animate: bool) -> bool:

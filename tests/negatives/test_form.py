@@ -46,7 +46,7 @@ DRAWN = [
     ("Man riding a tall horse", "Tall horse riding a man"),
     ("a red cup on the wall holds cold water", "cold water on the wall holds a red cup"),
     # verbs that stand far from their subject follow its number, a participle does not
-    ("Several cars in a city feature a sign.", "A sign in a city features several cars."),
+    ("Several cars in a city pull a cart.", "A cart in a city pulls several cars."),
     ("A few people watch a dog.", "A dog watches a few people."),
     ("A dog often chases the cats.", "The cats often chase a dog."),
     ("A group of men is on a boat.", "A boat is on a group of men."),

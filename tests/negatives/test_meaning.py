@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sclip.negatives import candidates, natural
+from sclip.negatives import candidates
 from sclip.negatives.certainty import objects_surely_change
 from sclip.negatives.reading import Reading
 from sclip.scenegraph import Parser, SceneGraph
@@ -49,6 +49,17 @@ KEPT_MEANING = [
     ("The wall is blue and a main door is open.", "The wall is main and a blue door is open."),
     ("A man in trousers holds pants.", "A man in pants holds trousers."),
     ("Twelve dogs chase dozens of birds.", "Dozens of dogs chase twelve birds."),
+    ("A kitchen with a stove.", "A stove with a kitchen."),
+    ("A shed has a lamp.", "A lamp has a shed."),
+    ("A cliff behind a waterfall.", "A waterfall behind a cliff."),
+    ("A sofa is in front of a window.", "A window is in front of a sofa."),
+    ("A man in boots walks in a field.", "A man in a field walks in boots."),
+    ("A black stool next to a cat.", "A stool next to a black cat."),
+    ("A purple van with a poster on its side.", "A van with a purple poster on its side."),
+    ("A father plays chess with a boy.", "A boy plays chess with a father."),
+    ("A house near some old buildings on a hill.", "Some old buildings near a house on a hill."),
+    ("A bus next to a dock with children on it.", "A dock next to a bus with children on it."),
+    ("Cats sit near a lamp.", "A cat sits near lamps."),
 ]
 
 # caption -> an exchange that surely makes it false: drawn where it reads well
@@ -77,16 +88,6 @@ def test_what_may_be_true_as_well_is_not_certain(parser: Parser, caption: str, e
 @pytest.mark.parametrize(("caption", "exchanged"), SURELY_FALSE)
 def test_what_breaks_a_fact_of_the_caption_is_certain(parser: Parser, caption: str, exchanged: str) -> None:
     assert _certain(parser, caption)[exchanged]
-
-
-def test_a_doubtful_exchange_is_drawn_only_where_no_other_reads_well(parser: Parser) -> None:
-    def drawn(caption: str) -> list[str]:
-        return [negative.caption for negative in natural(parser.parse([caption])[0])]
-
-    assert "A stove with a kitchen." in drawn("A kitchen with a stove.")
-    others = drawn("A kitchen with a stove where a man kisses a dog.")
-    assert others
-    assert not [text for text in others if text.startswith("A stove with a kitchen")]
 
 
 def test_a_relation_fails_only_where_all_that_is_said_of_the_two_excludes_it() -> None:
