@@ -16,14 +16,5 @@ from sclip.registry.requirements import pip_requirements
 from sclip.registry.store import RegistryError, connect, find
 from sclip.registry.versions import download, open_version, register
 
-__all__ = [
-    "Promotion",
-    "RegistryError",
-    "connect",
-    "decide",
-    "download",
-    "evaluation_of",
-    "find",
-    "open_version",
-]
-__all__ += ["pip_requirements", "promote_by_hand", "record", "register", "roll_back"]
+__all__ = ["Promotion", "RegistryError", "connect", "decide", "download", "evaluation_of", "find"]
+__all__ += ["open_version", "pip_requirements", "promote_by_hand", "record", "register", "roll_back"]
