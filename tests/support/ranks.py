@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import torch.multiprocessing as mp
 multiprocessing.set_forkserver_preload(
     ["sclip.model", "sclip.train.checkpoint", "sclip.train.sharding", "sclip.train.step", "torch._dynamo"]
 )
+
+multiprocessing.util.get_temp_dir()  # made before a test names a longer one: a socket in it has a short name
 
 
 def run(body: Callable[..., Any], world_size: int, tmp_path: Path, *args: Any) -> list[Any]:
