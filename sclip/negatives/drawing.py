@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 from sclip.negatives.attributes import modifier_plans, move_plans, predicate_plans
@@ -132,15 +132,7 @@ def candidates(graph: SceneGraph) -> list[Negative]:
 def natural(graph: SceneGraph) -> list[Negative]:
     """Return the candidates that training draws from: of surely another meaning, and not strange to read."""
     text = _Text(graph, only_certain=True)
-    found = [pair for pair in _exchanges(text) if pair[0].strangeness < MOST_STRANGE]
-    sure = [negative.strangeness for negative, plan in found if not plan.doubtful]
-    if sure:
-        most = min(sure) - WORTH_A_DOUBT
-        found = [pair for pair in found if not pair[1].doubtful or pair[0].strangeness < most]
-    found = sorted(found, key=lambda pair: pair[0].strangeness)[:MOST_DRAWN]
-    found.sort(key=_order)
-    replaced = [n for n in _replacements(text) if n.strangeness < MOST_STRANGE_REPLACED]
-    return [*(negative for negative, _ in found), *replaced[:MOST_REPLACED]]
+    return [*_natural_exchanges(text), *_natural_replacements(text)]
 
 
 def draw(
@@ -170,24 +162,62 @@ def draw_several(
     The order of the others does not depend on what is left out, so a record that holds only sound negatives gives the
     same draws.
     """
-    replaces = uniform("kind of negative", seed, epoch, identity) < replacements
+    replaced = [negative for negative in found if negative.is_replacement]
+    exchanged = [negative for negative in found if not negative.is_replacement]
+    drawn = _in_order(lambda: replaced, lambda: exchanged, seed, epoch, identity, window, replacements)
+    return list(islice(drawn, count))
 
-    def key(
-        negative: Negative,
-    ) -> tuple[bool, float]:  # Gumbel's trick: a draw without replacement is an order
+
+def draw_of(
+    graph: SceneGraph,
+    *,
+    seed: int,
+    epoch: int,
+    identity: str,
+    window: Window | None = None,
+    replacements: float = REPLACEMENTS,
+) -> Iterator[Negative]:
+    """Yield what `draw_several` returns of the `natural` negatives of a graph, looking for no more than is taken.
+
+    Three visits in four take one replacement, and the exchanges, which take longest, are never listed.
+    """
+    text = _Text(graph, only_certain=True)
+    return _in_order(
+        lambda: _natural_replacements(text), lambda: _natural_exchanges(text),
+        seed, epoch, identity, window, replacements,
+    )  # fmt: skip
+
+
+def _in_order(
+    replaced: Callable[[], Sequence[Negative]],
+    exchanged: Callable[[], Sequence[Negative]],
+    seed: int,
+    epoch: int,
+    identity: str,
+    window: Window | None,
+    replacements: float,
+) -> Iterator[Negative]:
+    """Yield the negatives of a visit in the order in which they are drawn; what lists a kind is asked when it is due."""
+
+    def key(negative: Negative) -> float:  # Gumbel's trick: a draw without replacement is an order
         point = uniform("negative", seed, epoch, f"{identity}\x1f{negative.caption}")
         cost = max(negative.strangeness, 0.0) / TEMPERATURE + RELUCTANCE.get(negative.kind, 0.0)
-        is_other = negative.is_replacement != replaces
-        return is_other, cost + math.log(-math.log((point + 2**-64) / (1 + 2**-63)))
+        return cost + math.log(-math.log((point + 2**-64) / (1 + 2**-63)))
 
-    if replacements in (0, 1):
-        found = [negative for negative in found if negative.is_replacement == replaces]
-    if window is None:
-        return sorted(found, key=key)[:count]
-    drawn = sorted([negative for negative in found if window.holds(negative.caption)], key=key)
-    if window.places and len(drawn) > 1:
-        drawn.sort(key=lambda negative: not window.shows(negative.graph))
-    return drawn[:count]
+    kinds = [exchanged, replaced]
+    if uniform("kind of negative", seed, epoch, identity) < replacements:
+        kinds.reverse()
+    last = []
+    for listed in kinds[:1] if replacements in (0, 1) else kinds:
+        found = listed()
+        if window is not None:
+            found = [negative for negative in found if window.holds(negative.caption)]
+        for negative in sorted(found, key=key):
+            if window is None or not window.places or window.shows(negative.graph):
+                yield negative
+            else:
+                last.append(negative)
+    yield from last
 
 
 class _Text:
@@ -247,6 +277,22 @@ def _replacements(source: _Text) -> Iterator[Negative]:
         more = source.strangeness(other, min(span[0] for span in plan.forms), plan.span[1])
         caption = other + source.rest
         yield Negative(caption, plan.kind, swapped, more, True, (source.graph, plan))
+
+
+def _natural_exchanges(text: _Text) -> list[Negative]:
+    found = [pair for pair in _exchanges(text) if pair[0].strangeness < MOST_STRANGE]
+    sure = [negative.strangeness for negative, plan in found if not plan.doubtful]
+    if sure:
+        most = min(sure) - WORTH_A_DOUBT
+        found = [pair for pair in found if not pair[1].doubtful or pair[0].strangeness < most]
+    found = sorted(found, key=lambda pair: pair[0].strangeness)[:MOST_DRAWN]
+    found.sort(key=_order)
+    return [negative for negative, _ in found]
+
+
+def _natural_replacements(text: _Text) -> list[Negative]:
+    natural = (negative for negative in _replacements(text) if negative.strangeness < MOST_STRANGE_REPLACED)
+    return list(islice(natural, MOST_REPLACED))
 
 
 def _in_one(text: str, plan: PlannedExchange) -> bool:
