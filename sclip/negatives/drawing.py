@@ -9,7 +9,6 @@ strange they read, and nothing is gained by reading better than the caption: the
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -23,7 +22,7 @@ from sclip.negatives.places import place_plans
 from sclip.negatives.planned_exchange import Kind, PlannedExchange
 from sclip.negatives.planned_replacement import Replacement
 from sclip.negatives.quantities import quantity_plans
-from sclip.negatives.reading import Reading
+from sclip.negatives.reading import SENTENCE_END, Reading
 from sclip.negatives.relations import object_plans, verb_plans
 from sclip.negatives.replacements import replacements
 from sclip.scenegraph.graph import SceneGraph, Span
@@ -62,7 +61,6 @@ TEMPERATURE = 1.0
 MOST_EXCHANGED = 12
 """Only the first so many objects of a caption change places: pairs grow with the square, and the triples that a
 knowledge encoder takes are the first ones."""
-_SENTENCE_END = re.compile(r"[.!?]\W")
 _CONTEXT_WORDS = 4
 """Words on either side of an exchange that can make it read strangely: articles, and what an n-gram spans."""
 
@@ -197,7 +195,7 @@ def _in_order(
     window: Window | None,
     replacements: float,
 ) -> Iterator[Negative]:
-    """Yield the negatives of a visit in the order in which they are drawn; what lists a kind is asked when it is due."""
+    """Yield the negatives of a visit in the order in which they are drawn, listing a kind when it is due."""
 
     def key(negative: Negative) -> float:  # Gumbel's trick: a draw without replacement is an order
         point = uniform("negative", seed, epoch, f"{identity}\x1f{negative.caption}")
@@ -298,7 +296,7 @@ def _natural_replacements(text: _Text) -> list[Negative]:
 def _in_one(text: str, plan: PlannedExchange) -> bool:
     """Whether both texts stand in one sentence: of two, what they are of may be one thing, or part of the other."""
     first, second = sorted((plan.first, plan.second))
-    return _SENTENCE_END.search(text, first[1], second[0]) is None
+    return SENTENCE_END.search(text, first[1], second[0]) is None
 
 
 def _around(text: str, start: int, end: int) -> Span:
@@ -319,7 +317,7 @@ def _rank(plan: PlannedExchange) -> float:
 
 def _best_plans(reading: Reading) -> list[PlannedExchange]:
     """Return the best plans; of those that give one text, the one whose change of meaning is surest comes first."""
-    one_sentence = _SENTENCE_END.search(reading.caption) is None
+    one_sentence = SENTENCE_END.search(reading.caption) is None
 
     def listed(kinds: Iterable[Iterable[PlannedExchange]]) -> list[PlannedExchange]:
         plans = chain.from_iterable(kinds)
