@@ -23,7 +23,7 @@ from sclip.benchmark.table import Line, Table, spread
 from sclip.config import ModelConfig
 from sclip.data.window import window_of
 from sclip.model import Tokenizer
-from sclip.negatives import draw, drawn_in_training, natural
+from sclip.negatives import draw_of, drawn_in_training
 from sclip.scenegraph import Parser, ParserError
 from sclip.scenegraph.window import parsed_part
 
@@ -126,7 +126,7 @@ def _peers(parser: Parser) -> dict[str, Callable[[Sequence[str]], None]]:
     def ours(captions: Sequence[str]) -> None:
         for graph in parser.stream(captions):
             window = window_of(graph, tokenizer)
-            negative = draw(natural(graph), seed=0, epoch=0, identity=graph.caption, window=window)
+            negative = next(draw_of(graph, seed=0, epoch=0, identity=graph.caption, window=window), None)
             if negative is not None:
                 window.triples_of(negative.graph)
 

@@ -8,6 +8,7 @@ A row of an annotated shard brings its graph and negatives along, and gives the 
 from __future__ import annotations
 
 import functools
+import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -170,29 +171,27 @@ class Encoder:
         most = self._config.loss.negatives_per_caption
         orders = [self._drawn(row, found) for row, found in zip(rows, known, strict=True)]
         verify = self._config.loss.negatives != "shuffle" and self._config.data.verify_negatives
-        unsure = [k for k, found in enumerate(known) if verify and orders[k] and found.negatives is None]
+        unsure = [k for k, found in enumerate(known) if verify and found.negatives is None]
         kept = negatives.sound(
             [(known[k].graph, orders[k]) for k in unsure], lambda texts: self._parser.shapes(texts), most
         )
         for k, sound in zip(unsure, kept, strict=True):
             orders[k] = sound
-        return [order[:most] for order in orders]
+        return [list(itertools.islice(order, most)) for order in orders]
 
-    def _drawn(self, row: dict[str, Any], known: Known) -> list[negatives.Negative]:
+    def _drawn(self, row: dict[str, Any], known: Known) -> Iterable[negatives.Negative]:
         """Return the negatives of a caption in the order in which they are drawn."""
         loss, seed = self._config.loss, self._config.run.seed
         if row[col.PLACE] == col.NO_SAMPLE or loss.negatives == "none":
             return []
-        epoch, identity, most = row[col.PASS], row[col.IDENTITY], loss.negatives_per_caption
+        visit: dict[str, Any] = {"seed": seed, "epoch": row[col.PASS], "identity": row[col.IDENTITY]}
+        most, window = loss.negatives_per_caption, known.window
         if loss.negatives == "shuffle":
-            return negatives.shuffled(
-                known.graph, most, seed=seed, epoch=epoch, identity=identity, window=known.window
-            )
-        found = negatives.natural(known.graph) if known.negatives is None else known.negatives
-        return negatives.draw_several(
-            found, len(found), seed=seed, epoch=epoch, identity=identity, window=known.window,
-            replacements=loss.replacements,
-        )  # fmt: skip
+            return negatives.shuffled(known.graph, most, **visit, window=window)
+        visit["replacements"] = loss.replacements
+        if known.negatives is None:
+            return negatives.draw_of(known.graph, **visit, window=window)
+        return negatives.draw_several(known.negatives, most, **visit, window=window)
 
     def _generator(self, purpose: str, row: dict[str, Any]) -> Any:
         return seeding.generator(purpose, self._config.run.seed, row[col.PASS], row[col.IDENTITY])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import lru_cache
-from itertools import combinations
 
 from sclip.negatives.certainty import attributes_surely_change
 from sclip.negatives.meaning import is_animate, synonym
@@ -32,7 +31,7 @@ _JOINT_BEHIND = re.compile(r"\s*(?:,|and\b|/|-)")
 
 def modifier_plans(reading: Reading) -> Iterator[PlannedExchange]:
     """Yield the exchanges of modifiers: "a small red circle left of a blue square"."""
-    for first, second in combinations(range(reading.count), 2):
+    for first, second in reading.pairs:
         for one in reading.units[first]:
             for other in reading.units[second]:
                 plan = _exchanged(reading, one, other)

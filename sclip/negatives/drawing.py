@@ -9,11 +9,10 @@ strange they read, and nothing is gained by reading better than the caption: the
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 from sclip.negatives.attributes import modifier_plans, move_plans, predicate_plans
@@ -23,7 +22,7 @@ from sclip.negatives.places import place_plans
 from sclip.negatives.planned_exchange import Kind, PlannedExchange
 from sclip.negatives.planned_replacement import Replacement
 from sclip.negatives.quantities import quantity_plans
-from sclip.negatives.reading import Reading
+from sclip.negatives.reading import SENTENCE_END, Reading
 from sclip.negatives.relations import object_plans, verb_plans
 from sclip.negatives.replacements import replacements
 from sclip.scenegraph.graph import SceneGraph, Span
@@ -60,7 +59,6 @@ TEMPERATURE = 1.0
 MOST_EXCHANGED = 12
 """Only the first so many objects of a caption change places: pairs grow with the square, and the triples that a
 knowledge encoder takes are the first ones."""
-_SENTENCE_END = re.compile(r"[.!?]\W")
 _CONTEXT_WORDS = 4
 """Words on either side of an exchange that can make it read strangely: articles, and what an n-gram spans."""
 
@@ -130,11 +128,7 @@ def candidates(graph: SceneGraph) -> list[Negative]:
 def natural(graph: SceneGraph) -> list[Negative]:
     """Return the candidates that training draws from: of surely another meaning, and not strange to read."""
     text = _Text(graph, only_certain=True)
-    found = [pair for pair in _exchanges(text) if pair[0].strangeness < MOST_STRANGE]
-    found = sorted(found, key=lambda pair: pair[0].strangeness)[:MOST_DRAWN]
-    found.sort(key=_order)
-    replaced = [n for n in _replacements(text) if n.strangeness < MOST_STRANGE_REPLACED]
-    return [*(negative for negative, _ in found), *replaced[:MOST_REPLACED]]
+    return [*_natural_exchanges(text), *_natural_replacements(text)]
 
 
 def draw(
@@ -164,24 +158,62 @@ def draw_several(
     The order of the others does not depend on what is left out, so a record that holds only sound negatives gives the
     same draws.
     """
-    replaces = uniform("kind of negative", seed, epoch, identity) < replacements
+    replaced = [negative for negative in found if negative.is_replacement]
+    exchanged = [negative for negative in found if not negative.is_replacement]
+    drawn = _in_order(lambda: replaced, lambda: exchanged, seed, epoch, identity, window, replacements)
+    return list(islice(drawn, count))
 
-    def key(
-        negative: Negative,
-    ) -> tuple[bool, float]:  # Gumbel's trick: a draw without replacement is an order
+
+def draw_of(
+    graph: SceneGraph,
+    *,
+    seed: int,
+    epoch: int,
+    identity: str,
+    window: Window | None = None,
+    replacements: float = REPLACEMENTS,
+) -> Iterator[Negative]:
+    """Yield what `draw_several` returns of the `natural` negatives of a graph, looking for no more than is taken.
+
+    Three visits in four take one replacement, and the exchanges, which take longest, are never listed.
+    """
+    text = _Text(graph, only_certain=True)
+    return _in_order(
+        lambda: _natural_replacements(text), lambda: _natural_exchanges(text),
+        seed, epoch, identity, window, replacements,
+    )  # fmt: skip
+
+
+def _in_order(
+    replaced: Callable[[], Sequence[Negative]],
+    exchanged: Callable[[], Sequence[Negative]],
+    seed: int,
+    epoch: int,
+    identity: str,
+    window: Window | None,
+    replacements: float,
+) -> Iterator[Negative]:
+    """Yield the negatives of a visit in the order in which they are drawn, listing a kind when it is due."""
+
+    def key(negative: Negative) -> float:  # Gumbel's trick: a draw without replacement is an order
         point = uniform("negative", seed, epoch, f"{identity}\x1f{negative.caption}")
         cost = max(negative.strangeness, 0.0) / TEMPERATURE + RELUCTANCE.get(negative.kind, 0.0)
-        is_other = negative.is_replacement != replaces
-        return is_other, cost + math.log(-math.log((point + 2**-64) / (1 + 2**-63)))
+        return cost + math.log(-math.log((point + 2**-64) / (1 + 2**-63)))
 
-    if replacements in (0, 1):
-        found = [negative for negative in found if negative.is_replacement == replaces]
-    if window is None:
-        return sorted(found, key=key)[:count]
-    drawn = sorted([negative for negative in found if window.holds(negative.caption)], key=key)
-    if window.places and len(drawn) > 1:
-        drawn.sort(key=lambda negative: not window.shows(negative.graph))
-    return drawn[:count]
+    kinds = [exchanged, replaced]
+    if uniform("kind of negative", seed, epoch, identity) < replacements:
+        kinds.reverse()
+    last = []
+    for listed in kinds[:1] if replacements in (0, 1) else kinds:
+        found = listed()
+        if window is not None:
+            found = [negative for negative in found if window.holds(negative.caption)]
+        for negative in sorted(found, key=key):
+            if window is None or not window.places or window.shows(negative.graph):
+                yield negative
+            else:
+                last.append(negative)
+    yield from last
 
 
 class _Text:
@@ -243,10 +275,22 @@ def _replacements(source: _Text) -> Iterator[Negative]:
         yield Negative(caption, plan.kind, swapped, more, True, (source.graph, plan))
 
 
+def _natural_exchanges(text: _Text) -> list[Negative]:
+    found = [pair for pair in _exchanges(text) if pair[0].strangeness < MOST_STRANGE]
+    found = sorted(found, key=lambda pair: pair[0].strangeness)[:MOST_DRAWN]
+    found.sort(key=_order)
+    return [negative for negative, _ in found]
+
+
+def _natural_replacements(text: _Text) -> list[Negative]:
+    natural = (negative for negative in _replacements(text) if negative.strangeness < MOST_STRANGE_REPLACED)
+    return list(islice(natural, MOST_REPLACED))
+
+
 def _in_one(text: str, plan: PlannedExchange) -> bool:
     """Whether both texts stand in one sentence: of two, what they are of may be one thing, or part of the other."""
     first, second = sorted((plan.first, plan.second))
-    return _SENTENCE_END.search(text, first[1], second[0]) is None
+    return SENTENCE_END.search(text, first[1], second[0]) is None
 
 
 def _around(text: str, start: int, end: int) -> Span:
@@ -267,7 +311,7 @@ def _rank(plan: PlannedExchange) -> float:
 
 def _best_plans(reading: Reading) -> list[PlannedExchange]:
     """Return the best plans; of those that give one text, the one whose change of meaning is surest comes first."""
-    one_sentence = _SENTENCE_END.search(reading.caption) is None
+    one_sentence = SENTENCE_END.search(reading.caption) is None
 
     def listed(kinds: Iterable[Iterable[PlannedExchange]]) -> list[PlannedExchange]:
         plans = chain.from_iterable(kinds)

@@ -48,16 +48,10 @@ START = _start()
 
 def strangeness(text: str) -> float:
     """Return how strange a text is, in log-odds that it is an exchange; only differences mean something."""
-    weights, _ = _lists()
-    total, last, (_, two, _, kind_two, kind_three) = 0.0, b"", START
-    for word in words(text):  # `step` written out, with what follows from two words alone looked up
-        weight, kind, two_now, kind_two_now = _pair(last, word)
-        kind_three_now = crc32(kind, kind_two)
-        total += (
-            weight + weights[crc32(word, two) & _MASK]
-            + weights[kind_three_now & _MASK] + weights[crc32(kind, kind_three) & _MASK]
-        )  # fmt: skip
-        last, two, kind_two, kind_three = word, two_now, kind_two_now, kind_three_now
+    total, first, second, third = 0.0, b"", b"", b""
+    for word in words(text):
+        total += _weight(first, second, third, word)
+        first, second, third = second, third, word
     return total
 
 
@@ -111,12 +105,27 @@ def use(path: Path) -> None:
     """Judge by the model in another file from here on; raises OSError, or ValueError where it holds none."""
     global _path
     _path = path
-    for cache in (_table, _lists, _word, _pair):
+    for cache in (_table, _lists, _word, _pair, _weight):
         cache.cache_clear()
     _table()
 
 
 _path = PATH
+
+
+@lru_cache(maxsize=1 << 14)  # the edits of one caption share most of its words
+def _weight(first: bytes, second: bytes, third: bytes, word: bytes) -> float:
+    """Return the weight of the n-grams that end in a word behind three others (`step`); of none the text's start."""
+    weights, _ = _lists()
+    weight, kind, _, _ = _pair(third, word)
+    _, two, _, kind_two, kind_three = START
+    if third:
+        _, kind_third, two, kind_two = _pair(second, third)
+        kind_three = crc32(kind_third, _pair(first, second)[3] if second else START[3])
+    return (
+        weight + weights[crc32(word, two) & _MASK]
+        + weights[crc32(kind, kind_two) & _MASK] + weights[crc32(kind, kind_three) & _MASK]
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=1 << 17)

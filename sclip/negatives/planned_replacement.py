@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from sclip.negatives.contrasts import Options
 from sclip.negatives.planned_exchange import Kind
-from sclip.scenegraph.graph import SceneGraph, Span
+from sclip.scenegraph.graph import Attribute, Object, Relation, SceneGraph, Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +35,19 @@ class Replacement:
         return SceneGraph(
             caption,
             tuple(
-                replace(
-                    o, name=self.names.get(k, o.name), span=self._moved(o.span), phrase=self._moved(o.phrase)
+                Object(
+                    self.names.get(k, o.name), self._moved(o.span), self._moved(o.phrase), o.negated, o.fixed
                 )
                 for k, o in enumerate(graph.objects)
             ),
             tuple(
-                replace(a, attribute=self.attributes.get(k, a.attribute), span=self._moved(a.span))
+                Attribute(a.object, self.attributes.get(k, a.attribute), self._moved(a.span), a.negated)
                 for k, a in enumerate(graph.attributes)
             ),
             tuple(
-                replace(r, predicate=self.predicates.get(k, r.predicate), span=self._moved(r.span))
+                Relation(
+                    r.subject, self.predicates.get(k, r.predicate), r.object, self._moved(r.span), r.negated
+                )
                 for k, r in enumerate(graph.relations)
             ),
         )

@@ -6,9 +6,10 @@ Made once for a caption and asked by every kind of exchange.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 from sclip.negatives.agreement import PRONOUNS, is_plural, phrase_is_plural
 from sclip.negatives.meaning import Label, is_symmetric, label, synonym
@@ -24,6 +25,7 @@ _ROW = re.compile(r"\s*(?:,|,?\s*(?:and|or)\b|[&/|~:-])?\s*")
 _WORD = re.compile(r"\S+")
 _LETTERS = re.compile(r"\w+")
 _MEASURE_BEHIND = re.compile(r"\s+of\b")
+SENTENCE_END = re.compile(r"[.!?]\W")
 
 
 @dataclass(slots=True)  # not frozen: that takes longer to make
@@ -116,6 +118,18 @@ class Reading:
             last = place if place in ("in", "on") else relation.predicate.rsplit(" ", 1)[-1]
             found[relation.object].append((relation.subject, last))
         return found
+
+    @cached_property
+    def pairs(self) -> list[tuple[int, int]]:
+        """Two objects each; where only what is certain is asked for, no sentence ends between them."""
+        pairs = list(combinations(range(self.count), 2))
+        ends = [match.start() for match in SENTENCE_END.finditer(self.caption)] if self.only_certain else []
+        if not ends:
+            return pairs
+        phrases = [obj.phrase for obj in self.graph.objects]
+        before = [bisect_right(ends, start - 2) for start, _ in phrases]
+        begun = [bisect_left(ends, end) for _, end in phrases]
+        return [(k, m) for k, m in pairs if before[m] <= begun[k] and before[k] <= begun[m]]
 
     # -- what changes
 

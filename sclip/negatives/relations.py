@@ -39,8 +39,12 @@ def object_plans(reading: Reading, far: bool) -> Iterator[PlannedExchange]:
     related = {(r.subject, r.object) for r in relations if r.span[0] < r.span[1]}
     names = [f" {obj.name}" for obj in objects]
     closed, rows, rank = reading.closed, reading.rows, 2.0 if far else 0.0
-    for first, second in combinations([k for k in range(reading.count) if not closed[k]], 2):
-        if ((first, second) in related or (second, first) in related) == far:
+    for first, second in reading.pairs:
+        if (
+            closed[first]
+            or closed[second]
+            or ((first, second) in related or (second, first) in related) == far
+        ):
             continue
         if rows[first] == rows[second] or objects[first].fixed != objects[second].fixed:
             continue

@@ -41,8 +41,8 @@ _SHARES: Mapping[Kind, float] = {"replaced object": 0.5}
 """How likely a word of a kind is replaced beside one of the other kinds: other things teach less than other places."""
 
 
-def replacements(reading: Reading, most: int) -> list[Replacement]:
-    """Return up to `most` replacements, in an order that is a draw by how frequent the words are.
+def replacements(reading: Reading, most: int) -> Iterator[Replacement]:
+    """Yield up to `most` replacements, in an order that is a draw by how frequent the words are.
 
     The order follows from the caption alone. Frequent words come in the places of others as often as those in theirs.
     """
@@ -61,7 +61,7 @@ def replacements(reading: Reading, most: int) -> list[Replacement]:
                 (math.log((point + 1) / (1 << 32)) * total / weight, slot, word)
             )  # a draw without replacement
     found.sort(key=lambda entry: -entry[0])
-    return [_made(reading, slot, word) for _, slot, word in found[:most]]
+    return (_made(reading, slot, word) for _, slot, word in found[:most])
 
 
 def _made(reading: Reading, slot: Slot, word: str) -> Replacement:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 
-from sclip.negatives.drawing import Negative, draw_several, natural
+from sclip.negatives.drawing import Negative, draw_of
 from sclip.scenegraph.graph import SceneGraph
 from sclip.scenegraph.window import Window
 
@@ -27,7 +28,7 @@ _SENTENCE = re.compile(
 
 
 def sound(
-    known: Sequence[tuple[SceneGraph, Sequence[Negative]]], shapes: Shapes, count: int = sys.maxsize
+    known: Sequence[tuple[SceneGraph, Iterable[Negative]]], shapes: Shapes, count: int = sys.maxsize
 ) -> list[list[Negative]]:
     """Return of each caption's negatives the first `count` that have its graph's shape, parsing no more than needed.
 
@@ -35,15 +36,19 @@ def sound(
     a telegram ("actor at premiere"), which the parser reads worse, it is four in ten, and none is returned.
     """
     kept: list[list[Negative]] = [[] for _ in known]
-    at = [0] * len(known)
+    read: list[list[Negative]] = [[] for _ in known]
+    orders = [iter(negatives) for _, negatives in known]
     while True:
         tried = []
-        for k, (_, negatives) in enumerate(known):
-            wanted = min(count - len(kept[k]), len(negatives) - at[k])
-            tried += [(k, negative) for negative in negatives[at[k] : at[k] + wanted]]
-            at[k] += wanted
+        for k, order in enumerate(orders):
+            wanted = list(islice(order, count - len(kept[k])))
+            read[k] += wanted
+            tried += [(k, negative) for negative in wanted]
         if not tried:
-            return [found or _in_doubt(*pair)[:count] for found, pair in zip(kept, known, strict=True)]
+            return [
+                found or _in_doubt(graph, refused)[:count]
+                for found, refused, (graph, _) in zip(kept, read, known, strict=True)
+            ]
         for (k, negative), shape in zip(tried, shapes([n.caption for _, n in tried]), strict=True):
             if shape == known[k][0].shape:
                 kept[k].append(negative)
@@ -61,11 +66,10 @@ def drawn_in_training(
         seed: of the run.
         epoch: of the visit.
     """
-    orders = []
-    for window, identity in zip(windows, identities, strict=True):
-        found = natural(window.graph)
-        drawn = draw_several(found, len(found), seed=seed, epoch=epoch, identity=identity, window=window)
-        orders.append((window.graph, drawn))
+    orders = [
+        (window.graph, draw_of(window.graph, seed=seed, epoch=epoch, identity=identity, window=window))
+        for window, identity in zip(windows, identities, strict=True)
+    ]
     return [next(iter(kept), None) for kept in sound(orders, shapes, 1)]
 
 

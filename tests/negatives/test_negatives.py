@@ -7,15 +7,17 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sclip.negatives import Negative, candidates, draw, natural
+from sclip.negatives import Negative, candidates, draw, draw_of, draw_several, natural
 from sclip.negatives.exchange import Exchange
 from sclip.scenegraph import Parser, SceneGraph
 from sclip.scenegraph.lexicon import noun_lemma
+from sclip.scenegraph.window import Window
 from support.commands import command
 
 # caption -> a negative that must be among its candidates
@@ -258,6 +260,21 @@ def test_draw_is_made_again_by_seed_epoch_and_key(parser: Parser) -> None:
     assert drawn == [draw(natural(graph), seed=7, epoch=epoch, identity="0001") for epoch in range(40)]
     assert {n.kind for n in drawn if n} >= {"relation", "attribute"}
     assert len({n.caption for n in drawn if n}) > 2
+
+
+@pytest.mark.parametrize("share", [0, 0.5, 1])
+def test_a_visit_that_lists_no_more_than_it_draws_draws_the_same(parser: Parser, share: float) -> None:
+    for graph in parser.parse(["a red dog near a blue car. A tall man rides a horse", "a thing"]):
+        for window in (None, Window.of(graph, len(graph.caption), 2)):
+            for epoch in range(6):
+                visit: Any = {
+                    "seed": 1,
+                    "epoch": epoch,
+                    "identity": "k",
+                    "window": window,
+                    "replacements": share,
+                }
+                assert list(draw_of(graph, **visit)) == draw_several(natural(graph), 99, **visit)
 
 
 def test_what_reads_more_strangely_is_drawn_less_often(parser: Parser) -> None:
