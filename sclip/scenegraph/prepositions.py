@@ -106,7 +106,10 @@ def _of(draft: Draft, previous: int, k: int, word: Word) -> None:
         part.frame = True
     elif head in lexicon.MANNERS and part.frame:  # "in the shape of a heart"
         draft.links.pop(previous, None)
-    elif part.frame or (not {head, lemma}.isdisjoint(lexicon.MEASURES) and " " not in part.name):
+    elif head in ("neither", "none"):
+        _measure(draft, previous, k)
+        draft.denied_subjects.add(k)
+    elif part.frame or head.endswith("est") or (not {head, lemma}.isdisjoint(lexicon.MEASURES) and " " not in part.name):
         _measure(draft, previous, k)
     elif head in lexicon.CONTAINERS or lemma in lexicon.CONTAINERS:
         held = lexicon.CONTAINERS[head if head in lexicon.CONTAINERS else lemma]
@@ -122,6 +125,8 @@ def _measure(draft: Draft, previous: int, k: int) -> None:
     part, owner = draft.chunks[previous], draft.chunks[k]
     head = draft.words[part.head].text
     attribute = lexicon.MEASURES.get(head) or lexicon.MEASURES.get(lexicon.noun_lemma(head), "")
+    if head.endswith("est") and draft.words[part.head].code == "N" and not lexicon.is_noun(head):
+        attribute = head  # "the oldest of the sisters"
     if attribute.isdigit() and lexicon.noun_lemma(head) != head:  # "dozens", "two pairs"
         attribute = ""
     if attribute:

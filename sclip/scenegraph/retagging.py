@@ -27,7 +27,7 @@ ING_BOTH = frozenset(
     """painting writing drawing topping dressing opening marking covering landing crossing serving filling carving
     engraving trimming stuffing lighting swing sling meeting offering outing setting clearing""".split()
 )
-_NOUNS = frozenset(
+NOUNS_FIRST = frozenset(
     """train fire sign bear head fork towel bench rug sink post mirror gravel shadow stove spoon shower clock monitor
     bus vase rack blanket racquet pillow window curtain ground sand kitten ear counter bun store sauce pole helmet fence
     crowd bathtub arm wave wall tray trash straw stone sleeve shrimp rainbow pasture microwave menu hat horn elephant
@@ -54,6 +54,8 @@ def retag(words: Sequence[Word]) -> None:
         code, text = word.code, word.text
         if text in ("mid-air", "midair"):
             word.code = "A"
+        if text == "both" and i and words[i - 1].code == "N" and words[i + 1 : i + 2]:
+            word.code = "A" if words[i + 1].code == "V" else code  # "a robot both sweeps and dusts"
         if code in "DPC,.ST" or not text.isalpha():
             continue
         if code == "N":
@@ -119,6 +121,8 @@ def _is_noun(words: Sequence[Word], i: int, before: str, after: str) -> bool:
         return words[i - 1].text not in _SUBJECTS
     if before in ("H", "B", "W", "R", "A"):
         return False
+    if words[i - 1].text == "nor" and text.endswith("s"):
+        return True  # "neither a coat nor gloves"
     base = lexicon.noun_lemma(text)
     if base == "bear" and words[i - 1].text in ("teddy", "polar", "panda"):
         return True
@@ -128,7 +132,7 @@ def _is_noun(words: Sequence[Word], i: int, before: str, after: str) -> bool:
         return all(other.code != "V" for other in words[:i])  # "a man in a shirt and tie sitting"
     if before == "" and after == "P" and words[1].text in _WHERE and base not in ACTIONS | _ORDERS:
         return True  # "whisk on a table"
-    if base not in _NOUNS:
+    if base not in NOUNS_FIRST:
         return (
             before == "P"
             and after in ("", ".", ",", "C", "P")
@@ -171,12 +175,12 @@ def _is_verb(words: Sequence[Word], i: int) -> bool:
     living = is_living(one)
     if one != noun:  # "two mice nibble at a loaf"
         farmers = one.endswith("er")  # "farmers market"
-        return living and not farmers and base == text and text not in _NOUNS and lexicon.is_verb(text)
+        return living and not farmers and base == text and text not in NOUNS_FIRST and lexicon.is_verb(text)
     if base == text or not lexicon.is_verb(base):
         return False
-    if noun in lexicon.MEASURES:  # "a dozen eggs"
+    if noun == "dozen":  # "a dozen eggs"
         return False
-    acts = base not in _NOUNS or (
+    acts = base not in NOUNS_FIRST or (
         bool(after) and words[i + 1].text in ("at", "to")
     )  # "the woman waves to a boy"
     if base in ACTIONS or (living and acts and noun not in _POSSESSED):
@@ -229,7 +233,7 @@ def _ends_phrase(text: str, code: str, before: str, after: str) -> bool:
         return before != "B"
     return (
         code == "J"
-        and (before in ("D", "J", "M", "S") or (before == "N" and text in _NOUNS))
+        and (before in ("D", "J", "M", "S") or (before == "N" and text in NOUNS_FIRST))
         and after in ("", "P", "V", "B", ".")
         and text not in _NOT_THINGS
     )
