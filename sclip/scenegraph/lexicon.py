@@ -33,7 +33,8 @@ MEASURES = {
     "loaf": "loaf of", "layer": "", "half": "", "body": "", "team": "", "series": "", "view": "", "close": "",
     "shot": "", "closeup": "", "close-up": "", "array": "", "hundreds": "", "thousands": "", "tons": "",
     "plenty": "", "handful": "", "range": "", "selection": "", "mix": "", "mixture": "", "sort": "", "sorts": "",
-    "strip": "", "piles": "pile", "stacks": "stack of", "some": "", "all": "", "most": "", "each": "", "both": "", "heap": "heap of", "mound": "mound of", "litter": "litter of", "fleet": "fleet of",
+    "strip": "", "piles": "pile", "stacks": "stack of", "some": "", "all": "", "most": "", "each": "", "both": "",
+    "heap": "heap of", "mound": "mound of", "litter": "litter of", "fleet": "fleet of",
     "batch": "batch of", "gang": "gang of", "pride": "pride of", "example": "", "examples": "",
     "one": "", "several": "", "many": "", "any": "", "none": "", "canvas": "", "tapestry": "", "expanse": "",
     "mosaic": "", "blend": "", "smattering": "", "backdrop": "", "school": "", "shades": "", "tones": "", "hues": "",
@@ -56,7 +57,8 @@ ATTRIBUTE_NOUNS = frozenset(
     white black red blue green yellow orange pink purple brown tan grey gray beige maroon turquoise teal cream
     plaid round square circle rectangle oval adult baby mother toddler male female asian wii laptop computer pine
     ocean tomato chocolate decker fighter apple army military football khaki navy adult suit strawberry cherry
-    blueberry camouflage camo calico tabby antique vintage evergreen palm-tree leafy wispy grassy folding""".split()
+    blueberry camouflage camo calico tabby bronze lace linen satin
+    antique vintage evergreen palm-tree leafy wispy grassy folding""".split()
 ) - {"palm-tree"}
 """Nouns that describe the noun they stand before: "a brick wall" is (wall, is, brick)."""
 
@@ -70,7 +72,7 @@ COMPOUND_NAMES = frozenset(
     tuple(name.split())
     for name in """light pole,light post,light fixture,light bulb,light switch,light house,ski pole,ski lift,ice cube,
     computer mouse,computer keyboard,american flag,orange juice,chocolate cake,chocolate chip,ice cream,
-    electronic device,paper towel,paper bag,paper plate""".split(",")
+    apple tree,cherry tree,orange tree,electronic device,paper towel,paper bag,paper plate""".split(",")
 )
 """Names whose first word would be an attribute by itself."""
 

@@ -1,7 +1,7 @@
 """Find the verb of a sentence that the tagger has left without one: "a woman with a ribbon kneads dough".
 
-The tagger takes the -s of a verb far from its subject for a plural. What tells: a word that no dictionary has as a noun,
-a clause that has fewer finite verbs than it must have, and a verb of a row ("peels, slices and salts a cucumber").
+The tagger takes the -s of a verb far from its subject for a plural. What tells: a word that no dictionary has as a
+noun, a clause that has fewer finite verbs than it must have, and a row of verbs ("peels and slices a cucumber").
 """
 
 from __future__ import annotations

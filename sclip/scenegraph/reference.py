@@ -72,17 +72,17 @@ def _is_animal(name: str) -> bool:
 def mark_members(words: Sequence[Word]) -> None:
     """Give "one", "the other" and their like the letter of a pronoun, where no noun follows them, in place."""
     for i, word in enumerate(words):
-        if word.text not in _MEANING_OTHERS:
+        of = i + 2 < len(words) and words[i + 1].text == "of"
+        if of and word.code == "J" and word.text.endswith("est") and i and words[i - 1].code == "D":
+            word.code = "N"  # "the oldest of the sisters"
+        if word.text not in _MEANING_OTHERS and word.text not in ("neither", "none"):
             continue
         if word.text == "dozen" and word.code == "N" and i + 1 < len(words) and words[i + 1].code in "JN":
             word.code = "M"
         if word.text in _NOBODY and word.code == "N":
             word.code = "H"
-        of = i + 2 < len(words) and words[i + 1].text == "of"
         if word.text in ("neither", "none") and of:
             word.code = "N"
-        if of and word.code == "J" and word.text.endswith("est") and i and words[i - 1].code == "D":
-            word.code = "N"  # "the oldest of the sisters"
         if word.text not in _MEMBERS or word.code not in "MJDNCH":
             continue
         if of and word.text in ("one", "each", "both", "all"):
@@ -123,9 +123,21 @@ def resolve(
                 held = words[chunk.start - 1].text in ("in", "on") and chunk.start  # "a frog in its beak"
                 holders = [h for j in linked for h in links_of(j)] if held else []
                 begins = k and not linked and sentence_of[k - 1] != sentence_of[k]
-                told = [subjects[sentence_of[k] - 1]] if begins else []  # "A tiger lies in the shade. Its tail ..."
+                told = (
+                    [subjects[sentence_of[k] - 1]] if begins else []
+                )  # "A tiger lies in the shade. Its tail ..."
                 told = [found.get(j, owners.get(j, j)) for j in told]
-                rows = (holders, linked, told, range(k), [subjects[sentence_of[k]]])
+                subject = subjects[sentence_of[k]]
+                if words[chunk.start].text == "their" and subject >= 0 and is_living(chunks[subject].name):
+                    linked = [j for j in linked if j < 0 or is_living(chunks[j].name)]
+                rows = (
+                    holders,
+                    linked,
+                    told,
+                    [subject] if words[chunk.start].text == "their" else [],
+                    range(k),
+                    [subject],
+                )
                 owner = _owner(words, chunks, k, rows)
                 if owner >= 0:
                     owners[k] = owner
@@ -139,7 +151,11 @@ def resolve(
             plural = [j for j in earlier if _is_plural(words, chunks[j])]
             here = [j for j in plural if sentence_of[j] == sentence_of[k]]
             if text == "one" or group < 0:
-                picked = [j for j in earlier if words[chunks[j].start].text == "one"]
+                picked = [
+                    j for j in earlier if words[chunks[j].start].text == "one" and chunks[j].name != "one"
+                ]
+                if not (here or picked or plural) and len(earlier) == 1 and text == "others":
+                    here = earlier  # "the smallest duckling swims behind the others"
                 if text == "others" and subjects[sentence_of[k]] in here:
                     here = [subjects[sentence_of[k]]]  # "some men read papers while others sleep"
                 group = here[-1] if here else (picked or plural)[0] if len(picked or plural) == 1 else -1
@@ -169,13 +185,19 @@ def resolve(
 
 def _owner(words: Sequence[Word], chunks: Sequence[Chunk], k: int, rows: Sequence[Sequence[int]]) -> int:
     pronoun = POSSESSIVES[words[chunks[k].start].text]
-    for candidates in rows:
-        named = [j for j in candidates if j >= 0 and j != k and chunks[j].name and not chunks[j].frame]
-        fitting = [j for j in named if _fits(words, chunks[j], pronoun)]
-        if not fitting and pronoun in ("he", "she"):  # "a cow and her calf"
-            fitting = [j for j in named if _is_animal(chunks[j].name) and not _is_plural(words, chunks[j])]
-        if fitting:
-            return fitting[0] if len(set(fitting)) == 1 else -1
+    for of_animal in (False, True) if pronoun in ("he", "she") else (False,):  # "a cow and her calf"
+        for candidates in rows:
+            named = [j for j in candidates if j >= 0 and j != k and chunks[j].name and not chunks[j].frame]
+            fitting = [j for j in named if _fits(words, chunks[j], pronoun)]
+            if of_animal:
+                fitting = [
+                    j for j in named if _is_animal(chunks[j].name) and not _is_plural(words, chunks[j])
+                ]
+            living = [j for j in fitting if is_living(chunks[j].name)]
+            if len({chunks[j].name for j in living}) == 1:
+                return living[0]
+            if fitting:
+                return fitting[0] if len(set(fitting)) == 1 else -1
     return -1
 
 

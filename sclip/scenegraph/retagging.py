@@ -34,7 +34,7 @@ NOUNS_FIRST = frozenset(
     drain curb cone carrot button bow bat map paddle brush kite lettuce stem pot pan plate bowl bottle cup glass box
     bag table boat car truck bike skateboard surfboard snowboard board light field tree grass flower plant road street
     water shoe shirt jacket coat suit skirt tile floor roof wheel tire horse dog cat cow sheep bird animal person baby
-    child umbrella oven racket""".split()
+    child umbrella oven racket fair""".split()
 )
 """Nouns of FACTUAL's training half (Li et al., ACL Findings 2023) that are verbs in a dictionary and were objects of
 its graphs at least six times as often as predicates."""
@@ -121,6 +121,8 @@ def _is_noun(words: Sequence[Word], i: int, before: str, after: str) -> bool:
         return words[i - 1].text not in _SUBJECTS
     if before in ("H", "B", "W", "R", "A"):
         return False
+    if i and words[i - 1].text in ("one", "other", "others", "another"):
+        return False  # "the other stirs a pot"
     if words[i - 1].text == "nor" and text.endswith("s"):
         return True  # "neither a coat nor gloves"
     base = lexicon.noun_lemma(text)
@@ -146,6 +148,7 @@ def _is_noun(words: Sequence[Word], i: int, before: str, after: str) -> bool:
 def _follows_one(words: Sequence[Word], i: int, behind: str) -> bool:
     """Whether the word at i is the verb of "one licks its paw" or "the other chases a ball"."""
     one = words[i - 1].text == "one" or (words[i - 1].text == "other" and behind == "D")
+    one = one or words[i - 1].text == "another"
     base = lexicon.noun_lemma(words[i].text)
     return one and base != words[i].text and lexicon.is_verb(base)
 
@@ -218,7 +221,7 @@ _SUBJECTS = frozenset("this that these those both all each some another either n
 def _ends_phrase(text: str, code: str, before: str, after: str) -> bool:
     """Whether a word tagged as an adjective, adverb or oddity is the noun that ends its phrase."""
     unknown = not (lexicon.is_noun(text) or lexicon.is_adjective(text))
-    if unknown and code == "J" and before in ("D", "J") and after in ("P", "A", "V", "G", ".", ""):
+    if unknown and code == "J" and before in ("D", "J", "N") and after in ("P", "A", "V", "G", ".", ""):
         return not text.endswith(("ed", "y", "ish", "ous", "al", "ic", "ble", "ful"))  # "a skateboarder"
     if (
         text in lexicon.COLOURS
@@ -233,7 +236,11 @@ def _ends_phrase(text: str, code: str, before: str, after: str) -> bool:
         return before != "B"
     return (
         code == "J"
-        and (before in ("D", "J", "M", "S") or (before == "N" and text in NOUNS_FIRST))
+        and (
+            before in ("D", "J", "M", "S")
+            or (before == "N" and text in NOUNS_FIRST)
+            or (before == "" and after in ("V", "B"))  # "senior is playing the guitar"
+        )
         and after in ("", "P", "V", "B", ".")
         and text not in _NOT_THINGS
     )

@@ -261,13 +261,17 @@ def _begins_clause(draft: Draft, previous: int, k: int) -> bool:
     """Whether chunk k is the subject of a later verb, and of another one than the chunk before it."""
     word = draft.words[draft.chunks[k].head]
     before = draft.words[draft.chunks[previous].head]
+    if draft.words[draft.chunks[k].head].text in ("other", "others") and draft.words[draft.chunks[k].end :]:
+        return draft.words[draft.chunks[k].end].code in "VB"  # "pours tea and the other slices a lemon"
     held = [
         v for v, object_ in draft.transitive.items() if object_ == previous and draft.words[v].code == "V"
     ]
     behind = draft.words[min(draft.chunks[k].end, len(draft.words) - 1)]
     if held and behind.code == "B" and all(w.code != "W" for w in draft.words[: held[0]]):
         return True  # "she has long hair and her dress is red"
-    heads = [before.head] + [draft.words[draft.chunks[m].head].head for m, of in draft.measured.items() if of == previous]
+    heads = [before.head] + [
+        draft.words[draft.chunks[m].head].head for m, of in draft.measured.items() if of == previous
+    ]
     return word.dep.startswith("nsubj") and word.head > draft.chunks[k].head and word.head not in heads
 
 
@@ -275,6 +279,8 @@ def _predicate_adjectives(draft: Draft, previous: int, c: Connector) -> None:
     if not c.adjectives:
         return
     head = draft.words[c.adjectives[0]].head
+    if head in c.verbs and 0 <= c.copula < c.adjectives[0] < head:
+        head = c.copula  # "whose beard is white paints a girl"
     subject = draft.row(previous if previous in draft.filled else draft.subject_of(head, previous))
     for text, span in adjectives(draft.words, c.adjectives):
         denied = any(draft.words[i].span[1] == span[1] for i in c.denied_words)

@@ -144,7 +144,7 @@ def _attach_background(words: list[Word]) -> None:
         if not isolated and (words[at].text not in _BEHIND or words[at - 1].text == "isolated"):
             continue
         first = _first_shown(words, at)
-        if first >= 0 and (isolated or all(other.text != "with" for other in words[:at])):
+        if first >= 0:
             words[at].head = first
 
 
@@ -210,8 +210,12 @@ def _comparison(tokens: list[Token], lower: list[str], i: int) -> int:
     if tokens[i].tag_ in ("JJR", "RBR") and lower[i] not in _AMOUNTS and lower[i + 1 : i + 2] == ["than"]:
         return i + 2
     if lower[i] in ("more", "less", "as") and lower[i + 2 : i + 3] == ["as" if lower[i] == "as" else "than"]:
-        measured = lower[i + 1] == "long" and i and lower[i - 1] in lexicon.COPULAS  # but "as long as it rains"
-        return i + 3 if tokens[i + 1].tag_ in ("JJ", "RB") and (measured or lower[i + 1] not in _AMOUNTS) else i
+        measured = (
+            lower[i + 1] == "long" and i and lower[i - 1] in lexicon.COPULAS
+        )  # but "as long as it rains"
+        return (
+            i + 3 if tokens[i + 1].tag_ in ("JJ", "RB") and (measured or lower[i + 1] not in _AMOUNTS) else i
+        )
     return i
 
 
@@ -334,16 +338,10 @@ def _correct_verb(words: list[Word], i: int) -> None:
     text = word.text
     before = words[i - 1].code if i else ""
     after = words[i + 1].code if i + 1 < len(words) else ""
+    described = before == "J" and i > 1 and words[i - 2].code == "D"
     if i == 0 and word.code in "VO" and after in ("G", "B", "E") and lexicon.is_noun(text):
         word.code = "N"  # "Cow eating grass"
-    elif (
-        word.code == "V"
-        and before == "J"
-        and i > 1
-        and words[i - 2].code == "D"
-        and words[i - 1].text != "other"
-        and lexicon.is_noun(text)
-    ):
+    elif word.code == "V" and described and words[i - 1].text != "other" and lexicon.is_noun(text):
         word.code = "N"  # "the purple cross on a wall"
     elif text in lexicon.COLOURS:
         word.code = "J"

@@ -22,7 +22,11 @@ def read_verbs(draft: Draft, previous: int, c: Connector) -> int:
     filler = -1
     for verb in c.verbs:
         draft.subjects_of[verb] = draft.row(filler) if filler >= 0 else _subjects(draft, verb, previous, c)
-        if draft.main in draft.subjects_of[verb] and not c.relative and (draft.words[verb].code == "V" or c.copula >= 0):
+        if (
+            draft.main in draft.subjects_of[verb]
+            and not c.relative
+            and (draft.words[verb].code == "V" or c.copula >= 0)
+        ):
             draft.has_verb = True
         use = closed.get(verb)
         if use is None:
@@ -134,12 +138,13 @@ def _subjects(draft: Draft, verb: int, previous: int, c: Connector) -> list[int]
     found = []
     for k in _parsed_subjects(draft, verb, previous, c):
         held = draft.partners(k) if k >= 0 and draft.chunks[k].frame else []
-        found += held or [k]  # "a woman in the background wearing a hat"
+        framed = k >= 0 and draft.chunks[k].frame and k < previous
+        found += held or [previous if framed else k]  # "a woman in the background wearing a hat"
     lemma = lexicon.verb_lemma(draft.words[verb].text)
     if (
         c.comma and not (c.coordinator or c.relative) and draft.words[verb].code in "EG"
     ):  # "a mask with two horns, worn by a dancer"
-        found = [next((link.other for link in draft.links.get(k, []) if has(link)), k) for k in found]
+        found = [_whose(draft, k) for k in found]
     if draft.words[verb].code != "G" or lemma not in lexicon.BODILY | lexicon.GIVING or c.comma:
         return found
     for k in found:  # "a man in a red shirt holding a ball": a shirt holds nothing
@@ -151,9 +156,21 @@ def _subjects(draft: Draft, verb: int, previous: int, c: Connector) -> list[int]
     return found
 
 
+def _whose(draft: Draft, k: int) -> int:
+    """Return what a phrase in a row of prepositions is about: the artwork, in "artwork by a man in a vase"."""
+    for _ in range(3):
+        links = (link for link in draft.links.get(k, []) if not link.reverse and link.other >= 0)
+        k = next((link.other for link in links if has(link) or link.predicate in lexicon.CONNECTIVES), k)
+    return k
+
+
 def _parsed_subjects(draft: Draft, verb: int, previous: int, c: Connector) -> list[int]:
     words = draft.words
-    if c.relative:
+    pronoun = words[draft.chunks[previous].head]
+    behind = (
+        pronoun.code == "H" and draft.chunks[previous].end == verb and pronoun.text not in lexicon.PERSONAL
+    )
+    if c.relative or (behind and words[verb].code == "V"):
         return draft.row(previous)
     k = draft.parsed.get(verb, -1)
     if k >= 0 and draft.chunks[k].start < verb:
@@ -183,7 +200,14 @@ def _parsed_subjects(draft: Draft, verb: int, previous: int, c: Connector) -> li
 def _is_main(draft: Draft, verb: int, previous: int, c: Connector) -> bool:
     """Whether a finite verb behind another phrase is the first of its clause's subject."""
     main = draft.main
-    if main < 0 or draft.has_verb or draft.front or main == previous or c.clause or previous in draft.adjacent:
+    if (
+        main < 0
+        or draft.has_verb
+        or draft.front
+        or main == previous
+        or c.clause
+        or previous in draft.adjacent
+    ):
         return False
     between = draft.words[draft.chunks[main].end : verb]
     return bool(draft.chunks[main].name) and all(word.code != "K" for word in between)
