@@ -64,6 +64,8 @@ def _bound(draft: Draft, previous: int, k: int, c: Connector) -> tuple[list[int]
         if taken or (object_ >= 0 and draft.chunks[object_].frame):
             return [], "", False  # "captured from above on a sunny day", "adds a touch of color to the room"
         lemma = lexicon.verb_lemma(words[head].text)
+        if word.text == "with" and subjects == [previous] and draft.chunks[previous].start > head:
+            return subjects, "", denied  # "through the gate walks a soldier with a rifle"
         if object_ < 0 or (word.text in ("to", "with") and lemma not in ("wear", "have")):
             return subjects, lemma, denied
         agent = words[head].code == "E" and lemma not in lexicon.COVERING and previous == object_

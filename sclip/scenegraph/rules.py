@@ -299,7 +299,7 @@ def _deny(draft: Draft, previous: int, k: int, c: Connector) -> None:
     elif "neither" in determiners:
         draft.denied_subjects.add(k)
     elif c.verb >= 0:  # behind a denied verb, or "has neither cars nor ..."
-        chunk.negated = c.denied and not definite
+        chunk.negated = c.denied and (not definite or c.verb not in c.denied_words)
     elif c.denied and definite and c.preposition < 0 and c.copula < 0:
         draft.denied_subjects.add(k)
     elif c.denied:
