@@ -209,6 +209,8 @@ def _is_main(draft: Draft, verb: int, previous: int, c: Connector) -> bool:
         or previous in draft.adjacent
     ):
         return False
+    if previous in draft.gaps:  # "the ball that the dog chases"
+        return False
     between = draft.words[draft.chunks[main].end : verb]
     return bool(draft.chunks[main].name) and all(word.code != "K" for word in between)
 
