@@ -77,6 +77,8 @@ class Draft:
         """First chunk of the clause."""
         self.front = False
         """Whether all phrases of the clause so far stand before its subject."""
+        self.has_verb = False
+        """Whether the clause's subject has its finite verb."""
         self.waits = False
         """Whether anything was linked to PENDING."""
         self.main = -1
@@ -134,7 +136,9 @@ class Draft:
     def replace(self, previous: int, k: int) -> None:
         """Give chunk k the place in the sentence that chunk `previous` had."""
         self.links[k] = self.links.pop(previous, [])
-        self.groups[k] = [g for g in self.row(previous) if g != previous] + [k]
+        row = [g for g in self.row(previous) if g not in (previous, k)] + [k]
+        for member in row:
+            self.groups[member] = row
         self.groups[previous] = [previous]
         for verb, object_ in self.transitive.items():
             if object_ == previous:
@@ -177,7 +181,7 @@ class Draft:
             for link in links:
                 subject, object_ = (k, link.other) if link.reverse else (link.other, k)
                 if subject in index and object_ in index and self._differ(index, subject, object_):
-                    negated = link.negated or subject in denied
+                    negated = link.negated or (subject in denied and link.span[0] < link.span[1])
                     negated = negated or self.chunks[subject].negated or self.chunks[object_].negated
                     relations.append(
                         Relation(index[subject], link.predicate, index[object_], link.span, negated)

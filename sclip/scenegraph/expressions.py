@@ -110,8 +110,10 @@ _NAME_LINKS = frozenset("of the de la le del di du van von &".split())
 _PROPER = ("NNP", "NNPS")
 
 
+_EMPTY = (("at", ["least"]), ("at", ["most"]), ("nothing", ["but"]))
+"""Words that say nothing of the picture: "at least two ducks", "wears nothing but a hat"."""
 _BEGINNINGS = (
-    {"by", "size", *(pair[0] for pair in _PAIRS)}
+    {"by", "size", "half", "at", "nothing", *(pair[0] for pair in _PAIRS)}
     | _QUOTES.keys()
     | _TIMES
     | _NUMBERED
@@ -148,6 +150,10 @@ def find_expressions(tokens: Sequence[Token], lower: list[str]) -> dict[int, Exp
                 entry = _time(tokens, lower, i, taken)
         elif word in _SHORTHAND:
             entry = i, Expression(i + 1, _SHORTHAND[word], "P")
+        elif word == "half" and lower[i + 1 : i + 3] == ["a", "dozen"]:
+            entry = i, Expression(i + 3, "6", "M")
+        elif (word, lower[i + 1 : i + 2]) in _EMPTY:
+            entry = i, Expression(i + 2, "", "")
         elif word == "by" and _is_beside(tokens, lower, i):
             entry = i, Expression(i + 1, "beside", "P")
         elif i + 2 < len(lower) and (end := _compound_end(tokens, lower, i)):

@@ -30,13 +30,15 @@ MEASURES = {
     "variety": "", "cluster": "", "number": "", "roll": "", "bit": "", "bits": "",
     "kind": "", "kinds": "", "type": "", "types": "", "assortment": "", "dozen": "12", "dozens": "",
     "collection": "", "bouquet": "", "clump": "", "bundle": "", "amount": "", "portion": "", "section": "",
-    "loaf": "", "layer": "", "half": "", "body": "", "team": "", "series": "", "view": "", "close": "",
+    "loaf": "loaf of", "layer": "", "half": "", "body": "", "team": "", "series": "", "view": "", "close": "",
     "shot": "", "closeup": "", "close-up": "", "array": "", "hundreds": "", "thousands": "", "tons": "",
     "plenty": "", "handful": "", "range": "", "selection": "", "mix": "", "mixture": "", "sort": "", "sorts": "",
-    "strip": "", "piles": "pile", "stacks": "stack of", "some": "", "all": "", "most": "", "each": "", "both": "2",
+    "strip": "", "piles": "pile", "stacks": "stack of", "some": "", "all": "", "most": "", "each": "", "both": "",
+    "heap": "heap of", "mound": "mound of", "litter": "litter of", "fleet": "fleet of",
+    "batch": "batch of", "gang": "gang of", "pride": "pride of", "example": "", "examples": "",
     "one": "", "several": "", "many": "", "any": "", "none": "", "canvas": "", "tapestry": "", "expanse": "",
     "mosaic": "", "blend": "", "smattering": "", "backdrop": "", "school": "", "shades": "", "tones": "", "hues": "",
-    "swarm": "", "scattering": "", "sample": "", "samples": "", "chain": "", "pat": "",
+    "swarm": "swarm of", "scattering": "", "sample": "", "samples": "", "chain": "", "pat": "",
     "sprinkling": "", "trio": "", "display": "", "combination": "", "multitude": "", "abundance": "",
 }  # fmt: skip
 """Nouns before "of" that measure the next noun and name nothing: the attribute that they leave on it."""
@@ -55,7 +57,8 @@ ATTRIBUTE_NOUNS = frozenset(
     white black red blue green yellow orange pink purple brown tan grey gray beige maroon turquoise teal cream
     plaid round square circle rectangle oval adult baby mother toddler male female asian wii laptop computer pine
     ocean tomato chocolate decker fighter apple army military football khaki navy adult suit strawberry cherry
-    blueberry camouflage camo calico tabby antique vintage evergreen palm-tree leafy wispy grassy folding""".split()
+    blueberry camouflage camo calico tabby bronze lace linen satin
+    antique vintage evergreen palm-tree leafy wispy grassy folding""".split()
 ) - {"palm-tree"}
 """Nouns that describe the noun they stand before: "a brick wall" is (wall, is, brick)."""
 
@@ -69,7 +72,7 @@ COMPOUND_NAMES = frozenset(
     tuple(name.split())
     for name in """light pole,light post,light fixture,light bulb,light switch,light house,ski pole,ski lift,ice cube,
     computer mouse,computer keyboard,american flag,orange juice,chocolate cake,chocolate chip,ice cream,
-    electronic device,paper towel,paper bag,paper plate""".split(",")
+    apple tree,cherry tree,orange tree,electronic device,paper towel,paper bag,paper plate""".split(",")
 )
 """Names whose first word would be an attribute by itself."""
 
@@ -132,6 +135,7 @@ MULTIWORD_PREPOSITIONS = {
         "opposite of": "opposite of", "full of": "have", "left of": "at the left of", "up to": "to",
         "right of": "on the right side of", "beside of": "beside", "on to": "on", "in to": "into",
         "underneath of": "under", "topped with": "top with", "prior to": "before", "ahead of": "before",
+        "on the background of": "against", "on a background of": "against", "against the background of": "against",
         "in the form of": "in form of", "in a form of": "in form of", "in the shape of": "in shape of",
         "in the style of": "in style of",
         "as part of": "as part of", "in honor of": "in honor of", "in addition to": "with", "along with": "with",

@@ -57,16 +57,24 @@ def _bound(draft: Draft, previous: int, k: int, c: Connector) -> tuple[list[int]
         held = next((v for v, object_ in draft.transitive.items() if object_ == previous), -1)
         if held >= 0 or head not in draft.subjects_of:
             return draft.row(previous), "", False
-    if head in draft.subjects_of and not c.conjunction:
+    if head in draft.subjects_of and (not c.conjunction or (c.verb < 0 and head not in draft.transitive)):
         subjects, denied = draft.subjects_of[head], head in draft.denied_verbs
         object_ = draft.transitive.get(head, -1)
         taken = words[head].code == "E" and lexicon.verb_lemma(words[head].text) in lexicon.SHOOTING
         if taken or (object_ >= 0 and draft.chunks[object_].frame):
             return [], "", False  # "captured from above on a sunny day", "adds a touch of color to the room"
         lemma = lexicon.verb_lemma(words[head].text)
+        if word.text == "with" and subjects == [previous] and draft.chunks[previous].start > head:
+            return subjects, "", denied  # "through the gate walks a soldier with a rifle"
         if object_ < 0 or (word.text in ("to", "with") and lemma not in ("wear", "have")):
             return subjects, lemma, denied
+        agent = words[head].code == "E" and lemma not in lexicon.COVERING and previous == object_
+        if agent and reference.is_living(draft.chunks[object_].name):
+            return draft.row(object_), "", False  # "painted by a woman on a ladder"
         moved = (lemma in lexicon.MOVING or not subjects) and word.text in lexicon.PLACING_PREPOSITIONS
+        moved = moved or (
+            word.text in ("into", "out of") and lemma not in lexicon.MOTION | {"follow", "chase"}
+        )
         if moved or (word.text == "from" and lemma not in lexicon.WATCHING):
             return draft.row(object_), "", False
         return subjects, "", denied
@@ -78,6 +86,10 @@ def _bound(draft: Draft, previous: int, k: int, c: Connector) -> tuple[list[int]
         return [], "", False  # "a contrast to the sky"
     if draft.chunks[subject].frame and draft.partners(subject):
         return draft.partners(subject), "", False
+    if word.text == "from" and any(
+        of == subject and draft.chunks[m].frame for m, of in draft.measured.items()
+    ):
+        return [], "", False  # "a view of the city from above the clouds"
     if words[head].code == "B" and head < c.preposition:
         subject = draft.subject_of(head, previous)
     if subject >= k:
@@ -98,15 +110,22 @@ def _of(draft: Draft, previous: int, k: int, word: Word) -> None:
     if not owner.name or not part.name:
         return
     lemma = lexicon.noun_lemma(head)
-    measured = draft.words[owner.head].text
+    measured = lexicon.noun_lemma(draft.words[owner.head].text)
     drops = lemma == "splash" and measured not in lexicon.COLOURS  # "a splash of water"
     if (lemma in lexicon.ABSTRACT and not drops) or measured in lexicon.MANNERS:
         owner.frame = True
     elif owner.frame:
         part.frame = True
-    elif head in lexicon.MANNERS and part.frame:  # "in the shape of a heart"
+    elif lemma in lexicon.MANNERS and part.frame:  # "in the shape of a heart"
         draft.links.pop(previous, None)
-    elif part.frame or (not {head, lemma}.isdisjoint(lexicon.MEASURES) and " " not in part.name):
+    elif head in ("neither", "none"):
+        _measure(draft, previous, k)
+        draft.denied_subjects.add(k)
+    elif (
+        part.frame
+        or head.endswith("est")
+        or (not {head, lemma}.isdisjoint(lexicon.MEASURES) and " " not in part.name)
+    ):
         _measure(draft, previous, k)
     elif head in lexicon.CONTAINERS or lemma in lexicon.CONTAINERS:
         held = lexicon.CONTAINERS[head if head in lexicon.CONTAINERS else lemma]
@@ -122,6 +141,8 @@ def _measure(draft: Draft, previous: int, k: int) -> None:
     part, owner = draft.chunks[previous], draft.chunks[k]
     head = draft.words[part.head].text
     attribute = lexicon.MEASURES.get(head) or lexicon.MEASURES.get(lexicon.noun_lemma(head), "")
+    if head.endswith("est") and draft.words[part.head].code == "N" and not lexicon.is_noun(head):
+        attribute = head  # "the oldest of the sisters"
     if attribute.isdigit() and lexicon.noun_lemma(head) != head:  # "dozens", "two pairs"
         attribute = ""
     if attribute:

@@ -36,7 +36,16 @@ _ROLES = tuple(
     """boarder player rider skier surfer worker batter driver dancer singer keeper skater runner grapher fighter
     teacher farmer officer waiter pitcher catcher cyclist artist tourist leader toddler actor actress waitress
     swimmer barista sailor baker painter conductor gardener hiker climber doctor nurse jogger juggler drummer
-    musician fisher brother mother father sister soldier passenger""".split()
+    musician fisher brother mother father sister soldier passenger coach mechanic captain author owner clown wizard king
+    prince princess witch knight monk nun priest groomsman bridesmaid tailor cobbler butcher plumber carpenter
+    electrician gymnast acrobat magician ballerina professor scientist student pupil patient pilot sailor shepherd
+    hostess goalkeeper pianist violinist guitarist cellist drummer fiddler trumpeter shopper vendor seller merchant
+    barber hairdresser librarian cashier clerk judge lawyer beggar thief pirate cowboy cowgirl potter weaver
+    blacksmith photographer tourist visitor traveler traveller hunter archer boxer wrestler sprinter diver cheerleader
+    bather bartender cleaner driver writer poet speaker senator president politician grandson granddaughter nephew niece
+    sculptor jockey athlete stranger neighbor neighbour friend trainer instructor keeper singer rower golfer bowler
+    protester mechanic builder bricklayer welder miner engineer veterinarian dentist surgeon paramedic firefighter
+    celebrity comedian rapper footballer cricketer striker midfielder quarterback defender manager designer""".split()
 )
 _ANIMALS = frozenset(
     """dog cat horse bear elephant giraffe zebra cow sheep bird puppy kitten monkey wolf fox mouse cub lion tiger lamb
@@ -56,16 +65,28 @@ def is_living(name: str) -> bool:
     )
 
 
+def _is_animal(name: str) -> bool:
+    return name.rpartition(" ")[2] in _ANIMALS
+
+
 def mark_members(words: Sequence[Word]) -> None:
     """Give "one", "the other" and their like the letter of a pronoun, where no noun follows them, in place."""
     for i, word in enumerate(words):
-        if word.text not in _MEANING_OTHERS:
+        of = i + 2 < len(words) and words[i + 1].text == "of"
+        if of and word.code == "J" and word.text.endswith("est") and i and words[i - 1].code == "D":
+            word.code = "N"  # "the oldest of the sisters"
+        if word.text not in _MEANING_OTHERS and word.text not in ("neither", "none"):
             continue
         if word.text == "dozen" and word.code == "N" and i + 1 < len(words) and words[i + 1].code in "JN":
             word.code = "M"
         if word.text in _NOBODY and word.code == "N":
             word.code = "H"
+        if word.text in ("neither", "none") and of:
+            word.code = "N"
         if word.text not in _MEMBERS or word.code not in "MJDNCH":
+            continue
+        if of and word.text in ("one", "each", "both", "all"):
+            word.code = "H" if words[i + 2].code == "H" else "N"
             continue
         behind = i + 1
         while behind < len(words) and words[behind].code in "AJM":
@@ -101,7 +122,22 @@ def resolve(
                 linked = links_of(k)
                 held = words[chunk.start - 1].text in ("in", "on") and chunk.start  # "a frog in its beak"
                 holders = [h for j in linked for h in links_of(j)] if held else []
-                rows = (holders, linked, range(k), [subjects[sentence_of[k]]])
+                begins = k and not linked and sentence_of[k - 1] != sentence_of[k]
+                told = (
+                    [subjects[sentence_of[k] - 1]] if begins else []
+                )  # "A tiger lies in the shade. Its tail ..."
+                told = [found.get(j, owners.get(j, j)) for j in told]
+                subject = subjects[sentence_of[k]]
+                if words[chunk.start].text == "their" and subject >= 0 and is_living(chunks[subject].name):
+                    linked = [j for j in linked if j < 0 or is_living(chunks[j].name)]
+                rows = (
+                    holders,
+                    linked,
+                    told,
+                    [subject] if words[chunk.start].text == "their" else [],
+                    range(k),
+                    [subject],
+                )
                 owner = _owner(words, chunks, k, rows)
                 if owner >= 0:
                     owners[k] = owner
@@ -115,7 +151,13 @@ def resolve(
             plural = [j for j in earlier if _is_plural(words, chunks[j])]
             here = [j for j in plural if sentence_of[j] == sentence_of[k]]
             if text == "one" or group < 0:
-                picked = [j for j in earlier if words[chunks[j].start].text == "one"]
+                picked = [
+                    j for j in earlier if words[chunks[j].start].text == "one" and chunks[j].name != "one"
+                ]
+                if not (here or picked or plural) and len(earlier) == 1 and text == "others":
+                    here = earlier  # "the smallest duckling swims behind the others"
+                if text == "others" and subjects[sentence_of[k]] in here:
+                    here = [subjects[sentence_of[k]]]  # "some men read papers while others sleep"
                 group = here[-1] if here else (picked or plural)[0] if len(picked or plural) == 1 else -1
             if group >= 0:
                 found[k] = group
@@ -133,6 +175,9 @@ def resolve(
             continue
         others = {found.get(j, j) for j in links_of(k)}  # "it is beside it": not the subject again
         possible = [j for j in earlier if j not in others and _fits(words, chunks[j], text)]
+        at = chunk.start
+        if at > 1 and words[at - 1].code in "VG" and words[at - 2].code == "C" and possible[-1:] == [k - 1]:
+            possible = possible[-1:]  # "plants a tree and waters it"
         if len(possible) == 1:
             found[k] = possible[0]
     return found, owners
@@ -140,18 +185,19 @@ def resolve(
 
 def _owner(words: Sequence[Word], chunks: Sequence[Chunk], k: int, rows: Sequence[Sequence[int]]) -> int:
     pronoun = POSSESSIVES[words[chunks[k].start].text]
-    for candidates in rows:
-        fitting = [
-            j
-            for j in candidates
-            if j >= 0
-            and j != k
-            and chunks[j].name
-            and not chunks[j].frame
-            and _fits(words, chunks[j], pronoun)
-        ]
-        if fitting:
-            return fitting[0] if len(set(fitting)) == 1 else -1
+    for of_animal in (False, True) if pronoun in ("he", "she") else (False,):  # "a cow and her calf"
+        for candidates in rows:
+            named = [j for j in candidates if j >= 0 and j != k and chunks[j].name and not chunks[j].frame]
+            fitting = [j for j in named if _fits(words, chunks[j], pronoun)]
+            if of_animal:
+                fitting = [
+                    j for j in named if _is_animal(chunks[j].name) and not _is_plural(words, chunks[j])
+                ]
+            living = [j for j in fitting if is_living(chunks[j].name)]
+            if len({chunks[j].name for j in living}) == 1:
+                return living[0]
+            if fitting:
+                return fitting[0] if len(set(fitting)) == 1 else -1
     return -1
 
 

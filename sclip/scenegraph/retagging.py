@@ -27,14 +27,14 @@ ING_BOTH = frozenset(
     """painting writing drawing topping dressing opening marking covering landing crossing serving filling carving
     engraving trimming stuffing lighting swing sling meeting offering outing setting clearing""".split()
 )
-_NOUNS = frozenset(
+NOUNS_FIRST = frozenset(
     """train fire sign bear head fork towel bench rug sink post mirror gravel shadow stove spoon shower clock monitor
     bus vase rack blanket racquet pillow window curtain ground sand kitten ear counter bun store sauce pole helmet fence
     crowd bathtub arm wave wall tray trash straw stone sleeve shrimp rainbow pasture microwave menu hat horn elephant
     drain curb cone carrot button bow bat map paddle brush kite lettuce stem pot pan plate bowl bottle cup glass box
     bag table boat car truck bike skateboard surfboard snowboard board light field tree grass flower plant road street
     water shoe shirt jacket coat suit skirt tile floor roof wheel tire horse dog cat cow sheep bird animal person baby
-    child umbrella oven racket""".split()
+    child umbrella oven racket fair""".split()
 )
 """Nouns of FACTUAL's training half (Li et al., ACL Findings 2023) that are verbs in a dictionary and were objects of
 its graphs at least six times as often as predicates."""
@@ -54,6 +54,8 @@ def retag(words: Sequence[Word]) -> None:
         code, text = word.code, word.text
         if text in ("mid-air", "midair"):
             word.code = "A"
+        if text == "both" and i and words[i - 1].code == "N" and words[i + 1 : i + 2]:
+            word.code = "A" if words[i + 1].code == "V" else code  # "a robot both sweeps and dusts"
         if code in "DPC,.ST" or not text.isalpha():
             continue
         if code == "N":
@@ -119,6 +121,10 @@ def _is_noun(words: Sequence[Word], i: int, before: str, after: str) -> bool:
         return words[i - 1].text not in _SUBJECTS
     if before in ("H", "B", "W", "R", "A"):
         return False
+    if i and words[i - 1].text in ("one", "other", "others", "another"):
+        return False  # "the other stirs a pot"
+    if words[i - 1].text == "nor" and text.endswith("s"):
+        return True  # "neither a coat nor gloves"
     base = lexicon.noun_lemma(text)
     if base == "bear" and words[i - 1].text in ("teddy", "polar", "panda"):
         return True
@@ -128,7 +134,7 @@ def _is_noun(words: Sequence[Word], i: int, before: str, after: str) -> bool:
         return all(other.code != "V" for other in words[:i])  # "a man in a shirt and tie sitting"
     if before == "" and after == "P" and words[1].text in _WHERE and base not in ACTIONS | _ORDERS:
         return True  # "whisk on a table"
-    if base not in _NOUNS:
+    if base not in NOUNS_FIRST:
         return (
             before == "P"
             and after in ("", ".", ",", "C", "P")
@@ -142,6 +148,7 @@ def _is_noun(words: Sequence[Word], i: int, before: str, after: str) -> bool:
 def _follows_one(words: Sequence[Word], i: int, behind: str) -> bool:
     """Whether the word at i is the verb of "one licks its paw" or "the other chases a ball"."""
     one = words[i - 1].text == "one" or (words[i - 1].text == "other" and behind == "D")
+    one = one or words[i - 1].text == "another"
     base = lexicon.noun_lemma(words[i].text)
     return one and base != words[i].text and lexicon.is_verb(base)
 
@@ -171,12 +178,12 @@ def _is_verb(words: Sequence[Word], i: int) -> bool:
     living = is_living(one)
     if one != noun:  # "two mice nibble at a loaf"
         farmers = one.endswith("er")  # "farmers market"
-        return living and not farmers and base == text and text not in _NOUNS and lexicon.is_verb(text)
+        return living and not farmers and base == text and text not in NOUNS_FIRST and lexicon.is_verb(text)
     if base == text or not lexicon.is_verb(base):
         return False
-    if noun in lexicon.MEASURES:  # "a dozen eggs"
+    if noun == "dozen":  # "a dozen eggs"
         return False
-    acts = base not in _NOUNS or (
+    acts = base not in NOUNS_FIRST or (
         bool(after) and words[i + 1].text in ("at", "to")
     )  # "the woman waves to a boy"
     if base in ACTIONS or (living and acts and noun not in _POSSESSED):
@@ -214,7 +221,7 @@ _SUBJECTS = frozenset("this that these those both all each some another either n
 def _ends_phrase(text: str, code: str, before: str, after: str) -> bool:
     """Whether a word tagged as an adjective, adverb or oddity is the noun that ends its phrase."""
     unknown = not (lexicon.is_noun(text) or lexicon.is_adjective(text))
-    if unknown and code == "J" and before in ("D", "J") and after in ("P", "A", "V", "G", ".", ""):
+    if unknown and code == "J" and before in ("D", "J", "N") and after in ("P", "A", "V", "G", ".", ""):
         return not text.endswith(("ed", "y", "ish", "ous", "al", "ic", "ble", "ful"))  # "a skateboarder"
     if (
         text in lexicon.COLOURS
@@ -229,7 +236,11 @@ def _ends_phrase(text: str, code: str, before: str, after: str) -> bool:
         return before != "B"
     return (
         code == "J"
-        and (before in ("D", "J", "M", "S") or (before == "N" and text in _NOUNS))
+        and (
+            before in ("D", "J", "M", "S")
+            or (before == "N" and text in NOUNS_FIRST)
+            or (before == "" and after in ("V", "B"))  # "senior is playing the guitar"
+        )
         and after in ("", "P", "V", "B", ".")
         and text not in _NOT_THINGS
     )

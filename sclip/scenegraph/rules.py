@@ -20,7 +20,7 @@ from sclip.scenegraph.draft import PENDING, Draft, Link
 from sclip.scenegraph.graph import SceneGraph
 from sclip.scenegraph.prepositions import bind_preposition, place_phrase, possess
 from sclip.scenegraph.tagged_words import Word
-from sclip.scenegraph.verbs import adjoin, bind_object, intransitive, read_verbs
+from sclip.scenegraph.verbs import adjoin, bind_object, intransitive, late_particle, read_verbs
 
 
 def extract(caption: str, words: list[Word], shape: int) -> SceneGraph:
@@ -39,7 +39,7 @@ def _walk(draft: Draft) -> None:
     for number, (start, end) in enumerate(_sentences(draft.words)):
         previous = -1
         draft.front, draft.main, draft.main_verb = False, -1, -1
-        draft.first = at
+        draft.first, draft.has_verb = at, False
         while at < len(draft.chunks) and draft.chunks[at].start < end:
             chunk = draft.chunks[at]
             sentence_of.append(number)
@@ -136,6 +136,7 @@ def _ends_front(draft: Draft, k: int, c: Connector) -> bool:
 def _begin(draft: Draft, k: int, c: Connector) -> None:
     """Take chunk k for the subject of the clause; a verb before it is its own: "there stands a tree"."""
     draft.front, draft.main = False, k
+    draft.has_verb = bool(c.verbs) or c.copula >= 0
     for verb in c.verbs:
         draft.subjects_of[verb] = [k]
         draft.main_verb = verb
@@ -143,6 +144,7 @@ def _begin(draft: Draft, k: int, c: Connector) -> None:
 
 def _continue(draft: Draft, previous: int, k: int, c: Connector) -> None:
     words = draft.words
+    late_particle(draft, previous)
     about = read_verbs(draft, previous, c)
     _predicate_adjectives(draft, about if about >= 0 else previous, c)
     if c.possessive:
@@ -157,6 +159,8 @@ def _continue(draft: Draft, previous: int, k: int, c: Connector) -> None:
         _front(draft, k, c)
     elif c.preposition >= 0:
         bind_preposition(draft, previous, k, c)
+    elif c.clause and not c.comma and words[draft.chunks[k].start - 1].text == "where":
+        draft.gaps[k] = (previous, draft.chunks[k].start - 1)
     elif c.comma and _is_apposition(draft, previous, k):
         draft.aliases[k] = previous
     elif c.conjunction and not c.clause and c.copula < 0:
@@ -186,6 +190,7 @@ def _finish(draft: Draft, previous: int, c: Connector) -> None:
     if previous < 0:
         return
     c.close()
+    late_particle(draft, previous)
     about = read_verbs(draft, previous, c)
     _predicate_adjectives(draft, about if about >= 0 else previous, c)
     if c.place >= 0:
@@ -219,7 +224,9 @@ def _coordinate(draft: Draft, previous: int, k: int, c: Connector) -> None:
     )  # "a stream, its water clear"
     if aside or _begins_clause(draft, previous, k):
         return
-    other = draft.chunk_of.get(draft.words[chunk.head].head, previous)
+    head = draft.words[chunk.head].head
+    shared = draft.transitive.get(head, previous)  # "holds a cup in one hand and a plate in the other"
+    other = draft.chunk_of.get(head, shared if draft.words[chunk.head].dep == "conj" else previous)
     if other >= k or other in draft.measured:
         other = previous
     other = _parallel(draft, other, k)
@@ -254,19 +261,26 @@ def _begins_clause(draft: Draft, previous: int, k: int) -> bool:
     """Whether chunk k is the subject of a later verb, and of another one than the chunk before it."""
     word = draft.words[draft.chunks[k].head]
     before = draft.words[draft.chunks[previous].head]
+    if draft.words[draft.chunks[k].head].text in ("other", "others") and draft.words[draft.chunks[k].end :]:
+        return draft.words[draft.chunks[k].end].code in "VB"  # "pours tea and the other slices a lemon"
     held = [
         v for v, object_ in draft.transitive.items() if object_ == previous and draft.words[v].code == "V"
     ]
     behind = draft.words[min(draft.chunks[k].end, len(draft.words) - 1)]
     if held and behind.code == "B" and all(w.code != "W" for w in draft.words[: held[0]]):
         return True  # "she has long hair and her dress is red"
-    return word.dep.startswith("nsubj") and word.head > draft.chunks[k].head and before.head != word.head
+    heads = [before.head] + [
+        draft.words[draft.chunks[m].head].head for m, of in draft.measured.items() if of == previous
+    ]
+    return word.dep.startswith("nsubj") and word.head > draft.chunks[k].head and word.head not in heads
 
 
 def _predicate_adjectives(draft: Draft, previous: int, c: Connector) -> None:
     if not c.adjectives:
         return
     head = draft.words[c.adjectives[0]].head
+    if head in c.verbs and 0 <= c.copula < c.adjectives[0] < head:
+        head = c.copula  # "whose beard is white paints a girl"
     subject = draft.row(previous if previous in draft.filled else draft.subject_of(head, previous))
     for text, span in adjectives(draft.words, c.adjectives):
         denied = any(draft.words[i].span[1] == span[1] for i in c.denied_words)
@@ -285,7 +299,7 @@ def _deny(draft: Draft, previous: int, k: int, c: Connector) -> None:
     elif "neither" in determiners:
         draft.denied_subjects.add(k)
     elif c.verb >= 0:  # behind a denied verb, or "has neither cars nor ..."
-        chunk.negated = c.denied and not definite
+        chunk.negated = c.denied and (not definite or c.verb not in c.denied_words)
     elif c.denied and definite and c.preposition < 0 and c.copula < 0:
         draft.denied_subjects.add(k)
     elif c.denied:

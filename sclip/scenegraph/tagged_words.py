@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from sclip.scenegraph import lexicon
 from sclip.scenegraph.expressions import find_expressions
+from sclip.scenegraph.missing_verbs import find_verbs
 from sclip.scenegraph.retagging import ING_BOTH, ING_NOUNS, retag
 from sclip.scenegraph.tokens import Token, read_tokens
 
@@ -123,6 +124,7 @@ def read_words(doc: Doc) -> tuple[list[Word], int]:
         word.head = word_of[word.head]
     retag(words)
     _correct(words)
+    find_verbs(words)
     if "isolated" in lower or not _BACKGROUNDS.isdisjoint(lower):
         _attach_background(words)
     return words, shape
@@ -142,7 +144,7 @@ def _attach_background(words: list[Word]) -> None:
         if not isolated and (words[at].text not in _BEHIND or words[at - 1].text == "isolated"):
             continue
         first = _first_shown(words, at)
-        if first >= 0 and (isolated or all(other.text != "with" for other in words[:at])):
+        if first >= 0:
             words[at].head = first
 
 
@@ -188,9 +190,15 @@ def _single(tokens: list[Token], i: int) -> tuple[str, str]:
     """Return text and code of a token that is a word by itself."""
     token = tokens[i]
     text, code = token.lower, CODES.get(token.tag_, "O")
-    if code == "P" and text == "as" and token.dep_ == "prep" and tokens[i - 1].tag_ == "VBN":
+    following = tokens[i + 1].lower if i + 1 < len(tokens) else ""
+    if code == "P" and text == "that":
+        code = "K" if token.dep_ == "mark" else "W"
+    elif code == "P" and text == "as" and token.dep_ == "prep" and tokens[i - 1].tag_ == "VBN":
         pass  # "dressed as a pirate"
-    elif code == "P" and ((token.dep_ == "mark" and text != "with") or text in _SUBORDINATORS):
+    elif code == "P" and (
+        (token.dep_ == "mark" and text != "with" and following not in ("them", "him"))
+        or text in _SUBORDINATORS
+    ):
         code = "K"
     elif text in lexicon.COPULAS and code in "VGEB":
         code = "B"
@@ -199,10 +207,15 @@ def _single(tokens: list[Token], i: int) -> tuple[str, str]:
 
 def _comparison(tokens: list[Token], lower: list[str], i: int) -> int:
     """Return one past the last token of "taller than", "more colorful than" or "as tall as" at i, or i."""
-    if tokens[i].tag_ == "JJR" and lower[i] not in _AMOUNTS and lower[i + 1 : i + 2] == ["than"]:
+    if tokens[i].tag_ in ("JJR", "RBR") and lower[i] not in _AMOUNTS and lower[i + 1 : i + 2] == ["than"]:
         return i + 2
     if lower[i] in ("more", "less", "as") and lower[i + 2 : i + 3] == ["as" if lower[i] == "as" else "than"]:
-        return i + 3 if tokens[i + 1].tag_ in ("JJ", "RB") and lower[i + 1] not in _AMOUNTS else i
+        measured = (
+            lower[i + 1] == "long" and i and lower[i - 1] in lexicon.COPULAS
+        )  # but "as long as it rains"
+        return (
+            i + 3 if tokens[i + 1].tag_ in ("JJ", "RB") and (measured or lower[i + 1] not in _AMOUNTS) else i
+        )
     return i
 
 
@@ -325,9 +338,10 @@ def _correct_verb(words: list[Word], i: int) -> None:
     text = word.text
     before = words[i - 1].code if i else ""
     after = words[i + 1].code if i + 1 < len(words) else ""
+    described = before == "J" and i > 1 and words[i - 2].code == "D"
     if i == 0 and word.code in "VO" and after in ("G", "B", "E") and lexicon.is_noun(text):
         word.code = "N"  # "Cow eating grass"
-    elif word.code == "V" and before == "J" and i > 1 and words[i - 2].code == "D" and lexicon.is_noun(text):
+    elif word.code == "V" and described and words[i - 1].text != "other" and lexicon.is_noun(text):
         word.code = "N"  # "the purple cross on a wall"
     elif text in lexicon.COLOURS:
         word.code = "J"
@@ -359,6 +373,10 @@ def _is_verb_form(text: str) -> bool:
 def _ends_relative(words: list[Word], i: int) -> bool:
     """Whether only one noun phrase stands between the word at i and "that" or "which"."""
     j = i - 1
+    while j >= 0 and words[j].code in "JMN":
+        j -= 1
+    if j > 0 and words[j].code == "D" and words[j - 1].code == "N" and words[i].code == "N":
+        return i + 1 < len(words) and words[i + 1].code in "BV"  # "the ladder the boy climbs leans"
     while j >= 0 and words[j].code in "DJMN":
         j -= 1
     return j >= 0 and words[j].code == "W" and j < i - 1

@@ -16,11 +16,18 @@ def read_verbs(draft: Draft, previous: int, c: Connector) -> int:
     """
     draft.denied_verbs |= c.denied_words
     if not c.verbs:
+        draft.has_verb = draft.has_verb or (c.copula >= 0 and not c.relative)
         return -1
     closed = {use.verb: use for use in c.closed}
     filler = -1
     for verb in c.verbs:
         draft.subjects_of[verb] = draft.row(filler) if filler >= 0 else _subjects(draft, verb, previous, c)
+        if (
+            draft.main in draft.subjects_of[verb]
+            and not c.relative
+            and (draft.words[verb].code == "V" or c.copula >= 0)
+        ):
+            draft.has_verb = True
         use = closed.get(verb)
         if use is None:
             continue
@@ -99,6 +106,20 @@ def adjoin(draft: Draft, previous: int, k: int) -> None:
     draft.transitive[given] = k
 
 
+def late_particle(draft: Draft, previous: int) -> None:
+    """Let the particle behind an object belong to its verb: "turns the water off"."""
+    words, end = draft.words, draft.chunks[previous].end
+    if end >= len(words) or words[end].code != "R" or words[end].dep != "prt":
+        return
+    for verb, object_ in draft.transitive.items():
+        lemma = lexicon.verb_lemma(words[verb].text)
+        if object_ == previous and words[end].head == verb:
+            draft.links[previous] = [
+                link._replace(predicate=f"{lemma} {words[end].text}") if link.predicate == lemma else link
+                for link in draft.links.get(previous, [])
+            ]
+
+
 def _shares_object(draft: Draft, use: VerbUse, c: Connector) -> bool:
     """Whether a verb has the object of the one behind it: "peels and eats a banana"."""
     verb, last = draft.words[use.verb], draft.words[c.verb]
@@ -117,12 +138,13 @@ def _subjects(draft: Draft, verb: int, previous: int, c: Connector) -> list[int]
     found = []
     for k in _parsed_subjects(draft, verb, previous, c):
         held = draft.partners(k) if k >= 0 and draft.chunks[k].frame else []
-        found += held or [k]  # "a woman in the background wearing a hat"
+        framed = k >= 0 and draft.chunks[k].frame and k < previous
+        found += held or [previous if framed else k]  # "a woman in the background wearing a hat"
     lemma = lexicon.verb_lemma(draft.words[verb].text)
     if (
         c.comma and not (c.coordinator or c.relative) and draft.words[verb].code in "EG"
     ):  # "a mask with two horns, worn by a dancer"
-        found = [next((link.other for link in draft.links.get(k, []) if has(link)), k) for k in found]
+        found = [_whose(draft, k) for k in found]
     if draft.words[verb].code != "G" or lemma not in lexicon.BODILY | lexicon.GIVING or c.comma:
         return found
     for k in found:  # "a man in a red shirt holding a ball": a shirt holds nothing
@@ -134,9 +156,21 @@ def _subjects(draft: Draft, verb: int, previous: int, c: Connector) -> list[int]
     return found
 
 
+def _whose(draft: Draft, k: int) -> int:
+    """Return what a phrase in a row of prepositions is about: the artwork, in "artwork by a man in a vase"."""
+    for _ in range(3):
+        links = (link for link in draft.links.get(k, []) if not link.reverse and link.other >= 0)
+        k = next((link.other for link in links if has(link) or link.predicate in lexicon.CONNECTIVES), k)
+    return k
+
+
 def _parsed_subjects(draft: Draft, verb: int, previous: int, c: Connector) -> list[int]:
     words = draft.words
-    if c.relative:
+    pronoun = words[draft.chunks[previous].head]
+    behind = (
+        pronoun.code == "H" and draft.chunks[previous].end == verb and pronoun.text not in lexicon.PERSONAL
+    )
+    if c.relative or (behind and words[verb].code == "V"):
         return draft.row(previous)
     k = draft.parsed.get(verb, -1)
     if k >= 0 and draft.chunks[k].start < verb:
@@ -144,6 +178,8 @@ def _parsed_subjects(draft: Draft, verb: int, previous: int, c: Connector) -> li
             link.other for link in draft.links.get(k, []) if link.predicate.endswith((" than", " as"))
         ]
         return compared or draft.row(k)
+    if words[verb].code == "V" and k < 0 and _is_main(draft, verb, previous, c):
+        return draft.row(draft.main)  # "a kitten smaller than a cup sleeps"
     if c.conjunction and words[verb].code == "V":  # "jumps over a bench and lands on the road"
         before = [v for v in draft.subjects_of if v < verb and words[v].code == "V"]
         if before:
@@ -159,6 +195,24 @@ def _parsed_subjects(draft: Draft, verb: int, previous: int, c: Connector) -> li
             return draft.subjects_of[head]
         i = head
     return draft.row(previous)
+
+
+def _is_main(draft: Draft, verb: int, previous: int, c: Connector) -> bool:
+    """Whether a finite verb behind another phrase is the first of its clause's subject."""
+    main = draft.main
+    if (
+        main < 0
+        or draft.has_verb
+        or draft.front
+        or main == previous
+        or c.clause
+        or previous in draft.adjacent
+    ):
+        return False
+    if previous in draft.gaps:  # "the ball that the dog chases"
+        return False
+    between = draft.words[draft.chunks[main].end : verb]
+    return bool(draft.chunks[main].name) and all(word.code != "K" for word in between)
 
 
 def intransitive(draft: Draft, use: VerbUse) -> None:
@@ -178,7 +232,8 @@ def _fill_gap(draft: Draft, verb: int, preposition: int = -1) -> bool:
             preposition = before if before >= 0 else preposition
             predicate = lexicon.verb_lemma(draft.words[verb].text)
             if preposition >= 0:
-                predicate += f" {draft.words[preposition].text}"
+                text = draft.words[preposition].text
+                predicate += " in" if text == "where" else f" {text}"
             negated = verb in draft.denied_verbs
             draft.relate(draft.row(subject), filler, predicate, draft.words[verb].span, negated=negated)
             filled = True

@@ -1,0 +1,111 @@
+"""Find the verb of a sentence that the tagger has left without one: "a woman with a ribbon kneads dough".
+
+The tagger takes the -s of a verb far from its subject for a plural. What tells: a word that no dictionary has as a
+noun, a clause that has fewer finite verbs than it must have, and a row of verbs ("peels and slices a cucumber").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sclip.scenegraph import lexicon
+from sclip.scenegraph.retagging import ACTIONS, NOUNS_FIRST
+
+if TYPE_CHECKING:
+    from sclip.scenegraph.tagged_words import Word
+
+_VERBAL = ACTIONS | frozenset(
+    """wind drift curve twist tower loom lurk wander roam dangle sway swirl tumble trickle bounce hop limp creep sneak
+    squat doze giggle whisper wrestle juggle bow howl roar nestle drip spin lead stretch leap cross drop race steam
+    rise wag crow pour circle lap cling""".split()
+)
+"""Verbs that a caption has far oftener than the nouns of the same spelling."""
+_SINGULAR = frozenset("a an the one his her its their this that every each another".split())
+
+
+def find_verbs(words: Sequence[Word]) -> None:
+    """Give missing verbs the letter of a verb, in place."""
+    start = 0
+    for i, word in enumerate(words):
+        if word.code == ".":
+            _find(words, start, i)
+            start = i + 1
+    _find(words, start, len(words))
+
+
+def _find(words: Sequence[Word], start: int, end: int) -> None:
+    finite = [
+        i
+        for i in range(start, end)
+        if words[i].code in "VB" and not (i > start and words[i - 1].code in "BT" and words[i].code == "V")
+    ]
+    opened = [i for i in range(start, end) if words[i].code in "WK" or words[i].text == "whose"]
+    for i in range(start + 1, end):
+        word = words[i]
+        if word.code != "N" or word.fixed or not _is_form(word.text):
+            continue
+        after = words[i + 1].code if i + 1 < end else ""
+        clauses = sum(j < i for j in opened)
+        lacks = len(finite) <= len(opened) and sum(j < i for j in finite) <= clauses
+        if _is_in_row(words, i, after) or _is_sure(words, i, after) or (
+            lacks and _is_needed(words, start, i, after, clauses)
+        ):  # fmt: skip
+            word.code = "V"
+            finite.append(i)
+
+
+def _is_form(text: str) -> bool:
+    """Whether a verb is spelt so that its subject could stand before it."""
+    return lexicon.is_verb(text) and not text.endswith(("ing", "ed"))
+
+
+def _is_sure(words: Sequence[Word], i: int, after: str) -> bool:
+    """Whether a word behind a noun is a verb and no noun."""
+    text = words[i].text
+    if lexicon.is_noun(text) or lexicon.is_noun(lexicon.verb_lemma(text)) or lexicon.is_adjective(text):
+        return False
+    return words[i - 1].code in "N," and after in ("D", "P", "N", "J", "M", "R", "A", "H", "C", "", ",")
+
+
+def _is_in_row(words: Sequence[Word], i: int, after: str) -> bool:
+    """Whether a plural stands where a row of verbs goes on: "peels, slices", "opens a box and counts the coins"."""
+    text = words[i].text
+    if words[i - 1].code not in ",C" or not _is_third_person(text) or i < 2:
+        return False
+    if words[i - 2].code == "V" and words[i - 2].text.endswith("s"):
+        return after in ("C", ",", "D", "P", "H", "")
+    acts = any(word.code == "V" and word.text.endswith("s") for word in words[: i - 1])
+    return words[i - 1].code == "C" and acts and after in ("D", "H") and text not in lexicon.SILENT_MODIFIERS
+
+
+def _is_third_person(text: str) -> bool:
+    base = lexicon.noun_lemma(text)
+    return text.endswith("s") and not text.endswith("ss") and base != text and lexicon.is_verb(base)
+
+
+def _is_needed(words: Sequence[Word], start: int, i: int, after: str, clauses: int) -> bool:
+    """Whether a word, in a sentence without its main verb, agrees with the subject and may be that verb."""
+    before, base = words[i - 1].code, lexicon.noun_lemma(words[i].text)
+    if words[start].code == "P" and not clauses and before == "N" and after in ("D", "M"):
+        return base in _VERBAL  # "down the hill roll three pumpkins"
+    head = next((j for j in range(start, i) if words[j].code == "N"), -1)
+    while 0 <= head < i - 1 and words[head + 1].code == "N":
+        head += 1
+    if head < 0 or any(words[j].code not in "DJMA" for j in range(start, head) if words[j].code != "N"):
+        return False
+    singular = lexicon.noun_lemma(words[head].text) == words[head].text and words[start].text in _SINGULAR
+    third = _is_third_person(words[i].text)
+    if third != singular or base in NOUNS_FIRST:
+        return False
+    object_ = after in ("D", "H")
+    if before == ",":  # "the clown, a fat man, juggles lemons"
+        apart = words[head + 1].code == "," and head + 2 < i - 1 and words[head + 2].code in "DEG"
+        return apart and third and (object_ or after in ("P", "", "N", "J"))
+    if clauses:
+        predicate = before == "J" and words[i - 2].code == "B"
+        free = before in "NVER" or predicate
+        return free and (object_ or after in ("P", "", "N", "J", "M") or base in _VERBAL)
+    if before != "N" or not third:
+        return False
+    return (object_ and head < i - 1) or (base in _VERBAL and after in ("P", "", "R", "A"))
