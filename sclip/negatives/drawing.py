@@ -29,7 +29,7 @@ from sclip.scenegraph.graph import SceneGraph, Span
 from sclip.scenegraph.window import Window, parsed_part
 from sclip.seeding import uniform
 
-VERSION = "5"
+VERSION = "6"
 """Raised with every change that changes a caption's candidates: annotated shards carry it."""
 
 MOST_CANDIDATES = 24
@@ -50,9 +50,11 @@ RELUCTANCE: Mapping[Kind, float] = {"replaced object": 0.7}
 MOST_DRAWN = 6
 """Only the least strange so many are drawn from; the others would be drawn once in a hundred visits."""
 MOST_TRIED = 8
-"""Replacements of a caption that are looked at."""
+"""Replacements that are looked at of a caption of an ordinary length; of a long one, `LONG_TIMES` as many."""
 MOST_REPLACED = 4
 """Of them are drawn from so many at the most."""
+LONG, LONG_TIMES = 300, 6
+"""Characters of a long caption: of few replacements none would be in the triples that a knowledge encoder takes."""
 TEMPERATURE = 1.0
 """Of the draw, in log-odds."""
 
@@ -224,6 +226,7 @@ class _Text:
         self.text, self.rest = parsed_part(graph.caption)
         parsed = replace(graph, caption=self.text) if self.rest else graph
         self.reading = Reading(parsed, MOST_EXCHANGED, only_certain=only_certain)
+        self.times = LONG_TIMES if len(self.text) > LONG else 1
         self.seen = {_fold(self.text)}
         self._own: dict[Span, float] = {}
 
@@ -265,7 +268,7 @@ def _exchanges(source: _Text) -> Iterator[tuple[Negative, PlannedExchange]]:
 def _replacements(source: _Text) -> Iterator[Negative]:
     """Yield the negatives in which a word gave its place to another."""
     text = source.text
-    for plan in replacements(source.reading, MOST_TRIED):
+    for plan in replacements(source.reading, MOST_TRIED * source.times):
         other = plan.text(text)
         if not source.is_new(other):
             continue
@@ -284,7 +287,7 @@ def _natural_exchanges(text: _Text) -> list[Negative]:
 
 def _natural_replacements(text: _Text) -> list[Negative]:
     natural = (negative for negative in _replacements(text) if negative.strangeness < MOST_STRANGE_REPLACED)
-    return list(islice(natural, MOST_REPLACED))
+    return list(islice(natural, MOST_REPLACED * text.times))
 
 
 def _in_one(text: str, plan: PlannedExchange) -> bool:

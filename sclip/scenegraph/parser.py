@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from spacy.language import Language
     from spacy.tokens import Doc
 
-RULES_VERSION = "4"
+RULES_VERSION = "5"
 """Raised with every change of the rules, or of how captions are cleaned, that changes a graph: annotated shards
 carry it."""
 
