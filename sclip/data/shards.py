@@ -192,7 +192,7 @@ def _suffixes(group: Group) -> str:
 
 
 def _captions(parts: dict[str, bytes], data: DataConfig, cleaned_counts: Counter[str]) -> tuple[str, ...]:
-    """Return the captions, cleaned, that are not blank; count into `cleaned_of` what was cleaned out of them.
+    """Return the captions, cleaned, that are not blank; count into `cleaned_counts` what was cleaned out of them.
 
     Raises ValueError with the reason where none can be had.
     """
@@ -232,7 +232,7 @@ def _of_fields(record: Mapping[str, Any], fields: Sequence[str], usual: Iterable
 
 
 def _counted(captions: Sequence[_Cleaned], cleaned_counts: Counter[str]) -> tuple[str, ...]:
-    """Return the captions; count into `cleaned_of` what was cleaned out of them."""
+    """Return the captions; count into `cleaned_counts` what was cleaned out of them."""
     cleaned_counts.update(kind for _, kinds in captions for kind in kinds)
     return tuple(caption for caption, _ in captions)
 

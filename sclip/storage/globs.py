@@ -207,8 +207,9 @@ def _contents(folder: str, is_named: bool) -> str:
         names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
     except OSError as error:
         return f"{folder} cannot be listed: {error.strerror}"
-    folders = [name for name in names if os.path.isdir(f"{folder}/{name}")]
-    files = [name for name in names if name not in folders]
+    files, folders = [], []
+    for name in names:
+        (folders if os.path.isdir(f"{folder}/{name}") else files).append(name)
     if tars := [file for file in files if _TAR.search(file)]:
         return f"{folder} has {_counted(tars, 'tar')}"
     counts = [_counted(some, what) for some, what in ((files, "file"), (folders, "folder")) if some]

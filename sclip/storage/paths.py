@@ -57,10 +57,13 @@ def shown(path: str | StoragePath) -> str:
 
 
 def write(file: StoragePath, text: str) -> None:
-    """Write a file in one piece: no reader ever sees half of it."""
+    """Write a file in one piece: no reader ever sees half of it, nor, after a power loss, an empty one."""
     if isinstance(file, Path):
         temporary = file.with_name(f".{file.name}.{os.getpid()}")
-        temporary.write_text(text)
+        with temporary.open("w") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
         temporary.replace(file)
     else:
         file.write_text(text)

@@ -88,7 +88,7 @@ def _is_beside(store: Connection, old: Path, new: Path) -> bool:
             sqlalchemy.text(f"SELECT {column} FROM {table} WHERE {_BELOW.format(column)}"),
             {"old": str(old), "n": len(str(old))},
         )
-        if place != str(old)
+        if Path(place) != old
     }
     if not any((new / place).exists() for place in places):
         return False

@@ -48,6 +48,6 @@ def test_the_secret_of_a_uri_makes_no_other_data_and_is_not_in_its_name(
 ) -> None:
     digests = {of({f"file://user:{secret}@host{tmp_path}/0.tar": 5}).digest for secret in ("a", "b")}
     assert len(digests) == 1
-    monkeypatch.setattr(storage, "RETRY_DELAYS_S", ())
+    monkeypatch.setattr(storage, "RETRY_DELAYS_S", (0.0,))
     url = "http://user:planted@127.0.0.1:9/0.tar?sig=planted"
     assert of({url: 5}).name == "/***@127.0.0.1:9"
