@@ -197,3 +197,12 @@ def test_a_run_is_refused_whose_artifacts_would_go_into_another_storage(tmp_path
     connect(uri)  # which leaves alone what was never beside the store
     roots = {e.artifact_location for e in MlflowClient(uri).search_experiments()}
     assert {f"{first}/mlartifacts", f"{second}/mlartifacts"} <= roots
+
+
+def test_a_store_whose_experiment_has_a_place_of_its_own_is_no_moved_one(tmp_path: Path) -> None:
+    (tmp_path / "store" / "mlartifacts").mkdir(parents=True)
+    uri = empty_store(tmp_path / "store")
+    place = f"{tmp_path}/large disk/mlartifacts/"
+    MlflowClient(uri).create_experiment("own", artifact_location=place)
+    connect(uri)
+    assert place in {e.artifact_location for e in MlflowClient(uri).search_experiments()}
