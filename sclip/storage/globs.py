@@ -207,7 +207,8 @@ def _contents(folder: str, is_named: bool) -> str:
         names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
     except OSError as error:
         return f"{folder} cannot be listed: {error.strerror}"
-    files, folders = [], []
+    files: list[str] = []
+    folders: list[str] = []
     for name in names:
         (folders if os.path.isdir(f"{folder}/{name}") else files).append(name)
     if tars := [file for file in files if _TAR.search(file)]:

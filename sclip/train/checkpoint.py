@@ -57,6 +57,7 @@ from sclip.train.manifest import (
     write_manifest,
 )
 from sclip.train.optimizer import EMA
+from sclip.train.teacher import check_start, weights_digest
 
 __all__ = ["Saver", "consolidate", "load", "save", "size_bytes"]
 
@@ -173,13 +174,14 @@ def consolidate(path: str | StoragePath, config: ModelConfig) -> StructureCLIP:
 
     Its averaged weights, where it holds them (train.ema_decay). `config` is the model config of the run that wrote
     it; its pretrained weights are not fetched again, unless the checkpoint holds but updates of them (`model.lora`),
-    which are merged into them here. Raises ModelError where those are gone.
+    which are merged into them here. Raises ModelError where those are gone, CheckpointError where they are others.
     """
     of = storage_path(path)
-    checked_manifest(of)
+    start = checked_manifest(of)["state"].get("start", {})
     has_updates = config.lora.rank > 0
     model = build_model(config, load_weights=has_updates)
     if has_updates:
+        check_start(start.get("towers", ""), weights_digest(model.clip), of)
         lora.add(model)
     with local_copy(of) as folder:
         found = stored_tensors(folder)

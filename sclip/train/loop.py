@@ -39,7 +39,7 @@ from sclip.train.run_checkpoints import RunCheckpoints
 from sclip.train.run_folder import RunFolder
 from sclip.train.sample_accounts import SampleAccounts
 from sclip.train.step import TrainStep, unwrapped
-from sclip.train.teacher import build_teacher, fingerprint
+from sclip.train.teacher import build_teacher, weights_digest
 
 __all__ = ["train"]
 
@@ -142,14 +142,19 @@ class _Run:
         plain = _build_model(job, self.folder)
         teacher = build_teacher(config, self.folder) if config.loss.distil else None
         self.flops = functools.partial(StepFlops(plain, config, teacher), world_size=launcher.world_size)
+        start = {"teacher": teacher, "towers": plain.clip if config.model.lora.rank else None}
+        digests = {
+            name: weights_digest(module)
+            for name, module in start.items()
+            if module is not None and launcher.rank == 0
+        }
         model = sharding.apply(plain, config.train, device)
-        recorded = fingerprint(teacher) if teacher is not None and launcher.rank == 0 else ""
         if teacher is not None:
             teacher = sharding.apply_frozen(teacher, model, config.train, device)
         self.step = TrainStep(model, make_optimizer(model, config.train), config, teacher)
         self.ema = EMA(unwrapped(model), config.train.ema_decay) if config.train.ema_decay else None
         self.checkpoints = RunCheckpoints(
-            self.folder, config.checkpoint, self.step, self.ema, launcher, recorded
+            self.folder, config.checkpoint, self.step, self.ema, launcher, digests
         )
         state = self.checkpoints.resume()
         self.accounts = SampleAccounts(job, launcher, state)

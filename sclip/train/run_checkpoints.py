@@ -21,7 +21,7 @@ from sclip.train.optimizer import EMA
 from sclip.train.run_folder import RunFolder
 from sclip.train.sample_accounts import SampleAccounts
 from sclip.train.step import TrainStep
-from sclip.train.teacher import check_fingerprint
+from sclip.train.teacher import check_start
 
 __all__ = ["RunCheckpoints"]
 
@@ -38,11 +38,11 @@ class RunCheckpoints:
         step: TrainStep,
         ema: EMA | None,
         launcher: Launcher,
-        teacher: str = "",
+        start: Mapping[str, str] | None = None,
     ) -> None:
-        """Take what is written; `teacher` is rank 0's fingerprint of the teacher, empty where there is none."""
+        """Take what is written; `start` has rank 0's digests of the weights that the run needs to its end."""
         self._folder, self._config, self._launcher = folder, config, launcher
-        self._step, self._ema, self._teacher = step, ema, teacher
+        self._step, self._ema, self._start = step, ema, dict(start or {})
         self._saver = checkpoint.Saver()
         self._bytes = checkpoint.size_bytes(step.model, ema is not None)
         self._start_called = self._stall_s = 0.0
@@ -61,7 +61,7 @@ class RunCheckpoints:
             path, self.saved_step = latest
             self.started_step = self.saved_step
             state = checkpoint.load(path, self._step.model, self._step.optimizer, self._ema)
-            in_unison(functools.partial(self._check_teacher, state.get("teacher", "")), CheckpointError)
+            in_unison(functools.partial(self._check_start, state), CheckpointError)
         self._make_room()
         return state
 
@@ -81,7 +81,7 @@ class RunCheckpoints:
         state = {
             "progress": dict(vars(accounts.progress)),
             "metrics": {name: value for name, value in metrics.items() if math.isfinite(value)},
-            "teacher": self._teacher,
+            "start": self._start,
         }
         self.started_step = step
         self._saver.start(
@@ -109,9 +109,9 @@ class RunCheckpoints:
         self.finish()
         return str(self._folder.step_path(self.saved_step)) if self.saved_step else "none yet"
 
-    def _check_teacher(self, recorded: str) -> dict[str, Any]:
-        if self._launcher.rank == 0:
-            check_fingerprint(recorded, self._teacher, self._folder)
+    def _check_start(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        for name, present in self._start.items():
+            check_start(state.get("start", {}).get(name, ""), present, self._folder.path)
         return {}
 
     def _make_room(self) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -96,7 +97,10 @@ class TrainStep:
         if self.teacher is None:
             return None
         captions = {name: column for name, column in batch.items() if name not in NEGATIVE_COLUMNS}
-        return _joined([self._features(self.teacher, part) for part in _parts(captions, passes)])
+        taught = _joined([self._features(self.teacher, part) for part in _parts(captions, passes)])
+        if isinstance(self.teacher, FSDPModule):
+            self.teacher.reset_iter_state()  # it notes each forward until a backward, which never comes
+        return taught
 
     def _backward(
         self, batch: Mapping[str, Tensor], progress: float, taught: dict[str, Tensor] | None

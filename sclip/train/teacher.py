@@ -1,6 +1,7 @@
-"""The teacher of `loss.distil`: the weights that a run starts from, which every start of the run has to find again.
+"""The weights that a run starts from, where it needs them to its end: as `loss.distil`'s teacher, under `model.lora`.
 
-It is in no checkpoint and no export; a checkpoint holds its fingerprint, so that a run cannot go on with another one.
+They are in no checkpoint; a checkpoint holds their digest, so that no run goes on with others, and no updates are
+merged into others.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from torch import nn
 from sclip.config import Config, KEEConfig, ModelConfig
 from sclip.model.build import build_model
 from sclip.model.structure_clip import StructureCLIP
+from sclip.storage.paths import StoragePath
 from sclip.train.manifest import CheckpointError
 from sclip.train.run_folder import RunFolder
 
-__all__ = ["build_start", "build_teacher", "check_fingerprint", "fingerprint"]
+__all__ = ["build_start", "build_teacher", "check_start", "weights_digest"]
 
 
 def build_start(folder: RunFolder, config: ModelConfig) -> StructureCLIP:
@@ -41,22 +43,22 @@ def build_teacher(config: Config, folder: RunFolder) -> StructureCLIP:
     return build_start(folder, config.model)
 
 
-def fingerprint(teacher: nn.Module) -> str:
-    """Return a SHA-256 of a plain model's weights, without the positions: resized, they are a little of the CPU's."""
+def weights_digest(module: nn.Module) -> str:
+    """Return a SHA-256 of plain weights on the CPU, without the positions: resized, they differ a little by CPU."""
     digest = hashlib.sha256()
-    for name, tensor in teacher.state_dict().items():
+    for name, tensor in module.state_dict().items():
         if not name.endswith("positional_embedding"):
             digest.update(name.encode())
             digest.update(tensor.contiguous().numpy().data)
     return digest.hexdigest()
 
 
-def check_fingerprint(recorded: str, found: str, folder: RunFolder) -> None:
-    """Raise CheckpointError unless the teacher is the one that a checkpoint of the run was trained with."""
-    if recorded != found:
+def check_start(recorded: str, present: str, place: StoragePath) -> None:
+    """Raise CheckpointError unless the start is the one that a checkpoint, or those of a run, were trained from."""
+    if recorded != present:
         raise CheckpointError(
-            f"{folder.path}: the weights that the run started from have changed (SHA-256 {found[:12]}, was "
-            f"{recorded[:12]}), which loss.distil keeps to; bring them back, or name another run"
+            f"{place}: the weights that the run started from have changed (SHA-256 {present[:12]}, was "
+            f"{recorded[:12]}), which loss.distil and model.lora build on; bring them back, or name another run"
         )
 
 

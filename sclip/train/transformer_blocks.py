@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from sclip.config import TrainConfig
 from sclip.model.blocks import block_lists
@@ -28,6 +28,16 @@ _KEPT = [
     _aten._scaled_dot_product_cudnn_attention.default, _aten._scaled_dot_product_flash_attention_for_cpu.default,
 ]  # fmt: skip
 """Whose results selective checkpointing keeps: nearly all of a block's FLOPs; norms, GELU and sums are made again."""
+
+
+def _keep(_: Any, operator: Any, first: Any = None, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    # An addmm onto a matrix, where a layer's has a bias, sums a weight and its low-rank update (`sclip.model.lora`).
+    is_weight = operator is _aten.addmm.default and first.ndim == 2
+    return (
+        CheckpointPolicy.MUST_SAVE
+        if operator in _KEPT and not is_weight
+        else CheckpointPolicy.PREFER_RECOMPUTE
+    )
 
 
 def change_forward(
@@ -65,7 +75,7 @@ def _forward(
 def _checkpointed(forward: Callable[..., Any], selective: bool) -> Callable[..., Any]:
     options: dict[str, Any] = {"use_reentrant": False}
     if selective:
-        options["context_fn"] = functools.partial(create_selective_checkpoint_contexts, _KEPT)
+        options["context_fn"] = functools.partial(create_selective_checkpoint_contexts, _keep)
 
     def checkpointed(*args: Any, **kwargs: Any) -> Any:
         return checkpoint(forward, *args, **options, **kwargs)

@@ -239,6 +239,17 @@ def test_updates_alone_are_stored_and_a_resumed_run_of_them_ends_as_an_undisturb
     assert not [name for name in moved if name.startswith("clip.") and name.endswith("bias")]
 
 
+def test_updates_are_not_added_to_other_weights(tmp_path: Path) -> None:
+    folder = with_start(tmp_path / "run")
+    launched(folder, requests=[Requested(), Requested(True, True)], model=UPDATED)
+    torch.manual_seed(2)
+    weights.save(export_state(build_model(VIT)), folder / "init.safetensors", quick_gelu=False)
+    with RunFolder(folder).starting(UPDATED) as config, pytest.raises(CheckpointError, match="have changed"):
+        checkpoint.consolidate(folder / "step-00000002", config)
+    with pytest.raises(CheckpointError, match="have changed"):
+        launched(folder, model=UPDATED)
+
+
 def test_updates_of_weights_that_are_gone_are_refused(tmp_path: Path) -> None:
     folder = with_start(tmp_path / "run")
     launched(folder, requests=[Requested(), Requested(True, True)], model=UPDATED)
