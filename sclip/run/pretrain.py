@@ -255,14 +255,14 @@ def _train(run: _Started, console: Console) -> None:
     control, has_trained = RunControl(), threading.Event()  # a step, since the workers started
 
     def ask() -> bool:
-        if has_trained.is_set():
-            progress.say("asked to stop: writing a checkpoint first (a second signal ends it at once)")
-            control.request("stop")
-        else:
+        if not has_trained.is_set():
             progress.say(
                 "asked to stop: the workers have reported no step since they started: nothing to save"
             )
-        return has_trained.is_set()
+            return False
+        progress.say("asked to stop: writing a checkpoint first (a second signal ends it at once)")
+        control.request("stop")
+        return True
 
     shown: Progress | JsonProgress = JsonProgress()
     if config.run.log_format == "text":
@@ -275,12 +275,12 @@ def _train(run: _Started, console: Console) -> None:
     ):
 
         def on_report(report: dict[str, Any]) -> None:
-            progress.report(report)
-            exported.report(report)
             if report["kind"] in ("metrics", "checkpoint"):
-                has_trained.set()
+                has_trained.set()  # before the step is shown, so that who sees it may stop the run
             elif report["kind"] in ("start", "lost"):
                 has_trained.clear()
+            progress.report(report)
+            exported.report(report)
             if report["kind"] == "lost":
                 tracker.keep()
             if evaluator:
