@@ -19,7 +19,7 @@ from sclip.run.summary import Summary
 from support.ray_head import Head, ray_head
 from support.runs import recorded, reports_seen, starter
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 
 NODE_TYPES = {
     "parser": {"resources": {"CPU": 2, "object_store_memory": 200_000_000}, "max_workers": 3},

@@ -34,7 +34,7 @@ from support.processes import environment
 from support.ray_head import Head
 from support.runs import recorded_curve
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 EPOCHS = 6
 JOB = (

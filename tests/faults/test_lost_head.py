@@ -21,14 +21,14 @@ from support.paths import ROOT
 from support.processes import end, environment, free_port, require
 from support.runs import TINY, recorded, recorded_curve
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 EPOCHS = 120
 """So many that the encoders still have work at the first checkpoint: Ray 2.60 cannot start with tables of an actor that
 has ended while its blocks are in use (a failed check in gcs_actor.h). For that too each worker has one encoder: of
 more, Ray Data ends those that have nothing to do."""
 PASSWORD = "word-of-the-tests"
-PATIENCE_S = 240
+PATIENCE_S = 600
 
 
 @dataclass(frozen=True)

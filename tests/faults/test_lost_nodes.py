@@ -15,7 +15,7 @@ from support.commands import command
 from support.processes import environment
 from support.runs import recorded, recorded_curve, reports_seen, starter
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 
 EPOCHS = 80
 EVERY = 15

@@ -28,7 +28,7 @@ from support.paths import ROOT
 from support.processes import environment
 from support.runs import TINY, recorded, recorded_curve
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 
 EPOCHS = 4
 JOB = (
@@ -36,7 +36,7 @@ JOB = (
     "checkpoint.every=3",
 )  # fmt: skip
 """About 24 steps by two workers, of which each node has room for one."""
-PATIENCE_S = 300
+PATIENCE_S = 700
 
 
 @dataclass(frozen=True)
