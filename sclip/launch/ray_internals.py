@@ -121,6 +121,16 @@ def session_folder() -> str:
     return str(ray._private.worker.global_worker.node.get_session_dir_path())
 
 
+# Why a node is gone
+
+
+def accidents() -> tuple[int, int]:
+    """Return the values of "DeathReason" in `ray.nodes()` of a node that went unexpectedly, or was pre-empted."""
+    from ray.core.generated.common_pb2 import NodeDeathInfo
+
+    return NodeDeathInfo.UNEXPECTED_TERMINATION, NodeDeathInfo.AUTOSCALER_DRAIN_PREEMPTED
+
+
 # The autoscaler's node types
 
 

@@ -14,8 +14,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-_ACCIDENTS = ("UNEXPECTED_TERMINATION", "AUTOSCALER_DRAIN_PREEMPTED")
-"""Ray death reasons that count as failures; idle or deliberately drained nodes are ignored."""
+from sclip.launch import ray_internals
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def alive() -> tuple[list[ClusterNode], list[str]]:
     for node in ray.nodes():
         name = f"{node['NodeName'] or node['NodeManagerAddress']} ({node['NodeID'][:6]})"
         if not node["Alive"]:
-            if node["DeathReason"] in _ACCIDENTS:
+            if node["DeathReason"] in ray_internals.accidents():  # else it was idle, or drained on purpose
                 lost.append(f"{name}: {node['DeathReasonMessage']}")
             continue
         resources = node["Resources"]
