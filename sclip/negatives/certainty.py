@@ -108,13 +108,24 @@ def _may_be_one(reading: Reading, first: int, second: int) -> bool:
     later = objects[second].phrase
     start = max(0, later[0] - 20)
     before = reading.caption[start : later[0]].rstrip().lower()
-    if before.endswith(_COPULAS) and _NAMED.search(reading.caption, start, later[0]):
+    named = before.endswith(_COPULAS) and _NAMED.search(reading.caption, start, later[0])
+    if named and not _is_fronted(reading, first, second):
         return True  # "a man is a player"
     return (
         may_be_one(objects[first].name, objects[second].name)
         and reading.head_plural[first] == reading.head_plural[second]
         and not _related(reading, first, second)
         and not _NEW.match(reading.caption, *later)
+    )
+
+
+def _is_fronted(reading: Reading, first: int, second: int) -> bool:
+    """Whether the first stands in a place that comes before it and is said of the second: "under a tree is a dog"."""
+    start = reading.graph.objects[first].phrase[0]
+    relations = (reading.graph.relations[k] for k in reading.relations_of[first])
+    return any(
+        (relation.subject, relation.object) == (second, first) and relation.span[1] <= start
+        for relation in relations
     )
 
 

@@ -63,7 +63,7 @@ _OPPOSITE = {"on": "under", "above": "under", "under": "above", "in_front_of": "
              "left": "right", "right": "left"}  # fmt: skip
 _MOTIONS = frozenset(
     """walk run go move drive travel fly swim sail jump climb stroll jog skate ski surf skateboard snowboard march
-    wander come pass roll cruise head cross race""".split()
+    wander come pass roll cruise head cross race hover float glide drift soar""".split()
 )
 _STAYS = POSTURES - frozenset("play talk speak grow".split())
 _IS_BY = frozenset("park stand sit lay lie rest perch locate position line".split())
