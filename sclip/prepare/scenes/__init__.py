@@ -28,7 +28,7 @@ from sclip.storage.paths import StoragePath, address, send, storage_path, write
 
 __all__ = ["VERSION", "ScenesPaths", "generate"]
 
-VERSION = 3
+VERSION = 4
 """Raise it with every change of what is drawn or said, so that no older folder is taken for the same."""
 
 _STAMP = "scenes.json"

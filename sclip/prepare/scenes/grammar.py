@@ -35,7 +35,7 @@ _FRAMES = (
     "{relation} {the_b}, there is {a}.",
 )
 _PAIRS = ("{a} and {b}", "{the_a} and {the_b}", "There is {a} and {b}.")
-_PAIR_SHARE = 0.15
+_PAIR_SHARE = 0.3
 _SIZE_SHARE = 0.15
 _BACKGROUND_SHARE = 0.1
 
