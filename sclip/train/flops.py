@@ -115,6 +115,12 @@ class StepFlops:
             captions = np.concatenate([captions, columns["negative_text"][valid][kept]])
             if triples is not None and self._on_negatives:
                 triples = np.concatenate([triples, columns["negative_triples"][valid][kept]])
+        if "unit_text" in columns:
+            units = columns["has_unit"] & valid
+            captions = np.concatenate([captions, columns["unit_text"][units].reshape(-1, captions.shape[1])])
+            if triples is not None:
+                of_units = columns["unit_triples"][units].reshape(-1, *triples.shape[1:])
+                triples = np.concatenate([triples, of_units])
         total += self._towers(samples, captions, triples, self._passes)
         return float(total + 3 * samples * self._logits(samples, negatives) * world_size)
 
