@@ -25,6 +25,7 @@ from sclip.config import Config
 from sclip.data import columns as col
 from sclip.data.annotation import AnnotationError, read_record
 from sclip.data.images import ImageError, image_digest, random_crop
+from sclip.data.positives import positive_columns
 from sclip.data.side_channel import Marker, Note
 from sclip.data.units import unit_columns
 from sclip.data.window import Window, window_of
@@ -113,6 +114,7 @@ class Encoder:
         with _timed(note, "draw"):
             drawn = self.drawn(rows, known)
             units = self.units(rows, known) if self._config.loss.units else []
+            positives = self.positives(rows, known) if self._config.loss.positives else []
         slots = [negative for of_row in drawn for negative in [*of_row, *[None] * (most - len(of_row))]]
         windows = [found.window for found in known]
         has_negative = np.array([negative is not None for negative in slots])
@@ -123,6 +125,9 @@ class Encoder:
                 [windows[k // most].triples_of(n.graph) if n else [] for k, n in enumerate(slots)]
             )
             columns = unit_columns(units, self._tokenizer) if units else {}
+            if positives:
+                graphs = [positive.graph if positive else None for positive in positives]
+                columns |= positive_columns(graphs, self._tokenizer)
             return columns | {
                 col.TEXT: self._tokenizer.text(captions),
                 col.NEGATIVE_TEXT: negative_text.reshape(len(rows), most, -1),
@@ -207,6 +212,16 @@ class Encoder:
             negatives.unit_of(found.graph, negative[0]) if negative else None
             for found, negative in zip(known, first, strict=True)
         ]
+
+    def positives(
+        self, rows: Sequence[dict[str, Any]], known: Sequence[Known]
+    ) -> list[negatives.Positive | None]:
+        """Return the other wording of each row's caption that is trained on (loss.positives), None where none is."""
+        return negatives.draw_positives(
+            [found.window for found in known], [row.get(col.IDENTITY) or "" for row in rows],
+            lambda texts: self._parser.parse(texts), seed=self._config.run.seed,
+            epochs=[row.get(col.PASS) or 0 for row in rows],
+        )  # fmt: skip
 
     def _drawn(self, row: dict[str, Any], known: Known) -> Iterable[negatives.Negative]:
         """Return the negatives of a caption in the order in which they are drawn."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 __all__ = ["FURTHER", "attention_mask", "is_packable", "pack"]
 
-FURTHER = ("negative", "unit")
+FURTHER = ("negative", "unit", "positive")
 """Texts of a row beside its caption, M of each: columns NAME_text [B, M, L] and NAME_triples [B, M, K, 3, T]."""
 
 Columns = dict[str, NDArray[Any]]

@@ -115,12 +115,15 @@ class StepFlops:
             captions = np.concatenate([captions, columns["negative_text"][valid][kept]])
             if triples is not None and self._on_negatives:
                 triples = np.concatenate([triples, columns["negative_triples"][valid][kept]])
-        if "unit_text" in columns:
-            units = columns["has_unit"] & valid
-            captions = np.concatenate([captions, columns["unit_text"][units].reshape(-1, captions.shape[1])])
+        for name in ("unit", "positive"):
+            if f"{name}_text" not in columns:
+                continue
+            held = columns[f"has_{name}"] & valid
+            texts = columns[f"{name}_text"][held].reshape(-1, captions.shape[1])
+            captions = np.concatenate([captions, texts])
             if triples is not None:
-                of_units = columns["unit_triples"][units].reshape(-1, *triples.shape[1:])
-                triples = np.concatenate([triples, of_units])
+                of_texts = columns[f"{name}_triples"][held].reshape(-1, *triples.shape[1:])
+                triples = np.concatenate([triples, of_texts])
         total += self._towers(samples, captions, triples, self._passes)
         return float(total + 3 * samples * self._logits(samples, negatives) * world_size)
 

@@ -32,6 +32,9 @@ NEGATIVE_COLUMNS = ("negative_text", "negative_end", "negative_triples", "has_ne
 UNIT_COLUMNS = ("unit_text", "unit_end", "unit_triples", "has_unit")
 """Columns of parts of captions, which a batch has with `loss.units` alone."""
 
+POSITIVE_COLUMNS = ("positive_text", "positive_end", "positive_triples", "has_positive")
+"""Columns of other wordings, which a batch has with `loss.positives` alone."""
+
 
 class TrainStep:
     """Forward, loss, backward, clipping and update of one wrapped model and its optimizer."""
@@ -99,7 +102,7 @@ class TrainStep:
         """Return the teacher's features of images and captions, computed in as many parts as the model's."""
         if self.teacher is None:
             return None
-        unread = (*NEGATIVE_COLUMNS, *UNIT_COLUMNS)
+        unread = (*NEGATIVE_COLUMNS, *UNIT_COLUMNS, *POSITIVE_COLUMNS)
         captions = {name: column for name, column in batch.items() if name not in unread}
         taught = _joined([self._features(self.teacher, part) for part in _parts(captions, passes)])
         if isinstance(self.teacher, FSDPModule):
