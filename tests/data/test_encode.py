@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from sclip.config import Config, DataConfig, KEEConfig, LossConfig, ModelConfig, RunConfig
+from sclip.config import Config, DataConfig, KEEConfig, LossConfig, MixtureConfig, ModelConfig, RunConfig
 from sclip.data import columns as col
 from sclip.data.annotation import write_record
 from sclip.data.encode import Encoder
@@ -18,7 +19,7 @@ from sclip.data.reader import READ_SCHEMA
 from sclip.data.side_channel import STAGES, Marker, Note, read_notes
 from sclip.model.tokenizer import PADDING
 from sclip.negatives import natural, sound
-from sclip.negatives.drawing import REPLACEMENTS
+from sclip.negatives.drawing import EVENLY
 from sclip.scenegraph import Parser
 from support.pictures import encoded, noise
 
@@ -223,17 +224,22 @@ def test_a_caption_has_as_many_different_negatives_as_are_asked_for_and_there_ar
         assert (three[col.NEGATIVE_TRIPLES][row, count:] == PADDING).all()
 
 
-def test_words_are_replaced_in_as_many_visits_as_are_asked_for() -> None:
-    assert LossConfig().replacements == REPLACEMENTS
-    replaced = {}
-    for share in (0.0, 0.5, 1.0):
-        encoder = Encoder(config(loss=LossConfig(replacements=share)), SIDE)
-        found = visits(encoder, "a red lamp stands on a blue table", passes=60)
-        assert found[col.HAS_NEGATIVE].all()
-        words = [np.sort(found[name].reshape(60, -1)) for name in (col.TEXT, col.NEGATIVE_TEXT)]
-        replaced[share] = float((words[0] != words[1]).any(1).mean())
-    assert replaced == pytest.approx({0.0: 0, 0.5: 0.5, 1.0: 1}, abs=0.2)
-    assert 0 < replaced[0.5] < 1
+def test_kinds_of_negatives_are_drawn_by_their_shares_of_those_that_a_caption_has() -> None:
+    assert MixtureConfig().shares == EVENLY
+    caption = "a red lamp stands on a blue table"  # no thing of it is replaced
+    mixture = MixtureConfig(exchange=1.0, replace_object=4.0, replace_attribute=2.0, replace_relation=1.0)
+    encoder = Encoder(config(loss=LossConfig(mixture=mixture)), SIDE)
+    rows = [sample_row(0, pass_, **{col.CAPTION: caption}) for pass_ in range(80)]
+    kinds = Counter(of_row[0].kind for of_row in encoder.drawn(rows, encoder.known(rows)))
+    assert kinds["replaced attribute"] / 80 == pytest.approx(0.5, abs=0.15)
+    assert kinds["replaced relation"] / 80 == pytest.approx(0.25, abs=0.15)
+    assert (
+        kinds["relation"] + kinds["attribute"]
+        == 80 - kinds["replaced attribute"] - kinds["replaced relation"]
+    )
+    alone = MixtureConfig(exchange=0.0, replace_object=1.0, replace_attribute=0.0, replace_relation=0.0)
+    encoder = Encoder(config(loss=LossConfig(mixture=alone)), SIDE)
+    assert not any(encoder.drawn(rows, encoder.known(rows)))
 
 
 def test_another_wording_has_the_triples_of_its_own_graph_and_a_caption_without_one_has_none() -> None:
