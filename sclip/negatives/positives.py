@@ -26,6 +26,7 @@ from sclip.negatives.reading import Reading
 from sclip.negatives.senses import is_scene, place_of, reverses
 from sclip.negatives.wordings import (
     DESCRIPTIVE,
+    KINDS_OF,
     NOT_BEHIND,
     NOT_BESIDE,
     OF_THINGS,
@@ -348,6 +349,8 @@ def _clauses(reading: Reading, caption: str) -> Iterator[str]:
         if index >= reading.count or reading.is_shut(index) or attribute.attribute not in DESCRIPTIVE:
             continue
         obj, span = graph.objects[index], attribute.span
+        if obj.name.rsplit(" ", 1)[-1] in KINDS_OF:
+            continue
         if attribute.attribute in (
             "old",
             "new",

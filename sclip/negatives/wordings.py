@@ -117,3 +117,8 @@ DESCRIPTIVE = frozenset(
     broken dirty wet old new round square striped open closed colorful""".split()
 )
 """Adjectives that can be said behind "that is"."""
+KINDS_OF = frozenset(
+    """light carpet card board wine bear tea meat pepper onion bean cabbage bread rice house hole tape screen oak panda
+    belt flag eye hat town city school""".split()
+)
+"""Things of which an adjective may name a kind: a red light is more than a light that is red."""

@@ -35,6 +35,7 @@ NEVER = [
     ("a plate of bread and butter", "a plate of butter and bread"),
     ("a black and white photo", "a white and black photo"),
     ("a tent in the open air", "a tent in the air that is open"),
+    ("cars at a red light", "cars at a light that is red"),
     ("a large intestine", "a big intestine"),
     ("no dog next to a cat", "a cat next to no dog"),
 ]
