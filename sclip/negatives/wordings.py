@@ -33,7 +33,7 @@ NOT_BESIDE: Mapping[str, re.Pattern[str]] = {
     ),
     "big": re.compile(
         r"\s+(?:ben|apple|brother|sister|news|score|win|race|match|show|event|idea|chance|moment|thing|step|name|fan|part"
-        r"|question|smile|grin|day|time|bird|mac|rig|wheel|top|game|cat|deal|foot|screen|bang|sur|city|island|league|bend"
+        r"|question|smile|grin|day|time|bird|mac|rig|wheel|top|game|tackle|cat|deal|foot|screen|bang|sur|city|island|league|bend"
         r"|boy|girl|eyes|hair|hit|wave|air|band|sky|lake|bear|horn|dipper)|\s+[A-Z]"
     ),
     "child": re.compile(r"\s+(?:seat|care|safety|labor|support|actor|star|size)"),
@@ -52,7 +52,7 @@ NOT_BESIDE: Mapping[str, re.Pattern[str]] = {
         r"\s+(?:\w+ing|an?|nowhere|summer|winter|the (?:night|day|afternoon|game|ocean|sea))\b"
     ),
     "in the center of": re.compile(r"\s+(?:attention)\b"),
-    "on top of": re.compile(r"\s+(?:each|one another|the world|it|that|them)\b"),
+    "on top of": re.compile(r"\s+(?:each|one another|the world|it|that|them|course)\b"),
     "picture of": re.compile(r"\s+(?:health)"),
 }  # fmt: skip
 """What a text must not be followed by to be exchanged for its synonym."""
