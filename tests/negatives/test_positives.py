@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sclip.negatives.positives import draw_positives, says_the_same, wordings
+from sclip.negatives.positives import draw_positives, wordings
+from sclip.negatives.same_graph import says_the_same
 from sclip.scenegraph import Parser
 from sclip.scenegraph.window import Window
 
