@@ -9,7 +9,7 @@ there is none.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from sclip.negatives import contrasts
@@ -34,7 +34,7 @@ _IS_BEHIND = re.compile(r"\s+(?:(?:that|who|which)\s+)?(?:(?:is|are|was|were)\s+
 """What may stand between a name and the verb that is said of it, and is left out of a unit."""
 _ROW_BEFORE = re.compile(r"(?:\band|\bor|,)\s+$", re.IGNORECASE)
 _PEOPLE = PERSONS | frozenset(
-    "guy gentleman king queen prince princess grandfather grandmother businesswoman".split()
+    "guy snowboarder swimmer jogger king queen prince princess grandfather grandmother businesswoman".split()
 )
 """Of them others may be in the picture that the caption is silent of: alone they are no unit."""
 _NO_UNIT = frozenset("of between among from than as like".split())
@@ -60,11 +60,15 @@ class _Part:
     """Attribute that is said behind its object: "a man standing"."""
 
 
-def units_first(graph: SceneGraph, drawn: Iterable[Negative]) -> Iterator[Negative]:
-    """Yield the negatives that have a unit in the order in which they are drawn, then the others."""
+def units_first(
+    graph: SceneGraph,
+    drawn: Iterable[Negative],
+    part_of: Callable[[Reading, Negative], object | None] | None = None,
+) -> Iterator[Negative]:
+    """Yield the negatives that have a unit (or what `part_of` returns of one) as they are drawn, then the others."""
     reading, others = Reading(graph, MOST_EXCHANGED), []
     for negative in drawn:
-        if unit_of(reading, negative):
+        if (part_of or unit_of)(reading, negative):
             yield negative
         else:
             others.append(negative)
@@ -166,7 +170,7 @@ def _said(graph: SceneGraph, part: _Part) -> SceneGraph | None:
             inside = obj.phrase[0] <= a.span[0] and a.span[1] <= obj.phrase[1]
             if a.object == k and (inside or n == part.behind):
                 attributes.append(Attribute(place, a.attribute, moved(a.span, piece if inside else 1)))
-    relations = ()
+    relations: tuple[Relation, ...] = ()
     if part.relation >= 0:
         relations = (Relation(0, graph.relations[part.relation].predicate, 1, moved(spans[1], 1)),)
     return SceneGraph(" ".join(texts), tuple(objects), tuple(attributes), relations)

@@ -19,7 +19,7 @@ from sclip.train.prefetch import prepared
 from sclip.train.sharding import apply, apply_frozen
 from sclip.train.step import TrainStep, unwrapped
 from support.paths import ROOT
-from support.train_cases import MODEL, training_batch
+from support.train_cases import MODEL, training_batch, with_units
 
 SECTIONS = ("model", "loss", "train", "checkpoint", "health")
 BASE = Config(
@@ -44,6 +44,7 @@ CHANGES: dict[str, tuple[Any, str]] = {
     "loss.negatives_as_texts": (True, "kept loss weights"),
     "loss.hinge_weight": (5.0, "loss weights"),
     "loss.hinge_margin": (0.05, "loss weights"),
+    "loss.units": (5.0, "metrics kept loss weights"),
     "loss.distil": (5.0, "metrics kept weights"),  # the first step's divergence is 0
     "train.precision": ("bf16", "kept loss weights"),
     "train.activation_checkpointing": ("block", "kept"),
@@ -100,7 +101,10 @@ def observed(config: Config) -> dict[str, Any]:
     losses = []
     columns: dict[str, Any] = {}
     for number in range(2):
-        host = {name: tensor.numpy() for name, tensor in training_batch(number).items()}
+        tensors = training_batch(number, negatives=2 if config.loss.units else 1)
+        if config.loss.units:
+            tensors = with_units(tensors)
+        host = {name: tensor.numpy() for name, tensor in tensors.items()}
         columns = prepared(host, config, unwrapped(model).packs_text)
         batch = {name: torch.from_numpy(np.ascontiguousarray(column)) for name, column in columns.items()}
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):

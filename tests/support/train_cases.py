@@ -80,6 +80,14 @@ def training_batch(
     }
 
 
+def with_units(batch: Tensors) -> Tensors:
+    """Return a batch of two negatives a caption whose rows have parts too: of them the second is the true one."""
+    return batch | {
+        "unit_text": batch["negative_text"].flip(1), "unit_triples": batch["negative_triples"].flip(1),
+        "has_unit": batch["has_negative"].any(1),
+    }  # fmt: skip
+
+
 def small(width: int = 3, seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer]:
     """Return the smallest model that a checkpoint can hold, and its optimizer, after one step."""
     torch.manual_seed(seed)
