@@ -14,7 +14,7 @@ from sclip.negatives.agreement import article
 from sclip.negatives.drawing import Negative
 from sclip.negatives.reading import Reading
 from sclip.negatives.replaced_objects import SPORTS
-from sclip.negatives.units import unit_of
+from sclip.negatives.units import phrase_of, unit_of
 from sclip.scenegraph.graph import SceneGraph
 
 _DEGREES = (
@@ -50,8 +50,8 @@ def half_truth_of(caption: SceneGraph | Reading, negative: Negative) -> HalfTrut
     if pair is None:
         return None
     if pair.foil.relations:
-        subject = _phrase(pair.foil, 0)
-        if subject not in (_phrase(pair.unit, 0), _phrase(pair.unit, 1)):
+        subject = phrase_of(pair.foil, 0)
+        if subject not in (phrase_of(pair.unit, 0), phrase_of(pair.unit, 1)):
             return None  # the wrong detail is the subject, without which nothing is left
         is_object = pair.kind == "replaced object"
         return HalfTruth("object" if is_object else "relation", subject, pair.foil.caption)
@@ -61,10 +61,6 @@ def half_truth_of(caption: SceneGraph | Reading, negative: Negative) -> HalfTrut
         return HalfTruth("object", pair.unit.caption, f"{pair.unit.caption} and {pair.foil.caption}")
     unit = _without_new_attribute(pair.unit, pair.foil)
     return HalfTruth("attribute", unit, pair.foil.caption) if unit else None
-
-
-def _phrase(graph: SceneGraph, index: int) -> str:
-    return graph.caption[slice(*graph.objects[index].phrase)]
 
 
 def _without_new_attribute(unit: SceneGraph, foil: SceneGraph) -> str:

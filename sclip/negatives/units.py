@@ -19,7 +19,7 @@ from sclip.negatives.meaning import PERSONS
 from sclip.negatives.planned_exchange import Kind
 from sclip.negatives.reading import Reading
 from sclip.negatives.replaced_objects import SPORTS
-from sclip.negatives.senses import excludes, is_having, is_loose, is_vague
+from sclip.negatives.senses import excludes, is_having, is_loose, is_vague, is_worn
 from sclip.scenegraph.graph import Attribute, Object, Relation, SceneGraph, Span
 from sclip.scenegraph.lexicon import CONNECTIVES
 
@@ -82,9 +82,21 @@ def unit_of(caption: SceneGraph | Reading, negative: Negative) -> UnitPair | Non
         if not all(_stands_alone(reading, part, k) for k in part.objects):
             continue
         unit, foil = _said(reading.graph, part), _said(negative.graph, part)
-        if unit and foil and unit.caption.casefold() != foil.caption.casefold():
-            return UnitPair(negative.kind, unit, foil)
+        if not (unit and foil) or unit.caption.casefold() == foil.caption.casefold():
+            continue
+        if (
+            negative.kind == "relation"
+            and " of " in unit.caption
+            and phrase_of(foil, 0) != phrase_of(unit, 1)
+        ):
+            continue  # "a group of hats on people"
+        return UnitPair(negative.kind, unit, foil)
     return None
+
+
+def phrase_of(graph: SceneGraph, index: int) -> str:
+    """Return the words of an object's phrase."""
+    return graph.caption[slice(*graph.objects[index].phrase)]
 
 
 def _parts(reading: Reading, negative: Negative) -> Iterator[_Part]:
@@ -93,18 +105,19 @@ def _parts(reading: Reading, negative: Negative) -> Iterator[_Part]:
         names, others = ([obj.name for obj in of.objects] for of in (graph, false))
         for k, r in enumerate(graph.relations):
             ends = (names[r.subject], names[r.object])
-            if (others[r.object], others[r.subject]) == ends and surely_fails(
-                reading, r.object, r.subject, k
-            ):
+            if is_having(r.predicate) or any(map(is_worn, ends)):
+                continue  # "a face with a woman", "a hat in a man"
+            exchanged = (others[r.object], others[r.subject]) == ends
+            if exchanged and surely_fails(reading, r.object, r.subject, k):
                 yield _Part((r.subject, r.object), k)
     elif negative.kind == "attribute":
         for index in range(reading.count):
             old, new = ({a.attribute for a in of.attributes if a.object == index} for of in (graph, false))
-            if any(excludes(one, other) for one in old - new for other in new - old):
+            if any(_excludes(one, other) for one in old - new for other in new - old):
                 yield _Part((index,))
     elif negative.kind == "replaced attribute":
         for k, (one, other) in enumerate(zip(graph.attributes, false.attributes, strict=True)):
-            if one.attribute != other.attribute:
+            if one.attribute != other.attribute and _excludes(one.attribute, other.attribute, known=True):
                 inside = one.span[0] < graph.objects[one.object].phrase[1]
                 yield _Part((one.object,), behind=-1 if inside else k)
     elif negative.kind == "replaced relation":
@@ -113,6 +126,13 @@ def _parts(reading: Reading, negative: Negative) -> Iterator[_Part]:
                 yield _Part((was.subject, was.object), k)
     else:
         yield from _parts_of_object(reading, false)
+
+
+def _excludes(one: str, other: str, known: bool = False) -> bool:
+    """Whether a thing alone cannot be both (`known` of other words than numbers): of three cups, two are there."""
+    if one.isdigit() and other.isdigit():
+        return int(one) < int(other)
+    return known or excludes(one, other)
 
 
 def _parts_of_object(reading: Reading, false: SceneGraph) -> Iterator[_Part]:

@@ -9,10 +9,9 @@ figures are no yardstick for others' files; each kind is a group here.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from sclip.evaluate.benchmarks import About, BenchmarkDataError, at_case, images_of, no_such_file, text_of
+from sclip.evaluate.benchmarks import About, at_case, each_line, images_of, text_of
 from sclip.evaluate.choice import Choice, ChoiceCase
 from sclip.evaluate.picture import Picture
 
@@ -20,18 +19,11 @@ __all__ = ["read"]
 
 
 def read(about: About, file: Path, images: Path | None = None) -> Choice:
-    """Return the task of a file. Raises BenchmarkDataError naming file, line and field."""
+    """Return the task of a file. Raises BenchmarkDataError naming file, case and field."""
     folder = images_of(file, images)
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError as error:
-        raise no_such_file(file) from error
-    except (OSError, ValueError) as error:
-        raise BenchmarkDataError(f"{file}: cannot be read as JSON Lines: {error}") from error
     cases = []
-    for number, line in enumerate(lines, 1):
-        with at_case(file, number, "line"):
-            entry = json.loads(line)
+    for number, entry in each_line(file, "as sclip halftruth writes them"):
+        with at_case(file, number):
             picture = Picture(str(folder / text_of(entry, "image")))
             true, false = text_of(entry, "unit"), text_of(entry, "half_truth")
             cases.append(ChoiceCase(str(number), picture, true, (false,), str(entry.get("kind", ""))))
