@@ -44,7 +44,7 @@ CHANGES: dict[str, tuple[Any, str]] = {
     "loss.negatives_as_texts": (True, "kept loss weights"),
     "loss.hinge_weight": (5.0, "loss weights"),
     "loss.hinge_margin": (0.05, "loss weights"),
-    "loss.units": (5.0, "metrics kept loss weights"),
+    "loss.units": (5.0, "columns metrics kept loss weights"),
     "loss.distil": (5.0, "metrics kept weights"),  # the first step's divergence is 0
     "train.precision": ("bf16", "kept loss weights"),
     "train.activation_checkpointing": ("block", "kept"),
@@ -101,9 +101,7 @@ def observed(config: Config) -> dict[str, Any]:
     losses = []
     columns: dict[str, Any] = {}
     for number in range(2):
-        tensors = training_batch(number, negatives=2 if config.loss.units else 1)
-        if config.loss.units:
-            tensors = with_units(tensors)
+        tensors = with_units(training_batch(number)) if config.loss.units else training_batch(number)
         host = {name: tensor.numpy() for name, tensor in tensors.items()}
         columns = prepared(host, config, unwrapped(model).packs_text)
         batch = {name: torch.from_numpy(np.ascontiguousarray(column)) for name, column in columns.items()}

@@ -17,17 +17,17 @@ from support.tars import tar_bytes
 
 # caption -> a unit, its foil, and the half-truth that goes with it: its true part
 MADE = [
-    ("A small dog chases a red ball", "a red ball", "a blue ball", "a ball"),
-    ("Two goats eat an orange carrot on a hill", "two goats", "five goats", "goats"),
+    ("A small dog chases a red ball", "a red ball", "a green ball", "a ball"),
+    ("Two goats eat an orange carrot on a hill", "an orange carrot", "a white carrot", "a carrot"),
     ("an old wagon near a lake", "an old wagon", "a modern wagon", "a wagon"),
     ("A cat is lying under the green table", "a cat lying under the green table", "a cat lying on the green table",
      "a cat"),
-    ("The boy who is holding a kite kicks a ball", "the boy holding a kite", "the boy holding a ball", None),
-    ("A woman and a man riding horses", "a man riding horses", "a man feeding horses", "a man"),
+    ("The boy who is holding a kite kicks a ball", "the boy holding a kite", "the boy holding a frisbee", "the boy"),
+    ("A woman and a man riding horses", "a woman riding horses", "a woman feeding horses", "a woman"),
     ("An astronaut rides a horse", "an astronaut rides a horse", "a horse rides an astronaut", "a horse"),
-    ("A monkey sits near a lake", "a monkey", "a zebra", "a monkey"),
+    ("A monkey sits near a lake", "a monkey", "a tiger", "a monkey"),
     ("A man on a bench", "a man on a bench", "a woman on a bench", None),
-    ("There is a girl standing", "a girl standing", "a girl sitting", "a girl"),
+    ("There is a girl standing", "a girl standing", "a girl walking", "a girl"),
 ]  # fmt: skip
 
 # caption -> a text that is no foil by itself
@@ -60,7 +60,7 @@ def test_a_part_is_written_with_its_foil(
         for obj in graph.objects:  # what is said stands where the graph has it
             assert obj.name.split()[-1][:3] in graph.caption[slice(*obj.span)].lower()
         for a in graph.attributes:
-            assert graph.caption[slice(*a.span)] in (a.attribute, "two", "five", a.attribute + "ing")
+            assert graph.caption[slice(*a.span)] in (a.attribute, "two")
     assert pair.unit.triples() != pair.foil.triples() or pair.kind == "replaced object"
 
 

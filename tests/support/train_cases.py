@@ -81,11 +81,12 @@ def training_batch(
 
 
 def with_units(batch: Tensors) -> Tensors:
-    """Return a batch of two negatives a caption whose rows have parts too: of them the second is the true one."""
-    return batch | {
-        "unit_text": batch["negative_text"].flip(1), "unit_triples": batch["negative_triples"].flip(1),
-        "has_unit": batch["has_negative"].any(1),
-    }  # fmt: skip
+    """Return a batch whose rows have units too, where they have a negative: captions, and these as foils."""
+    pairs = {
+        f"unit_{name}": torch.stack([batch[name], batch[f"negative_{name}"][:, 0]], dim=1)
+        for name in ("text", "triples")
+    }
+    return batch | pairs | {"has_unit": batch["has_negative"][:, 0]}
 
 
 def small(width: int = 3, seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer]:
