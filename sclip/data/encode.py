@@ -183,15 +183,14 @@ class Encoder:
         return self._sound(known, orders, most, verify)
 
     def _sound(
-        self, known: Sequence[Known], orders: list[Iterable[negatives.Negative]], most: int, verify: bool
+        self, known: Sequence[Known], orders: Sequence[Iterable[negatives.Negative]], most: int, verify: bool
     ) -> list[list[negatives.Negative]]:
         unsure = [k for k, found in enumerate(known) if verify and found.negatives is None]
         kept = negatives.sound(
             [(known[k].graph, orders[k]) for k in unsure], lambda texts: self._parser.shapes(texts), most
         )
-        for k, sound in zip(unsure, kept, strict=True):
-            orders[k] = sound
-        return [list(itertools.islice(order, most)) for order in orders]
+        sound = dict(zip(unsure, kept, strict=True))
+        return [list(itertools.islice(sound.get(k, order), most)) for k, order in enumerate(orders)]
 
     def units(
         self, rows: Sequence[dict[str, Any]], known: Sequence[Known]

@@ -12,6 +12,7 @@ from sclip.data import columns as col
 from sclip.data.window import window_of
 from sclip.model import Tokenizer
 from sclip.negatives import UnitPair
+from sclip.scenegraph.graph import Triple
 
 __all__ = ["unit_columns"]
 
@@ -22,7 +23,8 @@ def unit_columns(pairs: Sequence[UnitPair | None], tokenizer: Tokenizer) -> dict
     Each has the triples of its own graph, those of a foil at the places of its unit's.
     """
     has_unit = np.array([pair is not None for pair in pairs])
-    texts, triples = [], []
+    texts: list[str] = []
+    triples: list[list[Triple]] = []
     for pair in pairs:
         if pair is None:
             texts += ["", ""]

@@ -62,7 +62,7 @@ def pack(columns: Mapping[str, NDArray[Any]], parts: int = 1, *, on_negatives: b
     packed["packed_text"], packed["packed_position"] = fill(text), fill(within)
     packed["packed_caption"] = fill(_numbers(kept))
     ends = np.where(lengths > 0, start + lengths - 1, -1)
-    counts = [np.prod(columns[name].shape[:-1]) // parts for name in texts]
+    counts = [columns[name][..., 0].size // parts for name in texts]
     packed |= _by_column(ends, counts, ["text_end", *(f"{name}_end" for name in further)], columns)
     if "triples" in columns:
         found = {name: columns[f"{name}_triples"] for name in further}

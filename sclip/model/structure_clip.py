@@ -142,7 +142,7 @@ class StructureCLIP(nn.Module):
             # Clones and not views, for the same hooks as above.
             rows, width = len(image_features), text_features.shape[1]
             counts = [batch[f"{name}_{ending}"].shape[:2].numel() for name in further]
-            text_features, *of_further = text_features.split([rows, *counts])
+            text_features, *of_further = torch.split(text_features, [rows, *counts])
             for name, found in zip(further, of_further, strict=True):
                 features[f"{name}_features"] = found.clone().view(rows, -1, width)
             text_features = text_features.clone()

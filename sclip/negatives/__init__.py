@@ -8,6 +8,7 @@ than it needs. `sound` keeps those that parse like their caption; `drawn_in_trai
 """
 
 from sclip.negatives.drawing import VERSION, Negative, candidates, draw, draw_of, draw_several, natural
+from sclip.negatives.half_truths import HalfTruth, half_truth_of
 from sclip.negatives.planned_exchange import Kind
 from sclip.negatives.positives import Positive, draw_positives
 from sclip.negatives.shuffle import shuffled
@@ -15,6 +16,7 @@ from sclip.negatives.units import UnitPair, unit_of, units_first
 from sclip.negatives.verification import drawn_in_training, sound
 
 __all__ = [
-    "VERSION", "Kind", "Negative", "Positive", "UnitPair", "candidates", "draw", "draw_of", "draw_positives",
-    "draw_several", "drawn_in_training", "natural", "shuffled", "sound", "unit_of", "units_first",
+    "VERSION", "HalfTruth", "Kind", "Negative", "Positive", "UnitPair", "candidates", "draw", "draw_of",
+    "draw_positives", "draw_several", "drawn_in_training", "half_truth_of", "natural", "shuffled", "sound", "unit_of",
+    "units_first",
 ]  # fmt: skip

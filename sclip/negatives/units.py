@@ -9,7 +9,7 @@ there is none.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from sclip.negatives import contrasts
@@ -19,7 +19,7 @@ from sclip.negatives.meaning import PERSONS
 from sclip.negatives.planned_exchange import Kind
 from sclip.negatives.reading import Reading
 from sclip.negatives.replaced_objects import SPORTS
-from sclip.negatives.senses import excludes, is_having, is_loose, is_vague
+from sclip.negatives.senses import excludes, is_having, is_loose, is_vague, is_worn
 from sclip.scenegraph.graph import Attribute, Object, Relation, SceneGraph, Span
 from sclip.scenegraph.lexicon import CONNECTIVES
 
@@ -34,7 +34,7 @@ _IS_BEHIND = re.compile(r"\s+(?:(?:that|who|which)\s+)?(?:(?:is|are|was|were)\s+
 """What may stand between a name and the verb that is said of it, and is left out of a unit."""
 _ROW_BEFORE = re.compile(r"(?:\band|\bor|,)\s+$", re.IGNORECASE)
 _PEOPLE = PERSONS | frozenset(
-    "guy gentleman king queen prince princess grandfather grandmother businesswoman".split()
+    "guy snowboarder swimmer jogger king queen prince princess grandfather grandmother businesswoman".split()
 )
 """Of them others may be in the picture that the caption is silent of: alone they are no unit."""
 _NO_UNIT = frozenset("of between among from than as like".split())
@@ -60,11 +60,15 @@ class _Part:
     """Attribute that is said behind its object: "a man standing"."""
 
 
-def units_first(graph: SceneGraph, drawn: Iterable[Negative]) -> Iterator[Negative]:
-    """Yield the negatives that have a unit in the order in which they are drawn, then the others."""
+def units_first(
+    graph: SceneGraph,
+    drawn: Iterable[Negative],
+    part_of: Callable[[Reading, Negative], object | None] | None = None,
+) -> Iterator[Negative]:
+    """Yield the negatives that have a unit (or what `part_of` returns of one) as they are drawn, then the others."""
     reading, others = Reading(graph, MOST_EXCHANGED), []
     for negative in drawn:
-        if unit_of(reading, negative):
+        if (part_of or unit_of)(reading, negative):
             yield negative
         else:
             others.append(negative)
@@ -78,9 +82,21 @@ def unit_of(caption: SceneGraph | Reading, negative: Negative) -> UnitPair | Non
         if not all(_stands_alone(reading, part, k) for k in part.objects):
             continue
         unit, foil = _said(reading.graph, part), _said(negative.graph, part)
-        if unit and foil and unit.caption.casefold() != foil.caption.casefold():
-            return UnitPair(negative.kind, unit, foil)
+        if not (unit and foil) or unit.caption.casefold() == foil.caption.casefold():
+            continue
+        if (
+            negative.kind == "relation"
+            and " of " in unit.caption
+            and phrase_of(foil, 0) != phrase_of(unit, 1)
+        ):
+            continue  # "a group of hats on people"
+        return UnitPair(negative.kind, unit, foil)
     return None
+
+
+def phrase_of(graph: SceneGraph, index: int) -> str:
+    """Return the words of an object's phrase."""
+    return graph.caption[slice(*graph.objects[index].phrase)]
 
 
 def _parts(reading: Reading, negative: Negative) -> Iterator[_Part]:
@@ -89,18 +105,19 @@ def _parts(reading: Reading, negative: Negative) -> Iterator[_Part]:
         names, others = ([obj.name for obj in of.objects] for of in (graph, false))
         for k, r in enumerate(graph.relations):
             ends = (names[r.subject], names[r.object])
-            if (others[r.object], others[r.subject]) == ends and surely_fails(
-                reading, r.object, r.subject, k
-            ):
+            if is_having(r.predicate) or any(map(is_worn, ends)):
+                continue  # "a face with a woman", "a hat in a man"
+            exchanged = (others[r.object], others[r.subject]) == ends
+            if exchanged and surely_fails(reading, r.object, r.subject, k):
                 yield _Part((r.subject, r.object), k)
     elif negative.kind == "attribute":
         for index in range(reading.count):
             old, new = ({a.attribute for a in of.attributes if a.object == index} for of in (graph, false))
-            if any(excludes(one, other) for one in old - new for other in new - old):
+            if any(_excludes(one, other) for one in old - new for other in new - old):
                 yield _Part((index,))
     elif negative.kind == "replaced attribute":
         for k, (one, other) in enumerate(zip(graph.attributes, false.attributes, strict=True)):
-            if one.attribute != other.attribute:
+            if one.attribute != other.attribute and _excludes(one.attribute, other.attribute, known=True):
                 inside = one.span[0] < graph.objects[one.object].phrase[1]
                 yield _Part((one.object,), behind=-1 if inside else k)
     elif negative.kind == "replaced relation":
@@ -109,6 +126,13 @@ def _parts(reading: Reading, negative: Negative) -> Iterator[_Part]:
                 yield _Part((was.subject, was.object), k)
     else:
         yield from _parts_of_object(reading, false)
+
+
+def _excludes(one: str, other: str, known: bool = False) -> bool:
+    """Whether a thing alone cannot be both (`known` of other words than numbers): of three cups, two are there."""
+    if one.isdigit() and other.isdigit():
+        return int(one) < int(other)
+    return known or excludes(one, other)
 
 
 def _parts_of_object(reading: Reading, false: SceneGraph) -> Iterator[_Part]:
@@ -166,7 +190,7 @@ def _said(graph: SceneGraph, part: _Part) -> SceneGraph | None:
             inside = obj.phrase[0] <= a.span[0] and a.span[1] <= obj.phrase[1]
             if a.object == k and (inside or n == part.behind):
                 attributes.append(Attribute(place, a.attribute, moved(a.span, piece if inside else 1)))
-    relations = ()
+    relations: tuple[Relation, ...] = ()
     if part.relation >= 0:
         relations = (Relation(0, graph.relations[part.relation].predicate, 1, moved(spans[1], 1)),)
     return SceneGraph(" ".join(texts), tuple(objects), tuple(attributes), relations)

@@ -135,6 +135,7 @@ def curves(folders: Sequence[StoragePath]) -> dict[str, dict[str, list[tuple[int
                 "train/loss_hinge",
                 "train/loss_positives",
                 "train/loss_distil",
+                "train/loss_units",
                 "train/learning_rate",
             )
             beside = len(points) > 1 and not metric.startswith(("train/", "stream/", "system/"))

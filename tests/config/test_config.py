@@ -163,7 +163,7 @@ REFUSED = {
         "data.min_objects data.min_attributes data.min_relations model.kee.weight loss.contrastive_margin "
         "loss.contrastive_warmup loss.mixture.exchange loss.mixture.replace_obje"
         "ct loss.mixture.replace_attribute loss.mixture.replace_relation loss.hinge_weight "
-        "loss.hinge_margin loss.positives loss.positive_margin loss.distil "
+        "loss.hinge_margin loss.units loss.positives loss.positive_margin loss.distil "
         "train.num_workers train.min_workers train.shard_ranks train.micro_batch "
         "train.lr_scale_image "
         "train.lr_scale_text train.lr_scale_kee train.weight_decay train.beta2 train.warmup train.max_grad_norm "

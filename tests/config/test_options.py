@@ -19,7 +19,7 @@ from sclip.train.prefetch import prepared
 from sclip.train.sharding import apply, apply_frozen
 from sclip.train.step import TrainStep, unwrapped
 from support.paths import ROOT
-from support.train_cases import MODEL, training_batch
+from support.train_cases import MODEL, training_batch, with_units
 
 SECTIONS = ("model", "loss", "train", "checkpoint", "health")
 BASE = Config(
@@ -46,6 +46,7 @@ CHANGES: dict[str, tuple[Any, str]] = {
     "loss.hinge_margin": (0.05, "loss weights"),
     "loss.positives": (0.0, "columns metrics kept loss weights"),
     "loss.positive_margin": (1.0, "loss weights"),
+    "loss.units": (5.0, "columns metrics kept loss weights"),
     "loss.distil": (5.0, "metrics kept weights"),  # the first step's divergence is 0
     "train.precision": ("bf16", "kept loss weights"),
     "train.activation_checkpointing": ("block", "kept"),
@@ -103,6 +104,7 @@ def observed(config: Config) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     for number in range(2):
         given = training_batch(number, positives=config.loss.positives > 0)
+        given = with_units(given) if config.loss.units else given
         host = {name: tensor.numpy() for name, tensor in given.items()}
         columns = prepared(host, config, unwrapped(model).packs_text)
         batch = {name: torch.from_numpy(np.ascontiguousarray(column)) for name, column in columns.items()}

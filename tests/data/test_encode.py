@@ -17,6 +17,7 @@ from sclip.data.annotation import write_record
 from sclip.data.encode import Encoder
 from sclip.data.reader import READ_SCHEMA
 from sclip.data.side_channel import STAGES, Marker, Note, read_notes
+from sclip.model import Tokenizer
 from sclip.model.tokenizer import PADDING
 from sclip.negatives import natural, sound
 from sclip.negatives.drawing import EVENLY
@@ -270,6 +271,26 @@ def test_another_wording_has_the_triples_of_its_own_graph_and_a_caption_without_
     assert not found[col.POSITIVE_TEXT][1::3].any()
 
 
+def test_a_part_of_a_caption_is_drawn_with_its_foil_where_the_key_is_on(encoder: Encoder) -> None:
+    of = Encoder(config(loss=LossConfig(units=1.0, negatives="none")), SIDE)
+    caption = "a red lamp stands on a blue table"
+    found, plain = visits(of, caption), visits(encoder, caption)
+    assert not set(col.UNIT_COLUMNS) & plain.keys()
+    assert found[col.HAS_UNIT].all()
+    texts = {tuple(unit[unit > 0]) for unit in found[col.UNIT_TEXT][:, 0]}
+    tokenizer = Tokenizer("scenes-conv", KEEConfig())
+    wanted = tokenizer.text(["a red lamp", "a blue table", "a red lamp stands on a blue table"])
+    assert 1 < len(texts) <= 3
+    assert texts <= {tuple(ids[ids > 0]) for ids in wanted}
+    for name in (col.UNIT_TEXT, col.UNIT_TRIPLES):  # a foil has the triples of its own graph
+        units, foils = np.moveaxis(found[name].reshape(12, 2, -1), 1, 0)
+        assert (units != foils).any(1).all()
+    without = encode(of, [sample_row(2)])
+    assert not without[col.HAS_UNIT].any()
+    assert not without[col.UNIT_TEXT].any()
+    assert (without[col.UNIT_TRIPLES] == PADDING).all()
+
+
 # What the model reads of a long caption: 22 words
 
 THINGS = "lamp vase bowl plate clock candle basket bottle kettle jug pan cup".split()
@@ -304,7 +325,7 @@ def test_a_record_gives_the_columns_that_parsing_gives(caption: str, parser: Par
     (graph,) = parser.parse([caption])
     (kept,) = sound([(graph, natural(graph))], parser.shapes)
     record = write_record(graph, kept)
-    encoder = Encoder(config(loss=LossConfig(negatives_per_caption=2)), SIDE)
+    encoder = Encoder(config(loss=LossConfig(negatives_per_caption=2, units=1.0)), SIDE)
     parsed, read = visits(encoder, caption), visits(encoder, caption, **{col.RECORD: record})
-    for name in col.MODEL_COLUMNS:
+    for name in (*col.MODEL_COLUMNS, *col.UNIT_COLUMNS):
         np.testing.assert_array_equal(parsed[name], read[name], err_msg=name)

@@ -37,6 +37,7 @@ FORMS = {
     "positives": LossConfig(positives=0.5, positive_margin=0.1),
     "distil": LossConfig(distil=2.0),
     "sigmoid and distil": LossConfig(contrastive="sigmoid", distil=0.5),
+    "units": LossConfig(hinge_weight=2.0, units=3.0),
 }
 PROGRESS = 0.5
 """Where the warm-up of "max_margin" ends."""
@@ -44,6 +45,16 @@ PROGRESS = 0.5
 
 def inputs(rows: int, seed: int = 0, scale: float = 10.0, bias: float = -5.0) -> Tensors:
     return with_gradients(features_of(rows, seed, scale) | {"logit_bias": torch.tensor(bias)})
+
+
+def loss_of(
+    features: Tensors, batch: Tensors, config: LossConfig, teacher: Tensors | None
+) -> tuple[Tensor, Tensors]:
+    """Return what the loss is, of two parts of the caption for two of three rows where they are trained on."""
+    if config.units:
+        features = features | {"unit_features": features["negative_features"].flip(1)}
+        batch = batch | {"has_unit": batch["image_digest"] % 3 > 0}
+    return structure_loss(features, batch, config, PROGRESS, teacher)
 
 
 def teacher_of(config: LossConfig, rows: int) -> Tensors | None:
@@ -130,6 +141,15 @@ def by_definition(
     if teacher is not None:
         logged["loss_distil"] = mean([divergence(row) for row in counted])
         logged["loss"] = loss = loss + config.distil * logged["loss_distil"]
+    if config.units:
+        kept_units = [row for row in counted if digest[row] % 3]
+        apart = [image[row] @ (negative[row][1] - negative[row][0]) for row in kept_units]
+        logged |= {
+            "loss_units": mean([torch.relu(config.hinge_margin - gap) for gap in apart]),
+            "share_with_unit": len(kept_units) / max(1, len(counted)),
+            "unit_won": mean([gap > 0 for gap in apart]), "unit_gap": mean(apart),
+        }  # fmt: skip
+        logged["loss"] = loss = loss + config.units * logged["loss_units"]
     if config.contrastive == "max_margin":
         logged["contrastive_active"] = mean([of_row > 0 for of_row in terms])
     return loss, logged
@@ -151,7 +171,7 @@ def test_loss_gradients_and_what_is_logged_are_those_of_the_definition_in_double
     batch = batch_of(*(list(column) for column in zip(*rows, strict=True)))
     precise = with_gradients({name: tensor.double() for name, tensor in features.items()})
     teacher = teacher_of(config, len(rows))
-    loss, metrics = structure_loss(features, batch, config, PROGRESS, teacher)
+    loss, metrics = loss_of(features, batch, config, teacher)
     known = teacher and {name: tensor.double() for name, tensor in teacher.items()}
     expected, logged = by_definition(precise, batch, config, known)
     torch.testing.assert_close(loss.double(), expected, rtol=1e-4, atol=1e-4)
@@ -218,7 +238,7 @@ def test_gradients_are_finite_where_logits_are_extreme(form: str) -> None:
         features["text_features"][0] = -features["image_features"][0]
         features["text_features"][1] = features["image_features"][1]
     teacher = teacher_of(FORMS[form], 4)
-    loss, _ = structure_loss(features, batch_of([1, 2, 3, 1]), FORMS[form], PROGRESS, teacher)
+    loss, _ = loss_of(features, batch_of([1, 2, 3, 1]), FORMS[form], teacher)
     assert all(gradient.isfinite().all() for gradient in gradients(loss, features).values())
 
 
@@ -258,7 +278,7 @@ def trained_on(batch: Tensors, rows: slice, config: LossConfig) -> Tensors:
     part = {name: column[rows] for name, column in batch.items()}
     teacher = teacher_of(config, 8)
     known = teacher and {name: tensor[rows] if tensor.ndim else tensor for name, tensor in teacher.items()}
-    loss, metrics = structure_loss(encoded(model, rows), part, config, PROGRESS, known)
+    loss, metrics = loss_of(encoded(model, rows), part, config, known)
     loss.backward()
     return metrics | averaged(model)
 

@@ -93,6 +93,15 @@ def training_batch(
     }
 
 
+def with_units(batch: Tensors) -> Tensors:
+    """Return a batch whose rows have units too, where they have a negative: captions, and these as foils."""
+    pairs = {
+        f"unit_{name}": torch.stack([batch[name], batch[f"negative_{name}"][:, 0]], dim=1)
+        for name in ("text", "triples")
+    }
+    return batch | pairs | {"has_unit": batch["has_negative"][:, 0]}
+
+
 def small(width: int = 3, seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer]:
     """Return the smallest model that a checkpoint can hold, and its optimizer, after one step."""
     torch.manual_seed(seed)
