@@ -1,4 +1,4 @@
-"""Commands that read captions from a file: their graphs and negatives, labels of these, the model that judges them."""
+"""Commands that study captions: graphs, negatives and half-truths, labels of these, the model that judges them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,19 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-from sclip.cli.command import SpacyModel, argument, command, errors, flag, group, option
+from sclip.cli.command import (
+    CaptionField,
+    DataKeys,
+    Shards,
+    SpacyModel,
+    argument,
+    command,
+    errors,
+    flag,
+    group,
+    option,
+    read_data,
+)  # fmt: skip
 from sclip.config import ConfigError
 
 PANEL = "Study"
@@ -56,6 +68,30 @@ def negatives(
         _say(lines.negatives(file, out, show, html, spacy_model, max_candidates))
 
 
+@command(PANEL)
+def halftruth(
+    shards: Shards,
+    out: Annotated[Path, argument("OUT", "file to write (.jsonl); the images go into images beside it")],
+    data_keys: DataKeys,
+    seed: Annotated[int, option("N", "of the draw")] = 0,
+    caption_field: CaptionField = "",
+    spacy_model: SpacyModel = "",
+) -> None:
+    """Make a half-truth benchmark of any captioned images: a true part of each caption, and one wrong detail added.
+
+    sclip halftruth 'shards/heldout/*.tar' half-truths/coco.jsonl
+    sclip evaluate my-first-run --benchmark half-truth=half-truths/coco.jsonl
+    """
+    from sclip.data.shards import ShardError
+    from sclip.prepare.half_truths import write_half_truths
+    from sclip.scenegraph import ParserError
+
+    with errors(ConfigError, OSError, ParserError, ShardError):
+        data = read_data(data_keys, caption_field, spacy_model)
+        counts = write_half_truths(shards, out.expanduser(), data, seed)
+    print(f"{out}: {counts.line()}")
+
+
 def _say(line: str) -> None:
     if line:
         print(line, file=sys.stderr)
@@ -71,7 +107,8 @@ def draw(
     ],
     out: Annotated[Path, argument("OUT", "table to write, which must not exist (.tsv)")],
     of: Annotated[
-        Literal["negatives", "graphs", "triples"], option("WHAT", "negatives, graphs or triples")
+        Literal["negatives", "replacements", "positives", "graphs", "triples"],
+        option("WHAT", "negatives, replacements alone, positives, graphs or triples"),
     ] = "negatives",
     count: Annotated[int, option("N", "rows to draw", min=1)] = 200,
     seed: Annotated[
@@ -79,10 +116,11 @@ def draw(
     ] = 0,
     spacy_model: SpacyModel = "",
 ) -> None:
-    """Draw negatives, graphs or triples at random and write them to a table, to be labelled row by row.
+    """Draw negatives, positives, graphs or triples at random and write them to a table, to be labelled row by row.
 
     Open OUT in an editor or a spreadsheet and fill its first columns. Of negatives: `form`, good or broken (it is no
-    English), and `meaning`, changed or kept. Of graphs and triples: `wrong`, no or yes. `sclip label count` counts.
+    English), and `meaning`, changed or kept; of positives too, which are to keep it. Of graphs and triples: `wrong`, no
+    or yes. `sclip label count` counts.
 
       sclip label draw captions.txt negatives.tsv
       sclip label draw captions_val2017.json graphs.tsv --of graphs --count 60

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,9 @@ from sclip.config import Config
 from sclip.data import columns as col
 from sclip.data.annotation import AnnotationError, read_record
 from sclip.data.images import ImageError, image_digest, random_crop
+from sclip.data.positives import positive_columns
 from sclip.data.side_channel import Marker, Note
+from sclip.data.units import unit_columns
 from sclip.data.window import Window, window_of
 from sclip.model import Tokenizer
 from sclip.scenegraph import Parser, SceneGraph
@@ -110,6 +113,8 @@ class Encoder:
         most = self._config.loss.negatives_per_caption
         with _timed(note, "draw"):
             drawn = self.drawn(rows, known)
+            units = self.units(rows, known) if self._config.loss.units else []
+            positives = self.positives(rows, known) if self._config.loss.positives else []
         slots = [negative for of_row in drawn for negative in [*of_row, *[None] * (most - len(of_row))]]
         windows = [found.window for found in known]
         has_negative = np.array([negative is not None for negative in slots])
@@ -119,7 +124,11 @@ class Encoder:
             negative_triples = self._tokenizer.triples(
                 [windows[k // most].triples_of(n.graph) if n else [] for k, n in enumerate(slots)]
             )
-            return {
+            columns = unit_columns(units, self._tokenizer) if units else {}
+            if positives:
+                graphs = [positive.graph if positive else None for positive in positives]
+                columns |= positive_columns(graphs, self._tokenizer)
+            return columns | {
                 col.TEXT: self._tokenizer.text(captions),
                 col.NEGATIVE_TEXT: negative_text.reshape(len(rows), most, -1),
                 col.HAS_NEGATIVE: has_negative.reshape(len(rows), most),
@@ -171,27 +180,66 @@ class Encoder:
         most = self._config.loss.negatives_per_caption
         orders = [self._drawn(row, found) for row, found in zip(rows, known, strict=True)]
         verify = self._config.loss.negatives != "shuffle" and self._config.data.verify_negatives
+        return self._sound(known, orders, most, verify)
+
+    def _sound(
+        self, known: Sequence[Known], orders: Sequence[Iterable[negatives.Negative]], most: int, verify: bool
+    ) -> list[list[negatives.Negative]]:
         unsure = [k for k, found in enumerate(known) if verify and found.negatives is None]
         kept = negatives.sound(
             [(known[k].graph, orders[k]) for k in unsure], lambda texts: self._parser.shapes(texts), most
         )
-        for k, sound in zip(unsure, kept, strict=True):
-            orders[k] = sound
-        return [list(itertools.islice(order, most)) for order in orders]
+        sound = dict(zip(unsure, kept, strict=True))
+        return [list(itertools.islice(sound.get(k, order), most)) for k, order in enumerate(orders)]
+
+    def units(
+        self, rows: Sequence[dict[str, Any]], known: Sequence[Known]
+    ) -> list[negatives.UnitPair | None]:
+        """Return the part of each row's caption that is trained on with its foil (loss.units), None where none is.
+
+        They are drawn as the negatives are, from those that falsify a part, whatever loss.negatives is.
+        """
+        orders = []
+        for row, found in zip(rows, known, strict=True):
+            visit = self._visit(row) | {"identity": f"{row[col.IDENTITY]}\x1funit"}
+            drawn: Iterable[negatives.Negative] = []
+            if row[col.PLACE] != col.NO_SAMPLE:
+                drawn = self._semantic(found, sys.maxsize, visit)
+            orders.append(negatives.units_first(found.graph, drawn))
+        first = self._sound(known, orders, 1, self._config.data.verify_negatives)
+        return [
+            negatives.unit_of(found.graph, negative[0]) if negative else None
+            for found, negative in zip(known, first, strict=True)
+        ]
+
+    def positives(
+        self, rows: Sequence[dict[str, Any]], known: Sequence[Known]
+    ) -> list[negatives.Positive | None]:
+        """Return the other wording of each row's caption that is trained on (loss.positives), None where none is."""
+        return negatives.draw_positives(
+            [found.window for found in known], [row.get(col.IDENTITY) or "" for row in rows],
+            lambda texts: self._parser.parse(texts), seed=self._config.run.seed,
+            epochs=[row.get(col.PASS) or 0 for row in rows],
+        )  # fmt: skip
 
     def _drawn(self, row: dict[str, Any], known: Known) -> Iterable[negatives.Negative]:
         """Return the negatives of a caption in the order in which they are drawn."""
-        loss, seed = self._config.loss, self._config.run.seed
+        loss = self._config.loss
         if row[col.PLACE] == col.NO_SAMPLE or loss.negatives == "none":
             return []
-        visit: dict[str, Any] = {"seed": seed, "epoch": row[col.PASS], "identity": row[col.IDENTITY]}
-        most, window = loss.negatives_per_caption, known.window
+        visit, most = self._visit(row), loss.negatives_per_caption
         if loss.negatives == "shuffle":
-            return negatives.shuffled(known.graph, most, **visit, window=window)
-        visit["replacements"] = loss.replacements
+            return negatives.shuffled(known.graph, most, **visit, window=known.window)
+        return self._semantic(known, most, visit)
+
+    def _visit(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {"seed": self._config.run.seed, "epoch": row[col.PASS], "identity": row[col.IDENTITY]}
+
+    def _semantic(self, known: Known, most: int, visit: dict[str, Any]) -> Iterable[negatives.Negative]:
+        visit = visit | {"shares": self._config.loss.mixture.shares, "window": known.window}
         if known.negatives is None:
-            return negatives.draw_of(known.graph, **visit, window=window)
-        return negatives.draw_several(known.negatives, most, **visit, window=window)
+            return negatives.draw_of(known.graph, **visit)
+        return negatives.draw_several(known.negatives, most, **visit)
 
     def _generator(self, purpose: str, row: dict[str, Any]) -> Any:
         return seeding.generator(purpose, self._config.run.seed, row[col.PASS], row[col.IDENTITY])

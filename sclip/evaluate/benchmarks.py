@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -24,6 +24,7 @@ __all__ = [
     "Task",
     "box_of",
     "each",
+    "each_line",
     "entries",
     "images_of",
     "is_text",
@@ -140,6 +141,26 @@ def entries(path: Path, found: object, what: str = "case") -> list[tuple[str, An
         if not isinstance(entry, dict):
             raise BenchmarkDataError(f"{path}: {what} {name}: {ascii(entry)[:50]} is no object with fields")
     return named
+
+
+def each_line(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (number, entry) of JSON Lines, numbered from 0. Raises BenchmarkDataError naming file and line."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # a text may hold what else ends a line
+    except FileNotFoundError as error:
+        raise no_such_file(path) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BenchmarkDataError(f"{path}: cannot be read: {error}") from error
+    if not any(map(str.strip, lines)):
+        raise BenchmarkDataError(f"{path}: must hold a line for each case, {what}")
+    for number, line in enumerate(lines):
+        if not line.strip():
+            continue
+        with at_case(path, number):
+            entry = json.loads(line)
+            if not isinstance(entry, dict):
+                raise ValueError(f"{line[:50]!a} is no object with fields")
+        yield number, entry
 
 
 def named_once(path: Path, names: Iterable[str]) -> None:

@@ -13,7 +13,17 @@ from sclip.config.data import READING_KEYS
 from sclip.config.loader import changed
 from sclip.evaluate import zero_shot
 from sclip.evaluate.benchmarks import About, BenchmarkDataError, Task
-from sclip.evaluate.readers import aro, aro_order, captions, karpathy, shards, sugarcrepe, valse, winoground
+from sclip.evaluate.readers import (
+    aro,
+    aro_order,
+    captions,
+    half_truth,
+    karpathy,
+    shards,
+    sugarcrepe,
+    valse,
+    winoground,
+)
 
 __all__ = ["KINDS", "PATHS", "Kind", "checked", "nearest", "task"]
 
@@ -62,6 +72,10 @@ KINDS = {
     "valse": Kind(
         "Whether a caption scores higher than its foil (VALSE, Parcalabescu et al. 2022), pairwise ranking accuracy.",
         valse.read,
+    ),
+    "half-truth": Kind(
+        "Whether a true part of a caption scores higher than the same with a wrong detail added (Kargi et al. 2026).",
+        half_truth.read,
     ),
     "captions": Kind(
         "Which of several captions is true of a picture (sclip's own JSON form).",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -114,11 +114,19 @@ class Seen:
     encoded: Encoded
     slots: list[Slot]
     crop: EncodedPicture
+    units: list[tuple[str, Encoded]] = field(default_factory=list)
+    """A part of the caption and its foil (loss.units), each by what it says; empty where there is none."""
 
     @property
     def negatives(self) -> list[Negative]:
         """Those that were drawn."""
         return [slot.negative for slot in self.slots if slot.negative]
+
+    @property
+    def texts(self) -> list[tuple[str, Encoded, bool]]:
+        """The name, the tokens and the mask of each text of the row."""
+        units = [(name, encoded, True) for name, encoded in self.units]
+        return [("caption", self.encoded, True), *map(_row, self.slots), *units]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +149,7 @@ class SampleVisit:
 def write_page(visit: SampleVisit, path: Path) -> None:
     """Write the page. Raises OSError where it cannot be written."""
     seen = visit.seen
-    texts = [("caption", seen.encoded, True), *map(_row, seen.slots)] if seen else []
+    texts = seen.texts if seen else []
     drawn = card(f"graph {seen.origin}", seen.graph, seen.negatives) if seen else None
     html = render("visit.html", title=f"Sample {shortened(visit.key, 80)}", notes=visit.notes, visit=visit,
                   card=drawn, texts=texts)  # fmt: skip
@@ -173,8 +181,7 @@ def show_visit(visit: SampleVisit, out: Console | None = None) -> None:
     show(visit.seen.graph, visit.seen.negatives, out)
     out.print(Text(f"graph     {visit.seen.origin}"), soft_wrap=True)
     out.print(Text(f"image     {visit.seen.crop.caption}"), soft_wrap=True)
-    rows = [("caption", visit.seen.encoded, True), *map(_row, visit.seen.slots)]
-    for name, encoded, is_there in rows:
+    for name, encoded, is_there in visit.seen.texts:
         _tokens(name, encoded, is_there, out)
 
 

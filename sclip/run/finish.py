@@ -133,7 +133,9 @@ def curves(folders: Sequence[StoragePath]) -> dict[str, dict[str, list[tuple[int
                 "train/loss",
                 "train/loss_contrastive",
                 "train/loss_hinge",
+                "train/loss_positives",
                 "train/loss_distil",
+                "train/loss_units",
                 "train/learning_rate",
             )
             beside = len(points) > 1 and not metric.startswith(("train/", "stream/", "system/"))

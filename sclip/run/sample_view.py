@@ -60,9 +60,15 @@ def encoded_row(row: dict[str, Any], config: Config, epoch: int) -> tuple[Seen |
         count = len(negative.graph.triples()) if negative else 0
         text = encoded(col.NEGATIVE_TEXT, col.NEGATIVE_TRIPLES, count, number)
         slots.append(Slot(negative, bool(has_negative), text))
+    units = []
+    if col.HAS_UNIT in columns:
+        (pair,) = encoder.units([row], [known])
+        for number, (name, graph) in enumerate((("unit", pair.unit), ("foil", pair.foil)) if pair else ()):
+            text = encoded(col.UNIT_TEXT, col.UNIT_TRIPLES, len(graph.triples()), number)
+            units.append((f"{name}: {graph.caption}", text))
     caption = encoded(col.TEXT, col.TRIPLES, len(known.graph.triples()))
     origin = "parsed" if known.negatives is None else "of the annotation of the shard"
-    return Seen(known.graph, origin, caption, slots, _crop(columns[col.IMAGE][0])), ""
+    return Seen(known.graph, origin, caption, slots, _crop(columns[col.IMAGE][0]), units), ""
 
 
 SIZES = ("objects", "attributes", "relations")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from sclip.evaluate.benchmarks import About, BenchmarkDataError, Task
 from sclip.evaluate.picture import Picture, contents
-from sclip.evaluate.readers import aro, captions, karpathy, sugarcrepe, valse, winoground
+from sclip.evaluate.readers import aro, captions, half_truth, karpathy, sugarcrepe, valse, winoground
 from support.pictures import noise
 
 ABOUT = About("made", "kind", "What is asked.")
@@ -216,6 +216,7 @@ def test_a_bad_file_is_named_with_the_case(tmp_path: Path, read: Reader, content
         (winoground.read, "[" * 100_000, "case 0: maximum recursion depth"),
         (winoground.read, f"{WINOGROUND}\n{WINOGROUND}", "two cases of one id, 0"),
         (winoground.read, None, "no such file"),
+        (half_truth.read, '{"image": "a.jpg", "unit": "a dog"}', "case 0: no field 'half_truth'"),
         (aro.relations, "[{", "cannot be read as JSON"),
         (aro.relations, None, "no such file"),
         (karpathy.read, json.dumps([{"image": "a.jpg", "caption": ["one"]}] * 2), "a.jpg is there twice"),

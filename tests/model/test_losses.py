@@ -34,8 +34,10 @@ FORMS = {
     "max_margin": LossConfig(contrastive="max_margin", contrastive_warmup=0.5),
     "max_margin at the start": LossConfig(contrastive="max_margin", contrastive_warmup=1.0),
     "sigmoid": LossConfig(contrastive="sigmoid", hinge_weight=2.0),
+    "positives": LossConfig(positives=0.5, positive_margin=0.1),
     "distil": LossConfig(distil=2.0),
     "sigmoid and distil": LossConfig(contrastive="sigmoid", distil=0.5),
+    "units": LossConfig(hinge_weight=2.0, units=3.0),
 }
 PROGRESS = 0.5
 """Where the warm-up of "max_margin" ends."""
@@ -43,6 +45,16 @@ PROGRESS = 0.5
 
 def inputs(rows: int, seed: int = 0, scale: float = 10.0, bias: float = -5.0) -> Tensors:
     return with_gradients(features_of(rows, seed, scale) | {"logit_bias": torch.tensor(bias)})
+
+
+def loss_of(
+    features: Tensors, batch: Tensors, config: LossConfig, teacher: Tensors | None
+) -> tuple[Tensor, Tensors]:
+    """Return what the loss is, of two parts of the caption for two of three rows where they are trained on."""
+    if config.units:
+        features = features | {"unit_features": features["negative_features"].flip(1)}
+        batch = batch | {"has_unit": batch["image_digest"] % 3 > 0}
+    return structure_loss(features, batch, config, PROGRESS, teacher)
 
 
 def teacher_of(config: LossConfig, rows: int) -> Tensors | None:
@@ -59,7 +71,7 @@ def by_definition(
 
     In the precision of the features.
     """
-    image, text, negative = (features[name] for name in FEATURES)
+    image, text, negative, positive = (features[name] for name in FEATURES)
     scale, bias = features["logit_scale"], features["logit_bias"]
     digest, valid, has_negative = (batch[name].tolist() for name in ("image_digest", "valid", "has_negative"))
     counted = [row for row, holds in enumerate(valid) if holds]
@@ -118,9 +130,26 @@ def by_definition(
         "share_with_negative": mean([bool(kept[row]) for row in counted]), "share_with_triples": 0.0,
         "hinge_active": mean([hinge > 0 for hinge in hinges]), "negative_gap": mean(gaps),
     }  # fmt: skip
+    worded = [row for row in counted if batch["has_positive"][row]]
+    lags = [image[row] @ (text[row] - positive[row, 0]) for row in worded]
+    leads = [image[row] @ (positive[row, 0] - other) for row in worded for other in kept[row]]
+    logged["loss_positives"] = mean([torch.relu(lag - config.positive_margin) for lag in lags])
+    logged["loss_positives"] += mean([torch.relu(config.hinge_margin - lead) for lead in leads])
+    logged["loss"] = loss = loss + config.positives * logged["loss_positives"]
+    logged["share_with_positive"] = mean([row in worded for row in counted])
+    logged["positive_gap"], logged["positive_won"] = mean(lags), mean([lead > 0 for lead in leads])
     if teacher is not None:
         logged["loss_distil"] = mean([divergence(row) for row in counted])
         logged["loss"] = loss = loss + config.distil * logged["loss_distil"]
+    if config.units:
+        kept_units = [row for row in counted if digest[row] % 3]
+        apart = [image[row] @ (negative[row][1] - negative[row][0]) for row in kept_units]
+        logged |= {
+            "loss_units": mean([torch.relu(config.hinge_margin - gap) for gap in apart]),
+            "share_with_unit": len(kept_units) / max(1, len(counted)),
+            "unit_won": mean([gap > 0 for gap in apart]), "unit_gap": mean(apart),
+        }  # fmt: skip
+        logged["loss"] = loss = loss + config.units * logged["loss_units"]
     if config.contrastive == "max_margin":
         logged["contrastive_active"] = mean([of_row > 0 for of_row in terms])
     return loss, logged
@@ -142,7 +171,7 @@ def test_loss_gradients_and_what_is_logged_are_those_of_the_definition_in_double
     batch = batch_of(*(list(column) for column in zip(*rows, strict=True)))
     precise = with_gradients({name: tensor.double() for name, tensor in features.items()})
     teacher = teacher_of(config, len(rows))
-    loss, metrics = structure_loss(features, batch, config, PROGRESS, teacher)
+    loss, metrics = loss_of(features, batch, config, teacher)
     known = teacher and {name: tensor.double() for name, tensor in teacher.items()}
     expected, logged = by_definition(precise, batch, config, known)
     torch.testing.assert_close(loss.double(), expected, rtol=1e-4, atol=1e-4)
@@ -160,7 +189,7 @@ def test_loss_gradients_and_what_is_logged_are_those_of_the_definition_in_double
 def test_without_negative_features_only_the_contrastive_term_is_there(as_texts: bool) -> None:
     features, batch = features_of(4), batch_of([1, 2, 3, 4])
     _, with_negatives = structure_loss(features, batch, LossConfig())
-    del features["negative_features"], batch["has_negative"]
+    del features["negative_features"], features["positive_features"], batch["has_negative"]
     loss, metrics = structure_loss(features, batch, LossConfig(negatives_as_texts=as_texts))
     assert metrics.keys() == {"loss", "loss_contrastive", "samples", "share_with_triples"}
     assert loss == metrics["loss"] == with_negatives["loss_contrastive"]
@@ -209,7 +238,7 @@ def test_gradients_are_finite_where_logits_are_extreme(form: str) -> None:
         features["text_features"][0] = -features["image_features"][0]
         features["text_features"][1] = features["image_features"][1]
     teacher = teacher_of(FORMS[form], 4)
-    loss, _ = structure_loss(features, batch_of([1, 2, 3, 1]), FORMS[form], PROGRESS, teacher)
+    loss, _ = loss_of(features, batch_of([1, 2, 3, 1]), FORMS[form], teacher)
     assert all(gradient.isfinite().all() for gradient in gradients(loss, features).values())
 
 
@@ -249,7 +278,7 @@ def trained_on(batch: Tensors, rows: slice, config: LossConfig) -> Tensors:
     part = {name: column[rows] for name, column in batch.items()}
     teacher = teacher_of(config, 8)
     known = teacher and {name: tensor[rows] if tensor.ndim else tensor for name, tensor in teacher.items()}
-    loss, metrics = structure_loss(encoded(model, rows), part, config, PROGRESS, known)
+    loss, metrics = loss_of(encoded(model, rows), part, config, known)
     loss.backward()
     return metrics | averaged(model)
 
@@ -263,7 +292,7 @@ def kept_for_backward(rank: int) -> int:
         return tensor
 
     features, batch = inputs(32, seed=rank), batch_of(list(range(32 * rank, 32 * (rank + 1))))
-    del features["negative_features"]
+    del features["negative_features"], features["positive_features"]
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         structure_loss(features, batch, LossConfig(contrastive="sigmoid", hinge_weight=0.0), PROGRESS)
     return max(kept)

@@ -134,6 +134,8 @@ def test_a_packed_batch_has_the_features_and_gradients_of_a_padded_one(
     tokenizer: Tokenizer, parts: int, negatives: bool
 ) -> None:
     batch = batch_of(tokenizer)
+    batch["unit_text"] = text_ids(tokenizer)[:, None].repeat(1, 2, 1)  # parts of captions, as long as them
+    batch["unit_triples"] = batch["negative_triples"].clone()
     batch["triples"][2] = -1
     batch["negative_triples"][[0, 1], [0, 1]] = -1
     if not negatives:

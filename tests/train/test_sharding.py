@@ -15,7 +15,16 @@ from torch.nn.parallel import DistributedDataParallel
 from sclip.config import Config, LoRAConfig, LossConfig, ModelConfig
 from sclip.model import structure_clip
 from support import ranks
-from support.train_cases import VIT, Tensors, config_with, part_of, start, training_batch, whole_weights
+from support.train_cases import (
+    VIT,
+    Tensors,
+    config_with,
+    part_of,
+    start,
+    training_batch,
+    whole_weights,
+    with_units,
+)
 
 HINGE = LossConfig(hinge_weight=2.0)
 OWN = {"own_embeddings": True, "form": "concatenation", "on_negatives": False}
@@ -25,6 +34,7 @@ LEARNED: dict[str, tuple[LossConfig, dict[str, Any], dict[str, float]]] = {
     "max_margin": (LossConfig(contrastive="max_margin", contrastive_warmup=0.5), {}, {}),
     "sigmoid": (LossConfig(contrastive="sigmoid"), {}, {}),
     "negatives as texts": (LossConfig(negatives_as_texts=True), {}, {}),
+    "units": (LossConfig(hinge_weight=2.0, units=2.0), {}, {}),
     "distil": (LossConfig(hinge_weight=2.0, distil=2.0), {}, {}),
     "image frozen": (HINGE, {}, {"lr_scale_image": 0.0}),
     "text frozen": (HINGE, {}, {"lr_scale_text": 0.0, "lr_scale_kee": 10.0}),
@@ -32,6 +42,7 @@ LEARNED: dict[str, tuple[LossConfig, dict[str, Any], dict[str, float]]] = {
     "own words": (HINGE, OWN, {"lr_scale_kee": 5.0}),
     "own words alone": (HINGE, OWN, {"lr_scale_image": 0.0, "lr_scale_text": 0.0}),
     "updates": (HINGE, {}, {}),
+    "positives": (LossConfig(positives=2.0), {}, {}),
 }
 """The loss, and settings of model.kee and of train that say what is learned."""
 
@@ -51,9 +62,10 @@ WAYS: dict[int, dict[str, tuple[str, dict[str, Any]]]] = {2: {}, 4: {}}
 """By world size and name, what is learned, and the settings with which it is learned alike."""
 for name, sharding in (("ddp", DDP), ("fsdp", FSDP)):
     WAYS[2] |= {f"{name} {way}": ("hinge", sharding | options) for way, options in BLOCKS.items()}
-    WAYS[2] |= {f"{name} {learned}": (learned, sharding) for learned in [*LEARNED][6:]}
-    WAYS[4] |= {f"{name} {learned}": (learned, sharding) for learned in [*LEARNED][:6]}
-    WAYS[2][f"{name} distil in parts"] = ("distil", sharding | {"micro_batch": 2})
+    WAYS[2] |= {f"{name} {learned}": (learned, sharding) for learned in [*LEARNED][7:]}
+    WAYS[4] |= {f"{name} {learned}": (learned, sharding) for learned in [*LEARNED][:7]}
+    for learned in ("units", "distil"):
+        WAYS[2][f"{name} {learned} in parts"] = (learned, sharding | {"micro_batch": 2})
 WAYS[2]["fsdp compiled in parts"] = ("hinge", FSDP | BLOCKS["in parts"] | {"compile": True})
 WAYS[2]["fsdp updates in parts"] = ("updates", FSDP | BLOCKS["in parts"])
 WAYS[4]["hsdp 2x2 updates"] = ("updates", {"sharding": "hsdp", "shard_ranks": 2})
@@ -68,8 +80,9 @@ VALID = [
 """By step, the rows that are no padding: in the third the last of four ranks has none, then the first of two."""
 
 
-def batch_of(step: int, rank: int, world_size: int) -> Tensors:
-    batch = training_batch(step, VIT, VALID[step], negatives=2)
+def batch_of(step: int, rank: int, world_size: int, loss: LossConfig) -> Tensors:
+    batch = training_batch(step, VIT, VALID[step], negatives=2, positives=loss.positives > 0)
+    batch = with_units(batch) if loss.units else batch
     batch["image_digest"][6] = batch["image_digest"][1]  # one image on two ranks
     return part_of(batch, rank, world_size)
 
@@ -85,7 +98,10 @@ def trained(config: Config, rank: int = 0, world_size: int = 1) -> dict[str, Any
     """Train from rank 0's weights; return each step's metrics and the weights after the last, as one vector."""
     step = start(config, seed=rank)
     before = whole_weights(step.model)
-    metrics = [step(batch_of(number, rank, world_size), number / len(VALID)) for number in range(len(VALID))]
+    metrics = [
+        step(batch_of(number, rank, world_size, config.loss), number / len(VALID))
+        for number in range(len(VALID))
+    ]
     return {
         "metrics": {name: torch.stack([of_step[name] for of_step in metrics]) for name in metrics[0]},
         "weights": flat(after := whole_weights(step.model)),

@@ -128,7 +128,10 @@ def _gpu(config: Config, capacity: Capacity) -> Rate | None:
 
 
 def _flops(config: Config) -> float:
-    """Return the operations of one sample in a step, with captions as long as COCO's, two triples and a negative."""
+    """Return the operations of one sample in a step, with captions as long as COCO's, two triples and a negative.
+
+    A unit is half as long, and has a triple.
+    """
     with torch.device("meta"):  # sizes alone
         model = build_model(config.model, load_weights=False)
     rows = max(1, config.train.batch_size // max(1, config.train.num_workers))
@@ -141,6 +144,13 @@ def _flops(config: Config) -> float:
         columns |= {"negative_text": text[:, None], "has_negative": np.ones((rows, 1), bool)}
         if config.model.kee.enabled:
             columns["negative_triples"] = columns["triples"][:, None]
+    if config.loss.units:
+        units = np.zeros((rows, 2, 77), np.int64)
+        units[:, :, 6] = 1
+        columns |= {"unit_text": units, "has_unit": np.ones(rows, bool)}
+        if config.model.kee.enabled:
+            columns["unit_triples"] = np.zeros((rows, 2, 2, 3, 1), np.int64)
+            columns["unit_triples"][:, :, 1] = -1
     return StepFlops(model, config)(columns, max(1, config.train.num_workers)) / rows
 
 

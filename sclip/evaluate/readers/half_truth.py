@@ -1,0 +1,30 @@
+"""Half-truths as `sclip halftruth` writes them: JSON Lines and a folder of images in, a task out.
+
+    {"image": "a.jpg", "unit": "a dog", "half_truth": "a dog on a skateboard", "kind": "relation"}
+
+Kargi et al., "Half-Truths Break Similarity-Based Retrieval" (arXiv 2602.23906): a case is won where what is true scores
+strictly higher than the same with a wrong detail added. Their cases were written by a language model, so that their
+figures are no yardstick for others' files; each kind is a group here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sclip.evaluate.benchmarks import About, at_case, each_line, images_of, text_of
+from sclip.evaluate.choice import Choice, ChoiceCase
+from sclip.evaluate.picture import Picture
+
+__all__ = ["read"]
+
+
+def read(about: About, file: Path, images: Path | None = None) -> Choice:
+    """Return the task of a file. Raises BenchmarkDataError naming file, case and field."""
+    folder = images_of(file, images)
+    cases = []
+    for number, entry in each_line(file, "as sclip halftruth writes them"):
+        with at_case(file, number):
+            picture = Picture(str(folder / text_of(entry, "image")))
+            true, false = text_of(entry, "unit"), text_of(entry, "half_truth")
+            cases.append(ChoiceCase(str(number), picture, true, (false,), str(entry.get("kind", ""))))
+    return Choice(about, cases)

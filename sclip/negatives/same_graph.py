@@ -1,0 +1,50 @@
+"""Whether two captions have one scene graph, whatever words and sides it is told in."""
+
+from __future__ import annotations
+
+from sclip.negatives.meaning import is_symmetric, synonym
+from sclip.negatives.senses import place_of, reverses
+from sclip.scenegraph.graph import SceneGraph
+
+__all__ = ["says_the_same"]
+
+
+def says_the_same(one: SceneGraph, other: SceneGraph) -> bool:
+    """Whether two graphs differ in nothing but the side that a place or a mutual act is told from, and synonyms."""
+    return _said(one) == _said(other)
+
+
+def _said(graph: SceneGraph) -> list[tuple[object, ...]]:
+    names = [_alike(obj.name) for obj in graph.objects]
+    said: list[tuple[object, ...]] = [
+        (name, obj.negated) for name, obj in zip(names, graph.objects, strict=True)
+    ]
+    said += [(names[a.object], _alike(a.attribute), a.negated) for a in graph.attributes]
+    for r in graph.relations:
+        one, other, predicate = names[r.subject], names[r.object], _alike(r.predicate)
+        place = place_of(predicate)
+        if place and reverses(predicate, _FLIPPED.get(place, "")):
+            one, other, predicate = other, one, _FLIPPED[place]
+        predicate = place_of(predicate) or predicate
+        if is_symmetric(predicate, one, other):
+            one, other = sorted((one, other))
+        said.append((one, predicate, other, r.negated))
+    return sorted(said, key=repr)
+
+
+_FLIPPED = {"under": "above", "behind": "in front of", "right": "at the left of"}
+
+
+def _alike(text: str) -> str:
+    """Return a word or more in one form of all that say the same."""
+    text = _LIKE.get(text, text)
+    return " ".join(synonym(word) for word in text.split())
+
+
+_LIKE = {
+    "beside": "next to", "near": "next to", "close to": "next to", "underneath": "under", "beneath": "under",
+    "atop": "on top of", "cell phone": "cellphone", "mobile phone": "cellphone", "smart phone": "smartphone",
+    "fill with": "full of", "guy": "man", "photograph": "photo", "close-up": "closeup", "hamburger": "burger",
+    "in center of": "in middle of", "in the center of": "in the middle of", "seat": "sit", "seat on": "sit on",
+    "seat at": "sit at", "seat in": "sit in", "number of": "several", "a number of": "several",
+}  # fmt: skip

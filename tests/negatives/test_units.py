@@ -1,0 +1,94 @@
+"""Parts of a caption and their foils: English by themselves, true and surely false, with the graph of what they say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sclip.evaluate.benchmarks import About
+from sclip.evaluate.kinds import KINDS
+from sclip.negatives import UnitPair, half_truth_of, natural, unit_of
+from sclip.scenegraph import Parser
+from support.commands import command
+from support.pictures import encoded, noise
+from support.tars import tar_bytes
+
+# caption -> a unit, its foil, and the half-truth that goes with it: its true part
+MADE = [
+    ("A small dog chases a red ball", "a red ball", "a green ball", "a ball"),
+    ("Two goats eat an orange carrot on a hill", "an orange carrot", "a white carrot", "a carrot"),
+    ("an old wagon near a lake", "an old wagon", "a modern wagon", "a wagon"),
+    ("A cat is lying under the green table", "a cat lying under the green table", "a cat lying on the green table",
+     "a cat"),
+    ("The boy who is holding a kite kicks a ball", "the boy holding a kite", "the boy holding a frisbee", "the boy"),
+    ("A woman and a man riding horses", "a woman riding horses", "a woman feeding horses", "a woman"),
+    ("An astronaut rides a horse", "an astronaut rides a horse", "a horse rides an astronaut", "a horse"),
+    ("A monkey sits near a lake", "a monkey", "a tiger", "a monkey"),
+    ("A man on a bench", "a man on a bench", "a woman on a bench", None),
+    ("There is a girl standing", "a girl standing", "a girl walking", "a girl"),
+]  # fmt: skip
+
+# caption -> a text that is no foil by itself
+NEVER = [
+    ("A man on a bench", "a woman"),  # who may be there as well
+    ("A cup on a chair", "a bed"),
+    ("Three cups on a shelf", "two cups"),
+    ("A woman and a man ride a horse", "a man leads a horse"),  # "a man ride"
+    ("A man in a black hat", "a black hat in a man"),
+    ("a dog and another cat", "another dog"),
+]
+
+
+def pairs_of(parser: Parser, caption: str) -> list[tuple[UnitPair, str | None]]:
+    """Return the pairs of a caption, each with the true part of its half-truth."""
+    (graph,) = parser.parse([caption])
+    found = [(unit_of(graph, negative), half_truth_of(graph, negative)) for negative in natural(graph)]
+    return [(pair, half and half.unit) for pair, half in found if pair]
+
+
+@pytest.mark.parametrize(("caption", "unit", "foil", "true"), MADE)
+def test_a_part_is_written_with_its_foil(
+    parser: Parser, caption: str, unit: str, foil: str, true: str | None
+) -> None:
+    found = pairs_of(parser, caption)
+    assert (unit, foil) in {(p.unit.caption, p.foil.caption) for p, _ in found}
+    (pair, half), *_ = ((p, h) for p, h in found if p.foil.caption == foil)
+    assert half == true
+    for graph in (pair.unit, pair.foil):
+        for obj in graph.objects:  # what is said stands where the graph has it
+            assert obj.name.split()[-1][:3] in graph.caption[slice(*obj.span)].lower()
+        for a in graph.attributes:
+            assert graph.caption[slice(*a.span)] in (a.attribute, "two")
+    assert pair.unit.triples() != pair.foil.triples() or pair.kind == "replaced object"
+
+
+@pytest.mark.parametrize(("caption", "foil"), NEVER)
+def test_what_may_be_true_or_is_no_english_alone_is_no_foil(parser: Parser, caption: str, foil: str) -> None:
+    assert foil not in {pair.foil.caption for pair, _ in pairs_of(parser, caption)}
+
+
+def test_a_benchmark_of_half_truths_is_made_of_shards_and_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = encoded(noise(8, 8))
+    members = {
+        "a.jpg": picture, "a.txt": b"A small cat is lying under a green table\nA photo", "b.jpg": picture,
+        "b.txt": b"a view", "c.txt": b"a red ball",
+    }  # fmt: skip
+    (tmp_path / "0.tar").write_bytes(tar_bytes(members.items()))
+    job, out = command("halftruth"), tmp_path / "made.jsonl"
+    assert job(tmp_path / "0.tar", out, "--seed", "3") == 0
+    told = capsys.readouterr().out
+    assert "1 half-truths (1 " in told
+    assert "of 3 captions, 1 images; 1 samples left out that cannot be used" in told
+    first = out.read_text()
+    assert job(tmp_path / "0.tar", out, "--seed", "3") == 0
+    assert out.read_text() == first
+    entry = json.loads(first)
+    assert (tmp_path / "images" / entry["image"]).read_bytes() == picture
+    (case,) = KINDS["half-truth"].read(About("made", "half-truth", ""), out).cases
+    assert (case.true, case.false) == (entry["unit"], (entry["half_truth"],))
+    assert case.group == entry["kind"] in ("attribute", "relation", "object")
+    assert case.picture.image == str(tmp_path / "images" / entry["image"])
