@@ -201,9 +201,9 @@ class Encoder:
         """
         orders = []
         for row, found in zip(rows, known, strict=True):
-            visit = self._visit(row) | {"identity": f"{row[col.IDENTITY]}\x1funit"}
             drawn: Iterable[negatives.Negative] = []
             if row[col.PLACE] != col.NO_SAMPLE:
+                visit = self._visit(row) | {"identity": f"{row[col.IDENTITY]}\x1funit"}
                 drawn = self._semantic(found, sys.maxsize, visit)
             orders.append(negatives.units_first(found.graph, drawn))
         first = self._sound(known, orders, 1, self._config.data.verify_negatives)
