@@ -73,8 +73,9 @@ class LossConfig(Section, key="loss"):
     """max_margin: share of all samples over which captions meet the mean of the batch, not the hardest."""
     negatives_as_texts: bool = False
     """infonce: images choose among the negatives of the batch too (NegCLIP); hinge_weight=0 for that alone."""
-    negatives: Literal["semantic", "shuffle", "none"] = "semantic"
-    """What the hinge trains on: semantic negatives, NegCLIP's random swap of words, or nothing."""
+    negatives: Literal["semantic", "shuffle", "foreign", "none"] = "semantic"
+    """What the hinge trains on: semantic negatives, NegCLIP's random swap of words, or nothing. Before the first two
+    come those of data.negatives_field (data.foreign_share); foreign: those alone."""
     replacements: Annotated[float, between(0, 1)] = 0.75
     """semantic: share of visits in which a word is replaced ("above" by "below"), of captions in which parts may change
     places too; 0: exchanges alone, the paper's negatives; 1: replacements alone."""

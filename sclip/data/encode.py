@@ -7,6 +7,8 @@ A row of an annotated shard brings its graph and negatives along, and gives the 
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
 import itertools
 import time
@@ -23,11 +25,13 @@ from sclip import negatives, seeding
 from sclip.config import Config
 from sclip.data import columns as col
 from sclip.data.annotation import AnnotationError, read_record
+from sclip.data.foreign import NOTHING, Foreign
 from sclip.data.images import ImageError, image_digest, random_crop
 from sclip.data.side_channel import Marker, Note
 from sclip.data.window import Window, window_of
 from sclip.model import Tokenizer
 from sclip.scenegraph import Parser, SceneGraph
+from sclip.scenegraph.graph import Triple
 
 _PARSED_CAPTIONS = 50_000
 """Scene graphs that an actor remembers (about 2 kB each): the next epoch's captions are often this one's."""
@@ -39,7 +43,9 @@ class Known:
 
     window: Window
     negatives: list[negatives.Negative] | None = None
-    """Those that are drawn from; None where they have yet to be found."""
+    """Ours that are drawn from; None where they have yet to be found."""
+    foreign: Foreign = NOTHING
+    """What came with it."""
 
     @property
     def graph(self) -> SceneGraph:
@@ -117,7 +123,7 @@ class Encoder:
             negative_text = self._tokenizer.text([negative.caption if negative else "" for negative in slots])
             negative_text[~has_negative] = 0
             negative_triples = self._tokenizer.triples(
-                [windows[k // most].triples_of(n.graph) if n else [] for k, n in enumerate(slots)]
+                [self._triples(windows[k // most], n) if n else [] for k, n in enumerate(slots)]
             )
             return {
                 col.TEXT: self._tokenizer.text(captions),
@@ -134,13 +140,15 @@ class Encoder:
     def known(self, rows: Sequence[dict[str, Any]]) -> list[Known]:
         """Return what is known of the captions of the rows, from their records where they have one that is sound."""
         captions = [row[col.CAPTION] for row in rows]
+        foreign = [Foreign.from_bytes(row.get(col.FOREIGN)) for row in rows]
         given = [
-            self._from_record(row[col.RECORD], caption) if caption and row.get(col.RECORD) else None
-            for row, caption in zip(rows, captions, strict=True)
+            self._given(row.get(col.RECORD), caption, of) if caption else None
+            for row, caption, of in zip(rows, captions, foreign, strict=True)
         ]
         self._parse(caption for caption, found in zip(captions, given, strict=True) if found is None)
         return [
-            found or Known(self._windows[caption]) for caption, found in zip(captions, given, strict=True)
+            found or Known(self._windows[caption], None, of)
+            for caption, found, of in zip(captions, given, foreign, strict=True)
         ]
 
     def _parse(self, captions: Iterable[str]) -> None:
@@ -154,36 +162,90 @@ class Encoder:
     def _window(self, graph: SceneGraph) -> Window:
         return window_of(graph, self._tokenizer)
 
-    def _from_record(self, record: bytes, caption: str) -> Known | None:
-        """Return what the record of a caption holds; None where it cannot be used, and the caption is parsed."""
-        try:
-            graph, found = read_record(record, caption)
-        except AnnotationError:
-            return None
-        return Known(self._window(graph), found)
+    def _given(self, record: bytes | None, caption: str, foreign: Foreign) -> Known | None:
+        """Return what is known without parsing, from the record of a caption or the graph that came with it.
+
+        None where neither can be used, and the caption is parsed. The negatives of a record are of its own graph alone.
+        """
+        graph = SceneGraph.from_json(foreign.graph) if foreign.graph else None
+        with contextlib.suppress(AnnotationError):
+            if record:
+                of_record, found = read_record(record, caption)
+                if graph is None or graph == of_record:
+                    return Known(self._window(of_record), found, foreign)
+        return Known(self._window(graph), None, foreign) if graph else None
+
+    def _triples(self, window: Window, negative: negatives.Negative) -> list[Triple]:
+        """Return the triples that are taken of a negative, whose graph is aligned to its caption's if it is ours."""
+        is_foreign = negative.kind == "foreign"
+        return self._window(negative.graph).triples if is_foreign else window.triples_of(negative.graph)
 
     def drawn(self, rows: Sequence[dict[str, Any]], known: Sequence[Known]) -> list[list[negatives.Negative]]:
         """Return the negatives of the rows' captions that are trained on, at most loss.negatives_per_caption each.
 
-        Those of a caption without a record are parsed again, and others drawn where they are not sound
+        Ours of a caption that was parsed here are parsed again, and others drawn where they are not sound
         (data.verify_negatives).
         """
         most = self._config.loss.negatives_per_caption
-        orders = [self._drawn(row, found) for row, found in zip(rows, known, strict=True)]
+        foreign = [self._foreign(row, found) for row, found in zip(rows, known, strict=True)]
+        orders = [
+            self._drawn(row, found) if len(first) < most and not alone else []
+            for row, found, (first, _, alone) in zip(rows, known, foreign, strict=True)
+        ]
         verify = self._config.loss.negatives != "shuffle" and self._config.data.verify_negatives
-        unsure = [k for k, found in enumerate(known) if verify and found.negatives is None]
+        unsure = [
+            k for k, of in enumerate(known) if verify and of.negatives is None and of.foreign.graph is None
+        ]
         kept = negatives.sound(
             [(known[k].graph, orders[k]) for k in unsure], lambda texts: self._parser.shapes(texts), most
         )
         for k, sound in zip(unsure, kept, strict=True):
             orders[k] = sound
-        return [list(itertools.islice(order, most)) for order in orders]
+        drawn = [
+            list(itertools.islice(itertools.chain(first, ours, last), most))
+            for ours, (first, last, _) in zip(orders, foreign, strict=True)
+        ]
+        unread = {n.caption for of in drawn for n in of if n.kind == "foreign" and not n.graph.objects}
+        self._parse(unread)
+        return [
+            [
+                dataclasses.replace(n, source=self._windows[n.caption].graph) if n.caption in unread else n
+                for n in of
+            ]
+            for of in drawn
+        ]
+
+    def _foreign(
+        self, row: dict[str, Any], known: Known
+    ) -> tuple[list[negatives.Negative], list[negatives.Negative], bool]:
+        """Return the foreign negatives of a visit that are drawn before ours, and after ours; and whether alone."""
+        way, share, seed = self._config.loss.negatives, self._config.data.foreign_share, self._config.run.seed
+        if way == "none" or row[col.PLACE] == col.NO_SAMPLE:
+            return [], [], True
+        window, visit = known.window, (seed, row[col.PASS])
+        read = window.graph.caption[: window.end]
+        found = [
+            negatives.Negative(
+                text,
+                "foreign",
+                ("", ""),
+                0.0,
+                True,
+                SceneGraph.from_json(graph) if graph else SceneGraph(text),
+            )
+            for text, graph in known.foreign.negatives
+            if window.end == len(window.graph.caption) or text[: self._tokenizer.read_end(text)] != read
+        ]
+        found.sort(
+            key=lambda n: seeding.uniform("foreign negative", *visit, f"{row[col.IDENTITY]}\x1f{n.caption}")
+        )
+        is_first = seeding.uniform("foreign negatives first", *visit, row[col.IDENTITY]) < share
+        alone = way == "foreign" or (bool(found) and share == 1)
+        return (found, [], alone) if is_first or alone else ([], found, alone)
 
     def _drawn(self, row: dict[str, Any], known: Known) -> Iterable[negatives.Negative]:
-        """Return the negatives of a caption in the order in which they are drawn."""
+        """Return our negatives of a caption in the order in which they are drawn."""
         loss, seed = self._config.loss, self._config.run.seed
-        if row[col.PLACE] == col.NO_SAMPLE or loss.negatives == "none":
-            return []
         visit: dict[str, Any] = {"seed": seed, "epoch": row[col.PASS], "identity": row[col.IDENTITY]}
         most, window = loss.negatives_per_caption, known.window
         if loss.negatives == "shuffle":

@@ -22,8 +22,8 @@ from typing import Any
 
 from PIL import Image
 
+from sclip.data.caption_text import MAX_CAPTION_BYTES
 from sclip.data.names import ANNOTATION_SUFFIX
-from sclip.data.shards import MAX_CAPTION_BYTES
 from sclip.evaluate.exclusion import Exclusions
 from sclip.prepare.writing import PackError, Shard, write_file, write_tar
 
