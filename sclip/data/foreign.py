@@ -89,7 +89,7 @@ def read_foreign(
         for name in there:
             try:
                 value = _value(fields[name])
-                read = (
+                read: Sequence[list[Any]] = (
                     _graphs(value, captions) if key == "graphs_field" else _negatives(value, captions, count)
                 )
             except (ValueError, RecursionError) as error:
@@ -97,7 +97,7 @@ def read_foreign(
                 counts[f"samples with a {name} that cannot be read"] += 1
                 continue
             for of_caption, more in zip(found[key], read, strict=True):
-                of_caption += more
+                of_caption.extend(more)
     foreign = []
     for place, (caption, _) in enumerate(captions):
         negatives = (
@@ -189,7 +189,7 @@ def _graphs(value: Any, captions: Sequence[Place]) -> list[list[dict[str, Any]]]
     graphs = value if isinstance(value, list) else [value]
     if isinstance(value, dict) and "objects" not in value:
         graphs = list(value.values())
-    by_caption = {}
+    by_caption: dict[str, dict[str, Any]] = {}
     for graph in graphs:
         if graph is not None:
             checked = _graph(graph, graph.get("caption") if isinstance(graph, dict) else "")
@@ -205,8 +205,8 @@ def _graph(value: Any, caption: Any) -> dict[str, Any]:
         numbers += [index for r in graph.relations for index in (r.subject, r.object)]
         words = [o.name for o in graph.objects] + [a.attribute for a in graph.attributes]
         words += [r.predicate for r in graph.relations]
-        parts = [*graph.objects, *graph.attributes, *graph.relations]
-        spans = [part.span for part in parts] + [o.phrase for o in graph.objects]
+        spans = [span for o in graph.objects for span in (o.span, o.phrase)]
+        spans += [a.span for a in graph.attributes] + [r.span for r in graph.relations]
         is_sound = (
             graph.caption == caption
             and all(type(number) is int and 0 <= number < len(graph.objects) for number in numbers)

@@ -91,6 +91,10 @@ class Skips:
             f"{n} skipped: {reason} (first: {self.first[reason]})" for reason, n in self.counts.most_common()
         ]
 
+    def noted(self) -> list[str]:
+        """Return a line for each reason of what is no row."""
+        return [f"{n} {what} (first: {self.first[what]})" for what, n in self.counts.items()]
+
     def write(self, out: Path) -> Path:
         """Write what was left out into `out`, an object a line: reason, place, and the rows that it concerns."""
         lines = [
