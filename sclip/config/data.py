@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from sclip.config.checks import OFF_OR_MORE, POSITIVE, Limit, Section, at_least, between
 
-FOREIGN_KEYS = ("negatives_field", "graphs_field")
+FOREIGN_KEYS = ("negatives_field", "positives_field", "graphs_field")
 """Keys of `DataConfig` that name what came with the captions (`sclip.data.foreign`)."""
 READING_KEYS = (
     "caption_field", "image_suffixes", "text_suffixes", "key_ends_at", "image_field", *FOREIGN_KEYS,
@@ -60,11 +60,13 @@ class DataConfig(Section, key="data"):
     negatives_field: str = ""
     """Fields of a sample's .json, or columns of a Parquet file, with false captions that came with it (commas between
     several). A name that begins with a dot is a member: .neg_caption. Empty: none."""
+    positives_field: str = ""
+    """The same for other wordings of a caption (loss.positives)."""
     graphs_field: str = ""
     """The same for scene graphs, as `sclip graph` writes them; each is taken for the caption that it names."""
     foreign_share: Annotated[float, Limit("above 0, to 1", lambda share: 0 < share <= 1)] = 1.0
-    """Share of visits in which false captions of data.negatives_field are drawn before ours. 1: in place of ours,
-    where a caption has any. loss.negatives=foreign: they alone."""
+    """Share of visits in which false captions of data.negatives_field, and wordings of data.positives_field, are drawn
+    before ours. 1: in place of ours, where a caption has any. loss.negatives=foreign: they alone."""
     image_field: str = ""
     """Column of a Parquet file that holds its images, as bytes, Hugging Face's struct or paths. Empty: `image` or
     another usual one."""

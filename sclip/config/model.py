@@ -85,6 +85,12 @@ class LossConfig(Section, key="loss"):
     """Alpha: weight of the hinge term."""
     hinge_margin: Annotated[float, _MARGIN] = 0.2
     """Gamma: margin between s(I, w) and s(I, w-)."""
+    units: Annotated[float, at_least(0)] = 0.0
+    """Weight of the hinge, of the same margin, on a part of the caption ("a brown dog") and its foil; 0: off."""
+    positives: Annotated[float, at_least(0)] = 0.0
+    """Weight of the hinges that keep another wording of the caption near it and above the negatives; 0: off."""
+    positive_margin: Annotated[float, _MARGIN] = 0.02
+    """By how much s(I, wording) may stay below s(I, w): a tenth of what a false caption has to."""
     distil: Annotated[float, at_least(0)] = 0.0
     """Mu: weight of the KL from the similarity rows of the starting weights, kept frozen, to the model's; 0: off."""
 

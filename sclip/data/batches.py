@@ -101,8 +101,7 @@ class Batches:
         order = np.argsort(_joined(parts, col.PLACE))
         rows = np.split(np.argsort(order), np.cumsum([len(part[col.PLACE]) for part in parts], dtype=int))
         columns: Columns = {}
-        for name in col.MODEL_COLUMNS:
-            blank = self._blank[name]
+        for name, blank in self._blank.items():
             columns[name] = allocate(name, (self._width, *blank.shape), blank.dtype)
             for targets, part in zip(rows, parts, strict=False):
                 columns[name][targets] = part[name]  # numpy frees the GIL; as fast as a copy of whole blocks
@@ -133,7 +132,7 @@ class Batches:
             feed.upto = note.upto
         samples = block[col.PLACE] != col.NO_SAMPLE
         if samples.any():
-            names = (*col.MODEL_COLUMNS, col.PLACE, col.ENTRY, col.INDEX)
+            names = (*self._blank, col.PLACE, col.ENTRY, col.INDEX)
             feed.held.append({name: block[name] if samples.all() else block[name][samples] for name in names})
 
 

@@ -54,6 +54,18 @@ TRIPLES = "triples"
 """int32 [K, 3, T]: token ids of the caption's triples, -1 where there are none."""
 NEGATIVE_TRIPLES = "negative_triples"
 """int32 [M, K, 3, T]."""
+UNIT_TEXT = "unit_text"
+"""int32 [2, L]: token ids of a part of the caption and of its foil; zeros where there is none."""
+UNIT_TRIPLES = "unit_triples"
+"""int32 [2, K, 3, T]."""
+HAS_UNIT = "has_unit"
+"""bool."""
+POSITIVE_TEXT = "positive_text"
+"""int32 [1, L]: token ids of another wording of the caption; zeros where there is none."""
+POSITIVE_TRIPLES = "positive_triples"
+"""int32 [1, K, 3, T]: of its own graph."""
+HAS_POSITIVE = "has_positive"
+"""bool."""
 IMAGE_DIGEST = "image_digest"
 """int64: digest of the encoded image; rows of the same image are no negatives of each other."""
 VALID = "valid"
@@ -61,5 +73,9 @@ VALID = "valid"
 
 MODEL_COLUMNS = (IMAGE, TEXT, NEGATIVE_TEXT, HAS_NEGATIVE, TRIPLES, NEGATIVE_TRIPLES, IMAGE_DIGEST)
 """Columns of a training batch; `valid` joins them when the batch is filled up."""
+UNIT_COLUMNS = (UNIT_TEXT, UNIT_TRIPLES, HAS_UNIT)
+"""They join them with loss.units."""
+POSITIVE_COLUMNS = (POSITIVE_TEXT, POSITIVE_TRIPLES, HAS_POSITIVE)
+"""They join them with loss.positives."""
 NO_SAMPLE = -1
 """PLACE of the row that an encoder call without a sample sends along, to carry its note."""

@@ -8,13 +8,13 @@ A row of an annotated shard brings its graph and negatives along, and gives the 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import itertools
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,10 +24,13 @@ from numpy.typing import NDArray
 from sclip import negatives, seeding
 from sclip.config import Config
 from sclip.data import columns as col
+from sclip.data import foreign_draw
 from sclip.data.annotation import AnnotationError, read_record
-from sclip.data.foreign import NOTHING, Foreign
+from sclip.data.foreign import NOTHING, Foreign, ForeignText
 from sclip.data.images import ImageError, image_digest, random_crop
+from sclip.data.positives import positive_columns
 from sclip.data.side_channel import Marker, Note
+from sclip.data.units import unit_columns
 from sclip.data.window import Window, window_of
 from sclip.model import Tokenizer
 from sclip.scenegraph import Parser, SceneGraph
@@ -116,6 +119,8 @@ class Encoder:
         most = self._config.loss.negatives_per_caption
         with _timed(note, "draw"):
             drawn = self.drawn(rows, known)
+            units = self.units(rows, known) if self._config.loss.units else []
+            positives = self.positives(rows, known) if self._config.loss.positives else []
         slots = [negative for of_row in drawn for negative in [*of_row, *[None] * (most - len(of_row))]]
         windows = [found.window for found in known]
         has_negative = np.array([negative is not None for negative in slots])
@@ -125,7 +130,11 @@ class Encoder:
             negative_triples = self._tokenizer.triples(
                 [self._triples(windows[k // most], n) if n else [] for k, n in enumerate(slots)]
             )
-            return {
+            columns = unit_columns(units, self._tokenizer) if units else {}
+            if positives:
+                graphs = [positive.graph if positive else None for positive in positives]
+                columns |= positive_columns(graphs, self._tokenizer)
+            return columns | {
                 col.TEXT: self._tokenizer.text(captions),
                 col.NEGATIVE_TEXT: negative_text.reshape(len(rows), most, -1),
                 col.HAS_NEGATIVE: has_negative.reshape(len(rows), most),
@@ -187,12 +196,36 @@ class Encoder:
         (data.verify_negatives).
         """
         most = self._config.loss.negatives_per_caption
-        foreign = [self._foreign(row, found) for row, found in zip(rows, known, strict=True)]
+        turns = [self._turn(row, found) for row, found in zip(rows, known, strict=True)]
         orders = [
-            self._drawn(row, found) if len(first) < most and not alone else []
-            for row, found, (first, _, alone) in zip(rows, known, foreign, strict=True)
+            self._drawn(row, found) if len(of.first) < most and not of.alone else []
+            for row, found, of in zip(rows, known, turns, strict=True)
         ]
         verify = self._config.loss.negatives != "shuffle" and self._config.data.verify_negatives
+        ours = self._sound(known, orders, most, verify)
+        drawn = [
+            list(itertools.islice(itertools.chain(of.first, mine, of.last), most))
+            for mine, of in zip(ours, turns, strict=True)
+        ]
+        unread = {n.caption for of in drawn for n in of if n.kind == "foreign" and not n.graph.objects}
+        self._parse(unread)
+        return [
+            [replace(n, source=self._windows[n.caption].graph) if n.caption in unread else n for n in of]
+            for of in drawn
+        ]
+
+    def _turn(self, row: dict[str, Any], known: Known) -> foreign_draw.Turn:
+        """Return the foreign negatives of a visit."""
+        if self._config.loss.negatives == "none" or row[col.PLACE] == col.NO_SAMPLE:
+            return foreign_draw.Turn([], [], True)
+        return foreign_draw.turn(
+            known.foreign.negatives, known.window, self._tokenizer, self._config, row[col.PASS], row[col.IDENTITY]
+        )  # fmt: skip
+
+    def _sound(
+        self, known: Sequence[Known], orders: list[Iterable[negatives.Negative]], most: int, verify: bool
+    ) -> list[list[negatives.Negative]]:
+        """Return the first of each order that are sound, where nobody has made sure of it before."""
         unsure = [
             k for k, of in enumerate(known) if verify and of.negatives is None and of.foreign.graph is None
         ]
@@ -201,59 +234,77 @@ class Encoder:
         )
         for k, sound in zip(unsure, kept, strict=True):
             orders[k] = sound
-        drawn = [
-            list(itertools.islice(itertools.chain(first, ours, last), most))
-            for ours, (first, last, _) in zip(orders, foreign, strict=True)
-        ]
-        unread = {n.caption for of in drawn for n in of if n.kind == "foreign" and not n.graph.objects}
-        self._parse(unread)
+        return [list(itertools.islice(order, most)) for order in orders]
+
+    def units(
+        self, rows: Sequence[dict[str, Any]], known: Sequence[Known]
+    ) -> list[negatives.UnitPair | None]:
+        """Return the part of each row's caption that is trained on with its foil (loss.units), None where none is.
+
+        They are drawn as the negatives are, from those that falsify a part, whatever loss.negatives is.
+        """
+        orders = []
+        for row, found in zip(rows, known, strict=True):
+            visit = self._visit(row) | {"identity": f"{row[col.IDENTITY]}\x1funit"}
+            drawn: Iterable[negatives.Negative] = []
+            if row[col.PLACE] != col.NO_SAMPLE:
+                drawn = self._semantic(found, sys.maxsize, visit)
+            orders.append(negatives.units_first(found.graph, drawn))
+        first = self._sound(known, orders, 1, self._config.data.verify_negatives)
         return [
-            [
-                dataclasses.replace(n, source=self._windows[n.caption].graph) if n.caption in unread else n
-                for n in of
-            ]
-            for of in drawn
+            negatives.unit_of(found.graph, negative[0]) if negative else None
+            for found, negative in zip(known, first, strict=True)
         ]
 
-    def _foreign(
-        self, row: dict[str, Any], known: Known
-    ) -> tuple[list[negatives.Negative], list[negatives.Negative], bool]:
-        """Return the foreign negatives of a visit that are drawn before ours, and after ours; and whether alone."""
-        way, share, seed = self._config.loss.negatives, self._config.data.foreign_share, self._config.run.seed
-        if way == "none" or row[col.PLACE] == col.NO_SAMPLE:
-            return [], [], True
-        window, visit = known.window, (seed, row[col.PASS])
-        read = window.graph.caption[: window.end]
-        found = [
-            negatives.Negative(
-                text,
-                "foreign",
-                ("", ""),
-                0.0,
-                True,
-                SceneGraph.from_json(graph) if graph else SceneGraph(text),
-            )
-            for text, graph in known.foreign.negatives
-            if window.end == len(window.graph.caption) or text[: self._tokenizer.read_end(text)] != read
-        ]
-        found.sort(
-            key=lambda n: seeding.uniform("foreign negative", *visit, f"{row[col.IDENTITY]}\x1f{n.caption}")
+    def positives(
+        self, rows: Sequence[dict[str, Any]], known: Sequence[Known]
+    ) -> list[negatives.Positive | None]:
+        """Return the other wording of each row's caption that is trained on (loss.positives), None where none is.
+
+        One that came with the caption is drawn before ours, or else where we have none (data.foreign_share).
+        """
+        came = [self._foreign_positive(row, found) for row, found in zip(rows, known, strict=True)]
+        ours = [k for k, of in enumerate(came) if of is None or not of[1]]
+        found = negatives.draw_positives(
+            [known[k].window for k in ours], [rows[k].get(col.IDENTITY) or "" for k in ours],
+            lambda texts: self._parser.parse(texts), seed=self._config.run.seed,
+            epochs=[rows[k].get(col.PASS) or 0 for k in ours],
+        )  # fmt: skip
+        drawn = dict(zip(ours, found, strict=True))
+        taken = {k: of[0] for k, of in enumerate(came) if of is not None and drawn.get(k) is None}
+        self._parse(text.text for text in taken.values() if not text.graph)
+        for k, text in taken.items():
+            graph = foreign_draw.graph_of(text) or self._windows[text.text].graph
+            drawn[k] = negatives.Positive(text.text, "foreign", graph)
+        return [drawn[k] for k in range(len(rows))]
+
+    def _foreign_positive(self, row: dict[str, Any], known: Known) -> tuple[ForeignText, bool] | None:
+        """Return the wording of a visit that came with the caption, and whether it is drawn before ours."""
+        if row[col.PLACE] == col.NO_SAMPLE or not known.foreign.positives:
+            return None
+        purpose, visit = "foreign positive", (row[col.PASS], row[col.IDENTITY])
+        texts = foreign_draw.order(
+            known.foreign.positives, known.window, self._tokenizer, purpose, self._config.run.seed, *visit
         )
-        is_first = seeding.uniform("foreign negatives first", *visit, row[col.IDENTITY]) < share
-        alone = way == "foreign" or (bool(found) and share == 1)
-        return (found, [], alone) if is_first or alone else ([], found, alone)
+        first = foreign_draw.is_first(self._config, purpose, *visit)
+        return (texts[0], first) if texts else None
 
     def _drawn(self, row: dict[str, Any], known: Known) -> Iterable[negatives.Negative]:
         """Return our negatives of a caption in the order in which they are drawn."""
-        loss, seed = self._config.loss, self._config.run.seed
-        visit: dict[str, Any] = {"seed": seed, "epoch": row[col.PASS], "identity": row[col.IDENTITY]}
-        most, window = loss.negatives_per_caption, known.window
+        loss = self._config.loss
+        visit, most = self._visit(row), loss.negatives_per_caption
         if loss.negatives == "shuffle":
-            return negatives.shuffled(known.graph, most, **visit, window=window)
-        visit["replacements"] = loss.replacements
+            return negatives.shuffled(known.graph, most, **visit, window=known.window)
+        return self._semantic(known, most, visit)
+
+    def _visit(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {"seed": self._config.run.seed, "epoch": row[col.PASS], "identity": row[col.IDENTITY]}
+
+    def _semantic(self, known: Known, most: int, visit: dict[str, Any]) -> Iterable[negatives.Negative]:
+        visit = visit | {"replacements": self._config.loss.replacements, "window": known.window}
         if known.negatives is None:
-            return negatives.draw_of(known.graph, **visit, window=window)
-        return negatives.draw_several(known.negatives, most, **visit, window=window)
+            return negatives.draw_of(known.graph, **visit)
+        return negatives.draw_several(known.negatives, most, **visit)
 
     def _generator(self, purpose: str, row: dict[str, Any]) -> Any:
         return seeding.generator(purpose, self._config.run.seed, row[col.PASS], row[col.IDENTITY])

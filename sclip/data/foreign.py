@@ -1,11 +1,12 @@
-"""Read what came with a sample's captions: false captions and graphs that a person or a language model made.
+"""Read what came with captions: false ones, other wordings and graphs, by a person or a language model.
 
-They are used as they are (method, 9). A field may hold a text, a list of texts, an object with a text (`negative` or
-`caption`, and perhaps its `graph`), or a mapping. The keys of a mapping are captions, or parts of them that its
-values replace. Where a sample has several captions, the field is a mapping, or a list with an entry for each.
+They are used as they are (method, 9). A field may hold a text, a list of texts, an object with a text (`negative`,
+`positive` or `caption`, and perhaps its `graph`), or a mapping. The keys of a mapping are captions, or parts of them
+that its values replace. Where a sample has several captions, the field is a mapping, or a list with an entry for each.
 
 The published layouts are such fields: `neg_caption` of NegCLIP, `enhanced` of DeGLA, the four `.._aug_caption` of
-CE-CLIP, the member `.neg_caption` of TripletCLIP, `swap_negatives` and `negative_components` of CS-CLIP.
+CE-CLIP, the member `.neg_caption` of TripletCLIP, `swap_negatives`, `negative_components` and `paraphrased_caption` of
+CS-CLIP.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from sclip.config import DataConfig
 from sclip.data.caption_text import MAX_CAPTION_BYTES, caption_lines, cleaned
 from sclip.scenegraph import SceneGraph
 
-_TEXT_KEYS = ("negative", "caption")
-"""Of an object that is one false caption."""
+_TEXT_KEYS = ("negative", "positive", "caption")
+"""Of an object that is one text."""
 _MOST_TEXTS = 1000
-"""False captions of one caption."""
+"""False captions, or other wordings, of one caption."""
 
 
-class FalseCaption(NamedTuple):
-    """A false caption, and its graph where that came too."""
+class ForeignText(NamedTuple):
+    """A false caption or another wording, and its graph where that came too."""
 
     text: str
     graph: dict[str, Any] | None = None
@@ -38,23 +39,25 @@ class FalseCaption(NamedTuple):
 class Foreign:
     """What came with one caption."""
 
-    negatives: tuple[FalseCaption, ...] = ()
+    negatives: tuple[ForeignText, ...] = ()
+    positives: tuple[ForeignText, ...] = ()
     graph: dict[str, Any] | None = None
     """`SceneGraph.to_json`."""
 
     def to_bytes(self) -> bytes | None:
         """Return it as JSON; None where nothing came."""
-        if not self.negatives and self.graph is None:
+        if self == NOTHING:
             return None
-        return json.dumps([self.negatives, self.graph]).encode()
+        return json.dumps([self.negatives, self.positives, self.graph]).encode()
 
     @classmethod
     def from_bytes(cls, content: bytes | None) -> Foreign:
         """Return what `to_bytes` wrote."""
         if not content:
             return cls()
-        negatives, graph = json.loads(content)
-        return cls(tuple(FalseCaption(*negative) for negative in negatives), graph)
+        *texts, graph = json.loads(content)
+        negatives, positives = (tuple(ForeignText(*text) for text in of) for of in texts)
+        return cls(negatives, positives, graph)
 
 
 NOTHING = Foreign()
@@ -90,21 +93,22 @@ def read_foreign(
             try:
                 value = _value(fields[name])
                 read: Sequence[list[Any]] = (
-                    _graphs(value, captions) if key == "graphs_field" else _negatives(value, captions, count)
+                    _graphs(value, captions) if key == "graphs_field" else _spread(value, captions, count)
                 )
             except (ValueError, RecursionError) as error:
                 faults.append(f"{name}: {error}")
                 counts[f"samples with a {name} that cannot be read"] += 1
                 continue
-            for of_caption, more in zip(found[key], read, strict=True):
-                of_caption.extend(more)
+            for held, more in zip(found[key], read, strict=True):
+                held.extend(more)
     foreign = []
     for place, (caption, _) in enumerate(captions):
-        negatives = (
-            _kept(caption, found["negatives_field"][place], counts) if "negatives_field" in found else ()
+        of_caption = {key: read[place] for key, read in found.items()}
+        negatives, positives = (
+            _kept(caption, of_caption.get(f"{kind}_field", ()), kind, counts)
+            for kind in ("negatives", "positives")
         )
-        graphs = found["graphs_field"][place] if "graphs_field" in found else ()
-        foreign.append(Foreign(negatives, graphs[0] if graphs else None))
+        foreign.append(Foreign(negatives, positives, next(iter(of_caption.get("graphs_field", ())), None)))
     return tuple(foreign), "; ".join(faults)
 
 
@@ -112,8 +116,8 @@ def _value(value: Any) -> Any:
     return caption_lines(value) if isinstance(value, bytes) else value
 
 
-def _negatives(value: Any, captions: Sequence[Place], count: int) -> list[list[FalseCaption]]:
-    """Return the false captions of each caption. Raises ValueError where the value has none of the forms."""
+def _spread(value: Any, captions: Sequence[Place], count: int) -> list[list[ForeignText]]:
+    """Return the texts of a field for each caption. Raises ValueError where the value has none of the forms."""
     if isinstance(value, dict) and not _is_text(value):
         entries = [value] * count
     elif count == 1:
@@ -127,10 +131,10 @@ def _negatives(value: Any, captions: Sequence[Place], count: int) -> list[list[F
     return [list(_texts(entries[number], caption)) for caption, number in captions]
 
 
-def _texts(entry: Any, caption: str) -> Iterator[FalseCaption]:
+def _texts(entry: Any, caption: str) -> Iterator[ForeignText]:
     """Yield the texts that an entry has for a caption, as they are."""
     if isinstance(entry, str):
-        yield FalseCaption(entry)
+        yield ForeignText(entry)
     elif isinstance(entry, list):
         for part in entry:
             if isinstance(part, list):
@@ -138,7 +142,7 @@ def _texts(entry: Any, caption: str) -> Iterator[FalseCaption]:
             yield from _texts(part, caption)
     elif isinstance(entry, dict) and _is_text(entry):
         text = next(entry[key] for key in _TEXT_KEYS if isinstance(entry.get(key), str))
-        yield FalseCaption(text, _graph(entry["graph"], text) if entry.get("graph") else None)
+        yield ForeignText(text, _graph(entry["graph"], text) if entry.get("graph") else None)
     elif isinstance(entry, dict):
         for part, others in entry.items():
             yield from _with(caption, part, others)
@@ -146,7 +150,7 @@ def _texts(entry: Any, caption: str) -> Iterator[FalseCaption]:
         raise ValueError(f"{type(entry).__name__}, not text")
 
 
-def _with(caption: str, part: str, others: Any) -> Iterator[FalseCaption]:
+def _with(caption: str, part: str, others: Any) -> Iterator[ForeignText]:
     """Yield the caption with each other text in the place of a part, which may be all of it."""
     if isinstance(others, dict) and not _is_text(others):
         raise ValueError("a mapping in a mapping")
@@ -155,27 +159,29 @@ def _with(caption: str, part: str, others: Any) -> Iterator[FalseCaption]:
         if found and found.span() == (0, len(caption)):
             yield other
         elif found:
-            yield FalseCaption(caption[: found.start()] + other.text.strip() + caption[found.end() :])
+            yield ForeignText(caption[: found.start()] + other.text.strip() + caption[found.end() :])
 
 
 def _is_text(entry: dict[str, Any]) -> bool:
     return any(isinstance(entry.get(key), str) for key in _TEXT_KEYS)
 
 
-def _kept(caption: str, texts: Sequence[FalseCaption], counts: Counter[str]) -> tuple[FalseCaption, ...]:
-    """Return the false captions, clean and each once; count those that are empty or their caption itself."""
-    kept: dict[str, FalseCaption] = {}
+def _kept(
+    caption: str, texts: Sequence[ForeignText], kind: str, counts: Counter[str]
+) -> tuple[ForeignText, ...]:
+    """Return the texts, clean and each once; count those that are empty or their caption itself."""
+    kept: dict[str, ForeignText] = {}
     for text, graph in texts:
         clean = cleaned(text)[0]
         if not clean:
-            counts["empty negatives"] += 1
+            counts[f"empty {kind}"] += 1
         elif clean.casefold() == caption.casefold():
-            counts["negatives equal to their caption"] += 1
+            counts[f"{kind} equal to their caption"] += 1
         elif len(clean.encode(errors="replace")) > MAX_CAPTION_BYTES or clean != _storable(clean):
-            counts["negatives that are too long or not UTF-8"] += 1
+            counts[f"{kind} that are too long or not UTF-8"] += 1
         elif len(kept) < _MOST_TEXTS:
             kept.setdefault(
-                clean.casefold(), FalseCaption(clean, graph if graph and graph["caption"] == clean else None)
+                clean.casefold(), ForeignText(clean, graph if graph and graph["caption"] == clean else None)
             )
     return tuple(kept.values())
 

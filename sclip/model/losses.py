@@ -20,6 +20,8 @@ from sclip.model.contrastive import GlobalRows, contrastive_rows
 from sclip.model.distil import distil_rows
 from sclip.model.feature_exchange import world
 from sclip.model.kee import negatives_unseen
+from sclip.model.positive_loss import positive_loss
+from sclip.model.unit_loss import unit_loss
 
 __all__ = ["hinge_rows", "structure_loss"]
 
@@ -47,8 +49,8 @@ def structure_loss(
 
     Logged, detached scalars: loss, loss_contrastive, loss_hinge, loss_distil with a teacher, samples (valid rows),
     share_with_negative, share_with_triples, with max_margin contrastive_active (share of rows whose term is above 0),
-    and of the negatives: hinge_active (share above 0), negative_gap (mean s(I, w) - s(I, w-)) and
-    share_negative_unseen_by_kee (`sclip.model.kee.negatives_unseen`).
+    of units and wordings those of `unit_loss` and `positive_loss`, and of the negatives: hinge_active (share above 0),
+    negative_gap (mean s(I, w) - s(I, w-)) and share_negative_unseen_by_kee (`sclip.model.kee.negatives_unseen`).
     """
     features = {name: tensor.float() for name, tensor in features.items()}
     image, text = features["image_features"], features["text_features"]
@@ -84,6 +86,14 @@ def structure_loss(
         distil = divergence.sum() / samples.clamp(min=1.0)
         loss = loss + config.distil * distil
         sums.append(distil.detach())
+    of_units: dict[str, Tensor] = {}
+    if "unit_features" in features:
+        units, of_units = unit_loss(features, batch, config.hinge_margin)
+        loss = loss + config.units * units
+    of_positives: dict[str, Tensor] = {}
+    if "positive_features" in features:
+        positives, of_positives = positive_loss(features, batch, has_negative, config)
+        loss = loss + config.positives * positives
     total = torch.stack([value.float() for value in sums])
     _, world_size = world()
     if world_size > 1:
@@ -108,6 +118,12 @@ def structure_loss(
     if teacher is not None:
         metrics["loss"] = metrics["loss"] + config.distil * total[-1]
         metrics["loss_distil"] = total[-1]
+    if of_units:
+        metrics["loss"] = metrics["loss"] + config.units * of_units["loss_units"]
+        metrics |= of_units
+    if of_positives:
+        metrics["loss"] = metrics["loss"] + config.positives * of_positives["loss_positives"]
+        metrics |= of_positives
     return world_size * loss, metrics
 
 

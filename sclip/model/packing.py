@@ -7,7 +7,7 @@ step, in numpy; the device only looks up. Attention is masked between captions; 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,7 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-__all__ = ["attention_mask", "is_packable", "pack"]
+__all__ = ["FURTHER", "attention_mask", "is_packable", "pack"]
+
+FURTHER = ("negative", "unit", "positive")
+"""Texts of a row beside its caption, M of each: columns NAME_text [B, M, L] and NAME_triples [B, M, K, 3, T]."""
 
 Columns = dict[str, NDArray[Any]]
 
@@ -29,7 +32,7 @@ _TRIPLE_PLACES = 32
 
 
 def pack(columns: Mapping[str, NDArray[Any]], parts: int = 1, *, on_negatives: bool = True) -> Columns:
-    """Return the columns with text [B, L] and negative_text [B, M, L], if there, packed, and the triples beside them.
+    """Return the columns with text [B, L] and the `FURTHER` texts [B, M, L] that are there packed, triples beside them.
 
     packed_text int32 [parts * R, C] holds the tokens of captions side by side, packed_caption the number of the
     caption of each token (0: padding), packed_position its place in it. text_end int64 [B] and negative_end [B, M]
@@ -37,15 +40,17 @@ def pack(columns: Mapping[str, NDArray[Any]], parts: int = 1, *, on_negatives: b
     nothing is computed. With triples [B, K, 3, T] and negative_triples [B, M, K, 3, T], which stay as they are for
     what is counted of them: packed_triples [parts * S, P, 3, T], packed_owner [parts * S, P] the number of the
     caption of each (0: none), and triple_slot [B, K] and negative_slot [B, M, K] where in [S * P] they stand, -1 for
-    none; those of negatives only if `on_negatives`.
+    none; those of negatives only if `on_negatives`. Of other further texts there is the like: unit_end, unit_slot.
 
-    Where captions are so long that rows would save nothing, text and negative_text stay as they are, and all else too.
+    Where captions are so long that rows would save nothing, all stays as it is.
 
     The rows of each of `parts` equal parts of the batch are packed apart, so that every column can be cut into that
     many.
     """
-    packed = {name: values for name, values in columns.items() if name not in ("text", "negative_text")}
-    text = _of_parts(columns["text"], columns.get("negative_text"), parts)
+    further = [name for name in FURTHER if f"{name}_text" in columns]
+    texts = ["text", *(f"{name}_text" for name in further)]
+    packed = {name: values for name, values in columns.items() if name not in texts}
+    text = _of_parts([columns[name] for name in texts], parts)
     # The end token has the largest id; CLIP pools there (argmax), and what follows it is never looked at.
     lengths = np.where(text.any(2), text.argmax(2) + 1, 0)
     start, rows, capacity = _starts(lengths, text.shape[2])
@@ -57,36 +62,38 @@ def pack(columns: Mapping[str, NDArray[Any]], parts: int = 1, *, on_negatives: b
     packed["packed_text"], packed["packed_position"] = fill(text), fill(within)
     packed["packed_caption"] = fill(_numbers(kept))
     ends = np.where(lengths > 0, start + lengths - 1, -1)
-    packed |= _by_column(ends, parts, "text_end", "negative_end", columns["text"].shape[0])
+    counts = [np.prod(columns[name].shape[:-1]) // parts for name in texts]
+    packed |= _by_column(ends, counts, ["text_end", *(f"{name}_end" for name in further)], columns)
     if "triples" in columns:
-        negatives = columns.get("negative_triples")
-        if negatives is not None and not on_negatives:
-            negatives = np.full_like(negatives, -1)
-        triples = _of_parts(columns["triples"], negatives, parts)
+        found = {name: columns[f"{name}_triples"] for name in further}
+        if "negative" in found and not on_negatives:
+            found["negative"] = np.full_like(found["negative"], -1)
+        triples = _of_parts([columns["triples"], *found.values()], parts)
         kept = np.any(triples >= 0, axis=(3, 4))
         start, rows, capacity = _starts(kept.sum(2), max(triples.shape[2], _TRIPLE_PLACES))
         fill = _Filling(start, kept, rows, capacity)
         packed["packed_triples"], packed["packed_owner"] = fill(triples), fill(_numbers(kept))
         slots = np.where(kept, start[:, :, None] + kept.cumsum(2) - 1, -1)
-        packed |= _by_column(slots, parts, "triple_slot", "negative_slot", columns["triples"].shape[0])
+        packed |= _by_column(slots, counts, ["triple_slot", *(f"{name}_slot" for name in further)], columns)
     return packed
 
 
-def _of_parts(of_text: NDArray[Any], of_negatives: NDArray[Any] | None, parts: int) -> NDArray[Any]:
-    """Return [parts, N, ...] of values [B, ...] and [B, M, ...]: in each part those of texts, then of negatives."""
-    texts = of_text.reshape(parts, -1, *of_text.shape[1:])
-    if of_negatives is None:
-        return texts
-    return np.concatenate([texts, of_negatives.reshape(parts, -1, *of_text.shape[1:])], axis=1)
+def _of_parts(of_texts: Sequence[NDArray[Any]], parts: int) -> NDArray[Any]:
+    """Return [parts, N, ...] of values [B, ...], then [B, M, ...]: in each part the first ones before the others."""
+    of_row = of_texts[0].shape[1:]
+    return np.concatenate([values.reshape(parts, -1, *of_row) for values in of_texts], axis=1)
 
 
-def _by_column(values: NDArray[Any], parts: int, of_text: str, of_negatives: str, batch: int) -> Columns:
-    """Return values [parts, N, ...] as columns [B, ...] of texts and, if N is more, [B, M, ...] of negatives."""
-    share = batch // parts
-    found = {of_text: values[:, :share].reshape(batch, *values.shape[2:])}
-    if values.shape[1] > share:
-        found[of_negatives] = values[:, share:].reshape(batch, -1, *values.shape[2:])
-    return found
+def _by_column(
+    values: NDArray[Any], counts: Sequence[int], names: Sequence[str], columns: Mapping[str, NDArray[Any]]
+) -> Columns:
+    """Return values [parts, N, ...] as columns, [B, ...] and then [B, M, ...]; `counts`: values of each in a part."""
+    batch, within = len(columns["text"]), values.shape[2:]
+    of_names = np.split(values, np.cumsum(counts[:-1], dtype=int), axis=1)
+    return {
+        name: of_name.reshape(batch, *((-1,) if k else ()), *within)
+        for k, (name, of_name) in enumerate(zip(names, of_names, strict=True))
+    }
 
 
 def _numbers(kept: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from sclip.config import ModelConfig
 from sclip.model.architecture import open_clip_config
 from sclip.model.kee import KnowledgeEncoder
-from sclip.model.packing import attention_mask, is_packable
+from sclip.model.packing import FURTHER, attention_mask, is_packable
 from sclip.model.tokenizer import PADDING
 
 __all__ = ["CLIP_PREFIX", "PARTS", "LogitScale", "Part", "StructureCLIP", "part_of"]
@@ -102,47 +102,50 @@ class StructureCLIP(nn.Module):
         return table
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return image_features, text_features [B, D], negative_features [B, M, D] and logit_scale.
+        """Return image_features, text_features [B, D], logit_scale, and NAME_features [B, M, D] of `FURTHER` texts.
 
         Features are fp32 and of unit length. Also logit_bias, of a model that has one.
 
         `batch` holds image uint8 [B, 3, H, W], text [B, L] and, with the KEE, triples [B, K, 3, T]; and, if
         negatives are trained on, negative_text [B, M, L] and negative_triples [B, M, K, 3, T], or no negative
-        features come out. Captions and negatives pass the text tower as one batch of B + BM rows, or packed
+        features come out; so of units. All texts pass the text tower as one batch of B + BM.. rows, or packed
         (`sclip.model.packing.pack`). In training, with `model.kee.on_negatives` off, negatives have CLIP's feature
         alone.
         """
         image_features = self.encode_image(batch["image"])
-        negatives = "negative_text" in batch or "negative_end" in batch
+        ending = "end" if "packed_text" in batch else "text"
+        further = [name for name in FURTHER if f"{name}_{ending}" in batch]
 
-        def both(of_text: str, of_negatives: str) -> Tensor:
-            texts = batch[of_text]
-            return torch.cat([texts, batch[of_negatives].flatten(0, 1)]) if negatives else texts
+        def all_of(of_text: str, ending: str) -> Tensor:
+            others = [batch[f"{name}_{ending}"].flatten(0, 1) for name in further]
+            return torch.cat([batch[of_text], *others]) if others else batch[of_text]
 
         knowledge = None
         if "packed_text" in batch:
-            caption = self._packed_captions(batch, both("text_end", "negative_end"))
+            caption = self._packed_captions(batch, all_of("text_end", "end"))
             if self.kee is not None and "packed_triples" in batch:
-                slot = both("triple_slot", "negative_slot")
+                slot = all_of("triple_slot", "slot")
                 knowledge = self.kee(batch["packed_triples"], self._kee_table, batch["packed_owner"], slot)
         else:
-            caption = self._captions(both("text", "negative_text"))
+            caption = self._captions(all_of("text", "text"))
             if self.kee is not None and "triples" in batch:
-                triples = both("triples", "negative_triples")
-                if self.training and not self.config.kee.on_negatives:
-                    triples[len(image_features) :] = PADDING
+                triples = all_of("triples", "triples")
+                if self.training and not self.config.kee.on_negatives and "negative" in further:
+                    rows = len(image_features)
+                    triples[rows : rows + batch["negative_text"].shape[:2].numel()] = PADDING
                 knowledge = self.kee(triples, self._kee_table)
         text_features = self._fused(caption, knowledge)
         features = {"image_features": image_features, "logit_scale": self.logit_scale()}
         if self.logit_bias is not None:
             features["logit_bias"] = self.logit_bias()
-        if negatives:
+        if further:
             # Clones and not views, for the same hooks as above.
-            rows = len(image_features)
-            features["negative_features"] = (
-                text_features[rows:].clone().view(rows, -1, text_features.shape[1])
-            )
-            text_features = text_features[:rows].clone()
+            rows, width = len(image_features), text_features.shape[1]
+            counts = [batch[f"{name}_{ending}"].shape[:2].numel() for name in further]
+            text_features, *of_further = text_features.split([rows, *counts])
+            for name, found in zip(further, of_further, strict=True):
+                features[f"{name}_features"] = found.clone().view(rows, -1, width)
+            text_features = text_features.clone()
         features["text_features"] = text_features
         return features
 

@@ -84,7 +84,7 @@ def objects_surely_change(reading: Reading, first: int, second: int) -> bool:
             continue  # "a boat near a pier with people on it": it may be of either
         if joined and not _is_act(reading, k):
             continue  # "a clock with a frame": where the one is, the other is
-        if not _follows(reading, k, first, second) and _surely_fails(reading, *ends, k):
+        if not _follows(reading, k, first, second) and surely_fails(reading, *ends, k):
             return True
     if joined:
         return False
@@ -163,7 +163,7 @@ def _related(reading: Reading, first: int, second: int) -> bool:
     return any(second in (relations[k].subject, relations[k].object) for k in reading.relations_of[first])
 
 
-def _surely_fails(reading: Reading, subject: int, object_: int, k: int) -> bool:
+def surely_fails(reading: Reading, subject: int, object_: int, k: int) -> bool:
     """Whether the predicate of relation k contradicts the caption when it is said of these two."""
     graph = reading.graph
     predicate = graph.relations[k].predicate

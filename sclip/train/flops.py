@@ -115,6 +115,15 @@ class StepFlops:
             captions = np.concatenate([captions, columns["negative_text"][valid][kept]])
             if triples is not None and self._on_negatives:
                 triples = np.concatenate([triples, columns["negative_triples"][valid][kept]])
+        for name in ("unit", "positive"):
+            if f"{name}_text" not in columns:
+                continue
+            held = columns[f"has_{name}"] & valid
+            texts = columns[f"{name}_text"][held].reshape(-1, captions.shape[1])
+            captions = np.concatenate([captions, texts])
+            if triples is not None:
+                of_texts = columns[f"{name}_triples"][held].reshape(-1, *triples.shape[1:])
+                triples = np.concatenate([triples, of_texts])
         total += self._towers(samples, captions, triples, self._passes)
         return float(total + 3 * samples * self._logits(samples, negatives) * world_size)
 

@@ -284,7 +284,16 @@ def _blank_row(job: TrainJob) -> dict[str, Any]:
     tokenizer = Tokenizer(job.config.model.name, job.config.model.kee)
     text, triples = tokenizer.text([""])[0], tokenizer.triples([[]])[0]
     negatives = job.config.loss.negatives_per_caption
-    return {
+    units = {
+        col.UNIT_TEXT: np.stack(2 * [np.zeros_like(text)]), col.UNIT_TRIPLES: np.stack(2 * [triples]),
+        col.HAS_UNIT: np.zeros((), bool),
+    }  # fmt: skip
+    positive = {
+        col.POSITIVE_TEXT: np.zeros_like(text)[None], col.POSITIVE_TRIPLES: triples[None],
+        col.HAS_POSITIVE: np.zeros((), bool),
+    }  # fmt: skip
+    loss = job.config.loss
+    return (units if loss.units else {}) | (positive if loss.positives else {}) | {
         col.IMAGE: np.zeros((3, job.image_size, job.image_size), np.uint8),
         col.TEXT: text, col.NEGATIVE_TEXT: np.stack(negatives * [np.zeros_like(text)]),
         col.TRIPLES: triples, col.NEGATIVE_TRIPLES: np.stack(negatives * [triples]),

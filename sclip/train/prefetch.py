@@ -98,7 +98,7 @@ class ReadyBatch:
     batch: Batch
     """What the accounts need of it; without its columns."""
     tokens: int
-    """Of captions and negatives, without padding."""
+    """Of captions, negatives, units and positives, without padding."""
     gflops: int
     """Operations of its step on this rank, in 10^9 (`sclip.train.flops`)."""
     tensors: dict[str, Tensor]
@@ -156,8 +156,8 @@ def prefetch_batches(
         batch = batches.next(buffers.allocate)
         tokens = sum(
             _tokens(batch.columns[name][: batch.rows])
-            for name in (col.TEXT, col.NEGATIVE_TEXT)
-            if name == col.TEXT or config.loss.negatives != "none"
+            for name in (col.TEXT, col.NEGATIVE_TEXT, col.UNIT_TEXT, col.POSITIVE_TEXT)
+            if name in batch.columns and (name != col.NEGATIVE_TEXT or config.loss.negatives != "none")
         )
         gflops = round(flops(trained_columns(batch.columns, config)) / 1e9)
         columns = prepared(batch.columns, config, packs_text)
@@ -180,7 +180,7 @@ def trained_columns(columns: Columns, config: Config) -> Columns:
     """Return the columns of a batch that a step reads."""
     unread: tuple[str, ...] = NEGATIVE_COLUMNS if config.loss.negatives == "none" else ()
     if not config.model.kee.enabled:
-        unread += (col.TRIPLES, col.NEGATIVE_TRIPLES)
+        unread += (col.TRIPLES, col.NEGATIVE_TRIPLES, col.UNIT_TRIPLES, col.POSITIVE_TRIPLES)
     return {name: values for name, values in columns.items() if name not in unread}
 
 

@@ -29,6 +29,12 @@ MAX_LOGIT_SCALE = 100.0
 NEGATIVE_COLUMNS = ("negative_text", "negative_end", "negative_triples", "has_negative")
 """Columns of a batch that are left out where no negatives are trained on."""
 
+UNIT_COLUMNS = ("unit_text", "unit_end", "unit_triples", "has_unit")
+"""Columns of parts of captions, which a batch has with `loss.units` alone."""
+
+POSITIVE_COLUMNS = ("positive_text", "positive_end", "positive_triples", "has_positive")
+"""Columns of other wordings, which a batch has with `loss.positives` alone."""
+
 
 class TrainStep:
     """Forward, loss, backward, clipping and update of one wrapped model and its optimizer."""
@@ -96,7 +102,8 @@ class TrainStep:
         """Return the teacher's features of images and captions, computed in as many parts as the model's."""
         if self.teacher is None:
             return None
-        captions = {name: column for name, column in batch.items() if name not in NEGATIVE_COLUMNS}
+        unread = (*NEGATIVE_COLUMNS, *UNIT_COLUMNS, *POSITIVE_COLUMNS)
+        captions = {name: column for name, column in batch.items() if name not in unread}
         taught = _joined([self._features(self.teacher, part) for part in _parts(captions, passes)])
         if isinstance(self.teacher, FSDPModule):
             self.teacher.reset_iter_state()  # it notes each forward until a backward, which never comes

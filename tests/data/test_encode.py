@@ -236,6 +236,25 @@ def test_words_are_replaced_in_as_many_visits_as_are_asked_for() -> None:
     assert 0 < replaced[0.5] < 1
 
 
+def test_another_wording_has_the_triples_of_its_own_graph_and_a_caption_without_one_has_none() -> None:
+    loss = LossConfig(positives=1.0)
+    encoder = Encoder(config(loss=loss), SIDE)
+    captions = ["A lamp above a red vase", "a vase", ""]
+    rows = [sample_row(0, pass_, **{col.CAPTION: captions[pass_ % 3]}) for pass_ in range(12)]
+    rows[-1][col.PLACE] = col.NO_SAMPLE
+    found = encode(encoder, rows)
+    assert found.keys() >= set(col.POSITIVE_COLUMNS)
+    assert found[col.HAS_POSITIVE].tolist() == [True, False, False] * 4
+    others = [{col.CAPTION: text} for text in ("A red vase below a lamp", "A lamp above a vase that is red")]
+    wordings = encode(encoder, [sample_row(0, 0, **other) for other in others])
+    drawn = {row.tobytes() for row in found[col.POSITIVE_TEXT][::3, 0]}
+    assert drawn <= {row.tobytes() for row in wordings[col.TEXT]}
+    for row in range(0, 12, 3):
+        same = (wordings[col.TEXT] == found[col.POSITIVE_TEXT][row]).all(1).argmax()
+        np.testing.assert_array_equal(found[col.POSITIVE_TRIPLES][row, 0], wordings[col.TRIPLES][same])
+    assert not found[col.POSITIVE_TEXT][1::3].any()
+
+
 # What the model reads of a long caption: 22 words
 
 THINGS = "lamp vase bowl plate clock candle basket bottle kettle jug pan cup".split()

@@ -148,7 +148,7 @@ def test_a_graph_is_taken_for_its_caption_and_refused_where_its_words_do_not_sta
 
 
 def visits(sample: Sample, passes: int = 60, most: int = 1, loss: str = "semantic", **data: Any) -> Any:
-    """Return the texts of negatives that the passes draw, and the columns of the batch."""
+    """Return the texts of negatives that the passes draw, the columns of the batch, the rows and the encoder."""
     config = Config(
         model=ModelConfig(name="scenes-conv", kee=KEEConfig(triples=3, phrase_tokens=2)),
         data=DataConfig(**{"negatives_field": "neg"} | data),
@@ -162,25 +162,42 @@ def visits(sample: Sample, passes: int = 60, most: int = 1, loss: str = "semanti
     ]
     table = pa.Table.from_pylist(rows, schema=READ_SCHEMA)
     drawn = encoder.drawn(rows, encoder.known(rows))
-    return [[negative.caption for negative in of] for of in drawn], encoder(table), rows
+    return [[negative.caption for negative in of] for of in drawn], encoder(table), rows, encoder
 
 
 def test_foreign_negatives_are_drawn_in_place_of_ours_beside_them_or_alone(tmp_path: Path) -> None:
     sample, _ = read(tmp_path / "a.tar", {"caption": CAPTION, "neg": FALSE})
     without, _ = read(tmp_path / "a.tar", {"caption": CAPTION})
-    texts, batch, _ = visits(sample)
+    texts, batch, *_ = visits(sample)
     assert {text for of in texts for text in of} == set(FALSE)
     assert texts == visits(sample)[0]
     assert all(set(of) == set(FALSE) for of in visits(sample, 4, most=3)[0])
     # Its triples are its own: of the false captions one exchanges attributes, the other has another predicate.
     assert batch[col.HAS_NEGATIVE].all()
     assert (batch[col.NEGATIVE_TRIPLES][:, 0] != batch[col.TRIPLES]).any((1, 2, 3)).all()
-    beside, _, _ = visits(sample, foreign_share=0.5)
+    beside = visits(sample, foreign_share=0.5)[0]
     assert 0.25 < np.mean([of[0] in FALSE for of in beside]) < 0.75
     assert all(len(set(of)) == 3 for of in visits(sample, 8, most=3, foreign_share=0.5)[0])
     assert visits(without, 4)[0] == visits(without, 4, negatives_field="")[0]
     assert visits(without, 2, loss="foreign")[0] == [[], []]
     assert visits(sample, 2, loss="none")[0] == [[], []]
+
+
+def test_foreign_wordings_are_drawn_before_ours_and_where_we_have_none(tmp_path: Path) -> None:
+    def wordings(record: dict[str, Any], **data: Any) -> list[str | None]:
+        keys = {"negatives_field": "", "positives_field": "pos"} | data
+        sample, _ = read(tmp_path / "a.tar", record, **keys)
+        encoder, rows = visits(sample, 12, loss="none", **keys)[3:]
+        drawn = encoder.positives(rows, encoder.known(rows))
+        assert all(len(of.graph.objects) == 2 and of.graph.caption == of.caption for of in drawn if of)
+        return [of and of.caption for of in drawn]
+
+    ours = wordings({"caption": CAPTION})
+    theirs = {"on the blue tray is a red cup", "a cup that is red on a tray that is blue"}
+    record = {"caption": CAPTION, "pos": [*theirs, CAPTION]}
+    assert set(wordings(record)) == theirs
+    assert {*wordings(record, foreign_share=0.5)} - theirs <= {*ours}
+    assert None not in wordings(record, foreign_share=0.01)
 
 
 def test_a_graph_that_came_gives_the_triples_and_our_negatives(tmp_path: Path, parser: Parser) -> None:
@@ -189,12 +206,12 @@ def test_a_graph_that_came_gives_the_triples_and_our_negatives(tmp_path: Path, p
     record = {"caption": CAPTION, "g": graph}
     keys = {"negatives_field": "", "graphs_field": "g"}
     sample, _ = read(tmp_path / "a.tar", record, **keys)
-    _, batch, rows = visits(sample, 2, **keys)
-    _, parsed, _ = visits(read(tmp_path / "a.tar", record, negatives_field="")[0], 2, negatives_field="")
+    _, batch, rows, encoder = visits(sample, 2, **keys)
+    parsed = visits(read(tmp_path / "a.tar", record, negatives_field="")[0], 2, negatives_field="")[1]
     assert (
         (batch[col.TRIPLES] >= 0).any((2, 3)).sum(1) == (parsed[col.TRIPLES] >= 0).any((2, 3)).sum(1) - 1
     ).all()
-    (known, _) = Encoder(Config(data=DataConfig(**keys)), 16).known(rows)
+    known, _ = encoder.known(rows)
     assert known.graph == SceneGraph.from_json(graph)
 
 

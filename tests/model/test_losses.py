@@ -34,6 +34,7 @@ FORMS = {
     "max_margin": LossConfig(contrastive="max_margin", contrastive_warmup=0.5),
     "max_margin at the start": LossConfig(contrastive="max_margin", contrastive_warmup=1.0),
     "sigmoid": LossConfig(contrastive="sigmoid", hinge_weight=2.0),
+    "positives": LossConfig(positives=0.5, positive_margin=0.1),
     "distil": LossConfig(distil=2.0),
     "sigmoid and distil": LossConfig(contrastive="sigmoid", distil=0.5),
 }
@@ -59,7 +60,7 @@ def by_definition(
 
     In the precision of the features.
     """
-    image, text, negative = (features[name] for name in FEATURES)
+    image, text, negative, positive = (features[name] for name in FEATURES)
     scale, bias = features["logit_scale"], features["logit_bias"]
     digest, valid, has_negative = (batch[name].tolist() for name in ("image_digest", "valid", "has_negative"))
     counted = [row for row, holds in enumerate(valid) if holds]
@@ -118,6 +119,14 @@ def by_definition(
         "share_with_negative": mean([bool(kept[row]) for row in counted]), "share_with_triples": 0.0,
         "hinge_active": mean([hinge > 0 for hinge in hinges]), "negative_gap": mean(gaps),
     }  # fmt: skip
+    worded = [row for row in counted if batch["has_positive"][row]]
+    lags = [image[row] @ (text[row] - positive[row, 0]) for row in worded]
+    leads = [image[row] @ (positive[row, 0] - other) for row in worded for other in kept[row]]
+    logged["loss_positives"] = mean([torch.relu(lag - config.positive_margin) for lag in lags])
+    logged["loss_positives"] += mean([torch.relu(config.hinge_margin - lead) for lead in leads])
+    logged["loss"] = loss = loss + config.positives * logged["loss_positives"]
+    logged["share_with_positive"] = mean([row in worded for row in counted])
+    logged["positive_gap"], logged["positive_won"] = mean(lags), mean([lead > 0 for lead in leads])
     if teacher is not None:
         logged["loss_distil"] = mean([divergence(row) for row in counted])
         logged["loss"] = loss = loss + config.distil * logged["loss_distil"]
@@ -160,7 +169,7 @@ def test_loss_gradients_and_what_is_logged_are_those_of_the_definition_in_double
 def test_without_negative_features_only_the_contrastive_term_is_there(as_texts: bool) -> None:
     features, batch = features_of(4), batch_of([1, 2, 3, 4])
     _, with_negatives = structure_loss(features, batch, LossConfig())
-    del features["negative_features"], batch["has_negative"]
+    del features["negative_features"], features["positive_features"], batch["has_negative"]
     loss, metrics = structure_loss(features, batch, LossConfig(negatives_as_texts=as_texts))
     assert metrics.keys() == {"loss", "loss_contrastive", "samples", "share_with_triples"}
     assert loss == metrics["loss"] == with_negatives["loss_contrastive"]
@@ -263,7 +272,7 @@ def kept_for_backward(rank: int) -> int:
         return tensor
 
     features, batch = inputs(32, seed=rank), batch_of(list(range(32 * rank, 32 * (rank + 1))))
-    del features["negative_features"]
+    del features["negative_features"], features["positive_features"]
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         structure_loss(features, batch, LossConfig(contrastive="sigmoid", hinge_weight=0.0), PROGRESS)
     return max(kept)

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 DIM = 8
 NEGATIVES = 2
-FEATURES = ("image_features", "text_features", "negative_features")
+FEATURES = ("image_features", "text_features", "negative_features", "positive_features")
 
 Tensors = dict[str, Tensor]
 
@@ -17,10 +17,11 @@ def features_of(rows: int, seed: int = 0, scale: float = 10.0) -> Tensors:
     """Return random unit features, close enough to each other that hinges are both active and not."""
     generator = torch.Generator().manual_seed(seed)
     common = torch.randn(rows, DIM, generator=generator)
-    image, text, *negatives = (
-        F.normalize(common + torch.randn(rows, DIM, generator=generator), dim=1) for _ in range(2 + NEGATIVES)
+    image, text, positive, *negatives = (
+        F.normalize(common + torch.randn(rows, DIM, generator=generator), dim=1) for _ in range(3 + NEGATIVES)
     )
-    features = dict(zip(FEATURES, (image, text, torch.stack(negatives, dim=1)), strict=True))
+    of_names = (image, text, torch.stack(negatives, dim=1), positive[:, None])
+    features = dict(zip(FEATURES, of_names, strict=True))
     return with_gradients(features | {"logit_scale": torch.tensor(scale)})
 
 
@@ -31,9 +32,10 @@ def with_gradients(tensors: Tensors) -> Tensors:
 def batch_of(
     image: list[int], valid: list[bool] | None = None, has_negative: list[bool] | None = None
 ) -> Tensors:
-    """Return the columns of rows; every second row that has a negative has two."""
+    """Return the columns of rows; every second row that has a negative has two, two in three another wording."""
     first = torch.tensor(has_negative if has_negative is not None else [True] * len(image))
     return {
+        "has_positive": torch.arange(len(image)) % 3 < 2,
         "image_digest": torch.tensor(image),
         "valid": torch.tensor(valid if valid is not None else [True] * len(image)),
         "has_negative": torch.stack([first, first & (torch.arange(len(image)) % 2 == 0)], dim=1),

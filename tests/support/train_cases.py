@@ -44,12 +44,17 @@ tokenizer_of = functools.cache(Tokenizer)
 
 
 def training_batch(
-    step: int, model: ModelConfig = MODEL, valid: Sequence[bool] | None = None, negatives: int = 1
+    step: int,
+    model: ModelConfig = MODEL,
+    valid: Sequence[bool] | None = None,
+    negatives: int = 1,
+    positives: bool = False,
 ) -> Tensors:
     """Return the global batch of a step: random pictures, captions of which one in six has no negative.
 
     A row for each of `valid`, False where it is padding; without it, ROWS of which the last one is. The second of two
-    `negatives` a caption is there in every other row: a thing that does to itself what the caption says.
+    `negatives` a caption is there in every other row: a thing that does to itself what the caption says. With
+    `positives` captions with a triple have another wording.
     """
     valid = [True] * (ROWS - 1) + [False] if valid is None else valid
     tokenizer = tokenizer_of(model.name, model.kee)
@@ -64,9 +69,17 @@ def training_batch(
         triples.append([triple] if triple else [])
         exchanged = [(tail, relation, head)] if negative else []
         negative_triples += [exchanged, [(head, relation, head)] if second else []][:negatives]
+    wordings = {
+        "positive_text": torch.from_numpy(
+            tokenizer.text([f"there {text[k]}" if triples[k] else "" for k in range(len(text))])
+        )[:, None],
+        "positive_triples": torch.from_numpy(tokenizer.triples(triples))[:, None],
+        "has_positive": torch.tensor([bool(of_row) for of_row in triples]),
+    }
+    wordings["positive_text"][~wordings["has_positive"]] = 0
     side = image_size(model.name)
     per_caption = (len(valid), negatives)
-    return {
+    return (wordings if positives else {}) | {
         "image": torch.randint(0, 256, (len(valid), 3, side, side), dtype=torch.uint8, generator=generator),
         "text": torch.from_numpy(tokenizer.text(text)),
         "negative_text": torch.from_numpy(tokenizer.text(negative_text)).unflatten(0, per_caption),
@@ -147,12 +160,14 @@ FORMS = {
     "negatives as texts": LossConfig(negatives_as_texts=True),
     "no negatives": LossConfig(negatives="none"),
     "distil": LossConfig(distil=2.0),
+    "positives": LossConfig(positives=2.0),
 }
 
 
 def batch_for(config: Config, number: int, rank: int = 0, world_size: int = 1) -> Tensors:
     """Return a rank's share of a step's batch, packed as the config asks."""
-    batch = part_of(training_batch(number, config.model), rank, world_size)
+    whole = training_batch(number, config.model, positives=config.loss.positives > 0)
+    batch = part_of(whole, rank, world_size)
     if config.loss.negatives == "none":
         batch = {name: column for name, column in batch.items() if "negative" not in name}
     if not config.train.pack_text:

@@ -32,6 +32,7 @@ LEARNED: dict[str, tuple[LossConfig, dict[str, Any], dict[str, float]]] = {
     "own words": (HINGE, OWN, {"lr_scale_kee": 5.0}),
     "own words alone": (HINGE, OWN, {"lr_scale_image": 0.0, "lr_scale_text": 0.0}),
     "updates": (HINGE, {}, {}),
+    "positives": (LossConfig(positives=2.0), {}, {}),
 }
 """The loss, and settings of model.kee and of train that say what is learned."""
 
@@ -68,8 +69,8 @@ VALID = [
 """By step, the rows that are no padding: in the third the last of four ranks has none, then the first of two."""
 
 
-def batch_of(step: int, rank: int, world_size: int) -> Tensors:
-    batch = training_batch(step, VIT, VALID[step], negatives=2)
+def batch_of(step: int, rank: int, world_size: int, positives: bool) -> Tensors:
+    batch = training_batch(step, VIT, VALID[step], negatives=2, positives=positives)
     batch["image_digest"][6] = batch["image_digest"][1]  # one image on two ranks
     return part_of(batch, rank, world_size)
 
@@ -85,7 +86,11 @@ def trained(config: Config, rank: int = 0, world_size: int = 1) -> dict[str, Any
     """Train from rank 0's weights; return each step's metrics and the weights after the last, as one vector."""
     step = start(config, seed=rank)
     before = whole_weights(step.model)
-    metrics = [step(batch_of(number, rank, world_size), number / len(VALID)) for number in range(len(VALID))]
+    positives = config.loss.positives > 0
+    metrics = [
+        step(batch_of(number, rank, world_size, positives), number / len(VALID))
+        for number in range(len(VALID))
+    ]
     return {
         "metrics": {name: torch.stack([of_step[name] for of_step in metrics]) for name in metrics[0]},
         "weights": flat(after := whole_weights(step.model)),

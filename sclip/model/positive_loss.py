@@ -1,0 +1,51 @@
+"""The hinges on another wording of the caption (method, 9): near it, and above its negatives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from sclip.config import LossConfig
+from sclip.model.feature_exchange import world
+
+__all__ = ["positive_loss"]
+
+
+def positive_loss(
+    features: Mapping[str, Tensor], batch: Mapping[str, Tensor], has_negative: Tensor, config: LossConfig
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return this rank's share of the two hinges on wordings, and global values to log.
+
+    The mean of max(0, s(I, w) - positive_margin - s(I, w+)) over the rows of all ranks that have a wording w+, and the
+    mean of max(0, hinge_margin - s(I, w+) + s(I, w-)) over the negatives of these rows; the ranks' shares add up.
+    `features` has image_features, text_features [B, D], positive_features [B, 1, D] and, with negatives,
+    negative_features [B, M, D]; of `batch` valid and has_positive [B]. has_negative [B, M] is of valid rows.
+
+    Logged, detached: loss_positives, share_with_positive (of the valid rows), positive_gap (mean s(I, w) - s(I, w+))
+    and positive_won (share of negatives of these rows that are below the wording).
+    """
+    image, valid = features["image_features"], batch["valid"]
+    has_positive = batch["has_positive"] & valid
+    positive = (image * features["positive_features"][:, 0]).sum(1)
+    gap = torch.where(has_positive, (image * features["text_features"]).sum(1) - positive, 0.0)
+    lag = torch.where(has_positive, (gap - config.positive_margin).clamp(min=0.0), 0.0)
+    pairs = has_negative & has_positive[:, None]
+    lead = image.new_zeros(pairs.shape)
+    if "negative_features" in features:
+        lead = positive[:, None] - (image[:, None] * features["negative_features"]).sum(2)
+    violation = torch.where(pairs, (config.hinge_margin - lead).clamp(min=0.0), 0.0)
+    sums = [valid.sum(), has_positive.sum(), pairs.sum(), lag.sum(), violation.sum(), gap.sum()]
+    sums.append(((lead > 0) & pairs).sum())
+    total = torch.stack([value.detach().float() for value in sums])
+    if world()[1] > 1:
+        dist.all_reduce(total)
+    samples, positives, negatives = total[:3].clamp(min=1.0)
+    return lag.sum() / positives + violation.sum() / negatives, {
+        "loss_positives": total[3] / positives + total[4] / negatives,
+        "share_with_positive": total[1] / samples,
+        "positive_gap": total[5] / positives,
+        "positive_won": total[6] / negatives,
+    }

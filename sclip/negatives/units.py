@@ -1,0 +1,198 @@
+"""Negative -> the part of the caption that it falsifies, true and false: a unit and its foil (method, section 10).
+
+A unit is an object with its attributes ("a brown dog") or a relation ("a dog chasing a ball"), in the caption's own
+words. A negative's graph keeps the indices of its caption's, so the foil is the same part of the negative. It must be
+false by itself: of "a man at a table" no woman is a foil, who may be there as well, "a woman at a table" is. In doubt
+there is none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from sclip.negatives import contrasts
+from sclip.negatives.certainty import surely_fails
+from sclip.negatives.drawing import MOST_EXCHANGED, Negative
+from sclip.negatives.meaning import PERSONS
+from sclip.negatives.planned_exchange import Kind
+from sclip.negatives.reading import Reading
+from sclip.negatives.replaced_objects import SPORTS
+from sclip.negatives.senses import excludes, is_having, is_loose, is_vague
+from sclip.scenegraph.graph import Attribute, Object, Relation, SceneGraph, Span
+from sclip.scenegraph.lexicon import CONNECTIVES
+
+_BOUND = re.compile(
+    r"(?:an?)?other\b|each\b|every\b|both\b|all\b|any\b|no\b|same\b|the (?:other|same|rest)\b|one of\b",
+    re.IGNORECASE,
+)
+"""First words of a phrase that says nothing without the rest of its caption."""
+_OWNED = re.compile(r"(?:his|her|its|their|my|your|our)\b", re.IGNORECASE)
+_OPENING = re.compile(r"(?:^|[.!?]\s+)$")
+_IS_BEHIND = re.compile(r"\s+(?:(?:that|who|which)\s+)?(?:(?:is|are|was|were)\s+)?")
+"""What may stand between a name and the verb that is said of it, and is left out of a unit."""
+_ROW_BEFORE = re.compile(r"(?:\band|\bor|,)\s+$", re.IGNORECASE)
+_PEOPLE = PERSONS | frozenset(
+    "guy gentleman king queen prince princess grandfather grandmother businesswoman".split()
+)
+"""Of them others may be in the picture that the caption is silent of: alone they are no unit."""
+_NO_UNIT = frozenset("of between among from than as like".split())
+"""Predicates that say nothing of two things alone, or make one thing of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnitPair:
+    """A part of a caption, and what it is made into; the captions of the graphs are the texts."""
+
+    kind: Kind
+    unit: SceneGraph
+    foil: SceneGraph
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Places of what is said: one object, or two in a relation."""
+
+    objects: tuple[int, ...]
+    relation: int = -1
+    behind: int = -1
+    """Attribute that is said behind its object: "a man standing"."""
+
+
+def units_first(graph: SceneGraph, drawn: Iterable[Negative]) -> Iterator[Negative]:
+    """Yield the negatives that have a unit in the order in which they are drawn, then the others."""
+    reading, others = Reading(graph, MOST_EXCHANGED), []
+    for negative in drawn:
+        if unit_of(reading, negative):
+            yield negative
+        else:
+            others.append(negative)
+    yield from others
+
+
+def unit_of(caption: SceneGraph | Reading, negative: Negative) -> UnitPair | None:
+    """Return the smallest part of a caption that a negative of it makes surely false; None where none is."""
+    reading = caption if isinstance(caption, Reading) else Reading(caption, MOST_EXCHANGED)
+    for part in _parts(reading, negative):
+        if not all(_stands_alone(reading, part, k) for k in part.objects):
+            continue
+        unit, foil = _said(reading.graph, part), _said(negative.graph, part)
+        if unit and foil and unit.caption.casefold() != foil.caption.casefold():
+            return UnitPair(negative.kind, unit, foil)
+    return None
+
+
+def _parts(reading: Reading, negative: Negative) -> Iterator[_Part]:
+    graph, false = reading.graph, negative.graph
+    if negative.kind == "relation":
+        names, others = ([obj.name for obj in of.objects] for of in (graph, false))
+        for k, r in enumerate(graph.relations):
+            ends = (names[r.subject], names[r.object])
+            if (others[r.object], others[r.subject]) == ends and surely_fails(
+                reading, r.object, r.subject, k
+            ):
+                yield _Part((r.subject, r.object), k)
+    elif negative.kind == "attribute":
+        for index in range(reading.count):
+            old, new = ({a.attribute for a in of.attributes if a.object == index} for of in (graph, false))
+            if any(excludes(one, other) for one in old - new for other in new - old):
+                yield _Part((index,))
+    elif negative.kind == "replaced attribute":
+        for k, (one, other) in enumerate(zip(graph.attributes, false.attributes, strict=True)):
+            if one.attribute != other.attribute:
+                inside = one.span[0] < graph.objects[one.object].phrase[1]
+                yield _Part((one.object,), behind=-1 if inside else k)
+    elif negative.kind == "replaced relation":
+        for k, (was, now) in enumerate(zip(graph.relations, false.relations, strict=True)):
+            if was.predicate != now.predicate:
+                yield _Part((was.subject, was.object), k)
+    else:
+        yield from _parts_of_object(reading, false)
+
+
+def _parts_of_object(reading: Reading, false: SceneGraph) -> Iterator[_Part]:
+    """Yield the object whose name excludes the other; else relations, in which alone it does."""
+    graph = reading.graph
+    for index, (one, other) in enumerate(zip(graph.objects, false.objects, strict=True)):
+        if one.name == other.name:
+            continue
+        anywhere = one.name in contrasts.ANYWHERE or one.name.partition(" ")[0] in SPORTS
+        if anywhere and one.name.rsplit(" ", 1)[-1] not in _PEOPLE:
+            yield _Part((index,))
+        for k in reading.relations_of[index]:
+            r = graph.relations[k]
+            if not (is_loose(r.predicate) or is_having(r.predicate)):
+                yield _Part((r.subject, r.object), k)
+
+
+def _stands_alone(reading: Reading, part: _Part, index: int) -> bool:
+    """Whether the phrase of an object says what it says without the rest of its caption."""
+    graph = reading.graph
+    if index >= reading.count or reading.closed[index] or is_vague(graph.objects[index].name):
+        return False
+    text = reading.text(graph.objects[index].phrase)
+    is_first = index == part.objects[0]
+    if _BOUND.match(text) or (is_first and _OWNED.match(text)) or reading.phrases.possessed[index]:
+        return False
+    return reading.phrases.is_open(index)
+
+
+def _said(graph: SceneGraph, part: _Part) -> SceneGraph | None:
+    """Return the part as a caption of its own with its graph; None where its words make no English."""
+    spans = [graph.objects[k].phrase for k in part.objects]
+    if part.relation >= 0:
+        relation = graph.relations[part.relation]
+        if not _reads(graph, relation):
+            return None
+        spans.insert(1, relation.span)
+    elif part.behind >= 0:
+        span = graph.attributes[part.behind].span
+        if not _IS_BEHIND.fullmatch(graph.caption, spans[0][1], span[0]):
+            return None
+        spans.append(span)
+    texts = [_text(graph, span) for span in spans]
+    starts = [sum(len(text) + 1 for text in texts[:k]) for k in range(len(texts))]
+
+    def moved(span: Span, piece: int) -> Span:
+        more = starts[piece] - spans[piece][0]
+        return (span[0] + more, span[1] + more)
+
+    objects, attributes = [], []
+    for place, k in enumerate(part.objects):
+        obj, piece = graph.objects[k], 2 * place
+        objects.append(Object(obj.name, moved(obj.span, piece), moved(obj.phrase, piece), fixed=obj.fixed))
+        for n, a in enumerate(graph.attributes):
+            inside = obj.phrase[0] <= a.span[0] and a.span[1] <= obj.phrase[1]
+            if a.object == k and (inside or n == part.behind):
+                attributes.append(Attribute(place, a.attribute, moved(a.span, piece if inside else 1)))
+    relations = ()
+    if part.relation >= 0:
+        relations = (Relation(0, graph.relations[part.relation].predicate, 1, moved(spans[1], 1)),)
+    return SceneGraph(" ".join(texts), tuple(objects), tuple(attributes), relations)
+
+
+def _reads(graph: SceneGraph, relation: Relation) -> bool:
+    """Whether subject, predicate and object of a relation are English when they are said one behind the other."""
+    caption = graph.caption
+    subject, object_ = (graph.objects[k].phrase for k in (relation.subject, relation.object))
+    start, end = relation.span
+    if not subject[1] <= start < end <= object_[0] or relation.negated:
+        return False
+    words = caption[start:end].lower().split()
+    if words[-1] in _NO_UNIT or not set(relation.predicate.split()[1:]) <= set(words):
+        return False  # "put on", of which the caption's words are "put .. on"
+    if caption[end : object_[0]].strip() and sum(r.span == relation.span for r in graph.relations) < 2:
+        return False
+    if words[0].endswith("ing") or words[0] in CONNECTIVES:
+        return True
+    between = _IS_BEHIND.fullmatch(caption, subject[1], start) is not None
+    return between and not _ROW_BEFORE.search(caption, 0, subject[0])
+
+
+def _text(graph: SceneGraph, span: Span) -> str:
+    """Return the words of a span, without the capital of a sentence's start."""
+    text = graph.caption[slice(*span)]
+    opens = _OPENING.search(graph.caption, 0, span[0]) and not text[1:2].isupper()
+    is_name = any(obj.fixed and obj.span[0] == span[0] for obj in graph.objects)
+    return text[0].lower() + text[1:] if opens and not is_name and text[:2] != "I " else text
