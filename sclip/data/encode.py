@@ -204,8 +204,7 @@ class Encoder:
         verify = self._config.loss.negatives != "shuffle" and self._config.data.verify_negatives
         ours = self._sound(known, orders, most, verify)
         drawn = [
-            list(itertools.islice(itertools.chain(of.first, mine, of.last), most))
-            for mine, of in zip(ours, turns, strict=True)
+            list(itertools.islice(of.with_ours(mine), most)) for mine, of in zip(ours, turns, strict=True)
         ]
         unread = {n.caption for of in drawn for n in of if n.kind == "foreign" and not n.graph.objects}
         self._parse(unread)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from sclip.config import Config
@@ -23,6 +24,15 @@ class Turn(NamedTuple):
     """After ours."""
     alone: bool
     """Whether none of ours is drawn."""
+
+    def with_ours(self, ours: Iterable[Negative]) -> Iterator[Negative]:
+        """Yield all of them in the order in which they are drawn, no caption twice."""
+        seen = set[str]()
+        for negative in chain(self.first, ours, self.last):
+            text = negative.caption.casefold()
+            if text not in seen:
+                seen.add(text)
+                yield negative
 
 
 def order(

@@ -165,8 +165,8 @@ REFUSED = {
         "data.shuffle_buffer data.readers data.block_samples data.max_quarantined data.max_unreadable_shards "
         "data.min_objects data.min_attributes data.min_relations model.kee.weight loss.contrastive_margin "
         "loss.contrastive_warmup loss.replacements loss.hinge_weight "
-        "loss.hinge_margin loss.positives loss.positive_margin loss.distil train.num_workers train.min_workers train.shard_ranks train.micro_batch "
-        "train.lr_scale_image "
+        "loss.hinge_margin loss.positives loss.positive_margin loss.distil train.num_workers train.min_workers "
+        "train.shard_ranks train.micro_batch train.lr_scale_image "
         "train.lr_scale_text train.lr_scale_kee train.weight_decay train.beta2 train.warmup train.max_grad_norm "
         "train.ema_decay checkpoint.keep_best checkpoint.disk_budget_gb evaluate.every evaluate.gpus"
     ),

@@ -187,7 +187,7 @@ def test_foreign_wordings_are_drawn_before_ours_and_where_we_have_none(tmp_path:
     def wordings(record: dict[str, Any], **data: Any) -> list[str | None]:
         keys = {"negatives_field": "", "positives_field": "pos"} | data
         sample, _ = read(tmp_path / "a.tar", record, **keys)
-        encoder, rows = visits(sample, 12, loss="none", **keys)[3:]
+        rows, encoder = visits(sample, 12, loss="none", **keys)[2:]
         drawn = encoder.positives(rows, encoder.known(rows))
         assert all(len(of.graph.objects) == 2 and of.graph.caption == of.caption for of in drawn if of)
         return [of and of.caption for of in drawn]
