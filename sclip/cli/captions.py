@@ -71,7 +71,8 @@ def draw(
     ],
     out: Annotated[Path, argument("OUT", "table to write, which must not exist (.tsv)")],
     of: Annotated[
-        Literal["negatives", "graphs", "triples"], option("WHAT", "negatives, graphs or triples")
+        Literal["negatives", "replacements", "positives", "graphs", "triples"],
+        option("WHAT", "negatives, replacements alone, positives, graphs or triples"),
     ] = "negatives",
     count: Annotated[int, option("N", "rows to draw", min=1)] = 200,
     seed: Annotated[
@@ -79,10 +80,11 @@ def draw(
     ] = 0,
     spacy_model: SpacyModel = "",
 ) -> None:
-    """Draw negatives, graphs or triples at random and write them to a table, to be labelled row by row.
+    """Draw negatives, positives, graphs or triples at random and write them to a table, to be labelled row by row.
 
     Open OUT in an editor or a spreadsheet and fill its first columns. Of negatives: `form`, good or broken (it is no
-    English), and `meaning`, changed or kept. Of graphs and triples: `wrong`, no or yes. `sclip label count` counts.
+    English), and `meaning`, changed or kept; of positives too, which are to keep it. Of graphs and triples: `wrong`, no
+    or yes. `sclip label count` counts.
 
       sclip label draw captions.txt negatives.tsv
       sclip label draw captions_val2017.json graphs.tsv --of graphs --count 60

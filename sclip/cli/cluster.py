@@ -73,8 +73,8 @@ def doctor(
 @command(PANEL, ignore_unknown_options=True, allow_interspersed_args=False)
 def benchmark(
     name: Annotated[
-        Literal["scenegraph", "artefacts", "step", "stream", "scale"],
-        argument("BENCHMARK", "scenegraph, artefacts, step, stream or scale"),
+        Literal["scenegraph", "artefacts", "foils", "step", "stream", "scale"],
+        argument("BENCHMARK", "scenegraph, artefacts, foils, step, stream or scale"),
     ],
     arguments: Annotated[
         list[str],
@@ -87,6 +87,7 @@ def benchmark(
 
       sclip benchmark scenegraph   captions a second on one core: graphs, negatives
       sclip benchmark artefacts    what a classifier without images tells false captions by
+      sclip benchmark foils        how many of the foils that people wrote our replacements make
       sclip benchmark step         a training step beside open_clip's, memory, checkpoints
       sclip benchmark stream       the data stream beside webdataset and Ray Data
       sclip benchmark scale        what moving a sample costs each process, and which would limit many GPUs

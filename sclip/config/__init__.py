@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from sclip.config.checks import ConfigError, Section
 from sclip.config.data import DataConfig, ScenesConfig
 from sclip.config.gates import Gate, parse_gate
-from sclip.config.model import KEEConfig, LoRAConfig, LossConfig, ModelConfig
+from sclip.config.model import KEEConfig, LoRAConfig, LossConfig, MixtureConfig, ModelConfig
 from sclip.config.run import EvaluateConfig, RunConfig, TrackingConfig
 from sclip.config.train import CheckpointConfig, HealthConfig, TrainConfig
 
@@ -26,6 +26,7 @@ __all__ = [
     "KEEConfig",
     "LoRAConfig",
     "LossConfig",
+    "MixtureConfig",
     "ModelConfig",
     "RunConfig",
     "ScenesConfig",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -62,6 +63,32 @@ class ModelConfig(Section, key="model"):
 
 
 @dataclass(frozen=True)
+class MixtureConfig(Section, key="loss.mixture"):
+    """How often a visit draws each kind of semantic negative: shares of their sum. 0: never.
+
+    Where a caption has none of a kind, the others are drawn by their shares.
+    """
+
+    exchange: Annotated[float, at_least(0)] = 0.25
+    """Parts of the caption change places: alone, the paper's negatives."""
+    replace_object: Annotated[float, at_least(0)] = 0.25
+    """A thing gives its place to another: "a cat" for "a dog"."""
+    replace_attribute: Annotated[float, at_least(0)] = 0.25
+    """The same of a colour, number, material or opposite."""
+    replace_relation: Annotated[float, at_least(0)] = 0.25
+    """The same of a preposition or verb: "below" for "above"."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(any(vars(self).values()), "exchange", "one of loss.mixture must be above 0")
+
+    @property
+    def shares(self) -> Mapping[str, float]:
+        """The shares by kind."""
+        return vars(self)
+
+
+@dataclass(frozen=True)
 class LossConfig(Section, key="loss"):
     """Terms of the loss (method, 4)."""
 
@@ -76,9 +103,7 @@ class LossConfig(Section, key="loss"):
     negatives: Literal["semantic", "shuffle", "foreign", "none"] = "semantic"
     """What the hinge trains on: semantic negatives, NegCLIP's random swap of words, or nothing. Before the first two
     come those of data.negatives_field (data.foreign_share); foreign: those alone."""
-    replacements: Annotated[float, between(0, 1)] = 0.75
-    """semantic: share of visits in which a word is replaced ("above" by "below"), of captions in which parts may change
-    places too; 0: exchanges alone, the paper's negatives; 1: replacements alone."""
+    mixture: MixtureConfig = field(default_factory=MixtureConfig)
     negatives_per_caption: Annotated[int, at_least(1, "at least 1 (or loss.negatives=none)")] = 1
     """Most negatives of a caption in one visit (M), each another; all count alike in the hinge's mean."""
     hinge_weight: Annotated[float, at_least(0)] = 1.0

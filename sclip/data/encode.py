@@ -300,7 +300,7 @@ class Encoder:
         return {"seed": self._config.run.seed, "epoch": row[col.PASS], "identity": row[col.IDENTITY]}
 
     def _semantic(self, known: Known, most: int, visit: dict[str, Any]) -> Iterable[negatives.Negative]:
-        visit = visit | {"replacements": self._config.loss.replacements, "window": known.window}
+        visit = visit | {"shares": self._config.loss.mixture.shares, "window": known.window}
         if known.negatives is None:
             return negatives.draw_of(known.graph, **visit)
         return negatives.draw_several(known.negatives, most, **visit)

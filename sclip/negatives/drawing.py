@@ -2,13 +2,15 @@
 
 Exchanges (method, section 2) are of two kinds: relation negatives exchange two objects or two verbs, attribute
 negatives exchange or move modifiers and numbers. An exchange is kept where the caption then says something else
-(`Reading.changes`). Replacements (section 9) fill captions that have no natural exchange: one draw is over both, by how
-strange they read, and nothing is gained by reading better than the caption: then text alone tells them least.
+(`Reading.changes`). Replacements (section 9) are of an object, an attribute or a relation. A visit draws the kind by
+the shares of a mixture, then a negative of it by how strange it reads, and nothing is gained by reading better than
+the caption: then text alone tells them least.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -24,7 +26,7 @@ from sclip.negatives.planned_replacement import Replacement
 from sclip.negatives.quantities import quantity_plans
 from sclip.negatives.reading import SENTENCE_END, Reading
 from sclip.negatives.relations import object_plans, verb_plans
-from sclip.negatives.replacements import replacements
+from sclip.negatives.replacements import REPLACED, replacements
 from sclip.scenegraph.graph import SceneGraph, Span
 from sclip.scenegraph.window import Window, parsed_part
 from sclip.seeding import uniform
@@ -43,15 +45,21 @@ MOST_STRANGE = 4.0
 """Log-odds above which an exchange is not drawn: of stranger ones every second one is broken English."""
 MOST_STRANGE_REPLACED = 3.0
 """The same of a replacement, of which most read like their caption."""
-REPLACEMENTS = 0.75
-"""How often a replacement is drawn where a caption has exchanges too (`loss.replacements`)."""
-RELUCTANCE: Mapping[Kind, float] = {"replaced object": 0.7}
-"""Log-odds by which some replacements are less likely than others that read alike."""
+Shares = Mapping[str, float]
+"""How often a visit draws each kind of `KINDS`; 0: never. Where a caption has none of a kind, the others are drawn by
+their shares (`loss.mixture`)."""
+KINDS: Mapping[str, frozenset[Kind]] = {
+    "exchange": frozenset(("relation", "attribute")),
+    "replace_object": frozenset(("replaced object",)),
+    "replace_attribute": frozenset(("replaced attribute",)),
+    "replace_relation": frozenset(("replaced relation",)),
+}
+EVENLY: Shares = dict.fromkeys(KINDS, 0.25)
 MOST_DRAWN = 6
 """Only the least strange so many are drawn from; the others would be drawn once in a hundred visits."""
-MOST_TRIED = 8
-"""Replacements that are looked at of a caption of an ordinary length; of a long one, `LONG_TIMES` as many."""
-MOST_REPLACED = 4
+MOST_TRIED = 5
+"""Replacements of a kind that are looked at of a caption of an ordinary length; of a long one, `LONG_TIMES` as many."""
+MOST_REPLACED = 3
 """Of them are drawn from so many at the most."""
 LONG, LONG_TIMES = 300, 6
 """Characters of a long caption: of few replacements none would be in the triples that a knowledge encoder takes."""
@@ -123,14 +131,23 @@ def candidates(graph: SceneGraph) -> list[Negative]:
     """Return the valid exchanges, then the replacements, each best first, no caption twice; empty where none is."""
     text = _Text(graph, only_certain=False)
     found = sorted(_exchanges(text), key=_order)
-    replaced = sorted(_replacements(text), key=lambda negative: negative.strangeness)
-    return [*(negative for negative, _ in found), *replaced]
+    replaced = chain.from_iterable(_replacements(text, kind) for kind in REPLACED)
+    return [
+        *(negative for negative, _ in found),
+        *sorted(replaced, key=lambda negative: negative.strangeness),
+    ]
 
 
 def natural(graph: SceneGraph) -> list[Negative]:
     """Return the candidates that training draws from: of surely another meaning, and not strange to read."""
     text = _Text(graph, only_certain=True)
-    return [*_natural_exchanges(text), *_natural_replacements(text)]
+    return [*_natural_exchanges(text), *chain.from_iterable(_natural_replacements(text, k) for k in REPLACED)]
+
+
+def candidate_replacements(graph: SceneGraph, kind: Kind) -> list[tuple[Span, str]]:
+    """Return all replacements of a kind: the characters of the word that goes, and the word that comes."""
+    reading = _Text(graph, only_certain=True).reading
+    return [(plan.span, plan.forms[plan.span]) for plan in replacements(reading, kind, sys.maxsize)]
 
 
 def draw(
@@ -149,20 +166,21 @@ def draw_several(
     epoch: int,
     identity: str,
     window: Window | None = None,
-    replacements: float = REPLACEMENTS,
+    shares: Shares = EVENLY,
 ) -> list[Negative]:
     """Return up to `count` different negatives of one visit of a sample, that of `draw` first.
 
-    A visit takes replacements before exchanges with the probability `replacements`; 0 and 1 leave the others out. Less
-    strange negatives are likelier, down to those that read like their caption: if still better ones were likelier,
-    frequent words would come in the places of rare ones more often than they leave them. `window` leaves out negatives
-    whose change the text tower does not read, and puts those that differ in no triple of the knowledge encoder last.
+    The kind is drawn by `shares`; of a kind less strange negatives are likelier, down to those that read like their
+    caption: if still better ones were likelier, frequent words would come in the places of rare ones more often than
+    they leave them. `window` leaves out negatives whose change the text tower does not read, and puts those that differ
+    in no triple of the knowledge encoder last.
     The order of the others does not depend on what is left out, so a record that holds only sound negatives gives the
     same draws.
     """
-    replaced = [negative for negative in found if negative.is_replacement]
-    exchanged = [negative for negative in found if not negative.is_replacement]
-    drawn = _in_order(lambda: replaced, lambda: exchanged, seed, epoch, identity, window, replacements)
+    of_kinds = {
+        name: [negative for negative in found if negative.kind in kinds] for name, kinds in KINDS.items()
+    }
+    drawn = _in_order(of_kinds.__getitem__, seed, epoch, identity, window, shares)
     return list(islice(drawn, count))
 
 
@@ -173,44 +191,48 @@ def draw_of(
     epoch: int,
     identity: str,
     window: Window | None = None,
-    replacements: float = REPLACEMENTS,
+    shares: Shares = EVENLY,
 ) -> Iterator[Negative]:
     """Yield what `draw_several` returns of the `natural` negatives of a graph, looking for no more than is taken.
 
-    Three visits in four take one replacement, and the exchanges, which take longest, are never listed.
+    Most visits take a replacement of one kind; the exchanges, which take longest, are then never listed.
     """
     text = _Text(graph, only_certain=True)
-    return _in_order(
-        lambda: _natural_replacements(text), lambda: _natural_exchanges(text),
-        seed, epoch, identity, window, replacements,
-    )  # fmt: skip
+
+    def listed(name: str) -> list[Negative]:
+        if name == "exchange":
+            return _natural_exchanges(text)
+        (kind,) = KINDS[name]
+        return _natural_replacements(text, kind)
+
+    return _in_order(listed, seed, epoch, identity, window, shares)
 
 
 def _in_order(
-    replaced: Callable[[], Sequence[Negative]],
-    exchanged: Callable[[], Sequence[Negative]],
+    listed: Callable[[str], Sequence[Negative]],
     seed: int,
     epoch: int,
     identity: str,
     window: Window | None,
-    replacements: float,
+    shares: Shares,
 ) -> Iterator[Negative]:
     """Yield the negatives of a visit in the order in which they are drawn, listing a kind when it is due."""
 
-    def key(negative: Negative) -> float:  # Gumbel's trick: a draw without replacement is an order
-        point = uniform("negative", seed, epoch, f"{identity}\x1f{negative.caption}")
-        cost = max(negative.strangeness, 0.0) / TEMPERATURE + RELUCTANCE.get(negative.kind, 0.0)
-        return cost + math.log(-math.log((point + 2**-64) / (1 + 2**-63)))
+    def hazard(purpose: str, value: str) -> float:  # of an exponential draw: the least is first
+        return -math.log((uniform(purpose, seed, epoch, f"{identity}\x1f{value}") + 2**-64) / (1 + 2**-63))
 
-    kinds = [exchanged, replaced]
-    if uniform("kind of negative", seed, epoch, identity) < replacements:
-        kinds.reverse()
+    def key(negative: Negative) -> float:  # Gumbel's trick: a draw without replacement is an order
+        return max(negative.strangeness, 0.0) / TEMPERATURE + math.log(hazard("negative", negative.caption))
+
+    drawn: set[str] = set()
     last = []
-    for listed in kinds[:1] if replacements in (0, 1) else kinds:
-        found = listed()
-        if window is not None:
-            found = [negative for negative in found if window.holds(negative.caption)]
+    due = {name: hazard("kind of negative", name) / shares[name] for name in KINDS if shares[name] > 0}
+    for name in sorted(due, key=due.__getitem__):
+        found = [negative for negative in listed(name) if window is None or window.holds(negative.caption)]
         for negative in sorted(found, key=key):
+            if negative.caption in drawn:
+                continue
+            drawn.add(negative.caption)
             if window is None or not window.places or window.shows(negative.graph):
                 yield negative
             else:
@@ -227,16 +249,7 @@ class _Text:
         parsed = replace(graph, caption=self.text) if self.rest else graph
         self.reading = Reading(parsed, MOST_EXCHANGED, only_certain=only_certain)
         self.times = LONG_TIMES if len(self.text) > LONG else 1
-        self.seen = {_fold(self.text)}
         self._own: dict[Span, float] = {}
-
-    def is_new(self, text: str) -> bool:
-        """Whether no text before this one was the same but for case and spaces."""
-        folded = _fold(text)
-        if folded in self.seen:
-            return False
-        self.seen.add(folded)
-        return True
 
     def strangeness(self, other: str, start: int, end: int) -> float:
         """Return how much stranger than the caption a text reads that differs from it in these characters alone."""
@@ -253,10 +266,12 @@ def _exchanges(source: _Text) -> Iterator[tuple[Negative, PlannedExchange]]:
     if len(graph.objects) < 2:
         return
     sentences = count_sentences(text)
+    seen = {_fold(text)}
     for plan in _best_plans(source.reading):
         edit = plan.edit(text, sentences)
-        if not source.is_new(edit.text):
+        if (folded := _fold(edit.text)) in seen:
             continue
+        seen.add(folded)
         first, second = sorted((plan.first, plan.second))
         swapped = (text[slice(*first)].strip(), text[slice(*second)].strip())
         spans = [plan.first, plan.second, *plan.forms]
@@ -265,13 +280,15 @@ def _exchanges(source: _Text) -> Iterator[tuple[Negative, PlannedExchange]]:
         yield Negative(caption, plan.kind, swapped, more, plan.certain, (graph, plan, edit)), plan
 
 
-def _replacements(source: _Text) -> Iterator[Negative]:
-    """Yield the negatives in which a word gave its place to another."""
+def _replacements(source: _Text, kind: Kind) -> Iterator[Negative]:
+    """Yield the negatives in which a word of a kind gave its place to another."""
     text = source.text
-    for plan in replacements(source.reading, MOST_TRIED * source.times):
+    seen = {_fold(text)}
+    for plan in replacements(source.reading, kind, MOST_TRIED * source.times):
         other = plan.text(text)
-        if not source.is_new(other):
+        if (folded := _fold(other)) in seen:
             continue
+        seen.add(folded)
         swapped = (text[slice(*plan.span)], plan.forms[plan.span])
         more = source.strangeness(other, min(span[0] for span in plan.forms), plan.span[1])
         caption = other + source.rest
@@ -285,8 +302,10 @@ def _natural_exchanges(text: _Text) -> list[Negative]:
     return [negative for negative, _ in found]
 
 
-def _natural_replacements(text: _Text) -> list[Negative]:
-    natural = (negative for negative in _replacements(text) if negative.strangeness < MOST_STRANGE_REPLACED)
+def _natural_replacements(text: _Text, kind: Kind) -> list[Negative]:
+    natural = (
+        negative for negative in _replacements(text, kind) if negative.strangeness < MOST_STRANGE_REPLACED
+    )
     return list(islice(natural, MOST_REPLACED * text.times))
 
 

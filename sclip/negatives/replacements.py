@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from zlib import crc32
 
 from sclip.negatives import contrasts
@@ -37,22 +37,20 @@ _NOUN_BEHIND = re.compile(r"\s+([^\W\d_]+)")
 _WORD = re.compile(r"[^\W_]+")
 
 
-_SHARES: Mapping[Kind, float] = {"replaced object": 0.5}
-"""How likely a word of a kind is replaced beside one of the other kinds: other things teach less than other places."""
+REPLACED: tuple[Kind, ...] = ("replaced object", "replaced attribute", "replaced relation")
 
 
-def replacements(reading: Reading, most: int) -> Iterator[Replacement]:
-    """Yield up to `most` replacements, in an order that is a draw by how frequent the words are.
+def replacements(reading: Reading, kind: Kind, most: int) -> Iterator[Replacement]:
+    """Yield up to `most` replacements of a kind, in an order that is a draw by how frequent the words are.
 
     The order follows from the caption alone. Frequent words come in the places of others as often as those in theirs.
     """
-    said = {word.lower() for word in _WORD.findall(reading.caption)}
-    said |= {obj.name for obj in reading.graph.objects}
-    said |= {synonym(word) for word in said}
+    said = _said(reading)
     seed = crc32(reading.caption.encode(errors="replace"))
+    slots = {"replaced object": objects, "replaced attribute": _attributes, "replaced relation": _relations}
     found = []
-    for slot in (*_attributes(reading), *_relations(reading), *objects(reading)):
-        total = sum(weight for _, weight in slot.options) / _SHARES.get(slot.kind, 1.0)
+    for slot in slots[kind](reading):
+        total = sum(weight for _, weight in slot.options)
         for word, weight in slot.options:
             if not said.isdisjoint((word, synonym(word), word.removesuffix("y"), word.removesuffix("en"))):
                 continue
@@ -62,6 +60,13 @@ def replacements(reading: Reading, most: int) -> Iterator[Replacement]:
             )  # a draw without replacement
     found.sort(key=lambda entry: -entry[0])
     return (_made(reading, slot, word) for _, slot, word in found[:most])
+
+
+def _said(reading: Reading) -> set[str]:
+    """Return the words of a caption, its names, and a word for the synonyms of each."""
+    said = {word.lower() for word in _WORD.findall(reading.caption)}
+    said |= {obj.name for obj in reading.graph.objects}
+    return said | {synonym(word) for word in said}
 
 
 def _made(reading: Reading, slot: Slot, word: str) -> Replacement:

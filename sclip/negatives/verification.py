@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
-from sclip.negatives.drawing import Negative, draw_of
+from sclip.negatives.drawing import EVENLY, Negative, Shares, draw_of
 from sclip.scenegraph.graph import SceneGraph
 from sclip.scenegraph.window import Window
 
@@ -55,7 +55,13 @@ def sound(
 
 
 def drawn_in_training(
-    windows: Sequence[Window], identities: Sequence[str], shapes: Shapes, *, seed: int, epoch: int = 0
+    windows: Sequence[Window],
+    identities: Sequence[str],
+    shapes: Shapes,
+    *,
+    seed: int,
+    epoch: int = 0,
+    shares: Shares = EVENLY,
 ) -> list[Negative | None]:
     """Return the negative that training draws for each caption, None where it has none.
 
@@ -65,9 +71,13 @@ def drawn_in_training(
         shapes: of the parser that made the graphs.
         seed: of the run.
         epoch: of the visit.
+        shares: of the kinds of negatives.
     """
     orders = [
-        (window.graph, draw_of(window.graph, seed=seed, epoch=epoch, identity=identity, window=window))
+        (
+            window.graph,
+            draw_of(window.graph, seed=seed, epoch=epoch, identity=identity, window=window, shares=shares),
+        )
         for window, identity in zip(windows, identities, strict=True)
     ]
     return [next(iter(kept), None) for kept in sound(orders, shapes, 1)]

@@ -24,22 +24,25 @@ from sclip.config import ModelConfig
 from sclip.data.window import window_of
 from sclip.evaluate.interval import share
 from sclip.model import Tokenizer
-from sclip.negatives import Negative, drawn_in_training
+from sclip.negatives import Negative, Positive, draw_positives, drawn_in_training
+from sclip.negatives.drawing import EVENLY
 from sclip.prepare.caption_file import numbered
 from sclip.scenegraph import Parser
 from sclip.scenegraph.graph import Triple
 from sclip.seeding import digest64
 
-Subject = Literal["negatives", "graphs", "triples"]
+Subject = Literal["negatives", "replacements", "positives", "graphs", "triples"]
 
 LABELS: Mapping[Subject, Mapping[str, tuple[str, str]]] = {
     "negatives": {"form": ("good", "broken"), "meaning": ("changed", "kept")},
+    "replacements": {"form": ("good", "broken"), "meaning": ("changed", "kept")},
+    "positives": {"form": ("good", "broken"), "meaning": ("kept", "changed")},
     "graphs": {"wrong": ("no", "yes")},
     "triples": {"wrong": ("no", "yes")},
 }
 """The columns that a person fills in, each with its two labels; the second one is the fault that is counted."""
 
-_TEXTS = ("caption", "negative", "triples", "triple")
+_TEXTS = ("caption", "negative", "positive", "triples", "triple")
 """Columns that a digest stands for where the labels are kept."""
 _CAPTIONS_AT_ONCE = 256
 _NAMED = 10
@@ -66,8 +69,9 @@ def draw(file: str, out: Path, subject: Subject, size: int, seed: int = 0, spacy
     """Write a table of up to `size` rows to label; return how many there are.
 
     The captions are drawn at random, no text twice, and those of a smaller table with the same seed begin a larger one.
-    A caption gives one row: the negative that training would draw from it, or its graph; of triples all those that the
-    encoder sees. Captions of which nothing was made are passed over.
+    A caption gives one row: the negative that training would draw from it, of all kinds or of replacements alone, its
+    other wording, or its graph; of triples all those that the encoder sees. Captions of which nothing was made are
+    passed over.
 
     Raises CaptionsError, ParserError, OSError, and LabelsError where nothing can be drawn or `out` exists.
     """
@@ -109,7 +113,9 @@ def read(path: Path) -> Labelled:
     except (ValueError, csv.Error) as error:
         raise LabelsError(f"{path}: no table of labels: {error}") from error
     column = next((name for name in _TEXTS[1:] if rows and name in rows[0]), "")
-    subject: Subject | None = {"negative": "negatives", "triples": "graphs", "triple": "triples"}.get(column)  # type: ignore[assignment]
+    subject: Subject | None = {
+        "negative": "negatives", "positive": "positives", "triples": "graphs", "triple": "triples",
+    }.get(column)  # type: ignore[assignment]  # fmt: skip
     if subject is None or not {"caption", *LABELS[subject]} <= rows[0].keys():
         raise LabelsError(f"{path}: no table of labels; sclip label draw makes one")
     for name, words in LABELS[subject].items():
@@ -156,15 +162,20 @@ def _rows(parser: Parser, captions: Iterable[str], subject: Subject, seed: int) 
     graphs = parser.stream(captions)
     while windows := [window_of(graph, tokenizer) for graph in islice(graphs, _CAPTIONS_AT_ONCE)]:
         texts = [window.graph.caption for window in windows]
-        drawn: Sequence[Negative | None] = [None] * len(texts)
-        if subject == "negatives":
-            drawn = drawn_in_training(windows, texts, parser.shapes, seed=seed)
+        drawn: Sequence[Negative | Positive | None] = [None] * len(texts)
+        if subject in ("negatives", "replacements"):
+            shares = EVENLY if subject == "negatives" else {**EVENLY, "exchange": 0}
+            drawn = drawn_in_training(windows, texts, parser.shapes, seed=seed, shares=shares)
+        elif subject == "positives":
+            drawn = draw_positives(windows, texts, parser.parse, seed=seed, epochs=[0] * len(texts))
         for window, text, negative in zip(windows, texts, drawn, strict=True):
             caption = {"caption": text}
             if subject == "graphs":
                 yield caption | {"triples": " ".join(map(_shown, window.graph.triples()))}
             elif subject == "triples":
                 yield from (caption | {"triple": _shown(triple)} for triple in window.triples)
+            elif isinstance(negative, Positive):
+                yield caption | {"positive": negative.caption, "kind": negative.kind}
             elif negative:
                 swapped = " <-> ".join(negative.swapped)
                 yield caption | {"negative": negative.caption, "kind": negative.kind, "swapped": swapped}

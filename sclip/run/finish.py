@@ -133,6 +133,7 @@ def curves(folders: Sequence[StoragePath]) -> dict[str, dict[str, list[tuple[int
                 "train/loss",
                 "train/loss_contrastive",
                 "train/loss_hinge",
+                "train/loss_positives",
                 "train/loss_distil",
                 "train/learning_rate",
             )

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from sclip.benchmark import scenegraph
 from sclip.benchmark.captions import CaptionsError, generated, joined, read
+from sclip.benchmark.foils import changed
 from sclip.benchmark.rounds import rates_of
 from sclip.benchmark.table import Line, Plain, Table
 from support.commands import command
@@ -64,6 +65,12 @@ def test_every_peer_gets_every_round_in_changing_order_and_the_first_does_not_co
     assert calls == [("a", 0), ("b", 0), ("b", 1), ("a", 1), ("a", 2), ("b", 2)]
     assert finished == [0, 1, 2]
     assert [len(rate) for rate in rates.values()] == [2, 2]
+
+
+def test_a_foil_is_compared_where_it_differs_from_its_caption() -> None:
+    assert changed("A cat on a mat.", "A cat under a mat.") == ((6, 8), {"under"})
+    assert changed("two red cups", "two cups") == ((4, 7), frozenset())
+    assert changed("a man rides", "a man rides fast") == ((11, 11), {"fast"})
 
 
 def test_a_ratio_is_of_the_same_rounds() -> None:

@@ -129,6 +129,9 @@ VALUES = {
     "data.key_ends_at=dot": "data.key_ends_at='dot': should be 'first_dot' or 'last_dot'",
     "evaluate.every=750": "evaluate.every=750: a multiple of checkpoint.every=500, or 0",
     "loss.contrastive=sigmoid": "loss.contrastive='sigmoid': needs a model with a learned logit bias",
+    "loss.mixture={exchange: 0, replace_object: 0, replace_attribute: 0, replace_relation: 0}": (
+        "loss.mixture.exchange=0.0: one of loss.mixture must be above 0"
+    ),
     "loss.distil=1": "loss.distil=1.0: random weights hold nothing to keep; set model.pretrained or run.init_from",
     "loss={negatives_as_texts: true, contrastive: max_margin}":
         "loss.negatives_as_texts=True: only loss.contrastive=infonce takes further texts, not max_margin",
@@ -164,14 +167,16 @@ REFUSED = {
     -1: (
         "data.shuffle_buffer data.readers data.block_samples data.max_quarantined data.max_unreadable_shards "
         "data.min_objects data.min_attributes data.min_relations model.kee.weight loss.contrastive_margin "
-        "loss.contrastive_warmup loss.replacements loss.hinge_weight "
-        "loss.hinge_margin loss.positives loss.positive_margin loss.distil train.num_workers train.min_workers "
-        "train.shard_ranks train.micro_batch train.lr_scale_image "
+        "loss.contrastive_warmup loss.mixture.exchange loss.mixture.replace_obje"
+        "ct loss.mixture.replace_attribute loss.mixture.replace_relation loss.hinge_weight "
+        "loss.hinge_margin loss.positives loss.positive_margin loss.distil "
+        "train.num_workers train.min_workers train.shard_ranks train.micro_batch "
+        "train.lr_scale_image "
         "train.lr_scale_text train.lr_scale_kee train.weight_decay train.beta2 train.warmup train.max_grad_norm "
         "train.ema_decay checkpoint.keep_best checkpoint.disk_budget_gb evaluate.every evaluate.gpus"
     ),
     3: (
-        "data.max_quarantined model.logit_bias loss.contrastive_margin loss.contrastive_warmup loss.replacements "
+        "data.max_quarantined model.logit_bias loss.contrastive_margin loss.contrastive_warmup "
         "loss.hinge_margin loss.positive_margin train.beta2 train.warmup train.ema_decay evaluate.gpus"
     ),
     -2: "run.max_failures",

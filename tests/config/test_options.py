@@ -45,7 +45,7 @@ CHANGES: dict[str, tuple[Any, str]] = {
     "loss.hinge_weight": (5.0, "loss weights"),
     "loss.hinge_margin": (0.05, "loss weights"),
     "loss.positives": (0.0, "columns metrics kept loss weights"),
-    "loss.positive_margin": (0.0, "loss weights"),
+    "loss.positive_margin": (1.0, "loss weights"),
     "loss.distil": (5.0, "metrics kept weights"),  # the first step's divergence is 0
     "train.precision": ("bf16", "kept loss weights"),
     "train.activation_checkpointing": ("block", "kept"),
@@ -102,10 +102,8 @@ def observed(config: Config) -> dict[str, Any]:
     losses = []
     columns: dict[str, Any] = {}
     for number in range(2):
-        host = {
-            name: tensor.numpy()
-            for name, tensor in training_batch(number, positives=config.loss.positives > 0).items()
-        }
+        given = training_batch(number, positives=config.loss.positives > 0)
+        host = {name: tensor.numpy() for name, tensor in given.items()}
         columns = prepared(host, config, unwrapped(model).packs_text)
         batch = {name: torch.from_numpy(np.ascontiguousarray(column)) for name, column in columns.items()}
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):

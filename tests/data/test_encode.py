@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from sclip.config import Config, DataConfig, KEEConfig, LossConfig, ModelConfig, RunConfig
+from sclip.config import Config, DataConfig, KEEConfig, LossConfig, MixtureConfig, ModelConfig, RunConfig
 from sclip.data import columns as col
 from sclip.data.annotation import write_record
 from sclip.data.encode import Encoder
@@ -18,7 +19,7 @@ from sclip.data.reader import READ_SCHEMA
 from sclip.data.side_channel import STAGES, Marker, Note, read_notes
 from sclip.model.tokenizer import PADDING
 from sclip.negatives import natural, sound
-from sclip.negatives.drawing import REPLACEMENTS
+from sclip.negatives.drawing import EVENLY
 from sclip.scenegraph import Parser
 from support.pictures import encoded, noise
 
@@ -122,7 +123,12 @@ def test_another_pass_seed_or_sample_of_the_same_image_has_another_crop_and_nega
 def test_a_caption_has_its_triples_and_a_negative_where_there_is_one(encoder: Encoder) -> None:
     swappable, plain = encode(encoder, [sample_row(0)]), encode(encoder, [sample_row(2)])
     assert swappable[col.HAS_NEGATIVE].tolist() == [[True]]
-    assert sorted(swappable[col.NEGATIVE_TEXT][0, 0]) == sorted(swappable[col.TEXT][0])  # its words, moved
+    visits = encode(encoder, [sample_row(0, pass_) for pass_ in range(12)])
+    both = zip(visits[col.TEXT], visits[col.NEGATIVE_TEXT][:, 0], strict=True)
+    assert {sorted(one) == sorted(other) for one, other in both} == {
+        True,
+        False,
+    }  # its words moved, or others
     for negative, own in ((col.NEGATIVE_TEXT, col.TEXT), (col.NEGATIVE_TRIPLES, col.TRIPLES)):
         assert (swappable[negative][:, 0] != swappable[own]).any()
     assert (swappable[col.TRIPLES] != PADDING).any()
@@ -223,17 +229,26 @@ def test_a_caption_has_as_many_different_negatives_as_are_asked_for_and_there_ar
         assert (three[col.NEGATIVE_TRIPLES][row, count:] == PADDING).all()
 
 
-def test_words_are_replaced_in_as_many_visits_as_are_asked_for() -> None:
-    assert LossConfig().replacements == REPLACEMENTS
-    replaced = {}
-    for share in (0.0, 0.5, 1.0):
-        encoder = Encoder(config(loss=LossConfig(replacements=share)), SIDE)
-        found = visits(encoder, "a red lamp stands on a blue table", passes=60)
-        assert found[col.HAS_NEGATIVE].all()
-        words = [np.sort(found[name].reshape(60, -1)) for name in (col.TEXT, col.NEGATIVE_TEXT)]
-        replaced[share] = float((words[0] != words[1]).any(1).mean())
-    assert replaced == pytest.approx({0.0: 0, 0.5: 0.5, 1.0: 1}, abs=0.2)
-    assert 0 < replaced[0.5] < 1
+def test_kinds_of_negatives_are_drawn_by_their_shares_of_those_that_a_caption_has() -> None:
+    def kinds(caption: str, **shares: float) -> Counter[str]:
+        encoder = Encoder(config(loss=LossConfig(mixture=MixtureConfig(**shares))), SIDE)
+        rows = [sample_row(0, pass_, **{col.CAPTION: caption}) for pass_ in range(80)]
+        return Counter(of_row[0].kind for of_row in encoder.drawn(rows, encoder.known(rows)) if of_row)
+
+    assert MixtureConfig().shares == EVENLY
+    found = kinds(
+        "a red lamp stands on a blue table",
+        exchange=1,
+        replace_object=4,
+        replace_attribute=2,
+        replace_relation=1,
+    )
+    assert found["replaced object"] / 80 == pytest.approx(0.5, abs=0.2)
+    assert found["replaced attribute"] / 80 == pytest.approx(0.25, abs=0.15)
+    assert found.total() == 80
+    assert found["relation"] + found["attribute"] > 0 < found["replaced relation"]
+    assert kinds("a red wall", exchange=0, replace_relation=9) == {"replaced attribute": 80}
+    assert not kinds("a red wall", exchange=0, replace_object=0, replace_attribute=0)
 
 
 def test_another_wording_has_the_triples_of_its_own_graph_and_a_caption_without_one_has_none() -> None:

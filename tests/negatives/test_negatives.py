@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sclip.negatives import Negative, candidates, draw, draw_of, draw_several, natural
+from sclip.negatives.drawing import EVENLY, KINDS, Shares
 from sclip.negatives.exchange import Exchange
 from sclip.scenegraph import Parser, SceneGraph
 from sclip.scenegraph.lexicon import noun_lemma
@@ -262,8 +263,10 @@ def test_draw_is_made_again_by_seed_epoch_and_key(parser: Parser) -> None:
     assert len({n.caption for n in drawn if n}) > 2
 
 
-@pytest.mark.parametrize("share", [0, 0.5, 1])
-def test_a_visit_that_lists_no_more_than_it_draws_draws_the_same(parser: Parser, share: float) -> None:
+@pytest.mark.parametrize(
+    "shares", [EVENLY, EVENLY | {"exchange": 0}, dict.fromkeys(KINDS, 0) | {"exchange": 1}]
+)
+def test_a_visit_that_lists_no_more_than_it_draws_draws_the_same(parser: Parser, shares: Shares) -> None:
     for graph in parser.parse(["a red dog near a blue car. A tall man rides a horse", "a thing"]):
         for window in (None, Window.of(graph, len(graph.caption), 2)):
             for epoch in range(6):
@@ -272,7 +275,7 @@ def test_a_visit_that_lists_no_more_than_it_draws_draws_the_same(parser: Parser,
                     "epoch": epoch,
                     "identity": "k",
                     "window": window,
-                    "replacements": share,
+                    "shares": shares,
                 }
                 assert list(draw_of(graph, **visit)) == draw_several(natural(graph), 99, **visit)
 

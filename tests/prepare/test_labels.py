@@ -108,6 +108,22 @@ def test_graphs_are_written_as_their_triples(
     assert capsys.readouterr().out.startswith("triples.tsv: wrong yes: ")
 
 
+def test_positives_and_replacements_are_drawn_alone(
+    captions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    captions.write_text("A lamp above a bed.\n")
+    out, others = tmp_path / "positives.tsv", tmp_path / "replacements.tsv"
+    assert label("draw", captions, out, "--of", "positives") == 0
+    row = ["", "", "captions.txt:1", "A lamp above a bed.", "A bed below a lamp.", "place"]
+    assert out.read_text().splitlines()[1].split("\t") == row
+    fill(out, form=["good"], meaning=["kept"])
+    capsys.readouterr()
+    assert label("count", out) == 0
+    assert "meaning changed: 0 of 1" in capsys.readouterr().out
+    assert label("draw", captions, others, "--of", "replacements") == 0
+    assert "\treplaced " in others.read_text()
+
+
 def test_what_cannot_be_drawn_or_counted_is_told_in_a_line(
     captions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

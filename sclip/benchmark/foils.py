@@ -1,0 +1,80 @@
+"""How many of the foils that people wrote would our replacements make? Those of SugarCrepe's replace_obj and its like.
+
+A foil counts as placed where a word of the same kind can be replaced where the foil differs from its caption, and as
+proposed where its word is among the first candidates for that place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from sclip.benchmark.rounds import BenchmarkError
+from sclip.benchmark.table import Line, Table
+from sclip.negatives.drawing import candidate_replacements
+from sclip.negatives.planned_exchange import Kind
+from sclip.scenegraph import Parser, ParserError
+from sclip.scenegraph.graph import Span
+
+CANDIDATES = 20
+_KINDS: dict[str, Kind] = {
+    "replace_obj": "replaced object",
+    "replace_att": "replaced attribute",
+    "replace_rel": "replaced relation",
+}
+_WORD = re.compile(r"[^\W_]+")
+
+
+def add_arguments(arguments: argparse.ArgumentParser) -> None:
+    """Declare what this benchmark takes."""
+    arguments.add_argument(
+        "--sugarcrepe", type=Path, metavar="FOLDER", required=True, help="with replace_obj.json and its like"
+    )
+    arguments.add_argument("--spacy-model", default="", help="as data.spacy_model")
+
+
+def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
+    """Measure; raises BenchmarkError for what the user can put right."""
+    lines = []
+    try:
+        parser = Parser(options.spacy_model)
+        for name, kind in _KINDS.items():
+            cases = list(json.loads((options.sugarcrepe / f"{name}.json").read_text("utf-8")).values())
+            graphs = parser.parse([case["caption"] for case in cases])
+            placed = proposed = 0
+            for case, graph in zip(cases, graphs, strict=True):
+                where, word = changed(case["caption"], case["negative_caption"])
+                there = [
+                    new
+                    for span, new in candidate_replacements(graph, kind)
+                    if span[0] < where[1] and where[0] < span[1]
+                ]
+                placed += bool(there)
+                proposed += any(_words(new) <= word for new in there[:CANDIDATES])
+            shares = {"placed": placed / len(cases), "proposed": proposed / len(cases)}
+            found = f"{shares['proposed']:.3f} of {len(cases)} proposed, {shares['placed']:.3f} placed"
+            lines.append(Line(name, "", "", found, {what: [value] for what, value in shares.items()}))
+            on_round(len(lines))
+    except (ParserError, OSError, ValueError, AttributeError, LookupError, TypeError) as error:
+        raise BenchmarkError(f"{options.sugarcrepe}: {error}") from error
+    return Table(lines, {"candidates": f"the first {CANDIDATES} of a place"})
+
+
+def changed(caption: str, foil: str) -> tuple[Span, frozenset[str]]:
+    """Return the characters of a caption that its foil says otherwise, and the words that the foil has there."""
+    one, other = (list(_WORD.finditer(text.lower())) for text in (caption, foil))
+    most = min(len(one), len(other))
+    first = next((k for k in range(most) if one[k].group() != other[k].group()), most)
+    last = next(
+        (k for k in range(most - first) if one[-1 - k].group() != other[-1 - k].group()), most - first
+    )
+    start = one[first].start() if first < len(one) else len(caption)
+    end = one[len(one) - last - 1].end() if len(one) - last > first else start
+    return (start, end), frozenset(match.group() for match in other[first : len(other) - last])
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(_WORD.findall(text.lower()))
