@@ -216,12 +216,13 @@ def _graph(value: Any, caption: Any) -> dict[str, Any]:
         is_sound = (
             graph.caption == caption
             and all(type(number) is int and 0 <= number < len(graph.objects) for number in numbers)
-            and all(isinstance(word, str) and word == _storable(word) for word in words)
+            and all(isinstance(word, str) and word.strip() and word == _storable(word) for word in words)
             and all(
                 len(s) == 2 and set(map(type, s)) == {int} and 0 <= s[0] <= s[1] <= len(caption)
                 for s in spans
             )
             and all(o.phrase[0] <= o.span[0] < o.span[1] <= o.phrase[1] for o in graph.objects)
+            and all(a.span[0] < a.span[1] for a in graph.attributes)
         )
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(
