@@ -205,7 +205,11 @@ ActorCpus = Annotated[float, option("CPUS", "CPUs of an actor", parser=positive)
 CaptionField = Annotated[str, option("NAME", "as data.caption_field", show_default=False)]
 DataKeys = Annotated[
     list[str],
-    repeatable("KEY=VALUE", "as data.KEY: image_suffixes, text_suffixes, key_ends_at, image_field", "--data"),
+    repeatable(
+        "KEY=VALUE",
+        "as data.KEY: image_suffixes, text_suffixes, key_ends_at, image_field, negatives_field, ..",
+        "--data",
+    ),
 ]
 SpacyModel = Annotated[str, option("NAME", "as data.spacy_model", show_default=False)]
 Storage = Annotated[str, option("FOLDER", "run.storage of a run that is named")]

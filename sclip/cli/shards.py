@@ -81,11 +81,12 @@ def pack(
         list[str],
         repeatable("NAME", "split to pack, where SOURCE has several; train takes restval too", "--split"),
     ],
+    kept: Annotated[list[str], repeatable("NAME", "column or field to keep in the .json", "--keep-field")],
     images: Annotated[
         Path | None,
         option("FOLDER", "where image paths start; by default SOURCE's own folder, or images in it"),
     ] = None,
-    image_field: Annotated[str, option("NAME", "column or field of the image")] = "",
+    image_field: Annotated[str, option("NAME", "field of the image, or 'COCO_{image_id:012}.jpg'")] = "",
     caption_field: Annotated[str, option("NAME", "column or field of the caption(s)")] = "",
     samples_per_shard: SamplesPerShard = 1000,
     bytes_per_shard: Annotated[
@@ -106,10 +107,13 @@ def pack(
     Every row is packed or counted with its line. A source with other splits than train and restval, in a column or in
     the names of several Parquet files, needs --split; so does one that names the split of a part of it only.
 
+    False captions in fields that NegCLIP, DeGLA, CS-CLIP or CE-CLIP name so are kept for data.negatives_field.
+
       sclip pack captions_train2017.json shards/train --images train2017
       sclip pack dataset_coco.json shards/train --images coco --split train
       sclip pack 'flickr30k/*.parquet' shards/train --split train
       sclip pack pairs.csv shards/train --exclude benchmarks.jsonl
+      sclip pack DeGLA.json shards/train --images train2014 --image-field 'COCO_train2014_{image_id:012}.jpg'
     """
     from sclip.evaluate.exclusion import ExclusionError, Exclusions
     from sclip.prepare.pack import Skips, write_shards
@@ -119,7 +123,7 @@ def pack(
     skips = Skips()
     try:
         samples, skips = read_source(
-            source, images, image_field=image_field, caption_field=caption_field, splits=splits
+            source, images, image_field=image_field, caption_field=caption_field, splits=splits, kept=kept
         )
         index = write_shards(
             samples, out, samples_per_shard=samples_per_shard, bytes_per_shard=bytes_per_shard, workers=processes,

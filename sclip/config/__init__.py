@@ -68,6 +68,11 @@ class Config(Section):
             "model.lora.rank",
             "updates are of trained weights; name them (model.pretrained, run.init_from) or set 0",
         )
+        self.require(
+            self.loss.negatives != "foreign" or bool(self.data.negatives_field),
+            "loss.negatives",
+            "name the fields that hold them: data.negatives_field",
+        )
         every = self.checkpoint.every
         self.require(
             self.evaluate.every % every == 0,

@@ -9,10 +9,18 @@ from typing import Annotated, Any, Literal
 
 from sclip.config.checks import OFF_OR_MORE, POSITIVE, Limit, Section, at_least, between
 
-READING_KEYS = ("caption_field", "image_suffixes", "text_suffixes", "key_ends_at", "image_field")
-"""Keys of `DataConfig` that decide which samples a shard holds, and which captions."""
+FOREIGN_KEYS = ("negatives_field", "positives_field", "graphs_field")
+"""Keys of `DataConfig` that name what came with the captions (`sclip.data.foreign`)."""
+READING_KEYS = (
+    "caption_field", "image_suffixes", "text_suffixes", "key_ends_at", "image_field", *FOREIGN_KEYS,
+)  # fmt: skip
+"""Keys of `DataConfig` that decide which samples a shard holds, which captions, and what came with those."""
 
 _WEIGHTS = Limit("each above 0", lambda weights: all(0 < weight < inf for weight in weights))
+_DRAWN = Limit(
+    "each 0 or more, and one above 0",
+    lambda weights: all(0 <= weight < inf for weight in weights) and (any(weights) or not weights),
+)
 _SUFFIX = re.compile(r"[^\s./A-Z]+(\.[^\s./A-Z]+)*")
 _SUFFIXES = Limit(
     "one or more suffixes in lower case, without the dot before them: '[jpg, png]', or '[input.jpg]'",
@@ -46,6 +54,19 @@ class DataConfig(Section, key="data"):
     caption_field: str = ""
     """Field of a sample's .json, or column of a Parquet file, that holds its caption(s). Empty: `captions`, then
     `caption`, then the lines of the text (data.text_suffixes); of Parquet also `text` and `TEXT`."""
+    caption_weights: Annotated[tuple[float, ...], _DRAWN] = ()
+    """Shares in which the fields of data.caption_field are drawn, for instance 3 7: at each visit one of those that a
+    sample has, then one of its captions. 0: only where no other is there. Empty: all captions alike."""
+    negatives_field: str = ""
+    """Fields of a sample's .json, or columns of a Parquet file, with false captions that came with it (commas between
+    several). A name that begins with a dot is a member: .neg_caption. Empty: none."""
+    positives_field: str = ""
+    """The same for other wordings of a caption (loss.positives)."""
+    graphs_field: str = ""
+    """The same for scene graphs, as `sclip graph` writes them; each is taken for the caption that it names."""
+    foreign_share: Annotated[float, Limit("above 0, to 1", lambda share: 0 < share <= 1)] = 1.0
+    """Share of visits in which false captions of data.negatives_field, and wordings of data.positives_field, are drawn
+    before ours. 1: in place of ours, where a caption has any. loss.negatives=foreign: they alone."""
     image_field: str = ""
     """Column of a Parquet file that holds its images, as bytes, Hugging Face's struct or paths. Empty: `image` or
     another usual one."""
@@ -107,6 +128,10 @@ class DataConfig(Section, key="data"):
             len(self.weights) in (0, len(self.shards)),
             "weights", f"one for each of the {len(self.shards)} patterns of data.shards",
         )  # fmt: skip
+        self.require(
+            len(self.caption_weights) in (0, len(self.caption_fields)),
+            "caption_weights", f"one for each of the {len(self.caption_fields)} fields of data.caption_field",
+        )  # fmt: skip
         self._check_suffixes()
         self.require_separate("shards")
         self.require(
@@ -129,6 +154,13 @@ class DataConfig(Section, key="data"):
             )  # fmt: skip
         both = sorted(set(self.image_suffixes) & set(self.text_suffixes))
         self.require(not both, "text_suffixes", f"{', '.join(both)} stands in data.image_suffixes too")
+        for name in FOREIGN_KEYS:
+            members = [field[1:] for field in _names(getattr(self, name)) if field.startswith(".")]
+            taken = {*self.image_suffixes, *self.text_suffixes, "json"}
+            self.require(
+                all(_SUFFIX.fullmatch(member) and member not in taken for member in members),
+                name, "after a dot stands a suffix in lower case that is no image's and no caption's",
+            )  # fmt: skip
 
     def reading(self) -> dict[str, Any]:
         """Return the keys that decide which samples a shard holds, by name: `DataConfig(**data.reading())`."""
@@ -137,9 +169,23 @@ class DataConfig(Section, key="data"):
     @property
     def caption_fields(self) -> tuple[str, ...]:
         """The names in `caption_field`; none where it is empty."""
-        return tuple(name.strip() for name in self.caption_field.split(",") if name.strip())
+        return _names(self.caption_field)
+
+    @property
+    def foreign_fields(self) -> dict[str, tuple[str, ...]]:
+        """The names in each of FOREIGN_KEYS that has any."""
+        return {key: names for key in FOREIGN_KEYS if (names := _names(getattr(self, key)))}
+
+    @property
+    def foreign_suffixes(self) -> tuple[str, ...]:
+        """Suffixes of the members among `foreign_fields`."""
+        return tuple(name[1:] for names in self.foreign_fields.values() for name in names if name[0] == ".")
 
     @property
     def least(self) -> tuple[int, int, int]:
         """Fewest objects, attributes and relations of a caption that is trained on."""
         return self.min_objects, self.min_attributes, self.min_relations
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())

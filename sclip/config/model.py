@@ -100,8 +100,9 @@ class LossConfig(Section, key="loss"):
     """max_margin: share of all samples over which captions meet the mean of the batch, not the hardest."""
     negatives_as_texts: bool = False
     """infonce: images choose among the negatives of the batch too (NegCLIP); hinge_weight=0 for that alone."""
-    negatives: Literal["semantic", "shuffle", "none"] = "semantic"
-    """What the hinge trains on: semantic negatives, NegCLIP's random swap of words, or nothing."""
+    negatives: Literal["semantic", "shuffle", "foreign", "none"] = "semantic"
+    """What the hinge trains on: semantic negatives, NegCLIP's random swap of words, or nothing. Before the first two
+    come those of data.negatives_field (data.foreign_share); foreign: those alone."""
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     negatives_per_caption: Annotated[int, at_least(1, "at least 1 (or loss.negatives=none)")] = 1
     """Most negatives of a caption in one visit (M), each another; all count alike in the hinge's mean."""

@@ -17,6 +17,7 @@ from html.entities import html5
 import ftfy
 from ftfy import fixes
 
+MAX_CAPTION_BYTES = 64 * 1024
 _BOMS = {
     codecs.BOM_UTF32_LE: "UTF-32-LE", codecs.BOM_UTF32_BE: "UTF-32-BE",  # before UTF-16's, which begin alike
     codecs.BOM_UTF16_LE: "UTF-16-LE", codecs.BOM_UTF16_BE: "UTF-16-BE",

@@ -7,13 +7,14 @@ A row of an annotated shard brings its graph and negatives along, and gives the 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,9 @@ from numpy.typing import NDArray
 from sclip import negatives, seeding
 from sclip.config import Config
 from sclip.data import columns as col
+from sclip.data import foreign_draw
 from sclip.data.annotation import AnnotationError, read_record
+from sclip.data.foreign import NOTHING, Foreign, ForeignText
 from sclip.data.images import ImageError, image_digest, random_crop
 from sclip.data.positives import positive_columns
 from sclip.data.side_channel import Marker, Note
@@ -31,6 +34,7 @@ from sclip.data.units import unit_columns
 from sclip.data.window import Window, window_of
 from sclip.model import Tokenizer
 from sclip.scenegraph import Parser, SceneGraph
+from sclip.scenegraph.graph import Triple
 
 _PARSED_CAPTIONS = 50_000
 """Scene graphs that an actor remembers (about 2 kB each): the next epoch's captions are often this one's."""
@@ -42,7 +46,9 @@ class Known:
 
     window: Window
     negatives: list[negatives.Negative] | None = None
-    """Those that are drawn from; None where they have yet to be found."""
+    """Ours that are drawn from; None where they have yet to be found."""
+    foreign: Foreign = NOTHING
+    """What came with it."""
 
     @property
     def graph(self) -> SceneGraph:
@@ -122,7 +128,7 @@ class Encoder:
             negative_text = self._tokenizer.text([negative.caption if negative else "" for negative in slots])
             negative_text[~has_negative] = 0
             negative_triples = self._tokenizer.triples(
-                [windows[k // most].triples_of(n.graph) if n else [] for k, n in enumerate(slots)]
+                [self._triples(windows[k // most], n) if n else [] for k, n in enumerate(slots)]
             )
             columns = unit_columns(units, self._tokenizer) if units else {}
             if positives:
@@ -143,13 +149,15 @@ class Encoder:
     def known(self, rows: Sequence[dict[str, Any]]) -> list[Known]:
         """Return what is known of the captions of the rows, from their records where they have one that is sound."""
         captions = [row[col.CAPTION] for row in rows]
+        foreign = [Foreign.from_bytes(row.get(col.FOREIGN)) for row in rows]
         given = [
-            self._from_record(row[col.RECORD], caption) if caption and row.get(col.RECORD) else None
-            for row, caption in zip(rows, captions, strict=True)
+            self._given(row.get(col.RECORD), caption, of) if caption else None
+            for row, caption, of in zip(rows, captions, foreign, strict=True)
         ]
         self._parse(caption for caption, found in zip(captions, given, strict=True) if found is None)
         return [
-            found or Known(self._windows[caption]) for caption, found in zip(captions, given, strict=True)
+            found or Known(self._windows[caption], None, of)
+            for caption, found, of in zip(captions, given, foreign, strict=True)
         ]
 
     def _parse(self, captions: Iterable[str]) -> None:
@@ -163,29 +171,63 @@ class Encoder:
     def _window(self, graph: SceneGraph) -> Window:
         return window_of(graph, self._tokenizer)
 
-    def _from_record(self, record: bytes, caption: str) -> Known | None:
-        """Return what the record of a caption holds; None where it cannot be used, and the caption is parsed."""
-        try:
-            graph, found = read_record(record, caption)
-        except AnnotationError:
-            return None
-        return Known(self._window(graph), found)
+    def _given(self, record: bytes | None, caption: str, foreign: Foreign) -> Known | None:
+        """Return what is known without parsing, from the record of a caption or the graph that came with it.
+
+        None where neither can be used, and the caption is parsed. The negatives of a record are of its own graph alone.
+        """
+        graph = SceneGraph.from_json(foreign.graph) if foreign.graph else None
+        with contextlib.suppress(AnnotationError):
+            if record:
+                of_record, found = read_record(record, caption)
+                if graph is None or graph == of_record:
+                    return Known(self._window(of_record), found, foreign)
+        return Known(self._window(graph), None, foreign) if graph else None
+
+    def _triples(self, window: Window, negative: negatives.Negative) -> list[Triple]:
+        """Return the triples that are taken of a negative, whose graph is aligned to its caption's if it is ours."""
+        is_foreign = negative.kind == "foreign"
+        return self._window(negative.graph).triples if is_foreign else window.triples_of(negative.graph)
 
     def drawn(self, rows: Sequence[dict[str, Any]], known: Sequence[Known]) -> list[list[negatives.Negative]]:
         """Return the negatives of the rows' captions that are trained on, at most loss.negatives_per_caption each.
 
-        Those of a caption without a record are parsed again, and others drawn where they are not sound
+        Ours of a caption that was parsed here are parsed again, and others drawn where they are not sound
         (data.verify_negatives).
         """
         most = self._config.loss.negatives_per_caption
-        orders = [self._drawn(row, found) for row, found in zip(rows, known, strict=True)]
+        turns = [self._turn(row, found) for row, found in zip(rows, known, strict=True)]
+        orders = [
+            self._drawn(row, found) if len(of.first) < most and not of.alone else []
+            for row, found, of in zip(rows, known, turns, strict=True)
+        ]
         verify = self._config.loss.negatives != "shuffle" and self._config.data.verify_negatives
-        return self._sound(known, orders, most, verify)
+        ours = self._sound(known, orders, most, verify)
+        drawn = [
+            list(itertools.islice(of.with_ours(mine), most)) for mine, of in zip(ours, turns, strict=True)
+        ]
+        unread = {n.caption for of in drawn for n in of if n.kind == "foreign" and not n.graph.objects}
+        self._parse(unread)
+        return [
+            [replace(n, source=self._windows[n.caption].graph) if n.caption in unread else n for n in of]
+            for of in drawn
+        ]
+
+    def _turn(self, row: dict[str, Any], known: Known) -> foreign_draw.Turn:
+        """Return the foreign negatives of a visit."""
+        if self._config.loss.negatives == "none" or row[col.PLACE] == col.NO_SAMPLE:
+            return foreign_draw.Turn([], [], True)
+        return foreign_draw.turn(
+            known.foreign.negatives, known.window, self._tokenizer, self._config, row[col.PASS], row[col.IDENTITY]
+        )  # fmt: skip
 
     def _sound(
         self, known: Sequence[Known], orders: Sequence[Iterable[negatives.Negative]], most: int, verify: bool
     ) -> list[list[negatives.Negative]]:
-        unsure = [k for k, found in enumerate(known) if verify and found.negatives is None]
+        """Return the first of each order that are sound, where nobody has made sure of it before."""
+        unsure = [
+            k for k, of in enumerate(known) if verify and of.negatives is None and of.foreign.graph is None
+        ]
         kept = negatives.sound(
             [(known[k].graph, orders[k]) for k in unsure], lambda texts: self._parser.shapes(texts), most
         )
@@ -215,18 +257,39 @@ class Encoder:
     def positives(
         self, rows: Sequence[dict[str, Any]], known: Sequence[Known]
     ) -> list[negatives.Positive | None]:
-        """Return the other wording of each row's caption that is trained on (loss.positives), None where none is."""
-        return negatives.draw_positives(
-            [found.window for found in known], [row.get(col.IDENTITY) or "" for row in rows],
+        """Return the other wording of each row's caption that is trained on (loss.positives), None where none is.
+
+        One that came with the caption is drawn before ours, or else where we have none (data.foreign_share).
+        """
+        came = [self._foreign_positive(row, found) for row, found in zip(rows, known, strict=True)]
+        ours = [k for k, of in enumerate(came) if of is None or not of[1]]
+        found = negatives.draw_positives(
+            [known[k].window for k in ours], [rows[k].get(col.IDENTITY) or "" for k in ours],
             lambda texts: self._parser.parse(texts), seed=self._config.run.seed,
-            epochs=[row.get(col.PASS) or 0 for row in rows],
+            epochs=[rows[k].get(col.PASS) or 0 for k in ours],
         )  # fmt: skip
+        drawn = dict(zip(ours, found, strict=True))
+        taken = {k: of[0] for k, of in enumerate(came) if of is not None and drawn.get(k) is None}
+        self._parse(text.text for text in taken.values() if not text.graph)
+        for k, text in taken.items():
+            graph = foreign_draw.graph_of(text) or self._windows[text.text].graph
+            drawn[k] = negatives.Positive(text.text, "foreign", graph)
+        return [drawn[k] for k in range(len(rows))]
+
+    def _foreign_positive(self, row: dict[str, Any], known: Known) -> tuple[ForeignText, bool] | None:
+        """Return the wording of a visit that came with the caption, and whether it is drawn before ours."""
+        if row[col.PLACE] == col.NO_SAMPLE or not known.foreign.positives:
+            return None
+        purpose, visit = "foreign positive", (row[col.PASS], row[col.IDENTITY])
+        texts = foreign_draw.order(
+            known.foreign.positives, known.window, self._tokenizer, purpose, self._config.run.seed, *visit
+        )
+        first = foreign_draw.is_first(self._config, purpose, *visit)
+        return (texts[0], first) if texts else None
 
     def _drawn(self, row: dict[str, Any], known: Known) -> Iterable[negatives.Negative]:
-        """Return the negatives of a caption in the order in which they are drawn."""
+        """Return our negatives of a caption in the order in which they are drawn."""
         loss = self._config.loss
-        if row[col.PLACE] == col.NO_SAMPLE or loss.negatives == "none":
-            return []
         visit, most = self._visit(row), loss.negatives_per_caption
         if loss.negatives == "shuffle":
             return negatives.shuffled(known.graph, most, **visit, window=known.window)

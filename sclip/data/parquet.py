@@ -8,8 +8,9 @@ size of a row group. What is wrong with the file is a `ParquetError`, apart from
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -50,6 +51,8 @@ class Row(NamedTuple):
     captions: dict[str, Any]
     """What the caption columns hold, by name, the preferred one first."""
     fault: str = ""
+    foreign: Mapping[str, Any] = MappingProxyType({})
+    """What the columns of data.foreign_fields hold, by name."""
 
 
 class Columns(NamedTuple):
@@ -112,12 +115,14 @@ def rows(url: str, data: DataConfig) -> Iterator[Row]:
     """Yield the rows of a file. Raises ParquetError where it cannot be read, or not beyond some row; StorageError."""
     with opened(url) as file:
         columns = Columns.choose(file.schema_arrow, data)
-        names = list({columns.image, *columns.captions, _STATUS} & set(file.schema_arrow.names))
+        foreign = {name for names in data.foreign_fields.values() for name in names}
+        names = list({columns.image, *columns.captions, *foreign, _STATUS} & set(file.schema_arrow.names))
         # One by one: with a broken row group, a batch that spans several would lose the rows of the others.
         for group in range(file.num_row_groups):
             for batch in file.iter_batches(_BATCH_ROWS, [group], names, use_threads=False):
                 for number in range(batch.num_rows):
-                    yield _row(url, columns, {name: batch.column(name)[number] for name in names})
+                    cells = {name: batch.column(name)[number] for name in names}
+                    yield _row(url, columns, foreign.intersection(names), cells)
 
 
 @contextmanager
@@ -134,7 +139,7 @@ def opened(url: str) -> Iterator[pq.ParquetFile]:
             raise ParquetError("a broken Parquet file", "download it again", detail) from None
 
 
-def _row(url: str, columns: Columns, cells: dict[str, pa.Scalar]) -> Row:
+def _row(url: str, columns: Columns, foreign: Iterable[str], cells: dict[str, pa.Scalar]) -> Row:
     try:
         values = {name: cell.as_py() for name, cell in cells.items()}
         content, path = parts_of_image(values[columns.image])
@@ -144,7 +149,8 @@ def _row(url: str, columns: Columns, cells: dict[str, pa.Scalar]) -> Row:
     except Fault as fault:
         status = values.get(_STATUS) or "success"
         return Row(b"", {}, f"{fault}; its status is {status}" if status != "success" else str(fault))
-    return Row(image, {name: values[name] for name in columns.captions})
+    captions = {name: values[name] for name in columns.captions}
+    return Row(image, captions, foreign={name: values[name] for name in foreign})
 
 
 def parts_of_image(value: Any) -> tuple[bytes | None, Any]:

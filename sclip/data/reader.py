@@ -9,8 +9,9 @@ that are open there, and leaves out what lies before.
 from __future__ import annotations
 
 import heapq
+import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from operator import itemgetter
@@ -34,8 +35,8 @@ READ_SCHEMA = pa.schema(
         (col.ENTRY, pa.int64()), (col.PLACE, pa.int64()), (col.INDEX, pa.int64()), (col.PASS, pa.int64()),
         (col.STATUS, pa.int8()), (col.SAMPLE_KEY, pa.string()), (col.IDENTITY, pa.string()),
         (col.REASON, pa.string()), (col.JPEG, pa.large_binary()), (col.CAPTION, pa.string()),
-        (col.RECORD, pa.large_binary()), (col.READ_S, pa.float64()), (col.BLOCKED_S, pa.float64()),
-        (col.READ_AT, pa.float64()),
+        (col.RECORD, pa.large_binary()), (col.FOREIGN, pa.large_binary()), (col.READ_S, pa.float64()),
+        (col.BLOCKED_S, pa.float64()), (col.READ_AT, pa.float64()),
     ]
 )  # fmt: skip
 _MOST_ROWS = 4096
@@ -181,7 +182,8 @@ class _Items:
         recorded = visit.expected if missing else 0
         more = max(0, there - visit.recorded)
         tally = self._tally
-        return VisitEnd(missing, more, recorded, self._rest, dict(tally.unread), dict(tally.cleaned))
+        found = (dict(counts) for counts in (tally.unread, tally.cleaned, tally.foreign))
+        return VisitEnd(missing, more, recorded, self._rest, *found)
 
 
 def row_of(item: Sample | Rejected, shard: NamedShard, reading: ReadSettings, pass_: int) -> dict[str, Any]:
@@ -206,8 +208,22 @@ def row_of(item: Sample | Rejected, shard: NamedShard, reading: ReadSettings, pa
             records = None  # the encoder parses
     if not choices:
         return row | {col.STATUS: col.FILTERED}
-    index = seeding.generator("caption", reading.config.run.seed, pass_, row[col.IDENTITY]).choice(choices)
+    rng = seeding.generator("caption", reading.config.run.seed, pass_, row[col.IDENTITY])
+    index = rng.choice(_of_drawn_field(item, choices, reading.config.data.caption_weights, rng))
     return row | {
         col.STATUS: col.SAMPLE, col.JPEG: item.image, col.CAPTION: item.captions[index],
         col.RECORD: records[index] if records else None,
+        col.FOREIGN: item.foreign[index].to_bytes() if item.foreign else None,
     }  # fmt: skip
+
+
+def _of_drawn_field(
+    sample: Sample, choices: list[int], weights: Sequence[float], rng: random.Random
+) -> list[int]:
+    """Return those of the captions that are of one field, drawn by its weight among the fields that have any."""
+    if not weights:
+        return choices
+    fields = sorted({sample.fields[index] for index in choices})
+    of_fields = [weights[field] for field in fields]
+    drawn = rng.choices(fields, of_fields)[0] if any(of_fields) else fields[0]
+    return [index for index in choices if sample.fields[index] == drawn]

@@ -14,21 +14,31 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from sclip.config import DataConfig
-from sclip.data.caption_text import caption_lines, cleaned
+from sclip.data.caption_text import MAX_CAPTION_BYTES, caption_lines, cleaned
+from sclip.data.foreign import Foreign, Place, read_foreign
 from sclip.data.parquet import ParquetError, Row, is_parquet, rows
 from sclip.data.sniff import look
 from sclip.data.tar import Group, Tally, groups
 from sclip.storage.retries import ByteStream, StorageError, resumed
 
-MAX_CAPTION_BYTES = 64 * 1024
-_Cleaned = tuple[str, tuple[str, ...]]
-"""A caption, and the kinds of what was cleaned out of it."""
 _DEFAULTS = DataConfig()
 _MOST_SUFFIXES = 8
 """Different suffixes that a reason names."""
+
+
+class _Caption(NamedTuple):
+    """A clean caption."""
+
+    text: str
+    cleaned: tuple[str, ...]
+    """Kinds of what was cleaned out of it."""
+    number: int
+    """Place among the texts of its fields, blank ones included."""
+    field: int = 0
+    """Place of its field among data.caption_fields."""
 
 
 class ShardError(Exception):
@@ -50,6 +60,12 @@ class Sample:
     captions: tuple[str, ...]
     members: dict[str, bytes] = field(default_factory=dict, compare=False, repr=False)
     """Everything of it that is read, by suffix: images, .json, texts and the annotation; of a row the image."""
+    fields: tuple[int, ...] = field(default=(), compare=False)
+    """Place of each caption's field among data.caption_fields."""
+    foreign: tuple[Foreign, ...] = ()
+    """What came with each caption; nothing where no field is named for it."""
+    fault: str = ""
+    """Why a field of what came with the captions cannot be read; the sample is trained on without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +113,7 @@ def _judged(stream: ByteStream, data: DataConfig, tally: Tally) -> Iterator[Samp
     seen: dict[str, str] = {}
     index = 0
     for group in groups(stream, data, bodies=True, tally=tally):
-        judged = _judge(index, group, data, seen, tally.cleaned)
+        judged = _judge(index, group, data, seen, tally)
         seen.setdefault(group.key, _lacks(judged))
         if not group.cut or isinstance(judged, Sample):
             yield judged
@@ -111,25 +127,41 @@ def _judged_rows(url: str, data: DataConfig, tally: Tally) -> Iterator[Sample | 
     index = 0
     try:
         for row in rows(url, data):
-            yield _judge_row(index, row, data, tally.cleaned)
+            yield _judge_row(index, row, data, tally)
             index += 1
     except ParquetError as error:
         yield Rejected(index, "", str((not index and look(url, data)) or error))
 
 
-def _judge_row(index: int, row: Row, data: DataConfig, cleaned_counts: Counter[str]) -> Sample | Rejected:
+def _judge_row(index: int, row: Row, data: DataConfig, tally: Tally) -> Sample | Rejected:
     key = f"{index:08d}"
     try:
-        captions = _of_fields(row.captions, data.caption_fields, row.captions)
+        captions, count = _of_fields(row.captions, data.caption_fields, row.captions)
     except ValueError as error:
         return Rejected(index, key, str(error))
     if row.fault or not captions:
         return Rejected(index, key, row.fault or f"no caption in {', '.join(row.captions)}")
-    return Sample(index, key, row.image, _counted(captions, cleaned_counts), {"image": row.image})
+    return _sample(index, key, row.image, captions, count, {"image": row.image}, row.foreign, data, tally)
+
+
+def _sample(
+    index: int, key: str, image: bytes, captions: Sequence[_Caption], count: int, members: dict[str, bytes],
+    record: Mapping[str, Any], data: DataConfig, tally: Tally,
+) -> Sample:  # fmt: skip
+    """Return a sample of these captions, of which its fields hold `count` with the blank ones; count into the tally."""
+    tally.cleaned.update(kind for caption in captions for kind in caption.cleaned)
+    foreign: tuple[Foreign, ...] = ()
+    fault = ""
+    if data.foreign_fields:
+        places = [Place(caption.text, caption.number) for caption in captions]
+        fields = {**record, **{f".{name}": members.get(name) for name in data.foreign_suffixes}}
+        foreign, fault = read_foreign(fields, places, count, data, tally.foreign)
+    texts, numbers = tuple(c.text for c in captions), tuple(c.field for c in captions)
+    return Sample(index, key, image, texts, members, numbers, foreign, fault)
 
 
 def _judge(
-    index: int, group: Group, data: DataConfig, seen: Mapping[str, str], cleaned_counts: Counter[str]
+    index: int, group: Group, data: DataConfig, seen: Mapping[str, str], tally: Tally
 ) -> Sample | Rejected:
     """Return the sample of a group, or why it is none; `seen` has what the groups before it lacked, by key."""
     key = group.key.encode(errors="backslashreplace").decode()
@@ -145,7 +177,8 @@ def _judge(
     if image is None:
         return Rejected(index, key, _without_image(group, data))
     try:
-        return Sample(index, key, image, _captions(group.parts, data, cleaned_counts), group.parts)
+        captions, count, record = _captions(group.parts, data, tally.cleaned)
+        return _sample(index, key, image, captions, count, group.parts, record, data, tally)
     except ValueError as error:
         reason = str(error)
         if group.unread_texts and not data.caption_fields and _lacks(Rejected(index, key, reason)):
@@ -191,19 +224,22 @@ def _suffixes(group: Group) -> str:
     return " ".join(counted[:_MOST_SUFFIXES]) + " .." * (len(counted) > _MOST_SUFFIXES)
 
 
-def _captions(parts: dict[str, bytes], data: DataConfig, cleaned_counts: Counter[str]) -> tuple[str, ...]:
-    """Return the captions, cleaned, that are not blank; count into `cleaned_counts` what was cleaned out of them.
+def _captions(
+    parts: dict[str, bytes], data: DataConfig, cleaned_counts: Counter[str]
+) -> tuple[list[_Caption], int, dict[str, Any]]:
+    """Return the captions, cleaned, that are not blank; how many there are with the blank ones; and the .json.
 
     Raises ValueError with the reason where none can be had.
     """
     fields = data.caption_fields
     text = next((suffix for suffix in data.text_suffixes if suffix in parts), None)
     record: dict[str, Any] = {}
-    captions: list[_Cleaned] = []
+    captions: list[_Caption] = []
+    count = 0
     fault: ValueError | None = None
     try:
         record = _record(parts.get("json", b"{}"))
-        captions = _of_fields(record, fields, ("captions", "caption"))
+        captions, count = _of_fields(record, fields, ("captions", "caption"))
     except ValueError as error:
         if fields or not text:
             raise
@@ -213,7 +249,7 @@ def _captions(parts: dict[str, bytes], data: DataConfig, cleaned_counts: Counter
             lines = caption_lines(parts[text])
         except ValueError as error:
             raise ValueError(f".{text} is {error}") from error
-        captions = _texts(f".{text}", lines)
+        captions, count = _texts(f".{text}", lines), len(lines)
     if fault:
         if not captions:
             raise fault
@@ -221,20 +257,30 @@ def _captions(parts: dict[str, bytes], data: DataConfig, cleaned_counts: Counter
     if not captions:
         texts = f".json captions, .json caption or .{', .'.join(data.text_suffixes)}"
         raise ValueError(f"no caption in {', '.join(fields) or texts + _other_fields(record)}")
-    return _counted(captions, cleaned_counts)
+    return captions, count, record
 
 
-def _of_fields(record: Mapping[str, Any], fields: Sequence[str], usual: Iterable[str]) -> list[_Cleaned]:
-    """Return the captions of all fields that are named, or else of the first usual one that has any."""
-    if fields:
-        return [caption for name in fields for caption in _texts(name, record.get(name))]
-    return next((captions for name in usual if (captions := _texts(name, record.get(name)))), [])
+def _of_fields(
+    record: Mapping[str, Any], fields: Sequence[str], usual: Iterable[str]
+) -> tuple[list[_Caption], int]:
+    """Return the captions of all fields that are named, or else of the first usual one that has any; their count.
+
+    The count is of all texts, blank ones among them.
+    """
+    found: list[_Caption] = []
+    count = 0
+    for number, name in enumerate(fields or usual):
+        texts = _texts(name, record.get(name))
+        found += [text._replace(number=count + text.number, field=number) for text in texts]
+        if fields or texts:
+            count += len(_listed(record.get(name)))
+        if texts and not fields:
+            break
+    return found, count
 
 
-def _counted(captions: Sequence[_Cleaned], cleaned_counts: Counter[str]) -> tuple[str, ...]:
-    """Return the captions; count into `cleaned_counts` what was cleaned out of them."""
-    cleaned_counts.update(kind for _, kinds in captions for kind in kinds)
-    return tuple(caption for caption, _ in captions)
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _record(content: bytes) -> dict[str, Any]:
@@ -257,9 +303,9 @@ def _other_fields(record: Mapping[str, Any]) -> str:
     return named if texts else ""
 
 
-def _texts(name: str, value: Any) -> list[_Cleaned]:
-    """Return the texts of a caption field (a string, a list of strings or nothing), cleaned, and what was cleaned."""
-    values = value if isinstance(value, list) else [] if value is None else [value]
+def _texts(name: str, value: Any) -> list[_Caption]:
+    """Return the texts of a caption field (a string, a list of strings or nothing) that are not blank."""
+    values = _listed(value)
     for text in values:
         if text is not None and not isinstance(text, str):
             raise ValueError(f"{name} holds {type(text).__name__}, not text")
@@ -269,4 +315,5 @@ def _texts(name: str, value: Any) -> list[_Cleaned]:
             raise ValueError(f"{name} is not UTF-8: {error.reason}") from error
         if size > MAX_CAPTION_BYTES:
             raise ValueError(f"{name} of {size} bytes, more than {MAX_CAPTION_BYTES}")
-    return [caption for text in values if text and (caption := cleaned(text))[0]]
+    clean = [cleaned(text or "") for text in values]
+    return [_Caption(text, kinds, number) for number, (text, kinds) in enumerate(clean) if text]

@@ -43,6 +43,7 @@ class VisitEnd:
     unread: dict[str, int] = field(default_factory=dict)
     """The reader's `Tally`."""
     cleaned: dict[str, int] = field(default_factory=dict)
+    foreign: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the fields that are set, as JSON; an empty text where the shard is as recorded."""

@@ -49,14 +49,16 @@ class Tally:
     """Members that look like an image or a text but have a suffix that is not read, by suffix."""
     cleaned: Counter[str] = field(default_factory=Counter)
     """Captions that were cleaned, by what was taken out of them."""
+    foreign: Counter[str] = field(default_factory=Counter)
+    """What came with the captions and is not used, or does not come with every sample, by what it is."""
 
     def clear(self) -> None:
         """Forget every count."""
-        self.unread.clear()
-        self.cleaned.clear()
+        for counts in (self.unread, self.cleaned, self.foreign):
+            counts.clear()
 
     def lines(self) -> list[str]:
-        """Return a line for each of the two that counts something."""
+        """Return a line for each of the three that counts something."""
         lines = []
         if self.unread:
             lines.append(
@@ -65,6 +67,8 @@ class Tally:
             )
         if self.cleaned:
             lines.append(f"cleaned     {self.cleaned.total():,} captions: {_counted(self.cleaned)}")
+        if self.foreign:
+            lines.append(f"foreign     {_counted(self.foreign)}: the run has ours there, or none")
         return lines
 
 
@@ -192,7 +196,7 @@ def _take(
         group.suffixes[f".{suffix}"] += 1
         return
     is_image = suffix in data.image_suffixes
-    if not is_image and suffix not in (*data.text_suffixes, "json"):
+    if not is_image and suffix not in (*data.text_suffixes, *data.foreign_suffixes, "json"):
         _pass_over(group, suffix, tally)
         return
     group.suffixes[f".{suffix}"] += 1

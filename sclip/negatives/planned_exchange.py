@@ -13,7 +13,9 @@ from typing import Literal
 from sclip.negatives.exchange import Exchange
 from sclip.scenegraph.graph import Attribute, Object, Relation, SceneGraph, Span
 
-Kind = Literal["relation", "attribute", "replaced relation", "replaced attribute", "replaced object"]
+Kind = Literal[
+    "relation", "attribute", "replaced relation", "replaced attribute", "replaced object", "foreign"
+]
 """The first two are exchanges."""
 
 

@@ -43,7 +43,7 @@ from sclip.scenegraph.lexicon import COLOURS
 from sclip.scenegraph.window import Window, parsed_part
 from sclip.seeding import uniform
 
-PositiveKind = Literal["place", "row", "adjectives", "passive", "clause", "synonym"]
+PositiveKind = Literal["place", "row", "adjectives", "passive", "clause", "synonym", "foreign"]
 
 MOST_STRANGE = 3.0
 """Log-odds above which a wording is not drawn: it is English, but nobody would write it."""

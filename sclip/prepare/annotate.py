@@ -22,13 +22,13 @@ from sclip.data.annotation import AnnotationError, write_record
 from sclip.data.names import ANNOTATION_SUFFIX
 from sclip.data.schedule import NamedShard
 from sclip.data.shards import Rejected, Sample, ShardError, read_shard
-from sclip.negatives import VERSION, natural, sound
+from sclip.negatives import VERSION, Negative, natural, sound
 from sclip.prepare.actor_pool import ActorPool
 from sclip.prepare.annotated import AnnotatedFolder, shard_names
 from sclip.prepare.pack import Index
 from sclip.prepare.writing import PackError, write_tar
 from sclip.report import CorpusStatistics
-from sclip.scenegraph import Parser
+from sclip.scenegraph import Parser, SceneGraph
 from sclip.storage.filesystem import parts
 from sclip.storage.masking import mask
 
@@ -160,6 +160,16 @@ class Annotator:
         samples, size = (shard.samples, shard.bytes) if shard else (0, 0)
         return Annotated(name, samples, size, len(quarantined))
 
+    def _known(self, samples: Sequence[Sample]) -> list[tuple[SceneGraph, list[Negative]]]:
+        """Return graph and negatives of each caption; a graph that came with one is taken as it is."""
+        came = {(n, k): of.graph for n, s in enumerate(samples) for k, of in enumerate(s.foreign) if of.graph}
+        places = [(n, k) for n, sample in enumerate(samples) for k in range(len(sample.captions))]
+        captions = (samples[n].captions[k] for n, k in places if (n, k) not in came)
+        parsed = [(graph, natural(graph)) for graph in self._parser.stream(captions)]
+        kept = zip((graph for graph, _ in parsed), sound(parsed, self._parser.shapes), strict=True)
+        given = {place: SceneGraph.from_json(graph) for place, graph in came.items()}
+        return [(given[place], natural(given[place])) if place in given else next(kept) for place in places]
+
     def _samples(
         self, source: str, name: str, quarantined: list[dict[str, str]], statistics: CorpusStatistics
     ) -> Iterator[dict[str, Any]]:
@@ -168,8 +178,7 @@ class Annotator:
         items = read_shard(source, self._folder.data)
         while chunk := list(islice(items, _SAMPLES_AT_ONCE)):
             samples = [item for item in chunk if isinstance(item, Sample)]
-            parsed = [(g, natural(g)) for g in self._parser.stream(c for s in samples for c in s.captions)]
-            known = zip((g for g, _ in parsed), sound(parsed, self._parser.shapes), strict=True)
+            known = iter(self._known(samples))
             for item in chunk:
                 try:
                     if isinstance(item, Rejected):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sclip.config import DataConfig
+from sclip.config.data import FOREIGN_KEYS
 from sclip.data.annotation import dumps
 from sclip.data.parquet import is_parquet
 from sclip.prepare.pack import INDEX, Index, Skips
@@ -143,7 +144,8 @@ class AnnotatedFolder:
         reading = {
             name: value if isinstance(value, str) else " ".join(value)
             for name, value in self.data.reading().items()
-            if name != "image_field"  # of Parquet alone, which is not annotated
+            # One is of Parquet alone, which is not annotated; the others are new, and folders of before lack them.
+            if name != "image_field" and (value or name not in FOREIGN_KEYS)
         }
         return {"source": mask(source), "stamp": self.stamp, **reading}
 

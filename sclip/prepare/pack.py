@@ -22,8 +22,8 @@ from typing import Any
 
 from PIL import Image
 
+from sclip.data.caption_text import MAX_CAPTION_BYTES
 from sclip.data.names import ANNOTATION_SUFFIX
-from sclip.data.shards import MAX_CAPTION_BYTES
 from sclip.evaluate.exclusion import Exclusions
 from sclip.prepare.writing import PackError, Shard, write_file, write_tar
 
@@ -90,6 +90,10 @@ class Skips:
         return [
             f"{n} skipped: {reason} (first: {self.first[reason]})" for reason, n in self.counts.most_common()
         ]
+
+    def noted(self) -> list[str]:
+        """Return a line for each reason of what is no row."""
+        return [f"{n} {what} (first: {self.first[what]})" for what, n in self.counts.items()]
 
     def write(self, out: Path) -> Path:
         """Write what was left out into `out`, an object a line: reason, place, and the rows that it concerns."""

@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -39,7 +40,9 @@ from sclip.prepare.rows import (
     Root,
     Row,
     Splits,
+    by_field,
     group,
+    kept_values,
     split_of,
 )
 from sclip.prepare.writing import PackError
@@ -58,6 +61,7 @@ class _Image:
     place: str
     name: str
     captions: list[str] = field(default_factory=list)
+    kept: list[dict[str, Any]] = field(default_factory=list)
     rows: int = 0
 
 
@@ -85,9 +89,10 @@ def parquet_samples(
             types = f"{kinds[1]} in {columns.image}, and {files[0].name} {kinds[0]}"
             raise PackError(f"{file}: has {types}; pack them one by one")
     key = _key_column(schema, columns.image) if image else ""
-    skips.notes += columns.unread(name for name in schema.names if name != key)
+    skips.notes += columns.unread((name for name in schema.names if name != key), choice)
+    kept = [name for name in choice.kept_fields if name in schema.names]
     if not image:
-        rows = _rows(source, files, [columns.image, columns.caption, columns.folder])
+        rows = _rows(source, files, [columns.image, columns.caption, columns.folder, *kept])
         return group(source, rows, roots, choice, skips, spelled=True)
     plan = _plan(source, files, columns, key, has_child(schema, image, "path"), choice, skips)
     return _stream(files, columns.image, plan, roots[0][0], skips)
@@ -146,8 +151,9 @@ def _plan(
     An image's name is the path in its struct, where the struct is `named`, or else in the column `key`.
     """
     image, splits = columns.image, Splits(choice.splits)
-    kept: list[tuple[int, str, str, list[str]]] = []
-    read = [f"{image}.path" if named else "", key, columns.caption]
+    kept: list[tuple[int, str, str, list[str], list[dict[str, Any]]]] = []
+    read = [f"{image}.path" if named else "", key, columns.caption, *choice.kept_fields]
+    blank = Skips()
     for number, (place, row) in enumerate(_rows(source, files, read)):
         assert not isinstance(row, str)
         skips.rows += 1
@@ -158,19 +164,22 @@ def _plan(
             skips.add(str(fault), place)
             continue
         name = (row.get(image) or {}).get("path") if named else None
-        kept.append((number, place, str(name or row.get(key) or ""), captions))
+        values = kept_values(row, len(captions), choice, place, blank)
+        kept.append((number, place, str(name or row.get(key) or ""), captions, values))
     splits.judge(source)
-    counts = Counter(name for _, _, name, _ in kept)
-    digests = _digests(files, image, {number for number, _, name, _ in kept if name and counts[name] > 1})
+    skips.notes += blank.noted()
+    counts = Counter(name for _, _, name, *_ in kept)
+    digests = _digests(files, image, {number for number, _, name, *_ in kept if name and counts[name] > 1})
     folder = Path(os.path.commonpath([file.parent for file in files]))
     plan: dict[int, _Image] = {}
     by_name: dict[str, dict[str, _Image]] = {}
-    for number, place, name, captions in kept:
+    for number, place, name, captions, values in kept:
         images = by_name.setdefault(name or place, {})
         digest = digests.get(number, "")
         if digest not in images:
             images[digest] = plan[number] = _Image(_key(name or _place_key(place, folder)), place, name)
         images[digest].captions += captions
+        images[digest].kept += values
         images[digest].rows += 1
     for images in by_name.values():
         if len(images) > 1:  # of one name in several folders, which Hugging Face does not keep
@@ -222,7 +231,8 @@ def _stream(
         except Fault as fault:
             skips.add(str(fault), planned.place, planned.rows)
             continue
-        extra = {"source": planned.name} if planned.name else {}
+        extra: dict[str, Any] = {"source": planned.name} if planned.name else {}
+        extra |= by_field(planned.captions, planned.kept)
         yield RawSample(
             planned.key, picture, "", tuple(planned.captions), extra, place=planned.place, rows=planned.rows
         )

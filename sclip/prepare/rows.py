@@ -20,7 +20,15 @@ from sclip.prepare.pack import RawSample, Skips
 from sclip.prepare.writing import PackError
 from sclip.storage.globs import files_below
 
-CAPTION_FIELDS = ("captions", "caption", "sentences", "sentences_raw", "raw", "comment", "text", "title")
+CAPTION_FIELDS = (
+    "captions", "caption", "sentences", "sentences_raw", "raw", "comment", "text", "title",
+    "original_caption", "original",
+)  # fmt: skip
+KEPT_FIELDS = (
+    "neg_caption", "neg_captions", "negatives", "enhanced", "swap_negatives", "negative_components",
+    "paraphrased_caption", "relation_aug_caption", "adj_aug_caption", "noun_aug_caption", "verb_aug_caption",
+)  # fmt: skip
+"""What comes with captions in the files of NegCLIP, DeGLA, CS-CLIP and CE-CLIP (`sclip.data.foreign`)."""
 SPLIT_FIELDS = ("split", "subset", "partition", "fold")
 """In any case of letters; all but the first count only where they hold one of SPLIT_WORDS."""
 SPLIT_WORDS = ("train", "restval", "validation", "valid", "val", "dev", "test", "eval")
@@ -43,6 +51,13 @@ class Choice:
     image_field: str = ""
     caption_field: str = ""
     splits: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    """Fields to keep in the .json beside KEPT_FIELDS, a value for each caption."""
+
+    @property
+    def kept_fields(self) -> tuple[str, ...]:
+        """All fields that are kept, where a row has them."""
+        return tuple(dict.fromkeys((*KEPT_FIELDS, *self.kept)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +81,9 @@ class Columns:
         folder = FOLDER_FIELD if in_folder and not is_image(str(row[FOLDER_FIELD])) else ""
         return cls(image, caption, folder)
 
-    def unread(self, names: Iterable[str]) -> list[str]:
+    def unread(self, names: Iterable[str], choice: Choice) -> list[str]:
         """Return a line about the columns that are not packed; none where there is none."""
-        read = (self.image, self.caption, self.folder, ID_FIELD)
+        read = (self.image, self.caption, self.folder, ID_FIELD, *choice.kept_fields)
         others = [name for name in names if name not in read and name.lower() != SPLIT_FIELDS[0]]
         return [f"fields that are not packed: {_listed(others)}"] if others else []
 
@@ -76,7 +91,7 @@ class Columns:
 def _field(source: Path, row: Mapping[str, Any], chosen: str, usual: Sequence[str], option: str) -> str:
     wanted = (chosen,) if chosen else usual
     for name in wanted:
-        if name in row:
+        if name in row or "{" in name:
             return name
     names = _listed(map(str, row))
     raise PackError(f"{source}: no field {' or '.join(wanted)} among {names}; name it: {option}")
@@ -134,6 +149,8 @@ class _Image:
     folder: str
     extra: dict[str, Any]
     captions: list[str] = field(default_factory=list)
+    kept: list[dict[str, Any]] = field(default_factory=list)
+    """Of each caption, what came with it."""
     rows: int = 0
     fault: str = ""
 
@@ -165,8 +182,8 @@ def group(
                 raise Fault(row)
             if columns is None:
                 columns = Columns.choose(source, row, choice)
-                skips.notes += columns.unread(row)
-            name, folder = row.get(columns.image), str(row.get(columns.folder) or "")
+                skips.notes += columns.unread(row, choice)
+            name, folder = _image_name(columns.image, row), str(row.get(columns.folder) or "")
             if not root:
                 roots = [_root(roots, columns.image, name, folder)]
                 root = str(roots[0][0])
@@ -185,16 +202,59 @@ def group(
                 extra[ID_FIELD] = row[ID_FIELD]
             image = images[path] = _Image(place, folder, extra)
         image.captions += captions
+        image.kept += kept_values(row, len(captions), choice, place, blank)
         image.rows += 1
         if is_flat and image.folder != folder:
             image.fault = "images of this name are of several folders, which are not below the image folder"
         if blanks := sum(not caption.strip() for caption in captions):
             blank.add("blank captions beside others", place, blanks)
     splits.judge(source)
-    skips.notes += [f"{n} {what} (first: {blank.first[what]})" for what, n in blank.counts.items()]
+    skips.notes += blank.noted()
     at, deep = roots[0]
     skips.notes += _unnamed(at, named, deep)
     return list(_samples(images, at, skips))
+
+
+def _image_name(column: str, row: Mapping[str, Any]) -> Any:
+    """Return what a row says of its image: a cell, or a name that is made of cells, `COCO_{image_id:012}.jpg`."""
+    try:
+        return column.format_map(row) if "{" in column else row.get(column)
+    except (LookupError, TypeError, ValueError, AttributeError):
+        raise Fault(f"row of which no name {column} can be made") from None
+
+
+def kept_values(
+    row: Mapping[str, Any], count: int, choice: Choice, place: str, left_out: Skips
+) -> list[dict[str, Any]]:
+    """Return what a row says of each of its captions, by field; count into `left_out` what is of no form."""
+    kept: list[dict[str, Any]] = [{} for _ in range(count)]
+    for name in choice.kept_fields:
+        value = row.get(name)
+        if value is None or value == "":
+            continue
+        try:
+            value = spelled_list(value)
+            if (
+                count > 1
+                and not isinstance(value, dict)
+                and not (isinstance(value, list) and len(value) == count)
+            ):
+                raise Fault(f"no entry for each of {count} captions")
+        except Fault:
+            left_out.add(f"{name} that are no list with an entry for each caption, and are not packed", place)
+            continue
+        for number, of_caption in enumerate(kept):
+            of_caption[name] = value[number] if count > 1 and isinstance(value, list) else value
+    return kept
+
+
+def by_field(captions: Sequence[str], kept: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return the fields of a .json that hold what came with the captions, a value for each that is not blank."""
+    of_captions = [of for caption, of in zip(captions, kept, strict=True) if caption.strip()]
+    return {
+        name: [of.get(name) for of in of_captions]
+        for name in dict.fromkeys(name for of in kept for name in of)
+    }
 
 
 def _root(roots: Sequence[Root], column: str, name: Any, folder: str) -> Root:
@@ -210,8 +270,9 @@ def _samples(images: dict[str, _Image], root: Path, skips: Skips) -> Iterator[Ra
             continue
         file = Path(path)
         key = key_of(file.relative_to(root if file.is_relative_to(root) else file.anchor))
+        extra = image.extra | by_field(image.captions, image.kept)
         yield RawSample(
-            key, file, file.suffix.removeprefix(".").lower(), tuple(image.captions), image.extra,
+            key, file, file.suffix.removeprefix(".").lower(), tuple(image.captions), extra,
             place=image.place, rows=image.rows,
         )  # fmt: skip
 

@@ -32,6 +32,7 @@ def read_source(
     image_field: str = "",
     caption_field: str = "",
     splits: Iterable[str] = (),
+    kept: Iterable[str] = (),
 ) -> tuple[Iterable[RawSample], Skips]:
     """Return the samples of a source, in its order (a folder: by name), and what it holds that is none.
 
@@ -41,12 +42,13 @@ def read_source(
         image_field: name of the column or field with the image; default: the first of the usual names.
         caption_field: likewise with the caption or the captions.
         splits: those to pack of a source that has splits, where it has more than training may see.
+        kept: fields that come with captions, beside the usual ones; they stand in the .json of the sample.
 
     Parquet with images in it is read as the samples are taken, and counted in full when they all are. Raises PackError
     for a source that cannot be read.
     """
     skips = Skips()
-    choice = Choice(image_field, caption_field, tuple(splits))
+    choice = Choice(image_field, caption_field, tuple(splits), tuple(kept))
     try:
         if source.is_dir() and (metadata := _metadata(source)):
             source, images = metadata, images or metadata.parent

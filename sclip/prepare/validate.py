@@ -72,15 +72,20 @@ class Findings:
     """Images and texts that are not read, by their suffix."""
     cleaned: dict[str, int] = field(default_factory=dict)
     """Captions that are cleaned, by what is taken out of them."""
+    foreign: dict[str, int] = field(default_factory=dict)
+    """What came with captions and is not used, by what it is."""
+    malformed: list[dict[str, Any]] = field(default_factory=list)
+    """shard, key, index, reason: samples with a field of what came with the captions that cannot be read."""
 
     def merge(self, other: Findings) -> None:
         """Add what was found in another shard."""
         for name in ("shards", "samples", "captions", "bytes"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        for name in ("stamps", "widths", "heights", "unread", "cleaned"):
+        for name in ("stamps", "widths", "heights", "unread", "cleaned", "foreign"):
             setattr(self, name, dict(Counter(getattr(self, name)) + Counter(getattr(other, name))))
         self.groups |= other.groups
         self.quarantined += other.quarantined
+        self.malformed += other.malformed
         self.unreachable += other.unreachable
 
     def compare(self, records: Mapping[str, Record], absent: Iterable[str] = ()) -> None:
@@ -101,9 +106,8 @@ class Findings:
     @property
     def is_clean(self) -> bool:
         """Return whether every sample that is there or recorded is trained on, as it is."""
-        return not (
-            self.quarantined or self.unreachable or self.wrong or self.unread or self.cleaned or self.empty
-        )
+        losses = (self.quarantined, self.unreachable, self.wrong, self.empty)
+        return not any((*losses, self.unread, self.cleaned, self.foreign))
 
     @property
     def rests(self) -> list[dict[str, Any]]:
@@ -159,7 +163,8 @@ class Findings:
             lines.append(
                 f"{self.missing:,} recorded samples are missing, in {len(self.wrong):,} shards with wrong counts"
             )
-        lines += Tally(Counter(self.unread), Counter(self.cleaned)).lines()
+        lines += Tally(Counter(self.unread), Counter(self.cleaned), Counter(self.foreign)).lines()
+        lines += [f"{of['shard']}: {of['key']}: {of['reason']}" for of in self.malformed[:_NAMED]]
         lines += [f"{name}s {least}, {median}, {most} pixels: smallest, median, largest"
                   for name, (least, median, most) in self.pixels().items()]  # fmt: skip
         own, none = self.stamps.get(stamp, 0) if stamp else 0, self.stamps.get("", 0)
@@ -307,13 +312,17 @@ class Validator:
                 findings.captions += len(item.captions)
                 findings.bytes += sum(map(len, item.members.values()))
                 width, height = open_image(item.image).size
+                if item.fault:
+                    place = {"shard": mask(url), "key": item.key, "index": item.index}
+                    findings.malformed.append(place | {"reason": item.fault})
                 stamps[_stamp(item)] += 1
                 widths[width] += 1
                 heights[height] += 1
             findings.groups[mask(url)] = groups
         except ShardError as error:
             findings.unreachable.append(str(error))
-        findings.unread, findings.cleaned = dict(tally.unread), dict(tally.cleaned)
+        for name in ("unread", "cleaned", "foreign"):
+            setattr(findings, name, dict(getattr(tally, name)))
         findings.stamps, findings.widths, findings.heights = dict(stamps), dict(widths), dict(heights)
         return findings
 
@@ -351,6 +360,7 @@ def write(findings: Findings, folder: Path, title: str, notes: Sequence[str], se
         "bytes": findings.bytes, "quarantined": len(findings.quarantined), "share_quarantined": findings.share,
         "unreadable": findings.rests, "wrong_counts": findings.wrong, "absent": findings.absent,
         "missing": findings.missing, "unread": findings.unread, "cleaned": findings.cleaned,
+        "foreign": findings.foreign, "malformed": findings.malformed,
         "pixels": findings.pixels(), "stamps": findings.stamps, "unreachable": findings.unreachable,
         "seconds": seconds, "reasons": reasons,
     }  # fmt: skip

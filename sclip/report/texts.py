@@ -64,9 +64,9 @@ def described(graph: SceneGraph) -> list[Piece]:
 def compared(caption: str, negative: Negative) -> tuple[list[Piece], list[Piece]]:
     """Return the caption and its negative, in both of which the two texts that changed places are pieces.
 
-    Of a replacement the words that went and that came.
+    Of a replacement, and of one that came with the caption, the words that went and that came.
     """
-    if negative.is_replacement:
+    if negative.is_replacement or negative.kind == "foreign":
         return differing(caption, negative.caption)
     first, second = negative.swapped
     texts = ((caption, negative.caption, first, second), (negative.caption, caption, second, first))

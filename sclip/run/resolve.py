@@ -11,31 +11,37 @@ import datetime
 import os
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from rich.console import Console
 
 from sclip import registry, tracking
-from sclip.config import Config, ConfigError
+from sclip.config import Config, ConfigError, DataConfig
 from sclip.data.counts import count_samples, recorded_samples
 from sclip.data.order import Order
 from sclip.data.patterns import find_shards
 from sclip.data.schedule import NamedShard, Schedule
-from sclip.data.shards import shard_errors
+from sclip.data.shards import Sample, read_shard, shard_errors
 from sclip.data.sniff import unreadable
+from sclip.data.tar import Tally
 from sclip.model import architecture
 from sclip.model.architecture import pretrained_source, with_quick_gelu
 from sclip.model.build import check_fit, resolved
 from sclip.model.weights import WEIGHTS_FILE, read, save
 from sclip.prepare import annotate, scenes
 from sclip.run.shard_losses import Losses, judged
-from sclip.storage.filesystem import filesystem
+from sclip.storage.filesystem import filesystem, parts
 from sclip.storage.masking import mask
 from sclip.storage.paths import address, check_writable, fetch, send, staged, storage_path
 from sclip.train.run_folder import RunFolder
 
 __all__ = ["TrainingData", "bring_initial_weights", "read_data", "resolve_config"]
+
+_LOOKED_AT = 64
+"""First samples of a folder of shards that are looked at for a field; not every sample need have it."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,8 @@ def read_data(config: Config) -> TrainingData:
     schedule = Schedule.weighted(config.run.seed, config.train.epochs, counts, data.weights)
     shards = [shard.url for source in sources for shard in source]
     stamp = annotate.usable_stamp(data, shards) if data.shards else ""
+    if data.shards:
+        _check_foreign_fields(data, shards)
     order = Order(schedule, tuple(map(tuple, counts)), data.open_shards, config.train.batch_size)
     return TrainingData(tuple(sources), order, stamp, expected, losses)
 
@@ -109,6 +117,26 @@ def _read_sources(config: Config) -> tuple[list[dict[NamedShard, int]], tuple[tu
                 f"data.shards={mask(str(list(of_pattern)))}: {len(named)} shards without a sample"
             )
     return sources, tuple(tuple(counts.expected(shard.url) for shard in named) for named in left), losses
+
+
+def _check_foreign_fields(data: DataConfig, shards: Sequence[str]) -> None:
+    """Raise ConfigError where the first samples of no folder have a field that data.negatives_field, .. name."""
+    counts, samples = Counter[str](), 0
+    if not data.foreign_fields:
+        return
+    firsts = {parts(url)[0].rpartition("/")[0]: url for url in reversed(shards)}
+    for shard in firsts.values():
+        tally = Tally()
+        samples += sum(
+            isinstance(item, Sample) for item in islice(read_shard(shard, data, tally), _LOOKED_AT)
+        )
+        counts += tally.foreign
+    for key, names in data.foreign_fields.items():
+        if samples and counts[f"samples without {', '.join(names)}"] >= samples:
+            raise ConfigError(
+                f"data.{key}={getattr(data, key)!r}: none of the first {samples} samples has it "
+                f"({mask(shards[0])}); name a field of their .json, a column or .SUFFIX, or leave it empty"
+            )
 
 
 def resolve_config(config: Config, console: Console) -> Config:

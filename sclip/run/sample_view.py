@@ -68,6 +68,7 @@ def encoded_row(row: dict[str, Any], config: Config, epoch: int) -> tuple[Seen |
             units.append((f"{name}: {graph.caption}", text))
     caption = encoded(col.TEXT, col.TRIPLES, len(known.graph.triples()))
     origin = "parsed" if known.negatives is None else "of the annotation of the shard"
+    origin = "that came with the caption" if known.foreign.graph else origin
     return Seen(known.graph, origin, caption, slots, _crop(columns[col.IMAGE][0]), units), ""
 
 

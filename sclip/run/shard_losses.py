@@ -149,7 +149,8 @@ def closing_lines(folder: StoragePath, trained: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"more        {sum(beyond.values()):,} samples more than recorded were trained on, at the end"
         )
-    return [*lines, *Tally(Counter(trained.get("unread")), Counter(trained.get("cleaned"))).lines()]
+    found = Tally(*(Counter(trained.get(name)) for name in ("unread", "cleaned", "foreign")))
+    return [*lines, *found.lines()]
 
 
 def _named(shards: Mapping[str, str]) -> str:

@@ -54,13 +54,15 @@ class RunCounters:
     """Images and texts that were not read, by their suffix."""
     cleaned: dict[str, int] = field(default_factory=dict)
     """Captions that were cleaned, by what was taken out of them."""
+    foreign: dict[str, int] = field(default_factory=dict)
+    """What came with the captions and was not used, by what it is."""
 
     def add_end(self, end: Mapping[str, Any]) -> None:
         """Count what the end of a shard tells."""
         self.missing += end["missing"]
         if end["more"]:
             self.beyond[str(end["entry"])] = end["more"]
-        for name in ("unread", "cleaned"):
+        for name in ("unread", "cleaned", "foreign"):
             setattr(self, name, dict(Counter(getattr(self, name)) + Counter(end[name])))
 
 

@@ -111,6 +111,11 @@ VALUES = {
     "train={num_workers: 4, shard_ranks: 3, sharding: hsdp}": "train.shard_ranks=3: 0 (those of a node), or a divisor",
     "train={lr_scale_image: 0, lr_scale_text: 0, lr_scale_kee: 0}": "train.lr_scale_image=0.0: towers and encoder are",
     "data.weights=[3, 1]": "data.weights=(3.0, 1.0): one for each of the 0 patterns of data.shards",
+    "data={caption_field: 'a, b', caption_weights: [1]}":
+        "data.caption_weights=(1.0,): one for each of the 2 fields of data.caption_field",
+    "data={caption_field: 'a, b', caption_weights: [0, 0]}": "data.caption_weights=(0.0, 0.0): each 0 or more, and one",
+    "data.negatives_field=.jpg": "data.negatives_field='.jpg': after a dot stands a suffix in lower case that is no",
+    "loss.negatives=foreign": "loss.negatives='foreign': name the fields that hold them: data.negatives_field",
     "data.actors_max=-1": "data.actors_max=-1: 0 or at least data.actors_min=1",
     "data={annotations: false, min_relations: 1}": "data.annotations=False: the filter",
     "data.shards=a.tar::b.tar": """'::' joins no sources; list them: data.shards='["a.tar", "b.tar"]'""",
@@ -155,7 +160,8 @@ REFUSED = {
         "model.kee.phrase_tokens loss.negatives_per_caption "
         "train.epochs train.batch_size train.worker_threads train.log_every train.resize_every_s train.worker_cpus "
         "train.learning_rate "
-        "checkpoint.every checkpoint.keep_last health.max_skipped evaluate.retrieval_images evaluate.batch_size "
+        "data.foreign_share checkpoint.every checkpoint.keep_last health.max_skipped evaluate.retrieval_images "
+        "evaluate.batch_size "
         "evaluate.cpus"
     ),
     -1: (

@@ -12,6 +12,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,25 @@ def test_images_json_and_text_of_foreign_shards_are_kept_and_an_older_annotation
     found = members(Path(shard))
     assert annotation.unpack(found.pop("a.graph.json.gz"))[0] == stamp(parser)
     assert found == {"a.png": b"i", "a.json": record, "a.txt": b"a cat\n"}
+
+
+def test_a_graph_that_came_with_a_caption_is_kept_and_members_that_a_key_names_too(
+    tmp_path: Path, parser: Parser
+) -> None:
+    (graph,) = parser.parse(["a red cup is left of a blue tray"])
+    fewer = replace(graph, attributes=graph.attributes[:1])
+    record = json.dumps({"captions": ["a dog", graph.caption], "g": fewer.to_json()}).encode()
+    body = {"a.jpg": b"i", "a.json": record, "a.neg_caption": b"a god\nno tray\n"}
+    (tmp_path / "x.tar").write_bytes(tar_bytes(body.items()))
+    keys = {"graphs_field": "g", "negatives_field": ".neg_caption"}
+    (shard,) = annotate_here([str(tmp_path / "x.tar")], tmp_path / "out", parser, **keys)
+    assert members(Path(shard)).items() >= body.items()
+    (sample,) = samples(shard)
+    of_dog, of_cup = (
+        read_record(of, caption)[0]
+        for of, caption in zip(annotation.read(sample)[1], sample.captions, strict=True)
+    )
+    assert (of_dog, of_cup) == (parser.parse(["a dog"])[0], fewer)
 
 
 def test_an_index_a_report_and_what_was_left_out_stand_beside_the_shards(

@@ -34,10 +34,10 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
     return write(tmp_path_factory.mktemp("defects"))
 
 
-def found_in(shards: list[str]) -> Findings:
+def found_in(shards: list[str], **data: Any) -> Findings:
     """Return what is found in the shards, in this process."""
     found = Findings()
-    for row in Validator(DataConfig(), 32)(pa.table({"shard": shards})).to_pylist():
+    for row in Validator(DataConfig(**data), 32)(pa.table({"shard": shards})).to_pylist():
         found.merge(validate._from_json(row["findings"]))
     return found
 
@@ -104,6 +104,23 @@ def test_what_is_not_read_is_told_and_changes_the_status(tmp_path: Path) -> None
     assert (found.unread, found.quarantined) == ({".large.jpg": 1}, [])
     assert not found.is_clean
     assert "not read    1 images or texts" in "\n".join(found.notes(""))
+
+
+def test_samples_whose_false_captions_cannot_be_read_are_named_and_trained_on(tmp_path: Path) -> None:
+    (shard, _, _) = write_plain(tmp_path)
+    bad = tmp_path / "bad.tar"
+    record = json.dumps({"captions": ["a dog", "a cat"], "neg": "a god"}).encode()
+    bad.write_bytes(
+        tar_bytes([(name, record if name == "s0001.json" else body) for name, body in members(shard)])
+    )
+    found = found_in([str(bad)], negatives_field="neg")
+    assert (found.samples, found.quarantined, found.is_clean) == (5, [], False)
+    assert [(of["key"], of["index"]) for of in found.malformed] == [("s0001", 1)]
+    said = found.notes("")
+    assert "samples without neg (4), samples with a neg that cannot be read (1)" in next(
+        line for line in said if line.startswith("foreign ")
+    )
+    assert any(line.startswith(f"{bad}: s0001: neg: one text for 2 captions") for line in said)
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,15 @@ def refused(folder: Path, *overrides: str) -> str:
     return str(raised.value)
 
 
+def test_a_field_that_no_first_sample_has_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "0.tar").write_bytes(
+        tar_bytes([*pair("000"), *pair("001"), ("001.json", b'{"neg": ["a cat"]}')])
+    )
+    assert read(tmp_path, "data.negatives_field=neg").samples == 20
+    said = refused(tmp_path, "data.negatives_field=negs")
+    assert said.startswith("data.negatives_field='negs': none of the first 2 samples has it ")
+
+
 def test_one_good_tar_beside_nine_pointers_is_no_run_unless_a_key_says_so(tmp_path: Path) -> None:
     for number in range(9):
         (tmp_path / f"{number}.tar").write_bytes(POINTER)

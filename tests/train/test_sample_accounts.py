@@ -21,7 +21,7 @@ from sclip.train.launcher import Launcher, TrainJob
 from sclip.train.sample_accounts import RunCounters, SampleAccounts, TooManyQuarantined
 
 ROWS = 4
-END = VisitEnd(missing=3, recorded=7, unread={".large.jpg": 2}, cleaned={"tags": 1})
+END = VisitEnd(missing=3, recorded=7, unread={".large.jpg": 2}, cleaned={"tags": 1}, foreign={"empty": 3})
 
 
 def accounts(
@@ -58,7 +58,15 @@ def test_what_the_ends_of_shards_tell_is_counted_once_over_a_resume(tmp_path: Pa
     step(second, batch_of(2, END))
     second.settle(3)
     assert vars(second.progress) == vars(
-        RunCounters(3, 12, missing=6, beyond={"1": 2}, unread={".large.jpg": 4}, cleaned={"tags": 2})
+        RunCounters(
+            3,
+            12,
+            missing=6,
+            beyond={"1": 2},
+            unread={".large.jpg": 4},
+            cleaned={"tags": 2},
+            foreign={"empty": 6},
+        )
     )
     lines = [json.loads(line) for line in (tmp_path / "quarantine.jsonl").read_text().splitlines()]
     assert [(line["step"], line["key"], line["index"], line["missing"]) for line in lines] == [

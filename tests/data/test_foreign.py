@@ -1,0 +1,228 @@
+"""What came with a sample's captions: read in the published layouts, drawn as it is, and counted where it is no use."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sclip.config import Config, DataConfig, KEEConfig, LossConfig, ModelConfig
+from sclip.data import columns as col
+from sclip.data.encode import Encoder
+from sclip.data.reader import READ_SCHEMA, ReadSettings, row_of
+from sclip.data.schedule import NamedShard
+from sclip.data.shards import Sample, read_shard
+from sclip.data.tar import Tally
+from sclip.scenegraph import Parser, SceneGraph
+from support.pictures import encoded, noise
+from support.tars import tar_bytes
+
+CAPTION, OTHER = "a red cup on a blue tray", "a tray with a cup"
+FALSE = ["a blue cup on a red tray", "a red cup under a blue tray"]
+PICTURE = encoded(noise(40, 30, seed=1), "JPEG")
+
+
+def read(
+    path: Path, record: dict[str, Any], members: dict[str, bytes] | None = None, **data: Any
+) -> tuple[Sample, Tally]:
+    """Return the one sample of a shard, and what the reader counted."""
+    parts = {"jpg": PICTURE, "json": json.dumps(record).encode()} | (members or {})
+    path.write_bytes(tar_bytes([(f"a.{suffix}", body) for suffix, body in parts.items()]))
+    tally = Tally()
+    (sample,) = read_shard(str(path), DataConfig(**{"negatives_field": "neg"} | data), tally)
+    assert isinstance(sample, Sample)
+    return sample, tally
+
+
+def negatives(sample: Sample) -> list[list[str]]:
+    return [[text for text, _ in of.negatives] for of in sample.foreign]
+
+
+IN_PLACE = {
+    "red cup": [{"negative": "red fork", "change_type": "object_change"}],
+    "cu": ["x"],
+    "dog": ["cat"],
+}
+
+
+@pytest.mark.parametrize(
+    ("captions", "value", "expected"),
+    [
+        (CAPTION, FALSE[0], [FALSE[:1]]),
+        (CAPTION, FALSE, [FALSE]),
+        (CAPTION, [FALSE], [FALSE]),
+        ([CAPTION], [{"negative": text} for text in FALSE], [FALSE]),
+        ([CAPTION, OTHER], [FALSE, None], [FALSE, []]),
+        ([CAPTION, OTHER], [FALSE[0], [" a cup &amp; no tray "]], [FALSE[:1], ["a cup & no tray"]]),
+        ([CAPTION, " ", OTHER], [None, FALSE, ["a tray"]], [[], ["a tray"]]),
+        ([CAPTION, OTHER], {CAPTION: FALSE, OTHER: "a tray"}, [FALSE, ["a tray"]]),
+        (CAPTION, IN_PLACE, [["a red fork on a blue tray"]]),
+        ([CAPTION, OTHER], [IN_PLACE, IN_PLACE], [["a red fork on a blue tray"], []]),
+        (CAPTION, None, [[]]),
+    ],
+)  # fmt: skip
+def test_a_field_gives_each_caption_its_own_false_ones(
+    tmp_path: Path, captions: Any, value: Any, expected: list[list[str]]
+) -> None:
+    sample, tally = read(tmp_path / "a.tar", {"captions": captions, "neg": value})
+    assert negatives(sample) == expected
+    assert tally.foreign == ({} if value else {"samples without neg": 1})
+    assert not sample.fault
+
+
+def test_several_fields_members_and_columns_are_read(tmp_path: Path) -> None:
+    url = tmp_path / "a.tar"
+    sample, _ = read(
+        url, {"caption": CAPTION, "one": FALSE[0], "two": FALSE}, negatives_field="one, two, three"
+    )
+    assert negatives(sample) == [FALSE]
+    triplet = {
+        "image": PICTURE,
+        "caption": CAPTION.encode(),
+        "neg_caption": FALSE[0].encode(),
+        "neg_image": b"i",
+    }
+    keys = {"image_suffixes": ("image",), "text_suffixes": ("caption",), "negatives_field": ".neg_caption"}
+    assert negatives(read(url, {}, triplet, **keys)[0]) == [FALSE[:1]]
+    pq.write_table(pa.table({"image": [PICTURE], "text": [CAPTION], "neg": [FALSE]}), tmp_path / "a.parquet")
+    (row,) = read_shard(str(tmp_path / "a.parquet"), DataConfig(negatives_field="neg,none"))
+    assert isinstance(row, Sample)
+    assert negatives(row) == [FALSE]
+
+
+@pytest.mark.parametrize(
+    ("captions", "value", "counts"),
+    [
+        (
+            CAPTION,
+            ["", " ", CAPTION.upper(), FALSE[0]],
+            {"empty negatives": 2, "negatives equal to their caption": 1},
+        ),
+        (
+            [CAPTION, OTHER],
+            FALSE[0],
+            "one text for 2 captions: it needs a list with an entry for each, or a mapping",
+        ),
+        ([CAPTION, OTHER], ["x", "y", "z"], "3 entries for 2 captions: it needs a list"),
+        (CAPTION, [3], "int, not text"),
+        (CAPTION, ["x", ["y"]], "a list in the list of a caption"),
+        (
+            CAPTION,
+            [{"negative": "x", "graph": {"objects": 3}}],
+            "a graph of another form than `sclip graph` writes",
+        ),
+    ],
+)
+def test_what_cannot_be_used_is_counted_and_the_sample_stays(
+    tmp_path: Path, captions: Any, value: Any, counts: Any
+) -> None:
+    sample, tally = read(tmp_path / "a.tar", {"captions": captions, "neg": value})
+    if isinstance(counts, dict):
+        assert (negatives(sample), sample.fault, tally.foreign) == ([FALSE[:1]], "", counts)
+        return
+    assert sample.fault.startswith(f"neg: {counts}")
+    assert not any(negatives(sample))
+    assert tally.foreign == {"samples with a neg that cannot be read": 1}
+
+
+def test_a_graph_is_taken_for_its_caption_and_refused_where_its_words_do_not_stand_there(
+    tmp_path: Path, parser: Parser
+) -> None:
+    graph = parser.parse([CAPTION])[0].to_json()
+    record = {"captions": [OTHER, CAPTION], "g": graph}
+    keys = {"negatives_field": "", "graphs_field": "g"}
+    assert [of.graph for of in read(tmp_path / "a.tar", record, **keys)[0].foreign] == [None, graph]
+    for change in ({"span": [0, 99]}, {"span": "ab"}, {"name": None}, {"phrase": [9, 9]}):
+        wrong = graph | {"objects": [graph["objects"][0] | change, *graph["objects"][1:]]}
+        assert read(tmp_path / "a.tar", {"caption": CAPTION, "g": wrong}, **keys)[0].fault.startswith(
+            "g: a graph "
+        )
+
+
+# Drawing
+
+
+def visits(sample: Sample, passes: int = 60, most: int = 1, loss: str = "semantic", **data: Any) -> Any:
+    """Return the texts of negatives that the passes draw, the columns of the batch, the rows and the encoder."""
+    config = Config(
+        model=ModelConfig(name="scenes-conv", kee=KEEConfig(triples=3, phrase_tokens=2)),
+        data=DataConfig(**{"negatives_field": "neg"} | data),
+        loss=LossConfig(negatives=loss, negatives_per_caption=most),  # type: ignore[arg-type]
+    )
+    encoder, reading = Encoder(config, 16), ReadSettings(config)
+    rows = [
+        row_of(sample, NamedShard("0/a.tar", "a.tar"), reading, pass_)
+        | {col.PASS: pass_, col.PLACE: pass_, col.ENTRY: 0, col.READ_AT: 0.0}
+        for pass_ in range(passes)
+    ]
+    table = pa.Table.from_pylist(rows, schema=READ_SCHEMA)
+    drawn = encoder.drawn(rows, encoder.known(rows))
+    return [[negative.caption for negative in of] for of in drawn], encoder(table), rows, encoder
+
+
+def test_foreign_negatives_are_drawn_in_place_of_ours_beside_them_or_alone(tmp_path: Path) -> None:
+    sample, _ = read(tmp_path / "a.tar", {"caption": CAPTION, "neg": FALSE})
+    without, _ = read(tmp_path / "a.tar", {"caption": CAPTION})
+    texts, batch, *_ = visits(sample)
+    assert {text for of in texts for text in of} == set(FALSE)
+    assert texts == visits(sample)[0]
+    assert all(set(of) == set(FALSE) for of in visits(sample, 4, most=3)[0])
+    # Its triples are its own: of the false captions one exchanges attributes, the other has another predicate.
+    assert batch[col.HAS_NEGATIVE].all()
+    assert (batch[col.NEGATIVE_TRIPLES][:, 0] != batch[col.TRIPLES]).any((1, 2, 3)).all()
+    beside = visits(sample, foreign_share=0.5)[0]
+    assert 0.25 < np.mean([of[0] in FALSE for of in beside]) < 0.75
+    assert all(len(set(of)) == 3 for of in visits(sample, 8, most=3, foreign_share=0.5)[0])
+    assert visits(without, 4)[0] == visits(without, 4, negatives_field="")[0]
+    assert visits(without, 2, loss="foreign")[0] == [[], []]
+    assert visits(sample, 2, loss="none")[0] == [[], []]
+
+
+def test_foreign_wordings_are_drawn_before_ours_and_where_we_have_none(tmp_path: Path) -> None:
+    def wordings(record: dict[str, Any], **data: Any) -> list[str | None]:
+        keys = {"negatives_field": "", "positives_field": "pos"} | data
+        sample, _ = read(tmp_path / "a.tar", record, **keys)
+        rows, encoder = visits(sample, 12, loss="none", **keys)[2:]
+        drawn = encoder.positives(rows, encoder.known(rows))
+        assert all(len(of.graph.objects) == 2 and of.graph.caption == of.caption for of in drawn if of)
+        return [of and of.caption for of in drawn]
+
+    ours = wordings({"caption": CAPTION})
+    theirs = {"on the blue tray is a red cup", "a cup that is red on a tray that is blue"}
+    record = {"caption": CAPTION, "pos": [*theirs, CAPTION]}
+    assert set(wordings(record)) == theirs
+    assert {*wordings(record, foreign_share=0.5)} - theirs <= {*ours}
+    assert None not in wordings(record, foreign_share=0.01)
+
+
+def test_a_graph_that_came_gives_the_triples_and_our_negatives(tmp_path: Path, parser: Parser) -> None:
+    graph = parser.parse([CAPTION])[0].to_json()
+    graph["attributes"] = graph["attributes"][:1]
+    record = {"caption": CAPTION, "g": graph}
+    keys = {"negatives_field": "", "graphs_field": "g"}
+    sample, _ = read(tmp_path / "a.tar", record, **keys)
+    _, batch, rows, encoder = visits(sample, 2, **keys)
+    parsed = visits(read(tmp_path / "a.tar", record, negatives_field="")[0], 2, negatives_field="")[1]
+    assert (
+        (batch[col.TRIPLES] >= 0).any((2, 3)).sum(1) == (parsed[col.TRIPLES] >= 0).any((2, 3)).sum(1) - 1
+    ).all()
+    known, _ = encoder.known(rows)
+    assert known.graph == SceneGraph.from_json(graph)
+
+
+def test_the_field_of_a_caption_is_drawn_by_its_weight_among_those_that_a_sample_has(tmp_path: Path) -> None:
+    def shares(record: dict[str, Any], *weights: float) -> list[float]:
+        keys = {"negatives_field": "", "caption_field": "a,b,c", "caption_weights": weights}
+        sample, _ = read(tmp_path / "a.tar", record, **keys)
+        drawn = [row[col.CAPTION][0] for row in visits(sample, 200, loss="none", **keys)[2]]
+        return [drawn.count(name) / 200 for name in "abc"]
+
+    record = {"a": ["a 1", "a 2", "a 3"], "b": "b 1", "c": "c 1"}
+    assert shares(record, 1, 3, 0) == pytest.approx([0.25, 0.75, 0], abs=0.1)
+    assert shares(record | {"b": " "}, 1, 3, 0) == [1, 0, 0]
+    assert shares({"c": "c 1"}, 1, 3, 0) == [0, 0, 1]
