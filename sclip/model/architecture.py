@@ -166,7 +166,7 @@ class ScenesTower(nn.Module):
     128, of a tower twice as wide (relation / attribute accuracy): the largest over positions alone 0.50 / 0.99, the
     positions alone 1.00 / 0.77, both 1.00 / 0.98. This one takes a third of the wider one's time: 1.00 / 0.95.
 
-    `depth` transformer blocks may stand between convolutions and positions, for what is done to attention and MLP alone.
+    `depth` transformer blocks follow the convolutions, for what is done to attention and MLP alone.
     """
 
     num_features = _WHAT + _WIDTHS[-1] * (_SIZE // 8) ** 2
