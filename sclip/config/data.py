@@ -25,14 +25,14 @@ _CROP = Limit("0 < low <= high <= 1", lambda scale: 0 < scale[0] <= scale[1] <= 
 class ScenesConfig(Section, key="scenes"):
     """The generated scenes that are trained on where `data.shards` is empty."""
 
-    family: Literal["a", "b"] = "a"
-    """Which shapes, colours and grounds they have; those of `b` are others, to tune on what `a` did not show."""
     train_samples: Annotated[int, at_least(1)] = 20000
     """Training scenes to generate."""
     heldout_samples: Annotated[int, at_least(1)] = 1000
     """Held-out scenes, of combinations that training never shows."""
     image_size: Annotated[int, at_least(32, "at least 32 pixels")] = 48
     """Height and width of a scene in pixels."""
+    family: Literal["a", "b"] = "a"
+    """Which shapes, colours and grounds they have; those of `b` are others, to tune on what `a` did not show."""
 
 
 @dataclass(frozen=True)

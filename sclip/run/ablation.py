@@ -81,7 +81,7 @@ class Ablation:
     @property
     def plain(self) -> str:
         """The row that the gains of all are shares of: the first that is tuned."""
-        return next(row for row in self.rows if row != self.start)
+        return next(row for row, what in self.rows.items() if row != self.start and not what.blend)
 
 
 @dataclass(frozen=True)

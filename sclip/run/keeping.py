@@ -23,7 +23,7 @@ from sclip.config.loader import changed
 from sclip.evaluate.tradeoff import Point, cheapest, point
 from sclip.inference.blend import blended
 from sclip.prepare import scenes
-from sclip.prepare.pack import PackError
+from sclip.prepare.writing import PackError
 from sclip.run import evaluate
 from sclip.run.sweep import Trial
 
@@ -66,12 +66,10 @@ def write_suites(ablation: Ablation, name: str, config: Config) -> None:
     folder = _storage(config) / "scenes"
     try:
         for seed in ablation.seeds:
-            other = -1 - seed
-            for split, of_split, most in (
-                ("report", seed, {}),
-                ("development", other, {"train_samples": 1}),
-            ):
-                specs = [dataclasses.replace(of.scenes, **most) for of in (start, config)]
+            specs = [start.scenes, config.scenes]
+            for split, of_split in (("report", seed), ("development", -1 - seed)):
+                if split == "development":  # held-out scenes alone
+                    specs = [dataclasses.replace(spec, train_samples=1) for spec in specs]
                 first, second = (scenes.generate(folder, spec, of_split).suite.parent for spec in specs)
                 path = suite(config, name, seed, split)
                 path.parent.mkdir(parents=True, exist_ok=True)
