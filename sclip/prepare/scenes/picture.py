@@ -23,7 +23,6 @@ _PAINT: dict[str, _Colour] = {
     "white": (255, 255, 255),
     "black": (12, 12, 12),
     "turquoise": (40, 200, 190),
-    "crimson": (205, 22, 66),
     "navy": (22, 28, 110),
     "golden": (235, 180, 40),
     "teal": (0, 96, 100),

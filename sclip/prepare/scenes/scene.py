@@ -52,7 +52,7 @@ FAMILIES = {
         "grey brown pink beige",
     ),
     "b": _family(
-        "pink brown grey beige turquoise crimson navy golden",
+        "pink brown grey beige turquoise navy golden",
         "ring star diamond rectangle",
         "white teal purple green",
     ),
