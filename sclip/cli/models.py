@@ -108,7 +108,9 @@ def blend(
     ],
     suite: Annotated[str, option("NAME_OR_FILE", "benchmarks of the development split, which chooses a")],
     report: Annotated[str, option("NAME_OR_FILE", "benchmarks of the split that is reported")],
-    gained: Annotated[str, option("BENCHMARK/SCORE", "of the development split: what is to rise")],
+    gained: Annotated[
+        str, option("BENCHMARK/SCORE", "of the development split: what is to rise; joined by + a mean")
+    ],
     kept: Annotated[str, option("BENCHMARK/SCORE", "of the development split: what is to stay")],
     keep: Annotated[float, option("SHARE", "least share of the start's --kept")] = 0.98,
     root: Root = _EVALUATE.root,

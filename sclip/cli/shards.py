@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from sclip.cli.command import (
     ActorCpus,
@@ -53,6 +53,7 @@ def scenes(
     train_samples: Annotated[int, option("N", "scenes.train_samples")] = _SCENES.train_samples,
     heldout_samples: Annotated[int, option("N", "scenes.heldout_samples")] = _SCENES.heldout_samples,
     image_size: Annotated[int, option("PIXELS", "scenes.image_size")] = _SCENES.image_size,
+    family: Annotated[Literal["a", "b"], option("a|b", "scenes.family")] = _SCENES.family,
 ) -> None:
     """Generate the scenes that training uses by default.
 
@@ -63,7 +64,7 @@ def scenes(
     from sclip.prepare.writing import PackError
 
     with errors(ConfigError, PackError, OSError):
-        paths = generate(out, ScenesConfig(train_samples, heldout_samples, image_size), seed)
+        paths = generate(out, ScenesConfig(train_samples, heldout_samples, image_size, family), seed)
     print(f"data.shards={shown(paths.train)}\nevaluate.suite={shown(paths.suite)}")
 
 

@@ -171,6 +171,7 @@ def ablation(
     is done, 1 one failed, 2 not started for a mistake.
 
       sclip ablation             the paper's five rows on generated scenes
+      sclip ablation keeping     what tuning on other scenes keeps: plain, distil, LoRA, blend, all three
       sclip ablation encoder     K, lambda, depth and form of the knowledge encoder
       sclip ablation paper data.shards='shards/*.tar' evaluate.root=~/benchmarks
     """

@@ -39,6 +39,8 @@ class ScenesConfig(Section, key="scenes"):
     """Held-out scenes, of combinations that training never shows."""
     image_size: Annotated[int, at_least(32, "at least 32 pixels")] = 48
     """Height and width of a scene in pixels."""
+    family: Literal["a", "b"] = "a"
+    """Which shapes, colours and grounds they have; those of `b` are others, to tune on what `a` did not show."""
 
 
 @dataclass(frozen=True)

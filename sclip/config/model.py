@@ -51,7 +51,7 @@ class ModelConfig(Section, key="model"):
     """The CLIP towers and the encoder beside them."""
 
     name: str = "ViT-B-32"
-    """open_clip architecture, or one of sclip/model/configs (`scenes-conv`)."""
+    """open_clip architecture, or one of sclip/model/configs (`scenes-conv`, `scenes-attention`)."""
     pretrained: str = ""
     """open_clip tag (`openai`), or a file or folder of weights (open_clip's, ours). Empty: random weights."""
     quick_gelu: Literal["auto", "on", "off"] = "auto"

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from statistics import fmean
 
 from sclip.evaluate.result import Evaluation, EvaluationError, Score
 
-__all__ = ["Point", "Tradeoff", "choose", "point"]
+__all__ = ["Point", "Tradeoff", "cheapest", "choose", "point"]
 
 _ROUNDING = 1e-9
 """0.98 of 0.5 is more than 0.49 in binary."""
@@ -43,9 +44,12 @@ class Tradeoff:
 
 
 def point(a: float, measured: Evaluation, gained: str, kept: str) -> Point:
-    """Return what was measured of a blend. Raises EvaluationError where it has no score of such a name."""
+    """Return what was measured of a blend. Raises EvaluationError where it has no score of such a name.
+
+    "relation/accuracy+attribute/accuracy" is the mean of the two, its interval the mean of theirs.
+    """
     try:
-        return Point(a, measured.score(gained), measured.score(kept))
+        return Point(a, _mean(measured, gained), _mean(measured, kept))
     except KeyError as error:
         there = ", ".join(f"{r.name}/{score}" for r in measured.results for score in r.scores)
         raise EvaluationError(f"the development split has no score {error}; it has {there}") from error
@@ -64,3 +68,16 @@ def choose(points: Sequence[Point], gained: str, kept: str, keep: float) -> Trad
     able = [p for p in points if math.isfinite(p.gained.value) and p.kept.value >= least]
     best = max(able, key=lambda p: (p.gained.value, p.kept.value, -p.a))
     return Tradeoff(gained, kept, keep, list(points), best)
+
+
+def cheapest(points: Sequence[Point], target: float) -> Point:
+    """Return the point that keeps most of those whose gained score is the target or more; without one, the nearest."""
+    able = [p for p in points if p.gained.value >= target - _ROUNDING]
+    if not able:
+        return max(points, key=lambda p: (p.gained.value, p.kept.value, -p.a))
+    return max(able, key=lambda p: (p.kept.value, p.gained.value, -p.a))
+
+
+def _mean(measured: Evaluation, names: str) -> Score:
+    scores = (astuple(measured.score(name)) for name in names.split("+"))
+    return Score(*(fmean(values) for values in zip(*scores, strict=True)))

@@ -8,7 +8,9 @@
     rows:
       clip: {label: "CLIP, fine-tuned", set: {loss.negatives: none}, published: {relation/accuracy: 0.6}}
 
-Each row and seed is an ordinary run; `sclip.run.sweep` runs them and goes on where it was stopped.
+Each row and seed is an ordinary run; `sclip.run.sweep` runs them and goes on where it was stopped. With `start: ROW`
+the other rows are tuned from that row's run of their seed (`sclip.run.keeping`), and `blend: ROW` in a row, in place of
+`set`, is a blend of the start with that row.
 """
 
 from __future__ import annotations
@@ -25,10 +27,11 @@ from ray import tune
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from scipy import stats
 
 from sclip.config import Config, ConfigError
 from sclip.config.loader import CONFIGS, changed, load, read_yaml
-from sclip.run import sweep
+from sclip.run import keeping, sweep
 from sclip.run.sweep import POINT, Sweep, Trial
 from sclip.storage.masking import mask_tree
 
@@ -57,6 +60,8 @@ class AblationRow:
     """What it changes, by dotted key."""
     published: dict[str, float | str] = field(default_factory=dict)
     """Figures of others for the like, by score; a text where no exact one is published."""
+    blend: str = ""
+    """Row that is blended with the start; nothing is trained then."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,13 @@ class Ablation:
     published: str = ""
     set: dict[str, Any] = field(default_factory=dict)
     """What is set for all rows, by dotted key, before what the command line sets."""
+    start: str = ""
+    """Row that the others are tuned from; empty: each is trained by itself."""
+
+    @property
+    def plain(self) -> str:
+        """The row that the gains of all are shares of: the first that is tuned."""
+        return next(row for row, what in self.rows.items() if row != self.start and not what.blend)
 
 
 @dataclass(frozen=True)
@@ -86,6 +98,15 @@ class Cell:
             return "–"
         mean = f"{statistics.fmean(self.values):.3f}"
         return f"{mean} ± {statistics.stdev(self.values):.3f}" if len(self.values) > 1 else mean
+
+    @property
+    def with_interval(self) -> str:
+        """Mean with its 95 % interval over the seeds, by Student's t."""
+        if len(self.values) < 2:
+            return self.text
+        mean, error = statistics.fmean(self.values), statistics.stdev(self.values) / len(self.values) ** 0.5
+        reach = float(stats.t.ppf(0.975, len(self.values) - 1)) * error
+        return f"{mean:.3f} ({mean - reach:.3f} to {mean + reach:.3f})"
 
 
 @dataclass(frozen=True)
@@ -111,6 +132,15 @@ def read(path: Path) -> Ablation:
         ) from error
     if not found.rows or not found.seeds or not found.scores:
         raise ConfigError(f"{path}: needs a row, a seed and a score at least")
+    trained = [row for row, what in found.rows.items() if not what.blend]
+    for key, row in [
+        ("start", found.start),
+        *((f"{row}: blend", of.blend) for row, of in found.rows.items()),
+    ]:
+        if row and (row not in trained or (key != "start" and row == found.start)):
+            raise ConfigError(f"{path}: {key}: {row}: no row that is trained; those are {', '.join(trained)}")
+    if (found.start and len(trained) < 2) or (not found.start and len(trained) < len(found.rows)):
+        raise ConfigError(f"{path}: start and a row that is tuned from it go together, and blends with them")
     return found
 
 
@@ -119,7 +149,10 @@ def narrowed(ablation: Ablation, rows: Sequence[str], seeds: Sequence[int]) -> A
     for row in rows:
         if row not in ablation.rows:
             raise ConfigError(f"row {row!r}: there is none; the rows are {', '.join(ablation.rows)}")
-    kept = {row: what for row, what in ablation.rows.items() if not rows or row in rows}
+    wanted = {*rows, *(ablation.rows[row].blend for row in rows)}
+    if ablation.start and rows:
+        wanted |= {ablation.start, ablation.plain}
+    kept = {row: what for row, what in ablation.rows.items() if not rows or row in wanted}
     return dataclasses.replace(ablation, rows=kept, seeds=list(seeds) or ablation.seeds)
 
 
@@ -148,12 +181,21 @@ def run(
     asked = narrowed(read(path), rows, seeds)
     name = name or f"ablation-{path.stem}"
     config = shared_config(asked, overrides)
-    trials = sweep.run(sweep_of(asked, name, config, at_once), console)
+    swept = sweep_of(asked, name, config, at_once)
+    if asked.start:
+        config = changed(config, {"run.storage": sweep.storage_of(config)})
+        keeping.write_suites(asked, name, config)
+        alone = dataclasses.replace(asked, rows={asked.start: asked.rows[asked.start]})
+        sweep.run(sweep_of(alone, name, config, at_once), console)
+    trials = sweep.run(swept, console)
+    if asked.start:
+        trials = keeping.add_shares(asked, name, keeping.add_blends(asked, name, config, trials, console))
     cells = table(asked, trials, name)
     storage = Path(config.run.storage).expanduser().absolute()
     folder = storage / "sweeps" / name
     written = write(asked, cells, folder)
-    of_first = [trial for trial in trials if trial.name.endswith(f"-seed-{asked.seeds[0]}")]
+    trained = [row for row, what in asked.rows.items() if not what.blend]
+    of_first = [t for t in trials if t.name in {f"{name}-{row}-seed-{asked.seeds[0]}" for row in trained}]
     pages = sweep.pages(of_first, storage, folder, f"{name}, seed {asked.seeds[0]}")
     return Done(asked, cells, trials, [written, *pages])
 
@@ -163,7 +205,13 @@ def sweep_of(ablation: Ablation, name: str, config: Config, at_once: int = 0) ->
     points = []
     for seed in ablation.seeds:  # a whole table of one seed first
         for row, what in ablation.rows.items():
+            if what.blend:
+                continue
             label, values = f"{row}-seed-{seed}", what.set | {"run.seed": seed}
+            if ablation.start:
+                values["evaluate.suite"] = str(keeping.suite(config, name, seed, "report"))
+            if ablation.start not in ("", row):
+                values["run.init_from"] = f"{name}-{ablation.start}-seed-{seed}"
             try:
                 changed(config, values | {"run.name": f"{name}-{label}"})
             except ConfigError as error:
@@ -177,7 +225,8 @@ def table(ablation: Ablation, trials: Sequence[Trial], name: str) -> dict[str, d
     by_name = {trial.name: trial for trial in trials}
     found: dict[str, dict[str, Cell]] = {}
     for row, what in ablation.rows.items():
-        runs = [by_name[f"{name}-{row}-seed-{seed}"] for seed in ablation.seeds]
+        names = [f"{name}-{row}-seed-{seed}" for seed in ablation.seeds]
+        runs = [by_name[run] for run in names if run in by_name]  # no blend of runs that failed
         found[row] = {
             score: Cell(
                 [run.scores[score] for run in runs if score in run.scores], _figure(what.published.get(score))
@@ -222,11 +271,27 @@ def write(ablation: Ablation, cells: Mapping[str, Mapping[str, Cell]], folder: P
 
 
 def _headings(ablation: Ablation) -> list[str]:
-    return ["", *(h for heading in ablation.scores.values() for h in (heading, "published"))]
+    return [
+        "",
+        *(h for heading in ablation.scores.values() for h in (heading, "published")[: _width(ablation)]),
+    ]
 
 
 def _lines(ablation: Ablation, cells: Mapping[str, Mapping[str, Cell]]) -> list[list[str]]:
+    width = _width(ablation)
     return [
-        [ablation.rows[row].label, *(text for cell in of.values() for text in (cell.text, cell.published))]
+        [
+            ablation.rows[row].label,
+            *(
+                text
+                for cell in of.values()
+                for text in (cell.with_interval if ablation.start else cell.text, cell.published)[:width]
+            ),
+        ]
         for row, of in cells.items()
     ]
+
+
+def _width(ablation: Ablation) -> int:
+    """Return the columns of a score: one where nothing is published."""
+    return 2 if any(row.published for row in ablation.rows.values()) else 1

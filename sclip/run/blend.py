@@ -51,7 +51,7 @@ class Blend:
     report: str
     """Benchmarks of the split that is reported."""
     gained: str
-    """Score that is to rise, "benchmark/score", of the development split."""
+    """Score that is to rise, "benchmark/score", of the development split; joined by + the mean of several."""
     kept: str
     """Score that is to stay."""
     keep: float
@@ -137,7 +137,7 @@ def _check_splits(blend: Blend, development: Sequence[Task], reported: Sequence[
                     "the same cases: what chose a cannot report on it; name another file or split"
                 )
     names = [task.about.name for task in development]
-    for score in (blend.gained, blend.kept):
+    for score in f"{blend.gained}+{blend.kept}".split("+"):
         if score.partition("/")[0] not in names:
             raise BenchmarkDataError(
                 f"{score}: --suite {blend.suite} has no such benchmark; it has {', '.join(names)}"

@@ -34,7 +34,7 @@ from sclip.run.summary import show
 from sclip.storage.masking import mask, mask_tree
 from sclip.storage.paths import check_writable, shown
 
-__all__ = ["COMPARED", "POINT", "Sweep", "Trial", "pages", "run"]
+__all__ = ["COMPARED", "POINT", "Sweep", "Trial", "pages", "run", "storage_of"]
 
 COMPARED = 8
 """Runs on the page of a sweep: as many as it has colours for."""
@@ -83,7 +83,7 @@ def run(sweep: Sweep, console: Console) -> list[Trial]:
     TrackingError as a run does, and KeyboardInterrupt or Stopped with the trials that went on ended.
     """
     capacity = cluster.connect()
-    config = changed(sweep.config, {"run.storage": _storage(sweep.config), "tracking.parent": ""})
+    config = changed(sweep.config, {"run.storage": storage_of(sweep.config), "tracking.parent": ""})
     config = sized(config, capacity)  # once, for all trials
     config = with_streams(config, capacity, rates.find(config, capacity, {}, annotated=True))
     encoder_bounds(config, capacity)
@@ -142,7 +142,8 @@ def _ended(sweep: str, number: int, result: tune.Result) -> Trial:
     return Trial(_name(sweep, result.config, number), _point(result.config), scores, _reason(result.error))
 
 
-def _storage(config: Config) -> str:
+def storage_of(config: Config) -> str:
+    """Return the folder of a sweep's runs, absolute. Raises ConfigError for a URI, or where nothing can be written."""
     if "://" in config.run.storage:
         raise ConfigError(
             f"run.storage={mask(config.run.storage)!r}: a sweep keeps logs and state beside its runs, in a folder that "

@@ -127,6 +127,7 @@ VALUES = {
     "data={key_ends_at: last_dot, image_suffixes: input.jpg}":
         "data.image_suffixes=('input.jpg',): with data.key_ends_at=last_dot no suffix has a dot in it",
     "data.key_ends_at=dot": "data.key_ends_at='dot': should be 'first_dot' or 'last_dot'",
+    "scenes.family=c": "scenes.family='c': should be 'a' or 'b'",
     "evaluate.every=750": "evaluate.every=750: a multiple of checkpoint.every=500, or 0",
     "loss.contrastive=sigmoid": "loss.contrastive='sigmoid': needs a model with a learned logit bias",
     "loss.mixture={exchange: 0, replace_object: 0, replace_attribute: 0, replace_relation: 0}": (

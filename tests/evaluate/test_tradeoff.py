@@ -7,7 +7,7 @@ import math
 import pytest
 
 from sclip.evaluate.result import EvaluationError, Score
-from sclip.evaluate.tradeoff import Point, choose, point
+from sclip.evaluate.tradeoff import Point, cheapest, choose, point
 from support.registered import RECALL, RELATION, evaluation
 
 
@@ -41,6 +41,14 @@ def test_the_largest_gain_that_keeps_enough_is_taken(
     assert choose(points(*values), RELATION, RECALL, keep).chosen.a == chosen
 
 
+@pytest.mark.parametrize(("target", "chosen"), [(0.7, 0.5), (0.72, 0.75), (0.9, 0.75), (0.0, 0.25)])
+def test_of_those_that_gain_enough_the_one_that_keeps_most_is_taken_else_the_one_that_gains_most(
+    target: float, chosen: float
+) -> None:
+    values = (0.60, 0.50), (0.66, 0.51), (0.72 - 0.01, 0.49), (0.78, 0.48), (0.76, 0.40)
+    assert cheapest(points(*values), target).a == chosen
+
+
 @pytest.mark.parametrize("start", [(0.6, 0.0), (0.6, math.nan), (math.nan, 0.5)])
 def test_a_start_without_a_score_is_told(start: tuple[float, float]) -> None:
     with pytest.raises(EvaluationError, match=f"the start has {RECALL} .* nothing to keep"):
@@ -51,5 +59,6 @@ def test_a_score_is_found_by_its_name_or_told_with_those_that_there_are() -> Non
     measured = evaluation({RELATION: 0.7, RECALL: 0.4})
     found = point(0.5, measured, RELATION, RECALL)
     assert (found.gained.value, found.gained.low, found.kept.value) == (0.7, 0.7 - 0.02, 0.4)
+    assert point(0.5, measured, f"{RELATION}+{RECALL}", RECALL).gained.value == pytest.approx(0.55)
     with pytest.raises(EvaluationError, match=f"no score 'coco/top1'; it has {RELATION}, {RECALL}"):
         point(0.5, measured, RELATION, "coco/top1")

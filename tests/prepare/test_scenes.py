@@ -1,5 +1,6 @@
 """Scenes: made again from (seed, split, index), apart in training and held-out, blind models at chance."""
 
+import hashlib
 import io
 import json
 import random
@@ -22,11 +23,10 @@ from sclip.prepare.scenes.cases import ARO_LEAST_CASES
 from sclip.prepare.scenes.grammar import PHRASES, captions
 from sclip.prepare.scenes.picture import render
 from sclip.prepare.scenes.scene import (
-    COLOURS,
-    HELD_OUT,
+    FAMILIES,
     OPPOSITE,
     RELATIONS,
-    SHAPES,
+    Family,
     Thing,
     compose,
     draw_scene,
@@ -34,6 +34,7 @@ from sclip.prepare.scenes.scene import (
 )
 from sclip.scenegraph import Parser
 
+A, B = FAMILIES["a"], FAMILIES["b"]
 SPEC = ScenesConfig(train_samples=120, heldout_samples=104, image_size=64)
 FORMS = {
     "left": ("at the left of",),
@@ -78,6 +79,21 @@ def test_the_same_spec_and_seed_give_the_same_bytes_and_another_seed_others(
     assert [s.captions for s in samples(other.train)] != [s.captions for s in samples(paths.train)]
 
 
+def test_families_share_no_colour_and_no_shape_and_the_first_is_as_it_was_without_the_second(
+    tmp_path: Path,
+) -> None:
+    assert not {*A.colours, *A.shapes} & {*B.colours, *B.shapes}
+    first = generate(tmp_path, ScenesConfig(train_samples=4, heldout_samples=4), seed=1).suite.parent
+    second = generate(
+        tmp_path, ScenesConfig(family="b", train_samples=4, heldout_samples=4), seed=1
+    ).suite.parent
+    digests = [
+        hashlib.sha256((folder / "relation.json").read_bytes()).hexdigest()[:12] for folder in (first, second)
+    ]
+    assert (first.name, digests[0]) == ("scenes-23c30258b25a9c0a", "ca2aff802c0d")
+    assert digests[0] != digests[1]
+
+
 def test_a_longer_training_set_begins_with_the_shorter_one(paths: ScenesPaths, tmp_path: Path) -> None:
     longer = generate(tmp_path, replace(SPEC, train_samples=150), seed=5)
     assert samples(longer.train)[:120] == samples(paths.train)
@@ -101,15 +117,18 @@ def test_a_complete_folder_is_used_again_and_a_half_written_one_made_anew(tmp_pa
 def test_training_shows_every_coloured_shape_but_no_held_out_pairing_and_held_out_scenes_show_no_other() -> (
     None
 ):
-    scenes = [draw_scene(random.Random(seed), held_out=False) for seed in range(3000)]
+    scenes = [draw_scene(random.Random(seed), A, held_out=False) for seed in range(3000)]
     singles = {(p.thing.colour, p.thing.shape) for scene in scenes for p in scene.placed}
-    assert len(singles) == len(COLOURS) * len(SHAPES)
+    assert len(singles) == len(A.colours) * len(A.shapes)
     shown = {pairing(a.thing, b.thing) for scene in scenes for a, b in combinations(scene.placed, 2)}
-    assert not shown & HELD_OUT
-    assert {len([p for p in HELD_OUT if p[0] == set(pair)]) for pair in combinations(COLOURS, 2)} == {1, 2}
+    assert not shown & A.held_out
+    assert {len([p for p in A.held_out if p[0] == set(pair)]) for pair in combinations(A.colours, 2)} == {
+        1,
+        2,
+    }
     for seed in range(300):
-        scene = draw_scene(random.Random(seed), held_out=True)
-        assert pairing(*(placed.thing for placed in scene.placed)) in HELD_OUT
+        scene = draw_scene(random.Random(seed), A, held_out=True)
+        assert pairing(*(placed.thing for placed in scene.placed)) in A.held_out
 
 
 @given(SEEDS, st.booleans())
@@ -117,7 +136,7 @@ def test_training_shows_every_coloured_shape_but_no_held_out_pairing_and_held_ou
 def test_objects_lie_in_the_picture_apart_and_clearly_in_the_stated_relation(
     seed: int, held_out: bool
 ) -> None:
-    scene = draw_scene(random.Random(seed), held_out=held_out)
+    scene = draw_scene(random.Random(seed), A, held_out=held_out)
     place = {placed.thing: placed for placed in scene.placed}
     for placed in scene.placed:
         for at in (placed.x, placed.y):
@@ -138,14 +157,15 @@ def test_objects_lie_in_the_picture_apart_and_clearly_in_the_stated_relation(
 @settings(max_examples=30)
 def test_what_the_picture_shows_is_where_the_scene_says(seed: int, relation: str) -> None:
     things = Thing("red", "square", "large"), Thing("blue", "circle", "large")
-    scene = compose(random.Random(seed), things, relation)
+    scene = compose(random.Random(seed), A, things, relation)
     picture = render(scene, 64)
     for placed, paint in zip(scene.placed, ((214, 32, 38), (32, 78, 214)), strict=True):
         assert picture.getpixel((int(64 * placed.x), int(64 * placed.y))) == paint
 
 
-def test_every_caption_is_parsed_into_the_graph_of_its_scene(parser: Parser) -> None:
-    scenes = [draw_scene(random.Random(seed), held_out=True) for seed in range(200)]
+@pytest.mark.parametrize("family", [A, B], ids=["a", "b"])
+def test_every_caption_is_parsed_into_the_graph_of_its_scene(parser: Parser, family: Family) -> None:
+    scenes = [draw_scene(random.Random(seed), family, held_out=True) for seed in range(200)]
     texts = [captions(scene, random.Random(seed)) for seed, scene in enumerate(scenes)]
     graphs = iter(parser.parse([text for group in texts for text in group]))
     right = 0
@@ -167,7 +187,7 @@ def test_every_caption_is_parsed_into_the_graph_of_its_scene(parser: Parser) -> 
 
 def test_captions_of_a_scene_are_true_of_it() -> None:
     for seed in range(500):
-        scene = draw_scene(random.Random(seed), held_out=True)
+        scene = draw_scene(random.Random(seed), A, held_out=True)
         (fact,) = scene.facts
         for caption in captions(scene, random.Random(seed)):
             text = caption.lower().replace("small ", "").replace("large ", "")
@@ -201,9 +221,9 @@ def test_evaluation_cases_are_aros_of_held_out_pairings_and_blind_models_are_at_
         assert true != false
         assert sorted(true) == sorted(false)
         assert (
-            frozenset(w for w in true if w in COLOURS),
-            frozenset(w for w in true if w in SHAPES),
-        ) in HELD_OUT
+            frozenset(w for w in true if w in A.colours),
+            frozenset(w for w in true if w in A.shapes),
+        ) in A.held_out
         assert set(case) == common | own
         with Image.open(paths.suite.parent / "images" / case["image_path"]) as image:
             assert image.size == (case["bbox_w"], case["bbox_h"])

@@ -77,7 +77,9 @@ def test_a_cell_of_several_seeds_shows_their_mean_and_deviation(small: Path) -> 
 def test_every_shipped_ablation_can_be_run(path: Path) -> None:
     asked = ablation.read(path)
     swept = ablation.sweep_of(asked, "x", ablation.shared_config(asked))
-    assert len(swept.space[sweep.POINT]["grid_search"]) == len(asked.rows) * len(asked.seeds)
+    assert len(swept.space[sweep.POINT]["grid_search"]) == len(asked.seeds) * sum(
+        not row.blend for row in asked.rows.values()
+    )
     assert {score for row in asked.rows.values() for score in row.published} <= set(asked.scores)
 
 
@@ -100,6 +102,13 @@ def test_a_seed_is_run_through_before_the_next_with_what_file_row_and_command_li
         ("weight: 0.1", "weight: -1", [], "row 'low': "),
         ("label: lambda low, ", "", [], "not an ablation: "),
         ("rows:", "lines:", [], "not an ablation: 'rows'"),
+        (
+            "seeds: [0, 1]",
+            "seeds: [0]\nstart: lwo",
+            [],
+            "start: lwo: no row that is trained; those are low, high, broken",
+        ),
+        ("label: too much", "blend: high, label: x", [], "start and a row that is tuned from it go together"),
         ("seeds: [0, 1]", "seeds: []", [], "needs a row, a seed and a score at least"),
         ("config: scenes", "config: scene", [], "nearest is scenes"),
         ("[0, 1]", "[0, 1", [], "small.yaml"),

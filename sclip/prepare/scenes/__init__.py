@@ -22,7 +22,7 @@ from sclip.prepare.pack import RawSample, write_shards
 from sclip.prepare.scenes.cases import SceneCase, attribute_cases, relation_cases
 from sclip.prepare.scenes.grammar import captions
 from sclip.prepare.scenes.picture import jpeg
-from sclip.prepare.scenes.scene import draw_scene
+from sclip.prepare.scenes.scene import FAMILIES, Family, draw_scene
 from sclip.seeding import digest64, generator
 from sclip.storage.paths import StoragePath, address, send, storage_path, write
 
@@ -62,6 +62,8 @@ def generate(out_dir: str | StoragePath, spec: ScenesConfig, seed: int) -> Scene
     written to.
     """
     stamp = {"version": VERSION, "seed": seed, **asdict(spec)}
+    if spec.family == "a":
+        del stamp["family"]  # as in folders that were made when there was no other
     name = f"scenes-{digest64(json.dumps(stamp, sort_keys=True)):016x}"
     final = storage_path(str(out_dir) if isinstance(out_dir, Path) else out_dir) / name
     if not (final / _STAMP).is_file():
@@ -101,23 +103,24 @@ def _publish(building: Path, final: StoragePath) -> None:
 
 
 def _build(folder: Path, spec: ScenesConfig, seed: int) -> None:
+    family = FAMILIES[spec.family]
     for split, count in (("train", spec.train_samples), ("heldout", spec.heldout_samples)):
-        samples = _samples(seed, split, count, spec.image_size)
+        samples = _samples(family, seed, split, count, spec.image_size)
         write_shards(samples, folder / split, samples_per_shard=_SAMPLES_PER_SHARD)
     (folder / "images").mkdir()
     for kind, cases in (
-        ("relation", relation_cases(seed, spec.heldout_samples)),
-        ("attribute", attribute_cases(seed, spec.heldout_samples)),
+        ("relation", relation_cases(family, seed, spec.heldout_samples)),
+        ("attribute", attribute_cases(family, seed, spec.heldout_samples)),
     ):
         entries = _written(cases, folder / "images", spec.image_size)
         (folder / f"{kind}.json").write_text(json.dumps(entries, indent=1))
     (folder / "suite.yaml").write_text(_SUITE)
 
 
-def _samples(seed: int, split: str, count: int, size: int) -> Iterator[RawSample]:
+def _samples(family: Family, seed: int, split: str, count: int, size: int) -> Iterator[RawSample]:
     for index in range(count):
         rng = generator(f"scenes {split}", seed, 0, str(index))
-        scene = draw_scene(rng, held_out=split == "heldout")
+        scene = draw_scene(rng, family, held_out=split == "heldout")
         yield RawSample(f"{split}-{index:08d}", jpeg(scene, size), "jpg", captions(scene, rng))
 
 

@@ -14,7 +14,7 @@ from random import Random
 from typing import Any
 
 from sclip.prepare.scenes.grammar import noun_phrase, relation_phrase
-from sclip.prepare.scenes.scene import COLOURS, HELD_OUT, RELATIONS, Scene, Thing, compose
+from sclip.prepare.scenes.scene import RELATIONS, Family, Scene, Thing, compose
 from sclip.seeding import generator
 
 ARO_LEAST_CASES = 25
@@ -30,11 +30,11 @@ class SceneCase:
     fields: dict[str, Any]
 
 
-def relation_cases(seed: int, least: int) -> Iterator[SceneCase]:
+def relation_cases(family: Family, seed: int, least: int) -> Iterator[SceneCase]:
     """Yield at least `least` cases of "the red cross is above the blue square", each relation equally often."""
     for number in range(-(-least // (2 * len(RELATIONS))) * len(RELATIONS)):
         relation = RELATIONS[number % len(RELATIONS)]
-        first, second = _things(_rng("relation", seed, number))
+        first, second = _things(_rng("relation", seed, number), family)
         for half, (subject, other) in enumerate(((first, second), (second, first))):
             words = relation_phrase(relation)
             phrases = noun_phrase(subject, "the"), noun_phrase(other, "the")
@@ -43,21 +43,21 @@ def relation_cases(seed: int, least: int) -> Iterator[SceneCase]:
                 "true_caption": f"{phrases[0]} is {words} {phrases[1]}",
                 "false_caption": f"{phrases[1]} is {words} {phrases[0]}",
             }
-            scene = compose(_rng("relation-place", seed, number), (subject, other), relation)
+            scene = compose(_rng("relation-place", seed, number), family, (subject, other), relation)
             yield SceneCase(f"relation-{2 * number + half:06d}", scene, fields)
 
 
-def attribute_cases(seed: int, least: int) -> Iterator[SceneCase]:
+def attribute_cases(family: Family, seed: int, least: int) -> Iterator[SceneCase]:
     """Yield at least `least` cases of "the red circle and the blue square".
 
     They spread over as many pairs of colours as leave each ordered pair the `ARO_LEAST_CASES` that count.
     """
-    colour_pairs = list(combinations(COLOURS, 2))
+    colour_pairs = list(combinations(family.colours, 2))
     _rng("attribute-colours", seed, 0).shuffle(colour_pairs)
     used = colour_pairs[: max(1, least // (2 * ARO_LEAST_CASES))]
     pairs_each = max(ARO_LEAST_CASES, -(-least // (2 * len(used))))
     for number in range(len(used) * pairs_each):
-        first, second = _things(_rng("attribute", seed, number), used[number % len(used)])
+        first, second = _things(_rng("attribute", seed, number), family, used[number % len(used)])
         exchanged = replace(first, colour=second.colour), replace(second, colour=first.colour)
         both = [_pair_phrase(first, second), _pair_phrase(*exchanged)]
         relation = RELATIONS[number // len(used) % len(RELATIONS)]
@@ -69,7 +69,7 @@ def attribute_cases(seed: int, least: int) -> Iterator[SceneCase]:
                 "true_caption": both[half],
                 "false_caption": both[1 - half],
             }
-            scene = compose(_rng("attribute-place", seed, number), things, relation)
+            scene = compose(_rng("attribute-place", seed, number), family, things, relation)
             yield SceneCase(f"attribute-{2 * number + half:06d}", scene, fields)
 
 
@@ -77,9 +77,9 @@ def _rng(purpose: str, seed: int, number: int) -> Random:
     return generator(f"scenes {purpose}", seed, 0, str(number))
 
 
-def _things(rng: Random, colours: tuple[str, str] | None = None) -> tuple[Thing, Thing]:
+def _things(rng: Random, family: Family, colours: tuple[str, str] | None = None) -> tuple[Thing, Thing]:
     """Draw two objects of a held-out pairing, of the given colours or of any, in either assignment."""
-    wanted = [pairing for pairing in HELD_OUT if colours is None or pairing[0] == set(colours)]
+    wanted = [pairing for pairing in family.held_out if colours is None or pairing[0] == set(colours)]
     wanted.sort(key=lambda pairing: [sorted(words) for words in pairing])  # sets have no order of their own
     colour_set, shape_set = rng.choice(wanted)
     tints, shapes = (rng.sample(sorted(words), 2) for words in (colour_set, shape_set))

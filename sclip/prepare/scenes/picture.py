@@ -22,6 +22,10 @@ _PAINT: dict[str, _Colour] = {
     "purple": (130, 42, 170),
     "white": (255, 255, 255),
     "black": (12, 12, 12),
+    "turquoise": (40, 200, 190),
+    "navy": (22, 28, 110),
+    "golden": (235, 180, 40),
+    "teal": (0, 96, 100),
 }
 _GROUND: dict[str, _Colour] = {
     "grey": (148, 150, 152),
@@ -29,6 +33,7 @@ _GROUND: dict[str, _Colour] = {
     "pink": (232, 176, 192),
     "beige": (206, 190, 158),
 }
+_COLOURS = _GROUND | _PAINT
 
 
 def jpeg(scene: Scene, size: int) -> bytes:
@@ -49,7 +54,7 @@ def render(scene: Scene, size: int) -> Image.Image:
 
 
 def _background(scene: Scene, side: int) -> Image.Image:
-    ground = _GROUND[scene.background]
+    ground = _COLOURS[scene.background]
     darker = tuple(int(0.9 * value) for value in ground)
     picture = Image.new("RGB", (side, side), ground)
     pen = ImageDraw.Draw(picture)
@@ -69,7 +74,7 @@ def _background(scene: Scene, side: int) -> Image.Image:
 
 
 def _draw(pen: ImageDraw.ImageDraw, placed: PlacedThing, side: int) -> None:
-    fill = _PAINT[placed.thing.colour]
+    fill = _COLOURS[placed.thing.colour]
     scale = 0.88 if placed.thing.shape == "square" else 1.0
     radius = placed.radius * scale
     left, top = side * (placed.x - radius), side * (placed.y - radius)
@@ -82,13 +87,25 @@ def _draw(pen: ImageDraw.ImageDraw, placed: PlacedThing, side: int) -> None:
         arm = 0.65 * placed.radius * side  # what stays free beside an arm
         pen.rectangle((left + arm, top, right - arm, bottom), fill=fill)
         pen.rectangle((left, top + arm, right, bottom - arm), fill=fill)
-    else:  # a triangle, its first corner at the top
-        turns = [2 * math.pi / 3 * number for number in range(3)]
-        corners = [
-            (
-                side * (placed.x + placed.radius * 1.15 * math.sin(turn)),
-                side * (placed.y - placed.radius * 1.15 * math.cos(turn)),
-            )
-            for turn in turns
-        ]
-        pen.polygon(corners, fill=fill)
+    elif placed.thing.shape == "ring":
+        pen.ellipse((left, top, right, bottom), outline=fill, width=int(0.45 * radius * side))
+    elif placed.thing.shape == "rectangle":
+        pen.rectangle((left, top + 0.65 * radius * side, right, bottom - 0.65 * radius * side), fill=fill)
+    else:
+        pen.polygon(_corners(placed, side), fill=fill)
+
+
+_REACHES = {"triangle": (1.15,) * 3, "diamond": (1.15, 0.75) * 2, "star": (1.15, 0.45) * 5}
+"""How far the corners lie from the middle, in radii, one after the other from the top."""
+
+
+def _corners(placed: PlacedThing, side: int) -> list[tuple[float, float]]:
+    reaches = _REACHES[placed.thing.shape]
+    turns = [2 * math.pi / len(reaches) * number for number in range(len(reaches))]
+    return [
+        (
+            side * (placed.x + placed.radius * reach * math.sin(turn)),
+            side * (placed.y - placed.radius * reach * math.cos(turn)),
+        )
+        for reach, turn in zip(reaches, turns, strict=True)
+    ]

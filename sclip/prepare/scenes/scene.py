@@ -10,9 +10,6 @@ from dataclasses import dataclass
 from itertools import combinations, product
 from random import Random
 
-COLOURS = ("red", "green", "blue", "yellow", "orange", "purple", "white", "black")
-SHAPES = ("circle", "square", "triangle", "cross")
-BACKGROUNDS = ("grey", "brown", "pink", "beige")
 PATTERNS = ("plain", "gradient", "dots", "grid")
 OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 RELATIONS = tuple(OPPOSITE)
@@ -25,19 +22,42 @@ Pairing = tuple[frozenset[str], frozenset[str]]
 """The two colours and the two shapes of a pair of objects, whichever has which: what a split is made by."""
 
 
-def _held_out() -> frozenset[Pairing]:
-    """Take every fifth pairing, one or two for each pair of colours.
+@dataclass(frozen=True, slots=True)
+class Family:
+    """The words of a family of scenes, and which of its pairings training never shows."""
+
+    colours: tuple[str, ...]
+    shapes: tuple[str, ...]
+    backgrounds: tuple[str, ...]
+    held_out: frozenset[Pairing]
+
+
+def _family(colours: str, shapes: str, backgrounds: str) -> Family:
+    """Hold out every fifth pairing, one or two for each pair of colours.
 
     Both assignments of the colours go together, so that exchanging attributes never leads from one side of
     the split to the other; every single (colour, shape) stays in training.
     """
-    colour_pairs, shape_pairs = (list(combinations(words, 2)) for words in (COLOURS, SHAPES))
+    of_colours, of_shapes = colours.split(), shapes.split()
+    colour_pairs, shape_pairs = (list(combinations(words, 2)) for words in (of_colours, of_shapes))
     numbered = product(enumerate(colour_pairs), enumerate(shape_pairs))
-    return frozenset((frozenset(c), frozenset(s)) for (i, c), (j, s) in numbered if (i + j) % 5 == 0)
+    held_out = frozenset((frozenset(c), frozenset(s)) for (i, c), (j, s) in numbered if (i + j) % 5 == 0)
+    return Family(tuple(of_colours), tuple(of_shapes), tuple(backgrounds.split()), held_out)
 
 
-HELD_OUT = _held_out()
-"""Pairings that training never shows."""
+FAMILIES = {
+    "a": _family(
+        "red green blue yellow orange purple white black",
+        "circle square triangle cross",
+        "grey brown pink beige",
+    ),
+    "b": _family(
+        "pink brown grey beige turquoise navy golden",
+        "ring star diamond rectangle",
+        "white teal purple green",
+    ),
+}
+"""Shapes and colours of one family are none of the other's; what the first has as grounds the second has as colours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +104,13 @@ class Scene:
 
 
 def pairing(first: Thing, second: Thing) -> Pairing:
-    """Return the pairing of two objects, for a look into HELD_OUT."""
+    """Return the pairing of two objects, for a look into `Family.held_out`."""
     return frozenset((first.colour, second.colour)), frozenset((first.shape, second.shape))
 
 
-def compose(rng: Random, things: tuple[Thing, ...], relation: str, second_relation: str = "") -> Scene:
+def compose(
+    rng: Random, family: Family, things: tuple[Thing, ...], relation: str, second_relation: str = ""
+) -> Scene:
     """Place two things, the first `relation` of the second; a third comes `second_relation` of the second.
 
     What `rng` draws does not depend on the things: the same generator state gives the same places,
@@ -99,7 +121,7 @@ def compose(rng: Random, things: tuple[Thing, ...], relation: str, second_relati
     shift = rng.uniform(-0.1, 0.1)
     tilts = rng.uniform(-0.06, 0.06), rng.uniform(-0.06, 0.06)
     jitter = rng.uniform(-0.02, 0.02)
-    background, pattern = rng.choice(BACKGROUNDS), rng.choice(PATTERNS)
+    background, pattern = rng.choice(family.backgrounds), rng.choice(PATTERNS)
     growth = rng.uniform(0.95, 1.05)
     facts = [Fact(things[0], relation, things[1])]
     if len(things) == 3:  # room for the third: the pair moves to the other side of the picture
@@ -120,18 +142,18 @@ def compose(rng: Random, things: tuple[Thing, ...], relation: str, second_relati
     return Scene(tuple(placed), tuple(facts), background, pattern)
 
 
-def draw_scene(rng: Random, *, held_out: bool) -> Scene:
+def draw_scene(rng: Random, family: Family, *, held_out: bool) -> Scene:
     """Return a scene of 2 or 3 objects of different colours and shapes, from one side of the split."""
     count = 3 if not held_out and rng.random() < _THIRD_OBJECT_SHARE else 2
     while True:
-        colours, shapes = rng.sample(COLOURS, count), rng.sample(SHAPES, count)
+        colours, shapes = rng.sample(family.colours, count), rng.sample(family.shapes, count)
         things = tuple(
             Thing(colour, shape, rng.choice(tuple(_RADIUS)))
             for colour, shape in zip(colours, shapes, strict=True)
         )
-        sides = {pairing(*pair) in HELD_OUT for pair in combinations(things, 2)}
+        sides = {pairing(*pair) in family.held_out for pair in combinations(things, 2)}
         if sides == {held_out}:
             break
     relation = rng.choice(RELATIONS)
     across = [other for other in RELATIONS if other not in (relation, OPPOSITE[relation])]
-    return compose(rng, things, relation, rng.choice(across))
+    return compose(rng, family, things, relation, rng.choice(across))

@@ -1,0 +1,127 @@
+"""What tuning keeps: runs tuned from one start in; shares of what it knew, and of what plain tuning gained, out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from sclip.config import ConfigError
+from sclip.config.loader import CONFIGS, changed
+from sclip.run import ablation, keeping, sweep
+
+KEEPING = ablation.read(CONFIGS / "ablation" / "keeping.yaml")
+
+_FILES = {"first": "shards", "relation": "file"}
+
+
+def scores(r1: float, accuracy: float) -> dict[str, float]:
+    """Return scores whose means are these, of other parts."""
+    return {
+        "first/image_to_text_r1": r1 + 0.1, "first/text_to_image_r1": r1 - 0.1,
+        "relation/accuracy": accuracy - 0.05, "attribute/accuracy": accuracy + 0.05,
+    }  # fmt: skip
+
+
+def trial(row: str, seed: int, *of: float) -> sweep.Trial:
+    return sweep.Trial(f"x-{row}-seed-{seed}", {}, scores(*of) if of else {})
+
+
+@pytest.mark.parametrize(
+    ("run", "found"),
+    [
+        ((0.4, 0.6), {"first/r1": 0.4, "first/kept": 1.0, "second/gain": 0.0}),
+        ((0.2, 0.8), {"first/r1": 0.2, "first/kept": 0.5, "second/gain": 1.0, "first/kept_at_90": 0.5}),
+        ((0.38, 0.785), {"first/r1": 0.38, "first/kept": 0.95, "second/gain": 0.925, "first/kept_at_90": 0.95}),
+        ((0.5, 0.7), {"first/r1": 0.5, "first/kept": 1.25, "second/gain": 0.5}),
+    ],
+)  # fmt: skip
+def test_shares_are_of_the_start_s_retrieval_and_of_the_plain_row_s_gain(
+    run: tuple[float, float], found: dict[str, float]
+) -> None:
+    assert keeping.shares(scores(0.4, 0.6), scores(0.2, 0.8), scores(*run)) == pytest.approx(found)
+
+
+def test_where_plain_tuning_gains_nothing_there_is_no_share_of_it() -> None:
+    assert keeping.shares(scores(0.4, 0.6), scores(0.2, 0.6), scores(0.3, 0.8)).keys() == {
+        "first/r1", "first/kept",
+    }  # fmt: skip
+
+
+def test_a_row_that_misses_the_gain_at_one_seed_has_no_share_at_that_gain_and_one_that_failed_has_none() -> (
+    None
+):
+    asked = ablation.narrowed(KEEPING, ["distil", "lora"], [0, 1])
+    trials = [trial("start", seed, 0.4, 0.6) for seed in (0, 1)] + [
+        trial("plain", seed, 0.2, 0.8) for seed in (0, 1)
+    ]
+    trials += [
+        trial("distil", 0, 0.3, 0.8),
+        trial("distil", 1, 0.38, 0.7),
+        trial("lora", 0, 0.3, 0.8),
+        trial("lora", 1),
+    ]
+    cells = ablation.table(asked, keeping.add_shares(asked, "x", trials), "x")
+    assert list(cells) == ["start", "plain", "distil", "lora"]
+    assert cells["distil"]["first/kept"].values == pytest.approx([0.75, 0.95])
+    assert cells["distil"]["first/kept_at_90"].text == "–"
+    assert cells["lora"]["first/kept_at_90"].values == pytest.approx([0.75])
+    assert cells["plain"]["first/kept"].with_interval == "0.500 (0.500 to 0.500)"
+
+
+def test_a_cell_s_interval_is_student_s_over_the_seeds() -> None:
+    assert ablation.Cell([0.94, 0.95, 0.96], "–").with_interval == "0.950 (0.925 to 0.975)"
+
+
+def test_rows_are_tuned_from_the_start_of_their_seed_and_measured_on_both_families(tmp_path: Path) -> None:
+    config = changed(
+        ablation.shared_config(KEEPING), {"run.storage": str(tmp_path), "scenes.heldout_samples": 2}
+    )
+    points = ablation.sweep_of(KEEPING, "x", config).space[sweep.POINT]["grid_search"]
+    assert [p["name"] for p in points[:5]] == [
+        f"{row}-seed-0" for row in ("start", "plain", "distil", "lora", "both")
+    ]
+    assert "run.init_from" not in points[0]["set"]
+    assert points[6]["set"]["run.init_from"] == "x-start-seed-1"
+    keeping.write_suites(
+        ablation.narrowed(KEEPING, [], [0]), "x", changed(config, {"scenes.train_samples": 2})
+    )
+    report, development = (
+        yaml.safe_load(keeping.suite(config, "x", 0, split).read_text())
+        for split in ("report", "development")
+    )
+    assert str(keeping.suite(config, "x", 0, "report")) == points[1]["set"]["evaluate.suite"]
+    files = [Path(of[name][key]) for of in (report, development) for name, key in _FILES.items()]
+    assert len(set(files)) == 4
+    stamps = [
+        json.loads((file.parents[up] / "scenes.json").read_text())
+        for file, up in zip(files, [1, 0] * 2, strict=True)
+    ]
+    assert [(stamp.get("family", "a"), stamp["seed"]) for stamp in stamps] == [
+        ("a", 0),
+        ("b", 0),
+        ("a", -1),
+        ("b", -1),
+    ]
+    with pytest.raises(ConfigError, match=r"data\.shards: .* generated scenes"):
+        keeping.write_suites(KEEPING, "x", changed(config, {"data.shards": ["a.tar"]}))
+
+
+def test_a_blend_that_was_found_of_the_same_runs_is_not_measured_again(tmp_path: Path) -> None:
+    asked = ablation.narrowed(KEEPING, ["blend"], [0])
+    config = changed(ablation.shared_config(asked), {"run.storage": str(tmp_path)})
+    trials = [trial("start", 0, 0.4, 0.6), trial("plain", 0, 0.2, 0.8)]
+    file = keeping.suite(config, "x", 0, "blend").with_suffix(".json")
+    file.parent.mkdir(parents=True)
+    of_runs = [trials[0].scores, trials[1].scores, trials[1].scores]
+    file.write_text(json.dumps({"runs": of_runs, "a": 0.5, "scores": scores(0.3, 0.8)}))
+    *_, blend = keeping.add_blends(asked, "x", config, trials, Console(quiet=True))
+    assert blend == sweep.Trial("x-blend-seed-0", {"a": 0.5}, scores(0.3, 0.8))
+    trials[1].scores["relation/accuracy"] = (
+        0.9  # another run by now: to be measured, and its model is not there
+    )
+    *_, blend = keeping.add_blends(asked, "x", config, trials, Console(quiet=True))
+    assert "x-start-seed-0" in blend.error or "development-seed-0" in blend.error
