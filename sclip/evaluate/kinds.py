@@ -13,7 +13,17 @@ from sclip.config.data import READING_KEYS
 from sclip.config.loader import changed
 from sclip.evaluate import zero_shot
 from sclip.evaluate.benchmarks import About, BenchmarkDataError, Task
-from sclip.evaluate.readers import aro, aro_order, captions, karpathy, shards, sugarcrepe, valse, winoground
+from sclip.evaluate.readers import (
+    aro,
+    aro_order,
+    captions,
+    karpathy,
+    shards,
+    sugarcrepe,
+    sugarcrepe_pp,
+    valse,
+    winoground,
+)
 
 __all__ = ["KINDS", "PATHS", "Kind", "checked", "nearest", "task"]
 
@@ -54,6 +64,16 @@ KINDS = {
         "Which of two captions is true of a COCO photograph, the other one being fluent and made by replacing, "
         "swapping or adding (SugarCrepe, Hsieh et al. 2023).",
         sugarcrepe.read,
+    ),
+    "sugarcrepe-pp": Kind(
+        "Whether both of two true captions of a COCO photograph score higher than a false one (SugarCrepe++, Dumpala "
+        "et al. 2024, the image-to-text task).",
+        sugarcrepe_pp.read,
+    ),
+    "sugarcrepe-pp-text": Kind(
+        "Whether two captions that mean the same are nearer to each other than to a third, by the text encoder alone "
+        "(SugarCrepe++, Dumpala et al. 2024, the text-only task).",
+        sugarcrepe_pp.read_texts, may=(),
     ),
     "winoground": Kind(
         "Which of two pictures belongs to which of two captions of the same words (Winoground, Thrush et al. 2022).",

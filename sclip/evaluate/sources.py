@@ -32,6 +32,12 @@ _ARO_PAGE = "github.com/mertyg/vision-language-models-are-bows (its VG_Relation(
 _ARO_LICENCE = "code MIT, Visual Genome CC BY 4.0"
 _COCO_LICENCE = "COCO: captions CC BY 4.0, each photograph under its own Creative Commons licence"
 _COCO_2014 = ("coco/val2014", "images.cocodataset.org/zips/val2014.zip (the test split is of val2014)")
+_COCO_2017 = ("coco/val2017", "images.cocodataset.org/zips/val2017.zip")
+_SCPP = (
+    "Dumpala et al., SugarCrepe++ dataset: Vision-language model sensitivity to semantic and lexical alterations, "
+    "NeurIPS 2024"
+)
+_SCPP_FILES = ("sugarcrepe_pp", "the five files of data/ in github.com/Sri-Harsha/scpp")
 _FLICKR_LICENCE = "Flickr30k: for research, by the form at shannon.cs.illinois.edu/DenotationGraph"
 _FLICKR_IMAGES = (
     "flickr30k/flickr30k-images",
@@ -69,10 +75,14 @@ SOURCES = {
         f"MIT; {_COCO_LICENCE}",
         (
             ("sugarcrepe", "the seven files of data/ in github.com/RAIVNLab/sugar-crepe"),
-            ("coco/val2017", "images.cocodataset.org/zips/val2017.zip"),
+            _COCO_2017,
         ),
         {"cases": (7_511, 7_512)},
     ),
+    "sugarcrepe-pp": BenchmarkSource(
+        _SCPP, f"CC BY 4.0; {_COCO_LICENCE}", (_SCPP_FILES, _COCO_2017), {"cases": (4_757,)}
+    ),
+    "sugarcrepe-pp-text": BenchmarkSource(_SCPP, "CC BY 4.0", (_SCPP_FILES,), {"cases": (4_757,)}),
     "winoground": BenchmarkSource(
         "Thrush et al., Winoground: Probing vision and language models for visio-linguistic compositionality, "
         "CVPR 2022",
