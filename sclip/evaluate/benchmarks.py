@@ -28,9 +28,10 @@ __all__ = [
     "images_of",
     "is_text",
     "left",
+    "located",
     "named_once",
 ]
-__all__ += ["no_such_file", "read_json", "text_of"]
+__all__ += ["no_such_file", "read_json", "text_of", "texts_of"]
 
 
 @dataclass(frozen=True)
@@ -195,3 +196,21 @@ def images_of(file: Path, images: Path | None) -> Path:
         return images
     beside = file.parent / "images"
     return beside if beside.is_dir() else file.parent
+
+
+def located(folder: Path, name: str) -> Path:
+    """Return where a picture lies whose name may lead there from another folder (`data/val2014/COCO_1.jpg`).
+
+    It is the first that there is of the name below the folder, and of the name without its first folders.
+    """
+    parts = Path(name).parts
+    places = [folder / Path(*parts[start:]) for start in range(len(parts))]
+    return next((place for place in places if place.is_file()), places[0])
+
+
+def texts_of(entry: Mapping[str, Any], field: str, least: int = 1) -> tuple[str, ...]:
+    """Return a field that must be a list of so many texts or more; ValueError where it is none."""
+    found = entry[field]
+    if not isinstance(found, list) or len(found) < least or not all(map(is_text, found)):
+        raise ValueError(f"{field}={ascii(found)[:50]} is no list of {least} or more texts")
+    return tuple(found)

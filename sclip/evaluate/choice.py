@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from sclip.evaluate import examples
 from sclip.evaluate.benchmarks import About, BenchmarkDataError, left
 from sclip.evaluate.features import Features
-from sclip.evaluate.interval import groups, mean_score
+from sclip.evaluate.interval import groups, mean_score, scored
 from sclip.evaluate.picture import Picture
 from sclip.evaluate.result import Example, Result, Score
 
@@ -48,6 +49,9 @@ class Choice:
     means: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Further scores, by name: the mean over these groups."""
     ties_win: bool = False
+    jointly: Mapping[str, Sequence[tuple[str, Sequence[str]]]] = field(default_factory=dict)
+    """Further scores, by name: sets of cases (what they show, names of the cases), of which all must be won. A set of
+    which a case is missing is no part of the score."""
     skips_unreadable: bool = False
 
     def __post_init__(self) -> None:
@@ -97,6 +101,7 @@ class Choice:
         for mean, of in self.means.items():
             if set(of) <= counted:
                 scores[mean] = score(mean, set(of))
+        scores |= self._of_sets(asked)
         return Result(
             name, self.about.kind, self.about.definition,
             headline="macro" if "macro" in scores else "accuracy",
@@ -118,6 +123,24 @@ class Choice:
     def _is_won(self, row: Sequence[float]) -> bool:
         """Return whether a case was won by the cosines of its captions, the true one first."""
         return row[0] >= max(row[1:]) if self.ties_win else row[0] > max(row[1:])
+
+    def _of_sets(self, asked: Sequence[tuple[ChoiceCase, bool]]) -> dict[str, Score]:
+        """Return the share of the complete sets whose cases were all won."""
+        by_name = {case.name: (won, self._chance(case)) for case, won in asked}
+        scores = {}
+        for called, sets in self.jointly.items():
+            complete = [
+                (shown, [by_name[n] for n in names]) for shown, names in sets if by_name.keys() >= set(names)
+            ]
+            if complete:
+                chances = [math.prod(chance for _, chance in some) for _, some in complete]
+                scores[called] = scored(
+                    [all(won for won, _ in some) for _, some in complete],
+                    [shown for shown, _ in complete],
+                    sum(chances) / len(chances),
+                    key=f"{self.about.name}/{called}",
+                )
+        return scores
 
     def _chance(self, case: ChoiceCase) -> float:
         """Return how often a model without knowledge wins: equal captions are one candidate."""

@@ -58,8 +58,8 @@ def judged(
     """
     of_case = [case.group for case in cases]
     means = ({"macro": sorted(set(of_case))} if macro else {}) | dict(means)
-    wanted = [(name, name, None) for name in answers]
-    wanted += [(name, headline, of) for name, of in means.items() if set(of) <= set(of_case)]  # type: ignore[misc]
+    wanted: list[tuple[str, str, Sequence[str] | None]] = [(name, name, None) for name in answers]
+    wanted += [(name, headline, of) for name, of in means.items() if set(of) <= set(of_case)]
     won = answers[headline].won
     return Result(
         about.name, about.kind, about.definition,

@@ -16,12 +16,19 @@ from sclip.evaluate.benchmarks import About, BenchmarkDataError, Task
 from sclip.evaluate.readers import (
     aro,
     aro_order,
+    bivlc,
     captions,
+    colorswap,
+    hard_positives,
     karpathy,
+    long_captions,
+    mmvp,
+    negbench,
     shards,
     sugarcrepe,
     sugarcrepe_pp,
     valse,
+    whatsup,
     winoground,
 )
 
@@ -78,6 +85,61 @@ KINDS = {
     "winoground": Kind(
         "Which of two pictures belongs to which of two captions of the same words (Winoground, Thrush et al. 2022).",
         winoground.read,
+    ),
+    "whatsup-controlled": Kind(
+        "Which of four captions names the relation of two objects in a photograph (What'sUp, Kamath et al. 2023); "
+        "pairs of opposite relations and sets of all four are won where each of their photographs is; a tie is won.",
+        whatsup.controlled,
+    ),
+    "whatsup-coco": Kind(
+        "Which of two captions says where the objects of a COCO photograph are (What'sUp, Kamath et al. 2023); a tie "
+        "is won.",
+        whatsup.coco,
+    ),
+    "whatsup-vg": Kind(
+        "Which of two captions says where the objects of a photograph of Visual Genome are (What'sUp, Kamath et al. "
+        "2023); a tie is won.",
+        whatsup.visual_genome,
+    ),
+    "bivlc": Kind(
+        "Which of two pictures, a COCO photograph and a generated one, belongs to which of two captions (BiVLC, "
+        "Miranda et al. 2024).",
+        bivlc.read, may=(),
+    ),
+    "colorswap": Kind(
+        "Which of two pictures belongs to which of two captions that have their colours exchanged (ColorSwap, "
+        "Burapacheep et al. 2024).",
+        colorswap.read,
+    ),
+    "negbench-mcq": Kind(
+        "Which of several captions, with and without a negation, is true of a picture (NegBench, Alhamoud et al. "
+        "2025).",
+        negbench.choices,
+    ),
+    "negbench-retrieval": Kind(
+        "Finding the picture of a caption, which may say what is not in it, among all pictures, and a caption of a "
+        "picture among all captions (NegBench, Alhamoud et al. 2025).",
+        negbench.retrieval,
+    ),
+    "mmvp-vlm": Kind(
+        "Whether each of two statements finds its picture among two that CLIP takes for alike (MMVP-VLM, Tong et al. "
+        "2024).",
+        mmvp.read,
+    ),
+    "hard-positives": Kind(
+        "Whether a caption and another one of the same meaning both score higher than a false one (Kamath et al. 2024, "
+        "augmented test accuracy).",
+        hard_positives.read,
+    ),
+    "urban1k": Kind(
+        "Finding the picture of a long caption among all pictures, and the caption of a picture among all captions "
+        "(Urban1k, Zhang et al. 2024).",
+        long_captions.urban1k, may=(),
+    ),
+    "docci": Kind(
+        "Finding the picture of a long description among all pictures, and the description of a picture among all "
+        "descriptions (DOCCI, Onoe et al. 2024).",
+        long_captions.docci, may=("images", "split"),
     ),
     "valse": Kind(
         "Whether a caption scores higher than its foil (VALSE, Parcalabescu et al. 2022), pairwise ranking accuracy.",

@@ -7,6 +7,7 @@ import math
 import pytest
 
 from sclip.evaluate.benchmarks import About
+from sclip.evaluate.choice import Choice, ChoiceCase
 from sclip.evaluate.picture import Picture
 from sclip.evaluate.result import Result
 from sclip.evaluate.several import SeveralCase, SeveralTrue
@@ -60,3 +61,17 @@ def test_of_text_alone_the_two_must_be_nearer_to_each_other_than_either_to_the_t
     assert result.won == {"won": True, "second nearer to it": False, "equal": False}
     assert result.scores["tot"].chance == pytest.approx((1 / 3 + 1 / 3 + 0) / 3)
     assert (task.pictures(), task.without({A})) == ([], task)
+
+
+def test_a_set_is_won_where_all_its_cases_are_and_counts_where_all_are_there() -> None:
+    def case(name: str, true: float) -> ChoiceCase:
+        return ChoiceCase(name, A, f"{name} {true}", (f"{name} 0.5",))
+
+    cases = [case("0", 0.9), case("1", 0.8), case("2", 0.9), case("3", 0.1)]
+    sets = [("mug", ["0", "1"]), ("bowl", ["2", "3"]), ("cup", ["3", "4"])]
+    similarity = {
+        (A, caption): float(caption.split()[1]) for case in cases for caption in (case.true, *case.false)
+    }
+    scores = Choice(ABOUT, cases, jointly={"pair": sets}).result(cosines(similarity)).scores
+    assert (scores["pair"].value, scores["pair"].chance) == (1 / 2, 1 / 4)
+    assert "pair" not in Choice(ABOUT, cases[3:], jointly={"pair": sets}).result(cosines(similarity)).scores

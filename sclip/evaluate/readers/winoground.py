@@ -8,7 +8,6 @@ Relation or Both). The three scores are defined in `sclip.evaluate.pairs`; the p
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from sclip.evaluate.benchmarks import (
@@ -17,11 +16,11 @@ from sclip.evaluate.benchmarks import (
     at_case,
     images_of,
     named_once,
-    no_such_file,
     text_of,
 )
 from sclip.evaluate.pairs import Pair, Pairs
 from sclip.evaluate.picture import Picture
+from sclip.evaluate.readers.lines import json_lines
 
 __all__ = ["read"]
 
@@ -32,20 +31,9 @@ def read(about: About, file: Path, images: Path | None = None) -> Pairs:
     Raises BenchmarkDataError naming file, case and field.
     """
     folder = images_of(file, images)
-    try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")  # a text may hold what else ends a line
-    except FileNotFoundError as error:
-        raise no_such_file(file) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise BenchmarkDataError(f"{file}: cannot be read: {error}") from error
     cases = []
-    for number, line in enumerate(lines):
-        if not line.strip():
-            continue
+    for number, entry in json_lines(file):
         with at_case(file, number):
-            entry = json.loads(line)
-            if not isinstance(entry, dict):
-                raise ValueError(f"{line[:50]!a} is no object with fields")
             first, second = (_picture(folder, text_of(entry, f"image_{side}")) for side in (0, 1))
             captions = text_of(entry, "caption_0"), text_of(entry, "caption_1")
             group = str(entry.get("collapsed_tag", ""))
