@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -24,14 +24,14 @@ __all__ = [
     "Task",
     "box_of",
     "each",
-    "each_line",
     "entries",
     "images_of",
     "is_text",
     "left",
+    "located",
     "named_once",
 ]
-__all__ += ["no_such_file", "read_json", "text_of"]
+__all__ += ["no_such_file", "read_json", "text_of", "texts_of"]
 
 
 @dataclass(frozen=True)
@@ -143,26 +143,6 @@ def entries(path: Path, found: object, what: str = "case") -> list[tuple[str, An
     return named
 
 
-def each_line(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (number, entry) of JSON Lines, numbered from 0. Raises BenchmarkDataError naming file and line."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")  # a text may hold what else ends a line
-    except FileNotFoundError as error:
-        raise no_such_file(path) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise BenchmarkDataError(f"{path}: cannot be read: {error}") from error
-    if not any(map(str.strip, lines)):
-        raise BenchmarkDataError(f"{path}: must hold a line for each case, {what}")
-    for number, line in enumerate(lines):
-        if not line.strip():
-            continue
-        with at_case(path, number):
-            entry = json.loads(line)
-            if not isinstance(entry, dict):
-                raise ValueError(f"{line[:50]!a} is no object with fields")
-        yield number, entry
-
-
 def named_once(path: Path, names: Iterable[str]) -> None:
     """Raise BenchmarkDataError where two cases have one name: one would be taken for the other."""
     twice = [name for name, count in Counter(names).items() if count > 1]
@@ -216,3 +196,21 @@ def images_of(file: Path, images: Path | None) -> Path:
         return images
     beside = file.parent / "images"
     return beside if beside.is_dir() else file.parent
+
+
+def located(folder: Path, name: str) -> Path:
+    """Return where a picture lies whose name may lead there from another folder (`data/val2014/COCO_1.jpg`).
+
+    It is the first that there is of the name below the folder, and of the name without its first folders.
+    """
+    parts = Path(name).parts
+    places = [folder / Path(*parts[start:]) for start in range(len(parts))]
+    return next((place for place in places if place.is_file()), places[0])
+
+
+def texts_of(entry: Mapping[str, Any], field: str, least: int = 1) -> tuple[str, ...]:
+    """Return a field that must be a list of so many texts or more; ValueError where it is none."""
+    found = entry[field]
+    if not isinstance(found, list) or len(found) < least or not all(map(is_text, found)):
+        raise ValueError(f"{field}={ascii(found)[:50]} is no list of {least} or more texts")
+    return tuple(found)

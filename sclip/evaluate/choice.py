@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import math
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-
-import torch
-from torch import Tensor
 
 from sclip.evaluate import examples
 from sclip.evaluate.benchmarks import About, BenchmarkDataError, left
 from sclip.evaluate.features import Features
-from sclip.evaluate.interval import groups, scored
+from sclip.evaluate.interval import groups, mean_score, scored
 from sclip.evaluate.picture import Picture
 from sclip.evaluate.result import Example, Result, Score
 
 __all__ = ["Choice", "ChoiceCase"]
-
-_AT_A_TIME = 2048
-"""Cases compared at a time: with five candidates of 768 numbers they are 32 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +49,9 @@ class Choice:
     means: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Further scores, by name: the mean over these groups."""
     ties_win: bool = False
+    jointly: Mapping[str, Sequence[tuple[str, Sequence[str]]]] = field(default_factory=dict)
+    """Further scores, by name: sets of cases (what they show, names of the cases), of which all must be won. A set of
+    which a case is missing is no part of the score."""
     skips_unreadable: bool = False
 
     def __post_init__(self) -> None:
@@ -79,20 +77,31 @@ class Choice:
 
     def result(self, features: Features) -> Result:
         """Return accuracy, mean over groups and the further means, with every group."""
-        answers = list(self._answers(features))
+        asked_of = ((case.picture, (case.true, *case.false)) for case in self.cases)
+        rows = zip(self.cases, features.cosines(asked_of), strict=True)
+        answers = [(case, self._is_won(row), row) for case, row in rows]
         asked = [(case, won) for case, won, _ in answers if case.counted]
-        chance = [self._chance(case) for case, _ in asked]
         name = self.about.name
-        scores = {"accuracy": self._score(asked, chance, None, f"{name}/accuracy")}
-        sizes: dict[str, int] = defaultdict(int)
-        for case, _ in asked:
-            sizes[case.group] += 1
+        sizes = Counter(case.group for case, _ in asked)
+
+        def score(called: str, of: Collection[str] | None = None) -> Score:
+            return mean_score(
+                [won for _, won in asked],
+                [case.picture.image for case, _ in asked],
+                [case.group for case, _ in asked],
+                [self._chance(case) for case, _ in asked],
+                of,
+                key=f"{name}/{called}",
+            )
+
+        scores = {"accuracy": score("accuracy")}
         counted = {group for group, size in sizes.items() if size >= self.least_cases}
         if self.macro and counted:
-            scores["macro"] = self._score(asked, chance, counted, f"{name}/macro")
+            scores["macro"] = score("macro", counted)
         for mean, of in self.means.items():
             if set(of) <= counted:
-                scores[mean] = self._score(asked, chance, set(of), f"{name}/{mean}")
+                scores[mean] = score(mean, set(of))
+        scores |= self._of_sets(asked)
         return Result(
             name, self.about.kind, self.about.definition,
             headline="macro" if "macro" in scores else "accuracy",
@@ -111,30 +120,27 @@ class Choice:
             examples=self._examples([(case, row) for case, won, row in answers if case.counted and not won]),
         )  # fmt: skip
 
-    def _answers(self, features: Features) -> Iterator[tuple[ChoiceCase, bool, list[float]]]:
-        """Yield each case, whether it was won, and the cosines of its captions, the true one first."""
-        for start in range(0, len(self.cases), _AT_A_TIME):
-            some = self.cases[start : start + _AT_A_TIME]
-            for case, row in zip(some, _cosines(some, features), strict=True):
-                best = max(row[1:])
-                yield case, row[0] >= best if self.ties_win else row[0] > best, row
+    def _is_won(self, row: Sequence[float]) -> bool:
+        """Return whether a case was won by the cosines of its captions, the true one first."""
+        return row[0] >= max(row[1:]) if self.ties_win else row[0] > max(row[1:])
 
-    def _score(
-        self, asked: Sequence[tuple[ChoiceCase, bool]], chance: Sequence[float], of: set[str] | None, key: str
-    ) -> Score:
-        """Return the share of all, or the mean over the groups `of`."""
-        kept = [at for at, (case, _) in enumerate(asked) if of is None or case.group in of]
-        of_case = [asked[at][0].group for at in kept]
-        by_group: dict[str, list[float]] = defaultdict(list)
-        for at, group in zip(kept, of_case, strict=True):
-            by_group[group if of is not None else ""].append(chance[at])
-        return scored(
-            [asked[at][1] for at in kept],
-            [asked[at][0].picture.image for at in kept],
-            sum(sum(some) / len(some) for some in by_group.values()) / len(by_group),
-            of_case if of is not None else None,
-            key=key,
-        )
+    def _of_sets(self, asked: Sequence[tuple[ChoiceCase, bool]]) -> dict[str, Score]:
+        """Return the share of the complete sets whose cases were all won."""
+        by_name = {case.name: (won, self._chance(case)) for case, won in asked}
+        scores = {}
+        for called, sets in self.jointly.items():
+            complete = [
+                (shown, [by_name[n] for n in names]) for shown, names in sets if by_name.keys() >= set(names)
+            ]
+            if complete:
+                chances = [math.prod(chance for _, chance in some) for _, some in complete]
+                scores[called] = scored(
+                    [all(won for won, _ in some) for _, some in complete],
+                    [shown for shown, _ in complete],
+                    sum(chances) / len(chances),
+                    key=f"{self.about.name}/{called}",
+                )
+        return scores
 
     def _chance(self, case: ChoiceCase) -> float:
         """Return how often a model without knowledge wins: equal captions are one candidate."""
@@ -157,15 +163,3 @@ class Choice:
 def tied(row: Sequence[float]) -> bool:
     """Return whether the true candidate, the first, scores as high as the best other one."""
     return row[0] == max(row[1:])
-
-
-def _cosines(cases: Sequence[ChoiceCase], features: Features) -> list[list[float]]:
-    """Return the cosine of each case's picture with its captions, the true one first.
-
-    All are computed in one operation, so that equal captions have equal cosines.
-    """
-    sizes = [1 + len(case.false) for case in cases]
-    texts = features.of_captions(caption for case in cases for caption in (case.true, *case.false))
-    images = features.of_pictures(case.picture for case in cases)
-    cosines: Tensor = (images.repeat_interleave(torch.tensor(sizes), dim=0) * texts).sum(dim=1)
-    return [part.tolist() for part in torch.split(cosines, sizes)]

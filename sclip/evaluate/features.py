@@ -27,6 +27,8 @@ Encoded = tuple[Tensor, dict[Picture, str]]
 """Features [n, D] of the pictures asked for, in their order, and why those with a row of NaN cannot be read."""
 Say = Callable[[str, int, int], None]
 """Told while encoding: "pictures" or "captions", how many are done, of how many."""
+_CASES_AT_A_TIME = 2048
+"""Cases compared at a time: with five candidates of 768 numbers they are 32 MB."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,17 @@ class Features:
     def of_captions(self, captions: Iterable[str]) -> Tensor:
         """Return [M, D], a row a caption."""
         return self.text[[self.caption_rows[caption] for caption in captions]]
+
+    def cosines(self, cases: Iterable[tuple[Picture, Sequence[str]]]) -> Iterator[list[float]]:
+        """Yield the cosines of each picture with its captions; equal captions of a picture have equal ones."""
+        waiting = iter(cases)
+        while some := list(itertools.islice(waiting, _CASES_AT_A_TIME)):
+            sizes = [len(captions) for _, captions in some]
+            texts = self.of_captions(caption for _, captions in some for caption in captions)
+            images = self.of_pictures(picture for picture, _ in some)
+            # One operation for all: of equal rows the sums are equal to the last bit.
+            cosines = (images.repeat_interleave(torch.tensor(sizes), dim=0) * texts).sum(dim=1)
+            yield from (part.tolist() for part in torch.split(cosines, sizes))
 
 
 class FeatureEncoder(Protocol):

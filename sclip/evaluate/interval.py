@@ -7,7 +7,7 @@ often as it was drawn. A mean over groups is computed anew in each draw, of the 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Container, Hashable, Iterable, Sequence
+from collections.abc import Collection, Container, Hashable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from scipy.stats import beta, bootstrap
 from sclip.evaluate.result import Group, Score
 from sclip.seeding import digest64
 
-__all__ = ["groups", "scored", "share"]
+__all__ = ["groups", "mean_score", "scored", "share"]
 
 _DRAWS = 1000
 _TAIL = 0.025
@@ -35,6 +35,32 @@ def scored(
 ) -> Score:
     """Return the share of the cases that were won as a score; arguments as of `share`."""
     return Score(*share(won, images, groups, key=key), chance)
+
+
+def mean_score(
+    won: Sequence[bool],
+    images: Sequence[Hashable],
+    groups: Sequence[str],
+    chance: Sequence[float],
+    of: Collection[str] | None = None,
+    *,
+    key: str,
+) -> Score:
+    """Return the share of the cases that were won or, where `of` names groups, the mean over these of each one's.
+
+    Arguments as of `share`, with each case's chance.
+    """
+    kept = [at for at, group in enumerate(groups) if of is None or group in of]
+    by_group: dict[str, list[float]] = defaultdict(list)
+    for at in kept:
+        by_group[groups[at] if of is not None else ""].append(chance[at])
+    return scored(
+        [won[at] for at in kept],
+        [images[at] for at in kept],
+        sum(sum(some) / len(some) for some in by_group.values()) / len(by_group),
+        [groups[at] for at in kept] if of is not None else None,
+        key=key,
+    )
 
 
 def groups(

@@ -16,12 +16,20 @@ from sclip.evaluate.benchmarks import About, BenchmarkDataError, Task
 from sclip.evaluate.readers import (
     aro,
     aro_order,
+    bivlc,
     captions,
+    colorswap,
     half_truth,
+    hard_positives,
     karpathy,
+    long_captions,
+    mmvp,
+    negbench,
     shards,
     sugarcrepe,
+    sugarcrepe_pp,
     valse,
+    whatsup,
     winoground,
 )
 
@@ -65,9 +73,74 @@ KINDS = {
         "swapping or adding (SugarCrepe, Hsieh et al. 2023).",
         sugarcrepe.read,
     ),
+    "sugarcrepe-pp": Kind(
+        "Whether both of two true captions of a COCO photograph score higher than a false one (SugarCrepe++, Dumpala "
+        "et al. 2024, the image-to-text task).",
+        sugarcrepe_pp.read,
+    ),
+    "sugarcrepe-pp-text": Kind(
+        "Whether two captions that mean the same are nearer to each other than to a third, by the text encoder alone "
+        "(SugarCrepe++, Dumpala et al. 2024, the text-only task).",
+        sugarcrepe_pp.read_texts, may=(),
+    ),
     "winoground": Kind(
         "Which of two pictures belongs to which of two captions of the same words (Winoground, Thrush et al. 2022).",
         winoground.read,
+    ),
+    "whatsup-controlled": Kind(
+        "Which of four captions names the relation of two objects in a photograph (What'sUp, Kamath et al. 2023); "
+        "pairs of opposite relations and sets of all four are won where each of their photographs is; a tie is won.",
+        whatsup.controlled,
+    ),
+    "whatsup-coco": Kind(
+        "Which of two captions says where the objects of a COCO photograph are (What'sUp, Kamath et al. 2023); a tie "
+        "is won.",
+        whatsup.coco,
+    ),
+    "whatsup-vg": Kind(
+        "Which of two captions says where the objects of a photograph of Visual Genome are (What'sUp, Kamath et al. "
+        "2023); a tie is won.",
+        whatsup.visual_genome,
+    ),
+    "bivlc": Kind(
+        "Which of two pictures, a COCO photograph and a generated one, belongs to which of two captions (BiVLC, "
+        "Miranda et al. 2024).",
+        bivlc.read, may=(),
+    ),
+    "colorswap": Kind(
+        "Which of two pictures belongs to which of two captions that have their colours exchanged (ColorSwap, "
+        "Burapacheep et al. 2024).",
+        colorswap.read,
+    ),
+    "negbench-mcq": Kind(
+        "Which of several captions, with and without a negation, is true of a picture (NegBench, Alhamoud et al. "
+        "2025).",
+        negbench.choices,
+    ),
+    "negbench-retrieval": Kind(
+        "Finding the picture of a caption, which may say what is not in it, among all pictures, and a caption of a "
+        "picture among all captions (NegBench, Alhamoud et al. 2025).",
+        negbench.retrieval,
+    ),
+    "mmvp-vlm": Kind(
+        "Whether each of two statements finds its picture among two that CLIP takes for alike (MMVP-VLM, Tong et al. "
+        "2024).",
+        mmvp.read,
+    ),
+    "hard-positives": Kind(
+        "Whether a caption and another one of the same meaning both score higher than a false one (Kamath et al. 2024, "
+        "augmented test accuracy).",
+        hard_positives.read,
+    ),
+    "urban1k": Kind(
+        "Finding the picture of a long caption among all pictures, and the caption of a picture among all captions "
+        "(Urban1k, Zhang et al. 2024).",
+        long_captions.urban1k, may=(),
+    ),
+    "docci": Kind(
+        "Finding the picture of a long description among all pictures, and the description of a picture among all "
+        "descriptions (DOCCI, Onoe et al. 2024).",
+        long_captions.docci, may=("images", "split"),
     ),
     "valse": Kind(
         "Whether a caption scores higher than its foil (VALSE, Parcalabescu et al. 2022), pairwise ranking accuracy.",

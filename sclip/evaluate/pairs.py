@@ -10,15 +10,15 @@ With s the similarity, and picture and caption of one number belonging together 
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from PIL import Image
 
 from sclip.evaluate import examples
 from sclip.evaluate.benchmarks import About, left
 from sclip.evaluate.features import Features
-from sclip.evaluate.interval import groups, scored
+from sclip.evaluate.judged import Answers, judged
 from sclip.evaluate.picture import Picture, encoded
 from sclip.evaluate.result import Candidate, Example, Result
 
@@ -44,6 +44,12 @@ class Pairs:
 
     about: About
     cases: Sequence[Pair]
+    headline: str = "group"
+    """The published figure: "text", "image" or "group"."""
+    titles: Mapping[str, str] = field(default_factory=dict)
+    """What the authors call the three, where it is something else."""
+    means: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Further scores, by name: the headline's mean over these groups."""
     skips_unreadable: bool = False
 
     def sizes(self) -> dict[str, int]:
@@ -64,7 +70,7 @@ class Pairs:
         return replace(self, about=left(self.about, self.cases, kept), cases=kept)
 
     def result(self, features: Features) -> Result:
-        """Return text, image and group score, with the group score of each group."""
+        """Return text, image and group score, with the headline of each group."""
         images = features.of_pictures(self.pictures()).reshape(len(self.cases), 2, 1, -1)
         texts = features.of_captions(self.captions()).reshape(len(self.cases), 1, 2, -1)
         similarity = (images * texts).sum(dim=-1)  # [N, 2 pictures, 2 captions]
@@ -74,27 +80,19 @@ class Pairs:
         text, image = (right > wrong_caption).all(dim=1), (right > wrong_picture).all(dim=1)
         won = {"text": text.tolist(), "image": image.tolist(), "group": (text & image).tolist()}
         ties = ((right == wrong_caption) | (right == wrong_picture)).any(dim=1)
-        names = [case.name for case in self.cases]
-        return Result(
-            self.about.name, self.about.kind, self.about.definition,
-            headline="group",
-            scores={
-                score: scored(of, names, CHANCE[score], key=f"{self.about.name}/{score}")
+        counts = {
+            "images": len(set(self.pictures())),
+            "captions": len(set(self.captions())),
+            "ties": int(ties.sum()),
+        }
+        return judged(
+            self.about, self.cases, [case.name for case in self.cases],
+            {
+                self.titles.get(score, score): Answers(of, [CHANCE[score]] * len(of))
                 for score, of in won.items()
             },
-            counts={
-                "cases": len(names),
-                "images": len(set(self.pictures())),
-                "captions": len(set(self.captions())),
-                "ties": int(ties.sum()),
-            },
-            won=dict(zip(names, won["group"], strict=True)),
-            groups=groups(
-                self.about.name,
-                ((case.group, case.name, w) for case, w in zip(self.cases, won["group"], strict=True)),
-            ),
-            notes=list(self.about.notes),
-            examples=self._examples(won["group"], similarity.tolist()),
+            headline=self.titles.get(self.headline, self.headline), means=self.means, counts=counts,
+            examples=self._examples(won[self.headline], similarity.tolist()),
         )  # fmt: skip
 
     def _examples(

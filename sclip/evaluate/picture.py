@@ -45,7 +45,7 @@ class Picture:
     @property
     def image(self) -> str:
         """What crops of one picture have in common: they are drawn together for an interval."""
-        return self.path if self.sample is None else f"{self.path}#{self.sample}"
+        return self.path if self.sample is None else f"{self.path}#{self.data.image_field}{self.sample}"
 
 
 def missing(pictures: Iterable[Picture]) -> list[Picture]:
@@ -83,8 +83,9 @@ def contents(pictures: Iterable[Picture]) -> Iterator[tuple[Picture, bytes | Ima
             of_shards.setdefault((picture.path, picture.data), {})[picture.sample] = picture
     for (shard, data), wanted in of_shards.items():
         for sample in read_shard(shard, data):
-            if isinstance(sample, Sample) and sample.index in wanted:
-                yield wanted.pop(sample.index), sample.image
+            if sample.index in wanted:
+                image = sample.image if isinstance(sample, Sample) else ImageError(sample.reason)
+                yield wanted.pop(sample.index), image
                 if not wanted:
                     break
         yield from ((p, ImageError("the shard no longer has it")) for p in wanted.values())

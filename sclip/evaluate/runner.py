@@ -9,7 +9,7 @@ import datetime
 import importlib.metadata
 import logging
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +22,7 @@ from sclip.evaluate.exclusion import ExclusionError, Exclusions
 from sclip.evaluate.features import FeatureEncoder, Here, Say
 from sclip.evaluate.picture import Picture, excluded, missing
 from sclip.evaluate.readers import shards
-from sclip.evaluate.result import Evaluation
+from sclip.evaluate.result import Evaluation, Result
 from sclip.inference.scorer import Scorer
 from sclip.storage.masking import mask
 
@@ -57,7 +57,7 @@ def evaluate(
     """
     tasks = prepared(tasks_of(config, training_shards, data), exclusions=exclusions_of(config.exclude))
     here = Here(scorer, config.batch_size)
-    return measure(here, tasks, model, facts(scorer, config.suite))
+    return measure(here, tasks, model, facts(scorer, config.suite), reads_whole=scorer.reads_whole)
 
 
 def check_files(config: EvaluateConfig, data: DataConfig = _DEFAULTS) -> None:
@@ -132,10 +132,12 @@ def measure(
     *,
     partial: bool = False,
     say: Say = lambda *_: None,
+    reads_whole: Callable[[str], bool] = lambda _: True,
 ) -> Evaluation:
     """Return the evaluation of a model, whose encoder sees each picture and caption of all tasks once.
 
-    Raises BenchmarkDataError where pictures cannot be decoded, unless `partial`.
+    `reads_whole` says of a caption whether the model reads it to its end; a result counts those that are cut. Raises
+    BenchmarkDataError where pictures cannot be decoded, unless `partial`.
     """
     readable: list[Task] = list(tasks)
 
@@ -150,7 +152,22 @@ def measure(
         say,
         drop,
     )
-    return Evaluation(model, dict(facts), [task.result(found) for task in readable])
+    whole = {caption: reads_whole(caption) for caption in found.caption_rows}
+    return Evaluation(
+        model, dict(facts), [_telling_cut(task.result(found), task, whole) for task in readable]
+    )
+
+
+def _telling_cut(result: Result, task: Task, whole: Mapping[str, bool]) -> Result:
+    captions = set(task.captions())
+    cut = sum(not whole[caption] for caption in captions)
+    if not cut:
+        return result
+    share = (
+        f"{cut:,} of {len(captions):,} captions ({cut / len(captions):.1%}) are longer than the model reads"
+    )
+    note = f"{share}, and were cut"
+    return replace(result, counts=result.counts | {"cut_captions": cut}, notes=[*result.notes, note])
 
 
 def facts(scorer: Scorer, suite: str) -> dict[str, str]:

@@ -142,6 +142,11 @@ class Scorer:
             features = self._model.encode_text(text.to(self._device).long(), triples.to(self._device).long())
         return features.cpu()
 
+    def reads_whole(self, caption: str) -> bool:
+        """Return whether the text tower reads a caption to its end: what is longer is cut."""
+        clean = clean_caption(caption)
+        return self._tokenizer.read_end(clean) == len(clean)
+
     def score(self, images: Sequence[bytes | Image.Image], captions: Sequence[str]) -> Tensor:
         """Return the cosine of image and caption row by row, fp32 [N]; raises as `encode_image` does."""
         if len(images) != len(captions):

@@ -32,7 +32,15 @@ __all__ = ["PAGE", "GateVerdict", "write"]
 
 PAGE = "report.html"
 
-_GROUPED_BY = {"vg-relation": "relation", "vg-attribution": "pair of attributes", "zero-shot": "class"}
+_GROUPED_BY = {
+    "vg-relation": "relation",
+    "vg-attribution": "pair of attributes",
+    "whatsup-controlled": "relation",
+    "whatsup-coco": "relation",
+    "whatsup-vg": "relation",
+    "mmvp-vlm": "visual pattern",
+    "zero-shot": "class",
+}
 """By kind of benchmark what its cases are grouped by."""
 
 

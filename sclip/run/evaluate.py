@@ -129,7 +129,10 @@ def measure(
         if actors:
             encoder = stack.enter_context(EncoderPool(scorer, actors, batch_size, device))
         facts = runner.facts(scorer, suite_name)
-        return runner.measure(encoder, tasks, model, facts, partial=partial, say=_progress(model))
+        return runner.measure(
+            encoder, tasks, model, facts,
+            partial=partial, say=_progress(model), reads_whole=scorer.reads_whole,
+        )  # fmt: skip
 
 
 def _folders(models: Sequence[str], out: Path) -> list[Path]:

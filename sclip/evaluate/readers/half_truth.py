@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sclip.evaluate.benchmarks import About, at_case, each_line, images_of, text_of
+from sclip.evaluate.benchmarks import About, at_case, images_of, text_of
 from sclip.evaluate.choice import Choice, ChoiceCase
 from sclip.evaluate.picture import Picture
+from sclip.evaluate.readers.lines import json_lines
 
 __all__ = ["read"]
 
@@ -22,7 +23,7 @@ def read(about: About, file: Path, images: Path | None = None) -> Choice:
     """Return the task of a file. Raises BenchmarkDataError naming file, case and field."""
     folder = images_of(file, images)
     cases = []
-    for number, entry in each_line(file, "as sclip halftruth writes them"):
+    for number, entry in json_lines(file):
         with at_case(file, number):
             picture = Picture(str(folder / text_of(entry, "image")))
             true, false = text_of(entry, "unit"), text_of(entry, "half_truth")

@@ -23,6 +23,7 @@ from sclip.evaluate.benchmarks import (
     entries,
     images_of,
     is_text,
+    located,
     read_json,
     text_of,
 )
@@ -68,7 +69,7 @@ def captioned(file: Path, images: Path | None, split: str, captions: int | None)
     most = most if captions is None else captions
     folder = images_of(file, images)
     kept = [
-        Captioned(name, Picture(str(_picture_path(folder, name))), texts[:most] if most else texts)
+        Captioned(name, Picture(str(located(folder, name))), texts[:most] if most else texts)
         for name, texts in found if texts
     ]  # fmt: skip
     if not kept:
@@ -76,13 +77,6 @@ def captioned(file: Path, images: Path | None, split: str, captions: int | None)
             f"{file}: no image with a caption" + (f" in split {split!r}" if split else "")
         )
     return kept
-
-
-def _picture_path(folder: Path, name: str) -> Path:
-    """Return where a picture lies: the folder may also be the one that the names lead to (`val2014/COCO_..`)."""
-    path = folder / name
-    beside = folder / path.name
-    return beside if path != beside and not path.parent.is_dir() and beside.is_file() else path
 
 
 def _karpathy(file: Path, tree: Mapping[str, Any], split: str) -> Iterator[tuple[str, tuple[str, ...]]]:

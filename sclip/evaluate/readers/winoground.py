@@ -10,9 +10,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sclip.evaluate.benchmarks import About, at_case, each_line, images_of, named_once, text_of
+from sclip.evaluate.benchmarks import (
+    About,
+    at_case,
+    images_of,
+    named_once,
+    text_of,
+)
 from sclip.evaluate.pairs import Pair, Pairs
 from sclip.evaluate.picture import Picture
+from sclip.evaluate.readers.lines import json_lines
 
 __all__ = ["read"]
 
@@ -24,7 +31,7 @@ def read(about: About, file: Path, images: Path | None = None) -> Pairs:
     """
     folder = images_of(file, images)
     cases = []
-    for number, entry in each_line(file, "Winoground's examples.jsonl"):
+    for number, entry in json_lines(file):
         with at_case(file, number):
             first, second = (_picture(folder, text_of(entry, f"image_{side}")) for side in (0, 1))
             captions = text_of(entry, "caption_0"), text_of(entry, "caption_1")

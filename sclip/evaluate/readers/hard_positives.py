@@ -1,0 +1,71 @@
+"""Hard positives in their authors' files: two JSON files of one name and Visual Genome in, a task out.
+
+Kamath et al., "The hard positive truth about vision-language compositionality", ECCV 2024
+(github.com/amitakamath/hard_positives at 33addaa, `run_eval.py`): `data/` has the original caption and the hard
+negative of each case, `swapped_data/` the hard positive, which means the same, and the hard negative, as lists of
+`image_path`, `true_caption` and `false_caption` in the same order:
+
+    visual_genome_attribution.json (SWAP, of a crop)
+    vl_checklist_attributes.json  vl_checklist_relations.json (REPLACE)
+
+`original`: the original caption scores strictly higher than the negative; `augmented`, the headline: the positive does
+too. Brittleness, the share of cases whose negative scores between the two, is lower where a model is better; the score
+is `not_brittle`, 1 less it. The paper's REPLACE is the mean of its two files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sclip.evaluate.benchmarks import (
+    About,
+    BenchmarkDataError,
+    at_case,
+    box_of,
+    each,
+    images_of,
+    located,
+    text_of,
+)
+from sclip.evaluate.picture import Picture
+from sclip.evaluate.several import SeveralCase, SeveralTrue
+
+__all__ = ["read"]
+
+_SWAPPED = "swapped_data"
+
+
+def read(about: About, file: Path, images: Path | None = None) -> SeveralTrue:
+    """Return the task of a file in `data/`, beside whose folder `swapped_data/` lies.
+
+    Raises BenchmarkDataError naming file, case and field.
+    """
+    folder, swapped = images_of(file, images), file.parent.parent / _SWAPPED / file.name
+    what = "cases, the hard positives' format"
+    originals, positives = each(file, what, list), each(swapped, what, list)
+    if len(originals) != len(positives):
+        raise BenchmarkDataError(f"{swapped}: {len(positives)} cases, and {file} has {len(originals)}")
+    cases, differ = [], 0
+    for (name, original), (_, positive) in zip(originals, positives, strict=True):
+        with at_case(swapped, name):
+            if original.get("image_path") != positive["image_path"]:
+                raise ValueError(f"image_path={positive['image_path']!a}: {file} has another")
+            true, false = text_of(positive, "true_caption"), text_of(positive, "false_caption")
+        with at_case(file, name):
+            differ += text_of(original, "false_caption") != false
+            picture = Picture(str(located(folder, text_of(original, "image_path"))), _box(original))
+            cases.append(SeveralCase(name, picture, (text_of(original, "true_caption"), true), false))
+    if differ:
+        note = f"{differ:,} of {len(cases):,} cases have another false caption in {_SWAPPED}, taken for every score"
+        about = replace(about, notes=(*about.notes, note))
+    return SeveralTrue(about, cases, "augmented", ("original", "positive"), together="not_brittle")
+
+
+def _box(entry: Mapping[str, Any]) -> tuple[int, int, int, int] | None:
+    if "bbox_x" not in entry:
+        return None
+    x, y, width, height = (int(entry[f"bbox_{side}"]) for side in "xywh")
+    return box_of(x, y, width, height, "bbox_w, bbox_h")

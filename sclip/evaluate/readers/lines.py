@@ -1,0 +1,71 @@
+"""Files of lines: JSON Lines and CSV in, a dictionary for each case out."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from sclip.evaluate.benchmarks import BenchmarkDataError, at_case, no_such_file
+
+__all__ = ["csv_rows", "json_lines", "other_version", "text"]
+
+
+def text(path: Path) -> str:
+    """Return a file of text. Raises BenchmarkDataError naming it."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise no_such_file(path) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BenchmarkDataError(f"{path}: cannot be read: {error}") from error
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the line's number, from 0, and the object of each line that is not empty.
+
+    Raises BenchmarkDataError naming the file and the line, also where there is none.
+    """
+    lines = text(path).split("\n")  # a text may hold what else ends a line
+    if not any(map(str.strip, lines)):
+        raise BenchmarkDataError(f"{path}: must hold a line for each case")
+    for number, line in enumerate(lines):
+        if line.strip():
+            with at_case(path, number):
+                entry = json.loads(line)
+                if not isinstance(entry, dict):
+                    raise ValueError(f"{line[:50]!a} is no object with fields")
+            yield number, entry
+
+
+def other_version(path: Path, lacking: Sequence[str], names: Sequence[str]) -> str:
+    """Return what is said of a table without some columns."""
+    there = ", ".join(names) or "none"
+    return f"{path}: no column {', '.join(lacking)} among {there}: the file is of another version"
+
+
+def csv_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """Return the rows of a CSV whose first line names these columns, and others.
+
+    Raises BenchmarkDataError naming the file, the columns that it lacks, or the row.
+    """
+    reader = csv.DictReader(io.StringIO(text(path), newline=""), strict=True)
+    try:
+        names = reader.fieldnames or []
+        lacking = [column for column in columns if column not in names]
+        if lacking:
+            raise BenchmarkDataError(other_version(path, lacking, names))
+        rows = list(reader)
+    except csv.Error as error:
+        raise BenchmarkDataError(f"{path}: line {reader.line_num}: {error}") from error
+    for number, row in enumerate(rows):
+        if None in row or None in row.values():  # csv's names for too many fields and for too few
+            raise BenchmarkDataError(
+                f"{path}: case {number}: {len(names)} columns, and the row has another number"
+            )
+    if not rows:
+        raise BenchmarkDataError(f"{path}: must hold a row for each case")
+    return rows

@@ -1,0 +1,53 @@
+"""MMVP-VLM in its authors' files: `Questions.csv` and a folder of pictures for each pattern in, a task out.
+
+MMVP-VLM (Tong et al., "Eyes wide shut? Exploring the visual shortcomings of multimodal LLMs", CVPR 2024; the dataset
+MMVP/MMVP_VLM; github.com/tsb0601/MMVP at 7635005, `scripts/evaluate_vlm.py`): rows of an id, a visual pattern and a
+statement, two of a pair after each other, of which the first has an odd id; pictures are `PATTERN/ID.jpg`. A pair is
+won where each statement, after "a photo of ", finds its picture among the two: Winoground's image score. The authors
+give a tie to the second picture, here it is lost. The figure of each of the nine patterns is a group; all have 15
+pairs, so that their mean is the score.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from sclip.evaluate.benchmarks import About, BenchmarkDataError, at_case, images_of
+from sclip.evaluate.pairs import Pair, Pairs
+from sclip.evaluate.picture import Picture
+from sclip.evaluate.readers.lines import text
+
+__all__ = ["read"]
+
+_FOLDER = "MLLM_VLM Images"
+_PROMPT = "a photo of "
+
+
+def read(about: About, file: Path, images: Path | None = None) -> Pairs:
+    """Return the task of a `Questions.csv`. Raises BenchmarkDataError naming file and row."""
+    own = file.parent / _FOLDER
+    folder = own if images is None and own.is_dir() else images_of(file, images)
+    try:
+        _, *rows = [row for row in csv.reader(io.StringIO(text(file), newline="")) if row] or [[]]
+    except csv.Error as error:
+        raise BenchmarkDataError(f"{file}: {error}") from error
+    if not rows or len(rows) % 2:
+        raise BenchmarkDataError(
+            f"{file}: must hold two rows for each pair after a row of names, and has {len(rows)}"
+        )
+    cases = []
+    for number in range(0, len(rows), 2):
+        with at_case(file, number, "row"):
+            if any(len(row) != 3 or not row[2].strip() for row in rows[number : number + 2]):
+                raise ValueError("must be id, pattern and statement")
+            (first, pattern, one), (second, _, other) = rows[number : number + 2]
+            if int(first) % 2 == 0 or int(second) != int(first) + 1:
+                raise ValueError(f"ids {first} and {second}: a pair has an odd id and the next one")
+            pictures = tuple(
+                Picture(str(folder / pattern / f"{int(image)}.jpg")) for image in (first, second)
+            )
+            captions = (_PROMPT + one, _PROMPT + other)
+            cases.append(Pair(f"{int(first)}", (pictures[0], pictures[1]), captions, pattern))
+    return Pairs(about, cases, headline="image")

@@ -1,0 +1,70 @@
+"""NegBench in its authors' files: a CSV and its pictures in, a task out.
+
+NegBench (Alhamoud et al., "Vision-language models do not understand negation", CVPR 2025;
+github.com/m1k2zoo/negbench at 2ac009b, `src/training/data.py` and `src/evaluation/`):
+
+- multiple choice: `image_path`, `caption_0` to `caption_3` (two in the binary form), `correct_answer`, the number of
+  the true one, and `correct_answer_template`, one of positive, negative and hybrid, whose accuracies are scores too.
+  The authors take the first of the highest: where the true caption always stands first, as in the files of COCO and
+  VOC2007, a tie is won; else it is lost.
+- retrieval: `filepath` and `captions`, a list written as Python's. Captions with a negation and the plain ones are two
+  files. The paper reports text to image R@5; R@1 and R@10 are scores too, and ties as in all retrieval here.
+
+Paths are written for the authors' machine: of a path, as much from its end is looked for as the picture folder holds.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from sclip.evaluate.benchmarks import About, at_case, images_of, located, text_of, texts_of
+from sclip.evaluate.choice import Choice, ChoiceCase
+from sclip.evaluate.picture import Picture
+from sclip.evaluate.readers.lines import csv_rows
+from sclip.evaluate.retrieval import Captioned, Retrieval
+
+__all__ = ["TEMPLATES", "choices", "retrieval"]
+
+TEMPLATES = ("positive", "negative", "hybrid")
+
+
+def choices(about: About, file: Path, images: Path | None = None) -> Choice:
+    """Return the task of a multiple choice file. Raises BenchmarkDataError naming file, case and column."""
+    folder = images_of(file, images)
+    cases, answers = [], set()
+    for number, row in enumerate(csv_rows(file, ("image_path", "caption_0", "caption_1", "correct_answer"))):
+        with at_case(file, number):
+            captions = [text_of(row, f"caption_{at}") for at in range(len(row)) if f"caption_{at}" in row]
+            answer, template = int(row["correct_answer"]), row.get("correct_answer_template", "")
+            if not 0 <= answer < len(captions):
+                raise ValueError(f"correct_answer={answer}: there are {len(captions)} captions, from 0")
+            if template and template not in TEMPLATES:
+                raise ValueError(f"correct_answer_template={template!a}: is none of {', '.join(TEMPLATES)}")
+            true = captions.pop(answer)
+            picture = Picture(str(located(folder, text_of(row, "image_path").lstrip("/"))))
+            cases.append(ChoiceCase(str(number), picture, true, tuple(captions), template))
+            answers.add(answer)
+    means = {template: (template,) for template in TEMPLATES}
+    return Choice(about, cases, means=means, ties_win=answers == {0})
+
+
+def retrieval(about: About, file: Path, images: Path | None = None) -> Retrieval:
+    """Return the task of a retrieval file. Raises BenchmarkDataError naming file, case and column."""
+    folder = images_of(file, images)
+    found = []
+    for number, row in enumerate(csv_rows(file, ("filepath", "captions"))):
+        with at_case(file, number):
+            name, captions = (
+                text_of(row, "filepath"),
+                texts_of({"captions": _list(row["captions"])}, "captions"),
+            )
+            found.append(Captioned(name, Picture(str(located(folder, name.lstrip("/")))), captions))
+    return Retrieval(about, found)
+
+
+def _list(written: str) -> object:
+    try:
+        return ast.literal_eval(written.strip())
+    except SyntaxError as error:
+        raise ValueError(f"captions={written[:50]!a} is no list as Python writes it") from error
