@@ -31,7 +31,6 @@ def with_gradients(tensors: Tensors) -> Tensors:
 def batch_of(
     image: list[int], valid: list[bool] | None = None, has_negative: list[bool] | None = None
 ) -> Tensors:
-    """Return the columns of rows; every second row that has a negative has two."""
     first = torch.tensor(has_negative if has_negative is not None else [True] * len(image))
     return {
         "image_digest": torch.tensor(image),
@@ -51,11 +50,7 @@ def gradients(loss: Tensor, features: Tensors) -> Tensors:
 
 CASES = {
     "all valid": batch_of(list(range(8))),
-    "uneven valid rows": batch_of(
-        list(range(8)),
-        [True, True, True, True, True, False, False, False],
-        [True, False, True, True, True, True, True, True],
-    ),
+    "uneven valid rows": batch_of(list(range(8)), [True] * 5 + [False] * 3, [True, False] + [True] * 6),
     "none valid on the second rank": batch_of(list(range(8)), [True] * 4 + [False] * 4),
     "none valid on the first rank": batch_of(list(range(8)), [False] * 4 + [True] * 4),
     "negatives on one rank only": batch_of(list(range(8)), has_negative=[False] * 5 + [True] * 3),
