@@ -27,16 +27,23 @@ HARMLESS = set(
 
 def graph_of(names: str, attributes: str = "", relations: str = "") -> SceneGraph:
     """Return a graph from "man horse", "0 tall, 1 brown" and "0 ride 1"."""
+    said = [[entry.split() for entry in text.split(",") if entry] for text in (attributes, relations)]
+    return made(
+        names.split(),
+        [(int(k), word) for k, word in said[0]],
+        [(int(a), word, int(b)) for a, word, b in said[1]],
+    )
+
+
+def made(
+    names: list[str], attributes: list[tuple[int, str]], relations: list[tuple[int, str, int]]
+) -> SceneGraph:
+    nowhere = (0, 0)
     return SceneGraph(
-        names,
-        tuple(Object(name, (0, 0), (0, 0)) for name in names.split()),
-        tuple(
-            Attribute(int(k), word, (0, 0)) for k, word in map(str.split, filter(None, attributes.split(",")))
-        ),
-        tuple(
-            Relation(int(one), word, int(two), (0, 0))
-            for one, word, two in map(str.split, filter(None, relations.split(",")))
-        ),
+        " ".join(names),
+        tuple(Object(name, nowhere, nowhere) for name in names),
+        tuple(Attribute(k, word, nowhere) for k, word in attributes),
+        tuple(Relation(one, word, two, nowhere) for one, word, two in relations),
     )
 
 
@@ -53,27 +60,17 @@ def page(graph: SceneGraph, negatives: list[Negative] | None = None) -> str:
 # -- layout
 
 
+_WORD = st.sampled_from(
+    ["dog", "traffic light", "x", "犬", "very long name of a thing that nobody reads", ""]
+)
+
+
 @st.composite
 def _graphs(draw: st.DrawFn) -> SceneGraph:
-    word = st.sampled_from(
-        ["dog", "traffic light", "x", "犬", "very long name of a thing that nobody reads", ""]
-    )
-    names = draw(st.lists(word, max_size=14))
-    place = st.integers(0, max(0, len(names) - 1))
-    return SceneGraph(
-        " ".join(names),
-        tuple(Object(name, (0, 0), (0, 0)) for name in names),
-        tuple(
-            Attribute(k, text, (0, 0))
-            for k, text in draw(st.lists(st.tuples(place, word), max_size=12))
-            if names
-        ),
-        tuple(
-            Relation(one, text, other, (0, 0))
-            for one, text, other in draw(st.lists(st.tuples(place, word, place), max_size=14))
-            if names
-        ),
-    )
+    names = draw(st.lists(_WORD, max_size=14))
+    place, most = st.integers(0, max(0, len(names) - 1)), 14 * bool(names)
+    attributes = draw(st.lists(st.tuples(place, _WORD), max_size=most))
+    return made(names, attributes, draw(st.lists(st.tuples(place, _WORD, place), max_size=most)))
 
 
 def overlap(one: Text, other: Text) -> bool:
@@ -157,13 +154,8 @@ def test_what_a_negative_exchanges_is_marked_in_both_drawings(parser: Parser) ->
 def test_terminal_shows_attributes_behind_an_object_and_its_arrows_below(parser: Parser) -> None:
     graph = parser.parse(["a man and a tall man look at a small red bird"])[0]
     assert in_terminal(graph).splitlines()[1:] == [
-        "  man¹",
-        "  └─ look at ─▶ bird",
-        "  man²  tall",
-        "  └─ look at ─▶ bird",
-        "  bird  small, red",
-        "",
-    ]
+        "  man¹", "  └─ look at ─▶ bird", "  man²  tall", "  └─ look at ─▶ bird", "  bird  small, red", "",
+    ]  # fmt: skip
 
 
 def test_terminal_shows_a_negative_below_its_caption(parser: Parser) -> None:

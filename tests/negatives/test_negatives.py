@@ -230,12 +230,8 @@ def test_a_visit_that_lists_no_more_than_it_draws_draws_the_same(parser: Parser,
         for window in (None, Window.of(graph, len(graph.caption), 2)):
             for epoch in range(6):
                 visit: Any = {
-                    "seed": 1,
-                    "epoch": epoch,
-                    "identity": "k",
-                    "window": window,
-                    "replacements": share,
-                }
+                    "seed": 1, "epoch": epoch, "identity": "k", "window": window, "replacements": share,
+                }  # fmt: skip
                 drawn = list(draw_of(graph, **visit))
                 assert drawn == draw_several(natural(graph), 99, **visit)
                 assert share == 0.5 or {negative.is_replacement for negative in drawn} <= {share == 1}
