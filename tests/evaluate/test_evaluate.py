@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -54,11 +53,8 @@ def made(tmp_path: Path) -> Path:
         (tmp_path / "images" / f"picture-{number}.png").write_bytes(speckled(number))
     (tmp_path / "relation.json").write_text(json.dumps(aro_entries()))
     (tmp_path / "attribution.json").write_text(json.dumps(aro_entries() * 3))
-    suite_file(
-        tmp_path,
-        relation="vg-relation, file: relation.json",
-        attribute="vg-attribution, file: attribution.json",
-    )
+    files = {"attribute": "vg-attribution, file: attribution.json"}
+    suite_file(tmp_path, relation="vg-relation, file: relation.json", **files)
     for shard in range(2):
         write_shard(tmp_path / f"{shard}.tar", range(shard * 4, shard * 4 + 4))
     return tmp_path
@@ -96,13 +92,10 @@ def test_the_choices_of_the_runner_equal_a_case_by_case_computation(scorer: Scor
         wins[entry["relation_name"]].append(bool(true > false))
     every = wins["on"] + wins["near"]
     assert evaluation.scores() == {
-        "relation/accuracy": sum(wins["on"]) / 8,
-        "relation/macro": sum(wins["on"]) / 8,
-        "relation/cases": 8,
-        "attribute/accuracy": pytest.approx(sum(every) / 12),
-        "attribute/macro": pytest.approx(sum(every) / 12),
+        "relation/accuracy": sum(wins["on"]) / 8, "relation/macro": sum(wins["on"]) / 8, "relation/cases": 8,
+        "attribute/accuracy": pytest.approx(sum(every) / 12), "attribute/macro": pytest.approx(sum(every) / 12),
         "attribute/cases": 36,
-    }
+    }  # fmt: skip
     assert (evaluation.model, evaluation.facts["weights"]) == ("small", scorer.facts()["weights"])
 
 
@@ -185,10 +178,8 @@ def test_a_benchmark_all_of_whose_pictures_are_excluded_and_a_bad_list_are_told_
     made: Path,
 ) -> None:
     config = excluding(made, *(Exclusion("coco-train", f"picture-{number}") for number in range(6)))
-    gone = (
-        "relation: all its pictures are 6 pictures excluded: named as a picture of coco-train; leave it out"
-    )
-    with pytest.raises(BenchmarkDataError, match=re.escape(gone)):
+    gone = r"relation: all its pictures are 6 .* excluded: named as a picture of coco-train; leave it out"
+    with pytest.raises(BenchmarkDataError, match=gone):
         runner.check_files(config)
     (made / "trained.jsonl").write_text("nothing\n")
     with pytest.raises(BenchmarkDataError, match=r"trained\.jsonl line 1: is no"):
@@ -236,10 +227,8 @@ def test_retrieval_on_training_images_says_so_and_a_suite_takes_its_place(scorer
         (result,) = runner.evaluate(scorer, config, trained).results
         assert (result.name, result.counts["images"]) == (name, images)
     config = EvaluateConfig(suite=str(made / "suite.yaml"))
-    assert [task.about.name for task in runner.tasks_of(config, first, DataConfig())] == [
-        "relation",
-        "attribute",
-    ]
+    named = [task.about.name for task in runner.tasks_of(config, first, DataConfig())]
+    assert named == ["relation", "attribute"]
 
 
 def test_how_training_reads_shards_reaches_the_pictures_of_retrieval(scorer: Scorer, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -34,11 +33,9 @@ def files(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         str(n): {"filename": f"{n % 8}.png", "caption": f"thing {n} on a mat", "negative_caption": f"mat on thing {n}"}
         for n in range(40)
     }  # fmt: skip
-    images: list[Any] = [{"id": n, "file_name": f"{n}.png"} for n in range(8)]
-    coco = {
-        "images": images,
-        "annotations": [{"image_id": n % 8, "caption": f"caption {n}"} for n in range(24)],
-    }
+    images = [{"id": n, "file_name": f"{n}.png"} for n in range(8)]
+    texts = [{"image_id": n % 8, "caption": f"caption {n}"} for n in range(24)]
+    coco = {"images": images, "annotations": texts}
     (tmp_path / "swap_obj.json").write_text(json.dumps(crepe))
     (tmp_path / "captions.json").write_text(json.dumps(coco))
     (tmp_path / "suite.yaml").write_text(
@@ -130,9 +127,6 @@ def test_a_pool_of_actors_finds_what_one_process_finds(
     assert [result.won for result in pool.results] == [result.won for result in here.results]
     assert evaluate(*command, "many", "--actors", "1000") == 2
     assert "the cluster has" in capsys.readouterr().err
-
-
-# What is to be had where
 
 
 def test_fetch_says_of_each_benchmark_where_it_is_had_and_counts_what_is_there(

@@ -28,14 +28,10 @@ def photograph(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
 @pytest.mark.parametrize(
     ("key", "name"),
     [
-        ("train2017/000000391895.jpg", "000000391895"),
-        ("val2014/COCO_val2014_000000391895.jpg", "000000391895"),
-        ("VG_100K_2\\2370799.JPG", "2370799"),
-        ("my.photo.jpeg", "my_photo"),
-        ("folder/00001.jpg", ""),
-        ("", ""),
+        ("train2017/000000391895.jpg", "000000391895"), ("val2014/COCO_val2014_000000391895.jpg", "000000391895"),
+        ("VG_100K_2\\2370799.JPG", "2370799"), ("my.photo.jpeg", "my_photo"), ("folder/00001.jpg", ""), ("", ""),
     ],
-)
+)  # fmt: skip
 def test_a_picture_has_one_name_wherever_it_lies(key: str, name: str) -> None:
     assert name_of(key) == name
     told = Exclusions([Exclusion("coco-test", name or "other", phash(photograph(0)))]).match(key)
@@ -106,7 +102,7 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_a_folder_is_listed_with_names_and_likenesses_and_what_cannot_be_read_by_name(
+def test_folders_and_shards_are_listed_with_names_and_likenesses_and_what_cannot_be_read_by_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = folder_of(tmp_path, "VG_100K/2370799.jpg", "1.jpg")
@@ -119,6 +115,10 @@ def test_a_folder_is_listed_with_names_and_likenesses_and_what_cannot_be_read_by
     said = capsys.readouterr()
     assert "3 pictures, 2 with their likeness" in said.out
     assert "1 skipped: likeness of a picture that cannot be read, its name is listed" in said.err
+    write_shards([RawSample("photo-0", encoded(photograph(0)), "png", ("a caption",))], tmp_path)
+    assert list(excluded(f"{tmp_path}/*.tar", "mine", Skips())) == [
+        Exclusion("mine", "photo-0", phash(photograph(0)))
+    ]
     entries = lines_of(tmp_path / "new" / "list.jsonl")
     assert {entry["source"] for entry in entries} == {"aro"}
     assert [entry["key"] for entry in entries] == ["", "2370799", "broken-one"]
@@ -137,13 +137,6 @@ def test_of_a_karpathy_file_the_split_is_listed(tmp_path: Path) -> None:
     assert (first["source"], first["key"]) == ("dataset_coco", "000000000001")
     assert len(first["phash"]) == 16
     assert (second["key"], second["phash"]) == ("000000000002", "")
-
-
-def test_shards_are_listed(tmp_path: Path) -> None:
-    write_shards([RawSample("photo-0", encoded(photograph(0)), "png", ("a caption",))], tmp_path)
-    assert list(excluded(f"{tmp_path}/*.tar", "mine", Skips())) == [
-        Exclusion("mine", "photo-0", phash(photograph(0)))
-    ]
 
 
 NO_TEST_SPLIT = '{"images": [{"filename": "x.jpg", "split": "train"}]}'

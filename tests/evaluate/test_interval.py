@@ -37,28 +37,17 @@ def test_the_mean_over_groups_is_computed_anew_in_each_draw() -> None:
     assert high - low == pytest.approx(2 * 1.96 * variance**0.5, rel=0.15)
 
 
+ONE_IMAGE = (0.75, beta.ppf(0.025, 0.75, 1.25), beta.ppf(0.975, 1.75, 0.25))
+
+
 @pytest.mark.parametrize(
     ("won", "images", "names", "expected"),
     [
-        # draws of one image alone have one group
-        ([True, False, True], "aab", "xxy", (0.75, 0.5, 1.0)),
-        (
-            [True, True, False, True],
-            "aaaa",
-            None,
-            (0.75, beta.ppf(0.025, 0.75, 1.25), beta.ppf(0.975, 1.75, 0.25)),
-        ),
-        *(
-            (
-                [won] * 60,
-                [n // 2 for n in range(60)],
-                None,
-                (1.0 * won, *binomtest(30 * won, 30).proportion_ci()),
-            )
-            for won in (True, False)
-        ),
+        ([True, False, True], "aab", "xxy", (0.75, 0.5, 1.0)),  # draws of one image alone have one group
+        ([True, True, False, True], "aaaa", None, ONE_IMAGE),
+        ([True] * 60, [*range(30)] * 2, None, (1.0, *binomtest(30, 30).proportion_ci())),
+        ([False] * 60, [*range(30)] * 2, None, (0.0, *binomtest(0, 30).proportion_ci())),
     ],
-    ids=["a group of which no case is drawn", "one image", "all won", "all lost"],
 )
 def test_where_the_draws_say_nothing_the_interval_is_the_exact_one_over_images(
     won: list[bool], images: list[object], names: str | None, expected: tuple[float, float, float]

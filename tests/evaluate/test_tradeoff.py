@@ -28,13 +28,9 @@ def points(*values: tuple[float, float]) -> list[Point]:
         (0.0, [(0.60, 0.50), (0.66, 0.51), (0.72, 0.49), (0.78, 0.48), (0.80, 0.40)], 1.0),
         (1.0, [(0.60, 0.50), (0.55, 0.60), (0.80, 0.49)], 0.0),  # what keeps enough gains nothing
         (0.98, [(0.60, 0.50), (0.70, 0.50), (0.70, 0.52), (0.70, 0.52), (0.60, 0.60)], 0.5),  # equals
-        (
-            0.98,
-            [(0.60, 0.50), (math.nan, 0.60), (0.90, math.nan), (0.61, 0.50)],
-            1.0,
-        ),  # a model that diverged
+        (0.98, [(0.60, 0.50), (math.nan, 0.60), (0.90, math.nan), (0.61, 0.50)], 1.0),  # a model that diverged
     ],
-)
+)  # fmt: skip
 def test_the_largest_gain_that_keeps_enough_is_taken(
     keep: float, values: list[tuple[float, float]], chosen: float
 ) -> None:

@@ -27,16 +27,23 @@ HARMLESS = set(
 
 def graph_of(names: str, attributes: str = "", relations: str = "") -> SceneGraph:
     """Return a graph from "man horse", "0 tall, 1 brown" and "0 ride 1"."""
+    said = [[entry.split() for entry in text.split(",") if entry] for text in (attributes, relations)]
+    return made(
+        names.split(),
+        [(int(k), word) for k, word in said[0]],
+        [(int(a), word, int(b)) for a, word, b in said[1]],
+    )
+
+
+def made(
+    names: list[str], attributes: list[tuple[int, str]], relations: list[tuple[int, str, int]]
+) -> SceneGraph:
+    nowhere = (0, 0)
     return SceneGraph(
-        names,
-        tuple(Object(name, (0, 0), (0, 0)) for name in names.split()),
-        tuple(
-            Attribute(int(k), word, (0, 0)) for k, word in map(str.split, filter(None, attributes.split(",")))
-        ),
-        tuple(
-            Relation(int(one), word, int(two), (0, 0))
-            for one, word, two in map(str.split, filter(None, relations.split(",")))
-        ),
+        " ".join(names),
+        tuple(Object(name, nowhere, nowhere) for name in names),
+        tuple(Attribute(k, word, nowhere) for k, word in attributes),
+        tuple(Relation(one, word, two, nowhere) for one, word, two in relations),
     )
 
 
@@ -53,49 +60,32 @@ def page(graph: SceneGraph, negatives: list[Negative] | None = None) -> str:
 # -- layout
 
 
+_WORD = st.sampled_from(
+    ["dog", "traffic light", "x", "犬", "very long name of a thing that nobody reads", ""]
+)
+
+
 @st.composite
 def _graphs(draw: st.DrawFn) -> SceneGraph:
-    word = st.sampled_from(
-        ["dog", "traffic light", "x", "犬", "very long name of a thing that nobody reads", ""]
-    )
-    names = draw(st.lists(word, max_size=14))
-    place = st.integers(0, max(0, len(names) - 1))
-    return SceneGraph(
-        " ".join(names),
-        tuple(Object(name, (0, 0), (0, 0)) for name in names),
-        tuple(
-            Attribute(k, text, (0, 0))
-            for k, text in draw(st.lists(st.tuples(place, word), max_size=12))
-            if names
-        ),
-        tuple(
-            Relation(one, text, other, (0, 0))
-            for one, text, other in draw(st.lists(st.tuples(place, word, place), max_size=14))
-            if names
-        ),
-    )
+    names = draw(st.lists(_WORD, max_size=14))
+    place, most = st.integers(0, max(0, len(names) - 1)), 14 * bool(names)
+    attributes = draw(st.lists(st.tuples(place, _WORD), max_size=most))
+    return made(names, attributes, draw(st.lists(st.tuples(place, _WORD, place), max_size=most)))
 
 
 def overlap(one: Text, other: Text) -> bool:
-    return (
-        one.x < other.x + other.width - 0.2
-        and other.x < one.x + one.width - 0.2
-        and one.y < other.y + other.height - 0.2
-        and other.y < one.y + one.height - 0.2
-    )
+    across = one.x < other.x + other.width - 0.2 and other.x < one.x + one.width - 0.2
+    return across and one.y < other.y + other.height - 0.2 and other.y < one.y + one.height - 0.2
 
 
 @settings(max_examples=150)
 @given(_graphs())
 def test_no_box_and_no_label_lies_on_another_or_outside(graph: SceneGraph) -> None:
     drawing = lay_out(graph)
-    labels = {
-        (a.label.x, a.label.y): a.label for a in drawing.arrows
-    }.values()  # rows of equal ends share one
+    labels = {(a.label.x, a.label.y): a.label for a in drawing.arrows}.values()  # of equal ends there is one
     placed = [box.frame for box in drawing.boxes] + list(labels)
     for i, one in enumerate(placed):
-        assert one.x >= 0
-        assert one.y >= 0
+        assert min(one.x, one.y) >= 0
         assert one.x + one.width <= drawing.width + 0.2
         assert one.y + one.height <= drawing.height + 0.2
         assert not [other for other in placed[:i] if overlap(one, other)]
@@ -116,15 +106,12 @@ def test_subjects_stand_above_what_they_act_on() -> None:
     assert man.y + man.height < ride.y < horse.y
 
 
-def test_a_circle_of_relations_and_a_thing_related_to_itself_are_drawn() -> None:
+def test_circles_of_relations_things_related_to_themselves_and_rows_are_drawn() -> None:
     drawing = lay_out(graph_of("a b c", "", "0 x 1, 1 x 2, 2 x 0, 1 self 1"))
     assert len(drawing.arrows) == 3
     assert [pill.words.text for pill in drawing.boxes[1].pills] == ["↻ self"]
-
-
-def test_things_in_a_row_share_the_predicate_that_they_end_in() -> None:
-    drawing = lay_out(graph_of("egg toast table", "", "0 on 2, 1 on 2"))
-    assert drawing.arrows[0].label == drawing.arrows[1].label
+    row = lay_out(graph_of("egg toast table", "", "0 on 2, 1 on 2"))
+    assert row.arrows[0].label == row.arrows[1].label
 
 
 def test_drawings_of_captions_are_no_wider_than_a_phone(parser: Parser) -> None:
@@ -157,9 +144,6 @@ def test_what_a_negative_exchanges_is_marked_in_both_drawings(parser: Parser) ->
     assert marked(lay_out(attribute, graph)) == ["blue", "red"]
     assert marked(lay_out(objects, graph)) == ["square", "circle"]
     assert marked(lay_out(graph)) == []
-
-
-def test_a_predicate_that_was_exchanged_is_marked() -> None:
     drawing = lay_out(graph_of("a b c", "", "0 hold 1, 0 eat 2"), graph_of("a b c", "", "0 eat 1, 0 eat 2"))
     assert [arrow.label.words.marked for arrow in drawing.arrows] == [True, False]
 
@@ -170,13 +154,8 @@ def test_a_predicate_that_was_exchanged_is_marked() -> None:
 def test_terminal_shows_attributes_behind_an_object_and_its_arrows_below(parser: Parser) -> None:
     graph = parser.parse(["a man and a tall man look at a small red bird"])[0]
     assert in_terminal(graph).splitlines()[1:] == [
-        "  man¹",
-        "  └─ look at ─▶ bird",
-        "  man²  tall",
-        "  └─ look at ─▶ bird",
-        "  bird  small, red",
-        "",
-    ]
+        "  man¹", "  └─ look at ─▶ bird", "  man²  tall", "  └─ look at ─▶ bird", "  bird  small, red", "",
+    ]  # fmt: skip
 
 
 def test_terminal_shows_a_negative_below_its_caption(parser: Parser) -> None:

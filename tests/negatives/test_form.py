@@ -53,25 +53,16 @@ DRAWN = [
 ]
 
 
-def _texts(parser: Parser, caption: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return what may be drawn, however strange."""
+CASES = [*((*case, False) for case in NOT_DRAWN), *((*case, True) for case in DRAWN)]
+
+
+@pytest.mark.parametrize(("caption", "negative", "is_sound"), CASES)
+def test_a_sound_exchange_is_drawn_and_a_broken_one_is_not(
+    parser: Parser, caption: str, negative: str, is_sound: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(drawing, "MOST_STRANGE", float("inf"))
     monkeypatch.setattr(drawing, "MOST_DRAWN", 100)
-    return [negative.caption for negative in natural(parser.parse([caption])[0])]
-
-
-@pytest.mark.parametrize(("caption", "broken"), NOT_DRAWN)
-def test_broken_exchange_is_not_drawn(
-    parser: Parser, caption: str, broken: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert broken not in _texts(parser, caption, monkeypatch)
-
-
-@pytest.mark.parametrize(("caption", "negative"), DRAWN)
-def test_sound_exchange_is_drawn(
-    parser: Parser, caption: str, negative: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert negative in _texts(parser, caption, monkeypatch)
+    assert (negative in [found.caption for found in natural(parser.parse([caption])[0])]) == is_sound
 
 
 # caption -> a text of the same words that hang together in another way

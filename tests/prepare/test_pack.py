@@ -15,7 +15,6 @@ from PIL import Image
 from sclip.data.patterns import expand
 from sclip.data.shards import Rejected, Sample, read_shard
 from sclip.prepare.pack import RawSample, write_shards
-from sclip.prepare.sources import read_source
 from sclip.prepare.writing import PackError
 from support.commands import command
 from support.pictures import animated
@@ -51,7 +50,7 @@ def test_what_was_packed_is_read_back_and_the_index_has_counts_sizes_and_checksu
         assert (len(content), hashlib.sha256(content).hexdigest()) == (entry["bytes"], entry["sha256"])
 
 
-def test_the_bytes_do_not_depend_on_time_or_on_the_number_of_workers(tmp_path: Path) -> None:
+def test_the_bytes_do_not_depend_on_time_or_workers_and_the_image_decides_its_suffix(tmp_path: Path) -> None:
     for workers in (1, 2):
         write_shards(
             (raw(n) for n in range(5)), tmp_path / f"{workers}", samples_per_shard=2, workers=workers
@@ -59,6 +58,9 @@ def test_the_bytes_do_not_depend_on_time_or_on_the_number_of_workers(tmp_path: P
     assert visible(tmp_path / "1") == visible(tmp_path / "2")
     with tarfile.open(tmp_path / "1" / "000000.tar") as tar:
         assert {(member.mtime, member.uname, member.uid) for member in tar} == {(0, "", 0)}
+    write_shards([RawSample("x", image_bytes(kind="PNG"), "jpg", ("a dog",))], tmp_path)
+    with tarfile.open(tmp_path / "000000.tar") as tar:
+        assert sorted(tar.getnames()) == ["x.json", "x.png"]
 
 
 def test_a_shard_is_closed_before_its_byte_limit(tmp_path: Path) -> None:
@@ -70,18 +72,12 @@ def test_a_shard_is_closed_before_its_byte_limit(tmp_path: Path) -> None:
 
 
 SKIPPED = (
-    ({"captions": ()}, "no caption"),
-    ({"captions": ("  ", "")}, "no caption"),
-    ({"captions": ("\ud800",)}, "not UTF-8"),
-    ({"captions": ("a" * 70_000,)}, "more than 65536"),
-    ({"image": b"no image"}, "no image"),
-    ({"image": image_bytes(kind="PPM")}, "PPM; convert"),
-    ({"image": animated("GIF")}, "3 frames"),
-    ({"image": Path("/nowhere/x.jpg")}, "missing"),
-    ({"key": "x.y"}, "dot"),
-    ({"key": "/x"}, "empty part"),
-    ({"key": "000000"}, "earlier sample"),
-)
+    ({"captions": ()}, "no caption"), ({"captions": ("  ", "")}, "no caption"),
+    ({"captions": ("\ud800",)}, "not UTF-8"), ({"captions": ("a" * 70_000,)}, "more than 65536"),
+    ({"image": b"no image"}, "no image"), ({"image": image_bytes(kind="PPM")}, "PPM; convert"),
+    ({"image": animated("GIF")}, "3 frames"), ({"image": Path("/nowhere/x.jpg")}, "missing"), ({"key": "x.y"}, "dot"),
+    ({"key": "/x"}, "empty part"), ({"key": "000000"}, "earlier sample"),
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(("change", "reason"), SKIPPED, ids=range(len(SKIPPED)))
@@ -95,12 +91,6 @@ def test_what_no_reader_could_use_is_skipped_counted_and_placed(
     assert line.startswith("1 skipped: ")
     assert reason in line
     assert "(first: " in line
-
-
-def test_the_image_decides_its_suffix_where_the_name_is_wrong(tmp_path: Path) -> None:
-    write_shards([RawSample("x", image_bytes(kind="PNG"), "jpg", ("a dog",))], tmp_path)
-    with tarfile.open(tmp_path / "000000.tar") as tar:
-        assert sorted(tar.getnames()) == ["x.json", "x.png"]
 
 
 def test_shards_of_before_are_kept_unless_overwrite_is_given_and_then_none_is_left(tmp_path: Path) -> None:
@@ -125,27 +115,6 @@ def test_an_interruption_keeps_finished_shards_and_leaves_neither_an_index_nor_a
         write_shards(interrupted(), tmp_path, samples_per_shard=2)
     assert sorted(visible(tmp_path)) == ["000000.tar", "000001.tar"]
     assert [item.key for item in read_all(tmp_path)] == [f"{n:06d}" for n in range(4)]
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("x.json", b"{", r"x\.json: not readable"),
-        ("x.json", b'{"images": []}', r"x\.json: no COCO caption file.*annotations"),
-        ("x.csv", b"file,label\na.jpg,3\n", r"x\.csv: no field captions or caption.*--caption-field"),
-        ("x.csv", b"image,caption\n\xff\xfe,a\n", r"x\.csv: not UTF-8 at byte 14 \(line 2\)"),
-        ("x.parquet", b"PAR1", r"x\.parquet: not readable as Parquet"),
-        ("missing.csv", None, r"missing\.csv: No such file"),
-    ],
-)
-def test_a_source_that_cannot_be_read_is_one_line_and_exit_status_2(
-    tmp_path: Path, name: str, content: bytes | None, message: str
-) -> None:
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
-    with pytest.raises(PackError, match=message) as caught:
-        read_source(tmp_path / name)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,6 @@ from sclip.prepare.scenes.grammar import PHRASES, captions
 from sclip.prepare.scenes.picture import render
 from sclip.prepare.scenes.scene import (
     FAMILIES,
-    OPPOSITE,
     RELATIONS,
     Family,
     Thing,
@@ -185,25 +184,6 @@ def test_every_caption_is_parsed_into_the_graph_of_its_scene(parser: Parser, fam
     assert right == 600
 
 
-def test_captions_of_a_scene_are_true_of_it() -> None:
-    for seed in range(500):
-        scene = draw_scene(random.Random(seed), A, held_out=True)
-        (fact,) = scene.facts
-        for caption in captions(scene, random.Random(seed)):
-            text = caption.lower().replace("small ", "").replace("large ", "")
-            first, second = sorted(
-                (fact.subject, fact.object), key=lambda thing: text.index(f"{thing.colour} {thing.shape}")
-            )
-            fronted = any(text.startswith(phrase) for phrases in PHRASES.values() for phrase in phrases)
-            forth = (first == fact.subject) != fronted
-            relation = fact.relation if forth else OPPOSITE[fact.relation]
-            spoken = [
-                name for name, phrases in PHRASES.items() if any(f" {p} " in f" {text}" for p in phrases)
-            ]
-            assert spoken in ([relation], [])
-            assert second.shape in text
-
-
 @pytest.mark.parametrize(
     ("kind", "own"),
     [("relation", {"relation_name"}), ("attribute", {"attributes", "obj1_name", "obj2_name"})],
@@ -220,10 +200,8 @@ def test_evaluation_cases_are_aros_of_held_out_pairings_and_blind_models_are_at_
         true, false = case["true_caption"].split(), case["false_caption"].split()
         assert true != false
         assert sorted(true) == sorted(false)
-        assert (
-            frozenset(w for w in true if w in A.colours),
-            frozenset(w for w in true if w in A.shapes),
-        ) in A.held_out
+        named = (frozenset(word for word in true if word in words) for words in (A.colours, A.shapes))
+        assert tuple(named) in A.held_out
         assert set(case) == common | own
         with Image.open(paths.suite.parent / "images" / case["image_path"]) as image:
             assert image.size == (case["bbox_w"], case["bbox_h"])

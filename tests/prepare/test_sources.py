@@ -136,12 +136,19 @@ def test_what_is_no_pair_is_counted_with_its_line_and_never_moves_a_caption(
         ("x.csv", "image,text,SPLIT\na,b,\na,b,test\n", r"the splits \(none\) \(1\), test \(1\); choose with --split"),
         ("x.csv", "image,text,subset\na,b,train\na,b,dev\n", r"the splits train \(1\), dev \(1\); choose with --split"),
         ("x.csv", "image,text,fold,split\na,b,1,test\n", r"the splits test \(1\); choose with --split"),
+        ("x.json", "{", r"x\.json: not readable"),
+        ("x.json", '{"images": []}', r"x\.json: no COCO caption file.*annotations"),
+        ("x.csv", "file,label\na.jpg,3\n", r"x\.csv: no field captions or caption.*--caption-field"),
+        ("x.csv", b"image,caption\n\xff\xfe,a\n", r"x\.csv: not UTF-8 at byte 14 \(line 2\)"),
+        ("x.parquet", "PAR1", r"x\.parquet: not readable as Parquet"),
+        ("missing.csv", None, r"missing\.csv: No such file"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_for_sure_is_refused_in_one_line(
-    tmp_path: Path, name: str, text: str, message: str
+    tmp_path: Path, name: str, text: str | bytes | None, message: str
 ) -> None:
-    (tmp_path / name).write_text(text, newline="")
+    if text is not None:
+        (tmp_path / name).write_bytes(text.encode() if isinstance(text, str) else text)
     with pytest.raises(PackError, match=message) as caught:
         read(tmp_path / name)
     assert "\n" not in str(caught.value)
@@ -374,7 +381,7 @@ def test_what_a_csv_writer_quotes_throughout_comes_back_as_it_was(
     assert not skips.counts
 
 
-def test_the_command_packs_the_right_bytes_beside_each_caption_and_sums_up_the_rows(
+def test_the_command_packs_the_right_bytes_beside_each_caption_sums_up_the_rows_and_asks_for_a_split(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "b.jpg").write_bytes(b"broken")
@@ -394,14 +401,9 @@ def test_the_command_packs_the_right_bytes_beside_each_caption_and_sums_up_the_r
     missing = folder / "none.jpg"
     assert f"pack: 2 skipped: image file is missing (first: {folder / 'x.csv'} line 3: {missing})" in said.err
     assert f"1 skipped: fewer cells than the header has (first: {folder / 'x.csv'} line 7)" in said.err
-
-
-def test_the_command_refuses_a_test_split_and_takes_the_splits_that_it_is_given(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
     (folder / "x.json").write_text(json.dumps({"images": SPLIT}))
-    arguments = (folder / "x.json", folder / "out", "--processes", "1")
+    arguments = (folder / "x.json", folder / "split", "--processes", "1")
     assert command("pack")(*arguments) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert command("pack")(*arguments, "--split", "train", "--split", "test") == 0
-    assert "3 rows read = 3 packed + 0 skipped\n" in capsys.readouterr().out
+    assert "3 rows read = 2 packed + 1 skipped;" in capsys.readouterr().out

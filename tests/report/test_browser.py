@@ -11,6 +11,7 @@ import random
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -44,31 +45,37 @@ CHROMIUM = shutil.which("chromium")
 PHONE = 390
 LONG = "very-" * 40 + "long"
 
-PHONE_FRAME = """<!doctype html><body><pre></pre><iframe style="border:0;width:{width}px;height:844px"></iframe><script>
-const frame = document.querySelector("iframe");
-frame.onload = () => {{
-  const page = frame.contentDocument, all = query => [...page.querySelectorAll(query)];
-  all("details").forEach(details => {{ details.open = true; }});
-  const box = element => element.getBoundingClientRect();
-  const wider = (text, rect) => text.x < rect.x - 1 || text.x + text.width > rect.x + rect.width + 1;
-  const drawn = element => element.closest("svg") ? element.getBBox() : null;
-  document.querySelector("pre").textContent = JSON.stringify({{
-    width: page.defaultView.innerWidth,
-    scroll: page.documentElement.scrollWidth,
-    beside: all("body *").filter(e => box(e).right > {width} + 0.5 || box(e).left < -0.5).map(e => e.outerHTML),
-    svgs: all("svg").length,
-    cut: all("svg g").filter(g => wider(g.querySelector("text").getBBox(), g.querySelector("rect").getBBox()))
-      .map(g => g.textContent),
-    outside: all("svg text").filter(text => wider(drawn(text), text.closest("svg").viewBox.baseVal))
-      .map(text => text.textContent),
-    squeezed: all(".value, .chip, .scale span").filter(e => e.scrollWidth > e.clientWidth + 1 && e.clientWidth)
-      .map(e => e.textContent),
-    least: Math.min(...all("svg").map(svg => box(svg).width / svg.viewBox.baseVal.width)),
-    pictures: all("img").filter(img => img.naturalWidth).map(img => Math.round(box(img).width)),
-    ran: page.documentElement.dataset.ran || document.documentElement.dataset.ran || "",
-  }});
-}};
-frame.srcdoc = {page};
+PHONE_FRAMES = """<!doctype html><body><pre></pre><script>
+const found = [];
+{pages}.forEach((text, index) => {{
+  const frame = document.createElement("iframe");
+  frame.style = "position:absolute;top:0;left:0;border:0;width:{width}px;height:844px";
+  frame.onload = () => {{
+    const page = frame.contentDocument, all = query => [...page.querySelectorAll(query)];
+    all("details").forEach(details => {{ details.open = true; }});
+    const box = element => element.getBoundingClientRect();
+    const wider = (text, rect) => text.x < rect.x - 1 || text.x + text.width > rect.x + rect.width + 1;
+    const drawn = element => element.closest("svg") ? element.getBBox() : null;
+    found[index] = {{
+      width: page.defaultView.innerWidth,
+      scroll: page.documentElement.scrollWidth,
+      beside: all("body *").filter(e => box(e).right > {width} + 0.5 || box(e).left < -0.5).map(e => e.outerHTML),
+      svgs: all("svg").length,
+      cut: all("svg g").filter(g => wider(g.querySelector("text").getBBox(), g.querySelector("rect").getBBox()))
+        .map(g => g.textContent),
+      outside: all("svg text").filter(text => wider(drawn(text), text.closest("svg").viewBox.baseVal))
+        .map(text => text.textContent),
+      squeezed: all(".value, .chip, .scale span").filter(e => e.scrollWidth > e.clientWidth + 1 && e.clientWidth)
+        .map(e => e.textContent),
+      least: Math.min(...all("svg").map(svg => box(svg).width / svg.viewBox.baseVal.width)),
+      pictures: all("img").filter(img => img.naturalWidth).map(img => Math.round(box(img).width)),
+      ran: page.documentElement.dataset.ran || document.documentElement.dataset.ran || "",
+    }};
+    document.querySelector("pre").textContent = JSON.stringify(found);
+  }};
+  frame.srcdoc = text;
+  document.body.append(frame);
+}});
 </script>"""
 
 
@@ -86,28 +93,16 @@ CAPTIONS = [
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _browser() -> None:
-    if CHROMIUM is None:
-        require("SCLIP_BROWSER", "no chromium to open a page with")
-
-
-def shown(page: str, folder: Path) -> dict[str, Any]:
-    """Return what the browser measures of a page in a frame as wide as a phone: its windows are never so narrow."""
-    escaped = json.dumps(page).replace("</", "<\\/")
-    (folder / "frame.html").write_text(PHONE_FRAME.format(width=PHONE, page=escaped), encoding="utf-8")
+def shown(pages: Mapping[str, str], folder: Path) -> dict[str, dict[str, Any]]:
+    """Return what the browser measures of pages in frames as wide as a phone: its windows are never so narrow."""
+    escaped = json.dumps(list(pages.values())).replace("</", "<\\/")
+    (folder / "frames.html").write_text(PHONE_FRAMES.format(width=PHONE, pages=escaped), encoding="utf-8")
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--dump-dom"]
-    command = [
-        str(CHROMIUM),
-        *options,
-        f"--user-data-dir={folder / 'profile'}",
-        (folder / "frame.html").as_uri(),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
+    options += [f"--user-data-dir={folder / 'profile'}", (folder / "frames.html").as_uri()]
+    done = subprocess.run([str(CHROMIUM), *options], capture_output=True, text=True, timeout=180)
     match = re.search("<pre>(.+?)</pre>", done.stdout, re.DOTALL)
     assert match, done.stderr + done.stdout[-2000:]
-    found: dict[str, Any] = json.loads(unescape(match.group(1)))
-    return found
+    return dict(zip(pages, json.loads(unescape(match.group(1))), strict=True))
 
 
 def hostile(model: str = LONG) -> Evaluation:
@@ -134,8 +129,24 @@ def steps(count: int) -> dict[str, dict[str, list[tuple[int, float]]]]:
     return {"loss": loss, LONG: {"model 1": [(10**9, 1.5e9), (2 * 10**9, 1.5000001e9)]}, "none": {}}
 
 
+def visit_of(caption: str, parser: Parser) -> SampleVisit:
+    (graph,) = parser.parse([caption])
+    tokens = [Token(49406, "start", "start"), *(Token(9, word) for word in caption.split()[:75])]
+    encoded = Encoded([*tokens, Token(0, "!", "padding")], [[tokens[:4], tokens[:2], tokens[1:4]]], 3)
+    slots = [Slot(negative, True, encoded) for negative in candidates(graph)[:2]]
+    slots.append(Slot(None, False, Encoded([Token(0, "!", "padding")], [], 0)))
+    sizes = ((480, 200), (224, 224))
+    pictured, crop = (EncodedPicture(picture("red", size), "image/png", "what it is") for size in sizes)
+    choices = [CaptionChoice(text, text == caption, "2 objects, 1 attributes") for text in CAPTIONS]
+    facts = [("shard", "s3://bucket/" + "long-" * 30 + ".tar"), ("key", "x" * 200)]
+    seen = Seen(graph, "parsed", encoded, slots, crop)
+    return SampleVisit("k" * 120, facts, [caption], pictured, choices, seen)
+
+
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory, parser: Parser) -> dict[str, str]:
+    if CHROMIUM is None:
+        require("SCLIP_BROWSER", "no chromium to open a page with")
     folder = tmp_path_factory.mktemp("pages")
     graphs = parser.parse(CAPTIONS)
     found = [(graph, candidates(graph)) for graph in graphs]
@@ -161,18 +172,34 @@ def pages(tmp_path_factory: pytest.TempPathFactory, parser: Parser) -> dict[str,
             found, of = choose(points, LONG, HOSTILE, 0.98), models.evaluations
             written["blend"] = blend.write(found, [*of, of[0]], folder, [LONG])
         written[f"{count} models"] = comparison.write(models, folder / str(count), steps(count), LONG)
+    for name, caption in (("script", CAPTIONS[3]), ("wide", CAPTIONS[7])):
+        written[name] = folder / f"{name}.html"
+        write_page(visit_of(caption, parser), written[name])
     texts = {name: path.read_text() for name, path in written.items()}
-    return texts | {"graphs": graph_page, "negatives": negative_page}
+    guarded = graph_page.replace(
+        "</body>", "<script>document.documentElement.dataset.ran = 'yes'</script></body>"
+    )
+    return texts | {
+        "graphs": graph_page,
+        "negatives": negative_page,
+        "guarded": guarded,
+        "unguarded": guarded.replace("default-src 'none'", "default-src 'unsafe-inline'"),
+    }
+
+
+@pytest.fixture(scope="module")
+def on_a_phone(pages: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What one browser shows of all pages."""
+    return shown(pages, tmp_path_factory.mktemp("browser"))
 
 
 @pytest.mark.parametrize(
     "name", ["graphs", "negatives", "corpus", "evaluation", "blend", "2 models", "8 models"]
 )
 def test_a_phone_shows_all_of_a_page_and_nothing_beside_its_screen(
-    name: str, pages: dict[str, str], tmp_path: Path
+    name: str, pages: dict[str, str], on_a_phone: dict[str, dict[str, Any]]
 ) -> None:
-    page = pages[name]
-    found = shown(page, tmp_path)
+    page, found = pages[name], on_a_phone[name]
     assert found["scroll"] <= PHONE == found["width"]
     assert not [found[wrong] for wrong in ("beside", "cut", "outside", "squeezed", "ran") if found[wrong]]
     assert found["svgs"] == page.count("<svg") > 0
@@ -180,33 +207,15 @@ def test_a_phone_shows_all_of_a_page_and_nothing_beside_its_screen(
     assert len(found["pictures"]) == page.count("<img")
 
 
-@pytest.mark.parametrize("caption", [CAPTIONS[3], CAPTIONS[7]], ids=["script", "wide"])
+@pytest.mark.parametrize("name", ["script", "wide"])
 def test_a_phone_shows_what_a_step_saw_with_picture_and_crop_beside_each_other(
-    caption: str, parser: Parser, tmp_path: Path
+    name: str, pages: dict[str, str], on_a_phone: dict[str, dict[str, Any]]
 ) -> None:
-    (graph,) = parser.parse([caption])
-    tokens = [Token(49406, "start", "start"), *(Token(9, word) for word in caption.split()[:75])]
-    encoded = Encoded([*tokens, Token(0, "!", "padding")], [[tokens[:4], tokens[:2], tokens[1:4]]], 3)
-    slots = [Slot(negative, True, encoded) for negative in candidates(graph)[:2]]
-    slots.append(Slot(None, False, Encoded([Token(0, "!", "padding")], [], 0)))
-    sizes = ((480, 200), (224, 224))
-    pictured, crop = (EncodedPicture(picture("red", size), "image/png", "what it is") for size in sizes)
-    choices = [CaptionChoice(text, text == caption, "2 objects, 1 attributes") for text in CAPTIONS]
-    facts = [("shard", "s3://bucket/" + "long-" * 30 + ".tar"), ("key", "x" * 200)]
-    visit = SampleVisit(
-        "k" * 120, facts, [caption], pictured, choices, Seen(graph, "parsed", encoded, slots, crop)
-    )
-    write_page(visit, tmp_path / "page.html")
-    page = (tmp_path / "page.html").read_text()
-    found = shown(page, tmp_path)
+    found = on_a_phone[name]
     assert found["scroll"] <= PHONE
-    assert (found["beside"], found["ran"], found["svgs"]) == ([], "", page.count("<svg"))
+    assert (found["beside"], found["ran"], found["svgs"]) == ([], "", pages[name].count("<svg"))
     assert [100 < width < PHONE / 2 for width in found["pictures"]] == [True, True]
 
 
-def test_a_script_that_got_into_a_page_would_not_run(pages: dict[str, str], tmp_path: Path) -> None:
-    script = "<script>document.documentElement.dataset.ran = 'yes'</script></body>"
-    page = pages["graphs"].replace("</body>", script)
-    assert shown(page, tmp_path)["ran"] == ""
-    unguarded = page.replace("default-src 'none'", "default-src 'unsafe-inline'")
-    assert shown(unguarded, tmp_path)["ran"] == "yes"
+def test_a_script_that_got_into_a_page_would_not_run(on_a_phone: dict[str, dict[str, Any]]) -> None:
+    assert (on_a_phone["guarded"]["ran"], on_a_phone["unguarded"]["ran"]) == ("", "yes")

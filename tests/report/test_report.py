@@ -18,13 +18,9 @@ from support.made_negatives import negative_of
 Entry = tuple[str, SceneGraph, Sequence[Negative]]
 
 CAPTIONS = [
-    "a small red circle to the left of a blue square",
-    "a man rides a horse",
-    "a cat and a dog",
-    "a red ball",
-    "it is raining",
-    "",
-]
+    "a small red circle to the left of a blue square", "a man rides a horse", "a cat and a dog", "a red ball",
+    "it is raining", "",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

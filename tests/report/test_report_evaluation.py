@@ -43,14 +43,10 @@ def test_the_page_names_model_suite_cases_notes_and_gates_and_leads_to_a_section
     page = path.read_text()
     assert path == tmp_path / "new" / "report.html"
     for told in (
-        "Evaluation of models:/m@champion",
-        "1,500 cases in 2 benchmarks of the suite standard",
-        "a note",
-        "2026-01-01",
-        "computed of 300 cases, 300 images, 0 ties",
-        found.results[0].definition,
+        "Evaluation of models:/m@champion", "1,500 cases in 2 benchmarks of the suite standard", "a note",
+        "2026-01-01", "computed of 300 cases, 300 images, 0 ties", found.results[0].definition,
         "refused ✗ VG-Relation 0.70 is at least 0.79 ✓ R@1 0.41 is at least 0.40",
-    ):
+    ):  # fmt: skip
         assert told in text_of(page)
     links = re.findall(r'href="#([^"]+)"', page)
     assert links == re.findall(r'<section class="benchmark" id="([^"]+)"', page)
@@ -131,15 +127,12 @@ def test_a_wrong_case_shows_both_captions_with_what_changed_marked_and_by_how_mu
 @pytest.mark.parametrize(
     ("caption", "other", "marked"),
     [
-        ("a red cat", "a blue cat", "a [red] cat"),
-        ("a red cat", "a cat", "a [red] cat"),
-        ("a cat", "a red cat", "a cat"),
-        ("A Cat.", "a cat.", "A Cat."),
-        ("on top of the mat a dog sleeps", "rain and wind", "on top of the mat a dog sleeps"),
-        ("", "a cat", ""),
+        ("a red cat", "a blue cat", "a [red] cat"), ("a red cat", "a cat", "a [red] cat"),
+        ("a cat", "a red cat", "a cat"), ("A Cat.", "a cat.", "A Cat."),
+        ("on top of the mat a dog sleeps", "rain and wind", "on top of the mat a dog sleeps"), ("", "a cat", ""),
         ("a <b>cat</b>", "a <b>dog</b>", "a <b>[cat]</b>"),
     ],
-)
+)  # fmt: skip
 def test_words_that_the_other_caption_lacks_are_marked(caption: str, other: str, marked: str) -> None:
     pieces, _ = differing(caption, other)
     assert "".join(f"[{piece.text}]" if piece.role else piece.text for piece in pieces) == marked
@@ -172,9 +165,7 @@ def test_both_graphs_are_drawn_and_what_only_one_of_them_says_is_marked(tmp_path
 def test_of_many_candidates_the_best_true_and_false_ones_stand_beside_each_other_and_all_are_ranked() -> None:
     texts = [("c", 0.1, True), ("b", 0.3, False), ("a", 0.2, True), ("d", math.nan, False)]
     (case,) = wrong_cases([example(0, texts)], {})
-    assert case.true
-    assert case.false
-    assert (case.true.pieces[0].text, case.false.pieces[0].text) == ("a", "b")
+    assert [of and of.pieces[0].text for of in (case.true, case.false)] == ["a", "b"]
     ranked = [("".join(p.text for p in option.pieces), option.width) for option in case.ranked]
     assert ranked == [("b", 100.0), ("a", 66.7), ("c", 33.3), ("d", 0.0)]
 
@@ -196,15 +187,10 @@ def test_the_reader_is_told_by_how_much_the_false_one_won(true: float, false: fl
 def test_whatever_an_evaluation_holds_is_text(tmp_path: Path) -> None:
     texts = [(HOSTILE, 0.1, True), (HOSTILE, 0.2, False), (HOSTILE, 0.1, False)]
     hostile = result(
-        HOSTILE,
-        definition=HOSTILE,
-        notes=[HOSTILE],
-        headline=HOSTILE,
-        scores={HOSTILE: Score(0.5, 0.4, 0.6, 0.5)},
-        counts={"cases": 1, HOSTILE: 2},
-        groups=[group(HOSTILE, 1, 2)],
-        examples=[example(0, texts, case=HOSTILE, group=HOSTILE)],
-    )
+        HOSTILE, definition=HOSTILE, notes=[HOSTILE], headline=HOSTILE,
+        scores={HOSTILE: Score(0.5, 0.4, 0.6, 0.5)}, counts={"cases": 1, HOSTILE: 2},
+        groups=[group(HOSTILE, 1, 2)], examples=[example(0, texts, case=HOSTILE, group=HOSTILE)],
+    )  # fmt: skip
     found = evaluation(hostile, model=HOSTILE, fact=HOSTILE)
     decision = GateVerdict(HOSTILE, False, [(HOSTILE, False)])
     page = page_of(found, tmp_path, notes=[HOSTILE], decision=decision)

@@ -113,63 +113,6 @@ def test_spans_point_into_the_caption_and_nothing_relates_across_segments(parser
     ]  # fmt: skip
 
 
-# caption -> its triples as text, * before a name that no exchange enters
-EXPRESSIONS = {
-    "people gather at Times Square on Monday evening": {"people gather at *times square"},
-    "Santa Claus stands next to the Eiffel Tower": {"*santa claus stand next to *eiffel tower"},
-    "the skyline of New York City behind a Toyota Corolla 2015": {
-        "*new york city have skyline", "skyline behind *toyota corolla 2015",
-    },
-    "a woman wearing a Yankees cap in Boston": {"woman wear yankees cap", "yankees cap in *boston"},
-    "the Statue of Liberty behind a boat": {"*statue of liberty behind boat"},
-    "a Boeing 747 on the runway at Heathrow Airport": {"*boeing 747 on runway", "runway at *heathrow airport"},
-    "a Giraffe beside a TV": {"giraffe beside tv"},
-    'a man holds a sign that says "Stop the War"': {"man hold sign", "sign say *stop the war"},
-    'a sign reading “No Dogs” on a wall': {"sign read *no dogs", "sign on wall"},
-    'a "Lion King" shirt on a chair': {"lion king shirt on chair"},
-    'a "cute" dog on a sofa': {"dog on sofa", "dog is cute"},
-    "a 20 kg dog on a scale": {"dog on scale", "dog is 20 kg"},
-    "a girl in size 7 shoes": {"girl in shoe", "shoe is size 7"},
-    "a 5 year old boy and a 3-year-old girl on a swing": {
-        "boy on swing", "girl on swing", "boy is 5 year old", "girl is 3-year-old",
-    },
-    "a player with number 23 kicks a ball": {"player with *number 23", "player kick ball"},
-    "a 1950s car parked on a street in 2015": {"car park on street", "car is 1950s"},
-    "a 19th century church on a hill": {"church on hill", "church is 19th century"},
-    "fireworks over a bridge on July 4th, 2016": {"firework over bridge"},
-    "a train at a station at 3:15 pm last week": {"train at station"},
-    "the dog was found three days ago in a park": {"dog find in park"},
-    "a clock showing the time": {"clock show time"},
-    "a clock showing 10:30": {"clock show *10:30"},
-    "the band makes its way down a street": {"band go down street"},
-    "children on their way to school": {"child towards school"},
-    "a dessert served by the shore": {"dessert serve beside shore"},
-    "a dessert served by a cook": {"cook serve dessert"},
-    "a village below snow covered mountains": {"village under mountain", "mountain is snow covered"},
-    "a middle aged man takes care of a snow covered garden": {
-        "man tend garden", "man is middle aged", "garden is snow covered",
-    },
-    "girls taking part in a race every winter": {"girl join race"},
-    "a street at night": {"street at night"},
-    "a man covered in mud": {"mud cover man"},
-    "a set of bottles with labels isolated on white": {"bottle with label", "bottle is isolated"},
-    "a bib w/ a print": {"bib with print"},
-    "a bird on two feet": {"bird on foot", "foot is 2"},
-    "a red key in the form of a house isolated on a white background": {
-        "key in form of house", "key isolate on background", "key is red", "background is white",
-    },
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("caption", EXPRESSIONS)
-def test_names_quotations_times_and_quantities_are_one_word(caption: str, parser: Parser) -> None:
-    graph = parser.parse([caption])[0]
-    name = ["*" * obj.fixed + obj.name for obj in graph.objects]
-    said = {f"{name[r.subject]} {r.predicate} {name[r.object]}" for r in graph.relations}
-    said |= {f"{name[a.object]} is {a.attribute}" for a in graph.attributes}
-    assert said == EXPRESSIONS[caption]
-
-
 def _work(parser: Parser, caption: str) -> int:
     """Return how many lines of our own Python one caption takes."""
     lines = 0
@@ -194,22 +137,11 @@ def _work(parser: Parser, caption: str) -> int:
 @pytest.mark.parametrize(
     "unit",
     [
-        "a dog chases a red ball, ",
-        "#dog #cat ",
-        "<div class='x'>a dog</div> ",
-        "for (int i = 0; i < n; i++) { a[i] = b; } ",
-        "a dog 犬 на диване ",
-        ",",
-        '"(["',
-        '"a "b (c [d ',
-        "New York City ",
-        "Anna-Maria ",
-        "dog - cat | ",
-        "by by by ",
-        "$1 5x5 2015 ",
-        "on monday in may ",
+        "a dog chases a red ball, ", "#dog #cat ", "<div class='x'>a dog</div> ",
+        "for (int i = 0; i < n; i++) { a[i] = b; } ", "a dog 犬 на диване ", ",", '"(["', '"a "b (c [d ',
+        "New York City ", "Anna-Maria ", "dog - cat | ", "by by by ", "$1 5x5 2015 ", "on monday in may ",
     ],
-)
+)  # fmt: skip
 def test_work_grows_with_the_length_of_a_caption_and_no_faster(parser: Parser, unit: str) -> None:
     short = unit * (400 // len(unit))
     parser.parse([short])  # fill the dictionaries' caches

@@ -9,13 +9,9 @@ from sclip.scenegraph import Parser
 from sclip.scenegraph.tok2vec import speed_up
 
 CAPTIONS = [
-    "A dog doesn't chase the red ball.",
-    "",
-    "   ",
-    "ball",
-    "two  men   and a dog , near a 5-story house in Paris",
+    "A dog doesn't chase the red ball.", "", "   ", "ball", "two  men   and a dog , near a 5-story house in Paris",
     "a dog and a dog and a dog and another dog beside a dog",
-]
+]  # fmt: skip
 
 
 def test_vectors_tags_and_arcs_are_those_of_spacy() -> None:

@@ -65,19 +65,11 @@ def graph_of(relations: int, attributes: int) -> SceneGraph:
 @pytest.mark.parametrize(
     ("relations", "attributes", "most", "kept"),
     [
-        (2, 3, 6, "r0 r1 a0 a1 a2"),
-        (9, 9, 6, "r0 r1 r2 r3 a0 a1"),
-        (9, 1, 6, "r0 r1 r2 r3 r4 a0"),
-        (9, 0, 6, "r0 r1 r2 r3 r4 r5"),
-        (1, 9, 6, "r0 a0 a1 a2 a3 a4"),
-        (0, 9, 2, "a0 a1"),
-        (9, 9, 3, "r0 r1 a0"),
-        (9, 9, 2, "r0 a0"),
-        (9, 9, 1, "r0"),
-        (0, 9, 1, "a0"),
-        (0, 0, 6, ""),
+        (2, 3, 6, "r0 r1 a0 a1 a2"), (9, 9, 6, "r0 r1 r2 r3 a0 a1"), (9, 1, 6, "r0 r1 r2 r3 r4 a0"),
+        (9, 0, 6, "r0 r1 r2 r3 r4 r5"), (1, 9, 6, "r0 a0 a1 a2 a3 a4"), (0, 9, 2, "a0 a1"), (9, 9, 3, "r0 r1 a0"),
+        (9, 9, 2, "r0 a0"), (9, 9, 1, "r0"), (0, 9, 1, "a0"), (0, 0, 6, ""),
     ],
-)
+)  # fmt: skip
 def test_relations_and_attributes_share_what_the_encoder_takes(
     relations: int, attributes: int, most: int, kept: str
 ) -> None:

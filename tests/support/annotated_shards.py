@@ -26,12 +26,9 @@ from sclip.scenegraph import Parser
 from support.pictures import encoded, noise
 
 RICH = (
-    "a red square is left of a blue circle",
-    "a man riding a brown horse",
-    "the cup is on the wooden table",
-    "a white cat under a black chair next to a window",
-    "a small green star above a large yellow triangle",
-)
+    "a red square is left of a blue circle", "a man riding a brown horse", "the cup is on the wooden table",
+    "a white cat under a black chair next to a window", "a small green star above a large yellow triangle",
+)  # fmt: skip
 POOR = ("a dog", "quickly and quietly", "two people")
 EPOCHS, SIDE = 3, 16
 LEAST: dict[str, Any] = {"min_objects": 2, "min_attributes": 1, "min_relations": 1}
@@ -66,7 +63,6 @@ def annotate_here(sources: Sequence[str], out: Path, parser: Parser, **data: Any
 
 
 def rewritten(shard: str, path: Path, member: bytes) -> str:
-    """Copy a shard with another annotation in every sample."""
     with tarfile.open(shard) as source, tarfile.open(path, "w") as out:
         for info in source:
             body = source.extractfile(info)
@@ -91,16 +87,11 @@ def plan(shards: Sequence[str], stamp: str = "", loss: LossConfig | None = None,
         loss=loss or LossConfig(),
         train=TrainConfig(epochs=EPOCHS, batch_size=4),
     )
-    return plan_of(config, [named(url) for url in shards], stamp)
-
-
-def plan_of(config: Config, shards: Sequence[NamedShard], stamp: str = "") -> StreamPlan:
-    """Return the plan of a run over shards whose samples are all recorded."""
-    samples = count_samples([shard.url for shard in shards], config.data).samples
-    schedule = Schedule(config.run.seed, config.train.epochs, (len(shards),))
-    counts = tuple(samples[shard.url] for shard in shards)
+    samples = count_samples(shards, config.data).samples
+    counts = tuple(samples[url] for url in shards)
+    schedule = Schedule(config.run.seed, EPOCHS, (len(shards),))
     order = Order(schedule, (counts,), config.data.open_shards, config.train.batch_size)
-    return StreamPlan(ReadSettings(config, stamp), order, (tuple(shards),), SIDE, (1, 1))
+    return StreamPlan(ReadSettings(config, stamp), order, (tuple(map(named, shards)),), SIDE, (1, 1))
 
 
 def tables(of: StreamPlan, step: int = 0, rank: int = 0, world_size: int = 1) -> Iterator[pa.Table]:
@@ -112,7 +103,6 @@ def tables(of: StreamPlan, step: int = 0, rank: int = 0, world_size: int = 1) ->
 
 
 def rows(of: StreamPlan, step: int = 0, rank: int = 0, world_size: int = 1) -> Iterator[dict[str, Any]]:
-    """Yield the rows of `tables`."""
     for table in tables(of, step, rank, world_size):
         yield from table.to_pylist()
 

@@ -123,7 +123,6 @@ class Run:
 
 
 def places(rows: Iterable[Row]) -> list[list[Any]]:
-    """Return rows as a ledger has them, by visit."""
     of_visit: dict[tuple[int, int, int], list[int]] = {}
     for *visit, index in rows:
         of_visit.setdefault((visit[0], visit[1], visit[2]), []).append(index)

@@ -24,16 +24,12 @@ Files = dict[str, bytes | str]
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the table, and the check that it is true."""
-
     files: Files
-    """By name."""
     samples: int = 0
     """That are trained on in a pass."""
     says: str = ""
     """Part of what the closing table says, or of the refusal where nothing is trained on."""
     set_aside: str = ""
-    """Part of the reason."""
     images: int | None = None
     """Different ones; as many as samples where it is None."""
     shards: str = "*.tar"
@@ -55,7 +51,6 @@ class Row:
 
     @property
     def is_refused(self) -> bool:
-        """Whether a run ends at its start."""
         return self.told == AT_THE_START
 
     def make(self) -> Files:
@@ -69,7 +64,6 @@ def image(number: int, format: str = "JPEG") -> bytes:
 def pairs(
     count: int, first: int = 0, name: str = "{:06d}", suffixes: tuple[str, str] = ("jpg", "txt")
 ) -> list[Member]:
-    """Return samples of one image and one caption each, neighbours."""
     members: list[Member] = []
     for at in range(first, first + count):
         members.append((f"{name.format(at)}.{suffixes[0]}", image(at)))
@@ -96,7 +90,6 @@ def captioned(*captions: str) -> Files:
 
 
 def linked(*members: Member, **links: str) -> bytes:
-    """Return a tar with hard links of these suffixes to some of its members."""
     buffer = io.BytesIO(tar_bytes(members))
     with tarfile.open(fileobj=buffer, mode="a") as tar:
         for suffix, target in links.items():
@@ -107,7 +100,6 @@ def linked(*members: Member, **links: str) -> bytes:
 
 
 def parquet(**columns: object) -> bytes:
-    """Return a Parquet file of these columns."""
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns), buffer, row_group_size=2)
     return buffer.getvalue()
@@ -134,134 +126,64 @@ DOWNLOADED = parquet(
 )
 
 _ROWS: dict[str, Row] = {
-    "tars that each hold `image.jpg`": Row(
-        {f"{n}.tar": tar_bytes(pairs(1, n, "image")) for n in range(8)}, 8
-    ),
+    "tars that each hold `image.jpg`": Row({f"{n}.tar": tar_bytes(pairs(1, n, "image")) for n in range(8)}, 8),
     "copies of an image": Row(one(*(sample(at, image(7)) for at in range(3))), 3, images=1),
-    "Git LFS pointers": Row(
-        good(1, _p=POINTER, _h=PAGE, _z=b"PK\x03\x04" + bytes(99), _e=b""),
-        says="4 of 5 shards cannot be read: .*Git LFS pointer.*git lfs pull.*max_unreadable_shards=4",
-    ),
-    "the same, allowed": Row(
-        good(2, _p=POINTER),
-        8,
-        "1 of 3 shards cannot be read: 1 x a Git LFS pointer",
-        overrides=("data.max_unreadable_shards=1",),
-    ),
-    "tars in gzip": Row(
-        {
-            "0.tar": zstd(tar_bytes(pairs(4))),
-            "1.tar.zst": zstd(tar_bytes(pairs(4, 4))),
-            "2.tgz": gzip.compress(tar_bytes(pairs(4, 8))),
-        },
-        12,
-        shards="*",
-    ),
-    "a tar that breaks off": Row(
-        good(2, _9=tar_bytes(pairs(2, 20))[:2700]), 9, r"cut short +1 shards", "broken tar"
-    ),
-    "a tar that was made long": Row(
-        good(2, _9=tar_bytes(pairs(2)) + bytes(100_000)), 10, "bytes are zeros", "bytes are zeros", images=8
-    ),
+    "Git LFS pointers": Row(good(1, _p=POINTER, _h=PAGE, _z=b"PK\x03\x04" + bytes(99), _e=b""),
+        says="4 of 5 shards cannot be read: .*Git LFS pointer.*git lfs pull.*max_unreadable_shards=4"),
+    "the same, allowed": Row(good(2, _p=POINTER), 8, "1 of 3 shards cannot be read: 1 x a Git LFS pointer",
+        overrides=("data.max_unreadable_shards=1",)),
+    "tars in gzip": Row({"0.tar": zstd(tar_bytes(pairs(4))), "1.tar.zst": zstd(tar_bytes(pairs(4, 4))),
+        "2.tgz": gzip.compress(tar_bytes(pairs(4, 8)))}, 12, shards="*"),
+    "a tar that breaks off": Row(good(2, _9=tar_bytes(pairs(2, 20))[:2700]), 9, r"cut short +1 shards", "broken tar"),
+    "a tar that was made long": Row(good(2, _9=tar_bytes(pairs(2)) + bytes(100_000)), 10, "bytes are zeros",
+        "bytes are zeros", images=8),
     "a file of zeros": Row(good(1, _9=bytes(100_000)), says="zeros where a tar begins"),
-    "`_stats.json` of img2dataset": Row(
-        good(2) | {"0_stats.json": '{"successes": 160}'}, 8, "0_stats.json says 160, there are 4"
-    ),
-    "an `index.json` that promises": Row(
-        good(1) | {"index.json": index(60)}, says="56 of 60 samples that are recorded are missing"
-    ),
-    "`/x/*` over tars": Row(
-        good(2) | {"0.parquet": b"PAR1", "0_stats.json": '{"successes": 4}'}, 8, shards=""
-    ),
-    "Parquet as Hugging Face": Row(
-        {f"{shard}.parquet": held for shard, held in enumerate(HELD_IN)}, 8, shards="*.parquet"
-    ),
-    "Parquet as img2dataset writes it": Row(
-        {"0.parquet": DOWNLOADED, "0_stats.json": '{"count": 3, "successes": 2}'},
-        2,
-        set_aside="row without jpg; its status is failed_to_download",
-        shards="*.parquet",
-    ),
-    "Parquet without images": Row(
-        good(1) | {"0.parquet": parquet(url=["x"], caption=["a dog"])},
+    "`_stats.json` of img2dataset": Row(good(2) | {"0_stats.json": '{"successes": 160}'}, 8,
+        "0_stats.json says 160, there are 4"),
+    "an `index.json` that promises": Row(good(1) | {"index.json": index(60)},
+        says="56 of 60 samples that are recorded are missing"),
+    "`/x/*` over tars": Row(good(2) | {"0.parquet": b"PAR1", "0_stats.json": '{"successes": 4}'}, 8, shards=""),
+    "Parquet as Hugging Face": Row({f"{shard}.parquet": held for shard, held in enumerate(HELD_IN)}, 8,
+        shards="*.parquet"),
+    "Parquet as img2dataset writes it": Row({"0.parquet": DOWNLOADED, "0_stats.json": '{"count": 3, "successes": 2}'},
+        2, set_aside="row without jpg; its status is failed_to_download", shards="*.parquet"),
+    "Parquet without images": Row(good(1) | {"0.parquet": parquet(url=["x"], caption=["a dog"])},
         says="a Parquet file without an image column among url, caption, .*data.image_field=COLUMN",
-        shards="*.parquet",
-    ),
+        shards="*.parquet"),
     "`a.tar::b.tar`": Row(good(2), says="'::' joins no sources; list them", shards="0.tar::{folder}/1.tar"),
-    "folders with `[brackets]`": Row(
-        {f"[2014]/{name}": content for name, content in good(2).items()}, 8, shards="[2014]//*.tar"
-    ),
-    "a name with nothing behind it": Row(
-        {f"deep/{name}": content for name, content in good(2).items()},
-        says=r"name those below it as .*/\*\*/\*\.tar",
-        shards="",
-    ),
-    "`clip7.00000.jpg`": Row(
-        good(1, _9=CLIP),
-        4,
-        r"not read +60 images or texts",
-        "data.key_ends_at=last_dot would make 30 samples of it",
-    ),
+    "folders with `[brackets]`": Row({f"[2014]/{name}": content for name, content in good(2).items()}, 8,
+        shards="[2014]//*.tar"),
+    "a name with nothing behind it": Row({f"deep/{name}": content for name, content in good(2).items()},
+        says=r"name those below it as .*/\*\*/\*\.tar", shards=""),
+    "`clip7.00000.jpg`": Row(good(1, _9=CLIP), 4, r"not read +60 images or texts",
+        "data.key_ends_at=last_dot would make 30 samples of it"),
     "the same with that key": Row({"9.tar": CLIP}, 30, overrides=("data.key_ends_at=last_dot",)),
-    "`photo.large.jpg` or a mask": Row(
-        one(PHOTO),
-        1,
-        r"not read +2 images or texts whose suffix is not read: \.large\.jpg \(1\), \.seg\.png \(1\)",
-    ),
-    "`x.input.jpg`": Row(
-        good(1, _9=OUTPUTS),
-        4,
-        r"not read +6",
-        "no image: it has .input.jpg .outputs.txt; data.image_suffixes",
-    ),
-    "the same with `data.image_suffixes": Row(
-        {"9.tar": OUTPUTS},
-        3,
-        overrides=("data.image_suffixes=[input.jpg]", "data.text_suffixes=[outputs.txt]"),
-    ),
-    ".jfif, .gif of one frame": Row(
-        one(*(sample(at, image(at, FORMATS[of]), suffix=of) for at, of in enumerate(FORMATS))), 4
-    ),
-    "`._x.jpg` and `__MACOSX/`": Row(
-        one([("a/._0.jpg", b"-"), ("__MACOSX/a/x.jpg", b"-")], pairs(2, name="a/{}")), 2
-    ),
-    "a tar made without `--sort=name`": Row(
-        good(1, _9=tar_bytes(sorted(pairs(4, 9), key=lambda member: member[0][-3:]))),
-        4,
-        set_aside="tar --sort=name",
-    ),
-    "entities, tags, byte order marks": Row(
-        captioned("a man &amp; a woman", "a <b>red</b> dog", "\ufeffa cat", "a\0 bird", "a zero\u200b width"),
-        5,
-        r"cleaned +5 captions",
-    ),
+    "`photo.large.jpg` or a mask": Row(one(PHOTO), 1,
+        r"not read +2 images or texts whose suffix is not read: \.large\.jpg \(1\), \.seg\.png \(1\)"),
+    "`x.input.jpg`": Row(good(1, _9=OUTPUTS), 4, r"not read +6",
+        "no image: it has .input.jpg .outputs.txt; data.image_suffixes"),
+    "the same with `data.image_suffixes": Row({"9.tar": OUTPUTS}, 3, overrides=("data.image_suffixes=[input.jpg]",
+        "data.text_suffixes=[outputs.txt]")),
+    ".jfif, .gif of one frame": Row(one(*(sample(at, image(at, FORMATS[of]), suffix=of) for at,
+        of in enumerate(FORMATS))), 4),
+    "`._x.jpg` and `__MACOSX/`": Row(one([("a/._0.jpg", b"-"), ("__MACOSX/a/x.jpg", b"-")], pairs(2, name="a/{}")),
+        2),
+    "a tar made without `--sort=name`": Row(good(1, _9=tar_bytes(sorted(pairs(4, 9),
+        key=lambda member: member[0][-3:]))), 4, set_aside="tar --sort=name"),
+    "entities, tags, byte order marks": Row(captioned("a man &amp; a woman", "a <b>red</b> dog", "\ufeffa cat",
+        "a\0 bird", "a zero\u200b width"), 5, r"cleaned +5 captions"),
     "a .txt of several lines": Row(captioned("a dog\r\n\na cat\n"), 1),
     "a caption of blanks": Row(captioned("a dog", "&nbsp;\u200b"), 1, set_aside="no caption in"),
-    "fewer tars than": Row(
-        good(2) | {"index.json": index(4, 4, 1)},
-        8,
-        r"absent +recorded and not there: 1 shards",
-        overrides=("data.max_quarantined=0.2",),
-    ),
-    "hard or symbolic links": Row(
-        good(1, _9=linked(*pairs(1, 20), jpg="000020.jpg", txt="000020.txt")),
-        5,
-        set_aside="tar --dereference --hard-dereference",
-    ),
-    "members named as by `tar -P`": Row(
-        one(pairs(1, 0, "/data/{}"), pairs(1, 1, ".//{}"), pairs(1, 2, "a\\{}")), 3
-    ),
-    "tars joined with `cat`": Row(
-        good(1, _9=tar_bytes(pairs(2, 20)) + tar_bytes(pairs(2, 30))),
-        6,
-        r"cut short +1 shards",
-        "tar --concatenate",
-    ),
-    "a `.json` of something else": Row(
-        one(pairs(1), [("000000.json", b"[1, 2]")]), 1, "beside an unusable .json"
-    ),
+    "fewer tars than": Row(good(2) | {"index.json": index(4, 4, 1)}, 8, r"absent +recorded and not there: 1 shards",
+        overrides=("data.max_quarantined=0.2",)),
+    "hard or symbolic links": Row(good(1, _9=linked(*pairs(1, 20), jpg="000020.jpg", txt="000020.txt")), 5,
+        set_aside="tar --dereference --hard-dereference"),
+    "members named as by `tar -P`": Row(one(pairs(1, 0, "/data/{}"), pairs(1, 1, ".//{}"), pairs(1, 2, "a\\{}")), 3),
+    "tars joined with `cat`": Row(good(1, _9=tar_bytes(pairs(2, 20)) + tar_bytes(pairs(2, 30))), 6,
+        r"cut short +1 shards", "tar --concatenate"),
+    "a `.json` of something else": Row(one(pairs(1), [("000000.json", b"[1, 2]")]), 1, "beside an unusable .json"),
     "captions `nan`": Row(captioned("a dog", "nan"), 1, set_aside="no caption in"),
-}
+}  # fmt: skip
 """By the beginning of the README's text, in the order of the README."""
 
 

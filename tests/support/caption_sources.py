@@ -18,7 +18,6 @@ PAIRS = {"a.jpg": DOG, "b.jpg": CAT, "sub/a.jpg": BIRD}
 
 
 def image_bytes(name: str) -> bytes:
-    """Return the image of this name; no two are alike."""
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8), (60 * NAMES.index(name), 90, 30)).save(buffer, "JPEG")
     return buffer.getvalue()
@@ -50,7 +49,6 @@ def read(source: Path, **options: Any) -> tuple[dict[str, tuple[str, ...]], Skip
 
 
 def table(rows: list[list[str]], **form: Any) -> str:
-    """Return what a CSV writer makes of rows."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n", **form).writerows(rows)
     return text.getvalue()

@@ -30,13 +30,11 @@ def instructions() -> list[tuple[str, str, str]]:
 
 @cache
 def project() -> dict[str, Any]:
-    """Return the table `project` of pyproject.toml."""
     return dict(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"])
 
 
 @cache
 def pins() -> dict[str, str]:
-    """Return the version of each package in constraints.txt, by normalised name."""
     lines = [line.split("==") for line in (ROOT / "constraints.txt").read_text().split()]
     return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in lines}
 

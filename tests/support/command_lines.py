@@ -33,7 +33,6 @@ class WrongCommand(ValueError):
 
 
 def blocks(markdown: str) -> list[str]:
-    """Return the shell blocks of a page."""
     return re.findall(r"^```(?:bash|sh|shell|console)\n(.*?)^```", markdown, re.MULTILINE | re.DOTALL)
 
 
@@ -182,10 +181,6 @@ def _openssl(command: Sequence[str]) -> None:
     assert command[1] == "req" or (command[1:3] == ["rand", "-hex"] and int(command[3]) >= 16)
 
 
-def _anything(command: Sequence[str]) -> None:
-    """Of the shell itself."""
-
-
 _MANUAL: dict[str, Sequence[str]] = {
     "aws cloudformation deploy": "--stack-name --template-file --capabilities --parameter-overrides".split(),
     "aws ecr get-login-password": [],
@@ -199,18 +194,8 @@ _MANUAL: dict[str, Sequence[str]] = {
 """Options of what cannot be installed here, as its manual has them; only what we use."""
 
 PARSERS: dict[str, Callable[[Sequence[str]], None]] = {
-    "ray": _ray,
-    "python": _python,
-    "sclip": _sclip,
-    "pip": _pip,
-    "sed": _sed,
-    "aws": _aws,
-    "gcloud": _by_manual,
-    "docker": _by_manual,
-    "kubectl": _by_help,
-    "helm": _by_help,
-    "openssl": _openssl,
-    "cluster/": _script,
-    "export": _anything,
-}
+    "ray": _ray, "python": _python, "sclip": _sclip, "pip": _pip, "sed": _sed, "aws": _aws, "gcloud": _by_manual,
+    "docker": _by_manual, "kubectl": _by_help, "helm": _by_help, "openssl": _openssl, "cluster/": _script,
+    "export": lambda command: None,
+}  # fmt: skip
 """By the first word of a command; `cluster/` stands for the scripts there."""

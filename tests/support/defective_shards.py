@@ -31,8 +31,6 @@ RELATIONS = ("to the left of", "to the right of", "above", "below")
 
 @dataclass
 class Planted:
-    """What a folder of defective shards holds."""
-
     folder: Path
     good: dict[str, list[str]] = field(default_factory=dict)
     """Of each shard, the keys of its samples that must be trained on, in their order."""
@@ -46,13 +44,10 @@ class Planted:
 
     @property
     def shards(self) -> list[str]:
-        """Return the paths of all shards, in the order of their names."""
         return [str(self.folder / name) for name in sorted(self.good)]
 
 
 class Mark:
-    """Unpickled, it creates a file."""
-
     def __init__(self, path: Path) -> None:
         self.path = path
 
@@ -66,7 +61,6 @@ class Shard:
     def __init__(self, planted: Planted, name: str, rng: random.Random) -> None:
         self.planted, self.name, self.rng = planted, name, rng
         self.ends: list[int] = []
-        """Where each good sample ends, in bytes."""
         self._buffer = io.BytesIO()
         self._tar = tarfile.TarFile(fileobj=self._buffer, mode="w", format=tarfile.GNU_FORMAT)
         planted.good[name] = []
@@ -100,7 +94,6 @@ class Shard:
         self.planted.defects.append((self.name, key, reason))
 
     def write(self, change: Callable[[bytes], bytes] = bytes) -> None:
-        """Write the tar, changed on the way."""
         self._tar.close()
         (self.planted.folder / self.name).write_bytes(change(self._buffer.getvalue()))
 
@@ -143,7 +136,6 @@ def write(folder: Path, seed: int = 0) -> Planted:
 
 
 def _oddities(shard: Shard) -> None:
-    """Add what looks strange and is sound."""
     mark = pickle.dumps(Mark(shard.planted.marker))
     plain = picture(shard.rng)
     deep = Image.fromarray(np.asarray(plain.convert("L")).astype(np.uint16) * 257)
@@ -271,7 +263,6 @@ def _names(shard: Shard) -> None:
 
 
 def _cut_shards(planted: Planted, rng: random.Random) -> None:
-    """Write tars that end where no tar ends, or go on after it."""
     block = tarfile.BLOCKSIZE
 
     def started(name: str, samples: int, reason: str) -> Shard:

@@ -12,7 +12,6 @@ from packaging.utils import canonicalize_name
 
 @functools.cache
 def _owners() -> Mapping[str, list[str]]:
-    """Return the distributions of each top-level package; they are read from the files of all."""
     return metadata.packages_distributions()
 
 

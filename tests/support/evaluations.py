@@ -37,7 +37,6 @@ def group(name: str, correct: int, cases: int, **changes: Any) -> Group:
 
 
 def groups(count: int) -> list[Group]:
-    """Return groups of 10 to 409 cases, of which the smallest do not count."""
     random_ = random.Random(count)
     sizes = [10 + random_.randrange(400) for _ in range(count)]
     return [
@@ -47,20 +46,15 @@ def groups(count: int) -> list[Group]:
 
 def result(name: str = "vg-relation", share: float = 0.6, cases: int = 200, **changes: Any) -> Result:
     """Return a result in which the first cases are won and the others not."""
+    definition = "Is the true caption of a crop preferred over the one with subject and object exchanged?"
+    macro, accuracy = (Score(at, at - 0.03, at + 0.03, 0.5) for at in (share, share + 0.01))
     values: dict[str, Any] = {
-        "name": name,
-        "kind": name,
-        "definition": "Is the true caption of a crop preferred over the one with subject and object exchanged?",
-        "headline": "macro",
-        "scores": {
-            "macro": Score(share, share - 0.03, share + 0.03, 0.5),
-            "accuracy": Score(share + 0.01, share - 0.02, share + 0.04, 0.5),
-        },
+        "name": name, "kind": name, "definition": definition, "headline": "macro",
+        "scores": {"macro": macro, "accuracy": accuracy},
         "counts": {"cases": cases, "images": cases, "ties": 0},
         "won": {f"case {number}": number < share * cases for number in range(cases)},
-        "groups": groups(3),
-        "examples": [example(0)],
-    }
+        "groups": groups(3), "examples": [example(0)],
+    }  # fmt: skip
     return Result(**values | changes)
 
 
@@ -74,6 +68,5 @@ def evaluation(*results: Result, model: str = "run my-first-run", **facts: str) 
 
 
 def text_of(page: str) -> str:
-    """Return what a reader sees of the page's body."""
     body = page[page.index("<body>") :]
     return " ".join(unescape(re.sub("<[^>]+>", " ", body)).split())

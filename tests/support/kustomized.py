@@ -53,7 +53,6 @@ def _render(target: str) -> list[Manifest]:
 
 
 def rendered(target: str) -> list[Manifest]:
-    """Return a copy of what `kubectl apply -k cluster/TARGET` would send."""
     require_kubectl()
     return copy.deepcopy(_render(target))
 
@@ -64,7 +63,6 @@ def installed(target: str) -> list[Manifest]:
 
 
 def find(manifests: list[Manifest], kind: str, name: str = "sclip") -> Manifest:
-    """Return the one manifest of a kind and name."""
     (manifest,) = [m for m in manifests if m["kind"] == kind and m["metadata"]["name"] == name]
     return manifest
 
@@ -97,7 +95,6 @@ class Pod:
 
     @property
     def ports(self) -> dict[str, int]:
-        """The ports that its containers open, by name."""
         opened = [port for container in self.containers for port in container.get("ports", ())]
         return {port["name"]: port["containerPort"] for port in opened}
 

@@ -17,7 +17,6 @@ from botocore.validate import ParamValidator
 
 
 def mistakes(cloud: str, config: Any) -> list[str]:
-    """Return what is wrong with a launcher's file."""
     check = {"aws": _aws_mistakes, "gcp": _gcp_mistakes}[cloud]
     wrong = [error.message for error in _ray_schema().iter_errors(config)]
     for node_type in config["available_node_types"].values():

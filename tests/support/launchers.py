@@ -18,7 +18,6 @@ class ListLauncher:
     """One rank on a CPU, of which nothing is requested unless a test says so."""
 
     blocks: Callable[[Order, int], Iterable[Columns]]
-    """This rank's blocks of an order from a step on."""
     rank: int = 0
     world_size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))

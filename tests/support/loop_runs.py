@@ -44,15 +44,12 @@ def order_of(batch_size: int, open_shards: int = 2, recorded: int = PER_SHARD) -
 
 
 class PlacedRow(NamedTuple):
-    """A row that a rank reads."""
-
     entry: int
     ordinal: int
     place: int
 
 
 def rows_of_rank(order: Order, step: int, rank: int, world_size: int) -> Iterator[PlacedRow]:
-    """Yield a rank's rows of an order from a step on, by their places."""
     for _, round_ in order.rounds(step):
         rows = []
         for share in round_.share(rank, world_size):
@@ -165,7 +162,6 @@ class Run:
 
     @property
     def told(self) -> dict[str, Any]:
-        """What a test looks at, of types that a rank can return."""
         metrics = {report["step"]: report["metrics"] for report in self.put if report["kind"] == "metrics"}
         names = ("trained", "error", "packed", "threads")
         return {name: getattr(self, name) for name in names} | {"metrics": metrics}

@@ -40,14 +40,12 @@ def brute_force(images: list[list[float]], texts: list[list[float]], owner: list
 
     scores = {}
     for k in (1, 5, 10):
-        hits = 0
-        for i, image in enumerate(images):
-            ranked = sorted(range(len(texts)), key=lambda t: -cosine(image, texts[t]))
-            hits += any(owner[t] == i for t in ranked[:k])
-        scores[f"image_to_text_r{k}"] = hits / len(images)
-        hits = 0
-        for t, text in enumerate(texts):
-            ranked = sorted(range(len(images)), key=lambda i: -cosine(images[i], text))
-            hits += owner[t] in ranked[:k]
-        scores[f"text_to_image_r{k}"] = hits / len(texts)
+        of_images = [
+            sorted(range(len(texts)), key=lambda t: -cosine(image, texts[t]))[:k] for image in images
+        ]
+        found = [any(owner[t] == i for t in ranked) for i, ranked in enumerate(of_images)]
+        scores[f"image_to_text_r{k}"] = sum(found) / len(images)
+        of_texts = [sorted(range(len(images)), key=lambda i: -cosine(images[i], text))[:k] for text in texts]
+        found = [owner[t] in ranked for t, ranked in enumerate(of_texts)]
+        scores[f"text_to_image_r{k}"] = sum(found) / len(texts)
     return scores

@@ -15,7 +15,6 @@ def negative_of(
     kind: str = "relation",
     graph: SceneGraph | None = None,
 ) -> Negative:
-    """Return a negative that training would draw."""
     graph = graph or SceneGraph(caption)
     said = {"caption": caption, "swapped": list(swapped), "kind": kind, "graph": graph.to_json()}
     return Negative.from_json(_real() | said)

@@ -41,7 +41,6 @@ class Peer:
         return bool(self.address) and ip_address(self.address) in ip_network(block)
 
     def matches(self, allowed: Manifest) -> bool:
-        """Tell whether an entry of `from` or `to` means this one."""
         if block := allowed.get("ipBlock"):
             return self.within(block["cidr"]) and not any(map(self.within, block.get("except", ())))
         namespace = allowed.get("namespaceSelector", {"matchLabels": {NAMESPACE: "sclip"}})
@@ -74,7 +73,6 @@ OUTSIDE = {
 
 
 def selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
-    """Tell whether a label selector matches."""
     assert all(one["operator"] == "In" for one in selector.get("matchExpressions", ()))
     return selector.get("matchLabels", {}).items() <= labels.items() and all(
         labels.get(one["key"]) in one["values"] for one in selector.get("matchExpressions", ())

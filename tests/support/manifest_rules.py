@@ -24,13 +24,11 @@ RAY_STOP_S = 3
 
 
 def quantity(text: str) -> Decimal:
-    """Return the number that a quantity of Kubernetes means: 500m, 2Gi."""
     number, unit = re.fullmatch(r"(\d+)([a-zA-Z]*)", text).groups()  # type: ignore[union-attr]
     return Decimal(number) * UNITS[unit]
 
 
 def project_images() -> set[str]:
-    """Return the project's images, which one file names."""
     text = (CLUSTER / "kuberay" / "images" / "kustomization.yaml").read_text()
     return {f"{image['newName']}:{image['newTag']}" for image in yaml.safe_load(text)["images"]}
 
@@ -76,7 +74,6 @@ def _is_probed(container: Manifest) -> bool:
 
 
 def walk(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the path and value of everything below a manifest."""
     yield path, value
     below = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in below:
@@ -107,7 +104,6 @@ def references(manifests: list[Manifest]) -> Iterator[tuple[str, str, str]]:
 
 
 def documented_secrets() -> dict[str, set[str]]:
-    """Return the Secrets that the README makes, with their keys."""
     page = (CLUSTER / "kuberay" / "README.md").read_text()
     commands = [command for block in blocks(page) for command in split(block)]
     made = {words[4]: words[3:] for words in commands if words[:3] == ["kubectl", "create", "secret"]}
@@ -164,9 +160,8 @@ def secret_problems(manifests: list[Manifest]) -> Iterator[str]:
         key = path.rpartition(".")[2]
         texts = []
         if isinstance(value, dict):
-            yield from (
-                f"{path}: a Secret; the README makes them" for _ in [0] if value.get("kind") == "Secret"
-            )
+            if value.get("kind") == "Secret":
+                yield f"{path}: a Secret; the README makes them"
             texts = [f"{value.get('name', key)}={value['value']}"] if "value" in value else []
         elif isinstance(value, list):
             words = [str(word) for word in value]
@@ -177,16 +172,13 @@ def secret_problems(manifests: list[Manifest]) -> Iterator[str]:
 
 
 def ray_problems(manifests: list[Manifest]) -> Iterator[str]:
-    """Yield numbers of a Ray cluster that contradict each other."""
     cluster = ray_cluster(manifests)
     head = {"groupName": "head", "minReplicas": 1, "replicas": 1, "maxReplicas": 1} | cluster["headGroupSpec"]
     for group in (head, *cluster["workerGroupSpecs"]):
         start, spec = group["rayStartParams"], group["template"]["spec"]
         container, grace_s = spec["containers"][0], spec["terminationGracePeriodSeconds"]
-        limits, environment = (
-            container["resources"]["limits"],
-            {e["name"]: e.get("value") for e in container["env"]},
-        )
+        limits = container["resources"]["limits"]
+        environment = {e["name"]: e.get("value") for e in container["env"]}
         memory, disk = (quantity(limits.get(name, "0")) for name in ("memory", "ephemeral-storage"))
         volumes = {volume["name"]: volume.get("emptyDir") for volume in spec["volumes"]}
         shared = quantity(volumes["shared-mem"]["sizeLimit"])
@@ -209,13 +201,7 @@ def ray_problems(manifests: list[Manifest]) -> Iterator[str]:
 
 
 def problems(manifests: list[Manifest]) -> list[str]:
-    """Return everything that is wrong with manifests which are installed together."""
     checks = (
-        pod_problems,
-        reference_problems,
-        selector_problems,
-        secret_problems,
-        network_problems,
-        ray_problems,
-    )
+        pod_problems, reference_problems, selector_problems, secret_problems, network_problems, ray_problems,
+    )  # fmt: skip
     return [problem for check in checks for problem in check(manifests)]

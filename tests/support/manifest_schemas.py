@@ -57,7 +57,6 @@ def _validator(kind: str) -> jsonschema.Draft7Validator:
 
 
 def _closed(schema: Any) -> Any:
-    """Return a schema whose objects take the keys that they list and no others."""
     if isinstance(schema, list):
         return [_closed(part) for part in schema]
     if not isinstance(schema, dict):

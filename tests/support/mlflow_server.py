@@ -23,8 +23,6 @@ from support.processes import environment, free_port
 
 @dataclass
 class MLflowServer:
-    """The address of a server, and how it is ended and begun."""
-
     port: int
     _commands: IO[str]
     _answers: IO[str]
@@ -34,11 +32,9 @@ class MLflowServer:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Begin to answer, with whatever the store holds."""
         self._tell("start")
 
     def kill(self) -> None:
-        """End with SIGKILL."""
         self._tell("kill")
 
     def _tell(self, command: str) -> None:

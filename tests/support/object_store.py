@@ -34,14 +34,10 @@ def every(nth: int, *methods: str, status: int = 503) -> Fault:
 
 @dataclass
 class ObjectStore:
-    """A running server with one bucket."""
-
     port: int
     fault: Fault | None = None
     failed: int = 0
-    """Requests that were answered with a failure."""
     requests: list[str] = field(default_factory=list)
-    """Method and path of each."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def uri(self, path: str) -> str:
@@ -61,7 +57,6 @@ class ObjectStore:
 
 @contextmanager
 def object_store() -> Iterator[ObjectStore]:
-    """Serve an empty bucket until the block is left."""
     answers = DomainDispatcherApplication(create_backend_app)
 
     def application(environ: dict[str, Any], start_response: Any) -> Any:

@@ -35,7 +35,6 @@ def animated(format: str, side: int = 64, frames: int = 3) -> bytes:
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
-    """Return a chunk of a PNG."""
     return len(body).to_bytes(4) + kind + body + zlib.crc32(kind + body).to_bytes(4)
 
 

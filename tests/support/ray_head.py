@@ -18,8 +18,6 @@ from support.processes import end, environment, free_port
 
 @dataclass(frozen=True)
 class Head:
-    """A running head: where its cluster, and where its job server answer."""
-
     address: str
     jobs: str
 

@@ -25,16 +25,12 @@ def evaluation(
         benchmark, _, score = name.partition("/")
         results.setdefault(benchmark, {})[score] = Score(value, value - half, value + half, 0.5)
     won = {f"case {number}": bool(number % 2) for number in range(cases)}
-    return Evaluation(
-        "a model",
-        {"suite": suite} | facts,
-        [
-            Result(
-                benchmark, "vg-relation", "Made up.", next(iter(of)), of, {"cases": cases, "images": 4}, won
-            )
-            for benchmark, of in results.items()
-        ],
-    )
+    counts = {"cases": cases, "images": 4}
+    measured = [
+        Result(benchmark, "vg-relation", "Made up.", next(iter(of)), of, counts, won)
+        for benchmark, of in results.items()
+    ]
+    return Evaluation("a model", {"suite": suite} | facts, measured)
 
 
 class Registry:
@@ -49,7 +45,6 @@ class Registry:
     def add(
         self, scores: Mapping[str, float] | None, *gates: str, name: str = NAME, cases: int = 4, **facts: str
     ) -> str:
-        """Register a version of these scores; return its number."""
         run = self.client.create_run(self._experiment)
         measured = None if scores is None else evaluation(scores, cases, **facts)
         return register(self.client, run.info.run_id, self._exported, name, measured, gates)

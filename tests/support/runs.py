@@ -45,12 +45,10 @@ def starter(storage: Path) -> Callable[..., Summary]:
 
 
 def port_without_server() -> str:
-    """Return the address of an MLflow server that is not there."""
     return f"http://127.0.0.1:{free_port()}"
 
 
 def recorded(tracking_uri: str, name: str) -> Run:
-    """Return the one run of this name that MLflow has."""
     client = MlflowClient(tracking_uri)
     experiments = [e.experiment_id for e in client.search_experiments()]
     (run,) = client.search_runs(experiments, f"attributes.run_name = '{name}'")

@@ -61,5 +61,4 @@ def assert_same_weights(model: StructureCLIP, expected: StructureCLIP, prefix: s
 
 
 def small_scorer() -> Scorer:
-    """Return the scorer of a small model with random weights, always the same."""
     return Scorer(small_model())

@@ -101,7 +101,6 @@ def as_hub_folder(clip: Any, folder: Path, name: str = PLAIN, safe: bool = True)
 
 
 def as_openai(clip: nn.Module, folder: Path) -> Path:
-    """As OpenAI's archives give their state dict."""
     more = {"input_resolution": 32, "context_length": 16, "vocab_size": 49408}
     torch.save(clip.state_dict() | {n: torch.tensor(v) for n, v in more.items()}, folder / "openai.pth")
     return folder / "openai.pth"
@@ -121,11 +120,8 @@ def as_released(clip: nn.Module, folder: Path) -> Path:
 
 
 SILENT: list[Callable[[nn.Module, Path], Path]] = [
-    as_safetensors,
-    as_state_dict,
-    as_old_state_dict,
-    as_training_checkpoint,
-]
+    as_safetensors, as_state_dict, as_old_state_dict, as_training_checkpoint,
+]  # fmt: skip
 """Layouts that do not say which activation their weights were trained with."""
 
 
@@ -142,17 +138,12 @@ def as_quick_hub_file(clip: Any, folder: Path) -> Path:
 
 
 TELLING: list[Callable[[nn.Module, Path], Path]] = [
-    as_openai,
-    as_released,
-    as_quick_hub_folder,
-    as_quick_hub_folder_with_bin,
-    as_quick_hub_file,
-]
+    as_openai, as_released, as_quick_hub_folder, as_quick_hub_folder_with_bin, as_quick_hub_file,
+]  # fmt: skip
 """Layouts that do, written of a model with QuickGELU."""
 
 
 def config_of(path: Path, **more: Any) -> ModelConfig:
-    """Return the config of a run that starts from a file or folder of weights."""
     return ModelConfig(**{"name": PLAIN, "pretrained": str(path), "kee": KEE, **more})
 
 

@@ -35,8 +35,6 @@ CUT = 0
 
 @dataclass
 class Storage:
-    """What the server holds, and how it fails."""
-
     files: dict[str, bytes]
     """By path, `/bucket/key` where it answers as S3 or GCS."""
     faults: dict[str, list[int]] = field(default_factory=dict)
@@ -47,7 +45,6 @@ class Storage:
     signature: str = ""
     """The query without which nothing is given, and with which only GET is allowed."""
     requests: list[str] = field(default_factory=list)
-    """Method, path and range of each."""
     port: int = 0
 
     @property
@@ -57,7 +54,6 @@ class Storage:
 
 @contextmanager
 def serving(storage: Storage) -> Iterator[Storage]:
-    """Serve it until the block is left."""
     handler = type("Handler", (_Handler,), {"storage": storage})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         storage.port = server.server_port
@@ -100,7 +96,6 @@ class _Handler(BaseHTTPRequestHandler):
         return self._send(path, content, asked)
 
     def _send(self, path: str, content: bytes, asked: str) -> None:
-        """Answer with the content, or with the part that is asked for."""
         first, last = 0, len(content) - 1
         if found := re.fullmatch(r"bytes=(\d+)-(\d*)", asked):
             first, last = int(found[1]), min(int(found[2] or last), last)
@@ -156,14 +151,9 @@ def isolate(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing wait, blocks be small, and nothing but the tests say where S3 is."""
     monkeypatch.setattr(storage, "RETRY_DELAYS_S", (0.0, 0.0))
     monkeypatch.setattr(filesystem, "BLOCK_BYTES", BLOCK)
-    for name in (
-        "AWS_SESSION_TOKEN",
-        "AWS_REGION",
-        "AWS_DEFAULT_REGION",
-        "AWS_ENDPOINT_URL_S3",
-        "http_proxy",
-    ):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("SESSION_TOKEN", "REGION", "DEFAULT_REGION", "ENDPOINT_URL_S3"):
+        monkeypatch.delenv(f"AWS_{name}", raising=False)
+    monkeypatch.delenv("http_proxy", raising=False)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nobody; never AWS

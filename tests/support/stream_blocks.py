@@ -29,7 +29,6 @@ def tar_index(place: int) -> int:
 
 
 def samples(entry: int, count: int, first: int = 0) -> list[Row]:
-    """Return rows of samples at `count` places from `first` on."""
     return [(entry, place, col.SAMPLE) for place in range(first, first + count)]
 
 
@@ -69,5 +68,4 @@ def block(rows: Sequence[Row]) -> Columns:
 
 
 def value_of(place: int) -> int:
-    """Return what `block` fills the model columns of a row with."""
     return place % 100 + 1

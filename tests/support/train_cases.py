@@ -145,7 +145,6 @@ def start(
 def losses(
     step: TrainStep, numbers: Sequence[int], rank: int = 0, world_size: int = 1, rows: int = ROWS
 ) -> list[float]:
-    """Train the steps of these numbers; return loss and gradient norm of each."""
     values: list[float] = []
     for number in numbers:
         batch = training_batch(number, step.config.model, [True] * (rows - 1) + [False])
@@ -155,7 +154,6 @@ def losses(
 
 
 def whole_weights(model: nn.Module) -> Tensors:
-    """Return copies of the full weights; called by all ranks together."""
     return {
         name: (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().clone()
         for name, tensor in unwrapped(model).state_dict().items()
@@ -165,12 +163,10 @@ def whole_weights(model: nn.Module) -> Tensors:
 FORMS = {
     "infonce": LossConfig(hinge_weight=2.0),
     "max_margin": LossConfig(contrastive="max_margin", contrastive_warmup=0.0),
-    "sigmoid": LossConfig(contrastive="sigmoid"),
-    "negatives as texts": LossConfig(negatives_as_texts=True),
-    "no negatives": LossConfig(negatives="none"),
-    "distil": LossConfig(distil=2.0),
+    "sigmoid": LossConfig(contrastive="sigmoid"), "negatives as texts": LossConfig(negatives_as_texts=True),
+    "no negatives": LossConfig(negatives="none"), "distil": LossConfig(distil=2.0),
     "positives": LossConfig(positives=2.0),
-}
+}  # fmt: skip
 
 
 def batch_for(config: Config, number: int, rank: int = 0, world_size: int = 1) -> Tensors:
