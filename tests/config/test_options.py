@@ -131,10 +131,6 @@ def base() -> dict[str, Any]:
     return observed(BASE)
 
 
-def test_the_same_config_gives_the_same() -> None:
-    assert observed(BASE) == base()
-
-
 @pytest.mark.parametrize("key", CHANGES)
 def test_an_option_changes_what_it_says_and_nothing_else(key: str) -> None:
     value, expected = CHANGES[key]

@@ -111,13 +111,10 @@ def drain(batches: Batches) -> Iterator[Batch]:
             return
 
 
-# The batches
-
-
 @settings(max_examples=60)
-@given(worlds(), st.integers(1, 4))
-def test_the_batch_of_a_step_holds_the_workers_rows_and_markers_of_its_places_in_one_width_for_all(
-    world: World, parts: int
+@given(worlds(), st.integers(1, 4), st.data())
+def test_the_batch_of_a_step_holds_the_workers_rows_and_markers_in_one_width_for_all_also_from_a_later_start(
+    world: World, parts: int, data: st.DataObject
 ) -> None:
     widths = []
     for rank in range(world.world_size):
@@ -139,15 +136,11 @@ def test_the_batch_of_a_step_holds_the_workers_rows_and_markers_of_its_places_in
                 assert batch.columns[name].dtype == BLANK[name].dtype
             markers = sorted((marker.entry, marker.place, marker.status) for marker in batch.markers)
             assert markers == sorted(row for row in rows if row[2] != col.SAMPLE)
+        step = data.draw(st.integers(0, max(0, world.order.steps - 1)))
+        later = [places(batch) for batch in drain(world.batches(rank, step))]
+        assert later == [places(batch) for batch in found[step:]]
     assert widths == [sorted(widths[0])] * world.world_size  # a width only grows
     assert all(width % parts == 0 for width in widths[0])
-
-
-@given(worlds(), st.data())
-def test_a_later_start_gives_the_rows_of_the_steps_from_there_on(world: World, data: st.DataObject) -> None:
-    step = data.draw(st.integers(0, max(0, world.order.steps - 1)))
-    whole = [places(batch) for batch in drain(world.batches())]
-    assert [places(batch) for batch in drain(world.batches(step=step))] == whole[step:]
 
 
 def fetched_blocks(world: World, rank: int = 0) -> list[int]:
@@ -198,42 +191,20 @@ def test_what_is_merged_of_several_calls_is_taken_apart_again() -> None:
     assert [len(note.markers) for note in batch.notes] == [0, 1, 1]
 
 
-# The notes
-
-
-def test_notes_come_with_the_batch_that_their_block_was_fetched_for() -> None:
-    batches = World(order_of([9], 4), cuts=[3]).batches()
-    assert [[note.samples for note in batch.notes] for batch in drain(batches)] == [[3, 3], [2], [1]]
-
-
-def test_the_wait_of_samples_for_a_worker_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notes_and_the_wait_of_their_samples_come_with_the_batch_of_their_block(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Also by a machine whose clock is ahead."""
     monkeypatch.setattr(module, "time", type("Clock", (), {"time": staticmethod(lambda: 100.0)}))
     given_ = block(samples(0, 3))
     given_[col.NOTE][0] = Note(upto=2, samples=3, made_at=90.0).to_json()
     given_[col.NOTE][1] = Note(upto=3, samples=2, made_at=101.0).to_json()
-    batches = Batches([[given_]], order_of([3], 2), 0, BLANK)
-    assert [batches.next().queued for _ in range(2)] == [30.0, 0.0]
+    batches = [*drain(Batches([[given_]], order_of([3], 2), 0, BLANK))]
+    assert [batch.queued for batch in batches] == [30.0, 0.0]
+    assert [len(batch.notes) for batch in batches] == [2, 0]
 
 
-# The record
-
-
-def test_what_a_worker_sets_aside_is_recorded_once_the_loop_takes_its_batch() -> None:
-    statuses = {1: col.REJECTED, 2: col.FILTERED, 5: col.REJECTED}
-    batches, record = World(order_of([6], 3), statuses=statuses).batches(), Record()
-    first, ahead = batches.next(), batches.next()
-    assert record.passed(first) == ([0], [tar_index(2)])
-    taken = record.take()
-    place = {"entry": 0, "index": tar_index(1)}
-    assert taken.rejected == [place | {"key": "key1", "reason": "not a picture"}]
-    assert (taken.filtered, taken.ends) == (1, [])
-    assert record.passed(ahead) == ([], [])
-    assert [sample["key"] for sample in record.take().rejected] == ["key5"]
-    assert record.take() == Record()
-
-
-def test_the_end_of_a_shard_is_recorded_where_it_tells_something_and_its_rest_is_set_aside() -> None:
+def test_the_end_of_a_shard_is_recorded_where_it_tells_something_and_its_rest_is_set_aside_once() -> None:
     end = VisitEnd(missing=2, more=0, recorded=4, rest="cut short", unread={".txt": 1})
     ends = {0: VisitEnd().to_json(), 1: end.to_json()}
     of_block = block([(0, 1, col.END), *samples(0, 2), (1, 5, col.END)])
@@ -245,4 +216,5 @@ def test_the_end_of_a_shard_is_recorded_where_it_tells_something_and_its_rest_is
     assert record.missing == 2
     (found,) = record.ends
     assert (found["entry"], found["rows"], found["missing"], found["unread"]) == (1, 6, 2, {".txt": 1})
-    assert record.rejected == [{"entry": 1, "index": 6, "key": "", "reason": "cut short"}]
+    assert record.take().rejected == [{"entry": 1, "index": 6, "key": "", "reason": "cut short"}]
+    assert record.take() == Record()

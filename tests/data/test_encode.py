@@ -86,10 +86,14 @@ def marker(row: dict[str, Any], **changes: Any) -> Marker:
     )._replace(**changes)  # fmt: skip
 
 
-def test_a_row_is_the_same_whatever_batch_it_comes_in(encoder: Encoder) -> None:
+def test_a_row_is_the_same_whatever_batch_it_comes_in_and_markers_are_told_in_their_order(
+    encoder: Encoder,
+) -> None:
     rows = [sample_row(index, pass_=index % 2) for index in range(6)]
-    markers = [marker_row(6, col.REJECTED, "no caption"), marker_row(7, col.END)]
+    markers = [marker_row(6, col.REJECTED, "no caption"), marker_row(7, col.FILTERED), marker_row(8, col.END)]
     whole = encode(encoder, [*rows[:3], *markers, *rows[3:]])
+    note = note_of(whole)
+    assert (note.markers, note.samples) == ([marker(row) for row in markers], 6)
     assert whole[col.IMAGE].shape == (6, 3, SIDE, SIDE)
     assert whole[col.TRIPLES].shape == (6, 3, 3, 2)
     assert whole[col.IMAGE_DIGEST].min() >= 0
@@ -121,8 +125,11 @@ def test_another_pass_seed_or_sample_of_the_same_image_has_another_crop_and_nega
     assert len(set(first[col.IMAGE_DIGEST].tolist())) == 8
 
 
-def test_a_caption_has_its_triples_and_a_negative_where_there_is_one(encoder: Encoder) -> None:
+def test_a_caption_has_its_triples_and_a_negative_where_there_is_one_and_they_are_not_off(
+    encoder: Encoder,
+) -> None:
     swappable, plain = encode(encoder, [sample_row(0)]), encode(encoder, [sample_row(2)])
+    off = encode(Encoder(config(loss=LossConfig(negatives="none")), SIDE), [sample_row(0)])
     assert swappable[col.HAS_NEGATIVE].tolist() == [[True]]
     visits = encode(encoder, [sample_row(0, pass_) for pass_ in range(12)])
     both = zip(visits[col.TEXT], visits[col.NEGATIVE_TEXT][:, 0], strict=True)
@@ -133,23 +140,12 @@ def test_a_caption_has_its_triples_and_a_negative_where_there_is_one(encoder: En
     for negative, own in ((col.NEGATIVE_TEXT, col.TEXT), (col.NEGATIVE_TRIPLES, col.TRIPLES)):
         assert (swappable[negative][:, 0] != swappable[own]).any()
     assert (swappable[col.TRIPLES] != PADDING).any()
-    assert plain[col.HAS_NEGATIVE].tolist() == [[False]]
-    assert not plain[col.NEGATIVE_TEXT].any()
-    assert (plain[col.NEGATIVE_TRIPLES] == PADDING).all()
-
-
-def test_there_is_no_negative_where_they_are_off(encoder: Encoder) -> None:
-    rows = [sample_row(index) for index in range(6)]
-    off, on = encode(Encoder(config(loss=LossConfig(negatives="none")), SIDE), rows), encode(encoder, rows)
-    assert on[col.HAS_NEGATIVE].any()
-    assert not off[col.HAS_NEGATIVE].any()
-    assert not off[col.NEGATIVE_TEXT].any()
-    assert (off[col.NEGATIVE_TRIPLES] == PADDING).all()
+    for without in (plain, off):
+        assert without[col.HAS_NEGATIVE].tolist() == [[False]]
+        assert not without[col.NEGATIVE_TEXT].any()
+        assert (without[col.NEGATIVE_TRIPLES] == PADDING).all()
     for name in (col.IMAGE, col.TEXT, col.TRIPLES, col.IMAGE_DIGEST):
-        np.testing.assert_array_equal(off[name], on[name])
-
-
-# What is no sample
+        np.testing.assert_array_equal(off[name], swappable[name])
 
 
 def test_a_broken_image_is_a_marker_in_the_note_and_changes_no_other_row(encoder: Encoder) -> None:
@@ -165,15 +161,6 @@ def test_a_broken_image_is_a_marker_in_the_note_and_changes_no_other_row(encoder
     assert note_of(whole).markers == []
 
 
-def test_markers_of_a_call_are_told_in_their_order_beside_its_samples(encoder: Encoder) -> None:
-    markers = [marker_row(5, col.REJECTED, "no caption"), marker_row(6, col.FILTERED), marker_row(9, col.END)]
-    found = encode(encoder, [markers[0], sample_row(0), markers[1], sample_row(1), markers[2]])
-    assert found[col.INDEX].tolist() == [0, 1]
-    note = note_of(found)
-    assert note.markers == [marker(row) for row in markers]
-    assert note.samples == 2
-
-
 def test_a_call_without_a_sample_is_one_row_that_says_so_and_carries_the_note(encoder: Encoder) -> None:
     broken = sample_row(4, **{col.JPEG: b"no picture"})
     end = marker_row(9, col.END)
@@ -185,8 +172,7 @@ def test_a_call_without_a_sample_is_one_row_that_says_so_and_carries_the_note(en
     assert not found[col.HAS_NEGATIVE].any()
     assert (found[col.TRIPLES] == PADDING).all()
     note = note_of(found)
-    assert [told.status for told in note.markers] == [col.REJECTED, col.END]
-    assert note.samples == 0
+    assert ([told.status for told in note.markers], note.samples) == ([col.REJECTED, col.END], 0)
 
 
 def test_a_note_says_how_long_each_stage_worked_and_waited(
@@ -206,9 +192,6 @@ def test_a_note_says_how_long_each_stage_worked_and_waited(
 def test_a_note_takes_a_place_as_come_with_its_row_and_not_with_the_end_before_it(encoder: Encoder) -> None:
     end, row = marker_row(0, col.END), marker_row(0, col.REJECTED, "no caption")
     assert [note_of(encode(encoder, rows)).upto for rows in ([end], [end, row], [row])] == [90, 91, 91]
-
-
-# Negatives
 
 
 @pytest.mark.parametrize("way", ["semantic", "shuffle"])

@@ -16,8 +16,6 @@ from PIL import Image, ImageOps
 from sclip.data.images import MIN_SIDE, ImageError, centre_crop, open_image, random_crop, thumbnail
 from support.pictures import animated, encoded, noise
 
-# What a crop is
-
 
 def test_a_crop_follows_from_its_seed_and_takes_nothing_from_the_global_generators() -> None:
     image = encoded(noise(40, 30))
@@ -52,9 +50,6 @@ def test_pictures_of_every_shape_can_be_cropped(
     np.testing.assert_array_equal(crop, np.broadcast_to(np.array([[[10]], [[120]], [[240]]]), (3, 8, 8)))
 
 
-# At which scale a JPEG is decoded
-
-
 def photograph(width: int, height: int) -> Image.Image:
     """Return a picture whose colours tell every place in it from every other, with some grain."""
     across = Image.linear_gradient("L").rotate(90).resize((width, height))
@@ -79,41 +74,33 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize(
-    ("width", "height", "size", "at"),
+    ("width", "height", "size", "low", "at"),
     [
-        (640, 480, 224, (320, 240)),
-        (640, 440, 224, (640, 440)),  # no crop of it has twice 224 pixels from top to bottom
-        (480, 640, 64, (120, 160)),
-        (1201, 1203, 128, (151, 151)),
-        (100, 90, 224, (100, 90)),
+        (640, 480, 224, 0.9, {(320, 240)}),
+        (640, 440, 224, 0.9, {(640, 440)}),  # no crop of it has twice 224 pixels from top to bottom
+        (1201, 1203, 128, 0.9, {(151, 151)}),
+        (100, 90, 224, 0.9, {(100, 90)}),
+        (800, 800, 64, 0.01, {(100, 100), (200, 200), (400, 400), (800, 800)}),
     ],
 )
 def test_a_jpeg_is_decoded_at_the_smallest_scale_at_which_the_crop_has_the_pixels_wanted(
-    decoded: list[tuple[int, int]], width: int, height: int, size: int, at: tuple[int, int]
+    decoded: list[tuple[int, int]], width: int, height: int, size: int, low: float, at: set[tuple[int, int]]
 ) -> None:
     image = encoded(noise(width, height), "JPEG")
-    for seed in range(10):
-        random_crop(image, size, (0.9, 1.0), random.Random(seed))
-    assert set(decoded) == {at}
+    for seed in range(30 if low < 0.9 else 5):
+        random_crop(image, size, (low, 1.0), random.Random(seed))
+    assert set(decoded) == at
 
 
-def test_the_scale_is_that_of_the_crop_and_not_of_the_picture(decoded: list[tuple[int, int]]) -> None:
-    image = encoded(noise(800, 800), "JPEG")
-    for seed in range(30):
-        random_crop(image, 64, (0.01, 1.0), random.Random(seed))
-    assert set(decoded) == {(100, 100), (200, 200), (400, 400), (800, 800)}
-
-
-@pytest.mark.parametrize("size", [32, 224])
-def test_a_photograph_is_decoded_small_and_stays_the_same_picture(size: int) -> None:
+def test_a_photograph_is_decoded_small_and_stays_the_same_picture() -> None:
     image = encoded(photograph(1000, 750), "JPEG", quality=95)
     whole = encoded(Image.open(io.BytesIO(image)))  # a PNG, of which there is but one scale
-    for seed in range(5):
-        small, exact = (
-            random_crop(i, size, (0.3, 1.0), random.Random(seed)).astype(int) for i in (image, whole)
-        )
-        assert np.abs(small - exact).mean() < 2
-    assert np.abs(centre_crop(image, size).astype(int) - centre_crop(whole, size)).mean() < 2
+    for size in (32, 224):
+        for low in (0.3, 1.0):
+            small, exact = (
+                random_crop(i, size, (low, 1.0), random.Random(1)).astype(int) for i in (image, whole)
+            )
+            assert np.abs(small - exact).mean() < 2
 
 
 def test_a_crop_is_resized_as_pillow_does() -> None:
@@ -122,22 +109,22 @@ def test_a_crop_is_resized_as_pillow_does() -> None:
     assert np.abs(centre_crop(encoded(picture), 64).astype(int) - expected).max() <= 1
 
 
-# Which way is up
-
-
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_picture_that_a_camera_stored_turned_is_cropped_upright(orientation: int) -> None:
-    picture = noise(48, 32).resize((480, 320))
+def test_a_picture_that_a_camera_stored_turned_is_cropped_and_shown_upright(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    stored = encoded(picture, exif=exif)
+    stored = encoded(noise(48, 32).resize((480, 320)), exif=exif)
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(stored)))
-    for seed in range(5):
+    for seed in range(3):
         found, expected = (
             random_crop(image, 24, (0.2, 0.8), random.Random(seed)).astype(int)
             for image in (stored, encoded(upright))
         )
         assert np.abs(found - expected).mean() < 0.3  # rows first or columns first round differently
+    upright.thumbnail((60, 60))
+    shown = thumbnail(stored, 60)
+    assert shown.size == upright.size == ((60, 40) if orientation < 5 else (40, 60))
+    assert np.abs(np.asarray(shown).astype(int) - np.asarray(upright)).mean() < 1
 
 
 def test_a_turned_jpeg_is_decoded_small_all_the_same(decoded: list[tuple[int, int]]) -> None:
@@ -150,30 +137,12 @@ def test_a_turned_jpeg_is_decoded_small_all_the_same(decoded: list[tuple[int, in
     assert decoded == [(125, 94), (750, 1000)]
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_thumbnail_is_the_whole_picture_upright(orientation: int) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    stored = encoded(photograph(300, 200), exif=exif)
-    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(stored)))
-    upright.thumbnail((60, 60))
-    shown = thumbnail(stored, 60)
-    assert shown.size == upright.size == ((60, 40) if orientation < 5 else (40, 60))
-    assert np.abs(np.asarray(shown).astype(int) - np.asarray(upright)).mean() < 1
-
-
-@pytest.mark.parametrize(
-    "exif", [b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0nonsense", b"\0", b"Exif\0\0MM\0*"]
-)
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-def test_broken_exif_data_leaves_a_picture_as_it_is_stored(exif: bytes) -> None:
+def test_broken_exif_data_leaves_a_picture_as_it_is_stored() -> None:
     picture = noise(20, 16)
-    np.testing.assert_array_equal(
-        centre_crop(encoded(picture, exif=exif), 8), centre_crop(encoded(picture), 8)
-    )
-
-
-# What is trained on
+    for exif in (b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0nonsense", b"\0", b"Exif\0\0MM\0*"):
+        found = centre_crop(encoded(picture, exif=exif), 8)
+        np.testing.assert_array_equal(found, centre_crop(encoded(picture), 8))
 
 
 def deep(picture: Image.Image) -> Image.Image:
@@ -182,13 +151,10 @@ def deep(picture: Image.Image) -> Image.Image:
 
 MODES: dict[str, Callable[[Image.Image], bytes]] = {
     "greyscale JPEG": lambda p: encoded(p.convert("L"), "JPEG"),
-    "greyscale with transparency": lambda p: encoded(p.convert("LA")),
     "16-bit greyscale": lambda p: encoded(deep(p)),
     "16-bit greyscale TIFF": lambda p: encoded(deep(p), "TIFF"),
     "CMYK JPEG": lambda p: encoded(p.convert("CMYK"), "JPEG"),
-    "RGBA WebP": lambda p: encoded(p.convert("RGBA"), "WEBP"),
     "GIF": lambda p: encoded(p.quantize(4), "GIF"),
-    "palette BMP": lambda p: encoded(p.quantize(4), "BMP"),
     "JPEG in a TIFF": lambda p: encoded(p, "TIFF", compression="jpeg"),
     "progressive JPEG": lambda p: encoded(p, "JPEG", progressive=True),
     "two pictures in one, as phones make them": lambda p: encoded(
@@ -227,9 +193,6 @@ def test_one_bit_is_black_or_white_and_what_is_transparent_is_white(mode: str) -
     assert crop[:, 12, 12].tolist() == [255 * (not is_bit)] * 3
 
 
-# What is set aside
-
-
 def measured(kind: str) -> bytes:
     depth = np.linspace(0, 40_000, 256).reshape(16, 16).astype(kind)
     return encoded(Image.fromarray(depth), "TIFF")
@@ -254,11 +217,11 @@ def test_what_is_no_picture_to_train_on_is_refused_by_its_header(image: bytes, r
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF"])
-@pytest.mark.parametrize("share", [0.2, 0.95])
-def test_a_truncated_picture_is_refused(format: str, share: float) -> None:
+def test_a_truncated_picture_is_refused(format: str) -> None:
     image = encoded(noise(64, 48), format)
-    with pytest.raises(ImageError, match="not a readable image: "):
-        centre_crop(image[: int(len(image) * share)], 8)
+    for share in (0.2, 0.95):
+        with pytest.raises(ImageError, match="not a readable image: "):
+            centre_crop(image[: int(len(image) * share)], 8)
 
 
 @settings(max_examples=80)

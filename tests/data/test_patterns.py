@@ -3,7 +3,6 @@
 import os
 import re
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import fsspec
@@ -46,22 +45,16 @@ def folder(tmp_path: Path) -> Path:
         ("x/*", "x/0.tar x/1.tar.gz x/2.TGZ x/part.00017 x/plain"),
         ("x/*.tar*", "x/0.tar x/1.tar.gz"),
         ("x/0.tar.[0-9]*", "x/0.tar.1"),
-        ("x/0.tar.1", "x/0.tar.1"),
         ("x/*.dat", "x/d.dat"),
-        ("x/.*.tar", "x/._0.tar"),
         ("x/0.parquet", "x/0.parquet"),
         ("x", "x/0.tar x/1.tar.gz x/2.TGZ"),
         ("{x,2}/", "2/6.tar x/0.tar x/1.tar.gz x/2.TGZ"),
-        ("x//*.tar", "x/0.tar"),
-        ("[12]/*.tar", "2/6.tar"),
         ("[2014]/*.tar", "[2014]/4.tar [2014]/5.tar"),
-        ("[2014]", "[2014]/4.tar [2014]/5.tar"),
         ("[2014]/{4..5}.tar", "[2014]/4.tar [2014]/5.tar"),
         ("deep/**/*.tar", "deep/er/3.tar"),
         ("*/*/*.tar", "deep/er/3.tar links/loop/8.tar"),
         ("links/*/er/*.tar", "links/deep/er/3.tar"),
         ("links/**/*.tar", "links/8.tar links/deep/er/3.tar"),
-        ("links/**", "links/8.tar links/deep/er/3.tar"),
         ("x/.cache/**/*.tar", "x/.cache/hf/9.tar"),
         ("x/**/.c*/*/*", "x/.cache/hf/9.tar"),
     ],
@@ -72,45 +65,40 @@ def test_a_pattern_takes_the_tars_that_it_names_and_not_what_describes_them(
     assert expand([f"{folder}/{pattern}"]) == [f"{folder}/{shard}" for shard in shards.split()]
 
 
-@pytest.mark.parametrize(
-    ("pattern", "told"),
-    [
-        ("x/9.tar", "x has 3 tars (0.tar, 1.tar.gz, 2.TGZ)"),
-        ("none/*", "none has no tar, but 1 file (7.parquet)"),
-        ("empty", "empty is empty; name those below it as FOLDER/empty/**/*.tar"),
-        ("deep/", "deep has no tar, but 2 folders (also, er); name those below it as FOLDER/deep/**/*.tar"),
-        ("no/where/*.tar", "there is no FOLDER/no; FOLDER has no tar, but 7 folders (2, [2014], deep, empty, ..); "
-                           "name those below it as FOLDER/**/*.tar"),
-        ("x/{0..1}.tar", "FOLDER/x/1.tar (of FOLDER/x/{0..1}.tar): no such shard; FOLDER/x has 3 tars"),
-    ],
-)  # fmt: skip
-def test_where_nothing_is_the_error_says_what_there_is(folder: Path, pattern: str, told: str) -> None:
-    with pytest.raises(ShardError) as caught:
-        expand([f"{folder}/{pattern}"])
-    assert "no such shard; " in str(caught.value)
-    assert told.replace("FOLDER", str(folder)) in str(caught.value)
+ABSENT = [
+    ("x/9.tar", "x has 3 tars (0.tar, 1.tar.gz, 2.TGZ)"),
+    ("none/*", "none has no tar, but 1 file (7.parquet)"),
+    ("empty", "empty is empty; name those below it as FOLDER/empty/**/*.tar"),
+    ("deep/", "deep has no tar, but 2 folders (also, er); name those below it as FOLDER/deep/**/*.tar"),
+    ("no/where/*.tar", "there is no FOLDER/no; FOLDER has no tar, but 7 folders (2, [2014], deep, empty, ..); "
+                       "name those below it as FOLDER/**/*.tar"),
+    ("x/{0..1}.tar", "FOLDER/x/1.tar (of FOLDER/x/{0..1}.tar): no such shard; FOLDER/x has 3 tars"),
+]  # fmt: skip
 
 
-LISTED = [
-    ("/a/{0..9}.tar::/b/{0..9}.tar", ["/a/{0..9}.tar", "/b/{0..9}.tar"]),
-    ("s3://a/0.tar.gz::s3://b/*", ["s3://a/0.tar.gz", "s3://b/*"]),
-    ("zip://in.tar::/f.zip::/x/0.tar", ["zip://in.tar::/f.zip", "/x/0.tar"]),
-]
+def test_where_nothing_is_the_error_says_what_there_is(folder: Path) -> None:
+    for pattern, told in ABSENT:
+        with pytest.raises(ShardError) as caught:
+            expand([f"{folder}/{pattern}"])
+        assert "no such shard; " in str(caught.value)
+        assert told.replace("FOLDER", str(folder)) in str(caught.value)
 
 
-@pytest.mark.parametrize(("pattern", "sources"), LISTED)
-def test_sources_that_colons_join_are_an_error_that_lists_them_wherever_shards_are_named(
-    pattern: str, sources: list[str]
-) -> None:
-    listed = "[" + ", ".join(f'"{source}"' for source in sources) + "]"
-    with pytest.raises(ConfigError, match=re.escape(f"data.shards='{listed}'")):
-        DataConfig(shards=("/0.tar", pattern))
-    with pytest.raises(ConfigError, match=re.escape(f"evaluate.retrieval='{listed}'")):
-        EvaluateConfig(retrieval=(pattern,))
-    with pytest.raises(ConfigError, match=re.escape(f"name each by itself, as in a list: {listed}")):
-        expand([pattern])
-    with pytest.raises(BenchmarkDataError, match=re.escape(f"data.shards='{listed}'")):
-        checked("shards", {"shards": pattern}, "suite.yaml: held-out")
+def test_sources_that_colons_join_are_an_error_that_lists_them_wherever_shards_are_named() -> None:
+    for pattern, sources in (
+        ("/a/{0..9}.tar::/b/{0..9}.tar", ["/a/{0..9}.tar", "/b/{0..9}.tar"]),
+        ("s3://a/0.tar.gz::s3://b/*", ["s3://a/0.tar.gz", "s3://b/*"]),
+        ("zip://in.tar::/f.zip::/x/0.tar", ["zip://in.tar::/f.zip", "/x/0.tar"]),
+    ):
+        listed = "[" + ", ".join(f'"{source}"' for source in sources) + "]"
+        with pytest.raises(ConfigError, match=re.escape(f"data.shards='{listed}'")):
+            DataConfig(shards=("/0.tar", pattern))
+        with pytest.raises(ConfigError, match=re.escape(f"evaluate.retrieval='{listed}'")):
+            EvaluateConfig(retrieval=(pattern,))
+        with pytest.raises(ConfigError, match=re.escape(f"name each by itself, as in a list: {listed}")):
+            expand([pattern])
+        with pytest.raises(BenchmarkDataError, match=re.escape(f"data.shards='{listed}'")):
+            checked("shards", {"shards": pattern}, "suite.yaml: held-out")
 
 
 def test_chains_of_file_systems_are_found_and_read(folder: Path) -> None:
@@ -121,11 +109,8 @@ def test_chains_of_file_systems_are_found_and_read(folder: Path) -> None:
         fsspec.filesystem("memory").pipe(f"/patterns/{name}", CONTENT)
     for pattern, shard in (
         ("zip://in.tar::FOLDER/f.zip", "zip://in.tar::FOLDER/f.zip"),
-        ("zip://*::file://FOLDER/f.zip", "zip://in.tar::file://FOLDER/f.zip"),
         ("simplecache::memory://patterns/*", "simplecache::memory:///patterns/a.tar"),
         ("simplecache::zip://*.tar::file://FOLDER/f.zip", "simplecache::zip://in.tar::file://FOLDER/f.zip"),
-        ("filecache::file://FOLDER/x/0.tar", "filecache::file://FOLDER/x/0.tar"),
-        ("memory://patterns", "memory:///patterns/a.tar"),
         ("memory://patterns/**/*.tar", "memory:///patterns/a.tar"),
         ("memory://patterns/.*/*.tar", "memory:///patterns/.cache/b.tar"),
     ):
@@ -149,18 +134,12 @@ def test_an_unknown_protocol_or_an_open_brace_is_an_error_and_a_pipe_is_not_run(
             expand([pattern])
 
 
-# The name of a shard: the number of its pattern, and its path below the folder of that pattern that may move
-
-
 @pytest.mark.parametrize(
     ("pattern", "url", "path"),
     [
         ("/data/*.tar", "/data/0.tar", "0.tar"),
-        ("/data/{a,b}/0.tar", "/data/a/0.tar", "a/0.tar"),
         ("/data/{a/x,b}/0.tar", "/data/a/x/0.tar", "a/x/0.tar"),
-        ("/data/**/*.tar", "/data/a/b/0.tar", "a/b/0.tar"),
         ("/data/*/0.tar", "/data/*/0.tar", "*/0.tar"),
-        ("/data//x///*.tar", "/data/x/0.tar", "0.tar"),
         ("/data/y/../x/./*.tar", "/data/y/../x/0.tar", "0.tar"),
         ("file:///data/*.tar", "/data/0.tar", "0.tar"),
         # Of a pattern that names a folder it is that folder; brackets may be part of its name.
@@ -177,33 +156,22 @@ def test_the_path_of_a_shard_begins_below_the_fixed_folder(pattern: str, url: st
     assert path_below(pattern, url) == path
 
 
-@pytest.fixture
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of empty tars, which is the working directory."""
-    for name in ("a/0.tar", "a/1.tar", "a/sub/0.tar", "b/0.tar"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("patterns", "names"),
-    [
-        (["./b/0.tar", "a/**/0.tar"], {"0/0.tar": "b/0.tar", "1/0.tar": "a/0.tar", "1/sub/0.tar": "a/sub/0.tar"}),
-        (["a/1.tar", "a/*.tar"], {"0/1.tar": "a/1.tar", "1/0.tar": "a/0.tar"}),
-        (["{a,b}/0.tar"], {"0/a/0.tar": "a/0.tar", "0/b/0.tar": "b/0.tar"}),
-    ],
-)  # fmt: skip
 def test_a_shard_has_the_number_of_the_first_pattern_that_finds_it(
-    work: Path, patterns: Sequence[str], names: dict[str, str]
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = find_shards(patterns)
-    assert {shard.name: shard.url for shard in found} == {name: str(work / at) for name, at in names.items()}
-    assert found == sorted(found)
-    assert [shard.name for shard in find_shards(patterns, 7)] == [
-        f"{7 + int(shard.name[0])}{shard.name[1:]}" for shard in found
-    ]
+    monkeypatch.chdir(folder)
+    first, second, third = "x/0.tar", "deep/er/3.tar", "2/6.tar"
+    for patterns, names in (
+        (["./2/6.tar", "deep/**/3.tar"], {"0/6.tar": third, "1/er/3.tar": second}),
+        (["x/0.tar", "x/*.tar*"], {"0/0.tar": first, "1/1.tar.gz": "x/1.tar.gz"}),
+        (["{x,2}/[06].tar"], {"0/x/0.tar": first, "0/2/6.tar": third}),
+    ):
+        found = find_shards(patterns)
+        assert {shard.name: shard.url for shard in found} == {n: f"{folder}/{at}" for n, at in names.items()}
+        assert found == sorted(found)
+        assert [shard.name for shard in find_shards(patterns, 7)] == [
+            f"{7 + int(shard.name[0])}{shard.name[1:]}" for shard in found
+        ]
 
 
 def test_shards_that_only_credentials_tell_apart_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

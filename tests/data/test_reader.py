@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import random
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -18,7 +17,7 @@ from sclip.config import Config, DataConfig, RunConfig
 from sclip.data import columns as col
 from sclip.data import reader
 from sclip.data.order import Part, Round
-from sclip.data.reader import READ_SCHEMA, OpenedVisit, ReadSettings, mixed, read_round, row_of
+from sclip.data.reader import READ_SCHEMA, OpenedVisit, ReadSettings, read_round, row_of
 from sclip.data.schedule import NamedShard
 from sclip.data.shards import Sample, ShardError
 from sclip.data.side_channel import VisitEnd
@@ -80,40 +79,6 @@ def values(name: str, found: Rows) -> list[Any]:
     return [row[name] for row in found]
 
 
-# The mixing
-
-
-@given(st.integers(0, 60), st.integers(0, 20), st.integers(0, 9))
-def test_mixing_is_a_permutation_that_follows_from_buffer_seed_and_number_of_items_and_holds_no_more(
-    count: int, buffer: int, seed: int
-) -> None:
-    came = 0
-
-    def counted() -> Iterator[int]:
-        nonlocal came
-        for item in range(count):
-            came += 1
-            yield item
-
-    found = []
-    for item in mixed(counted(), buffer, random.Random(seed)):
-        found.append(item)
-        assert came - len(found) <= buffer  # while the next item is waited for
-    assert sorted(found) == list(range(count))
-    others = mixed((f"item {at}" for at in range(count)), buffer, random.Random(seed))
-    assert list(others) == [f"item {at}" for at in found]
-
-
-def test_a_buffer_that_holds_all_of_them_mixes_all_of_them() -> None:
-    orders = {tuple(mixed(range(30), 30, random.Random(seed))) for seed in range(5)}
-    assert len(orders) == 5
-    for order in orders:
-        assert min(order.index(at) for at in range(20, 30)) < 15
-
-
-# The order
-
-
 @settings(max_examples=10)
 @given(st.integers(1, 5), st.integers(0, 30), st.integers(1, 9))
 def test_workers_read_from_any_step_on_the_tail_of_what_one_worker_reads(
@@ -149,9 +114,6 @@ def test_the_order_of_a_shard_changes_with_pass_name_and_seed_and_not_with_its_f
     assert order(shard, shuffle_buffer=0) == tuple(range(SAMPLES))
 
 
-# The rows
-
-
 def test_rows_say_what_they_are_and_tables_hold_as_many_as_a_block_and_how_long_they_took(
     shard: NamedShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,29 +126,18 @@ def test_rows_say_what_they_are_and_tables_hold_as_many_as_a_block_and_how_long_
         assert all(row[col.READ_S] is row[col.BLOCKED_S] is None for row in others)
         assert all(row[col.READ_AT] > 0 for row in (first, *others))
     *_, end, _ = untimed(found)
-    assert (end[col.PLACE], end[col.INDEX], end[col.SAMPLE_KEY], end[col.REASON]) == (
-        139,
-        SAMPLES,
-        shard.url,
-        "",
-    )
+    told = (end[col.PLACE], end[col.INDEX], end[col.SAMPLE_KEY], end[col.REASON])
+    assert told == (139, SAMPLES, shard.url, "")
     rows, _ = parted(untimed(found))
     assert values(col.PLACE, rows) == list(range(100, 100 + SAMPLES))
     for row in rows:
         key = f"s{row[col.INDEX]:04d}"
-        assert (row[col.ENTRY], row[col.PASS], row[col.STATUS], row[col.SAMPLE_KEY]) == (
-            5,
-            2,
-            col.SAMPLE,
-            key,
-        )
+        names = (col.ENTRY, col.PASS, col.STATUS, col.SAMPLE_KEY)
+        assert [row[name] for name in names] == [5, 2, col.SAMPLE, key]
         assert (row[col.IDENTITY], row[col.JPEG]) == (f"{shard.name}/{key}", jpeg(row[col.INDEX]))
     monkeypatch.setattr(reader, "_MOST_ROWS", 15)
     without = reading(caption_field="no such field")
     assert [table.num_rows for table in tables_of(without, shard)] == [15, 15, 11]
-
-
-# Shards that are not as recorded
 
 
 def test_a_shard_that_holds_fewer_rows_than_recorded_leaves_the_last_places_empty(shard: NamedShard) -> None:
@@ -217,34 +168,20 @@ def test_rows_beyond_the_recorded_ones_are_told_and_come_in_a_round_of_their_own
 
 
 def test_the_end_of_a_shard_tells_what_was_unread_cleaned_and_broken(tmp_path: Path) -> None:
+    """Members that cannot be read are rejected rows between the others."""
     path = tmp_path / "x.tar"
     members = [*pair("a", "a <b>dog</b>"), ("b.heic", b"image"), *pair("c"), *pair("d")]
     path.write_bytes(tar_bytes(members)[: 512 * 13])  # within the members of d
     found, ((_, _, end),) = read(reading(), NamedShard("0/x.tar", str(path)), recorded=4, expected=4)
     statuses = sorted((row[col.SAMPLE_KEY], row[col.STATUS]) for row in found)
     assert statuses == [("a", col.SAMPLE), ("b", col.REJECTED), ("c", col.SAMPLE)]
+    (rejected,) = (row for row in found if row[col.STATUS] == col.REJECTED)
+    assert (rejected[col.INDEX], rejected[col.JPEG], rejected[col.CAPTION]) == (1, None, None)
+    assert rejected[col.REASON].startswith("no image: it has .heic")
     assert (end.missing, end.recorded, end.more) == (1, 4, 0)
     assert "broken tar, last key 'd'" in end.rest
     assert end.unread == {".heic": 1}
     assert sum(end.cleaned.values()) == 1
-
-
-def test_a_row_that_cannot_be_read_has_its_reason_and_moves_no_other_one(
-    tmp_path: Path, shard: NamedShard
-) -> None:
-    broken, path = {3, 8}, tmp_path / "x.tar"
-    path.write_bytes(tar_bytes(m for n in range(SAMPLES) for m in pair(f"s{n:04d}")[: 1 + (n not in broken)]))
-    found, _ = read(reading(), shard._replace(url=str(path)))
-    assert values(col.INDEX, found) == values(col.INDEX, read(reading(), shard)[0])
-    rejected = {row[col.INDEX]: row for row in found if row[col.STATUS] == col.REJECTED}
-    assert rejected.keys() == broken
-    for index, row in rejected.items():
-        assert row[col.SAMPLE_KEY] == f"s{index:04d}"
-        assert "no caption" in row[col.REASON]
-        assert row[col.JPEG] is row[col.CAPTION] is None
-
-
-# The storage
 
 
 @pytest.fixture
@@ -281,9 +218,6 @@ def test_a_storage_that_refuses_or_fails_for_too_long_stops_the_reader(
         with pytest.raises(ShardError, match=name):
             read(reading(), NamedShard(f"0/{name}", url_of("http", storage, name)), on_wait=waits.append)
         assert waits == []
-
-
-# The caption
 
 
 def test_the_caption_follows_from_seed_pass_and_identity_alone() -> None:

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import pickle
 from collections import Counter
-from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sclip.data import schedule as module
 from sclip.data.schedule import Schedule, Visit
-
-MANY = 300_000
 
 
 def visits(schedule: Schedule) -> list[Visit]:
     return [schedule.visit(entry) for entry in range(len(schedule))]
-
-
-# One source
 
 
 @given(st.integers(0, 9), st.integers(1, 4), st.integers(1, 70))
@@ -47,9 +39,6 @@ def test_the_order_stays_the_same_in_every_version() -> None:
         2, 4, 6, 1, 5, 3, 7, 0,
         2, 4, 5, 7, 0, 3, 6, 1,
     ]  # fmt: skip
-
-
-# Several sources
 
 
 SOURCES = st.lists(st.lists(st.integers(1, 50), min_size=1, max_size=9), min_size=1, max_size=3)
@@ -90,12 +79,6 @@ def test_a_source_gives_its_share_of_the_samples_whatever_its_shards_hold(
     assert [given[source] / given.total() for source in (0, 1)] == pytest.approx(shares, abs=0.01)
 
 
-def test_the_turns_of_a_source_are_spread_over_the_run() -> None:
-    schedule = Schedule.weighted(0, 50, [[10] * 30, [10] * 10], (4.0, 1.0))
-    turns = [entry for entry in range(len(schedule)) if schedule.visit(entry).source == 1]
-    assert {later - earlier for earlier, later in pairwise(turns)} <= {4, 5, 6}
-
-
 @given(SOURCES, st.integers(1, 5))
 def test_the_samples_of_a_run_are_those_of_all_its_entries(samples: list[list[int]], epochs: int) -> None:
     schedule = Schedule.weighted(1, epochs, samples, range(1, len(samples) + 1))
@@ -103,28 +86,3 @@ def test_the_samples_of_a_run_are_those_of_all_its_entries(samples: list[list[in
     assert schedule.samples(samples) == sum(of_entries)
     for entries in range(len(schedule)):
         assert schedule.samples(samples, entries) == sum(of_entries[:entries])
-
-
-# Its cost
-
-
-def test_a_schedule_of_many_shards_is_small_and_any_entry_is_found_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    digests = 0
-
-    def counted(*parts: object) -> int:
-        nonlocal digests
-        digests += 1
-        return digest64(*parts)
-
-    digest64 = module.digest64
-    monkeypatch.setattr(module, "digest64", counted)
-    schedule = Schedule.weighted(0, 100, [range(1, MANY + 1), [1] * MANY], (3.0, 1.0))
-    assert (len(schedule), digests) == (200 * MANY, 0)
-    assert len(pickle.dumps(schedule)) < 10_000
-    entries = range(0, len(schedule), len(schedule) // 200)
-    for entry in entries:
-        schedule.visit(entry)
-    # Four rounds of the network, walked again for what falls outside: at most four times in the mean.
-    assert 4 * len(entries) <= digests < 3 * 16 * len(entries)

@@ -7,7 +7,6 @@ import gzip
 import io
 import lzma
 import random
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,13 +29,6 @@ def zstd(content: bytes) -> bytes:
     return bytes(pa.compress(content, codec="zstd", asbytes=True))
 
 
-def zipped() -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("a.jpg", b"image")
-    return buffer.getvalue()
-
-
 def table() -> bytes:
     buffer = io.BytesIO()
     pa.parquet.write_table(pa.table({"url": ["a"]}), buffer)
@@ -47,56 +39,42 @@ S3_ERROR = (
     b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>AccessDenied</Code><Message>no</Message></Error>'
 )
 
-NO_TARS = {
-    "pointer": (POINTER, "a Git LFS pointer; git lfs pull"),
-    "annex": (b"/annex/objects/SHA256E-s30--2754b7.tar\n", "a git-annex pointer; git annex get"),
-    "page": (b"\n<!DOCTYPE html><title>404 \x1b[31mNot\nFound</title>", "an HTML page in its place '404 "),
-    "denied": (S3_ERROR, "an XML document in its place 'AccessDenied'"),
-    "zip": (zipped(), "a zip archive; unzip it"),
-    "parquet": (table(), "a Parquet file"),
-    "empty": (b"", "an empty file; download it again"),
-    "zeros": (bytes(20_000), "zeros where a tar begins"),
-    "text": ("404: é\n".encode() * 9, "a text '404: é"),
-    "licence": (b"MIT License", "a text 'MIT License'; download it again, or name the tars alone: *.tar"),
-    "json": (b'{"error": "quota"}', "a JSON text"),
-    "bytes": (random.Random(0).randbytes(5_000), "bytes of no known kind"),
-}
-
-
-@pytest.mark.parametrize("name", NO_TARS)
-def test_a_file_that_is_no_tar_is_named_with_what_to_do(tmp_path: Path, name: str) -> None:
-    content, words = NO_TARS[name]
-    path = tmp_path / "0.tar"
-    path.write_bytes(content)
-    what = look(str(path))
-    assert what is not None
-    assert words in str(what)
-    assert not {"\n", "\x1b"} & {*str(what)}
-    assert list(read_shard(str(path))) == [Rejected(0, "", str(what))]
-
-
-@pytest.mark.parametrize("content", [WHOLE, gzip.compress(WHOLE), zstd(WHOLE), tar_bytes([]), WHOLE[:512]])
-def test_what_begins_as_a_tar_is_none_of_them(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "0.tar").write_bytes(content)
-    assert look(str(tmp_path / "0.tar")) is None
-
-
-COMPRESSED = {
-    "page": (gzip.compress(b"<html><title>503</title>"), "an HTML page in its place '503'"),
-    "cut": (zstd(WHOLE)[:20], "a compressed file that breaks at its start"),
-    "twice": (gzip.compress(gzip.compress(WHOLE)), "no compression or archive that is read: make it a plain"),
-    "window": (
+NO_TARS = [
+    (b"/annex/objects/SHA256E-s30--2754b7.tar\n", "a git-annex pointer; git annex get"),
+    (b"\n<!DOCTYPE html><title>404 \x1b[31mNot\nFound</title>", "an HTML page in its place '404 "),
+    (S3_ERROR, "an XML document in its place 'AccessDenied'"),
+    (table(), "a Parquet file"),
+    ("404: é\n".encode() * 9, "a text '404: é"),
+    (b"MIT License", "a text 'MIT License'; download it again, or name the tars alone: *.tar"),
+    (b'{"error": "quota"}', "a JSON text"),
+    (random.Random(0).randbytes(5_000), "bytes of no known kind"),
+]
+COMPRESSED = [
+    (gzip.compress(b"<html><title>503</title>"), "an HTML page in its place '503'"),
+    (zstd(WHOLE)[:20], "a compressed file that breaks at its start"),
+    (gzip.compress(gzip.compress(WHOLE)), "no compression or archive that is read: make it a plain"),
+    (
         bytes.fromhex("28b52ffd00a801000000"),
         "it needs a larger window than is read",
     ),  # as --long=31 writes it
-}
+]
 
 
-@pytest.mark.parametrize("name", COMPRESSED)
-def test_a_compressed_file_is_told_by_what_is_in_it(tmp_path: Path, name: str) -> None:
-    content, words = COMPRESSED[name]
-    (tmp_path / "0.tar").write_bytes(content)
-    assert words in str(look(str(tmp_path / "0.tar")))
+def test_a_file_that_is_no_tar_is_named_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "0.tar"
+    for content, words in NO_TARS:
+        path.write_bytes(content)
+        what = look(str(path))
+        assert what is not None
+        assert words in str(what)
+        assert not {"\n", "\x1b"} & {*str(what)}
+        assert list(read_shard(str(path))) == [Rejected(0, "", str(what))]
+    for content, words in COMPRESSED:
+        path.write_bytes(content)
+        assert words in str(look(str(path)))
+    for content in (WHOLE, gzip.compress(WHOLE), zstd(WHOLE), tar_bytes([]), WHOLE[:512]):
+        path.write_bytes(content)
+        assert look(str(path)) is None
 
 
 def test_links_are_shards_and_one_to_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -12,14 +12,13 @@ from torch import Tensor
 
 from sclip.config import KEEConfig, ModelConfig
 from sclip.model import ModelError, StructureCLIP, Tokenizer, build_model
-from sclip.model.export import export, load_exported
+from sclip.model.export import export
 from sclip.model.kee import negatives_unseen
 from sclip.model.tokenizer import PADDING
 from support.small_model import (
     CAPTIONS,
     NAME,
     Triples,
-    assert_same_weights,
     pictures,
     small_model,
     text_ids,
@@ -129,43 +128,19 @@ def test_an_own_word_table_starts_as_the_text_towers_and_is_trained_apart(tokeni
     assert not set(trained) & set(of_text)
 
 
-@torch.no_grad()
-def test_an_export_with_all_options_is_loaded_back_as_it_was(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    model = model_with(own_embeddings=True, form="concatenation", on_negatives=False).eval()
-    assert model.kee is not None
-    assert model.kee.token_embedding is not None
-    model.kee.token_embedding.weight.mul_(1.5)
-    directory = export(model, tmp_path / "new" / "folder")
-    assert {file.name for file in directory.iterdir()} == {"model.safetensors", "config.json"}
-    loaded = load_exported(directory)
-    assert loaded.config == model.config
-    assert not loaded.training
-    assert_same_weights(loaded, model)
-    text, triples = text_ids(tokenizer), triple_ids(tokenizer)
-    assert torch.equal(loaded.encode_text(text, triples), model.encode_text(text, triples))
-
-
-@pytest.mark.parametrize("enabled", [True, False])
-def test_an_own_word_table_starts_from_that_of_a_file_without_one(tmp_path: Path, enabled: bool) -> None:
-    file = export(small_model(1, config_with(enabled=enabled)), tmp_path) / "model.safetensors"
-    kee = config_with(own_embeddings=True).kee
-    state = build_model(ModelConfig(name=NAME, pretrained=str(file), kee=kee)).state_dict()
-    stored = load_file(file)
-    assert torch.equal(state[WORDS], stored["clip.token_embedding.weight"])
-    assert all(torch.equal(state[n], t) for n, t in stored.items() if n.startswith("kee."))
-
-
-@pytest.mark.parametrize(
-    ("stored", "asked", "name"),
-    [
+def test_a_file_with_other_tensors_of_the_encoder_is_refused_and_gives_its_words_to_an_own_table(
+    tmp_path: Path,
+) -> None:
+    for stored, asked, name in (
         ({"own_embeddings": True}, {}, WORDS),
         ({}, {"form": "concatenation"}, "kee.join.weight"),
         ({}, {"layers": 2}, r"model\.kee=KEEConfig\(.*kee\.layers\.1\."),
-    ],
-)
-def test_a_file_with_other_tensors_of_the_encoder_is_refused_by_their_names(
-    tmp_path: Path, stored: dict[str, Any], asked: dict[str, Any], name: str
-) -> None:
-    file = export(model_with(**stored), tmp_path) / "model.safetensors"
-    with pytest.raises(ModelError, match=name):
-        build_model(ModelConfig(name=NAME, pretrained=str(file), kee=config_with(**asked).kee))
+    ):
+        file = export(model_with(**stored), tmp_path) / "model.safetensors"
+        with pytest.raises(ModelError, match=name):
+            build_model(ModelConfig(name=NAME, pretrained=str(file), kee=config_with(**asked).kee))
+    kee = config_with(own_embeddings=True).kee
+    state = build_model(ModelConfig(name=NAME, pretrained=str(file), kee=kee)).state_dict()
+    tensors = load_file(file)
+    assert torch.equal(state[WORDS], tensors["clip.token_embedding.weight"])
+    assert all(torch.equal(state[n], t) for n, t in tensors.items() if n.startswith("kee."))

@@ -6,7 +6,6 @@ import functools
 
 import numpy as np
 import open_clip
-import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -29,7 +28,7 @@ WORDS = st.lists(
 ).map(" ".join)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(WRITTEN | TEXT | WORDS)
 @example("")
 @example(" A  photo\tof\n&quot;two&quot; dogs ")
@@ -40,7 +39,7 @@ def test_the_ids_of_a_caption_are_the_ones_of_open_clip(caption: str) -> None:
     np.testing.assert_array_equal(ours().text([caption]), theirs(NAME)([caption]).numpy())
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.lists(WORDS | TEXT, min_size=1, max_size=12).map(" ".join), st.integers(1, 9))
 @example("a dog\u0130! " * 40, 1)
 def test_the_tower_reads_to_the_end_of_the_last_word_that_fits(text: str, times: int) -> None:
@@ -71,10 +70,3 @@ def test_the_ids_of_triples_are_those_of_their_phrases_cut_and_filled_up(
             for part in range(3):
                 tokens = theirs(NAME).encode(of_caption[k][part])[:3] if k < len(of_caption) else []
                 assert row[k, part].tolist() == tokens + [PADDING] * (3 - len(tokens))
-
-
-def test_a_tokenizer_that_cleans_otherwise_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
-    other = open_clip.tokenizer.SimpleTokenizer(clean="canonicalize")
-    monkeypatch.setattr(open_clip, "get_tokenizer", lambda _: other)
-    caption = "A dog, and a Cat."
-    np.testing.assert_array_equal(Tokenizer(NAME, KEEConfig()).text([caption]), other([caption]).numpy())

@@ -1,22 +1,27 @@
-"""Files of weights: what is exported loads back, here and in open_clip; what cannot be built is named."""
+"""Files of weights: what is exported loads back, here and in open_clip; what is none is refused and never run."""
 
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import os
+import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import open_clip
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
+from torch import nn
 
 from sclip.config import KEEConfig, ModelConfig
-from sclip.model import ModelError, Tokenizer, architecture, build_model, check_model, check_trainable
+from sclip.model import ModelError, Tokenizer, check_model, check_trainable
 from sclip.model.export import export, load_exported
 from support.small_model import NAME, SMALL, assert_same_weights, small_model, text_ids
-from support.small_vit import refusal
+from support.small_vit import PLAIN, as_hub_folder, clip_of, config_of, refusal
 
 
 def test_a_file_of_ours_is_loaded_as_pretrained_weights_and_no_export_says_where_they_came_from(
@@ -61,50 +66,28 @@ def test_an_export_with_a_logit_bias_is_read_again_and_open_clip_loads_its_clip_
     assert clip.logit_bias == -8.5
 
 
-def test_building_without_weights_asks_for_no_file() -> None:
-    config = ModelConfig(name=NAME, pretrained="nowhere.safetensors", kee=SMALL.kee)
-    assert build_model(config, load_weights=False).kee is not None
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
+def test_what_cannot_be_built_is_refused_with_what_there_is_before_weights_are_read() -> None:
+    refused: list[tuple[dict[str, Any], str]] = [
         ({"name": NAME, "pretrained": "/no/a.pt"}, "model.pretrained='/no/a.pt': no such file"),
         ({"name": NAME, "pretrained": "openai"}, "tags: none"),
         ({"name": "ViT-B-32", "pretrained": "openay"}, "model.pretrained='openay': .* openai"),
         ({"name": "ViT-B-23"}, "'ViT-B-23': no such architecture; did you mean 'ViT-B-32'?"),
-        ({"name": "scenes-convnet"}, f"no such architecture; did you mean '{NAME}'?"),
-        ({"name": "qqq"}, "open_clip.list_models()"),
         ({"name": "ViT-B-16-SigLIP"}, "BPE vocabulary"),
         ({"name": NAME, "kee": KEEConfig(heads=97)}, "model.kee.heads=97: .* width 96 of scenes-conv"),
-    ],
-)
-def test_what_cannot_be_built_is_refused_with_what_there_is_before_weights_are_read(
-    config: dict[str, Any], message: str
+    ]
+    for config, message in refused:
+        told = refusal(ModelConfig(**config))
+        at = 0
+        for part in message.split(".* "):
+            at = told.index(part, at)
+        with pytest.raises(ModelError) as raised:
+            check_model(ModelConfig(**config))
+        assert str(raised.value) == told
+
+
+def test_a_tower_with_batch_statistics_is_refused_for_training_and_no_weight_is_made_to_find_it(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    told = refusal(ModelConfig(**config))
-    at = 0
-    for part in message.split(".* "):
-        at = told.index(part, at)
-    with pytest.raises(ModelError) as raised:
-        check_model(ModelConfig(**config))
-    assert str(raised.value) == told
-
-
-@pytest.mark.parametrize("name", ["RN50", "MobileCLIP2-S0"])
-def test_a_tower_with_batch_statistics_is_refused_for_training_and_not_else(name: str) -> None:
-    check_model(ModelConfig(name=name))
-    with pytest.raises(ModelError, match=rf"^model\.name='{name}': has BatchNorm \(visual\..*choose a ViT"):
-        check_trainable(ModelConfig(name=name))
-
-
-@pytest.mark.parametrize("name", ["ViT-B-32", "convnext_tiny"])
-def test_towers_without_batch_statistics_pass_and_no_weight_is_made_or_read(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        open_clip.factory, "load_checkpoint", lambda *_, **__: pytest.fail("weights are read")
-    )
     made = []
     create = open_clip.create_model
 
@@ -113,33 +96,94 @@ def test_towers_without_batch_statistics_pass_and_no_weight_is_made_or_read(
         return made[-1]
 
     monkeypatch.setattr(open_clip, "create_model", watched)
-    tag = "openai" if name == "ViT-B-32" else ""
-    check_trainable(ModelConfig(name=name, pretrained=tag, kee=KEEConfig(enabled=False)))
+    for name in ("RN50", "MobileCLIP2-S0"):
+        check_model(ModelConfig(name=name))
+        with pytest.raises(
+            ModelError, match=rf"^model\.name='{name}': has BatchNorm \(visual\..*choose a ViT"
+        ):
+            check_trainable(ModelConfig(name=name))
+    check_trainable(ModelConfig(name="ViT-B-32", pretrained="openai", kee=KEEConfig(enabled=False)))
     assert {tensor.device.type for clip in made for tensor in clip.state_dict().values()} == {"meta"}
 
 
-def test_a_tower_that_timm_does_not_have_is_told_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unknown(*_: Any, **__: Any) -> None:
-        raise RuntimeError("Unknown model (fastvit_mci9)\n")
+class _Call:
+    """Pickled, it is a call of os.mkdir when it is loaded."""
 
-    monkeypatch.setattr(open_clip, "create_model", unknown)
-    with pytest.raises(ModelError, match=r"'MobileCLIP2-S3': cannot be built here: Unknown model \(fastvit_"):
-        check_trainable(ModelConfig(name="MobileCLIP2-S3"))
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
-
-def test_weights_trained_with_quickgelu_get_an_architecture_with_it() -> None:
-    assert architecture(ModelConfig(name="ViT-B-32", pretrained="openai")) == "ViT-B-32-quickgelu"
-    assert architecture(ModelConfig(name="ViT-B/32")) == "ViT-B-32"
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.folder),)
 
 
-def test_a_folder_that_is_no_export_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"config\.json: not the config of an exported model"):
-        load_exported(tmp_path)
-    directory = export(small_model(), tmp_path / "model")
-    (directory / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"a folder without model\.safetensors"):
-        load_exported(directory)
-    for config in ("", "[]", '{"name": "ViT-B-32"}', '{"name": "ViT-B-32", "kee": {"depth": 1}}'):
-        (directory / "config.json").write_text(config)
-        with pytest.raises(ModelError, match="not the config of an exported model"):
-            load_exported(directory)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_with_code_is_refused_with_its_name_and_never_run(tmp_path: Path, zipped: bool) -> None:
+    path, made = tmp_path / "evil.pt", tmp_path / "made"
+    held = {**clip_of(PLAIN).state_dict(), "hook": _Call(made)}
+    torch.save(held, path, _use_new_zipfile_serialization=zipped)
+    message = refusal(config_of(path))
+    assert f"{os.mkdir.__module__}.mkdir would be run" in message
+    assert "state_dict()" in message
+    assert not made.exists()
+
+
+def test_a_torchscript_archive_is_refused_unopened_with_the_tag_that_replaces_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.jit.script(nn.Linear(2, 2)).save(tmp_path / "ViT-B-32.pt")
+
+    def opened(*_: Any, **__: Any) -> None:
+        pytest.fail("it was opened")
+
+    monkeypatch.setattr(torch, "load", opened)
+    monkeypatch.setattr(torch.jit, "load", opened)
+    message = refusal(config_of(tmp_path / "ViT-B-32.pt"))
+    assert "TorchScript" in message
+    assert "model.pretrained=openai" in message
+
+
+def test_a_pickle_under_a_safetensors_name_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "clip.safetensors"
+    for zipped in (True, False):
+        torch.save(clip_of(PLAIN).state_dict(), path, _use_new_zipfile_serialization=zipped)
+        assert "a pickle under another name" in refusal(config_of(path))
+
+
+def saved(value: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        ("empty.pt", b"", "an empty file"),
+        ("pickle.safetensors", b"\x80\x02}q\x00.", "not a readable safetensors file"),
+        ("cut.safetensors", save({"a": torch.ones(9)})[:-5], "not a readable safetensors file"),
+        ("text.pt", b"no weights " * 20, "not a readable torch file"),
+        ("cut.pt", saved({"weight": torch.ones(100)})[:-200], "not a readable torch file"),
+        ("list.pt", saved([torch.ones(1)]), "holds a list, no state dict"),
+        ("numbers.pt", saved({"lr": 0.5, "step": 3}), "lr, step is no tensor"),
+        ("nothing.pt", saved({}), "holds no tensors"),
+        ("array.npz", saved({}), "expected a folder, a .safetensors file or a .pt"),
+        ("pickle.pt", pickle.dumps({"weight": np.ones(3)}), "not a readable torch file (Unsupported operand"),
+    ],
+)
+def test_a_file_that_is_no_weights_is_refused_in_one_line(
+    name: str, content: bytes, found: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    message = refusal(config_of(tmp_path / name))
+    assert message.startswith(f"model.pretrained={str(tmp_path / name)!r}: ")
+    assert found in message
+
+
+def test_a_hub_folder_with_a_broken_config_or_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
+    assert "a folder without model.safetensors" in refusal(config_of(tmp_path))
+    path = as_hub_folder(clip_of(PLAIN), tmp_path)
+    for config in ("", "[]", "{}", '{"model_cfg": 3}', '{"model_cfg": {}, "preprocess_cfg": {"mean": "x"}}'):
+        (path / "open_clip_config.json").write_text(config)
+        assert "open_clip_config.json" in refusal(config_of(path))
+    (path / "open_clip_model.safetensors").unlink()
+    assert "no open_clip_model.safetensors or open_clip_pytorch_model.bin" in refusal(config_of(path))

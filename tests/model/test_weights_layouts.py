@@ -74,28 +74,6 @@ def test_a_hub_folder_says_its_activation_and_how_images_are_normalised(tmp_path
     assert f"(it is of {PLAIN}) does not fit" in refusal(other)
 
 
-def test_half_precision_is_read_into_full(tmp_path: Path) -> None:
-    state = {name: tensor.half() for name, tensor in clip_of(QUICK).state_dict().items()}
-    torch.save(state | {"vocab_size": torch.tensor(49408)}, tmp_path / "half.pt")
-    loaded = build_model(config_of(tmp_path / "half.pt")).clip.state_dict()
-    for name, tensor in loaded.items():
-        assert tensor.dtype == torch.float32
-        assert torch.equal(tensor, state[name].float())
-
-
-def test_the_encoder_of_the_released_code_is_named_as_left_out_and_ours_starts_anew(tmp_path: Path) -> None:
-    path = as_released(clip_of(QUICK), tmp_path)
-    assert read(path, "it").left_out == ("the released code's encoder (4 tensors under 'transformer')",)
-    torch.manual_seed(5)
-    fresh = build_model(ModelConfig(name=QUICK, kee=KEE))
-    torch.manual_seed(5)
-    loaded = build_model(config_of(path))
-    assert fresh.kee is not None
-    assert loaded.kee is not None
-    for name, tensor in fresh.kee.state_dict().items():
-        assert torch.equal(loaded.kee.state_dict()[name], tensor)
-
-
 def test_a_score_that_numpy_1_pickled_does_not_stop_the_weights(tmp_path: Path) -> None:
     """The released code's files are of it, and its scalars have another address."""
     path, old = as_released(clip_of(QUICK), tmp_path), tmp_path / "old.pt"
@@ -131,8 +109,9 @@ PEELED = {
 }
 
 
-@pytest.mark.parametrize("wrapped", PEELED)
-@pytest.mark.parametrize("entry", ["", "model/state_dict"])
+@pytest.mark.parametrize(
+    ("wrapped", "entry"), [*((wrapped, "") for wrapped in PEELED), ("ddp of compiled", "model/state_dict")]
+)
 def test_what_wrapped_a_model_is_peeled_from_its_names_wherever_the_state_dict_lies(
     wrapped: str, entry: str, tmp_path: Path
 ) -> None:
@@ -158,28 +137,19 @@ def test_a_state_dict_that_holds_a_tensor_twice_or_itself_is_refused(tmp_path: P
     assert "epoch, model is no tensor" in refusal(config_of(tmp_path / "circle.pt"))
 
 
-def test_weights_that_do_not_say_their_activation_are_refused_until_it_is_set(tmp_path: Path) -> None:
+def test_an_activation_that_is_not_said_contradicts_or_is_not_to_be_had_is_refused(tmp_path: Path) -> None:
     path = as_safetensors(clip_of(QUICK), tmp_path)
     message = refusal(config_of(path))
     assert message.startswith(f"model.pretrained={str(path)!r} does not say")
     assert "model.quick_gelu=on" in message
     assert build_model(config_of(path, name=QUICK)).config.name == QUICK
-
-
-def test_an_option_that_contradicts_the_weights_is_refused(tmp_path: Path) -> None:
     path = as_openai(clip_of(QUICK), tmp_path)
     message = refusal(config_of(path, quick_gelu="off"))
     assert message.startswith("model.quick_gelu='off': ")
     assert "trained with QuickGELU" in message
-    assert build_model(config_of(path, quick_gelu="on")).config.name == QUICK
-
-
-def test_quickgelu_without_an_architecture_that_has_it_is_refused(tmp_path: Path) -> None:
-    config = ModelConfig(name="scenes-conv", quick_gelu="on", kee=KEEConfig(heads=4))
-    assert "scenes-conv is to be had without QuickGELU only" in refusal(config)
-    path = as_openai(clip_of(QUICK), tmp_path)
-    config = config_of(path, name="scenes-conv", kee=KEEConfig(heads=4))
-    assert "was trained with QuickGELU" in refusal(config)
+    conv: dict[str, Any] = {"name": "scenes-conv", "kee": KEEConfig(heads=4)}
+    assert "was trained with QuickGELU" in refusal(config_of(path, **conv))
+    assert "is to be had without QuickGELU only" in refusal(ModelConfig(quick_gelu="on", **conv))
     assert build_model(ModelConfig(name=PLAIN, quick_gelu="on", kee=KEE)).config.name == QUICK
 
 
@@ -206,11 +176,6 @@ def test_positions_of_another_image_size_are_resized_as_open_clip_does(tmp_path:
     model = build_model(config_of(path, quick_gelu="off")).eval()
     assert large.visual.positional_embedding.shape != theirs.visual.positional_embedding.shape
     assert torch.equal(features(model.clip), features(theirs))
-
-
-def test_positions_of_another_context_length_are_refused_with_both_shapes(tmp_path: Path) -> None:
-    path = as_state_dict(open_clip.create_model(PLAIN, force_context_length=20), tmp_path)
-    assert "clip.positional_embedding [20, 32], not [16, 32]" in refusal(config_of(path, quick_gelu="off"))
 
 
 def test_what_is_missing_unknown_or_of_another_shape_is_counted_and_named(tmp_path: Path) -> None:

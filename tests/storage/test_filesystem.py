@@ -11,7 +11,6 @@ import pytest
 from sclip.data.counts import count_samples
 from sclip.data.patterns import expand
 from sclip.data.shards import ShardError, read_shard
-from sclip.storage.filesystem import parts, sibling
 from support.object_store import ObjectStore
 from support.paths import ROOT
 from support.storage_server import BLOCK, CONTENT, WHOLE, Storage, keys, serving, url_of
@@ -28,9 +27,6 @@ def moto(object_server: ObjectStore) -> str:
         with fs.open_output_stream(path) as file:
             file.write(content)
     return f"http://127.0.0.1:{object_server.port}"
-
-
-# One way to every storage
 
 
 @pytest.mark.parametrize("kind", ["http", "s3", "gs"])
@@ -74,10 +70,14 @@ def test_s3_takes_credentials_and_endpoint_from_the_uri_too(
     assert [record.samples for record in count_samples(found).records.values()] == [11, 7]
 
 
-def test_a_missing_bucket_or_key_is_told_in_one_line(moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_bucket_key_or_option_is_told_in_one_line(
+    moto: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
     with pytest.raises(ShardError, match=r"s3://nowhere/\*\.tar: .*'nowhere'.*bucket does not exist"):
         expand(["s3://nowhere/*.tar"])
+    with pytest.raises(ShardError, match="unknown option regoin; there are anonymous, endpoint_override"):
+        expand(["s3://bucket/a.tar?regoin=eu-north-1"])
     for place in ("s3://nowhere/a.tar", "s3://bucket/shards/a.tar"):
         with pytest.raises(ShardError) as caught:
             expand([place])
@@ -85,28 +85,6 @@ def test_a_missing_bucket_or_key_is_told_in_one_line(moto: str, monkeypatch: pyt
         with pytest.raises(ShardError) as caught:
             list(read_shard(place))
         assert str(caught.value) == f"{place}: no such file; check the address and the credentials"
-
-
-def test_an_option_of_s3_that_does_not_exist_is_told() -> None:
-    with pytest.raises(ShardError, match="unknown option regoin; there are anonymous, endpoint_override"):
-        expand(["s3://bucket/a.tar?regoin=eu-north-1"])
-
-
-@pytest.mark.parametrize(
-    ("uri", "location", "index"),
-    [
-        ("/data/a?.tar", "/data/a?.tar", "/data/index.json"),
-        ("a.tar", "a.tar", "index.json"),
-        ("s3://bucket/a?.tar", "s3://bucket/a?.tar", "s3://bucket/index.json"),
-        ("http://host/x/a.tar?sig=a/b", "http://host/x/a.tar", "http://host/x/index.json?sig=a/b"),
-    ],
-)
-def test_a_query_is_no_part_of_a_name_and_a_glob_no_query(uri: str, location: str, index: str) -> None:
-    assert parts(uri)[0] == location
-    assert sibling(uri, "index.json") == index
-
-
-# Nothing is held whole
 
 
 @pytest.mark.parametrize("kind", ["http", "s3"])

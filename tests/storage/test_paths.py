@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import resource
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -43,9 +41,6 @@ def folder(request: pytest.FixtureRequest, store: ObjectStore, tmp_path: Path) -
 
 def names(of: StoragePath) -> list[str]:
     return sorted(child.name for child in of.iterdir())
-
-
-# What both have
 
 
 def nothing_is_nowhere(folder: StoragePath) -> None:
@@ -154,9 +149,6 @@ def test_both_do_the_same(operation: Callable[[StoragePath], None], folder: Stor
     operation(folder)
 
 
-# What only a folder has
-
-
 @contextlib.contextmanager
 def as_nobody() -> Iterator[None]:
     """Act as an ordinary user, to whom modes of folders apply."""
@@ -168,24 +160,12 @@ def as_nobody() -> Iterator[None]:
         os.seteuid(user)
 
 
-@contextlib.contextmanager
-def without_room() -> Iterator[None]:
-    """Let no file of this process grow, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 @pytest.mark.parametrize(
     ("storage", "guard", "found"),
     [
         ("{tmp}/a file", contextlib.nullcontext, "'{tmp}/a file' cannot be written to (Not a directory)"),
         ("/proc/self/below", contextlib.nullcontext, "/proc/self cannot be written to (No such file"),
         ("{tmp}/closed/below", as_nobody, " cannot be written to (Permission denied)"),
-        ("{tmp}/new", without_room, "{tmp} cannot be written to (File too large)"),
     ],
 )
 def test_a_storage_that_nothing_can_be_written_to_is_told_with_its_key_and_nothing_is_left(
@@ -200,9 +180,6 @@ def test_a_storage_that_nothing_can_be_written_to_is_told_with_its_key_and_nothi
     assert str(raised.value).startswith(f"run.storage={place!r}: ")
     assert found.format(tmp=tmp_path) in str(raised.value)
     assert sorted(tmp_path.rglob("*")) == before
-
-
-# What only a URI has
 
 
 def test_neither_credentials_nor_query_of_a_uri_are_shown(store: ObjectStore) -> None:
@@ -249,26 +226,6 @@ def test_a_download_that_is_cut_begins_again(store: ObjectStore, tmp_path: Path)
     write(store.path("cut/file"), "text")
     with pytest.raises(StorageError, match="ended at byte 4 of 5"):
         store.path("cut/file").download(tmp_path / "file", 5)
-
-
-def test_processes_of_a_node_that_share_a_word_download_once(store: ObjectStore, tmp_path: Path) -> None:
-    for number in range(3):
-        write(store.path(f"shared/{number}"), "x")
-    barrier, found = threading.Barrier(4), []
-
-    def use() -> None:
-        with paths.local_copy(store.path("shared"), shared="word") as local:
-            found.append(sizes(local))
-            barrier.wait()
-
-    threads = [threading.Thread(target=use) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert found == 4 * [{"0": 1, "1": 1, "2": 1}]
-    assert sum(request.startswith("GET /bucket/shared/") for request in store.requests) == 3
-    assert not list(tmp_path.glob("tmp/*/*/"))
 
 
 def test_a_folder_for_copies_that_another_user_made_is_not_trusted(

@@ -20,8 +20,6 @@ from sclip.report import CorpusStatistics
 from sclip.storage import retries as storage
 from support.storage_server import CONTENT, CUT, WHOLE, Storage, keys, url_of
 
-# What may pass is tried again
-
 
 @pytest.mark.parametrize("kind", ["http", "s3", "gs", "stream"])
 @pytest.mark.parametrize("faults", [[429, 503], [CUT, 500]])
@@ -93,9 +91,6 @@ def test_only_some_of_many_shards_are_asked_about_ahead() -> None:
     answers.close()
 
 
-# What does not pass is told at once
-
-
 @pytest.mark.parametrize("kind", ["http", "s3", "gs"])
 @pytest.mark.parametrize("status", [403, 404])
 def test_a_refusal_is_told_at_once_in_one_line(server: Storage, kind: str, status: int) -> None:
@@ -121,9 +116,6 @@ def test_a_lookup_that_is_not_allowed_is_not_taken_for_nothing_there(
         expand([url_of(kind, server, pattern)])
     assert "no such" not in str(caught.value)
     assert "check the address and the credentials" in str(caught.value)
-
-
-# Credentials
 
 
 def test_basic_auth_and_signed_queries_open_a_shard_and_its_folder(server: Storage) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -83,10 +82,10 @@ def test_a_complete_checkpoint_is_never_written_over_but_what_a_crash_left_is(fo
     assert manifest.read_state(folder) == {"samples": 24}
 
 
-def test_a_truncated_file_and_a_flipped_bit_are_found(folder: Path) -> None:
+def test_a_cut_changed_missing_or_added_file_is_found_and_named(folder: Path) -> None:
     shard = shard_of(folder)
     whole = shard.read_bytes()
-    for kept in (0, 500, len(whole) - 1):
+    for kept in (0, len(whole) - 1):
         shard.write_bytes(whole[:kept])
         expected = f"{shard}: {kept} bytes, the manifest says {len(whole)}"
         assert manifest.verify(folder) == refused(folder) == expected
@@ -96,21 +95,23 @@ def test_a_truncated_file_and_a_flipped_bit_are_found(folder: Path) -> None:
         shard.write_bytes(content)
         told = f"{shard}: its bytes are not those that were written (SHA-256 differs)"
         assert manifest.verify(folder) == told
-
-
-def test_a_file_that_is_missing_or_too_much_is_named(folder: Path) -> None:
+    shard.write_bytes(whole)
     stray = folder / "shard-00002-model-00001-of-00001.safetensors"
-    shutil.copy(shard_of(folder), stray)
+    shutil.copy(shard, stray)
     assert refused(folder).startswith(f"{stray}: ")
-    stray.rename(folder.parent / "elsewhere")
+    stray.unlink()
     assert manifest.verify(folder) == ""
-    shard = shard_of(folder)
     shard.unlink()
     assert refused(folder).startswith(f"{shard}: None bytes")
     assert manifest.verify(folder) == refused(folder)
 
 
-def test_another_format_is_refused_and_not_taken_for_damage(folder: Path) -> None:
+def test_another_format_or_architecture_is_refused_and_not_taken_for_damage(folder: Path) -> None:
+    message = refused(folder, width=5)
+    assert message.startswith(
+        f"{folder}: not a checkpoint of this model: tensors 12 of another shape (model.0.bias"
+    )
+    assert "another run.name" in message
     (folder / MANIFEST).write_text('{"format": 1, "state": {}, "files": {}}')
     told = refused(folder)
     assert told.startswith(f"{folder}: format 1, this version reads 2; go on with the version that wrote it")
@@ -118,20 +119,12 @@ def test_another_format_is_refused_and_not_taken_for_damage(folder: Path) -> Non
         manifest.verify(folder)
 
 
-def test_another_architecture_is_refused_with_its_tensors(folder: Path) -> None:
-    message = refused(folder, width=5)
-    assert message.startswith(
-        f"{folder}: not a checkpoint of this model: tensors 12 of another shape (model.0.bias"
-    )
-    assert "another run.name" in message
-
-
 def test_no_bit_of_a_header_that_is_flipped_makes_more_than_a_clear_error(folder: Path) -> None:
     shard = shard_of(folder)
     whole = shard.read_bytes()
     length = 8 + int.from_bytes(whole[:8], "little")
     refusals = []
-    for place in range(0, length, 15):
+    for place in range(0, length, 40):
         changed = bytearray(whole)
         changed[place] ^= 1 << (place % 8)
         shard.write_bytes(changed)
@@ -140,25 +133,11 @@ def test_no_bit_of_a_header_that_is_flipped_makes_more_than_a_clear_error(folder
             checkpoint.load(folder, model, optimizer)
         except CheckpointError as error:
             refusals.append(str(error))
-    assert len(refusals) > 0.8 * length / 15
+    assert len(refusals) > 0.8 * length / 40
     assert all(refusal.startswith(str(folder)) for refusal in refusals)
 
 
-@pytest.mark.parametrize(
-    ("name", "entry", "told"),
-    [
-        ("a.safetensors", {}, "gives a.safetensors no size and SHA-256"),
-        ("../a.safetensors", {"bytes": 3, "sha256": ""}, "names '../a.safetensors', a file outside of its folder"),
-        ("/etc/hosts", {"bytes": 3, "sha256": ""}, "names '/etc/hosts', a file outside of its folder"),
-    ],
-)  # fmt: skip
-def test_a_manifest_that_names_other_files_is_refused(folder: Path, name: str, entry: Any, told: str) -> None:
-    files = json.loads((folder / MANIFEST).read_text())["files"]
-    manifest.write_manifest(folder, STATE, files | {name: entry})
-    assert manifest.verify(folder) == refused(folder) == f"{folder / MANIFEST}: {told}"
-
-
-def test_a_manifest_that_was_changed_is_refused(folder: Path) -> None:
+def test_a_manifest_that_was_changed_or_names_other_files_is_refused(folder: Path) -> None:
     """It says where the data stands: one digit more, and samples would be left out unseen."""
     text = (folder / MANIFEST).read_text()
     assert text.count('"samples": 12') == 1
@@ -170,3 +149,12 @@ def test_a_manifest_that_was_changed_is_refused(folder: Path) -> None:
         with pytest.raises(CheckpointError, match="damaged"):
             manifest.read_state(folder)
     assert "SHA-256 differs" in told
+    files, entry = json.loads(text)["files"], {"bytes": 3, "sha256": ""}
+    outside = "a file outside of its folder"
+    for name, of_file, told in (
+        ("a.safetensors", {}, "gives a.safetensors no size and SHA-256"),
+        ("../a.safetensors", entry, f"names '../a.safetensors', {outside}"),
+        ("/etc/hosts", entry, f"names '/etc/hosts', {outside}"),
+    ):
+        manifest.write_manifest(folder, STATE, files | {name: of_file})
+        assert manifest.verify(folder) == refused(folder) == f"{folder / MANIFEST}: {told}"

@@ -57,7 +57,7 @@ def tree(storage: Path) -> set[str]:
     return {str(path.relative_to(storage / "runs")) for path in storage.rglob("*")}
 
 
-def test_each_run_is_listed_with_its_state_and_size(
+def test_each_run_is_listed_with_its_state_and_size_and_one_that_is_started_again_left_alone(
     storage: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = {use.path.name: use for use in runs(storage)}
@@ -67,6 +67,11 @@ def test_each_run_is_listed_with_its_state_and_size(
     assert [path.name for path in found["done"].leftovers] == ["damaged-step-00000001", "step-00000099"]
     assert found["done"].bytes > 2000
     assert found["stopped"].idle_s == pytest.approx(5 * DAY_S, rel=0.01)
+    record_inputs(RunFolder(storage / "runs" / "stopped"), INPUTS, [])  # started again
+    for use in runs(storage):
+        if use.path.name in ("stopped", "live"):
+            assert (use.state, bool(use.leftovers)) == ("training", True)
+            assert use.removable(finished=True, leftovers=True, older_than_s=1.0) == ()
     before = tree(storage)
     assert clean(storage) == 0
     listed = capsys.readouterr().out
@@ -77,11 +82,8 @@ def test_each_run_is_listed_with_its_state_and_size(
 
 GONE = {
     ("--finished",): ["done/step-00000000", "done/step-00000001", "just-done/step-00000000"],
-    ("--leftovers",): [
-        "done/damaged-step-00000001", "done/step-00000099", "stopped/damaged-step-00000001", "stopped/step-00000099",
-    ],
     ("--older-than", "7", "--leftovers"): ["done", "stopped/damaged-step-00000001", "stopped/step-00000099"],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("options", GONE, ids=" ".join)
@@ -97,15 +99,6 @@ def test_what_is_asked_for_goes_with_yes_and_is_only_listed_without(
     assert tree(storage) == before
     assert clean(storage, *options, "--yes") == 0
     assert before - tree(storage) == {p for p in before if any(p == g or p.startswith(f"{g}/") for g in gone)}
-
-
-def test_a_run_that_is_started_again_is_left_alone_from_that_moment(storage: Path) -> None:
-    record_inputs(RunFolder(storage / "runs" / "stopped"), INPUTS, [])
-    for name in ("stopped", "live"):
-        (use,) = (use for use in runs(storage) if use.path.name == name)
-        assert use.state == "training"
-        assert use.leftovers
-        assert use.removable(finished=True, leftovers=True, older_than_s=1.0) == ()
 
 
 def test_a_folder_that_holds_no_runs_and_a_number_that_is_none_are_refused(

@@ -106,35 +106,18 @@ def test_padding_absent_negatives_empty_slots_and_unseen_triples_cost_nothing() 
     padded = columns(12, length=10, triples=2, negatives=False)
     padded["valid"][8:] = False
     assert flops(padded) == alone
-    assert flops(columns(8, length=10, triples=2)) > alone
-    assert flops(columns(8, length=11, triples=2, negatives=False)) > alone
-    assert flops(columns(8, length=10, triples=3, negatives=False)) > alone
+    for length, triples, negatives in ((10, 2, True), (11, 2, False), (10, 3, False)):
+        assert flops(columns(8, length, triples, negatives)) > alone
 
 
-def test_what_is_frozen_has_no_backward() -> None:
-    batch = columns(4)
-    apart = dataclasses.replace(DEEP, kee=dataclasses.replace(DEEP.kee, own_embeddings=True))
-    trained = flops_of(apart)(batch)
-    parts = {
-        name: trained - flops_of(apart, **{f"lr_scale_{name}": 0.0})(batch)
-        for name in ("image", "text", "kee")
-    }
-    assert all(saved > 0 for saved in parts.values())
-    logits = 3 * 4 * 4 * 4 * 96
-    assert sum(parts.values()) == pytest.approx((trained - logits) * 2 / 3)
-
-
-@pytest.mark.parametrize(
-    ("loss", "candidates"),
-    [
+def test_logits_are_those_that_the_loss_makes() -> None:
+    for loss, candidates in (
         (LossConfig(), 2 * 4),
         (LossConfig(contrastive="sigmoid"), 4),
         (LossConfig(negatives_as_texts=True), 3 * 4),
-    ],
-)
-def test_logits_are_those_that_the_loss_makes(loss: LossConfig, candidates: int) -> None:
-    flops, batch = flops_of(loss=loss), columns(4)
-    assert flops(batch, world_size=3) - flops(batch) == 2 * 3 * 4 * candidates * 2 * 96
+    ):
+        flops, batch = flops_of(loss=loss), columns(4)
+        assert flops(batch, world_size=3) - flops(batch) == 2 * 3 * 4 * candidates * 2 * 96
 
 
 def test_a_teacher_costs_its_forward_pass_and_the_logits_of_both(vit: str) -> None:
@@ -159,19 +142,13 @@ def test_a_frozen_encoder_passes_gradients_on_to_the_words_that_are_trained(own:
     assert found == pytest.approx(counted_by_torch(model, batch), rel=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("name", "precision", "peak"),
-    [
-        ("NVIDIA H100 80GB HBM3", "bf16", 989.4e12),
-        ("NVIDIA H100 PCIe", "bf16", 756e12),
-        ("NVIDIA GeForce RTX 4090", "fp32", 82.6e12),
-        ("some CPU", "bf16", None),
-        ("NVIDIA H20", "bf16", None),
-        ("NVIDIA GeForce RTX 4090 Laptop GPU", "bf16", None),
-        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "bf16", None),
-    ],
-)
-def test_peaks_are_known_by_name_and_precision_and_not_taken_from_a_similar_name(
-    name: str, precision: Any, peak: float | None
-) -> None:
-    assert peak_flops(name, precision) == peak
+def test_peaks_are_known_by_name_and_precision_and_not_taken_from_a_similar_name() -> None:
+    assert peak_flops("NVIDIA H100 80GB HBM3", "bf16") == 989.4e12
+    assert peak_flops("NVIDIA GeForce RTX 4090", "fp32") == 82.6e12
+    for name in (
+        "some CPU",
+        "NVIDIA H20",
+        "NVIDIA GeForce RTX 4090 Laptop GPU",
+        "NVIDIA A100-SXM4-40GB MIG 1g.5gb",
+    ):
+        assert peak_flops(name, "bf16") is None

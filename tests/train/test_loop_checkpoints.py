@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,41 +78,45 @@ def steps(folder: Path) -> list[int]:
     return [int(path.name.removeprefix("step-")) for path in RunFolder(folder).checkpoints()]
 
 
-def stopped(folder: Path) -> Path:
-    """Train two steps; return the newest checkpoint."""
-    launched(folder, requests=[Requested(), Requested(True, True)])
-    return folder / "step-00000002"
+STOP_AFTER_TWO = [Requested(), Requested(True, True)]
 
 
-def test_a_damaged_checkpoint_is_told_and_training_goes_on_from_the_one_before(tmp_path: Path) -> None:
-    damaged = next(stopped(tmp_path / "run").glob("*.safetensors"))
+@pytest.fixture
+def run(_one_rank: None, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the folder of a run that was stopped after two of its three steps, with a checkpoint after each."""
+    if not STOPPED:
+        STOPPED.append(tmp_path_factory.mktemp("stopped") / "run")
+        launched(STOPPED[0], requests=STOP_AFTER_TWO)
+    return Path(shutil.copytree(STOPPED[0], tmp_path / "run"))
+
+
+STOPPED: list[Path] = []
+
+
+def test_a_damaged_checkpoint_is_told_and_training_goes_on_from_the_one_before(run: Path) -> None:
+    damaged = next((run / "step-00000002").glob("*.safetensors"))
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
-    note, start, *_ = launched(tmp_path / "run").reports
+    note, start, *_ = launched(run).reports
     assert note["kind"] == "note"
     assert note["line"].endswith("set aside, the checkpoint before it is used")
     assert (start["kind"], start["step"]) == ("start", 1)
 
 
-def test_a_checkpoint_of_a_version_with_another_order_is_refused(tmp_path: Path) -> None:
-    path = stopped(tmp_path / "run")
-    files = json.loads((path / manifest.MANIFEST).read_text())["files"]
-    manifest.write_manifest(path, manifest.read_state(path) | {"position": {"closed": [0, 1]}}, files)
-    with pytest.raises(CheckpointError, match=r"^.*step-00000002: written by another version of sclip.*$"):
-        launched(tmp_path / "run")
-
-
-def test_storage_that_fails_at_the_start_is_no_error_of_a_checkpoint_and_may_come_back(
-    tmp_path: Path,
+def test_storage_that_fails_at_the_start_is_no_error_of_a_checkpoint_but_one_of_another_order_is(
+    run: Path,
 ) -> None:
-    stopped(tmp_path / "run")
-    place = tmp_path / "run" / "quarantine.jsonl"
+    place = run / "quarantine.jsonl"
     place.unlink(missing_ok=True)
     place.mkdir()  # which cannot be read as a file
     with pytest.raises(OSError, match=r"quarantine\.jsonl"):
-        launched(tmp_path / "run")
+        launched(run)
     place.rmdir()
-    start, *_ = launched(tmp_path / "run").reports
-    assert (start["kind"], start["step"]) == ("start", 2)
+    path = run / "step-00000002"
+    assert RunFolder(run).latest() == (path, 2)
+    files = json.loads((path / manifest.MANIFEST).read_text())["files"]
+    manifest.write_manifest(path, manifest.read_state(path) | {"position": {"closed": [0, 1]}}, files)
+    with pytest.raises(CheckpointError, match=r"^.*step-00000002: written by another version of sclip.*$"):
+        launched(run)
 
 
 def test_a_run_that_distils_goes_on_with_the_weights_that_it_started_from_and_with_no_others(
@@ -124,7 +129,7 @@ def test_a_run_that_distils_goes_on_with_the_weights_that_it_started_from_and_wi
 
     (folder := tmp_path / "run").mkdir()
     bring(0)
-    first = launched(folder, requests=[Requested(), Requested(True, True)], distil=1.0)
+    first = launched(folder, requests=STOP_AFTER_TWO, distil=1.0)
     told = [report["metrics"]["loss_distil"] for report in first.reports if report["kind"] == "metrics"]
     assert told[0] > 0  # the run has an encoder, of which its start knows nothing
     stored = stored_tensors(folder / "step-00000002")
@@ -143,10 +148,10 @@ def test_a_run_that_distils_goes_on_with_the_weights_that_it_started_from_and_wi
 
 
 @pytest.mark.parametrize("asynchronous", [True, False])
-def test_every_checkpoint_is_told_once_it_is_whole_and_the_run_ends_with_the_last(
+def test_every_checkpoint_is_told_once_it_is_whole_with_averages_and_the_run_ends_with_the_last(
     tmp_path: Path, asynchronous: bool
 ) -> None:
-    reports = launched(tmp_path / "run", asynchronous=asynchronous, keep_last=9).reports
+    reports = launched(tmp_path / "run", 0.5, asynchronous=asynchronous, keep_last=9).reports
     assert steps(tmp_path / "run") == [3, 2, 1]
     told = [report for report in reports if report["kind"] == "checkpoint"]
     assert [report["step"] for report in told] == [1, 2, 3]
@@ -154,6 +159,11 @@ def test_every_checkpoint_is_told_once_it_is_whole_and_the_run_ends_with_the_las
     complete = RunFolder(tmp_path / "run").complete
     assert complete is not None
     assert complete["checkpoint"] == "step-00000003"
+    step = start(config_with(model=VIT))
+    ema = EMA(unwrapped(step.model), 0.5)
+    checkpoint.load(tmp_path / "run" / "step-00000003", step.model, step.optimizer, ema)
+    weights = unwrapped(step.model).state_dict()
+    assert max(float((average - weights[name]).abs().max()) for name, average in ema.weights.items()) > 1e-5
     if not asynchronous:
         order = [(report["kind"], report["step"]) for report in reports if report["kind"] != "start"]
         assert order == [(kind, n) for n in (1, 2, 3) for kind in ("metrics", "checkpoint")]
@@ -179,24 +189,14 @@ def test_the_newest_and_the_best_by_a_reported_metric_stay(tmp_path: Path) -> No
     assert steps(tmp_path / "run") == [3, highest]
 
 
-def test_a_best_metric_that_nobody_reports_is_refused_with_those_that_are(tmp_path: Path) -> None:
+def test_a_best_metric_that_nobody_reports_and_a_budget_that_no_checkpoint_fits_are_refused(
+    tmp_path: Path,
+) -> None:
     with pytest.raises(ConfigError, match=r"best_metric='accuracy': no such metric; one of .*loss"):
         launched(tmp_path / "run", keep_best=1, best_metric="accuracy")
-
-
-def test_a_budget_that_no_checkpoint_fits_is_refused_before_the_first_step(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"checkpoint\.disk_budget_gb=1e-06"):
-        launched(tmp_path / "run", disk_budget_gb=1e-6)
-    assert steps(tmp_path / "run") == []
-
-
-def test_the_average_of_the_weights_is_kept_where_the_config_asks_for_it(tmp_path: Path) -> None:
-    launched(tmp_path / "averaged", ema_decay=0.5, every=100)
-    step = start(config_with(model=VIT))
-    ema = EMA(unwrapped(step.model), 0.5)
-    checkpoint.load(tmp_path / "averaged" / "step-00000003", step.model, step.optimizer, ema)
-    weights = unwrapped(step.model).state_dict()
-    assert max(float((average - weights[name]).abs().max()) for name, average in ema.weights.items()) > 1e-5
+        launched(tmp_path / "budget", disk_budget_gb=1e-6)
+    assert steps(tmp_path / "budget") == []
 
 
 UPDATED = dataclasses.replace(VIT, lora=LoRAConfig(rank=2))
@@ -221,7 +221,7 @@ def test_updates_alone_are_stored_and_a_resumed_run_of_them_ends_as_an_undisturb
 ) -> None:
     whole, resumed = with_start(tmp_path / "whole"), with_start(tmp_path / "resumed")
     launched(whole, ema_decay, model=UPDATED)
-    launched(resumed, ema_decay, [Requested(), Requested(True, True)], UPDATED)
+    launched(resumed, ema_decay, STOP_AFTER_TWO, UPDATED)
     launched(resumed, ema_decay, model=UPDATED)
     found, again = stored(whole), stored(resumed)
     assert found.keys() == again.keys()
@@ -239,20 +239,15 @@ def test_updates_alone_are_stored_and_a_resumed_run_of_them_ends_as_an_undisturb
     assert not [name for name in moved if name.startswith("clip.") and name.endswith("bias")]
 
 
-def test_updates_are_not_added_to_other_weights(tmp_path: Path) -> None:
+def test_updates_are_not_added_to_other_weights_nor_to_none(tmp_path: Path) -> None:
     folder = with_start(tmp_path / "run")
-    launched(folder, requests=[Requested(), Requested(True, True)], model=UPDATED)
+    launched(folder, requests=STOP_AFTER_TWO, model=UPDATED)
     torch.manual_seed(2)
     weights.save(export_state(build_model(VIT)), folder / "init.safetensors", quick_gelu=False)
     with RunFolder(folder).starting(UPDATED) as config, pytest.raises(CheckpointError, match="have changed"):
         checkpoint.consolidate(folder / "step-00000002", config)
     with pytest.raises(CheckpointError, match="have changed"):
         launched(folder, model=UPDATED)
-
-
-def test_updates_of_weights_that_are_gone_are_refused(tmp_path: Path) -> None:
-    folder = with_start(tmp_path / "run")
-    launched(folder, requests=[Requested(), Requested(True, True)], model=UPDATED)
     (folder / "init.safetensors").unlink()
     with pytest.raises(ModelError, match=r"init\.safetensors: no such file; with model\.lora\.rank"):
         launched(folder, model=UPDATED)

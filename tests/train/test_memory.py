@@ -22,7 +22,7 @@ from support.tars import tar_bytes
 
 pytestmark = pytest.mark.cluster
 
-SHARDS, PER_SHARD, EPOCHS = 200, 4, 5
+SHARDS, PER_SHARD, EPOCHS = 120, 4, 5
 MB = 2**20
 PROCESSES = {"MapWorker": "encoders", "RayTrainWorker": "workers", "SplitCoordinator": "splitter"}
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from sclip.config import ConfigError, TrainConfig
-from sclip.config.loader import from_tree
+from sclip.config import TrainConfig
 from sclip.model.structure_clip import part_of
 from sclip.train.optimizer import EMA, learning_rate
 from sclip.train.step import unwrapped
@@ -35,24 +34,21 @@ def test_the_rate_rises_over_the_warmup_and_goes_then_as_the_schedule_says(
     assert found == pytest.approx(rates, abs=1e-12)
 
 
+@torch.no_grad()
 def test_an_average_moves_by_its_share_and_faster_at_the_start() -> None:
     model = nn.Linear(1, 1, bias=False)
-    with torch.no_grad():
-        model.weight.fill_(0.0)
-    ema = EMA(model, 0.9)
-    expected = 0.0
-    for step in range(1, 200):
-        with torch.no_grad():
-            model.weight.fill_(float(step))
+    model.weight.fill_(0.0)
+    ema, expected = EMA(model, 0.9), 0.0
+    for step in (1, 2, 200, 201):
+        model.weight.fill_(float(step))
         ema.update(step)
         kept = min(0.9, (1 + step) / (10 + step))
         expected = kept * expected + (1 - kept) * step
         assert ema.weights["weight"].item() == pytest.approx(expected, rel=1e-4)
-    assert expected == pytest.approx(190, abs=1)
     before = ema.weights["weight"].clone()
-    ema.update(200, torch.tensor(1.0))  # of a step that made no update
+    ema.update(202, torch.tensor(1.0))  # of a step that made no update
     assert torch.equal(ema.weights["weight"], before)
-    ema.update(200, torch.tensor(0.0))
+    ema.update(202, torch.tensor(0.0))
     assert ema.weights["weight"] > before
 
 
@@ -78,10 +74,3 @@ def test_each_group_of_the_optimizer_has_the_rate_of_its_part_and_what_is_frozen
         assert decay == (0.1 if matrix else 0.0)
     assert {place for place, _ in found} == rates.keys()
     assert {part_of(name) for name, p in step.model.named_parameters() if p.requires_grad} == rates.keys()
-
-
-def test_a_run_in_which_nothing_is_trained_is_refused() -> None:
-    towers = {"lr_scale_image": 0.0, "lr_scale_text": 0.0}
-    with pytest.raises(ConfigError, match=r"lr_scale_image=0\.0: towers and encoder are all frozen"):
-        from_tree({"train": towers, "model": {"kee": {"enabled": False}}})
-    assert from_tree({"train": towers}).train.lr_scale_kee == 1.0

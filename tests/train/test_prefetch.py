@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from sclip.config import Config, KEEConfig, LossConfig
+from sclip.config import KEEConfig, LossConfig
 from sclip.data import columns as col
 from sclip.data.batches import Batches, Record
 from sclip.data.order import Order
 from sclip.data.schedule import Schedule
 from sclip.train import prefetch
 from sclip.train.prefetch import Prefetcher, prefetch_batches, prepared
-from support.stream_blocks import BLANK, Columns, Row, block, samples, tar_index, value_of
-from support.train_cases import ROWS, batch_for, config_with, training_batch
+from support.stream_blocks import BLANK, Columns, block, samples, tar_index, value_of
+from support.train_cases import MODEL, ROWS, batch_for, config_with, training_batch
 
 CPU = torch.device("cpu")
 
@@ -82,69 +82,52 @@ def test_an_error_is_raised_where_its_result_would_have_come_and_again_after_it(
     assert not any(thread.is_alive() for thread in make.threads)
 
 
-def plain() -> Config:
-    return config_with(pack_text=False)
+PLAIN = config_with(pack_text=False)
 
 
 def order_of(rows: int, size: int) -> Order:
     return Order(Schedule(1, 1, (1,)), ((rows,),), 1, size)
 
 
-def test_batches_come_in_the_order_of_the_steps() -> None:
-    rows: list[Row] = [*samples(0, 3), (0, 3, col.REJECTED), *samples(0, 1, first=4)]
-    record = Record()
-    batches = Batches([[block(rows)]], order_of(5, 2), 0, BLANK)
-    with prefetch_batches(batches, plain(), False, CPU) as prefetcher:
-        for expected in ([0, 1], [2], [4]):
-            ready = prefetcher.next()
-            record.passed(ready.batch)
-            assert len(record.rejected) == (expected != [0, 1])  # what is made ahead is in no record
-            assert [tar_index(index) for index in ready.batch.indices] == expected
-            tensors = ready.on_device()
-            assert tensors["valid"].tolist() == [at < ready.batch.rows for at in range(2)]
-            assert tensors["image_digest"][: ready.batch.rows].tolist() == [*map(value_of, expected)]
-        with pytest.raises(StopIteration):
-            prefetcher.next()
-
-
-def test_a_batch_stays_as_it_is_while_the_next_one_is_made_and_the_one_after_takes_its_memory() -> None:
+def test_a_batch_is_in_no_record_and_stays_as_it_is_while_the_next_is_made_and_the_one_after_takes_its_memory() -> (
+    None
+):
     """The block of the third batch comes only when it is let through: until then nobody writes into the first."""
-    is_through = threading.Event()
+    is_through, record = threading.Event(), Record()
 
     def blocks() -> Iterator[Columns]:
-        yield block(samples(0, 4))
+        yield block([*samples(0, 3), (0, 3, col.REJECTED)])
         is_through.wait(60)
         yield block(samples(0, 2, first=4))
 
     batches = Batches([blocks()], order_of(6, 2), 0, BLANK)
-    with prefetch_batches(batches, plain(), False, CPU) as prefetcher:
-        first = prefetcher.next().on_device()
+    with prefetch_batches(batches, PLAIN, False, CPU) as prefetcher:
+        made = [prefetcher.next()]
+        first = made[0].on_device()
         before = {name: tensor.clone() for name, tensor in first.items()}
-        second = prefetcher.next().on_device()
+        made.append(prefetcher.next())
+        second = made[1].on_device()
         for name, tensor in first.items():
             assert torch.equal(tensor, before[name]), name
         is_through.set()
-        third = prefetcher.next().on_device()
+        made.append(prefetcher.next())
+        third = made[2].on_device()
+        with pytest.raises(StopIteration):
+            prefetcher.next()
+    for number, ready in enumerate(made):
+        record.passed(ready.batch)
+        assert len(record.rejected) == (number > 0)
+    assert [[tar_index(i) for i in ready.batch.indices] for ready in made] == [[0, 1], [2], [4, 5]]
+    assert second["valid"].tolist() == [True, False]
     for name in col.MODEL_COLUMNS:
         assert first[name].data_ptr() == third[name].data_ptr() != second[name].data_ptr()
     assert third["image_digest"].tolist() == [value_of(4), value_of(5)]
 
 
-def test_memory_grows_with_the_width_of_the_batches() -> None:
-    """The last recorded step has two rows, those of the rows beyond them four: the first memory is too small then."""
-    order = dataclasses.replace(order_of(6, 4), beyond={0: 6})
-    rows = [samples(0, 2, first=4), samples(0, 6, first=8)]
-    batches = Batches([[block(of_one) for of_one in rows]], order, 1, BLANK)
-    with prefetch_batches(batches, plain(), False, CPU) as prefetcher:
-        digests = [prefetcher.next().on_device()["image_digest"].tolist() for _ in range(3)]
-    values = [[value_of(place) for place in places] for places in ((4, 5), range(8, 12), (12, 13))]
-    assert digests == [values[0], values[1], [*values[2], -1, -1]]
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="copies to a GPU are not waited for")
 def test_memory_is_written_again_only_after_the_copy_to_the_gpu_has_finished() -> None:
     batches = Batches([[block(samples(0, 40))]], order_of(40, 2), 0, BLANK)
-    with prefetch_batches(batches, plain(), False, torch.device("cuda", 0)) as prefetcher:
+    with prefetch_batches(batches, PLAIN, False, torch.device("cuda", 0)) as prefetcher:
         for step in range(20):
             found = prefetcher.next().on_device()["image_digest"].tolist()
             assert found == [value_of(2 * step), value_of(2 * step + 1)]
@@ -154,34 +137,27 @@ def columns() -> dict[str, Any]:
     return {name: column.numpy() for name, column in training_batch(0).items()}
 
 
-@pytest.mark.parametrize(
-    ("pack_text", "negatives", "micro_batch"),
-    [(False, "semantic", 0), (False, "none", 0), (True, "semantic", 2), (True, "none", 0)],
-)
-def test_a_batch_is_packed_in_parts_without_what_is_not_trained_on(
-    pack_text: bool, negatives: Any, micro_batch: int
-) -> None:
-    config = config_with(LossConfig(negatives=negatives), pack_text=pack_text, micro_batch=micro_batch)
-    found, expected = prepared(columns(), config, packs_text=True), batch_for(config, 0)
-    assert found.keys() == expected.keys()
-    assert ("packed_text" in found) == pack_text
-    for name, column in expected.items():
-        np.testing.assert_array_equal(found[name], column.numpy(), err_msg=name)
-    of_other_tower = prepared(columns(), config, packs_text=False)
-    assert not [name for name in of_other_tower if name.startswith("packed")]
+def test_a_batch_is_packed_in_parts_without_what_is_not_trained_on() -> None:
+    cases: list[tuple[bool, Any, int]] = [(False, "none", 0), (True, "semantic", 2), (True, "none", 0)]
+    for pack_text, negatives, micro_batch in cases:
+        config = config_with(LossConfig(negatives=negatives), pack_text=pack_text, micro_batch=micro_batch)
+        found, expected = prepared(columns(), config, packs_text=True), batch_for(config, 0)
+        assert found.keys() == expected.keys()
+        assert ("packed_text" in found) == pack_text
+        for name, column in expected.items():
+            np.testing.assert_array_equal(found[name], column.numpy(), err_msg=name)
+        of_other_tower = prepared(columns(), config, packs_text=False)
+        assert not [name for name in of_other_tower if name.startswith("packed")]
 
 
 def test_triples_are_left_out_without_the_encoder_and_those_of_negatives_where_it_is_off_for_them() -> None:
-    config = config_with(pack_text=True)
+    def with_kee(**kee: Any) -> dict[str, Any]:
+        model = dataclasses.replace(MODEL, kee=KEEConfig(**kee))
+        return prepared(columns(), config_with(model=model, pack_text=True), packs_text=True)
 
-    def with_kee(**kee: Any) -> Config:
-        return dataclasses.replace(config, model=dataclasses.replace(config.model, kee=KEEConfig(**kee)))
-
-    without = prepared(columns(), with_kee(enabled=False), packs_text=True)
-    assert not [name for name in without if "triple" in name or "owner" in name]
-    assert (prepared(columns(), with_kee(), packs_text=True)["negative_slot"] >= 0).any()
-    off = prepared(columns(), with_kee(on_negatives=False), packs_text=True)
-    assert (off["negative_slot"] == -1).all()
+    assert not [name for name in with_kee(enabled=False) if "triple" in name or "owner" in name]
+    assert (with_kee()["negative_slot"] >= 0).any()
+    assert (with_kee(on_negatives=False)["negative_slot"] == -1).all()
 
 
 def test_tokens_are_those_of_the_samples_without_padding() -> None:

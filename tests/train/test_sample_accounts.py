@@ -76,18 +76,15 @@ def test_what_the_ends_of_shards_tell_is_counted_once_over_a_resume(tmp_path: Pa
     assert lines[0]["reason"] == "3 of the 7 samples that are recorded are missing"
 
 
-def test_missing_samples_stop_a_run_once_they_are_too_many_of_all(tmp_path: Path) -> None:
+def test_a_run_stops_once_missing_samples_are_too_many_of_all_or_all_of_them_unreadable(
+    tmp_path: Path,
+) -> None:
     of = accounts(tmp_path, limit=0.1)
     step(of, batch_of(0, END))  # 3 of 39: a shard is lost at once, and the others may be whole
     with pytest.raises(TooManyQuarantined) as raised:
         step(of, batch_of(1, END))
     assert "6 that are recorded are missing, above data.max_quarantined=0.1" in str(raised.value)
     assert "3 of the 7 samples that are recorded are missing" in str(raised.value)
-
-
-def test_a_run_goes_on_after_a_step_of_unreadable_samples_and_stops_where_all_of_them_are(
-    tmp_path: Path,
-) -> None:
     of = accounts(tmp_path, limit=1.0, shards=2)
     step(of, batch_of(0, rejected=range(ROWS)))
     with pytest.raises(TooManyQuarantined, match="8 of 8 samples cannot be trained on"):

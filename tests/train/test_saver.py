@@ -1,4 +1,4 @@
-"""Checkpoints written while training goes on: what they hold, and that training goes on from them on any ranks."""
+"""Checkpoints written while training goes on: what they hold, who goes on from them, and where one rank fails."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from sclip.config import KEEConfig, ModelConfig
 from sclip.model import build_model
 from sclip.train import checkpoint, manifest
 from sclip.train.checkpoint import Saver
+from sclip.train.collectives import in_unison
 from sclip.train.manifest import MANIFEST, CheckpointError
 from sclip.train.optimizer import EMA
 from sclip.train.step import TrainStep, unwrapped
@@ -24,8 +25,14 @@ from support.train_cases import ROWS, VIT, Tensors, config_with, losses, small, 
 
 BEFORE, AFTER = (0, 1), (2, 3)
 """Steps before and after the checkpoint; what the optimizer remembers shows from the second after it on."""
-KINDS = ("fsdp", "hsdp", "ddp", "frozen")
-WRITTEN = ("fsdp of 4", "hsdp of 4", "ddp of 4", "frozen of 4", "fsdp of 1")
+RESUMED = {
+    "fsdp of 4": "ddp",
+    "hsdp of 4": "fsdp",
+    "ddp of 4": "fsdp",
+    "frozen of 4": "frozen",
+    "fsdp of 1": "fsdp",
+}
+"""The checkpoints that are written, by sharding and number of ranks, and the sharding that goes on from each."""
 OWN = ModelConfig(name=VIT.name, kee=dataclasses.replace(VIT.kee, own_embeddings=True, form="concatenation"))
 STATE = {"samples": 12, "position": {"shard": [3, 1]}, "name": "Ω"}
 STALE = "shard-00005-model-00001-of-00001.safetensors"
@@ -59,8 +66,8 @@ def trained(step: TrainStep, ema: EMA, numbers: tuple[int, ...], rank: int, worl
 def write(rank: int, world_size: int, folder: str) -> dict[str, tuple[list[float], Tensors]]:
     """Train, begin a checkpoint, train on at once, and wait for it then; one of each sharding."""
     found: dict[str, Any] = {}
-    for kind in KINDS:
-        name = f"{kind} of {world_size}"
+    for name in (name for name in RESUMED if name.endswith(f"of {world_size}")):
+        kind = name.split()[0]
         (step, ema), saver = started(kind, world_size, seed=rank), Saver()
         trained(step, ema, BEFORE, rank, world_size)
         saver.start(f"{folder}/{name}", step.model, step.optimizer, {"rank": rank} if rank else STATE, ema)
@@ -77,12 +84,66 @@ def write(rank: int, world_size: int, folder: str) -> dict[str, tuple[list[float
 
 def resume(rank: int, world_size: int, folder: str) -> dict[str, list[float]]:
     found = {}
-    for written in WRITTEN:
-        for kind in ["frozen"] if written.startswith("frozen") else ["fsdp", "ddp"]:
-            step, ema = started(kind, world_size, seed=5)
-            assert checkpoint.load(f"{folder}/{written}", step.model, step.optimizer, ema) == STATE
-            found[f"{written} as {kind}"] = trained(step, ema, AFTER, rank, world_size)
+    for written, kind in RESUMED.items():
+        step, ema = started(kind, world_size, seed=5)
+        assert checkpoint.load(f"{folder}/{written}", step.model, step.optimizer, ema) == STATE
+        found[written] = trained(step, ema, AFTER, rank, world_size)
     return found
+
+
+def told(part: Any, *args: Any) -> str:
+    """Return the CheckpointError that a call ends with, its type first."""
+    with pytest.raises(CheckpointError) as raised:
+        part(*args)
+    return f"{type(raised.value).__name__}: {raised.value}"
+
+
+def fail(rank: int, folder: str) -> dict[str, Any]:
+    """Meet what goes wrong on one of two ranks, or is known to one of them alone."""
+    path = Path(folder) / "step-00000001"
+    saver, found = checkpoint.Saver(), {}
+    calls: list[bool] = []
+    saver.start(path, *small(), {"n": 1}, afterwards=lambda: calls.append(manifest.is_complete(path)))
+    saver.wait()
+    found["afterwards"] = calls
+
+    def unforeseen() -> dict[str, Any]:
+        return {"of rank 0": {}}[f"of rank {rank}"]
+
+    found["unforeseen"] = told(in_unison, unforeseen, CheckpointError)
+    # Each sees the folder through its own mount; one of them finds a file cut.
+    whole = checkpoint.checked_manifest
+    if rank == 1:
+
+        def cut(path: Path) -> dict[str, Any]:
+            raise CheckpointError(f"{path / 'a.safetensors'}: 3 bytes, the manifest says 5")
+
+        checkpoint.checked_manifest = cut
+    model, optimizer = small(seed=1)
+    before = [p.detach().clone() for p in model.parameters()]
+    found["cut"] = told(checkpoint.load, path, model, optimizer)
+    found["unchanged"] = all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+    checkpoint.checked_manifest = whole
+
+    # What cannot be part of a manifest is found by rank 0 alone.
+    found["state"] = told(checkpoint.save, f"{folder}/step-00000002", *small(), {"n": {1, 2}})
+    found["declared"] = manifest.is_complete(f"{folder}/step-00000002")
+    found["loads"] = checkpoint.load(path, *small(seed=1))["n"]
+    if rank == 1:  # this rank's disk is full
+
+        def full(*_: Any) -> dict[str, Any]:
+            raise OSError(28, "No space left on device")
+
+        checkpoint.fingerprint = full
+    saver.start(f"{folder}/step-00000003", *small(), {})
+    found["full"] = told(saver.wait)
+    found["half"] = manifest.is_complete(f"{folder}/step-00000003")
+    saver.close()
+    return found
+
+
+def on_two(rank: int, world_size: int, folder: str) -> dict[str, Any]:
+    return {"resumed": resume(rank, world_size, folder), "failures": fail(rank, folder)}
 
 
 class Written:
@@ -100,24 +161,24 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
     return Written(tmp_path_factory.mktemp("written"))
 
 
-@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.fixture(scope="module")
+def of_two(written: Written) -> list[dict[str, Any]]:
+    return ranks.run(on_two, 2, written.folder, str(written.folder))
+
+
 def test_what_four_ranks_or_one_wrote_goes_on_on_other_numbers_and_as_another_sharding(
-    written: Written, world_size: int
+    written: Written, of_two: list[Any]
 ) -> None:
     """Losses, norms of the gradients and the averages of the weights."""
-    if world_size == 1:
-        of_ranks = [resume(0, 1, str(written.folder))]
-    else:
-        of_ranks = ranks.run(resume, world_size, written.folder, str(written.folder))
-    for of_rank in of_ranks:
+    for of_rank in (resume(0, 1, str(written.folder)), *(of_rank["resumed"] for of_rank in of_two)):
         for case, values in of_rank.items():
-            uninterrupted, _ = written.known[case.partition(" as ")[0]]
+            uninterrupted, _ = written.known[case]
             assert values == pytest.approx(uninterrupted, rel=1e-4), case
     without = trained(*started("fsdp", 1, seed=0), AFTER, 0, 1)
     assert without != pytest.approx(written.known["fsdp of 1"][0], rel=1e-2)
 
 
-@pytest.mark.parametrize("name", WRITTEN)
+@pytest.mark.parametrize("name", RESUMED)
 def test_a_checkpoint_is_whole_and_holds_the_weights_of_the_moment_it_was_begun(
     written: Written, name: str
 ) -> None:
@@ -151,7 +212,21 @@ def test_a_checkpoint_of_another_encoder_or_with_other_frozen_parts_is_refused(w
         checkpoint.load(folder, step.model, step.optimizer, ema)
 
 
-# One process
+def test_what_one_rank_meets_is_told_on_all_and_none_waits(of_two: list[Any], written: Written) -> None:
+    first, second = (dict(of_rank["failures"]) for of_rank in of_two)
+    assert (first.pop("afterwards"), second.pop("afterwards")) == ([True], [])
+    assert first == second
+    path = written.folder / "step-00000001"
+    assert first == {
+        "unforeseen": "CheckpointError: KeyError: 'of rank 1'",
+        "cut": f"CheckpointError: {path / 'a.safetensors'}: 3 bytes, the manifest says 5",
+        "unchanged": True,
+        "state": "NotWritten: TypeError: Object of type set is not JSON serializable",
+        "declared": False,
+        "loads": 1,
+        "full": "NotWritten: [Errno 28] No space left on device",
+        "half": False,
+    }
 
 
 def test_training_goes_on_while_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,15 +252,3 @@ def test_training_goes_on_while_it_is_written(tmp_path: Path, monkeypatch: pytes
         other, memory = small(seed=1)
         checkpoint.load(tmp_path / name, other, memory)
         assert all(torch.equal(p, q) for p, q in zip(other.parameters(), expected, strict=True))
-
-
-def test_what_cannot_be_written_is_told_when_it_is_waited_for_and_another_can_follow(tmp_path: Path) -> None:
-    saver = Saver()
-    (tmp_path / "file").write_text("")
-    saver.start(tmp_path / "file" / "step-1", *small(), {})
-    with pytest.raises(CheckpointError, match=r"file/step-1"):
-        saver.wait()
-    saver.start(tmp_path / "step-1", *small(), {})
-    saver.wait()
-    assert manifest.verify(tmp_path / "step-1") == ""
-    saver.close()

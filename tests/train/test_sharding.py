@@ -1,8 +1,10 @@
-"""Training is the same on one process, two ranks and four, sharded or replicated, however blocks are computed."""
+"""Training is the same on one process, two ranks and four, sharded, replicated or both, however blocks are computed."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,8 +14,8 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from sclip.config import Config, LoRAConfig, LossConfig, ModelConfig
-from sclip.model import structure_clip
+from sclip.config import Config, ConfigError, LoRAConfig, LossConfig, ModelConfig
+from sclip.model import structure_clip, structure_loss
 from support import ranks
 from support.train_cases import (
     VIT,
@@ -34,7 +36,7 @@ LEARNED: dict[str, tuple[LossConfig, dict[str, Any], dict[str, float]]] = {
     "max_margin": (LossConfig(contrastive="max_margin", contrastive_warmup=0.5), {}, {}),
     "sigmoid": (LossConfig(contrastive="sigmoid"), {}, {}),
     "negatives as texts": (LossConfig(negatives_as_texts=True), {}, {}),
-    "units": (LossConfig(hinge_weight=2.0, units=2.0), {}, {}),
+    "all": (LossConfig(hinge_weight=2.0, units=2.0, positives=2.0, distil=2.0), {}, {}),
     "distil": (LossConfig(hinge_weight=2.0, distil=2.0), {}, {}),
     "image frozen": (HINGE, {}, {"lr_scale_image": 0.0}),
     "text frozen": (HINGE, {}, {"lr_scale_text": 0.0, "lr_scale_kee": 10.0}),
@@ -42,42 +44,55 @@ LEARNED: dict[str, tuple[LossConfig, dict[str, Any], dict[str, float]]] = {
     "own words": (HINGE, OWN, {"lr_scale_kee": 5.0}),
     "own words alone": (HINGE, OWN, {"lr_scale_image": 0.0, "lr_scale_text": 0.0}),
     "updates": (HINGE, {}, {}),
-    "positives": (LossConfig(positives=2.0), {}, {}),
 }
 """The loss, and settings of model.kee and of train that say what is learned."""
 
 DDP, FSDP = {"sharding": "ddp"}, {"sharding": "fsdp"}
-BLOCKS: dict[str, dict[str, Any]] = {
-    "checkpointed": {"activation_checkpointing": "block"},
-    "compiled and checkpointed": {"compile": True, "activation_checkpointing": "selective"},
-    "not resharded": {"reshard_after_forward": False},
-    "in parts": {"micro_batch": 2, "activation_checkpointing": "block"},
+PARTS = {"micro_batch": 2, "activation_checkpointing": "block"}
+COMPILED = {"compile": True, "activation_checkpointing": "selective"}
+WAYS: dict[int, dict[str, tuple[str, dict[str, Any]]]] = {
+    2: {
+        "ddp compiled and checkpointed": ("hinge", DDP | COMPILED),
+        "ddp in parts": ("hinge", DDP | PARTS),
+        **{f"ddp {learned}": (learned, DDP) for learned in ("image frozen", "own words alone", "updates")},
+        "ddp negatives as texts": ("negatives as texts", DDP),
+        "fsdp not resharded": ("hinge", FSDP | {"reshard_after_forward": False}),
+        "fsdp in parts": ("hinge", FSDP | PARTS),
+        "fsdp compiled in parts": ("hinge", FSDP | PARTS | {"compile": True}),
+        "ddp all": ("all", DDP),
+        "fsdp all in parts": ("all", FSDP | {"micro_batch": 2}),
+        **{f"fsdp {learned}": (learned, FSDP) for learned in ("infonce", "text frozen", "encoder frozen")},
+        **{f"fsdp {learned}": (learned, FSDP) for learned in ("own words", "updates")},
+    },
+    4: {
+        "ddp max_margin": ("max_margin", DDP),
+        "fsdp sigmoid": ("sigmoid", FSDP),
+        "fsdp all": ("all", FSDP),
+        "hsdp 2x2 updates": ("updates", {"sharding": "hsdp", "shard_ranks": 2}),
+    },
 }
-"""Ways to compute that must not change what is learned."""
+"""By world size and name, what is learned, and the settings with which it is learned alike.
 
-HALF = ("hinge", "own words alone", "distil", "updates")
-"""What is learned in bfloat16 too."""
+The forms of the loss on several ranks have a test of their own.
+"""
 
-WAYS: dict[int, dict[str, tuple[str, dict[str, Any]]]] = {2: {}, 4: {}}
-"""By world size and name, what is learned, and the settings with which it is learned alike."""
-for name, sharding in (("ddp", DDP), ("fsdp", FSDP)):
-    WAYS[2] |= {f"{name} {way}": ("hinge", sharding | options) for way, options in BLOCKS.items()}
-    WAYS[2] |= {f"{name} {learned}": (learned, sharding) for learned in [*LEARNED][7:]}
-    WAYS[4] |= {f"{name} {learned}": (learned, sharding) for learned in [*LEARNED][:7]}
-    for learned in ("units", "distil"):
-        WAYS[2][f"{name} {learned} in parts"] = (learned, sharding | {"micro_batch": 2})
-WAYS[2]["fsdp compiled in parts"] = ("hinge", FSDP | BLOCKS["in parts"] | {"compile": True})
-WAYS[2]["fsdp updates in parts"] = ("updates", FSDP | BLOCKS["in parts"])
-WAYS[4]["hsdp 2x2 updates"] = ("updates", {"sharding": "hsdp", "shard_ranks": 2})
-WAYS[4]["hsdp 2x2"] = ("hinge", {"sharding": "hsdp", "shard_ranks": 2})
+BF16 = {"precision": "bf16"}
+HALF: dict[str, tuple[str, dict[str, Any]]] = {
+    "ddp hinge": ("hinge", DDP | BF16),
+    "ddp distil": ("distil", DDP | BF16),
+    "fsdp hinge": ("hinge", FSDP | BF16),
+    "fsdp own words alone": ("own words alone", FSDP | BF16),
+    "fsdp updates": ("updates", FSDP | BF16),
+    "fsdp compiled": ("hinge", FSDP | BF16 | COMPILED),
+}
+"""What two ranks learn in bfloat16 too."""
 
 VALID = [
     [True] * 8,
     [True, True, True, True, True, False, True, False],
-    [True, False, True, True, True, True, False, False],
     [False, False, False, False, True, True, False, True],
 ]
-"""By step, the rows that are no padding: in the third the last of four ranks has none, then the first of two."""
+"""By step, the rows that are no padding: in the third the first of two ranks and two of four have none."""
 
 
 def batch_of(step: int, rank: int, world_size: int, loss: LossConfig) -> Tensors:
@@ -117,18 +132,52 @@ def flat(weights: Mapping[str, Tensor]) -> Tensor:
     return torch.cat([weights[name].flatten() for name in sorted(weights)])
 
 
+def groups_of(local_world_size: str | None, rank: int, **train: Any) -> str:
+    """Return what a rank makes of being told of this many ranks on its node: groups, or an error."""
+    os.environ["LOCAL_RANK"] = str(rank % int(local_world_size or 1))
+    os.environ.pop("LOCAL_WORLD_SIZE", None)
+    if local_world_size:
+        os.environ["LOCAL_WORLD_SIZE"] = local_world_size
+    try:
+        step = start(config_of("hinge", 4, **{"sharding": "hsdp"} | train))
+    except ConfigError as error:
+        return str(error)
+    groups, of_a_group = next(step.model.parameters()).device_mesh.shape
+    return f"{groups} x {of_a_group}"
+
+
+def half_way(config: Config, rank: int) -> tuple[bool, float]:
+    """Stop a step of one of four ranks before and after backward.
+
+    Return whether a block's parameters are gathered before, and after it which share of the gradient bfloat16 holds.
+    """
+    model, batch = start(config).model, batch_of(0, rank, 4)
+    loss, _ = structure_loss(model(batch), batch, config.loss, 0.5)
+    gathered = not isinstance(model.kee.layers[0].linear1.weight, DTensor)
+    loss.backward()
+    gradient = torch.cat([p.grad.full_tensor().flatten() for p in model.kee.layers.parameters()])
+    gradient = gradient[gradient != 0]
+    return gathered, (gradient == gradient.bfloat16()).double().mean().item()
+
+
 def on_a_rank(rank: int, world_size: int) -> dict[str, Any]:
-    ways = dict(WAYS[world_size])
-    if world_size == 2:
-        for name, sharding in (("ddp", DDP), ("fsdp", FSDP)):
-            half = {"precision": "bf16", **sharding}
-            ways |= {f"{name} {learned} bf16": (learned, half) for learned in HALF}
-        compiled = BLOCKS["compiled and checkpointed"]
-        ways["fsdp hinge bf16 compiled"] = ("hinge", {"precision": "bf16", **FSDP, **compiled})
-    return {
+    half = {f"{way} bf16": of_way for way, of_way in HALF.items()} if world_size == 2 else {}
+    found: dict[str, Any] = {
         way: trained(config_of(learned, world_size, **train), rank, world_size)
-        for way, (learned, train) in ways.items()
+        for way, (learned, train) in (WAYS[world_size] | half).items()
     }
+    if world_size == 2:
+        return found
+    resharded = config_of("hinge", 4, sharding="hsdp", shard_ranks=2, **BF16)
+    whole = config_of("hinge", 4, reshard_after_forward=False, **FSDP, **BF16)
+    groups = {
+        "undivided": groups_of("2", rank, num_workers=3, shard_ranks=3, batch_size=9),
+        "untold": groups_of(None, rank),
+        "uneven": groups_of("1" if rank < 1 else "3", rank),
+        "of two": groups_of("2", rank),
+        "set": groups_of("4", rank, shard_ranks=2),
+    }
+    return found | groups | {"resharded": half_way(resharded, rank), "whole": half_way(whole, rank)}
 
 
 @pytest.fixture(scope="module")
@@ -171,24 +220,23 @@ def test_ranks_train_as_one_process_with_the_whole_batch_however_blocks_are_comp
         assert found["replicated"] == (train["sharding"] == "ddp")
 
 
-@pytest.mark.parametrize("learned", HALF)
-@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+@pytest.mark.parametrize("way", HALF)
 def test_bfloat16_trains_nearly_as_single_precision_and_keeps_its_weights_in_it(
-    alone: dict[str, Any], of_ranks: dict[int, Any], sharding: str, learned: str
+    alone: dict[str, Any], of_ranks: dict[int, Any], way: str
 ) -> None:
-    expected = alone[learned]["metrics"]["loss"]
+    expected = alone[HALF[way][0]]["metrics"]["loss"]
     for of_rank in of_ranks[2]:
-        found = of_rank[f"{sharding} {learned} bf16"]
+        found = of_rank[f"{way} bf16"]
         assert not torch.equal(found["metrics"]["loss"], expected)
         torch.testing.assert_close(found["metrics"]["loss"], expected, rtol=0.05, atol=0)
         assert found["weights"].dtype == torch.float32
         assert not torch.equal(found["weights"], found["weights"].bfloat16().float())
         # The scale itself is not rounded to bfloat16, whose neighbours lie 0.4 % apart.
         assert found["metrics"]["logit_scale"][0].item() == pytest.approx(1 / 0.07, rel=1e-5)
-        if (sharding, learned) == ("fsdp", "hinge"):
-            compiled, plain = of_rank["fsdp hinge bf16 compiled"]["metrics"], found["metrics"]
-            torch.testing.assert_close(compiled["loss"], plain["loss"], rtol=1e-3, atol=0)
-            torch.testing.assert_close(compiled["grad_norm"], plain["grad_norm"], rtol=0.02, atol=0)
+        if way == "fsdp compiled":
+            plain = of_rank["fsdp hinge bf16"]["metrics"]
+            torch.testing.assert_close(found["metrics"]["loss"], plain["loss"], rtol=1e-3, atol=0)
+            torch.testing.assert_close(found["metrics"]["grad_norm"], plain["grad_norm"], rtol=0.02, atol=0)
 
 
 def test_the_sigmoid_trains_its_bias_and_the_margin_term_leaves_the_scale(of_ranks: dict[int, Any]) -> None:
@@ -197,3 +245,28 @@ def test_the_sigmoid_trains_its_bias_and_the_margin_term_leaves_the_scale(of_ran
     assert biases[-1] != -10.0
     scales = of_ranks[4][0]["ddp max_margin"]["metrics"]["logit_scale"]
     assert (scales == scales[0]).all()
+
+
+def test_a_block_frees_what_it_gathered_unless_told_otherwise_and_averages_in_single_precision(
+    of_ranks: dict[int, Any],
+) -> None:
+    """Averaged in bfloat16, all gradients would be numbers that it holds."""
+    for of_rank in of_ranks[4]:
+        for way in ("resharded", "whole"):
+            gathered, held_by_bf16 = of_rank[way]
+            assert gathered == (way == "whole")
+            assert 0 < held_by_bf16 < 0.9
+
+
+def test_a_group_is_the_ranks_of_a_node_unless_told_otherwise_and_refused_on_all_where_it_is_none(
+    of_ranks: dict[int, Any],
+) -> None:
+    for case, message in {
+        "undivided": "train.shard_ranks=3: must divide the number of ranks, ",
+        "untold": "train.shard_ranks=0: .*by rank: None, None",
+        "uneven": "train.shard_ranks=0: .*by rank: 1, 3, 3, 3.*; set train.shard_ranks",
+        "of two": "2 x 2",
+        "set": "2 x 2",
+    }.items():
+        (told,) = {of_rank[case] for of_rank in of_ranks[4]}
+        assert re.match(message, told)

@@ -12,7 +12,6 @@ from sclip.model import build_model
 from sclip.train.step import TrainStep, passes_of, unwrapped
 from support.train_cases import (
     FORMS,
-    ROWS,
     VIT,
     Tensors,
     batch_for,
@@ -34,14 +33,13 @@ def test_without_negatives_the_step_is_that_of_a_batch_that_has_none() -> None:
     torch.testing.assert_close(metrics, start(config)(bare, 0.5))
 
 
-@pytest.mark.parametrize(("log", "bound"), [(5.0, 100.0), (-0.5, 1.0)])
-def test_the_logit_scale_is_kept_between_1_and_100(log: float, bound: float) -> None:
+def test_the_logit_scale_is_kept_between_1_and_100() -> None:
     step = start(config_with(model=VIT))
-    with torch.no_grad():
-        unwrapped(step.model).logit_scale.log.fill_(log)
-    first = step(training_batch(0, VIT), 0.0)
-    assert first["logit_scale"].item() == pytest.approx(math.exp(log), rel=1e-4)
-    assert step(training_batch(1, VIT), 0.0)["logit_scale"].item() == pytest.approx(bound, rel=1e-4)
+    for log, bound in ((5.0, 100.0), (-0.5, 1.0)):
+        with torch.no_grad():
+            unwrapped(step.model).logit_scale.log.fill_(log)
+        told = [step(training_batch(number, VIT), 0.0)["logit_scale"].item() for number in range(2)]
+        assert told == pytest.approx([math.exp(log), bound], rel=1e-4)
 
 
 def test_gradients_are_scaled_down_to_the_norm_and_the_norm_before_is_told() -> None:
@@ -74,11 +72,7 @@ def test_a_teacher_stays_as_it_is_and_outside_of_the_model() -> None:
     assert all(p.grad is None and not p.requires_grad for p in teacher.parameters())
     for name, weight in whole_weights(teacher).items():
         assert torch.equal(weight, before[name])
-    plain = start(config_with(model=VIT))
-    assert step.model.state_dict().keys() == plain.model.state_dict().keys()
-    assert [len(g["params"]) for g in step.optimizer.param_groups] == [
-        len(g["params"]) for g in plain.optimizer.param_groups
-    ]
+    assert step.model.state_dict().keys() == build_model(VIT).state_dict().keys()
 
 
 def trained(config: Config) -> dict[str, Tensors]:
@@ -106,12 +100,12 @@ def assert_same(found: dict[str, Tensors], expected: dict[str, Tensors]) -> None
 
 
 def test_a_batch_in_parts_trains_as_the_whole_does() -> None:
+    assert [passes_of(rows, 32) for rows in (128, 132, 164, 3)] == [4, 4, 4, 1]
     for form, loss in FORMS.items():
         expected = trained(config_with(loss, VIT, pack_text=False))
         assert expected["metrics"]["grad_norm"].min() > 0, form
-        for rows in (2, 1, ROWS) if form == "infonce" else (2,):
-            for packed in (False, True) if rows == 2 else (False,):
-                assert_same(trained(config_with(loss, VIT, micro_batch=rows, pack_text=packed)), expected)
+        for rows, packed in ((1, False), (2, True)) if form == "infonce" else ((2, True),):
+            assert_same(trained(config_with(loss, VIT, micro_batch=rows, pack_text=packed)), expected)
 
 
 def test_what_is_dropped_at_random_is_the_same_in_both_passes() -> None:
@@ -159,8 +153,3 @@ def test_in_parts_a_step_keeps_the_memory_of_one_part() -> None:
         for config in (config_with(model=VIT), config_with(model=VIT, micro_batch=1))
     )
     assert parts < 0.5 * whole
-
-
-def test_rows_that_differ_from_the_share_still_divide_into_equal_parts() -> None:
-    assert [passes_of(rows, 32) for rows in (128, 132, 164, 3)] == [4, 4, 4, 1]
-    assert passes_of(132, 0) == 1
