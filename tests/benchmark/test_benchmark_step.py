@@ -54,27 +54,30 @@ def test_rows_are_printed_and_in_the_file_one_by_one_whatever_happens_in_one(
 ) -> None:
     out, rows = tmp_path / "results" / "step.json", [row(failing), row(good)]
     monkeypatch.setattr(step, "_planned", lambda _: (rows, {"device": "none"}))
-    written: list[int] = []
-    printed: list[str] = []
+    seen: list[tuple[str, int]] = []
 
     def on_row(text: str) -> None:
-        printed.append(text)
-        written.append(len(json.loads(out.read_text())["rows"]) if out.exists() else 0)
+        written = len(json.loads(out.read_text())["rows"]) if out.exists() else 0
+        seen.append((text.split()[0], written))
 
-    options = argparse.Namespace(json=out, seconds=60.0)
-    table = step.run(options, lambda _: None, on_row)
-    assert written == [0, 1, 2]
-    assert [text.split()[0] for text in printed[1:]] == ["failing", "good"]
+    table = step.run(argparse.Namespace(json=out, seconds=60.0), lambda _: None, on_row)
+    assert [*seen[1:], seen[0][1]] == [("failing", 1), ("good", 2), 0]
     assert json.loads(out.read_text()) == table.to_json()
     assert list(out.parent.iterdir()) == [out]
     table.show_details(Plain())
     assert capsys.readouterr().out.splitlines() == ["device            none", "details of a case"]
 
 
-def test_a_row_says_how_it_ended_and_the_next_one_is_measured() -> None:
+def test_a_row_says_how_it_ended_and_the_next_one_is_measured_and_compared_with_one_that_was() -> None:
+    rows = [
+        replace(
+            row(good, case, compared_with=other, adapt=lambda case, figures: f"{case} {figures}"), what=case
+        )
+        for case, other in (("compared", "good"), ("alone", "failing"))
+    ]
     lines = {
         line.what: line
-        for line in measure_rows([row(failing), row(exiting), row(killed), row(silent), row(good)])
+        for line in measure_rows([row(failing), row(exiting), row(killed), row(silent), row(good), *rows])
     }
     assert {what: line.found for what, line in lines.items()} == {
         "failing": "not measured: ValueError: first line",
@@ -82,9 +85,16 @@ def test_a_row_says_how_it_ended_and_the_next_one_is_measured() -> None:
         "killed": "not measured: its process was killed, as one is that takes too much memory",
         "silent": "not measured: it reported no figures",
         "good": "2 rounds",
+        "compared": "2 rounds, compared with {'s': [1.0, 1.0]}",
+        "alone": "2 rounds",
     }
     assert 'raise ValueError("first line' in lines["failing"].traceback
-    assert (lines["good"].figures, lines["good"].details) == ({"s": [1.0, 1.0]}, "details of a case")
+    assert lines["good"].figures == {"s": [1.0, 1.0]}
+    assert {what: line.details for what, line in lines.items() if line.details} == {
+        "good": "details of a case",
+        "compared": "details of compared {'s': [1.0, 1.0]}",
+        "alone": "details of alone",
+    }
 
 
 def test_a_row_that_hangs_ends_with_its_children_and_keeps_the_rounds_it_finished() -> None:
@@ -102,16 +112,6 @@ def test_rows_for_which_no_time_is_left_say_so() -> None:
     assert found == ["not measured: no time was left for it"] * 2
 
 
-def test_a_row_is_compared_with_an_earlier_one_if_that_was_measured() -> None:
-    compared = row(good, case="plain", compared_with="first", adapt=lambda case, figures: f"{case} {figures}")
-    first = replace(row(good), what="first")
-    lines = list(measure_rows([first, compared]))
-    assert lines[1].found == "2 rounds, compared with {'s': [1.0, 1.0]}"
-    assert lines[1].details == "details of plain {'s': [1.0, 1.0]}"
-    (alone,) = measure_rows([compared])
-    assert (alone.found, alone.details) == ("2 rounds", "details of plain")
-
-
 def test_the_markdown_of_a_readme_is_made_from_the_file_without_torch(tmp_path: Path) -> None:
     out = tmp_path / "step.json"
     lines = [Line("a step", "a|b", "1.0 x", "1.07 x", {"s": [1.0]}), Line("more", "", "", "none", {})]
@@ -125,13 +125,9 @@ raise SystemExit(main(["--rows", "6"]))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.splitlines() == [
-        "| | beside | measured, the median (least to most) |",
-        "| --- | --- | --- |",
-        "| a step | a\\|b | 1.07 x |",
-        "| more |  | none |",
-        "",
-        "device CPU, torch 2",
-    ], done.stderr
+        "| | beside | measured, the median (least to most) |", "| --- | --- | --- |", "| a step | a\\|b | 1.07 x |",
+        "| more |  | none |", "", "device CPU, torch 2",
+    ], done.stderr  # fmt: skip
     assert done.returncode == 2
     assert done.stderr == "benchmark: --rows: a multiple of 8; --rounds: 1 or more\n"
 
