@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,6 @@ from ray.autoscaler._private.fake_multi_node.node_provider import (
     FakeMultiNodeProvider,
 )
 
-from sclip.run.summary import Summary
 from support.ray_head import Head, ray_head
 from support.runs import recorded, reports_seen, starter
 
@@ -48,9 +48,9 @@ def autoscaling(address: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def autoscaled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
-    config = tmp_path_factory.mktemp("autoscaler") / "config.json"
+@pytest.fixture
+def autoscaled(tmp_path: Path) -> Iterator[Head]:
+    config = tmp_path / "config.json"
 
     def written(address: str) -> list[str]:
         config.write_text(json.dumps(autoscaling(address)))
@@ -62,6 +62,7 @@ def autoscaled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     }  # fmt: skip
     with ray_head("--num-cpus=0", more=written, env=env) as head:
         yield head
+        ray.shutdown()
 
 
 def nodes() -> list[float]:
@@ -69,42 +70,25 @@ def nodes() -> list[float]:
     return sorted(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"])
 
 
-@pytest.fixture(scope="module")
-def trained(
-    autoscaled: Head, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Summary, list[list[float]]]]:
-    """The run, and the nodes that there were before it, when it most had, and some time after it."""
-    seen: list[list[float]] = []
-    during: list[list[float]] = []
-
-    def see(report: dict[str, Any]) -> None:
-        during.append(nodes())
-
-    with pytest.MonkeyPatch.context() as patch, reports_seen(see):
-        patch.setenv("RAY_ADDRESS", autoscaled.address)
-        ray.init(address=autoscaled.address, logging_level="ERROR", log_to_driver=False)
-        seen.append(nodes())
-        summary = starter(tmp_path_factory.mktemp("storage"))(
-            "run.name=autoscaled", "train.num_workers=2", "train.worker_cpus=4", "data.actor_cpus=1.5",
-            "data.actors_max=2", "data.read_cpus=0.2",
-        )  # fmt: skip
-        seen.append(max(during, key=len))
-        for _ in range(1200):
-            if len(nodes()) == 1:
-                break
-            time.sleep(0.1)
-        seen.append(nodes())
-        yield summary, seen
-        ray.shutdown()
-
-
 def test_parsers_and_trainers_come_from_none_and_go_to_none_and_the_run_on_them_is_whole(
-    trained: tuple[Summary, list[list[float]]],
+    autoscaled: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    summary, (before, during, after) = trained
-    assert before == [0]
-    assert during.count(4) == 2
-    assert during.count(2) >= 1  # gone again, perhaps, once everything is encoded
-    assert after == [0]
-    assert summary.trained["samples"] == 2 * 96
+    monkeypatch.setenv("RAY_ADDRESS", autoscaled.address)
+    ray.init(address=autoscaled.address, logging_level="ERROR", log_to_driver=False)
+    assert nodes() == [0]
+    during: list[list[float]] = []
+    with reports_seen(lambda report: during.append(nodes())):
+        summary = starter(tmp_path)(
+            "run.name=autoscaled", "train.num_workers=2", "train.worker_cpus=4", "data.actor_cpus=0.7",
+            "data.actors_max=2", "data.read_cpus=0.2", "train.epochs=1",
+        )  # fmt: skip
+    most = max(during, key=len)
+    assert most.count(4) == 2
+    assert most.count(2) >= 1  # gone again, perhaps, once everything is encoded
+    for _ in range(1200):
+        if nodes() == [0]:
+            break
+        time.sleep(0.1)
+    assert nodes() == [0]
+    assert summary.trained["samples"] == 96
     assert recorded(summary.tracking_uri, "autoscaled").info.status == "FINISHED"

@@ -1,4 +1,4 @@
-"""A run over shards with every defect and the loss of each kind of process: every row once, and in its step."""
+"""A run over every defect, whose encoder, workers and MLflow server are killed: every row once, and in its step."""
 
 from __future__ import annotations
 
@@ -16,23 +16,22 @@ from typing import Any
 
 import pytest
 import ray
-import torch
+from mlflow import MlflowClient
 from ray.util.state import list_actors
 from rich.console import Console
-from safetensors.torch import load_file
 
 from sclip.config.loader import load
-from sclip.model.weights import WEIGHTS_FILE
 from sclip.run import pretrain
 from sclip.run.audit.account import audit
 from sclip.tracking import history
 from sclip.train.run_folder import RunFolder
 from support.commands import command
-from support.defective_shards import Planted, write
+from support.defective_shards import write
+from support.mlflow_server import MLflowServer, mlflow_server
 from support.paths import ROOT
 from support.processes import environment
 from support.ray_head import Head
-from support.runs import recorded_curve
+from support.runs import recorded, recorded_curve, reports_seen
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
@@ -55,18 +54,12 @@ def _attached(head: Head, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ray.shutdown()
 
 
-def given(folder: Path, workers: int, name: str = "chaos") -> list[str]:
+def given(folder: Path, workers: int, *more: str, name: str = "chaos") -> list[str]:
     """Return the job's arguments."""
     return [
         *JOB, f"run.name={name}", f"data.shards={folder}/shards/*.tar", f"run.storage={folder}",
-        f"train.num_workers={workers}",
+        f"train.num_workers={workers}", *more,
     ]  # fmt: skip
-
-
-def undisturbed(folder: Path, name: str) -> RunFolder:
-    """Train the same on two workers, which nothing befalls."""
-    pretrain.pretrain(load(given(folder, 2, name)), Console(file=io.StringIO()))
-    return RunFolder(folder / "runs" / name)
 
 
 def rows_of_steps(run: RunFolder) -> dict[int, list[list[object]]]:
@@ -87,14 +80,15 @@ def rows_of_steps(run: RunFolder) -> dict[int, list[list[object]]]:
 
 
 class Job:
-    """`jobs/pretrain.py` in a process of its own, over the planted shards."""
+    """`jobs/pretrain.py` in a process of its own, over the planted shards, which outlives one loss of a worker."""
 
-    def __init__(self, head: Head, folder: Path, workers: int) -> None:
+    def __init__(self, head: Head, folder: Path, *more: str) -> None:
         self.run = RunFolder(folder / "runs" / "chaos")
-        self.log = folder / f"log-{time.monotonic_ns()}"
+        self.log = folder / "log"
+        arguments = given(folder, 2, "run.max_failures=1", *more)
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "jobs/pretrain.py", *given(folder, workers)],
+                [sys.executable, "jobs/pretrain.py", *arguments],
                 cwd=ROOT, env=environment(RAY_ADDRESS=head.address), stdout=log, stderr=log,
             )  # fmt: skip
 
@@ -106,55 +100,71 @@ class Job:
             assert time.monotonic() < deadline, f"not {what} in {PATIENCE_S} s:\n{self.log.read_text()}"
             time.sleep(0.05)
 
-    def until_checkpoint_after(self, step: int) -> int:
-        self.until(lambda: self.newest > step, f"a checkpoint after step {step}")
-        return self.newest
-
     @property
     def newest(self) -> int:
         latest = self.run.latest()
         return latest[1] if latest else 0
 
-    def actor(self, name: str) -> int:
-        """Return the process id of a living actor of this class, once there is one."""
-        found: list[int] = []
+    def actors(self, name: str, many: int, but: frozenset[int] = frozenset()) -> frozenset[int]:
+        """Return the process ids of living actors of this class, once there are so many others than some."""
+        found = set[int]()
 
-        def lives() -> bool:
+        def live() -> bool:
             alive = list_actors(filters=[("state", "=", "ALIVE")], detail=True)
-            found.extend(actor.pid for actor in alive if name in actor.class_name and actor.pid)
-            return bool(found)
+            found.update(actor.pid for actor in alive if name in actor.class_name and actor.pid)
+            return len(found - but) >= many
 
-        self.until(lives, f"a {name} to kill")
-        return found[0]
+        self.until(live, f"a {name} to kill")
+        return frozenset(found - but)
 
-    def kill(self) -> None:
-        """End the driver itself with SIGKILL."""
-        self.process.kill()
-        self.process.wait()
+
+class Outage:
+    """Kills the server at a step of the run, and starts it again at a later one; its call takes the reports."""
+
+    def __init__(self, server: MLflowServer, killed: int, started: int) -> None:
+        self._server, self._killed, self._started = server, killed, started
+        self.over = False
+
+    def __call__(self, report: dict[str, Any]) -> None:
+        if report["kind"] != "metrics":
+            return
+        if report["step"] == self._killed:
+            self._server.kill()
+        elif report["step"] == self._started:
+            self._server.start()
+            self.over = True
 
 
 @pytest.fixture
-def planted(tmp_path: Path) -> Planted:
-    (tmp_path / "shards").mkdir()
-    return write(tmp_path / "shards")
+def server(tmp_path: Path) -> Iterator[MLflowServer]:
+    (tmp_path / "server").mkdir()
+    with mlflow_server(tmp_path / "server") as made:
+        made.start()
+        yield made
 
 
-def test_over_kills_of_all_kinds_and_other_numbers_of_workers_each_step_has_the_rows_of_a_run_that_nothing_befalls(
-    head: Head, tmp_path: Path, planted: Planted, capsys: pytest.CaptureFixture[str]
+def test_over_kills_of_all_kinds_and_another_number_of_workers_each_step_has_the_rows_of_a_run_that_nothing_befalls(
+    head: Head, server: MLflowServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    job = Job(head, tmp_path, workers=2)
-    os.kill(job.actor("_ImportedEncoder"), signal.SIGKILL)  # at once: so little data is soon encoded
+    (tmp_path / "shards").mkdir()
+    planted = write(tmp_path / "shards")
+    tracked = f"tracking.uri={server.uri}"
+    job = Job(head, tmp_path, tracked)
+    os.kill(min(job.actors("_ImportedEncoder", 1)), signal.SIGKILL)  # at once: so little data is soon encoded
     # Looked for before the first step: the answer takes longer than some steps.
-    worker = job.actor("RayTrainWorker")
-    step = job.until_checkpoint_after(0)
-    os.kill(worker, signal.SIGKILL)
-    step = job.until_checkpoint_after(step)
-    job.kill()
-    job = Job(head, tmp_path, workers=1)
-    job.until_checkpoint_after(step)
-    job.kill()
-    pretrain.pretrain(load(given(tmp_path, 2)), Console(file=(said := io.StringIO())))
-    assert "training with 2 workers at step " in said.getvalue()
+    workers = job.actors("RayTrainWorker", 2)
+    job.until(lambda: job.newest, "a checkpoint")
+    os.kill(min(workers), signal.SIGKILL)
+    others, step = job.actors("RayTrainWorker", 2, workers), job.newest
+    job.until(lambda: job.newest > step, f"a checkpoint after step {step}")
+    os.kill(min(others), signal.SIGKILL)
+    assert job.process.wait(PATIENCE_S) == 1, job.log.read_text()
+    assert re.search(r"^pretrain: .*worker \d", job.log.read_text(), re.MULTILINE)
+    step = job.newest
+    with reports_seen(outage := Outage(server, step + 5, step + 12)):
+        pretrain.pretrain(load(given(tmp_path, 1, tracked)), Console(file=(said := io.StringIO())))
+    assert outage.over
+    assert f"training with 1 workers at step {step} " in said.getvalue()
 
     found = audit(job.run.path)
     good = sum(map(len, planted.good.values()))
@@ -173,16 +183,20 @@ def test_over_kills_of_all_kinds_and_other_numbers_of_workers_each_step_has_the_
     assert sorted(Path(lost.shard).name for lost in found.lost) == sorted([*no_tars, *cut])
     assert command("audit")(job.run.path) == 1
     assert re.search(r" missed=0 repeated=0 .*order=exact", capsys.readouterr().out)
-    assert max(recorded_curve(f"sqlite:///{tmp_path}/mlflow.db", "chaos")) == job.newest
 
-    first, second = undisturbed(tmp_path, "first"), undisturbed(tmp_path, "second")
-    assert audit(first.path).order == "exact"
-    assert rows_of_steps(first) == rows_of_steps(second) == rows_of_steps(job.run)
-    losses, undisturbed_losses = (dict(history(run.path)["train/loss"]) for run in (job.run, first))
-    assert len(losses) > 0.8 * len(
-        undisturbed_losses
-    )  # a driver that is killed had not yet noted its last ones
-    assert losses == pytest.approx({step: undisturbed_losses[step] for step in losses}, abs=1e-4)
-    weights = [load_file(run.model / WEIGHTS_FILE) for run in (first, second)]
-    assert weights[0].keys() == weights[1].keys()
-    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+    told, run, client = history(job.run.path), recorded(server.uri, "chaos"), MlflowClient(server.uri)
+    assert run.data.metrics.keys() == told.keys()
+    for metric, points in told.items():
+        assert recorded_curve(server.uri, "chaos", metric) == pytest.approx(dict(points)), metric
+    assert run.info.status == "FINISHED"
+    version = client.get_model_version_by_alias("structure-clip", "candidate")
+    assert (str(version.version), version.run_id) == ((job.run.result or {})["version"], run.info.run_id)
+    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"evaluation"}
+
+    pretrain.pretrain(load(given(tmp_path, 2, name="undisturbed")), Console(file=io.StringIO()))
+    undisturbed = RunFolder(tmp_path / "runs" / "undisturbed")
+    assert rows_of_steps(undisturbed) == rows_of_steps(job.run)
+    expected = dict(history(undisturbed.path)["train/loss"])
+    losses = dict(told["train/loss"])
+    assert len(losses) > 0.8 * len(expected)  # those of a worker that was killed may be on their way still
+    assert losses == pytest.approx({step: expected[step] for step in losses}, abs=1e-4)

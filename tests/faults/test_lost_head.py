@@ -8,7 +8,6 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -23,25 +22,12 @@ from support.runs import TINY, recorded, recorded_curve
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
-EPOCHS = 120
+EPOCHS = 90
 """So many that the encoders still have work at the first checkpoint: Ray 2.60 cannot start with tables of an actor that
 has ended while its blocks are in use (a failed check in gcs_actor.h). For that too each worker has one encoder: of
 more, Ray Data ends those that have nothing to do."""
 PASSWORD = "word-of-the-tests"
 PATIENCE_S = 600
-
-
-@dataclass(frozen=True)
-class Resumed:
-    """A run whose job was submitted to a head, and again to the one that took its place."""
-
-    folder: RunFolder
-    latest: int
-    """Step of the newest checkpoint when the head was killed."""
-    said: str
-    """Printed by the second job."""
-    kept: bool
-    """Whether the node is the process that it was."""
 
 
 def until(holds: Callable[[], bool], told: Callable[[], str]) -> None:
@@ -101,23 +87,26 @@ class Heads:
         return raylet.process.pid if raylet.process.poll() is None else None
 
 
-@pytest.fixture(scope="module")
-def resumed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Resumed]:
-    folder = tmp_path_factory.mktemp("head")
-    run = RunFolder(folder / "storage" / "runs" / "headless")
+def test_submitted_again_after_the_loss_of_the_head_the_job_goes_on_from_its_checkpoint_exact_to_the_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = tmp_path / "storage"
+    run = RunFolder(storage / "runs" / "headless")
     job = ["--", "python", str(ROOT / "jobs" / "pretrain.py"), *TINY, "run.name=headless"]
-    job += [f"run.storage={folder}/storage", f"train.epochs={EPOCHS}", "train.batch_size=64"]
-    with redis(folder) as address, pytest.MonkeyPatch.context() as patch:
-        temporary = tempfile.mkdtemp(prefix="ray-")  # short: the sockets in it have long names
-        patch.setenv("RAY_TMPDIR", temporary)  # where Ray notes its address, which no other test is to follow
-        patch.setenv("RAY_REDIS_ADDRESS", address)
-        patch.setenv("PATH", environment()["PATH"])  # by which a head finds the job's Python
+    job += [f"run.storage={storage}", f"train.epochs={EPOCHS}", "train.batch_size=64"]
+    temporary = tempfile.mkdtemp(prefix="ray-")  # short: the sockets in it have long names
+    monkeypatch.setenv(
+        "RAY_TMPDIR", temporary
+    )  # where Ray notes its address, which no other test is to follow
+    monkeypatch.setenv("PATH", environment()["PATH"])  # by which a head finds the job's Python
+    with redis(tmp_path) as address:
+        monkeypatch.setenv("RAY_REDIS_ADDRESS", address)
         heads = Heads()
         try:
             heads.cluster.wait_for_nodes()
             client = JobSubmissionClient(heads.jobs)
             submit = ["ray", "job", "submit", "--address", heads.jobs, "--no-wait", "--submission-id=first"]
-            subprocess.run([*submit, *job, "checkpoint.every=4"], env=environment(), check=True)
+            subprocess.run([*submit, *job, "checkpoint.every=2"], env=environment(), check=True)
             until(
                 lambda: run.latest() is not None or client.get_job_status("first").is_terminal(),
                 lambda: client.get_job_logs("first"),
@@ -131,26 +120,17 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Resumed]:
             rest = [*job, "checkpoint.every=1000"]  # most of its time would go into checkpoints
             done = subprocess.run([*submit, *rest], env=environment(), capture_output=True, text=True)
             assert done.returncode == 0, done.stdout + done.stderr
-            yield Resumed(run, latest[1], done.stdout, node is not None and heads.node_pid == node)
+            assert node is not None
+            assert heads.node_pid == node  # it is the process that it was
         finally:
             heads.cluster.shutdown()
             shutil.rmtree(temporary, ignore_errors=True)
-
-
-def test_submitted_again_the_job_goes_on_from_its_checkpoint(resumed: Resumed) -> None:
-    assert resumed.kept
-    assert f"training with 2 workers at step {resumed.latest} " in resumed.said
-
-
-def test_every_sample_is_trained_on_once_and_mlflow_has_one_curve_and_one_model(
-    resumed: Resumed, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert command("audit")(resumed.folder.path) == 0
+    assert f"training with 2 workers at step {latest[1]} " in done.stdout
+    assert command("audit")(run.path) == 0
     assert f"trained_once={EPOCHS * 96} missed=0 repeated=0" in capsys.readouterr().out
-    database = f"sqlite:///{resumed.folder.path.parent.parent}/mlflow.db"
-    assert resumed.folder.complete
-    assert resumed.folder.result
-    steps = list(range(1, resumed.folder.complete["step"] + 1))
-    assert list(recorded_curve(database, "headless")) == steps
+    database = f"sqlite:///{storage}/mlflow.db"
+    assert run.complete
+    assert run.result
+    assert list(recorded_curve(database, "headless")) == list(range(1, run.complete["step"] + 1))
     assert recorded(database, "headless").info.status == "FINISHED"
-    assert resumed.folder.result["version"] == "1"
+    assert run.result["version"] == "1"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from sclip.run.summary import Summary
 from support.commands import command
 from support.processes import environment
 from support.runs import recorded, recorded_curve, reports_seen, starter
@@ -63,45 +63,38 @@ class Faults:
         subprocess.run([*command, "--deadline-remaining-seconds=8"], env=environment(), check=True)
 
 
-@pytest.fixture(scope="module")
-def survived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Summary, Faults]]:
-    # Not at exit, which would need signals: a node is added in the thread that takes the reports.
+@pytest.fixture
+def faults(monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
+    """Two nodes for encoders and two for workers, on which faults are made."""
+    monkeypatch.setenv("RAY_health_check_period_ms", "500")  # five checks, which a dead node fails at once
     head = {"num_cpus": 0, "object_store_memory": 200_000_000}
+    # Not at exit, which would need signals: a node is added in the thread that takes the reports.
     cluster = Cluster(initialize_head=True, head_node_args=head, shutdown_at_exit=False)
     cluster.add_node(**PARSER)
     parser, _, worker = cluster.add_node(**PARSER), cluster.add_node(**WORKER), cluster.add_node(**WORKER)
-    faults = Faults(cluster, parser, worker)
     try:
         cluster.wait_for_nodes()
-        start = starter(tmp_path_factory.mktemp("storage"))
-        with pytest.MonkeyPatch.context() as patch, reports_seen(faults):
-            patch.setenv("RAY_ADDRESS", cluster.address)
-            summary = start(
-                "run.name=survivor", "run.max_failures=4", f"train.epochs={EPOCHS}", f"checkpoint.every={EVERY}",
-                "train.num_workers=2", "train.min_workers=1", "train.resize_every_s=3", "train.worker_cpus=3",
-                "data.actor_cpus=0.8", "data.actors_max=2", "data.read_cpus=0.2",
-            )  # fmt: skip
-            yield summary, faults
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+        yield Faults(cluster, parser, worker)
     finally:
         ray.shutdown()
         cluster.shutdown()
 
 
-def test_it_goes_on_with_fewer_workers_and_with_more_once_there_is_room_after_a_checkpoint_that_is_foreseen(
-    survived: tuple[Summary, Faults],
+def test_it_goes_on_with_fewer_workers_and_with_more_after_a_checkpoint_that_is_foreseen_exact_to_the_row(
+    faults: Faults, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, faults = survived
+    with reports_seen(faults):
+        summary = starter(tmp_path)(
+            "run.name=survivor", "run.max_failures=4", f"train.epochs={EPOCHS}", f"checkpoint.every={EVERY}",
+            "train.num_workers=2", "train.min_workers=1", "train.resize_every_s=3", "train.worker_cpus=3",
+            "data.actor_cpus=0.8", "data.actors_max=2", "data.read_cpus=0.2",
+        )  # fmt: skip
     assert faults.done == ["parser", "worker", "added", "notice"]
     assert faults.workers == [2, 1, 2, 1]
     _, alone, grown, _ = faults.checkpoints
     for steps in (alone, grown):  # before the workers became more, and at the notice
         assert any(step % EVERY for step in steps), steps
-
-
-def test_every_sample_is_trained_on_once_and_mlflow_has_each_step_once_and_the_model(
-    survived: tuple[Summary, Faults], capsys: pytest.CaptureFixture[str]
-) -> None:
-    summary, _ = survived
     assert summary.trained["samples"] == EPOCHS * 96
     assert command("audit")(summary.folder) == 0
     assert " missed=0 repeated=0 " in capsys.readouterr().out

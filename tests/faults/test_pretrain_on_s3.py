@@ -30,12 +30,12 @@ from support.runs import TINY, recorded, recorded_curve
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 
-EPOCHS = 4
+EPOCHS = 3
 JOB = (
     *TINY, "run.name=far", f"train.epochs={EPOCHS}", "train.num_workers=2", "train.worker_cpus=1.1",
     "checkpoint.every=3",
 )  # fmt: skip
-"""About 24 steps by two workers, of which each node has room for one."""
+"""About 18 steps by two workers, of which each node has room for one."""
 PATIENCE_S = 700
 
 
