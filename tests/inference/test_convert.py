@@ -78,14 +78,14 @@ def test_an_option_is_not_needed_where_the_source_says_it(
     line = done(capsys, source, tmp_path / "export", *(() if "hub" in str(source) else ("--model", PLAIN)))
     assert f"{QUICK} (QuickGELU)" in line
     assert torch.equal(features(load_exported(tmp_path / "export").clip), features(clip))
+    if write is as_released:
+        other = tmp_path / "resized"
+        other.mkdir()
+        resized = as_state_dict(clip_of(PLAIN, force_image_size=64), other)
+        line_of = done(capsys, resized, other / "export", "--model", PLAIN, "--quick-gelu", "off")
+        assert line_of.endswith("; positions of 4 x 4 patches are resized to the model's 4\n")
     left_out = "left out: the released code's encoder (4 tensors under 'transformer')\n"
     assert line.endswith(left_out) == (write is as_released)
-
-
-def test_positions_that_are_resized_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = as_state_dict(clip_of(PLAIN, force_image_size=64), tmp_path)
-    line = done(capsys, source, tmp_path / "export", "--model", PLAIN, "--quick-gelu", "off")
-    assert line.endswith("; positions of 4 x 4 patches are resized to the model's 4\n")
 
 
 def test_an_export_is_converted_whole_with_its_parser(
@@ -116,22 +116,17 @@ def test_a_checkpoint_becomes_an_export_that_a_scorer_loads(
     trained(run, model, 2)
     run.step_path(3).mkdir()  # of a crash
     for source in (run.path, run.step_path(2)):
-        export = tmp_path / f"of {source.name}"
-        assert f"{NAME} (GELU), knowledge encoder of 1 layers" in done(capsys, source, export)
-        assert_same_weights(load_exported(export), model)
-        assert Scorer.load(export).image_size == 48
-
-
-def test_a_checkpoint_keeps_the_activation_of_the_weights_that_its_run_started_from(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = RunFolder(tmp_path / "run")
+        exported = tmp_path / f"of {source.name}"
+        assert f"{NAME} (GELU), knowledge encoder of 1 layers" in done(capsys, source, exported)
+        assert_same_weights(load_exported(exported), model)
+        assert Scorer.load(exported).image_size == 48
+    started = RunFolder(tmp_path / "started")  # from weights whose activation is kept
     config = ModelConfig(name=PLAIN, kee=KEEConfig(layers=1, heads=2))
-    record_inputs(run, to_tree(Config(model=config)), {})
-    model = build_model(ModelConfig(name=QUICK, kee=config.kee))
-    (export(model, tmp_path / "first") / "model.safetensors").rename(run.init)
-    trained(run, model, 1)
-    assert f"{QUICK} (QuickGELU)" in done(capsys, run.path, tmp_path / "export")
+    record_inputs(started, to_tree(Config(model=config)), {})
+    quick = build_model(ModelConfig(name=QUICK, kee=config.kee))
+    (export(quick, tmp_path / "first") / "model.safetensors").rename(started.init)
+    trained(started, quick, 1)
+    assert f"{QUICK} (QuickGELU)" in done(capsys, started.path, tmp_path / "quick")
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
