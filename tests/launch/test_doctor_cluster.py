@@ -58,6 +58,7 @@ def test_what_differs_hangs_or_went_is_named_and_the_rest_examined_and_left_as_i
     ray.shutdown()
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     os.kill(stopped := silent.all_processes["raylet"][0].process.pid, signal.SIGSTOP)
+    capsys.readouterr()  # Ray has said on the standard output that a node went
     try:
         given = (f"run.storage={tmp_path}/storage", f"data.shards={tmp_path}/shards/*.tar")
         assert command("doctor")("--json", "-", "--timeout", "120", *given) == 1
