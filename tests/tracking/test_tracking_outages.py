@@ -63,15 +63,11 @@ def test_a_server_killed_while_metrics_come_has_each_of_them_once_when_it_is_bac
     assert history(tmp_path / "runs" / "killed")["loss"] == expected
     server.start()
     expected += log(tracker, range(400, 600))
-    tracker.log({"loss": float("nan")}, 600)
-    assert tracker.flush()
-    tracker._journal.sent = dataclasses.replace(tracker._journal.sent, offset=0)  # so that all is sent twice
     assert tracker.finish() == ""
-    *finite, (step, nan) = curve(server.uri, "killed")
-    assert finite == expected
-    assert (step, str(nan)) == (600, "nan")
+    assert curve(server.uri, "killed") == expected
     assert curve(server.uri, "killed", "rate") == [(step, float(step)) for step in range(600)]
-    assert MlflowClient(server.uri).get_run(tracker.run_id).info.status == "FINISHED"
+    run = MlflowClient(server.uri).get_run(tracker.run_id)
+    assert run.info.status == "FINISHED"
 
 
 def test_a_run_that_ends_without_its_server_says_how_the_rest_is_sent(
@@ -95,6 +91,18 @@ def test_a_run_that_ends_without_its_server_says_how_the_rest_is_sent(
     assert f"run {tracker.run_id}" in capsys.readouterr().out
     assert curve(server.uri, "unfinished") == expected
     assert MlflowClient(server.uri).get_run(tracker.run_id).info.status == "FINISHED"
+
+
+def test_a_batch_sent_twice_is_stored_once(server: MLflowServer, tmp_path: Path) -> None:
+    tracker = open_run(config(server.uri), "twice", str(tmp_path))
+    expected = log(tracker, range(100))
+    tracker.log({"loss": float("nan")}, 100)
+    assert tracker.flush()
+    tracker._journal.sent = dataclasses.replace(tracker._journal.sent, offset=0)
+    assert tracker.finish() == ""
+    *finite, (step, nan) = curve(server.uri, "twice")
+    assert finite == expected
+    assert (step, str(nan)) == (100, "nan")
 
 
 def test_a_run_that_was_offline_is_sent_whole_by_the_job_as_often_as_it_is_called(
@@ -124,24 +132,35 @@ def test_a_run_that_was_offline_is_sent_whole_by_the_job_as_often_as_it_is_calle
     assert "secret" not in caplog.text
 
 
-def test_a_server_that_comes_while_an_offline_run_goes_on_is_sent_all_and_a_later_start_what_was_left(
+def test_a_server_that_comes_while_an_offline_run_goes_on_is_sent_all_by_itself(
     server: MLflowServer, tmp_path: Path
 ) -> None:
     server.kill()
-    first = open_run(config(server.uri, offline=True), "patient", str(tmp_path))
-    expected = log(first, range(50))
+    tracker = open_run(config(server.uri, offline=True), "patient", str(tmp_path))
+    expected = log(tracker, range(50))
     server.start()
+    expected += log(tracker, range(50, 100))
+    assert tracker.flush()
+    assert tracker.run_id
+    assert tracker.finish() == ""
+    assert curve(server.uri, "patient") == expected
+
+
+def test_a_run_goes_on_in_its_mlflow_run_with_what_was_left_unsent(
+    server: MLflowServer, tmp_path: Path
+) -> None:
+    first = open_run(config(server.uri), "resumed", str(tmp_path))
+    expected = log(first, range(50))
     assert first.flush()
-    assert first.run_id
     server.kill()
     expected += log(first, range(50, 100))
     first._sender.close()  # the process ends
     server.start()
-    again = open_run(config(server.uri), "patient", str(tmp_path))
+    again = open_run(config(server.uri), "resumed", str(tmp_path))
     expected += log(again, range(90, 150))[10:]
     assert again.finish() == ""
     assert again.run_id == first.run_id
-    assert curve(server.uri, "patient") == expected
+    assert curve(server.uri, "resumed") == expected
 
 
 def test_a_store_that_lost_the_run_gets_it_again_as_a_whole(server: MLflowServer, tmp_path: Path) -> None:
@@ -183,18 +202,23 @@ def test_the_model_of_a_finished_run_is_registered_by_the_job_once(
     assert folder.result == {"scores": {RELATION: 0.9}, "version": "3", "decision": []}
 
 
-def test_a_journal_or_a_result_of_something_else_is_told(
-    server: MLflowServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("line", ["3", '{"run": 3}', '{"run": {"name": "without a store"}}', "[" * 100_000])
+def test_a_journal_of_something_else_is_told(
+    tmp_path: Path, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for line in ("3", '{"run": 3}', '{"run": {"name": "without a store"}}', "[" * 100_000):
-        (tmp_path / "tracking.jsonl").write_text(f"{line}\n")
-        assert sync(tmp_path) == 2
-        assert f"{tmp_path}: not the folder of a run" in capsys.readouterr().err
+    (tmp_path / "tracking.jsonl").write_text(f"{line}\n")
+    assert sync(tmp_path) == 2
+    assert f"{tmp_path}: not the folder of a run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("result", ["", "[]", "{}"])
+def test_a_result_of_something_else_is_told(
+    server: MLflowServer, tmp_path: Path, result: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert open_run(config(server.uri), "odd", str(tmp_path)).finish() == ""
-    for result in ("", "[]", "{}"):
-        (tmp_path / "runs" / "odd" / "result.json").write_text(result)
-        assert sync(tmp_path / "runs" / "odd") == 2
-        assert "result.json: not what a run leaves behind" in capsys.readouterr().err
+    (tmp_path / "runs" / "odd" / "result.json").write_text(result)
+    assert sync(tmp_path / "runs" / "odd") == 2
+    assert "result.json: not what a run leaves behind" in capsys.readouterr().err
 
 
 def test_what_cannot_be_sent_is_told_with_the_remedy(
