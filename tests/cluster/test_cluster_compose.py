@@ -55,7 +55,6 @@ def test_what_a_service_names_is_there() -> None:
     ("service", "key", "value"),
     [
         ("parser", "secrets", ["ray_tokens"]),
-        ("parser", "networks", ["clusters"]),
         ("parser", "depends_on", {"ray": {"condition": "service_healthy"}}),
         ("ray-head", "depends_on", {"mlflow": {"condition": ONCE}}),
     ],

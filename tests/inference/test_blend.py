@@ -43,19 +43,16 @@ def test_the_ends_are_the_two_models_and_the_weights_between_are_their_weighted_
 def test_a_knowledge_encoder_that_the_start_lacks_stays_as_it_is_and_counts_for_more_as_a_grows() -> None:
     start, trained = scorer(0, WITHOUT), scorer(1)
     assert [what.split(",")[0] for what in check(start, trained)] == ["knowledge encoder"]
+    batches = "clip.visual.bn1.num_batches_tracked"  # whole numbers are those of the trained model
+    resnet = ModelConfig(name=RESNET, kee=KEEConfig(enabled=False))
+    one, other = Scorer(build_model(resnet)), Scorer(build_model(resnet))
+    other.model.state_dict()[batches].fill_(7)
+    assert blended(one, other, 0.5).model.state_dict()[batches] == 7
     middle = blended(start, trained, 0.25).model
     assert_same_weights(middle, trained.model, "kee.")
     assert middle.config.kee.weight == pytest.approx(0.25 * SMALL.kee.weight)
     with pytest.raises(ModelError, match=r"cannot be blended: kee.*: float32 .* and none; .*; \d+ more"):
         blended(trained, start, 0.5)
-
-
-def test_whole_numbers_are_those_of_the_trained_model() -> None:
-    config = ModelConfig(name=RESNET, kee=KEEConfig(enabled=False))
-    start, trained = Scorer(build_model(config)), Scorer(build_model(config))
-    name = "clip.visual.bn1.num_batches_tracked"
-    trained.model.state_dict()[name].fill_(7)
-    assert blended(start, trained, 0.5).model.state_dict()[name] == 7
 
 
 @pytest.mark.parametrize(

@@ -78,14 +78,14 @@ def test_an_option_is_not_needed_where_the_source_says_it(
     line = done(capsys, source, tmp_path / "export", *(() if "hub" in str(source) else ("--model", PLAIN)))
     assert f"{QUICK} (QuickGELU)" in line
     assert torch.equal(features(load_exported(tmp_path / "export").clip), features(clip))
+    if write is as_released:
+        other = tmp_path / "resized"
+        other.mkdir()
+        resized = as_state_dict(clip_of(PLAIN, force_image_size=64), other)
+        line_of = done(capsys, resized, other / "export", "--model", PLAIN, "--quick-gelu", "off")
+        assert line_of.endswith("; positions of 4 x 4 patches are resized to the model's 4\n")
     left_out = "left out: the released code's encoder (4 tensors under 'transformer')\n"
     assert line.endswith(left_out) == (write is as_released)
-
-
-def test_positions_that_are_resized_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = as_state_dict(clip_of(PLAIN, force_image_size=64), tmp_path)
-    line = done(capsys, source, tmp_path / "export", "--model", PLAIN, "--quick-gelu", "off")
-    assert line.endswith("; positions of 4 x 4 patches are resized to the model's 4\n")
 
 
 def test_an_export_is_converted_whole_with_its_parser(
@@ -116,22 +116,17 @@ def test_a_checkpoint_becomes_an_export_that_a_scorer_loads(
     trained(run, model, 2)
     run.step_path(3).mkdir()  # of a crash
     for source in (run.path, run.step_path(2)):
-        export = tmp_path / f"of {source.name}"
-        assert f"{NAME} (GELU), knowledge encoder of 1 layers" in done(capsys, source, export)
-        assert_same_weights(load_exported(export), model)
-        assert Scorer.load(export).image_size == 48
-
-
-def test_a_checkpoint_keeps_the_activation_of_the_weights_that_its_run_started_from(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = RunFolder(tmp_path / "run")
+        exported = tmp_path / f"of {source.name}"
+        assert f"{NAME} (GELU), knowledge encoder of 1 layers" in done(capsys, source, exported)
+        assert_same_weights(load_exported(exported), model)
+        assert Scorer.load(exported).image_size == 48
+    started = RunFolder(tmp_path / "started")  # from weights whose activation is kept
     config = ModelConfig(name=PLAIN, kee=KEEConfig(layers=1, heads=2))
-    record_inputs(run, to_tree(Config(model=config)), {})
-    model = build_model(ModelConfig(name=QUICK, kee=config.kee))
-    (export(model, tmp_path / "first") / "model.safetensors").rename(run.init)
-    trained(run, model, 1)
-    assert f"{QUICK} (QuickGELU)" in done(capsys, run.path, tmp_path / "export")
+    record_inputs(started, to_tree(Config(model=config)), {})
+    quick = build_model(ModelConfig(name=QUICK, kee=config.kee))
+    (export(quick, tmp_path / "first") / "model.safetensors").rename(started.init)
+    trained(started, quick, 1)
+    assert f"{QUICK} (QuickGELU)" in done(capsys, started.path, tmp_path / "quick")
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,64 +148,64 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, capsys: pytest.CaptureF
 # For open_clip
 
 FRESH = """
-import json, sys
+import sys
 import open_clip, torch
 
-folder, inputs, outputs = sys.argv[1:]
-model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
-tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
-held = torch.load(inputs, weights_only=True)
-model.eval()
-with torch.no_grad():
-    ids = tokenizer(["a red square left of a blue circle"])
-    found = {
-        "image": model.encode_image(held["image"], normalize=True),
-        "text": model.encode_text(ids, normalize=True),
-        "logit_scale": model.logit_scale.exp(),
-        "normalise": torch.tensor([*preprocess.transforms[-1].mean, *preprocess.transforms[-1].std]),
-    }
-    if model.logit_bias is not None:
-        found["logit_bias"] = model.logit_bias
+inputs, outputs, *folders = sys.argv[1:]
+held, found = torch.load(inputs, weights_only=True), []
+for folder in folders:
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+    model.eval()
+    with torch.no_grad():
+        ids = tokenizer(["a red square left of a blue circle"])
+        found.append({
+            "image": model.encode_image(held, normalize=True),
+            "text": model.encode_text(ids, normalize=True),
+            "logit_scale": model.logit_scale.exp(),
+            "logit_bias": torch.tensor(0.0) if model.logit_bias is None else model.logit_bias,
+            "normalise": torch.tensor([*preprocess.transforms[-1].mean, *preprocess.transforms[-1].std]),
+        })
 torch.save(found, outputs)
 """
 
 
-@pytest.mark.parametrize("bias", [0.0, -10.0])
 @torch.no_grad()
 def test_open_clip_in_a_fresh_process_has_the_features_of_the_clip_part(
-    bias: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mean = {"mean": (0.5, 0.4, 0.3), "std": (0.5, 0.25, 0.2)}
     source = as_hub_folder(clip_of(QUICK, force_preprocess_cfg=mean), tmp_path, QUICK)
-    kee = KEEConfig(layers=1, heads=2)
-    model = build_model(ModelConfig(name=PLAIN, pretrained=str(source), kee=kee, logit_bias=bias)).eval()
-    line = done(capsys, export(model, tmp_path / "export"), tmp_path / "clip", "--clip")
-    assert f"{QUICK} (QuickGELU); left out: the knowledge encoder\n" in line
-    files = {"open_clip_model.safetensors", "open_clip_config.json"}
-    assert {file.name for file in (tmp_path / "clip").iterdir()} == files
-    images = pictures(4, PLAIN)
-    normalised = (images.float() - model.image_mean) * model.image_inverse_std
-    torch.save({"image": normalised}, tmp_path / "inputs.pt")
+    kee, images, models = KEEConfig(layers=1, heads=2), pictures(4, PLAIN), dict[Path, StructureCLIP]()
+    for bias in (0.0, -10.0):
+        model = build_model(ModelConfig(name=PLAIN, pretrained=str(source), kee=kee, logit_bias=bias)).eval()
+        exported, clip = export(model, tmp_path / f"export{bias}"), tmp_path / f"clip{bias}"
+        line = done(capsys, exported, clip, "--clip")
+        assert f"{QUICK} (QuickGELU); left out: the knowledge encoder\n" in line
+        files = {"open_clip_model.safetensors", "open_clip_config.json"}
+        assert {file.name for file in clip.iterdir()} == files
+        done(capsys, clip, tmp_path / f"again{bias}")
+        assert_same_weights(load_exported(tmp_path / f"again{bias}"), load_exported(exported), "clip.")
+        models[clip] = model
+    torch.save((images.float() - model.image_mean) * model.image_inverse_std, tmp_path / "inputs.pt")
     command = [
         sys.executable,
         "-c",
         FRESH,
-        *(tmp_path / name for name in ("clip", "inputs.pt", "outputs.pt")),
+        *(tmp_path / name for name in ("inputs.pt", "outputs.pt")),
+        *models,
     ]
     run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert run.returncode == 0, run.stderr
-    found = torch.load(tmp_path / "outputs.pt", weights_only=True)
-    ids = torch.from_numpy(Tokenizer(PLAIN, model.config.kee).text(["a red square left of a blue circle"]))
-    assert torch.equal(found["image"], model.encode_image(images))
-    assert torch.equal(found["text"], model.encode_text(ids))
-    assert torch.equal(found["logit_scale"], model.logit_scale())
-    torch.testing.assert_close(found["normalise"], torch.tensor([*mean["mean"], *mean["std"]]))
-    assert ("logit_bias" in found) == bool(bias)
-    if bias:
-        assert found["logit_bias"] == bias
-    again = tmp_path / "again"
-    done(capsys, tmp_path / "clip", again)
-    assert_same_weights(load_exported(again), load_exported(tmp_path / "export"), "clip.")
+    ids = torch.from_numpy(Tokenizer(PLAIN, kee).text(["a red square left of a blue circle"]))
+    for model, found in zip(
+        models.values(), torch.load(tmp_path / "outputs.pt", weights_only=True), strict=True
+    ):
+        assert torch.equal(found["image"], model.encode_image(images))
+        assert torch.equal(found["text"], model.encode_text(ids))
+        assert torch.equal(found["logit_scale"], model.logit_scale())
+        assert found["logit_bias"] == model.config.logit_bias
+        torch.testing.assert_close(found["normalise"], torch.tensor([*mean["mean"], *mean["std"]]))
 
 
 # What is refused

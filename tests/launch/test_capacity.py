@@ -21,61 +21,41 @@ GROWING = Capacity.of(
 )
 
 
-def train(
-    capacity: Capacity, every: int = 0, gpus: float = 0.0, **train: Any
-) -> tuple[int, bool | None, float]:
-    evaluate = EvaluateConfig(every=every, gpus=gpus)
-    found = sized(Config(train=TrainConfig(**train), evaluate=evaluate), capacity).train
-    return found.num_workers, found.use_gpu, found.worker_cpus
-
-
-@pytest.mark.parametrize(
-    ("capacity", "config", "workers", "use_gpu"),
-    [
-        (LAPTOP, {}, 1, False),
-        (CPUS, {}, 1, False),
-        (ONE_GPU, {}, 1, True),
-        (DGX, {}, 8, True),
-        (GROWING, {}, 32, True),  # that the autoscaler can add
-        (GROWING, {"batch_size": 24}, 24, True),
-        (GROWING, {"every": 500, "gpus": 0.5}, 31, True),
-        (GROWING, {"gpus": 1.0}, 32, True),  # nothing evaluates beside
-        # What is said stays.
-        (DGX, {"num_workers": 4}, 4, True),
-        (DGX, {"use_gpu": False}, 1, False),
-        (ONE_GPU, {"num_workers": 2}, 2, False),
-        (ONE_GPU, {"num_workers": 4, "min_workers": 1}, 4, True),
-        (GROWING, {"min_workers": 2}, 32, True),
-        (LAPTOP, {"use_gpu": True}, 1, True),
-        (Capacity(8, 2), {}, 2, True),
-    ],
-)
-def test_every_gpu_gets_a_worker_and_a_cluster_without_gpus_one(
-    capacity: Capacity, config: dict[str, Any], workers: int, use_gpu: bool
-) -> None:
-    assert train(capacity, **config)[:2] == (workers, use_gpu)
-
-
 CROWDED = Capacity.of(NodeType("head", 32, 8, 1, 1))
+APART = Capacity.of(NodeType("cpu", 16, 0, 0, 9), NodeType("gpu", 8, 8, 0, 1))
 
 
 @pytest.mark.parametrize(
-    ("capacity", "config", "worker_cpus"),
+    ("capacity", "train", "evaluate", "sizes"),
     [
-        (DGX, {"worker_cpus": 8}, 8),
-        (CROWDED, {"worker_cpus": 4}, 2),  # else nothing is left for an encoder
-        # 4 x 8 fit on no node
-        (Capacity.of(NodeType("cpu", 16, 0, 0, 9), NodeType("gpu", 8, 8, 0, 1)), {"worker_cpus": 4}, 0.5),
-        (CROWDED, {"worker_cpus": 4, "num_workers": 8}, 4),
+        (CPUS, {}, {}, (1, False, 1)),
+        (DGX, {}, {}, (8, True, 1)),
+        (GROWING, {}, {}, (32, True, 1)),  # that the autoscaler can add
+        (GROWING, {"batch_size": 24}, {}, (24, True, 1)),
+        (GROWING, {}, {"every": 500, "gpus": 0.5}, (31, True, 1)),
+        (GROWING, {}, {"gpus": 1.0}, (32, True, 1)),  # nothing evaluates beside
+        (Capacity(8, 2), {}, {}, (2, True, 1)),
+        # What is said stays.
+        (DGX, {"num_workers": 4, "worker_cpus": 8}, {}, (4, True, 8)),
+        (DGX, {"use_gpu": False}, {}, (1, False, 1)),
+        (LAPTOP, {"use_gpu": True, "worker_cpus": 0.1}, {}, (1, True, 0.1)),
+        (ONE_GPU, {"num_workers": 2}, {}, (2, False, 1)),
+        (ONE_GPU, {"num_workers": 4, "min_workers": 1}, {}, (4, True, 1)),
+        (CROWDED, {"worker_cpus": 4, "num_workers": 8}, {}, (8, True, 4)),
+        # Else nothing is left for an encoder; 4 x 8 fit on no node.
+        (CROWDED, {"worker_cpus": 4}, {}, (8, True, 2)),
+        (APART, {"worker_cpus": 4}, {}, (8, True, 0.5)),
     ],
 )
-def test_workers_leave_cpus_for_the_encoders_where_their_number_is_not_said(
-    capacity: Capacity, config: dict[str, Any], worker_cpus: float
+def test_every_gpu_gets_a_worker_that_leaves_cpus_for_encoders_and_a_cluster_without_gpus_has_one(
+    capacity: Capacity, train: dict[str, Any], evaluate: dict[str, Any], sizes: tuple[int, bool, float]
 ) -> None:
-    assert train(capacity, **config)[2] == worker_cpus
+    config = Config(train=TrainConfig(**train), evaluate=EvaluateConfig(**evaluate))
+    found = sized(config, capacity).train
+    assert (found.num_workers, found.use_gpu, found.worker_cpus) == sizes
 
 
-@pytest.mark.parametrize("capacity", [LAPTOP, CPUS, ONE_GPU, DGX, GROWING, CROWDED])
+@pytest.mark.parametrize("capacity", [LAPTOP, GROWING, CROWDED])
 def test_a_sized_config_fits_on_its_cluster_and_stays_as_it_is(capacity: Capacity) -> None:
     config = sized(Config(train=TrainConfig(worker_cpus=0.5)), capacity)
     fewest, most = encoder_bounds(config, capacity)

@@ -6,7 +6,6 @@ import contextlib
 import threading
 from typing import Any
 
-import pytest
 import ray.exceptions
 
 from sclip.launch.control import RequestPoller, _ControlActor
@@ -14,11 +13,12 @@ from sclip.train.launcher import Requested
 
 
 class LocalControl:
-    """A control whose actor is an object of this process, and fails at its first calls where a test says so."""
+    """A control whose actor is an object of this process, and fails at its first calls."""
 
-    def __init__(self, failures: int = 0) -> None:
-        self.actor, self.failures = _ControlActor(), failures
+    def __init__(self) -> None:
+        self.actor, self.failures = _ControlActor(), 2
         self.polled = threading.Event()
+        self.fulfil = self.actor.fulfil
 
     def pending(self) -> tuple[int, str]:
         if self.failures:
@@ -28,9 +28,6 @@ class LocalControl:
         if pending[0]:
             self.polled.set()
         return pending
-
-    def fulfil(self, number: int) -> None:
-        self.actor.fulfil(number)
 
 
 def test_the_newest_request_is_pending_until_it_is_fulfilled_and_one_to_stop_outlives_a_later_one() -> None:
@@ -49,9 +46,8 @@ def test_the_newest_request_is_pending_until_it_is_fulfilled_and_one_to_stop_out
     assert actor.pending() == (5, "checkpoint")
 
 
-@pytest.mark.parametrize("failures", [0, 2])
-def test_rank_0_sees_a_request_until_its_checkpoint_is_complete(failures: int) -> None:
-    control: Any = LocalControl(failures)
+def test_rank_0_sees_a_request_until_its_checkpoint_is_complete() -> None:
+    control: Any = LocalControl()
     with contextlib.closing(RequestPoller(control)) as poller:
         assert poller.newest() == Requested()
         control.actor.request("stop")

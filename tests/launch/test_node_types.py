@@ -94,43 +94,27 @@ def group(name: str, most: int, **limits: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def raycluster(autoscaling: bool) -> dict[str, Any]:
-    head = group("head", 0, cpu="2", memory="8Gi") | {"rayStartParams": {"num-cpus": "0"}}
-    groups = [
-        group("cpu", 10, cpu="8", memory="16Gi"),
-        group("gpu", 2, cpu="32", memory="64Gi", **{"nvidia.com/gpu": "4"}),
-    ]
-    spec = {"enableInTreeAutoscaling": autoscaling, "headGroupSpec": head, "workerGroupSpecs": groups}
-    return {"metadata": {"name": "sclip", "namespace": "training"}, "spec": spec}
-
-
-@pytest.fixture
-def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Let this process be in the head's pod of a RayCluster."""
-    namespace = tmp_path / "namespace"
-    namespace.write_text("training\n")
-    monkeypatch.setattr(module, "_NAMESPACE", namespace)
+def test_the_groups_of_kuberay_are_read_from_the_raycluster_where_it_scales(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "namespace").write_text("training\n")
+    monkeypatch.setattr(module, "_NAMESPACE", tmp_path / "namespace")
     monkeypatch.setattr(module, "_reported", dict)
     monkeypatch.setenv("RAY_CLUSTER_NAME", "sclip")
-    return monkeypatch
-
-
-def test_the_groups_of_kuberay_are_read_from_the_raycluster(pod: pytest.MonkeyPatch) -> None:
+    assert declared("none") == {}  # there is no token here
+    head = group("head", 0, cpu="2", memory="8Gi") | {"rayStartParams": {"num-cpus": "0"}}
+    gpus = {"nvidia.com/gpu": "4"}
+    groups = [group("cpu", 10, cpu="8", memory="16Gi"), group("gpu", 2, cpu="32", memory="64Gi", **gpus)]
+    spec = {"enableInTreeAutoscaling": True, "headGroupSpec": head, "workerGroupSpecs": groups}
     asked = []
 
     def get(self: Any, path: str) -> dict[str, Any]:
         asked.append((self._namespace, path))
-        return raycluster(autoscaling=True)
+        return {"metadata": {"name": "sclip", "namespace": "training"}, "spec": spec}
 
-    pod.setattr(node_provider.KubernetesHttpApiClient, "get", get)
+    monkeypatch.setattr(node_provider.KubernetesHttpApiClient, "get", get)
     types = node_types([node(0, **HEAD)], declared("none"))
     assert [(t.name, t.cpus, t.gpus, t.most) for t in types[:2]] == [("cpu", 8, 0, 10), ("gpu", 32, 4, 2)]
     assert asked == [("training", "rayclusters/sclip")]
-
-
-def test_a_pod_without_autoscaling_or_the_right_to_see_it_has_the_nodes_that_are_there(
-    pod: pytest.MonkeyPatch,
-) -> None:
-    assert declared("none") == {}  # there is no token here
-    pod.setattr(node_provider.KubernetesHttpApiClient, "get", lambda *_: raycluster(autoscaling=False))
+    spec["enableInTreeAutoscaling"] = False
     assert declared("none") == {}

@@ -47,9 +47,8 @@ def series(**of: str) -> dict[str, str]:
         "checkpoint_timestamp_seconds": "0+60x60",
     }
     assert of.keys() <= healthy.keys()
-    return {
-        f'ray_sclip_{name}{{run="a",WorkerId="1"}}': text for name, text in (healthy | of).items() if text
-    }
+    found = {name: text for name, text in (healthy | of).items() if text}
+    return {f'ray_sclip_{name}{{run="a",WorkerId="1"}}': text for name, text in found.items()}
 
 
 STUCK = {"samples_total": "0+6000x20 120000x40"}

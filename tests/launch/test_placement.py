@@ -16,9 +16,7 @@ GPU = NodeType("gpu", 32, 4, 0, 2, "A100")
     ("bundles", "nodes", "unplaced"),
     [
         ([], {"head": 1, "cpu": 1}, {}),
-        ([Bundle("a", 16, 1)], {"head": 1, "cpu": 1}, {}),
         ([Bundle("a", 17, 1)], {"head": 1, "cpu": 2}, {}),
-        ([Bundle("w", 4, 4, 1)], {"head": 1, "cpu": 1, "gpu": 1}, {}),
         ([Bundle("w", 5, 4, 1)], {"head": 1, "cpu": 1, "gpu": 2}, {}),
         ([Bundle("w", 4, 9, 1)], {"head": 1, "cpu": 1, "gpu": 2}, {}),  # three on a node, by its CPUs
         # 16 beside the workers

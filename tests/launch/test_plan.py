@@ -92,26 +92,27 @@ def test_any_stage_can_be_the_limit_and_keys_that_raise_it_are_told(
     assert f"for a higher rate, {remedy}" in said if remedy else "for a higher rate" not in said
 
 
-def test_evaluation_beside_the_training_has_a_place_too(tmp_path: Path) -> None:
+def test_evaluation_beside_elastic_workers_and_gpus_that_stand_still_are_told(tmp_path: Path) -> None:
     asked = config(tmp_path, SHARDS, "evaluate.every=2000", "evaluate.gpus=1")
     plan = planned(asked, HEAD, CPU, GPU, known=KNOWN)
     assert plan.config.train.num_workers == 7
     stage = by_name(plan)["evaluation"]
     assert (stage.what, stage.gpus, stage.on, stage.per_s) == ("every 2,000 steps", 1, ("gpu",), None)
+    assert "stand still" not in shown(plan)
 
-
-def test_elastic_workers_are_asked_for_all_and_planned_with_those_that_fit(tmp_path: Path) -> None:
-    asked = config(tmp_path, SHARDS, "train.num_workers=9", "train.min_workers=2")
-    of = by_name(planned(asked, HEAD, CPU, GPU, known="worker=1000,encoder=100,reader=500"))
-    workers = of["workers"]
-    assert (workers.what, workers.gpus, workers.per_s) == ("2..8 on GPUs, fsdp, bf16", 8, 8000)
+    elastic = config(
+        tmp_path, SHARDS, "train.num_workers=9", "train.min_workers=2"
+    )  # planned with those that fit
+    of = by_name(planned(elastic, HEAD, CPU, GPU, known="worker=1000,encoder=100,reader=500"))
+    assert (of["workers"].what, of["workers"].gpus, of["workers"].per_s) == (
+        "2..8 on GPUs, fsdp, bf16",
+        8,
+        8000,
+    )
     assert of["readers"].what == "16, 2 a worker"
 
-
-def test_gpus_that_stand_still_are_told(tmp_path: Path) -> None:
     plan = planned(config(tmp_path, SHARDS, "train.num_workers=3"), HEAD, CPU, GPU, known=KNOWN)
     assert "5 GPUs stand still; train.num_workers=0 with train.use_gpu=null takes them all" in shown(plan)
-    assert "stand still" not in shown(planned(config(tmp_path, SHARDS), HEAD, CPU, GPU, known=KNOWN))
 
 
 # What hands the blocks on
@@ -119,16 +120,13 @@ def test_gpus_that_stand_still_are_told(tmp_path: Path) -> None:
 
 def test_executors_count_blocks_and_cost_no_cpus(tmp_path: Path) -> None:
     nodes = NodeType("head", 64, 4, 1, 1, "A100")
-
-    def executors(override: str) -> Stage:
-        return by_name(planned(config(tmp_path, SHARDS, override), nodes, known="worker=5000"))["executors"]
-
-    stage = executors("train.batch_size=512")
-    assert (stage.what, stage.per_s) == ("4, 400 blocks/s of 128 samples", 400 * 128)
-    assert (stage.cpus, stage.gpus, stage.on, stage.source) == (0, 0, ("head",), "rule of thumb")
-    assert executors("data.block_samples=16").per_s == 400 * 16
-    # 128 MB of 224 x 224 pixels
-    assert executors("train.batch_size=100000").what == "4, 400 blocks/s of 891 samples"
+    for override, samples in (
+        ("train.batch_size=512", 128), ("data.block_samples=16", 16),
+        ("train.batch_size=100000", 891),  # 128 MB of 224 x 224 pixels
+    ):  # fmt: skip
+        stage = by_name(planned(config(tmp_path, SHARDS, override), nodes, known="worker=5000"))["executors"]
+        assert (stage.what, stage.per_s) == (f"4, 400 blocks/s of {samples} samples", 400 * samples)
+        assert (stage.cpus, stage.gpus, stage.on, stage.source) == (0, 0, ("head",), "rule of thumb")
 
 
 # How fast
@@ -142,11 +140,9 @@ def test_without_a_run_before_the_slowest_gpu_reaches_a_stated_share_of_its_peak
     assert 0.2 * 312e12 / (3 * 13e9) < (workers.per_s or 0) / 2 < 0.2 * 312e12 / (3 * 8.8e9)
 
 
-@pytest.mark.parametrize("nodes", [NodeType("head", 16, 0, 1, 1), NodeType("head", 16, 2, 1, 1, "K80")])
-def test_nothing_is_guessed_of_cpus_and_unknown_gpus_so_the_rate_is_a_bound(
-    tmp_path: Path, nodes: NodeType
-) -> None:
+def test_nothing_is_guessed_of_unknown_gpus_so_the_rate_is_a_bound(tmp_path: Path) -> None:
     asked, table = config(tmp_path, SHARDS, "train.use_gpu=null"), Prices({"head": Price(1.0)})
+    nodes = NodeType("head", 16, 2, 1, 1, "K80")
     said = shown(planned(asked, nodes, known="encoder=100,reader=9000", table=table))
     assert "at most" in said
     unknown = "at least; encoders are the limit (as given); of workers on these devices nothing is known"
@@ -201,9 +197,7 @@ def test_a_run_of_other_work_or_another_version_says_nothing_and_the_user_goes_b
     assert plan.per_s == 28
 
 
-@pytest.mark.parametrize(
-    "text", ["worker", "worker=", "worker=-1", "worker=nan", "workers=3", "worker=1;encoder=2"]
-)
+@pytest.mark.parametrize("text", ["worker", "worker=-1", "worker=nan", "workers=3", "worker=1;encoder=2"])
 def test_a_rate_that_is_none_is_an_error_that_says_how_to_write_it(text: str) -> None:
     with pytest.raises(ConfigError, match="write worker=N, encoder=N, reader=N, samples a second"):
         rates.given(text)

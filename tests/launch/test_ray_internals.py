@@ -40,17 +40,26 @@ def run(program: str, **variables: str) -> str:
 # Without a cluster
 
 
-def test_a_call_of_ray_starts_no_cluster_once_auto_connect_is_off() -> None:
+def test_once_disabled_a_call_of_ray_starts_no_cluster_and_logs_of_workers_are_not_printed() -> None:
     program = """
+import io
 import ray
+from ray._private import worker
 from sclip.launch import ray_internals
+line = {"pid": "raylet", "ip": "127.0.0.1", "lines": ["many workers"], "is_err": False, "job": None}
+def printed():
+    file = io.StringIO()
+    worker.print_worker_logs(line, file)
+    return "many workers" in file.getvalue()
+before = printed()
+ray_internals.disable_worker_logs()
 ray_internals.disable_auto_connect()
 try:
     ray.nodes()
-except Exception as error:
-    print(type(error).__name__, ray.is_initialized())
+except Exception:
+    print(before, printed(), ray.is_initialized())
 """
-    assert run(program).split()[1] == "False"
+    assert run(program) == "True False False"
 
 
 @pytest.mark.parametrize("token", ["", "0" * 64])
@@ -64,23 +73,6 @@ ray_internals.send_token()
 print(before, ray_internals.is_token_required())
 """
     assert run(program, RAY_AUTH_TOKEN=token, HOME=str(tmp_path)) == f"False {bool(token)}"
-
-
-def test_worker_logs_are_not_printed_once_they_are_disabled() -> None:
-    program = """
-import io, logging
-from ray._private import worker
-from sclip.launch import ray_internals
-line = {"pid": "raylet", "ip": "127.0.0.1", "lines": ["many workers"], "is_err": False, "job": None}
-def printed():
-    file = io.StringIO()
-    worker.print_worker_logs(line, file)
-    return "many workers" in file.getvalue()
-before = printed()
-ray_internals.disable_worker_logs()
-print(before, printed())
-"""
-    assert run(program) == "True False"
 
 
 def test_the_callbacks_of_the_controller_have_the_hooks_that_are_used() -> None:

@@ -163,20 +163,6 @@ def test_a_version_keeps_its_evaluation_without_the_pictures(model: Model) -> No
 # By hand, and back
 
 
-def test_a_roll_back_restores_the_version_before_with_its_record(model: Model) -> None:
-    model.add(GOOD, *GATES)
-    model.add(BETTER, *GATES)
-    outcome = roll_back(model.client, model.name, "it is slow")
-    assert (outcome.before, outcome.champion) == ("2", "1")
-    assert model.aliases() == {"candidate": "2", "champion": "1"}
-    away, back = model.tags("2"), model.tags("1")
-    assert (away["sclip.decision"], back["sclip.decision"]) == ("rolled back", "restored")
-    assert away["sclip.why"] == "it is slow"
-    assert away["sclip.history"].endswith("rolled back to version 1: it is slow")
-    assert back["sclip.history"].endswith("restored in place of 2: it is slow")
-    assert away["sclip.gate.1"].startswith("holds: ")
-
-
 def test_repeated_roll_backs_walk_further_back_over_deleted_versions_and_over_one_that_was_champion_twice(
     model: Model,
 ) -> None:
@@ -220,7 +206,7 @@ def test_the_command_promotes_refuses_and_says_why_figure_by_figure(
     assert "version 2 is the champion already" in capsys.readouterr().out
 
 
-def test_the_command_promotes_by_hand_and_rolls_back_with_the_reason(
+def test_the_command_promotes_by_hand_and_rolls_back_with_the_reason_in_the_record(
     model: Model, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model.add(GOOD, *GATES)
@@ -232,10 +218,17 @@ def test_the_command_promotes_by_hand_and_rolls_back_with_the_reason(
     tags = model.tags("2")
     assert (tags["sclip.decision"], tags["sclip.why"]) == ("promoted by hand", "the recall file was cut")
     assert "sclip.gate.1" not in tags
-    assert model.promote("{name}", "--rollback", "--dry-run") == 0
+    back = ("{name}", "--rollback", "--why", "it is slow")
+    assert model.promote(*back, "--dry-run") == 0
     assert model.champion == "2"
-    assert model.promote("{name}", "--rollback") == 0
-    assert model.champion == "1"
+    assert model.promote(*back) == 0
+    assert model.aliases() == {"candidate": "2", "champion": "1"}
+    away, restored = model.tags("2"), model.tags("1")
+    assert (away["sclip.decision"], restored["sclip.decision"]) == ("rolled back", "restored")
+    assert away["sclip.why"] == "it is slow"
+    assert away["sclip.history"].endswith("rolled back to version 1: it is slow")
+    assert restored["sclip.history"].endswith("restored in place of 2: it is slow")
+    assert restored["sclip.gate.1"].startswith("holds: ")
     assert model.promote("{name}", "--rollback") == 2
     assert "nothing to roll back to" in capsys.readouterr().err
 

@@ -29,7 +29,7 @@ def test_a_version_is_fetched_as_the_folder_that_was_registered(
     assert fetched.encode_text(CAPTIONS).equal(small_scorer().encode_text(CAPTIONS))
 
 
-@pytest.mark.parametrize("source", [f"models:/{NAME}@gone", f"models:/{NAME}/9", "models:/absent@candidate"])
+@pytest.mark.parametrize("source", [f"models:/{NAME}@gone", f"models:/{NAME}/9"])
 def test_a_version_that_is_not_there_is_told_in_one_line(
     registry: Registry, source: str, tmp_path: Path
 ) -> None:

@@ -100,7 +100,6 @@ def test_a_seed_is_run_through_before_the_next_with_what_file_row_and_command_li
         ("", "", ["--row", "lwo"], "row 'lwo': there is none; the rows are low, high, broken"),
         ("weight: 0.1", "wait: 0.1", [], "row 'low': config: model.kee.wait: no such key"),
         ("weight: 0.1", "weight: -1", [], "row 'low': "),
-        ("label: lambda low, ", "", [], "not an ablation: "),
         ("rows:", "lines:", [], "not an ablation: 'rows'"),
         (
             "seeds: [0, 1]",

@@ -49,7 +49,7 @@ def run(tmp_path: Path) -> Run:
 EXACT = {"expected": 40, "trained_once": 40}
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("world_size", [1, 3])
 def test_a_run_that_trained_every_row_once_a_pass_is_exact(run: Run, world_size: int) -> None:
     run.attempt(0, run.steps(world_size))
     found = audit(run.folder)
@@ -60,7 +60,7 @@ def test_a_run_that_trained_every_row_once_a_pass_is_exact(run: Run, world_size:
     assert summary(run) == EXACT
 
 
-@pytest.mark.parametrize("recorded", [(1, 1, 1), (9, 9, 9), (3, 9, 9)], ids=["fewer", "more", "both"])
+@pytest.mark.parametrize("recorded", [(1, 1, 1), (3, 9, 9)], ids=["fewer", "both"])
 def test_the_counts_that_the_run_has_of_its_shards_make_its_order_and_are_not_believed(
     tmp_path: Path, recorded: tuple[int, ...]
 ) -> None:
@@ -126,7 +126,14 @@ def test_planted_losses_and_repetitions_are_found_as_ranges_of_their_shard_and_p
     assert named(found.repeated_rows) == repeated
 
 
-def test_rows_that_two_steps_have_exchanged_are_named_with_the_first_of_them(run: Run) -> None:
+def test_rows_that_two_steps_exchanged_or_another_seed_or_buffer_drew_differ_from_the_order(run: Run) -> None:
+    run.attempt(0, run.steps(2))
+    for section, key in (("run", "seed"), ("data", "shuffle_buffer")):
+        config = to_tree(run.config)
+        config[section][key] += 1
+        run.write("config.json", config)
+        assert summary(run) == EXACT | {"differs": 1}
+    run.write("config.json", to_tree(run.config))
     steps = run.steps(2)
     (row, *_), (other, *_) = steps[3][1], steps[6][0]
     steps[3][1][0], steps[6][0][0] = other, row
@@ -137,15 +144,6 @@ def test_rows_that_two_steps_have_exchanged_are_named_with_the_first_of_them(run
     assert found.first_difference
     for rows, of in ((found.first_difference.lacks, row), (found.first_difference.extra, other)):
         assert named(rows) == {(f"source-0-{of[2]}.tar", of[1]): [(of[3], of[3])]}
-
-
-def test_a_run_of_another_seed_or_buffer_than_its_config_says_has_another_order(run: Run) -> None:
-    run.attempt(0, run.steps(2))
-    for section, key in (("run", "seed"), ("data", "shuffle_buffer")):
-        config = to_tree(run.config)
-        config[section][key] += 1
-        run.write("config.json", config)
-        assert summary(run) == EXACT | {"differs": 1}
 
 
 def test_work_that_a_crash_threw_away_is_neither_missed_nor_repeated_whoever_goes_on(run: Run) -> None:
@@ -198,7 +196,7 @@ def test_a_ledger_that_a_kill_cut_or_that_is_gone_gives_the_steps_that_it_holds(
 @pytest.mark.parametrize(
     "line",
     [
-        '{"step": 1, "tra', "[]", "{}", '{"step": 1, "trained": 5}', '{"step": 1, "trained": [[0, 0, 0]]}',
+        '{"step": 1, "tra', "[]", '{"step": 1, "trained": 5}', '{"step": 1, "trained": [[0, 0, 0]]}',
         '{"step": 1, "trained": [[0, 0, 0, [1.5]]]}', '{"step": 1, "trained": [[0, 0, [0], [1]]]}',
     ],
 )  # fmt: skip
@@ -250,8 +248,8 @@ def cut_shard(run: Run, at: int) -> None:
 
 @pytest.mark.parametrize(
     ("at", "whole"),
-    [(512, 4), (1000, 4), (1200, 4), (1536, 4), (2048, 5)],
-    ids="header body next last none".split(),
+    [(512, 4), (1000, 4), (1200, 4), (2048, 5)],
+    ids="header body next none".split(),
 )
 def test_the_unreadable_rest_of_a_cut_tar_is_one_row_that_must_be_set_aside(
     run: Run, at: int, whole: int

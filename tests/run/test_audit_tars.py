@@ -89,17 +89,12 @@ def test_a_tar_cut_or_changed_in_a_byte_anywhere_is_judged_as_the_reader_does(
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        (b"", Tar(0, True)),
         (b"no tar", Tar(0, True)),
-        (bytes(range(256)) * 20, Tar(0, True)),
         (gzip.compress(WHOLE, mtime=0)[:20], Tar(0, True)),
         (members([]), Tar(0, False)),
         (WHOLE + WHOLE, Tar(5, True)),
-        (gzip.compress(WHOLE + WHOLE), Tar(5, True)),
-        (WHOLE + bytes(200_000), Tar(5, True)),
         (gzip.compress(WHOLE + bytes(200_000)), Tar(5, True)),
         (WHOLE + bytes(512), Tar(5, False)),
-        (gzip.compress(WHOLE), Tar(5, False)),
     ],
 )
 def test_what_is_no_tar_or_goes_on_behind_its_end_is_broken(
@@ -109,23 +104,20 @@ def test_what_is_no_tar_or_goes_on_behind_its_end_is_broken(
     assert given_out(tmp_path / "s.tar") == (found.groups, found.broken)
 
 
-def test_remote_tars_are_counted_too() -> None:
+def test_many_and_remote_ones_are_counted_by_several_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with fsspec.open("memory://audit/s.tar", "wb") as file:
         file.write(WHOLE[: 5 * 2048])
     assert count_tars(["memory://audit/s.tar"], "first_dot") == {"memory://audit/s.tar": Tar(5, True)}
-
-
-def test_many_are_counted_by_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    paths = [tmp_path / f"{rows}.tar" for rows in range(16)]
+    paths = [str(tmp_path / f"{rows}.tar") for rows in range(16)]
     for rows, path in enumerate(paths):
-        path.write_bytes(tar_bytes(keys(rows)))
-    assert count_tars([str(path) for path in paths], "first_dot") == {
-        str(p): Tar(rows, False) for rows, p in enumerate(paths)
-    }
-    paths[9].unlink()
+        Path(path).write_bytes(tar_bytes(keys(rows)))
+    assert count_tars(paths, "first_dot") == {path: Tar(rows, False) for rows, path in enumerate(paths)}
+    Path(paths[9]).unlink()
     with pytest.raises(StorageError, match=r"9\.tar: cannot be read: No such file"):
-        count_tars([str(path) for path in paths], "first_dot")
+        count_tars(paths, "first_dot")
 
 
 def parquet(rows: int) -> bytes:

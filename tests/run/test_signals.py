@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from sclip.train.run_folder import LEASE, RunFolder
 from support.paths import ROOT
-from support.processes import end, environment
+from support.processes import end, environment, free_port
 from support.runs import TINY, recorded
 
 
 @contextmanager
-def program(*arguments: str, options: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[str]]:
+def program(
+    *arguments: str, options: tuple[str, ...] = (), **variables: str
+) -> Iterator[subprocess.Popen[str]]:
     """Start `sclip` as the leader of a process group, as a shell or a batch system does."""
     child = subprocess.Popen(
         [sys.executable, *options, "-m", "sclip.cli", *arguments],
-        cwd=ROOT, env=environment(PYTHONUNBUFFERED="1"), start_new_session=True,
+        cwd=ROOT, env=environment(PYTHONUNBUFFERED="1", **variables), start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     try:
@@ -75,56 +79,71 @@ def test_a_start_that_is_told_to_end_in_its_imports_ends_in_one_line(
 # A run
 
 
-class Ended(NamedTuple):
-    """How a run ended that was told to."""
+@pytest.mark.cluster
+def test_a_run_that_a_group_is_told_to_end_leaves_a_checkpoint_or_ends_at_once_and_the_same_command_finishes_it(
+    tmp_path: Path,
+) -> None:
+    """On clusters of its own, although the address of a head that is long gone is noted."""
+    ray = Path(tempfile.mkdtemp(prefix="r-"))  # short: Ray's sockets in it have long names
+    (ray / "ray").mkdir()
+    (ray / "ray" / "ray_current_cluster").write_text(f"127.0.0.1:{free_port()}")
+    database, run = f"sqlite:///{tmp_path}/mlflow.db", RunFolder(tmp_path / "runs" / "told")
+    command = ("pretrain", *TINY, f"run.storage={tmp_path}", "run.name=told", "train.epochs=20")
 
-    status: int
-    said: str
-    latest: int
-    """Step of the newest checkpoint; 0 where there is none."""
-
-
-@pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("storage")
-
-
-@pytest.fixture(scope="module")
-def ended(storage: Path) -> list[Ended]:
-    """One run on clusters of its own, whose process group gets SIGTERM before a step is reported, then after one."""
-    arguments = ("pretrain", *TINY, f"run.storage={storage}", "run.name=told")
-    endless, found = ("train.epochs=400", "checkpoint.every=99999"), list[Ended]()
-    for log_every, sign in (("99999", "training with 2 workers"), ("1", r"step \d+/")):
-        with program(*arguments, *endless, f"train.log_every={log_every}") as child:
+    def ended(sign: str, *more: str) -> tuple[int, str]:
+        """Start it, send SIGTERM to its process group at a line of its output, return status and output."""
+        with program(*command, *more, RAY_TMPDIR=str(ray)) as child:
             said = until(child, sign)
-            os.killpg(child.pid, signal.SIGTERM)
+            if sign != "alias candidate":
+                os.killpg(child.pid, signal.SIGTERM)
             said += rest(child)
-            latest = RunFolder(storage / "runs" / "told").latest()
-            found.append(Ended(child.wait(), said, latest[1] if latest else 0))
-    return found
+            return child.wait(), said
+
+    try:
+        status, said = ended(r"step \d+/", "checkpoint.every=9999", "run.progress_every_s=0.1")
+        assert status == 143, said
+        assert said.count("asked to stop: writing a checkpoint first") == 1
+        assert run.latest()
+        step = (run.latest() or ("", 0))[1]
+        assert f"stopped after a checkpoint at step {step}" in said
+        assert recorded(database, "told").info.status == "KILLED"
+        assert not (run.path / LEASE).exists()
+
+        status, said = ended("training with 2 workers at step", "train.log_every=9999")
+        assert status == 143, said
+        assert "no step since they started: nothing to save" in said
+        assert (run.latest() or ("", 0))[1] == step
+
+        status, said = ended("alias candidate", "train.log_every=50")
+    finally:
+        shutil.rmtree(ray, ignore_errors=True)
+    assert status == 0, said
+    assert "Traceback" not in said
+    assert f"training with 2 workers at step {step} " in said
+    for told in (
+        "training on generated scenes (yours: data.shards=", "relation/accuracy",
+        "models:/structure-clip/1, alias candidate", f"ui --backend-store-uri {database}",
+    ):  # fmt: skip
+        assert told in said
 
 
-@pytest.mark.cluster
-def test_before_the_first_step_it_says_that_there_is_nothing_to_save_and_ends_at_once(
-    ended: list[Ended],
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_cluster_that_is_named_and_gone_is_one_error_and_no_local_run(
+    log_format: str, tmp_path: Path
 ) -> None:
-    before, after = ended
-    assert before.status == 143, before.said
-    assert "no step since they started: nothing to save" in before.said
-    assert "writing a checkpoint" not in before.said
-    assert before.latest == 0
-    assert "training with 2 workers from the start" in after.said
-
-
-@pytest.mark.cluster
-def test_sigterm_to_the_process_group_leaves_a_checkpoint_and_ends_the_run_in_mlflow(
-    storage: Path, ended: list[Ended]
-) -> None:
-    after = ended[1]
-    assert after.status == 143, after.said
-    assert after.said.count("asked to stop: writing a checkpoint first") == 1
-    assert after.latest > 0
-    assert f"stopped after a checkpoint at step {after.latest}" in after.said
-    assert "Traceback" not in after.said
-    assert recorded(f"sqlite:///{storage}/mlflow.db", "told").info.status == "KILLED"
-    assert not (storage / "runs" / "told" / LEASE).exists()
+    gone = f"127.0.0.1:{free_port()}"
+    with program(
+        "pretrain", f"run.storage={tmp_path}", f"run.log_format={log_format}", RAY_ADDRESS=gone
+    ) as child:
+        said = rest(child)
+        assert child.wait() == 2
+    if log_format == "json":
+        record = json.loads(said)
+        assert record["levelname"] == "ERROR"
+        assert record["message"].startswith(f"no Ray cluster answers at {gone}")
+    else:
+        assert re.search(
+            r"^pretrain: no Ray cluster answers at 127.*unset RAY_ADDRESS.*\n\Z", said, re.MULTILINE
+        )
+        assert "Traceback" not in said
+    assert not list(tmp_path.iterdir())

@@ -44,7 +44,6 @@ TERM, INT = signal.SIGTERM, signal.SIGINT
     ("signals", "program", "said"),
     [
         ([TERM], {}, "working asked saved"),  # work that ends by itself is waited for
-        ([INT], {}, "working asked saved"),
         ([TERM, TERM, INT], {}, "working asked saved"),  # close together they are one
         ([TERM, TERM], {"after_s": 60, "same_s": 0}, "working asked stopped"),  # left at a later one
         ([TERM], {"ends": False, "after_s": 60}, "working asked stopped"),  # that would not end: at once

@@ -29,7 +29,6 @@ KEE = "model.kee.weight"
         ([], "nothing to search"),
         (["../up", "--grid", f"{KEE}=0.1"], "run.name='../up'"),
         (["--grid", f"{KEE}=0.1", "--samples", "0"], "'--samples'"),
-        (["--grid", f"{KEE}=0.1", "--at-once", "-1"], "'--at-once'"),
         (["--grid", KEE], "write each key once, as KEY=..."),
         (["--grid", f"{KEE}=0.1", "--random", f"{KEE}=uniform(0,1)"], "write each key once"),
         (["--grid", f"{KEE}=0.1,["], "not a YAML value"),
@@ -37,13 +36,11 @@ KEE = "model.kee.weight"
         (["--grid", "model.kee.wait=0.1"], "nearest is model.kee.weight"),
         (["--grid", "loss.negatives=none,semantics"], "loss.negatives='semantics'"),
         (["--random", f"{KEE}=0.1"], "write uniform(..), loguniform(..), randint(..) or choice(..)"),
-        (["--random", f"{KEE}=normal(0,1)"], "write uniform(..)"),
         (["--random", f"{KEE}=uniform(1,0)"], "the lower first"),
         (["--random", f"{KEE}=uniform(0,true)"], "uniform takes two numbers"),
         (["--random", f"{KEE}=loguniform(0,1)"], "loguniform begins above 0"),
         (["--random", f"{KEE}=uniform(-1,1)"], "model.kee.weight=-1"),
         (["--random", "model.kee.layers=randint(0,3)"], "model.kee.layers=0"),
-        (["--random", "loss.negatives=choice(none,semantics)"], "loss.negatives='semantics'"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_the_space_is_told_before_anything_starts(
@@ -93,26 +90,24 @@ def test_a_seed_draws_the_same_points_each_with_every_point_of_the_grid(
 
 @pytest.mark.cluster
 @pytest.mark.usefixtures("attached")
-def test_every_point_is_a_run_below_one_parent_and_the_same_command_trains_none_again(
+def test_a_point_is_a_run_below_a_parent_and_the_same_command_trains_it_not_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["kee", "--grid", f"{KEE}=0.1,0.5", *TINY, "scenes.train_samples=32", "train.epochs=1"]
+    command = ["kee", "--grid", f"{KEE}=0.1", *TINY, "scenes.train_samples=32", "train.epochs=1"]
     command += ["train.num_workers=1", f"run.storage={tmp_path}"]
     assert job(*command) == 0
     said = capsys.readouterr().out
-    assert "kee-00000" in said
     assert "relation/accuracy" in said
     uri, folder = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "sweeps" / "kee"
-    assert f"look at it: {folder}/comparison.html" in " ".join(said.split())
-    parent, children = recorded(uri, "kee"), [recorded(uri, f"kee-0000{n}") for n in range(2)]
-    assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parent.info.run_id}
-    assert [child.data.params[KEE] for child in children] == ["0.1", "0.5"]
-    assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
+    parent, child = recorded(uri, "kee"), recorded(uri, "kee-00000")
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert child.data.params[KEE] == "0.1"
+    assert parent.info.status == child.info.status == "FINISHED"
     record = json.loads((folder / "sweep.json").read_text())
-    assert [trial["point"] for trial in record] == [{KEE: 0.1}, {KEE: 0.5}]
-    runs = [RunFolder(tmp_path / "runs" / trial["name"]) for trial in record]
-    assert [trial["scores"] for trial in record] == [(run.result or {})["scores"] for run in runs]
-    assert "step 2/2" in (folder / "kee-00001.log").read_text()
+    result = RunFolder(tmp_path / "runs" / "kee-00000").result or {}
+    (trial,) = record
+    assert (trial["name"], trial["point"], trial["scores"]) == ("kee-00000", {KEE: 0.1}, result["scores"])
+    assert "step 2/2" in (folder / "kee-00000.log").read_text()
     client = MlflowClient(uri)
     assert [file.path for file in client.list_artifacts(parent.info.run_id)] == ["sweep.json"]
 
@@ -120,4 +115,4 @@ def test_every_point_is_a_run_below_one_parent_and_the_same_command_trains_none_
     assert json.loads((folder / "sweep.json").read_text()) == record
     assert list(recorded_curve(uri, "kee-00000")) == [1, 2]
     assert recorded(uri, "kee").info.run_id == parent.info.run_id
-    assert len(client.search_model_versions("name = 'structure-clip'")) == 2
+    assert len(client.search_model_versions("name = 'structure-clip'")) == 1

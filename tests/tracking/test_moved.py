@@ -102,7 +102,9 @@ def test_a_version_of_a_moved_store_loads_here_and_by_mlflow_in_another_process(
     assert not old.exists()
 
 
-def test_a_run_in_a_moved_store_writes_below_it_alone(new: Path, places: Path, tmp_path: Path) -> None:
+def test_runs_go_on_in_a_moved_store_and_write_below_it_alone(
+    new: Path, old: Path, places: Path, tmp_path: Path
+) -> None:
     before = {*places.rglob("*"), *tmp_path.iterdir()}
     tracker = open_run(Config(), "second", str(new))
     (new / "runs" / "second" / "seen.html").write_text("another page")
@@ -112,17 +114,14 @@ def test_a_run_in_a_moved_store_writes_below_it_alone(new: Path, places: Path, t
     written = [*new.glob("mlartifacts/**/seen.html"), *new.glob("mlartifacts/**/model.safetensors")]
     assert len(written) == 4
     assert tracker.client.get_model_version(NAME, version).source.startswith(f"{new}/mlartifacts/")
-    assert {*places.rglob("*"), *tmp_path.iterdir()} == before
-
-
-def test_a_run_of_a_moved_store_is_sent_into_its_own_record(new: Path, old: Path) -> None:
-    tracker = open_recorded(new / "runs" / "first")
-    assert tracker.close() == ""
-    assert tracker.uri == f"sqlite:///{new}/mlflow.db"
-    client = MlflowClient(tracker.uri)
+    first = open_recorded(new / "runs" / "first")
+    assert first.close() == ""
+    assert first.uri == f"sqlite:///{new}/mlflow.db"
+    client = MlflowClient(first.uri)
     experiment = client.get_experiment_by_name("sclip").experiment_id
-    assert [run.info.run_id for run in client.search_runs([experiment])] == [tracker.run_id]
-    assert len(client.get_metric_history(tracker.run_id, "loss")) == 1
+    assert {r.info.run_id for r in client.search_runs([experiment])} == {first.run_id, tracker.run_id}
+    assert len(client.get_metric_history(first.run_id, "loss")) == 1
+    assert {*places.rglob("*"), *tmp_path.iterdir()} == before
     assert not old.exists()
 
 
@@ -138,17 +137,13 @@ def test_a_store_that_was_moved_before_it_had_an_artifact_gets_them_at_its_new_p
     assert not old.exists()
 
 
-def test_a_whole_copy_of_a_store_has_records_of_its_own(old: Path, tmp_path: Path) -> None:
-    new = Path(shutil.copytree(old, tmp_path / "new"))
-    before = (old / "mlflow.db").read_bytes()
-    connect(f"sqlite:///{new}/mlflow.db")
-    assert {place.partition("/mlartifacts")[0] for place in recorded(new)} == {str(new)}
-    assert (old / "mlflow.db").read_bytes() == before
-
-
 def test_a_copy_that_lacks_a_file_is_refused_with_the_command_that_brings_it(
     old: Path, tmp_path: Path
 ) -> None:
+    whole, records = Path(shutil.copytree(old, tmp_path / "whole")), (old / "mlflow.db").read_bytes()
+    connect(f"sqlite:///{whole}/mlflow.db")  # has records of its own
+    assert {place.partition("/mlartifacts")[0] for place in recorded(whole)} == {str(whole)}
+    assert (old / "mlflow.db").read_bytes() == records
     new = Path(shutil.copytree(old, tmp_path / "new"))
     (weights,) = new.glob("mlartifacts/**/model.safetensors")
     weights.unlink()

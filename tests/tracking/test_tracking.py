@@ -71,16 +71,12 @@ def at(uri: str, **changes: object) -> Config:
 def test_a_name_is_one_run_however_often_it_is_opened(tracker: Tracker, opened: Opened) -> None:
     again, other = opened("first"), opened("second")
     assert again.run_id == tracker.run_id != other.run_id
+    assert opened("first", at("", experiment="other")).run_id == tracker.run_id
     experiment = tracker.client.get_experiment_by_name("sclip")
     runs = tracker.client.search_runs([experiment.experiment_id])
     named = [run for run in runs if run.data.tags[RUN_NAME_TAG] in ("first", "second")]
     assert sorted(run.info.run_id for run in named) == sorted([tracker.run_id, other.run_id])
     assert {run.info.run_name for run in named} == {"first", "second"}
-
-
-def test_a_run_is_found_again_by_its_folder_also_in_another_experiment(opened: Opened) -> None:
-    first = opened("moved")
-    assert opened("moved", at("", experiment="other")).run_id == first.run_id
 
 
 def test_a_run_whose_folder_was_lost_is_found_by_its_name_and_its_curve_goes_on(
@@ -109,22 +105,20 @@ def test_a_run_that_was_deleted_in_mlflow_is_recorded_anew_as_a_whole(opened: Op
 
 def test_without_a_server_the_store_lies_in_the_storage_folder(tracker: Tracker, storage: str) -> None:
     assert tracker.uri == store_uri(CONFIG, storage) == f"sqlite:///{storage}/mlflow.db"
+    assert mlflow.active_run() is None
+    assert mlflow.get_tracking_uri() != tracker.uri  # those of this process are left alone
     experiment = tracker.client.get_experiment_by_name("sclip")
     assert experiment.artifact_location == f"{storage}/mlartifacts"
 
 
-def test_the_params_are_the_flattened_config(tracker: Tracker) -> None:
+def test_the_params_are_the_flattened_config_of_the_first_start(opened: Opened) -> None:
+    tracker = opened("params")
     assert tracker.flush()
+    again = opened("params", dataclasses.replace(CONFIG, train=TrainConfig(epochs=3, num_workers=2)))
+    assert again.flush()
     params = tracker.client.get_run(tracker.run_id).data.params
     assert params == {key: str(value) for key, value in flatten(to_tree(CONFIG)).items()}
-    assert params["train.epochs"] == "3"
     assert params["data.shards"] == "['a.tar', 'b.tar']"
-
-
-def test_a_resumed_run_keeps_its_first_params(tracker: Tracker, opened: Opened) -> None:
-    again = opened("first", dataclasses.replace(CONFIG, train=TrainConfig(epochs=3, num_workers=2)))
-    assert again.flush()
-    assert again.client.get_run(again.run_id).data.params["train.num_workers"] == "0"
 
 
 def test_a_metric_is_recorded_once_a_step_also_after_a_restart(opened: Opened, storage: str) -> None:
@@ -243,13 +237,6 @@ def test_how_busy_the_machine_is_comes_with_the_metrics_and_goes_on_after_a_rest
     assert {"system/system_memory_usage_percentage", "system/network_receive_megabytes"} <= set(
         system.sample(system.monitors())
     )
-
-
-def test_the_active_run_and_store_of_the_process_are_left_alone(opened: Opened) -> None:
-    before = mlflow.get_tracking_uri()
-    opened("first")
-    assert mlflow.active_run() is None
-    assert mlflow.get_tracking_uri() == before
 
 
 def test_a_deleted_experiment_is_an_error_that_says_how_to_restore_it(opened: Opened, storage: str) -> None:

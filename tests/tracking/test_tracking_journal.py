@@ -24,12 +24,12 @@ def loss(step: int, value: float = 1.0) -> dict[str, object]:
 
 
 def test_events_come_back_in_their_order_each_with_where_the_next_begins(journal: Journal) -> None:
-    for step in range(3):
+    for step in range(2):
         journal.append(loss(step))
-    read = list(journal.read())
-    assert [event for _, event in read] == [loss(0), loss(1), loss(2)]
-    assert [event for _, event in journal.read(read[0][0])] == [loss(1), loss(2)]
-    assert list(journal.read(read[-1][0])) == []
+    (first, event), (last, other) = journal.read()
+    assert [event, other] == [loss(0), loss(1)]
+    assert [*journal.read(first)] == [(last, loss(1))]
+    assert [*journal.read(last)] == []
 
 
 def test_the_history_is_the_curve_of_each_metric_numbers_that_are_none_included(
@@ -47,7 +47,7 @@ def test_the_history_is_the_curve_of_each_metric_numbers_that_are_none_included(
     assert list((tmp_path / "empty").iterdir()) == []
 
 
-@pytest.mark.parametrize("torn", ['{"metrics":{"lo', "{", '{"metrics":{"loss":1.0},"step":1'])
+@pytest.mark.parametrize("torn", ['{"metrics":{"lo', '{"metrics":{"loss":1.0},"step":1'])
 def test_a_torn_last_line_is_passed_over_and_the_next_event_is_whole(journal: Journal, torn: str) -> None:
     journal.append(loss(1))
     with (journal.folder / JOURNAL).open("a") as file:
@@ -68,9 +68,7 @@ def test_how_far_it_was_sent_is_known_to_the_next_process_unless_the_journal_is_
         assert Journal(journal.folder).sent == Sent("http://mlflow", "abc", known, (3, 7) if known else ())
 
 
-@pytest.mark.parametrize(
-    "content", ["", "{", "[]", '{"offset": 1}', '{"store": 1, "artifacts": [], "more": 0}']
-)
+@pytest.mark.parametrize("content", ["", "[]", '{"offset": 1}', '{"store": 1, "artifacts": [], "more": 0}'])
 def test_where_that_cannot_be_read_all_is_sent_again(journal: Journal, content: str) -> None:
     (journal.folder / SENT).write_text(content)
     assert journal.sent == Sent()
