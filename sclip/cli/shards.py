@@ -345,52 +345,6 @@ def exclude(
     print(f"{shown(out)}: {len(entries):,} pictures, {hashed:,} with their likeness")
 
 
-@command(PANEL)
-def corpus(
-    sources: Annotated[list[str], argument("SOURCE", "shards, or the folder of a run")],
-    data_keys: DataKeys,
-    out: Annotated[Path, option("FOLDER", "for report.html and report.json")] = Path("corpus-report"),
-    caption_field: CaptionField = "",
-    spacy_model: SpacyModel = "",
-    actors: Actors = 0,
-    actor_cpus: ActorCpus = 1.0,
-) -> None:
-    """Report what the captions of a corpus hold: graphs, negatives, the most frequent words, examples.
-
-    Runs on the Ray cluster that it finds, as pretrain does.
-
-      sclip corpus 'shards/train/*.tar' --out train-report
-      sclip corpus ~/sclip/runs/my-first-run
-    """
-    quiet_ray()
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from sclip.data.shards import ShardError
-    from sclip.launch import cluster
-    from sclip.prepare.actor_pool import ActorPool
-    from sclip.prepare.statistics import corpus_of, count_corpus
-    from sclip.report import write
-    from sclip.report.table import show_statistics
-    from sclip.scenegraph import ParserError
-
-    out = out.expanduser()
-    with errors(ConfigError, OSError, ParserError, ShardError):
-        read = corpus_of(sources, read_data(data_keys, caption_field, spacy_model))
-        out.mkdir(parents=True, exist_ok=True)  # not only after the survey
-        stderr = Console(stderr=True)
-        with Progress(console=stderr, transient=True, disable=not sys.stderr.isatty()) as progress:
-            task = progress.add_task("shards", total=len(read.shards))
-            pool = ActorPool(actors, actor_cpus)
-            counted = count_corpus(read, cluster.connect().cpus, pool, lambda _: progress.advance(task))
-        notes = counted.notes(read)
-        page = write(counted.statistics, out, f"Corpus: {read.title}", notes)
-    console = Console(highlight=False)
-    show_statistics(counted.statistics, console)
-    for line in (*notes, f"look at it: {shown(page)}"):
-        console.print(line, soft_wrap=True, markup=False)
-
-
 def _print_shard(out: Path, shard: Shard) -> None:
     print(f"{shown(out / shard.name)}: {shard.samples} samples, {shard.bytes / 2**20:.1f} MiB", flush=True)
 

@@ -31,7 +31,7 @@ from sclip.scenegraph.graph import SceneGraph, Span
 from sclip.scenegraph.window import Window, parsed_part
 from sclip.seeding import uniform
 
-VERSION = "6"
+VERSION = "7"
 """Raised with every change that changes a caption's candidates: annotated shards carry it."""
 
 MOST_CANDIDATES = 24
