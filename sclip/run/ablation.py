@@ -5,6 +5,7 @@
     seeds: [0, 1, 2]
     scores: {relation/accuracy: relation, attribute/accuracy: attribute}       what the table shows, and its heading
     published: Structure-CLIP, AAAI 2024, ...       where the figures of others come from
+    reference: clip                     the row that the others are tested against (may be left out)
     rows:
       clip: {label: "CLIP, fine-tuned", set: {loss.negatives: none}, published: {relation/accuracy: 0.6}}
 
@@ -77,6 +78,8 @@ class Ablation:
     """What is set for all rows, by dotted key, before what the command line sets."""
     start: str = ""
     """Row that the others are tuned from; empty: each is trained by itself."""
+    reference: str = ""
+    """Row that the others are tested against, seed by seed; empty: none is."""
 
     @property
     def plain(self) -> str:
@@ -90,23 +93,20 @@ class Cell:
 
     values: list[float]
     published: str
+    p_value: float | None = None
+    """Of a paired t-test against the reference, seed by seed; None where there is none to be had."""
 
     @property
     def text(self) -> str:
-        """Mean, and the standard deviation where there are several seeds; a dash without a value."""
+        """Mean with its 95 % interval over the seeds, by Student's t, and the p-value; a dash without a value."""
         if not self.values:
             return "–"
-        mean = f"{statistics.fmean(self.values):.3f}"
-        return f"{mean} ± {statistics.stdev(self.values):.3f}" if len(self.values) > 1 else mean
-
-    @property
-    def with_interval(self) -> str:
-        """Mean with its 95 % interval over the seeds, by Student's t."""
-        if len(self.values) < 2:
-            return self.text
-        mean, error = statistics.fmean(self.values), statistics.stdev(self.values) / len(self.values) ** 0.5
-        reach = float(stats.t.ppf(0.975, len(self.values) - 1)) * error
-        return f"{mean:.3f} ({mean - reach:.3f} to {mean + reach:.3f})"
+        mean, count = statistics.fmean(self.values), len(self.values)
+        if count < 2:
+            return f"{mean:.3f}"
+        reach = float(stats.t.ppf(0.975, count - 1)) * statistics.stdev(self.values) / count**0.5
+        tested = "" if self.p_value is None else f", p {self.p_value:.3f}"
+        return f"{mean:.3f} ({mean - reach:.3f} to {mean + reach:.3f}){tested}"
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,8 @@ def read(path: Path) -> Ablation:
     if not found.rows or not found.seeds or not found.scores:
         raise ConfigError(f"{path}: needs a row, a seed and a score at least")
     trained = [row for row, what in found.rows.items() if not what.blend]
+    if found.reference not in ("", *found.rows):
+        raise ConfigError(f"{path}: reference: {found.reference}: no row; they are {', '.join(found.rows)}")
     for key, row in [
         ("start", found.start),
         *((f"{row}: blend", of.blend) for row, of in found.rows.items()),
@@ -233,7 +235,19 @@ def table(ablation: Ablation, trials: Sequence[Trial], name: str) -> dict[str, d
             )
             for score in ablation.scores
         }
+    for row, cells in found.items():
+        if row != ablation.reference in found:
+            for score, cell in cells.items():
+                tested = _p_value(cell.values, found[ablation.reference][score].values)
+                cells[score] = dataclasses.replace(cell, p_value=tested)
     return found
+
+
+def _p_value(values: Sequence[float], others: Sequence[float]) -> float | None:
+    """Return the p-value of a paired t-test; None where seeds are missing, or all differ by the same."""
+    if len(values) != len(others) or len({a - b for a, b in zip(values, others, strict=True)}) < 2:
+        return None
+    return float(stats.ttest_rel(values, others).pvalue)
 
 
 def _figure(value: float | str | None) -> str:
@@ -282,11 +296,7 @@ def _lines(ablation: Ablation, cells: Mapping[str, Mapping[str, Cell]]) -> list[
     return [
         [
             ablation.rows[row].label,
-            *(
-                text
-                for cell in of.values()
-                for text in (cell.with_interval if ablation.start else cell.text, cell.published)[:width]
-            ),
+            *(text for cell in of.values() for text in (cell.text, cell.published)[:width]),
         ]
         for row, of in cells.items()
     ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
+from sclip.config import ConfigError
 from sclip.config.loader import CONFIGS
 from sclip.run import ablation, sweep
 from support.commands import command
@@ -58,19 +60,25 @@ def test_the_table_has_the_scores_of_the_runs_beside_the_published_ones(
     assert "model.kee.weight: too much" in said
     assert "ablation-small-low-seed-3" in (folder / "comparison.html").read_text()
     cells = json.loads((folder / "ablation.json").read_text())["rows"]
-    assert cells["high"]["relation/accuracy"] == {"values": [0.5], "published": "–"}
+    assert cells["high"]["relation/accuracy"] == {"values": [0.5], "published": "–", "p_value": None}
 
 
-def test_a_cell_of_several_seeds_shows_their_mean_and_deviation(small: Path) -> None:
-    values = {"low": (0.5, 0.7), "high": (0.9, 0.9), "broken": (0.4, 0.2)}
+def test_a_cell_of_several_seeds_has_an_interval_and_is_tested_against_the_reference(small: Path) -> None:
+    values = {"low": (0.93, 0.95, 0.97), "high": (0.94, 0.95, 0.96), "broken": (0.4, 0.2, 0.3)}
     trials = [
         sweep.Trial(f"x-{row}-seed-{seed}", {}, {"relation/accuracy": value})
         for row, of_row in values.items() for seed, value in enumerate(of_row)
     ]  # fmt: skip
-    cells = ablation.table(ablation.read(small), trials, "x")
+    asked = dataclasses.replace(ablation.read(small), seeds=[0, 1, 2], reference="high")
+    cells = ablation.table(asked, trials, "x")
     texts = [of["relation/accuracy"].text for of in cells.values()]
-    assert texts == ["0.600 ± 0.141", "0.900 ± 0.000", "0.300 ± 0.141"]
+    # By hand: t(0.975, 2) = 4.3027; of "broken" the differences are -0.54, -0.75, -0.66, t = -10.67.
+    low, high = "0.950 (0.900 to 1.000), p 1.000", "0.950 (0.925 to 0.975)"
+    assert texts == [low, high, "0.300 (0.052 to 0.548), p 0.009"]
     assert cells["low"]["attribute/accuracy"].text == "–"
+    small.write_text(f"{SMALL}reference: other\n")
+    with pytest.raises(ConfigError, match="reference: other: no row; they are low, high, broken"):
+        ablation.read(small)
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "ablation").glob("*.yaml")), ids=lambda path: path.stem)
