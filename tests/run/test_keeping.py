@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -82,9 +83,10 @@ def test_rows_are_tuned_from_the_start_of_their_seed_and_measured_on_both_famili
     ]
     assert "run.init_from" not in points[0]["set"]
     assert points[6]["set"]["run.init_from"] == "x-start-seed-1"
-    keeping.write_suites(
-        ablation.narrowed(KEEPING, [], [0]), "x", changed(config, {"scenes.train_samples": 2})
-    )
+    first = KEEPING.rows["start"]
+    few = dataclasses.replace(first, set=first.set | {"scenes.train_samples": 2})
+    asked = dataclasses.replace(KEEPING, rows=KEEPING.rows | {"start": few}, seeds=[0])
+    keeping.write_suites(asked, "x", changed(config, {"scenes.train_samples": 2}))
     report, development = (
         yaml.safe_load(keeping.suite(config, "x", 0, split).read_text())
         for split in ("report", "development")
