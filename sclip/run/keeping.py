@@ -20,6 +20,7 @@ from rich.console import Console
 
 from sclip.config import Config, ConfigError
 from sclip.config.loader import changed
+from sclip.evaluate import runner
 from sclip.evaluate.tradeoff import Point, cheapest, point
 from sclip.inference.blend import blended
 from sclip.prepare import scenes
@@ -151,8 +152,10 @@ class _Measured:
 
     def _measure(self, split: str, model: str, scorer: Scorer) -> Evaluation:
         name = self._suites[split]
-        if split not in self._tasks:
-            self._tasks[split] = evaluate.read_tasks(name, "", (), (), (), False, self._config.data)
+        if split not in self._tasks:  # as the runs are measured
+            asked = dataclasses.replace(self._config.evaluate, suite=name)
+            tasks = runner.tasks_of(asked, (), self._config.data)
+            self._tasks[split] = runner.prepared(tasks, exclusions=runner.exclusions_of(asked.exclude))
         batch_size = self._config.evaluate.batch_size
         return evaluate.measure(self._tasks[split], model, scorer, name, False, "cpu", 0, batch_size)
 
