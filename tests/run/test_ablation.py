@@ -76,6 +76,9 @@ def test_a_cell_of_several_seeds_has_an_interval_and_is_tested_against_the_refer
     low, high = "0.950 (0.900 to 1.000), p 1.000", "0.950 (0.925 to 0.975)"
     assert texts == [low, high, "0.300 (0.052 to 0.548), p 0.009"]
     assert cells["low"]["attribute/accuracy"].text == "–"
+    lacking = [trial for trial in trials if trial.name not in ("x-low-seed-0", "x-high-seed-2")]
+    low = ablation.table(asked, lacking, "x")["low"]["relation/accuracy"]
+    assert (low.values, low.p_value) == ([0.95, 0.97], None)  # of seeds 1 and 2, and the others of 0 and 1
     small.write_text(f"{SMALL}reference: other\n")
     with pytest.raises(ConfigError, match="reference: other: no row; they are low, high, broken"):
         ablation.read(small)
