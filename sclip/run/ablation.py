@@ -141,6 +141,9 @@ def read(path: Path) -> Ablation:
     ]:
         if row and (row not in trained or (key != "start" and row == found.start)):
             raise ConfigError(f"{path}: {key}: {row}: no row that is trained; those are {', '.join(trained)}")
+    for row, what in found.rows.items():
+        if what.blend and what.set:
+            raise ConfigError(f"{path}: {row}: a blend is of runs as they are; leave out its set")
     if (found.start and len(trained) < 2) or (not found.start and len(trained) < len(found.rows)):
         raise ConfigError(f"{path}: start and a row that is tuned from it go together, and blends with them")
     return found
