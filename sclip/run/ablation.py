@@ -141,6 +141,9 @@ def read(path: Path) -> Ablation:
     ]:
         if row and (row not in trained or (key != "start" and row == found.start)):
             raise ConfigError(f"{path}: {key}: {row}: no row that is trained; those are {', '.join(trained)}")
+    for row, what in found.rows.items():
+        if what.blend and what.set:
+            raise ConfigError(f"{path}: {row}: a blend is of runs as they are; leave out its set")
     if (found.start and len(trained) < 2) or (not found.start and len(trained) < len(found.rows)):
         raise ConfigError(f"{path}: start and a row that is tuned from it go together, and blends with them")
     return found
@@ -225,29 +228,30 @@ def sweep_of(ablation: Ablation, name: str, config: Config, at_once: int = 0) ->
 def table(ablation: Ablation, trials: Sequence[Trial], name: str) -> dict[str, dict[str, Cell]]:
     """Return by row and score what its runs reached."""
     by_name = {trial.name: trial for trial in trials}
+
+    def reached(row: str, score: str) -> list[float | None]:
+        # A blend of runs that failed is not there.
+        runs = (by_name.get(f"{name}-{row}-seed-{seed}") for seed in ablation.seeds)
+        return [run.scores.get(score) if run else None for run in runs]
+
     found: dict[str, dict[str, Cell]] = {}
     for row, what in ablation.rows.items():
-        names = [f"{name}-{row}-seed-{seed}" for seed in ablation.seeds]
-        runs = [by_name[run] for run in names if run in by_name]  # no blend of runs that failed
-        found[row] = {
-            score: Cell(
-                [run.scores[score] for run in runs if score in run.scores], _figure(what.published.get(score))
-            )
-            for score in ablation.scores
-        }
-    for row, cells in found.items():
-        if row != ablation.reference in found:
-            for score, cell in cells.items():
-                tested = _p_value(cell.values, found[ablation.reference][score].values)
-                cells[score] = dataclasses.replace(cell, p_value=tested)
+        found[row] = {}
+        for score in ablation.scores:
+            values, tested = reached(row, score), None
+            if row != ablation.reference in ablation.rows:
+                tested = _p_value(values, reached(ablation.reference, score))
+            there = [value for value in values if value is not None]
+            found[row][score] = Cell(there, _figure(what.published.get(score)), tested)
     return found
 
 
-def _p_value(values: Sequence[float], others: Sequence[float]) -> float | None:
+def _p_value(values: Sequence[float | None], others: Sequence[float | None]) -> float | None:
     """Return the p-value of a paired t-test; None where seeds are missing, or all differ by the same."""
-    if len(values) != len(others) or len({a - b for a, b in zip(values, others, strict=True)}) < 2:
+    pairs = [(a, b) for a, b in zip(values, others, strict=True) if a is not None and b is not None]
+    if len(pairs) < len(values) or len({round(a - b, 9) for a, b in pairs}) < 2:
         return None
-    return float(stats.ttest_rel(values, others).pvalue)
+    return float(stats.ttest_rel(*zip(*pairs, strict=True)).pvalue)
 
 
 def _figure(value: float | str | None) -> str:

@@ -20,12 +20,14 @@ from rich.console import Console
 
 from sclip.config import Config, ConfigError
 from sclip.config.loader import changed
+from sclip.evaluate import runner
 from sclip.evaluate.tradeoff import Point, cheapest, point
 from sclip.inference.blend import blended
 from sclip.prepare import scenes
 from sclip.prepare.writing import PackError
 from sclip.run import evaluate
 from sclip.run.sweep import Trial
+from sclip.storage.paths import StoragePath, write
 
 if TYPE_CHECKING:
     from sclip.evaluate.benchmarks import Task
@@ -42,12 +44,6 @@ _REACHED = 0.9
 _MARGIN = 0.03
 """What a blend must reach more on the development split, since a share of the gain is another on the reported one."""
 _ALPHAS = [n / 10 for n in range(11)]
-
-_SUITE = """\
-first: {{kind: shards, shards: '{first}/heldout/*.tar'}}
-relation: {{kind: vg-relation, file: '{second}/relation.json', images: '{second}/images'}}
-attribute: {{kind: vg-attribution, file: '{second}/attribute.json', images: '{second}/images'}}
-"""
 
 
 def suite(config: Config, name: str, seed: int, split: str) -> Path:
@@ -71,11 +67,20 @@ def write_suites(ablation: Ablation, name: str, config: Config) -> None:
                 if split == "development":  # held-out scenes alone
                     specs = [dataclasses.replace(spec, train_samples=1) for spec in specs]
                 first, second = (scenes.generate(folder, spec, of_split).suite.parent for spec in specs)
+                of = {
+                    "first": {"kind": "shards", "shards": f"{first}/heldout/*.tar"},
+                    "relation": _cases("vg-relation", second, "relation"),
+                    "attribute": _cases("vg-attribution", second, "attribute"),
+                }
                 path = suite(config, name, seed, split)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(_SUITE.format(first=first, second=second))
+                write(path, json.dumps(of, indent=1, ensure_ascii=False) + "\n")
     except (PackError, OSError) as error:
         raise ConfigError(f"run.storage={config.run.storage!r}: {error}") from error
+
+
+def _cases(kind: str, scenes_of: StoragePath, called: str) -> dict[str, str]:
+    return {"kind": kind, "file": f"{scenes_of}/{called}.json", "images": f"{scenes_of}/images"}
 
 
 def add_blends(
@@ -105,7 +110,7 @@ def add_blends(
                 except (*evaluate.NOT_STARTED, *evaluate.ERRORS) as error:
                     blends.append(Trial(label, {}, {}, str(error)))
                     continue
-                file.write_text(json.dumps(record, indent=1) + "\n")
+                write(file, json.dumps(record, indent=1) + "\n")
             console.print(f"{label}: a = {record['a']:g}", highlight=False)
             blends.append(Trial(label, {"a": record["a"]}, record["scores"]))
     return [*trials, *blends]
@@ -147,8 +152,10 @@ class _Measured:
 
     def _measure(self, split: str, model: str, scorer: Scorer) -> Evaluation:
         name = self._suites[split]
-        if split not in self._tasks:
-            self._tasks[split] = evaluate.read_tasks(name, "", (), (), (), False, self._config.data)
+        if split not in self._tasks:  # as the runs are measured
+            asked = dataclasses.replace(self._config.evaluate, suite=name)
+            tasks = runner.tasks_of(asked, (), self._config.data)
+            self._tasks[split] = runner.prepared(tasks, exclusions=runner.exclusions_of(asked.exclude))
         batch_size = self._config.evaluate.batch_size
         return evaluate.measure(self._tasks[split], model, scorer, name, False, "cpu", 0, batch_size)
 

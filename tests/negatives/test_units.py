@@ -86,6 +86,10 @@ def test_a_benchmark_of_half_truths_is_made_of_shards_and_read(
     first = out.read_text()
     assert job(tmp_path / "0.tar", out, "--seed", "3") == 0
     assert out.read_text() == first
+    (tmp_path / "others").mkdir()
+    others = tar_bytes((members | {"a.jpg": encoded(noise(9, 9))}).items())
+    (tmp_path / "others" / "0.tar").write_bytes(others)  # shard and sample of the same names
+    assert job(tmp_path / "others" / "0.tar", tmp_path / "others.jsonl", "--seed", "3") == 0
     entry = json.loads(first)
     assert (tmp_path / "images" / entry["image"]).read_bytes() == picture
     (case,) = KINDS["half-truth"].read(About("made", "half-truth", ""), out).cases

@@ -76,6 +76,9 @@ def test_a_cell_of_several_seeds_has_an_interval_and_is_tested_against_the_refer
     low, high = "0.950 (0.900 to 1.000), p 1.000", "0.950 (0.925 to 0.975)"
     assert texts == [low, high, "0.300 (0.052 to 0.548), p 0.009"]
     assert cells["low"]["attribute/accuracy"].text == "–"
+    lacking = [trial for trial in trials if trial.name not in ("x-low-seed-0", "x-high-seed-2")]
+    low = ablation.table(asked, lacking, "x")["low"]["relation/accuracy"]
+    assert (low.values, low.p_value) == ([0.95, 0.97], None)  # of seeds 1 and 2, and the others of 0 and 1
     small.write_text(f"{SMALL}reference: other\n")
     with pytest.raises(ConfigError, match="reference: other: no row; they are low, high, broken"):
         ablation.read(small)
@@ -115,7 +118,13 @@ def test_a_seed_is_run_through_before_the_next_with_what_file_row_and_command_li
             [],
             "start: lwo: no row that is trained; those are low, high, broken",
         ),
-        ("label: too much", "blend: high, label: x", [], "start and a row that is tuned from it go together"),
+        ("label: too much", "blend: high, label: x", [], "broken: a blend is of runs as they are"),
+        (
+            "label: too much, set: {model.kee.weight: 0.95}",
+            "blend: high, label: x",
+            [],
+            "start and a row that is tuned from it go together",
+        ),
         ("seeds: [0, 1]", "seeds: []", [], "needs a row, a seed and a score at least"),
         ("config: scenes", "config: scene", [], "nearest is scenes"),
         ("[0, 1]", "[0, 1", [], "small.yaml"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from rich.console import Console
 
 from sclip.config import ConfigError
 from sclip.config.loader import CONFIGS, changed
+from sclip.inference.scorer import Scorer
+from sclip.model import build_model
 from sclip.run import ablation, keeping, sweep
 
 KEEPING = ablation.read(CONFIGS / "ablation" / "keeping.yaml")
@@ -108,18 +111,28 @@ def test_rows_are_tuned_from_the_start_of_their_seed_and_measured_on_both_famili
         keeping.write_suites(KEEPING, "x", changed(config, {"data.shards": ["a.tar"]}))
 
 
-def test_a_blend_that_was_found_of_the_same_runs_is_not_measured_again(tmp_path: Path) -> None:
+def test_a_blend_is_chosen_on_one_split_and_measured_on_the_other_once_for_the_same_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "_ALPHAS", [0.0, 0.5, 1.0])
+    storage = tmp_path / "an owner's"
+    small = {"run.storage": str(storage), "scenes.heldout_samples": 3, "evaluate.retrieval_images": 2}
     asked = ablation.narrowed(KEEPING, ["blend"], [0])
-    config = changed(ablation.shared_config(asked), {"run.storage": str(tmp_path)})
+    config = changed(ablation.shared_config(asked), small | {"scenes.train_samples": 1})
+    start = ablation.AblationRow("", {"scenes.family": "a"})
+    asked = dataclasses.replace(asked, rows=asked.rows | {"start": start})
     trials = [trial("start", 0, 0.4, 0.6), trial("plain", 0, 0.2, 0.8)]
-    file = keeping.suite(config, "x", 0, "blend").with_suffix(".json")
-    file.parent.mkdir(parents=True)
-    of_runs = [trials[0].scores, trials[1].scores, trials[1].scores]
-    file.write_text(json.dumps({"runs": of_runs, "a": 0.5, "scores": scores(0.3, 0.8)}))
+    keeping.write_suites(asked, "x", config)
+    for run in trials:
+        Scorer(build_model(config.model)).save(storage / "runs" / run.name / "model")
     *_, blend = keeping.add_blends(asked, "x", config, trials, Console(quiet=True))
-    assert blend == sweep.Trial("x-blend-seed-0", {"a": 0.5}, scores(0.3, 0.8))
-    trials[1].scores["relation/accuracy"] = (
-        0.9  # another run by now: to be measured, and its model is not there
-    )
-    *_, blend = keeping.add_blends(asked, "x", config, trials, Console(quiet=True))
-    assert "x-start-seed-0" in blend.error or "development-seed-0" in blend.error
+    record = json.loads(keeping.suite(config, "x", 0, "blend").with_suffix(".json").read_text())
+    assert [point["a"] for point in record["points"]] == [0.0, 0.5, 1.0]
+    assert (blend.point, blend.scores, blend.error) == ({"a": record["a"]}, record["scores"], "")
+    assert blend.scores["first/cases"] == 2 * 3  # of two pictures, as the runs are measured
+    shutil.rmtree(storage / "runs")
+    *_, again = keeping.add_blends(asked, "x", config, trials, Console(quiet=True))
+    assert again == blend
+    trials[1].scores["relation/accuracy"] = 0.9  # another run by now, and its model is away
+    *_, other = keeping.add_blends(asked, "x", config, trials, Console(quiet=True))
+    assert "no such model" in other.error
