@@ -10,6 +10,7 @@ import pytest
 
 from sclip.config import ConfigError
 from sclip.config.loader import CONFIGS, changed, load
+from sclip.evaluate import suite
 from sclip.run import ablation, sweep
 from support.commands import command
 from support.swept import made_up
@@ -115,6 +116,12 @@ def test_a_row_may_have_a_config_of_its_own_below_what_file_row_and_command_line
     assert asked.rows["low"] == ablation.read(small).rows["low"]
     found = changed(ablation.shared_config(asked, overrides), asked.rows["other"].set)
     assert found == load(["train.num_workers=1", *overrides, "loss.hinge_margin=0.3"], str(other))
+
+
+def test_the_fields_table_has_a_column_of_each_benchmark_of_its_suite(tmp_path: Path) -> None:
+    asked = ablation.read(CONFIGS / "ablation" / "field.yaml")
+    names = {entry.name for entry in suite.read(asked.set["evaluate.suite"], tmp_path)}
+    assert {score.split("/")[0] for score in asked.scores} == names
 
 
 @pytest.mark.parametrize(
