@@ -174,6 +174,7 @@ def ablation(
       sclip ablation keeping     what tuning on other scenes keeps: plain, distil, LoRA, blend, all three
       sclip ablation encoder     K, lambda, depth and form of the knowledge encoder
       sclip ablation paper data.shards='shards/*.tar' evaluate.root=~/benchmarks
+      sclip ablation field data.shards=.. evaluate.root=..   other published recipes, beside their figures
     """
     if "=" in ablation:
         ablation, overrides = "scenes", [ablation, *overrides]

@@ -8,6 +8,7 @@
     reference: clip                     the row that the others are tested against (may be left out)
     rows:
       clip: {label: "CLIP, fine-tuned", set: {loss.negatives: none}, published: {relation/accuracy: 0.6}}
+      negclip: {label: NegCLIP, config: negclip}      by a config of its own; file and command line set theirs in it too
 
 Each row and seed is an ordinary run; `sclip.run.sweep` runs them and goes on where it was stopped. With `start: ROW`
 the other rows are tuned from that row's run of their seed (`sclip.run.keeping`), and `blend: ROW` in a row, in place of
@@ -31,7 +32,7 @@ from rich.table import Table
 from scipy import stats
 
 from sclip.config import Config, ConfigError
-from sclip.config.loader import CONFIGS, changed, load, read_yaml
+from sclip.config.loader import CONFIGS, changed, flatten, load, read_yaml, to_tree
 from sclip.run import keeping, sweep
 from sclip.run.sweep import POINT, Sweep, Trial
 from sclip.storage.masking import mask_tree
@@ -48,6 +49,7 @@ __all__ = [
     "show",
     "sweep_of",
     "table",
+    "with_configs",
     "write",
 ]
 
@@ -59,6 +61,8 @@ class AblationRow:
     label: str
     set: dict[str, Any] = field(default_factory=dict)
     """What it changes, by dotted key."""
+    config: str = ""
+    """Config that it takes in place of the file's, a name or a file; empty: the file's."""
     published: dict[str, float | str] = field(default_factory=dict)
     """Figures of others for the like, by score; a text where no exact one is published."""
     blend: str = ""
@@ -168,6 +172,24 @@ def shared_config(ablation: Ablation, overrides: Sequence[str] = ()) -> Config:
     )
 
 
+def with_configs(ablation: Ablation, overrides: Sequence[str] = ()) -> Ablation:
+    """Return the ablation with what a row's own config has other than the shared one written into the row's `set`.
+
+    Raises ConfigError naming the row whose config cannot be read.
+    """
+    shared = flatten(to_tree(shared_config(ablation, overrides)))
+    rows = dict(ablation.rows)
+    for row, what in ablation.rows.items():
+        if what.config:
+            try:
+                own = shared_config(dataclasses.replace(ablation, config=what.config), overrides)
+            except ConfigError as error:
+                raise ConfigError(f"row {row!r}: {error}") from error
+            other = {key: value for key, value in flatten(to_tree(own)).items() if value != shared[key]}
+            rows[row] = dataclasses.replace(what, set=other | what.set)
+    return dataclasses.replace(ablation, rows=rows)
+
+
 def run(
     name_or_file: str,
     overrides: Sequence[str],
@@ -183,7 +205,7 @@ def run(
     """
     path = Path(name_or_file)
     path = path if path.is_file() else CONFIGS / "ablation" / f"{name_or_file}.yaml"
-    asked = narrowed(read(path), rows, seeds)
+    asked = with_configs(narrowed(read(path), rows, seeds), overrides)
     name = name or f"ablation-{path.stem}"
     config = shared_config(asked, overrides)
     swept = sweep_of(asked, name, config, at_once)

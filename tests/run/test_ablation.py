@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from sclip.config import ConfigError
-from sclip.config.loader import CONFIGS
+from sclip.config.loader import CONFIGS, changed, load
+from sclip.evaluate import suite
 from sclip.run import ablation, sweep
 from support.commands import command
 from support.swept import made_up
@@ -86,7 +87,7 @@ def test_a_cell_of_several_seeds_has_an_interval_and_is_tested_against_the_refer
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "ablation").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_ablation_can_be_run(path: Path) -> None:
-    asked = ablation.read(path)
+    asked = ablation.with_configs(ablation.read(path))
     swept = ablation.sweep_of(asked, "x", ablation.shared_config(asked))
     assert len(swept.space[sweep.POINT]["grid_search"]) == len(asked.seeds) * sum(
         not row.blend for row in asked.rows.values()
@@ -105,12 +106,34 @@ def test_a_seed_is_run_through_before_the_next_with_what_file_row_and_command_li
     assert points[3]["set"] == {"model.kee.weight": 0.1, "run.seed": 1}
 
 
+def test_a_row_may_have_a_config_of_its_own_below_what_file_row_and_command_line_set(
+    small: Path, tmp_path: Path
+) -> None:
+    (other := tmp_path / "other.yaml").write_text(
+        "{model: {kee: {enabled: false}}, train: {epochs: 9, batch_size: 64}, loss: {hinge_margin: 0.1}}"
+    )
+    row = f"  other: {{label: another, config: {other}, set: {{loss.hinge_margin: 0.3}}}}\n"
+    small.write_text(f"{SMALL}{row}set: {{train.num_workers: 1}}\n")
+    overrides = ["train.epochs=2"]
+    asked = ablation.with_configs(ablation.read(small), overrides)
+    assert asked.rows["low"] == ablation.read(small).rows["low"]
+    found = changed(ablation.shared_config(asked, overrides), asked.rows["other"].set)
+    assert found == load(["train.num_workers=1", *overrides, "loss.hinge_margin=0.3"], str(other))
+
+
+def test_the_fields_table_has_a_column_of_each_benchmark_of_its_suite(tmp_path: Path) -> None:
+    asked = ablation.read(CONFIGS / "ablation" / "field.yaml")
+    names = {entry.name for entry in suite.read(asked.set["evaluate.suite"], tmp_path)}
+    assert {score.split("/")[0] for score in asked.scores} == names
+
+
 @pytest.mark.parametrize(
     ("old", "new", "arguments", "found"),
     [
         ("", "", ["--row", "lwo"], "row 'lwo': there is none; the rows are low, high, broken"),
         ("weight: 0.1", "wait: 0.1", [], "row 'low': config: model.kee.wait: no such key"),
         ("weight: 0.1", "weight: -1", [], "row 'low': "),
+        ("label: too much", "label: x, config: scene", [], "row 'broken': --config scene: no such file"),
         ("rows:", "lines:", [], "not an ablation: 'rows'"),
         (
             "seeds: [0, 1]",
