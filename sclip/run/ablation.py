@@ -208,13 +208,19 @@ def run(
     asked = with_configs(narrowed(read(path), rows, seeds), overrides)
     name = name or f"ablation-{path.stem}"
     config = shared_config(asked, overrides)
-    swept = sweep_of(asked, name, config, at_once)
+    swept, trials = sweep_of(asked, name, config, at_once), list[Trial]()
     if asked.start:
         config = changed(config, {"run.storage": sweep.storage_of(config)})
         keeping.write_suites(asked, name, config)
         alone = dataclasses.replace(asked, rows={asked.start: asked.rows[asked.start]})
-        sweep.run(sweep_of(alone, name, config, at_once), console)
-    trials = sweep.run(swept, console)
+        starts = sweep.run(sweep_of(alone, name, config, at_once), console)
+        # The other rows of a seed whose start failed would have nothing to begin with.
+        trials = [start for start in starts if start.error]
+        failed = {start.name for start in trials}
+        begun = [seed for seed in asked.seeds if f"{name}-{asked.start}-seed-{seed}" not in failed]
+        swept = sweep_of(dataclasses.replace(asked, seeds=begun), name, config, at_once)
+    if swept.space[POINT]["grid_search"]:
+        trials += sweep.run(swept, console)
     if asked.start:
         trials = keeping.add_shares(asked, name, keeping.add_blends(asked, name, config, trials, console))
     cells = table(asked, trials, name)

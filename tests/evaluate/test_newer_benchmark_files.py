@@ -155,6 +155,7 @@ BIVLC = "bivlc/data/test-00000-of-00001.parquet"
         ("negbench-coco-plain", NEGATED, text('filepath,captions\na,"open()"\n'), "case 0: malformed node"),
         ("mmvp-vlm", "mmvp_vlm/Questions.csv", text("id,type,text\n1,a,b\n"), "two rows for each pair"),
         ("mmvp-vlm", "mmvp_vlm/Questions.csv", text("id,type,text\n2,a,b\n3,a,b\n"), "ids 2 and 3: a pair has"),
+        ("mmvp-vlm", "mmvp_vlm/Questions.csv", text("id,type,text\n" + 2 * "1,a,b\n2,a,c\n"), "two cases of one id, 1"),
         ("hard-positives-swap", "hard_positives/swapped_data/visual_genome_attribution.json", Path.unlink, "no such"),
         ("hard-positives-swap", "hard_positives/swapped_data/visual_genome_attribution.json",
          altered(lambda e: e[:1]), "1 cases, and"),

@@ -136,3 +136,26 @@ def test_a_blend_is_chosen_on_one_split_and_measured_on_the_other_once_for_the_s
     trials[1].scores["relation/accuracy"] = 0.9  # another run by now, and its model is away
     *_, other = keeping.add_blends(asked, "x", config, trials, Console(quiet=True))
     assert "no such model" in other.error
+
+
+@pytest.mark.parametrize(
+    ("failing", "begun"), [("start-seed-1", ["start-seed-0", "plain-seed-0"]), ("start", [])]
+)
+def test_no_row_of_a_seed_whose_start_failed_is_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str, begun: list[str]
+) -> None:
+    swept = []
+
+    def run(of: sweep.Sweep, console: Console) -> list[sweep.Trial]:
+        swept.append([point["name"] for point in of.space[sweep.POINT]["grid_search"]])
+        error = {name: "no room" if failing in name else "" for name in swept[-1]}
+        return [sweep.Trial(f"x-{n}", {}, {} if error[n] else scores(0.4, 0.6), error[n]) for n in swept[-1]]
+
+    monkeypatch.setattr(sweep, "run", run)
+    monkeypatch.setattr(sweep, "pages", lambda *_: [])
+    monkeypatch.setattr(keeping, "write_suites", lambda *_: None)
+    (tmp_path / "sweeps" / "x").mkdir(parents=True)
+    done = ablation.run("keeping", [f"run.storage={tmp_path}"], Console(quiet=True), "x", ["plain"], [0, 1])
+    assert swept == [["start-seed-0", "start-seed-1"], *([begun] if begun else [])]
+    names = ("start-seed-0", "start-seed-1")
+    assert [t.name for t in done.trials if t.error] == [f"x-{name}" for name in names if failing in name]

@@ -14,7 +14,7 @@ import csv
 import io
 from pathlib import Path
 
-from sclip.evaluate.benchmarks import About, BenchmarkDataError, at_case, images_of
+from sclip.evaluate.benchmarks import About, BenchmarkDataError, at_case, images_of, named_once
 from sclip.evaluate.pairs import Pair, Pairs
 from sclip.evaluate.picture import Picture
 from sclip.evaluate.readers.lines import text
@@ -50,4 +50,5 @@ def read(about: About, file: Path, images: Path | None = None) -> Pairs:
             )
             captions = (_PROMPT + one, _PROMPT + other)
             cases.append(Pair(f"{int(first)}", (pictures[0], pictures[1]), captions, pattern))
+    named_once(file, (case.name for case in cases))
     return Pairs(about, cases, headline="image")
