@@ -206,10 +206,9 @@ class Encoder:
         drawn = [
             list(itertools.islice(of.with_ours(mine), most)) for mine, of in zip(ours, turns, strict=True)
         ]
-        unread = {n.caption for of in drawn for n in of if n.kind == "foreign" and not n.graph.objects}
-        self._parse(unread)
+        self._parse(n.caption for of in drawn for n in of if _is_unread(n))
         return [
-            [replace(n, source=self._windows[n.caption].graph) if n.caption in unread else n for n in of]
+            [replace(n, source=self._windows[n.caption].graph) if _is_unread(n) else n for n in of]
             for of in drawn
         ]
 
@@ -306,6 +305,11 @@ class Encoder:
 
     def _generator(self, purpose: str, row: dict[str, Any]) -> Any:
         return seeding.generator(purpose, self._config.run.seed, row[col.PASS], row[col.IDENTITY])
+
+
+def _is_unread(negative: negatives.Negative) -> bool:
+    """Whether a negative came without a graph; ours may have the same words, and a graph aligned to its caption's."""
+    return negative.kind == "foreign" and not negative.graph.objects
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from sclip.config import DataConfig
@@ -24,6 +25,7 @@ from sclip.scenegraph import SceneGraph
 
 _TEXT_KEYS = ("negative", "positive", "caption")
 """Of an object that is one text."""
+_LETTER = re.compile(r"\w")
 _MOST_TEXTS = 1000
 """False captions, or other wordings, of one caption."""
 
@@ -173,7 +175,7 @@ def _kept(
     kept: dict[str, ForeignText] = {}
     for text, graph in texts:
         clean = cleaned(text)[0]
-        if not clean:
+        if not _LETTER.search(clean):  # "###" stands for none in CE-CLIP's files
             counts[f"empty {kind}"] += 1
         elif clean.casefold() == caption.casefold():
             counts[f"{kind} equal to their caption"] += 1
@@ -223,11 +225,31 @@ def _graph(value: Any, caption: Any) -> dict[str, Any]:
             )
             and all(o.phrase[0] <= o.span[0] < o.span[1] <= o.phrase[1] for o in graph.objects)
             and all(a.span[0] < a.span[1] for a in graph.attributes)
+            and _stands_apart(graph)
         )
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(
             f"a graph of another form than `sclip graph` writes ({type(error).__name__} {error})"
         ) from None
     if not is_sound:
-        raise ValueError("a graph whose words do not stand in its caption, or of other objects than it has")
+        raise ValueError(
+            "a graph whose words do not stand in its caption each in its own place, or of other objects than it has"
+        )
     return graph.to_json()
+
+
+def _stands_apart(graph: SceneGraph) -> bool:
+    """Whether phrases share no character, and attributes none with a name, with another's phrase or with each other.
+
+    One word may be said of several objects. Of other graphs our negatives would exchange words with themselves.
+    """
+    phrases = sorted(obj.phrase for obj in graph.objects)
+    if any(one[1] > other[0] for one, other in pairwise(phrases)):
+        return False
+    for a in graph.attributes:
+        for index, obj in enumerate(graph.objects):
+            low, high = obj.span if index == a.object else obj.phrase
+            if a.span[0] < high and low < a.span[1]:
+                return False
+    said = sorted({(a.span, a.attribute) for a in graph.attributes})
+    return all(one[1] <= other[0] for (one, _), (other, _) in pairwise(said))

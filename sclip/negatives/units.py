@@ -2,8 +2,8 @@
 
 A unit is an object with its attributes ("a brown dog") or a relation ("a dog chasing a ball"), in the caption's own
 words. A negative's graph keeps the indices of its caption's, so the foil is the same part of the negative. It must be
-false by itself: of "a man at a table" no woman is a foil, who may be there as well, "a woman at a table" is. In doubt
-there is none.
+false by itself: of "a man at a table" no woman is a foil, who may be there as well, "a woman at a table" is; and of "a
+black cat and a white cat" neither is the other's. In doubt there is none.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from sclip.negatives import contrasts
 from sclip.negatives.certainty import surely_fails
 from sclip.negatives.drawing import MOST_EXCHANGED, Negative
-from sclip.negatives.meaning import PERSONS
+from sclip.negatives.meaning import PERSONS, is_symmetric, synonym
 from sclip.negatives.planned_exchange import Kind
 from sclip.negatives.reading import Reading
 from sclip.negatives.replaced_objects import SPORTS
-from sclip.negatives.senses import excludes, is_having, is_loose, is_vague, is_worn
+from sclip.negatives.senses import excludes, is_having, is_loose, is_vague, is_worn, reverses
 from sclip.scenegraph.graph import Attribute, Object, Relation, SceneGraph, Span
 from sclip.scenegraph.lexicon import CONNECTIVES
 
@@ -65,14 +65,19 @@ def units_first(
     drawn: Iterable[Negative],
     part_of: Callable[[Reading, Negative], object | None] | None = None,
 ) -> Iterator[Negative]:
-    """Yield the negatives that have a unit (or what `part_of` returns of one) as they are drawn, then the others."""
-    reading, others = Reading(graph, MOST_EXCHANGED), []
+    """Yield the negatives that have a unit (or what `part_of` returns of one) as they are drawn, then the others.
+
+    None where none has: nobody need make sure of them.
+    """
+    reading, others, found = Reading(graph, MOST_EXCHANGED), list[Negative](), False
     for negative in drawn:
         if (part_of or unit_of)(reading, negative):
+            found = True
             yield negative
         else:
             others.append(negative)
-    yield from others
+    if found:
+        yield from others
 
 
 def unit_of(caption: SceneGraph | Reading, negative: Negative) -> UnitPair | None:
@@ -90,8 +95,35 @@ def unit_of(caption: SceneGraph | Reading, negative: Negative) -> UnitPair | Non
             and phrase_of(foil, 0) != phrase_of(unit, 1)
         ):
             continue  # "a group of hats on people"
+        if _is_told(reading, foil):
+            continue
         return UnitPair(negative.kind, unit, foil)
     return None
+
+
+def _is_told(reading: Reading, foil: SceneGraph) -> bool:
+    """Whether the caption says what a foil says, of whatever things: "a black cat", of which another one is white."""
+    graph = reading.graph
+
+    def is_like(index: int, place: int) -> bool:
+        wanted = {synonym(a.attribute) for a in foil.attributes if a.object == place}
+        has = {synonym(graph.attributes[k].attribute) for k in reading.attributes_of[index]}
+        return _alike(graph.objects[index].name) == _alike(foil.objects[place].name) and wanted <= has
+
+    if not foil.relations:
+        return any(is_like(index, 0) for index in range(len(graph.objects)))
+    said, names = foil.relations[0].predicate, [obj.name for obj in foil.objects]
+    for r in graph.relations:
+        if r.predicate == said and is_like(r.subject, 0) and is_like(r.object, 1):
+            return True
+        reverse = reverses(r.predicate, said) or (r.predicate == said and is_symmetric(said, *names))
+        if reverse and is_like(r.subject, 1) and is_like(r.object, 0):
+            return True
+    return False
+
+
+def _alike(name: str) -> str:
+    return " ".join(map(synonym, name.split()))
 
 
 def phrase_of(graph: SceneGraph, index: int) -> str:

@@ -116,6 +116,8 @@ class Seen:
     crop: EncodedPicture
     units: list[tuple[str, Encoded]] = field(default_factory=list)
     """A part of the caption and its foil (loss.units), each by what it says; empty where there is none."""
+    positives: list[tuple[str, Encoded]] = field(default_factory=list)
+    """The other wording of the caption (loss.positives), likewise."""
 
     @property
     def negatives(self) -> list[Negative]:
@@ -125,8 +127,8 @@ class Seen:
     @property
     def texts(self) -> list[tuple[str, Encoded, bool]]:
         """The name, the tokens and the mask of each text of the row."""
-        units = [(name, encoded, True) for name, encoded in self.units]
-        return [("caption", self.encoded, True), *map(_row, self.slots), *units]
+        further = [(name, encoded, True) for name, encoded in (*self.units, *self.positives)]
+        return [("caption", self.encoded, True), *map(_row, self.slots), *further]
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,10 +66,16 @@ def encoded_row(row: dict[str, Any], config: Config, epoch: int) -> tuple[Seen |
         for number, (name, graph) in enumerate((("unit", pair.unit), ("foil", pair.foil)) if pair else ()):
             text = encoded(col.UNIT_TEXT, col.UNIT_TRIPLES, len(graph.triples()), number)
             units.append((f"{name}: {graph.caption}", text))
+    positives = []
+    if col.HAS_POSITIVE in columns:
+        (positive,) = encoder.positives([row], [known])
+        if positive:
+            text = encoded(col.POSITIVE_TEXT, col.POSITIVE_TRIPLES, len(positive.graph.triples()), 0)
+            positives.append((f"positive ({positive.kind}): {positive.caption}", text))
     caption = encoded(col.TEXT, col.TRIPLES, len(known.graph.triples()))
     origin = "parsed" if known.negatives is None else "of the annotation of the shard"
     origin = "that came with the caption" if known.foreign.graph else origin
-    return Seen(known.graph, origin, caption, slots, _crop(columns[col.IMAGE][0]), units), ""
+    return Seen(known.graph, origin, caption, slots, _crop(columns[col.IMAGE][0]), units, positives), ""
 
 
 SIZES = ("objects", "attributes", "relations")

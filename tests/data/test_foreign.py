@@ -100,8 +100,8 @@ def test_several_fields_members_and_columns_are_read(tmp_path: Path) -> None:
     [
         (
             CAPTION,
-            ["", " ", CAPTION.upper(), FALSE[0]],
-            {"empty negatives": 2, "negatives equal to their caption": 1},
+            ["", " ", "###", CAPTION.upper(), FALSE[0]],
+            {"empty negatives": 3, "negatives equal to their caption": 1},
         ),
         (
             [CAPTION, OTHER],
@@ -144,6 +144,24 @@ def test_a_graph_is_taken_for_its_caption_and_refused_where_its_words_do_not_sta
         )
 
 
+def test_a_graph_whose_words_share_a_place_is_refused_as_no_exchange_can_be_made_of_it(
+    tmp_path: Path, parser: Parser
+) -> None:
+    graph = parser.parse([CAPTION])[0].to_json()
+    (cup, tray), (red, blue) = graph["objects"], graph["attributes"]
+    keys = {"negatives_field": "", "graphs_field": "g"}
+    for wrong in (
+        {"objects": [cup, tray | {"phrase": [cup["span"][0], tray["phrase"][1]]}]},
+        {"attributes": [red, blue | {"span": cup["span"]}]},
+        {"attributes": [red | {"span": tray["span"]}, blue]},
+        {"attributes": [red, red | {"attribute": "large"}]},
+    ):
+        (fault,) = {read(tmp_path / "a.tar", {"caption": CAPTION, "g": graph | wrong}, **keys)[0].fault}
+        assert "each in its own place" in fault, wrong
+    shared = graph | {"attributes": [red | {"span": [9, 11]}, red | {"span": [9, 11], "object": 1}]}
+    assert not read(tmp_path / "a.tar", {"caption": CAPTION, "g": shared}, **keys)[0].fault
+
+
 # Drawing
 
 
@@ -181,6 +199,16 @@ def test_foreign_negatives_are_drawn_in_place_of_ours_beside_them_or_alone(tmp_p
     assert visits(without, 4)[0] == visits(without, 4, negatives_field="")[0]
     assert visits(without, 2, loss="foreign")[0] == [[], []]
     assert visits(sample, 2, loss="none")[0] == [[], []]
+
+
+def test_what_is_drawn_of_a_row_does_not_depend_on_what_came_with_another(tmp_path: Path) -> None:
+    without, _ = read(tmp_path / "a.tar", {"caption": CAPTION})
+    drawn, _, rows, encoder = visits(without, 40)
+    assert FALSE[0] in {text for of in drawn for text in of}
+    sample, _ = read(tmp_path / "a.tar", {"caption": CAPTION, "neg": FALSE[0]})
+    both = [*rows, *visits(sample, 1)[2]]
+    alone, beside = encoder.drawn(rows, encoder.known(rows)), encoder.drawn(both, encoder.known(both))
+    assert [[n.graph for n in of] for of in alone] == [[n.graph for n in of] for of in beside[:-1]]
 
 
 def test_foreign_wordings_are_drawn_before_ours_and_where_we_have_none(tmp_path: Path) -> None:

@@ -103,8 +103,11 @@ def test_what_is_shown_equals_what_the_stream_gives(
     shards: str, loss: Any, request: pytest.FixtureRequest
 ) -> None:
     urls = request.getfixturevalue(shards)
-    units = float(loss == "none")
-    of = config(LossConfig(negatives=loss, negatives_per_caption=2, units=units), shards=tuple(urls))
+    further = float(shards == "plain")
+    of = config(
+        LossConfig(negatives=loss, negatives_per_caption=2, units=further, positives=further),
+        shards=tuple(urls),
+    )
     given = trained_on(of, urls, urls[1], 1)
     assert len(given) == 5
     tokenizer = Tokenizer(of.model.name, of.model.kee)
@@ -120,14 +123,19 @@ def test_what_is_shown_equals_what_the_stream_gives(
             assert ids_of(slot.encoded) == expected
             if slot.negative:
                 assert tokenizer.text([slot.negative.caption])[0].tolist() == expected[0]
-        assert len(seen.units) == (2 if units and row[col.HAS_UNIT] else 0)
+        assert len(seen.units) == (2 if further and row[col.HAS_UNIT] else 0)
         for number, (name, encoded) in enumerate(seen.units):
             expected = columns_of(row[col.UNIT_TEXT][number], row[col.UNIT_TRIPLES][number])
             assert ids_of(encoded) == expected
             assert name.startswith(("unit: ", "foil: ")[number])
+        assert len(seen.positives) == int(further and row[col.HAS_POSITIVE])
+        for name, encoded in seen.positives:
+            assert ids_of(encoded) == columns_of(row[col.POSITIVE_TEXT][0], row[col.POSITIVE_TRIPLES][0])
+            assert name.startswith("positive (")
         crop = np.asarray(Image.open(io.BytesIO(seen.crop.content))).transpose(2, 0, 1)
         np.testing.assert_array_equal(crop, row[col.IMAGE])
-    assert any(row[col.HAS_NEGATIVE].any() for row in given.values())
+    has = (col.HAS_NEGATIVE, *((col.HAS_UNIT, col.HAS_POSITIVE) if further else ()))
+    assert all(any(row[name].any() for row in given.values()) for name in has)
 
 
 def test_a_filtered_sample_tells_what_its_captions_lack(annotated: list[str]) -> None:

@@ -102,7 +102,10 @@ def find(config: Config, capacity: Capacity, known: Rates, annotated: bool) -> d
 def _rules(config: Config, annotated: bool) -> dict[str, Rate]:
     pixels = PIXELS if config.data.shards else config.scenes.image_size**2
     seconds = SECONDS | {"decode": SECONDS["decode"] * pixels / PIXELS}
-    work = sum(s for stage, s in seconds.items() if not annotated or stage not in ("parse", "draw"))
+    known = {"parse", "draw"} if annotated else set()
+    if config.loss.positives:  # they are parsed in the run, whatever the shards hold
+        known.discard("parse")
+    work = sum(s for stage, s in seconds.items() if stage not in known)
     core = min(1.0, config.data.actor_cpus)
     remote = any("://" in shard for shard in config.data.shards)
     read_s = SAMPLE_BYTES / REMOTE_BYTES_PER_S if remote else READ_S
@@ -130,7 +133,7 @@ def _gpu(config: Config, capacity: Capacity) -> Rate | None:
 def _flops(config: Config) -> float:
     """Return the operations of one sample in a step, with captions as long as COCO's, two triples and a negative.
 
-    A unit is half as long, and has a triple.
+    A unit is half as long, and has a triple; one caption of three has another wording.
     """
     with torch.device("meta"):  # sizes alone
         model = build_model(config.model, load_weights=False)
@@ -151,6 +154,10 @@ def _flops(config: Config) -> float:
         if config.model.kee.enabled:
             columns["unit_triples"] = np.zeros((rows, 2, 2, 3, 1), np.int64)
             columns["unit_triples"][:, :, 1] = -1
+    if config.loss.positives:
+        columns |= {"positive_text": text[:, None], "has_positive": np.arange(rows) % 3 == 0}
+        if config.model.kee.enabled:
+            columns["positive_triples"] = columns["triples"][:, None]
     return StepFlops(model, config)(columns, max(1, config.train.num_workers)) / rows
 
 
