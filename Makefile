@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/.tools:$(PATH)
 
 help:
 	@echo "make demo       train plain CLIP and Structure-CLIP on generated scenes, end with the page that compares them"
-	@echo "make ablation   what each part of the method adds: five rows, three seeds, one table"
+	@echo "make ablation   what each part of the method adds: eight rows, three seeds, one table"
 	@echo "make benchmark  captions a second beside the field's parser"
 	@echo "make chaos      kill a training 20 times at random moments and audit it, beside webdataset (half an hour)"
 	@echo "make test       run the tests"

@@ -170,7 +170,7 @@ def ablation(
     ablation.json and a page that compares the rows of the first seed in STORAGE/sweeps/NAME. Exit status: 0 every run
     is done, 1 one failed, 2 not started for a mistake.
 
-      sclip ablation             the paper's five rows on generated scenes
+      sclip ablation             on generated scenes: the paper's five rows, replacements, hard positives, parts
       sclip ablation keeping     what tuning on other scenes keeps: plain, distil, LoRA, blend, all three
       sclip ablation encoder     K, lambda, depth and form of the knowledge encoder
       sclip ablation paper data.shards='shards/*.tar' evaluate.root=~/benchmarks
