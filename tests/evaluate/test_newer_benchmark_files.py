@@ -163,7 +163,7 @@ BIVLC = "bivlc/data/test-00000-of-00001.parquet"
          altered(lambda e: e[::-1]), "image_path='data/VG_100K/1.jpg'"),
         ("urban1k", "Urban1k/caption/000.txt", text("\nlater"), "its first line is no text"),
         ("docci", "docci/docci_descriptions.jsonlines", text("{}"), "case 0: no field 'split'"),
-        ("docci", "docci/docci_descriptions.jsonlines", text(""), "no description in split 'test'"),
+        ("docci", "docci/docci_descriptions.jsonlines", text(""), "must hold a line for each case"),
     ],
 )  # fmt: skip
 def test_a_file_of_another_version_is_one_line_that_names_it(

@@ -29,7 +29,7 @@ def test_no_flag_is_needed_to_use_all_that_the_cluster_can_grow_to(
     storage = tmp_path / "storage"
     assert job("--plan", f"run.storage={storage}") == 0
     said = capsys.readouterr().out
-    for told in ("8 on GPUs, fsdp, fp32", "gpu: 2 asked for", "80,000 samples in 4 epochs: about "):
+    for told in ("8 on GPUs, fsdp, fp32", "gpu: 2 asked for", "100,000 samples in 5 epochs: about "):
         assert told in said
     assert not storage.exists()
 

@@ -92,7 +92,7 @@ def test_a_finished_run_is_shown_and_not_trained_again_nor_is_its_name_or_its_we
     assert [str(version.version) for version in versions] == ["1"]
     with pytest.raises(ConfigError, match=r"run\.name='first'") as raised:
         start("run.name=first", "train.learning_rate=5e-4")
-    assert "train.learning_rate: 0.002 -> 0.0005" in str(raised.value)
+    assert "train.learning_rate: 0.001 -> 0.0005" in str(raised.value)
     with pytest.raises(ConfigError, match="does not fit") as raised:  # weights of another architecture
         start("run.name=other", "run.init_from=first", "model.kee.layers=2")
     assert "\n" not in str(raised.value)

@@ -11,7 +11,7 @@ from sclip.config import Config, ConfigError, RunConfig, TrackingConfig
 from sclip.inference.open_model import open_model
 from sclip.model import ModelError
 from sclip.run.resolve import _check_storage
-from sclip.run.sweep import _storage
+from sclip.run.sweep import storage_of
 from sclip.storage.paths import StoragePath, shown, storage_path
 from sclip.tracking import Tracker, history, open_run, store_uri
 from sclip.tracking.journal import JOURNAL
@@ -134,7 +134,7 @@ def test_what_cannot_be_kept_in_or_is_not_in_an_object_store_is_told(storage: st
         _check_storage("s3://key:secret@bucket/runs?regoin=x")
     assert "secret" not in str(raised.value)
     with pytest.raises(ConfigError, match="a sweep keeps logs and state beside its runs"):
-        _storage(Config(run=RunConfig(storage=storage)))
+        storage_of(Config(run=RunConfig(storage=storage)))
     told = r"^'s3://\*\*\*@bucket/\S+: no such model; name a run \(name, folder or URI"
     with pytest.raises(ModelError, match=told):
         open_model(f"{storage}/none")

@@ -151,7 +151,7 @@ def half_way(config: Config, rank: int) -> tuple[bool, float]:
 
     Return whether a block's parameters are gathered before, and after it which share of the gradient bfloat16 holds.
     """
-    model, batch = start(config).model, batch_of(0, rank, 4)
+    model, batch = start(config).model, batch_of(0, rank, 4, config.loss)
     loss, _ = structure_loss(model(batch), batch, config.loss, 0.5)
     gathered = not isinstance(model.kee.layers[0].linear1.weight, DTensor)
     loss.backward()
