@@ -205,7 +205,7 @@ def test_ranks_train_as_one_process_with_the_whole_batch_however_blocks_are_comp
     expected = alone[learned]
     assert expected["metrics"]["loss_contrastive"].min() > 0
     far = moved(expected["weights"], learned)
-    assert far.norm() > 0.1
+    assert far.norm() > 0.05  # in three steps, of which the first has a rate of 0
     frozen = {name.removeprefix("lr_scale_") for name, scale in LEARNED[learned][2].items() if scale == 0}
     assert set(expected["moved"]) >= {"image", "text", "kee"} - frozen
     assert not frozen & set(expected["moved"])
