@@ -12,14 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sclip.config import DataConfig
 from sclip.data.patterns import expand
 from sclip.data.shards import Sample, read_shard
-from sclip.prepare.pack import write_shards
 from sclip.prepare.sources import read_source
 from sclip.prepare.writing import PackError
 from support import caption_sources
-from support.caption_sources import BIRD, CAT, DOG, LISTS, NAMES, PAIRS, ROWS, image_bytes, read, table
+from support.caption_sources import CAT, DOG, LISTS, NAMES, PAIRS, ROWS, image_bytes, read, table
 from support.commands import command
 
 
@@ -226,58 +224,6 @@ def test_images_that_no_row_names_and_fields_that_are_not_packed_are_told(folder
     unnamed = "images of the image folder are named in no row (first:"
     assert read(folder / "x.csv")[1].notes == [negatives, f"1 {unnamed} {folder / 'sub' / 'other.gif'})"]
     assert read(folder / "x.csv", images=folder)[1].notes == [negatives, f"3 {unnamed} {folder / 'a.jpg'})"]
-
-
-SWAPPED = {"a.jpg": [["a cat", "a god"], ["a dog, brown"]], "b.jpg": [["a dog"]], "sub/a.jpg": [[]]}
-"""False captions of each caption of an image."""
-COMPONENTS = {"dog": [{"negative": "cat", "change_type": "object_change"}]}
-WITH_FALSE = {
-    "negclip.tsv": ("neg_caption", {}, table([["filepath", "title", "neg_caption", "neg_image"], *(
-        [name, text, repr(false), "[1, 2]"]
-        for name, texts in PAIRS.items() for text, false in zip(texts, SWAPPED[name], strict=True))], delimiter="\t")),
-    "degla.json": ("enhanced", {"image_field": "{image_id}.jpg", "caption_field": "original"}, json.dumps([
-        {"image_id": name.removesuffix(".jpg"), "original": text, "enhanced": false}
-        for name, texts in PAIRS.items() for text, false in zip(texts, SWAPPED[name], strict=True)])),
-    "lists.json": ("mine", {"kept": ("mine",)}, json.dumps([
-        {"image": name, "captions": ["", *texts], "mine": [None, *SWAPPED[name]]} for name, texts in PAIRS.items()])),
-    "cs_clip.json": ("negative_components", {}, json.dumps([
-        {"image_path": name, "original_caption": text, "negative_components": COMPONENTS}
-        for name, texts in PAIRS.items() for text in texts])),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", [*WITH_FALSE, "embedded.parquet"])
-def test_false_captions_are_kept_with_their_captions(folder: Path, tmp_path: Path, name: str) -> None:
-    if name.endswith(".parquet"):
-        field, options = "neg_caption", {}
-        pictures = [(folder / image).read_bytes() for image, texts in PAIRS.items() for _ in texts]
-        columns = {"image": [{"bytes": p, "path": str(hash(p))} for p in pictures],
-                   "caption": [text for texts in PAIRS.values() for text in texts],
-                   field: [false for of in SWAPPED.values() for false in of]}  # fmt: skip
-        pq.write_table(pa.table(columns), folder / name)
-    else:
-        field, options, text = WITH_FALSE[name]
-        (folder / name).write_text(text)
-    samples, skips = read_source(folder / name, **options)
-    write_shards(samples, tmp_path / "out")
-    assert not skips.counts
-    found = {}
-    for sample in read_shard(str(tmp_path / "out" / "000000.tar"), DataConfig(negatives_field=field)):
-        assert isinstance(sample, Sample)
-        assert not sample.fault
-        found[sample.captions] = [[text for text, _ in of.negatives] for of in sample.foreign]
-    swapped = {texts: SWAPPED[image] for image, texts in PAIRS.items()}
-    replaced = {DOG: [["a cat"], ['a "brown" cat, running']], CAT: [[]], BIRD: [[]]}
-    assert found == (replaced if name == "cs_clip.json" else swapped)
-
-
-def test_false_captions_of_no_form_are_told_and_the_row_is_packed(folder: Path) -> None:
-    (folder / "x.json").write_text(json.dumps([{"image": "a.jpg", "captions": DOG, "negatives": ["a"]}]))
-    found, skips = read(folder / "x.json")
-    assert found == {"a.jpg": DOG}
-    assert skips.notes[0].startswith(
-        "1 negatives that are no list with an entry for each caption, and are not packed"
-    )
 
 
 def test_coco_images_without_an_annotation_and_of_one_id_are_counted(folder: Path) -> None:
