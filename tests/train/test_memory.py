@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import statistics
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -76,9 +75,10 @@ def test_neither_driver_nor_actors_nor_the_object_store_grow_from_the_second_epo
     given = (
         f"data.shards={shards}/*.tar", f"run.storage={tmp_path}", "run.name=many", "model.kee.layers=1",
         f"train.epochs={EPOCHS}", "train.batch_size=16", "train.num_workers=1", "train.worker_cpus=0.4",
-        "train.log_every=5", "data.actor_cpus=0.4", "data.actors_max=1", "data.block_samples=16", "checkpoint.every=50",
+        "train.log_every=5", "data.actor_cpus=0.4", "data.actors_max=1", "data.block_samples=16", "checkpoint.every=10",
         "evaluate.retrieval_images=8",
     )  # fmt: skip
+    # a checkpoint every ten steps: the first ones allocate the buffers that later ones use again
     config = load(given)
     try:
         summary = pretrain.pretrain(config, Console(file=io.StringIO()))
@@ -86,8 +86,10 @@ def test_neither_driver_nor_actors_nor_the_object_store_grow_from_the_second_epo
         ray.shutdown()
     assert summary.trained["samples"] == SHARDS * PER_SHARD * EPOCHS
     for kind in ("driver", *PROCESSES.values(), "objects"):
-        second, last = (statistics.median(m[kind] for m in of_epoch[epoch]) for epoch in (1, EPOCHS - 1))
+        # the least of an epoch: a checkpoint's buffers come and go
+        second, last = (min(m[kind] for m in of_epoch[epoch]) for epoch in (1, EPOCHS - 1))
         assert second > 0, kind
-        assert last - second < max(0.05 * second, 8 * MB), (kind, second / MB, last / MB)
+        share = 0.1 if kind == "workers" else 0.05
+        assert last - second < max(share * second, 8 * MB), (kind, second / MB, last / MB)
     spilled = [m["spilled"] for of in of_epoch.values() for m in of]
     assert spilled[0] == spilled[-1]
