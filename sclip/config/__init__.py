@@ -51,6 +51,12 @@ class Config(Section):
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
+    @property
+    def reads_graphs(self) -> bool:
+        """Whether training needs the scene graphs of captions: for the encoder or for other texts made of them."""
+        loss = self.loss
+        return bool(self.model.kee.enabled or loss.negatives != "none" or loss.units or loss.positives)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require(

@@ -115,7 +115,10 @@ class Encoder:
     def _texts(self, rows: list[dict[str, Any]], note: Note) -> dict[str, NDArray[Any]]:
         captions = [row[col.CAPTION] for row in rows]
         with _timed(note, "parse"):
-            known = self.known(rows)
+            if self._config.reads_graphs:
+                known = self.known(rows)
+            else:
+                known = [Known(self._window(SceneGraph(caption))) for caption in captions]
         most = self._config.loss.negatives_per_caption
         with _timed(note, "draw"):
             drawn = self.drawn(rows, known)

@@ -254,6 +254,24 @@ def test_another_wording_has_the_triples_of_its_own_graph_and_a_caption_without_
     assert not found[col.POSITIVE_TEXT][1::3].any()
 
 
+def test_captions_are_parsed_only_where_training_reads_their_graphs(encoder: Encoder) -> None:
+    towers_alone = ModelConfig(name="scenes-conv", kee=KEEConfig(enabled=False))
+    # a parser of that name is refused as soon as it is loaded
+    plain = config(
+        model=towers_alone, loss=LossConfig(negatives="none"), data=DataConfig(spacy_model="none_such")
+    )
+    rows = [sample_row(index) for index in range(6)]
+    found, wanted = encode(Encoder(plain, SIDE), rows), encode(encoder, rows)
+    np.testing.assert_array_equal(found[col.TEXT], wanted[col.TEXT])
+    assert not found[col.HAS_NEGATIVE].any()
+    for reads in (
+        LossConfig(),
+        LossConfig(negatives="none", units=1.0),
+        LossConfig(negatives="none", positives=1.0),
+    ):
+        assert config(model=towers_alone, loss=reads).reads_graphs
+
+
 def test_a_part_of_a_caption_is_drawn_with_its_foil_where_the_key_is_on(encoder: Encoder) -> None:
     of = Encoder(config(loss=LossConfig(units=1.0, negatives="none")), SIDE)
     caption = "a red lamp stands on a blue table"

@@ -102,7 +102,7 @@ def find(config: Config, capacity: Capacity, known: Rates, annotated: bool) -> d
 def _rules(config: Config, annotated: bool) -> dict[str, Rate]:
     pixels = PIXELS if config.data.shards else config.scenes.image_size**2
     seconds = SECONDS | {"decode": SECONDS["decode"] * pixels / PIXELS}
-    known = {"parse", "draw"} if annotated else set()
+    known = {"parse", "draw"} if annotated or not config.reads_graphs else set()
     if config.loss.positives:  # they are parsed in the run, whatever the shards hold
         known.discard("parse")
     work = sum(s for stage, s in seconds.items() if stage not in known)
