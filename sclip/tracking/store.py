@@ -20,6 +20,7 @@ from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import sqlalchemy
+from filelock import FileLock
 from mlflow import MlflowClient, environment_variables
 from mlflow.entities import LifecycleStage, Run
 from mlflow.exceptions import MlflowException
@@ -35,6 +36,7 @@ DATABASE = "mlflow.db"
 RUN_NAME_TAG = "sclip.run_name"
 """Tag that holds the name of the training run, by which its MLflow run is found again."""
 
+_SQLITE = "sqlite:///"
 _REACH_S = 5
 """Seconds that a store may take to answer when a run starts."""
 
@@ -80,7 +82,17 @@ class Store:
             if not self.server:
                 _check_database(self.uri)
                 follow(self.uri)
-            return self._experiment()
+            with self._alone():
+                return self._experiment()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the lock beside a SQLite file: two processes that create MLflow's tables at once fail both."""
+        if not self.uri.startswith(_SQLITE):
+            yield
+            return
+        with FileLock(f"{self.uri.removeprefix(_SQLITE)}.lock"):
+            yield
 
     def open(self, run_id: str, started_ms: int) -> Run:
         """Return the run with this id, else the experiment's run of this name, else a new run.
@@ -182,8 +194,8 @@ def _check_database(uri: str) -> None:
     try:
         if place.hostname and place.port:
             socket.create_connection((place.hostname, place.port), timeout=_REACH_S).close()
-        if uri.startswith("sqlite:///"):
-            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        if uri.startswith(_SQLITE):
+            Path(uri.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
         engine = sqlalchemy.create_engine(uri)
         sqlalchemy.inspect(engine).get_table_names()
         engine.dispose()

@@ -3,6 +3,8 @@
 import ctypes
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,3 +93,21 @@ def test_settings_are_mlflows_alone_and_change_nothing_that_other_threads_read()
         assert variable.name not in os.environ
         assert read(variable.name.encode()) is None
     assert variable.get() == before
+
+
+def test_two_runs_may_be_the_first_of_a_store_at_the_same_moment(tmp_path: Path) -> None:
+    address = f"sqlite:///{tmp_path}/mlflow.db"
+    script = (
+        "import sys; from sclip.tracking.store import Store; print(end='ready', flush=True); sys.stdin.read();"
+        f"print(Store({address!r}, 'e', 'r', {str(tmp_path)!r}).reach())"
+    )
+    command = [sys.executable, "-c", script]
+    starts = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)
+    ]
+    for process in starts:
+        assert process.stdout.read(5) == "ready"
+    for process in starts:  # all three are loaded: go
+        process.stdin.close()
+    assert {process.wait() for process in starts} == {0}
+    assert len({process.stdout.read() for process in starts}) == 1
