@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export PATH := $(CURDIR)/.tools:$(PATH)
 
-.PHONY: help demo ablation benchmark chaos test faults check audit clean
+.PHONY: help demo ablation benchmark chaos test faults check audit pictures clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo "make test       run the tests"
 	@echo "make faults     run the tests in which workers, nodes, drivers and heads are killed, and clusters grow and shrink"
 	@echo "make check      the linters: of Python, the Dockerfile, shell scripts, CloudFormation, Compose and Kubernetes"
+	@echo "make pictures   draw the pictures of the README; the demo's runs must be there"
 	@echo "make audit      known vulnerabilities of the pinned packages, asked of PyPI's advisories"
 
 .venv/installed: pyproject.toml constraints.txt
@@ -66,6 +67,44 @@ audit:
 	$(PYTHON) -m venv .audit
 	.audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
 	.audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
+
+# Each picture shows what a command writes. RUNS is where the demo left its page; Chromium photographs a page's upper part.
+RUNS ?= $(HOME)/sclip/runs
+COMPARISON = $(abspath $(RUNS))/structure-clip/comparison.html
+PICTURES := sclip/report/pictures
+PHOTOGRAPH := chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --log-level=3 --force-device-scale-factor=2
+pictures: .venv/installed
+	folder=$$(mktemp -d) && trap 'rm -r "$$folder"' EXIT && \
+	echo "a tall astronaut rides a white horse" | $(BIN)/sclip negatives - --max-candidates 2 --html "$$folder/page.html" && \
+	$(PHOTOGRAPH) --window-size=860,425 --screenshot=$(PICTURES)/graph.webp "file://$$folder/page.html"
+	$(BIN)/python -c "$$PLAN" $(PICTURES)/plan.svg
+	@test -f $(COMPARISON) || { echo "no $(COMPARISON): run make demo first, or set RUNS"; false; }
+	$(PHOTOGRAPH) --window-size=860,700 --screenshot=$(PICTURES)/comparison.webp file://$(COMPARISON)
+
+# What --plan prints on the cluster of cluster/launcher/aws.yaml, at prices like those in cluster/README.md; no cluster runs.
+define PLAN
+import os, re, sys
+from pathlib import Path
+from rich.console import Console
+from sclip.config.loader import load
+from sclip.launch.capacity import Capacity, sized
+from sclip.launch.node_types import NodeType
+from sclip.launch.plan import make, show
+from sclip.launch.plan.price_table import Price, Prices
+
+head, parser = NodeType("head", 0, 0, 1, 1), NodeType("parser", 32, 0, 0, 16)
+capacity = Capacity.of(head, parser, NodeType("trainer", 48, 4, 0, 2, "L40S"))
+prices = Prices({"head": Price(0.2), "parser": Price(0.26, spot=True), "trainer": Price(12.29)}, "USD")
+config = load(["data.shards=s3://bucket/train/*.tar", f"run.storage={os.devnull}"], "paper")
+console = Console(record=True, width=104, file=sys.stderr)
+command = "$$ sclip pretrain --config paper data.shards='s3://bucket/train/*.tar' --plan --prices prices.yaml"
+console.print(command, highlight=False)
+show(make(sized(config, capacity), capacity, 1000, 10 * 10_000_000, {}, prices), console)
+console.print()
+svg = re.sub(r"@font-face \{.*?\}", "", console.export_svg(title=""), flags=re.DOTALL)  # GitHub loads no fonts
+Path(sys.argv[1]).write_text(svg)
+endef
+export PLAN
 
 clean:
 	rm -rf .venv .audit *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
