@@ -1,4 +1,6 @@
-"""Captions a second on one core: our parser and negatives beside spaCy alone and beside SceneGraphParser.
+"""Our parser beside SceneGraphParser: captions a second on one core, or with `--gold` how right its graphs are.
+
+The speed is that of parsing and of negatives, also beside spaCy alone; `sclip.benchmark.graph_quality` scores graphs.
 
 SceneGraphParser (github.com/vacancy/SceneGraphParser) is the rule-based parser of the field, on the same spaCy pipeline
 and called as its README does. Our pipeline alone bounds what rules can leave of it; spaCy's own are loaded as its
@@ -16,6 +18,7 @@ from typing import Any
 
 import spacy
 
+from sclip.benchmark import graph_quality
 from sclip.benchmark.captions import CaptionsError, generated, joined, read
 from sclip.benchmark.machine import machine
 from sclip.benchmark.rounds import BenchmarkError, rates_of
@@ -52,6 +55,18 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
     )
     arguments.add_argument("--count", type=int, default=400, help="captions in a round (default: 400)")
     arguments.add_argument("--rounds", type=int, default=7, help="measured rounds (default: 7)")
+    arguments.add_argument(
+        "--gold",
+        type=Path,
+        metavar="FILE",
+        help="score graphs instead, beside a .csv of FACTUAL, .json of DiscoSG-DS",
+    )
+    arguments.add_argument(
+        "--wordnet",
+        type=Path,
+        metavar="FOLDER",
+        help="index.noun, noun.exc and the like of WordNet 3.0, for --gold",
+    )
     arguments.add_argument("--spacy-model", default="", help="as data.spacy_model")
 
 
@@ -59,8 +74,12 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
     """Measure; raises BenchmarkError for what the user can put right."""
     if options.count < 1 or options.rounds < 1:
         raise BenchmarkError("--count and --rounds: 1 or more")
+    if (options.gold is None) != (options.wordnet is None) or (options.gold and options.captions):
+        raise BenchmarkError("--gold FILE and --wordnet FOLDER go together, without --captions")
     wanted = options.count * (options.rounds + 1)
     try:
+        if options.gold:
+            return graph_quality.table(options.gold, options.wordnet, Parser(options.spacy_model))
         given = read(options.captions) if options.captions else generated(wanted + _JOINED * wanted // _FEWER)
         parser = Parser(options.spacy_model)
     except (CaptionsError, ParserError, OSError) as error:

@@ -55,6 +55,7 @@ class Table:
 
     lines: list[Line]
     made_on: dict[str, str]
+    head: tuple[str, str, str, str] = HEAD
 
     def to_json(self) -> dict[str, Any]:
         """Return all of it as JSON values."""
@@ -62,7 +63,7 @@ class Table:
 
     def show(self, console: Console | Plain) -> None:
         """Print it, with rich's console or `Plain`."""
-        rows = [HEAD, *(line.cells for line in self.lines)]
+        rows = [self.head, *(line.cells for line in self.lines)]
         column_widths = widths(rows)
         for cells in rows:
             console.print(padded(cells, column_widths), soft_wrap=True, markup=False)

@@ -85,7 +85,7 @@ def benchmark(
 
     Exit status: 0 the table is printed, 2 it cannot be measured.
 
-      sclip benchmark scenegraph   captions a second on one core: graphs, negatives
+      sclip benchmark scenegraph   captions a second on one core: graphs, negatives; --gold: Set Match, SPICE of graphs
       sclip benchmark artefacts    what a classifier without images tells false captions by
       sclip benchmark foils        how many of the foils that people wrote our replacements make
       sclip benchmark step         a training step beside open_clip's, memory, checkpoints

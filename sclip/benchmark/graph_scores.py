@@ -1,0 +1,156 @@
+"""Scores of scene graphs as FACTUAL's evaluator defines them: Set Match and SPICE.
+
+Two graphs in the field's text form come in, "( boats , tie to , dock ) , ( boats , is , 5 )"; a number from 0 to 1
+comes out. The definitions are those of FACTUAL (Li et al., ACL Findings 2023) in its package FactualSceneGraph 0.7.3,
+with the settings of its test script: both graphs are lemmatised, no two tuples of one graph are merged. The package's
+dictionary of synonyms holds the words and synsets of WordNet 3.0, which are read here from WordNet's own files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sclip.benchmark.rounds import BenchmarkError
+
+__all__ = ["Fact", "WordNet", "facts", "set_match", "spice"]
+
+Fact = tuple[str, ...]
+"""(subject, predicate, object), (object, "is", attribute), or (object,) alone."""
+
+Synset = tuple[str, str]
+"""(part of speech, offset in its file), which is how WordNet names a set of synonyms."""
+
+_NOUN_ENDINGS = (
+    ("s", ""), ("ses", "s"), ("xes", "x"), ("zes", "z"), ("ches", "ch"), ("shes", "sh"), ("men", "man"), ("ies", "y"),
+)  # fmt: skip
+_VERB_ENDINGS = (
+    ("s", ""), ("ies", "y"), ("es", "e"), ("es", ""), ("ed", "e"), ("ed", ""), ("ing", "e"), ("ing", ""),
+)  # fmt: skip
+_ADJECTIVE_ENDINGS = (("er", ""), ("est", ""), ("er", "e"), ("est", "e"))
+"""WordNet's rules of detachment, in the order of its manual page morphy(7WN)."""
+
+
+@dataclass(frozen=True)
+class WordNet:
+    """The words of WordNet, by lower-case word with "_" for spaces."""
+
+    synsets: Mapping[str, frozenset[Synset]]
+    """Synsets of each word, of all parts of speech."""
+    bases: Mapping[str, frozenset[str]]
+    """Base forms of each irregular form, of all parts of speech."""
+    nouns: frozenset[str]
+    noun_bases: Mapping[str, tuple[str, ...]]
+    """Base forms of each irregular form of a noun."""
+
+    @classmethod
+    def read(cls, folder: Path) -> WordNet:
+        """Read `index.*` and `*.exc` of a folder of WordNet's files. Raises BenchmarkError where one is missing."""
+        synsets: dict[str, set[Synset]] = defaultdict(set)
+        bases: dict[str, dict[str, tuple[str, ...]]] = {}
+        nouns = frozenset[str]()
+        try:
+            for part in ("noun", "verb", "adj", "adv"):
+                lines = (folder / f"index.{part}").read_text(encoding="utf-8").splitlines()
+                # lemma pos synset_cnt p_cnt [pointer...] sense_cnt tagsense_cnt offset...; the licence is indented
+                entries = [line.split() for line in lines if not line.startswith(" ")]
+                for word, _, count, *rest in entries:
+                    synsets[word].update((part, offset) for offset in rest[-int(count) :])
+                if part == "noun":
+                    nouns = frozenset(word for word, *_ in entries)
+                forms = map(str.split, (folder / f"{part}.exc").read_text(encoding="utf-8").splitlines())
+                bases[part] = {form: tuple(words) for form, *words in forms}
+        except (OSError, ValueError) as error:
+            raise BenchmarkError(
+                f"--wordnet {folder}: {error}: name the folder that holds index.noun, noun.exc and the like of "
+                "WordNet 3.0 (Debian's wordnet-base, or NLTK's corpus wordnet, unpacked)"
+            ) from error
+        every = {form for of_part in bases.values() for form in of_part}
+        return cls(
+            {word: frozenset(found) for word, found in synsets.items()},
+            {
+                form: frozenset().union(*(of_part.get(form, ()) for of_part in bases.values()))
+                for form in every
+            },
+            nouns,
+            bases["noun"],
+        )
+
+    def noun(self, word: str) -> str:
+        """Return the shortest noun that a word is a form of, or the word; as NLTK's WordNetLemmatizer does.
+
+        Every word is taken for a noun, verbs and prepositions too ("as" -> "a").
+        """
+        forms = self.noun_bases.get(word) or _detached(word, (*_NOUN_ENDINGS, ("ves", "f")))
+        return min((form for form in (word, *forms) if form in self.nouns), key=len, default=word)
+
+    def synsets_of(self, phrase: str) -> frozenset[Synset]:
+        """Return the synsets of a phrase and of its base form, as SPICE looks them up; none of an unknown phrase."""
+        word = "_".join(phrase.lower().split())
+        bases = self.bases.get(word) or (self._base(word),)
+        return frozenset().union(*(self.synsets.get(form, frozenset()) for form in (word, *bases)))
+
+    def _base(self, word: str) -> str:
+        if word.endswith("ful"):
+            return word.removesuffix("ful")
+        if word.endswith("ss") or len(word) <= 2:
+            return word
+        forms = _detached(word, _NOUN_ENDINGS + _VERB_ENDINGS + _ADJECTIVE_ENDINGS)
+        return next((form for form in forms if form in self.synsets), word)
+
+
+def _detached(word: str, endings: tuple[tuple[str, str], ...]) -> list[str]:
+    return [word.removesuffix(ending) + other for ending, other in endings if word.endswith(ending)]
+
+
+def facts(graph: str, wordnet: WordNet) -> frozenset[Fact]:
+    """Return the facts of a graph in the field's text form, each word lemmatised as a noun."""
+    found = set()
+    for fact in re.split(r"\)\s*,\s*\(", graph):
+        parts = fact.strip("() ").split(",")
+        if any(parts):
+            found.add(
+                tuple(
+                    " ".join(word if word == "is" else wordnet.noun(word) for word in part.split())
+                    for part in parts
+                )
+            )
+    return frozenset(found)
+
+
+def set_match(candidate: frozenset[Fact], gold: frozenset[Fact]) -> float:
+    """Return 1 where both graphs hold the same facts in the same words, or else 0."""
+    return float(candidate == gold)
+
+
+def spice(candidate: frozenset[Fact], gold: frozenset[Fact], wordnet: WordNet) -> float:
+    """Return F1 over the tuples of two graphs: objects, pairs of object and attribute, relations.
+
+    Equal tuples match first. Each tuple left then matches the first one of as many parts that shares a synset with it
+    in every part; a word that WordNet does not know matches nothing in this step, not even itself.
+    """
+    ours, theirs = _tuples(candidate), _tuples(gold)
+    matched = len(ours & theirs)
+    left = [[wordnet.synsets_of(part) for part in fact] for fact in sorted(theirs - ours, key=" ".join)]
+    for fact in sorted(ours - theirs, key=" ".join):
+        senses = [wordnet.synsets_of(part) for part in fact]
+        for place, other in enumerate(left):
+            if len(senses) == len(other) and all(one & two for one, two in zip(senses, other, strict=True)):
+                del left[place]
+                matched += 1
+                break
+    return 2 * matched / max(len(ours) + len(theirs), 1)
+
+
+def _tuples(graph: frozenset[Fact]) -> set[Fact]:
+    tuples: set[Fact] = set()
+    for subject, *rest in graph:
+        tuples.add((subject,))
+        if len(rest) == 1 or (len(rest) == 2 and rest[0] == "is"):
+            tuples.add((subject, rest[-1]))
+        elif rest:
+            tuples |= {(rest[-1],), (subject, " ".join(rest[:-1]), rest[-1])}
+    return tuples
