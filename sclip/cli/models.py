@@ -40,6 +40,9 @@ def evaluate(
     exclude: Annotated[
         list[str], repeatable("FILE", "leave out what was trained on: a list of sclip exclude", "--exclude")
     ],
+    table: Annotated[
+        list[str], repeatable("FILE", "all scores beside published ones: .tex, .md or .html", "--table")
+    ],
     data_keys: DataKeys,
     suite: Annotated[str, option("NAME_OR_FILE", "the benchmarks")] = "",
     root: Root = _EVALUATE.root,
@@ -56,42 +59,59 @@ def evaluate(
     """Measure one or several models on benchmarks.
 
     MODEL is a run, a checkpoint (step-*), an export or weights (file or folder), ARCHITECTURE:TAG of open_clip (no tag:
-    random weights), or models:/NAME@ALIAS. A suite is a name (aro, sugarcrepe, winoground, retrieval, zero-shot, paper,
-    all: their files lie below --root, see sclip fetch) or a YAML file. Prints a table with 95 % intervals and chance,
-    writes evaluation.json and report.html for each model; several models are compared with the first. Exit status: 0
-    done, 1 failed while running, 2 not started.
+    random weights), or models:/NAME@ALIAS; an evaluation.json stands for a model that was measured before. A suite is a
+    name (aro, sugarcrepe, winoground, retrieval, zero-shot, paper, all: their files lie below --root, see sclip fetch)
+    or a YAML file; without a model to measure it may be left out. Prints a table with 95 % intervals and chance, writes
+    evaluation.json and report.html for each model; several models are compared with the first. --table writes the table
+    of a paper, by the file's suffix in LaTeX, Markdown or HTML. Exit status: 0 done, 1 failed while running, 2 not
+    started.
 
       sclip evaluate my-run --suite paper --out evaluation
       sclip evaluate ViT-B-32:openai my-run --suite aro --device cuda
+      sclip evaluate before/evaluation.json my-run --suite field --table field.tex --table field.html
       sclip evaluate my-run --benchmark sugarcrepe=swap_obj.json --images val2017
     """
     if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
         raise Refused(f"--device {device}: cpu, cuda or cuda:1")
-    if bool(suite) == bool(benchmark):
+    measured = [model for model in models if not model.endswith(".json")]
+    if (suite and benchmark) or (measured and not suite and not benchmark):
         raise Refused("name the benchmarks: --suite NAME_OR_FILE, or --benchmark KIND=FILE (repeatable)")
     if images and suite:
         raise Refused("--images goes with --benchmark; a suite says where its images are")
     for text in benchmark:
         if not all(text.partition("=")):
             raise Refused(f"--benchmark {text}: write KIND=FILE")
+    tables = [Path(file).expanduser() for file in table]
+    for file in tables:
+        if file.suffix not in (".tex", ".md", ".html"):
+            raise Refused(f"--table {file}: name a file that ends in .tex, .md or .html")
     quiet_ray()
     from rich.console import Console
 
-    from sclip.evaluate import table
+    from sclip.evaluate.table import show
     from sclip.run import evaluate as job
 
     console = Console(highlight=False)
     with errors(*job.NOT_STARTED):
-        tasks = job.read_tasks(suite, root, benchmark, images, exclude, partial, read_data(data_keys))
-        scorers = job.open_scorers(models, device, actors, tracking_uri, storage)
-        out.mkdir(parents=True, exist_ok=True)
+        known = job.read_evaluations([model for model in models if model not in measured])
+        entries = job.read_entries(suite, root, benchmark, images, read_data(data_keys))
+        tasks = job.read_tasks(entries, exclude, partial) if measured else []
+        scorers = job.open_scorers(measured, device, actors, tracking_uri, storage) if measured else []
+        for folder in ([out] if measured else []) + [file.parent for file in tables]:
+            folder.mkdir(parents=True, exist_ok=True)
     with errors(*job.ERRORS, status=1):
         done = job.evaluate(
             tasks, models, scorers, out, suite or ", ".join(benchmark), partial=partial, device=device, actors=actors,
-            batch_size=batch_size,
+            batch_size=batch_size, known=known,
         )  # fmt: skip
-    table.show(done.evaluations, done.comparison, console)
-    for page in done.pages:
+    show(done.evaluations, done.comparison, console)
+    if done.not_compared and not tables:
+        raise Refused(done.not_compared, 1)
+    if done.not_compared:
+        console.print(f"no comparison.html: {done.not_compared}", soft_wrap=True, markup=False)
+    with errors(*job.ERRORS, status=1):
+        pages = [*done.pages, *job.write_tables(done.evaluations, [entry.name for entry in entries], tables)]
+    for page in pages:
         console.print(f"look at it: {shown(page)}", soft_wrap=True, markup=False)
 
 

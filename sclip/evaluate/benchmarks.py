@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 from sclip.evaluate.features import Features
 from sclip.evaluate.picture import BenchmarkDataError, Picture
-from sclip.evaluate.result import Result
+from sclip.evaluate.result import PARTIAL, Result
 
 __all__ = [
     "About",
@@ -96,7 +96,7 @@ def left(about: About, cases: Sequence[_Case], kept: Sequence[_Case], what: str 
     if len(kept) == len(cases):
         return about
     whole = about.whole or len(cases)
-    note = f"partial: {len(kept):,} of {whole:,} {what}, not comparable with published figures"
+    note = f"{PARTIAL}{len(kept):,} of {whole:,} {what}, not comparable with published figures"
     others = about.notes[:-1] if about.whole else about.notes
     return replace(about, notes=(*others, note), whole=whole)
 

@@ -7,6 +7,7 @@ under no difference each such case is a fair coin. Two intervals that overlap sa
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from scipy.stats import binomtest
 
 from sclip.evaluate.result import Evaluation, EvaluationError, Result
 
-__all__ = ["Comparison", "Difference", "compare"]
+__all__ = ["Comparison", "Difference", "compare", "differing", "paired_interval"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +82,9 @@ def compare(evaluations: Sequence[Evaluation]) -> Comparison:
 
 
 def _difference(at: int, first: Result, other: Result, models: tuple[str, str]) -> Difference:
-    if first.won.keys() != other.won.keys():
-        differ = len(first.won.keys() ^ other.won.keys())
+    if why := differing(first, other):
         raise EvaluationError(
-            f"{first.name}: {models[0]} and {models[1]} differ in {differ} of their cases; evaluate both on the "
-            "same files"
+            f"{first.name}: {models[0]} and {models[1]} were asked {why}; evaluate both on the same files"
         )
     only_first = sum(won and not other.won[case] for case, won in first.won.items())
     only_other = sum(won and not first.won[case] for case, won in other.won.items())
@@ -94,3 +93,31 @@ def _difference(at: int, first: Result, other: Result, models: tuple[str, str]) 
     score = first.headline
     change = other.scores[score].value - first.scores[score].value
     return Difference(first.name, score, at, change, only_first, only_other, p_value)
+
+
+def differing(first: Result, other: Result) -> str:
+    """Describe how the cases of two results differ; empty if they do not."""
+    if first.kind != other.kind:
+        return f"different benchmarks ({first.kind} and {other.kind})"
+    if cases := first.won.keys() ^ other.won.keys():
+        return f"different cases ({len(cases)} of them)"
+    for name in ("images", "captions"):  # the more there are to choose from, the harder is the same case
+        counts = [result.counts.get(name, 0) for result in (first, other)]
+        if counts[0] != counts[1]:
+            return f"the same among {counts[0]:,} and {counts[1]:,} {name}"
+    return "other captions" if first.digest and other.digest not in ("", first.digest) else ""
+
+
+def paired_interval(first: Result, other: Result) -> tuple[float, float]:
+    """Return the 95 % interval of the headline of `other` less that of `first`, which answered the same cases.
+
+    The variance of a difference is s^2 + t^2 - 2 r s t. The bootstrap intervals of the two scores stand for s and t,
+    the correlation of the cases that the models won for r. Of a share of independent cases this is Wald's interval; of
+    a mean over groups, r is that of the cases of all groups together.
+    """
+    one, two = first.scores[first.headline], other.scores[first.headline]
+    wins = [float(won) for won in first.won.values()], [float(other.won[case]) for case in first.won]
+    r = statistics.correlation(*wins) if all(len(set(won)) == 2 for won in wins) else 0.0
+    s, t = (one.high - one.low) / 2, (two.high - two.low) / 2
+    reach = max(0.0, s**2 + t**2 - 2 * r * s * t) ** 0.5
+    return two.value - one.value - reach, two.value - one.value + reach

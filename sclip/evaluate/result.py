@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EVALUATION_FILE",
+    "PARTIAL",
     "Candidate",
     "Evaluation",
     "EvaluationError",
@@ -28,6 +29,9 @@ __all__ = [
 ]
 
 EVALUATION_FILE = "evaluation.json"
+PARTIAL = "partial: "
+"""How the note of a result begins that was scored on a part of its benchmark."""
+
 VERSION = 1
 """Raise it when an older file could no longer be read."""
 
@@ -111,6 +115,14 @@ class Result:
     notes: list[str] = field(default_factory=list)
     """What the reader must know before the figures: pictures that were missing, cases that were excluded."""
     examples: list[Example] = field(default_factory=list)
+    digest: str = ""
+    """SHA-256 of the names of the cases and of all captions: equal where models were asked the same. Empty: unknown, in
+    files of older versions."""
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether pictures of the benchmark were missing or left out."""
+        return any(note.startswith(PARTIAL) for note in self.notes)
 
 
 @dataclass(frozen=True)

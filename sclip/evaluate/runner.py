@@ -6,7 +6,9 @@ What can be found wrong is found before anything is encoded: every file is read,
 from __future__ import annotations
 
 import datetime
+import hashlib
 import importlib.metadata
+import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -154,12 +156,15 @@ def measure(
     )
     whole = {caption: reads_whole(caption) for caption in found.caption_rows}
     return Evaluation(
-        model, dict(facts), [_telling_cut(task.result(found), task, whole) for task in readable]
+        model, dict(facts), [_with_captions(task.result(found), task, whole) for task in readable]
     )
 
 
-def _telling_cut(result: Result, task: Task, whole: Mapping[str, bool]) -> Result:
+def _with_captions(result: Result, task: Task, whole: Mapping[str, bool]) -> Result:
+    """Return the result with its digest, and with the number of captions that the model cut."""
     captions = set(task.captions())
+    asked = json.dumps([sorted(result.won), sorted(captions)])
+    result = replace(result, digest=hashlib.sha256(asked.encode()).hexdigest())
     cut = sum(not whole[caption] for caption in captions)
     if not cut:
         return result

@@ -18,8 +18,13 @@ def show(evaluations: Sequence[Evaluation], comparison: Comparison | None, conso
     """Print every score with its 95 % interval and its chance; of several models, how sure a difference is.
 
     Models stand below each other, so that any number fits. The p-value is of a benchmark's headline, against the first
-    model, adjusted for the number of comparisons.
+    model, adjusted for the number of comparisons. Several models without a comparison have a table each.
     """
+    if comparison is None and len(evaluations) > 1:
+        for evaluation in evaluations:
+            console.print(evaluation.model, markup=False)
+            show([evaluation], None, console)
+        return
     several = comparison is not None
     p_values = comparison.adjusted() if comparison is not None else {}
     table = Table(

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sclip.config import Gate
+from sclip.evaluate.compare import differing
 from sclip.evaluate.result import Evaluation, Result
 
 _ROUNDING = 1e-9
@@ -75,7 +76,7 @@ def _check(gate: Gate, candidate: Evaluation | None, champion: Evaluation | None
     score = champion_result.scores[key]
     if not (math.isfinite(score.value) and math.isfinite(score.low)):
         return False, f"the champion's score is {score.value} from {score.low}: {_REMEASURE}"
-    if difference := _difference(result, champion_result):
+    if difference := differing(result, champion_result):
         return False, f"candidate and champion were asked {difference}: {_REMEASURE}"
     suites = [evaluation.facts.get("suite", "unknown") for evaluation in (candidate, champion)]
     if suites[0] != suites[1]:
@@ -95,19 +96,6 @@ def _result(evaluation: Evaluation | None, score: str) -> Result | None:
     name, _, key = score.partition("/")
     results = evaluation.results if evaluation else []
     return next((result for result in results if result.name == name and key in result.scores), None)
-
-
-def _difference(candidate: Result, champion: Result) -> str:
-    """Describe how the cases of two results differ; empty if they do not."""
-    if candidate.kind != champion.kind:
-        return f"different benchmarks ({candidate.kind} and {champion.kind})"
-    if cases := candidate.won.keys() ^ champion.won.keys():
-        return f"different cases ({len(cases)} of them)"
-    for name in ("images", "captions"):  # the more there are to choose from, the harder is the same case
-        counts = [result.counts.get(name, 0) for result in (candidate, champion)]
-        if counts[0] != counts[1]:
-            return f"the same among {counts[0]:,} and {counts[1]:,} {name}"
-    return ""
 
 
 def _nearest(candidate: Evaluation | None, score: str) -> str:

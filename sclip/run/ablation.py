@@ -4,11 +4,14 @@
     set: {train.num_workers: 1}         what of it is another for all rows (may be left out)
     seeds: [0, 1, 2]
     scores: {relation/accuracy: relation, attribute/accuracy: attribute}       what the table shows, and its heading
-    published: Structure-CLIP, AAAI 2024, ...       where the figures of others come from
+    published: Structure-CLIP, AAAI 2024, ...       where figures that the rows write out come from
     reference: clip                     the row that the others are tested against (may be left out)
     rows:
       clip: {label: "CLIP, fine-tuned", set: {loss.negatives: none}, published: {relation/accuracy: 0.6}}
-      negclip: {label: NegCLIP, config: negclip}      by a config of its own; file and command line set theirs in it too
+      negclip: {label: NegCLIP, config: negclip, published: [negclip]}      rows of sclip/evaluate/published.yaml
+
+A row's `config` is its own; file and command line set theirs in it too. Where the scores are of other data than the
+published ones, `published_as: {relation/accuracy: vg-relation/macro}` says which figure stands beside which score.
 
 Each row and seed is an ordinary run; `sclip.run.sweep` runs them and goes on where it was stopped. With `start: ROW`
 the other rows are tuned from that row's run of their seed (`sclip.run.keeping`), and `blend: ROW` in a row, in place of
@@ -33,6 +36,7 @@ from scipy import stats
 
 from sclip.config import Config, ConfigError
 from sclip.config.loader import CONFIGS, changed, flatten, load, read_yaml, to_tree
+from sclip.evaluate import published
 from sclip.run import keeping, sweep
 from sclip.run.sweep import POINT, Sweep, Trial
 from sclip.storage.masking import mask_tree
@@ -64,7 +68,8 @@ class AblationRow:
     config: str = ""
     """Config that it takes in place of the file's, a name or a file; empty: the file's."""
     published: dict[str, float | str] = field(default_factory=dict)
-    """Figures of others for the like, by score; a text where no exact one is published."""
+    """Figures of others for the like, by score; a text where no exact one is published, or with a note. A file may name
+    rows of `sclip.evaluate.published` instead."""
     blend: str = ""
     """Row that is blended with the start; nothing is trained then."""
 
@@ -78,6 +83,8 @@ class Ablation:
     scores: dict[str, str]
     rows: dict[str, AblationRow]
     published: str = ""
+    published_as: dict[str, str] = field(default_factory=dict)
+    """By score the one of a published row that stands beside it, where the two are called otherwise."""
     set: dict[str, Any] = field(default_factory=dict)
     """What is set for all rows, by dotted key, before what the command line sets."""
     start: str = ""
@@ -129,7 +136,7 @@ def read(path: Path) -> Ablation:
     tree = read_yaml(path)
     try:
         rows = {str(name): AblationRow(**row) for name, row in tree.pop("rows").items()}
-        found = Ablation(rows=rows, **tree)
+        found = _with_published(path, Ablation(rows=rows, **tree))
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{path}: not an ablation: {error}; it has config, seeds, scores and rows"
@@ -151,6 +158,30 @@ def read(path: Path) -> Ablation:
     if (found.start and len(trained) < 2) or (not found.start and len(trained) < len(found.rows)):
         raise ConfigError(f"{path}: start and a row that is tuned from it go together, and blends with them")
     return found
+
+
+def _with_published(path: Path, ablation: Ablation) -> Ablation:
+    """Return the ablation with the figures and the sources of the published rows that its rows name."""
+    of_score = {score: ablation.published_as.get(score, score) for score in ablation.scores}
+    known, named, rows = published.rows(), list[published.PublishedRow](), dict(ablation.rows)
+    for row, what in ablation.rows.items():
+        names: Any = what.published
+        if isinstance(names, dict):
+            continue
+        figures: dict[str, float | str] = {}
+        for name in [names] if isinstance(names, str) else names:
+            if name not in known:
+                raise ConfigError(
+                    f"{path}: {row}: published: {name}: no such row; they are {', '.join(known)}"
+                )
+            named.append(known[name])
+            for score, other in of_score.items():
+                if other in known[name].scores:
+                    figures[score] = f"{known[name].scores[other]:.3f} {known[name].note}".rstrip()
+        rows[row] = dataclasses.replace(what, published=figures)
+    sources = published.sources(named, of_score.values()).items()
+    texts = [ablation.published, *(f"{source}: {of}" for source, of in sources)]
+    return dataclasses.replace(ablation, rows=rows, published="; ".join(filter(None, texts)))
 
 
 def narrowed(ablation: Ablation, rows: Sequence[str], seeds: Sequence[int]) -> Ablation:

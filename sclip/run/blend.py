@@ -116,7 +116,8 @@ def prepare(blend: Blend, root: str, exclude: Sequence[str], tracking_uri: str, 
         raise ConfigError(f"{folder}: is there already; take another --name")
     suites = (blend.suite, blend.report)
     development, reported = (
-        evaluate.read_tasks(suite, root, (), (), exclude, False, config.data) for suite in suites
+        evaluate.read_tasks(evaluate.read_entries(suite, root, (), (), config.data), exclude, False)
+        for suite in suites
     )
     notes = _check_splits(blend, development, reported)
     models = [blend.start, blend.trained]
@@ -193,7 +194,7 @@ def _report(blend: Blend, ready: Ready, found: Tradeoff, console: Console) -> Ev
     names, scorers = [blend.called(a) for a in ends], [blended(ready.start, ready.trained, a) for a in ends]
     done = evaluate.evaluate(
         ready.reported, names, scorers, folder / "report", blend.report,
-        partial=False, device=blend.device, actors=blend.actors, batch_size=blend.batch_size,
+        partial=False, device=blend.device, actors=blend.actors, batch_size=blend.batch_size, known={},
     )  # fmt: skip
     table.show(done.evaluations, done.comparison, console)
     chosen = done.evaluations[ends.index(a)]

@@ -1,4 +1,7 @@
-"""Models and benchmarks in; scores, a file and a page for each model, and a comparison out."""
+"""Models and benchmarks in; scores, a file and a page for each model, a comparison and a paper's table out.
+
+A model may be an `evaluation.json`: what was measured once is shown beside the others, and not measured again.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import contextlib
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,26 +18,30 @@ from ray.exceptions import RayError
 import sclip
 from sclip.config import ConfigError, DataConfig
 from sclip.data.shards import ShardError
-from sclip.evaluate import features, runner, suite
+from sclip.evaluate import features, runner, score_table, suite
 from sclip.evaluate.benchmarks import BenchmarkDataError, Task
 from sclip.evaluate.compare import Comparison, compare
 from sclip.evaluate.encoder_pool import EncoderPool
 from sclip.evaluate.result import EVALUATION_FILE, Evaluation, EvaluationError
+from sclip.evaluate.suite import Entry
 from sclip.inference.scorer import Scorer
 from sclip.launch import cluster
 from sclip.model import ModelError
 from sclip.registry import RegistryError
 from sclip.report import comparison, evaluation
+from sclip.report import score_table as table_files
 from sclip.scenegraph import ParserError
+from sclip.storage.paths import storage_path
 from sclip.train.manifest import CheckpointError
 
 NOT_STARTED = (
-    BenchmarkDataError, CheckpointError, ConfigError, ModelError, OSError, ParserError, RegistryError, ShardError,
+    BenchmarkDataError, CheckpointError, ConfigError, EvaluationError, ModelError, OSError, ParserError, RegistryError,
+    ShardError,
 )  # fmt: skip
-"""What `read_tasks` and `open_scorers` raise; each message is written for the user."""
+"""What all `read_..` and `open_scorers` raise; each message is written for the user."""
 
 ERRORS = (BenchmarkDataError, EvaluationError, OSError, RayError, ShardError)
-"""What `evaluate` raises."""
+"""What `evaluate` and `write_tables` raise."""
 
 PROGRESS_S = 10.0
 """Between two lines of progress."""
@@ -48,28 +55,32 @@ class Measured:
     comparison: Comparison | None
     """With the first model, where there are several."""
     pages: list[Path]
+    not_compared: str = ""
+    """Why there is no comparison, although there are several models."""
 
 
-def read_tasks(
-    suite_name: str,
-    root: str,
-    benchmarks: Sequence[str],
-    images: Sequence[str],
-    exclude: Sequence[str],
-    partial: bool,
-    data: DataConfig,
-) -> list[Task]:
-    """Return the benchmarks of a suite, or those written as KIND=FILE, without the pictures of exclusion lists.
+def read_entries(
+    suite_name: str, root: str, benchmarks: Sequence[str], images: Sequence[str], data: DataConfig
+) -> list[Entry]:
+    """Return the benchmarks of a suite, or those written as KIND=FILE.
 
     `data` says how shards are read where a suite does not.
     """
     if suite_name:
-        entries = suite.read(suite_name, root, data.reading())
-    else:
-        named = [(kind, file) for kind, _, file in (text.partition("=") for text in benchmarks)]
-        entries = suite.from_options(named, images, data.reading())
+        return suite.read(suite_name, root, data.reading())
+    named = [(kind, file) for kind, _, file in (text.partition("=") for text in benchmarks)]
+    return suite.from_options(named, images, data.reading()) if named else []
+
+
+def read_tasks(entries: Sequence[Entry], exclude: Sequence[str], partial: bool) -> list[Task]:
+    """Return the benchmarks with their files read, without the pictures of exclusion lists."""
     exclusions = runner.exclusions_of(exclude)
     return runner.prepared([entry.task() for entry in entries], partial, exclusions)
+
+
+def read_evaluations(files: Sequence[str]) -> dict[str, Evaluation]:
+    """Return what each `evaluation.json` holds, by its path or URI."""
+    return {file: Evaluation.read(storage_path(file)) for file in files}
 
 
 def open_scorers(
@@ -99,18 +110,39 @@ def evaluate(
     device: str,
     actors: int,
     batch_size: int,
+    known: Mapping[str, Evaluation],
 ) -> Measured:
-    """Measure each model, in this process or by so many actors; write the results, of several models a comparison."""
-    evaluations, pages = [], []
-    for name, scorer, folder in zip(models, scorers, _folders(models, out), strict=True):
+    """Measure each model, in this process or by so many actors; write the results, of several models a comparison.
+
+    `known` holds the evaluations of those models that are not measured, and have no scorer.
+    """
+    evaluations, pages, waiting = list[Evaluation](), list[Path](), iter(scorers)
+    for name, folder in zip(models, _folders(models, out), strict=True):
+        if name in known:
+            evaluations.append(known[name])
+            continue
+        scorer = next(waiting)
         measured = measure(tasks, name, scorer, suite_name, partial, device, actors, batch_size)
         measured.write(folder / EVALUATION_FILE)
         pages.append(evaluation.write(measured, folder, graphs=scorer.scene_graph))
         evaluations.append(measured)
-    compared = compare(evaluations) if len(evaluations) > 1 else None
-    if compared:
-        pages = [comparison.write(compared, out), *pages]
-    return Measured(evaluations, compared, pages)
+    if len(evaluations) < 2:
+        return Measured(evaluations, None, pages)
+    try:
+        compared = compare(evaluations)
+    except EvaluationError as error:  # evaluations that were there already may be of other benchmarks
+        return Measured(evaluations, None, pages, str(error))
+    return Measured(evaluations, compared, [comparison.write(compared, out), *pages])
+
+
+def write_tables(
+    evaluations: Sequence[Evaluation], benchmarks: Sequence[str], files: Sequence[Path]
+) -> list[Path]:
+    """Write the table of these benchmarks, of none of all that were measured, into each file."""
+    if not files:
+        return []
+    table = score_table.score_table(evaluations, benchmarks)
+    return [table_files.write(table, file) for file in files]
 
 
 def measure(

@@ -73,6 +73,38 @@ def test_two_models_are_compared_case_by_case(files: Path, capsys: pytest.Captur
     assert all((files / page).read_text().startswith("<!") for page in pages)
 
 
+def test_what_was_measured_before_stands_in_the_table_beside_what_is_measured_now(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate("model", "--suite", "suite.yaml", "--out", "first") == 0
+    (files / "suite.yaml").write_text("find: {kind: retrieval, file: captions.json}\n")
+    before = "first/evaluation.json"
+    tables = ["--table", "tables/all.md", "--table", "tables/all.tex", "--table", "tables/all.html"]
+    assert evaluate(before, f"{NAME}:", "--suite", "suite.yaml", "--out", "out", *tables) == 0
+    told = capsys.readouterr().out
+    assert f"no comparison.html: {NAME}: was not evaluated on crepe, model was" in told
+    assert [
+        path for path in ("all.md", "all.tex", "all.html") if f"look at it: tables/{path}" not in told
+    ] == []
+    lines = [
+        line.split("|") for line in (files / "tables" / "all.md").read_text().splitlines() if "|" in line
+    ]
+    assert [[cell.strip() for cell in line[1:-1]] for line in lines[:1]] == [
+        ["", "find I2T R@1", "find T2I R@1"]
+    ]
+    now = Evaluation.read(files / "out" / NAME / "evaluation.json")
+    assert f"{100 * now.score('find/image_to_text_r1').value:.1f}" in lines[-1][2]
+    assert lines[-2][1].strip() == "model"
+    # Without a model to measure neither suite nor its files are needed, and the columns are those that were measured.
+    assert evaluate(before, "--table", "old.md") == 0
+    assert "| crepe accuracy |" in (files / "old.md").read_text()
+    captions = (files / "captions.json").read_text()
+    (files / "captions.json").write_text(captions.replace("caption 7", "caption seven"))
+    assert evaluate(before, f"{NAME}:", "--suite", "suite.yaml", "--table", "other.md") == 1
+    assert f"find: model and {NAME}: were asked other captions; evaluate both" in capsys.readouterr().err
+    assert not (files / "other.md").exists()
+
+
 def test_missing_pictures_need_partial_and_broken_ones_end_it(
     files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -100,6 +132,11 @@ def test_missing_pictures_need_partial_and_broken_ones_end_it(
         (["model", "--suite", "sweet.yaml"], "evaluate: suite 'sweet.yaml': no such file"),
         (["model", "--benchmark", "sugarcrep=swap_obj.json"], "nearest is sugarcrepe"),
         (["model"], "name the benchmarks"),
+        (
+            ["model", "--suite", "suite.yaml", "--table", "all.pdf"],
+            "--table all.pdf: name a file that ends in .tex",
+        ),
+        (["swap_obj.json", "--table", "all.md"], "swap_obj.json: holds no evaluation"),
         (["model", "--benchmark", "sugarcrepe"], "write KIND=FILE"),
         (["model", "--suite", "suite.yaml", "--images", "a"], "--images goes with --benchmark"),
         (["model", "--suite", "suite.yaml", "--actors", "-1"], "--actors"),

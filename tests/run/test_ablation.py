@@ -121,6 +121,23 @@ def test_a_row_may_have_a_config_of_its_own_below_what_file_row_and_command_line
     assert found == load(["train.num_workers=1", *overrides, "loss.hinge_margin=0.3"], str(other))
 
 
+def test_published_rows_are_named_and_their_figures_stand_under_the_scores_of_the_file(small: Path) -> None:
+    named = "published: [structure-clip-large, clip]"
+    small.write_text(
+        SMALL.replace("published: {relation/accuracy: 0.81}", named)
+        + "published_as: {attribute/accuracy: vg-attribution/macro}\n"
+    )
+    asked = ablation.read(small)
+    assert asked.rows["low"].published == {
+        "attribute/accuracy": "0.632 not tuned"
+    }  # the last that has a figure
+    sources = "Structure-CLIP (AAAI 2024): Structure-CLIP; ytaek-oh/vl_compo: CLIP"
+    assert asked.published == f"Somebody et al.; {sources}"
+    small.write_text(small.read_text().replace(named, "published: nobody"))
+    with pytest.raises(ConfigError, match="low: published: nobody: no such row; they are clip, negclip"):
+        ablation.read(small)
+
+
 def test_the_fields_table_has_a_column_of_each_benchmark_of_its_suite(tmp_path: Path) -> None:
     asked = ablation.read(CONFIGS / "ablation" / "field.yaml")
     names = {entry.name for entry in suite.read(asked.set["evaluate.suite"], tmp_path)}

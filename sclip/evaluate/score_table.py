@@ -1,0 +1,216 @@
+"""Evaluations of models in, the table of a paper out: a row for each model, published rows above them.
+
+Which scores of a column are bold, and what else a reader has to know, stands in the table's caption (`_caption`).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from sclip.evaluate import published
+from sclip.evaluate.compare import differing, paired_interval
+from sclip.evaluate.result import Evaluation, EvaluationError, Result, Score
+
+__all__ = ["MISSING", "PARTIAL_MARK", "Cell", "ScoreTable", "TableRow", "score_table"]
+
+MISSING = "–"
+PARTIAL_MARK = "†"
+
+_BOTH_WAYS = ["image_to_text_r1", "text_to_image_r1"]
+_SHORT = {"image_to_text": "I2T", "text_to_image": "T2I"}
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A score of one row."""
+
+    text: str = MISSING
+    """In per cent."""
+    interval: str = ""
+    """The 95 % interval of a score that was measured here, "58.1 to 61.7"."""
+    is_partial: bool = False
+    is_bold: bool = False
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One model."""
+
+    label: str
+    cells: list[Cell]
+    source: str = ""
+    """Letter of the publication; empty: measured here."""
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """What the files in all formats show."""
+
+    columns: list[tuple[str, str]]
+    """Name of the benchmark and of its score."""
+    published: list[TableRow]
+    measured: list[TableRow]
+    caption: list[str]
+    """Sentences."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Figure:
+    value: float
+    result: Result | None = None
+    score: Score | None = None
+    """With its result, where it was measured here."""
+
+
+def score_table(evaluations: Sequence[Evaluation], benchmarks: Sequence[str] = ()) -> ScoreTable:
+    """Return the table of these models' scores and of what is published of the same benchmarks.
+
+    Args:
+        evaluations: one a row.
+        benchmarks: names, one or several columns each; empty: all that a model was evaluated on.
+
+    Raises EvaluationError where two models were asked different cases of a benchmark, or no model was asked any. Scores
+    of a part of a benchmark are shown all the same: they are marked, and never compared.
+    """
+    by_name = [{result.name: result for result in evaluation.results} for evaluation in evaluations]
+    names = list(benchmarks or dict.fromkeys(name for results in by_name for name in results))
+    for name in names:
+        _require_same_cases(name, evaluations, [results.get(name) for results in by_name])
+    columns = [(name, score) for name in names for score in _scores(name, by_name)]
+    if not columns:
+        raise EvaluationError("no model was evaluated on any of the benchmarks; there is nothing to show")
+    scores = [f"{name}/{score}" for name, score in columns]
+    rows = [row for row in published.rows().values() if row.scores.keys() & set(scores)]
+    sources = published.sources(rows, scores)
+    letters = {source: chr(ord("a") + at) for at, source in enumerate(sources)}
+    cells = [
+        _cells(
+            score,
+            [
+                _Figure(row.scores[f"{name}/{score}"]) if f"{name}/{score}" in row.scores else None
+                for row in rows
+            ]
+            + [_measured(results.get(name), score) for results in by_name],
+        )
+        for name, score in columns
+    ]
+    by_row = [list(row) for row in zip(*cells, strict=True)]
+    return ScoreTable(
+        [(_name(name), _called(score)) for name, score in columns],
+        [
+            TableRow(f"{row.label}, {row.note}" if row.note else row.label, of, letters[row.source])
+            for row, of in zip(rows, by_row, strict=False)
+        ],
+        [TableRow(e.model, of) for e, of in zip(evaluations, by_row[len(rows) :], strict=True)],
+        _caption(
+            by_row, [score for _, score in columns], {letters[s]: f"{s}: {of}" for s, of in sources.items()}
+        ),
+    )
+
+
+def _require_same_cases(
+    name: str, evaluations: Sequence[Evaluation], results: Sequence[Result | None]
+) -> None:
+    asked = [
+        (evaluation.model, result)
+        for evaluation, result in zip(evaluations, results, strict=True)
+        if result and not result.is_partial
+    ]
+    for model, result in asked[1:]:
+        if why := differing(asked[0][1], result):
+            raise EvaluationError(
+                f"{name}: {asked[0][0]} and {model} were asked {why}; evaluate both on the same files"
+            )
+
+
+def _scores(name: str, by_name: Sequence[Mapping[str, Result]]) -> list[str]:
+    """Return the scores that have a column: those that papers report, else R@1 both ways or the headline."""
+    results = [of[name] for of in by_name if name in of]
+    reported = published.headings()[name].scores if name in published.headings() else []
+    if not results or any(result.scores.keys() & set(reported) for result in results):
+        return reported
+    result = results[0]
+    return _BOTH_WAYS if result.scores.keys() >= set(_BOTH_WAYS) else [result.headline]
+
+
+def _measured(result: Result | None, score: str) -> _Figure | None:
+    if result is None or score not in result.scores:
+        return None
+    return _Figure(result.scores[score].value, result, result.scores[score])
+
+
+def _cells(score: str, figures: Sequence[_Figure | None]) -> list[Cell]:
+    """Return the cells of one column, the bold ones marked."""
+    compared = [
+        figure for figure in figures
+        if figure and math.isfinite(figure.value) and not (figure.result and figure.result.is_partial)
+    ]  # fmt: skip
+    best = max(compared, key=lambda figure: figure.value, default=None)
+    cells = []
+    for figure in figures:
+        cell = _cell(figure)
+        if best and figure in compared and figure:
+            cell = replace(cell, is_bold=_is_level(figure, best, score))
+        cells.append(cell)
+    return cells
+
+
+def _cell(figure: _Figure | None) -> Cell:
+    if figure is None:
+        return Cell()
+    if not math.isfinite(figure.value):
+        return Cell("no number")
+    if not (figure.result and figure.score):
+        return Cell(f"{100 * figure.value:.1f}")
+    interval = f"{100 * figure.score.low:.1f} to {100 * figure.score.high:.1f}"
+    return Cell(f"{100 * figure.value:.1f}", interval, figure.result.is_partial)
+
+
+def _is_level(figure: _Figure, best: _Figure, score: str) -> bool:
+    """Return whether the figures do not tell a model from the best of its column; the caption states the rule."""
+    if figure.value == best.value:
+        return True
+    if figure.result and best.result and score == figure.result.headline == best.result.headline:
+        low, high = paired_interval(best.result, figure.result)
+        return low <= 0 <= high
+    if figure.score:
+        return figure.score.low <= best.value <= figure.score.high
+    return best.score is not None and best.score.low <= figure.value <= best.score.high
+
+
+def _name(benchmark: str) -> str:
+    known = published.headings().get(benchmark)
+    return known.name if known else benchmark
+
+
+def _called(score: str) -> str:
+    """Return a score's name as a column has room for it: "I2T R@1" for image_to_text_r1."""
+    for long, short in _SHORT.items():
+        score = score.replace(long, short)
+    score = re.sub(r"_r(\d+)$", r" R@\1", score)
+    return re.sub(r"^top(?=\d)", "top ", score).replace("_", " ")
+
+
+def _caption(rows: Sequence[Sequence[Cell]], scores: Sequence[str], sources: Mapping[str, str]) -> list[str]:
+    cells = [cell for row in rows for cell in row]
+    sentences = ["Scores in per cent, higher is better."]
+    if "macro" in scores:
+        sentences.append("macro: mean over the benchmark's groups, each counting alike.")
+    if any(score.startswith(tuple(_SHORT)) for score in scores):
+        sentences.append("I2T: the caption of an image is looked for; T2I: the image of a caption.")
+    sentences.append(
+        "Bold: the best score of a column, and those that are not told from it. Two scores are told apart where the "
+        "95 % interval of their difference, paired over the cases, leaves out 0; without the answers to the cases, "
+        "where the 95 % interval of the measured one (of two, the lower one) leaves out the other."
+    )
+    if any(cell.text == MISSING for cell in cells):
+        sentences.append(f"{MISSING}: not measured, or not published.")
+    if any(cell.is_partial for cell in cells):
+        sentences.append(f"{PARTIAL_MARK}: on a part of the benchmark, and therefore not compared.")
+    if sources:
+        sentences.append("Published, of ViT-B/32 where the row says nothing else:")
+        sentences[-1] += " " + "; ".join(f"({letter}) {of}" for letter, of in sources.items()) + "."
+    return sentences
