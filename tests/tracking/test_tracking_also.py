@@ -101,13 +101,13 @@ def test_a_server_of_wandb_that_is_away_is_told_once_and_has_every_row_once_when
         "INIT_TIMEOUT": "3",
     }.items():
         monkeypatch.setenv(f"WANDB_{name}", text)
-    monkeypatch.setattr("sclip.tracking.tracker._FINISH_S", 10.0)
     empty_store(tmp_path)
     tracker = open_run(made("wandb"), "away", str(tmp_path))
     train(tracker, range(5))
     assert tracker.flush()  # MLflow waits for nobody else
-    assert "sclip sync" in (left := tracker.finish())
-    assert "Weights & Biases" in left
+    assert not tracker._others[0].flush(10.0)
+    assert "Weights & Biases does not take" in tracker.finish()
+    tracker._others[0]._thread.join()
     assert len([line for line in caplog.messages if "Weights & Biases" in line]) == 1
     with wandb_server(port) as runs:
         for steps in (range(3, 8), range(6, 12)):
