@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 from typing import Any, TextIO
 
 _INIT_S = 30.0
@@ -29,15 +30,20 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     os.environ["WANDB_ERROR_REPORTING"] = "false"
+    scratch = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
     try:
-        _serve(sys.stdin, answers)
+        _serve(sys.stdin, answers, scratch.name)
     except Exception as error:
+        scratch.cleanup()
         answers.write(json.dumps({"error": str(error) or type(error).__name__}) + "\n")
         os._exit(1)  # wandb's handlers of the end would wait for the server
 
 
-def _serve(requests: TextIO, answers: TextIO) -> None:
+def _serve(requests: TextIO, answers: TextIO, scratch: str) -> None:
     import wandb
+
+    # wandb makes a folder at each start, which an online run needs no longer than its process.
+    place = {} if wandb.setup().settings.mode in ("offline", "dryrun") else {"dir": scratch}
 
     run: Any = None
     for line in requests:
@@ -55,7 +61,7 @@ def _serve(requests: TextIO, answers: TextIO) -> None:
                 finish_timeout=_UPLOAD_S,
                 finish_timeout_raises=True,
             )
-            run = wandb.init(**request["init"], resume="allow", settings=settings)
+            run = wandb.init(**request["init"] | place, resume="allow", settings=settings)
             run.define_metric("*", step_metric="step")
             answer = {"rows": run.step}
         elif "rows" in request:

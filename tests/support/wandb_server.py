@@ -11,13 +11,15 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+Runs = dict[str, list[dict[str, Any]]]
 _PROJECT = {"id": "p", "name": "sclip", "entity": {"id": "e", "name": "me"}}
 
 
 @contextlib.contextmanager
-def wandb_server(port: int) -> Iterator[dict[str, list[dict[str, Any]]]]:
-    """Serve on loopback during the block; give the rows of each run, by the run's id."""
-    runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
+def wandb_server(port: int) -> Iterator[tuple[Runs, dict[str, Any]]]:
+    """Serve on loopback during the block; give the rows of each run, by the run's id, and the last config sent."""
+    runs: Runs = defaultdict(list)
+    config: dict[str, Any] = {}
 
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
@@ -57,6 +59,8 @@ def wandb_server(port: int) -> Iterator[dict[str, list[dict[str, Any]]]]:
 
         def UpsertBucket(self, variables: dict[str, Any]) -> Any:
             name = variables["name"] or variables["id"]
+            sent = json.loads(variables["config"] or "{}")
+            config.update({key: entry["value"] for key, entry in sent.items() if key != "_wandb"})
             bucket = {"id": "b", "name": name, "displayName": name, "config": "{}", "project": _PROJECT}
             return {"upsertBucket": {"bucket": bucket, "inserted": name not in runs}}
 
@@ -67,5 +71,5 @@ def wandb_server(port: int) -> Iterator[dict[str, list[dict[str, Any]]]]:
 
     with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield runs
+        yield runs, config
         server.shutdown()

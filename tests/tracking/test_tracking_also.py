@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,6 @@ from sclip.storage.masking import mask_tree
 from sclip.tracking import Tracker, open_recorded, open_run
 from support.mlflow_stores import empty_store
 from support.processes import free_port
-from support.wandb_file import config, rows
 from support.wandb_server import wandb_server
 
 Curves = dict[str, list[tuple[int, float]]]
@@ -48,9 +50,20 @@ def in_tensorboard(folder: Path) -> Curves:
     return {name: [(e.step, e.value) for e in read.Scalars(name)] for name in read.Tags()["scalars"]}
 
 
-def in_wandb(found: list[dict[str, Any]]) -> Curves:
+def at(port: int) -> dict[str, str]:
+    """Return the environment in which wandb reaches a server on this machine."""
+    server = {
+        "BASE_URL": f"http://127.0.0.1:{port}",
+        "API_KEY": "0" * 40,
+        "INIT_TIMEOUT": "3",
+        "MODE": "online",
+    }
+    return {f"WANDB_{name}": text for name, text in server.items()}
+
+
+def in_wandb(rows: list[dict[str, Any]]) -> Curves:
     curves: Curves = {}
-    for row in found:
+    for row in rows:
         for name in row.keys() - {"step", "_step", "_timestamp", "_runtime"}:
             curves.setdefault(name, []).append((row["step"], float(row[name])))
     return curves
@@ -84,23 +97,23 @@ def test_both_have_every_step_of_mlflow_once_after_a_crash_and_a_resume_without_
     assert [step for step, _ in expected["beside/recall"]] == [2, 7]
     assert "system/cpu_utilization_percentage" in expected
     assert by_step(in_tensorboard(folder), np.float32) == by_step(expected, np.float32)
-    last = max(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime)
-    assert by_step(in_wandb(rows(last))) == by_step(expected)
-    sent = {key: value for key, value in config(last).items() if key != "_wandb"}
-    assert sent == flatten(mask_tree(to_tree(made("tensorboard", "wandb"))))
+    last = max(folder.glob("wandb/offline-run-*"), key=lambda path: path.stat().st_mtime)
+    with wandb_server(port := free_port()) as (runs, config):
+        subprocess.run(
+            [sys.executable, "-m", "wandb", "sync", str(last)], env=os.environ | at(port), check=True
+        )
+    ((run, rows),) = runs.items()
+    assert run.startswith("both-")
+    assert by_step(in_wandb(rows)) == by_step(expected)
+    assert config == flatten(mask_tree(to_tree(made("tensorboard", "wandb"))))
     assert not [path for path in folder.rglob("*") if path.is_file() and b"planted" in path.read_bytes()]
 
 
 def test_a_server_of_wandb_that_is_away_is_told_once_and_has_every_row_once_when_it_is_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    port = free_port()
-    for name, text in {
-        "BASE_URL": f"http://127.0.0.1:{port}",
-        "API_KEY": "0" * 40,
-        "INIT_TIMEOUT": "3",
-    }.items():
-        monkeypatch.setenv(f"WANDB_{name}", text)
+    for name, text in at(port := free_port()).items():
+        monkeypatch.setenv(name, text)
     empty_store(tmp_path)
     tracker = open_run(made("wandb"), "away", str(tmp_path))
     train(tracker, range(5))
@@ -109,16 +122,21 @@ def test_a_server_of_wandb_that_is_away_is_told_once_and_has_every_row_once_when
     assert "Weights & Biases does not take" in tracker.finish()
     tracker._others[0]._thread.join()
     assert len([line for line in caplog.messages if "Weights & Biases" in line]) == 1
-    with wandb_server(port) as runs:
-        for steps in (range(3, 8), range(6, 12)):
+    with wandb_server(port) as (runs, _):
+        journal, kept = tmp_path / "runs" / "away" / "tracking.jsonl", b""
+        for steps in (range(3, 8), range(6, 12), range(9, 15)):
+            before = journal.read_bytes()
+            if steps.start == 9:  # on another node, with the journal as it was last kept
+                journal.write_bytes(kept)
+            kept = before
             tracker = open_run(made("wandb"), "away", str(tmp_path))
             train(tracker, steps)
             assert tracker.finish("KILLED") == ""
         assert open_recorded(tmp_path / "runs" / "away").close() == ""  # which has nothing to add
-    ((run, found),) = runs.items()
-    assert run.startswith("away-")
-    assert [row["_step"] for row in found] == [*range(len(found))]
-    assert by_step(in_wandb(found)) == by_step(in_mlflow(tracker))
+    (rows,) = runs.values()
+    assert [row["_step"] for row in rows] == [*range(len(rows))]
+    assert not (tmp_path / "runs" / "away" / "wandb").exists()
+    assert by_step(in_wandb(rows)) == by_step(in_mlflow(tracker))
 
 
 def test_a_tensorboard_folder_that_cannot_be_written_costs_no_metric(
