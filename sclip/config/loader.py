@@ -119,7 +119,7 @@ def _lists(tree: Any, section: type) -> Any:
         hint = hints[name]
         if dataclasses.is_dataclass(hint):
             out[name] = _lists(out[name], typing.cast(type, hint))
-        elif hint == tuple[str, ...] and isinstance(out[name], str):
+        elif typing.get_args(hint)[1:] == (...,) and isinstance(out[name], str):
             out[name] = [out[name]] if out[name] else []
     return out
 

@@ -70,7 +70,7 @@ class EvaluateConfig(Section, key="evaluate"):
 
 @dataclass(frozen=True)
 class TrackingConfig(Section, key="tracking"):
-    """MLflow: where the run and the model are recorded."""
+    """Where the run and the model are recorded: in MLflow, and the metrics elsewhere too."""
 
     uri: str = ""
     """Tracking server or store (`http://mlflow:5000`, `sqlite:///FILE`). Empty: SQLite in run.storage, or ~/sclip."""
@@ -82,6 +82,8 @@ class TrackingConfig(Section, key="tracking"):
     """Record in the run's folder alone while the server cannot be reached, instead of not starting."""
     parent: str = ""
     """Id of the MLflow run that this one is shown below, as the runs of a sweep are. Empty: none."""
+    also: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Beside MLflow, metrics go to: tensorboard (a file in the run's folder), wandb (Weights & Biases), or both."""
     gates: tuple[str, ...] = ()
     """What makes a new version champion: `vg_relation/macro >= champion - interval`, for instance. Empty: nothing."""
 

@@ -199,6 +199,7 @@ def _say(line: str, console: Console) -> None:
 
 def _check(config: Config, console: Console, options: PlanOptions) -> _Checked:
     """Check everything that can be checked before the run's folder is written."""
+    tracking.check_installed(config.tracking.also)
     config, capacity = _fit_to_cluster(config)
     config = resolve_config(config, console)
     name_run(config.run.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mlflow.entities import RunData
@@ -44,14 +44,14 @@ def open_run(config: Config, run_name: str, storage: str) -> Tracker:
     """
     folder, home = local(storage) / "runs" / run_name, storage_path(storage) / "runs" / run_name
     _take_over(home, folder)
-    return _begin(config, run_name, storage, folder, home)
+    return _begin(config, run_name, storage, folder, home, also=config.tracking.also)
 
 
 def open_parent(config: Config, name: str, storage: str, params: Mapping[str, str] | None = None) -> Tracker:
     """Return the record of a sweep, whose runs have its `run_id` as their `tracking.parent`.
 
-    As `open_run`, but kept in `storage/sweeps/name`. `params` are recorded in place of the config's, where it is not
-    what was swept.
+    As `open_run`, but kept in `storage/sweeps/name`, and sent to MLflow alone. `params` are recorded in place of the
+    config's, where it is not what was swept.
     """
     folder = local(storage) / "sweeps" / name
     return _begin(config, name, storage, folder, folder, params)
@@ -93,7 +93,10 @@ def open_recorded(home: StoragePath, uri: str = "") -> Tracker:
     store = Store(uri or recorded, head["experiment"], head["name"], files)
     store.reach()
     _open(journal, store)
-    return Tracker(journal, store, home)
+    tracker = Tracker(journal, store, home)
+    also = [event["also"] for _, event in journal.read() if "also" in event]
+    tracker.follow(also[-1] if also else (), store.experiment)
+    return tracker
 
 
 def _take_over(home: StoragePath, folder: Path) -> None:
@@ -116,6 +119,7 @@ def _begin(
     folder: Path,
     home: StoragePath,
     params: Mapping[str, str] | None = None,
+    also: Sequence[str] = (),
 ) -> Tracker:
     store = Store(store_uri(config, storage), config.tracking.experiment, name, str(database_folder(storage)))
     try:
@@ -129,7 +133,7 @@ def _begin(
         journal = _journal(folder, store)
         known = _open(journal, store)
         tracker = Tracker(journal, store, home)
-    tracker.begin(config, known, params)
+    tracker.begin(config, known, params, also)
     return tracker
 
 

@@ -1,4 +1,4 @@
-"""What a run tells, in: masked, to its journal at once, and from there to MLflow by the sender.
+"""What a run tells, in: masked, to its journal at once, and from there to MLflow and others, each by its sender.
 
 One process writes a run, the driver.
 """
@@ -23,10 +23,12 @@ from sclip.config.loader import flatten, to_tree
 from sclip.storage.masking import mask
 from sclip.storage.paths import StoragePath, send, shown
 from sclip.tracking import system
+from sclip.tracking.also import EVENT_FILE, destinations
 from sclip.tracking.journal import JOURNAL, SENT, Event, Journal
 from sclip.tracking.mlflow_batches import PER_EVENT
 from sclip.tracking.sender import Sender
 from sclip.tracking.store import Store
+from sclip.tracking.to_mlflow import MLflow
 
 _FINISH_S = 30.0
 """Seconds without any progress after which what is left stays on disk at the end of a run."""
@@ -50,14 +52,15 @@ class Tracker:
         self._params: set[str] = set()
         self._tags: dict[str, str] = {}
         self._datasets: list[Event] = []
-        self._away = self._closed = False
+        self._away = self._in_a_hurry = self._closed = False
         for _, event in journal.read():
             self._steps |= dict.fromkeys(event.get("metrics", ()), event.get("step", 0))
             self._params |= set(event.get("params", ()))
             self._tags |= event.get("tags", {})
             self._datasets += [event["dataset"]] if "dataset" in event else []
         self._sampler: system.Sampler | None = None
-        self._sender = Sender(journal, store)
+        self._sender = Sender(journal, MLflow(journal, store))
+        self._others: list[Sender] = []
 
     @property
     def uri(self) -> str:
@@ -128,7 +131,7 @@ class Tracker:
         """Bring the journal into the run's folder, where that is no folder of this machine; a failure is told only."""
         try:
             # Not ahead of the lines that it counts, which may grow meanwhile.
-            for name in (SENT, JOURNAL):
+            for name in (SENT, JOURNAL, EVENT_FILE):
                 send(self.folder, self._home, [name] if (self.folder / name).exists() else [])
         except OSError as error:
             _log.warning(
@@ -156,27 +159,44 @@ class Tracker:
             self._sampler.close()
         self._tell([{"status": status}])
         self._away = self._away or in_a_hurry
+        self._in_a_hurry = in_a_hurry
         return self.close()
 
     def close(self) -> str:
         """As `finish`, and leave the status of the run as it is."""
         self._closed = True
-        sent = self.flush()
-        self._sender.close()
+        left = [] if self.flush() else [self._sender]
+        left += [
+            sender for sender in self._others
+            if not sender.flush(_OFFLINE_S if self._in_a_hurry or sender.trouble else _FINISH_S)
+        ]  # fmt: skip
+        for sender in (self._sender, *self._others):
+            sender.close()
         self._journal.close()
         self.keep()
-        if sent:
+        if not left:
             return ""
-        trouble = f" ({self._sender.trouble})" if self._sender.trouble else ""
+        names = " and ".join(sender.name for sender in left)
+        troubles = "; ".join(sender.trouble for sender in left if sender.trouble)
         return (
-            f"{mask(self.uri)} does not take what the run told{trouble}; it is kept in "
+            f"{names} does not take what the run told{troubles and f' ({troubles})'}; it is kept in "
             f"{self._home / JOURNAL}: sclip sync {shown(self._home)}"
         )
 
-    def begin(self, config: Config, known: RunData | None, params: Mapping[str, str] | None = None) -> None:
+    def follow(self, also: Sequence[str], project: str) -> None:
+        """Bring the metrics from now on to these too (`tracking.also`), and those of earlier starts that they lack."""
+        self._others += [Sender(self._journal, to) for to in destinations(also, self._journal, project)]
+
+    def begin(
+        self,
+        config: Config,
+        known: RunData | None,
+        params: Mapping[str, str] | None = None,
+        also: Sequence[str] = (),
+    ) -> None:
         """Record the config and that the run goes on, and watch this machine; for `open_run`.
 
-        `params` are recorded in place of the config's.
+        `params` are recorded in place of the config's. `also` names what gets the metrics beside MLflow.
         What is `known` in the store and not in the journal, which may have been lost, counts as told. Params stay as
         they were first, as MLflow wants it.
         """
@@ -193,9 +213,10 @@ class Tracker:
             [
                 *self._tag_events({k: v for k, v in tags.items() if v and self._tags.get(k) != v}),
                 *({"params": part} for part in _parts(new)),
-                {"status": "RUNNING"},
+                {"status": "RUNNING", "also": list(also)},
             ]
         )
+        self.follow(also, config.tracking.experiment)
         step = max((s for name, s in self._steps.items() if name.startswith(system.PREFIX)), default=-1) + 1
         self._sampler = system.Sampler(self.log, step)
         self.keep()
@@ -212,7 +233,8 @@ class Tracker:
                 "%s: %s; not recorded: %d events", self._journal.folder / JOURNAL, error, len(events)
             )
         if events:
-            self._sender.notify()
+            for sender in (self._sender, *self._others):
+                sender.notify()
 
 
 def _parts(entities: Mapping[str, _V]) -> Iterator[dict[str, _V]]:

@@ -18,6 +18,7 @@
     evaluation.json   what was measured of it, and evaluation-before.json of the weights that training started from
     report.html       the same as a page, comparison.html beside those or another run
     tracking.jsonl    what MLflow is told (`sclip.tracking`)
+    tensorboard/      the same metrics for TensorBoard, and wandb/ for `wandb sync` if that is offline
     result.json       scores and registered version, the last thing that a run writes
 
 Every file is written in one piece, so that a reader never sees half of one. The folder may be one of an object store:

@@ -31,7 +31,7 @@ RESUMABLE = {
     "checkpoint.best_is", "checkpoint.asynchronous", "checkpoint.disk_budget_gb",
     "evaluate.every", "evaluate.suite_beside", "evaluate.cpus", "evaluate.gpus", "evaluate.batch_size",
     "health.on_nonfinite", "health.max_skipped", "health.profile_steps",
-    "tracking.offline", "tracking.parent",
+    "tracking.also", "tracking.offline", "tracking.parent",
 }  # fmt: skip
 """Keys that may differ when a run is started again: they say where and how it runs, not what is learned."""
 

@@ -74,6 +74,7 @@ VALUES = {
     "train.use_gpu=1": "train.use_gpu=1: should be a valid boolean",
     "run.seed=2026-01-31": "run.seed='2026-01-31': should be a valid integer",
     "train.sharding=zero": "train.sharding='zero': should be 'fsdp', 'hsdp' or 'ddp'",
+    "tracking.also=[tensorbord]": "tracking.also.0='tensorbord': should be 'tensorboard' or 'wandb'",
     "data.shards=[a.tar, 3]": "data.shards.1=3: should be a valid string",
     # Limits of one field.
     "train.lr_scale_kee=.inf": "train.lr_scale_kee=inf: 0 (frozen) or more",

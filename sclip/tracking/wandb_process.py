@@ -1,0 +1,79 @@
+"""Log rows to Weights & Biases from a process of its own; each request is a line of JSON, answered by another.
+
+wandb sets environment variables, which crashes glibc before 2.41 where a thread of Ray's reads one meanwhile. It also
+asks for keys on terminals, and handles the end of the process that it is in. None of that meets the run here. This file
+is started by its path, with `-P`, and imports nothing of sclip, so that it costs no more memory than wandb does.
+
+    {"init": {...}}                  arguments of wandb.init -> {"rows": number of rows that the server has}
+    {"rows": [[number, {...}], ...]} rows and their numbers, which increase -> {}
+    {"finish": status}               ends the run with an exit status -> {}
+
+An answer {"error": text} ends the process. So does the end of the requests: the run failed if it was not finished.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from typing import Any, TextIO
+
+_INIT_S = 30.0
+"""Seconds that the server may take to answer when the run begins."""
+_UPLOAD_S = 25.0
+"""Seconds that the upload may take at the end, below the sender's patience; the next start sends what is left."""
+
+
+def main() -> None:
+    """Answer the requests of standard input; other output than answers goes to standard error."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    os.environ["WANDB_ERROR_REPORTING"] = "false"
+    scratch = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    try:
+        _serve(sys.stdin, answers, scratch.name)
+    except Exception as error:
+        scratch.cleanup()
+        answers.write(json.dumps({"error": str(error) or type(error).__name__}) + "\n")
+        os._exit(1)  # wandb's handlers of the end would wait for the server
+
+
+def _serve(requests: TextIO, answers: TextIO, scratch: str) -> None:
+    import wandb
+
+    # wandb makes a folder at each start, which an online run needs no longer than its process.
+    place = {} if wandb.setup().settings.mode in ("offline", "dryrun") else {"dir": scratch}
+
+    run: Any = None
+    for line in requests:
+        request, answer = json.loads(line), {}
+        if "init" in request:
+            settings = wandb.Settings(
+                silent=True,
+                console="off",
+                disable_git=True,
+                disable_code=True,
+                x_disable_meta=True,  # the command line may hold credentials
+                x_disable_stats=True,  # the journal has them as system/...
+                x_save_requirements=False,
+                init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT", _INIT_S)),
+                finish_timeout=_UPLOAD_S,
+                finish_timeout_raises=True,
+            )
+            run = wandb.init(**request["init"] | place, resume="allow", settings=settings)
+            run.define_metric("*", step_metric="step")
+            answer = {"rows": run.step}
+        elif "rows" in request:
+            for number, row in request["rows"]:
+                run.log(row, step=number, commit=True)
+        else:
+            run.finish(exit_code=request["finish"])
+            run = None
+        answers.write(json.dumps(answer) + "\n")
+    if run is not None:
+        run.finish(exit_code=1)
+
+
+if __name__ == "__main__":
+    main()
