@@ -279,36 +279,51 @@ def promote(
 
 @command(PANEL)
 def convert(
-    source: Annotated[str, argument("SOURCE", "a run, a checkpoint, a file or a folder")],
+    source: Annotated[
+        str, argument("SOURCE", "a run, a checkpoint, a file or a folder, or models:/NAME@ALIAS")
+    ],
     out: Annotated[Path, argument("OUT", "a folder, new or empty")],
+    to: Annotated[
+        Literal["export", "transformers", "onnx"],
+        option("export|transformers|onnx", "what to write; the last two need pip install 'sclip[export]'"),
+    ] = "export",
     clip: Annotated[bool, flag("--clip", "write the CLIP part alone, as open_clip loads it")] = False,
     model: Annotated[str, option("NAME", "architecture, where SOURCE does not say it")] = "",
     quick_gelu: Annotated[
         Literal["auto", "on", "off"], option("auto|on|off", "activation, where SOURCE does not say it")
     ] = "auto",
+    storage: Storage = STORAGE,
+    tracking_uri: TrackingUri = "",
 ) -> None:
-    """Make an export of a checkpoint or of weights in any layout, or open_clip's own folder of their CLIP part.
+    """Make an export of a checkpoint or of weights in any layout, or a folder that another tool loads.
 
-    SOURCE is a run (its model, or its newest checkpoint), a checkpoint (step-*), an export, or what model.pretrained
-    reads: open_clip's or OpenAI's state dict, a checkpoint of open_clip's training or of Structure-CLIP's released
-    code, a folder that open_clip pushed to a hub. --clip writes what
-    open_clip.create_model_and_transforms("local-dir:FOLDER") loads. Nothing in a source is executed.
+    SOURCE is a run (its model, or its newest checkpoint), a checkpoint (step-*), an export, models:/NAME@ALIAS,
+    ARCHITECTURE:TAG, or what model.pretrained reads: open_clip's or OpenAI's state dict, a checkpoint of open_clip's
+    training or of Structure-CLIP's released code, a folder that open_clip pushed to a hub. --clip writes what
+    open_clip.create_model_and_transforms("local-dir:FOLDER") loads, --to transformers what CLIPModel.from_pretrained
+    does, both without the knowledge encoder; --to onnx writes image tower, text tower and the whole with its knowledge
+    encoder. These two are loaded, compared with the model and described by a README.md. OUT appears when all is
+    written, or not at all. Nothing in a source is executed.
 
       sclip convert ~/sclip/runs/my-run/step-00000500 exported
       sclip convert clip_checkpoint.pt exported --model ViT-B-32 --quick-gelu on
       sclip convert ~/sclip/runs/my-run clip --clip
+      sclip convert models:/structure-clip@champion onnx --to onnx
     """
-    from sclip.inference.convert import convert
     from sclip.model import ModelError
+    from sclip.registry import RegistryError
+    from sclip.run import convert as job
     from sclip.scenegraph import ParserError
-    from sclip.storage.paths import storage_path
     from sclip.train.manifest import CheckpointError
 
+    if clip and to != "export":
+        raise Refused(f"--clip writes a folder for open_clip, --to {to} another one: one of them")
     # Torch warns that it reads a checkpoint in a single process, which is what this command is.
     warnings.filterwarnings("ignore", "torch.distributed is disabled")
-    with errors(CheckpointError, ConfigError, ModelError, OSError, ParserError):
+    with errors(CheckpointError, ConfigError, ModelError, OSError, ParserError, RegistryError):
         try:
-            print(convert(storage_path(source), out.expanduser(), model, quick_gelu, clip))
+            form = "clip" if clip else to
+            print(job.convert(source, out.expanduser(), form, model, quick_gelu, tracking_uri, storage))
         except ModelError as error:
             raise ModelError(_with_own_options(str(error), model)) from error
 

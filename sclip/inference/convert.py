@@ -1,4 +1,4 @@
-"""Weights of any layout, or a run's checkpoint, to an export of ours or to open_clip's own folder.
+"""Weights of any layout, or a run's checkpoint, to an export of ours or to a folder that another tool loads.
 
 What `sclip convert` does: a source goes in, files and one line about them come out.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,7 +18,9 @@ from sclip.inference.scorer import PARSER_FILE, Scorer
 from sclip.model import ModelError, StructureCLIP
 from sclip.model.architecture import with_quick_gelu
 from sclip.model.build import assemble, check_fit, resolved
+from sclip.model.clip_model import check_clip_model, write_clip_model
 from sclip.model.export import export, export_clip, export_state, load_exported
+from sclip.model.onnx_files import write_onnx
 from sclip.model.structure_clip import CLIP_PREFIX
 from sclip.model.weights import CONFIG_FILE, WEIGHTS_FILE, read
 from sclip.storage.paths import StoragePath, address, cached_copy, shown, storage_path
@@ -25,7 +28,9 @@ from sclip.train import checkpoint, manifest
 from sclip.train.manifest import CheckpointError
 from sclip.train.run_folder import RunFolder
 
-__all__ = ["Source", "convert", "opened"]
+__all__ = ["Form", "Source", "convert", "opened", "require_new"]
+
+Form = Literal["export", "clip", "transformers", "onnx"]
 
 _SOME_BIAS = -10.0
 """Start of a logit bias, SigLIP's, that the weights then replace."""
@@ -44,48 +49,66 @@ class Source:
     """The same of a run, whose checkpoints have no such file."""
 
 
-def convert(
-    source: StoragePath,
-    folder: Path,
-    name: str = "",
-    quick_gelu: Literal["auto", "on", "off"] = "auto",
-    clip: bool = False,
-) -> str:
-    """Write what `source` holds into a new or empty folder; return one line that says what was written.
-
-    Args:
-        source: a run, a checkpoint of one (step-*), or what `model.pretrained` reads.
-        folder: gets an export, or with `clip` the CLIP part as open_clip's own folder.
-        name: the architecture, where the source does not say it.
-        quick_gelu: as `model.quick_gelu`.
-        clip: see `folder`.
-
-    Raises ModelError or CheckpointError, one line with what was found and what to do.
-    """
+def require_new(folder: Path) -> None:
+    """Raise ModelError if something is in the way of a folder that `convert` is to write."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ModelError(f"{folder}: not empty; name a new folder")
-    found = opened(source, name, quick_gelu)
-    model = found.model
-    if clip:
+
+
+def convert(source: Source, folder: Path, form: Form = "export", card: str = "") -> str:
+    """Write a model into a new or empty folder; return one line that says what was written.
+
+    Args:
+        source: the model.
+        folder: appears with its whole content, after the last check, or not at all.
+        form: "export" is read by `sclip.load`, "clip" by open_clip, "transformers" by its `CLIPModel`, "onnx" by
+            onnxruntime; the last two are loaded there and compared first (`sclip.model.clip_model`, `onnx_files`).
+        card: README.md of the folder, unless empty.
+
+    Raises ModelError, one line with what is wrong and what to do.
+    """
+    require_new(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+        partial = Path(temporary) / folder.name
+        partial.mkdir()
+        check = _write(source, partial, form)
+        if card:
+            (partial / "README.md").write_text(card, encoding="utf-8")
+        partial.rename(folder)
+    return f"{shown(folder)}: {_summary(source, form)}{check}"
+
+
+def _write(source: Source, folder: Path, form: Form) -> str:
+    """Write the files; return what to say of their check."""
+    model = source.model
+    if form == "onnx":
+        return f"; largest difference of onnxruntime {write_onnx(model, folder):.1e}"
+    if form == "transformers":
+        difference = check_clip_model(model, write_clip_model(model, folder))
+        if difference is None:
+            return "; not compared, as transformers is not installed (pip install 'sclip[export]')"
+        return f"; largest difference of transformers {difference:.1e}"
+    if form == "clip":
         export_clip(model, folder)
-    elif found.spacy_model is not None:
-        Scorer(model, found.spacy_model).save(folder)
+    elif source.spacy_model is not None:
+        Scorer(model, source.spacy_model).save(folder)
     else:
         export(model, folder)
-        if found.parser:
-            shutil.copyfile(found.parser, folder / PARSER_FILE)
-    return f"{shown(folder)}: {_told(found, clip)}"
+        if source.parser:
+            shutil.copyfile(source.parser, folder / PARSER_FILE)
+    return ""
 
 
-def _told(found: Source, clip: bool) -> str:
-    model = found.model
-    tensors = [n for n in export_state(model) if not clip or n.startswith(CLIP_PREFIX)]
+def _summary(source: Source, form: Form) -> str:
+    model, is_clip = source.model, form in ("clip", "transformers")
+    tensors = [n for n in export_state(model) if not is_clip or n.startswith(CLIP_PREFIX)]
     activation = "QuickGELU" if with_quick_gelu(model.config.name) else "GELU"
     line = f"{len(tensors)} tensors, {model.config.name} ({activation})"
-    notes = list(found.notes)
+    notes = list(source.notes)
     if model.kee is None:
         line += ", without a knowledge encoder"
-    elif clip:
+    elif is_clip:
         notes.insert(0, "left out: the knowledge encoder")
     else:
         line += f", knowledge encoder of {model.config.kee.layers} layers"
@@ -93,7 +116,15 @@ def _told(found: Source, clip: bool) -> str:
 
 
 def opened(source: StoragePath, name: str = "", quick_gelu: Literal["auto", "on", "off"] = "auto") -> Source:
-    """Return the model that `source` holds, in eval mode on the CPU; arguments and errors as of `convert`."""
+    """Return the model that a path holds, in eval mode on the CPU.
+
+    Args:
+        source: a run, a checkpoint of one (step-*), or what `model.pretrained` reads.
+        name: the architecture, where the source does not say it.
+        quick_gelu: as `model.quick_gelu`.
+
+    Raises ModelError or CheckpointError, one line with what is wrong and what to do.
+    """
     if (source / "model" / WEIGHTS_FILE).is_file():  # of a finished run
         source = source / "model"
     step = source if manifest.is_complete(source) else None

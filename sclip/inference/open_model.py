@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -26,7 +27,7 @@ from sclip.storage.masking import mask
 from sclip.storage.paths import StoragePath, local_copy, shown, storage_path
 from sclip.train.run_folder import RunFolder
 
-__all__ = ["open_model"]
+__all__ = ["located", "open_model", "open_source"]
 
 _FORMS = (
     "a run (name, folder or URI), a checkpoint (step-*), an export or weights (folder or file), ARCHITECTURE:TAG such "
@@ -50,16 +51,40 @@ def open_model(name: str | Path, device: str = "cpu", storage: str | Path = "~/s
     if device != "cpu" and not torch.cuda.is_available():
         raise ModelError(f"device {device!r}: no GPU that torch can use; take cpu")
     text = str(name)
-    if not text.strip():
-        raise ModelError(f"{text!r}: names no model; name {_FORMS}")
-    named = storage_path(text) if "://" in text else Path(text).expanduser()
-    for path in (named, storage_path(str(storage)) / "runs" / text):
-        if path.exists():
-            return _of_path(path, device)
-    architecture, separator, source = text.partition(":")
-    if separator and not source.startswith("//"):
-        return Scorer(_of_architecture(architecture, source), device=device)
-    raise ModelError(f"{mask(text)!r}: no such model; name {_FORMS}")
+    path = located(text, storage)
+    if path is not None:
+        return _of_path(path, device)
+    return Scorer(_of_architecture(text), device=device)
+
+
+def open_source(
+    name: str,
+    architecture: str = "",
+    quick_gelu: Literal["auto", "on", "off"] = "auto",
+    storage: str | Path = "~/sclip",
+) -> convert.Source:
+    """Return the model that a name means as what `sclip.inference.convert` writes elsewhere, without its parser.
+
+    `name`, `storage` and errors are those of `open_model`; `architecture` and `quick_gelu` say what a file does not.
+    """
+    path = located(name, storage)
+    if path is None:
+        return convert.Source(_of_architecture(name))
+    if path.name == WEIGHTS_FILE and (path.parent / CONFIG_FILE).is_file():
+        path = path.parent
+    return convert.opened(path, architecture, quick_gelu)
+
+
+def located(name: str, storage: str | Path) -> StoragePath | None:
+    """Return the file or folder, or the run of `storage`, that a name means; None if there is none.
+
+    Raises ModelError for an empty name.
+    """
+    if not name.strip():
+        raise ModelError(f"{name!r}: names no model; name {_FORMS}")
+    named = storage_path(name) if "://" in name else Path(name).expanduser()
+    paths = (named, storage_path(str(storage)) / "runs" / name)
+    return next((path for path in paths if path.exists()), None)
 
 
 def _of_path(path: StoragePath, device: str) -> Scorer:
@@ -85,7 +110,11 @@ def _of_path(path: StoragePath, device: str) -> Scorer:
     return Scorer(found.model, found.spacy_model or "", device)
 
 
-def _of_architecture(architecture: str, source: str) -> StructureCLIP:
+def _of_architecture(text: str) -> StructureCLIP:
+    """Return the model that ARCHITECTURE:TAG means."""
+    architecture, separator, source = text.partition(":")
+    if not separator or source.startswith("//"):
+        raise ModelError(f"{mask(text)!r}: no such model; name {_FORMS}")
     config = ModelConfig(name=architecture, pretrained=source, kee=KEEConfig(enabled=False))
     if architecture.endswith("-quickgelu") and Path(source).expanduser().exists():
         config = ModelConfig(name=architecture, pretrained=source, quick_gelu="on", kee=config.kee)

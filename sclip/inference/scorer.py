@@ -132,15 +132,17 @@ class Scorer:
                 raise ValueError(f"caption in row {row}: {type(caption).__name__}, no text")
         return _joined(self._encode_captions(batch) for batch in _batches(captions, batch_size))
 
-    def _encode_captions(self, captions: Sequence[str]) -> Tensor:
+    def tokens(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return int64 ids of captions [N, L] and of their triples [N, K, 3, T], as the model takes them."""
         graphs = self.scene_graph(captions)
-        text = torch.from_numpy(self._tokenizer.text([graph.caption for graph in graphs]))
-        triples = torch.from_numpy(
-            self._tokenizer.triples([window_of(graph, self._tokenizer).triples for graph in graphs])
-        )
+        text = self._tokenizer.text([graph.caption for graph in graphs])
+        triples = self._tokenizer.triples([window_of(graph, self._tokenizer).triples for graph in graphs])
+        return torch.from_numpy(text).long(), torch.from_numpy(triples).long()
+
+    def _encode_captions(self, captions: Sequence[str]) -> Tensor:
+        text, triples = self.tokens(captions)
         with torch.no_grad():
-            features = self._model.encode_text(text.to(self._device).long(), triples.to(self._device).long())
-        return features.cpu()
+            return self._model.encode_text(text.to(self._device), triples.to(self._device)).cpu()
 
     def reads_whole(self, caption: str) -> bool:
         """Return whether the text tower reads a caption to its end: what is longer is cut."""

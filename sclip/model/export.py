@@ -2,6 +2,8 @@
 
 model.safetensors, config.json                      `export`, read by `load_exported`
 open_clip_model.safetensors, open_clip_config.json  `export_clip`, read by open_clip's "local-dir:FOLDER"
+
+For transformers and for ONNX see `sclip.model.clip_model` and `sclip.model.onnx_files`.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from sclip.config import KEEConfig, ModelConfig
 from sclip.model import weights
 from sclip.model.architecture import ModelError, open_clip_config, with_quick_gelu
 from sclip.model.build import SCALARS, build_model
+from sclip.model.processor_files import normalisation
 from sclip.model.structure_clip import CLIP_PREFIX, StructureCLIP
 from sclip.model.weights import CONFIG_FILE, WEIGHTS_FILE
 
@@ -53,11 +56,8 @@ def export_clip(model: StructureCLIP, directory: str | Path) -> Path:
     config: dict[str, Any] = open_clip_config(model.config.name)
     if model.logit_bias is not None:
         config["init_logit_bias"] = model.logit_bias().item()  # or open_clip's model has none to load it into
-    preprocess = {
-        "mean": (model.image_mean / 255).flatten().tolist(),
-        "std": (1 / (255 * model.image_inverse_std)).flatten().tolist(),
-    }
-    written = {"model_cfg": config, "preprocess_cfg": preprocess}
+    mean, std = normalisation(model)
+    written = {"model_cfg": config, "preprocess_cfg": {"mean": mean, "std": std}}
     (directory / HF_CONFIG_NAME).write_text(json.dumps(written, indent=2) + "\n")
     return directory
 

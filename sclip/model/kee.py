@@ -29,6 +29,12 @@ def phrase_means(phrases: Tensor, table: Tensor) -> Tensor:
     Without the embedded tokens [..., T, W] in between, which for 8,192 captions are near a gigabyte.
     """
     bags = phrases.flatten(0, -2).masked_fill(phrases.flatten(0, -2) == PADDING, _NO_WORD).long()
+    if (
+        torch.compiler.is_exporting()
+    ):  # ONNX has no such operator: its exporter would write a loop over phrases
+        words = (bags != _NO_WORD).to(table.dtype).unsqueeze(-1)
+        means = (F.embedding(bags, table) * words).sum(1) / words.sum(1).clamp(min=1)
+        return means.view(*phrases.shape[:-1], table.shape[1])
     means = F.embedding_bag(bags, table, mode="mean", padding_idx=_NO_WORD)
     return means.view(*phrases.shape[:-1], table.shape[1])
 

@@ -1,0 +1,108 @@
+"""A model by any of its names in; an export, or a folder that another tool loads with a model card in it, out.
+
+What the card says of training and scores is read where the model comes from: a run's folder, or the registry.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import sclip
+from sclip.config import Config
+from sclip.config.loader import flatten
+from sclip.evaluate.result import EVALUATION_FILE, Evaluation, EvaluationError
+from sclip.inference import convert as conversion
+from sclip.inference.convert import Form
+from sclip.inference.open_model import located, open_source
+from sclip.model import ModelError, StructureCLIP, Tokenizer, image_size
+from sclip.model.architecture import open_clip_config
+from sclip.registry import connect, download, evaluation_of, find
+from sclip.registry.store import refusals
+from sclip.report.model_card import CardModel, model_card
+from sclip.storage.masking import mask, mask_tree
+from sclip.storage.paths import StoragePath
+from sclip.tracking import store_uri
+
+__all__ = ["convert"]
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """Where a model comes from, and what is recorded of it there."""
+
+    source: str
+    """Name that `open_source` reads."""
+    settings: dict[str, str] = field(default_factory=dict)
+    """Config of its run, by dotted key."""
+    evaluation: Evaluation | None = None
+
+
+def convert(
+    source: str,
+    folder: Path,
+    form: Form = "export",
+    architecture: str = "",
+    quick_gelu: Literal["auto", "on", "off"] = "auto",
+    tracking_uri: str = "",
+    storage: str = "~/sclip",
+) -> str:
+    """Write the model that `sclip.load` opens by this name into a new folder; return one line about it.
+
+    `form` is as in `sclip.inference.convert.convert`; `architecture` and `quick_gelu` say what a file of weights does
+    not. Raises ModelError, CheckpointError, ParserError, RegistryError or OSError: one line for the user.
+    """
+    conversion.require_new(folder)
+    with _opened(source, tracking_uri, storage) as origin:
+        model = open_source(origin.source, architecture, quick_gelu, storage)
+        card = ""
+        if form == "transformers" or form == "onnx":
+            card = model_card(
+                mask(source), form, _sizes(model.model), origin.settings, origin.evaluation, sclip.__version__
+            )
+        return conversion.convert(model, folder, form, card)
+
+
+def _sizes(model: StructureCLIP) -> CardModel:
+    architecture = open_clip_config(model.config.name)
+    context_length = Tokenizer(model.config.name, model.config.kee).context_length
+    return CardModel(model.config, image_size(model.config.name), context_length, architecture["embed_dim"])
+
+
+@contextlib.contextmanager
+def _opened(source: str, tracking_uri: str, storage: str) -> Iterator[_Origin]:
+    if not source.startswith("models:/"):
+        path = located(source, storage)
+        yield _Origin(source) if path is None else _of_path(source, path)
+        return
+    uri = tracking_uri or store_uri(Config(), storage)
+    client = connect(uri)
+    name, _, version = source.removeprefix("models:/").replace("@", "/").partition("/")
+    registered = find(client, name, version)
+    with tempfile.TemporaryDirectory() as folder:
+        exported = download(source, uri, folder)
+        with refusals(f"the run of {source} cannot be had from {mask(uri)}"):
+            settings = dict(client.get_run(registered.run_id).data.params)
+        yield _Origin(str(exported), settings, evaluation_of(client, registered))
+
+
+def _of_path(source: str, path: StoragePath) -> _Origin:
+    """Return what a run's folder records of its model, or of one of its checkpoints, which has no scores."""
+    is_step = path.name.startswith("step-")
+    run = path.parent if is_step or path.name == "model" else path
+    settings: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError):  # no run, or an export, which has another config.json
+        tree = json.loads((run / "config.json").read_text())
+        settings = flatten(mask_tree(tree)) if "data" in tree else {}
+    evaluation = None
+    if not is_step and (run / EVALUATION_FILE).is_file():
+        try:
+            evaluation = Evaluation.read(run / EVALUATION_FILE)
+        except EvaluationError as error:
+            raise ModelError(str(error)) from error
+    return _Origin(source, {key: str(value) for key, value in settings.items()}, evaluation)
