@@ -91,7 +91,9 @@ def test_transformers_has_the_features_of_a_run_and_its_card(
     image, text = model.encode_image(pixels), model.encode_text(ids)
     torch.testing.assert_close(found["image_embeds"], image, rtol=0, atol=1e-5)
     torch.testing.assert_close(found["text_embeds"], text, rtol=0, atol=1e-5)
-    torch.testing.assert_close(found["logits_per_image"], model.logit_scale() * image @ text.T, rtol=0, atol=1e-3)
+    torch.testing.assert_close(
+        found["logits_per_image"], model.logit_scale() * image @ text.T, rtol=0, atol=1e-3
+    )
     card = (tmp_path / "hf" / "README.md").read_text()
     assert "| vg_relation | macro | 0.612 | 0.592 to 0.632 | 0.500 | 4 |" in card
     assert "`data.shards`: `['train/{00..09}.tar']`" in card
@@ -176,7 +178,7 @@ def test_a_folder_that_computes_otherwise_is_refused(tmp_path: Path) -> None:
     config = json.loads((written / "config.json").read_text())
     config["text_config"]["hidden_act"] = "gelu"
     (written / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match="features of transformers .* differ by"):
+    with pytest.raises(ModelError, match=r"features of transformers .* differ by"):
         check_clip_model(model, written)
 
 
