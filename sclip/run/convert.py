@@ -100,7 +100,7 @@ def _of_path(source: str, path: StoragePath) -> _Origin:
         tree = json.loads((run / "config.json").read_text())
         settings = flatten(mask_tree(tree)) if "data" in tree else {}
     evaluation = None
-    if not is_step and (run / EVALUATION_FILE).is_file():
+    if settings and not is_step and (run / EVALUATION_FILE).is_file():
         try:
             evaluation = Evaluation.read(run / EVALUATION_FILE)
         except EvaluationError as error:
