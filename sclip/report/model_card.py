@@ -26,17 +26,13 @@ from transformers import CLIPProcessor
 
 processor = CLIPProcessor.from_pretrained("FOLDER")
 captions, images = ["a man riding a horse"], [Image.open("photo.jpg")]
-inputs = processor(text=captions, images=images, return_tensors="RETURN", padding="max_length", truncation=True)
+inputs = processor(text=captions, images=images, return_tensors="pt", padding="max_length", truncation=True)
 """
-_TRANSFORMERS = """\
-from transformers import CLIPModel
-
+_TRANSFORMERS = """
 model = CLIPModel.from_pretrained("FOLDER").eval()
 model(**inputs).logits_per_image
 """
-_ONNX = """\
-import onnxruntime
-
+_ONNX = """
 text = onnxruntime.InferenceSession("FOLDER/text.onnx")
 text.run(["text_embeds"], {"input_ids": inputs["input_ids"]})
 """
@@ -91,27 +87,30 @@ def model_card(
         "Recipe": _recipe(settings),
         "Scores": _scores(form, model.config, evaluation),
     }
-    first = (
-        f"# {model.config.name}\n\nAn image-text model, written by sclip {version} from `{source}`. Its method is "
-        "Structure-CLIP (Huang et al., AAAI 2024, arXiv 2305.06152)."
-    )
+    first = f"# {model.config.name}\n\nAn image-text model, written by sclip {version} from `{source}`."
+    if settings or model.config.kee.enabled:
+        first += " sclip trains Structure-CLIP (Huang et al., AAAI 2024, arXiv 2305.06152)."
     texts = [f"## {title}\n\n{text.rstrip()}" for title, text in sections.items() if text]
     return "\n\n".join(["\n".join(header), first, *texts]) + "\n"
 
 
 def _use(source: str, form: str, config: ModelConfig) -> str:
-    returned = _PROCESSOR.replace("RETURN", "pt" if form == "transformers" else "np")
-    code = returned + (_TRANSFORMERS if form == "transformers" else _ONNX)
+    if form == "transformers":
+        code = _PROCESSOR.replace("CLIPProcessor\n", "CLIPModel, CLIPProcessor\n", 1) + _TRANSFORMERS
+    else:
+        imports = ["onnxruntime", *(["sclip"] if config.kee.enabled else [])]
+        code = "".join(f"import {name}\n" for name in imports) + _PROCESSOR.replace('"pt"', '"np"') + _ONNX
     if form == "onnx" and config.kee.enabled:
         code += (
-            f"\nimport sclip\n\ninput_ids, triples = sclip.load({source!r}).tokens(captions)\n"
+            f"\ninput_ids, triples = sclip.load({source!r}).tokens(captions)\n"
             'whole = onnxruntime.InferenceSession("FOLDER/model.onnx")\n'
             'ids = {"input_ids": input_ids.numpy(), "triples": triples.numpy()}\n'
             'whole.run(["logits_per_image"], {"pixel_values": inputs["pixel_values"]} | ids)\n'
         )
     return (
-        f"```python\n{code}```\n\nThe processor resizes pictures with another filter than sclip, and leaves HTML "
-        "entities and broken Unicode in captions, which sclip repairs: features of such inputs differ slightly."
+        f"```python\n{code}```\n\nThis processor resizes a picture and then crops it, where sclip crops first "
+        "and decodes large JPEGs at a reduced size; and it leaves HTML entities and broken Unicode in captions, "
+        "which sclip repairs. Features of such inputs differ slightly."
     )
 
 
