@@ -11,8 +11,8 @@
       negclip: {label: NegCLIP, config: negclip}      by a config of its own; file and command line set theirs in it too
 
 Each row and seed is an ordinary run; `sclip.run.sweep` runs them and goes on where it was stopped. With `start: ROW`
-the other rows are tuned from that row's run of their seed (`sclip.run.keeping`), and `blend: ROW` in a row, in place of
-`set`, is a blend of the start with that row.
+the other rows are tuned from that row's run of their seed (`sclip.run.forgetting`), and `blend: ROW` in a row, in place
+of `set`, is a blend of the start with that row.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from scipy import stats
 
 from sclip.config import Config, ConfigError
 from sclip.config.loader import CONFIGS, changed, flatten, load, read_yaml, to_tree
-from sclip.run import keeping, sweep
+from sclip.run import forgetting, sweep
 from sclip.run.sweep import POINT, Sweep, Trial
 from sclip.storage.masking import mask_tree
 
@@ -211,7 +211,7 @@ def run(
     swept, trials = sweep_of(asked, name, config, at_once), list[Trial]()
     if asked.start:
         config = changed(config, {"run.storage": sweep.storage_of(config)})
-        keeping.write_suites(asked, name, config)
+        forgetting.write_suites(asked, name, config)
         alone = dataclasses.replace(asked, rows={asked.start: asked.rows[asked.start]})
         starts = sweep.run(sweep_of(alone, name, config, at_once), console)
         # The other rows of a seed whose start failed would have nothing to begin with.
@@ -222,7 +222,9 @@ def run(
     if swept.space[POINT]["grid_search"]:
         trials += sweep.run(swept, console)
     if asked.start:
-        trials = keeping.add_shares(asked, name, keeping.add_blends(asked, name, config, trials, console))
+        trials = forgetting.add_shares(
+            asked, name, forgetting.add_blends(asked, name, config, trials, console)
+        )
     cells = table(asked, trials, name)
     storage = Path(config.run.storage).expanduser().absolute()
     folder = storage / "sweeps" / name
@@ -242,7 +244,7 @@ def sweep_of(ablation: Ablation, name: str, config: Config, at_once: int = 0) ->
                 continue
             label, values = f"{row}-seed-{seed}", what.set | {"run.seed": seed}
             if ablation.start:
-                values["evaluate.suite"] = str(keeping.suite(config, name, seed, "report"))
+                values["evaluate.suite"] = str(forgetting.suite(config, name, seed, "report"))
             if ablation.start not in ("", row):
                 values["run.init_from"] = f"{name}-{ablation.start}-seed-{seed}"
             try:

@@ -1,4 +1,4 @@
-"""What tuning keeps of what it started from: an ablation whose rows are tuned from one start, in; shares of it out.
+"""What tuning forgets of its start: an ablation whose rows are tuned from one start in, shares kept and gained out.
 
 The start has learned one family of scenes, the other rows are tuned on another. A row with `blend: ROW` trains nothing:
 it lies between the start and that row. Of each seed there are two splits of both families' held-out scenes. On the one
