@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,10 +28,11 @@ from ray import tune
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from scipy import stats
 
 from sclip.config import Config, ConfigError
 from sclip.config.loader import CONFIGS, changed, flatten, load, read_yaml, to_tree
+from sclip.evaluate.seeds import Cell, p_value
+from sclip.report import ablation as report
 from sclip.run import forgetting, sweep
 from sclip.run.sweep import POINT, Sweep, Trial
 from sclip.storage.masking import mask_tree
@@ -40,7 +40,6 @@ from sclip.storage.masking import mask_tree
 __all__ = [
     "Ablation",
     "AblationRow",
-    "Cell",
     "Done",
     "narrowed",
     "read",
@@ -89,28 +88,6 @@ class Ablation:
     def plain(self) -> str:
         """The row that the gains of all are shares of: the first that is tuned."""
         return next(row for row, what in self.rows.items() if row != self.start and not what.blend)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A score of one row over its seeds."""
-
-    values: list[float]
-    published: str
-    p_value: float | None = None
-    """Of a paired t-test against the reference, seed by seed; None where there is none to be had."""
-
-    @property
-    def text(self) -> str:
-        """Mean with its 95 % interval over the seeds, by Student's t, and the p-value; a dash without a value."""
-        if not self.values:
-            return "–"
-        mean, count = statistics.fmean(self.values), len(self.values)
-        if count < 2:
-            return f"{mean:.3f}"
-        reach = float(stats.t.ppf(0.975, count - 1)) * statistics.stdev(self.values) / count**0.5
-        tested = "" if self.p_value is None else f", p {self.p_value:.3f}"
-        return f"{mean:.3f} ({mean - reach:.3f} to {mean + reach:.3f}){tested}"
 
 
 @dataclass(frozen=True)
@@ -232,7 +209,19 @@ def run(
     trained = [row for row, what in asked.rows.items() if not what.blend]
     of_first = [t for t in trials if t.name in {f"{name}-{row}-seed-{asked.seeds[0]}" for row in trained}]
     pages = sweep.pages(of_first, storage, folder, f"{name}, seed {asked.seeds[0]}")
-    return Done(asked, cells, trials, [written, *pages])
+    labels = {row: what.label for row, what in asked.rows.items()}
+    layout = report.Layout(
+        f"{name}, seeds {', '.join(map(str, asked.seeds))}",
+        labels,
+        asked.scores,
+        len(asked.seeds),
+        asked.reference,
+        asked.start,
+        asked.published,
+    )
+    drawn = forgetting.forgetting(asked, name, config, trials) if asked.start else None
+    page = report.write(layout, cells, folder, drawn, pages[0].name if pages else "")
+    return Done(asked, cells, trials, [page, written, *pages])
 
 
 def sweep_of(ablation: Ablation, name: str, config: Config, at_once: int = 0) -> Sweep:
@@ -270,18 +259,10 @@ def table(ablation: Ablation, trials: Sequence[Trial], name: str) -> dict[str, d
         for score in ablation.scores:
             values, tested = reached(row, score), None
             if row != ablation.reference in ablation.rows:
-                tested = _p_value(values, reached(ablation.reference, score))
+                tested = p_value(values, reached(ablation.reference, score))
             there = [value for value in values if value is not None]
             found[row][score] = Cell(there, _figure(what.published.get(score)), tested)
     return found
-
-
-def _p_value(values: Sequence[float | None], others: Sequence[float | None]) -> float | None:
-    """Return the p-value of a paired t-test; None where seeds are missing, or all differ by the same."""
-    pairs = [(a, b) for a, b in zip(values, others, strict=True) if a is not None and b is not None]
-    if len(pairs) < len(values) or len({round(a - b, 9) for a, b in pairs}) < 2:
-        return None
-    return float(stats.ttest_rel(*zip(*pairs, strict=True)).pvalue)
 
 
 def _figure(value: float | str | None) -> str:

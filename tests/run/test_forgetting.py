@@ -130,12 +130,34 @@ def test_a_blend_is_chosen_on_one_split_and_measured_on_the_other_once_for_the_s
     assert [point["a"] for point in record["points"]] == [0.0, 0.5, 1.0]
     assert (blend.point, blend.scores, blend.error) == ({"a": record["a"]}, record["scores"], "")
     assert blend.scores["first/cases"] == 2 * 3  # of two pictures, as the runs are measured
+    assert record["plain"] == record["points"][-1]["gained"]  # this blend ends there
     shutil.rmtree(storage / "runs")
     *_, again = forgetting.add_blends(asked, "x", config, trials, Console(quiet=True))
     assert again == blend
     trials[1].scores["relation/accuracy"] = 0.9  # another run by now, and its model is away
     *_, other = forgetting.add_blends(asked, "x", config, trials, Console(quiet=True))
     assert "no such model" in other.error
+
+
+def test_runs_are_drawn_as_points_and_all_blends_of_a_row_as_a_line_of_the_seeds_that_have_one(
+    tmp_path: Path,
+) -> None:
+    asked = ablation.narrowed(KEEPING, ["all"], [0, 1, 2, 3])
+    config = changed(ablation.shared_config(asked), {"run.storage": str(tmp_path)})
+    (tmp_path / "sweeps" / "x").mkdir(parents=True)
+    # Of seed 2 plain tuning gains nothing there, of seed 3 a file is left of runs that failed since.
+    for seed, plain in enumerate((0.8, 1.0, 0.6, 0.7)):
+        of_split = [{"a": a, "gained": 0.6 + a * 0.2, "kept": 0.5 - a * 0.25} for a in (0.0, 0.5, 1.0)]
+        file = forgetting.suite(config, "x", seed, "all").with_suffix(".json")
+        file.write_text(json.dumps({"plain": plain, "points": of_split}))
+    trials = [trial(row, seed, *of) for row, of in (("start", (0.4, 0.6)), ("plain", (0.2, 0.8)), ("both", (0.3, 0.7)),
+              ("all", (0.36, 0.75))) for seed in (0, 1, 2)]  # fmt: skip
+    drawn = forgetting.forgetting(asked, "x", config, forgetting.add_shares(asked, "x", trials))
+    assert {row: len(points) for row, points in drawn.points.items()} == dict.fromkeys(asked.rows, 3)
+    assert drawn.points["all"][0] == pytest.approx((0.75, 0.9))
+    assert list(drawn.lines) == ["all"]
+    assert [a for a, _ in drawn.lines["all"]] == [0.0, 0.5, 1.0]
+    assert drawn.lines["all"][1][1] == pytest.approx(((0.5 + 0.25) / 2, 0.75))
 
 
 @pytest.mark.parametrize(
