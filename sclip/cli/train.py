@@ -166,8 +166,9 @@ def ablation(
 ) -> int:
     """Train every row of an ablation over its seeds, and print one table of them beside published figures.
 
-    The overrides are for every row. The same command goes on with an ablation that was stopped. It leaves ablation.md,
-    ablation.json and a page that compares the rows of the first seed in STORAGE/sweeps/NAME. Exit status: 0 every run
+    The overrides are for every row. The same command goes on with an ablation that was stopped. It leaves ablation.html
+    (the table, every seed of every score and what tuning kept), the same table as ablation.md and ablation.json, and a
+    page that compares the rows of the first seed in STORAGE/sweeps/NAME. Exit status: 0 every run
     is done, 1 one failed, 2 not started for a mistake.
 
       sclip ablation             on generated scenes: the paper's five rows, replacements, hard positives, parts

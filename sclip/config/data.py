@@ -135,6 +135,11 @@ class DataConfig(Section, key="data"):
             "caption_weights", f"one for each of the {len(self.caption_fields)} fields of data.caption_field",
         )  # fmt: skip
         self._check_suffixes()
+        self.require(
+            self.foreign_share == 1 or bool(self.negatives_field or self.positives_field),
+            "foreign_share",
+            "nothing came that it could be a share of; name data.negatives_field or positives_field, or set 1",
+        )
         self.require_separate("shards")
         self.require(
             self.annotations or not any(self.least),

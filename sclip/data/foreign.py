@@ -73,12 +73,14 @@ class Place(NamedTuple):
 
 
 def read_foreign(
-    fields: Mapping[str, Any], captions: Sequence[Place], count: int, data: DataConfig, counts: Counter[str]
-) -> tuple[tuple[Foreign, ...], str]:
+    fields: Mapping[str, Any], unread: Mapping[str, str], captions: Sequence[Place], count: int, data: DataConfig,
+    counts: Counter[str],
+) -> tuple[tuple[Foreign, ...], str]:  # fmt: skip
     """Return what came with each caption, and why a field cannot be read; without a fault an empty text.
 
     Args:
         fields: of the sample: its .json or its columns, and members by their suffix with a dot before it (bytes).
+        unread: why a member could not be read, by its suffix as in `fields`.
         captions: clean ones.
         count: number of captions, with the blank ones.
         data: names the fields.
@@ -88,11 +90,13 @@ def read_foreign(
     faults = []
     for key, names in data.foreign_fields.items():
         found[key] = [[] for _ in captions]
-        there = [name for name in names if fields.get(name) is not None]
+        there = [name for name in names if name in unread or fields.get(name) is not None]
         if not there:
             counts[f"samples without {', '.join(names)}"] += 1
         for name in there:
             try:
+                if name in unread:
+                    raise ValueError(unread[name])
                 value = _value(fields[name])
                 read: Sequence[list[Any]] = (
                     _graphs(value, captions) if key == "graphs_field" else _spread(value, captions, count)

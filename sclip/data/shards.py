@@ -141,12 +141,12 @@ def _judge_row(index: int, row: Row, data: DataConfig, tally: Tally) -> Sample |
         return Rejected(index, key, str(error))
     if row.fault or not captions:
         return Rejected(index, key, row.fault or f"no caption in {', '.join(row.captions)}")
-    return _sample(index, key, row.image, captions, count, {"image": row.image}, row.foreign, data, tally)
+    return _sample(index, key, row.image, captions, count, {"image": row.image}, row.foreign, {}, data, tally)
 
 
 def _sample(
     index: int, key: str, image: bytes, captions: Sequence[_Caption], count: int, members: dict[str, bytes],
-    record: Mapping[str, Any], data: DataConfig, tally: Tally,
+    record: Mapping[str, Any], unread: Mapping[str, str], data: DataConfig, tally: Tally,
 ) -> Sample:  # fmt: skip
     """Return a sample of these captions, of which its fields hold `count` with the blank ones; count into the tally."""
     tally.cleaned.update(kind for caption in captions for kind in caption.cleaned)
@@ -155,7 +155,8 @@ def _sample(
     if data.foreign_fields:
         places = [Place(caption.text, caption.number) for caption in captions]
         fields = {**record, **{f".{name}": members.get(name) for name in data.foreign_suffixes}}
-        foreign, fault = read_foreign(fields, places, count, data, tally.foreign)
+        faults = {f".{name}": reason for name, reason in unread.items()}
+        foreign, fault = read_foreign(fields, faults, places, count, data, tally.foreign)
     texts, numbers = tuple(c.text for c in captions), tuple(c.field for c in captions)
     return Sample(index, key, image, texts, members, numbers, foreign, fault)
 
@@ -177,8 +178,8 @@ def _judge(
     if image is None:
         return Rejected(index, key, _without_image(group, data))
     try:
-        captions, count, record = _captions(group.parts, data, tally.cleaned)
-        return _sample(index, key, image, captions, count, group.parts, record, data, tally)
+        captions, count, record = _captions(group, data, tally.cleaned)
+        return _sample(index, key, image, captions, count, group.parts, record, group.unread, data, tally)
     except ValueError as error:
         reason = str(error)
         if group.unread_texts and not data.caption_fields and _lacks(Rejected(index, key, reason)):
@@ -225,19 +226,21 @@ def _suffixes(group: Group) -> str:
 
 
 def _captions(
-    parts: dict[str, bytes], data: DataConfig, cleaned_counts: Counter[str]
+    group: Group, data: DataConfig, cleaned_counts: Counter[str]
 ) -> tuple[list[_Caption], int, dict[str, Any]]:
     """Return the captions, cleaned, that are not blank; how many there are with the blank ones; and the .json.
 
     Raises ValueError with the reason where none can be had.
     """
-    fields = data.caption_fields
+    parts, fields = group.parts, data.caption_fields
     text = next((suffix for suffix in data.text_suffixes if suffix in parts), None)
     record: dict[str, Any] = {}
     captions: list[_Caption] = []
     count = 0
     fault: ValueError | None = None
     try:
+        if "json" in group.unread:
+            raise ValueError(f".json {group.unread['json']}")
         record = _record(parts.get("json", b"{}"))
         captions, count = _of_fields(record, fields, ("captions", "caption"))
     except ValueError as error:

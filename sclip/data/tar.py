@@ -118,6 +118,8 @@ class Group:
     shares_stems: bool = False
     """Whether an unread image and the text beside it differ only after their last dot, as one sample of several."""
     fault: str = ""
+    unread: dict[str, str] = field(default_factory=dict)
+    """Why a member that a sample can do without was not read, by suffix: .json, or one of data.foreign_suffixes."""
     cut: str = ""
     """Why the tar cannot be read after this group; set on the last group only."""
 
@@ -201,13 +203,18 @@ def _take(
         return
     group.suffixes[f".{suffix}"] += 1
     limit = MAX_IMAGE_BYTES if is_image else MAX_TEXT_BYTES
+    fault = ""
     if not member.isreg():
         remedy = "make the tar with tar --dereference --hard-dereference"
-        group.fault = f".{suffix} is a link to {member.linkname[:_MOST_CHARS]!r}; {remedy}"
-    elif suffix in group.parts:
-        group.fault = f"two members .{suffix}"
+        fault = f"is a link to {member.linkname[:_MOST_CHARS]!r}; {remedy}"
     elif member.size > limit:
-        group.fault = f".{suffix} of {member.size} bytes, more than {limit}"
+        fault = f"of {member.size} bytes, more than {limit}"
+    if suffix in group.parts:
+        group.fault = f"two members .{suffix}"
+    elif fault and (suffix == "json" or suffix in data.foreign_suffixes):
+        group.unread[suffix] = fault
+    elif fault:
+        group.fault = f".{suffix} {fault}"
     elif (body := tar.extractfile(member)) is not None:
         group.parts[suffix] = body.read()
 

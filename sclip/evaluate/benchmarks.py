@@ -201,11 +201,15 @@ def images_of(file: Path, images: Path | None) -> Path:
 def located(folder: Path, name: str) -> Path:
     """Return where a picture lies whose name may lead there from another folder (`data/val2014/COCO_1.jpg`).
 
-    It is the first that there is of the name below the folder, and of the name without its first folders.
+    The first of these that exists: an absolute path itself, the name below the folder, the name without its first
+    folders. Where none does, it is the place to name as missing: the name below the folder, or of an absolute path,
+    which is another machine's, its file below the folder. Raises ValueError for a name that ends in no file.
     """
-    parts = Path(name).parts
-    places = [folder / Path(*parts[start:]) for start in range(len(parts))]
-    return next((place for place in places if place.is_file()), places[0])
+    path = Path(name)
+    if not path.name:
+        raise ValueError(f"{name!a} is no path of a picture")
+    places = [folder / Path(*path.parts[start:]) for start in range(len(path.parts))]
+    return next((place for place in places if place.is_file()), places[-1 if path.is_absolute() else 0])
 
 
 def texts_of(entry: Mapping[str, Any], field: str, least: int = 1) -> tuple[str, ...]:

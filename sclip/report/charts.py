@@ -1,4 +1,4 @@
-"""Figures -> where their marks stand: intervals in per cent of an axis, curves as the path data of an SVG.
+"""Figures -> where their marks stand: intervals and strips in per cent of an axis, curves as the path data of an SVG.
 
 Only numbers go in and out; the templates draw. Whatever a diverged run may hold (NaN, infinity, nothing at all) has
 a place here: it is left out of the drawing and counted.
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-__all__ = ["Curve", "Curves", "Interval", "Tick", "curves", "interval", "number"]
+__all__ = ["Curve", "Curves", "Interval", "Strip", "Strips", "Tick", "curves", "interval", "number", "strips"]
 
 WIDTH, HEIGHT = 330.0, 190.0
 """Of curves with their axes, in pixels: as wide as a phone shows."""
@@ -23,6 +23,9 @@ BUCKETS = 160
 
 _LEAST, _MOST = 1e-30, 1e30
 """A larger value is as good as infinite, a smaller one as zero: an axis that showed it would show nothing else."""
+
+_BEYOND = 4.0
+"""An interval that leaves its axis is drawn by so many per cent beyond it, where its end is cut off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class Tick:
     """A mark of an axis."""
 
     at: float
-    """x or y in pixels."""
+    """x or y in pixels; of strips in per cent."""
     text: str
 
 
@@ -72,6 +75,27 @@ class Curves:
     """y in pixels of what a model that knows nothing reaches; None where that is far from all curves."""
 
 
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """Values as dots over their interval, in per cent of the axis."""
+
+    dots: list[float]
+    low: float | None
+    """None without an interval."""
+    length: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Strips:
+    """Several strips on one axis."""
+
+    rows: list[Strip]
+    ticks: list[Tick]
+    """At equal distances, the first at 0 and the last at 100 %."""
+    mark: float | None
+    """A value that all are held against, in per cent of the axis."""
+
+
 def interval(value: float, low: float, high: float, chance: float = math.nan) -> Interval:
     """Return where shares between 0 and 1 stand on an axis from 0 to 100 %."""
     start, end = _percent(low), _percent(high)
@@ -81,6 +105,38 @@ def interval(value: float, low: float, high: float, chance: float = math.nan) ->
 
 def _percent(share: float) -> float | None:
     return round(100 * min(1.0, max(0.0, share)), 2) if math.isfinite(share) else None
+
+
+def strips(
+    rows: Sequence[tuple[Sequence[float], tuple[float, float] | None]], mark: float = math.nan
+) -> Strips | None:
+    """Return rows of (values, interval) on a common axis, or None where none of them has a finite value.
+
+    The axis shows all values. It shows intervals too, but where one reaches farther than the values lie apart, or below
+    zero although no value does: few seeds have intervals beside which all rows would look alike.
+    """
+    values = [value for of_row, _ in rows for value in of_row if _is_finite(value)]
+    if not values:
+        return None
+    low, high = min(values), max(values)
+    ends = [end for _, ends in rows for end in ends or ()]
+    least, most = low - (high - low), high + (high - low)
+    bounds = max(least, min([low, *ends])), min(most, max([high, *ends]))
+    ticks = _ticks(*_span((max(0.0, bounds[0]) if low >= 0 else bounds[0], bounds[1])))
+
+    def at(value: float) -> float:
+        return 100 * (value - ticks[0]) / (ticks[-1] - ticks[0])
+
+    def strip(of_row: Sequence[float], ends: tuple[float, float] | None) -> Strip:
+        dots = [round(at(value), 2) for value in of_row if _is_finite(value)]
+        if ends is None:
+            return Strip(dots, None, None)
+        start, end = (min(100 + _BEYOND, max(-_BEYOND, at(end))) for end in ends)
+        return Strip(dots, round(start, 2), round(end - start, 2))
+
+    is_marked = ticks[0] <= mark <= ticks[-1]
+    drawn = [strip(*row) for row in rows]
+    return Strips(drawn, _marks(ticks, at), round(at(mark), 2) if is_marked else None)
 
 
 def curves(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sclip.evaluate.compare import Comparison, Difference
     from sclip.evaluate.result import Evaluation, Result
 
-__all__ = ["LEVEL", "PAGE", "write"]
+__all__ = ["LEVEL", "PAGE", "letter", "write"]
 
 PAGE = "comparison.html"
 LEVEL = 0.05
@@ -84,7 +84,7 @@ def write(
     """
     evaluations = comparison.evaluations
     evaluations[0].require_results()
-    models = [Model(at, _letter(at), shortened(e.model, 120)) for at, e in enumerate(evaluations)]
+    models = [Model(at, letter(at), shortened(e.model, 120)) for at, e in enumerate(evaluations)]
     adjusted = comparison.adjusted()
     benchmarks = [_benchmark(comparison, result, adjusted) for result in evaluations[0].results]
     facts = _facts(evaluations)
@@ -108,7 +108,8 @@ def write(
     return page
 
 
-def _letter(index: int) -> str:
+def letter(index: int) -> str:
+    """Return the letter that stands for one of several models, from the 27th on its number."""
     return _LETTERS[index] if index < len(_LETTERS) else str(index + 1)
 
 

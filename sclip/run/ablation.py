@@ -14,15 +14,14 @@ A row's `config` is its own; file and command line set theirs in it too. Where t
 published ones, `published_as: {relation/accuracy: vg-relation/macro}` says which figure stands beside which score.
 
 Each row and seed is an ordinary run; `sclip.run.sweep` runs them and goes on where it was stopped. With `start: ROW`
-the other rows are tuned from that row's run of their seed (`sclip.run.keeping`), and `blend: ROW` in a row, in place of
-`set`, is a blend of the start with that row.
+the other rows are tuned from that row's run of their seed (`sclip.run.forgetting`), and `blend: ROW` in a row, in place
+of `set`, is a blend of the start with that row.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,19 +31,19 @@ from ray import tune
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from scipy import stats
 
 from sclip.config import Config, ConfigError
 from sclip.config.loader import CONFIGS, changed, flatten, load, read_yaml, to_tree
 from sclip.evaluate import published
-from sclip.run import keeping, sweep
+from sclip.evaluate.seeds import Cell, p_value
+from sclip.report import ablation as report
+from sclip.run import forgetting, sweep
 from sclip.run.sweep import POINT, Sweep, Trial
 from sclip.storage.masking import mask_tree
 
 __all__ = [
     "Ablation",
     "AblationRow",
-    "Cell",
     "Done",
     "narrowed",
     "read",
@@ -96,28 +95,6 @@ class Ablation:
     def plain(self) -> str:
         """The row that the gains of all are shares of: the first that is tuned."""
         return next(row for row, what in self.rows.items() if row != self.start and not what.blend)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A score of one row over its seeds."""
-
-    values: list[float]
-    published: str
-    p_value: float | None = None
-    """Of a paired t-test against the reference, seed by seed; None where there is none to be had."""
-
-    @property
-    def text(self) -> str:
-        """Mean with its 95 % interval over the seeds, by Student's t, and the p-value; a dash without a value."""
-        if not self.values:
-            return "–"
-        mean, count = statistics.fmean(self.values), len(self.values)
-        if count < 2:
-            return f"{mean:.3f}"
-        reach = float(stats.t.ppf(0.975, count - 1)) * statistics.stdev(self.values) / count**0.5
-        tested = "" if self.p_value is None else f", p {self.p_value:.3f}"
-        return f"{mean:.3f} ({mean - reach:.3f} to {mean + reach:.3f}){tested}"
 
 
 @dataclass(frozen=True)
@@ -242,7 +219,7 @@ def run(
     swept, trials = sweep_of(asked, name, config, at_once), list[Trial]()
     if asked.start:
         config = changed(config, {"run.storage": sweep.storage_of(config)})
-        keeping.write_suites(asked, name, config)
+        forgetting.write_suites(asked, name, config)
         alone = dataclasses.replace(asked, rows={asked.start: asked.rows[asked.start]})
         starts = sweep.run(sweep_of(alone, name, config, at_once), console)
         # The other rows of a seed whose start failed would have nothing to begin with.
@@ -253,7 +230,9 @@ def run(
     if swept.space[POINT]["grid_search"]:
         trials += sweep.run(swept, console)
     if asked.start:
-        trials = keeping.add_shares(asked, name, keeping.add_blends(asked, name, config, trials, console))
+        trials = forgetting.add_shares(
+            asked, name, forgetting.add_blends(asked, name, config, trials, console)
+        )
     cells = table(asked, trials, name)
     storage = Path(config.run.storage).expanduser().absolute()
     folder = storage / "sweeps" / name
@@ -261,7 +240,19 @@ def run(
     trained = [row for row, what in asked.rows.items() if not what.blend]
     of_first = [t for t in trials if t.name in {f"{name}-{row}-seed-{asked.seeds[0]}" for row in trained}]
     pages = sweep.pages(of_first, storage, folder, f"{name}, seed {asked.seeds[0]}")
-    return Done(asked, cells, trials, [written, *pages])
+    labels = {row: what.label for row, what in asked.rows.items()}
+    layout = report.Layout(
+        f"{name}, seeds {', '.join(map(str, asked.seeds))}",
+        labels,
+        asked.scores,
+        len(asked.seeds),
+        asked.reference,
+        asked.start,
+        asked.published,
+    )
+    drawn = forgetting.forgetting(asked, name, config, trials) if asked.start else None
+    page = report.write(layout, cells, folder, drawn, pages[0].name if pages else "")
+    return Done(asked, cells, trials, [page, written, *pages])
 
 
 def sweep_of(ablation: Ablation, name: str, config: Config, at_once: int = 0) -> Sweep:
@@ -273,7 +264,7 @@ def sweep_of(ablation: Ablation, name: str, config: Config, at_once: int = 0) ->
                 continue
             label, values = f"{row}-seed-{seed}", what.set | {"run.seed": seed}
             if ablation.start:
-                values["evaluate.suite"] = str(keeping.suite(config, name, seed, "report"))
+                values["evaluate.suite"] = str(forgetting.suite(config, name, seed, "report"))
             if ablation.start not in ("", row):
                 values["run.init_from"] = f"{name}-{ablation.start}-seed-{seed}"
             try:
@@ -299,18 +290,10 @@ def table(ablation: Ablation, trials: Sequence[Trial], name: str) -> dict[str, d
         for score in ablation.scores:
             values, tested = reached(row, score), None
             if row != ablation.reference in ablation.rows:
-                tested = _p_value(values, reached(ablation.reference, score))
+                tested = p_value(values, reached(ablation.reference, score))
             there = [value for value in values if value is not None]
             found[row][score] = Cell(there, _figure(what.published.get(score)), tested)
     return found
-
-
-def _p_value(values: Sequence[float | None], others: Sequence[float | None]) -> float | None:
-    """Return the p-value of a paired t-test; None where seeds are missing, or all differ by the same."""
-    pairs = [(a, b) for a, b in zip(values, others, strict=True) if a is not None and b is not None]
-    if len(pairs) < len(values) or len({round(a - b, 9) for a, b in pairs}) < 2:
-        return None
-    return float(stats.ttest_rel(*zip(*pairs, strict=True)).pvalue)
 
 
 def _figure(value: float | str | None) -> str:

@@ -98,6 +98,7 @@ VALUES = {
         "data.caption_weights=(1.0,): one for each of the 2 fields of data.caption_field",
     "data={caption_field: 'a, b', caption_weights: [0, 0]}": "data.caption_weights=(0.0, 0.0): each 0 or more, and one",
     "data.negatives_field=.jpg": "data.negatives_field='.jpg': after a dot stands a suffix in lower case that is no",
+    "data.foreign_share=0.5": "data.foreign_share=0.5: nothing came that it could be a share of; name",
     "loss.negatives=foreign": "loss.negatives='foreign': name the fields that hold them: data.negatives_field",
     "data.actors_max=-1": "data.actors_max=-1: 0 or at least data.actors_min=1",
     "data={annotations: false, min_relations: 1}": "data.annotations=False: the filter",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tarfile
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,8 @@ from sclip.data import columns as col
 from sclip.data.encode import Encoder
 from sclip.data.reader import READ_SCHEMA, ReadSettings, row_of
 from sclip.data.schedule import NamedShard
-from sclip.data.shards import Sample, read_shard
-from sclip.data.tar import Tally
+from sclip.data.shards import Rejected, Sample, read_shard
+from sclip.data.tar import MAX_TEXT_BYTES, Tally
 from sclip.scenegraph import Parser, SceneGraph
 from support.pictures import encoded, noise
 from support.tars import tar_bytes
@@ -128,6 +130,38 @@ def test_what_cannot_be_used_is_counted_and_the_sample_stays(
     assert sample.fault.startswith(f"neg: {counts}")
     assert not any(negatives(sample))
     assert tally.foreign == {"samples with a neg that cannot be read": 1}
+
+
+@pytest.mark.parametrize("is_link", [True, False])
+def test_a_member_that_is_a_link_or_too_long_is_left_out_and_its_sample_stays(
+    tmp_path: Path, is_link: bool
+) -> None:
+    sound = [("{}.jpg", PICTURE), ("{}.txt", CAPTION.encode())]
+    shard = tmp_path / "a.tar"
+    with tarfile.open(shard, "w") as tar:
+        for key, suffix in (("a", "neg_caption"), ("b", "json"), ("c", "txt")):
+            for name, body in sound if suffix != "txt" else sound[:1]:
+                (info := tarfile.TarInfo(name.format(key))).size = len(body)
+                tar.addfile(info, BytesIO(body))
+            info = tarfile.TarInfo(f"{key}.{suffix}")
+            info.size = 0 if is_link else MAX_TEXT_BYTES + 1
+            info.type, info.linkname = (tarfile.SYMTYPE, "x") if is_link else (tarfile.REGTYPE, "")
+            tar.addfile(info, BytesIO(bytes(info.size)))
+    tally = Tally()
+    one, other, rejected = read_shard(str(shard), DataConfig(negatives_field="neg, .neg_caption"), tally)
+    for sample in (one, other):
+        assert isinstance(sample, Sample)
+        assert (sample.captions, negatives(sample)) == ((CAPTION,), [[]])
+    reason = "is a link to 'x'; make the tar with" if is_link else "of 1048577 bytes, more than 1048576"
+    assert isinstance(one, Sample)
+    assert f".neg_caption: {reason}" in one.fault
+    assert tally.foreign["samples with a .neg_caption that cannot be read"] == 1
+    assert tally.cleaned == {"taken from the text beside an unusable .json": 1}
+    assert isinstance(rejected, Rejected)
+    assert f".txt {reason}" in rejected.reason  # a caption is no annotation
+    *_, alone, _ = read_shard(str(shard), DataConfig(caption_field="caption"))
+    assert isinstance(alone, Rejected)
+    assert f".json {reason}" in alone.reason
 
 
 def test_a_graph_is_taken_for_its_caption_and_refused_where_its_words_do_not_stand_there(

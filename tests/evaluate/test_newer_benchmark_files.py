@@ -75,6 +75,10 @@ def test_a_name_may_lead_to_its_picture_from_another_folder(tmp_path: Path) -> N
     (tmp_path / "VG_100K" / "1.jpg").touch()
     assert located(tmp_path, "data/VG_100K/1.jpg") == tmp_path / "VG_100K" / "1.jpg"
     assert located(tmp_path, "data/VG_100K/2.jpg") == tmp_path / "data/VG_100K/2.jpg"
+    absolute = tmp_path / "VG_100K" / "1.jpg"
+    assert located(tmp_path / "elsewhere", str(absolute)) == absolute
+    assert located(tmp_path, "/data/VG_100K/1.jpg") == absolute
+    assert located(tmp_path, "/data/VG_100K/2.jpg") == tmp_path / "2.jpg"
 
 
 def test_what_the_readers_find(files: Path) -> None:
@@ -152,6 +156,8 @@ BIVLC = "bivlc/data/test-00000-of-00001.parquet"
         ("negbench-coco", NEG, text("image_path,caption_0\na,b\n"), "no column caption_1, correct_answer among"),
         ("negbench-coco", NEG, text("image_path,caption_0,caption_1,correct_answer\na,b,c,2\n"), "correct_answer=2"),
         ("negbench-coco", NEG, text("image_path,caption_0,caption_1,correct_answer\na,b,c\n"), "another number"),
+        ("negbench-coco", NEG, text("image_path,caption_0,caption_1,correct_answer\n/,b,c,0\n"),
+         "case 0: '/' is no path of a picture"),
         ("negbench-coco-plain", NEGATED, text('filepath,captions\na,"open()"\n'), "case 0: malformed node"),
         ("mmvp-vlm", "mmvp_vlm/Questions.csv", text("id,type,text\n1,a,b\n"), "two rows for each pair"),
         ("mmvp-vlm", "mmvp_vlm/Questions.csv", text("id,type,text\n2,a,b\n3,a,b\n"), "ids 2 and 3: a pair has"),

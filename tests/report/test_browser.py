@@ -20,9 +20,10 @@ import pytest
 
 from sclip.evaluate.compare import compare
 from sclip.evaluate.result import Evaluation, Score
+from sclip.evaluate.seeds import Cell
 from sclip.evaluate.tradeoff import choose, point
 from sclip.negatives import candidates
-from sclip.report import CorpusStatistics, blend, comparison, write
+from sclip.report import CorpusStatistics, ablation, blend, comparison, write
 from sclip.report import evaluation as single
 from sclip.report.cards import card
 from sclip.report.page import render
@@ -172,6 +173,16 @@ def pages(tmp_path_factory: pytest.TempPathFactory, parser: Parser) -> dict[str,
             found, of = choose(points, LONG, HOSTILE, 0.98), models.evaluations
             written["blend"] = blend.write(found, [*of, of[0]], folder, [LONG])
         written[f"{count} models"] = comparison.write(models, folder / str(count), steps(count), LONG)
+    rows = {f"{n} {LONG}": label for n, label in enumerate([LONG, HOSTILE, "כלב חום", "a" * 300] * 3)}
+    heads = {str(n): text for n, text in enumerate([LONG, HOSTILE, "kept", "a" * 300, *"bcdef"])}
+    cell = Cell([0.1, 0.3, math.nan], LONG, 0.5), Cell([0.2, 0.31], "–", 0.0001)
+    cells = {row: dict.fromkeys(heads, cell[at % 2]) for at, row in enumerate(rows)}
+    first = next(iter(rows))
+    line = {first: [(a / 10, (1.2 * a, 1 - a)) for a in range(11)]}
+    kept = ablation.Forgetting({row: [(0.1, 1.0), (-3.0, math.nan)] for row in rows}, line, 0.9)
+    layout = ablation.Layout(LONG, rows, heads, 3, first, first, HOSTILE)
+    (folder / "ablation").mkdir()
+    written["ablation"] = ablation.write(layout, cells, folder / "ablation", kept, "comparison.html")
     for name, caption in (("script", CAPTIONS[3]), ("wide", CAPTIONS[7])):
         written[name] = folder / f"{name}.html"
         write_page(visit_of(caption, parser), written[name])
@@ -194,7 +205,7 @@ def on_a_phone(pages: dict[str, str], tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.mark.parametrize(
-    "name", ["graphs", "negatives", "corpus", "evaluation", "blend", "2 models", "8 models"]
+    "name", ["graphs", "negatives", "corpus", "evaluation", "blend", "ablation", "2 models", "8 models"]
 )
 def test_a_phone_shows_all_of_a_page_and_nothing_beside_its_screen(
     name: str, pages: dict[str, str], on_a_phone: dict[str, dict[str, Any]]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sclip.report.charts import BOTTOM, BUCKETS, LEFT, RIGHT, TOP, Curves, curves, interval, number
+from sclip.report.charts import BOTTOM, BUCKETS, LEFT, RIGHT, TOP, Curves, curves, interval, number, strips
 
 Series = list[list[tuple[int, float]]]
 
@@ -28,6 +28,20 @@ def test_an_interval_stands_in_per_cent_of_its_axis_and_ends_with_it() -> None:
     bar, cut = interval(0.5, 0.4, 0.65, 0.25), interval(math.nan, -0.2, 1.3)
     assert (bar.value, bar.low, bar.length, bar.chance) == (50.0, 40.0, 25.0, 25.0)
     assert (cut.value, cut.low, cut.length, cut.chance) == (None, 0.0, 100.0, None)
+
+
+def test_strips_share_an_axis_that_intervals_of_few_seeds_neither_widen_much_nor_draw_below_zero() -> None:
+    found = strips([([0.2, 0.4, math.nan], (0.1, 0.5)), ([0.6, 1.0], (-3.0, 4.6)), ([], None)], 0.4)
+    assert found
+    assert [tick.text for tick in found.ticks] == ["0", "0.5", "1", "1.5", "2"]
+    one, cut, none = found.rows
+    assert (one.dots, one.low, one.length) == ([10.0, 20.0], 5.0, 20.0)
+    assert (cut.dots, cut.low, cut.length) == ([30.0, 50.0], -4.0, 108.0)  # both ends lie beyond the axis
+    assert (none.dots, none.low, found.mark) == ([], None, 20.0)
+    assert strips([([math.nan], None)]) is None
+    alone = strips([([0.5], None)])
+    assert alone
+    assert (alone.rows[0].dots, alone.mark) == ([50.0], None)
 
 
 def test_a_curve_runs_from_the_first_step_to_the_last_and_higher_values_stand_higher() -> None:

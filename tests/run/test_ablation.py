@@ -13,6 +13,7 @@ from sclip.config.loader import CONFIGS, changed, load
 from sclip.evaluate import suite
 from sclip.run import ablation, sweep
 from support.commands import command
+from support.evaluations import text_of
 from support.swept import made_up
 
 job = command("ablation")
@@ -60,6 +61,11 @@ def test_the_table_has_the_scores_of_the_runs_beside_the_published_ones(
     assert "ablation-small-broken-seed-3 failed: " in said
     assert "model.kee.weight: too much" in said
     assert "ablation-small-low-seed-3" in (folder / "comparison.html").read_text()
+    shown = text_of((folder / "ablation.html").read_text())
+    assert shown.startswith(
+        "ablation-small, seeds 3 relation attribute A lambda low 0.100 published 0.810 0.300 "
+    )
+    assert f"look at it: {folder / 'ablation.html'}" in said
     cells = json.loads((folder / "ablation.json").read_text())["rows"]
     assert cells["high"]["relation/accuracy"] == {"values": [0.5], "published": "–", "p_value": None}
 

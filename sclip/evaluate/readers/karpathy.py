@@ -68,10 +68,12 @@ def captioned(file: Path, images: Path | None, split: str, captions: int | None)
         )
     most = most if captions is None else captions
     folder = images_of(file, images)
-    kept = [
-        Captioned(name, Picture(str(located(folder, name))), texts[:most] if most else texts)
-        for name, texts in found if texts
-    ]  # fmt: skip
+    kept = []
+    for name, texts in found:
+        if texts:
+            with at_case(file, name):
+                picture = Picture(str(located(folder, name)))
+            kept.append(Captioned(name, picture, texts[:most] if most else texts))
     if not kept:
         raise BenchmarkDataError(
             f"{file}: no image with a caption" + (f" in split {split!r}" if split else "")

@@ -10,7 +10,8 @@ github.com/m1k2zoo/negbench at 2ac009b, `src/training/data.py` and `src/evaluati
 - retrieval: `filepath` and `captions`, a list written as Python's. Captions with a negation and the plain ones are two
   files. The paper reports text to image R@5; R@1 and R@10 are scores too, and ties as in all retrieval here.
 
-Paths are written for the authors' machine: of a path, as much from its end is looked for as the picture folder holds.
+Paths are written for the authors' machine: one that is not there is looked for by as much of its end as the picture
+folder holds.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def choices(about: About, file: Path, images: Path | None = None) -> Choice:
             if template and template not in TEMPLATES:
                 raise ValueError(f"correct_answer_template={template!a}: is none of {', '.join(TEMPLATES)}")
             true = captions.pop(answer)
-            picture = Picture(str(located(folder, text_of(row, "image_path").lstrip("/"))))
+            picture = Picture(str(located(folder, text_of(row, "image_path"))))
             cases.append(ChoiceCase(str(number), picture, true, tuple(captions), template))
             answers.add(answer)
     means = {template: (template,) for template in TEMPLATES}
@@ -59,7 +60,7 @@ def retrieval(about: About, file: Path, images: Path | None = None) -> Retrieval
                 text_of(row, "filepath"),
                 texts_of({"captions": _list(row["captions"])}, "captions"),
             )
-            found.append(Captioned(name, Picture(str(located(folder, name.lstrip("/")))), captions))
+            found.append(Captioned(name, Picture(str(located(folder, name))), captions))
     return Retrieval(about, found)
 
 

@@ -1,4 +1,4 @@
-"""What tuning keeps of what it started from: an ablation whose rows are tuned from one start, in; shares of it out.
+"""What tuning forgets of its start: an ablation whose rows are tuned from one start in, shares kept and gained out.
 
 The start has learned one family of scenes, the other rows are tuned on another. A row with `blend: ROW` trains nothing:
 it lies between the start and that row. Of each seed there are two splits of both families' held-out scenes. On the one
@@ -25,6 +25,7 @@ from sclip.evaluate.tradeoff import Point, cheapest, point
 from sclip.inference.blend import blended
 from sclip.prepare import scenes
 from sclip.prepare.writing import PackError
+from sclip.report.ablation import Forgetting
 from sclip.run import evaluate
 from sclip.run.sweep import Trial
 from sclip.storage.paths import StoragePath, write
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from sclip.inference.scorer import Scorer
     from sclip.run.ablation import Ablation
 
-__all__ = ["add_blends", "add_shares", "shares", "suite", "write_suites"]
+__all__ = ["add_blends", "add_shares", "forgetting", "shares", "suite", "write_suites"]
 
 _KEPT = "first/image_to_text_r1+first/text_to_image_r1"
 _GAINED = "relation/accuracy+attribute/accuracy"
@@ -100,13 +101,13 @@ def add_blends(
             if not what.blend or None in ends:
                 continue
             of_runs = [end.scores for end in ends if end]
-            file = suite(config, name, seed, row).with_suffix(".json")
+            file = _record_of(config, name, seed, row)
             record = json.loads(file.read_text()) if file.is_file() else {}
             label = f"{name}-{row}-seed-{seed}"
-            if record.get("runs") != of_runs:
+            if record.get("ends") != of_runs:
                 start, plain, trained = (end.name for end in ends if end)
                 try:
-                    record = {"runs": of_runs} | measured.blend(start, plain, trained)
+                    record = {"ends": of_runs} | measured.blend(start, plain, trained)
                 except (*evaluate.NOT_STARTED, *evaluate.ERRORS) as error:
                     blends.append(Trial(label, {}, {}, str(error)))
                     continue
@@ -127,14 +128,15 @@ class _Measured:
         self._points: dict[tuple[str, float], Point] = {}
 
     def blend(self, start: str, plain: str, trained: str) -> dict[str, Any]:
-        """Return `a`, the points of the development split and the scores of the reported one."""
+        """Return `a`, every point and plain's gained score on the development split, and the scores of the other."""
         first, last = self._point(start, plain, 0.0), self._point(start, plain, 1.0)
         target = first.gained.value + (_REACHED + _MARGIN) * (last.gained.value - first.gained.value)
         points = [self._point(start, trained, a) for a in _ALPHAS]
         a = cheapest(points, target).a
         scorer = blended(self._scorer(start), self._scorer(trained), a)
         shown = [{"a": p.a, "gained": p.gained.value, "kept": p.kept.value} for p in points]
-        return {"a": a, "points": shown, "scores": self._measure("report", trained, scorer).scores()}
+        scores = self._measure("report", trained, scorer).scores()
+        return {"a": a, "points": shown, "plain": last.gained.value, "scores": scores}
 
     def _point(self, start: str, trained: str, a: float) -> Point:
         key = (trained if a else start, a)
@@ -183,6 +185,39 @@ def add_shares(ablation: Ablation, name: str, trials: Sequence[Trial]) -> list[T
     return [dataclasses.replace(t, scores=t.scores | found.get(t.name, {})) for t in trials]
 
 
+def forgetting(ablation: Ablation, name: str, config: Config, trials: Sequence[Trial]) -> Forgetting:
+    """Return what the page draws: a point for each run that has shares, a line for each row that is a blend."""
+    done = {trial.name: trial.scores for trial in trials}
+    points: dict[str, list[tuple[float, float]]] = {}
+    lines: dict[str, list[tuple[float, tuple[float, float]]]] = {}
+    for row, what in ablation.rows.items():
+        by_seed = {seed: done.get(f"{name}-{row}-seed-{seed}") for seed in ablation.seeds}
+        points[row] = [
+            (of["second/gain"], of["first/kept"])
+            for of in by_seed.values()
+            if of and {"second/gain", "first/kept"} <= of.keys()
+        ]
+        if what.blend:
+            files = [_record_of(config, name, seed, row) for seed, scores in by_seed.items() if scores]
+            sweeps = filter(None, (_line(json.loads(file.read_text())) for file in files))
+            lines[row] = [
+                (a, (fmean(gain), fmean(kept)))
+                for (a, *_), gain, kept in (zip(*at, strict=True) for at in zip(*sweeps, strict=True))
+            ]
+    return Forgetting(points, lines, _REACHED)
+
+
+def _line(record: Mapping[str, Any]) -> list[tuple[float, float, float]]:
+    """Return (a, share of plain's gain, share kept) on the development split; nothing where one is a share of none."""
+    start = record["points"][0]
+    risen = record["plain"] - start["gained"]
+    if risen <= 0 or start["kept"] <= 0:
+        return []
+    return [
+        (p["a"], (p["gained"] - start["gained"]) / risen, p["kept"] / start["kept"]) for p in record["points"]
+    ]
+
+
 def shares(
     start: Mapping[str, float], plain: Mapping[str, float], scores: Mapping[str, float]
 ) -> dict[str, float]:
@@ -202,6 +237,11 @@ def shares(
     if found.get("second/gain", 0) >= _REACHED and "first/kept" in found:
         found["first/kept_at_90"] = found["first/kept"]
     return found
+
+
+def _record_of(config: Config, name: str, seed: int, row: str) -> Path:
+    """Return the file of what was measured of a blend."""
+    return suite(config, name, seed, row).with_suffix(".json")
 
 
 def _mean(scores: Mapping[str, float], names: str) -> float:

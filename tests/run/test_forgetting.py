@@ -1,4 +1,4 @@
-"""What tuning keeps: runs tuned from one start in; shares of what it knew, and of what plain tuning gained, out."""
+"""What tuning forgets: runs tuned from one start in; shares of what it knew, and of what plain tuning gained, out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sclip.config import ConfigError
 from sclip.config.loader import CONFIGS, changed
 from sclip.inference.scorer import Scorer
 from sclip.model import build_model
-from sclip.run import ablation, keeping, sweep
+from sclip.run import ablation, forgetting, sweep
 
 KEEPING = ablation.read(CONFIGS / "ablation" / "keeping.yaml")
 
@@ -46,11 +46,11 @@ def trial(row: str, seed: int, *of: float) -> sweep.Trial:
 def test_shares_are_of_the_start_s_retrieval_and_of_the_plain_row_s_gain(
     run: tuple[float, float], found: dict[str, float]
 ) -> None:
-    assert keeping.shares(scores(0.4, 0.6), scores(0.2, 0.8), scores(*run)) == pytest.approx(found)
+    assert forgetting.shares(scores(0.4, 0.6), scores(0.2, 0.8), scores(*run)) == pytest.approx(found)
 
 
 def test_where_plain_tuning_gains_nothing_there_is_no_share_of_it() -> None:
-    assert keeping.shares(scores(0.4, 0.6), scores(0.2, 0.6), scores(0.3, 0.8)).keys() == {
+    assert forgetting.shares(scores(0.4, 0.6), scores(0.2, 0.6), scores(0.3, 0.8)).keys() == {
         "first/r1", "first/kept",
     }  # fmt: skip
 
@@ -68,7 +68,7 @@ def test_a_row_that_misses_the_gain_at_one_seed_has_no_share_at_that_gain_and_on
         trial("lora", 0, 0.3, 0.8),
         trial("lora", 1),
     ]
-    cells = ablation.table(asked, keeping.add_shares(asked, "x", trials), "x")
+    cells = ablation.table(asked, forgetting.add_shares(asked, "x", trials), "x")
     assert list(cells) == ["start", "plain", "distil", "lora"]
     assert cells["distil"]["first/kept"].values == pytest.approx([0.75, 0.95])
     assert cells["distil"]["first/kept_at_90"].text == "–"
@@ -89,12 +89,12 @@ def test_rows_are_tuned_from_the_start_of_their_seed_and_measured_on_both_famili
     first = KEEPING.rows["start"]
     few = dataclasses.replace(first, set=first.set | {"scenes.train_samples": 2})
     asked = dataclasses.replace(KEEPING, rows=KEEPING.rows | {"start": few}, seeds=[0])
-    keeping.write_suites(asked, "x", changed(config, {"scenes.train_samples": 2}))
+    forgetting.write_suites(asked, "x", changed(config, {"scenes.train_samples": 2}))
     report, development = (
-        yaml.safe_load(keeping.suite(config, "x", 0, split).read_text())
+        yaml.safe_load(forgetting.suite(config, "x", 0, split).read_text())
         for split in ("report", "development")
     )
-    assert str(keeping.suite(config, "x", 0, "report")) == points[1]["set"]["evaluate.suite"]
+    assert str(forgetting.suite(config, "x", 0, "report")) == points[1]["set"]["evaluate.suite"]
     files = [Path(of[name][key]) for of in (report, development) for name, key in _FILES.items()]
     assert len(set(files)) == 4
     stamps = [
@@ -108,13 +108,13 @@ def test_rows_are_tuned_from_the_start_of_their_seed_and_measured_on_both_famili
         ("b", -1),
     ]
     with pytest.raises(ConfigError, match=r"data\.shards: .* generated scenes"):
-        keeping.write_suites(KEEPING, "x", changed(config, {"data.shards": ["a.tar"]}))
+        forgetting.write_suites(KEEPING, "x", changed(config, {"data.shards": ["a.tar"]}))
 
 
 def test_a_blend_is_chosen_on_one_split_and_measured_on_the_other_once_for_the_same_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeping, "_ALPHAS", [0.0, 0.5, 1.0])
+    monkeypatch.setattr(forgetting, "_ALPHAS", [0.0, 0.5, 1.0])
     storage = tmp_path / "an owner's"
     small = {"run.storage": str(storage), "scenes.heldout_samples": 3, "evaluate.retrieval_images": 2}
     asked = ablation.narrowed(KEEPING, ["blend"], [0])
@@ -122,20 +122,42 @@ def test_a_blend_is_chosen_on_one_split_and_measured_on_the_other_once_for_the_s
     start = ablation.AblationRow("", {"scenes.family": "a"})
     asked = dataclasses.replace(asked, rows=asked.rows | {"start": start})
     trials = [trial("start", 0, 0.4, 0.6), trial("plain", 0, 0.2, 0.8)]
-    keeping.write_suites(asked, "x", config)
+    forgetting.write_suites(asked, "x", config)
     for run in trials:
         Scorer(build_model(config.model)).save(storage / "runs" / run.name / "model")
-    *_, blend = keeping.add_blends(asked, "x", config, trials, Console(quiet=True))
-    record = json.loads(keeping.suite(config, "x", 0, "blend").with_suffix(".json").read_text())
+    *_, blend = forgetting.add_blends(asked, "x", config, trials, Console(quiet=True))
+    record = json.loads(forgetting.suite(config, "x", 0, "blend").with_suffix(".json").read_text())
     assert [point["a"] for point in record["points"]] == [0.0, 0.5, 1.0]
     assert (blend.point, blend.scores, blend.error) == ({"a": record["a"]}, record["scores"], "")
     assert blend.scores["first/cases"] == 2 * 3  # of two pictures, as the runs are measured
+    assert record["plain"] == record["points"][-1]["gained"]  # this blend ends there
     shutil.rmtree(storage / "runs")
-    *_, again = keeping.add_blends(asked, "x", config, trials, Console(quiet=True))
+    *_, again = forgetting.add_blends(asked, "x", config, trials, Console(quiet=True))
     assert again == blend
     trials[1].scores["relation/accuracy"] = 0.9  # another run by now, and its model is away
-    *_, other = keeping.add_blends(asked, "x", config, trials, Console(quiet=True))
+    *_, other = forgetting.add_blends(asked, "x", config, trials, Console(quiet=True))
     assert "no such model" in other.error
+
+
+def test_runs_are_drawn_as_points_and_all_blends_of_a_row_as_a_line_of_the_seeds_that_have_one(
+    tmp_path: Path,
+) -> None:
+    asked = ablation.narrowed(KEEPING, ["all"], [0, 1, 2, 3])
+    config = changed(ablation.shared_config(asked), {"run.storage": str(tmp_path)})
+    (tmp_path / "sweeps" / "x").mkdir(parents=True)
+    # Of seed 2 plain tuning gains nothing there, of seed 3 a file is left of runs that failed since.
+    for seed, plain in enumerate((0.8, 1.0, 0.6, 0.7)):
+        of_split = [{"a": a, "gained": 0.6 + a * 0.2, "kept": 0.5 - a * 0.25} for a in (0.0, 0.5, 1.0)]
+        file = forgetting.suite(config, "x", seed, "all").with_suffix(".json")
+        file.write_text(json.dumps({"plain": plain, "points": of_split}))
+    trials = [trial(row, seed, *of) for row, of in (("start", (0.4, 0.6)), ("plain", (0.2, 0.8)), ("both", (0.3, 0.7)),
+              ("all", (0.36, 0.75))) for seed in (0, 1, 2)]  # fmt: skip
+    drawn = forgetting.forgetting(asked, "x", config, forgetting.add_shares(asked, "x", trials))
+    assert {row: len(points) for row, points in drawn.points.items()} == dict.fromkeys(asked.rows, 3)
+    assert drawn.points["all"][0] == pytest.approx((0.75, 0.9))
+    assert list(drawn.lines) == ["all"]
+    assert [a for a, _ in drawn.lines["all"]] == [0.0, 0.5, 1.0]
+    assert drawn.lines["all"][1][1] == pytest.approx(((0.5 + 0.25) / 2, 0.75))
 
 
 @pytest.mark.parametrize(
@@ -153,7 +175,7 @@ def test_no_row_of_a_seed_whose_start_failed_is_begun(
 
     monkeypatch.setattr(sweep, "run", run)
     monkeypatch.setattr(sweep, "pages", lambda *_: [])
-    monkeypatch.setattr(keeping, "write_suites", lambda *_: None)
+    monkeypatch.setattr(forgetting, "write_suites", lambda *_: None)
     (tmp_path / "sweeps" / "x").mkdir(parents=True)
     done = ablation.run("keeping", [f"run.storage={tmp_path}"], Console(quiet=True), "x", ["plain"], [0, 1])
     assert swept == [["start-seed-0", "start-seed-1"], *([begun] if begun else [])]

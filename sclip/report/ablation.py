@@ -1,0 +1,194 @@
+"""The scores of rows over their seeds -> `ablation.html`: a table, a chart of each score, and what tuning forgot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from sclip.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH, Curves, Strips, curves, strips
+from sclip.report.comparison import letter
+from sclip.report.page import render
+from sclip.report.texts import shortened
+
+if TYPE_CHECKING:
+    from sclip.evaluate.seeds import Cell
+
+__all__ = ["PAGE", "Forgetting", "Layout", "write"]
+
+PAGE = "ablation.html"
+
+Point = tuple[float, float]
+"""Share of plain tuning's gain, share of the start's score that was kept."""
+
+
+@dataclass(frozen=True)
+class Forgetting:
+    """What rows that were tuned from one start gained and kept."""
+
+    points: Mapping[str, Sequence[Point]]
+    """By row, one of each seed."""
+    lines: Mapping[str, Sequence[tuple[float, Point]]]
+    """By row that is a blend: every share `a` of the trained model, and its point, the mean over the seeds."""
+    reached: float
+    """Share of the gain at which rows are compared."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the page says beside the scores."""
+
+    title: str
+    rows: Mapping[str, str]
+    """Label of each row, in their order."""
+    scores: Mapping[str, str]
+    """Heading of each score, in their order."""
+    seeds: int
+    """Runs of a row, where none failed."""
+    reference: str = ""
+    """Row that the others are tested against; empty: none is."""
+    start: str = ""
+    """Row that the others are tuned from; empty: each is trained by itself."""
+    published: str = ""
+    """Where the published figures come from."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A cell as it is read."""
+
+    mean: str
+    is_best: bool
+    details: list[str]
+    published: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Chart:
+    """The rows' seeds on the axis of one score."""
+
+    heading: str
+    drawing: Strips | None
+    entries: list[_Entry]
+
+
+def write(
+    layout: Layout,
+    cells: Mapping[str, Mapping[str, Cell]],
+    folder: Path,
+    forgetting: Forgetting | None = None,
+    comparison: str = "",
+) -> Path:
+    """Write the page into the folder; return its path.
+
+    Args:
+        layout: rows and scores, all of which `cells` has.
+        cells: by row and score.
+        folder: where the page is to stand.
+        forgetting: of an ablation with a start.
+        comparison: name of the page that compares the first seed's runs; empty: there is none.
+    """
+    charts = [_chart(layout, score, cells) for score in layout.scores]
+    html = render(
+        "ablation.html",
+        title=shortened(layout.title, 120),
+        notes=[],
+        layout=layout,
+        rows=[(letter(at), shortened(label, 120)) for at, label in enumerate(layout.rows.values())],
+        lines=list(zip(*(chart.entries for chart in charts), strict=True)),
+        charts=charts,
+        plane=_plane(layout, forgetting) if forgetting else None,
+        forgetting=forgetting,
+        comparison=comparison,
+        plot={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "bottom": BOTTOM},
+    )
+    page = folder / PAGE
+    page.write_text(html, encoding="utf-8")
+    return page
+
+
+def _chart(layout: Layout, score: str, cells: Mapping[str, Mapping[str, Cell]]) -> _Chart:
+    of_score = {row: cells[row][score] for row in layout.rows}
+    means = {
+        row: f"{cell.mean:.3f}"
+        for row, cell in of_score.items()
+        if row != layout.start and math.isfinite(cell.mean)
+    }
+    best = max(means.values(), key=float) if len(means) > 1 else ""
+    against = of_score[layout.reference].mean if layout.reference in of_score else math.nan
+    entries = [_entry(cell, means.get(row) == best != "", layout.seeds) for row, cell in of_score.items()]
+    drawing = strips([(cell.values, cell.interval) for cell in of_score.values()], against)
+    return _Chart(shortened(layout.scores[score], 80), drawing, entries)
+
+
+def _entry(cell: Cell, is_best: bool, seeds: int) -> _Entry:
+    if not cell.values:
+        return _Entry("–", False, [], _published(cell))
+    details = [f"{cell.interval[0]:.3f} to {cell.interval[1]:.3f}"] if cell.interval else []
+    if cell.p_value is not None:
+        details.append("p < 0.001" if cell.p_value < 0.001 else f"p = {cell.p_value:.3f}")
+    if len(cell.values) < seeds:
+        details.append(f"{len(cell.values)} of {seeds} seeds")
+    mean = f"{cell.mean:.3f}" if math.isfinite(cell.mean) else "no number"
+    return _Entry(
+        mean, is_best, [detail.replace(" ", "\N{NO-BREAK SPACE}") for detail in details], _published(cell)
+    )
+
+
+def _published(cell: Cell) -> str:
+    return "" if cell.published == "–" else shortened(cell.published, 80)
+
+
+@dataclass(frozen=True, slots=True)
+class _Dot:
+    """A circle on the plane of gain and what was kept."""
+
+    row: int
+    kind: str
+    """"mean", "seed" or "blend": how it is drawn."""
+    name: str
+    point: Point
+    place: Point = (0.0, 0.0)
+    """x and y in pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plane:
+    """Gain and what was kept: lines and dots."""
+
+    axes: Curves
+    reached: str
+    """Path of the line at the share of the gain at which rows are compared."""
+    lines: list[tuple[int, str]]
+    """Number of a row that is a blend, and the path of its line."""
+    dots: list[_Dot]
+    """Those that lie above come later."""
+
+
+def _plane(layout: Layout, forgetting: Forgetting) -> _Plane | None:
+    """Return the drawing, or None where no row has a point."""
+    numbers = {row: at for at, row in enumerate(layout.rows)}
+    lines = {numbers[row]: line for row, line in forgetting.lines.items() if line}
+    runs = {
+        numbers[row]: finite
+        for row, points in forgetting.points.items()
+        if (finite := [point for point in points if all(map(math.isfinite, point))])
+    }
+    if not runs:
+        return None
+    dots = [_Dot(row, "blend", f"a = {a:g}", point) for row, line in lines.items() for a, point in line]
+    dots += [_Dot(row, "seed", "one seed", point) for row, points in runs.items() for point in points]
+    for row, points in runs.items():
+        gain, kept = (fmean(values) for values in zip(*points, strict=True))
+        dots.append(_Dot(row, "mean", f"gain {gain:.3f}, kept {kept:.3f}", (gain, kept)))
+    heights = [dot.point[1] for dot in dots]
+    series = [[(forgetting.reached, min(heights)), (forgetting.reached, max(heights))]]
+    series += [[point for _, point in line] for line in lines.values()]
+    axes = curves([*series, *([dot.point] for dot in dots)], by_step=False)
+    assert axes  # every value is finite
+    reached, *drawn = axes.lines
+    placed = [replace(dot, place=curve.end) for dot, curve in zip(dots, drawn[len(lines) :], strict=True)]
+    return _Plane(axes, reached.path, [(row, c.path) for row, c in zip(lines, drawn, strict=False)], placed)
