@@ -279,7 +279,7 @@ def test_a_part_of_a_caption_is_drawn_with_its_foil_where_the_key_is_on(encoder:
     assert not set(col.UNIT_COLUMNS) & plain.keys()
     assert found[col.HAS_UNIT].all()
     texts = {tuple(unit[unit > 0]) for unit in found[col.UNIT_TEXT][:, 0]}
-    tokenizer = Tokenizer("scenes-conv", KEEConfig())
+    tokenizer = Tokenizer(ModelConfig(name="scenes-conv"))
     wanted = tokenizer.text(["a red lamp", "a blue table", "a red lamp stands on a blue table"])
     assert 1 < len(texts) <= 3
     assert texts <= {tuple(ids[ids > 0]) for ids in wanted}
