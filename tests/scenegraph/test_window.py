@@ -98,7 +98,7 @@ def test_for_a_model_of_long_context_more_words_are_parsed_and_exchanged(parser:
     long = Parser(most_words=118)
     assert long.version == f"{parser.version}+words-118" == parser_version(most_words=118)
     assert Parser(most_words=22).version == parser.version == parser_version(most_words=22)
-    caption = "There is a dog. " * 18 + "A woman rides a brown horse." + " No one else is there." * 9
+    caption = "It was very good. " * 18 + "A woman rides a brown horse." + " No one else is there." * 9
     for reader, seen in ((parser, False), (long, True)):
         graph = reader.parse([caption])[0]
         again = SceneGraph.from_json(graph.to_json())
