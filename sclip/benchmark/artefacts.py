@@ -60,7 +60,7 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
         raise BenchmarkError(str(error)) from error
 
     model = ModelConfig()
-    tokenizer = Tokenizer(model.name, model.kee)
+    tokenizer = Tokenizer(model)
     windows = [window_of(graph, tokenizer) for graph in graphs]
 
     def ours(chosen: Sequence[int]) -> list[Negative | None]:

@@ -136,7 +136,7 @@ def _rounds(captions: Sequence[str], count: int, rounds: int) -> list[Sequence[s
 
 def _peers(parser: Parser) -> dict[str, Callable[[Sequence[str]], None]]:
     model = ModelConfig()
-    tokenizer = Tokenizer(model.name, model.kee)
+    tokenizer = Tokenizer(model)
     pipeline = parser._nlp  # the very one that the parser runs
     unused = [name for name in spacy.load(pipeline.path).component_names if name not in pipeline.pipe_names]
     same = spacy.load(pipeline.path, exclude=unused)

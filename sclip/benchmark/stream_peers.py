@@ -44,7 +44,7 @@ class _Encode:
 
     def __call__(self, sample: dict[str, Any]) -> dict[str, Any]:
         if self._tokenizer is None:  # in the worker
-            self._tokenizer = Tokenizer(self.config.model.name, self.config.model.kee)
+            self._tokenizer = Tokenizer(self.config.model)
         seed = self.config.run.seed
         identity = f"0/{Path(sample['__url__']).name}/{sample['__key__']}"  # as `StreamCase.named`
         captions = json.loads(sample["json"])["captions"]

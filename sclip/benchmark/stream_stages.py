@@ -27,7 +27,7 @@ __all__ = ["alone"]
 def alone(case: StreamCase) -> dict[str, float]:
     """Return the seconds that a sample of the plain shards spends in each stage."""
     config = case.config
-    tokenizer, parser = Tokenizer(config.model.name, config.model.kee), Parser(config.data.spacy_model)
+    tokenizer, parser = Tokenizer(config.model), Parser(config.data.spacy_model)
     # the first rows load libraries and fill caches, as those of an encoder do before its first batch
     _seconds(case, islice(_items(case), case.block), parser, tokenizer)
     return _seconds(case, _items(case), parser, tokenizer)

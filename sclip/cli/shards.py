@@ -151,6 +151,10 @@ def annotate(
     spacy_model: SpacyModel = "",
     actors: Actors = 0,
     actor_cpus: ActorCpus = 1.0,
+    context_length: Annotated[
+        int,
+        option("TOKENS", "model.context_length of the runs over them, which read longer captions", min=77),
+    ] = 77,
     overwrite: Annotated[
         bool, flag("--overwrite", "annotate again what OUT holds from other sources or rules")
     ] = False,
@@ -188,13 +192,14 @@ def annotate(
         urls = expand(shards)
         index = job.annotate(
             urls, folder, lambda: cluster.connect().cpus, ActorPool(actors, actor_cpus),
-            data=data, overwrite=overwrite, on_shard=say,
+            data=data, most_words=context_length - 2, overwrite=overwrite, on_shard=say,
         )  # fmt: skip
     if done < len(urls):
         print(f"{len(urls) - done} shards were annotated before")
     print(
         f"{index.samples} samples in {len(index.shards)} shards; train on them: "
         f"data.shards={shown(f'{folder}/*.tar')}{reading_overrides(data)}"
+        + (f" model.context_length={context_length}" if context_length > 77 else "")
     )
     print(f"look at them: {shown(folder / 'report.html')}; left out: {shown(folder / 'quarantine.jsonl')}")
 

@@ -10,6 +10,9 @@ from sclip.config.checks import POSITIVE, SHARE, Limit, Section, at_least, betwe
 
 _BIAS = Limit("0 (none) or below: most pairs differ", lambda bias: bias <= 0)
 _MARGIN = between(0, 2, "0 to 2, a cosine")
+_CONTEXT = Limit(
+    "0 (the architecture's own), or 3 and more: a start, an end and a word", lambda n: n == 0 or n >= 3
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,9 @@ class ModelConfig(Section, key="model"):
     """QuickGELU as the weights were trained; auto: as tag or file say, and if a file does not, one has to be set."""
     logit_bias: Annotated[float, _BIAS] = 0.0
     """Start of the learned logit bias that `loss.contrastive=sigmoid` needs; SigLIP's is -10. 0: none."""
+    context_length: Annotated[int, _CONTEXT] = 0
+    """Tokens of a caption that the text tower reads. Positions of weights that have fewer are stretched, as Long-CLIP
+    does to 248, of those that have more cut. 0: as the architecture has them, mostly 77."""
     kee: KEEConfig = field(default_factory=KEEConfig)
     lora: LoRAConfig = field(default_factory=LoRAConfig)
 

@@ -32,7 +32,7 @@ from sclip.data.positives import positive_columns
 from sclip.data.side_channel import Marker, Note
 from sclip.data.units import unit_columns
 from sclip.data.window import Window, window_of
-from sclip.model import Tokenizer
+from sclip.model import Tokenizer, most_words
 from sclip.scenegraph import Parser, SceneGraph
 from sclip.scenegraph.graph import Triple
 
@@ -62,7 +62,7 @@ class Encoder:
     def __init__(self, config: Config, image_size: int) -> None:
         self._config = config
         self._image_size = image_size
-        self._tokenizer = Tokenizer(config.model.name, config.model.kee)
+        self._tokenizer = Tokenizer(config.model)
         self._windows: dict[str, Window] = {}
         self._ended_at = time.perf_counter()
 
@@ -126,6 +126,7 @@ class Encoder:
             positives = self.positives(rows, known) if self._config.loss.positives else []
         slots = [negative for of_row in drawn for negative in [*of_row, *[None] * (most - len(of_row))]]
         windows = [found.window for found in known]
+        note.cut = sum(window.end < len(window.graph.caption) for window in windows)
         has_negative = np.array([negative is not None for negative in slots])
         with _timed(note, "tokenise"):
             negative_text = self._tokenizer.text([negative.caption if negative else "" for negative in slots])
@@ -147,7 +148,7 @@ class Encoder:
 
     @functools.cached_property
     def _parser(self) -> Parser:
-        return Parser(self._config.data.spacy_model)
+        return Parser(self._config.data.spacy_model, most_words(self._config.model))
 
     def known(self, rows: Sequence[dict[str, Any]]) -> list[Known]:
         """Return what is known of the captions of the rows, from their records where they have one that is sound."""

@@ -67,6 +67,8 @@ class Note:
     """All rows of this reader before this place have arrived."""
     samples: int = 0
     """Number of samples that `queued` and `read_queued` add up."""
+    cut: int = 0
+    """Of the samples' captions, those whose end the text tower does not read."""
     read_queued: float = 0.0
     """Seconds that the samples waited between a reader and an encoder."""
     made_at: float = 0.0
@@ -79,7 +81,8 @@ class Note:
         must end in the same blocks.
         """
         times = [*(self.seconds[name] for name in STAGES), self.read_queued, self.made_at]
-        return json.dumps([self.markers, self.upto, self.samples, [f"{value:+.15e}" for value in times]])
+        counts = [self.upto, self.samples, self.cut]
+        return json.dumps([self.markers, counts, [f"{value:+.15e}" for value in times]])
 
 
 def read_notes(texts: Iterable[str]) -> list[Note]:
@@ -87,10 +90,10 @@ def read_notes(texts: Iterable[str]) -> list[Note]:
     notes = []
     for text in texts:
         if text:
-            markers, upto, samples, times = json.loads(text)
+            markers, (upto, samples, cut), times = json.loads(text)
             *seconds, read_queued, made_at = map(float, times)
             stage_seconds = dict(zip(STAGES, seconds, strict=True))
             notes.append(
-                Note([Marker(*m) for m in markers], stage_seconds, upto, samples, read_queued, made_at)
+                Note([Marker(*m) for m in markers], stage_seconds, upto, samples, cut, read_queued, made_at)
             )
     return notes

@@ -149,7 +149,13 @@ def opened(source: StoragePath, name: str = "", quick_gelu: Literal["auto", "on"
         )
     bias = _SOME_BIAS if CLIP_PREFIX + "logit_bias" in weights.tensors else 0.0
     without = KEEConfig(enabled=False)
-    config = ModelConfig(name=architecture, quick_gelu=quick_gelu, logit_bias=bias, kee=without)
+    config = ModelConfig(
+        name=architecture,
+        quick_gelu=quick_gelu,
+        logit_bias=bias,
+        context_length=weights.context_length,
+        kee=without,
+    )
     notes = tuple(check_fit(config, weights))
     return Source(assemble(config, weights).eval(), notes)
 

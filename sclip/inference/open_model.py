@@ -12,6 +12,7 @@ ViT-B-32:                         the same with random weights, always the same 
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Literal
@@ -22,6 +23,7 @@ from sclip.config import KEEConfig, ModelConfig
 from sclip.inference import convert
 from sclip.inference.scorer import Scorer
 from sclip.model import ModelError, StructureCLIP, build_model
+from sclip.model.build import pretrained_weights
 from sclip.model.weights import CONFIG_FILE, WEIGHTS_FILE
 from sclip.storage.masking import mask
 from sclip.storage.paths import StoragePath, local_copy, shown, storage_path
@@ -119,9 +121,11 @@ def _of_architecture(text: str) -> StructureCLIP:
     if architecture.endswith("-quickgelu") and Path(source).expanduser().exists():
         config = ModelConfig(name=architecture, pretrained=source, quick_gelu="on", kee=config.kee)
     try:
+        weights = pretrained_weights(config)
+        length = weights.context_length if weights else 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return build_model(config)
+            return build_model(dataclasses.replace(config, context_length=length))
     except ModelError as error:
         if "model.quick_gelu=" in str(error):
             raise ModelError(

@@ -23,7 +23,7 @@ from torch import Tensor
 from sclip.data.caption_text import clean_caption
 from sclip.data.images import ImageError, centre_crop
 from sclip.data.window import window_of
-from sclip.model import ModelError, StructureCLIP, Tokenizer, image_size
+from sclip.model import ModelError, StructureCLIP, Tokenizer, image_size, most_words
 from sclip.model.export import export, export_state, load_exported
 from sclip.scenegraph import Parser, SceneGraph
 
@@ -49,9 +49,9 @@ class Scorer:
         self._model = model.to(device).eval().requires_grad_(False)
         self._device = device
         self._spacy_model = spacy_model
-        self._parser = Parser(spacy_model)
+        self._parser = Parser(spacy_model, most_words(model.config))
         self._parsing = threading.Lock()  # a spaCy pipeline writes into its own vocabulary
-        self._tokenizer = Tokenizer(model.config.name, model.config.kee)
+        self._tokenizer = Tokenizer(model.config)
         self.image_size = image_size(model.config.name)
         """Height and width in pixels of the images that the model takes."""
 

@@ -1,6 +1,14 @@
 """Structure-CLIP as torch modules: towers, knowledge-enhanced encoder, losses, tokens and files."""
 
-from sclip.model.architecture import ModelError, architecture, check_model, image_size, names
+from sclip.model.architecture import (
+    ModelError,
+    architecture,
+    check_model,
+    context_length,
+    image_size,
+    most_words,
+    names,
+)
 from sclip.model.build import build_model, check_trainable
 from sclip.model.losses import structure_loss
 from sclip.model.structure_clip import StructureCLIP
@@ -14,7 +22,9 @@ __all__ = [
     "build_model",
     "check_model",
     "check_trainable",
+    "context_length",
     "image_size",
+    "most_words",
     "names",
     "structure_loss",
 ]

@@ -25,7 +25,9 @@ __all__ = [
     "ScenesTower",
     "architecture",
     "check_model",
+    "context_length",
     "image_size",
+    "most_words",
     "names",
     "open_clip_config",
     "pretrained_source",
@@ -127,10 +129,30 @@ def check_model(config: ModelConfig) -> None:
         architecture(config)
     image_size(config.name)
     width = open_clip_config(config.name)["text_cfg"]["width"]
+    _check_context(config)
     if config.kee.enabled and width % config.kee.heads:
         raise ModelError(
             f"model.kee.heads={config.kee.heads}: must divide the text tower's width {width} of {config.name}"
         )
+
+
+def _check_context(config: ModelConfig) -> None:
+    text = open_clip_config(config.name)["text_cfg"]
+    if text.get("no_causal_mask") and context_length(config) != context_length(ModelConfig(name=config.name)):
+        raise ModelError(
+            f"model.context_length={config.context_length}: {config.name} has no causal mask, so words see the padding "
+            "behind their caption, and another length changes every feature; set 0"
+        )
+
+
+def context_length(config: ModelConfig) -> int:
+    """Return L, the tokens of a caption that the text tower reads, start and end included."""
+    return config.context_length or int(open_clip_config(config.name)["text_cfg"].get("context_length", 77))
+
+
+def most_words(config: ModelConfig) -> int:
+    """Return how many words of a caption the text tower can read: each has a token at least."""
+    return context_length(config) - 2
 
 
 def image_size(name: str) -> int:

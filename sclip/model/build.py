@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import open_clip
 import torch
@@ -16,9 +16,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sclip.config import ModelConfig
-from sclip.model import lora
+from sclip.model import lora, positions
 from sclip.model import weights as files
-from sclip.model.architecture import ModelError, architecture, check_model, pretrained_source
+from sclip.model.architecture import (
+    ModelError,
+    architecture,
+    check_model,
+    context_length,
+    pretrained_source,
+)
 from sclip.model.structure_clip import CLIP_PREFIX, StructureCLIP
 from sclip.model.weights import Weights
 
@@ -80,9 +86,14 @@ def assemble(config: ModelConfig, weights: Weights | None, tag: bool = True) -> 
 
     The model's config has the name of the architecture whose activation is the weights'. Raises as `build_model`.
     """
-    name = _architecture(config, weights)
+    config = dataclasses.replace(config, name=_architecture(config, weights))
     source = config.pretrained if tag and weights is None else ""
-    model = _random(dataclasses.replace(config, name=name), source)
+    own = dataclasses.replace(config, context_length=0)
+    if source and context_length(config) != context_length(own):
+        # open_clip would stretch them in its own way.
+        weights = Weights(f"model.pretrained={source!r}", _random(own, source).state_dict())
+        source = ""
+    model = _random(config, source)
     if weights is not None:
         model.load_state_dict(_fitted(model, weights)[0])
     return model
@@ -113,7 +124,10 @@ def _random(config: ModelConfig, tag: str) -> StructureCLIP:
     try:
         with _without_warnings():
             clip = open_clip.create_model(
-                config.name, pretrained=tag or None, device=torch.get_default_device()
+                config.name,
+                pretrained=tag or None,
+                device=torch.get_default_device(),
+                force_context_length=config.context_length or None,
             )
     except (RuntimeError, ImportError) as error:  # a failed download, or a tower that this timm does not have
         key = f"model.pretrained={tag!r}" if tag else f"model.name={config.name!r}: cannot be built here"
@@ -129,8 +143,8 @@ def _fitted(model: StructureCLIP, weights: Weights) -> tuple[dict[str, Tensor], 
     """Return the whole state of a model that has these weights, its own where they may lack a part, and what differs.
 
     A KEE with a word table of its own starts from the text tower's where the source has none. Position embeddings
-    of images of another size are resized, as open_clip does; those of captions of another length are not: between
-    two words' places there is nothing. Raises `ModelError` with the names that differ.
+    of images of another size are resized, as open_clip does; those of captions of another length are stretched or cut
+    (`sclip.model.positions`), where `model.context_length` says so. Raises `ModelError` with the names that differ.
     """
     own = model.state_dict()
     state = _named_as_in(model, weights)
@@ -146,6 +160,7 @@ def _fitted(model: StructureCLIP, weights: Weights) -> tuple[dict[str, Tensor], 
         initial[_KEE_WORDS] = state.get(words, own[words])
     if _IMAGE_POSITIONS in own and _IMAGE_POSITIONS in state:
         notes += _resize(model.clip, state, len(own[_IMAGE_POSITIONS]))
+    notes += _fit_context(model, state, own, weights.source)
     state = initial | state
     shapes = [
         f"{name} {list(state[name].shape)}, not {list(own[name].shape)}"
@@ -193,6 +208,30 @@ def _resize(clip: nn.Module, state: dict[str, Tensor], places: int) -> list[str]
     resize_pos_embed(alone, clip)
     (state[_IMAGE_POSITIONS],) = alone.values()
     return [f"positions of {side} x {side} patches are resized to the model's {places - 1}"]
+
+
+def _fit_context(
+    model: StructureCLIP, state: dict[str, Tensor], own: Mapping[str, Tensor], source: str
+) -> list[str]:
+    """Stretch or cut the position embeddings [L, W] of captions to the context that the model's config asks for."""
+    name = f"{CLIP_PREFIX}{'' if model.text_tower is model.clip else 'text.'}positional_embedding"
+    if name not in state or state[name].shape[1:] != own[name].shape[1:]:
+        return []  # of another model altogether
+    held, wanted = len(state[name]), len(own[name])
+    if held == wanted:
+        return []
+    if not model.config.context_length:
+        raise ModelError(
+            f"{source}: its text tower reads {held} tokens, that of {model.config.name} {wanted}; set "
+            f"model.context_length={held} to keep that, or {wanted}"
+        )
+    try:
+        state[name] = positions.fitted(state[name], wanted)
+    except ValueError as error:
+        raise ModelError(f"model.context_length={wanted}: {source} has {error}; at most {held}") from error
+    if wanted < held:
+        return [f"positions of text beyond {wanted} tokens are left out"]
+    return [f"positions of {held} tokens of text are stretched to {wanted}"]
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sclip.config import KEEConfig, ModelConfig
 from sclip.model import weights
-from sclip.model.architecture import ModelError, open_clip_config, with_quick_gelu
+from sclip.model.architecture import ModelError, context_length, open_clip_config, with_quick_gelu
 from sclip.model.build import SCALARS, build_model
 from sclip.model.processor_files import normalisation
 from sclip.model.structure_clip import CLIP_PREFIX, StructureCLIP
@@ -54,6 +54,7 @@ def export_clip(model: StructureCLIP, directory: str | Path) -> Path:
     }
     save_file(state, directory / HF_SAFE_WEIGHTS_NAME, metadata={"format": "pt"})
     config: dict[str, Any] = open_clip_config(model.config.name)
+    config["text_cfg"]["context_length"] = context_length(model.config)
     if model.logit_bias is not None:
         config["init_logit_bias"] = model.logit_bias().item()  # or open_clip's model has none to load it into
     mean, std = normalisation(model)

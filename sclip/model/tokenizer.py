@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import open_clip
 
-from sclip.config import KEEConfig
-from sclip.model.architecture import open_clip_config
+from sclip.config import ModelConfig
+from sclip.model.architecture import context_length
 
 __all__ = ["PADDING", "Tokenizer"]
 
@@ -26,13 +26,13 @@ PHRASES_CACHED = WORDS_CACHED = 1 << 16
 
 
 class Tokenizer:
-    """CLIP's BPE tokenizer for the captions of one architecture and the phrases of its triples."""
+    """CLIP's BPE tokenizer for the captions of one model and the phrases of its triples."""
 
-    def __init__(self, model_name: str, kee: KEEConfig) -> None:
-        """Take the context length from the architecture, K and T from `kee`; `ModelError` if it is unknown."""
-        open_clip_config(model_name)
-        self._tokenizer = open_clip.get_tokenizer(model_name.replace("/", "-"))
-        self._triples, self._phrase_tokens = kee.triples, kee.phrase_tokens
+    def __init__(self, config: ModelConfig) -> None:
+        """Take L, K and T from the config of the model; `ModelError` if its architecture is unknown."""
+        length = context_length(config)
+        self._tokenizer = open_clip.get_tokenizer(config.name.replace("/", "-"), context_length=length)
+        self._triples, self._phrase_tokens = config.kee.triples, config.kee.phrase_tokens
         self._length = lru_cache(maxsize=WORDS_CACHED)(self._count_tokens)
         self._phrase = lru_cache(maxsize=PHRASES_CACHED)(self._encode_phrase)
         self._word = lru_cache(maxsize=WORDS_CACHED)(self._encode_word)

@@ -82,6 +82,12 @@ class Weights:
     left_out: tuple[str, ...] = field(default=())
     """What it holds beside them that this model has no place for, in words."""
 
+    @property
+    def context_length(self) -> int:
+        """Tokens of a caption that its text tower reads; 0 where its tensors do not show it under CLIP's names."""
+        names = (f"{CLIP_PREFIX}{tower}positional_embedding" for tower in ("", "text."))
+        return next((len(self.tensors[name]) for name in names if name in self.tensors), 0)
+
 
 def read(path: str | Path, source: str) -> Weights:
     """Return the weights of a file or folder, mapped into memory where its format allows.
@@ -135,16 +141,23 @@ def _of_hub(folder: Path, file: Path, source: str) -> Weights:
             tensors["image_mean"] = (255 * torch.tensor(preprocess["mean"])).reshape(3, 1, 1)
         if "std" in preprocess:
             tensors["image_inverse_std"] = (1 / (255 * torch.tensor(preprocess["std"]))).reshape(3, 1, 1)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        name = _named(model)
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(f"{source}: {HF_CONFIG_NAME} is no config of open_clip's ({error!r})") from error
-    return Weights(source, tensors, _named(model), bool(model.get(_QUICK_GELU, False)))
+    return Weights(source, tensors, name, bool(model.get(_QUICK_GELU, False)))
 
 
 def _named(config: Mapping[str, Any]) -> str:
-    """Return the name of the architecture that is built of an open_clip config, "" for one of nobody's."""
+    """Return the name of the architecture that is built of an open_clip config, "" for one of nobody's.
+
+    Its context length may be another one (`model.context_length`).
+    """
 
     def shape(of: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in of.items() if not key.startswith("init_logit_")}
+        text = {key: value for key, value in of["text_cfg"].items() if key != "context_length"}
+        return {key: value for key, value in of.items() if not key.startswith("init_logit_")} | {
+            "text_cfg": text
+        }
 
     names = open_clip.list_models()
     return next((name for name in names if shape(get_model_config(name)) == shape(config)), "")

@@ -245,7 +245,7 @@ class _Text:
 
     def __init__(self, graph: SceneGraph, *, only_certain: bool) -> None:
         self.graph = graph
-        self.text, self.rest = parsed_part(graph.caption)
+        self.text, self.rest = parsed_part(graph.caption, graph.words)
         parsed = replace(graph, caption=self.text) if self.rest else graph
         self.reading = Reading(parsed, MOST_EXCHANGED, only_certain=only_certain)
         self.times = LONG_TIMES if len(self.text) > LONG else 1

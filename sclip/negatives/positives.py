@@ -100,7 +100,7 @@ Parse = Callable[[Sequence[str]], Sequence[SceneGraph]]
 
 def wordings(graph: SceneGraph) -> list[Wording]:
     """Return the other wordings that the rules find, no text twice; nothing has parsed them yet."""
-    text, rest = parsed_part(graph.caption)
+    text, rest = parsed_part(graph.caption, graph.words)
     if not graph.objects:
         return []
     reading = Reading(graph, _MOST_OBJECTS)

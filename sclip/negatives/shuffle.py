@@ -45,7 +45,7 @@ def shuffled(
 
 
 def _exchanged(graph: SceneGraph, plan: PlannedExchange) -> Negative:
-    text, rest = parsed_part(graph.caption)
+    text, rest = parsed_part(graph.caption, graph.words)
     edit = plan.edit(text, repair=False)
     swapped = (text[slice(*plan.first)], text[slice(*plan.second)])
     more = round(strangeness(edit.text) - strangeness(text), 3)

@@ -29,6 +29,7 @@ from sclip.prepare.pack import Index
 from sclip.prepare.writing import PackError, write_tar
 from sclip.report import CorpusStatistics
 from sclip.scenegraph import Parser, SceneGraph
+from sclip.scenegraph.window import MOST_WORDS
 from sclip.storage.filesystem import parts
 from sclip.storage.masking import mask
 
@@ -43,8 +44,10 @@ def stamp(parser: Parser) -> str:
     return f"{parser.version}+negatives-{VERSION}"
 
 
-def usable_stamp(data: DataConfig, shards: Sequence[str]) -> str:
+def usable_stamp(data: DataConfig, shards: Sequence[str], most_words: int = MOST_WORDS) -> str:
     """Return the stamp of the annotations that a run over these shards uses; empty where it uses none.
+
+    Its model reads `most_words` words of a caption.
 
     Looks at the first sample of each folder's first shard, and warns of one that was annotated under another stamp than
     this installation's: its captions are parsed anew. Raises ConfigError where the config filters captions and the
@@ -53,6 +56,9 @@ def usable_stamp(data: DataConfig, shards: Sequence[str]) -> str:
     if not data.annotations:
         return ""
     own = usable = ""
+    command = "sclip annotate SHARDS OUT"
+    if most_words > MOST_WORDS:
+        command += f" --context-length {most_words + 2}"
     remedy = "data.annotations=false to parse in the run"
     if any(data.least):
         remedy = "data.min_objects, min_attributes and min_relations to 0"
@@ -60,21 +66,20 @@ def usable_stamp(data: DataConfig, shards: Sequence[str]) -> str:
         first = next((item for item in read_shard(shard, data) if isinstance(item, Sample)), None)
         if first is None or not (ANNOTATION_SUFFIX in first.members or any(data.least)):
             continue
-        own = own or stamp(Parser(data.spacy_model))
+        own = own or stamp(Parser(data.spacy_model, most_words))
         try:
             made_under, _ = annotation.read(first)
             if made_under != own and not any(data.least):
                 _log.warning(
                     "data.shards: %s was annotated under %s, not %s: its captions are parsed anew in the run; "
-                    "`sclip annotate` does it once", mask(shard), made_under, own,
+                    "`%s` does it once", mask(shard), made_under, own, command,
                 )  # fmt: skip
             else:
                 annotation.passing(first, annotation.read_stamped(first, own), data.least)
                 usable = own
         except AnnotationError as error:
             raise ConfigError(
-                f"data.shards: {mask(shard)}: {error}; annotate it (sclip annotate SHARDS OUT), "
-                f"or set {remedy}"
+                f"data.shards: {mask(shard)}: {error}; annotate it ({command}), or set {remedy}"
             ) from error
     return usable
 
@@ -98,6 +103,7 @@ def annotate(
     pool: ActorPool,
     *,
     data: DataConfig = _DEFAULTS,
+    most_words: int = MOST_WORDS,
     overwrite: bool = False,
     on_shard: Callable[[Annotated], None],
 ) -> Index:
@@ -106,11 +112,12 @@ def annotate(
     `connect` attaches to the Ray cluster, once there is something to do, and returns its CPUs. `on_shard` is called
     for every shard when it is finished or failed. Shards of an earlier call stay as they are; what was made from
     another source, under another stamp or by another `DataConfig.reading` is an error, or with `overwrite` made again.
+    `most_words` of a caption are parsed, which stands in the stamp where they are more than is usual.
 
     Raises PackError; finished shards are kept. Raises ParserError, ConfigError, and what `connect` raises.
     """
     names = shard_names(sources)
-    folder = AnnotatedFolder(out, stamp(Parser(data.spacy_model)), data)
+    folder = AnnotatedFolder(out, stamp(Parser(data.spacy_model, most_words)), data, most_words)
     try:
         todo = folder.claim(names, overwrite)
         failures = []
@@ -135,7 +142,7 @@ class Annotator:
 
     def __init__(self, folder: AnnotatedFolder) -> None:
         self._folder = folder
-        self._parser = Parser(folder.data.spacy_model)
+        self._parser = Parser(folder.data.spacy_model, folder.most_words)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Annotate the shards of the column `shard`; return the fields of `Annotated` for each."""

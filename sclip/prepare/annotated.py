@@ -19,6 +19,7 @@ from sclip.data.parquet import is_parquet
 from sclip.prepare.pack import INDEX, Index, Skips
 from sclip.prepare.writing import PackError, Shard, refuse_sources, write_file
 from sclip.report import CorpusStatistics, write
+from sclip.scenegraph.window import MOST_WORDS
 from sclip.storage.filesystem import parts
 from sclip.storage.masking import mask
 
@@ -53,6 +54,8 @@ class AnnotatedFolder:
     stamp: str
     data: DataConfig
     """How the sources are read, and so are the shards made of them."""
+    most_words: int = MOST_WORDS
+    """Words of a caption that are parsed."""
 
     def claim(self, names: Mapping[str, str], overwrite: bool) -> list[str]:
         """Clear the folder of what killed jobs left and of what is to be replaced; return the sources to do.

@@ -158,7 +158,7 @@ def write_digests(table: Labelled, out: Path) -> None:
 def _rows(parser: Parser, captions: Iterable[str], subject: Subject, seed: int) -> Iterator[dict[str, str]]:
     """Yield the rows of the captions in their order."""
     model = ModelConfig()
-    tokenizer = Tokenizer(model.name, model.kee)
+    tokenizer = Tokenizer(model)
     graphs = parser.stream(captions)
     while windows := [window_of(graph, tokenizer) for graph in islice(graphs, _CAPTIONS_AT_ONCE)]:
         texts = [window.graph.caption for window in windows]

@@ -24,11 +24,13 @@ from sclip.data.annotation import AnnotationError, read_record
 from sclip.data.patterns import find_shards
 from sclip.data.schedule import NamedShard
 from sclip.data.shards import Sample, ShardError, read_shard
+from sclip.model import most_words
 from sclip.negatives import Negative, natural, sound
 from sclip.prepare.actor_pool import ActorPool
 from sclip.prepare.annotate import stamp
 from sclip.report import CorpusStatistics
 from sclip.scenegraph import Parser, SceneGraph
+from sclip.scenegraph.window import MOST_WORDS
 from sclip.storage.filesystem import parts
 from sclip.storage.masking import is_masked, mask
 from sclip.train.run_inputs import read_run_inputs
@@ -46,6 +48,8 @@ class Corpus:
     title: str
     shards: tuple[NamedShard, ...]
     data: DataConfig
+    most_words: int = MOST_WORDS
+    """Words of a caption that are parsed."""
 
 
 @dataclass(slots=True)
@@ -84,7 +88,7 @@ def corpus_of(sources: Sequence[str], data: DataConfig) -> Corpus:
             raise ConfigError(
                 f"{folder}: it records {masked} without its credentials or signature; name the shards in its place"
             )
-        return Corpus(folder.resolve().name, shards, config.data)
+        return Corpus(folder.resolve().name, shards, config.data, most_words(config.model))
     shards = tuple(find_shards(sources))
     names = [
         parts(mask(shard.url))[0].rpartition("/")[0].rpartition("/")[2] for shard in (shards[0], shards[-1])
@@ -101,7 +105,8 @@ def count_corpus(
     """
     counts = CorpusCounts(CorpusStatistics())
     shards = {shard.url: shard for shard in corpus.shards}
-    arguments = (corpus.data, stamp(Parser(corpus.data.spacy_model)), shards)
+    parser = Parser(corpus.data.spacy_model, corpus.most_words)
+    arguments = (corpus.data, stamp(parser), shards, corpus.most_words)
     for row in pool.run(CorpusCounter, arguments, list(shards), cpus):
         if row["failure"]:
             raise ShardError(row["failure"])
@@ -116,8 +121,10 @@ def count_corpus(
 class CorpusCounter:
     """The actor, a callable for `map_batches`; loads spaCy once it meets a caption that is not annotated."""
 
-    def __init__(self, data: DataConfig, stamp: str, shards: Mapping[str, NamedShard]) -> None:
-        self._data, self._stamp, self._shards = data, stamp, shards
+    def __init__(
+        self, data: DataConfig, stamp: str, shards: Mapping[str, NamedShard], words: int = MOST_WORDS
+    ) -> None:
+        self._data, self._stamp, self._shards, self._words = data, stamp, shards, words
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Count the shards of the column `shard`; return a row for each: `CorpusCounts`, and why it failed."""
@@ -125,7 +132,7 @@ class CorpusCounter:
 
     @functools.cached_property
     def _parser(self) -> Parser:
-        return Parser(self._data.spacy_model)
+        return Parser(self._data.spacy_model, self._words)
 
     def _shard(self, url: str) -> dict[str, Any]:
         counts = CorpusCounts(CorpusStatistics())

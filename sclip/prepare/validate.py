@@ -39,6 +39,8 @@ from sclip.storage.paths import shown
 
 _NAMED = 10
 """Maximum number of shards that the notes list one by one; report.json has all of them."""
+_WORDS = re.compile(r"\+words-\d+")
+"""What a stamp says of annotations for models of a long context, which this installation makes as well."""
 
 
 @dataclass(slots=True)
@@ -167,11 +169,12 @@ class Findings:
         lines += [f"{of['shard']}: {of['key']}: {of['reason']}" for of in self.malformed[:_NAMED]]
         lines += [f"{name}s {least}, {median}, {most} pixels: smallest, median, largest"
                   for name, (least, median, most) in self.pixels().items()]  # fmt: skip
-        own, none = self.stamps.get(stamp, 0) if stamp else 0, self.stamps.get("", 0)
+        ours = {of for of in self.stamps if of and _WORDS.sub("", of) == stamp}
+        own, none = sum(self.stamps[of] for of in ours), self.stamps.get("", 0)
         if own:
             lines.append(f"{own:,} samples are annotated under this installation's stamp")
         if other := self.samples - own - none:
-            stamps = ", ".join(sorted(set(self.stamps) - {stamp, ""}))
+            stamps = ", ".join(sorted(set(self.stamps) - ours - {""}))
             lines.append(f"{other:,} samples are annotated under another stamp ({stamps}): annotate anew")
         if none:
             lines.append(f"{none:,} samples are not annotated: a run parses their captions")

@@ -18,6 +18,7 @@ from sclip.data.stream import StreamPlan
 from sclip.evaluate.compare import compare
 from sclip.evaluate.result import EVALUATION_FILE, Evaluation
 from sclip.launch.trainer import TrainingFailed
+from sclip.model import most_words
 from sclip.report import comparison, evaluation
 from sclip.run import evaluation_tasks
 from sclip.run.summary import COUNTS, Summary, compared_with
@@ -96,7 +97,7 @@ def _pages(
     if promotion and promotion.decision:
         gates = [(check.line(), check.holds) for check in promotion.decision.checks]
         decision = evaluation.GateVerdict(promotion.lines()[-1], promotion.promoted, gates)
-    parser = Parser(config.data.spacy_model)
+    parser = Parser(config.data.spacy_model, most_words(config.model))
     pages = [
         evaluation.write(
             found,

@@ -16,6 +16,7 @@ from sclip.data.patterns import find_shards
 from sclip.data.reader import ReadSettings, row_of
 from sclip.data.schedule import NamedShard, Schedule
 from sclip.data.shards import Rejected, Sample, read_shard
+from sclip.model import most_words
 from sclip.prepare.annotate import usable_stamp
 from sclip.report.visit import SampleVisit
 from sclip.run.sample_view import choices, encoded_row, picture
@@ -73,9 +74,8 @@ def inspect_sample(run: Run, shard: str, key: str, epoch: int) -> SampleVisit:
     _check_epoch(run, named, epoch)
     # What is recorded opens nothing without its credentials, or where it was moved: then what was named here is read.
     recorded = [of.url for of in read] if named in read else [url]
-    reading = ReadSettings(
-        config, usable_stamp(config.data, [url] if any(map(is_masked, recorded)) else recorded)
-    )
+    annotated = [url] if any(map(is_masked, recorded)) else recorded
+    reading = ReadSettings(config, usable_stamp(config.data, annotated, most_words(config.model)))
     item, more = _item(url, config.data, key)
     notes += [f"sample {other.index} has the same key: {other.reason}" for other in more]
     row = row_of(item, named, reading, epoch)

@@ -32,7 +32,7 @@ from sclip.launch import plan as planning
 from sclip.launch.capacity import Capacity, encoder_bounds, sized
 from sclip.launch.control import RunControl
 from sclip.launch.exporter import RunMetrics
-from sclip.model import ModelError, check_trainable, image_size
+from sclip.model import ModelError, check_trainable, image_size, most_words
 from sclip.prepare.writing import PackError
 from sclip.run import evaluation_tasks, lease, stopping
 from sclip.run.checkpoint_evaluator import CheckpointEvaluator
@@ -224,7 +224,8 @@ def _start(run: _Checked, console: Console, stack: contextlib.ExitStack) -> _Sta
     for note in compare_inputs(folder, to_tree(config), data.sources):
         _say(note, console)
     with_weights = bring_initial_weights(config, folder, console)
-    dataset = fingerprint(data.sources, data.stamp or parser_version(config.data.spacy_model))
+    version = data.stamp or parser_version(config.data.spacy_model, most_words(config.model))
+    dataset = fingerprint(data.sources, version)
     tracker = stack.enter_context(_recorded(config, console))
     record_inputs(folder, to_tree(config), data.sources)
     if not config.tracking.uri and not isinstance(folder.path, Path):

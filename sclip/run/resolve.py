@@ -27,7 +27,7 @@ from sclip.data.schedule import NamedShard, Schedule
 from sclip.data.shards import Sample, read_shard, shard_errors
 from sclip.data.sniff import unreadable
 from sclip.data.tar import Tally
-from sclip.model import architecture
+from sclip.model import architecture, most_words
 from sclip.model.architecture import pretrained_source, with_quick_gelu
 from sclip.model.build import check_fit, resolved
 from sclip.model.weights import WEIGHTS_FILE, read, save
@@ -81,7 +81,7 @@ def read_data(config: Config) -> TrainingData:
     counts = [list(source.values()) for source in sources]
     schedule = Schedule.weighted(config.run.seed, config.train.epochs, counts, data.weights)
     shards = [shard.url for source in sources for shard in source]
-    stamp = annotate.usable_stamp(data, shards) if data.shards else ""
+    stamp = annotate.usable_stamp(data, shards, most_words(config.model)) if data.shards else ""
     if data.shards:
         _check_foreign_fields(data, shards)
     order = Order(schedule, tuple(map(tuple, counts)), data.open_shards, config.train.batch_size)

@@ -44,8 +44,7 @@ def encoded_row(row: dict[str, Any], config: Config, epoch: int) -> tuple[Seen |
         return None, read_notes(columns[col.NOTE])[0].markers[0].reason
     (known,) = encoder.known([row])
     (drawn,) = encoder.drawn([row], [known])
-    kee = config.model.kee
-    tokenizer = Tokenizer(config.model.name, kee)
+    tokenizer = Tokenizer(config.model)
 
     def encoded(text: str, triples: str, graph_triples: int, *slot: int) -> Encoded:
         return Encoded(

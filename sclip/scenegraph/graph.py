@@ -71,6 +71,8 @@ class SceneGraph:
     relations: tuple[Relation, ...] = ()
     shape: int = field(default=0, repr=False, compare=False)
     """Hash of the dependency labels of the caption's words, in any order; 0 where the graph was read from JSON."""
+    words: int = field(default=0, repr=False, compare=False)
+    """Words of the caption that were parsed, for a model of long context; 0: `window.MOST_WORDS`."""
 
     def triples(self, places: Sequence[int] | None = None) -> list[Triple]:
         """Return the relations, then the attribute pairs as (attribute, "is", object), in caption order.
@@ -104,6 +106,8 @@ class SceneGraph:
         """Return the graph as JSON values; `from_json` reads them back. Flags that are not set are left out."""
         value = asdict(self)
         del value["shape"]
+        if not self.words:
+            del value["words"]
         for entries in (value["objects"], value["attributes"], value["relations"]):
             for entry in entries:
                 for flag in ("negated", "fixed"):
@@ -123,4 +127,5 @@ class SceneGraph:
             tuple(Object(**spans(entry)) for entry in value["objects"]),
             tuple(Attribute(**spans(entry)) for entry in value["attributes"]),
             tuple(Relation(**spans(entry)) for entry in value["relations"]),
+            words=value.get("words", 0),
         )

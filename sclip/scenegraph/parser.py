@@ -24,7 +24,7 @@ from sclip.scenegraph.segments import Segment, segments
 from sclip.scenegraph.tagged_words import Word, read_words
 from sclip.scenegraph.tok2vec import speed_up
 from sclip.scenegraph.tokens import shape_of
-from sclip.scenegraph.window import parsed_part
+from sclip.scenegraph.window import MOST_WORDS, parsed_part
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -53,15 +53,18 @@ class ParserError(RuntimeError):
 class Parser:
     """A loaded spaCy pipeline and the rules over it."""
 
-    def __init__(self, spacy_model: str = "") -> None:
+    def __init__(self, spacy_model: str = "", most_words: int = MOST_WORDS) -> None:
         """Load `spacy_model`, or where empty the first installed of the two English pipelines.
+
+        Of a caption the first `most_words` are parsed, and MOST_WORDS at least.
 
         Raises ParserError where the pipeline is missing or has no dependency parser.
         """
         self._nlp = _load(spacy_model)
         speed_up(self._nlp)
-        self.version = _version(self._nlp.meta)
-        """Stamp of what a graph depends on: the rules and the spaCy pipeline."""
+        self._words = most_words if most_words > MOST_WORDS else 0
+        self.version = _version(self._nlp.meta, self._words)
+        """Stamp of what a graph depends on: the rules, the spaCy pipeline, and the words that are read, if more."""
 
     def parse(self, captions: Sequence[str]) -> list[SceneGraph]:
         """Return one graph for each caption, in order. Any text is accepted; nothing found: an empty graph."""
@@ -77,7 +80,8 @@ class Parser:
                     _place(words, caption, segment)
                 parts.append(extract(caption, words, shape))
             if is_last:
-                yield parts[0] if len(parts) == 1 else _joined(caption, parts)
+                graph = parts[0] if len(parts) == 1 else _joined(caption, parts)
+                yield replace(graph, words=self._words) if self._words else graph
                 parts = []
 
     def shapes(self, captions: Iterable[str]) -> Iterator[int]:
@@ -94,7 +98,7 @@ class Parser:
         self, captions: Iterable[str], without: Sequence[str] = ()
     ) -> Iterator[tuple[Doc, tuple[str, Segment | None, bool]]]:
         docs: Iterator[tuple[Doc, tuple[str, Segment | None, bool]]] = self._nlp.pipe(
-            _texts(captions), as_tuples=True, batch_size=_BATCH, disable=without
+            _texts(captions, self._words), as_tuples=True, batch_size=_BATCH, disable=without
         )
         return docs
 
@@ -109,8 +113,8 @@ def _joined_shape(parts: Sequence[int]) -> int:
     return parts[0] if len(parts) == 1 else hash(tuple(sorted(parts)))
 
 
-def parser_version(spacy_model: str = "") -> str:
-    """Return the version of the parser of a pipeline without loading it, which takes seconds.
+def parser_version(spacy_model: str = "", most_words: int = MOST_WORDS) -> str:
+    """Return the version of `Parser(spacy_model, most_words)` without loading the pipeline, which takes seconds.
 
     Raises ParserError where the pipeline is missing.
     """
@@ -120,12 +124,13 @@ def parser_version(spacy_model: str = "") -> str:
     for name in names:
         folder = util.get_package_path(name) if util.is_package(name) else Path(name)
         if (folder / "meta.json").is_file():
-            return _version(util.load_meta(folder / "meta.json"))
+            return _version(util.load_meta(folder / "meta.json"), most_words)
     raise ParserError(_missing(names))
 
 
-def _version(meta: dict[str, Any]) -> str:
-    return f"rules-{RULES_VERSION}+{meta['lang']}_{meta['name']}-{meta['version']}"
+def _version(meta: dict[str, Any], words: int) -> str:
+    more = f"+words-{words}" if words > MOST_WORDS else ""
+    return f"rules-{RULES_VERSION}+{meta['lang']}_{meta['name']}-{meta['version']}{more}"
 
 
 def _missing(names: Sequence[str]) -> str:
@@ -157,10 +162,10 @@ def _load(spacy_model: str) -> Language:
     raise ParserError(_missing(names))
 
 
-def _texts(captions: Iterable[str]) -> Iterator[tuple[str, tuple[str, Segment | None, bool]]]:
+def _texts(captions: Iterable[str], words: int) -> Iterator[tuple[str, tuple[str, Segment | None, bool]]]:
     """Yield what spaCy reads, with (caption, segment where it is not the whole, whether it is the last)."""
     for caption in captions:
-        shown = parsed_part(caption)[0]
+        shown = parsed_part(caption, words)[0]
         parts = segments(shown)
         if not parts:
             yield "", (caption, None, True)

@@ -9,27 +9,35 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 from sclip.scenegraph.graph import SceneGraph, Triple
 
 MOST_WORDS = 75
 """Words of a caption that are parsed. The longest context of the architectures is 77 tokens, start and end among them,
-and each word has one at least."""
+and each word has one at least. For a model that reads more (`model.context_length`) more are parsed."""
 
 MOST_CHARACTERS = 2000
-"""Of a caption that is one long word."""
+"""Of a caption that is one long word; of more words, as many more."""
 
 _WORD = r"'(?:[stmd]|re|ve|ll)|[^\W\d_]+|\d|(?:[^\w\s]|_)+"
 """As CLIP's tokenizer cuts them: letters, a digit, a run of marks."""
-_READ = re.compile(rf"(?:\s*+(?:{_WORD})){{0,{MOST_WORDS}}}+\s*+", re.IGNORECASE)
 
 
-def parsed_part(caption: str) -> tuple[str, str]:
-    """Return what is parsed of a caption, and the rest of it, which is empty for most captions."""
-    if len(caption) <= MOST_WORDS:
+@cache
+def _read(words: int) -> re.Pattern[str]:
+    return re.compile(rf"(?:\s*+(?:{_WORD})){{0,{words}}}+\s*+", re.IGNORECASE)
+
+
+def parsed_part(caption: str, words: int = MOST_WORDS) -> tuple[str, str]:
+    """Return what is parsed of a caption, and the rest of it, which is empty for most captions.
+
+    That are `words` of it, as `SceneGraph.words` says of a graph, but MOST_WORDS at least.
+    """
+    words = max(words, MOST_WORDS)
+    if len(caption) <= words:
         return caption, ""
-    found = _READ.match(caption, 0, MOST_CHARACTERS)
+    found = _read(words).match(caption, 0, MOST_CHARACTERS * words // MOST_WORDS)
     end = found.end() if found else 0
     return caption[:end], caption[end:]
 

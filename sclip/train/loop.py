@@ -281,7 +281,7 @@ def _build_model(job: TrainJob, folder: RunFolder) -> StructureCLIP:
 
 def _blank_row(job: TrainJob) -> dict[str, Any]:
     """Return one row of each model column, which fills up the batches of a rank whose share has ended."""
-    tokenizer = Tokenizer(job.config.model.name, job.config.model.kee)
+    tokenizer = Tokenizer(job.config.model)
     text, triples = tokenizer.text([""])[0], tokenizer.triples([[]])[0]
     negatives = job.config.loss.negatives_per_caption
     units = {

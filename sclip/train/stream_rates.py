@@ -50,7 +50,9 @@ class StageMeter:
         """Add the notes of the blocks of a batch, and the seconds that their samples waited for it, added up."""
         self._sums["queued"] += queued
         for note in notes:
-            figures = note.seconds | {"samples": note.samples, "read_queued": note.read_queued}
+            figures = note.seconds | {
+                "samples": note.samples, "cut": note.cut, "read_queued": note.read_queued,
+            }  # fmt: skip
             for name, value in figures.items():
                 self._sums[name] += value
 
@@ -60,8 +62,9 @@ class StageMeter:
         Of each stage STAGE_samples_per_s, what one process does in a second of its work. read_utilisation and
         encode_utilisation, the shares of their time in which readers and encoders work; readers and encoders, how many
         of them there were. read_queue and encoded_queue: samples that wait for an encoder, and for a worker.
+        captions_cut: share of captions whose end the text tower does not read (`model.context_length`).
         """
-        names = (*STAGES, "samples", "queued", "read_queued")
+        names = (*STAGES, "samples", "cut", "queued", "read_queued")
         sums = torch.tensor([float(self._sums[name]) for name in names], dtype=torch.float64)
         if dist.is_initialized():
             dist.all_reduce(sums)
@@ -80,6 +83,7 @@ class StageMeter:
         # Little's law: what waits is the rate times how long one waits.
         figures["read_queue"] = total["read_queued"] / elapsed
         figures["encoded_queue"] = total["queued"] / elapsed
+        figures["captions_cut"] = total["cut"] / samples
         return figures
 
 

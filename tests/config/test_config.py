@@ -116,6 +116,7 @@ VALUES = {
     "loss.mixture={exchange: 0, replace_object: 0, replace_attribute: 0, replace_relation: 0}": (
         "loss.mixture.exchange=0.0: one of loss.mixture must be above 0"
     ),
+    "model.context_length=2": "model.context_length=2: 0 (the architecture's own), or 3 and more",
     "loss.distil=1": "loss.distil=1.0: random weights hold nothing to keep; set model.pretrained or run.init_from",
     "loss={negatives_as_texts: true, contrastive: max_margin}":
         "loss.negatives_as_texts=True: only loss.contrastive=infonce takes further texts, not max_margin",
@@ -148,6 +149,7 @@ REFUSED = {
     -1: (
         "data.{shuffle_buffer,readers,block_samples,max_quarantined,max_unreadable_shards} model.kee.weight "
         "data.{min_objects,min_attributes,min_relations} loss.{contrastive_margin,contrastive_warmup} "
+        "model.context_length "
         "loss.{units,positives,positive_margin} "
         "loss.mixture.{exchange,replace_object,replace_attribute,replace_relation} "
         "loss.{hinge_weight,hinge_margin,distil} train.{num_workers,min_workers,shard_ranks,micro_batch} "

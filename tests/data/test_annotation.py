@@ -114,6 +114,17 @@ def test_a_run_uses_annotations_where_some_are_and_it_is_not_told_otherwise(
     assert usable_stamp(DataConfig(), sorted([*plain, *annotated])) == stamp(parser)
 
 
+def test_annotations_are_of_the_words_that_a_model_reads(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain, longer = write_plain(tmp_path / "plain"), Parser(most_words=118)
+    long = annotate_here(plain, tmp_path / "long", longer, most_words=118)
+    assert usable_stamp(DataConfig(), long, 118) == stamp(longer)
+    assert not caplog.messages
+    assert usable_stamp(DataConfig(), long) == usable_stamp(DataConfig(), long, 246) == ""
+    assert "`sclip annotate SHARDS OUT --context-length 248` does it once" in caplog.messages[-1]
+
+
 def test_a_run_over_shards_of_another_stamp_names_them_and_parses_unless_it_filters(
     tmp_path: Path, annotated: list[str], parser: Parser, caplog: pytest.LogCaptureFixture
 ) -> None:

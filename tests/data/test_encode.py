@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -279,7 +280,7 @@ def test_a_part_of_a_caption_is_drawn_with_its_foil_where_the_key_is_on(encoder:
     assert not set(col.UNIT_COLUMNS) & plain.keys()
     assert found[col.HAS_UNIT].all()
     texts = {tuple(unit[unit > 0]) for unit in found[col.UNIT_TEXT][:, 0]}
-    tokenizer = Tokenizer("scenes-conv", KEEConfig())
+    tokenizer = Tokenizer(ModelConfig(name="scenes-conv"))
     wanted = tokenizer.text(["a red lamp", "a blue table", "a red lamp stands on a blue table"])
     assert 1 < len(texts) <= 3
     assert texts <= {tuple(ids[ids > 0]) for ids in wanted}
@@ -330,3 +331,17 @@ def test_a_record_gives_the_columns_that_parsing_gives(caption: str, parser: Par
     parsed, read = visits(encoder, caption), visits(encoder, caption, **{col.RECORD: record})
     for name in (*col.MODEL_COLUMNS, *col.UNIT_COLUMNS):
         np.testing.assert_array_equal(parsed[name], read[name], err_msg=name)
+
+
+def test_captions_are_parsed_and_tokenised_as_far_as_the_model_reads_and_those_that_it_cuts_are_counted() -> (
+    None
+):
+    ending = "It was very good. " * 18 + "A woman rides a brown horse."
+    rows = [sample_row(0), sample_row(1, **{col.CAPTION: ending})]
+    for length, triples, cut in ((0, 0, 1), (120, 2, 0)):
+        of = dataclasses.replace(config().model, context_length=length)
+        found = encode(Encoder(config(model=of), SIDE), rows)
+        assert found[col.TEXT].shape == found[col.NEGATIVE_TEXT][:, 0].shape == (2, length or 24)
+        assert (found[col.TRIPLES][1] >= 0).any(axis=(1, 2)).sum() == triples
+        assert found[col.HAS_NEGATIVE].tolist() == [[True], [bool(triples)]]
+        assert note_of(found).cut == cut

@@ -197,7 +197,9 @@ def test_open_clip_in_a_fresh_process_has_the_features_of_the_clip_part(
     ]
     run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert run.returncode == 0, run.stderr
-    ids = torch.from_numpy(Tokenizer(PLAIN, kee).text(["a red square left of a blue circle"]))
+    ids = torch.from_numpy(
+        Tokenizer(ModelConfig(name=PLAIN, kee=kee)).text(["a red square left of a blue circle"])
+    )
     for model, found in zip(
         models.values(), torch.load(tmp_path / "outputs.pt", weights_only=True), strict=True
     ):

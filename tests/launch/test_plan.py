@@ -50,6 +50,16 @@ SHARDS = "data.shards=/data/*.tar"
 KNOWN = "worker=1000,encoder=100,reader=5000"
 
 
+def test_a_longer_context_is_planned_with_captions_that_fill_it(tmp_path: Path) -> None:
+    capacity = Capacity.of(HEAD, CPU, GPU)
+    usual, long = (
+        rates.find(sized(config(tmp_path, SHARDS, *more), capacity), capacity, {}, annotated=False)
+        for more in ((), ("model.context_length=248",))
+    )
+    assert long["worker"].per_s < usual["worker"].per_s / 3
+    assert long["encoder"].per_s < usual["encoder"].per_s / 6
+
+
 def test_each_stage_gets_its_place_and_the_slowest_is_the_rate(tmp_path: Path) -> None:
     plan = planned(config(tmp_path, SHARDS), HEAD, CPU, GPU, known=KNOWN)
     of = by_name(plan)

@@ -39,7 +39,7 @@ def model_with(**kee: Any) -> StructureCLIP:
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return Tokenizer(NAME, config_with().kee)
+    return Tokenizer(config_with())
 
 
 @pytest.mark.parametrize("form", ["transe", "sum", "concatenation"])
@@ -87,7 +87,7 @@ def test_without_the_encoder_on_negatives_they_have_clips_feature_in_training_an
 
 
 def test_negatives_are_unseen_where_the_cut_leaves_the_triples_of_the_caption() -> None:
-    tokenizer = Tokenizer(NAME, KEEConfig(triples=2, phrase_tokens=2))
+    tokenizer = Tokenizer(config_with(triples=2, phrase_tokens=2))
     triples = [("dog", "on", "sofa"), ("cat", "under", "table"), ("cup", "on", "shelf")]
     first = [("sofa", "on", "dog"), *triples[1:]]
     third = [*triples[:2], ("shelf", "on", "cup")]

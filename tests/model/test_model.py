@@ -18,7 +18,7 @@ def model() -> StructureCLIP:
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return Tokenizer(NAME, SMALL.kee)
+    return Tokenizer(SMALL)
 
 
 @torch.no_grad()

@@ -29,7 +29,7 @@ TOWER: dict[str, Any] = {"width": 32, "heads": 2, "layers": 2, "vocab_size": END
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return Tokenizer(NAME, SMALL.kee)
+    return Tokenizer(SMALL)
 
 
 def batch_of(tokenizer: Tokenizer) -> dict[str, Tensor]:

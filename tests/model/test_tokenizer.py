@@ -9,13 +9,13 @@ import open_clip
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sclip.config import KEEConfig
+from sclip.config import KEEConfig, ModelConfig
 from sclip.data.caption_text import clean_caption
 from sclip.model.tokenizer import PADDING, Tokenizer
 
 NAME = "ViT-B-32"
 theirs = functools.cache(open_clip.get_tokenizer)
-ours = functools.cache(lambda: Tokenizer(NAME, KEEConfig(triples=2, phrase_tokens=3)))
+ours = functools.cache(lambda: Tokenizer(ModelConfig(name=NAME, kee=KEEConfig(triples=2, phrase_tokens=3))))
 
 WRITTEN = st.text(st.characters(codec="ascii"), max_size=120)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)

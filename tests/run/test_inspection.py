@@ -110,7 +110,7 @@ def test_what_is_shown_equals_what_the_stream_gives(
     )
     given = trained_on(of, urls, urls[1], 1)
     assert len(given) == 5
-    tokenizer = Tokenizer(of.model.name, of.model.kee)
+    tokenizer = Tokenizer(of.model)
     for key in sorted(given)[:2]:
         row, seen = given[key], inspect_sample(Run(of), urls[1], key, 1).seen
         assert seen is not None

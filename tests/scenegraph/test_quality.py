@@ -75,7 +75,7 @@ def drawn() -> list[tuple[str, str | None, int]]:
     """(caption, the negative that training draws, image) of COCO val2017."""
     entries = json.loads((DATA / "coco_captions_val2017.json").read_text())["annotations"]
     parser, model = Parser(), ModelConfig()
-    tokenizer = Tokenizer(model.name, model.kee)
+    tokenizer = Tokenizer(model)
     captions = [clean_caption(entry["caption"]) for entry in entries]
     windows = [window_of(graph, tokenizer) for graph in parser.stream(captions)]
     negatives = drawn_in_training(windows, captions, parser.shapes, seed=LABELS_SEED)

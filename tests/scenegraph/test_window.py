@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sclip.scenegraph import Attribute, Object, Parser, Relation, SceneGraph
+from sclip.negatives import natural
+from sclip.scenegraph import Attribute, Object, Parser, Relation, SceneGraph, parser_version
 from sclip.scenegraph.window import MOST_WORDS, Window, parsed_part
 
 TEXT = st.text(st.sampled_from("ab dog's 12,,--_ \t\n½éΣİ漢🐶'"), max_size=600) | st.text(max_size=300)
@@ -91,3 +92,18 @@ def test_what_is_denied_takes_no_place(parser: Parser) -> None:
         graph.caption, graph.objects, (), (Relation(0, "no", 1, (5, 6), negated=True), *graph.relations)
     )
     assert Window.of(denied, 100, 2).triples == graph.triples()
+
+
+def test_for_a_model_of_long_context_more_words_are_parsed_and_exchanged(parser: Parser) -> None:
+    long = Parser(most_words=118)
+    assert long.version == f"{parser.version}+words-118" == parser_version(most_words=118)
+    assert Parser(most_words=22).version == parser.version == parser_version(most_words=22)
+    caption = "It was very good. " * 18 + "A woman rides a brown horse." + " No one else is there." * 9
+    for reader, seen in ((parser, False), (long, True)):
+        graph = reader.parse([caption])[0]
+        again = SceneGraph.from_json(graph.to_json())
+        assert (again, again.words) == (graph, 118 if seen else 0)
+        assert (("woman", "ride", "horse") in graph.triples()) == seen
+        found = {negative.caption for negative in natural(again)}
+        assert (caption.replace("woman rides a brown horse", "horse rides a brown woman") in found) == seen
+        assert all(text.endswith(parsed_part(caption, graph.words)[1]) for text in found)

@@ -23,6 +23,7 @@ from sclip.prepare.annotate import Annotator, stamp
 from sclip.prepare.annotated import AnnotatedFolder, shard_names
 from sclip.prepare.pack import RawSample, write_shards
 from sclip.scenegraph import Parser
+from sclip.scenegraph.window import MOST_WORDS
 from support.pictures import encoded, noise
 
 RICH = (
@@ -51,9 +52,11 @@ def write_plain(folder: Path, samples: int = 12, per_shard: int = 5, captions: i
     return expand([f"{folder}/*.tar"])
 
 
-def annotate_here(sources: Sequence[str], out: Path, parser: Parser, **data: Any) -> list[str]:
+def annotate_here(
+    sources: Sequence[str], out: Path, parser: Parser, most_words: int = MOST_WORDS, **data: Any
+) -> list[str]:
     """Do what `sclip annotate` does, without a cluster; return the annotated shards."""
-    folder = AnnotatedFolder(out, stamp(parser), DataConfig(**data))
+    folder = AnnotatedFolder(out, stamp(parser), DataConfig(**data), most_words)
     names = shard_names(sources)
     todo = folder.claim(names, overwrite=False)
     done = Annotator(folder)(pa.table({"shard": todo})).to_pylist()

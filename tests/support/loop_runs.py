@@ -78,7 +78,7 @@ def block(rows: Sequence[PlacedRow], order: Order, white: Sequence[int]) -> Colu
     samples = [row for row in rows if INDICES[row.ordinal] not in STATUS]
     note = Note(markers, upto=rows[-1].place + 1, samples=len(samples))
     samples = samples or [PlacedRow(0, 0, col.NO_SAMPLE)]
-    tokenizer, side = Tokenizer(MODEL.name, MODEL.kee), image_size(MODEL.name)
+    tokenizer, side = Tokenizer(MODEL), image_size(MODEL.name)
     keys = [key(row.entry, INDICES[row.ordinal]) for row in samples]
     cases = [CASES[k % len(CASES)] for k in keys]
     images = [np.random.default_rng(k).integers(0, 255, (3, side, side), np.uint8) for k in keys]

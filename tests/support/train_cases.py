@@ -57,7 +57,7 @@ def training_batch(
     `positives` captions with a triple have another wording.
     """
     valid = [True] * (ROWS - 1) + [False] if valid is None else valid
-    tokenizer = tokenizer_of(model.name, model.kee)
+    tokenizer = tokenizer_of(model)
     generator = torch.Generator().manual_seed(step)
     text, negative_text, triples, negative_triples = [], [], [], []
     for row in range(len(valid)):

@@ -15,11 +15,13 @@ import torch.distributed as dist
 from rich.console import Console
 from safetensors.torch import load_file
 
+import sclip
 from sclip.config import CheckpointConfig, ConfigError, KEEConfig, LoRAConfig, LossConfig, ModelConfig
+from sclip.config.loader import to_tree
 from sclip.data.order import Order
 from sclip.data.schedule import NamedShard, Schedule
 from sclip.model import ModelError, build_model, image_size, lora, weights
-from sclip.model.export import export_state
+from sclip.model.export import export, export_state
 from sclip.model.weights import save
 from sclip.run.resolve import bring_initial_weights
 from sclip.train import checkpoint, manifest
@@ -31,6 +33,7 @@ from sclip.train.optimizer import EMA
 from sclip.train.run_folder import RunFolder
 from sclip.train.step import unwrapped
 from support.launchers import ListLauncher
+from support.small_model import assert_same_weights
 from support.stream_blocks import placed, samples
 from support.train_cases import ROWS, VIT, config_with, start, training_batch
 
@@ -44,9 +47,9 @@ def _one_rank(tmp_path: Path) -> Iterator[None]:
     dist.destroy_process_group()
 
 
-def block(number: int) -> dict[str, Any]:
+def block(number: int, model: ModelConfig = VIT) -> dict[str, Any]:
     """Return the rows of a step as the stream hands them out."""
-    batch = training_batch(number, VIT)
+    batch = training_batch(number, model)
     columns: dict[str, Any] = {name: tensor.numpy() for name, tensor in batch.items() if name != "valid"}
     return columns | placed(samples(0, ROWS, first=number * ROWS))
 
@@ -66,7 +69,9 @@ def launched(
     loss = LossConfig(distil=distil)
     config = config_with(loss, model, ema_decay=ema_decay, log_every=1, warmup=0.0)
     config = dataclasses.replace(config, checkpoint=CheckpointConfig(**({"every": 1} | keep)))
-    launcher = ListLauncher(lambda _, step: map(block, range(step, STEPS)), requests=list(requests))
+    launcher = ListLauncher(
+        lambda _, step: (block(number, model) for number in range(step, STEPS)), requests=list(requests)
+    )
     folder.mkdir(exist_ok=True)
     order = Order(Schedule(0, 1, (1,)), ((STEPS * ROWS,),), 1, ROWS)
     shards = ((NamedShard("0/0.tar", "/data/0.tar"),),)
@@ -179,6 +184,24 @@ def test_a_requested_checkpoint_is_written_after_the_step_and_training_goes_on_u
     told = [report["step"] for report in launcher.reports if report["kind"] == "checkpoint"]
     assert told == expected[::-1]
     assert (RunFolder(tmp_path / "run").complete is None) == stop
+
+
+def test_a_run_of_another_context_goes_on_with_it_and_so_are_its_checkpoints_loaded(tmp_path: Path) -> None:
+    source = export(build_model(VIT), tmp_path / "source")
+    model = dataclasses.replace(VIT, context_length=10, pretrained=str(source))
+    folder = RunFolder(tmp_path / "run")
+    launched(folder.path, model=model)
+    trained = checkpoint.consolidate(folder.step_path(STEPS), model)
+    shutil.rmtree(folder.step_path(STEPS))
+    launched(folder.path, model=model)
+    folder.write("config.json", to_tree(config_with(LossConfig(), model)))
+    loaded = sclip.load(folder.step_path(STEPS)).model
+    assert loaded.config.context_length == len(loaded.text_tower.positional_embedding) == 10
+    assert_same_weights(loaded, trained)
+    before = load_file(source / "model.safetensors")["clip.positional_embedding"][:10]
+    assert 0 < (loaded.text_tower.positional_embedding - before).norm() < before.norm() / 2
+    with pytest.raises(CheckpointError, match="positional_embedding"):
+        launched(folder.path, model=VIT)
 
 
 def test_the_newest_and_the_best_by_a_reported_metric_stay(tmp_path: Path) -> None:

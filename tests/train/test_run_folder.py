@@ -12,6 +12,7 @@ from sclip.config import (
     ConfigError,
     DataConfig,
     EvaluateConfig,
+    ModelConfig,
     RunConfig,
     TrackingConfig,
     TrainConfig,
@@ -84,9 +85,11 @@ def test_a_run_goes_on_where_its_data_was_moved_and_records_the_new_place(folder
 
 def test_what_is_learned_and_the_shards_may_not_differ_and_are_told_key_by_key(folder: RunFolder) -> None:
     data = DataConfig(crop_scale=(0.1, 1.0), shards=("a", "b"), weights=(3.0, 1.0))
-    changed = dataclasses.replace(CONFIG, train=TrainConfig(epochs=3, num_workers=4), data=data)
+    train, model = TrainConfig(epochs=3, num_workers=4), ModelConfig(context_length=248)
+    changed = dataclasses.replace(CONFIG, train=train, data=data, model=model)
     assert differing(folder, changed) == [
-        "data.crop_scale: [0.9, 1.0] -> [0.1, 1.0]", "data.weights: [] -> [3.0, 1.0]", "train.epochs: 10 -> 3"
+        "data.crop_scale: [0.9, 1.0] -> [0.1, 1.0]", "data.weights: [] -> [3.0, 1.0]",
+        "model.context_length: 0 -> 248", "train.epochs: 10 -> 3",
     ]  # fmt: skip
     first, last = (NamedShard(f"0/{n}.tar", f"/data/{n}.tar") for n in (0, 2))
     more = SHARDS | {NamedShard("0/3.tar", "/data/3.tar"): 1}

@@ -26,13 +26,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def note(samples: int, read_queued: float = 0.0, **seconds: float) -> Note:
-    return Note(seconds=seconds, samples=samples, read_queued=read_queued, made_at=time.time())
+def note(samples: int, read_queued: float = 0.0, cut: int = 0, **seconds: float) -> Note:
+    return Note(seconds=seconds, samples=samples, cut=cut, read_queued=read_queued, made_at=time.time())
 
 
 def test_rates_are_of_the_work_of_one_process_and_utilisation_and_queues_of_all(clock: list[float]) -> None:
     figures = StageMeter()
-    figures.add([note(60, 30.0, read=1.0, blocked=3.0, decode=2.0, parse=4.0, idle=4.0)], queued=120.0)
+    figures.add([note(60, 30.0, 25, read=1.0, blocked=3.0, decode=2.0, parse=4.0, idle=4.0)], queued=120.0)
     figures.add([note(40, 10.0, read=1.0, blocked=3.0, decode=2.0, parse=4.0, idle=4.0)], queued=80.0)
     clock[0] = 10.0
     found = figures.take()
@@ -44,6 +44,7 @@ def test_rates_are_of_the_work_of_one_process_and_utilisation_and_queues_of_all(
     assert "draw_samples_per_s" not in found
     assert found["encoded_queue"] == pytest.approx(20)  # 10 samples a second, 2 seconds each
     assert found["read_queue"] == pytest.approx(4)
+    assert found["captions_cut"] == 0.25
     assert figures.take() == {}
 
 

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from sclip.config import Config, ConfigError
+from sclip.config import Config, ConfigError, ModelConfig
 from sclip.config.loader import flatten, to_tree
 from sclip.data.stream import rows_of_block
 from sclip.launch.capacity import Capacity, demands
 from sclip.launch.placement import place_bundles
-from sclip.model import build_model, image_size
+from sclip.model import build_model, context_length, image_size
 from sclip.storage.paths import StoragePath, storage_path
 from sclip.tracking.journal import history
 from sclip.train.flops import StepFlops, peak_flops
@@ -38,8 +38,8 @@ READ_S = 0.40e-3
 """Seconds of a reader's core per sample of three members on a local disk; half of it reads the tar's headers."""
 REMOTE_BYTES_PER_S = 85e6
 """Bytes a second of one stream from an object store, as AWS documents for S3."""
-SAMPLE_BYTES, PIXELS = 162e3, 640 * 480
-"""Bytes of a sample and pixels of a picture, on average in COCO."""
+SAMPLE_BYTES, PIXELS, TOKENS = 162e3, 640 * 480, 13
+"""Bytes of a sample, pixels of a picture and tokens of a caption, on average in COCO."""
 
 BLOCKS_PER_S = 100
 """Blocks that one executor passes on in a second: each takes 6 to 8 ms of its process, whatever its rows. On two cores
@@ -101,7 +101,10 @@ def find(config: Config, capacity: Capacity, known: Rates, annotated: bool) -> d
 
 def _rules(config: Config, annotated: bool) -> dict[str, Rate]:
     pixels = PIXELS if config.data.shards else config.scenes.image_size**2
-    seconds = SECONDS | {"decode": SECONDS["decode"] * pixels / PIXELS}
+    longer = _caption_tokens(config) / TOKENS
+    seconds = {stage: s * longer for stage, s in SECONDS.items()} | {
+        "decode": SECONDS["decode"] * pixels / PIXELS
+    }
     known = {"parse", "draw"} if annotated or not config.reads_graphs else set()
     if config.loss.positives:  # they are parsed in the run, whatever the shards hold
         known.discard("parse")
@@ -130,16 +133,23 @@ def _gpu(config: Config, capacity: Capacity) -> Rate | None:
     return Rate(UTILISATION * peak / _flops(config), f"{UTILISATION:.0%} of {slowest}'s peak")
 
 
+def _caption_tokens(config: Config) -> int:
+    """Return the tokens of a caption: COCO's, or where `model.context_length` asks for more than usual, all of them."""
+    length, own = context_length(config.model), context_length(ModelConfig(name=config.model.name))
+    return length if length > own else min(TOKENS, length)
+
+
 def _flops(config: Config) -> float:
-    """Return the operations of one sample in a step, with captions as long as COCO's, two triples and a negative.
+    """Return the operations of one sample in a step, with captions of `_caption_tokens`, two triples and a negative.
 
     A unit is half as long, and has a triple; one caption of three has another wording.
     """
     with torch.device("meta"):  # sizes alone
         model = build_model(config.model, load_weights=False)
     rows = max(1, config.train.batch_size // max(1, config.train.num_workers))
-    text = np.zeros((rows, 77), np.int64)
-    text[:, 12] = 1
+    length, tokens = context_length(config.model), _caption_tokens(config)
+    text = np.zeros((rows, length), np.int64)
+    text[:, tokens - 1] = 1
     columns: dict[str, Any] = {"valid": np.ones(rows, bool), "text": text}
     if config.model.kee.enabled:
         columns["triples"] = np.zeros((rows, 2, 3, 1), np.int64)
@@ -148,8 +158,8 @@ def _flops(config: Config) -> float:
         if config.model.kee.enabled:
             columns["negative_triples"] = columns["triples"][:, None]
     if config.loss.units:
-        units = np.zeros((rows, 2, 77), np.int64)
-        units[:, :, 6] = 1
+        units = np.zeros((rows, 2, length), np.int64)
+        units[:, :, (tokens - 1) // 2] = 1
         columns |= {"unit_text": units, "has_unit": np.ones(rows, bool)}
         if config.model.kee.enabled:
             columns["unit_triples"] = np.zeros((rows, 2, 2, 3, 1), np.int64)
