@@ -88,7 +88,7 @@ class Graph:
 def graphs(model: StructureCLIP) -> list[Graph]:
     """Return the files to write, with three rows of example inputs: float32 pixels, int64 ids."""
     name, size = model.config.name, image_size(model.config.name)
-    tokenizer = Tokenizer(name, model.config.kee)
+    tokenizer = Tokenizer(model.config)
     pixels = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))
     images = {"pixel_values": pixels}
     texts = {"input_ids": torch.from_numpy(tokenizer.text(_CAPTIONS)).long()}
