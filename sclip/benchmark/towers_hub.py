@@ -76,18 +76,24 @@ def _tokenizer(name: str) -> Any:
         tokenizer = Tokenizer(models.WordPiece(unk_token=unknown))
         tokenizer.normalizer = normalizers.BertNormalizer()
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        trainer: Any = trainers.WordPieceTrainer(vocab_size=WORDS, special_tokens=special)
+        trainer: Any = trainers.WordPieceTrainer(
+            vocab_size=WORDS, special_tokens=special, show_progress=False
+        )
     elif name == "roberta-base":
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
         letters = pre_tokenizers.ByteLevel.alphabet()
-        trainer = trainers.BpeTrainer(vocab_size=WORDS, special_tokens=special, initial_alphabet=letters)
+        trainer = trainers.BpeTrainer(
+            vocab_size=WORDS, special_tokens=special, initial_alphabet=letters, show_progress=False
+        )
     else:
         tokenizer = Tokenizer(models.Unigram())
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
         tokenizer.decoder = decoders.Metaspace()
-        trainer = trainers.UnigramTrainer(vocab_size=128, special_tokens=special, unk_token=unknown)
+        trainer = trainers.UnigramTrainer(
+            vocab_size=128, special_tokens=special, unk_token=unknown, show_progress=False
+        )
     tokenizer.train_from_iterator(CAPTIONS, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=template, special_tokens=[(token, tokenizer.token_to_id(token)) for token in special]

@@ -156,7 +156,7 @@ def _check_context(config: ModelConfig, of_hub: Any) -> None:
         return
     if text.get("embed_cls"):
         raise ModelError(
-            f"model.context_length={config.context_length}: the last position of {config.name} is its class token's; set 0"
+            f"model.context_length={config.context_length}: the last of {config.name}'s is its class token's; set 0"
         )
     if text.get("no_causal_mask"):
         raise ModelError(

@@ -72,7 +72,10 @@ def test_what_cannot_be_built_is_refused_with_what_there_is_before_weights_are_r
         ({"name": NAME, "pretrained": "openai"}, "tags: none"),
         ({"name": "ViT-B-32", "pretrained": "openay"}, "model.pretrained='openay': .* openai"),
         ({"name": "ViT-B-23"}, "'ViT-B-23': no such architecture; did you mean 'ViT-B-32'?"),
-        ({"name": "ViT-B-16-SigLIP"}, "BPE vocabulary"),
+        (
+            {"name": "roberta-ViT-B-32", "hub_folder": "/no"},
+            "model.hub_folder='/no': has no folder roberta-base",
+        ),
         ({"name": NAME, "kee": KEEConfig(heads=97)}, "model.kee.heads=97: .* width 96 of scenes-conv"),
     ]
     for config, message in refused:
