@@ -30,6 +30,7 @@ __all__ = [
     "contrastive",
     "image_size",
     "most_words",
+    "normalisation",
     "open_clip_config",
     "pretrained_source",
     "with_quick_gelu",
@@ -173,6 +174,17 @@ def context_length(config: ModelConfig) -> int:
 def most_words(config: ModelConfig) -> int:
     """Return how many words of a caption the text tower can read: each has a token at least."""
     return context_length(config) - 2
+
+
+def normalisation(name: str) -> dict[str, Any]:
+    """Return mean and std of images as all pretrained weights of an architecture have them, {} where they differ.
+
+    A bare file of weights does not say them: SigLIP's, CLIPA's and MobileCLIP's are not CLIP's.
+    """
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    configs = [open_clip.pretrained.get_pretrained_cfg(name, tag) for tag in tags]
+    found = [{part: config[part] for part in ("mean", "std")} for config in configs]
+    return found[0] if found and all(of == found[0] for of in found) else {}
 
 
 def image_size(name: str) -> int:

@@ -16,6 +16,7 @@ from open_clip.tokenizer import HFTokenizer
 from sclip.benchmark import towers_cut, towers_hub
 from sclip.config import KEEConfig, ModelConfig
 from sclip.model import ModelError, Tokenizer, build_model
+from sclip.model.architecture import normalisation
 from sclip.model.build import unpackable_reason
 from sclip.model.export import export, load_exported
 from sclip.model.packing import text_lengths
@@ -146,3 +147,11 @@ def test_training_leaves_batch_statistics_alone_and_drops_nothing_of_a_hugging_f
     assert torch.equal(roberta.encode_text(ids), roberta.encode_text(ids))
     assert roberta.kee is not None
     assert roberta.kee.training
+
+
+def test_images_are_normalised_as_all_weights_of_an_architecture_have_it() -> None:
+    means = {
+        name: normalisation(name).get("mean", ())[:1]
+        for name in ("ViT-B-16-SigLIP2", "MobileCLIP2-S0", PLAIN)
+    }
+    assert means == {"ViT-B-16-SigLIP2": (0.5,), "MobileCLIP2-S0": (0.0,), PLAIN: ()}
