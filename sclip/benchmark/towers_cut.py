@@ -128,7 +128,7 @@ def _train(model: StructureCLIP) -> None:
 
 def _columns(model: ModelConfig, step: int) -> dict[str, Any]:
     """Return a batch in which one caption has neither triples nor a negative, and one row is padding."""
-    tokenizer, side = Tokenizer.of(model), image_size(model.name)
+    tokenizer, side = Tokenizer(model), image_size(model.name)
     rows = [(step + row + 1) % len(CAPTIONS) for row in range(_ROWS)]
     has_negative = np.array([bool(_NEGATIVES[row]) for row in rows])
     negative = tokenizer.text([_NEGATIVES[row] for row in rows])
@@ -147,7 +147,7 @@ def _columns(model: ModelConfig, step: int) -> dict[str, Any]:
 @torch.no_grad()
 def _evaluated(model: StructureCLIP) -> tuple[Tensor, Tensor, dict[str, float]]:
     """Return the features of pictures and of captions with their triples, and the retrieval of each by the other."""
-    tokenizer, side = Tokenizer.of(model.config), image_size(model.config.name)
+    tokenizer, side = Tokenizer(model.config), image_size(model.config.name)
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (len(CAPTIONS), 3, side, side), dtype=torch.uint8, generator=generator)
     ids, triples = (torch.from_numpy(of) for of in (tokenizer.text(CAPTIONS), tokenizer.triples(_TRIPLES)))
@@ -160,7 +160,7 @@ def _evaluated(model: StructureCLIP) -> tuple[Tensor, Tensor, dict[str, float]]:
 def _check_open_clip(model: StructureCLIP, folder: Path) -> None:
     """Raise `Failed` where open_clip reads other features from the folder of the CLIP part."""
     clip = open_clip.create_model(f"local-dir:{folder}").eval()
-    ids = torch.from_numpy(Tokenizer.of(model.config).text(CAPTIONS)).long()
+    ids = torch.from_numpy(Tokenizer(model.config).text(CAPTIONS)).long()
     theirs = clip.encode_text(ids, normalize=True)
     if not torch.allclose(theirs, model.eval().encode_text(ids), atol=1e-5):
         raise Failed("open_clip reads other features from its folder")

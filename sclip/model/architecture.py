@@ -30,8 +30,8 @@ __all__ = [
     "contrastive",
     "image_size",
     "most_words",
-    "normalisation",
     "open_clip_config",
+    "pretrained_normalisation",
     "pretrained_source",
     "with_quick_gelu",
 ]
@@ -176,7 +176,7 @@ def most_words(config: ModelConfig) -> int:
     return context_length(config) - 2
 
 
-def normalisation(name: str) -> dict[str, Any]:
+def pretrained_normalisation(name: str) -> dict[str, Any]:
     """Return mean and std of images as all pretrained weights of an architecture have them, {} where they differ.
 
     A bare file of weights does not say them: SigLIP's, CLIPA's and MobileCLIP's are not CLIP's.

@@ -25,8 +25,8 @@ from sclip.model.architecture import (
     architecture,
     check_model,
     context_length,
-    normalisation,
     open_clip_config,
+    pretrained_normalisation,
     pretrained_source,
 )
 from sclip.model.structure_clip import CLIP_PREFIX, StructureCLIP
@@ -140,7 +140,7 @@ def resolved(config: ModelConfig) -> ModelConfig:
 def _random(config: ModelConfig, tag: str) -> StructureCLIP:
     """Return a model of the architecture that the config names as it is, on the default device."""
     text = open_clip_config(config.name)["text_cfg"]
-    more: dict[str, Any] = {} if tag else {"force_preprocess_cfg": normalisation(config.name)}
+    more: dict[str, Any] = {} if tag else {"force_preprocess_cfg": pretrained_normalisation(config.name)}
     try:
         if text.get("hf_model_name"):  # its own weights are not asked for: the hub's are no CLIP's
             folder = hub.source(text["hf_model_name"], config.hub_folder)

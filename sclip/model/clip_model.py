@@ -98,7 +98,7 @@ def check_clip_model(model: StructureCLIP, directory: str | Path) -> float | Non
         text=list(_CAPTIONS), images=pictures, return_tensors="pt", padding=True, truncation=True
     )
     found = other.eval()(**inputs)
-    ids = torch.from_numpy(Tokenizer(model.config.name, model.config.kee).text(_CAPTIONS))
+    ids = torch.from_numpy(Tokenizer(model.config).text(_CAPTIONS))
     pairs = (
         (found.image_embeds, model.encode_image(pixels)),
         (found.text_embeds, model.encode_text(ids.long())),

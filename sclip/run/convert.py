@@ -70,7 +70,7 @@ def convert(
 
 def _sizes(model: StructureCLIP) -> CardModel:
     architecture = open_clip_config(model.config.name)
-    context_length = Tokenizer(model.config.name, model.config.kee).context_length
+    context_length = Tokenizer(model.config).context_length
     return CardModel(model.config, image_size(model.config.name), context_length, architecture["embed_dim"])
 
 

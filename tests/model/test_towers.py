@@ -16,7 +16,7 @@ from open_clip.tokenizer import HFTokenizer
 from sclip.benchmark import towers_cut, towers_hub
 from sclip.config import KEEConfig, ModelConfig
 from sclip.model import ModelError, Tokenizer, build_model
-from sclip.model.architecture import normalisation
+from sclip.model.architecture import pretrained_normalisation
 from sclip.model.build import unpackable_reason
 from sclip.model.export import export, load_exported
 from sclip.model.packing import text_lengths
@@ -90,7 +90,7 @@ def test_only_causal_towers_whose_feature_is_the_end_tokens_are_packed(hub: Path
 
 @pytest.mark.parametrize("name", HUB)
 def test_ids_of_a_hub_are_open_clips_and_phrases_have_no_special_ones(name: str, hub: Path) -> None:
-    tokenizer = Tokenizer.of(config_of(name, hub))
+    tokenizer = Tokenizer(config_of(name, hub))
     text = MADE[name]["text_cfg"]
     theirs = HFTokenizer(str(hub / HUB[name]), tokenizer.context_length, **text.get("tokenizer_kwargs", {}))
     captions = ["A brown  dog, on a sofa!", "", *towers_hub.CAPTIONS, " ".join(towers_hub.CAPTIONS * 9)]
@@ -127,10 +127,10 @@ def test_an_export_is_whole_without_the_hub_and_what_a_folder_lacks_is_said(
     shutil.rmtree(copied)
     assert str(tmp_path) not in "".join(file.read_text() for file in exported.rglob("*.json"))
     again = load_exported(exported)
-    ids = torch.from_numpy(Tokenizer.of(again.config).text(towers_hub.CAPTIONS))
+    ids = torch.from_numpy(Tokenizer(again.config).text(towers_hub.CAPTIONS))
     assert torch.equal(again.encode_text(ids), model.encode_text(ids))
     with pytest.raises(ModelError, match=r"^model\.name=.* model\.hub_folder=.*has no folder roberta-base"):
-        Tokenizer.of(config)
+        Tokenizer(config)
     (copied / ROBERTA).mkdir(parents=True)
     with pytest.raises(ModelError, match=r"cannot be loaded .*put its files into model\.hub_folder=FOLDER"):
         build_model(config)
@@ -143,7 +143,7 @@ def test_training_leaves_batch_statistics_alone_and_drops_nothing_of_a_hugging_f
     resnet.encode_image(torch.full((2, 3, 32, 32), 200, dtype=torch.uint8))
     assert all(torch.equal(tensor, before[name]) for name, tensor in resnet.named_buffers())
     roberta = build_model(config_of("small-roberta", hub)).train()
-    ids = torch.from_numpy(Tokenizer.of(roberta.config).text(towers_hub.CAPTIONS))
+    ids = torch.from_numpy(Tokenizer(roberta.config).text(towers_hub.CAPTIONS))
     assert torch.equal(roberta.encode_text(ids), roberta.encode_text(ids))
     assert roberta.kee is not None
     assert roberta.kee.training
@@ -151,7 +151,7 @@ def test_training_leaves_batch_statistics_alone_and_drops_nothing_of_a_hugging_f
 
 def test_images_are_normalised_as_all_weights_of_an_architecture_have_it() -> None:
     means = {
-        name: normalisation(name).get("mean", ())[:1]
+        name: pretrained_normalisation(name).get("mean", ())[:1]
         for name in ("ViT-B-16-SigLIP2", "MobileCLIP2-S0", PLAIN)
     }
     assert means == {"ViT-B-16-SigLIP2": (0.5,), "MobileCLIP2-S0": (0.0,), PLAIN: ()}
