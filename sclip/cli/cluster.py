@@ -73,8 +73,8 @@ def doctor(
 @command(PANEL, ignore_unknown_options=True, allow_interspersed_args=False)
 def benchmark(
     name: Annotated[
-        Literal["scenegraph", "artefacts", "foils", "step", "stream", "scale"],
-        argument("BENCHMARK", "scenegraph, artefacts, foils, step, stream or scale"),
+        Literal["scenegraph", "artefacts", "foils", "step", "stream", "scale", "towers"],
+        argument("BENCHMARK", "scenegraph, artefacts, foils, step, stream, scale or towers"),
     ],
     arguments: Annotated[
         list[str],
@@ -91,6 +91,7 @@ def benchmark(
       sclip benchmark step         a training step beside open_clip's, memory, checkpoints
       sclip benchmark stream       the data stream beside webdataset and Ray Data
       sclip benchmark scale        what moving a sample costs each process, and which would limit many GPUs
+      sclip benchmark towers       which of open_clip's architectures train, evaluate and export here
       sclip benchmark stream --help
     """
     # Before any library is imported that reads them.

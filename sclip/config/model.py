@@ -59,6 +59,9 @@ class ModelConfig(Section, key="model"):
     """open_clip tag (`openai`), or a file or folder of weights (open_clip's, ours). Empty: random weights."""
     quick_gelu: Literal["auto", "on", "off"] = "auto"
     """QuickGELU as the weights were trained; auto: as tag or file say, and if a file does not, one has to be set."""
+    hub_folder: str = ""
+    """Folder that holds by its hub name what SigLIP's and Hugging Face's text towers take from the hub: tokenizer
+    files and config.json (`FOLDER/roberta-base/`), on every node. Empty: the hub or its cache."""
     logit_bias: Annotated[float, _BIAS] = 0.0
     """Start of the learned logit bias that `loss.contrastive=sigmoid` needs; SigLIP's is -10. 0: none."""
     context_length: Annotated[int, _CONTEXT] = 0

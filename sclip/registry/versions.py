@@ -28,7 +28,7 @@ from sclip.evaluate.result import EVALUATION_FILE, Evaluation
 from sclip.inference.open_model import open_model
 from sclip.inference.scorer import Scorer, read_parser
 from sclip.inference.signature import MODEL_CONFIG, SIGNATURE
-from sclip.model import ModelError
+from sclip.model import ModelError, hub
 from sclip.model.weights import WEIGHTS_FILE
 from sclip.registry.measured import MODEL_TAG, tags_of, without_pictures
 from sclip.registry.requirements import pip_requirements
@@ -55,7 +55,8 @@ def register(
 
     Raises RegistryError if the parser's pipeline is not an installed package, or the store refuses.
     """
-    requirements = pip_requirements(read_parser(directory)["spacy_model"])
+    from_hub = (Path(directory) / hub.FOLDER).is_dir()
+    requirements = pip_requirements(read_parser(directory)["spacy_model"], from_hub)
     tags = tags_of(evaluation) if evaluation else {}
     if gates:
         tags[GATES_TAG] = json.dumps(list(gates))

@@ -118,7 +118,7 @@ def plan(config: Config, options: PlanOptions = _DEFAULTS) -> planning.Plan:
 
 def _fit_to_cluster(config: Config) -> tuple[Config, Capacity]:
     """Return the config as this cluster has room for it, and the cluster's capacity."""
-    check_trainable(config.model)
+    check_trainable(config.model, has_start=bool(config.run.init_from))
     capacity = cluster.connect()
     config = sized(config, capacity)
     encoder_bounds(config, capacity)  # what does not fit is refused before shards are counted

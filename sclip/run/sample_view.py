@@ -22,6 +22,7 @@ from sclip.data.reader import READ_SCHEMA, ReadSettings
 from sclip.data.shards import Sample
 from sclip.data.side_channel import read_notes
 from sclip.model import Tokenizer, image_size
+from sclip.model.packing import text_lengths
 from sclip.report.visit import CaptionChoice, Encoded, EncodedPicture, Seen, Slot, Token
 
 __all__ = ["choices", "encoded_row", "picture"]
@@ -97,10 +98,13 @@ def choices(sample: Sample, reading: ReadSettings, row: dict[str, Any]) -> list[
 
 
 def _tokens(ids: NDArray[Any], tokenizer: Tokenizer) -> list[Token]:
-    """Return the tokens of one text [L]: its end has the largest id, which is where CLIP pools (`model.packing`)."""
-    end = int(ids.argmax()) if ids.any() else -1
+    """Return the tokens of one text [L]: start and end are those that are no part of it."""
+    length = int(text_lengths(ids))
     words = tokenizer.words(ids.tolist())
-    roles = ["start", *[""] * (end - 1), "end"] if end > 0 else []
+    roles = [""] * length
+    for at, role in ((0, "start"), (length - 1, "end")):
+        if length and int(ids[at]) in tokenizer.special_ids:
+            roles[at] = role
     roles += ["padding"] * (len(ids) - len(roles))
     return [Token(*token) for token in zip(ids.tolist(), words, roles, strict=True)]
 

@@ -29,7 +29,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sclip.config import Config
 from sclip.model.architecture import image_size
+from sclip.model.packing import text_lengths
 from sclip.model.structure_clip import PARTS, Part, StructureCLIP
+from sclip.model.text_tower import sizes
 from sclip.train.optimizer import lr_scale
 
 __all__ = ["StepFlops", "peak_flops"]
@@ -73,18 +75,19 @@ class StepFlops:
         train, kee = config.train, model.kee
         self._loss = config.loss
         text = model.text_tower
-        # Of all architectures that can be trained, MobileCLIP's see what follows the end token.
-        self._whole_context = not model.packs_text
+        self._whole_context = (
+            not model.packs_text
+        )  # all but a Hugging Face tower, which masks it, see the padding
         has_words = not (config.model.kee.own_embeddings or config.model.lora.rank)
         words = has_words and lr_scale("text", train) > 0
         self._passes = {part: 3 if lr_scale(part, train) else 1 for part in PARTS}
         if words and self._passes["kee"] == 1:
             self._passes["kee"] = 2  # its gradient passes through to the shared word table
-        self._image = _counted(model.clip.visual, image_size(config.model.name))
+        self._image = _counted(model, image_size(config.model.name))
+        width, layers, self._features = sizes(text)
         self._token = _per_row(text.transformer)
-        self._attention = 4 * text.transformer.width * len(text.transformer.resblocks)
-        self._features = int(_features(model))
-        self._caption = 2 * text.transformer.width * self._features
+        self._attention = 4 * width * layers
+        self._caption = 2 * width * self._features
         self._triple = self._triple_attention = self._knowledge = 0
         self._on_negatives = config.model.kee.on_negatives
         self._teacher_sees_triples = teacher is not None and teacher.kee is not None
@@ -131,7 +134,7 @@ class StepFlops:
         self, images: int, captions: NDArray[Any], triples: NDArray[Any] | None, passes: Mapping[Part, int]
     ) -> float:
         """Return the operations of images, captions [N, L] and triples [N, K, 3, T], each part's times `passes`."""
-        lengths = (captions.argmax(1) + 1).astype(np.float64)
+        lengths = text_lengths(captions).astype(np.float64)
         if self._whole_context:
             lengths[:] = captions.shape[1]
         total = passes["image"] * images * self._image
@@ -159,26 +162,21 @@ class StepFlops:
 
 
 def _per_row(layers: nn.Module) -> int:
-    """Return what the matrices of some layers need for one token."""
-    return sum(2 * p.numel() for p in layers.parameters() if p.ndim == 2)
+    """Return what the matrices of some layers need for one token; tables, which are looked up in, need nothing."""
+    tables = {id(m.weight) for m in layers.modules() if isinstance(m, nn.Embedding)}
+    return sum(2 * p.numel() for p in layers.parameters() if p.ndim == 2 and id(p) not in tables)
 
 
-def _features(model: StructureCLIP) -> int:
-    projection = model.text_tower.text_projection
-    if projection is None:
-        return int(model.text_tower.transformer.width)
-    return int(projection.out_features if isinstance(projection, nn.Linear) else projection.shape[1])
-
-
-def _counted(visual: nn.Module, side: int) -> int:
+def _counted(model: StructureCLIP, side: int) -> int:
     """Return the forward operations of one image, counted on tensors without values."""
+    visual = model.clip.visual
     state = {
         name: torch.empty_like(tensor, device="meta")
         for name, tensor in [*visual.named_parameters(), *visual.named_buffers()]
     }
-    was_training = visual.training
-    visual.train()  # torch's fused attention of inference is not counted
+    was_training = model.training
+    model.train()  # torch's fused attention of inference is not counted
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         functional_call(visual, state, (torch.empty(1, 3, side, side, device="meta"),))
-    visual.train(was_training)
+    model.train(was_training)
     return int(counter.get_total_flops())

@@ -27,7 +27,7 @@ from torch import Tensor
 from sclip.config import Config
 from sclip.data import columns as col
 from sclip.data.batches import Batch, Batches, Columns
-from sclip.model.packing import pack
+from sclip.model.packing import pack, text_lengths
 from sclip.train.step import NEGATIVE_COLUMNS, passes_of
 
 __all__ = ["Prefetcher", "ReadyBatch", "prefetch_batches", "prepared"]
@@ -155,7 +155,7 @@ def prefetch_batches(
             buffers.copied.synchronize()
         batch = batches.next(buffers.allocate)
         tokens = sum(
-            _tokens(batch.columns[name][: batch.rows])
+            int(text_lengths(batch.columns[name][: batch.rows]).sum())
             for name in (col.TEXT, col.NEGATIVE_TEXT, col.UNIT_TEXT, col.POSITIVE_TEXT)
             if name in batch.columns and (name != col.NEGATIVE_TEXT or config.loss.negatives != "none")
         )
@@ -191,8 +191,3 @@ def prepared(columns: Columns, config: Config, packs_text: bool) -> Columns:
         return columns
     parts = passes_of(len(columns[col.IMAGE_DIGEST]), config.train.micro_batch)
     return pack(columns, parts, on_negatives=config.model.kee.on_negatives)
-
-
-def _tokens(text: NDArray[Any]) -> int:
-    """Return the tokens of captions [..., L] up to the end token, which has CLIP's largest id."""
-    return int(np.where(text.any(-1), text.argmax(-1) + 1, 0).sum())

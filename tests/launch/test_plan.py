@@ -125,6 +125,15 @@ def test_evaluation_beside_elastic_workers_and_gpus_that_stand_still_are_told(tm
     assert "5 GPUs stand still; train.num_workers=0 with train.use_gpu=null takes them all" in shown(plan)
 
 
+def test_a_text_tower_that_captions_cannot_be_packed_for_is_told_with_the_reason(tmp_path: Path) -> None:
+    told = "captions are padded and not packed: attention is not causal, so that every token sees the padding"
+    tower = (SHARDS, "model.name=MobileCLIP2-S0")
+    assert told in shown(planned(config(tmp_path, *tower), HEAD, CPU, GPU, known=KNOWN))
+    asked = config(tmp_path, *tower, "train.pack_text=false")
+    assert "packed" not in shown(planned(asked, HEAD, CPU, GPU, known=KNOWN))
+    assert "packed" not in shown(planned(config(tmp_path, SHARDS), HEAD, CPU, GPU, known=KNOWN))
+
+
 # What hands the blocks on
 
 

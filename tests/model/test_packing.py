@@ -15,7 +15,8 @@ from torch import Tensor
 
 from sclip.config import KEEConfig
 from sclip.model import StructureCLIP, Tokenizer
-from sclip.model.packing import is_packable, pack
+from sclip.model.packing import pack
+from sclip.model.text_tower import text_tower, unpackable
 from support.small_model import CAPTIONS, END, NAME, SMALL, pictures, small_model, text_ids, triple_ids
 
 NEGATIVES = [
@@ -147,6 +148,8 @@ def test_a_packed_batch_has_the_features_and_gradients_of_a_padded_one(
     ("custom", "text", "expected"),
     [
         (False, {}, True),
+        (False, {"pool_type": "eos", "eos_id": END}, True),
+        (True, {"pool_type": "last"}, False),
         (True, {"proj_bias": True}, True),
         (True, {"no_causal_mask": True}, False),
         (True, {"embed_cls": True}, False),
@@ -160,7 +163,7 @@ def test_a_tower_takes_packed_captions_where_its_features_stay_the_same(
     image = {"image_size": 48, "patch_size": 24, "width": 32, "layers": 1, "head_width": 16}
     kind = open_clip.CustomTextCLIP if custom else open_clip.CLIP
     clip = kind(16, image, TOWER | {"context_length": tokenizer.context_length} | text)
-    assert is_packable(clip.text if custom else clip) == expected
+    assert (unpackable(text_tower(clip)) == "") == expected
     if not expected:
         return
     clip.visual.preprocess_cfg = {"mean": (0.5,) * 3, "std": (0.5,) * 3}

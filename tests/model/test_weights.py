@@ -72,7 +72,10 @@ def test_what_cannot_be_built_is_refused_with_what_there_is_before_weights_are_r
         ({"name": NAME, "pretrained": "openai"}, "tags: none"),
         ({"name": "ViT-B-32", "pretrained": "openay"}, "model.pretrained='openay': .* openai"),
         ({"name": "ViT-B-23"}, "'ViT-B-23': no such architecture; did you mean 'ViT-B-32'?"),
-        ({"name": "ViT-B-16-SigLIP"}, "BPE vocabulary"),
+        (
+            {"name": "roberta-ViT-B-32", "hub_folder": "/no"},
+            "model.hub_folder='/no': has no folder roberta-base",
+        ),
         ({"name": NAME, "kee": KEEConfig(heads=97)}, "model.kee.heads=97: .* width 96 of scenes-conv"),
     ]
     for config, message in refused:
@@ -85,7 +88,7 @@ def test_what_cannot_be_built_is_refused_with_what_there_is_before_weights_are_r
         assert str(raised.value) == told
 
 
-def test_a_tower_with_batch_statistics_is_refused_for_training_and_no_weight_is_made_to_find_it(
+def test_a_tower_with_batch_statistics_needs_weights_to_start_from_and_no_weight_is_made_to_find_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made = []
@@ -102,6 +105,7 @@ def test_a_tower_with_batch_statistics_is_refused_for_training_and_no_weight_is_
             ModelError, match=rf"^model\.name='{name}': has BatchNorm \(visual\..*choose a ViT"
         ):
             check_trainable(ModelConfig(name=name))
+        check_trainable(ModelConfig(name=name), has_start=True)
     check_trainable(ModelConfig(name="ViT-B-32", pretrained="openai", kee=KEEConfig(enabled=False)))
     assert {tensor.device.type for clip in made for tensor in clip.state_dict().values()} == {"meta"}
 

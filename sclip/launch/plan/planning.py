@@ -19,6 +19,7 @@ from sclip.launch.placement import Bundle, Placement, place_bundles
 from sclip.launch.plan.price_table import Prices
 from sclip.launch.plan.rates import BLOCKS_PER_S, Rates, block_samples, find
 from sclip.launch.plan.streams import with_streams
+from sclip.model.build import unpackable_reason
 
 
 @dataclass(frozen=True)
@@ -190,4 +191,6 @@ def _notes(
         notes.append(f"{idle} GPUs stand still; train.num_workers=0 with train.use_gpu=null takes them all")
     if prices and (missing := prices.missing({n.kind.name: n.most for n in nodes})):
         notes.append(f"no price for {', '.join(missing)}")
+    if config.train.pack_text and (reason := unpackable_reason(config.model)):
+        notes.append(f"captions are padded and not packed: {reason}")
     return notes

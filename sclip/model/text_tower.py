@@ -1,0 +1,77 @@
+"""The text tower of an open_clip model, of whichever kind: within its CLIP, a module of its own, or Hugging Face's.
+
+The CLIP goes in; the word table, sizes, and whether captions can be packed come out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from open_clip.hf_model import HFTextEncoder
+from torch import Tensor, nn
+
+from sclip.model.blocks import block_lists
+
+__all__ = ["is_hub_tower", "never_empty", "sizes", "text_tower", "unpackable", "word_table"]
+
+
+def text_tower(clip: Any) -> Any:
+    """Return the module that holds the word table and the text Transformer: the CLIP itself or its `text`."""
+    return clip if hasattr(clip, "token_embedding") else clip.text
+
+
+def is_hub_tower(text: nn.Module) -> bool:
+    """Return whether the tower is a model of Hugging Face's transformers."""
+    return isinstance(text, HFTextEncoder)
+
+
+def word_table(text: Any) -> nn.Embedding:
+    """Return the table [V, W] of the embeddings of words."""
+    table: nn.Embedding = (
+        text.transformer.get_input_embeddings() if is_hub_tower(text) else text.token_embedding
+    )
+    return table
+
+
+def sizes(text: Any) -> tuple[int, int, int]:
+    """Return width, number of blocks, and width of the features."""
+    if is_hub_tower(text):
+        layers = max(len(blocks) for blocks in block_lists(text.transformer).values())
+        return word_table(text).embedding_dim, layers, int(text.output_dim)
+    width, projection = int(text.transformer.width), text.text_projection
+    if projection is None:
+        features = width
+    else:
+        features = projection.out_features if isinstance(projection, nn.Linear) else projection.shape[1]
+    return width, len(text.transformer.resblocks), int(features)
+
+
+def unpackable(text: Any) -> str:
+    """Return why a text tower cannot compute packed captions; "" where their features stay the same.
+
+    So it is where attention is causal and within torch's own module, and the feature is the end token's: then no
+    token sees the padding after it.
+    """
+    if is_hub_tower(text):
+        return "a tower of Hugging Face takes no mask that keeps the captions of a row apart"
+    if getattr(text, "cls_emb", None) is not None:
+        return "the feature is of a class token behind the padding"
+    if getattr(text, "attn_mask", None) is None:
+        return "attention is not causal, so that every token sees the padding"
+    pool = getattr(text, "text_pool_type", getattr(text, "pool_type", None))
+    if pool not in ("argmax", "eos"):
+        return f"the feature is not of the end token (pool_type={pool})"
+    attention = [block.attn for block in text.transformer.resblocks]
+    if not all(isinstance(module, nn.MultiheadAttention) and module.batch_first for module in attention):
+        return "attention is not torch's own module"
+    return ""
+
+
+def never_empty(text: Tensor) -> Tensor:
+    """Return ids [N, L] in which a text that is not there, of zeros alone, has a token.
+
+    Zero is the padding of some Hugging Face towers, and the mean over no token would be NaN, also backward.
+    """
+    first = text[:, :1].masked_fill(~text.any(1, keepdim=True), 1)
+    return torch.cat([first, text[:, 1:]], dim=1)

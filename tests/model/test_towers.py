@@ -1,0 +1,157 @@
+"""One architecture of each kind trains, is exported and read again; what a hub has is made here."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from open_clip.tokenizer import HFTokenizer
+
+from sclip.benchmark import towers_cut, towers_hub
+from sclip.config import KEEConfig, ModelConfig
+from sclip.model import ModelError, Tokenizer, build_model
+from sclip.model.architecture import pretrained_normalisation
+from sclip.model.build import unpackable_reason
+from sclip.model.export import export, load_exported
+from sclip.model.packing import text_lengths
+from sclip.model.tokenizer import PADDING
+from support.small_vit import CONFIG, PLAIN, RESNET
+
+SIGLIP_NAME, XLM_V = "timm/ViT-B-16-SigLIP", "facebook/xlm-v-base"
+ROBERTA, MT5 = "roberta-base", "google/mt5-base"
+_TEXT = {"width": 64, "heads": 2, "layers": 2}
+_SIGLIP: dict[str, Any] = {
+    "context_length": 64, "vocab_size": towers_hub.WORDS, "hf_tokenizer_name": SIGLIP_NAME, "no_causal_mask": True,
+    "tokenizer_kwargs": {"clean": "canonicalize"}, "pool_type": "last", "proj_bias": True, **_TEXT,
+}  # fmt: skip
+_TIMM = {
+    "image_size": 224,
+    "timm_model_name": "vit_base_patch16_siglip_224",
+    "timm_pool": "map",
+    "timm_proj": "none",
+}
+_COCA = CONFIG["vision_cfg"] | {"output_tokens": True, "attentional_pool": True, "attn_pooler_heads": 2}
+_CLASS = {"context_length": 15, "vocab_size": 49408, "embed_cls": True, "output_tokens": True, **_TEXT}
+MADE: dict[str, dict[str, Any]] = {
+    "small-siglip": {"embed_dim": 768, "init_logit_bias": -10, "custom_text": True, "vision_cfg": _TIMM,
+                     "text_cfg": _SIGLIP},
+    "small-coca": {"embed_dim": 32, "custom_text": True, "vision_cfg": _COCA, "text_cfg": _CLASS,
+                   "multimodal_cfg": {"context_length": 15, "vocab_size": 49408, "attn_pooler_heads": 2, **_TEXT}},
+    "small-worldwide": CONFIG | {"text_cfg": {"context_length": 16, "vocab_size": towers_hub.WORDS, "eos_id": 2,
+                                              "hf_tokenizer_name": XLM_V, "pool_type": "eos", **_TEXT}},
+    "small-roberta": CONFIG | {"text_cfg": {"hf_model_name": ROBERTA, "hf_tokenizer_name": ROBERTA}},
+    "small-mt5": CONFIG | {"text_cfg": {"hf_model_name": MT5, "hf_tokenizer_name": MT5}},
+}  # fmt: skip
+HUB = {
+    "small-siglip": SIGLIP_NAME,
+    "small-worldwide": XLM_V,
+    "small-roberta": ROBERTA,
+    "small-mt5": MT5,
+}
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the architectures above take from a hub, once they are registered."""
+    configs, folder = tmp_path_factory.mktemp("configs"), tmp_path_factory.mktemp("hub")
+    torch.set_num_threads(1)
+    for name, config in MADE.items():
+        (configs / f"{name}.json").write_text(json.dumps(config))
+    open_clip.add_model_config(configs)
+    for name in HUB.values():
+        towers_hub.make(folder, name, cut=True)
+    return folder
+
+
+def config_of(name: str, hub_folder: Path) -> ModelConfig:
+    return ModelConfig(name=name, hub_folder=str(hub_folder), kee=KEEConfig(layers=1))
+
+
+@pytest.mark.parametrize("name", [PLAIN, RESNET, *MADE])
+def test_each_kind_takes_two_steps_and_its_export_has_its_features_here_and_in_open_clip(
+    name: str, hub: Path, tmp_path: Path
+) -> None:
+    towers_cut.check(name, hub, tmp_path)
+
+
+def test_only_causal_towers_whose_feature_is_the_end_tokens_are_packed(hub: Path) -> None:
+    reasons = {name: unpackable_reason(config_of(name, hub)) for name in (PLAIN, RESNET, *MADE)}
+    assert [name for name, reason in reasons.items() if not reason] == [PLAIN, RESNET, "small-worldwide"]
+    assert "not causal" in reasons["small-siglip"]
+    assert "class token" in reasons["small-coca"]
+    assert "Hugging Face" in reasons["small-mt5"]
+
+
+@pytest.mark.parametrize("name", HUB)
+def test_ids_of_a_hub_are_open_clips_and_phrases_have_no_special_ones(name: str, hub: Path) -> None:
+    tokenizer = Tokenizer(config_of(name, hub))
+    text = MADE[name]["text_cfg"]
+    theirs = HFTokenizer(str(hub / HUB[name]), tokenizer.context_length, **text.get("tokenizer_kwargs", {}))
+    captions = ["A brown  dog, on a sofa!", "", *towers_hub.CAPTIONS, " ".join(towers_hub.CAPTIONS * 9)]
+    ids, expected = tokenizer.text(captions), theirs(captions).numpy()
+    lengths = (
+        text_lengths(expected)
+        if name == "small-siglip"
+        else (expected != theirs.tokenizer.pad_token_id).sum(1)
+    )
+    for row, of_theirs, length in zip(ids, expected, lengths, strict=True):
+        np.testing.assert_array_equal(row[:length], of_theirs[:length])
+    if not unpackable_reason(config_of(name, hub)):
+        np.testing.assert_array_equal(text_lengths(ids), lengths)
+    triples = tokenizer.triples([[("dog", "on", "sofa")]])
+    assert not set(triples[triples != PADDING].tolist()) & tokenizer.special_ids
+    end = tokenizer.read_end(captions[-1])
+    words = captions[-1][end:].split()
+    assert 0 < end < len(captions[-1])
+    kept = tokenizer.text([captions[-1][:end], f"{captions[-1][:end]} {words[0]}", captions[-1]])
+    assert tokenizer.read_end(captions[-1][:end]) == end
+    assert (kept[1] == kept[2])[
+        :-2
+    ].all()  # the first word that does not fit is cut where the whole caption is
+
+
+def test_an_export_is_whole_without_the_hub_and_what_a_folder_lacks_is_said(
+    hub: Path, tmp_path: Path
+) -> None:
+    copied = shutil.copytree(hub, tmp_path / "hub")
+    config = config_of("small-roberta", copied)
+    torch.manual_seed(0)
+    model = build_model(config).eval()
+    exported = export(model, tmp_path / "export")
+    shutil.rmtree(copied)
+    assert str(tmp_path) not in "".join(file.read_text() for file in exported.rglob("*.json"))
+    again = load_exported(exported)
+    ids = torch.from_numpy(Tokenizer(again.config).text(towers_hub.CAPTIONS))
+    assert torch.equal(again.encode_text(ids), model.encode_text(ids))
+    with pytest.raises(ModelError, match=r"^model\.name=.* model\.hub_folder=.*has no folder roberta-base"):
+        Tokenizer(config)
+    (copied / ROBERTA).mkdir(parents=True)
+    with pytest.raises(ModelError, match=r"cannot be loaded .*put its files into model\.hub_folder=FOLDER"):
+        build_model(config)
+
+
+@torch.no_grad()
+def test_training_leaves_batch_statistics_alone_and_drops_nothing_of_a_hugging_face_tower(hub: Path) -> None:
+    resnet = build_model(config_of(RESNET, hub)).train()
+    before = {name: tensor.clone() for name, tensor in resnet.named_buffers()}
+    resnet.encode_image(torch.full((2, 3, 32, 32), 200, dtype=torch.uint8))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in resnet.named_buffers())
+    roberta = build_model(config_of("small-roberta", hub)).train()
+    ids = torch.from_numpy(Tokenizer(roberta.config).text(towers_hub.CAPTIONS))
+    assert torch.equal(roberta.encode_text(ids), roberta.encode_text(ids))
+    assert roberta.kee is not None
+    assert roberta.kee.training
+
+
+def test_images_are_normalised_as_all_weights_of_an_architecture_have_it() -> None:
+    means = {
+        name: pretrained_normalisation(name).get("mean", ())[:1]
+        for name in ("ViT-B-16-SigLIP2", "MobileCLIP2-S0", PLAIN)
+    }
+    assert means == {"ViT-B-16-SigLIP2": (0.5,), "MobileCLIP2-S0": (0.0,), PLAIN: ()}
