@@ -101,7 +101,7 @@ def _tokenizer(name: str) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **roles)
 
 
-def _special(name: str) -> tuple[Sequence[str], str, dict[str, str]]:
+def _special(name: str) -> tuple[list[str], str, dict[str, str]]:
     """Return the special tokens by id, what stands around a text, and the token of each role."""
     if "bert-base-uncased" in name:
         tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

@@ -51,7 +51,6 @@ class Tokenizer:
             return
         name = config.name.replace("/", "-")
         self._tokenizer = open_clip.get_tokenizer(name, context_length=self._context_length)
-        self._length = lru_cache(maxsize=WORDS_CACHED)(self._count_tokens)
         self._phrase = lru_cache(maxsize=PHRASES_CACHED)(self._encode_phrase)
         self._word = lru_cache(maxsize=WORDS_CACHED)(self._encode_word)
         self._plain_is_lowered = self._tokenizer.clean_fn("A,  B") == "a, b"
@@ -85,7 +84,7 @@ class Tokenizer:
             return len(caption)
         text, end = caption.lower(), 0
         for word in self._tokenizer.pat.finditer(text):
-            room -= self._length(word[0])
+            room -= len(self._word(word[0]))
             if room < 0:
                 break
             end = word.end()
@@ -137,9 +136,6 @@ class Tokenizer:
         else:
             text = self._tokenizer.clean_fn(text)
         return [token for word in self._tokenizer.pat.findall(text) for token in self._word(word)]
-
-    def _count_tokens(self, word: str) -> int:
-        return len(self._encode(word))
 
     def _encode_word(self, word: str) -> tuple[int, ...]:
         bpe = self._tokenizer

@@ -13,7 +13,7 @@ import torch
 import sclip
 from sclip.config import Config, KEEConfig, ModelConfig
 from sclip.config.loader import to_tree
-from sclip.inference.convert import convert
+from sclip.inference.convert import convert, opened
 from sclip.inference.open_model import open_model
 from sclip.inference.scorer import Scorer
 from sclip.model import ModelError, check_trainable
@@ -83,7 +83,7 @@ def test_a_tower_with_batch_statistics_is_loaded_exported_and_loaded_again(tmp_p
     exported = first.save(tmp_path / "export")
     assert torch.equal(sclip.load(exported).encode_image(images), together)
     file = as_state_dict(clip_of(RESNET), tmp_path)
-    assert f"{RESNET} (GELU)" in convert(file, tmp_path / "converted", RESNET)
+    assert f"{RESNET} (GELU)" in convert(opened(file, RESNET), tmp_path / "converted")
     assert sclip.load(tmp_path / "converted").facts() == sclip.load(f"{RESNET}:{file}").facts()
 
 
