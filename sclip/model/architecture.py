@@ -156,9 +156,8 @@ def _check_context(config: ModelConfig, of_hub: Any) -> None:
     if context_length(config) == context_length(ModelConfig(name=config.name)):
         return
     if text.get("embed_cls"):
-        raise ModelError(
-            f"model.context_length={config.context_length}: the last of {config.name}'s is its class token's; set 0"
-        )
+        key = f"model.context_length={config.context_length}"
+        raise ModelError(f"{key}: the last position of {config.name} is its class token's; set 0")
     if text.get("no_causal_mask"):
         raise ModelError(
             f"model.context_length={config.context_length}: {config.name} has no causal mask, so words see the padding "

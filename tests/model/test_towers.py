@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -15,7 +16,7 @@ from open_clip.tokenizer import HFTokenizer
 
 from sclip.benchmark import towers_cut, towers_hub
 from sclip.config import KEEConfig, ModelConfig
-from sclip.model import ModelError, Tokenizer, build_model
+from sclip.model import ModelError, Tokenizer, build_model, check_model
 from sclip.model.architecture import pretrained_normalisation
 from sclip.model.build import unpackable_reason
 from sclip.model.export import export, load_exported
@@ -131,6 +132,9 @@ def test_an_export_is_whole_without_the_hub_and_what_a_folder_lacks_is_said(
     assert torch.equal(again.encode_text(ids), model.encode_text(ids))
     with pytest.raises(ModelError, match=r"^model\.name=.* model\.hub_folder=.*has no folder roberta-base"):
         Tokenizer(config)
+    too_long = dataclasses.replace(again.config, context_length=513)
+    with pytest.raises(ModelError, match=r"^model\.context_length=513: small-roberta has 512 positions"):
+        check_model(too_long)
     (copied / ROBERTA).mkdir(parents=True)
     with pytest.raises(ModelError, match=r"cannot be loaded .*put its files into model\.hub_folder=FOLDER"):
         build_model(config)
