@@ -41,9 +41,10 @@ class HubTokenizer:
         self._tokenizer: Any = self._theirs.tokenizer
         of_tower = hub.text_config(text, hub_folder) if text.get("hf_model_name") else None
         rows = of_tower.vocab_size if of_tower else text.get("vocab_size", 0)
-        if self._tokenizer.vocab_size > rows:  # without added ones: T5's placeholders occur in no text
+        words = int(self._tokenizer.vocab_size)
+        if words > rows:  # without added ones: T5's placeholders occur in no text
             raise hub.HubError(
-                f"{name}: a tokenizer of {self._tokenizer.vocab_size:,} words and a text tower of {rows:,} are of two models"
+                f"{name}: a tokenizer of {words:,} words and a text tower of {rows:,} are of two models"
             )
         # A causal tower that pools at its end token never looks at what follows; zeros are what packing leaves out.
         self._pads_with_0 = text.get("pool_type") == "eos" and not text.get("no_causal_mask")
