@@ -129,10 +129,10 @@ def test_a_model_that_cannot_be_trained_is_refused_before_a_cluster_is_asked_for
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster, "connect", lambda: pytest.fail("a cluster is asked for"))
-    assert command("pretrain")("model.name=coca_ViT-B-32") == 2
+    assert command("pretrain")("model.name=RN50") == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("pretrain: model.name='coca_ViT-B-32': ")
-    assert "caption decoder" in line
+    assert line.startswith("pretrain: model.name='RN50': ")
+    assert "set model.pretrained or run.init_from" in line
 
 
 def test_what_a_run_says_at_its_end_can_be_pasted_into_a_shell(
