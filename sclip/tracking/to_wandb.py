@@ -4,7 +4,8 @@ Each event with metrics is a row, and its number among them is wandb's own step,
 rows it has: a start sends the rows from there on, none of them twice. Charts are drawn over the row's column `step`,
 because the events of one run do not come in the order of their steps: a checkpoint is measured after later steps were
 trained. An offline run (WANDB_MODE=offline) has no server to ask, so each start writes all rows to a folder of its own,
-and `wandb sync` of the last one brings the whole run.
+and `wandb sync` of the last one brings the whole run. A journal that lost its last events with the disk that it was on
+has fewer rows than the server: as many of the rows that come next are not sent.
 """
 
 from __future__ import annotations
@@ -35,10 +36,7 @@ class WandB:
         self._journal = journal
         self._project = project
         self._process: subprocess.Popen[str] | None = None
-        self._earlier = journal.size  # bytes of earlier starts
         self._offset = self._row = self._sent = 0
-        self._ahead: int | None = None
-        """Rows that the server has of a journal that was lost, with the node that it was on, since it was last kept."""
 
     def send(self, until: int) -> bool:
         """Send the next rows before an offset of the journal; return False if none is left.
@@ -61,9 +59,8 @@ class WandB:
         for end, event in islice(self._journal.read(before), _EVENTS):
             self._offset, status = end, event.get("status", "")
             if "metrics" in event:
-                number = self._row + (self._ahead or 0)
-                if number >= self._sent:
-                    rows.append((number, _row(event)))
+                if self._row >= self._sent:
+                    rows.append((self._row, _row(event)))
                 self._row += 1
         if rows:
             self._ask({"rows": rows})
@@ -74,13 +71,12 @@ class WandB:
 
     def _begin(self) -> None:
         """Start the process and the run, or go on with the run of an earlier start."""
-        self._offset = self._row = earlier = 0
+        self._offset = self._row = 0
         config: dict[str, str] = {}
         head: Event = {}
-        for end, event in self._journal.read():
+        for _, event in self._journal.read():
             head = head or event
             config |= event.get("params", {})
-            earlier += "metrics" in event and end <= self._earlier
         self._process = subprocess.Popen(
             [sys.executable, "-P", str(_PROCESS)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
@@ -93,8 +89,6 @@ class WandB:
             "config": {key: _value(text) for key, text in config.items()},
         }  # fmt: skip
         self._sent = self._ask({"init": init})["rows"]
-        if self._ahead is None:
-            self._ahead = max(0, self._sent - earlier)
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self._process

@@ -134,12 +134,7 @@ def test_a_server_of_wandb_that_is_away_is_told_once_and_has_every_row_once_when
     assert len([line for line in caplog.messages if "Weights & Biases" in line]) == 1
     with wandb_server(port) as (runs, _):
         monkeypatch.setenv("WANDB_INIT_TIMEOUT", "60")
-        journal, kept = tmp_path / "runs" / "away" / "tracking.jsonl", b""
-        for steps in (range(3, 8), range(6, 12), range(9, 15)):
-            before = journal.read_bytes()
-            if steps.start == 9:  # on another node, with the journal as it was last kept
-                journal.write_bytes(kept)
-            kept = before
+        for steps in (range(3, 8), range(6, 12)):
             tracker = open_run(made("wandb"), "away", str(tmp_path))
             train(tracker, steps)
             assert tracker.finish("KILLED") == ""
