@@ -66,8 +66,10 @@ def test_the_job_measures_every_process_and_models_clusters_by_these_figures(tmp
         costs[kind] = fitted(loads, kind in SHARED)
         told = [of_kind[name][0] for name in ("core_of_worker", "sample_s", "constant")]
         assert told == pytest.approx(list(costs[kind]))
-    busy = {"worker", "coordinator", "reader", "encoder", "gcs", "raylet"}
-    assert not [kind for kind in busy if not any(figures[kind]["cores"])]  # counted in ticks of 10 ms
+    busy = {"worker", "coordinator", "reader", "encoder"}
+    assert not [kind for kind in busy if not any(figures[kind]["cores"])]
+    # counted in ticks of 10 ms, of which one of Ray's own processes may have none
+    assert any(any(figures[kind]["cores"]) for kind in ("gcs", "raylet", "agents"))
     assert len([what for what in rows if what.startswith("modelled: ")]) == len(DEMANDS) * len(GPUS)
     row = rows["modelled: 64 GPUs, 15,000 images a second each, ViT-B/32 at half an H100's peak"]
     needed = cores(costs, gpus=64, per_s=15_000)

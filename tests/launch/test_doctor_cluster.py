@@ -81,4 +81,4 @@ def test_what_differs_hangs_or_went_is_named_and_the_rest_examined_and_left_as_i
         assert found == {"head": "ok", "other": "ok"}, check
     assert of_check("gloo")["cluster"][1].startswith("all-reduce over 2 nodes, ")
     assert of_check("authentication")["cluster"][0] == "ok"
-    assert {path.name for path in (tmp_path / "storage").iterdir()} <= {"mlflow.db"}
+    assert {path.name for path in (tmp_path / "storage").iterdir()} <= {"mlflow.db", "mlflow.db.lock"}
