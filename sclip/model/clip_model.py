@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
 from open_clip.transformer import QuickGELU, TextTransformer, VisionTransformer
 from PIL import Image
@@ -164,7 +163,7 @@ def _config(model: StructureCLIP) -> dict[str, Any]:
         raise _unfit(model, "its image tower lacks the first LayerNorm or the projection")
     if len(set(image.patch_size)) != 1:
         raise _unfit(model, f"its patches are {image.patch_size}, not square")
-    bpe = open_clip.get_tokenizer(model.config.name)
+    bpe = Tokenizer(model.config).bpe
     if bpe.clean_fn("A,  B") != "a, b":
         raise _unfit(model, "its tokenizer cleans captions in another way than CLIP's")
     width = image.proj.shape[1]

@@ -10,8 +10,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import open_clip
-
 from sclip.model.architecture import image_size
 from sclip.model.structure_clip import StructureCLIP
 from sclip.model.tokenizer import Tokenizer
@@ -31,10 +29,11 @@ def normalisation(model: StructureCLIP) -> tuple[list[float], list[float]]:
 
 def write_processor(model: StructureCLIP, directory: Path) -> None:
     """Write the files into a folder that is there."""
-    if of_hub := Tokenizer(model.config).hub:
-        of_hub.save(directory)
+    tokenizer = Tokenizer(model.config)
+    if tokenizer.hub:
+        tokenizer.hub.save(directory)
     else:
-        _write_bpe(model.config.name, directory)
+        _write_bpe(tokenizer.bpe, directory)
     size, (mean, std) = image_size(model.config.name), normalisation(model)
     _write(
         directory / "preprocessor_config.json",
@@ -56,8 +55,7 @@ def write_processor(model: StructureCLIP, directory: Path) -> None:
     )
 
 
-def _write_bpe(name: str, directory: Path) -> None:
-    bpe = open_clip.get_tokenizer(name)
+def _write_bpe(bpe: Any, directory: Path) -> None:
     merges = sorted(bpe.bpe_ranks, key=bpe.bpe_ranks.__getitem__)
     lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
     (directory / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -50,15 +51,20 @@ class Tokenizer:
             self._phrase = lru_cache(maxsize=PHRASES_CACHED)(self._encode_phrase)
             return
         name = config.name.replace("/", "-")
-        self._tokenizer = open_clip.get_tokenizer(name, context_length=self._context_length)
+        self._bpe = open_clip.get_tokenizer(name, context_length=self._context_length)
         self._phrase = lru_cache(maxsize=PHRASES_CACHED)(self._encode_phrase)
         self._word = lru_cache(maxsize=WORDS_CACHED)(self._encode_word)
-        self._plain_is_lowered = self._tokenizer.clean_fn("A,  B") == "a, b"
+        self._plain_is_lowered = self._bpe.clean_fn("A,  B") == "a, b"
 
     @property
     def context_length(self) -> int:
         """L: tokens of a caption, start and end included."""
         return self._context_length
+
+    @property
+    def bpe(self) -> Any:
+        """open_clip's tokenizer of CLIP's BPE, of this context length, where `hub` is None."""
+        return self._bpe
 
     @property
     def hub(self) -> HubTokenizer | None:
@@ -68,7 +74,7 @@ class Tokenizer:
     @property
     def special_ids(self) -> frozenset[int]:
         """Ids that are no part of a text: its start and end and, from a hub, padding and their like."""
-        return self._hub.special_ids if self._hub else frozenset(self._tokenizer.all_special_ids)
+        return self._hub.special_ids if self._hub else frozenset(self._bpe.all_special_ids)
 
     @property
     def most_triples(self) -> int:
@@ -83,7 +89,7 @@ class Tokenizer:
         if len(caption) <= room and caption.isascii():  # no character is more than a token
             return len(caption)
         text, end = caption.lower(), 0
-        for word in self._tokenizer.pat.finditer(text):
+        for word in self._bpe.pat.finditer(text):
             room -= len(self._word(word[0]))
             if room < 0:
                 break
@@ -99,7 +105,7 @@ class Tokenizer:
         if self._hub:
             return self._hub.text(captions, self.context_length)
         ids = np.zeros((len(captions), self.context_length), dtype=np.int32)
-        start, end, room = self._tokenizer.sot_token_id, self._tokenizer.eot_token_id, self.context_length - 2
+        start, end, room = self._bpe.sot_token_id, self._bpe.eot_token_id, self.context_length - 2
         for row, caption in enumerate(captions):
             tokens = [start, *self._encode(caption)[:room], end]
             ids[row, : len(tokens)] = tokens
@@ -120,7 +126,7 @@ class Tokenizer:
         if self._hub:
             return self._hub.words(ids)
         special = self.special_ids
-        texts = ((id_, self._tokenizer.decode([id_])) for id_ in ids)
+        texts = ((id_, self._bpe.decode([id_])) for id_ in ids)
         return [
             text[:-1] if text.endswith(" ") else text if id_ in special else f"{text}·" for id_, text in texts
         ]
@@ -134,10 +140,10 @@ class Tokenizer:
         if self._plain_is_lowered and text.isascii() and text.isprintable() and "&" not in text:
             text = " ".join(text.split()).lower()  # ftfy and html leave such a text as it is
         else:
-            text = self._tokenizer.clean_fn(text)
-        return [token for word in self._tokenizer.pat.findall(text) for token in self._word(word)]
+            text = self._bpe.clean_fn(text)
+        return [token for word in self._bpe.pat.findall(text) for token in self._word(word)]
 
     def _encode_word(self, word: str) -> tuple[int, ...]:
-        bpe = self._tokenizer
+        bpe = self.bpe
         spelled = "".join(bpe.byte_encoder[byte] for byte in word.encode())
         return tuple([bpe.encoder[part] for part in bpe.bpe(spelled).split(" ")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from sclip.model.build import assemble, check_fit
 from sclip.model.export import export, export_clip, load_exported
 from sclip.model.packing import pack
 from sclip.model.positions import KEPT, fitted
+from sclip.model.processor_files import write_processor
 from sclip.model.weights import read
 from support.small_model import CAPTIONS, END, NAME, SMALL, pictures, small_model, text_ids
 
@@ -97,6 +99,8 @@ def test_every_file_of_the_model_keeps_its_context(long: StructureCLIP, tmp_path
     assert opened(tmp_path / "clip").model.config.name == NAME
     for folder in (exported, tmp_path / "converted"):
         torch.testing.assert_close(text_features(load_exported(folder), SENTENCES), features)
+    write_processor(long, tmp_path)
+    assert json.loads((tmp_path / "tokenizer_config.json").read_text())["model_max_length"] == LONG
     theirs = open_clip.create_model(f"local-dir:{tmp_path / 'clip'}").eval()
     ids = open_clip.get_tokenizer(f"local-dir:{tmp_path / 'clip'}")(SENTENCES)
     torch.testing.assert_close(theirs.encode_text(ids, normalize=True), features)
