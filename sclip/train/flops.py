@@ -75,9 +75,8 @@ class StepFlops:
         train, kee = config.train, model.kee
         self._loss = config.loss
         text = model.text_tower
-        self._whole_context = (
-            not model.packs_text
-        )  # all but a Hugging Face tower, which masks it, see the padding
+        # Such towers see the padding, but Hugging Face's, which mask it and compute it all the same.
+        self._whole_context = not model.packs_text
         has_words = not (config.model.kee.own_embeddings or config.model.lora.rank)
         words = has_words and lr_scale("text", train) > 0
         self._passes = {part: 3 if lr_scale(part, train) else 1 for part in PARTS}
