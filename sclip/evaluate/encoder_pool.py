@@ -18,6 +18,7 @@ from torch import Tensor
 from sclip.evaluate.features import Encoded, Here
 from sclip.evaluate.picture import Picture
 from sclip.inference.scorer import Scorer
+from sclip.storage.paths import sizes
 
 __all__ = ["EncoderPool"]
 
@@ -29,7 +30,8 @@ class _Actor:
     def __init__(self, files: dict[str, bytes], device: str, batch_size: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
             for name, content in files.items():
-                Path(folder, name).write_bytes(content)
+                (path := Path(folder, name)).parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
             self._here = Here(Scorer.load(folder, device), batch_size)
 
     def pictures(self, chunk: Sequence[Picture]) -> Encoded:
@@ -45,7 +47,7 @@ class EncoderPool:
     def __init__(self, scorer: Scorer, workers: int, batch_size: int, device: str = "cpu", cpus: float = 1.0):
         with tempfile.TemporaryDirectory() as folder:
             scorer.save(folder)
-            files = ray.put({path.name: path.read_bytes() for path in Path(folder).iterdir()})
+            files = ray.put({name: Path(folder, name).read_bytes() for name in sizes(Path(folder))})
         actor = ray.remote(num_cpus=cpus, num_gpus=1 if device.startswith("cuda") else 0)(_Actor)
         self._actors: list[Any] = [
             actor.remote(files, device.partition(":")[0], batch_size) for _ in range(workers)

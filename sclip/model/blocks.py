@@ -15,7 +15,10 @@ def block_lists(model: nn.Module) -> dict[str, list[nn.Module]]:
     """Return the blocks of each list by its name, inner lists first, as `fully_shard` wants them."""
     lists: dict[str, list[nn.Module]] = {}
     for name, module in reversed(list(model.named_modules())):
-        if isinstance(module, nn.ModuleList | nn.Sequential) and name.rpartition(".")[2] in _LISTS:
+        *parents, own = name.split(".")
+        if "block" in parents:  # a T5's block holds its parts in a list
+            continue
+        if isinstance(module, nn.ModuleList | nn.Sequential) and own in _LISTS:
             blocks = [block for block in module if any(True for _ in block.parameters())]
             if blocks:
                 lists[name] = blocks

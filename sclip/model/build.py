@@ -251,7 +251,7 @@ def _fit_context(
 ) -> list[str]:
     """Stretch or cut the position embeddings [L, W] of captions to the context that the model's config asks for."""
     name = f"{CLIP_PREFIX}{'' if model.text_tower is model.clip else 'text.'}positional_embedding"
-    if name not in state or state[name].shape[1:] != own[name].shape[1:]:
+    if name not in state or name not in own or state[name].shape[1:] != own[name].shape[1:]:
         return []  # of another model altogether
     held, wanted = len(state[name]), len(own[name])
     if held == wanted:

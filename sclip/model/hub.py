@@ -46,7 +46,7 @@ def text_config(text: Mapping[str, Any], hub_folder: str) -> Any:
     with hub_errors(name):
         from transformers import AutoConfig
 
-        return AutoConfig.from_pretrained(name)
+        return AutoConfig.from_pretrained(name, trust_remote_code=False)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ Texts go in, ids come out, as open_clip's `HFTokenizer` gives them; `sclip.model
 from __future__ import annotations
 
 import bisect
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,8 +36,13 @@ class HubTokenizer:
         self._name = hub_name(text)
         name = hub.source(self._name, hub_folder)
         with hub.hub_errors(name):
+            # An encoder actor has a core, and no use for a thread of the tokenizer's on each of the others.
+            os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
             self._theirs = HFTokenizer(
-                name, tokenizer_mode=text.get("tokenizer_mode"), **text.get("tokenizer_kwargs", {})
+                name,
+                tokenizer_mode=text.get("tokenizer_mode"),
+                trust_remote_code=False,
+                **text.get("tokenizer_kwargs", {}),
             )
         self._tokenizer: Any = self._theirs.tokenizer
         of_tower = hub.text_config(text, hub_folder) if text.get("hf_model_name") else None
@@ -71,6 +77,10 @@ class HubTokenizer:
     def read_end(self, caption: str, context_length: int) -> int:
         """Return how many characters of a caption fit: to the end of the last word, as white space divides them."""
         room = context_length - int(self._tokenizer.num_special_tokens_to_add())
+        if (
+            len(caption) < room and caption.isascii()
+        ):  # no character is more than a token; one may stand before all
+            return len(caption)
         if len(self.encode(caption)) <= room:
             return len(caption)
         ends = [word.end() for word in _WORD.finditer(caption)]

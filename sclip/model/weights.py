@@ -85,8 +85,11 @@ class Weights:
     @property
     def context_length(self) -> int:
         """Tokens of a caption that its text tower reads; 0 where its tensors do not show it under CLIP's names."""
-        names = (f"{CLIP_PREFIX}{tower}positional_embedding" for tower in ("", "text."))
-        return next((len(self.tensors[name]) for name in names if name in self.tensors), 0)
+        for tower in (CLIP_PREFIX, f"{CLIP_PREFIX}text."):
+            if f"{tower}positional_embedding" in self.tensors:
+                # CoCa's last position is its class token's.
+                return len(self.tensors[f"{tower}positional_embedding"]) - (f"{tower}cls_emb" in self.tensors)
+        return 0
 
 
 def read(path: str | Path, source: str) -> Weights:

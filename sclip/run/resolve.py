@@ -140,12 +140,15 @@ def _check_foreign_fields(data: DataConfig, shards: Sequence[str]) -> None:
 
 
 def resolve_config(config: Config, console: Console) -> Config:
-    """Fill in the run's name, a storage folder that is absolute or a URI and, where no shards are given, the scenes."""
+    """Fill in the run's name, folders that are absolute or URIs and, where no shards are given, the scenes."""
     _check_storage(config.run.storage)
     storage = storage_path(config.run.storage)
     name = config.run.name or f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{os.urandom(2).hex()}"
+    hub = config.model.hub_folder and str(Path(config.model.hub_folder).expanduser().absolute())
     config = dataclasses.replace(
-        config, run=dataclasses.replace(config.run, name=name, storage=address(storage))
+        config,
+        run=dataclasses.replace(config.run, name=name, storage=address(storage)),
+        model=dataclasses.replace(config.model, hub_folder=hub),
     )
     if config.data.shards:
         return config

@@ -16,12 +16,17 @@ from open_clip.tokenizer import HFTokenizer
 
 from sclip.benchmark import towers_cut, towers_hub
 from sclip.config import KEEConfig, ModelConfig
+from sclip.evaluate.encoder_pool import _Actor
+from sclip.inference.convert import opened
+from sclip.inference.scorer import Scorer
 from sclip.model import ModelError, Tokenizer, build_model, check_model
 from sclip.model.architecture import pretrained_normalisation
+from sclip.model.blocks import block_lists
 from sclip.model.build import unpackable_reason
-from sclip.model.export import export, load_exported
+from sclip.model.export import export, export_clip, load_exported
 from sclip.model.packing import text_lengths
 from sclip.model.tokenizer import PADDING
+from sclip.storage.paths import sizes
 from support.small_vit import CONFIG, PLAIN, RESNET
 
 SIGLIP_NAME, XLM_V = "timm/ViT-B-16-SigLIP", "facebook/xlm-v-base"
@@ -159,3 +164,33 @@ def test_images_are_normalised_as_all_weights_of_an_architecture_have_it() -> No
         for name in ("ViT-B-16-SigLIP2", "MobileCLIP2-S0", PLAIN)
     }
     assert means == {"ViT-B-16-SigLIP2": (0.5,), "MobileCLIP2-S0": (0.0,), PLAIN: ()}
+
+
+def test_weights_of_other_towers_are_told_by_their_names_and_lengths(hub: Path, tmp_path: Path) -> None:
+    coca = build_model(config_of("small-coca", hub)).eval()
+    again = opened(
+        export_clip(coca, tmp_path / "clip"), "small-coca"
+    ).model  # its class token has a position too
+    ids = torch.from_numpy(Tokenizer(coca.config).text(towers_hub.CAPTIONS))
+    assert torch.equal(again.encode_text(ids), coca.encode_text(ids))
+    plain = export(build_model(config_of(PLAIN, hub)), tmp_path / "plain")
+    with pytest.raises(ModelError, match=r"positional_embedding"):
+        build_model(dataclasses.replace(config_of("small-roberta", hub), pretrained=str(plain)))
+
+
+def test_nothing_that_a_hub_folder_holds_is_executed(hub: Path, tmp_path: Path) -> None:
+    (folder := tmp_path / ROBERTA).mkdir()
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')\nclass Own: pass\n")
+    (folder / "config.json").write_text('{"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}')
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        check_model(config_of("small-roberta", tmp_path))
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_block_of_t5_is_one_and_an_actor_gets_the_files_of_the_hub_too(hub: Path, tmp_path: Path) -> None:
+    model = build_model(config_of("small-mt5", hub)).eval()
+    assert [name for name in block_lists(model.clip.text) if "block" in name] == ["transformer.block"]
+    scorer = Scorer(model)
+    folder = scorer.save(tmp_path)
+    actor = _Actor({name: (folder / name).read_bytes() for name in sizes(folder)}, "cpu", 2)
+    assert torch.equal(actor.captions(["a dog"]), scorer.encode_text(["a dog"]))
