@@ -69,13 +69,19 @@ def convert(source: Source, folder: Path, form: Form = "export", card: str = "")
     """
     require_new(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+    # An empty folder that is there may be a mount, which cannot be replaced.
+    beside = folder if folder.is_dir() else folder.parent
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=beside) as temporary:
         partial = Path(temporary) / folder.name
         partial.mkdir()
         check = _write(source, partial, form)
         if card:
             (partial / "README.md").write_text(card, encoding="utf-8")
-        partial.rename(folder)
+        if folder.is_dir():
+            for path in partial.iterdir():
+                path.rename(folder / path.name)
+        else:
+            partial.rename(folder)
     return f"{shown(folder)}: {_summary(source, form)}{check}"
 
 

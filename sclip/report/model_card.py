@@ -26,7 +26,18 @@ from transformers import CLIPProcessor
 
 processor = CLIPProcessor.from_pretrained("FOLDER")
 captions, images = ["a man riding a horse"], [Image.open("photo.jpg")]
-inputs = processor(text=captions, images=images, return_tensors="pt", padding="max_length", truncation=True)
+inputs = processor(
+    text=captions, images=images, return_tensors="pt", padding="max_length", max_length=LENGTH, truncation=True
+)
+"""
+_OWN_TOKENS = """\
+import sclip
+from PIL import Image
+from transformers import CLIPImageProcessor
+
+images = [Image.open("photo.jpg")]
+inputs = dict(CLIPImageProcessor.from_pretrained("FOLDER")(images=images, return_tensors="np"))
+inputs["input_ids"] = sclip.load(SOURCE).tokens(["a man riding a horse"])[0].numpy()
 """
 _TRANSFORMERS = """
 model = CLIPModel.from_pretrained("FOLDER").eval()
@@ -48,6 +59,8 @@ class CardModel:
     """Tokens of a caption, L."""
     width: int
     """Of a feature, D."""
+    has_bpe: bool
+    """Whether its tokenizer is CLIP's BPE, which transformers applies as the model was trained with it."""
 
 
 def model_card(
@@ -77,7 +90,7 @@ def model_card(
     ]
     header += ["tags:", *(f"- {tag}" for tag in tags), "---"]
     sections = {
-        "Use": _use(source, form, model.config),
+        "Use": _use(source, form, model),
         "Inputs and outputs": _table_of_inputs(model) if form == "onnx" else "",
         "The knowledge encoder": _knowledge(form, model.config),
         "Licence": "The licence of these weights follows from the data and the weights that they were trained from, "
@@ -94,23 +107,28 @@ def model_card(
     return "\n\n".join(["\n".join(header), first, *texts]) + "\n"
 
 
-def _use(source: str, form: str, config: ModelConfig) -> str:
+def _use(source: str, form: str, model: CardModel) -> str:
+    has_knowledge = form == "onnx" and model.config.kee.enabled
+    code = _PROCESSOR if model.has_bpe else _OWN_TOKENS
     if form == "transformers":
-        code = _PROCESSOR.replace("CLIPProcessor\n", "CLIPModel, CLIPProcessor\n", 1) + _TRANSFORMERS
+        code = code.replace("CLIPProcessor\n", "CLIPModel, CLIPProcessor\n", 1) + _TRANSFORMERS
     else:
-        imports = ["onnxruntime", *(["sclip"] if config.kee.enabled else [])]
-        code = "".join(f"import {name}\n" for name in imports) + _PROCESSOR.replace('"pt"', '"np"') + _ONNX
-    if form == "onnx" and config.kee.enabled:
+        names = ["onnxruntime", *(["sclip"] if has_knowledge and model.has_bpe else [])]
+        code = "".join(f"import {name}\n" for name in names) + code.replace('"pt"', '"np"') + _ONNX
+    if has_knowledge:
+        captions = "captions" if model.has_bpe else '["a man riding a horse"]'
         code += (
-            f"\ninput_ids, triples = sclip.load({source!r}).tokens(captions)\n"
+            f"\ninput_ids, triples = sclip.load(SOURCE).tokens({captions})\n"
             'whole = onnxruntime.InferenceSession("FOLDER/model.onnx")\n'
             'ids = {"input_ids": input_ids.numpy(), "triples": triples.numpy()}\n'
             'whole.run(["logits_per_image"], {"pixel_values": inputs["pixel_values"]} | ids)\n'
         )
+    code = code.replace("LENGTH", str(model.context_length)).replace("SOURCE", repr(source))
+    caveat = "; and it leaves HTML entities and broken Unicode in captions, which sclip repairs"
     return (
         f"```python\n{code}```\n\nThis processor resizes a picture and then crops it, where sclip crops first "
-        "and decodes large JPEGs at a reduced size; and it leaves HTML entities and broken Unicode in captions, "
-        "which sclip repairs. Features of such inputs differ slightly."
+        f"and decodes large JPEGs at a reduced size{caveat if model.has_bpe else ''}. Features of such inputs differ "
+        "slightly."
     )
 
 
@@ -134,8 +152,13 @@ def _table_of_inputs(model: CardModel) -> str:
         f"| `text.onnx` | {ids} | {text}, without knowledge |\n"
         f"| `model.onnx` | {pixels}, {ids}{triples} | {image}, {text}, `logits_per_image` float32 [images, texts] |\n\n"
         "The numbers of images and texts are free. Features have unit length. `preprocessor_config.json` holds the "
-        "preprocessing of pictures (RGB, shorter side resized, centre crop, normalised), `vocab.json` and `merges.txt` "
-        f"the tokenizer: start token, at most {model.context_length - 2} tokens, end token, then any padding."
+        "preprocessing of pictures (RGB, shorter side resized, centre crop, normalised)"
+        + (
+            f", `vocab.json` and `merges.txt` the tokenizer: start token, at most {model.context_length - 2} tokens, "
+            "end token, then any padding."
+            if model.has_bpe
+            else "; captions are tokenised by sclip, which cleans and pads them as in training."
+        )
         + explained
     )
 

@@ -20,8 +20,9 @@ from sclip.evaluate.result import EVALUATION_FILE, Evaluation, EvaluationError
 from sclip.inference import convert as conversion
 from sclip.inference.convert import Form
 from sclip.inference.open_model import located, open_source
-from sclip.model import ModelError, StructureCLIP, Tokenizer, image_size
+from sclip.model import ModelError, StructureCLIP, context_length, image_size
 from sclip.model.architecture import open_clip_config
+from sclip.model.hub_tokenizer import hub_name
 from sclip.registry import connect, download, evaluation_of, find
 from sclip.registry.store import refusals
 from sclip.report.model_card import CardModel, model_card
@@ -58,9 +59,9 @@ def convert(
     not. Raises ModelError, CheckpointError, ParserError, RegistryError or OSError: one line for the user.
     """
     conversion.require_new(folder)
-    with _opened(source, tracking_uri, storage) as origin:
+    card = ""
+    with _opened(source, tracking_uri, storage, has_card=form in ("transformers", "onnx")) as origin:
         model = open_source(origin.source, architecture, quick_gelu, storage)
-        card = ""
         if form == "transformers" or form == "onnx":
             card = model_card(
                 mask(source), form, _sizes(model.model), origin.settings, origin.evaluation, sclip.__version__
@@ -70,25 +71,31 @@ def convert(
 
 def _sizes(model: StructureCLIP) -> CardModel:
     architecture = open_clip_config(model.config.name)
-    context_length = Tokenizer(model.config).context_length
-    return CardModel(model.config, image_size(model.config.name), context_length, architecture["embed_dim"])
+    sizes = image_size(model.config.name), context_length(model.config), architecture["embed_dim"]
+    return CardModel(model.config, *sizes, has_bpe=not hub_name(architecture["text_cfg"]))
 
 
 @contextlib.contextmanager
-def _opened(source: str, tracking_uri: str, storage: str) -> Iterator[_Origin]:
+def _opened(source: str, tracking_uri: str, storage: str, has_card: bool) -> Iterator[_Origin]:
+    """Give the model by a name that `open_source` reads, and where there is a card what it says of training."""
     if not source.startswith("models:/"):
         path = located(source, storage)
-        yield _Origin(source) if path is None else _of_path(source, path)
+        yield _of_path(source, path) if has_card and path is not None else _Origin(source)
         return
     uri = tracking_uri or store_uri(Config(), storage)
+    with tempfile.TemporaryDirectory() as folder:
+        exported = str(download(source, uri, folder))
+        yield _registered(source, exported, uri) if has_card else _Origin(exported)
+
+
+def _registered(source: str, exported: str, uri: str) -> _Origin:
+    """Return what the store records of a version and its run."""
     client = connect(uri)
     name, _, version = source.removeprefix("models:/").replace("@", "/").partition("/")
     registered = find(client, name, version)
-    with tempfile.TemporaryDirectory() as folder:
-        exported = download(source, uri, folder)
-        with refusals(f"the run of {source} cannot be had from {mask(uri)}"):
-            settings = dict(client.get_run(registered.run_id).data.params)
-        yield _Origin(str(exported), settings, evaluation_of(client, registered))
+    with refusals(f"the run of {source} cannot be read from {mask(uri)}"):
+        settings = dict(client.get_run(registered.run_id).data.params)
+    return _Origin(exported, settings, evaluation_of(client, registered))
 
 
 def _of_path(source: str, path: StoragePath) -> _Origin:
