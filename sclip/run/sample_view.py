@@ -98,14 +98,16 @@ def choices(sample: Sample, reading: ReadSettings, row: dict[str, Any]) -> list[
 
 
 def _tokens(ids: NDArray[Any], tokenizer: Tokenizer) -> list[Token]:
-    """Return the tokens of one text [L]: start and end are those that are no part of it."""
+    """Return the tokens of one text [L]: start and end are special tokens, not part of it."""
     length = int(text_lengths(ids))
-    words = tokenizer.words(ids.tolist())
-    roles = [""] * length
-    for at, role in ((0, "start"), (length - 1, "end")):
-        if length and int(ids[at]) in tokenizer.special_ids:
+    special = [at for at in range(length) if int(ids[at]) in tokenizer.special_ids]
+    end = next((at for at in special if at or length == 1), length)
+    roles = [""] * min(end + 1, length)
+    for at, role in ((0, "start"), (end, "end")):
+        if at in special:
             roles[at] = role
     roles += ["padding"] * (len(ids) - len(roles))
+    words = tokenizer.words(ids.tolist())
     return [Token(*token) for token in zip(ids.tolist(), words, roles, strict=True)]
 
 
