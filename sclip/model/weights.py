@@ -84,7 +84,7 @@ class Weights:
 
     @property
     def context_length(self) -> int:
-        """Tokens of a caption that its text tower reads; 0 where its tensors do not show it under CLIP's names."""
+        """Tokens of a caption that the source's text tower reads; 0 if no tensor of CLIP's names shows it."""
         names = (f"{CLIP_PREFIX}{tower}positional_embedding" for tower in ("", "text."))
         return next((len(self.tensors[name]) for name in names if name in self.tensors), 0)
 
