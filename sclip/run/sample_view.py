@@ -98,7 +98,7 @@ def choices(sample: Sample, reading: ReadSettings, row: dict[str, Any]) -> list[
 
 
 def _tokens(ids: NDArray[Any], tokenizer: Tokenizer) -> list[Token]:
-    """Return the tokens of one text [L]: start and end are those that are no part of it."""
+    """Return the tokens of one text [L]; start and end are special tokens, not part of it."""
     length = int(text_lengths(ids))
     words = tokenizer.words(ids.tolist())
     roles = [""] * length
