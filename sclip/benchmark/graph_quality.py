@@ -65,7 +65,8 @@ def table(gold_file: Path, wordnet_folder: Path, parser: Parser) -> Table:
     return Table(
         lines,
         {
-            "gold graphs": f"{gold_file}: {len(gold)}, {words_each:.1f} words and {facts_each:.1f} facts each",
+            "gold graphs": f"{gold_file}: {len(gold)} captions, "
+            f"{words_each:.1f} words and {facts_each:.1f} facts each",
             "graphs": parser.version,
             **machine(["spacy", "lemminflect", "SceneGraphParser"]),
         },

@@ -129,8 +129,8 @@ def set_match(candidate: frozenset[Fact], gold: frozenset[Fact]) -> float:
 def spice(candidate: frozenset[Fact], gold: frozenset[Fact], wordnet: WordNet) -> float:
     """Return F1 over the tuples of two graphs: objects, pairs of object and attribute, relations.
 
-    Equal tuples match first. Each tuple left then matches the first one of as many parts that shares a synset with it
-    in every part; a word that WordNet does not know matches nothing in this step, not even itself.
+    Equal tuples match first. Each remaining tuple then matches the first of equal length that shares a synset
+    in every part; a word unknown to WordNet matches nothing in this step, not even itself.
     """
     ours, theirs = _tuples(candidate), _tuples(gold)
     matched = len(ours & theirs)

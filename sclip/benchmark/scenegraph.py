@@ -59,13 +59,13 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
         "--gold",
         type=Path,
         metavar="FILE",
-        help="score graphs instead, beside a .csv of FACTUAL, .json of DiscoSG-DS",
+        help="score graphs instead, against FACTUAL's .csv or DiscoSG-DS's .json",
     )
     arguments.add_argument(
         "--wordnet",
         type=Path,
         metavar="FOLDER",
-        help="index.noun, noun.exc and the like of WordNet 3.0, for --gold",
+        help="folder of WordNet 3.0's index.noun, noun.exc and so on, for --gold",
     )
     arguments.add_argument("--spacy-model", default="", help="as data.spacy_model")
 

@@ -44,11 +44,11 @@ class Tower:
     words: tuple[int, int] = (0, 0)
     """Rows and width of the word table, which the KEE takes its words from."""
     parameters: int = 0
-    """Those of the KEE included."""
+    """Parameters, the KEE's included."""
     packing: str = ""
     """Why captions are not packed; empty where they are."""
     start: str = ""
-    """What training starts from: "weights" alone, or random ones too."""
+    """"weights" if training must start from given ones; else empty."""
     decoder: bool = False
     """Whether it has a caption decoder, which is left out."""
     refusal: str = ""
@@ -104,7 +104,7 @@ class Towers:
             "image tower",
             "text tower, context",
             "tokenizer",
-            "words of the KEE",
+            "word table of the KEE",
             "packed",
             "trained, evaluated, exported",
         )
@@ -123,12 +123,13 @@ class Towers:
         without = sum(not tower.decoder for tower in accepted)
         reasons = sorted({tower.packing for tower in self.towers if tower.packing})
         return [
-            f"{len(accepted)} of {len(self.towers)} architectures, {without} of the {len(plain)} without a decoder:",
+            f"{len(accepted)} of {len(self.towers)} architectures can be trained, "
+            f"{without} of the {len(plain)} without a decoder:",
             "",
             *rows,
             "",
             f"Not packed: {'; '.join(reasons)}.",
-            f"Measured with {', '.join(f'{name} {value}' for name, value in self.made_on.items())}.",
+            f"Measured on: {', '.join(f'{name} {value}' for name, value in self.made_on.items())}.",
         ]
 
 

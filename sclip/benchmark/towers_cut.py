@@ -60,7 +60,7 @@ def check(name: str, hub_folder: Path, folder: Path) -> None:
     again = _evaluated(load_exported(export(model, folder / "export")))
     if not (torch.equal(again[0], images) and torch.equal(again[1], texts) and again[2] == recall):
         raise Failed("an export read again has other features")
-    if not is_hub_tower(model.text_tower):  # which open_clip would take from the hub
+    if not is_hub_tower(model.text_tower):  # open_clip would load that tower from the hub
         _check_open_clip(model, export_clip(model, folder / "clip"))
 
 
@@ -123,7 +123,7 @@ def _train(model: StructureCLIP) -> None:
         if not torch.equal(parameter, before[name])
     }
     if missing := {"image", "text", "kee"} - moved:
-        raise Failed(f"two steps leave {', '.join(sorted(missing))} as it was")
+        raise Failed(f"two steps do not change {', '.join(sorted(missing))}")
 
 
 def _columns(model: ModelConfig, step: int) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def _tokenizer(name: str) -> Any:
 
 
 def _special(name: str) -> tuple[list[str], str, dict[str, str]]:
-    """Return the special tokens by id, what stands around a text, and the token of each role."""
+    """Return the special tokens by id, the template around a text, and the token of each role."""
     if "bert-base-uncased" in name:
         tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
         roles = dict(zip(("pad", "unk", "cls", "sep", "mask"), tokens, strict=True))

@@ -199,11 +199,11 @@ def images_of(file: Path, images: Path | None) -> Path:
 
 
 def located(folder: Path, name: str) -> Path:
-    """Return where a picture lies whose name may lead there from another folder (`data/val2014/COCO_1.jpg`).
+    """Return the path of a picture whose name may start at another folder (`data/val2014/COCO_1.jpg`).
 
-    The first of these that exists: an absolute path itself, the name below the folder, the name without its first
-    folders. Where none does, it is the place to name as missing: the name below the folder, or of an absolute path,
-    which is another machine's, its file below the folder. Raises ValueError for a name that ends in no file.
+    The first that exists: an absolute path itself, the name below the folder, the name without its first
+    folders. If none does, the path to report as missing: below the folder the name, or of an absolute path
+    (another machine's) the file name alone. Raises ValueError for a name that ends in no file.
     """
     path = Path(name)
     if not path.name:

@@ -1,4 +1,4 @@
-"""Figures that others published, read from `published.yaml`, where each stands once, for tables that show them."""
+"""Figures that others published, for tables; `published.yaml` holds each of them once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class PublishedRow:
     source: str
     """The publication that printed the scores."""
     scores: dict[str, float]
-    """Shares, by "benchmark/score" of our suites."""
+    """Scores as shares, by our suites' "benchmark/score"."""
     note: str = ""
     """How the model differs from the other rows, for instance in its size."""
 

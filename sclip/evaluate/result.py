@@ -30,7 +30,7 @@ __all__ = [
 
 EVALUATION_FILE = "evaluation.json"
 PARTIAL = "partial: "
-"""How the note of a result begins that was scored on a part of its benchmark."""
+"""Start of the note of a result scored on part of its benchmark."""
 
 VERSION = 1
 """Raise it when an older file could no longer be read."""

@@ -54,7 +54,7 @@ class ScoreTable:
     published: list[TableRow]
     measured: list[TableRow]
     caption: list[str]
-    """Sentences."""
+    """Sentences for below the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +170,7 @@ def _cell(figure: _Figure | None) -> Cell:
 
 
 def _is_level(figure: _Figure, best: _Figure, score: str) -> bool:
-    """Return whether the figures do not tell a model from the best of its column; the caption states the rule."""
+    """Return whether a score counts as level with its column's best, by the rule in the caption."""
     if figure.value == best.value:
         return True
     if figure.result and best.result and score == figure.result.headline == best.result.headline:
@@ -211,6 +211,6 @@ def _caption(rows: Sequence[Sequence[Cell]], scores: Sequence[str], sources: Map
     if any(cell.is_partial for cell in cells):
         sentences.append(f"{PARTIAL_MARK}: on a part of the benchmark, and therefore not compared.")
     if sources:
-        sentences.append("Published, of ViT-B/32 where the row says nothing else:")
+        sentences.append("Published, for ViT-B/32 unless the row says otherwise:")
         sentences[-1] += " " + "; ".join(f"({letter}) {of}" for letter, of in sources.items()) + "."
     return sentences

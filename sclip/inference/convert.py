@@ -1,4 +1,4 @@
-"""Weights of any layout, or a run's checkpoint, to an export of ours or to a folder that another tool loads.
+"""Convert weights of any layout, or a run's checkpoint, to our export or to a folder for another tool.
 
 What `sclip convert` does: a source goes in, files and one line about them come out.
 """
@@ -50,7 +50,7 @@ class Source:
 
 
 def require_new(folder: Path) -> None:
-    """Raise ModelError if something is in the way of a folder that `convert` is to write."""
+    """Raise ModelError unless the folder that `convert` is to write is new or empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ModelError(f"{folder}: not empty; name a new folder")
 
@@ -63,7 +63,7 @@ def convert(source: Source, folder: Path, form: Form = "export", card: str = "")
         folder: appears with its whole content, after the last check, or not at all.
         form: "export" is read by `sclip.load`, "clip" by open_clip, "transformers" by its `CLIPModel`, "onnx" by
             onnxruntime; the last two are loaded there and compared first (`sclip.model.clip_model`, `onnx_files`).
-        card: README.md of the folder, unless empty.
+        card: text of the folder's README.md; empty: none.
 
     Raises ModelError, one line with what is wrong and what to do.
     """

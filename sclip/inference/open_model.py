@@ -65,9 +65,10 @@ def open_source(
     quick_gelu: Literal["auto", "on", "off"] = "auto",
     storage: str | Path = "~/sclip",
 ) -> convert.Source:
-    """Return the model that a name means as what `sclip.inference.convert` writes elsewhere, without its parser.
+    """Return the model that a name means, without its parser, as a `Source` for `sclip.inference.convert`.
 
-    `name`, `storage` and errors are those of `open_model`; `architecture` and `quick_gelu` say what a file does not.
+    `name`, `storage` and errors are those of `open_model`; `architecture` and `quick_gelu` say what a file of
+    weights does not record.
     """
     path = located(name, storage)
     if path is None:

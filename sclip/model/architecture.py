@@ -55,7 +55,7 @@ def open_clip_config(name: str) -> dict[str, Any]:
 
 
 def contrastive(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the open_clip config of the two towers alone, in place of CoCa's, whose caption decoder is left out."""
+    """Return the open_clip config without CoCa's caption decoder; other configs as they are."""
     if "multimodal_cfg" not in config:
         return config
     towers = {name: config[name] | {"output_tokens": False} for name in ("vision_cfg", "text_cfg")}
@@ -150,7 +150,8 @@ def _check_context(config: ModelConfig, of_hub: Any) -> None:
         most = getattr(of_hub, "max_position_embeddings", None)  # T5's are relative
         if most is not None and context_length(config) > most - 2:  # RoBERTa's begin behind its padding
             raise ModelError(
-                f"model.context_length={config.context_length}: {config.name} has {most - 2} positions"
+                f"model.context_length={config.context_length}: {config.name} has {most - 2} positions; "
+                "set that or less"
             )
         return
     if context_length(config) == context_length(ModelConfig(name=config.name)):
@@ -176,9 +177,9 @@ def most_words(config: ModelConfig) -> int:
 
 
 def pretrained_normalisation(name: str) -> dict[str, Any]:
-    """Return mean and std of images as all pretrained weights of an architecture have them, {} where they differ.
+    """Return the image mean and std that all pretrained weights of an architecture share; {} if they differ.
 
-    A bare file of weights does not say them: SigLIP's, CLIPA's and MobileCLIP's are not CLIP's.
+    A bare file of weights does not record them, and SigLIP's, CLIPA's and MobileCLIP's differ from CLIP's.
     """
     tags = open_clip.list_pretrained_tags_by_model(name)
     configs = [open_clip.pretrained.get_pretrained_cfg(name, tag) for tag in tags]

@@ -50,7 +50,7 @@ SCALARS = {"logit_scale.log": "logit_scale", "logit_bias.value": "logit_bias"}
 _KEE_WORDS = "kee.token_embedding.weight"
 _DECODER = CLIP_PREFIX + "text_decoder."
 _OLD_BUFFER = CLIP_PREFIX + "text.transformer.embeddings.position_ids"
-"""What older versions of transformers saved with the weights."""
+"""Buffer that older versions of transformers saved with the weights."""
 _IMAGE_POSITIONS = CLIP_PREFIX + "visual.positional_embedding"
 _OPTIONAL = {
     "kee.": "the knowledge encoder starts anew",
@@ -108,7 +108,7 @@ def assemble(config: ModelConfig, weights: Weights | None, tag: bool = True) -> 
     source = config.pretrained if tag and weights is None else ""
     own = dataclasses.replace(config, context_length=0)
     if source and context_length(config) != context_length(own):
-        # open_clip would stretch them in its own way.
+        # open_clip would stretch the positions in its own way.
         weights = Weights(f"model.pretrained={source!r}", _random(own, source).state_dict())
         source = ""
     model = _random(config, source)

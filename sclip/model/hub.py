@@ -57,7 +57,8 @@ def hub_errors(name: str) -> Iterator[None]:
     except ImportError as error:
         if (error.name or "").partition(".")[0] in ("transformers", "tokenizers"):
             raise HubError(
-                f"{name} is loaded with transformers, which is not here: pip install 'sclip[transformers]'"
+                f"{name} is loaded with transformers, which is not installed: "
+                "pip install 'sclip[transformers]'"
             ) from error
         raise HubError(f"{name}: {' '.join(str(error).split())}") from error
     except (OSError, ValueError, KeyError) as error:

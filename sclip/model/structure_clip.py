@@ -81,7 +81,7 @@ class StructureCLIP(nn.Module):
         self.register_buffer("image_mean", (255 * mean).reshape(3, 1, 1))
         self.register_buffer("image_inverse_std", (1 / (255 * std)).reshape(3, 1, 1))
         self.unpackable = unpackable(self.text_tower)
-        """Why `forward` takes no packed captions; "" where it does."""
+        """Reason that `forward` takes no packed captions; "" if it takes them."""
         self._text_heads = self.text_tower.transformer.resblocks[0].attn.num_heads if self.packs_text else 0
         self.kee: KnowledgeEncoder | None = None
         if config.kee.enabled:
@@ -94,10 +94,11 @@ class StructureCLIP(nn.Module):
         return not self.unpackable
 
     def train(self, mode: bool = True) -> StructureCLIP:
-        """Set the mode of all modules but two kinds, which stay in eval mode.
+        """Set the mode of all modules except BatchNorm and Hugging Face towers, which stay in eval mode.
 
-        BatchNorm keeps the statistics of the weights that training starts from: those of a batch would see padded rows
-        and differ between workers. A Hugging Face tower drops no units, and no layers, which differ between ranks.
+        BatchNorm keeps the statistics of the starting weights: a batch's would include padded rows and differ
+        between workers. A Hugging Face tower drops no units and no layers: dropped layers would differ
+        between ranks.
         """
         super().train(mode)
         for module in self.modules():

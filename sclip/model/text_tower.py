@@ -1,4 +1,4 @@
-"""The text tower of an open_clip model, of whichever kind: within its CLIP, a module of its own, or Hugging Face's.
+"""The text tower of an open_clip model: part of its CLIP, a module of its own, or Hugging Face's.
 
 The CLIP goes in; the word table, sizes, and whether captions can be packed come out.
 """
@@ -48,9 +48,9 @@ def sizes(text: Any) -> tuple[int, int, int]:
 
 
 def unpackable(text: Any) -> str:
-    """Return why a text tower cannot compute packed captions; "" where their features stay the same.
+    """Return why a text tower cannot compute packed captions; "" if packing leaves their features unchanged.
 
-    So it is where attention is causal and within torch's own module, and the feature is the end token's: then no
+    That holds if attention is causal and torch's own module, and the feature is the end token's: then no
     token sees the padding after it.
     """
     if is_hub_tower(text):
@@ -69,9 +69,9 @@ def unpackable(text: Any) -> str:
 
 
 def never_empty(text: Tensor) -> Tensor:
-    """Return ids [N, L] in which a text that is not there, of zeros alone, has a token.
+    """Return ids [N, L] in which an absent text, a row of zeros, has one token.
 
-    Zero is the padding of some Hugging Face towers, and the mean over no token would be NaN, also backward.
+    Zero is the padding of some Hugging Face towers, and the mean over no token would be NaN, in backward too.
     """
     first = text[:, :1].masked_fill(~text.any(1, keepdim=True), 1)
     return torch.cat([first, text[:, 1:]], dim=1)

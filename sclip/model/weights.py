@@ -84,7 +84,7 @@ class Weights:
 
     @property
     def context_length(self) -> int:
-        """Tokens of a caption that its text tower reads; 0 where its tensors do not show it under CLIP's names."""
+        """Tokens of a caption that the source's text tower reads; 0 if no tensor of CLIP's names shows it."""
         for tower in (CLIP_PREFIX, f"{CLIP_PREFIX}text."):
             if f"{tower}positional_embedding" in self.tensors:
                 # CoCa's last position is its class token's.

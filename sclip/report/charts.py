@@ -44,7 +44,7 @@ class Tick:
     """A mark of an axis."""
 
     at: float
-    """x or y in pixels; of strips in per cent."""
+    """x or y in pixels; on `Strips`, in per cent."""
     text: str
 
 
@@ -112,8 +112,8 @@ def strips(
 ) -> Strips | None:
     """Return rows of (values, interval) on a common axis, or None where none of them has a finite value.
 
-    The axis shows all values. It shows intervals too, but where one reaches farther than the values lie apart, or below
-    zero although no value does: few seeds have intervals beside which all rows would look alike.
+    The axis shows all values. Intervals extend it at each end by at most the values' range, and below zero
+    only if a value is: the wide intervals of few seeds would make all rows look alike.
     """
     values = [value for of_row, _ in rows for value in of_row if _is_finite(value)]
     if not values:

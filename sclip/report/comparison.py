@@ -109,7 +109,7 @@ def write(
 
 
 def letter(index: int) -> str:
-    """Return the letter that stands for one of several models, from the 27th on its number."""
+    """Return the letter of one of several models; its number from the 27th on."""
     return _LETTERS[index] if index < len(_LETTERS) else str(index + 1)
 
 

@@ -1,7 +1,7 @@
 """The model card of a folder for another tool: what the model is, how to call it, what it was trained and measured on.
 
-Values in, Markdown with the header of Hugging Face's hub out. The licence of weights follows from their data and their
-start, which no config states, so the card asks for it.
+Values in, Markdown with the header of Hugging Face's hub out. The licence of weights follows from their data
+and starting weights, which no config states, so the card asks for it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sclip.evaluate.result import Evaluation
 __all__ = ["CardModel", "model_card"]
 
 _LEARNED = ("model.", "loss.", "data.", "train.", "run.seed", "run.init_from")
-"""Starts of the keys that decide what is learned."""
+"""Prefixes of the keys that decide what is learned."""
 _DATA = ("data.shards", "data.weights", "model.pretrained", "run.init_from")
 
 _PROCESSOR = """\
@@ -58,7 +58,7 @@ class CardModel:
     context_length: int
     """Tokens of a caption, L."""
     width: int
-    """Of a feature, D."""
+    """Width of a feature, D."""
     has_bpe: bool
     """Whether its tokenizer is CLIP's BPE, which transformers applies as the model was trained with it."""
 
@@ -75,11 +75,11 @@ def model_card(
 
     Args:
         source: how the user named the model, without credentials.
-        form: of the folder.
+        form: the tool that loads the folder.
         model: its sizes.
         settings: the config of its run by dotted key, empty if none is recorded.
         evaluation: its scores, None if none are recorded.
-        version: of sclip.
+        version: sclip's.
     """
     tags = ["clip", "structure-clip", *(["onnx"] if form == "onnx" else [])]
     header = [
@@ -182,12 +182,12 @@ def _knowledge(form: str, config: ModelConfig) -> str:
 
 def _data(settings: Mapping[str, str]) -> str:
     named = [f"- `{key}`: `{settings[key]}`" for key in _DATA if settings.get(key) not in (None, "", "[]")]
-    return "\n".join(named) or "Not recorded where these weights come from."
+    return "\n".join(named) or "The source of these weights does not record it."
 
 
 def _recipe(settings: Mapping[str, str]) -> str:
     if not settings:
-        return "Not recorded where these weights come from."
+        return "The source of these weights does not record it."
     defaults = {key: str(value) for key, value in flatten(to_tree(Config())).items()}
     lines = [
         f"{key}: {value}"
@@ -199,7 +199,7 @@ def _recipe(settings: Mapping[str, str]) -> str:
 
 def _scores(form: str, config: ModelConfig, evaluation: Evaluation | None) -> str:
     if evaluation is None:
-        return "Not recorded where these weights come from."
+        return "The source of these weights does not record it."
     rows = [
         f"| {result.name} | {name} | {score.value:.3f} | {score.low:.3f} to {score.high:.3f} | {score.chance:.3f} "
         f"| {result.counts['cases']:,} |"

@@ -29,7 +29,7 @@ def write(table: ScoreTable, path: Path) -> Path:
 
 
 def _latex(table: ScoreTable, name: str) -> str:
-    """Return a float of the whole page's width, which needs the package booktabs and no other."""
+    """Return a LaTeX `table*` of the page's width; it needs no package but booktabs."""
     heads, rules, last = list[str](), list[str](), 1
     for benchmark, of in groupby(table.columns, lambda column: column[0]):
         first, last = last + 1, last + len(list(of))

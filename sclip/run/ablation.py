@@ -1,7 +1,7 @@
 """An ablation file in, its rows trained over several seeds and one table of them, beside published figures, out.
 
     config: scenes                      what all rows share, a name in jobs/configs or a file
-    set: {train.num_workers: 1}         what of it is another for all rows (may be left out)
+    set: {train.num_workers: 1}         what all rows change in it (may be left out)
     seeds: [0, 1, 2]
     scores: {relation/accuracy: relation, attribute/accuracy: attribute}       what the table shows, and its heading
     published: Structure-CLIP, AAAI 2024, ...       where figures that the rows write out come from
@@ -10,8 +10,9 @@
       clip: {label: "CLIP, fine-tuned", set: {loss.negatives: none}, published: {relation/accuracy: 0.6}}
       negclip: {label: NegCLIP, config: negclip, published: [negclip]}      rows of sclip/evaluate/published.yaml
 
-A row's `config` is its own; file and command line set theirs in it too. Where the scores are of other data than the
-published ones, `published_as: {relation/accuracy: vg-relation/macro}` says which figure stands beside which score.
+A row may name its own `config`; the file's `set` and the command line apply to it too. Where the scores are
+of other data than the published ones, `published_as: {relation/accuracy: vg-relation/macro}` says which
+figure stands beside which score.
 
 Each row and seed is an ordinary run; `sclip.run.sweep` runs them and goes on where it was stopped. With `start: ROW`
 the other rows are tuned from that row's run of their seed (`sclip.run.forgetting`), and `blend: ROW` in a row, in place
@@ -67,7 +68,7 @@ class AblationRow:
     config: str = ""
     """Config that it takes in place of the file's, a name or a file; empty: the file's."""
     published: dict[str, float | str] = field(default_factory=dict)
-    """Figures of others for the like, by score; a text where no exact one is published, or with a note. A file may name
+    """Published figures, by score; a text if no exact one is published, or to add a note. A file may name
     rows of `sclip.evaluate.published` instead."""
     blend: str = ""
     """Row that is blended with the start; nothing is trained then."""
@@ -83,7 +84,7 @@ class Ablation:
     rows: dict[str, AblationRow]
     published: str = ""
     published_as: dict[str, str] = field(default_factory=dict)
-    """By score the one of a published row that stands beside it, where the two are called otherwise."""
+    """Published score to show beside each score, if its name differs."""
     set: dict[str, Any] = field(default_factory=dict)
     """What is set for all rows, by dotted key, before what the command line sets."""
     start: str = ""

@@ -1,4 +1,4 @@
-"""A model by any of its names in; an export, or a folder that another tool loads with a model card in it, out.
+"""Convert a model, by any of its names, to an export or to another tool's folder with a model card.
 
 What the card says of training and scores is read where the model comes from: a run's folder, or the registry.
 """

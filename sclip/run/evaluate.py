@@ -112,7 +112,7 @@ def evaluate(
     batch_size: int,
     known: Mapping[str, Evaluation],
 ) -> Measured:
-    """Measure each model, in this process or by so many actors; write the results, of several models a comparison.
+    """Measure each model, in this process or with `actors` actors; write results and a comparison of several.
 
     `known` holds the evaluations of those models that are not measured, and have no scorer.
     """
@@ -138,7 +138,7 @@ def evaluate(
 def write_tables(
     evaluations: Sequence[Evaluation], benchmarks: Sequence[str], files: Sequence[Path]
 ) -> list[Path]:
-    """Write the table of these benchmarks, of none of all that were measured, into each file."""
+    """Write the table of these benchmarks, or of all measured if none is named, into each file."""
     if not files:
         return []
     table = score_table.score_table(evaluations, benchmarks)
@@ -155,7 +155,7 @@ def measure(
     actors: int,
     batch_size: int,
 ) -> Evaluation:
-    """Measure one model, in this process or by so many actors."""
+    """Measure one model in this process or with `actors` actors."""
     with contextlib.ExitStack() as stack:
         encoder: features.FeatureEncoder = features.Here(scorer, batch_size)
         if actors:

@@ -1,10 +1,10 @@
-"""What tuning forgets of its start: an ablation whose rows are tuned from one start in, shares kept and gained out.
+"""Measure what tuning forgets: an ablation tuned from one start goes in, shares kept and gained come out.
 
 The start has learned one family of scenes, the other rows are tuned on another. A row with `blend: ROW` trains nothing:
-it lies between the start and that row. Of each seed there are two splits of both families' held-out scenes. On the one
-an `a` is chosen; all scores are of the other.
+it lies between the start and that row. Of each seed there are two splits of both families' held-out scenes.
+One serves to choose `a`; all scores come from the other.
 
-Beside the scores of its runs such a table may have those of `shares`.
+Its table may also show the scores that `shares` returns.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class _Measured:
         self._points: dict[tuple[str, float], Point] = {}
 
     def blend(self, start: str, plain: str, trained: str) -> dict[str, Any]:
-        """Return `a`, every point and plain's gained score on the development split, and the scores of the other."""
+        """Return `a`, points and plain's gained score (development split), and scores of the report split."""
         first, last = self._point(start, plain, 0.0), self._point(start, plain, 1.0)
         target = first.gained.value + (_REACHED + _MARGIN) * (last.gained.value - first.gained.value)
         points = [self._point(start, trained, a) for a in _ALPHAS]
@@ -208,7 +208,10 @@ def forgetting(ablation: Ablation, name: str, config: Config, trials: Sequence[T
 
 
 def _line(record: Mapping[str, Any]) -> list[tuple[float, float, float]]:
-    """Return (a, share of plain's gain, share kept) on the development split; nothing where one is a share of none."""
+    """Return (a, share of plain's gain, share kept) on the development split.
+
+    The list is empty if plain gained or start kept nothing.
+    """
     start = record["points"][0]
     risen = record["plain"] - start["gained"]
     if risen <= 0 or start["kept"] <= 0:

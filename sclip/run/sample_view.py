@@ -98,7 +98,7 @@ def choices(sample: Sample, reading: ReadSettings, row: dict[str, Any]) -> list[
 
 
 def _tokens(ids: NDArray[Any], tokenizer: Tokenizer) -> list[Token]:
-    """Return the tokens of one text [L]: start and end are special tokens, not part of it."""
+    """Return the tokens of one text [L]; start and end are special tokens, not part of it."""
     length = int(text_lengths(ids))
     special = [at for at in range(length) if int(ids[at]) in tokenizer.special_ids]
     end = next((at for at in special if at or length == 1), length)

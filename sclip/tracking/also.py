@@ -1,4 +1,4 @@
-"""What `tracking.also` names, in; the destinations of a run's metrics beside MLflow out."""
+"""Make the destinations, beside MLflow, that `tracking.also` names for a run's metrics."""
 
 from __future__ import annotations
 

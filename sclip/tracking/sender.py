@@ -16,7 +16,7 @@ from sclip.tracking.store import first_cause
 _GATHER_S = 1.0
 """Seconds between calls, in which metrics gather."""
 _RETRY_S = (1.0, 30.0)
-"""The first and the longest wait for a destination that does not answer; each is twice the one before.
+"""First and longest wait for a destination that does not answer; each retry doubles it.
 
 Not tenacity's loop, because `flush` and `close` end this wait early.
 """

@@ -80,7 +80,7 @@ class MLflow:
         )  # should this one fail, the others come first
         _, event = next(self._journal.read(at))
         path = Path(event["artifact"])
-        if not path.exists():  # a path of another machine: the file came along in the run's folder
+        if not path.exists():  # written on another machine: the file lies in the run's folder
             path = self._journal.folder / path.name
         if path.exists():
             log = self._store.client.log_artifacts if path.is_dir() else self._store.client.log_artifact
@@ -106,7 +106,7 @@ class MLflow:
 
     def _call(self, run_id: str, events: list[Event]) -> None:
         client, event = self._store.client, events[0]
-        if "run" in event:  # the journal's own head
+        if "run" in event:  # the journal's head, not for MLflow
             return
         if "dataset" in event:
             tags = [InputTag(MLFLOW_DATASET_CONTEXT, event["context"])]

@@ -2,9 +2,9 @@
 
 The bytes of the file follow from the journal alone, so each start of the run, and each failed write, writes the file
 anew from the journal's beginning: no metric is in it twice, whatever ended the process, and a TensorBoard that reads it
-meanwhile finds the same bytes again. No step is trained into it twice either, because the journal keeps of each step
-the first values. tensorboardX, which Ray Train brings, frames the records; `torch.utils.tensorboard` would need the
-whole of TensorBoard where files are only written.
+meanwhile finds the same bytes again. A step that is trained twice is in it once: the journal keeps each
+step's first values. tensorboardX, which Ray Train brings, frames the records; `torch.utils.tensorboard` would
+need all of TensorBoard only to write files.
 """
 
 from __future__ import annotations

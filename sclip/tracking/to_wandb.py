@@ -23,9 +23,9 @@ from sclip.tracking.journal import Event, Journal
 
 _PROCESS = Path(__file__).with_name("wandb_process.py")
 _EVENTS = 500
-"""Events of one request."""
+"""Most events in a request."""
 _END_S = 5.0
-"""Seconds that the process may take to end; one that still uploads is left to itself, and ends with that."""
+"""Seconds to wait for the process to end; one that still uploads is left alone and ends after that."""
 
 
 class WandB:
@@ -118,7 +118,7 @@ def _row(event: Event) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    """Return the value of a param, which the journal has as Python writes it."""
+    """Return the value of a param from the text that the journal holds."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

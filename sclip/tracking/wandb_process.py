@@ -22,7 +22,7 @@ from typing import Any, TextIO
 _INIT_S = 30.0
 """Seconds that the server may take to answer when the run begins."""
 _UPLOAD_S = 25.0
-"""Seconds that the upload may take at the end, below the sender's patience; the next start sends what is left."""
+"""Seconds that the last upload may take, fewer than the sender waits; the next start sends the rest."""
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
     except Exception as error:
         scratch.cleanup()
         answers.write(json.dumps({"error": str(error) or type(error).__name__}) + "\n")
-        os._exit(1)  # wandb's handlers of the end would wait for the server
+        os._exit(1)  # wandb's exit handlers would wait for the server
 
 
 def _serve(requests: TextIO, answers: TextIO, scratch: str) -> None:
