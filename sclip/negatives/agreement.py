@@ -126,17 +126,14 @@ def verb_forms(graph: SceneGraph, index: int, plural: bool) -> dict[Span, str]:
     if there_is is not None:
         return _changed(caption, there_is.span(1), plural)
     forms: dict[Span, str] = {}
-    next_word = _VERB_BEHIND.match(caption, end)
+    verb = _VERB_BEHIND.match(caption, end)
     if (
-        next_word is not None
-        and (
-            next_word.group(1).lower() in _AUXILIARIES
-            or (plural and _is_third_person(next_word.group(1).lower()))
-        )
+        verb is not None
+        and (verb.group(1).lower() in _AUXILIARIES or (plural and _is_third_person(verb.group(1).lower())))
         and not _hangs(graph, index)
         and not _in_row(graph, index)
     ):
-        forms = _changed(caption, next_word.span(1), plural)
+        forms = _changed(caption, verb.span(1), plural)
     for at, is_verb in _said_behind(graph, index):
         auxiliary = _AUXILIARY_BEFORE.search(caption, end, at)
         word = _WORD.match(caption, at)
@@ -144,7 +141,7 @@ def verb_forms(graph: SceneGraph, index: int, plural: bool) -> dict[Span, str]:
             forms |= _changed(caption, auxiliary.span(1), plural)
         elif word is not None and not _INFINITE_BEFORE.search(caption, max(0, at - 8), at):
             text = word.group().lower()
-            adjacent = next_word is not None and next_word.span(1) == word.span()
+            adjacent = verb is not None and verb.span(1) == word.span()
             if text not in CONNECTIVES and (is_verb or adjacent or _is_third_person(text)):
                 forms |= _changed(caption, word.span(), plural)
     return forms

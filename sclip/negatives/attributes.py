@@ -150,7 +150,7 @@ def _stands_alone(reading: Reading, span: Span) -> bool:
 
 
 def _is_certain(reading: Reading, owners: dict[int, int]) -> bool:
-    """Return whether the attributes are surely false of their new objects; size, age and quality may fit both."""
+    """Return whether new owners of attributes surely make the caption false; size, age and quality may fit both."""
     return not _clash(reading, owners) and attributes_surely_change(reading, owners)
 
 

@@ -76,12 +76,12 @@ def objects_surely_change(reading: Reading, first: int, second: int) -> bool:
     joined = things and second in _near(reading, first, having=True)
     if _may_be_one(reading, first, second) or reads_as_compound(reading, first, second):
         return False
-    partner = {first: second, second: first}
-    for k in {k for index in partner for k in reading.relations_of[index]}:
+    swap = {first: second, second: first}
+    for k in {k for index in swap for k in reading.relations_of[index]}:
         relation = graph.relations[k]
         ends = (
-            partner.get(relation.subject, relation.subject),
-            partner.get(relation.object, relation.object),
+            swap.get(relation.subject, relation.subject),
+            swap.get(relation.object, relation.object),
         )
         if _PRONOUN.match(reading.caption, relation.span[1]):
             continue  # "a boat near a pier with people on it": "it" may be either
@@ -95,7 +95,7 @@ def objects_surely_change(reading: Reading, first: int, second: int) -> bool:
 
 
 def _is_act(reading: Reading, k: int) -> bool:
-    """Return whether relation k is an act on one thing that does not include its companions: "rides", not "holds"."""
+    """Return whether relation k is an act on its object alone, not on things with it: "rides", not "holds"."""
     relation = reading.graph.relations[k]
     return (
         is_animate(reading.graph.objects[relation.subject].name)

@@ -72,12 +72,12 @@ class Exchange:
     def slot(self, span: Span) -> Span:
         """Return the new span of a text whose content may have been exchanged: a phrase with a new adjective."""
         start, end = span
-        for piece, held in ((self._regions[3], 1), (self._regions[1], 3)):
+        for piece, region in ((self._regions[3], 1), (self._regions[1], 3)):
             if piece[0] < piece[1]:
                 if piece[0] <= span[0] < piece[1]:
-                    start = -held
+                    start = -region
                 if piece[0] < span[1] <= piece[1]:
-                    end = -held
+                    end = -region
         first = self._starts[-start] if start < 0 else self._offset(start, last=False)
         last = self._starts[1 - end] if end < 0 else self._offset(end, last=True)
         return (first, max(first, last))

@@ -130,7 +130,7 @@ def _weight(first: bytes, second: bytes, third: bytes, word: bytes) -> float:
 
 @lru_cache(maxsize=1 << 17)
 def _pair(last: bytes, word: bytes) -> tuple[float, bytes, int, int]:
-    """Return the weight of a word pair's n-grams, the class of `word`, the CRC of both words and that of both classes."""
+    """Return the weight of a word pair's n-grams, the class of `word`, and the CRCs of the word pair and class pair."""
     weights, _ = _lists()
     one, _, kind_one = _word(last)
     code, kind, _ = _word(word)
@@ -162,7 +162,7 @@ def _lists() -> tuple[array[float], bytes]:
 def _table() -> dict[str, NDArray[np.generic]]:
     table: dict[str, NDArray[np.generic]] = load_file(_path)
     shapes = {"weights": (BUCKETS,), "classes": (CLASS_BUCKETS,), "fitted": (FITTED_BITS // 8,)}
-    found = {name: value.shape for name, value in table.items()}
-    if found != shapes:
-        raise ValueError(f"{_path}: arrays of shapes {found}, not {shapes}; make it anew: sclip naturalness")
+    actual = {name: value.shape for name, value in table.items()}
+    if actual != shapes:
+        raise ValueError(f"{_path}: arrays of shapes {actual}, not {shapes}; make it anew: sclip naturalness")
     return table

@@ -22,19 +22,16 @@ def place_plans(reading: Reading) -> Iterator[PlannedExchange]:
     """Yield the exchanges of two prepositions of place."""
     relations = reading.graph.relations
     prepositions = _prepositions(reading)
-    for (one, one_relations), (other, other_relations) in combinations(sorted(prepositions.items()), 2):
-        texts = [_preposition(reading, indices[0]) for indices in (one_relations, other_relations)]
+    for (one, one_ks), (other, other_ks) in combinations(sorted(prepositions.items()), 2):
+        texts = [_preposition(reading, ks[0]) for ks in (one_ks, other_ks)]
         if place_of(texts[0]) == place_of(texts[1]):
             continue
-        pairs = [
-            {(relations[k].subject, relations[k].object) for k in indices}
-            for indices in (one_relations, other_relations)
-        ]
+        pairs = [{(relations[k].subject, relations[k].object) for k in ks} for ks in (one_ks, other_ks)]
         if pairs[0] & pairs[1]:
             continue
         predicates: dict[int, str] = {}
-        for indices, (old, new) in ((one_relations, texts), (other_relations, texts[::-1])):
-            predicates |= {k: relations[k].predicate.removesuffix(old) + new for k in indices}
+        for ks, (old, new) in ((one_ks, texts), (other_ks, texts[::-1])):
+            predicates |= {k: relations[k].predicate.removesuffix(old) + new for k in ks}
         certain = all(_surely_fails(reading, k, new) for k, new in predicates.items())
         if reading.only_certain and not certain:
             continue

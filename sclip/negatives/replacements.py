@@ -108,7 +108,7 @@ def _made(reading: Reading, slot: Slot, word: str) -> Replacement:
 
 
 def _said_on(graph: SceneGraph, slot: Slot, word: str) -> dict[int, str]:
-    """Return new predicates of the verb's other relations: "sits on a bench next to a dog" has (X, sit next to, dog)."""
+    """Return new predicates of the verb's other relations: "sits on a bench next to a dog" is also "sit next to"."""
     subjects = {graph.relations[k].subject for k in slot.held}
     return {
         k: f"{word} {rest}"
@@ -157,8 +157,8 @@ def _attributes(reading: Reading) -> Iterator[Slot]:
                 continue
         if not options or _is_bound(caption, attribute.span):
             continue
-        held = tuple(j for j, other in enumerate(graph.attributes) if other.span == attribute.span)
-        yield Slot("replaced attribute", attribute.span, options, held, form=verb)
+        members = tuple(j for j, other in enumerate(graph.attributes) if other.span == attribute.span)
+        yield Slot("replaced attribute", attribute.span, options, members, form=verb)
 
 
 def _attribute_options(reading: Reading, k: int, text: str, name: str) -> Options:
@@ -221,8 +221,8 @@ def _relations(reading: Reading) -> Iterator[Slot]:
         if span in done or span[0] == span[1] or relation.negated:
             continue
         done.add(span)
-        held = tuple(k for k, other in enumerate(graph.relations) if other.span == span)
-        ends = {end for k in held for end in (graph.relations[k].subject, graph.relations[k].object)}
+        members = tuple(k for k, other in enumerate(graph.relations) if other.span == span)
+        ends = {end for k in members for end in (graph.relations[k].subject, graph.relations[k].object)}
         if any(end >= reading.count or reading.closed[end] for end in ends):
             continue
         text = caption[slice(*span)].lower()
@@ -232,9 +232,9 @@ def _relations(reading: Reading) -> Iterator[Slot]:
             for other in graph.relations
         ):
             continue
-        yield from _prepositions(reading, held, span, text)
+        yield from _prepositions(reading, members, span, text)
         if first in contrasts.FORMS:
-            yield from _verbs(reading, held, span, first, rest)
+            yield from _verbs(reading, members, span, first, rest)
 
 
 def _prepositions(reading: Reading, held: tuple[int, ...], span: Span, text: str) -> Iterator[Slot]:
