@@ -79,10 +79,7 @@ def objects_surely_change(reading: Reading, first: int, second: int) -> bool:
     swap = {first: second, second: first}
     for k in {k for index in swap for k in reading.relations_of[index]}:
         relation = graph.relations[k]
-        ends = (
-            swap.get(relation.subject, relation.subject),
-            swap.get(relation.object, relation.object),
-        )
+        ends = (swap.get(relation.subject, relation.subject), swap.get(relation.object, relation.object))
         if _PRONOUN.match(reading.caption, relation.span[1]):
             continue  # "a boat near a pier with people on it": "it" may be either
         if joined and not _is_act(reading, k):
@@ -123,7 +120,7 @@ def _may_be_one(reading: Reading, first: int, second: int) -> bool:
 
 
 def _is_fronted(reading: Reading, first: int, second: int) -> bool:
-    """Return whether a place phrase at the front locates the second object at the first: "under a tree is a dog"."""
+    """Return whether a fronted place phrase locates the second object at the first: "under a tree is a dog"."""
     start = reading.graph.objects[first].phrase[0]
     relations = (reading.graph.relations[k] for k in reading.relations_of[first])
     return any(
@@ -266,7 +263,7 @@ def _may_hang_higher(reading: Reading, k: int) -> bool:
 
 
 def _are_companions(reading: Reading, one: int, other: int) -> bool:
-    """Return whether two living beings or two things are together; "a donut with a napkin": is with any other thing."""
+    """Return whether two living beings or two things are together. Of things, any companion of `one` is enough."""
     objects = reading.graph.objects
     if is_animate(objects[one].name) != is_animate(objects[other].name):
         return False
@@ -275,7 +272,7 @@ def _are_companions(reading: Reading, one: int, other: int) -> bool:
 
 
 def _near(reading: Reading, index: int, *, having: bool = False) -> set[int]:
-    """Return the objects that relations put beside or with an object; with `having`, only those with it."""
+    """Return the objects beside or with an object, in either direction; with `having`, only those with it."""
     relations = (reading.graph.relations[k] for k in reading.relations_of[index])
     return {
         r.object if r.subject == index else r.subject

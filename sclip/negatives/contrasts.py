@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from itertools import permutations
 
 Options = tuple[tuple[str, float], ...]
-"""(replacement, weight) pairs of a word. The weight 1 / (rank + 2) approximates the frequency in captions."""
+"""Pairs (replacement, weight) for a word. The weight 1 / (rank + 2) approximates the frequency in captions."""
 
 
 def _row(words: str, near: str = "") -> Iterator[tuple[str, str, float]]:

@@ -38,7 +38,7 @@ MOST_CANDIDATES = 24
 """Maximum exchanges listed per caption, best first."""
 
 MOST_WEIGHED = 12
-"""Maximum exchanges, best first, that are weighed for a draw; a long caption has many pairs."""
+"""Maximum exchanges per caption, best first, whose strangeness a draw computes; a long caption has many pairs."""
 
 MOST_STRANGE = 4.0
 """Maximum strangeness of a drawn exchange, in log-odds; half of the stranger ones are broken English."""
@@ -61,15 +61,15 @@ MOST_TRIED = 5
 MOST_REPLACED = 3
 """Maximum replacements of one kind to draw from; `LONG_TIMES` as many for a long caption."""
 LONG, LONG_TIMES = 300, 6
-"""Characters of a long caption, and its factor: few replacements could all miss the knowledge encoder's triples."""
+"""A caption over LONG characters gets LONG_TIMES as many replacements; fewer could all miss the encoder's triples."""
 TEMPERATURE = 1.0
 """Temperature of the draw, in log-odds."""
 
 MOST_EXCHANGED = 12
-"""Maximum objects of a caption, first ones first, that change places: the number of pairs grows with the square, and
-the knowledge encoder takes the first triples."""
+"""Maximum objects of a caption, from its start, that change places. The number of pairs grows with the square, and the
+knowledge encoder takes the first triples."""
 _CONTEXT_WORDS = 4
-"""Words on each side of an edit that are weighed with it, because the edit affects their articles and n-grams."""
+"""Words on each side of an edit that its strangeness includes: the edit affects their articles and n-grams."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def draw_several(
     window: Window | None = None,
     shares: Shares = EVENLY,
 ) -> list[Negative]:
-    """Return up to `count` different negatives for one visit of a sample; the first is the one of `draw`.
+    """Return up to `count` different negatives for one visit of a sample; the first is what `draw` returns.
 
     The kind is drawn by `shares`. Within a kind, less strange negatives are likelier, but one that reads better than
     its caption is no likelier than one that reads equally well. Otherwise frequent words would replace rare ones more
@@ -314,7 +314,7 @@ def _in_one(text: str, plan: PlannedExchange) -> bool:
 
 
 def _around(text: str, start: int, end: int) -> Span:
-    """Return the span of an edit and its context, so that a long text need not be weighed whole."""
+    """Return the span of an edit and its context, so that a long text need not be scored whole."""
     for _ in range(_CONTEXT_WORDS):
         start = max(text.rfind(" ", 0, start), 0)
         end = text.find(" ", end + 1) if end >= 0 else end

@@ -23,7 +23,7 @@ _PLACED = frozenset(
     several another other main leftmost rightmost topmost left-most right-most left-hand right-hand half full whole
     entire double triple single super non pre ex multi semi""".split()
 )
-"""Modifiers that say which one or which part; they never change places."""
+"""Modifiers that say which one or which part; no drawn exchange moves them."""
 _BOUND = frozenset(
     """stainless barbed vegetable open-air cherry rocking roasting parking dining living washing running sewing swimming
     frying cutting baking shopping boxing bowling fishing sleeping""".split()

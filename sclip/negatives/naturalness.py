@@ -22,9 +22,9 @@ from safetensors.numpy import load_file
 from sclip.seeding import digest64
 
 BUCKETS = 1 << 17
-"""Number of model weights. The CRC-32 of an n-gram selects its weight, which is (nearly always) 0 if it is unseen."""
+"""Number of model weights. The CRC-32 of an n-gram selects its weight; an unseen n-gram (nearly always) weighs 0."""
 CLASS_BUCKETS = 1 << 18
-"""Size of the table of word classes, which the CRC-32 of a word selects likewise; class 0: the word is unknown."""
+"""Size of the table of word classes, indexed by the CRC-32 of a word; class 0: the word is unknown."""
 ITSELF = 255
 """Class of each word that forms a class of its own, such as articles and prepositions."""
 FITTED_BITS = 1 << 20
@@ -56,7 +56,7 @@ def strangeness(text: str) -> float:
 
 
 def words(text: str) -> list[bytes]:
-    """Return the words from which n-grams are made, with a last one that marks the end of the text."""
+    """Return the words from which n-grams are made, then a mark for the end of the text."""
     tokens = text.lower().replace(".", " ").replace(",", " , ").encode(errors="replace").split()
     tokens.append(b"</s>")
     return tokens
@@ -68,7 +68,7 @@ def suffix(word: bytes) -> bytes:
 
 
 def word_class(word: bytes, classes: bytes) -> bytes:
-    """Return the class of a word as a token for n-grams; a word without a class represents itself, by its suffix."""
+    """Return a token for n-grams: the class of a word (or of its suffix), or the word (suffix) if it has no class."""
     number = classes[crc32(word) & CLASS_BUCKETS - 1]
     if not number:
         word = suffix(word)

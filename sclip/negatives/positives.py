@@ -7,7 +7,7 @@ changes words and keeps the meaning: it states a place from the other side, reor
 turns a verb into the passive, puts an adjective after its noun, or uses a synonym.
 
 A wording is kept only if it parses into its caption's graph: the rules check the words around an edit, the parser
-checks the dependencies. `says_the_same` compares the graphs and ignores synonyms and the direction of a relation.
+checks the dependencies. `says_the_same` compares them; synonyms, inverse places and symmetric relations count as equal.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ MOST_TRIED = 3
 """Maximum wordings of a caption that one visit parses."""
 _MOST_OBJECTS = 12
 _CONTEXT = 4
-"""Words on each side of an edit that are weighed with it."""
+"""Words on each side of an edit that its strangeness includes."""
 
 _OPENING = re.compile(
     r"(?:^|(?<=[.!?])\s+|\b(?:photo|photograph|picture|image|view|shot|close-up|closeup|painting|drawing) of\s+)$",

@@ -73,10 +73,8 @@ def _is_counted_alike(reading: Reading, index: int, text: str, word: str) -> boo
 
 def _is_anchor(reading: Reading, index: int) -> bool:
     """Return whether something is in or on the object, or someone uses it; being near it does not count."""
-    relations = [reading.graph.relations[k] for k in reading.relations_of[index]]
-    return any(
-        r.object == index and not is_loose(r.predicate) and not is_having(r.predicate) for r in relations
-    )
+    links = [reading.graph.relations[k] for k in reading.relations_of[index]]
+    return any(r.object == index and not is_loose(r.predicate) and not is_having(r.predicate) for r in links)
 
 
 def _is_whole(caption: str, span: Span) -> bool:

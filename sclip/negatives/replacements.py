@@ -45,16 +45,14 @@ def replacements(reading: Reading, kind: Kind, most: int) -> Iterator[Replacemen
 
     The caption alone seeds the order. A frequent word replaces others as often as others replace it.
     """
-    caption_words = _said(reading)
+    words = _said(reading)
     seed = crc32(reading.caption.encode(errors="replace"))
     slots = {"replaced object": objects, "replaced attribute": _attributes, "replaced relation": _relations}
     drawn = []
     for slot in slots[kind](reading):
         total = sum(weight for _, weight in slot.options)
         for word, weight in slot.options:
-            if not caption_words.isdisjoint(
-                (word, synonym(word), word.removesuffix("y"), word.removesuffix("en"))
-            ):
+            if not words.isdisjoint((word, synonym(word), word.removesuffix("y"), word.removesuffix("en"))):
                 continue
             point = crc32(f"{slot.span[0]}{word}".encode(), seed)
             drawn.append(

@@ -323,12 +323,10 @@ def excludes(one: str, other: str) -> bool:
     """Return whether no thing has both attributes: "red" and "blue", "wooden" and "metal", "large" and "tiny"."""
     if one.isdigit() and other.isdigit():
         return one != other
-    for classes in (_SHADES, _MATERIALS):
-        one_classes, other_classes = (
-            {classes[word] for word in text.split() if word in classes} for text in (one, other)
-        )
-        if one_classes and other_classes:
-            return one_classes.isdisjoint(other_classes)
+    for table in (_SHADES, _MATERIALS):
+        first, second = ({table[word] for word in text.split() if word in table} for text in (one, other))
+        if first and second:
+            return first.isdisjoint(second)
     poles = [_POLES.get(text.rsplit(" ", 1)[-1], ("", 0)) for text in (one, other)]
     return bool(poles[0][0]) and poles[0][0] == poles[1][0] and poles[0][1] != poles[1][1]
 

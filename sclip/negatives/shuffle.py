@@ -37,10 +37,9 @@ def shuffled(
     kinds: list[Callable[[Reading], list[PlannedExchange]]] = [_nouns, _adjectives, _verbs]
     drawn: list[Negative] = []
     for plans in random.sample(kinds, len(kinds)):
-        readable = [plan for plan in plans(reading) if max(plan.first[1], plan.second[1]) <= end]
+        usable = [plan for plan in plans(reading) if max(plan.first[1], plan.second[1]) <= end]
         drawn += [
-            _exchanged(graph, plan)
-            for plan in random.sample(readable, min(count - len(drawn), len(readable)))
+            _exchanged(graph, plan) for plan in random.sample(usable, min(count - len(drawn), len(usable)))
         ]
     return drawn
 
@@ -65,9 +64,7 @@ def _nouns(reading: Reading) -> list[PlannedExchange]:
 
 def _adjectives(reading: Reading) -> list[PlannedExchange]:
     attributes = reading.graph.attributes
-    adjectives = [
-        k for k, a in enumerate(attributes) if a.object < reading.count and reading.is_before_name(k)
-    ]
+    words = [k for k, a in enumerate(attributes) if a.object < reading.count and reading.is_before_name(k)]
     return [
         PlannedExchange(
             "attribute",
@@ -76,8 +73,8 @@ def _adjectives(reading: Reading) -> list[PlannedExchange]:
             attributes[other].span,
             owners={one: attributes[other].object, other: attributes[one].object},
         )
-        for at, one in enumerate(adjectives)
-        for other in adjectives[at + 1 :]
+        for at, one in enumerate(words)
+        for other in words[at + 1 :]
         if _differ(reading, attributes[one].span, attributes[other].span)
     ]
 

@@ -112,13 +112,11 @@ def _is_told(reading: Reading, foil: SceneGraph) -> bool:
 
     if not foil.relations:
         return any(is_like(index, 0) for index in range(len(graph.objects)))
-    predicate, names = foil.relations[0].predicate, [obj.name for obj in foil.objects]
+    claim, names = foil.relations[0].predicate, [obj.name for obj in foil.objects]
     for r in graph.relations:
-        if r.predicate == predicate and is_like(r.subject, 0) and is_like(r.object, 1):
+        if r.predicate == claim and is_like(r.subject, 0) and is_like(r.object, 1):
             return True
-        reverse = reverses(r.predicate, predicate) or (
-            r.predicate == predicate and is_symmetric(predicate, *names)
-        )
+        reverse = reverses(r.predicate, claim) or (r.predicate == claim and is_symmetric(claim, *names))
         if reverse and is_like(r.subject, 1) and is_like(r.object, 0):
             return True
     return False
