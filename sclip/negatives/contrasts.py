@@ -1,7 +1,7 @@
 """Tables of words that exclude each other: with one in place of another, a caption is surely false.
 
 The tables are written by hand; each row goes from the most to the least frequent word in captions. No word of a row is
-a synonym, hypernym or hyponym of another, or likely true with it; pairs that may be are listed after the row.
+a synonym, hypernym or hyponym of another, or likely true with it; exceptions are listed as pairs after the row.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The plan of an exchange: which texts change places, and how the graph changes. It makes the new text and graph.
+"""The plan of an exchange: which texts change places, and how the graph changes. It builds text and graph.
 
 A caption has many candidates, but a visit of the sample needs one. Therefore plans are listed and ranked; the graph,
 which takes longest to make, is built only on request.

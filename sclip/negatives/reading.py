@@ -160,7 +160,7 @@ class Reading:
         return statements
 
     def relabelled(self, owners: dict[int, int], names: dict[int, str] | None = None) -> dict[int, Label]:
-        """Return the new labels of the objects that lose or get an attribute (`owners`) or a name (`names`)."""
+        """Return the new labels of the objects that lose or get an attribute (`owners`) or get a name."""
         attributes = self.graph.attributes
         names = names or {}
         touched = {*owners.values(), *(attributes[k].object for k in owners), *names}

@@ -106,7 +106,7 @@ def _made(reading: Reading, slot: Slot, word: str) -> Replacement:
 
 
 def _said_on(graph: SceneGraph, slot: Slot, word: str) -> dict[int, str]:
-    """Return new predicates of the verb's other relations: "sits on a bench next to a dog" is also "sit next to"."""
+    """Return new predicates for the verb's other relations: "sits on a bench next to a dog" makes two relations."""
     subjects = {graph.relations[k].subject for k in slot.held}
     return {
         k: f"{word} {rest}"

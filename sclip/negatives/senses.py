@@ -67,7 +67,7 @@ _MOTIONS = frozenset(
 )
 _STAYS = POSTURES - frozenset("play talk speak grow".split())
 _IS_BY = frozenset("park stand sit lay lie rest perch locate position line".split())
-"""Predicates that a graph keeps of "is parked by" and the like."""
+"""Predicates to which a graph shortens "is parked by" and the like."""
 _SHARED = frozenset(
     """eat drink play watch look see view pose enjoy share wait talk speak listen attend celebrate smile visit perform
     dance sing work train practice pass follow lead""".split()
@@ -253,7 +253,7 @@ _USUAL = {
     for word in (attribute,)
 }  # fmt: skip
 _PLAIN = frozenset("white black brown gray".split())
-"""Colors of every third thing: it may have the color although the caption does not mention it."""
+"""Colors so common that a thing may have them although the caption does not say so."""
 
 _LOOSE_STATES = frozenset("sitting standing lying laying resting waiting moving surrounding".split())
 """Participles that may be true of any living being nearby."""
@@ -283,14 +283,14 @@ _ABSTRACT = frozenset(
     touch kick shot swing pose posture gesture smile grin expression attention care help support rule order row
     jam palette take approach arrangement movement treatment environment development government excitement""".split()
 )
-"""Names of no thing with a place: the look of things, events, parts without bounds."""
+"""Names of no concrete thing: the look of things, events, parts without bounds."""
 _ABSTRACT_ENDING = re.compile(r"(?:[tlr]ness|[ltrv]ity|icity|[ae]nce|ism|[a-z]{3}[ts]ion|ship)$")
 _BODIES = frozenset(
     """station television mansion ambulance entrance fence appliance residence audience university celebrity vegetation
     construction decoration illustration intersection ship battleship spaceship cushion lion dandelion prince lance
     reception plantation kindergarten facility fountain security harness""".split()
 )
-"""Names of things in spite of such an ending."""
+"""Names of concrete things in spite of such an ending."""
 _GROUNDS = frozenset(
     """water ocean wave snow ground floor wood woods tree bush branch plant greenery foliage vegetation leaf moss
     grass sky cloud cliff peak rock boulder stream waterfall creek pond track course ramp slope dune path trail
@@ -303,7 +303,7 @@ _PHYSICAL = frozenset(
     """tow pull push haul drag carry transport hold hit chase follow load lift wear eat ride cover fill crush drive
     pass overtake""".split()
 )
-"""Acts of one thing on another that hold in one direction; most other verbs between things describe their look."""
+"""Acts of one thing on another in one direction; most other verbs between things say how they look together."""
 _GENERAL = {
     synonym(word): synonym(group.split(":")[0])
     for group in (
@@ -346,7 +346,7 @@ def tells_apart(attribute: str, name: str) -> bool:
 
 @lru_cache(maxsize=1 << 14)
 def is_vague(name: str) -> bool:
-    """Return whether a name denotes no thing with a place: a time, a general place, a picture, an abstract noun."""
+    """Return whether a name denotes no concrete thing: a time, a general place, a picture, an abstract noun."""
     head = name.rsplit(" ", 1)[-1]
     return (
         name in _VAGUE
@@ -385,6 +385,6 @@ def is_kind_of(one: str, other: str) -> bool:
 
 
 def same_act(one: str, other: str, *, animate: bool) -> bool:
-    """Return whether two verbs (lemmas) state the same act; of inanimate things, all postures are the same."""
+    """Return whether two verbs (lemmas) state the same act; for inanimate things, all postures count as the same."""
     acts = (_SAME_ACT.get(one, one), _SAME_ACT.get(other, other))
     return acts[0] == acts[1] or (not animate and one in POSTURES and other in POSTURES)

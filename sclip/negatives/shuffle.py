@@ -27,7 +27,7 @@ def shuffled(
     identity: str,
     window: Window | None = None,
 ) -> list[Negative]:
-    """Return up to `count` copies of the caption, each with two other words of one part of speech exchanged.
+    """Return up to `count` copies of the caption, each with another pair of words of one part of speech swapped.
 
     With `window`, only words that the model's text tower reads are exchanged.
     """

@@ -102,7 +102,7 @@ def unit_of(caption: SceneGraph | Reading, negative: Negative) -> UnitPair | Non
 
 
 def _is_told(reading: Reading, foil: SceneGraph) -> bool:
-    """Return whether the caption states the foil for any of its objects: "a black cat" next to another, white cat."""
+    """Return whether the caption states the foil of some object: the foil "a black cat" when another cat is black."""
     graph = reading.graph
 
     def is_like(index: int, place: int) -> bool:
@@ -161,7 +161,7 @@ def _parts(reading: Reading, negative: Negative) -> Iterator[_Part]:
 
 
 def _excludes(one: str, other: str, known: bool = False) -> bool:
-    """Return whether `other` is false where `one` is true; `known` says so for words. Three cups contain two cups."""
+    """Return whether `one` excludes `other`: 3 cups exclude 4 cups, not 2. `known`: words are known to do so."""
     if one.isdigit() and other.isdigit():
         return int(one) < int(other)
     return known or excludes(one, other)

@@ -2,8 +2,8 @@
 
 An exchange swaps words of one kind, so a correct negative has the same dependency labels as its caption. "A tunnel
 through the dog sprints" has lost a verb. The check finds 50 % of broken negatives and rejects 15 % of good ones;
-another negative is drawn for each. Comparing graphs would find 35 % and reject 20 %, because the meaning decides to
-which phrase a preposition belongs.
+another draw replaces each rejected one. Comparing graphs would find 35 % and reject 20 %, because the meaning decides
+to which phrase a preposition belongs.
 """
 
 from __future__ import annotations
