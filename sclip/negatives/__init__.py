@@ -1,10 +1,10 @@
-"""Scene graph -> semantic negatives: captions of the same words and another meaning (method, section 2).
+"""Scene graph -> negatives, which change a caption's meaning, and positives, which keep it (method, sections 2 and 9).
 
-`candidates` lists the valid exchanges of a caption, best first; `natural` those that training draws from, of which
-`draw` takes one and `draw_several` some by (seed, epoch, identity); `draw_of` takes them of a graph, and lists no more
-than it needs. `sound` keeps those that parse like their caption; `drawn_in_training` does all of it for many captions.
-`shuffled` is the baseline, a random swap of words. `unit_of` takes the part out of a caption that a negative falsifies
-(section 10). `draw_positives` draws other wordings of captions, which keep their meaning.
+`candidates` lists the valid negatives of a caption, `natural` those that training draws from. `draw` takes one of
+them and `draw_several` takes several, by (seed, epoch, identity). `draw_of` does the same for a graph and lists only
+what it needs. `sound` keeps the negatives that parse like their caption. `drawn_in_training` does all of this for many
+captions. `shuffled` is the baseline, a random swap of words. `unit_of` returns the part of a caption that a negative
+falsifies (section 10). `draw_positives` draws other wordings of captions.
 """
 
 from sclip.negatives.drawing import VERSION, Negative, candidates, draw, draw_of, draw_several, natural

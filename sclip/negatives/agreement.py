@@ -1,6 +1,6 @@
-"""What an exchange drags along so that it stays English: articles, the number of nouns and verbs, pronouns.
+"""Agreement: the articles, nouns, verbs and pronouns that must change with an exchange to keep the English correct.
 
-A function here looks at the caption and says which words need another form there, as {span: new form}.
+Functions that inspect a caption return its words to change as {span: new form}.
 """
 
 from __future__ import annotations
@@ -69,14 +69,14 @@ def article(word: str) -> str:
 @lru_cache(maxsize=1 << 16)
 def inflect(lemma: str, tag: str) -> tuple[str, ...]:
     """Return the forms of a lemma for a Penn tag (lemminflect), the usual one first."""
-    from lemminflect import getInflection  # brings spaCy
+    from lemminflect import getInflection  # imports spaCy
 
     return tuple(getInflection(lemma, tag=tag))
 
 
 @lru_cache(maxsize=1 << 16)
 def is_plural(word: str) -> bool:
-    """Whether a lower-case noun is plural."""
+    """Return whether a lower-case noun is plural."""
     lemma = noun_lemma(word)
     return word in _SINGULAR or (lemma != word and word in inflect(lemma, "NNS"))
 
@@ -95,7 +95,7 @@ def in_number(noun: str, plural: bool) -> str:
 
 @lru_cache(maxsize=1 << 16)
 def agree(verb: str, plural: bool) -> str:
-    """Return a lower-case present-tense verb in the number of its subject; another word as it is."""
+    """Return a lower-case present-tense verb in the singular or plural; other words come back unchanged."""
     if plural and verb in _BE:
         return _BE[verb]
     if not plural and verb in _PLURAL_BE:
@@ -103,7 +103,7 @@ def agree(verb: str, plural: bool) -> str:
     lemma = "lie" if verb in ("lie", "lies") else verb_lemma(verb)
     third = inflect(lemma, "VBZ")
     if verb in inflect(lemma, "VBN"):
-        return verb  # "set", "put": a participle too
+        return verb  # "set", "put": also a participle
     if plural and verb in third:
         return lemma
     if not plural and verb == lemma and third:
@@ -113,29 +113,27 @@ def agree(verb: str, plural: bool) -> str:
 
 @lru_cache(maxsize=1 << 16)
 def phrase_is_plural(phrase: str) -> bool:
-    """Whether a noun phrase is plural: by its last word, but for "a" and its like before it."""
+    """Return whether a noun phrase is plural: its last word is, and it does not begin with "a", "each" or the like."""
     words = phrase.split()
     return bool(words) and not _DETERMINED.match(phrase) and is_plural(words[-1].lower())
 
 
 def verb_forms(graph: SceneGraph, index: int, plural: bool) -> dict[Span, str]:
-    """Return the form of the verb of object `index` when the phrase there becomes singular or plural."""
+    """Return the new forms of the verbs of object `index` when its phrase becomes singular or plural."""
     caption = graph.caption
     start, end = graph.objects[index].phrase
-    there = _THERE_BEFORE.search(caption, max(0, start - 12), start)
-    if there is not None:
-        return _changed(caption, there.span(1), plural)
+    there_is = _THERE_BEFORE.search(caption, max(0, start - 12), start)
+    if there_is is not None:
+        return _changed(caption, there_is.span(1), plural)
     forms: dict[Span, str] = {}
-    behind = _VERB_BEHIND.match(caption, end)
+    verb = _VERB_BEHIND.match(caption, end)
     if (
-        behind is not None
-        and (
-            behind.group(1).lower() in _AUXILIARIES or (plural and _is_third_person(behind.group(1).lower()))
-        )
+        verb is not None
+        and (verb.group(1).lower() in _AUXILIARIES or (plural and _is_third_person(verb.group(1).lower())))
         and not _hangs(graph, index)
         and not _in_row(graph, index)
     ):
-        forms = _changed(caption, behind.span(1), plural)
+        forms = _changed(caption, verb.span(1), plural)
     for at, is_verb in _said_behind(graph, index):
         auxiliary = _AUXILIARY_BEFORE.search(caption, end, at)
         word = _WORD.match(caption, at)
@@ -143,7 +141,7 @@ def verb_forms(graph: SceneGraph, index: int, plural: bool) -> dict[Span, str]:
             forms |= _changed(caption, auxiliary.span(1), plural)
         elif word is not None and not _INFINITE_BEFORE.search(caption, max(0, at - 8), at):
             text = word.group().lower()
-            adjacent = behind is not None and behind.span(1) == word.span()
+            adjacent = verb is not None and verb.span(1) == word.span()
             if text not in CONNECTIVES and (is_verb or adjacent or _is_third_person(text)):
                 forms |= _changed(caption, word.span(), plural)
     return forms
@@ -163,27 +161,27 @@ def _changed(caption: str, span: Span, plural: bool) -> dict[Span, str]:
 
 
 def _said_behind(graph: SceneGraph, index: int) -> list[tuple[int, bool]]:
-    """Return the offsets of the verbs and attributes behind an object that describe it alone; True: surely a verb."""
+    """Return (offset, is a verb) of the predicates and attributes after an object that describe only this object."""
     objects, end = graph.objects, graph.objects[index].phrase[1]
     closing = _SENTENCE_END.search(graph.caption, end)
     stop = closing.start() if closing else len(graph.caption)
-    said: dict[int, set[int]] = {}
+    described: dict[int, set[int]] = {}
     verbs = set()
     for r in graph.relations:
         at = r.span[0]
         if end <= at < min(r.span[1], stop):
-            said.setdefault(at, set()).add(r.subject if objects[r.subject].phrase[1] <= at else r.object)
+            described.setdefault(at, set()).add(r.subject if objects[r.subject].phrase[1] <= at else r.object)
             word = _WORD.match(graph.caption, at)
             if word is not None and verb_lemma(word.group().lower()) == r.predicate.split()[0]:
                 verbs.add(at)
     for a in graph.attributes:
         if end <= a.span[0] < stop:
-            said.setdefault(a.span[0], set()).add(a.object)
-    return [(at, at in verbs) for at, subjects in sorted(said.items()) if subjects == {index}]
+            described.setdefault(a.span[0], set()).add(a.object)
+    return [(at, at in verbs) for at, subjects in sorted(described.items()) if subjects == {index}]
 
 
 def _hangs(graph: SceneGraph, index: int) -> bool:
-    """Whether the phrase is said of one before it, whose verb then follows: "a man in a hat is"."""
+    """Return whether the phrase modifies an earlier one, to which the next verb belongs: "a man in a hat is"."""
     start, end = graph.objects[index].phrase
     return any(r.object == index and r.span[1] <= start for r in graph.relations) and not any(
         r.subject == index and r.span[0] >= end for r in graph.relations
@@ -191,16 +189,16 @@ def _hangs(graph: SceneGraph, index: int) -> bool:
 
 
 def _in_row(graph: SceneGraph, index: int) -> bool:
-    """Whether the phrase is a later member of a row ("a dog and a cat are"), which is plural whatever it is."""
+    """Return whether the phrase is a later member of a list ("a dog and a cat are"), whose verb is plural anyway."""
     start = graph.objects[index].phrase[0]
     before = _AND_BEFORE.search(graph.caption, max(0, start - 8), start)
     return before is not None and any(o.phrase[1] == before.start() for o in graph.objects)
 
 
 def pronoun_forms(graph: SceneGraph, first: int, second: int) -> dict[Span, str]:
-    """Return the forms of the pronouns that stand for two phrases which change places.
+    """Return the new forms of the pronouns that refer to two phrases when the phrases change places.
 
-    A pronoun whose antecedent is not certain (another phrase of its class stands before it) stays.
+    A pronoun stays as it is if its antecedent is uncertain: another phrase of the same class precedes it.
     """
     old = (_pronoun_class(graph, first), _pronoun_class(graph, second))
     if old[0] == old[1] or not all(old):
@@ -221,20 +219,20 @@ def pronoun_forms(graph: SceneGraph, first: int, second: int) -> dict[Span, str]
                 form = _PRONOUNS[new][role]
                 forms[match.span(1)] = form.capitalize() if match.group(1)[0].isupper() else form
                 if role == "subject" and "they" in (classes[index], new):
-                    behind = _VERB_BEHIND.match(graph.caption, match.end())
-                    if behind is not None:
-                        forms |= _changed(graph.caption, behind.span(1), new == "they")
+                    next_word = _VERB_BEHIND.match(graph.caption, match.end())
+                    if next_word is not None:
+                        forms |= _changed(graph.caption, next_word.span(1), new == "they")
     return forms
 
 
 def changes_pronouns(graph: SceneGraph, first: int, second: int) -> bool:
-    """Whether a pronoun behind one of two phrases may stand for it and not for the other, or the other way round."""
+    """Return whether some pronoun after the first of two phrases can refer to only one of them."""
     one, other = _pronoun_class(graph, first), _pronoun_class(graph, second)
     if one == other:
         return False
     start = min(graph.objects[index].phrase[0] for index in (first, second))
-    behind = {match.group(1).lower() for match in _PRONOUN.finditer(graph.caption, start)}
-    return any(_may_name(form, one) != _may_name(form, other) for form in behind)
+    pronouns = {match.group(1).lower() for match in _PRONOUN.finditer(graph.caption, start)}
+    return any(_may_name(form, one) != _may_name(form, other) for form in pronouns)
 
 
 def _may_name(pronoun: str, kind: str) -> bool:

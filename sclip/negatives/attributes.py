@@ -1,4 +1,4 @@
-"""Attribute negatives: modifiers of two objects change places, or one moves to another object."""
+"""Attribute negatives: modifiers of two objects change places, or one modifier moves to another object."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _JOINT_BEHIND = re.compile(r"\s*(?:,|and\b|/|-)")
 
 
 def modifier_plans(reading: Reading) -> Iterator[PlannedExchange]:
-    """Yield the exchanges of modifiers: "a small red circle left of a blue square"."""
+    """Yield the exchanges of two modifiers: "a red circle and a blue square" to "a blue circle and a red square"."""
     for first, second in reading.pairs:
         for one in reading.units[first]:
             for other in reading.units[second]:
@@ -61,20 +61,20 @@ def _exchanged(reading: Reading, one: Unit, other: Unit) -> PlannedExchange | No
 
 
 def _names(reading: Reading, one: Unit, other: Unit) -> dict[int, tuple[str, Span]]:
-    """Return the new names of two objects whose leading words change places: "a clock tower"."""
+    """Return the new names of two objects when leading words of names ("clock" of "clock tower") change places."""
     names: dict[int, tuple[str, Span]] = {}
     if not (one.compound or other.compound):
         return names
-    for mine, its in ((one, other), (other, one)):
-        words = reading.graph.objects[its.object].name.split()[: its.compound]
-        words += reading.graph.objects[mine.object].name.split()[mine.compound :]
-        starts = its.name if its.compound else reading.behind(mine)
-        names[mine.object] = (" ".join(words), starts)
+    for unit, partner in ((one, other), (other, one)):
+        words = reading.graph.objects[partner.object].name.split()[: partner.compound]
+        words += reading.graph.objects[unit.object].name.split()[unit.compound :]
+        starts = partner.name if partner.compound else reading.behind(unit)
+        names[unit.object] = (" ".join(words), starts)
     return names
 
 
 def move_plans(reading: Reading) -> Iterator[PlannedExchange]:
-    """Yield the moves of modifiers to another object: "a black cat on a mat" to "a cat on a black mat"."""
+    """Yield the moves of a modifier to another object: "a black cat on a mat" to "a cat on a black mat"."""
     graph = reading.graph
     for source in range(reading.count):
         for unit in reading.units[source]:
@@ -105,7 +105,7 @@ def move_plans(reading: Reading) -> Iterator[PlannedExchange]:
 
 
 def _fits(reading: Reading, unit: Unit, place: Unit) -> bool:
-    """Whether a modifier reads well in the place of another one: "a brick wall", no "brick red child"."""
+    """Return whether a modifier reads well in the place of another: "a brick wall", not "a brick red child"."""
     phrase = reading.graph.objects[unit.object].phrase
     if not reading.phrases.is_open(unit.object) or is_verb_like(reading.caption, unit.span, phrase):
         return False
@@ -119,7 +119,7 @@ def _fits(reading: Reading, unit: Unit, place: Unit) -> bool:
 
 
 def _may_move(reading: Reading, unit: Unit, target: int) -> bool:
-    """Whether a modifier may leave its noun and come to another that had none of it."""
+    """Return whether a modifier may leave its noun and join another one, with nothing in return."""
     phrases, text = reading.phrases, reading.text(unit.span)
     if not phrases.gives(unit.object) or not phrases.takes(target):
         return False
@@ -134,7 +134,7 @@ def _may_move(reading: Reading, unit: Unit, target: int) -> bool:
 
 
 def _takes_material(reading: Reading, index: int, end: int | None) -> bool:
-    """Whether a material may stand before a noun, directly: no "dirt children", no "stone yellow wall"."""
+    """Return whether a material may stand directly before a noun: not "dirt children", not "stone yellow wall"."""
     obj = reading.graph.objects[index]
     if end is not None and reading.caption[end : obj.span[0]].strip():
         return False
@@ -143,19 +143,19 @@ def _takes_material(reading: Reading, index: int, end: int | None) -> bool:
 
 
 def _stands_alone(reading: Reading, span: Span) -> bool:
-    """Whether nothing but spaces joins a modifier to its phrase: no comma, no "and"."""
+    """Return whether only spaces join a modifier to its phrase: no comma, "and", slash or hyphen."""
     return not _JOINT_BEFORE.search(
         reading.caption, max(0, span[0] - 6), span[0]
     ) and not _JOINT_BEHIND.match(reading.caption, span[1])
 
 
 def _is_certain(reading: Reading, owners: dict[int, int]) -> bool:
-    """Whether the caption is surely false when attributes change places: size, age and quality may be true of both."""
+    """Return whether new owners of attributes surely make the caption false; size, age and quality may fit both."""
     return not _clash(reading, owners) and attributes_surely_change(reading, owners)
 
 
 def _clash(reading: Reading, owners: dict[int, int]) -> bool:
-    """Whether a moved attribute meets one that says the same kind of thing: a red cross gets blue, or red again."""
+    """Return whether a moved attribute meets another of its kind: "blue" comes to a cross that stays red."""
     attributes = reading.graph.attributes
     for k, owner in owners.items():
         kind = _kind(attributes[k].attribute)
@@ -172,7 +172,7 @@ def _kind(attribute: str) -> str:
 
 
 def _place_before(reading: Reading, target: int, text: str) -> int:
-    """Return where an adjective goes in a phrase: sizes first, all others next to the name."""
+    """Return the offset at which an adjective enters a phrase: sizes come first, all others next to the name."""
     obj = reading.graph.objects[target]
     units = [unit for unit in reading.units[target] if len(unit.attributes) == 1]
     if units and text.lower().split()[0] in _SIZE:
@@ -182,7 +182,7 @@ def _place_before(reading: Reading, target: int, text: str) -> int:
 
 
 def with_space(reading: Reading, span: Span) -> Span:
-    """Return a modifier with the space behind it."""
+    """Return the span of a modifier with the spaces after it."""
     end = span[1]
     while reading.caption[end : end + 1].isspace():
         end += 1
@@ -190,31 +190,31 @@ def with_space(reading: Reading, span: Span) -> Span:
 
 
 def predicate_plans(reading: Reading) -> Iterator[PlannedExchange]:
-    """Yield the exchanges of adjectives behind a copula: "the circle is red and the square is blue"."""
+    """Yield the exchanges of an adjective after a copula: "the circle is red and the square is blue"."""
     attributes = reading.graph.attributes
     open_ = [
         k for k, a in enumerate(attributes) if a.object < reading.count and not reading.is_shut(a.object)
     ]
-    behind = [k for k in open_ if _is_predicate(reading, k)]
-    before = [k for k in open_ if reading.is_before_name(k)]
-    for position, one in enumerate(behind):
-        for other in (*behind[position + 1 :], *before):
+    predicative = [k for k in open_ if _is_predicate(reading, k)]
+    attributive = [k for k in open_ if reading.is_before_name(k)]
+    for position, one in enumerate(predicative):
+        for other in (*predicative[position + 1 :], *attributive):
             if attributes[one].object == attributes[other].object:
                 continue
             owners = {one: attributes[other].object, other: attributes[one].object}
             certain = _is_certain(reading, owners) and (
-                other not in before or _may_trade(reading, one, other)
+                other not in attributive or _may_trade(reading, one, other)
             )
             if reading.only_certain and not certain:
                 continue
             if reading.changes(reading.relabelled(owners)):
-                rank = 0.5 if other not in before else 1.5
+                rank = 0.5 if other not in attributive else 1.5
                 pieces = (attributes[one].span, attributes[other].span)
                 yield PlannedExchange("attribute", rank, *pieces, certain=certain, owners=owners)
 
 
 def _may_trade(reading: Reading, behind: int, before: int) -> bool:
-    """Whether an adjective behind a copula may stand before the noun of another one, which then follows the copula."""
+    """Return whether an adjective after a copula and one before a noun may change places."""
     attributes = reading.graph.attributes
     return reading.phrases.is_open(attributes[before].object) and all(
         modifier_kind(reading.text(attributes[k].span)) != "noun"
@@ -224,7 +224,7 @@ def _may_trade(reading: Reading, behind: int, before: int) -> bool:
 
 
 def _is_predicate(reading: Reading, k: int) -> bool:
-    """Whether attribute k is an adjective behind its object, not a verb."""
+    """Return whether attribute k is an adjective, not a verb, after its object."""
     attribute = reading.graph.attributes[k]
     obj = reading.graph.objects[attribute.object]
     word = attribute.attribute.split(" ")[0]

@@ -1,9 +1,9 @@
-"""Whether an exchange surely makes the caption false: what is then said must contradict what the caption says.
+"""Decide whether an exchange surely makes a caption false: the new text must contradict the caption.
 
-A caption is silent about most of its picture: where "a large cat on a mat" is true, "a cat on a large mat" may well
-be, and "a cushion on a chair next to a cat" where a cat sits on the chair. So doubt is the rule. An exchange is certain
-by a fact that it breaks: a thing that is now under what it lay on, a woman who rides what the man rode, a car of the
-bus's colour.
+A caption does not mention most of its picture. If "a large cat on a mat" is true, "a cat on a large mat" may be true
+too; if "a cat on a chair next to a cushion" is true, so may be "a cushion on a chair next to a cat". An exchange is
+therefore uncertain unless it breaks a stated fact: a thing is now under what it lay on, a woman rides what the man
+rode, a car has the bus's color.
 """
 
 from __future__ import annotations
@@ -37,27 +37,27 @@ from sclip.negatives.senses import (
 from sclip.scenegraph.graph import Relation
 
 _NEW = re.compile(r"(?:an?|another|other|some|several|two|three|four)\b", re.IGNORECASE)
-"""First words of a phrase that names a thing for the first time."""
+"""First words of a phrase that introduces a new thing."""
 _COPULAS = ("is", "are", "was", "were", "be", "become", "becomes", "became", "as")
 _NAMED = re.compile(
     rf"\b(?<!there )(?<!this )(?<!here )(?<!it )(?<!these )(?:{'|'.join(_COPULAS)})\s+$", re.IGNORECASE
 )
-"""What stands before a phrase that names anew what was named: "the man is a player"."""
+"""Words before a phrase that renames a thing: "the man is a player"."""
 
 
 _MADE = re.compile(
     r"(?:made?|make|construct|craft|build|compose|carve|consist|form|cut)(?: up)? (?:of|from|in)\b"
 )
-"""Predicates of a thing and what it is made of."""
+"""Predicates between a thing and its material."""
 
 
 _PRONOUN = re.compile(r"\s*(?:it|them|him|her|each|which|whom)\b", re.IGNORECASE)
 _ON_PART = re.compile(r"on (?:\w+ )?(?:side|front|back|top|edge|end|face|surface) of")
-"""Predicates of a thing that is a part of another."""
+"""Predicates that place a thing on a part of another; the thing may itself be a part."""
 
 
 def objects_surely_change(reading: Reading, first: int, second: int) -> bool:
-    """Whether some relation surely fails when two objects take each other's place in all of them."""
+    """Return whether the caption is surely false when two objects take each other's place in all relations."""
     graph = reading.graph
     names = [graph.objects[k].name for k in (first, second)]
     if (
@@ -67,7 +67,7 @@ def objects_surely_change(reading: Reading, first: int, second: int) -> bool:
     ):
         return False
     if any(reading.is_possessive(k) and not is_animate(graph.objects[k].name) for k in (first, second)):
-        return False  # "its hood": a part of what else is named
+        return False  # "its hood": a part of another thing of the caption
     if any(map(is_weather, names)) and not any(map(is_animate, names)):
         return False
     things = not any(map(is_animate, names))
@@ -76,14 +76,14 @@ def objects_surely_change(reading: Reading, first: int, second: int) -> bool:
     joined = things and second in _near(reading, first, having=True)
     if _may_be_one(reading, first, second) or reads_as_compound(reading, first, second):
         return False
-    other = {first: second, second: first}
-    for k in {k for index in other for k in reading.relations_of[index]}:
+    swap = {first: second, second: first}
+    for k in {k for index in swap for k in reading.relations_of[index]}:
         relation = graph.relations[k]
-        ends = (other.get(relation.subject, relation.subject), other.get(relation.object, relation.object))
+        ends = (swap.get(relation.subject, relation.subject), swap.get(relation.object, relation.object))
         if _PRONOUN.match(reading.caption, relation.span[1]):
-            continue  # "a boat near a pier with people on it": it may be of either
+            continue  # "a boat near a pier with people on it": "it" may be either
         if joined and not _is_act(reading, k):
-            continue  # "a clock with a frame": where the one is, the other is
+            continue  # "a clock with a frame": both are in the same places
         if not _follows(reading, k, first, second) and surely_fails(reading, *ends, k):
             return True
     if joined:
@@ -92,7 +92,7 @@ def objects_surely_change(reading: Reading, first: int, second: int) -> bool:
 
 
 def _is_act(reading: Reading, k: int) -> bool:
-    """Whether someone does to a thing what is not done to what comes with it as well: "rides", not "holds"."""
+    """Return whether relation k is an act on its object alone, not on things with it: "rides", not "holds"."""
     relation = reading.graph.relations[k]
     return (
         is_animate(reading.graph.objects[relation.subject].name)
@@ -103,7 +103,7 @@ def _is_act(reading: Reading, k: int) -> bool:
 
 
 def _may_be_one(reading: Reading, first: int, second: int) -> bool:
-    """Whether the second may be the first, named anew: "a bus ... the vehicle"; not "a bus ... a vehicle"."""
+    """Return whether the second object may be the first again: "a bus ... the vehicle", not "a bus ... a vehicle"."""
     objects = reading.graph.objects
     later = objects[second].phrase
     start = max(0, later[0] - 20)
@@ -120,7 +120,7 @@ def _may_be_one(reading: Reading, first: int, second: int) -> bool:
 
 
 def _is_fronted(reading: Reading, first: int, second: int) -> bool:
-    """Whether the first stands in a place that comes before it and is said of the second: "under a tree is a dog"."""
+    """Return whether a fronted place phrase locates the second object at the first: "under a tree is a dog"."""
     start = reading.graph.objects[first].phrase[0]
     relations = (reading.graph.relations[k] for k in reading.relations_of[first])
     return any(
@@ -130,9 +130,9 @@ def _is_fronted(reading: Reading, first: int, second: int) -> bool:
 
 
 def reads_as_compound(reading: Reading, first: int, second: int, *, heads: bool = False) -> bool:
-    """Whether the exchange may be read as a compound: "kids wearing masks", "masks wearing kids".
+    """Return whether the result may read as a compound: "kids wearing masks" becomes "masks wearing kids".
 
-    An article before the first keeps it apart, but where the `heads` alone change places.
+    An article of the first phrase prevents this, unless only the nouns (`heads`) change places.
     """
     objects = reading.graph.objects
     one, other = objects[first], objects[second]
@@ -144,7 +144,7 @@ def reads_as_compound(reading: Reading, first: int, second: int, *, heads: bool 
 
 
 def _follows(reading: Reading, k: int, first: int, second: int) -> bool:
-    """Whether relation k of the earlier phrase stands behind the later one, of which it may then be said.
+    """Return whether relation k of the earlier phrase directly follows the later one and may then attach to it.
 
     "A man near a fence holding a racquet" becomes "a fence near a man holding a racquet".
     """
@@ -175,48 +175,48 @@ def _related(reading: Reading, first: int, second: int) -> bool:
 
 
 def surely_fails(reading: Reading, subject: int, object_: int, k: int) -> bool:
-    """Whether the predicate of relation k contradicts the caption when it is said of these two."""
+    """Return whether the predicate of relation k contradicts the caption when it joins `subject` and `object_`."""
     graph = reading.graph
     predicate = graph.relations[k].predicate
     names = (graph.objects[subject].name, graph.objects[object_].name)
-    said_of = (graph.relations[k].subject, graph.relations[k].object)
+    old_ends = (graph.relations[k].subject, graph.relations[k].object)
     if is_having(predicate):
-        if said_of == (object_, subject) and (predicate == "have" or is_worn(names[0])):
+        if old_ends == (object_, subject) and (predicate == "have" or is_worn(names[0])):
             return is_animate(names[1])  # "a girl has a hat", not "a tower has a clock"
         return _has_other(reading, subject, object_)
-    if is_depth(names[1]) and place_of(predicate) == "in":  # no "on a white background"
+    if is_depth(names[1]) and place_of(predicate) == "in":  # "in the background", not "on a white background"
         return True
     if is_loose(predicate) or is_symmetric(predicate, *names):
         return False
-    if said_of == (object_, subject) and _is_mutual_place(predicate, *names):
+    if old_ends == (object_, subject) and _is_mutual_place(predicate, *names):
         return False
-    near = told = False
+    near = contradicted = False
     for m in reading.relations_of[subject]:
-        said = graph.relations[m]
-        if object_ not in (said.subject, said.object):
+        known = graph.relations[m]
+        if object_ not in (known.subject, known.object):
             continue
-        if said.object == object_:
-            if not contradict(said.predicate, predicate, names[1]):
+        if known.object == object_:
+            if not contradict(known.predicate, predicate, names[1]):
                 return False
-            told = True
-        elif reverses(said.predicate, predicate):
+            contradicted = True
+        elif reverses(known.predicate, predicate):
             return False
-        elif is_loose(said.predicate):
+        elif is_loose(known.predicate):
             near = True
-        elif said_of == (object_, subject) and _may_hang_higher(reading, k):
+        elif old_ends == (object_, subject) and _may_hang_higher(reading, k):
             return False
         else:
-            told = True
+            contradicted = True
     place = place_of(predicate)
-    if not place and not (is_animate(graph.objects[said_of[0]].name) or is_physical(predicate)):
-        return False  # of things: "reflect", "frame", "render in"
-    if told:
+    if not place and not (is_animate(graph.objects[old_ends[0]].name) or is_physical(predicate)):
+        return False  # not an act between things: "reflect", "frame", "render in"
+    if contradicted:
         return True
     if place:
         return _is_elsewhere(reading, subject, object_, place, near)
-    doer, done = said_of
+    doer, done = old_ends
     if subject != doer and not is_animate(names[0]) and predicate.endswith((" at", " in", " on", " by")):
-        return False  # "held at", "shown on": where a thing is
+        return False  # "held at", "shown on": the predicate states a place
     if subject != doer:  # "a woman with a child eats a cake"
         return not (is_shared(predicate) and _are_companions(reading, subject, doer))
     return not (
@@ -226,7 +226,7 @@ def surely_fails(reading: Reading, subject: int, object_: int, k: int) -> bool:
 
 
 def _is_mutual_place(predicate: str, *names: str) -> bool:
-    """Whether two things are as well said to be in front of each other: a chair and a window, not a parked car."""
+    """Return whether "in front of" may hold in both directions: for a chair and a window, not for a parked car."""
     return (
         place_of(predicate) in ("in_front_of", "behind")
         and any(map(is_ground, names))
@@ -236,7 +236,7 @@ def _is_mutual_place(predicate: str, *names: str) -> bool:
 
 
 def _is_described(reading: Reading, one: int, other: int) -> bool:
-    """Whether a verb that is no act joins two things: "a gown featuring a bow"."""
+    """Return whether a verb that is no physical act joins two things: "a gown featuring a bow"."""
     graph = reading.graph
     return any(
         {relation.subject, relation.object} == {one, other}
@@ -248,22 +248,22 @@ def _is_described(reading: Reading, one: int, other: int) -> bool:
 
 
 def _may_hang_higher(reading: Reading, k: int) -> bool:
-    """Whether both ends of relation k may be located at a third object: people "at a fair in a hall".
+    """Return whether things at the subject of relation k may be at its object too: people "at a fair in a hall".
 
-    Where its predicate excludes what is said of the third thing they may not: "a cat in a box on a table".
+    They may not if the two predicates contradict each other: "a cat in a box on a table".
     """
     relation = reading.graph.relations[k]
     name = reading.graph.objects[relation.subject].name
     return bool(place_of(relation.predicate)) and any(
-        held.object == relation.subject
-        and (place_of(held.predicate) or is_loose(held.predicate))
-        and (held.predicate.endswith(" at") or not contradict(held.predicate, relation.predicate, name))
-        for held in (reading.graph.relations[m] for m in reading.relations_of[relation.subject])
+        inner.object == relation.subject
+        and (place_of(inner.predicate) or is_loose(inner.predicate))
+        and (inner.predicate.endswith(" at") or not contradict(inner.predicate, relation.predicate, name))
+        for inner in (reading.graph.relations[m] for m in reading.relations_of[relation.subject])
     )
 
 
 def _are_companions(reading: Reading, one: int, other: int) -> bool:
-    """Whether two equals are there with each other, or one with what the other is of: a donut with a napkin."""
+    """Return whether two living beings or two things are together. Of things, any companion of `one` is enough."""
     objects = reading.graph.objects
     if is_animate(objects[one].name) != is_animate(objects[other].name):
         return False
@@ -272,7 +272,7 @@ def _are_companions(reading: Reading, one: int, other: int) -> bool:
 
 
 def _near(reading: Reading, index: int, *, having: bool = False) -> set[int]:
-    """Return what an object is said to be beside or with, in either direction; with `having` only with."""
+    """Return the objects beside or with an object, in either direction; with `having`, only those with it."""
     relations = (reading.graph.relations[k] for k in reading.relations_of[index])
     return {
         r.object if r.subject == index else r.subject
@@ -284,18 +284,18 @@ def _near(reading: Reading, index: int, *, having: bool = False) -> set[int]:
 
 
 def _places(reading: Reading, index: int) -> dict[int, str]:
-    """Return where an object is said to be: thing -> kind of place."""
+    """Return the places that the caption states for an object: {other object: kind of place}."""
     relations = (reading.graph.relations[k] for k in reading.relations_of[index])
     return {r.object: place for r in relations if r.subject == index and (place := place_of(r.predicate))}
 
 
 def _is_elsewhere(reading: Reading, subject: int, object_: int, place: str, near: bool) -> bool:
-    """Whether the subject is said to be where it cannot be at the place of the object too."""
+    """Return whether the subject is surely not at `place` of the object: it has other places, or is a living being."""
     own = _places(reading, subject)
     if any(object_ in _places(reading, k) or k in _places(reading, object_) for k in own):
         return False  # "in a chair on a porch"
     if place not in ("in", "on") and place in own.values():
-        return False  # right of the one, and of the other
+        return False  # it may be right of both
     name = reading.graph.objects[object_].name
     near = near or any(object_ in _places(reading, k) for k in _near(reading, subject))
     if near and not (place == "in" and is_worn(name)):
@@ -304,7 +304,7 @@ def _is_elsewhere(reading: Reading, subject: int, object_: int, place: str, near
 
 
 def _has_other(reading: Reading, subject: int, object_: int) -> bool:
-    """Whether the object is another's and the subject has its own: "a man with a hat and a woman with a bag"."""
+    """Return whether the object has another, living owner: the bag in "a man with a hat and a woman with a bag"."""
     graph = reading.graph
     owners = [
         graph.relations[k].subject
@@ -317,19 +317,19 @@ def _has_other(reading: Reading, subject: int, object_: int) -> bool:
 
 
 def _acts_otherwise(reading: Reading, first: int, second: int) -> bool:
-    """Whether the second then does or is what only the first is: "a man sits and a woman stands"."""
+    """Return whether the second object takes over a state of the first alone: "a man sits and a woman stands"."""
     name = reading.graph.objects[second].name
-    its = {synonym(word) for word in reading.outside(second)}
-    return any(synonym(word) not in its and tells_apart(word, name) for word in reading.outside(first))
+    known = {synonym(word) for word in reading.outside(second)}
+    return any(synonym(word) not in known and tells_apart(word, name) for word in reading.outside(first))
 
 
 def attributes_surely_change(reading: Reading, owners: Mapping[int, int]) -> bool:
-    """Whether some attribute is surely false of the object that gets it: attribute -> its new object."""
+    """Return whether some attribute is surely false of its new object; `owners`: {attribute: new object}."""
     return any(_is_surely_false(reading, k, owner, owners) for k, owner in owners.items())
 
 
 def are_apart(reading: Reading, one: int, other: int) -> bool:
-    """Whether two objects are different things, and neither a part of the other."""
+    """Return whether two objects are different things and neither is a part of the other."""
     return not (
         is_vague(reading.graph.objects[other].name)
         or all(is_scene(reading.graph.objects[k].name) for k in (one, other))
@@ -351,7 +351,7 @@ def _is_surely_false(reading: Reading, k: int, owner: int, owners: Mapping[int, 
 
 
 def _is_part(reading: Reading, one: int, other: int) -> bool:
-    """Whether one thing is said to have the other, or to hold it within: a plane with wings, a bathroom with tiles."""
+    """Return whether a relation makes one thing part of the other: a plane with wings, a bathroom with tiles."""
     objects, relations = reading.graph.objects, reading.graph.relations
     return any(
         {relations[k].subject, relations[k].object} == {one, other}

@@ -1,7 +1,7 @@
-"""Words that exclude each other: what may stand in another's place so that the caption is surely false.
+"""Tables of words that exclude each other: with one in place of another, a caption is surely false.
 
-Written by hand, each row from the most frequent to the rarest word of captions. No word of a row is another's
-synonym, hypernym or hyponym, nor likely true where the other is; pairs of a row that may be are named behind it.
+The tables are written by hand; each row goes from the most to the least frequent word in captions. No word of a row is
+a synonym, hypernym or hyponym of another, or likely true with it; exceptions are listed as pairs after the row.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from collections.abc import Iterator, Mapping
 from itertools import permutations
 
 Options = tuple[tuple[str, float], ...]
-"""What may stand in a word's place, each with how often captions have it beside the others (of the row)."""
+"""Pairs (replacement, weight) for a word. The weight 1 / (rank + 2) approximates the frequency in captions."""
 
 
 def _row(words: str, near: str = "") -> Iterator[tuple[str, str, float]]:
-    """Yield (word, other word, weight) of all pairs of a row, but for those that `near` names as "a-b"."""
+    """Yield (word, other word, weight) for all pairs of a row except those that `near` lists as "a-b"."""
     pairs = {frozenset(pair.split("-")) for pair in near.split()}
-    found = [word.replace("_", " ") for word in words.split()]
-    for one, other in permutations(found, 2):
+    row = [word.replace("_", " ") for word in words.split()]
+    for one, other in permutations(row, 2):
         if frozenset((one.replace(" ", "_"), other.replace(" ", "_"))) not in pairs:
-            yield one, other, 1 / (found.index(other) + 2)
+            yield one, other, 1 / (row.index(other) + 2)
 
 
 def _pairs(text: str) -> Iterator[tuple[str, str, float]]:
-    """Yield (word, other word, weight) of "word: others, word: others"."""
+    """Yield (word, other word, weight) from a text of the form "word word: others, word: others"."""
     for entry in text.replace("\n", " ").split(","):
         words, _, others = entry.partition(":")
         for word in words.split():
@@ -32,11 +32,11 @@ def _pairs(text: str) -> Iterator[tuple[str, str, float]]:
 
 
 def _options(*sources: Iterator[tuple[str, str, float]]) -> dict[str, Options]:
-    found: dict[str, dict[str, float]] = {}
+    options: dict[str, dict[str, float]] = {}
     for source in sources:
         for word, other, weight in source:
-            found.setdefault(word, {})[other] = weight
-    return {word: tuple(others.items()) for word, others in found.items()}
+            options.setdefault(word, {})[other] = weight
+    return {word: tuple(others.items()) for word, others in options.items()}
 
 
 COLOUR_WORDS = "white black red blue green brown yellow orange pink gray purple"
@@ -48,7 +48,7 @@ COLOURS = _options(
     ),
     _pairs("grey: red green brown yellow, tan: black red blue green, silver: red blue green brown"),
 )
-"""Colour -> other colours that no eye takes for it."""
+"""Color -> colors that nobody mistakes for it."""
 
 MATERIALS = _options(
     _row(
@@ -72,7 +72,7 @@ OPPOSITES_OF_THINGS = _options(
         left: right, right: left, front: rear back, rear: front, back: front"""
     )
 )
-"""Adjective of a thing -> adjectives that it cannot have as well."""
+"""Adjective of a thing -> adjectives that exclude it."""
 
 OPPOSITES_OF_LIVING = _options(
     _pairs(
@@ -111,10 +111,10 @@ _FORMS = [
     )
 ]
 FORMS: dict[str, tuple[str, int]] = {form: (forms[0], k) for forms in _FORMS for k, form in enumerate(forms)}
-"""Form of a verb -> its base, and which form it is."""
+"""Verb form -> (base, index of the form: 0 base, 1 third person, 2 -ing)."""
 FORM_OF = {forms[0]: forms for forms in _FORMS}
 LEMMAS = {"lie": "lay"}
-"""Base -> how graphs write it, where that is another word."""
+"""Base -> lemma in scene graphs, where it differs."""
 
 STATIC = _options(
     _row("stand sit lie kneel crouch", "kneel-crouch sit-crouch sit-kneel"),
@@ -122,7 +122,7 @@ STATIC = _options(
         "lay: stand sit, sleep: stand walk, stand: walk run, sit: walk run, lie: walk run, perch: fly, pose: sleep"
     ),
 )
-"""Postures -> what who has one does not do as well."""
+"""Posture -> verbs that exclude it."""
 MOVING = _options(
     _row(
         "walk run jump swim climb dance crawl ski skate surf",
@@ -136,7 +136,7 @@ STATIC_FROM_MOVING = _options(
 STAYING = frozenset(
     ("next to", "near", "by", "beside", "behind", "in front of", "alongside")
 )  # fmt: skip
-"""Prepositions behind which one moves as well as stays."""
+"""Prepositions that go with both rest and motion."""
 
 _RIDDEN = "bike bicycle motorcycle scooter skateboard moped motorbike cart"
 _MOUNTS = "horse elephant camel pony donkey cow bull ox"
@@ -145,7 +145,7 @@ _GAMES = "tennis baseball soccer football basketball game match volleyball golf 
 _FOOD = """pizza sandwich cake salad burger hamburger hotdog meat bread pie steak fish chicken carrot banana apple fruit
 vegetable meal food donut doughnut slice cookie dessert breakfast lunch dinner"""
 TRANSITIVE: dict[str, tuple[tuple[frozenset[str] | None, Options], ...]] = {}
-"""Verb -> for these objects (None: for all) the verbs that exclude it."""
+"""Verb -> pairs of (objects, verbs that exclude it with these objects); None: any object."""
 for _line in (
     f"ride|{_RIDDEN}|push wash repair carry",
     f"ride|{_MOUNTS}|lead feed wash chase",
@@ -246,18 +246,18 @@ PLACES: dict[str, Options] = {
     word: tuple((other, 1 / (k + 2)) for k, other in enumerate(others.split(",")))
     for word, others in _PLACES.items()
 }
-"""Preposition -> prepositions of the same two things that exclude it."""
+"""Preposition -> prepositions that exclude it between the same two things."""
 SIDES = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
-"""Words within a spatial phrase: "on the left of"."""
+"""Word of a spatial phrase ("on the left of") -> its opposite."""
 AT_ONLY = frozenset("table desk counter bar".split())
 SLOPES = frozenset("hill slope mountain stair staircase ramp ladder step mountainside hillside".split())
-"""What has an up and a down: of a street both may be said."""
+"""Things that have an up and a down. A street is not listed: both may be true of it."""
 PLACE_VERBS = frozenset(
     """sit sits sitting stand stands standing lie lies lying lay lays laying sleep sleeps sleeping rest rests resting
     park parked parking perch perched perches kneel kneeling crouching seated standing placed located positioned pose
     poses posing walk walks walking run runs running""".split()
 )
-"""First words of a predicate whose preposition may be another."""
+"""First words of predicates whose preposition may be replaced."""
 NO_SUPPORT = frozenset(
     """ground floor grass snow sand dirt mud water sky air wall ceiling head hand back leg arm face neck mouth foot lap
     shoulder finger body eye nose ear chin knee waist chest side top bottom corner edge middle front end
@@ -269,7 +269,7 @@ NO_SUPPORT = frozenset(
     cover centre center area part end start middle piece half cup series list page album road street way
     mood team group crowd pose position traffic bloom love season space area flight use""".split()
 )
-"""Things that one is on or in without another choice: the ground, a wave, the sky."""
+"""Things whose preposition is not replaced, because no other one fits: the ground, a wave, the sky."""
 
 # -- things
 
@@ -294,7 +294,7 @@ ANYWHERE = _options(
     _row("guitar piano violin trumpet saxophone cello flute", ""),
     _row("skateboard surfboard snowboard bicycle", ""),
 )  # fmt: skip
-"""Things of which the caption is false by their name alone."""
+"""Thing -> things that make the caption false wherever they replace it."""
 
 ANCHORED = _options(
     _row("car bus train truck motorcycle boat bike bicycle airplane plane helicopter ship van",
@@ -322,10 +322,10 @@ ANCHORED = _options(
     _row("roof balcony bridge", ""),
     _pairs("house: barn church castle, tree: rock, butterfly: bee bird, town: village forest desert"),
 )  # fmt: skip
-"""Things of which the caption is false where another thing is on or in them, or someone uses them."""
+"""Thing -> things that replace it only where another thing is on or in it, or someone uses it."""
 MASS = frozenset("grass snow sand water mud rain wine beer coffee milk juice tea".split())
-"""Of them those that have no plural."""
+"""Words of `ANCHORED` that have no plural."""
 MASS_OR_NOT = frozenset("pizza cake steak salad soup pasta chicken".split())
 COUNTED = frozenset("sandwich donut burger".split())
-"""What one eats: "some pizza" or "a pizza"; never "some donut"."""
+"""Food that is always counted: never "some donut". `MASS_OR_NOT`: "some pizza" or "a pizza"."""
 INVARIANT = frozenset("sheep deer".split())

@@ -1,10 +1,10 @@
-"""Scene graph -> its valid exchanges and replacements, each with its caption and its aligned graph.
+"""Scene graph -> its valid negatives (exchanges and replacements), each with its caption and its aligned graph.
 
-Exchanges (method, section 2) are of two kinds: relation negatives exchange two objects or two verbs, attribute
-negatives exchange or move modifiers and numbers. An exchange is kept where the caption then says something else
-(`Reading.changes`). Replacements (section 9) are of an object, an attribute or a relation. A visit draws the kind by
-the shares of a mixture, then a negative of it by how strange it reads, and nothing is gained by reading better than
-the caption: then text alone tells them least.
+Exchanges (method, section 2) are of two kinds: relation negatives exchange two objects, verbs or prepositions;
+attribute negatives exchange or move modifiers and quantities. An exchange is kept if it changes the meaning
+(`Reading.changes`). Replacements (section 9) are of an object, an attribute or a relation. A visit draws a kind by the
+shares of a mixture, then a negative of this kind: the less strange, the likelier. A negative that reads better than its
+caption is no likelier than one that reads equally well, so that text alone reveals little.
 """
 
 from __future__ import annotations
@@ -32,22 +32,21 @@ from sclip.scenegraph.window import Window, parsed_part
 from sclip.seeding import uniform
 
 VERSION = "7"
-"""Raised with every change that changes a caption's candidates: annotated shards carry it."""
+"""Version of the candidates, stored in annotated shards. Raise it with every change of the candidates."""
 
 MOST_CANDIDATES = 24
-"""Only the best so many of a caption are kept."""
+"""Maximum exchanges listed per caption, best first."""
 
 MOST_WEIGHED = 12
-"""Only the best so many exchanges that surely change the meaning are weighed for a draw; the pairs of a long caption
-are many."""
+"""Maximum exchanges per caption, best first, whose strangeness a draw computes; a long caption has many pairs."""
 
 MOST_STRANGE = 4.0
-"""Log-odds above which an exchange is not drawn: of stranger ones every second one is broken English."""
+"""Maximum strangeness of a drawn exchange, in log-odds; half of the stranger ones are broken English."""
 MOST_STRANGE_REPLACED = 3.0
-"""The same of a replacement, of which most read like their caption."""
+"""Maximum strangeness of a drawn replacement, in log-odds; most replacements read like their caption."""
 Shares = Mapping[str, float]
-"""How often a visit draws each kind of `KINDS`; 0: never. Where a caption has none of a kind, the others are drawn by
-their shares (`loss.mixture`)."""
+"""Kind (of `KINDS`) -> how often a visit draws it (`loss.mixture`); 0: never. If a caption has no negative of the drawn
+kind, the other kinds are drawn by their shares."""
 KINDS: Mapping[str, frozenset[Kind]] = {
     "exchange": frozenset(("relation", "attribute")),
     "replace_object": frozenset(("replaced object",)),
@@ -56,44 +55,44 @@ KINDS: Mapping[str, frozenset[Kind]] = {
 }
 EVENLY: Shares = dict.fromkeys(KINDS, 0.25)
 MOST_DRAWN = 6
-"""Only the least strange so many are drawn from; the others would be drawn once in a hundred visits."""
+"""Maximum exchanges to draw from, least strange first; others would be drawn once in a hundred visits."""
 MOST_TRIED = 5
-"""Replacements of a kind that are looked at of a caption of an ordinary length; of a long one, `LONG_TIMES` as many."""
+"""Maximum replacements of one kind to examine per caption; `LONG_TIMES` as many for a long caption."""
 MOST_REPLACED = 3
-"""Of them are drawn from so many at the most."""
+"""Maximum replacements of one kind to draw from; `LONG_TIMES` as many for a long caption."""
 LONG, LONG_TIMES = 300, 6
-"""Characters of a long caption: of few replacements none would be in the triples that a knowledge encoder takes."""
+"""A caption over LONG characters gets LONG_TIMES as many replacements; fewer could all miss the encoder's triples."""
 TEMPERATURE = 1.0
-"""Of the draw, in log-odds."""
+"""Temperature of the draw, in log-odds."""
 
 MOST_EXCHANGED = 12
-"""Only the first so many objects of a caption change places: pairs grow with the square, and the triples that a
-knowledge encoder takes are the first ones."""
+"""Maximum objects of a caption, from its start, that change places. The number of pairs grows with the square, and the
+knowledge encoder takes the first triples."""
 _CONTEXT_WORDS = 4
-"""Words on either side of an exchange that can make it read strangely: articles, and what an n-gram spans."""
+"""Words on each side of an edit that its strangeness includes: the edit affects their articles and n-grams."""
 
 
 @dataclass(frozen=True)
 class Negative:
-    """A false caption: of the caption's words, or with one word replaced."""
+    """A false caption: its caption's words in another order, or with one word replaced."""
 
     caption: str
     kind: Kind
     swapped: tuple[str, str]
-    """The two texts that changed places, in the order of the caption; an empty one where a text moved. Of a
-    replacement the text that went, and the one that came."""
+    """The two texts that changed places, in caption order; one is empty if a text moved. For a replacement, the old
+    text and the new one."""
     strangeness: float
-    """How much stranger than its caption it reads, in log-odds (`sclip.negatives.naturalness`)."""
+    """How much stranger than its caption the negative reads, in log-odds (`sclip.negatives.naturalness`)."""
     certain: bool
-    """Whether its meaning surely differs from its caption's; only such ones are drawn."""
+    """Whether its meaning surely differs from its caption's; only certain negatives are drawn."""
     source: SceneGraph | tuple[SceneGraph, PlannedExchange, Exchange] | tuple[SceneGraph, Replacement] = (
         field(repr=False, compare=False)
     )
-    """The graph, or what it is made from when it is asked for."""
+    """The graph, or the parts from which `graph` builds it on first use."""
 
     @cached_property
     def graph(self) -> SceneGraph:
-        """The caption's graph with the same change: same length and order of relations and attributes."""
+        """The caption's graph with the same change applied; relations and attributes keep their number and order."""
         if isinstance(self.source, SceneGraph):
             return self.source
         if len(self.source) == 2:
@@ -103,7 +102,7 @@ class Negative:
 
     @property
     def is_replacement(self) -> bool:
-        """Whether a word gave its place to one that is not the caption's."""
+        """Whether one word of the caption was replaced by another word."""
         return self.kind.startswith("replaced")
 
     def to_json(self) -> dict[str, Any]:
@@ -128,24 +127,24 @@ class Negative:
 
 
 def candidates(graph: SceneGraph) -> list[Negative]:
-    """Return the valid exchanges, then the replacements, each best first, no caption twice; empty where none is."""
+    """Return the valid exchanges, then the valid replacements, each best first and without duplicates."""
     text = _Text(graph, only_certain=False)
-    found = sorted(_exchanges(text), key=_order)
+    exchanged = sorted(_exchanges(text), key=_order)
     replaced = chain.from_iterable(_replacements(text, kind) for kind in REPLACED)
     return [
-        *(negative for negative, _ in found),
+        *(negative for negative, _ in exchanged),
         *sorted(replaced, key=lambda negative: negative.strangeness),
     ]
 
 
 def natural(graph: SceneGraph) -> list[Negative]:
-    """Return the candidates that training draws from: of surely another meaning, and not strange to read."""
+    """Return the candidates that training draws from: they surely change the meaning and do not read strangely."""
     text = _Text(graph, only_certain=True)
     return [*_natural_exchanges(text), *chain.from_iterable(_natural_replacements(text, k) for k in REPLACED)]
 
 
 def candidate_replacements(graph: SceneGraph, kind: Kind) -> list[tuple[Span, str]]:
-    """Return all replacements of a kind: the characters of the word that goes, and the word that comes."""
+    """Return all replacements of a kind as (span of the old word, new word)."""
     reading = _Text(graph, only_certain=True).reading
     return [(plan.span, plan.forms[plan.span]) for plan in replacements(reading, kind, sys.maxsize)]
 
@@ -153,7 +152,7 @@ def candidate_replacements(graph: SceneGraph, kind: Kind) -> list[tuple[Span, st
 def draw(
     found: Sequence[Negative], *, seed: int, epoch: int, identity: str, window: Window | None = None
 ) -> Negative | None:
-    """Return the negative of one visit of a sample among its `natural` ones, or None where it has none."""
+    """Return one of the `natural` negatives of a sample for one visit, or None if it has none."""
     drawn = draw_several(found, 1, seed=seed, epoch=epoch, identity=identity, window=window)
     return next(iter(drawn), None)
 
@@ -168,14 +167,13 @@ def draw_several(
     window: Window | None = None,
     shares: Shares = EVENLY,
 ) -> list[Negative]:
-    """Return up to `count` different negatives of one visit of a sample, that of `draw` first.
+    """Return up to `count` different negatives for one visit of a sample; the first is what `draw` returns.
 
-    The kind is drawn by `shares`; of a kind less strange negatives are likelier, down to those that read like their
-    caption: if still better ones were likelier, frequent words would come in the places of rare ones more often than
-    they leave them. `window` leaves out negatives whose change the text tower does not read, and puts those that differ
-    in no triple of the knowledge encoder last.
-    The order of the others does not depend on what is left out, so a record that holds only sound negatives gives the
-    same draws.
+    The kind is drawn by `shares`. Within a kind, less strange negatives are likelier, but one that reads better than
+    its caption is no likelier than one that reads equally well. Otherwise frequent words would replace rare ones more
+    often than the reverse. `window` drops negatives whose change the text tower does not read, and puts those that
+    change no triple of the knowledge encoder last. Dropped negatives do not affect the order of the others, so a record
+    that holds only sound negatives gives the same draws.
     """
     of_kinds = {
         name: [negative for negative in found if negative.kind in kinds] for name, kinds in KINDS.items()
@@ -193,9 +191,9 @@ def draw_of(
     window: Window | None = None,
     shares: Shares = EVENLY,
 ) -> Iterator[Negative]:
-    """Yield what `draw_several` returns of the `natural` negatives of a graph, looking for no more than is taken.
+    """Yield what `draw_several` returns for the `natural` negatives of a graph, but list no more than the caller takes.
 
-    Most visits take a replacement of one kind; the exchanges, which take longest, are then never listed.
+    Most visits take a replacement of one kind. The exchanges, which take longest to list, are then never listed.
     """
     text = _Text(graph, only_certain=True)
 
@@ -216,32 +214,32 @@ def _in_order(
     window: Window | None,
     shares: Shares,
 ) -> Iterator[Negative]:
-    """Yield the negatives of a visit in the order in which they are drawn, listing a kind when it is due."""
+    """Yield the negatives of a visit in the order of the draw; list a kind only when its turn comes."""
 
-    def hazard(purpose: str, value: str) -> float:  # of an exponential draw: the least is first
+    def hazard(purpose: str, value: str) -> float:  # an exponential draw: the smallest is first
         return -math.log((uniform(purpose, seed, epoch, f"{identity}\x1f{value}") + 2**-64) / (1 + 2**-63))
 
-    def key(negative: Negative) -> float:  # Gumbel's trick: a draw without replacement is an order
+    def key(negative: Negative) -> float:  # Gumbel's trick: sorting draws without replacement
         return max(negative.strangeness, 0.0) / TEMPERATURE + math.log(hazard("negative", negative.caption))
 
     drawn: set[str] = set()
-    last = []
+    postponed = []
     due = {name: hazard("kind of negative", name) / shares[name] for name in KINDS if shares[name] > 0}
     for name in sorted(due, key=due.__getitem__):
-        found = [negative for negative in listed(name) if window is None or window.holds(negative.caption)]
-        for negative in sorted(found, key=key):
+        readable = [negative for negative in listed(name) if window is None or window.holds(negative.caption)]
+        for negative in sorted(readable, key=key):
             if negative.caption in drawn:
                 continue
             drawn.add(negative.caption)
             if window is None or not window.places or window.shows(negative.graph):
                 yield negative
             else:
-                last.append(negative)
-    yield from last
+                postponed.append(negative)
+    yield from postponed
 
 
 class _Text:
-    """The part of a caption that is parsed, read for editing, and how strange its parts read."""
+    """The parsed part of a caption, its `Reading`, and the strangeness of its parts (cached)."""
 
     def __init__(self, graph: SceneGraph, *, only_certain: bool) -> None:
         self.graph = graph
@@ -252,7 +250,7 @@ class _Text:
         self._own: dict[Span, float] = {}
 
     def strangeness(self, other: str, start: int, end: int) -> float:
-        """Return how much stranger than the caption a text reads that differs from it in these characters alone."""
+        """Return how much stranger than the caption `other` reads, which differs only in these characters."""
         start, end = part = _around(self.text, start, end)
         if part not in self._own:
             self._own[part] = strangeness(self.text[start:end])
@@ -261,7 +259,7 @@ class _Text:
 
 
 def _exchanges(source: _Text) -> Iterator[tuple[Negative, PlannedExchange]]:
-    """Yield the negatives of the best plans, of certain ones alone where only they are read for."""
+    """Yield the negatives of the best plans, with their plans; only certain ones if the reading is `only_certain`."""
     graph, text = source.graph, source.text
     if len(graph.objects) < 2:
         return
@@ -281,7 +279,7 @@ def _exchanges(source: _Text) -> Iterator[tuple[Negative, PlannedExchange]]:
 
 
 def _replacements(source: _Text, kind: Kind) -> Iterator[Negative]:
-    """Yield the negatives in which a word of a kind gave its place to another."""
+    """Yield the negatives that replace a word of this kind."""
     text = source.text
     seen = {_fold(text)}
     for plan in replacements(source.reading, kind, MOST_TRIED * source.times):
@@ -296,10 +294,10 @@ def _replacements(source: _Text, kind: Kind) -> Iterator[Negative]:
 
 
 def _natural_exchanges(text: _Text) -> list[Negative]:
-    found = [pair for pair in _exchanges(text) if pair[0].strangeness < MOST_STRANGE]
-    found = sorted(found, key=lambda pair: pair[0].strangeness)[:MOST_DRAWN]
-    found.sort(key=_order)
-    return [negative for negative, _ in found]
+    pairs = [pair for pair in _exchanges(text) if pair[0].strangeness < MOST_STRANGE]
+    pairs = sorted(pairs, key=lambda pair: pair[0].strangeness)[:MOST_DRAWN]
+    pairs.sort(key=_order)
+    return [negative for negative, _ in pairs]
 
 
 def _natural_replacements(text: _Text, kind: Kind) -> list[Negative]:
@@ -310,13 +308,13 @@ def _natural_replacements(text: _Text, kind: Kind) -> list[Negative]:
 
 
 def _in_one(text: str, plan: PlannedExchange) -> bool:
-    """Whether both texts stand in one sentence: of two, what they are of may be one thing, or part of the other."""
+    """Return whether both texts stand in one sentence; those of two sentences may describe the same thing."""
     first, second = sorted((plan.first, plan.second))
     return SENTENCE_END.search(text, first[1], second[0]) is None
 
 
 def _around(text: str, start: int, end: int) -> Span:
-    """Return the part of a text that can read otherwise after an edit: long texts are not weighed whole."""
+    """Return the span of an edit and its context, so that a long text need not be scored whole."""
     for _ in range(_CONTEXT_WORDS):
         start = max(text.rfind(" ", 0, start), 0)
         end = text.find(" ", end + 1) if end >= 0 else end
@@ -332,7 +330,7 @@ def _rank(plan: PlannedExchange) -> float:
 
 
 def _best_plans(reading: Reading) -> list[PlannedExchange]:
-    """Return the best plans; of those that give one text, the one whose change of meaning is surest comes first."""
+    """Return the best plans, certain ones first; the first of several plans with the same text is used."""
     one_sentence = SENTENCE_END.search(reading.caption) is None
 
     def listed(kinds: Iterable[Iterable[PlannedExchange]]) -> list[PlannedExchange]:
@@ -352,7 +350,7 @@ def _best_plans(reading: Reading) -> list[PlannedExchange]:
         )
     )
     most = MOST_WEIGHED if reading.only_certain else MOST_CANDIDATES
-    if sum(plan.rank < 2 for plan in plans) < most:  # as in all captions but the longest
+    if sum(plan.rank < 2 for plan in plans) < most:  # true of all captions but the longest
         plans += listed((object_plans(reading, far=True), move_plans(reading)))
     best = sorted(plans, key=_rank)[:most]
     return sorted(best, key=lambda plan: not plan.certain)

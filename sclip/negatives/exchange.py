@@ -1,7 +1,7 @@
-"""Two pieces of a caption change places: the new text, and where everything that the caption said stands in it.
+"""The edit in which two pieces of a caption change places: the new text, and the new position of every old span.
 
-An edit is the exchange of two spans, of which one may be empty (a word moves), and words put into another form
-(agreement), all in characters of the caption. Articles and capitals at the seams are put right here.
+An edit exchanges two spans, one of which may be empty (a word moves), and puts some words into another form
+(agreement). Spans count characters of the caption. This module corrects articles and capitals at the seams.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Exchange:
         sentences: int | None = None,
         repair: bool = True,
     ) -> None:
-        """Exchange the characters of `first` and `second`, and give the words at `forms` their new form.
+        """Exchange the characters of `first` and `second`, and replace the words at `forms` by their new forms.
 
-        The pieces must not overlap and not both be empty; a form lies within one piece or outside of both.
-        `sentences` is what `count_sentences` says of the caption, where the caller knows. Without `repair` articles
-        and capitals stay as they are.
+        The pieces must not overlap (else ValueError) and must not both be empty; each form lies within one piece or
+        outside of both. `sentences` is the result of `count_sentences` for the caption, if the caller has it. Without
+        `repair`, articles and capitals stay as they are.
         """
         if first > second:
             first, second = second, first
@@ -47,7 +47,7 @@ class Exchange:
         self._caption = caption
         self._forms = dict(forms) if forms else {}
         self._regions = ((0, first[0]), second, (first[1], second[0]), first, (second[1], len(caption)))
-        """What the caption's characters are now, in order: before, second, between, first, after."""
+        """Spans of the caption in their new order: before, second, between, first, after."""
         filled = [region for region in self._regions if region[0] < region[1]]
         if sentences is None:
             sentences = count_sentences(caption)
@@ -62,28 +62,28 @@ class Exchange:
         """The caption after the exchange."""
 
     def moved(self, span: Span) -> bool:
-        """Whether the span lies within one of the two pieces."""
+        """Return whether the span lies within one of the two pieces."""
         return any(low <= span[0] and span[1] <= high for low, high in (self._regions[1], self._regions[3]))
 
     def content(self, span: Span) -> Span:
-        """Return where the characters of the span are now; the span lies in one piece or outside of both."""
+        """Return the new span of these characters, which lie in one piece or outside of both."""
         return (self._offset(span[0], last=False), self._offset(span[1], last=True))
 
     def slot(self, span: Span) -> Span:
-        """Return where the span is now whose content may have been exchanged: a phrase with a new adjective."""
+        """Return the new span of a text whose content may have been exchanged: a phrase with a new adjective."""
         start, end = span
-        for piece, held in ((self._regions[3], 1), (self._regions[1], 3)):
+        for piece, region in ((self._regions[3], 1), (self._regions[1], 3)):
             if piece[0] < piece[1]:
                 if piece[0] <= span[0] < piece[1]:
-                    start = -held
+                    start = -region
                 if piece[0] < span[1] <= piece[1]:
-                    end = -held
+                    end = -region
         first = self._starts[-start] if start < 0 else self._offset(start, last=False)
         last = self._starts[1 - end] if end < 0 else self._offset(end, last=True)
         return (first, max(first, last))
 
     def _offset(self, offset: int, last: bool) -> int:
-        """Return where a span that starts (or ends: `last`) at an offset of the caption now does so."""
+        """Return the new offset of a span's start (or end, if `last`) at `offset` of the caption."""
         for index, (low, high) in enumerate(self._regions):
             if low < offset <= high if last else low <= offset < high:
                 return self._starts[index] + len(self._region_text((low, offset)))
@@ -101,14 +101,14 @@ class Exchange:
     # -- the seams
 
     def _capitals(self, filled: list[Span], place: Mapping[Span, int]) -> None:
-        """Open the sentences with a capital as the caption did, and no other word; `place` is where the pieces go."""
+        """Move capitals of sentence starts to the new first words; `place`: the old offset that a piece moves to."""
         caption = self._caption
         left, length = (0, 0), 0
         for region in filled:
             at = region[0]
             opened, opens = _opens(caption, 0, at), length == 0 or _opens(caption, *left)
             if opens and not opened:
-                # as the caption's own sentence at this place did
+                # only if the caption has a capital at this place
                 own = place.get(region, length)
                 if caption[at].islower() and caption[own : own + 1].isupper():
                     self._first_letter(at, caption[at].upper())
@@ -127,7 +127,7 @@ class Exchange:
         self._forms[(at, at + 1)] = letter
 
     def _articles(self, filled: list[Span]) -> None:
-        """Give each a / an before a seam the form that the word behind the seam asks for."""
+        """Make each "a" or "an" before a seam fit the word after the seam."""
         caption = self._caption
         for left, right in pairwise(filled):
             low = max(0, left[1] - 6, left[0])
@@ -145,7 +145,7 @@ class Exchange:
 
 
 def count_sentences(caption: str) -> int:
-    """Return how many sentences capitals open here: none in A Title and in ALL CAPITALS; 2 means several."""
+    """Return how many sentences begin with a capital: 0 in A Title or ALL CAPITALS, else 1, or 2 for several."""
     words = [word for word in caption.split() if word[0].isalpha()]
     if len(words) > 2 and 2 * sum(word[0].isupper() for word in words) > len(words):
         return 0
@@ -153,7 +153,7 @@ def count_sentences(caption: str) -> int:
 
 
 def _opens(caption: str, start: int, end: int) -> bool:
-    """Whether a sentence opens behind caption[start:end]."""
+    """Return whether a sentence begins after caption[start:end]."""
     before = caption[max(start, end - 4) : end]
     stripped = before.rstrip()
     if not stripped:
@@ -162,7 +162,7 @@ def _opens(caption: str, start: int, end: int) -> bool:
 
 
 def _is_name(phrase: str) -> bool:
-    """Whether the capital of a phrase that opened a sentence is its own: "Santa Claus", "TV", "I"."""
+    """Return whether a phrase at a sentence start keeps its capital, because it is a name: "Santa Claus", "TV"."""
     words = re.findall(r"[^\W\d_]+", phrase)
     if not words or words[0].lower() in ("a", "an", "the"):
         return False

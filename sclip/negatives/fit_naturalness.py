@@ -1,9 +1,9 @@
 """Train the model of `sclip.negatives.naturalness`: captions in, its tables out.
 
-First words get classes: those that stand between the same words are one (k-means over the singular vectors of how
-much more often than by chance a word has another one beside it). Then logistic regressions over n-grams are added: one
-that tells captions from a few of their exchanges and replacements, then others that tell them from the negatives that
-the sum so far would draw.
+First, words get classes: words with the same neighbors share a class (k-means over singular vectors of the positive
+pointwise mutual information between a word and its neighbors). Then the weights of several logistic regressions over
+n-grams are summed. The first tells captions from a few of their exchanges and replacements; each later one tells them
+from the negatives that the sum so far would draw.
 """
 
 from __future__ import annotations
@@ -42,33 +42,33 @@ from sclip.scenegraph.lexicon import AUXILIARIES, CONNECTIVES, COPULAS
 from sclip.scenegraph.parser import Parser
 
 MOST_CAPTIONS = 12_000
-"""Captions of one source that are trained on: those of a large one must not drown another's."""
+"""Maximum training captions per source, so that a large source does not drown the others."""
 _MOST_OF_A_KIND = 6
-"""Exchanges of a caption that are looked at, and replacements."""
+"""Maximum exchanges per caption, and maximum replacements."""
 _FIRST = 4
-"""Negatives of a caption in the first round, the slowest because it uses all of them."""
+"""Maximum negatives per caption in the first round; later rounds use one each."""
 _ROUNDS = (0.1, 0.05)
-"""Inverse regularisation of each round."""
+"""Inverse regularization strength of each round."""
 
 _CLASSES = 96
 _LEAST = 4
-"""A rarer word is known by its suffix alone."""
+"""Minimum count of a word; rarer words are known by their suffix alone."""
 _NEIGHBOURS = 1500
-"""Frequent words whose places beside a word make its class."""
+"""Number of most frequent words that count as neighbors of a word."""
 _DIMENSIONS = 40
 _OWN_CLASS = frozenset(
     """a an the this that these those his her its their my your our one two three four some any several many few
     each every all both if so because when where which who whose what how than then not no he she it they him them i
     you we us me there here s , ; : - -- ( ) ' ? ! & / </s> <s>""".split()
 ).union(CONNECTIVES, COPULAS, AUXILIARIES)
-"""Words that are a class of their own."""
+"""Words that each form a class of their own."""
 
 
 def fit(sources: Sequence[Sequence[str]], parser: Parser, seed: int = 0) -> dict[str, NDArray[Any]]:
-    """Return the tables by name (`naturalness.PATH`) for the captions of each source.
+    """Return the tables of `naturalness.PATH` by name, trained on the captions of all sources.
 
-    The same captions and seed give the same tables. Needs scikit-learn. Raises ValueError where the captions have too
-    few exchanges to learn from.
+    The same captions and seed give the same tables. Needs scikit-learn. Raises ValueError if fewer than two captions
+    have negatives.
     """
     random = Random(seed)
     captions = [
@@ -99,7 +99,7 @@ def fit(sources: Sequence[Sequence[str]], parser: Parser, seed: int = 0) -> dict
 
 
 def save(tables: Mapping[str, NDArray[Any]], path: Path, source: str) -> None:
-    """Write the tables with the names of the sources that they come from."""
+    """Write the tables with the names of their sources as metadata."""
     save_file(dict(tables), path, metadata={"captions": source})
 
 
@@ -124,12 +124,12 @@ def _weights(pairs: Sequence[tuple[str, Sequence[str]]], classes: bytes, seed: i
 
 
 def _drawn(strangeness: NDArray[Any], caption_of: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
-    """Return one exchange of each caption, drawn by its strangeness (Gumbel's trick)."""
+    """Return the index of one negative per caption, drawn by its strangeness (Gumbel's trick)."""
     keys = -np.maximum(strangeness, 0) / TEMPERATURE + rng.gumbel(size=len(strangeness))
     order = np.lexsort((-keys, caption_of))
     _, first = np.unique(caption_of[order], return_index=True)
-    found: NDArray[Any] = order[first]
-    return found
+    drawn: NDArray[Any] = order[first]
+    return drawn
 
 
 def _features(texts: Sequence[str], classes: bytes) -> Any:
@@ -139,14 +139,14 @@ def _features(texts: Sequence[str], classes: bytes) -> Any:
     for text in texts:
         state = START
         for word in words(text):
-            found, state = step(state, word, class_of(word))
-            indices += found
+            buckets, state = step(state, word, class_of(word))
+            indices += buckets
         ends.append(len(indices))
     return csr_matrix((np.ones(len(indices), np.float32), indices, ends), shape=(len(ends) - 1, BUCKETS))
 
 
 def _classes(captions: Sequence[str], seed: int) -> NDArray[np.uint8]:
-    """Return the class of each word's place [CLASS_BUCKETS], from 1; 0 where no word is known."""
+    """Return the class of each bucket of words [CLASS_BUCKETS], from 1; 0 where no word is known."""
     texts = [[b"<s>", *words(caption)] for caption in captions]
     counts = Counter(word for text in texts for word in text)
     texts = [[word if counts[word] >= _LEAST else suffix(word) for word in text] for text in texts]
@@ -158,9 +158,9 @@ def _classes(captions: Sequence[str], seed: int) -> NDArray[np.uint8]:
     for offset in (1, 2):
         same = of_text[offset:] == of_text[:-offset]
         left, right = ids[:-offset][same], ids[offset:][same]
-        for word, beside in ((left, right), (right, left)):
-            near = beside < _NEIGHBOURS
-            blocks.append(_counts(word[near], beside[near], len(vocabulary)))
+        for word, neighbor in ((left, right), (right, left)):
+            near = neighbor < _NEIGHBOURS
+            blocks.append(_counts(word[near], neighbor[near], len(vocabulary)))
     vectors = _vectors(blocks, seed)
     table = np.zeros(CLASS_BUCKETS, np.uint8)
     size = min(_CLASSES, len(vectors))
@@ -170,7 +170,7 @@ def _classes(captions: Sequence[str], seed: int) -> NDArray[np.uint8]:
     )
     for word, label in zip(
         reversed(vocabulary), labels[::-1], strict=True
-    ):  # frequent words last: theirs is the place
+    ):  # the more frequent word keeps a shared bucket
         own = word.decode(errors="replace") in _OWN_CLASS
         table[crc32(word) & CLASS_BUCKETS - 1] = ITSELF if own else label + 1
     return table

@@ -1,8 +1,8 @@
 """Negative -> a true part of its caption, and the same part with one wrong detail added (method, section 10).
 
-CLIP often scores "a dog under a table" above "a dog" although no table is there: the half-truth of Kargi et al. 2026
-(arXiv 2602.23906). Here the wrong detail is that of a unit's foil (`sclip.negatives.units`), and the true part is the
-foil without it.
+CLIP often scores "a dog under a table" above "a dog" although the image has no table: the half-truth of Kargi et al.
+2026 (arXiv 2602.23906). Here the wrong detail comes from a unit's foil (`sclip.negatives.units`); the true part is what
+remains without this detail.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ _DEGREES = (
     "half",
     "and",
 )
-"""Words that need the attribute behind them."""
+"""Words that cannot stand without the attribute after them."""
 
 
 @dataclass(frozen=True, slots=True)
 class HalfTruth:
-    """A text that is true of the picture, and one that says more and is false."""
+    """A true text (`unit`), and the same text with one false detail added (`half_truth`)."""
 
     kind: Literal["attribute", "relation", "object"]
-    """What was added."""
+    """Kind of the added detail."""
     unit: str
     half_truth: str
 
 
 def half_truth_of(caption: SceneGraph | Reading, negative: Negative) -> HalfTruth | None:
-    """Return the half-truth that a negative of a caption gives, None where it gives none in plain English."""
+    """Return the half-truth that a negative of a caption gives; None if it gives none in correct English."""
     pair = unit_of(caption, negative)
     if pair is None:
         return None
     if pair.foil.relations:
         subject = phrase_of(pair.foil, 0)
         if subject not in (phrase_of(pair.unit, 0), phrase_of(pair.unit, 1)):
-            return None  # the wrong detail is the subject, without which nothing is left
+            return None  # the wrong detail is the subject, so no true part remains
         is_object = pair.kind == "replaced object"
         return HalfTruth("object" if is_object else "relation", subject, pair.foil.caption)
     if pair.kind == "replaced object":
@@ -64,20 +64,20 @@ def half_truth_of(caption: SceneGraph | Reading, negative: Negative) -> HalfTrut
 
 
 def _without_new_attribute(unit: SceneGraph, foil: SceneGraph) -> str:
-    """Return the foil without the one attribute that its unit has not; empty where that is no English."""
+    """Return the foil without the one attribute that its unit lacks; empty if the result is not English."""
     known = {a.attribute for a in unit.attributes}
     new = [a.span for a in foil.attributes if a.attribute not in known]
     if len(new) != 1:
         return ""
-    before, behind = foil.caption[: new[0][0]], foil.caption[new[0][1] :]
+    before, rest = foil.caption[: new[0][0]], foil.caption[new[0][1] :]
     words = before.lower().split()
-    if not behind and len(words) > 1:
+    if not rest and len(words) > 1:
         return before.rstrip()  # "a man standing"
-    if not behind[:2].strip().isalpha() or not behind.startswith(" ") or behind.startswith((" and ", " or ")):
+    if not rest[:2].strip().isalpha() or not rest.startswith(" ") or rest.startswith((" and ", " or ")):
         return ""
     if before.rstrip() != before[:-1] or (words and (words[-1] in _DEGREES or words[-1].endswith("ly"))):
         return ""
-    behind = behind.lstrip()
+    rest = rest.lstrip()
     if words and words[-1] in ("a", "an"):
-        before = f"{before.rstrip()[: -len(words[-1])]}{article(behind)} "
-    return before + behind
+        before = f"{before.rstrip()[: -len(words[-1])]}{article(rest)} "
+    return before + rest

@@ -1,6 +1,6 @@
-"""Which words say the same, and which relations say the same in both directions.
+"""Words that mean the same, and predicates that mean the same in both directions.
 
-An exchange is valid exactly where the caption then says something else (`Reading.changes`).
+An exchange is valid only if it changes the meaning of the caption (`Reading.changes`).
 """
 
 from __future__ import annotations
@@ -50,23 +50,23 @@ _MUTUAL = frozenset(
     "kiss hug match meet resemble face touch marry embrace connect border join mix play cross intersect".split()
 )
 _OF_THINGS = frozenset("touch connect meet join border match resemble cross intersect".split())
-"""Those that things do to each other as well."""
+"""Verbs of `_MUTUAL` that also hold between inanimate things."""
 _TOGETHER = frozenset("with to against".split())
 
 
 def synonym(word: str) -> str:
-    """Return the word that stands for all words of the same meaning."""
+    """Return the word that represents all synonyms of a word."""
     return _SYNONYMS.get(word, word)
 
 
 def is_animate(name: str) -> bool:
-    """Whether a name is of a person or an animal."""
+    """Return whether a name denotes a person or an animal."""
     return name.split()[-1] in _ANIMATE if name else False
 
 
 @lru_cache(maxsize=1 << 16)
 def is_symmetric(predicate: str, subject: str, object_: str) -> bool:
-    """Whether "subject predicate object" says the same as "object predicate subject"."""
+    """Return whether "subject predicate object" means the same as "object predicate subject"."""
     if predicate in _SYMMETRIC:
         return True
     verb, _, preposition = predicate.partition(" ")
@@ -80,7 +80,7 @@ def is_symmetric(predicate: str, subject: str, object_: str) -> bool:
 
 
 Label = tuple[str, tuple[str, ...]]
-"""What is said of one object: its name and its attributes, synonyms as one word, in no order."""
+"""(name, sorted attributes) of one object, with synonyms mapped to one word."""
 
 
 def label(name: str, attributes: Sequence[str]) -> Label:

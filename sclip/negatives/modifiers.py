@@ -1,4 +1,4 @@
-"""Which modifiers may stand before another noun: qualities and materials, and no parts of a name, no order, no verb."""
+"""Decide which modifiers may stand before another noun: qualities and materials, not name parts, ordinals or verbs."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ _MATERIALS = frozenset(
 _ADJECTIVES = frozenset(
     "round square oval vintage antique leafy wispy grassy male female asian folding plaid adult".split()
 )
-"""Of the nouns that describe, those that stand before any noun."""
+"""Words that would count as nouns below but describe any noun, as adjectives do."""
 _PLACED = frozenset(
     """upper lower top bottom left right front back rear mid middle outer inner far near opposite following previous
     next last first second third fourth fifth final same own much best worst due such certain various different
     several another other main leftmost rightmost topmost left-most right-most left-hand right-hand half full whole
     entire double triple single super non pre ex multi semi""".split()
 )
-"""Adjectives that say which one or what part: they exchange with no other kind."""
+"""Modifiers that say which one or which part; no drawn exchange moves them."""
 _BOUND = frozenset(
     """stainless barbed vegetable open-air cherry rocking roasting parking dining living washing running sewing swimming
     frying cutting baking shopping boxing bowling fishing sleeping""".split()
 )
-"""They make one name with the noun behind them: "barbed wire", "a rocking horse"."""
+"""Modifiers that form one name with the noun after them: "barbed wire", "a rocking horse"."""
 _SHADES = frozenset("light dark bright pale deep navy sky baby neon dull".split())
 
 _HOLDING = _SHADES | frozenset("more most less least even well half mid all stainless semi".split())
-"""Words that hold on to the modifier behind them."""
+"""Words that cannot be separated from the modifier after them."""
 _WORD_BEFORE = re.compile(r"([^\W\d_][\w'’-]*)\s+$")
 _WORD_BEHIND = re.compile(r"\s*([^\W\d_]+)")
 
 
 def may_be_adjective(word: str) -> bool:
-    """Whether the dictionary has a lower-case word as an adjective, or has it not at all."""
-    found = parts_of_speech(word)
-    return not found or "ADJ" in found
+    """Return whether the dictionary lists a lower-case word as an adjective, or does not list it at all."""
+    tags = parts_of_speech(word)
+    return not tags or "ADJ" in tags
 
 
 def is_name_part(word: str) -> bool:
-    """Whether a lower-case modifier makes a name with its noun: "a vegetable garden", "a walking trail"."""
-    found = parts_of_speech(word)
-    return bool(found) and "ADJ" not in found and ("NOUN" in found or word.endswith("ing"))
+    """Return whether a lower-case modifier forms one name with its noun: "a vegetable garden", "a walking trail"."""
+    tags = parts_of_speech(word)
+    return bool(tags) and "ADJ" not in tags and ("NOUN" in tags or word.endswith("ing"))
 
 
 @lru_cache(maxsize=1 << 16)
 def modifier_kind(text: str) -> str:
-    """Return what kind of word ends a modifier: an adjective, the noun of a material, or another noun or a verb."""
+    """Return the kind of a modifier's last word: "adjective", "material" (a noun), or "noun" (any other, or a verb)."""
     word = text.lower().rsplit(" ", 1)[-1]
     if word in _MATERIALS:
         return "material"
@@ -61,7 +61,7 @@ def modifier_kind(text: str) -> str:
 
 
 def moves_freely(caption: str, span: Span) -> bool:
-    """Whether a modifier may stand before any other noun: it tells a quality, and no place, order or kind."""
+    """Return whether a modifier may stand before any other noun: it states a quality, not a place, order or kind."""
     words = caption[slice(*span)].lower().split()
     if (
         not words
@@ -73,20 +73,20 @@ def moves_freely(caption: str, span: Span) -> bool:
         return False
     if words[-1].endswith("est") and words[-1] not in ("modest", "honest"):  # "the longest" keeps its article
         return False
-    before = _WORD_BEFORE.search(caption, max(0, span[0] - 16), span[0])
-    if before is not None and before.group(1).lower() in _HOLDING:
+    previous_word = _WORD_BEFORE.search(caption, max(0, span[0] - 16), span[0])
+    if previous_word is not None and previous_word.group(1).lower() in _HOLDING:
         return False
-    behind = _WORD_BEHIND.match(caption, span[1])
-    if words[-1] not in _SHADES or behind is None:
+    next_word = _WORD_BEHIND.match(caption, span[1])
+    if words[-1] not in _SHADES or next_word is None:
         return True
-    return behind.group(1).lower() not in COLOURS and not may_be_adjective(behind.group(1).lower())
+    return next_word.group(1).lower() not in COLOURS and not may_be_adjective(next_word.group(1).lower())
 
 
 def is_verb_like(caption: str, span: Span, phrase: Span) -> bool:
-    """Whether an -ing form that opens a phrase may be its verb: "busy serving meals"."""
+    """Return whether an -ing form at the start of a phrase may be a verb: "busy serving meals"."""
     return span[0] == phrase[0] and span[0] > 0 and caption[slice(*span)].lower().endswith("ing")
 
 
 def makes_name(word: str) -> bool:
-    """Whether a modifier and the noun behind it are one name."""
+    """Return whether a modifier and the noun after it form one name."""
     return modifier_kind(word) == "noun" or word.lower() in _BOUND

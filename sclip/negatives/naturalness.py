@@ -1,11 +1,11 @@
-"""How much a false caption reads like a real one, as a small linear model over n-grams of words and their classes says.
+"""Score how strange a false caption reads, with a small linear model over n-grams of words and word classes.
 
-An exchange often leaves its trace in the text alone ("a beach on a man"), and a model that learns the trace
+An exchange often leaves a trace in the text alone ("a beach on a man"), and a model that learns this trace
 learns nothing about the image (SugarCrepe, Hsieh et al., NeurIPS 2023, section 3). The model here was trained to
-tell captions from their exchanges (`sclip naturalness`); candidates that it tells easily are not drawn.
+tell captions from their negatives (`sclip naturalness`); candidates that it recognizes easily are not drawn.
 
-A caption of other things has few n-grams of words that the model was trained on. Its words fall into classes, learnt
-from the words that stand around them; a word that is new has the class of rare words with its last three letters.
+Captions about new subjects share few n-grams of words with the training captions. Therefore words also have classes,
+learned from their neighbors. A new word has the class of rare words with the same last three letters.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from safetensors.numpy import load_file
 from sclip.seeding import digest64
 
 BUCKETS = 1 << 17
-"""Weights of the model; an n-gram's is found by its CRC-32, and one never seen weighs (nearly always) nothing."""
+"""Number of model weights. The CRC-32 of an n-gram selects its weight; an unseen n-gram (nearly always) weighs 0."""
 CLASS_BUCKETS = 1 << 18
-"""Places of the classes of words, likewise; 0: the word is not known."""
+"""Size of the table of word classes, indexed by the CRC-32 of a word; class 0: the word is unknown."""
 ITSELF = 255
-"""The class of a word that is a class of its own, as articles and prepositions are."""
+"""Class of each word that forms a class of its own, such as articles and prepositions."""
 FITTED_BITS = 1 << 20
-"""Size of the Bloom filter of the captions that the model was trained on."""
+"""Bits of the Bloom filter that holds the training captions."""
 
 PATH = Path(__file__).with_name("naturalness.safetensors")
 """Weights float16 [BUCKETS], classes uint8 [CLASS_BUCKETS], filter uint8 [FITTED_BITS / 8]."""
 
 State = tuple[int, int, int, int, int]
-"""CRCs of the last word, of the last two, and of the last one, two and three classes."""
+"""CRCs of the last word, the last two words, the last class, the last two classes and the last three classes."""
 _MASK = BUCKETS - 1
 
 
@@ -47,7 +47,7 @@ START = _start()
 
 
 def strangeness(text: str) -> float:
-    """Return how strange a text is, in log-odds that it is an exchange; only differences mean something."""
+    """Return how strange a text reads, as log-odds of being a negative; only differences are meaningful."""
     total, first, second, third = 0.0, b"", b"", b""
     for word in words(text):
         total += _weight(first, second, third, word)
@@ -56,37 +56,37 @@ def strangeness(text: str) -> float:
 
 
 def words(text: str) -> list[bytes]:
-    """Return the words that n-grams are made of; the end of the text is one too."""
-    found = text.lower().replace(".", " ").replace(",", " , ").encode(errors="replace").split()
-    found.append(b"</s>")
-    return found
+    """Return the words from which n-grams are made, then a mark for the end of the text."""
+    tokens = text.lower().replace(".", " ").replace(",", " , ").encode(errors="replace").split()
+    tokens.append(b"</s>")
+    return tokens
 
 
 def suffix(word: bytes) -> bytes:
-    """Return what stands for a word that is rare or new."""
+    """Return the token for a rare or new word: its last three letters, or "-#" if it has a digit."""
     return b"-#" if any(48 <= sign < 58 for sign in word) else b"-" + word[-3:]
 
 
 def word_class(word: bytes, classes: bytes) -> bytes:
-    """Return the class of a word as one that n-grams can be made of."""
-    found = classes[crc32(word) & CLASS_BUCKETS - 1]
-    if not found:
+    """Return a token for n-grams: the class of a word (or of its suffix), or the word (suffix) if it has no class."""
+    number = classes[crc32(word) & CLASS_BUCKETS - 1]
+    if not number:
         word = suffix(word)
-        found = classes[crc32(word) & CLASS_BUCKETS - 1]
-    return word if found in (0, ITSELF) else bytes((0, found))
+        number = classes[crc32(word) & CLASS_BUCKETS - 1]
+    return word if number in (0, ITSELF) else bytes((0, number))
 
 
 def step(state: State, word: bytes, kind: bytes) -> tuple[tuple[int, ...], State]:
-    """Return the buckets of the n-grams that end in a word of a class, and the state behind it."""
+    """Return the buckets of the n-grams that end in `word` of class `kind`, and the state after it."""
     one, two, kind_one, kind_two, kind_three = state
     code, pair = crc32(word), crc32(word, one)
     kind_pair, kind_triple = crc32(kind, kind_one), crc32(kind, kind_two)
-    found = (
+    buckets = (
         code & _MASK, pair & _MASK, crc32(word, two) & _MASK,
         kind_pair & _MASK, kind_triple & _MASK, crc32(kind, kind_three) & _MASK,
         crc32(word, kind_one) & _MASK, crc32(kind, one) & _MASK,
     )  # fmt: skip
-    return found, (code, pair, crc32(kind, 1), kind_pair, kind_triple)
+    return buckets, (code, pair, crc32(kind, 1), kind_pair, kind_triple)
 
 
 def is_fitted(caption: str) -> bool:
@@ -96,13 +96,13 @@ def is_fitted(caption: str) -> bool:
 
 
 def fitted_bits(caption: str) -> list[int]:
-    """Return the places of a caption in the filter, three of FITTED_BITS."""
+    """Return the three positions of a caption in the Bloom filter, each below FITTED_BITS."""
     digest = digest64("fitted", caption.casefold())
     return [digest >> shift & FITTED_BITS - 1 for shift in (0, 20, 40)]
 
 
 def use(path: Path) -> None:
-    """Judge by the model in another file from here on; raises OSError, or ValueError where it holds none."""
+    """Use the model in another file from now on. Raises OSError, or ValueError if the file holds no such model."""
     global _path
     _path = path
     for cache in (_table, _lists, _word, _pair, _weight):
@@ -115,7 +115,7 @@ _path = PATH
 
 @lru_cache(maxsize=1 << 14)  # the edits of one caption share most of its words
 def _weight(first: bytes, second: bytes, third: bytes, word: bytes) -> float:
-    """Return the weight of the n-grams that end in a word behind three others (`step`); of none the text's start."""
+    """Return the weight of the n-grams that end in `word` after three others; an empty one marks the text's start."""
     weights, _ = _lists()
     weight, kind, _, _ = _pair(third, word)
     _, two, _, kind_two, kind_three = START
@@ -130,7 +130,7 @@ def _weight(first: bytes, second: bytes, third: bytes, word: bytes) -> float:
 
 @lru_cache(maxsize=1 << 17)
 def _pair(last: bytes, word: bytes) -> tuple[float, bytes, int, int]:
-    """Return the weight of what a word and the one before it are, its class, and the CRCs of words and classes."""
+    """Return the weight of a word pair's n-grams, the class of `word`, and the CRCs of the word pair and class pair."""
     weights, _ = _lists()
     one, _, kind_one = _word(last)
     code, kind, _ = _word(word)
@@ -144,7 +144,7 @@ def _pair(last: bytes, word: bytes) -> tuple[float, bytes, int, int]:
 
 @lru_cache(maxsize=1 << 16)
 def _word(word: bytes) -> tuple[int, bytes, int]:
-    """Return the CRC of a word, its class and the CRC of that; of none the start of a text."""
+    """Return the CRC of a word, its class and the CRC of the class; an empty word marks the start of a text."""
     if not word:
         return START[0], b"<s>", START[2]
     kind = word_class(word, _lists()[1])
@@ -153,7 +153,7 @@ def _word(word: bytes) -> tuple[int, bytes, int]:
 
 @lru_cache(maxsize=1)
 def _lists() -> tuple[array[float], bytes]:
-    """Return weights and classes as what is fastest to look up one by one, and small enough for a core's cache."""
+    """Return weights and classes in the types with the fastest single look-ups; both fit into a core's cache."""
     table = _table()
     return array("f", table["weights"].astype(np.float32).tobytes()), table["classes"].tobytes()
 
@@ -162,7 +162,7 @@ def _lists() -> tuple[array[float], bytes]:
 def _table() -> dict[str, NDArray[np.generic]]:
     table: dict[str, NDArray[np.generic]] = load_file(_path)
     shapes = {"weights": (BUCKETS,), "classes": (CLASS_BUCKETS,), "fitted": (FITTED_BITS // 8,)}
-    found = {name: value.shape for name, value in table.items()}
-    if found != shapes:
-        raise ValueError(f"{_path}: arrays of shapes {found}, not {shapes}; make it anew: sclip naturalness")
+    actual = {name: value.shape for name, value in table.items()}
+    if actual != shapes:
+        raise ValueError(f"{_path}: arrays of shapes {actual}, not {shapes}; make it anew: sclip naturalness")
     return table

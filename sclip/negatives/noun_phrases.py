@@ -1,8 +1,8 @@
-"""Which words may leave or enter a noun phrase, so that the false caption stays grammatical.
+"""Decide which words may leave or enter a noun phrase so that the false caption stays grammatical.
 
-A phrase is read by what stands before its noun: an article that counts ("a", "one"), one that points ("the", "his",
-"the dog's"), a number or a quantity, or nothing. "A" takes no "water", and nothing takes no "dog": a singular noun
-that can be counted and has no article is an idiom ("at night", "for sale") or a telegram ("Man on horse").
+The words before its noun classify a phrase: an indefinite article ("a", "one"), a definite determiner ("the", "his",
+"the dog's"), a number or a quantity, or nothing. "Water" takes no "a", and "dog" cannot stand alone: a singular count
+noun without a determiner is an idiom ("at night", "for sale") or telegram style ("Man on horse").
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sclip.scenegraph.graph import SceneGraph, Span
 from sclip.scenegraph.lexicon import COLOURS, CONNECTIVES, parts_of_speech
 
 Determiner = Literal["one", "the", "many", "of", ""]
-"""One of a kind ("a"), known ("the"), several, a measure ("a group of"), none."""
+"""In this order: indefinite ("a"), definite ("the"), several ("two"), a measure ("a group of"), no determiner."""
 
 MASS = frozenset(
     """water sand snow grass dirt mud food bread rice pasta cheese butter meat beef pork bacon ham broccoli lettuce
@@ -34,13 +34,13 @@ MASS = frozenset(
     seating bedding signage upholstery plywood driftwood stone attention beauty elegance charm warmth contrast
     whimsy realism symmetry serenity tranquility sophistication interest movement""".split()
 )
-"""Nouns that "a" does not count, in the sense that captions have."""
+"""Nouns that take no "a" in the sense that captions use."""
 
 _INDEFINITE = frozenset(
     """someone somebody something anyone anybody anything everyone everybody everything nothing nobody none others
     other one ones each this that these those another fours rest""".split()
 )
-"""They take no adjective before them."""
+"""Words that take no adjective before them."""
 _DIRECTIONS = frozenset("distance background foreground left right front back top bottom middle rear".split())
 _AMOUNTS = frozenset("lot bit bunch thumbs way ways kind sort close half".split())
 
@@ -72,14 +72,14 @@ _PARTICIPLE = re.compile(r"\s*([^\W\d_]+(?:ing|ed|wn|en))\s*")
 
 
 def _is_adjective_alone(word: str) -> bool:
-    """Whether the dictionary has a lower-case word as an adjective, and neither as a verb nor a noun."""
-    found = parts_of_speech(word)
-    return "ADJ" in found and found.keys().isdisjoint(("VERB", "NOUN", "AUX"))
+    """Return whether the dictionary lists a lower-case word as an adjective, but not as a verb or a noun."""
+    tags = parts_of_speech(word)
+    return "ADJ" in tags and tags.keys().isdisjoint(("VERB", "NOUN", "AUX"))
 
 
 @lru_cache(maxsize=1 << 16)
 def _determiner(before: str) -> Determiner:
-    """Return what the words of a phrase before its name determine."""
+    """Return the kind of determiner that the words before a name form."""
     if _THE.match(before):
         return "the"
     if _OF.search(before):
@@ -93,22 +93,22 @@ def _determiner(before: str) -> Determiner:
 
 @lru_cache(maxsize=1 << 16)
 def _number_end(phrase: str) -> int:
-    """Return the end of the first number of a phrase; 0 where it has none."""
+    """Return the end of the first number of a phrase; 0 if it has none."""
     number = _NUMBER.search(phrase)
     return number.end() if number else 0
 
 
 class NounPhrases:
-    """The phrases of a graph's objects; indices are those of the objects."""
+    """The noun phrases of a graph's objects; each index is the index of an object."""
 
     def __init__(self, graph: SceneGraph, heads: list[Span], plural: list[bool]) -> None:
-        """Keep what the phrases are read from; `heads` and `plural`: the last words of the names, and their number."""
+        """Keep the graph; `heads`: the last word of each name, `plural`: whether it is plural."""
         self._graph, self._plural = graph, plural
         self._head = [graph.caption[slice(*head)].lower() for head in heads]
 
     @cached_property
     def possessed(self) -> list[bool]:
-        """Whether an owner stands before the phrase: "surface" of "the desk's surface"."""
+        """Whether an owner stands before each phrase: "surface" of "the desk's surface"."""
         caption = self._graph.caption
         if "'" not in caption and "’" not in caption:
             return [False] * len(self._graph.objects)
@@ -119,7 +119,7 @@ class NounPhrases:
 
     @cached_property
     def determiner(self) -> list[Determiner]:
-        """What stands before each noun."""
+        """The kind of determiner of each phrase."""
         caption = self._graph.caption
         return [
             "the" if owned else _determiner(caption[o.phrase[0] : o.span[0]])
@@ -142,7 +142,7 @@ class NounPhrases:
 
     @cached_property
     def _joined(self) -> list[bool]:
-        """Whether the article of a bare noun stands before another one: "a cat and dog"."""
+        """Whether each bare noun shares the article of an earlier noun: "a cat and dog"."""
         caption = self._graph.caption
         return [
             bare and _AND_BEFORE.search(caption, max(0, o.phrase[0] - 5), o.phrase[0]) is not None
@@ -162,7 +162,7 @@ class NounPhrases:
         return [self._is_solid(k) for k in range(len(self._graph.objects))]
 
     def exchange(self, first: int, second: int) -> bool:
-        """Whether the whole phrases may change places."""
+        """Return whether two whole phrases may change places."""
         if self._torn[first] or self._torn[second] or self._bare[first] != self._bare[second]:
             return False
         if self.possessed[first] or self.possessed[second] or self._joined[first] or self._joined[second]:
@@ -175,14 +175,14 @@ class NounPhrases:
                 return False  # "a bowl of a spoon"
         if self._bare[first]:
             if self._graph.objects[first].phrase[0] and any(self.determiner):
-                return False  # "with breast cancer awareness in mind": no telegram
+                return False  # "with breast cancer awareness in mind": an idiom
             start, end = self._graph.objects[first].phrase[1], self._graph.objects[second].phrase[0]
             if _PARTICIPLE.fullmatch(self._graph.caption, start, end):
                 return False  # "guitar playing woman", "hand drawn sketch"
         return True
 
     def exchange_heads(self, first: int, second: int) -> bool:
-        """Whether the nouns alone may change places, all that stands before them staying."""
+        """Return whether two nouns may change places while all words before them stay."""
         if self._torn[first] or self._torn[second] or self._solid[first] or self._solid[second]:
             return False
         if self._bare[first] != self._bare[second]:
@@ -193,21 +193,21 @@ class NounPhrases:
         return self._mass[first] == self._mass[second] or pointed
 
     def is_open(self, index: int) -> bool:
-        """Whether an adjective of the phrase may be another."""
+        """Return whether an adjective of the phrase may be replaced."""
         return not (self._torn[index] or self._solid[index])
 
     def takes(self, index: int) -> bool:
-        """Whether an adjective may come into the phrase."""
+        """Return whether an adjective may enter the phrase."""
         return self.is_open(index) and not self._is_idiom(index)
 
     def body(self, index: int) -> Span:
-        """Return the characters of the phrase without its article."""
+        """Return the span of the phrase without its article."""
         start, end = self._graph.objects[index].phrase
         match = _ARTICLE.match(self._graph.caption, start, end)
         return (match.end() if match else start, end)
 
     def exchange_bodies(self, first: int, second: int) -> bool:
-        """Whether "Man riding a horse" may be "Horse riding a man": the articles stay."""
+        """Return whether phrases may swap while articles stay: "Man riding a horse" to "Horse riding a man"."""
         opening, other = (first, second) if self._bare[first] else (second, first)
         return (
             self._bare[opening]
@@ -221,7 +221,7 @@ class NounPhrases:
         )
 
     def gives(self, index: int) -> bool:
-        """Whether an adjective may leave the phrase and none come: "a clear water" keeps it."""
+        """Return whether an adjective may leave the phrase without a successor; "a clear water" must keep it."""
         return not (self._torn[index] or (self.determiner[index] == "one" and self._head[index] in MASS))
 
     def _points(self, index: int) -> bool:
@@ -235,11 +235,11 @@ class NounPhrases:
         return self._graph.caption[max(0, start - 4) : start].lower().rstrip().endswith(" of")
 
     def _is_idiom(self, index: int) -> bool:
-        """Whether the phrase is a bare noun that is not the caption's first word: "at night", "playing ball"."""
+        """Return whether the phrase is a bare noun that does not begin the caption: "at night", "playing ball"."""
         return self._bare[index] and self._graph.objects[index].phrase[0] > 0
 
     def _is_solid(self, index: int) -> bool:
-        """Whether no word comes before the noun: "someone", "a three door fridge", "in pink"."""
+        """Return whether no further word may stand before the noun: "someone", "a three door fridge", "in pink"."""
         obj, head = self._graph.objects[index], self._head[index]
         if head in _INDEFINITE or head in COLOURS or head in _DIRECTIONS:
             return True
@@ -249,11 +249,11 @@ class NounPhrases:
         return 0 < number <= obj.span[1] - len(head) - obj.phrase[0]
 
     def _is_torn(self, index: int) -> bool:
-        """Whether the phrase is no whole one: a part of a hyphenated word, the word before a quotation."""
+        """Return whether the phrase is only a fragment: part of a hyphenated word, the word before a quotation."""
         caption = self._graph.caption
         start, end = self._graph.objects[index].phrase
-        head, behind = self._head[index], caption[end : end + 2]
-        if not (behind[:1] == " " and behind[1:].isalnum()) and (
+        head, next_characters = self._head[index], caption[end : end + 2]
+        if not (next_characters[:1] == " " and next_characters[1:].isalnum()) and (
             _QUOTED_BEHIND.match(caption, end) or _HYPHEN_BEHIND.match(caption, end)
         ):
             return True

@@ -21,17 +21,17 @@ _PREPOSITION = re.compile(
 def place_plans(reading: Reading) -> Iterator[PlannedExchange]:
     """Yield the exchanges of two prepositions of place."""
     relations = reading.graph.relations
-    found = _prepositions(reading)
-    for (one, mine), (other, its) in combinations(sorted(found.items()), 2):
-        texts = [_preposition(reading, held[0]) for held in (mine, its)]
+    prepositions = _prepositions(reading)
+    for (one, one_ks), (other, other_ks) in combinations(sorted(prepositions.items()), 2):
+        texts = [_preposition(reading, ks[0]) for ks in (one_ks, other_ks)]
         if place_of(texts[0]) == place_of(texts[1]):
             continue
-        pairs = [{(relations[k].subject, relations[k].object) for k in held} for held in (mine, its)]
+        pairs = [{(relations[k].subject, relations[k].object) for k in ks} for ks in (one_ks, other_ks)]
         if pairs[0] & pairs[1]:
             continue
         predicates: dict[int, str] = {}
-        for held, (old, new) in ((mine, texts), (its, texts[::-1])):
-            predicates |= {k: relations[k].predicate.removesuffix(old) + new for k in held}
+        for ks, (old, new) in ((one_ks, texts), (other_ks, texts[::-1])):
+            predicates |= {k: relations[k].predicate.removesuffix(old) + new for k in ks}
         certain = all(_surely_fails(reading, k, new) for k, new in predicates.items())
         if reading.only_certain and not certain:
             continue
@@ -39,8 +39,8 @@ def place_plans(reading: Reading) -> Iterator[PlannedExchange]:
 
 
 def _prepositions(reading: Reading) -> dict[Span, list[int]]:
-    """Return where prepositions of place stand, with the relations that each makes."""
-    found: dict[Span, list[int]] = {}
+    """Return the prepositions of place: {span of the preposition: indices of its relations}."""
+    prepositions: dict[Span, list[int]] = {}
     for k, relation in enumerate(reading.graph.relations):
         if max(relation.subject, relation.object) >= reading.count or reading.closed[relation.subject]:
             continue
@@ -48,12 +48,12 @@ def _prepositions(reading: Reading) -> dict[Span, list[int]]:
             continue
         match = _PREPOSITION.search(reading.caption, *relation.span)
         if match is not None:
-            found.setdefault(match.span(), []).append(k)
-    return found
+            prepositions.setdefault(match.span(), []).append(k)
+    return prepositions
 
 
 def _preposition(reading: Reading, k: int) -> str:
-    """Return the preposition of relation k in the graph's form."""
+    """Return the preposition of relation k as the graph writes it."""
     predicate = reading.graph.relations[k].predicate
     verb, _, rest = predicate.partition(" ")
     return rest if rest and not place_of(verb) and verb != "at" else predicate

@@ -1,7 +1,7 @@
-"""An exchange that is planned: which texts, and what becomes of the graph. Text and graph are made of it.
+"""The plan of an exchange: which texts change places, and how the graph changes. It builds text and graph.
 
-A caption has many candidates and a visit of the sample needs one, so the plan is what is listed and ordered;
-the graph, which takes longest, is made when it is asked for.
+A caption has many candidates, but a visit of the sample needs one. Therefore plans are listed and ranked; the graph,
+which takes longest to make, is built only on request.
 """
 
 from __future__ import annotations
@@ -16,42 +16,42 @@ from sclip.scenegraph.graph import Attribute, Object, Relation, SceneGraph, Span
 Kind = Literal[
     "relation", "attribute", "replaced relation", "replaced attribute", "replaced object", "foreign"
 ]
-"""The first two are exchanges."""
+"""The first two kinds are exchanges."""
 
 
-@dataclass(slots=True)  # not frozen: that would take a third of the time to list them
+@dataclass(slots=True)  # not frozen: freezing would take a third of the listing time
 class PlannedExchange:
-    """One exchange of a caption; indices are those of its graph."""
+    """One exchange of a caption; all indices refer to the caption's graph."""
 
     kind: Kind
     rank: float
     """Order of preference: smaller is better."""
     first: Span
     second: Span
-    """Empty where a text moves and none comes back."""
+    """One of the two spans is empty if a text moves and no text comes back."""
     certain: bool = True
-    """Whether the meaning surely changes and the text stays grammatical: only such ones are drawn."""
+    """Whether the meaning surely changes and the text stays grammatical; only certain plans are drawn."""
     forms: Mapping[Span, str] = field(default_factory=dict)
-    """Words that get another form."""
+    """Span of a word -> its new form."""
     swap: tuple[int, int] | None = None
-    """Objects that take each other's place in every relation."""
+    """Two objects that take each other's place in every relation."""
     whole: bool = False
-    """Whether they take along what is said within their phrases."""
+    """Whether the swapped objects take along the attributes within their phrases."""
     owners: Mapping[int, int] = field(default_factory=dict)
-    """Attribute -> the object that it describes now."""
+    """Attribute -> its new object."""
     names: Mapping[int, tuple[str, Span]] = field(default_factory=dict)
-    """Object -> its other name, and the characters of the caption that this name now begins with."""
+    """Object -> its new name, and the old span of the text with which this name now begins."""
     verbs: Mapping[int, str] = field(default_factory=dict)
-    """Attribute that is a verb -> the verb that stands there now."""
+    """Attribute that is a verb -> its new verb."""
     predicates: Mapping[int, str] = field(default_factory=dict)
-    """Relation -> its other predicate."""
+    """Relation -> its new predicate."""
 
     def edit(self, caption: str, sentences: int | None = None, repair: bool = True) -> Exchange:
-        """Return the edited text; `sentences` and `repair` as `Exchange` has them."""
+        """Return the edit of a caption; `Exchange` explains `sentences` and `repair`."""
         return Exchange(caption, self.first, self.second, self.forms, sentences=sentences, repair=repair)
 
     def graph(self, graph: SceneGraph, edit: Exchange, caption: str) -> SceneGraph:
-        """Return the graph of the false caption: same length and order of objects, attributes, relations."""
+        """Return the graph of the false caption; objects, attributes and relations keep their number and order."""
         objects = [
             Object(
                 self.names.get(k, (obj.name,))[0],
@@ -76,7 +76,7 @@ class PlannedExchange:
             attributes.append(
                 Attribute(owner, self.verbs.get(k, old_attribute.attribute), span, old_attribute.negated)
             )
-            if k in self.owners:  # an adjective that moved widens the phrase that it came to
+            if k in self.owners:  # a moved adjective widens its new phrase
                 obj = objects[owner]
                 if edit.text[span[1] : obj.phrase[0]].isspace():
                     objects[owner] = replace(obj, phrase=(span[0], obj.phrase[1]))

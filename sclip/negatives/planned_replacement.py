@@ -1,4 +1,4 @@
-"""A replacement that is planned: which word comes in which one's place, and what becomes of the graph."""
+"""The plan of a replacement: which word replaces which, and how the graph changes."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from sclip.scenegraph.graph import Attribute, Object, Relation, SceneGraph, Span
 
 @dataclass(frozen=True, slots=True)
 class Replacement:
-    """One word in another's place; indices are those of the caption's graph."""
+    """The replacement of one word; all indices refer to the caption's graph."""
 
     kind: Kind
     forms: Mapping[Span, str]
-    """What stands at these characters now: the other word, and an article that it asks for."""
+    """Span -> its new text: the new word, and the article that it needs."""
     span: Span
-    """Characters of the word that went."""
+    """Span of the replaced word."""
     names: Mapping[int, str] = field(default_factory=dict)
-    """Object -> its other name."""
+    """Object -> its new name."""
     attributes: Mapping[int, str] = field(default_factory=dict)
     predicates: Mapping[int, str] = field(default_factory=dict)
 
     def text(self, caption: str) -> str:
-        """Return the caption with the other word."""
+        """Return the caption with the new word."""
         for span, form in sorted(self.forms.items(), reverse=True):
             caption = caption[: span[0]] + form + caption[span[1] :]
         return caption
 
     def graph(self, graph: SceneGraph, caption: str) -> SceneGraph:
-        """Return the graph of the false caption: same length and order of objects, attributes, relations."""
+        """Return the graph of the false caption; objects, attributes and relations keep their number and order."""
         return SceneGraph(
             caption,
             tuple(
@@ -69,8 +69,8 @@ class Slot:
     span: Span
     options: Options
     held: tuple[int, ...]
-    """Objects, attributes or relations that it is the word of."""
+    """Indices of the objects, attributes or relations that the word expresses."""
     lemma: str = ""
-    """Of a verb or preposition: what the graph has in its place. Of the first word of a name: the rest of the name."""
+    """For a verb or preposition, its text in the graph. For the first word of a name, the rest of the name."""
     form: int = -1
-    """Of a verb: which of its forms it is."""
+    """For a verb, the index of its form in `contrasts.FORM_OF`; else -1."""

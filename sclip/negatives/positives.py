@@ -1,13 +1,13 @@
-"""Hard positives (method, section 9): other wordings of a caption, which keep its scene graph.
+"""Hard positives (method, section 9): other wordings of a caption that keep its scene graph.
 
     graph -> `wordings`, each a text and its kind -> `draw_positives`: one a visit, parsed again, with its own graph
 
-A caption trained only against changes of its words learns that every change is one of meaning. What is made here is
-changed and says the same: equal places are said from the other side, "and" and adjectives change their order, a
-verb goes into the passive, an adjective behind its noun, a word gives its place to one that says the same.
+A model that is trained only against changed words learns that every changed word changes the meaning. A positive
+changes words and keeps the meaning: it states a place from the other side, reorders nouns or adjectives around "and",
+turns a verb into the passive, puts an adjective after its noun, or uses a synonym.
 
-A wording is kept only where it parses into the graph of its caption: the rules look at the words around an edit, the
-parser at what hangs on it. `says_the_same` compares, with inverse places, symmetric relations and synonyms made alike.
+A wording is kept only if it parses into its caption's graph: the rules check the words around an edit, the parser
+checks the dependencies. `says_the_same` compares them; synonyms, inverse places and symmetric relations count as equal.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ from sclip.seeding import uniform
 PositiveKind = Literal["place", "row", "adjectives", "passive", "clause", "synonym", "foreign"]
 
 MOST_STRANGE = 3.0
-"""Log-odds above which a wording is not drawn: it is English, but nobody would write it."""
+"""Maximum strangeness of a drawn wording, in log-odds; stranger ones are English, but nobody would write them."""
 MOST_TRIED = 3
-"""Wordings of a caption that are parsed in one visit."""
+"""Maximum wordings of a caption that one visit parses."""
 _MOST_OBJECTS = 12
 _CONTEXT = 4
-"""Words on either side of an edit that can make it read strangely."""
+"""Words on each side of an edit that its strangeness includes."""
 
 _OPENING = re.compile(
     r"(?:^|(?<=[.!?])\s+|\b(?:photo|photograph|picture|image|view|shot|close-up|closeup|painting|drawing) of\s+)$",
@@ -85,64 +85,64 @@ _WORDS = re.compile(r"[^\W\d_]+")
 
 @dataclass(frozen=True)
 class Positive:
-    """A caption in other words."""
+    """Another wording of a caption."""
 
     caption: str
     kind: PositiveKind
     graph: SceneGraph
-    """Of these words, as the parser reads them."""
+    """Graph of this wording, as the parser returns it."""
 
 
 Wording = tuple[str, PositiveKind]
 Parse = Callable[[Sequence[str]], Sequence[SceneGraph]]
-"""`Parser.parse`."""
+"""Type of `Parser.parse`."""
 
 
 def wordings(graph: SceneGraph) -> list[Wording]:
-    """Return the other wordings that the rules find, no text twice; nothing has parsed them yet."""
+    """Return the other wordings that the rules find, without duplicates and not yet parsed."""
     text, rest = parsed_part(graph.caption, graph.words)
     if not graph.objects:
         return []
     reading = Reading(graph, _MOST_OBJECTS)
-    found: dict[str, PositiveKind] = {}
+    kind_of: dict[str, PositiveKind] = {}
     makers: list[tuple[PositiveKind, Callable[[Reading, str], Iterator[str]]]] = [
         ("adjectives", _adjectives), ("synonym", _synonyms), ("clause", _clauses),
     ]  # fmt: skip
     if PRONOUNS.isdisjoint(_WORDS.findall(text.lower())):
         makers += [("place", _places), ("row", _rows), ("passive", _passives)]
-    for kind, made in makers:
-        for other in made(reading, text):
+    for kind, maker in makers:
+        for other in maker(reading, text):
             if other.casefold() != text.casefold():
-                found.setdefault(other + rest, kind)
-    return list(found.items())
+                kind_of.setdefault(other + rest, kind)
+    return list(kind_of.items())
 
 
 def draw_positives(
     windows: Sequence[Window], identities: Sequence[str], parse: Parse, *, seed: int, epochs: Sequence[int]
 ) -> list[Positive | None]:
-    """Return the positive of one visit of each sample: a wording that parses into its caption's graph, or None.
+    """Return a positive for one visit of each sample: a wording that parses into its caption's graph, or None.
 
-    Kinds are equally likely, whatever the number of their wordings.
+    The kinds of wordings are equally likely, however many wordings each has.
 
     Args:
-        windows: of a model on the graphs of the captions.
-        identities: of the samples.
-        parse: of the parser that made the graphs.
-        seed: of the run.
-        epochs: of the visits.
+        windows: what the model reads of each caption and its graph.
+        identities: the samples' identities.
+        parse: method of the parser that made the graphs.
+        seed: seed of the run.
+        epochs: the epoch of each visit.
     """
     orders = [
         islice(_in_order(window, seed, epoch, identity), MOST_TRIED)
         for window, identity, epoch in zip(windows, identities, epochs, strict=True)
     ]
-    found: list[Positive | None] = [None] * len(orders)
-    left = list(range(len(orders)))
-    while tried := [(k, wording) for k in left if (wording := next(orders[k], None))]:
+    positives: list[Positive | None] = [None] * len(orders)
+    pending = list(range(len(orders)))
+    while tried := [(k, wording) for k in pending if (wording := next(orders[k], None))]:
         for (k, (text, kind)), graph in zip(tried, parse([w[0] for _, w in tried]), strict=True):
             if says_the_same(windows[k].graph, graph):
-                found[k] = Positive(text, kind, graph)
-        left = [k for k, _ in tried if found[k] is None]
-    return found
+                positives[k] = Positive(text, kind, graph)
+        pending = [k for k, _ in tried if positives[k] is None]
+    return positives
 
 
 def _in_order(window: Window, seed: int, epoch: int, identity: str) -> Iterator[Wording]:
@@ -161,7 +161,7 @@ def _in_order(window: Window, seed: int, epoch: int, identity: str) -> Iterator[
 
 
 def _stranger(caption: str, text: str) -> float:
-    """Return how much stranger than its caption a text reads, in log-odds, by the words that differ and some around."""
+    """Return how much stranger than its caption a text reads, in log-odds, from the changed words and their context."""
     one, other = caption.split(" "), text.split(" ")
     most = min(len(one), len(other))
     first = next((k for k in range(most) if one[k] != other[k]), most)
@@ -176,9 +176,9 @@ def _stranger(caption: str, text: str) -> float:
 
 
 def _between(reading: Reading, relation: Relation) -> tuple[Span, Span] | None:
-    """Return the phrases of a relation whose words stand between them, with "is" at most beside the predicate.
+    """Return a relation's subject and object phrase if only its predicate (or "is" and the predicate) separates them.
 
-    Only where a sentence or a caption's frame opens with the first: nothing before it hangs on it.
+    Return None if not, or if the subject neither begins a sentence nor follows an opening such as "photo of".
     """
     graph, caption = reading.graph, reading.caption
     first, second = (graph.objects[k] for k in (relation.subject, relation.object))
@@ -200,20 +200,20 @@ def _opens(opening: re.Pattern[str], caption: str, at: int) -> bool:
 
 
 def _ends(caption: str, at: int) -> bool:
-    """Whether a sentence ends here."""
+    """Return whether a sentence ends at this offset."""
     return _ENDING.match(caption, at) is not None
 
 
 def _aux(reading: Reading, old: Span, index: int) -> str:
-    """Return " is " or " are " as the object asks for, where the caption has such a word between; else a space."""
-    found = _BE.fullmatch(reading.caption, *old)
-    if found is None:
+    """Return " is " or " are ", as object `index` needs it, if the caption has one of them at `old`; else a space."""
+    copula = _BE.fullmatch(reading.caption, *old)
+    if copula is None:
         return " "
     return " are " if reading.plural[index] else " is "
 
 
 def _places(reading: Reading, caption: str) -> Iterator[str]:
-    """Yield the exchanges of two things by a place that is told from the other side."""
+    """Yield "a lamp above a bed" as "a bed below a lamp"."""
     for relation in reading.graph.relations:
         other = PLACES.get(caption[slice(*relation.span)].lower())
         phrases = _between(reading, relation) if other else None
@@ -271,7 +271,7 @@ def _adjectives(reading: Reading, caption: str) -> Iterator[str]:
 
 
 def _passives(reading: Reading, caption: str) -> Iterator[str]:
-    """Yield "a man rides a horse" as "a horse is ridden by a man", and the like of "riding"."""
+    """Yield "a man rides a horse" as "a horse is ridden by a man", and "riding" likewise."""
     graph = reading.graph
     for relation in graph.relations:
         base = relation.predicate
@@ -302,7 +302,7 @@ def _passives(reading: Reading, caption: str) -> Iterator[str]:
 
 
 def _clauses(reading: Reading, caption: str) -> Iterator[str]:
-    """Yield "a red ball" as "a ball that is red" where a sentence ends behind it, and back."""
+    """Yield "a red ball" as "a ball that is red" at the end of a sentence, and the reverse."""
     graph = reading.graph
     for k, attribute in enumerate(graph.attributes):
         index = attribute.object
@@ -333,12 +333,12 @@ def _clauses(reading: Reading, caption: str) -> Iterator[str]:
             )
         elif _CLAUSE.fullmatch(caption, obj.phrase[1], span[0]):
             before = caption[: obj.span[0]].rstrip()
-            said = f"{caption[slice(*span)]} {caption[obj.span[0] : obj.phrase[1]]}{caption[span[1] :]}"
-            yield _with_article(before, said)
+            described = f"{caption[slice(*span)]} {caption[obj.span[0] : obj.phrase[1]]}{caption[span[1] :]}"
+            yield _with_article(before, described)
 
 
 def _with_article(before: str, behind: str) -> str:
-    """Return two texts as one, with the article at the end of the first as the second asks for."""
+    """Return two texts joined; an article at the end of the first is made to fit the second."""
     words = before.rsplit(None, 1)
     if words and words[-1].lower() in ("a", "an"):
         word = _WORDS.match(behind)
@@ -348,17 +348,19 @@ def _with_article(before: str, behind: str) -> str:
 
 
 def _synonyms(reading: Reading, caption: str) -> Iterator[str]:
-    """Yield the caption with one word or phrase in others that say the same."""
+    """Yield the caption with one word or phrase replaced by a synonym."""
     fixed = [obj.phrase for obj in reading.graph.objects if obj.fixed]
-    several = count_sentences(caption) == 0
+    is_title = count_sentences(caption) == 0
     for match in SYNONYM.finditer(caption):
         start, end = match.span()
         old = match.group()
         new = SYNONYMS[old.lower()]
-        beside, behind = NOT_BESIDE.get(old.lower()), NOT_BEHIND.get(old.lower())
-        if any(low <= start < high for low, high in fixed) or several:
+        not_before, not_after = NOT_BESIDE.get(old.lower()), NOT_BEHIND.get(old.lower())
+        if any(low <= start < high for low, high in fixed) or is_title:
             continue
-        if (beside and beside.match(caption, end)) or (behind and behind.search(caption[:start].lower())):
+        if (not_before and not_before.match(caption, end)) or (
+            not_after and not_after.search(caption[:start].lower())
+        ):
             continue
         if new.lower() in caption.lower() or (old[0].isupper() and not _opens(_OPENING, caption, start)):
             continue

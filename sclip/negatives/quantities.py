@@ -1,7 +1,7 @@
-"""Attribute negatives of quantity: "two cats and a dog" to "a cat and two dogs", nouns and verbs following.
+"""Attribute negatives of quantity: "two cats and a dog" to "a cat and two dogs", with nouns and verbs made to agree.
 
-What says how many stands at the start of a noun phrase: a number, an article, "several", "a bunch of", or nothing
-before a plural. Two such beginnings change places where they differ in more than words: one, a number, many.
+The quantity stands at the start of a noun phrase: a number, an article, "several", "a bunch of", or nothing before a
+plural. Two quantities change places if their values differ: one, another number, or many.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PAIRED = frozenset(
     """jeans short glass sunglass goggle scissor trouser clothes headphone stair sock shoe ski tight pajama
     glove earring wing leg eye hand arm topping vegetable food""".split()
 )
-"""Heads that are said in the plural of one thing, or mean another thing in the singular."""
+"""Nouns whose plural may name one thing, or whose singular means another thing."""
 
 
 _IN_APPOSITION = re.compile(
@@ -49,13 +49,13 @@ class _Quantity:
     value: str
     """"1", another number, or "many"."""
     attributes: tuple[int, ...]
-    """Attributes that are read from it."""
+    """Attributes that the graph makes of the quantity."""
 
 
 def quantity_plans(reading: Reading) -> Iterator[PlannedExchange]:
     """Yield the exchanges of two quantities."""
-    found = [q for q in (_read(reading, index) for index in range(reading.count)) if q is not None]
-    for one, other in combinations(found, 2):
+    quantities = [q for q in (_read(reading, index) for index in range(reading.count)) if q is not None]
+    for one, other in combinations(quantities, 2):
         if one.value == other.value or "" in (one.value, other.value):
             continue
         plan = _exchanged(reading, one, other)
@@ -86,7 +86,7 @@ def _read(reading: Reading, index: int) -> _Quantity | None:
 
 @lru_cache(maxsize=1 << 16)
 def _opening(phrase: str) -> tuple[int, str]:
-    """Return how many characters of a phrase, up to its name, say how many, and how many that is."""
+    """Return the length of the quantity at the start of a phrase, and its value ("1", "2", "many"; "" for none)."""
     measure = _MEASURE.match(phrase)
     if measure is not None:
         return measure.end(), "2" if measure.group(1).lower() in ("couple", "pair") else "many"
@@ -111,8 +111,8 @@ def _exchanged(reading: Reading, one: _Quantity, other: _Quantity) -> PlannedExc
     if names[0] == names[1] and not described and reading.rows[one.object] == reading.rows[other.object]:
         return None
     pieces = [one.span, other.span]
-    for k, its in ((0, other), (1, one)):
-        if its.span[0] == its.span[1]:
+    for k, partner in ((0, other), (1, one)):
+        if partner.span[0] == partner.span[1]:
             pieces[k] = with_space(reading, pieces[k])
     if pieces[0][1] > pieces[1][0] and pieces[1][1] > pieces[0][0]:
         return None
@@ -120,17 +120,17 @@ def _exchanged(reading: Reading, one: _Quantity, other: _Quantity) -> PlannedExc
     certain = (
         (values == {"1", "many"} or "many" not in values)
         and _PAIRED.isdisjoint(names)
-        and not any(q.span[0] == q.span[1] for q in (one, other))  # "cats" may be one as well
+        and not any(q.span[0] == q.span[1] for q in (one, other))  # a bare plural, "cats", states no number
     )
     if reading.only_certain and not certain:
         return None
     forms: dict[Span, str] = {}
-    for mine, its in ((one, other), (other, one)):
-        plural = its.value != "1"
-        if plural == (mine.value != "1"):
+    for quantity, partner in ((one, other), (other, one)):
+        plural = partner.value != "1"
+        if plural == (quantity.value != "1"):
             continue
-        forms |= verb_forms(reading.graph, mine.object, plural)
-        span = reading.heads[mine.object]
+        forms |= verb_forms(reading.graph, quantity.object, plural)
+        span = reading.heads[quantity.object]
         word = reading.text(span)
         form = in_number(word.lower(), plural)
         if plural and form == word.lower() and form not in _INVARIANT:
@@ -147,7 +147,7 @@ def _exchanged(reading: Reading, one: _Quantity, other: _Quantity) -> PlannedExc
 
 
 def _counts_freely(reading: Reading, quantity: _Quantity) -> bool:
-    """Whether a phrase may become singular or plural: nothing else in the caption says which it is."""
+    """Return whether a phrase may become singular or plural, because no other word states its number."""
     start, end = reading.graph.objects[quantity.object].phrase
     if not reading.phrases.is_open(quantity.object) or reading.heads[quantity.object][0] < start:
         return False

@@ -1,6 +1,6 @@
-"""A scene graph read for editing: its noun phrases taken apart, and what is said of each object.
+"""A scene graph prepared for editing: the parts of its noun phrases, and the statements about each object.
 
-Made once for a caption and asked by every kind of exchange.
+It is made once per caption and used by every kind of exchange.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ _MEASURE_BEHIND = re.compile(r"\s+of\b")
 SENTENCE_END = re.compile(r"[.!?]\W")
 
 
-@dataclass(slots=True)  # not frozen: that takes longer to make
+@dataclass(slots=True)  # not frozen: frozen ones take longer to make
 class Unit:
-    """Modifiers of one object that can be moved as one text: "red", "black and white", "gas station"."""
+    """One or more modifiers of an object that move as one text: "red", "black and white", "gas station"."""
 
     object: int
     span: Span
     attributes: tuple[int, ...]
     compound: int = 0
-    """Leading words of a compound name that it ends in."""
+    """Number of leading words of a compound name at the end of the unit."""
     name: Span = (0, 0)
-    """Characters of these words."""
+    """Span of these leading words."""
 
 
 class Reading:
-    """One caption's graph, with what the exchanges ask of it; at most `most` objects are looked at.
+    """Facts about one caption's graph that the exchanges need; only the first `most` objects are considered.
 
-    With `only_certain` those who plan leave out what they cannot be certain of.
+    With `only_certain`, the planners leave out exchanges that may keep the caption true.
     """
 
     def __init__(self, graph: SceneGraph, most: int, *, only_certain: bool = False) -> None:
@@ -63,22 +63,22 @@ class Reading:
 
     @cached_property
     def labels(self) -> list[Label]:
-        """What is said of each object."""
+        """The label of each object: its name and attributes."""
         attributes = self.graph.attributes
         return [
-            label(obj.name, [attributes[k].attribute for k in found])
-            for obj, found in zip(self.graph.objects, self.attributes_of, strict=True)
+            label(obj.name, [attributes[k].attribute for k in indices])
+            for obj, indices in zip(self.graph.objects, self.attributes_of, strict=True)
         ]
 
     @cached_property
     def heads(self) -> list[Span]:
-        """The last word of each name."""
-        found = []
+        """The span of the last word of each name."""
+        spans = []
         for obj in self.graph.objects:
             start, end = obj.span
             words = self.caption[start:end].rsplit(None, 1)
-            found.append((end - len(words[-1]) if len(words) > 1 else start, end))
-        return found
+            spans.append((end - len(words[-1]) if len(words) > 1 else start, end))
+        return spans
 
     @cached_property
     def plural(self) -> list[bool]:
@@ -92,11 +92,11 @@ class Reading:
 
     @cached_property
     def phrases(self) -> NounPhrases:
-        """What the phrases let go and take in."""
+        """The rules for words that leave or enter the phrases."""
         return NounPhrases(self.graph, self.heads, self.head_plural)
 
     def is_possessive(self, index: int) -> bool:
-        """Whether the object's phrase begins with "his" or its like."""
+        """Return whether the object's phrase begins with a possessive such as "his"."""
         return _POSSESSIVE.match(self.caption, *self.graph.objects[index].phrase) is not None
 
     @cached_property
@@ -106,22 +106,22 @@ class Reading:
 
     @cached_property
     def units(self) -> list[list[Unit]]:
-        """The modifiers of each object that can be exchanged: single ones first, then longer ones."""
+        """The modifiers of each object that can be exchanged: single ones first, then runs of several."""
         return [self._units(index) for index in range(self.count)]
 
     @cached_property
     def placed(self) -> list[list[tuple[int, str]]]:
-        """For each object, whose relations it is the object of, and by which place or last word: (subject, "on")."""
-        found: list[list[tuple[int, str]]] = [[] for _ in self.graph.objects]
+        """The relations that end in each object, as (subject, place or last word of the predicate): (2, "on")."""
+        relations: list[list[tuple[int, str]]] = [[] for _ in self.graph.objects]
         for relation in self.graph.relations:
             place = place_of(relation.predicate)
             last = place if place in ("in", "on") else relation.predicate.rsplit(" ", 1)[-1]
-            found[relation.object].append((relation.subject, last))
-        return found
+            relations[relation.object].append((relation.subject, last))
+        return relations
 
     @cached_property
     def pairs(self) -> list[tuple[int, int]]:
-        """Two objects each; where only what is certain is asked for, no sentence ends between them."""
+        """All pairs of objects; with `only_certain`, only pairs without a sentence end between them."""
         pairs = list(combinations(range(self.count), 2))
         ends = [match.start() for match in SENTENCE_END.finditer(self.caption)] if self.only_certain else []
         if not ends:
@@ -134,10 +134,10 @@ class Reading:
     # -- what changes
 
     def changes(self, new: dict[int, Label]) -> bool:
-        """Whether the caption says something else when these objects have other names or attributes.
+        """Return whether the meaning of the caption changes when objects get these new labels.
 
-        This refuses what method section 2 forbids: equal words and synonyms, two attributes of one object,
-        symmetric predicates and "with" between equals, and phrases of a row, which are in equal relations.
+        This is False for the exchanges that method section 2 forbids: equal words and synonyms, two attributes of one
+        object, symmetric predicates and "with" between equals, and members of a list, which have equal relations.
         """
         labels = self.labels
         if sorted(new.values()) != sorted([labels[k] for k in new]):
@@ -148,19 +148,19 @@ class Reading:
         return bool(touched) and self._said(touched, new) != self._said(touched, {})
 
     def _said(self, relations: set[int], new: dict[int, Label]) -> list[tuple[str, Label, Label]]:
-        said = []
+        statements = []
         for k in relations:
             relation = self.graph.relations[k]
             one = new.get(relation.subject) or self.labels[relation.subject]
             other = new.get(relation.object) or self.labels[relation.object]
             if one > other and is_symmetric(relation.predicate, one[0], other[0]):
                 one, other = other, one
-            said.append((relation.predicate, one, other))
-        said.sort()
-        return said
+            statements.append((relation.predicate, one, other))
+        statements.sort()
+        return statements
 
     def relabelled(self, owners: dict[int, int], names: dict[int, str] | None = None) -> dict[int, Label]:
-        """Return the labels of the objects that lose or get an attribute, or have another name."""
+        """Return the new labels of the objects that lose or get an attribute (`owners`) or get a name."""
         attributes = self.graph.attributes
         names = names or {}
         touched = {*owners.values(), *(attributes[k].object for k in owners), *names}
@@ -180,33 +180,33 @@ class Reading:
     # -- noun phrases
 
     def outside(self, index: int) -> list[str]:
-        """Return the attributes of an object that are said outside of its phrase."""
+        """Return the attributes of an object that stand outside its phrase."""
         return self._said_where[index][1]
 
     def said_inside(self, index: int) -> list[str]:
-        """Return the attributes of an object that are said within its phrase."""
+        """Return the attributes of an object that stand within its phrase."""
         return self._said_where[index][0]
 
     @cached_property
     def _said_where(self) -> list[tuple[list[str], list[str]]]:
-        found: list[tuple[list[str], list[str]]] = [([], []) for _ in self.graph.objects]
+        attributes: list[tuple[list[str], list[str]]] = [([], []) for _ in self.graph.objects]
         for attribute in self.graph.attributes:
             start, end = self.graph.objects[attribute.object].phrase
             outside = not (start <= attribute.span[0] and attribute.span[1] <= end)
-            found[attribute.object][outside].append(attribute.attribute)
-        return found
+            attributes[attribute.object][outside].append(attribute.attribute)
+        return attributes
 
     def text(self, span: Span) -> str:
         """Return the characters of a span."""
         return self.caption[slice(*span)]
 
     def is_shut(self, index: int) -> bool:
-        """Whether no word enters or leaves the object's phrase: it is denied, or a name."""
+        """Return whether no word may enter or leave the object's phrase, because it is negated or a proper name."""
         return self.closed[index] or self.graph.objects[index].fixed
 
     @cached_property
     def closed(self) -> list[bool]:
-        """Whether a denial reaches each object: nothing in its scope takes part in an exchange."""
+        """Whether a negation reaches each object; such objects take part in no exchange."""
         graph = self.graph
         closed = [obj.negated for obj in graph.objects]
         for attribute in graph.attributes:
@@ -218,14 +218,14 @@ class Reading:
         return closed
 
     def is_before_name(self, k: int) -> bool:
-        """Whether attribute k stands in its object's phrase, before the name, and describes (no number)."""
+        """Return whether attribute k stands before the name in its object's phrase, and is no number or measure."""
         attribute = self.graph.attributes[k]
         obj = self.graph.objects[attribute.object]
         inside = obj.phrase[0] <= attribute.span[0] and attribute.span[1] <= obj.span[0]
         return inside and not attribute.attribute.isdigit() and not self.is_measure(k)
 
     def is_measure(self, k: int) -> bool:
-        """Whether attribute k is a measure: "group" of people."""
+        """Return whether attribute k is a measure: "group" of "a group of people"."""
         return _MEASURE_BEHIND.match(self.caption, self.graph.attributes[k].span[1]) is not None
 
     def _units(self, index: int) -> list[Unit]:
@@ -244,13 +244,13 @@ class Reading:
             while end + 1 < len(run) and self._adjacent(run[end].span, run[end + 1].span):
                 end += 1
             if end > at:
-                held = tuple(k for unit in run[at : end + 1] for k in unit.attributes)
+                members = tuple(k for unit in run[at : end + 1] for k in unit.attributes)
                 last = run[end]
-                units.append(Unit(index, (run[at].span[0], last.span[1]), held, last.compound, last.name))
+                units.append(Unit(index, (run[at].span[0], last.span[1]), members, last.compound, last.name))
         return units
 
     def _compounds(self, index: int) -> list[Unit]:
-        """Return the leading words of a compound name, first one, then all: "fire" of "fire hydrant"."""
+        """Return the first leading word of a compound name, then all of them: "fire" of "fire hydrant"."""
         obj, head = self.graph.objects[index], self.heads[index]
         if " " not in obj.name:
             return []
@@ -263,14 +263,14 @@ class Reading:
         ]
 
     def behind(self, unit: Unit) -> Span:
-        """Return the characters of the object's name that are left when the unit is taken away."""
+        """Return the span of the object's name without the leading words that belong to the unit."""
         obj = self.graph.objects[unit.object]
         if not unit.compound:
             return obj.span
         return next((m.start(), obj.span[1]) for m in _WORD.finditer(self.caption, unit.span[1], obj.span[1]))
 
     def _widened(self, span: Span) -> Span:
-        """Return an adjective with the "very" before it."""
+        """Return the span of an adjective, with a "very" before it."""
         start = max(0, span[0] - 12)
         if not self.caption[start : span[0]].rstrip().lower().endswith(_INTENSIFIERS):
             return span
@@ -282,7 +282,7 @@ class Reading:
 
     @cached_property
     def rows(self) -> list[int]:
-        """For each object a number that the members of one row ("a cat, a dog and a cow") share."""
+        """The row number of each object; the members of one list ("a cat, a dog and a cow") share it."""
         objects = self.graph.objects
         order = sorted(range(len(objects)), key=lambda k: objects[k].phrase)
         row = list(range(len(objects)))
@@ -297,5 +297,5 @@ class Reading:
         return row
 
     def name_word(self, index: int) -> str:
-        """Return the lemma of the head, all synonyms as one word."""
+        """Return the last word of the object's name, with synonyms mapped to one word."""
         return synonym(self.graph.objects[index].name.rsplit(" ", 1)[-1])

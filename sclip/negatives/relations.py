@@ -1,4 +1,4 @@
-"""Relation negatives: two objects change places, as whole phrases or by their names alone, or two verbs do."""
+"""Relation negatives: two objects change places, as whole phrases or as nouns alone, or two verbs do."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _LIGHT_VERBS = frozenset("do make take give pay perform await attend say".split(
 
 
 def object_plans(reading: Reading, far: bool) -> Iterator[PlannedExchange]:
-    """Yield the exchanges of two objects that a relation holds between or, `far`, of the others (ranks from 2)."""
+    """Yield the exchanges of two objects that have a relation or, if `far`, of two without one (ranks from 2)."""
     objects, relations = reading.graph.objects, reading.graph.relations
     related = {(r.subject, r.object) for r in relations if r.span[0] < r.span[1]}
     names = [f" {obj.name}" for obj in objects]
@@ -70,13 +70,13 @@ def object_plans(reading: Reading, far: bool) -> Iterator[PlannedExchange]:
 
 
 def _tears(reading: Reading, first: int, second: int) -> bool:
-    """Whether an exchange of two objects leaves English that words around them do not go with."""
+    """Return whether the words around two objects forbid their exchange."""
     objects, caption = reading.graph.objects, reading.caption
     for index, other in ((first, second), (second, first)):
-        obj, its = objects[index], objects[other]
+        obj, partner = objects[index], objects[other]
         if _OF_BEHIND.match(caption, obj.phrase[1]):  # "a bottle [of soda]"
             return True
-        if _THERE_IS.search(caption, 0, obj.phrase[0]) and _DEFINITE.match(caption, its.phrase[0]):
+        if _THERE_IS.search(caption, 0, obj.phrase[0]) and _DEFINITE.match(caption, partner.phrase[0]):
             return True
         for k in reading.relations_of[index]:
             relation = reading.graph.relations[k]
@@ -84,7 +84,7 @@ def _tears(reading: Reading, first: int, second: int) -> bool:
                 return True
     if not reading.has_pronoun:
         return False
-    # A pronoun that stood for the one stands before the other: "a face with food on her baby".
+    # The pronoun would stand before its antecedent: "a face with food on her baby".
     return changes_pronouns(reading.graph, first, second) and not pronoun_forms(reading.graph, first, second)
 
 
@@ -96,15 +96,15 @@ def _whole(
     certain: bool,
     bodies: bool = False,
 ) -> Iterator[PlannedExchange]:
-    """Yield the exchange of two phrases, with `bodies` all but their articles."""
+    """Yield the exchange of two phrases or, if `bodies`, of the phrases without their articles."""
     graph = reading.graph
     one, other = graph.objects[first], graph.objects[second]
-    # "a man with his dog": the pronoun would come before the one that it stands for.
+    # "a man with his dog": the pronoun would stand before its antecedent.
     if _overlap(one.phrase, other.phrase) or reading.is_possessive(first) or reading.is_possessive(second):
         return
     new = {first: reading.labels[second], second: reading.labels[first]}
     outside = [reading.outside(first), reading.outside(second)]
-    if outside[0] or outside[1]:  # what is said outside of the phrases stays where it is
+    if outside[0] or outside[1]:  # attributes outside of the phrases stay where they are
         inside = [reading.said_inside(first), reading.said_inside(second)]
         new = {
             first: label(other.name, inside[1] + outside[0]),
@@ -113,9 +113,9 @@ def _whole(
     if not reading.changes(new):
         return
     forms = pronoun_forms(graph, first, second) if reading.has_pronoun else {}
-    for index, its in ((first, second), (second, first)):
+    for index, partner in ((first, second), (second, first)):
         if reading.plural[first] != reading.plural[second] or reading.phrases.determiner[index] == "of":
-            forms |= verb_forms(graph, index, reading.plural[its])
+            forms |= verb_forms(graph, index, reading.plural[partner])
     yield PlannedExchange(
         "relation",
         rank,
@@ -135,7 +135,7 @@ def _heads(
     one, other = graph.objects[first], graph.objects[second]
     inside = [reading.said_inside(first), reading.said_inside(second)]
     if not (inside[0] or inside[1] or reading.is_possessive(first) or reading.is_possessive(second)):
-        return  # it would say what the whole phrases' exchange says
+        return  # it means the same as the exchange of whole phrases
     if _overlap(one.span, other.span) or reading.head_plural[first] != reading.head_plural[second]:
         return
     if (
@@ -145,9 +145,9 @@ def _heads(
         and are_apart(reading, first, second)
     ):
         owners = {
-            k: its
-            for mine, its in ((first, second), (second, first))
-            for k in reading.attributes_of[mine]
+            k: target
+            for source, target in ((first, second), (second, first))
+            for k in reading.attributes_of[source]
             if reading.is_before_name(k)
         }
         if attributes_surely_change(reading, owners):
@@ -178,7 +178,7 @@ def _heads(
 
 
 def _name_alone(reading: Reading, first: int, second: int) -> bool:
-    """Whether two nouns may leave all that stands before them: no "walking" of "walking trail"."""
+    """Return whether two nouns may leave all words before them behind; "trail" of "walking trail" may not."""
     return reading.phrases.exchange_heads(first, second) and not any(
         makes_name(reading.graph.attributes[k].attribute)
         for index in (first, second)
@@ -188,7 +188,7 @@ def _name_alone(reading: Reading, first: int, second: int) -> bool:
 
 
 def _adjuncts(reading: Reading, first: int, second: int) -> bool:
-    """Whether the two only say where: "at her computer on the desk", "in a pen at a zoo"."""
+    """Return whether both objects only state a place: "at her computer on the desk", "in a pen at a zoo"."""
     placed = reading.placed
     names = [reading.graph.objects[k].name for k in (first, second)]
     for holder, one in placed[first]:
@@ -205,13 +205,13 @@ def _adjuncts(reading: Reading, first: int, second: int) -> bool:
 
 
 def _carries(name: str) -> bool:
-    """Whether one is in or on a thing while being elsewhere too: clothes, a board, a field."""
+    """Return whether someone in or on the thing may be at another place too: clothes, a board, a field."""
     return is_worn(name) or is_ground(name) or is_mount(name)
 
 
 @lru_cache(maxsize=1 << 16)
 def _alike(one: str, other: str) -> bool:
-    """Whether the exchange says little: times of the day, a colour ("in white"), a wave ridden on a board."""
+    """Return whether the exchange changes little: times of day, a color ("in white"), a wave and a board."""
     heads = [name.rsplit(" ", 1)[-1] for name in (one, other)]
     colours = sum(head in COLOURS for head in heads)
     on_a_wave = any(head.endswith("wave") for head in heads) and any(head.endswith("board") for head in heads)
@@ -219,14 +219,14 @@ def _alike(one: str, other: str) -> bool:
 
 
 def _is_part(reading: Reading, first: int, second: int) -> bool:
-    """Whether nothing but "of" stands between two phrases."""
+    """Return whether only "of" stands between two phrases."""
     one, other = reading.graph.objects[first].phrase, reading.graph.objects[second].phrase
     between = reading.caption[one[1] : other[0]] if one <= other else reading.caption[other[1] : one[0]]
     return between.strip().lower() == "of"
 
 
 def verb_plans(reading: Reading) -> Iterator[PlannedExchange]:
-    """Yield the exchanges of two verbs of one form: "a dog surfing ... his owner swimming"."""
+    """Yield the exchanges of two verbs in the same form: "a dog surfing ... his owner swimming"."""
     for one, other in combinations(_verbs(reading), 2):
         lemmas = [verb_lemma(verb.text) for verb in (one, other)]
         if reading.closed[one.subject] or reading.closed[other.subject]:
@@ -256,8 +256,8 @@ def verb_plans(reading: Reading) -> Iterator[PlannedExchange]:
             for k in verb.relations
         }
         verbs = {
-            verb.attribute: its.text
-            for verb, its in ((one, other), (other, one))
+            verb.attribute: partner.text
+            for verb, partner in ((one, other), (other, one))
             if verb.attribute is not None
         }
         yield PlannedExchange(
@@ -267,7 +267,7 @@ def verb_plans(reading: Reading) -> Iterator[PlannedExchange]:
 
 @dataclass(slots=True)
 class _Verb:
-    """A verb of the caption, and what the graph reads from it: relations, or an attribute."""
+    """A verb of the caption, with the relations or the attribute that the graph makes of it."""
 
     span: Span
     text: str
@@ -278,35 +278,35 @@ class _Verb:
 
 
 def _takes_object(reading: Reading, verb: _Verb) -> bool:
-    """Whether a thing follows the verb without a preposition between them."""
+    """Return whether the verb has an object without a preposition between them."""
     return any(reading.graph.relations[k].span == verb.span for k in verb.relations)
 
 
 def _verbs(reading: Reading) -> list[_Verb]:
     graph = reading.graph
-    found: dict[Span, _Verb] = {}
+    verbs: dict[Span, _Verb] = {}
     for k, relation in enumerate(graph.relations):
         match = _WORD.match(reading.caption, relation.span[0], max(relation.span))
         if match is None:
             continue
-        if match.span() in found:
-            found[match.span()].relations.append(k)
+        if match.span() in verbs:
+            verbs[match.span()].relations.append(k)
             continue
         word = match.group().lower()
         if verb_lemma(word) == relation.predicate.split()[0] and (form := _form(word)):
-            found[match.span()] = _Verb(match.span(), word, form, relation.subject, [k])
+            verbs[match.span()] = _Verb(match.span(), word, form, relation.subject, [k])
     for k, attribute in enumerate(graph.attributes):
         word = attribute.attribute
-        if attribute.span in found or attribute.span[0] < graph.objects[attribute.object].phrase[1]:
+        if attribute.span in verbs or attribute.span[0] < graph.objects[attribute.object].phrase[1]:
             continue
         if reading.text(attribute.span).lower() == word and (form := _form(word)):
-            found[attribute.span] = _Verb(attribute.span, word, form, attribute.object, [], k)
-    return [found[span] for span in sorted(found)]
+            verbs[attribute.span] = _Verb(attribute.span, word, form, attribute.object, [], k)
+    return [verbs[span] for span in sorted(verbs)]
 
 
 @lru_cache(maxsize=1 << 16)
 def _form(word: str) -> str:
-    """Return the form of a verb that another must have to take its place; empty: no verb that can."""
+    """Return the Penn tag of a verb, which a verb in its place must share; empty if it cannot be exchanged."""
     lemma = verb_lemma(word)
     if word.endswith("ing") and word != lemma:
         return "VBG"

@@ -1,4 +1,4 @@
-"""Which things of a caption may be replaced by others: those without which it is false."""
+"""Select the objects of a caption whose replacement makes it false."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from sclip.scenegraph.graph import Span
 
 _HYPHENS = frozenset("-–/'’&")
 SPORTS = frozenset("tennis baseball soccer basketball football golf hockey volleyball cricket rugby".split())
-"""They stand alone, or before "player" and its like."""
+"""Sports, which stand alone or before a noun such as "player"."""
 
 
 def objects(reading: Reading) -> Iterator[Slot]:
-    """Yield the names that may be replaced, or the sport that opens one."""
+    """Yield a slot for each name that may be replaced, or for the sport that begins a name."""
     graph, caption = reading.graph, reading.caption
     names = [obj.name for obj in graph.objects]
     for index, obj in enumerate(graph.objects[: reading.count]):
@@ -60,7 +60,7 @@ def objects(reading: Reading) -> Iterator[Slot]:
 
 
 def _is_counted_alike(reading: Reading, index: int, text: str, word: str) -> bool:
-    """Whether a noun fits what stands before the other: never "some sandwich" for "some cake"."""
+    """Return whether a noun fits the determiner of the old one: never "some sandwich" for "some cake"."""
     if reading.head_plural[index]:
         return word not in contrasts.MASS
     determiner = reading.phrases.determiner[index]
@@ -72,18 +72,18 @@ def _is_counted_alike(reading: Reading, index: int, text: str, word: str) -> boo
 
 
 def _is_anchor(reading: Reading, index: int) -> bool:
-    """Whether something is in or on the object, or someone uses it: it is not merely there."""
-    found = [reading.graph.relations[k] for k in reading.relations_of[index]]
-    return any(r.object == index and not is_loose(r.predicate) and not is_having(r.predicate) for r in found)
+    """Return whether something is in or on the object, or someone uses it; being near it does not count."""
+    links = [reading.graph.relations[k] for k in reading.relations_of[index]]
+    return any(r.object == index and not is_loose(r.predicate) and not is_having(r.predicate) for r in links)
 
 
 def _is_whole(caption: str, span: Span) -> bool:
-    """Whether a word is not a part of a longer one: "dog-like", "man-made"."""
+    """Return whether a word is not part of a longer one such as "dog-like" or "man-made"."""
     return caption[span[0] - 1 : span[0]] not in _HYPHENS and (
         caption[span[1] : span[1] + 1] not in _HYPHENS or caption[span[1] : span[1] + 2] in ("'s", "’s")
     )
 
 
 def sports_of(sport: str, name: str) -> Options:
-    """Return the sports that may stand before a name in the place of another: no "volleyball ball"."""
+    """Return the sports that may replace another one before a name: never "volleyball ball"."""
     return tuple(o for o in contrasts.ANYWHERE[sport] if name != "ball" or not o[0].endswith("ball"))

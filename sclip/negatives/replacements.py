@@ -1,7 +1,7 @@
-"""Replacements (method, section 9): one word of a caption gives its place to another that excludes it.
+"""Replacements (method, section 9): one word of a caption is replaced by another that excludes it.
 
-What excludes what stands in `sclip.negatives.contrasts`. Here is decided where it holds: of which thing, with which
-verb, and that the caption says nothing else of the kind.
+`sclip.negatives.contrasts` lists the words that exclude each other. This module decides where that holds: for which
+thing, with which verb, and only if the caption says nothing else of the kind.
 """
 
 from __future__ import annotations
@@ -41,32 +41,32 @@ REPLACED: tuple[Kind, ...] = ("replaced object", "replaced attribute", "replaced
 
 
 def replacements(reading: Reading, kind: Kind, most: int) -> Iterator[Replacement]:
-    """Yield up to `most` replacements of a kind, in an order that is a draw by how frequent the words are.
+    """Yield up to `most` replacements of a kind, in a random order in which frequent words tend to come first.
 
-    The order follows from the caption alone. Frequent words come in the places of others as often as those in theirs.
+    The caption alone seeds the order. A frequent word replaces others as often as others replace it.
     """
-    said = _said(reading)
+    words = _said(reading)
     seed = crc32(reading.caption.encode(errors="replace"))
     slots = {"replaced object": objects, "replaced attribute": _attributes, "replaced relation": _relations}
-    found = []
+    drawn = []
     for slot in slots[kind](reading):
         total = sum(weight for _, weight in slot.options)
         for word, weight in slot.options:
-            if not said.isdisjoint((word, synonym(word), word.removesuffix("y"), word.removesuffix("en"))):
+            if not words.isdisjoint((word, synonym(word), word.removesuffix("y"), word.removesuffix("en"))):
                 continue
             point = crc32(f"{slot.span[0]}{word}".encode(), seed)
-            found.append(
+            drawn.append(
                 (math.log((point + 1) / (1 << 32)) * total / weight, slot, word)
             )  # a draw without replacement
-    found.sort(key=lambda entry: -entry[0])
-    return (_made(reading, slot, word) for _, slot, word in found[:most])
+    drawn.sort(key=lambda entry: -entry[0])
+    return (_made(reading, slot, word) for _, slot, word in drawn[:most])
 
 
 def _said(reading: Reading) -> set[str]:
-    """Return the words of a caption, its names, and a word for the synonyms of each."""
-    said = {word.lower() for word in _WORD.findall(reading.caption)}
-    said |= {obj.name for obj in reading.graph.objects}
-    return said | {synonym(word) for word in said}
+    """Return the words and object names of a caption, and the word that represents the synonyms of each."""
+    words = {word.lower() for word in _WORD.findall(reading.caption)}
+    words |= {obj.name for obj in reading.graph.objects}
+    return words | {synonym(word) for word in words}
 
 
 def _made(reading: Reading, slot: Slot, word: str) -> Replacement:
@@ -106,7 +106,7 @@ def _made(reading: Reading, slot: Slot, word: str) -> Replacement:
 
 
 def _said_on(graph: SceneGraph, slot: Slot, word: str) -> dict[int, str]:
-    """Return the other predicates that a verb opens: "sits on a bench next to a dog" is also (X, sit next to, dog)."""
+    """Return new predicates for the verb's other relations: "sits on a bench next to a dog" makes two relations."""
     subjects = {graph.relations[k].subject for k in slot.held}
     return {
         k: f"{word} {rest}"
@@ -133,7 +133,7 @@ def _attributes(reading: Reading) -> Iterator[Slot]:
         if index >= reading.count or attribute.negated or reading.is_shut(index) or reading.is_measure(k):
             continue
         if k and graph.attributes[k - 1].span == attribute.span:
-            continue  # one word of two things: it is looked at once
+            continue  # one word that describes two things needs one slot
         text = caption[slice(*attribute.span)].lower()
         name = graph.objects[index].name
         options = _attribute_options(reading, k, text, name)
@@ -145,8 +145,8 @@ def _attributes(reading: Reading) -> Iterator[Slot]:
                 caption, attribute.span[1]
             ):
                 continue
-            behind = _NOUN_BEHIND.match(caption, attribute.span[1])
-            if behind is not None and behind.group(1).lower() not in contrasts.STAYING | {
+            next_word = _NOUN_BEHIND.match(caption, attribute.span[1])
+            if next_word is not None and next_word.group(1).lower() not in contrasts.STAYING | {
                 "in",
                 "on",
                 "and",
@@ -155,8 +155,8 @@ def _attributes(reading: Reading) -> Iterator[Slot]:
                 continue
         if not options or _is_bound(caption, attribute.span):
             continue
-        held = tuple(j for j, other in enumerate(graph.attributes) if other.span == attribute.span)
-        yield Slot("replaced attribute", attribute.span, options, held, form=verb)
+        members = tuple(j for j, other in enumerate(graph.attributes) if other.span == attribute.span)
+        yield Slot("replaced attribute", attribute.span, options, members, form=verb)
 
 
 def _attribute_options(reading: Reading, k: int, text: str, name: str) -> Options:
@@ -175,8 +175,8 @@ def _attribute_options(reading: Reading, k: int, text: str, name: str) -> Option
     if before and not reading.phrases.is_open(index):
         return ()
     if text in contrasts.COLOURS:
-        mine = [reading.graph.attributes[j].attribute for j in reading.attributes_of[index] if j != k]
-        if any(word in contrasts.COLOURS for said in mine for word in said.split()):
+        others = [reading.graph.attributes[j].attribute for j in reading.attributes_of[index] if j != k]
+        if any(word in contrasts.COLOURS for other in others for word in other.split()):
             return ()
         return contrasts.COLOURS[text]
     if not before:
@@ -201,7 +201,7 @@ def _attribute_options(reading: Reading, k: int, text: str, name: str) -> Option
 
 
 def _is_bound(caption: str, span: Span) -> bool:
-    """Whether a word is a part of a longer one, or of a row: "black-and-white", "red and blue"."""
+    """Return whether a word is part of a longer one or of a list: "black-and-white", "red and blue"."""
     return (
         _JOINED_BEFORE.search(caption, max(0, span[0] - 5), span[0]) is not None
         or _JOINED_BEHIND.match(caption, span[1]) is not None
@@ -219,8 +219,8 @@ def _relations(reading: Reading) -> Iterator[Slot]:
         if span in done or span[0] == span[1] or relation.negated:
             continue
         done.add(span)
-        held = tuple(k for k, other in enumerate(graph.relations) if other.span == span)
-        ends = {end for k in held for end in (graph.relations[k].subject, graph.relations[k].object)}
+        members = tuple(k for k, other in enumerate(graph.relations) if other.span == span)
+        ends = {end for k in members for end in (graph.relations[k].subject, graph.relations[k].object)}
         if any(end >= reading.count or reading.closed[end] for end in ends):
             continue
         text = caption[slice(*span)].lower()
@@ -230,9 +230,9 @@ def _relations(reading: Reading) -> Iterator[Slot]:
             for other in graph.relations
         ):
             continue
-        yield from _prepositions(reading, held, span, text)
+        yield from _prepositions(reading, members, span, text)
         if first in contrasts.FORMS:
-            yield from _verbs(reading, held, span, first, rest)
+            yield from _verbs(reading, members, span, first, rest)
 
 
 def _prepositions(reading: Reading, held: tuple[int, ...], span: Span, text: str) -> Iterator[Slot]:
@@ -283,7 +283,7 @@ def _prepositions(reading: Reading, held: tuple[int, ...], span: Span, text: str
 
 
 def _is_elsewhere(reading: Reading, place: str, other: str, index: int, name: str) -> bool:
-    """Whether what is at one place of a thing is not at the other as well, and both can be said."""
+    """Return whether `place` and `other` exclude each other for a thing and both fit it."""
     head = name.rsplit(" ", 1)[-1]
     phrases = reading.phrases
     if is_vague(name) or head in contrasts.NO_SUPPORT:
@@ -317,20 +317,20 @@ def _verbs(reading: Reading, held: tuple[int, ...], span: Span, word: str, rest:
         if not all(is_animate(graph.objects[r.subject].name) for r in relations):
             return
         options = contrasts.MOVING.get(base, ())
-        here = base in contrasts.STATIC
+        is_static = base in contrasts.STATIC
         scenes = rest in ("in", "on") and all(is_scene(graph.objects[r.object].name) for r in relations)
-        if here:
+        if is_static:
             options = contrasts.STATIC[base]
         if rest not in contrasts.STAYING and not scenes:
-            options = tuple(option for option in options if (option[0] in contrasts.STATIC) == here)
-        elif not here:
+            options = tuple(option for option in options if (option[0] in contrasts.STATIC) == is_static)
+        elif not is_static:
             options = (*contrasts.STATIC_FROM_MOVING.get(base, ()), *options)
     else:
         names = [graph.objects[r.object].name.rsplit(" ", 1)[-1] for r in relations]
         options = tuple(
             option
-            for of, others in contrasts.TRANSITIVE.get(base, ())
-            if of is None or all(name in of for name in names)
+            for things, others in contrasts.TRANSITIVE.get(base, ())
+            if things is None or all(name in things for name in names)
             for option in others
         )
         if not all(

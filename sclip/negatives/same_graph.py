@@ -1,4 +1,4 @@
-"""Whether two captions have one scene graph, whatever words and sides it is told in."""
+"""Compare two scene graphs, with synonyms and inverse relations as equals."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ __all__ = ["says_the_same"]
 
 
 def says_the_same(one: SceneGraph, other: SceneGraph) -> bool:
-    """Whether two graphs differ in nothing but the side that a place or a mutual act is told from, and synonyms."""
+    """Return whether two graphs differ only in synonyms and in the direction of inverse or symmetric relations."""
     return _said(one) == _said(other)
 
 
 def _said(graph: SceneGraph) -> list[tuple[object, ...]]:
     names = [_alike(obj.name) for obj in graph.objects]
-    said: list[tuple[object, ...]] = [
+    statements: list[tuple[object, ...]] = [
         (name, obj.negated) for name, obj in zip(names, graph.objects, strict=True)
     ]
-    said += [(names[a.object], _alike(a.attribute), a.negated) for a in graph.attributes]
+    statements += [(names[a.object], _alike(a.attribute), a.negated) for a in graph.attributes]
     for r in graph.relations:
         one, other, predicate = names[r.subject], names[r.object], _alike(r.predicate)
         place = place_of(predicate)
@@ -28,15 +28,15 @@ def _said(graph: SceneGraph) -> list[tuple[object, ...]]:
         predicate = place_of(predicate) or predicate
         if is_symmetric(predicate, one, other):
             one, other = sorted((one, other))
-        said.append((one, predicate, other, r.negated))
-    return sorted(said, key=repr)
+        statements.append((one, predicate, other, r.negated))
+    return sorted(statements, key=repr)
 
 
 _FLIPPED = {"under": "above", "behind": "in front of", "right": "at the left of"}
 
 
 def _alike(text: str) -> str:
-    """Return a word or more in one form of all that say the same."""
+    """Return a text with each synonym mapped to one word."""
     text = _LIKE.get(text, text)
     return " ".join(synonym(word) for word in text.split())
 

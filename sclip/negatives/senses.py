@@ -1,6 +1,6 @@
-"""What predicates and attributes tell: which exclude each other, and which may be true of anything near by.
+"""The senses of predicates, attributes and names: which exclude each other, which may be true of anything nearby.
 
-Word lists of closed classes, and endings where a class is open; everything in the forms that graphs use.
+Closed classes are word lists; open classes are word endings. All words have the form that scene graphs use.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LOOSE = _NEAR | frozenset(
     """along around among amongst with without and of for from like at during about between against together past via
     per as be become outside toward towards to than have""".split()
 ) | {"side by side with"}  # fmt: skip
-"""Predicates that place or join two things loosely: with their things exchanged they are hardly ever false."""
+"""Predicates that place or join two things so loosely that an exchange of the things hardly ever makes them false."""
 
 _HAVE = frozenset(("with", "have"))
 _AT_NOT_ON = frozenset("table desk counter bar".split())
@@ -32,7 +32,7 @@ _FRAMES = frozenset(
     aerial panorama symbol reflection""".split()
 )
 _ROOMS = frozenset("room kitchen bathroom bedroom restroom office store shop restaurant".split())
-"""Scenes that are said to have the colour of their walls or their things."""
+"""Scenes to which captions give the color of their walls or contents."""
 _WEATHER = frozenset(
     """snow snowfall rain fog mist sunshine sunlight wind storm dark darkness winter lighting light sunset
     moonlight""".split()
@@ -67,7 +67,7 @@ _MOTIONS = frozenset(
 )
 _STAYS = POSTURES - frozenset("play talk speak grow".split())
 _IS_BY = frozenset("park stand sit lay lie rest perch locate position line".split())
-"""What the graph keeps of "is parked by"."""
+"""Predicates to which a graph shortens "is parked by" and the like."""
 _SHARED = frozenset(
     """eat drink play watch look see view pose enjoy share wait talk speak listen attend celebrate smile visit perform
     dance sing work train practice pass follow lead""".split()
@@ -96,12 +96,12 @@ _SURFACES = frozenset(
     mountain slope farm area park floor ground corner background foreground platform yard city picture photo mirror
     screen window tree plate tray pan stroller wheelchair cart""".split()
 )
-"""Things that one is in as well as on."""
+"""Things that someone can be both in and on."""
 
 
 @lru_cache(maxsize=1 << 14)
 def place_of(predicate: str) -> str:
-    """Return the kind of place that a predicate says ("on" of "sit on top of"); empty where it is an act."""
+    """Return the kind of place that a predicate states ("on" for "sit on top of"); empty if it states an act."""
     if predicate in _LONG_PLACES or predicate in _PLACES:
         return _LONG_PLACES.get(predicate) or _PLACES[predicate]
     verb, _, rest = predicate.partition(" ")
@@ -112,7 +112,7 @@ def place_of(predicate: str) -> str:
 
 @lru_cache(maxsize=1 << 14)
 def is_loose(predicate: str) -> bool:
-    """Whether a predicate only says that two things are there together: "next to", "stand with", "parked by"."""
+    """Return whether a predicate only states that two things are together: "next to", "stand with", "parked by"."""
     if predicate in _LOOSE or predicate in _IS_BY:
         return True
     verb, _, rest = predicate.partition(" ")
@@ -122,24 +122,24 @@ def is_loose(predicate: str) -> bool:
 
 
 def is_having(predicate: str) -> bool:
-    """Whether a predicate says that one thing has another, or is there with it."""
+    """Return whether a predicate states that one thing has another or is with it."""
     return predicate in _HAVE
 
 
 @lru_cache(maxsize=1 << 14)
 def contradict(one: str, other: str, name: str) -> bool:
-    """Whether two predicates of the same two things, in the same order, exclude each other; `name`: the object's."""
+    """Return whether two predicates with the same subject and object exclude each other; `name`: the object's name."""
     head = name.rsplit(" ", 1)[-1]
     places = (place_of(one), place_of(other))
     if is_loose(one) or is_loose(other):
-        loose, told, place = (one, other, places[1]) if is_loose(one) else (other, one, places[0])
+        loose, firm, place = (one, other, places[1]) if is_loose(one) else (other, one, places[0])
         last = _ending(loose)
         if last == "at":
             return place == "on" and head in _AT_NOT_ON
         if last in _NEAR:
             return place in ("", "in", "on", "under")
         if last == "with" and not place:
-            return not (is_use(told) or is_shared(told) or is_loose(told))
+            return not (is_use(firm) or is_shared(firm) or is_loose(firm))
         return last in ("with", "for", "from") and place in ("in", "on", "under") and head not in _MOUNTS
     if all(places):
         if places[0] == places[1] or "down" in places:
@@ -154,47 +154,47 @@ def _ending(predicate: str) -> str:
 
 
 def is_shared(predicate: str) -> bool:
-    """Whether two who are there together likely both do it: "eat"."""
+    """Return whether people who are together are likely to do the act together: "eat"."""
     return predicate.partition(" ")[0] in _SHARED
 
 
 def is_use(predicate: str) -> bool:
-    """Whether what is done to a thing is likely done to what is with it: "hold"."""
+    """Return whether an act on a thing likely includes the things with it: "hold"."""
     return predicate.partition(" ")[0] in _USES
 
 
 def is_worn(name: str) -> bool:
-    """Whether a name is of clothes."""
+    """Return whether a name denotes clothes."""
     return name.rsplit(" ", 1)[-1] in _WORN
 
 
 def is_mount(name: str) -> bool:
-    """Whether a name is of what one is on while being elsewhere: a board, a horse."""
+    """Return whether a name denotes a thing that someone can be on while at another place: a board, a horse."""
     return name.rsplit(" ", 1)[-1] in _MOUNTS
 
 
 def is_frame(name: str) -> bool:
-    """Whether a name is of a picture."""
+    """Return whether a name denotes a picture: "photo", "drawing"."""
     return name.rsplit(" ", 1)[-1] in _FRAMES
 
 
 def is_depth(name: str) -> bool:
-    """Whether a name says how far off a thing is: the background."""
+    """Return whether a name states the distance of a thing: "background"."""
     return name in _DEPTHS
 
 
 def is_weather(name: str) -> bool:
-    """Whether a name is of what a place is in as it is in the place: "a city in the snow"."""
+    """Return whether a name denotes weather or light, which is in a place and around it: "a city in the snow"."""
     return name.rsplit(" ", 1)[-1] in _WEATHER
 
 
 def is_scene(name: str) -> bool:
-    """Whether a name is of a place that holds things."""
+    """Return whether a name denotes a place that holds things."""
     return name.rsplit(" ", 1)[-1] in _SCENES
 
 
 def reverses(one: str, other: str) -> bool:
-    """Whether "x one y" says the same as "y other x": "above" and "under"."""
+    """Return whether "x one y" means the same as "y other x": "above" and "under"."""
     place = place_of(one)
     return bool(place) and _OPPOSITE.get(place) == place_of(other)
 
@@ -253,10 +253,10 @@ _USUAL = {
     for word in (attribute,)
 }  # fmt: skip
 _PLAIN = frozenset("white black brown gray".split())
-"""Colours that every third thing has: a caption's silence tells nothing."""
+"""Colors so common that a thing may have them although the caption does not say so."""
 
 _LOOSE_STATES = frozenset("sitting standing lying laying resting waiting moving surrounding".split())
-"""Participles that may be true of anything living near by."""
+"""Participles that may be true of any living being nearby."""
 TIMES = frozenset(
     """day afternoon morning evening night noon dusk dawn time daytime nighttime weekend sunset sunrise year month week
     monday tuesday wednesday thursday friday saturday sunday january february march april may june july august september
@@ -283,14 +283,14 @@ _ABSTRACT = frozenset(
     touch kick shot swing pose posture gesture smile grin expression attention care help support rule order row
     jam palette take approach arrangement movement treatment environment development government excitement""".split()
 )
-"""Of no thing that stands somewhere: how things look, what happens, parts that have no bounds."""
+"""Names of no concrete thing: the look of things, events, parts without bounds."""
 _ABSTRACT_ENDING = re.compile(r"(?:[tlr]ness|[ltrv]ity|icity|[ae]nce|ism|[a-z]{3}[ts]ion|ship)$")
 _BODIES = frozenset(
     """station television mansion ambulance entrance fence appliance residence audience university celebrity vegetation
     construction decoration illustration intersection ship battleship spaceship cushion lion dandelion prince lance
     reception plantation kindergarten facility fountain security harness""".split()
 )
-"""Of these endings, but things."""
+"""Names of concrete things in spite of such an ending."""
 _GROUNDS = frozenset(
     """water ocean wave snow ground floor wood woods tree bush branch plant greenery foliage vegetation leaf moss
     grass sky cloud cliff peak rock boulder stream waterfall creek pond track course ramp slope dune path trail
@@ -298,12 +298,12 @@ _GROUNDS = frozenset(
     pavement asphalt sand dirt mud gravel ice stage traffic bridge border edge bank deck porch patio terrace
     balcony staircase tile brick plank panel board shingle""".split()
 )
-"""What surrounds and carries things: two of them lie in, along and behind each other."""
+"""Things that surround or carry others; two of them often lie in, along or behind each other."""
 _PHYSICAL = frozenset(
     """tow pull push haul drag carry transport hold hit chase follow load lift wear eat ride cover fill crush drive
     pass overtake""".split()
 )
-"""What one thing does to another and not the other to it; most verbs between things say how they look together."""
+"""Acts of one thing on another in one direction; most other verbs between things say how they look together."""
 _GENERAL = {
     synonym(word): synonym(group.split(":")[0])
     for group in (
@@ -320,20 +320,20 @@ _GENERAL = {
 
 @lru_cache(maxsize=1 << 14)
 def excludes(one: str, other: str) -> bool:
-    """Whether one thing cannot be both: "red" and "blue", "wooden" and "metal", "large" and "tiny", "2" and "3"."""
+    """Return whether no thing has both attributes: "red" and "blue", "wooden" and "metal", "large" and "tiny"."""
     if one.isdigit() and other.isdigit():
         return one != other
-    for said in (_SHADES, _MATERIALS):
-        mine, its = ({said[word] for word in text.split() if word in said} for text in (one, other))
-        if mine and its:
-            return mine.isdisjoint(its)
+    for table in (_SHADES, _MATERIALS):
+        first, second = ({table[word] for word in text.split() if word in table} for text in (one, other))
+        if first and second:
+            return first.isdisjoint(second)
     poles = [_POLES.get(text.rsplit(" ", 1)[-1], ("", 0)) for text in (one, other)]
     return bool(poles[0][0]) and poles[0][0] == poles[1][0] and poles[0][1] != poles[1][1]
 
 
 @lru_cache(maxsize=1 << 14)
 def tells_apart(attribute: str, name: str) -> bool:
-    """Whether an attribute is seldom true of a thing of this name where the caption does not say it."""
+    """Return whether an attribute is seldom true of a thing with this name unless the caption states it."""
     words = attribute.split()
     head = name.rsplit(" ", 1)[-1]
     last = words[-1]
@@ -346,7 +346,7 @@ def tells_apart(attribute: str, name: str) -> bool:
 
 @lru_cache(maxsize=1 << 14)
 def is_vague(name: str) -> bool:
-    """Whether a name is of no thing that stands somewhere: a time, a place in general, a frame of the picture."""
+    """Return whether a name denotes no concrete thing: a time, a general place, a picture, an abstract noun."""
     head = name.rsplit(" ", 1)[-1]
     return (
         name in _VAGUE
@@ -360,31 +360,31 @@ def is_vague(name: str) -> bool:
 
 @lru_cache(maxsize=1 << 14)
 def is_ground(name: str) -> bool:
-    """Whether a name is of what surrounds or carries things: a scene, water, trees, a wall."""
+    """Return whether a name denotes something that surrounds or carries things: a scene, water, trees, a wall."""
     return is_scene(name) or name.rsplit(" ", 1)[-1] in _GROUNDS
 
 
 @lru_cache(maxsize=1 << 14)
 def is_physical(predicate: str) -> bool:
-    """Whether a predicate is an act that one thing does to another: "tow", "cover"; not "reflect", "frame"."""
+    """Return whether a predicate is an act of one thing on another: "tow", "cover"; not "reflect", "frame"."""
     return predicate.partition(" ")[0] in _PHYSICAL
 
 
 @lru_cache(maxsize=1 << 14)
 def may_be_one(one: str, other: str) -> bool:
-    """Whether two names may be of the same thing: "a bus ... the vehicle", "a man ... the player"."""
+    """Return whether two names may denote the same thing: "a bus ... the vehicle", "a man ... the player"."""
     heads = [synonym(name.rsplit(" ", 1)[-1]) for name in (one, other)]
     return heads[0] == heads[1] or is_kind_of(one, other)
 
 
 @lru_cache(maxsize=1 << 14)
 def is_kind_of(one: str, other: str) -> bool:
-    """Whether one name is of a kind of what the other names, in either order: "house" and "building"."""
+    """Return whether one of two names denotes a kind of the other: "house" and "building"."""
     heads = [synonym(name.rsplit(" ", 1)[-1]) for name in (one, other)]
     return _GENERAL.get(heads[0]) == heads[1] or _GENERAL.get(heads[1]) == heads[0]
 
 
 def same_act(one: str, other: str, *, animate: bool) -> bool:
-    """Whether who does one does the other as well, by the verbs' lemmas; things that stand or sit are only there."""
+    """Return whether two verbs (lemmas) state the same act; for inanimate things, all postures count as the same."""
     acts = (_SAME_ACT.get(one, one), _SAME_ACT.get(other, other))
     return acts[0] == acts[1] or (not animate and one in POSTURES and other in POSTURES)

@@ -1,7 +1,7 @@
-"""The baseline: two words of one part of speech change places at random, as NegCLIP makes its negatives.
+"""The baseline: two random words of one part of speech change places, as in NegCLIP.
 
 NegCLIP (Yuksekgonul et al., ICLR 2023, section 4) exchanges two nouns, adjectives or verbs wherever they stand. The
-words here are those that the scene graph knows; nothing is asked of the meaning, and nothing is put right in the text.
+words here are those of the scene graph. Nothing checks the meaning or corrects the grammar.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def shuffled(
     identity: str,
     window: Window | None = None,
 ) -> list[Negative]:
-    """Return up to `count` times the caption with two words of one part of speech exchanged, each time others.
+    """Return up to `count` copies of the caption, each with another pair of words of one part of speech swapped.
 
-    With the window of the model that reads them, words that its text tower reads.
+    With `window`, only words that the model's text tower reads are exchanged.
     """
     end = len(graph.caption) if window is None else window.end
     reading = Reading(graph, MOST_EXCHANGED)
@@ -37,9 +37,9 @@ def shuffled(
     kinds: list[Callable[[Reading], list[PlannedExchange]]] = [_nouns, _adjectives, _verbs]
     drawn: list[Negative] = []
     for plans in random.sample(kinds, len(kinds)):
-        found = [plan for plan in plans(reading) if max(plan.first[1], plan.second[1]) <= end]
+        usable = [plan for plan in plans(reading) if max(plan.first[1], plan.second[1]) <= end]
         drawn += [
-            _exchanged(graph, plan) for plan in random.sample(found, min(count - len(drawn), len(found)))
+            _exchanged(graph, plan) for plan in random.sample(usable, min(count - len(drawn), len(usable)))
         ]
     return drawn
 
@@ -64,7 +64,7 @@ def _nouns(reading: Reading) -> list[PlannedExchange]:
 
 def _adjectives(reading: Reading) -> list[PlannedExchange]:
     attributes = reading.graph.attributes
-    found = [k for k, a in enumerate(attributes) if a.object < reading.count and reading.is_before_name(k)]
+    words = [k for k, a in enumerate(attributes) if a.object < reading.count and reading.is_before_name(k)]
     return [
         PlannedExchange(
             "attribute",
@@ -73,8 +73,8 @@ def _adjectives(reading: Reading) -> list[PlannedExchange]:
             attributes[other].span,
             owners={one: attributes[other].object, other: attributes[one].object},
         )
-        for at, one in enumerate(found)
-        for other in found[at + 1 :]
+        for at, one in enumerate(words)
+        for other in words[at + 1 :]
         if _differ(reading, attributes[one].span, attributes[other].span)
     ]
 

@@ -1,9 +1,9 @@
-"""Negative -> the part of the caption that it falsifies, true and false: a unit and its foil (method, section 10).
+"""Negative -> the part of the caption that it falsifies: the true unit, and the false foil (method, section 10).
 
 A unit is an object with its attributes ("a brown dog") or a relation ("a dog chasing a ball"), in the caption's own
-words. A negative's graph keeps the indices of its caption's, so the foil is the same part of the negative. It must be
-false by itself: of "a man at a table" no woman is a foil, who may be there as well, "a woman at a table" is; and of "a
-black cat and a white cat" neither is the other's. In doubt there is none.
+words. A negative's graph keeps the indices of its caption's graph, so the foil is the same part of the negative. The
+foil must be false by itself. For "a man at a table", the foil is "a woman at a table", not "a woman", who may be there
+too. For "a black cat and a white cat", neither cat is a foil of the other. In doubt, there is no unit.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ _BOUND = re.compile(
     r"(?:an?)?other\b|each\b|every\b|both\b|all\b|any\b|no\b|same\b|the (?:other|same|rest)\b|one of\b",
     re.IGNORECASE,
 )
-"""First words of a phrase that says nothing without the rest of its caption."""
+"""First words of a phrase that has no meaning without the rest of its caption."""
 _OWNED = re.compile(r"(?:his|her|its|their|my|your|our)\b", re.IGNORECASE)
 _OPENING = re.compile(r"(?:^|[.!?]\s+)$")
 _IS_BEHIND = re.compile(r"\s+(?:(?:that|who|which)\s+)?(?:(?:is|are|was|were)\s+)?")
-"""What may stand between a name and the verb that is said of it, and is left out of a unit."""
+"""Words that may stand between a name and its verb; a unit omits them."""
 _ROW_BEFORE = re.compile(r"(?:\band|\bor|,)\s+$", re.IGNORECASE)
 _PEOPLE = PERSONS | frozenset(
     "guy snowboarder swimmer jogger king queen prince princess grandfather grandmother businesswoman".split()
 )
-"""Of them others may be in the picture that the caption is silent of: alone they are no unit."""
+"""Persons. Alone they are no unit, because the image may show others that the caption does not mention."""
 _NO_UNIT = frozenset("of between among from than as like".split())
-"""Predicates that say nothing of two things alone, or make one thing of them."""
+"""Predicates that mean nothing for two things alone, or join them into one thing."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnitPair:
-    """A part of a caption, and what it is made into; the captions of the graphs are the texts."""
+    """A true part of a caption and its false counterpart; the text of each is its graph's `caption`."""
 
     kind: Kind
     unit: SceneGraph
@@ -52,12 +52,12 @@ class UnitPair:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Places of what is said: one object, or two in a relation."""
+    """Indices of a part of a graph: one object, or two objects with their relation (-1: none)."""
 
     objects: tuple[int, ...]
     relation: int = -1
     behind: int = -1
-    """Attribute that is said behind its object: "a man standing"."""
+    """Attribute that stands after its object ("a man standing"); -1: none."""
 
 
 def units_first(
@@ -65,23 +65,23 @@ def units_first(
     drawn: Iterable[Negative],
     part_of: Callable[[Reading, Negative], object | None] | None = None,
 ) -> Iterator[Negative]:
-    """Yield the negatives that have a unit (or what `part_of` returns of one) as they are drawn, then the others.
+    """Yield the negatives that have a unit (or for which `part_of` returns a value) in order, then the others.
 
-    None where none has: nobody need make sure of them.
+    Yield nothing if no negative has a unit, so that the caller need not verify any.
     """
-    reading, others, found = Reading(graph, MOST_EXCHANGED), list[Negative](), False
+    reading, others, has_unit = Reading(graph, MOST_EXCHANGED), list[Negative](), False
     for negative in drawn:
         if (part_of or unit_of)(reading, negative):
-            found = True
+            has_unit = True
             yield negative
         else:
             others.append(negative)
-    if found:
+    if has_unit:
         yield from others
 
 
 def unit_of(caption: SceneGraph | Reading, negative: Negative) -> UnitPair | None:
-    """Return the smallest part of a caption that a negative of it makes surely false; None where none is."""
+    """Return the smallest part of a caption that the negative makes surely false; None if there is none."""
     reading = caption if isinstance(caption, Reading) else Reading(caption, MOST_EXCHANGED)
     for part in _parts(reading, negative):
         if not all(_stands_alone(reading, part, k) for k in part.objects):
@@ -102,7 +102,7 @@ def unit_of(caption: SceneGraph | Reading, negative: Negative) -> UnitPair | Non
 
 
 def _is_told(reading: Reading, foil: SceneGraph) -> bool:
-    """Whether the caption says what a foil says, of whatever things: "a black cat", of which another one is white."""
+    """Return whether the caption states the foil of some object: the foil "a black cat" when another cat is black."""
     graph = reading.graph
 
     def is_like(index: int, place: int) -> bool:
@@ -112,11 +112,11 @@ def _is_told(reading: Reading, foil: SceneGraph) -> bool:
 
     if not foil.relations:
         return any(is_like(index, 0) for index in range(len(graph.objects)))
-    said, names = foil.relations[0].predicate, [obj.name for obj in foil.objects]
+    claim, names = foil.relations[0].predicate, [obj.name for obj in foil.objects]
     for r in graph.relations:
-        if r.predicate == said and is_like(r.subject, 0) and is_like(r.object, 1):
+        if r.predicate == claim and is_like(r.subject, 0) and is_like(r.object, 1):
             return True
-        reverse = reverses(r.predicate, said) or (r.predicate == said and is_symmetric(said, *names))
+        reverse = reverses(r.predicate, claim) or (r.predicate == claim and is_symmetric(claim, *names))
         if reverse and is_like(r.subject, 1) and is_like(r.object, 0):
             return True
     return False
@@ -161,14 +161,14 @@ def _parts(reading: Reading, negative: Negative) -> Iterator[_Part]:
 
 
 def _excludes(one: str, other: str, known: bool = False) -> bool:
-    """Whether a thing alone cannot be both (`known` of other words than numbers): of three cups, two are there."""
+    """Return whether `one` excludes `other`: 3 cups exclude 4 cups, not 2. `known`: words are known to do so."""
     if one.isdigit() and other.isdigit():
         return int(one) < int(other)
     return known or excludes(one, other)
 
 
 def _parts_of_object(reading: Reading, false: SceneGraph) -> Iterator[_Part]:
-    """Yield the object whose name excludes the other; else relations, in which alone it does."""
+    """Yield the replaced object, if its new name is false by itself; then its relations, in which it is false."""
     graph = reading.graph
     for index, (one, other) in enumerate(zip(graph.objects, false.objects, strict=True)):
         if one.name == other.name:
@@ -183,7 +183,7 @@ def _parts_of_object(reading: Reading, false: SceneGraph) -> Iterator[_Part]:
 
 
 def _stands_alone(reading: Reading, part: _Part, index: int) -> bool:
-    """Whether the phrase of an object says what it says without the rest of its caption."""
+    """Return whether an object's phrase keeps its meaning without the rest of its caption."""
     graph = reading.graph
     if index >= reading.count or reading.closed[index] or is_vague(graph.objects[index].name):
         return False
@@ -195,7 +195,7 @@ def _stands_alone(reading: Reading, part: _Part, index: int) -> bool:
 
 
 def _said(graph: SceneGraph, part: _Part) -> SceneGraph | None:
-    """Return the part as a caption of its own with its graph; None where its words make no English."""
+    """Return the part as a caption of its own with its graph; None if its words are not English."""
     spans = [graph.objects[k].phrase for k in part.objects]
     if part.relation >= 0:
         relation = graph.relations[part.relation]
@@ -229,7 +229,7 @@ def _said(graph: SceneGraph, part: _Part) -> SceneGraph | None:
 
 
 def _reads(graph: SceneGraph, relation: Relation) -> bool:
-    """Whether subject, predicate and object of a relation are English when they are said one behind the other."""
+    """Return whether subject, predicate and object of a relation read as English one after the other."""
     caption = graph.caption
     subject, object_ = (graph.objects[k].phrase for k in (relation.subject, relation.object))
     start, end = relation.span
@@ -237,7 +237,7 @@ def _reads(graph: SceneGraph, relation: Relation) -> bool:
         return False
     words = caption[start:end].lower().split()
     if words[-1] in _NO_UNIT or not set(relation.predicate.split()[1:]) <= set(words):
-        return False  # "put on", of which the caption's words are "put .. on"
+        return False  # "put on", which the caption splits: "put .. on"
     if caption[end : object_[0]].strip() and sum(r.span == relation.span for r in graph.relations) < 2:
         return False
     if words[0].endswith("ing") or words[0] in CONNECTIVES:
@@ -247,7 +247,7 @@ def _reads(graph: SceneGraph, relation: Relation) -> bool:
 
 
 def _text(graph: SceneGraph, span: Span) -> str:
-    """Return the words of a span, without the capital of a sentence's start."""
+    """Return the words of a span, without the capital of a sentence start."""
     text = graph.caption[slice(*span)]
     opens = _OPENING.search(graph.caption, 0, span[0]) and not text[1:2].isupper()
     is_name = any(obj.fixed and obj.span[0] == span[0] for obj in graph.objects)

@@ -1,9 +1,9 @@
-"""Negatives parsed again: where the words hang together otherwise than in the caption, the exchange broke something.
+"""Parse negatives again and reject those whose words depend on each other in another way than in the caption.
 
-An exchange puts words of a kind in each other's places, so its parse has the dependency labels of its caption's parse:
-"a tunnel through the dog sprints" has lost a verb. The check finds 50 % of broken negatives and rejects 15 % of good
-ones; another is drawn for each. Comparing graphs would find 35 % and reject 20 %, as the meaning decides which phrase a
-preposition belongs to.
+An exchange swaps words of one kind, so a correct negative has the same dependency labels as its caption. "A tunnel
+through the dog sprints" has lost a verb. The check finds 50 % of broken negatives and rejects 15 % of good ones;
+another draw replaces each rejected one. Comparing graphs would find 35 % and reject 20 %, because the meaning decides
+to which phrase a preposition belongs.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from sclip.scenegraph.graph import SceneGraph
 from sclip.scenegraph.window import Window
 
 Shapes = Callable[[Sequence[str]], Iterable[int]]
-"""The shapes of texts (`sclip.scenegraph.Parser.shapes`)."""
+"""Function from texts to their shapes (`sclip.scenegraph.Parser.shapes`)."""
 
 _SENTENCE = re.compile(
     r"\W*(?:an?|the|this|that|these|those|there|it|his|her|their|some|several|many|two|three|four|five|\d+)\b",
     re.IGNORECASE,
 )
-"""How captions begin that are written as sentences are: with an article or its like."""
+"""First words of a caption that is written as a sentence: an article or a similar word."""
 
 
 def sound(
     known: Sequence[tuple[SceneGraph, Iterable[Negative]]], shapes: Shapes, count: int = sys.maxsize
 ) -> list[list[Negative]]:
-    """Return of each caption's negatives the first `count` that have its graph's shape, parsing no more than needed.
+    """Return the first `count` negatives of each caption with the shape of its graph; parse no more than needed.
 
-    Where none has, the first are returned if the caption is written as a sentence is: seven in ten are good then. Of
-    a telegram ("actor at premiere"), which the parser reads worse, it is four in ten, and none is returned.
+    If none has it, return the first `count` for a caption that is written as a sentence: seven in ten of them are good.
+    For telegram style ("actor at premiere"), which the parser reads worse, only four in ten are good: return none.
     """
     kept: list[list[Negative]] = [[] for _ in known]
     read: list[list[Negative]] = [[] for _ in known]
@@ -41,13 +41,13 @@ def sound(
     while True:
         tried = []
         for k, order in enumerate(orders):
-            wanted = list(islice(order, count - len(kept[k])))
-            read[k] += wanted
-            tried += [(k, negative) for negative in wanted]
+            batch = list(islice(order, count - len(kept[k])))
+            read[k] += batch
+            tried += [(k, negative) for negative in batch]
         if not tried:
             return [
-                found or _in_doubt(graph, refused)[:count]
-                for found, refused, (graph, _) in zip(kept, read, known, strict=True)
+                passed or _in_doubt(graph, refused)[:count]
+                for passed, refused, (graph, _) in zip(kept, read, known, strict=True)
             ]
         for (k, negative), shape in zip(tried, shapes([n.caption for _, n in tried]), strict=True):
             if shape == known[k][0].shape:
@@ -63,15 +63,15 @@ def drawn_in_training(
     epoch: int = 0,
     shares: Shares = EVENLY,
 ) -> list[Negative | None]:
-    """Return the negative that training draws for each caption, None where it has none.
+    """Return the negative that training draws for each caption; None if it has none.
 
     Args:
-        windows: of a model on the graphs of the captions.
-        identities: of the samples.
-        shapes: of the parser that made the graphs.
-        seed: of the run.
-        epoch: of the visit.
-        shares: of the kinds of negatives.
+        windows: what the model reads of each caption and its graph.
+        identities: the samples' identities.
+        shapes: method of the parser that made the graphs.
+        seed: seed of the run.
+        epoch: epoch of the visit.
+        shares: shares of the kinds of negatives.
     """
     orders = [
         (

@@ -1,4 +1,4 @@
-"""Tables of other wordings: words that say the same in any caption, and verbs whose participle is certain."""
+"""Tables of other wordings: words that mean the same in any caption, and verbs whose participle is certain."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _PAIRS = """photograph of=photo of, picture of=photo of, photo of=picture of, so
 SYNONYMS: Mapping[str, str] = {
     old: new for pair in _PAIRS.replace("\n", " ").split(",") for old, new in (pair.strip().split("="),)
 }
-"""Text -> another that says the same wherever the first stands."""
+"""Text -> its synonym in any caption, except where `NOT_BESIDE` or `NOT_BEHIND` match."""
 SYNONYM = re.compile(
     rf"(?<![\w'’-])(?:{'|'.join(sorted(map(re.escape, SYNONYMS), key=len, reverse=True))})(?![\w'’-])",
     re.IGNORECASE,
 )
 NOT_BESIDE: Mapping[str, re.Pattern[str]] = {
-    # "big city" and "large city" are one; a big brother, a large intestine and names are not
+    # "big city" means "large city"; but big brothers, large intestines and names are something else
     "large": re.compile(
         r"\s+(?:intestine|picture|print|variety|selection|assortment|array|portion|combination|scale|\w+ly\b)"
         r"|[ ,]*(?:and|or|,)?\s*(?:big|small|numbers?|amounts?|quantit)"
@@ -55,7 +55,7 @@ NOT_BESIDE: Mapping[str, re.Pattern[str]] = {
     "on top of": re.compile(r"\s+(?:each|one another|the world|it|that|them|course)\b"),
     "picture of": re.compile(r"\s+(?:health)"),
 }  # fmt: skip
-"""What a text must not be followed by to be exchanged for its synonym."""
+"""Text -> words after it that rule out its synonym."""
 NOT_BEHIND: Mapping[str, re.Pattern[str]] = {
     "picture of": re.compile(r"(?:drawn|painted|framed|draws|drawing|paints|painting|wall|hanging|hung)\W"),
     "photograph of": re.compile(r"\b(?:to|and)\s+$"),
@@ -72,7 +72,7 @@ NOT_BEHIND: Mapping[str, re.Pattern[str]] = {
     "child": re.compile(r"\bman\s+$"),
     "lady": re.compile(r"\b(?:first|old|our|dragon|bag)\s+$"),
 }
-"""What a text must not stand behind."""
+"""Text -> words before it that rule out its synonym."""
 
 _VERBS = """ride riding ridden, hold holding held, carry carrying carried, wear wearing worn, pull pulling pulled,
     push pushing pushed, chase chasing chased, eat eating eaten, feed feeding fed, lead leading led,
@@ -86,11 +86,11 @@ _VERBS = """ride riding ridden, hold holding held, carry carrying carried, wear 
 PARTICIPLES: Mapping[str, tuple[str, str]] = {
     base: (ing, participle) for base, ing, participle in (entry.split() for entry in _VERBS.split(","))
 }
-"""Verb that takes an object and is often said in the passive -> its -ing form and its participle."""
+"""Transitive verb that is often used in the passive -> (-ing form, past participle)."""
 STATES = frozenset("hold carry wear surround cover decorate".split())
-"""Of them those whose participle alone describes: "a hat worn by a man"; of the others it is "being ridden by"."""
+"""Verbs whose participle alone states the passive: "a hat worn by a man". Others need "being": "being ridden by"."""
 OF_THINGS = frozenset("surround cover decorate pull tow push".split())
-"""Those that things do as well."""
+"""Verbs that also take an inanimate subject."""
 
 PLACES: Mapping[str, str] = {
     "above": "below", "below": "above", "beneath": "above", "underneath": "above", "behind": "in front of",
@@ -99,7 +99,7 @@ PLACES: Mapping[str, str] = {
     "right of": "left of", "next to": "next to", "beside": "beside", "near": "near", "close to": "close to",
     "alongside": "alongside", "opposite": "opposite", "across from": "across from", "adjacent to": "adjacent to",
 }  # fmt: skip
-"""Place of one thing by another -> that of the other by the one."""
+"""Preposition of place -> its inverse: "a lamp above a bed", "a bed below a lamp"."""
 
 ROWS = tuple(
     frozenset(row.split())
@@ -110,15 +110,15 @@ ROWS = tuple(
     jacket tie,suit tie,shirt tie,shirt pants,shirt jeans,shirt short,ball chain,bow arrow,horse carriage,
     peanut jelly""".replace("\n", " ").split(",")
 )
-"""Two things that are said in one order only."""
+"""Pairs of things with a fixed order: "salt and pepper"."""
 
 DESCRIPTIVE = frozenset(
     """red blue green yellow brown white black gray grey orange pink purple large small big tiny huge tall wooden empty
     broken dirty wet old new round square striped open closed colorful""".split()
 )
-"""Adjectives that can be said behind "that is"."""
+"""Adjectives that can stand after "that is"."""
 KINDS_OF = frozenset(
     """light carpet card board wine bear tea meat pepper onion bean cabbage bread rice house hole tape screen oak panda
     belt flag eye hat town city school""".split()
 )
-"""Things of which an adjective may name a kind: a red light is more than a light that is red."""
+"""Nouns with which an adjective may name a kind: a red light is more than a light that is red."""
