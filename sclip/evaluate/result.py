@@ -132,7 +132,7 @@ class Evaluation:
     model: str
     """Name that the user gave the model."""
     facts: dict[str, str]
-    """Name and value of what identifies model and measurement: checksum of the weights, parser, suite, versions, time."""
+    """Name and value of what identifies model and measurement: weights checksum, parser, suite, versions, time."""
     results: list[Result]
 
     def scores(self) -> dict[str, float]:
