@@ -2,7 +2,7 @@
 
 Two models that answered the same cases are compared on the cases that only one of them won (McNemar, "Note on the
 sampling error of the difference between correlated proportions or percentages", Psychometrika 1947). The test is exact:
-if the models do not differ, each such case is a fair coin. It tells more than whether two intervals overlap.
+if the models do not differ, each such case is a fair coin. The test tells more than an overlap of intervals.
 """
 
 from __future__ import annotations
@@ -73,13 +73,11 @@ def compare(evaluations: Sequence[Evaluation]) -> Comparison:
     first, *others = evaluations
     differences = []
     for model, other in enumerate(others, start=1):
-        other_results = {result.name: result for result in other.results}
+        by_name = {result.name: result for result in other.results}
         for result in first.results:
-            if result.name not in other_results:
+            if result.name not in by_name:
                 raise EvaluationError(f"{other.model} was not evaluated on {result.name}, {first.model} was")
-            differences.append(
-                _difference(model, result, other_results[result.name], (first.model, other.model))
-            )
+            differences.append(_difference(model, result, by_name[result.name], (first.model, other.model)))
     return Comparison([first, *others], differences)
 
 
@@ -117,12 +115,9 @@ def paired_interval(first: Result, other: Result) -> tuple[float, float]:
     the correlation between the cases that each model won. For a share of independent cases this is Wald's interval. For
     a mean over groups, r is computed over the cases of all groups together.
     """
-    first_score, other_score = first.scores[first.headline], other.scores[first.headline]
+    a, b = first.scores[first.headline], other.scores[first.headline]
     wins = [float(won) for won in first.won.values()], [float(other.won[case]) for case in first.won]
     r = statistics.correlation(*wins) if all(len(set(won)) == 2 for won in wins) else 0.0
-    s, t = (first_score.high - first_score.low) / 2, (other_score.high - other_score.low) / 2
+    s, t = (a.high - a.low) / 2, (b.high - b.low) / 2
     half_width = max(0.0, s**2 + t**2 - 2 * r * s * t) ** 0.5
-    return (
-        other_score.value - first_score.value - half_width,
-        other_score.value - first_score.value + half_width,
-    )
+    return b.value - a.value - half_width, b.value - a.value + half_width

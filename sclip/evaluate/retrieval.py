@@ -46,9 +46,9 @@ class Retrieval:
     def __post_init__(self) -> None:
         names = [image.name for image in self.images]
         if len(set(names)) < len(names):
-            duplicate = next(name for name in names if names.count(name) > 1)
+            double = next(name for name in names if names.count(name) > 1)
             raise BenchmarkDataError(
-                f"{self.about.name}: {duplicate} is there twice, and would be its own rival"
+                f"{self.about.name}: {double} is there twice, and would be its own rival"
             )
 
     def sizes(self) -> dict[str, int]:

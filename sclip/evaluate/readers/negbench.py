@@ -10,8 +10,8 @@ at 2ac009b, `src/training/data.py` and `src/evaluation/`):
 - retrieval: `filepath` and `captions`, written as a Python list. Captions with a negation and plain ones are two files.
   The paper reports text-to-image R@5; R@1 and R@10 are scores too. Ties count as in all retrieval here.
 
-The files contain paths on the authors' machine. If such a path does not exist, the longest end of it that exists in the
-picture folder is used.
+The files contain paths on the authors' machine. If such a path does not exist, the reader uses the longest end of it
+that exists in the picture folder.
 """
 
 from __future__ import annotations
@@ -36,9 +36,7 @@ def choices(about: About, file: Path, images: Path | None = None) -> Choice:
     cases, answers = [], set()
     for number, row in enumerate(csv_rows(file, ("image_path", "caption_0", "caption_1", "correct_answer"))):
         with at_case(file, number):
-            captions = [
-                text_of(row, f"caption_{index}") for index in range(len(row)) if f"caption_{index}" in row
-            ]
+            captions = [text_of(row, f"caption_{n}") for n in range(len(row)) if f"caption_{n}" in row]
             answer, template = int(row["correct_answer"]), row.get("correct_answer_template", "")
             if not 0 <= answer < len(captions):
                 raise ValueError(f"correct_answer={answer}: there are {len(captions)} captions, from 0")
