@@ -1,6 +1,6 @@
 """Define what all benchmarks share: the task interface, helpers that read files, and errors that name the bad case.
 
-A reader (one module for each authors' format) turns files into a task. A task lists the pictures and captions that it
+A reader (one module for each file format) turns files into a task. A task lists the pictures and captions that it
 needs, and turns their features into a `Result`. Neither tasks nor readers know a model.
 """
 
@@ -119,7 +119,7 @@ def no_such_file(path: Path) -> BenchmarkDataError:
 def each(path: Path, what: str, kind: type[list[Any]] | type[dict[str, Any]]) -> list[tuple[str, Any]]:
     """Read a JSON file into (name, entry) pairs: the name is the index from 0 in a list, or the key in an object.
 
-    Raises BenchmarkDataError if the file is empty or does not hold a `kind`, or if an entry is not an object.
+    Raises BenchmarkDataError if the content is empty or not of type `kind`, or if an entry is not an object.
     """
     content = read_json(path)
     if not isinstance(content, kind) or not content:

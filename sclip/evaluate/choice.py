@@ -45,13 +45,13 @@ class Choice:
     macro: bool = False
     """Whether the authors report the mean over groups; `macro` is then the headline."""
     least_cases: int = 1
-    """Minimum cases of a group that enters a mean."""
+    """Minimum cases that a group needs to enter a mean."""
     means: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Additional scores: name to the groups that the score averages over."""
+    """Additional scores by name: the mean accuracy over these groups."""
     ties_win: bool = False
     jointly: Mapping[str, Sequence[tuple[str, Sequence[str]]]] = field(default_factory=dict)
-    """Additional scores: name to sets of cases, each (what the set shows, names of its cases). The score is the share
-    of sets won in every case. Sets with a missing case are left out."""
+    """Additional scores by name: the share of case sets in which every case is won. A set is (what it shows, names of
+    its cases). Sets with a missing case are left out."""
     skips_unreadable: bool = False
 
     def __post_init__(self) -> None:
@@ -149,14 +149,14 @@ class Choice:
         return 1 / len({case.true, *case.false})
 
     def _examples(self, lost: Sequence[tuple[ChoiceCase, list[float]]]) -> list[Example]:
-        some = examples.chosen(self.about.name, ((case.name, (case, row)) for case, row in lost))
-        pictures = examples.shown(case.picture for _, (case, _) in some)
+        drawn = examples.chosen(self.about.name, ((case.name, (case, row)) for case, row in lost))
+        pictures = examples.shown(case.picture for _, (case, _) in drawn)
         return [
             examples.example(
                 name, case.group, pictures[case.picture], [(case.true, row[0])],
                 list(zip(case.false, row[1:], strict=True)),
             )
-            for name, (case, row) in some
+            for name, (case, row) in drawn
         ]  # fmt: skip
 
 

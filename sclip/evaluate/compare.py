@@ -1,8 +1,8 @@
 """Test which differences between the evaluations of several models are real.
 
 Two models that answered the same cases are compared on the cases that only one of them won (McNemar, "Note on the
-sampling error of the difference between correlated proportions or percentages", Psychometrika 1947). The test is exact:
-if the models do not differ, each such case is a fair coin. The test tells more than an overlap of intervals.
+sampling error of the difference between correlated proportions or percentages", Psychometrika 1947). In the exact form
+used here, each such case is a fair coin toss if the models do not differ. This says more than an overlap of intervals.
 """
 
 from __future__ import annotations
@@ -112,8 +112,8 @@ def paired_interval(first: Result, other: Result) -> tuple[float, float]:
     """Return the 95 % interval of the headline difference, `other` minus `first`, where both answered the same cases.
 
     The variance of a difference is s^2 + t^2 - 2 r s t. The bootstrap intervals of the two scores give s and t; r is
-    the correlation between the cases that each model won. For a share of independent cases this is Wald's interval. For
-    a mean over groups, r is computed over the cases of all groups together.
+    the correlation between the two models' wins, case by case. For a share of independent cases this is Wald's
+    interval. For a mean over groups, r is computed over the cases of all groups together.
     """
     a, b = first.scores[first.headline], other.scores[first.headline]
     wins = [float(won) for won in first.won.values()], [float(other.won[case]) for case in first.won]

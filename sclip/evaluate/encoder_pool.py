@@ -69,7 +69,7 @@ class EncoderPool:
         return self._each("captions", chunks)
 
     def _each(self, method: str, chunks: Iterable[Any]) -> Iterator[Any]:
-        """Yield results in chunk order. At `_AHEAD` chunks per actor, wait for the oldest before queueing more."""
+        """Yield results in chunk order. Queue up to `_AHEAD` chunks for each actor, then wait for the oldest."""
         pending: deque[Any] = deque()
         for number, chunk in enumerate(chunks):
             actor = self._actors[number % len(self._actors)]

@@ -24,8 +24,10 @@ def chosen(benchmark: str, lost: Iterable[tuple[str, _T]]) -> list[tuple[str, _T
     The draw does not depend on the model. So reports on two models tend to show the same lost cases.
     """
     cases = list(lost)
-    drawn = sorted(range(len(cases)), key=lambda at: digest64("example", 0, 0, f"{benchmark} {cases[at][0]}"))
-    return [cases[at] for at in sorted(drawn[:MOST])]
+    drawn = sorted(
+        range(len(cases)), key=lambda index: digest64("example", 0, 0, f"{benchmark} {cases[index][0]}")
+    )
+    return [cases[index] for index in sorted(drawn[:MOST])]
 
 
 def shown(pictures: Iterable[Picture]) -> dict[Picture, bytes]:
@@ -41,7 +43,7 @@ def example(
     true: Sequence[tuple[str, float]],
     false: Sequence[tuple[str, float]],
 ) -> Example:
-    """Return a lost case with its true candidates and the highest of its false ones, each (text, score)."""
+    """Return a lost case from (text, score) pairs: its true candidates and the highest of its false ones."""
     highest = sorted(false, key=lambda candidate: -candidate[1])[:RIVALS]
     candidates = [Candidate(*one, True) for one in true] + [Candidate(*one, False) for one in highest]
     return Example(case, group, picture, candidates)

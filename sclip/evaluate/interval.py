@@ -22,7 +22,7 @@ __all__ = ["groups", "mean_score", "scored", "share"]
 _DRAWS = 1000
 _TAIL = 0.025
 _NUMBERS_AT_A_TIME = 5_000_000
-"""Maximum picks of images in memory during the bootstrap."""
+"""Maximum number of image picks in memory during the bootstrap."""
 
 
 def scored(
@@ -122,7 +122,7 @@ def _numbered(names: Sequence[Hashable]) -> tuple[NDArray[np.int64], int]:
 
 
 def _means(picks: NDArray[np.int64], wins: csr_array, cases: csr_array) -> NDArray[np.float64]:
-    """Return the mean over groups for each draw of images, [draws, images] to [draws].
+    """Return the mean over groups for each draw of images: picks [draws, images] in, means [draws] out.
 
     A draw leaves out groups without a drawn case.
     """

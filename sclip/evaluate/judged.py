@@ -23,7 +23,7 @@ class _Case(Protocol):
 
 @dataclass(frozen=True)
 class Answers:
-    """Outcome of every case by one score of a benchmark."""
+    """Outcome of every case for one score of a benchmark."""
 
     won: Sequence[bool]
     """Whether each case was won."""
@@ -49,26 +49,28 @@ def judged(
         about: name and definition.
         cases: in the order of the answers.
         images: the image of each case; the bootstrap draws cases of one image together.
-        answers: by name of the score.
+        answers: the outcomes, by name of the score.
         headline: the key of `answers` that says whether a case was won.
-        means: additional scores, name to groups: the mean of the headline over these groups, each with equal weight.
+        means: additional scores by name: the mean of the headline over these groups, with equal weight for each group.
         macro: whether to add `macro`, the headline's mean over all groups, as the published figure.
-        counts: added to the number of cases.
+        counts: other counts to report beside the number of cases.
         examples: lost cases.
     """
     case_groups = [case.group for case in cases]
     means = ({"macro": sorted(set(case_groups))} if macro else {}) | dict(means)
     score_specs: list[tuple[str, str, Sequence[str] | None]] = [(name, name, None) for name in answers]
-    score_specs += [(name, headline, of) for name, of in means.items() if set(of) <= set(case_groups)]
+    score_specs += [
+        (name, headline, members) for name, members in means.items() if set(members) <= set(case_groups)
+    ]
     won = answers[headline].won
     return Result(
         about.name, about.kind, about.definition,
         headline="macro" if macro else headline,
         scores={
             name: mean_score(
-                answers[of_answer].won, images, case_groups, answers[of_answer].chance, of, key=f"{about.name}/{name}"
+                answers[answer].won, images, case_groups, answers[answer].chance, members, key=f"{about.name}/{name}"
             )
-            for name, of_answer, of in score_specs
+            for name, answer, members in score_specs
         },
         counts={"cases": len(cases), **counts},
         won={case.name: w for case, w in zip(cases, won, strict=True)},

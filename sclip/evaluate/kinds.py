@@ -41,7 +41,7 @@ PATHS = ("file", "images", "class_names")
 
 @dataclass(frozen=True)
 class Kind:
-    """How benchmarks of one definition are read: the reader, and the options that it `needs` and `may` have."""
+    """One kind of benchmark: its reader, the options that it `needs`, and those that it `may` have."""
 
     definition: str
     read: Callable[..., Task]

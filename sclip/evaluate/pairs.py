@@ -49,7 +49,7 @@ class Pairs:
     titles: Mapping[str, str] = field(default_factory=dict)
     """Names that the authors use for the three scores, where they differ."""
     means: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Additional scores: name to groups, for the mean of the headline over these groups."""
+    """Additional scores by name: the mean of the headline over these groups."""
     skips_unreadable: bool = False
 
     def sizes(self) -> dict[str, int]:
@@ -103,8 +103,8 @@ class Pairs:
             (case.name, (case, cosines))
             for case, w, cosines in zip(self.cases, won, similarity, strict=True) if not w
         )  # fmt: skip
-        some = examples.chosen(self.about.name, lost)
-        pictures = examples.shown(picture for _, (case, _) in some for picture in case.pictures)
+        drawn = examples.chosen(self.about.name, lost)
+        pictures = examples.shown(picture for _, (case, _) in drawn for picture in case.pictures)
         return [
             Example(
                 name, case.group, _side_by_side([pictures[picture] for picture in case.pictures]),
@@ -113,7 +113,7 @@ class Pairs:
                     for i, c in ((0, 0), (1, 1), (0, 1), (1, 0))
                 ],
             )
-            for name, (case, cosines) in some
+            for name, (case, cosines) in drawn
         ]  # fmt: skip
 
 

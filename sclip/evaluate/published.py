@@ -50,7 +50,7 @@ def headings() -> dict[str, Heading]:
 def sources(chosen: Sequence[PublishedRow], shown: Collection[str]) -> dict[str, str]:
     """Return for each publication the labels of the rows that it reports.
 
-    A label also lists the row's other scores of the shown benchmarks, those not in `shown` ("benchmark/score").
+    If a row has scores of a shown benchmark that are not in `shown` ("benchmark/score"), its label lists them.
     """
     labels_by_source: dict[str, list[str]] = {}
     benchmarks = dict.fromkeys(score.partition("/")[0] for score in shown)

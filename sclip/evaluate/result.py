@@ -1,7 +1,7 @@
 """Define the result of an evaluation: plain values that benchmarks compute and that others show or judge.
 
-It is written as `evaluation.json` and read back. So a report, a comparison, MLflow and the gates need no model and no
-benchmark file, and this module does not import torch.
+An evaluation is written as `evaluation.json` and read back. So a report, a comparison, MLflow and the gates need no
+model and no benchmark file, and this module does not import torch.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Score:
     """Lower end of the 95 % interval, from a bootstrap over images."""
     high: float
     chance: float
-    """Score of guessing. A model that prefers one form of caption can deviate from it in either direction."""
+    """Score of guessing. A model that prefers one form of caption can score above or below it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class Result:
     """Key in `scores` of the published figure."""
     scores: dict[str, Score]
     counts: dict[str, int]
-    """Numbers of cases, images, captions, ties and so on from which the scores were computed."""
+    """Number of cases, images, captions, ties and so on behind the scores."""
     won: dict[str, bool]
     """Whether each case was won, by case name in the benchmark's order. A paired test compares these."""
     groups: list[Group] = field(default_factory=list)
@@ -132,7 +132,7 @@ class Evaluation:
     model: str
     """Name that the user gave the model."""
     facts: dict[str, str]
-    """Name and value of what identifies model and measurement: weights checksum, parser, suite, versions, time."""
+    """Facts that identify model and measurement, by name: weights checksum, parser, suite, versions, time."""
     results: list[Result]
 
     def scores(self) -> dict[str, float]:

@@ -46,10 +46,8 @@ class Retrieval:
     def __post_init__(self) -> None:
         names = [image.name for image in self.images]
         if len(set(names)) < len(names):
-            double = next(name for name in names if names.count(name) > 1)
-            raise BenchmarkDataError(
-                f"{self.about.name}: {double} is there twice, and would be its own rival"
-            )
+            key = next(name for name in names if names.count(name) > 1)
+            raise BenchmarkDataError(f"{self.about.name}: {key} is there twice, and would be its own rival")
 
     def sizes(self) -> dict[str, int]:
         """Return the numbers of images and captions."""
@@ -107,14 +105,14 @@ class Retrieval:
             (image.name, image)
             for image, count in zip(self.images, found.image_to_text.tolist(), strict=True) if count
         ]  # fmt: skip
-        some = examples.chosen(self.about.name, lost)
-        if not some:
+        drawn = examples.chosen(self.about.name, lost)
+        if not drawn:
             return []
         captions = self.captions()
-        cosines = features.of_pictures(image.picture for _, image in some) @ features.of_captions(captions).T
-        pictures = examples.shown(image.picture for _, image in some)
+        cosines = features.of_pictures(image.picture for _, image in drawn) @ features.of_captions(captions).T
+        pictures = examples.shown(image.picture for _, image in drawn)
         shown = []
-        for (name, image), row in zip(some, cosines.tolist(), strict=True):
+        for (name, image), row in zip(drawn, cosines.tolist(), strict=True):
             own = set(image.captions)
             score = dict(zip(captions, row, strict=True))
             best = max(own, key=lambda caption: score[caption])

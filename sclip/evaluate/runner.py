@@ -58,8 +58,8 @@ def evaluate(
     Raises BenchmarkDataError or ShardError, naming file and case, if something cannot be read.
     """
     tasks = prepared(tasks_of(config, training_shards, data), exclusions=exclusions_of(config.exclude))
-    here = Here(scorer, config.batch_size)
-    return measure(here, tasks, model, facts(scorer, config.suite), reads_whole=scorer.reads_whole)
+    encoder = Here(scorer, config.batch_size)
+    return measure(encoder, tasks, model, facts(scorer, config.suite), reads_whole=scorer.reads_whole)
 
 
 def check_files(config: EvaluateConfig, data: DataConfig = _DEFAULTS) -> None:
@@ -144,8 +144,8 @@ def measure(
     readable: list[Task] = list(tasks)
 
     def drop(unreadable: Mapping[Picture, str]) -> None:
-        for at, task in enumerate(readable):
-            readable[at] = _without(task, unreadable.keys(), unreadable, partial)
+        for index, task in enumerate(readable):
+            readable[index] = _without(task, unreadable.keys(), unreadable, partial)
 
     encoded = features.encode(
         encoder,

@@ -128,7 +128,7 @@ def _require_same_cases(
 
 def _scores(name: str, by_name: Sequence[Mapping[str, Result]]) -> list[str]:
     """Return the scores that get a column: those that papers report, else R@1 in both directions, else the headline."""
-    results = [of[name] for of in by_name if name in of]
+    results = [row[name] for row in by_name if name in row]
     reported = published.headings()[name].scores if name in published.headings() else []
     if not results or any(result.scores.keys() & set(reported) for result in results):
         return reported
@@ -212,5 +212,5 @@ def _caption(rows: Sequence[Sequence[Cell]], scores: Sequence[str], sources: Map
         sentences.append(f"{PARTIAL_MARK}: on a part of the benchmark, and therefore not compared.")
     if sources:
         sentences.append("Published, for ViT-B/32 unless the row says otherwise:")
-        sentences[-1] += " " + "; ".join(f"({letter}) {of}" for letter, of in sources.items()) + "."
+        sentences[-1] += " " + "; ".join(f"({letter}) {labels}" for letter, labels in sources.items()) + "."
     return sentences

@@ -43,11 +43,11 @@ class SeveralTrue:
     places: tuple[str, ...]
     """Names of the scores of the first true caption, the second, and so on; one for each true caption of a case."""
     together: str = ""
-    """Name of an additional score: the false caption does not score between two true ones. Empty: none."""
+    """Name of a score for cases whose false caption does not score between two true ones. Empty: no such score."""
     macro: bool = False
     """Whether the authors report the mean over groups; `macro` is then the headline."""
     means: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Additional scores: name to groups, for the mean of the headline over these groups."""
+    """Additional scores by name: the mean of the headline over these groups."""
     skips_unreadable: bool = False
 
     def sizes(self) -> dict[str, int]:
@@ -92,14 +92,14 @@ class SeveralTrue:
         )  # fmt: skip
 
     def _examples(self, lost: Sequence[tuple[SeveralCase, list[float]]]) -> list[Example]:
-        some = examples.chosen(self.about.name, ((case.name, (case, row)) for case, row in lost))
-        pictures = examples.shown(case.picture for _, (case, _) in some)
+        drawn = examples.chosen(self.about.name, ((case.name, (case, row)) for case, row in lost))
+        pictures = examples.shown(case.picture for _, (case, _) in drawn)
         return [
             examples.example(
                 name, case.group, pictures[case.picture],
                 list(zip(case.true, row[:-1], strict=True)), [(case.false, row[-1])],
             )
-            for name, (case, row) in some
+            for name, (case, row) in drawn
         ]  # fmt: skip
 
 

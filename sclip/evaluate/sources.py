@@ -22,9 +22,9 @@ class BenchmarkSource:
     paper: str
     licence: str
     files: tuple[tuple[str, str], ...]
-    """Pairs of a path below the root folder and where to get its content."""
+    """For each file or folder, its path below the root folder, and where to get its content."""
     sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """Numbers that the releases of the benchmark have, by the name of the count in `Task.sizes`."""
+    """Published sizes by unit, as in `Task.sizes`; several numbers if releases differ."""
 
 
 _ARO = "Yuksekgonul et al., When and why vision-language models behave like bags-of-words, ICLR 2023"
@@ -224,7 +224,7 @@ def examined(entry: Entry) -> Completeness:
         return Completeness(False, str(error))
     absent = missing(task.pictures())
     pictures = len(set(task.pictures()))
-    lines = [", ".join(f"{count:,} {what}" for what, count in task.sizes().items())]
+    lines = [", ".join(f"{count:,} {unit}" for unit, count in task.sizes().items())]
     lines += _unlike(entry.name, task)
     if absent:
         lines.append(f"{len(absent):,} of {pictures:,} pictures are not there, the first is {absent[0].path}")
@@ -236,7 +236,7 @@ def _unlike(name: str, task: Task) -> list[str]:
     if name not in SOURCES:
         return []
     return [
-        f"{' or '.join(f'{n:,}' for n in wanted)} {what} were published"
-        for what, wanted in SOURCES[name].sizes.items()
-        if task.sizes().get(what) not in wanted
+        f"{' or '.join(f'{n:,}' for n in expected)} {unit} were published"
+        for unit, expected in SOURCES[name].sizes.items()
+        if task.sizes().get(unit) not in expected
     ]

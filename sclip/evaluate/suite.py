@@ -6,8 +6,8 @@
       images: aro/images
 
 In a user's own file, paths are relative to the file. Paths in the package's suites (`suites/`) are relative to a root
-folder. Files of a suite at a URI are copied to this machine. `include: [aro, sugarcrepe]` adds the benchmarks of these
-suites of the package, in any file. `sclip fetch` says where to get the files.
+folder. Files of a suite at a URI are copied to this machine. In any file, `include: [aro, sugarcrepe]` adds the
+benchmarks of these package suites. `sclip fetch` says where to get the files.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def from_options(
     folders = [*images] * len(benchmarks) if len(images) == 1 else [*images] or [""] * len(benchmarks)
     entries = []
     for (kind, file), folder in zip(benchmarks, folders, strict=True):
-        is_repeated = sum(of == kind for of, _ in benchmarks) > 1
+        is_repeated = sum(other == kind for other, _ in benchmarks) > 1
         stem = re.sub(r"[^\w.-]", "-", Path(file).stem)
         name = f"{kind}-{stem}" if is_repeated else kind
         spec = kinds.KINDS.get(kind)

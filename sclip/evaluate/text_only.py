@@ -43,7 +43,7 @@ class TextOnly:
     """Name of the headline score."""
     macro: bool = False
     means: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Additional scores: name to groups, for the mean of the headline over these groups."""
+    """Additional scores by name: the mean of the headline over these groups."""
     skips_unreadable: bool = False
 
     def sizes(self) -> dict[str, int]:
@@ -85,11 +85,11 @@ class TextOnly:
         )  # fmt: skip
 
     def _examples(self, lost: Sequence[tuple[TextCase, tuple[float, float]]]) -> list[Example]:
-        """Return lost cases: the pair with its cosine, and the third caption with its higher cosine with the pair."""
-        some = examples.chosen(self.about.name, ((case.name, (case, cosines)) for case, cosines in lost))
+        """Return lost cases: the pair with its cosine, and the third caption with its higher cosine to either."""
+        drawn = examples.chosen(self.about.name, ((case.name, (case, cosines)) for case, cosines in lost))
         return [
             examples.example(
                 name, case.group, b"", [(caption, same) for caption in case.same], [(case.other, rival)]
             )
-            for name, (case, (same, rival)) in some
+            for name, (case, (same, rival)) in drawn
         ]

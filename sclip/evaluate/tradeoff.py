@@ -37,7 +37,7 @@ class Tradeoff:
     """Name of the score to raise, "benchmark/score"."""
     kept: str
     keep: float
-    """Minimum share of the start model's kept score."""
+    """Minimum share of the start model's kept score that a blend must keep."""
     points: list[Point]
     """The first point is the start model, the last one the trained model."""
     chosen: Point

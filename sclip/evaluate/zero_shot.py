@@ -3,7 +3,7 @@
 Files are FOLDER/CLASS/*.jpg, as in ImageNet's validation set. The method is `open_clip.build_zero_shot_classifier`'s,
 after Radford et al., "Learning transferable visual models from natural language supervision", ICML 2021, 3.1.4: each
 class name fills every template, the unit features of a class are averaged, and the mean is made unit length again. A
-picture gets the most similar class. The templates are open_clip's: `openai`, 80, or `simple`, 7.
+picture gets the most similar class. The templates are open_clip's: `openai` (80) or `simple` (7).
 """
 
 from __future__ import annotations
@@ -166,9 +166,9 @@ class ZeroShot:
         )
 
     def _cosines(self, features: Features, classes: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield batches of picture cosines with every class, [n, classes], and with the right class, [n, 1].
+        """Yield for batches of pictures the cosines with every class, [n, classes], and with the right class, [n, 1].
 
-        Other classes with the right one's name get +infinity if they come before it, -infinity if they come after it.
+        A class that shares the right class's name gets +infinity if it comes before that class, -infinity if after.
         """
         number = {name: index for index, name in enumerate(dict.fromkeys(self.classes))}
         named = torch.tensor([number[name] for name in self.classes])
@@ -188,10 +188,10 @@ class ZeroShot:
 
     def _examples(self, features: Features, classes: Tensor, won: Sequence[bool]) -> list[Example]:
         lost = ((image.name, image) for image, w in zip(self.images, won, strict=True) if not w)
-        some = examples.chosen(self.about.name, lost)
-        pictures = examples.shown(image.picture for _, image in some)
+        drawn = examples.chosen(self.about.name, lost)
+        pictures = examples.shown(image.picture for _, image in drawn)
         shown = []
-        for name, image in some:
+        for name, image in drawn:
             row = (features.of_pictures([image.picture]) @ classes.T)[0].tolist()
             right, others = self.classes[image.label], list(zip(self.classes, row, strict=True))
             del others[image.label]

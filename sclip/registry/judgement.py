@@ -1,4 +1,4 @@
-"""Judge a candidate against the champion: from gates and two evaluations to a decision with its figures.
+"""Judge a candidate against the champion by gates, and return a decision with its figures.
 
 This module does not use MLflow, so a report shows the same figures as the registry records.
 """
@@ -24,13 +24,13 @@ _REMEASURE = (
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One gate, judged."""
+    """Verdict on one gate."""
 
     gate: str
     """The gate as the user wrote it."""
     holds: bool
     reason: str
-    """Why, in words and figures."""
+    """Reason for the verdict, in words and figures."""
 
     def line(self) -> str:
         """Return the check in one line, as recorded and printed."""
@@ -39,7 +39,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Decision:
-    """All gates of one candidate, judged."""
+    """Verdicts on all gates of one candidate."""
 
     passed: bool
     checks: list[Check]
@@ -52,7 +52,7 @@ def judge(gates: Sequence[Gate], candidate: Evaluation | None, champion: Evaluat
         gates: at least one.
         candidate: evaluation of the new version; without it every gate fails.
         champion: evaluation of the champion on the same cases. None if there is no champion yet: gates that compare
-            with it hold. An `Evaluation` without results if the champion was never evaluated: they fail.
+            with it hold. An `Evaluation` without results if the champion was never evaluated: such gates fail.
     """
     checks = [Check(gate.text, *_check(gate, candidate, champion)) for gate in gates]
     return Decision(bool(checks) and all(check.holds for check in checks), checks)

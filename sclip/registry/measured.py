@@ -72,6 +72,6 @@ def tags_of(evaluation: Evaluation) -> dict[str, str]:
 
 
 def without_pictures(evaluation: Evaluation) -> Evaluation:
-    """Return the evaluation without examples: their pictures are 100 times the rest, and the report has them."""
+    """Return the evaluation without examples: their pictures are 100 times the other data, and the report has them."""
     results = [dataclasses.replace(result, examples=[]) for result in evaluation.results]
     return dataclasses.replace(evaluation, results=results)

@@ -34,7 +34,7 @@ from sclip.storage.masking import mask
 
 CHAMPIONS_TAG = "sclip.champions"
 _REMEMBERED = 500
-"""Maximum champions in that tag, because MLflow's databases limit a tag to 5,000 characters."""
+"""Maximum number of champions in the tag, because MLflow's databases limit a tag to 5,000 characters."""
 _JUDGED = ("sclip.gate.", "sclip.compared_with", "sclip.replaced", "sclip.why")
 """Tags of a version that its next judgement replaces."""
 
@@ -111,7 +111,7 @@ def promote_by_hand(
 
 
 def roll_back(client: MlflowClient, model_name: str, why: str = "", *, dry_run: bool = False) -> Promotion:
-    """Restore the version that the present champion replaced. A second call restores the one before that.
+    """Make the version champion again that the present champion replaced. A second call goes back one more version.
 
     Raises RegistryError if there is no champion, or none before it.
     """

@@ -60,8 +60,8 @@ def register(
     tags = tags_of(evaluation) if evaluation else {}
     if gates:
         tags[GATES_TAG] = json.dumps(list(gates))
-    what = f"model {model_name!r} was not registered in {mask(client.tracking_uri)}"
-    with refusals(what, f"it stands in {directory}"), quiet(), tempfile.TemporaryDirectory() as folder:
+    failure = f"model {model_name!r} was not registered in {mask(client.tracking_uri)}"
+    with refusals(failure, f"it stands in {directory}"), quiet(), tempfile.TemporaryDirectory() as folder:
         experiment = client.get_run(run_id).info.experiment_id
         logged = client.create_logged_model(experiment, model_name, source_run_id=run_id, model_type="sclip")
         status = LoggedModelStatus.FAILED
@@ -100,7 +100,7 @@ def download(source: str, uri: str, folder: str | Path) -> Path:
 def open_version(source: str, device: str, tracking_uri: str, storage: str | Path) -> Scorer:
     """Open `models:/NAME@ALIAS` or `models:/NAME/VERSION` with its parser and tokenizer.
 
-    If `tracking_uri` is empty, the version comes from the SQLite store in `storage`, which is `run.storage`.
+    If `tracking_uri` is empty, the version comes from the SQLite store in `storage`, the config's `run.storage`.
 
     Raises ModelError for another form of name, and the errors of `download` and `Scorer.load`.
     """

@@ -22,7 +22,7 @@ from sclip.evaluate.picture import Picture
 __all__ = ["LEAST_ATTRIBUTE_CASES", "LEFT_OUT", "attributes", "relations"]
 
 LEAST_ATTRIBUTE_CASES = 25
-"""Minimum cases of a pair of attributes that enters VG-Attribution's mean."""
+"""Minimum cases that a pair of attributes needs to enter VG-Attribution's mean."""
 
 _LEFT_OUT = """
 adjusting | attached to | between | bigger than | biting | boarding | brushing | chewing | cleaning |
@@ -55,9 +55,9 @@ LEFT_OUT = frozenset(" ".join(relation.split()) for relation in _LEFT_OUT.split(
 def relations(about: About, file: Path, images: Path | None = None) -> Choice:
     """Return the task of a `visual_genome_relation.json` with 23,937 cases.
 
-    Cases of symmetric relations enter no score, because both of their captions are true. `images` is the folder that
-    `image_path` is relative to. None: `images` beside the file, where ARO's download puts it. Raises BenchmarkDataError
-    naming file, case and field.
+    Symmetric relations are shown but enter no score, because both of their captions are true. `images` is the folder
+    that `image_path` is relative to. None: `images` beside the file, where ARO's download puts it. Raises
+    BenchmarkDataError naming file, case and field.
     """
     cases = _cases(file, images, lambda entry: text_of(entry, "relation_name"))
     return Choice(about, [replace(case, counted=case.group not in LEFT_OUT) for case in cases], macro=True)

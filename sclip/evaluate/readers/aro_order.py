@@ -106,9 +106,10 @@ def false_captions(name: str, caption: str, tagged: Tagged) -> tuple[str, ...]:
     rng = generator("aro order", 0, 0, name)
     words = [text for text, _ in tagged]
     nouns, adjectives = (
-        [at for at, (_, tag) in enumerate(tagged) if tag in of] for of in (_NOUNS, _ADJECTIVES)
+        [index for index, (_, tag) in enumerate(tagged) if tag in tag_set]
+        for tag_set in (_NOUNS, _ADJECTIVES)
     )
-    others = [at for at, (_, tag) in enumerate(tagged) if tag not in _NOUNS | _ADJECTIVES]
+    others = [index for index, (_, tag) in enumerate(tagged) if tag not in _NOUNS | _ADJECTIVES]
     trigrams = _trigrams(_tokens(caption))
     within = [rng.sample(trigram, len(trigram)) for trigram in trigrams]
     moved = rng.sample(trigrams, len(trigrams))

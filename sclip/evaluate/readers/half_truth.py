@@ -1,4 +1,4 @@
-"""Read half-truths from files of `sclip halftruth`: JSON Lines and a folder of images.
+"""Read half-truths that `sclip halftruth` wrote: JSON Lines and a folder of images.
 
     {"image": "a.jpg", "unit": "a dog", "half_truth": "a dog on a skateboard", "kind": "relation"}
 

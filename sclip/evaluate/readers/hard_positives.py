@@ -1,4 +1,4 @@
-"""Read hard positives from their authors' files: two JSON files of one name, and Visual Genome's pictures.
+"""Read hard positives from their authors' files: two JSON files of the same name, and Visual Genome's pictures.
 
 Kamath et al., "The hard positive truth about vision-language compositionality", ECCV 2024
 (github.com/amitakamath/hard_positives at 33addaa, `run_eval.py`): `data/` has each case's original caption and hard
@@ -44,8 +44,8 @@ def read(about: About, file: Path, images: Path | None = None) -> SeveralTrue:
     Raises BenchmarkDataError naming file, case and field.
     """
     folder, swapped = images_of(file, images), file.parent.parent / _SWAPPED / file.name
-    what = "cases, the hard positives' format"
-    originals, positives = each(file, what, list), each(swapped, what, list)
+    description = "cases, the hard positives' format"
+    originals, positives = each(file, description, list), each(swapped, description, list)
     if len(originals) != len(positives):
         raise BenchmarkDataError(f"{swapped}: {len(positives)} cases, and {file} has {len(originals)}")
     cases, differ = [], 0

@@ -62,7 +62,7 @@ def csv_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     except csv.Error as error:
         raise BenchmarkDataError(f"{path}: line {reader.line_num}: {error}") from error
     for number, row in enumerate(rows):
-        if None in row or None in row.values():  # csv marks too many fields, and too few
+        if None in row or None in row.values():  # csv marks extra and missing fields with None
             raise BenchmarkDataError(
                 f"{path}: case {number}: {len(names)} columns, and the row has another number"
             )

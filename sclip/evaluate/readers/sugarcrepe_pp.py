@@ -1,5 +1,4 @@
-"""Read the two tasks of SugarCrepe++ from its authors' files: one JSON for a kind or a folder of five, and COCO
-val2017.
+"""Read SugarCrepe++'s two tasks from its authors' files: one JSON for a kind or a folder of five, and COCO val2017.
 
 SugarCrepe++ (Dumpala et al., "SugarCrepe++ dataset: Vision-language model sensitivity to semantic and lexical
 alterations", NeurIPS 2024; github.com/Sri-Harsha/scpp at c083bbf, `VLMs/test_Variants_CLIP.py`): each of these files is
