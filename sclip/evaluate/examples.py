@@ -21,13 +21,11 @@ _T = TypeVar("_T")
 def chosen(benchmark: str, lost: Iterable[tuple[str, _T]]) -> list[tuple[str, _T]]:
     """Return up to 24 lost cases, each (name, payload), drawn by their names alone and kept in order.
 
-    The draw does not depend on the model. So reports on two models tend to show the same lost cases.
+    The draw does not depend on the model, so reports on two models tend to show the same lost cases.
     """
     cases = list(lost)
-    drawn = sorted(
-        range(len(cases)), key=lambda index: digest64("example", 0, 0, f"{benchmark} {cases[index][0]}")
-    )
-    return [cases[index] for index in sorted(drawn[:MOST])]
+    drawn = sorted(range(len(cases)), key=lambda i: digest64("example", 0, 0, f"{benchmark} {cases[i][0]}"))
+    return [cases[i] for i in sorted(drawn[:MOST])]
 
 
 def shown(pictures: Iterable[Picture]) -> dict[Picture, bytes]:

@@ -58,19 +58,17 @@ def judged(
     """
     case_groups = [case.group for case in cases]
     means = ({"macro": sorted(set(case_groups))} if macro else {}) | dict(means)
-    score_specs: list[tuple[str, str, Sequence[str] | None]] = [(name, name, None) for name in answers]
-    score_specs += [
-        (name, headline, members) for name, members in means.items() if set(members) <= set(case_groups)
-    ]
+    specs: list[tuple[str, str, Sequence[str] | None]] = [(name, name, None) for name in answers]
+    specs += [(name, headline, part) for name, part in means.items() if set(part) <= set(case_groups)]
     won = answers[headline].won
     return Result(
         about.name, about.kind, about.definition,
         headline="macro" if macro else headline,
         scores={
             name: mean_score(
-                answers[answer].won, images, case_groups, answers[answer].chance, members, key=f"{about.name}/{name}"
+                answers[answer].won, images, case_groups, answers[answer].chance, part, key=f"{about.name}/{name}"
             )
-            for name, answer, members in score_specs
+            for name, answer, part in specs
         },
         counts={"cases": len(cases), **counts},
         won={case.name: w for case, w in zip(cases, won, strict=True)},

@@ -106,10 +106,9 @@ def false_captions(name: str, caption: str, tagged: Tagged) -> tuple[str, ...]:
     rng = generator("aro order", 0, 0, name)
     words = [text for text, _ in tagged]
     nouns, adjectives = (
-        [index for index, (_, tag) in enumerate(tagged) if tag in tag_set]
-        for tag_set in (_NOUNS, _ADJECTIVES)
+        [i for i, (_, tag) in enumerate(tagged) if tag in tag_set] for tag_set in (_NOUNS, _ADJECTIVES)
     )
-    others = [index for index, (_, tag) in enumerate(tagged) if tag not in _NOUNS | _ADJECTIVES]
+    others = [i for i, (_, tag) in enumerate(tagged) if tag not in _NOUNS | _ADJECTIVES]
     trigrams = _trigrams(_tokens(caption))
     within = [rng.sample(trigram, len(trigram)) for trigram in trigrams]
     moved = rng.sample(trigrams, len(trigrams))
