@@ -21,7 +21,7 @@ _CHUNK = 512
 
 @dataclass(frozen=True)
 class Rivals:
-    """Counts of rivals: wrong candidates that score at least as high as the right one. Top k means fewer than k."""
+    """Counts of wrong candidates that score at least as high as the right one. If fewer than k, it is in the top k."""
 
     image_to_text: Tensor
     """int64 [N], for each image: captions of other images that rival the best of its own."""
