@@ -1,1 +1,1 @@
-"""Evaluation: benchmark files and shards in, scores by name out."""
+"""Score models on benchmark files and on held-out shards."""

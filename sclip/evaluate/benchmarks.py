@@ -1,7 +1,7 @@
-"""What all benchmarks share: how a file of their authors is read, what a task is, and how a mistake is told.
+"""Define what all benchmarks share: the task interface, helpers that read files, and errors that name the bad case.
 
-A reader (one module for each authors' format) turns files into a task; a task names the pictures and captions that
-it needs, and turns their features into a `Result`. Nothing here or in a reader knows a model.
+A reader (one module for each file format) turns files into a task. A task lists the pictures and captions that it
+needs, and turns their features into a `Result`. Neither tasks nor readers know a model.
 """
 
 from __future__ import annotations
@@ -36,50 +36,50 @@ __all__ += ["no_such_file", "read_json", "text_of", "texts_of"]
 
 @dataclass(frozen=True)
 class About:
-    """How a benchmark is called and what it asks."""
+    """Name, kind and description of a benchmark."""
 
     name: str
-    """What the suite calls it."""
+    """Name of the benchmark in the suite."""
     kind: str
     definition: str
-    """One sentence for the reader of a report."""
+    """One sentence that explains the benchmark to the reader of a report."""
     notes: tuple[str, ...] = ()
-    """What the reader must know before the figures."""
+    """Caveats that a report shows before the figures."""
     whole: int = 0
-    """Cases or images that it has, of which some are missing; 0: none is."""
+    """Cases or images in the whole benchmark if some are missing; 0 if none is missing."""
 
 
 class Task(Protocol):
-    """One benchmark, read and ready to be asked."""
+    """One benchmark whose files are read, ready to be scored."""
 
     @property
     def about(self) -> About:
-        """Name, kind and definition."""
+        """Name, kind and definition of the benchmark."""
         ...
 
     @property
     def skips_unreadable(self) -> bool:
-        """Whether a picture that cannot be read is left out and logged instead of an error."""
+        """Whether an unreadable picture is skipped with a warning instead of raising an error."""
         ...
 
     def sizes(self) -> dict[str, int]:
-        """Return how large it is, as its authors count: cases, images, captions, classes."""
+        """Return the benchmark's size as its authors count it: cases, images, captions, classes."""
         ...
 
     def pictures(self) -> Sequence[Picture]:
-        """Return the pictures that it needs; one may come several times."""
+        """Return the pictures that the task needs; a picture may occur several times."""
         ...
 
     def captions(self) -> Sequence[str]:
-        """Return the captions that it needs; one may come several times."""
+        """Return the captions that the task needs; a caption may occur several times."""
         ...
 
     def without(self, pictures: Collection[Picture]) -> Task:
-        """Return what is left where these pictures are missing. Raises BenchmarkDataError where nothing is."""
+        """Return the task without these pictures. Raises BenchmarkDataError if nothing is left."""
         ...
 
     def result(self, features: Features) -> Result:
-        """Return the scores; `features` holds every picture and caption of it."""
+        """Return the scores. `features` must hold every picture and caption of the task."""
         ...
 
 
@@ -88,7 +88,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def left(about: About, cases: Sequence[_Case], kept: Sequence[_Case], what: str = "cases") -> About:
-    """Return what is said of a benchmark of which only these cases are left; BenchmarkDataError where none is."""
+    """Return `about`, with a note if only some cases are kept. Raises BenchmarkDataError if none is kept."""
     if not kept:
         raise BenchmarkDataError(
             f"{about.name}: no readable image; set its images to the folder that holds them"
@@ -102,7 +102,7 @@ def left(about: About, cases: Sequence[_Case], kept: Sequence[_Case], what: str 
 
 
 def read_json(path: Path) -> Any:
-    """Return the content of a JSON file. Raises BenchmarkDataError naming it."""
+    """Return the content of a JSON file. Raises BenchmarkDataError, naming the file, if it cannot be read."""
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError as error:
@@ -112,25 +112,25 @@ def read_json(path: Path) -> Any:
 
 
 def no_such_file(path: Path) -> BenchmarkDataError:
-    """Return the error for a benchmark's file that is missing."""
+    """Return the error for a missing benchmark file."""
     return BenchmarkDataError(f"{path}: no such file; sclip fetch says where benchmarks are had")
 
 
 def each(path: Path, what: str, kind: type[list[Any]] | type[dict[str, Any]]) -> list[tuple[str, Any]]:
-    """Return (name, entry) of a JSON list, named by their place from 0, or of a JSON object, by their keys.
+    """Read a JSON file into (name, entry) pairs: the name is the index from 0 in a list, or the key in an object.
 
-    Raises BenchmarkDataError where the file holds something else, or nothing.
+    Raises BenchmarkDataError if the content is empty or not of type `kind`, or if an entry is not an object.
     """
-    found = read_json(path)
-    if not isinstance(found, kind) or not found:
+    content = read_json(path)
+    if not isinstance(content, kind) or not content:
         raise BenchmarkDataError(f"{path}: must hold {'a list' if kind is list else 'an object'} of {what}")
-    return entries(path, found)
+    return entries(path, content)
 
 
 def entries(path: Path, found: object, what: str = "case") -> list[tuple[str, Any]]:
-    """Return (name, entry) of a list or an object of entries as `each` does, of one that was read already.
+    """Return (name, entry) pairs as `each` does, from a list or object that is already read.
 
-    Raises BenchmarkDataError naming file and entry where it is neither, or one of them is no object with fields.
+    Raises BenchmarkDataError, naming file and entry, if `found` is neither, or if an entry is not an object.
     """
     if not isinstance(found, list | dict):
         raise BenchmarkDataError(f"{path}: {what}s={ascii(found)[:50]}: must be a list")
@@ -144,14 +144,14 @@ def entries(path: Path, found: object, what: str = "case") -> list[tuple[str, An
 
 
 def named_once(path: Path, names: Iterable[str]) -> None:
-    """Raise BenchmarkDataError where two cases have one name: one would be taken for the other."""
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise BenchmarkDataError(f"{path}: two cases of one id, {twice[0]}")
+    """Raise BenchmarkDataError if two cases share a name, because results are stored by case name."""
+    duplicates = [name for name, count in Counter(names).items() if count > 1]
+    if duplicates:
+        raise BenchmarkDataError(f"{path}: two cases of one id, {duplicates[0]}")
 
 
 class at_case:
-    """Turn what a bad entry raises into a BenchmarkDataError that names file and case; a context manager."""
+    """Context manager that turns errors in an entry into a BenchmarkDataError naming the file and the case."""
 
     def __init__(self, path: Path, name: Hashable, what: str = "case") -> None:
         self._place = f"{path}: {what} {name}"
@@ -171,7 +171,7 @@ class at_case:
 
 
 def text_of(entry: Mapping[str, Any], field: str) -> str:
-    """Return a field that must be text; ValueError where it is none or empty, KeyError where it is missing."""
+    """Return a text field. Raises ValueError if it is empty or not text, KeyError if it is missing."""
     value = entry[field]
     if not is_text(value):
         raise ValueError(f"{field}={ascii(value)[:50]} is no text")
@@ -179,31 +179,31 @@ def text_of(entry: Mapping[str, Any], field: str) -> str:
 
 
 def is_text(value: object) -> bool:
-    """Return whether a value is text with something in it, which can be written: half of a surrogate pair cannot."""
+    """Return whether a value is a non-blank text without lone surrogates, which cannot be written as UTF-8."""
     return isinstance(value, str) and bool(value.strip()) and not _SURROGATE.search(value)
 
 
 def box_of(left: int, top: int, width: int, height: int, fields: str) -> tuple[int, int, int, int]:
-    """Return left, top, right and bottom of a crop in pixels; ValueError where it is empty."""
+    """Return left, top, right and bottom of a crop in pixels. Raises ValueError if the crop is empty."""
     if width < 1 or height < 1:
         raise ValueError(f"{fields}={width}, {height}: the crop is empty")
     return left, top, left + width, top + height
 
 
 def images_of(file: Path, images: Path | None) -> Path:
-    """Return the folder of the pictures: as given, else `images` beside the file, else the file's own folder."""
+    """Return the picture folder: `images` if given, else `images/` beside the file, else the file's own folder."""
     if images is not None:
         return images
-    beside = file.parent / "images"
-    return beside if beside.is_dir() else file.parent
+    subfolder = file.parent / "images"
+    return subfolder if subfolder.is_dir() else file.parent
 
 
 def located(folder: Path, name: str) -> Path:
-    """Return the path of a picture whose name may start at another folder (`data/val2014/COCO_1.jpg`).
+    """Return the path of a picture whose name may include leading folders (`data/val2014/COCO_1.jpg`).
 
-    The first that exists: an absolute path itself, the name below the folder, the name without its first
-    folders. If none does, the path to report as missing: below the folder the name, or of an absolute path
-    (another machine's) the file name alone. Raises ValueError for a name that ends in no file.
+    The first path that exists wins: an absolute name itself, the name below `folder`, then the name with its leading
+    folders removed one by one. If none exists, return the path to report as missing: the name below `folder`, or only
+    the file name if the name is absolute (another machine's). Raises ValueError for a name without a file.
     """
     path = Path(name)
     if not path.name:
@@ -213,8 +213,8 @@ def located(folder: Path, name: str) -> Path:
 
 
 def texts_of(entry: Mapping[str, Any], field: str, least: int = 1) -> tuple[str, ...]:
-    """Return a field that must be a list of so many texts or more; ValueError where it is none."""
-    found = entry[field]
-    if not isinstance(found, list) or len(found) < least or not all(map(is_text, found)):
-        raise ValueError(f"{field}={ascii(found)[:50]} is no list of {least} or more texts")
-    return tuple(found)
+    """Return a field that holds a list of at least `least` texts. Raises ValueError if it does not."""
+    texts = entry[field]
+    if not isinstance(texts, list) or len(texts) < least or not all(map(is_text, texts)):
+        raise ValueError(f"{field}={ascii(texts)[:50]} is no list of {least} or more texts")
+    return tuple(texts)

@@ -1,8 +1,8 @@
-"""Evaluations of several models in, which of their differences are real out.
+"""Test which differences between the evaluations of several models are real.
 
 Two models that answered the same cases are compared on the cases that only one of them won (McNemar, "Note on the
-sampling error of the difference between correlated proportions or percentages", Psychometrika 1947), in its exact form:
-under no difference each such case is a fair coin. Two intervals that overlap say less than this.
+sampling error of the difference between correlated proportions or percentages", Psychometrika 1947). In the exact form
+used here, each such case is a fair coin toss if the models do not differ. This says more than an overlap of intervals.
 """
 
 from __future__ import annotations
@@ -20,64 +20,64 @@ __all__ = ["Comparison", "Difference", "compare", "differing", "paired_interval"
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The headline of one benchmark, of one model against the first."""
+    """Difference of one model from the first model in a benchmark's headline score."""
 
     benchmark: str
     score: str
-    """Name of the headline in the benchmark's scores."""
+    """Name of the headline score."""
     model: int
-    """Index of the other model in the comparison; the one that it is compared with has index 0."""
+    """Index of this model in the comparison; the first model has index 0."""
     change: float
-    """Score of this model less that of the first."""
+    """Score of this model minus the score of the first model."""
     only_first: int
     """Cases that the first model won and this one did not."""
     only_other: int
     """Cases that this model won and the first did not."""
     p_value: float
-    """Two-sided, exact."""
+    """Two-sided p-value of the exact test."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Several models on one suite."""
+    """Evaluations of several models on one suite, and their differences from the first."""
 
     evaluations: list[Evaluation]
     differences: list[Difference]
 
     def of(self, benchmark: str, model: int) -> Difference:
-        """Return the difference of a model from the first on a benchmark; KeyError where there is none."""
+        """Return a model's difference from the first on a benchmark. Raises KeyError if there is none."""
         return {(d.benchmark, d.model): d for d in self.differences}[benchmark, model]
 
     def adjusted(self) -> dict[tuple[str, int], float]:
-        """Return every (benchmark, model)'s p-value adjusted for the number of comparisons.
+        """Return the p-value of every (benchmark, model), adjusted for the number of comparisons.
 
-        By Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 1979: the
-        chance that any of the differences that are called real is none stays below the level. scipy has no Holm;
-        statsmodels, which has, is 65 MB for these five lines.
+        The method is Holm's, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of
+        Statistics 1979. It keeps the chance of any false positive below the level. scipy lacks it; statsmodels, which
+        has it, is 65 MB for these five lines.
         """
         ordered = sorted(self.differences, key=lambda difference: difference.p_value)
-        adjusted, least = {}, 0.0
-        for at, difference in enumerate(ordered):
-            least = max(least, min(1.0, (len(ordered) - at) * difference.p_value))
-            adjusted[difference.benchmark, difference.model] = least
+        adjusted, running_max = {}, 0.0
+        for rank, difference in enumerate(ordered):
+            running_max = max(running_max, min(1.0, (len(ordered) - rank) * difference.p_value))
+            adjusted[difference.benchmark, difference.model] = running_max
         return adjusted
 
 
 def compare(evaluations: Sequence[Evaluation]) -> Comparison:
-    """Return every model's differences from the first.
+    """Return the differences of every model from the first.
 
-    Raises EvaluationError for fewer than two, or where two models did not answer the same cases of a benchmark.
+    Raises EvaluationError for fewer than two evaluations, or if two models answered different cases of a benchmark.
     """
     if len(evaluations) < 2:
         raise EvaluationError("a comparison needs two evaluations or more")
     first, *others = evaluations
     differences = []
-    for at, other in enumerate(others, start=1):
-        known = {result.name: result for result in other.results}
+    for model, other in enumerate(others, start=1):
+        by_name = {result.name: result for result in other.results}
         for result in first.results:
-            if result.name not in known:
+            if result.name not in by_name:
                 raise EvaluationError(f"{other.model} was not evaluated on {result.name}, {first.model} was")
-            differences.append(_difference(at, result, known[result.name], (first.model, other.model)))
+            differences.append(_difference(model, result, by_name[result.name], (first.model, other.model)))
     return Comparison([first, *others], differences)
 
 
@@ -101,7 +101,7 @@ def differing(first: Result, other: Result) -> str:
         return f"different benchmarks ({first.kind} and {other.kind})"
     if cases := first.won.keys() ^ other.won.keys():
         return f"different cases ({len(cases)} of them)"
-    for name in ("images", "captions"):  # the more there are to choose from, the harder is the same case
+    for name in ("images", "captions"):  # a case is harder with more candidates
         counts = [result.counts.get(name, 0) for result in (first, other)]
         if counts[0] != counts[1]:
             return f"the same among {counts[0]:,} and {counts[1]:,} {name}"
@@ -109,15 +109,15 @@ def differing(first: Result, other: Result) -> str:
 
 
 def paired_interval(first: Result, other: Result) -> tuple[float, float]:
-    """Return the 95 % interval of the headline of `other` less that of `first`, which answered the same cases.
+    """Return the 95 % interval of the headline difference, `other` minus `first`, where both answered the same cases.
 
-    The variance of a difference is s^2 + t^2 - 2 r s t. The bootstrap intervals of the two scores stand for s and t,
-    the correlation of the cases that the models won for r. Of a share of independent cases this is Wald's interval; of
-    a mean over groups, r is that of the cases of all groups together.
+    The variance of a difference is s^2 + t^2 - 2 r s t. The bootstrap intervals of the two scores give s and t; r is
+    the correlation between the two models' wins, case by case. For a share of independent cases this is Wald's
+    interval. For a mean over groups, r is computed over the cases of all groups together.
     """
-    one, two = first.scores[first.headline], other.scores[first.headline]
+    a, b = first.scores[first.headline], other.scores[first.headline]
     wins = [float(won) for won in first.won.values()], [float(other.won[case]) for case in first.won]
     r = statistics.correlation(*wins) if all(len(set(won)) == 2 for won in wins) else 0.0
-    s, t = (one.high - one.low) / 2, (two.high - two.low) / 2
-    reach = max(0.0, s**2 + t**2 - 2 * r * s * t) ** 0.5
-    return two.value - one.value - reach, two.value - one.value + reach
+    s, t = (a.high - a.low) / 2, (b.high - b.low) / 2
+    half_width = max(0.0, s**2 + t**2 - 2 * r * s * t) ** 0.5
+    return b.value - a.value - half_width, b.value - a.value + half_width

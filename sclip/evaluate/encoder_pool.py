@@ -1,7 +1,7 @@
-"""A pool of Ray actors that encode: the model as files in, chunks of features out, in their order.
+"""Encode chunks of pictures and captions in a pool of Ray actors, and yield the features in chunk order.
 
-Each actor gets the exported model's files through Ray's object store, so that no folder needs to be shared by the
-nodes, and all of them have the very weights that were opened here, random ones too.
+Each actor gets the exported model's files through Ray's object store. So the nodes need no shared folder, and every
+actor has exactly the weights that the driver opened, even random ones.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sclip.storage.paths import sizes
 __all__ = ["EncoderPool"]
 
 _AHEAD = 2
-"""Chunks that wait at each actor, so that it never does."""
+"""Chunks queued for each actor, so that it never waits for work."""
 
 
 class _Actor:
@@ -42,7 +42,7 @@ class _Actor:
 
 
 class EncoderPool:
-    """An encoder on `workers` actors of a connected cluster; a context manager, which ends them."""
+    """An encoder on `workers` actors of a connected cluster. A context manager: its exit kills the actors."""
 
     def __init__(self, scorer: Scorer, workers: int, batch_size: int, device: str = "cpu", cpus: float = 1.0):
         with tempfile.TemporaryDirectory() as folder:
@@ -61,7 +61,7 @@ class EncoderPool:
             ray.kill(actor)
 
     def pictures(self, chunks: Iterable[Sequence[Picture]]) -> Iterator[Encoded]:
-        """Yield what `Here.encode_pictures` returns of each chunk."""
+        """Yield the result of `Here.encode_pictures` for each chunk."""
         return self._each("pictures", chunks)
 
     def captions(self, chunks: Iterable[Sequence[str]]) -> Iterator[Tensor]:
@@ -69,12 +69,12 @@ class EncoderPool:
         return self._each("captions", chunks)
 
     def _each(self, method: str, chunks: Iterable[Any]) -> Iterator[Any]:
-        """Yield the results in the order of the chunks; an actor gets its next chunk where the oldest is done."""
-        waiting: deque[Any] = deque()
+        """Yield results in chunk order. Queue up to `_AHEAD` chunks for each actor, then wait for the oldest."""
+        pending: deque[Any] = deque()
         for number, chunk in enumerate(chunks):
             actor = self._actors[number % len(self._actors)]
-            waiting.append(getattr(actor, method).remote(chunk))
-            if len(waiting) >= _AHEAD * len(self._actors):
-                yield ray.get(waiting.popleft())
-        while waiting:
-            yield ray.get(waiting.popleft())
+            pending.append(getattr(actor, method).remote(chunk))
+            if len(pending) >= _AHEAD * len(self._actors):
+                yield ray.get(pending.popleft())
+        while pending:
+            yield ray.get(pending.popleft())

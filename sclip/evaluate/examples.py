@@ -1,4 +1,4 @@
-"""Which of the lost cases a report shows, and their pictures."""
+"""Choose the lost cases that a report shows, and load their pictures."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from sclip.seeding import digest64
 __all__ = ["MOST", "RIVALS", "chosen", "example", "shown"]
 
 MOST = 24
-"""Lost cases of a benchmark that are shown."""
+"""Maximum lost cases shown for a benchmark."""
 RIVALS = 4
-"""False candidates of one that are shown, the highest."""
+"""Maximum false candidates shown for a case; those with the highest scores are kept."""
 _T = TypeVar("_T")
 
 
 def chosen(benchmark: str, lost: Iterable[tuple[str, _T]]) -> list[tuple[str, _T]]:
-    """Return up to 24 of the lost cases (name and anything), drawn by their names alone, in the order given.
+    """Return up to 24 lost cases, each (name, payload), drawn by their names alone and kept in order.
 
-    Two models that lose the same case show it both, or neither by chance of their other cases.
+    The draw does not depend on the model, so reports on two models tend to show the same lost cases.
     """
     cases = list(lost)
-    drawn = sorted(range(len(cases)), key=lambda at: digest64("example", 0, 0, f"{benchmark} {cases[at][0]}"))
-    return [cases[at] for at in sorted(drawn[:MOST])]
+    drawn = sorted(range(len(cases)), key=lambda i: digest64("example", 0, 0, f"{benchmark} {cases[i][0]}"))
+    return [cases[i] for i in sorted(drawn[:MOST])]
 
 
 def shown(pictures: Iterable[Picture]) -> dict[Picture, bytes]:
-    """Return the JPEG of each picture, empty bytes for one that can no longer be read."""
+    """Return a JPEG thumbnail of each picture, or empty bytes if it can no longer be read."""
     pictures = list(pictures)
     return dict.fromkeys(pictures, b"") | thumbnails(pictures)
 
@@ -41,7 +41,7 @@ def example(
     true: Sequence[tuple[str, float]],
     false: Sequence[tuple[str, float]],
 ) -> Example:
-    """Return a lost case of (text, score) of its true candidates and its false ones, of which the highest stay."""
+    """Return a lost case from (text, score) pairs: its true candidates and the highest of its false ones."""
     highest = sorted(false, key=lambda candidate: -candidate[1])[:RIVALS]
     candidates = [Candidate(*one, True) for one in true] + [Candidate(*one, False) for one in highest]
     return Example(case, group, picture, candidates)

@@ -1,13 +1,13 @@
-"""Lists of pictures that training must not see: benchmarks' test pictures in, a reason to leave a sample out.
+"""Look up samples in lists of pictures that training must not see, such as the test pictures of benchmarks.
 
-Visual Genome, which ARO asks about, and COCO's test pictures lie in many a training set, under their own names or
-under others. A list is a JSON Lines file; each line names one picture by `key`, by `phash`, or by both, and the
-`source` that it is of: {"source": "coco-test", "key": "000000391895", "phash": "c3a1d0e4b2964f3c"}.
+Many training sets contain pictures of Visual Genome, which ARO uses, or COCO's test pictures, under their own names or
+others. A list is a JSON Lines file. Each line names one picture by `key`, by `phash` or by both, and gives the `source`
+of the picture: {"source": "coco-test", "key": "000000391895", "phash": "c3a1d0e4b2964f3c"}.
 
-The perceptual hash (`imagehash.phash`, 64 bits of a cosine transform) finds a picture under any name. Measured on 159
-photographs of COCO: JPEG or WebP at quality 30 to 50, other sizes down to 96 pixels, squares and grey are all within
-2 bits; MOST_BITS finds them all, 99 % of the pictures that lost 1 % at each side, 90 % at 2 %, 13 % at 5 %. Of the
-12,561 pairs of different photographs the nearest are 14 bits apart.
+The perceptual hash (`imagehash.phash`, 64 bits of a cosine transform) finds a picture under any name. It was measured
+on 159 photographs of COCO. Copies in JPEG or WebP at quality 30 to 50, in other sizes down to 96 pixels, squared or in
+grey all differ by at most 2 bits. MOST_BITS finds all of them, 99 % of the pictures cropped by 1 % at each side, 90 %
+at 2 %, 13 % at 5 %. Of the 12,561 pairs of different photographs, the nearest pair differs by 14 bits.
 """
 
 from __future__ import annotations
@@ -30,49 +30,49 @@ from sclip.data.names import IMAGE_SUFFIXES
 __all__ = ["Exclusion", "ExclusionError", "Exclusions", "name_of", "phash"]
 
 MOST_BITS = 6
-"""Two pictures whose hashes differ in no more bits are taken for one."""
+"""Maximum number of differing hash bits of two pictures that count as the same."""
 
 _SIDE = 256
 _FLAT = 8
-"""Least difference of a grey picture's brightest and darkest part: the hash of a plain surface says nothing."""
+"""Minimum brightness range of a grey picture. The hash of a plainer surface says nothing."""
 _COCO = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})")
 _SUFFIX = re.compile(rf"\.({'|'.join(IMAGE_SUFFIXES)})$", re.IGNORECASE)
 _FEW_DIGITS = re.compile(r"\d{1,5}")
 
 
 class ExclusionError(ValueError):
-    """A file that is no exclusion list; one line with the place and what is wrong."""
+    """A file that is not an exclusion list. The message is one line with the place and the mistake."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exclusion:
-    """One picture of a list."""
+    """One picture to exclude."""
 
     source: str
-    """What the list was made from, told as the reason."""
+    """Data set that the picture belongs to, shown in the reason."""
     key: str = ""
-    """Name of the picture, as `name_of` returns it; empty where only its likeness is known."""
+    """Name of the picture, as `name_of` returns it; empty if only the hash is known."""
     phash: str = ""
-    """16 hexadecimal digits; empty where only its name is known."""
+    """Perceptual hash, 16 hexadecimal digits; empty if only the name is known."""
 
 
 def name_of(key: str) -> str:
-    """Return what names a picture in a key, path or file name: its last part without suffix, COCO's in one form.
+    """Return the picture name in a key, path or file name: the last part without suffix, or the number in a COCO name.
 
     "val2014/COCO_val2014_000000391895.jpg" and "train2017/000000391895" are the same picture. A bare number of fewer
-    than six digits names none, as any set has its "1.jpg", and "" is returned.
+    than six digits gives "", because any data set has its "1.jpg".
     """
     stem = _SUFFIX.sub("", re.split(r"[/\\]", key)[-1]).replace(
         ".", "_"
-    )  # as `sclip.prepare.sources` makes keys
+    )  # dots become underscores, as in the keys of `sclip.prepare`
     coco = _COCO.fullmatch(stem)
     return coco[1] if coco else "" if _FEW_DIGITS.fullmatch(stem) else stem
 
 
 def phash(image: bytes | Image.Image) -> str:
-    """Return the perceptual hash of an upright picture as 16 hexadecimal digits, "" of a plain surface.
+    """Return the perceptual hash of a picture as 16 hexadecimal digits, or "" for a plain surface.
 
-    Raises ImageError for bytes that are no picture.
+    A decoded picture must be upright. Raises ImageError for bytes that are not a picture.
     """
     picture = thumbnail(image, _SIDE) if isinstance(image, bytes) else image
     grey = np.asarray(picture.convert("L").resize((32, 32)))
@@ -80,19 +80,19 @@ def phash(image: bytes | Image.Image) -> str:
 
 
 class Exclusions:
-    """Lists to look pictures up in. Pickles with its data, so that every process can have one."""
+    """Exclusion lists, indexed for look-up. Pickling copies the data, so every process can have its own."""
 
     def __init__(self, entries: Sequence[Exclusion]) -> None:
-        """Take the entries; of two of the same picture the first tells the reason."""
+        """Index the entries. If two are the same picture, the first one gives the reason."""
         self._sources = [entry.source for entry in entries]
         self._names: dict[str, int] = {}
-        for at, entry in enumerate(entries):
+        for index, entry in enumerate(entries):
             if entry.key:
-                self._names.setdefault(entry.key, at)
-        hashed = [at for at, entry in enumerate(entries) if entry.phash]
+                self._names.setdefault(entry.key, index)
+        hashed = [index for index, entry in enumerate(entries) if entry.phash]
         self._hashed: NDArray[np.int64] = np.array(hashed, dtype=np.int64)
         self._hashes: NDArray[np.uint64] = np.array(
-            [int(entries[at].phash, 16) for at in hashed], dtype=np.uint64
+            [int(entries[index].phash, 16) for index in hashed], dtype=np.uint64
         )
 
     def __len__(self) -> int:
@@ -100,30 +100,30 @@ class Exclusions:
 
     @classmethod
     def read(cls, paths: Sequence[Path]) -> Exclusions:
-        """Return the lists of these files as one. Raises ExclusionError naming file and line."""
+        """Read the lists in these files as one. Raises ExclusionError naming file and line."""
         return cls([entry for path in paths for entry in _read(path)])
 
     def match(self, key: str, image: bytes | Image.Image | None = None) -> str | None:
-        """Return why a picture is excluded, or None; there are as many reasons as sources, twice.
+        """Return why a picture is excluded, or None. A reason names the match, by name or by likeness, and the source.
 
         Args:
             key: key of a sample, or path or name of a file.
-            image: the picture itself, encoded or decoded; bytes that are no picture have no likeness.
+            image: the picture itself, encoded or decoded. Bytes that are not a picture are matched by name only.
         """
-        at = self._names.get(name_of(key))
-        if at is not None:
-            return f"excluded: named as a picture of {self._sources[at]}"
+        index = self._names.get(name_of(key))
+        if index is not None:
+            return f"excluded: named as a picture of {self._sources[index]}"
         if image is None or not len(self._hashes):
             return None
         try:
-            found = phash(image)
+            picture_hash = phash(image)
         except ImageError:
             return None
-        at = self._nearest(found) if found else None
-        return None if at is None else f"excluded: looks like a picture of {self._sources[at]}"
+        index = self._nearest(picture_hash) if picture_hash else None
+        return None if index is None else f"excluded: looks like a picture of {self._sources[index]}"
 
     def _nearest(self, found: str) -> int | None:
-        """Return the entry whose hash is nearest, if near enough: 0.2 ms among 100,000."""
+        """Return the index of the entry with the nearest hash within MOST_BITS: 0.2 ms for 100,000 entries."""
         bits = np.bitwise_count(self._hashes ^ np.uint64(int(found, 16)))
         nearest = int(bits.argmin())
         return int(self._hashed[nearest]) if bits[nearest] <= MOST_BITS else None

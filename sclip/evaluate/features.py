@@ -1,7 +1,7 @@
-"""Pictures and captions of all benchmarks in, their features out: each is encoded once, whoever asks for it.
+"""Encode each picture and caption of all benchmarks once, however many benchmarks ask for it.
 
-Encoded here, or by a pool of Ray actors (`sclip.evaluate.encoder_pool`). Only features stay in memory: 31,000 pictures
-and 126,000 captions at 512 numbers are 320 MB.
+This process encodes (`Here`), or a pool of Ray actors (`sclip.evaluate.encoder_pool`). Only features stay in memory:
+31,000 pictures and 126,000 captions at 512 numbers take 320 MB.
 """
 
 from __future__ import annotations
@@ -24,51 +24,51 @@ from sclip.inference.scorer import Scorer, to_uint8
 __all__ = ["Encoded", "FeatureEncoder", "Features", "Here", "encode"]
 
 Encoded = tuple[Tensor, dict[Picture, str]]
-"""Features [n, D] of the pictures asked for, in their order, and why those with a row of NaN cannot be read."""
+"""Features [n, D] of the pictures in their order, and the reason for each unreadable one, whose row is NaN."""
 Say = Callable[[str, int, int], None]
-"""Told while encoding: "pictures" or "captions", how many are done, of how many."""
+"""Progress callback with "pictures" or "captions", the number done, and the total."""
 _CASES_AT_A_TIME = 2048
-"""Cases compared at a time: with five candidates of 768 numbers they are 32 MB."""
+"""Cases compared at a time: with five candidates of 768 numbers they take 32 MB."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """Unit features of every picture and caption, fp32 on the CPU."""
+    """Unit-length features of every picture and caption, fp32 on the CPU."""
 
     picture_rows: Mapping[Picture, int]
     caption_rows: Mapping[str, int]
     image: Tensor
-    """[pictures, D]."""
+    """Picture features, [pictures, D]."""
     text: Tensor
-    """[captions, D]."""
+    """Caption features, [captions, D]."""
     unreadable: Mapping[Picture, str]
-    """Why a picture has no feature; its row is NaN."""
+    """Reason why a picture has no feature; its row is NaN."""
 
     def of_pictures(self, pictures: Iterable[Picture]) -> Tensor:
-        """Return [N, D], a row a picture."""
+        """Return [N, D], one row per picture."""
         return self.image[[self.picture_rows[picture] for picture in pictures]]
 
     def of_captions(self, captions: Iterable[str]) -> Tensor:
-        """Return [M, D], a row a caption."""
+        """Return [M, D], one row per caption."""
         return self.text[[self.caption_rows[caption] for caption in captions]]
 
     def cosines(self, cases: Iterable[tuple[Picture, Sequence[str]]]) -> Iterator[list[float]]:
-        """Yield the cosines of each picture with its captions; equal captions of a picture have equal ones."""
-        waiting = iter(cases)
-        while some := list(itertools.islice(waiting, _CASES_AT_A_TIME)):
-            sizes = [len(captions) for _, captions in some]
-            texts = self.of_captions(caption for _, captions in some for caption in captions)
-            images = self.of_pictures(picture for picture, _ in some)
-            # One operation for all: of equal rows the sums are equal to the last bit.
+        """Yield the cosines of each picture with its captions. Equal captions get bitwise equal cosines."""
+        pending = iter(cases)
+        while batch := list(itertools.islice(pending, _CASES_AT_A_TIME)):
+            sizes = [len(captions) for _, captions in batch]
+            texts = self.of_captions(caption for _, captions in batch for caption in captions)
+            images = self.of_pictures(picture for picture, _ in batch)
+            # One operation for all rows: equal rows then have bitwise equal sums.
             cosines = (images.repeat_interleave(torch.tensor(sizes), dim=0) * texts).sum(dim=1)
             yield from (part.tolist() for part in torch.split(cosines, sizes))
 
 
 class FeatureEncoder(Protocol):
-    """Who encodes: chunks of pictures and of captions in, their features in the same order out."""
+    """Interface of an encoder: it takes chunks of pictures or captions, and yields features in their order."""
 
     def pictures(self, chunks: Iterable[Sequence[Picture]]) -> Iterator[Encoded]:
-        """Yield what `Here.encode_pictures` returns of each chunk."""
+        """Yield the result of `Here.encode_pictures` for each chunk."""
         ...
 
     def captions(self, chunks: Iterable[Sequence[str]]) -> Iterator[Tensor]:
@@ -77,16 +77,16 @@ class FeatureEncoder(Protocol):
 
 
 class Here:
-    """An encoder in this process."""
+    """An encoder that runs in this process."""
 
     def __init__(self, scorer: Scorer, batch_size: int) -> None:
         self._scorer = scorer
         self._batch_size = batch_size
-        # Pillow and torch let go of Python's lock while they decode and resize.
+        # Pillow and torch release the GIL while they decode and resize.
         self._threads = min(8, os.cpu_count() or 1)
 
     def encode_pictures(self, pictures: Sequence[Picture]) -> Encoded:
-        """Return features [n, D] of the pictures, and why those that cannot be read have a row of NaN."""
+        """Return features [n, D] of the pictures, and the reason for each unreadable one, whose row is NaN."""
         unreadable: dict[Picture, str] = {}
         rows = {picture: row for row, picture in enumerate(pictures)}
         features: Tensor | None = None
@@ -94,19 +94,19 @@ class Here:
         with ThreadPoolExecutor(self._threads) as threads:
             while batch := list(itertools.islice(loaded, self._batch_size)):
                 pixels = list(threads.map(self._pixels, (content for _, content in batch)))
-                good = [
-                    (rows[p], found)
-                    for (p, _), found in zip(batch, pixels, strict=True)
-                    if isinstance(found, Tensor)
+                readable = [
+                    (rows[p], decoded)
+                    for (p, _), decoded in zip(batch, pixels, strict=True)
+                    if isinstance(decoded, Tensor)
                 ]
-                for (picture, _), found in zip(batch, pixels, strict=True):
-                    if not isinstance(found, Tensor):
-                        unreadable[picture] = found
-                if good:
-                    encoded = self._scorer.encode_pixels(torch.stack([found for _, found in good]))
+                for (picture, _), decoded in zip(batch, pixels, strict=True):
+                    if not isinstance(decoded, Tensor):
+                        unreadable[picture] = decoded
+                if readable:
+                    encoded = self._scorer.encode_pixels(torch.stack([decoded for _, decoded in readable]))
                     if features is None:
                         features = torch.full((len(pictures), encoded.shape[1]), torch.nan)
-                    features[[row for row, _ in good]] = encoded.float()
+                    features[[row for row, _ in readable]] = encoded.float()
         return torch.full((len(pictures), 0), torch.nan) if features is None else features, unreadable
 
     def _pixels(self, content: bytes | Image.Image | ImageError) -> Tensor | str:
@@ -124,7 +124,7 @@ class Here:
         return self._scorer.encode_text(captions, self._batch_size)
 
     def pictures(self, chunks: Iterable[Sequence[Picture]]) -> Iterator[Encoded]:
-        """Yield what `encode_pictures` returns of each chunk."""
+        """Yield the result of `encode_pictures` for each chunk."""
         return map(self.encode_pictures, chunks)
 
     def captions(self, chunks: Iterable[Sequence[str]]) -> Iterator[Tensor]:
@@ -139,9 +139,9 @@ def encode(
     say: Say = lambda *_: None,
     after_pictures: Callable[[Mapping[Picture, str]], Any] = lambda _: None,
 ) -> Features:
-    """Return the features of the pictures and captions, of which each is encoded once.
+    """Encode each distinct picture and caption once, and return the features.
 
-    `after_pictures` is told which pictures could not be read, and why, before any caption is encoded.
+    `after_pictures` receives the unreadable pictures and the reasons before any caption is encoded.
     """
     picture_rows = {picture: row for row, picture in enumerate(dict.fromkeys(pictures))}
     caption_rows = {caption: row for row, caption in enumerate(dict.fromkeys(captions))}
@@ -163,21 +163,21 @@ def encode(
 
 
 CHUNK = 512
-"""Pictures or captions that an encoder is handed at a time."""
+"""Pictures or captions that an encoder gets at a time."""
 
 
 def _chunks(pictures: Iterable[Picture]) -> Iterator[Sequence[Picture]]:
-    """Yield the pictures in chunks in their order; the pictures of a shard are one, so that it is read once."""
-    for shard, some in itertools.groupby(pictures, key=lambda p: "" if p.sample is None else p.path):
+    """Yield the pictures in order, in chunks. All pictures of a shard form one chunk, so the shard is read once."""
+    for shard, members in itertools.groupby(pictures, key=lambda p: "" if p.sample is None else p.path):
         if shard:
-            yield list(some)
+            yield list(members)
         else:
-            while chunk := list(itertools.islice(some, CHUNK)):
+            while chunk := list(itertools.islice(members, CHUNK)):
                 yield chunk
 
 
 def _joined(features: Sequence[Tensor]) -> Tensor:
-    """Return the rows of all; a chunk of which no picture could be read has no width of its own."""
+    """Return all rows as one tensor. A chunk without any readable picture has width 0 and becomes rows of NaN."""
     width = max((part.shape[1] for part in features), default=0)
     return (
         torch.cat([part if part.shape[1] else torch.full((len(part), width), torch.nan) for part in features])

@@ -1,7 +1,7 @@
-"""Won and lost cases in, their share with a 95 % interval out.
+"""Compute the share of cases that were won, with a 95 % interval.
 
-Cases of one image are not independent, so the bootstrap draws images, not cases: all cases of a drawn image count as
-often as it was drawn. A mean over groups is computed anew in each draw, of the groups that it holds.
+Cases of one image are not independent. So the bootstrap draws images, not cases: all cases of an image count as often
+as the image was drawn. Each draw computes a mean over groups anew, from the groups that it contains.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["groups", "mean_score", "scored", "share"]
 _DRAWS = 1000
 _TAIL = 0.025
 _NUMBERS_AT_A_TIME = 5_000_000
-"""Picks of images in memory while draws are made."""
+"""Maximum number of image picks in memory during the bootstrap."""
 
 
 def scored(
@@ -33,7 +33,7 @@ def scored(
     *,
     key: str,
 ) -> Score:
-    """Return the share of the cases that were won as a score; arguments as of `share`."""
+    """Return the share of won cases as a `Score`. Arguments as in `share`, plus `chance`."""
     return Score(*share(won, images, groups, key=key), chance)
 
 
@@ -46,19 +46,19 @@ def mean_score(
     *,
     key: str,
 ) -> Score:
-    """Return the share of the cases that were won or, where `of` names groups, the mean over these of each one's.
+    """Return the share of won cases as a `Score` or, if `of` names groups, the mean of the shares of these groups.
 
-    Arguments as of `share`, with each case's chance.
+    Arguments as in `share`, plus the chance of each case.
     """
-    kept = [at for at, group in enumerate(groups) if of is None or group in of]
+    kept = [index for index, group in enumerate(groups) if of is None or group in of]
     by_group: dict[str, list[float]] = defaultdict(list)
-    for at in kept:
-        by_group[groups[at] if of is not None else ""].append(chance[at])
+    for index in kept:
+        by_group[groups[index] if of is not None else ""].append(chance[index])
     return scored(
-        [won[at] for at in kept],
-        [images[at] for at in kept],
-        sum(sum(some) / len(some) for some in by_group.values()) / len(by_group),
-        [groups[at] for at in kept] if of is not None else None,
+        [won[index] for index in kept],
+        [images[index] for index in kept],
+        sum(sum(chances) / len(chances) for chances in by_group.values()) / len(by_group),
+        [groups[index] for index in kept] if of is not None else None,
         key=key,
     )
 
@@ -66,9 +66,9 @@ def mean_score(
 def groups(
     benchmark: str, cases: Iterable[tuple[str, Hashable, bool]], counted: Container[str] | None = None
 ) -> list[Group]:
-    """Return the groups of cases (group, image, whether it was won) by name; "" is no group.
+    """Return the groups of cases (group, image, whether it was won), sorted by name, without the group "".
 
-    `counted` holds those that the benchmark's mean takes in; None: all.
+    `counted` holds the names of the groups that enter the benchmark's mean; None: all.
     """
     members: dict[str, list[tuple[Hashable, bool]]] = defaultdict(list)
     for group, image, won in cases:
@@ -85,16 +85,16 @@ def groups(
 def share(
     won: Iterable[bool], images: Sequence[Hashable], groups: Sequence[str] | None = None, *, key: str
 ) -> tuple[float, float, float]:
-    """Return the share of the cases that were won, and the ends of its 95 % percentile interval.
+    """Return the share of won cases, and the ends of its 95 % percentile interval.
 
-    Where every case was won, or none, or where there is one image only, all draws are alike and a percentile says
-    nothing; the interval is then Clopper and Pearson's exact one over as many trials as there are images.
+    If every case was won, or none, or if there is only one image, all draws are equal and percentiles say nothing. The
+    interval is then the exact one of Clopper and Pearson, with as many trials as images.
 
     Args:
-        won: of each case.
-        images: of each case the image that it is about; cases of one image are drawn together.
-        groups: of each case its group, for the mean over groups of each one's share. None: the share of all.
-        key: what the draws are seeded with, for instance the score's name.
+        won: whether each case was won.
+        images: the image of each case; cases of one image are drawn together.
+        groups: the group of each case; the result is then the mean of the shares of the groups. None: the share of all.
+        key: seed of the draws, for instance the name of the score.
     """
     wins = np.fromiter(won, dtype=np.float64)
     rows, count = _numbered(images)
@@ -116,28 +116,28 @@ def share(
 
 
 def _numbered(names: Sequence[Hashable]) -> tuple[NDArray[np.int64], int]:
-    """Return a number for each name, equal ones for equal names, and how many there are."""
+    """Return a number for each name, equal for equal names, and how many distinct names there are."""
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return np.array([numbers[name] for name in names], dtype=np.int64), len(numbers)
 
 
 def _means(picks: NDArray[np.int64], wins: csr_array, cases: csr_array) -> NDArray[np.float64]:
-    """Return the mean over groups in each draw of images, [draws, images] to [draws].
+    """Return the mean over groups for each draw of images: picks [draws, images] in, means [draws] out.
 
-    A group of which no case was drawn is no part of it.
+    A draw leaves out groups without a drawn case.
     """
     draws, images = picks.shape
     numbered = (picks + images * np.arange(draws)[:, None]).ravel()
     counts = np.bincount(numbered, minlength=draws * images).reshape(draws, images)
-    won, asked = counts @ wins, counts @ cases
-    present = asked > 0
-    shares = np.divide(won, asked, out=np.zeros_like(won), where=present)
+    won, counted = counts @ wins, counts @ cases
+    present = counted > 0
+    shares = np.divide(won, counted, out=np.zeros_like(won), where=present)
     means: NDArray[np.float64] = shares.sum(axis=1) / present.sum(axis=1)
     return means
 
 
 def _exact(value: float, trials: int) -> tuple[float, float]:
-    """Return Clopper and Pearson's interval; by the beta distribution, for binomtest takes no fraction of a win."""
+    """Return Clopper and Pearson's interval, from the beta distribution: binomtest takes no fractional wins."""
     wins = value * trials
     low = float(beta.ppf(_TAIL, wins, trials - wins + 1)) if wins > 0 else 0.0
     high = float(beta.ppf(1 - _TAIL, wins + 1, trials - wins)) if wins < trials else 1.0

@@ -1,4 +1,4 @@
-"""What tasks with several answers to a case share: who won which case in, a `Result` out."""
+"""Build the `Result` of a task that has several scores for each case."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class _Case(Protocol):
 
 @dataclass(frozen=True)
 class Answers:
-    """One score of a benchmark."""
+    """Outcome of every case for one score of a benchmark."""
 
     won: Sequence[bool]
-    """Of each case."""
+    """Whether each case was won."""
     chance: Sequence[float]
-    """Of each case, how often guessing wins it."""
+    """How often guessing wins each case."""
 
 
 def judged(
@@ -43,36 +43,36 @@ def judged(
     counts: Mapping[str, int],
     examples: list[Example],
 ) -> Result:
-    """Return each score over all cases and, of the headline, the mean over groups and the further means.
+    """Return each score over all cases and, for the headline, its means over groups.
 
     Args:
         about: name and definition.
         cases: in the order of the answers.
-        images: of each case what it is about; cases of one image are drawn together for an interval.
-        answers: by the score's name.
-        headline: one of them, which says whether a case was won.
-        means: further scores, by name: the headline's mean over these groups, each counting alike.
-        macro: whether its mean over all groups is a score, and the published figure.
-        counts: beside the number of cases.
+        images: the image of each case; the bootstrap draws cases of one image together.
+        answers: the outcomes, by name of the score.
+        headline: the key of `answers` that says whether a case was won.
+        means: additional scores by name: the mean of the headline over these groups, with equal weight for each group.
+        macro: whether to add `macro`, the headline's mean over all groups, as the published figure.
+        counts: other counts to report beside the number of cases.
         examples: lost cases.
     """
-    of_case = [case.group for case in cases]
-    means = ({"macro": sorted(set(of_case))} if macro else {}) | dict(means)
-    wanted: list[tuple[str, str, Sequence[str] | None]] = [(name, name, None) for name in answers]
-    wanted += [(name, headline, of) for name, of in means.items() if set(of) <= set(of_case)]
+    case_groups = [case.group for case in cases]
+    means = ({"macro": sorted(set(case_groups))} if macro else {}) | dict(means)
+    specs: list[tuple[str, str, Sequence[str] | None]] = [(name, name, None) for name in answers]
+    specs += [(name, headline, part) for name, part in means.items() if set(part) <= set(case_groups)]
     won = answers[headline].won
     return Result(
         about.name, about.kind, about.definition,
         headline="macro" if macro else headline,
         scores={
             name: mean_score(
-                answers[of_answer].won, images, of_case, answers[of_answer].chance, of, key=f"{about.name}/{name}"
+                answers[answer].won, images, case_groups, answers[answer].chance, part, key=f"{about.name}/{name}"
             )
-            for name, of_answer, of in wanted
+            for name, answer, part in specs
         },
         counts={"cases": len(cases), **counts},
         won={case.name: w for case, w in zip(cases, won, strict=True)},
-        groups=groups(about.name, zip(of_case, images, won, strict=True)),
+        groups=groups(about.name, zip(case_groups, images, won, strict=True)),
         notes=list(about.notes),
         examples=examples,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The kinds of benchmarks: a kind's name and its options in, a task out."""
+"""Create a task from the name of a benchmark's kind and its options."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ from sclip.evaluate.readers import (
 __all__ = ["KINDS", "PATHS", "Kind", "checked", "nearest", "task"]
 
 PATHS = ("file", "images", "class_names")
-"""Options that are a path."""
+"""Options that are paths."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How the benchmarks of one definition are read."""
+    """One kind of benchmark: its reader, the options that it `needs`, and those that it `may` have."""
 
     definition: str
     read: Callable[..., Task]
@@ -175,9 +175,9 @@ _NUMBERS = ("captions", "limit")
 
 
 def checked(kind: str, options: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Return the options of a benchmark as its reader takes them, paths expanded.
+    """Return the options of a benchmark as its reader takes them, with paths expanded.
 
-    Raises BenchmarkDataError, which begins with `place`, for an unknown kind or option, one that is missing, or a bad
+    Raises BenchmarkDataError, which begins with `place`, for an unknown kind or option, a missing option, or a bad
     value.
     """
     if kind not in KINDS:
@@ -191,36 +191,36 @@ def checked(kind: str, options: Mapping[str, Any], place: str) -> dict[str, Any]
     lacking = [option for option in known.needs if not options.get(option)]
     if lacking:
         raise BenchmarkDataError(f"{place}: {kind} needs {' and '.join(lacking)}")
-    found: dict[str, Any] = {}
+    parsed: dict[str, Any] = {}
     for option, value in options.items():
         if option in _LISTS:
             texts = [value] if isinstance(value, str) else value
             if not isinstance(texts, list | tuple) or not all(isinstance(p, str) and p for p in texts):
                 raise BenchmarkDataError(f"{place}: {option}={value!r}: {_LISTS[option]} or a list of them")
-            found[option] = tuple(texts)
+            parsed[option] = tuple(texts)
         elif option in _NUMBERS:
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise BenchmarkDataError(f"{place}: {option}={value!r}: a whole number, 0 for all")
-            found[option] = value
+            parsed[option] = value
         elif not isinstance(value, str) or not value:
             raise BenchmarkDataError(f"{place}: {option}={value!r}: text")
         else:
-            found[option] = Path(value).expanduser() if option in PATHS else value
+            parsed[option] = Path(value).expanduser() if option in PATHS else value
     try:
         changed(
-            Config(), {f"data.{n}": value for n, value in found.items() if n in ("shards", *READING_KEYS)}
+            Config(), {f"data.{n}": value for n, value in parsed.items() if n in ("shards", *READING_KEYS)}
         )
     except ConfigError as error:
         raise BenchmarkDataError(f"{place}: {error}") from error
-    return found
+    return parsed
 
 
 def nearest(name: str, names: Mapping[str, object] | set[str]) -> str:
-    """Return "nearest is NAME" where one is near, else all names, for a message."""
+    """Return "nearest is NAME" if a name is similar, else all names, as part of a message."""
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     return f"nearest is {near[0]}" if near else f"there is {', '.join(sorted(names))}"
 
 
 def task(name: str, kind: str, options: Mapping[str, Any]) -> Task:
-    """Return the task of checked options. Raises BenchmarkDataError or ShardError where a file cannot be used."""
+    """Read the task of checked options. Raises BenchmarkDataError or ShardError if a file cannot be used."""
     return KINDS[kind].read(About(name, kind, KINDS[kind].definition), **options)

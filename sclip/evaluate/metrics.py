@@ -1,7 +1,7 @@
-"""Retrieval from features: cosine similarities in, the rivals of each picture and caption out. No files, no model.
+"""Count the rivals of each picture and caption in retrieval, from cosine similarities. Needs no files and no model.
 
-A tie counts against the model, and so does a NaN: a model that gives every caption the same feature, or that has
-diverged, finds nothing, and not everything.
+A tie counts against the model, and so does a NaN. So a model that gives every caption the same feature, or that has
+diverged, finds nothing instead of everything.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ __all__ = ["RECALL_AT", "Rivals", "chance_of_captions", "rivals"]
 
 RECALL_AT = (1, 5, 10)
 _CHUNK = 512
-"""Rows of the similarity matrix at a time: 512 x 25,000 captions are 50 MB."""
+"""Rows of the similarity matrix at a time: 512 x 25,000 captions take 50 MB."""
 
 
 @dataclass(frozen=True)
 class Rivals:
-    """How many wrong candidates score at least as high as the right one: below k, it is among the k found."""
+    """Counts of wrong candidates that score at least as high as the right one. If fewer than k, it is in the top k."""
 
     image_to_text: Tensor
-    """int64 [N], of each image: captions of other images against the best of its own."""
+    """int64 [N], for each image: captions of other images that rival the best of its own."""
     text_to_image: Tensor
-    """int64 [M], of each caption: images against its own."""
+    """int64 [M], for each caption: images that rival its own image."""
     ties: int
     """Queries of both directions whose right candidate scores exactly as high as a wrong one."""
 
     def recall(self) -> dict[str, float]:
-        """Return R@1, R@5 and R@10 in both directions, as COCO and Flickr30k retrieval are reported."""
-        return {f"{direction}_r{k}": found.double().mean().item() for direction, k, found in self.found()}
+        """Return R@1, R@5 and R@10 in both directions, the scores of COCO and Flickr30k retrieval."""
+        return {f"{direction}_r{k}": hits.double().mean().item() for direction, k, hits in self.found()}
 
     def found(self) -> list[tuple[str, int, Tensor]]:
-        """Return direction, k, and bool [N] or [M]: whether a right candidate is among the k most similar."""
+        """Return (direction, k, hits); hits is bool [N] or [M]: whether a right candidate is in the top k."""
         return [
             (direction, k, counts < k)
             for direction, counts in (
@@ -48,12 +48,12 @@ class Rivals:
 def rivals(image_features: Tensor, text_features: Tensor, owner: Tensor) -> Rivals:
     """Return the rivals of every image and caption.
 
-    Image to text finds an image with any of its captions among the k most similar captions; text to image finds a
-    caption with its image among the k most similar images.
+    Image to text finds an image if any of its captions is among the k most similar captions. Text to image finds a
+    caption if its image is among the k most similar images.
 
     Args:
         image_features: float [N, D], unit length.
-        text_features: float [M, D], unit length; every image has one caption or more.
+        text_features: float [M, D], unit length; every image has at least one caption.
         owner: int64 [M], the image of each caption, 0 to N - 1.
     """
     of_images, image_ties = _text_rivals(image_features, text_features, owner)
@@ -62,7 +62,7 @@ def rivals(image_features: Tensor, text_features: Tensor, owner: Tensor) -> Riva
 
 
 def chance_of_captions(own: int, captions: int, k: int) -> float:
-    """Return how probable one of `own` captions is among k that are drawn of all `captions`."""
+    """Return the probability that k captions drawn from all `captions` include one of an image's `own` captions."""
     if k > captions - own:
         return 1.0
     return 1 - math.comb(captions - own, k) / math.comb(captions, k)
@@ -84,6 +84,6 @@ def _image_rivals(images: Tensor, texts: Tensor, owner: Tensor) -> tuple[Tensor,
     for start in range(0, len(texts), _CHUNK):
         similarity = texts[start : start + _CHUNK] @ images.T
         own = similarity.gather(1, owner[start : start + _CHUNK, None])
-        counts.append((~(similarity < own)).sum(dim=1) - 1)  # less the image itself
+        counts.append((~(similarity < own)).sum(dim=1) - 1)  # minus the image itself
         ties += int(((similarity == own).sum(dim=1) > 1).sum())
     return torch.cat(counts), ties

@@ -1,9 +1,9 @@
-"""Winoground's task: two pictures, two captions, and which belongs to which; features in, three scores out.
+"""Score Winoground's task: decide which of two captions belongs to which of two pictures.
 
-With s the similarity, and picture and caption of one number belonging together (Thrush et al., CVPR 2022, section 4):
+s is the similarity; picture and caption of one number belong together (Thrush et al., CVPR 2022, section 4):
 
-- text:  s(c0, i0) > s(c1, i0) and s(c1, i1) > s(c0, i1): given each picture, its caption is chosen;
-- image: s(c0, i0) > s(c0, i1) and s(c1, i1) > s(c1, i0): given each caption, its picture is chosen;
+- text:  s(c0, i0) > s(c1, i0) and s(c1, i1) > s(c0, i1): the model chooses the caption of each picture;
+- image: s(c0, i0) > s(c0, i1) and s(c1, i1) > s(c1, i0): the model chooses the picture of each caption;
 - group: both. A tie is lost. Chance is 1/4, 1/4 and 1/6.
 """
 
@@ -25,7 +25,7 @@ from sclip.evaluate.result import Candidate, Example, Result
 __all__ = ["Pair", "Pairs"]
 
 CHANCE = {"text": 1 / 4, "image": 1 / 4, "group": 1 / 6}
-"""Of the 24 orders of four similarities, 6 give each choice of two right, and 4 both."""
+"""Of the 24 orders of four similarities, 6 win the text score, 6 the image score, and 4 both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +40,20 @@ class Pair:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Match two pictures and two captions."""
+    """Match two pictures with their captions."""
 
     about: About
     cases: Sequence[Pair]
     headline: str = "group"
-    """The published figure: "text", "image" or "group"."""
+    """The published score: "text", "image" or "group"."""
     titles: Mapping[str, str] = field(default_factory=dict)
-    """What the authors call the three, where it is something else."""
+    """Names that the authors use for the three scores, where they differ."""
     means: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Further scores, by name: the headline's mean over these groups."""
+    """Additional scores by name: the mean of the headline over these groups."""
     skips_unreadable: bool = False
 
     def sizes(self) -> dict[str, int]:
-        """Return how large it is."""
+        """Return the number of cases."""
         return {"cases": len(self.cases)}
 
     def pictures(self) -> list[Picture]:
@@ -65,18 +65,18 @@ class Pairs:
         return [caption for case in self.cases for caption in case.captions]
 
     def without(self, pictures: Collection[Picture]) -> Pairs:
-        """Return the cases of which both pictures are left. Raises BenchmarkDataError where there is none."""
+        """Return the task without cases of these pictures. Raises BenchmarkDataError if no case is left."""
         kept = [case for case in self.cases if not any(p in pictures for p in case.pictures)]
         return replace(self, about=left(self.about, self.cases, kept), cases=kept)
 
     def result(self, features: Features) -> Result:
-        """Return text, image and group score, with the headline of each group."""
+        """Return the text, image and group scores, and the headline score of each group."""
         images = features.of_pictures(self.pictures()).reshape(len(self.cases), 2, 1, -1)
         texts = features.of_captions(self.captions()).reshape(len(self.cases), 1, 2, -1)
         similarity = (images * texts).sum(dim=-1)  # [N, 2 pictures, 2 captions]
         right = similarity.diagonal(dim1=1, dim2=2)
-        wrong_caption = similarity.flip(2).diagonal(dim1=1, dim2=2)  # of each picture
-        wrong_picture = similarity.flip(1).diagonal(dim1=1, dim2=2)  # of each caption
+        wrong_caption = similarity.flip(2).diagonal(dim1=1, dim2=2)  # for each picture
+        wrong_picture = similarity.flip(1).diagonal(dim1=1, dim2=2)  # for each caption
         text, image = (right > wrong_caption).all(dim=1), (right > wrong_picture).all(dim=1)
         won = {"text": text.tolist(), "image": image.tolist(), "group": (text & image).tolist()}
         ties = ((right == wrong_caption) | (right == wrong_picture)).any(dim=1)
@@ -88,8 +88,8 @@ class Pairs:
         return judged(
             self.about, self.cases, [case.name for case in self.cases],
             {
-                self.titles.get(score, score): Answers(of, [CHANCE[score]] * len(of))
-                for score, of in won.items()
+                self.titles.get(score, score): Answers(outcomes, [CHANCE[score]] * len(outcomes))
+                for score, outcomes in won.items()
             },
             headline=self.titles.get(self.headline, self.headline), means=self.means, counts=counts,
             examples=self._examples(won[self.headline], similarity.tolist()),
@@ -98,13 +98,13 @@ class Pairs:
     def _examples(
         self, won: Sequence[bool], similarity: Sequence[Sequence[Sequence[float]]]
     ) -> list[Example]:
-        """Return lost cases: both pictures side by side, and the four combinations."""
+        """Return lost cases, each with both pictures side by side and the four combinations."""
         lost = (
             (case.name, (case, cosines))
             for case, w, cosines in zip(self.cases, won, similarity, strict=True) if not w
         )  # fmt: skip
-        some = examples.chosen(self.about.name, lost)
-        pictures = examples.shown(picture for _, (case, _) in some for picture in case.pictures)
+        drawn = examples.chosen(self.about.name, lost)
+        pictures = examples.shown(picture for _, (case, _) in drawn for picture in case.pictures)
         return [
             Example(
                 name, case.group, _side_by_side([pictures[picture] for picture in case.pictures]),
@@ -113,12 +113,12 @@ class Pairs:
                     for i, c in ((0, 0), (1, 1), (0, 1), (1, 0))
                 ],
             )
-            for name, (case, cosines) in some
+            for name, (case, cosines) in drawn
         ]  # fmt: skip
 
 
 def _side_by_side(pictures: Sequence[bytes]) -> bytes:
-    """Return the pictures beside each other as one JPEG; those that are empty are left out."""
+    """Return the pictures side by side as one JPEG; empty ones are left out."""
     shown = [Image.open(io.BytesIO(picture)) for picture in pictures if picture]
     if not shown:
         return b""
@@ -126,8 +126,8 @@ def _side_by_side(pictures: Sequence[bytes]) -> bytes:
     sheet = Image.new(
         "RGB", (sum(p.width for p in shown) + gap * (len(shown) - 1), max(p.height for p in shown)), "white"
     )
-    at = 0
+    offset = 0
     for picture in shown:
-        sheet.paste(picture, (at, 0))
-        at += picture.width + gap
+        sheet.paste(picture, (offset, 0))
+        offset += picture.width + gap
     return encoded(sheet)

@@ -1,4 +1,4 @@
-"""Figures that others published, for tables; `published.yaml` holds each of them once."""
+"""Read the figures that others published, for tables; `published.yaml` holds each of them once."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _FILE = Path(__file__).parent / "published.yaml"
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """A model and what a publication says that it reaches."""
+    """A model and the scores that a publication reports for it."""
 
     label: str
     source: str
     """The publication that printed the scores."""
     scores: dict[str, float]
-    """Scores as shares, by our suites' "benchmark/score"."""
+    """Scores between 0 and 1, by the "benchmark/score" names of our suites."""
     note: str = ""
-    """How the model differs from the other rows, for instance in its size."""
+    """Difference of the model from the other rows, for instance its size."""
 
 
 @dataclass(frozen=True)
 class Heading:
-    """How tables show a benchmark."""
+    """Title and scores of a benchmark in tables."""
 
     name: str
     scores: list[str]
@@ -37,22 +37,22 @@ class Heading:
 
 @cache
 def rows() -> dict[str, PublishedRow]:
-    """Return the published rows by their names, in the order in which tables show them."""
+    """Return the published rows by name, in the order in which tables show them."""
     return {name: PublishedRow(**row) for name, row in read_yaml(_FILE)["rows"].items()}
 
 
 @cache
 def headings() -> dict[str, Heading]:
-    """Return how tables show the benchmarks that papers report, by the names that our suites give them."""
+    """Return the headings of the benchmarks that papers report, by the benchmarks' names in our suites."""
     return {name: Heading(**entry) for name, entry in read_yaml(_FILE)["benchmarks"].items()}
 
 
 def sources(chosen: Sequence[PublishedRow], shown: Collection[str]) -> dict[str, str]:
-    """Return for each publication whose figures these are.
+    """Return for each publication the labels of the rows that it reports.
 
-    Of a benchmark of which a table shows another score (`shown`: "benchmark/score"), the figures follow the row's name.
+    If a row has scores of a shown benchmark that are not in `shown` ("benchmark/score"), its label lists them.
     """
-    found: dict[str, list[str]] = {}
+    labels_by_source: dict[str, list[str]] = {}
     benchmarks = dict.fromkeys(score.partition("/")[0] for score in shown)
     for row in chosen:
         texts = []
@@ -65,5 +65,5 @@ def sources(chosen: Sequence[PublishedRow], shown: Collection[str]) -> dict[str,
             if figures:
                 texts.append(f"{headings()[benchmark].name} {figures}")
         label = f"{row.label} ({'; '.join(texts)})" if texts else row.label
-        found.setdefault(row.source, []).append(label)
-    return {source: ", ".join(dict.fromkeys(labels)) for source, labels in found.items()}
+        labels_by_source.setdefault(row.source, []).append(label)
+    return {source: ", ".join(dict.fromkeys(labels)) for source, labels in labels_by_source.items()}

@@ -1,7 +1,7 @@
-"""What an evaluation found: plain values between the benchmarks, which compute them, and all who show or judge them.
+"""Define the result of an evaluation: plain values that benchmarks compute and that others show or judge.
 
-Written as `evaluation.json` and read back, so that a report, a comparison, MLflow and the gates need no model and no
-benchmark file, and torch is not imported here.
+An evaluation is written as `evaluation.json` and read back. So a report, a comparison, MLflow and the gates need no
+model and no benchmark file, and this module does not import torch.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ __all__ = [
 
 EVALUATION_FILE = "evaluation.json"
 PARTIAL = "partial: "
-"""Start of the note of a result scored on part of its benchmark."""
+"""Start of the note of a result that covers only part of its benchmark."""
 
 VERSION = 1
-"""Raise it when an older file could no longer be read."""
+"""Version of the file format. Raise it when older files can no longer be read."""
 
 
 class EvaluationError(ValueError):
-    """A file that holds no evaluation, or evaluations that cannot be compared; one line for the user."""
+    """A file without an evaluation, or evaluations that cannot be compared. The message is one line for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A share between 0 and 1, higher being better."""
+    """A share between 0 and 1; higher is better."""
 
     value: float
     low: float
     """Lower end of the 95 % interval, from a bootstrap over images."""
     high: float
     chance: float
-    """What guessing reaches; a model whose texts lean to one form of caption lies beside it, in either direction."""
+    """Score of guessing. A model that prefers one form of caption can score above or below it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +63,22 @@ class Group:
     """Lower end of the 95 % interval of the accuracy."""
     high: float
     counted: bool = True
-    """Whether the benchmark's mean takes it in; shown all the same where not."""
+    """Whether the group enters the benchmark's mean; it is shown in either case."""
 
     @property
     def accuracy(self) -> float:
-        """Share of its cases that were won."""
+        """Share of the cases of the group that were won."""
         return self.correct / self.cases
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What a model chose among: a caption, or a picture where the caption is given, and how it scored."""
+    """One of the candidates that a model chose from: a caption, or a picture if the caption is given."""
 
     text: str
-    """The caption or class name; of a picture what it is called."""
+    """The caption or class name; for a picture, its label."""
     score: float
-    """Cosine with what was asked."""
+    """Cosine with the query."""
     is_true: bool
 
 
@@ -89,34 +89,34 @@ class Example:
     case: str
     group: str
     picture: bytes
-    """A JPEG, no larger than a page needs."""
+    """A small JPEG for a report page; empty if there is no picture."""
     candidates: list[Candidate]
-    """The true ones and the false ones that scored highest, at least one of each."""
+    """The true candidates and the highest-scoring false ones, at least one of each."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """One benchmark of one model."""
+    """Result of one model on one benchmark."""
 
     name: str
-    """What the suite calls it; first half of each score's name."""
+    """Name of the benchmark in the suite; the first half of each score's full name."""
     kind: str
-    """Key of the benchmark's definition, `vg-relation` for instance."""
+    """Key of the benchmark's definition, for instance `vg-relation`."""
     definition: str
-    """One sentence for the reader of a report: what is asked, whose benchmark it is."""
+    """One sentence for the reader of a report: what the benchmark asks, and whose it is."""
     headline: str
-    """The published figure: a key of `scores`."""
+    """Key in `scores` of the published figure."""
     scores: dict[str, Score]
     counts: dict[str, int]
-    """cases, images, captions, ties: what the scores were computed of."""
+    """Number of cases, images, captions, ties and so on behind the scores."""
     won: dict[str, bool]
-    """By name of the case whether it was won, in the benchmark's order: what a paired test compares."""
+    """Whether each case was won, by case name in the benchmark's order. A paired test compares these."""
     groups: list[Group] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What the reader must know before the figures: pictures that were missing, cases that were excluded."""
+    """Caveats that a report shows before the figures: missing pictures, excluded cases."""
     examples: list[Example] = field(default_factory=list)
     digest: str = ""
-    """SHA-256 of the names of the cases and of all captions: equal where models were asked the same. Empty: unknown, in
+    """SHA-256 of the case names and all captions: equal if two models were asked the same. Empty if unknown, as in
     files of older versions."""
 
     @property
@@ -127,30 +127,30 @@ class Result:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All benchmarks of one model."""
+    """Results of one model on all benchmarks."""
 
     model: str
-    """How the user named it."""
+    """Name that the user gave the model."""
     facts: dict[str, str]
-    """What identifies model and measurement, name and value: weights' checksum, parser, suite, versions, time."""
+    """Facts that identify model and measurement, by name: weights checksum, parser, suite, versions, time."""
     results: list[Result]
 
     def scores(self) -> dict[str, float]:
         """Return every score as {"benchmark/score": value}, and the number of cases as "benchmark/cases"."""
-        found = {f"{r.name}/{name}": score.value for r in self.results for name, score in r.scores.items()}
-        return found | {f"{r.name}/cases": float(r.counts["cases"]) for r in self.results}
+        values = {f"{r.name}/{name}": score.value for r in self.results for name, score in r.scores.items()}
+        return values | {f"{r.name}/cases": float(r.counts["cases"]) for r in self.results}
 
     def score(self, name: str) -> Score:
-        """Return the score "benchmark/score"; KeyError where there is none."""
+        """Return the score "benchmark/score". Raises KeyError if there is none."""
         return {f"{r.name}/{key}": score for r in self.results for key, score in r.scores.items()}[name]
 
     def require_results(self) -> None:
-        """Raise EvaluationError where no benchmark was evaluated: there is nothing to show or to judge."""
+        """Raise EvaluationError if no benchmark was evaluated: there is nothing to show or to judge."""
         if not self.results:
             raise EvaluationError(f"{self.model}: evaluated on no benchmark; name one in the suite")
 
     def write(self, path: Path) -> None:
-        """Write the file that `read` reads."""
+        """Write the evaluation as JSON, which `read` reads."""
         tree = {"version": VERSION} | asdict(self)
         for result in tree["results"]:
             for example in result["examples"]:
@@ -162,7 +162,7 @@ class Evaluation:
 
     @classmethod
     def read(cls, path: StoragePath) -> Evaluation:
-        """Return what `write` wrote. Raises EvaluationError naming the file and what is wrong with it."""
+        """Read an evaluation that `write` wrote. Raises EvaluationError naming the file and the mistake."""
         try:
             tree = json.loads(path.read_text(encoding="utf-8"))
             if tree["version"] != VERSION:

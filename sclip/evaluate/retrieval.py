@@ -1,8 +1,8 @@
-"""The task of finding captions by pictures and pictures by captions: features in, R@1, R@5 and R@10 both ways out.
+"""Score retrieval of captions by pictures and of pictures by captions: R@1, R@5 and R@10 in both directions.
 
-As COCO and Flickr30k are reported (Karpathy and Fei-Fei, CVPR 2015): a picture is found where any of its captions is
-among the k most similar captions of all, a caption where its picture is among the k most similar pictures. Equal
-captions of two pictures tie, and a tie counts against the model; the figures that others publish break it by chance.
+The scores are those of COCO and Flickr30k (Karpathy and Fei-Fei, CVPR 2015). A picture is found if any of its captions
+is among its k most similar captions, a caption if its picture is among its k most similar pictures. Equal captions of
+two pictures tie, and a tie counts against the model. Published figures break ties by chance.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Captioned:
 class Retrieval:
     """Find the captions of a picture, and the picture of a caption.
 
-    The headline is text to image R@1; a case is a caption, named PICTURE#NUMBER.
+    The headline is text-to-image R@1. A case is a caption, named PICTURE#NUMBER.
     """
 
     about: About
@@ -46,11 +46,11 @@ class Retrieval:
     def __post_init__(self) -> None:
         names = [image.name for image in self.images]
         if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise BenchmarkDataError(f"{self.about.name}: {twice} is there twice, and would be its own rival")
+            key = next(name for name in names if names.count(name) > 1)
+            raise BenchmarkDataError(f"{self.about.name}: {key} is there twice, and would be its own rival")
 
     def sizes(self) -> dict[str, int]:
-        """Return how large it is."""
+        """Return the numbers of images and captions."""
         return {"images": len(self.images), "captions": sum(len(image.captions) for image in self.images)}
 
     def pictures(self) -> list[Picture]:
@@ -58,61 +58,61 @@ class Retrieval:
         return [image.picture for image in self.images]
 
     def captions(self) -> list[str]:
-        """Return the captions of all pictures, in their order."""
+        """Return the captions of all pictures in order."""
         return [caption for image in self.images for caption in image.captions]
 
     def without(self, pictures: Collection[Picture]) -> Retrieval:
-        """Return the other pictures with their captions. Raises BenchmarkDataError where there is none."""
+        """Return the task without these pictures. Raises BenchmarkDataError if no picture is left."""
         kept = [image for image in self.images if image.picture not in pictures]
         return replace(self, about=left(self.about, self.images, kept, "images"), images=kept)
 
     def result(self, features: Features) -> Result:
-        """Return the six recalls."""
+        """Return R@1, R@5 and R@10 in both directions."""
         owner = [row for row, image in enumerate(self.images) for _ in image.captions]
-        found = rivals(
+        rival_counts = rivals(
             features.of_pictures(self.pictures()), features.of_captions(self.captions()), torch.tensor(owner)
         )
         names = [f"{image.name}#{number}" for image in self.images for number in range(len(image.captions))]
-        won = (found.text_to_image < 1).tolist()
+        won = (rival_counts.text_to_image < 1).tolist()
         return Result(
             self.about.name, self.about.kind, self.about.definition,
             headline="text_to_image_r1",
-            scores=self._scores(found, owner),
+            scores=self._scores(rival_counts, owner),
             counts={
-                "cases": len(names), "images": len(self.images), "captions": len(owner), "ties": found.ties,
+                "cases": len(names), "images": len(self.images), "captions": len(owner), "ties": rival_counts.ties,
             },
             won=dict(zip(names, won, strict=True)),
             notes=list(self.about.notes),
-            examples=self._examples(found, features),
+            examples=self._examples(rival_counts, features),
         )  # fmt: skip
 
     def _scores(self, found: Rivals, owner: Sequence[int]) -> dict[str, Score]:
         captions, pictures = len(owner), len(self.images)
         scores = {}
-        for direction, k, right in found.found():
+        for direction, k, hits in found.found():
             if direction == "image_to_text":
                 own = [chance_of_captions(len(image.captions), captions, k) for image in self.images]
                 chance, images = sum(own) / pictures, list(range(pictures))
             else:
                 chance, images = min(1.0, k / pictures), list(owner)
             name = f"{direction}_r{k}"
-            scores[name] = scored(right.tolist(), images, chance, key=f"{self.about.name}/{name}")
+            scores[name] = scored(hits.tolist(), images, chance, key=f"{self.about.name}/{name}")
         return scores
 
     def _examples(self, found: Rivals, features: Features) -> list[Example]:
-        """Return pictures of which another one's caption is the most similar: their best own caption, and rivals."""
+        """Return pictures whose top caption belongs to another picture, with their best own caption and its rivals."""
         lost = [
             (image.name, image)
             for image, count in zip(self.images, found.image_to_text.tolist(), strict=True) if count
         ]  # fmt: skip
-        some = examples.chosen(self.about.name, lost)
-        if not some:
+        drawn = examples.chosen(self.about.name, lost)
+        if not drawn:
             return []
         captions = self.captions()
-        cosines = features.of_pictures(image.picture for _, image in some) @ features.of_captions(captions).T
-        pictures = examples.shown(image.picture for _, image in some)
+        cosines = features.of_pictures(image.picture for _, image in drawn) @ features.of_captions(captions).T
+        pictures = examples.shown(image.picture for _, image in drawn)
         shown = []
-        for (name, image), row in zip(some, cosines.tolist(), strict=True):
+        for (name, image), row in zip(drawn, cosines.tolist(), strict=True):
             own = set(image.captions)
             score = dict(zip(captions, row, strict=True))
             best = max(own, key=lambda caption: score[caption])

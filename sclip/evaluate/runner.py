@@ -1,6 +1,6 @@
-"""A model and benchmarks in, an `Evaluation` out: read, check, encode once, score.
+"""Evaluate a model on benchmarks: read the files, check them, encode each input once, and score.
 
-What can be found wrong is found before anything is encoded: every file is read, every picture looked for.
+Mistakes are found before anything is encoded: every file is read first, and every picture is looked for.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 _DEFAULTS = DataConfig()
 ON_TRAINING = "retrieval_on_training_images"
-"""Retrieval whose shards were trained on: such a figure says nothing about unseen images."""
+"""Name of the retrieval benchmark on training shards; its score says nothing about unseen images."""
 
 
 def evaluate(
@@ -49,21 +49,21 @@ def evaluate(
 
     Args:
         scorer: the model to measure.
-        config: a suite and shards; what is empty is not measured. Without either, retrieval on the training shards
-            is, as `retrieval_on_training_images`; so are `config.retrieval` shards that were trained on.
+        config: a suite and retrieval shards. If both are empty, the training shards are used for retrieval. Retrieval
+            is named `retrieval_on_training_images` if any of its shards were trained on.
         training_shards: paths or patterns of the shards that the model was trained on.
         data: how shards are read, as in training.
-        model: what the evaluation calls the model.
+        model: name of the model in the evaluation.
 
-    Raises BenchmarkDataError or ShardError naming file and case where something cannot be read.
+    Raises BenchmarkDataError or ShardError, naming file and case, if something cannot be read.
     """
     tasks = prepared(tasks_of(config, training_shards, data), exclusions=exclusions_of(config.exclude))
-    here = Here(scorer, config.batch_size)
-    return measure(here, tasks, model, facts(scorer, config.suite), reads_whole=scorer.reads_whole)
+    encoder = Here(scorer, config.batch_size)
+    return measure(encoder, tasks, model, facts(scorer, config.suite), reads_whole=scorer.reads_whole)
 
 
 def check_files(config: EvaluateConfig, data: DataConfig = _DEFAULTS) -> None:
-    """Read the benchmarks and look for their pictures, before a training of hours ends in an error of theirs.
+    """Read the benchmarks and look for their pictures, so that a mistake stops a training run before it starts.
 
     Raises BenchmarkDataError or ShardError as `evaluate` would.
     """
@@ -71,7 +71,7 @@ def check_files(config: EvaluateConfig, data: DataConfig = _DEFAULTS) -> None:
 
 
 def exclusions_of(files: Sequence[str]) -> Exclusions | None:
-    """Return the exclusion lists of these files; None of none. Raises BenchmarkDataError naming file and line."""
+    """Read exclusion lists; return None without files. Raises BenchmarkDataError naming file and line."""
     try:
         return Exclusions.read([Path(file).expanduser() for file in files]) if files else None
     except ExclusionError as error:
@@ -79,7 +79,7 @@ def exclusions_of(files: Sequence[str]) -> Exclusions | None:
 
 
 def tasks_of(config: EvaluateConfig, training_shards: Sequence[str], data: DataConfig) -> list[Task]:
-    """Return the benchmarks that a config asks for, read; arguments and errors as of `evaluate`."""
+    """Read the benchmarks that a config asks for. Arguments and errors as in `evaluate`."""
     defaults = {"limit": config.retrieval_images, **data.reading()}
     entries = suite.read(config.suite, config.root, defaults) if config.suite else []
     tasks = [entry.task() for entry in entries]
@@ -99,17 +99,17 @@ def tasks_of(config: EvaluateConfig, training_shards: Sequence[str], data: DataC
 def prepared(
     tasks: Sequence[Task], partial: bool = False, exclusions: Exclusions | None = None
 ) -> list[Task]:
-    """Return the tasks with the pictures that are there, without those that are excluded, which a note counts.
+    """Return the tasks without missing or excluded pictures. A note counts the excluded ones.
 
-    Raises BenchmarkDataError where pictures are missing, unless `partial`, which scores the others and says so; and
-    where every picture of a benchmark is excluded.
+    Raises BenchmarkDataError if pictures are missing, unless `partial`, which scores the others and says so in a note.
+    Also raises it if every picture of a benchmark is excluded.
     """
-    gone = set(missing(picture for task in tasks for picture in task.pictures()))
-    found = [_without(task, gone, dict.fromkeys(gone, "no such file"), partial) for task in tasks]
+    absent = set(missing(picture for task in tasks for picture in task.pictures()))
+    present = [_without(task, absent, dict.fromkeys(absent, "no such file"), partial) for task in tasks]
     if exclusions is None:
-        return found
-    reasons = excluded((picture for task in found for picture in task.pictures()), exclusions)
-    return [_excluding(task, reasons) for task in found]
+        return present
+    reasons = excluded((picture for task in present for picture in task.pictures()), exclusions)
+    return [_excluding(task, reasons) for task in present]
 
 
 def _excluding(task: Task, reasons: Mapping[str, str]) -> Task:
@@ -122,7 +122,7 @@ def _excluding(task: Task, reasons: Mapping[str, str]) -> Task:
     if len(lost) == len(set(task.pictures())):
         raise BenchmarkDataError(f"{task.about.name}: all its pictures are {'; '.join(notes)}; leave it out")
     kept: Any = task.without(lost)  # a frozen dataclass, like every task
-    about = replace(kept.about, notes=(*notes, *kept.about.notes))  # how many are left stands last
+    about = replace(kept.about, notes=(*notes, *kept.about.notes))  # the note on how many are left stays last
     return cast(Task, replace(kept, about=about))
 
 
@@ -136,32 +136,32 @@ def measure(
     say: Say = lambda *_: None,
     reads_whole: Callable[[str], bool] = lambda _: True,
 ) -> Evaluation:
-    """Return the evaluation of a model, whose encoder sees each picture and caption of all tasks once.
+    """Encode each picture and caption of all tasks once, and return the evaluation of the model.
 
-    `reads_whole` says of a caption whether the model reads it to its end; a result counts those that are cut. Raises
-    BenchmarkDataError where pictures cannot be decoded, unless `partial`.
+    `reads_whole` tells whether the model reads a caption to its end; each result counts the truncated captions. Raises
+    BenchmarkDataError if pictures cannot be decoded, unless `partial`.
     """
     readable: list[Task] = list(tasks)
 
     def drop(unreadable: Mapping[Picture, str]) -> None:
-        for at, task in enumerate(readable):
-            readable[at] = _without(task, unreadable.keys(), unreadable, partial)
+        for index, task in enumerate(readable):
+            readable[index] = _without(task, unreadable.keys(), unreadable, partial)
 
-    found = features.encode(
+    encoded = features.encode(
         encoder,
         (picture for task in tasks for picture in task.pictures()),
         (caption for task in readable for caption in task.captions()),
         say,
         drop,
     )
-    whole = {caption: reads_whole(caption) for caption in found.caption_rows}
+    whole = {caption: reads_whole(caption) for caption in encoded.caption_rows}
     return Evaluation(
-        model, dict(facts), [_with_captions(task.result(found), task, whole) for task in readable]
+        model, dict(facts), [_with_captions(task.result(encoded), task, whole) for task in readable]
     )
 
 
 def _with_captions(result: Result, task: Task, whole: Mapping[str, bool]) -> Result:
-    """Return the result with its digest, and with the number of captions that the model cut."""
+    """Return the result with its digest, and with the number of truncated captions."""
     captions = set(task.captions())
     asked = json.dumps([sorted(result.won), sorted(captions)])
     result = replace(result, digest=hashlib.sha256(asked.encode()).hexdigest())
@@ -176,7 +176,7 @@ def _with_captions(result: Result, task: Task, whole: Mapping[str, bool]) -> Res
 
 
 def facts(scorer: Scorer, suite: str) -> dict[str, str]:
-    """Return what identifies a model and a measurement."""
+    """Return the facts that identify a model and a measurement."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     versions = {name: importlib.metadata.version(name) for name in ("sclip", "torch", "open_clip_torch")}
     named = {"suite": suite} if suite else {}
@@ -192,9 +192,9 @@ def _without(task: Task, gone: Collection[Picture], why: Mapping[Picture, str], 
         for picture in lost:
             _log.warning("%s leaves out %s: %s", task.about.name, mask(picture.image), why[picture])
     elif not partial:
-        of = len(set(task.pictures()))
+        total = len(set(task.pictures()))
         raise BenchmarkDataError(
-            f"{task.about.name}: {len(lost):,} of {of:,} pictures cannot be read, the first is {first}; set its images "
-            "to the folder that holds them, or pass --partial to score the others"
+            f"{task.about.name}: {len(lost):,} of {total:,} pictures cannot be read, the first is {first}; set its "
+            "images to the folder that holds them, or pass --partial to score the others"
         )
     return task.without(lost)

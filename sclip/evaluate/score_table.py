@@ -1,6 +1,6 @@
-"""Evaluations of models in, the table of a paper out: a row for each model, published rows above them.
+"""Build the score table of a paper: a row for each evaluated model, below rows of published scores.
 
-Which scores of a column are bold, and what else a reader has to know, stands in the table's caption (`_caption`).
+The table's caption (`_caption`) explains which scores are bold, and the marks that the table uses.
 """
 
 from __future__ import annotations
@@ -25,36 +25,36 @@ _SHORT = {"image_to_text": "I2T", "text_to_image": "T2I"}
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A score of one row."""
+    """The score in one column of a row."""
 
     text: str = MISSING
     """In per cent."""
     interval: str = ""
-    """The 95 % interval of a score that was measured here, "58.1 to 61.7"."""
+    """The 95 % interval of a score that was measured here, such as "58.1 to 61.7"."""
     is_partial: bool = False
     is_bold: bool = False
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """One model."""
+    """The scores of one model."""
 
     label: str
     cells: list[Cell]
     source: str = ""
-    """Letter of the publication; empty: measured here."""
+    """Letter of the publication; empty if measured here."""
 
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """What the files in all formats show."""
+    """Content of the table, the same in all file formats."""
 
     columns: list[tuple[str, str]]
-    """Name of the benchmark and of its score."""
+    """Titles of the benchmark and of its score."""
     published: list[TableRow]
     measured: list[TableRow]
     caption: list[str]
-    """Sentences for below the table."""
+    """Sentences to print below the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +62,18 @@ class _Figure:
     value: float
     result: Result | None = None
     score: Score | None = None
-    """With its result, where it was measured here."""
+    """Set together with `result` if the score was measured here."""
 
 
 def score_table(evaluations: Sequence[Evaluation], benchmarks: Sequence[str] = ()) -> ScoreTable:
-    """Return the table of these models' scores and of what is published of the same benchmarks.
+    """Return the table of the scores of these models, and of the published scores on the same benchmarks.
 
     Args:
-        evaluations: one a row.
-        benchmarks: names, one or several columns each; empty: all that a model was evaluated on.
+        evaluations: one per row.
+        benchmarks: names; each gets one or several columns. Empty: all benchmarks that any model was evaluated on.
 
-    Raises EvaluationError where two models were asked different cases of a benchmark, or no model was asked any. Scores
-    of a part of a benchmark are shown all the same: they are marked, and never compared.
+    Raises EvaluationError if two models were asked different cases of a benchmark, or if no model was evaluated on any.
+    Scores on part of a benchmark are shown with a mark, and never compared.
     """
     by_name = [{result.name: result for result in evaluation.results} for evaluation in evaluations]
     names = list(benchmarks or dict.fromkeys(name for results in by_name for name in results))
@@ -127,8 +127,8 @@ def _require_same_cases(
 
 
 def _scores(name: str, by_name: Sequence[Mapping[str, Result]]) -> list[str]:
-    """Return the scores that have a column: those that papers report, else R@1 both ways or the headline."""
-    results = [of[name] for of in by_name if name in of]
+    """Return the scores that get a column: those that papers report, else R@1 in both directions, else the headline."""
+    results = [row[name] for row in by_name if name in row]
     reported = published.headings()[name].scores if name in published.headings() else []
     if not results or any(result.scores.keys() & set(reported) for result in results):
         return reported
@@ -143,7 +143,7 @@ def _measured(result: Result | None, score: str) -> _Figure | None:
 
 
 def _cells(score: str, figures: Sequence[_Figure | None]) -> list[Cell]:
-    """Return the cells of one column, the bold ones marked."""
+    """Return the cells of one column, with bold ones marked."""
     compared = [
         figure for figure in figures
         if figure and math.isfinite(figure.value) and not (figure.result and figure.result.is_partial)
@@ -187,7 +187,7 @@ def _name(benchmark: str) -> str:
 
 
 def _called(score: str) -> str:
-    """Return a score's name as a column has room for it: "I2T R@1" for image_to_text_r1."""
+    """Return the short name of a score that fits a column: "I2T R@1" for image_to_text_r1."""
     for long, short in _SHORT.items():
         score = score.replace(long, short)
     score = re.sub(r"_r(\d+)$", r" R@\1", score)
@@ -212,5 +212,5 @@ def _caption(rows: Sequence[Sequence[Cell]], scores: Sequence[str], sources: Map
         sentences.append(f"{PARTIAL_MARK}: on a part of the benchmark, and therefore not compared.")
     if sources:
         sentences.append("Published, for ViT-B/32 unless the row says otherwise:")
-        sentences[-1] += " " + "; ".join(f"({letter}) {of}" for letter, of in sources.items()) + "."
+        sentences[-1] += " " + "; ".join(f"({letter}) {labels}" for letter, labels in sources.items()) + "."
     return sentences

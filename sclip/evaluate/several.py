@@ -1,4 +1,4 @@
-"""The task of a picture with several true captions: cases and features in, who beat the false ones out."""
+"""Score pictures with several true captions: which of them beat the false caption."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ __all__ = ["SeveralCase", "SeveralTrue"]
 
 @dataclass(frozen=True, slots=True)
 class SeveralCase:
-    """A picture, the captions that are true of it, and one that is not."""
+    """A picture, its true captions, and one false caption."""
 
     name: str
     picture: Picture
     true: tuple[str, ...]
     false: str
     group: str = ""
-    """What the authors average over."""
+    """Group that the authors average over."""
 
 
 @dataclass(frozen=True)
 class SeveralTrue:
     """Score every true caption higher than the false one.
 
-    The headline counts the cases where all true captions do, a score for each place those where that one does. A tie is
-    lost, and so is a feature that is not a number.
+    The headline is the share of cases in which all true captions beat the false one. Each name in `places` is a score
+    for one true caption alone. A tie is lost, and so is a NaN score.
     """
 
     about: About
     cases: Sequence[SeveralCase]
     every: str
-    """Name of the headline."""
+    """Name of the headline score."""
     places: tuple[str, ...]
-    """Names of the scores of the first true caption, of the second, ..; every case has as many."""
+    """Names of the scores of the first true caption, the second, and so on; one for each true caption of a case."""
     together: str = ""
-    """Name of a further score: the false caption does not lie between two true ones. Empty: none."""
+    """Name of a score for cases whose false caption does not score between two true ones. Empty: no such score."""
     macro: bool = False
-    """Whether the authors report the mean over groups."""
+    """Whether the authors report the mean over groups; `macro` is then the headline."""
     means: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Further scores, by name: the headline's mean over these groups."""
+    """Additional scores by name: the mean of the headline over these groups."""
     skips_unreadable: bool = False
 
     def sizes(self) -> dict[str, int]:
-        """Return how large it is."""
+        """Return the number of cases."""
         return {"cases": len(self.cases)}
 
     def pictures(self) -> list[Picture]:
@@ -59,26 +59,26 @@ class SeveralTrue:
         return [case.picture for case in self.cases]
 
     def captions(self) -> list[str]:
-        """Return the captions of the cases, true and false."""
+        """Return the true and false captions of all cases."""
         return [caption for case in self.cases for caption in (*case.true, case.false)]
 
     def without(self, pictures: Collection[Picture]) -> SeveralTrue:
-        """Return the cases of the other pictures. Raises BenchmarkDataError where there is none."""
+        """Return the task without cases of these pictures. Raises BenchmarkDataError if no case is left."""
         kept = [case for case in self.cases if case.picture not in pictures]
         return replace(self, about=left(self.about, self.cases, kept), cases=kept)
 
     def result(self, features: Features) -> Result:
-        """Return the headline, the score of each place and the further means, with every group."""
+        """Return the headline, the score of each place, the means over groups, and the score of every group."""
         rows = list(features.cosines((case.picture, (*case.true, case.false)) for case in self.cases))
         every = [all(true > row[-1] for true in row[:-1]) for row in rows]
         images = [case.picture.image for case in self.cases]
         answers = {self.every: Answers(every, [_chance(case.true, case.false) for case in self.cases])}
-        for at, place in enumerate(self.places):
-            chance = [_chance((case.true[at],), case.false) for case in self.cases]
-            answers[place] = Answers([row[at] > row[-1] for row in rows], chance)
+        for index, place in enumerate(self.places):
+            chance = [_chance((case.true[index],), case.false) for case in self.cases]
+            answers[place] = Answers([row[index] > row[-1] for row in rows], chance)
         if self.together:
-            alike = [2 / (len(set(case.true)) + 1) for case in self.cases]
-            answers[self.together] = Answers([_is_together(row) for row in rows], alike)
+            chances = [2 / (len(set(case.true)) + 1) for case in self.cases]
+            answers[self.together] = Answers([_is_together(row) for row in rows], chances)
         lost = [(case, row) for case, row, won in zip(self.cases, rows, every, strict=True) if not won]
         return judged(
             self.about, self.cases, images, answers,
@@ -92,22 +92,22 @@ class SeveralTrue:
         )  # fmt: skip
 
     def _examples(self, lost: Sequence[tuple[SeveralCase, list[float]]]) -> list[Example]:
-        some = examples.chosen(self.about.name, ((case.name, (case, row)) for case, row in lost))
-        pictures = examples.shown(case.picture for _, (case, _) in some)
+        drawn = examples.chosen(self.about.name, ((case.name, (case, row)) for case, row in lost))
+        pictures = examples.shown(case.picture for _, (case, _) in drawn)
         return [
             examples.example(
                 name, case.group, pictures[case.picture],
                 list(zip(case.true, row[:-1], strict=True)), [(case.false, row[-1])],
             )
-            for name, (case, row) in some
+            for name, (case, row) in drawn
         ]  # fmt: skip
 
 
 def _chance(true: Sequence[str], false: str) -> float:
-    """Return how often a model without knowledge scores the false caption lowest: equal captions are one."""
+    """Return how often random scores put the false caption lowest; equal captions count as one."""
     return 0.0 if false in true else 1 / (len(set(true)) + 1)
 
 
 def _is_together(row: Sequence[float]) -> bool:
-    """Return whether the false caption, the last, does not score between two true ones."""
+    """Return whether the false caption's score, the last, is not between two true ones."""
     return not any(map(math.isnan, row)) and not min(row[:-1]) < row[-1] < max(row[:-1])

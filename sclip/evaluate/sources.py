@@ -1,6 +1,6 @@
-"""Where each benchmark of the package's suites is to be had, under which licence, and how large it is.
+"""List where to get each benchmark of the package's suites, with its license and size.
 
-Nothing is downloaded here: most of them ask for a form to be filled in, or a licence to be accepted.
+Nothing is downloaded here: most benchmarks require a form to be filled in or a license to be accepted.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class BenchmarkSource:
     paper: str
     licence: str
     files: tuple[tuple[str, str], ...]
-    """Place below the root, and where what belongs there is from."""
+    """For each file or folder, its path below the root folder, and where to get its content."""
     sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """By what is counted (`Task.sizes`) the numbers that its releases have."""
+    """Published sizes by unit, as in `Task.sizes`; several numbers if releases differ."""
 
 
 _ARO = "Yuksekgonul et al., When and why vision-language models behave like bags-of-words, ICLR 2023"
@@ -204,39 +204,39 @@ SOURCES = {
         {"images": (50_000,), "classes": (1_000,)},
     ),
 }  # fmt: skip
-"""By the benchmark's name in the package's suites."""
+"""Sources of the benchmarks, by their names in the package's suites."""
 
 
 @dataclass(frozen=True)
 class Completeness:
-    """What was found of a benchmark."""
+    """Whether the files of a benchmark are complete."""
 
     complete: bool
     told: str
-    """In words: its sizes, or what is wrong."""
+    """Message with the sizes of the benchmark and what is wrong."""
 
 
 def examined(entry: Entry) -> Completeness:
-    """Read a benchmark's files and look for its pictures. Raises ShardError where a shard cannot be reached."""
+    """Read the files of a benchmark and look for its pictures. Raises ShardError if a shard cannot be reached."""
     try:
         task = entry.task()
     except BenchmarkDataError as error:
         return Completeness(False, str(error))
-    gone = missing(task.pictures())
+    absent = missing(task.pictures())
     pictures = len(set(task.pictures()))
-    lines = [", ".join(f"{count:,} {what}" for what, count in task.sizes().items())]
+    lines = [", ".join(f"{count:,} {unit}" for unit, count in task.sizes().items())]
     lines += _unlike(entry.name, task)
-    if gone:
-        lines.append(f"{len(gone):,} of {pictures:,} pictures are not there, the first is {gone[0].path}")
+    if absent:
+        lines.append(f"{len(absent):,} of {pictures:,} pictures are not there, the first is {absent[0].path}")
     return Completeness(len(lines) == 1, "; ".join(lines))
 
 
 def _unlike(name: str, task: Task) -> list[str]:
-    """Return in words where a benchmark has another size than its releases."""
+    """Return a message for each size of a benchmark that differs from its releases."""
     if name not in SOURCES:
         return []
     return [
-        f"{' or '.join(f'{n:,}' for n in wanted)} {what} were published"
-        for what, wanted in SOURCES[name].sizes.items()
-        if task.sizes().get(what) not in wanted
+        f"{' or '.join(f'{n:,}' for n in expected)} {unit} were published"
+        for unit, expected in SOURCES[name].sizes.items()
+        if task.sizes().get(unit) not in expected
     ]

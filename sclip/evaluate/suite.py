@@ -1,13 +1,13 @@
-"""A suite: a YAML file, or the name of one of ours, in; named benchmarks with their files out.
+"""Read a suite of named benchmarks: a YAML file, or the name of a suite of this package.
 
     relation:
       kind: vg-relation
       file: aro/visual_genome_relation.json
       images: aro/images
 
-In a file of the user's own, paths are relative to the file. The suites of this package (`suites/`) are relative to a
-root folder; what a file names that is a URI's is copied to this machine. `include: [aro, sugarcrepe]` takes their
-benchmarks over, in any file. `sclip fetch` says where the files are to be had.
+In a user's own file, paths are relative to the file. Paths in the package's suites (`suites/`) are relative to a root
+folder. Files of a suite at a URI are copied to this machine. In any file, `include: [aro, sugarcrepe]` adds the
+benchmarks of these package suites. `sclip fetch` says where to get the files.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ _INCLUDE = "include"
 
 @dataclass(frozen=True)
 class Entry:
-    """A benchmark of a suite; its files are not read yet."""
+    """A benchmark of a suite, before its files are read."""
 
     name: str
     kind: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    """As its reader takes them, paths absolute."""
+    """Options as the reader takes them, with absolute paths."""
 
     def task(self) -> Task:
-        """Read its files. Raises BenchmarkDataError or ShardError naming what cannot be used."""
+        """Read the files of the benchmark. Raises BenchmarkDataError or ShardError naming what cannot be used."""
         return kinds.task(self.name, self.kind, self.options)
 
 
@@ -52,12 +52,12 @@ def names() -> list[str]:
 
 
 def read(suite: str, root: str | Path, defaults: Mapping[str, Any] | None = None) -> list[Entry]:
-    """Return the benchmarks of a suite in their order.
+    """Return the benchmarks of a suite in order.
 
     Args:
-        suite: a name of `names()`, or a file, by path or URI.
+        suite: a name in `names()`, or the path or URI of a file.
         root: the folder that the package's suites are relative to.
-        defaults: options that a benchmark gets where it takes them and does not say them.
+        defaults: options for each benchmark that accepts them and does not set them.
 
     Raises BenchmarkDataError naming the file, the benchmark and the nearest name.
     """
@@ -73,44 +73,44 @@ def read(suite: str, root: str | Path, defaults: Mapping[str, Any] | None = None
         tree = read_yaml(cached_copy(path))
     except ConfigError as error:
         raise BenchmarkDataError(str(error)) from error
-    found: list[Entry] = []
+    entries: list[Entry] = []
     for name, options in tree.items():
         if name == _INCLUDE:
-            found += _included(path, options, root, defaults)
+            entries += _included(path, options, root, defaults)
         else:
-            found.append(_entry(f"{path}: {name}", name, options, base, defaults or {}))
-    if not found:
+            entries.append(_entry(f"{path}: {name}", name, options, base, defaults or {}))
+    if not entries:
         raise BenchmarkDataError(
             f"{path}: no benchmark in it; one is NAME: {{kind: .., file: .., images: ..}}"
         )
-    return _each_once(found, str(path))
+    return _each_once(entries, str(path))
 
 
 def from_options(
     benchmarks: Sequence[tuple[str, str]], images: Sequence[str], defaults: Mapping[str, Any] | None = None
 ) -> list[Entry]:
-    """Return benchmarks that were named one by one, as (kind, file), relative to the working folder.
+    """Return benchmarks that are named one by one as (kind, file), relative to the working folder.
 
-    The file of `shards` is a pattern of tars, that of `zero-shot` the folder of the classes. `images` has a folder
-    for each, one for all, or none. A benchmark is called as its kind, with the file's name where a kind comes twice.
+    The file of `shards` is a pattern of tars; that of `zero-shot` is the folder of the classes. `images` has a folder
+    for each benchmark, one for all, or none. A benchmark has its kind's name, plus the file's if the kind occurs twice.
     """
     if len(images) not in (0, 1, len(benchmarks)):
         raise BenchmarkDataError(
             f"--images: {len(images)} folders for {len(benchmarks)} benchmarks; name one for all, or one for each"
         )
     folders = [*images] * len(benchmarks) if len(images) == 1 else [*images] or [""] * len(benchmarks)
-    found = []
+    entries = []
     for (kind, file), folder in zip(benchmarks, folders, strict=True):
-        twice = sum(of == kind for of, _ in benchmarks) > 1
+        is_repeated = sum(other == kind for other, _ in benchmarks) > 1
         stem = re.sub(r"[^\w.-]", "-", Path(file).stem)
-        name = f"{kind}-{stem}" if twice else kind
-        known = kinds.KINDS.get(kind)
-        first = known.needs[0] if known else "file"
+        name = f"{kind}-{stem}" if is_repeated else kind
+        spec = kinds.KINDS.get(kind)
+        first = spec.needs[0] if spec else "file"
         options = {"kind": kind, first: file}
-        if folder and known and "images" in known.may:
+        if folder and spec and "images" in spec.may:
             options["images"] = folder
-        found.append(_entry(f"--benchmark {kind}={file}", name, options, Path.cwd(), defaults or {}))
-    return _each_once(found, "--benchmark")
+        entries.append(_entry(f"--benchmark {kind}={file}", name, options, Path.cwd(), defaults or {}))
+    return _each_once(entries, "--benchmark")
 
 
 def _entry(
@@ -121,19 +121,19 @@ def _entry(
     if not isinstance(options, dict) or not isinstance(options.get("kind"), str):
         raise BenchmarkDataError(f"{place}: must have a kind: one of {', '.join(kinds.KINDS)}")
     kind = options["kind"]
-    given = {option: value for option, value in options.items() if option != "kind"}
+    values = {option: value for option, value in options.items() if option != "kind"}
     known = kinds.KINDS.get(kind)
     if known:
-        given = {k: v for k, v in defaults.items() if v and k in (*known.needs, *known.may)} | given
-    found = kinds.checked(kind, given, place)
+        values = {k: v for k, v in defaults.items() if v and k in (*known.needs, *known.may)} | values
+    parsed = kinds.checked(kind, values, place)
     for option in PATHS:
-        if option in found:
-            found[option] = cached_copy(base / found[option])
-    if "shards" in found:
-        found["shards"] = tuple(
-            p if "://" in p else address(base / Path(p).expanduser()) for p in found["shards"]
+        if option in parsed:
+            parsed[option] = cached_copy(base / parsed[option])
+    if "shards" in parsed:
+        parsed["shards"] = tuple(
+            p if "://" in p else address(base / Path(p).expanduser()) for p in parsed["shards"]
         )
-    return Entry(name, kind, found)
+    return Entry(name, kind, parsed)
 
 
 def _included(

@@ -1,4 +1,4 @@
-"""Evaluations of one or several models in, a table in a terminal out."""
+"""Print a table of the evaluations of one or several models in a terminal."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["show"]
 
 
 def show(evaluations: Sequence[Evaluation], comparison: Comparison | None, console: Console) -> None:
-    """Print every score with its 95 % interval and its chance; of several models, how sure a difference is.
+    """Print every score with its 95 % interval and chance and, for several models, how certain a difference is.
 
-    Models stand below each other, so that any number fits. The p-value is of a benchmark's headline, against the first
+    Models are listed below each other, so any number fits. The p-value tests a benchmark's headline against the first
     model, adjusted for the number of comparisons. Several models without a comparison have a table each.
     """
     if comparison is None and len(evaluations) > 1:
@@ -52,7 +52,7 @@ def show(evaluations: Sequence[Evaluation], comparison: Comparison | None, conso
         console.print("p: McNemar's exact test against the first model, adjusted by Holm", highlight=False)
     for result in evaluations[0].results:
         counts = ", ".join(
-            f"{count:,} {what.replace('_', ' ')}" for what, count in result.counts.items() if count
+            f"{count:,} {unit.replace('_', ' ')}" for unit, count in result.counts.items() if count
         )
         for line in (f"{result.name}: {counts}", *(f"{result.name}: {note}" for note in result.notes)):
             console.print(line, soft_wrap=True, markup=False, highlight=False)

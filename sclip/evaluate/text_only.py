@@ -1,6 +1,6 @@
-"""The task of text alone: two captions that mean the same must be nearer to each other than to a third.
+"""Score text alone: two captions of the same meaning must be closer to each other than to a third.
 
-No picture is looked at, so that it says what the text encoder alone knows.
+The task has no pictures, so it shows what the text encoder alone knows.
 """
 
 from __future__ import annotations
@@ -20,38 +20,38 @@ __all__ = ["TextCase", "TextOnly"]
 
 @dataclass(frozen=True, slots=True)
 class TextCase:
-    """Two captions that mean the same, and one that means something else."""
+    """Two captions of the same meaning, and one of another meaning."""
 
     name: str
     same: tuple[str, str]
     other: str
     group: str = ""
     image: str = ""
-    """What they are captions of: cases of one image are drawn together for an interval."""
+    """Image that the captions describe; the bootstrap draws cases of one image together."""
 
 
 @dataclass(frozen=True)
 class TextOnly:
     """Find the two of three captions that mean the same.
 
-    A case is won where their cosine is higher than that of either with the third. A tie is lost.
+    A case is won if their cosine is higher than the cosine of either with the third. A tie is lost.
     """
 
     about: About
     cases: Sequence[TextCase]
     score: str
-    """Name of the headline."""
+    """Name of the headline score."""
     macro: bool = False
     means: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Further scores, by name: the mean over these groups."""
+    """Additional scores by name: the mean of the headline over these groups."""
     skips_unreadable: bool = False
 
     def sizes(self) -> dict[str, int]:
-        """Return how large it is."""
+        """Return the number of cases."""
         return {"cases": len(self.cases)}
 
     def pictures(self) -> list[Picture]:
-        """Return no picture."""
+        """Return an empty list: the task has no pictures."""
         return []
 
     def captions(self) -> list[str]:
@@ -59,11 +59,11 @@ class TextOnly:
         return [caption for case in self.cases for caption in (*case.same, case.other)]
 
     def without(self, pictures: Collection[Picture]) -> TextOnly:
-        """Return it as it is, as it needs no picture."""
+        """Return the task unchanged, because it has no pictures."""
         return self
 
     def result(self, features: Features) -> Result:
-        """Return the share of the cases that were won, and the further means, with every group."""
+        """Return the share of won cases, the means over groups, and the score of every group."""
         texts = features.of_captions(self.captions()).reshape(len(self.cases), 3, -1)
         first, second, other = texts.unbind(dim=1)
         same = (first * second).sum(dim=1)
@@ -85,11 +85,11 @@ class TextOnly:
         )  # fmt: skip
 
     def _examples(self, lost: Sequence[tuple[TextCase, tuple[float, float]]]) -> list[Example]:
-        """Return lost cases: the two with their cosine, and the third with that of the nearer one."""
-        some = examples.chosen(self.about.name, ((case.name, (case, cosines)) for case, cosines in lost))
+        """Return lost cases: the pair with its cosine, and the third caption with its higher cosine to either."""
+        drawn = examples.chosen(self.about.name, ((case.name, (case, cosines)) for case, cosines in lost))
         return [
             examples.example(
                 name, case.group, b"", [(caption, same) for caption in case.same], [(case.other, rival)]
             )
-            for name, (case, (same, rival)) in some
+            for name, (case, (same, rival)) in drawn
         ]

@@ -1,7 +1,7 @@
-"""What each blend of two models gains and keeps on a development split, in; the blend to take, out.
+"""Choose a blend of two models by what each blend gains and keeps on a development split.
 
-The rule: of the blends that keep at least a share of the start's kept score, the one that gains most; of several, the
-one that keeps most, then the one nearest to the start. The start itself keeps all of it, so there always is one.
+The rule: of the blends that keep at least a share of the start model's kept score, take the one that gains most. Break
+ties by the highest kept score, then by the smallest `a`. The start itself keeps all, so there is always a choice.
 """
 
 from __future__ import annotations
@@ -16,66 +16,66 @@ from sclip.evaluate.result import Evaluation, EvaluationError, Score
 __all__ = ["Point", "Tradeoff", "cheapest", "choose", "point"]
 
 _ROUNDING = 1e-9
-"""0.98 of 0.5 is more than 0.49 in binary."""
+"""Tolerance for rounding: 0.98 of 0.5 is more than 0.49 in binary."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One blend on the development split."""
+    """Scores of one blend on the development split."""
 
     a: float
-    """Share of the trained model."""
+    """Share of the trained model in the blend."""
     gained: Score
     kept: Score
 
 
 @dataclass(frozen=True)
 class Tradeoff:
-    """The blends by rising `a`, and the chosen one."""
+    """The blends in order of rising `a`, and the chosen one."""
 
     gained: str
-    """Name of the score, "benchmark/score"."""
+    """Name of the score to raise, "benchmark/score"."""
     kept: str
     keep: float
-    """The least share of the start's kept score."""
+    """Minimum share of the start model's kept score that a blend must keep."""
     points: list[Point]
-    """The first one is the start, the last one the trained model."""
+    """The first point is the start model, the last one the trained model."""
     chosen: Point
 
 
 def point(a: float, measured: Evaluation, gained: str, kept: str) -> Point:
-    """Return what was measured of a blend. Raises EvaluationError where it has no score of such a name.
+    """Return the scores of a blend. Raises EvaluationError if its evaluation lacks a score.
 
-    "relation/accuracy+attribute/accuracy" is the mean of the two, its interval the mean of theirs.
+    "relation/accuracy+attribute/accuracy" is the mean of the two scores; its interval is the mean of their intervals.
     """
     try:
         return Point(a, _mean(measured, gained), _mean(measured, kept))
     except KeyError as error:
-        there = ", ".join(f"{r.name}/{score}" for r in measured.results for score in r.scores)
-        raise EvaluationError(f"the development split has no score {error}; it has {there}") from error
+        available = ", ".join(f"{r.name}/{score}" for r in measured.results for score in r.scores)
+        raise EvaluationError(f"the development split has no score {error}; it has {available}") from error
 
 
 def choose(points: Sequence[Point], gained: str, kept: str, keep: float) -> Tradeoff:
-    """Return the trade-off of points by rising `a`, the first of the start.
+    """Return the trade-off of points in order of rising `a`; the first one is the start model.
 
-    Raises EvaluationError where the start's own scores are none to compare with.
+    Raises EvaluationError if the start's kept score is not positive, or its gained score is not finite.
     """
     start = points[0]
     if not (start.kept.value > 0 and math.isfinite(start.gained.value)):
         values = f"{kept} {start.kept.value:g} and {gained} {start.gained.value:g}"
         raise EvaluationError(f"the start has {values}: nothing to keep, or nothing to compare a gain with")
     least = keep * start.kept.value - _ROUNDING
-    able = [p for p in points if math.isfinite(p.gained.value) and p.kept.value >= least]
-    best = max(able, key=lambda p: (p.gained.value, p.kept.value, -p.a))
+    candidates = [p for p in points if math.isfinite(p.gained.value) and p.kept.value >= least]
+    best = max(candidates, key=lambda p: (p.gained.value, p.kept.value, -p.a))
     return Tradeoff(gained, kept, keep, list(points), best)
 
 
 def cheapest(points: Sequence[Point], target: float) -> Point:
-    """Return the point that keeps most of those whose gained score is the target or more; without one, the nearest."""
-    able = [p for p in points if p.gained.value >= target - _ROUNDING]
-    if not able:
+    """Return the point that keeps most among those that reach the target, or else the one that gains most."""
+    candidates = [p for p in points if p.gained.value >= target - _ROUNDING]
+    if not candidates:
         return max(points, key=lambda p: (p.gained.value, p.kept.value, -p.a))
-    return max(able, key=lambda p: (p.kept.value, p.gained.value, -p.a))
+    return max(candidates, key=lambda p: (p.kept.value, p.gained.value, -p.a))
 
 
 def _mean(measured: Evaluation, names: str) -> Score:

@@ -1,9 +1,9 @@
-"""Zero-shot classification: a folder of pictures a class in, top-1, top-5 and the mean over classes out.
+"""Score zero-shot classification of a folder of pictures for each class: top-1, top-5 and the mean over classes.
 
-FOLDER/CLASS/*.jpg, as ImageNet's validation set is unpacked. As `open_clip.build_zero_shot_classifier` does it, after
-Radford et al., "Learning transferable visual models from natural language supervision", ICML 2021, 3.1.4: each class
-name is put into every template, the unit features of a class are averaged, and the mean is made unit length again; the
-class of a picture is the most similar one. The templates are open_clip's: `openai`, 80, or `simple`, 7.
+Files are FOLDER/CLASS/*.jpg, as in ImageNet's validation set. The method is `open_clip.build_zero_shot_classifier`'s,
+after Radford et al., "Learning transferable visual models from natural language supervision", ICML 2021, 3.1.4: each
+class name fills every template, the unit features of a class are averaged, and the mean is made unit length again. A
+picture gets the most similar class. The templates are open_clip's: `openai` (80) or `simple` (7).
 """
 
 from __future__ import annotations
@@ -33,33 +33,32 @@ _AT_A_TIME = 1024
 
 
 def read(about: About, images: Path, class_names: Path | None = None, templates: str = "openai") -> ZeroShot:
-    """Return the task of a folder with a folder of pictures for each class.
+    """Return the task of a folder that contains a folder of pictures for each class.
 
     Args:
         about: name and definition.
         images: the folder.
-        class_names: JSON: an object from a class folder to what its class is called, or a list in the order of the
-            sorted folders. None: open_clip's names where the folders are ImageNet's 1,000, else what the folders are
-            called, "_" as a blank.
+        class_names: JSON file: an object from class folder to class name, or a list in the order of the sorted folders.
+            None: open_clip's names if the folders are ImageNet's 1,000, else the folder names with "_" as a blank.
         templates: `openai` or `simple`.
 
-    Raises BenchmarkDataError for a folder without classes and for names that do not fit.
+    Raises BenchmarkDataError for a folder without classes, or for names that do not fit.
     """
     if templates not in TEMPLATES:
         raise BenchmarkDataError(f"{about.name}: templates={templates!r}: {' or '.join(TEMPLATES)}")
     try:
         folders = sorted(path for path in images.iterdir() if path.is_dir() and not path.name.startswith("."))
-        found = [
+        labelled = [
             Labelled(f"{folder.name}/{file.name}", Picture(str(file)), label)
             for label, folder in enumerate(folders)
             for file in sorted(folder.iterdir()) if file.suffix.lower() in _SUFFIXES
         ]  # fmt: skip
     except OSError as error:
         raise BenchmarkDataError(f"{images}: cannot be read: {error}") from error
-    if len(folders) < 2 or not found:
+    if len(folders) < 2 or not labelled:
         raise BenchmarkDataError(f"{images}: must hold a folder of pictures for each class, two or more")
     names = _names([folder.name for folder in folders], class_names)
-    return ZeroShot(about, found, tuple(names), templates)
+    return ZeroShot(about, labelled, tuple(names), templates)
 
 
 def _names(folders: Sequence[str], file: Path | None) -> list[str]:
@@ -92,10 +91,10 @@ class Labelled:
 
 @dataclass(frozen=True)
 class ZeroShot:
-    """Name the class of a picture; a class that scores as high as the right one counts as before it.
+    """Name the class of a picture. A class that scores as high as the right one counts against the model.
 
-    Of classes of one name, as open_clip has two "missile" and two "sunglasses" for ImageNet, the first is chosen, as
-    an argmax does.
+    If classes share a name, as open_clip's two "missile" and two "sunglasses" for ImageNet do, the first one is chosen,
+    as an argmax does.
     """
 
     about: About
@@ -105,7 +104,7 @@ class ZeroShot:
     skips_unreadable: bool = False
 
     def sizes(self) -> dict[str, int]:
-        """Return how large it is."""
+        """Return the numbers of images and classes."""
         return {"images": len(self.images), "classes": len(self.classes)}
 
     def pictures(self) -> list[Picture]:
@@ -113,23 +112,23 @@ class ZeroShot:
         return [image.picture for image in self.images]
 
     def captions(self) -> list[str]:
-        """Return each class name in each template, class by class."""
+        """Return each class name in each template, ordered by class."""
         return [template(name) for name in self.classes for template in TEMPLATES[self.templates]]
 
     def without(self, pictures: Collection[Picture]) -> ZeroShot:
-        """Return the other pictures, among all classes. Raises BenchmarkDataError where there is none."""
+        """Return the task without these pictures, with all classes. Raises BenchmarkDataError if none is left."""
         kept = [image for image in self.images if image.picture not in pictures]
         return replace(self, about=left(self.about, self.images, kept, "images"), images=kept)
 
     def class_features(self, features: Features) -> Tensor:
-        """Return the unit feature of each class, [classes, D]."""
+        """Return the unit-length feature of each class, [classes, D]."""
         of_templates = features.of_captions(self.captions())
         return F.normalize(
             of_templates.reshape(len(self.classes), -1, of_templates.shape[1]).mean(dim=1), dim=-1
         )
 
     def result(self, features: Features) -> Result:
-        """Return top1, top5 where there are more than five classes, and mean_per_class."""
+        """Return `top1`, `mean_per_class` and, with more than five classes, `top5`."""
         classes = self.class_features(features)
         before = self._before(features, classes)
         top1 = (before < 1).tolist()
@@ -155,7 +154,7 @@ class ZeroShot:
         )  # fmt: skip
 
     def _before(self, features: Features, classes: Tensor) -> Tensor:
-        """Return int64 [N]: the wrong classes that score at least as high as the right one."""
+        """Return int64 [N]: for each picture, the wrong classes that score at least as high as the right one."""
         return torch.cat([
             (~(cosines < right)).sum(dim=1) - 1 for cosines, right in self._cosines(features, classes)
         ])  # fmt: skip
@@ -167,17 +166,17 @@ class ZeroShot:
         )
 
     def _cosines(self, features: Features, classes: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the cosines of some pictures with every class, [n, classes], and with their own, [n, 1].
+        """Yield for batches of pictures the cosines with every class, [n, classes], and with the right class, [n, 1].
 
-        A class of the right one's name has infinity where it comes before that, and less than any where it comes after.
+        A class that shares the right class's name gets +infinity if it comes before that class, -infinity if after.
         """
-        number = {name: at for at, name in enumerate(dict.fromkeys(self.classes))}
+        number = {name: index for index, name in enumerate(dict.fromkeys(self.classes))}
         named = torch.tensor([number[name] for name in self.classes])
         place = torch.arange(len(named))
         for start in range(0, len(self.images), _AT_A_TIME):
-            some = self.images[start : start + _AT_A_TIME]
-            cosines = features.of_pictures(image.picture for image in some) @ classes.T
-            labels = torch.tensor([[image.label] for image in some])
+            batch = self.images[start : start + _AT_A_TIME]
+            cosines = features.of_pictures(image.picture for image in batch) @ classes.T
+            labels = torch.tensor([[image.label] for image in batch])
             twins = named == named[labels]
             cosines = cosines.masked_fill(twins & (place < labels), torch.inf)
             cosines = cosines.masked_fill(twins & (place > labels), -torch.inf)
@@ -189,10 +188,10 @@ class ZeroShot:
 
     def _examples(self, features: Features, classes: Tensor, won: Sequence[bool]) -> list[Example]:
         lost = ((image.name, image) for image, w in zip(self.images, won, strict=True) if not w)
-        some = examples.chosen(self.about.name, lost)
-        pictures = examples.shown(image.picture for _, image in some)
+        drawn = examples.chosen(self.about.name, lost)
+        pictures = examples.shown(image.picture for _, image in drawn)
         shown = []
-        for name, image in some:
+        for name, image in drawn:
             row = (features.of_pictures([image.picture]) @ classes.T)[0].tolist()
             right, others = self.classes[image.label], list(zip(self.classes, row, strict=True))
             del others[image.label]

@@ -1,11 +1,11 @@
 """Register trained models with their evaluations in MLflow, and let gates decide which version is champion.
 
-store         the MLflow store: versions by number or alias, files, errors of one line
+store         the MLflow store: versions by number or alias, files, one-line errors
 requirements  the pinned libraries of a registered model
 versions      register a version (alias `candidate`), download and open it
 measured      the evaluation of a version, stored beside it
-judgement     judge a candidate beside the champion, without MLflow
-promotion     make a version champion, refuse it or roll back, and record each
+judgement     judge a candidate against the champion, without MLflow
+promotion     make a version champion, refuse it or roll back, and record the decision
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Judge a candidate beside the champion: gates and two evaluations in, a decision with its figures out.
+"""Judge a candidate against the champion by gates, and return a decision with its figures.
 
-It knows no MLflow, so that a report shows the same figures as the registry records.
+This module does not use MLflow, so a report shows the same figures as the registry records.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sclip.evaluate.compare import differing
 from sclip.evaluate.result import Evaluation, Result
 
 _ROUNDING = 1e-9
-"""In binary 0.43 - 0.01 is more than 0.42, yet a gate of one point must hold at 0.42."""
+"""Tolerance for rounding: in binary 0.43 - 0.01 is more than 0.42, yet a gate of one point must hold at 0.42."""
 _REMEASURE = (
     "evaluate the champion with the candidate's suite (sclip evaluate models:/NAME@champion) and record that "
     "(sclip promote NAME@champion --evaluation FILE)"
@@ -24,13 +24,13 @@ _REMEASURE = (
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One gate, judged."""
+    """Verdict on one gate."""
 
     gate: str
     """The gate as the user wrote it."""
     holds: bool
     reason: str
-    """Why, in words and figures."""
+    """Reason for the verdict, in words and figures."""
 
     def line(self) -> str:
         """Return the check in one line, as recorded and printed."""
@@ -39,7 +39,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Decision:
-    """All gates of one candidate, judged."""
+    """Verdicts on all gates of one candidate."""
 
     passed: bool
     checks: list[Check]
@@ -52,7 +52,7 @@ def judge(gates: Sequence[Gate], candidate: Evaluation | None, champion: Evaluat
         gates: at least one.
         candidate: evaluation of the new version; without it every gate fails.
         champion: evaluation of the champion on the same cases. None if there is no champion yet: gates that compare
-            with it hold. An `Evaluation` without results if there is one that was never evaluated.
+            with it hold. An `Evaluation` without results if the champion was never evaluated: such gates fail.
     """
     checks = [Check(gate.text, *_check(gate, candidate, champion)) for gate in gates]
     return Decision(bool(checks) and all(check.holds for check in checks), checks)
@@ -92,7 +92,7 @@ def _compare(value: float, bound: float) -> tuple[bool, str]:
 
 
 def _result(evaluation: Evaluation | None, score: str) -> Result | None:
-    """Return the benchmark that has a score "benchmark/score"."""
+    """Return the result that has the score "benchmark/score", or None."""
     name, _, key = score.partition("/")
     results = evaluation.results if evaluation else []
     return next((result for result in results if result.name == name and key in result.scores), None)

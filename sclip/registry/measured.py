@@ -1,6 +1,6 @@
-"""Keep the evaluation of a version beside it, where the gates of later versions read it.
+"""Store the evaluation of a version beside it, where the gates of later versions read it.
 
-A file among the version's own has the intervals and cases, for the gates; tags have the scores, for people.
+A file among the version's own files has the intervals and cases, for the gates. Tags have the scores, for people.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sclip.registry.store import RegistryError, fetch, quiet, refusals
 from sclip.storage.masking import mask
 
 MODEL_TAG = "sclip.model_id"
-"""Tag of a version with its logged model, which holds its files; MLflow's databases do not record it."""
+"""Tag with the id of the logged model that holds a version's files; MLflow's databases do not record it."""
 
 
 def evaluation_of(client: MlflowClient, version: ModelVersion) -> Evaluation | None:
@@ -42,8 +42,8 @@ def evaluation_of(client: MlflowClient, version: ModelVersion) -> Evaluation | N
 def record(client: MlflowClient, version: ModelVersion, evaluation: Evaluation) -> None:
     """Replace the evaluation of a version: the file beside the model, and the tags.
 
-    Raises RegistryError if the store refuses, the version was not registered by `register`, or the evaluation is of
-    other weights than the one before; EvaluationError if it has no benchmark.
+    Raises RegistryError if the store refuses, if `register` did not register the version, or if the recorded evaluation
+    is of other weights; EvaluationError if the evaluation has no benchmark.
     """
     evaluation.require_results()
     name = f"models:/{version.name}/{version.version}"
@@ -72,6 +72,6 @@ def tags_of(evaluation: Evaluation) -> dict[str, str]:
 
 
 def without_pictures(evaluation: Evaluation) -> Evaluation:
-    """Return the evaluation without examples: their pictures are 100 times the rest, and the report has them."""
+    """Return the evaluation without examples: their pictures are 100 times the other data, and the report has them."""
     results = [dataclasses.replace(result, examples=[]) for result in evaluation.results]
     return dataclasses.replace(evaluation, results=results)

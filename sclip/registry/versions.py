@@ -1,8 +1,8 @@
 """Register an exported model with its evaluation as a version, and download or open a version again.
 
-A version is whole: weights, parser, tokenizer and transform, a copy of this package, pinned libraries, a signature and
-an example. It is logged as code (`sclip.inference.pyfunc_model`); nothing is pickled. Its evaluation lies beside it,
-with the intervals and cases that the gates of later versions need.
+A version is complete: weights, parser, tokenizer and transform, a copy of this package, pinned libraries, a signature
+and an example. It is logged as code (`sclip.inference.pyfunc_model`); nothing is pickled. Its evaluation is stored
+beside it, with the intervals and cases that the gates of later versions need.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def register(
 ) -> str:
     """Register the model in a folder of `Scorer.save` as a new version with the alias `candidate`; return its number.
 
-    `mlflow.pyfunc.load_model("models:/NAME@candidate")` loads it anywhere. `client` is of the store that holds the run;
-    the evaluation's scores become tags of the version, and `promotion.decide` judges it by `gates`.
+    `mlflow.pyfunc.load_model("models:/NAME@candidate")` loads it anywhere. `client` must use the store that holds the
+    run. The evaluation's scores become tags of the version, and `promotion.decide` judges it by `gates`.
 
     Raises RegistryError if the parser's pipeline is not an installed package, or the store refuses.
     """
@@ -60,8 +60,8 @@ def register(
     tags = tags_of(evaluation) if evaluation else {}
     if gates:
         tags[GATES_TAG] = json.dumps(list(gates))
-    what = f"model {model_name!r} was not registered in {mask(client.tracking_uri)}"
-    with refusals(what, f"it stands in {directory}"), quiet(), tempfile.TemporaryDirectory() as folder:
+    failure = f"model {model_name!r} was not registered in {mask(client.tracking_uri)}"
+    with refusals(failure, f"it stands in {directory}"), quiet(), tempfile.TemporaryDirectory() as folder:
         experiment = client.get_run(run_id).info.experiment_id
         logged = client.create_logged_model(experiment, model_name, source_run_id=run_id, model_type="sclip")
         status = LoggedModelStatus.FAILED
@@ -84,9 +84,9 @@ def register(
 
 
 def download(source: str, uri: str, folder: str | Path) -> Path:
-    """Download `models:/NAME@ALIAS` or `models:/NAME/VERSION` into a folder; return the folder for `Scorer.load` in it.
+    """Download `models:/NAME@ALIAS` or `models:/NAME/VERSION` into a folder; return the subfolder for `Scorer.load`.
 
-    Raises RegistryError if the version does not exist, or this project did not register it.
+    Raises RegistryError if the version does not exist, or if this project did not register it.
     """
     follow_moved(uri)
     with refusals(f"{source} cannot be had from {mask(uri)}"):
@@ -98,11 +98,11 @@ def download(source: str, uri: str, folder: str | Path) -> Path:
 
 
 def open_version(source: str, device: str, tracking_uri: str, storage: str | Path) -> Scorer:
-    """Return `models:/NAME@ALIAS` or `models:/NAME/VERSION` with its parser and tokenizer.
+    """Open `models:/NAME@ALIAS` or `models:/NAME/VERSION` with its parser and tokenizer.
 
-    Without `tracking_uri` it comes from the SQLite store of `storage`, which is `run.storage`.
+    If `tracking_uri` is empty, the version comes from the SQLite store in `storage`, the config's `run.storage`.
 
-    Raises ModelError for another form of name, else as `download` and `Scorer.load`.
+    Raises ModelError for another form of name, and the errors of `download` and `Scorer.load`.
     """
     if not re.fullmatch(r"models:/[^/@]+[/@][^/@]+", source):
         raise ModelError(f"{mask(source)!r}: write models:/NAME@ALIAS or models:/NAME/VERSION")
@@ -112,7 +112,7 @@ def open_version(source: str, device: str, tracking_uri: str, storage: str | Pat
 
 
 def _create(client: MlflowClient, model_name: str) -> None:
-    """Create a registered model unless it exists; does not ask first, as two runs may end at the same time."""
+    """Create a registered model unless it exists. It does not ask first, because two runs may end at the same time."""
     try:
         client.create_registered_model(model_name)
     except MlflowException as error:

@@ -1,1 +1,1 @@
-"""Readers of the benchmarks' own files, one module a benchmark."""
+"""Readers of the benchmark authors' own files, one module for each benchmark."""

@@ -1,11 +1,11 @@
-"""VG-Relation and VG-Attribution in ARO's own files: JSON and an image folder in, a task out.
+"""Read VG-Relation and VG-Attribution from ARO's own files: a JSON and an image folder.
 
-ARO (Yuksekgonul et al., "When and why vision-language models behave like bags-of-words, and what to do about
-it?", ICLR 2023). Each case is one crop of an image with a true caption and a false one; the definitions below
-are those of the authors' release (github.com/mertyg/vision-language-models-are-bows, MIT):
-`dataset_zoo/aro_datasets.py` for the crop, the groups and the least number of cases, the notebook that
-replicates the paper's table for the relations left out. The published figure is the mean over groups, `macro`. They
-take the argmax of (false, true), which gives a tie to the false caption.
+ARO (Yuksekgonul et al., "When and why vision-language models behave like bags-of-words, and what to do about it?", ICLR
+2023). Each case is one crop of an image with a true caption and a false one. The definitions are those of the authors'
+release (github.com/mertyg/vision-language-models-are-bows, MIT): the crop, the groups and the minimum number of cases
+come from `dataset_zoo/aro_datasets.py`; the relations left out come from the notebook that replicates the paper's
+table. The published figure is the mean over groups, `macro`. The authors take the argmax of (false, true), so a tie
+goes to the false caption.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sclip.evaluate.picture import Picture
 __all__ = ["LEAST_ATTRIBUTE_CASES", "LEFT_OUT", "attributes", "relations"]
 
 LEAST_ATTRIBUTE_CASES = 25
-"""Pairs of attributes with fewer cases are no part of VG-Attribution's mean."""
+"""Minimum cases that a pair of attributes needs to enter VG-Attribution's mean."""
 
 _LEFT_OUT = """
 adjusting | attached to | between | bigger than | biting | boarding | brushing | chewing | cleaning |
@@ -49,15 +49,15 @@ working on | worn on | wrapped around | wrapped in | by | of | near | next to | 
 on the side of | around
 """
 LEFT_OUT = frozenset(" ".join(relation.split()) for relation in _LEFT_OUT.split("|"))
-"""Relations that the authors leave out of VG-Relation's mean; they call all of them symmetric."""
+"""Relations that the authors leave out of VG-Relation's mean, because they call all of them symmetric."""
 
 
 def relations(about: About, file: Path, images: Path | None = None) -> Choice:
-    """Return the task of a `visual_genome_relation.json`: 23,937 cases, of which those of symmetric relations are shown
-    apart, as both of their captions are true.
+    """Return the task of a `visual_genome_relation.json` with 23,937 cases.
 
-    `images` is the folder that `image_path` is relative to; None: `images` beside the file, where ARO's download puts
-    it. Raises BenchmarkDataError naming file, case and field.
+    Symmetric relations are shown but enter no score, because both of their captions are true. `images` is the folder
+    that `image_path` is relative to. None: `images` beside the file, where ARO's download puts it. Raises
+    BenchmarkDataError naming file, case and field.
     """
     cases = _cases(file, images, lambda entry: text_of(entry, "relation_name"))
     return Choice(about, [replace(case, counted=case.group not in LEFT_OUT) for case in cases], macro=True)
@@ -66,15 +66,15 @@ def relations(about: About, file: Path, images: Path | None = None) -> Choice:
 def attributes(about: About, file: Path, images: Path | None = None) -> Choice:
     """Return the task of a `visual_genome_attribution.json`, 28,748 cases; arguments and errors as in `relations`.
 
-    A group is two attributes joined by "_" in the order given; `accuracy` is over all cases, `macro` over the groups
-    with 25 cases or more.
+    A group is a pair of attributes in the order given, joined by "_". `accuracy` covers all cases; `macro` is the mean
+    over groups with at least 25 cases.
     """
 
     def pair(entry: dict[str, Any]) -> str:
-        found = entry["attributes"]
-        if not isinstance(found, list) or len(found) != 2 or not all(map(is_text, found)):
-            raise ValueError(f"attributes={found!a} is no list of two texts")
-        return "_".join(found)
+        pair_texts = entry["attributes"]
+        if not isinstance(pair_texts, list) or len(pair_texts) != 2 or not all(map(is_text, pair_texts)):
+            raise ValueError(f"attributes={pair_texts!a} is no list of two texts")
+        return "_".join(pair_texts)
 
     cases = _cases(file, images, pair)
     return Choice(about, cases, macro=True, least_cases=LEAST_ATTRIBUTE_CASES)

@@ -1,21 +1,21 @@
-"""COCO-Order and Flickr-Order (ARO): BLIP's Karpathy JSON in, five captions in another order each out.
+"""Read COCO-Order and Flickr-Order (ARO) from BLIP's Karpathy JSON, and make four reordered captions of each caption.
 
 ARO (Yuksekgonul et al., ICLR 2023), `COCO_Order` and `Flickr30k_Order` in `dataset_zoo/aro_datasets.py`, with the
-perturbations of `dataset_zoo/perturbations.py` and `pre_caption` of `dataset_zoo/retrieval.py` (MIT): to every
-caption of every image of the test split four false ones are made,
+perturbations of `dataset_zoo/perturbations.py` and `pre_caption` of `dataset_zoo/retrieval.py` (MIT). Every caption of
+every image in the test split gets four false ones:
 
-- the nouns exchanged among each other, and the adjectives among each other (spaCy's tokens, tags NN* and JJ*);
-- all tokens but nouns and adjectives exchanged among each other;
-- the tokens within each group of three exchanged (NLTK's tokens);
-- the groups of three exchanged;
+- the nouns are shuffled among each other, and so are the adjectives (spaCy's tokens, tags NN* and JJ*);
+- all tokens but nouns and adjectives are shuffled among each other;
+- the tokens within each group of three are shuffled (NLTK's tokens);
+- the groups of three are shuffled.
 
-and all five pass `pre_caption`: lower case, some punctuation removed, 30 words. The score is Precision@1. The argmax
-is taken with the true caption first, so that a tie counts for the model: a caption of two words often has a false
-one that is the same. Chance is counted so, a fifth where all five differ.
+All five captions pass `pre_caption`: lower case, some punctuation removed, 30 words. The score is Precision@1. The
+argmax sees the true caption first, so a tie counts for the model: a caption of two words often has an identical false
+one. Chance accounts for such ties; it is a fifth if all five captions differ.
 
-The authors draw from global generators, so that their own false captions differ from run to run; here they are drawn
-from the caption's name. Their tokens come of NLTK's sentence splitter, which needs a download; sentences are split
-after ".", "!" and "?" before a capital here.
+The authors draw from global generators, so their false captions differ from run to run. Here the caption's name seeds
+the draw. The authors' tokens come from NLTK's sentence splitter, which needs a download. Here a sentence ends after
+".", "!" or "?" before a capital.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ _ADJECTIVES = {"JJ", "JJR", "JJS"}
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 
 Tagged = Sequence[tuple[str, str]]
-"""spaCy's tokens, each with its Penn tag."""
+"""Tokens from spaCy, each with its Penn tag."""
 
 
 def read(about: About, file: Path, images: Path | None = None, split: str = "test") -> Order:
-    """Return the task of a `coco_karpathy_test.json` or `flickr30k_test.json`; Karpathy's own JSON is read as well.
+    """Return the task of a `coco_karpathy_test.json` or `flickr30k_test.json`. Karpathy's own JSON works too.
 
     All captions of an image count. Raises BenchmarkDataError naming file, case and field.
     """
@@ -58,14 +58,14 @@ def read(about: About, file: Path, images: Path | None = None, split: str = "tes
 
 @dataclass(frozen=True)
 class Order:
-    """Choose the caption whose words are in order. Its false captions are made when they are first asked for."""
+    """Choose the caption whose words are in order. The false captions are made on first use."""
 
     about: About
     images: Sequence[Captioned]
     skips_unreadable: bool = False
 
     def sizes(self) -> dict[str, int]:
-        """Return how large it is."""
+        """Return the number of cases."""
         return {"cases": sum(len(image.captions) for image in self.images)}
 
     def pictures(self) -> list[Picture]:
@@ -73,11 +73,11 @@ class Order:
         return [image.picture for image in self.images]
 
     def captions(self) -> list[str]:
-        """Return all captions, true and false."""
+        """Return the true and false captions of all cases."""
         return self.choice.captions()
 
     def without(self, pictures: Collection[Picture]) -> Order:
-        """Return the other pictures with their captions. Raises BenchmarkDataError where there is none."""
+        """Return the task without these pictures. Raises BenchmarkDataError if no picture is left."""
         kept = [image for image in self.images if image.picture not in pictures]
         return replace(self, about=left(self.about, self.images, kept, "images"), images=kept)
 
@@ -87,7 +87,7 @@ class Order:
 
     @cached_property
     def choice(self) -> Choice:
-        """The five captions of each case, the true one and four false ones."""
+        """Cases of five captions each: the true one and four false ones."""
         named = [
             (f"{image.name}#{number}", image.picture, caption)
             for image in self.images
@@ -102,38 +102,38 @@ class Order:
 
 
 def false_captions(name: str, caption: str, tagged: Tagged) -> tuple[str, ...]:
-    """Return the four false captions of a case, in the authors' order; `tagged` are spaCy's tokens of the caption."""
+    """Return the four false captions of a case in the authors' order; `tagged` holds the caption's spaCy tokens."""
     rng = generator("aro order", 0, 0, name)
     words = [text for text, _ in tagged]
     nouns, adjectives = (
-        [at for at, (_, tag) in enumerate(tagged) if tag in of] for of in (_NOUNS, _ADJECTIVES)
+        [i for i, (_, tag) in enumerate(tagged) if tag in tag_set] for tag_set in (_NOUNS, _ADJECTIVES)
     )
-    others = [at for at, (_, tag) in enumerate(tagged) if tag not in _NOUNS | _ADJECTIVES]
+    others = [i for i, (_, tag) in enumerate(tagged) if tag not in _NOUNS | _ADJECTIVES]
     trigrams = _trigrams(_tokens(caption))
     within = [rng.sample(trigram, len(trigram)) for trigram in trigrams]
     moved = rng.sample(trigrams, len(trigrams))
-    made = (
+    token_lists = (
         _exchanged(_exchanged(words, nouns, rng), adjectives, rng),
         _exchanged(words, others, rng),
         [token for trigram in within for token in trigram],
         [token for trigram in moved for token in trigram],
     )
-    return tuple(pre_caption(" ".join(tokens)) for tokens in made)
+    return tuple(pre_caption(" ".join(tokens)) for tokens in token_lists)
 
 
 def pre_caption(caption: str) -> str:
-    """Return a caption as ARO's and BLIP's models read it: lower case, without some punctuation, 30 words."""
+    """Return a caption as the models of ARO and BLIP read it: lower case, less punctuation, at most 30 words."""
     caption = re.sub(r"[.!\"()*#:;~]", " ", caption.lower())
     caption = re.sub(r"\s{2,}", " ", caption).rstrip("\n").strip(" ")
     return " ".join(caption.split(" ")[:MAX_WORDS])
 
 
 def _exchanged(words: Sequence[str], places: Sequence[int], rng: Random) -> list[str]:
-    """Return the words with those at some places in a drawn order."""
-    found = list(words)
+    """Return the words, with those at `places` shuffled."""
+    shuffled = list(words)
     for place, source in zip(places, rng.sample(places, len(places)), strict=True):
-        found[place] = words[source]
-    return found
+        shuffled[place] = words[source]
+    return shuffled
 
 
 def _trigrams(tokens: Sequence[str]) -> list[list[str]]:
@@ -141,7 +141,7 @@ def _trigrams(tokens: Sequence[str]) -> list[list[str]]:
 
 
 def _tokens(caption: str) -> list[str]:
-    """Return NLTK's word tokens, of which it wants one sentence at a time."""
+    """Return NLTK's word tokens; its tokenizer expects one sentence at a time."""
     return [token for sentence in _SENTENCE.split(caption) for token in _tokenize()(sentence)]
 
 

@@ -1,10 +1,10 @@
-"""BiVLC in its authors' files: Parquet that holds the pictures in, a task out.
+"""Read BiVLC from its authors' Parquet files, which hold the pictures.
 
 BiVLC (Miranda et al., "BiVLC: Extending vision-language compositionality evaluation with text-to-image retrieval",
 NeurIPS 2024; the dataset imirandam/BiVLC; github.com/IMirandaM/BiVLC at 84f0d17, `evaluate_BiVLC`): rows of `image`,
 `caption`, `negative_caption`, `negative_image`, `type` (replace, swap, add) and `subtype` (obj, att, rel). I2T is
-Winoground's text score, T2I its image score; both, and the group score, ask for strictly higher scores. The authors
-also give the group score of each type.
+Winoground's text score, T2I its image score. These and the group score require strictly higher scores. The authors also
+report the group score of each type.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Any benchmark of a picture, its true caption and false ones, in one JSON form of our own.
+"""Read a benchmark in our own JSON form: pictures, each with a true caption and false ones.
 
     [{"image": "a.jpg", "caption": "a dog on a sofa", "false_captions": ["a sofa on a dog"],
       "group": "swap", "id": "17", "box": [10, 20, 300, 200]}, ...]
 
-A list of objects. `image` is relative to the image folder, `false_captions` has one or more. `group` (a score of its
-own in the table, and the headline is then the mean over groups), `id` (the place in the list where missing) and
-`box` (left, top, width and height of a crop in pixels) may be left out. A case is won where the true caption scores
-strictly higher than every false one.
+The file is a list of objects. `image` is relative to the image folder; `false_captions` has at least one text. Three
+fields are optional: `group` (has a score of its own in the table, and the mean over groups is then the headline), `id`
+(default: the index in the list) and `box` (left, top, width and height of a crop in pixels). A case is won if the true
+caption scores strictly higher than every false one.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def read(about: About, file: Path, images: Path | None = None) -> Choice:
 
 
 def _false(entry: Mapping[str, Any]) -> tuple[str, ...]:
-    found = entry["false_captions"]
-    if not isinstance(found, list) or not found or not all(map(is_text, found)):
-        raise ValueError(f"false_captions={found!r} is no list of texts")
-    return tuple(found)
+    texts = entry["false_captions"]
+    if not isinstance(texts, list) or not texts or not all(map(is_text, texts)):
+        raise ValueError(f"false_captions={texts!r} is no list of texts")
+    return tuple(texts)
 
 
 def _box(entry: Mapping[str, Any]) -> tuple[int, int, int, int] | None:

@@ -1,9 +1,9 @@
-"""ColorSwap in its authors' files: JSON and a picture folder, or Parquet that holds the pictures, in, a task out.
+"""Read ColorSwap from its authors' files: JSON with a picture folder, or Parquet that holds the pictures.
 
 ColorSwap (Burapacheep et al., "ColorSwap: A color and word order dataset for multimodal evaluation", ACL Findings 2024;
-github.com/Top34051/colorswap at 4f2c9e4; the dataset stanfordnlp/colorswap): `test.json` is a list of `id`,
-`caption_1`, `caption_2`, `image_1`, `image_2` (`images/img_0_1.png`) and more; its Parquet files have the same columns.
-Text, image and group score are Winoground's.
+github.com/Top34051/colorswap at 4f2c9e4; the dataset stanfordnlp/colorswap): `test.json` is a list of objects with
+`id`, `caption_1`, `caption_2`, `image_1`, `image_2` (`images/img_0_1.png`) and more. Its Parquet files have the same
+columns. The text, image and group scores are Winoground's.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Half-truths as `sclip halftruth` writes them: JSON Lines and a folder of images in, a task out.
+"""Read half-truths that `sclip halftruth` wrote: JSON Lines and a folder of images.
 
     {"image": "a.jpg", "unit": "a dog", "half_truth": "a dog on a skateboard", "kind": "relation"}
 
-Kargi et al., "Half-Truths Break Similarity-Based Retrieval" (arXiv 2602.23906): a case is won where what is true scores
-strictly higher than the same with a wrong detail added. Their cases were written by a language model, so that their
-figures are no yardstick for others' files; each kind is a group here.
+Kargi et al., "Half-Truths Break Similarity-Based Retrieval" (arXiv 2602.23906): a case is won if the true unit scores
+strictly higher than the same unit with a wrong detail added. A language model wrote the authors' cases, so their
+figures cannot be compared with those of other files. Each kind is a group here.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""Hard positives in their authors' files: two JSON files of one name and Visual Genome in, a task out.
+"""Read hard positives from their authors' files: two JSON files of the same name, and Visual Genome's pictures.
 
 Kamath et al., "The hard positive truth about vision-language compositionality", ECCV 2024
-(github.com/amitakamath/hard_positives at 33addaa, `run_eval.py`): `data/` has the original caption and the hard
-negative of each case, `swapped_data/` the hard positive, which means the same, and the hard negative, as lists of
+(github.com/amitakamath/hard_positives at 33addaa, `run_eval.py`): `data/` has each case's original caption and hard
+negative. `swapped_data/` has its hard positive, which means the same, and the hard negative. Both are lists of
 `image_path`, `true_caption` and `false_caption` in the same order:
 
     visual_genome_attribution.json (SWAP, of a crop)
     vl_checklist_attributes.json  vl_checklist_relations.json (REPLACE)
 
-`original`: the original caption scores strictly higher than the negative; `augmented`, the headline: the positive does
-too. Brittleness, the share of cases whose negative scores between the two, is lower where a model is better; the score
-is `not_brittle`, 1 less it. The paper's REPLACE is the mean of its two files.
+`original`: the original caption scores strictly higher than the negative. `augmented`, the headline: the positive does
+too. The paper's brittleness is the share of cases whose negative scores between the two; lower is better. The score
+here is `not_brittle`, 1 minus brittleness. The paper's REPLACE is the mean of its two files.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ _SWAPPED = "swapped_data"
 
 
 def read(about: About, file: Path, images: Path | None = None) -> SeveralTrue:
-    """Return the task of a file in `data/`, beside whose folder `swapped_data/` lies.
+    """Return the task of a file in `data/`; `swapped_data/` must lie beside that folder.
 
     Raises BenchmarkDataError naming file, case and field.
     """
     folder, swapped = images_of(file, images), file.parent.parent / _SWAPPED / file.name
-    what = "cases, the hard positives' format"
-    originals, positives = each(file, what, list), each(swapped, what, list)
+    description = "cases, the hard positives' format"
+    originals, positives = each(file, description, list), each(swapped, description, list)
     if len(originals) != len(positives):
         raise BenchmarkDataError(f"{swapped}: {len(positives)} cases, and {file} has {len(originals)}")
     cases, differ = [], 0

@@ -1,13 +1,13 @@
-"""Captions for retrieval in the three forms that are about: a JSON and an image folder in, a task out.
+"""Read captions for retrieval from a JSON in one of the three common forms, and an image folder.
 
 - Karpathy's `dataset_coco.json` and `dataset_flickr30k.json` (Karpathy and Fei-Fei, "Deep visual-semantic alignments
-  for generating image descriptions", CVPR 2015): `images` with `filename`, `filepath` (COCO's), `split` and `sentences`
-  of which `raw` is the caption. The test split has 5,000 images of COCO and 1,000 of Flickr30k. Five captions an image
-  are compared, the first five, as in the literature since (25,000 of COCO, of which a few images have more).
-- BLIP's list (`coco_karpathy_test.json`, `flickr30k_test.json`; Li et al., ICML 2022): `image` and `caption`, a
-  list, of which all count (25,010 of COCO).
+  for generating image descriptions", CVPR 2015): `images` with `filename`, `filepath` (in COCO's), `split` and
+  `sentences`, whose `raw` is the caption. The test split has 5,000 images of COCO and 1,000 of Flickr30k. The first
+  five captions of an image count, as in the literature since (25,000 for COCO, where a few images have more).
+- BLIP's list (`coco_karpathy_test.json`, `flickr30k_test.json`; Li et al., ICML 2022): `image` and a list `caption`,
+  all of which count (25,010 for COCO).
 - COCO's annotations (`captions_val2017.json`): `images` with `id` and `file_name`, `annotations` with `image_id` and
-  `caption`, of which all count.
+  `caption`, all of which count.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def read(
     Args:
         about: name and definition.
         file: the JSON.
-        images: the folder that its names are relative to, or that the pictures lie in.
-        split: of Karpathy's form.
-        captions: most captions of an image, 0 for all; None: as the form's authors.
+        images: the folder that the picture names are relative to, or that holds the pictures.
+        split: the split to read in Karpathy's form.
+        captions: maximum captions of an image, 0 for all. None: the default of the form, see above.
 
     Raises BenchmarkDataError naming file, image and field.
     """
@@ -56,24 +56,24 @@ def captioned(file: Path, images: Path | None, split: str, captions: int | None)
     """Return the pictures with their captions; arguments and errors as in `read`."""
     tree = read_json(file)
     if isinstance(tree, list):
-        found, most = _blip(file, tree), 0
+        records, max_captions = _blip(file, tree), 0
     elif isinstance(tree, dict) and "annotations" in tree and "images" in tree:
-        found, most = _coco(file, tree), 0
+        records, max_captions = _coco(file, tree), 0
     elif isinstance(tree, dict) and "images" in tree:
-        found, most = _karpathy(file, tree, split), KARPATHY_CAPTIONS
+        records, max_captions = _karpathy(file, tree, split), KARPATHY_CAPTIONS
     else:
         raise BenchmarkDataError(
             f"{file}: must be Karpathy's JSON (images with sentences), BLIP's list (image, caption) or COCO's "
             "annotations (images, annotations)"
         )
-    most = most if captions is None else captions
+    max_captions = max_captions if captions is None else captions
     folder = images_of(file, images)
     kept = []
-    for name, texts in found:
+    for name, texts in records:
         if texts:
             with at_case(file, name):
                 picture = Picture(str(located(folder, name)))
-            kept.append(Captioned(name, picture, texts[:most] if most else texts))
+            kept.append(Captioned(name, picture, texts[:max_captions] if max_captions else texts))
     if not kept:
         raise BenchmarkDataError(
             f"{file}: no image with a caption" + (f" in split {split!r}" if split else "")
@@ -95,7 +95,7 @@ def _blip(file: Path, found: list[Any]) -> Iterator[tuple[str, tuple[str, ...]]]
     for number, entry in entries(file, found):
         with at_case(file, number):
             texts = entry["caption"]
-            if isinstance(texts, str):  # of its training files
+            if isinstance(texts, str):  # as in BLIP's training files
                 texts = [texts]
             if not isinstance(texts, list) or not all(map(is_text, texts)):
                 raise ValueError(f"caption={texts!a} is no list of texts")

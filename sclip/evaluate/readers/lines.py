@@ -1,4 +1,4 @@
-"""Files of lines: JSON Lines and CSV in, a dictionary for each case out."""
+"""Read text files, JSON Lines and CSV; the latter two give a dictionary for each case."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["csv_rows", "json_lines", "other_version", "text"]
 
 
 def text(path: Path) -> str:
-    """Return a file of text. Raises BenchmarkDataError naming it."""
+    """Return the content of a text file. Raises BenchmarkDataError naming the file."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
@@ -25,11 +25,11 @@ def text(path: Path) -> str:
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the line's number, from 0, and the object of each line that is not empty.
+    """Yield the number, from 0, and the object of each line that is not blank.
 
-    Raises BenchmarkDataError naming the file and the line, also where there is none.
+    Raises BenchmarkDataError naming the file and the line, also if all lines are blank.
     """
-    lines = text(path).split("\n")  # a text may hold what else ends a line
+    lines = text(path).split("\n")  # unlike splitlines, which also splits at U+2028 in a text
     if not any(map(str.strip, lines)):
         raise BenchmarkDataError(f"{path}: must hold a line for each case")
     for number, line in enumerate(lines):
@@ -42,15 +42,15 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def other_version(path: Path, lacking: Sequence[str], names: Sequence[str]) -> str:
-    """Return what is said of a table without some columns."""
-    there = ", ".join(names) or "none"
-    return f"{path}: no column {', '.join(lacking)} among {there}: the file is of another version"
+    """Return the error message for a table that lacks some columns."""
+    present = ", ".join(names) or "none"
+    return f"{path}: no column {', '.join(lacking)} among {present}: the file is of another version"
 
 
 def csv_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """Return the rows of a CSV whose first line names these columns, and others.
+    """Return the rows of a CSV whose header names at least these columns.
 
-    Raises BenchmarkDataError naming the file, the columns that it lacks, or the row.
+    Raises BenchmarkDataError naming the file, and the missing columns or the bad row.
     """
     reader = csv.DictReader(io.StringIO(text(path), newline=""), strict=True)
     try:
@@ -62,7 +62,7 @@ def csv_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     except csv.Error as error:
         raise BenchmarkDataError(f"{path}: line {reader.line_num}: {error}") from error
     for number, row in enumerate(rows):
-        if None in row or None in row.values():  # csv's names for too many fields and for too few
+        if None in row or None in row.values():  # csv marks extra and missing fields with None
             raise BenchmarkDataError(
                 f"{path}: case {number}: {len(names)} columns, and the row has another number"
             )

@@ -1,12 +1,12 @@
-"""Retrieval with long captions in its authors' files: pictures and one caption each in, a task out.
+"""Read retrieval benchmarks with long captions from their authors' files: pictures with one caption each.
 
 - Urban1k (Zhang et al., "Long-CLIP: Unlocking the long-text capability of CLIP", ECCV 2024;
   github.com/beichenzbc/Long-CLIP at 3966af9, `eval/retrieval/Urban1k.py`): a folder of `image/NNN.jpg` and
-  `caption/NNN.txt`, of which the first line is the caption. R@1 both ways.
-- DOCCI (Onoe et al., "DOCCI: Descriptions of connected and contrasting images", ECCV 2024): a line of
-  `docci_descriptions.jsonlines` has `example_id`, `split`, `image_file` and `description`; 5,000 are of the split test.
+  `caption/NNN.txt`, whose first line is the caption. R@1 in both directions.
+- DOCCI (Onoe et al., "DOCCI: Descriptions of connected and contrasting images", ECCV 2024): each line of
+  `docci_descriptions.jsonlines` has `example_id`, `split`, `image_file` and `description`; the test split has 5,000.
 
-Most of these captions are longer than CLIP reads; the result says how many were cut.
+Most of these captions are longer than CLIP reads; the result says how many were truncated.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ __all__ = ["docci", "urban1k"]
 
 
 def urban1k(about: About, file: Path) -> Retrieval:
-    """Return the task of Urban1k's folder. Raises BenchmarkDataError naming the folder or the caption's file."""
+    """Return the task of Urban1k's folder. Raises BenchmarkDataError naming the folder or the caption file."""
     paths = sorted((file / "caption").glob("*.txt"))
     if not paths:
         raise BenchmarkDataError(f"{file}: must hold image/NNN.jpg and caption/NNN.txt, and has no caption")
-    found = []
+    records = []
     for path in paths:
         caption = text(path).split("\n")[0].strip()
         if not is_text(caption):
             raise BenchmarkDataError(f"{path}: its first line is no text")
-        found.append(Captioned(path.stem, Picture(str(file / "image" / f"{path.stem}.jpg")), (caption,)))
-    return Retrieval(about, found)
+        records.append(Captioned(path.stem, Picture(str(file / "image" / f"{path.stem}.jpg")), (caption,)))
+    return Retrieval(about, records)
 
 
 def docci(about: About, file: Path, images: Path | None = None, split: str = "test") -> Retrieval:
     """Return the task of a split of DOCCI. Raises BenchmarkDataError naming file, line and field."""
     folder = images_of(file, images)
-    found = []
+    records = []
     for number, entry in json_lines(file):
         with at_case(file, number):
             if text_of(entry, "split") == split:
                 picture = Picture(str(folder / text_of(entry, "image_file")))
-                found.append(
+                records.append(
                     Captioned(text_of(entry, "example_id"), picture, (text_of(entry, "description"),))
                 )
-    if not found:
+    if not records:
         raise BenchmarkDataError(f"{file}: no description in split {split!r}")
-    return Retrieval(about, found)
+    return Retrieval(about, records)

@@ -1,11 +1,11 @@
-"""MMVP-VLM in its authors' files: `Questions.csv` and a folder of pictures for each pattern in, a task out.
+"""Read MMVP-VLM from its authors' files: `Questions.csv` and a folder of pictures for each pattern.
 
 MMVP-VLM (Tong et al., "Eyes wide shut? Exploring the visual shortcomings of multimodal LLMs", CVPR 2024; the dataset
 MMVP/MMVP_VLM; github.com/tsb0601/MMVP at 7635005, `scripts/evaluate_vlm.py`): rows of an id, a visual pattern and a
-statement, two of a pair after each other, of which the first has an odd id; pictures are `PATTERN/ID.jpg`. A pair is
-won where each statement, after "a photo of ", finds its picture among the two: Winoground's image score. The authors
-give a tie to the second picture, here it is lost. The figure of each of the nine patterns is a group; all have 15
-pairs, so that their mean is the score.
+statement. Two adjacent rows form a pair, and the first id is odd. Pictures are `PATTERN/ID.jpg`. A pair is won if each
+statement, prefixed with "a photo of ", finds its picture among the two: Winoground's image score. The authors give a
+tie to the second picture; here a tie is lost. Each of the nine patterns is a group of 15 pairs, so the score over all
+pairs is also the mean over groups.
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
-"""NegBench in its authors' files: a CSV and its pictures in, a task out.
+"""Read NegBench from its authors' files: a CSV and its pictures.
 
-NegBench (Alhamoud et al., "Vision-language models do not understand negation", CVPR 2025;
-github.com/m1k2zoo/negbench at 2ac009b, `src/training/data.py` and `src/evaluation/`):
+NegBench (Alhamoud et al., "Vision-language models do not understand negation", CVPR 2025; github.com/m1k2zoo/negbench
+at 2ac009b, `src/training/data.py` and `src/evaluation/`):
 
-- multiple choice: `image_path`, `caption_0` to `caption_3` (two in the binary form), `correct_answer`, the number of
-  the true one, and `correct_answer_template`, one of positive, negative and hybrid, whose accuracies are scores too.
-  The authors take the first of the highest: where the true caption always stands first, as in the files of COCO and
-  VOC2007, a tie is won; else it is lost.
-- retrieval: `filepath` and `captions`, a list written as Python's. Captions with a negation and the plain ones are two
-  files. The paper reports text to image R@5; R@1 and R@10 are scores too, and ties as in all retrieval here.
+- multiple choice: `image_path`, `caption_0` to `caption_3` (two in the binary form), `correct_answer` (the index of the
+  true caption), and `correct_answer_template` (positive, negative or hybrid; each has an accuracy of its own). The
+  authors take the first of the highest scores. So a tie is won if the true caption always comes first, as in the files
+  of COCO and VOC2007; otherwise a tie is lost here.
+- retrieval: `filepath` and `captions`, written as a Python list. Captions with a negation and plain ones are two files.
+  The paper reports text-to-image R@5; R@1 and R@10 are scores too. Ties count as in all retrieval here.
 
-Paths are written for the authors' machine: one that is not there is looked for by as much of its end as the picture
-folder holds.
+The files contain paths on the authors' machine. If such a path does not exist, the reader uses the longest end of it
+that exists in the picture folder.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def choices(about: About, file: Path, images: Path | None = None) -> Choice:
     cases, answers = [], set()
     for number, row in enumerate(csv_rows(file, ("image_path", "caption_0", "caption_1", "correct_answer"))):
         with at_case(file, number):
-            captions = [text_of(row, f"caption_{at}") for at in range(len(row)) if f"caption_{at}" in row]
+            captions = [text_of(row, f"caption_{n}") for n in range(len(row)) if f"caption_{n}" in row]
             answer, template = int(row["correct_answer"]), row.get("correct_answer_template", "")
             if not 0 <= answer < len(captions):
                 raise ValueError(f"correct_answer={answer}: there are {len(captions)} captions, from 0")
@@ -53,15 +53,15 @@ def choices(about: About, file: Path, images: Path | None = None) -> Choice:
 def retrieval(about: About, file: Path, images: Path | None = None) -> Retrieval:
     """Return the task of a retrieval file. Raises BenchmarkDataError naming file, case and column."""
     folder = images_of(file, images)
-    found = []
+    records = []
     for number, row in enumerate(csv_rows(file, ("filepath", "captions"))):
         with at_case(file, number):
             name, captions = (
                 text_of(row, "filepath"),
                 texts_of({"captions": _list(row["captions"])}, "captions"),
             )
-            found.append(Captioned(name, Picture(str(located(folder, name))), captions))
-    return Retrieval(about, found)
+            records.append(Captioned(name, Picture(str(located(folder, name))), captions))
+    return Retrieval(about, records)
 
 
 def _list(written: str) -> object:

@@ -1,4 +1,4 @@
-"""Tables of two pictures and two captions a row: Parquet files that hold the pictures in, pairs out."""
+"""Read pairs from Parquet files that hold the pictures: each row has two pictures and two captions."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _NEEDS = "download the dataset's own Parquet files, whose rows hold the pictures
 def paired_rows(
     file: Path, images: tuple[str, str], captions: tuple[str, str], group: tuple[str, ...] = ()
 ) -> Iterator[Pair]:
-    """Yield the pair of each row of a Parquet file, or of those in a folder, by name.
+    """Yield a pair for each row of a Parquet file, or of all Parquet files in a folder in order of name.
 
     Args:
         file: the file or folder.
         images: the two columns that hold pictures.
         captions: the two columns of their captions.
-        group: columns whose texts, joined by "_", are the pair's group.
+        group: columns whose texts, joined by "_", name the group of the pair.
 
     Raises BenchmarkDataError naming the file and the column or the row.
     """
@@ -46,7 +46,7 @@ def paired_rows(
 
 
 def _rows(path: Path, images: tuple[str, ...], texts: tuple[str, ...]) -> list[Mapping[str, Any]]:
-    """Return the columns of text, after a look whether the others hold pictures."""
+    """Return the text columns, after checking that the other columns hold pictures."""
     if not path.is_file():
         raise no_such_file(path)
     try:

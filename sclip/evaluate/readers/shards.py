@@ -1,4 +1,4 @@
-"""Retrieval on shards that were held out: tars or Parquet files in, a task out."""
+"""Read held-out shards, tars or Parquet files, as a retrieval task."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _log = logging.getLogger(__name__)
 
 
 def read(about: About, shards: Sequence[str], limit: int = 0, **reading: Any) -> Retrieval:
-    """Return the task of the first samples of the shards; what cannot be used is skipped and logged.
+    """Return the task of the first samples of the shards. Unusable samples are skipped and logged.
 
     Args:
         about: name and definition.
-        shards: paths or URIs, patterns too.
-        limit: most images; 0: all.
+        shards: paths, URIs or patterns.
+        limit: maximum images; 0: all.
         reading: keys of `data` that say how a shard is read (`DataConfig.reading`).
 
-    Raises BenchmarkDataError where there is no sample, ShardError where a shard cannot be reached.
+    Raises BenchmarkDataError if there is no usable sample, ShardError if a shard cannot be reached.
     """
     images: dict[str, Captioned] = {}
     data = DataConfig(**reading)
-    found = find_shards(shards)
-    for shard in found:
+    matches = find_shards(shards)
+    for shard in matches:
         if limit and len(images) >= limit:
             break
         for sample in read_shard(shard.url, data):
@@ -49,6 +49,6 @@ def read(about: About, shards: Sequence[str], limit: int = 0, **reading: Any) ->
                 break
     if not images:
         raise BenchmarkDataError(
-            f"{about.name}: no readable image in {len(found)} shards, first {mask(found[0].url)}"
+            f"{about.name}: no readable image in {len(matches)} shards, first {mask(matches[0].url)}"
         )
     return Retrieval(about, list(images.values()), skips_unreadable=True)

@@ -1,13 +1,13 @@
-"""SugarCrepe in its authors' files: one JSON a kind, or the folder of the seven, and COCO val2017 in, a task out.
+"""Read SugarCrepe from its authors' files: one JSON for a kind, or the folder of all seven, and COCO val2017.
 
 SugarCrepe (Hsieh et al., "SugarCrepe: Fixing hackable benchmarks for vision-language compositionality", NeurIPS 2023;
-github.com/RAIVNLab/sugar-crepe, MIT), `main_eval.py`: an object from id to `filename`, `caption` and
-`negative_caption`, of each of the files
+github.com/RAIVNLab/sugar-crepe, MIT), `main_eval.py`: each of these files maps an id to `filename`, `caption` and
+`negative_caption`:
 
     replace_obj  replace_att  replace_rel  swap_obj  swap_att  add_obj  add_att
 
-A case is won where the caption scores strictly higher; a kind's figure is its accuracy. The paper's tables also have
-the means of replace (obj, att, rel), swap (obj, att) and add (obj, att), each kind counting alike.
+A case is won if the true caption scores strictly higher. The figure of a kind is its accuracy. The paper's tables also
+have the means of replace (obj, att, rel), swap (obj, att) and add (obj, att), with equal weight for each kind.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ KINDS = ("replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att", "a
 
 
 def read(about: About, file: Path, images: Path | None = None) -> Choice:
-    """Return the task of one file, or of a folder with all seven, whose kinds are then its groups.
+    """Return the task of one file, or of a folder with all seven files; a folder's kinds are its groups.
 
-    Of a folder the scores are `accuracy` over all cases, each kind's name, `replace`, `swap`, `add` and `macro`, the
+    The scores of a folder are `accuracy` over all cases, each kind's name, `replace`, `swap`, `add` and `macro`, the
     mean over the kinds. Raises BenchmarkDataError naming file, case and field.
     """
     if not file.is_dir():
         return Choice(about, _cases(file, images_of(file, images), ""))
-    found = [kind for kind in KINDS if (file / f"{kind}.json").is_file()]
-    if len(found) < len(KINDS):
-        lacking = ", ".join(f"{kind}.json" for kind in KINDS if kind not in found)
+    present = [kind for kind in KINDS if (file / f"{kind}.json").is_file()]
+    if len(present) < len(KINDS):
+        lacking = ", ".join(f"{kind}.json" for kind in KINDS if kind not in present)
         raise BenchmarkDataError(f"{file}: a folder without {lacking}; for some kinds alone name their files")
     folder = images_of(file / "replace_obj.json", images)
     cases = [case for kind in KINDS for case in _cases(file / f"{kind}.json", folder, kind)]

@@ -1,17 +1,17 @@
-"""SugarCrepe++ in its authors' files: one JSON a kind, or the folder of the five, and COCO val2017 in, two tasks out.
+"""Read SugarCrepe++'s two tasks from its authors' files: one JSON for a kind or a folder of five, and COCO val2017.
 
 SugarCrepe++ (Dumpala et al., "SugarCrepe++ dataset: Vision-language model sensitivity to semantic and lexical
-alterations", NeurIPS 2024; github.com/Sri-Harsha/scpp at c083bbf, `VLMs/test_Variants_CLIP.py`): a list of `id`,
-`filename`, `caption`, `caption2` and `negative_caption`, in each of the files
+alterations", NeurIPS 2024; github.com/Sri-Harsha/scpp at c083bbf, `VLMs/test_Variants_CLIP.py`): each of these files is
+a list of objects with `id`, `filename`, `caption`, `caption2` and `negative_caption`:
 
     swap_obj  swap_att  replace_obj  replace_att  replace_rel
 
-- ITT, of picture and text: both true captions score strictly higher than the false one; P1 and P2 ask it of each.
-- TOT, of text alone: the true captions are strictly more similar to each other than each of them to the false one.
+- ITT, from picture and text: both true captions score strictly higher than the false one. P1 and P2 test one each.
+- TOT, from text alone: the true captions are strictly more similar to each other than either is to the false one.
   VLMs/README.md of the release compares only the first true caption with the false one; its code, both for
-  vision-language and for language models, compares both, as is done here.
+  vision-language and for language models, compares both, as this reader does.
 
-A kind's figure is its accuracy; `macro` is the mean over the kinds.
+The figure of a kind is its accuracy; `macro` is the mean over the kinds.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class _Entry(NamedTuple):
 
 
 def read(about: About, file: Path, images: Path | None = None) -> SeveralTrue:
-    """Return ITT of one file, or of a folder with all five, whose kinds are then its groups.
+    """Return ITT of one file, or of a folder with all five files; a folder's kinds are its groups.
 
     Raises BenchmarkDataError naming file, case and field.
     """
@@ -62,7 +62,7 @@ def read(about: About, file: Path, images: Path | None = None) -> SeveralTrue:
 
 
 def read_texts(about: About, file: Path) -> TextOnly:
-    """Return TOT of one file or a folder, which needs no picture; errors as of `read`."""
+    """Return TOT of one file or a folder. It needs no pictures; errors as in `read`."""
     kinds = _kinds(file)
     cases = [
         TextCase(entry.name, entry.true, entry.false, entry.kind, image=entry.filename)
@@ -72,7 +72,7 @@ def read_texts(about: About, file: Path) -> TextOnly:
 
 
 def _kinds(file: Path) -> tuple[str, ...]:
-    """Return the kinds of a folder; none of a file."""
+    """Return the kinds of a folder; an empty tuple for a file."""
     if not file.is_dir():
         return ()
     lacking = ", ".join(f"{kind}.json" for kind in KINDS if not (file / f"{kind}.json").is_file())

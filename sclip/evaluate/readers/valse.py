@@ -1,9 +1,9 @@
-"""VALSE in its authors' files: one JSON an instrument and its image folder in, a task out.
+"""Read VALSE from its authors' files: one JSON for each instrument, and its image folder.
 
 VALSE (Parcalabescu et al., "VALSE: A task-independent benchmark for vision and language models centered on linguistic
-phenomena", ACL 2022; github.com/Heidelberg-NLP/VALSE, MIT), `lxmert_valse_eval.py`: an object from id to
-`image_file`, `caption`, `foil` and `mturk`, of which only the cases count whose caption at least 2 of 3 annotators
-chose (`mturk.caption`). The figure is the pairwise ranking accuracy acc_r: the caption scores higher than the foil.
+phenomena", ACL 2022; github.com/Heidelberg-NLP/VALSE, MIT), `lxmert_valse_eval.py`: the file maps an id to
+`image_file`, `caption`, `foil` and `mturk`. A case counts only if at least 2 of 3 annotators chose its caption
+(`mturk.caption`). The figure is the pairwise ranking accuracy acc_r: the caption scores higher than the foil.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def read(about: About, file: Path, images: Path | None = None) -> Choice:
     cases = []
     for name, entry in each(file, "cases, VALSE's format", dict):
         with at_case(file, name):
-            if isinstance(entry["caption"], list):  # in some of the instruments, with one caption
+            if isinstance(entry["caption"], list):  # some instruments have a list of one caption
                 entry = {**entry, "caption": entry["caption"][0]}
             picture = Picture(str(folder / text_of(entry, "image_file")))
             valid = int(entry["mturk"]["caption"]) >= LEAST_VOTES if "mturk" in entry else True

@@ -1,14 +1,14 @@
-"""What'sUp in its authors' files: a JSON and its pictures in, a task out.
+"""Read What'sUp from its authors' files: a JSON and its pictures.
 
 What'sUp (Kamath et al., "What's 'up' with vision-language models? Investigating their struggle with spatial reasoning",
 EMNLP 2023; github.com/amitakamath/whatsup_vlms at 7c1f255, `dataset_zoo/aro_datasets.py`):
 
-- Controlled Images A and B: a list of `image_path` (`mug_left_of_plate.jpeg`) and `caption_options`, four, of which the
-  first is true. Two objects are photographed in four relations. A pair, of opposite relations, and a set, of all four,
-  are won where all of their pictures are; one of which pictures are missing does not count.
+- Controlled Images A and B: a list of `image_path` (`mug_left_of_plate.jpeg`) and four `caption_options`, the first of
+  which is true. Two objects are photographed in four relations. A pair (two opposite relations) and a set (all four)
+  are won if all of their pictures are; they do not count if a picture is missing.
 - COCO-QA and VG-QA (GQA) with one and two objects: a list of [image id, true caption, false caption].
 
-The authors take the first of the highest scores, and so a tie is won.
+The authors take the first of the highest scores, so a tie is won.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _RELATIONS = {
     "left of": "left", "right of": "right", "front of": "front", "behind": "behind", "above": "above",
     "below": "below", "top of": "top",
 }  # fmt: skip
-"""Of two objects, what is in the caption and what the relation is called; of one object it is the last word."""
+"""Words in a caption of two objects, and the name of their relation. For one object, it is the last word."""
 
 
 def controlled(about: About, file: Path, images: Path | None = None) -> Choice:
@@ -61,17 +61,17 @@ def controlled(about: About, file: Path, images: Path | None = None) -> Choice:
         (objects, [names[relation] for relation in opposites])
         for objects, names in sets.items() for opposites in _OPPOSITES if names.keys() >= set(opposites)
     ]  # fmt: skip
-    whole = [(objects, list(names.values())) for objects, names in sets.items() if len(names) == 4]
-    return Choice(about, cases, ties_win=True, jointly={"pair": pairs, "set": whole})
+    full_sets = [(objects, list(names.values())) for objects, names in sets.items() if len(names) == 4]
+    return Choice(about, cases, ties_win=True, jointly={"pair": pairs, "set": full_sets})
 
 
 def coco(about: About, file: Path, images: Path | None = None) -> Choice:
-    """Return the task of COCO-QA, whose pictures are those of COCO val2017; errors as of `controlled`."""
+    """Return the task of COCO-QA, whose pictures are from COCO val2017; errors as in `controlled`."""
     return _answers(about, file, images, lambda image: f"{image.zfill(12)}.jpg")
 
 
 def visual_genome(about: About, file: Path, images: Path | None = None) -> Choice:
-    """Return the task of VG-QA, whose pictures are called by their id; errors as of `controlled`."""
+    """Return the task of VG-QA, whose pictures are named by their id; errors as in `controlled`."""
     return _answers(about, file, images, lambda image: f"{image}.jpg")
 
 

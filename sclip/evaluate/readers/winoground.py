@@ -1,7 +1,7 @@
-"""Winoground in its authors' files: `examples.jsonl` and the picture folder in, a task out.
+"""Read Winoground from its authors' files: `examples.jsonl` and the picture folder.
 
-Winoground (Thrush et al., "Winoground: Probing vision and language models for visio-linguistic compositionality",
-CVPR 2022; the dataset `facebook/winoground`, whose licence must be accepted there): 400 lines with `id`, `image_0`,
+Winoground (Thrush et al., "Winoground: Probing vision and language models for visio-linguistic compositionality", CVPR
+2022; the dataset `facebook/winoground`, on whose page its license must be accepted): 400 lines with `id`, `image_0`,
 `image_1` (`ex_0_img_0`, the picture's name without its suffix), `caption_0`, `caption_1` and `collapsed_tag` (Object,
 Relation or Both). The three scores are defined in `sclip.evaluate.pairs`; the paper's headline is the group score.
 """
@@ -25,7 +25,7 @@ __all__ = ["read"]
 
 
 def read(about: About, file: Path, images: Path | None = None) -> Pairs:
-    """Return the task of an `examples.jsonl`; pictures may also be named with their suffix.
+    """Return the task of an `examples.jsonl`; picture names may also include their suffix.
 
     Raises BenchmarkDataError naming file, case and field.
     """
