@@ -31,7 +31,7 @@ class DatasetFingerprint:
     digest: str
     """32 hexadecimal digits."""
     profile: dict[str, Any]
-    """Counts `samples`, `shards`, `packed` (shards with a checksum), and `parser`, its version or annotation stamp."""
+    """Counts `samples`, `shards` and `packed` (shards with a checksum); `parser`: its version or annotation stamp."""
 
 
 def fingerprint(sources: Sequence[Mapping[NamedShard, int]], parser: str) -> DatasetFingerprint:

@@ -1,6 +1,6 @@
 """Finish a run: export, evaluate and register its trained checkpoint, and write its pages.
 
-The last step records the result in the run's folder, so a run that is started again after it repeats none of them.
+The last step records the result in the run's folder, so a run that is started again later skips all steps.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Measure what tuning forgets: the share of the start's score that each row keeps, and the share that it gains.
+"""Measure what tuning forgets: the share of the start's score that a row keeps, and its share of plain tuning's gain.
 
 The start is trained on one family of scenes, and the other rows are tuned on a second family. A row with `blend: ROW`
 is not trained: its weights are (1 - a) * start + a * ROW. For each seed, two splits are made of both families'
@@ -43,7 +43,7 @@ _GAINED = "relation/accuracy+attribute/accuracy"
 _REACHED = 0.9
 """Share of the plain row's gain at which rows are compared."""
 _MARGIN = 0.03
-"""Extra share that a blend must reach on the development split, since its share on the report split differs."""
+"""Margin above `_REACHED` on the development split, since a blend's share differs between the splits."""
 _ALPHAS = [n / 10 for n in range(11)]
 
 
@@ -94,12 +94,10 @@ def add_blends(
     done = {trial.name: trial for trial in trials if trial.scores}
     blends = []
     for seed in ablation.seeds:
-        seed_trials = {row: done.get(f"{name}-{row}-seed-{seed}") for row in ablation.rows}
+        by_row = {row: done.get(f"{name}-{row}-seed-{seed}") for row in ablation.rows}
         measured = _Measured(config, name, seed)
         for row, spec in ablation.rows.items():
-            ends = [
-                seed_trials[end] for end in (ablation.start, ablation.plain, spec.blend or ablation.start)
-            ]
+            ends = [by_row[end] for end in (ablation.start, ablation.plain, spec.blend or ablation.start)]
             if not spec.blend or None in ends:
                 continue
             run_scores = [end.scores for end in ends if end]
@@ -215,12 +213,11 @@ def _line(record: Mapping[str, Any]) -> list[tuple[float, float, float]]:
     The list is empty if plain gained or start kept nothing.
     """
     start = record["points"][0]
-    plain_gain = record["plain"] - start["gained"]
-    if plain_gain <= 0 or start["kept"] <= 0:
+    rise = record["plain"] - start["gained"]
+    if rise <= 0 or start["kept"] <= 0:
         return []
     return [
-        (p["a"], (p["gained"] - start["gained"]) / plain_gain, p["kept"] / start["kept"])
-        for p in record["points"]
+        (p["a"], (p["gained"] - start["gained"]) / rise, p["kept"] / start["kept"]) for p in record["points"]
     ]
 
 

@@ -90,9 +90,7 @@ def _take(folder: StoragePath, owner: dict[str, Any], say: Callable[[str], None]
         number, text = _newest(folder)
         if number and not _is_over(folder, number, text, say):
             continue
-        with contextlib.suppress(
-            FileExistsError
-        ):  # made by another process, or by a try whose answer was lost
+        with contextlib.suppress(FileExistsError):  # another process's, or ours whose answer was lost
             create(_file(folder, number + 1), _text(owner))
         newest, text = _newest(folder)
         if newest == number + 1 and _read(text).get("token") == owner["token"]:
