@@ -37,11 +37,11 @@ def blended(start: Scorer, trained: Scorer, a: float) -> Scorer:
     if a in (0, 1):
         return trained if a else start
     check(start, trained)
-    before = start.model.state_dict()
+    start_state = start.model.state_dict()
     model = copy.deepcopy(trained.model)
     for name, tensor in model.state_dict().items():
-        if name in before and tensor.is_floating_point() and not torch.equal(tensor, before[name]):
-            tensor.lerp_(before[name], 1 - a)
+        if name in start_state and tensor.is_floating_point() and not torch.equal(tensor, start_state[name]):
+            tensor.lerp_(start_state[name], 1 - a)
     if model.kee is not None:
         first = start.model.config.kee.weight if start.model.kee is not None else 0.0
         kee = model.config.kee

@@ -46,7 +46,7 @@ class Source:
     parser: Path | None = None
     """File that names the parser, if the source has one."""
     spacy_model: str | None = None
-    """Pipeline of the parser, for a checkpoint of a run, which has no such file."""
+    """spaCy pipeline of a run's checkpoint, which has no parser file."""
 
 
 def require_new(folder: Path) -> None:
@@ -60,7 +60,7 @@ def convert(source: Source, folder: Path, form: Form = "export", card: str = "")
 
     Args:
         source: the model.
-        folder: gets its content after the last check, or none at all.
+        folder: all files appear in it after the last check, or none.
         form: "export" is read by `sclip.load`, "clip" by open_clip, "transformers" by its `CLIPModel`, "onnx" by
             onnxruntime. The last two are first loaded there and compared (`sclip.model.clip_model`, `onnx_files`).
         card: text of the folder's README.md; empty: none.

@@ -93,7 +93,7 @@ def _encoded(values: Sequence[Any]) -> Iterator[Any]:
     served = _MLFLOW_IS_IN_SERVING_ENVIRONMENT.get()
     for row, value in enumerate(values):
         try:
-            value = bytes(value) if isinstance(value, bytearray) else value  # from Spark
+            value = bytes(value) if isinstance(value, bytearray) else value  # Spark passes it
             yield _from_base64(value) if served else _from_path(value)
         except (OSError, ValueError) as error:
             raise ImageError(f"image in row {row}: {error}") from error

@@ -95,7 +95,7 @@ class Ablation:
     @property
     def plain(self) -> str:
         """First row that is tuned from the start; every row's gain is measured as a share of its gain."""
-        return next(row for row, what in self.rows.items() if row != self.start and not what.blend)
+        return next(row for row, spec in self.rows.items() if row != self.start and not spec.blend)
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ def prepare(blend: Blend, root: str, exclude: Sequence[str], tracking_uri: str, 
 
 
 def _check_splits(blend: Blend, development: Sequence[Task], reported: Sequence[Task]) -> list[str]:
-    """Return notes on the splits; raise BenchmarkDataError if they share a benchmark or lack one that is scored."""
+    """Return notes on the splits; raise BenchmarkDataError if they share a benchmark, or a scored one is missing."""
     for one in development:
         for other in reported:
             if _asks(one, other) or _asks(other, one):
@@ -188,7 +188,7 @@ def _development(blend: Blend, ready: Ready, console: Console) -> Tradeoff:
 
 
 def _report(blend: Blend, ready: Ready, found: Tradeoff, console: Console) -> Evaluation:
-    """Evaluate start, chosen blend and trained model on the reported split; show and save all, return the blend's."""
+    """Evaluate start, blend and trained model on the reported split; show and save all; return the blend's result."""
     a, folder, tracker = found.chosen.a, ready.folder, ready.tracker
     ends = sorted({0.0, a, 1.0})
     names, scorers = [blend.called(a) for a in ends], [blended(ready.start, ready.trained, a) for a in ends]

@@ -44,7 +44,7 @@ ERRORS = (BenchmarkDataError, EvaluationError, OSError, RayError, ShardError)
 """Errors that `evaluate` and `write_tables` raise."""
 
 PROGRESS_S = 10.0
-"""Minimum time between two lines of progress."""
+"""Minimum seconds between two lines of progress."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ def read_entries(
     """
     if suite_name:
         return suite.read(suite_name, root, data.reading())
-    named = [(kind, file) for kind, _, file in (text.partition("=") for text in benchmarks)]
-    return suite.from_options(named, images, data.reading()) if named else []
+    pairs = [(kind, file) for kind, _, file in (text.partition("=") for text in benchmarks)]
+    return suite.from_options(pairs, images, data.reading()) if pairs else []
 
 
 def read_tasks(entries: Sequence[Entry], exclude: Sequence[str], partial: bool) -> list[Task]:

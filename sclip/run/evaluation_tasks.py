@@ -111,9 +111,9 @@ def _score_before(config: Config, folder: RunFolder, shards: Sequence[str]) -> N
 
 
 def _write(found: Evaluation, folder: RunFolder, name: str) -> None:
-    with staged(folder.path) as written:
-        found.write(written / name)
-        send(written, folder.path, [name])
+    with staged(folder.path) as staging:
+        found.write(staging / name)
+        send(staging, folder.path, [name])
 
 
 def _score_checkpoint(

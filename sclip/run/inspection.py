@@ -72,7 +72,7 @@ def inspect_sample(run: Run, shard: str, key: str, epoch: int) -> SampleVisit:
     run_shards = [known for source in run.sources for known in source] or find_shards(config.data.shards)
     named, notes = _named(shards[0], run_shards)
     _check_epoch(run, named, epoch)
-    # Read only the user's shard if the run does not read this URL, or its recorded URLs lack their credentials.
+    # Look for annotations only in the user's shard if the run does not read it, or if recorded URLs lack credentials.
     recorded = [known.url for known in run_shards] if named in run_shards else [url]
     annotated = [url] if any(map(is_masked, recorded)) else recorded
     reading = ReadSettings(config, usable_stamp(config.data, annotated, most_words(config.model)))

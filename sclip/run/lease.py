@@ -149,9 +149,9 @@ def _beat(
         beats += 1
         with contextlib.suppress(OSError):  # an outage of the storage ends no run; the next beat tries again
             newest, text = _newest(folder)
-            other = _read(text)
-            if newest > number or (newest == number and other.get("token", owner["token"]) != owner["token"]):
-                lost(f"run {folder.name}: another process took it over: {_who(other)}; this one ends")
+            entry = _read(text)
+            if newest > number or (newest == number and entry.get("token", owner["token"]) != owner["token"]):
+                lost(f"run {folder.name}: another process took it over: {_who(entry)}; this one ends")
                 return
             write(_file(folder, number), _text(owner | {"beats": beats}))
 

@@ -41,7 +41,7 @@ from sclip.train.run_folder import RunFolder
 __all__ = ["TrainingData", "bring_initial_weights", "read_data", "resolve_config"]
 
 _LOOKED_AT = 64
-"""Number of first samples of each folder's first shard that are searched for a field; one of them suffices."""
+"""Samples at the start of each folder's first shard that are searched for a field; one with the field suffices."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class TrainingData:
     expected: tuple[tuple[int, ...], ...] = ()
     """Samples that a reader should find in each shard of each source; -1 if unknown."""
     losses: Losses = field(default_factory=Losses)
-    """Losses of the shards that are known before they are read."""
+    """Losses that are known before the shards are read."""
 
     @property
     def samples(self) -> int:
@@ -199,15 +199,15 @@ def bring_initial_weights(config: Config, folder: RunFolder, console: Console) -
                 weights = read(path or source, f"model.pretrained={mask(config.model.pretrained)!r}")
             notes = "".join(f"; {note}" for note in check_fit(config.model, weights))
             folder.path.mkdir(parents=True, exist_ok=True)
-            with staged(folder.path) as written:
-                partial = written / f".{folder.init.name}"
+            with staged(folder.path) as staging:
+                partial = staging / f".{folder.init.name}"
                 save(
                     weights.tensors,
                     partial,
                     with_quick_gelu(architecture(config.model, weights.source, weights.quick_gelu)),
                 )
-                partial.replace(written / folder.init.name)
-                send(written, folder.path, [folder.init.name])
+                partial.replace(staging / folder.init.name)
+                send(staging, folder.path, [folder.init.name])
         line = f"starting from {weights.source}: {len(weights.tensors)} tensors{notes}"
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     with folder.starting(config.model) as model:

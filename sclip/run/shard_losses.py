@@ -143,8 +143,8 @@ def closing_lines(folder: StoragePath, trained: Mapping[str, Any]) -> list[str]:
         )
     if short:
         total = sum(missing for missing, _ in short.values())
-        named = _named({shard: reason for shard, (_, reason) in short.items()})
-        lines.append(f"missing     {total:,} recorded samples are not in {named}: {shown(set_aside)}")
+        shard_list = _named({shard: reason for shard, (_, reason) in short.items()})
+        lines.append(f"missing     {total:,} recorded samples are not in {shard_list}: {shown(set_aside)}")
     if beyond := trained.get("beyond"):
         lines.append(
             f"more        {sum(beyond.values()):,} samples more than recorded were trained on, at the end"
