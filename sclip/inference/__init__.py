@@ -1,1 +1,1 @@
-"""Models outside of training: open one by any of its names, score with it, convert it."""
+"""Use models outside of training: open one by any of its names, score with it, convert it."""

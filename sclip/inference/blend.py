@@ -1,7 +1,7 @@
-"""Two models of one architecture in, a model between them out: weights (1 - a) * start + a * trained.
+"""Interpolate two models of one architecture: weights (1 - a) * start + a * trained.
 
-WiSE-FT (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022): much of what was learned stays, and much
-of what was forgotten comes back.
+This is WiSE-FT (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022). A blend keeps much of what
+training taught, and recovers much of what it made the model forget.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from sclip.model import ModelError
 __all__ = ["blended", "check"]
 
 _ONLY_TRAINED = {"kee.": "knowledge encoder, whose weight lambda grows with a", "logit_bias.": "logit bias"}
-"""Parts that the start may lack as a whole, and how that is told; a blend has the trained model's."""
+"""Parts that the start may lack entirely, with their names in messages; a blend takes them from the trained model."""
 _NORMALISATION = ("image_mean", "image_inverse_std")
 
 
 def blended(start: Scorer, trained: Scorer, a: float) -> Scorer:
-    """Return the blend; for 0 and 1 the start and the trained model themselves, so bit for bit.
+    """Return the blend; for `a` of 0 or 1, the start or the trained model itself, bit for bit.
 
-    The logit scale is blended as its logarithm. Whole numbers, and parts that the start lacks, are the trained model's.
-    The weight lambda of the knowledge encoder is blended as 0 where the start has none, so that a path without a jump
-    leads from one model to the other.
+    The logit scale is blended as its logarithm. Integer tensors, and parts that the start lacks, are the trained
+    model's. If the start has no knowledge encoder, its weight lambda counts as 0, so that the blend changes
+    continuously with `a`.
 
-    Raises ModelError for an `a` outside 0..1, and as `check`.
+    Raises ModelError for an `a` outside 0..1, and where `check` does.
     """
     if not 0 <= a <= 1:
         raise ModelError(f"a={a:g}: from 0, the start, to 1, the trained model")
     if a in (0, 1):
         return trained if a else start
     check(start, trained)
-    before = start.model.state_dict()
+    start_state = start.model.state_dict()
     model = copy.deepcopy(trained.model)
     for name, tensor in model.state_dict().items():
-        if name in before and tensor.is_floating_point() and not torch.equal(tensor, before[name]):
-            tensor.lerp_(before[name], 1 - a)
+        if name in start_state and tensor.is_floating_point() and not torch.equal(tensor, start_state[name]):
+            tensor.lerp_(start_state[name], 1 - a)
     if model.kee is not None:
         first = start.model.config.kee.weight if start.model.kee is not None else 0.0
         kee = model.config.kee
@@ -51,7 +51,7 @@ def blended(start: Scorer, trained: Scorer, a: float) -> Scorer:
 
 
 def check(start: Scorer, trained: Scorer) -> list[str]:
-    """Return in words what only the trained model has; raise ModelError where the two cannot be blended."""
+    """Return the names of parts that only the trained model has; raise ModelError if the two cannot be blended."""
     one, other = start.model, trained.model
     ours, theirs = one.state_dict(), other.state_dict()
     lacking = tuple(part for part in _ONLY_TRAINED if not any(name.startswith(part) for name in ours))
@@ -70,7 +70,7 @@ def check(start: Scorer, trained: Scorer) -> list[str]:
     if differ:
         more = f"; {len(differ) - 3} more" if len(differ) > 3 else ""
         raise ModelError(f"start and trained model cannot be blended: {'; '.join(differ[:3])}{more}")
-    return [what for part, what in _ONLY_TRAINED.items() if any(name.startswith(part) for name in added)]
+    return [label for part, label in _ONLY_TRAINED.items() if any(name.startswith(part) for name in added)]
 
 
 def _told(tensor: Tensor | None) -> str:
@@ -78,5 +78,5 @@ def _told(tensor: Tensor | None) -> str:
 
 
 def _form(config: KEEConfig) -> KEEConfig:
-    """Return the settings of a knowledge encoder that two models must share; `on_negatives` is training's."""
+    """Return the encoder settings that two models must share; `weight` and `on_negatives` may differ."""
     return dataclasses.replace(config, weight=0.0, on_negatives=True)

@@ -1,6 +1,6 @@
 """Convert weights of any layout, or a run's checkpoint, to our export or to a folder for another tool.
 
-What `sclip convert` does: a source goes in, files and one line about them come out.
+This is the work of `sclip convert`: it takes a source, writes files, and returns one line about them.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ __all__ = ["Form", "Source", "convert", "opened", "require_new"]
 Form = Literal["export", "clip", "transformers", "onnx"]
 
 _SOME_BIAS = -10.0
-"""Start of a logit bias, SigLIP's, that the weights then replace."""
+"""Initial logit bias, as in SigLIP; the loaded weights replace it."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A model, and what is known of it."""
+    """A model, and the parser that its captions go through."""
 
     model: StructureCLIP
     notes: tuple[str, ...] = ()
-    """In words, what is not as in the source."""
+    """Differences from the source, in words."""
     parser: Path | None = None
-    """File that says which parser its captions went through."""
+    """File that names the parser, if the source has one."""
     spacy_model: str | None = None
-    """The same of a run, whose checkpoints have no such file."""
+    """spaCy pipeline of a run's checkpoint, which has no parser file."""
 
 
 def require_new(folder: Path) -> None:
@@ -60,18 +60,18 @@ def convert(source: Source, folder: Path, form: Form = "export", card: str = "")
 
     Args:
         source: the model.
-        folder: appears with its whole content, after the last check, or not at all.
+        folder: all files appear in it after the last check, or none.
         form: "export" is read by `sclip.load`, "clip" by open_clip, "transformers" by its `CLIPModel`, "onnx" by
-            onnxruntime; the last two are loaded there and compared first (`sclip.model.clip_model`, `onnx_files`).
+            onnxruntime. The last two are first loaded there and compared (`sclip.model.clip_model`, `onnx_files`).
         card: text of the folder's README.md; empty: none.
 
-    Raises ModelError, one line with what is wrong and what to do.
+    Raises ModelError with one line that says what is wrong and what to do.
     """
     require_new(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # An empty folder that is there may be a mount, which cannot be replaced.
-    beside = folder if folder.is_dir() else folder.parent
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=beside) as temporary:
+    # An existing empty folder may be a mount, which cannot be replaced.
+    parent = folder if folder.is_dir() else folder.parent
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=parent) as temporary:
         partial = Path(temporary) / folder.name
         partial.mkdir()
         check = _write(source, partial, form)
@@ -86,7 +86,7 @@ def convert(source: Source, folder: Path, form: Form = "export", card: str = "")
 
 
 def _write(source: Source, folder: Path, form: Form) -> str:
-    """Write the files; return what to say of their check."""
+    """Write the files; return the result of their check in words."""
     model = source.model
     if form == "onnx":
         return f"; largest difference of onnxruntime {write_onnx(model, folder):.1e}"
@@ -125,13 +125,13 @@ def opened(source: StoragePath, name: str = "", quick_gelu: Literal["auto", "on"
     """Return the model that a path holds, in eval mode on the CPU.
 
     Args:
-        source: a run, a checkpoint of one (step-*), or what `model.pretrained` reads.
-        name: the architecture, where the source does not say it.
+        source: a run, a checkpoint of a run (step-*), or anything that `model.pretrained` reads.
+        name: the architecture, if the source does not record it.
         quick_gelu: as `model.quick_gelu`.
 
-    Raises ModelError or CheckpointError, one line with what is wrong and what to do.
+    Raises ModelError or CheckpointError with one line that says what is wrong and what to do.
     """
-    if (source / "model" / WEIGHTS_FILE).is_file():  # of a finished run
+    if (source / "model" / WEIGHTS_FILE).is_file():  # a finished run
         source = source / "model"
     step = source if manifest.is_complete(source) else None
     if source.is_dir() and any(source.glob("step-*")):
@@ -140,7 +140,7 @@ def opened(source: StoragePath, name: str = "", quick_gelu: Literal["auto", "on"
     if step is not None:
         return _of_run(
             step, RunFolder(storage_path(address(step)).parent)
-        )  # absolute: a step's folder alone may be given
+        )  # absolute, since the user may name the step alone
     folder = cached_copy(source) if source.exists() else Path(address(source))
     if (folder / WEIGHTS_FILE).is_file() and (folder / CONFIG_FILE).is_file():
         parser = folder / PARSER_FILE

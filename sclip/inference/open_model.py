@@ -1,11 +1,11 @@
-"""A model by any of its names: what a user writes in, a `Scorer` out.
+"""Open a model by any of its names; return a `Scorer`.
 
 my-run, ~/sclip/runs/my-run       a run: its exported model, or its newest checkpoint; also s3://bucket/runs/my-run
 ~/sclip/runs/my-run/step-00000500 a checkpoint
-exported/                         an export of ours, also by its file, or a folder that open_clip pushed to a hub
-weights.safetensors               a file of weights that says its architecture
+exported/                         our export (folder or weights file), or a folder that open_clip pushed to a hub
+weights.safetensors               a file of weights that records its architecture
 ViT-B-32:openai                   an open_clip architecture with a tag, or with a file of weights
-ViT-B-32:                         the same with random weights, always the same ones
+ViT-B-32:                         the same architecture with random weights of a fixed seed
 
 `sclip.load` adds the versions of the registry, models:/structure-clip@champion.
 """
@@ -38,14 +38,14 @@ _FORMS = (
 
 
 def open_model(name: str | Path, device: str = "cpu", storage: str | Path = "~/sclip") -> Scorer:
-    """Return the model that a name means, with its parser and tokenizer.
+    """Return the named model with its parser and tokenizer.
 
     Args:
-        name: any of the forms above; what is there as a file or folder is taken for that before a run of this name.
+        name: any of the forms above; an existing file or folder takes precedence over a run of this name.
         device: "cpu", "cuda" or "cuda:1".
-        storage: `run.storage`, below whose `runs` a run's name is looked for.
+        storage: `run.storage`; the name of a run is looked up in its folder `runs`.
 
-    Raises ModelError, CheckpointError, ParserError or StorageError, one line with what was found and
+    Raises ModelError, CheckpointError, ParserError or StorageError with one line that says what was found and
     what to do.
     """
     if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
@@ -65,9 +65,9 @@ def open_source(
     quick_gelu: Literal["auto", "on", "off"] = "auto",
     storage: str | Path = "~/sclip",
 ) -> convert.Source:
-    """Return the model that a name means, without its parser, as a `Source` for `sclip.inference.convert`.
+    """Return the named model without its parser, as a `Source` for `sclip.inference.convert`.
 
-    `name`, `storage` and errors are those of `open_model`; `architecture` and `quick_gelu` say what a file of
+    `name`, `storage` and errors are as in `open_model`; `architecture` and `quick_gelu` give what a file of
     weights does not record.
     """
     path = located(name, storage)
@@ -79,7 +79,7 @@ def open_source(
 
 
 def located(name: str, storage: str | Path) -> StoragePath | None:
-    """Return the file or folder, or the run of `storage`, that a name means; None if there is none.
+    """Return the file, the folder or the run in `storage` that has this name; None if there is none.
 
     Raises ModelError for an empty name.
     """
@@ -97,24 +97,24 @@ def _of_path(path: StoragePath, device: str) -> Scorer:
             raise ModelError(f"{path}: a run without a checkpoint yet")
         if not finished and RunFolder(path).latest() is None:
             raise ModelError(f"{path}: a run without a complete checkpoint yet")
-    of_export = [path.parent] if path.name == WEIGHTS_FILE else []
-    for export in (path / "model", path, *of_export):
+    parents = [path.parent] if path.name == WEIGHTS_FILE else []
+    for export in (path / "model", path, *parents):
         if (export / WEIGHTS_FILE).is_file() and (export / CONFIG_FILE).is_file():
             with local_copy(export) as folder:
                 return Scorer.load(folder, device)
     try:
-        found = convert.opened(path)
+        source = convert.opened(path)
     except ModelError as error:
         if "--model" in str(error):
             raise ModelError(
                 f"{path}: does not say of which architecture it is; name it ARCHITECTURE:{shown(path)}"
             ) from error
         raise
-    return Scorer(found.model, found.spacy_model or "", device)
+    return Scorer(source.model, source.spacy_model or "", device)
 
 
 def _of_architecture(text: str) -> StructureCLIP:
-    """Return the model that ARCHITECTURE:TAG means."""
+    """Build the model that ARCHITECTURE:TAG names."""
     architecture, separator, source = text.partition(":")
     if not separator or source.startswith("//"):
         raise ModelError(f"{mask(text)!r}: no such model; name {_FORMS}")

@@ -1,10 +1,10 @@
-"""The registered model as code: what MLflow runs to make a pyfunc of an exported directory.
+"""Define the registered model: an MLflow pyfunc over an exported directory.
 
-MLflow executes this file when a version is loaded (models-from-code) and calls `set_model`'s object; nothing
-is pickled. The sclip that it imports is the copy stored with the version, not the one that is installed.
+MLflow executes this file when a version is loaded (models-from-code) and uses the object given to `set_model`;
+nothing is pickled. The sclip that it imports is the copy stored with the version, not the installed one.
 
-A text in the column of images is the path of a file, or `file:` and such a path. In a scoring server
-(`mlflow models serve`) it never is, or every client could probe the server's disk: there it is base64.
+Text in the image column is the path of a file, or `file:` and a path. In a scoring server (`mlflow models serve`),
+text is base64 instead: with paths, every client could probe the server's disk.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from sclip.inference.signature import CAPTION, IMAGE, MODEL_CONFIG, OUTPUTS
 
 
 class StructureCLIPModel(PythonModel):  # type: ignore[misc]  # mlflow is untyped
-    """Rows of images and captions to rows of scores, embeddings or scene graphs; may be called from several threads."""
+    """Map rows of images and captions to scores, embeddings or scene graphs; safe to call from several threads."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load weights, parser and tokenizer from the artifact `model`, once."""
@@ -43,10 +43,10 @@ class StructureCLIPModel(PythonModel):  # type: ignore[misc]  # mlflow is untype
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
-        """Return a frame of what `params["output"]` names, a row for each row, in their order.
+        """Return the output that `params["output"]` names, one row for each input row, in the same order.
 
-        Raises MlflowException (INVALID_PARAMETER_VALUE, over HTTP a 400) for an unknown output, a missing column, and,
-        naming the row from 0, an image that cannot be read or a caption that is no text.
+        Raises MlflowException (INVALID_PARAMETER_VALUE, over HTTP a 400) for an unknown output, a missing column, an
+        unreadable image, or a caption that is not text; for the last two, the message names the row, from 0.
         """
         output = (params or {}).get("output", "score")
         if output not in OUTPUTS:
@@ -89,11 +89,11 @@ def _captions(values: pd.Series) -> list[str]:
 
 
 def _encoded(values: Sequence[Any]) -> Iterator[Any]:
-    """Yield the bytes of each image when its turn comes, so that only a batch of files is in memory."""
+    """Yield the images one by one, so that only one batch of files is in memory."""
     served = _MLFLOW_IS_IN_SERVING_ENVIRONMENT.get()
     for row, value in enumerate(values):
         try:
-            value = bytes(value) if isinstance(value, bytearray) else value  # Spark's
+            value = bytes(value) if isinstance(value, bytearray) else value  # Spark passes it
             yield _from_base64(value) if served else _from_path(value)
         except (OSError, ValueError) as error:
             raise ImageError(f"image in row {row}: {error}") from error
@@ -109,7 +109,7 @@ def _from_path(value: Any) -> Any:
 
 
 def _from_base64(value: Any) -> Any:
-    """Decode what MLflow left encoded: `inputs`, `instances` and CSV; no image file is base64 by itself."""
+    """Decode base64 that MLflow passes on (`inputs`, `instances`, CSV); no raw image file is valid base64."""
     if isinstance(value, str):
         try:
             return base64.b64decode("".join(value.split()), validate=True)

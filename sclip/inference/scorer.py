@@ -1,7 +1,7 @@
-"""An exported model with all that stands before it: pictures and captions in, features and scores out.
+"""Compute features and scores of pictures and captions, with an exported model and its preprocessing.
 
-Captions are cleaned as in training and go through its parser and tokenizer, whoever asks (evaluation, the registered
-model, a user's own code), so that a score never depends on where it was computed.
+Every caller (evaluation, the registered model, a user's own code) gets the caption cleaning, the parser and the
+tokenizer of training, so a score never depends on where it was computed.
 """
 
 from __future__ import annotations
@@ -30,36 +30,36 @@ from sclip.scenegraph import Parser, SceneGraph
 __all__ = ["PARSER_FILE", "Scorer", "read_parser", "to_uint8"]
 
 PARSER_FILE = "parser.json"
-"""Beside the model's two files: which parser its captions went through."""
+"""File beside the model's two files that names the parser of its captions."""
 BATCH_SIZE = 128
-"""Images or captions that pass the model at a time where the caller does not say."""
+"""Default number of images or captions in one forward pass."""
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 
 class Scorer:
-    """Structure-CLIP with its parser and tokenizer; may be called from several threads."""
+    """Structure-CLIP with its parser and tokenizer; safe to call from several threads."""
 
     def __init__(self, model: StructureCLIP, spacy_model: str = "", device: str = "cpu") -> None:
         """Freeze the model in eval mode on the device and load the spaCy pipeline (`data.spacy_model`).
 
-        Raises ParserError where the pipeline is missing.
+        Raises ParserError if the pipeline is missing.
         """
         self._model = model.to(device).eval().requires_grad_(False)
         self._device = device
         self._spacy_model = spacy_model
         self._parser = Parser(spacy_model, most_words(model.config))
-        self._parsing = threading.Lock()  # a spaCy pipeline writes into its own vocabulary
+        self._parsing = threading.Lock()  # not thread-safe: a spaCy pipeline writes into its vocabulary
         self._tokenizer = Tokenizer(model.config)
         self.image_size = image_size(model.config.name)
         """Height and width in pixels of the images that the model takes."""
 
     @classmethod
     def load(cls, directory: str | Path, device: str = "cpu") -> Scorer:
-        """Return the scorer that `save` wrote; a directory of `sclip.model.export` gets the usual parser.
+        """Return the scorer that `save` wrote; a directory that `sclip.model.export` wrote gets the default parser.
 
-        Raises ModelError or ParserError where the files do not fit or the spaCy pipeline is missing.
+        Raises ModelError if the files do not fit, and ParserError if the spaCy pipeline is missing.
         """
         parser = read_parser(directory)
         scorer = cls(load_exported(directory), parser["spacy_model"], device)
@@ -101,15 +101,15 @@ class Scorer:
         }
 
     def encode_pixels(self, pixels: Tensor) -> Tensor:
-        """Return unit features, fp32 [B, D] on the CPU, of uint8 [B, 3, S, S] as `to_uint8` makes them."""
+        """Encode uint8 pixels [B, 3, S, S] from `to_uint8`; return unit features, fp32 [B, D] on the CPU."""
         with torch.no_grad():
             return self._model.encode_image(pixels.to(self._device)).cpu()
 
     def encode_image(self, images: Iterable[bytes | Image.Image], batch_size: int = BATCH_SIZE) -> Tensor:
-        """Return unit features, fp32 [N, D] on the CPU, of encoded (JPEG, PNG, WebP) or PIL images.
+        """Encode images (JPEG, PNG or WebP bytes, or PIL); return unit features, fp32 [N, D] on the CPU.
 
-        Raises ValueError naming the row, from 0, of an image that cannot be read. Images may be a generator:
-        only `batch_size` of them are in memory.
+        `images` may be a generator: only `batch_size` images are in memory at a time. Raises ValueError that names the
+        row, from 0, of an unreadable image.
         """
         rows = (self._pixels(row, image) for row, image in enumerate(images))
         return _joined(self.encode_pixels(torch.stack(batch)) for batch in _batches(rows, batch_size))
@@ -121,9 +121,9 @@ class Scorer:
             raise ImageError(f"image in row {row}: {error}") from error
 
     def encode_text(self, captions: Sequence[str], batch_size: int = BATCH_SIZE) -> Tensor:
-        """Return unit features, fp32 [N, D] on the CPU, of captions and the triples that they hold.
+        """Encode captions and their triples; return unit features, fp32 [N, D] on the CPU.
 
-        Raises ValueError for a single text instead of a list of them, and naming the row, from 0, of what is no text.
+        Raises ValueError for a single string instead of a list, and for a caption that is not a string, naming its row.
         """
         if isinstance(captions, str):
             raise ValueError("captions: one text; pass a list of them")
@@ -133,7 +133,7 @@ class Scorer:
         return _joined(self._encode_captions(batch) for batch in _batches(captions, batch_size))
 
     def tokens(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return int64 ids of captions [N, L] and of their triples [N, K, 3, T], as the model takes them."""
+        """Return the int64 token ids of captions [N, L] and of their triples [N, K, 3, T], as the model takes them."""
         graphs = self.scene_graph(captions)
         text = self._tokenizer.text([graph.caption for graph in graphs])
         triples = self._tokenizer.triples([window_of(graph, self._tokenizer).triples for graph in graphs])
@@ -145,24 +145,24 @@ class Scorer:
             return self._model.encode_text(text.to(self._device), triples.to(self._device)).cpu()
 
     def reads_whole(self, caption: str) -> bool:
-        """Return whether the text tower reads a caption to its end: what is longer is cut."""
+        """Return whether the text tower reads the whole caption; longer captions are cut."""
         clean = clean_caption(caption)
         return self._tokenizer.read_end(clean) == len(clean)
 
     def score(self, images: Sequence[bytes | Image.Image], captions: Sequence[str]) -> Tensor:
-        """Return the cosine of image and caption row by row, fp32 [N]; raises as `encode_image` does."""
+        """Return the cosine similarity of image and caption in each row, fp32 [N]. Raises ValueError."""
         if len(images) != len(captions):
             raise ValueError(f"{len(images)} images and {len(captions)} captions: score compares row by row")
         return (self.encode_image(images) * self.encode_text(captions)).sum(dim=1)
 
     def scene_graph(self, captions: Sequence[str]) -> list[SceneGraph]:
-        """Return the scene graph that the model sees of each caption; its `caption` is the cleaned one."""
+        """Return the scene graph of each caption; the graph's `caption` is the cleaned caption."""
         with self._parsing:
             return self._parser.parse([clean_caption(caption) for caption in captions])
 
 
 def read_parser(directory: str | Path) -> dict[str, str]:
-    """Return `spacy_model` and `version` of an exported model's parser, both empty where it names none."""
+    """Return `spacy_model` and `version` of an exported model's parser; both are empty if it names no parser."""
     path = Path(directory) / PARSER_FILE
     if not path.exists():
         return {"spacy_model": "", "version": ""}
@@ -174,9 +174,9 @@ def read_parser(directory: str | Path) -> dict[str, str]:
 
 
 def to_uint8(image: bytes | Image.Image, size: int) -> Tensor:
-    """Return the centre square of an image scaled to uint8 [3, size, size], RGB, as CLIP evaluates.
+    """Return the center square of an image, scaled to RGB uint8 [3, size, size], as CLIP does in evaluation.
 
-    Raises ImageError (a ValueError) for bytes that are no readable image and for what is neither.
+    Raises ImageError (a ValueError) for an unreadable image, and for a value that is neither bytes nor a PIL image.
     """
     if not isinstance(image, bytes | Image.Image):
         raise ImageError(f"{type(image).__name__}: pass the bytes of an image file, or a PIL image")

@@ -1,7 +1,7 @@
-"""What the registered model takes and gives: the contract between who registers it, who runs it and who asks it.
+"""Define the signature of the registered model: its inputs, outputs and parameters.
 
-Both columns of the input are optional, for each output needs only some of them. A client chooses the output by
-`params`; what the host decides (device, memory) is `model_config` and out of a client's reach.
+Both input columns are optional, since an output may need only one of them. A client chooses the output by `params`.
+The host sets device and batch size in `model_config`, which a client cannot change.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ OUTPUTS = {
     "text_embedding": (CAPTION,),
     "scene_graph": (CAPTION,),
 }
-"""Values of the parameter `output`, and the columns that each needs."""
+"""Values of the parameter `output`, with the columns that each needs."""
 
 SIGNATURE = ModelSignature(
     Schema([ColSpec(DataType.binary, IMAGE, False), ColSpec(DataType.string, CAPTION, False)]),
@@ -37,7 +37,7 @@ SIGNATURE = ModelSignature(
     ),
     ParamSchema([ParamSpec("output", DataType.string, "score")]),
 )
-"""Rows of an image and a caption, to rows of what was asked for: cosine, unit vector, or graph and its triples."""
+"""Input: image and caption; output, as chosen: cosine, unit vector, or graph and its triples."""
 
 MODEL_CONFIG = {"device": "cpu", "batch_size": BATCH_SIZE}
-"""Device of the model, and rows that pass it at a time; `load_model(URI, model_config={"device": "cuda"})`."""
+"""Device and rows per forward pass; to change: `load_model(URI, model_config={"device": "cuda"})`."""

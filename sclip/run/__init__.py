@@ -1,1 +1,1 @@
-"""The life of a run: pretrain, finish, score, sweep, ablation, audit, inspection, signals and logs."""
+"""Manage the life of a run: pretrain, finish, evaluate, sweep, ablation, inspection, signals and logs."""

@@ -1,22 +1,22 @@
-"""An ablation file in, its rows trained over several seeds and one table of them, beside published figures, out.
+"""Train the rows of an ablation file over several seeds; write one table of their scores beside published figures.
 
-    config: scenes                      what all rows share, a name in jobs/configs or a file
-    set: {train.num_workers: 1}         what all rows change in it (may be left out)
+    config: scenes                      config that all rows share: a name in jobs/configs or a file
+    set: {train.num_workers: 1}         settings that all rows change in it (optional)
     seeds: [0, 1, 2]
-    scores: {relation/accuracy: relation, attribute/accuracy: attribute}       what the table shows, and its heading
-    published: Structure-CLIP, AAAI 2024, ...       where figures that the rows write out come from
-    reference: clip                     the row that the others are tested against (may be left out)
+    scores: {relation/accuracy: relation, attribute/accuracy: attribute}       scores in the table, with headings
+    published: Structure-CLIP, AAAI 2024, ...       source of the figures written in the rows
+    reference: clip                     row that the others are tested against (optional)
     rows:
       clip: {label: "CLIP, fine-tuned", set: {loss.negatives: none}, published: {relation/accuracy: 0.6}}
-      negclip: {label: NegCLIP, config: negclip, published: [negclip]}      rows of sclip/evaluate/published.yaml
+      negclip: {label: NegCLIP, config: negclip, published: [negclip]}      a row of sclip/evaluate/published.yaml
 
-A row may name its own `config`; the file's `set` and the command line apply to it too. Where the scores are
-of other data than the published ones, `published_as: {relation/accuracy: vg-relation/macro}` says which
-figure stands beside which score.
+A row may name its own `config`; the file's `set` and the command line apply to it too. If the published figures
+are of other data than the scores, `published_as: {relation/accuracy: vg-relation/macro}` maps each score to the
+published figure that is shown beside it.
 
-Each row and seed is an ordinary run; `sclip.run.sweep` runs them and goes on where it was stopped. With `start: ROW`
-the other rows are tuned from that row's run of their seed (`sclip.run.forgetting`), and `blend: ROW` in a row, in place
-of `set`, is a blend of the start with that row.
+Each row and seed is an ordinary run. `sclip.run.sweep` runs them, and resumes them after a stop. With `start: ROW`,
+the other rows are tuned from that row's run of the same seed (`sclip.run.forgetting`). A row that has `blend: ROW` in
+place of `set` is a blend of the start with that row.
 """
 
 from __future__ import annotations
@@ -60,23 +60,23 @@ __all__ = [
 
 @dataclass(frozen=True)
 class AblationRow:
-    """One line of the table."""
+    """One row of the table."""
 
     label: str
     set: dict[str, Any] = field(default_factory=dict)
-    """What it changes, by dotted key."""
+    """Settings that the row changes, by dotted key."""
     config: str = ""
-    """Config that it takes in place of the file's, a name or a file; empty: the file's."""
+    """Config of the row in place of the file's: a name or a file; empty: the file's."""
     published: dict[str, float | str] = field(default_factory=dict)
-    """Published figures, by score; a text if no exact one is published, or to add a note. A file may name
+    """Published figure of each score; a text if no exact figure exists, or to add a note. A file may name
     rows of `sclip.evaluate.published` instead."""
     blend: str = ""
-    """Row that is blended with the start; nothing is trained then."""
+    """Row to blend with the start, without training; empty: this row is trained."""
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """What an ablation file says."""
+    """Content of an ablation file."""
 
     config: str
     seeds: list[int]
@@ -86,64 +86,66 @@ class Ablation:
     published_as: dict[str, str] = field(default_factory=dict)
     """Published score to show beside each score, if its name differs."""
     set: dict[str, Any] = field(default_factory=dict)
-    """What is set for all rows, by dotted key, before what the command line sets."""
+    """Settings of all rows, by dotted key; the command line overrides them."""
     start: str = ""
-    """Row that the others are tuned from; empty: each is trained by itself."""
+    """Row that the others are tuned from; empty: the rows are independent."""
     reference: str = ""
-    """Row that the others are tested against, seed by seed; empty: none is."""
+    """Row that the others are tested against, seed by seed; empty: no test."""
 
     @property
     def plain(self) -> str:
-        """The row that the gains of all are shares of: the first that is tuned."""
-        return next(row for row, what in self.rows.items() if row != self.start and not what.blend)
+        """First row that is tuned from the start; every row's gain is measured as a share of its gain."""
+        return next(row for row, spec in self.rows.items() if row != self.start and not spec.blend)
 
 
 @dataclass(frozen=True)
 class Done:
-    """An ablation that was run."""
+    """Result of an ablation."""
 
     ablation: Ablation
     cells: dict[str, dict[str, Cell]]
-    """By row and score."""
+    """Cell of each row and score."""
     trials: list[Trial]
     pages: list[Path]
 
 
 def read(path: Path) -> Ablation:
-    """Return what the file says. Raises ConfigError naming the file and what is wrong in it."""
+    """Read an ablation file. Raises ConfigError that names the file and its fault."""
     tree = read_yaml(path)
     try:
         rows = {str(name): AblationRow(**row) for name, row in tree.pop("rows").items()}
-        found = _with_published(path, Ablation(rows=rows, **tree))
+        ablation = _with_published(path, Ablation(rows=rows, **tree))
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{path}: not an ablation: {error}; it has config, seeds, scores and rows"
         ) from error
-    if not found.rows or not found.seeds or not found.scores:
+    if not ablation.rows or not ablation.seeds or not ablation.scores:
         raise ConfigError(f"{path}: needs a row, a seed and a score at least")
-    trained = [row for row, what in found.rows.items() if not what.blend]
-    if found.reference not in ("", *found.rows):
-        raise ConfigError(f"{path}: reference: {found.reference}: no row; they are {', '.join(found.rows)}")
+    trained = [row for row, spec in ablation.rows.items() if not spec.blend]
+    if ablation.reference not in ("", *ablation.rows):
+        raise ConfigError(
+            f"{path}: reference: {ablation.reference}: no row; they are {', '.join(ablation.rows)}"
+        )
     for key, row in [
-        ("start", found.start),
-        *((f"{row}: blend", of.blend) for row, of in found.rows.items()),
+        ("start", ablation.start),
+        *((f"{row}: blend", spec.blend) for row, spec in ablation.rows.items()),
     ]:
-        if row and (row not in trained or (key != "start" and row == found.start)):
+        if row and (row not in trained or (key != "start" and row == ablation.start)):
             raise ConfigError(f"{path}: {key}: {row}: no row that is trained; those are {', '.join(trained)}")
-    for row, what in found.rows.items():
-        if what.blend and what.set:
+    for row, spec in ablation.rows.items():
+        if spec.blend and spec.set:
             raise ConfigError(f"{path}: {row}: a blend is of runs as they are; leave out its set")
-    if (found.start and len(trained) < 2) or (not found.start and len(trained) < len(found.rows)):
+    if (ablation.start and len(trained) < 2) or (not ablation.start and len(trained) < len(ablation.rows)):
         raise ConfigError(f"{path}: start and a row that is tuned from it go together, and blends with them")
-    return found
+    return ablation
 
 
 def _with_published(path: Path, ablation: Ablation) -> Ablation:
-    """Return the ablation with the figures and the sources of the published rows that its rows name."""
-    of_score = {score: ablation.published_as.get(score, score) for score in ablation.scores}
-    known, named, rows = published.rows(), list[published.PublishedRow](), dict(ablation.rows)
-    for row, what in ablation.rows.items():
-        names: Any = what.published
+    """Replace the names of published rows by their figures, and add their sources to `published`."""
+    published_names = {score: ablation.published_as.get(score, score) for score in ablation.scores}
+    known, used, rows = published.rows(), list[published.PublishedRow](), dict(ablation.rows)
+    for row, spec in ablation.rows.items():
+        names: Any = spec.published
         if isinstance(names, dict):
             continue
         figures: dict[str, float | str] = {}
@@ -152,50 +154,50 @@ def _with_published(path: Path, ablation: Ablation) -> Ablation:
                 raise ConfigError(
                     f"{path}: {row}: published: {name}: no such row; they are {', '.join(known)}"
                 )
-            named.append(known[name])
-            for score, other in of_score.items():
-                if other in known[name].scores:
-                    figures[score] = f"{known[name].scores[other]:.3f} {known[name].note}".rstrip()
-        rows[row] = dataclasses.replace(what, published=figures)
-    sources = published.sources(named, of_score.values()).items()
-    texts = [ablation.published, *(f"{source}: {of}" for source, of in sources)]
+            used.append(known[name])
+            for score, published_name in published_names.items():
+                if published_name in known[name].scores:
+                    figures[score] = f"{known[name].scores[published_name]:.3f} {known[name].note}".rstrip()
+        rows[row] = dataclasses.replace(spec, published=figures)
+    sources = published.sources(used, published_names.values()).items()
+    texts = [ablation.published, *(f"{source}: {figure_text}" for source, figure_text in sources)]
     return dataclasses.replace(ablation, rows=rows, published="; ".join(filter(None, texts)))
 
 
 def narrowed(ablation: Ablation, rows: Sequence[str], seeds: Sequence[int]) -> Ablation:
-    """Return the ablation with these rows and seeds only, where any are given. Raises ConfigError for no such row."""
+    """Keep only these rows, the rows that they build on, and these seeds; empty keeps all. Raises ConfigError."""
     for row in rows:
         if row not in ablation.rows:
             raise ConfigError(f"row {row!r}: there is none; the rows are {', '.join(ablation.rows)}")
     wanted = {*rows, *(ablation.rows[row].blend for row in rows)}
     if ablation.start and rows:
         wanted |= {ablation.start, ablation.plain}
-    kept = {row: what for row, what in ablation.rows.items() if not rows or row in wanted}
+    kept = {row: spec for row, spec in ablation.rows.items() if not rows or row in wanted}
     return dataclasses.replace(ablation, rows=kept, seeds=list(seeds) or ablation.seeds)
 
 
 def shared_config(ablation: Ablation, overrides: Sequence[str] = ()) -> Config:
-    """Return what all rows share; the overrides have the last word. Raises ConfigError."""
+    """Return the config that all rows share; the overrides are applied last. Raises ConfigError."""
     return load(
         [*(f"{key}={json.dumps(value)}" for key, value in ablation.set.items()), *overrides], ablation.config
     )
 
 
 def with_configs(ablation: Ablation, overrides: Sequence[str] = ()) -> Ablation:
-    """Return the ablation with what a row's own config has other than the shared one written into the row's `set`.
+    """Add to each row's `set` the values in which the row's own config differs from the shared config.
 
-    Raises ConfigError naming the row whose config cannot be read.
+    Raises ConfigError that names the row whose config cannot be read.
     """
     shared = flatten(to_tree(shared_config(ablation, overrides)))
     rows = dict(ablation.rows)
-    for row, what in ablation.rows.items():
-        if what.config:
+    for row, spec in ablation.rows.items():
+        if spec.config:
             try:
-                own = shared_config(dataclasses.replace(ablation, config=what.config), overrides)
+                own = shared_config(dataclasses.replace(ablation, config=spec.config), overrides)
             except ConfigError as error:
                 raise ConfigError(f"row {row!r}: {error}") from error
-            other = {key: value for key, value in flatten(to_tree(own)).items() if value != shared[key]}
-            rows[row] = dataclasses.replace(what, set=other | what.set)
+            differences = {key: value for key, value in flatten(to_tree(own)).items() if value != shared[key]}
+            rows[row] = dataclasses.replace(spec, set=differences | spec.set)
     return dataclasses.replace(ablation, rows=rows)
 
 
@@ -210,60 +212,60 @@ def run(
 ) -> Done:
     """Train every row over its seeds, and write the tables and the page into STORAGE/sweeps/NAME.
 
-    Raises ConfigError for what is found before anything starts, and what a sweep raises.
+    Raises ConfigError for errors found before anything starts, and what `sweep.run` raises.
     """
     path = Path(name_or_file)
     path = path if path.is_file() else CONFIGS / "ablation" / f"{name_or_file}.yaml"
-    asked = with_configs(narrowed(read(path), rows, seeds), overrides)
+    ablation = with_configs(narrowed(read(path), rows, seeds), overrides)
     name = name or f"ablation-{path.stem}"
-    config = shared_config(asked, overrides)
-    swept, trials = sweep_of(asked, name, config, at_once), list[Trial]()
-    if asked.start:
+    config = shared_config(ablation, overrides)
+    row_sweep, trials = sweep_of(ablation, name, config, at_once), list[Trial]()
+    if ablation.start:
         config = changed(config, {"run.storage": sweep.storage_of(config)})
-        forgetting.write_suites(asked, name, config)
-        alone = dataclasses.replace(asked, rows={asked.start: asked.rows[asked.start]})
-        starts = sweep.run(sweep_of(alone, name, config, at_once), console)
-        # The other rows of a seed whose start failed would have nothing to begin with.
+        forgetting.write_suites(ablation, name, config)
+        start_only = dataclasses.replace(ablation, rows={ablation.start: ablation.rows[ablation.start]})
+        starts = sweep.run(sweep_of(start_only, name, config, at_once), console)
+        # If the start of a seed failed, its other rows have no weights to be tuned from.
         trials = [start for start in starts if start.error]
         failed = {start.name for start in trials}
-        begun = [seed for seed in asked.seeds if f"{name}-{asked.start}-seed-{seed}" not in failed]
-        swept = sweep_of(dataclasses.replace(asked, seeds=begun), name, config, at_once)
-    if swept.space[POINT]["grid_search"]:
-        trials += sweep.run(swept, console)
-    if asked.start:
+        started = [seed for seed in ablation.seeds if f"{name}-{ablation.start}-seed-{seed}" not in failed]
+        row_sweep = sweep_of(dataclasses.replace(ablation, seeds=started), name, config, at_once)
+    if row_sweep.space[POINT]["grid_search"]:
+        trials += sweep.run(row_sweep, console)
+    if ablation.start:
         trials = forgetting.add_shares(
-            asked, name, forgetting.add_blends(asked, name, config, trials, console)
+            ablation, name, forgetting.add_blends(ablation, name, config, trials, console)
         )
-    cells = table(asked, trials, name)
+    cells = table(ablation, trials, name)
     storage = Path(config.run.storage).expanduser().absolute()
     folder = storage / "sweeps" / name
-    written = write(asked, cells, folder)
-    trained = [row for row, what in asked.rows.items() if not what.blend]
-    of_first = [t for t in trials if t.name in {f"{name}-{row}-seed-{asked.seeds[0]}" for row in trained}]
-    pages = sweep.pages(of_first, storage, folder, f"{name}, seed {asked.seeds[0]}")
-    labels = {row: what.label for row, what in asked.rows.items()}
+    table_file = write(ablation, cells, folder)
+    trained = [row for row, spec in ablation.rows.items() if not spec.blend]
+    compared = [t for t in trials if t.name in {f"{name}-{row}-seed-{ablation.seeds[0]}" for row in trained}]
+    pages = sweep.pages(compared, storage, folder, f"{name}, seed {ablation.seeds[0]}")
+    labels = {row: spec.label for row, spec in ablation.rows.items()}
     layout = report.Layout(
-        f"{name}, seeds {', '.join(map(str, asked.seeds))}",
+        f"{name}, seeds {', '.join(map(str, ablation.seeds))}",
         labels,
-        asked.scores,
-        len(asked.seeds),
-        asked.reference,
-        asked.start,
-        asked.published,
+        ablation.scores,
+        len(ablation.seeds),
+        ablation.reference,
+        ablation.start,
+        ablation.published,
     )
-    drawn = forgetting.forgetting(asked, name, config, trials) if asked.start else None
-    page = report.write(layout, cells, folder, drawn, pages[0].name if pages else "")
-    return Done(asked, cells, trials, [page, written, *pages])
+    plot = forgetting.forgetting(ablation, name, config, trials) if ablation.start else None
+    page = report.write(layout, cells, folder, plot, pages[0].name if pages else "")
+    return Done(ablation, cells, trials, [page, table_file, *pages])
 
 
 def sweep_of(ablation: Ablation, name: str, config: Config, at_once: int = 0) -> Sweep:
-    """Return the sweep of every row and seed. Raises ConfigError naming the row that cannot be run."""
+    """Return the sweep of every row and seed. Raises ConfigError that names the row that cannot be run."""
     points = []
-    for seed in ablation.seeds:  # a whole table of one seed first
-        for row, what in ablation.rows.items():
-            if what.blend:
+    for seed in ablation.seeds:  # all rows of a seed run before the next seed
+        for row, spec in ablation.rows.items():
+            if spec.blend:
                 continue
-            label, values = f"{row}-seed-{seed}", what.set | {"run.seed": seed}
+            label, values = f"{row}-seed-{seed}", spec.set | {"run.seed": seed}
             if ablation.start:
                 values["evaluate.suite"] = str(forgetting.suite(config, name, seed, "report"))
             if ablation.start not in ("", row):
@@ -277,24 +279,24 @@ def sweep_of(ablation: Ablation, name: str, config: Config, at_once: int = 0) ->
 
 
 def table(ablation: Ablation, trials: Sequence[Trial], name: str) -> dict[str, dict[str, Cell]]:
-    """Return by row and score what its runs reached."""
+    """Return the cell of each row and score."""
     by_name = {trial.name: trial for trial in trials}
 
     def reached(row: str, score: str) -> list[float | None]:
-        # A blend of runs that failed is not there.
+        # If a run failed, the blends of it are missing.
         runs = (by_name.get(f"{name}-{row}-seed-{seed}") for seed in ablation.seeds)
         return [run.scores.get(score) if run else None for run in runs]
 
-    found: dict[str, dict[str, Cell]] = {}
-    for row, what in ablation.rows.items():
-        found[row] = {}
+    cells: dict[str, dict[str, Cell]] = {}
+    for row, spec in ablation.rows.items():
+        cells[row] = {}
         for score in ablation.scores:
-            values, tested = reached(row, score), None
+            values, p = reached(row, score), None
             if row != ablation.reference in ablation.rows:
-                tested = p_value(values, reached(ablation.reference, score))
-            there = [value for value in values if value is not None]
-            found[row][score] = Cell(there, _figure(what.published.get(score)), tested)
-    return found
+                p = p_value(values, reached(ablation.reference, score))
+            present = [value for value in values if value is not None]
+            cells[row][score] = Cell(present, _figure(spec.published.get(score)), p)
+    return cells
 
 
 def _figure(value: float | str | None) -> str:
@@ -316,7 +318,8 @@ def show(ablation: Ablation, cells: Mapping[str, Mapping[str, Cell]], console: C
 def write(ablation: Ablation, cells: Mapping[str, Mapping[str, Cell]], folder: Path) -> Path:
     """Write ablation.json and ablation.md into the folder; return the latter's path."""
     record = {
-        row: {score: dataclasses.asdict(cell) for score, cell in of.items()} for row, of in cells.items()
+        row: {score: dataclasses.asdict(cell) for score, cell in row_cells.items()}
+        for row, row_cells in cells.items()
     }
     (folder / "ablation.json").write_text(
         json.dumps({"ablation": mask_tree(dataclasses.asdict(ablation)), "rows": record}, indent=1)
@@ -343,12 +346,12 @@ def _lines(ablation: Ablation, cells: Mapping[str, Mapping[str, Cell]]) -> list[
     return [
         [
             ablation.rows[row].label,
-            *(text for cell in of.values() for text in (cell.text, cell.published)[:width]),
+            *(text for cell in row_cells.values() for text in (cell.text, cell.published)[:width]),
         ]
-        for row, of in cells.items()
+        for row, row_cells in cells.items()
     ]
 
 
 def _width(ablation: Ablation) -> int:
-    """Return the columns of a score: one where nothing is published."""
+    """Return the number of columns per score: one if no figure is published."""
     return 2 if any(row.published for row in ablation.rows.values()) else 1

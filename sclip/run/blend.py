@@ -1,7 +1,7 @@
-"""Two models and two splits in; every blend of them measured, one chosen, reported, written and registered, out.
+"""Blend two models: measure every blend on one split, choose one, report it on another split, save and register it.
 
-All of it lies in STORAGE/sweeps/NAME: blend.json, the pages, the model as `sclip.load` reads it and the record that
-MLflow gets (`sclip sync NAME` where the store was away).
+All output goes to STORAGE/sweeps/NAME: blend.json, the pages, the model as `sclip.load` reads it, and the record for
+MLflow (`sclip sync NAME` sends it later if the store was unreachable).
 """
 
 from __future__ import annotations
@@ -32,32 +32,32 @@ from sclip.storage.paths import shown
 __all__ = ["ERRORS", "NOT_STARTED", "Blend", "Ready", "alphas", "prepare", "run"]
 
 NOT_STARTED = (*evaluate.NOT_STARTED, tracking.TrackingError)
-"""What `alphas` and `prepare` raise."""
+"""Errors that `alphas` and `prepare` raise."""
 ERRORS = (*evaluate.ERRORS, registry.RegistryError)
-"""What `run` raises."""
+"""Errors that `run` raises."""
 
 STEPS = 1000
-"""MLflow's step of a blend is a in so many parts."""
+"""A blend is logged to MLflow at step STEPS * a, since steps are integers."""
 
 
 @dataclass(frozen=True)
 class Blend:
-    """What is asked."""
+    """Settings of a blend."""
 
     start: str
     trained: str
     suite: str
     """Benchmarks of the development split."""
     report: str
-    """Benchmarks of the split that is reported."""
+    """Benchmarks of the reported split."""
     gained: str
-    """Score that is to rise, "benchmark/score", of the development split; joined by + the mean of several."""
+    """Score that should rise, "benchmark/score", on the development split; + joins scores to be averaged."""
     kept: str
-    """Score that is to stay."""
+    """Score that should not fall, named in the same way."""
     keep: float
     alphas: list[float]
     name: str = ""
-    """Of the folder and the MLflow run; by default the time."""
+    """Name of the folder and the MLflow run; by default made from the time."""
     register: str = ""
     """Registered model that gets the chosen blend as a version; empty: none."""
     gates: tuple[str, ...] = ()
@@ -66,13 +66,13 @@ class Blend:
     batch_size: int = 128
 
     def called(self, a: float) -> str:
-        """Return what a blend is called."""
+        """Return the display name of the blend with share `a` of the trained model."""
         return {0.0: self.start, 1.0: self.trained}.get(a, f"blend, a = {a:g}")
 
 
 @dataclass(frozen=True)
 class Ready:
-    """What is opened and checked before anything is encoded."""
+    """Models, benchmarks and tracker, opened and checked before anything is encoded."""
 
     start: Scorer
     trained: Scorer
@@ -84,24 +84,24 @@ class Ready:
 
 
 def alphas(texts: Sequence[str]) -> list[float]:
-    """Return the shares in a list of numbers or comma lists, 0 and 1 with them, rising; by default every 0.1.
+    """Parse numbers and comma-separated lists into sorted shares, 0 and 1 included; by default every 0.1.
 
-    Raises ConfigError for what is no number from 0 to 1, or has more than three decimals.
+    Raises ConfigError for a value that is not a number from 0 to 1 or has more than three decimals.
     """
-    found = {0.0, 1.0}
-    for text in (part for given in texts for part in given.split(",")):
+    shares = {0.0, 1.0}
+    for text in (part for argument in texts for part in argument.split(",")):
         try:
             a = float(text)
         except ValueError:
             a = -1.0
         if not 0 <= a <= 1 or round(a, 3) != a:
             raise ConfigError(f"--alpha {text}: a number from 0 to 1, of three decimals at most")
-        found.add(a)
-    return sorted(found) if texts else [n / 10 for n in range(11)]
+        shares.add(a)
+    return sorted(shares) if texts else [n / 10 for n in range(11)]
 
 
 def prepare(blend: Blend, root: str, exclude: Sequence[str], tracking_uri: str, storage: str) -> Ready:
-    """Open models, splits and record. Raises one of NOT_STARTED, a line for the user, before anything is written."""
+    """Open the models, the splits and the tracker. Raises one of NOT_STARTED before anything is written."""
     if "://" in storage:
         raise ConfigError(f"--storage {mask(storage)}: a blend is written to a folder; models may be URIs")
     if not 0 <= blend.keep <= 1:
@@ -122,14 +122,14 @@ def prepare(blend: Blend, root: str, exclude: Sequence[str], tracking_uri: str, 
     notes = _check_splits(blend, development, reported)
     models = [blend.start, blend.trained]
     start, trained = evaluate.open_scorers(models, blend.device, blend.actors, tracking_uri, storage)
-    notes += [f"Of the trained model alone: a {what}." for what in check(start, trained)]
+    notes += [f"Of the trained model alone: a {part}." for part in check(start, trained)]
     params = {key: str(value) for key, value in asdict(blend).items()}
     tracker = tracking.open_parent(config, name, storage, params)
     return Ready(start, trained, development, reported, notes, folder, tracker)
 
 
 def _check_splits(blend: Blend, development: Sequence[Task], reported: Sequence[Task]) -> list[str]:
-    """Return what to tell of the splits; raise BenchmarkDataError where one cannot judge what the other chose."""
+    """Return notes on the splits; raise BenchmarkDataError if they share a benchmark, or a scored one is missing."""
     for one in development:
         for other in reported:
             if _asks(one, other) or _asks(other, one):
@@ -150,16 +150,16 @@ def _check_splits(blend: Blend, development: Sequence[Task], reported: Sequence[
 
 
 def _asks(one: Task, other: Task) -> bool:
-    """Return whether a benchmark asks nothing that the other does not ask too."""
+    """Return whether the other benchmark contains all pictures and captions of this one."""
     return set(one.pictures()) <= set(other.pictures()) and set(one.captions()) <= set(other.captions())
 
 
 def run(blend: Blend, ready: Ready, console: Console) -> list[str]:
-    """Measure every blend, choose, report, write and register; return lines for the user. Raises one of ERRORS."""
+    """Measure every blend, choose one, report, save and register it; return lines for the user. Raises ERRORS."""
     status: Literal["FINISHED", "FAILED", "KILLED"] = "KILLED"
     try:
-        found = _development(blend, ready, console)
-        chosen = _report(blend, ready, found, console)
+        tradeoff = _development(blend, ready, console)
+        chosen = _report(blend, ready, tradeoff, console)
         lines = [*ready.notes, f"the model: {shown(ready.folder / 'model')}"]
         lines += _registered(blend, ready, chosen) if blend.register else []
         status = "FINISHED"
@@ -167,8 +167,8 @@ def run(blend: Blend, ready: Ready, console: Console) -> list[str]:
         status = "FAILED"
         raise
     finally:
-        left = ready.tracker.finish(status)
-    return [*lines, f"look at it: {shown(ready.folder / report.PAGE)}", *([left] if left else [])]
+        unsent = ready.tracker.finish(status)
+    return [*lines, f"look at it: {shown(ready.folder / report.PAGE)}", *([unsent] if unsent else [])]
 
 
 def _development(blend: Blend, ready: Ready, console: Console) -> Tradeoff:
@@ -179,16 +179,16 @@ def _development(blend: Blend, ready: Ready, console: Console) -> Tradeoff:
             ready.development, name, scorer, blend.suite, False, blend.device, blend.actors, blend.batch_size
         )
         points.append(point(a, measured, blend.gained, blend.kept))
-        found = choose(points, blend.gained, blend.kept, blend.keep)
-        console.print(f"a = {a:g}: {report.line(found, points[-1])}", soft_wrap=True, markup=False)
+        tradeoff = choose(points, blend.gained, blend.kept, blend.keep)
+        console.print(f"a = {a:g}: {report.line(tradeoff, points[-1])}", soft_wrap=True, markup=False)
         scores = {f"development/{name}": value for name, value in measured.scores().items()}
         ready.tracker.log(scores, round(STEPS * a))
-    console.print(report.told(found), soft_wrap=True, markup=False)
-    return found
+    console.print(report.told(tradeoff), soft_wrap=True, markup=False)
+    return tradeoff
 
 
 def _report(blend: Blend, ready: Ready, found: Tradeoff, console: Console) -> Evaluation:
-    """Measure start, chosen blend and trained model on the other split; write, show and record; return the blend's."""
+    """Evaluate start, blend and trained model on the reported split; show and save all; return the blend's result."""
     a, folder, tracker = found.chosen.a, ready.folder, ready.tracker
     ends = sorted({0.0, a, 1.0})
     names, scorers = [blend.called(a) for a in ends], [blended(ready.start, ready.trained, a) for a in ends]
@@ -210,7 +210,7 @@ def _report(blend: Blend, ready: Ready, found: Tradeoff, console: Console) -> Ev
 
 
 def _registered(blend: Blend, ready: Ready, chosen: Evaluation) -> list[str]:
-    """Register the chosen blend with its scores on the reported split; let the gates judge it, where there are any."""
+    """Register the chosen blend with its scores on the reported split; the gates, if there are any, judge it."""
     tracker, model = ready.tracker, ready.folder / "model"
     if not tracker.flush():
         raise registry.RegistryError(

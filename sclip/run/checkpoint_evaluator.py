@@ -1,8 +1,8 @@
-"""Evaluation during training: checkpoints of a run in, their scores at their steps out, while training goes on.
+"""Evaluate checkpoints of a run while training continues; log their scores at their steps.
 
-A task on CPUs that are set aside for it before the workers start (`evaluate.cpus`): one that waited for what training
-holds would wait for ever. One evaluation at a time; a checkpoint that comes while one goes on is left out, so that a
-slow evaluation costs points of the curve and never time.
+An evaluation is a Ray task on CPUs that are reserved before the workers start (`evaluate.cpus`): a task that waited for
+the CPUs of the workers would wait forever. One evaluation runs at a time. A checkpoint due meanwhile is skipped,
+so a slow evaluation costs points of the curve, but never training time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Scores = Mapping[str, float]
 
 
 class CheckpointEvaluator:
-    """Evaluates the newest checkpoint that the cadence asks for, one at a time, while training goes on."""
+    """Evaluate a checkpoint every `evaluate.every` steps, one at a time, while training continues."""
 
     def __init__(
         self,
@@ -33,17 +33,17 @@ class CheckpointEvaluator:
         log: Callable[[Scores, int], None],
         say: Callable[[str], None],
     ) -> None:
-        """Set its CPUs and GPUs aside.
+        """Reserve the CPUs and GPUs of the evaluations.
 
         Args:
             config: cadence and resources.
-            folder: of the run; a checkpoint that is evaluated is held in it.
-            score: from the name of a checkpoint to its scores; runs in a task, and so is pickled by Ray.
+            folder: the run's folder; a checkpoint is held there, so not pruned, while it is evaluated.
+            score: returns the scores of a checkpoint by its name; it runs in a task, so Ray pickles it.
             log: called with the scores and their step, in the thread that calls this object.
             say: called with a line for the user.
         """
         self._config, self._folder, self._log, self._say = config, folder, log, say
-        folder.release()  # what an earlier driver held when it was killed
+        folder.release()  # checkpoints that a killed driver still held
         bundle = {"CPU": config.cpus} | ({"GPU": config.gpus} if config.gpus else {})
         self._group: PlacementGroup = placement_group([bundle], name="sclip-evaluation")
         strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_capture_child_tasks=True)
@@ -56,7 +56,7 @@ class CheckpointEvaluator:
         self._due = config.every
 
     def checkpoint(self, name: str, step: int) -> None:
-        """Take note of a checkpoint that is whole; its evaluation starts where one is due and none goes on."""
+        """Start the evaluation of a complete checkpoint if an evaluation is due and none is running."""
         self.poll()
         if step < self._due:
             return
@@ -70,12 +70,12 @@ class CheckpointEvaluator:
             )
 
     def poll(self) -> None:
-        """Log the scores of an evaluation that has ended since the last call."""
+        """Log the scores of an evaluation that ended since the last call."""
         if self._running and ray.wait([self._running[0]], timeout=0)[0]:
             self._take()
 
     def close(self) -> None:
-        """Wait for the evaluation that goes on, and give its CPUs back."""
+        """Wait for the running evaluation, then release the CPUs."""
         try:
             if self._running:
                 self._take()
@@ -83,7 +83,7 @@ class CheckpointEvaluator:
             remove_placement_group(self._group)
 
     def abandon(self) -> None:
-        """End the evaluation that goes on, without its scores, and give its CPUs back."""
+        """Cancel the running evaluation without its scores, and release the CPUs."""
         if self._running:
             ray.cancel(self._running[0], force=True)
             self._folder.release()
@@ -95,7 +95,7 @@ class CheckpointEvaluator:
         self._running = None
         try:
             self._log(ray.get(task), step)
-        except ray.exceptions.RayError as error:  # a point of the curve is missing, training goes on
+        except ray.exceptions.RayError as error:  # the curve lacks a point; training continues
             cause = str(getattr(error, "cause", None) or error).strip().splitlines()
             self._say(f"step {step} was not evaluated: {cause[-1] if cause else type(error).__name__}")
         finally:

@@ -1,4 +1,4 @@
-"""A storage folder in; a table of what its runs take on disk, and what of it can go, out."""
+"""List the disk use of a storage folder's runs, and the paths that can be removed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DAY_S = 86400.0
 def listed(
     storage: StoragePath, finished: bool, leftovers: bool, older_than_days: float | None
 ) -> tuple[Table, list[StoragePath]]:
-    """Return the table of all runs, and the paths that may go by the kinds that are asked for."""
+    """Return the table of all runs, and the removable paths of the requested kinds."""
     older_than_s = None if older_than_days is None else older_than_days * _DAY_S
     table = Table("run", "state", "idle", "checkpoints", "leftovers", "size", "goes")
     removable: list[StoragePath] = []

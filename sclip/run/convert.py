@@ -1,6 +1,6 @@
 """Convert a model, by any of its names, to an export or to another tool's folder with a model card.
 
-What the card says of training and scores is read where the model comes from: a run's folder, or the registry.
+The card's training settings and scores come from the source of the model: a run's folder, or the registry.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ __all__ = ["convert"]
 
 @dataclass(frozen=True)
 class _Origin:
-    """Where a model comes from, and what is recorded of it there."""
+    """Source of a model, with the settings and scores recorded there."""
 
     source: str
     """Name that `open_source` reads."""
     settings: dict[str, str] = field(default_factory=dict)
-    """Config of its run, by dotted key."""
+    """Config of the model's run, by dotted key."""
     evaluation: Evaluation | None = None
 
 
@@ -55,8 +55,8 @@ def convert(
 ) -> str:
     """Write the model that `sclip.load` opens by this name into a new folder; return one line about it.
 
-    `form` is as in `sclip.inference.convert.convert`; `architecture` and `quick_gelu` say what a file of weights does
-    not. Raises ModelError, CheckpointError, ParserError, RegistryError or OSError: one line for the user.
+    `form` is as in `sclip.inference.convert.convert`; `architecture` and `quick_gelu` give what a file of weights does
+    not record. Raises ModelError, CheckpointError, ParserError, RegistryError or OSError with one line for the user.
     """
     conversion.require_new(folder)
     card = ""
@@ -77,7 +77,7 @@ def _sizes(model: StructureCLIP) -> CardModel:
 
 @contextlib.contextmanager
 def _opened(source: str, tracking_uri: str, storage: str, has_card: bool) -> Iterator[_Origin]:
-    """Give the model by a name that `open_source` reads, and where there is a card what it says of training."""
+    """Give the model's name for `open_source` and, if a card is needed, its recorded settings and scores."""
     if not source.startswith("models:/"):
         path = located(source, storage)
         yield _of_path(source, path) if has_card and path is not None else _Origin(source)
@@ -89,7 +89,7 @@ def _opened(source: str, tracking_uri: str, storage: str, has_card: bool) -> Ite
 
 
 def _registered(source: str, exported: str, uri: str) -> _Origin:
-    """Return what the store records of a version and its run."""
+    """Return the recorded settings and scores of a registered version."""
     client = connect(uri)
     name, _, version = source.removeprefix("models:/").replace("@", "/").partition("/")
     registered = find(client, name, version)
@@ -99,11 +99,11 @@ def _registered(source: str, exported: str, uri: str) -> _Origin:
 
 
 def _of_path(source: str, path: StoragePath) -> _Origin:
-    """Return what a run's folder records of its model, or of one of its checkpoints, which has no scores."""
+    """Return the settings that a run's folder records, and the model's scores; a checkpoint has no scores."""
     is_step = path.name.startswith("step-")
     run = path.parent if is_step or path.name == "model" else path
     settings: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError):  # no run, or an export, which has another config.json
+    with contextlib.suppress(OSError, ValueError):  # not a run; or an export, whose config.json differs
         tree = json.loads((run / "config.json").read_text())
         settings = flatten(mask_tree(tree)) if "data" in tree else {}
     evaluation = None

@@ -1,6 +1,6 @@
-"""Models and benchmarks in; scores, a file and a page for each model, a comparison and a paper's table out.
+"""Measure models on benchmarks; write a file and a page for each model, a comparison and a table for a paper.
 
-A model may be an `evaluation.json`: what was measured once is shown beside the others, and not measured again.
+A model may also be an `evaluation.json`: its stored scores are shown beside the others, without a new measurement.
 """
 
 from __future__ import annotations
@@ -38,25 +38,25 @@ NOT_STARTED = (
     BenchmarkDataError, CheckpointError, ConfigError, EvaluationError, ModelError, OSError, ParserError, RegistryError,
     ShardError,
 )  # fmt: skip
-"""What all `read_..` and `open_scorers` raise; each message is written for the user."""
+"""Errors that `open_scorers` and all `read_*` functions raise; each message is written for the user."""
 
 ERRORS = (BenchmarkDataError, EvaluationError, OSError, RayError, ShardError)
-"""What `evaluate` and `write_tables` raise."""
+"""Errors that `evaluate` and `write_tables` raise."""
 
 PROGRESS_S = 10.0
-"""Between two lines of progress."""
+"""Minimum seconds between two lines of progress."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of all models."""
+    """Results of all models."""
 
     evaluations: list[Evaluation]
     comparison: Comparison | None
-    """With the first model, where there are several."""
+    """Comparison with the first model, if there are several."""
     pages: list[Path]
     not_compared: str = ""
-    """Why there is no comparison, although there are several models."""
+    """Reason why several models could not be compared."""
 
 
 def read_entries(
@@ -64,29 +64,29 @@ def read_entries(
 ) -> list[Entry]:
     """Return the benchmarks of a suite, or those written as KIND=FILE.
 
-    `data` says how shards are read where a suite does not.
+    `data` says how to read shards if a suite does not.
     """
     if suite_name:
         return suite.read(suite_name, root, data.reading())
-    named = [(kind, file) for kind, _, file in (text.partition("=") for text in benchmarks)]
-    return suite.from_options(named, images, data.reading()) if named else []
+    pairs = [(kind, file) for kind, _, file in (text.partition("=") for text in benchmarks)]
+    return suite.from_options(pairs, images, data.reading()) if pairs else []
 
 
 def read_tasks(entries: Sequence[Entry], exclude: Sequence[str], partial: bool) -> list[Task]:
-    """Return the benchmarks with their files read, without the pictures of exclusion lists."""
+    """Read the files of the benchmarks, and drop pictures that are on the exclusion lists."""
     exclusions = runner.exclusions_of(exclude)
     return runner.prepared([entry.task() for entry in entries], partial, exclusions)
 
 
 def read_evaluations(files: Sequence[str]) -> dict[str, Evaluation]:
-    """Return what each `evaluation.json` holds, by its path or URI."""
+    """Read evaluation files; return them by path or URI."""
     return {file: Evaluation.read(storage_path(file)) for file in files}
 
 
 def open_scorers(
     models: Sequence[str], device: str, actors: int, tracking_uri: str, storage: str
 ) -> list[Scorer]:
-    """Return the models; where actors encode, on this process's CPU and with the cluster connected."""
+    """Load the models on `device`; with actors, load them on this process's CPU and connect to the cluster."""
     scorers = [sclip.load(name, "cpu" if actors else device, tracking_uri, storage) for name in models]
     if actors:
         capacity = cluster.connect()
@@ -112,16 +112,16 @@ def evaluate(
     batch_size: int,
     known: Mapping[str, Evaluation],
 ) -> Measured:
-    """Measure each model, in this process or with `actors` actors; write results and a comparison of several.
+    """Measure each model in this process or with `actors` actors; write the results, and compare several models.
 
-    `known` holds the evaluations of those models that are not measured, and have no scorer.
+    `known` holds stored evaluations by model name; these models are not measured and have no scorer.
     """
-    evaluations, pages, waiting = list[Evaluation](), list[Path](), iter(scorers)
+    evaluations, pages, unused_scorers = list[Evaluation](), list[Path](), iter(scorers)
     for name, folder in zip(models, _folders(models, out), strict=True):
         if name in known:
             evaluations.append(known[name])
             continue
-        scorer = next(waiting)
+        scorer = next(unused_scorers)
         measured = measure(tasks, name, scorer, suite_name, partial, device, actors, batch_size)
         measured.write(folder / EVALUATION_FILE)
         pages.append(evaluation.write(measured, folder, graphs=scorer.scene_graph))
@@ -130,7 +130,7 @@ def evaluate(
         return Measured(evaluations, None, pages)
     try:
         compared = compare(evaluations)
-    except EvaluationError as error:  # evaluations that were there already may be of other benchmarks
+    except EvaluationError as error:  # stored evaluations may be of other benchmarks
         return Measured(evaluations, None, pages, str(error))
     return Measured(evaluations, compared, [comparison.write(compared, out), *pages])
 
@@ -138,7 +138,7 @@ def evaluate(
 def write_tables(
     evaluations: Sequence[Evaluation], benchmarks: Sequence[str], files: Sequence[Path]
 ) -> list[Path]:
-    """Write the table of these benchmarks, or of all measured if none is named, into each file."""
+    """Write the score table of these benchmarks, or of all if none is named, into each file."""
     if not files:
         return []
     table = score_table.score_table(evaluations, benchmarks)
@@ -168,7 +168,7 @@ def measure(
 
 
 def _folders(models: Sequence[str], out: Path) -> list[Path]:
-    """Return a folder for each model's files: `out` for one, and below it, called as the models, for several."""
+    """Return a folder for each model: `out` for a single model, else subfolders of `out` named after the models."""
     if len(models) == 1:
         return [out]
     names = [re.sub(r"[^\w.-]+", "-", model).strip("-.") or "model" for model in models]

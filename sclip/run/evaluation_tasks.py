@@ -1,6 +1,6 @@
-"""Evaluation of a run's models as tasks of the cluster: a checkpoint in, an exported and evaluated model out.
+"""Export and evaluate checkpoints of a run in Ray tasks.
 
-The pages and MLflow get the same `Evaluation`, which lies in the run's folder.
+The run's folder keeps the evaluations before and after training; the pages and MLflow show the same ones.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ __all__ = [
 ]
 
 BEFORE = "before training"
-"""What the evaluation of the weights that a run starts from calls them."""
+"""Model name in the evaluation of the weights that a run starts from."""
 EVALUATION_BEFORE = "evaluation-before.json"
 _RETAINED = ("retrieval", "shards", "zero-shot")
-"""Kinds of benchmarks that measure what a model knew before."""
+"""Kinds of benchmarks that measure what a model knew before training."""
 
 
 def measure_trained(config: Config, folder: RunFolder, step: str, shards: Sequence[str]) -> Evaluation:
-    """Export the checkpoint `step` to the run's model folder and measure it, on what training had; return that."""
+    """Export checkpoint `step` to the run's model folder; evaluate it with the resources of one training worker."""
     _on_cluster(config, _export_and_score, config, folder, step, shards)
     return Evaluation.read(folder.path / EVALUATION_FILE)
 
 
 def measure_before(config: Config, folder: RunFolder, shards: Sequence[str]) -> Evaluation:
-    """Measure the weights that training starts from, once in the life of the run; return that.
+    """Evaluate the weights that training starts from, once per run; later calls return the stored evaluation.
 
-    Without the knowledge encoder where they hold none: it is not trained yet, and the model as it came has none.
+    The model gets no knowledge encoder unless the weights hold one, since a new encoder is still untrained.
     """
     path = folder.path / EVALUATION_BEFORE
     if not path.exists():
@@ -59,7 +59,7 @@ def measure_before(config: Config, folder: RunFolder, shards: Sequence[str]) -> 
 def checkpoint_scorer(
     config: Config, folder: RunFolder, shards: Sequence[str]
 ) -> Callable[[str], dict[str, float]]:
-    """Return a function that scores a checkpoint, named by its folder, during training; Ray can pickle it."""
+    """Return a picklable function from the name of a checkpoint's folder to its scores, for use during training."""
     suite = config.evaluate.suite_beside
     if suite:
         config = dataclasses.replace(config, evaluate=dataclasses.replace(config.evaluate, suite=suite))
@@ -67,26 +67,26 @@ def checkpoint_scorer(
 
 
 def retention(before: Evaluation, after: Evaluation) -> dict[str, float]:
-    """Return what training kept of each retrieval and zero-shot headline, as after / before, and their mean.
+    """Return after / before of the headline score of each retrieval and zero-shot benchmark, and the mean.
 
-    1 where nothing was lost; a benchmark on which the model knew nothing before has no retention.
+    1 means that nothing was lost. A benchmark whose score was 0 before training has no retention.
     """
     kept = {}
-    known = {result.name: result for result in before.results}
+    old_results = {result.name: result for result in before.results}
     for result in after.results:
-        if result.kind in _RETAINED and result.name in known:
-            was = known[result.name].scores[result.headline].value
-            if was > 0:
-                kept[f"retention/{result.name}"] = result.scores[result.headline].value / was
+        if result.kind in _RETAINED and result.name in old_results:
+            old_score = old_results[result.name].scores[result.headline].value
+            if old_score > 0:
+                kept[f"retention/{result.name}"] = result.scores[result.headline].value / old_score
     return kept | ({"retention/mean": sum(kept.values()) / len(kept)} if kept else {})
 
 
 def _on_cluster(config: Config, function: Callable[..., None], *arguments: Any) -> None:
-    """Run a function on the CPUs and the GPU of one training worker, which do not train at the time."""
+    """Run a function in a task with the CPUs and the GPU of one training worker, while no worker trains."""
     gpus = 1 if config.train.use_gpu else 0
-    # Not in the placement group of a sweep's trial, which holds no more than its driver.
-    anywhere = PlacementGroupSchedulingStrategy(placement_group=None)
-    task = ray.remote(num_cpus=config.train.worker_cpus, num_gpus=gpus, scheduling_strategy=anywhere)(
+    # Run outside the placement group of a sweep's trial, which has room only for the trial's driver.
+    strategy = PlacementGroupSchedulingStrategy(placement_group=None)
+    task = ray.remote(num_cpus=config.train.worker_cpus, num_gpus=gpus, scheduling_strategy=strategy)(
         function
     )
     try:
@@ -98,11 +98,11 @@ def _on_cluster(config: Config, function: Callable[..., None], *arguments: Any) 
 def _export_and_score(config: Config, folder: RunFolder, step: str, shards: Sequence[str]) -> None:
     model = _consolidated(config, folder, step)
     scorer = _scorer(config, model, "cuda" if config.train.use_gpu else "cpu")
-    found = _evaluation(scorer, config, shards, config.run.name)
+    evaluation = _evaluation(scorer, config, shards, config.run.name)
     with staged(folder.model) as exported:
         scorer.save(exported)
         send(exported, folder.model)
-    _write(found, folder, EVALUATION_FILE)
+    _write(evaluation, folder, EVALUATION_FILE)
 
 
 def _score_before(config: Config, folder: RunFolder, shards: Sequence[str]) -> None:
@@ -111,9 +111,9 @@ def _score_before(config: Config, folder: RunFolder, shards: Sequence[str]) -> N
 
 
 def _write(found: Evaluation, folder: RunFolder, name: str) -> None:
-    with staged(folder.path) as written:
-        found.write(written / name)
-        send(written, folder.path, [name])
+    with staged(folder.path) as staging:
+        found.write(staging / name)
+        send(staging, folder.path, [name])
 
 
 def _score_checkpoint(
@@ -121,12 +121,12 @@ def _score_checkpoint(
 ) -> dict[str, float]:
     model = _consolidated(config, folder, step)
     scorer = _scorer(config, model, "cuda" if config.evaluate.gpus else "cpu")
-    found = _evaluation(scorer, config, shards, step).scores()
-    return {f"{prefix}{name}": value for name, value in found.items()}
+    scores = _evaluation(scorer, config, shards, step).scores()
+    return {f"{prefix}{name}": value for name, value in scores.items()}
 
 
 def _consolidated(config: Config, folder: RunFolder, step: str) -> StructureCLIP:
-    """Return the model of a checkpoint; the run's start is fetched only where the checkpoint holds updates of it."""
+    """Return a checkpoint's model. Only LoRA, whose checkpoints hold updates, needs the run's starting weights."""
     if not config.model.lora.rank:
         return checkpoint.consolidate(folder.path / step, config.model)
     with folder.starting(config.model) as model:

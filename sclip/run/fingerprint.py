@@ -1,7 +1,7 @@
-"""The shards of a run in, the fingerprint of the dataset out: a digest, a name, and the figures to know.
+"""Compute the fingerprint of a run's shards: a digest, a name and a few figures.
 
-Packed shards are known by the checksums in their `index.json`, wherever they lie; others by where they lie and how
-many samples they have, since reading all of their bytes would cost more than it tells.
+Packed shards are identified by the checksums in their `index.json`, wherever they are stored. Other shards are
+identified by their URL and sample count, since hashing all of their bytes would cost too much.
 """
 
 from __future__ import annotations
@@ -24,36 +24,36 @@ INDEX = "index.json"
 
 @dataclass(frozen=True)
 class DatasetFingerprint:
-    """What tells the data of a run from other data."""
+    """Identity of the data of a run."""
 
     name: str
-    """The folder of the first shard and the one above."""
+    """Last two folder names in the path of the first shard."""
     digest: str
     """32 hexadecimal digits."""
     profile: dict[str, Any]
-    """samples, shards, packed (shards with a checksum), and parser: the version of what read the captions."""
+    """Counts `samples`, `shards` and `packed` (shards with a checksum); `parser`: its version or annotation stamp."""
 
 
 def fingerprint(sources: Sequence[Mapping[NamedShard, int]], parser: str) -> DatasetFingerprint:
-    """Return the fingerprint of the data of a run.
+    """Return the fingerprint of a run's data.
 
     Args:
-        sources: the samples of each shard of each source.
-        parser: stamp of the annotations, or the version of the parser.
+        sources: sample count of each shard, one mapping for each source.
+        parser: stamp of the annotations, or version of the parser.
     """
-    shards = {shard.url: samples for of_source in sources for shard, samples in of_source.items()}
+    shards = {shard.url: samples for source in sources for shard, samples in source.items()}
     indexes = sorted({sibling(url, INDEX) for url in shards})
     checksums = dict(zip(indexes, concurrently(_checksums, indexes), strict=True))
-    found = {url: checksums[sibling(url, INDEX)].get(_name(url), "") for url in shards}
-    lines = [found[url] or f"{mask(url)} {samples}" for url, samples in shards.items()]
+    digests = {url: checksums[sibling(url, INDEX)].get(_name(url), "") for url in shards}
+    lines = [digests[url] or f"{mask(url)} {samples}" for url, samples in shards.items()]
     return DatasetFingerprint(
-        # Masked while it still is a URI: of its parts alone nobody sees that one is a password.
+        # Mask the whole URI first: its separate parts do not show which one is a password.
         "/".join(parts(mask(next(iter(shards))))[0].split("/")[-3:-1]),
         hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:32],
         {
             "samples": sum(shards.values()),
             "shards": len(shards),
-            "packed": sum(map(bool, found.values())),
+            "packed": sum(map(bool, digests.values())),
             "parser": parser,
         },
     )
@@ -64,7 +64,7 @@ def _name(url: str) -> str:
 
 
 def _checksums(url: str) -> dict[str, str]:
-    """Return the checksums in an index by the names of the shards; none where it is missing, or another program's."""
+    """Return an index's checksums by shard name; empty if the index is missing or another program wrote it."""
     try:
         return {str(entry["name"]): str(entry["sha256"]) for entry in json.loads(read_bytes(url))["shards"]}
     except (StorageError, ValueError, LookupError, TypeError, RecursionError):

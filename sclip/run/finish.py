@@ -1,7 +1,6 @@
-"""The end of a run: a trained checkpoint in; export, evaluation, pages and a registered version out.
+"""Finish a run: export, evaluate and register its trained checkpoint, and write its pages.
 
-Every step leaves its result in the run's folder, so that a run that is started again goes on with the first that is
-not done.
+The last step records the result in the run's folder, so a run that is started again later skips all steps.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ __all__ = ["curves", "finish"]
 
 
 def finish(plan: StreamPlan, folder: RunFolder, tracker: tracking.Tracker, console: Console) -> Summary:
-    """Export, measure and register the trained model, unless that was done before; return what the run left.
+    """Export, evaluate and register the trained model, unless a result is recorded; return the run's summary.
 
-    Raises TrainingFailed where not everything was trained on, or what an evaluation or the registry raises.
+    Raises TrainingFailed if not every sample was trained on, and the errors of the evaluation and the registry.
     """
     trained = folder.complete
     if trained is None:
@@ -40,13 +39,13 @@ def finish(plan: StreamPlan, folder: RunFolder, tracker: tracking.Tracker, conso
     result = folder.result
     if result is None:
         console.print("evaluating the trained model")
-        # The plan's config: its model has the name with the activation of the weights that it started from.
-        found = evaluation_tasks.measure_trained(plan.config, folder, trained["checkpoint"], plan.shards)
+        # The plan's config names the architecture with the activation of the starting weights.
+        measured = evaluation_tasks.measure_trained(plan.config, folder, trained["checkpoint"], plan.shards)
         before = _before(folder)
-        scores = found.scores() | (evaluation_tasks.retention(before, found) if before else {})
+        scores = measured.scores() | (evaluation_tasks.retention(before, measured) if before else {})
         tracker.log(scores, trained["step"])
-        version, promotion = _registered(plan.config, folder, tracker, found)
-        pages = _pages(plan.config, folder, tracker.folder, found, before, promotion)
+        version, promotion = _registered(plan.config, folder, tracker, measured)
+        pages = _pages(plan.config, folder, tracker.folder, measured, before, promotion)
         send(tracker.folder, folder.path, [page.name for page in pages])
         fetch(folder.path, tracker.folder, [EVALUATION_FILE])
         for file in (tracker.folder / EVALUATION_FILE, *pages):
@@ -72,7 +71,7 @@ def _before(folder: RunFolder) -> Evaluation | None:
 def _registered(
     config: Config, folder: RunFolder, tracker: tracking.Tracker, found: Evaluation
 ) -> tuple[str, registry.Promotion | None]:
-    """Return the new version, and what its gates made of it; both are left to sclip sync where the store is away."""
+    """Register the model and apply its gates; do neither if the store is unreachable (`sclip sync` does it later)."""
     if not tracker.flush():
         return "", None
     name, gates = config.tracking.model_name, config.tracking.gates
@@ -89,9 +88,9 @@ def _pages(
     before: Evaluation | None,
     promotion: registry.Promotion | None,
 ) -> list[Path]:
-    """Write the page of the evaluation, and the one that compares it, where there is something to compare it with.
+    """Write the evaluation page and, if another evaluation has the same cases, the comparison page.
 
-    They go to the folder `written`, of this machine.
+    Both go to the local folder `written`.
     """
     decision = None
     if promotion and promotion.decision:
@@ -126,11 +125,11 @@ def _cases(found: Evaluation) -> dict[str, set[str]]:
 
 
 def curves(folders: Sequence[StoragePath]) -> dict[str, dict[str, list[tuple[int, float]]]]:
-    """Return the curves of runs, by metric and run: the losses, and every score that was measured beside training."""
-    found: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    """Return curves by metric and run: losses, learning rate, and every score measured during training."""
+    by_metric: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for folder in folders:
         for metric, points in tracking.history(folder).items():
-            of_loss = metric in (
+            is_training_curve = metric in (
                 "train/loss",
                 "train/loss_contrastive",
                 "train/loss_hinge",
@@ -139,7 +138,7 @@ def curves(folders: Sequence[StoragePath]) -> dict[str, dict[str, list[tuple[int
                 "train/loss_units",
                 "train/learning_rate",
             )
-            beside = len(points) > 1 and not metric.startswith(("train/", "stream/", "system/"))
-            if of_loss or (beside and metric.rpartition("/")[2] not in COUNTS):
-                found.setdefault(metric, {})[folder.name] = points
-    return found
+            is_series = len(points) > 1 and not metric.startswith(("train/", "stream/", "system/"))
+            if is_training_curve or (is_series and metric.rpartition("/")[2] not in COUNTS):
+                by_metric.setdefault(metric, {})[folder.name] = points
+    return by_metric

@@ -1,10 +1,10 @@
-"""Measure what tuning forgets: an ablation tuned from one start goes in, shares kept and gained come out.
+"""Measure what tuning forgets: the share of the start's score that a row keeps, and its share of plain tuning's gain.
 
-The start has learned one family of scenes, the other rows are tuned on another. A row with `blend: ROW` trains nothing:
-it lies between the start and that row. Of each seed there are two splits of both families' held-out scenes.
-One serves to choose `a`; all scores come from the other.
+The start is trained on one family of scenes, and the other rows are tuned on a second family. A row with `blend: ROW`
+is not trained: its weights are (1 - a) * start + a * ROW. For each seed, two splits are made of both families'
+held-out scenes. The development split serves to choose `a`; all scores come from the report split.
 
-Its table may also show the scores that `shares` returns.
+The ablation's table may also show the scores that `shares` returns.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ _GAINED = "relation/accuracy+attribute/accuracy"
 _REACHED = 0.9
 """Share of the plain row's gain at which rows are compared."""
 _MARGIN = 0.03
-"""What a blend must reach more on the development split, since a share of the gain is another on the reported one."""
+"""Margin above `_REACHED` on the development split, since a blend's share differs between the splits."""
 _ALPHAS = [n / 10 for n in range(11)]
 
 
 def suite(config: Config, name: str, seed: int, split: str) -> Path:
-    """Return the suite of a split, `report` or `development`."""
+    """Return the path of the suite file of a split, `report` or `development`."""
     return _storage(config) / "sweeps" / name / f"{split}-seed-{seed}.yaml"
 
 
 def write_suites(ablation: Ablation, name: str, config: Config) -> None:
     """Generate the scenes of every seed and write the suites of both splits.
 
-    Raises ConfigError where the rows train on shards of the user's, or the storage cannot be written to.
+    Raises ConfigError if data.shards is set, or the storage cannot be written to.
     """
     if config.data.shards:
         raise ConfigError("data.shards: this ablation is one of generated scenes; leave it out")
@@ -64,18 +64,18 @@ def write_suites(ablation: Ablation, name: str, config: Config) -> None:
     try:
         for seed in ablation.seeds:
             specs = [start.scenes, config.scenes]
-            for split, of_split in (("report", seed), ("development", -1 - seed)):
-                if split == "development":  # held-out scenes alone
+            for split, split_seed in (("report", seed), ("development", -1 - seed)):
+                if split == "development":  # only its held-out scenes are used
                     specs = [dataclasses.replace(spec, train_samples=1) for spec in specs]
-                first, second = (scenes.generate(folder, spec, of_split).suite.parent for spec in specs)
-                of = {
+                first, second = (scenes.generate(folder, spec, split_seed).suite.parent for spec in specs)
+                benchmarks = {
                     "first": {"kind": "shards", "shards": f"{first}/heldout/*.tar"},
                     "relation": _cases("vg-relation", second, "relation"),
                     "attribute": _cases("vg-attribution", second, "attribute"),
                 }
                 path = suite(config, name, seed, split)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write(path, json.dumps(of, indent=1, ensure_ascii=False) + "\n")
+                write(path, json.dumps(benchmarks, indent=1, ensure_ascii=False) + "\n")
     except (PackError, OSError) as error:
         raise ConfigError(f"run.storage={config.run.storage!r}: {error}") from error
 
@@ -87,27 +87,27 @@ def _cases(kind: str, scenes_of: StoragePath, called: str) -> dict[str, str]:
 def add_blends(
     ablation: Ablation, name: str, config: Config, trials: Sequence[Trial], console: Console
 ) -> list[Trial]:
-    """Return the trials and, for every row that is one, a blend of each seed whose runs are done.
+    """Return the trials and, for every blend row and seed whose runs are done, a trial of the blend.
 
-    What was found before of the same runs is not measured again.
+    A recorded blend is not measured again if its runs have the same scores as then.
     """
     done = {trial.name: trial for trial in trials if trial.scores}
     blends = []
     for seed in ablation.seeds:
-        of_seed = {row: done.get(f"{name}-{row}-seed-{seed}") for row in ablation.rows}
+        by_row = {row: done.get(f"{name}-{row}-seed-{seed}") for row in ablation.rows}
         measured = _Measured(config, name, seed)
-        for row, what in ablation.rows.items():
-            ends = [of_seed[end] for end in (ablation.start, ablation.plain, what.blend or ablation.start)]
-            if not what.blend or None in ends:
+        for row, spec in ablation.rows.items():
+            ends = [by_row[end] for end in (ablation.start, ablation.plain, spec.blend or ablation.start)]
+            if not spec.blend or None in ends:
                 continue
-            of_runs = [end.scores for end in ends if end]
+            run_scores = [end.scores for end in ends if end]
             file = _record_of(config, name, seed, row)
             record = json.loads(file.read_text()) if file.is_file() else {}
             label = f"{name}-{row}-seed-{seed}"
-            if record.get("ends") != of_runs:
+            if record.get("ends") != run_scores:
                 start, plain, trained = (end.name for end in ends if end)
                 try:
-                    record = {"ends": of_runs} | measured.blend(start, plain, trained)
+                    record = {"ends": run_scores} | measured.blend(start, plain, trained)
                 except (*evaluate.NOT_STARTED, *evaluate.ERRORS) as error:
                     blends.append(Trial(label, {}, {}, str(error)))
                     continue
@@ -118,7 +118,7 @@ def add_blends(
 
 
 class _Measured:
-    """Models of one seed on its two splits; each is loaded, and measured on the development split, once."""
+    """Cache of one seed's models: each is loaded once, and measured once on the development split."""
 
     def __init__(self, config: Config, name: str, seed: int) -> None:
         self._config = config
@@ -128,7 +128,7 @@ class _Measured:
         self._points: dict[tuple[str, float], Point] = {}
 
     def blend(self, start: str, plain: str, trained: str) -> dict[str, Any]:
-        """Return `a`, points and plain's gained score (development split), and scores of the report split."""
+        """Return `a`, points and plain's gained score on the development split, and scores on the report split."""
         first, last = self._point(start, plain, 0.0), self._point(start, plain, 1.0)
         target = first.gained.value + (_REACHED + _MARGIN) * (last.gained.value - first.gained.value)
         points = [self._point(start, trained, a) for a in _ALPHAS]
@@ -154,50 +154,50 @@ class _Measured:
 
     def _measure(self, split: str, model: str, scorer: Scorer) -> Evaluation:
         name = self._suites[split]
-        if split not in self._tasks:  # as the runs are measured
-            asked = dataclasses.replace(self._config.evaluate, suite=name)
-            tasks = runner.tasks_of(asked, (), self._config.data)
-            self._tasks[split] = runner.prepared(tasks, exclusions=runner.exclusions_of(asked.exclude))
+        if split not in self._tasks:  # the tasks of the runs' own evaluations
+            settings = dataclasses.replace(self._config.evaluate, suite=name)
+            tasks = runner.tasks_of(settings, (), self._config.data)
+            self._tasks[split] = runner.prepared(tasks, exclusions=runner.exclusions_of(settings.exclude))
         batch_size = self._config.evaluate.batch_size
         return evaluate.measure(self._tasks[split], model, scorer, name, False, "cpu", 0, batch_size)
 
 
 def add_shares(ablation: Ablation, name: str, trials: Sequence[Trial]) -> list[Trial]:
-    """Return the trials with their `shares` among the scores, where the start and the plain row of a seed are done.
+    """Add the scores of `shares` to the trials of each seed whose start and plain row are done.
 
-    A row that misses the plain row's gain at one seed has no `kept_at_90` at any: a mean of the others would flatter.
+    If one seed of a row has no `first/kept_at_90`, all lose it: a mean over the other seeds would flatter the row.
     """
     done = {trial.name: trial.scores for trial in trials if trial.scores}
-    found: dict[str, dict[str, float]] = {}
+    added: dict[str, dict[str, float]] = {}
     for row in ablation.rows:
         names = [f"{name}-{row}-seed-{seed}" for seed in ablation.seeds]
-        of_row = {}
+        row_shares = {}
         for run, seed in zip(names, ablation.seeds, strict=True):
             start, plain = (done.get(f"{name}-{end}-seed-{seed}") for end in (ablation.start, ablation.plain))
             if start and plain and run in done:
-                of_row[run] = shares(start, plain, done[run])
-        if not all("first/kept_at_90" in of_run for of_run in of_row.values()):
-            of_row = {
-                run: {score: value for score, value in of_run.items() if score != "first/kept_at_90"}
-                for run, of_run in of_row.items()
+                row_shares[run] = shares(start, plain, done[run])
+        if not all("first/kept_at_90" in run_shares for run_shares in row_shares.values()):
+            row_shares = {
+                run: {score: value for score, value in run_shares.items() if score != "first/kept_at_90"}
+                for run, run_shares in row_shares.items()
             }
-        found |= of_row
-    return [dataclasses.replace(t, scores=t.scores | found.get(t.name, {})) for t in trials]
+        added |= row_shares
+    return [dataclasses.replace(t, scores=t.scores | added.get(t.name, {})) for t in trials]
 
 
 def forgetting(ablation: Ablation, name: str, config: Config, trials: Sequence[Trial]) -> Forgetting:
-    """Return what the page draws: a point for each run that has shares, a line for each row that is a blend."""
+    """Return the data of the page's plot: a point for each run with shares, and a line for each blend row."""
     done = {trial.name: trial.scores for trial in trials}
     points: dict[str, list[tuple[float, float]]] = {}
     lines: dict[str, list[tuple[float, tuple[float, float]]]] = {}
-    for row, what in ablation.rows.items():
+    for row, spec in ablation.rows.items():
         by_seed = {seed: done.get(f"{name}-{row}-seed-{seed}") for seed in ablation.seeds}
         points[row] = [
-            (of["second/gain"], of["first/kept"])
-            for of in by_seed.values()
-            if of and {"second/gain", "first/kept"} <= of.keys()
+            (run_scores["second/gain"], run_scores["first/kept"])
+            for run_scores in by_seed.values()
+            if run_scores and {"second/gain", "first/kept"} <= run_scores.keys()
         ]
-        if what.blend:
+        if spec.blend:
             files = [_record_of(config, name, seed, row) for seed, scores in by_seed.items() if scores]
             sweeps = filter(None, (_line(json.loads(file.read_text())) for file in files))
             lines[row] = [
@@ -213,37 +213,37 @@ def _line(record: Mapping[str, Any]) -> list[tuple[float, float, float]]:
     The list is empty if plain gained or start kept nothing.
     """
     start = record["points"][0]
-    risen = record["plain"] - start["gained"]
-    if risen <= 0 or start["kept"] <= 0:
+    rise = record["plain"] - start["gained"]
+    if rise <= 0 or start["kept"] <= 0:
         return []
     return [
-        (p["a"], (p["gained"] - start["gained"]) / risen, p["kept"] / start["kept"]) for p in record["points"]
+        (p["a"], (p["gained"] - start["gained"]) / rise, p["kept"] / start["kept"]) for p in record["points"]
     ]
 
 
 def shares(
     start: Mapping[str, float], plain: Mapping[str, float], scores: Mapping[str, float]
 ) -> dict[str, float]:
-    """Return what a run kept and gained, of the scores of the start, of plain tuning and its own.
+    """Return what a run kept and gained, given the scores of the start, of the plain row and of the run itself.
 
-    first/r1 is R@1 of the first family, the mean of both directions; first/kept its share of the start's;
-    second/gain what relation and attribute accuracy rose, as a share of what they rose in the plain row (none where
-    they did not); first/kept_at_90 is first/kept, where that share is 0.9 or more.
+    `first/r1` is R@1 on the first family, the mean of both directions; `first/kept` is its ratio to the start's.
+    `second/gain` is the rise in mean relation and attribute accuracy, divided by the plain row's rise (absent if that
+    is not positive). `first/kept_at_90` equals `first/kept` if `second/gain` is 0.9 or more, else it is absent.
     """
-    r1, of_start = _mean(scores, _KEPT), _mean(start, _KEPT)
-    found = {"first/r1": r1}
-    if of_start > 0:
-        found["first/kept"] = r1 / of_start
-    risen = _mean(plain, _GAINED) - _mean(start, _GAINED)
-    if risen > 0:
-        found["second/gain"] = (_mean(scores, _GAINED) - _mean(start, _GAINED)) / risen
-    if found.get("second/gain", 0) >= _REACHED and "first/kept" in found:
-        found["first/kept_at_90"] = found["first/kept"]
-    return found
+    r1, start_r1 = _mean(scores, _KEPT), _mean(start, _KEPT)
+    result = {"first/r1": r1}
+    if start_r1 > 0:
+        result["first/kept"] = r1 / start_r1
+    plain_gain = _mean(plain, _GAINED) - _mean(start, _GAINED)
+    if plain_gain > 0:
+        result["second/gain"] = (_mean(scores, _GAINED) - _mean(start, _GAINED)) / plain_gain
+    if result.get("second/gain", 0) >= _REACHED and "first/kept" in result:
+        result["first/kept_at_90"] = result["first/kept"]
+    return result
 
 
 def _record_of(config: Config, name: str, seed: int, row: str) -> Path:
-    """Return the file of what was measured of a blend."""
+    """Return the file that records the measurements of a blend."""
     return suite(config, name, seed, row).with_suffix(".json")
 
 

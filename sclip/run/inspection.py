@@ -1,7 +1,7 @@
-"""One sample as a step of a run sees it: the shard, the key and the epoch in, what was drawn and encoded out.
+"""Show one sample as a training step sees it: what is drawn and encoded for a shard, a key and an epoch.
 
-Every random choice follows from (seed, epoch, identity) alone, so the sample goes once more through `row_of` of the
-reader and through the `Encoder`, as in the run, and gives the same row. Nothing of either is done here.
+Every random choice depends only on (seed, epoch, identity). So a sample that passes again through the reader's
+`row_of` and the `Encoder` gives the same row as in the run. This module has no reading or encoding code of its own.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ __all__ = ["InspectionError", "Run", "inspect_sample", "of_run"]
 
 
 class InspectionError(ValueError):
-    """What was asked for is not there; one line with what was found and what to do."""
+    """Error for a missing shard, sample or epoch: one line with what was found and what to do."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """How a run reads and encodes, and what it reads."""
+    """Config of a run, and the shards that it reads."""
 
     config: Config
     title: str = "a run of this config"
     sources: tuple[dict[NamedShard, int], ...] = ()
-    """Samples of each shard of each source, where the run has begun."""
+    """Sample count of each shard, one mapping for each source; empty if the run has not begun."""
 
 
 def of_run(name: str, storage: str) -> Run:
-    """Return the run of a folder, or of a name in a storage folder. Raises ConfigError where there is none."""
+    """Return the run, named by its folder or by its name in the storage folder. Raises ConfigError if there is none."""
     for folder in (storage_path(name), storage_path(storage) / "runs" / name):
         if (folder / "config.json").is_file():
             break
@@ -54,30 +54,30 @@ def of_run(name: str, storage: str) -> Run:
 
 
 def inspect_sample(run: Run, shard: str, key: str, epoch: int) -> SampleVisit:
-    """Return what a step of the run is given of one sample in one epoch, or why it is given nothing.
+    """Return what a training step gets from one sample in one epoch, or the reason why it gets nothing.
 
     Args:
-        run: whose config decides.
+        run: the run whose config decides.
         shard: path or URI of one shard.
-        key: of the sample in it; also of one that cannot be trained on.
-        epoch: from 0; with data.weights, the pass of the shard's source.
+        key: key of a sample in the shard, even of one that cannot be trained on.
+        epoch: from 0; with data.weights, the pass over the shard's source.
 
     Raises InspectionError, ShardError, ConfigError, ParserError or ModelError, each with a message for the user.
     """
     config = run.config
-    given = find_shards([shard])
-    if len(given) > 1:
-        raise InspectionError(f"{shard}: {len(given)} shards, the first is {mask(given[0].url)}; name one")
-    url = given[0].url
-    read = [of for source in run.sources for of in source] or find_shards(config.data.shards)
-    named, notes = _named(given[0], read)
+    shards = find_shards([shard])
+    if len(shards) > 1:
+        raise InspectionError(f"{shard}: {len(shards)} shards, the first is {mask(shards[0].url)}; name one")
+    url = shards[0].url
+    run_shards = [known for source in run.sources for known in source] or find_shards(config.data.shards)
+    named, notes = _named(shards[0], run_shards)
     _check_epoch(run, named, epoch)
-    # What is recorded opens nothing without its credentials, or where it was moved: then what was named here is read.
-    recorded = [of.url for of in read] if named in read else [url]
+    # Look for annotations only in the user's shard if the run does not read it, or if recorded URLs lack credentials.
+    recorded = [known.url for known in run_shards] if named in run_shards else [url]
     annotated = [url] if any(map(is_masked, recorded)) else recorded
     reading = ReadSettings(config, usable_stamp(config.data, annotated, most_words(config.model)))
-    item, more = _item(url, config.data, key)
-    notes += [f"sample {other.index} has the same key: {other.reason}" for other in more]
+    item, duplicates = _item(url, config.data, key)
+    notes += [f"sample {other.index} has the same key: {other.reason}" for other in duplicates]
     row = row_of(item, named, reading, epoch)
     facts = [
         ("shard", mask(named.url)), ("identity", named.identity(item.key)),
@@ -91,23 +91,23 @@ def inspect_sample(run: Run, shard: str, key: str, epoch: int) -> SampleVisit:
 
 
 def _named(shard: NamedShard, read: Sequence[NamedShard]) -> tuple[NamedShard, list[str]]:
-    """Return the shard as the run knows it, and notes on one that the run does not read from there.
+    """Return the shard under the name that the run uses, with a note if the run does not read this URL.
 
-    Such a shard has the name of the one whose path below its fixed folder it ends in, where that is one only: data
-    that was moved is drawn from as before.
+    A moved shard takes the name of the run's only shard with the same path below the pattern's fixed folder, so that
+    the random choices stay the same.
     """
-    if found := next((of for of in read if _same(of.url, shard.url)), None):
-        return found, []
+    if known := next((candidate for candidate in read if _same(candidate.url, shard.url)), None):
+        return known, []
     if not read:
         return shard, []
     note = "the run does not read this shard; this is what it would see"
     path = f"/{parts(shard.url)[0]}"
-    moved = [of.name for of in read if path.endswith(f"/{of.name.partition('/')[2]}")]
-    return (shard._replace(name=moved[0]) if len(moved) == 1 else shard), [note]
+    names = [candidate.name for candidate in read if path.endswith(f"/{candidate.name.partition('/')[2]}")]
+    return (shard._replace(name=names[0]) if len(names) == 1 else shard), [note]
 
 
 def _same(one: str, other: str) -> bool:
-    """Tell whether two names mean one shard: without credentials, and local ones may lead there in other ways."""
+    """Return whether two URLs or paths mean the same shard: credentials are ignored, local links are resolved."""
     one, other = mask(one), mask(other)
     if one == other or os.path.basename(one) != os.path.basename(other):
         return one == other
@@ -115,16 +115,16 @@ def _same(one: str, other: str) -> bool:
 
 
 def _check_epoch(run: Run, shard: NamedShard, epoch: int) -> None:
-    """Raise InspectionError where the run does not read the shard in that epoch."""
+    """Raise InspectionError if the run does not read the shard in that epoch."""
     data, train = run.config.data, run.config.train
-    names = [[of.name for of in of_source] for of_source in run.sources]
-    source = next((number for number, of_source in enumerate(names) if shard.name in of_source), None)
+    names = [[known.name for known in shards] for shards in run.sources]
+    source = next((number for number, shards in enumerate(names) if shard.name in shards), None)
     last: int | None = train.epochs - 1
     if source is not None:
-        samples = [list(of_source.values()) for of_source in run.sources]
+        samples = [list(shards.values()) for shards in run.sources]
         schedule = Schedule.weighted(run.config.run.seed, train.epochs, samples, data.weights)
         last = _last_pass(schedule, source, names[source].index(shard.name))
-    elif data.weights:  # the passes of a source follow from the samples of all, which nobody has counted yet
+    elif data.weights:  # passes depend on the samples of all sources, which are not counted yet
         last = max(epoch, 0)
     if last is None or not 0 <= epoch <= last:
         when = "never" if last is None else f"in epochs 0 to {last}"
@@ -134,21 +134,21 @@ def _check_epoch(run: Run, shard: NamedShard, epoch: int) -> None:
 
 
 def _last_pass(schedule: Schedule, source: int, number: int) -> int | None:
-    """Return the last pass in which a shard is read: of sources with weights the last pass need not be whole."""
+    """Return the last pass that reads a shard, None if none does; the last pass of a weighted source may be partial."""
     visits = (schedule.visit(entry) for entry in reversed(range(len(schedule))))
     return next((visit.pass_ for visit in visits if (visit.source, visit.shard) == (source, number)), None)
 
 
 def _item(url: str, data: DataConfig, key: str) -> tuple[Sample | Rejected, list[Rejected]]:
-    """Return the sample of a key, and those further on that have the same and are set aside for it."""
-    found: list[Sample | Rejected] = []
+    """Return the sample with a key, and the later samples that are rejected because they repeat the key."""
+    matches: list[Sample | Rejected] = []
     keys: list[str] = []
     for item in read_shard(url, data):
         keys.append(item.key)
         if item.key == key:
-            found.append(item)
-    if not found:
+            matches.append(item)
+    if not matches:
         near = difflib.get_close_matches(key, keys, n=3) or keys[:3]
-        told = f"{len(keys):,} samples, the nearest are {', '.join(near)}" if keys else "none at all"
-        raise InspectionError(f"{mask(url)}: no sample {key!r}; it holds {told}")
-    return found[0], [item for item in found[1:] if isinstance(item, Rejected)]
+        summary = f"{len(keys):,} samples, the nearest are {', '.join(near)}" if keys else "none at all"
+        raise InspectionError(f"{mask(url)}: no sample {key!r}; it holds {summary}")
+    return matches[0], [item for item in matches[1:] if isinstance(item, Rejected)]

@@ -1,16 +1,16 @@
-"""A run's folder in, this process as its one owner out: a lease that is renewed, and that others respect or take over.
+"""Make this process the only owner of a run's folder, by a lease that it renews and that others respect or take over.
 
-    lease/3.json    the owner: token, host, process, since when, and a count that grows with every beat
+    lease/3.json    the owner: token, host, process, start time, and a count that grows with every beat
 
-The owner is who made the file of the highest number. Two that take over from the same owner both try to make the next
-number, and storage itself lets one of them (`sclip.storage.paths.create`): O_EXCL on a disk, NFS included, and
-conditional writes in object stores. Only the owner writes its own file afterwards, so nothing is locked, and nothing
-that a crash leaves stands in the way. Where an object store has no conditional writes, two that start in the same
-second may both begin; each looks at every beat whether the file is still its own, and the one that was written over
-ends.
+The process that created the file with the highest number is the owner. If two processes take over from the same owner,
+both try to create the next number, and the storage lets one succeed (`sclip.storage.paths.create`): by O_EXCL on a
+disk, NFS included, and by conditional writes in object stores. Afterwards only the owner writes its file. So nothing is
+locked, and files that a crash leaves behind block nobody. In an object store without conditional writes, two processes
+that start in the same second may both begin. At every beat, each checks that the file is still its own; the process
+whose file was overwritten ends.
 
-No clock is compared with that of another host: an owner that cannot be looked up here is dead when its file did not
-change for `EXPIRY_S` while the other watched. Of a process of this machine the kernel knows whether it lives.
+Clocks of different hosts are never compared: an owner on another host counts as dead if its file did not change for
+`EXPIRY_S` while this process watched. For an owner on this machine, the kernel knows whether its process lives.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = ["EXPIRY_S", "held"]
 EXPIRY_S = 30.0
 """Seconds without a beat after which an owner on another machine counts as dead."""
 _BEATS = 6
-"""Beats, and looks at the lease of another, within that time."""
+"""Beats of an owner within `EXPIRY_S`; a waiting process looks at the lease twice as often."""
 
 _NUMBERED = re.compile(r"(\d+)\.json")
 _log = logging.getLogger("sclip.run")
@@ -52,12 +52,12 @@ def held(
     """Own the folder of a run or a sweep during the block.
 
     Args:
-        folder: the folder, which need not be there.
-        say: told in a line that this waits for a sign of life of another owner.
-        lost: called in a thread with a line once another process is the owner. By default it ends this process on the
-            spot: the folder and the record in MLflow are not its own any more.
+        folder: the folder; it need not exist.
+        say: called with a line when this waits for a sign of life of another owner, and when it takes over.
+        lost: called in a thread with a line once another process is the owner. By default it ends this process at
+            once, since this process no longer owns the folder and the MLflow run.
 
-    Raises ConfigError, which says where the run lives, while another process is the owner; OSError where storage fails.
+    Raises ConfigError that names the host and process of another live owner, and OSError if storage fails.
     """
     owner = _this_process()
     number = _take(folder, owner, say)
@@ -65,16 +65,16 @@ def held(
     arguments = (folder, number, owner, ended, lost or _end)
     thread = threading.Thread(target=_beat, args=arguments, name="lease", daemon=True)
     thread.start()
-    goes_on = False
+    keeps_lease = False
     try:
         yield
-    except Stopped as stopped:  # until this process is gone its workers may write: the lease stays
-        goes_on = stopped.work_goes_on
+    except Stopped as stopped:  # workers may write until this process ends: keep the lease
+        keeps_lease = stopped.work_goes_on
         raise
     finally:
         ended.set()
-        thread.join(timeout=EXPIRY_S / _BEATS)  # one that waits for storage ends with the process
-        if not goes_on:
+        thread.join(timeout=EXPIRY_S / _BEATS)  # a thread that waits for storage ends with the process
+        if not keeps_lease:
             with contextlib.suppress(OSError):
                 _remove(folder, number)
 
@@ -90,7 +90,7 @@ def _take(folder: StoragePath, owner: dict[str, Any], say: Callable[[str], None]
         number, text = _newest(folder)
         if number and not _is_over(folder, number, text, say):
             continue
-        with contextlib.suppress(FileExistsError):  # of another, or of a try whose answer was lost
+        with contextlib.suppress(FileExistsError):  # another process's, or ours whose answer was lost
             create(_file(folder, number + 1), _text(owner))
         newest, text = _newest(folder)
         if newest == number + 1 and _read(text).get("token") == owner["token"]:
@@ -99,9 +99,9 @@ def _take(folder: StoragePath, owner: dict[str, Any], say: Callable[[str], None]
 
 
 def _is_over(folder: StoragePath, number: int, text: str, say: Callable[[str], None]) -> bool:
-    """Return whether the owner is dead; False where its lease went or became another's meanwhile.
+    """Return whether the owner is dead; False if its lease was removed or replaced meanwhile.
 
-    Raises ConfigError while it lives.
+    Raises ConfigError if the owner lives.
     """
     owner = _read(text)
     if owner.get("machine") and owner["machine"] == _machine():
@@ -114,12 +114,12 @@ def _is_over(folder: StoragePath, number: int, text: str, say: Callable[[str], N
     until, pause = time.monotonic() + EXPIRY_S, threading.Event()
     while time.monotonic() < until:
         pause.wait(EXPIRY_S / _BEATS / 2)
-        newest, now = _newest(folder)
+        newest, new_text = _newest(folder)
         if newest != number:
             return False
-        if now != text and owner:
-            raise _refusal(folder, _read(now))
-        text, owner = now, _read(now)  # that was read half-written before
+        if new_text != text and owner:
+            raise _refusal(folder, _read(new_text))
+        text, owner = new_text, _read(new_text)  # the first text may have been half-written
     say(f"run {folder.name}: no sign of life in {EXPIRY_S:g} s, so this process goes on with it")
     return True
 
@@ -143,15 +143,15 @@ def _beat(
     ended: threading.Event,
     lost: Callable[[str], None],
 ) -> None:
-    """Renew the lease until the end, or until it is another's."""
+    """Renew the lease until `ended` is set or another process takes it over."""
     beats = 0
     while not ended.wait(EXPIRY_S / _BEATS):
         beats += 1
-        with contextlib.suppress(OSError):  # storage that is away ends no run: the next beat will do
+        with contextlib.suppress(OSError):  # an outage of the storage ends no run; the next beat tries again
             newest, text = _newest(folder)
-            other = _read(text)
-            if newest > number or (newest == number and other.get("token", owner["token"]) != owner["token"]):
-                lost(f"run {folder.name}: another process took it over: {_who(other)}; this one ends")
+            entry = _read(text)
+            if newest > number or (newest == number and entry.get("token", owner["token"]) != owner["token"]):
+                lost(f"run {folder.name}: another process took it over: {_who(entry)}; this one ends")
                 return
             write(_file(folder, number), _text(owner | {"beats": beats}))
 
@@ -172,9 +172,9 @@ def _numbers(folder: StoragePath) -> list[int]:
 
 
 def _newest(folder: StoragePath) -> tuple[int, str]:
-    """Return number and text of the owner's file; 0 where there is none."""
+    """Return the number and text of the owner's file; number 0 if there is none."""
     while numbers := _numbers(folder):
-        with contextlib.suppress(FileNotFoundError):  # it ended meanwhile, and another's may be there
+        with contextlib.suppress(FileNotFoundError):  # the owner ended meanwhile; there may be a new one
             try:
                 return numbers[-1], _file(folder, numbers[-1]).read_text()
             except UnicodeDecodeError:
@@ -183,12 +183,12 @@ def _newest(folder: StoragePath) -> tuple[int, str]:
 
 
 def _remove(folder: StoragePath, number: int) -> None:
-    """Remove the leases up to a number, and the folders that are empty then: of a refused run nothing stays."""
+    """Remove the leases up to a number, and the folders that are then empty: a refused run leaves nothing behind."""
     for older in _numbers(folder):
         if older <= number:
             _file(folder, older).unlink(missing_ok=True)
     if isinstance(folder, Path):
-        with contextlib.suppress(OSError):  # another's is in it
+        with contextlib.suppress(OSError):  # not empty
             (folder / LEASE).rmdir()
             folder.rmdir()
 
@@ -198,7 +198,7 @@ def _text(owner: dict[str, Any]) -> str:
 
 
 def _read(text: str) -> dict[str, Any]:
-    """Return the owner; nothing of a file that is just being written, or is damaged."""
+    """Parse the owner; empty if the file is half-written or damaged."""
     try:
         owner = json.loads(text)
     except (ValueError, RecursionError):
@@ -218,7 +218,7 @@ def _this_process() -> dict[str, Any]:
 
 
 def _machine() -> str:
-    """Return what tells in which boot of which kernel, and container, a process id means something; "" off Linux."""
+    """Return the boot and PID namespace in which process ids are valid; "" on systems other than Linux."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -227,7 +227,7 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str:
-    """Return when a process started, in the kernel's ticks; empty for one that is gone, or only not waited for yet."""
+    """Return the start time of a process in kernel ticks; empty if it is gone or a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -236,7 +236,7 @@ def _started(pid: int) -> str:
 
 
 def _is_alive(owner: dict[str, Any]) -> bool | None:
-    """Return whether a process of this machine is there, and no later one of the same id; None where nobody knows."""
+    """Return whether the owner's process on this machine lives and its id was not reused; None if unknown."""
     pid = owner.get("pid")
     if type(pid) is not int or not 0 < pid < 2**31:
         return None
@@ -245,6 +245,6 @@ def _is_alive(owner: dict[str, Any]) -> bool | None:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # of another user, whose processes /proc may hide
+    except PermissionError:  # another user's process, which /proc may hide
         return is_same or None
     return is_same

@@ -1,7 +1,7 @@
-"""Logs for machines: what the driver of a run says in, one JSON object a line out.
+"""Write the log of a run's driver as JSON, one object per line.
 
-The form is Ray's: its formatter, and the names by which Ray Train marks what workers log (run_name, component,
-world_rank), so that one query finds both. Workers need nothing of this: whatever they log or print Ray Train writes
+The format is Ray's: its formatter, and the fields that Ray Train adds to the logs of workers (run_name, component,
+world_rank), so that one query finds both. Workers need no such code: Ray Train writes all that they log or print
 as JSON to logs/train/ of its session folder, on their node. Credentials of URIs are masked in every field.
 """
 
@@ -31,10 +31,10 @@ _WARNINGS = ("lost", "note", "waiting")
 
 
 def json_console(file: TextIO) -> Console:
-    """Have this process log in JSON to a file; return a console whose every line is a record of it."""
+    """Make this process log JSON to a file; return a console that logs each of its lines as a record."""
     handler = logging.StreamHandler(file)
     handler.setFormatter(_Formatter())
-    logging.getLogger().addHandler(handler)  # of libraries, warnings
+    logging.getLogger().addHandler(handler)  # for the warnings of libraries
     _log.addHandler(handler)
     _log.setLevel(logging.INFO)
     _log.propagate = False
@@ -43,12 +43,12 @@ def json_console(file: TextIO) -> Console:
 
 
 def name_run(name: str) -> None:
-    """Set the name of the run that all later lines of the log carry."""
+    """Set the run name in all later lines of the log."""
     _Formatter.run_name = name
 
 
 class JsonProgress:
-    """Logs the reports of a run as JSON, in place of `sclip.run.progress.Progress`."""
+    """Log the reports of a run as JSON, in place of `sclip.run.progress.Progress`."""
 
     def __enter__(self) -> JsonProgress:
         return self
@@ -73,13 +73,13 @@ class _Formatter(_JSONFormatter):  # type: ignore[misc]
     def generate_record_format_attrs(
         self, record: logging.LogRecord, exclude_default_standard_attrs: bool
     ) -> dict[str, Any]:
-        found = super().generate_record_format_attrs(record, exclude_default_standard_attrs)
-        masked: dict[str, Any] = mask_tree(found | {"run_name": self.run_name, "component": "driver"})
+        attributes = super().generate_record_format_attrs(record, exclude_default_standard_attrs)
+        masked: dict[str, Any] = mask_tree(attributes | {"run_name": self.run_name, "component": "driver"})
         return masked
 
 
 class _Lines(io.TextIOBase):
-    """A file that logs each line that is written to it."""
+    """File that logs each line written to it."""
 
     def __init__(self) -> None:
         self._begun = ""
@@ -92,7 +92,7 @@ class _Lines(io.TextIOBase):
 
 
 def _finite(value: Any) -> Any:
-    """Return a JSON value without NaN and infinity, which JSON has not."""
+    """Replace NaN and infinity, which JSON lacks, by None."""
     if isinstance(value, dict):
-        return {name: _finite(of) for name, of in value.items()}
+        return {name: _finite(nested) for name, nested in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,9 +1,9 @@
-"""The main job from end to end: a config in, a registered model out.
+"""Run the main job from end to end: from a config to a registered model.
 
     shards -> (Ray Data) -> encoded rows -> (Ray Train) -> checkpoints -> exported model -> scores -> registry
 
-Every stage leaves its result in the run's folder before the next begins, so a run that is started again
-under its name goes on with the first stage that is not done.
+Every stage stores its result in the run's folder before the next begins, so a run that is started again
+under the same name continues with the first unfinished stage.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ ERRORS = (
     BenchmarkDataError, CheckpointError, EvaluationError, ModelError, ParserError, registry.RegistryError, ShardError,
     StorageError, tracking.TrackingError, trainer.TrainingFailed,
 )  # fmt: skip
-"""What `pretrain` raises beside ConfigError; each message is written for the user."""
+"""Errors that `pretrain` raises besides ConfigError; each message is written for the user."""
 
 LIMIT_TAG = "sclip.limit"
-"""Tag of the MLflow run that says in words which stage its rate is limited by."""
+"""MLflow tag that says in words which stage limits the rate of the run."""
 
 _AT_THE_START = (
     BenchmarkDataError, EvaluationError, ModelError, PackError, ParserError, ShardError, registry.RegistryError,
@@ -80,7 +80,7 @@ _DEFAULTS = PlanOptions()
 
 @dataclass(frozen=True)
 class _Checked:
-    """A run of which everything was checked, and nothing is written yet."""
+    """A run that passed all checks; nothing is written yet."""
 
     config: Config
     folder: RunFolder
@@ -90,7 +90,7 @@ class _Checked:
 
 @dataclass(frozen=True)
 class _Started:
-    """A run whose start is recorded, and of which nothing is scheduled yet."""
+    """A run whose start is recorded; nothing is scheduled yet."""
 
     stream: StreamPlan
     folder: RunFolder
@@ -98,7 +98,7 @@ class _Started:
 
     @property
     def samples(self) -> int:
-        """Of all epochs together."""
+        """Samples of all epochs together."""
         return self.stream.order.recorded
 
     @property
@@ -108,7 +108,7 @@ class _Started:
 
 
 def plan(config: Config, options: PlanOptions = _DEFAULTS) -> planning.Plan:
-    """Return the plan of a run without beginning it; nothing is written anywhere. Raises ConfigError."""
+    """Return the plan of a run without starting it; nothing is written anywhere. Raises ConfigError."""
     try:
         config, capacity = _fit_to_cluster(config)
         return _plan(config, capacity, read_data(config), options)
@@ -117,11 +117,11 @@ def plan(config: Config, options: PlanOptions = _DEFAULTS) -> planning.Plan:
 
 
 def _fit_to_cluster(config: Config) -> tuple[Config, Capacity]:
-    """Return the config as this cluster has room for it, and the cluster's capacity."""
+    """Return the config, sized for this cluster, and the cluster's capacity."""
     check_trainable(config.model, has_start=bool(config.run.init_from))
     capacity = cluster.connect()
     config = sized(config, capacity)
-    encoder_bounds(config, capacity)  # what does not fit is refused before shards are counted
+    encoder_bounds(config, capacity)  # refuse what does not fit before counting shards
     return config, capacity
 
 
@@ -132,11 +132,11 @@ def _plan(config: Config, capacity: Capacity, data: TrainingData, options: PlanO
 
 
 def pretrain(config: Config, console: Console, options: PlanOptions = _DEFAULTS) -> Summary:
-    """Train, evaluate and register one run; go on with it where it was begun before.
+    """Train, evaluate and register one run; resume it if it was begun before.
 
-    Raises ConfigError for what can be found before anything is scheduled, and while another process runs it; later one
-    of ERRORS, each with a message for the user. After a signal it raises Stopped or KeyboardInterrupt, with what was
-    trained on in a checkpoint where there is time.
+    Raises ConfigError for errors found before anything is scheduled, and while another process runs the run; later one
+    of ERRORS, each with a message for the user. After a signal, writes a checkpoint if there is time, and raises
+    Stopped or KeyboardInterrupt.
     """
     with _at_the_start(config):
         checked = _check(config, console, options)
@@ -160,7 +160,7 @@ def pretrain(config: Config, console: Console, options: PlanOptions = _DEFAULTS)
 
 @contextlib.contextmanager
 def _at_the_start(config: Config) -> Iterator[None]:
-    """Make what is found before anything is scheduled a mistake of the user's."""
+    """Raise errors found before anything is scheduled as ConfigError, since the user can fix them."""
     try:
         yield
     except _AT_THE_START as error:
@@ -169,10 +169,10 @@ def _at_the_start(config: Config) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _recorded(config: Config, console: Console) -> Iterator[tracking.Tracker]:
-    """Record the run in MLflow, and how it ended: FINISHED, FAILED, or KILLED by a signal."""
+    """Record the run in MLflow with its final status: FINISHED, FAILED, or KILLED by a signal."""
     tracker = None
     try:
-        with stopping.deferred():  # in the midst of it MLflow would have a run that nobody ends
+        with stopping.deferred():  # a signal in between would leave an MLflow run that nobody ends
             tracker = tracking.open_run(config, config.run.name, config.run.storage)
         yield tracker
     except BaseException as error:
@@ -185,7 +185,7 @@ def _recorded(config: Config, console: Console) -> Iterator[tracking.Tracker]:
 
 
 def _with_key(error: Exception, config: Config) -> str:
-    """Return an error of the start; of the system's own, such as a full disk, with the key of the place."""
+    """Return the error's message; a system error, such as a full disk, names the key run.storage."""
     if not isinstance(error, OSError) or error.errno is None:
         return str(error)
     place = f"{error.filename}: " if error.filename else ""
@@ -205,20 +205,20 @@ def _check(config: Config, console: Console, options: PlanOptions) -> _Checked:
     name_run(config.run.name)
     folder = RunFolder(storage_path(config.run.storage) / "runs" / config.run.name)
     data = read_data(config)
-    made = _plan(config, capacity, data, options)
-    config = made.config
+    run_plan = _plan(config, capacity, data, options)
+    config = run_plan.config
     check_files(config.evaluate, config.data)
     if config.evaluate.every and config.evaluate.suite_beside:
         check_files(dataclasses.replace(config.evaluate, suite=config.evaluate.suite_beside), config.data)
     if config.run.compare_with:
         compared_with(config, folder.path.parent)
-    return _Checked(config, folder, data, made)
+    return _Checked(config, folder, data, run_plan)
 
 
 def _start(run: _Checked, console: Console, stack: contextlib.ExitStack) -> _Started:
-    """Bring the starting weights, record the start in the run's folder and, while `stack` is, in MLflow; show the plan.
+    """Bring the starting weights, record the start in the run's folder and in MLflow, and show the plan.
 
-    The run is this process's own by now: what it is compared with no other changes.
+    `stack` closes the MLflow record. This process owns the run by now, so no other process changes its inputs.
     """
     config, folder, data = run.config, run.folder, run.data
     for note in compare_inputs(folder, to_tree(config), data.sources):
@@ -254,7 +254,7 @@ def _start(run: _Checked, console: Console, stack: contextlib.ExitStack) -> _Sta
 
 def _train(run: _Started, console: Console) -> None:
     config, tracker = run.config, run.tracker
-    control, has_trained = RunControl(), threading.Event()  # a step, since the workers started
+    control, has_trained = RunControl(), threading.Event()  # set once the current workers report a step
 
     def ask() -> bool:
         if not has_trained.is_set():
@@ -278,7 +278,7 @@ def _train(run: _Started, console: Console) -> None:
 
         def on_report(report: dict[str, Any]) -> None:
             if report["kind"] in ("metrics", "checkpoint"):
-                has_trained.set()  # before the step is shown, so that who sees it may stop the run
+                has_trained.set()  # first, so a user who sees the step may stop the run
             elif report["kind"] in ("start", "lost"):
                 has_trained.clear()
             progress.report(report)
@@ -288,9 +288,9 @@ def _train(run: _Started, console: Console) -> None:
             if evaluator:
                 evaluator.poll()
             if report["kind"] == "metrics":
-                of_step = {f"train/{k}": v for k, v in report["metrics"].items()}
-                of_step |= {f"stream/{k}": v for k, v in report["stream"].items()}
-                tracker.log(of_step, report["step"], {LIMIT_TAG: report["limit"]})
+                step_metrics = {f"train/{k}": v for k, v in report["metrics"].items()}
+                step_metrics |= {f"stream/{k}": v for k, v in report["stream"].items()}
+                tracker.log(step_metrics, report["step"], {LIMIT_TAG: report["limit"]})
             elif report["kind"] == "checkpoint":
                 tracker.log({"train/checkpoint_stall_s": report["seconds"]}, report["step"])
                 tracker.keep()
@@ -305,7 +305,7 @@ def _train(run: _Started, console: Console) -> None:
 
 @contextlib.contextmanager
 def _evaluated(run: _Started, console: Console) -> Iterator[CheckpointEvaluator | None]:
-    """Evaluate checkpoints during the block, where `evaluate.every` asks for it; its end waits for the last one."""
+    """Evaluate checkpoints during the block if `evaluate.every` is set; wait for the last evaluation at its end."""
     if not run.config.evaluate.every:
         yield None
         return

@@ -1,4 +1,4 @@
-"""What a person sees of a run: one live line in a terminal, a plain line every few seconds elsewhere."""
+"""Show the progress of a run: one live line in a terminal, else a plain line every few seconds."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from rich.text import Text
 
 
 class Progress:
-    """Prints the reports of a run as they come in.
+    """Print the reports of a run as they arrive.
 
     Args:
         samples: samples of all epochs together.
-        batch_size: samples a step, for the estimated number of steps.
-        every_s: seconds between two lines where the output is no terminal.
+        batch_size: samples per step, to estimate the number of steps.
+        every_s: seconds between two lines if the output is not a terminal.
     """
 
     def __init__(self, samples: int, batch_size: int, every_s: float, console: Console | None = None) -> None:
@@ -42,12 +42,12 @@ class Progress:
         """Show one report of the worker loop."""
         kind = report["kind"]
         if kind == "start":
-            begun = (
+            position = (
                 f"at step {report['step']} ({report['samples']:,} samples)"
                 if report["step"]
                 else "from the start"
             )
-            self.say(f"training with {report['workers']} workers {begun}")
+            self.say(f"training with {report['workers']} workers {position}")
         elif kind == "lost":
             self.say(f"lost {report['reason']}; the workers start again from the last checkpoint")
         elif kind == "note":
@@ -58,23 +58,23 @@ class Progress:
             self._line(report)
 
     def say(self, text: str) -> None:
-        """Print a line that stays, above the live one."""
+        """Print a permanent line above the live line."""
         self.console.print(Text(text), soft_wrap=True)
 
     def _line(self, report: dict[str, Any]) -> None:
         metrics = report["metrics"]
         filtered = metrics.get("filtered", 0)
         steps = max(report["step"], -(-self._samples // self._batch_size))
-        # as many samples of a step pass the filter as before
-        left = round((steps - report["step"]) * report["samples"] / report["step"])
-        # a run's rate changes slowly; a single interval's does not
+        # assume that the same share of samples passes the filter as before
+        samples_left = round((steps - report["step"]) * report["samples"] / report["step"])
+        # smooth the rate: that of a single interval varies a lot
         self._rate = (
             0.8 * self._rate + 0.2 * metrics["samples_per_s"] if self._rate else metrics["samples_per_s"]
         )
         text = (
             f"step {report['step']}/{steps}  epoch {metrics['epoch']:.2f}  loss {metrics['loss']:.3f}  "
             f"{metrics['samples_per_s']:.0f} samples/s  data wait {metrics['data_wait']:.0%}  "
-            f"ETA {_duration(left / max(self._rate, 1e-9))}"
+            f"ETA {_duration(samples_left / max(self._rate, 1e-9))}"
         )
         if filtered:
             text += f"  filtered {filtered:.0f}"

@@ -1,7 +1,7 @@
-"""What a run works with, made definite: the user's config in; name, storage, counted shards and starting weights out.
+"""Resolve a user's config into the run's name, storage, counted shards and starting weights.
 
-The config says where to look. What is found there (which shards and how many samples, which layout of weights) is fixed
-here, before anything is scheduled, and recorded by `sclip.run.pretrain`.
+The config says where to look. This module finds what is there (the shards, their samples, the layout of the weights)
+before anything is scheduled, and `sclip.run.pretrain` records it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from sclip.train.run_folder import RunFolder
 __all__ = ["TrainingData", "bring_initial_weights", "read_data", "resolve_config"]
 
 _LOOKED_AT = 64
-"""First samples of a folder of shards that are looked at for a field; not every sample need have it."""
+"""Samples at the start of each folder's first shard that are searched for a field; one with the field suffices."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,14 @@ class TrainingData:
     """The shards of a run, counted, and the order of their samples."""
 
     sources: tuple[dict[NamedShard, int], ...]
-    """Samples of each shard, in the order of their names, of each source."""
+    """Sample count of each shard, sorted by name; one mapping for each source."""
     order: Order
     stamp: str
-    """Stamp of the annotations that the run uses; empty where it parses captions itself."""
+    """Stamp of the annotations that the run uses; empty if the run parses captions itself."""
     expected: tuple[tuple[int, ...], ...] = ()
-    """Samples that a reader is to find in each shard of each source; -1 where nobody knows."""
+    """Samples that a reader should find in each shard of each source; -1 if unknown."""
     losses: Losses = field(default_factory=Losses)
-    """What is lost of the shards, as far as it is known before they are read."""
+    """Losses that are known before the shards are read."""
 
     @property
     def samples(self) -> int:
@@ -70,7 +70,7 @@ class TrainingData:
 
 
 def read_data(config: Config) -> TrainingData:
-    """Count the shards of a config, or without any the scenes to generate. Raises ConfigError or ShardError."""
+    """Count the samples of the config's shards, or of the scenes to generate. Raises ConfigError or ShardError."""
     data = config.data
     sources: list[dict[NamedShard, int]]
     if data.shards:
@@ -89,17 +89,17 @@ def read_data(config: Config) -> TrainingData:
 
 
 def _read_sources(config: Config) -> tuple[list[dict[NamedShard, int]], tuple[tuple[int, ...], ...], Losses]:
-    """Return the samples of each readable shard, in the order of their names, of each source; those to find; losses."""
+    """Return, for each source, the sample counts and the expected counts of its readable shards; and the losses."""
     data = config.data
     patterns = [(pattern,) for pattern in data.shards] if data.weights else [data.shards]
-    found = [find_shards(of_source, first) for first, of_source in enumerate(patterns)]
-    for named in found:
-        if alike := [place for place, n in Counter(mask(shard.url) for shard in named).items() if n > 1]:
+    by_source = [find_shards(source, first) for first, source in enumerate(patterns)]
+    for shards in by_source:
+        if repeated := [place for place, n in Counter(mask(shard.url) for shard in shards).items() if n > 1]:
             raise ConfigError(
-                f"data.shards: several shards are {alike[0]} without credentials and query values, by which a run "
+                f"data.shards: several shards are {repeated[0]} without credentials and query values, by which a run "
                 "records its shards; name each by a path of its own, and once"
             )
-    urls = [shard.url for named in found for shard in named]
+    urls = [shard.url for shards in by_source for shard in shards]
     if len(urls) > len(set(urls)):
         raise ConfigError(
             f"data.shards={mask(str(list(data.shards)))}: with data.weights, a shard is of one source only"
@@ -109,18 +109,18 @@ def _read_sources(config: Config) -> tuple[list[dict[NamedShard, int]], tuple[tu
     records = recorded_samples(urls, data.shards)
     counts = count_samples([url for url in urls if url not in not_tars], data, records)
     losses = judged(data, not_tars, counts, records)
-    left = [[shard for shard in named if mask(shard.url) not in losses.unreadable] for named in found]
-    sources = [{shard: counts.samples[shard.url] for shard in named} for named in left]
-    for of_pattern, of_source, named in zip(patterns, sources, found, strict=True):
-        if not sum(of_source.values()):
+    kept = [[shard for shard in shards if mask(shard.url) not in losses.unreadable] for shards in by_source]
+    sources = [{shard: counts.samples[shard.url] for shard in shards} for shards in kept]
+    for source_patterns, source, shards in zip(patterns, sources, by_source, strict=True):
+        if not sum(source.values()):
             raise ConfigError(
-                f"data.shards={mask(str(list(of_pattern)))}: {len(named)} shards without a sample"
+                f"data.shards={mask(str(list(source_patterns)))}: {len(shards)} shards without a sample"
             )
-    return sources, tuple(tuple(counts.expected(shard.url) for shard in named) for named in left), losses
+    return sources, tuple(tuple(counts.expected(shard.url) for shard in shards) for shards in kept), losses
 
 
 def _check_foreign_fields(data: DataConfig, shards: Sequence[str]) -> None:
-    """Raise ConfigError where the first samples of no folder have a field that data.negatives_field, .. name."""
+    """Raise ConfigError if no searched sample has a field that data.negatives_field or a similar key names."""
     counts, samples = Counter[str](), 0
     if not data.foreign_fields:
         return
@@ -140,7 +140,7 @@ def _check_foreign_fields(data: DataConfig, shards: Sequence[str]) -> None:
 
 
 def resolve_config(config: Config, console: Console) -> Config:
-    """Fill in the run's name, folders that are absolute or URIs and, where no shards are given, the scenes."""
+    """Fill in the run's name, make folders absolute, and generate scenes if data.shards is empty."""
     _check_storage(config.run.storage)
     storage = storage_path(config.run.storage)
     name = config.run.name or f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{os.urandom(2).hex()}"
@@ -156,19 +156,19 @@ def resolve_config(config: Config, console: Console) -> Config:
         "no data.shards given: training on generated scenes (yours: data.shards='/data/*.tar')",
         soft_wrap=True,
     )
-    made = scenes.generate(storage / "scenes", config.scenes, config.run.seed)
-    found = dataclasses.replace(config.evaluate, suite=config.evaluate.suite or address(made.suite))
+    paths = scenes.generate(storage / "scenes", config.scenes, config.run.seed)
+    evaluate = dataclasses.replace(config.evaluate, suite=config.evaluate.suite or address(paths.suite))
     return dataclasses.replace(
-        config, data=dataclasses.replace(config.data, shards=(str(made.train),)), evaluate=found
+        config, data=dataclasses.replace(config.data, shards=(str(paths.train),)), evaluate=evaluate
     )
 
 
 def _check_storage(storage: str) -> None:
-    """Raise ConfigError for a folder or URI that nothing can be written to."""
-    of = storage_path(storage)
-    if isinstance(of, Path):
+    """Raise ConfigError for a folder or URI that is not writable."""
+    path = storage_path(storage)
+    if isinstance(path, Path):
         try:
-            check_writable(of)
+            check_writable(path)
         except OSError as error:
             raise ConfigError(str(error)) from error
     else:
@@ -181,15 +181,15 @@ def _check_storage(storage: str) -> None:
 
 
 def bring_initial_weights(config: Config, folder: RunFolder, console: Console) -> Config:
-    """Bring the weights that the run starts from into its folder, whatever their layout, and name them so.
+    """Copy the starting weights, in whatever layout, into the run's folder; return the config for them.
 
-    Workers then read one safetensors file, whose header says which activation it needs; the model's name becomes
-    the one with that activation.
+    Workers then read one safetensors file, whose header says which activation it needs; the returned config names the
+    architecture with that activation.
     """
     source = config.run.init_from
     path, _ = pretrained_source(config.model)
     if (source or path) and not folder.init.exists():
-        # What stands at the source by now may be others.
+        # The source may hold other weights by now.
         if config.model.lora.rank and folder.latest() is not None:
             raise ConfigError(folder.no_start)
         with tempfile.TemporaryDirectory() as fetched:
@@ -199,15 +199,15 @@ def bring_initial_weights(config: Config, folder: RunFolder, console: Console) -
                 weights = read(path or source, f"model.pretrained={mask(config.model.pretrained)!r}")
             notes = "".join(f"; {note}" for note in check_fit(config.model, weights))
             folder.path.mkdir(parents=True, exist_ok=True)
-            with staged(folder.path) as written:
-                partial = written / f".{folder.init.name}"
+            with staged(folder.path) as staging:
+                partial = staging / f".{folder.init.name}"
                 save(
                     weights.tensors,
                     partial,
                     with_quick_gelu(architecture(config.model, weights.source, weights.quick_gelu)),
                 )
-                partial.replace(written / folder.init.name)
-                send(written, folder.path, [folder.init.name])
+                partial.replace(staging / folder.init.name)
+                send(staging, folder.path, [folder.init.name])
         line = f"starting from {weights.source}: {len(weights.tensors)} tensors{notes}"
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     with folder.starting(config.model) as model:
@@ -215,21 +215,21 @@ def bring_initial_weights(config: Config, folder: RunFolder, console: Console) -
 
 
 def _weights(config: Config, fetched: Path) -> Path:
-    """Return the file or folder that `run.init_from` means: of the registry, a run's model, or as it is named."""
+    """Return the file or folder that `run.init_from` names: a registered model, a run's model, or a path."""
     source = config.run.init_from
     if source.startswith("models:/"):
         return registry.download(source, tracking.store_uri(config, config.run.storage), fetched)
     path = storage_path(source)
     models = (run / "model" for run in (path, storage_path(config.run.storage) / "runs" / source))
-    found = next((model for model in models if (model / WEIGHTS_FILE).is_file()), path)
-    if not found.exists():
+    weights = next((model for model in models if (model / WEIGHTS_FILE).is_file()), path)
+    if not weights.exists():
         raise ConfigError(
             f"run.init_from={mask(source)!r}: no file or folder of weights, no finished run, and no models:/NAME@alias"
         )
-    if isinstance(found, Path):
-        return found
-    if found.is_file():
-        fetch(found.parent, fetched, [found.name])
-        return fetched / found.name
-    fetch(found, fetched)
+    if isinstance(weights, Path):
+        return weights
+    if weights.is_file():
+        fetch(weights.parent, fetched, [weights.name])
+        return fetched / weights.name
+    fetch(weights, fetched)
     return fetched

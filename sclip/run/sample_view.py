@@ -1,4 +1,4 @@
-"""A row of a run as a page shows it: the reader's row in; pictures, tokens, negatives and captions out."""
+"""Turn a reader's row into what a page shows: pictures, tokens, negatives and captions."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from sclip.report.visit import CaptionChoice, Encoded, EncodedPicture, Seen, Slo
 __all__ = ["choices", "encoded_row", "picture"]
 
 _SHOWN_PIXELS = 480
-"""Longer side of the whole picture on the page."""
+"""Longer side of the whole picture on the page, in pixels."""
 
 
 def encoded_row(row: dict[str, Any], config: Config, epoch: int) -> tuple[Seen | None, str]:
-    """Return what the encoder makes of a reader's row; None and the reason where it is not trained on."""
+    """Return a reader's row as the encoder encodes it, or None and the reason why it is not trained on."""
     if row[col.STATUS] == col.REJECTED:
         return None, row[col.REASON]
     if row[col.STATUS] == col.FILTERED:
@@ -82,11 +82,11 @@ SIZES = ("objects", "attributes", "relations")
 
 
 def choices(sample: Sample, reading: ReadSettings, row: dict[str, Any]) -> list[CaptionChoice]:
-    """Return the captions, the one that was drawn among them, with what the filter counts of each."""
+    """Return all captions with the filter's counts of their scene graphs; the drawn caption is marked."""
     notes = [""] * len(sample.captions)
     least = reading.config.data.least
     if any(least):
-        with contextlib.suppress(AnnotationError):  # for which the sample was rejected
+        with contextlib.suppress(AnnotationError):  # such a sample is rejected: no notes
             records = annotation.read_stamped(sample, reading.stamp)
             passing = annotation.passing(sample, records, least)
             for index, (record, caption) in enumerate(zip(records, sample.captions, strict=True)):
@@ -98,7 +98,7 @@ def choices(sample: Sample, reading: ReadSettings, row: dict[str, Any]) -> list[
 
 
 def _tokens(ids: NDArray[Any], tokenizer: Tokenizer) -> list[Token]:
-    """Return the tokens of one text [L]; start and end are special tokens, not part of it."""
+    """Return the tokens of one text [L], with the roles of start, end and padding tokens."""
     length = int(text_lengths(ids))
     special = [at for at in range(length) if int(ids[at]) in tokenizer.special_ids]
     end = next((at for at in special if at or length == 1), length)
@@ -112,7 +112,7 @@ def _tokens(ids: NDArray[Any], tokenizer: Tokenizer) -> list[Token]:
 
 
 def _triples(ids: NDArray[Any], tokenizer: Tokenizer) -> list[list[list[Token]]]:
-    """Return the tokens of each phrase of the triples [K, 3, T] that are there."""
+    """Return the tokens of each phrase of the triples [K, 3, T], without padding."""
 
     def phrase(of_phrase: Sequence[int]) -> list[Token]:
         kept = [i for i in of_phrase if i >= 0]
@@ -128,7 +128,7 @@ def _crop(pixels: NDArray[Any]) -> EncodedPicture:
 
 
 def picture(image: bytes) -> EncodedPicture | None:
-    """Return the whole picture of a sample, made small; None where it cannot be decoded."""
+    """Return the whole picture of a sample, reduced in size; None if it cannot be decoded."""
     try:
         shown = thumbnail(image, _SHOWN_PIXELS)
     except ImageError:

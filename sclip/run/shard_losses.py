@@ -1,8 +1,8 @@
-"""What of its shards a run does not train on: shards and their counts in; refusal, record and the lines about it out.
+"""Find the samples that a run loses with its shards; refuse the run if they are too many, else record and report them.
 
-What is known at the start stands in the run's `losses.json`: unreadable shards that are left out, records that say
-another number than the tar holds, tars that break before their end. What readers find stands in `quarantine.jsonl`: the
-rest of a shard that breaks, under an empty key; a shard that ends early, with how many samples in "missing".
+`losses.json` in the run's folder holds what is known at the start: unreadable shards that are left out, records that
+differ from the tar's count, and tars that break before their end. `quarantine.jsonl` holds what readers find later: the
+rest of a shard that breaks, under an empty key, and a shard that ends early, with the number of samples in "missing".
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ __all__ = ["LOSSES_FILE", "Losses", "closing_lines", "judged"]
 
 LOSSES_FILE = "losses.json"
 _NAMED = 3
-"""Shards of a line."""
+"""Maximum shards that one line names."""
 
 
 @dataclass(frozen=True)
 class Losses:
-    """What is known at the start of a run to be lost, or to be otherwise than recorded."""
+    """Lost samples and wrong records that are known at the start of a run."""
 
     unreadable: dict[str, str] = field(default_factory=dict)
-    """What each shard is that is left out, by its name without credentials."""
+    """Fault of each shard that is left out, by the shard's URL without credentials."""
     unreadable_samples: int = 0
-    """Recorded of them."""
+    """Recorded samples of the unreadable shards."""
     unreadable_line: str = ""
     wrong: dict[str, tuple[str, int, int]] = field(default_factory=dict)
-    """File, what it says, and what was counted, of records that are wrong."""
+    """Wrong records by shard: the record's file, the recorded count, and the true count."""
     broken: dict[str, str] = field(default_factory=dict)
-    """Why shards cannot be read to their end."""
+    """Shards that cannot be read to their end, with the reason."""
     absent: dict[str, str] = field(default_factory=dict)
-    """How many samples are recorded, and where, of shards that are not there."""
+    """Shards that are recorded but absent, with the recorded count and its file."""
     empty: list[str] = field(default_factory=list)
     """Shards without a sample."""
 
     def lines(self) -> list[str]:
-        """Return what the user is told at the start and at the end of the run."""
+        """Return the lines for the user at the start and at the end of the run."""
         lines = [f"left out    {self.unreadable_line}"] if self.unreadable else []
         if self.absent:
             lines.append(f"absent      recorded and not there: {_named(self.absent)}")
@@ -67,15 +67,15 @@ class Losses:
 def judged(
     data: DataConfig, unreadable: Mapping[str, NotATar], counts: Counts, records: Mapping[str, Record]
 ) -> Losses:
-    """Return what of the shards is lost.
+    """Return the losses of the shards.
 
     Args:
-        data: with how much may be lost.
-        unreadable: shards that are no tars.
-        counts: of the others; tars without a sample, of which samples are recorded, are taken for unreadable.
-        records: of all shards, those that are recorded and not there among them.
+        data: says how much may be lost.
+        unreadable: shards that are not tars.
+        counts: counts of the other shards; a tar without samples counts as unreadable if its record has samples.
+        records: records of all shards, absent shards included.
 
-    Raises ConfigError where more is lost than the config allows.
+    Raises ConfigError if more is lost than the config allows.
     """
     lost = dict(unreadable)
     lost |= {url: EMPTY_TAR for url in counts.wrong() if not counts.samples[url] and url not in counts.broken}
@@ -94,18 +94,18 @@ def judged(
         )
     rest = {url: count for url, count in counts.samples.items() if url not in lost}
     short = {url: counts.expected(url) - count for url, count in rest.items() if counts.expected(url) > count}
-    of_lost = {url: records[url].samples for url in lost if url in records}
-    absent = {url: of.samples for url, of in records.items() if url not in lost and url not in rest}
-    of_missing = short | of_lost | absent
-    missing = sum(of_missing.values())
-    there = sum(rest.values())
-    if missing > data.max_quarantined * (missing + there):
-        first, *_ = of_missing
+    lost_samples = {url: records[url].samples for url in lost if url in records}
+    absent = {url: record.samples for url, record in records.items() if url not in lost and url not in rest}
+    missing_by_shard = short | lost_samples | absent
+    missing = sum(missing_by_shard.values())
+    counted = sum(rest.values())
+    if missing > data.max_quarantined * (missing + counted):
+        first, *_ = missing_by_shard
         why = counts.broken.get(first) or str(lost.get(first, "")) or "it is a whole tar"
         why = "it is not there" if first in absent else why
         raise ConfigError(
-            f"data.shards: {missing:,} of {missing + there:,} samples that are recorded are missing, above "
-            f"data.max_quarantined={data.max_quarantined}, in {len(of_missing):,} shards: {mask(first)} "
+            f"data.shards: {missing:,} of {missing + counted:,} samples that are recorded are missing, above "
+            f"data.max_quarantined={data.max_quarantined}, in {len(missing_by_shard):,} shards: {mask(first)} "
             f"holds {rest.get(first, 0):,} of {records[first].samples:,} in {records[first].file} ({why}); download "
             f"them again, correct {records[first].file}, or raise data.max_quarantined"
         )
@@ -115,13 +115,13 @@ def judged(
     }  # fmt: skip
     broken = {mask(url): why for url, why in counts.broken.items() if url not in lost}
     empty = sorted(mask(url) for url, samples in rest.items() if not samples)
-    of_kind = {mask(url): str(what) for url, what in sorted(lost.items())}
+    faults = {mask(url): str(fault) for url, fault in sorted(lost.items())}
     gone = {mask(url): f"{samples:,} samples in {records[url].file}" for url, samples in absent.items()}
-    return Losses(of_kind, sum(of_lost.values()), line, wrong, broken, gone, empty)
+    return Losses(faults, sum(lost_samples.values()), line, wrong, broken, gone, empty)
 
 
 def closing_lines(folder: StoragePath, trained: Mapping[str, Any]) -> list[str]:
-    """Return the lines of the closing table about what a run did not train on, from what its folder holds."""
+    """Return lines for the closing table on samples that were not trained on, read from the run's folder."""
     path = folder / LOSSES_FILE
     losses = Losses(**json.loads(path.read_text())) if path.exists() else Losses()
     rests, short = dict(losses.broken), dict[str, tuple[int, str]]()
@@ -143,18 +143,18 @@ def closing_lines(folder: StoragePath, trained: Mapping[str, Any]) -> list[str]:
         )
     if short:
         total = sum(missing for missing, _ in short.values())
-        named = _named({shard: reason for shard, (_, reason) in short.items()})
-        lines.append(f"missing     {total:,} recorded samples are not in {named}: {shown(set_aside)}")
+        shard_list = _named({shard: reason for shard, (_, reason) in short.items()})
+        lines.append(f"missing     {total:,} recorded samples are not in {shard_list}: {shown(set_aside)}")
     if beyond := trained.get("beyond"):
         lines.append(
             f"more        {sum(beyond.values()):,} samples more than recorded were trained on, at the end"
         )
-    found = Tally(*(Counter(trained.get(name)) for name in ("unread", "cleaned", "foreign")))
-    return [*lines, *found.lines()]
+    tally = Tally(*(Counter(trained.get(name)) for name in ("unread", "cleaned", "foreign")))
+    return [*lines, *tally.lines()]
 
 
 def _named(shards: Mapping[str, str]) -> str:
-    """Return how many shards there are, and some of them with what is said of each."""
-    some: Sequence[str] = [f"{shard}: {what}" for shard, what in sorted(shards.items())[:_NAMED]]
+    """Return the number of shards, and the first few with the text on each."""
+    some: Sequence[str] = [f"{shard}: {text}" for shard, text in sorted(shards.items())[:_NAMED]]
     more = f", and {len(shards) - _NAMED:,} more" if len(shards) > _NAMED else ""
     return f"{len(shards):,} shards ({'; '.join(some)}{more})"

@@ -1,4 +1,4 @@
-"""What a finished run left behind, and how its user is told: scores, model, folder and pages."""
+"""Summarize a finished run for the user: scores, model, folder and pages."""
 
 from __future__ import annotations
 
@@ -24,38 +24,38 @@ __all__ = ["COUNTS", "Summary", "compared_with", "show"]
 _log = logging.getLogger("sclip")
 
 COUNTS = ("cases", "images", "captions")
-"""Last parts of the names of figures that count what was evaluated, and are no scores."""
+"""Last parts of metric names that are counts of the evaluated data, not scores."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a finished run left behind."""
+    """Results of a finished run."""
 
     folder: StoragePath
     trained: dict[str, Any]
-    """The run's `RunCounters`, and checkpoint."""
+    """The run's `RunCounters`, and the name of its last checkpoint."""
     scores: dict[str, float]
     version: str
-    """Registered; empty where the store was away."""
+    """Registered version; empty if the store was unreachable."""
     decision: list[str]
-    """What the gates made of it, a line each; empty where there are none."""
+    """Lines about the decision of the gates; empty if there are none."""
     pages: list[StoragePath]
     tracking_uri: str
 
 
 def compared_with(config: Config, runs: StoragePath) -> Evaluation:
-    """Return the evaluation of the run that `run.compare_with` names. Raises ConfigError where it is not finished."""
+    """Return the evaluation of the run that `run.compare_with` names. Raises ConfigError if it is not finished."""
     folder = RunFolder(runs / config.run.compare_with)
     if folder.result is None:
         raise ConfigError(
             f"run.compare_with={config.run.compare_with!r}: no finished run of this name in {runs}"
         )
-    found = Evaluation.read(folder.path / EVALUATION_FILE)
-    return dataclasses.replace(found, model=config.run.compare_with)
+    evaluation = Evaluation.read(folder.path / EVALUATION_FILE)
+    return dataclasses.replace(evaluation, model=config.run.compare_with)
 
 
 def show(summary: Summary, config: Config, console: Console) -> None:
-    """Print the closing table: what was trained, the scores, where the run is, how to look at it."""
+    """Print the closing table: samples trained on, scores, the run's folder, and how to view the results."""
     trained = summary.trained
     if config.run.log_format == "json":
         result = {"scores": summary.scores, "model_version": summary.version, "decision": summary.decision}
@@ -87,7 +87,7 @@ def show(summary: Summary, config: Config, console: Console) -> None:
         f"look at it  {shown(mlflow)} ui --backend-store-uri {shown(mask(summary.tracking_uri))}",
         *(f"            {shown(page)}" for page in summary.pages),
     ]
-    for line in lines:  # outside of the table, which would break a path or a command in two
+    for line in lines:  # not in the table, which would wrap a path or a command
         console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 

@@ -1,8 +1,8 @@
-"""Many runs of the main job: a config and a space of its keys in, a run for every point and their scores out.
+"""Run the main job at every point of a search space of config keys, and collect the scores.
 
-Ray Tune draws the points and runs them, as many at a time as the cluster holds; each is an ordinary run, with a name
-and a folder of its own, and a child of one MLflow run. The same sweep draws the same points again, and a run that was
-begun goes on, so a sweep that was stopped is started with the same command.
+Ray Tune draws the points and runs them, as many at a time as the cluster holds. Each point is an ordinary run with its
+own name and folder, and a child of one MLflow run. The same sweep draws the same points again and resumes runs that
+were begun, so the same command resumes a stopped sweep.
 """
 
 from __future__ import annotations
@@ -37,30 +37,30 @@ from sclip.storage.paths import check_writable, shown
 __all__ = ["COMPARED", "POINT", "Sweep", "Trial", "pages", "run", "storage_of"]
 
 COMPARED = 8
-"""Runs on the page of a sweep: as many as it has colours for."""
+"""Maximum runs on the page of a sweep, one per color."""
 
 _DRIVER_CPUS = 0.01
-"""What a trial's driver reserves: its workers and actors reserve their own."""
+"""CPUs that a trial's driver reserves; its workers and actors reserve their own."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What is run."""
+    """Settings of a sweep."""
 
     name: str
-    """Of the sweep; a trial's run is called NAME-00000 and so on."""
+    """Name of the sweep; its runs are called NAME-00000 and so on."""
     config: Config
-    """What all trials share."""
+    """Config that all trials share."""
     space: Mapping[str, Any]
-    """By dotted key a Tune domain or grid; or `POINT`, a grid of whole points."""
+    """Tune domain or grid of each dotted key; or, under the key `POINT`, a grid of whole points."""
     samples: int = 1
-    """Draws of the random keys, each with every point of the grid."""
+    """Draws of the random keys; each draw is run with every point of the grid."""
     at_once: int = 0
-    """Trials that run at the same time; 0: as many as the cluster holds."""
+    """Maximum concurrent trials; 0: as many as the cluster holds."""
 
 
 POINT = "point"
-"""Key of a space whose values are points, {"name": .., "set": {dotted key: value}}, with a name for each run."""
+"""Key of a space of whole points: {"name": ending of the run's name, "set": {dotted key: value}}."""
 
 
 @dataclass(frozen=True)
@@ -68,19 +68,19 @@ class Trial:
     """One run of a sweep."""
 
     name: str
-    """Of the run."""
+    """Name of the run."""
     point: dict[str, Any]
-    """What it set, by dotted key."""
+    """Settings of this run, by dotted key."""
     scores: dict[str, float]
-    """Empty where it failed."""
+    """Empty if the run failed."""
     error: str = ""
 
 
 def run(sweep: Sweep, console: Console) -> list[Trial]:
-    """Run every point; return the trials in their order, the failed ones too.
+    """Run every point; return the trials in order, including failed ones.
 
-    Raises ConfigError for what can be found before anything is scheduled and while another process runs the sweep,
-    TrackingError as a run does, and KeyboardInterrupt or Stopped with the trials that went on ended.
+    Raises ConfigError for errors found before anything is scheduled and while another process runs the sweep,
+    TrackingError as a run does, and KeyboardInterrupt or Stopped after the running trials have ended.
     """
     capacity = cluster.connect()
     config = changed(sweep.config, {"run.storage": storage_of(sweep.config), "tracking.parent": ""})
@@ -115,9 +115,7 @@ def _tune(
         markup=False,
         highlight=False,
     )
-    os.environ.setdefault(
-        "RAY_AIR_NEW_OUTPUT", "0"
-    )  # Tune's own tables, which stand beside ours and say less
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # turn off Tune's own tables, which say less than ours
     trainable = tune.with_parameters(_trial, sweep=sweep.name, config=config, logs=folder)
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"CPU": _DRIVER_CPUS}),
@@ -132,7 +130,7 @@ def _tune(
     )
     results = tuner.fit()
     if any(not result.error and "scores" not in (result.metrics or {}) for result in results):
-        # Tune takes the first Ctrl-C itself, ends its trials and returns what there is.
+        # Tune handles the first Ctrl-C itself: it ends its trials and returns the results so far.
         raise KeyboardInterrupt
     return [_ended(sweep.name, at, result) for at, result in enumerate(results)]
 
@@ -143,7 +141,7 @@ def _ended(sweep: str, number: int, result: tune.Result) -> Trial:
 
 
 def storage_of(config: Config) -> str:
-    """Return the folder of a sweep's runs, absolute. Raises ConfigError for a URI, or where nothing can be written."""
+    """Return the absolute folder of a sweep's runs. Raises ConfigError for a URI or a folder that is not writable."""
     if "://" in config.run.storage:
         raise ConfigError(
             f"run.storage={mask(config.run.storage)!r}: a sweep keeps logs and state beside its runs, in a folder that "
@@ -158,14 +156,14 @@ def storage_of(config: Config) -> str:
 
 
 def _bound(config: Config, cpus: float, at_once: int) -> dict[str, Any]:
-    """Share the CPUs beside the workers among the encoder pools of the runs that go on at once."""
+    """Limit the encoders of each run, so that concurrent runs share the CPUs that the workers leave."""
     if config.data.actors_max or at_once == 1:
         return {}
     return {"data.actors_max": most_encoders(config, cpus / at_once - _DRIVER_CPUS)}
 
 
 def _trial(given: dict[str, Any], *, sweep: str, config: Config, logs: Path) -> dict[str, Any]:
-    """Train one point; runs in a process of Tune's."""
+    """Train one point, in a process that Tune starts."""
     number = int(tune.get_context().get_trial_id().rpartition("_")[2])
     name = _name(sweep, given, number)
     os.environ["OMP_NUM_THREADS"] = str(config.train.worker_threads)
@@ -190,7 +188,7 @@ def _point(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _reason(error: Exception | None) -> str:
-    """Return the line that a trial failed with, without the trace around it."""
+    """Return the last line of a trial's error, without the traceback."""
     if error is None:
         return ""
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
@@ -198,13 +196,13 @@ def _reason(error: Exception | None) -> str:
 
 
 class _TrialReporter(tune.Callback):  # type: ignore[misc]
-    """Prints a line for each trial that ends."""
+    """Print a line for each trial that ends."""
 
     def __init__(self, console: Console) -> None:
         self._console, self._ended = console, 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune saves what it could be restored with; a console cannot be, and a sweep goes on by its runs
+        return {}  # Tune pickles callbacks to restore them; consoles cannot be pickled, and runs resume themselves
 
     def on_trial_complete(self, iteration: int, trials: Sequence[Any], trial: Any, **_: Any) -> None:
         self._say(trial, "done")
@@ -219,9 +217,9 @@ class _TrialReporter(tune.Callback):  # type: ignore[misc]
 
 
 def pages(trials: Sequence[Trial], storage: Path, folder: Path, title: str) -> list[Path]:
-    """Write the page that compares the runs of trials which ended well, two of them at least, on the same cases."""
+    """Write the page that compares successful trials on the same cases; none for fewer than two trials."""
     runs = [storage / "runs" / trial.name for trial in trials if trial.scores]
-    found = [dataclasses.replace(Evaluation.read(run / EVALUATION_FILE), model=run.name) for run in runs]
-    if len(found) < 2:
+    measured = [dataclasses.replace(Evaluation.read(run / EVALUATION_FILE), model=run.name) for run in runs]
+    if len(measured) < 2:
         return []
-    return [comparison.write(compare(found), folder, finish.curves(runs), title)]
+    return [comparison.write(compare(measured), folder, finish.curves(runs), title)]

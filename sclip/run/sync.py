@@ -1,4 +1,4 @@
-"""A run's folder in; what MLflow has not yet of its record sent, and the model of a finished run registered."""
+"""Send what MLflow lacks of a run's record, and register the model of a finished run."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from sclip.train.run_inputs import read_run_inputs
 
 
 class NotSent(RuntimeError):
-    """The store took only a part."""
+    """Error: the store took only a part of the record."""
 
 
 def folder_of(run: str, storage: str) -> StoragePath:
-    """Return the folder of a run or a sweep, named by folder, URI or name."""
+    """Return the folder of a run or a sweep, given its folder, URI or name."""
     in_storage = storage_path(storage)
     places = (storage_path(run), in_storage / "runs" / run, in_storage / "sweeps" / run)
     return next((folder for folder in places if folder.is_dir()), places[1])
 
 
 def sync(folder: StoragePath, tracking_uri: str, say: Callable[[str], None]) -> Iterator[str]:
-    """Send what the store has not, into the run that it has or a new one; yield what was done, a line each.
+    """Send the events that the store lacks to the existing run or a new one; yield a line for each action.
 
-    `say` is told that this waits for another process: a run that lives sends its record itself, and two that send would
-    send a part of it twice.
+    A live run sends its own record, and two senders would send some events twice, so this takes the run's lease first.
+    `say` is called with a line if this waits for another process.
 
-    Raises NotSent where the store took only a part, TrackingError or OSError where nothing can be sent, ConfigError
-    too, while another process runs it.
+    Raises NotSent if the store takes only a part, TrackingError or OSError if nothing can be sent, and ConfigError
+    while another process runs the run.
     """
     with lease.held(folder, say) if folder.is_dir() else contextlib.nullcontext():
         yield from _sync(folder, tracking_uri)
@@ -41,8 +41,8 @@ def sync(folder: StoragePath, tracking_uri: str, say: Callable[[str], None]) -> 
 
 def _sync(folder: StoragePath, tracking_uri: str) -> Iterator[str]:
     tracker = tracking.open_recorded(folder, tracking_uri)
-    if left := tracker.close():
-        raise NotSent(left)
+    if unsent := tracker.close():
+        raise NotSent(unsent)
     yield f"{shown(folder)}: all is in {mask(tracker.uri)}, run {tracker.run_id}"
     result = folder / "result.json"
     if not result.is_file():
