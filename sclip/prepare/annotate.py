@@ -110,9 +110,9 @@ def annotate(
     """Annotate the shards and write them into the folder `out` under their own names; return the index.
 
     `connect` connects to the Ray cluster and returns its CPUs; it is called only if a shard is left to annotate.
-    `on_shard` is called for every shard that finishes or fails. Finished shards of an earlier call are kept. If they
-    were made from another source, under another stamp or with another `DataConfig.reading`, this is an error, or
-    `overwrite` annotates them again. `most_words` of a caption are parsed; a number above the default is in the stamp.
+    `on_shard` is called for every shard that finishes or fails. Finished shards of an earlier call are kept. Shards
+    made from another source, under another stamp or with another `DataConfig.reading` are an error, unless `overwrite`
+    is set: then they are annotated again. At most `most_words` words of a caption are parsed.
 
     Raises PackError, after which finished shards are kept; ParserError; ConfigError; and what `connect` raises.
     """
@@ -169,14 +169,12 @@ class Annotator:
 
     def _known(self, samples: Sequence[Sample]) -> list[tuple[SceneGraph, list[Negative]]]:
         """Return the graph and the negatives of each caption. A graph that the shard supplies is not parsed again."""
-        supplied = {
-            (n, k): f.graph for n, s in enumerate(samples) for k, f in enumerate(s.foreign) if f.graph
-        }
+        raw = {(n, k): f.graph for n, s in enumerate(samples) for k, f in enumerate(s.foreign) if f.graph}
         places = [(n, k) for n, sample in enumerate(samples) for k in range(len(sample.captions))]
-        captions = (samples[n].captions[k] for n, k in places if (n, k) not in supplied)
+        captions = (samples[n].captions[k] for n, k in places if (n, k) not in raw)
         parsed = [(graph, natural(graph)) for graph in self._parser.stream(captions)]
         kept = zip((graph for graph, _ in parsed), sound(parsed, self._parser.shapes), strict=True)
-        graphs = {place: SceneGraph.from_json(graph) for place, graph in supplied.items()}
+        graphs = {place: SceneGraph.from_json(graph) for place, graph in raw.items()}
         return [
             (graphs[place], natural(graphs[place])) if place in graphs else next(kept) for place in places
         ]
