@@ -69,9 +69,8 @@ def draw(file: str, out: Path, subject: Subject, size: int, seed: int = 0, spacy
     """Write a table of up to `size` rows to label; return the number of rows.
 
     Distinct captions are drawn at random. With the same seed, a smaller table is the beginning of a larger one. A
-    caption gives one row: its graph, its positive, or the negative that training would draw (for "replacements", only
-    replaced words). For "triples" it gives one row per triple that the encoder sees. Captions that give none are
-    skipped.
+    caption gives one row: its graph, its positive, or the negative that training would draw (for "replacements", never
+    an exchange). For "triples" it gives one row per triple that the encoder sees. Captions that give none are skipped.
 
     Raises CaptionsError, ParserError, OSError, and LabelsError if there is no row to draw or if `out` exists.
     """
