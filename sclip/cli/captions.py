@@ -183,9 +183,8 @@ def naturalness(
 ) -> None:
     """Train the model that keeps strange false captions from being drawn.
 
-    The tables that come with sclip were trained on COCO captions, alt-text and long captions. Train on your own if they
-    are about other things. At most 12,000 captions of each source are used, drawn at random. Needs scikit-learn, which
-    MLflow installs.
+    The tables of sclip were trained on COCO captions, alt-text and long captions. Train on your own if they are about
+    other things. At most 12,000 random captions of each source are used. Needs scikit-learn, which MLflow installs.
 
       sclip naturalness captions_train2017.json alt-text.txt 'shards/train/*.tar'
     """

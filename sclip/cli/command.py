@@ -1,4 +1,4 @@
-"""Give all commands of `sclip` their help, their error messages, and the options that several of them have.
+"""Define what all commands of `sclip` share: the layout of the help, error messages and common options.
 
 A command is a function that parses its arguments, calls another package and prints. It returns its exit status (None is
 0). The errors that it lists in `errors` become one line on standard error and an exit status.
@@ -126,8 +126,8 @@ def command(
 ) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
     """Return a decorator that adds a function as a command to `sclip`, or to the group `of`, in a panel of the help.
 
-    The function's docstring is the help; indented blocks are examples. `interrupted` is the message after Ctrl-C, with
-    the command's parameters in braces. After a signal the exit status is 128 plus its number, as in shells.
+    The function's docstring is the help; indented blocks are examples. `interrupted`, the message after Ctrl-C, may
+    name the command's parameters in braces. After a signal the exit status is 128 plus its number, as in shells.
     """
 
     def add(function: Callable[..., int | None]) -> Callable[..., int | None]:
@@ -146,7 +146,7 @@ def command(
                 is_stopped = isinstance(ended, stopping.Stopped)
                 print(f"{name}: {ended if is_stopped else interrupted.format(**given)}", file=sys.stderr)
                 return stopping.status_of(ended)
-            finally:  # another Ctrl-C ends the interpreter's exit at once
+            finally:  # so that Ctrl-C during Python's shutdown ends it at once
                 atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)
 
         of.command(function.__name__, cls=Command, rich_help_panel=panel, context_settings=settings)(guarded)

@@ -159,7 +159,7 @@ def annotate(
         bool, flag("--overwrite", "annotate again what OUT holds from other sources or rules")
     ] = False,
 ) -> None:
-    """Write the scene graph and the negatives of every caption into the shards, once for all runs over them.
+    """Copy shards and add the scene graph and the negatives of every caption, once for all runs over them.
 
     Runs on the Ray cluster that it finds, as pretrain does. After a stop, the same command resumes.
 
@@ -217,7 +217,7 @@ def validate(
     actors: Actors = 0,
     actor_cpus: ActorCpus = 1.0,
 ) -> int:
-    """Find, before a run, every sample that it would set aside, and every shard that it could not read.
+    """Find every sample that a run would set aside, and every shard that it could not read, before the run.
 
     Reads each shard and decodes each image as training does, on the Ray cluster that it finds, as pretrain does. Exit
     status: 0 a run trains on every sample as it is, 1 something is set aside, missing, not read or cleaned, 2 a shard
@@ -273,7 +273,7 @@ def subset(
     samples_per_shard: SamplesPerShard = 1000,
     overwrite: Overwrite = False,
 ) -> None:
-    """Copy the samples of annotated shards whose captions have large enough graphs to new shards.
+    """Write new shards from annotated shards, with only those captions whose graphs are large enough.
 
     A sample is kept with only those captions whose graph has at least so many objects, attributes and relations. A run
     over the subset trains on the same samples and captions as a run over SHARDS with data.min_objects,

@@ -166,10 +166,10 @@ def ablation(
 ) -> int:
     """Train every row of an ablation over its seeds, and print one table of them beside published figures.
 
-    The overrides hold for every row. After a stop, the same command resumes the ablation. It writes to
-    STORAGE/sweeps/NAME: ablation.html (the table, every seed of every score, and what tuning kept), the same table as
-    ablation.md and ablation.json, and a page that compares the rows of the first seed. Exit status: 0 every run is
-    done, 1 one failed, 2 not started for a mistake.
+    The overrides hold for every row. After a stop, the same command resumes the ablation. STORAGE/sweeps/NAME gets
+    ablation.html (the table, every seed of every score, and what tuning kept), the same table as ablation.md and
+    ablation.json, and a page that compares the rows of the first seed. Exit status: 0 every run is done, 1 one failed,
+    2 not started for a mistake.
 
       sclip ablation             on generated scenes: the paper's five rows, replacements, hard positives, parts
       sclip ablation keeping     what tuning on other scenes keeps: plain, distil, LoRA, blend, all three
@@ -216,9 +216,8 @@ def audit(
 
     Counts the samples of the tars again, computes the rows of each step again from the seed, and compares both with the
     ledger that every worker wrote, step by step. Prints one line with the result, then shards that were lost in whole
-    or in part, samples that were set aside, rows that were missed or repeated, and the first step whose rows are not in
-    order. Exit status: 0 nothing is lost, missed, repeated or out of order, 1 something is, 2 the run cannot be
-    audited.
+    or in part, samples set aside, rows missed or repeated, and the first step whose rows differ from the computed ones.
+    Exit status: 0 nothing is lost, missed, repeated or out of order, 1 something is, 2 the run cannot be audited.
 
       sclip audit my-first-run
       sclip audit s3://bucket/runs/my-first-run --all --json audit.json
@@ -279,7 +278,7 @@ def inspect(
 
 @command(PANEL)
 def sync(run: Run, tracking_uri: TrackingUri = "", storage: Storage = STORAGE) -> None:
-    """Send the records that MLflow does not have yet of a run, and register the model of a finished run.
+    """Send the records of a run that MLflow does not have yet, and register the model of a finished run.
 
     RUN may be a sweep too. Nothing that the store has is sent again. A run that is alive is refused: it sends its own
     records. Exit status: 0 the store has everything, 1 it took only a part, 2 nothing can be sent.

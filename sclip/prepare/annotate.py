@@ -45,9 +45,7 @@ def stamp(parser: Parser) -> str:
 
 
 def usable_stamp(data: DataConfig, shards: Sequence[str], most_words: int = MOST_WORDS) -> str:
-    """Return the stamp of the annotations that a run over these shards uses; empty if it uses none.
-
-    `most_words` is the number of words of a caption that the run's model reads.
+    """Return the stamp of the annotations that a run uses, or "" for none. The run's model reads `most_words` words.
 
     Checks the first sample of the first shard in each folder. Warns if it was annotated under another stamp than this
     installation's, because the run then parses these captions again. Raises ConfigError if the annotation is unreadable
@@ -114,7 +112,7 @@ def annotate(
     made from another source, under another stamp or with another `DataConfig.reading` are an error, unless `overwrite`
     is set: then they are annotated again. At most `most_words` words of a caption are parsed.
 
-    Raises PackError, after which finished shards are kept; ParserError; ConfigError; and what `connect` raises.
+    Raises PackError (finished shards are kept), ParserError, ConfigError, and what `connect` raises.
     """
     names = shard_names(sources)
     folder = AnnotatedFolder(out, stamp(Parser(data.spacy_model, most_words)), data, most_words)

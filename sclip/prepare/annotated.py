@@ -143,7 +143,7 @@ class AnnotatedFolder:
         return self.path / _STATE / f"{name}.json"
 
     def _made(self, source: str) -> dict[str, str]:
-        """Return what decides the content of a shard. The source is masked: its URI may be signed anew at any time."""
+        """Return the values that decide the content of a shard; masking drops the source's changing signature."""
         reading = {
             name: value if isinstance(value, str) else " ".join(value)
             for name, value in self.data.reading().items()

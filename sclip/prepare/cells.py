@@ -23,7 +23,7 @@ _MAX_LIST_CHARACTERS = 1024 * 1024
 
 
 def is_image(name: str) -> bool:
-    """Return whether a file name has an image suffix, of formats that cannot be packed too."""
+    """Return whether a file name has an image suffix, even of a format that cannot be packed."""
     suffix = os.path.splitext(name)[1].lower()
     kind = mimetypes.types_map.get(suffix, "")
     return suffix.removeprefix(".") in IMAGE_SUFFIXES or kind.startswith("image/")

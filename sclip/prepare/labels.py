@@ -133,8 +133,8 @@ def read(path: Path) -> Labelled:
 def count(table: Labelled, second: Labelled | None = None) -> Iterator[str]:
     """Yield lines about each column: the share of faults with its 95 % interval, and the agreement of two readers.
 
-    Intervals are Clopper-Pearson. If a caption has several rows, as with triples, they are not independent, so the
-    interval comes from a bootstrap over captions (`sclip.evaluate.interval`).
+    Intervals are Clopper-Pearson. If a caption has several rows, as with triples, its rows are not independent, so
+    the interval comes from a bootstrap over captions (`sclip.evaluate.interval`).
 
     Raises LabelsError if `second` and `table` have no row in common.
     """
@@ -155,7 +155,6 @@ def write_digests(table: Labelled, out: Path) -> None:
 
 
 def _rows(parser: Parser, captions: Iterable[str], subject: Subject, seed: int) -> Iterator[dict[str, str]]:
-    """Yield the table's rows in the order of the captions."""
     model = ModelConfig()
     tokenizer = Tokenizer(model)
     graphs = parser.stream(captions)

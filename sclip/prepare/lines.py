@@ -106,7 +106,6 @@ class _Tally:
             yield clean_caption(line)
 
     def add(self, graph: SceneGraph) -> None:
-        """Count one caption."""
         self.read += 1
         self.without_object += not graph.objects
         self.cut += bool(parsed_part(graph.caption)[1])

@@ -1,8 +1,7 @@
 """Write samples into WebDataset tars with an index.
 
-`index.json` is written last, so a folder that has one is complete. The same samples give the same bytes for any number
-of workers, so the checksums in the index can be compared between machines. A sample that cannot be packed is skipped
-and counted.
+`index.json` is written last, so a folder with an index is complete. The same samples give the same bytes for any number
+of workers, so machines can compare the checksums in the index. Unusable samples are skipped and counted.
 """
 
 from __future__ import annotations
@@ -73,7 +72,7 @@ class Skips:
     """Lines for the user about parts of the source that are not rows and are not packed."""
 
     def add(self, reason: str, place: str, count: int = 1) -> None:
-        """Count `count` rows that are skipped at `place`."""
+        """Count rows that are skipped at `place`."""
         self.counts[reason] += count
         self.first.setdefault(reason, place)
         if len(self.places) < MOST_PLACES:

@@ -50,7 +50,7 @@ from sclip.prepare.writing import PackError
 _BATCH_ROWS = 64
 _BUFFER_BYTES = 1 << 20
 _SPLIT_WORD = re.compile(rf"(?<![a-z])(?:{'|'.join(SPLIT_WORDS)})(?![a-z])")
-"""Matches a split in names like "validation-00000-of-00002", "coco_test", "split=test" and "val2014"."""
+"""Pattern of a split in names like "validation-00000-of-00002", "coco_test", "split=test" and "val2014"."""
 
 
 @dataclass(slots=True)

@@ -62,7 +62,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Names of the columns that are read; empty if the source has no such column."""
+    """Names of the columns that are read; a name is empty if the source has no such column."""
 
     image: str
     caption: str
@@ -129,7 +129,7 @@ class Splits:
     def judge(self, source: Path) -> None:
         """Raise PackError if a wanted split is missing, or if none is wanted and not all rows are for training.
 
-        If some rows have a split and others have none, the others may belong to any split.
+        If some rows have a split, the rows without one may belong to any split.
         """
         listed = ", ".join(f"{name or '(none)'} ({count:,})" for name, count in self.counts.most_common())
         if self.wanted and set(self.counts) <= {""}:

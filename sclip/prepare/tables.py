@@ -46,7 +46,7 @@ def jsonl_rows(source: Path) -> Iterator[Row]:
 def table_rows(source: Path, choice: Choice) -> Iterator[Row]:
     """Yield the rows below the header. A file of lines IMAGE#NUMBER, tab, caption has no header: all lines are rows.
 
-    Raises PackError at the line from which the table cannot be read.
+    Raises PackError at the first line that cannot be read as part of the table.
     """
     header = first_line(source)
     if "\r" in header:

@@ -267,10 +267,8 @@ def validate(
 ) -> Findings:
     """Read all shards on the connected cluster, which has `cpus` CPUs; call `on_shard` with the sum after each.
 
-    `patterns` named the shards. A recorded shard that they would also name, but that does not exist, is absent.
-
-    A shard that cannot be reached is listed in the findings, and the others are still read. Raises ConfigError if no
-    actor fits on the cluster.
+    `patterns` named the shards. A recorded shard that they would also name, but that does not exist, is absent. The
+    findings list shards that cannot be reached. Raises ConfigError if no actor fits on the cluster.
     """
     findings = Findings()
     for row in pool.run(Validator, (data, size), shards, cpus):

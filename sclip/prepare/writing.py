@@ -16,7 +16,7 @@ from webdataset.writer import TarWriter
 
 
 class PackError(Exception):
-    """Failure to write shards; the message is one line with the place, the fault and the remedy."""
+    """Failure to read a source or write shards; the message is one line with the place, fault and remedy."""
 
 
 @dataclass(frozen=True, slots=True)

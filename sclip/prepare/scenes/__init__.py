@@ -2,8 +2,7 @@
 
 A folder holds training shards, held-out shards with pairings that training never shows, two evaluation files with
 their images, and the suite that names them. Every sample derives from (seed, split, index), so each can be drawn
-again alone. The packer writes the shards and the captions are plain English, so downstream code treats them like any
-other shards.
+again alone. The packer writes the shards, so downstream code treats them like any others.
 """
 
 from __future__ import annotations
@@ -56,10 +55,9 @@ class ScenesPaths:
 def generate(out_dir: str | StoragePath, spec: ScenesConfig, seed: int) -> ScenesPaths:
     """Generate the scenes of `spec` and `seed` in a folder below `out_dir`, unless it exists; return its paths.
 
-    The folder is named after spec, seed and generator version. It is built under a temporary name and renamed
-    when complete, so several processes may call this at once, and an interrupted build is never used. If `out_dir` is
-    a URI, the folder is built on this machine and uploaded, its stamp last. Raises PackError or OSError if `out_dir`
-    cannot be written to.
+    The folder is named after spec, seed and generator version. It is built under a temporary name and renamed when
+    complete, so several processes may call this at once, and an interrupted build is never used. For a URI, it is built
+    on this machine and uploaded, its stamp last. Raises PackError or OSError if `out_dir` cannot be written to.
     """
     stamp = {"version": VERSION, "seed": seed, **asdict(spec)}
     if spec.family == "a":
