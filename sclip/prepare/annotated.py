@@ -157,10 +157,10 @@ class AnnotatedFolder:
         try:
             sidecar: dict[str, Any] = json.loads(self._sidecar_path(name).read_bytes())
             shard = sidecar["shard"]
-            whole = not shard or (self.path / name).stat().st_size == shard["bytes"]
+            is_complete = not shard or (self.path / name).stat().st_size == shard["bytes"]
         except (FileNotFoundError, ValueError, LookupError, TypeError):
             return None
-        return sidecar if whole else None
+        return sidecar if is_complete else None
 
 
 def _difference(before: Mapping[str, str], now: Mapping[str, str]) -> str:

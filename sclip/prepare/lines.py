@@ -113,8 +113,8 @@ class _Tally:
     def summary(self) -> str:
         """Return a line for the user; empty if every count is zero."""
         parts = [
-            f"{count:,} {what}"
-            for count, what in (
+            f"{count:,} {label}"
+            for count, label in (
                 (self.without_object, "without an object"),
                 (self.cut, f"read only up to word {MOST_WORDS}"),
                 (self.unreadable, "with bytes that are no text"),

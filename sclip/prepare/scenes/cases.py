@@ -59,15 +59,15 @@ def attribute_cases(family: Family, seed: int, least: int) -> Iterator[SceneCase
     for number in range(len(used) * pairs_each):
         first, second = _things(_rng("attribute", seed, number), family, used[number % len(used)])
         exchanged = replace(first, colour=second.colour), replace(second, colour=first.colour)
-        both = [_pair_phrase(first, second), _pair_phrase(*exchanged)]
+        captions = [_pair_phrase(first, second), _pair_phrase(*exchanged)]
         relation = RELATIONS[number // len(used) % len(RELATIONS)]
         for half, things in enumerate(((first, second), exchanged)):
             fields = {
                 "attributes": [things[0].colour, things[1].colour],
                 "obj1_name": things[0].shape,
                 "obj2_name": things[1].shape,
-                "true_caption": both[half],
-                "false_caption": both[1 - half],
+                "true_caption": captions[half],
+                "false_caption": captions[1 - half],
             }
             scene = compose(_rng("attribute-place", seed, number), family, things, relation)
             yield SceneCase(f"attribute-{2 * number + half:06d}", scene, fields)
