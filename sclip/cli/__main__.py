@@ -1,4 +1,4 @@
-"""`python -m sclip.cli`: the command line where its script is not installed."""
+"""Run the command line as `python -m sclip.cli`, where the script `sclip` is not installed."""
 
 import sys
 

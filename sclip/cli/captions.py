@@ -1,4 +1,4 @@
-"""Commands that study captions: graphs, negatives and half-truths, labels of these, the model that judges them."""
+"""Commands that study captions: graphs, negatives, half-truths, labels, the naturalness model, corpus reports."""
 
 from __future__ import annotations
 
@@ -41,8 +41,10 @@ def graph(
 ) -> None:
     """Write the scene graph of each caption of a file, as JSON.
 
-    echo "a dog chasing a red ball" | sclip graph -
-    sclip graph captions.txt --show
+    --show and --html draw the graphs instead.
+
+      echo "a dog chasing a red ball" | sclip graph -
+      sclip graph captions.txt --show
     """
     from sclip.prepare import lines
     from sclip.scenegraph import ParserError
@@ -62,8 +64,10 @@ def negatives(
 ) -> None:
     """Write the false captions of each caption of a file, as JSON.
 
-    sclip negatives captions.txt --html page.html
-    sclip negatives captions.txt --max-candidates 12 --out negatives.jsonl
+    --show and --html draw them instead.
+
+      sclip negatives captions.txt --html page.html
+      sclip negatives captions.txt --max-candidates 12 --out negatives.jsonl
     """
     from sclip.prepare import lines
     from sclip.scenegraph import ParserError
@@ -81,10 +85,12 @@ def halftruth(
     caption_field: CaptionField = "",
     spacy_model: SpacyModel = "",
 ) -> None:
-    """Make a half-truth benchmark of any captioned images: a true part of each caption, and one wrong detail added.
+    """Make a half-truth benchmark from any captioned images.
 
-    sclip halftruth 'shards/heldout/*.tar' half-truths/coco.jsonl
-    sclip evaluate my-first-run --benchmark half-truth=half-truths/coco.jsonl
+    A half-truth is a true part of a caption with one wrong detail added.
+
+      sclip halftruth 'shards/heldout/*.tar' half-truths/coco.jsonl
+      sclip evaluate my-first-run --benchmark half-truth=half-truths/coco.jsonl
     """
     from sclip.data.shards import ShardError
     from sclip.prepare.half_truths import write_half_truths
@@ -122,9 +128,9 @@ def draw(
 ) -> None:
     """Draw negatives, positives, graphs or triples at random and write them to a table, to be labelled row by row.
 
-    Open OUT in an editor or a spreadsheet and fill its first columns. Of negatives: `form`, good or broken (it is no
-    English), and `meaning`, changed or kept; of positives too, which are to keep it. Of graphs and triples: `wrong`, no
-    or yes. `sclip label count` counts.
+    Open OUT in an editor or a spreadsheet and fill in its first columns. For negatives and positives: `form` is good or
+    broken (not English), and `meaning` is changed or kept (a positive should keep it). For graphs and triples: `wrong`
+    is no or yes. `sclip label count` counts the labels.
 
       sclip label draw captions.txt negatives.tsv
       sclip label draw captions_val2017.json graphs.tsv --of graphs --count 60
@@ -150,10 +156,12 @@ def count(
         Path | None, option("FILE", "write the labels with digests in place of captions (.jsonl)")
     ] = None,
 ) -> None:
-    """Count a labelled table: the share of faults with its exact 95 % interval, and the agreement of two readers.
+    """Count a labelled table: the share of faults with its 95 % interval, and the agreement of two readers.
 
-    sclip label count negatives.tsv --second second-reader.tsv
-    sclip label count negatives.tsv --digests labelled_negatives.jsonl
+    --digests writes the labels without the captions, for a repository.
+
+      sclip label count negatives.tsv --second second-reader.tsv
+      sclip label count negatives.tsv --digests labelled_negatives.jsonl
     """
     from sclip.prepare import labels
 
@@ -175,9 +183,8 @@ def naturalness(
 ) -> None:
     """Train the model that keeps strange false captions from being drawn.
 
-    The tables that come with sclip are those of COCO's captions, of alt-text and of long captions; train on your own
-    where they speak of other things. Each source counts up to 12,000 captions, drawn at random. Needs scikit-learn,
-    which MLflow brings along.
+    The tables of sclip were trained on COCO captions, alt-text and long captions. Train on your own if they are about
+    other things. At most 12,000 random captions of each source are used. Needs scikit-learn, which MLflow installs.
 
       sclip naturalness captions_train2017.json alt-text.txt 'shards/train/*.tar'
     """
@@ -227,15 +234,15 @@ def corpus(
 
     out = out.expanduser()
     with errors(ConfigError, OSError, ParserError, ShardError):
-        read = corpus_of(sources, read_data(data_keys, caption_field, spacy_model))
-        out.mkdir(parents=True, exist_ok=True)  # not only after the survey
+        selected = corpus_of(sources, read_data(data_keys, caption_field, spacy_model))
+        out.mkdir(parents=True, exist_ok=True)  # fail before the shards are read
         stderr = Console(stderr=True)
         with Progress(console=stderr, transient=True, disable=not sys.stderr.isatty()) as progress:
-            task = progress.add_task("shards", total=len(read.shards))
+            task = progress.add_task("shards", total=len(selected.shards))
             pool = ActorPool(actors, actor_cpus)
-            counted = count_corpus(read, cluster.connect().cpus, pool, lambda _: progress.advance(task))
-        notes = counted.notes(read)
-        page = write(counted.statistics, out, f"Corpus: {read.title}", notes)
+            counted = count_corpus(selected, cluster.connect().cpus, pool, lambda _: progress.advance(task))
+        notes = counted.notes(selected)
+        page = write(counted.statistics, out, f"Corpus: {selected.title}", notes)
     console = Console(highlight=False)
     show_statistics(counted.statistics, console)
     for line in (*notes, f"look at it: {shown(page)}"):

@@ -1,4 +1,4 @@
-"""Commands that ask what this cluster or this machine can do."""
+"""Commands that check or measure this cluster or this machine."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def doctor(
     ] = 30.0,
     json_file: Json = "",
 ) -> int:
-    """Say whether this cluster can train what a config asks for, and what to do where it cannot.
+    """Check whether this cluster can train what a config asks for, and say what to do if it cannot.
 
-    Looks from every node: versions, clock, memory, disk, open files, the storage, MLflow and the shards, and whether
-    all GPUs add up numbers together (nccl; gloo without any). Exit status: 0 all well or with warnings, 1 something
-    fails, 2 the cluster or the config cannot be used.
+    Checks on every node: versions, clock, memory, disk, open files, the storage, MLflow and the shards; and an
+    all-reduce over all GPUs (nccl; gloo if there are none). Exit status: 0 no check fails, 1 a check fails, 2 the
+    cluster or the config cannot be used.
 
       sclip doctor --config paper data.shards='s3://bucket/train/*.tar'
       ray job submit --working-dir . -- python jobs/doctor.py --json -
@@ -56,7 +56,7 @@ def doctor(
     from sclip.launch import doctor as examination
 
     out = sys.stdout
-    # Ray tells of nodes that go on the standard output, wherever its logs go.
+    # Ray reports lost nodes on standard output, wherever its logs go.
     with errors(ConfigError), contextlib.redirect_stdout(sys.stderr):
         with Console(stderr=True).status("connecting") as status:
             cluster.connect()
@@ -81,23 +81,23 @@ def benchmark(
         argument("OPTION", "of the benchmark: --help lists them", default_factory=list, show_default=False),
     ],
 ) -> int:
-    """Measure a part of sclip beside its peers, on this machine and in one run; print the table.
+    """Measure a part of sclip beside its peers, on this machine and in one run, and print a table.
 
     Exit status: 0 the table is printed, 2 it cannot be measured.
 
       sclip benchmark scenegraph   captions a second on one core: graphs, negatives; --gold: Set Match, SPICE of graphs
-      sclip benchmark artefacts    what a classifier without images tells false captions by
-      sclip benchmark foils        how many of the foils that people wrote our replacements make
+      sclip benchmark artefacts    how well a classifier without images detects false captions
+      sclip benchmark foils        how many human-written foils our replacements reproduce
       sclip benchmark step         a training step beside open_clip's, memory, checkpoints
       sclip benchmark stream       the data stream beside webdataset and Ray Data
       sclip benchmark scale        what moving a sample costs each process, and which would limit many GPUs
       sclip benchmark towers       which of open_clip's architectures train, evaluate and export here
       sclip benchmark stream --help
     """
-    # Before any library is imported that reads them.
+    # Set before any library that reads them is imported.
     os.environ.update({f"{library}_NUM_THREADS": "1" for library in _LIBRARIES})
     module = importlib.import_module(f"sclip.benchmark.{name}")
-    if name == "step":  # which prints and writes each row as it is measured
+    if name == "step":  # prints and writes each row as it is measured
         return int(module.main(arguments))
     # A benchmark declares its own options: `step` also runs where only torch and open_clip are installed.
     parser = argparse.ArgumentParser(prog=f"sclip benchmark {name}", allow_abbrev=False)

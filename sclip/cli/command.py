@@ -1,7 +1,7 @@
-"""What every command of `sclip` shares: its help, the errors that it prints, and the options that several of them have.
+"""Define what all commands of `sclip` share: the layout of the help, error messages and common options.
 
-A command is a function that parses, calls a room and prints. It returns its exit status (0 where it returns none); the
-errors that it names with `errors` become one line on standard error and a status.
+A command is a function that parses its arguments, calls another package and prints. It returns its exit status (None is
+0). The errors that it lists in `errors` become one line on standard error and an exit status.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ app = typer.Typer(
 )
 
 PANELS = ("Train", "Shards", "Models", "Cluster", "Study")
-"""The groups of the help, in its order."""
+"""Panels of the help, in display order."""
 
 STORAGE = RunConfig().storage
 
 
 class Refused(Exception):
-    """A command ends with a line for the user and an exit status."""
+    """Exception that ends a command with a message for the user and an exit status."""
 
     def __init__(self, message: object, status: int = 2) -> None:
         super().__init__(str(message))
@@ -52,10 +52,10 @@ class Refused(Exception):
 
 @contextmanager
 def errors(*kinds: type[BaseException], status: int = 2) -> Iterator[None]:
-    """End the command with the message of one of these errors and this status."""
+    """Turn an error of these kinds into `Refused`, with its message and `status`."""
     try:
         yield
-    except BrokenPipeError:  # no error of the command, but an OSError
+    except BrokenPipeError:  # an OSError, but not a fault of the command
         raise
     except kinds as error:
         raise Refused(error, status) from error
@@ -63,23 +63,23 @@ def errors(*kinds: type[BaseException], status: int = 2) -> Iterator[None]:
 
 @contextmanager
 def printing() -> Iterator[None]:
-    """Let a reader that has seen enough (`| head`) end the output, and nothing else."""
+    """End the output without an error when its reader closes the pipe, as `| head` does."""
     try:
         yield
         sys.stdout.flush()
-    except BrokenPipeError:  # Python would flush once more at its end, and complain
+    except BrokenPipeError:  # otherwise Python would flush again at exit and print an error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 _UNBROKEN = {ord(" "): "\xa0", ord("-"): "\u2011"}
-"""Signs at which a line may be broken, and the like at which it may not."""
+"""Characters at which a line may break, and look-alikes at which it may not."""
 
 
 class Command(TyperCommand):
-    """A command with all options in its usage line, and with examples that keep their lines."""
+    """Typer command that shows all options in its usage line and keeps the line breaks of its examples."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """Return the options and arguments of the usage line, each in one piece that is not broken."""
+        """Return the options and arguments of the usage line, each as one piece without line breaks."""
         params = sorted(self.get_params(ctx), key=lambda param: param.param_type_name == "argument")
         return [_usage(param).translate(_UNBROKEN) for param in params]
 
@@ -88,7 +88,7 @@ class Command(TyperCommand):
         return super().get_usage(ctx).translate({ord(sign): key for key, sign in _UNBROKEN.items()})
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Print the help; below it the examples, and the keys of the config where the command takes them."""
+        """Print the help, the examples and, if the command takes overrides, the keys of the config."""
         text = inspect.cleandoc(self.callback.__doc__ or "")
         blocks = text.split("\n\n")
         self.help = escape("\n\n".join(" ".join(b.split()) for b in blocks if not b.startswith(" ")))
@@ -115,19 +115,19 @@ def _usage(param: Any) -> str:
 
 
 def group(panel: str, name: str, help_: str) -> typer.Typer:
-    """Add a group of commands to `sclip`, in a panel of the help: `sclip NAME COMMAND`."""
-    made = typer.Typer(name=name, help=help_, no_args_is_help=True)
-    app.add_typer(made, rich_help_panel=panel)
-    return made
+    """Add a group of commands (`sclip NAME COMMAND`) to a panel of the help, and return it."""
+    commands = typer.Typer(name=name, help=help_, no_args_is_help=True)
+    app.add_typer(commands, rich_help_panel=panel)
+    return commands
 
 
 def command(
     panel: str, interrupted: str = "interrupted", of: typer.Typer = app, **settings: Any
 ) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
-    """Add a function to `sclip`, or to a group of its commands, under its name, in a panel of the help.
+    """Return a decorator that adds a function as a command to `sclip`, or to the group `of`, in a panel of the help.
 
-    Its docstring is the help: indented blocks are examples. `interrupted` is what Ctrl-C is answered with; it may name
-    the command's parameters in braces. A signal that ends the command is its exit status, as shells have it.
+    The function's docstring is the help; indented blocks are examples. `interrupted`, the message after Ctrl-C, may
+    name the command's parameters in braces. After a signal the exit status is 128 plus its number, as in shells.
     """
 
     def add(function: Callable[..., int | None]) -> Callable[..., int | None]:
@@ -143,10 +143,10 @@ def command(
                     print(f"{name}: {mask(line)}", file=sys.stderr)
                 return refused.status
             except (KeyboardInterrupt, stopping.Stopped) as ended:
-                is_told = isinstance(ended, stopping.Stopped)
-                print(f"{name}: {ended if is_told else interrupted.format(**given)}", file=sys.stderr)
+                is_stopped = isinstance(ended, stopping.Stopped)
+                print(f"{name}: {ended if is_stopped else interrupted.format(**given)}", file=sys.stderr)
                 return stopping.status_of(ended)
-            finally:  # what ends with the interpreter ends at once at a further Ctrl-C
+            finally:  # so that Ctrl-C during Python's shutdown ends it at once
                 atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)
 
         of.command(function.__name__, cls=Command, rich_help_panel=panel, context_settings=settings)(guarded)
@@ -156,7 +156,7 @@ def command(
 
 
 def option(metavar: str, help_: str, *names: str, **more: Any) -> Any:
-    """Return an option with a value; its default, the function's, is shown where it says something."""
+    """Return an option with a value. The help shows the default of the function's parameter, unless it is empty."""
     return typer.Option(*names, metavar=metavar, help=help_, **more)
 
 
@@ -166,7 +166,7 @@ def flag(name: str, help_: str) -> Any:
 
 
 def repeatable(metavar: str, help_: str, name: str) -> Any:
-    """Return an option that may be given several times."""
+    """Return an option that may be repeated."""
     help_ = f"{help_}; repeatable"
     return typer.Option(name, metavar=metavar, help=help_, default_factory=list, show_default=False)
 
@@ -177,7 +177,7 @@ def argument(metavar: str, help_: str, **more: Any) -> Any:
 
 
 def positive(text: str) -> float:
-    """Return a number above 0 that an option was given."""
+    """Return the value of an option as a number above 0."""
     try:
         number = float(text)
     except ValueError:
@@ -187,7 +187,7 @@ def positive(text: str) -> float:
     return number
 
 
-# Options of several commands. The names are those of the config's keys where there is one.
+# Options that several commands share. Where the config has such a key, the option has the key's name.
 
 Overrides = Annotated[
     list[str],
@@ -224,7 +224,7 @@ Root = Annotated[str, option("FOLDER", "folder of the named suites' files")]
 
 
 def read_config(overrides: list[str], name: str, print_config: bool = False) -> Config:
-    """Return the config of a command line; ends the command after printing it, or for a mistake in it."""
+    """Return the config of a command line. End the command if the config has a mistake, or after printing it."""
     from sclip.config.loader import load, to_yaml
 
     with errors(ConfigError):
@@ -236,9 +236,9 @@ def read_config(overrides: list[str], name: str, print_config: bool = False) -> 
 
 
 def read_data(given: list[str], caption_field: str = "", spacy_model: str = "") -> DataConfig:
-    """Return how shards are read, by --data and the options that have a name of their own.
+    """Return the options for reading shards, from --data and from the options with names of their own.
 
-    Raises ConfigError for another key, or a bad value.
+    Raises ConfigError for an unknown key or a bad value.
     """
     from sclip.config.loader import changed, read_value
 
@@ -253,7 +253,7 @@ def read_data(given: list[str], caption_field: str = "", spacy_model: str = "") 
 
 
 def reading_overrides(data: DataConfig) -> str:
-    """Return the overrides, each after a blank, by which a run reads shards as `data` says; none where that is so."""
+    """Return the overrides, each after a space, that make a run read shards as `data` says; "" for the defaults."""
     differ = DataConfig().reading().items() ^ data.reading().items()
     texts = {
         name: value if isinstance(value, str) else f"[{', '.join(value)}]"
@@ -265,7 +265,7 @@ def reading_overrides(data: DataConfig) -> str:
 
 
 def write_json(text: str, file: str, standard_output: TextIO | None = None) -> None:
-    """Write JSON where --json says."""
+    """Write JSON to the file that --json names; "-" is standard output."""
     if file == "-":
         print(text, file=standard_output or sys.stdout, flush=True)
     else:
@@ -273,5 +273,5 @@ def write_json(text: str, file: str, standard_output: TextIO | None = None) -> N
 
 
 def quiet_ray() -> None:
-    """Keep Ray, which is not imported yet, from warning of every actor that Ray Data starts."""
+    """Silence Ray's warning about every actor that Ray Data starts. Must run before Ray is imported."""
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")

@@ -1,4 +1,4 @@
-"""Commands of models: measure them, promote them, convert them."""
+"""Commands for models: evaluate, blend, fetch benchmarks, promote, convert."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def evaluate(
 
     MODEL is a run, a checkpoint (step-*), an export or weights (file or folder), ARCHITECTURE:TAG of open_clip (no tag:
     random weights), or models:/NAME@ALIAS; an evaluation.json stands for a model that was measured before. A suite is a
-    name (aro, sugarcrepe, winoground, retrieval, zero-shot, paper, all: their files lie below --root, see sclip fetch)
-    or a YAML file; without a model to measure it may be left out. Prints a table with 95 % intervals and chance, writes
-    evaluation.json and report.html for each model; several models are compared with the first. --table writes the table
-    of a paper, by the file's suffix in LaTeX, Markdown or HTML. Exit status: 0 done, 1 failed while running, 2 not
-    started.
+    YAML file or a name: aro, sugarcrepe, winoground, retrieval, zero-shot, paper or all (their files lie below --root,
+    see sclip fetch). It may be left out if every MODEL is an evaluation.json. Prints a table with 95 % intervals and
+    chance, and writes evaluation.json and report.html for each model. Several models are compared with the first.
+    --table writes the table of a paper: LaTeX, Markdown or HTML, by the file's suffix. Exit status: 0 done, 1 failed
+    while running, 2 not started.
 
       sclip evaluate my-run --suite paper --out evaluation
       sclip evaluate ViT-B-32:openai my-run --suite aro --device cuda
@@ -148,11 +148,11 @@ def blend(
 ) -> None:
     """Blend a trained model with its start, so that it keeps what the start knew: (1 - a) * start + a * trained.
 
-    Every blend is measured on --suite. Of those that keep --keep of the start's --kept, the one with the highest
-    --gained is taken, and measured on --report beside start and trained model; the two must not share their cases. In
-    STORAGE/sweeps/NAME lie blend.html with the curve, the comparison, and the model, which is loaded by that folder's
-    name. 0 and 1, the models themselves, are always measured. Exit status: 0 done, 1 failed while running, 2 not
-    started.
+    Every blend is measured on --suite. A blend qualifies if its --kept score is at least --keep times the start's. Of
+    these, the one with the highest --gained score is taken and measured on --report, beside the start and the trained
+    model. --suite and --report must not share cases. a = 0 and a = 1, the models themselves, are always measured. The
+    folder STORAGE/sweeps/NAME gets blend.html with the curve, the comparison, and the model, which the folder's name
+    loads. Exit status: 0 done, 1 failed while running, 2 not started.
 
       sclip blend ViT-B-32:openai my-run --suite development.yaml --report all \\
           --gained relation/macro --kept coco/text_to_image_r1 --register structure-clip
@@ -181,11 +181,11 @@ def blend(
 def fetch(
     suite: Annotated[str, argument("SUITE", "a name or a file")] = "all", root: Root = _EVALUATE.root
 ) -> int:
-    """Say where benchmarks are to be had, and check what was put there; nothing is downloaded.
+    """Say where to get benchmarks, and check the files that are there; nothing is downloaded.
 
-    For each benchmark of SUITE its paper, its licence and its files are named, with the place below --root that they
-    belong to. What is there is read, counted and compared with what was published, and each picture is looked for. Exit
-    status: 0 everything is there, 1 something is missing or differs, 2 there is no such suite.
+    Prints the paper, the license and the files of each benchmark of SUITE, with the place of each file below --root.
+    Reads and counts the files that are there, compares the counts with the published ones, and looks for each picture.
+    Exit status: 0 everything is there, 1 something is missing or differs, 2 there is no such suite.
     """
     from sclip.data.shards import ShardError
     from sclip.evaluate import suite as suites
@@ -224,10 +224,10 @@ def promote(
     why: Annotated[str, option("TEXT", "recorded with --force or --rollback")] = "",
     dry_run: Annotated[bool, flag("--dry-run", "say what would be done, change nothing")] = False,
 ) -> int:
-    """Make a registered version champion where its gates hold.
+    """Make a registered version champion if its gates hold.
 
-    The version, by default the one with the alias `candidate`, is judged beside the champion by what was measured of
-    both. Every decision is written to the version's tags with its figures. --rollback gives the alias back to the
+    The version, by default the one with the alias `candidate`, is judged against the champion by the recorded scores of
+    both. Every decision and its figures are written to the version's tags. --rollback gives the alias back to the
     version that was champion before; repeated, it goes further back. The store is --tracking-uri, else
     MLFLOW_TRACKING_URI, else the one in --storage. Exit status: 0 the version is champion now (or would be), 1 it is
     refused, 2 nothing was decided.
@@ -259,7 +259,7 @@ def promote(
         for expression in gate:
             parse_gate(expression, "--gate")
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or tracking.store_uri(Config(), storage)
-        # MLflow itself would try again for minutes.
+        # By default MLflow retries for minutes.
         with tracking.settings(MLFLOW_HTTP_REQUEST_TIMEOUT=30, MLFLOW_HTTP_REQUEST_MAX_RETRIES=1):
             client = registry.connect(uri)
             if rollback:
@@ -295,15 +295,15 @@ def convert(
     storage: Storage = STORAGE,
     tracking_uri: TrackingUri = "",
 ) -> None:
-    """Make an export of a checkpoint or of weights in any layout, or a folder that another tool loads.
+    """Convert a checkpoint or weights in any layout to an export, or to a folder that another tool loads.
 
     SOURCE is a run (its model, or its newest checkpoint), a checkpoint (step-*), an export, models:/NAME@ALIAS,
     ARCHITECTURE:TAG, or what model.pretrained reads: open_clip's or OpenAI's state dict, a checkpoint of open_clip's
-    training or of Structure-CLIP's released code, a folder that open_clip pushed to a hub. --clip writes what
-    open_clip.create_model_and_transforms("local-dir:FOLDER") loads, --to transformers what CLIPModel.from_pretrained
-    does, both without the knowledge encoder; --to onnx writes image tower, text tower and the whole with its knowledge
-    encoder. These two are loaded, compared with the model and described by a README.md. OUT appears when all is
-    written, or not at all. Nothing in a source is executed.
+    training or of Structure-CLIP's released code, a folder that open_clip pushed to a hub. --clip writes a folder for
+    open_clip.create_model_and_transforms("local-dir:FOLDER"), and --to transformers one for CLIPModel.from_pretrained;
+    neither holds the knowledge encoder. --to onnx writes the image tower, the text tower and the whole model with its
+    knowledge encoder. The folders of --to transformers and --to onnx are loaded, compared with the model and described
+    in a README.md. OUT appears when all is written, or not at all. Nothing in a source is executed.
 
       sclip convert ~/sclip/runs/my-run/step-00000500 exported
       sclip convert clip_checkpoint.pt exported --model ViT-B-32 --quick-gelu on
@@ -318,7 +318,7 @@ def convert(
 
     if clip and to != "export":
         raise Refused(f"--clip writes a folder for open_clip, --to {to} another one: one of them")
-    # Torch warns that it reads a checkpoint in a single process, which is what this command is.
+    # Torch warns that a single process reads the checkpoint, as it does in this command.
     warnings.filterwarnings("ignore", "torch.distributed is disabled")
     with errors(CheckpointError, ConfigError, ModelError, OSError, ParserError, RegistryError):
         try:
@@ -329,6 +329,6 @@ def convert(
 
 
 def _with_own_options(told: str, model: str) -> str:
-    """Return what a model's check says with the options of `convert` in place of the config's keys."""
+    """Return a model error's message with the config keys replaced by the options of `convert`."""
     told = re.sub(r"model\.quick_gelu=['\"]?(\w+)['\"]?", r"--quick-gelu \1", told)
     return re.sub(r"model\.name=['\"]?([^\s'\":;]+)['\"]?", r"--model \1", told) if model else told

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 PANEL = "Shards"
 PROGRESS_S = 10.0
-"""Between two lines of progress."""
+"""Seconds between two lines of progress."""
 _SCENES = ScenesConfig()
 _WHOLE = "interrupted; the finished shards in {out} are whole, without an index"
 
@@ -58,7 +58,7 @@ def scenes(
     """Generate the scenes that training uses by default.
 
     Writes training and held-out shards, ARO-format evaluation files and their images below OUT, and prints the paths as
-    overrides for pretrain. What is there already is used again.
+    overrides for pretrain. An existing folder is reused.
     """
     from sclip.prepare.scenes import generate
     from sclip.prepare.writing import PackError
@@ -100,15 +100,15 @@ def pack(
 ) -> None:
     """Pack images and their captions into WebDataset shards.
 
-    SOURCE is what the content says: JSON (COCO's captions, Karpathy's dataset_coco.json, a list of objects as BLIP's),
-    JSON Lines, a table with a header (of commas, tabs or |) with an image path and a caption, or a list of captions, in
-    each row, Flickr's results_20130124.token, Parquet with images or their paths, a folder of images with a
-    metadata.jsonl or metadata.csv, or with .txt files (a caption a line) or .json files of the same name.
+    The content of SOURCE decides how it is read: JSON (COCO's captions, Karpathy's dataset_coco.json, a list of objects
+    like BLIP's); JSON Lines; a table with a header (commas, tabs or |) and in each row an image path and a caption or a
+    list of captions; Flickr's results_20130124.token; Parquet with images or their paths; a folder of images with a
+    metadata.jsonl or metadata.csv, or with .txt files (one caption per line) or .json files of the same name.
 
-    Every row is packed or counted with its line. A source with other splits than train and restval, in a column or in
-    the names of several Parquet files, needs --split; so does one that names the split of a part of it only.
+    Every row is either packed, or counted and listed with its line. --split is needed if a column or the names of
+    several Parquet files give splits other than train and restval, or if only some of the rows have a split.
 
-    False captions in fields that NegCLIP, DeGLA, CS-CLIP or CE-CLIP name so are kept for data.negatives_field.
+    False captions in the fields of NegCLIP, DeGLA, CS-CLIP and CE-CLIP are kept for data.negatives_field.
 
       sclip pack captions_train2017.json shards/train --images train2017
       sclip pack dataset_coco.json shards/train --images coco --split train
@@ -159,9 +159,9 @@ def annotate(
         bool, flag("--overwrite", "annotate again what OUT holds from other sources or rules")
     ] = False,
 ) -> None:
-    """Write the scene graph and the negatives of every caption into the shards, once for all runs over them.
+    """Copy shards and add the scene graph and the negatives of every caption, once for all runs over them.
 
-    Runs on the Ray cluster that it finds, as pretrain does. The same command goes on with one that was stopped.
+    Runs on the Ray cluster that it finds, as pretrain does. After a stop, the same command resumes.
 
       sclip annotate 'shards/train/*.tar' shards/annotated
       sclip pretrain data.shards='shards/annotated/*.tar'
@@ -217,11 +217,11 @@ def validate(
     actors: Actors = 0,
     actor_cpus: ActorCpus = 1.0,
 ) -> int:
-    """Find, before a run, every sample that it would set aside, and every shard that it could not read.
+    """Find every sample that a run would set aside, and every shard that it could not read, before the run.
 
-    Each shard is read as training reads it, each image decoded, on the Ray cluster that it finds, as pretrain does.
-    Exit status: 0 all is trained on as it is, 1 something is set aside, missing, not read or cleaned, 2 a shard cannot
-    be reached (the others are validated) or nothing can be.
+    Reads each shard and decodes each image as training does, on the Ray cluster that it finds, as pretrain does. Exit
+    status: 0 a run trains on every sample as it is, 1 something is set aside, missing, not read or cleaned, 2 a shard
+    cannot be reached (the others are validated), or nothing can be validated.
 
       sclip validate 'shards/train/*.tar' --out validation
     """
@@ -273,11 +273,11 @@ def subset(
     samples_per_shard: SamplesPerShard = 1000,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write the samples of annotated shards whose captions name enough into shards of their own.
+    """Write new shards from annotated shards, with only those captions whose graphs are large enough.
 
-    A sample is kept with those of its captions whose graph holds at least so many objects, attributes and relations. A
-    run over the subset trains on the samples and captions of a run over SHARDS with data.min_objects,
-    data.min_attributes and data.min_relations, and reads nothing else; what it draws of them when is its own.
+    A sample is kept with only those captions whose graph has at least so many objects, attributes and relations. A run
+    over the subset trains on the same samples and captions as a run over SHARDS with data.min_objects,
+    data.min_attributes and data.min_relations, but it reads no others. The order and the random draws differ.
 
       sclip subset 'shards/annotated/*.tar' shards/subset --min-objects 2 --min-relations 1
     """
@@ -324,7 +324,7 @@ def exclude(
 ) -> None:
     """List the pictures of benchmarks that training must not see, by name and perceptual hash.
 
-    `sclip pack --exclude FILE` leaves out whatever has the name of one of them or looks like one.
+    `sclip pack --exclude FILE` leaves out every image that has the name of a listed picture or looks like one.
 
       sclip exclude 'coco-test/*.tar' flickr30k-images --out benchmarks.jsonl
     """

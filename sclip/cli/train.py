@@ -1,4 +1,4 @@
-"""Commands of runs: pretrain, many of them, and what is done with one that was trained."""
+"""Commands for runs: pretrain, sweep, ablation, audit, inspect, sync, clean."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def pretrain(
 ) -> int:
     """Train Structure-CLIP on WebDataset shards and register the model.
 
-    SIGTERM and Ctrl-C write a checkpoint first, later ones end the run at once; the same command goes on there. While a
-    run lives, a second start under its name is refused, and says where it lives.
+    The first SIGTERM or Ctrl-C writes a checkpoint and ends the run, the next one ends it at once. The same command
+    resumes the run. While a run is alive, a second start under its name is refused, and the message says where it runs.
 
     Exit status: 0 done, 1 failed, 2 not started for a mistake, 130 interrupted, 143 stopped by SIGTERM.
 
@@ -117,7 +117,7 @@ def sweep(
 ) -> int:
     """Run a grid or a random search over config keys through Ray Tune, each point a child run in MLflow.
 
-    The same command goes on with a sweep that was stopped. It ends with a table, the best run first, and a page that
+    After a stop, the same command resumes the sweep. A sweep ends with a table, the best run first, and a page that
     compares the eight best. Exit status: 0 every trial is done, 1 one failed, 2 not started for a mistake.
 
       sclip sweep lambda --grid model.kee.weight=0.1,0.2,0.5 --config paper
@@ -166,10 +166,10 @@ def ablation(
 ) -> int:
     """Train every row of an ablation over its seeds, and print one table of them beside published figures.
 
-    The overrides are for every row. The same command goes on with an ablation that was stopped. It leaves ablation.html
-    (the table, every seed of every score and what tuning kept), the same table as ablation.md and ablation.json, and a
-    page that compares the rows of the first seed in STORAGE/sweeps/NAME. Exit status: 0 every run
-    is done, 1 one failed, 2 not started for a mistake.
+    The overrides hold for every row. After a stop, the same command resumes the ablation. STORAGE/sweeps/NAME gets
+    ablation.html (the table, every seed of every score, and what tuning kept), the same table as ablation.md and
+    ablation.json, and a page that compares the rows of the first seed. Exit status: 0 every run is done, 1 one failed,
+    2 not started for a mistake.
 
       sclip ablation             on generated scenes: the paper's five rows, replacements, hard positives, parts
       sclip ablation keeping     what tuning on other scenes keeps: plain, distil, LoRA, blend, all three
@@ -212,13 +212,12 @@ def audit(
     all: Annotated[bool, flag("--all", "list every row, where else there are limits")] = False,
     json_file: Json = "",
 ) -> int:
-    """Prove that a run trained on every row exactly once, and in the step that its seed gives the row.
+    """Check that a run trained on every row exactly once, and in the step that its seed assigns to the row.
 
-    The tars are counted anew, the rows of each step are computed anew from the seed, and both are compared with the
-    ledger that every worker wrote, step by step. One line says the result; then follow shards that were lost in whole
-    or in part, what was set aside, every row that was missed or repeated, and the first step whose rows are not those
-    of the order. Exit status: 0 nothing is lost, missed, repeated or out of order, 1 something is, 2 the run cannot be
-    audited.
+    Counts the samples of the tars again, computes the rows of each step again from the seed, and compares both with the
+    ledger that every worker wrote, step by step. Prints one line with the result, then shards that were lost in whole
+    or in part, samples set aside, rows missed or repeated, and the first step whose rows differ from the computed ones.
+    Exit status: 0 nothing is lost, missed, repeated or out of order, 1 something is, 2 the run cannot be audited.
 
       sclip audit my-first-run
       sclip audit s3://bucket/runs/my-first-run --all --json audit.json
@@ -253,8 +252,8 @@ def inspect(
     """Show what a training step saw of one sample: the caption drawn, its graph, negatives, tokens and crop.
 
     A sample that is not trained on is shown with the reason. EPOCH is `pass` in quarantine.jsonl; with data.weights it
-    is the pass of the shard's source. Choices follow from seed, epoch, shard and key alone, so what is shown is what
-    the run saw, or will see. Exit status: 0 the sample is shown, 2 there is none.
+    is the pass of the shard's source. Seed, epoch, shard and key alone decide every random choice, so the run saw, or
+    will see, what is shown. Exit status: 0 the sample is shown, 2 there is no such sample.
 
       sclip inspect 00003.tar 000000391895 2 --run my-first-run --html page.html
       sclip inspect 00003.tar 000000391895 0 --config paper run.seed=1
@@ -279,10 +278,10 @@ def inspect(
 
 @command(PANEL)
 def sync(run: Run, tracking_uri: TrackingUri = "", storage: Storage = STORAGE) -> None:
-    """Send to MLflow what a run recorded while it was away, and register the model of a finished run.
+    """Send the records of a run that MLflow does not have yet, and register the model of a finished run.
 
-    RUN may be a sweep too. What the store has is not sent again; a run that lives sends itself, and is refused. Exit
-    status: 0 the store has all, 1 it took only a part, 2 nothing can be sent.
+    RUN may be a sweep too. Nothing that the store has is sent again. A run that is alive is refused: it sends its own
+    records. Exit status: 0 the store has everything, 1 it took only a part, 2 nothing can be sent.
 
       sclip sync my-first-run
     """
@@ -308,7 +307,7 @@ def clean(
     ] = None,
     yes: Annotated[bool, flag("--yes", "remove it, where else it is only listed")] = False,
 ) -> None:
-    """List every run with its state, age and size; with options, what would go; with --yes, remove that.
+    """List every run with its state, age and size, and what the options would remove; --yes removes it.
 
     A run that gave a sign of life within the last hour is left alone.
 

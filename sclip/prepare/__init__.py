@@ -1,1 +1,1 @@
-"""Work on shards before a run: pack, annotate, exclude, validate, take statistics; the generated scenes."""
+"""Prepare shards before a run: pack, annotate, filter, exclude, validate and count; generate the default scenes."""

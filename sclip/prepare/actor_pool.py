@@ -1,4 +1,4 @@
-"""A pool of CPU actors over shards: one task for each shard, its result as soon as it is there."""
+"""Run a pool of Ray Data CPU actors over shards: one task per shard, each result yielded when it is ready."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from sclip.config import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class ActorPool:
-    """How many actors, and what each reserves."""
+    """Number of actors in a pool, and the CPUs that each of them reserves."""
 
     most: int = 0
-    """0: as many as the cluster's CPUs allow."""
+    """Maximum number of actors; 0: as many as the cluster's CPUs allow."""
     cpus: float = 1.0
 
     def run(
         self, actor: type, arguments: Sequence[Any], shards: Sequence[str], cpus: float
     ) -> Iterator[dict[str, Any]]:
-        """Yield the rows that the actors return, on the connected cluster of `cpus` CPUs, in no order.
+        """Yield the rows that the actors return, in no order. The connected cluster has `cpus` CPUs.
 
-        `actor(*arguments)` takes tables (Arrow) with the column `shard` and returns tables. Raises ConfigError where
-        no actor fits on the cluster.
+        `actor(*arguments)` makes an actor: a callable that takes an Arrow table with the column `shard` and returns a
+        table. Raises ConfigError if one actor reserves more CPUs than the cluster has.
         """
         if self.cpus > cpus + 1e-6:
             raise ConfigError(f"--actor-cpus={self.cpus:g}: the cluster has {cpus:g} CPUs; lower it")
@@ -35,7 +35,7 @@ class ActorPool:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
-        logging.getLogger("ray.data").setLevel(logging.ERROR)  # the lines that are printed are ours
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # only sclip prints progress
         rows = ray.data.from_items([{"shard": url} for url in shards], override_num_blocks=len(shards))
         results = rows.map_batches(
             actor,

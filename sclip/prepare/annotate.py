@@ -1,8 +1,8 @@
-"""Write shards anew with the graph and the negatives of every caption in them.
+"""Copy shards and add the scene graph and the negatives of every caption.
 
-Ray Data runs the pool of actors; each takes a shard at a time, writes it and then says so in its sidecar
-(`sclip.prepare.annotated`), from where a job that was stopped goes on. What is wrong in a shard leaves samples out,
-what is wrong with the storage leaves the shard for the next time.
+Ray Data runs a pool of actors. Each actor takes one shard at a time, writes its annotated copy and then a sidecar
+(`sclip.prepare.annotated`), so a stopped job resumes after the finished shards. A sample that cannot be annotated is
+quarantined. A storage error leaves the whole shard to the next call.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from sclip.storage.masking import mask
 _log = logging.getLogger(__name__)
 _DEFAULTS = DataConfig()
 _SAMPLES_AT_ONCE = 64
-"""Samples in an actor's memory; their captions are parsed together."""
+"""Samples that an actor holds in memory and parses together."""
 
 
 def stamp(parser: Parser) -> str:
@@ -45,13 +45,11 @@ def stamp(parser: Parser) -> str:
 
 
 def usable_stamp(data: DataConfig, shards: Sequence[str], most_words: int = MOST_WORDS) -> str:
-    """Return the stamp of the annotations that a run over these shards uses; empty where it uses none.
+    """Return the stamp of the annotations that a run uses, or "" for none. The run's model reads `most_words` words.
 
-    Its model reads `most_words` words of a caption.
-
-    Looks at the first sample of each folder's first shard, and warns of one that was annotated under another stamp than
-    this installation's: its captions are parsed anew. Raises ConfigError where the config filters captions and the
-    shard has no annotations of that stamp, or where they are of other captions.
+    Checks the first sample of the first shard in each folder. Warns if it was annotated under another stamp than this
+    installation's, because the run then parses these captions again. Raises ConfigError if the annotation is unreadable
+    or belongs to other captions, or if the config filters captions and the sample has no annotation with this stamp.
     """
     if not data.annotations:
         return ""
@@ -93,7 +91,7 @@ class Annotated:
     bytes: int = 0
     quarantined: int = 0
     failure: str = ""
-    """Why it was not annotated."""
+    """Why the shard was not annotated; empty if it was."""
 
 
 def annotate(
@@ -107,14 +105,14 @@ def annotate(
     overwrite: bool = False,
     on_shard: Callable[[Annotated], None],
 ) -> Index:
-    """Write the shards, annotated, into the folder `out` under their names; return the index.
+    """Annotate the shards and write them into the folder `out` under their own names; return the index.
 
-    `connect` attaches to the Ray cluster, once there is something to do, and returns its CPUs. `on_shard` is called
-    for every shard when it is finished or failed. Shards of an earlier call stay as they are; what was made from
-    another source, under another stamp or by another `DataConfig.reading` is an error, or with `overwrite` made again.
-    `most_words` of a caption are parsed, which stands in the stamp where they are more than is usual.
+    `connect` connects to the Ray cluster and returns its CPUs; it is called only if a shard is left to annotate.
+    `on_shard` is called for every shard that finishes or fails. Finished shards of an earlier call are kept. Shards
+    made from another source, under another stamp or with another `DataConfig.reading` are an error, unless `overwrite`
+    is set: then they are annotated again. At most `most_words` words of a caption are parsed.
 
-    Raises PackError; finished shards are kept. Raises ParserError, ConfigError, and what `connect` raises.
+    Raises PackError (finished shards are kept), ParserError, ConfigError, and what `connect` raises.
     """
     names = shard_names(sources)
     folder = AnnotatedFolder(out, stamp(Parser(data.spacy_model, most_words)), data, most_words)
@@ -138,14 +136,14 @@ def annotate(
 
 
 class Annotator:
-    """The actor, a callable for `map_batches`; loads spaCy once for its life."""
+    """Ray Data actor that annotates shards: a callable for `map_batches` that loads spaCy once."""
 
     def __init__(self, folder: AnnotatedFolder) -> None:
         self._folder = folder
         self._parser = Parser(folder.data.spacy_model, folder.most_words)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Annotate the shards of the column `shard`; return the fields of `Annotated` for each."""
+        """Annotate the shards in the column `shard`; return one row per shard with the fields of `Annotated`."""
         return pa.Table.from_pylist([asdict(self._annotate(source)) for source in batch["shard"].to_pylist()])
 
     def _annotate(self, source: str) -> Annotated:
@@ -168,20 +166,22 @@ class Annotator:
         return Annotated(name, samples, size, len(quarantined))
 
     def _known(self, samples: Sequence[Sample]) -> list[tuple[SceneGraph, list[Negative]]]:
-        """Return graph and negatives of each caption; a graph that came with one is taken as it is."""
-        came = {(n, k): of.graph for n, s in enumerate(samples) for k, of in enumerate(s.foreign) if of.graph}
+        """Return the graph and the negatives of each caption. A graph that the shard supplies is not parsed again."""
+        raw = {(n, k): f.graph for n, s in enumerate(samples) for k, f in enumerate(s.foreign) if f.graph}
         places = [(n, k) for n, sample in enumerate(samples) for k in range(len(sample.captions))]
-        captions = (samples[n].captions[k] for n, k in places if (n, k) not in came)
+        captions = (samples[n].captions[k] for n, k in places if (n, k) not in raw)
         parsed = [(graph, natural(graph)) for graph in self._parser.stream(captions)]
         kept = zip((graph for graph, _ in parsed), sound(parsed, self._parser.shapes), strict=True)
-        given = {place: SceneGraph.from_json(graph) for place, graph in came.items()}
-        return [(given[place], natural(given[place])) if place in given else next(kept) for place in places]
+        graphs = {place: SceneGraph.from_json(graph) for place, graph in raw.items()}
+        return [
+            (graphs[place], natural(graphs[place])) if place in graphs else next(kept) for place in places
+        ]
 
     def _samples(
         self, source: str, name: str, quarantined: list[dict[str, str]], statistics: CorpusStatistics
     ) -> Iterator[dict[str, Any]]:
-        """Yield the members of each sample with its annotation; list those that are left out."""
-        shard = NamedShard(f"0/{name}", source)  # as a run names it that trains on the folder alone
+        """Yield the members of each sample plus its annotation; append unusable samples to `quarantined`."""
+        shard = NamedShard(f"0/{name}", source)  # its name in a run over this folder alone
         items = read_shard(source, self._folder.data)
         while chunk := list(islice(items, _SAMPLES_AT_ONCE)):
             samples = [item for item in chunk if isinstance(item, Sample)]
@@ -190,11 +190,11 @@ class Annotator:
                 try:
                     if isinstance(item, Rejected):
                         raise AnnotationError(item.reason)
-                    read = list(islice(known, len(item.captions)))
-                    member = annotation.pack(self._folder.stamp, [write_record(*pair) for pair in read])
+                    pairs = list(islice(known, len(item.captions)))
+                    member = annotation.pack(self._folder.stamp, [write_record(*pair) for pair in pairs])
                 except AnnotationError as error:
                     quarantined.append({"shard": mask(source), "key": item.key, "reason": str(error)})
                     continue
-                for pair in read:
+                for pair in pairs:
                     statistics.add(shard.identity(item.key), *pair)
                 yield {"__key__": item.key, **item.members, ANNOTATION_SUFFIX: member}

@@ -1,7 +1,7 @@
-"""Keep the state of a folder of annotated shards: what is finished, what is left to write, and the joint index.
+"""Keep the state of a folder of annotated shards: finished shards, sources left to annotate, and the index.
 
-A finished shard has a sidecar in FOLDER/.annotate, written after it: what was made from what and under which stamp,
-its entry in the index, what was left out, statistics. A shard without one counts as not written.
+After a shard is written, a sidecar in FOLDER/.annotate records its source, stamp and reading options, its index entry,
+its quarantined samples and its statistics. A shard without a sidecar counts as not written.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _STATE = ".annotate"
 
 
 def shard_names(sources: Sequence[str]) -> dict[str, str]:
-    """Return the sources by the name of the shard that is made of each, which is their own.
+    """Return the sources by the file name of their annotated shard, which is the file name of the source.
 
-    Raises PackError where two have the same, and for Parquet.
+    Raises PackError if two sources have the same file name, or if one is Parquet.
     """
     names: dict[str, str] = {}
     for source in sources:
         if is_parquet(source):
             raise PackError(f"{mask(source)}: Parquet is not annotated; make tars of it first: sclip pack")
         name = parts(source)[0].rpartition("/")[2]
-        name = name if name.endswith(".tar") else f"{name.partition('.tar')[0]}.tar"  # of x.tar.gz: x.tar
+        name = name if name.endswith(".tar") else f"{name.partition('.tar')[0]}.tar"  # x.tar.gz becomes x.tar
         if name in names:
             raise PackError(
                 f"{mask(names[name])} and {mask(source)}: both are {name}; annotate them into two folders"
@@ -48,20 +48,20 @@ def shard_names(sources: Sequence[str]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class AnnotatedFolder:
-    """The folder, and what the shards in it are made under."""
+    """Folder of annotated shards, with the stamp and the options that they are made with."""
 
     path: Path
     stamp: str
     data: DataConfig
-    """How the sources are read, and so are the shards made of them."""
+    """Options for reading the sources, and later the annotated shards."""
     most_words: int = MOST_WORDS
-    """Words of a caption that are parsed."""
+    """Maximum number of words of a caption that are parsed."""
 
     def claim(self, names: Mapping[str, str], overwrite: bool) -> list[str]:
-        """Clear the folder of what killed jobs left and of what is to be replaced; return the sources to do.
+        """Remove leftovers of killed jobs and records of outdated shards; return the sources left to annotate.
 
-        Raises PackError where the folder holds other shards than those named, or shards made of other sources, under
-        another stamp or read in another way; with `overwrite` they are removed, but never what no annotation wrote.
+        Raises PackError if the folder holds a source, or tars that no annotation wrote. Raises it also for shards that
+        `names` does not list, or that have another source, stamp or reading, unless `overwrite` replaces them.
         """
         refuse_sources(names.values(), self.path)
         state = self.path / _STATE
@@ -105,7 +105,7 @@ class AnnotatedFolder:
         quarantined: Sequence[Mapping[str, str]],
         statistics: CorpusStatistics,
     ) -> None:
-        """Record that a shard is written, or that its source has no sample for one."""
+        """Write the sidecar of a finished shard. `shard` is None if the source has no usable sample."""
         sidecar = {
             "made": self._made(source), "shard": asdict(shard) if shard else None,
             "quarantined": quarantined, "statistics": statistics.to_json(),
@@ -113,9 +113,9 @@ class AnnotatedFolder:
         write_file(self._sidecar_path(name), dumps(sidecar))
 
     def publish(self, names: Mapping[str, str]) -> Index:
-        """Write what the finished shards say together: quarantine.jsonl, the report and, last, index.json.
+        """Merge all sidecars into quarantine.jsonl, the report and, last, index.json; return the index.
 
-        Raises PackError where one is missing, or none has a sample.
+        Raises PackError if a sidecar is missing, or if no shard has a sample.
         """
         shards, quarantine, statistics = [], b"", CorpusStatistics()
         for name in sorted(names):
@@ -143,24 +143,24 @@ class AnnotatedFolder:
         return self.path / _STATE / f"{name}.json"
 
     def _made(self, source: str) -> dict[str, str]:
-        """Return what decides on the content of a shard; a signature, which is another one tomorrow, does not."""
+        """Return the values that decide the content of a shard; masking drops the source's changing signature."""
         reading = {
             name: value if isinstance(value, str) else " ".join(value)
             for name, value in self.data.reading().items()
-            # One is of Parquet alone, which is not annotated; the others are new, and folders of before lack them.
+            # image_field is for Parquet, which is not annotated. Older sidecars lack the FOREIGN_KEYS.
             if name != "image_field" and (value or name not in FOREIGN_KEYS)
         }
         return {"source": mask(source), "stamp": self.stamp, **reading}
 
     def _sidecar(self, name: str) -> dict[str, Any] | None:
-        """Return the sidecar of a shard that is whole; None where it has to be written."""
+        """Return the sidecar of a complete shard, or None if the shard has to be written."""
         try:
             sidecar: dict[str, Any] = json.loads(self._sidecar_path(name).read_bytes())
             shard = sidecar["shard"]
-            whole = not shard or (self.path / name).stat().st_size == shard["bytes"]
+            is_complete = not shard or (self.path / name).stat().st_size == shard["bytes"]
         except (FileNotFoundError, ValueError, LookupError, TypeError):
             return None
-        return sidecar if whole else None
+        return sidecar if is_complete else None
 
 
 def _difference(before: Mapping[str, str], now: Mapping[str, str]) -> str:

@@ -1,6 +1,6 @@
-"""Read the captions of a file, each cleaned as in training, with their line numbers.
+"""Read the captions of a file with their line numbers, each cleaned as in training.
 
-A text file has a caption a line; COCO's annotations (.json) and tables (.csv, a column `caption`) have one an entry.
+A text file holds one caption per line; COCO's annotations (.json) and tables (.csv, column `caption`), one per entry.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from sclip.data.shards import Sample, read_shard
 
 
 class CaptionsError(ValueError):
-    """A file that has no captions; the message says what was found."""
+    """File without captions; the message says what is missing."""
 
 
 def read(path: Path | str) -> list[str]:
-    """Return the captions of a file that are not blank; "-" is the standard input.
+    """Return the non-blank captions of a file; "-" is standard input.
 
-    Raises CaptionsError where there is none, OSError where the file cannot be read.
+    Raises CaptionsError if there are none, OSError if the file cannot be read.
     """
     return [caption for _, caption in numbered(path)]
 
 
 def numbered(path: Path | str) -> list[tuple[int, str]]:
-    """Return what `read` returns, each caption with the number of its line or entry, from 1."""
+    """Return the captions as `read` does, each with the number of its line or entry, counted from 1."""
     content = sys.stdin.buffer.read() if str(path) == "-" else Path(path).read_bytes()
     text = content.decode(encoding_of(content), errors="replace")
     lines = enumerate(map(clean_caption, _raw(path, text)), start=1)
@@ -41,9 +41,9 @@ def numbered(path: Path | str) -> list[tuple[int, str]]:
 
 
 def read_source(name: str) -> list[str]:
-    """Return the captions of a file as `read` does, or of the shards that a path or URI with `*` and its like names.
+    """Return the captions of a file as `read` does, or of the shards that a path or URI with wildcards names.
 
-    Raises also ShardError and ConfigError as `sclip.data.patterns.find_shards` does.
+    Also raises ShardError and ConfigError, as `sclip.data.patterns.find_shards` does.
     """
     if name == "-" or Path(name).suffix in (".txt", ".json", ".csv"):
         return read(name)

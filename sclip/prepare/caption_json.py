@@ -1,4 +1,4 @@
-"""Yield the rows of a JSON file of captions: COCO's own, Karpathy's splits, or a list like BLIP's."""
+"""Read the rows of a JSON caption file: COCO's layout, Karpathy's splits, or a list of objects like BLIP's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _KNOWN = (
 
 
 def json_rows(source: Path) -> Iterator[Row]:
-    """Return the rows of a file. Raises PackError where it is none of the forms, ValueError where it is no JSON."""
+    """Return the rows of a file. Raises PackError for an unknown layout, ValueError if the file is not JSON."""
     content = json.loads(source.read_text(encoding="utf-8-sig"))
     if isinstance(content, list) and content:
         return _list(source, content)
@@ -52,13 +52,13 @@ def _karpathy(source: Path, images: list[Any]) -> Iterator[Row]:
 
 
 def _coco(source: Path, content: Any) -> list[Row]:
-    """Return a row for each annotation, and one for each image without."""
+    """Return one row per annotation, and one row per image without an annotation."""
     names: dict[Any, str] = {}
-    doubles = set()
+    duplicates = set()
     for image in content["images"]:
         name = str(image["file_name"])
         if names.setdefault(image["id"], name) != name:
-            doubles.add(image["id"])
+            duplicates.add(image["id"])
     rows: list[Row] = []
     annotated = set()
     for number, annotation in enumerate(content["annotations"], start=1):
@@ -67,7 +67,7 @@ def _coco(source: Path, content: Any) -> list[Row]:
         place = f"{source} annotation {annotation.get('id', number)}"
         if key not in names:
             rows.append((place, "annotation of an image that the file does not list"))
-        elif key in doubles:
+        elif key in duplicates:
             rows.append((place, "annotation of an id that two images have"))
         else:
             rows.append((place, {"file_name": names[key], "caption": annotation["caption"], "image_id": key}))

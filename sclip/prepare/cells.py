@@ -18,26 +18,26 @@ from sclip.data.parquet import Fault, path_below
 from sclip.prepare.pack import caption_fault
 
 _TEXT_FIELDS = ("raw", "caption", "text")
-"""Of a caption that is an object, as Karpathy's sentences are."""
+"""Keys of the text in a caption that is a JSON object, as in Karpathy's sentences."""
 _MAX_LIST_CHARACTERS = 1024 * 1024
 
 
 def is_image(name: str) -> bool:
-    """Tell whether a file is an image by its name, one that cannot be packed included."""
+    """Return whether a file name has an image suffix, even of a format that cannot be packed."""
     suffix = os.path.splitext(name)[1].lower()
     kind = mimetypes.types_map.get(suffix, "")
     return suffix.removeprefix(".") in IMAGE_SUFFIXES or kind.startswith("image/")
 
 
 def key_of(below: PurePath) -> str:
-    """Return the key of an image: its path without the suffix of an image, dots turned to underscores."""
+    """Return the sample key of an image: its path without the image suffix, with dots replaced by underscores."""
     return (below.with_suffix("") if is_image(below.name) else below).as_posix().replace(".", "_")
 
 
 def image_path(root: str, column: str, name: Any, folder: str = "") -> tuple[str, bool]:
-    """Return the path of an image, and whether it lies in `root` itself instead of in `folder` below it.
+    """Return the path of an image, and whether it lies directly in `root` instead of in `folder` below `root`.
 
-    An absolute path is taken as it is. Raises Fault where `name` is no path, or one that leads out of `root`.
+    An absolute path is returned unchanged. Raises Fault if `name` is not a path, or leads out of `root`.
     """
     below = path_below(column, name, folder)
     path = os.path.join(root, below)
@@ -49,9 +49,9 @@ def image_path(root: str, column: str, name: Any, folder: str = "") -> tuple[str
 
 
 def captions_of(column: str, value: Any) -> list[str]:
-    """Return the captions of a field: a text, an object with a text, or a list of them; blank ones too, beside others.
+    """Return the captions of a cell, which holds a text, an object with a text, or a list of either.
 
-    Raises Fault where there is none, or one that cannot be packed.
+    Blank captions are returned too. Raises Fault if all captions are blank, or if one cannot be packed.
     """
     captions = []
     for caption in value if isinstance(value, list) else [value]:
@@ -68,9 +68,9 @@ def captions_of(column: str, value: Any) -> list[str]:
 
 
 def spelled_list(cell: Any) -> Any:
-    """Return the list that the text of a cell spells in JSON or as Python does; the cell itself where it spells none.
+    """Return the list that a cell's text spells in JSON or Python syntax, or the cell itself if it spells none.
 
-    Raises Fault for texts without commas between them, as numpy prints an array: Python would make one text of them.
+    Raises Fault for strings without commas between them, as numpy prints arrays: Python would join them into one.
     """
     text = cell.strip() if isinstance(cell, str) else ""
     if not (text.startswith("[") and text.endswith("]")) or len(text) > _MAX_LIST_CHARACTERS:
@@ -79,7 +79,7 @@ def spelled_list(cell: Any) -> Any:
         value = json.loads(text)
     except (ValueError, RecursionError):
         try:
-            with warnings.catch_warnings(action="ignore"):  # of escapes that Python does not know
+            with warnings.catch_warnings(action="ignore"):  # about unknown escape sequences
                 value = ast.literal_eval(text)
             kinds = [token.type for token in tokenize.generate_tokens(io.StringIO(text).readline)]
         except (ValueError, SyntaxError, MemoryError, RecursionError, tokenize.TokenError):

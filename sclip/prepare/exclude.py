@@ -1,4 +1,4 @@
-"""Make the entries of an exclusion list from a benchmark's pictures: a folder, shards or Karpathy's JSON."""
+"""Make an exclusion list from the pictures of a benchmark: a folder, shards or a Karpathy JSON file."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ def excluded(
     images: Path | None = None,
     data: DataConfig = _DEFAULTS,
 ) -> Iterator[Exclusion]:
-    """Yield an entry for each picture of a source.
+    """Yield one entry per picture of a source.
 
     Args:
         source: a folder of images, a Karpathy file (.json, of COCO or Flickr30k), or shards (.tar, a pattern).
-        name: what the list calls the source.
-        skips: counts the pictures that cannot be read, of which only the names are listed.
-        split: of a Karpathy file, which pictures: "test", "val", "train", "restval".
-        images: of a Karpathy file, the folder that its pictures lie in; without it only names are listed.
-        data: how shards are read.
+        name: name of the source in the list.
+        skips: counts pictures without a hash, which are listed by name only, and samples that cannot be read.
+        split: split of a Karpathy file to list: "test", "val", "train" or "restval".
+        images: folder with the pictures of a Karpathy file; without it, they are listed by name only.
+        data: options for reading shards.
 
-    Raises ExclusionError for a source that is none of these, ShardError for shards that cannot be reached,
-    ConfigError for names that `::` joins.
+    Raises ExclusionError for any other kind of source, ShardError for shards that cannot be reached, and ConfigError
+    for patterns joined by `::`.
     """
     path = Path(source).expanduser()
     if path.is_dir():
@@ -66,7 +66,7 @@ def excluded(
 
 
 def write_list(entries: Iterable[Exclusion], path: Path) -> int:
-    """Write a list that `Exclusions.read` reads, whole or not at all; return its number of pictures."""
+    """Atomically write a list that `Exclusions.read` reads; return its number of pictures."""
     lines = [json.dumps(asdict(entry), ensure_ascii=False) + "\n" for entry in entries]
     write_file(path, "".join(lines).encode())
     return len(lines)

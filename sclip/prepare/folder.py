@@ -16,7 +16,7 @@ from sclip.storage.globs import files_below
 
 
 def folder_samples(folder: Path, caption_field: str, skips: Skips) -> Iterator[RawSample]:
-    """Yield the images of a folder by name, with the captions of their .json or else the lines of their .txt."""
+    """Yield one sample per image of a folder, sorted by path, with the captions of its .json or .txt file."""
     skips.unit = "images"
     files = sorted(path for path in map(Path, files_below(str(folder))) if path.is_file())
     images = [path for path in files if is_image(path.name)]
@@ -30,15 +30,17 @@ def folder_samples(folder: Path, caption_field: str, skips: Skips) -> Iterator[R
         key = key_of(path.relative_to(folder))
         yield RawSample(key, path, path.suffix.removeprefix(".").lower(), tuple(captions), place=str(path))
     stems = {path.with_suffix("") for path in images}
-    alone = [path for path in files if path.suffix in (".txt", ".json") and path.with_suffix("") not in stems]
-    if alone:
+    unpaired = [
+        path for path in files if path.suffix in (".txt", ".json") and path.with_suffix("") not in stems
+    ]
+    if unpaired:
         skips.notes.append(
-            f"{len(alone)} .txt or .json files without an image of the same name (first: {alone[0]})"
+            f"{len(unpaired)} .txt or .json files without an image of the same name (first: {unpaired[0]})"
         )
 
 
 def _captions(image: Path, fields: tuple[str, ...]) -> list[str]:
-    """Return the captions beside an image: of the .json, or each line of the .txt that is not blank."""
+    """Return the captions in the .json beside an image, or else the non-blank lines of the .txt."""
     text, record = image.with_suffix(".txt"), image.with_suffix(".json")
     name, value = "caption", None
     try:

@@ -1,9 +1,9 @@
-"""Shards of captioned images in; the half-truth benchmark made of them out: JSON Lines and a folder of its images.
+"""Make a half-truth benchmark from shards of captioned images: a JSON Lines file and a folder of images.
 
     {"image": "0-3.tar-391895-5f1c09ab.jpg", "unit": "a man", "half_truth": "a man riding a horse", "kind": "relation"}
 
-A line for each caption that gives one, drawn by seed and the sample's identity: the same shards give the same lines.
-The benchmark's kind is `half-truth` (`sclip.evaluate.readers.half_truth`).
+Each caption gives at most one line. The draw depends on the seed and the sample's identity, so the same shards give the
+same lines. `sclip.evaluate.readers.half_truth` reads the benchmark; its kind is `half-truth`.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ _SAMPLES_AT_ONCE = 64
 
 @dataclass
 class Counts:
-    """What became of the captions."""
+    """Counts of what was read and written."""
 
     kinds: Counter[str] = field(default_factory=Counter)
-    """Lines of each kind."""
+    """Half-truths by kind."""
     images: int = 0
-    """Images that a line names."""
+    """Images with at least one half-truth."""
     captions: int = 0
-    """Captions of all samples."""
+    """Captions of all usable samples."""
     rejected: int = 0
     """Samples that cannot be used."""
 
     def line(self) -> str:
-        """Return them in one line."""
+        """Return the counts as one line of text."""
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(self.kinds.items()))
         left_out = f"; {self.rejected:,} samples left out that cannot be used" if self.rejected else ""
         return (
@@ -53,9 +53,9 @@ class Counts:
 
 
 def write_half_truths(shards: Sequence[str], out: Path, data: DataConfig, seed: int) -> Counts:
-    """Write the lines to `out`, once all are there, and their images to the folder `images` beside it.
+    """Write the images to the folder `images` beside `out`, and finally all lines to `out`; return the counts.
 
-    Raises ShardError, ConfigError or ParserError, OSError where it cannot be written.
+    Raises ShardError, ConfigError or ParserError, and OSError if a file cannot be written.
     """
     counts, parser, lines = Counts(), Parser(data.spacy_model), list[str]()
     folder = out.parent / "images"
@@ -65,18 +65,18 @@ def write_half_truths(shards: Sequence[str], out: Path, data: DataConfig, seed: 
         while chunk := list(islice(items, _SAMPLES_AT_ONCE)):
             samples = [item for item in chunk if isinstance(item, Sample)]
             counts.rejected += len(chunk) - len(samples)
-            named = [(sample, shard.identity(sample.key)) for sample in samples]
-            found = _drawn(named, parser, seed)
-            for sample, identity in named:
+            identified = [(sample, shard.identity(sample.key)) for sample in samples]
+            drawn = _drawn(identified, parser, seed)
+            for sample, identity in identified:
                 counts.captions += len(sample.captions)
-                of_sample = dict.fromkeys(t for t in islice(found, len(sample.captions)) if t)
-                lines += _written(sample, identity, list(of_sample), folder, counts)
+                half_truths = dict.fromkeys(t for t in islice(drawn, len(sample.captions)) if t)
+                lines += _written(sample, identity, list(half_truths), folder, counts)
     write_file(out, "".join(lines).encode())
     return counts
 
 
 def _drawn(named: Sequence[tuple[Sample, str]], parser: Parser, seed: int) -> Iterator[HalfTruth | None]:
-    """Yield the half-truth of each caption of the samples, or None."""
+    """Yield a half-truth or None for each caption of the samples."""
     texts = [(caption, f"{identity}\x1f{n}") for s, identity in named for n, caption in enumerate(s.captions)]
     graphs = list(parser.parse([caption for caption, _ in texts]))
     orders = [
@@ -95,11 +95,11 @@ def _drawn(named: Sequence[tuple[Sample, str]], parser: Parser, seed: int) -> It
 def _written(
     sample: Sample, identity: str, found: list[HalfTruth], folder: Path, counts: Counts
 ) -> Iterator[str]:
-    """Write the image of a sample that has half-truths; yield their lines."""
+    """Write the image of a sample if it has half-truths, and yield their lines."""
     if not found:
         return
     suffix = next((name for name, content in sample.members.items() if content is sample.image), "jpg")
-    digest = hashlib.sha256(sample.image).hexdigest()[:8]  # other shards may have the names of these
+    digest = hashlib.sha256(sample.image).hexdigest()[:8]  # other shards may use the same names
     name = f"{identity.replace('/', '-')}-{digest}.{suffix}"
     (folder / name).write_bytes(sample.image)
     counts.images += 1

@@ -1,9 +1,9 @@
-"""Captions in, a table of what sclip makes of them out, for a person to label row by row; and labelled tables counted.
+"""Draw tables of negatives, positives, graphs or triples that a person labels row by row, and count the labels.
 
     captions -> `draw` -> table with empty labels -> (a person) -> `count` -> shares with 95 % intervals
 
-The table is a TSV, which any editor and any spreadsheet opens; the columns to fill in come first. Labels that are kept
-in a repository name captions by digest (`write_digests`), so that no text of other people is copied along.
+The table is a TSV file for any editor or spreadsheet; the columns to fill in come first. `write_digests` replaces the
+texts by digests, so that a repository can keep the labels without copying other people's captions.
 """
 
 from __future__ import annotations
@@ -40,40 +40,39 @@ LABELS: Mapping[Subject, Mapping[str, tuple[str, str]]] = {
     "graphs": {"wrong": ("no", "yes")},
     "triples": {"wrong": ("no", "yes")},
 }
-"""The columns that a person fills in, each with its two labels; the second one is the fault that is counted."""
+"""Columns that a person fills in, each with its two labels. The second label is the fault; `count` counts it."""
 
 _TEXTS = ("caption", "negative", "positive", "triples", "triple")
-"""Columns that a digest stands for where the labels are kept."""
+"""Text columns, which `read` replaces by digests."""
 _CAPTIONS_AT_ONCE = 256
 _NAMED = 10
-"""Rows that a message names one by one."""
+"""Maximum number of rows that a message lists."""
 
 
 class LabelsError(ValueError):
-    """A table that cannot be drawn or counted; the message names its rows."""
+    """Table that cannot be drawn or counted; the message names the file and the fault."""
 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A table that was read: one subject, rows of columns by name."""
+    """Labelled table of one subject, as `read` returns it."""
 
     path: Path
     subject: Subject
     rows: list[dict[str, str]]
-    """Captions and what was made of them as digests of 16 hexadecimal digits."""
+    """Cells by column name; each text is a digest of 16 hexadecimal digits."""
     lines: list[int]
-    """The line of the file that each row stands in."""
+    """Line number of each row in the file."""
 
 
 def draw(file: str, out: Path, subject: Subject, size: int, seed: int = 0, spacy_model: str = "") -> int:
-    """Write a table of up to `size` rows to label; return how many there are.
+    """Write a table of up to `size` rows to label; return the number of rows.
 
-    The captions are drawn at random, no text twice, and those of a smaller table with the same seed begin a larger one.
-    A caption gives one row: the negative that training would draw from it, of all kinds or of replacements alone, its
-    other wording, or its graph; of triples all those that the encoder sees. Captions of which nothing was made are
-    passed over.
+    Distinct captions are drawn at random. With the same seed, a smaller table is the beginning of a larger one. A
+    caption gives one row: its graph, its positive, or the negative that training would draw (for "replacements", never
+    an exchange). For "triples" it gives one row per triple that the encoder sees. Captions that give none are skipped.
 
-    Raises CaptionsError, ParserError, OSError, and LabelsError where nothing can be drawn or `out` exists.
+    Raises CaptionsError, ParserError, OSError, and LabelsError if there is no row to draw or if `out` exists.
     """
     if out.exists():  # labels are hours of work
         raise LabelsError(f"{out} exists and may hold labels; name another file")
@@ -96,9 +95,9 @@ def draw(file: str, out: Path, subject: Subject, size: int, seed: int = 0, spacy
 
 
 def read(path: Path) -> Labelled:
-    """Return a table that `draw` or `write_digests` wrote and a person labelled.
+    """Return a labelled table that `draw` or `write_digests` wrote.
 
-    Raises OSError, and LabelsError naming the rows that have no label or another word than the column takes.
+    Raises OSError, and LabelsError with the lines where a label is missing or is not one of the column's two words.
     """
     text = path.read_text(encoding="utf-8-sig")
     try:
@@ -124,39 +123,38 @@ def read(path: Path) -> Labelled:
             row[name] = str(row.get(name) or "").strip().lower()
             if row[name] not in words:
                 bad.setdefault(row[name], []).append(line)
-        for word, where in bad.items():
-            named = ", ".join(map(str, where[:_NAMED])) + " .." * (len(where) > _NAMED)
+        for word, numbers in bad.items():
+            listed = ", ".join(map(str, numbers[:_NAMED])) + " .." * (len(numbers) > _NAMED)
             fault = f"{name} is {word!r}" if word else f"{name} is empty"
-            raise LabelsError(f"{path}: {fault} in line {named}; write {' or '.join(words)}")
+            raise LabelsError(f"{path}: {fault} in line {listed}; write {' or '.join(words)}")
     return Labelled(path, subject, rows, lines)
 
 
 def count(table: Labelled, second: Labelled | None = None) -> Iterator[str]:
-    """Yield lines about each column: the share of faults with its 95 % interval, and how far two readers agree.
+    """Yield lines about each column: the share of faults with its 95 % interval, and the agreement of two readers.
 
-    Intervals are Clopper and Pearson's; where a caption has several rows, as of triples, captions are drawn again
-    (`sclip.evaluate.interval`), for rows of one caption are not independent.
+    Intervals are Clopper-Pearson. If a caption has several rows, as with triples, its rows are not independent, so
+    the interval comes from a bootstrap over captions (`sclip.evaluate.interval`).
 
-    Raises LabelsError where `second` holds no draw of `table`.
+    Raises LabelsError if `second` and `table` have no row in common.
     """
-    mine, others = _by_draw(table), _by_draw(second) if second else {}
-    both = [key for key in mine if key in others]
-    if second and not both:
+    rows, others = _by_draw(table), _by_draw(second) if second else {}
+    shared = [key for key in rows if key in others]
+    if second and not shared:
         raise LabelsError(f"{second.path}: none of its rows is a draw of {table.path}")
     for name, (_, fault) in LABELS[table.subject].items():
         yield f"{table.path.name}: {_share(table, name, fault)}"
         if second:
             yield f"{second.path.name}: {_share(second, name, fault)}"
-            yield _agreement(name, [(mine[key][name], others[key][name]) for key in both])
+            yield _agreement(name, [(rows[key][name], others[key][name]) for key in shared])
 
 
 def write_digests(table: Labelled, out: Path) -> None:
-    """Write the labels as JSON Lines, with captions and what was made of them by digest only; `read` reads them."""
+    """Write the labels as JSON Lines that `read` reads, with digests instead of texts."""
     out.write_text("".join(json.dumps(row) + "\n" for row in table.rows), encoding="utf-8")
 
 
 def _rows(parser: Parser, captions: Iterable[str], subject: Subject, seed: int) -> Iterator[dict[str, str]]:
-    """Yield the rows of the captions in their order."""
     model = ModelConfig()
     tokenizer = Tokenizer(model)
     graphs = parser.stream(captions)
@@ -186,7 +184,7 @@ def _shown(triple: Triple) -> str:
 
 
 def _digest(text: str | None) -> str:
-    """Return the digest of a text as labels are kept by it, 16 hexadecimal digits."""
+    """Return the digest of a text as 16 hexadecimal digits."""
     return format(digest64(text or ""), "016x")
 
 
@@ -207,7 +205,7 @@ def _share(table: Labelled, name: str, fault: str) -> str:
 
 
 def _agreement(name: str, pairs: Sequence[tuple[str, str]]) -> str:
-    """Return how often two readers agree, and Cohen's kappa, which counts out what agrees by chance."""
+    """Return a line with the agreement of two readers, and with Cohen's kappa, which corrects for chance."""
     agreed = sum(one == other for one, other in pairs) / len(pairs)
     first, second = (Counter(labels) for labels in zip(*pairs, strict=True))
     chance = sum(first[label] * second[label] for label in first) / len(pairs) ** 2

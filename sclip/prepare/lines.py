@@ -1,7 +1,7 @@
-"""Write the graphs or false captions of a file of captions: as JSON, in the terminal or on a page.
+"""Write the graphs or the negatives of a caption file as JSON, in the terminal or on an HTML page.
 
-Each line is a caption, cleaned as in training, and becomes a JSON object on a line or a drawing, in the same order. The
-file is streamed, so it need not fit in memory.
+Each line is a caption, cleaned as in training. It becomes a JSON object on one line, or a drawing, in the same order.
+The file is streamed, so it need not fit in memory.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from sclip.scenegraph.window import MOST_WORDS, parsed_part
 
 
 def graphs(file: str, out: str, show: bool, html: str, spacy_model: str) -> str:
-    """Write the scene graph of each caption, or draw it where `show` or `html` asks for it.
+    """Write the scene graph of each caption as JSON, or draw it in the terminal (`show`) or on a page (`html`).
 
-    `file` may be "-", the standard input; without `out` the JSON goes to the standard output. Any text is a caption;
-    returns a line about what could not be read of them as it should. Raises ParserError or OSError at the start.
+    `file` may be "-" for standard input; without `out` the JSON goes to standard output. Returns a line that counts
+    captions without an object, cut ones and undecodable ones. Raises ParserError or OSError before the first caption.
     """
     return _stream(file, out, show, html, spacy_model, SceneGraph.to_json, None)
 
@@ -33,7 +33,7 @@ def graphs(file: str, out: str, show: bool, html: str, spacy_model: str) -> str:
 def negatives(
     file: str, out: str, show: bool, html: str, spacy_model: str, max_candidates: int | None = None
 ) -> str:
-    """Write the best false captions of each caption; otherwise as `graphs`."""
+    """Write the best negatives of each caption, at most `max_candidates`; otherwise like `graphs`."""
 
     def find(graph: SceneGraph) -> list[Negative]:
         return candidates(graph)[:max_candidates]
@@ -59,7 +59,7 @@ def _stream(
         source = stack.enter_context(open(sys.stdin.fileno() if std else file, "rb", closefd=not std))
         sinks: list[Any] = []
         if show or html:
-            from sclip.report.sinks import drawings  # rich and jinja2, only where something is drawn
+            from sclip.report.sinks import drawings  # rich and jinja2, which only drawings need
 
             sinks += drawings(show, html, find)
         if out or not sinks:
@@ -75,7 +75,7 @@ def _stream(
 
 
 class _Json:
-    """One JSON object a line."""
+    """Sink that writes one JSON object per line."""
 
     def __init__(self, out: BinaryIO, convert: Callable[[SceneGraph], dict[str, Any]]) -> None:
         self._out, self._convert = out, convert
@@ -89,7 +89,7 @@ class _Json:
 
 @dataclass
 class _Tally:
-    """Counts of captions that were read in part or have no object."""
+    """Counts of captions, and of those that are cut, undecodable or without an object."""
 
     read: int = 0
     without_object: int = 0
@@ -97,16 +97,15 @@ class _Tally:
     unreadable: int = 0
 
     def captions(self, source: io.BufferedReader) -> Iterator[str]:
-        """Yield the lines of the file (`sclip.data.caption_text.caption_lines`), cleaned, the blank ones too.
+        """Yield the lines of the file, cleaned, including blank ones.
 
-        Bytes that are not of its encoding become U+FFFD.
+        Bytes that are invalid in the file's encoding become U+FFFD.
         """
         for line in io.TextIOWrapper(source, encoding_of(source.peek(4)), errors="replace"):
             self.unreadable += "\ufffd" in line
             yield clean_caption(line)
 
     def add(self, graph: SceneGraph) -> None:
-        """Count one caption."""
         self.read += 1
         self.without_object += not graph.objects
         self.cut += bool(parsed_part(graph.caption)[1])
@@ -114,8 +113,8 @@ class _Tally:
     def summary(self) -> str:
         """Return a line for the user; empty if every count is zero."""
         parts = [
-            f"{count:,} {what}"
-            for count, what in (
+            f"{count:,} {label}"
+            for count, label in (
                 (self.without_object, "without an object"),
                 (self.cut, f"read only up to word {MOST_WORDS}"),
                 (self.unreadable, "with bytes that are no text"),

@@ -1,8 +1,7 @@
-"""The writing side of a shard: samples in, WebDataset tars and their index out.
+"""Write samples into WebDataset tars with an index.
 
-`index.json` comes last: what a reader can see is complete. The same samples give the same bytes, whatever the
-number of workers, so that the checksums in the index can be compared between machines. What cannot be packed is
-skipped and counted.
+`index.json` is written last, so a folder with an index is complete. The same samples give the same bytes for any number
+of workers, so machines can compare the checksums in the index. Unusable samples are skipped and counted.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from sclip.prepare.writing import PackError, Shard, write_file, write_tar
 INDEX = "index.json"
 SKIPPED = "skipped.jsonl"
 MOST_PLACES = 100_000
-"""Maximum number of omissions that are listed with their place; all others are only counted."""
+"""Maximum number of skips that are listed with their place; all others are only counted."""
 _SUFFIX_OF_FORMAT = {
     "JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif",
 }  # fmt: skip
@@ -39,64 +38,64 @@ _OURS = "[0-9][0-9][0-9][0-9][0-9][0-9].tar"
 
 @dataclass(frozen=True, slots=True)
 class RawSample:
-    """One image with all of its captions, as a source has it."""
+    """One image with all of its captions, as read from a source."""
 
     key: str
-    """Name in the shard; neither dots, which end a key there, nor a way out of the shard."""
+    """Name of the sample in the shard, without dots (a dot ends the key in a tar), backslashes or empty parts."""
     image: bytes | Path
     extension: str
-    """Suffix that the source gives the image; where the image itself says another, that one is written."""
+    """Image suffix in the source. The shard gets the suffix of the image's actual format."""
     captions: tuple[str, ...]
     extra: dict[str, Any] = field(default_factory=dict)
-    """Further fields of the sample's .json."""
+    """Additional fields for the sample's .json."""
     annotation: bytes = b""
-    """Member of `sclip.data.annotation`, where the captions have one."""
+    """Annotation member (`sclip.data.annotation`); empty if the captions are not annotated."""
     place: str = ""
-    """Where the source names the image first ("pairs.csv line 3")."""
+    """First place in the source that names the image ("pairs.csv line 3")."""
     rows: int = 1
-    """Rows of the source that the sample is made of; as many are skipped with it."""
+    """Number of source rows in the sample. If the sample is skipped, all of them count as skipped."""
 
 
 @dataclass
 class Skips:
-    """Counts of what was left out by reason, each with the first place."""
+    """Counts of skipped rows by reason, each with the first place."""
 
     counts: Counter[str] = field(default_factory=Counter)
     first: dict[str, str] = field(default_factory=dict)
     places: list[tuple[str, str, int]] = field(default_factory=list)
-    """Reason, place and count of each, up to MOST_PLACES."""
+    """Reason, place and number of rows of each skip, up to MOST_PLACES skips."""
     rows: int = 0
-    """Rows that were read, those left out among them; 0 where the source is not read in rows."""
+    """Number of rows read, including skipped ones; 0 if the source is not read in rows."""
     unit: str = "rows"
-    """What a row of the source is called."""
+    """Word for the source's rows in messages."""
     notes: list[str] = field(default_factory=list)
-    """What else the user must know of the source: things that are no rows, and are not packed."""
+    """Lines for the user about parts of the source that are not rows and are not packed."""
 
     def add(self, reason: str, place: str, count: int = 1) -> None:
-        """Count something left out at `place`."""
+        """Count rows that are skipped at `place`."""
         self.counts[reason] += count
         self.first.setdefault(reason, place)
         if len(self.places) < MOST_PLACES:
             self.places.append((reason, place, count))
 
     def merge(self, other: Skips) -> None:
-        """Add what another part of the work has left out."""
+        """Add the counts and places of another `Skips`."""
         self.counts.update(other.counts)
         self.first = other.first | self.first
         self.places += other.places[: MOST_PLACES - len(self.places)]
 
     def lines(self) -> list[str]:
-        """Return a line for each reason, the commonest first."""
+        """Return one line per reason, the most frequent first."""
         return [
             f"{n} skipped: {reason} (first: {self.first[reason]})" for reason, n in self.counts.most_common()
         ]
 
     def noted(self) -> list[str]:
-        """Return a line for each reason of what is no row."""
-        return [f"{n} {what} (first: {self.first[what]})" for what, n in self.counts.items()]
+        """Return one line per reason, for counts of something other than rows."""
+        return [f"{n} {reason} (first: {self.first[reason]})" for reason, n in self.counts.items()]
 
     def write(self, out: Path) -> Path:
-        """Write what was left out into `out`, an object a line: reason, place, and the rows that it concerns."""
+        """Write the skips as JSON Lines (reason, place, number of rows) into the folder `out`; return the path."""
         lines = [
             json.dumps({"reason": reason, "place": place, "rows": count}) + "\n"
             for reason, place, count in self.places
@@ -105,7 +104,7 @@ class Skips:
         return out / SKIPPED
 
     def sum(self, packed: int) -> str:
-        """Return the line that accounts for every row, with the number of rows that were packed."""
+        """Return a line that accounts for every row: rows read = `packed` + skipped."""
         skipped = self.counts.total()
         assert self.rows == packed + skipped, f"{self.rows} {self.unit}, but {packed} + {skipped}"
         return f"{self.rows} {self.unit} read = {packed} packed + {skipped} skipped"
@@ -113,16 +112,16 @@ class Skips:
 
 @dataclass(frozen=True)
 class Index:
-    """What one call of `write_shards` wrote, and what it left out."""
+    """Shards that one call of `write_shards` wrote, and the samples that it skipped."""
 
     shards: tuple[Shard, ...]
     skips: Skips
     rows: int = 0
-    """Rows of the source that the samples of all shards are made of."""
+    """Number of source rows in the samples of all shards."""
 
     @property
     def samples(self) -> int:
-        """Samples of all shards."""
+        """Number of samples in all shards."""
         return sum(shard.samples for shard in self.shards)
 
     def to_json(self) -> dict[str, Any]:
@@ -143,10 +142,10 @@ def write_shards(
 ) -> Index:
     """Write the samples into `out_dir` as 000000.tar, 000001.tar, ... and index.json; return the index.
 
-    A shard is closed at `samples_per_shard` samples or before `bytes_per_shard` image bytes are exceeded.
-    With `workers` above 1 as many processes write, one shard each at a time. Samples that `exclusions` matches are
-    skipped. `on_shard` is called for every finished shard, in order. Raises PackError when `out_dir` holds shards
-    already (unless `overwrite`) or cannot be written to, or when no sample is left; finished shards stay.
+    A shard is closed at `samples_per_shard` samples or before it exceeds `bytes_per_shard` image bytes. With `workers`
+    above 1, that many processes write one shard each at a time. Samples that match `exclusions` are skipped.
+    `on_shard` is called for every finished shard, in order. Raises PackError if `out_dir` already holds shards (unless
+    `overwrite`), if it cannot be written to, or if every sample is skipped; finished shards are kept.
     """
     out = Path(out_dir)
     skips = Skips()
@@ -189,7 +188,7 @@ def _prepare(out: Path, overwrite: bool) -> None:
 def _chunks(
     samples: Iterable[RawSample], most_samples: int, most_bytes: int | None, skips: Skips
 ) -> Iterator[list[RawSample]]:
-    """Cut the stream of samples into shards; the cut depends on the samples alone, not on the workers."""
+    """Split the samples into shards. The split depends on the samples only, not on the number of workers."""
     keys: set[str] = set()
     chunk: list[RawSample] = []
     chunk_bytes = 0
@@ -215,7 +214,7 @@ def _image_bytes(sample: RawSample) -> int:
 
 
 _Written = tuple[Shard | None, Skips, int]
-"""One tar (None where every sample of it had to be skipped), what it lacks, and the rows that it holds."""
+"""One tar (None if all its samples were skipped), its skips, and the number of rows packed into it."""
 
 
 def _results(
@@ -223,14 +222,14 @@ def _results(
     write: Callable[[int, list[RawSample]], _Written],
     workers: int,
 ) -> Iterator[_Written]:
-    """Write the chunks here or in processes; the results come in order, with few chunks waiting in memory."""
+    """Write the chunks in this process or in a pool. Results come in order, and few chunks wait in memory."""
     if workers <= 1:
         yield from (write(number, chunk) for number, chunk in jobs)
         return
     pending: deque[Future[_Written]] = deque()
-    # Not forked from here: the caller may run threads (Ray's, torch's), whose held locks a child inherits.
+    # Do not fork this process: it may run threads (Ray's, torch's), and a child would inherit their held locks.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])  # webdataset imports torch: once, not in every process
+    context.set_forkserver_preload([__name__])  # imports torch (for webdataset) once, not in every process
     with ProcessPoolExecutor(workers, context) as pool:
         for number, chunk in jobs:
             pending.append(pool.submit(write, number, chunk))
@@ -259,7 +258,7 @@ def _write(number: int, chunk: list[RawSample], *, out: Path, exclusions: Exclus
 
 
 def caption_fault(text: str) -> str:
-    """Return why a text cannot be the caption, or the key, of a sample; empty where it can."""
+    """Return why a text cannot be a caption or key of a sample; empty if it can."""
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
@@ -268,11 +267,11 @@ def caption_fault(text: str) -> str:
 
 
 class _Skipped(Exception):
-    """Why a sample is left out; few different texts, so that they can be counted."""
+    """Reason to skip a sample. There are few distinct texts, so that they can be counted."""
 
 
 def _members(sample: RawSample, exclusions: Exclusions | None) -> dict[str, Any]:
-    """Return what TarWriter takes; raises `_Skipped` where no reader could, or may, use the sample."""
+    """Return the members for TarWriter. Raises `_Skipped` for an unusable or excluded sample."""
     parts = sample.key.split("/")
     if "." in sample.key or "" in parts or "\\" in sample.key or sample.key.startswith("__"):
         raise _Skipped("key has a dot, a backslash, an empty part or leading '__'")
@@ -301,7 +300,7 @@ def _image(sample: RawSample) -> bytes:
 
 
 def _suffix(image: bytes) -> str:
-    """Return the suffix of an image by its header; the pixels stay undecoded."""
+    """Return the suffix of an image from its header, without decoding the pixels."""
     try:
         with Image.open(io.BytesIO(image)) as opened:
             format_ = opened.format or "unknown"

@@ -1,8 +1,8 @@
 """Read Parquet files, as Hugging Face writes them, into a `RawSample` per image with its bytes or its path.
 
-Embedded images are streamed in small batches, whatever the size of a row group. Their captions are read before, as all
-rows of an image end in one sample: rows name the same image where its name and its bytes are the same, and a row
-without a name is an image of its own.
+Embedded images are streamed in small batches, whatever the size of a row group. Captions are read first, because one
+sample holds all rows of an image. Rows belong to the same image if its name and its bytes are the same; a row without
+a name is an image of its own.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ from sclip.prepare.writing import PackError
 _BATCH_ROWS = 64
 _BUFFER_BYTES = 1 << 20
 _SPLIT_WORD = re.compile(rf"(?<![a-z])(?:{'|'.join(SPLIT_WORDS)})(?![a-z])")
-"""In "validation-00000-of-00002.parquet", "coco_test.parquet", "split=test/0.parquet", "val2014/0.parquet"."""
+"""Pattern of a split in names like "validation-00000-of-00002", "coco_test", "split=test" and "val2014"."""
 
 
 @dataclass(slots=True)
 class _Image:
-    """An image whose bytes are read, at its first row, when its captions are there."""
+    """An image to pack, with all its captions. Its bytes are read later, from its first row."""
 
     key: str
     place: str
@@ -68,9 +68,9 @@ class _Image:
 def parquet_samples(
     source: Path, files: Sequence[Path], roots: Sequence[Root], choice: Choice, skips: Skips
 ) -> Iterable[RawSample]:
-    """Return the samples of files of the same columns: a stream where they hold the images, a list where their paths.
+    """Return the samples of files with the same columns: a stream if the files embed images, a list if they name paths.
 
-    Rows without an image are counted as the stream goes. Raises PackError, for a broken file from the stream too.
+    The stream counts rows without an image while it is read. Raises PackError, also from the stream.
     """
     with _errors(source):
         schemas = [pq.read_schema(file) for file in files]
@@ -99,13 +99,13 @@ def parquet_samples(
 
 
 def _key_column(schema: pa.Schema, image: str) -> str:
-    """Return the column of texts that names the images; empty where there is none."""
+    """Return the text column that names the images; empty if there is none."""
     names = [name for name in (*IMAGE_FIELDS, "key", "__key__") if name != image]
     return next((name for name in names if is_text(schema, name)), "")
 
 
 def _rows(source: Path, files: Sequence[Path], columns: Collection[str]) -> Iterator[Row]:
-    """Yield the rows with these columns, and with the split that their file's name says where no column does."""
+    """Yield the rows with these columns and with their split, from a column or else from the file's path."""
     for file in files:
         with _errors(file):
             splits = [name for name in pq.read_schema(file).names if name.lower() in SPLIT_FIELDS]
@@ -119,7 +119,7 @@ def _rows(source: Path, files: Sequence[Path], columns: Collection[str]) -> Iter
 
 
 def _split_of(source: Path, file: Path) -> str:
-    """Return the split that the nearest name says, of those that the user did not: the file's, its folders'."""
+    """Return the split in the file's name or in the nearest folder below the path that the user typed; else ""."""
     if file == source:
         return ""
     top = source if source.is_dir() else next(at for at in source.parents if not glob.has_magic(str(at)))
@@ -146,15 +146,15 @@ def _errors(file: Path) -> Iterator[None]:
 def _plan(
     source: Path, files: Sequence[Path], columns: Columns, key: str, named: bool, choice: Choice, skips: Skips
 ) -> dict[int, _Image]:
-    """Return every image that is to be packed at the number of its first row, counted through all files.
+    """Return the images to pack by the number of their first row, counted over all files.
 
-    An image's name is the path in its struct, where the struct is `named`, or else in the column `key`.
+    The name of an image is the path in its struct, if `named` says that there is one, or else its cell in column `key`.
     """
     image, splits = columns.image, Splits(choice.splits)
     kept: list[tuple[int, str, str, list[str], list[dict[str, Any]]]] = []
-    read = [f"{image}.path" if named else "", key, columns.caption, *choice.kept_fields]
+    names = [f"{image}.path" if named else "", key, columns.caption, *choice.kept_fields]
     blank = Skips()
-    for number, (place, row) in enumerate(_rows(source, files, read)):
+    for number, (place, row) in enumerate(_rows(source, files, names)):
         assert not isinstance(row, str)
         skips.rows += 1
         try:
@@ -182,7 +182,7 @@ def _plan(
         images[digest].kept += values
         images[digest].rows += 1
     for images in by_name.values():
-        if len(images) > 1:  # of one name in several folders, which Hugging Face does not keep
+        if len(images) > 1:  # same name in several folders: Hugging Face stores no folder
             for digest, planned in images.items():
                 planned.key += f"-{digest[:8]}"
     return plan
@@ -199,7 +199,7 @@ def _key(name: str) -> str:
 
 
 def _digests(files: Sequence[Path], image: str, wanted: Collection[int]) -> dict[int, str]:
-    """Return the digests of the images in these rows."""
+    """Return the SHA-256 digests of the images in the rows `wanted`."""
     if not wanted:
         return {}
     return {
@@ -211,7 +211,7 @@ def _digests(files: Sequence[Path], image: str, wanted: Collection[int]) -> dict
 def _images(
     files: Sequence[Path], image: str, wanted: Collection[int]
 ) -> Iterator[tuple[int, bytes | None, str | None]]:
-    """Yield number, bytes and path of the images in these rows."""
+    """Yield row number, bytes and path of the images in the rows `wanted`."""
     number = 0
     for file in files:
         for batch in _batches(file, [image]):

@@ -1,8 +1,8 @@
-"""Group the rows of a source (place, fields) into a `RawSample` per image; rows left out are counted with their place.
+"""Group the rows of a source (place, fields) into a `RawSample` per image; count skipped rows with their place.
 
-The readers beside this file (`tables`, `caption_json`, `parquet`) differ in how a file becomes rows. What a row means
-is the same for all: a column names the image, another holds its caption or captions, a third may name the split. Rows
-of the same image are put together, which takes one pass over the rows and their captions (not the images) in memory.
+The readers (`tables`, `caption_json`, `parquet`) turn files into rows. A row has the same meaning for all of them: one
+column names the image, another holds its captions, a third may name the split. Grouping the rows of each image takes
+one pass, and keeps the captions but not the images in memory.
 """
 
 from __future__ import annotations
@@ -28,41 +28,41 @@ KEPT_FIELDS = (
     "neg_caption", "neg_captions", "negatives", "enhanced", "swap_negatives", "negative_components",
     "paraphrased_caption", "relation_aug_caption", "adj_aug_caption", "noun_aug_caption", "verb_aug_caption",
 )  # fmt: skip
-"""What comes with captions in the files of NegCLIP, DeGLA, CS-CLIP and CE-CLIP (`sclip.data.foreign`)."""
+"""Fields that come with captions in the files of NegCLIP, DeGLA, CS-CLIP and CE-CLIP (`sclip.data.foreign`)."""
 SPLIT_FIELDS = ("split", "subset", "partition", "fold")
-"""In any case of letters; all but the first count only where they hold one of SPLIT_WORDS."""
+"""Names of split columns, in any letter case. All but "split" count only if their cell is one of SPLIT_WORDS."""
 SPLIT_WORDS = ("train", "restval", "validation", "valid", "val", "dev", "test", "eval")
 FOLDER_FIELD = "filepath"
-"""Of Karpathy's files: the folder of the image that `filename` names."""
+"""Field of Karpathy's files with the folder of the image that `filename` names."""
 ID_FIELD = "image_id"
 TRAIN = {"train", "restval"}
-"""Splits that are there to train on; Karpathy's "restval" is the rest of COCO's val2014."""
+"""Training splits. Karpathy's "restval" is the rest of COCO's val2014."""
 
 Row = tuple[str, Mapping[str, Any] | str]
-"""Place ("pairs.csv line 3") and fields of a row, or the reason why it has none."""
+"""Place of a row ("pairs.csv line 3"), and its fields or the reason why it has none."""
 Root = tuple[Path, bool]
-"""A folder that relative image paths start at, and whether all images in it, at any depth, are of the source."""
+"""Base folder of relative image paths, and whether all images below it, at any depth, belong to the source."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Fields and splits that the user chooses; empty ones mean the usual."""
+    """Fields and splits that the user chooses; empty values mean the defaults."""
 
     image_field: str = ""
     caption_field: str = ""
     splits: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
-    """Fields to keep in the .json beside KEPT_FIELDS, a value for each caption."""
+    """Fields to keep in the .json besides KEPT_FIELDS, with one value per caption."""
 
     @property
     def kept_fields(self) -> tuple[str, ...]:
-        """All fields that are kept, where a row has them."""
+        """All fields that are kept if a row has them."""
         return tuple(dict.fromkeys((*KEPT_FIELDS, *self.kept)))
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Names of the columns that are read; an empty name is a column that the source has not."""
+    """Names of the columns that are read; a name is empty if the source has no such column."""
 
     image: str
     caption: str
@@ -70,7 +70,7 @@ class Columns:
 
     @classmethod
     def choose(cls, source: Path, row: Mapping[str, Any], choice: Choice) -> Columns:
-        """Return the columns of a source by its first row; raises PackError where they are not clear."""
+        """Return the columns of a source from its first row. Raises PackError if they are missing or ambiguous."""
         image = _field(source, row, choice.image_field, IMAGE_FIELDS, "--image-field")
         caption = _field(source, row, choice.caption_field, CAPTION_FIELDS, "--caption-field")
         others = [name for name in CAPTION_FIELDS if name in row and name not in (caption, image)]
@@ -82,7 +82,7 @@ class Columns:
         return cls(image, caption, folder)
 
     def unread(self, names: Iterable[str], choice: Choice) -> list[str]:
-        """Return a line about the columns that are not packed; none where there is none."""
+        """Return a line about the columns that are not packed, or an empty list if all are."""
         read = (self.image, self.caption, self.folder, ID_FIELD, *choice.kept_fields)
         others = [name for name in names if name not in read and name.lower() != SPLIT_FIELDS[0]]
         return [f"fields that are not packed: {_listed(others)}"] if others else []
@@ -103,7 +103,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def split_of(row: Mapping[str, Any]) -> str:
-    """Return the split that a row says it is of; empty where it says none."""
+    """Return the split that a row names; empty if it names none."""
     values = {name.lower(): value for name, value in row.items() if name.lower() in SPLIT_FIELDS}
     for name in SPLIT_FIELDS:
         value = "" if values.get(name) is None else str(values[name]).strip()
@@ -114,22 +114,22 @@ def split_of(row: Mapping[str, Any]) -> str:
 
 @dataclass
 class Splits:
-    """The splits that a source's rows are of, and those of them that the user wants."""
+    """Splits that the user wants, and the number of rows of each split in the source."""
 
     wanted: tuple[str, ...]
     counts: Counter[str] = field(default_factory=Counter)
 
     def check(self, name: str) -> None:
-        """Count a row of this split, which may be none (""); raises Fault where it is left out."""
+        """Count a row of split `name` ("" for none). Raises Fault if the user does not want this split."""
         self.counts[name] += 1
         wanted = {*self.wanted, *(TRAIN if "train" in self.wanted else ())}
         if wanted and name not in wanted:
             raise Fault(f"of the split {name!r}, which --split leaves out")
 
     def judge(self, source: Path) -> None:
-        """Raise PackError where the rows are of other splits than the user says, or of more than training may see.
+        """Raise PackError if a wanted split is missing, or if none is wanted and not all rows are for training.
 
-        Rows without a split beside others with one may be of any.
+        If some rows have a split, the rows without one may belong to any split.
         """
         listed = ", ".join(f"{name or '(none)'} ({count:,})" for name, count in self.counts.most_common())
         if self.wanted and set(self.counts) <= {""}:
@@ -150,7 +150,7 @@ class _Image:
     extra: dict[str, Any]
     captions: list[str] = field(default_factory=list)
     kept: list[dict[str, Any]] = field(default_factory=list)
-    """Of each caption, what came with it."""
+    """Kept fields of each caption."""
     rows: int = 0
     fault: str = ""
 
@@ -158,20 +158,20 @@ class _Image:
 def group(
     source: Path, rows: Iterable[Row], roots: Sequence[Root], choice: Choice, skips: Skips, *, spelled: bool
 ) -> list[RawSample]:
-    """Return a sample for each image that the rows name, in the order of its first row; count the other rows.
+    """Return one sample per image that the rows name, in the order of first rows; count the skipped rows.
 
     Args:
-        source: what messages name.
-        rows: of a reader.
-        roots: folders that relative image paths may start at: the first that has the first image, else the first.
-        choice: fields and splits.
-        skips: counts the rows, those left out, and the images of the root that no row names.
+        source: path that messages show.
+        rows: output of a reader.
+        roots: possible base folders of image paths. The first that holds the first image is used, or else the first.
+        choice: fields and splits that the user chooses.
+        skips: counts all rows and the skipped ones; its notes count the images that no row names.
         spelled: whether the text of a caption cell may spell a list.
     """
     columns: Columns | None = None
     splits = Splits(choice.splits)
     images: dict[str, _Image] = {}
-    named: set[str] = set()
+    paths: set[str] = set()
     blank = Skips()
     roots = [(Path(os.path.abspath(root)), deep) for root, deep in roots]
     root = ""
@@ -188,7 +188,7 @@ def group(
                 roots = [_root(roots, columns.image, name, folder)]
                 root = str(roots[0][0])
             path, is_flat = image_path(root, columns.image, name, folder)
-            named.add(path)
+            paths.add(path)
             splits.check(split_of(row))
             value = row.get(columns.caption)
             captions = captions_of(columns.caption, spelled_list(value) if spelled else value)
@@ -210,13 +210,13 @@ def group(
             blank.add("blank captions beside others", place, blanks)
     splits.judge(source)
     skips.notes += blank.noted()
-    at, deep = roots[0]
-    skips.notes += _unnamed(at, named, deep)
-    return list(_samples(images, at, skips))
+    base, deep = roots[0]
+    skips.notes += _unnamed(base, paths, deep)
+    return list(_samples(images, base, skips))
 
 
 def _image_name(column: str, row: Mapping[str, Any]) -> Any:
-    """Return what a row says of its image: a cell, or a name that is made of cells, `COCO_{image_id:012}.jpg`."""
+    """Return a row's image name: a cell, or a template filled with cells, such as `COCO_{image_id:012}.jpg`."""
     try:
         return column.format_map(row) if "{" in column else row.get(column)
     except (LookupError, TypeError, ValueError, AttributeError):
@@ -226,7 +226,7 @@ def _image_name(column: str, row: Mapping[str, Any]) -> Any:
 def kept_values(
     row: Mapping[str, Any], count: int, choice: Choice, place: str, left_out: Skips
 ) -> list[dict[str, Any]]:
-    """Return what a row says of each of its captions, by field; count into `left_out` what is of no form."""
+    """Return the kept fields of each of a row's `count` captions; count malformed fields in `left_out`."""
     kept: list[dict[str, Any]] = [{} for _ in range(count)]
     for name in choice.kept_fields:
         value = row.get(name)
@@ -243,22 +243,22 @@ def kept_values(
         except Fault:
             left_out.add(f"{name} that are no list with an entry for each caption, and are not packed", place)
             continue
-        for number, of_caption in enumerate(kept):
-            of_caption[name] = value[number] if count > 1 and isinstance(value, list) else value
+        for number, fields in enumerate(kept):
+            fields[name] = value[number] if count > 1 and isinstance(value, list) else value
     return kept
 
 
 def by_field(captions: Sequence[str], kept: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Return the fields of a .json that hold what came with the captions, a value for each that is not blank."""
-    of_captions = [of for caption, of in zip(captions, kept, strict=True) if caption.strip()]
+    """Return the kept fields by name, each with a list of one value per non-blank caption."""
+    records = [fields for caption, fields in zip(captions, kept, strict=True) if caption.strip()]
     return {
-        name: [of.get(name) for of in of_captions]
-        for name in dict.fromkeys(name for of in kept for name in of)
+        name: [fields.get(name) for fields in records]
+        for name in dict.fromkeys(name for fields in kept for name in fields)
     }
 
 
 def _root(roots: Sequence[Root], column: str, name: Any, folder: str) -> Root:
-    """Return the first of the folders that has the image; the first of all where none has it."""
+    """Return the first folder that holds the image, or the first of all if none does."""
     paths = [image_path(str(root), column, name, folder)[0] for root, _ in roots]
     return next((root for root, path in zip(roots, paths, strict=True) if os.path.isfile(path)), roots[0])
 
@@ -278,7 +278,7 @@ def _samples(images: dict[str, _Image], root: Path, skips: Skips) -> Iterator[Ra
 
 
 def _unnamed(root: Path, named: set[str], deep: bool) -> list[str]:
-    """Return a line about the images below `root` that no row names, if there are any."""
+    """Return a line about the images in or below `root` that no row names, or an empty list."""
     folders = {str(root)} if deep else {os.path.dirname(path) for path in named}
     files = [
         file

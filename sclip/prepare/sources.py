@@ -1,7 +1,7 @@
-"""Image-caption pairs as people have them, read into `RawSample`s for the packer.
+"""Read image-caption pairs in common layouts into `RawSample`s for the packer.
 
-What a source is, its content tells, not its name: JSON (`caption_json`), a table of text (`tables`), Parquet
-(`parquet`), a folder of images with caption files beside them (`folder`) or with Hugging Face's metadata.
+The content of a source decides how it is read: JSON (`caption_json`), a text table (`tables`), Parquet (`parquet`), or
+a folder of images with caption files beside them (`folder`) or with Hugging Face's metadata.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sclip.prepare.writing import PackError
 from sclip.storage.globs import files_below
 
 _METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
-"""Hugging Face's names for the table of a folder of images."""
+"""File names of the metadata table in Hugging Face's image folders."""
 
 
 def read_source(
@@ -34,18 +34,18 @@ def read_source(
     splits: Iterable[str] = (),
     kept: Iterable[str] = (),
 ) -> tuple[Iterable[RawSample], Skips]:
-    """Return the samples of a source, in its order (a folder: by name), and what it holds that is none.
+    """Return the samples of a source in its order (a folder: sorted by name), and the skipped rows.
 
     Args:
         source: a file, a folder, or a pattern of Parquet files.
-        images: folder that relative image paths start at; default: that of the source, or else `images` in it.
-        image_field: name of the column or field with the image; default: the first of the usual names.
-        caption_field: likewise with the caption or the captions.
-        splits: those to pack of a source that has splits, where it has more than training may see.
-        kept: fields that come with captions, beside the usual ones; they stand in the .json of the sample.
+        images: base folder of relative image paths; default: the source's own folder, or else `images` in it.
+        image_field: column or field with the image; default: the first of the usual names.
+        caption_field: column or field with the captions; default: the first of the usual names.
+        splits: splits to pack; required if the source has splits that are not for training.
+        kept: additional fields that come with captions, to keep in the sample's .json.
 
-    Parquet with images in it is read as the samples are taken, and counted in full when they all are. Raises PackError
-    for a source that cannot be read.
+    Parquet files with embedded images are read while the samples are consumed; their counts are complete at the end.
+    Raises PackError if the source cannot be read.
     """
     skips = Skips()
     choice = Choice(image_field, caption_field, tuple(splits), tuple(kept))
@@ -65,7 +65,7 @@ def read_source(
 
 
 def _metadata(folder: Path) -> Path | None:
-    """Return the table that Hugging Face's folders of images have, if there is one."""
+    """Return the metadata table of a Hugging Face image folder, or None."""
     tables = sorted(path for path in map(Path, files_below(str(folder))) if path.name in _METADATA)
     if len(tables) > 1:
         raise PackError(f"{folder}: holds {tables[0]} and {tables[1]}; pack one of them")
@@ -73,7 +73,7 @@ def _metadata(folder: Path) -> Path | None:
 
 
 def _not_utf8(source: Path) -> str:
-    """Return the place of the first byte that is not UTF-8: the error of a stream counts from some buffer's start."""
+    """Return the file position of the first byte that is not UTF-8; a stream's error counts from a buffer's start."""
     content = source.read_bytes()
     try:
         content.decode()
@@ -115,7 +115,7 @@ def _is_parquet(file: Path) -> bool:
 
 
 def _json(source: Path) -> Iterator[Row]:
-    """Return the rows of JSON Lines, or of a file that is one JSON value."""
+    """Return the rows of a JSON Lines file, or of a file with one JSON value."""
     if source.suffix == ".jsonl":
         return jsonl_rows(source)
     try:
@@ -127,7 +127,7 @@ def _json(source: Path) -> Iterator[Row]:
 
 
 def _read_folder(folder: Path, images: Path | None, choice: Choice, skips: Skips) -> Iterable[RawSample]:
-    """Read the Parquet files of a folder, or its images with their caption files."""
+    """Return the samples of a folder's Parquet files, or of its images with their caption files."""
     below = sorted(map(Path, files_below(str(folder))))
     files = [path for path in below if path.suffix == ".parquet"]
     if files and any(is_image(path.name) for path in below):

@@ -1,9 +1,9 @@
-"""Count captions, graphs and negatives of shards, or of the shards of a run.
+"""Count the captions, graphs and negatives of shards, or of the shards of a run.
 
-    shards -> (Ray Data: an actor a shard) -> statistics of each -> merged -> `sclip.report`
+    shards -> (Ray Data: one task per shard) -> statistics of each shard -> merged -> `sclip.report`
 
-The graphs are those that a training run over the shards would see: read from an annotation where it was made under
-this installation's stamp, parsed where not, and of a run only those of the captions that it trains on.
+The graphs are those that a training run would see. They come from the annotations with this installation's stamp; other
+captions are parsed. For the folder of a run, only the captions that the run trains on are counted.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ from sclip.storage.masking import is_masked, mask
 from sclip.train.run_inputs import read_run_inputs
 
 _SAMPLES_AT_ONCE = 64
-"""Samples in an actor's memory; their captions are parsed together."""
+"""Samples that an actor holds in memory and parses together."""
 
 _Known = tuple[SceneGraph, Sequence[Negative]]
 
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """Shards whose captions are counted, and how a run reads them."""
+    """Shards whose captions are counted, and the options for reading them."""
 
     title: str
     shards: tuple[NamedShard, ...]
     data: DataConfig
     most_words: int = MOST_WORDS
-    """Words of a caption that are parsed."""
+    """Maximum number of words of a caption that are parsed."""
 
 
 @dataclass(slots=True)
 class CorpusCounts:
-    """Statistics of a corpus, and counts of what is left out of them."""
+    """Statistics of a corpus, and counts of annotated, rejected and filtered parts."""
 
     statistics: CorpusStatistics
     annotated: int = 0
@@ -62,23 +62,23 @@ class CorpusCounts:
     rejected: int = 0
     """Samples that cannot be used."""
     filtered: int = 0
-    """Captions that the run leaves out for the size of their graph."""
+    """Captions that the run does not train on because their graph is too small."""
 
     def notes(self, corpus: Corpus) -> list[str]:
-        """Return lines for the readers of the report."""
+        """Return lines of notes for the report."""
         counts = (
             (self.annotated, "graphs read from the annotation of their shard, not parsed"),
             (self.rejected, "samples left out that cannot be used"),
             (self.filtered, "captions left out as the run does, for the size of their graph (data.min_*)"),
         )
         first = f"{len(corpus.shards):,} shards, the first is {mask(corpus.shards[0].url)}"
-        return [first, *(f"{count:,} {what}" for count, what in counts if count)]
+        return [first, *(f"{count:,} {label}" for count, label in counts if count)]
 
 
 def corpus_of(sources: Sequence[str], data: DataConfig) -> Corpus:
-    """Return what the sources name: shards by path, glob or URI, read as `data` says, or the folder of one run.
+    """Return the corpus that the sources name: shards (paths, globs or URIs) to read as `data` says, or a run's folder.
 
-    Raises ShardError or ConfigError where there is nothing of the kind.
+    Raises ShardError if no shard is found, ConfigError if a pattern or the run's folder is unusable.
     """
     folder = Path(sources[0]).expanduser()
     if len(sources) == 1 and (folder / "shards.json").is_file():
@@ -99,9 +99,9 @@ def corpus_of(sources: Sequence[str], data: DataConfig) -> Corpus:
 def count_corpus(
     corpus: Corpus, cpus: float, pool: ActorPool, on_shard: Callable[[str], None]
 ) -> CorpusCounts:
-    """Count what the shards hold, on the connected cluster of so many CPUs; `on_shard` hears of each.
+    """Count the corpus on the connected cluster, which has `cpus` CPUs; call `on_shard` with each finished shard.
 
-    Raises ConfigError where no actor fits on the cluster, ShardError where a shard cannot be read, ParserError.
+    Raises ConfigError if no actor fits on the cluster, ShardError if a shard cannot be read, and ParserError.
     """
     counts = CorpusCounts(CorpusStatistics())
     shards = {shard.url: shard for shard in corpus.shards}
@@ -119,7 +119,7 @@ def count_corpus(
 
 
 class CorpusCounter:
-    """The actor, a callable for `map_batches`; loads spaCy once it meets a caption that is not annotated."""
+    """Ray Data actor that counts shards: a callable for `map_batches`. The first caption to parse loads spaCy."""
 
     def __init__(
         self, data: DataConfig, stamp: str, shards: Mapping[str, NamedShard], words: int = MOST_WORDS
@@ -127,7 +127,7 @@ class CorpusCounter:
         self._data, self._stamp, self._shards, self._words = data, stamp, shards, words
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Count the shards of the column `shard`; return a row for each: `CorpusCounts`, and why it failed."""
+        """Count the shards in the column `shard`; return one row per shard with its `CorpusCounts` and `failure`."""
         return pa.Table.from_pylist([self._shard(url) for url in batch["shard"].to_pylist()])
 
     @functools.cached_property
@@ -160,23 +160,23 @@ class CorpusCounter:
                 counts.filtered += 1
 
     def _known(self, samples: Sequence[Sample], counts: CorpusCounts) -> Iterator[list[_Known]]:
-        """Yield graphs and negatives of the captions of each sample."""
-        read = [self._annotated(sample) for sample in samples]
+        """Yield the graphs and negatives of the captions, one list per sample."""
+        annotated = [self._annotated(sample) for sample in samples]
         new = [
             caption
-            for sample, known in zip(samples, read, strict=True)
+            for sample, known in zip(samples, annotated, strict=True)
             if not known
             for caption in sample.captions
         ]
-        unsure = [(graph, natural(graph)) for graph in self._parser.parse(new)] if new else []
-        kept = sound(unsure, self._parser.shapes) if unsure else []
-        parsed = zip((graph for graph, _ in unsure), kept, strict=True)
-        for sample, known in zip(samples, read, strict=True):
+        unchecked = [(graph, natural(graph)) for graph in self._parser.parse(new)] if new else []
+        kept = sound(unchecked, self._parser.shapes) if unchecked else []
+        parsed = zip((graph for graph, _ in unchecked), kept, strict=True)
+        for sample, known in zip(samples, annotated, strict=True):
             counts.annotated += len(known)
             yield known or list(islice(parsed, len(sample.captions)))
 
     def _annotated(self, sample: Sample) -> list[_Known]:
-        """Return what the sample's annotation holds; nothing where it has none that can be used."""
+        """Return the graphs and negatives in the sample's annotation; empty if there is no usable one."""
         if not self._data.annotations:
             return []
         try:

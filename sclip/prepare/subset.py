@@ -1,7 +1,7 @@
 """Select the samples and captions of annotated shards that pass a filter, for `sclip.prepare.pack` to write.
 
-The captions kept are the ones that a run with the same data.min_objects, min_attributes and min_relations trains
-on; a caption draws the same negatives in both.
+The kept captions are those that a run over the source shards trains on with the same data.min_objects,
+data.min_attributes and data.min_relations. They keep their annotation, so they have the same negatives.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sclip.storage.masking import mask
 
 @dataclass
 class Kept:
-    """Numbers of samples and captions that pass the filter, and of all."""
+    """Counts of the samples and captions that pass the filter, and (`.._of`) of all samples and captions."""
 
     samples: int = 0
     samples_of: int = 0
@@ -31,9 +31,9 @@ class Kept:
 def passing_samples(
     shards: Sequence[str], least: tuple[int, int, int], data: DataConfig, kept: Kept, skips: Skips
 ) -> Iterator[RawSample]:
-    """Yield the samples with a caption of at least `least` objects, attributes and relations, with these captions.
+    """Yield the samples with only those captions that have at least `least` objects, attributes and relations.
 
-    Counts into `kept`, and what cannot be judged into `skips`. Raises ShardError where the storage fails.
+    Counts samples and captions in `kept`, and unusable samples in `skips`. Raises ShardError if the storage fails.
     """
     stamp = ""
     fields = ["captions", "caption", *data.caption_fields]
@@ -44,7 +44,7 @@ def passing_samples(
                 skips.add(item.reason, place)
                 continue
             try:
-                stamp = stamp or annotation.read(item)[0]  # of the first one: a subset is of one stamp
+                stamp = stamp or annotation.read(item)[0]  # the first sample's: a subset has one stamp
                 records = annotation.read_stamped(item, stamp)
                 passing = annotation.passing(item, records, least)
             except AnnotationError as error:
@@ -58,7 +58,7 @@ def passing_samples(
             kept.captions += len(passing)
             record = json.loads(item.members.get("json", b"{}"))
             yield RawSample(
-                item.key.replace(".", "_"), item.image, "",  # a key that the shards of pack can have
+                item.key.replace(".", "_"), item.image, "",  # `sclip.prepare.pack` takes no dots
                 captions=tuple(item.captions[index] for index in passing),
                 extra={name: value for name, value in record.items() if name not in fields},
                 annotation=annotation.pack(stamp, [records[index] for index in passing]),

@@ -1,10 +1,10 @@
-"""Yield the rows of a text file: CSV, TSV, `|`, Flickr's `results_20130124.token`, JSON Lines. A row keeps its line.
+"""Yield the rows of a text file with their lines: CSV, TSV, `|`, Flickr's `results_20130124.token`, JSON Lines.
 
-Three rules keep a caption at its image:
-- CSV is read strictly. A quoted cell that never closes, or that has swallowed what looks like another row, ends the
-  reading with the line where it opens.
-- In tables of tabs or `|` a quote is a sign like any other, unless a CSV writer has quoted them (`_is_quoted`).
-- A row has as many cells as the header. What has more or fewer is counted, never cut or filled.
+Three rules keep each caption with its image:
+- CSV is read strictly. A quoted cell that never closes, or that seems to contain another row, stops the reader with an
+  error that names the line where the cell opens.
+- In tables with tabs or `|`, a quote is an ordinary character unless a CSV writer quoted the cells (`_is_quoted`).
+- A row must have as many cells as the header. Any other row is skipped and counted, never cut or filled.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _IMAGE_SUFFIX = rf"\.(?:{'|'.join(map(re.escape, IMAGE_SUFFIXES))})"
 _TOO_FEW = "fewer cells than the header has"
 _TOO_MANY = "more cells than the header has (a cell that holds the delimiter must be quoted)"
 _Cells = tuple[int, list[str], str]
-"""First line, cells and text of a row."""
+"""Number of the first line, cells, and text of a row."""
 
 
 def jsonl_rows(source: Path) -> Iterator[Row]:
-    """Yield a row for each line that is not blank."""
+    """Yield one row per non-blank line."""
     for number, line in _lines(source):
         try:
             row = json.loads(line)
@@ -44,9 +44,9 @@ def jsonl_rows(source: Path) -> Iterator[Row]:
 
 
 def table_rows(source: Path, choice: Choice) -> Iterator[Row]:
-    """Yield a row for each line below the header; for all lines where they have the form IMAGE#NUMBER, tab, caption.
+    """Yield the rows below the header. A file of lines IMAGE#NUMBER, tab, caption has no header: all lines are rows.
 
-    Raises PackError where the table cannot be read from some line on.
+    Raises PackError at the first line that cannot be read as part of the table.
     """
     header = first_line(source)
     if "\r" in header:
@@ -65,8 +65,8 @@ def table_rows(source: Path, choice: Choice) -> Iterator[Row]:
     for number, cells, line in _cells(source, delimiter):
         if not names:
             names = [cell.strip() for cell in cells]
-            if double := next((name for name in names if names.count(name) > 1), ""):
-                raise PackError(f"{source}: two columns are named {double!r}; give each a name of its own")
+            if duplicate := next((name for name in names if names.count(name) > 1), ""):
+                raise PackError(f"{source}: two columns are named {duplicate!r}; give each a name of its own")
             image = next(filter(is_image, names), "")
             if image and not {*IMAGE_FIELDS, choice.image_field} & set(names):
                 line = f"add a header line, such as {f'image{delimiter}caption'!r}"
@@ -74,18 +74,18 @@ def table_rows(source: Path, choice: Choice) -> Iterator[Row]:
             continue
         is_flickr8k = source.suffix == ".txt" and names == ["image", "caption"] and '"' not in line
         if len(cells) > 2 and is_flickr8k and is_image(cells[0]):
-            # Some write captions.txt anew, without quotes.
+            # Some programs rewrite Flickr8k's captions.txt without quotes.
             cells = line.rstrip("\r\n").split(delimiter, 1)
         yield f"{source} line {number}", _fields(names, cells)
 
 
 def first_line(source: Path) -> str:
-    """Return the first line that is not blank; empty where there is none."""
+    """Return the first non-blank line; empty if there is none."""
     return next(_lines(source), (0, ""))[1]
 
 
 def _lines(source: Path) -> Iterator[tuple[int, str]]:
-    """Yield the lines that are not blank with their numbers. Only a line feed ends a line, not U+2028 and its like."""
+    """Yield the non-blank lines with their numbers. Only a line feed ends a line; U+2028 and the like do not."""
     with source.open(encoding="utf-8-sig", newline="\n") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
@@ -99,7 +99,7 @@ def _fields(names: list[str], cells: list[str]) -> Mapping[str, Any] | str:
 
 
 def _delimiter(header: str, choice: Choice) -> str:
-    """Return the delimiter by which the header has the columns; where none has them, that with the most cells."""
+    """Return the delimiter that gives the header an image and a caption column, or else the most cells."""
     images = {choice.image_field} if choice.image_field else set(IMAGE_FIELDS)
     captions = {choice.caption_field} if choice.caption_field else set(CAPTION_FIELDS)
 
@@ -117,11 +117,11 @@ def _cells(source: Path, delimiter: str) -> Iterator[_Cells]:
 
 
 def _is_quoted(text: str, delimiter: str) -> bool:
-    """Tell whether a CSV writer has quoted the cells of a table in which a quote may as well be a sign of the caption.
+    """Return whether a CSV writer quoted the table's cells; otherwise the quotes are characters of the captions.
 
-    It has where every cell with a quote in it is quoted by the rules, and either a column is quoted throughout or each
-    quoted cell needs it, as it holds a quote (doubled) or a line break: what pandas writes. Where a cell holds both a
-    line break and a delimiter, stray quotes may have made one of two rows: then every cell of the file must be quoted.
+    Every cell with a quote must follow the CSV rules. Also, either a whole column is quoted, or every quoted cell needs
+    it because it holds a doubled quote or a line break (as pandas writes). If a quoted cell holds both a line break and
+    a delimiter, stray quotes may have joined two rows; then every cell of the file must be quoted.
     """
     if '"' not in text:
         return False
@@ -144,13 +144,13 @@ def _is_quoted(text: str, delimiter: str) -> bool:
 
 
 def _cell(delimiter: str, plain: str = "") -> re.Pattern[str]:
-    """Return what matches a cell and its end, without the signs `plain` where it is not quoted."""
+    """Return a pattern for a cell and its end; an unquoted cell must not contain the characters `plain`."""
     mark = re.escape(delimiter)
     return re.compile(rf'("[^"]*+(?:""[^"]*+)*+"|(?!")[^{mark}{plain}\r\n]*+)({mark}|\r?\n|\Z)')
 
 
 def _csv_cells(source: Path, delimiter: str) -> Iterator[_Cells]:
-    """Yield each row that is not blank; raises PackError, with the line, where a quote does not close."""
+    """Yield the non-blank rows. Raises PackError with the line of a quote that does not close."""
     swallowed = re.compile(
         rf'{_IMAGE_SUFFIX}"?[ ]*(?:{re.escape(delimiter)}|\r?$)', re.IGNORECASE | re.MULTILINE
     )
@@ -179,7 +179,7 @@ def _csv_cells(source: Path, delimiter: str) -> Iterator[_Cells]:
 
 
 def _csv_fault(text: str, first: int, last: int, delimiter: str, error: csv.Error) -> str:
-    """Return the line of the broken cell in a row's text, which spans the lines `first` to `last`, and the fault."""
+    """Return the line and the fault of the broken cell in a row, whose text spans the lines `first` to `last`."""
     cell, position = _cell(delimiter), 0
     while (match := cell.match(text, position)) and position < match.end() < len(text):
         position = match.end()

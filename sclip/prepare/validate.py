@@ -1,9 +1,9 @@
-"""Find what a training run over shards would set aside, before the run and with the same code.
+"""Find the samples that a training run over shards would quarantine, before the run and with the same code.
 
-    shards -> (Ray Data: an actor a shard) -> findings of each -> merged -> quarantine.jsonl, report.json, report.html
+    shards -> (Ray Data: one task per shard) -> findings of each -> merged -> quarantine.jsonl, report.json, report.html
 
-Each shard is read with `read_shard`, each image decoded with `random_crop`, as a run does; nothing else is judged, so
-what passes here is what is trained on. Captions are not parsed, which a run does and which sets nothing aside.
+As in a run, `read_shard` reads each shard and `random_crop` decodes each image. There is no other check, so a run
+trains on the samples that pass here. Captions are not parsed, because parsing quarantines no sample.
 """
 
 from __future__ import annotations
@@ -40,47 +40,47 @@ from sclip.storage.paths import shown
 _NAMED = 10
 """Maximum number of shards that the notes list one by one; report.json has all of them."""
 _WORDS = re.compile(r"\+words-\d+")
-"""What a stamp says of annotations for models of a long context, which this installation makes as well."""
+"""Part of a stamp for annotations of longer contexts; such annotations count as this installation's own."""
 
 
 @dataclass(slots=True)
 class Findings:
-    """What was found in one shard, or in all of them."""
+    """Findings of one shard, or of all shards together."""
 
     shards: int = 0
     samples: int = 0
     """Samples that a run would train on."""
     captions: int = 0
     bytes: int = 0
-    """Bytes of images and texts, as they are read."""
+    """Bytes of all members of these samples."""
     stamps: dict[str, int] = field(default_factory=dict)
-    """Samples by the stamp of their annotation; "" counts those without one, "?" those with one that is unreadable."""
+    """Samples by annotation stamp; "" counts samples without an annotation, "?" those with an unreadable one."""
     widths: dict[int, int] = field(default_factory=dict)
-    """Images that are trained on by their width in pixels, as stored; then by their height."""
+    """Images of these samples by stored width in pixels; `heights` counts them by stored height."""
     heights: dict[int, int] = field(default_factory=dict)
     quarantined: list[dict[str, Any]] = field(default_factory=list)
-    """shard, key, index, reason."""
+    """One entry per quarantined sample, or unreadable rest of a shard (empty key): shard, key, index, reason."""
     unreachable: list[str] = field(default_factory=list)
-    """Why a shard could not be read to its end, by shard."""
+    """One message per shard that the storage did not deliver to its end."""
     groups: dict[str, int] = field(default_factory=dict)
-    """Samples of each shard, good or not."""
+    """Number of samples of each shard, usable or not."""
     wrong: list[dict[str, Any]] = field(default_factory=list)
-    """shard, file, recorded, samples: where a record beside the shards says another number than there is."""
+    """One entry per shard whose sample count differs from its record: shard, file, recorded, samples."""
     absent: list[str] = field(default_factory=list)
-    """Shards that are recorded and not there."""
+    """Shards that are recorded but do not exist."""
     missing: int = 0
-    """Samples that are recorded and not there."""
+    """Number of samples that are recorded but do not exist."""
     unread: dict[str, int] = field(default_factory=dict)
-    """Images and texts that are not read, by their suffix."""
+    """Images and texts whose suffix is not read, by suffix."""
     cleaned: dict[str, int] = field(default_factory=dict)
-    """Captions that are cleaned, by what is taken out of them."""
+    """Captions that are cleaned, by what is removed from them."""
     foreign: dict[str, int] = field(default_factory=dict)
-    """What came with captions and is not used, by what it is."""
+    """Texts and graphs that came with captions (`sclip.data.foreign`) and are not used, by description."""
     malformed: list[dict[str, Any]] = field(default_factory=list)
-    """shard, key, index, reason: samples with a field of what came with the captions that cannot be read."""
+    """One entry per sample with an unreadable field of data.foreign_fields: shard, key, index, reason."""
 
     def merge(self, other: Findings) -> None:
-        """Add what was found in another shard."""
+        """Add the findings of another shard."""
         for name in ("shards", "samples", "captions", "bytes"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name in ("stamps", "widths", "heights", "unread", "cleaned", "foreign"):
@@ -91,9 +91,9 @@ class Findings:
         self.unreachable += other.unreachable
 
     def compare(self, records: Mapping[str, Record], absent: Iterable[str] = ()) -> None:
-        """Hold the samples of shards against what is recorded of them, by name without credentials.
+        """Compare the sample counts with the `records`; fill `wrong`, `absent` and `missing`.
 
-        These are the shards that were read, and those that are recorded and absent.
+        `absent` lists recorded shards that do not exist. Shards are named without credentials.
         """
         self.absent = sorted(absent)
         rests = {entry["shard"] for entry in self.rests}
@@ -101,30 +101,30 @@ class Findings:
             file, recorded = records.get(shard, Record("", samples))
             if recorded != samples:
                 self.wrong.append({"shard": shard, "file": file, "recorded": recorded, "samples": samples})
-                # As a run judges it; else the stats are wrong.
+                # The same rule as in a run; in other cases SHARD_stats.json is wrong.
                 if file == INDEX or not samples or shard in rests:
                     self.missing += max(0, recorded - samples)
 
     @property
     def is_clean(self) -> bool:
-        """Return whether every sample that is there or recorded is trained on, as it is."""
+        """Return whether a run trains on every existing or recorded sample unchanged."""
         losses = (self.quarantined, self.unreachable, self.wrong, self.empty)
         return not any((*losses, self.unread, self.cleaned, self.foreign))
 
     @property
     def rests(self) -> list[dict[str, Any]]:
-        """Return the shards, or their rests, that cannot be read."""
+        """Return the entries of `quarantined` for shards that are unreadable from some point on."""
         return [entry for entry in self.quarantined if not entry["key"]]
 
     @property
     def empty(self) -> list[str]:
-        """Return the shards that were read to their end and hold no sample."""
+        """Return the shards that are readable to their end and hold no sample."""
         rests = {entry["shard"] for entry in self.rests}
         return sorted(shard for shard, samples in self.groups.items() if not samples and shard not in rests)
 
     @property
     def share(self) -> float:
-        """Lost share of all samples that are there or recorded; `data.max_quarantined` limits it."""
+        """Share of samples that are quarantined or missing, which `data.max_quarantined` limits."""
         lost = len(self.quarantined) + self.missing
         return lost / max(1, self.samples + lost)
 
@@ -137,7 +137,7 @@ class Findings:
         return sorted(rows, key=lambda row: (-row[1], row[0]))
 
     def pixels(self) -> dict[str, list[int]]:
-        """Return the smallest, the median and the largest width and height; nothing where there is no image."""
+        """Return the smallest, median and largest width and height; empty if there is no image."""
         sizes = {}
         for name, counts in (("width", self.widths), ("height", self.heights)):
             if counts:
@@ -145,7 +145,7 @@ class Findings:
         return sizes
 
     def notes(self, stamp: str) -> list[str]:
-        """Return lines for the reader; `stamp` is that of this installation's annotations."""
+        """Return lines of notes for the report; `stamp` is this installation's annotation stamp."""
         lines = [
             f"{self.samples:,} samples of {self.shards:,} shards are trained on, "
             f"{self.captions / max(1, self.samples):.1f} captions each, {self.bytes / 2**20:,.1f} MiB",
@@ -182,7 +182,7 @@ class Findings:
 
 
 def _median(counts: Mapping[int, int]) -> int:
-    """Return the (lower) median of values of which so many were counted."""
+    """Return the lower median, given the count of each value."""
     left = (sum(counts.values()) + 1) // 2
     for value in sorted(counts):
         left -= counts[value]
@@ -192,7 +192,7 @@ def _median(counts: Mapping[int, int]) -> int:
 
 
 def reachable(patterns: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the shards that paths, globs and URIs name, and a line for each name under which there is none."""
+    """Return the shards that paths, globs and URIs name, and one message per name without a shard."""
     shards: set[str] = set()
     failures = []
     for pattern in patterns:
@@ -202,7 +202,7 @@ def reachable(patterns: Sequence[str]) -> tuple[list[str], list[str]]:
             names = list(braceexpand(pattern)) if "{" in pattern and "}" in pattern else []
             if len(names) < 2:
                 failures.append(str(error))
-            else:  # one of many is missing: the others are read
+            else:  # one of several names fails; look up each alone
                 expanded = reachable(names)
                 shards.update(expanded[0])
                 failures += expanded[1]
@@ -210,7 +210,7 @@ def reachable(patterns: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def kind(reason: str) -> str:
-    """Return a reason without what is this sample's alone: numbers, names in quotes."""
+    """Return a reason without the parts that differ between samples: numbers and quoted names."""
     reason = re.sub(r"'[^']*'|\"[^\"]*\"", "'…'", reason.partition("\n")[0])
     return re.sub(r"\b0x[0-9a-f]+|(?<![A-Z]-)\d[\d.,]*", "N", reason)[:160]
 
@@ -224,15 +224,15 @@ def examine(
     say: Callable[[Findings, int, float], None],
     out: Path | None,
 ) -> tuple[Findings, list[str]]:
-    """Validate the shards that can be reached, and write the report where `out` is named.
+    """Validate the shards that can be reached, and write the report into the folder `out`, if any.
 
-    `cpus` connects the cluster and returns its CPUs. `say` is called after each shard with the sum, the number of
-    shards and the samples a second. Returns the findings, with the shards that cannot be reached, and lines about them.
-    Raises what `validate` does, OSError where nothing can be written, ParserError.
+    `cpus` connects to the cluster and returns its CPUs. `say` is called after each shard with the merged findings, the
+    number of shards and the samples per second. Returns the findings, with the unreachable shards, and lines of notes.
+    Raises what `validate` raises, OSError if the report cannot be written, and ParserError.
     """
     shards, failures = reachable(patterns)
     if out:
-        out.mkdir(parents=True, exist_ok=True)  # not only after hours
+        out.mkdir(parents=True, exist_ok=True)  # fail before the hours of reading
     findings, seconds = Findings(), 0.0
 
     def rate(findings: Findings) -> float:
@@ -265,12 +265,10 @@ def validate(
     on_shard: Callable[[Findings], None],
     patterns: Sequence[str] = (),
 ) -> Findings:
-    """Read all shards on the connected cluster of so many CPUs; `on_shard` hears of the sum after each.
+    """Read all shards on the connected cluster, which has `cpus` CPUs; call `on_shard` with the sum after each.
 
-    `patterns` named the shards; what is recorded of others that they would name is missing.
-
-    A shard that cannot be reached is told in the findings, and the others are read all the same. Raises ConfigError
-    where no actor fits on the cluster.
+    `patterns` named the shards. A recorded shard that they would also name, but that does not exist, is absent. The
+    findings list shards that cannot be reached. Raises ConfigError if no actor fits on the cluster.
     """
     findings = Findings()
     for row in pool.run(Validator, (data, size), shards, cpus):
@@ -292,13 +290,13 @@ def _from_json(text: str) -> Findings:
 
 
 class Validator:
-    """The actor, a callable for `map_batches`."""
+    """Ray Data actor that validates shards: a callable for `map_batches`."""
 
     def __init__(self, data: DataConfig, size: int) -> None:
         self._data, self._size = data, size
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Read the shards of the column `shard`; return the `Findings` of each, as JSON, in the column `findings`."""
+        """Read the shards in the column `shard`; return the `Findings` of each as JSON in the column `findings`."""
         findings = [json.dumps(asdict(self._shard(url))) for url in batch["shard"].to_pylist()]
         return pa.table({"findings": findings})
 
@@ -330,8 +328,8 @@ class Validator:
         return findings
 
     def _judged(self, url: str, tally: Tally) -> Iterator[Sample | Rejected]:
-        """Yield what `read_shard` does, with the samples whose image is none set aside too."""
-        rng = random.Random(0)  # whatever is drawn: every crop decodes the whole picture
+        """Yield the samples of `read_shard`, and reject those whose image cannot be decoded."""
+        rng = random.Random(0)  # any seed will do: every crop decodes the whole image
         for item in read_shard(url, self._data, tally):
             judged: Sample | Rejected = item
             if isinstance(item, Sample):
@@ -352,7 +350,7 @@ def _stamp(sample: Sample) -> str:
 
 
 def write(findings: Findings, folder: Path, title: str, notes: Sequence[str], seconds: float) -> Path:
-    """Write quarantine.jsonl, report.json and report.html into the folder, which is made; return the page's path."""
+    """Write quarantine.jsonl, report.json and report.html into a new or existing folder; return the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(entry, sort_keys=True) + "\n" for entry in findings.quarantined]
     (folder / "quarantine.jsonl").write_text("".join(lines), encoding="utf-8")

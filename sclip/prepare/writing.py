@@ -1,4 +1,4 @@
-"""Write a tar or a small file atomically: it is there whole or not at all.
+"""Write a tar or a small file atomically.
 
 Both are written under a hidden temporary name and renamed when they are complete.
 """
@@ -16,12 +16,12 @@ from webdataset.writer import TarWriter
 
 
 class PackError(Exception):
-    """Nothing can be packed; one line with the place, what was found and what to do."""
+    """Failure to read a source or write shards; the message is one line with the place, fault and remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One tar in the index."""
+    """Index entry of one tar."""
 
     name: str
     samples: int
@@ -30,16 +30,16 @@ class Shard:
 
 
 def refuse_sources(sources: Iterable[str], out: Path) -> None:
-    """Raise PackError where a source lies in `out`, where it would be replaced."""
+    """Raise PackError if a source lies in the folder `out`, where it might be overwritten."""
     for source in sources:
         if "://" not in source and Path(source).resolve().parent == out.resolve():
             raise PackError(f"{out}: holds the source {source}; choose another folder")
 
 
 def write_tar(path: Path, samples: Iterable[dict[str, Any]]) -> Shard | None:
-    """Write samples, as webdataset's TarWriter takes them, to a tar that is there whole or not at all.
+    """Atomically write samples, in the form that webdataset's TarWriter takes, to a tar.
 
-    Returns its entry in the index; None, and no tar, where there is no sample.
+    Returns the tar's index entry. If there is no sample, writes no tar and returns None.
     """
     temporary = _temporary(path)
     count = 0
@@ -63,12 +63,12 @@ def write_tar(path: Path, samples: Iterable[dict[str, Any]]) -> Shard | None:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a small file that is there whole or not at all."""
+    """Atomically write a small file."""
     temporary = _temporary(path)
     temporary.write_bytes(content)
     temporary.replace(path)
 
 
 def _temporary(path: Path) -> Path:
-    """Return a hidden name of its own: what a killed job has left running may still write for the same path."""
+    """Return a unique hidden name, as processes of a killed job may still be writing the same file."""
     return path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")

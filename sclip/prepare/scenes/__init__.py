@@ -1,9 +1,8 @@
 """Generate scenes, the default input: ordinary shards and cases in ARO's format, from a spec and a seed.
 
-Training shards, held-out shards of pairings that training never shows, and two evaluation files with their
-images, with the suite that names them. Every sample derives from (seed, split, index), so any of them can be drawn
-again alone. Nothing downstream knows where the shards come from: they are written by the packer and captioned in
-plain English.
+A folder holds training shards, held-out shards with pairings that training never shows, two evaluation files with
+their images, and the suite that names them. Every sample derives from (seed, split, index), so each can be drawn
+again alone. The packer writes the shards, so downstream code treats them like any others.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from sclip.storage.paths import StoragePath, address, send, storage_path, write
 __all__ = ["VERSION", "ScenesPaths", "generate"]
 
 VERSION = 4
-"""Raise it with every change of what is drawn or said, so that no older folder is taken for the same."""
+"""Generator version. Raise it with every change of pictures or captions, so that no older folder is reused."""
 
 _STAMP = "scenes.json"
 _SAMPLES_PER_SHARD = 500
@@ -43,27 +42,26 @@ retrieval: {kind: shards, shards: heldout/*.tar}
 
 @dataclass(frozen=True, slots=True)
 class ScenesPaths:
-    """Where the parts of a generated folder are."""
+    """Paths of the parts of a generated folder."""
 
     train: str
     """Glob of the training shards."""
     heldout: str
     """Glob of the held-out shards."""
     suite: StoragePath
-    """Suite (`sclip.evaluate.suite`) of relation.json and attribute.json beside it, in ARO's formats, and `heldout`."""
+    """Suite file (`sclip.evaluate.suite`) that names relation.json and attribute.json (ARO's formats) and `heldout`."""
 
 
 def generate(out_dir: str | StoragePath, spec: ScenesConfig, seed: int) -> ScenesPaths:
-    """Return the scenes of `spec` and `seed` in a folder of their own below `out_dir`, made where missing.
+    """Generate the scenes of `spec` and `seed` in a folder below `out_dir`, unless it exists; return its paths.
 
-    The folder is named for spec, seed and generator version. It is built under a temporary name and renamed
-    when complete, so several processes may call this at once, and what an interrupted one left is not used; of a URI
-    it is built on this machine, and its stamp is copied last. Raises PackError or OSError when `out_dir` cannot be
-    written to.
+    The folder is named after spec, seed and generator version. It is built under a temporary name and renamed when
+    complete, so several processes may call this at once, and an interrupted build is never used. For a URI, it is built
+    on this machine and uploaded, its stamp last. Raises PackError or OSError if `out_dir` cannot be written to.
     """
     stamp = {"version": VERSION, "seed": seed, **asdict(spec)}
     if spec.family == "a":
-        del stamp["family"]  # as in folders that were made when there was no other
+        del stamp["family"]  # older folders of the first family have no such key
     name = f"scenes-{digest64(json.dumps(stamp, sort_keys=True)):016x}"
     final = storage_path(str(out_dir) if isinstance(out_dir, Path) else out_dir) / name
     if not (final / _STAMP).is_file():
@@ -73,7 +71,7 @@ def generate(out_dir: str | StoragePath, spec: ScenesConfig, seed: int) -> Scene
         try:
             _build(building, spec, seed)
             (building / _STAMP).write_text(json.dumps(stamp, indent=1))
-            building.chmod(0o755)  # mkdtemp's folders are closed to other users
+            building.chmod(0o755)  # mkdtemp closes its folders to other users
             _publish(building, final)
         finally:
             shutil.rmtree(building, ignore_errors=True)
@@ -85,7 +83,7 @@ def generate(out_dir: str | StoragePath, spec: ScenesConfig, seed: int) -> Scene
 
 
 def _publish(building: Path, final: StoragePath) -> None:
-    """Give the finished folder its name; another process may have been first with the same content."""
+    """Rename or upload the finished folder, unless another process has published the same content."""
     if not isinstance(final, Path):
         stamp = building / _STAMP
         text = stamp.read_text()
@@ -125,7 +123,7 @@ def _samples(family: Family, seed: int, split: str, count: int, size: int) -> It
 
 
 def _written(cases: Iterable[SceneCase], images: Path, size: int) -> list[dict[str, Any]]:
-    """Draw the cases' images into the folder and return their entries."""
+    """Draw the images of the cases into the folder `images`, and return the entries of the cases."""
     box = {"bbox_x": 0, "bbox_y": 0, "bbox_w": size, "bbox_h": size}
     entries = []
     for case in cases:

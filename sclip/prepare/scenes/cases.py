@@ -1,8 +1,8 @@
-"""Evaluation cases over held-out pairings, in ARO's format: an image, a true caption and a false one.
+"""Make evaluation cases over held-out pairings in ARO's format: an image, a true caption and a false one.
 
-Cases come in mirrored pairs: the same picture with the two objects (relation) or the two colours (attribute)
-exchanged, whose true caption is the other's false one. Every caption is therefore true as often as false, and
-a model that looks at the words alone, or at the image as a bag of words, is right in exactly half of them.
+Cases come in mirrored pairs: two pictures that differ in an exchange of the two objects (relation) or of the two colors
+(attribute). The true caption of each is the false caption of the other, so every caption is true as often as false. A
+model that uses the words alone, or sees the image as a bag of words, is right in exactly half of the cases.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from sclip.prepare.scenes.scene import RELATIONS, Family, Scene, Thing, compose
 from sclip.seeding import generator
 
 ARO_LEAST_CASES = 25
-"""VG-Attribution leaves out pairs of attributes with fewer cases, so no pair here has fewer."""
+"""Minimum number of cases per attribute pair; VG-Attribution leaves out pairs with fewer."""
 
 
 @dataclass(frozen=True, slots=True)
 class SceneCase:
-    """One case: the scene to draw and the fields of its ARO entry beside the image's."""
+    """One case: the scene to draw, and the fields of its ARO entry except those of the image."""
 
     name: str
     scene: Scene
@@ -50,7 +50,7 @@ def relation_cases(family: Family, seed: int, least: int) -> Iterator[SceneCase]
 def attribute_cases(family: Family, seed: int, least: int) -> Iterator[SceneCase]:
     """Yield at least `least` cases of "the red circle and the blue square".
 
-    They spread over as many pairs of colours as leave each ordered pair the `ARO_LEAST_CASES` that count.
+    They use as many color pairs as possible while each ordered pair still has `ARO_LEAST_CASES` cases.
     """
     colour_pairs = list(combinations(family.colours, 2))
     _rng("attribute-colours", seed, 0).shuffle(colour_pairs)
@@ -59,15 +59,15 @@ def attribute_cases(family: Family, seed: int, least: int) -> Iterator[SceneCase
     for number in range(len(used) * pairs_each):
         first, second = _things(_rng("attribute", seed, number), family, used[number % len(used)])
         exchanged = replace(first, colour=second.colour), replace(second, colour=first.colour)
-        both = [_pair_phrase(first, second), _pair_phrase(*exchanged)]
+        captions = [_pair_phrase(first, second), _pair_phrase(*exchanged)]
         relation = RELATIONS[number // len(used) % len(RELATIONS)]
         for half, things in enumerate(((first, second), exchanged)):
             fields = {
                 "attributes": [things[0].colour, things[1].colour],
                 "obj1_name": things[0].shape,
                 "obj2_name": things[1].shape,
-                "true_caption": both[half],
-                "false_caption": both[1 - half],
+                "true_caption": captions[half],
+                "false_caption": captions[1 - half],
             }
             scene = compose(_rng("attribute-place", seed, number), family, things, relation)
             yield SceneCase(f"attribute-{2 * number + half:06d}", scene, fields)
@@ -78,7 +78,7 @@ def _rng(purpose: str, seed: int, number: int) -> Random:
 
 
 def _things(rng: Random, family: Family, colours: tuple[str, str] | None = None) -> tuple[Thing, Thing]:
-    """Draw two objects of a held-out pairing, of the given colours or of any, in either assignment."""
+    """Draw two objects of a held-out pairing, with these colors or with any, in either assignment."""
     wanted = [pairing for pairing in family.held_out if colours is None or pairing[0] == set(colours)]
     wanted.sort(key=lambda pairing: [sorted(words) for words in pairing])  # sets have no order of their own
     colour_set, shape_set = rng.choice(wanted)

@@ -1,6 +1,6 @@
-"""Caption a scene in English: a small grammar whose sentences a parser of photograph captions reads.
+"""Caption a scene in English with a small grammar that the parser of photograph captions can read.
 
-Each wording is one whose graph the parser gets right: a caption whose graph is wrong would teach wrong negatives.
+The parser gets the graph of every wording right: a caption with a wrong graph would teach wrong negatives.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _caption(scene: Scene, rng: Random) -> str:
     else:
         facts = [fact.inverse() if rng.random() < 0.5 else fact for fact in scene.facts]
         if rng.random() < 0.5:
-            del facts[1:]  # the third object need not be spoken of
+            del facts[1:]  # a caption may omit the third object
         sentence = " ".join(_clause(fact, rng, size, full_stop=len(facts) > 1) for fact in facts)
     if rng.random() < _BACKGROUND_SHARE:
         stop = "." if sentence.endswith(".") else ""

@@ -1,4 +1,4 @@
-"""Draw a scene as JPEG bytes, at four times the size and averaged down, which smooths the edges."""
+"""Draw a scene as JPEG bytes. It is drawn at four times the size and averaged down, which smooths the edges."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _COLOURS = _GROUND | _PAINT
 
 
 def jpeg(scene: Scene, size: int) -> bytes:
-    """Return the picture of `size` x `size` pixels, without chroma subsampling: edges keep their colour."""
+    """Return the picture of `size` x `size` pixels, without chroma subsampling, so that edges keep their color."""
     buffer = io.BytesIO()
     render(scene, size).save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
     return buffer.getvalue()
@@ -84,7 +84,7 @@ def _draw(pen: ImageDraw.ImageDraw, placed: PlacedThing, side: int) -> None:
     elif placed.thing.shape == "square":
         pen.rectangle((left, top, right, bottom), fill=fill)
     elif placed.thing.shape == "cross":
-        arm = 0.65 * placed.radius * side  # what stays free beside an arm
+        arm = 0.65 * placed.radius * side  # width of the free corner beside an arm
         pen.rectangle((left + arm, top, right - arm, bottom), fill=fill)
         pen.rectangle((left, top + arm, right, bottom - arm), fill=fill)
     elif placed.thing.shape == "ring":
@@ -96,7 +96,7 @@ def _draw(pen: ImageDraw.ImageDraw, placed: PlacedThing, side: int) -> None:
 
 
 _REACHES = {"triangle": (1.15,) * 3, "diamond": (1.15, 0.75) * 2, "star": (1.15, 0.45) * 5}
-"""How far the corners lie from the middle, in radii, one after the other from the top."""
+"""Distances of the corners from the center, in radii, clockwise from the top."""
 
 
 def _corners(placed: PlacedThing, side: int) -> list[tuple[float, float]]:

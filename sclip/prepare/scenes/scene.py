@@ -1,7 +1,7 @@
-"""What a scene is: coloured shapes, where they stand, and which pairings training never shows.
+"""Define scenes: colored shapes, their places, and the pairings that training never shows.
 
-Two objects stand along one axis, clearly apart; a third, where there is one, stands beside the second along
-the other axis. Coordinates and radii are shares of the picture's side, y grows downwards.
+Two objects stand clearly apart along one axis. An optional third object stands beside the second along the other axis.
+Coordinates and radii are fractions of the picture's side; y grows downwards.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _AXIS = {"left": (-1, 0), "right": (1, 0), "above": (0, -1), "below": (0, 1)}
 _THIRD_OBJECT_SHARE = 0.1
 
 Pairing = tuple[frozenset[str], frozenset[str]]
-"""The two colours and the two shapes of a pair of objects, whichever has which: what a split is made by."""
+"""The two colors and the two shapes of a pair of objects, in either assignment. The splits divide the pairings."""
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """The words of a family of scenes, and which of its pairings training never shows."""
+    """Words of a family of scenes, and the pairings that training never shows."""
 
     colours: tuple[str, ...]
     shapes: tuple[str, ...]
@@ -33,10 +33,10 @@ class Family:
 
 
 def _family(colours: str, shapes: str, backgrounds: str) -> Family:
-    """Hold out every fifth pairing, one or two for each pair of colours.
+    """Return a family that holds out every fifth pairing, one or two for each pair of colors.
 
-    Both assignments of the colours go together, so that exchanging attributes never leads from one side of
-    the split to the other; every single (colour, shape) stays in training.
+    Both assignments of the colors are on the same side of the split, so exchanging attributes never crosses it.
+    Training shows every single (color, shape).
     """
     of_colours, of_shapes = colours.split(), shapes.split()
     colour_pairs, shape_pairs = (list(combinations(words, 2)) for words in (of_colours, of_shapes))
@@ -57,12 +57,12 @@ FAMILIES = {
         "white teal purple green",
     ),
 }
-"""Shapes and colours of one family are none of the other's; what the first has as grounds the second has as colours."""
+"""The two families share no shape and no color. The backgrounds of "a" are colors of "b"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """One coloured shape."""
+    """One colored shape."""
 
     colour: str
     shape: str
@@ -104,27 +104,27 @@ class Scene:
 
 
 def pairing(first: Thing, second: Thing) -> Pairing:
-    """Return the pairing of two objects, for a look into `Family.held_out`."""
+    """Return the pairing of two objects, to look it up in `Family.held_out`."""
     return frozenset((first.colour, second.colour)), frozenset((first.shape, second.shape))
 
 
 def compose(
     rng: Random, family: Family, things: tuple[Thing, ...], relation: str, second_relation: str = ""
 ) -> Scene:
-    """Place two things, the first `relation` of the second; a third comes `second_relation` of the second.
+    """Place two things, the first `relation` ("left", ..) of the second, and a third `second_relation` of the second.
 
-    What `rng` draws does not depend on the things: the same generator state gives the same places,
-    background and radii by size, so that two scenes can differ in an exchange alone.
+    The draws of `rng` do not depend on the things: the same generator state gives the same places, background and
+    radius per size, so two scenes can differ in an exchange alone.
     """
     x, y = _AXIS[relation]
-    along = rng.uniform(0.225, 0.255)  # half the distance of the centres
+    along = rng.uniform(0.225, 0.255)  # half the distance between the centers
     shift = rng.uniform(-0.1, 0.1)
     tilts = rng.uniform(-0.06, 0.06), rng.uniform(-0.06, 0.06)
     jitter = rng.uniform(-0.02, 0.02)
     background, pattern = rng.choice(family.backgrounds), rng.choice(PATTERNS)
     growth = rng.uniform(0.95, 1.05)
     facts = [Fact(things[0], relation, things[1])]
-    if len(things) == 3:  # room for the third: the pair moves to the other side of the picture
+    if len(things) == 3:  # the pair moves aside to make room for the third
         dx, dy = _AXIS[second_relation]
         shift = -along * (dx + dy)
         tilts = tilts[0] / 3, tilts[1] / 3
@@ -143,7 +143,7 @@ def compose(
 
 
 def draw_scene(rng: Random, family: Family, *, held_out: bool) -> Scene:
-    """Return a scene of 2 or 3 objects of different colours and shapes, from one side of the split."""
+    """Return a scene of 2 or 3 objects of different colors and shapes, from one side of the split."""
     count = 3 if not held_out and rng.random() < _THIRD_OBJECT_SHARE else 2
     while True:
         colours, shapes = rng.sample(family.colours, count), rng.sample(family.shapes, count)
