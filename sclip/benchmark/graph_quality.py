@@ -75,7 +75,7 @@ def table(gold_file: Path, wordnet_folder: Path, parser: Parser) -> Table:
 def read_gold(path: Path) -> list[tuple[str, str]]:
     """Return (caption, graph as text) of each row of FACTUAL's .csv or DiscoSG-DS's .json.
 
-    Both name the fields `caption` and `scene_graph`. Raises BenchmarkError if they are missing, or OSError.
+    Both name the fields `caption` and `scene_graph`. Raises OSError, and BenchmarkError if fields are missing.
     """
     if path.suffix not in HEADS:
         raise BenchmarkError(

@@ -3,7 +3,7 @@
 A score compares two graphs in the field's text form, such as "( boats , tie to , dock ) , ( boats , is , 5 )", and is a
 number from 0 to 1. The definitions are those of FACTUAL (Li et al., ACL Findings 2023) in its package
 FactualSceneGraph 0.7.3, with the settings of its test script: both graphs are lemmatized, and no tuples of one graph
-are merged. The package's synonym dictionary is WordNet 3.0; this module reads WordNet's own files instead.
+are merged. The package's synonyms are those of WordNet 3.0; this module reads them from WordNet's own files.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ Report = Callable[[Figures], None]
 """Receives the figures of all rounds so far after each round; only the last call counts."""
 
 _SHORTEST_S = 5.0
-"""Minimum time left for a row to be started; its process alone takes that long to start."""
+"""Minimum seconds that must be left to start a row; starting its process alone takes that long."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def _processor() -> str:
 
 
 def memory_bytes(name: str) -> int:
-    """Return this process's memory: its current memory for the name VmRSS, its peak for VmHWM."""
+    """Return this process's memory: the current value for the name VmRSS, the peak for VmHWM."""
     lines = Path("/proc/self/status").read_text().splitlines()
     (match,) = (line for line in lines if line.startswith(f"{name}:"))
     return 1024 * int(match.split()[1])

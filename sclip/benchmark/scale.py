@@ -146,7 +146,7 @@ def _plan(shards: Shards, options: argparse.Namespace, workers: int, cpus: float
 
 
 def fitted(of_kind: Sequence[Load], is_shared: bool = False) -> Cost:
-    """Fit a cost to the cores of all loads by least squares, with no negative part."""
+    """Fit the cost that best explains the cores of all loads, by non-negative least squares."""
     sizes = np.array([(load.workers, load.per_s, 1.0)[: 2 + is_shared] for load in of_kind], np.float64)
     scale = sizes.max(axis=0)
     solution, _ = nnls(sizes / scale, np.array([load.cores for load in of_kind]))

@@ -44,7 +44,7 @@ _BATCH = 256
 _FEWER = 8
 """Factor by which a round has fewer long captions than others."""
 _JOINED = 30
-"""Captions generated to be joined into one long caption of each length."""
+"""Extra captions to generate for one long caption of every length in `LONG`."""
 
 
 def add_arguments(arguments: argparse.ArgumentParser) -> None:

@@ -45,7 +45,7 @@ def prepare(case: Case) -> None:
     if case.device == "cpu":
         torch.set_num_threads(1)
         add_small_model()
-    warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # expected without a process group
+    warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # in a single process
 
 
 def device(case: Case, rounds: int, report: Report) -> str:
@@ -150,7 +150,7 @@ def arithmetic(case: Case, rounds: int, report: Report) -> str:
 
 
 def arithmetic_words(figures: Figures, _: Figures) -> str:
-    """Return by which factors a negative and the encoder raise time and operations, and the ratio of the factors."""
+    """Return the factors by which a negative and the encoder raise time and operations, and their ratio."""
     (operations,) = figures["operations"]
     ratios = [more / plain for plain, more in zip(figures["plain_s"], figures["more_s"], strict=True)]
     over = spread([ratio / operations for ratio in ratios])

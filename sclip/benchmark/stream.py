@@ -122,11 +122,11 @@ def _measured(case: StreamCase, rounds: int, on_round: Callable[[int], None]) ->
 
 
 def _mixing(mixture: Mixture) -> Line:
-    what = (
+    label = (
         f"shards in a batch of {mixture.batch:,}, places between neighbours of a tar of {mixture.per_shard:,}"
     )
     peer = f"webdataset, shuffle({mixture.peer_buffer}) of {mixture.open_shards} streams"
-    return Line(what, peer, "", *shuffling(mixture))
+    return Line(label, peer, "", *shuffling(mixture))
 
 
 def _some(shards: Shards) -> Shards:

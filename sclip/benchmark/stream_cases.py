@@ -26,7 +26,7 @@ __all__ = [
 ]  # fmt: skip
 
 _BLOCKS_IN_HAND = 2
-"""Blocks of an encoder: Ray passes it one while it works on another."""
+"""Blocks held by an encoder: Ray passes it one while it works on another."""
 LOADER_AHEAD = 4
 """Batches that each worker of a DataLoader prefetches."""
 _TIMES_IN_FLIGHT = 10
@@ -72,7 +72,7 @@ class StreamCase:
 
 
 def fewest_samples(batch: int, image_size: int, processes: int) -> int:
-    """Return the fewest samples of a round of which neither side can hold more than a tenth in finished batches."""
+    """Return the minimum samples of a round; neither side can then hold more than a tenth in finished batches."""
     ours = rows_of_block(batch, image_size) * (BLOCKS_AHEAD + _BLOCKS_IN_HAND * processes)
     of_loader = batch * (LOADER_AHEAD + 1) * processes
     return _TIMES_IN_FLIGHT * max(ours, of_loader)
@@ -86,7 +86,7 @@ class Times:
     at: list[float] = field(default_factory=list)
     samples: list[int] = field(default_factory=list)
     images: set[int] = field(default_factory=set)
-    """Digests of all samples' images; each image exists once."""
+    """Digests of all samples' images; every sample has a different image."""
     passes: list[set[int]] = field(default_factory=list)
     """Passes over the shards from which the samples of each batch come."""
     cpu_s: float = 0.0

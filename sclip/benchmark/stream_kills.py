@@ -75,7 +75,7 @@ def _train(run: Path, shards: tuple[str, ...], epochs: int, most: int, random: R
     starts = done = 0
     process = _start(run, shards, epochs, _WORKERS[0])
     while done < most and _reached(run, _step(run) + random.randint(0, 2 * EVERY), process):
-        # So that kills hit steps, checkpoint writes and restarts of other processes.
+        # A random delay lets kills hit steps, checkpoint writes and restarts of other processes.
         time.sleep(random.random())
         if process.poll() is not None:
             break
@@ -172,7 +172,7 @@ def peer_killed(peer: PeerTraining, samples: int, number: int) -> tuple[int, int
     """Run the peer's loop to its end over `number` kills; return the rows that it missed and repeated."""
     Path(peer.folder).mkdir(parents=True)
     random = Random(0)
-    between = max(2, peer.epochs * samples // BATCH // (number + 1))  # so that the loop ends after the last kill
+    between = max(2, peer.epochs * samples // BATCH // (number + 1))  # so it ends after the last kill
     for start in range(number + 1):
         workers = _WORKERS[start % len(_WORKERS)]
         after = random.randrange(1, between) if start < number else 0

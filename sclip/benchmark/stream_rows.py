@@ -135,10 +135,10 @@ def waiting(case: StreamCase, rate: float) -> Found:
 def planning(scale: Scale) -> tuple[Found, Found, Found]:
     """Measure memory and time of an order and a stream of this scale, and the bytes of a checkpoint's position."""
     command = [sys.executable, "-m", "sclip.benchmark.stream_plan", json.dumps(asdict(scale))]
-    process = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"RAY_ADDRESS": "local"})
-    if process.returncode:
-        raise BenchmarkError(f"the plan of {scale}: {process.stderr.strip()[-500:] or 'was killed'}")
-    measured: Mapping[str, float] = json.loads(process.stdout.splitlines()[-1])
+    proc = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"RAY_ADDRESS": "local"})
+    if proc.returncode:
+        raise BenchmarkError(f"the plan of {scale}: {proc.stderr.strip()[-500:] or 'was killed'}")
+    measured: Mapping[str, float] = json.loads(proc.stdout.splitlines()[-1])
     figures = {name: [value] for name, value in measured.items()}
     return (
         (f"{measured['bytes'] / 1e6:.0f} MB", {"bytes": figures["bytes"]}),

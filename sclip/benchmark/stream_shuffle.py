@@ -59,7 +59,7 @@ def shuffling(mixture: Mixture) -> Found:
 
     figures = {f"{side}_shards": shards[side] for side in sides}
     figures |= {
-        f"{side}_{what}": [of[side]] for side in sides for what, of in (("apart", apart), ("held", held))
+        f"{side}_{figure}": [of[side]] for side in sides for figure, of in (("apart", apart), ("held", held))
     }
     return f"{words('ours')}; the peer {words('peer')}", figures
 

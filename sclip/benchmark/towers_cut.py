@@ -1,4 +1,4 @@
-"""Test one architecture at full width with few layers: two training steps, an evaluation, an export, and its reading.
+"""Test one architecture at full width with few layers: two training steps, an evaluation, an export and its reload.
 
 `check` takes the name of the architecture and raises an error if a test fails.
 """
@@ -42,7 +42,7 @@ _ROWS = 4
 
 
 class Failed(Exception):
-    """Test that an architecture fails, as one line."""
+    """Error of an architecture that fails a test; the message is one line."""
 
 
 def check(name: str, hub_folder: Path, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Keep a run's events in order in `tracking.jsonl`, and in `tracking.json` up to which of them a store has them.
+"""Keep a run's events in order in `tracking.jsonl`; `tracking.json` records how many of them a store has.
 
 Each event is one appended line. A process that dies loses no event and leaves at most one torn line, which readers
 skip. `tracking.json` holds the store's masked address, the MLflow run, and the byte offset after the last line sent.

@@ -1,4 +1,4 @@
-"""Split the journal into batches that fit one MLflow call (`log_batch`); `sclip.tracking.sender` sends them."""
+"""Split the journal into batches that fit one MLflow call (`log_batch`); `sclip.tracking.to_mlflow` sends them."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 MLflow records absolute paths only: model versions of a moved store would fail with "no artifact", and new runs would
 write into the old folder. If the artifacts lie next to the store and not where they are recorded, `follow` changes the
-records in one transaction and logs one line. It leaves other databases, servers, and artifacts that were never next to
-their store alone.
+records in one transaction and logs one line. It does not touch other databases, servers, or artifacts that were never
+next to their store.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class TrackingError(RuntimeError):
 
 
 def follow(uri: str, root: str = "") -> None:
-    """Change a SQLite store's recorded artifact paths to the folder next to it; leave any other store alone.
+    """Make a SQLite store's recorded artifact paths point to the folder next to it; leave other stores alone.
 
     An experiment with the recorded folder `root` counts as moved even if no artifact lies next to the store.
 

@@ -49,7 +49,7 @@ def open_run(config: Config, run_name: str, storage: str) -> Tracker:
 def open_parent(config: Config, name: str, storage: str, params: Mapping[str, str] | None = None) -> Tracker:
     """Open the record of a sweep or a blend; a sweep's runs have its `run_id` as their `tracking.parent`.
 
-    Unlike that of `open_run`, the record is kept in `storage/sweeps/name` and sent only to MLflow. `params`, if given,
+    Unlike the record of a run, this one is kept in `storage/sweeps/name` and sent only to MLflow. `params`, if given,
     are recorded instead of the flattened config.
     """
     folder = local(storage) / "sweeps" / name
@@ -61,7 +61,7 @@ def open_recorded(home: StoragePath, uri: str = "") -> Tracker:
 
     Args:
         home: the folder of the run; nothing is added to its journal.
-        uri: another store than the run's own; required if the address of the run's own holds a password.
+        uri: the store to use instead of the run's own; required if the run's own address contains a password.
 
     Raises TrackingError if the folder holds no record or the store cannot be used.
     """

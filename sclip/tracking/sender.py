@@ -88,7 +88,7 @@ class Sender:
                     return
                 flushes, self._has_news = self._flushes, False
             try:
-                until = self._journal.size  # later events wait for the next round; they may never end
+                until = self._journal.size  # later events wait for the next round: new ones may never stop
                 while not self._closing and self._destination.send(until):
                     with self._state:
                         self._batches += 1

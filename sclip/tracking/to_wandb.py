@@ -5,7 +5,7 @@ it has, and a start sends only the rows from there on. Charts use the row's colu
 run's events do not come in the order of their steps: a checkpoint is measured after later steps were trained. An
 offline run (WANDB_MODE=offline) has no server to ask, so each start writes all rows to its own folder, and `wandb sync`
 of the last folder uploads the whole run. A journal that lost its last events in a disk failure has fewer rows than the
-server; that many of the next rows are not sent.
+server; the same number of new rows is then not sent.
 """
 
 from __future__ import annotations

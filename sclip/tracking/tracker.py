@@ -128,9 +128,9 @@ class Tracker:
         self._tell([{"artifact": str(Path(path).absolute()), "to": artifact_path}])
 
     def keep(self) -> None:
-        """Copy the journal to the run's folder if that is remote; a failure is only logged."""
+        """Copy the journal and what belongs to it to the run's folder if that is remote; a failure is only logged."""
         try:
-            # SENT goes first: the journal may grow meanwhile, and SENT must not count lines that its copy lacks.
+            # SENT goes first: the journal may grow meanwhile, and SENT must not count lines that the copy lacks.
             for name in (SENT, JOURNAL, EVENT_FILE):
                 send(self.folder, self._home, [name] if (self.folder / name).exists() else [])
         except OSError as error:
@@ -149,7 +149,7 @@ class Tracker:
     def finish(
         self, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED", in_a_hurry: bool = False
     ) -> str:
-        """Set the run's status, send the remaining events and close; `in_a_hurry` sets the short time limit.
+        """Set the run's status, send the remaining events and close; `in_a_hurry` shortens the wait.
 
         Return one line that says how to send the events that stay on disk; empty if there are none.
         """

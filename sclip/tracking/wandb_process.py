@@ -8,7 +8,7 @@ started by its path, with `-P`, and imports nothing of sclip, so that it needs n
     {"rows": [[number, {...}], ...]} rows and their numbers, which increase -> {}
     {"finish": status}               ends the run with an exit status -> {}
 
-An answer {"error": text} ends the process. The end of the requests does too, and marks an unfinished run as failed.
+An answer {"error": text} ends the process. The end of the requests also ends it, and an unfinished run has failed.
 """
 
 from __future__ import annotations
